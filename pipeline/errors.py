@@ -1,0 +1,148 @@
+"""Every error that vgen raises on purpose.
+
+    VgenError
+    ├── InputError            the user's input is wrong; carries one ``Problem`` per mistake
+    ├── SettingsError         a setting has a wrong value
+    ├── NotFoundError         no such batch, job, preset or artifact
+    ├── ConflictError         the request contradicts what is stored
+    ├── ServiceUnavailableError a database, broker or store cannot be reached
+    └── StageError            a stage could not do its work; ``failure_class`` decides what happens next
+        ├── RetryableError    network, throttling, a full disk: try again later
+        ├── RefusedError      the input can never work: never tried again
+        ├── OutOfMemoryError  the GPU (or host) had too little memory
+        ├── CrashError        the generator's process died
+        ├── FatalError        a bug: tried a bounded number of times
+        └── StoppedError      asked to stop (cancel, drain, pause): not a failed attempt
+
+Each leaf has a stable ``code`` that is stored with failed attempts and documented in docs/errors.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FailureClass(StrEnum):
+    """What a failed attempt means for the next one."""
+
+    RETRYABLE = "retryable"
+    """Something outside failed for now: tried again after a backoff."""
+    REFUSED = "refused"
+    """The input is wrong or blocked: never tried again."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """Too little memory: tried again a bounded number of times."""
+    CRASH = "crash"
+    """The process that did the work died."""
+    FATAL = "fatal"
+    """A bug: a bounded number of tries, then quarantine."""
+
+
+class VgenError(Exception):
+    """Base of all errors that a user can act on."""
+
+    code = "vgen_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in an input: where it is, what was given, and which rule it breaks."""
+
+    message: str
+    file: str | None = None
+    line: int | None = None
+    field: str | None = None
+
+    def __str__(self) -> str:
+        where = ":".join(str(part) for part in (self.file, self.line) if part is not None)
+        what = f"{self.field}: {self.message}" if self.field else self.message
+        return f"{where}: {what}" if where else what
+
+
+class InputError(VgenError):
+    """The user's input is wrong. ``problems`` holds every mistake found, not only the first."""
+
+    code = "input_invalid"
+
+    def __init__(self, problems: Sequence[Problem] | str) -> None:
+        if isinstance(problems, str):
+            problems = [Problem(problems)]
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class SettingsError(VgenError):
+    """A setting has a wrong value; the message names the setting, the value and the rule."""
+
+    code = "settings_invalid"
+
+
+class NotFoundError(VgenError):
+    """No such batch, job, preset or artifact."""
+
+    code = "not_found"
+
+
+class ConflictError(VgenError):
+    """The request contradicts what is stored, for example a key that is used for another file."""
+
+    code = "conflict"
+
+
+class ServiceUnavailableError(VgenError):
+    """A database, broker or store cannot be reached; the message says which and where."""
+
+    code = "service_unavailable"
+
+
+class StageError(VgenError):
+    """A stage could not do its work."""
+
+    code = "stage_failed"
+    failure_class = FailureClass.FATAL
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class RetryableError(StageError):
+    """Something outside failed for now: network, throttling, a full disk."""
+
+    code = "temporarily_unavailable"
+    failure_class = FailureClass.RETRYABLE
+
+
+class RefusedError(StageError):
+    """The input can never work; the message names the field, the value and the rule."""
+
+    code = "refused"
+    failure_class = FailureClass.REFUSED
+
+
+class OutOfMemoryError(StageError):
+    """The GPU or the host had too little memory for this job."""
+
+    code = "out_of_memory"
+    failure_class = FailureClass.OUT_OF_MEMORY
+
+
+class CrashError(StageError):
+    """The process that did the work died; the message has its exit status."""
+
+    code = "generator_crashed"
+    failure_class = FailureClass.CRASH
+
+
+class FatalError(StageError):
+    """An unexpected error, with its type and message: most likely a bug."""
+
+    code = "unexpected_error"
+
+
+class StoppedError(StageError):
+    """The stage was asked to stop (cancel, drain, pause). It is not a failed attempt."""
+
+    code = "stopped"

@@ -1,0 +1,92 @@
+"""The hand-off directory: frames go from the GPU's child process to the encoder of the same host through plain files.
+
+The directory's id, kept in a file inside it, names the encode queue, so that only a worker that can read the frames
+is asked to encode them. Files are allocated at full size before the first frame, so that a full disk is found before
+the GPU works and not after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import RetryableError
+
+_ID_FILE = "handoff.id"
+
+
+@dataclass(frozen=True, slots=True)
+class Handoff:
+    """A directory for raw frames with a cap on its size."""
+
+    path: Path
+    max_bytes: int
+    id: str
+
+    @classmethod
+    def open(cls, path: Path, max_bytes: int) -> Handoff:
+        """Open the directory, making it and its id when they are not there.
+
+        Raises:
+            RetryableError: code ``handoff_unavailable``; the folder cannot be made or written.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            return cls(path, max_bytes, _read_or_make_id(path))
+        except OSError as error:
+            raise RetryableError(
+                f"hand-off folder {path} cannot be used: {error.strerror}", code="handoff_unavailable"
+            ) from error
+
+    def frames_path(self, job_id: str, roll: int, segment: int, attempt: int) -> Path:
+        """Where one attempt's frames go: the attempt is in the name, so that a stale one never writes here."""
+        return self.path / f"{job_id}.{roll}.{segment}.{attempt}.rgb"
+
+    def reserve(self, path: Path, size: int) -> None:
+        """Allocate ``size`` bytes at ``path``.
+
+        Raises:
+            RetryableError: code ``handoff_full`` (the cap is reached) or ``disk_full``.
+        """
+        used = self.used_bytes()
+        if used + size > self.max_bytes:
+            raise RetryableError(
+                f"hand-off folder {self.path} holds {used} bytes; {size} more would exceed {self.max_bytes}",
+                code="handoff_full",
+            )
+        try:
+            with path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "handoff_unavailable"
+            raise RetryableError(f"{size} bytes at {path}: {error.strerror}", code=code) from error
+
+    def used_bytes(self) -> int:
+        total = 0
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # another worker just freed it
+                    total += entry.stat().st_size
+        return total
+
+    def free(self, path: Path) -> None:
+        """Remove what belongs to one set of frames: the frames and the files made of them."""
+        for leftover in path.parent.glob(f"{path.stem}.*"):
+            leftover.unlink(missing_ok=True)
+
+
+def _read_or_make_id(path: Path) -> str:
+    """Two processes may open a new folder at once: the one whose link succeeds names it."""
+    target = path / _ID_FILE
+    if not target.exists():
+        draft = path / f".{_ID_FILE}.{os.getpid()}.{secrets.token_hex(4)}"
+        draft.write_text(secrets.token_hex(6), "utf-8")
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, target)
+        draft.unlink()
+    return target.read_text("utf-8").strip()

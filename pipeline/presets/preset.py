@@ -1,0 +1,132 @@
+"""A preset: which model, by which pipeline class, with which rules and defaults."""
+
+from __future__ import annotations
+
+import tomllib
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.errors import NotFoundError
+
+CATALOGUE = Path(__file__).parent / "catalogue"
+
+
+class Workload(StrEnum):
+    """What a pipeline takes: text only, an image, or either."""
+
+    T2V = "t2v"
+    I2V = "i2v"
+    TI2V = "ti2v"
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FrameRule(_Data):
+    """Legal frame counts: ``multiple * k + offset`` within ``[minimum, maximum]``."""
+
+    multiple: int = 1
+    offset: int = 0
+    minimum: int = 1
+    maximum: int
+
+    def allows(self, frames: int) -> bool:
+        return self.minimum <= frames <= self.maximum and (frames - self.offset) % self.multiple == 0
+
+    def nearest(self, frames: int) -> list[int]:
+        """The legal counts around an illegal one, at most two, for the error message."""
+        below = (frames - self.offset) // self.multiple * self.multiple + self.offset
+        legal = [n for n in (below, below + self.multiple) if self.allows(n)]
+        if legal:
+            return legal
+        lowest = self.minimum + (self.offset - self.minimum) % self.multiple
+        highest = self.maximum - (self.maximum - self.offset) % self.multiple
+        return [lowest] if frames < self.minimum else [highest]
+
+
+class SizeRule(_Data):
+    """Legal sizes: both sides a multiple of ``multiple`` within ``[minimum, maximum]``, in pixels."""
+
+    multiple: int
+    minimum: int
+    maximum: int
+
+    def allows(self, side: int) -> bool:
+        return self.minimum <= side <= self.maximum and side % self.multiple == 0
+
+    def nearest(self, side: int) -> list[int]:
+        """The legal sides around an illegal one, at most two."""
+        below = side // self.multiple * self.multiple
+        legal = [n for n in (below, below + self.multiple) if self.allows(n)]
+        if legal:
+            return legal
+        return (
+            [-(-self.minimum // self.multiple) * self.multiple]
+            if side < self.minimum
+            else [self.maximum // self.multiple * self.multiple]
+        )
+
+
+class Defaults(_Data):
+    """Values for what a job does not say."""
+
+    width: int
+    height: int
+    num_frames: int
+    fps: float
+    num_inference_steps: int
+    guidance_scale: float
+    guidance_scale_2: float | None = None
+    negative_prompt: str | None = None
+
+
+class Preset(_Data):
+    """One model as vgen runs it."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    version: int = Field(ge=1)
+    description: str
+    family: str
+    workload: Workload
+    repo: str
+    """Hub id, or for a built-in preset the name of its builder."""
+    revision: str = "main"
+    """Branch, tag or commit; ``vgen models pull`` resolves and pins it."""
+    pipeline_class: str
+    """Name of a class in diffusers."""
+    dtype: Literal["float32", "float16", "bfloat16"]
+    vae_dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    random_weights: bool = False
+    """True for a built-in model whose weights are made, not trained: every output says so."""
+    memory_gib: float | None = None
+    """GPU memory needed at the defaults; None is unknown."""
+    memory_source: str | None = None
+    """Where ``memory_gib`` is published."""
+    licence: str | None = None
+    frames: FrameRule
+    size: SizeRule
+    defaults: Defaults
+
+
+@lru_cache(maxsize=1)
+def all_presets() -> dict[str, Preset]:
+    """Every preset of the catalogue, by name."""
+    presets = [Preset.model_validate(tomllib.loads(p.read_text("utf-8"))) for p in sorted(CATALOGUE.glob("*.toml"))]
+    return {preset.name: preset for preset in presets}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        NotFoundError: there is none; the message lists those there are.
+    """
+    try:
+        return all_presets()[name]
+    except KeyError:
+        raise NotFoundError(f"preset {name!r} is unknown; known: {', '.join(all_presets())}") from None

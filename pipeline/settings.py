@@ -1,0 +1,219 @@
+"""What can be set, and from where: arguments > ``VGEN_*`` > ``.env`` > ``vgen.toml`` > defaults.
+
+A field of a group is set by ``VGEN_<GROUP>_<FIELD>`` or in the group's table of ``vgen.toml``:
+``VGEN_S3_ENDPOINT_URL`` and ``[s3] endpoint_url`` are the same. docs/settings.md lists every one; a test compares.
+"""
+
+from __future__ import annotations
+
+import getpass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from pipeline.errors import SettingsError
+
+TOML_FILE = "vgen.toml"
+MEBIBYTE = 1024 * 1024
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class S3Settings(_Group):
+    """How to reach the S3-compatible store when ``storage`` is an ``s3://`` URL. Keys come from boto3's own chain."""
+
+    endpoint_url: str | None = Field(None, description="Endpoint of an S3-compatible store; unset means AWS.")
+    public_endpoint_url: str | None = Field(
+        None, description="Endpoint written into presigned URLs, for browsers outside the workers' network."
+    )
+    region: str = Field("us-east-1", description="Region used in signatures.")
+    access_key_id: SecretStr | None = Field(None, description="Access key; unset means boto3's own lookup.")
+    secret_access_key: SecretStr | None = Field(None, description="Secret key; unset means boto3's own lookup.")
+    addressing_style: Literal["auto", "path", "virtual"] = Field("auto", description="Bucket in the path or the host.")
+    checksum: Literal["SHA256", "CRC32", "none"] = Field(
+        "none", description="Checksum algorithm sent with uploads; some stores refuse them."
+    )
+    multipart_threshold: int = Field(
+        16 * MEBIBYTE, ge=5 * MEBIBYTE, description="Files of at least so many bytes are uploaded in parts."
+    )
+    timeout_s: float = Field(20.0, gt=0, description="Connect and read timeout of one request.")
+
+
+class EncodeSettings(_Group):
+    """How clips are encoded unless a batch says otherwise."""
+
+    codec: Literal["libx264", "libx264rgb", "libx265", "libsvtav1", "h264_nvenc", "hevc_nvenc"] = Field(
+        "libx264", description="FFmpeg encoder."
+    )
+    quality: int = Field(18, ge=0, le=63, description="CRF (CQ for NVENC, QP for libx264rgb): lower is better.")
+    preset: str = Field("medium", description="Encoder speed preset.")
+    threads: int = Field(2, ge=1, le=64, description="Encoder threads; part of the output, since x264 depends on it.")
+    timeout_s: float = Field(600.0, gt=0, description="An encoder that takes longer is killed.")
+
+
+class EnhanceSettings(_Group):
+    """Prompt enhancement by OpenAI-compatible providers."""
+
+    enabled: bool = Field(False, description="Enhance prompts unless a line says otherwise.")
+    providers: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="In priority order: cerebras, groq, openai, or name=base_url for any compatible server.",
+    )
+    model: str = Field("gpt-oss-120b", description="Model asked for.")
+    timeout_s: float = Field(20.0, gt=0, description="Timeout of one request.")
+    temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature.")
+    max_tokens: int = Field(256, ge=1, description="Longest answer, in tokens.")
+    system_prompt_dir: Path | None = Field(
+        None, description="Folder with enhance.txt, auto_extend.txt and rewrite.txt; read again when a file changes."
+    )
+
+    @field_validator("providers", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+class SafetySettings(_Group):
+    """Screening of prompts by a fastText classifier."""
+
+    classifier: Path | None = Field(None, description="fastText model file; unset means prompts are not screened.")
+    threshold: float = Field(
+        0.5, ge=0, le=1, description="A prompt labelled unsafe with this score or more is stopped."
+    )
+    policy: Literal["closed", "open", "hold"] = Field(
+        "closed",
+        description="closed: block unsafe prompts, refuse to run unscreened; open: run when the classifier "
+        "cannot; hold: unsafe prompts wait for approve or reject.",
+    )
+
+
+class WorkerSettings(_Group):
+    """How workers hold, renew and give up their work."""
+
+    lease_s: float = Field(30.0, gt=0, description="A step whose lease is not renewed for so long is given to another.")
+    renew_s: float = Field(5.0, gt=0, description="How often a running step's lease is renewed.")
+    control_s: float = Field(1.0, gt=0, description="How often a running step looks for cancel and pause.")
+    dispatch_s: float = Field(0.5, gt=0, description="How often the dispatcher looks for waiting steps.")
+    reconcile_s: float = Field(5.0, gt=0, description="How often expired leases and lost messages are looked for.")
+    grace_s: float = Field(25.0, ge=0, description="How long a stopping worker may finish what it runs.")
+    window: int = Field(64, ge=1, description="Steps in flight on each queue that is not a GPU queue.")
+    visibility_timeout_s: int = Field(
+        86_400, ge=60, description="Redis redelivers unacknowledged messages after this; must exceed every stage."
+    )
+    load_deadline_s: float = Field(2400.0, gt=0, description="Longest time for loading and warming up a model.")
+    step_deadline_s: float = Field(600.0, gt=0, description="Longest time for one denoising step or decode.")
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "unknown"
+
+
+class Settings(BaseSettings):
+    """All settings. The top-level ones say where things are; each group belongs to one part of the line."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="VGEN_",
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        env_file=".env",
+        toml_file=TOML_FILE,
+        extra="ignore",
+        frozen=True,
+    )
+
+    home: Path = Field(Path("vgen-home"), description="Folder of a solo run: database, clips, caches, hand-offs.")
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL, postgresql+psycopg://… for a cluster; unset means SQLite in `home`."
+    )
+    broker_url: str | None = Field(None, description="redis://… or amqp://…; unset means solo mode, in process.")
+    storage: str | None = Field(None, description="Folder or s3://bucket/prefix for media; unset means `home`/media.")
+    handoff_dir: Path | None = Field(None, description="Where frames wait for the encoder; unset means `home`/handoff.")
+    handoff_bytes: int = Field(8 * 1024 * MEBIBYTE, gt=0, description="Most bytes of frames kept there at once.")
+    cache_dir: Path | None = Field(None, description="Where built models are kept; unset means `home`/cache.")
+    input_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description="Folders that input images may lie in; unset: the prompt file's and the current one.",
+    )
+    owner: str = Field(default_factory=_user_name, description="Who a batch belongs to.")
+    preset: str = Field("tiny-wan", description="Preset of jobs that name none.")
+    gpu_type: str | None = Field(None, description="Type this host's GPUs are given, instead of the one found.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("WARNING", description="Least severe level shown.")
+    s3: S3Settings = Field(default_factory=S3Settings)
+    encode: EncodeSettings = Field(default_factory=EncodeSettings)
+    enhance: EnhanceSettings = Field(default_factory=EnhanceSettings)
+    safety: SafetySettings = Field(default_factory=SafetySettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+
+    @field_validator("input_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: object) -> object:
+        return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
+
+    @property
+    def solo(self) -> bool:
+        """True when there is no broker: everything runs in one process."""
+        return self.broker_url is None
+
+    @property
+    def effective_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.home.absolute() / 'vgen.sqlite3'}"
+
+    @property
+    def effective_storage(self) -> str:
+        return self.storage or str(self.home.absolute() / "media")
+
+    @property
+    def effective_handoff_dir(self) -> Path:
+        return (self.handoff_dir or self.home / "handoff").absolute()
+
+    @property
+    def effective_cache_dir(self) -> Path:
+        return (self.cache_dir or self.home / "cache").absolute()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings from every source.
+
+    Raises:
+        SettingsError: a value is wrong; the message names each setting, its value and the rule.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            name = "_".join(str(part) for part in item["loc"])
+            shown = "" if "key" in name else f" (given: {item.get('input')!r})"
+            lines.append(f"VGEN_{name.upper()}: {item['msg']}{shown}")
+        raise SettingsError("\n".join(lines)) from None
+
+
+@lru_cache(maxsize=1)
+def current_settings() -> Settings:
+    """The settings of this process, read once."""
+    return load_settings()

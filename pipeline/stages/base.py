@@ -1,0 +1,96 @@
+"""What every stage takes and gives.
+
+A stage is a plain function ``run(work, context) -> StageResult`` in a file of its own. It reads ``work`` (values from
+rows, never rows), uses what ``context`` hands it, changes no row, and raises a ``StageError`` when it cannot do
+its work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pipeline.generators.base import GenerationRequest, GenerationResult, OnProgress
+from pipeline.settings import Settings
+from pipeline.spec import BatchOptions, JobSpec
+from pipeline.states import Stage
+from pipeline.storage.base import Storage
+
+if TYPE_CHECKING:
+    from pipeline.handoff import Handoff
+
+
+class Outcome(StrEnum):
+    """How a stage ended, when it did not raise."""
+
+    DONE = "done"
+    SKIPPED = "skipped"
+    HELD = "held"
+    BLOCKED = "blocked"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A stored object that belongs to a job."""
+
+    kind: str
+    """``video``, ``poster``, ``strip``, ``sidecar``."""
+    key: str
+    sha256: str
+    size: int
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepWork:
+    """One claimed step: all that a worker knows of it."""
+
+    job_id: str
+    batch_id: str
+    line: int
+    roll: int
+    segment: int
+    stage: Stage
+    attempt: int
+    spec: JobSpec
+    options: BatchOptions
+    outputs: dict[str, dict[str, Any]]
+    """What the earlier stages of this roll and segment recorded, by stage name."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What is recorded when the step is finished."""
+
+    outcome: Outcome = Outcome.DONE
+    output: dict[str, Any] = field(default_factory=dict)
+    """Small JSON, kept in the step's row and read by later stages as ``work.outputs[stage]``."""
+    artifacts: tuple[Artifact, ...] = ()
+    after_commit: Callable[[], None] | None = None
+    """Called once the result is recorded, for example to free the hand-off's space; must not fail."""
+
+
+class RunsGenerations(Protocol):
+    """The handle on a generator; ``pipeline.generators.process.GeneratorProcess`` is the real one."""
+
+    def generate(self, request: GenerationRequest, on_progress: OnProgress) -> GenerationResult: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StageContext:
+    """What a worker lends to a stage."""
+
+    settings: Settings
+    storage: Storage
+    handoff: Handoff
+    on_progress: OnProgress
+    check: Callable[[], None]
+    """Raises StoppedError when the step is to stop; long stages call it often."""
+    generator: RunsGenerations | None = None
+    gpu_type: str | None = None
+    worker_name: str = ""
+
+
+StageFunction = Callable[[StepWork, StageContext], StageResult]

@@ -1,0 +1,113 @@
+"""The states of jobs and steps, a sentence for each, and the moves that are allowed.
+
+The same table, with a diagram, is in docs/states.md; a test compares the two. The database refuses any other
+value with CHECK constraints.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """The stages of the line, in the order in which a job passes them."""
+
+    ENHANCE = "enhance"
+    SCREEN = "screen"
+    GENERATE = "generate"
+    ENCODE = "encode"
+    PUBLISH = "publish"
+
+
+class JobState(StrEnum):
+    WAITING = "waiting"
+    HELD = "held"
+    IN_FLIGHT = "in_flight"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+    CANCELLED = "cancelled"
+
+
+JOB_STATE_MEANING: dict[JobState, str] = {
+    JobState.WAITING: "Its next step waits to be dispatched.",
+    JobState.HELD: "The screen stage wants a person's word: `vgen approve` or `vgen reject`.",
+    JobState.IN_FLIGHT: "One of its steps is in the broker or with a worker.",
+    JobState.SUCCEEDED: "Its video is published, checked and recorded.",
+    JobState.FAILED: "It used up its tries, or its input can never work; the error code says which.",
+    JobState.BLOCKED: "The screen stage refused its prompt.",
+    JobState.CANCELLED: "A person stopped it.",
+}
+
+TERMINAL_JOB_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.BLOCKED, JobState.CANCELLED})
+
+JOB_MOVES: dict[JobState, frozenset[JobState]] = {
+    JobState.WAITING: frozenset({JobState.IN_FLIGHT, JobState.CANCELLED}),
+    JobState.HELD: frozenset({JobState.WAITING, JobState.BLOCKED, JobState.CANCELLED}),
+    JobState.IN_FLIGHT: frozenset(
+        {
+            JobState.WAITING,
+            JobState.HELD,
+            JobState.SUCCEEDED,
+            JobState.FAILED,
+            JobState.BLOCKED,
+            JobState.CANCELLED,
+        }
+    ),
+    # Only an explicit `vgen retry` leaves a terminal state.
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset({JobState.WAITING}),
+    JobState.BLOCKED: frozenset(),
+    JobState.CANCELLED: frozenset({JobState.WAITING}),
+}
+
+
+class StepState(StrEnum):
+    WAITING = "waiting"
+    DISPATCHED = "dispatched"
+    RUNNING = "running"
+    DONE = "done"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+STEP_STATE_MEANING: dict[StepState, str] = {
+    StepState.WAITING: "The dispatcher may publish it once its not-before time has come and its queue has room.",
+    StepState.DISPATCHED: "A message for it is, or was, in the broker; any worker of its queue may claim it.",
+    StepState.RUNNING: "A worker holds its lease.",
+    StepState.DONE: "Its work is recorded.",
+    StepState.SKIPPED: "There was nothing to do, for example no safety classifier is configured.",
+    StepState.FAILED: "It used up its tries.",
+    StepState.CANCELLED: "Its job was cancelled before it was done.",
+}
+
+STEP_MOVES: dict[StepState, frozenset[StepState]] = {
+    StepState.WAITING: frozenset({StepState.DISPATCHED, StepState.CANCELLED}),
+    # To `waiting`: its message was lost, or its hand-off's host is gone.
+    StepState.DISPATCHED: frozenset({StepState.RUNNING, StepState.WAITING, StepState.CANCELLED}),
+    # To `waiting`: released (drain, pause), retried after an error, or its lease ended.
+    StepState.RUNNING: frozenset(
+        {StepState.DONE, StepState.SKIPPED, StepState.WAITING, StepState.FAILED, StepState.CANCELLED}
+    ),
+    # Back to `waiting`: rewound by a recorded event (the frames it left behind are gone).
+    StepState.DONE: frozenset({StepState.WAITING}),
+    StepState.SKIPPED: frozenset(),
+    # Back to `waiting`: an explicit `vgen retry`.
+    StepState.FAILED: frozenset({StepState.WAITING}),
+    StepState.CANCELLED: frozenset({StepState.WAITING}),
+}
+
+
+class AttemptOutcome(StrEnum):
+    """How one attempt at a step ended; the last column of the stage_runs table."""
+
+    DONE = "done"
+    SKIPPED = "skipped"
+    HELD = "held"
+    BLOCKED = "blocked"
+    RETRIED = "retried"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    RELEASED = "released"
+    LEASE_ENDED = "lease_ended"

@@ -1,0 +1,57 @@
+"""Where media live: the protocol that the folder and S3 forms both keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What the store says about an object."""
+
+    key: str
+    size: int
+    sha256: str | None
+    """As recorded when it was put, where the store keeps it."""
+    modified_at: float
+    """Seconds since 1970, by the store's clock."""
+
+
+class Storage(Protocol):
+    """A place for objects under slash-separated keys.
+
+    Every method raises ``RetryableError`` when the store cannot be reached or is throttling, and ``RefusedError``
+    (code ``storage_denied`` or ``storage_missing``) for wrong keys, a missing bucket or a folder that is not writable.
+    """
+
+    def put_file(self, key: str, path: Path, *, sha256: str, content_type: str) -> StoredObject:
+        """Store a file's bytes, all or nothing, and check what arrived.
+
+        An object that is already there under the same key is put again, so that its age is fresh.
+        Raises RetryableError (code ``storage_corrupt``) when size or checksum differ afterwards.
+        """
+
+    def put_bytes(self, key: str, data: bytes, *, content_type: str) -> StoredObject: ...
+
+    def stat(self, key: str) -> StoredObject | None:
+        """What is stored under the key; None when nothing is."""
+
+    def read_bytes(self, key: str) -> bytes:
+        """Raises NotFoundError when nothing is there."""
+
+    def download(self, key: str, path: Path) -> None:
+        """Write the object to a file, all or nothing. Raises NotFoundError when nothing is there."""
+
+    def delete(self, key: str) -> None:
+        """Remove it; no error when nothing is there."""
+
+    def list(self, prefix: str) -> Iterator[StoredObject]: ...
+
+    def url(self, key: str, *, expires_s: int) -> str:
+        """A URL that fetches the object with a plain GET. Raises InputError when expires_s is over 7 days (S3)."""
+
+    def check(self) -> None:
+        """Put, read and delete a small object; raises as above when the store cannot be used."""
