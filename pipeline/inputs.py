@@ -1,0 +1,166 @@
+"""Input images: found, checked and digested at submit, because the submitter's disk is not where the worker is."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.spec import InputRef
+
+MAX_INPUT_BYTES = 32 * 1024 * 1024
+MAX_PIXELS = 64_000_000
+"""Checked from the header, before anything is decoded: a small file can unpack to a huge picture."""
+
+_MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+_DATA_URL = re.compile(r"data:([^;,]*);base64,(.*)", re.DOTALL)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInput:
+    """A checked input, to be put in the store under ``inputs/<sha256>``; has either a path or the bytes."""
+
+    sha256: str
+    media_type: str
+    name: str
+    size: int
+    path: Path | None = None
+    data: bytes | None = None
+
+    @property
+    def ref(self) -> InputRef:
+        return InputRef(sha256=self.sha256, media_type=self.media_type, name=self.name)
+
+    def read(self) -> bytes:
+        """The bytes; the store's checksum finds out when the file has changed since."""
+        if self.data is not None:
+            return self.data
+        assert self.path is not None
+        return self.path.read_bytes()
+
+
+class InputCollector:
+    """Finds the inputs that one prompt file names, each once.
+
+    Args:
+        folder: relative paths start here: the prompt file's folder.
+        roots: a path must lie in one of these, links resolved; empty means ``folder`` and the current folder.
+    """
+
+    def __init__(self, folder: Path, roots: Sequence[Path] = ()) -> None:
+        self._folder = folder
+        self._roots = tuple(root.resolve() for root in (roots or (folder, Path.cwd())))
+        self._known: dict[str, InputRef | ValueError] = {}
+        self.stored: dict[str, StoredInput] = {}
+
+    def resolve(self, value: str) -> InputRef:
+        """The reference for a path or a ``data:image/…;base64,`` value.
+
+        Raises:
+            ValueError: the message has the value and the rule.
+        """
+        # The digest stands for a long data URL, so that its text is not kept twice.
+        key = value if len(value) <= 4096 else hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
+        known = self._known.get(key)
+        if known is None:
+            try:
+                stored = self._load(value)
+                self.stored.setdefault(stored.sha256, stored)
+                known = stored.ref
+            except ValueError as error:
+                known = ValueError(str(error))
+            self._known[key] = known
+        if isinstance(known, ValueError):
+            raise known
+        return known
+
+    def _load(self, value: str) -> StoredInput:
+        if value[:5].lower() == "data:":
+            data = _from_data_url(value)
+            return _stored(data, "data URL", None)
+        if _URL.match(value):
+            raise ValueError(
+                f"{value[:80]!r} is a URL; give a path or a data:image/…;base64 value "
+                "(URLs come with image-to-video support)"
+            )
+        path = self._inside_roots(value)
+        try:
+            if not path.is_file():
+                raise ValueError(f"{value[:200]!r} is not a file ({path})")
+            size = path.stat().st_size
+            if size > MAX_INPUT_BYTES:
+                raise ValueError(f"{value[:200]!r} has {size} bytes; at most {MAX_INPUT_BYTES} are allowed")
+            data = path.read_bytes()
+        except OSError as error:
+            raise ValueError(f"{value[:200]!r} cannot be read: {error.strerror}") from None
+        return _stored(data, path.name, path)
+
+    def _inside_roots(self, value: str) -> Path:
+        try:
+            path = (self._folder / value).resolve()
+            outside = not any(path.is_relative_to(root) for root in self._roots)
+            exists = os.path.lexists(path)
+        except (OSError, RuntimeError, ValueError):  # a loop of links, a name too long, a NUL
+            raise ValueError(f"{value[:200]!r} is not a usable path") from None
+        if outside:
+            roots = ", ".join(str(root) for root in dict.fromkeys(self._roots))
+            raise ValueError(f"{value[:200]!r} is outside the allowed folders ({roots}); see the setting input_roots")
+        if not exists:
+            raise ValueError(f"{value[:200]!r} does not exist ({path})")
+        return path
+
+
+def _from_data_url(value: str) -> bytes:
+    match = _DATA_URL.fullmatch(value)
+    if match is None or match[1].lower() not in _MEDIA_TYPES.values():
+        raise ValueError(f"{value[:40]!r}… is not of the form data:image/png|jpeg|webp;base64,…")
+    try:
+        return base64.b64decode(match[2], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"{value[:40]!r}… is not base64: {error}") from None
+
+
+def _stored(data: bytes, name: str, path: Path | None) -> StoredInput:
+    media_type = _check_image(data, name)
+    digest = hashlib.sha256(data).hexdigest()
+    return StoredInput(digest, media_type, name, len(data), path, None if path is not None else data)
+
+
+def _check_image(data: bytes, name: str) -> str:
+    """The media type, after decoding every pixel: a truncated file must not wait for a GPU to be found out."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures; the limit here is ours
+            with Image.open(io.BytesIO(data), formats=tuple(_MEDIA_TYPES)) as image:
+                _check_pixels(image, name)
+                image.load()
+                return _MEDIA_TYPES[str(image.format)]
+    except _TooLargeError as error:
+        raise ValueError(str(error)) from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"{name!r} has too many pixels; at most {MAX_PIXELS} are allowed") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{name!r} is not a PNG, JPEG or WebP image") from None
+    except Exception as error:  # noqa: BLE001 Pillow's decoders raise almost anything on broken data
+        raise ValueError(f"{name!r} is broken or truncated: {error}") from None
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+def _check_pixels(image: Any, name: str) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _TooLargeError(f"{name!r} is {width}×{height} pixels; at most {MAX_PIXELS} in all are allowed")

@@ -1,0 +1,247 @@
+"""The fields of a job as people write them: one parser a field, from raw values to checked ones."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+
+from pipeline.spec import MAX_SEED
+
+MAX_PROMPT_CHARS = 20_000
+"""Room for some 3,500 long or 5,000 usual words; text encoders read a few hundred tokens."""
+MAX_JOBS = 1_000_000
+MAX_LABELS = 32
+
+Seeds = Sequence[int]
+Parser = Callable[[object, bool], object]
+"""``(raw value, whether numbers may be text) -> value``; raises ValueError with the value and the rule."""
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,40}")
+_DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_SEED_PART = re.compile(r"\s*([0-9]{1,40})\s*(?:-\s*([0-9]{1,40}))?\s*")
+_SIZE = re.compile(r"\s*([0-9]{1,6})\s*[x×X*]\s*([0-9]{1,6})\s*")
+_GPU_TYPE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_TRUE, _FALSE = frozenset({"true", "yes", "1", "on"}), frozenset({"false", "no", "0", "off"})
+
+
+def show(value: object) -> str:
+    """The value for a message, short."""
+    try:
+        text = repr(value)
+    except ValueError:  # an int of thousands of digits
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _text(maximum: int, *, empty: bool = False) -> Parser:
+    def parse(value: object, _: bool) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"{show(value)} is not text")
+        if len(value) > maximum:
+            raise ValueError(f"has {len(value)} characters; at most {maximum} are allowed")
+        if not empty and not value.strip():
+            raise ValueError("is empty")
+        if "\0" in value:
+            raise ValueError(f"holds a NUL (U+0000) at character {value.index(chr(0)) + 1}")
+        if not value.isascii() and (found := _SURROGATE.search(value)):
+            raise ValueError(f"holds a lone surrogate (U+{ord(found[0]):04X}) at character {found.start() + 1}")
+        return value
+
+    return parse
+
+
+def _whole(low: int, high: int) -> Parser:
+    def parse(value: object, text: bool) -> int:
+        if text and isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"{show(value)} is not a whole number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def _number(low: float, high: float, *, open_low: bool = False) -> Parser:
+    rule = f"a number over {low:g} and at most {high:g}" if open_low else f"a number from {low:g} to {high:g}"
+
+    def parse(value: object, text: bool) -> float:
+        if text and isinstance(value, str) and _DECIMAL.fullmatch(value.strip()):
+            value = float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{show(value)} is not {rule}")
+        # An int may be too large for float(); comparing it first is exact.
+        if not math.isnan(value) and low <= value <= high and not (open_low and value == low):
+            return float(value)
+        raise ValueError(f"{show(value)} is not {rule}")
+
+    return parse
+
+
+def _flag(value: object, text: bool) -> bool:
+    if text and isinstance(value, str) and value.strip().lower() in _TRUE | _FALSE:
+        return value.strip().lower() in _TRUE
+    if not isinstance(value, bool):
+        raise ValueError(f"{show(value)} is not true or false")
+    return value
+
+
+def _seed(value: object, text: bool) -> Seeds:
+    try:
+        return (_checked_seed(_seed_number(value, text)),)
+    except ValueError as error:
+        hint = "; 'seeds' takes lists and ranges" if isinstance(value, list | str) else ""
+        raise ValueError(f"{error}{hint}") from None
+
+
+def _checked_seed(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SEED:
+        raise ValueError(f"{show(value)} is not a whole number from 0 to {MAX_SEED} (2**63 - 1)")
+    return value
+
+
+def _seeds(value: object, _: bool) -> Seeds:
+    """A list of whole numbers, or ``"1,2,5-7"``; ranges include both ends."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    if not parts:
+        raise ValueError("the list is empty")
+    ranges = [_seed_range(part) for part in parts]
+    # Not len(): that of a range of 2**63 overflows.
+    count = sum(part.stop - part.start for part in ranges)
+    if count > MAX_JOBS:
+        raise ValueError(f"{show(value)} names {count} seeds; at most {MAX_JOBS} are allowed")
+    if len(ranges) == 1:
+        return ranges[0]
+    seeds = tuple(seed for part in ranges for seed in part)
+    if len(set(seeds)) != len(seeds):
+        twice = next(seed for i, seed in enumerate(seeds) if seed in seeds[:i])
+        raise ValueError(f"seed {twice} is listed twice in {show(value)}")
+    return seeds
+
+
+def _seed_range(part: object) -> range:
+    if not isinstance(part, str):
+        seed = _checked_seed(part)
+        return range(seed, seed + 1)
+    match = _SEED_PART.fullmatch(part)
+    if match is None:
+        raise ValueError(f"{show(part)} is not a seed or a range such as '1-4'")
+    first = _checked_seed(int(match[1]))
+    last = first if match[2] is None else _checked_seed(int(match[2]))
+    if last < first:
+        raise ValueError(f"range {show(part.strip())} runs backwards; write '{last}-{first}'")
+    return range(first, last + 1)
+
+
+def _size(value: object, _: bool) -> tuple[int, int]:
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{show(value)} is not of the form '832x480' (width x height, in pixels)")
+    return int(match[1]), int(match[2])
+
+
+def _gpu(value: object, _: bool) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not names:
+        raise ValueError(f"{show(value)} is not a GPU type or a list of them")
+    types = tuple(name.strip() if isinstance(name, str) else name for name in names)
+    for name in types:
+        if not isinstance(name, str) or not _GPU_TYPE.fullmatch(name):
+            raise ValueError(
+                f"{show(name)} is not a GPU type such as 'h200' (lower-case letters, digits, '.', '_', '-')"
+            )
+    return tuple(dict.fromkeys(types))
+
+
+def _custom_id(value: object, text: bool) -> str:
+    result = str(_text(128)(value, text))
+    if not result.isprintable() or result != result.strip():
+        raise ValueError(f"{show(result)} holds a control character or begins or ends with a blank")
+    return result
+
+
+def _labels(value: object, text: bool) -> dict[str, str]:
+    if isinstance(value, str) and text:
+        pairs = [part.partition("=") for part in value.split(",")]
+        if not all(equals and name.strip() for name, equals, _ in pairs):
+            raise ValueError(f"{show(value)} is not of the form 'name=value,name=value'")
+        items: dict[object, object] = {name.strip(): content.strip() for name, _, content in pairs}
+        if len(items) != len(pairs):
+            raise ValueError(f"{show(value)} names a label twice")
+    elif isinstance(value, dict):
+        items = value
+    else:
+        raise ValueError(f"{show(value)} is not a mapping of names to texts")
+    if len(items) > MAX_LABELS:
+        raise ValueError(f"has {len(items)} labels; at most {MAX_LABELS} are allowed")
+    return {_label(name, "name", 64): _label(content, f"value of {show(name)}", 256) for name, content in items.items()}
+
+
+def _label(value: object, what: str, maximum: int) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
+        value = str(value)
+    try:
+        return str(_text(maximum, empty=what != "name")(value, True))
+    except ValueError as error:
+        raise ValueError(f"label's {what}: {error}") from None
+
+
+def _seed_number(value: object, text: bool) -> object:
+    return int(value) if text and isinstance(value, str) and _WHOLE.fullmatch(value.strip()) else value
+
+
+PARSERS: dict[str, Parser] = {
+    "prompt": _text(MAX_PROMPT_CHARS),
+    "negative_prompt": _text(MAX_PROMPT_CHARS, empty=True),
+    "seed": _seed,
+    "seeds": _seeds,
+    "num_frames": _whole(1, 1_000_000),
+    "seconds": _number(0, 86_400, open_low=True),
+    "width": _whole(1, 100_000),
+    "height": _whole(1, 100_000),
+    "size": _size,
+    "fps": _number(0, 240, open_low=True),
+    "num_inference_steps": _whole(1, 1000),
+    "guidance_scale": _number(0, 1000),
+    "guidance_scale_2": _number(0, 1000),
+    "image": _text(2_000_000),
+    "preset": _text(128),
+    "gpu": _gpu,
+    "priority": _whole(-100, 100),
+    "custom_id": _custom_id,
+    "labels": _labels,
+    "enhance": _flag,
+}
+
+FIELD_RULES: dict[str, str] = {
+    "prompt": f"text, 1 to {MAX_PROMPT_CHARS} characters",
+    "negative_prompt": f"text, at most {MAX_PROMPT_CHARS} characters",
+    "seed": "a whole number from 0 to 2**63 - 1",
+    "seeds": "a list of seeds, or text such as '1-4' or '1,2,5-7'",
+    "num_frames": "a whole number that the preset allows",
+    "seconds": "length of the clip; frames are seconds × fps",
+    "width": "pixels, as the preset allows",
+    "height": "pixels, as the preset allows",
+    "size": "text 'WIDTHxHEIGHT', instead of width and height",
+    "fps": "frames a second, over 0 and at most 240",
+    "num_inference_steps": "a whole number from 1 to 1000",
+    "guidance_scale": "a number from 0 to 1000",
+    "guidance_scale_2": "a number from 0 to 1000, for models with two stages of denoising",
+    "image": "path of a PNG, JPEG or WebP file, or data:image/…;base64,…",
+    "preset": "name of a preset",
+    "gpu": "a GPU type or a list of them",
+    "priority": "a whole number from -100 to 100; higher runs first",
+    "custom_id": "your own name for the job, unique in the file, at most 128 characters",
+    "labels": "a mapping, or text 'name=value,name=value'",
+    "enhance": "true or false",
+    "sweep": "a mapping: 'mode' (product or zip) and lists of values by field",
+}
+
+
+def unknown_field(name: str) -> str:
+    """The message for a field that does not exist."""
+    near = get_close_matches(name, FIELD_RULES, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown field; {hint}known: {', '.join(FIELD_RULES)}"

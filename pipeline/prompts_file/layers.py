@@ -1,0 +1,179 @@
+"""Layers of values: a file's defaults, the command line, a line. Later ones win, group by group."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import cast
+
+from pipeline.inputs import InputCollector
+from pipeline.prompts_file.fields import MAX_JOBS, PARSERS, show, unknown_field
+
+Values = dict[str, object]
+"""Checked values by field; ``size`` has become width and height, ``seed`` has become ``seeds``."""
+
+Report = Callable[[str, str], None]
+"""Takes a field's name and what is wrong with it."""
+
+_LENGTH = frozenset({"num_frames", "seconds"})
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Fields that take several values. ``columns`` holds for each field its values, as layers."""
+
+    mode: str
+    columns: tuple[tuple[str, tuple[Values, ...]], ...]
+
+    def without(self, given: set[str]) -> Sweep:
+        """The sweep less the fields that a stronger layer has settled."""
+        return Sweep(self.mode, tuple(column for column in self.columns if not _settled(column, given)))
+
+    def count(self) -> int:
+        sizes = [len(values) for _, values in self.columns]
+        if self.mode == "zip":
+            return sizes[0] if sizes else 1
+        total = 1
+        for size in sizes:
+            total *= size
+        return total
+
+    def combinations(self) -> Iterator[Values]:
+        """One layer for each combination; the last field varies fastest."""
+        columns = [values for _, values in self.columns]
+        if not columns:
+            yield {}
+            return
+        for combination in zip(*columns, strict=True) if self.mode == "zip" else product(*columns):
+            yield {name: value for values in combination for name, value in values.items()}
+
+
+def _settled(column: tuple[str, tuple[Values, ...]], given: set[str]) -> bool:
+    keys = {key for values in column[1] for key in values}
+    return bool(given & _LENGTH) if keys & _LENGTH else keys <= given
+
+
+def merge(weak: Values, strong: Values) -> Values:
+    """Both layers' values; the strong one's win. A length replaces a length, labels are joined."""
+    result = {name: v for name, v in weak.items() if name not in _LENGTH} if strong.keys() & _LENGTH else dict(weak)
+    result.update(strong)
+    if "labels" in weak and "labels" in strong:
+        result["labels"] = {**weak["labels"], **strong["labels"]}  # type: ignore[dict-item]
+    return result
+
+
+class LayerReader:
+    """Checks raw fields and brings them into one form."""
+
+    def __init__(self, inputs: InputCollector) -> None:
+        self._inputs = inputs
+
+    def read(self, raw: Mapping[str, object], text: bool, report: Report) -> tuple[Values, Sweep | None]:
+        """The layer and its sweep; what is wrong is reported and left out. None and empty cells are not given."""
+        values: Values = {}
+        sweep: Sweep | None = None
+        for name, value in raw.items():
+            if value is None or (text and value == ""):
+                continue
+            if name == "sweep":
+                sweep = self._sweep(value, text, report)
+                continue
+            try:
+                values[name] = self._parse(name, value, text)
+            except ValueError as error:
+                report(name, str(error))
+        _unite_seeds(values, report)
+        _unite_size(values, report)
+        if sweep is not None:
+            for column, layers in sweep.columns:
+                both = layers[0].keys() & values.keys()
+                if both:
+                    report("sweep", f"{column!r} is swept here and also given as {', '.join(sorted(both))!r}")
+        return values, sweep
+
+    def _parse(self, name: str, value: object, text: bool) -> object:
+        parser = PARSERS.get(name)
+        if parser is None:
+            raise ValueError(unknown_field(name))
+        parsed = parser(value, text)
+        return self._inputs.resolve(str(parsed)) if name == "image" else parsed
+
+    def _sweep(self, raw: object, text: bool, report: Report) -> Sweep | None:
+        if text and isinstance(raw, str):
+            try:
+                raw = json.loads(raw)
+            except (ValueError, RecursionError):
+                report("sweep", f"{show(raw)} is not JSON")
+                return None
+        if not isinstance(raw, dict):
+            report("sweep", f"{show(raw)} is not a mapping of fields to lists")
+            return None
+        mode = raw.get("mode", "product")
+        if mode not in ("product", "zip"):
+            report("sweep", f"mode {show(mode)} is not 'product' or 'zip'")
+            return None
+        columns = []
+        for name, choices in raw.items():
+            if name != "mode":
+                values = self._column(name, choices, report)
+                if values is None:
+                    return None
+                columns.append((name, values))
+        return _checked_sweep(Sweep(mode, tuple(columns)), report)
+
+    def _column(self, name: str, choices: object, report: Report) -> tuple[Values, ...] | None:
+        where = f"sweep.{name}"
+        if name in ("seeds", "sweep"):
+            report(where, "cannot be swept; sweep 'seed', or give 'seeds' beside the sweep")
+        elif not isinstance(choices, list) or not choices:
+            report(where, f"{show(choices)} is not a list of one or more values")
+        else:
+            layers: list[Values] = []
+            for choice in choices:
+                try:
+                    layer: Values = {name: self._parse(name, choice, False)}
+                except ValueError as error:
+                    report(where, str(error))
+                    return None
+                _unite_seeds(layer, report)
+                _unite_size(layer, report)
+                layers.append(layer)
+            return tuple(layers)
+        return None
+
+
+def _checked_sweep(sweep: Sweep, report: Report) -> Sweep | None:
+    if not sweep.columns:
+        report("sweep", "names no field")
+        return None
+    lengths = {name: len(values) for name, values in sweep.columns}
+    if sweep.mode == "zip" and len(set(lengths.values())) > 1:
+        report("sweep", f"lists of a zip must be equally long; given: {lengths}")
+        return None
+    keys = [key for _, values in sweep.columns for key in values[0]]
+    if len(set(keys)) != len(keys):
+        report("sweep", f"{', '.join(lengths)} name the same thing twice")
+        return None
+    if sweep.count() > MAX_JOBS:
+        report("sweep", f"makes {sweep.count()} combinations; at most {MAX_JOBS} are allowed")
+        return None
+    return sweep
+
+
+def _unite_seeds(values: Values, report: Report) -> None:
+    if "seed" in values:
+        seed = values.pop("seed")
+        if "seeds" in values:
+            report("seed", "both 'seed' and 'seeds' are given; give one")
+        values["seeds"] = seed
+
+
+def _unite_size(values: Values, report: Report) -> None:
+    if "size" not in values:
+        return
+    width, height = cast("tuple[int, int]", values.pop("size"))
+    if values.get("width", width) != width or values.get("height", height) != height:
+        report("size", f"{width}x{height} contradicts width or height given beside it")
+    values["width"], values["height"] = width, height

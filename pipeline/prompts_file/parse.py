@@ -1,0 +1,206 @@
+"""From a prompt file to a submission; everything is checked before anything is stored, and every mistake is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from pipeline.errors import InputError, Problem
+from pipeline.inputs import InputCollector
+from pipeline.prompts_file.fields import MAX_JOBS
+from pipeline.prompts_file.layers import LayerReader, Sweep, Values, merge
+from pipeline.prompts_file.lines import MAX_FILE_BYTES
+from pipeline.prompts_file.problems import Problems
+from pipeline.prompts_file.readers import READERS, Table
+from pipeline.prompts_file.resolve import Resolver
+from pipeline.prompts_file.submission import PlannedJobs, Shot, Submission, fingerprint_of
+from pipeline.settings import Settings
+
+_OWN_FIELDS = frozenset({"prompt", "seeds", "custom_id", "labels"})
+"""What lines usually differ in; a line that gives nothing else shares the file's template."""
+
+
+def parse(path: Path, *, overrides: Mapping[str, object], settings: Settings) -> Submission:
+    """Read, check and expand a prompt file.
+
+    Args:
+        path: a ``.txt``, ``.jsonl``, ``.csv``, ``.yaml`` or ``.yml`` file.
+        overrides: fields given on the command line, as text or typed; None is not given.
+        settings: give the default preset, whether prompts are enhanced, and the folders of inputs.
+
+    Raises:
+        InputError: with every mistake found.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise InputError([Problem(f"has {path.stat().st_size} bytes; at most {MAX_FILE_BYTES}", str(path))])
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError([Problem(f"cannot be read: {reason}", str(path))]) from None
+    return parse_bytes(data, str(path), overrides=overrides, settings=settings, folder=path.absolute().parent)
+
+
+def parse_bytes(
+    data: bytes, name: str, *, overrides: Mapping[str, object], settings: Settings, folder: Path | None = None
+) -> Submission:
+    """As ``parse``, for bytes; the name's ending says which format, relative image paths start at ``folder``."""
+    problems = Problems(name)
+    reader = READERS.get(Path(name).suffix.lower())
+    if reader is None:
+        raise InputError([Problem(f"the name does not end in one of {', '.join(READERS)}", name)])
+    if len(data) > MAX_FILE_BYTES:
+        raise InputError([Problem(f"has {len(data)} bytes; at most {MAX_FILE_BYTES}", name)])
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise InputError([Problem("is UTF-16; save it as UTF-8", name)])
+    inputs = InputCollector(folder or Path.cwd(), settings.input_roots)
+    expander = _Expander(problems, LayerReader(inputs), settings)
+    table = reader(data, problems)
+    expander.read_common(table, overrides)
+    for record in table.records:
+        expander.add_line(record.line, record.fields, table.text)
+    if not problems.count and not expander.shots:
+        problems.add("holds no prompt")
+    problems.raise_if_any()
+    fingerprint = fingerprint_of(expander.shots)
+    return Submission(PlannedJobs(expander.shots, fingerprint), fingerprint, dict(inputs.stored), Path(name).name)
+
+
+class _Expander:
+    """Lines to shots, under the file's defaults and the command line."""
+
+    def __init__(self, problems: Problems, reader: LayerReader, settings: Settings) -> None:
+        self.shots: list[Shot] = []
+        self._problems = problems
+        self._reader = reader
+        self._resolver = Resolver()
+        self._base: Values = {
+            "preset": settings.preset,
+            "enhance": settings.enhance.enabled,
+            "priority": 0,
+            "gpu": (),
+        }
+        self._defaults: Values = {}
+        self._overrides: Values = {}
+        self._common: Values = {}
+        self._sweep: Sweep | None = None
+        self._sweep_is_files = False
+        self._jobs = 0
+        self._first_line_of_id: dict[str, int] = {}
+
+    def read_common(self, table: Table, overrides: Mapping[str, object]) -> None:
+        """Read what holds for every line. What names one job only cannot stand there."""
+        raw: dict[str, object] = {}
+        last_line = None
+        for record in table.defaults:
+            last_line = record.line
+            for field, value in record.fields.items():
+                if field in raw:
+                    self._report(record.line, field, "is given twice in the defaults")
+                raw[field] = value
+        self._defaults, file_sweep = self._reader.read(raw, table.text, partial(self._report, last_line))
+        self._overrides, sweep = self._reader.read(overrides, True, self._report_option)
+        for values, report in (
+            (self._defaults, partial(self._report, last_line)),
+            (self._overrides, self._report_option),
+        ):
+            if "custom_id" in values:
+                report("custom_id", "cannot be the same for every line; give it on lines")
+        self._sweep, self._sweep_is_files = (sweep, False) if sweep is not None else (file_sweep, True)
+        self._common = merge(merge(self._base, self._defaults), self._overrides)
+
+    def add_line(self, line: int, fields: Mapping[str, object], text: bool) -> None:
+        before = self._problems.count
+        values, sweep = self._reader.read(fields, text, partial(self._report, line))
+        if self._problems.count != before:
+            return
+        if sweep is None and self._sweep is None:
+            merged = merge(self._common, values) if values.keys() - _OWN_FIELDS or "labels" in values else None
+            self._add_shots(line, [merged if merged is not None else {**self._common, **values}], 1, False)
+            return
+        layers = [self._base, self._defaults, self._overrides, values]
+        level = 3
+        if sweep is None:
+            assert self._sweep is not None
+            level = 1 if self._sweep_is_files else 2
+            sweep = self._sweep.without({name for layer in layers[level + 1 :] for name in layer})
+        if self._too_many(line, sweep.count()):
+            return
+        swept_ids = any(column == "custom_id" for column, _ in sweep.columns)
+        combined = []
+        for combination in sweep.combinations():
+            merged = self._base
+            for layer in [*layers[1 : level + 1], combination, *layers[level + 1 :]]:
+                merged = merge(merged, layer)
+            combined.append(merged)
+        self._add_shots(line, combined, len(combined), swept_ids)
+
+    def _add_shots(self, line: int, combined: list[Values], combinations: int, swept_ids: bool) -> None:
+        total = sum(
+            1 if (seeds := values.get("seeds")) is None else len(cast(tuple[int], seeds)) for values in combined
+        )
+        if self._too_many(line, total):
+            return
+        self._jobs += total
+        variant = 0
+        reported: set[tuple[str, str]] = set()
+        for values in combined:
+            template, mistakes = self._resolver.resolve(values)
+            if "prompt" not in values:
+                mistakes = (*mistakes, ("prompt", "is missing"))
+            for mistake in mistakes:
+                if mistake not in reported:  # a sweep would repeat it for every combination
+                    reported.add(mistake)
+                    self._report(line, *mistake)
+            if mistakes:
+                continue
+            seeds = cast("tuple[int, ...] | None", values.get("seeds"))
+            count = 1 if seeds is None else len(seeds)
+            shot = Shot(
+                line=line,
+                variant=variant,
+                prompt=cast(str, values["prompt"]),
+                template=template,
+                seeds=seeds,
+                custom_id=cast("str | None", values.get("custom_id")),
+                numbered=count > 1 or (combinations > 1 and not swept_ids),
+                labels=cast("dict[str, str] | None", values.get("labels")),
+            )
+            self._check_ids(shot)
+            self.shots.append(shot)
+            variant += count
+
+    def _too_many(self, line: int, jobs: int) -> bool:
+        """Counted before anything is expanded, and reported once, where the limit is crossed."""
+        if self._jobs + jobs <= MAX_JOBS:
+            return False
+        if self._jobs <= MAX_JOBS:
+            self._report(line, None, f"the file makes more than {MAX_JOBS} jobs; split it")
+            self._jobs = MAX_JOBS + 1
+        return True
+
+    def _check_ids(self, shot: Shot) -> None:
+        if shot.custom_id is None:
+            return
+        for offset in range(len(shot)):
+            custom_id = cast(str, shot.custom_id_of(offset))
+            first = self._first_line_of_id.setdefault(custom_id, shot.line)
+            if first != shot.line or custom_id in self._ids_of_line(shot, offset):
+                self._report(shot.line, "custom_id", f"{custom_id!r} is already used on line {first}")
+
+    def _ids_of_line(self, shot: Shot, offset: int) -> set[str | None]:
+        """The ids that the same line already has, for sweeps over custom_id."""
+        earlier: set[str | None] = set()
+        for other in reversed(self.shots):
+            if other.line != shot.line:
+                break
+            earlier.update(other.custom_id_of(i) for i in range(len(other)))
+        return earlier
+
+    def _report(self, line: int | None, field: str | None, message: str) -> None:
+        self._problems.add(message, line=line, field=field)
+
+    def _report_option(self, field: str, message: str) -> None:
+        self._problems.add(f"{message} (from the command line)", field=field)

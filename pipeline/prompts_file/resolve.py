@@ -1,0 +1,95 @@
+"""The preset's word on a job: its defaults where nothing was said, its rules on what was."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import cast
+
+from pipeline.presets import FrameRule, Preset, SizeRule, Workload, all_presets
+from pipeline.prompts_file.layers import Values
+from pipeline.prompts_file.submission import TEMPLATE_FIELDS, Template
+
+Mistake = tuple[str, str]
+"""A field's name and what is wrong with it."""
+
+_INPUT_FIELDS = (*TEMPLATE_FIELDS, "seconds")
+
+
+class Resolver:
+    """Turns merged values into templates; equal values are looked at once and share one template."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], tuple[Template, tuple[Mistake, ...]]] = {}
+
+    def resolve(self, values: Values) -> tuple[Template, tuple[Mistake, ...]]:
+        """The job's template, and every rule of the preset that it breaks (the template is then of no use)."""
+        key = tuple([values.get(name) for name in _INPUT_FIELDS])
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = _resolve(values)
+        return known
+
+
+def _resolve(values: Values) -> tuple[Template, tuple[Mistake, ...]]:
+    name = str(values["preset"])
+    preset = all_presets().get(name)
+    if preset is None:
+        near = get_close_matches(name, all_presets(), n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return (), (("preset", f"{name!r} is unknown; {hint}known: {', '.join(all_presets())}"),)
+    mistakes: list[Mistake] = []
+    full: Values = {**preset.defaults.model_dump(), "image": None, **values}
+    full["num_frames"] = _frames(values, full, preset, mistakes)
+    for side in ("width", "height"):
+        _check_side(side, cast(int, full[side]), preset, mistakes)
+    if preset.workload is Workload.I2V and full["image"] is None:
+        mistakes.append(("image", f"is required by preset {name!r} (image to video)"))
+    if preset.workload is Workload.T2V and full["image"] is not None:
+        mistakes.append(("image", f"is given, but preset {name!r} takes text only"))
+    return tuple([full[field] for field in TEMPLATE_FIELDS]), tuple(mistakes)
+
+
+def _frames(values: Values, full: Values, preset: Preset, mistakes: list[Mistake]) -> int:
+    """The frame count. From seconds: seconds × fps to the nearest frame, or, for a model that counts a first frame on
+    top (4k + 1), that many plus its offset, so that 5 s at 16 fps are Wan's 81 frames."""
+    rule, fps = preset.frames, cast(float, full["fps"])
+    frames = cast(int, full["num_frames"])
+    field, said = "num_frames", f"{frames}"
+    if "seconds" in values:
+        seconds = cast(float, values["seconds"])
+        plain = round(seconds * fps)
+        derived = plain + rule.offset if not rule.allows(plain) and rule.allows(plain + rule.offset) else plain
+        if "num_frames" in values and frames != derived:
+            mistakes.append(
+                ("seconds", f"{seconds:g} s at {fps:g} fps are {derived} frames, but num_frames is {frames}; give one")
+            )
+            return frames
+        field, said, frames = "seconds", f"{seconds:g} s at {fps:g} fps, {derived} frames,", derived
+    if not rule.allows(frames):
+        near = " or ".join(_with_seconds(n, fps, field) for n in rule.nearest(frames))
+        mistakes.append(
+            (field, f"{said} cannot be made by preset {preset.name!r} ({_frame_rule(rule)}); nearest: {near}")
+        )
+    return frames
+
+
+def _with_seconds(frames: int, fps: float, field: str) -> str:
+    return f"{frames} ({frames / fps:g} s)" if field == "seconds" else str(frames)
+
+
+def _frame_rule(rule: FrameRule) -> str:
+    form = "any number" if rule.multiple == 1 else f"{rule.multiple}k + {rule.offset}"
+    return f"{form}, {rule.minimum} to {rule.maximum}"
+
+
+def _check_side(side: str, pixels: int, preset: Preset, mistakes: list[Mistake]) -> None:
+    rule: SizeRule = preset.size
+    if not rule.allows(pixels):
+        near = " or ".join(str(n) for n in rule.nearest(pixels))
+        mistakes.append(
+            (
+                side,
+                f"{pixels} cannot be made by preset {preset.name!r} "
+                f"(multiples of {rule.multiple}, {rule.minimum} to {rule.maximum}); nearest: {near}",
+            )
+        )

@@ -1,0 +1,138 @@
+"""What a prompt file becomes: a fingerprint, the inputs to store, and its jobs, made when they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+from pipeline.inputs import StoredInput
+from pipeline.keys import canonical_json, derive_seed
+from pipeline.spec import InputRef, JobSpec
+
+TEMPLATE_FIELDS = (
+    "negative_prompt",
+    "preset",
+    "width",
+    "height",
+    "num_frames",
+    "fps",
+    "num_inference_steps",
+    "guidance_scale",
+    "guidance_scale_2",
+    "image",
+    "gpu",
+    "priority",
+    "enhance",
+)
+Template = tuple[object, ...]
+"""Values of ``TEMPLATE_FIELDS``; jobs that agree on them share one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedJob:
+    """One job of a submission. ``variant`` counts the line's jobs from 0: sweep outside, seeds inside."""
+
+    line: int
+    variant: int
+    spec: JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """The jobs of a line that differ only in their seed. ``seeds`` None: one job, with a derived seed."""
+
+    line: int
+    variant: int
+    prompt: str
+    template: Template
+    seeds: Sequence[int] | None = None
+    custom_id: str | None = None
+    numbered: bool = False
+    """Whether ``custom_id`` gets ``.variant`` at its end, because several jobs share it."""
+    labels: dict[str, str] | None = None
+
+    def __len__(self) -> int:
+        return 1 if self.seeds is None else len(self.seeds)
+
+    def custom_id_of(self, offset: int) -> str | None:
+        return f"{self.custom_id}.{self.variant + offset}" if self.numbered and self.custom_id else self.custom_id
+
+    def job(self, offset: int, fingerprint: str) -> PlannedJob:
+        variant = self.variant + offset
+        seed = derive_seed(fingerprint, self.line, variant) if self.seeds is None else self.seeds[offset]
+        values: dict[str, Any] = dict(zip(TEMPLATE_FIELDS, self.template, strict=True))
+        # Every value was checked when the file was read; checking a million again would take minutes.
+        spec = JobSpec.model_construct(
+            **values, prompt=self.prompt, seed=seed, custom_id=self.custom_id_of(offset), labels=dict(self.labels or {})
+        )
+        return PlannedJob(self.line, variant, spec)
+
+
+class PlannedJobs(Sequence[PlannedJob]):
+    """The jobs, in the order of the file. Each is made anew when asked for: iterate, or slice, and keep few."""
+
+    def __init__(self, shots: Sequence[Shot], fingerprint: str) -> None:
+        self._shots = shots
+        self._fingerprint = fingerprint
+        self._starts = array("Q")
+        self._count = 0
+        for shot in shots:
+            self._starts.append(self._count)
+            self._count += len(shot)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[PlannedJob]:
+        for shot in self._shots:
+            for offset in range(len(shot)):
+                yield shot.job(offset, self._fingerprint)
+
+    @overload
+    def __getitem__(self, index: int) -> PlannedJob: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[PlannedJob]: ...
+    def __getitem__(self, index: int | slice) -> PlannedJob | list[PlannedJob]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        at = index + self._count if index < 0 else index
+        if not 0 <= at < self._count:
+            raise IndexError(index)
+        number = bisect_right(self._starts, at) - 1
+        return self._shots[number].job(at - self._starts[number], self._fingerprint)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A whole prompt file, checked: all or nothing."""
+
+    jobs: Sequence[PlannedJob]
+    fingerprint: str
+    """sha256 (hex) of every job's line, variant and values before seeds are derived."""
+    inputs: Mapping[str, StoredInput]
+    """By sha256: what must be in the store before the rows are written."""
+    source_name: str
+
+
+def fingerprint_of(shots: Sequence[Shot]) -> str:
+    """sha256 (hex) of the shots: equal content under equal settings gives equal digests, on any machine."""
+    digest = hashlib.sha256(b"vgen-submission-1")
+    templates: dict[Template, str] = {}
+    for shot in shots:
+        template = templates.get(shot.template)
+        if template is None:
+            template = templates[shot.template] = hashlib.sha256(_template_json(shot.template).encode()).hexdigest()
+        seeds = None if shot.seeds is None else list(shot.seeds)
+        own = [shot.line, shot.variant, template, shot.prompt, seeds, shot.custom_id_of(0), shot.labels or {}]
+        digest.update(canonical_json(own).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def _template_json(template: Template) -> str:
+    # An input is its bytes: where it lay and what it was called do not matter.
+    return canonical_json([value.sha256 if isinstance(value, InputRef) else value for value in template])
