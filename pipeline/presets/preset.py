@@ -6,7 +6,7 @@ import tomllib
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -108,6 +108,16 @@ class Preset(_Data):
     memory_source: str | None = None
     """Where ``memory_gib`` is published."""
     licence: str | None = None
+    generator: Literal["diffusers", "idle"] = "diffusers"
+    """What runs it; ``idle`` makes no picture and is for benches and fault tests."""
+    hidden: bool = False
+    """True for presets that lists leave out unless asked."""
+    takes_prompt: bool = True
+    """False for a model without a text input: its jobs' prompts are recorded and have no effect."""
+    argument_names: dict[str, str] = {}
+    """Where the pipeline's call names a job's field otherwise: field to argument."""
+    arguments: dict[str, Any] = {}
+    """Further arguments of the pipeline's call, the same for every job."""
     frames: FrameRule
     size: SizeRule
     defaults: Defaults

@@ -1,0 +1,126 @@
+"""The process that owns the GPU: ``python -m pipeline.generators.child PARENT_PID CACHE_DIR``.
+
+It reads commands from its standard input and writes events to what was its standard output (see ``wire``); then its
+file descriptor 1 is its standard error, so that nothing a library prints can break the protocol. It never outlives
+its parent: it ends at the end of its input, and the kernel kills it when the thread that started it is gone. SIGINT
+and SIGTERM are the parent's business: a Ctrl-C or a container's stop reaches both, and the parent decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipeline.errors import FatalError, StoppedError
+from pipeline.generators import wire
+from pipeline.generators.base import Progress
+from pipeline.generators.idle import IdleGenerator
+from pipeline.presets import Preset
+
+_PR_SET_PDEATHSIG = 1
+"""prctl's option in linux/prctl.h."""
+
+
+class Child:
+    """One generator and the commands for it. Commands run on the main thread, one at a time."""
+
+    def __init__(self, events: TextIO, cache_dir: Path) -> None:
+        self._events = events
+        self._cache_dir = cache_dir
+        self._commands: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._stopped: set[int] = set()
+        self._generator: Any = None
+
+    def read(self, lines: TextIO) -> None:
+        """The reader thread: a stop is noted at once, the rest waits its turn, the end of input ends the process."""
+        for line in lines:
+            command = json.loads(line)
+            if command["command"] == "stop":
+                self._stopped.add(command["id"])
+            elif command["command"] == "exit":
+                break
+            else:
+                self._commands.put(command)
+        os._exit(0)  # also in the middle of a step: nobody is left to take the result
+
+    def serve(self) -> None:
+        """Carry out commands for ever."""
+        while True:
+            command = self._commands.get()
+            number = command["id"]
+            try:
+                self._carry_out(command, number)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
+                self._send(number, "error", wire.error_to_wire(error))
+            self._stopped.discard(number)
+
+    def _carry_out(self, command: dict[str, Any], number: int) -> None:
+        def on_progress(progress: Progress) -> None:
+            self._send(number, "progress", wire.progress_to_wire(progress))
+            if number in self._stopped:
+                raise StoppedError(f"stopped in {progress.phase} at step {progress.step} of {progress.total}")
+
+        if command["command"] == "load":
+            self._load(Preset.model_validate(command["preset"]), on_progress)
+            self._send(number, "ready", {})
+        elif command["command"] == "generate":
+            if self._generator is None:
+                raise FatalError("no model is loaded", code="model_not_loaded")
+            result = self._generator.generate(wire.request_from_wire(command["request"]), on_progress)
+            self._send(number, "result", wire.result_to_wire(result))
+        else:
+            raise FatalError(f"command {command['command']!r} is unknown")
+
+    def _load(self, preset: Preset, on_progress: Any) -> None:
+        if self._generator is not None:
+            self._generator.unload()
+            self._generator = None
+        generator: Any
+        if preset.generator == "idle":
+            generator = IdleGenerator()
+        else:
+            from pipeline.generators.diffusers_video import DiffusersVideoGenerator  # noqa: PLC0415 - torch
+
+            generator = DiffusersVideoGenerator(self._cache_dir)
+        generator.load_preset(preset, on_progress)
+        self._generator = generator
+
+    def _send(self, number: int, event: str, data: dict[str, Any]) -> None:
+        self._events.write(json.dumps({"id": number, "event": event, "data": data}) + "\n")
+        self._events.flush()
+
+
+def main() -> None:
+    """Start the reader and serve."""
+    _die_with_parent(int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    child = Child(events, Path(sys.argv[2]))
+    threading.Thread(target=child.read, args=(sys.stdin,), daemon=True).start()
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone, and so are we
+        child.serve()
+    os._exit(0)
+
+
+def _die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill us with our parent (Linux); elsewhere the end of input must do."""
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

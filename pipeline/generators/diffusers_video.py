@@ -1,0 +1,301 @@
+"""Any diffusers video pipeline, by the name of its class: loaded once, run many times.
+
+Frames become bytes by one rule, on the device: ``(x * 255).round().clamp(0, 255)`` in float32, ties to even, which
+is what diffusers' own conversion to images does. Noise comes from a CPU generator, so that a seed means the same
+noise on every device.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import os
+import platform
+import resource
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from PIL import Image, ImageOps
+
+from pipeline.errors import FatalError, OutOfMemoryError, RefusedError, StageError
+from pipeline.generators.base import GenerationRequest, GenerationResult, OnProgress, Phase, Progress
+from pipeline.generators.call_arguments import call_arguments
+from pipeline.generators.frames import write_frames
+from pipeline.generators.hub import model_folder
+from pipeline.generators.scheduler_seam import watched_steps
+from pipeline.presets import Preset, get_preset
+from pipeline.spec import JobSpec
+
+WARM_UP_SIDE = 64
+"""Pixels, raised to the preset's smallest legal size: enough to load kernels."""
+
+
+class DiffusersVideoGenerator:
+    """A pipeline of diffusers in this process. ``cache_dir`` holds built models and pins."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._cache_dir = cache_dir
+        self._preset: Preset | None = None
+        self._revision = ""
+        self._pipe: Any = None
+        self._device = "cpu"
+
+    def load(self, preset_name: str, on_progress: OnProgress) -> None:
+        self.load_preset(get_preset(preset_name), on_progress)
+
+    def load_preset(self, preset: Preset, on_progress: OnProgress) -> None:
+        """Load from disk only and warm up.
+
+        Raises:
+            RefusedError: codes ``model_missing`` (not pulled) and ``pipeline_unknown`` (no such class).
+            OutOfMemoryError: it does not fit.
+            FatalError: it cannot be loaded, or its warm-up fails.
+        """
+        self.unload()
+        on_progress(Progress(Phase.LOAD, 0, 2))
+        folder, revision = model_folder(preset, self._cache_dir)
+        on_progress(Progress(Phase.LOAD, 1, 2))
+        try:
+            pipe, device = _read_pipeline(preset, folder)
+        except StageError:
+            raise
+        except Exception as error:
+            raise _translated(error, f"loading {preset.name}") from error
+        self._pipe, self._device, self._preset, self._revision = pipe, device, preset, revision
+        on_progress(Progress(Phase.LOAD, 2, 2))
+        try:
+            self._warm_up(on_progress)
+        except BaseException:
+            self.unload()
+            raise
+
+    def generate(self, request: GenerationRequest, on_progress: OnProgress) -> GenerationResult:
+        """Make the clip and write its frames in place. See ``Generator``."""
+        if self._preset is None:
+            raise FatalError("no model is loaded", code="model_not_loaded")
+        if request.spec.preset != self._preset.name:
+            raise FatalError(
+                f"preset {request.spec.preset!r} is asked for, {self._preset.name!r} is loaded", code="model_not_loaded"
+            )
+        _reset_peak(self._device)
+        clock = _Clock()
+        frames = self._run(self._preset, request.spec, request.prompt, request.image, on_progress, clock)
+        on_progress(Progress(Phase.HAND_OFF, 0, 1))
+        digest = write_frames(request.frames_path, request.spec, _as_bytes(frames))
+        clock.mark("hand_off")
+        on_progress(Progress(Phase.HAND_OFF, 1, 1))
+        return GenerationResult(
+            num_frames=request.spec.num_frames,
+            height=request.spec.height,
+            width=request.spec.width,
+            frames_sha256=digest,
+            numerics=_numerics(self._preset, self._device),
+            model_revision=self._revision,
+            timings_s=clock.spans,
+            peak_memory_bytes=_peak(self._device),
+            facts={"random_weights": self._preset.random_weights, "prompt_used": self._preset.takes_prompt},
+        )
+
+    def unload(self) -> None:
+        self._pipe, self._preset = None, None
+        gc.collect()
+        if self._device == "cuda":
+            torch.cuda.empty_cache()
+
+    def _warm_up(self, on_progress: OnProgress) -> None:
+        """The shortest, smallest legal clip of one step: what a first run sets up must not fall to a job."""
+        preset = self._preset
+        if preset is None:
+            return
+        on_progress(Progress(Phase.WARM_UP, 0, 1))
+        side = max(WARM_UP_SIDE, preset.size.minimum)
+        side = -(-side // preset.size.multiple) * preset.size.multiple
+        smallest = max(preset.frames.minimum, preset.frames.offset)
+        spec = JobSpec(
+            prompt="warm-up",
+            seed=0,
+            preset=preset.name,
+            width=side,
+            height=side,
+            num_frames=smallest if preset.frames.allows(smallest) else preset.frames.nearest(smallest)[0],
+            fps=preset.defaults.fps,
+            num_inference_steps=1,
+            guidance_scale=preset.defaults.guidance_scale,
+        )
+        image = _blank_image(side) if _takes_image(self._pipe) else None
+        self._run(preset, spec, spec.prompt, image, lambda _: on_progress(Progress(Phase.WARM_UP, 0, 1)), _Clock())
+        on_progress(Progress(Phase.WARM_UP, 1, 1))
+
+    def _run(
+        self, preset: Preset, spec: JobSpec, prompt: str, image: Any, on_progress: OnProgress, clock: _Clock
+    ) -> Any:
+        """Frames as a uint8 tensor F × H × W × 3 on the device."""
+        guider = getattr(self._pipe, "guider", None)
+        picture = _read_image(image, spec) if isinstance(image, Path) else image
+        arguments = call_arguments(self._pipe.__call__, preset, spec, prompt, picture, has_guider=guider is not None)
+        if guider is not None:
+            guider.guidance_scale = spec.guidance_scale
+
+        def stepped(step: int, total: int) -> None:
+            if step == 1:
+                clock.mark("encode_text_and_first_step")
+            on_progress(Progress(Phase.DENOISE, step, total))
+            if step == total:
+                clock.mark("denoise")
+                on_progress(Progress(Phase.DECODE, 0, 1))
+
+        on_progress(Progress(Phase.ENCODE_TEXT, 0, 1))
+        try:
+            with watched_steps(self._pipe.scheduler, stepped):
+                output = self._pipe(
+                    **arguments,
+                    generator=torch.Generator("cpu").manual_seed(spec.seed),
+                    output_type="pt",
+                    return_dict=True,
+                )
+                frames = _to_uint8(output.frames[0], spec)
+        except StageError:
+            raise
+        except Exception as error:
+            raise _translated(error, preset.pipeline_class) from error
+        clock.mark("decode")
+        on_progress(Progress(Phase.DECODE, 1, 1))
+        return frames
+
+
+class _Clock:
+    """Seconds between marks."""
+
+    def __init__(self) -> None:
+        self.spans: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def mark(self, name: str) -> None:
+        now = time.monotonic()
+        self.spans[name] = now - self._last
+        self._last = now
+
+
+def pipeline_class(name: str) -> Any:
+    """The class of that name in diffusers.
+
+    Raises:
+        RefusedError: code ``pipeline_unknown``.
+    """
+    found = getattr(diffusers, name, None)
+    if not isinstance(found, type) or not issubclass(found, diffusers.DiffusionPipeline):
+        raise RefusedError(f"diffusers {diffusers.__version__} has no pipeline {name!r}", code="pipeline_unknown")
+    return found
+
+
+def _read_pipeline(preset: Preset, folder: Path) -> tuple[Any, str]:
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    # Kernels chosen by a timing contest differ from run to run, and with them the frames.
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = getattr(torch, preset.dtype)
+    dtypes = {"default": dtype, "vae": getattr(torch, preset.vae_dtype)} if preset.vae_dtype else dtype
+    cls = pipeline_class(preset.pipeline_class)
+    pipe = cls.from_pretrained(folder, dtype=dtypes, local_files_only=True, **_variant(preset, folder))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device), device
+
+
+def _variant(preset: Preset, folder: Path) -> dict[str, str]:
+    """Half-precision files, where that is what the repository's folder has."""
+    half = preset.dtype == "float16" and any(folder.glob("*/*.fp16.safetensors"))
+    return {"variant": "fp16"} if half else {}
+
+
+def _to_uint8(video: Any, spec: JobSpec) -> Any:
+    """F × 3 × H × W floats in [0, 1] to F × H × W × 3 uint8, a frame at a time to keep the extra memory small.
+
+    Raises:
+        FatalError: codes ``frames_mismatch`` and ``nan_frames``.
+    """
+    expected = (spec.num_frames, 3, spec.height, spec.width)
+    if tuple(video.shape) != expected:
+        raise FatalError(f"frames are {tuple(video.shape)}, expected {expected}", code="frames_mismatch")
+    frames = torch.empty((spec.num_frames, spec.height, spec.width, 3), dtype=torch.uint8, device=video.device)
+    for index, frame in enumerate(video):
+        values = frame.float()
+        if not bool(torch.isfinite(values).all()):
+            raise FatalError(f"frame {index} has values that are not finite", code="nan_frames")
+        frames[index] = (values * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
+    return frames
+
+
+def _as_bytes(frames: Any) -> Iterator[memoryview]:
+    for frame in frames.cpu():
+        yield memoryview(frame.numpy()).cast("B")
+
+
+def _takes_image(pipe: Any) -> bool:
+    return "image" in inspect.signature(pipe.__call__).parameters
+
+
+def _blank_image(side: int) -> Any:
+    return Image.new("RGB", (side, side))
+
+
+def _read_image(path: Path, spec: JobSpec) -> Any:
+    """The first frame's picture at the clip's size: scaled to cover it, then cut in the middle.
+
+    Raises:
+        RefusedError: code ``image_unreadable``.
+    """
+    try:
+        with Image.open(path) as opened:
+            upright = ImageOps.exif_transpose(opened).convert("RGB")
+            return ImageOps.fit(upright, (spec.width, spec.height), Image.Resampling.LANCZOS)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise RefusedError(f"image: cannot be read: {error}", code="image_unreadable") from error
+
+
+def _translated(error: Exception, doing: str) -> StageError:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return OutOfMemoryError(f"{doing}: {error}")
+    return FatalError(f"{doing}: {type(error).__name__}: {error}")
+
+
+def _reset_peak(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak(device: str) -> int:
+    """Most bytes held: of the GPU by tensors, else resident in this process since its start."""
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _numerics(preset: Preset, device: str) -> dict[str, Any]:
+    """What pixels depend on beside the request."""
+    parts: dict[str, Any] = {
+        "device": device,
+        "device_name": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
+        "dtype": preset.dtype,
+        "vae_dtype": preset.vae_dtype or preset.dtype,
+        "torch": torch.__version__,
+        "diffusers": version("diffusers"),
+        "transformers": version("transformers"),
+        "attention": os.environ.get("DIFFUSERS_ATTN_BACKEND", "native"),
+        "compile": False,
+        "step_cache": None,
+        "tiling": False,
+        "quantisation": None,
+    }
+    if device == "cuda":
+        parts["cuda"] = torch.version.cuda
+    else:
+        parts["threads"] = torch.get_num_threads()
+    return parts

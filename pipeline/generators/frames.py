@@ -1,0 +1,45 @@
+"""The raw frames file, written in place into the room that was reserved for it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.errors import FatalError
+from pipeline.spec import JobSpec
+
+CHANNELS = 3
+
+
+def frames_size(spec: JobSpec) -> int:
+    """Bytes of a clip's raw frames: F × H × W × 3."""
+    return spec.num_frames * spec.height * spec.width * CHANNELS
+
+
+def write_frames(path: Path, spec: JobSpec, frames: Iterable[bytes | memoryview]) -> str:
+    """Write one frame after the other, without truncating the file; the sha256 of all of them.
+
+    Raises:
+        FatalError: code ``frames_mismatch`` when the file was not reserved at the clip's size, or when the frames
+            are not exactly as many bytes as the specification says.
+    """
+    expected = frames_size(spec)
+    digest = hashlib.sha256()
+    written = 0
+    try:
+        with path.open("r+b") as file:
+            reserved = path.stat().st_size
+            if reserved != expected:
+                raise FatalError(f"{path.name} has {reserved} bytes, the clip {expected}", code="frames_mismatch")
+            for frame in frames:
+                written += len(frame)
+                if written > expected:
+                    raise FatalError(f"the frames exceed {expected} bytes", code="frames_mismatch")
+                digest.update(frame)
+                file.write(frame)
+    except FileNotFoundError:
+        raise FatalError(f"{path.name} was not reserved", code="frames_mismatch") from None
+    if written != expected:
+        raise FatalError(f"the frames are {written} bytes, the clip {expected}", code="frames_mismatch")
+    return digest.hexdigest()

@@ -1,0 +1,177 @@
+"""Where a preset's model is on disk, and how it gets there. Only ``pull`` uses the network."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+from pipeline.errors import NotFoundError, RefusedError, ServiceUnavailableError
+from pipeline.presets import Preset
+
+INDEX = "model_index.json"
+BUILT_IN = frozenset({"tiny-wan"})
+"""Models that are made in code, by the preset's ``repo``."""
+
+
+class ModelStatus(StrEnum):
+    """Whether a preset can run here now."""
+
+    READY = "ready"
+    MISSING = "missing"
+    BUILT_IN = "built in"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCheck:
+    """What ``check`` found; no problems means that it can be loaded."""
+
+    status: ModelStatus
+    folder: Path | None
+    problems: tuple[str, ...]
+
+
+def model_folder(preset: Preset, cache_dir: Path) -> tuple[Path, str]:
+    """The model's folder and its revision; a built-in model is built when it is not there.
+
+    Raises:
+        RefusedError: code ``model_missing``.
+    """
+    if preset.repo in BUILT_IN:
+        return _build(cache_dir)
+    folder = _local_folder(preset, cache_dir)
+    if folder is None:
+        raise RefusedError(
+            f"the model of preset {preset.name!r} is not on this machine: `vgen models pull {preset.name}`",
+            code="model_missing",
+        )
+    return folder, _revision_of(preset, folder)
+
+
+def model_status(preset: Preset, cache_dir: Path) -> ModelStatus:
+    """Whether the model is on this disk; looks for its index only, ``check`` looks at the files."""
+    if preset.repo in BUILT_IN or preset.generator == "idle":
+        return ModelStatus.BUILT_IN
+    return ModelStatus.READY if _local_folder(preset, cache_dir) else ModelStatus.MISSING
+
+
+def pull(preset: Preset, cache_dir: Path) -> str:
+    """Download the preset's revision into the hub cache and pin its commit; the commit.
+
+    Raises:
+        NotFoundError: the hub has no such repository or revision, or wants a login.
+        ServiceUnavailableError: the hub cannot be reached.
+    """
+    if preset.repo in BUILT_IN:
+        return _build(cache_dir)[1]
+    if preset.generator == "idle":
+        return "built in"
+    try:
+        commit = HfApi().model_info(preset.repo, revision=preset.revision).sha
+        if commit is None:
+            raise NotFoundError(f"{preset.repo} at {preset.revision!r} has no commit")
+        snapshot_download(preset.repo, revision=commit, allow_patterns=_wanted_files())
+    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise NotFoundError(f"{preset.repo} at {preset.revision!r}: {_first_line(error)}") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise ServiceUnavailableError(f"the hub, for {preset.repo}: {_first_line(error)}") from error
+    _write_pin(cache_dir, preset, commit)
+    return commit
+
+
+def check(preset: Preset, cache_dir: Path) -> ModelCheck:
+    """Whether the pipeline class exists and every component of the index has its folder and files."""
+    status = model_status(preset, cache_dir)
+    if preset.generator == "idle":
+        return ModelCheck(status, None, ())
+    problems: list[str] = []
+    try:
+        from pipeline.generators.diffusers_video import pipeline_class  # noqa: PLC0415 - loads torch
+
+        pipeline_class(preset.pipeline_class)
+    except RefusedError as error:
+        problems.append(str(error))
+    if status is ModelStatus.MISSING:
+        return ModelCheck(status, None, (*problems, f"not on this machine: `vgen models pull {preset.name}`"))
+    folder, _ = model_folder(preset, cache_dir)
+    problems += _missing_components(folder)
+    return ModelCheck(status, folder, tuple(problems))
+
+
+def pins(cache_dir: Path) -> dict[str, str]:
+    """Commits by ``repo@revision``, as ``pull`` resolved them."""
+    try:
+        found = json.loads(_pins_file(cache_dir).read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    return {str(key): str(value) for key, value in found.items()}
+
+
+def _build(cache_dir: Path) -> tuple[Path, str]:
+    from pipeline.generators.tiny_wan import REVISION, ensure_tiny_wan  # noqa: PLC0415 - loads torch
+
+    return ensure_tiny_wan(cache_dir), REVISION
+
+
+def _local_folder(preset: Preset, cache_dir: Path) -> Path | None:
+    local = Path(preset.repo)
+    if local.is_absolute():
+        return local if (local / INDEX).is_file() else None
+    revision = pins(cache_dir).get(_pin_key(preset), preset.revision)
+    found = try_to_load_from_cache(preset.repo, INDEX, revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _revision_of(preset: Preset, folder: Path) -> str:
+    """In the hub cache a snapshot's folder is named by its commit; a folder of the user's has no revision."""
+    return "local" if Path(preset.repo).is_absolute() else folder.name
+
+
+def _missing_components(folder: Path) -> list[str]:
+    index: dict[str, Any] = json.loads((folder / INDEX).read_text("utf-8"))
+    problems = []
+    for name, value in index.items():
+        if name.startswith("_") or not isinstance(value, list) or value[0] is None:
+            continue
+        part = folder / name
+        if not part.is_dir():
+            problems.append(f"{name}: folder {part} is missing")
+            continue
+        for shard_index in part.glob("*.index.json"):
+            weights = set(json.loads(shard_index.read_text("utf-8")).get("weight_map", {}).values())
+            problems += [f"{name}: file {part / w} is missing" for w in sorted(weights) if not (part / w).exists()]
+        if not any(part.iterdir()):
+            problems.append(f"{name}: folder {part} is empty")
+    return problems
+
+
+def _wanted_files() -> list[str]:
+    """The files that ``from_pretrained`` reads: no loose checkpoints at the top, which many repositories hold too."""
+    return [INDEX, "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model"]
+
+
+def _pins_file(cache_dir: Path) -> Path:
+    return cache_dir / "models" / "pins.json"
+
+
+def _pin_key(preset: Preset) -> str:
+    return f"{preset.repo}@{preset.revision}"
+
+
+def _write_pin(cache_dir: Path, preset: Preset, commit: str) -> None:
+    target = _pins_file(cache_dir)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".pins.{os.getpid()}.{secrets.token_hex(4)}")
+    draft.write_text(json.dumps({**pins(cache_dir), _pin_key(preset): commit}, indent=2), "utf-8")
+    draft.replace(target)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

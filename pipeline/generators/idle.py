@@ -1,0 +1,68 @@
+"""A generator that makes no picture: it keeps the protocol, counts steps, and fills the frames from the seed.
+
+It measures and tests the line around the model. It imports no torch. ``VGEN_IDLE_STEP_S`` is the time of one step in
+seconds (default 0), read at load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+
+from pipeline.generators.base import GenerationRequest, GenerationResult, OnProgress, Phase, Progress
+from pipeline.generators.frames import CHANNELS, write_frames
+from pipeline.presets import Preset, get_preset
+from pipeline.spec import JobSpec
+
+STEP_SECONDS = "VGEN_IDLE_STEP_S"
+
+
+class IdleGenerator:
+    """The ``idle`` preset. See the module."""
+
+    def __init__(self) -> None:
+        self._step_s = 0.0
+        self._revision = ""
+
+    def load(self, preset_name: str, on_progress: OnProgress) -> None:
+        self.load_preset(get_preset(preset_name), on_progress)
+
+    def load_preset(self, preset: Preset, on_progress: OnProgress) -> None:
+        self._step_s = float(os.environ.get(STEP_SECONDS, "0"))
+        self._revision = f"built-in-v{preset.version}"
+        on_progress(Progress(Phase.LOAD, 1, 1))
+
+    def generate(self, request: GenerationRequest, on_progress: OnProgress) -> GenerationResult:
+        spec = request.spec
+        started = time.monotonic()
+        on_progress(Progress(Phase.DENOISE, 0, spec.num_inference_steps))
+        for step in range(1, spec.num_inference_steps + 1):
+            if self._step_s:
+                time.sleep(self._step_s)
+            on_progress(Progress(Phase.DENOISE, step, spec.num_inference_steps))
+        denoised = time.monotonic()
+        digest = write_frames(request.frames_path, spec, _frames(spec))
+        on_progress(Progress(Phase.HAND_OFF, 1, 1))
+        return GenerationResult(
+            num_frames=spec.num_frames,
+            height=spec.height,
+            width=spec.width,
+            frames_sha256=digest,
+            numerics={"device": "none", "generator": "idle"},
+            model_revision=self._revision,
+            timings_s={"denoise": denoised - started, "hand_off": time.monotonic() - denoised},
+            facts={"random_weights": True, "no_model": True},
+        )
+
+    def unload(self) -> None:
+        """There is nothing to free."""
+
+
+def _frames(spec: JobSpec) -> Iterator[bytes]:
+    """Each frame is one 32-byte digest of seed and index, repeated."""
+    size = spec.height * spec.width * CHANNELS
+    for index in range(spec.num_frames):
+        block = hashlib.sha256(f"{spec.seed}:{index}".encode()).digest()
+        yield (block * (size // len(block) + 1))[:size]

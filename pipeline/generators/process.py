@@ -1,0 +1,308 @@
+"""The parent's handle on a generator's child process. Imports no torch."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pipeline
+from pipeline.errors import CrashError, StoppedError
+from pipeline.generators import wire
+from pipeline.generators.base import GenerationRequest, GenerationResult, OnProgress, Progress
+from pipeline.presets import Preset, get_preset
+from pipeline.settings import Settings
+
+_STDERR_LINES = 30
+_EXIT_S = 5.0
+"""How long a child may take to leave when asked, before it is killed."""
+_POLL_S = 0.2
+"""How soon ``request_stop`` is passed on while the child is silent."""
+
+
+class GeneratorProcess:
+    """A child that loads a preset when a job needs it and makes clips, one at a time.
+
+    It may be used by one thread at a time; ``request_stop``, ``pid`` and ``rss`` may be used by any. A child that
+    died or was killed is replaced at the next call.
+    """
+
+    def __init__(self, settings: Settings, *, device_env: Mapping[str, str] | None = None) -> None:
+        self._settings = settings
+        self._device_env = dict(device_env or {})
+        self._numbers = itertools.count(1)
+        self._child: _RunningChild | None = None
+        self._loaded: Preset | None = None
+        self._stop = threading.Event()
+
+    @property
+    def loaded_preset(self) -> str | None:
+        """Name of the preset in memory; None when there is none."""
+        return self._loaded.name if self._loaded and self._child and self._child.alive else None
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id while it lives."""
+        child = self._child
+        return child.pid if child is not None and child.alive else None
+
+    @property
+    def rss(self) -> int | None:
+        """Bytes of memory resident in the child; None when there is none, or no /proc."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            return int(Path(f"/proc/{self.pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return None
+
+    def start(self) -> None:
+        """Start the child, unless it runs."""
+        if self._child is None or not self._child.alive:
+            self._drop_child()
+            self._child = _RunningChild(self._settings.effective_cache_dir, self._device_env)
+
+    def load(self, preset_name: str, on_progress: OnProgress) -> None:
+        """Bring the preset into memory and warm it up; nothing to do when it is there.
+
+        Raises:
+            NotFoundError: no such preset.
+            CrashError: the child died, or was silent for ``load_deadline_s`` (code ``generator_hung``).
+            StageError: what the generator raised; StoppedError also when ``on_progress`` does.
+        """
+        self._stop.clear()
+        self._ensure_loaded(get_preset(preset_name), on_progress)
+
+    def generate(self, request: GenerationRequest, on_progress: OnProgress) -> GenerationResult:
+        """Make a clip, loading its preset first when another or none is loaded.
+
+        When ``on_progress`` raises, the child is stopped at its next sign of life and the error goes on to the caller.
+
+        Raises:
+            CrashError: the child died, or was silent for ``step_deadline_s`` (code ``generator_hung``).
+            StageError: what the generator raised.
+        """
+        self._stop.clear()
+        self._ensure_loaded(get_preset(request.spec.preset), on_progress)
+        data = {"request": wire.request_to_wire(request)}
+        answer = self._ask("generate", data, on_progress, self._settings.worker.step_deadline_s)
+        return wire.result_from_wire(answer)
+
+    def request_stop(self) -> None:
+        """From any thread: end the running call with StoppedError at the child's next sign of life."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """End the child; the handle can be used again."""
+        self._drop_child()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ensure_loaded(self, preset: Preset, on_progress: OnProgress) -> None:
+        self.start()
+        if self._loaded == preset:
+            return
+        self._loaded = None
+        data = {"preset": preset.model_dump(mode="json")}
+        self._ask("load", data, on_progress, self._settings.worker.load_deadline_s)
+        self._loaded = preset
+
+    def _ask(self, command: str, data: dict[str, Any], on_progress: OnProgress, deadline_s: float) -> dict[str, Any]:
+        """Send one command and follow it to its end; ``deadline_s`` is the longest silence."""
+        child = self._child
+        if child is None:
+            raise CrashError("the generator's process is not running")
+        number = next(self._numbers)
+        child.send({"id": number, "command": command, **data})
+        stopping: BaseException | None = None
+        heard = time.monotonic()
+        while True:
+            if self._stop.is_set() and stopping is None:
+                stopping = StoppedError("asked to stop")
+                child.send({"id": number, "command": "stop"})
+            event = child.next_event(_POLL_S)
+            if event is None:
+                if time.monotonic() - heard > deadline_s:
+                    self._hung(child, command, deadline_s, stopping)
+                continue
+            if event["event"] == "died":
+                self._drop_child()
+                raise stopping or CrashError(f"the generator died during {command}: {child.last_words()}")
+            if event["id"] != number:
+                continue
+            heard = time.monotonic()
+            if event["event"] == "progress":
+                stopping = stopping or self._reported(
+                    child, number, wire.progress_from_wire(event["data"]), on_progress
+                )
+            elif event["event"] == "error":
+                raise stopping or wire.error_from_wire(event["data"])
+            else:
+                # A clip that was finished before the stop reached it is still stopped: the caller has been told so.
+                if stopping is not None:
+                    raise stopping
+                return dict(event["data"])
+
+    def _reported(
+        self, child: _RunningChild, number: int, progress: Progress, on_progress: OnProgress
+    ) -> BaseException | None:
+        """Pass one sign of life on; what the callback raised, once the child has been told to stop."""
+        try:
+            on_progress(progress)
+        except BaseException as error:  # noqa: BLE001 - raised again as soon as the child has stopped
+            child.send({"id": number, "command": "stop"})
+            return error
+        return None
+
+    def _hung(self, child: _RunningChild, command: str, deadline_s: float, stopping: BaseException | None) -> None:
+        self._drop_child(at_once=True)
+        if stopping is not None:
+            raise stopping
+        raise CrashError(
+            f"the generator gave no sign of life for {deadline_s:g} s during {command} and was killed: "
+            f"{child.last_words()}",
+            code="generator_hung",
+        )
+
+    def _drop_child(self, *, at_once: bool = False) -> None:
+        child, self._child, self._loaded = self._child, None, None
+        if child is not None:
+            child.end(0.0 if at_once else _EXIT_S)
+
+
+class _RunningChild:
+    """One child process with the threads that read its two outputs.
+
+    It is started by the thread that reads its standard error, since the kernel's parent-death signal follows the
+    starting thread: that one lives exactly as long as the child.
+    """
+
+    def __init__(self, cache_dir: Path, device_env: Mapping[str, str]) -> None:
+        self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._stderr: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
+        self._sending = threading.Lock()
+        started: queue.SimpleQueue[subprocess.Popen[str] | BaseException] = queue.SimpleQueue()
+        command = [sys.executable, "-P", "-m", "pipeline.generators.child", str(os.getpid()), str(cache_dir)]
+        self._stderr_thread = threading.Thread(
+            target=self._start_and_read_stderr, args=(command, _environment(device_env), started), daemon=True
+        )
+        self._stderr_thread.start()
+        outcome = started.get()
+        if isinstance(outcome, BaseException):
+            raise CrashError(f"the generator's process could not be started: {outcome}") from outcome
+        self._process = outcome
+        self._reader = threading.Thread(target=self._read_events, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def send(self, command: dict[str, Any]) -> None:
+        """A child that is gone is noticed by the reader, so a broken pipe is no error here."""
+        with self._sending, contextlib.suppress(BrokenPipeError, ValueError):
+            assert self._process.stdin is not None
+            self._process.stdin.write(json.dumps(command) + "\n")
+            self._process.stdin.flush()
+
+    def next_event(self, timeout_s: float) -> dict[str, Any] | None:
+        """The next event; ``{"event": "died"}`` is the last; None when nothing came in time."""
+        try:
+            return self._events.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def last_words(self) -> str:
+        """How it ended and what it last wrote to its standard error."""
+        code = self._process.poll()
+        if code is None:
+            how = "it still runs"
+        elif code < 0:
+            how = f"signal {signal.Signals(-code).name}"
+        else:
+            how = f"exit status {code}"
+        self._stderr_thread.join(1.0)
+        lines = "\n".join(self._stderr)
+        return f"{how}\n{lines}" if lines else how
+
+    def end(self, patience_s: float) -> None:
+        """Close its input, wait, then kill."""
+        with self._sending, contextlib.suppress(OSError, ValueError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+        try:
+            self._process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(_EXIT_S)
+        self._stderr_thread.join(_EXIT_S)
+
+    def _start_and_read_stderr(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        started: queue.SimpleQueue[subprocess.Popen[str] | BaseException],
+    ) -> None:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                env=environment,
+            )
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for it
+            started.put(error)
+            return
+        started.put(process)
+        assert process.stderr is not None
+        with process.stderr:
+            for line in process.stderr:
+                self._stderr.append(line.rstrip())
+        process.wait()
+
+    def _read_events(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout:
+            for line in self._process.stdout:
+                with contextlib.suppress(json.JSONDecodeError):  # a line cut short by a kill
+                    self._events.put(json.loads(line))
+        self._process.wait()
+        self._events.put({"event": "died"})
+
+
+def _environment(device_env: Mapping[str, str]) -> dict[str, str]:
+    """The parent's environment, the device's, and our own package's folder in front, wherever we were started."""
+    root = str(Path(pipeline.__file__).parents[1])
+    inherited = os.environ.get("PYTHONPATH")
+    return {
+        **os.environ,
+        # cuBLAS is reproducible only with a fixed workspace (its documentation, "Results reproducibility").
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        **device_env,
+        "PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root,
+    }

@@ -1,0 +1,87 @@
+"""What parent and child say to each other: one JSON object a line, each way. Both sides use these functions.
+
+Commands: ``load``, ``generate``, ``stop``, ``exit``. Events: ``progress``, ``ready``, ``result``, ``error``. Every
+command but ``exit`` has an ``id``, and the events it causes carry it, so that a late one is never taken for another's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import (
+    CrashError,
+    FailureClass,
+    FatalError,
+    OutOfMemoryError,
+    RefusedError,
+    RetryableError,
+    StageError,
+    StoppedError,
+)
+from pipeline.generators.base import GenerationRequest, GenerationResult, Phase, Progress
+from pipeline.spec import JobSpec
+
+_STOPPED = "stopped"
+_BY_CLASS: dict[str, type[StageError]] = {
+    FailureClass.RETRYABLE.value: RetryableError,
+    FailureClass.REFUSED.value: RefusedError,
+    FailureClass.OUT_OF_MEMORY.value: OutOfMemoryError,
+    FailureClass.CRASH.value: CrashError,
+    FailureClass.FATAL.value: FatalError,
+    _STOPPED: StoppedError,
+}
+
+
+def request_to_wire(request: GenerationRequest) -> dict[str, Any]:
+    return {
+        "spec": request.spec.model_dump(mode="json"),
+        "prompt": request.prompt,
+        "frames_path": str(request.frames_path),
+        "image": None if request.image is None else str(request.image),
+    }
+
+
+def request_from_wire(data: dict[str, Any]) -> GenerationRequest:
+    return GenerationRequest(
+        spec=JobSpec.model_validate(data["spec"]),
+        prompt=data["prompt"],
+        frames_path=Path(data["frames_path"]),
+        image=None if data["image"] is None else Path(data["image"]),
+    )
+
+
+def result_to_wire(result: GenerationResult) -> dict[str, Any]:
+    return asdict(result)
+
+
+def result_from_wire(data: dict[str, Any]) -> GenerationResult:
+    return GenerationResult(**data)
+
+
+def progress_to_wire(progress: Progress) -> dict[str, Any]:
+    return {"phase": progress.phase.value, "step": progress.step, "total": progress.total}
+
+
+def progress_from_wire(data: dict[str, Any]) -> Progress:
+    return Progress(Phase(data["phase"]), int(data["step"]), int(data["total"]))
+
+
+def error_to_wire(error: Exception) -> dict[str, Any]:
+    """Whatever is not a StageError is a bug, told with its type."""
+    if isinstance(error, StoppedError):
+        kind = _STOPPED
+    elif isinstance(error, StageError):
+        kind = error.failure_class.value
+    else:
+        return {
+            "kind": FailureClass.FATAL.value,
+            "code": FatalError.code,
+            "message": f"{type(error).__name__}: {error}",
+        }
+    return {"kind": kind, "code": error.code, "message": str(error)}
+
+
+def error_from_wire(data: dict[str, Any]) -> StageError:
+    return _BY_CLASS[data["kind"]](data["message"], code=data["code"])
