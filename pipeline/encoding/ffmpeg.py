@@ -1,0 +1,237 @@
+"""Raw frames through a pipe into FFmpeg, and a finished file or a clear error out of it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import selectors
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import IO
+
+import imageio_ffmpeg
+
+from pipeline.encoding.codecs import CODECS, codec_of, rational_fps
+from pipeline.errors import RefusedError, RetryableError, StageError
+from pipeline.spec import EncodeOptions
+
+_CHUNK = 1024 * 1024
+"""Bytes read and offered at once. Larger chunks were no faster: the encoder is the slow part."""
+_POLL_S = 0.1
+"""How often ``check`` is called and the clock looked at, at most and at least."""
+_STDERR_KEPT = 8192
+_LINES_SHOWN = 8
+_DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large")
+_NO_DEVICE = ("Cannot load libcuda", "Cannot load libnvidia-encode", "No capable devices found", "no NVENC capable")
+
+
+def encode(
+    frames_path: Path,
+    out_path: Path,
+    *,
+    width: int,
+    height: int,
+    num_frames: int,
+    fps: float,
+    options: EncodeOptions,
+    metadata: Mapping[str, str],
+    check: Callable[[], None],
+    timeout_s: float,
+) -> None:
+    """Encode raw frames (F × H × W × 3 uint8, RGB) into an MP4 whose bytes depend on nothing but the arguments.
+
+    ``check`` is called about ten times a second; what it raises ends FFmpeg and is passed on. Whatever is raised, no
+    file is left at ``out_path`` and no process behind.
+
+    Raises:
+        RetryableError: code ``frames_corrupt`` (fewer bytes than the frames need), ``encoder_failed``,
+            ``encoder_timeout`` or ``disk_full``, with FFmpeg's last lines.
+        RefusedError: code ``encoder_missing`` or ``encode_options``.
+    """
+    command = _command(out_path, width, height, fps, options, metadata)
+    size = num_frames * height * width * 3
+    try:
+        with frames_path.open("rb", buffering=0) as frames:
+            held = os.fstat(frames.fileno()).st_size
+            if held < size:
+                raise RetryableError(f"{frames_path} holds {held} bytes of {size}", code="frames_corrupt")
+            with _Encoder(command, options.codec) as encoder:
+                encoder.feed(frames.fileno(), size, check, timeout_s)
+        if not out_path.is_file() or out_path.stat().st_size == 0:
+            raise RetryableError(f"{options.codec} ended well but wrote nothing to {out_path}", code="encoder_failed")
+    except BaseException as error:  # stopped, interrupted or failed: half a file must not stay
+        with contextlib.suppress(OSError):
+            out_path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _os_error(error) from error
+        raise
+
+
+@lru_cache(maxsize=1)
+def ffmpeg_version() -> str:
+    """The first line of ``ffmpeg -version``, without the copyright."""
+    return _ask("-version").splitlines()[0].split(" Copyright")[0]
+
+
+@lru_cache(maxsize=1)
+def available_codecs() -> tuple[str, ...]:
+    """Those of vgen's codecs that this FFmpeg was built with; NVENC may still lack a GPU."""
+    listed = {words[1] for line in _ask("-encoders").splitlines() if len(words := line.split()) > 1}
+    return tuple(name for name in CODECS if name in listed)
+
+
+def _ask(flag: str) -> str:
+    try:
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", flag]
+        if flag == "-version":
+            command.remove("-hide_banner")
+        return subprocess.run(
+            command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=60
+        ).stdout.decode(errors="replace")
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        raise RetryableError(f"FFmpeg cannot be run: {error}", code="encoder_failed") from error
+
+
+def _command(
+    out_path: Path, width: int, height: int, fps: float, options: EncodeOptions, metadata: Mapping[str, str]
+) -> list[str | bytes]:
+    codec = codec_of(options, width, height)
+    if options.codec not in available_codecs():
+        raise RefusedError(
+            f"encode.codec: this FFmpeg has no {options.codec}; it has: {', '.join(available_codecs())}",
+            code="encoder_missing",
+        )
+    rate = str(rational_fps(fps))
+    tags: list[str | bytes] = []
+    for key, value in metadata.items():
+        # As bytes, so that the locale has no say; a NUL cannot be passed in an argument.
+        tags += ["-metadata", f"{key}={value}".replace("\0", " ").encode("utf-8", "replace")]
+    return [
+        *(imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", "-loglevel", "error", "-y"),
+        *("-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}", "-framerate", rate),
+        *("-i", "pipe:0", "-an", "-filter_threads", "1", "-vf", codec.filters),
+        *("-c:v", options.codec, *codec.arguments(options)),
+        *("-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1", *tags),
+        *("-movflags", "+faststart", "-f", "mp4", f"file:{out_path}"),
+    ]
+
+
+class _Encoder:
+    """A running FFmpeg that is fed without blocking and never outlives the ``with``."""
+
+    def __init__(self, command: list[str | bytes], codec: str) -> None:
+        self._codec = codec
+        self._stderr = b""
+        # A process group of its own: Ctrl-C is for us to hear and to answer.
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            process_group=0,
+        )
+
+    def __enter__(self) -> _Encoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def feed(self, frames: int, size: int, check: Callable[[], None], timeout_s: float) -> None:
+        """Pipe ``size`` bytes of the file descriptor in, and wait for a good end."""
+        stdin, stderr = self._process.stdin, self._process.stderr
+        assert stdin is not None
+        assert stderr is not None
+        deadline, next_check = time.monotonic() + timeout_s, 0.0
+        source = _Source(frames, size)
+        with selectors.DefaultSelector() as selector:
+            for pipe, event in ((stdin, selectors.EVENT_WRITE), (stderr, selectors.EVENT_READ)):
+                os.set_blocking(pipe.fileno(), False)
+                selector.register(pipe, event)
+            while selector.get_map():
+                for key, _ in selector.select(_POLL_S):
+                    more = self._drain(stderr) if key.fileobj is stderr else source.offer(stdin)
+                    if not more:
+                        selector.unregister(key.fileobj)
+                        if key.fileobj is stdin:
+                            stdin.close()
+                now = time.monotonic()
+                if now >= next_check:
+                    check()
+                    next_check = now + _POLL_S
+                if now > deadline:
+                    raise self._error(f"took longer than {timeout_s:g} s", "encoder_timeout")
+        self._judge(source)
+
+    def _drain(self, stderr: IO[bytes]) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            data = os.read(stderr.fileno(), _STDERR_KEPT)
+            self._stderr = (self._stderr + data)[-_STDERR_KEPT:]
+            return bool(data)
+        return True
+
+    def _judge(self, source: _Source) -> None:
+        # FFmpeg has closed its stderr, so it is ending; one that does not is as good as hung.
+        try:
+            status = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            raise self._error("closed its output but did not end", "encoder_timeout") from None
+        if status != 0:
+            how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+            raise self._error(how, "encoder_failed")
+        if source.left:
+            raise self._error(f"stopped reading {source.left} bytes before the end", "encoder_failed")
+
+    def _error(self, what: str, code: str) -> StageError:
+        text = self._stderr.decode("utf-8", "replace")
+        lines = " | ".join(text.strip().splitlines()[-_LINES_SHOWN:])
+        message = f"{self._codec} {what}" + (f": {lines}" if lines else "")
+        if any(sign in text for sign in _DISK_FULL):
+            return RetryableError(message, code="disk_full")
+        if any(sign in text for sign in _NO_DEVICE):
+            others = ", ".join(name for name in available_codecs() if not name.endswith("_nvenc"))
+            return RefusedError(f"{message}; without a GPU there are: {others}", code="encoder_missing")
+        return RetryableError(message, code=code)
+
+
+class _Source:
+    """The bytes that are still to be written. Reads, not a memory map: a file cut short gives an error, not SIGBUS."""
+
+    def __init__(self, file: int, size: int) -> None:
+        self._file, self._offset = file, 0
+        self._chunk = memoryview(b"")
+        self.left = size
+
+    def offer(self, pipe: IO[bytes]) -> bool:
+        """Write what the pipe takes; False when there is no more to write, or nobody who reads."""
+        if not self._chunk:
+            self._chunk = memoryview(os.pread(self._file, min(_CHUNK, self.left), self._offset))
+            self._offset += len(self._chunk)
+            if not self._chunk and self.left:
+                raise RetryableError(f"the frames end {self.left} bytes early", code="frames_corrupt")
+        try:
+            written = os.write(pipe.fileno(), self._chunk)
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:
+            return False
+        self._chunk = self._chunk[written:]
+        self.left -= written
+        return self.left > 0
+
+
+def _os_error(error: OSError) -> RetryableError:
+    if isinstance(error, FileNotFoundError):
+        return RetryableError(f"{error.filename}: {error.strerror}", code="handoff_lost")
+    code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "encoder_failed"
+    return RetryableError(f"the encoder could not run: {error}", code=code)

@@ -1,0 +1,72 @@
+"""Still pictures of a clip: a poster and a contact strip, made of the raw frames."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from PIL import Image
+
+from pipeline.errors import RetryableError
+
+STRIP_FRAMES = 6
+_TILE_WIDTH, _TILE_HEIGHT = 480, 180
+"""Largest size of one frame in a strip, in pixels: six fit a page."""
+_QUALITY = 90
+"""Pillow's quality number for JPEG and WebP."""
+
+
+def read_frame(frames_path: Path, index: int, *, width: int, height: int) -> Image.Image:
+    """One frame of a raw file (F × H × W × 3 uint8, RGB), counted from 0.
+
+    Raises:
+        RetryableError: code ``frames_corrupt``; the file ends before that frame does.
+    """
+    size = width * height * 3
+    with frames_path.open("rb") as file:
+        file.seek(index * size)
+        data = file.read(size)
+    if len(data) != size:
+        raise RetryableError(f"{frames_path} ends before frame {index} does", code="frames_corrupt")
+    return Image.frombytes("RGB", (width, height), data)
+
+
+def make_poster(frames_path: Path, out_path: Path, *, width: int, height: int, num_frames: int) -> None:
+    """Write the middle frame at full size; the format follows the suffix (.jpg, .webp or .png).
+
+    Raises:
+        RetryableError: code ``frames_corrupt`` or ``disk_full``.
+    """
+    _save(read_frame(frames_path, num_frames // 2, width=width, height=height), out_path)
+
+
+def make_strip(frames_path: Path, out_path: Path, *, width: int, height: int, num_frames: int) -> None:
+    """Write up to six frames side by side, the first and the last among them, made smaller where they are large.
+
+    Raises:
+        RetryableError: code ``frames_corrupt`` or ``disk_full``.
+    """
+    indices = strip_indices(num_frames)
+    scale = min(1.0, _TILE_WIDTH / width, _TILE_HEIGHT / height)
+    tile = (max(1, round(width * scale)), max(1, round(height * scale)))
+    strip = Image.new("RGB", (tile[0] * len(indices), tile[1]))
+    for place, index in enumerate(indices):
+        frame = read_frame(frames_path, index, width=width, height=height)
+        strip.paste(frame.resize(tile, Image.Resampling.LANCZOS), (place * tile[0], 0))
+    _save(strip, out_path)
+
+
+def strip_indices(num_frames: int) -> list[int]:
+    """Which frames a strip shows: evenly spread, at most ``STRIP_FRAMES``, no frame twice."""
+    shown = min(STRIP_FRAMES, num_frames)
+    return [round(place * (num_frames - 1) / max(1, shown - 1)) for place in range(shown)]
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    try:
+        image.save(path, quality=_QUALITY)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise RetryableError(f"{path}: {error.strerror}", code="disk_full") from error
+        raise

@@ -1,0 +1,103 @@
+"""The sidecar: everything that is needed to make a clip again, as one JSON object. docs/sidecar.md describes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from pipeline.encoding.ffmpeg import ffmpeg_version
+from pipeline.presets.preset import Preset
+from pipeline.spec import EncodeOptions, JobSpec
+
+SCHEMA = "vgen.sidecar/1"
+RANDOM_WEIGHTS = "weights are random"
+_LIBRARIES = (
+    *("torch", "diffusers", "transformers", "accelerate", "safetensors"),
+    *("numpy", "av", "imageio-ffmpeg", "pillow"),
+)
+_TITLE_LENGTH = 500
+"""Characters of a prompt that go into the container's title; the sidecar has all of it."""
+
+_Json = dict[str, Any]
+
+
+def build_sidecar(
+    *,
+    job_id: str,
+    batch_id: str,
+    line: int,
+    roll: int,
+    segment: int,
+    spec: JobSpec,
+    preset: Preset,
+    encode: EncodeOptions,
+    outputs: Mapping[str, Mapping[str, Any]],
+    video: Mapping[str, Any],
+    files: Mapping[str, Mapping[str, Any]],
+) -> _Json:
+    """The sidecar of one clip.
+
+    ``outputs`` is what the earlier stages recorded, by stage name (``generate`` must be there); ``video`` is the
+    probe's answer; ``files`` has ``sha256`` and ``size`` (bytes) by kind, ``video`` among them.
+    """
+    generate = outputs["generate"]
+    return {
+        "schema": SCHEMA,
+        "job_id": job_id,
+        "batch_id": batch_id,
+        "line": line,
+        "roll": roll,
+        "segment": segment,
+        "request": spec.model_dump(mode="json"),
+        "prompt_used": generate.get("prompt", spec.prompt),
+        "enhance": dict(outputs["enhance"]) if "enhance" in outputs else None,
+        "safety": dict(outputs["screen"]) if "screen" in outputs else None,
+        "seed": spec.seed,
+        "preset": {"name": preset.name, "version": preset.version},
+        "model": {
+            "repo": preset.repo,
+            "revision": generate.get("model_revision"),
+            "pipeline_class": preset.pipeline_class,
+            "random_weights": preset.random_weights,
+            "notice": RANDOM_WEIGHTS if preset.random_weights else None,
+        },
+        "numerics": generate.get("numerics"),
+        "gpu_type": generate.get("gpu_type"),
+        "timings_s": generate.get("timings_s"),
+        "peak_memory_bytes": generate.get("peak_memory_bytes"),
+        "frames": {
+            "sha256": generate["frames_sha256"],
+            "num_frames": generate["num_frames"],
+            "height": generate["height"],
+            "width": generate["width"],
+        },
+        "encode": encode.model_dump(mode="json"),
+        "video": dict(video),
+        "files": {kind: dict(facts) for kind, facts in files.items()},
+        "software": software_versions(),
+    }
+
+
+def container_metadata(job_id: str, spec: JobSpec, preset: Preset, prompt: str) -> dict[str, str]:
+    """What is written into the video file: nothing that differs between two attempts, such as a time or a host."""
+    comment: _Json = {"job": job_id, "seed": spec.seed, "preset": f"{preset.name}@{preset.version}"}
+    if preset.random_weights:
+        comment["notice"] = RANDOM_WEIGHTS
+    return {"title": prompt[:_TITLE_LENGTH], "comment": json.dumps(comment, sort_keys=True)}
+
+
+@lru_cache(maxsize=1)
+def software_versions() -> dict[str, str | None]:
+    """Versions of vgen, FFmpeg and the libraries, where the clip was encoded; None is not installed."""
+    found: dict[str, str | None] = {"vgen": _version("vgen"), "ffmpeg": ffmpeg_version()}
+    return found | {name: _version(name) for name in _LIBRARIES}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,154 @@
+"""Encode: raw frames of the hand-off become a video, its pictures and its sidecar, and go to the store."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.encoding import ffmpeg, pictures, sidecar
+from pipeline.encoding.probe import VideoFacts, probe, verify
+from pipeline.errors import RetryableError
+from pipeline.keys import media_key
+from pipeline.presets.preset import get_preset
+from pipeline.stages.base import StageContext, StageResult, StepWork
+
+MEDIA_TYPES = {"video": "video/mp4", "poster": "image/jpeg", "strip": "image/jpeg", "sidecar": "application/json"}
+"""Every kind of file that a clip has, in the order in which they are uploaded."""
+_SUFFIXES = {"video": "mp4", "poster": "poster.jpg", "strip": "strip.jpg", "sidecar": "json"}
+_CHUNK = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Frames:
+    """What the generate stage handed over: a raw file of F × H × W × 3 uint8, RGB."""
+
+    path: Path
+    num_frames: int
+    height: int
+    width: int
+    sha256: str
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {"width": self.width, "height": self.height, "num_frames": self.num_frames}
+
+
+def run(work: StepWork, context: StageContext) -> StageResult:
+    """Make and upload the clip's four files. The output has key, sha256 and size (bytes) of each, and the probe.
+
+    Files are named by this attempt, and objects by their own digests: an attempt that lost its lease can neither
+    touch another's files nor change an object that is already recorded.
+
+    Raises:
+        RetryableError: code ``handoff_lost`` (the frames are gone), ``frames_corrupt``, ``encode_mismatch``, or as
+            ``pipeline.encoding.ffmpeg.encode`` and the store raise.
+        RefusedError: the encode options cannot work.
+        StoppedError: asked to stop.
+    """
+    frames = _frames_of(work)
+    folder = frames.path.parent
+    paths = {kind: folder / f"{frames.path.stem}.e{work.attempt}.{suffix}" for kind, suffix in _SUFFIXES.items()}
+    try:
+        _check_frames(frames, context.check)
+        facts = _encode(work, context, frames, paths)
+        output = _store(work, context, paths)
+    except BaseException as error:
+        for path in paths.values():
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _translate(error) from error
+        raise
+    output["probe"] = facts.as_json()
+    return StageResult(output=output, after_commit=lambda: context.handoff.free(frames.path))
+
+
+def _frames_of(work: StepWork) -> _Frames:
+    made = work.outputs["generate"]
+    return _Frames(Path(made["frames_path"]), made["num_frames"], made["height"], made["width"], made["frames_sha256"])
+
+
+def _check_frames(frames: _Frames, check: Callable[[], None]) -> None:
+    if not frames.path.is_file():
+        raise RetryableError(f"the frames at {frames.path} are gone", code="handoff_lost")
+    size, wanted = frames.path.stat().st_size, frames.num_frames * frames.height * frames.width * 3
+    if size != wanted:
+        raise RetryableError(f"{frames.path} holds {size} bytes, not {wanted}", code="frames_corrupt")
+    found = file_sha256(frames.path, check)
+    if found != frames.sha256:
+        raise RetryableError(
+            f"{frames.path} has sha256 {found}, but {frames.sha256} was generated", code="frames_corrupt"
+        )
+
+
+def _encode(work: StepWork, context: StageContext, frames: _Frames, paths: dict[str, Path]) -> VideoFacts:
+    """Write video, poster, strip and sidecar; returns what the video was found to hold."""
+    preset, options = get_preset(work.spec.preset), work.options.encode
+    prompt = work.outputs["generate"].get("prompt", work.spec.prompt)
+    ffmpeg.encode(
+        frames.path,
+        paths["video"],
+        **frames.sizes,
+        fps=work.spec.fps,
+        options=options,
+        metadata=sidecar.container_metadata(work.job_id, work.spec, preset, prompt),
+        check=context.check,
+        timeout_s=context.settings.encode.timeout_s,
+    )
+    facts = probe(paths["video"], context.check)
+    verify(facts, **frames.sizes, fps=work.spec.fps)
+    pictures.make_poster(frames.path, paths["poster"], **frames.sizes)
+    pictures.make_strip(frames.path, paths["strip"], **frames.sizes)
+    content = sidecar.build_sidecar(
+        job_id=work.job_id,
+        batch_id=work.batch_id,
+        line=work.line,
+        roll=work.roll,
+        segment=work.segment,
+        spec=work.spec,
+        preset=preset,
+        encode=options,
+        outputs=work.outputs,
+        video=facts.as_json(),
+        files={kind: _facts_of(paths[kind]) for kind in ("video", "poster", "strip")},
+    )
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    paths["sidecar"].write_text(text + "\n", "utf-8")
+    return facts
+
+
+def _store(work: StepWork, context: StageContext, paths: dict[str, Path]) -> dict[str, Any]:
+    """Upload every file; returns key, sha256 and size by kind."""
+    output: dict[str, Any] = {}
+    for kind, media_type in MEDIA_TYPES.items():
+        context.check()
+        facts = _facts_of(paths[kind])
+        key = media_key(work.job_id, facts["sha256"], _SUFFIXES[kind])
+        context.storage.put_file(key, paths[kind], sha256=facts["sha256"], content_type=media_type)
+        output[kind] = {"key": key, **facts}
+    return output
+
+
+def _facts_of(path: Path) -> dict[str, Any]:
+    return {"sha256": file_sha256(path), "size": path.stat().st_size}
+
+
+def file_sha256(path: Path, check: Callable[[], None] = lambda: None) -> str:
+    """sha256 of a file; ``check`` is called every few megabytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            check()
+    return digest.hexdigest()
+
+
+def _translate(error: OSError) -> RetryableError:
+    if isinstance(error, FileNotFoundError):
+        return RetryableError(f"{error.filename} is gone", code="handoff_lost")
+    code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "handoff_unavailable"
+    return RetryableError(f"{error.filename or 'hand-off folder'}: {error.strerror}", code=code)

@@ -1,0 +1,55 @@
+"""Publish: see that what was uploaded lies whole in the store, and hand it over to be recorded."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from pipeline.errors import NotFoundError, RetryableError
+from pipeline.stages.base import Artifact, StageContext, StageResult, StepWork
+from pipeline.stages.encode import MEDIA_TYPES, file_sha256
+
+
+def run(work: StepWork, context: StageContext) -> StageResult:
+    """Verify the clip's four objects and return them as artifacts. Nothing is visible before these are recorded.
+
+    Raises:
+        RetryableError: code ``publish_missing``: an object is not there, or is not the one that was uploaded; the
+            line then encodes again. Or as the store raises.
+        StoppedError: asked to stop.
+    """
+    encoded = work.outputs["encode"]
+    artifacts = []
+    for kind, media_type in MEDIA_TYPES.items():
+        context.check()
+        recorded = encoded[kind]
+        artifact = Artifact(kind, recorded["key"], recorded["sha256"], recorded["size"], media_type)
+        _verify(artifact, context)
+        artifacts.append(artifact)
+    return StageResult(output={artifact.kind: artifact.key for artifact in artifacts}, artifacts=tuple(artifacts))
+
+
+def _verify(artifact: Artifact, context: StageContext) -> None:
+    stored = context.storage.stat(artifact.key)
+    if stored is None:
+        raise _missing(artifact, "it is not in the store")
+    if stored.size != artifact.size:
+        raise _missing(artifact, f"it has {stored.size} bytes, not {artifact.size}")
+    found = stored.sha256 or _download_sha256(artifact, context)
+    if found != artifact.sha256:
+        raise _missing(artifact, f"it has sha256 {found}, not {artifact.sha256}")
+
+
+def _download_sha256(artifact: Artifact, context: StageContext) -> str:
+    """For stores that keep no sha256: the bytes themselves say it."""
+    with tempfile.TemporaryDirectory(prefix="vgen-publish-") as folder:
+        path = Path(folder) / "object"
+        try:
+            context.storage.download(artifact.key, path)
+        except NotFoundError:
+            raise _missing(artifact, "it is not in the store") from None
+        return file_sha256(path, context.check)
+
+
+def _missing(artifact: Artifact, why: str) -> RetryableError:
+    return RetryableError(f"{artifact.kind} {artifact.key}: {why}", code="publish_missing")
