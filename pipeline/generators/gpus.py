@@ -1,0 +1,132 @@
+"""Which GPUs this host has, asked of ``nvidia-smi``: no torch, no CUDA context."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from pipeline.errors import ServiceUnavailableError
+
+CPU_TYPE = "cpu"
+_QUERY_TIMEOUT_S = 30.0
+"""A driver that just woke up has been seen to take many seconds."""
+_MEBIBYTE = 1024 * 1024
+_NOT_A_MODEL = frozenset(
+    {"nvidia", "tesla", "geforce", "quadro", "graphics", "device", "gpu", "sxm", "sxm2", "sxm3", "sxm4", "sxm5", "pcie"}
+)
+"""Words of a product's name that tell makers, brands and sockets, not what it can do."""
+_JOINED = frozenset({"rtx", "gtx"})
+"""Words that belong to the number after them: ``rtx4090``."""
+_MEMORY = re.compile(r"^\d+gb$")
+_SEVERAL_MEMORIES = {"a100": (40, 80), "v100": (16, 32), "h100": (80, 94), "p100": (12, 16)}
+"""Models sold with several sizes of memory (GB, NVIDIA's data sheets): their type carries it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU, MIG slice, or the host's CPU. ``index`` and ``uuid`` are what CUDA_VISIBLE_DEVICES takes."""
+
+    index: int
+    uuid: str
+    name: str
+    type: str
+    memory_bytes: int
+
+    @property
+    def device_env(self) -> dict[str, str]:
+        """Environment that shows a child this device and no other."""
+        return {"CUDA_VISIBLE_DEVICES": self.uuid}
+
+
+def find_gpus(gpu_type: str | None = None) -> list[Gpu]:
+    """The GPUs of this host in nvidia-smi's order, or one ``cpu`` slot when there is no nvidia-smi or no GPU.
+
+    A GPU in MIG mode stands for its slices. ``gpu_type`` (the setting) replaces every type.
+
+    Raises:
+        ServiceUnavailableError: nvidia-smi is there and fails.
+    """
+    found = _query() if shutil.which("nvidia-smi") else []
+    gpus = found or [Gpu(0, "", "CPU", CPU_TYPE, 0)]
+    if gpu_type is None:
+        return gpus
+    return [Gpu(gpu.index, gpu.uuid, gpu.name, gpu_type, gpu.memory_bytes) for gpu in gpus]
+
+
+def gpu_type_of(name: str, memory_bytes: int = 0) -> str:
+    """The type slug of a product name: ``NVIDIA A100-SXM4-80GB`` is ``a100-80gb``, ``Tesla T4`` is ``t4``.
+
+    Maker, brand and socket are left out. The memory is in the slug for models that are sold with several; where the
+    name does not tell it, it is the size nearest to ``memory_bytes`` (which is a little less than the nominal one).
+    A MIG slice keeps its profile: ``NVIDIA A100-SXM4-80GB MIG 1g.10gb`` is ``a100-80gb-mig-1g.10gb``.
+    """
+    base, _, profile = name.lower().partition(" mig ")
+    words = [word for word in re.split(r"[\s\-_/()]+", base) if word]
+    memory = next((word for word in words if _MEMORY.match(word)), None)
+    parts: list[str] = []
+    for word in words:
+        if word in _NOT_A_MODEL or _MEMORY.match(word):
+            continue
+        if parts and parts[-1] in _JOINED:
+            parts[-1] += word
+        else:
+            parts.append(re.sub(r"[^a-z0-9.]", "", word))
+    slug = "-".join(part for part in parts if part) or "gpu"
+    sizes = _SEVERAL_MEMORIES.get(slug)
+    if sizes and memory is None and memory_bytes:
+        memory = f"{min(sizes, key=lambda gb: abs(gb * 1e9 - memory_bytes))}gb"
+    if memory and (sizes is None or memory != f"{_plain_size(slug)}gb"):
+        slug = f"{slug}-{memory}"
+    return f"{slug}-mig-{re.sub(r'[^a-z0-9.]+', '-', profile.strip())}" if profile else slug
+
+
+def _plain_size(slug: str) -> int | None:
+    """The H100 of 80 GB is *the* H100; the others name their size always."""
+    return 80 if slug == "h100" else None
+
+
+def _query() -> list[Gpu]:
+    rows = _run("--query-gpu=index,uuid,name,memory.total,mig.mode.current", "--format=csv,noheader,nounits")
+    gpus: list[Gpu] = []
+    for row in rows.splitlines():
+        index, uuid, name, memory, mig = (part.strip() for part in row.split(","))
+        size = int(memory) * _MEBIBYTE if memory.isdigit() else 0
+        whole = Gpu(int(index), uuid, name, gpu_type_of(name, size), size)
+        gpus += _slices(whole) if mig == "Enabled" else [whole]
+    return gpus
+
+
+_SLICE = re.compile(r"^\s+MIG (?P<profile>\S+)\s+Device\s+\d+:\s+\(UUID: (?P<uuid>[^)]+)\)")
+
+
+def _slices(whole: Gpu) -> list[Gpu]:
+    """The slices of one GPU, from ``nvidia-smi -L``; a slice's memory is in its profile's name."""
+    slices: list[Gpu] = []
+    inside = False
+    for line in _run("-L").splitlines():
+        if line.startswith("GPU "):
+            inside = whole.uuid in line
+        elif inside and (match := _SLICE.match(line)):
+            name = f"{whole.name} MIG {match['profile']}"
+            memory = re.search(r"\.(\d+)gb", match["profile"])
+            size = int(memory[1]) * 1024 * _MEBIBYTE if memory else 0
+            slices.append(Gpu(whole.index, match["uuid"], name, gpu_type_of(name, whole.memory_bytes), size))
+    return slices
+
+
+def _run(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", *arguments], capture_output=True, text=True, timeout=_QUERY_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ServiceUnavailableError(f"nvidia-smi: {error}") from error
+    if done.returncode != 0:
+        if "No devices were found" in done.stdout + done.stderr:
+            return ""
+        raise ServiceUnavailableError(
+            f"nvidia-smi: exit status {done.returncode}: {(done.stderr or done.stdout).strip()}"
+        )
+    return done.stdout

@@ -1,0 +1,77 @@
+"""The generate stage: from a prompt to raw frames in the hand-off directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import FatalError, NotFoundError, RefusedError
+from pipeline.generators.base import GenerationRequest, GenerationResult
+from pipeline.spec import InputRef
+from pipeline.stages.base import StageContext, StageResult, StepWork
+
+CHANNELS = 3
+
+
+def run(work: StepWork, context: StageContext) -> StageResult:
+    """Make the clip's frames; they stay in the hand-off directory for the encode stage of the same host.
+
+    The output has: ``frames_sha256``, ``frames_path``, ``handoff_id``, ``num_frames``, ``height``, ``width``,
+    ``prompt`` (the one used), ``numerics``, ``model_revision``, ``timings_s``, ``peak_memory_bytes``, ``gpu_type``,
+    ``facts``.
+
+    Raises:
+        RetryableError: the hand-off directory is full, or the store cannot be reached.
+        RefusedError: code ``input_missing``, the input image is not in the store; or what the generator refuses.
+        StageError: what the generator raises; nothing is left in the hand-off directory then.
+    """
+    if context.generator is None:
+        raise FatalError("this worker has no generator", code="generator_missing")
+    spec = work.spec
+    prompt = prompt_of(work)
+    frames = context.handoff.frames_path(work.job_id, work.roll, work.segment, work.attempt)
+    try:
+        context.handoff.reserve(frames, spec.num_frames * spec.height * spec.width * CHANNELS)
+        image = _fetch(spec.image, frames, context) if spec.image else None
+        context.check()
+        request = GenerationRequest(spec=spec, prompt=prompt, frames_path=frames, image=image)
+        result = context.generator.generate(request, context.on_progress)
+        if image is not None:
+            image.unlink(missing_ok=True)
+    except BaseException:
+        context.handoff.free(frames)
+        raise
+    return StageResult(output=_output(result, prompt, frames, context))
+
+
+def prompt_of(work: StepWork) -> str:
+    """The enhanced prompt where there is one, else the job's own."""
+    return str(work.outputs.get("enhance", {}).get("prompt") or work.spec.prompt)
+
+
+def _fetch(image: InputRef, frames: Path, context: StageContext) -> Path:
+    """The input image beside the frames, under their stem, so that it is freed with them."""
+    local = frames.with_suffix(".input")
+    try:
+        context.storage.download(image.key, local)
+    except NotFoundError as error:
+        raise RefusedError(f"image: {image.name!r} ({image.key}) is not in the store", code="input_missing") from error
+    return local
+
+
+def _output(result: GenerationResult, prompt: str, frames: Path, context: StageContext) -> dict[str, Any]:
+    return {
+        "frames_sha256": result.frames_sha256,
+        "frames_path": str(frames),
+        "handoff_id": context.handoff.id,
+        "num_frames": result.num_frames,
+        "height": result.height,
+        "width": result.width,
+        "prompt": prompt,
+        "numerics": result.numerics,
+        "model_revision": result.model_revision,
+        "timings_s": result.timings_s,
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "gpu_type": context.gpu_type,
+        "facts": result.facts,
+    }
