@@ -63,6 +63,7 @@ JOB_MOVES: dict[JobState, frozenset[JobState]] = {
 
 
 class StepState(StrEnum):
+    PENDING = "pending"
     WAITING = "waiting"
     DISPATCHED = "dispatched"
     RUNNING = "running"
@@ -73,6 +74,7 @@ class StepState(StrEnum):
 
 
 STEP_STATE_MEANING: dict[StepState, str] = {
+    StepState.PENDING: "An earlier step must be done again first: what it left behind is gone.",
     StepState.WAITING: "The dispatcher may publish it once its not-before time has come and its queue has room.",
     StepState.DISPATCHED: "A message for it is, or was, in the broker; any worker of its queue may claim it.",
     StepState.RUNNING: "A worker holds its lease.",
@@ -83,12 +85,21 @@ STEP_STATE_MEANING: dict[StepState, str] = {
 }
 
 STEP_MOVES: dict[StepState, frozenset[StepState]] = {
-    StepState.WAITING: frozenset({StepState.DISPATCHED, StepState.CANCELLED}),
-    # To `waiting`: its message was lost, or its hand-off's host is gone.
-    StepState.DISPATCHED: frozenset({StepState.RUNNING, StepState.WAITING, StepState.CANCELLED}),
+    StepState.PENDING: frozenset({StepState.WAITING, StepState.DISPATCHED, StepState.CANCELLED}),
+    StepState.WAITING: frozenset({StepState.DISPATCHED, StepState.PENDING, StepState.CANCELLED}),
+    # To `waiting`: its message was lost. To `pending`: its hand-off's host is gone.
+    StepState.DISPATCHED: frozenset({StepState.RUNNING, StepState.WAITING, StepState.PENDING, StepState.CANCELLED}),
     # To `waiting`: released (drain, pause), retried after an error, or its lease ended.
+    # To `pending`: the frames it needs are gone.
     StepState.RUNNING: frozenset(
-        {StepState.DONE, StepState.SKIPPED, StepState.WAITING, StepState.FAILED, StepState.CANCELLED}
+        {
+            StepState.DONE,
+            StepState.SKIPPED,
+            StepState.WAITING,
+            StepState.PENDING,
+            StepState.FAILED,
+            StepState.CANCELLED,
+        }
     ),
     # Back to `waiting`: rewound by a recorded event (the frames it left behind are gone).
     StepState.DONE: frozenset({StepState.WAITING}),
@@ -110,4 +121,13 @@ class AttemptOutcome(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     RELEASED = "released"
+    REWOUND = "rewound"
     LEASE_ENDED = "lease_ended"
+
+_ORDER = tuple(Stage)
+
+
+def next_stage(stage: Stage) -> Stage | None:
+    """The stage after this one; None after the last."""
+    position = _ORDER.index(stage) + 1
+    return _ORDER[position] if position < len(_ORDER) else None

@@ -1,0 +1,253 @@
+"""Which waiting steps are dispatched next: the window of each queue, priority, and a fair share between batches.
+
+A dispatched step's message is published after the commit; until then, and if that never happens, the row is the
+outbox: the reconciler finds it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from db import workers
+from db.models import Batch, Job, Queue, StageRun, Step
+from db.session import now_ms
+from pipeline.plan import GpuLine, choose_gpu_type, encode_queue, fixed_queue, gpu_queue, gpu_type_of
+from pipeline.presets import get_preset
+from pipeline.spec import JobSpec
+from pipeline.states import AttemptOutcome, JobState, Stage, StepState
+
+_LIVE = (StepState.DISPATCHED, StepState.RUNNING)
+_RECENT_RUNS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A step to publish a message for."""
+
+    job_id: str
+    segment: int
+    stage: Stage
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    step_id: int
+    job_id: str
+    owner: str
+    batch_id: str
+    segment: int
+    roll: int
+    priority: int
+
+
+def in_flight(session: Session) -> dict[str, int]:
+    """Steps dispatched or running, by queue."""
+    rows = session.execute(
+        select(Step.queue, func.count()).where(Step.state.in_(_LIVE), Step.queue.is_not(None)).group_by(Step.queue)
+    )
+    return {queue: count for queue, count in rows if queue is not None}
+
+
+def gpu_lines(session: Session, live: dict[str, int] | None = None) -> dict[str, GpuLine]:
+    """Every GPU type with a live worker, by type; paused queues are left out."""
+    capacity = workers.capacity(session)
+    live = in_flight(session) if live is None else live
+    paused = set(session.scalars(select(Queue.name).where(Queue.paused)))
+    lines = {}
+    for queue, slots in capacity.slots.items():
+        gpu_type = gpu_type_of(queue)
+        if gpu_type is not None and queue not in paused:
+            lines[gpu_type] = GpuLine(slots, live.get(queue, 0), _mean_seconds(session, queue), capacity.memory[queue])
+    return lines
+
+
+def _mean_seconds(session: Session, queue: str) -> float | None:
+    recent = (
+        select((StageRun.ended_at - StageRun.started_at).label("ms"))
+        .where(StageRun.queue == queue, StageRun.outcome == AttemptOutcome.DONE)
+        .order_by(StageRun.ended_at.desc())
+        .limit(_RECENT_RUNS)
+        .subquery()
+    )
+    mean = session.scalars(select(func.avg(recent.c.ms))).one()
+    return None if mean is None else float(mean) / 1000
+
+
+def admit(session: Session, *, window: int) -> list[Admitted]:
+    """Dispatch waiting steps while their queues have room.
+
+    ``window`` bounds the steps in flight on each queue that is not a GPU queue. Steps nearest to the end go first, so
+    that finished frames do not pile up behind new work.
+    """
+    active = session.execute(select(Batch.id, Batch.owner).where(Batch.active, ~Batch.paused).order_by(Batch.id)).all()
+    if not active:
+        return []
+    owners = {row[0]: row[1] for row in active}
+    live = in_flight(session)
+    admitted = []
+    for stage in (Stage.PUBLISH, Stage.ENCODE, Stage.SCREEN, Stage.ENHANCE):
+        queue = fixed_queue(stage)
+        # Encode steps are bounded by the hand-off's size, not here.
+        room = window if queue is None else window - live.get(queue, 0)
+        chosen = _ordered(_candidates(session, owners, stage, room), room)
+        dispatched = _dispatch(session, stage, chosen)
+        for item in dispatched:
+            live[item.queue] = live.get(item.queue, 0) + 1
+        admitted += dispatched
+    lines = gpu_lines(session, live)
+    room = sum(max(0, line.room) for line in lines.values())
+    # Some candidates may fit no type that has room: look a little further than the room itself.
+    chosen = _ordered(_candidates(session, owners, Stage.GENERATE, room * 2), room * 2)
+    admitted += _dispatch(session, Stage.GENERATE, chosen, lines)
+    return admitted
+
+
+def _candidates(session: Session, owners: dict[str, str], stage: Stage, limit: int) -> Iterable[_Candidate]:
+    """The first waiting steps of each batch: index reads only, whatever the number of rows."""
+    if limit <= 0:
+        return
+    for batch_id, owner in owners.items():
+        rows = session.execute(
+            select(Step.id, Step.job_id, Step.segment, Step.roll, Step.priority)
+            .join(Job, Job.id == Step.job_id)
+            .where(
+                Step.batch_id == batch_id,
+                Step.stage == stage,
+                Step.state == StepState.WAITING,
+                Step.not_before <= now_ms(),
+                Job.state.in_((JobState.WAITING, JobState.IN_FLIGHT)),
+                ~Job.cancel_requested,
+            )
+            .order_by(Step.priority.desc(), Step.id)
+            .limit(limit)
+            .with_for_update(of=Step, skip_locked=True)  # nothing on SQLite, where the transaction is exclusive
+        )
+        for step_id, job_id, segment, roll, priority in rows:
+            yield _Candidate(step_id, job_id, owner, batch_id, segment, roll, priority)
+
+
+def _ordered(candidates: Iterable[_Candidate], limit: int) -> list[_Candidate]:
+    """Priority first; within one, owners take turns, and within an owner's turn so do the owner's batches.
+
+    Batches of one owner share that owner's turns: many small batches do not crowd out another's large one.
+    """
+    lines: dict[tuple[int, str], dict[str, list[_Candidate]]] = {}
+    for item in candidates:
+        lines.setdefault((item.priority, item.owner), {}).setdefault(item.batch_id, []).append(item)
+    ranked: list[tuple[int, int, int, _Candidate]] = []
+    for (priority, _), batches in lines.items():
+        rounds = itertools.zip_longest(*batches.values())
+        in_turn = (item for one_round in rounds for item in one_round if item is not None)
+        ranked += [(-priority, rank, item.step_id, item) for rank, item in enumerate(in_turn)]
+    return [entry[3] for entry in heapq.nsmallest(max(0, limit), ranked, key=lambda entry: entry[:3])]
+
+
+def _dispatch(
+    session: Session, stage: Stage, chosen: Sequence[_Candidate], lines: dict[str, GpuLine] | None = None
+) -> list[Admitted]:
+    admitted = []
+    for item in chosen:
+        queue = _bind(session, stage, item, lines or {})
+        if queue is None or not mark_dispatched(session, item.step_id, queue):
+            continue
+        if lines is not None and (gpu_type := gpu_type_of(queue)) is not None:
+            line = lines[gpu_type]
+            lines[gpu_type] = GpuLine(line.slots, line.in_flight + 1, line.seconds_each, line.memory_bytes)
+        session.execute(
+            update(Job)
+            .where(Job.id == item.job_id, Job.state == JobState.WAITING)
+            .values(state=JobState.IN_FLIGHT)
+            .execution_options(synchronize_session=False)
+        )
+        admitted.append(Admitted(item.job_id, item.segment, stage, queue))
+    return admitted
+
+
+def _bind(session: Session, stage: Stage, item: _Candidate, lines: dict[str, GpuLine]) -> str | None:
+    if stage is Stage.GENERATE:
+        spec = JobSpec.model_validate(session.scalars(select(Job.spec).where(Job.id == item.job_id)).one())
+        gpu_type = choose_gpu_type(spec, get_preset(spec.preset), lines)
+        return gpu_queue(gpu_type) if gpu_type is not None else None
+    if stage is Stage.ENCODE:
+        return handoff_queue(session, item.job_id, item.roll, item.segment)
+    return fixed_queue(stage)
+
+
+def handoff_queue(session: Session, job_id: str, roll: int, segment: int) -> str | None:
+    """The encode queue of the hand-off directory where a generate step left its frames."""
+    output = session.scalars(
+        select(Step.output).where(
+            Step.job_id == job_id,
+            Step.roll == roll,
+            Step.segment == segment,
+            Step.stage == Stage.GENERATE,
+            Step.state == StepState.DONE,
+        )
+    ).one_or_none()
+    return encode_queue(output["handoff_id"]) if output else None
+
+
+def mark_dispatched(session: Session, step_id: int, queue: str) -> bool:
+    """Move one waiting step to dispatched; False when another dispatcher was faster."""
+    moved = session.execute(
+        update(Step)
+        .where(Step.id == step_id, Step.state == StepState.WAITING)
+        .values(state=StepState.DISPATCHED, queue=queue, dispatched_at=now_ms())
+        .returning(Step.id)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    return moved is not None
+
+
+def hop(session: Session, job_id: str, roll: int, segment: int, stage: Stage) -> str | None:
+    """Dispatch the step that a finish just made ``waiting``, if its queue has room; its queue, or None.
+
+    Only generate has a window here: the other stages of a job in flight are bounded by how it came in.
+    """
+    item = session.execute(
+        select(Step.id, Step.batch_id, Step.priority)
+        .join(Batch, Batch.id == Step.batch_id)
+        .where(
+            Step.job_id == job_id,
+            Step.roll == roll,
+            Step.segment == segment,
+            Step.stage == stage,
+            Step.state == StepState.WAITING,
+            ~Batch.paused,
+        )
+    ).one_or_none()
+    if item is None:
+        return None
+    candidate = _Candidate(item[0], job_id, "", item[1], segment, roll, item[2])
+    lines = gpu_lines(session) if stage is Stage.GENERATE else None
+    done = _dispatch(session, stage, [candidate], lines)
+    return done[0].queue if done else None
+
+
+def undispatch(session: Session, items: Sequence[Admitted]) -> None:
+    """Take back steps whose message could not be published."""
+    for item in items:
+        session.execute(
+            update(Step)
+            .where(
+                Step.job_id == item.job_id,
+                Step.segment == item.segment,
+                Step.stage == item.stage,
+                Step.state == StepState.DISPATCHED,
+            )
+            .values(state=StepState.WAITING, queue=None)
+            .execution_options(synchronize_session=False)
+        )
+        session.execute(
+            update(Job)
+            .where(Job.id == item.job_id, Job.state == JobState.IN_FLIGHT)
+            .values(state=JobState.WAITING)
+            .execution_options(synchronize_session=False)
+        )

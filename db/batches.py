@@ -1,0 +1,198 @@
+"""Batches: stored whole or not at all, counted, listed, paused."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from db import events
+from db.models import Batch, Job, Step
+from db.session import now_ms
+from pipeline.errors import ConflictError, NotFoundError
+from pipeline.keys import canonical_json, job_id, new_batch_id, sha256_hex
+from pipeline.prompts_file import PlannedJob, Submission
+from pipeline.spec import BatchOptions
+from pipeline.states import JobState, Stage, StepState
+
+_CHUNK = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What a submission did: ``created`` is False when the same one was stored before."""
+
+    batch_id: str
+    total: int
+    created: bool
+
+
+def default_key(submission: Submission, owner: str, options: BatchOptions) -> str:
+    """The idempotency key of a submission that names none: same content, settings and owner, same key."""
+    content = {"fingerprint": submission.fingerprint, "owner": owner, "options": options.model_dump(mode="json")}
+    return f"content:{sha256_hex(canonical_json(content))}"
+
+
+def submit(
+    session: Session,
+    submission: Submission,
+    *,
+    name: str,
+    owner: str,
+    options: BatchOptions,
+    key: str | None = None,
+    again: bool = False,
+) -> Submitted:
+    """Store a batch and its jobs, all in the caller's transaction.
+
+    Raises:
+        ConflictError: ``key`` was used for another file or other settings.
+    """
+    content_key = default_key(submission, owner, options)
+    idempotency_key = f"again:{uuid.uuid4()}" if again else f"key:{owner}:{key}" if key else content_key
+    now = session.scalars(select(now_ms())).one()
+    batch_id = new_batch_id()
+    if not _claim_key(
+        session,
+        {
+            "id": batch_id,
+            "name": name,
+            "owner": owner,
+            "source_name": submission.source_name,
+            "idempotency_key": idempotency_key,
+            "fingerprint": content_key.removeprefix("content:"),
+            "options": options.model_dump(mode="json"),
+            "total": len(submission.jobs),
+            "paused": False,
+            "active": True,
+            "created_at": now,
+        },
+    ):
+        existing = session.scalars(select(Batch).where(Batch.idempotency_key == idempotency_key)).one()
+        if existing.fingerprint != content_key.removeprefix("content:"):
+            raise ConflictError(
+                f"key {key!r}: batch {existing.id} was submitted under it with other content or settings; "
+                "use another key"
+            )
+        return Submitted(existing.id, existing.total, created=False)
+    _insert_jobs(session, batch_id, submission.jobs, now)
+    events.record(session, "submitted", batch_id=batch_id, total=len(submission.jobs), owner=owner)
+    return Submitted(batch_id, len(submission.jobs), created=True)
+
+
+def _claim_key(session: Session, values: dict[str, Any]) -> bool:
+    """Insert the batch unless its key is taken; of two at one instant, the second waits and then sees the first."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(Batch).values(values).on_conflict_do_nothing(index_elements=["idempotency_key"])
+    return session.execute(statement.returning(Batch.id)).one_or_none() is not None
+
+
+def _insert_jobs(session: Session, batch_id: str, jobs: Iterable[PlannedJob], now: int) -> None:
+    numbered = enumerate(jobs)
+    while chunk := list(itertools.islice(numbered, _CHUNK)):
+        session.execute(insert(Job), [_job_row(batch_id, seq, job, now) for seq, job in chunk])
+        session.execute(insert(Step), [_first_step(batch_id, seq, job) for seq, job in chunk])
+
+
+def _job_row(batch_id: str, seq: int, job: PlannedJob, now: int) -> dict[str, Any]:
+    return {
+        "id": job_id(batch_id, seq),
+        "batch_id": batch_id,
+        "seq": seq,
+        "line": job.line,
+        "variant": job.variant,
+        "spec": job.spec.model_dump(mode="json", exclude_defaults=True),
+        "state": JobState.WAITING,
+        "roll": 1,
+        "priority": job.spec.priority,
+        "custom_id": job.spec.custom_id,
+        "cancel_requested": False,
+        "created_at": now,
+    }
+
+
+def _first_step(batch_id: str, seq: int, job: PlannedJob) -> dict[str, Any]:
+    return {
+        "job_id": job_id(batch_id, seq),
+        "batch_id": batch_id,
+        "roll": 1,
+        "segment": 0,
+        "stage": Stage.ENHANCE if job.spec.enhance else Stage.SCREEN,
+        "state": StepState.WAITING,
+        "priority": job.spec.priority,
+    }
+
+
+def get(session: Session, batch_id: str) -> Batch:
+    """The batch of that id, or of the only id that starts so; ``latest`` is the newest.
+
+    Raises:
+        NotFoundError: there is none, or several.
+    """
+    if batch_id == "latest":
+        found = session.scalars(select(Batch).order_by(Batch.id.desc()).limit(1)).all()
+    else:
+        found = session.scalars(
+            select(Batch).where(Batch.id.startswith(batch_id, autoescape=True)).order_by(Batch.id).limit(3)
+        ).all()
+    if len(found) == 1 and batch_id:
+        return found[0]
+    problem = "is not unique" if len(found) > 1 and batch_id else "does not exist"
+    raise NotFoundError(f"batch {batch_id!r} {problem}; `vgen list` shows the batches")
+
+
+def recent(session: Session, *, limit: int = 50, owner: str | None = None) -> Sequence[Batch]:
+    """The newest batches first."""
+    query = select(Batch).order_by(Batch.id.desc()).limit(limit)
+    return session.scalars(query.where(Batch.owner == owner) if owner else query).all()
+
+
+def counts(session: Session, batch_ids: Sequence[str]) -> dict[str, dict[JobState, int]]:
+    """Jobs per state of each batch; every state is there, and they add up to the batch's total."""
+    result = {batch_id: dict.fromkeys(JobState, 0) for batch_id in batch_ids}
+    rows = session.execute(
+        select(Job.batch_id, Job.state, func.count())
+        .where(Job.batch_id.in_(batch_ids))
+        .group_by(Job.batch_id, Job.state)
+    )
+    for batch_id, state, count in rows:
+        result[batch_id][state] = count
+    return result
+
+
+def job_rows(
+    session: Session,
+    batch_id: str,
+    *,
+    states: Sequence[JobState] = (),
+    after_seq: int = -1,
+    limit: int | None = None,
+) -> Sequence[Job]:
+    """Jobs of a batch in the order of its file."""
+    query = select(Job).where(Job.batch_id == batch_id, Job.seq > after_seq).order_by(Job.seq)
+    if states:
+        query = query.where(Job.state.in_(states))
+    return session.scalars(query.limit(limit) if limit is not None else query).all()
+
+
+def running_steps(session: Session, batch_id: str) -> Sequence[Step]:
+    """Steps that a worker holds now, with their progress."""
+    return session.scalars(
+        select(Step).where(Step.batch_id == batch_id, Step.state == StepState.RUNNING).order_by(Step.job_id)
+    ).all()
+
+
+def set_paused(session: Session, batch_id: str, paused: bool) -> None:
+    session.execute(update(Batch).where(Batch.id == batch_id).values(paused=paused))
+    events.record(session, "paused" if paused else "resumed", batch_id=batch_id)
+
+
+def unfinished(session: Session) -> Sequence[str]:
+    """Ids of the batches that still have jobs to do, oldest first."""
+    return session.scalars(select(Batch.id).where(Batch.active).order_by(Batch.id)).all()

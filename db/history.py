@@ -1,0 +1,53 @@
+"""What became of a job: its steps, the attempts at them, and the prompts that were used. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from db.models import Job, Segment, StageRun, Step
+from pipeline.states import TERMINAL_JOB_STATES, JobState
+
+
+def steps_of_job(session: Session, job_id: str) -> Sequence[Step]:
+    """Steps in the order in which they were made."""
+    return session.scalars(select(Step).where(Step.job_id == job_id).order_by(Step.id)).all()
+
+
+def attempts_of_job(session: Session, job_id: str) -> Sequence[StageRun]:
+    """Attempts that ended, oldest first."""
+    return session.scalars(select(StageRun).where(StageRun.job_id == job_id).order_by(StageRun.id)).all()
+
+
+def prompts_used(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
+    """The prompt that each job's first segment was made with, enhanced or not; jobs without frames are left out."""
+    rows = session.execute(
+        select(Segment.job_id, Segment.prompt)
+        .join(Job, (Job.id == Segment.job_id) & (Job.roll == Segment.roll))
+        .where(Segment.job_id.in_(job_ids), Segment.segment == 0)
+    )
+    return {row.job_id: row.prompt for row in rows}
+
+
+def finished_between(session: Session, batch_id: str) -> tuple[int, int] | None:
+    """When the first attempt of a batch began and its last job ended, in database milliseconds; None before that."""
+    first = session.scalars(
+        select(func.min(StageRun.started_at)).join(Job, Job.id == StageRun.job_id).where(Job.batch_id == batch_id)
+    ).one()
+    last = session.scalars(
+        select(func.max(Job.finished_at)).where(Job.batch_id == batch_id, Job.state.in_(TERMINAL_JOB_STATES))
+    ).one()
+    return None if first is None or last is None else (first, last)
+
+
+def failures(session: Session, batch_id: str) -> Sequence[tuple[str, int]]:
+    """Error codes of a batch's jobs with how often each occurs, most frequent first."""
+    rows = session.execute(
+        select(Job.error_code, func.count())
+        .where(Job.batch_id == batch_id, Job.state.in_((JobState.FAILED, JobState.BLOCKED)))
+        .group_by(Job.error_code)
+        .order_by(func.count().desc(), Job.error_code)
+    )
+    return [(code or "unknown", count) for code, count in rows]

@@ -1,0 +1,241 @@
+"""The tables. Times are the database's clock, in integer milliseconds since 1970; texts are UTF-8 without NUL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.base import Base, BigId, EnumText, Json, one_of
+from pipeline.states import AttemptOutcome, JobState, Stage, StepState
+
+_ID = String(40)
+_LIVE = text("state IN ('dispatched', 'running')")
+_WAITING = text("state = 'waiting'")
+
+
+class Batch(Base):
+    """The jobs of one submission."""
+
+    __tablename__ = "batches"
+    __table_args__ = (CheckConstraint("total >= 1", name="total"),)
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    owner: Mapped[str] = mapped_column(Text)
+    source_name: Mapped[str] = mapped_column(Text)
+    idempotency_key: Mapped[str] = mapped_column(String(200), unique=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    options: Mapped[dict[str, Any]] = mapped_column(Json)
+    total: Mapped[int]
+    paused: Mapped[bool] = mapped_column(default=False)
+    active: Mapped[bool] = mapped_column(default=True)
+    """False once every job is terminal: the dispatcher looks at active batches only."""
+    created_at: Mapped[int] = mapped_column(BigInteger)
+
+
+Index("ix_batches_active", Batch.id, postgresql_where=text("active"), sqlite_where=text("active"))
+
+
+class Job(Base):
+    """One clip: one prompt, one seed, one specification."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        UniqueConstraint("batch_id", "seq"),
+        Index("ix_jobs_batch_id_state", "batch_id", "state"),
+        CheckConstraint(one_of("state", JobState), name="state"),
+        CheckConstraint("roll >= 1", name="roll"),
+        CheckConstraint(
+            "(state IN ('succeeded', 'failed', 'blocked', 'cancelled')) = (finished_at IS NOT NULL)", name="finished"
+        ),
+        CheckConstraint("state <> 'failed' OR error_code IS NOT NULL", name="failed_has_code"),
+    )
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    batch_id: Mapped[str] = mapped_column(_ID, ForeignKey("batches.id"))
+    seq: Mapped[int]
+    line: Mapped[int]
+    variant: Mapped[int]
+    spec: Mapped[dict[str, Any]] = mapped_column(Json)
+    state: Mapped[JobState] = mapped_column(EnumText(JobState))
+    roll: Mapped[int] = mapped_column(default=1)
+    priority: Mapped[int] = mapped_column(default=0)
+    custom_id: Mapped[str | None] = mapped_column(Text)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    finished_at: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class Segment(Base):
+    """One stretch of a clip as it was generated; the first release makes one a job."""
+
+    __tablename__ = "segments"
+    __table_args__ = (CheckConstraint("num_frames >= 1", name="num_frames"),)
+
+    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id"), primary_key=True)
+    roll: Mapped[int] = mapped_column(primary_key=True)
+    segment: Mapped[int] = mapped_column(primary_key=True)
+    prompt: Mapped[str] = mapped_column(Text)
+    num_frames: Mapped[int]
+    frames_sha256: Mapped[str] = mapped_column(String(64))
+    numerics: Mapped[dict[str, Any]] = mapped_column(Json)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class Step(Base):
+    """The unit of claim: one stage of one segment of one roll of a job.
+
+    A row is made when its turn comes, in the transaction that finishes the step before it. ``attempt`` is the fence:
+    a finish holds only for the attempt that is current.
+    """
+
+    __tablename__ = "steps"
+    __table_args__ = (
+        UniqueConstraint("job_id", "roll", "segment", "stage"),
+        Index(
+            "ix_steps_waiting",
+            "batch_id",
+            "stage",
+            text("priority DESC"),
+            "id",
+            postgresql_where=_WAITING,
+            sqlite_where=_WAITING,
+        ),
+        Index("ix_steps_live", "queue", "state", "dispatched_at", postgresql_where=_LIVE, sqlite_where=_LIVE),
+        CheckConstraint(one_of("state", StepState), name="state"),
+        CheckConstraint(one_of("stage", Stage), name="stage"),
+        CheckConstraint("attempt >= 0 AND segment >= 0", name="counts"),
+        CheckConstraint("state NOT IN ('dispatched', 'running') OR queue IS NOT NULL", name="live_has_queue"),
+        CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="running_has_lease"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id"))
+    batch_id: Mapped[str] = mapped_column(_ID)
+    roll: Mapped[int]
+    segment: Mapped[int]
+    stage: Mapped[Stage] = mapped_column(EnumText(Stage))
+    state: Mapped[StepState] = mapped_column(EnumText(StepState))
+    priority: Mapped[int] = mapped_column(default=0)
+    attempt: Mapped[int] = mapped_column(default=0)
+    queue: Mapped[str | None] = mapped_column(String(120))
+    worker: Mapped[str | None] = mapped_column(String(200))
+    lease_until: Mapped[int | None] = mapped_column(BigInteger)
+    not_before: Mapped[int] = mapped_column(BigInteger, default=0)
+    dispatched_at: Mapped[int | None] = mapped_column(BigInteger)
+    started_at: Mapped[int | None] = mapped_column(BigInteger)
+    finished_at: Mapped[int | None] = mapped_column(BigInteger)
+    errors: Mapped[int] = mapped_column(default=0)
+    crashes: Mapped[int] = mapped_column(default=0)
+    losses: Mapped[int] = mapped_column(default=0)
+    progress_phase: Mapped[str | None] = mapped_column(String(32))
+    progress_step: Mapped[int] = mapped_column(default=0)
+    progress_total: Mapped[int] = mapped_column(default=0)
+    output: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error: Mapped[str | None] = mapped_column(Text)
+
+
+class StageRun(Base):
+    """One attempt at a step, written when it ended; never changed."""
+
+    __tablename__ = "stage_runs"
+    __table_args__ = (
+        UniqueConstraint("step_id", "attempt"),
+        Index("ix_stage_runs_queue_ended", "queue", "ended_at"),
+        CheckConstraint(one_of("outcome", AttemptOutcome), name="outcome"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    step_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("steps.id"))
+    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id"), index=True)
+    stage: Mapped[Stage] = mapped_column(EnumText(Stage))
+    attempt: Mapped[int]
+    queue: Mapped[str | None] = mapped_column(String(120))
+    worker: Mapped[str | None] = mapped_column(String(200))
+    started_at: Mapped[int] = mapped_column(BigInteger)
+    ended_at: Mapped[int] = mapped_column(BigInteger)
+    outcome: Mapped[AttemptOutcome] = mapped_column(EnumText(AttemptOutcome))
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error: Mapped[str | None] = mapped_column(Text)
+
+
+class ArtifactRow(Base):
+    """A published object of a job: at most one of a kind."""
+
+    __tablename__ = "artifacts"
+    __table_args__ = (
+        UniqueConstraint("key"),
+        CheckConstraint("size >= 1", name="size"),
+    )
+
+    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32), primary_key=True)
+    roll: Mapped[int]
+    key: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigInteger)
+    media_type: Mapped[str] = mapped_column(String(100))
+    created_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class ContinuationState(Base):
+    """What segment k + 1 starts from: a small payload and references to blobs in the store."""
+
+    __tablename__ = "continuation_states"
+    __table_args__ = (CheckConstraint("version >= 1", name="version"),)
+
+    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id"), primary_key=True)
+    roll: Mapped[int] = mapped_column(primary_key=True)
+    segment: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int]
+    payload: Mapped[dict[str, Any]] = mapped_column(Json)
+    blobs: Mapped[dict[str, Any]] = mapped_column(Json)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class Worker(Base):
+    """A process that claims steps, and when it was last seen."""
+
+    __tablename__ = "workers"
+    __table_args__ = (CheckConstraint("slots >= 1", name="slots"),)
+
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    host: Mapped[str] = mapped_column(Text)
+    pid: Mapped[int]
+    queues: Mapped[list[str]] = mapped_column(Json)
+    slots: Mapped[int]
+    gpu_type: Mapped[str | None] = mapped_column(String(64))
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    loaded: Mapped[str | None] = mapped_column(String(100))
+    draining: Mapped[bool] = mapped_column(default=False)
+    started_at: Mapped[int] = mapped_column(BigInteger)
+    seen_at: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
+class Queue(Base):
+    """What a person said of a queue; a queue without a row is not paused."""
+
+    __tablename__ = "queues"
+
+    name: Mapped[str] = mapped_column(String(120), primary_key=True)
+    paused: Mapped[bool] = mapped_column(default=False)
+
+
+class Event(Base):
+    """Something that happened: history is rows."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("ix_events_batch_id_id", "batch_id", "id"), Index("ix_events_job_id_id", "job_id", "id"))
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    at: Mapped[int] = mapped_column(BigInteger)
+    batch_id: Mapped[str | None] = mapped_column(_ID)
+    job_id: Mapped[str | None] = mapped_column(_ID)
+    kind: Mapped[str] = mapped_column(String(64))
+    data: Mapped[dict[str, Any]] = mapped_column(Json)

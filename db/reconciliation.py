@@ -1,0 +1,177 @@
+"""What puts right what messages and workers leave undone: the only code that ends leases.
+
+Each function handles at most one page and is safe to run from any number of processes at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, insert, select, true, update
+from sqlalchemy.orm import Session
+
+from db import events, jobs, steps, workers
+from db.models import Batch, Job, StageRun, Step
+from db.session import now_ms
+from pipeline.plan import is_encode_queue
+from pipeline.retry import MAX_LOSSES, MAX_OTHER
+from pipeline.states import AttemptOutcome, JobState, Stage, StepState
+
+_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """A running step whose lease is over."""
+
+    step_id: int
+    attempt: int
+    job_id: str
+
+
+def end_leases(session: Session, *, all_of_them: bool = False) -> int:
+    """Put running steps whose lease is over back in line; how many were found.
+
+    ``all_of_them`` is for a solo run that has just taken its home's lock: nobody else can hold a lease then.
+    """
+    query = select(Step.id, Step.attempt, Step.job_id).where(Step.state == StepState.RUNNING)
+    if not all_of_them:
+        query = query.where(Step.lease_until < now_ms())
+    found = [_Lost(*row) for row in session.execute(query.order_by(Step.id).limit(_PAGE))]
+    for lost in found:
+        _end_lease(session, lost, ignore_clock=all_of_them)
+    return len(found)
+
+
+def _end_lease(session: Session, lost: _Lost, *, ignore_clock: bool) -> None:
+    job = jobs.lock(session, lost.job_id)
+    step = session.scalars(
+        select(Step)
+        .where(
+            Step.id == lost.step_id,
+            Step.attempt == lost.attempt,
+            Step.state == StepState.RUNNING,
+            true() if ignore_clock else Step.lease_until < now_ms(),  # renewed since it was found
+        )
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if step is None:
+        return
+    losses = step.losses + 1
+    # A lost host counts against the job only if that attempt got nowhere.
+    crashes = step.crashes + (0 if step.progress_step > 0 else 1)
+    session.execute(
+        insert(StageRun).values(
+            step_id=step.id,
+            job_id=step.job_id,
+            stage=step.stage,
+            attempt=step.attempt,
+            queue=step.queue,
+            worker=step.worker,
+            started_at=step.started_at,
+            ended_at=now_ms(),
+            outcome=AttemptOutcome.LEASE_ENDED,
+            error_code="worker_lost",
+            error=f"worker {step.worker} no longer renewed its lease",
+        )
+    )
+    worker, step.worker, step.lease_until = step.worker, None, None
+    step.losses, step.crashes = losses, crashes
+    if job.cancel_requested:
+        step.state = StepState.CANCELLED
+    elif losses >= MAX_LOSSES or crashes >= MAX_OTHER:
+        step.state, step.error_code = StepState.FAILED, "worker_lost"
+    else:
+        step.state, step.queue = StepState.WAITING, None
+    outcome = step.state
+    session.flush()
+    events.record(session, "lease_ended", batch_id=job.batch_id, job_id=job.id, stage=step.stage.value, worker=worker)
+    if outcome is StepState.CANCELLED:
+        jobs.conclude(session, job.id, JobState.CANCELLED)
+    elif outcome is StepState.FAILED:
+        message = f"{step.stage.value}: its workers were lost {losses} times"
+        jobs.conclude(session, job.id, JobState.FAILED, error_code="worker_lost", error=message)
+    else:
+        jobs.move(session, job.id, JobState.WAITING)
+
+
+def dispatched_counts(session: Session, *, older_than_ms: int) -> dict[str, tuple[int, int]]:
+    """(all, old) dispatched steps by queue; old ones were dispatched longer ago than ``older_than_ms``."""
+    old = func.sum((Step.dispatched_at < now_ms() - older_than_ms).cast(Step.id.type))
+    rows = session.execute(
+        select(Step.queue, func.count(), old).where(Step.state == StepState.DISPATCHED).group_by(Step.queue)
+    )
+    return {queue: (count, int(aged or 0)) for queue, count, aged in rows if queue is not None}
+
+
+def redispatch(session: Session, queues: Sequence[str], *, older_than_ms: int) -> int:
+    """Put dispatched steps of these queues, whose messages seem lost, back in line; how many there were.
+
+    A message that was not lost after all finds nothing to claim, or claims what was dispatched again: both are right.
+    """
+    rows = session.execute(
+        select(Step.id, Step.job_id)
+        .where(
+            Step.state == StepState.DISPATCHED,
+            Step.queue.in_(queues),
+            Step.dispatched_at < now_ms() - older_than_ms,
+        )
+        .order_by(Step.id)
+        .limit(_PAGE)
+    ).all()
+    return sum(_back_in_line(session, step_id, job_id) for step_id, job_id in rows)
+
+
+def _back_in_line(session: Session, step_id: int, job_id: str) -> bool:
+    job = jobs.lock(session, job_id)
+    moved = session.execute(
+        update(Step)
+        .where(Step.id == step_id, Step.state == StepState.DISPATCHED)
+        .values(state=StepState.WAITING, queue=None)
+        .returning(Step.stage)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if moved is None:
+        return False
+    jobs.move(session, job_id, JobState.WAITING)
+    events.record(session, "message_lost", batch_id=job.batch_id, job_id=job_id, stage=moved[0].value)
+    return True
+
+
+def rewind_lost_handoffs(session: Session, *, gone_ms: int) -> int:
+    """Have frames made again whose hand-off no live worker can read; how many steps were rewound.
+
+    A hand-off counts as gone when its step has been in the broker for ``gone_ms`` and none of its readers is alive.
+    """
+    served = {queue for worker in workers.alive(session) for queue in worker.queues if is_encode_queue(queue)}
+    rows = session.execute(
+        select(Step.id, Step.job_id, Step.queue)
+        .where(
+            Step.state == StepState.DISPATCHED,
+            Step.stage == Stage.ENCODE,
+            Step.queue.not_in(served),
+            Step.dispatched_at < now_ms() - gone_ms,
+        )
+        .order_by(Step.id)
+        .limit(_PAGE)
+    ).all()
+    for step_id, job_id, queue in rows:
+        job = jobs.lock(session, job_id)
+        step = session.get(Step, step_id, populate_existing=True)
+        if step is not None and step.state is StepState.DISPATCHED and not job.cancel_requested:
+            reason = f"no live worker reads {queue}"
+            steps.rewind_steps(session, job_id, job.batch_id, step.roll, step.segment, Stage.GENERATE, reason)
+    return len(rows)
+
+
+def accounts(session: Session) -> Mapping[str, str]:
+    """Batches whose jobs do not add up, with the sum: always empty, or there is a bug (invariant 2)."""
+    rows = session.execute(
+        select(Batch.id, Batch.total, func.count(Job.id))
+        .join(Job, Job.batch_id == Batch.id, isouter=True)
+        .group_by(Batch.id, Batch.total)
+        .having(func.count(Job.id) != Batch.total)
+    )
+    return {batch_id: f"{total} submitted, {count} accounted for" for batch_id, total, count in rows}

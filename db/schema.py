@@ -1,0 +1,55 @@
+"""Bringing the tables to this release's form, and telling whether they are in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+import db.models
+import migrations
+from db.base import Base
+from db.session import Database
+
+__all__ = ["check", "upgrade"]
+assert db.models  # imported for its effect: the tables register themselves
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    return config
+
+
+def upgrade(database: Database) -> None:
+    """Apply every migration that is missing. Several processes may do so at once: one works, the others wait."""
+    config = _config()
+    with database.transaction() as session:
+        config.attributes["connection"] = session.connection()
+        command.upgrade(config, "head")
+
+
+def revision(database: Database) -> str | None:
+    """The migration that the database is at; None when it is empty."""
+    with database.reading() as session:
+        return MigrationContext.configure(session.connection()).get_current_revision()
+
+
+def check(database: Database) -> list[str]:
+    """What is wrong with the schema, a sentence each; empty when it is this release's."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    with database.reading() as session:
+        context = MigrationContext.configure(session.connection(), opts={"compare_type": False})
+        current = context.get_current_revision()
+        if current is None:
+            return ["the database is empty: run `vgen db upgrade`"]
+        if current != head:
+            return [f"the schema is at {current}, this release needs {head}: run `vgen db upgrade`"]
+        return [
+            f"the schema differs from the models: {difference!r}"
+            for difference in compare_metadata(context, Base.metadata)
+        ]

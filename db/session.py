@@ -1,0 +1,141 @@
+"""Engines, transactions and the database's clock."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Connection, Engine, create_engine, event, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from pipeline.errors import ServiceUnavailableError, SettingsError
+
+_SQLITE_BUSY_MS = 30_000
+_READ_ONLY = "vgen_read_only"
+
+
+class now_ms(ColumnElement[int]):  # noqa: N801  # reads as the SQL function it is
+    """The database's clock in milliseconds since 1970. It moves within a transaction, unlike ``now()``."""
+
+    inherit_cache = True
+    type = BigInteger()
+
+
+@compiles(now_ms, "postgresql")
+def _postgres_now(element: now_ms, compiler: SQLCompiler, **kw: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+
+
+@compiles(now_ms, "sqlite")
+def _sqlite_now(element: now_ms, compiler: SQLCompiler, **kw: Any) -> str:
+    # julianday, since SQLite before 3.42 has no unixepoch('subsec'). 2440587.5 is 1970-01-01 as a Julian day.
+    return "CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER)"
+
+
+def make_engine(url: str) -> Engine:
+    """An engine for Postgres (``postgresql+psycopg://``) or SQLite (``sqlite:///path``).
+
+    Raises:
+        SettingsError: the URL is neither.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise SettingsError(
+            "VGEN_DATABASE_URL: not a database URL; expected postgresql+psycopg://… or sqlite:///…"
+        ) from None
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername == "postgresql+psycopg":
+        return create_engine(
+            parsed,
+            pool_pre_ping=True,
+            pool_size=5,
+            max_overflow=10,
+            connect_args={"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3},
+        )
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(parsed, connect_args={"timeout": _SQLITE_BUSY_MS / 1000})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_immediate)
+        return engine
+    raise SettingsError(
+        f"VGEN_DATABASE_URL: driver {parsed.drivername!r} is not supported; expected postgresql+psycopg or sqlite"
+    )
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
+    connection.isolation_level = None  # transactions are begun by us, see below
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")  # a finished step survives a power cut
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute(f"PRAGMA busy_timeout={_SQLITE_BUSY_MS}")
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    # A deferred transaction that reads and then writes can fail half-way, and two of them can claim one row.
+    only_reads = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
+
+
+class Database:
+    """A database of vgen. One per process; it must not be carried over a fork."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = make_engine(url)
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """One short transaction: committed at the end, rolled back on any error.
+
+        Raises:
+            ServiceUnavailableError: the database cannot be reached, is read-only or full.
+        """
+        with self._session(self.engine) as session:
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A transaction that only reads; on SQLite it does not wait for writers. Raises as ``transaction`` does."""
+        with self._session(self.engine.execution_options(**{_READ_ONLY: True})) as session:
+            yield session
+
+    @contextmanager
+    def _session(self, engine: Engine) -> Iterator[Session]:
+        try:
+            with Session(engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except (OperationalError, InterfaceError) as error:
+            raise ServiceUnavailableError(self._explain(error)) from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise ServiceUnavailableError(self._explain(error)) from error
+            raise
+
+    def now(self) -> int:
+        """The database's clock, in milliseconds since 1970."""
+        with self.reading() as session:
+            return session.scalars(select(now_ms())).one()
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _explain(self, error: DBAPIError) -> str:
+        shown = self.engine.url.render_as_string(hide_password=True)
+        reason = str(error.orig).strip().splitlines()
+        return f"database {shown}: {reason[0] if reason else type(error.orig).__name__}"

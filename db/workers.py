@@ -1,0 +1,96 @@
+"""Workers as they report themselves: what they serve, what they are, when they were last seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from db.models import Worker
+from db.session import now_ms
+
+ALIVE_MS = 30_000
+"""A worker that has not been seen for so long is taken for gone."""
+_FORGET_MS = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker says of itself at every heartbeat."""
+
+    name: str
+    host: str
+    pid: int
+    queues: Sequence[str]
+    slots: int = 1
+    gpu_type: str | None = None
+    memory_bytes: int | None = None
+    loaded: str | None = None
+    draining: bool = False
+
+
+@dataclass(slots=True)
+class Capacity:
+    """What is live now."""
+
+    slots: dict[str, int] = field(default_factory=dict)
+    """Live, not draining slots by queue."""
+    memory: dict[str, int | None] = field(default_factory=dict)
+    """The largest memory of any live worker by queue, where known."""
+
+
+def report(session: Session, worker: WorkerReport) -> None:
+    """Insert or refresh the worker's row."""
+    values = {
+        "host": worker.host,
+        "pid": worker.pid,
+        "queues": list(worker.queues),
+        "slots": worker.slots,
+        "gpu_type": worker.gpu_type,
+        "memory_bytes": worker.memory_bytes,
+        "loaded": worker.loaded,
+        "draining": worker.draining,
+        "seen_at": now_ms(),
+    }
+    known = session.execute(
+        update(Worker)
+        .where(Worker.name == worker.name)
+        .values(**values)
+        .returning(Worker.name)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if known is None:
+        now = session.scalars(select(now_ms())).one()
+        session.add(Worker(name=worker.name, started_at=now, **{**values, "seen_at": now}))
+
+
+def leave(session: Session, name: str) -> None:
+    """A worker that ends in an orderly way takes its row along."""
+    session.execute(delete(Worker).where(Worker.name == name))
+
+
+def forget_old(session: Session) -> None:
+    session.execute(delete(Worker).where(Worker.seen_at < now_ms() - _FORGET_MS))
+
+
+def all_known(session: Session) -> Sequence[Worker]:
+    return session.scalars(select(Worker).order_by(Worker.name)).all()
+
+
+def alive(session: Session) -> Sequence[Worker]:
+    return session.scalars(select(Worker).where(Worker.seen_at > now_ms() - ALIVE_MS).order_by(Worker.name)).all()
+
+
+def capacity(session: Session) -> Capacity:
+    """Live slots and memory, by queue."""
+    found = Capacity()
+    for worker in alive(session):
+        if worker.draining:
+            continue
+        for queue in worker.queues:
+            found.slots[queue] = found.slots.get(queue, 0) + worker.slots
+            known = [m for m in (found.memory.get(queue), worker.memory_bytes) if m is not None]
+            found.memory[queue] = max(known) if known else None
+    return found

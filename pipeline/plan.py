@@ -1,0 +1,90 @@
+"""Where a job's steps may run: queue names, and the choice of a GPU type by expected wait."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.presets import Preset
+from pipeline.spec import JobSpec
+from pipeline.states import Stage
+
+IO_QUEUE = "vgen.io"
+CPU_QUEUE = "vgen.cpu"
+_GPU_PREFIX = "vgen.gpu."
+_ENCODE_PREFIX = "vgen.encode."
+_GIB = 1024**3
+_FAST_LINE_S = 10.0
+"""More than one waiting job a slot is admitted while a line stays shorter than this."""
+_MOST_WAITING = 64
+"""Never more than so many steps wait a slot, however short they are."""
+
+
+def gpu_queue(gpu_type: str) -> str:
+    return _GPU_PREFIX + gpu_type
+
+
+def gpu_type_of(queue: str) -> str | None:
+    """The GPU type that a queue belongs to; None when it is not a GPU queue."""
+    return queue.removeprefix(_GPU_PREFIX) if queue.startswith(_GPU_PREFIX) else None
+
+
+def encode_queue(handoff_id: str) -> str:
+    """The queue of those who can read a hand-off directory."""
+    return _ENCODE_PREFIX + handoff_id
+
+
+def is_encode_queue(queue: str) -> bool:
+    return queue.startswith(_ENCODE_PREFIX)
+
+
+def valid_gpu_type(name: str) -> bool:
+    """A GPU type is lower-case letters, digits and hyphens, such as ``a100-80gb``."""
+    return re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", name) is not None
+
+
+def fixed_queue(stage: Stage) -> str | None:
+    """The queue of a stage that any worker can do; None for generate and encode, whose queue depends on the job."""
+    return {Stage.ENHANCE: IO_QUEUE, Stage.SCREEN: CPU_QUEUE, Stage.PUBLISH: IO_QUEUE}.get(stage)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuLine:
+    """What is known of one GPU type's line."""
+
+    slots: int
+    in_flight: int
+    seconds_each: float | None
+    """Mean time of its recent generations; None when there were none."""
+    memory_bytes: int | None = None
+
+    @property
+    def room(self) -> int:
+        """Steps that may still be admitted: one running and one waiting a slot, more while the line is short."""
+        window = self.slots * 2
+        if self.seconds_each is not None and self.seconds_each > 0:
+            window = max(window, self.slots * min(_MOST_WAITING, int(_FAST_LINE_S / self.seconds_each)))
+        return window - self.in_flight
+
+    @property
+    def expected_wait_s(self) -> float:
+        return self.in_flight * (self.seconds_each or 1.0) / max(1, self.slots)
+
+
+def fits(preset: Preset, memory_bytes: int | None) -> bool:
+    """False only when both the need and the memory are known and the need is larger."""
+    return preset.memory_gib is None or memory_bytes is None or preset.memory_gib * _GIB <= memory_bytes
+
+
+def choose_gpu_type(spec: JobSpec, preset: Preset, lines: Mapping[str, GpuLine]) -> str | None:
+    """The live GPU type with room where the job is expected to start soonest; None when it has to wait."""
+    able = [
+        (line.expected_wait_s, gpu_type)
+        for gpu_type, line in lines.items()
+        if line.slots > 0
+        and line.room > 0
+        and (not spec.gpu or gpu_type in spec.gpu)
+        and fits(preset, line.memory_bytes)
+    ]
+    return min(able)[1] if able else None

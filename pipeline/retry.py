@@ -1,0 +1,45 @@
+"""Whether a failed step is tried again, and when: a pure function of what failed and how often.
+
+Bounds per step; being stopped (drain, pause) is counted nowhere. A lost lease counts as a crash only when that attempt
+made no progress; DESIGN's hard cap bounds every other loss.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from pipeline.errors import FailureClass
+
+MAX_RETRYABLE = 8
+"""Tries against something outside that fails: with the backoff below about ten minutes."""
+MAX_OTHER = 3
+"""Tries after an unexpected error, a crash, or running out of memory."""
+MAX_LOSSES = 10
+"""Leases lost with their worker, whatever progress was made in between."""
+
+_BASE_MS = 1_000
+_CAP_MS = 120_000
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDecision:
+    """``again`` after ``delay_ms``, or never."""
+
+    again: bool
+    delay_ms: int = 0
+
+
+def decide(failure: FailureClass, count: int, *, jitter: float | None = None) -> RetryDecision:
+    """What follows the ``count``-th failure of this class (1 is the first).
+
+    ``jitter`` in [0, 1) spreads the delay over the upper half of the backoff; random when not given.
+    """
+    if failure is FailureClass.REFUSED:
+        return RetryDecision(again=False)
+    bound = MAX_RETRYABLE if failure is FailureClass.RETRYABLE else MAX_OTHER
+    if count >= bound:
+        return RetryDecision(again=False)
+    backoff = min(_CAP_MS, _BASE_MS * 2 ** (count - 1))
+    spread = random.random() if jitter is None else jitter
+    return RetryDecision(again=True, delay_ms=int(backoff / 2 + backoff / 2 * spread))
