@@ -201,12 +201,17 @@ def _read_pipeline(preset: Preset, folder: Path) -> tuple[Any, str]:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = getattr(torch, preset.dtype)
+    dtype = getattr(torch, _dtype_on(preset, device))
     dtypes = {"default": dtype, "vae": getattr(torch, preset.vae_dtype)} if preset.vae_dtype else dtype
     cls = pipeline_class(preset.pipeline_class)
     pipe = cls.from_pretrained(folder, dtype=dtypes, local_files_only=True, **_variant(preset, folder))
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device), device
+
+
+def _dtype_on(preset: Preset, device: str) -> str:
+    """CPU kernels for float16 are missing or very slow, so a CPU computes such a model in float32, and says so."""
+    return "float32" if device == "cpu" and preset.dtype == "float16" else preset.dtype
 
 
 def _variant(preset: Preset, folder: Path) -> dict[str, str]:
@@ -283,8 +288,8 @@ def _numerics(preset: Preset, device: str) -> dict[str, Any]:
     parts: dict[str, Any] = {
         "device": device,
         "device_name": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
-        "dtype": preset.dtype,
-        "vae_dtype": preset.vae_dtype or preset.dtype,
+        "dtype": _dtype_on(preset, device),
+        "vae_dtype": preset.vae_dtype or _dtype_on(preset, device),
         "torch": torch.__version__,
         "diffusers": version("diffusers"),
         "transformers": version("transformers"),
