@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import selectors
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -49,7 +50,7 @@ def encode(
 
     Raises:
         RetryableError: code ``frames_corrupt`` (fewer bytes than the frames need), ``encoder_failed``,
-            ``encoder_timeout`` or ``disk_full``, with FFmpeg's last lines.
+            ``encoder_timeout`` or ``disk_full``, with FFmpeg's last lines; ``handoff_lost`` (no frames file).
         RefusedError: code ``encoder_missing`` or ``encode_options``.
     """
     command = _command(out_path, width, height, fps, options, metadata)
@@ -67,7 +68,7 @@ def encode(
         with contextlib.suppress(OSError):
             out_path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise _os_error(error) from error
+            raise _os_error(error, frames_path) from error
         raise
 
 
@@ -196,9 +197,9 @@ class _Encoder:
         text = self._stderr.decode("utf-8", "replace")
         lines = " | ".join(text.strip().splitlines()[-_LINES_SHOWN:])
         message = f"{self._codec} {what}" + (f": {lines}" if lines else "")
-        if any(sign in text for sign in _DISK_FULL):
+        if self._process.returncode == -signal.SIGXFSZ or any(mark in text for mark in _DISK_FULL):
             return RetryableError(message, code="disk_full")
-        if any(sign in text for sign in _NO_DEVICE):
+        if any(mark in text for mark in _NO_DEVICE):
             others = ", ".join(name for name in available_codecs() if not name.endswith("_nvenc"))
             return RefusedError(f"{message}; without a GPU there are: {others}", code="encoder_missing")
         return RetryableError(message, code=code)
@@ -230,8 +231,8 @@ class _Source:
         return self.left > 0
 
 
-def _os_error(error: OSError) -> RetryableError:
-    if isinstance(error, FileNotFoundError):
-        return RetryableError(f"{error.filename}: {error.strerror}", code="handoff_lost")
+def _os_error(error: OSError, frames_path: Path) -> RetryableError:
+    if isinstance(error, FileNotFoundError) and error.filename == str(frames_path):
+        return RetryableError(f"the frames at {frames_path} are gone", code="handoff_lost")
     code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "encoder_failed"
     return RetryableError(f"the encoder could not run: {error}", code=code)
