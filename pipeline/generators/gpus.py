@@ -14,14 +14,19 @@ _QUERY_TIMEOUT_S = 30.0
 """A driver that just woke up has been seen to take many seconds."""
 _MEBIBYTE = 1024 * 1024
 _NOT_A_MODEL = frozenset(
-    {"nvidia", "tesla", "geforce", "quadro", "graphics", "device", "gpu", "sxm", "sxm2", "sxm3", "sxm4", "sxm5", "pcie"}
+    {
+        *("nvidia", "tesla", "geforce", "quadro", "graphics", "device", "gpu", "generation"),
+        *("sxm", "sxm2", "sxm3", "sxm4", "sxm5", "pcie", "hbm2", "hbm2e", "hbm3", "hbm3e"),
+    }
 )
-"""Words of a product's name that tell makers, brands and sockets, not what it can do."""
+"""Words of a product's name that tell makers, brands, sockets and chips of memory, not the model."""
 _JOINED = frozenset({"rtx", "gtx"})
 """Words that belong to the number after them: ``rtx4090``."""
 _MEMORY = re.compile(r"^\d+gb$")
-_SEVERAL_MEMORIES = {"a100": (40, 80), "v100": (16, 32), "h100": (80, 94), "p100": (12, 16)}
-"""Models sold with several sizes of memory (GB, NVIDIA's data sheets): their type carries it."""
+_SEVERAL_MEMORIES = {"a100": (40, 80), "v100": (16, 32), "p100": (12, 16)}
+"""Models sold with several sizes of memory (GB, NVIDIA's data sheets): their type carries it always."""
+_ONE_MEMORY = frozenset({"h100"})
+"""Named with and without its 80 GB, depending on the socket; the larger one is the ``h100-nvl``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +63,8 @@ def find_gpus(gpu_type: str | None = None) -> list[Gpu]:
 def gpu_type_of(name: str, memory_bytes: int = 0) -> str:
     """The type slug of a product name: ``NVIDIA A100-SXM4-80GB`` is ``a100-80gb``, ``Tesla T4`` is ``t4``.
 
-    Maker, brand and socket are left out. The memory is in the slug for models that are sold with several; where the
-    name does not tell it, it is the size nearest to ``memory_bytes`` (which is a little less than the nominal one).
+    Maker, brand and socket are left out. The memory is in the slug where the name has it, or the model is sold with
+    several; where only the latter holds, it is the size nearest to ``memory_bytes``, a little under the nominal one.
     A MIG slice keeps its profile: ``NVIDIA A100-SXM4-80GB MIG 1g.10gb`` is ``a100-80gb-mig-1g.10gb``.
     """
     base, _, profile = name.lower().partition(" mig ")
@@ -69,7 +74,7 @@ def gpu_type_of(name: str, memory_bytes: int = 0) -> str:
     for word in words:
         if word in _NOT_A_MODEL or _MEMORY.match(word):
             continue
-        if parts and parts[-1] in _JOINED:
+        if parts and parts[-1] in _JOINED and word[0].isdigit():
             parts[-1] += word
         else:
             parts.append(re.sub(r"[^a-z0-9.]", "", word))
@@ -77,14 +82,9 @@ def gpu_type_of(name: str, memory_bytes: int = 0) -> str:
     sizes = _SEVERAL_MEMORIES.get(slug)
     if sizes and memory is None and memory_bytes:
         memory = f"{min(sizes, key=lambda gb: abs(gb * 1e9 - memory_bytes))}gb"
-    if memory and (sizes is None or memory != f"{_plain_size(slug)}gb"):
+    if memory and slug not in _ONE_MEMORY:
         slug = f"{slug}-{memory}"
     return f"{slug}-mig-{re.sub(r'[^a-z0-9.]+', '-', profile.strip())}" if profile else slug
-
-
-def _plain_size(slug: str) -> int | None:
-    """The H100 of 80 GB is *the* H100; the others name their size always."""
-    return 80 if slug == "h100" else None
 
 
 def _query() -> list[Gpu]:

@@ -1,0 +1,216 @@
+"""The parent's handle on a real child: results, stops, deaths, hangs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import CrashError, FatalError, NotFoundError, StoppedError
+from pipeline.generators.base import Phase, Progress
+from pipeline.generators.process import GeneratorProcess
+from pipeline.settings import load_settings
+from tests.unit.pipeline.generators.conftest import MakeRequest
+
+SLOW = {"VGEN_IDLE_STEP_S": "0.05"}
+STUCK = {"VGEN_IDLE_STEP_S": "3600"}
+
+
+def ignore(_: Progress) -> None:
+    pass
+
+
+def gone(pid: int, within_s: float = 20.0) -> bool:
+    """True once no process of that id runs (a zombie does not)."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state in "ZX":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_result_describes_the_file_it_wrote(generator: GeneratorProcess, make_request: MakeRequest) -> None:
+    request = make_request("idle")
+    result = generator.generate(request, ignore)
+    assert result.frames_sha256 == hashlib.sha256(request.frames_path.read_bytes()).hexdigest()
+    assert (result.num_frames, result.height, result.width) == (9, 48, 64)
+    assert result.facts["random_weights"] is True
+
+
+def test_progress_counts_every_denoising_step(generator: GeneratorProcess, make_request: MakeRequest) -> None:
+    seen: list[Progress] = []
+    generator.generate(make_request("tiny-wan", num_inference_steps=5), seen.append)
+    assert [(p.step, p.total) for p in seen if p.phase is Phase.DENOISE] == [(step, 5) for step in range(1, 6)]
+    assert list(dict.fromkeys(p.phase for p in seen)) == [
+        Phase.LOAD,
+        Phase.WARM_UP,
+        Phase.ENCODE_TEXT,
+        Phase.DENOISE,
+        Phase.DECODE,
+        Phase.HAND_OFF,
+    ]
+
+
+def test_model_stays_loaded_between_clips(generator: GeneratorProcess, make_request: MakeRequest) -> None:
+    generator.generate(make_request("tiny-wan"), ignore)
+    pid, seen = generator.pid, list[Progress]()
+    generator.generate(make_request("tiny-wan"), seen.append)
+    assert generator.pid == pid
+    assert generator.loaded_preset == "tiny-wan"
+    assert Phase.LOAD not in {progress.phase for progress in seen}
+
+
+def test_frames_equal_in_two_processes_and_after_other_work(
+    tmp_path: Path, model_cache: Path, make_request: MakeRequest
+) -> None:
+    settings = load_settings(home=tmp_path / "vgen", cache_dir=model_cache)
+    with GeneratorProcess(settings) as one:
+        one.generate(make_request("tiny-wan", seed=99, prompt="something else"), ignore)
+        first = one.generate(make_request("tiny-wan"), ignore)
+        other_seed = one.generate(make_request("tiny-wan", seed=8), ignore)
+        other_prompt = one.generate(make_request("tiny-wan", prompt="a train"), ignore)
+    with GeneratorProcess(settings) as two:
+        second = two.generate(make_request("tiny-wan"), ignore)
+    assert first.frames_sha256 == second.frames_sha256
+    assert len({first.frames_sha256, other_seed.frames_sha256, other_prompt.frames_sha256}) == 3
+    assert first.numerics == second.numerics
+
+
+@pytest.mark.parametrize("preset", ["idle", "tiny-wan"])
+def test_stop_from_the_callback_ends_mid_way_and_keeps_the_child(
+    generator: GeneratorProcess, make_request: MakeRequest, preset: str
+) -> None:
+    seen: list[Progress] = []
+
+    def stop_at_two(progress: Progress) -> None:
+        seen.append(progress)
+        if progress.phase is Phase.DENOISE and progress.step == 2:
+            raise StoppedError("cancelled")
+
+    request = make_request(preset, num_inference_steps=200)
+    with pytest.raises(StoppedError, match="cancelled"):
+        generator.generate(request, stop_at_two)
+    pid = generator.pid
+    assert seen[-1].step == 2
+    assert request.frames_path.read_bytes().count(0) == request.frames_path.stat().st_size, "the clip was finished"
+    generator.generate(make_request(preset), ignore)
+    assert generator.pid == pid
+
+
+def test_request_stop_from_another_thread(make_request: MakeRequest, tmp_path: Path) -> None:
+    with GeneratorProcess(load_settings(home=tmp_path), device_env=SLOW) as generator:
+        begun = threading.Event()
+        stopper = threading.Thread(target=lambda: (begun.wait(30), generator.request_stop()))
+        stopper.start()
+        with pytest.raises(StoppedError):
+            generator.generate(make_request("idle", num_inference_steps=1000), lambda _: begun.set())
+        stopper.join()
+
+
+def test_killed_child_is_a_crash_and_the_next_call_works(
+    generator: GeneratorProcess, make_request: MakeRequest
+) -> None:
+    killed: list[int] = []
+
+    def kill_at_two(progress: Progress) -> None:
+        if progress.phase is Phase.DENOISE and progress.step == 2 and not killed:
+            assert generator.pid is not None
+            killed.append(generator.pid)
+            os.kill(generator.pid, signal.SIGKILL)
+
+    with pytest.raises(CrashError, match="SIGKILL") as caught:
+        generator.generate(make_request("tiny-wan", num_inference_steps=200), kill_at_two)
+    assert caught.value.code == "generator_crashed"
+    assert generator.loaded_preset is None
+    result = generator.generate(make_request("tiny-wan"), ignore)
+    assert result.num_frames == 9
+    assert generator.pid not in (None, killed[0])
+
+
+def test_crash_tells_what_the_child_last_wrote(tmp_path: Path, make_request: MakeRequest) -> None:
+    broken = {"VGEN_IDLE_STEP_S": "no number"}
+    with GeneratorProcess(load_settings(home=tmp_path), device_env=broken) as generator:
+        with pytest.raises(FatalError, match="ValueError: could not convert string to float"):
+            generator.generate(make_request("idle"), ignore)
+    with GeneratorProcess(load_settings(home=tmp_path), device_env={"PYTHONHOME": str(tmp_path)}) as generator:
+        with pytest.raises(CrashError, match=r"(?s)exit status 1.*encodings"):
+            generator.generate(make_request("idle"), ignore)
+
+
+def test_silent_child_is_killed_after_the_step_deadline(tmp_path: Path, make_request: MakeRequest) -> None:
+    settings = load_settings(home=tmp_path, worker={"step_deadline_s": 1.0})
+    with GeneratorProcess(settings, device_env=STUCK) as generator:
+        pids: list[int | None] = []
+        with pytest.raises(CrashError, match="no sign of life for 1 s") as caught:
+            generator.generate(make_request("idle"), lambda _: pids.append(generator.pid))
+        assert caught.value.code == "generator_hung"
+        assert pids[0] is not None
+        assert gone(pids[0])
+
+
+def test_unknown_preset_starts_nothing(generator: GeneratorProcess) -> None:
+    with pytest.raises(NotFoundError, match="no-such"):
+        generator.load("no-such", ignore)
+    assert generator.pid is None
+
+
+def test_close_ends_the_child(generator: GeneratorProcess) -> None:
+    generator.load("idle", ignore)
+    pid, resident = generator.pid, generator.rss
+    assert pid is not None
+    assert resident is not None
+    assert resident > 1_000_000
+    generator.close()
+    assert gone(pid)
+    assert generator.pid is None
+    assert generator.rss is None
+
+
+def test_child_survives_the_thread_that_started_it(generator: GeneratorProcess, make_request: MakeRequest) -> None:
+    starter = threading.Thread(target=lambda: generator.load("idle", ignore))
+    starter.start()
+    starter.join()
+    pid = generator.pid
+    generator.generate(make_request("idle"), ignore)
+    assert generator.pid == pid
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from pipeline.generators.base import GenerationRequest
+from pipeline.generators.process import GeneratorProcess
+from pipeline.settings import load_settings
+from pipeline.spec import JobSpec
+generator = GeneratorProcess(load_settings(home=Path(sys.argv[1])), device_env={"VGEN_IDLE_STEP_S": "3600"})
+generator.load("idle", lambda _: None)
+print(generator.pid, "torch" in sys.modules, "diffusers" in sys.modules, flush=True)
+spec = JobSpec(prompt="p", seed=1, preset="idle", width=32, height=32, num_frames=1, fps=8,
+               num_inference_steps=4, guidance_scale=1)
+frames = Path(sys.argv[1]) / "frames.rgb"
+frames.write_bytes(bytes(32 * 32 * 3))
+generator.generate(GenerationRequest(spec, "p", frames), lambda _: None)
+"""
+
+
+def test_child_ends_when_its_parent_is_killed_and_the_parent_loads_no_torch(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            assert parent.stdout is not None
+            pid, torch_loaded, diffusers_loaded = parent.stdout.readline().split()
+        finally:
+            parent.kill()
+    assert gone(int(pid))
+    assert (torch_loaded, diffusers_loaded) == ("False", "False")
