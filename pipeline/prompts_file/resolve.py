@@ -12,6 +12,9 @@ from pipeline.prompts_file.submission import TEMPLATE_FIELDS, Template
 Mistake = tuple[str, str]
 """A field's name and what is wrong with it."""
 
+_CACHE_SIZE = 4096
+"""Files have few distinct templates; a file where every line differs must not fill the memory."""
+
 _INPUT_FIELDS = (*TEMPLATE_FIELDS, "seconds")
 
 
@@ -26,6 +29,8 @@ class Resolver:
         key = tuple([values.get(name) for name in _INPUT_FIELDS])
         known = self._known.get(key)
         if known is None:
+            if len(self._known) >= _CACHE_SIZE:
+                self._known.clear()
             known = self._known[key] = _resolve(values)
         return known
 

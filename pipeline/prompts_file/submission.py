@@ -28,6 +28,8 @@ TEMPLATE_FIELDS = (
     "priority",
     "enhance",
 )
+_CACHE_SIZE = 4096
+
 Template = tuple[object, ...]
 """Values of ``TEMPLATE_FIELDS``; jobs that agree on them share one."""
 
@@ -125,6 +127,8 @@ def fingerprint_of(shots: Sequence[Shot]) -> str:
     for shot in shots:
         template = templates.get(shot.template)
         if template is None:
+            if len(templates) >= _CACHE_SIZE:
+                templates.clear()
             template = templates[shot.template] = hashlib.sha256(_template_json(shot.template).encode()).hexdigest()
         seeds = None if shot.seeds is None else list(shot.seeds)
         own = [shot.line, shot.variant, template, shot.prompt, seeds, shot.custom_id_of(0), shot.labels or {}]
