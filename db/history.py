@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.models import Job, Segment, StageRun, Step
-from pipeline.states import TERMINAL_JOB_STATES, JobState
+from db.models import Batch, Job, Segment, StageRun, Step
+from pipeline.states import TERMINAL_JOB_STATES, JobState, Stage, StepState
 
 
 def steps_of_job(session: Session, job_id: str) -> Sequence[Step]:
@@ -51,3 +51,24 @@ def failures(session: Session, batch_id: str) -> Sequence[tuple[str, int]]:
         .order_by(func.count().desc(), Job.error_code)
     )
     return [(code or "unknown", count) for code, count in rows]
+
+
+def waiting_for_gpu(session: Session, batch_ids: Sequence[str]) -> set[tuple[str, tuple[str, ...]]] | None:
+    """What the open jobs of batches need, as (preset, GPU types), when all wait to be generated; else None."""
+    open_steps = session.execute(
+        select(Step.stage, Step.state, Job.spec)
+        .join(Job, Job.id == Step.job_id)
+        .join(Batch, Batch.id == Step.batch_id)
+        .where(
+            Step.batch_id.in_(batch_ids),
+            Step.state.in_((StepState.WAITING, StepState.DISPATCHED, StepState.RUNNING)),
+            Job.state.in_((JobState.WAITING, JobState.IN_FLIGHT)),
+            ~Batch.paused,
+        )
+    )
+    needs = set()
+    for stage, state, spec in open_steps:
+        if stage is not Stage.GENERATE or state is not StepState.WAITING:
+            return None
+        needs.add((str(spec["preset"]), tuple(spec.get("gpu", ()))))
+    return needs or None

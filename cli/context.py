@@ -1,0 +1,64 @@
+"""What commands share: the settings in force and the database behind them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from pipeline.errors import NotFoundError, ServiceUnavailableError
+
+if TYPE_CHECKING:
+    from db.session import Database
+    from pipeline.settings import Settings
+
+
+def settings_of(ctx: typer.Context) -> Settings:
+    """The settings, with the options before the command on top. Raises SettingsError."""
+    from pipeline.settings import load_settings
+
+    settings = load_settings(**(ctx.find_root().obj or {}))
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return settings
+
+
+def debugging() -> bool:
+    return os.environ.get("VGEN_LOG_LEVEL", "").upper() == "DEBUG"
+
+
+@contextmanager
+def open_database(settings: Settings, *, upgrade: bool = False) -> Iterator[Database]:
+    """The database, closed at the end; ``upgrade`` makes a solo home's database when it is not there.
+
+    Raises:
+        NotFoundError: nothing was ever submitted in this home.
+        ServiceUnavailableError: it cannot be reached, or has no tables.
+    """
+    from db import schema
+    from db.session import Database
+
+    if settings.database_url is None and not upgrade and not (settings.home / "vgen.sqlite3").exists():
+        raise NotFoundError(f"nothing was submitted yet in {settings.home.absolute()} (VGEN_HOME)")
+    database = Database(settings.effective_database_url)
+    try:
+        if upgrade and database.is_sqlite:
+            schema.upgrade(database)
+        elif schema.revision(database) is None:
+            raise ServiceUnavailableError("the database has no tables: run `vgen db upgrade`")
+        yield database
+    finally:
+        database.close()
+
+
+def folder_of(settings: Settings) -> Path | None:
+    """Where clips lie when the store is a folder; None for S3."""
+    from pipeline.storage import FolderStorage
+    from pipeline.wiring import make_storage
+
+    storage = make_storage(settings)
+    return storage.root if isinstance(storage, FolderStorage) else None

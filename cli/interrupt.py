@@ -1,0 +1,46 @@
+"""Ctrl-C while work is going on: the first asks for an orderly stop, the second stops at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any, Self
+
+from cli import output
+from cli.exit_codes import ExitCode
+
+
+class Interrupt:
+    """Within the context SIGINT and SIGTERM set ``stopped`` instead of raising; a second one ends the process."""
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+        self._stop = threading.Event()
+        self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until a signal comes; whether one has come."""
+        return self._stop.wait(seconds)
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._stop.is_set():
+            # Nothing is lost: the rows say what was not finished, and the children end with their pipe.
+            os._exit(ExitCode.INTERRUPTED)
+        self._stop.set()
+        # Not through sys.stderr: a signal may come while that is being written.
+        os.write(2, f"\n{output.clean(self._message)}\n".encode())

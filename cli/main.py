@@ -1,0 +1,118 @@
+"""The command `vgen`: its verbs, and how errors end it.
+
+Commands import what they need when they run, so that `vgen --help` loads neither torch, celery nor SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import output, results, status, submit, watch
+from cli.context import debugging
+from cli.exit_codes import ExitCode, of_error
+from pipeline.errors import VgenError
+
+app = typer.Typer(
+    name="vgen",
+    help="A file of prompts in, finished clips out: durable, resumable, accountable.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            output.line(f"vgen {version('vgen')}")
+        except PackageNotFoundError:
+            output.line("vgen (not installed as a package)")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    ctx: typer.Context,
+    home: Annotated[
+        Path | None, typer.Option("--home", help="Folder of a solo run; over VGEN_HOME and its like.")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and end.")
+    ] = False,
+) -> None:
+    ctx.obj = {} if home is None else {"home": home}
+    ctx.obj |= {"log_level": "DEBUG"} if debug else {}
+
+
+app.command("run")(submit.run)
+app.command("submit")(submit.submit)
+app.command("status")(status.status)
+app.command("list")(status.list_)
+app.command("show")(status.show)
+app.command("watch")(watch.watch)
+app.command("results")(results.results)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; its exit code. Errors are shown on stderr, with a traceback only when debugging."""
+    debug = debugging() or "--debug" in arguments
+    try:
+        code = app(args=list(arguments), prog_name="vgen", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except typer.Abort:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        _let_go_of_stdout()
+        return ExitCode.DONE
+    except typer.TyperException as error:
+        output.error(error.format_message())
+        output.notice("`vgen COMMAND --help` shows what is possible")
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last place where an error can be told
+        if debug:
+            traceback.print_exc()
+        output.error(_message(error, debug))
+        return of_error(error)
+
+
+def _message(error: Exception, debug: bool) -> str:
+    if isinstance(error, VgenError):
+        return str(error) or error.code
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    hint = "" if debug else " (--debug shows where)"
+    return f"unexpected {type(error).__name__}: {error}{hint}"
+
+
+def _let_go_of_stdout() -> None:
+    """Whoever read our output is gone: Python must not complain when it flushes at the end."""
+    with contextlib.suppress(OSError, io.UnsupportedOperation):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+def main() -> None:
+    """The entry point of the package."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

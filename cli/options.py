@@ -1,0 +1,130 @@
+"""Options that several commands share, as dataclasses: each field becomes an option."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from pipeline.errors import InputError, Problem
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; see docs/json-output.md.")]
+BatchArgument = Annotated[str, typer.Argument(metavar="BATCH", help="A batch's id, the start of one, or 'latest'.")]
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A .txt, .jsonl, .csv or .yaml prompt file.")]
+
+
+def takes(**groups: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Replace parameters that are dataclasses by one option for each of their fields."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        hints = get_type_hints(function, include_extras=True)
+        parameters, annotations = [], {}
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.name in groups:
+                group = groups[parameter.name]
+                for field in dataclasses.fields(group):
+                    hint = get_type_hints(group, include_extras=True)[field.name]
+                    parameters.append(
+                        inspect.Parameter(
+                            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hint
+                        )
+                    )
+                    annotations[field.name] = hint
+            else:
+                hint = hints[parameter.name]
+                parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
+                annotations[parameter.name] = hint
+
+        @functools.wraps(function)
+        def wrapper(**values: Any) -> Any:
+            for name, group in groups.items():
+                values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+            return function(**values)
+
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = annotations
+        del wrapper.__wrapped__  # or its annotations would be read instead
+        return wrapper
+
+    return decorate
+
+
+def _field(flag: str, text: str, metavar: str = "VALUE") -> Any:
+    return typer.Option(
+        flag,
+        help=text,
+        metavar=metavar,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldOptions:
+    """Fields of jobs by diffusers' names. They are text here: the prompt file's parser checks them."""
+
+    negative_prompt: Annotated[str | None, _field("--negative-prompt", "What the picture must not show.")] = None
+    seed: Annotated[str | None, _field("--seed", "One seed for every line.")] = None
+    seeds: Annotated[str | None, _field("--seeds", "Several, such as 1-4 or 1,2,5-7: a job each.")] = None
+    num_frames: Annotated[str | None, _field("--num-frames", "Frames, as the preset allows.")] = None
+    seconds: Annotated[str | None, _field("--seconds", "Length, instead of --num-frames.")] = None
+    width: Annotated[str | None, _field("--width", "Pixels, as the preset allows.")] = None
+    height: Annotated[str | None, _field("--height", "Pixels, as the preset allows.")] = None
+    size: Annotated[str | None, _field("--size", "WIDTHxHEIGHT, instead of both.")] = None
+    fps: Annotated[str | None, _field("--fps", "Frames a second.")] = None
+    num_inference_steps: Annotated[str | None, _field("--num-inference-steps", "Denoising steps.")] = None
+    guidance_scale: Annotated[str | None, _field("--guidance-scale", "How strictly the prompt is followed.")] = None
+    guidance_scale_2: Annotated[
+        str | None, _field("--guidance-scale-2", "The same, for the second stage of models with two.")
+    ] = None
+    image: Annotated[str | None, _field("--image", "Input image: a path or data:image/…;base64,….")] = None
+    preset: Annotated[str | None, _field("--preset", "Preset; `vgen models list` shows them.")] = None
+    gpu: Annotated[str | None, _field("--gpu", "GPU types that may make them, separated by commas.")] = None
+    priority: Annotated[str | None, _field("--priority", "-100 to 100; higher runs first.")] = None
+    label: Annotated[list[str] | None, _field("--label", "Any number of times.", "NAME=VALUE")] = None
+    enhance: Annotated[bool | None, typer.Option("--enhance/--no-enhance", help="Enhance prompts, or do not.")] = None
+
+    def overrides(self) -> dict[str, object]:
+        """The fields that were given, for the parser. Raises InputError for a label that is not name=value."""
+        given: dict[str, object] = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "label" and getattr(self, field.name) is not None
+        }
+        if self.image is not None and not self.image.startswith("data:"):
+            # On the command line people mean the current folder, in a file the file's.
+            given["image"] = str(Path(self.image).absolute())
+        if self.label:
+            given["labels"] = _labels(self.label)
+        return given
+
+
+def _labels(pairs: list[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise InputError([Problem(f"{pair!r} is not of the form name=value", field="--label")])
+        labels[name.strip()] = value.strip()
+    return labels
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchChoices:
+    """What holds for a whole batch."""
+
+    owner: Annotated[str | None, typer.Option("--owner", help="Whose batch it is; default: the setting owner.")] = None
+    name: Annotated[str | None, typer.Option("--name", help="Name of the batch; default: the file's name.")] = None
+    key: Annotated[
+        str | None,
+        typer.Option("--key", help="Submission key: submitting again under it adds nothing. Default: the content."),
+    ] = None
+    again: Annotated[bool, typer.Option("--again", help="Make a new batch even if the same was submitted.")] = False
+    safety_policy: Annotated[
+        str | None, typer.Option("--safety-policy", help="closed, open or hold; default: the setting safety.policy.")
+    ] = None
+    codec: Annotated[str | None, typer.Option("--codec", help="FFmpeg encoder; default: the setting.")] = None
+    quality: Annotated[int | None, typer.Option("--quality", help="CRF, lower is better; default: the setting.")] = None

@@ -1,0 +1,217 @@
+"""`vgen status`, `vgen list` and `vgen show`: where batches and jobs stand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import output
+from cli.context import open_database, settings_of
+from cli.options import BatchArgument, Json
+from pipeline.errors import InputError, NotFoundError, Problem
+from pipeline.states import JobState
+
+if TYPE_CHECKING:
+    from cli import views
+    from db.models import Worker
+    from db.session import Database
+    from pipeline.settings import Settings
+
+_FAILED_SHOWN = 10
+
+
+def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = False) -> int:
+    """Where a batch stands: jobs by state, what runs, what failed."""
+    from cli import batch_table
+
+    settings = settings_of(ctx)
+    with open_database(settings) as database:
+        view = status_view(database, batch)
+    if json:
+        output.as_json(view)
+        return 0
+    output.line(batch_table.summary(view.batch))
+    output.facts(
+        (
+            ("file", view.batch.source),
+            ("owner", view.batch.owner),
+            ("submitted", view.batch.created_at),
+            ("workers", len(view.workers)),
+            ("exit code", view.batch.exit_code),
+        )
+    )
+    if view.running:
+        rows = [
+            (step.job_id, step.stage, step.phase, f"{step.step}/{step.steps}", step.worker) for step in view.running
+        ]
+        output.table(("job", "stage", "phase", "step", "worker"), rows)
+    if view.failed:
+        output.table(
+            ("job", "line", "state", "error", "message"),
+            [(job.id, job.line, job.state, job.error_code, job.error) for job in view.failed],
+        )
+    return 0
+
+
+def status_view(database: Database, batch_id: str) -> views.StatusView:
+    from cli import views
+    from db import batches, history, workers
+
+    with database.reading() as session:
+        batch = batches.get(session, batch_id)
+        failed = batches.job_rows(session, batch.id, states=(JobState.FAILED, JobState.BLOCKED), limit=_FAILED_SHOWN)
+        return views.StatusView(
+            batch=views.batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
+            running=[views.running_view(step) for step in batches.running_steps(session, batch.id)],
+            errors=dict(history.failures(session, batch.id)),
+            failed=[views.job_view(job) for job in failed],
+            workers=[_worker_view(worker) for worker in workers.alive(session)],
+        )
+
+
+def _worker_view(worker: Worker) -> views.WorkerView:
+    from cli import views
+
+    names = ("name", "host", "pid", "queues", "slots", "gpu_type", "memory_bytes", "loaded", "draining")
+    return views.WorkerView(**{name: getattr(worker, name) for name in names}, seen_at=views.when(worker.seen_at))
+
+
+def list_(
+    ctx: typer.Context,
+    batch: Annotated[
+        str | None, typer.Argument(metavar="[BATCH]", help="List this batch's jobs; without it, the batches.")
+    ] = None,
+    state: Annotated[list[str] | None, typer.Option("--state", help="Only jobs in this state; repeatable.")] = None,
+    owner: Annotated[str | None, typer.Option("--owner", help="Only this owner's batches.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
+    json: Json = False,
+) -> int:
+    """List batches, newest first; or the jobs of one."""
+    settings = settings_of(ctx)
+    if batch is None and state:
+        raise InputError([Problem("needs a BATCH: batches have no state", field="--state")])
+    if batch is not None and owner:
+        raise InputError([Problem("lists batches, not the jobs of one", field="--owner")])
+    if batch is not None:
+        return _list_jobs(settings, batch, states_of(state or []), limit, json)
+    return _list_batches(settings, owner, limit, json)
+
+
+def states_of(names: list[str]) -> list[JobState]:
+    """Raises InputError for a name that is no state."""
+    known = [known.value for known in JobState]
+    wrong = [name for name in names if name not in known]
+    if wrong:
+        raise InputError(
+            [Problem(f"{name!r} is not a state; known: {', '.join(known)}", field="--state") for name in wrong]
+        )
+    return [JobState(name) for name in names]
+
+
+def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool) -> int:
+    from cli import views
+    from db import batches
+
+    try:
+        with open_database(settings) as database, database.reading() as session:
+            rows = batches.recent(session, limit=limit, owner=owner)
+            counts = batches.counts(session, [row.id for row in rows])
+    except NotFoundError:  # a home without a database has no batches, and that is no error
+        rows, counts = [], {}
+    view = views.BatchListView(batches=[views.batch_view(row, counts[row.id]) for row in rows])
+    if json:
+        output.as_json(view)
+        return 0
+    if not view.batches:
+        output.notice("no batches")
+        return 0
+    output.table(
+        ("batch", "name", "owner", "jobs", "done", "failed", "submitted"),
+        [
+            (
+                row.id,
+                row.name,
+                row.owner,
+                row.total,
+                row.counts["succeeded"],
+                row.counts["failed"] + row.counts["blocked"],
+                row.created_at,
+            )
+            for row in view.batches
+        ],
+    )
+    return 0
+
+
+def _list_jobs(settings: Settings, batch_id: str, states: list[JobState], limit: int, json: bool) -> int:
+    from cli import views
+    from db import batches
+
+    with open_database(settings) as database, database.reading() as session:
+        batch = batches.get(session, batch_id)
+        rows = batches.job_rows(session, batch.id, states=states, limit=limit)
+        view = views.JobListView(
+            batch=views.batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
+            jobs=[views.job_view(row) for row in rows],
+        )
+    if json:
+        output.as_json(view)
+        return 0
+    output.table(
+        ("job", "line", "seed", "state", "prompt"),
+        [(job.id, job.line, job.seed, job.state, job.prompt) for job in view.jobs],
+    )
+    if len(view.jobs) == limit < view.batch.total:
+        output.notice(f"at most {limit} jobs are shown; --limit shows more")
+    return 0
+
+
+def show(
+    ctx: typer.Context,
+    job: Annotated[str, typer.Argument(metavar="ID", help="A job's id, or a batch's.")],
+    json: Json = False,
+) -> int:
+    """All that is known of a job: specification, steps, attempts, files, events."""
+    from cli import views
+    from db import events, history, jobs
+    from pipeline.spec import JobSpec
+
+    if "-" not in job:
+        return status(ctx, job, json)
+    settings = settings_of(ctx)
+    with open_database(settings) as database, database.reading() as session:
+        row = jobs.get(session, job)
+        view = views.JobDetailView(
+            job=views.job_view(row),
+            spec=JobSpec.model_validate(row.spec).model_dump(mode="json"),
+            prompt_used=history.prompts_used(session, [row.id]).get(row.id),
+            steps=[views.step_view(step) for step in history.steps_of_job(session, row.id)],
+            attempts=[views.attempt_view(run) for run in history.attempts_of_job(session, row.id)],
+            files=views.file_views(jobs.artifacts(session, [row.id]).get(row.id, {}), {}),
+            events=[views.event_view(event) for event in events.of_job(session, row.id)],
+        )
+    if json:
+        output.as_json(view)
+    else:
+        _show_job(view)
+    return 0
+
+
+def _show_job(view: views.JobDetailView) -> None:
+    output.facts((("job", view.job.id), ("state", view.job.state), ("line", view.job.line)))
+    output.facts((("error", view.job.error_code), ("message", view.job.error), ("finished", view.job.finished_at)))
+    output.facts([(name, value) for name, value in view.spec.items() if value not in (None, [], {})])
+    if view.prompt_used not in (None, view.job.prompt):
+        output.facts((("prompt used", view.prompt_used),))
+    if view.job.random_weights:
+        output.line("The weights of this preset are random: the clip is not a picture of anything.")
+    if view.attempts:
+        output.table(
+            ("stage", "attempt", "outcome", "worker", "started", "ended", "error"),
+            [(a.stage, a.attempt, a.outcome, a.worker, a.started_at, a.ended_at, a.error) for a in view.attempts],
+        )
+    else:
+        output.table(("stage", "state", "attempt"), [(step.stage, step.state, step.attempt) for step in view.steps])
+    if view.files:
+        output.table(("file", "bytes", "sha256", "key"), [(f.kind, f.size, f.sha256, f.key) for f in view.files])

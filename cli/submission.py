@@ -1,0 +1,144 @@
+"""Reading a prompt file and storing it: what `submit` and `run` share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli import views
+from cli.options import BatchChoices, FieldOptions
+from pipeline.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from db.batches import Submitted
+    from db.session import Database
+    from pipeline.plan import GpuLine
+    from pipeline.prompts_file import Submission
+    from pipeline.settings import Settings
+    from pipeline.spec import BatchOptions, JobSpec
+
+
+def read(file: Path, fields: FieldOptions, choices: BatchChoices, settings: Settings) -> Submission:
+    """Parse the file under the command line's options. Raises InputError with every mistake."""
+    from pipeline.prompts_file import parse
+
+    if choices.key is not None and choices.again:
+        raise InputError([Problem("--key and --again exclude each other: a key names one batch for ever")])
+    if choices.key is not None and not 0 < len(choices.key) <= 128:
+        raise InputError([Problem(f"has {len(choices.key)} characters; 1 to 128 are allowed", field="--key")])
+    return parse(file, overrides=fields.overrides(), settings=settings)
+
+
+def batch_options(choices: BatchChoices, settings: Settings) -> BatchOptions:
+    """The batch's options: the settings, with the command line on top. Raises InputError."""
+    from pydantic import ValidationError
+
+    from pipeline.settings import EncodeSettings, SafetySettings
+    from pipeline.spec import BatchOptions, EncodeOptions
+
+    encode = settings.encode.model_dump()
+    policy = choices.safety_policy or settings.safety.policy
+    encode |= {name: value for name in ("codec", "quality") if (value := getattr(choices, name)) is not None}
+    problems = []
+    for group, values in ((EncodeSettings, encode), (SafetySettings, {"policy": policy})):
+        try:
+            group.model_validate(values)
+        except ValidationError as error:
+            names = {"policy": "--safety-policy"}
+            for item in error.errors():
+                name = str(item["loc"][0])
+                flag = names.get(name, f"--{name}")
+                problems.append(Problem(f"{item['input']!r} is not possible: {item['msg']}", field=flag))
+    if problems:
+        raise InputError(problems)
+    pinned = {name: encode[name] for name in EncodeOptions.model_fields}
+    return BatchOptions(safety_policy=policy, encode=EncodeOptions.model_validate(pinned))
+
+
+def store(
+    submission: Submission,
+    options: BatchOptions,
+    *,
+    settings: Settings,
+    database: Database,
+    name: str | None = None,
+    owner: str | None = None,
+    key: str | None = None,
+    again: bool = False,
+) -> Submitted:
+    """Put the inputs into the store, then the batch and its jobs into the database, all or nothing."""
+    from db import batches
+    from pipeline.wiring import make_storage
+
+    if submission.inputs:
+        storage = make_storage(settings)
+        for item in submission.inputs.values():
+            key_of_input = item.ref.key
+            if storage.stat(key_of_input) is None:
+                storage.put_bytes(key_of_input, item.read(), content_type=item.media_type)
+    with database.transaction() as session:
+        return batches.submit(
+            session,
+            submission,
+            name=name or Path(submission.source_name).stem,
+            owner=owner or settings.owner,
+            options=options,
+            key=key,
+            again=again,
+        )
+
+
+def dry_run(submission: Submission) -> views.DryRunView:
+    """What would be stored, and what it would need."""
+    return views.DryRunView(
+        source=submission.source_name,
+        fingerprint=submission.fingerprint,
+        total=len(submission.jobs),
+        needs=_needs(job.spec for job in submission.jobs),
+        inputs=len(submission.inputs),
+        jobs=[
+            views.PlannedJobView(line=job.line, variant=job.variant, spec=job.spec.model_dump(mode="json"))
+            for job in submission.jobs
+        ],
+    )
+
+
+def _needs(specs: Iterable[JobSpec]) -> list[views.NeedView]:
+    from pipeline.presets import get_preset
+
+    jobs: dict[tuple[str, tuple[str, ...]], tuple[int, float]] = {}
+    for spec in specs:
+        count, seconds = jobs.get((spec.preset, spec.gpu), (0, 0.0))
+        jobs[spec.preset, spec.gpu] = (count + 1, seconds + spec.seconds)
+    return [
+        views.NeedView(
+            preset=name,
+            jobs=count,
+            seconds=round(seconds, 3),
+            gpu=list(gpu),
+            memory_gib=get_preset(name).memory_gib,
+            random_weights=get_preset(name).random_weights,
+        )
+        for (name, gpu), (count, seconds) in sorted(jobs.items())
+    ]
+
+
+def unserved(needs: Iterable[tuple[str, tuple[str, ...]]], lines: Mapping[str, GpuLine]) -> list[str]:
+    """A sentence for each (preset, GPU types) that no live worker can run."""
+    from pipeline.plan import fits
+    from pipeline.presets import all_presets
+
+    sentences = []
+    for name, gpu in sorted(set(needs)):
+        preset = all_presets().get(name)
+        able = [
+            gpu_type
+            for gpu_type, line in lines.items()
+            if line.slots > 0 and (not gpu or gpu_type in gpu) and preset and fits(preset, line.memory_bytes)
+        ]
+        if not able:
+            wanted = f"GPU type {' or '.join(gpu)}" if gpu else "any GPU type with room for it"
+            live = ", ".join(sorted(lines)) or "none"
+            sentences.append(f"preset {name} on {wanted}: no live worker can run it (live GPU types: {live})")
+    return sentences

@@ -1,0 +1,180 @@
+"""`vgen submit` and `vgen run`: a prompt file becomes a batch, and in solo mode the batch becomes clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import output
+from cli.context import open_database, settings_of
+from cli.options import BatchChoices, FieldOptions, FileArgument, Json, takes
+from pipeline.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from cli import views
+    from db.session import Database
+    from pipeline.prompts_file import Submission
+    from pipeline.settings import Settings
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the jobs and what they need; store nothing.")]
+_DRY_RUN_ROWS = 200
+
+
+@takes(fields=FieldOptions, choices=BatchChoices)
+def submit(
+    ctx: typer.Context,
+    file: FileArgument,
+    fields: FieldOptions,
+    choices: BatchChoices,
+    dry_run: DryRun = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch the batch and end with its exit code.")] = False,
+    json: Json = False,
+) -> int:
+    """Store a prompt file as a batch; repeating it adds nothing."""
+    from cli import submission, views, watch
+
+    settings = settings_of(ctx)
+    parsed = submission.read(file, fields, choices, settings)
+    options = submission.batch_options(choices, settings)
+    if dry_run:
+        return _show_dry_run(parsed, json)
+    if wait and settings.solo:
+        raise InputError([Problem("nobody works in solo mode but `vgen run FILE`; use that", field="--wait")])
+    with open_database(settings, upgrade=True) as database:
+        stored = submission.store(
+            parsed,
+            options,
+            settings=settings,
+            database=database,
+            name=choices.name,
+            owner=choices.owner,
+            key=choices.key,
+            again=choices.again,
+        )
+        notices = [] if settings.solo else _notices(parsed, settings, database)
+        batch = _batch(database, stored.batch_id)
+        for text in notices:
+            output.notice(text)
+        if wait:
+            return watch.until_finished(database, settings, [stored.batch_id], json=json)
+        if json:
+            output.as_json(views.SubmittedView(batch=batch, created=stored.created, notices=notices))
+        else:
+            _say_stored(batch, stored.created)
+            output.line(f"next: vgen {'run' if settings.solo else f'watch {batch.id}'}")
+    return 0
+
+
+@takes(fields=FieldOptions, choices=BatchChoices)
+def run(
+    ctx: typer.Context,
+    fields: FieldOptions,
+    choices: BatchChoices,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A prompt file; without one, what waits is worked off.")
+    ] = None,
+    dry_run: DryRun = False,
+) -> int:
+    """Solo mode: store FILE, then work off all that waits; so it also resumes."""
+    from cli import batch_table, submission, work
+
+    settings = settings_of(ctx)
+    if not settings.solo:
+        raise InputError(
+            [Problem("`vgen run` works in solo mode only, and VGEN_BROKER_URL is set: use `vgen submit FILE --wait`")]
+        )
+    parsed = None if file is None else submission.read(file, fields, choices, settings)
+    if parsed is None and (fields.overrides() or choices != BatchChoices()):
+        raise InputError([Problem("options of jobs and batches need a FILE")])
+    if parsed is not None and dry_run:
+        return _show_dry_run(parsed, False)
+    options = submission.batch_options(choices, settings)
+    with open_database(settings, upgrade=True) as database:
+        batch_id = None
+        if parsed is not None:
+            stored = submission.store(
+                parsed,
+                options,
+                settings=settings,
+                database=database,
+                name=choices.name,
+                owner=choices.owner,
+                key=choices.key,
+                again=choices.again,
+            )
+            batch_id = stored.batch_id
+            batch = _batch(database, batch_id)
+            _say_stored(batch, stored.created, to_stderr=True)
+            if batch.finished:
+                output.notice("it is finished; `--again` makes a new batch of it")
+                return batch_table.show(database, settings, batch_id)
+        return work.off(database, settings, batch_id)
+
+
+def _batch(database: Database, batch_id: str) -> views.BatchView:
+    from cli import views
+    from db import batches
+
+    with database.reading() as session:
+        row = batches.get(session, batch_id)
+        return views.batch_view(row, batches.counts(session, [row.id])[row.id])
+
+
+def _say_stored(batch: views.BatchView, created: bool, *, to_stderr: bool = False) -> None:
+    say = output.notice if to_stderr else output.line
+    if created:
+        say(f"batch {batch.id}: {batch.total} jobs stored")
+    else:
+        say(f"batch {batch.id}: submitted before with {batch.total} jobs; nothing was added")
+
+
+def _notices(parsed: Submission, settings: Settings, database: Database) -> list[str]:
+    """What stands in the way of a stored batch: it is stored all the same."""
+    from cli import broker, submission
+    from db import admission
+
+    notices = []
+    problem = broker.problem(settings)
+    if problem is not None:
+        notices.append(f"{problem}; the batch is stored and starts when the broker is back")
+    with database.reading() as session:
+        lines = admission.gpu_lines(session)
+    needs = {(job.spec.preset, job.spec.gpu) for job in parsed.jobs}
+    return notices + [f"stored, but waiting: {text}" for text in submission.unserved(needs, lines)]
+
+
+def _show_dry_run(parsed: Submission, json: bool) -> int:
+    from cli import submission
+
+    plan = submission.dry_run(parsed)
+    if json:
+        output.as_json(plan)
+        return 0
+    rows = [
+        (
+            job.line,
+            job.variant,
+            spec["seed"],
+            spec["preset"],
+            f"{spec['width']}x{spec['height']}",
+            spec["num_frames"],
+            spec["prompt"],
+        )
+        for job in plan.jobs[: _DRY_RUN_ROWS if output.is_terminal() else None]
+        for spec in [job.spec]
+    ]
+    output.table(("line", "variant", "seed", "preset", "size", "frames", "prompt"), rows)
+    if len(rows) < plan.total:
+        output.line(f"the first {len(rows)} of {plan.total} jobs")
+    output.facts((("jobs", plan.total), ("fingerprint", plan.fingerprint), ("inputs", plan.inputs)))
+    for need in plan.needs:
+        memory = "memory unknown" if need.memory_gib is None else f"{need.memory_gib:g} GiB of GPU memory"
+        gpu = ", ".join(need.gpu) or "any GPU type that fits"
+        weights = "; its weights are random" if need.random_weights else ""
+        output.line(
+            f"needs preset {need.preset} on {gpu}: {need.jobs} jobs, {need.seconds:g} s of video, {memory}{weights}"
+        )
+    output.line("nothing was stored")
+    return 0

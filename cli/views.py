@@ -1,0 +1,389 @@
+"""What `--json` prints and tables show: plain values made of rows. docs/json-output.md is generated from here."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.states import TERMINAL_JOB_STATES, JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from db.models import ArtifactRow, Batch, Event, Job, StageRun, Step
+
+
+class View(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BatchView(View):
+    """One batch."""
+
+    id: str
+    name: str
+    owner: str
+    source: str = Field(description="File name of the prompt file.")
+    created_at: str = Field(description="ISO 8601, UTC.")
+    total: int = Field(description="Jobs; always the sum of counts.")
+    counts: dict[str, int] = Field(description="Jobs by state; every state is there.")
+    paused: bool
+    finished: bool = Field(description="Whether every job has ended.")
+    exit_code: int | None = Field(description="What `vgen watch` ends with; null until the batch is finished.")
+
+
+class SubmittedView(View):
+    """What `submit` did."""
+
+    batch: BatchView
+    created: bool = Field(description="False when the same submission was stored before.")
+    notices: list[str] = Field(description="What a person should know, such as jobs that no live worker can run.")
+
+
+class PlannedJobView(View):
+    """One job of a dry run."""
+
+    line: int
+    variant: int
+    spec: dict[str, Any] = Field(description="All fields of the job, with every default applied.")
+
+
+class NeedView(View):
+    """What the jobs of one preset need."""
+
+    preset: str
+    jobs: int
+    seconds: float = Field(description="Seconds of video.")
+    gpu: list[str] = Field(description="GPU types that may make them; empty means any that the preset fits.")
+    memory_gib: float | None = Field(description="GPU memory at the preset's defaults; null is unknown.")
+    random_weights: bool = Field(description="True for a model whose weights are made, not trained.")
+
+
+class DryRunView(View):
+    """What a submission would store."""
+
+    source: str
+    fingerprint: str
+    total: int
+    needs: list[NeedView]
+    inputs: int = Field(description="Input files that would be stored.")
+    jobs: list[PlannedJobView]
+
+
+class RunningView(View):
+    """A step that a worker holds now."""
+
+    job_id: str
+    stage: str
+    worker: str | None
+    phase: str | None = Field(description="What the step is doing, such as denoise.")
+    step: int = Field(description="Progress within the phase, of `steps`.")
+    steps: int
+
+
+class JobView(View):
+    """One job."""
+
+    id: str
+    batch_id: str
+    line: int = Field(description="Line of the prompt file.")
+    variant: int = Field(description="Which of the line's jobs, from 0.")
+    state: str
+    prompt: str
+    seed: int
+    preset: str
+    custom_id: str | None
+    labels: dict[str, str]
+    priority: int
+    random_weights: bool = Field(description="True when the model's weights are random: no picture of anything.")
+    error_code: str | None
+    error: str | None
+    created_at: str = Field(description="ISO 8601, UTC.")
+    finished_at: str | None
+
+
+class WorkerView(View):
+    """A worker that was seen within the last 30 seconds."""
+
+    name: str
+    host: str
+    pid: int
+    queues: list[str]
+    slots: int
+    gpu_type: str | None
+    memory_bytes: int | None
+    loaded: str | None = Field(description="Preset whose model it holds.")
+    draining: bool
+    seen_at: str
+
+
+class StatusView(View):
+    """Where a batch stands."""
+
+    batch: BatchView
+    running: list[RunningView]
+    errors: dict[str, int] = Field(description="Error codes of failed and blocked jobs, with their number.")
+    failed: list[JobView] = Field(description="The first ten failed or blocked jobs.")
+    workers: list[WorkerView]
+
+
+class BatchListView(View):
+    """Batches, newest first."""
+
+    batches: list[BatchView]
+
+
+class JobListView(View):
+    """Jobs of a batch, in the order of its file."""
+
+    batch: BatchView
+    jobs: list[JobView]
+
+
+class StepView(View):
+    """One stage of one segment of one roll of a job."""
+
+    stage: str
+    roll: int
+    segment: int
+    state: str
+    attempt: int
+    queue: str | None
+    worker: str | None
+    error_code: str | None
+    error: str | None
+    output: dict[str, Any] | None = Field(description="What the stage recorded.")
+
+
+class AttemptView(View):
+    """One attempt at a step that ended."""
+
+    stage: str
+    attempt: int
+    outcome: str
+    worker: str | None
+    queue: str | None
+    started_at: str
+    ended_at: str
+    error_code: str | None
+    error: str | None
+
+
+class EventView(View):
+    """Something that happened."""
+
+    at: str
+    kind: str
+    data: dict[str, Any]
+
+
+class FileView(View):
+    """A published object."""
+
+    kind: str = Field(description="video, poster, strip or sidecar.")
+    key: str
+    sha256: str
+    size: int = Field(description="Bytes.")
+    media_type: str
+    url: str | None = Field(description="With --urls, or file:// where the store is a folder.")
+
+
+class JobDetailView(View):
+    """All that is known of a job."""
+
+    job: JobView
+    spec: dict[str, Any]
+    prompt_used: str | None = Field(description="The prompt after enhancement; null before frames were made.")
+    steps: list[StepView]
+    attempts: list[AttemptView]
+    files: list[FileView]
+    events: list[EventView]
+
+
+class ResultView(View):
+    """A job and its files."""
+
+    job: JobView
+    prompt_used: str | None
+    files: list[FileView]
+    downloaded: str | None = Field(description="Path of the video, with --download.")
+
+
+class ResultsView(View):
+    """A batch's jobs with their files."""
+
+    batch: BatchView
+    folder: str | None = Field(description="Where the files lie, when the store is a folder.")
+    results: list[ResultView]
+
+
+class ChangedView(View):
+    """What cancel, retry, approve or reject did."""
+
+    changed: list[str] = Field(description="Ids of the jobs that changed.")
+    unchanged: list[str] = Field(description="Ids of the jobs to which it did not apply.")
+
+
+class ModelView(View):
+    """A preset, and whether its model can be used here."""
+
+    name: str
+    status: str = Field(description="ready, missing or built in.")
+    preset: dict[str, Any] = Field(description="The preset's fields, as in its file.")
+    commit: str | None = Field(description="The commit that `vgen models pull` pinned.")
+
+
+class ModelListView(View):
+    models: list[ModelView]
+
+
+class ModelCheckView(View):
+    """What `vgen models check` found."""
+
+    name: str
+    status: str
+    folder: str | None
+    problems: list[str]
+
+
+class ModelChecksView(View):
+    models: list[ModelCheckView]
+
+
+class DatabaseCheckView(View):
+    database: str = Field(description="URL without the password.")
+    problems: list[str]
+
+
+class CheckView(View):
+    """One line of `vgen doctor`."""
+
+    name: str
+    result: str = Field(description="ok, warn or fail.")
+    message: str
+    mend: str | None = Field(description="How to mend it.")
+
+
+class DoctorView(View):
+    checks: list[CheckView]
+    exit_code: int
+
+
+class SettingView(View):
+    """One setting in force."""
+
+    name: str = Field(description="The environment variable.")
+    value: Any = Field(description="Secrets are masked.")
+    source: str = Field(description="argument, environment, .env, vgen.toml or default.")
+    description: str
+
+
+class ConfigView(View):
+    mode: str = Field(description="solo or cluster.")
+    settings: list[SettingView]
+
+
+def when(milliseconds: int) -> str:
+    """Database milliseconds as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def batch_view(batch: Batch, counts: Mapping[JobState, int]) -> BatchView:
+    from cli.exit_codes import of_counts
+
+    finished = sum(counts[state] for state in TERMINAL_JOB_STATES) == batch.total
+    return BatchView(
+        id=batch.id,
+        name=batch.name,
+        owner=batch.owner,
+        source=batch.source_name,
+        created_at=when(batch.created_at),
+        total=batch.total,
+        counts={state.value: counts[state] for state in JobState},
+        paused=batch.paused,
+        finished=finished,
+        exit_code=int(of_counts(counts)) if finished else None,
+    )
+
+
+def job_view(job: Job) -> JobView:
+    return JobView(
+        id=job.id,
+        batch_id=job.batch_id,
+        line=job.line,
+        variant=job.variant,
+        state=job.state.value,
+        prompt=job.spec["prompt"],
+        seed=job.spec["seed"],
+        preset=job.spec["preset"],
+        custom_id=job.custom_id,
+        labels=job.spec.get("labels", {}),
+        priority=job.priority,
+        random_weights=has_random_weights(job.spec["preset"]),
+        error_code=job.error_code,
+        error=job.error,
+        created_at=when(job.created_at),
+        finished_at=None if job.finished_at is None else when(job.finished_at),
+    )
+
+
+def has_random_weights(preset: str) -> bool:
+    from pipeline.presets import all_presets
+
+    known = all_presets().get(preset)
+    return known is not None and known.random_weights
+
+
+def running_view(step: Step) -> RunningView:
+    return RunningView(
+        job_id=step.job_id,
+        stage=step.stage.value,
+        worker=step.worker,
+        phase=step.progress_phase,
+        step=step.progress_step,
+        steps=step.progress_total,
+    )
+
+
+def step_view(step: Step) -> StepView:
+    names = ("roll", "segment", "attempt", "queue", "worker", "error_code", "error", "output")
+    return StepView(stage=step.stage.value, state=step.state.value, **{name: getattr(step, name) for name in names})
+
+
+def attempt_view(run: StageRun) -> AttemptView:
+    return AttemptView(
+        stage=run.stage.value,
+        attempt=run.attempt,
+        outcome=run.outcome.value,
+        worker=run.worker,
+        queue=run.queue,
+        started_at=when(run.started_at),
+        ended_at=when(run.ended_at),
+        error_code=run.error_code,
+        error=run.error,
+    )
+
+
+def event_view(event: Event) -> EventView:
+    return EventView(at=when(event.at), kind=event.kind, data=event.data)
+
+
+_KINDS = ("video", "poster", "strip", "sidecar")
+
+
+def file_views(artifacts: Mapping[str, ArtifactRow], urls: Mapping[str, str]) -> list[FileView]:
+    """A job's files, the video first; ``urls`` by key."""
+    ordered: Sequence[str] = sorted(artifacts, key=lambda kind: (*_KINDS, kind).index(kind))
+    return [
+        FileView(
+            kind=kind,
+            key=artifacts[kind].key,
+            sha256=artifacts[kind].sha256,
+            size=artifacts[kind].size,
+            media_type=artifacts[kind].media_type,
+            url=urls.get(artifacts[kind].key),
+        )
+        for kind in ordered
+    ]
