@@ -53,7 +53,7 @@ def encode(
             ``encoder_timeout`` or ``disk_full``, with FFmpeg's last lines; ``handoff_lost`` (no frames file).
         RefusedError: code ``encoder_missing`` or ``encode_options``.
     """
-    command = _command(out_path, width, height, fps, options, metadata)
+    command = command_line(out_path, width=width, height=height, fps=fps, options=options, metadata=metadata)
     size = num_frames * height * width * 3
     try:
         with frames_path.open("rb", buffering=0) as frames:
@@ -97,9 +97,14 @@ def _ask(flag: str) -> str:
         raise RetryableError(f"FFmpeg cannot be run: {error}", code="encoder_failed") from error
 
 
-def _command(
-    out_path: Path, width: int, height: int, fps: float, options: EncodeOptions, metadata: Mapping[str, str]
+def command_line(
+    out_path: Path, *, width: int, height: int, fps: float, options: EncodeOptions, metadata: Mapping[str, str]
 ) -> list[str | bytes]:
+    """FFmpeg's arguments for raw frames on its standard input; metadata are bytes, all else is text.
+
+    Raises:
+        RefusedError: as ``encode`` does.
+    """
     codec = codec_of(options, width, height)
     if options.codec not in available_codecs():
         raise RefusedError(

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import RetryableError
+from pipeline.handoff import Handoff
+
+
+def test_the_id_stays_with_the_folder(tmp_path: Path) -> None:
+    first, second = Handoff.open(tmp_path / "a" / "b", 100), Handoff.open(tmp_path / "a" / "b", 100)
+    assert first.id == second.id != ""
+    assert Handoff.open(tmp_path / "c", 100).id != first.id
+
+
+def test_processes_that_open_a_new_folder_at_once_agree(tmp_path: Path) -> None:
+    code = "import sys, pathlib, pipeline.handoff as h; print(h.Handoff.open(pathlib.Path(sys.argv[1]), 1).id)"
+    command = [sys.executable, "-c", code, str(tmp_path / "h")]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    ids = {process.communicate(timeout=60)[0].strip() for process in started}
+    assert len(ids) == 1
+    assert [path.name for path in (tmp_path / "h").iterdir()] == ["handoff.id"]
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RetryableError, match="file") as caught:
+        Handoff.open(tmp_path / "file" / "handoff", 100)
+    assert caught.value.code == "handoff_unavailable"
+
+
+def test_space_is_allocated_before_it_is_needed(tmp_path: Path) -> None:
+    handoff = Handoff.open(tmp_path / "handoff", 1_000_000)
+    path = handoff.frames_path("job", 0, 0, 1)
+    handoff.reserve(path, 500_000)
+    assert path.stat().st_size == 500_000
+    assert path.stat().st_blocks * 512 >= 500_000
+
+
+def test_the_cap_holds(tmp_path: Path) -> None:
+    handoff = Handoff.open(tmp_path / "handoff", 1000)
+    handoff.reserve(handoff.frames_path("job", 0, 0, 1), 600)
+    with pytest.raises(RetryableError, match="1000") as caught:
+        handoff.reserve(handoff.frames_path("job", 0, 0, 2), 600)
+    assert caught.value.code == "handoff_full"
+    assert not handoff.frames_path("job", 0, 0, 2).exists()
+
+
+def test_more_than_the_disk_has_is_a_full_disk(tmp_path: Path) -> None:
+    size = 2**62
+    handoff = Handoff.open(tmp_path / "handoff", 2 * size)
+    path = handoff.frames_path("job", 0, 0, 1)
+    with pytest.raises(RetryableError) as caught:
+        handoff.reserve(path, size)
+    assert caught.value.code in {"disk_full", "handoff_unavailable"}  # some file systems answer EFBIG
+    assert not path.exists()
+
+
+def test_attempts_never_share_a_file(tmp_path: Path) -> None:
+    handoff = Handoff.open(tmp_path / "handoff", 1000)
+    names = {handoff.frames_path("job", *numbers) for numbers in ((0, 0, 1), (0, 0, 2), (0, 1, 1), (1, 0, 1))}
+    assert len(names) == 4
+
+
+def test_freeing_removes_what_was_made_of_these_frames_only(tmp_path: Path) -> None:
+    handoff = Handoff.open(tmp_path / "handoff", 1000)
+    path, other = handoff.frames_path("job", 0, 0, 1), handoff.frames_path("job", 0, 0, 10)
+    for name in (path, path.with_suffix(".e1.mp4"), path.with_suffix(".e1.poster.jpg"), other):
+        name.write_bytes(b"x")
+
+    handoff.free(path)
+    handoff.free(path)
+
+    assert sorted(p.name for p in (tmp_path / "handoff").iterdir()) == ["handoff.id", other.name]
