@@ -335,7 +335,7 @@ def rclone_s3_server() -> contextlib.AbstractContextManager[Server]:
 
     def make(folder: Path, port: int) -> Server:
         (folder / "buckets").mkdir(exist_ok=True)
-        flags = ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--vfs-cache-mode", "off"]
+        flags = ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--vfs-cache-mode", "off", "--dir-cache-time", "0s"]
         return Server(
             name="rclone",
             folder=folder,

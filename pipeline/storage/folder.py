@@ -1,0 +1,128 @@
+"""Media in a folder: of this host, or a file system that all hosts share."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import NotFoundError, RetryableError
+from pipeline.storage.base import StoredObject
+from pipeline.storage.keys import TEMPORARY, check_key
+from pipeline.storage.local_files import copy_hashing, open_source, os_errors, whole_file
+from pipeline.storage.round_trip import check_round_trip
+
+_ABSENT = (FileNotFoundError, NotADirectoryError)
+
+
+class FolderStorage:
+    """``Storage`` in a folder, one file per object. The folder is made by the first put.
+
+    Content types and checksums are not kept: ``stat`` and ``list`` give None for ``sha256``.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def put_file(self, key: str, path: Path, *, sha256: str, content_type: str) -> StoredObject:
+        target = self._path(key)
+        with open_source(path) as source, os_errors(target), whole_file(target) as file:
+            size, digest = copy_hashing(source, file)
+            if digest != sha256:
+                raise RetryableError(f"{path}: sha256 is {digest}, expected {sha256}", code="storage_corrupt")
+        return self._stored(key, size, digest)
+
+    def put_bytes(self, key: str, data: bytes, *, content_type: str) -> StoredObject:
+        target = self._path(key)
+        with os_errors(target), whole_file(target) as file:
+            file.write(data)
+        return self._stored(key, len(data), hashlib.sha256(data).hexdigest())
+
+    def stat(self, key: str) -> StoredObject | None:
+        path = self._path(key)
+        with os_errors(path):
+            try:
+                found = path.stat()
+            except _ABSENT:
+                return None
+        return StoredObject(key, found.st_size, None, found.st_mtime) if stat.S_ISREG(found.st_mode) else None
+
+    def read_bytes(self, key: str) -> bytes:
+        path = self._path(key)
+        with os_errors(path):
+            try:
+                return path.read_bytes()
+            except (*_ABSENT, IsADirectoryError):
+                raise NotFoundError(f"nothing is stored under {key} in {self.root}") from None
+
+    def download(self, key: str, path: Path) -> None:
+        source_path = self._path(key)
+        with os_errors(source_path):
+            try:
+                source = source_path.open("rb")
+            except (*_ABSENT, IsADirectoryError):
+                raise NotFoundError(f"nothing is stored under {key} in {self.root}") from None
+        with source, os_errors(path), whole_file(path) as file:
+            copy_hashing(source, file)
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with os_errors(path):
+            with contextlib.suppress(*_ABSENT):
+                path.unlink()
+            self._remove_empty_folders(path.parent)
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Objects whose keys begin with ``prefix``, by key."""
+        with os_errors(self.root):
+            yield from self._walk("", prefix)
+
+    def url(self, key: str, *, expires_s: int) -> str:
+        """A ``file://`` URL, which never expires."""
+        return self._path(key).as_uri()
+
+    def check(self) -> None:
+        check_round_trip(self)
+
+    def _path(self, key: str) -> Path:
+        return self.root / check_key(key)
+
+    def _stored(self, key: str, size: int, sha256: str) -> StoredObject:
+        """What is there after a put, read back from the file system."""
+        found = self.stat(key)
+        if found is None or found.size != size:
+            held = "nothing" if found is None else f"{found.size} bytes"
+            raise RetryableError(f"{self._path(key)} has {held} after {size} were put", code="storage_corrupt")
+        return StoredObject(key, size, sha256, found.modified_at)
+
+    def _remove_empty_folders(self, folder: Path) -> None:
+        while folder != self.root:
+            try:
+                folder.rmdir()
+            except FileNotFoundError:  # another delete was faster: go on above
+                pass
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    return
+                raise
+            folder = folder.parent
+
+    def _walk(self, folder: str, prefix: str) -> Iterator[StoredObject]:
+        """In the order of S3: by the keys' UTF-8 bytes."""
+        try:
+            with os.scandir(self.root / folder) as entries:
+                found = [(f"{folder}{entry.name}" + "/" * entry.is_dir(), entry) for entry in entries]
+        except _ABSENT:
+            return
+        for key, entry in sorted(found, key=lambda item: os.fsencode(item[0])):
+            if key.endswith("/"):
+                if key.startswith(prefix) or prefix.startswith(key):
+                    yield from self._walk(key, prefix)
+            elif key.startswith(prefix) and not entry.name.startswith(TEMPORARY):
+                with contextlib.suppress(FileNotFoundError):  # deleted while listing
+                    status = entry.stat()
+                    yield StoredObject(key, status.st_size, None, status.st_mtime)

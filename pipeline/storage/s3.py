@@ -1,0 +1,286 @@
+"""Media in an S3-compatible store. The only module that uses boto3."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import boto3.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from pipeline.errors import InputError, NotFoundError, Problem, RefusedError, RetryableError, SettingsError
+from pipeline.settings import S3Settings
+from pipeline.storage.base import StoredObject
+from pipeline.storage.keys import check_key
+from pipeline.storage.local_files import CHUNK_BYTES, hash_of, open_source, os_errors, whole_file
+from pipeline.storage.round_trip import check_round_trip
+from pipeline.storage.s3_errors import code_and_status, translate
+
+MAX_EXPIRES_S = 7 * 24 * 3600  # SigV4 query signatures are valid for at most 7 days (Amazon S3, presigned URLs)
+MAX_PARTS = 10_000  # Amazon S3, multipart upload limits
+ATTEMPTS = 3
+"""Requests per call, the first included; botocore waits in between. The rest is the step's own retry."""
+SHA256_FIELD = "sha256"
+"""Name of the user metadata (``x-amz-meta-sha256``) that holds an object's digest."""
+
+
+class S3Storage:
+    """``Storage`` under a prefix of a bucket.
+
+    A put is conditional (``If-None-Match: *``) where the store honours that, so that an object which is already there
+    is compared before its age is made fresh; a store that does not honour it replaces the object.
+    """
+
+    def __init__(self, bucket: str, prefix: str, settings: S3Settings) -> None:
+        self.bucket = bucket
+        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._settings = settings
+        self._conditional = True
+
+    def put_file(self, key: str, path: Path, *, sha256: str, content_type: str) -> StoredObject:
+        name = self._name(key)
+        with open_source(path) as source:
+            size, digest = hash_of(source)
+            if digest != sha256:
+                raise RetryableError(f"{path}: sha256 is {digest}, expected {sha256}", code="storage_corrupt")
+            headers = {"ContentType": content_type, "Metadata": {SHA256_FIELD: sha256}}
+
+            def send(condition: dict[str, str]) -> None:
+                source.seek(0)
+                if size >= self._settings.multipart_threshold:
+                    self._put_parts(name, source, size, headers, condition)
+                else:
+                    self._put_whole(name, source, headers, condition)
+
+            self._put_once(key, size, sha256, send)
+        return self._verified(key, size, sha256)
+
+    def put_bytes(self, key: str, data: bytes, *, content_type: str) -> StoredObject:
+        """Store a small object; one that is already there is replaced, whatever it holds."""
+        digest = hashlib.sha256(data).hexdigest()
+        headers = {"ContentType": content_type, "Metadata": {SHA256_FIELD: digest}}
+        name = self._name(key)
+        self._send(key, lambda _: self._put_whole(name, io.BytesIO(data), headers, {}), {})
+        return self._verified(key, len(data), digest)
+
+    def stat(self, key: str) -> StoredObject | None:
+        name = self._name(key)
+        try:
+            with self._translated("stat", key):
+                answer = self._client.head_object(Bucket=self.bucket, Key=name)
+        except NotFoundError:
+            self._require_bucket()
+            return None
+        digest = {field.lower(): value for field, value in answer.get("Metadata", {}).items()}.get(SHA256_FIELD)
+        return StoredObject(key, answer["ContentLength"], digest, answer["LastModified"].timestamp())
+
+    def read_bytes(self, key: str) -> bytes:
+        target = io.BytesIO()
+        self._fetch(key, target)
+        return target.getvalue()
+
+    def download(self, key: str, path: Path) -> None:
+        with os_errors(path), whole_file(path) as file:
+            self._fetch(key, file)
+
+    def delete(self, key: str) -> None:
+        with contextlib.suppress(NotFoundError), self._translated("delete", key):
+            self._client.delete_object(Bucket=self.bucket, Key=self._name(key))
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Objects whose keys begin with ``prefix``, by key; listings hold no checksums."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix + prefix)
+        try:
+            with self._translated("list", prefix):
+                for page in pages:
+                    for entry in page.get("Contents", ()):
+                        key = entry["Key"].removeprefix(self.prefix)
+                        yield StoredObject(key, entry["Size"], None, entry["LastModified"].timestamp())
+        except NotFoundError as error:  # nothing but the bucket can be missing for a listing
+            raise RefusedError(str(error), code="storage_missing") from error
+
+    def url(self, key: str, *, expires_s: int) -> str:
+        """A presigned URL, for 1 second to 7 days."""
+        if not 1 <= expires_s <= MAX_EXPIRES_S:
+            rule = f"{expires_s} s given; a presigned URL is valid for 1 to {MAX_EXPIRES_S} s (7 days)"
+            raise InputError([Problem(rule, field="expires")])
+        with self._translated("sign a URL for", key):
+            signed: str = self._public_client.generate_presigned_url(
+                "get_object", Params={"Bucket": self.bucket, "Key": self._name(key)}, ExpiresIn=expires_s
+            )
+        return signed
+
+    def check(self) -> None:
+        check_round_trip(self)
+
+    def _name(self, key: str) -> str:
+        return self.prefix + check_key(key)
+
+    # Clients
+
+    @cached_property
+    def _client(self) -> Any:
+        return self._make_client(self._settings.endpoint_url, "VGEN_S3_ENDPOINT_URL")
+
+    @cached_property
+    def _public_client(self) -> Any:
+        public = self._settings.public_endpoint_url
+        return self._client if public is None else self._make_client(public, "VGEN_S3_PUBLIC_ENDPOINT_URL")
+
+    def _make_client(self, endpoint: str | None, setting: str) -> Any:
+        settings = self._settings
+        access, secret = settings.access_key_id, settings.secret_access_key
+        config = Config(
+            signature_version="s3v4",
+            s3={"addressing_style": settings.addressing_style, "payload_signing_enabled": True},
+            connect_timeout=settings.timeout_s,
+            read_timeout=settings.timeout_s,
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            request_checksum_calculation="when_required",  # botocore's default adds CRCs that some stores refuse
+            response_checksum_validation="when_required",
+        )
+        try:
+            # A session of our own: boto3's default one is shared and not safe to use from several threads.
+            return boto3.session.Session().client(
+                "s3",
+                endpoint_url=endpoint,
+                region_name=settings.region,
+                aws_access_key_id=access.get_secret_value() if access else None,
+                aws_secret_access_key=secret.get_secret_value() if secret else None,
+                config=config,
+            )
+        except ValueError as error:  # also botocore's own for a region that cannot be
+            raise SettingsError(f"{setting} {endpoint!r}, VGEN_S3_REGION {settings.region!r}: {error}") from None
+        except BotoCoreError as error:
+            raise translate(error, f"s3 client for bucket {self.bucket}") from error
+
+    @contextlib.contextmanager
+    def _translated(self, verb: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (BotoCoreError, ClientError, ResponseParserError) as error:
+            where = self._settings.endpoint_url or "AWS"
+            raise translate(error, f"{verb} {key} in s3://{self.bucket}/{self.prefix} at {where}") from error
+
+    def _require_bucket(self) -> None:
+        """A HEAD answers 404 for a missing bucket too: ask which it is."""
+        try:
+            with self._translated("find bucket for", self.prefix):
+                self._client.head_bucket(Bucket=self.bucket)
+        except NotFoundError as error:
+            raise RefusedError(f"bucket {self.bucket} is not there: {error}", code="storage_missing") from error
+
+    # Puts
+
+    def _put_once(self, key: str, size: int, sha256: str, send: Callable[[dict[str, str]], None]) -> None:
+        """Send with the condition; without it when the same object is already there, or the store knows none."""
+        if self._conditional:
+            try:
+                self._send(key, send, {"IfNoneMatch": "*"})
+            except _PreconditionError:
+                self._require_same(key, size, sha256)
+            except _UnknownConditionError:
+                self._conditional = False
+            else:
+                return
+        self._send(key, send, {})
+
+    def _send(self, key: str, send: Callable[[dict[str, str]], None], condition: dict[str, str]) -> None:
+        try:
+            with self._translated("put", key):
+                try:
+                    send(condition)
+                except ClientError as error:
+                    code, status = code_and_status(error)
+                    if condition and status == 412:
+                        raise _PreconditionError from error
+                    if condition and (status == 501 or code == "NotImplemented"):
+                        raise _UnknownConditionError from error
+                    raise
+        except NotFoundError as error:  # nothing but the bucket can be missing for a put
+            raise RefusedError(str(error), code="storage_missing") from error
+
+    def _require_same(self, key: str, size: int, sha256: str) -> None:
+        found = self.stat(key)
+        if found is not None and (found.size, found.sha256 or sha256) != (size, sha256):
+            raise RetryableError(
+                f"{key} is already in bucket {self.bucket} with {found.size} bytes, sha256 {found.sha256}; "
+                f"refused to replace it by {size} bytes, sha256 {sha256}",
+                code="storage_corrupt",
+            )
+
+    def _put_whole(self, name: str, source: IO[bytes], headers: dict[str, Any], condition: dict[str, str]) -> None:
+        self._client.put_object(
+            Bucket=self.bucket, Key=name, Body=source, **headers, **condition, **self._checksum_option()
+        )
+
+    def _put_parts(
+        self, name: str, source: IO[bytes], size: int, headers: dict[str, Any], condition: dict[str, str]
+    ) -> None:
+        part_bytes = max(self._settings.multipart_threshold, -(-size // MAX_PARTS))
+        target = {"Bucket": self.bucket, "Key": name}
+        started = self._client.create_multipart_upload(**target, **headers, **self._checksum_option())
+        target["UploadId"] = started["UploadId"]
+        try:
+            parts = []
+            for number in range(1, -(-size // part_bytes) + 1):
+                answer = self._client.upload_part(
+                    **target, PartNumber=number, Body=source.read(part_bytes), **self._checksum_option()
+                )
+                sums = {field: value for field, value in answer.items() if field in ("ChecksumSHA256", "ChecksumCRC32")}
+                parts.append({"PartNumber": number, "ETag": answer["ETag"], **sums})
+            self._client.complete_multipart_upload(**target, MultipartUpload={"Parts": parts}, **condition)
+        except BaseException:
+            # Parts of an upload that is not aborted are kept, and paid for, for ever.
+            with contextlib.suppress(BotoCoreError, ClientError, ResponseParserError):
+                self._client.abort_multipart_upload(**target)
+            raise
+
+    def _checksum_option(self) -> dict[str, str]:
+        algorithm = self._settings.checksum
+        return {} if algorithm == "none" else {"ChecksumAlgorithm": algorithm}
+
+    def _verified(self, key: str, size: int, sha256: str) -> StoredObject:
+        """What the store says it holds after a put; some stores forget the metadata, none the size."""
+        found = self.stat(key)
+        if found is None or found.size != size or found.sha256 not in (None, sha256):
+            raise RetryableError(
+                f"{key} in bucket {self.bucket}: {found} after {size} bytes, sha256 {sha256} were put",
+                code="storage_corrupt",
+            )
+        return StoredObject(key, size, sha256, found.modified_at)
+
+    # Gets
+
+    def _fetch(self, key: str, target: IO[bytes]) -> None:
+        """Copy an object's bytes, and compare their number and digest with what the store says."""
+        digest, size = hashlib.sha256(), 0
+        with self._translated("get", key):
+            answer = self._client.get_object(Bucket=self.bucket, Key=self._name(key))
+            with contextlib.closing(answer["Body"]) as body:
+                while chunk := body.read(CHUNK_BYTES):
+                    digest.update(chunk)
+                    size += len(chunk)
+                    target.write(chunk)
+        expected = answer.get("Metadata", {}).get(SHA256_FIELD, digest.hexdigest())
+        if (size, digest.hexdigest()) != (answer["ContentLength"], expected):
+            raise RetryableError(
+                f"{key} in bucket {self.bucket}: got {size} bytes, sha256 {digest.hexdigest()}; "
+                f"expected {answer['ContentLength']} bytes, sha256 {expected}",
+                code="storage_corrupt",
+            )
+
+
+class _PreconditionError(Exception):
+    """The store answered 412: an object is already there."""
+
+
+class _UnknownConditionError(Exception):
+    """The store answered 501: it knows no conditional puts."""
