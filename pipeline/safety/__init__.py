@@ -1,0 +1,1 @@
+"""Screening of prompts by a fastText classifier."""

@@ -1,0 +1,114 @@
+"""The screen stage: every verdict under every policy."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import FailureClass, RetryableError
+from pipeline.safety.result import SafetyDecision
+from pipeline.settings import SafetySettings
+from pipeline.stages import screen
+from pipeline.stages.base import Outcome, StageResult
+from pipeline.states import Stage
+from tests.unit.pipeline.safety.fasttext_file import write_safety_classifier
+from tests.unit.pipeline.stages.step_work import make_context, make_work
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> Path:
+    return write_safety_classifier(tmp_path / "safety.bin")
+
+
+def _run(tmp_path: Path, classifier: Path | None, prompt: str, policy: str = "closed", **work: Any) -> StageResult:
+    context = make_context(tmp_path, safety=SafetySettings(classifier=classifier))
+    return screen.run(make_work(Stage.SCREEN, prompt, policy=policy, **work), context)
+
+
+def test_without_a_classifier_the_stage_is_skipped(tmp_path: Path) -> None:
+    result = _run(tmp_path, None, "gore")
+
+    assert result.outcome is Outcome.SKIPPED
+    assert result.output == {"screened": False, "reason": "no classifier is configured"}
+
+
+@pytest.mark.parametrize("policy", ["closed", "open", "hold"])
+def test_safe_prompt_goes_on_with_its_verdict(tmp_path: Path, classifier: Path, policy: str) -> None:
+    result = _run(tmp_path, classifier, "kitten", policy)
+
+    assert result.outcome is Outcome.DONE
+    assert result.output["screened"] is True
+    assert (result.output["decision"], result.output["label"]) == ("allow", "safe")
+    assert result.output["score"] > 0.9
+    assert len(result.output["model_version"]) == 64
+    assert (result.output["policy"], result.output["threshold"]) == (policy, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("policy", "outcome"), [("closed", Outcome.BLOCKED), ("open", Outcome.BLOCKED), ("hold", Outcome.HELD)]
+)
+def test_unsafe_prompt_is_stopped_as_the_policy_says(
+    tmp_path: Path, classifier: Path, policy: str, outcome: Outcome
+) -> None:
+    result = _run(tmp_path, classifier, "gore", policy)
+
+    assert result.outcome is outcome
+    assert (result.output["decision"], result.output["text"]) == ("block", "original")
+
+
+def test_the_enhanced_prompt_is_screened_too(tmp_path: Path, classifier: Path) -> None:
+    result = _run(tmp_path, classifier, "kitten", outputs={"enhance": {"prompt": "gore"}})
+
+    assert result.outcome is Outcome.BLOCKED
+    assert result.output["text"] == "enhanced"
+
+
+def test_an_enhancer_cannot_launder_an_unsafe_prompt(tmp_path: Path, classifier: Path) -> None:
+    result = _run(tmp_path, classifier, "gore", outputs={"enhance": {"prompt": "kitten"}})
+
+    assert result.outcome is Outcome.BLOCKED
+    assert result.output["text"] == "original"
+
+
+def test_the_negative_prompt_is_not_screened(tmp_path: Path, classifier: Path) -> None:
+    result = _run(tmp_path, classifier, "kitten", negative_prompt="gore")
+
+    assert result.outcome is Outcome.DONE
+
+
+@pytest.mark.parametrize("policy", ["closed", "hold"])
+def test_unusable_classifier_generates_nothing(tmp_path: Path, policy: str) -> None:
+    missing = tmp_path / "missing.bin"
+
+    with pytest.raises(RetryableError) as caught:
+        _run(tmp_path, missing, "kitten", policy)
+
+    assert caught.value.code == "classifier_unavailable"
+    assert caught.value.failure_class is FailureClass.RETRYABLE
+    assert str(missing) in str(caught.value)
+    assert policy in str(caught.value)
+
+
+def test_unusable_classifier_under_open_is_recorded_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        result = _run(tmp_path, tmp_path / "missing.bin", "kitten", "open")
+
+    assert result.outcome is Outcome.DONE
+    assert result.output["decision"] == SafetyDecision.UNAVAILABLE.value
+    assert result.output["screened"] is False
+    assert [record.message for record in caplog.records] == ["prompt not screened"]
+
+
+def test_a_classifier_mended_between_tries_works(tmp_path: Path) -> None:
+    path = tmp_path / "late.bin"
+    with pytest.raises(RetryableError):
+        _run(tmp_path, path, "kitten")
+
+    write_safety_classifier(path)
+
+    assert _run(tmp_path, path, "kitten").outcome is Outcome.DONE
