@@ -9,8 +9,8 @@ from difflib import get_close_matches
 
 from pipeline.spec import MAX_SEED
 
-MAX_PROMPT_CHARS = 20_000
-"""Room for some 3,500 long or 5,000 usual words; text encoders read a few hundred tokens."""
+MAX_PROMPT_CHARS = 50_000
+"""Room for 5,000 words of English (some 30,000 characters) and more; text encoders read a few hundred tokens."""
 MAX_JOBS = 1_000_000
 MAX_LABELS = 32
 

@@ -162,7 +162,7 @@ def test_a_csv_cell_may_span_lines_and_an_empty_one_is_not_given(settings: Setti
 
 
 def test_five_thousand_words_are_allowed(settings: Settings) -> None:
-    prompt = " ".join(["fox"] * 5000)
+    prompt = " ".join(["snowfall"] * 5000)
     assert read(prompt, "p.txt", settings).jobs[0].spec.prompt == prompt
 
 

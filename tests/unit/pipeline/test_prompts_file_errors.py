@@ -36,7 +36,7 @@ def mistakes(data: str | bytes, name: str, **overrides: object) -> list[str]:
         ("p.txt", b"fine\nbad \xff\n", "p.txt:2: byte 5 of the line is 0xff, which is not UTF-8"),
         ("p.txt", "x".encode("utf-16"), "is UTF-16; save it as UTF-8"),
         ("p.txt", "a" * 10_000_000, "p.txt:1: line has 10000000 bytes; at most 1000000"),
-        ("p.txt", "a" * 20_001, "prompt: has 20001 characters; at most 20000"),
+        ("p.txt", "a" * 50_001, "prompt: has 50001 characters; at most 50000"),
         ("p.txt", "a\0b", "p.txt:1: prompt: holds a NUL (U+0000) at character 2"),
         ("p.jsonl", r'{"prompt": "a\ud800"}', "prompt: holds a lone surrogate (U+D800) at character 2"),
         ("p.jsonl", '{"prompt": "x", "widht": 3}', "widht: unknown field; did you mean 'width'? known: prompt,"),
