@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HTTPError,  # type: ignore[attr-defined]  # the base of its HTTP client's errors, under whatever name that client has
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from pipeline.errors import NotFoundError, RefusedError, ServiceUnavailableError
 from pipeline.presets import Preset
@@ -80,7 +85,7 @@ def pull(preset: Preset, cache_dir: Path) -> str:
         snapshot_download(preset.repo, revision=commit, allow_patterns=_wanted_files())
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise NotFoundError(f"{preset.repo} at {preset.revision!r}: {_first_line(error)}") from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise ServiceUnavailableError(f"the hub, for {preset.repo}: {_first_line(error)}") from error
     _write_pin(cache_dir, preset, commit)
     return commit

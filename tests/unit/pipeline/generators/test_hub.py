@@ -1,0 +1,136 @@
+"""Models on disk, and the hub behind a local HTTP server that knows a repository or is down."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import RefusedError
+from pipeline.generators.hub import ModelStatus, check, model_folder, model_status, pins, pull
+from pipeline.generators.tiny_wan import REVISION, ensure_tiny_wan
+from pipeline.presets import get_preset
+
+
+def test_model_that_was_not_pulled_is_missing(tmp_path: Path) -> None:
+    preset = get_preset("mochi-1")
+    assert model_status(preset, tmp_path) is ModelStatus.MISSING
+    assert check(preset, tmp_path).problems == ("not on this machine: `vgen models pull mochi-1`",)
+    with pytest.raises(RefusedError, match="vgen models pull mochi-1"):
+        model_folder(preset, tmp_path)
+
+
+def test_built_in_models_need_no_pull(model_cache: Path) -> None:
+    assert pull(get_preset("tiny-wan"), model_cache) == REVISION
+    assert model_status(get_preset("idle"), model_cache) is ModelStatus.BUILT_IN
+    assert check(get_preset("idle"), model_cache).problems == ()
+    assert pins(model_cache) == {}
+
+
+def test_model_in_a_folder_is_used_and_checked(tmp_path: Path, model_cache: Path) -> None:
+    folder = ensure_tiny_wan(model_cache)
+    preset = get_preset("wan2.1-t2v-1.3b").model_copy(update={"repo": str(folder)})
+    assert model_status(preset, tmp_path) is ModelStatus.READY
+    assert model_folder(preset, tmp_path) == (folder, "local")
+    assert check(preset, tmp_path).problems == ()
+
+
+def test_missing_component_shard_and_class_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    (folder / "transformer").mkdir(parents=True)
+    index = {"_class_name": "X", "vae": ["diffusers", "A"], "transformer": ["diffusers", "B"], "extra": [None, None]}
+    (folder / "model_index.json").write_text(json.dumps(index), "utf-8")
+    shards = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+    (folder / "transformer/weights.index.json").write_text(json.dumps(shards), "utf-8")
+    (folder / "transformer/one.safetensors").write_bytes(b"x")
+    preset = get_preset("mochi-1").model_copy(update={"repo": str(folder), "pipeline_class": "NoPipeline"})
+    problems = "\n".join(check(preset, tmp_path).problems)
+    assert "NoPipeline" in problems
+    assert "vae: folder" in problems
+    assert "two.safetensors is missing" in problems
+    assert "one.safetensors" not in problems
+    assert "extra" not in problems
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PULL = """
+import sys
+from pathlib import Path
+from pipeline.errors import VgenError
+from pipeline.generators.hub import model_folder, pins, pull
+from pipeline.presets import get_preset
+cache, preset = Path(sys.argv[1]), get_preset("mochi-1")
+try:
+    print(pull(preset, cache))
+    print(pins(cache)["genmo/mochi-1-preview@main"])
+    print(model_folder(preset, cache)[1])
+except VgenError as error:
+    print(error.code)
+"""
+SERVER = """
+import http.server, json, sys
+COMMIT, MODE = sys.argv[1:]
+FILES = {"model_index.json": b"{}", "vae/config.json": b"{}"}
+class Hub(http.server.BaseHTTPRequestHandler):
+    def do_GET(self): self.answer(True)
+    def do_HEAD(self): self.answer(False)
+    def answer(self, body):
+        path = self.path.split("?")[0]
+        if MODE == "missing":
+            return self.reply(404, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
+        if "/resolve/" in path:
+            name = path.split("/resolve/" + COMMIT + "/")[1]
+            headers = {"X-Repo-Commit": COMMIT, "ETag": '"' + name.replace("/", "-") + '"'}
+            return self.reply(200, FILES[name], headers, body)
+        siblings = [{"rfilename": name} for name in FILES]
+        tree = [{"type": "file", "path": n, "size": len(b), "oid": "a" * 40} for n, b in FILES.items()]
+        info = {"id": "genmo/mochi-1-preview", "sha": COMMIT, "siblings": siblings}
+        return self.reply(200, json.dumps(tree if "/tree/" in path else info).encode(), {}, body)
+    def reply(self, status, data, headers, body):
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body: self.wfile.write(data)
+    def log_message(self, *_): pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Hub)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def run_pull(tmp_path: Path, endpoint: str) -> list[str]:
+    """In a process of its own, since the hub's client reads its settings at import."""
+    done = subprocess.run(
+        [sys.executable, "-c", PULL, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            "HF_ENDPOINT": endpoint,
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_HUB_DISABLE_XET": "1",
+            "PYTHONPATH": str(Path(__file__).resolve().parents[4]),
+            "PATH": "/usr/bin:/bin",
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("there", [COMMIT] * 3), ("missing", ["not_found"])])
+def test_pull_resolves_and_pins_the_commit(tmp_path: Path, mode: str, expected: list[str]) -> None:
+    with subprocess.Popen([sys.executable, "-c", SERVER, COMMIT, mode], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            port = server.stdout.readline().strip()
+            assert run_pull(tmp_path, f"http://127.0.0.1:{port}") == expected
+        finally:
+            server.kill()
+
+
+def test_hub_that_cannot_be_reached(tmp_path: Path) -> None:
+    assert run_pull(tmp_path, "http://127.0.0.1:9") == ["service_unavailable"]

@@ -1,0 +1,114 @@
+"""The generate stage with a real generator child, a real hand-off folder and a real store."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.errors import RefusedError, RetryableError, StoppedError
+from pipeline.generators.base import Phase, Progress
+from pipeline.generators.process import GeneratorProcess
+from pipeline.handoff import Handoff
+from pipeline.settings import load_settings
+from pipeline.spec import BatchOptions, InputRef, JobSpec
+from pipeline.stages import generate
+from pipeline.stages.base import StageContext, StepWork
+from pipeline.states import Stage
+from pipeline.storage.folder import FolderStorage
+
+SPEC = JobSpec(
+    prompt="a lighthouse",
+    seed=3,
+    preset="idle",
+    width=32,
+    height=16,
+    num_frames=5,
+    fps=8,
+    num_inference_steps=3,
+    guidance_scale=1.0,
+)
+WORK = StepWork("job", "batch", 1, 0, 0, Stage.GENERATE, 1, SPEC, BatchOptions(), {})
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[StageContext]:
+    settings = load_settings(home=tmp_path)
+    with GeneratorProcess(settings) as generator:
+        yield StageContext(
+            settings=settings,
+            storage=FolderStorage(tmp_path / "media"),
+            handoff=Handoff.open(tmp_path / "handoff", 1_000_000),
+            on_progress=lambda _: None,
+            check=lambda: None,
+            generator=generator,
+            gpu_type="cpu",
+        )
+
+
+def left_over(context: StageContext) -> list[str]:
+    return [path.name for path in context.handoff.path.iterdir() if path.name.startswith(WORK.job_id)]
+
+
+def test_frames_lie_in_the_handoff_under_their_digest(context: StageContext) -> None:
+    result = generate.run(WORK, context)
+    frames = Path(result.output["frames_path"]).read_bytes()
+    assert len(frames) == 5 * 16 * 32 * 3
+    assert result.output["frames_sha256"] == hashlib.sha256(frames).hexdigest()
+    assert result.output["handoff_id"] == context.handoff.id
+    assert result.output["gpu_type"] == "cpu"
+    assert result.output["facts"]["random_weights"] is True
+
+
+@pytest.mark.parametrize(
+    ("outputs", "prompt"),
+    [
+        ({}, "a lighthouse"),
+        ({"enhance": {}}, "a lighthouse"),
+        ({"enhance": {"prompt": "a tall lighthouse"}}, "a tall lighthouse"),
+    ],
+)
+def test_prompt_is_the_enhanced_one_where_there_is_one(
+    context: StageContext, outputs: dict[str, dict[str, str]], prompt: str
+) -> None:
+    assert generate.run(replace(WORK, outputs=outputs), context).output["prompt"] == prompt
+
+
+def test_stop_frees_the_frames(context: StageContext) -> None:
+    def stop(progress: Progress) -> None:
+        if progress == Progress(Phase.DENOISE, 2, 3):
+            raise StoppedError("drain")
+
+    with pytest.raises(StoppedError, match="drain"):
+        generate.run(WORK, replace(context, on_progress=stop))
+    assert left_over(context) == []
+
+
+def test_full_handoff_is_found_before_the_gpu_works(context: StageContext) -> None:
+    big = replace(WORK, spec=SPEC.model_copy(update={"num_frames": 1000}))
+    with pytest.raises(RetryableError) as caught:
+        generate.run(big, context)
+    assert caught.value.code == "handoff_full"
+    assert left_over(context) == []
+
+
+def test_image_that_is_not_in_the_store(context: StageContext) -> None:
+    image = InputRef(sha256="0" * 64, media_type="image/png", name="cat.png")
+    with pytest.raises(RefusedError, match=r"cat\.png") as caught:
+        generate.run(replace(WORK, spec=SPEC.model_copy(update={"image": image})), context)
+    assert caught.value.code == "input_missing"
+    assert left_over(context) == []
+
+
+def test_image_is_fetched_for_the_generator_and_removed(context: StageContext) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(buffer, "PNG")
+    image = InputRef(sha256=hashlib.sha256(buffer.getvalue()).hexdigest(), media_type="image/png", name="red.png")
+    context.storage.put_bytes(image.key, buffer.getvalue(), content_type="image/png")
+    generate.run(replace(WORK, spec=SPEC.model_copy(update={"image": image})), context)
+    assert left_over(context) == ["job.0.0.1.rgb"]
