@@ -6,6 +6,7 @@ import inspect
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +94,11 @@ def test_class_exists_and_takes_the_defaults(preset: Preset) -> None:
     assert arguments["num_frames"] == preset.defaults.num_frames
     assert set(arguments) <= set(inspect.signature(cls.__call__).parameters)
     assert ("prompt" in arguments) == preset.takes_prompt
+
+
+def test_every_preset_is_documented() -> None:
+    text = (Path(__file__).parents[3] / "docs/models.md").read_text("utf-8")
+    for preset in PRESETS:
+        assert f"`{preset.name}`" in text, preset.name
+        if not preset.random_weights:
+            assert f"`{preset.repo}` | `{preset.pipeline_class}`" in text, preset.name
