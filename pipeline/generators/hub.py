@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is not in its list
     GatedRepoError,
-    HTTPError,  # type: ignore[attr-defined]  # the base of its HTTP client's errors, under whatever name that client has
+    HTTPError,  # the base of its HTTP client's errors, under whatever name that client has
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
