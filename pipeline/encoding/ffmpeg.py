@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import selectors
 import signal
@@ -160,6 +161,8 @@ class _Encoder:
         assert stderr is not None
         deadline, next_check = time.monotonic() + timeout_s, 0.0
         source = _Source(frames, size)
+        with contextlib.suppress(OSError):  # a larger pipe means fewer turns; the user's share of pipes may be used up
+            fcntl.fcntl(stdin.fileno(), fcntl.F_SETPIPE_SZ, _CHUNK)
         with selectors.DefaultSelector() as selector:
             for pipe, event in ((stdin, selectors.EVENT_WRITE), (stderr, selectors.EVENT_READ)):
                 os.set_blocking(pipe.fileno(), False)
