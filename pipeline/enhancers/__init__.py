@@ -1,0 +1,1 @@
+"""Prompt enhancement by OpenAI-compatible language-model servers."""

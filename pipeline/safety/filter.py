@@ -73,7 +73,7 @@ def _load(path: Path) -> tuple[Any, str]:
     facts = read_model_file(path)
     if UNSAFE_LABEL not in facts.labels:
         raise ClassifierError(
-            f"{path} has the labels {', '.join(facts.labels) or '(none)'} and not {UNSAFE_LABEL!r}: it can block nothing"
+            f"{path} has the labels {', '.join(facts.labels) or '(none)'} not {UNSAFE_LABEL!r}: it can block nothing"
         )
     import fasttext  # noqa: PLC0415  (native code, loaded only where prompts are screened)
 

@@ -1,0 +1,57 @@
+"""What a provider of a language model is, and what goes in and out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class LLMMessage:
+    """One message of a conversation."""
+
+    role: Literal["system", "user"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class LLMRequest:
+    """What is asked. ``timeout_s`` bounds the whole request, in seconds; ``max_tokens`` the answer."""
+
+    messages: tuple[LLMMessage, ...]
+    model: str
+    max_tokens: int
+    temperature: float
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LLMResponse:
+    """What was answered. ``fallback_used`` is true when another provider had been asked before this one."""
+
+    content: str
+    provider: str
+    model: str
+    latency_ms: int
+    fallback_used: bool = False
+
+
+class LLMProvider(Protocol):
+    """A server that completes chats."""
+
+    @property
+    def name(self) -> str:
+        """What results and messages call it."""
+
+    def complete(self, request: LLMRequest) -> LLMResponse:
+        """Ask once, without trying again.
+
+        Raises:
+            RetryableError: code ``enhance_unavailable``; timeout, no connection, 408, 429, 5xx, or an answer that is
+                not JSON, empty, or too long. The next provider may be asked.
+            RefusedError: code ``enhance_key_missing``, ``enhance_key_invalid``, or
+                ``enhance_refused`` for any other status.
+        """
+
+    def close(self) -> None:
+        """Close its connections."""

@@ -1,0 +1,51 @@
+"""From ``VGEN_ENHANCE_PROVIDERS`` to providers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from pipeline.enhancers.openai_compatible import OpenAICompatibleProvider
+from pipeline.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class KnownProvider:
+    """A public service; base URLs are those of its own documentation."""
+
+    base_url: str
+    key_variable: str
+
+
+KNOWN_PROVIDERS = {
+    "cerebras": KnownProvider("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
+    "groq": KnownProvider("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    "openai": KnownProvider("https://api.openai.com/v1", "OPENAI_API_KEY"),
+}
+
+
+def make_provider(entry: str) -> OpenAICompatibleProvider:
+    """Make one provider of ``name``, ``name=base_url``, each with an optional ``#model``.
+
+    A known name may be given another base URL; it keeps its key variable.
+
+    Raises:
+        SettingsError: the name is unknown, or the URL is not http(s).
+    """
+    address, _, model = entry.strip().partition("#")
+    name, _, base_url = (part.strip() for part in address.partition("="))
+    known = KNOWN_PROVIDERS.get(name)
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or (known is None and not base_url):
+        raise SettingsError(
+            f"VGEN_ENHANCE_PROVIDERS: {name!r} is none of {', '.join(KNOWN_PROVIDERS)}, and not name=base_url"
+        )
+    if base_url and (urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname):
+        raise SettingsError(f"VGEN_ENHANCE_PROVIDERS: the base URL of {name!r} must be http://… or https://…")
+    return OpenAICompatibleProvider(
+        name,
+        base_url or (known.base_url if known else ""),
+        key_variable=known.key_variable if known else f"VGEN_ENHANCE_KEY_{name.upper().replace('-', '_')}",
+        key_required=known is not None,
+        model=model.strip() or None,
+    )
