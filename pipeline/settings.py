@@ -68,7 +68,8 @@ class EnhanceSettings(_Group):
     enabled: bool = Field(False, description="Enhance prompts unless a line says otherwise.")
     providers: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="In priority order: cerebras, groq, openai, or name=base_url for any compatible server.",
+        description="In priority order: cerebras, groq, openai, or name=base_url for any compatible server; "
+        "each may end in #model to be asked for another model than `model`.",
     )
     model: str = Field("gpt-oss-120b", description="Model asked for.")
     timeout_s: float = Field(20.0, gt=0, description="Timeout of one request.")
