@@ -96,15 +96,6 @@ class Step(Base):
     __tablename__ = "steps"
     __table_args__ = (
         UniqueConstraint("job_id", "roll", "segment", "stage"),
-        Index(
-            "ix_steps_waiting",
-            "batch_id",
-            "stage",
-            text("priority DESC"),
-            "id",
-            postgresql_where=_WAITING,
-            sqlite_where=_WAITING,
-        ),
         Index("ix_steps_live", "queue", "state", "dispatched_at", postgresql_where=_LIVE, sqlite_where=_LIVE),
         CheckConstraint(one_of("state", StepState), name="state"),
         CheckConstraint(one_of("stage", Stage), name="stage"),
@@ -138,6 +129,17 @@ class Step(Base):
     output: Mapped[dict[str, Any] | None] = mapped_column(Json)
     error_code: Mapped[str | None] = mapped_column(String(64))
     error: Mapped[str | None] = mapped_column(Text)
+
+
+Index(
+    "ix_steps_waiting",
+    Step.batch_id,
+    Step.stage,
+    Step.priority.desc(),
+    Step.id,
+    postgresql_where=_WAITING,
+    sqlite_where=_WAITING,
+)
 
 
 class StageRun(Base):

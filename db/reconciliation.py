@@ -99,11 +99,11 @@ def _end_lease(session: Session, lost: _Lost, *, ignore_clock: bool) -> None:
 
 def dispatched_counts(session: Session, *, older_than_ms: int) -> dict[str, tuple[int, int]]:
     """(all, old) dispatched steps by queue; old ones were dispatched longer ago than ``older_than_ms``."""
-    old = func.sum((Step.dispatched_at < now_ms() - older_than_ms).cast(Step.id.type))
+    old = func.count().filter(Step.dispatched_at < now_ms() - older_than_ms)
     rows = session.execute(
         select(Step.queue, func.count(), old).where(Step.state == StepState.DISPATCHED).group_by(Step.queue)
     )
-    return {queue: (count, int(aged or 0)) for queue, count, aged in rows if queue is not None}
+    return {queue: (count, aged) for queue, count, aged in rows if queue is not None}
 
 
 def redispatch(session: Session, queues: Sequence[str], *, older_than_ms: int) -> int:

@@ -306,15 +306,22 @@ def fail(session: Session, claimed: Claim, error: StageError) -> Finished:
     return Finished(recorded)
 
 
-def release(session: Session, claimed: Claim) -> Finished:
-    """Give a step back unfinished (drain, pause, cancel): no failed attempt."""
+def release(session: Session, claimed: Claim, *, delay_ms: int = 0) -> Finished:
+    """Give a step back unfinished (drain, pause, cancel, back-pressure): no failed attempt."""
     work = claimed.work
     if jobs.lock(session, work.job_id).cancel_requested:
         recorded = _end(session, claimed, AttemptOutcome.CANCELLED, state=StepState.CANCELLED, finished_at=now_ms())
         if recorded:
             jobs.conclude(session, work.job_id, JobState.CANCELLED)
         return Finished(recorded)
-    recorded = _end(session, claimed, AttemptOutcome.RELEASED, state=StepState.WAITING, queue=None)
+    recorded = _end(
+        session,
+        claimed,
+        AttemptOutcome.RELEASED,
+        state=StepState.WAITING,
+        queue=None,
+        not_before=now_ms() + delay_ms,
+    )
     if recorded:
         jobs.move(session, work.job_id, JobState.WAITING)
     return Finished(recorded)

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,20 @@ class Handoff:
         """Remove what belongs to one set of frames: the frames and the files made of them."""
         for leftover in path.parent.glob(f"{path.stem}.*"):
             leftover.unlink(missing_ok=True)
+
+    def job_ids(self) -> list[str]:
+        """The jobs whose frames lie here."""
+        return sorted({frames.name.split(".", 1)[0] for frames in self.path.glob("*.rgb")})
+
+    def sweep(self, live_stems: set[str], *, older_than_s: float) -> int:
+        """Free every set of frames that is not in ``live_stems`` and was last written so long ago; how many."""
+        freed = 0
+        for frames in self.path.glob("*.rgb"):
+            with contextlib.suppress(FileNotFoundError):
+                if frames.stem not in live_stems and time.time() - frames.stat().st_mtime >= older_than_s:
+                    self.free(frames)
+                    freed += 1
+        return freed
 
 
 def _read_or_make_id(path: Path) -> str:

@@ -141,7 +141,7 @@ class Settings(BaseSettings):
         None, description="SQLAlchemy URL, postgresql+psycopg://… for a cluster; unset means SQLite in `home`."
     )
     broker_url: str | None = Field(None, description="redis://… or amqp://…; unset means solo mode, in process.")
-    storage: str | None = Field(None, description="Folder or s3://bucket/prefix for media; unset means `home`/media.")
+    storage: str | None = Field(None, description="Folder or s3://bucket/prefix for media; unset means `home`/storage.")
     handoff_dir: Path | None = Field(None, description="Where frames wait for the encoder; unset means `home`/handoff.")
     handoff_bytes: int = Field(8 * 1024 * MEBIBYTE, gt=0, description="Most bytes of frames kept there at once.")
     cache_dir: Path | None = Field(None, description="Where built models are kept; unset means `home`/cache.")
@@ -175,7 +175,7 @@ class Settings(BaseSettings):
 
     @property
     def effective_storage(self) -> str:
-        return self.storage or str(self.home.absolute() / "media")
+        return self.storage or str(self.home.absolute() / "storage")
 
     @property
     def effective_handoff_dir(self) -> Path:

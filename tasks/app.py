@@ -1,0 +1,32 @@
+"""The Celery application."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from pipeline.states import Stage
+
+
+def make_app() -> Celery:
+    """A new application with the five tasks of the line.
+
+    A process that is one worker uses ``app``; a solo run, which is several workers in one process, makes one
+    application for each, because an application consumes one set of queues.
+    """
+    application = Celery("vgen", set_as_current=False)
+    application.config_from_object("tasks.config")
+    from tasks.stages import register  # noqa: PLC0415  # the tasks' modules import this one's names
+
+    register(application)
+    return application
+
+
+def task_name(stage: Stage) -> str:
+    return f"vgen.{stage.value}"
+
+
+app = make_app()
+"""The application of this process, for ``celery -A tasks`` and for the dispatcher."""
+app.set_current()
+
+import tasks.lifecycle  # noqa: E402, F401  # connects Celery's signals

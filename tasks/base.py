@@ -1,0 +1,140 @@
+"""One step, from claim to finish: the same for all five tasks.
+
+Nothing is believed because a message says it: the claim asks the row, the finish holds only for the attempt that is
+current, and a message that finds nothing to do cuts the rest of its chain.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import TypeVar
+
+from celery import Task
+from sqlalchemy.orm import Session
+
+from db import steps
+from db.steps import Claim, Finished
+from pipeline.errors import FatalError, ServiceUnavailableError, StageError, StoppedError
+from pipeline.stages.base import StageContext, StageFunction, StageResult
+from pipeline.states import Stage
+from tasks import lifecycle
+from tasks.next_hop import cut, next_hop
+from tasks.runtime import Runtime
+from tasks.supervise import Pulse
+
+logger = logging.getLogger(__name__)
+Value = TypeVar("Value")
+
+_MAKE_FRAMES_AGAIN = frozenset({"handoff_lost", "frames_corrupt", "publish_missing"})
+"""What a stage says when an earlier stage's output is gone: that one is done again."""
+_WAIT_MS = {"handoff_full": 2_000}
+"""Back-pressure, not failure: the step waits so long and is charged nothing."""
+_RETRY_DATABASE_S = (0.1, 0.3, 1.0, 2.0, 5.0)
+
+
+def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
+    """Claim the step, do its work, record it, and send the chain on or cut it."""
+    runtime = lifecycle.runtime_of(task)
+    lease_ms = int(runtime.settings.worker.lease_s * 1000)
+
+    def take(session: Session) -> Claim | None:
+        return steps.claim(
+            session,
+            job_id=job_id,
+            segment=segment,
+            stage=stage,
+            queues=runtime.queues,
+            worker=runtime.name,
+            lease_ms=lease_ms,
+        )
+
+    claimed = _persist(runtime, take)
+    if claimed is None:
+        cut(task)
+        return
+    result, finish = _work(runtime, claimed)
+
+    def record(session: Session) -> Finished:
+        finished = finish(session)
+        if finished.recorded and finished.next_stage is not None:
+            next_hop(session, task, claimed, finished.next_stage)
+        else:
+            cut(task)
+        return finished
+
+    finished = _persist(runtime, record)
+    if finished is None:
+        cut(task)
+    elif finished.recorded and result is not None and result.after_commit is not None:
+        result.after_commit()
+
+
+def _work(runtime: Runtime, claimed: Claim) -> tuple[StageResult | None, Callable[[Session], Finished]]:
+    """Do the stage's work; what it made, if anything, and how to record what came of it."""
+    stage = claimed.work.stage
+    with Pulse(runtime, claimed) as pulse:
+        try:
+            result = _run_stage(runtime, claimed, pulse)
+        except StoppedError:
+            return None, lambda session: steps.release(session, claimed)
+        except StageError as error:
+            return None, _recorder(claimed, error)
+        except Exception as error:
+            logger.exception("stage failed unexpectedly", extra={"job_id": claimed.work.job_id, "stage": stage.value})
+            problem = FatalError(f"{type(error).__name__}: {error}")
+            return None, lambda session: steps.fail(session, claimed, problem)
+    return result, lambda session: steps.finish(session, claimed, result)
+
+
+def _run_stage(runtime: Runtime, claimed: Claim, pulse: Pulse) -> StageResult:
+    context = StageContext(
+        settings=runtime.settings,
+        storage=runtime.storage,
+        handoff=runtime.handoff,
+        on_progress=pulse.on_progress,
+        check=pulse.check,
+        generator=runtime.generator if claimed.work.stage is Stage.GENERATE else None,
+        gpu_type=runtime.gpu_type,
+        worker_name=runtime.name,
+    )
+    return stage_function(claimed.work.stage)(claimed.work, context)
+
+
+def stage_function(stage: Stage) -> StageFunction:
+    """The stage's ``run``, loaded when it is first needed: an io worker needs no encoder."""
+    function: StageFunction = import_module(f"pipeline.stages.{stage.value}").run
+    return function
+
+
+def _recorder(claimed: Claim, error: StageError) -> Callable[[Session], Finished]:
+    logger.info(
+        "stage failed",
+        extra={"job_id": claimed.work.job_id, "stage": claimed.work.stage.value, "code": error.code},
+    )
+    if error.code in _MAKE_FRAMES_AGAIN and claimed.work.stage in (Stage.ENCODE, Stage.PUBLISH):
+        return lambda session: steps.rewind(session, claimed, to=Stage.GENERATE, reason=f"{error.code}: {error}")
+    if error.code in _WAIT_MS:
+        return lambda session: steps.release(session, claimed, delay_ms=_WAIT_MS[error.code])
+    return lambda session: steps.fail(session, claimed, error)
+
+
+def _persist(runtime: Runtime, change: Callable[[Session], Value]) -> Value | None:
+    """Run a transaction, waiting for a database that is away; None when the worker has to stop meanwhile.
+
+    Finished work is worth waiting for: nothing is lost while this process lives, and the row's lease says the rest.
+    """
+    for attempt in itertools.count():
+        try:
+            with runtime.database.transaction() as session:
+                return change(session)
+        except ServiceUnavailableError as error:
+            delay = _RETRY_DATABASE_S[min(attempt, len(_RETRY_DATABASE_S) - 1)]
+            logger.warning("database away, trying again", extra={"reason": str(error), "delay_s": delay})
+            if runtime.must_stop_now():
+                return None
+            time.sleep(delay)
+    raise AssertionError("unreachable")

@@ -1,0 +1,65 @@
+"""Celery's settings, read from vgen's when Celery first asks for them. Reasons beside each; measured ones in docs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.plan import CPU_QUEUE
+from pipeline.settings import current_settings
+
+_settings = current_settings()
+
+broker_url = _settings.broker_url or "memory://localhost/"
+
+# Rows hold every result: a result backend would only be one more thing to lose.
+task_ignore_result = True
+task_store_errors_even_if_ignored = False
+result_backend = None
+
+# Messages hold ids; nothing but JSON is ever read.
+accept_content = ["json"]
+task_serializer = "json"
+result_serializer = "json"
+
+# A message is acknowledged when its task has ended, and given back when its worker's child dies.
+task_acks_late = True
+task_reject_on_worker_lost = True
+worker_prefetch_multiplier = 1
+# With it a busy worker holds no waiting message, so that a long clip delays no short one (Redis only).
+worker_disable_prefetch = broker_url.startswith("redis")
+worker_cancel_long_running_tasks_on_connection_loss = False
+
+task_default_queue = CPU_QUEUE
+task_create_missing_queues = True
+# A GPU slot does not wait for a broker: the dispatcher publishes again what could not be sent.
+task_publish_retry_policy = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.4}
+broker_connection_retry_on_startup = True
+broker_connection_max_retries = None
+
+# Flower and `celery events` see the line at work; prompts are never in a message.
+worker_send_task_events = True
+task_send_sent_event = True
+task_track_started = True
+worker_hijack_root_logger = False
+worker_proc_alive_timeout = 60.0
+
+imports: tuple[str, ...] = ()
+timezone = "UTC"
+enable_utc = True
+
+
+def _transport_options() -> dict[str, Any]:
+    if broker_url.startswith("redis"):
+        return {
+            # Longer than any stage: recovery is the reconciler's, redelivery only duplicates running work.
+            "visibility_timeout": _settings.worker.visibility_timeout_s,
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+        }
+    if broker_url.startswith("memory"):
+        return {"polling_interval": 0.05}
+    return {}
+
+
+broker_transport_options = _transport_options()

@@ -1,0 +1,56 @@
+"""Admit waiting steps and publish their chains: commit first, publish after."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from celery import Celery, chain
+from kombu.exceptions import OperationalError
+
+from db import admission
+from db.admission import Admitted
+from db.session import Database
+from pipeline.settings import Settings
+from pipeline.states import Stage
+from tasks.app import task_name
+
+logger = logging.getLogger(__name__)
+
+
+def dispatch_once(app: Celery, database: Database, settings: Settings) -> int:
+    """One look at what waits; how many steps were published.
+
+    Raises:
+        ServiceUnavailableError: the database is away.
+    """
+    with database.transaction() as session:
+        admitted = admission.admit(session, window=settings.worker.window)
+    return _publish(app, database, admitted)
+
+
+def _publish(app: Celery, database: Database, admitted: Sequence[Admitted]) -> int:
+    if not admitted:
+        return 0
+    sent = 0
+    try:
+        with app.producer_pool.acquire(block=True) as producer:
+            for item in admitted:
+                _chain_from(app, item).apply_async(producer=producer)
+                sent += 1
+    except (OperationalError, OSError) as error:
+        # The rows wait again; a message that went out after all finds them dispatched once more, or nothing to claim.
+        logger.warning("broker away", extra={"reason": str(error), "unsent": len(admitted) - sent})
+        with database.transaction() as session:
+            admission.undispatch(session, admitted[sent:])
+    return sent
+
+
+def _chain_from(app: Celery, item: Admitted) -> chain:
+    """The rest of the line from this step on; each later link's queue is set when its turn comes."""
+    stages = list(Stage)
+    links = [
+        app.signature(task_name(stage), args=(item.job_id, item.segment), immutable=True, queue=item.queue)
+        for stage in stages[stages.index(item.stage) :]
+    ]
+    return chain(*links, app=app)

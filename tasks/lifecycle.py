@@ -1,0 +1,122 @@
+"""Celery's signals: what a worker process makes when it starts and gives back when it ends."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import time
+from typing import Any
+
+from celery import Celery, Task, signals
+
+from pipeline.errors import SettingsError
+from pipeline.settings import Settings, current_settings
+from tasks.loops import Loops
+from tasks.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+_runtimes: dict[Celery, Runtime] = {}
+"""Runtimes of this process by application. Made after the fork: connections must not be shared over it."""
+
+_made_in = os.getpid()
+
+_stop_since = multiprocessing.Value("d", 0.0)
+"""When the worker began to stop (monotonic seconds, 0: not stopping); shared by the worker and its pool's children."""
+
+_loops: dict[str, Loops] = {}
+
+
+def check_settings(settings: Settings) -> None:
+    """Raises SettingsError when the broker would deliver a running task again."""
+    worker = settings.worker
+    longest = max(worker.load_deadline_s + worker.step_deadline_s, settings.encode.timeout_s)
+    if worker.visibility_timeout_s <= longest:
+        raise SettingsError(
+            f"VGEN_WORKER_VISIBILITY_TIMEOUT_S: {worker.visibility_timeout_s} must exceed the longest stage "
+            f"without a sign of life, {longest:g} s (loading and one step, or encoding)"
+        )
+
+
+def adopt(app: Celery, runtime: Runtime) -> None:
+    """Use this runtime for the tasks of this application: a solo run makes its own."""
+    _runtimes[app] = runtime
+
+
+def drop(app: Celery) -> None:
+    """Close the application's runtime, if it has one."""
+    runtime = _runtimes.pop(app, None)
+    if runtime is not None:
+        runtime.close()
+
+
+def runtime_of(task: Task) -> Runtime:
+    """The runtime of the worker that runs this task."""
+    if task.app not in _runtimes:
+        _runtimes[task.app] = Runtime(
+            str(task.request.hostname),
+            current_settings(),
+            queues=consumed_queues(task.app),
+            stopping=stopping_since,
+        )
+    return _runtimes[task.app]
+
+
+def consumed_queues(app: Celery) -> tuple[str, ...]:
+    return tuple(sorted(app.amqp.queues.consume_from))
+
+
+def stopping_since() -> float | None:
+    """When this worker began to stop, or None."""
+    since: float = _stop_since.value
+    return since or None
+
+
+@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _note_stop(**_: Any) -> None:
+    if not _stop_since.value:
+        _stop_since.value = time.monotonic()
+
+
+@signals.worker_process_init.connect  # type: ignore[untyped-decorator]
+def _after_fork(**_: Any) -> None:
+    # What the parent made belongs to the parent: a child makes its own when its first task comes. (The solo pool
+    # sends this signal too, in the process that it shares with us.)
+    if os.getpid() != _made_in:
+        _runtimes.clear()
+        _loops.clear()
+
+
+@signals.worker_process_shutdown.connect  # type: ignore[untyped-decorator]
+def _child_ends(**_: Any) -> None:
+    if os.getpid() != _made_in:
+        for application in list(_runtimes):
+            drop(application)
+
+
+@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+def _worker_ready(sender: Any = None, **_: Any) -> None:
+    """Report the worker's presence; an io worker's parent also dispatches and reconciles."""
+    controller = getattr(sender, "controller", None)
+    if sender is None or controller is None or sender.app in _runtimes:
+        return  # a solo run's own workers have been adopted, and it runs the loops itself
+    settings = current_settings()
+    loops = Loops.of_worker(
+        sender.app,
+        settings,
+        name=sender.hostname,
+        queues=consumed_queues(sender.app),
+        slots=int(controller.concurrency or 1),
+        memory_bytes=int(os.environ.get("VGEN_GPU_MEMORY_BYTES", "0")) or None,
+        stopping=stopping_since,
+    )
+    _loops[sender.hostname] = loops
+    loops.start()
+
+
+@signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _worker_gone(sender: Any = None, **_: Any) -> None:
+    for loops in list(_loops.values()):
+        loops.stop()
+    _loops.clear()

@@ -1,0 +1,169 @@
+"""The timers of a process: report its workers, dispatch, reconcile. Any number of processes may run them at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from celery import Celery
+
+from db import workers
+from db.session import Database
+from db.workers import WorkerReport
+from pipeline.errors import RetryableError, ServiceUnavailableError
+from pipeline.handoff import Handoff
+from pipeline.plan import IO_QUEUE, gpu_type_of, is_encode_queue
+from pipeline.settings import Settings
+from tasks.dispatch import dispatch_once
+from tasks.reconcile import reconcile_once, sweep_handoff
+
+logger = logging.getLogger(__name__)
+
+REPORT_S = 5.0
+SWEEP_S = 60.0
+
+
+class _Timer(threading.Thread):
+    """Calls a function again and again until told to stop; an error never ends it."""
+
+    def __init__(self, name: str, every_s: float, work: Callable[[], object]) -> None:
+        super().__init__(name=name, daemon=True)
+        self._every_s = every_s
+        self._work = work
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            try:
+                self._work()
+            except (ServiceUnavailableError, RetryableError) as error:
+                logger.warning("timer waits for a service", extra={"timer": self.name, "reason": str(error)})
+            except Exception:
+                logger.exception("timer failed", extra={"timer": self.name})
+            self._over.wait(self._every_s)
+
+    def end(self) -> None:
+        self._over.set()
+
+
+class Loops:
+    """The timer threads of one process."""
+
+    def __init__(
+        self,
+        app: Celery,
+        settings: Settings,
+        *,
+        reports: Sequence[WorkerReport] = (),
+        dispatch: bool,
+        sweep: bool = False,
+        trust_leases_at_once: bool = False,
+        database: Database | None = None,
+        stopping: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._database = database or Database(settings.effective_database_url)
+        self._owns_database = database is None
+        self._reports = reports
+        self._stopping = stopping
+        self._quiet_until = 0.0 if trust_leases_at_once else time.monotonic() + settings.worker.lease_s
+        self._timers = [_Timer("report", REPORT_S, self._report)] if reports else []
+        if dispatch:
+            self._timers.append(_Timer("dispatch", settings.worker.dispatch_s, self._dispatch))
+            self._timers.append(_Timer("reconcile", settings.worker.reconcile_s, self._reconcile))
+        if sweep:
+            self._timers.append(_Timer("sweep", SWEEP_S, self._sweep))
+
+    @classmethod
+    def of_worker(
+        cls,
+        app: Celery,
+        settings: Settings,
+        *,
+        name: str,
+        queues: Sequence[str],
+        slots: int,
+        memory_bytes: int | None,
+        stopping: Callable[[], float | None],
+    ) -> Loops:
+        """The loops of a cluster's worker: an io worker dispatches, one with an encode queue sweeps its hand-off."""
+        report = worker_report(name, queues, slots=slots, memory_bytes=memory_bytes)
+        return cls(
+            app,
+            settings,
+            reports=[report],
+            dispatch=IO_QUEUE in queues,
+            sweep=any(is_encode_queue(queue) for queue in queues),
+            stopping=stopping,
+        )
+
+    def start(self) -> None:
+        for timer in self._timers:
+            timer.start()
+
+    def stop(self) -> None:
+        """End the threads, and take the reported workers out of the table."""
+        for timer in self._timers:
+            timer.end()
+        for timer in self._timers:
+            if timer.is_alive():
+                timer.join(timeout=10)
+        try:
+            with self._database.transaction() as session:
+                for report in self._reports:
+                    workers.leave(session, report.name)
+        except ServiceUnavailableError:
+            logger.warning("workers not signed off: the database is away")
+        if self._owns_database:
+            self._database.close()
+
+    def _report(self) -> None:
+        with self._database.transaction() as session:
+            for report in self._reports:
+                workers.report(session, replace(report, draining=self._stopping() is not None))
+
+    def _dispatch(self) -> None:
+        if self._stopping() is None:
+            dispatch_once(self._app, self._database, self._settings)
+
+    def _reconcile(self) -> None:
+        try:
+            reconcile_once(self._app, self._database, end_leases=time.monotonic() >= self._quiet_until)
+        except ServiceUnavailableError:
+            # Workers could not renew either: give them one whole lease before any is ended.
+            self._quiet_until = time.monotonic() + self._settings.worker.lease_s + self._settings.worker.reconcile_s
+            raise
+
+    def _sweep(self) -> None:
+        handoff = Handoff.open(self._settings.effective_handoff_dir, self._settings.handoff_bytes)
+        sweep_handoff(self._database, handoff, older_than_s=SWEEP_S)
+
+
+def worker_report(name: str, queues: Sequence[str], *, slots: int = 1, memory_bytes: int | None = None) -> WorkerReport:
+    """What the worker of this process says of itself."""
+    gpu_type = next((kind for queue in queues if (kind := gpu_type_of(queue))), None)
+    return WorkerReport(
+        name=name,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        queues=tuple(queues),
+        slots=slots,
+        gpu_type=gpu_type,
+        memory_bytes=memory_bytes,
+    )
+
+
+def run_dispatcher(settings: Settings, stop: threading.Event) -> None:
+    """Dispatch and reconcile in the foreground until ``stop`` is set."""
+    from tasks.app import app  # noqa: PLC0415  # the application's module imports this one through its signals
+
+    loops = Loops(app, settings, dispatch=True)
+    loops.start()
+    stop.wait()
+    loops.stop()

@@ -1,0 +1,82 @@
+"""Put right what messages, workers and hosts leave undone."""
+
+from __future__ import annotations
+
+import logging
+
+from celery import Celery
+from kombu.exceptions import ChannelError, OperationalError
+
+from db import handoffs, reconciliation, workers
+from db.session import Database
+from pipeline.handoff import Handoff
+
+logger = logging.getLogger(__name__)
+
+LOST_MESSAGE_MS = 10_000
+"""A step dispatched longer ago than this, with no message for it in the broker, is published again."""
+LOST_HANDOFF_MS = 30_000
+"""Frames are made again when nobody alive can read their hand-off for so long."""
+
+
+def reconcile_once(app: Celery, database: Database, *, end_leases: bool = True) -> int:
+    """One page of repairs; how many steps were put right.
+
+    ``end_leases`` is False while it is not known that workers could renew: just after this process started, or after
+    the database was away.
+
+    Raises:
+        ServiceUnavailableError: the database is away.
+    """
+    repaired = 0
+    if end_leases:
+        with database.transaction() as session:
+            repaired += reconciliation.end_leases(session)
+        with database.transaction() as session:
+            repaired += reconciliation.rewind_lost_handoffs(session, gone_ms=LOST_HANDOFF_MS)
+    with database.reading() as session:
+        counts = reconciliation.dispatched_counts(session, older_than_ms=LOST_MESSAGE_MS)
+    suspects = {queue: count for queue, (count, old) in counts.items() if old}
+    lost = [
+        queue for queue, count in suspects.items() if (depth := queue_depth(app, queue)) is not None and depth < count
+    ]
+    with database.transaction() as session:
+        if lost:
+            repaired += reconciliation.redispatch(session, lost, older_than_ms=LOST_MESSAGE_MS)
+        workers.forget_old(session)
+    if repaired:
+        logger.info("reconciled", extra={"steps": repaired})
+    return repaired
+
+
+def take_over_home(database: Database) -> None:
+    """For a solo run that has just locked its home: no lease and no message of an earlier run can be alive."""
+    while True:
+        with database.transaction() as session:
+            ended = reconciliation.end_leases(session, all_of_them=True)
+            queues = list(reconciliation.dispatched_counts(session, older_than_ms=0))
+            again = reconciliation.redispatch(session, queues, older_than_ms=-1)
+        if not ended and not again:
+            return
+
+
+def sweep_handoff(database: Database, handoff: Handoff, *, older_than_s: float) -> int:
+    """Remove what no step will read: frames of attempts that died; how many sets were removed."""
+    job_ids = handoff.job_ids()
+    if not job_ids:
+        return 0
+    with database.reading() as session:
+        live = handoffs.live_stems(session, job_ids)
+    return handoff.sweep(live, older_than_s=older_than_s)
+
+
+def queue_depth(app: Celery, queue: str) -> int | None:
+    """Messages waiting in the broker's queue; None when the broker cannot say."""
+    try:
+        with app.connection_for_read() as connection:
+            declared = connection.default_channel.queue_declare(queue=queue, passive=True)
+            return int(declared.message_count)
+    except ChannelError:
+        return 0  # no such queue: nothing waits in it
+    except (OperationalError, OSError):
+        return None

@@ -1,0 +1,79 @@
+"""What a worker has at hand: its database, store, hand-off directory and generator, made when first needed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+
+from db.session import Database
+from pipeline.generators.process import GeneratorProcess
+from pipeline.handoff import Handoff
+from pipeline.plan import gpu_type_of
+from pipeline.settings import Settings
+from pipeline.storage.base import Storage
+from pipeline.wiring import make_storage
+
+
+class Runtime:
+    """One worker's things. ``stopping`` tells since when (monotonic seconds) the worker wants to stop, or None."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        queues: Sequence[str],
+        stopping: Callable[[], float | None],
+        database: Database | None = None,
+        device_env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.queues = tuple(queues)
+        self.stopping = stopping
+        self._database = database
+        self._device_env = device_env
+
+    @cached_property
+    def database(self) -> Database:
+        return self._database or Database(self.settings.effective_database_url)
+
+    @cached_property
+    def storage(self) -> Storage:
+        return make_storage(self.settings)
+
+    @property
+    def handoff(self) -> Handoff:
+        # Opened each time: its folder may have been removed since.
+        return Handoff.open(self.settings.effective_handoff_dir, self.settings.handoff_bytes)
+
+    @property
+    def gpu_type(self) -> str | None:
+        """The type of the GPU that this worker serves; None for other workers."""
+        return next((kind for queue in self.queues if (kind := gpu_type_of(queue))), None)
+
+    @cached_property
+    def generator(self) -> GeneratorProcess | None:
+        if self.gpu_type is None:
+            return None
+        return GeneratorProcess(self.settings, device_env=self._device_env)
+
+    def must_stop_now(self) -> bool:
+        """True once a stopping worker's grace is over."""
+        since = self.stopping()
+        return since is not None and time.monotonic() - since >= self.settings.worker.grace_s
+
+    def close(self) -> None:
+        """End the generator's process and the connections that were made here."""
+        if "generator" in self.__dict__ and self.generator is not None:
+            self.generator.close()
+        if self._database is None and "database" in self.__dict__:
+            self.database.close()
+
+
+def worker_name(role: str) -> str:
+    """``role@host.pid``: unique among live workers."""
+    return f"{role}@{socket.gethostname()}.{os.getpid()}"

@@ -1,0 +1,32 @@
+"""The five tasks. A message carries a job id and a segment; the row says the rest."""
+
+from __future__ import annotations
+
+from celery import Celery, Task
+
+from pipeline.states import Stage
+from tasks.base import run_step
+
+
+def register(app: Celery) -> None:
+    """Give the application its tasks."""
+
+    @app.task(bind=True, name="vgen.enhance", shared=False)  # type: ignore[untyped-decorator]
+    def enhance(task: Task, job_id: str, segment: int) -> None:
+        run_step(task, Stage.ENHANCE, job_id, segment)
+
+    @app.task(bind=True, name="vgen.screen", shared=False)  # type: ignore[untyped-decorator]
+    def screen(task: Task, job_id: str, segment: int) -> None:
+        run_step(task, Stage.SCREEN, job_id, segment)
+
+    @app.task(bind=True, name="vgen.generate", shared=False)  # type: ignore[untyped-decorator]
+    def generate(task: Task, job_id: str, segment: int) -> None:
+        run_step(task, Stage.GENERATE, job_id, segment)
+
+    @app.task(bind=True, name="vgen.encode", shared=False)  # type: ignore[untyped-decorator]
+    def encode(task: Task, job_id: str, segment: int) -> None:
+        run_step(task, Stage.ENCODE, job_id, segment)
+
+    @app.task(bind=True, name="vgen.publish", shared=False)  # type: ignore[untyped-decorator]
+    def publish(task: Task, job_id: str, segment: int) -> None:
+        run_step(task, Stage.PUBLISH, job_id, segment)

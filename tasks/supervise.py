@@ -1,0 +1,85 @@
+"""Keeping a running step's lease, and telling it to stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import TracebackType
+from typing import Self
+
+from db import steps
+from db.steps import Claim
+from pipeline.errors import ServiceUnavailableError, StoppedError
+from pipeline.generators.base import Progress
+from tasks.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+
+class Pulse:
+    """Renews the lease of one claimed step while its stage works, and learns of cancel, pause and drain.
+
+    A database that is away stops nothing: the work goes on, and the finish waits for it.
+    """
+
+    def __init__(self, runtime: Runtime, claimed: Claim) -> None:
+        self._runtime = runtime
+        self._claimed = claimed
+        self._progress: Progress | None = None
+        self._over = threading.Event()
+        self._reason: str | None = None
+        self._thread = threading.Thread(target=self._run, name=f"pulse-{claimed.step_id}", daemon=True)
+
+    @property
+    def lost(self) -> bool:
+        """True when the lease is another's: nothing of this attempt may be recorded."""
+        return self._reason == "lease lost"
+
+    def on_progress(self, progress: Progress) -> None:
+        """Take note of a sign of life. Raises StoppedError when the step is to stop."""
+        self._progress = progress
+        self.check()
+
+    def check(self) -> None:
+        """Raises StoppedError when the step is to stop."""
+        if self._reason is not None:
+            raise StoppedError(self._reason)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(self._runtime.settings.worker.control_s):
+            if self._runtime.must_stop_now():
+                self._reason = self._reason or "the worker stops"
+            try:
+                self._beat()
+            except ServiceUnavailableError as error:
+                logger.warning("lease not renewed", extra={"reason": str(error)})
+            except Exception:
+                logger.exception("lease not renewed")
+
+    def _beat(self) -> None:
+        seen = self._progress
+        with self._runtime.database.transaction() as session:
+            control = steps.renew(
+                session,
+                self._claimed,
+                lease_ms=int(self._runtime.settings.worker.lease_s * 1000),
+                phase=seen.phase.value if seen else None,
+                step=seen.step if seen else 0,
+                total=seen.total if seen else 0,
+            )
+        if not control.held:
+            self._reason = "lease lost"
+        elif control.cancel:
+            self._reason = "cancelled"
+        elif control.pause:
+            self._reason = "paused"
