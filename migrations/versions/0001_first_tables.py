@@ -227,6 +227,13 @@ def upgrade() -> None:
             postgresql_where=sa.text("state IN ('dispatched', 'running')"),
             sqlite_where=sa.text("state IN ('dispatched', 'running')"),
         )
+        batch_op.create_index(
+            "ix_steps_waiting",
+            ["batch_id", "stage", sa.literal_column("priority DESC"), "id"],
+            unique=False,
+            postgresql_where=sa.text("state = 'waiting'"),
+            sqlite_where=sa.text("state = 'waiting'"),
+        )
 
     op.create_table(
         "stage_runs",
@@ -263,6 +270,11 @@ def downgrade() -> None:
 
     op.drop_table("stage_runs")
     with op.batch_alter_table("steps", schema=None) as batch_op:
+        batch_op.drop_index(
+            "ix_steps_waiting",
+            postgresql_where=sa.text("state = 'waiting'"),
+            sqlite_where=sa.text("state = 'waiting'"),
+        )
         batch_op.drop_index(
             "ix_steps_live",
             postgresql_where=sa.text("state IN ('dispatched', 'running')"),
