@@ -26,7 +26,7 @@ def test_folders(value: str, folder: str, tmp_path: Path) -> None:
 def test_nothing_set_means_the_home(tmp_path: Path) -> None:
     storage = make_storage(Settings(home=tmp_path / "home"))
     assert isinstance(storage, FolderStorage)
-    assert storage.root == tmp_path / "home" / "media"
+    assert storage.root == tmp_path / "home" / "storage"
 
 
 @pytest.mark.parametrize(("value", "prefix"), [("s3://clips", ""), ("s3://clips/", ""), ("s3://clips/a/b/", "a/b/")])
