@@ -24,6 +24,9 @@ def settings_of(ctx: typer.Context) -> Settings:
 
     settings = load_settings(**(ctx.find_root().obj or {}))
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if settings.log_level != "DEBUG":
+        # It warns of a missing host name, which the in-process broker of solo mode does not have.
+        logging.getLogger("kombu.connection").setLevel(logging.ERROR)
     return settings
 
 

@@ -13,20 +13,20 @@ from cli.exit_codes import ExitCode
 
 
 class Interrupt:
-    """Within the context SIGINT and SIGTERM set ``stopped`` instead of raising; a second one ends the process."""
+    """Within the context SIGINT and SIGTERM set ``event`` instead of raising; a second one ends the process."""
 
     def __init__(self, message: str) -> None:
         self._message = message
-        self._stop = threading.Event()
+        self.event = threading.Event()
         self._before: dict[signal.Signals, Any] = {}
 
     @property
     def stopped(self) -> bool:
-        return self._stop.is_set()
+        return self.event.is_set()
 
     def wait(self, seconds: float) -> bool:
         """Wait so long, or until a signal comes; whether one has come."""
-        return self._stop.wait(seconds)
+        return self.event.wait(seconds)
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -38,9 +38,9 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._stop.is_set():
+        if self.event.is_set():
             # Nothing is lost: the rows say what was not finished, and the children end with their pipe.
             os._exit(ExitCode.INTERRUPTED)
-        self._stop.set()
+        self.event.set()
         # Not through sys.stderr: a signal may come while that is being written.
         os.write(2, f"\n{output.clean(self._message)}\n".encode())

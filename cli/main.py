@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from cli import output, results, status, submit, watch
+from cli import config, control, database, doctor, models, output, results, status, submit, watch, workers
 from cli.context import debugging
 from cli.exit_codes import ExitCode, of_error
 from pipeline.errors import VgenError
@@ -62,6 +62,18 @@ app.command("list")(status.list_)
 app.command("show")(status.show)
 app.command("watch")(watch.watch)
 app.command("results")(results.results)
+app.command("cancel")(control.cancel)
+app.command("retry")(control.retry)
+app.command("approve")(control.approve)
+app.command("reject")(control.reject)
+app.command("rerun")(control.rerun)
+app.command("worker")(workers.worker)
+app.command("dispatcher")(workers.dispatcher)
+app.command("flower")(workers.flower)
+app.add_typer(models.app, name="models")
+app.add_typer(database.app, name="db")
+app.command("doctor")(doctor.doctor)
+app.command("config")(config.config)
 
 
 def run(arguments: Sequence[str]) -> int:

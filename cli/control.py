@@ -1,0 +1,209 @@
+"""`vgen cancel`, `retry`, `approve`, `reject` and `rerun`: what a person may ask of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import output
+from cli.context import open_database, settings_of
+from cli.options import Json
+from pipeline.errors import InputError, NotFoundError, Problem
+from pipeline.states import JobState
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from db.session import Database
+    from pipeline.prompts_file import PlannedJob
+    from pipeline.settings import Settings
+    from pipeline.spec import BatchOptions, JobSpec
+    from pipeline.storage.base import Storage
+
+Targets = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="Jobs, or batches: all of a batch's jobs to which it applies.")
+]
+_CHUNK = 200
+"""Jobs changed in one transaction: on SQLite others wait for it."""
+
+_OPEN = (JobState.WAITING, JobState.HELD, JobState.IN_FLIGHT)
+
+
+def cancel(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
+    """Stop jobs; a running one stops within a step. What has succeeded stays."""
+    from db import jobs
+
+    return _change(ctx, ids, _OPEN, jobs.cancel, "cancelled", json)
+
+
+def retry(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
+    """Put failed or cancelled jobs back in line, at the step where they ended."""
+    from db import jobs
+
+    return _change(ctx, ids, (JobState.FAILED, JobState.CANCELLED), jobs.retry, "back in line", json)
+
+
+def approve(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
+    """Let held jobs go on."""
+    from db import jobs
+
+    by = settings_of(ctx).owner
+    return _change(ctx, ids, (JobState.HELD,), lambda session, job: jobs.approve(session, job, by=by), "approved", json)
+
+
+def reject(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
+    """Block held jobs."""
+    from db import jobs
+
+    by = settings_of(ctx).owner
+    return _change(ctx, ids, (JobState.HELD,), lambda session, job: jobs.reject(session, job, by=by), "rejected", json)
+
+
+def _change(
+    ctx: typer.Context,
+    ids: Sequence[str],
+    states: Sequence[JobState],
+    change: Callable[[Session, str], bool],
+    word: str,
+    json: bool,
+) -> int:
+    """Apply ``change`` to each job; ids are all looked up before the first is changed."""
+    from cli import views
+
+    changed: list[str] = []
+    unchanged: list[str] = []
+    settings = settings_of(ctx)
+    with open_database(settings) as database:
+        job_ids = _resolve(database, ids, states)
+        for start in range(0, len(job_ids), _CHUNK):
+            with database.transaction() as session:
+                for job_id in job_ids[start : start + _CHUNK]:
+                    (changed if change(session, job_id) else unchanged).append(job_id)
+    if json:
+        output.as_json(views.ChangedView(changed=changed, unchanged=unchanged))
+        return 0
+    output.line(f"{len(changed)} jobs {word}")
+    if unchanged:
+        output.notice(f"it does not apply to {', '.join(unchanged[:10])}{' …' if len(unchanged) > 10 else ''}")
+    if settings.solo and changed and word in ("back in line", "approved"):
+        output.line("next: vgen run")
+    return 0
+
+
+def _resolve(database: Database, ids: Sequence[str], states: Sequence[JobState]) -> list[str]:
+    """Job ids; a batch stands for those of its jobs that are in ``states``. Raises NotFoundError."""
+    from db import batches, jobs
+
+    found: dict[str, None] = {}
+    with database.reading() as session:
+        for given in ids:
+            if "-" in given:
+                found[jobs.get(session, given).id] = None
+            else:
+                batch = batches.get(session, given)
+                found.update(dict.fromkeys(job.id for job in batches.job_rows(session, batch.id, states=states)))
+    return list(found)
+
+
+def rerun(
+    ctx: typer.Context,
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Job ids or sidecar files (.json) of clips.")
+    ],
+    name: Annotated[str | None, typer.Option("--name", help="Name of the new batch.")] = None,
+    owner: Annotated[str | None, typer.Option("--owner", help="Whose batch it is.")] = None,
+    json: Json = False,
+) -> int:
+    """Make clips once more, exactly as specified, as a new batch: same seed, enhanced prompt pinned."""
+    from cli import submission, views
+    from db import batches
+    from pipeline.keys import canonical_json, sha256_hex
+    from pipeline.prompts_file import PlannedJob, Submission
+    from pipeline.wiring import make_storage
+
+    settings = settings_of(ctx)
+    with open_database(settings, upgrade=True) as database:
+        found = [_source(database, settings, source) for source in sources]
+        options = found[0][1]
+        if any(other != options for _, other in found):
+            raise InputError([Problem("the clips were made with different batch options: rerun them one by one")])
+        _check_inputs(make_storage(settings), [spec for spec, _ in found])
+        planned: list[PlannedJob] = [PlannedJob(line, 0, spec) for line, (spec, _) in enumerate(found, 1)]
+        content = canonical_json([spec.model_dump(mode="json") for spec, _ in found])
+        new = Submission(planned, sha256_hex(content), {}, f"rerun of {sources[0]}")
+        stored = submission.store(
+            new,
+            options,
+            settings=settings,
+            database=database,
+            name=name or f"rerun-{Path(sources[0]).stem[:40]}",
+            owner=owner,
+            again=True,
+        )
+        with database.reading() as session:
+            row = batches.get(session, stored.batch_id)
+            view = views.batch_view(row, batches.counts(session, [row.id])[row.id])
+    if json:
+        output.as_json(views.SubmittedView(batch=view, created=True, notices=[]))
+    else:
+        output.line(f"batch {view.id}: {view.total} jobs stored")
+        output.line(f"next: vgen {'run' if settings.solo else f'watch {view.id}'}")
+    return 0
+
+
+def _source(database: Database, settings: Settings, source: str) -> tuple[JobSpec, BatchOptions]:
+    if source.endswith(".json") or "/" in source:
+        return _from_sidecar(Path(source), settings)
+    from db import batches, history, jobs
+    from pipeline.spec import BatchOptions, JobSpec
+
+    with database.reading() as session:
+        job = jobs.get(session, source)
+        options = BatchOptions.model_validate(batches.get(session, job.batch_id).options)
+        prompt = history.prompts_used(session, [job.id]).get(job.id)
+    return _pinned(JobSpec.model_validate(job.spec), prompt), options
+
+
+def _from_sidecar(path: Path, settings: Settings) -> tuple[JobSpec, BatchOptions]:
+    """Raises InputError: not a sidecar, or of a preset that is not here."""
+    import json
+
+    from pydantic import ValidationError
+
+    from pipeline.presets import all_presets
+    from pipeline.spec import BatchOptions, EncodeOptions, JobSpec
+
+    try:
+        sidecar: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if not isinstance(sidecar, dict) or sidecar.get("schema") != "vgen.sidecar/1":
+            raise InputError([Problem("is not a sidecar: 'schema' is not 'vgen.sidecar/1'", str(path))])
+        spec = JobSpec.model_validate(sidecar["request"])
+        encode = EncodeOptions.model_validate(sidecar["encode"])
+        version = sidecar["preset"]["version"]
+    except OSError as error:
+        raise InputError([Problem(f"cannot be read: {error.strerror}", str(path))]) from None
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise InputError([Problem(f"is not a sidecar: {type(error).__name__}: {error}", str(path))]) from None
+    preset = all_presets().get(spec.preset)
+    if preset is None:
+        raise InputError([Problem(f"preset {spec.preset!r} is not known here", str(path))])
+    if preset.version != version:
+        output.notice(
+            f"{path}: made with version {version} of preset {preset.name}; it is {preset.version} now, "
+            "so the frames may differ"
+        )
+    return _pinned(spec, sidecar.get("prompt_used")), BatchOptions(safety_policy=settings.safety.policy, encode=encode)
+
+
+def _pinned(spec: JobSpec, prompt: str | None) -> JobSpec:
+    """The specification with the prompt that was used: an enhancer would not answer the same again."""
+    return spec.model_copy(update={"prompt": prompt or spec.prompt, "enhance": spec.enhance and prompt is None})
+
+
+def _check_inputs(storage: Storage, specs: Sequence[JobSpec]) -> None:
+    for spec in specs:
+        if spec.image is not None and storage.stat(spec.image.key) is None:
+            raise NotFoundError(f"input {spec.image.name!r} ({spec.image.key}) is no longer in the store")

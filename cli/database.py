@@ -1,0 +1,51 @@
+"""`vgen db`: the tables."""
+
+from __future__ import annotations
+
+import typer
+
+from cli import output
+from cli.context import settings_of
+from cli.exit_codes import ExitCode
+from cli.options import Json
+
+app = typer.Typer(help="The database's tables.", no_args_is_help=True)
+
+
+@app.command("upgrade")
+def upgrade(ctx: typer.Context) -> int:
+    """Bring the tables to this release's form; again changes nothing."""
+    from db import schema
+    from db.session import Database
+
+    database = Database(settings_of(ctx).effective_database_url)
+    try:
+        schema.upgrade(database)
+    finally:
+        database.close()
+    output.line("the database is up to date")
+    return 0
+
+
+@app.command("check")
+def check(ctx: typer.Context, json: Json = False) -> int:
+    """Say whether the tables are in this release's form, and whether every batch adds up. Ends with 3 if not."""
+    from cli import views
+    from db import reconciliation, schema
+    from db.session import Database
+
+    database = Database(settings_of(ctx).effective_database_url)
+    try:
+        problems = list(schema.check(database))
+        if not problems:
+            with database.reading() as session:
+                problems = [f"batch {batch}: {text}" for batch, text in reconciliation.accounts(session).items()]
+        shown = database.engine.url.render_as_string(hide_password=True)
+    finally:
+        database.close()
+    if json:
+        output.as_json(views.DatabaseCheckView(database=shown, problems=problems))
+    else:
+        for text in problems or ["the database is up to date"]:
+            output.line(text)
+    return ExitCode.INCOMPLETE if problems else ExitCode.DONE

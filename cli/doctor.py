@@ -1,0 +1,243 @@
+"""`vgen doctor`: everything that has to be right, checked, with how to mend what is not."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from cli import output
+from cli.context import settings_of
+from cli.exit_codes import ExitCode, of_error
+from cli.options import Json
+from pipeline.errors import VgenError
+
+if TYPE_CHECKING:
+    from cli.views import CheckView
+    from pipeline.settings import Settings
+
+_OUR_NAMES = ("pipeline", "tasks", "db", "cli", "migrations")
+_TESTED_PYTHON = (3, 11)
+Check = Callable[["Settings"], "Iterator[CheckView]"]
+
+
+def doctor(ctx: typer.Context, json: Json = False) -> int:
+    """Check everything and say how to mend it. Ends with 4 when a service is unreachable, 1 on another failure."""
+    from cli import views
+
+    settings = settings_of(ctx)
+    found: list[CheckView] = []
+    code = ExitCode.DONE
+    for check in CHECKS:
+        try:
+            for line in check(settings):
+                found.append(line)
+                if line.result == "fail":
+                    code = max(code, ExitCode.INTERNAL)
+        except (VgenError, OSError) as error:
+            name = check.__name__.strip("_").replace("_", " ")
+            found.append(_fail(name, str(error), MEND.get(check)))
+            unreachable = of_error(error) is ExitCode.UNREACHABLE
+            code = max(code, ExitCode.UNREACHABLE if unreachable else ExitCode.INTERNAL)
+    if json:
+        output.as_json(views.DoctorView(checks=found, exit_code=int(code)))
+        return code
+    output.table(
+        ("", "check", "result"),
+        [(line.result, line.name, f"{line.message}{f' → {line.mend}' if line.mend else ''}") for line in found],
+    )
+    return code
+
+
+def _line(result: str, name: str, message: str, mend: str | None = None) -> CheckView:
+    from cli.views import CheckView
+
+    return CheckView(name=name, result=result, message=message, mend=mend)
+
+
+def _ok(name: str, message: str) -> CheckView:
+    return _line("ok", name, message)
+
+
+def _warn(name: str, message: str, mend: str | None) -> CheckView:
+    return _line("warn", name, message, mend)
+
+
+def _fail(name: str, message: str, mend: str | None) -> CheckView:
+    return _line("fail", name, message, mend)
+
+
+def _python(settings: Settings) -> Iterator[CheckView]:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    if sys.version_info[:2] == _TESTED_PYTHON:
+        yield _ok("python", version)
+    else:  # older than 3.11 does not even import
+        yield _warn("python", version, "vgen is tested with Python 3.11")
+
+
+def _packages(settings: Settings) -> Iterator[CheckView]:
+    """Our top-level names are plain words: another distribution with one of them would shadow ours."""
+    from importlib.metadata import packages_distributions
+
+    owners = packages_distributions()
+    foreign = {name: sorted({owner for owner in owners.get(name, []) if owner != "vgen"}) for name in _OUR_NAMES}
+    clashes = {name: names for name, names in foreign.items() if names}
+    for name, names in clashes.items():
+        mend = f"uninstall {', '.join(names)}, or give vgen an environment of its own"
+        yield _fail("packages", f"package {name!r} also belongs to {', '.join(names)}", mend)
+    if not clashes:
+        yield _ok("packages", "no other distribution owns our names")
+
+
+def _settings(settings: Settings) -> Iterator[CheckView]:
+    from cli.config import unknown_variables
+    from tasks.lifecycle import check_settings
+
+    check_settings(settings)  # the visibility timeout against the longest stage
+    unknown = unknown_variables(settings)
+    for text in unknown:
+        yield _warn("settings", text, "`vgen config` lists the settings")
+    if not unknown:
+        mode = "solo" if settings.solo else "cluster"
+        yield _ok("settings", f"{mode} mode; visibility timeout {settings.worker.visibility_timeout_s} s")
+
+
+def _database(settings: Settings) -> Iterator[CheckView]:
+    from db import reconciliation, schema
+    from db.session import Database
+
+    if settings.database_url is None and not (settings.home / "vgen.sqlite3").exists():
+        yield _ok("database", f"none yet in {settings.home.absolute()}; `vgen run` makes it")
+        return
+    database = Database(settings.effective_database_url)
+    try:
+        first = database.now()
+        time.sleep(0.02)
+        if database.now() <= first:
+            yield _fail("database clock", "it does not move, so leases never end", "use Postgres or a newer SQLite")
+        else:
+            skew = abs(first / 1000 - time.time())
+            shown = database.engine.url.render_as_string(hide_password=True)
+            yield _ok("database", f"{shown}; its clock moves and differs from ours by {skew:.1f} s")
+        problems = schema.check(database)
+        for text in problems:
+            yield _fail("schema", text, "`vgen db upgrade`")
+        if problems:
+            return
+        yield _ok("schema", "current")
+        with database.reading() as session:
+            wrong = dict(reconciliation.accounts(session))
+        for batch, text in wrong.items():
+            yield _fail("accounts", f"batch {batch}: {text}", "this is a bug: please report it")
+        if not wrong:
+            yield _ok("accounts", "every batch's jobs add up")
+    finally:
+        database.close()
+
+
+def _broker(settings: Settings) -> Iterator[CheckView]:
+    from cli.broker import problem
+    from pipeline.errors import ServiceUnavailableError
+
+    if settings.broker_url is None:
+        yield _ok("broker", "in process (solo mode)")
+        return
+    text = problem(settings)
+    if text is not None:
+        raise ServiceUnavailableError(text)
+    if not settings.broker_url.startswith(("redis://", "rediss://")):
+        yield _ok("broker", "reachable")
+        return
+    import redis
+
+    client = redis.Redis.from_url(settings.broker_url, socket_timeout=5, socket_connect_timeout=5)
+    try:
+        client.ping()
+        policy = str(client.info("memory").get("maxmemory_policy", "unknown"))
+    except redis.RedisError as error:
+        raise ServiceUnavailableError(f"broker: {error}") from None
+    finally:
+        client.close()
+    yield _ok("broker", "reachable")
+    if policy == "noeviction":
+        yield _ok("broker memory", "maxmemory-policy is noeviction")
+    else:
+        mend = "set maxmemory-policy to noeviction"
+        yield _warn("broker memory", f"maxmemory-policy is {policy}: Redis may drop messages", mend)
+
+
+def _storage(settings: Settings) -> Iterator[CheckView]:
+    from pipeline.wiring import make_storage
+
+    make_storage(settings).check()
+    yield _ok("storage", f"{settings.effective_storage}: put, read and deleted an object")
+
+
+def _ffmpeg(settings: Settings) -> Iterator[CheckView]:
+    from pipeline.encoding.ffmpeg import available_codecs, ffmpeg_version
+
+    codecs = available_codecs()
+    yield _ok("ffmpeg", f"{ffmpeg_version()}; encoders: {', '.join(codecs)}")
+    if settings.encode.codec not in codecs:
+        mend = "set VGEN_ENCODE_CODEC to one of them"
+        yield _fail("ffmpeg", f"VGEN_ENCODE_CODEC {settings.encode.codec!r} is not among its encoders", mend)
+
+
+def _hand_off(settings: Settings) -> Iterator[CheckView]:
+    folder = settings.effective_handoff_dir
+    existing: Path = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    message = f"{folder}: {free / 2**30:.1f} GiB free, cap {settings.handoff_bytes / 2**30:.1f} GiB"
+    if free < settings.handoff_bytes:
+        yield _warn("hand-off", message, "free some space, or lower VGEN_HANDOFF_BYTES")
+    else:
+        yield _ok("hand-off", message)
+
+
+def _gpus(settings: Settings) -> Iterator[CheckView]:
+    from pipeline.generators.gpus import find_gpus
+
+    yield _ok("GPUs", ", ".join(gpu.type for gpu in find_gpus(settings.gpu_type)) or "none")
+
+
+def _model(settings: Settings) -> Iterator[CheckView]:
+    from pipeline.generators import hub
+    from pipeline.presets import get_preset
+
+    preset = get_preset(settings.preset)
+    status = hub.model_status(preset, settings.effective_cache_dir)
+    if status is hub.ModelStatus.MISSING:
+        say = _fail if settings.solo else _warn  # a host that only submits needs no model
+        mend = f"`vgen models pull {preset.name}`"
+        yield say("model", f"preset {preset.name} (VGEN_PRESET): its model is not on this machine", mend)
+    else:
+        weights = ", random weights" if preset.random_weights else ""
+        yield _ok("model", f"preset {preset.name} (VGEN_PRESET): {status.value}{weights}")
+
+
+def _safety(settings: Settings) -> Iterator[CheckView]:
+    if settings.safety.classifier is None:
+        yield _ok("safety", "no classifier is set: prompts are not screened")
+    elif settings.safety.classifier.is_file():
+        yield _ok("safety", f"{settings.safety.classifier}, policy {settings.safety.policy}")
+    else:
+        message = f"VGEN_SAFETY_CLASSIFIER {str(settings.safety.classifier)!r} is not a file"
+        yield _fail("safety", message, "correct it; policy closed refuses to run unscreened")
+
+
+CHECKS: tuple[Check, ...] = (
+    *(_python, _packages, _settings, _database, _broker, _storage),
+    *(_ffmpeg, _hand_off, _gpus, _model, _safety),
+)
+MEND: dict[Check, str] = {
+    _database: "start it, or correct VGEN_DATABASE_URL",
+    _broker: "start it, or correct VGEN_BROKER_URL",
+    _storage: "start it, or correct VGEN_STORAGE and VGEN_S3_*",
+    _model: "set VGEN_PRESET to one that `vgen models list` shows",
+    _ffmpeg: "install imageio-ffmpeg again",
+}

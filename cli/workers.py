@@ -1,0 +1,83 @@
+"""`vgen worker`, `dispatcher` and `flower`: the processes of a cluster, in the foreground."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import output
+from cli.context import settings_of
+from pipeline.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+
+_MIN_PASSWORD = 8
+
+
+def worker(
+    ctx: typer.Context,
+    gpu: Annotated[bool, typer.Option("--gpu/--no-gpu", help="A GPU worker for each GPU of this host.")] = True,
+    cpu: Annotated[bool, typer.Option("--cpu/--no-cpu", help="A worker that screens and encodes.")] = True,
+    io: Annotated[bool, typer.Option("--io/--no-io", help="A worker that enhances, publishes and dispatches.")] = True,
+) -> int:
+    """Work for a cluster on this host, in the foreground; Ctrl-C or SIGTERM drains."""
+    from tasks import fleet
+
+    settings = _cluster(settings_of(ctx), "worker")
+    if not (gpu or cpu or io):
+        raise InputError([Problem("--no-gpu, --no-cpu and --no-io leave nothing to do")])
+    return fleet.run(settings, gpu=gpu, cpu=cpu, io=io)
+
+
+def dispatcher(ctx: typer.Context) -> int:
+    """Dispatch and reconcile for a cluster, in the foreground; io workers do so too."""
+    from cli.interrupt import Interrupt
+    from tasks import loops
+
+    settings = _cluster(settings_of(ctx), "dispatcher")
+    with Interrupt("stopping; again to stop at once") as interrupt:
+        loops.run_dispatcher(settings, interrupt.event)
+    return 0
+
+
+def flower(
+    ctx: typer.Context,
+    address: Annotated[str, typer.Option("--address", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Where to listen.")] = 5555,
+    basic_auth: Annotated[
+        str | None,
+        typer.Option(
+            "--basic-auth",
+            envvar="VGEN_FLOWER_BASIC_AUTH",
+            metavar="USER:PASSWORD",
+            help="Who may look; better by the variable, since others can read command lines. "
+            "Without it a password is made and shown.",
+        ),
+    ] = None,
+) -> int:
+    """Start Flower, Celery's monitor, behind a password."""
+    settings = _cluster(settings_of(ctx), "flower")
+    if basic_auth is None:
+        basic_auth = f"vgen:{secrets.token_urlsafe(15)}"
+        output.notice(f"log in to http://{address}:{port} as {basic_auth.replace(':', ' with password ', 1)}")
+    user, colon, password = basic_auth.partition(":")
+    if not user or not colon or len(password) < _MIN_PASSWORD:
+        raise InputError([Problem(f"must be USER:PASSWORD, {_MIN_PASSWORD} characters or more", field="--basic-auth")])
+    # By the environment and not as an argument, which every user of the host could read.
+    environment = {**os.environ, "FLOWER_BASIC_AUTH": basic_auth, "VGEN_BROKER_URL": settings.broker_url or ""}
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "flower", f"--address={address}", f"--port={port}"]
+    sys.stdout.flush()
+    os.execve(sys.executable, command, environment)
+
+
+def _cluster(settings: Settings, verb: str) -> Settings:
+    if settings.solo:
+        raise InputError(
+            [Problem(f"`vgen {verb}` is for a cluster, and VGEN_BROKER_URL is not set; solo mode has `vgen run`")]
+        )
+    return settings
