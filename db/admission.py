@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from db import workers
+from db import jobs, workers
 from db.models import Batch, Job, Queue, StageRun, Step
 from db.session import now_ms
 from pipeline.plan import GpuLine, choose_gpu_type, encode_queue, fixed_queue, gpu_queue, gpu_type_of
@@ -59,13 +59,17 @@ def gpu_lines(session: Session, live: dict[str, int] | None = None) -> dict[str,
     """Every GPU type with a live worker, by type; paused queues are left out."""
     capacity = workers.capacity(session)
     live = in_flight(session) if live is None else live
-    paused = set(session.scalars(select(Queue.name).where(Queue.paused)))
+    paused = _paused_queues(session)
     lines = {}
     for queue, slots in capacity.slots.items():
         gpu_type = gpu_type_of(queue)
         if gpu_type is not None and queue not in paused:
             lines[gpu_type] = GpuLine(slots, live.get(queue, 0), _mean_seconds(session, queue), capacity.memory[queue])
     return lines
+
+
+def _paused_queues(session: Session) -> set[str]:
+    return set(session.scalars(select(Queue.name).where(Queue.paused)))
 
 
 def _mean_seconds(session: Session, queue: str) -> float | None:
@@ -86,14 +90,18 @@ def admit(session: Session, *, window: int) -> list[Admitted]:
     ``window`` bounds the steps in flight on each queue that is not a GPU queue. Steps nearest to the end go first, so
     that finished frames do not pile up behind new work.
     """
+    jobs.rest_finished(session)
     active = session.execute(select(Batch.id, Batch.owner).where(Batch.active, ~Batch.paused).order_by(Batch.id)).all()
     if not active:
         return []
     owners = {row[0]: row[1] for row in active}
     live = in_flight(session)
     admitted = []
+    paused = _paused_queues(session)
     for stage in (Stage.PUBLISH, Stage.ENCODE, Stage.SCREEN, Stage.ENHANCE):
         queue = fixed_queue(stage)
+        if queue in paused:
+            continue
         # Encode steps are bounded by the hand-off's size, not here.
         room = window if queue is None else window - live.get(queue, 0)
         chosen = _ordered(_candidates(session, owners, stage, room), room)
@@ -127,7 +135,9 @@ def _candidates(session: Session, owners: dict[str, str], stage: Stage, limit: i
             )
             .order_by(Step.priority.desc(), Step.id)
             .limit(limit)
-            .with_for_update(of=Step, skip_locked=True)  # nothing on SQLite, where the transaction is exclusive
+            # The job and not the step: whoever changes a step locks its job first, so that none waits for another
+            # in a circle. Nothing on SQLite, where the transaction is exclusive.
+            .with_for_update(of=Job, skip_locked=True)
         )
         for step_id, job_id, segment, roll, priority in rows:
             yield _Candidate(step_id, job_id, owner, batch_id, segment, roll, priority)
@@ -153,9 +163,10 @@ def _dispatch(
     session: Session, stage: Stage, chosen: Sequence[_Candidate], lines: dict[str, GpuLine] | None = None
 ) -> list[Admitted]:
     admitted = []
+    paused = _paused_queues(session)
     for item in chosen:
         queue = _bind(session, stage, item, lines or {})
-        if queue is None or not mark_dispatched(session, item.step_id, queue):
+        if queue is None or queue in paused or not mark_dispatched(session, item.step_id, queue):
             continue
         if lines is not None and (gpu_type := gpu_type_of(queue)) is not None:
             line = lines[gpu_type]
@@ -233,8 +244,9 @@ def hop(session: Session, job_id: str, roll: int, segment: int, stage: Stage) ->
 
 def undispatch(session: Session, items: Sequence[Admitted]) -> None:
     """Take back steps whose message could not be published."""
-    for item in items:
-        session.execute(
+    for item in sorted(items, key=lambda admitted: admitted.job_id):
+        jobs.lock(session, item.job_id)
+        taken_back = session.execute(
             update(Step)
             .where(
                 Step.job_id == item.job_id,
@@ -243,11 +255,8 @@ def undispatch(session: Session, items: Sequence[Admitted]) -> None:
                 Step.state == StepState.DISPATCHED,
             )
             .values(state=StepState.WAITING, queue=None)
+            .returning(Step.id)
             .execution_options(synchronize_session=False)
-        )
-        session.execute(
-            update(Job)
-            .where(Job.id == item.job_id, Job.state == JobState.IN_FLIGHT)
-            .values(state=JobState.WAITING)
-            .execution_options(synchronize_session=False)
-        )
+        ).one_or_none()
+        if taken_back is not None:  # else its message came through after all, or the job was cancelled
+            jobs.move(session, item.job_id, JobState.WAITING)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import exists, insert, select, update
+from sqlalchemy import ColumnElement, exists, insert, select, update
 from sqlalchemy.orm import Session
 
 from db import events
-from db.models import ArtifactRow, Batch, Job, Step
+from db.models import ArtifactRow, Batch, Event, Job, StageRun, Step
 from db.session import now_ms
 from pipeline.errors import ConflictError, NotFoundError
 from pipeline.stages.base import Artifact
-from pipeline.states import JOB_MOVES, TERMINAL_JOB_STATES, JobState, Stage, StepState
+from pipeline.states import JOB_MOVES, TERMINAL_JOB_STATES, AttemptOutcome, JobState, Stage, StepState
+
+# Written as a list of what is open, so that the index on (batch, state) finds one at once.
+_OPEN = [state for state in JobState if state not in TERMINAL_JOB_STATES]
 
 
 def get(session: Session, job_id: str) -> Job:
@@ -70,22 +73,39 @@ def conclude(
 def rest(session: Session, batch_id: str) -> None:
     """Mark a batch as no longer active once all its jobs are terminal.
 
-    Two last jobs that finish at the same instant may both see the other as unfinished: the dispatcher asks again.
+    Two last jobs that finish at the same instant may both see the other as unfinished: admission asks again.
     """
+    if not session.scalars(select(_all_ended(batch_id))).one():
+        return
+    # A retry of another job may be about to commit. Only a statement that begins with the lock held sees it.
+    session.execute(select(Batch.id).where(Batch.id == batch_id).with_for_update())
     session.execute(
         update(Batch)
-        .where(
-            Batch.id == batch_id,
-            Batch.active,
-            ~exists().where(Job.batch_id == batch_id, Job.state.not_in(TERMINAL_JOB_STATES)),
-        )
+        .where(Batch.id == batch_id, Batch.active, _all_ended(batch_id))
         .values(active=False)
         .execution_options(synchronize_session=False)
     )
 
 
+def rest_finished(session: Session) -> None:
+    """What ``rest`` missed: batches whose last two jobs ended at the same instant."""
+    finished = select(Batch.id).where(Batch.active, ~exists().where(Job.batch_id == Batch.id, Job.state.in_(_OPEN)))
+    for batch_id in session.scalars(finished.order_by(Batch.id)).all():
+        rest(session, batch_id)
+
+
+def _all_ended(batch_id: str) -> ColumnElement[bool]:
+    return ~exists().where(Job.batch_id == batch_id, Job.state.in_(_OPEN))
+
+
 def publish(session: Session, job_id: str, roll: int, artifacts: Sequence[Artifact]) -> None:
-    """Record the published objects and end the job."""
+    """Record the published objects and end the job.
+
+    Raises:
+        ValueError: there is no video among them; a job succeeds with exactly one.
+    """
+    if [item.kind for item in artifacts].count("video") != 1:
+        raise ValueError(f"job {job_id}: published {[item.kind for item in artifacts]}; expected exactly one video")
     session.execute(
         insert(ArtifactRow),
         [
@@ -141,12 +161,21 @@ def retry(session: Session, job_id: str) -> bool:
         step.state = StepState.PENDING if position else StepState.WAITING
         step.queue = step.finished_at = step.error_code = step.error = None
         step.not_before = step.errors = step.crashes = step.losses = 0
+    if _needs_approval(session, job_id):
+        job.state = JobState.HELD
     session.flush()
     session.execute(
         update(Batch).where(Batch.id == job.batch_id).values(active=True).execution_options(synchronize_session=False)
     )
     events.record(session, "retry_requested", batch_id=job.batch_id, job_id=job_id)
     return True
+
+
+def _needs_approval(session: Session, job_id: str) -> bool:
+    """Whether the job was held and nobody has approved it: cancel and retry are no way around a person's word."""
+    held = exists().where(StageRun.job_id == job_id, StageRun.outcome == AttemptOutcome.HELD)
+    approved = exists().where(Event.job_id == job_id, Event.kind == "approved")
+    return session.scalars(select(held & ~approved)).one()
 
 
 def _ended_steps(session: Session, job: Job) -> list[Step]:

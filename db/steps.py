@@ -182,18 +182,22 @@ def _end(session: Session, claimed: Claim, outcome: AttemptOutcome, **values: An
     return True
 
 
+def _cancelled(session: Session, claimed: Claim) -> Finished:
+    """End an attempt whose job was asked to stop, and the job with it."""
+    recorded = _end(session, claimed, AttemptOutcome.CANCELLED, state=StepState.CANCELLED, finished_at=now_ms())
+    if recorded:
+        jobs.conclude(session, claimed.work.job_id, JobState.CANCELLED)
+    return Finished(recorded)
+
+
 def finish(session: Session, claimed: Claim, result: StageResult) -> Finished:
     """Record what a stage made, and make the next step's row (``waiting``; the caller may dispatch it).
 
     Cancel wins over everything but a finished publish.
     """
     work = claimed.work
-    cancelled = jobs.lock(session, work.job_id).cancel_requested and work.stage is not Stage.PUBLISH
-    if cancelled:
-        if not _end(session, claimed, AttemptOutcome.CANCELLED, state=StepState.CANCELLED, finished_at=now_ms()):
-            return Finished(recorded=False)
-        jobs.conclude(session, work.job_id, JobState.CANCELLED)
-        return Finished(recorded=True)
+    if jobs.lock(session, work.job_id).cancel_requested and work.stage is not Stage.PUBLISH:
+        return _cancelled(session, claimed)
     state = StepState.SKIPPED if result.outcome is Outcome.SKIPPED else StepState.DONE
     if not _end(
         session,
@@ -279,10 +283,7 @@ def fail(session: Session, claimed: Claim, error: StageError) -> Finished:
     decision = decide(error.failure_class, count)
     problem: dict[str, Any] = {"error_code": error.code, "error": str(error)[:4000], counter: count}
     if job.cancel_requested:
-        recorded = _end(session, claimed, AttemptOutcome.CANCELLED, state=StepState.CANCELLED, finished_at=now_ms())
-        if recorded:
-            jobs.conclude(session, work.job_id, JobState.CANCELLED)
-        return Finished(recorded)
+        return _cancelled(session, claimed)
     if not decision.again:
         recorded = _end(
             session, claimed, AttemptOutcome.FAILED, state=StepState.FAILED, finished_at=now_ms(), **problem
@@ -310,10 +311,7 @@ def release(session: Session, claimed: Claim, *, delay_ms: int = 0) -> Finished:
     """Give a step back unfinished (drain, pause, cancel, back-pressure): no failed attempt."""
     work = claimed.work
     if jobs.lock(session, work.job_id).cancel_requested:
-        recorded = _end(session, claimed, AttemptOutcome.CANCELLED, state=StepState.CANCELLED, finished_at=now_ms())
-        if recorded:
-            jobs.conclude(session, work.job_id, JobState.CANCELLED)
-        return Finished(recorded)
+        return _cancelled(session, claimed)
     recorded = _end(
         session,
         claimed,
@@ -333,7 +331,8 @@ def rewind(session: Session, claimed: Claim, *, to: Stage, reason: str) -> Finis
     The step itself counts the rewind as a loss, so that a line whose frames vanish every time comes to an end.
     """
     work = claimed.work
-    jobs.lock(session, work.job_id)
+    if jobs.lock(session, work.job_id).cancel_requested:
+        return _cancelled(session, claimed)
     losses = session.scalars(select(Step.losses).where(Step.id == claimed.step_id)).one() + 1
     if losses >= MAX_LOSSES:
         return fail_for_good(session, claimed, code="rewound_too_often", message=f"{losses} rewinds; last: {reason}")
@@ -353,6 +352,7 @@ def rewind(session: Session, claimed: Claim, *, to: Stage, reason: str) -> Finis
 
 def fail_for_good(session: Session, claimed: Claim, *, code: str, message: str) -> Finished:
     """The job fails with this error, whatever tries are left."""
+    jobs.lock(session, claimed.work.job_id)
     recorded = _end(
         session,
         claimed,

@@ -58,7 +58,7 @@ JOB_MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset({JobState.WAITING}),
     JobState.BLOCKED: frozenset(),
-    JobState.CANCELLED: frozenset({JobState.WAITING}),
+    JobState.CANCELLED: frozenset({JobState.WAITING, JobState.HELD}),
 }
 
 
@@ -102,11 +102,12 @@ STEP_MOVES: dict[StepState, frozenset[StepState]] = {
         }
     ),
     # Back to `waiting`: rewound by a recorded event (the frames it left behind are gone).
-    StepState.DONE: frozenset({StepState.WAITING}),
+    # To `pending`: a step before it was rewound.
+    StepState.DONE: frozenset({StepState.WAITING, StepState.PENDING}),
     StepState.SKIPPED: frozenset(),
-    # Back to `waiting`: an explicit `vgen retry`.
-    StepState.FAILED: frozenset({StepState.WAITING}),
-    StepState.CANCELLED: frozenset({StepState.WAITING}),
+    # Back to `waiting`: an explicit `vgen retry`; to `pending` when an earlier step of the job goes first.
+    StepState.FAILED: frozenset({StepState.WAITING, StepState.PENDING}),
+    StepState.CANCELLED: frozenset({StepState.WAITING, StepState.PENDING}),
 }
 
 
