@@ -1,0 +1,50 @@
+# The same commands for people and CI; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint types imports check docs bench clean
+
+help:  ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+env: $(STAMP)  ## Make the environment in .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("vgen needs Python 3.11 or newer; set PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## Make the six clips of examples/prompts.txt
+	$(BIN)/vgen run examples/prompts.txt
+
+lint: $(STAMP)  ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## Check types
+	$(BIN)/mypy
+
+imports: $(STAMP)  ## Check which package may import which
+	$(BIN)/lint-imports
+
+check: lint types imports  ## Lint, types and import rules
+
+test: check  ## Everything: lint, types, import rules, all tests with real servers
+	$(BIN)/python -m pytest
+
+docs: $(STAMP)  ## Write the generated pages anew
+	$(BIN)/python -m cli.reference > docs/cli.md
+
+bench: $(STAMP)  ## Measure; see bench/README.md
+	$(BIN)/python bench/encode.py
+	$(BIN)/python bench/submit.py
+	$(BIN)/python bench/orchestration.py
+	$(BIN)/python bench/startup.py
+
+clean:  ## Remove the environment and caches, not your clips
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info build dist
