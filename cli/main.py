@@ -87,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
         return ExitCode.INTERRUPTED
     except typer.Abort:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, output.ReaderGoneError):
         _let_go_of_stdout()
         return ExitCode.DONE
     except typer.TyperException as error:

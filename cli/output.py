@@ -18,13 +18,24 @@ _SHOWN_CHARACTERS = 60
 """Longest text of a table's cell for people; pipes and JSON get all of it."""
 
 
+class ReaderGoneError(Exception):
+    """Whoever read our output has closed it. Not an OSError, which typer would turn into exit code 1."""
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+    except BrokenPipeError:
+        raise ReaderGoneError from None
+
+
 def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
 def line(text: str = "") -> None:
     """One line of a result."""
-    sys.stdout.write(f"{clean(text)}\n")
+    _write(f"{clean(text)}\n")
 
 
 def notice(text: str) -> None:
@@ -41,12 +52,12 @@ def error(text: str) -> None:
 
 def as_json(value: BaseModel) -> None:
     """One JSON document."""
-    sys.stdout.write(f"{value.model_dump_json(indent=2 if is_terminal() else None)}\n")
+    _write(f"{value.model_dump_json(indent=2 if is_terminal() else None)}\n")
 
 
 def raw_json(value: Any) -> None:
     """One line of JSON."""
-    sys.stdout.write(f"{json.dumps(value, ensure_ascii=False, allow_nan=False)}\n")
+    _write(f"{json.dumps(value, ensure_ascii=False, allow_nan=False)}\n")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -58,7 +58,8 @@ def cli_reference() -> str:
         "| `retry` | nothing new: the same job | the step where it ended | a failed or cancelled job |\n"
         "| `rerun` | a new batch with the same specification and the prompt that was used | the beginning "
         "| making a clip once more |\n"
-        "| `submit --again`, `run --again` | a new batch of the whole file | the beginning | the whole file once more |\n"
+        "| `submit --again`, `run --again` | a new batch of the whole file | the beginning "
+        "| the whole file once more |\n"
         "| `submit`, `run` | nothing, if the same was submitted before | where it was | going on |",
     ]
     for path, command in _commands(typer.main.get_command(app), ("vgen",)):

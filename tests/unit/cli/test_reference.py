@@ -1,0 +1,93 @@
+"""The references in docs/ are what the commands say and print."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from cli.exit_codes import MEANING, ExitCode
+from cli.reference import JSON_OUTPUT
+from tests.conftest import REPOSITORY
+from tests.unit.cli.conftest import Home, Vgen
+
+
+def _document(name: str) -> str:
+    return (REPOSITORY / "docs" / name).read_text("utf-8")
+
+
+@pytest.mark.parametrize(("name", "flags"), [("cli.md", []), ("json-output.md", ["--json-output"])])
+def test_a_generated_reference_is_not_stale(name: str, flags: list[str]) -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "cli.reference", *flags], capture_output=True, text=True, check=True
+    ).stdout
+
+    assert printed == _document(name), f"run `python -m cli.reference {' '.join(flags)} > docs/{name}`"
+
+
+def test_every_exit_code_has_a_meaning() -> None:
+    assert set(MEANING) == set(ExitCode)
+
+
+def _schemas() -> dict[str, Any]:
+    """The schemas as the document has them, by command."""
+    text = _document("json-output.md")
+    sections = dict(re.findall(r"^## (\w+)\n.*?```json\n(.*?)\n```", text, re.MULTILINE | re.DOTALL))
+    commands = re.findall(r"^\| `vgen (.*?) --json` \| \[(\w+)\]", text, re.MULTILINE)
+    return {command: json.loads(sections[name]) for command, name in commands}
+
+
+@pytest.fixture
+def finished(home: Home, tmp_path: Path) -> Home:
+    home.succeed(home.job_ids[0])
+    return home
+
+
+COMMANDS: dict[str, Callable[[Home], list[object]]] = {
+    "submit": lambda home: ["submit", home.file],
+    "submit --dry-run": lambda home: ["submit", home.file, "--dry-run"],
+    "status": lambda home: ["status"],
+    "watch": lambda home: ["watch"],
+    "list": lambda home: ["list"],
+    "list BATCH": lambda home: ["list", "latest"],
+    "show JOB": lambda home: ["show", home.job_ids[0]],
+    "show BATCH": lambda home: ["show", home.batch_id],
+    "results": lambda home: ["results", "--urls"],
+    "cancel": lambda home: ["cancel", home.job_ids[1]],
+    "retry": lambda home: ["retry", home.job_ids[1]],
+    "approve": lambda home: ["approve", home.job_ids[2]],
+    "reject": lambda home: ["reject", home.job_ids[2]],
+    "rerun": lambda home: ["rerun", home.job_ids[0]],
+    "models list": lambda home: ["models", "list"],
+    "models show": lambda home: ["models", "show", "tiny-wan"],
+    "models check": lambda home: ["models", "check", "wan2.1-t2v-1.3b"],
+    "db check": lambda home: ["db", "check"],
+    "doctor": lambda home: ["doctor"],
+    "config": lambda home: ["config"],
+}
+
+
+def test_every_documented_output_is_checked() -> None:
+    # `submit --wait` needs a cluster: it prints what `watch` prints, by the same function.
+    assert set(COMMANDS) | {"submit --wait"} == set(JSON_OUTPUT)
+
+
+@pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified:UserWarning")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_real_output_fits_the_documented_schema(finished: Home, vgen: Vgen, command: str) -> None:
+    if command == "watch":  # which would wait for the two other jobs
+        vgen("cancel", finished.batch_id)
+
+    outcome = vgen(*COMMANDS[command](finished), "--json")
+
+    schema = _schemas()[command]
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(outcome.json)
+    assert "additionalProperties" in schema  # a field that is not documented would be refused
