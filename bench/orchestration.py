@@ -1,0 +1,155 @@
+"""What the durable line costs per job, beside a bare Celery chain of as many empty tasks.
+
+``python bench/orchestration.py [--jobs 1000]`` starts PostgreSQL, Redis and the workers itself. Both sides run
+prefork workers on the same Redis: three worker processes' children in all. The line's stages are the real tasks, claims
+and finishes, with stage functions that do nothing; the bare chain has a Redis result backend, as most users have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from celery import Celery, chain
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from db import batches, schema  # noqa: E402
+from db.session import Database  # noqa: E402
+from pipeline.prompts_file import parse_bytes  # noqa: E402
+from pipeline.settings import load_settings  # noqa: E402
+from pipeline.spec import BatchOptions  # noqa: E402
+from pipeline.states import TERMINAL_JOB_STATES, JobState  # noqa: E402
+from tests import servers  # noqa: E402
+
+GPU_TYPE = "idle-gpu"
+OPTIONS = "-P prefork -c 1 -l ERROR --without-mingle --without-gossip"
+ROLES = {"gpu": f"vgen.gpu.{GPU_TYPE}", "cpu": "vgen.cpu,vgen.encode.bench", "io": "vgen.io"}
+
+
+def start_workers(application: str, roles: dict[str, str], env: dict[str, str]) -> list[subprocess.Popen[bytes]]:
+    return [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "celery",
+                "-A",
+                application,
+                "worker",
+                *f"-n {role}@%h -Q {queues} {OPTIONS}".split(),
+            ],
+            env=env,
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+        )
+        for role, queues in roles.items()
+    ]
+
+
+def stop_workers(workers: list[subprocess.Popen[bytes]]) -> None:
+    for worker in workers:
+        worker.send_signal(signal.SIGTERM)
+    for worker in workers:
+        worker.wait(timeout=60)
+
+
+def line_seconds(jobs: int, database_url: str, redis_url: str, home: Path) -> float:
+    """Wall time from a stored batch to its last finished job."""
+    env = {
+        **os.environ,
+        "VGEN_DATABASE_URL": database_url,
+        "VGEN_BROKER_URL": redis_url,
+        "VGEN_HOME": str(home),
+        "VGEN_GPU_TYPE": GPU_TYPE,
+        "VGEN_WORKER_DISPATCH_S": "0.1",
+    }
+    database = Database(database_url)
+    schema.upgrade(database)
+    settings = load_settings(home=home, preset="idle")
+    text = "".join(f"prompt {number}\n" for number in range(jobs)).encode()
+    submission = parse_bytes(text, "bench.txt", overrides={}, settings=settings)
+    workers = start_workers("bench.empty_stages", ROLES, env)
+    try:
+        wait_until(lambda: _live(database) == len(ROLES), 60)
+        with database.transaction() as session:
+            stored = batches.submit(session, submission, name="bench", owner="bench", options=BatchOptions())
+        start = time.perf_counter()
+        wait_until(lambda: _ended(database, stored.batch_id) == jobs, 600)
+        took = time.perf_counter() - start
+        with database.reading() as session:
+            succeeded = batches.counts(session, [stored.batch_id])[stored.batch_id][JobState.SUCCEEDED]
+        if succeeded != jobs:
+            raise SystemExit(f"{jobs - succeeded} of {jobs} jobs did not succeed")
+        return took
+    finally:
+        stop_workers(workers)
+        database.close()
+
+
+def _live(database: Database) -> int:
+    from db import workers  # noqa: PLC0415
+
+    with database.reading() as session:
+        return len(workers.alive(session))
+
+
+def _ended(database: Database, batch_id: str) -> int:
+    with database.reading() as session:
+        counts = batches.counts(session, [batch_id])[batch_id]
+    return sum(counts[state] for state in TERMINAL_JOB_STATES)
+
+
+def wait_until(condition: object, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():  # type: ignore[operator]
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not done within {timeout_s} s")
+        time.sleep(0.1)
+
+
+def chain_seconds(jobs: int, redis_url: str) -> float:
+    """Wall time from the first bare chain sent to the last one's end."""
+    env = {**os.environ, "BENCH_REDIS_URL": redis_url}
+    application = Celery("bare", broker=redis_url, backend=redis_url, set_as_current=False)
+    workers = start_workers("bench.bare_chain", {"a": "bare", "b": "bare", "c": "bare"}, env)
+    try:
+        warm = chain(*[application.signature("bare.empty", immutable=True, queue="bare")] * 5, app=application)
+        warm.apply_async().get(timeout=60)
+        start = time.perf_counter()
+        results = [warm.apply_async() for _ in range(jobs)]
+        for result in results:
+            result.get(timeout=600)
+        return time.perf_counter() - start
+    finally:
+        stop_workers(workers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, default=1000)
+    jobs = parser.parse_args().jobs
+    print(f"machine: {os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}; {jobs} jobs")
+    with (
+        servers.postgres_server() as postgres,
+        servers.redis_server() as redis,
+        servers.fresh_database(postgres) as url,
+        tempfile.TemporaryDirectory() as home,
+    ):
+        line = line_seconds(jobs, url, redis.url, Path(home))
+        bare = chain_seconds(jobs, redis.url)
+    print(f"durable line, 4 stages claimed and finished  {line:7.1f} s  {line / jobs * 1000:6.2f} ms a job")
+    print(f"bare chain, 5 empty tasks, Redis results     {bare:7.1f} s  {bare / jobs * 1000:6.2f} ms a job")
+    print(f"ratio                                        {line / bare:7.2f}")
+
+
+if __name__ == "__main__":
+    main()
