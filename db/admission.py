@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from db import jobs, workers
@@ -45,6 +45,8 @@ class _Candidate:
     segment: int
     roll: int
     priority: int
+    need: tuple[str, str] = ("", "")
+    """Preset and GPU types, as the database writes them."""
 
 
 def in_flight(session: Session) -> dict[str, int]:
@@ -111,19 +113,40 @@ def admit(session: Session, *, window: int) -> list[Admitted]:
         admitted += dispatched
     lines = gpu_lines(session, live)
     room = sum(max(0, line.room) for line in lines.values())
-    # Some candidates may fit no type that has room: look a little further than the room itself.
-    chosen = _ordered(_candidates(session, owners, Stage.GENERATE, room * 2), room * 2)
+    chosen = _ordered(_servable(session, owners, room * 2, lines), room * 2)
     admitted += _dispatch(session, Stage.GENERATE, chosen, lines)
     return admitted
 
 
-def _candidates(session: Session, owners: dict[str, str], stage: Stage, limit: int) -> Iterable[_Candidate]:
-    """The first waiting steps of each batch: index reads only, whatever the number of rows."""
+def _servable(session: Session, owners: dict[str, str], limit: int, lines: dict[str, GpuLine]) -> Iterable[_Candidate]:
+    """Generate steps that a live GPU type with room can take: those that none can take hold up nobody behind them."""
+    for batch_id, owner in owners.items():
+        asked: dict[tuple[str, str], bool] = {}
+        while True:
+            refused = [need for need, servable in asked.items() if not servable]
+            found = list(_candidates(session, {batch_id: owner}, Stage.GENERATE, limit, refused))
+            fresh = {item.need: item for item in found if item.need not in asked}
+            for need, item in fresh.items():
+                asked[need] = _bind(session, Stage.GENERATE, item, lines) is not None
+            if all(asked[need] for need in fresh):
+                yield from found
+                break
+
+
+def _candidates(
+    session: Session,
+    owners: dict[str, str],
+    stage: Stage,
+    limit: int,
+    refused: Sequence[tuple[str, str]] = (),
+) -> Iterable[_Candidate]:
+    """The first waiting steps of each batch, without those of ``refused`` needs: index reads only, if none is."""
     if limit <= 0:
         return
+    preset, gpu = Job.spec["preset"].as_string(), func.coalesce(Job.spec["gpu"].as_string(), "")
     for batch_id, owner in owners.items():
         rows = session.execute(
-            select(Step.id, Step.job_id, Step.segment, Step.roll, Step.priority)
+            select(Step.id, Step.job_id, Step.segment, Step.roll, Step.priority, preset, gpu)
             .join(Job, Job.id == Step.job_id)
             .where(
                 Step.batch_id == batch_id,
@@ -132,6 +155,7 @@ def _candidates(session: Session, owners: dict[str, str], stage: Stage, limit: i
                 Step.not_before <= now_ms(),
                 Job.state.in_((JobState.WAITING, JobState.IN_FLIGHT)),
                 ~Job.cancel_requested,
+                *(or_(preset != need[0], gpu != need[1]) for need in refused),
             )
             .order_by(Step.priority.desc(), Step.id)
             .limit(limit)
@@ -139,8 +163,8 @@ def _candidates(session: Session, owners: dict[str, str], stage: Stage, limit: i
             # in a circle. Nothing on SQLite, where the transaction is exclusive.
             .with_for_update(of=Job, skip_locked=True)
         )
-        for step_id, job_id, segment, roll, priority in rows:
-            yield _Candidate(step_id, job_id, owner, batch_id, segment, roll, priority)
+        for step_id, job_id, segment, roll, priority, *need in rows:
+            yield _Candidate(step_id, job_id, owner, batch_id, segment, roll, priority, (need[0], need[1]))
 
 
 def _ordered(candidates: Iterable[_Candidate], limit: int) -> list[_Candidate]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Table, case, false, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -22,6 +23,7 @@ from pipeline.spec import BatchOptions
 from pipeline.states import JobState, Stage, StepState
 
 _CHUNK = 2_000
+_JOBS = cast(Table, Job.__table__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,23 @@ def _claim_key(session: Session, values: dict[str, Any]) -> bool:
 def _insert_jobs(session: Session, batch_id: str, jobs: Iterable[PlannedJob], now: int) -> None:
     numbered = enumerate(jobs)
     while chunk := list(itertools.islice(numbered, _CHUNK)):
-        session.execute(insert(Job), [_job_row(batch_id, seq, job, now) for seq, job in chunk])
-        session.execute(insert(Step), [_first_step(batch_id, seq, job) for seq, job in chunk])
+        rows = [_job_row(batch_id, seq, job, now) for seq, job in chunk]
+        if session.get_bind().dialect.name == "postgresql":
+            _copy_jobs(session, rows)
+        else:
+            session.connection().execute(_JOBS.insert(), rows)
+    _insert_first_steps(session, batch_id)
+
+
+def _copy_jobs(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+    """COPY, which takes PostgreSQL a third of the time of INSERTs."""
+    driver = session.connection().connection.driver_connection
+    assert driver is not None
+    columns = tuple(rows[0])
+    statement = f"COPY jobs ({', '.join(columns)}) FROM STDIN"
+    with driver.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row([json.dumps(value) if isinstance(value, dict) else value for value in row.values()])
 
 
 def _job_row(batch_id: str, seq: int, job: PlannedJob, now: int) -> dict[str, Any]:
@@ -108,7 +125,7 @@ def _job_row(batch_id: str, seq: int, job: PlannedJob, now: int) -> dict[str, An
         "line": job.line,
         "variant": job.variant,
         "spec": job.spec.model_dump(mode="json", exclude_defaults=True),
-        "state": JobState.WAITING,
+        "state": JobState.WAITING.value,
         "roll": 1,
         "priority": job.spec.priority,
         "custom_id": job.spec.custom_id,
@@ -117,16 +134,24 @@ def _job_row(batch_id: str, seq: int, job: PlannedJob, now: int) -> dict[str, An
     }
 
 
-def _first_step(batch_id: str, seq: int, job: PlannedJob) -> dict[str, Any]:
-    return {
-        "job_id": job_id(batch_id, seq),
-        "batch_id": batch_id,
-        "roll": 1,
-        "segment": 0,
-        "stage": Stage.ENHANCE if job.spec.enhance else Stage.SCREEN,
-        "state": StepState.WAITING,
-        "priority": job.spec.priority,
-    }
+def _insert_first_steps(session: Session, batch_id: str) -> None:
+    """Made by the database from the jobs' rows, in the order of the file: nothing is sent twice."""
+    enhanced = func.coalesce(Job.spec["enhance"].as_boolean(), false())
+    first = (
+        select(
+            Job.id,
+            Job.batch_id,
+            Job.roll,
+            literal(0),
+            case((enhanced, Stage.ENHANCE.value), else_=Stage.SCREEN.value),
+            literal(StepState.WAITING.value),
+            Job.priority,
+        )
+        .where(Job.batch_id == batch_id)
+        .order_by(Job.seq)
+    )
+    columns = ["job_id", "batch_id", "roll", "segment", "stage", "state", "priority"]
+    session.execute(insert(Step).from_select(columns, first))
 
 
 def get(session: Session, batch_id: str) -> Batch:

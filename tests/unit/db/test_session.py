@@ -1,0 +1,98 @@
+"""Engines and transactions: the clock, SQLite's settings, and what an unreachable or full database says."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, text
+
+from db.session import Database, make_engine, now_ms
+from pipeline.errors import ServiceUnavailableError, SettingsError
+from tests.servers import free_port
+from tests.unit.db.line import Line
+
+
+def test_the_clock_is_in_milliseconds_and_moves_within_a_transaction(database: Database) -> None:
+    with database.transaction() as session:
+        first = session.scalars(select(now_ms())).one()
+        time.sleep(0.02)
+        second = session.scalars(select(now_ms())).one()
+
+    assert abs(first - time.time() * 1000) < 60_000
+    assert second >= first + 15
+
+
+def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
+    with pytest.raises(RuntimeError, match="stop"), database.transaction() as session:
+        session.execute(text("INSERT INTO queues (name, paused) VALUES ('q', true)"))
+        raise RuntimeError("stop")
+
+    with database.reading() as session:
+        assert session.execute(text("SELECT count(*) FROM queues")).scalar_one() == 0
+
+
+def test_sqlite_writes_ahead_and_checks_foreign_keys(sqlite_database: Database) -> None:
+    with sqlite_database.reading() as session:
+        values = [
+            session.execute(text(f"PRAGMA {name}")).scalar_one()
+            for name in ("journal_mode", "foreign_keys", "synchronous")
+        ]
+    assert values == ["wal", 1, 2]
+
+
+def test_reading_sqlite_does_not_wait_for_a_writer(sqlite_database: Database) -> None:
+    with sqlite_database.transaction() as writer:
+        writer.execute(text("INSERT INTO queues (name, paused) VALUES ('q', true)"))
+        with sqlite_database.reading() as reader:
+            assert reader.execute(text("SELECT count(*) FROM queues")).scalar_one() == 0
+
+
+def test_an_unreachable_postgres_says_where_and_hides_the_password() -> None:
+    port = free_port()
+    database = Database(f"postgresql+psycopg://ada:s3cret@127.0.0.1:{port}/rows")
+
+    with pytest.raises(ServiceUnavailableError, match=rf"127\.0\.0\.1:{port}") as raised, database.transaction() as s:
+        s.execute(text("SELECT 1"))
+
+    assert "s3cret" not in str(raised.value)
+    database.close()
+
+
+@pytest.mark.parametrize("url", ["mysql://a:s3cret@b/c", "no url", "postgresql+asyncpg://a:s3cret@b/c"])
+def test_other_urls_are_refused_without_the_password(url: str) -> None:
+    with pytest.raises(SettingsError, match="VGEN_DATABASE_URL") as raised:
+        make_engine(url)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_read_only_sqlite_file_says_so(sqlite_database: Database, tmp_path: Path) -> None:
+    sqlite_database.close()
+    database = Database(f"sqlite:///file:{tmp_path / 'rows.sqlite3'}?mode=ro&uri=true")
+
+    with pytest.raises(ServiceUnavailableError, match=r"rows\.sqlite3.*readonly"), database.transaction() as session:
+        session.execute(text("INSERT INTO queues (name, paused) VALUES ('q', true)"))
+    database.close()
+
+
+def test_a_full_sqlite_file_says_so_and_keeps_what_it_has(sqlite_database: Database) -> None:
+    line = Line(sqlite_database)
+    line.submit(count=1)
+
+    with pytest.raises(ServiceUnavailableError, match="full"), sqlite_database.transaction() as session:
+        pages = session.execute(text("PRAGMA page_count")).scalar_one()
+        session.execute(text(f"PRAGMA max_page_count = {pages + 1}"))
+        for number in range(200):
+            session.execute(
+                text("INSERT INTO events (at, kind, data) VALUES (1, 'x', :data)"), {"data": f'"{number:05000}"'}
+            )
+    line.check_sums()
+
+
+def test_a_folder_in_place_of_a_sqlite_file_says_so(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}")
+
+    with pytest.raises(ServiceUnavailableError, match="unable to open"), database.transaction() as session:
+        session.execute(text("SELECT 1"))
+    database.close()
