@@ -1,0 +1,174 @@
+"""The whole line in one process: prompt files in, published clips out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.options import BatchChoices
+from db import jobs
+from pipeline.settings import load_settings
+from pipeline.states import AttemptOutcome, JobState, Stage
+from tests.line_helpers import (
+    IDLE,
+    artifacts_of,
+    assert_published_once,
+    cancel,
+    denoises,
+    home_of,
+    job_list,
+    job_states,
+    left_in_handoff,
+    runs_of,
+    settings_for,
+    sidecar_of,
+    solo,
+    states,
+    submit,
+    until,
+    until_settled,
+    work_off,
+)
+from tests.unit.pipeline.safety.fasttext_file import write_safety_classifier
+
+SUCCEEDED, FAILED, CANCELLED = JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED
+STAGES = [Stage.SCREEN, Stage.GENERATE, Stage.ENCODE, Stage.PUBLISH]
+TINY = {"preset": "tiny-wan", "num_frames": 5, "width": 64, "height": 48, "num_inference_steps": 2}
+
+
+def test_prompts_of_two_models_become_published_clips_and_nothing_is_left_over(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    lines = [{"prompt": "a red kite", "seed": 7, **TINY}, {"prompt": "naïve 雨 🐈", **IDLE}, {"prompt": "x", **IDLE}]
+    with home_of(settings) as database:
+        batch_id = submit(settings, database, lines)
+
+        work_off(settings, database, batch_id)
+
+        assert job_states(database, batch_id) == [SUCCEEDED] * 3
+        assert_published_once(settings, database, batch_id)
+        assert left_in_handoff(settings) == []
+        for job in job_list(database, batch_id):
+            runs = runs_of(database, job.id)
+            assert [(run.stage, run.attempt) for run in runs] == [(stage, 1) for stage in STAGES]
+            assert {run.outcome for run in runs[1:]} == {AttemptOutcome.DONE}
+        first = job_list(database, batch_id)[0]
+        sidecar = sidecar_of(settings, database, first.id)
+        assert (sidecar["request"]["seed"], sidecar["request"]["prompt"]) == (7, "a red kite")
+        assert sidecar["model"]["random_weights"] is True
+        assert sidecar["files"]["video"]["sha256"] == artifacts_of(database, first.id)["video"].sha256
+        assert {"torch", "diffusers", "ffmpeg"} <= sidecar["software"].keys()
+
+
+def test_a_line_that_cannot_run_fails_alone(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    lines = [{"prompt": "a", **IDLE}, {"prompt": "b", "preset": "wan2.1-t2v-1.3b"}, {"prompt": "c", **IDLE}]
+    with home_of(settings) as database:
+        batch_id = submit(settings, database, lines)
+
+        work_off(settings, database, batch_id)
+
+        assert job_states(database, batch_id) == [SUCCEEDED, FAILED, SUCCEEDED]
+        failed = job_list(database, batch_id)[1]
+        assert failed.error_code == "model_missing"
+        assert "pull" in str(failed.error)
+        assert_published_once(settings, database, batch_id)
+        assert left_in_handoff(settings) == []
+
+
+def test_unsafe_prompts_are_blocked_and_the_others_made(tmp_path: Path) -> None:
+    safety = {"classifier": write_safety_classifier(tmp_path / "safety.bin")}
+    settings = settings_for(tmp_path, safety=safety)
+    with home_of(settings) as database:
+        batch_id = submit(settings, database, [{"prompt": "gore", **IDLE}, {"prompt": "kitten", **IDLE}])
+
+        work_off(settings, database, batch_id)
+
+        assert job_states(database, batch_id) == [JobState.BLOCKED, SUCCEEDED]
+        assert [run.stage for run in runs_of(database, job_list(database, batch_id)[0].id)] == [Stage.SCREEN]
+        assert_published_once(settings, database, batch_id)
+        safe = sidecar_of(settings, database, job_list(database, batch_id)[1].id)
+        assert (safe["safety"]["label"], safe["safety"]["decision"]) == ("safe", "allow")
+
+
+def test_held_jobs_wait_for_a_person_over_any_number_of_runs(tmp_path: Path) -> None:
+    safety = {"classifier": write_safety_classifier(tmp_path / "safety.bin")}
+    settings = settings_for(tmp_path, safety=safety)
+    prompts = [{"prompt": "gore", **IDLE}, {"prompt": "gore gore", **IDLE}]
+    with home_of(settings) as database:
+        batch_id = submit(settings, database, prompts, BatchChoices(safety_policy="hold"))
+        work_off(settings, database, batch_id)
+        work_off(settings, database, batch_id)
+        assert job_states(database, batch_id) == [JobState.HELD] * 2
+
+        approved, rejected = job_list(database, batch_id)
+        with database.transaction() as session:
+            assert jobs.approve(session, approved.id, by="ann")
+            assert jobs.reject(session, rejected.id, by="ann")
+        work_off(settings, database, batch_id)
+
+        assert job_states(database, batch_id) == [SUCCEEDED, JobState.BLOCKED]
+        assert_published_once(settings, database, batch_id)
+
+
+def test_a_running_and_a_waiting_job_are_cancelled_and_the_next_one_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGEN_IDLE_STEP_S", "0.1")
+    settings = settings_for(tmp_path)
+    long = {"num_inference_steps": 1000}
+    with home_of(settings) as database:
+        batch_id = submit(
+            settings,
+            database,
+            [{"prompt": "a", **IDLE, **long}, {"prompt": "b", **IDLE, **long}, {"prompt": "c", **IDLE}],
+        )
+        first, second, _ = job_list(database, batch_id)
+        with solo(settings, database) as line:
+            until(lambda: [run.stage for run in runs_of(database, second.id)] == [Stage.SCREEN])
+            until(lambda: denoises(database, batch_id))
+            cancel(database, first.id)
+            cancel(database, second.id)
+            until_settled(database, batch_id, line)
+
+        assert job_states(database, batch_id) == [CANCELLED, CANCELLED, SUCCEEDED]
+        assert [run.outcome for run in runs_of(database, first.id)] == [
+            AttemptOutcome.SKIPPED,
+            AttemptOutcome.CANCELLED,
+        ]
+        assert_published_once(settings, database, batch_id)
+        assert left_in_handoff(settings) == []
+
+
+def test_a_stopped_line_gives_its_work_back_and_the_next_one_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGEN_IDLE_STEP_S", "0.1")
+    settings = settings_for(tmp_path)
+    with home_of(settings) as database:
+        batch_id = submit(settings, database, [{"prompt": "a", **IDLE, "num_inference_steps": 1000}])
+        (job,) = job_list(database, batch_id)
+        with solo(settings, database):
+            until(lambda: denoises(database, batch_id))
+        assert states(database, batch_id)[JobState.WAITING] == 1
+        assert left_in_handoff(settings) == []
+        assert runs_of(database, job.id)[-1].outcome is AttemptOutcome.RELEASED
+
+        monkeypatch.setenv("VGEN_IDLE_STEP_S", "0")
+        work_off(settings, database, batch_id)
+
+        assert job_states(database, batch_id) == [SUCCEEDED]
+        assert_published_once(settings, database, batch_id)
+
+
+def test_ten_jobs_at_once_each_run_every_stage_once(tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path / "home")
+    with home_of(settings) as database:
+        batch_id = submit(settings, database, [{"prompt": f"clip {number}", **IDLE} for number in range(10)])
+
+        work_off(settings, database, batch_id)
+
+        assert job_states(database, batch_id) == [SUCCEEDED] * 10
+        assert_published_once(settings, database, batch_id)
+        for job in job_list(database, batch_id):
+            assert [run.stage for run in runs_of(database, job.id)] == STAGES
