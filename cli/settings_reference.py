@@ -25,8 +25,9 @@ The strongest wins: command line, environment, `.env`, `{TOML_FILE}`, default. T
 group's table: `VGEN_S3_REGION` is `region` of `[s3]`. `vgen config` shows what is in force and where it came from. A
 wrong value stops every command with exit code 2, and names the setting and the rule. Times are seconds, sizes bytes.
 
-One more variable is read by `vgen flower`: `VGEN_FLOWER_BASIC_AUTH`, who may look, as USER:PASSWORD. The keys of
-enhancement providers are `CEREBRAS_API_KEY`, `GROQ_API_KEY` and `OPENAI_API_KEY`.
+Besides these, `vgen flower` reads `VGEN_FLOWER_BASIC_AUTH` (who may look, as USER:PASSWORD), and the preset `idle`
+reads `VGEN_IDLE_STEP_S` ([models](models.md)). The keys of enhancement providers are `CEREBRAS_API_KEY`,
+`GROQ_API_KEY` and `OPENAI_API_KEY`; that of a provider given as `name=base_url` is `VGEN_ENHANCE_KEY_NAME`.
 """
 
 _TYPES: dict[object, str] = {
