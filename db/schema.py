@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -16,6 +17,7 @@ from db.base import Base
 from db.session import Database
 
 __all__ = ["check", "upgrade"]
+_one_thread = Lock()  # alembic keeps the current migration in a module's globals
 assert db.models  # imported for its effect: the tables register themselves
 
 
@@ -28,7 +30,7 @@ def _config() -> Config:
 def upgrade(database: Database) -> None:
     """Apply every migration that is missing. Several processes may do so at once: one works, the others wait."""
     config = _config()
-    with database.transaction() as session:
+    with _one_thread, database.transaction() as session:
         config.attributes["connection"] = session.connection()
         command.upgrade(config, "head")
 

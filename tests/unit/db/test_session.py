@@ -25,7 +25,7 @@ def test_the_clock_is_in_milliseconds_and_moves_within_a_transaction(database: D
 
 
 def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
-    with pytest.raises(RuntimeError, match="stop"), database.transaction() as session:
+    with pytest.raises(RuntimeError, match="stop"), database.transaction() as session:  # noqa: PT012
         session.execute(text("INSERT INTO queues (name, paused) VALUES ('q', true)"))
         raise RuntimeError("stop")
 
@@ -80,7 +80,7 @@ def test_a_full_sqlite_file_says_so_and_keeps_what_it_has(sqlite_database: Datab
     line = Line(sqlite_database)
     line.submit(count=1)
 
-    with pytest.raises(ServiceUnavailableError, match="full"), sqlite_database.transaction() as session:
+    with pytest.raises(ServiceUnavailableError, match="full"), sqlite_database.transaction() as session:  # noqa: PT012
         pages = session.execute(text("PRAGMA page_count")).scalar_one()
         session.execute(text(f"PRAGMA max_page_count = {pages + 1}"))
         for number in range(200):

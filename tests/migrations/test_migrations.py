@@ -1,0 +1,79 @@
+"""The tables come up from nothing, equal the models, and can be taken down; who upgrades at once waits in line."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic import command
+from sqlalchemy import inspect, text
+
+from db import schema
+from db.session import Database
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(request.getfixturevalue("postgres_url")) if request.param == "postgres" else f"sqlite:///{tmp_path}/db"
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    opened = Database(url)
+    yield opened
+    opened.close()
+
+
+def test_an_empty_database_is_upgraded_to_the_models(database: Database) -> None:
+    assert schema.check(database) == ["the database is empty: run `vgen db upgrade`"]
+    assert schema.revision(database) is None
+
+    schema.upgrade(database)
+    schema.upgrade(database)
+
+    assert schema.check(database) == []
+    assert schema.revision(database) is not None
+
+
+def test_a_downgrade_leaves_nothing(database: Database) -> None:
+    schema.upgrade(database)
+
+    config = schema._config()
+    with database.transaction() as session:
+        config.attributes["connection"] = session.connection()
+        command.downgrade(config, "base")
+
+    assert inspect(database.engine).get_table_names() == ["alembic_version"]
+    schema.upgrade(database)
+    assert schema.check(database) == []
+
+
+def _upgrade(url: str) -> list[str]:
+    database = Database(url)
+    try:
+        schema.upgrade(database)
+        return schema.check(database)
+    finally:
+        database.close()
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_several_upgrades_at_once_make_one(url: str, processes: bool) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    pool: Executor = ProcessPoolExecutor(4, mp_context=spawn) if processes else ThreadPoolExecutor(4)
+    with pool:
+        assert list(pool.map(_upgrade, [url] * 4)) == [[]] * 4
+
+
+def test_check_tells_of_another_release_and_of_missing_parts(database: Database) -> None:
+    schema.upgrade(database)
+    with database.transaction() as session:
+        session.execute(text("DROP INDEX ix_steps_waiting"))
+    assert "ix_steps_waiting" in "".join(schema.check(database))
+
+    with database.transaction() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '0000'"))
+    assert schema.check(database)[0].startswith("the schema is at 0000")
