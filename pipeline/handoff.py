@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import RetryableError
+from pipeline.errors import RefusedError, RetryableError
 
 _ID_FILE = "handoff.id"
 
@@ -52,7 +52,13 @@ class Handoff:
 
         Raises:
             RetryableError: code ``handoff_full`` (the cap is reached) or ``disk_full``.
+            RefusedError: code ``handoff_too_small``; the cap is less than this one clip.
         """
+        if size > self.max_bytes:
+            raise RefusedError(
+                f"the clip's frames are {size} bytes, and VGEN_HANDOFF_BYTES allows {self.max_bytes} in all",
+                code="handoff_too_small",
+            )
         used = self.used_bytes()
         if used + size > self.max_bytes:
             raise RetryableError(

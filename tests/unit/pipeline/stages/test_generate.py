@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.errors import RefusedError, RetryableError, StoppedError
+from pipeline.errors import RefusedError, StoppedError
 from pipeline.generators.base import Phase, Progress
 from pipeline.generators.process import GeneratorProcess
 from pipeline.handoff import Handoff
@@ -89,11 +89,11 @@ def test_stop_frees_the_frames(context: StageContext) -> None:
     assert left_over(context) == []
 
 
-def test_full_handoff_is_found_before_the_gpu_works(context: StageContext) -> None:
+def test_a_clip_larger_than_the_whole_handoff_is_refused_before_the_gpu_works(context: StageContext) -> None:
     big = replace(WORK, spec=SPEC.model_copy(update={"num_frames": 1000}))
-    with pytest.raises(RetryableError) as caught:
+    with pytest.raises(RefusedError, match="VGEN_HANDOFF_BYTES") as caught:
         generate.run(big, context)
-    assert caught.value.code == "handoff_full"
+    assert caught.value.code == "handoff_too_small"
     assert left_over(context) == []
 
 
