@@ -15,14 +15,13 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from db import jobs, workers
-from db.models import Batch, Job, Queue, StageRun, Step
+from db.models import LIVE_INDEX, Batch, Job, Queue, StageRun, Step
 from db.session import now_ms
 from pipeline.plan import GpuLine, choose_gpu_type, encode_queue, fixed_queue, gpu_queue, gpu_type_of
 from pipeline.presets import get_preset
 from pipeline.spec import JobSpec
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState
 
-_LIVE = (StepState.DISPATCHED, StepState.RUNNING)
 _RECENT_RUNS = 20
 
 
@@ -52,7 +51,7 @@ class _Candidate:
 def in_flight(session: Session) -> dict[str, int]:
     """Steps dispatched or running, by queue."""
     rows = session.execute(
-        select(Step.queue, func.count()).where(Step.state.in_(_LIVE), Step.queue.is_not(None)).group_by(Step.queue)
+        select(Step.queue, func.count()).where(LIVE_INDEX, Step.queue.is_not(None)).group_by(Step.queue)
     )
     return {queue: count for queue, count in rows if queue is not None}
 

@@ -14,6 +14,9 @@ _ID = String(40)
 _LIVE = text("state IN ('dispatched', 'running')")
 _WAITING = text("state = 'waiting'")
 
+LIVE_INDEX = text("steps.state IN ('dispatched', 'running')")
+"""Added to queries for either state: SQLite uses a partial index only where its own condition is written out."""
+
 
 class Batch(Base):
     """The jobs of one submission."""

@@ -1,0 +1,65 @@
+"""The queries that run every second read indexes, however many steps there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event, text
+from sqlalchemy.orm import Session
+
+from db import admission, reconciliation
+from db.session import Database
+from tests.unit.db.line import Line
+
+
+def _plans(database: Database, work: Callable[[Session], Any]) -> list[str]:
+    """The plan of every SELECT that the work runs on steps."""
+    asked: list[tuple[str, Any]] = []
+
+    def listen(_: Connection, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        if statement.startswith("SELECT") and "FROM steps" in statement:
+            asked.append((statement, parameters))
+
+    event.listen(database.engine, "before_cursor_execute", listen)
+    try:
+        with database.transaction() as session:
+            work(session)
+    finally:
+        event.remove(database.engine, "before_cursor_execute", listen)
+    plans = []
+    with database.transaction() as session:
+        for statement, parameters in asked:
+            explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
+            rows = session.connection().exec_driver_sql(explain + statement, parameters)
+            plans.append("\n".join(str(row[-1]) for row in rows))
+    return plans
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda session: admission.admit(session, window=4),
+        admission.in_flight,
+        reconciliation.end_leases,
+        lambda session: reconciliation.dispatched_counts(session, older_than_ms=0),
+        lambda session: reconciliation.redispatch(session, ["vgen.cpu"], older_than_ms=9_000_000),
+        lambda session: reconciliation.rewind_lost_handoffs(session, gone_ms=9_000_000),
+    ],
+    ids=["admit", "in_flight", "end_leases", "dispatched_counts", "redispatch", "rewind_lost_handoffs"],
+)
+def test_no_query_reads_every_step(database: Database, work: Callable[[Session], Any]) -> None:
+    line = Line(database)
+    line.submit(count=3_000)
+    line.admit(window=5)
+    if not database.is_sqlite:
+        with database.transaction() as session:
+            session.execute(text("ANALYZE"))
+
+    plans = _plans(database, work)
+
+    assert plans
+    for plan in plans:
+        assert "Seq Scan on steps" not in plan
+        assert "SCAN steps" not in plan or "USING INDEX" in plan or "USING COVERING INDEX" in plan, plan
