@@ -39,7 +39,7 @@ def end_leases(session: Session, *, all_of_them: bool = False) -> int:
     if not all_of_them:
         query = query.where(Step.lease_until < now_ms())
     # Sorted here, for one order of locks: asked to sort, SQLite reads every step instead of the index.
-    found = [_Lost(*row) for row in sorted(map(tuple, session.execute(query.limit(_PAGE))))]
+    found = [_Lost(*row) for row in sorted(session.execute(query.limit(_PAGE)), key=lambda row: row[0])]
     for lost in found:
         _end_lease(session, lost, ignore_clock=all_of_them)
     return len(found)
@@ -159,7 +159,7 @@ def rewind_lost_handoffs(session: Session, *, gone_ms: int) -> int:
         )
         .limit(_PAGE)
     ).all()
-    for step_id, job_id, queue in sorted(map(tuple, rows)):
+    for step_id, job_id, queue in sorted(rows, key=lambda row: row[0]):
         job = jobs.lock(session, job_id)
         step = session.get(Step, step_id, populate_existing=True)
         if step is not None and step.state is StepState.DISPATCHED and not job.cancel_requested:
