@@ -60,9 +60,10 @@ def _end_lease(session: Session, lost: _Lost, *, ignore_clock: bool) -> None:
     ).one_or_none()
     if step is None:
         return
-    losses = step.losses + 1
-    # A lost host counts against the job only if that attempt got nowhere.
-    crashes = step.crashes + (0 if step.progress_step > 0 else 1)
+    # A person ended the solo run that held it, or its machine did: that says nothing of the job, whose generator is a
+    # child that the run would have seen crash. Elsewhere a lost host counts if that attempt got nowhere.
+    losses = step.losses + (0 if ignore_clock else 1)
+    crashes = step.crashes + (0 if ignore_clock or step.progress_step > 0 else 1)
     session.execute(
         insert(StageRun).values(
             step_id=step.id,
