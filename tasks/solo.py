@@ -17,6 +17,7 @@ from celery import Celery
 from celery.worker import state as worker_state
 
 from db.session import Database
+from pipeline.errors import FatalError
 from pipeline.generators.gpus import find_gpus
 from pipeline.handoff import Handoff
 from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue
@@ -155,3 +156,6 @@ class _WorkerThread(threading.Thread):
             if not isinstance(error, SystemExit):
                 self.error = error
                 logger.exception("worker ended", extra={"worker": self._runtime.name})
+        # Celery swallows what ends a consumer for good: a worker that nobody asked to stop has died all the same.
+        if self.error is None and self._runtime.stopping() is None:
+            self.error = FatalError(f"worker {self._runtime.name} ended by itself", code="worker_ended")
