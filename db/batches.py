@@ -107,7 +107,7 @@ def _insert_jobs(session: Session, batch_id: str, jobs: Iterable[PlannedJob], no
 
 
 def _copy_jobs(session: Session, rows: Sequence[dict[str, Any]]) -> None:
-    """COPY, which takes PostgreSQL a third of the time of INSERTs."""
+    """COPY: the way to load many rows into PostgreSQL."""
     driver = session.connection().connection.driver_connection
     assert driver is not None
     columns = tuple(rows[0])
