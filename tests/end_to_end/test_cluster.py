@@ -1,0 +1,148 @@
+"""A cluster of real processes: submit, work, fetch by URL, drain."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import urllib.request
+
+import redis
+
+from tests.cluster import VGEN, Cluster, wait_for
+from tests.servers import redis_command
+
+PROMPTS = (
+    '{"prompt": "a lantern on a lake", "seed": 7, "num_frames": 5, "num_inference_steps": 2}\n'
+    '{"prompt": "a kite over dunes", "seed": 8, "num_frames": 5, "num_inference_steps": 2}\n'
+)
+
+
+def fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=20) as response:
+        return bytes(response.read())
+
+
+def frames_of_clips(documents: list[bytes]) -> dict[int, str]:
+    """sha256 of the raw frames by seed, from sidecars."""
+    sidecars = [json.loads(text) for text in documents]
+    return {sidecar["seed"]: sidecar["frames"]["sha256"] for sidecar in sidecars}
+
+
+def test_a_submitted_file_becomes_clips_that_anybody_can_fetch(cluster: Cluster) -> None:
+    # Given a running cluster and a file of two prompts with a real (tiny) model
+    prompts = cluster.folder / "prompts.jsonl"
+    prompts.write_text(PROMPTS)
+
+    # When it is submitted
+    done = cluster.vgen("submit", "--wait", str(prompts), "--preset", "tiny-wan")
+
+    # Then it ends with success, and the URLs give the bytes that the rows promise
+    assert done.returncode == 0, done.stderr + cluster.log
+    found = cluster.json("results", "latest", "--urls")
+    assert found["batch"]["total"] == sum(found["batch"]["counts"].values()) == 2
+    assert found["batch"]["counts"]["succeeded"] == 2
+    sidecars = []
+    for result in found["results"]:
+        for file in result["files"]:
+            data = fetch(file["url"])
+            assert (hashlib.sha256(data).hexdigest(), len(data)) == (file["sha256"], file["size"])
+            if file["kind"] == "sidecar":
+                sidecars.append(data)
+
+    # And a solo run of the same file on this machine makes the same frames
+    solo_env = {
+        name: value
+        for name, value in cluster.env.items()
+        if not name.startswith(("VGEN_DATABASE", "VGEN_BROKER", "VGEN_STORAGE", "VGEN_S3"))
+    }
+    solo_home = cluster.folder / "solo-home"
+    solo = subprocess.run(
+        [*VGEN, "run", str(prompts), "--preset", "tiny-wan"],
+        env={**solo_env, "VGEN_HOME": str(solo_home)},
+        cwd=cluster.folder,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert solo.returncode == 0, solo.stderr
+    alone = frames_of_clips([path.read_bytes() for path in (solo_home / "storage").rglob("*.json")])
+    assert len(alone) == 2
+    assert frames_of_clips(sidecars) == alone
+
+
+def test_a_finished_batch_leaves_nothing_in_the_broker(cluster: Cluster) -> None:
+    prompts = cluster.folder / "idle.txt"
+    prompts.write_text("a\nb\nc\n")
+
+    done = cluster.vgen("submit", "--wait", str(prompts), "--preset", "idle")
+
+    assert done.returncode == 0, done.stderr
+    with redis.Redis.from_url(cluster.redis.url) as client:
+        wait_for(lambda: not client.hlen("unacked"), "every message is acknowledged")
+        queues = [name for name in client.keys("*vgen.*") if client.type(name) == b"list"]
+        assert [client.llen(name) for name in queues] == [0] * len(queues)
+
+
+def test_a_job_that_cannot_run_costs_the_others_nothing(cluster: Cluster) -> None:
+    # Given a preset whose weights are not on this machine, between two jobs that can run
+    prompts = cluster.folder / "mixed.jsonl"
+    prompts.write_text(
+        '{"prompt": "a", "preset": "idle"}\n'
+        '{"prompt": "b", "preset": "wan2.1-t2v-1.3b"}\n'
+        '{"prompt": "c", "preset": "idle"}\n'
+    )
+
+    done = cluster.vgen("submit", "--wait", str(prompts))
+
+    found = cluster.json("results", "latest")
+    assert done.returncode == 3, done.stderr + cluster.log
+    assert [result["job"]["state"] for result in found["results"]] == ["succeeded", "failed", "succeeded"]
+    assert found["results"][1]["job"]["error_code"]
+
+
+def test_a_message_for_a_finished_or_unknown_job_changes_nothing(cluster: Cluster) -> None:
+    # Given a finished batch
+    prompts = cluster.folder / "twice.txt"
+    prompts.write_text("once\n")
+    assert cluster.vgen("submit", "--wait", str(prompts), "--preset", "idle").returncode == 0
+    job = cluster.one("SELECT id FROM jobs ORDER BY created_at DESC LIMIT 1")
+    tables = [f"SELECT * FROM {name} ORDER BY 1, 2" for name in ("jobs", "steps", "stage_runs", "artifacts", "events")]
+    before = [cluster.rows(query) for query in tables]
+
+    # When its messages, one for a job that never was, and garbage arrive
+    with redis.Redis.from_url(cluster.redis.url) as client:
+        client.lpush("vgen.cpu", b"this is no message")
+    publish = (
+        "from tasks.app import app\n"
+        f"for job in ({job!r}, 'no-such-job'):\n"
+        "    app.send_task('vgen.generate', args=(job, 0), queue='vgen.gpu.cpu')\n"
+        "    app.send_task('vgen.publish', args=(job, 0), queue='vgen.io')\n"
+        "app.send_task('vgen.publish', args=(1, {'two': 3}, None), queue='vgen.io')\n"
+    )
+    subprocess.run([sys.executable, "-c", publish], env=cluster.env, cwd=cluster.folder, check=True, timeout=60)
+    with redis.Redis.from_url(cluster.redis.url) as client:
+        wait_for(lambda: not any(client.llen(q) for q in ("vgen.cpu", "vgen.io", "vgen.gpu.cpu")), "they are taken")
+        wait_for(lambda: not client.hlen("unacked"), "they are acknowledged")
+
+    # Then no row has changed, and the workers go on working
+    assert [cluster.rows(query) for query in tables] == before
+    prompts.write_text("after\n")
+    assert cluster.vgen("submit", "--wait", str(prompts), "--preset", "idle").returncode == 0, cluster.log
+
+
+def test_sigterm_drains_and_leaves_no_process(cluster: Cluster) -> None:
+    # Given a worker whose generator runs
+    assert cluster.one("SELECT count(*) FROM workers") == 3
+    assert cluster.generators()
+
+    # When it is told to stop
+    code = cluster.stop_worker()
+
+    # Then it has signed off, and no child is left
+    assert code == 0
+    assert cluster.rows("SELECT name FROM workers") == []
+    assert cluster.processes() == {}
+    assert redis_command(cluster.redis.port, "PING") == b"+PONG"
