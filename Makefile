@@ -23,8 +23,8 @@ demo: $(STAMP)  ## Make the six clips of examples/prompts.txt
 	$(BIN)/vgen run examples/prompts.txt
 
 lint: $(STAMP)  ## Check style
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --no-cache .
+	$(BIN)/ruff format --no-cache --check .
 
 types: $(STAMP)  ## Check types
 	$(BIN)/mypy
@@ -39,12 +39,14 @@ test: check  ## Everything: lint, types, import rules, all tests with real serve
 
 docs: $(STAMP)  ## Write the generated pages anew
 	$(BIN)/python -m cli.reference > docs/cli.md
+	$(BIN)/python -m cli.reference --json-output > docs/json-output.md
+	$(BIN)/python -m cli.settings_reference > docs/settings.md
 
 bench: $(STAMP)  ## Measure; see bench/README.md
-	$(BIN)/python bench/encode.py
-	$(BIN)/python bench/submit.py
-	$(BIN)/python bench/orchestration.py
-	$(BIN)/python bench/startup.py
+	$(BIN)/python -m bench.encode
+	$(BIN)/python -m bench.submit
+	$(BIN)/python -m bench.orchestration
+	$(BIN)/python -m bench.startup
 
 clean:  ## Remove the environment and caches, not your clips
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info build dist

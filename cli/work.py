@@ -13,10 +13,9 @@ from cli.follow import Display, Snapshot, display, follow, take
 from cli.interrupt import Interrupt
 
 if TYPE_CHECKING:
-    from tasks.home_lock import HomeLock
-
     from db.session import Database
     from pipeline.settings import Settings
+    from tasks.home_lock import HomeLock
 
 _STUCK_S = 10.0
 """With nothing running for so long, it is asked whether anything here can run what waits."""

@@ -125,6 +125,7 @@ class AttemptOutcome(StrEnum):
     REWOUND = "rewound"
     LEASE_ENDED = "lease_ended"
 
+
 _ORDER = tuple(Stage)
 
 
