@@ -1,0 +1,148 @@
+"""What a cluster survives: an emptied or restarted broker, a restarted database, killed workers and generators."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import VGEN, Cluster, running_cluster, wait_for
+from tests.servers import redis_command
+
+STEP_S = "0.5"
+"""Time of one idle step: a clip takes two seconds, so that a fault falls into the middle of a batch."""
+
+
+@pytest.fixture(scope="module")
+def _module_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running_cluster(tmp_path_factory.mktemp("faults"), VGEN_IDLE_STEP_S=STEP_S, VGEN_PRESET="idle") as running:
+        running.start_worker()
+        yield running
+
+
+@pytest.fixture
+def cluster(_module_cluster: Cluster) -> Cluster:
+    """The module's cluster with no batch of an earlier test unfinished."""
+    assert _module_cluster.one("SELECT count(*) FROM batches WHERE active") == 0
+    return _module_cluster
+
+
+def submit(cluster: Cluster, name: str, jobs: int) -> subprocess.Popen[bytes]:
+    """Start `vgen submit --wait` and return once a clip of the batch is being generated."""
+    path = cluster.folder / f"{name}.txt"
+    path.write_text("".join(f"{name} {number}\n" for number in range(jobs)))
+    with Path(os.devnull).open("wb") as nowhere:
+        waiting = subprocess.Popen(
+            [*VGEN, "submit", "--wait", str(path)], env=cluster.env, cwd=cluster.folder, stdout=nowhere, stderr=nowhere
+        )
+    wait_for(lambda: generating(cluster), f"a clip is generated\n{cluster.log}")
+    return waiting
+
+
+def generating(cluster: Cluster) -> list[tuple[str, int]]:
+    query = "SELECT job_id, attempt FROM steps WHERE stage = 'generate' AND state = 'running' AND progress_step > 0"
+    return [(job, attempt) for job, attempt in cluster.rows(query)]
+
+
+def check_all_succeeded_once(cluster: Cluster, jobs: int) -> None:
+    """Every job of the newest batch succeeded, with one recorded end and one video."""
+    newest = "(SELECT id FROM batches ORDER BY created_at DESC LIMIT 1)"
+    wait_for(
+        lambda: cluster.one(f"SELECT count(*) FROM jobs WHERE batch_id = {newest} AND state = 'succeeded'") == jobs,
+        "every job succeeds",
+        60,
+    )
+    assert cluster.one(f"SELECT count(*) FROM jobs WHERE batch_id = {newest}") == jobs
+    ends = f"""SELECT count(*) FROM stage_runs r JOIN jobs j ON j.id = r.job_id
+        WHERE j.batch_id = {newest} AND r.stage = 'publish' AND r.outcome = 'done'"""
+    videos = f"SELECT count(*) FROM artifacts a JOIN jobs j ON j.id = a.job_id WHERE j.batch_id = {newest}"
+    assert cluster.one(ends) == jobs
+    assert cluster.one(f"{videos} AND a.kind = 'video'") == jobs
+
+
+def test_an_emptied_broker_loses_no_job(cluster: Cluster) -> None:
+    waiting = submit(cluster, "flushed", 4)
+
+    assert redis_command(cluster.redis.port, "FLUSHALL") == b"+OK"
+
+    assert waiting.wait(80) == 0, cluster.log
+    check_all_succeeded_once(cluster, 4)
+
+
+def test_a_restarted_broker_loses_no_job(cluster: Cluster) -> None:
+    waiting = submit(cluster, "restarted", 4)
+
+    cluster.redis.restart()
+
+    assert waiting.wait(80) == 0, cluster.log
+    check_all_succeeded_once(cluster, 4)
+
+
+def test_a_batch_can_be_submitted_while_the_broker_is_down(cluster: Cluster) -> None:
+    cluster.redis.stop()
+    try:
+        path = cluster.folder / "no-broker.txt"
+        path.write_text("stored all the same\n")
+        done = cluster.vgen("submit", str(path))
+    finally:
+        cluster.redis.start()
+
+    assert done.returncode == 0, done.stderr
+    assert "cannot be reached" in done.stderr
+    check_all_succeeded_once(cluster, 1)
+
+
+def test_a_restarted_database_loses_no_job(cluster: Cluster) -> None:
+    path = cluster.folder / "database.txt"
+    path.write_text("one\ntwo\nthree\n")
+    assert cluster.vgen("submit", str(path)).returncode == 0
+    wait_for(lambda: generating(cluster), "a clip is generated")
+
+    cluster.postgres.restart()
+
+    check_all_succeeded_once(cluster, 3)
+
+
+def test_nothing_is_stored_while_the_database_is_down(cluster: Cluster) -> None:
+    before = cluster.one("SELECT count(*) FROM batches")
+    cluster.postgres.stop()
+    try:
+        path = cluster.folder / "no-database.txt"
+        path.write_text("not stored\n")
+        done = cluster.vgen("submit", str(path))
+    finally:
+        cluster.postgres.start()
+
+    assert done.returncode == 4
+    assert "database" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert cluster.one("SELECT count(*) FROM batches") == before
+
+
+def test_a_killed_generator_is_replaced_and_the_clip_made_again(cluster: Cluster) -> None:
+    waiting = submit(cluster, "crashed", 2)
+    job, _ = generating(cluster)[0]
+
+    for pid in cluster.generators():
+        os.kill(pid, signal.SIGKILL)
+
+    assert waiting.wait(80) == 0, cluster.log
+    check_all_succeeded_once(cluster, 2)
+    assert cluster.one(f"SELECT crashes FROM steps WHERE job_id = '{job}' AND stage = 'generate'") == 1
+
+
+def test_a_killed_worker_is_started_again_and_its_clip_made_once(cluster: Cluster) -> None:
+    waiting = submit(cluster, "killed", 2)
+    job, attempt = generating(cluster)[0]
+    gpu_worker = cluster.one("SELECT pid FROM workers WHERE gpu_type IS NOT NULL ORDER BY started_at DESC LIMIT 1")
+
+    os.killpg(gpu_worker, signal.SIGKILL)
+
+    assert waiting.wait(80) == 0, cluster.log
+    check_all_succeeded_once(cluster, 2)
+    lost = f"SELECT outcome FROM stage_runs WHERE job_id = '{job}' AND stage = 'generate' AND attempt = {attempt}"
+    assert cluster.one(lost) == "lease_ended"
