@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import json
 import time
@@ -94,7 +95,9 @@ def until_settled(database: Database, batch_id: str, line: SoloLine | None = Non
 def until(condition: Callable[[], bool], say: Callable[[], str] = lambda: "it did not happen") -> None:
     end = time.monotonic() + LIMIT_S
     while not condition():
-        assert time.monotonic() < end, say()
+        if time.monotonic() >= end:
+            faulthandler.dump_traceback()  # where each worker of a line in this process stands
+            raise AssertionError(say())
         time.sleep(0.02)
 
 
