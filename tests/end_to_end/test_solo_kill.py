@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def test_kills_before_the_first_step_are_not_charged_to_the_job(tmp_path: Path, 
     with home_of(runs.settings) as database:
         for kills in range(MAX_OTHER):
             process = runs.start(prompts, VGEN_IDLE_STEP_S="1000")
-            until(lambda attempt=kills + 1: _generate_attempt(database) == attempt, runs.log)
+            until(partial(_generate_claimed, database, kills + 1), runs.log)
             process.kill()
             process.wait()
 
@@ -166,10 +167,10 @@ def test_kills_before_the_first_step_are_not_charged_to_the_job(tmp_path: Path, 
         assert_published_once(runs.settings, database, _only_batch(database))
 
 
-def _generate_attempt(database: Database) -> int:
-    """The attempt of the only job's generate step, 0 before there is one."""
+def _generate_claimed(database: Database, times: int) -> bool:
+    """Whether the only job's generate step has been claimed so often."""
     with database.reading() as session:
-        return session.scalars(select(Step.attempt).where(Step.stage == Stage.GENERATE)).one_or_none() or 0
+        return session.scalars(select(Step.attempt).where(Step.stage == Stage.GENERATE)).one_or_none() == times
 
 
 def test_an_interrupted_run_ends_with_130_and_the_next_one_goes_on(tmp_path: Path, runs: _Runs) -> None:

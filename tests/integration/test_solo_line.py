@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,11 @@ TINY = {"preset": "tiny-wan", "num_frames": 5, "width": 64, "height": 48, "num_i
 
 def test_prompts_of_two_models_become_published_clips_and_nothing_is_left_over(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
-    lines = [{"prompt": "a red kite", "seed": 7, **TINY}, {"prompt": "naïve 雨 🐈", **IDLE}, {"prompt": "x", **IDLE}]
+    lines: list[dict[str, Any]] = [
+        {"prompt": "a red kite", "seed": 7, **TINY},
+        {"prompt": "naïve 雨 🐈", **IDLE},
+        {"prompt": "x", **IDLE},
+    ]
     with home_of(settings) as database:
         batch_id = submit(settings, database, lines)
 
