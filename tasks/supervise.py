@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
 from db import steps
-from db.steps import Claim
+from db.steps import Claim, Control
 from pipeline.errors import ServiceUnavailableError, StoppedError
 from pipeline.generators.base import Progress
 from tasks.runtime import Runtime
@@ -26,14 +27,11 @@ class Pulse:
         self._runtime = runtime
         self._claimed = claimed
         self._progress: Progress | None = None
+        self._shown: Progress | None = None
+        self._renewed = time.monotonic()  # the claim itself
         self._over = threading.Event()
         self._reason: str | None = None
         self._thread = threading.Thread(target=self._run, name=f"pulse-{claimed.step_id}", daemon=True)
-
-    @property
-    def lost(self) -> bool:
-        """True when the lease is another's: nothing of this attempt may be recorded."""
-        return self._reason == "lease lost"
 
     def on_progress(self, progress: Progress) -> None:
         """Take note of a sign of life. Raises StoppedError when the step is to stop."""
@@ -67,16 +65,25 @@ class Pulse:
                 logger.exception("lease not renewed")
 
     def _beat(self) -> None:
-        seen = self._progress
+        """Renew when it is time or there is progress to show; else only look whether to stop."""
+        worker, seen = self._runtime.settings.worker, self._progress
+        if seen == self._shown and time.monotonic() - self._renewed < worker.renew_s:
+            with self._runtime.database.reading() as session:
+                self._heed(steps.look(session, self._claimed))
+            return
         with self._runtime.database.transaction() as session:
             control = steps.renew(
                 session,
                 self._claimed,
-                lease_ms=int(self._runtime.settings.worker.lease_s * 1000),
+                lease_ms=int(worker.lease_s * 1000),
                 phase=seen.phase.value if seen else None,
                 step=seen.step if seen else 0,
                 total=seen.total if seen else 0,
             )
+        self._renewed, self._shown = time.monotonic(), seen
+        self._heed(control)
+
+    def _heed(self, control: Control) -> None:
         if not control.held:
             self._reason = "lease lost"
         elif control.cancel:
