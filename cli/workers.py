@@ -68,6 +68,8 @@ def flower(
     user, colon, password = basic_auth.partition(":")
     if not user or not colon or len(password) < _MIN_PASSWORD:
         raise InputError([Problem(f"must be USER:PASSWORD, {_MIN_PASSWORD} characters or more", field="--basic-auth")])
+    if address not in ("127.0.0.1", "::1", "localhost"):
+        output.notice(f"Flower asks no password for /metrics and /healthcheck: keep {address}:{port} off open networks")
     # By the environment and not as an argument, which every user of the host could read.
     environment = {**os.environ, "FLOWER_BASIC_AUTH": basic_auth, "VGEN_BROKER_URL": settings.broker_url or ""}
     command = [sys.executable, "-m", "celery", "-A", "tasks", "flower", f"--address={address}", f"--port={port}"]
