@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Engine, create_engine, event, select
+from sqlalchemy import BigInteger, Connection, Engine, create_engine, event, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from pipeline.errors import ServiceUnavailableError, SettingsError
 
@@ -21,10 +22,11 @@ _SQLITE_BUSY_MS = 30_000
 _READ_ONLY = "vgen_read_only"
 
 
-class now_ms(ColumnElement[int]):  # noqa: N801  # reads as the SQL function it is
+class now_ms(FunctionElement[int]):  # noqa: N801  # reads as the SQL function it is
     """The database's clock in milliseconds since 1970. It moves within a transaction, unlike ``now()``."""
 
-    inherit_cache = True
+    inherit_cache = True  # holds for a FunctionElement; a bare ColumnElement would make every statement uncacheable
+    name = "now_ms"
     type = BigInteger()
 
 

@@ -25,8 +25,6 @@ result_serializer = "json"
 task_acks_late = True
 task_reject_on_worker_lost = True
 worker_prefetch_multiplier = 1
-# With it a busy worker holds no waiting message, so that a long clip delays no short one (Redis only).
-worker_disable_prefetch = broker_url.startswith("redis")
 worker_cancel_long_running_tasks_on_connection_loss = False
 
 task_default_queue = CPU_QUEUE

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import SettingsError
 from pipeline.generators.gpus import find_gpus
 from pipeline.handoff import Handoff
-from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue, valid_gpu_type
+from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue, gpu_type_of, valid_gpu_type
 from pipeline.settings import Settings
 from tasks.lifecycle import check_settings
 
@@ -51,6 +51,10 @@ class _Member:
         command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-n", name, "-Q", ",".join(self.queues)]
         command += ["-P", "prefork", "-c", str(self.concurrency), "--without-mingle", "--without-gossip", "-E"]
         command += ["-l", settings.log_level]
+        if any(gpu_type_of(queue) for queue in self.queues) and str(settings.broker_url).startswith("redis"):
+            # A busy GPU worker holds no waiting message, so that a long clip delays no short one. Redis only; not for
+            # the other workers, whose steps are short and would each wait for the next poll.
+            command.append("--disable-prefetch")
         # A group of its own: a Ctrl-C at the terminal reaches the parent alone, which passes on one clean signal.
         self.process = subprocess.Popen(command, env={**os.environ, **self.env}, start_new_session=True)
         self.started = time.monotonic()
