@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base, BigId, EnumText, Json, one_of
@@ -36,6 +36,15 @@ class Batch(Base):
     active: Mapped[bool] = mapped_column(default=True)
     """False once every job is terminal: the dispatcher looks at active batches only."""
     created_at: Mapped[int] = mapped_column(BigInteger)
+    deadline_at: Mapped[int | None] = mapped_column(BigInteger)
+    max_gpu_ms: Mapped[int | None] = mapped_column(BigInteger)
+    max_cost: Mapped[float | None]
+    """In the currency of the prices in the settings."""
+    gpu_ms: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """GPU time of every ended attempt at generating, whatever came of it; counted where a budget is set."""
+    cost: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    over_budget: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """True once the budget is used up: nothing more of this batch is dispatched to a GPU."""
 
 
 Index("ix_batches_active", Batch.id, postgresql_where=text("active"), sqlite_where=text("active"))
@@ -204,6 +213,32 @@ class ContinuationState(Base):
     created_at: Mapped[int] = mapped_column(BigInteger)
 
 
+class Checkpoint(Base):
+    """Where an interrupted segment goes on: the denoising loop's state after ``step`` of ``total``, as a stored object.
+
+    At most two a segment: the newest within the clip, and, once denoising has ended, the final latents.
+    """
+
+    __tablename__ = "checkpoints"
+    __table_args__ = (
+        CheckConstraint("step >= 1 AND step <= total", name="step"),
+        CheckConstraint("size >= 1", name="size"),
+    )
+
+    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id"), primary_key=True)
+    roll: Mapped[int] = mapped_column(primary_key=True)
+    segment: Mapped[int] = mapped_column(primary_key=True)
+    final: Mapped[bool] = mapped_column(primary_key=True)
+    attempt: Mapped[int]
+    step: Mapped[int]
+    total: Mapped[int]
+    key: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigInteger)
+    numerics: Mapped[dict[str, Any]] = mapped_column(Json)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+
+
 class Worker(Base):
     """A process that claims steps, and when it was last seen."""
 
@@ -218,13 +253,16 @@ class Worker(Base):
     gpu_type: Mapped[str | None] = mapped_column(String(64))
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     loaded: Mapped[str | None] = mapped_column(String(100))
+    lane: Mapped[str | None] = mapped_column(String(100))
+    """The preset that the dispatcher wants this GPU worker to hold; it serves that preset's queue once it is warm."""
+    lane_since: Mapped[int | None] = mapped_column(BigInteger)
     draining: Mapped[bool] = mapped_column(default=False)
     started_at: Mapped[int] = mapped_column(BigInteger)
     seen_at: Mapped[int] = mapped_column(BigInteger, index=True)
 
 
 class Queue(Base):
-    """What a person said of a queue; a queue without a row is not paused."""
+    """What a person said of a queue; a queue without a row is not paused. The name ``*`` stands for all of them."""
 
     __tablename__ = "queues"
 
