@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from cli import config, control, database, doctor, models, output, results, status, submit, watch, workers
+from cli import config, control, database, doctor, health, models, output, results, status, submit, watch, workers
 from cli.context import debugging
 from cli.exit_codes import ExitCode, of_error
 from pipeline.errors import VgenError
@@ -70,6 +70,7 @@ app.command("rerun")(control.rerun)
 app.command("worker")(workers.worker)
 app.command("dispatcher")(workers.dispatcher)
 app.command("flower")(workers.flower)
+app.add_typer(health.app, name="health")
 app.add_typer(models.app, name="models")
 app.add_typer(database.app, name="db")
 app.command("doctor")(doctor.doctor)

@@ -15,6 +15,9 @@ from pipeline.errors import InputError, Problem
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; see docs/json-output.md.")]
 BatchArgument = Annotated[str, typer.Argument(metavar="BATCH", help="A batch's id, the start of one, or 'latest'.")]
+Gpu = Annotated[bool, typer.Option("--gpu/--no-gpu", help="A GPU worker for each GPU of this host.")]
+Cpu = Annotated[bool, typer.Option("--cpu/--no-cpu", help="A worker that screens and encodes.")]
+Io = Annotated[bool, typer.Option("--io/--no-io", help="A worker that enhances, publishes and dispatches.")]
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A .txt, .jsonl, .csv or .yaml prompt file.")]
 
 

@@ -105,7 +105,7 @@ class JobView(View):
 
 
 class WorkerView(View):
-    """A worker that was seen within the last 30 seconds."""
+    """A worker, or a dispatcher without queues, that was seen within the last 30 seconds."""
 
     name: str
     host: str

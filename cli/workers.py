@@ -11,6 +11,7 @@ import typer
 
 from cli import output
 from cli.context import settings_of
+from cli.options import Cpu, Gpu, Io
 from pipeline.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ _MIN_PASSWORD = 8
 
 def worker(
     ctx: typer.Context,
-    gpu: Annotated[bool, typer.Option("--gpu/--no-gpu", help="A GPU worker for each GPU of this host.")] = True,
-    cpu: Annotated[bool, typer.Option("--cpu/--no-cpu", help="A worker that screens and encodes.")] = True,
-    io: Annotated[bool, typer.Option("--io/--no-io", help="A worker that enhances, publishes and dispatches.")] = True,
+    gpu: Gpu = True,
+    cpu: Cpu = True,
+    io: Io = True,
 ) -> int:
     """Work for a cluster on this host, in the foreground; Ctrl-C or SIGTERM drains."""
     from tasks import fleet

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 REPORT_S = 5.0
 SWEEP_S = 60.0
+DISPATCHER = "dispatcher"
+"""Role of a process that only dispatches: it reports itself like a worker, with no queue."""
 
 
 class _Timer(threading.Thread):
@@ -72,6 +74,7 @@ class Loops:
         self._owns_database = database is None
         self._reports = reports
         self._stopping = stopping
+        self._dispatched_at = time.monotonic()
         self._quiet_until = 0.0 if trust_leases_at_once else time.monotonic() + settings.worker.lease_s
         self._timers = [_Timer("report", REPORT_S, self._report)] if reports else []
         if dispatch:
@@ -126,11 +129,14 @@ class Loops:
     def _report(self) -> None:
         with self._database.transaction() as session:
             for report in self._reports:
+                if not report.queues and time.monotonic() - self._dispatched_at > workers.ALIVE_MS / 1000:
+                    continue  # a dispatcher that no longer dispatches must not look alive
                 workers.report(session, replace(report, draining=self._stopping() is not None))
 
     def _dispatch(self) -> None:
         if self._stopping() is None:
             dispatch_once(self._app, self._database, self._settings)
+            self._dispatched_at = time.monotonic()
 
     def _reconcile(self) -> None:
         try:
@@ -163,7 +169,8 @@ def run_dispatcher(settings: Settings, stop: threading.Event) -> None:
     """Dispatch and reconcile in the foreground until ``stop`` is set."""
     from tasks.app import app  # noqa: PLC0415  # the application's module imports this one through its signals
 
-    loops = Loops(app, settings, dispatch=True)
+    report = worker_report(f"{DISPATCHER}-{os.getpid()}@{socket.gethostname()}", ())
+    loops = Loops(app, settings, reports=[report], dispatch=True)
     loops.start()
     stop.wait()
     loops.stop()
