@@ -1,19 +1,25 @@
-# One image for every vgen service. TORCH is `cpu`, or the CUDA build that the GPU workers' driver supports (`cu128`).
-FROM python:3.11-slim
+# One image for every vgen service. TORCH is `cpu`, or the CUDA build that the GPU workers' driver supports (`cu126`).
+FROM python:3.11-slim-bookworm
 
 ARG TORCH=cpu
 
-RUN useradd --uid 10001 --create-home --home-dir /var/lib/vgen vgen
+RUN useradd --uid 10001 --create-home --home-dir /var/lib/vgen vgen \
+    && install -d -o vgen -g vgen /var/lib/vgen/cache /var/lib/vgen/beat
 WORKDIR /opt/vgen
 
-# torch first: it is most of the image, and changes least.
+# torch first: it is most of the image, and changes least. Its build is named, so that no other one is taken instead.
 COPY constraints.txt ./
 RUN pip install --no-cache-dir --constraint constraints.txt --index-url "https://download.pytorch.org/whl/${TORCH}" \
-    --extra-index-url https://pypi.org/simple torch
+    --extra-index-url https://pypi.org/simple "torch==$(sed -n 's/^torch==//p' constraints.txt)+${TORCH}"
+
+# Then what vgen needs, so that a change of vgen's own code makes neither layer anew.
+COPY pyproject.toml ./
+RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+    > requirements.txt \
+    && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
 
 COPY . .
-RUN pip install --no-cache-dir --constraint constraints.txt . \
-    && install -d -o vgen -g vgen /var/lib/vgen/cache
+RUN pip install --no-cache-dir --no-deps .
 
 ENV PYTHONUNBUFFERED=1 \
     VGEN_HOME=/var/lib/vgen \
