@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 _PREFIX = "VGEN_"
-_NOT_SETTINGS = frozenset({"VGEN_FLOWER_BASIC_AUTH", "VGEN_IDLE_STEP_S"})
-"""Variables that an option and the idle generator read."""
+_NOT_SETTINGS = frozenset({"VGEN_FAILPOINTS", "VGEN_FLOWER_BASIC_AUTH", "VGEN_IDLE_STEP_S"})
+"""Variables that failpoints, an option and the idle generator read."""
 _URL_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
 _MASK = "********"
 

@@ -20,6 +20,7 @@ import typer
 from cli import config, control, database, doctor, health, models, output, results, status, submit, watch, workers
 from cli.context import debugging
 from cli.exit_codes import ExitCode, of_error
+from pipeline import failpoints
 from pipeline.errors import VgenError
 
 app = typer.Typer(
@@ -51,6 +52,7 @@ def _options(
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and end.")
     ] = False,
 ) -> None:
+    failpoints.require_valid()
     ctx.obj = {} if home is None else {"home": home}
     ctx.obj |= {"log_level": "DEBUG"} if debug else {}
 

@@ -26,7 +26,8 @@ group's table: `VGEN_S3_REGION` is `region` of `[s3]`. `vgen config` shows what 
 wrong value stops every command with exit code 2, and names the setting and the rule. Times are seconds, sizes bytes.
 
 Besides these, `vgen flower` reads `VGEN_FLOWER_BASIC_AUTH` (who may look, as USER:PASSWORD), and the preset `idle`
-reads `VGEN_IDLE_STEP_S` ([models](models.md)). The keys of enhancement providers are `CEREBRAS_API_KEY`,
+reads `VGEN_IDLE_STEP_S` ([models](models.md)). `VGEN_FAILPOINTS` makes processes fail on purpose
+([operations](operations.md)). The keys of enhancement providers are `CEREBRAS_API_KEY`,
 `GROQ_API_KEY` and `OPENAI_API_KEY`; that of a provider given as `name=base_url` is `VGEN_ENHANCE_KEY_NAME`.
 """
 

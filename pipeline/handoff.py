@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import failpoints
 from pipeline.errors import RefusedError, RetryableError
 
 _ID_FILE = "handoff.id"
@@ -66,6 +67,7 @@ class Handoff:
                 code="handoff_full",
             )
         try:
+            failpoints.hit("frames_reserve")
             with path.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from celery import Celery
 
+from pipeline import failpoints
 from pipeline.states import Stage
 
 
@@ -13,6 +14,7 @@ def make_app() -> Celery:
     A process that is one worker uses ``app``; a solo run, which is several workers in one process, makes one
     application for each, because an application consumes one set of queues.
     """
+    failpoints.require_valid()
     application = Celery("vgen", set_as_current=False)
     application.config_from_object("tasks.config")
     from tasks.stages import register  # noqa: PLC0415  # the tasks' modules import this one's names

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from db import steps
 from db.steps import Claim, Finished
+from pipeline import failpoints
 from pipeline.errors import FatalError, ServiceUnavailableError, StageError, StoppedError
 from pipeline.stages.base import StageContext, StageFunction, StageResult
 from pipeline.states import Stage
@@ -56,7 +57,9 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
     if claimed is None:
         cut(task)
         return
+    failpoints.hit("after_claim", stage.value)
     result, finish = _work(runtime, claimed)
+    failpoints.hit("after_work", stage.value)
 
     def record(session: Session) -> Finished:
         finished = finish(session)
@@ -67,6 +70,7 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
         return finished
 
     finished = _persist(runtime, record)
+    failpoints.hit("after_finish", stage.value)
     if finished is None:
         cut(task)
     elif finished.recorded and result is not None and result.after_commit is not None:
@@ -101,6 +105,7 @@ def _run_stage(runtime: Runtime, claimed: Claim, pulse: Pulse) -> StageResult:
         gpu_type=runtime.gpu_type,
         worker_name=runtime.name,
     )
+    failpoints.hit("before_work", claimed.work.stage.value)
     return stage_function(claimed.work.stage)(claimed.work, context)
 
 

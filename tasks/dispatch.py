@@ -11,6 +11,7 @@ from kombu.exceptions import OperationalError
 from db import admission
 from db.admission import Admitted
 from db.session import Database
+from pipeline import failpoints
 from pipeline.settings import Settings
 from pipeline.states import Stage
 from tasks.app import task_name
@@ -26,6 +27,8 @@ def dispatch_once(app: Celery, database: Database, settings: Settings) -> int:
     """
     with database.transaction() as session:
         admitted = admission.admit(session, window=settings.worker.window)
+    if admitted:
+        failpoints.hit("dispatch_committed")
     return _publish(app, database, admitted)
 
 
@@ -38,6 +41,7 @@ def _publish(app: Celery, database: Database, admitted: Sequence[Admitted]) -> i
             for item in admitted:
                 _chain_from(app, item).apply_async(producer=producer)
                 sent += 1
+                failpoints.hit("dispatch_sent")
     except (OperationalError, OSError) as error:
         # The rows wait again; a message that went out after all finds them dispatched once more, or nothing to claim.
         logger.warning("broker away", extra={"reason": str(error), "unsent": len(admitted) - sent})

@@ -9,6 +9,7 @@ from kombu.exceptions import ChannelError, OperationalError
 
 from db import handoffs, reconciliation, workers
 from db.session import Database
+from pipeline import failpoints
 from pipeline.handoff import Handoff
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ def reconcile_once(app: Celery, database: Database, *, end_leases: bool = True) 
     """
     repaired = 0
     if end_leases:
+        failpoints.hit("lease_ending")
         with database.transaction() as session:
             repaired += reconciliation.end_leases(session)
         with database.transaction() as session:

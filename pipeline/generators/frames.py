@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from pipeline import failpoints
 from pipeline.errors import FatalError
 from pipeline.spec import JobSpec
 
@@ -37,6 +38,7 @@ def write_frames(path: Path, spec: JobSpec, frames: Iterable[bytes | memoryview]
                 if written > expected:
                     raise FatalError(f"the frames exceed {expected} bytes", code="frames_mismatch")
                 digest.update(frame)
+                failpoints.hit("frames_write")
                 file.write(frame)
     except FileNotFoundError:
         raise FatalError(f"{path.name} was not reserved", code="frames_mismatch") from None

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 
+from pipeline import failpoints
 from pipeline.generators.base import GenerationRequest, GenerationResult, OnProgress, Phase, Progress
 from pipeline.generators.frames import CHANNELS, write_frames
 from pipeline.presets import Preset, get_preset
@@ -41,6 +42,7 @@ class IdleGenerator:
         for step in range(1, spec.num_inference_steps + 1):
             if self._step_s:
                 time.sleep(self._step_s)
+            failpoints.hit("denoise_step")
             on_progress(Progress(Phase.DENOISE, step, spec.num_inference_steps))
         denoised = time.monotonic()
         digest = write_frames(request.frames_path, spec, _frames(spec))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import failpoints
 from pipeline.encoding import ffmpeg, pictures, sidecar
 from pipeline.encoding.probe import VideoFacts, probe, verify
 from pipeline.errors import RetryableError
@@ -99,6 +100,7 @@ def _encode(work: StepWork, context: StageContext, frames: _Frames, paths: dict[
         check=context.check,
         timeout_s=context.settings.encode.timeout_s,
     )
+    failpoints.hit("encode_write")
     facts = probe(paths["video"], context.check)
     verify(facts, **frames.sizes, fps=work.spec.fps)
     pictures.make_poster(frames.path, paths["poster"], **frames.sizes)
@@ -128,8 +130,10 @@ def _store(work: StepWork, context: StageContext, paths: dict[str, Path]) -> dic
         context.check()
         facts = _facts_of(paths[kind])
         key = media_key(work.job_id, facts["sha256"], _SUFFIXES[kind])
+        failpoints.hit("upload", kind)
         context.storage.put_file(key, paths[kind], sha256=facts["sha256"], content_type=media_type)
         output[kind] = {"key": key, **facts}
+    failpoints.hit("after_upload")
     return output
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from pipeline import failpoints
 from pipeline.errors import NotFoundError, RetryableError
 from pipeline.stages.base import Artifact, StageContext, StageResult, StepWork
 from pipeline.stages.encode import MEDIA_TYPES, file_sha256
@@ -26,6 +27,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
         artifact = Artifact(kind, recorded["key"], recorded["sha256"], recorded["size"], media_type)
         _verify(artifact, context)
         artifacts.append(artifact)
+    failpoints.hit("publish_verified")
     return StageResult(output={artifact.kind: artifact.key for artifact in artifacts}, artifacts=tuple(artifacts))
 
 

@@ -1,0 +1,194 @@
+"""Named points at which a process can be told to fail, so that faults are tried where they hurt and not by chance.
+
+``VGEN_FAILPOINTS`` holds entries separated by ``;``::
+
+    POINT[:WHAT]=ACTION[:ARGUMENT][@NTH][%PROBABILITY[/SEED]][!FILE]
+
+``after_claim:generate=kill@3`` kills the process at its third claim of a generate step. WHAT is a stage where the point
+has one; without it every stage counts. Hits are counted in each process for itself. With ``!FILE`` the entry acts once
+for all processes that share that file's path: whoever creates it. Unset costs one comparison with None.
+
+Actions: ``kill`` (SIGKILL to the process), ``killgroup`` (to its process group: a worker with its pool and what that
+started), ``stop`` (SIGSTOP to the group), ``exit[:STATUS]``, ``raise[:NAME]`` (of builtins or ``pipeline.errors``, or
+a dotted path), ``sleep:SECONDS``, ``enospc`` (the error of a full disk).
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import random
+import re
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+
+from pipeline import errors
+
+VARIABLE = "VGEN_FAILPOINTS"
+
+POINTS: Mapping[str, str] = {
+    "after_claim": "a step is claimed, its work not begun",
+    "before_work": "its lease is renewed, its stage about to begin",
+    "after_work": "the stage has done its work, nothing is recorded",
+    "after_finish": "the finish is committed, the next link not sent",
+    "dispatch_committed": "steps are dispatched, their messages not published",
+    "dispatch_sent": "the first message of several is published",
+    "lease_ending": "the reconciler is about to end expired leases",
+    "frames_reserve": "room for frames is about to be reserved",
+    "frames_write": "the generator's child writes a frame",
+    "denoise_step": "the idle generator's child has done a denoising step",
+    "encode_write": "the video is encoded, its pictures are not",
+    "upload": "an object is about to be uploaded",
+    "after_upload": "every object of a clip is uploaded, no row says so",
+    "publish_verified": "every object was found whole, the artifacts' rows are not written",
+}
+"""Every point: what has happened when it is reached."""
+
+_ENTRY = re.compile(
+    r"(?P<point>\w+)(?::(?P<what>\w+))?=(?P<action>[a-z]+)(?::(?P<argument>[\w.]+))?"
+    r"(?:@(?P<nth>\d+))?(?:%(?P<chance>[\d.]+)(?:/(?P<seed>\d+))?)?(?:!(?P<file>.+))?"
+)
+_ACTIONS = frozenset({"kill", "killgroup", "stop", "exit", "raise", "sleep", "enospc"})
+
+
+@dataclass
+class Failpoint:
+    """One entry, and how often it was reached in this process."""
+
+    point: str
+    what: str | None
+    action: str
+    argument: str | None = None
+    nth: int | None = None
+    chance: float = 1.0
+    seed: int = 0
+    file: str | None = None
+    hits: int = 0
+    dice: random.Random = field(default_factory=random.Random)
+
+    def reached(self, what: str) -> None:
+        """Count, and act when it is this entry's turn."""
+        if self.what not in (None, what):
+            return
+        self.hits += 1
+        if self.nth is not None and self.hits != self.nth:
+            return
+        if self.chance < 1.0 and self.dice.random() >= self.chance:
+            return
+        if self.file is not None and not _first_to_make(self.file):
+            return
+        self._act()
+
+    def _act(self) -> None:
+        if self.action == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.action == "killgroup":
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+        elif self.action == "stop":
+            os.killpg(os.getpgrp(), signal.SIGSTOP)
+        elif self.action == "exit":
+            os._exit(int(self.argument or 1))
+        elif self.action == "sleep":
+            time.sleep(float(self.argument or 0))
+        elif self.action == "enospc":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"failpoint {self.point}")
+        else:
+            raise _error_class(self.argument or "RuntimeError")(f"failpoint {self.point}")
+
+
+def _first_to_make(file: str) -> bool:
+    try:
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _error_class(name: str) -> type[Exception]:
+    """Raises SettingsError when there is no such exception."""
+    module, _, last = name.rpartition(".")
+    try:
+        found = (
+            getattr(import_module(module), last)
+            if module
+            else getattr(builtins, name, None) or getattr(errors, name, None)
+        )
+    except (ImportError, AttributeError):
+        found = None
+    if not (isinstance(found, type) and issubclass(found, Exception)):
+        raise errors.SettingsError(f"{VARIABLE}: raise:{name}: there is no such exception")
+    return found
+
+
+def parse(text: str) -> dict[str, list[Failpoint]]:
+    """The entries by point.
+
+    Raises:
+        SettingsError: an entry is malformed, or names no point, action or exception; the message says which.
+    """
+    found: dict[str, list[Failpoint]] = {}
+    for entry in filter(None, (part.strip() for part in text.split(";"))):
+        match = _ENTRY.fullmatch(entry)
+        if match is None:
+            raise errors.SettingsError(
+                f"{VARIABLE}: {entry!r} is not POINT[:WHAT]=ACTION[:ARGUMENT][@NTH][%PROBABILITY[/SEED]][!FILE]"
+            )
+        item = _failpoint(entry, match.groupdict())
+        found.setdefault(item.point, []).append(item)
+    return found
+
+
+def _failpoint(entry: str, given: dict[str, str | None]) -> Failpoint:
+    point, action, argument = str(given["point"]), str(given["action"]), given["argument"]
+    if point not in POINTS:
+        raise errors.SettingsError(f"{VARIABLE}: {entry!r}: no point {point!r}; there are: {', '.join(POINTS)}")
+    if action not in _ACTIONS:
+        raise errors.SettingsError(
+            f"{VARIABLE}: {entry!r}: no action {action!r}; there are: {', '.join(sorted(_ACTIONS))}"
+        )
+    try:
+        if action == "sleep" or (action == "exit" and argument):
+            float(argument or "nothing")
+        chance = float(given["chance"] or 1.0)
+    except ValueError:
+        raise errors.SettingsError(f"{VARIABLE}: {entry!r}: {action} takes a number, chances are 0 to 1") from None
+    if action == "raise":
+        _error_class(argument or "RuntimeError")
+    nth, seed = given["nth"], int(given["seed"] or 0)
+    return Failpoint(
+        point,
+        given["what"],
+        action,
+        argument,
+        nth=None if nth is None else int(nth),
+        chance=chance,
+        seed=seed,
+        file=given["file"],
+        dice=random.Random(seed),
+    )
+
+
+_plan: dict[str, list[Failpoint]] | None = None
+_problem: errors.SettingsError | None = None
+try:
+    _plan = parse(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
+except errors.SettingsError as error:  # told by `require_valid`, not by a traceback at import
+    _problem = error
+
+
+def hit(point: str, what: str = "") -> None:
+    """A named point is reached; ``what`` is the stage, where there is one. Does what the plan says, mostly nothing."""
+    if _plan is None:
+        return
+    for item in _plan.get(point, ()):
+        item.reached(what)
+
+
+def require_valid() -> None:
+    """Raises SettingsError when the variable holds what is no plan."""
+    if _problem is not None:
+        raise _problem
