@@ -45,7 +45,11 @@ _BOUNDS: tuple[tuple[Any, str, str], ...] = (
     (Le, "le", "≤"),
     (Lt, "lt", "<"),
 )
-_LISTS = {"VGEN_ENHANCE_PROVIDERS": "texts, separated by commas", "VGEN_INPUT_ROOTS": "paths, separated by colons"}
+_LISTS = {
+    "VGEN_ENHANCE_PROVIDERS": "texts, separated by commas",
+    "VGEN_INPUT_ROOTS": "paths, separated by colons",
+    "VGEN_PRICES": "type=price, separated by commas",
+}
 _MADE_DEFAULTS = {"VGEN_OWNER": "name of the user"}
 
 
@@ -82,7 +86,7 @@ def _default(variable: str, field: FieldInfo) -> str:
     if variable in _MADE_DEFAULTS:
         return _MADE_DEFAULTS[variable]
     value = field.default
-    if value is None or value == ():
+    if value is None or value in ((), {}):
         return "unset"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 

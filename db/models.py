@@ -40,6 +40,8 @@ class Batch(Base):
     max_gpu_ms: Mapped[int | None] = mapped_column(BigInteger)
     max_cost: Mapped[float | None]
     """In the currency of the prices in the settings."""
+    prices: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """Of an hour by GPU type, as they were when the budget was set: workers need not agree on the setting."""
     gpu_ms: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     """GPU time of every ended attempt at generating, whatever came of it; counted where a budget is set."""
     cost: Mapped[float] = mapped_column(default=0.0, server_default="0")

@@ -7,6 +7,8 @@ A field of a group is set by ``VGEN_<GROUP>_<FIELD>`` or in the group's table of
 from __future__ import annotations
 
 import getpass
+import math
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -152,6 +154,9 @@ class Settings(BaseSettings):
     owner: str = Field(default_factory=_user_name, description="Who a batch belongs to.")
     preset: str = Field("tiny-wan", description="Preset of jobs that name none.")
     gpu_type: str | None = Field(None, description="Type this host's GPUs are given, instead of the one found.")
+    prices: Annotated[dict[str, float], NoDecode] = Field(
+        {}, description="What an hour of each GPU type costs, such as h200=3.5,a100-80gb=1.8; in any one currency."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("WARNING", description="Least severe level shown.")
     s3: S3Settings = Field(default_factory=S3Settings)
     encode: EncodeSettings = Field(default_factory=EncodeSettings)
@@ -163,6 +168,27 @@ class Settings(BaseSettings):
     @classmethod
     def _split_roots(cls, value: object) -> object:
         return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _split_prices(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        wrong = next((name for name, equals, _ in pairs if not equals), None)
+        if wrong is not None:
+            raise ValueError(f"{wrong.strip()!r} is not of the form type=price")
+        return {name.strip(): price.strip() for name, _, price in pairs}
+
+    @field_validator("prices")
+    @classmethod
+    def _check_prices(cls, value: dict[str, float]) -> dict[str, float]:
+        for name, price in value.items():
+            if re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) is None:
+                raise ValueError(f"{name!r} is no GPU type: lower-case letters, digits and hyphens, like a100-80gb")
+            if not (math.isfinite(price) and price >= 0):
+                raise ValueError(f"{name}={price}: a price is a number of 0 or more")
+        return value
 
     @property
     def solo(self) -> bool:

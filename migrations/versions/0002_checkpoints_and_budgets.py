@@ -14,7 +14,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-_BATCH_COLUMNS = ("deadline_at", "max_gpu_ms", "max_cost", "gpu_ms", "cost", "over_budget")
+_BATCH_COLUMNS = ("deadline_at", "max_gpu_ms", "max_cost", "prices", "gpu_ms", "cost", "over_budget")
 
 
 def upgrade() -> None:
@@ -43,6 +43,8 @@ def upgrade() -> None:
     op.add_column("batches", sa.Column("deadline_at", sa.BigInteger(), nullable=True))
     op.add_column("batches", sa.Column("max_gpu_ms", sa.BigInteger(), nullable=True))
     op.add_column("batches", sa.Column("max_cost", sa.Float(), nullable=True))
+    json = sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql")
+    op.add_column("batches", sa.Column("prices", json, nullable=True))
     op.add_column("batches", sa.Column("gpu_ms", sa.BigInteger(), nullable=False, server_default="0"))
     op.add_column("batches", sa.Column("cost", sa.Float(), nullable=False, server_default="0"))
     op.add_column("batches", sa.Column("over_budget", sa.Boolean(), nullable=False, server_default=sa.false()))
