@@ -5,8 +5,10 @@
     POINT[:WHAT]=ACTION[:ARGUMENT][@NTH][%PROBABILITY[/SEED]][!FILE]
 
 ``after_claim:generate=kill@3`` kills the process at its third claim of a generate step. WHAT is a stage where the point
-has one; without it every stage counts. Hits are counted in each process for itself. With ``!FILE`` the entry acts once
-for all processes that share that file's path: whoever creates it. Unset costs one comparison with None.
+has one (for ``denoise_step`` the job's seed, for ``upload`` the kind of file); without it all count. Hits are counted in
+each process for itself. With ``!FILE`` the entry acts once for all processes that share that file's path: whoever
+creates it. ``@FILE`` in place of entries: they are in that file, which is read again whenever it changes. Unset costs
+one comparison with None.
 
 Actions: ``kill`` (SIGKILL to the process), ``killgroup`` (to its process group: a worker with its pool and what that
 started), ``stop`` (SIGSTOP to the group), ``exit[:STATUS]``, ``raise[:NAME]`` (of builtins or ``pipeline.errors``, or
@@ -25,6 +27,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 
 from pipeline import errors
 
@@ -172,10 +175,32 @@ def _failpoint(entry: str, given: dict[str, str | None]) -> Failpoint:
     )
 
 
-_plan: dict[str, list[Failpoint]] | None = None
+class Plan:
+    """The entries in force; those of a file are read again when it changes, and their hits counted anew."""
+
+    def __init__(self, text: str) -> None:
+        self._file = Path(text[1:]) if text.startswith("@") else None
+        self._stamp: tuple[int, int] | None = None
+        self._entries = {} if self._file else parse(text)
+        self.entries()
+
+    def entries(self) -> Mapping[str, list[Failpoint]]:
+        """By point. Raises SettingsError when the file holds what is no plan; a file that is not there is empty."""
+        if self._file is not None:
+            try:
+                found = self._file.stat()
+                stamp = (found.st_mtime_ns, found.st_ino)
+                if stamp != self._stamp:
+                    self._entries, self._stamp = parse(self._file.read_text("utf-8")), stamp
+            except FileNotFoundError:
+                self._entries, self._stamp = {}, None
+        return self._entries
+
+
+_plan: Plan | None = None
 _problem: errors.SettingsError | None = None
 try:
-    _plan = parse(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
+    _plan = Plan(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
 except errors.SettingsError as error:  # told by `require_valid`, not by a traceback at import
     _problem = error
 
@@ -184,7 +209,7 @@ def hit(point: str, what: str = "") -> None:
     """A named point is reached; ``what`` is the stage, where there is one. Does what the plan says, mostly nothing."""
     if _plan is None:
         return
-    for item in _plan.get(point, ()):
+    for item in _plan.entries().get(point, ()):
         item.reached(what)
 
 

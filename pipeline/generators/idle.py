@@ -42,7 +42,7 @@ class IdleGenerator:
         for step in range(1, spec.num_inference_steps + 1):
             if self._step_s:
                 time.sleep(self._step_s)
-            failpoints.hit("denoise_step")
+            failpoints.hit("denoise_step", str(spec.seed))
             on_progress(Progress(Phase.DENOISE, step, spec.num_inference_steps))
         denoised = time.monotonic()
         digest = write_frames(request.frames_path, spec, _frames(spec))

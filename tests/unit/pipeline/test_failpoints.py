@@ -109,6 +109,20 @@ def test_one_process_of_all_acts_when_they_share_a_file(tmp_path: Path) -> None:
     assert [run(plan, "hit('upload')").returncode for _ in range(3)] == [9, 0, 0]
 
 
+def test_a_file_of_entries_is_read_again_when_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "plan"
+    code = f"""
+import pathlib
+path = pathlib.Path({str(path)!r})
+hit('upload')
+path.write_text('upload=exit:3')
+hit('after_work')
+hit('upload')
+"""
+
+    assert run(f"@{path}", code).returncode == 3
+
+
 def test_every_point_is_reached_somewhere_and_no_other() -> None:
     named = set()
     for folder in ("pipeline", "db", "tasks", "cli"):
