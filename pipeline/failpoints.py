@@ -5,7 +5,7 @@
     POINT[:WHAT]=ACTION[:ARGUMENT][@NTH][%PROBABILITY[/SEED]][!FILE]
 
 ``after_claim:generate=kill@3`` kills the process at its third claim of a generate step. WHAT is a stage where the point
-has one (for ``denoise_step`` the job's seed, for ``upload`` the kind of file); without it all count. Hits are counted in
+has one (for ``denoise_step`` the seed, for ``upload`` the kind of file); without it all count. Hits are counted in
 each process for itself. With ``!FILE`` the entry acts once for all processes that share that file's path: whoever
 creates it. ``@FILE`` in place of entries: they are in that file, which is read again whenever it changes. Unset costs
 one comparison with None.
