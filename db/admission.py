@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from db import jobs, workers
-from db.models import LIVE_INDEX, Batch, Job, Queue, StageRun, Step
+from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Job, Queue, StageRun, Step
 from db.session import now_ms
 from pipeline.plan import GpuLine, choose_gpu_type, encode_queue, fixed_queue, gpu_queue, gpu_type_of
-from pipeline.presets import get_preset
+from pipeline.presets import Preset, all_presets
 from pipeline.spec import JobSpec
+from pipeline.stages.base import StepWork
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState
 
 _RECENT_RUNS = 20
+_HOPS_KEEP_S = 1.0
+
+
+_Presets = Mapping[str, Preset] | None
+"""The presets of this host, which say what fits which GPU; None stands for the catalogue's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +56,12 @@ class _Candidate:
     """Preset and GPU types, as the database writes them."""
 
 
+_IN_FLIGHT = select(Step.queue, func.count()).where(LIVE_INDEX, Step.queue.is_not(None)).group_by(Step.queue)
+
+
 def in_flight(session: Session) -> dict[str, int]:
     """Steps dispatched or running, by queue."""
-    rows = session.execute(
-        select(Step.queue, func.count()).where(LIVE_INDEX, Step.queue.is_not(None)).group_by(Step.queue)
-    )
+    rows = session.connection().execute(_IN_FLIGHT)
     return {queue: count for queue, count in rows if queue is not None}
 
 
@@ -85,7 +94,7 @@ def _mean_seconds(session: Session, queue: str) -> float | None:
     return None if mean is None else float(mean) / 1000
 
 
-def admit(session: Session, *, window: int) -> list[Admitted]:
+def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Admitted]:
     """Dispatch waiting steps while their queues have room.
 
     ``window`` bounds the steps in flight on each queue that is not a GPU queue. Steps nearest to the end go first, so
@@ -112,12 +121,14 @@ def admit(session: Session, *, window: int) -> list[Admitted]:
         admitted += dispatched
     lines = gpu_lines(session, live)
     room = sum(max(0, line.room) for line in lines.values())
-    chosen = _ordered(_servable(session, owners, room * 2, lines), room * 2)
-    admitted += _dispatch(session, Stage.GENERATE, chosen, lines)
+    chosen = _ordered(_servable(session, owners, room * 2, lines, presets), room * 2)
+    admitted += _dispatch(session, Stage.GENERATE, chosen, lines, presets)
     return admitted
 
 
-def _servable(session: Session, owners: dict[str, str], limit: int, lines: dict[str, GpuLine]) -> Iterable[_Candidate]:
+def _servable(
+    session: Session, owners: dict[str, str], limit: int, lines: dict[str, GpuLine], presets: _Presets
+) -> Iterable[_Candidate]:
     """Generate steps that a live GPU type with room can take: those that none can take hold up nobody behind them."""
     for batch_id, owner in owners.items():
         asked: dict[tuple[str, str], bool] = {}
@@ -126,7 +137,7 @@ def _servable(session: Session, owners: dict[str, str], limit: int, lines: dict[
             found = list(_candidates(session, {batch_id: owner}, Stage.GENERATE, limit, refused))
             fresh = {item.need: item for item in found if item.need not in asked}
             for need, item in fresh.items():
-                asked[need] = _bind(session, Stage.GENERATE, item, lines) is not None
+                asked[need] = _bind(session, Stage.GENERATE, item, lines, presets) is not None
             if all(asked[need] for need in fresh):
                 yield from found
                 break
@@ -183,12 +194,16 @@ def _ordered(candidates: Iterable[_Candidate], limit: int) -> list[_Candidate]:
 
 
 def _dispatch(
-    session: Session, stage: Stage, chosen: Sequence[_Candidate], lines: dict[str, GpuLine] | None = None
+    session: Session,
+    stage: Stage,
+    chosen: Sequence[_Candidate],
+    lines: dict[str, GpuLine] | None = None,
+    presets: _Presets = None,
 ) -> list[Admitted]:
     admitted = []
     paused = _paused_queues(session)
     for item in chosen:
-        queue = _bind(session, stage, item, lines or {})
+        queue = _bind(session, stage, item, lines or {}, presets)
         if queue is None or queue in paused or not mark_dispatched(session, item.step_id, queue):
             continue
         if lines is not None and (gpu_type := gpu_type_of(queue)) is not None:
@@ -204,10 +219,11 @@ def _dispatch(
     return admitted
 
 
-def _bind(session: Session, stage: Stage, item: _Candidate, lines: dict[str, GpuLine]) -> str | None:
+def _bind(session: Session, stage: Stage, item: _Candidate, lines: dict[str, GpuLine], presets: _Presets) -> str | None:
     if stage is Stage.GENERATE:
         spec = JobSpec.model_validate(session.scalars(select(Job.spec).where(Job.id == item.job_id)).one())
-        gpu_type = choose_gpu_type(spec, get_preset(spec.preset), lines)
+        known = all_presets() if presets is None else presets
+        gpu_type = choose_gpu_type(spec, known.get(spec.preset), lines)
         return gpu_queue(gpu_type) if gpu_type is not None else None
     if stage is Stage.ENCODE:
         return handoff_queue(session, item.job_id, item.roll, item.segment)
@@ -240,29 +256,34 @@ def mark_dispatched(session: Session, step_id: int, queue: str) -> bool:
     return moved is not None
 
 
-def hop(session: Session, job_id: str, roll: int, segment: int, stage: Stage) -> str | None:
-    """Dispatch the step that a finish just made ``waiting``, if its queue has room; its queue, or None.
+class Hops:
+    """Where a job goes on right after a finish, without waiting for the dispatcher: one object a worker.
 
-    Only generate has a window here: the other stages of a job in flight are bounded by how it came in.
+    Only generate has a window here: the other stages of a job in flight are bounded by how it came in. What is known
+    of workers and pauses is asked again once it is a second old, what is in flight each time; a claim refuses what
+    was paused meanwhile.
     """
-    item = session.execute(
-        select(Step.id, Step.batch_id, Step.priority)
-        .join(Batch, Batch.id == Step.batch_id)
-        .where(
-            Step.job_id == job_id,
-            Step.roll == roll,
-            Step.segment == segment,
-            Step.stage == stage,
-            Step.state == StepState.WAITING,
-            ~Batch.paused,
-        )
-    ).one_or_none()
-    if item is None:
-        return None
-    candidate = _Candidate(item[0], job_id, "", item[1], segment, roll, item[2])
-    lines = gpu_lines(session) if stage is Stage.GENERATE else None
-    done = _dispatch(session, stage, [candidate], lines)
-    return done[0].queue if done else None
+
+    def __init__(self, presets: Callable[[], Mapping[str, Preset]]) -> None:
+        self._presets = presets
+        self._known: Mapping[str, Preset] = {}
+        self._lines: dict[str, GpuLine] = {}
+        self._paused: set[str] = set()
+        self._asked: float | None = None
+
+    def __call__(self, session: Session, work: StepWork, stage: Stage, made: Mapping[str, Any]) -> str | None:
+        """The queue of the next step, if it has room now."""
+        if self._asked is None or time.monotonic() - self._asked > _HOPS_KEEP_S:
+            self._lines, self._paused = gpu_lines(session), _paused_queues(session)
+            self._known, self._asked = self._presets(), time.monotonic()
+        if stage is Stage.GENERATE:
+            live = in_flight(session)
+            lines = {kind: replace(line, in_flight=live.get(gpu_queue(kind), 0)) for kind, line in self._lines.items()}
+            gpu_type = choose_gpu_type(work.spec, self._known.get(work.spec.preset), lines)
+            queue = None if gpu_type is None else gpu_queue(gpu_type)
+        else:
+            queue = encode_queue(made["handoff_id"]) if stage is Stage.ENCODE else fixed_queue(stage)
+        return None if queue in self._paused or ALL_QUEUES in self._paused else queue
 
 
 def undispatch(session: Session, items: Sequence[Admitted]) -> None:

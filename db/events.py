@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import insert, select
+from sqlalchemy import Table, insert, select
 from sqlalchemy.orm import Session
 
 from db.models import Event
 from db.session import now_ms
 
+_RECORD = insert(cast(Table, Event.__table__)).values(at=now_ms())
+
 
 def record(session: Session, kind: str, *, batch_id: str | None = None, job_id: str | None = None, **data: Any) -> None:
     """Add one event. ``data`` is small JSON: ids, counts, codes; never prompts or secrets."""
-    session.execute(insert(Event).values(at=now_ms(), batch_id=batch_id, job_id=job_id, kind=kind, data=data))
+    session.connection().execute(_RECORD, {"batch_id": batch_id, "job_id": job_id, "kind": kind, "data": data})
+
+
+def record_each(session: Session, kind: str, of: Sequence[tuple[str, str]], **data: Any) -> None:
+    """The same event for each of some jobs, given as (batch id, job id)."""
+    if of:
+        rows = [{"batch_id": batch_id, "job_id": job_id, "kind": kind, "data": data} for batch_id, job_id in of]
+        session.connection().execute(insert(cast(Table, Event.__table__)).values(at=now_ms()), rows)
 
 
 def of_job(session: Session, job_id: str) -> Sequence[Event]:

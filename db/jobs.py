@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any, cast
 
-from sqlalchemy import ColumnElement, exists, insert, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Table, bindparam, exists, insert, select, update
+from sqlalchemy.orm import Session, aliased
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from db import events
 from db.models import ArtifactRow, Batch, Event, Job, StageRun, Step
@@ -16,6 +19,11 @@ from pipeline.states import JOB_MOVES, TERMINAL_JOB_STATES, AttemptOutcome, JobS
 
 # Written as a list of what is open, so that the index on (batch, state) finds one at once.
 _OPEN = [state for state in JobState if state not in TERMINAL_JOB_STATES]
+_ORDER = {stage: place for place, stage in enumerate(Stage)}
+
+
+_JOBS = cast(Table, Job.__table__)
+_RECORD_ARTIFACT = insert(cast(Table, ArtifactRow.__table__)).values(created_at=now_ms())
 
 
 def get(session: Session, job_id: str) -> Job:
@@ -42,32 +50,47 @@ def _sources(to: JobState) -> list[JobState]:
 
 def move(session: Session, job_id: str, to: JobState) -> None:
     """Change a job's state along an allowed move; a job that is already there stays."""
-    moved = session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.state.in_(_sources(to)))
-        .values(state=to)
-        .returning(Job.id)
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
-    if moved is None:
+    if session.connection().execute(_moving(to), {"p_job_id": job_id}).one_or_none() is None:
         raise ConflictError(f"job {job_id}: its state cannot become {to.value}")
+
+
+@cache
+def _moving(to: JobState) -> ReturningUpdate[tuple[str]]:
+    return (
+        update(_JOBS)
+        .where(Job.id == bindparam("p_job_id"), Job.state.in_(_sources(to)))
+        .values(state=to)
+        .returning(_JOBS.c.id)
+    )
 
 
 def conclude(
     session: Session, job_id: str, to: JobState, *, error_code: str | None = None, error: str | None = None
 ) -> None:
     """Bring a job to a terminal state, and its batch to rest with the last one."""
-    batch_id = session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.state.in_(_sources(to)), Job.state.not_in(TERMINAL_JOB_STATES))
-        .values(state=to, finished_at=now_ms(), error_code=error_code, error=error[:4000] if error else None)
-        .returning(Job.batch_id)
-        .execution_options(synchronize_session=False)
-    ).scalar_one_or_none()
-    if batch_id is None:
+    told = {"p_job_id": job_id, "p_code": error_code, "p_error": error[:4000] if error else None}
+    ended = session.connection().execute(_concluding(to), told).one_or_none()
+    if ended is None:
         raise ConflictError(f"job {job_id}: its state cannot become {to.value}")
+    batch_id, others_open = ended
     events.record(session, f"job_{to.value}", batch_id=batch_id, job_id=job_id, code=error_code)
-    rest(session, batch_id)
+    if not others_open:
+        rest(session, batch_id)
+
+
+@cache
+def _concluding(to: JobState) -> ReturningUpdate[Any]:
+    other = aliased(Job)
+    sources = [state for state in _sources(to) if state not in TERMINAL_JOB_STATES]
+    return (
+        update(_JOBS)
+        .where(Job.id == bindparam("p_job_id"), Job.state.in_(sources))
+        .values(state=to, finished_at=now_ms(), error_code=bindparam("p_code"), error=bindparam("p_error"))
+        .returning(
+            _JOBS.c.batch_id,
+            exists().where(other.batch_id == _JOBS.c.batch_id, other.state.in_(_OPEN), other.id != _JOBS.c.id),
+        )
+    )
 
 
 def rest(session: Session, batch_id: str) -> None:
@@ -106,8 +129,8 @@ def publish(session: Session, job_id: str, roll: int, artifacts: Sequence[Artifa
     """
     if [item.kind for item in artifacts].count("video") != 1:
         raise ValueError(f"job {job_id}: published {[item.kind for item in artifacts]}; expected exactly one video")
-    session.execute(
-        insert(ArtifactRow),
+    session.connection().execute(
+        _RECORD_ARTIFACT,
         [
             {
                 "job_id": job_id,
@@ -117,7 +140,6 @@ def publish(session: Session, job_id: str, roll: int, artifacts: Sequence[Artifa
                 "sha256": item.sha256,
                 "size": item.size,
                 "media_type": item.media_type,
-                "created_at": session.scalars(select(now_ms())).one(),
             }
             for item in artifacts
         ],
@@ -126,70 +148,120 @@ def publish(session: Session, job_id: str, roll: int, artifacts: Sequence[Artifa
 
 
 def cancel(session: Session, job_id: str) -> bool:
-    """Ask a job to stop; at once where no worker holds it. False when it had already ended."""
-    job = lock(session, job_id)
-    if job.state in TERMINAL_JOB_STATES:
-        return False
-    job.cancel_requested = True
-    session.flush()
-    events.record(session, "cancel_requested", batch_id=job.batch_id, job_id=job_id)
+    """Ask a job to stop; at once where no worker holds it. False when it had already ended. Raises NotFoundError."""
+    lock(session, job_id)
+    return bool(cancel_all(session, [job_id]))
+
+
+def cancel_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) -> list[str]:
+    """Ask jobs to stop; those that no worker holds end at once. The ids of those that had not ended.
+
+    With ``wait`` False jobs that another transaction has locked are left out: who locks many and waits for each can
+    wait in a circle with others.
+    """
+    open_jobs = _lock_all(session, job_ids, _OPEN, wait=wait)
+    ids = list(open_jobs)
+    session.execute(
+        update(Job).where(Job.id.in_(ids)).values(cancel_requested=True).execution_options(synchronize_session=False)
+    )
     session.execute(
         update(Step)
-        .where(Step.job_id == job_id, Step.state.in_((StepState.PENDING, StepState.WAITING, StepState.DISPATCHED)))
+        .where(Step.job_id.in_(ids), Step.state.in_((StepState.PENDING, StepState.WAITING, StepState.DISPATCHED)))
         .values(state=StepState.CANCELLED, finished_at=now_ms())
         .execution_options(synchronize_session=False)
     )
-    running = session.scalars(
-        select(Step.id).where(Step.job_id == job_id, Step.state == StepState.RUNNING).limit(1)
-    ).one_or_none()
-    if running is None:
-        conclude(session, job_id, JobState.CANCELLED)
-    return True
+    running = set(session.scalars(select(Step.job_id).where(Step.job_id.in_(ids), Step.state == StepState.RUNNING)))
+    ended = [(batch_id, job_id) for job_id, batch_id in open_jobs.items() if job_id not in running]
+    session.execute(
+        update(Job)
+        .where(Job.id.in_([job_id for _, job_id in ended]))
+        .values(state=JobState.CANCELLED, finished_at=now_ms(), error_code=None, error=None)
+        .execution_options(synchronize_session=False)
+    )
+    session.expire_all()
+    events.record_each(session, "cancel_requested", [(batch_id, job_id) for job_id, batch_id in open_jobs.items()])
+    events.record_each(session, "job_cancelled", ended, code=None)
+    for batch_id in sorted({batch_id for batch_id, _ in ended}):
+        rest(session, batch_id)
+    return ids
 
 
 def retry(session: Session, job_id: str) -> bool:
-    """Put a failed or cancelled job back in line at the step where it ended. False when it is neither."""
-    job = lock(session, job_id)
-    if job.state not in (JobState.FAILED, JobState.CANCELLED):
-        return False
-    job.state = JobState.WAITING
-    job.cancel_requested = False
-    job.error_code = job.error = job.finished_at = None
-    session.flush()
-    for position, step in enumerate(_ended_steps(session, job)):
-        # Of several (a rewound line that was then cancelled) the earliest goes first; the others follow it.
-        step.state = StepState.PENDING if position else StepState.WAITING
-        step.queue = step.finished_at = step.error_code = step.error = None
-        step.not_before = step.errors = step.crashes = step.losses = 0
-    if _needs_approval(session, job_id):
-        job.state = JobState.HELD
-    session.flush()
-    session.execute(
-        update(Batch).where(Batch.id == job.batch_id).values(active=True).execution_options(synchronize_session=False)
-    )
-    events.record(session, "retry_requested", batch_id=job.batch_id, job_id=job_id)
-    return True
+    """Put a failed or cancelled job back in line at the step where it ended. False when it is neither.
+
+    Raises NotFoundError.
+    """
+    lock(session, job_id)
+    return bool(retry_all(session, [job_id]))
 
 
-def _needs_approval(session: Session, job_id: str) -> bool:
-    """Whether the job was held and nobody has approved it: cancel and retry are no way around a person's word."""
-    held = exists().where(StageRun.job_id == job_id, StageRun.outcome == AttemptOutcome.HELD)
-    approved = exists().where(Event.job_id == job_id, Event.kind == "approved")
-    return session.scalars(select(held & ~approved)).one()
-
-
-def _ended_steps(session: Session, job: Job) -> list[Step]:
-    ended = session.scalars(
-        select(Step)
-        .where(
-            Step.job_id == job.id,
-            Step.roll == job.roll,
-            Step.state.in_((StepState.FAILED, StepState.CANCELLED)),
+def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) -> list[str]:
+    """Put failed or cancelled jobs back in line at the step where each ended; the ids of those. ``wait`` as above."""
+    ended_jobs = _lock_all(session, job_ids, (JobState.FAILED, JobState.CANCELLED), wait=wait)
+    ids = list(ended_jobs)
+    first: dict[str, tuple[int, int, int]] = {}
+    steps = _ended_steps(session, ids)
+    for job_id, place in steps:
+        first[job_id] = min(place, first.get(job_id, place))
+    # Of several (a rewound line that was then cancelled) the earliest goes first; the others follow it.
+    for state, step_ids in (
+        (StepState.WAITING, [place[2] for place in first.values()]),
+        (StepState.PENDING, [place[2] for job_id, place in steps if place != first[job_id]]),
+    ):
+        session.execute(
+            update(Step)
+            .where(Step.id.in_(step_ids))
+            .values(state=state, queue=None, finished_at=None, error_code=None, error=None)
+            .values(not_before=0, errors=0, crashes=0, losses=0)
+            .execution_options(synchronize_session=False)
         )
-        .execution_options(populate_existing=True)
+    held = _need_approval(session, ids)
+    for job_state, some in ((JobState.HELD, held), (JobState.WAITING, ended_jobs.keys() - held)):
+        session.execute(
+            update(Job)
+            .where(Job.id.in_(some))
+            .values(state=job_state, cancel_requested=False, error_code=None, error=None, finished_at=None)
+            .execution_options(synchronize_session=False)
+        )
+    session.execute(
+        update(Batch)
+        .where(Batch.id.in_(set(ended_jobs.values())))
+        .values(active=True)
+        .execution_options(synchronize_session=False)
     )
-    order = list(Stage)
-    return sorted(ended, key=lambda step: (step.segment, order.index(step.stage)))
+    session.expire_all()
+    events.record_each(session, "retry_requested", [(batch_id, job_id) for job_id, batch_id in ended_jobs.items()])
+    return ids
+
+
+def _lock_all(session: Session, job_ids: Sequence[str], states: Sequence[JobState], *, wait: bool) -> dict[str, str]:
+    """Lock those of the jobs that are in one of the states; their batches by job id."""
+    rows = session.execute(
+        select(Job.id, Job.batch_id)
+        .where(Job.id.in_(job_ids), Job.state.in_(states))
+        .order_by(Job.id)
+        .with_for_update(skip_locked=not wait)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def _need_approval(session: Session, job_ids: Sequence[str]) -> set[str]:
+    """Jobs that were held and nobody has approved: cancel and retry are no way around a person's word."""
+    held = session.scalars(
+        select(StageRun.job_id).where(StageRun.job_id.in_(job_ids), StageRun.outcome == AttemptOutcome.HELD)
+    ).all()
+    approved = session.scalars(select(Event.job_id).where(Event.job_id.in_(held), Event.kind == "approved"))
+    return set(held) - set(approved)
+
+
+def _ended_steps(session: Session, job_ids: Sequence[str]) -> list[tuple[str, tuple[int, int, int]]]:
+    """(job id, place in the line) of failed and cancelled steps; a place ends in the step's id."""
+    rows = session.execute(
+        select(Step.id, Step.job_id, Step.segment, Step.stage)
+        .join(Job, (Job.id == Step.job_id) & (Job.roll == Step.roll))
+        .where(Step.job_id.in_(job_ids), Step.state.in_((StepState.FAILED, StepState.CANCELLED)))
+    )
+    return [(row.job_id, (row.segment, _ORDER[row.stage], row.id)) for row in rows]
 
 
 def approve(session: Session, job_id: str, *, by: str) -> bool:

@@ -263,8 +263,12 @@ class Worker(Base):
     seen_at: Mapped[int] = mapped_column(BigInteger, index=True)
 
 
+ALL_QUEUES = "*"
+"""The name of the row that stands for every queue."""
+
+
 class Queue(Base):
-    """What a person said of a queue; a queue without a row is not paused. The name ``*`` stands for all of them."""
+    """What a person said of a queue; a queue without a row is not paused."""
 
     __tablename__ = "queues"
 

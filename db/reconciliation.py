@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, insert, select, true, update
+from sqlalchemy import func, select, true, update
 from sqlalchemy.orm import Session
 
 from db import events, jobs, steps, workers
-from db.models import LIVE_INDEX, Batch, Job, StageRun, Step
+from db.models import LIVE_INDEX, Batch, Job, Step
 from db.session import now_ms
 from pipeline.plan import is_encode_queue
 from pipeline.retry import MAX_LOSSES, MAX_OTHER
@@ -64,20 +64,18 @@ def _end_lease(session: Session, lost: _Lost, *, ignore_clock: bool) -> None:
     # child that the run would have seen crash. Elsewhere a lost host counts if that attempt got nowhere.
     losses = step.losses + (0 if ignore_clock else 1)
     crashes = step.crashes + (0 if ignore_clock or step.progress_step > 0 else 1)
-    session.execute(
-        insert(StageRun).values(
-            step_id=step.id,
-            job_id=step.job_id,
-            stage=step.stage,
-            attempt=step.attempt,
-            queue=step.queue,
-            worker=step.worker,
-            started_at=step.started_at,
-            ended_at=now_ms(),
-            outcome=AttemptOutcome.LEASE_ENDED,
-            error_code="worker_lost",
-            error=f"worker {step.worker} no longer renewed its lease",
-        )
+    steps.record_attempt(
+        session,
+        step_id=step.id,
+        job_id=step.job_id,
+        stage=step.stage,
+        attempt=step.attempt,
+        queue=step.queue,
+        worker=step.worker,
+        started_at=step.started_at,
+        outcome=AttemptOutcome.LEASE_ENDED,
+        error_code="worker_lost",
+        error=f"worker {step.worker} no longer renewed its lease",
     )
     worker, step.worker, step.lease_until = step.worker, None, None
     step.losses, step.crashes = losses, crashes

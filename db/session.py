@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from sqlalchemy import BigInteger, Connection, Engine, create_engine, event, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from pipeline.errors import ServiceUnavailableError, SettingsError
 
 _SQLITE_BUSY_MS = 30_000
+_PING_AFTER_S = 3.0
 _READ_ONLY = "vgen_read_only"
 
 
@@ -56,13 +61,15 @@ def make_engine(url: str) -> Engine:
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername == "postgresql+psycopg":
-        return create_engine(
+        engine = create_engine(
             parsed,
-            pool_pre_ping=True,
             pool_size=5,
             max_overflow=10,
             connect_args={"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3},
         )
+        event.listen(engine, "checkin", _note_return)
+        event.listen(engine, "checkout", _ping_if_idle)
+        return engine
     if parsed.get_backend_name() == "sqlite":
         if parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
@@ -73,6 +80,21 @@ def make_engine(url: str) -> Engine:
     raise SettingsError(
         f"VGEN_DATABASE_URL: driver {parsed.drivername!r} is not supported; expected postgresql+psycopg or sqlite"
     )
+
+
+def _note_return(connection: object, record: ConnectionPoolEntry) -> None:
+    record.info["returned"] = time.monotonic()
+
+
+def _ping_if_idle(connection: psycopg.Connection[Any], record: ConnectionPoolEntry, fairy: object) -> None:
+    """Ask an idle connection whether it still lives. One in constant use is not asked: a step's transactions are
+    short, and who meets a dead connection in the first statement is told the same and tries again."""
+    if time.monotonic() - record.info.get("returned", math.inf) > _PING_AFTER_S:
+        try:
+            connection.execute("SELECT 1")
+            connection.rollback()
+        except psycopg.Error as error:
+            raise DisconnectionError from error
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:

@@ -6,17 +6,21 @@ the condition held. A job's state changes in the same transaction as its step's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
-from sqlalchemy import ColumnElement, exists, insert, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import BigInteger, ColumnElement, Insert, Table, Update, and_, bindparam, exists, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session, aliased
+from sqlalchemy.sql.dml import ReturningInsert
 
 from db import events, jobs
-from db.models import Batch, Job, Queue, Segment, StageRun, Step
+from db.base import EnumText, Json
+from db.models import ALL_QUEUES, Batch, Job, Queue, Segment, StageRun, Step
 from db.session import now_ms
-from pipeline.errors import FailureClass, StageError
+from pipeline.errors import ConflictError, FailureClass, StageError
 from pipeline.retry import MAX_LOSSES, decide
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.stages.base import Outcome, StageResult, StepWork
@@ -50,12 +54,102 @@ class Finished:
 
     recorded: bool
     next_stage: Stage | None = None
+    queue: str | None = None
+    """Where the next step was dispatched to; None: it waits for the dispatcher."""
 
 
-def _not_paused() -> ColumnElement[bool]:
-    return ~exists().where(Queue.name == Step.queue, Queue.paused) & ~exists().where(
+Hop = Callable[[Session, StepWork, Stage, dict[str, Any]], str | None]
+"""Given the finished work, the next stage and what was made: the next step's queue if that has room now, else None."""
+
+
+def not_paused() -> ColumnElement[bool]:
+    """Neither the step's batch nor its queue nor everything is paused."""
+    return ~exists().where(Queue.name.in_([Step.queue, ALL_QUEUES]), Queue.paused) & ~exists().where(
         Batch.id == Step.batch_id, Batch.paused
     )
+
+
+# The statements of the way that every step goes are built once, on tables rather than entities, and run on the
+# session's connection: built anew and run as entities they cost a worker five times the time (bench/README.md).
+_STEPS, _RUNS, _SEGMENTS = (cast(Table, entity.__table__) for entity in (Step, StageRun, Segment))
+
+_TAKE = (
+    update(_STEPS)
+    .where(
+        Step.job_id == bindparam("p_job_id"),
+        Step.segment == bindparam("p_segment"),
+        Step.stage == bindparam("p_stage", type_=EnumText(Stage)),
+        Step.state == StepState.DISPATCHED,
+        Step.queue.in_(bindparam("p_queues", expanding=True)),
+        exists().where(Job.id == Step.job_id, Job.roll == Step.roll, ~Job.cancel_requested),
+        not_paused(),
+    )
+    .values(
+        state=StepState.RUNNING,
+        attempt=Step.attempt + 1,
+        worker=bindparam("p_worker"),
+        lease_until=now_ms() + bindparam("p_lease_ms", type_=BigInteger),
+        started_at=now_ms(),
+        progress_phase=None,
+        progress_step=0,
+        progress_total=0,
+    )
+    .returning(_STEPS.c.id, _STEPS.c.attempt, _STEPS.c.roll, _STEPS.c.queue)
+)
+
+_prior = aliased(Step)
+_WORK = (
+    select(Job.batch_id, Job.line, Job.spec, Batch.options, _prior.stage, _prior.output)
+    .join(Batch, Batch.id == Job.batch_id)
+    .outerjoin(
+        _prior,
+        and_(
+            _prior.job_id == Job.id,
+            _prior.roll == bindparam("p_roll"),
+            _prior.segment == bindparam("p_segment"),
+            _prior.state.in_((StepState.DONE, StepState.SKIPPED)),
+        ),
+    )
+    .where(Job.id == bindparam("p_job_id"))
+)
+
+_CURRENT = (
+    (Step.id == bindparam("p_step_id")) & (Step.attempt == bindparam("p_attempt")) & (Step.state == StepState.RUNNING)
+)
+_PAUSED = (~not_paused()).label("paused")
+_LOOK = select(Job.cancel_requested, _PAUSED).join(Step, Step.job_id == Job.id).where(_CURRENT)
+_RENEW = (
+    update(_STEPS)
+    .where(_CURRENT)
+    .values(
+        lease_until=now_ms() + bindparam("p_lease_ms", type_=BigInteger),
+        progress_phase=bindparam("p_phase"),
+        progress_step=bindparam("p_step"),
+        progress_total=bindparam("p_total"),
+    )
+    .returning(select(Job.cancel_requested).where(Job.id == bindparam("p_job_id")).scalar_subquery(), _PAUSED)
+)
+
+
+def _ending(**values: Any) -> Update:
+    """The conditional UPDATE that ends the current attempt."""
+    return update(_STEPS).where(_CURRENT).values(lease_until=None, worker=None, **values).returning(_STEPS.c.started_at)
+
+
+_DONE = _ending(
+    state=bindparam("p_state", type_=EnumText(StepState)),
+    finished_at=now_ms(),
+    output=bindparam("p_output", type_=Json),
+    error_code=None,
+    error=None,
+)
+_RUN = insert(_RUNS).values(ended_at=now_ms())
+_LOCK = (
+    select(Job.cancel_requested, Batch.paused)
+    .join(Batch, Batch.id == Job.batch_id)
+    .where(Job.id == bindparam("p_job_id"))
+    .with_for_update(of=Job)
+)
 
 
 def claim(
@@ -65,73 +159,45 @@ def claim(
 
     ``queues`` are those that the worker serves. A claim never takes over a lease, expired or not.
     """
-    taken = session.execute(
-        update(Step)
-        .where(
-            Step.job_id == job_id,
-            Step.segment == segment,
-            Step.stage == stage,
-            Step.state == StepState.DISPATCHED,
-            Step.queue.in_(queues),
-            exists().where(Job.id == Step.job_id, Job.roll == Step.roll, ~Job.cancel_requested),
-            _not_paused(),
-        )
-        .values(
-            state=StepState.RUNNING,
-            attempt=Step.attempt + 1,
-            worker=worker,
-            lease_until=now_ms() + lease_ms,
-            started_at=now_ms(),
-            progress_phase=None,
-            progress_step=0,
-            progress_total=0,
-        )
-        .returning(Step.id, Step.attempt, Step.roll, Step.queue)
-        .execution_options(synchronize_session=False)
+    connection = session.connection()
+    taken = connection.execute(
+        _TAKE,
+        {
+            "p_job_id": job_id,
+            "p_segment": segment,
+            "p_stage": stage,
+            "p_queues": list(queues),
+            "p_worker": worker,
+            "p_lease_ms": lease_ms,
+        },
     ).one_or_none()
     if taken is None:
         return None
     step_id, attempt, roll, queue = taken
-    job, options = session.execute(
-        select(Job, Batch.options).join(Batch, Batch.id == Job.batch_id).where(Job.id == job_id)
-    ).one()
-    outputs: dict[str, dict[str, Any]] = {
-        done.value: output or {}
-        for done, output in session.execute(
-            select(Step.stage, Step.output).where(
-                Step.job_id == job_id,
-                Step.roll == roll,
-                Step.segment == segment,
-                Step.state.in_((StepState.DONE, StepState.SKIPPED)),
-            )
-        )
-    }
+    rows = connection.execute(_WORK, {"p_job_id": job_id, "p_roll": roll, "p_segment": segment}).all()
+    batch_id, line, spec, options = rows[0][:4]
     work = StepWork(
         job_id=job_id,
-        batch_id=job.batch_id,
-        line=job.line,
+        batch_id=batch_id,
+        line=line,
         roll=roll,
         segment=segment,
         stage=stage,
         attempt=attempt,
-        spec=JobSpec.model_validate(job.spec),
+        spec=JobSpec.model_validate(spec),
         options=BatchOptions.model_validate(options),
-        outputs=outputs,
+        outputs={done.value: output or {} for *_, done, output in rows if done is not None},
     )
     return Claim(step_id, attempt, queue or "", worker, work)
 
 
-def _current(claimed: Claim) -> ColumnElement[bool]:
-    return (Step.id == claimed.step_id) & (Step.attempt == claimed.attempt) & (Step.state == StepState.RUNNING)
+def _fence(claimed: Claim) -> dict[str, Any]:
+    return {"p_step_id": claimed.step_id, "p_attempt": claimed.attempt}
 
 
 def look(session: Session, claimed: Claim) -> Control:
     """What ``renew`` says, without extending the lease: a read, cheap enough for every second."""
-    row = session.execute(
-        select(Job.cancel_requested, (~_not_paused()).label("paused"))
-        .join(Step, Step.job_id == Job.id)
-        .where(_current(claimed))
-    ).one_or_none()
+    row = session.connection().execute(_LOOK, _fence(claimed)).one_or_none()
     return Control(held=False) if row is None else Control(held=True, cancel=bool(row[0]), pause=bool(row[1]))
 
 
@@ -139,28 +205,24 @@ def renew(
     session: Session, claimed: Claim, *, lease_ms: int, phase: str | None = None, step: int = 0, total: int = 0
 ) -> Control:
     """Extend the lease, store progress, and learn whether to stop."""
-    row = session.execute(
-        update(Step)
-        .where(_current(claimed))
-        .values(lease_until=now_ms() + lease_ms, progress_phase=phase, progress_step=step, progress_total=total)
-        .returning(
-            select(Job.cancel_requested).where(Job.id == claimed.work.job_id).scalar_subquery(),
-            (~_not_paused()).label("paused"),
-        )
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
+    told = {"p_lease_ms": lease_ms, "p_phase": phase, "p_step": step, "p_total": total, "p_job_id": claimed.work.job_id}
+    row = session.connection().execute(_RENEW, {**_fence(claimed), **told}).one_or_none()
     return Control(held=False) if row is None else Control(held=True, cancel=bool(row[0]), pause=bool(row[1]))
 
 
-def _end(session: Session, claimed: Claim, outcome: AttemptOutcome, **values: Any) -> bool:
-    """The one conditional UPDATE that ends an attempt; False when the attempt is no longer the current one."""
-    started = session.execute(
-        update(Step)
-        .where(_current(claimed))
-        .values(lease_until=None, worker=None, **values)
-        .returning(Step.started_at)
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
+def _end(
+    session: Session,
+    claimed: Claim,
+    outcome: AttemptOutcome,
+    ending: Update,
+    values: dict[str, Any] | None = None,
+    *,
+    error_code: str | None = None,
+    error: str | None = None,
+) -> bool:
+    """End an attempt by one conditional UPDATE; False when the attempt is no longer the current one."""
+    connection = session.connection()
+    started = connection.execute(ending, {**_fence(claimed), **(values or {})}).one_or_none()
     work = claimed.work
     if started is None:
         events.record(
@@ -174,51 +236,53 @@ def _end(session: Session, claimed: Claim, outcome: AttemptOutcome, **values: An
             outcome=outcome.value,
         )
         return False
-    session.execute(
-        insert(StageRun).values(
-            step_id=claimed.step_id,
-            job_id=work.job_id,
-            stage=work.stage,
-            attempt=claimed.attempt,
-            queue=claimed.queue,
-            worker=claimed.worker,
-            started_at=started[0],
-            ended_at=now_ms(),
-            outcome=outcome,
-            error_code=values.get("error_code"),
-            error=values.get("error"),
-        )
+    record_attempt(
+        session,
+        step_id=claimed.step_id,
+        job_id=work.job_id,
+        stage=work.stage,
+        attempt=claimed.attempt,
+        queue=claimed.queue,
+        worker=claimed.worker,
+        started_at=started[0],
+        outcome=outcome,
+        error_code=error_code,
+        error=error,
     )
     return True
 
 
+def record_attempt(session: Session, **columns: Any) -> None:
+    """Write the row of an attempt that has just ended; ``columns`` are those of ``StageRun`` but ``ended_at``."""
+    session.connection().execute(_RUN, columns)
+
+
+def _end_as(session: Session, claimed: Claim, outcome: AttemptOutcome, **values: Any) -> bool:
+    """End an attempt in one of the rarer ways: ``values`` are the step's new columns."""
+    problem = {name: values.get(name) for name in ("error_code", "error")}
+    return _end(session, claimed, outcome, _ending(**values), **problem)
+
+
 def _cancelled(session: Session, claimed: Claim) -> Finished:
     """End an attempt whose job was asked to stop, and the job with it."""
-    recorded = _end(session, claimed, AttemptOutcome.CANCELLED, state=StepState.CANCELLED, finished_at=now_ms())
+    recorded = _end_as(session, claimed, AttemptOutcome.CANCELLED, state=StepState.CANCELLED, finished_at=now_ms())
     if recorded:
         jobs.conclude(session, claimed.work.job_id, JobState.CANCELLED)
     return Finished(recorded)
 
 
-def finish(session: Session, claimed: Claim, result: StageResult) -> Finished:
-    """Record what a stage made, and make the next step's row (``waiting``; the caller may dispatch it).
+def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | None = None) -> Finished:
+    """Record what a stage made, and make the next step's row: dispatched where ``hop`` names a queue, else ``waiting``.
 
     Cancel wins over everything but a finished publish.
     """
     work = claimed.work
-    if jobs.lock(session, work.job_id).cancel_requested and work.stage is not Stage.PUBLISH:
+    cancelled, paused = session.connection().execute(_LOCK, {"p_job_id": work.job_id}).one()
+    if cancelled and work.stage is not Stage.PUBLISH:
         return _cancelled(session, claimed)
     state = StepState.SKIPPED if result.outcome is Outcome.SKIPPED else StepState.DONE
-    if not _end(
-        session,
-        claimed,
-        AttemptOutcome(result.outcome.value),
-        state=state,
-        finished_at=now_ms(),
-        output=result.output,
-        error_code=None,
-        error=None,
-    ):
+    made = {"p_state": state, "p_output": result.output}
+    if not _end(session, claimed, AttemptOutcome(result.outcome.value), _DONE, made):
         return Finished(recorded=False)
     if result.outcome is Outcome.BLOCKED:
         reason = str(result.output.get("reason", "the prompt was screened out"))
@@ -230,57 +294,88 @@ def finish(session: Session, claimed: Claim, result: StageResult) -> Finished:
     if following is None:
         jobs.publish(session, work.job_id, work.roll, result.artifacts)
         return Finished(recorded=True)
-    queue_step(session, work.job_id, work.batch_id, work.roll, work.segment, following, work.spec.priority)
-    if result.outcome is Outcome.HELD:
+    held = result.outcome is Outcome.HELD
+    queue = None if held or paused or hop is None else hop(session, work, following, result.output)
+    queue_step(session, work.job_id, work.batch_id, work.roll, work.segment, following, work.spec.priority, queue)
+    if held:
         jobs.move(session, work.job_id, JobState.HELD)
         return Finished(recorded=True)
-    jobs.move(session, work.job_id, JobState.WAITING)
-    return Finished(recorded=True, next_stage=following)
+    if queue is None:
+        jobs.move(session, work.job_id, JobState.WAITING)
+    return Finished(recorded=True, next_stage=following, queue=queue)
 
 
 def queue_step(
-    session: Session, job_id: str, batch_id: str, roll: int, segment: int, stage: Stage, priority: int
+    session: Session,
+    job_id: str,
+    batch_id: str,
+    roll: int,
+    segment: int,
+    stage: Stage,
+    priority: int,
+    queue: str | None = None,
 ) -> None:
-    """Make the next step ``waiting``: a new row, or the one that a rewind left ``pending``."""
-    woken = session.execute(
-        update(Step)
-        .where(
-            Step.job_id == job_id,
-            Step.roll == roll,
-            Step.segment == segment,
-            Step.stage == stage,
-            Step.state == StepState.PENDING,
-        )
-        .values(state=StepState.WAITING, queue=None)
-        .returning(Step.id)
-        .execution_options(synchronize_session=False)
+    """Make the next step ``dispatched`` to the queue, or ``waiting``: a new row, or the one that a rewind left.
+
+    Raises:
+        ConflictError: the step is there and was not rewound.
+    """
+    connection = session.connection()
+    made = connection.execute(
+        _queueing(connection.dialect.name, dispatched=queue is not None),
+        {
+            "job_id": job_id,
+            "batch_id": batch_id,
+            "roll": roll,
+            "segment": segment,
+            "stage": stage,
+            "priority": priority,
+            "queue": queue,
+        },
     ).one_or_none()
-    if woken is None:
-        session.execute(
-            insert(Step).values(
-                job_id=job_id,
-                batch_id=batch_id,
-                roll=roll,
-                segment=segment,
-                stage=stage,
-                state=StepState.WAITING,
-                priority=priority,
-            )
-        )
+    if made is None:
+        raise ConflictError(f"job {job_id}: its {stage.value} step is there and is not pending")
+
+
+@lru_cache(maxsize=4)
+def _queueing(dialect: str, *, dispatched: bool) -> ReturningInsert[tuple[int]]:
+    state = StepState.DISPATCHED if dispatched else StepState.WAITING
+    at = {"dispatched_at": now_ms()} if dispatched else {}
+    new = _insert(dialect, _STEPS).values(state=state, **at)
+    return new.on_conflict_do_update(
+        index_elements=["job_id", "roll", "segment", "stage"],
+        set_={"state": state, "queue": new.excluded.queue, **at},
+        where=Step.state == StepState.PENDING,
+    ).returning(_STEPS.c.id)
+
+
+def _insert(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """The INSERT that can say what to do about a row that is there already."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
 def _record_segment(session: Session, work: StepWork, output: dict[str, Any]) -> None:
-    session.merge(
-        Segment(
-            job_id=work.job_id,
-            roll=work.roll,
-            segment=work.segment,
-            prompt=output.get("prompt", work.spec.prompt),
-            num_frames=output["num_frames"],
-            frames_sha256=output["frames_sha256"],
-            numerics=output.get("numerics", {}),
-            created_at=session.scalars(select(now_ms())).one(),
-        )
+    connection = session.connection()
+    connection.execute(
+        _segment(connection.dialect.name),
+        {
+            "job_id": work.job_id,
+            "roll": work.roll,
+            "segment": work.segment,
+            "prompt": output.get("prompt", work.spec.prompt),
+            "num_frames": output["num_frames"],
+            "frames_sha256": output["frames_sha256"],
+            "numerics": output.get("numerics", {}),
+        },
+    )
+
+
+@lru_cache(maxsize=2)
+def _segment(dialect: str) -> Insert:
+    new = _insert(dialect, _SEGMENTS).values(created_at=now_ms())
+    made = ("prompt", "num_frames", "frames_sha256", "numerics", "created_at")
+    return new.on_conflict_do_update(
+        index_elements=["job_id", "roll", "segment"], set_={name: new.excluded[name] for name in made}
     )
 
 
@@ -295,7 +390,7 @@ def fail(session: Session, claimed: Claim, error: StageError) -> Finished:
     if job.cancel_requested:
         return _cancelled(session, claimed)
     if not decision.again:
-        recorded = _end(
+        recorded = _end_as(
             session, claimed, AttemptOutcome.FAILED, state=StepState.FAILED, finished_at=now_ms(), **problem
         )
         if recorded:
@@ -303,7 +398,7 @@ def fail(session: Session, claimed: Claim, error: StageError) -> Finished:
                 session, work.job_id, JobState.FAILED, error_code=error.code, error=f"{work.stage.value}: {error}"
             )
         return Finished(recorded)
-    recorded = _end(
+    recorded = _end_as(
         session,
         claimed,
         AttemptOutcome.RETRIED,
@@ -322,7 +417,7 @@ def release(session: Session, claimed: Claim, *, delay_ms: int = 0) -> Finished:
     work = claimed.work
     if jobs.lock(session, work.job_id).cancel_requested:
         return _cancelled(session, claimed)
-    recorded = _end(
+    recorded = _end_as(
         session,
         claimed,
         AttemptOutcome.RELEASED,
@@ -346,7 +441,7 @@ def rewind(session: Session, claimed: Claim, *, to: Stage, reason: str) -> Finis
     losses = session.scalars(select(Step.losses).where(Step.id == claimed.step_id)).one() + 1
     if losses >= MAX_LOSSES:
         return fail_for_good(session, claimed, code="rewound_too_often", message=f"{losses} rewinds; last: {reason}")
-    recorded = _end(
+    recorded = _end_as(
         session,
         claimed,
         AttemptOutcome.REWOUND,
@@ -363,7 +458,7 @@ def rewind(session: Session, claimed: Claim, *, to: Stage, reason: str) -> Finis
 def fail_for_good(session: Session, claimed: Claim, *, code: str, message: str) -> Finished:
     """The job fails with this error, whatever tries are left."""
     jobs.lock(session, claimed.work.job_id)
-    recorded = _end(
+    recorded = _end_as(
         session,
         claimed,
         AttemptOutcome.FAILED,

@@ -17,13 +17,13 @@ from celery import Task
 from sqlalchemy.orm import Session
 
 from db import steps
-from db.steps import Claim, Finished
+from db.steps import Claim, Finished, Hop
 from pipeline import failpoints
 from pipeline.errors import FatalError, ServiceUnavailableError, StageError, StoppedError
 from pipeline.stages.base import StageContext, StageFunction, StageResult
 from pipeline.states import Stage
 from tasks import lifecycle
-from tasks.next_hop import cut, next_hop
+from tasks.next_hop import cut, follow, hop_of
 from tasks.runtime import Runtime
 from tasks.supervise import Pulse
 
@@ -58,26 +58,19 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
         cut(task)
         return
     failpoints.hit("after_claim", stage.value)
-    result, finish = _work(runtime, claimed)
+    result, record = _work(runtime, claimed, hop_of(task, runtime))
     failpoints.hit("after_work", stage.value)
-
-    def record(session: Session) -> Finished:
-        finished = finish(session)
-        if finished.recorded and finished.next_stage is not None:
-            next_hop(session, task, claimed, finished.next_stage)
-        else:
-            cut(task)
-        return finished
-
     finished = _persist(runtime, record)
     failpoints.hit("after_finish", stage.value)
     if finished is None:
         cut(task)
-    elif finished.recorded and result is not None and result.after_commit is not None:
+        return
+    follow(task, finished)
+    if finished.recorded and result is not None and result.after_commit is not None:
         result.after_commit()
 
 
-def _work(runtime: Runtime, claimed: Claim) -> tuple[StageResult | None, Callable[[Session], Finished]]:
+def _work(runtime: Runtime, claimed: Claim, hop: Hop) -> tuple[StageResult | None, Callable[[Session], Finished]]:
     """Do the stage's work; what it made, if anything, and how to record what came of it."""
     stage = claimed.work.stage
     with Pulse(runtime, claimed) as pulse:
@@ -91,7 +84,7 @@ def _work(runtime: Runtime, claimed: Claim) -> tuple[StageResult | None, Callabl
             logger.exception("stage failed unexpectedly", extra={"job_id": claimed.work.job_id, "stage": stage.value})
             problem = FatalError(f"{type(error).__name__}: {error}")
             return None, lambda session: steps.fail(session, claimed, problem)
-    return result, lambda session: steps.finish(session, claimed, result)
+    return result, lambda session: steps.finish(session, claimed, result, hop=hop)
 
 
 def _run_stage(runtime: Runtime, claimed: Claim, pulse: Pulse) -> StageResult:

@@ -34,10 +34,10 @@ task_publish_retry_policy = {"max_retries": 2, "interval_start": 0.1, "interval_
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 
-# Flower and `celery events` see the line at work; prompts are never in a message.
+# Flower and `celery events` see the line at work from the moment a task is received; prompts are never in a message.
+# No event when it is sent: that one would cost a finished step a further round to the broker.
 worker_send_task_events = True
-task_send_sent_event = True
-task_track_started = True
+task_send_sent_event = False
 worker_hijack_root_logger = False
 worker_proc_alive_timeout = 60.0
 

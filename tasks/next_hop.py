@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery import Task
 from sqlalchemy.orm import Session
 
-from db import admission
-from db.steps import Claim
+from db.steps import Finished, Hop
+from pipeline.stages.base import StepWork
 from pipeline.states import Stage
+from tasks.runtime import Runtime
 
 
-def next_hop(session: Session, task: Task, claimed: Claim, stage: Stage) -> None:
-    """Send the chain on to the next stage's queue if that has room now, else cut it: the dispatcher goes on later.
+def hop_of(task: Task, runtime: Runtime) -> Hop:
+    """Where a finish sends the job on: a queue with room, if this message's chain goes on with the next stage."""
 
-    Called inside the finish's transaction: the next step is dispatched with it, and Celery publishes the link after
-    the task returns, to the queue set here. Should that publish fail, the reconciler finds the step.
+    def hop(session: Session, work: StepWork, stage: Stage, made: dict[str, Any]) -> str | None:
+        chain = task.request.chain
+        if not chain or chain[-1].get("task") != f"vgen.{stage.value}":
+            return None
+        return runtime.hops(session, work, stage, made)
+
+    return hop
+
+
+def follow(task: Task, finished: Finished) -> None:
+    """Send the chain on as the finish said; else cut it, and the dispatcher goes on later.
+
+    Celery publishes the link after the task returns, to the queue set here. Should that publish fail, the reconciler
+    finds the step.
     """
-    chain = task.request.chain
-    if not chain or chain[-1].get("task") != f"vgen.{stage.value}":
-        cut(task)
-        return
-    work = claimed.work
-    queue = admission.hop(session, work.job_id, work.roll, work.segment, stage)
-    if queue is None:
+    if finished.queue is None:
         cut(task)
     else:
-        chain[-1]["options"]["queue"] = queue
+        task.request.chain[-1]["options"]["queue"] = finished.queue
 
 
 def cut(task: Task) -> None:

@@ -8,13 +8,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
+from db.admission import Hops
 from db.session import Database
 from pipeline.generators.process import GeneratorProcess
 from pipeline.handoff import Handoff
 from pipeline.plan import gpu_type_of
+from pipeline.presets import load_library
 from pipeline.settings import Settings
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
+from tasks.heart import Heart
 
 
 class Runtime:
@@ -42,6 +45,14 @@ class Runtime:
         return self._database or Database(self.settings.effective_database_url)
 
     @cached_property
+    def heart(self) -> Heart:
+        return Heart(self.settings.worker.control_s)
+
+    @cached_property
+    def hops(self) -> Hops:
+        return Hops(lambda: load_library(self.settings.effective_presets_dir).presets)
+
+    @cached_property
     def storage(self) -> Storage:
         return make_storage(self.settings)
 
@@ -67,7 +78,9 @@ class Runtime:
         return since is not None and time.monotonic() - since >= self.settings.worker.grace_s
 
     def close(self) -> None:
-        """End the generator's process and the connections that were made here."""
+        """End the generator's process, the heart and the connections that were made here."""
+        if "heart" in self.__dict__:
+            self.heart.close()
         if "generator" in self.__dict__ and self.generator is not None:
             self.generator.close()
         if self._database is None and "database" in self.__dict__:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from types import TracebackType
 from typing import Self
@@ -29,9 +28,7 @@ class Pulse:
         self._progress: Progress | None = None
         self._shown: Progress | None = None
         self._renewed = time.monotonic()  # the claim itself
-        self._over = threading.Event()
         self._reason: str | None = None
-        self._thread = threading.Thread(target=self._run, name=f"pulse-{claimed.step_id}", daemon=True)
 
     def on_progress(self, progress: Progress) -> None:
         """Take note of a sign of life. Raises StoppedError when the step is to stop."""
@@ -44,25 +41,24 @@ class Pulse:
             raise StoppedError(self._reason)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._runtime.heart.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
-        self._thread.join()
+        self._runtime.heart.remove(self)
 
-    def _run(self) -> None:
-        while not self._over.wait(self._runtime.settings.worker.control_s):
-            if self._runtime.must_stop_now():
-                self._reason = self._reason or "the worker stops"
-            try:
-                self._beat()
-            except ServiceUnavailableError as error:
-                logger.warning("lease not renewed", extra={"reason": str(error)})
-            except Exception:
-                logger.exception("lease not renewed")
+    def beat(self) -> None:
+        """Called by the heart each second or so."""
+        if self._runtime.must_stop_now():
+            self._reason = self._reason or "the worker stops"
+        try:
+            self._beat()
+        except ServiceUnavailableError as error:
+            logger.warning("lease not renewed", extra={"reason": str(error)})
+        except Exception:
+            logger.exception("lease not renewed")
 
     def _beat(self) -> None:
         """Renew when it is time or there is progress to show; else only look whether to stop."""

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from db import admission, batches, events, history, jobs, steps, workers
 from db.models import Batch, Job, Step
 from db.session import Database, now_ms
-from db.steps import Claim, Finished
+from db.steps import Claim, Finished, Hop
 from db.workers import WorkerReport
 from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue
 from pipeline.prompts_file import Submission, parse_bytes
@@ -79,9 +79,9 @@ class Line:
                 session, job_id=job_id, segment=0, stage=stage, queues=queues, worker="w1", lease_ms=lease_ms
             )
 
-    def finish(self, claimed: Claim, result: StageResult | None = None) -> Finished:
+    def finish(self, claimed: Claim, result: StageResult | None = None, *, hop: Hop | None = None) -> Finished:
         with self.database.transaction() as session:
-            return steps.finish(session, claimed, result or result_of(claimed))
+            return steps.finish(session, claimed, result or result_of(claimed), hop=hop)
 
     def bring_to(self, stage: Stage, *, lease_ms: int = LEASE_MS, **line: Any) -> tuple[str, str, Claim]:
         """A new batch of one job whose step of that stage is running: batch id, job id, the claim."""

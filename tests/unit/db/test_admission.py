@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import insert, update
 
 from db import admission, batches, workers
-from db.models import Job, Queue, StageRun, Worker
+from db.models import ALL_QUEUES, Batch, Job, Queue, StageRun, Worker
 from db.session import Database, now_ms
 from pipeline.plan import gpu_queue
+from pipeline.presets import all_presets
 from pipeline.states import JobState, Stage, StepState
 from tests.unit.db.line import GPU, Line
 
@@ -150,15 +151,40 @@ def test_the_next_step_hops_on_only_where_there_is_room(line: Line) -> None:
     line.worker(GPU)
     line.admit()
 
-    hops = []
-    for number in range(3):
-        claimed = line.claim(f"{batch_id}-{number:06d}", Stage.SCREEN)
-        line.finish(claimed)
-        with line.database.transaction() as session:
-            hops.append(admission.hop(session, claimed.work.job_id, 1, 0, Stage.GENERATE))
+    hop = admission.Hops(all_presets)
+    claims = [line.claim(f"{batch_id}-{number:06d}", Stage.SCREEN) for number in range(3)]
+    finished = [line.finish(claimed, hop=hop) for claimed in claims]
 
-    assert hops == [GPU, GPU, None]
+    assert [item.queue for item in finished] == [GPU, GPU, None]
+    assert [line.step(f"{batch_id}-{n:06d}", Stage.GENERATE).state for n in range(3)] == [
+        StepState.DISPATCHED,
+        StepState.DISPATCHED,
+        StepState.WAITING,
+    ]
+    assert [line.job(f"{batch_id}-{n:06d}").state for n in range(3)] == [
+        JobState.IN_FLIGHT,
+        JobState.IN_FLIGHT,
+        JobState.WAITING,
+    ]
     line.check_sums()
+
+
+@pytest.mark.parametrize("paused", ["batch", GPU, ALL_QUEUES])
+def test_what_is_paused_hops_nowhere(line: Line, paused: str) -> None:
+    batch_id = line.submit(count=1)
+    line.worker(GPU)
+    line.admit()
+    claimed = line.claim(f"{batch_id}-000000", Stage.SCREEN)
+    with line.database.transaction() as session:
+        if paused == "batch":
+            session.execute(update(Batch).values(paused=True))
+        else:
+            session.add(Queue(name=paused, paused=True))
+
+    finished = line.finish(claimed, hop=admission.Hops(all_presets))
+
+    assert (finished.recorded, finished.queue) == (True, None)
+    assert line.job(f"{batch_id}-000000").state is JobState.WAITING
 
 
 def test_unsent_steps_wait_again(line: Line) -> None:
