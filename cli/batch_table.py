@@ -43,7 +43,7 @@ def show(database: Database, settings: Settings, batch_id: str) -> int:
         output.line(f"clips are in {folder / 'media'}")
     elif view.counts[JobState.SUCCEEDED]:
         output.line(f"`vgen results {view.id} --urls` gives URLs")
-    if any(views.has_random_weights(job.spec["preset"]) for job in rows):
+    if any(views.has_random_weights(job.spec) for job in rows):
         output.line("The weights of this preset are random: the clips show that the line works, not a picture.")
     if view.counts[JobState.HELD]:
         output.line(f"{view.counts[JobState.HELD]} jobs are held: `vgen approve` or `vgen reject` them")

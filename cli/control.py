@@ -173,7 +173,7 @@ def _from_sidecar(path: Path, settings: Settings) -> tuple[JobSpec, BatchOptions
 
     from pydantic import ValidationError
 
-    from pipeline.presets import all_presets
+    from pipeline.presets import load_library
     from pipeline.spec import BatchOptions, EncodeOptions, JobSpec
 
     try:
@@ -187,10 +187,22 @@ def _from_sidecar(path: Path, settings: Settings) -> tuple[JobSpec, BatchOptions
         raise InputError([Problem(f"cannot be read: {error.strerror}", str(path))]) from None
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise InputError([Problem(f"is not a sidecar: {type(error).__name__}: {error}", str(path))]) from None
-    preset = all_presets().get(spec.preset)
+    library = load_library(settings.effective_presets_dir)
+    preset = library.presets.get(spec.preset)
     if preset is None:
-        raise InputError([Problem(f"preset {spec.preset!r} is not known here", str(path))])
-    if preset.version != version:
+        raise InputError([Problem(f"preset: {library.why_not(spec.preset)}", str(path))])
+    if spec.preset_digest is not None and preset.digest != spec.preset_digest:
+        output.notice(
+            f"{path}: made with another form of preset {preset.name} than {library.source(preset.name)} is now, "
+            "so the frames may differ; the sidecar's preset.values has the one it was made with"
+        )
+        spec = spec.model_copy(
+            update={
+                "preset_digest": library.digest(preset.name),
+                "random_weights": preset.random_weights and preset.name in library.files,
+            }
+        )
+    elif preset.version != version:
         output.notice(
             f"{path}: made with version {version} of preset {preset.name}; it is {preset.version} now, "
             "so the frames may differ"

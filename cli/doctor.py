@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sys
 import time
@@ -205,11 +206,25 @@ def _gpus(settings: Settings) -> Iterator[CheckView]:
     yield _ok("GPUs", ", ".join(gpu.type for gpu in find_gpus(settings.gpu_type)) or "none")
 
 
+def _presets(settings: Settings) -> Iterator[CheckView]:
+    from pipeline.presets import load_library
+
+    library = load_library(settings.effective_presets_dir)
+    if settings.presets_dir is not None and not settings.effective_presets_dir.is_dir():
+        yield _warn(
+            "presets", f"VGEN_PRESETS_DIR {str(settings.presets_dir)!r} is not a folder", "make it, or correct it"
+        )
+    for problem in itertools.chain(*library.problems.values()):
+        yield _warn("presets", str(problem), "correct the file; its preset cannot be used")
+    if not library.problems:
+        yield _ok("presets", f"{len(library.files)} of your own in {settings.effective_presets_dir}")
+
+
 def _model(settings: Settings) -> Iterator[CheckView]:
     from pipeline.generators import hub
-    from pipeline.presets import get_preset
+    from pipeline.presets import load_library
 
-    preset = get_preset(settings.preset)
+    preset = load_library(settings.effective_presets_dir).get(settings.preset)
     status = hub.model_status(preset, settings.effective_cache_dir)
     if status is hub.ModelStatus.MISSING:
         say = _fail if settings.solo else _warn  # a host that only submits needs no model
@@ -232,7 +247,7 @@ def _safety(settings: Settings) -> Iterator[CheckView]:
 
 CHECKS: tuple[Check, ...] = (
     *(_python, _packages, _settings, _database, _broker, _storage),
-    *(_ffmpeg, _hand_off, _gpus, _model, _safety),
+    *(_ffmpeg, _hand_off, _gpus, _presets, _model, _safety),
 )
 MEND: dict[Check, str] = {
     _database: "start it, or correct VGEN_DATABASE_URL",

@@ -12,8 +12,10 @@ from cli.exit_codes import ExitCode
 from cli.options import Json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cli import views
-    from pipeline.presets import Preset
+    from pipeline.presets import Library, Preset
     from pipeline.settings import Settings
 
 app = typer.Typer(help="The presets and their models.", no_args_is_help=True)
@@ -28,15 +30,16 @@ def list_(
 ) -> int:
     """List the presets."""
     from cli import views
-    from pipeline.presets import all_presets
 
     settings = settings_of(ctx)
-    models = [_view(preset, settings) for preset in all_presets().values() if hidden or not preset.hidden]
+    library = _library(settings)
+    models = [_view(preset, library, settings) for preset in library.presets.values() if hidden or not preset.hidden]
+    problems = [str(problem) for found in library.problems.values() for problem in found]
     if json:
-        output.as_json(views.ModelListView(models=models))
+        output.as_json(views.ModelListView(models=models, problems=problems))
         return 0
     output.table(
-        ("preset", "model", "takes", "memory", "licence"),
+        ("preset", "model", "takes", "memory", "licence", "source"),
         [
             (
                 model.name,
@@ -44,10 +47,13 @@ def list_(
                 model.preset["workload"],
                 "unknown" if model.preset["memory_gib"] is None else f"{model.preset['memory_gib']:g} GiB",
                 model.preset["licence"] or "unknown",
+                model.source,
             )
             for model in models
         ],
     )
+    for problem in problems:
+        output.notice(problem)
     return 0
 
 
@@ -58,13 +64,13 @@ def show(
     json: Json = False,
 ) -> int:
     """Show a preset: model, rules, defaults."""
-    from pipeline.presets import get_preset
-
-    view = _view(get_preset(name), settings_of(ctx))
+    settings = settings_of(ctx)
+    library = _library(settings)
+    view = _view(library.get(name), library, settings)
     if json:
         output.as_json(view)
         return 0
-    output.facts((("model", view.status), ("commit", view.commit)))
+    output.facts((("source", view.source), ("model", view.status), ("commit", view.commit)))
     flat: list[tuple[str, object]] = []
     for key, value in view.preset.items():
         if isinstance(value, dict):
@@ -79,10 +85,10 @@ def show(
 def pull(ctx: typer.Context, names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Presets.")]) -> int:
     """Download models and pin their commits; nothing else downloads."""
     from pipeline.generators import hub
-    from pipeline.presets import get_preset
 
     settings = settings_of(ctx)
-    for preset in [get_preset(name) for name in names]:
+    library = _library(settings)
+    for preset in [library.get(name) for name in names]:
         if hub.model_status(preset, settings.effective_cache_dir) is hub.ModelStatus.BUILT_IN:
             output.line(f"{preset.name}: built in, nothing to download")
         else:
@@ -92,42 +98,67 @@ def pull(ctx: typer.Context, names: Annotated[list[str], typer.Argument(metavar=
 
 @app.command("check")
 def check(ctx: typer.Context, names: Names = None, json: Json = False) -> int:
-    """Check that models can be loaded; without NAME, those that are on this machine. Ends with 3 on a problem."""
+    """Check presets and their models; without NAME, your own and what is on this machine. Ends with 3 on a problem."""
     from cli import views
     from pipeline.generators import hub
-    from pipeline.presets import all_presets, get_preset
 
     settings = settings_of(ctx)
+    library = _library(settings)
     cache = settings.effective_cache_dir
-    chosen = [get_preset(name) for name in names or ()] or [
-        preset
-        for preset in all_presets().values()
-        if not preset.hidden and hub.model_status(preset, cache) is not hub.ModelStatus.MISSING
+    wrong = (
+        library.problems if not names else {name: library.problems[name] for name in names if name in library.problems}
+    )
+    chosen = [library.get(name) for name in names or () if name not in wrong]
+    if not names:
+        chosen = [preset for preset in library.presets.values() if _worth_checking(preset, library, cache)]
+    found = [
+        views.ModelCheckView(
+            name=name, source=problems[0].file or "", status="wrong", folder=None, problems=[str(p) for p in problems]
+        )
+        for name, problems in wrong.items()
     ]
-    found = []
     for preset in chosen:
         result = hub.check(preset, cache)
         folder = None if result.folder is None else str(result.folder)
         found.append(
             views.ModelCheckView(
-                name=preset.name, status=result.status.value, folder=folder, problems=list(result.problems)
+                name=preset.name,
+                source=library.source(preset.name),
+                status=result.status.value,
+                folder=folder,
+                problems=list(result.problems),
             )
         )
     if json:
         output.as_json(views.ModelChecksView(models=found))
     else:
-        rows = [(model.name, model.status, "; ".join(model.problems) or "ok") for model in found]
-        output.table(("preset", "model", "result"), rows)
+        rows = [(model.name, model.status, "; ".join(model.problems) or "ok", model.source) for model in found]
+        output.table(("preset", "model", "result", "source"), rows)
     return ExitCode.INCOMPLETE if any(model.problems for model in found) else ExitCode.DONE
 
 
-def _view(preset: Preset, settings: Settings) -> views.ModelView:
+def _library(settings: Settings) -> Library:
+    from pipeline.presets import load_library
+
+    return load_library(settings.effective_presets_dir)
+
+
+def _worth_checking(preset: Preset, library: Library, cache: Path) -> bool:
+    from pipeline.generators import hub
+
+    if preset.name in library.files:
+        return True
+    return not preset.hidden and hub.model_status(preset, cache) is not hub.ModelStatus.MISSING
+
+
+def _view(preset: Preset, library: Library, settings: Settings) -> views.ModelView:
     from cli import views
     from pipeline.generators import hub
 
     cache = settings.effective_cache_dir
     return views.ModelView(
         name=preset.name,
+        source=library.source(preset.name),
         status=hub.model_status(preset, cache).value,
         preset=preset.model_dump(mode="json"),
         commit=hub.pins(cache).get(f"{preset.repo}@{preset.revision}"),

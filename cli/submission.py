@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from db.batches import Submitted
     from db.session import Database
     from pipeline.plan import GpuLine
+    from pipeline.presets import Library
     from pipeline.prompts_file import Submission
     from pipeline.settings import Settings
     from pipeline.spec import BatchOptions, JobSpec
@@ -89,13 +90,15 @@ def store(
         )
 
 
-def dry_run(submission: Submission) -> views.DryRunView:
+def dry_run(submission: Submission, settings: Settings) -> views.DryRunView:
     """What would be stored, and what it would need."""
+    from pipeline.presets import load_library
+
     return views.DryRunView(
         source=submission.source_name,
         fingerprint=submission.fingerprint,
         total=len(submission.jobs),
-        needs=_needs(job.spec for job in submission.jobs),
+        needs=_needs((job.spec for job in submission.jobs), load_library(settings.effective_presets_dir)),
         inputs=len(submission.inputs),
         jobs=[
             views.PlannedJobView(line=job.line, variant=job.variant, spec=job.spec.model_dump(mode="json"))
@@ -104,9 +107,7 @@ def dry_run(submission: Submission) -> views.DryRunView:
     )
 
 
-def _needs(specs: Iterable[JobSpec]) -> list[views.NeedView]:
-    from pipeline.presets import get_preset
-
+def _needs(specs: Iterable[JobSpec], library: Library) -> list[views.NeedView]:
     jobs: dict[tuple[str, tuple[str, ...]], tuple[int, float]] = {}
     for spec in specs:
         count, seconds = jobs.get((spec.preset, spec.gpu), (0, 0.0))
@@ -117,25 +118,28 @@ def _needs(specs: Iterable[JobSpec]) -> list[views.NeedView]:
             jobs=count,
             seconds=round(seconds, 3),
             gpu=list(gpu),
-            memory_gib=get_preset(name).memory_gib,
-            random_weights=get_preset(name).random_weights,
+            memory_gib=library.get(name).memory_gib,
+            random_weights=library.get(name).random_weights,
         )
         for (name, gpu), (count, seconds) in sorted(jobs.items())
     ]
 
 
-def unserved(needs: Iterable[tuple[str, tuple[str, ...]]], lines: Mapping[str, GpuLine]) -> list[str]:
+def unserved(
+    needs: Iterable[tuple[str, tuple[str, ...]]], lines: Mapping[str, GpuLine], settings: Settings
+) -> list[str]:
     """A sentence for each (preset, GPU types) that no live worker can run."""
     from pipeline.plan import fits
-    from pipeline.presets import all_presets
+    from pipeline.presets import load_library
 
+    presets = load_library(settings.effective_presets_dir).presets
     sentences = []
     for name, gpu in sorted(set(needs)):
-        preset = all_presets().get(name)
+        preset = presets.get(name)
         able = [
             gpu_type
             for gpu_type, line in lines.items()
-            if line.slots > 0 and (not gpu or gpu_type in gpu) and preset and fits(preset, line.memory_bytes)
+            if line.slots > 0 and (not gpu or gpu_type in gpu) and fits(preset, line.memory_bytes)
         ]
         if not able:
             wanted = f"GPU type {' or '.join(gpu)}" if gpu else "any GPU type with room for it"

@@ -39,7 +39,7 @@ def submit(
     parsed = submission.read(file, fields, choices, settings)
     options = submission.batch_options(choices, settings)
     if dry_run:
-        return _show_dry_run(parsed, json)
+        return _show_dry_run(parsed, settings, json)
     if wait and settings.solo:
         raise InputError([Problem("nobody works in solo mode but `vgen run FILE`; use that", field="--wait")])
     with open_database(settings, upgrade=True) as database:
@@ -89,7 +89,7 @@ def run(
     if parsed is None and (fields.overrides() or choices != BatchChoices()):
         raise InputError([Problem("options of jobs and batches need a FILE")])
     if parsed is not None and dry_run:
-        return _show_dry_run(parsed, False)
+        return _show_dry_run(parsed, settings, False)
     options = submission.batch_options(choices, settings)
     with open_database(settings, upgrade=True) as database:
         batch_id = None
@@ -142,13 +142,13 @@ def _notices(parsed: Submission, settings: Settings, database: Database) -> list
     with database.reading() as session:
         lines = admission.gpu_lines(session)
     needs = {(job.spec.preset, job.spec.gpu) for job in parsed.jobs}
-    return notices + [f"stored, but waiting: {text}" for text in submission.unserved(needs, lines)]
+    return notices + [f"stored, but waiting: {text}" for text in submission.unserved(needs, lines, settings)]
 
 
-def _show_dry_run(parsed: Submission, json: bool) -> int:
+def _show_dry_run(parsed: Submission, settings: Settings, json: bool) -> int:
     from cli import submission
 
-    plan = submission.dry_run(parsed)
+    plan = submission.dry_run(parsed, settings)
     if json:
         output.as_json(plan)
         return 0

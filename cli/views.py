@@ -230,6 +230,7 @@ class ModelView(View):
     """A preset, and whether its model can be used here."""
 
     name: str
+    source: str = Field(description="catalogue, or the file of one of your own presets.")
     status: str = Field(description="ready, missing or built in.")
     preset: dict[str, Any] = Field(description="The preset's fields, as in its file.")
     commit: str | None = Field(description="The commit that `vgen models pull` pinned.")
@@ -237,13 +238,15 @@ class ModelView(View):
 
 class ModelListView(View):
     models: list[ModelView]
+    problems: list[str] = Field(description="What is wrong with files of your own presets.")
 
 
 class ModelCheckView(View):
     """What `vgen models check` found."""
 
     name: str
-    status: str
+    source: str
+    status: str = Field(description="ready, missing, built in, or wrong for a file that is no preset.")
     folder: str | None
     problems: list[str]
 
@@ -321,7 +324,7 @@ def job_view(job: Job) -> JobView:
         custom_id=job.custom_id,
         labels=job.spec.get("labels", {}),
         priority=job.priority,
-        random_weights=has_random_weights(job.spec["preset"]),
+        random_weights=has_random_weights(job.spec),
         error_code=job.error_code,
         error=job.error,
         created_at=when(job.created_at),
@@ -329,11 +332,12 @@ def job_view(job: Job) -> JobView:
     )
 
 
-def has_random_weights(preset: str) -> bool:
+def has_random_weights(spec: Mapping[str, Any]) -> bool:
+    """Of a job's stored specification: a user's own preset is marked in it, the catalogue's are known."""
     from pipeline.presets import all_presets
 
-    known = all_presets().get(preset)
-    return known is not None and known.random_weights
+    known = all_presets().get(spec["preset"])
+    return bool(spec.get("random_weights")) or (known is not None and known.random_weights)
 
 
 def running_view(step: Step) -> RunningView:

@@ -95,7 +95,7 @@ def _work(database: Database, settings: Settings, followed: _Followed, interrupt
     # The display ends before the workers do, so that what they say of their end is not painted over.
     with ExitStack() as stack:
         line = stack.enter_context(SoloLine(settings, database))
-        stuck = _Stuck(database)
+        stuck = _Stuck(database, settings)
         with display() as shown:
             _follow_line(followed, shown, interrupt, line, stuck)
         if line.error is not None:
@@ -115,8 +115,9 @@ def _follow_line(followed: _Followed, shown: Display, interrupt: Interrupt, line
 class _Stuck:
     """Notices when all that is left needs a GPU type that this machine does not have."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
+        self._settings = settings
         self._quiet_since = time.monotonic()
         self._ended = -1
         self.reasons: list[str] = []
@@ -136,7 +137,7 @@ class _Stuck:
             needs = history.waiting_for_gpu(session, [batch.id for batch in snapshot.batches])
         if not lines or needs is None:
             return False  # the GPU worker is still loading, or another stage has yet to run
-        reasons = unserved(needs, lines)
+        reasons = unserved(needs, lines, self._settings)
         if len(reasons) == len(needs):
             self.reasons = reasons
         return bool(self.reasons)

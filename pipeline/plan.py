@@ -72,13 +72,18 @@ class GpuLine:
         return self.in_flight * (self.seconds_each or 1.0) / max(1, self.slots)
 
 
-def fits(preset: Preset, memory_bytes: int | None) -> bool:
+def fits(preset: Preset | None, memory_bytes: int | None) -> bool:
     """False only when both the need and the memory are known and the need is larger."""
-    return preset.memory_gib is None or memory_bytes is None or preset.memory_gib * _GIB <= memory_bytes
+    return (
+        preset is None or preset.memory_gib is None or memory_bytes is None or preset.memory_gib * _GIB <= memory_bytes
+    )
 
 
-def choose_gpu_type(spec: JobSpec, preset: Preset, lines: Mapping[str, GpuLine]) -> str | None:
-    """The live GPU type with room where the job is expected to start soonest; None when it has to wait."""
+def choose_gpu_type(spec: JobSpec, preset: Preset | None, lines: Mapping[str, GpuLine]) -> str | None:
+    """The live GPU type with room where the job is expected to start soonest; None when it has to wait.
+
+    ``preset`` is None where it is not known on this host: the worker decides.
+    """
     able = [
         (line.expected_wait_s, gpu_type)
         for gpu_type, line in lines.items()

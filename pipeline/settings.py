@@ -151,6 +151,7 @@ class Settings(BaseSettings):
         (),
         description="Folders that input images may lie in; unset: the prompt file's and the current one.",
     )
+    presets_dir: Path | None = Field(None, description="Folder of your own presets; unset means `home`/presets.")
     owner: str = Field(default_factory=_user_name, description="Who a batch belongs to.")
     preset: str = Field("tiny-wan", description="Preset of jobs that name none.")
     gpu_type: str | None = Field(None, description="Type this host's GPUs are given, instead of the one found.")
@@ -210,6 +211,10 @@ class Settings(BaseSettings):
     @property
     def effective_cache_dir(self) -> Path:
         return (self.cache_dir or self.home / "cache").absolute()
+
+    @property
+    def effective_presets_dir(self) -> Path:
+        return (self.presets_dir or self.home / "presets").absolute()
 
     @classmethod
     def settings_customise_sources(

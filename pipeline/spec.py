@@ -39,6 +39,10 @@ class JobSpec(BaseModel):
     negative_prompt: str | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
     preset: str
+    preset_digest: str | None = None
+    """Of a user's own preset, as it was at submit: a worker whose preset differs refuses the job."""
+    random_weights: bool = False
+    """True for a user's own preset of a model that was never trained; presets of the catalogue say it themselves."""
     width: Annotated[int, Field(ge=1)]
     height: Annotated[int, Field(ge=1)]
     num_frames: Annotated[int, Field(ge=1)]

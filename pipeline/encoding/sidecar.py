@@ -56,7 +56,12 @@ def build_sidecar(
         "enhance": dict(outputs["enhance"]) if "enhance" in outputs else None,
         "safety": dict(outputs["screen"]) if "screen" in outputs else None,
         "seed": spec.seed,
-        "preset": {"name": preset.name, "version": preset.version},
+        "preset": {
+            "name": preset.name,
+            "version": preset.version,
+            "digest": preset.digest,
+            "values": preset.model_dump(mode="json") if spec.preset_digest else None,
+        },
         "model": {
             "repo": preset.repo,
             "revision": generate.get("model_revision"),

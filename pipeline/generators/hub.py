@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import secrets
@@ -19,6 +20,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 )
 
 from pipeline.errors import NotFoundError, RefusedError, ServiceUnavailableError
+from pipeline.generators.folder_revision import folder_revision
 from pipeline.presets import Preset
 
 INDEX = "model_index.json"
@@ -53,11 +55,14 @@ def model_folder(preset: Preset, cache_dir: Path) -> tuple[Path, str]:
         return _build(cache_dir)
     folder = _local_folder(preset, cache_dir)
     if folder is None:
-        raise RefusedError(
-            f"the model of preset {preset.name!r} is not on this machine: `vgen models pull {preset.name}`",
-            code="model_missing",
-        )
-    return folder, _revision_of(preset, folder)
+        raise RefusedError(f"the model of preset {preset.name!r} is {_absent(preset)}", code="model_missing")
+    if Path(preset.repo).is_absolute():
+        try:
+            return folder, folder_revision(folder, cache_dir)
+        except (OSError, ValueError) as error:
+            message = f"the model of preset {preset.name!r} cannot be read: {_first_line(error)}"
+            raise RefusedError(message, code="model_missing") from error
+    return folder, folder.name  # in the hub cache a snapshot's folder is named by its commit
 
 
 def model_status(preset: Preset, cache_dir: Path) -> ModelStatus:
@@ -78,6 +83,8 @@ def pull(preset: Preset, cache_dir: Path) -> str:
         return _build(cache_dir)[1]
     if preset.generator == "idle":
         return "built in"
+    if Path(preset.repo).is_absolute():
+        raise NotFoundError(f"the model of preset {preset.name!r} is a folder, {preset.repo}: nothing to download")
     try:
         commit = HfApi().model_info(preset.repo, revision=preset.revision).sha
         if commit is None:
@@ -100,12 +107,16 @@ def check(preset: Preset, cache_dir: Path) -> ModelCheck:
     try:
         from pipeline.generators.diffusers_video import pipeline_class  # noqa: PLC0415 - loads torch
 
-        pipeline_class(preset.pipeline_class)
+        cls = pipeline_class(preset.pipeline_class)
+        unknown = set(preset.arguments) - set(inspect.signature(cls.__call__).parameters)
+        problems += [f"arguments.{name}: {preset.pipeline_class} takes no such argument" for name in sorted(unknown)]
     except RefusedError as error:
         problems.append(str(error))
     if status is ModelStatus.MISSING:
-        return ModelCheck(status, None, (*problems, f"not on this machine: `vgen models pull {preset.name}`"))
-    folder, _ = model_folder(preset, cache_dir)
+        return ModelCheck(status, None, (*problems, _absent(preset)))
+    folder = _build(cache_dir)[0] if preset.repo in BUILT_IN else _local_folder(preset, cache_dir)
+    if folder is None:  # taken away since
+        return ModelCheck(ModelStatus.MISSING, None, (*problems, _absent(preset)))
     problems += _missing_components(folder)
     return ModelCheck(status, folder, tuple(problems))
 
@@ -134,13 +145,19 @@ def _local_folder(preset: Preset, cache_dir: Path) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def _revision_of(preset: Preset, folder: Path) -> str:
-    """In the hub cache a snapshot's folder is named by its commit; a folder of the user's has no revision."""
-    return "local" if Path(preset.repo).is_absolute() else folder.name
+def _absent(preset: Preset) -> str:
+    if Path(preset.repo).is_absolute():
+        return f"not on this machine: there is no {Path(preset.repo) / INDEX}"
+    return f"not on this machine: `vgen models pull {preset.name}`"
 
 
 def _missing_components(folder: Path) -> list[str]:
-    index: dict[str, Any] = json.loads((folder / INDEX).read_text("utf-8"))
+    try:
+        index: Any = json.loads((folder / INDEX).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        return [f"{folder / INDEX} cannot be read: {_first_line(error)}"]
+    if not isinstance(index, dict):
+        return [f"{folder / INDEX} cannot be read: it is no JSON object"]
     problems = []
     for name, value in index.items():
         if name.startswith("_") or not isinstance(value, list) or value[0] is None:

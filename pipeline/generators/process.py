@@ -22,7 +22,7 @@ import pipeline
 from pipeline.errors import CrashError, StoppedError
 from pipeline.generators import wire
 from pipeline.generators.base import GenerationRequest, GenerationResult, OnProgress, Progress
-from pipeline.presets import Preset, get_preset
+from pipeline.presets import Library, Preset, load_library
 from pipeline.settings import Settings
 
 _STDERR_LINES = 30
@@ -30,6 +30,8 @@ _EXIT_S = 5.0
 """How long a child may take to leave when asked, before it is killed."""
 _POLL_S = 0.2
 """How soon ``request_stop`` is passed on while the child is silent."""
+_Files = tuple[tuple[str, int, int], ...]
+"""Path, bytes and time of the last change (ns) of each file of a model's folder."""
 
 
 class GeneratorProcess:
@@ -45,6 +47,7 @@ class GeneratorProcess:
         self._numbers = itertools.count(1)
         self._child: _RunningChild | None = None
         self._loaded: Preset | None = None
+        self._loaded_files: _Files = ()
         self._stop = threading.Event()
 
     @property
@@ -75,12 +78,12 @@ class GeneratorProcess:
         """Bring the preset into memory and warm it up; nothing to do when it is there.
 
         Raises:
-            NotFoundError: no such preset.
+            NotFoundError, InputError: no such preset, or its file is wrong.
             CrashError: the child died, or was silent for ``load_deadline_s`` (code ``generator_hung``).
             StageError: what the generator raised; StoppedError also when ``on_progress`` does.
         """
         self._stop.clear()
-        self._ensure_loaded(get_preset(preset_name), on_progress)
+        self._ensure_loaded(self._library().get(preset_name), on_progress)
 
     def generate(self, request: GenerationRequest, on_progress: OnProgress) -> GenerationResult:
         """Make a clip, loading its preset first when another or none is loaded.
@@ -89,10 +92,11 @@ class GeneratorProcess:
 
         Raises:
             CrashError: the child died, or was silent for ``step_deadline_s`` (code ``generator_hung``).
+            RefusedError: code ``preset_missing`` or ``preset_differs``: it is not the job's preset that is here.
             StageError: what the generator raised.
         """
         self._stop.clear()
-        self._ensure_loaded(get_preset(request.spec.preset), on_progress)
+        self._ensure_loaded(self._library().pinned(request.spec.preset, request.spec.preset_digest), on_progress)
         data = {"request": wire.request_to_wire(request)}
         answer = self._ask("generate", data, on_progress, self._settings.worker.step_deadline_s)
         return wire.result_from_wire(answer)
@@ -113,14 +117,18 @@ class GeneratorProcess:
     ) -> None:
         self.close()
 
+    def _library(self) -> Library:
+        return load_library(self._settings.effective_presets_dir)
+
     def _ensure_loaded(self, preset: Preset, on_progress: OnProgress) -> None:
         self.start()
-        if self._loaded == preset:
+        files = _files_of(preset)
+        if self._loaded == preset and self._loaded_files == files:
             return
         self._loaded = None
         data = {"preset": preset.model_dump(mode="json")}
         self._ask("load", data, on_progress, self._settings.worker.load_deadline_s)
-        self._loaded = preset
+        self._loaded, self._loaded_files = preset, files
 
     def _ask(self, command: str, data: dict[str, Any], on_progress: OnProgress, deadline_s: float) -> dict[str, Any]:
         """Send one command and follow it to its end; ``deadline_s`` is the longest silence."""
@@ -292,6 +300,19 @@ class _RunningChild:
                     self._events.put(json.loads(line))
         self._process.wait()
         self._events.put({"event": "died"})
+
+
+def _files_of(preset: Preset) -> _Files:
+    """What tells that a model in a user's folder was replaced under its name; a hub's snapshot never is."""
+    folder = Path(preset.repo)
+    if not folder.is_absolute():
+        return ()
+    found = []
+    with contextlib.suppress(OSError):  # whether it can be loaded is the child's question
+        for path in sorted(folder.resolve().glob("*/*")):
+            stat = path.stat()
+            found.append((str(path), stat.st_size, stat.st_mtime_ns))
+    return tuple(found)
 
 
 def _environment(device_env: Mapping[str, str]) -> dict[str, str]:

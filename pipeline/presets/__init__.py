@@ -1,5 +1,16 @@
-"""Named, versioned descriptions of models: data in ``catalogue/``, one TOML file each."""
+"""Named, versioned descriptions of models: data in ``catalogue/`` and in a user's folder, one TOML file each."""
 
+from pipeline.presets.library import CATALOGUE_SOURCE, Library, load_library
 from pipeline.presets.preset import FrameRule, Preset, SizeRule, Workload, all_presets, get_preset
 
-__all__ = ["FrameRule", "Preset", "SizeRule", "Workload", "all_presets", "get_preset"]
+__all__ = [
+    "CATALOGUE_SOURCE",
+    "FrameRule",
+    "Library",
+    "Preset",
+    "SizeRule",
+    "Workload",
+    "all_presets",
+    "get_preset",
+    "load_library",
+]

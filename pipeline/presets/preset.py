@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from enum import StrEnum
 from functools import lru_cache
@@ -24,16 +26,16 @@ class Workload(StrEnum):
 
 
 class _Data(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class FrameRule(_Data):
     """Legal frame counts: ``multiple * k + offset`` within ``[minimum, maximum]``."""
 
-    multiple: int = 1
-    offset: int = 0
-    minimum: int = 1
-    maximum: int
+    multiple: int = Field(1, ge=1)
+    offset: int = Field(0, ge=0)
+    minimum: int = Field(1, ge=1)
+    maximum: int = Field(ge=1)
 
     def allows(self, frames: int) -> bool:
         return self.minimum <= frames <= self.maximum and (frames - self.offset) % self.multiple == 0
@@ -52,9 +54,9 @@ class FrameRule(_Data):
 class SizeRule(_Data):
     """Legal sizes: both sides a multiple of ``multiple`` within ``[minimum, maximum]``, in pixels."""
 
-    multiple: int
-    minimum: int
-    maximum: int
+    multiple: int = Field(ge=1)
+    minimum: int = Field(ge=1)
+    maximum: int = Field(ge=1)
 
     def allows(self, side: int) -> bool:
         return self.minimum <= side <= self.maximum and side % self.multiple == 0
@@ -73,16 +75,23 @@ class SizeRule(_Data):
 
 
 class Defaults(_Data):
-    """Values for what a job does not say."""
+    """Values for what a job does not say; the limits are those of ``JobSpec``."""
 
-    width: int
-    height: int
-    num_frames: int
-    fps: float
-    num_inference_steps: int
-    guidance_scale: float
-    guidance_scale_2: float | None = None
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    num_frames: int = Field(ge=1)
+    fps: float = Field(gt=0, le=240)
+    num_inference_steps: int = Field(ge=1, le=1000)
+    guidance_scale: float = Field(ge=0)
+    guidance_scale_2: float | None = Field(None, ge=0)
     negative_prompt: str | None = None
+
+
+_NO_MATTER = frozenset(
+    {"description", "family", "licence", "memory_gib", "memory_source", "hidden", "resumable"}
+    | {"frames", "size", "defaults"}
+)
+"""Fields of a preset that change no frame of a job whose values are all decided."""
 
 
 class Preset(_Data):
@@ -103,7 +112,7 @@ class Preset(_Data):
     vae_dtype: Literal["float32", "float16", "bfloat16"] | None = None
     random_weights: bool = False
     """True for a built-in model whose weights are made, not trained: every output says so."""
-    memory_gib: float | None = None
+    memory_gib: float | None = Field(None, ge=0)
     """GPU memory needed at the defaults; None is unknown."""
     memory_source: str | None = None
     """Where ``memory_gib`` is published."""
@@ -118,20 +127,48 @@ class Preset(_Data):
     """Where the pipeline's call names a job's field otherwise: field to argument."""
     arguments: dict[str, Any] = {}
     """Further arguments of the pipeline's call, the same for every job."""
+    resumable: bool = True
+    """False for a pipeline that checkpoints within a clip do not hold for: its jobs restart from their seeds."""
     frames: FrameRule
     size: SizeRule
     defaults: Defaults
 
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of what decides a job's frames: two presets of one name are the same where this agrees."""
+        values = self.model_dump(mode="json", exclude=set(_NO_MATTER))
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    def contradictions(self) -> list[tuple[str, str]]:
+        """Where the preset's own rules and defaults disagree, as field and sentence."""
+        found = []
+        for field, rule in (("frames", self.frames), ("size", self.size)):
+            if rule.minimum > rule.maximum:
+                found.append((f"{field}.minimum", f"{rule.minimum} is more than the maximum, {rule.maximum}"))
+        if found:
+            return found
+        if not self.frames.allows(self.defaults.num_frames):
+            rule_text = (
+                f"{self.frames.multiple}k + {self.frames.offset}, {self.frames.minimum} to {self.frames.maximum}"
+            )
+            found.append(("defaults.num_frames", f"{self.defaults.num_frames} breaks the frame rule ({rule_text})"))
+        for side in ("width", "height"):
+            pixels = getattr(self.defaults, side)
+            if not self.size.allows(pixels):
+                rule_text = f"multiples of {self.size.multiple}, {self.size.minimum} to {self.size.maximum}"
+                found.append((f"defaults.{side}", f"{pixels} breaks the size rule ({rule_text})"))
+        return found
+
 
 @lru_cache(maxsize=1)
 def all_presets() -> dict[str, Preset]:
-    """Every preset of the catalogue, by name."""
+    """Every preset of the catalogue, by name; ``load_library`` adds the user's own."""
     presets = [Preset.model_validate(tomllib.loads(p.read_text("utf-8"))) for p in sorted(CATALOGUE.glob("*.toml"))]
     return {preset.name: preset for preset in presets}
 
 
 def get_preset(name: str) -> Preset:
-    """The preset of that name.
+    """The catalogue's preset of that name.
 
     Raises:
         NotFoundError: there is none; the message lists those there are.

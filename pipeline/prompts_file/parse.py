@@ -9,6 +9,7 @@ from typing import cast
 
 from pipeline.errors import InputError, Problem
 from pipeline.inputs import InputCollector
+from pipeline.presets import load_library
 from pipeline.prompts_file.fields import MAX_JOBS
 from pipeline.prompts_file.layers import LayerReader, Sweep, Values, merge
 from pipeline.prompts_file.lines import MAX_FILE_BYTES
@@ -75,7 +76,7 @@ class _Expander:
         self.shots: list[Shot] = []
         self._problems = problems
         self._reader = reader
-        self._resolver = Resolver()
+        self._resolver = Resolver(load_library(settings.effective_presets_dir))
         self._base: Values = {
             "preset": settings.preset,
             "enhance": settings.enhance.enabled,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import cast
 
-from pipeline.presets import FrameRule, Preset, SizeRule, Workload, all_presets
+from pipeline.presets import FrameRule, Library, Preset, SizeRule, Workload
 from pipeline.prompts_file.layers import Values
 from pipeline.prompts_file.submission import TEMPLATE_FIELDS, Template
 
@@ -21,7 +20,8 @@ _INPUT_FIELDS = (*TEMPLATE_FIELDS, "seconds")
 class Resolver:
     """Turns merged values into templates; equal values are looked at once and share one template."""
 
-    def __init__(self) -> None:
+    def __init__(self, library: Library) -> None:
+        self._library = library
         self._known: dict[tuple[object, ...], tuple[Template, tuple[Mistake, ...]]] = {}
 
     def resolve(self, values: Values) -> tuple[Template, tuple[Mistake, ...]]:
@@ -31,19 +31,23 @@ class Resolver:
         if known is None:
             if len(self._known) >= _CACHE_SIZE:
                 self._known.clear()
-            known = self._known[key] = _resolve(values)
+            known = self._known[key] = _resolve(values, self._library)
         return known
 
 
-def _resolve(values: Values) -> tuple[Template, tuple[Mistake, ...]]:
+def _resolve(values: Values, library: Library) -> tuple[Template, tuple[Mistake, ...]]:
     name = str(values["preset"])
-    preset = all_presets().get(name)
+    preset = library.presets.get(name)
     if preset is None:
-        near = get_close_matches(name, all_presets(), n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return (), (("preset", f"{name!r} is unknown; {hint}known: {', '.join(all_presets())}"),)
+        return (), (("preset", library.why_not(name)),)
     mistakes: list[Mistake] = []
-    full: Values = {**preset.defaults.model_dump(), "image": None, **values}
+    full: Values = {
+        **preset.defaults.model_dump(),
+        "image": None,
+        **values,
+        "preset_digest": library.digest(name),
+        "random_weights": preset.random_weights and name in library.files,
+    }
     full["num_frames"] = _frames(values, full, preset, mistakes)
     for side in ("width", "height"):
         _check_side(side, cast(int, full[side]), preset, mistakes)

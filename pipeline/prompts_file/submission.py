@@ -27,7 +27,11 @@ TEMPLATE_FIELDS = (
     "gpu",
     "priority",
     "enhance",
+    "preset_digest",
+    "random_weights",
 )
+_OWN_PRESET_FIELDS = 2
+"""The last of them, which say something of jobs with a user's own preset only."""
 _CACHE_SIZE = 4096
 
 Template = tuple[object, ...]
@@ -139,4 +143,7 @@ def fingerprint_of(shots: Sequence[Shot]) -> str:
 
 def _template_json(template: Template) -> str:
     # An input is its bytes: where it lay and what it was called do not matter.
-    return canonical_json([value.sha256 if isinstance(value, InputRef) else value for value in template])
+    # Without a preset of the user's own the JSON is as it was before there were any.
+    own_preset = template[-_OWN_PRESET_FIELDS] is not None
+    values = template if own_preset else template[:-_OWN_PRESET_FIELDS]
+    return canonical_json([value.sha256 if isinstance(value, InputRef) else value for value in values])

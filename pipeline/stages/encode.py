@@ -15,7 +15,7 @@ from pipeline.encoding import ffmpeg, pictures, sidecar
 from pipeline.encoding.probe import VideoFacts, probe, verify
 from pipeline.errors import RetryableError
 from pipeline.keys import media_key
-from pipeline.presets.preset import get_preset
+from pipeline.presets import load_library
 from pipeline.stages.base import StageContext, StageResult, StepWork
 
 MEDIA_TYPES = {"video": "video/mp4", "poster": "image/jpeg", "strip": "image/jpeg", "sidecar": "application/json"}
@@ -48,7 +48,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
     Raises:
         RetryableError: code ``handoff_lost`` (the frames are gone), ``frames_corrupt``, ``encode_mismatch``, or as
             ``pipeline.encoding.ffmpeg.encode`` and the store raise.
-        RefusedError: the encode options cannot work.
+        RefusedError: the encode options cannot work; code ``preset_missing`` or ``preset_differs``.
         StoppedError: asked to stop.
     """
     frames = _frames_of(work)
@@ -88,7 +88,8 @@ def _check_frames(frames: _Frames, check: Callable[[], None]) -> None:
 
 def _encode(work: StepWork, context: StageContext, frames: _Frames, paths: dict[str, Path]) -> VideoFacts:
     """Write video, poster, strip and sidecar; returns what the video was found to hold."""
-    preset, options = get_preset(work.spec.preset), work.options.encode
+    library = load_library(context.settings.effective_presets_dir)
+    preset, options = library.pinned(work.spec.preset, work.spec.preset_digest), work.options.encode
     prompt = work.outputs["generate"].get("prompt", work.spec.prompt)
     ffmpeg.encode(
         frames.path,

@@ -34,10 +34,19 @@ def test_models_that_must_be_here() -> None:
 
 @BY_NAME
 def test_defaults_obey_the_rules(preset: Preset) -> None:
-    defaults = preset.defaults
-    assert preset.frames.allows(defaults.num_frames)
-    assert preset.size.allows(defaults.width)
-    assert preset.size.allows(defaults.height)
+    assert preset.contradictions() == []
+
+
+@pytest.mark.parametrize("preset", [p for p in PRESETS if not p.random_weights], ids=lambda preset: preset.name)
+def test_every_published_value_stands_below_its_source(preset: Preset) -> None:
+    lines = (CATALOGUE / f"{preset.name}.toml").read_text("utf-8").splitlines()
+    for key in ("repo = ", "pipeline_class = ", "dtype = ", "[frames]", "[size]", "width = "):
+        at = next(number for number, line in enumerate(lines) if line.startswith(key))
+        assert lines[at - 1].startswith("# "), f"{key} has no source above it"
+    assert sum("https://" in line for line in lines) >= 3
+    if preset.licence is not None:
+        at = next(number for number, line in enumerate(lines) if line.startswith("licence = "))
+        assert "https://" in lines[at - 1]
 
 
 @BY_NAME

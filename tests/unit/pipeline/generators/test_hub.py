@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline.errors import RefusedError
+from pipeline.errors import NotFoundError, RefusedError
+from pipeline.generators.folder_revision import folder_revision
 from pipeline.generators.hub import ModelStatus, check, model_folder, model_status, pins, pull
 from pipeline.generators.tiny_wan import REVISION, ensure_tiny_wan
 from pipeline.presets import get_preset
@@ -34,8 +36,43 @@ def test_model_in_a_folder_is_used_and_checked(tmp_path: Path, model_cache: Path
     folder = ensure_tiny_wan(model_cache)
     preset = get_preset("wan2.1-t2v-1.3b").model_copy(update={"repo": str(folder)})
     assert model_status(preset, tmp_path) is ModelStatus.READY
-    assert model_folder(preset, tmp_path) == (folder, "local")
+    found, revision = model_folder(preset, tmp_path)
+    assert (found, revision) == (folder, folder_revision(folder, tmp_path / "other"))
     assert check(preset, tmp_path).problems == ()
+    with pytest.raises(NotFoundError, match=r"is a folder, .*nothing to download"):
+        pull(preset, tmp_path)
+
+
+def test_a_folder_that_is_no_model_is_told(tmp_path: Path) -> None:
+    preset = get_preset("wan2.1-t2v-1.3b").model_copy(update={"repo": str(tmp_path / "none")})
+    assert check(preset, tmp_path).problems == (f"not on this machine: there is no {tmp_path}/none/model_index.json",)
+    (tmp_path / "none").mkdir()
+    for text in ("half", "[]"):
+        (tmp_path / "none/model_index.json").write_text(text, "utf-8")
+        assert "model_index.json cannot be read" in check(preset, tmp_path).problems[0]
+        with pytest.raises(RefusedError, match="cannot be read") as caught:
+            model_folder(preset, tmp_path)
+        assert caught.value.code == "model_missing"
+
+
+def test_an_argument_that_the_class_does_not_take_is_told(tmp_path: Path, model_cache: Path) -> None:
+    update = {"repo": str(ensure_tiny_wan(model_cache)), "arguments": {"shift": 3}}
+    preset = get_preset("wan2.1-t2v-1.3b").model_copy(update=update)
+    assert check(preset, tmp_path).problems == ("arguments.shift: WanPipeline takes no such argument",)
+
+
+def test_a_folders_revision_is_its_content(tmp_path: Path, model_cache: Path) -> None:
+    folder = tmp_path / "ckpt"
+    shutil.copytree(ensure_tiny_wan(model_cache), folder)
+    before = folder_revision(folder, tmp_path)
+    assert before == folder_revision(ensure_tiny_wan(model_cache), tmp_path / "another cache")
+    (folder / "optimizer.pt").write_bytes(b"not of the pipeline")
+    assert folder_revision(folder, tmp_path) == before
+    config = folder / "vae/config.json"
+    config.write_text(config.read_text("utf-8") + "\n", "utf-8")
+    assert folder_revision(folder, tmp_path) != before
+    (tmp_path / "models/folder-digests.json").write_text("half", "utf-8")
+    assert folder_revision(folder, tmp_path) != before
 
 
 def test_missing_component_shard_and_class_are_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RefusedError, RetryableError, StoppedError
+from pipeline.presets import get_preset
 from pipeline.spec import JobSpec
 from pipeline.stages import encode
 from tests.unit.pipeline.encoding.clips import decode_rgb
@@ -55,7 +56,8 @@ def test_the_sidecar_holds_all_that_makes_the_clip_again(bench: Bench) -> None:
     assert sidecar["seed"] == 2**63 - 1
     assert sidecar["prompt_used"] == PROMPT
     assert (sidecar["enhance"], sidecar["safety"]) == (bench.outputs["enhance"], bench.outputs["screen"])
-    assert sidecar["preset"] == {"name": "tiny-wan", "version": 1}
+    preset = get_preset("tiny-wan")
+    assert sidecar["preset"] == {"name": "tiny-wan", "version": 1, "digest": preset.digest, "values": None}
     assert sidecar["model"]["revision"] == generate["model_revision"]
     assert sidecar["model"]["notice"] == "weights are random"
     assert sidecar["frames"]["sha256"] == generate["frames_sha256"]

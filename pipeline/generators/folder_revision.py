@@ -1,0 +1,71 @@
+"""What names the weights of a model in a user's folder: a digest of its files, since nobody gave it a commit.
+
+A file is read once as long as its size, time and inode stay the same: what was found is kept in the cache folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+_KNOWN = "models/folder-digests.json"
+
+
+def folder_revision(folder: Path, cache_dir: Path) -> str:
+    """``files-`` and 40 hex digits of sha256 over the pipeline's files: equal content gives equal revisions anywhere.
+
+    Raises OSError and ValueError: the index or a file cannot be read.
+
+    The files are the index and those of the components that it names, so what a training run leaves beside them does
+    not count. Time is that of reading the files, the first time.
+    """
+    known = _read_known(cache_dir)
+    found: dict[str, list[object]] = {}
+    digest = hashlib.sha256()
+    for path in _files(folder):
+        stat = path.stat()
+        state: list[object] = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        before = known.get(str(path))
+        content = str(before[3]) if before is not None and before[:3] == state else _sha256(path)
+        found[str(path)] = [*state, content]
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+    if any(known.get(path) != entry for path, entry in found.items()):
+        _write_known(cache_dir, {**known, **found})
+    return f"files-{digest.hexdigest()[:40]}"
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    index = folder / "model_index.json"
+    yield index
+    components = json.loads(index.read_text("utf-8"))
+    if not isinstance(components, dict):
+        raise ValueError(f"{index} is no JSON object")
+    for name in sorted(name for name, value in components.items() if isinstance(value, list)):
+        yield from sorted(path for path in (folder / name).rglob("*") if path.is_file())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_known(cache_dir: Path) -> dict[str, list[object]]:
+    with contextlib.suppress(OSError, ValueError):  # without it the files are read again
+        found = json.loads((cache_dir / _KNOWN).read_text("utf-8"))
+        if isinstance(found, dict):
+            return {str(k): v for k, v in found.items() if isinstance(v, list) and len(v) == 4}
+    return {}
+
+
+def _write_known(cache_dir: Path, known: dict[str, list[object]]) -> None:
+    target = cache_dir / _KNOWN
+    draft = target.with_name(f".digests.{os.getpid()}.{secrets.token_hex(4)}")
+    with contextlib.suppress(OSError):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(known, indent=1), "utf-8")
+        draft.replace(target)

@@ -1,0 +1,153 @@
+"""One file of a user's preset: the catalogue's form, ``extends``, ``model`` for ``repo``, fewer fields required.
+
+The file's name without ``.toml`` is the preset's name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.errors import Problem
+from pipeline.presets.preset import Preset, all_presets
+
+MAX_FILE_BYTES = 1024 * 1024
+INDEX = "model_index.json"
+"""The file of a diffusers folder that names its pipeline class."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+_NAME_RULE = "lower-case letters, digits, dots and hyphens, the first a letter or digit"
+_PATH_STARTS = ("/", "./", "../", "~/")
+_Mistakes = tuple[Problem, ...]
+
+
+def read_user_preset(file: Path) -> Preset | _Mistakes:
+    """The preset of the file, or every mistake found, each with file, field, value and rule."""
+    try:
+        stat = file.stat()
+        if stat.st_size > MAX_FILE_BYTES:
+            return (Problem(f"has {stat.st_size} bytes; at most {MAX_FILE_BYTES}", str(file)),)
+        data = _parsed(file, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+    except tomllib.TOMLDecodeError as error:
+        return (Problem(f"is not TOML: {error}", str(file)),)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        return (Problem(f"cannot be read: {reason}", str(file)),)
+    mistakes = _name_mistakes(file.stem, data)
+    values, more = _merged(data, file)
+    mistakes += more
+    if mistakes:
+        return _problems(file, mistakes)
+    try:
+        preset = Preset.model_validate({"version": 1, "description": "", "family": "own", **values, "name": file.stem})
+    except ValidationError as error:
+        return _problems(file, [_sentence(dict(item), "extends" in data) for item in error.errors()])
+    mistakes = preset.contradictions() + _hidden_randomness(preset)
+    return _problems(file, mistakes) if mistakes else preset
+
+
+@lru_cache(maxsize=512)
+def _parsed(file: Path, _mtime_ns: int, _size: int, _inode: int) -> dict[str, Any]:
+    """Parsed once as long as the file stays as it is; nobody changes what is returned."""
+    return tomllib.loads(file.read_text("utf-8"))
+
+
+def _problems(file: Path, mistakes: list[tuple[str, str]]) -> _Mistakes:
+    return tuple(Problem(message, str(file), field=field or None) for field, message in mistakes)
+
+
+def _name_mistakes(stem: str, data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not _NAME.fullmatch(stem):
+        return [("name", f"{stem!r}, from the file's name, breaks the rule of names: {_NAME_RULE}")]
+    if stem in all_presets():
+        return [("name", f"{stem!r}, from the file's name, is a preset of the catalogue; give the file another name")]
+    if data.get("name", stem) != stem:
+        return [("name", f"{data['name']!r} is not the file's name, {stem!r}; leave it out or rename the file")]
+    return []
+
+
+def _merged(data: Mapping[str, Any], file: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """The file's values on top of what it extends, the model's path made absolute, the class found."""
+    own = {key: value for key, value in data.items() if key not in ("extends", "model")}
+    mistakes: list[tuple[str, str]] = []
+    if "model" in data:
+        if "repo" in data:
+            mistakes.append(("model", "is another name of repo; give one of them"))
+        own["repo"] = data["model"]
+    if isinstance(own.get("repo"), str):
+        own["repo"] = _located(own["repo"], file.parent)
+    values: dict[str, Any] = {}
+    if "extends" in data:
+        base = all_presets().get(data["extends"]) if isinstance(data["extends"], str) else None
+        if base is None:
+            known = ", ".join(all_presets())
+            mistakes.append(("extends", f"{data['extends']!r} is no preset of the catalogue; it has: {known}"))
+        else:
+            values = base.model_dump(mode="json")
+            if own.get("repo", base.repo) != base.repo:
+                # What was published of the base does not hold for another model.
+                values |= {"revision": "main", "memory_gib": None, "memory_source": None, "licence": None}
+    for key, value in own.items():
+        table = values.get(key)
+        values[key] = {**table, **value} if isinstance(table, dict) and isinstance(value, dict) else value
+    if "pipeline_class" not in values and isinstance(values.get("repo"), str) and not mistakes:
+        found = _class_of(values["repo"], str(values.get("revision", "main")))
+        if found is None:
+            where = f"{values['repo']}/{INDEX}"
+            mistakes.append(("pipeline_class", f"is not given, and {where} is not on this machine to take it from"))
+        else:
+            values["pipeline_class"] = found
+    return values, mistakes
+
+
+def _located(model: str, folder: Path) -> str:
+    """A path is made absolute, starting at the preset file's folder, links kept; anything else is a hub id."""
+    if not model.startswith(_PATH_STARTS):
+        return model
+    return os.path.normpath(folder.absolute() / Path(model).expanduser())
+
+
+def _class_of(model: str, revision: str) -> str | None:
+    """What the model's index names, from its folder or the hub cache of this machine; None when neither has one."""
+    if Path(model).is_absolute():
+        index = Path(model) / INDEX
+    else:
+        from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - slow to load, and few presets need it
+        from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
+
+        try:
+            cached = try_to_load_from_cache(model, INDEX, revision=revision)
+        except HFValidationError:
+            return None
+        if not isinstance(cached, str):
+            return None
+        index = Path(cached)
+    try:
+        named = json.loads(index.read_text("utf-8")).get("_class_name")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return named if isinstance(named, str) else None
+
+
+def _hidden_randomness(preset: Preset) -> list[tuple[str, str]]:
+    """Clips of random weights have to say so, whatever the preset is called."""
+    made = any(other.random_weights and other.repo == preset.repo for other in all_presets().values())
+    if made and not preset.random_weights:
+        return [("random_weights", f"must be true: the weights of {preset.repo!r} are random")]
+    return []
+
+
+def _sentence(item: Mapping[str, Any], extends: bool) -> tuple[str, str]:
+    field = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "missing":
+        return field, "is required" + ("" if extends else " (or `extends` a preset that has it)")
+    if item["type"] == "extra_forbidden":
+        return field, f"is no field of presets; they are: {', '.join(['extends', 'model', *Preset.model_fields])}"
+    return field, f"{item['input']!r} is not possible: {item['msg']}"
