@@ -12,6 +12,7 @@ from db import admission
 from db.admission import Admitted
 from db.session import Database
 from pipeline import failpoints
+from pipeline.presets import load_library
 from pipeline.settings import Settings
 from pipeline.states import Stage
 from tasks.app import task_name
@@ -25,8 +26,9 @@ def dispatch_once(app: Celery, database: Database, settings: Settings) -> int:
     Raises:
         ServiceUnavailableError: the database is away.
     """
+    presets = load_library(settings.effective_presets_dir).presets
     with database.transaction() as session:
-        admitted = admission.admit(session, window=settings.worker.window)
+        admitted = admission.admit(session, window=settings.worker.window, presets=presets)
     if admitted:
         failpoints.hit("dispatch_committed")
     return _publish(app, database, admitted)
