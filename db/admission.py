@@ -17,7 +17,9 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from db import jobs, workers
-from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Job, Queue, StageRun, Step
+from db.budgets import Budgets
+from db.control import is_paused, paused_queues
+from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Job, StageRun, Step
 from db.session import now_ms
 from pipeline.plan import GpuLine, choose_gpu_type, encode_queue, fixed_queue, gpu_queue, gpu_type_of
 from pipeline.presets import Preset, all_presets
@@ -27,6 +29,7 @@ from pipeline.states import AttemptOutcome, JobState, Stage, StepState
 
 _RECENT_RUNS = 20
 _HOPS_KEEP_S = 1.0
+_NO_DEADLINE = 2**62
 
 
 _Presets = Mapping[str, Preset] | None
@@ -44,6 +47,13 @@ class Admitted:
 
 
 @dataclass(frozen=True, slots=True)
+class _Owner:
+    name: str
+    deadline: int
+    """Of this batch, in the database's milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Candidate:
     step_id: int
     job_id: str
@@ -52,6 +62,7 @@ class _Candidate:
     segment: int
     roll: int
     priority: int
+    deadline: int
     need: tuple[str, str] = ("", "")
     """Preset and GPU types, as the database writes them."""
 
@@ -69,17 +80,13 @@ def gpu_lines(session: Session, live: dict[str, int] | None = None) -> dict[str,
     """Every GPU type with a live worker, by type; paused queues are left out."""
     capacity = workers.capacity(session)
     live = in_flight(session) if live is None else live
-    paused = _paused_queues(session)
+    paused = paused_queues(session)
     lines = {}
     for queue, slots in capacity.slots.items():
         gpu_type = gpu_type_of(queue)
-        if gpu_type is not None and queue not in paused:
+        if gpu_type is not None and not is_paused(queue, paused):
             lines[gpu_type] = GpuLine(slots, live.get(queue, 0), _mean_seconds(session, queue), capacity.memory[queue])
     return lines
-
-
-def _paused_queues(session: Session) -> set[str]:
-    return set(session.scalars(select(Queue.name).where(Queue.paused)))
 
 
 def _mean_seconds(session: Session, queue: str) -> float | None:
@@ -101,16 +108,15 @@ def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Ad
     that finished frames do not pile up behind new work.
     """
     jobs.rest_finished(session)
-    active = session.execute(select(Batch.id, Batch.owner).where(Batch.active, ~Batch.paused).order_by(Batch.id)).all()
-    if not active:
+    paused = paused_queues(session)
+    owners = _admissible(session)
+    if not owners or ALL_QUEUES in paused:
         return []
-    owners = {row[0]: row[1] for row in active}
     live = in_flight(session)
     admitted = []
-    paused = _paused_queues(session)
     for stage in (Stage.PUBLISH, Stage.ENCODE, Stage.SCREEN, Stage.ENHANCE):
         queue = fixed_queue(stage)
-        if queue in paused:
+        if queue is not None and is_paused(queue, paused):
             continue
         # Encode steps are bounded by the hand-off's size, not here.
         room = window if queue is None else window - live.get(queue, 0)
@@ -120,24 +126,41 @@ def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Ad
             live[item.queue] = live.get(item.queue, 0) + 1
         admitted += dispatched
     lines = gpu_lines(session, live)
+    budgets = Budgets.load(session, lines)
     room = sum(max(0, line.room) for line in lines.values())
-    chosen = _ordered(_servable(session, owners, room * 2, lines, presets), room * 2)
-    admitted += _dispatch(session, Stage.GENERATE, chosen, lines, presets)
+    chosen = _ordered(_servable(session, owners, room * 2, lines, presets, budgets), room * 2)
+    admitted += _dispatch(session, Stage.GENERATE, chosen, lines, presets, budgets)
     return admitted
 
 
+def _admissible(session: Session) -> dict[str, _Owner]:
+    """Whose each batch is that may be dispatched, and its deadline; oldest batch first."""
+    rows = session.execute(
+        select(Batch.id, Batch.owner, Batch.deadline_at).where(Batch.active, ~Batch.paused).order_by(Batch.id)
+    )
+    return {row.id: _Owner(row.owner, _NO_DEADLINE if row.deadline_at is None else row.deadline_at) for row in rows}
+
+
 def _servable(
-    session: Session, owners: dict[str, str], limit: int, lines: dict[str, GpuLine], presets: _Presets
+    session: Session,
+    owners: dict[str, _Owner],
+    limit: int,
+    lines: dict[str, GpuLine],
+    presets: _Presets,
+    budgets: Budgets,
 ) -> Iterable[_Candidate]:
     """Generate steps that a live GPU type with room can take: those that none can take hold up nobody behind them."""
     for batch_id, owner in owners.items():
+        if not budgets.allows(batch_id):
+            continue
+        open_lines = budgets.open_to(batch_id, lines)
         asked: dict[tuple[str, str], bool] = {}
         while True:
             refused = [need for need, servable in asked.items() if not servable]
             found = list(_candidates(session, {batch_id: owner}, Stage.GENERATE, limit, refused))
             fresh = {item.need: item for item in found if item.need not in asked}
             for need, item in fresh.items():
-                asked[need] = _bind(session, Stage.GENERATE, item, lines, presets) is not None
+                asked[need] = _bind(session, Stage.GENERATE, item, open_lines, presets) is not None
             if all(asked[need] for need in fresh):
                 yield from found
                 break
@@ -145,7 +168,7 @@ def _servable(
 
 def _candidates(
     session: Session,
-    owners: dict[str, str],
+    owners: Mapping[str, _Owner],
     stage: Stage,
     limit: int,
     refused: Sequence[tuple[str, str]] = (),
@@ -174,23 +197,25 @@ def _candidates(
             .with_for_update(of=Job, skip_locked=True)
         )
         for step_id, job_id, segment, roll, priority, *need in rows:
-            yield _Candidate(step_id, job_id, owner, batch_id, segment, roll, priority, (need[0], need[1]))
+            named = (need[0], need[1])
+            yield _Candidate(step_id, job_id, owner.name, batch_id, segment, roll, priority, owner.deadline, named)
 
 
 def _ordered(candidates: Iterable[_Candidate], limit: int) -> list[_Candidate]:
     """Priority first; within one, owners take turns, and within an owner's turn so do the owner's batches.
 
-    Batches of one owner share that owner's turns: many small batches do not crowd out another's large one.
+    Batches of one owner share that owner's turns: many small batches do not crowd out another's large one. Of those
+    whose turn it is, the one with the earliest deadline goes first.
     """
     lines: dict[tuple[int, str], dict[str, list[_Candidate]]] = {}
     for item in candidates:
         lines.setdefault((item.priority, item.owner), {}).setdefault(item.batch_id, []).append(item)
-    ranked: list[tuple[int, int, int, _Candidate]] = []
+    ranked: list[tuple[int, int, int, int, _Candidate]] = []
     for (priority, _), batches in lines.items():
-        rounds = itertools.zip_longest(*batches.values())
+        rounds = itertools.zip_longest(*sorted(batches.values(), key=lambda items: items[0].deadline))
         in_turn = (item for one_round in rounds for item in one_round if item is not None)
-        ranked += [(-priority, rank, item.step_id, item) for rank, item in enumerate(in_turn)]
-    return [entry[3] for entry in heapq.nsmallest(max(0, limit), ranked, key=lambda entry: entry[:3])]
+        ranked += [(-priority, rank, item.deadline, item.step_id, item) for rank, item in enumerate(in_turn)]
+    return [entry[4] for entry in heapq.nsmallest(max(0, limit), ranked, key=lambda entry: entry[:4])]
 
 
 def _dispatch(
@@ -199,24 +224,30 @@ def _dispatch(
     chosen: Sequence[_Candidate],
     lines: dict[str, GpuLine] | None = None,
     presets: _Presets = None,
+    budgets: Budgets | None = None,
 ) -> list[Admitted]:
-    admitted = []
-    paused = _paused_queues(session)
+    paused = paused_queues(session)
+    bound: dict[str, list[_Candidate]] = {}
     for item in chosen:
-        queue = _bind(session, stage, item, lines or {}, presets)
-        if queue is None or queue in paused or not mark_dispatched(session, item.step_id, queue):
+        if budgets is not None and not budgets.allows(item.batch_id):
+            continue
+        open_lines = lines if budgets is None or lines is None else budgets.open_to(item.batch_id, lines)
+        queue = _bind(session, stage, item, open_lines or {}, presets)
+        if queue is None or is_paused(queue, paused):
             continue
         if lines is not None and (gpu_type := gpu_type_of(queue)) is not None:
-            line = lines[gpu_type]
-            lines[gpu_type] = GpuLine(line.slots, line.in_flight + 1, line.seconds_each, line.memory_bytes)
-        session.execute(
-            update(Job)
-            .where(Job.id == item.job_id, Job.state == JobState.WAITING)
-            .values(state=JobState.IN_FLIGHT)
-            .execution_options(synchronize_session=False)
-        )
-        admitted.append(Admitted(item.job_id, item.segment, stage, queue))
-    return admitted
+            if budgets is not None:
+                budgets.take(item.batch_id, gpu_type, lines)
+            lines[gpu_type] = replace(lines[gpu_type], in_flight=lines[gpu_type].in_flight + 1)
+        bound.setdefault(queue, []).append(item)
+    moved = {queue: _mark_dispatched(session, items, queue) for queue, items in bound.items()}
+    # In the order in which they were chosen: messages are published in it.
+    return [
+        Admitted(item.job_id, item.segment, stage, queue)
+        for item in chosen
+        for queue, ids in moved.items()
+        if item.step_id in ids
+    ]
 
 
 def _bind(session: Session, stage: Stage, item: _Candidate, lines: dict[str, GpuLine], presets: _Presets) -> str | None:
@@ -244,16 +275,23 @@ def handoff_queue(session: Session, job_id: str, roll: int, segment: int) -> str
     return encode_queue(output["handoff_id"]) if output else None
 
 
-def mark_dispatched(session: Session, step_id: int, queue: str) -> bool:
-    """Move one waiting step to dispatched; False when another dispatcher was faster."""
+def _mark_dispatched(session: Session, items: Sequence[_Candidate], queue: str) -> set[int]:
+    """Move waiting steps to dispatched, and their jobs to in flight; the ids of those that still waited."""
     moved = session.execute(
         update(Step)
-        .where(Step.id == step_id, Step.state == StepState.WAITING)
+        .where(Step.id.in_([item.step_id for item in items]), Step.state == StepState.WAITING)
         .values(state=StepState.DISPATCHED, queue=queue, dispatched_at=now_ms())
         .returning(Step.id)
         .execution_options(synchronize_session=False)
-    ).one_or_none()
-    return moved is not None
+    )
+    ids = set(moved.scalars())
+    session.execute(
+        update(Job)
+        .where(Job.id.in_([item.job_id for item in items if item.step_id in ids]), Job.state == JobState.WAITING)
+        .values(state=JobState.IN_FLIGHT)
+        .execution_options(synchronize_session=False)
+    )
+    return ids
 
 
 class Hops:
@@ -268,13 +306,13 @@ class Hops:
         self._presets = presets
         self._known: Mapping[str, Preset] = {}
         self._lines: dict[str, GpuLine] = {}
-        self._paused: set[str] = set()
+        self._paused: Sequence[str] = ()
         self._asked: float | None = None
 
     def __call__(self, session: Session, work: StepWork, stage: Stage, made: Mapping[str, Any]) -> str | None:
         """The queue of the next step, if it has room now."""
         if self._asked is None or time.monotonic() - self._asked > _HOPS_KEEP_S:
-            self._lines, self._paused = gpu_lines(session), _paused_queues(session)
+            self._lines, self._paused = gpu_lines(session), paused_queues(session)
             self._known, self._asked = self._presets(), time.monotonic()
         if stage is Stage.GENERATE:
             live = in_flight(session)
@@ -283,7 +321,7 @@ class Hops:
             queue = None if gpu_type is None else gpu_queue(gpu_type)
         else:
             queue = encode_queue(made["handoff_id"]) if stage is Stage.ENCODE else fixed_queue(stage)
-        return None if queue in self._paused or ALL_QUEUES in self._paused else queue
+        return None if queue is None or is_paused(queue, self._paused) else queue
 
 
 def undispatch(session: Session, items: Sequence[Admitted]) -> None:
