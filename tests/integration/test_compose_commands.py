@@ -33,11 +33,11 @@ from tests.servers import Server
 
 PROFILE = "cpu"
 CONTAINER_HOME = "/var/lib/vgen"
-DOTENV = {**SECRETS, "VGEN_GPU_TYPE": "cpu", "VGEN_WORKER_GRACE_S": "5"}
-"""A person's .env: every secret, and two settings so that a test on any machine ends soon."""
+DOTENV = {**SECRETS, "VGEN_PRESET": "idle", "VGEN_GPU_TYPE": "cpu", "VGEN_WORKER_GRACE_S": "5"}
+"""A person's .env: every secret, and settings with which a test on any machine ends soon."""
 PROMPTS = (
-    '{"prompt": "a lantern on a lake", "seed": 7, "num_frames": 5, "num_inference_steps": 2}\n'
-    '{"prompt": "a kite over dunes", "seed": 8, "num_frames": 5, "num_inference_steps": 2}\n'
+    '{"prompt": "a lantern on a lake", "seed": 7, "num_inference_steps": 2}\n'
+    '{"prompt": "a kite over dunes", "seed": 8, "num_inference_steps": 2}\n'
 )
 
 
@@ -266,9 +266,16 @@ def test_a_file_becomes_clips(stack: Stack) -> None:
     found = json.loads(stack.cli("results", "latest", "--urls", "--json").stdout)
     assert found["batch"]["counts"]["succeeded"] == 2
     for result in found["results"]:
-        for file in result["files"]:
-            with urllib.request.urlopen(file["url"], timeout=20) as response:
-                assert len(response.read()) == file["size"]
+        contents = {file["kind"]: fetch(file["url"]) for file in result["files"]}
+        assert {file["kind"]: len(contents[file["kind"]]) for file in result["files"]} == {
+            file["kind"]: file["size"] for file in result["files"]
+        }
+        assert json.loads(contents["sidecar"])["request"]["preset"] == DOTENV["VGEN_PRESET"]
+
+
+def fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=20) as response:
+        return bytes(response.read())
 
 
 def test_flower_asks_who_it_is(stack: Stack) -> None:
