@@ -143,6 +143,13 @@ class FatalError(StageError):
 
 
 class StoppedError(StageError):
-    """The stage was asked to stop (cancel, drain, pause). It is not a failed attempt."""
+    """The stage was asked to stop (cancel, drain, pause). It is not a failed attempt.
+
+    ``keep`` is True where what was done so far is worth keeping: at a drain and a pause, not at a cancel.
+    """
 
     code = "stopped"
+
+    def __init__(self, message: str, *, code: str | None = None, keep: bool = False) -> None:
+        super().__init__(message, code=code)
+        self.keep = keep

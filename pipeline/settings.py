@@ -115,6 +115,9 @@ class WorkerSettings(_Group):
         86_400, ge=60, description="Redis redelivers unacknowledged messages after this; must exceed every stage."
     )
     load_deadline_s: float = Field(2400.0, gt=0, description="Longest time for loading and warming up a model.")
+    checkpoint_s: float = Field(
+        60.0, ge=0, description="How often a running clip's state is kept; 0: only at a stop and after the last step."
+    )
     step_deadline_s: float = Field(600.0, gt=0, description="Longest time for one denoising step or decode.")
 
 

@@ -44,6 +44,48 @@ class GenerationRequest:
     frames_path: Path
     """Raw frames are written here: F × H × W × 3 uint8, RGB, C order."""
     image: Path | None = None
+    resume_from: Path | None = None
+    """A checkpoint of this very request; one that cannot be used is told to the caller, and the clip begins anew."""
+    checkpoint_s: float | None = None
+    """Seconds between checkpoints; 0: only at a stop and after the last step; None: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedCheckpoint:
+    """A file beside the frames that holds the denoising loop after ``step`` of ``total``; its reader removes it."""
+
+    path: Path
+    step: int
+    total: int
+    sha256: str
+    size: int
+    numerics: dict[str, Any]
+    """The numerics fingerprint's parts: under any other the checkpoint cannot be used."""
+
+    @property
+    def final(self) -> bool:
+        """True after the last step: only decoding is left."""
+        return self.step == self.total
+
+
+class TakesCheckpoints(Protocol):
+    """Who is told of a clip's checkpoints, on the thread that called ``generate``; neither method may block long."""
+
+    def saved(self, checkpoint: SavedCheckpoint) -> None:
+        """A checkpoint lies on disk."""
+
+    def unusable(self, reason: str) -> None:
+        """The checkpoint of ``resume_from`` cannot be used: the clip begins anew from its seed."""
+
+
+class NoCheckpoints:
+    """For a caller that does not ask for any."""
+
+    def saved(self, checkpoint: SavedCheckpoint) -> None:
+        checkpoint.path.unlink(missing_ok=True)
+
+    def unusable(self, reason: str) -> None:
+        """The result's facts say so too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +106,7 @@ class GenerationResult:
 
 
 OnProgress = Callable[[Progress], None]
+NO_CHECKPOINTS = NoCheckpoints()
 
 
 class Generator(Protocol):
@@ -72,8 +115,15 @@ class Generator(Protocol):
     def load(self, preset_name: str, on_progress: OnProgress) -> None:
         """Bring the preset's pipeline into memory and warm it up."""
 
-    def generate(self, request: GenerationRequest, on_progress: OnProgress) -> GenerationResult:
-        """Make the clip. Raises StoppedError when ``on_progress`` does, else a StageError."""
+    def generate(
+        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
+    ) -> GenerationResult:
+        """Make the clip. Raises StoppedError when ``on_progress`` does, else a StageError.
+
+        A stop whose error says ``keep`` leaves a checkpoint first. The result's ``facts`` have ``denoise_steps`` (made
+        by this call), and where it applies ``resumed_from_step`` (that step's model call was made once more),
+        ``checkpoint_unusable`` and ``checkpoint_failed`` with the reason.
+        """
 
     def unload(self) -> None:
         """Free the memory."""

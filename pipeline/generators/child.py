@@ -16,12 +16,13 @@ import queue
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.errors import FatalError, StoppedError
 from pipeline.generators import wire
-from pipeline.generators.base import Progress
+from pipeline.generators.base import Phase, Progress, SavedCheckpoint
 from pipeline.generators.idle import IdleGenerator
 from pipeline.presets import Preset
 
@@ -36,7 +37,8 @@ class Child:
         self._events = events
         self._cache_dir = cache_dir
         self._commands: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._stopped: set[int] = set()
+        self._stopped: dict[int, bool] = {}
+        """Commands that were told to stop, and whether they are to leave a checkpoint."""
         self._generator: Any = None
 
     def read(self, lines: TextIO) -> None:
@@ -44,7 +46,7 @@ class Child:
         for line in lines:
             command = json.loads(line)
             if command["command"] == "stop":
-                self._stopped.add(command["id"])
+                self._stopped[command["id"]] = command["keep"]
             elif command["command"] == "exit":
                 break
             else:
@@ -60,13 +62,16 @@ class Child:
                 self._carry_out(command, number)
             except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
                 self._send(number, "error", wire.error_to_wire(error))
-            self._stopped.discard(number)
+            self._stopped.pop(number, None)
 
     def _carry_out(self, command: dict[str, Any], number: int) -> None:
         def on_progress(progress: Progress) -> None:
             self._send(number, "progress", wire.progress_to_wire(progress))
-            if number in self._stopped:
-                raise StoppedError(f"stopped in {progress.phase} at step {progress.step} of {progress.total}")
+            if number in self._stopped and not (self._stopped[number] and _all_but_done(progress)):
+                raise StoppedError(
+                    f"stopped in {progress.phase} at step {progress.step} of {progress.total}",
+                    keep=self._stopped[number],
+                )
 
         if command["command"] == "load":
             self._load(Preset.model_validate(command["preset"]), on_progress)
@@ -74,7 +79,9 @@ class Child:
         elif command["command"] == "generate":
             if self._generator is None:
                 raise FatalError("no model is loaded", code="model_not_loaded")
-            result = self._generator.generate(wire.request_from_wire(command["request"]), on_progress)
+            result = self._generator.generate(
+                wire.request_from_wire(command["request"]), on_progress, _Reporter(self._send, number)
+            )
             self._send(number, "result", wire.result_to_wire(result))
         else:
             raise FatalError(f"command {command['command']!r} is unknown")
@@ -96,6 +103,25 @@ class Child:
     def _send(self, number: int, event: str, data: dict[str, Any]) -> None:
         self._events.write(json.dumps({"id": number, "event": event, "data": data}) + "\n")
         self._events.flush()
+
+
+def _all_but_done(progress: Progress) -> bool:
+    """Frames that are decoded are sooner handed on than made again."""
+    return progress.phase is Phase.HAND_OFF or (progress.phase is Phase.DECODE and progress.step == progress.total)
+
+
+class _Reporter:
+    """Tells the parent of checkpoints."""
+
+    def __init__(self, send: Callable[[int, str, dict[str, Any]], None], number: int) -> None:
+        self._send = send
+        self._number = number
+
+    def saved(self, checkpoint: SavedCheckpoint) -> None:
+        self._send(self._number, "checkpoint", wire.checkpoint_to_wire(checkpoint))
+
+    def unusable(self, reason: str) -> None:
+        self._send(self._number, "unusable", {"reason": reason})
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,21 @@ import transformers
 from PIL import Image, ImageOps
 
 from pipeline.errors import FatalError, OutOfMemoryError, RefusedError, StageError
-from pipeline.generators.base import GenerationRequest, GenerationResult, OnProgress, Phase, Progress
+from pipeline.generators.base import (
+    NO_CHECKPOINTS,
+    GenerationRequest,
+    GenerationResult,
+    OnProgress,
+    Phase,
+    Progress,
+    TakesCheckpoints,
+)
 from pipeline.generators.call_arguments import call_arguments
+from pipeline.generators.checkpoint_file import CheckpointUnusableError, Identity, Keeper
+from pipeline.generators.checkpoints import ResumePoint, read_checkpoint, write_checkpoint
 from pipeline.generators.frames import write_frames
 from pipeline.generators.hub import model_folder
-from pipeline.generators.scheduler_seam import watched_steps
+from pipeline.generators.scheduler_seam import LoopWatch, watched_steps
 from pipeline.presets import Preset, get_preset
 from pipeline.spec import JobSpec
 
@@ -75,7 +85,9 @@ class DiffusersVideoGenerator:
             self.unload()
             raise
 
-    def generate(self, request: GenerationRequest, on_progress: OnProgress) -> GenerationResult:
+    def generate(
+        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
+    ) -> GenerationResult:
         """Make the clip and write its frames in place. See ``Generator``."""
         if self._preset is None:
             raise FatalError("no model is loaded", code="model_not_loaded")
@@ -85,7 +97,10 @@ class DiffusersVideoGenerator:
             )
         _reset_peak(self._device)
         clock = _Clock()
-        frames = self._run(self._preset, request.spec, request.prompt, request.image, on_progress, clock)
+        numerics = _numerics(self._preset, self._device)
+        model = {"preset": self._preset.name, "version": self._preset.version, "revision": self._revision}
+        keeper = Keeper(request, Identity.of(request, model=model, numerics=numerics), checkpoints)
+        frames = self._resume_or_run(self._preset, request, keeper, on_progress, clock)
         on_progress(Progress(Phase.HAND_OFF, 0, 1))
         digest = write_frames(request.frames_path, request.spec, _as_bytes(frames))
         clock.mark("hand_off")
@@ -95,11 +110,15 @@ class DiffusersVideoGenerator:
             height=request.spec.height,
             width=request.spec.width,
             frames_sha256=digest,
-            numerics=_numerics(self._preset, self._device),
+            numerics=numerics,
             model_revision=self._revision,
             timings_s=clock.spans,
             peak_memory_bytes=_peak(self._device),
-            facts={"random_weights": self._preset.random_weights, "prompt_used": self._preset.takes_prompt},
+            facts={
+                "random_weights": self._preset.random_weights,
+                "prompt_used": self._preset.takes_prompt,
+                **keeper.facts,
+            },
         )
 
     def unload(self) -> None:
@@ -129,11 +148,46 @@ class DiffusersVideoGenerator:
             guidance_scale=preset.defaults.guidance_scale,
         )
         image = _blank_image(side) if _takes_image(self._pipe) else None
-        self._run(preset, spec, spec.prompt, image, lambda _: on_progress(Progress(Phase.WARM_UP, 0, 1)), _Clock())
+
+        def sign_of_life(*_: object) -> None:
+            on_progress(Progress(Phase.WARM_UP, 0, 1))
+
+        self._run(preset, spec, spec.prompt, image, sign_of_life, sign_of_life, _Clock())
         on_progress(Progress(Phase.WARM_UP, 1, 1))
 
+    def _resume_or_run(
+        self, preset: Preset, request: GenerationRequest, keeper: Keeper, on_progress: OnProgress, clock: _Clock
+    ) -> Any:
+        """The frames, from the request's checkpoint where there is one that can be used."""
+
+        def run(resume: ResumePoint | None) -> Any:
+            def stepped(step: int, total: int, loop: LoopWatch, rng: Any) -> None:
+                def write(path: Path, metadata: dict[str, str]) -> None:
+                    write_checkpoint(path, metadata, loop.state(), rng.get_state())
+
+                keeper.after_step(step, total, on_progress, write)
+
+            return self._run(preset, request.spec, request.prompt, request.image, on_progress, stepped, clock, resume)
+
+        point = _resume_point(request, keeper, self._device) if preset.resumable else None
+        if point is not None:
+            keeper.resumed(point.loop.step)
+            try:
+                return run(point)
+            except _NotResumedError as error:
+                keeper.refuse(str(error))
+        return run(None)
+
     def _run(
-        self, preset: Preset, spec: JobSpec, prompt: str, image: Any, on_progress: OnProgress, clock: _Clock
+        self,
+        preset: Preset,
+        spec: JobSpec,
+        prompt: str,
+        image: Any,
+        on_progress: OnProgress,
+        on_step: Callable[[int, int, LoopWatch, Any], None],
+        clock: _Clock,
+        resume: ResumePoint | None = None,
     ) -> Any:
         """Frames as a uint8 tensor F × H × W × 3 on the device."""
         guider = getattr(self._pipe, "guider", None)
@@ -141,32 +195,52 @@ class DiffusersVideoGenerator:
         arguments = call_arguments(self._pipe.__call__, preset, spec, prompt, picture, has_guider=guider is not None)
         if guider is not None:
             guider.guidance_scale = spec.guidance_scale
+        rng = torch.Generator("cpu").manual_seed(spec.seed)
+        begun = False
 
         def stepped(step: int, total: int) -> None:
-            if step == 1:
+            nonlocal begun
+            if not begun:
+                begun = True
                 clock.mark("encode_text_and_first_step")
-            on_progress(Progress(Phase.DENOISE, step, total))
+                if resume is not None:
+                    rng.set_state(resume.rng)
             if step == total:
                 clock.mark("denoise")
+            on_step(step, total, loop, rng)
+            if step == total:
                 on_progress(Progress(Phase.DECODE, 0, 1))
 
         on_progress(Progress(Phase.ENCODE_TEXT, 0, 1))
         try:
-            with watched_steps(self._pipe.scheduler, stepped):
-                output = self._pipe(
-                    **arguments,
-                    generator=torch.Generator("cpu").manual_seed(spec.seed),
-                    output_type="pt",
-                    return_dict=True,
-                )
+            with watched_steps(self._pipe.scheduler, stepped, resume.loop if resume else None) as loop:
+                output = self._pipe(**arguments, generator=rng, output_type="pt", return_dict=True)
                 frames = _to_uint8(output.frames[0], spec)
         except StageError:
             raise
         except Exception as error:
-            raise _translated(error, preset.pipeline_class) from error
+            problem = _translated(error, preset.pipeline_class)
+            if resume is not None and not begun and not isinstance(problem, OutOfMemoryError):
+                raise _NotResumedError(str(problem)) from error
+            raise problem from error
         clock.mark("decode")
         on_progress(Progress(Phase.DECODE, 1, 1))
         return frames
+
+
+class _NotResumedError(Exception):
+    """The clip's loop could not be taken up where the checkpoint left it."""
+
+
+def _resume_point(request: GenerationRequest, keeper: Keeper, device: str) -> ResumePoint | None:
+    found = keeper.check()
+    if found is None or request.resume_from is None:
+        return None
+    try:
+        return read_checkpoint(request.resume_from, found, device)
+    except CheckpointUnusableError as error:
+        keeper.refuse(str(error))
+        return None
 
 
 class _Clock:

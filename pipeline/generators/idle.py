@@ -12,7 +12,16 @@ import time
 from collections.abc import Iterator
 
 from pipeline import failpoints
-from pipeline.generators.base import GenerationRequest, GenerationResult, OnProgress, Phase, Progress
+from pipeline.generators.base import (
+    NO_CHECKPOINTS,
+    GenerationRequest,
+    GenerationResult,
+    OnProgress,
+    Phase,
+    Progress,
+    TakesCheckpoints,
+)
+from pipeline.generators.checkpoint_file import Identity, Keeper, step_of, write_state_only
 from pipeline.generators.frames import CHANNELS, write_frames
 from pipeline.presets import Preset, get_preset
 from pipeline.spec import JobSpec
@@ -35,15 +44,24 @@ class IdleGenerator:
         self._revision = f"built-in-v{preset.version}"
         on_progress(Progress(Phase.LOAD, 1, 1))
 
-    def generate(self, request: GenerationRequest, on_progress: OnProgress) -> GenerationResult:
-        spec = request.spec
+    def generate(
+        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
+    ) -> GenerationResult:
+        spec, numerics = request.spec, {"device": "none", "generator": "idle"}
+        keeper = Keeper(
+            request, Identity.of(request, model={"revision": self._revision}, numerics=numerics), checkpoints
+        )
         started = time.monotonic()
-        on_progress(Progress(Phase.DENOISE, 0, spec.num_inference_steps))
-        for step in range(1, spec.num_inference_steps + 1):
+        found, first = keeper.check(), 1
+        if found is not None:
+            first, _ = step_of(found)
+            keeper.resumed(first)  # like a model's: the step of the checkpoint is made once more
+        on_progress(Progress(Phase.DENOISE, first - 1, spec.num_inference_steps))
+        for step in range(first, spec.num_inference_steps + 1):
             if self._step_s:
                 time.sleep(self._step_s)
             failpoints.hit("denoise_step", str(spec.seed))
-            on_progress(Progress(Phase.DENOISE, step, spec.num_inference_steps))
+            keeper.after_step(step, spec.num_inference_steps, on_progress, write_state_only)
         denoised = time.monotonic()
         digest = write_frames(request.frames_path, spec, _frames(spec))
         on_progress(Progress(Phase.HAND_OFF, 1, 1))
@@ -52,10 +70,10 @@ class IdleGenerator:
             height=spec.height,
             width=spec.width,
             frames_sha256=digest,
-            numerics={"device": "none", "generator": "idle"},
+            numerics=numerics,
             model_revision=self._revision,
             timings_s={"denoise": denoised - started, "hand_off": time.monotonic() - denoised},
-            facts={"random_weights": True, "no_model": True},
+            facts={"random_weights": True, "no_model": True, **keeper.facts},
         )
 
     def unload(self) -> None:

@@ -21,7 +21,14 @@ from typing import Any, Self
 import pipeline
 from pipeline.errors import CrashError, StoppedError
 from pipeline.generators import wire
-from pipeline.generators.base import GenerationRequest, GenerationResult, OnProgress, Progress
+from pipeline.generators.base import (
+    NO_CHECKPOINTS,
+    GenerationRequest,
+    GenerationResult,
+    OnProgress,
+    Progress,
+    TakesCheckpoints,
+)
 from pipeline.presets import Library, Preset, load_library
 from pipeline.settings import Settings
 
@@ -85,10 +92,14 @@ class GeneratorProcess:
         self._stop.clear()
         self._ensure_loaded(self._library().get(preset_name), on_progress)
 
-    def generate(self, request: GenerationRequest, on_progress: OnProgress) -> GenerationResult:
+    def generate(
+        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
+    ) -> GenerationResult:
         """Make a clip, loading its preset first when another or none is loaded.
 
-        When ``on_progress`` raises, the child is stopped at its next sign of life and the error goes on to the caller.
+        When ``on_progress`` raises, the child is stopped at its next sign of life and the error goes on to the caller,
+        after ``checkpoints`` was told of the one that the child left, where the error is a StoppedError with ``keep``.
+        Then a clip that had been decoded already is finished all the same.
 
         Raises:
             CrashError: the child died, or was silent for ``step_deadline_s`` (code ``generator_hung``).
@@ -98,7 +109,7 @@ class GeneratorProcess:
         self._stop.clear()
         self._ensure_loaded(self._library().pinned(request.spec.preset, request.spec.preset_digest), on_progress)
         data = {"request": wire.request_to_wire(request)}
-        answer = self._ask("generate", data, on_progress, self._settings.worker.step_deadline_s)
+        answer = self._ask("generate", data, on_progress, self._settings.worker.step_deadline_s, checkpoints)
         return wire.result_from_wire(answer)
 
     def request_stop(self) -> None:
@@ -130,7 +141,14 @@ class GeneratorProcess:
         self._ask("load", data, on_progress, self._settings.worker.load_deadline_s)
         self._loaded, self._loaded_files = preset, files
 
-    def _ask(self, command: str, data: dict[str, Any], on_progress: OnProgress, deadline_s: float) -> dict[str, Any]:
+    def _ask(
+        self,
+        command: str,
+        data: dict[str, Any],
+        on_progress: OnProgress,
+        deadline_s: float,
+        checkpoints: TakesCheckpoints = NO_CHECKPOINTS,
+    ) -> dict[str, Any]:
         """Send one command and follow it to its end; ``deadline_s`` is the longest silence."""
         child = self._child
         if child is None:
@@ -142,7 +160,7 @@ class GeneratorProcess:
         while True:
             if self._stop.is_set() and stopping is None:
                 stopping = StoppedError("asked to stop")
-                child.send({"id": number, "command": "stop"})
+                child.send({"id": number, "command": "stop", "keep": False})
             event = child.next_event(_POLL_S)
             if event is None:
                 if time.monotonic() - heard > deadline_s:
@@ -158,12 +176,14 @@ class GeneratorProcess:
                 stopping = stopping or self._reported(
                     child, number, wire.progress_from_wire(event["data"]), on_progress
                 )
+            elif event["event"] in ("checkpoint", "unusable"):
+                _tell(checkpoints, event)
             elif event["event"] == "error":
                 raise stopping or wire.error_from_wire(event["data"])
-            else:
+            elif stopping is not None and not getattr(stopping, "keep", False):
                 # A clip that was finished before the stop reached it is still stopped: the caller has been told so.
-                if stopping is not None:
-                    raise stopping
+                raise stopping
+            else:
                 return dict(event["data"])
 
     def _reported(
@@ -173,7 +193,7 @@ class GeneratorProcess:
         try:
             on_progress(progress)
         except BaseException as error:  # noqa: BLE001 - raised again as soon as the child has stopped
-            child.send({"id": number, "command": "stop"})
+            child.send({"id": number, "command": "stop", "keep": getattr(error, "keep", False)})
             return error
         return None
 
@@ -300,6 +320,13 @@ class _RunningChild:
                     self._events.put(json.loads(line))
         self._process.wait()
         self._events.put({"event": "died"})
+
+
+def _tell(checkpoints: TakesCheckpoints, event: dict[str, Any]) -> None:
+    if event["event"] == "checkpoint":
+        checkpoints.saved(wire.checkpoint_from_wire(event["data"]))
+    else:
+        checkpoints.unusable(str(event["data"]["reason"]))
 
 
 def _files_of(preset: Preset) -> _Files:

@@ -1,7 +1,8 @@
 """What parent and child say to each other: one JSON object a line, each way. Both sides use these functions.
 
-Commands: ``load``, ``generate``, ``stop``, ``exit``. Events: ``progress``, ``ready``, ``result``, ``error``. Every
-command but ``exit`` has an ``id``, and the events it causes carry it, so that a late one is never taken for another's.
+Commands: ``load``, ``generate``, ``stop`` (with ``keep``: leave a checkpoint), ``exit``. Events: ``progress``,
+``checkpoint``, ``unusable``, ``ready``, ``result``, ``error``. Every command but ``exit`` has an ``id``, and the events
+it causes carry it, so that a late one is never taken for another's.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pipeline.errors import (
     StageError,
     StoppedError,
 )
-from pipeline.generators.base import GenerationRequest, GenerationResult, Phase, Progress
+from pipeline.generators.base import GenerationRequest, GenerationResult, Phase, Progress, SavedCheckpoint
 from pipeline.spec import JobSpec
 
 _STOPPED = "stopped"
@@ -40,6 +41,8 @@ def request_to_wire(request: GenerationRequest) -> dict[str, Any]:
         "prompt": request.prompt,
         "frames_path": str(request.frames_path),
         "image": None if request.image is None else str(request.image),
+        "resume_from": None if request.resume_from is None else str(request.resume_from),
+        "checkpoint_s": request.checkpoint_s,
     }
 
 
@@ -49,7 +52,17 @@ def request_from_wire(data: dict[str, Any]) -> GenerationRequest:
         prompt=data["prompt"],
         frames_path=Path(data["frames_path"]),
         image=None if data["image"] is None else Path(data["image"]),
+        resume_from=None if data["resume_from"] is None else Path(data["resume_from"]),
+        checkpoint_s=data["checkpoint_s"],
     )
+
+
+def checkpoint_to_wire(checkpoint: SavedCheckpoint) -> dict[str, Any]:
+    return {**asdict(checkpoint), "path": str(checkpoint.path)}
+
+
+def checkpoint_from_wire(data: dict[str, Any]) -> SavedCheckpoint:
+    return SavedCheckpoint(**{**data, "path": Path(data["path"])})
 
 
 def result_to_wire(result: GenerationResult) -> dict[str, Any]:
