@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningInsert
 
-from db import events, jobs
+from db import budgets, events, jobs
 from db.base import EnumText, Json
 from db.models import ALL_QUEUES, Batch, Job, Queue, Segment, StageRun, Step
 from db.session import now_ms
@@ -63,10 +63,9 @@ Hop = Callable[[Session, StepWork, Stage, dict[str, Any]], str | None]
 
 
 def not_paused() -> ColumnElement[bool]:
-    """Neither the step's batch nor its queue nor everything is paused."""
-    return ~exists().where(Queue.name.in_([Step.queue, ALL_QUEUES]), Queue.paused) & ~exists().where(
-        Batch.id == Step.batch_id, Batch.paused
-    )
+    """Neither the step's batch nor its queue, one above it (``vgen.gpu``) or everything is paused."""
+    over_it = Queue.name.in_([Step.queue, ALL_QUEUES]) | Step.queue.startswith(Queue.name + ".")
+    return ~exists().where(over_it, Queue.paused) & ~exists().where(Batch.id == Step.batch_id, Batch.paused)
 
 
 # The statements of the way that every step goes are built once, on tables rather than entities, and run on the
@@ -145,7 +144,7 @@ _DONE = _ending(
 )
 _RUN = insert(_RUNS).values(ended_at=now_ms())
 _LOCK = (
-    select(Job.cancel_requested, Batch.paused)
+    select(Job.cancel_requested, Batch.paused, budgets.limited())
     .join(Batch, Batch.id == Job.batch_id)
     .where(Job.id == bindparam("p_job_id"))
     .with_for_update(of=Job)
@@ -255,6 +254,8 @@ def _end(
 def record_attempt(session: Session, **columns: Any) -> None:
     """Write the row of an attempt that has just ended; ``columns`` are those of ``StageRun`` but ``ended_at``."""
     session.connection().execute(_RUN, columns)
+    if columns["stage"] is Stage.GENERATE:
+        budgets.charge(session, job_id=columns["job_id"], queue=columns["queue"], started_at=columns["started_at"])
 
 
 def _end_as(session: Session, claimed: Claim, outcome: AttemptOutcome, **values: Any) -> bool:
@@ -277,7 +278,7 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | 
     Cancel wins over everything but a finished publish.
     """
     work = claimed.work
-    cancelled, paused = session.connection().execute(_LOCK, {"p_job_id": work.job_id}).one()
+    cancelled, paused, limited = session.connection().execute(_LOCK, {"p_job_id": work.job_id}).one()
     if cancelled and work.stage is not Stage.PUBLISH:
         return _cancelled(session, claimed)
     state = StepState.SKIPPED if result.outcome is Outcome.SKIPPED else StepState.DONE
@@ -295,7 +296,9 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | 
         jobs.publish(session, work.job_id, work.roll, result.artifacts)
         return Finished(recorded=True)
     held = result.outcome is Outcome.HELD
-    queue = None if held or paused or hop is None else hop(session, work, following, result.output)
+    # Whether a budget allows one more clip is the dispatcher's to say, which sees all that is in flight.
+    waits = held or paused or (limited and following is Stage.GENERATE)
+    queue = None if waits or hop is None else hop(session, work, following, result.output)
     queue_step(session, work.job_id, work.batch_id, work.roll, work.segment, following, work.spec.priority, queue)
     if held:
         jobs.move(session, work.job_id, JobState.HELD)

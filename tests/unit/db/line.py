@@ -139,6 +139,11 @@ class Line:
         with self.database.reading() as session:
             return [event.kind for event in events.of_job(session, job_id)]
 
+    def batch_events(self, batch_id: str) -> list[tuple[str, str | None]]:
+        """Kind of each event of the batch and its jobs, and who caused it."""
+        with self.database.reading() as session:
+            return [(event.kind, event.data.get("by")) for event in events.of_batch(session, batch_id)]
+
     def batch(self, batch_id: str) -> Batch:
         with self.database.reading() as session:
             return batches.get(session, batch_id)
