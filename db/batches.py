@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import Table, case, false, func, insert, literal, select, update
+from sqlalchemy import case, false, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -23,7 +24,27 @@ from pipeline.spec import BatchOptions
 from pipeline.states import JobState, Stage, StepState
 
 _CHUNK = 2_000
-_JOBS = cast(Table, Job.__table__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a batch may use, and by when it should be done."""
+
+    deadline_at: int | None = None
+    """In the database's milliseconds."""
+    max_gpu_ms: int | None = None
+    max_cost: float | None = None
+    prices: Mapping[str, float] = field(default_factory=dict)
+    """Of an hour by GPU type, kept with a batch that has a budget."""
+
+    def columns(self) -> dict[str, Any]:
+        limited = self.max_gpu_ms is not None or self.max_cost is not None
+        return {
+            "deadline_at": self.deadline_at,
+            "max_gpu_ms": self.max_gpu_ms,
+            "max_cost": self.max_cost,
+            "prices": dict(self.prices) if limited else None,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +71,9 @@ def submit(
     options: BatchOptions,
     key: str | None = None,
     again: bool = False,
+    limits: Limits | None = None,
 ) -> Submitted:
-    """Store a batch and its jobs, all in the caller's transaction.
+    """Store a batch and its jobs, all in the caller's transaction. A batch that was stored before keeps its limits.
 
     Raises:
         ConflictError: ``key`` was used for another file or other settings.
@@ -74,6 +96,7 @@ def submit(
             "paused": False,
             "active": True,
             "created_at": now,
+            **(limits or Limits()).columns(),
         },
     ):
         existing = session.scalars(select(Batch).where(Batch.idempotency_key == idempotency_key)).one()
@@ -84,7 +107,16 @@ def submit(
             )
         return Submitted(existing.id, existing.total, created=False)
     _insert_jobs(session, batch_id, submission.jobs, now)
-    events.record(session, "submitted", batch_id=batch_id, total=len(submission.jobs), owner=owner)
+    needs = Counter((job.spec.preset, job.spec.gpu) for job in submission.jobs)
+    events.record(
+        session,
+        "submitted",
+        batch_id=batch_id,
+        total=len(submission.jobs),
+        owner=owner,
+        # What the jobs need of a GPU, so that nobody has to read them all to know what no worker can run.
+        needs=[{"preset": preset, "gpu": list(gpu), "jobs": count} for (preset, gpu), count in sorted(needs.items())],
+    )
     return Submitted(batch_id, len(submission.jobs), created=True)
 
 
@@ -97,12 +129,9 @@ def _claim_key(session: Session, values: dict[str, Any]) -> bool:
 
 def _insert_jobs(session: Session, batch_id: str, jobs: Iterable[PlannedJob], now: int) -> None:
     numbered = enumerate(jobs)
+    load = _copy_jobs if session.get_bind().dialect.name == "postgresql" else _insert_many_jobs
     while chunk := list(itertools.islice(numbered, _CHUNK)):
-        rows = [_job_row(batch_id, seq, job, now) for seq, job in chunk]
-        if session.get_bind().dialect.name == "postgresql":
-            _copy_jobs(session, rows)
-        else:
-            session.connection().execute(_JOBS.insert(), rows)
+        load(session, [_job_row(batch_id, seq, job, now) for seq, job in chunk])
     _insert_first_steps(session, batch_id)
 
 
@@ -110,11 +139,19 @@ def _copy_jobs(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     """COPY: the way to load many rows into PostgreSQL."""
     driver = session.connection().connection.driver_connection
     assert driver is not None
-    columns = tuple(rows[0])
-    statement = f"COPY jobs ({', '.join(columns)}) FROM STDIN"
-    with driver.cursor() as cursor, cursor.copy(statement) as copy:
+    with driver.cursor() as cursor, cursor.copy(f"COPY jobs ({', '.join(rows[0])}) FROM STDIN") as copy:
         for row in rows:
-            copy.write_row([json.dumps(value) if isinstance(value, dict) else value for value in row.values()])
+            copy.write_row(_driver_values(row))
+
+
+def _insert_many_jobs(session: Session, rows: Sequence[dict[str, Any]]) -> None:
+    """The same for SQLite: the driver's own executemany."""
+    statement = f"INSERT INTO jobs ({', '.join(rows[0])}) VALUES ({', '.join('?' * len(rows[0]))})"
+    session.connection().exec_driver_sql(statement, [_driver_values(row) for row in rows])
+
+
+def _driver_values(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(json.dumps(value) if isinstance(value, dict) else value for value in row.values())
 
 
 def _job_row(batch_id: str, seq: int, job: PlannedJob, now: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, overload
 
 from pipeline.inputs import StoredInput
@@ -70,12 +71,17 @@ class Shot:
     def job(self, offset: int, fingerprint: str) -> PlannedJob:
         variant = self.variant + offset
         seed = derive_seed(fingerprint, self.line, variant) if self.seeds is None else self.seeds[offset]
-        values: dict[str, Any] = dict(zip(TEMPLATE_FIELDS, self.template, strict=True))
-        # Every value was checked when the file was read; checking a million again would take minutes.
-        spec = JobSpec.model_construct(
-            **values, prompt=self.prompt, seed=seed, custom_id=self.custom_id_of(offset), labels=dict(self.labels or {})
-        )
+        own = {"prompt": self.prompt, "seed": seed, "custom_id": self.custom_id_of(offset)}
+        # A copy of what the template's jobs share: every value was checked when the file was read, and checking, or
+        # only making, a million specs field by field would take minutes.
+        spec = _shared_spec(self.template).model_copy(update={**own, "labels": dict(self.labels or {})})
         return PlannedJob(self.line, variant, spec)
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def _shared_spec(template: Template) -> JobSpec:
+    values: dict[str, Any] = dict(zip(TEMPLATE_FIELDS, template, strict=True))
+    return JobSpec.model_construct(**values, prompt="", seed=0)
 
 
 class PlannedJobs(Sequence[PlannedJob]):
