@@ -25,6 +25,9 @@ from pipeline.states import JobState, Stage, StepState
 
 _CHUNK = 2_000
 
+Need = tuple[str, tuple[str, ...]]
+"""A preset and the GPU types that a job accepts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -106,8 +109,7 @@ def submit(
                 "use another key"
             )
         return Submitted(existing.id, existing.total, created=False)
-    _insert_jobs(session, batch_id, submission.jobs, now)
-    needs = Counter((job.spec.preset, job.spec.gpu) for job in submission.jobs)
+    needs = _insert_jobs(session, batch_id, submission.jobs, now)
     events.record(
         session,
         "submitted",
@@ -127,12 +129,16 @@ def _claim_key(session: Session, values: dict[str, Any]) -> bool:
     return session.execute(statement.returning(Batch.id)).one_or_none() is not None
 
 
-def _insert_jobs(session: Session, batch_id: str, jobs: Iterable[PlannedJob], now: int) -> None:
+def _insert_jobs(session: Session, batch_id: str, jobs: Iterable[PlannedJob], now: int) -> Counter[Need]:
+    """Store the jobs and their first steps, in one pass over jobs that are made as they are read; what they need."""
     numbered = enumerate(jobs)
     load = _copy_jobs if session.get_bind().dialect.name == "postgresql" else _insert_many_jobs
+    needs: Counter[Need] = Counter()
     while chunk := list(itertools.islice(numbered, _CHUNK)):
         load(session, [_job_row(batch_id, seq, job, now) for seq, job in chunk])
+        needs.update((job.spec.preset, job.spec.gpu) for _, job in chunk)
     _insert_first_steps(session, batch_id)
+    return needs
 
 
 def _copy_jobs(session: Session, rows: Sequence[dict[str, Any]]) -> None:
