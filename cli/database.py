@@ -31,15 +31,14 @@ def upgrade(ctx: typer.Context) -> int:
 def check(ctx: typer.Context, json: Json = False) -> int:
     """Say whether the tables are in this release's form, and whether every batch adds up. Ends with 3 if not."""
     from cli import views
-    from db import reconciliation, schema
+    from db import invariants, schema
     from db.session import Database
 
     database = Database(settings_of(ctx).effective_database_url)
     try:
         problems = list(schema.check(database))
         if not problems:
-            with database.reading() as session:
-                problems = [f"batch {batch}: {text}" for batch, text in reconciliation.accounts(session).items()]
+            problems = [str(violation) for violation in invariants.violations(database)]
         shown = database.engine.url.render_as_string(hide_password=True)
     finally:
         database.close()

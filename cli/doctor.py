@@ -109,7 +109,7 @@ def _settings(settings: Settings) -> Iterator[CheckView]:
 
 
 def _database(settings: Settings) -> Iterator[CheckView]:
-    from db import reconciliation, schema
+    from db import invariants, schema
     from db.session import Database
 
     if settings.database_url is None and not (settings.home / "vgen.sqlite3").exists():
@@ -131,12 +131,11 @@ def _database(settings: Settings) -> Iterator[CheckView]:
         if problems:
             return
         yield _ok("schema", "current")
-        with database.reading() as session:
-            wrong = dict(reconciliation.accounts(session))
-        for batch, text in wrong.items():
-            yield _fail("accounts", f"batch {batch}: {text}", "this is a bug: please report it")
+        wrong = invariants.violations(database)
+        for violation in wrong:
+            yield _fail("accounts", str(violation), "this is a bug: please report it with `vgen events` of that id")
         if not wrong:
-            yield _ok("accounts", "every batch's jobs add up")
+            yield _ok("accounts", f"every batch adds up; {len(invariants.RULES)} rules hold for all rows")
     finally:
         database.close()
 

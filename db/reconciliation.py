@@ -86,6 +86,8 @@ def _end_lease(session: Session, lost: _Lost, *, ignore_clock: bool) -> None:
     else:
         step.state, step.queue = StepState.WAITING, None
     outcome = step.state
+    if outcome is not StepState.WAITING:
+        step.finished_at = session.scalars(select(now_ms())).one()
     session.flush()
     events.record(session, "lease_ended", batch_id=job.batch_id, job_id=job.id, stage=step.stage.value, worker=worker)
     if outcome is StepState.CANCELLED:

@@ -16,7 +16,9 @@ from typing import Any
 
 import psycopg
 
+from db.session import Database
 from tests import servers
+from tests.rules import keeps_every_rule
 from tests.servers import Server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -121,6 +123,13 @@ class Cluster:
     def job_states(self) -> dict[str, int]:
         return dict(self.rows("SELECT state, count(*) FROM jobs GROUP BY state"))
 
+    def keeps_every_rule(self) -> None:
+        database = Database(self.database_url)
+        try:
+            keeps_every_rule(database)
+        finally:
+            database.close()
+
     def close(self) -> None:
         """End every process of the worker, also when a test left it half dead."""
         if self.worker is not None and self.worker.poll() is None:
@@ -156,5 +165,6 @@ def running_cluster(folder: Path, **env: str) -> Iterator[Cluster]:
                 upgraded = cluster.vgen("db", "upgrade")
                 assert upgraded.returncode == 0, upgraded.stderr
                 yield cluster
+                cluster.keeps_every_rule()
             finally:
                 cluster.close()

@@ -13,6 +13,7 @@ from db import schema
 from db.base import Base
 from db.session import Database
 from tests import servers
+from tests.rules import keeps_every_rule
 from tests.servers import Server
 
 
@@ -35,22 +36,34 @@ def _postgres_with_tables(postgres_server: Server) -> Iterator[str]:
 
 
 @pytest.fixture
-def sqlite_database(_sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
+def sqlite_database(request: pytest.FixtureRequest, _sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
     path = tmp_path / "rows.sqlite3"
     shutil.copyfile(_sqlite_template, path)
     database = Database(f"sqlite:///{path}")
-    yield database
-    database.close()
+    try:
+        yield database
+        _check_rules(request, database)
+    finally:
+        database.close()
 
 
 @pytest.fixture
-def postgres_database(_postgres_with_tables: str) -> Iterator[Database]:
+def postgres_database(request: pytest.FixtureRequest, _postgres_with_tables: str) -> Iterator[Database]:
     database = Database(_postgres_with_tables)
     names = ", ".join(table.name for table in Base.metadata.sorted_tables)
     with database.transaction() as session:
         session.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
-    yield database
-    database.close()
+    try:
+        yield database
+        _check_rules(request, database)
+    finally:
+        database.close()
+
+
+def _check_rules(request: pytest.FixtureRequest, database: Database) -> None:
+    """Whatever a test did, its rows keep every rule; those that break one on purpose are marked."""
+    if request.node.get_closest_marker("breaks_rules") is None:
+        keeps_every_rule(database)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

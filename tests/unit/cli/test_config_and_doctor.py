@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from db.models import Job
 from tests.servers import Server, redis_command
 from tests.unit.cli.conftest import Home, Vgen
 
@@ -108,3 +110,18 @@ def test_flower_refuses_a_short_password(vgen: Vgen, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("VGEN_BROKER_URL", "redis://127.0.0.1:1/0")
 
     assert vgen("flower", "--basic-auth", "a:b").code == 2
+
+
+def test_doctor_and_db_check_tell_of_rows_that_break_a_rule(home: Home, vgen: Vgen) -> None:
+    database = home.database()
+    with database.transaction() as session:
+        session.execute(update(Job).where(Job.id == home.job_ids[0]).values(cancel_requested=True))
+    database.close()
+
+    outcome = vgen("doctor", "--json")
+    failed = [check for check in outcome.json["checks"] if check["result"] == "fail"]
+
+    assert outcome.code == 1
+    assert [check["name"] for check in failed] == ["accounts"]
+    assert failed[0]["message"].startswith(f"cancel: {home.job_ids[0]} (")
+    assert vgen("db", "check", "--json").json["problems"] == [failed[0]["message"]]

@@ -217,6 +217,7 @@ def test_two_dispatchers_at_once_admit_a_step_once(postgres_database: Database) 
     line.check_sums()
 
 
+@pytest.mark.breaks_rules  # half a cancel, to see that admission waits for the other half
 def test_a_job_that_is_being_cancelled_is_passed_over(postgres_database: Database) -> None:
     line = Line(postgres_database)
     batch_id = line.submit(count=2)
@@ -226,6 +227,7 @@ def test_a_job_that_is_being_cancelled_is_passed_over(postgres_database: Databas
         assert [item.job_id for item in line.admit()] == [f"{batch_id}-000001"]
 
 
+@pytest.mark.breaks_rules  # an attempt that nobody made, to tell how long one takes
 def test_recent_times_lengthen_a_fast_line(line: Line) -> None:
     batch_id = _ready_to_generate(line, count=30)
     line.worker(GPU)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db import jobs, reconciliation, steps, workers
+from db import reconciliation, steps, workers
 from db.session import Database
 from pipeline.plan import CPU_QUEUE
 from pipeline.retry import MAX_LOSSES, MAX_OTHER
@@ -133,12 +133,3 @@ def test_frames_on_a_host_that_is_gone_are_made_again(line: Line) -> None:
     line.worker()
     line.finish_job(job_id)
     line.check_sums()
-
-
-def test_accounts_add_up(line: Line) -> None:
-    batch_id = line.submit(count=3)
-    with line.database.transaction() as session:
-        jobs.cancel(session, f"{batch_id}-000000")
-
-    with line.database.reading() as session:
-        assert reconciliation.accounts(session) == {}
