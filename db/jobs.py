@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Table, bindparam, exists, insert, select, update
+from sqlalchemy import ColumnElement, Table, bindparam, delete, exists, insert, select, update
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from db import events
-from db.models import ArtifactRow, Batch, Event, Job, StageRun, Step
+from db.models import ArtifactRow, Batch, Checkpoint, Event, Job, StageRun, Step
 from db.session import now_ms
 from pipeline.errors import ConflictError, NotFoundError
 from pipeline.stages.base import Artifact
@@ -66,16 +66,25 @@ def _moving(to: JobState) -> ReturningUpdate[tuple[str]]:
 
 def conclude(
     session: Session, job_id: str, to: JobState, *, error_code: str | None = None, error: str | None = None
-) -> None:
-    """Bring a job to a terminal state, and its batch to rest with the last one."""
+) -> tuple[str, ...]:
+    """Bring a job to a terminal state, and its batch to rest with the last one.
+
+    Returns the keys of its checkpoints' objects, whose rows went with this: a job that failed keeps them for a retry.
+    """
     told = {"p_job_id": job_id, "p_code": error_code, "p_error": error[:4000] if error else None}
     ended = session.connection().execute(_concluding(to), told).one_or_none()
     if ended is None:
         raise ConflictError(f"job {job_id}: its state cannot become {to.value}")
-    batch_id, others_open = ended
+    batch_id, others_open, has_checkpoints = ended
     events.record(session, f"job_{to.value}", batch_id=batch_id, job_id=job_id, code=error_code)
     if not others_open:
         rest(session, batch_id)
+    return _forget_checkpoints(session, [job_id]) if has_checkpoints and to is not JobState.FAILED else ()
+
+
+def _forget_checkpoints(session: Session, job_ids: Sequence[str]) -> tuple[str, ...]:
+    forgotten = delete(Checkpoint).where(Checkpoint.job_id.in_(job_ids)).returning(Checkpoint.key)
+    return tuple(session.scalars(forgotten.execution_options(synchronize_session=False)))
 
 
 @cache
@@ -89,6 +98,7 @@ def _concluding(to: JobState) -> ReturningUpdate[Any]:
         .returning(
             _JOBS.c.batch_id,
             exists().where(other.batch_id == _JOBS.c.batch_id, other.state.in_(_OPEN), other.id != _JOBS.c.id),
+            exists().where(Checkpoint.job_id == _JOBS.c.id),
         )
     )
 
@@ -121,8 +131,8 @@ def _all_ended(batch_id: str) -> ColumnElement[bool]:
     return ~exists().where(Job.batch_id == batch_id, Job.state.in_(_OPEN))
 
 
-def publish(session: Session, job_id: str, roll: int, artifacts: Sequence[Artifact]) -> None:
-    """Record the published objects and end the job.
+def publish(session: Session, job_id: str, roll: int, artifacts: Sequence[Artifact]) -> tuple[str, ...]:
+    """Record the published objects and end the job; the keys of what it needs no more, as ``conclude`` says.
 
     Raises:
         ValueError: there is no video among them; a job succeeds with exactly one.
@@ -144,7 +154,7 @@ def publish(session: Session, job_id: str, roll: int, artifacts: Sequence[Artifa
             for item in artifacts
         ],
     )
-    conclude(session, job_id, JobState.SUCCEEDED)
+    return conclude(session, job_id, JobState.SUCCEEDED)
 
 
 def cancel(session: Session, job_id: str) -> bool:
@@ -178,6 +188,7 @@ def cancel_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) -
         .values(state=JobState.CANCELLED, finished_at=now_ms(), error_code=None, error=None)
         .execution_options(synchronize_session=False)
     )
+    _forget_checkpoints(session, [job_id for _, job_id in ended])
     session.expire_all()
     events.record_each(session, "cancel_requested", [(batch_id, job_id) for job_id, batch_id in open_jobs.items()])
     events.record_each(session, "job_cancelled", ended, code=None)
@@ -212,7 +223,7 @@ def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) ->
             update(Step)
             .where(Step.id.in_(step_ids))
             .values(state=state, queue=None, finished_at=None, error_code=None, error=None)
-            .values(not_before=0, errors=0, crashes=0, losses=0)
+            .values(not_before=0, errors=0, faults=0, crashes=0, losses=0)
             .execution_options(synchronize_session=False)
         )
     held = _need_approval(session, ids)

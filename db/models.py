@@ -135,6 +135,8 @@ class Step(Base):
     started_at: Mapped[int | None] = mapped_column(BigInteger)
     finished_at: Mapped[int | None] = mapped_column(BigInteger)
     errors: Mapped[int] = mapped_column(default=0)
+    """Attempts that failed for something outside; the next two count bugs (and too little memory), and crashes."""
+    faults: Mapped[int] = mapped_column(default=0, server_default="0")
     crashes: Mapped[int] = mapped_column(default=0)
     losses: Mapped[int] = mapped_column(default=0)
     progress_phase: Mapped[str | None] = mapped_column(String(32))

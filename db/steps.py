@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningInsert
 
-from db import budgets, events, jobs
+from db import budgets, checkpoints, events, jobs
 from db.base import EnumText, Json
 from db.models import ALL_QUEUES, Batch, Job, Queue, Segment, StageRun, Step
 from db.session import now_ms
@@ -56,6 +56,8 @@ class Finished:
     next_stage: Stage | None = None
     queue: str | None = None
     """Where the next step was dispatched to; None: it waits for the dispatcher."""
+    unneeded: tuple[str, ...] = ()
+    """Keys of objects that no row points at any more: checkpoints of a job that has ended."""
 
 
 Hop = Callable[[Session, StepWork, Stage, dict[str, Any]], str | None]
@@ -186,6 +188,10 @@ def claim(
         spec=JobSpec.model_validate(spec),
         options=BatchOptions.model_validate(options),
         outputs={done.value: output or {} for *_, done, output in rows if done is not None},
+        # A first attempt finds none.
+        checkpoint=checkpoints.newest(session, job_id, roll, segment)
+        if stage is Stage.GENERATE and attempt > 1
+        else None,
     )
     return Claim(step_id, attempt, queue or "", worker, work)
 
@@ -267,9 +273,8 @@ def _end_as(session: Session, claimed: Claim, outcome: AttemptOutcome, **values:
 def _cancelled(session: Session, claimed: Claim) -> Finished:
     """End an attempt whose job was asked to stop, and the job with it."""
     recorded = _end_as(session, claimed, AttemptOutcome.CANCELLED, state=StepState.CANCELLED, finished_at=now_ms())
-    if recorded:
-        jobs.conclude(session, claimed.work.job_id, JobState.CANCELLED)
-    return Finished(recorded)
+    unneeded = jobs.conclude(session, claimed.work.job_id, JobState.CANCELLED) if recorded else ()
+    return Finished(recorded, unneeded=unneeded)
 
 
 def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | None = None) -> Finished:
@@ -293,8 +298,7 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | 
         _record_segment(session, work, result.output)
     following = next_stage(work.stage)
     if following is None:
-        jobs.publish(session, work.job_id, work.roll, result.artifacts)
-        return Finished(recorded=True)
+        return Finished(recorded=True, unneeded=jobs.publish(session, work.job_id, work.roll, result.artifacts))
     held = result.outcome is Outcome.HELD
     # Whether a budget allows one more clip is the dispatcher's to say, which sees all that is in flight.
     waits = held or paused or (limited and following is Stage.GENERATE)
@@ -382,11 +386,15 @@ def _segment(dialect: str) -> Insert:
     )
 
 
+_COUNTERS = {FailureClass.RETRYABLE: "errors", FailureClass.CRASH: "crashes"}
+"""Which of a step's counters bounds the tries after a failure; ``faults`` those of the other classes."""
+
+
 def fail(session: Session, claimed: Claim, error: StageError) -> Finished:
     """Record a failed attempt: tried again after a backoff, or the job fails."""
     work = claimed.work
     job = jobs.lock(session, work.job_id)
-    counter = "crashes" if error.failure_class is FailureClass.CRASH else "errors"
+    counter = _COUNTERS.get(error.failure_class, "faults")
     count = session.scalars(select(getattr(Step, counter)).where(Step.id == claimed.step_id)).one() + 1
     decision = decide(error.failure_class, count)
     problem: dict[str, Any] = {"error_code": error.code, "error": str(error)[:4000], counter: count}

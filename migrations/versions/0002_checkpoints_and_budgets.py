@@ -48,6 +48,7 @@ def upgrade() -> None:
     op.add_column("batches", sa.Column("gpu_ms", sa.BigInteger(), nullable=False, server_default="0"))
     op.add_column("batches", sa.Column("cost", sa.Float(), nullable=False, server_default="0"))
     op.add_column("batches", sa.Column("over_budget", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.add_column("steps", sa.Column("faults", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("workers", sa.Column("lane", sa.String(length=100), nullable=True))
     op.add_column("workers", sa.Column("lane_since", sa.BigInteger(), nullable=True))
 
@@ -55,6 +56,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     for column in ("lane_since", "lane"):
         op.drop_column("workers", column)
+    op.drop_column("steps", "faults")
     for column in reversed(_BATCH_COLUMNS):
         op.drop_column("batches", column)
     op.drop_table("checkpoints")

@@ -214,6 +214,17 @@ def test_the_tries_of_a_failing_job_come_to_an_end(line: Line, error: StageError
     line.check_sums()
 
 
+def test_a_service_that_was_away_uses_up_no_tries_of_a_bug(line: Line) -> None:
+    _, job_id, claimed = line.bring_to(Stage.SCREEN)
+
+    for error in (RetryableError("away"), RetryableError("away"), RetryableError("away"), FatalError("a bug")):
+        _fail_with(line, claimed, error)
+        claimed = line.go_on(job_id, Stage.SCREEN)
+
+    step = line.step(job_id, Stage.SCREEN)
+    assert (step.state, step.errors, step.faults) == (StepState.RUNNING, 3, 1)
+
+
 def test_a_release_is_no_failed_attempt(line: Line) -> None:
     _, job_id, claimed = line.bring_to(Stage.GENERATE)
 
