@@ -155,17 +155,18 @@ def store_as_written(folder: Path) -> Iterator[Server]:
         subprocess.run(_replace(SERVICES["store-init"]["entrypoint"], {"/data": str(data)}), check=True, timeout=20)
     else:  # only root can give the folder to another user
         (data / "vgen").mkdir(parents=True)
-    words = compose.service("store", DOTENV)["command"]
+    service = compose.service("store", DOTENV)
     server = Server(
         name="store",
         folder=folder,
         port=servers.free_port(),
         command=lambda port: [
             str(Path(sys.executable).with_name("rclone")),
-            *({":9000": f"127.0.0.1:{port}", "/data": str(data)}.get(word, word) for word in words),
+            *({":9000": f"127.0.0.1:{port}", "/data": str(data)}.get(word, word) for word in service["command"]),
         ],
         ready=servers.answers,
         url="",
+        env=service["environment"],
     )
     with _running(server):
         yield server
@@ -276,6 +277,13 @@ def test_a_file_becomes_clips(stack: Stack) -> None:
 def fetch(url: str) -> bytes:
     with urllib.request.urlopen(url, timeout=20) as response:
         return bytes(response.read())
+
+
+def test_the_store_refuses_a_request_without_a_key(stack: Stack) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(stack.places["http://store:9000"] + "/vgen", timeout=20)
+    with refused.value:
+        assert refused.value.code in (400, 403)
 
 
 def test_flower_asks_who_it_is(stack: Stack) -> None:
