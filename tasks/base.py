@@ -23,6 +23,7 @@ from pipeline.errors import FatalError, ServiceUnavailableError, StageError, Sto
 from pipeline.stages.base import StageContext, StageFunction, StageResult
 from pipeline.states import Stage
 from tasks import lifecycle
+from tasks.checkpoints import ClaimedRows, remove_objects
 from tasks.next_hop import cut, follow, hop_of
 from tasks.runtime import Runtime
 from tasks.supervise import Pulse
@@ -68,6 +69,7 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
     follow(task, finished)
     if finished.recorded and result is not None and result.after_commit is not None:
         result.after_commit()
+    remove_objects(runtime, finished.unneeded)
 
 
 def _work(runtime: Runtime, claimed: Claim, hop: Hop) -> tuple[StageResult | None, Callable[[Session], Finished]]:
@@ -97,6 +99,7 @@ def _run_stage(runtime: Runtime, claimed: Claim, pulse: Pulse) -> StageResult:
         generator=runtime.generator if claimed.work.stage is Stage.GENERATE else None,
         gpu_type=runtime.gpu_type,
         worker_name=runtime.name,
+        checkpoints=ClaimedRows(runtime, claimed),
     )
     failpoints.hit("before_work", claimed.work.stage.value)
     return stage_function(claimed.work.stage)(claimed.work, context)

@@ -72,10 +72,10 @@ class Runtime:
             return None
         return GeneratorProcess(self.settings, device_env=self._device_env)
 
-    def must_stop_now(self) -> bool:
-        """True once a stopping worker's grace is over."""
+    def must_stop_now(self, reserve_s: float = 0.0) -> bool:
+        """True once a stopping worker's grace is over, or would be in ``reserve_s`` seconds."""
         since = self.stopping()
-        return since is not None and time.monotonic() - since >= self.settings.worker.grace_s
+        return since is not None and time.monotonic() - since >= self.settings.worker.grace_s - reserve_s
 
     def close(self) -> None:
         """End the generator's process, the heart and the connections that were made here."""

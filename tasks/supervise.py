@@ -10,10 +10,14 @@ from typing import Self
 from db import steps
 from db.steps import Claim, Control
 from pipeline.errors import ServiceUnavailableError, StoppedError
-from pipeline.generators.base import Progress
+from pipeline.generators.base import Phase, Progress
+from pipeline.states import Stage
 from tasks.runtime import Runtime
 
 logger = logging.getLogger(__name__)
+
+STORE_S = 5.0
+"""Enough to write and upload a checkpoint: some 100 MB at 20 MB/s."""
 
 
 class Pulse:
@@ -29,16 +33,22 @@ class Pulse:
         self._shown: Progress | None = None
         self._renewed = time.monotonic()  # the claim itself
         self._reason: str | None = None
+        self._keep = True
+        self._heard = time.monotonic()
+        self._longest_step_s = 0.0
 
     def on_progress(self, progress: Progress) -> None:
         """Take note of a sign of life. Raises StoppedError when the step is to stop."""
-        self._progress = progress
+        now = time.monotonic()
+        if progress.phase is Phase.DENOISE and progress.step > 1:
+            self._longest_step_s = max(self._longest_step_s, now - self._heard)
+        self._progress, self._heard = progress, now
         self.check()
 
     def check(self) -> None:
         """Raises StoppedError when the step is to stop."""
         if self._reason is not None:
-            raise StoppedError(self._reason)
+            raise StoppedError(self._reason, keep=self._keep)
 
     def __enter__(self) -> Self:
         self._runtime.heart.add(self)
@@ -51,7 +61,7 @@ class Pulse:
 
     def beat(self) -> None:
         """Called by the heart each second or so."""
-        if self._runtime.must_stop_now():
+        if self._runtime.must_stop_now(self._reserve_s()):
             self._reason = self._reason or "the worker stops"
         try:
             self._beat()
@@ -59,6 +69,12 @@ class Pulse:
             logger.warning("lease not renewed", extra={"reason": str(error)})
         except Exception:
             logger.exception("lease not renewed")
+
+    def _reserve_s(self) -> float:
+        """Seconds of the grace that a clip needs to come to the end of its step and to store where it is."""
+        if self._claimed.work.stage is not Stage.GENERATE:
+            return 0.0
+        return min(self._runtime.settings.worker.grace_s / 2, STORE_S + self._longest_step_s)
 
     def _beat(self) -> None:
         """Renew when it is time or there is progress to show; else only look whether to stop."""
@@ -81,8 +97,8 @@ class Pulse:
 
     def _heed(self, control: Control) -> None:
         if not control.held:
-            self._reason = "lease lost"
+            self._reason, self._keep = "lease lost", False
         elif control.cancel:
-            self._reason = "cancelled"
+            self._reason, self._keep = "cancelled", False
         elif control.pause:
             self._reason = "paused"

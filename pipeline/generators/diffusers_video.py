@@ -14,6 +14,7 @@ import platform
 import resource
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,8 @@ class DiffusersVideoGenerator:
             )
         _reset_peak(self._device)
         clock = _Clock()
+        if not self._preset.resumable:
+            request = replace(request, resume_from=None, checkpoint_s=None)
         numerics = _numerics(self._preset, self._device)
         model = {"preset": self._preset.name, "version": self._preset.version, "revision": self._revision}
         keeper = Keeper(request, Identity.of(request, model=model, numerics=numerics), checkpoints)
@@ -169,7 +172,7 @@ class DiffusersVideoGenerator:
 
             return self._run(preset, request.spec, request.prompt, request.image, on_progress, stepped, clock, resume)
 
-        point = _resume_point(request, keeper, self._device) if preset.resumable else None
+        point = _resume_point(request, keeper, self._device)
         if point is not None:
             keeper.resumed(point.loop.step)
             try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.generators.base import GenerationRequest, GenerationResult, OnProgress
+from pipeline.generators.base import GenerationRequest, GenerationResult, OnProgress, TakesCheckpoints
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.states import Stage
@@ -44,6 +44,23 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointRef:
+    """A stored object that an interrupted clip goes on from: its state after ``step`` of ``total``."""
+
+    step: int
+    total: int
+    key: str
+    sha256: str
+    size: int
+    numerics: dict[str, Any]
+
+    @property
+    def final(self) -> bool:
+        """True after the last step: only decoding is left."""
+        return self.step == self.total
+
+
+@dataclass(frozen=True, slots=True)
 class StepWork:
     """One claimed step: all that a worker knows of it."""
 
@@ -58,6 +75,8 @@ class StepWork:
     options: BatchOptions
     outputs: dict[str, dict[str, Any]]
     """What the earlier stages of this roll and segment recorded, by stage name."""
+    checkpoint: CheckpointRef | None = None
+    """Where an earlier attempt at generating was cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +94,19 @@ class StageResult:
 class RunsGenerations(Protocol):
     """The handle on a generator; ``pipeline.generators.process.GeneratorProcess`` is the real one."""
 
-    def generate(self, request: GenerationRequest, on_progress: OnProgress) -> GenerationResult: ...
+    def generate(
+        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = ...
+    ) -> GenerationResult: ...
+
+
+class CheckpointRows(Protocol):
+    """Where checkpoints are written down; may be called from any thread. Raises ServiceUnavailableError."""
+
+    def record(self, saved: CheckpointRef) -> tuple[str, ...] | None:
+        """Write it down; the keys that it replaces. None when this attempt may not write any more."""
+
+    def discard(self, reason: str) -> tuple[str, ...]:
+        """Forget what cannot be used; the keys of those objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +122,8 @@ class StageContext:
     generator: RunsGenerations | None = None
     gpu_type: str | None = None
     worker_name: str = ""
+    checkpoints: CheckpointRows | None = None
+    """None: nobody would find a checkpoint again, so none is made."""
 
 
 StageFunction = Callable[[StepWork, StageContext], StageResult]

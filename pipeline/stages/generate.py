@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import FatalError, NotFoundError, RefusedError
+from pipeline.errors import FatalError, NotFoundError, RefusedError, StoppedError
 from pipeline.generators.base import GenerationRequest, GenerationResult
 from pipeline.spec import InputRef
-from pipeline.stages.base import StageContext, StageResult, StepWork
+from pipeline.stages.base import RunsGenerations, StageContext, StageResult, StepWork
+from pipeline.stages.checkpoints import ClipCheckpoints
 
 CHANNELS = 3
 
@@ -16,12 +17,15 @@ CHANNELS = 3
 def run(work: StepWork, context: StageContext) -> StageResult:
     """Make the clip's frames; they stay in the hand-off directory for the encode stage of the same host.
 
+    Goes on from ``work.checkpoint`` where that can be used, and keeps checkpoints of its own (see
+    ``pipeline.stages.checkpoints``). The final one is stored before this returns.
+
     The output has: ``frames_sha256``, ``frames_path``, ``handoff_id``, ``num_frames``, ``height``, ``width``,
     ``prompt`` (the one used), ``numerics``, ``model_revision``, ``timings_s``, ``peak_memory_bytes``, ``gpu_type``,
     ``facts``.
 
     Raises:
-        RetryableError: the hand-off directory is full, or the store cannot be reached.
+        RetryableError: the hand-off directory is full, or the store that has an input cannot be reached.
         RefusedError: code ``input_missing``, the input image is not in the store; or what the generator refuses.
         StageError: what the generator raises; nothing is left in the hand-off directory then.
     """
@@ -30,18 +34,47 @@ def run(work: StepWork, context: StageContext) -> StageResult:
     spec = work.spec
     prompt = prompt_of(work)
     frames = context.handoff.frames_path(work.job_id, work.roll, work.segment, work.attempt)
+    checkpoints = ClipCheckpoints(work, context)
     try:
         context.handoff.reserve(frames, spec.num_frames * spec.height * spec.width * CHANNELS)
         image = _fetch(spec.image, frames, context) if spec.image else None
+        resume_from = checkpoints.fetch(frames.with_suffix(".resume"))
         context.check()
-        request = GenerationRequest(spec=spec, prompt=prompt, frames_path=frames, image=image)
-        result = context.generator.generate(request, context.on_progress)
-        if image is not None:
-            image.unlink(missing_ok=True)
+        request = GenerationRequest(
+            spec=spec,
+            prompt=prompt,
+            frames_path=frames,
+            image=image,
+            resume_from=resume_from,
+            checkpoint_s=context.settings.worker.checkpoint_s if checkpoints.wanted else None,
+        )
+        result = _generate(context.generator, request, context, checkpoints)
+        for used in (image, resume_from):
+            if used is not None:
+                used.unlink(missing_ok=True)
     except BaseException:
         context.handoff.free(frames)
         raise
-    return StageResult(output=_output(result, prompt, frames, context))
+    return StageResult(output=_output(result, prompt, frames, context, checkpoints.facts))
+
+
+def _generate(
+    generator: RunsGenerations, request: GenerationRequest, context: StageContext, checkpoints: ClipCheckpoints
+) -> GenerationResult:
+    """Make the clip; when this returns or raises, what is worth keeping of it is stored."""
+    try:
+        result = generator.generate(request, context.on_progress, checkpoints)
+    except StoppedError as stop:
+        if stop.keep:
+            checkpoints.finish()
+        else:
+            checkpoints.abandon()
+        raise
+    except BaseException:
+        checkpoints.finish()  # what an attempt that failed has saved, the next one goes on from
+        raise
+    checkpoints.finish()
+    return result
 
 
 def prompt_of(work: StepWork) -> str:
@@ -59,7 +92,9 @@ def _fetch(image: InputRef, frames: Path, context: StageContext) -> Path:
     return local
 
 
-def _output(result: GenerationResult, prompt: str, frames: Path, context: StageContext) -> dict[str, Any]:
+def _output(
+    result: GenerationResult, prompt: str, frames: Path, context: StageContext, facts: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "frames_sha256": result.frames_sha256,
         "frames_path": str(frames),
@@ -73,5 +108,5 @@ def _output(result: GenerationResult, prompt: str, frames: Path, context: StageC
         "timings_s": result.timings_s,
         "peak_memory_bytes": result.peak_memory_bytes,
         "gpu_type": context.gpu_type,
-        "facts": result.facts,
+        "facts": {**result.facts, **facts},
     }
