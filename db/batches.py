@@ -41,13 +41,9 @@ class Limits:
     """Of an hour by GPU type, kept with a batch that has a budget."""
 
     def columns(self) -> dict[str, Any]:
+        values = {"deadline_at": self.deadline_at, "max_gpu_ms": self.max_gpu_ms, "max_cost": self.max_cost}
         limited = self.max_gpu_ms is not None or self.max_cost is not None
-        return {
-            "deadline_at": self.deadline_at,
-            "max_gpu_ms": self.max_gpu_ms,
-            "max_cost": self.max_cost,
-            "prices": dict(self.prices) if limited else None,
-        }
+        return {**values, "prices": dict(self.prices)} if limited else values
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from pipeline.errors import RetryableError, ServiceUnavailableError
 from pipeline.handoff import Handoff
 from pipeline.plan import IO_QUEUE, gpu_type_of, is_encode_queue
 from pipeline.settings import Settings
+from tasks.alerts import LOOK_S, Alerts
 from tasks.dispatch import dispatch_once
 from tasks.reconcile import reconcile_once, sweep_handoff
 
@@ -80,6 +81,8 @@ class Loops:
         if dispatch:
             self._timers.append(_Timer("dispatch", settings.worker.dispatch_s, self._dispatch))
             self._timers.append(_Timer("reconcile", settings.worker.reconcile_s, self._reconcile))
+            alerts = Alerts(self._database, settings.effective_presets_dir)
+            self._timers.append(_Timer("alerts", LOOK_S, alerts.look))
         if sweep:
             self._timers.append(_Timer("sweep", SWEEP_S, self._sweep))
 
