@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, TextClause, func, select
 from sqlalchemy.orm import Session
 
 from db import admission, batches, budgets, control, workers
@@ -131,14 +131,8 @@ def _stuck_before(session: Session, batch: Batch, capacity: Capacity) -> list[St
     if not unserved:
         return []
     of_batch = (Step.batch_id == batch.id, Step.stage.in_(unserved))
-    waiting = dict(
-        session.execute(
-            select(Step.stage, func.count()).where(*of_batch, Step.state == StepState.WAITING).group_by(Step.stage)
-        ).tuples()
-    )
-    sent = dict(
-        session.execute(select(Step.stage, func.count()).where(*of_batch, LIVE_INDEX).group_by(Step.stage)).tuples()
-    )
+    waiting = _by_stage(session, *of_batch, Step.state == StepState.WAITING)
+    sent = _by_stage(session, *of_batch, LIVE_INDEX)
     found = []
     for stage, queue in unserved.items():
         count = waiting.get(stage, 0) + sent.get(stage, 0)
@@ -146,6 +140,11 @@ def _stuck_before(session: Session, batch: Batch, capacity: Capacity) -> list[St
             reason = f"{_jobs(count)} for a worker that {_WORK[stage]} ({queue}): none is alive"
             found.append(Stuck(count, stage, (), reason))
     return found
+
+
+def _by_stage(session: Session, *conditions: ColumnElement[bool] | TextClause) -> dict[Stage, int]:
+    rows = session.execute(select(Step.stage, func.count()).where(*conditions).group_by(Step.stage))
+    return {stage: count for stage, count in rows}
 
 
 def _jobs(count: int) -> str:
