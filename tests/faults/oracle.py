@@ -1,0 +1,192 @@
+"""What must hold when every job of some batches has ended, whatever was done to them: the invariants of the line."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from db.session import Database
+from pipeline.errors import NotFoundError
+from pipeline.generators.base import GenerationRequest
+from pipeline.generators.frames import frames_size
+from pipeline.generators.idle import IdleGenerator
+from pipeline.spec import JobSpec
+from pipeline.storage.base import Storage
+
+KINDS = {"video", "poster", "strip", "sidecar"}
+
+
+@dataclass
+class Report:
+    """What was found; ``problems`` names each broken invariant with its job."""
+
+    jobs: Counter[str] = field(default_factory=Counter)
+    """Jobs by state."""
+    lost: int = 0
+    published_twice: int = 0
+    committed_twice: int = 0
+    fenced: int = 0
+    orphans: int = 0
+    """Objects under media/ that no row names: for the sweep to remove."""
+    gpu_s: float = 0.0
+    wasted_gpu_s: float = 0.0
+    """Time of attempts at generating that were not done, or were done and then rewound."""
+    problems: list[str] = field(default_factory=list)
+
+
+def check(database: Database, storage: Storage, batches: Sequence[str], *, objects: bool = True) -> Report:
+    """Look at everything that belongs to the batches; ``objects`` also downloads what was published."""
+    report = Report()
+    with database.reading() as session:
+        facts = _Facts(session, list(batches))
+        _check_jobs(facts, report)
+        _check_steps(facts, report)
+        _check_frames(facts, report)
+        _account(facts, report)
+    if objects:
+        _check_objects(facts, storage, report)
+    return report
+
+
+def assert_sound(database: Database, storage: Storage, batches: Sequence[str], *, objects: bool = True) -> Report:
+    """``check``, and nothing may be wrong."""
+    report = check(database, storage, batches, objects=objects)
+    assert not report.problems, "\n".join(report.problems)
+    return report
+
+
+class _Facts:
+    """The rows of the batches, read in one transaction."""
+
+    def __init__(self, session: Session, batches: list[str]) -> None:
+        self._session = session
+        self._batches = batches
+        self.totals = dict(self._read("SELECT id, total FROM batches WHERE id IN :batches"))
+        self.jobs = self._read(
+            "SELECT id, batch_id, state, spec, error_code, roll FROM jobs WHERE batch_id IN :batches"
+        )
+        mine = "IN (SELECT id FROM jobs WHERE batch_id IN :batches)"
+        self.steps = self._read(f"SELECT id, job_id, roll, stage, state, attempt FROM steps WHERE job_id {mine}")
+        columns = "step_id, job_id, stage, attempt, outcome, ended_at - started_at"
+        self.runs = self._read(f"SELECT {columns} FROM stage_runs WHERE job_id {mine} ORDER BY step_id, attempt")
+        self.artifacts = self._read(f"SELECT job_id, kind, key, sha256, size, roll FROM artifacts WHERE job_id {mine}")
+        self.segments = self._read(f"SELECT job_id, roll, frames_sha256 FROM segments WHERE job_id {mine}")
+        self.events = self._read(f"SELECT job_id, kind FROM events WHERE job_id {mine}")
+        self.state = {job[0]: job[2] for job in self.jobs}
+
+    def _read(self, query: str) -> list[Any]:
+        from sqlalchemy import bindparam  # noqa: PLC0415
+
+        statement = text(query).bindparams(bindparam("batches", expanding=True))
+        return list(self._session.execute(statement, {"batches": self._batches}).all())
+
+
+def _check_jobs(facts: _Facts, report: Report) -> None:
+    """Invariants 1, 2, 3, 6: every job is there once, has ended, and ended once."""
+    counted = Counter(job[1] for job in facts.jobs)
+    for batch_id, total in facts.totals.items():
+        if counted[batch_id] != total:
+            report.lost += abs(total - counted[batch_id])
+            report.problems.append(f"batch {batch_id}: {total} submitted, {counted[batch_id]} jobs")
+    report.jobs = Counter(str(state) for state in facts.state.values())
+    ends = Counter((job, kind) for job, kind in facts.events)
+    for job, _, state, *_ in facts.jobs:
+        if state in ("waiting", "in_flight"):
+            report.lost += 1
+            report.problems.append(f"job {job}: still {state}")
+        if ends[job, "job_succeeded"] > (state == "succeeded"):
+            report.published_twice += 1
+            report.problems.append(f"job {job}: succeeded {ends[job, 'job_succeeded']} times and is {state}")
+
+
+def _check_steps(facts: _Facts, report: Report) -> None:
+    """Invariants 5 and 7: a step is committed once, but for recorded rewinds; every attempt has its row."""
+    rewinds = Counter(job for job, kind in facts.events if kind == "rewound")
+    committed = Counter(run[0] for run in facts.runs if run[4] in ("done", "skipped", "held"))
+    attempts: dict[int, list[int]] = {}
+    for run in facts.runs:
+        attempts.setdefault(run[0], []).append(run[3])
+    for step, job, _, stage, state, attempt in facts.steps:
+        if committed[step] > 1 + rewinds[job]:
+            report.committed_twice += 1
+            report.problems.append(f"job {job}: {stage} committed {committed[step]} times, {rewinds[job]} rewinds")
+        if state in ("running", "dispatched") or (state == "waiting" and facts.state[job] != "held"):
+            report.problems.append(f"job {job}: {stage} is {state} though the job is {facts.state[job]}")
+        if sorted(attempts.get(step, [])) != list(range(1, attempt + 1)):
+            report.problems.append(f"job {job}: {stage} had {attempt} attempts, recorded: {attempts.get(step)}")
+    published = Counter(run[1] for run in facts.runs if run[2] == "publish" and run[4] == "done")
+    for job, times in published.items():
+        if times > 1:
+            report.published_twice += 1
+            report.problems.append(f"job {job}: published {times} times")
+    report.fenced = sum(kind == "fenced" for _, kind in facts.events)
+
+
+def _check_frames(facts: _Facts, report: Report) -> None:
+    """Invariant 8: the frames are those of an undisturbed run of the same request."""
+    specs = {job[0]: JobSpec.model_validate(job[3]) for job in facts.jobs}
+    for job, _, digest in facts.segments:
+        spec = specs[job]
+        if spec.preset == "idle" and digest != undisturbed(spec):
+            report.problems.append(f"job {job}: frames {digest} are not those of an undisturbed run")
+
+
+def undisturbed(spec: JobSpec) -> str:
+    """The sha256 of the frames that the idle generator makes of this by itself."""
+    known = (spec.seed, spec.width, spec.height, spec.num_frames)
+    if known not in _undisturbed:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "frames"
+            path.write_bytes(bytes(frames_size(spec)))
+            generator = IdleGenerator()
+            generator.load("idle", lambda progress: None)
+            quick = spec.model_copy(update={"num_inference_steps": 1})
+            request = GenerationRequest(spec=quick, prompt=spec.prompt, frames_path=path, image=None)
+            _undisturbed[known] = generator.generate(request, lambda progress: None).frames_sha256
+    return _undisturbed[known]
+
+
+_undisturbed: dict[tuple[int, int, int, int], str] = {}
+
+
+def _check_objects(facts: _Facts, storage: Storage, report: Report) -> None:
+    """Invariant 4: a job that succeeded has its four files, whole, and no other job has any."""
+    kinds: dict[str, list[str]] = {}
+    named = set()
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "object"
+        for job, kind, key, sha256, size, _ in facts.artifacts:
+            kinds.setdefault(job, []).append(kind)
+            named.add(key)
+            try:
+                storage.download(key, target)
+            except NotFoundError:
+                report.problems.append(f"job {job}: {kind} {key} is not in the store")
+                continue
+            content = target.read_bytes()
+            if (len(content), hashlib.sha256(content).hexdigest()) != (size, sha256):
+                report.problems.append(f"job {job}: {kind} {key} is not what was recorded")
+    for job, state in facts.state.items():
+        if sorted(kinds.get(job, [])) != (sorted(KINDS) if state == "succeeded" else []):
+            report.problems.append(f"job {job} is {state} and has {sorted(kinds.get(job, []))}")
+        listed = {item.key for item in storage.list(f"media/{job}/")}
+        report.orphans += len(listed - named)
+
+
+def _account(facts: _Facts, report: Report) -> None:
+    generated: Counter[int] = Counter()
+    for step, _, stage, _, outcome, milliseconds in facts.runs:
+        if stage != "generate":
+            continue
+        report.gpu_s += milliseconds / 1000
+        generated[step] += outcome == "done"
+        if outcome != "done" or generated[step] > 1:
+            report.wasted_gpu_s += milliseconds / 1000

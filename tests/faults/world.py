@@ -1,0 +1,330 @@
+"""A cluster with several hosts for fault tests: real servers behind proxies, and `vgen worker` processes.
+
+A host is one ``vgen worker`` with a home, a hand-off directory, a clock and a file of failpoints of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from cli import submission
+from cli.options import BatchChoices, FieldOptions
+from db import schema
+from db.session import Database
+from pipeline.settings import Settings, load_settings
+from tests import servers
+from tests.cluster import QUICK, REPOSITORY, VGEN, processes, wait_for
+from tests.faults.proxy import Proxies, Proxy, StoreProxy, running_proxies
+from tests.line_helpers import write_jobs
+from tests.servers import Bucket, Server
+
+IDLE_STEP_S = "0.05"
+"""A clip of the default four steps takes 0.2 s; a job that is to be hit in the middle asks for more steps."""
+CLOCK = str(REPOSITORY / "tests" / "faults" / "clock")
+WORKERS_A_HOST = 3
+
+
+@dataclass
+class Host:
+    """One ``vgen worker`` and what belongs to it."""
+
+    name: str
+    folder: Path
+    env: Mapping[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    starts: int = 0
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def marker(self) -> str:
+        return f"VGEN_HOME={self.home}"
+
+    def start(self, *arguments: str, **env: str) -> None:
+        self.starts += 1
+        with (self.folder / "worker.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*VGEN, "worker", *arguments],
+                env={**self.env, **env},
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None, f"host {self.name} does not run"
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        path = self.folder / "worker.log"
+        return path.read_text("utf-8", "replace") if path.exists() else ""
+
+    def processes(self) -> dict[int, str]:
+        """pid to command line: the parent, the Celery workers with their pools, the generator's child."""
+        return processes(self.marker)
+
+    def generators(self) -> list[int]:
+        return [pid for pid, command in self.processes().items() if "pipeline.generators.child" in command]
+
+    def members(self, role: str = "") -> list[int]:
+        """Processes of the Celery worker with this role (``gpu0``, ``cpu``, ``io``), or of all of them."""
+        mark = f"-n {role}"
+        return [pid for pid, command in self.processes().items() if " celery " in command and mark in command]
+
+    def parents(self, role: str = "") -> list[int]:
+        """The Celery workers themselves: leaders of their process groups."""
+        return [pid for pid in self.members(role) if _leads(pid)]
+
+    def fail(self, plan: str) -> None:
+        """Set the host's failpoints; empty for none. Every process of it reads them at its next point."""
+        path = self.folder / "failpoints"
+        draft = path.with_suffix(".new")
+        draft.write_text(plan)
+        draft.replace(path)
+
+    def clock(self, offset_s: float) -> None:
+        """Let the wall clock of the host's Python processes be off by so much."""
+        (self.folder / "clock").write_text(str(offset_s))
+
+    def signal(self, number: int) -> None:
+        """To every process of the host."""
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def kill(self) -> None:
+        """Everything at once, as when the machine loses power; its disk stays."""
+        for _ in range(20):
+            if not self.processes():
+                break
+            self.signal(signal.SIGKILL)
+            time.sleep(0.05)
+        if self.process is not None:
+            self.process.wait(10)
+            self.process = None
+
+    def stop(self) -> int:
+        """SIGTERM to ``vgen worker``; its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(90)
+        self.process = None
+        return code
+
+
+def _leads(pid: int) -> bool:
+    with contextlib.suppress(ProcessLookupError):
+        return os.getpgid(pid) == pid
+    return False
+
+
+@dataclass
+class World:
+    """Servers, the proxies before them, and hosts."""
+
+    postgres: Server
+    redis: Server
+    s3: Server
+    bucket: Bucket
+    proxies: Proxies
+    database_proxy: Proxy
+    broker_proxy: Proxy
+    store_proxy: StoreProxy
+    database_url: str
+    folder: Path
+    env: dict[str, str]
+    database: Database
+    settings: Settings
+    hosts: dict[str, Host] = field(default_factory=dict)
+    _batches: int = 0
+
+    def host(self, name: str, **env: str) -> Host:
+        """A host that does not run yet."""
+        folder = self.folder / name
+        folder.mkdir()
+        home = {"VGEN_HOME": str(folder / "home"), "VGEN_TEST_CLOCK_FILE": str(folder / "clock")}
+        home["VGEN_FAILPOINTS"] = f"@{folder / 'failpoints'}"
+        self.hosts[name] = Host(name, folder, {**self.env, **home, **env})
+        return self.hosts[name]
+
+    def start(self, *hosts: Host, **env: str) -> None:
+        """Start hosts and wait until all their workers report."""
+        for host in hosts:
+            host.start(**env)
+        self.wait_ready(*hosts)
+
+    def wait_ready(self, *hosts: Host) -> None:
+        for host in hosts:
+            mine = f"SELECT count(*) FROM workers WHERE name LIKE '%-{host.pid}@%'"
+            wait_for(lambda query=mine: self.one(query) == WORKERS_A_HOST, f"{host.name} reports\n{host.log[-3000:]}")  # type: ignore[misc]
+
+    def submit(self, lines: Sequence[Mapping[str, Any]], **choices: Any) -> str:
+        """Store a batch as `vgen submit` does, past the proxies; its id."""
+        self._batches += 1
+        full = [{"preset": "idle", "seed": 100 * self._batches + n, **line} for n, line in enumerate(lines)]
+        file = write_jobs(self.folder / f"batch{self._batches}.jsonl", full)
+        chosen = BatchChoices(**choices)
+        parsed = submission.read(file, FieldOptions(), chosen, self.settings)
+        options = submission.batch_options(chosen, self.settings)
+        stored = submission.store(parsed, options, settings=self.settings, database=self.database, again=True)
+        return stored.batch_id
+
+    def clips(self, count: int, *, steps: int = 4, name: str = "clip") -> str:
+        """Submit idle clips of so many steps of ``IDLE_STEP_S``."""
+        return self.submit([{"prompt": f"{name} {n}", "num_inference_steps": steps} for n in range(count)])
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.database_url.replace("+psycopg", ""), connect_timeout=5) as connection:
+            return connection.execute(query.encode()).fetchall()
+
+    def one(self, query: str) -> Any:
+        return self.rows(query)[0][0]
+
+    def execute(self, statement: str) -> None:
+        """Past the proxies, outside any transaction."""
+        with psycopg.connect(
+            self.database_url.replace("+psycopg", ""), autocommit=True, connect_timeout=5
+        ) as connection:
+            connection.execute(statement.encode())
+
+    def redis_command(self, command: str) -> bytes:
+        return servers.redis_command(self.redis.port, command)
+
+    def denoising(self, batch_id: str) -> list[tuple[str, int, str]]:
+        """(job, attempt, worker) of the batch's clips that are past their first step."""
+        query = f"""SELECT job_id, attempt, worker FROM steps WHERE batch_id = '{batch_id}'
+            AND stage = 'generate' AND state = 'running' AND progress_step > 0"""
+        return [(str(job), int(attempt), str(worker)) for job, attempt, worker in self.rows(query)]
+
+    def host_of(self, worker: str) -> Host:
+        """Whose worker this is, by the parent's pid in its name."""
+        return next(host for host in self.hosts.values() if host.process and f"-{host.pid}@" in worker)
+
+    def wait_denoising(self, batch_id: str) -> tuple[str, int, Host]:
+        """The first (job, attempt, host) of the batch that denoises."""
+        seen: list[tuple[str, int, str]] = []
+
+        def look() -> bool:
+            seen[:] = self.denoising(batch_id)
+            return bool(seen)
+
+        wait_for(look, f"a clip of {batch_id} denoises\n{self.logs()}")
+        job, attempt, worker = seen[0]
+        return job, attempt, self.host_of(worker)
+
+    def ended(self, *batches: str) -> bool:
+        listed = ", ".join(f"'{batch_id}'" for batch_id in batches)
+        open_states = "('waiting', 'in_flight')"
+        return not self.one(f"SELECT count(*) FROM jobs WHERE batch_id IN ({listed}) AND state IN {open_states}")
+
+    def wait_ended(self, *batches: str, patience_s: float = 100.0) -> None:
+        def still() -> str:
+            listed = ", ".join(f"'{batch_id}'" for batch_id in batches)
+            return str(
+                self.rows(
+                    f"""SELECT j.id, j.state, s.stage, s.state, s.attempt, s.queue, s.worker, s.error_code, s.error
+                    FROM jobs j JOIN steps s ON s.job_id = j.id
+                    WHERE j.batch_id IN ({listed}) AND j.state IN ('waiting', 'in_flight')
+                    AND s.state NOT IN ('done', 'skipped')"""
+                )
+            )
+
+        give_up = time.monotonic() + patience_s
+        while not self.ended(*batches):
+            assert time.monotonic() < give_up, f"not ended in {patience_s:g} s: {still()}\n{self.logs()}"
+            time.sleep(0.1)
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {host.name}\n{host.log[-3000:]}" for host in self.hosts.values())
+
+    def heal(self) -> None:
+        """Take every fault of servers, proxies, clocks and failpoints away."""
+        for proxy in (self.database_proxy, self.broker_proxy, self.store_proxy):
+            proxy.heal()
+        for host in self.hosts.values():
+            host.fail("")
+            host.clock(0)
+            host.signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        for host in self.hosts.values():
+            host.signal(signal.SIGCONT)
+            host.kill()
+        self.database.close()
+
+
+@contextlib.contextmanager
+def running_world(folder: Path, **env: str) -> Iterator[World]:
+    """Servers with an upgraded, empty database, behind proxies; no host yet."""
+    with contextlib.ExitStack() as stack:
+        postgres = stack.enter_context(servers.postgres_server())
+        redis = stack.enter_context(servers.redis_server())
+        s3 = stack.enter_context(servers.rclone_s3_server())
+        url = stack.enter_context(servers.fresh_database(postgres))
+        proxies = stack.enter_context(running_proxies())
+        world = _make(folder, postgres, redis, s3, url, proxies, env)
+        try:
+            yield world
+        finally:
+            world.close()
+
+
+def _make(
+    folder: Path, postgres: Server, redis: Server, s3: Server, url: str, proxies: Proxies, env: Mapping[str, str]
+) -> World:
+    bucket = servers.fresh_bucket(s3)
+    database_proxy = Proxy(proxies, postgres.port)
+    broker_proxy = Proxy(proxies, redis.port)
+    store_proxy = StoreProxy(proxies, s3.port)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("VGEN_", "AWS_"))}
+    through = {
+        **clean,
+        **QUICK,
+        **Bucket(f"http://127.0.0.1:{store_proxy.port}", bucket.name).env,
+        "PYTHONPATH": f"{CLOCK}{os.pathsep}{REPOSITORY}",
+        "VGEN_DATABASE_URL": url.replace(f":{postgres.port}/", f":{database_proxy.port}/"),
+        "VGEN_BROKER_URL": f"redis://127.0.0.1:{broker_proxy.port}/0",
+        "VGEN_IDLE_STEP_S": IDLE_STEP_S,
+        "VGEN_S3_TIMEOUT_S": "5",
+        **env,
+    }
+    settings = load_settings(
+        home=folder / "tests-own", database_url=url, broker_url=redis.url, storage=bucket.storage, s3=bucket.s3
+    )
+    database = Database(url)
+    schema.upgrade(database)
+    return World(
+        postgres,
+        redis,
+        s3,
+        bucket,
+        proxies,
+        database_proxy,
+        broker_proxy,
+        store_proxy,
+        url,
+        folder,
+        through,
+        database,
+        settings,
+    )
+
+
+def until(true: Callable[[], object], what: str, patience_s: float = 60.0) -> None:
+    """``wait_for`` with a shorter patience."""
+    wait_for(true, what, patience_s)
