@@ -63,7 +63,8 @@ _CODES: dict[Kind, str] = {
     Kind.ABSENT: "NoSuchKey 404 NotFound",
     Kind.DENIED: """AccessDenied InvalidAccessKeyId SignatureDoesNotMatch ExpiredToken InvalidToken AllAccessDisabled
         AuthorizationHeaderMalformed AccountProblem PermanentRedirect""",
-    Kind.CORRUPT: "BadDigest InvalidDigest XAmzContentSHA256Mismatch XAmzContentChecksumMismatch IncompleteBody",
+    Kind.CORRUPT: """BadDigest InvalidDigest InvalidPart XAmzContentSHA256Mismatch XAmzContentChecksumMismatch
+        IncompleteBody""",
     Kind.FULL: "XMinioStorageFull InsufficientStorage QuotaExceeded",
     Kind.RETRY: """SlowDown Throttling ThrottlingException RequestTimeout RequestTimeoutException InternalError
         ServiceUnavailable OperationAborted ConditionalRequestConflict BandwidthLimitExceeded NoSuchUpload""",
