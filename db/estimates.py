@@ -144,7 +144,7 @@ def _stuck_before(session: Session, batch: Batch, capacity: Capacity) -> list[St
 
 def _by_stage(session: Session, *conditions: ColumnElement[bool] | TextClause) -> dict[Stage, int]:
     rows = session.execute(select(Step.stage, func.count()).where(*conditions).group_by(Step.stage))
-    return {stage: count for stage, count in rows}
+    return {row[0]: row[1] for row in rows}
 
 
 def _jobs(count: int) -> str:
