@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -113,7 +114,11 @@ def check(ctx: typer.Context, names: Names = None, json: Json = False) -> int:
         chosen = [preset for preset in library.presets.values() if _worth_checking(preset, library, cache)]
     found = [
         views.ModelCheckView(
-            name=name, source=problems[0].file or "", status="wrong", folder=None, problems=[str(p) for p in problems]
+            name=name,
+            source=problems[0].file or "",
+            status="wrong",
+            folder=None,
+            problems=[str(replace(problem, file=None)) for problem in problems],
         )
         for name, problems in wrong.items()
     ]

@@ -136,7 +136,8 @@ class Preset(_Data):
     @property
     def digest(self) -> str:
         """sha256 (hex) of what decides a job's frames: two presets of one name are the same where this agrees."""
-        values = self.model_dump(mode="json", exclude=set(_NO_MATTER))
+        # Without defaults, so that a field that a later version adds does not make another preset of this one.
+        values = self.model_dump(mode="json", exclude=set(_NO_MATTER), exclude_defaults=True)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def contradictions(self) -> list[tuple[str, str]]:

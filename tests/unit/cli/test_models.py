@@ -46,6 +46,7 @@ def test_check_names_a_missing_folder_and_wrong_files(presets: Path, vgen: Vgen)
     assert found["nightly"]["problems"] == [f"not on this machine: there is no {presets}/step-9/model_index.json"]
     assert found["bad"]["status"] == "wrong"
     assert found["bad"]["source"] == str(presets / "bad.toml")
+    assert found["bad"]["problems"][0].startswith("frames: 2 is not possible")
     assert len(found["bad"]["problems"]) == 2
     assert [model["name"] for model in vgen("models", "check", "bad", "--json").json["models"]] == ["bad"]
 

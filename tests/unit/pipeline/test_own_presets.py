@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError, NotFoundError, RefusedError
-from pipeline.presets import Library, get_preset, load_library
+from pipeline.presets import Library, Preset, get_preset, load_library
 from pipeline.prompts_file import parse
 from pipeline.settings import load_settings
 
@@ -161,7 +161,14 @@ def test_the_digest_follows_what_decides_frames_only(tmp_path: Path) -> None:
     assert digest('extends = "tiny-wan"\ndescription = "x"\nmemory_gib = 3\n[defaults]\nfps = 9') == plain
     assert digest('extends = "tiny-wan"\ndtype = "bfloat16"') != plain
     assert digest('extends = "tiny-wan"\nmodel = "/elsewhere"') != plain
+    assert digest('extends = "tiny-wan"\nrevision = "main"') == plain  # said, but what it is anyway
     assert load_library(tmp_path).digest("tiny-wan") is None
+
+
+def test_the_page_names_every_field_of_a_preset() -> None:
+    page = (Path(__file__).parents[3] / "docs/models.md").read_text("utf-8").split("## Your own presets")[1]
+    fields = {name: f"[{name}]" if name in ("frames", "size", "defaults") else name for name in Preset.model_fields}
+    assert [name for name, shown in fields.items() if f"`{shown}`" not in page and name != "name"] == []
 
 
 def test_a_job_is_refused_where_its_preset_is_missing_wrong_or_another(tmp_path: Path) -> None:
