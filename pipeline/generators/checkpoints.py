@@ -23,25 +23,25 @@ from pipeline.generators.checkpoint_file import CheckpointUnusableError, Unsuppo
 from pipeline.generators.scheduler_seam import LoopState, SchedulerState
 
 _LOOP = "loop"
-_RNG = "rng"
+_RNG = "rng."
 
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """Where a clip goes on: the loop, and the state of its random generator just after the step."""
+    """Where a clip goes on: the loop, and the states of its random generators just after the step, by name."""
 
     loop: LoopState
-    rng: torch.Tensor
+    rng: dict[str, torch.Tensor]
 
 
-def write_checkpoint(path: Path, metadata: Mapping[str, str], loop: LoopState, rng: torch.Tensor) -> None:
+def write_checkpoint(path: Path, metadata: Mapping[str, str], loop: LoopState, rng: Mapping[str, torch.Tensor]) -> None:
     """Write the state as one safetensors file.
 
     Raises:
         UnsupportedStateError: a scheduler holds a value of a type that is not known here.
         OSError, SafetensorError: the file cannot be written.
     """
-    tensors: dict[str, torch.Tensor] = {_RNG: rng}
+    tensors = {f"{_RNG}{name}": state for name, state in rng.items()}
     schedulers = []
     for index, found in sorted(loop.schedulers.items()):
         returned = _pack(found.returned, tensors, f"scheduler {index}'s result")
@@ -68,7 +68,8 @@ def read_checkpoint(path: Path, metadata: Mapping[str, str], device: str) -> Res
             )
             for entry in json.loads(metadata[_LOOP])
         }
-        return ResumePoint(LoopState(step, total, schedulers), tensors[_RNG])
+        rng = {name.removeprefix(_RNG): state for name, state in tensors.items() if name.startswith(_RNG)}
+        return ResumePoint(LoopState(step, total, schedulers), rng)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointUnusableError(f"cannot be read: {type(error).__name__}: {error}") from error
 

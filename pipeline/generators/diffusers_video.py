@@ -13,11 +13,11 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import diffusers
 import torch
@@ -45,6 +45,8 @@ from pipeline.spec import JobSpec
 
 WARM_UP_SIDE = 64
 """Pixels, raised to the preset's smallest legal size: enough to load kernels."""
+WARM_UP_STEPS = 2
+"""Mochi's schedule cannot be made of one."""
 
 
 class DiffusersVideoGenerator:
@@ -131,7 +133,7 @@ class DiffusersVideoGenerator:
             torch.cuda.empty_cache()
 
     def _warm_up(self, on_progress: OnProgress) -> None:
-        """The shortest, smallest legal clip of one step: what a first run sets up must not fall to a job."""
+        """The shortest, smallest legal clip of two steps: what a first run sets up must not fall to a job."""
         preset = self._preset
         if preset is None:
             return
@@ -147,7 +149,7 @@ class DiffusersVideoGenerator:
             height=side,
             num_frames=smallest if preset.frames.allows(smallest) else preset.frames.nearest(smallest)[0],
             fps=preset.defaults.fps,
-            num_inference_steps=1,
+            num_inference_steps=WARM_UP_STEPS,
             guidance_scale=preset.defaults.guidance_scale,
         )
         image = _blank_image(side) if _takes_image(self._pipe) else None
@@ -164,9 +166,9 @@ class DiffusersVideoGenerator:
         """The frames, from the request's checkpoint where there is one that can be used."""
 
         def run(resume: ResumePoint | None) -> Any:
-            def stepped(step: int, total: int, loop: LoopWatch, rng: Any) -> None:
+            def stepped(step: int, total: int, loop: LoopWatch, rng: _Randomness) -> None:
                 def write(path: Path, metadata: dict[str, str]) -> None:
-                    write_checkpoint(path, metadata, loop.state(), rng.get_state())
+                    write_checkpoint(path, metadata, loop.state(), rng.states())
 
                 keeper.after_step(step, total, on_progress, write)
 
@@ -188,7 +190,7 @@ class DiffusersVideoGenerator:
         prompt: str,
         image: Any,
         on_progress: OnProgress,
-        on_step: Callable[[int, int, LoopWatch, Any], None],
+        on_step: Callable[[int, int, LoopWatch, _Randomness], None],
         clock: _Clock,
         resume: ResumePoint | None = None,
     ) -> Any:
@@ -198,7 +200,7 @@ class DiffusersVideoGenerator:
         arguments = call_arguments(self._pipe.__call__, preset, spec, prompt, picture, has_guider=guider is not None)
         if guider is not None:
             guider.guidance_scale = spec.guidance_scale
-        rng = torch.Generator("cpu").manual_seed(spec.seed)
+        rng = _Randomness(spec.seed, self._device)
         begun = False
 
         def stepped(step: int, total: int) -> None:
@@ -207,7 +209,7 @@ class DiffusersVideoGenerator:
                 begun = True
                 clock.mark("encode_text_and_first_step")
                 if resume is not None:
-                    rng.set_state(resume.rng)
+                    rng.restore(resume.rng)
             if step == total:
                 clock.mark("denoise")
             on_step(step, total, loop, rng)
@@ -216,8 +218,8 @@ class DiffusersVideoGenerator:
 
         on_progress(Progress(Phase.ENCODE_TEXT, 0, 1))
         try:
-            with watched_steps(self._pipe.scheduler, stepped, resume.loop if resume else None) as loop:
-                output = self._pipe(**arguments, generator=rng, output_type="pt", return_dict=True)
+            with rng, watched_steps(self._pipe.scheduler, stepped, resume.loop if resume else None) as loop:
+                output = self._pipe(**arguments, generator=rng.generator, output_type="pt", return_dict=True)
                 frames = _to_uint8(output.frames[0], spec)
         except StageError:
             raise
@@ -229,6 +231,39 @@ class DiffusersVideoGenerator:
         clock.mark("decode")
         on_progress(Progress(Phase.DECODE, 1, 1))
         return frames
+
+
+class _Randomness:
+    """All that a clip may draw from. While open, torch's global generators are the clip's too.
+
+    Pipelines draw from the generator they are given; some schedulers (FlowMatchEuler's stochastic sampling) draw from
+    the global ones, which a seed would otherwise not reach.
+    """
+
+    def __init__(self, seed: int, device: str) -> None:
+        self.generator = torch.Generator("cpu").manual_seed(seed)
+        self._seed = seed
+        self._on_gpu = device == "cuda"
+        self._fork: Any = None
+
+    def __enter__(self) -> Self:
+        self._fork = torch.random.fork_rng(devices=[torch.cuda.current_device()] if self._on_gpu else [])
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._fork.__exit__(*error)
+
+    def states(self) -> dict[str, Any]:
+        gpu = {"gpu": torch.cuda.get_rng_state()} if self._on_gpu else {}
+        return {"clip": self.generator.get_state(), "cpu": torch.get_rng_state(), **gpu}
+
+    def restore(self, states: Mapping[str, Any]) -> None:
+        self.generator.set_state(states["clip"])
+        torch.set_rng_state(states["cpu"])
+        if self._on_gpu:
+            torch.cuda.set_rng_state(states["gpu"])
 
 
 class _NotResumedError(Exception):

@@ -1,0 +1,121 @@
+"""Stopped after every step and gone on in another process, a clip has the frames of an undisturbed run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.errors import StoppedError
+from pipeline.generators.base import GenerationRequest, GenerationResult, Phase, Progress, SavedCheckpoint
+from pipeline.generators.diffusers_video import DiffusersVideoGenerator
+from pipeline.generators.process import GeneratorProcess
+from pipeline.presets import load_library
+from pipeline.settings import Settings, load_settings
+from tests.tiny_pipelines import TINY
+from tests.unit.pipeline.generators.conftest import MakeRequest
+
+# diffusers' schedulers hand torch tensors to numpy in a way that numpy 2 is about to drop; not ours to mend.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+STEPS = 3
+
+
+class Kept:
+    """Moves each checkpoint to where the frames' folder cannot lose it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.folder.mkdir(exist_ok=True)
+        self.by_step: dict[int, SavedCheckpoint] = {}
+        self.refused: list[str] = []
+
+    def saved(self, checkpoint: SavedCheckpoint) -> None:
+        path = self.folder / checkpoint.path.name
+        shutil.move(checkpoint.path, path)
+        self.by_step[checkpoint.step] = replace(checkpoint, path=path)
+
+    def unusable(self, reason: str) -> None:
+        self.refused.append(reason)
+
+
+def ignore(_: Progress) -> None:
+    pass
+
+
+def stop_at(step: int) -> object:
+    def on_progress(progress: Progress) -> None:
+        if progress.phase is Phase.DENOISE and progress.step == step:
+            raise StoppedError("drain", keep=True)
+
+    return on_progress
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return load_settings(home=tmp_path_factory.mktemp("resume"))
+
+
+@pytest.fixture(scope="module")
+def fresh(settings: Settings) -> Iterator[GeneratorProcess]:
+    """The child in which clips go on; it never saw them begin."""
+    with GeneratorProcess(settings) as process:
+        yield process
+
+
+def request_for(name: str, settings: Settings, make_request: MakeRequest, tmp_path: Path) -> GenerationRequest:
+    tiny, presets = TINY[name], settings.effective_presets_dir
+    if not (presets / f"{name}.toml").exists():
+        tiny.save(settings.home / name, presets, name)
+    image = None
+    if tiny.image:
+        image = tmp_path / "first.png"
+        Image.linear_gradient("L").convert("RGB").save(image)
+    digest = load_library(presets).digest(name)
+    return make_request(name, image=image, num_inference_steps=STEPS, preset_digest=digest, **tiny.clip)
+
+
+def again(request: GenerationRequest, path: Path, number: int) -> GenerationRequest:
+    """The same clip to another file, from this checkpoint."""
+    frames = request.frames_path.with_name(f"again-{number}.rgb")
+    frames.write_bytes(bytes(request.frames_path.stat().st_size))
+    return replace(request, frames_path=frames, resume_from=path)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_stopped_after_every_step_and_resumed_in_another_process_the_frames_are_equal(
+    name: str, settings: Settings, fresh: GeneratorProcess, make_request: MakeRequest, tmp_path: Path
+) -> None:
+    # Given an undisturbed clip, and the same clip stopped after each of its steps
+    request = request_for(name, settings, make_request, tmp_path)
+    request = replace(request, checkpoint_s=0.0)
+    generator = DiffusersVideoGenerator(settings.effective_cache_dir)
+    generator.load_preset(load_library(settings.effective_presets_dir).get(name), ignore)
+    undisturbed = generator.generate(request, ignore)
+    total = undisturbed.facts["denoise_steps"]
+    assert total >= STEPS
+    kept = Kept(tmp_path / "kept")
+    for step in range(1, total + 1):
+        with pytest.raises(StoppedError):
+            generator.generate(request, stop_at(step), kept)
+    assert sorted(kept.by_step) == list(range(1, total + 1))
+    generator.unload()
+
+    # When a process that has seen none of it goes on from each
+    results: dict[int, GenerationResult] = {}
+    for step, checkpoint in kept.by_step.items():
+        results[step] = fresh.generate(again(request, checkpoint.path, step), ignore, kept)
+
+    # Then every clip is the undisturbed one, at the cost of the steps that were left and one model call
+    assert kept.refused == []
+    assert {step: result.frames_sha256 for step, result in results.items()} == dict.fromkeys(
+        results, undisturbed.frames_sha256
+    )
+    assert {step: result.facts["denoise_steps"] for step, result in results.items()} == {
+        step: total - step + 1 for step in results
+    }
+    assert all(result.facts["resumed_from_step"] == step for step, result in results.items())
