@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from sqlalchemy import BigInteger, Connection, Engine, create_engine, event, select
+from sqlalchemy import BigInteger, Connection, Engine, ExceptionContext, create_engine, event, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.ext.compiler import compiles
@@ -25,6 +25,8 @@ from pipeline.errors import ServiceUnavailableError, SettingsError
 _SQLITE_BUSY_MS = 30_000
 _PING_AFTER_S = 3.0
 _READ_ONLY = "vgen_read_only"
+_READ_ONLY_SQLSTATE = "25006"
+"""read_only_sql_transaction (PostgreSQL, appendix A); psycopg does not count it among operational errors."""
 
 
 class now_ms(FunctionElement[int]):  # noqa: N801  # reads as the SQL function it is
@@ -65,9 +67,14 @@ def make_engine(url: str) -> Engine:
             parsed,
             pool_size=5,
             max_overflow=10,
-            connect_args={"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3},
+            connect_args={
+                **{"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3},
+                # Keepalives are not sent while data waits for its acknowledgement: a cut wire is noticed by this.
+                "tcp_user_timeout": 20_000,
+            },
         )
         event.listen(engine, "checkin", _note_return)
+        event.listen(engine, "handle_error", _read_only_is_away)
         event.listen(engine, "checkout", _ping_if_idle)
         return engine
     if parsed.get_backend_name() == "sqlite":
@@ -80,6 +87,12 @@ def make_engine(url: str) -> Engine:
     raise SettingsError(
         f"VGEN_DATABASE_URL: driver {parsed.drivername!r} is not supported; expected postgresql+psycopg or sqlite"
     )
+
+
+def _read_only_is_away(context: ExceptionContext) -> None:
+    """A server that became a standby, as in a failover, is taken for one that is away: waited for, and asked anew."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY_SQLSTATE:
+        context.is_disconnect = True
 
 
 def _note_return(connection: object, record: ConnectionPoolEntry) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import select, text
 
@@ -65,6 +66,29 @@ def test_other_urls_are_refused_without_the_password(url: str) -> None:
     with pytest.raises(SettingsError, match="VGEN_DATABASE_URL") as raised:
         make_engine(url)
     assert "s3cret" not in str(raised.value)
+
+
+def test_a_postgres_that_became_read_only_is_away_until_it_is_not(postgres_url: str) -> None:
+    plain, name = postgres_url.replace("+psycopg", ""), postgres_url.rpartition("/")[2]
+
+    def set_read_only(value: str) -> None:
+        with psycopg.connect(plain, autocommit=True, options="-c default_transaction_read_only=off") as connection:
+            connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}".encode())
+
+    database = Database(postgres_url)
+    try:
+        with database.transaction() as session:
+            session.execute(text("CREATE TABLE t (n int)"))
+        set_read_only("on")
+        database.close()  # the setting is read when a connection is made
+        with pytest.raises(ServiceUnavailableError, match="read-only"), database.transaction() as session:
+            session.execute(text("INSERT INTO t VALUES (1)"))
+        set_read_only("off")
+
+        with database.transaction() as session:
+            session.execute(text("INSERT INTO t VALUES (1)"))
+    finally:
+        database.close()
 
 
 def test_a_read_only_sqlite_file_says_so(sqlite_database: Database, tmp_path: Path) -> None:
