@@ -70,7 +70,6 @@ def line_seconds(jobs: int, database_url: str, redis_url: str, home: Path) -> fl
         "VGEN_BROKER_URL": redis_url,
         "VGEN_HOME": str(home),
         "VGEN_GPU_TYPE": GPU_TYPE,
-        "VGEN_WORKER_DISPATCH_S": "0.1",
     }
     database = Database(database_url)
     schema.upgrade(database)
