@@ -26,7 +26,8 @@ say() { printf '\n== %s\n' "$*"; }
 
 if ! buildah inspect --type image "$base" > /dev/null 2>&1; then
     say "base image $base from Debian"
-    debootstrap --variant=minbase --include=ca-certificates,python3,python3-pip,python3-venv bookworm "$scratch/root" > "$scratch/log" \
+    packages=ca-certificates,python3,python3-pip,python3-venv
+    debootstrap --variant=minbase --include="$packages" bookworm "$scratch/root" > "$scratch/log" \
         || { tail -n 20 "$scratch/log"; exit 1; }
     ln -s python3 "$scratch/root/usr/bin/python"
     rm -f "$scratch"/root/usr/lib/python3*/EXTERNALLY-MANAGED # the official image's pip installs for everybody too
@@ -63,7 +64,9 @@ in_image vgen run /prompts.txt
 in_image vgen db check
 in_image vgen doctor
 in_image vgen results latest
-in_image celery -A tasks beat --help
+# Until it is told to stop: `timeout` then ends with 0, since beat does.
+in_image sh -c 'timeout --preserve-status 20 celery -A tasks beat --schedule /var/lib/vgen/beat/schedule --pidfile= \
+    && ls /var/lib/vgen/beat && test -n "$(ls /var/lib/vgen/beat)"'
 
 clips=$(find "$volume" -name '*.mp4' | wc -l)
 say "$clips clips in the volume"
