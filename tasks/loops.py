@@ -132,7 +132,8 @@ class Loops:
     def _report(self) -> None:
         with self._database.transaction() as session:
             for report in self._reports:
-                if not report.queues and time.monotonic() - self._dispatched_at > workers.ALIVE_MS / 1000:
+                idle_s = time.monotonic() - self._dispatched_at
+                if report.name.startswith(f"{DISPATCHER}-") and idle_s > workers.ALIVE_MS / 1000:
                     continue  # a dispatcher that no longer dispatches must not look alive
                 workers.report(session, replace(report, draining=self._stopping() is not None))
 
