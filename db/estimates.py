@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from sqlalchemy import ColumnElement, TextClause, func, select
 from sqlalchemy.orm import Session
@@ -196,25 +197,34 @@ def _usable(session: Session, batch: Batch, presets: Mapping[str, Preset]) -> li
     ]
 
 
-def why_stopped(session: Session, batch: Batch) -> str | None:
+class Halt(StrEnum):
+    """What keeps an unfinished batch from going on until a person says so, in words."""
+
+    EVERYTHING = "everything is paused"
+    BATCH = "the batch is paused"
+    BUDGET = "its budget is used up"
+
+
+def why_stopped(session: Session, batch: Batch) -> Halt | None:
     """Why nothing more of an unfinished batch is dispatched until a person says so; None when it goes on."""
     if not batch.active:
         return None
     if ALL_QUEUES in control.paused_queues(session):
-        return "everything is paused"
+        return Halt.EVERYTHING
     if batch.paused:
-        return "the batch is paused"
-    return "its budget is used up" if batch.over_budget else None
+        return Halt.BATCH
+    return Halt.BUDGET if batch.over_budget else None
 
 
 def rests(session: Session, batch: Batch) -> bool:
     """Whether a stopped batch has come to rest: nothing of it is dispatched or runs, or will be."""
-    if why_stopped(session, batch) is None:
+    halt = why_stopped(session, batch)
+    if halt is None:
         return False
     live = select(Step.id).where(LIVE_INDEX, Step.batch_id == batch.id).limit(1)
     if session.scalars(live).first() is not None:
         return False
-    if batch.paused or ALL_QUEUES in control.paused_queues(session):
+    if halt is not Halt.BUDGET:
         return True
     # A budget stops what needs a GPU; the other stages go on.
     moving = (
