@@ -52,7 +52,12 @@ def show(database: Database, settings: Settings, batch_id: str) -> int:
 
 def summary(batch: views.BatchView) -> str:
     counts = ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in batch.counts.items() if n)
-    return f"batch {batch.id} ({batch.name}): {batch.total} jobs: {counts}{', paused' if batch.paused else ''}"
+    return f"batch {batch.id} ({batch.name}): {', '.join([f'{batch.total} jobs: {counts}', *notes(batch)])}"
+
+
+def notes(batch: views.BatchView) -> list[str]:
+    """What a person did to the batch, or said of it, that stops it."""
+    return [*(["paused"] if batch.paused else []), *(["over budget"] if batch.over_budget else [])]
 
 
 def path_of(url: str) -> str:

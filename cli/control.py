@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -17,71 +18,118 @@ from pipeline.states import JobState
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from db.selection import Selection
     from db.session import Database
     from pipeline.prompts_file import PlannedJob
     from pipeline.settings import Settings
     from pipeline.spec import BatchOptions, JobSpec
     from pipeline.storage.base import Storage
 
+
+class ChangeAll(Protocol):
+    """Changes those of the jobs to which it applies; their ids. Without ``wait`` it leaves out what others hold."""
+
+    def __call__(self, session: Session, job_ids: Sequence[str], *, wait: bool = True) -> list[str]: ...
+
+
 Targets = Annotated[
     list[str], typer.Argument(metavar="ID...", help="Jobs, or batches: all of a batch's jobs to which it applies.")
 ]
-_CHUNK = 200
+Chosen = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ID...]", help="Jobs, or batches: those of a batch's jobs to which it applies."),
+]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        "--label", metavar="NAME[=VALUE]", help="Only jobs with this label; without a batch, those of every batch."
+    ),
+]
+_CHUNK = 500
 """Jobs changed in one transaction: on SQLite others wait for it."""
 
 _OPEN = (JobState.WAITING, JobState.HELD, JobState.IN_FLIGHT)
 
 
-def cancel(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
+def cancel(ctx: typer.Context, ids: Chosen = None, label: Label = None, json: Json = False) -> int:
     """Stop jobs; a running one stops within a step. What has succeeded stays."""
     from db import jobs
+    from db.selection import Selection
 
-    return _change(ctx, ids, _OPEN, jobs.cancel, "cancelled", json)
+    chosen = Selection(_OPEN, label=_label(label))
+    return _change(ctx, ids or [], chosen, jobs.cancel_all, "cancelled", json)
 
 
-def retry(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
+def retry(
+    ctx: typer.Context,
+    ids: Chosen = None,
+    label: Label = None,
+    code: Annotated[
+        str | None,
+        typer.Option("--code", help="Only jobs that failed with this error; without a batch, those of every batch."),
+    ] = None,
+    json: Json = False,
+) -> int:
     """Put failed or cancelled jobs back in line, at the step where they ended."""
     from db import jobs
+    from db.selection import Selection
 
-    return _change(ctx, ids, (JobState.FAILED, JobState.CANCELLED), jobs.retry, "back in line", json)
+    states = (JobState.FAILED, JobState.CANCELLED) if code is None else (JobState.FAILED,)
+    chosen = Selection(states, code=code, label=_label(label))
+    return _change(ctx, ids or [], chosen, jobs.retry_all, "back in line", json)
 
 
 def approve(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
     """Let held jobs go on."""
     from db import jobs
+    from db.selection import Selection
 
     by = settings_of(ctx).owner
-    return _change(ctx, ids, (JobState.HELD,), lambda session, job: jobs.approve(session, job, by=by), "approved", json)
+    return _change(ctx, ids, Selection((JobState.HELD,)), _one_by_one(partial(jobs.approve, by=by)), "approved", json)
 
 
 def reject(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
     """Block held jobs."""
     from db import jobs
+    from db.selection import Selection
 
     by = settings_of(ctx).owner
-    return _change(ctx, ids, (JobState.HELD,), lambda session, job: jobs.reject(session, job, by=by), "rejected", json)
+    return _change(ctx, ids, Selection((JobState.HELD,)), _one_by_one(partial(jobs.reject, by=by)), "rejected", json)
 
 
-def _change(
-    ctx: typer.Context,
-    ids: Sequence[str],
-    states: Sequence[JobState],
-    change: Callable[[Session, str], bool],
-    word: str,
-    json: bool,
-) -> int:
-    """Apply ``change`` to each job; ids are all looked up before the first is changed."""
+def _label(text: str | None) -> tuple[str, str | None] | None:
+    """Raises InputError."""
+    if text is None:
+        return None
+    name, equals, value = text.partition("=")
+    if not name.strip():
+        raise InputError([Problem(f"{text!r} is not of the form name or name=value", field="--label")])
+    return name.strip(), value.strip() if equals else None
+
+
+def _one_by_one(change: Callable[[Session, str], bool]) -> ChangeAll:
+    """For the rarer verbs: a job at a time, in the order of their ids, so that nobody waits in a circle."""
+
+    def change_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) -> list[str]:
+        return [job_id for job_id in sorted(job_ids) if change(session, job_id)]
+
+    return change_all
+
+
+def _change(ctx: typer.Context, ids: Sequence[str], chosen: Selection, change: ChangeAll, word: str, json: bool) -> int:
+    """Change the jobs named and those chosen, a page at a time; ids are all looked up before the first is changed."""
     from cli import views
 
+    if not ids and chosen.label is None and chosen.code is None:
+        raise InputError([Problem("say which: ids of jobs or batches, --label, or for a retry --code")])
     changed: list[str] = []
     unchanged: list[str] = []
     settings = settings_of(ctx)
     with open_database(settings) as database:
-        job_ids = _resolve(database, ids, states)
-        for start in range(0, len(job_ids), _CHUNK):
-            with database.transaction() as session:
-                for job_id in job_ids[start : start + _CHUNK]:
-                    (changed if change(session, job_id) else unchanged).append(job_id)
+        for page in _pages(database, ids, chosen):
+            done = set(_change_page(database, page, change))
+            changed += [job_id for job_id in page if job_id in done]
+            unchanged += [job_id for job_id in page if job_id not in done]
     if json:
         output.as_json(views.ChangedView(changed=changed, unchanged=unchanged))
         return 0
@@ -93,19 +141,36 @@ def _change(
     return 0
 
 
-def _resolve(database: Database, ids: Sequence[str], states: Sequence[JobState]) -> list[str]:
-    """Job ids; a batch stands for those of its jobs that are in ``states``. Raises NotFoundError."""
-    from db import batches, jobs
+def _pages(database: Database, ids: Sequence[str], chosen: Selection) -> Iterator[list[str]]:
+    """Pages of job ids; a batch stands for those of its jobs that are chosen. Raises NotFoundError, InputError."""
+    from db import batches, jobs, selection
 
-    found: dict[str, None] = {}
+    named: dict[str, None] = {}
+    whole: dict[str, None] = {}
     with database.reading() as session:
         for given in ids:
-            if "-" in given:
-                found[jobs.get(session, given).id] = None
+            if "-" not in given:
+                whole[batches.get(session, given).id] = None
+            elif chosen.label is not None or chosen.code is not None:
+                raise InputError([Problem(f"{given!r} is a job: --label and --code choose among those of batches")])
             else:
-                batch = batches.get(session, given)
-                found.update(dict.fromkeys(job.id for job in batches.job_rows(session, batch.id, states=states)))
-    return list(found)
+                named[jobs.get(session, given).id] = None
+        if not ids:
+            whole = dict.fromkeys(selection.batches_with(session, chosen))
+    some = [job_id for job_id in named if job_id.partition("-")[0] not in whole]
+    yield from (some[start : start + _CHUNK] for start in range(0, len(some), _CHUNK))
+    for batch_id in whole:
+        yield from selection.pages(database, batch_id, chosen, size=_CHUNK)
+
+
+def _change_page(database: Database, page: Sequence[str], change: ChangeAll) -> list[str]:
+    """Change what nobody has locked at once, and what is left one at a time: then none waits holding others."""
+    with database.transaction() as session:
+        changed = change(session, page, wait=False)
+    for job_id in sorted(set(page) - set(changed)):
+        with database.transaction() as session:
+            changed = [*changed, *change(session, [job_id])]
+    return changed
 
 
 def rerun(

@@ -33,7 +33,8 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.DONE: "All done.",
     ExitCode.INTERNAL: "An internal error: a bug, or something that the machine could not do.",
     ExitCode.USAGE: "Wrong usage or input; nothing was stored.",
-    ExitCode.INCOMPLETE: "Some jobs failed, were blocked or cancelled, or wait for a person's word.",
+    ExitCode.INCOMPLETE: "Some jobs failed, were blocked or cancelled, or wait for a person's word: an approval, "
+    "a resume, a larger budget.",
     ExitCode.UNREACHABLE: "A service (database, broker, store) is unreachable.",
     ExitCode.INTERRUPTED: "Interrupted; what was stored stays, and the work goes on at the next run.",
 }

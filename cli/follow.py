@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -25,6 +25,8 @@ class Snapshot:
 
     batches: tuple[views.BatchView, ...]
     running: tuple[views.RunningView, ...]
+    at_rest: Mapping[str, str] = field(default_factory=dict)
+    """Stopped batches of which nothing runs or will run before a person says so, with the reason."""
 
     @property
     def ended(self) -> int:
@@ -39,12 +41,17 @@ class Snapshot:
         return all(batch.finished for batch in self.batches)
 
     @property
+    def stopped(self) -> list[str]:
+        """A sentence for each batch that is at rest unfinished."""
+        return [f"batch {batch_id}: {reason}" for batch_id, reason in self.at_rest.items()]
+
+    @property
     def needs_people(self) -> bool:
-        """Whether nothing can move before a person approves, rejects or resumes."""
+        """Whether nothing can move before a person approves, rejects, resumes or raises a budget."""
         return (
             not self.finished
             and all(
-                batch.finished or batch.paused or not (batch.counts["waiting"] + batch.counts["in_flight"])
+                batch.finished or batch.id in self.at_rest or not (batch.counts["waiting"] + batch.counts["in_flight"])
                 for batch in self.batches
             )
             and not self.running
@@ -53,15 +60,17 @@ class Snapshot:
 
 def take(database: Database, batch_ids: Sequence[str]) -> Snapshot:
     """The batches as they are now."""
-    from db import batches
+    from db import batches, estimates
 
     with database.reading() as session:
         counts = batches.counts(session, batch_ids)
+        rows = [batches.get(session, batch_id) for batch_id in batch_ids]
         return Snapshot(
-            tuple(views.batch_view(batches.get(session, batch_id), counts[batch_id]) for batch_id in batch_ids),
+            tuple(views.batch_view(row, counts[row.id]) for row in rows),
             tuple(
                 views.running_view(step) for batch_id in batch_ids for step in batches.running_steps(session, batch_id)
             ),
+            {row.id: estimates.why_stopped(session, row) or "" for row in rows if estimates.rests(session, row)},
         )
 
 

@@ -17,7 +17,22 @@ from typing import Annotated
 
 import typer
 
-from cli import config, control, database, doctor, health, models, output, results, status, submit, watch, workers
+from cli import (
+    config,
+    control,
+    database,
+    doctor,
+    health,
+    limits,
+    models,
+    output,
+    pause,
+    results,
+    status,
+    submit,
+    watch,
+    workers,
+)
 from cli.context import debugging
 from cli.exit_codes import ExitCode, of_error
 from pipeline import failpoints
@@ -64,6 +79,9 @@ app.command("list")(status.list_)
 app.command("show")(status.show)
 app.command("watch")(watch.watch)
 app.command("results")(results.results)
+app.command("pause")(pause.pause)
+app.command("resume")(pause.resume)
+app.command("budget")(limits.budget)
 app.command("cancel")(control.cancel)
 app.command("retry")(control.retry)
 app.command("approve")(control.approve)

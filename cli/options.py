@@ -131,3 +131,13 @@ class BatchChoices:
     ] = None
     codec: Annotated[str | None, typer.Option("--codec", help="FFmpeg encoder; default: the setting.")] = None
     quality: Annotated[int | None, typer.Option("--quality", help="CRF, lower is better; default: the setting.")] = None
+    by: Annotated[
+        str | None,
+        typer.Option("--by", metavar="TIME", help="When it should be done: 07:00, 2026-03-01T07:00 or +3h."),
+    ] = None
+    max_gpu_hours: Annotated[
+        float | None, typer.Option("--max-gpu-hours", help="Dispatch no more to GPUs after so many GPU-hours.")
+    ] = None
+    max_cost: Annotated[
+        float | None, typer.Option("--max-cost", help="The same by cost: needs the setting prices.")
+    ] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,11 +24,11 @@ _FAILED_SHOWN = 10
 
 def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = False) -> int:
     """Where a batch stands: jobs by state, what runs, what failed."""
-    from cli import batch_table
+    from cli import batch_table, outlook
 
     settings = settings_of(ctx)
     with open_database(settings) as database:
-        view = status_view(database, batch)
+        view = status_view(database, settings, batch)
     if json:
         output.as_json(view)
         return 0
@@ -38,9 +39,13 @@ def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = Fal
             ("owner", view.batch.owner),
             ("submitted", view.batch.created_at),
             ("workers", len(view.workers)),
+            ("paused queues", ", ".join(view.paused_queues) or None),
+            *limit_facts(view),
             ("exit code", view.batch.exit_code),
         )
     )
+    for text in outlook.sentences(view.batch, view.outlook):
+        output.line(text)
     if view.running:
         rows = [
             (step.job_id, step.stage, step.phase, f"{step.step}/{step.steps}", step.worker) for step in view.running
@@ -54,27 +59,54 @@ def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = Fal
     return 0
 
 
-def status_view(database: Database, batch_id: str) -> views.StatusView:
-    from cli import views
-    from db import batches, history, workers
+def limit_facts(view: views.StatusView) -> list[tuple[str, object]]:
+    """What was used of GPUs, and the batch's limits."""
+    batch = view.batch
+    hours = "" if batch.max_gpu_hours is None else f" of {batch.max_gpu_hours * 3600:g}"
+    most = "" if batch.max_cost is None else f" of {batch.max_cost:g}"
+    return [
+        ("GPU seconds", f"{view.gpu_seconds:.1f}{hours}"),
+        ("cost", None if view.cost is None else f"{view.cost:.4g}{most}"),
+        ("deadline", batch.deadline_at),
+        ("expected", view.outlook.expected_at),
+    ]
+
+
+def status_view(database: Database, settings: Settings, batch_id: str) -> views.StatusView:
+    from cli import outlook, views
+    from db import batches, budgets, control, history, workers
 
     with database.reading() as session:
         batch = batches.get(session, batch_id)
+        # A batch with a budget knows what it used; of the others the attempts are added up, at the prices of now.
+        limited = batch.max_gpu_ms is not None or batch.max_cost is not None
+        prices = (batch.prices or {}) if limited else settings.prices
+        used = budgets.usage(session, batch.id, prices)
+        paused = control.paused_queues(session)
         failed = batches.job_rows(session, batch.id, states=(JobState.FAILED, JobState.BLOCKED), limit=_FAILED_SHOWN)
         return views.StatusView(
             batch=views.batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
+            outlook=outlook.of_batch(session, batch, settings),
+            gpu_seconds=used.gpu_ms / 1000,
+            cost=used.cost,
+            paused_queues=list(paused),
             running=[views.running_view(step) for step in batches.running_steps(session, batch.id)],
             errors=dict(history.failures(session, batch.id)),
             failed=[views.job_view(job) for job in failed],
-            workers=[_worker_view(worker) for worker in workers.alive(session)],
+            workers=[_worker_view(worker, paused) for worker in workers.alive(session)],
         )
 
 
-def _worker_view(worker: Worker) -> views.WorkerView:
+def _worker_view(worker: Worker, paused: Sequence[str]) -> views.WorkerView:
     from cli import views
+    from db.control import is_paused
 
     names = ("name", "host", "pid", "queues", "slots", "gpu_type", "memory_bytes", "loaded", "draining")
-    return views.WorkerView(**{name: getattr(worker, name) for name in names}, seen_at=views.when(worker.seen_at))
+    return views.WorkerView(
+        **{name: getattr(worker, name) for name in names},
+        paused_queues=[queue for queue in worker.queues if is_paused(queue, paused)],
+        seen_at=views.when(worker.seen_at),
+    )
 
 
 def list_(
@@ -110,7 +142,7 @@ def states_of(names: list[str]) -> list[JobState]:
 
 
 def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool) -> int:
-    from cli import views
+    from cli import batch_table, views
     from db import batches
 
     try:
@@ -127,7 +159,7 @@ def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool)
         output.notice("no batches")
         return 0
     output.table(
-        ("batch", "name", "owner", "jobs", "done", "failed", "submitted"),
+        ("batch", "name", "owner", "jobs", "done", "failed", "submitted", "note"),
         [
             (
                 row.id,
@@ -137,6 +169,7 @@ def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool)
                 row.counts["succeeded"],
                 row.counts["failed"] + row.counts["blocked"],
                 row.created_at,
+                ", ".join(batch_table.notes(row)),
             )
             for row in view.batches
         ],

@@ -11,7 +11,7 @@ from cli.options import BatchChoices, FieldOptions
 from pipeline.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from db.batches import Submitted
+    from db.batches import Limits, Submitted
     from db.session import Database
     from pipeline.plan import GpuLine
     from pipeline.presets import Library
@@ -67,6 +67,7 @@ def store(
     owner: str | None = None,
     key: str | None = None,
     again: bool = False,
+    limits: Limits | None = None,
 ) -> Submitted:
     """Put the inputs into the store, then the batch and its jobs into the database, all or nothing."""
     from db import batches
@@ -87,6 +88,7 @@ def store(
             options=options,
             key=key,
             again=again,
+            limits=limits,
         )
 
 

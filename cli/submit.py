@@ -33,11 +33,12 @@ def submit(
     json: Json = False,
 ) -> int:
     """Store a prompt file as a batch; repeating it adds nothing."""
-    from cli import submission, views, watch
+    from cli import limits, submission, views, watch
 
     settings = settings_of(ctx)
     parsed = submission.read(file, fields, choices, settings)
     options = submission.batch_options(choices, settings)
+    limited = limits.of_choices(choices, settings, (job.spec.gpu for job in parsed.jobs))
     if dry_run:
         return _show_dry_run(parsed, settings, json)
     if wait and settings.solo:
@@ -52,9 +53,10 @@ def submit(
             owner=choices.owner,
             key=choices.key,
             again=choices.again,
+            limits=limited,
         )
-        notices = [] if settings.solo else _notices(parsed, settings, database)
         batch = _batch(database, stored.batch_id)
+        notices = [*_unchanged_limits(choices, stored.created), *_notices(batch, settings, database)]
         for text in notices:
             output.notice(text)
         if wait:
@@ -78,7 +80,7 @@ def run(
     dry_run: DryRun = False,
 ) -> int:
     """Solo mode: store FILE, then work off all that waits; so it also resumes."""
-    from cli import batch_table, submission, work
+    from cli import batch_table, limits, submission, work
 
     settings = settings_of(ctx)
     if not settings.solo:
@@ -91,6 +93,7 @@ def run(
     if parsed is not None and dry_run:
         return _show_dry_run(parsed, settings, False)
     options = submission.batch_options(choices, settings)
+    limited = limits.of_choices(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())
     with open_database(settings, upgrade=True) as database:
         batch_id = None
         if parsed is not None:
@@ -103,9 +106,12 @@ def run(
                 owner=choices.owner,
                 key=choices.key,
                 again=choices.again,
+                limits=limited,
             )
             batch_id = stored.batch_id
             batch = _batch(database, batch_id)
+            for text in _unchanged_limits(choices, stored.created):
+                output.notice(text)
             _say_stored(batch, stored.created, to_stderr=True)
             if batch.finished:
                 output.notice("it is finished; `--again` makes a new batch of it")
@@ -130,19 +136,24 @@ def _say_stored(batch: views.BatchView, created: bool, *, to_stderr: bool = Fals
         say(f"batch {batch.id}: submitted before with {batch.total} jobs; nothing was added")
 
 
-def _notices(parsed: Submission, settings: Settings, database: Database) -> list[str]:
-    """What stands in the way of a stored batch: it is stored all the same."""
-    from cli import broker, submission
-    from db import admission
+def _unchanged_limits(choices: BatchChoices, created: bool) -> list[str]:
+    given = (choices.by, choices.max_gpu_hours, choices.max_cost)
+    if created or given == (None, None, None):
+        return []
+    return ["submitted before: its deadline and budget stay as they were; `vgen budget` changes them"]
+
+
+def _notices(batch: views.BatchView, settings: Settings, database: Database) -> list[str]:
+    """What stands in the way of a stored batch, and what is to be expected of it: it is stored all the same."""
+    from cli import broker, outlook
+    from db import batches
 
     notices = []
-    problem = broker.problem(settings)
-    if problem is not None:
+    if not settings.solo and (problem := broker.problem(settings)) is not None:
         notices.append(f"{problem}; the batch is stored and starts when the broker is back")
     with database.reading() as session:
-        lines = admission.gpu_lines(session)
-    needs = {(job.spec.preset, job.spec.gpu) for job in parsed.jobs}
-    return notices + [f"stored, but waiting: {text}" for text in submission.unserved(needs, lines, settings)]
+        view = outlook.of_batch(session, batches.get(session, batch.id), settings)
+    return notices + outlook.sentences(batch, view)
 
 
 def _show_dry_run(parsed: Submission, settings: Settings, json: bool) -> int:

@@ -30,6 +30,10 @@ class BatchView(View):
     total: int = Field(description="Jobs; always the sum of counts.")
     counts: dict[str, int] = Field(description="Jobs by state; every state is there.")
     paused: bool
+    deadline_at: str | None = Field(description="When it should be done, if that was said.")
+    max_gpu_hours: float | None = Field(description="Its budget of GPU time, if it has one.")
+    max_cost: float | None = Field(description="Its budget of money, if it has one.")
+    over_budget: bool = Field(description="Whether a budget is used up: nothing more is dispatched to GPUs.")
     finished: bool = Field(description="Whether every job has ended.")
     exit_code: int | None = Field(description="What `vgen watch` ends with; null until the batch is finished.")
 
@@ -116,13 +120,37 @@ class WorkerView(View):
     memory_bytes: int | None
     loaded: str | None = Field(description="Preset whose model it holds.")
     draining: bool
+    paused_queues: list[str] = Field(description="Those of its queues that are paused.")
     seen_at: str
+
+
+class StuckView(View):
+    """Jobs that wait for capacity that does not exist."""
+
+    jobs: int
+    stage: str
+    gpu: list[str] = Field(description="GPU types that they accept; empty for any, or for a stage without a GPU.")
+    reason: str
+
+
+class OutlookView(View):
+    """What is to be expected of a batch."""
+
+    stopped: str | None = Field(description="Why nothing more of it is dispatched until a person says so.")
+    stuck: list[StuckView] = Field(description="What no live worker can ever run.")
+    expected_at: str | None = Field(description="When its last clip will be generated, by the last clips' times.")
+    no_estimate: str | None = Field(description="Why that is not known.")
+    deadline_at_risk: bool | None = Field(description="Null without a deadline, or while nobody can say.")
 
 
 class StatusView(View):
     """Where a batch stands."""
 
     batch: BatchView
+    outlook: OutlookView
+    gpu_seconds: float = Field(description="GPU time of every ended attempt at generating.")
+    cost: float | None = Field(description="Of that time; null when a GPU type that was used has no price.")
+    paused_queues: list[str] = Field(description="Names that were paused; * is everything.")
     running: list[RunningView]
     errors: dict[str, int] = Field(description="Error codes of failed and blocked jobs, with their number.")
     failed: list[JobView] = Field(description="The first ten failed or blocked jobs.")
@@ -226,6 +254,15 @@ class ChangedView(View):
     unchanged: list[str] = Field(description="Ids of the jobs to which it did not apply.")
 
 
+class PausedView(View):
+    """What pause or resume did."""
+
+    paused: bool = Field(description="True for pause, false for resume.")
+    changed: list[str] = Field(description="Batches and queues that were not so before; * is everything.")
+    unchanged: list[str]
+    queues: list[str] = Field(description="All that is paused by name now.")
+
+
 class ModelView(View):
     """A preset, and whether its model can be used here."""
 
@@ -306,6 +343,10 @@ def batch_view(batch: Batch, counts: Mapping[JobState, int]) -> BatchView:
         total=batch.total,
         counts={state.value: counts[state] for state in JobState},
         paused=batch.paused,
+        deadline_at=None if batch.deadline_at is None else when(batch.deadline_at),
+        max_gpu_hours=None if batch.max_gpu_ms is None else batch.max_gpu_ms / 3_600_000,
+        max_cost=batch.max_cost,
+        over_budget=batch.over_budget,
         finished=finished,
         exit_code=int(of_counts(counts)) if finished else None,
     )

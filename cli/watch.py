@@ -30,24 +30,27 @@ def watch(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = Fals
 
 def until_finished(database: Database, settings: Settings, batch_ids: Sequence[str], *, json: bool) -> int:
     """Show the batches until each has ended or only a person can move it; then their tables, and the worst code."""
-    from cli import batch_table, status
+    from cli import batch_table, outlook, status
     from cli.follow import display, follow, take
     from cli.interrupt import Interrupt
 
     with Interrupt("no longer watching; the batch goes on") as interrupt:
         with display() as shown:
+            heard = outlook.News(database, settings, batch_ids)
             last = follow(
-                lambda: take(database, batch_ids),
+                lambda: heard.then(take(database, batch_ids)),
                 shown,
                 until=lambda snapshot: snapshot.finished or snapshot.needs_people,
                 wait=interrupt.wait,
             )
         if interrupt.stopped and not last.finished:
             return ExitCode.INTERRUPTED
+    for reason in last.stopped:
+        output.notice(f"no longer waiting: {reason}")
     codes = []
     for batch_id in batch_ids:
         if json:
-            view = status.status_view(database, batch_id)
+            view = status.status_view(database, settings, batch_id)
             output.as_json(view)
             codes.append(ExitCode.INCOMPLETE if view.batch.exit_code is None else view.batch.exit_code)
         else:

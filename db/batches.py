@@ -257,6 +257,12 @@ def set_paused(session: Session, batch_id: str, paused: bool) -> None:
     events.record(session, "paused" if paused else "resumed", batch_id=batch_id)
 
 
+def set_deadline(session: Session, batch_id: str, deadline_at: int | None, *, by: str) -> None:
+    """``deadline_at`` in the database's milliseconds; None for none."""
+    session.execute(update(Batch).where(Batch.id == batch_id).values(deadline_at=deadline_at))
+    events.record(session, "deadline_set", batch_id=batch_id, deadline_at=deadline_at, by=by)
+
+
 def unfinished(session: Session) -> Sequence[str]:
     """Ids of the batches that still have jobs to do, oldest first."""
     return session.scalars(select(Batch.id).where(Batch.active).order_by(Batch.id)).all()

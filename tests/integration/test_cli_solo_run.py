@@ -76,7 +76,7 @@ def _generating() -> bool:
         return False
     database = Database(f"sqlite:///{path}")
     try:
-        return any(step.stage == "generate" for step in status_view(database, "latest").running)
+        return any(step.stage == "generate" for step in status_view(database, load_settings(), "latest").running)
     except (NotFoundError, ServiceUnavailableError):  # no tables or no batch yet
         return False
     finally:
