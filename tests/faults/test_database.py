@@ -46,7 +46,7 @@ def test_a_read_only_database_is_waited_for_like_one_that_is_away(world: World) 
     try:
         time.sleep(5)
     finally:
-        world.execute("SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only")
+        world.execute("ALTER SYSTEM RESET default_transaction_read_only")
         world.execute("SELECT pg_reload_conf()")
 
     done(world, batch_id)
@@ -95,7 +95,7 @@ def test_a_dispatcher_that_dies_between_commit_and_publish_loses_no_step(world: 
     assert (world.folder / "sent").exists()
 
 
-@pytest.mark.parametrize("stage", ["enhance", "screen", "generate", "encode", "publish"])
+@pytest.mark.parametrize("stage", ["screen", "generate", "encode", "publish"])
 def test_a_worker_that_dies_at_any_boundary_of_a_stage_loses_nothing(world: World, stage: str) -> None:
     points = ("after_claim", "before_work", "after_work", "after_finish")
     marks = [world.folder / f"{point}-{stage}" for point in points]

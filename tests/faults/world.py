@@ -198,7 +198,10 @@ class World:
     def execute(self, statement: str) -> None:
         """Past the proxies, outside any transaction."""
         with psycopg.connect(
-            self.database_url.replace("+psycopg", ""), autocommit=True, connect_timeout=5
+            self.database_url.replace("+psycopg", ""),
+            autocommit=True,
+            connect_timeout=5,
+            options="-c default_transaction_read_only=off",
         ) as connection:
             connection.execute(statement.encode())
 
