@@ -21,7 +21,7 @@ from pipeline.generators.gpus import find_gpus
 from pipeline.handoff import Handoff
 from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue, gpu_type_of, valid_gpu_type
 from pipeline.settings import Settings
-from tasks.lifecycle import check_settings
+from tasks.lifecycle import PARENT_VARIABLE, check_settings
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,8 @@ class _Member:
             # the other workers, whose steps are short and would each wait for the next poll.
             command.append("--disable-prefetch")
         # A group of its own: a Ctrl-C at the terminal reaches the parent alone, which passes on one clean signal.
-        self.process = subprocess.Popen(command, env={**os.environ, **self.env}, start_new_session=True)
+        environment = {**os.environ, **self.env, PARENT_VARIABLE: str(os.getpid())}
+        self.process = subprocess.Popen(command, env=environment, start_new_session=True)
         self.started = time.monotonic()
 
     def look_after(self, settings: Settings) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import multiprocessing
 import os
+import signal
+import sys
 import time
 from typing import Any
 
@@ -21,6 +25,11 @@ _runtimes: dict[Celery, Runtime] = {}
 """Runtimes of this process by application. Made after the fork: connections must not be shared over it."""
 
 _made_in = os.getpid()
+
+PARENT_VARIABLE = "VGEN_FLEET_PID"
+"""Set by `vgen worker` for its workers: the process that looks after them."""
+_PR_SET_PDEATHSIG = 1
+"""prctl's option in linux/prctl.h."""
 
 _stop_since = multiprocessing.Value("d", 0.0)
 """When the worker began to stop (monotonic seconds, 0: not stopping); shared by the worker and its pool's children."""
@@ -71,6 +80,18 @@ def stopping_since() -> float | None:
     """When this worker began to stop, or None."""
     since: float = _stop_since.value
     return since or None
+
+
+@signals.worker_init.connect  # type: ignore[untyped-decorator]
+def _drain_with_parent(**_: Any) -> None:
+    """A worker whose ``vgen worker`` was killed drains: nobody would start it again, or stop it, any more (Linux)."""
+    parent = os.environ.get(PARENT_VARIABLE)
+    if parent is None or sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it died before we asked
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
