@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -182,6 +183,21 @@ class World:
         parsed = submission.read(file, FieldOptions(), chosen, self.settings)
         options = submission.batch_options(chosen, self.settings)
         stored = submission.store(parsed, options, settings=self.settings, database=self.database, again=True)
+        return stored.batch_id
+
+    def submit_under(self, key: str, lines: Sequence[Mapping[str, Any]]) -> str:
+        """The same, under a submission key, on connections of its own: for several threads at once."""
+        full = [{"preset": "idle", "seed": number, **line} for number, line in enumerate(lines)]
+        folder = self.folder / f"{key}-{threading.get_ident()}"
+        folder.mkdir()
+        chosen = BatchChoices(key=key, name=key)
+        parsed = submission.read(write_jobs(folder / "same.jsonl", full), FieldOptions(), chosen, self.settings)
+        options = submission.batch_options(chosen, self.settings)
+        database = Database(self.database_url)
+        try:
+            stored = submission.store(parsed, options, settings=self.settings, database=database, key=key)
+        finally:
+            database.close()
         return stored.batch_id
 
     def clips(self, count: int, *, steps: int = 4, name: str = "clip") -> str:
