@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline import failpoints
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, RetryableError
 from pipeline.spec import JobSpec
 
 CHANNELS = 3
@@ -24,6 +25,7 @@ def write_frames(path: Path, spec: JobSpec, frames: Iterable[bytes | memoryview]
     Raises:
         FatalError: code ``frames_mismatch`` when the file was not reserved at the clip's size, or when the frames
             are not exactly as many bytes as the specification says.
+        RetryableError: code ``disk_full`` or ``handoff_unavailable``.
     """
     expected = frames_size(spec)
     digest = hashlib.sha256()
@@ -42,6 +44,9 @@ def write_frames(path: Path, spec: JobSpec, frames: Iterable[bytes | memoryview]
                 file.write(frame)
     except FileNotFoundError:
         raise FatalError(f"{path.name} was not reserved", code="frames_mismatch") from None
+    except OSError as error:  # reserved room can still be refused, by a quota or a file system that allocates late
+        code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "handoff_unavailable"
+        raise RetryableError(f"{path}: {error.strerror}", code=code) from error
     if written != expected:
         raise FatalError(f"the frames are {written} bytes, the clip {expected}", code="frames_mismatch")
     return digest.hexdigest()
