@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from db import batches, jobs, reconciliation, steps
+from db import control, jobs, reconciliation, steps
 from db.models import Queue
 from db.session import Database
 from db.steps import Claim
@@ -69,10 +69,10 @@ def test_nothing_of_a_paused_batch_or_queue_is_claimed(line: Line) -> None:
     line.admit()
 
     with line.database.transaction() as session:
-        batches.set_paused(session, batch_id, True)
+        control.pause_batch(session, batch_id, by="ada")
     assert line.try_claim(job_id, Stage.SCREEN) is None
     with line.database.transaction() as session:
-        batches.set_paused(session, batch_id, False)
+        control.resume_batch(session, batch_id, by="ada")
         session.add(Queue(name=CPU_QUEUE, paused=True))
     assert line.try_claim(job_id, Stage.SCREEN) is None
     with line.database.transaction() as session:
@@ -89,13 +89,13 @@ def test_renewing_says_whether_to_stop(line: Line) -> None:
             return steps.renew(session, claimed, lease_ms=LEASE_MS, phase="denoise", step=2, total=4)
 
     with line.database.transaction() as session:
-        batches.set_paused(session, other_batch, True)
+        control.pause_batch(session, other_batch, by="ada")
         session.add(Queue(name=CPU_QUEUE, paused=True))
     assert renew() == steps.Control(held=True)
     step = line.step(job_id, Stage.GENERATE)
     assert (step.progress_phase, step.progress_step, step.progress_total) == ("denoise", 2, 4)
     with line.database.transaction() as session:
-        batches.set_paused(session, batch_id, True)
+        control.pause_batch(session, batch_id, by="ada")
     assert renew() == steps.Control(held=True, pause=True)
     with line.database.transaction() as session:
         jobs.cancel(session, job_id)
