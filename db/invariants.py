@@ -258,14 +258,21 @@ def _frames() -> Query:
 def _bounds() -> Query:
     """I9: what went wrong with a step is bounded, and a step whose tries are used up is not tried again."""
     open_ = Step.state.in_((*_OPEN, StepState.PENDING))
-    beyond = or_(Step.errors > MAX_RETRYABLE, Step.crashes > MAX_OTHER, Step.losses > MAX_LOSSES)
-    used_up = or_(Step.errors >= MAX_RETRYABLE, Step.crashes >= MAX_OTHER, Step.losses >= MAX_LOSSES)
+    bounds = (
+        (Step.errors, MAX_RETRYABLE),
+        (Step.crashes, MAX_OTHER),
+        (Step.faults, MAX_OTHER),
+        (Step.losses, MAX_LOSSES),
+    )
+    beyond = or_(*(counter > bound for counter, bound in bounds))
+    used_up = or_(*(counter >= bound for counter, bound in bounds))
     return select(
         Step.job_id,
         Step.stage.label("stage"),
         Step.state.label("state"),
         Step.errors.label("errors"),
         Step.crashes.label("crashes"),
+        Step.faults.label("faults"),
         Step.losses.label("losses"),
     ).where(or_(beyond, and_(open_, used_up)))
 
@@ -337,7 +344,7 @@ RULES = (
     Rule("published", "a succeeded job has one video, any other none", _published()),
     Rule("artifacts", "files belong to the current roll of a succeeded job, under their own digest", _artifacts()),
     Rule("frames", "a generated segment has the frames' digest that its step recorded", _frames()),
-    Rule("bounds", "errors, crashes and losses of a step are bounded", _bounds()),
+    Rule("bounds", "errors, crashes, faults and losses of a step are bounded", _bounds()),
     Rule("attempts", "a step's attempts are rows numbered from 1 without a gap", _attempts()),
     Rule("outcome", "a step ended as its last attempt did", _last_outcome()),
     Rule("commits", "a step commits once, and once more for each rewind", _committed_once()),

@@ -21,6 +21,7 @@ class ModelStep:
     attempt: int = 0
     errors: int = 0
     crashes: int = 0
+    faults: int = 0
     losses: int = 0
     progress: int = 0
     due: bool = True
@@ -92,7 +93,7 @@ class ModelJob:
         if self.cancel:
             return self._stop(stage)
         step = self.steps[stage]
-        counter = "crashes" if failure is FailureClass.CRASH else "errors"
+        counter = {FailureClass.CRASH: "crashes", FailureClass.RETRYABLE: "errors"}.get(failure, "faults")
         setattr(step, counter, getattr(step, counter) + 1)
         if decide(failure, getattr(step, counter)).again:
             step.due = False
@@ -162,7 +163,7 @@ class ModelJob:
         for position, stage in enumerate(self.in_state(StepState.FAILED, StepState.CANCELLED)):
             step = self.steps[stage]
             step.state = StepState.PENDING if position else StepState.WAITING
-            step.errors = step.crashes = step.losses = 0
+            step.errors = step.crashes = step.faults = step.losses = 0
             step.due, step.queue = True, None
         return True
 

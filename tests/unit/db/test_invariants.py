@@ -72,6 +72,7 @@ BROKEN: dict[str, tuple[str, ...]] = {
     "bounds": (
         "UPDATE steps SET errors = 8 WHERE job_id = '{waiting}'",
         "UPDATE steps SET crashes = 3 WHERE job_id = '{waiting}'",
+        "UPDATE steps SET faults = 3 WHERE job_id = '{waiting}'",
         "UPDATE steps SET losses = 10 WHERE job_id = '{generating}'",
         "UPDATE steps SET losses = 11 WHERE job_id = '{done}'",
     ),

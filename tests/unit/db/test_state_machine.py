@@ -428,7 +428,7 @@ class LineMachine(RuleBasedStateMachine):
                 job.state,
                 job.cancel,
                 {
-                    stage: (step.state, step.attempt, step.errors, step.crashes, step.losses)
+                    stage: (step.state, step.attempt, step.errors, step.crashes, step.faults, step.losses)
                     for stage, step in job.steps.items()
                 },
             )
@@ -475,7 +475,7 @@ def _rows(session: Session) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for job_id, state, cancel in session.execute(select(Job.id, Job.state, Job.cancel_requested)):
         found[job_id] = (state, cancel, {})
-    columns = (Step.job_id, Step.stage, Step.state, Step.attempt, Step.errors, Step.crashes, Step.losses)
+    columns = (Step.job_id, Step.stage, Step.state, Step.attempt, Step.errors, Step.crashes, Step.faults, Step.losses)
     for job_id, stage, *values in session.execute(select(*columns)):
         found[job_id][2][stage] = tuple(values)
     return found
