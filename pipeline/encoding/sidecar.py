@@ -73,6 +73,7 @@ def build_sidecar(
         "gpu_type": generate.get("gpu_type"),
         "timings_s": generate.get("timings_s"),
         "peak_memory_bytes": generate.get("peak_memory_bytes"),
+        "denoising": _denoising(generate.get("facts", {})),
         "frames": {
             "sha256": generate["frames_sha256"],
             "num_frames": generate["num_frames"],
@@ -83,6 +84,14 @@ def build_sidecar(
         "video": dict(video),
         "files": {kind: dict(facts) for kind, facts in files.items()},
         "software": software_versions(),
+    }
+
+
+def _denoising(facts: Mapping[str, Any]) -> _Json:
+    return {
+        "steps": facts.get("denoise_steps"),
+        "resumed_from_step": facts.get("resumed_from_step"),
+        "checkpoint_unusable": facts.get("checkpoint_unusable"),
     }
 
 

@@ -70,7 +70,16 @@ def read_checkpoint(path: Path, metadata: Mapping[str, str], device: str) -> Res
         }
         rng = {name.removeprefix(_RNG): state for name, state in tensors.items() if name.startswith(_RNG)}
         return ResumePoint(LoopState(step, total, schedulers), rng)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        ImportError,
+    ) as error:
         raise CheckpointUnusableError(f"cannot be read: {type(error).__name__}: {error}") from error
 
 
