@@ -130,10 +130,11 @@ class _Stuck:
             return False
         self._quiet_since = time.monotonic()
         from cli.submission import unserved
-        from db import admission, history
+        from db import history
+        from db.lines import gpu_lines
 
         with self._database.reading() as session:
-            lines = admission.gpu_lines(session)
+            lines = gpu_lines(session)
             needs = history.waiting_for_gpu(session, [batch.id for batch in snapshot.batches])
         if not lines or needs is None:
             return False  # the GPU worker is still loading, or another stage has yet to run

@@ -13,21 +13,31 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from db import jobs, workers
+from db import jobs
 from db.budgets import Budgets
 from db.control import is_paused, paused_queues
-from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Job, StageRun, Step
+from db.lanes import note_needs, waiting_needs, waiting_steps
+from db.lines import LaneLines, gpu_lines, in_flight, lane_lines
+from db.models import ALL_QUEUES, Batch, Job, Step
 from db.session import now_ms
-from pipeline.plan import GpuLine, choose_gpu_type, encode_queue, fixed_queue, gpu_queue, gpu_type_of
+from pipeline.plan import (
+    GpuLine,
+    choose_gpu_type,
+    encode_queue,
+    fixed_queue,
+    gpu_type_of,
+    lane_name,
+    lane_queue,
+    need_of,
+    split_need,
+)
 from pipeline.presets import Preset, all_presets
-from pipeline.spec import JobSpec
 from pipeline.stages.base import StepWork
-from pipeline.states import AttemptOutcome, JobState, Stage, StepState
+from pipeline.states import JobState, Stage, StepState
 
-_RECENT_RUNS = 20
 _HOPS_KEEP_S = 1.0
 _NO_DEADLINE = 2**62
 
@@ -63,42 +73,8 @@ class _Candidate:
     roll: int
     priority: int
     deadline: int
-    need: tuple[str, str] = ("", "")
-    """Preset and GPU types, as the database writes them."""
-
-
-_IN_FLIGHT = select(Step.queue, func.count()).where(LIVE_INDEX, Step.queue.is_not(None)).group_by(Step.queue)
-
-
-def in_flight(session: Session) -> dict[str, int]:
-    """Steps dispatched or running, by queue."""
-    rows = session.connection().execute(_IN_FLIGHT)
-    return {queue: count for queue, count in rows if queue is not None}
-
-
-def gpu_lines(session: Session, live: dict[str, int] | None = None) -> dict[str, GpuLine]:
-    """Every GPU type with a live worker, by type; paused queues are left out."""
-    capacity = workers.capacity(session)
-    live = in_flight(session) if live is None else live
-    paused = paused_queues(session)
-    lines = {}
-    for queue, slots in capacity.slots.items():
-        gpu_type = gpu_type_of(queue)
-        if gpu_type is not None and not is_paused(queue, paused):
-            lines[gpu_type] = GpuLine(slots, live.get(queue, 0), _mean_seconds(session, queue), capacity.memory[queue])
-    return lines
-
-
-def _mean_seconds(session: Session, queue: str) -> float | None:
-    recent = (
-        select((StageRun.ended_at - StageRun.started_at).label("ms"))
-        .where(StageRun.queue == queue, StageRun.outcome == AttemptOutcome.DONE)
-        .order_by(StageRun.ended_at.desc())
-        .limit(_RECENT_RUNS)
-        .subquery()
-    )
-    mean = session.scalars(select(func.avg(recent.c.ms))).one()
-    return None if mean is None else float(mean) / 1000
+    need: str = ""
+    """Of a step that generates."""
 
 
 def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Admitted]:
@@ -125,12 +101,10 @@ def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Ad
         for item in dispatched:
             live[item.queue] = live.get(item.queue, 0) + 1
         admitted += dispatched
-    lines = gpu_lines(session, live)
-    budgets = Budgets.load(session, lines)
-    room = sum(max(0, line.room) for line in lines.values())
-    chosen = _ordered(_servable(session, owners, room * 2, lines, presets, budgets), room * 2)
-    admitted += _dispatch(session, Stage.GENERATE, chosen, lines, presets, budgets)
-    return admitted
+    budgets = Budgets.load(session, gpu_lines(session, live))
+    lanes = lane_lines(session, live)
+    chosen = _ordered(_servable(session, owners, lanes, presets, budgets))
+    return admitted + _dispatch(session, Stage.GENERATE, chosen, lanes, presets, budgets)
 
 
 def _admissible(session: Session) -> dict[str, _Owner]:
@@ -142,66 +116,58 @@ def _admissible(session: Session) -> dict[str, _Owner]:
 
 
 def _servable(
-    session: Session,
-    owners: dict[str, _Owner],
-    limit: int,
-    lines: dict[str, GpuLine],
-    presets: _Presets,
-    budgets: Budgets,
+    session: Session, owners: dict[str, _Owner], lanes: LaneLines, presets: _Presets, budgets: Budgets
 ) -> Iterable[_Candidate]:
-    """Generate steps that a live GPU type with room can take: those that none can take hold up nobody behind them."""
+    """Generate steps that a lane with room can take: those that none can take hold up nobody behind them."""
     for batch_id, owner in owners.items():
         if not budgets.allows(batch_id):
             continue
-        open_lines = budgets.open_to(batch_id, lines)
-        asked: dict[tuple[str, str], bool] = {}
-        while True:
-            refused = [need for need, servable in asked.items() if not servable]
-            found = list(_candidates(session, {batch_id: owner}, Stage.GENERATE, limit, refused))
-            fresh = {item.need: item for item in found if item.need not in asked}
-            for need, item in fresh.items():
-                asked[need] = _bind(session, Stage.GENERATE, item, open_lines, presets) is not None
-            if all(asked[need] for need in fresh):
-                yield from found
-                break
+        for need in waiting_needs(session, batch_id):
+            if not need and note_needs(session, batch_id):
+                continue  # queued by the release before: in the next round they are found by what they need
+            open_lines = budgets.open_to(batch_id, _lines_of(need, lanes))
+            room = sum(max(0, line.room) for line in open_lines.values())
+            if choose_lane(need, open_lines, presets) is not None:
+                yield from _candidates(session, {batch_id: owner}, Stage.GENERATE, room, need)
+
+
+def _lines_of(need: str, lanes: LaneLines) -> dict[str, GpuLine]:
+    return lanes.get(lane_name(split_need(need)[0]), {})
+
+
+def choose_lane(need: str, lines: Mapping[str, GpuLine], presets: _Presets) -> str | None:
+    """The queue of the preset's lane where a clip is expected to start soonest; None when it has to wait.
+
+    ``lines`` are those of the preset, by GPU type.
+    """
+    preset, gpu = split_need(need)
+    known = all_presets() if presets is None else presets
+    gpu_type = choose_gpu_type(gpu, known.get(preset), lines)
+    return None if gpu_type is None else lane_queue(gpu_type, lane_name(preset))
 
 
 def _candidates(
-    session: Session,
-    owners: Mapping[str, _Owner],
-    stage: Stage,
-    limit: int,
-    refused: Sequence[tuple[str, str]] = (),
+    session: Session, owners: Mapping[str, _Owner], stage: Stage, limit: int, need: str = ""
 ) -> Iterable[_Candidate]:
-    """The first waiting steps of each batch, without those of ``refused`` needs: index reads only, if none is."""
+    """The first waiting steps of each batch, of one need where they generate: reads of an index only."""
     if limit <= 0:
         return
-    preset, gpu = Job.spec["preset"].as_string(), func.coalesce(Job.spec["gpu"].as_string(), "")
     for batch_id, owner in owners.items():
         rows = session.execute(
-            select(Step.id, Step.job_id, Step.segment, Step.roll, Step.priority, preset, gpu)
+            select(Step.id, Step.job_id, Step.segment, Step.roll, Step.priority)
             .join(Job, Job.id == Step.job_id)
-            .where(
-                Step.batch_id == batch_id,
-                Step.stage == stage,
-                Step.state == StepState.WAITING,
-                Step.not_before <= now_ms(),
-                Job.state.in_((JobState.WAITING, JobState.IN_FLIGHT)),
-                ~Job.cancel_requested,
-                *(or_(preset != need[0], gpu != need[1]) for need in refused),
-            )
+            .where(*waiting_steps(batch_id, stage, need))
             .order_by(Step.priority.desc(), Step.id)
             .limit(limit)
             # The job and not the step: whoever changes a step locks its job first, so that none waits for another
             # in a circle. Nothing on SQLite, where the transaction is exclusive.
             .with_for_update(of=Job, skip_locked=True)
         )
-        for step_id, job_id, segment, roll, priority, *need in rows:
-            named = (need[0], need[1])
-            yield _Candidate(step_id, job_id, owner.name, batch_id, segment, roll, priority, owner.deadline, named)
+        for step_id, job_id, segment, roll, priority in rows:
+            yield _Candidate(step_id, job_id, owner.name, batch_id, segment, roll, priority, owner.deadline, need)
 
 
-def _ordered(candidates: Iterable[_Candidate], limit: int) -> list[_Candidate]:
+def _ordered(candidates: Iterable[_Candidate], limit: int | None = None) -> list[_Candidate]:
     """Priority first; within one, owners take turns, and within an owner's turn so do the owner's batches.
 
     Batches of one owner share that owner's turns: many small batches do not crowd out another's large one. Of those
@@ -215,31 +181,27 @@ def _ordered(candidates: Iterable[_Candidate], limit: int) -> list[_Candidate]:
         rounds = itertools.zip_longest(*sorted(batches.values(), key=lambda items: items[0].deadline))
         in_turn = (item for one_round in rounds for item in one_round if item is not None)
         ranked += [(-priority, rank, item.deadline, item.step_id, item) for rank, item in enumerate(in_turn)]
-    return [entry[4] for entry in heapq.nsmallest(max(0, limit), ranked, key=lambda entry: entry[:4])]
+    most = len(ranked) if limit is None else max(0, limit)
+    return [entry[4] for entry in heapq.nsmallest(most, ranked, key=lambda entry: entry[:4])]
 
 
 def _dispatch(
     session: Session,
     stage: Stage,
     chosen: Sequence[_Candidate],
-    lines: dict[str, GpuLine] | None = None,
+    lanes: LaneLines | None = None,
     presets: _Presets = None,
     budgets: Budgets | None = None,
 ) -> list[Admitted]:
     paused = paused_queues(session)
     bound: dict[str, list[_Candidate]] = {}
     for item in chosen:
-        if budgets is not None and not budgets.allows(item.batch_id):
-            continue
-        open_lines = lines if budgets is None or lines is None else budgets.open_to(item.batch_id, lines)
-        queue = _bind(session, stage, item, open_lines or {}, presets)
-        if queue is None or is_paused(queue, paused):
-            continue
-        if lines is not None and (gpu_type := gpu_type_of(queue)) is not None:
-            if budgets is not None:
-                budgets.take(item.batch_id, gpu_type, lines)
-            lines[gpu_type] = replace(lines[gpu_type], in_flight=lines[gpu_type].in_flight + 1)
-        bound.setdefault(queue, []).append(item)
+        if lanes is not None and budgets is not None:
+            queue = _take_place(item, lanes, presets, budgets)
+        else:
+            queue = _queue_of(session, stage, item)
+        if queue is not None and not is_paused(queue, paused):
+            bound.setdefault(queue, []).append(item)
     moved = {queue: _mark_dispatched(session, items, queue) for queue, items in bound.items()}
     # In the order in which they were chosen: messages are published in it.
     return [
@@ -250,12 +212,20 @@ def _dispatch(
     ]
 
 
-def _bind(session: Session, stage: Stage, item: _Candidate, lines: dict[str, GpuLine], presets: _Presets) -> str | None:
-    if stage is Stage.GENERATE:
-        spec = JobSpec.model_validate(session.scalars(select(Job.spec).where(Job.id == item.job_id)).one())
-        known = all_presets() if presets is None else presets
-        gpu_type = choose_gpu_type(spec, known.get(spec.preset), lines)
-        return gpu_queue(gpu_type) if gpu_type is not None else None
+def _take_place(item: _Candidate, lanes: LaneLines, presets: _Presets, budgets: Budgets) -> str | None:
+    """A place in a lane for a clip, and its part of its batch's budget; None where there is no room for it."""
+    lines = _lines_of(item.need, lanes)
+    if not budgets.allows(item.batch_id):
+        return None
+    queue = choose_lane(item.need, budgets.open_to(item.batch_id, lines), presets)
+    if queue is not None and (gpu_type := gpu_type_of(queue)) is not None:
+        budgets.take(item.batch_id, gpu_type, lines)
+        lines[gpu_type] = replace(lines[gpu_type], in_flight=lines[gpu_type].in_flight + 1)
+    return queue
+
+
+def _queue_of(session: Session, stage: Stage, item: _Candidate) -> str | None:
+    """The queue of a step that needs no GPU."""
     if stage is Stage.ENCODE:
         return handoff_queue(session, item.job_id, item.roll, item.segment)
     return fixed_queue(stage)
@@ -305,20 +275,23 @@ class Hops:
     def __init__(self, presets: Callable[[], Mapping[str, Preset]]) -> None:
         self._presets = presets
         self._known: Mapping[str, Preset] = {}
-        self._lines: dict[str, GpuLine] = {}
+        self._lanes: LaneLines = {}
         self._paused: Sequence[str] = ()
         self._asked: float | None = None
 
     def __call__(self, session: Session, work: StepWork, stage: Stage, made: Mapping[str, Any]) -> str | None:
         """The queue of the next step, if it has room now."""
         if self._asked is None or time.monotonic() - self._asked > _HOPS_KEEP_S:
-            self._lines, self._paused = gpu_lines(session), paused_queues(session)
+            self._lanes, self._paused = lane_lines(session, {}), paused_queues(session)
             self._known, self._asked = self._presets(), time.monotonic()
         if stage is Stage.GENERATE:
-            live = in_flight(session)
-            lines = {kind: replace(line, in_flight=live.get(gpu_queue(kind), 0)) for kind, line in self._lines.items()}
-            gpu_type = choose_gpu_type(work.spec, self._known.get(work.spec.preset), lines)
-            queue = None if gpu_type is None else gpu_queue(gpu_type)
+            live, need = in_flight(session), need_of(work.spec)
+            lane = lane_name(work.spec.preset)
+            lines = {
+                kind: replace(line, in_flight=live.get(lane_queue(kind, lane), 0))
+                for kind, line in self._lanes.get(lane, {}).items()
+            }
+            queue = choose_lane(need, lines, self._known)
         else:
             queue = encode_queue(made["handoff_id"]) if stage is Stage.ENCODE else fixed_queue(stage)
         return None if queue is None or is_paused(queue, self._paused) else queue

@@ -10,7 +10,8 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, TextClause, func, select
 from sqlalchemy.orm import Session
 
-from db import admission, batches, budgets, control, workers
+from db import batches, budgets, control, workers
+from db.lines import gpu_lines
 from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Event, Job, Step
 from db.workers import Capacity
 from pipeline.plan import GpuLine, fits, fixed_queue
@@ -184,7 +185,7 @@ def completion(session: Session, batch: Batch, presets: Mapping[str, Preset] | N
 
 def _usable(session: Session, batch: Batch, presets: Mapping[str, Preset]) -> list[GpuLine]:
     asked = needs(session, batch.id)
-    lines = admission.gpu_lines(session)
+    lines = gpu_lines(session)
     return [
         line
         for gpu_type, line in lines.items()

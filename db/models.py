@@ -127,6 +127,8 @@ class Step(Base):
     state: Mapped[StepState] = mapped_column(EnumText(StepState))
     priority: Mapped[int] = mapped_column(default=0)
     attempt: Mapped[int] = mapped_column(default=0)
+    need: Mapped[str] = mapped_column(Text, default="", server_default="")
+    """Of a step that generates: its preset and GPU types (``plan.need_of``), so that one preset's are found at once."""
     queue: Mapped[str | None] = mapped_column(String(120))
     worker: Mapped[str | None] = mapped_column(String(200))
     lease_until: Mapped[int | None] = mapped_column(BigInteger)
@@ -151,6 +153,7 @@ Index(
     "ix_steps_waiting",
     Step.batch_id,
     Step.stage,
+    Step.need,
     Step.priority.desc(),
     Step.id,
     postgresql_where=_WAITING,
@@ -260,6 +263,10 @@ class Worker(Base):
     lane: Mapped[str | None] = mapped_column(String(100))
     """The preset that the dispatcher wants this GPU worker to hold; it serves that preset's queue once it is warm."""
     lane_since: Mapped[int | None] = mapped_column(BigInteger)
+    failed_lanes: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """Presets that it could not load: lane to when (ms), error code and message."""
+    drain_reason: Mapped[str | None] = mapped_column(Text)
+    """Why it takes no more work although nobody told it to stop."""
     draining: Mapped[bool] = mapped_column(default=False)
     started_at: Mapped[int] = mapped_column(BigInteger)
     seen_at: Mapped[int] = mapped_column(BigInteger, index=True)

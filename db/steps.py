@@ -21,6 +21,7 @@ from db.base import EnumText, Json
 from db.models import ALL_QUEUES, Batch, Job, Queue, Segment, StageRun, Step
 from db.session import now_ms
 from pipeline.errors import ConflictError, FailureClass, StageError
+from pipeline.plan import need_of
 from pipeline.retry import MAX_LOSSES, decide
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.stages.base import Outcome, StageResult, StepWork
@@ -303,7 +304,8 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | 
     # Whether a budget allows one more clip is the dispatcher's to say, which sees all that is in flight.
     waits = held or paused or (limited and following is Stage.GENERATE)
     queue = None if waits or hop is None else hop(session, work, following, result.output)
-    queue_step(session, work.job_id, work.batch_id, work.roll, work.segment, following, work.spec.priority, queue)
+    need = need_of(work.spec) if following is Stage.GENERATE else ""
+    queue_step(session, work.job_id, work.batch_id, work.roll, work.segment, following, work.spec.priority, queue, need)
     if held:
         jobs.move(session, work.job_id, JobState.HELD)
         return Finished(recorded=True)
@@ -321,8 +323,11 @@ def queue_step(
     stage: Stage,
     priority: int,
     queue: str | None = None,
+    need: str = "",
 ) -> None:
     """Make the next step ``dispatched`` to the queue, or ``waiting``: a new row, or the one that a rewind left.
+
+    ``need`` is what a step that generates needs of a GPU.
 
     Raises:
         ConflictError: the step is there and was not rewound.
@@ -338,6 +343,7 @@ def queue_step(
             "stage": stage,
             "priority": priority,
             "queue": queue,
+            "need": need,
         },
     ).one_or_none()
     if made is None:
@@ -351,7 +357,7 @@ def _queueing(dialect: str, *, dispatched: bool) -> ReturningInsert[tuple[int]]:
     new = _insert(dialect, _STEPS).values(state=state, **at)
     return new.on_conflict_do_update(
         index_elements=["job_id", "roll", "segment", "stage"],
-        set_={"state": state, "queue": new.excluded.queue, **at},
+        set_={"state": state, "queue": new.excluded.queue, "need": new.excluded.need, **at},
         where=Step.state == StepState.PENDING,
     ).returning(_STEPS.c.id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from db.models import Worker
@@ -27,7 +27,6 @@ class WorkerReport:
     slots: int = 1
     gpu_type: str | None = None
     memory_bytes: int | None = None
-    loaded: str | None = None
     draining: bool = False
 
 
@@ -50,8 +49,8 @@ def report(session: Session, worker: WorkerReport) -> None:
         "slots": worker.slots,
         "gpu_type": worker.gpu_type,
         "memory_bytes": worker.memory_bytes,
-        "loaded": worker.loaded,
-        "draining": worker.draining,
+        # Whoever drained it for a reason of its own is not overruled.
+        "draining": or_(Worker.drain_reason.is_not(None), literal(worker.draining)),
         "seen_at": now_ms(),
     }
     known = session.execute(
@@ -63,7 +62,7 @@ def report(session: Session, worker: WorkerReport) -> None:
     ).one_or_none()
     if known is None:
         now = session.scalars(select(now_ms())).one()
-        session.add(Worker(name=worker.name, started_at=now, **{**values, "seen_at": now}))
+        session.add(Worker(name=worker.name, started_at=now, **{**values, "seen_at": now, "draining": worker.draining}))
 
 
 def leave(session: Session, name: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.presets import Preset
@@ -14,6 +15,9 @@ IO_QUEUE = "vgen.io"
 CPU_QUEUE = "vgen.cpu"
 _GPU_PREFIX = "vgen.gpu."
 _ENCODE_PREFIX = "vgen.encode."
+_LANE_CHARS = 60
+"""With the prefix, and a GPU type of at most 41, a queue's name stays below the 120 that a row holds."""
+_DIGEST_CHARS = 12
 _GIB = 1024**3
 _FAST_LINE_S = 10.0
 """More than one waiting job a slot is admitted while a line stays shorter than this."""
@@ -25,9 +29,32 @@ def gpu_queue(gpu_type: str) -> str:
     return _GPU_PREFIX + gpu_type
 
 
+def lane_queue(gpu_type: str, lane: str) -> str:
+    """The queue of those GPUs of a type that hold one preset; ``lane`` is the preset's ``lane_name``."""
+    return f"{_GPU_PREFIX}{gpu_type}.{lane}"
+
+
+def lane_name(preset: str) -> str:
+    """A preset's name where it is short enough for a queue's name, else its beginning and a digest of all of it."""
+    if len(preset) <= _LANE_CHARS:
+        return preset
+    digest = hashlib.sha256(preset.encode()).hexdigest()[:_DIGEST_CHARS]
+    return f"{preset[: _LANE_CHARS - _DIGEST_CHARS - 1]}-{digest}"
+
+
 def gpu_type_of(queue: str) -> str | None:
-    """The GPU type that a queue belongs to; None when it is not a GPU queue."""
-    return queue.removeprefix(_GPU_PREFIX) if queue.startswith(_GPU_PREFIX) else None
+    """The GPU type that a queue or one of its lanes belongs to; None when it is not a GPU queue.
+
+    A GPU type holds no dot, a preset's name may: what comes after the first dot is the lane.
+    """
+    return queue.removeprefix(_GPU_PREFIX).partition(".")[0] if queue.startswith(_GPU_PREFIX) else None
+
+
+def lane_of(queue: str) -> str | None:
+    """The lane of a lane's queue; None for any other queue."""
+    if not queue.startswith(_GPU_PREFIX):
+        return None
+    return queue.removeprefix(_GPU_PREFIX).partition(".")[2] or None
 
 
 def encode_queue(handoff_id: str) -> str:
@@ -42,6 +69,17 @@ def is_encode_queue(queue: str) -> bool:
 def valid_gpu_type(name: str) -> bool:
     """A GPU type is lower-case letters, digits and hyphens, such as ``a100-80gb``."""
     return re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", name) is not None
+
+
+def need_of(spec: JobSpec) -> str:
+    """What a clip needs of a GPU, as one text: its preset, and the types it keeps to."""
+    return f"{spec.preset} {','.join(spec.gpu)}".rstrip()
+
+
+def split_need(need: str) -> tuple[str, tuple[str, ...]]:
+    """Preset and GPU types of ``need_of``."""
+    preset, _, types = need.partition(" ")
+    return preset, tuple(types.split(",")) if types else ()
 
 
 def fixed_queue(stage: Stage) -> str | None:
@@ -79,17 +117,15 @@ def fits(preset: Preset | None, memory_bytes: int | None) -> bool:
     )
 
 
-def choose_gpu_type(spec: JobSpec, preset: Preset | None, lines: Mapping[str, GpuLine]) -> str | None:
-    """The live GPU type with room where the job is expected to start soonest; None when it has to wait.
+def choose_gpu_type(gpu: Sequence[str], preset: Preset | None, lines: Mapping[str, GpuLine]) -> str | None:
+    """The live GPU type with room where a job is expected to start soonest; None when it has to wait.
 
-    ``preset`` is None where it is not known on this host: the worker decides.
+    ``gpu`` are the types that it keeps to, none means any; ``lines`` those of its preset, by type. ``preset`` is None
+    where it is not known on this host: the worker decides.
     """
     able = [
         (line.expected_wait_s, gpu_type)
         for gpu_type, line in lines.items()
-        if line.slots > 0
-        and line.room > 0
-        and (not spec.gpu or gpu_type in spec.gpu)
-        and fits(preset, line.memory_bytes)
+        if line.slots > 0 and line.room > 0 and (not gpu or gpu_type in gpu) and fits(preset, line.memory_bytes)
     ]
     return min(able)[1] if able else None

@@ -110,6 +110,9 @@ class WorkerSettings(_Group):
     dispatch_s: float = Field(0.5, gt=0, description="How often the dispatcher looks for waiting steps.")
     reconcile_s: float = Field(5.0, gt=0, description="How often expired leases and lost messages are looked for.")
     grace_s: float = Field(25.0, ge=0, description="How long a stopping worker may finish what it runs.")
+    affinity_s: float = Field(
+        600.0, ge=0, description="A preset that has waited so long takes a GPU from another that has held it so long."
+    )
     window: int = Field(64, ge=1, description="Steps in flight on each queue that is not a GPU queue.")
     visibility_timeout_s: int = Field(
         86_400, ge=60, description="Redis redelivers unacknowledged messages after this; must exceed every stage."

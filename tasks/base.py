@@ -49,7 +49,7 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
             job_id=job_id,
             segment=segment,
             stage=stage,
-            queues=runtime.queues,
+            queues=runtime.claimable,
             worker=runtime.name,
             lease_ms=lease_ms,
         )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from celery import Celery, chain
 from kombu.exceptions import OperationalError
 
-from db import admission
+from db import admission, lanes
 from db.admission import Admitted
 from db.session import Database
 from pipeline import failpoints
-from pipeline.presets import load_library
+from pipeline.presets import Preset, load_library
 from pipeline.settings import Settings
 from pipeline.states import Stage
 from tasks.app import task_name
@@ -27,11 +27,24 @@ def dispatch_once(app: Celery, database: Database, settings: Settings) -> int:
         ServiceUnavailableError: the database is away.
     """
     presets = load_library(settings.effective_presets_dir).presets
+    give_out_lanes(database, presets, settings.worker.affinity_s)
     with database.transaction() as session:
         admitted = admission.admit(session, window=settings.worker.window, presets=presets)
     if admitted:
         failpoints.hit("dispatch_committed")
     return _publish(app, database, admitted)
+
+
+def give_out_lanes(database: Database, presets: Mapping[str, Preset], affinity_s: float) -> None:
+    """Give live GPU workers the presets that they are to hold, and put what nobody serves back in line."""
+    with database.reading() as session:
+        moves = lanes.planned(session, presets, affinity_s=affinity_s)
+    if moves:
+        with database.transaction() as session:
+            moves = lanes.give_out(session, presets, affinity_s=affinity_s)
+        logger.info("lanes changed", extra={"moves": moves})
+    with database.transaction() as session:
+        lanes.withdraw_unserved(session)
 
 
 def _publish(app: Celery, database: Database, admitted: Sequence[Admitted]) -> int:

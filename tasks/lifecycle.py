@@ -15,6 +15,7 @@ from typing import Any
 from celery import Celery, Task, signals
 
 from pipeline.errors import SettingsError
+from pipeline.plan import gpu_type_of, lane_of
 from pipeline.settings import Settings, current_settings
 from tasks.loops import Loops
 from tasks.runtime import Runtime
@@ -35,6 +36,9 @@ _stop_since = multiprocessing.Value("d", 0.0)
 """When the worker began to stop (monotonic seconds, 0: not stopping); shared by the worker and its pool's children."""
 
 _loops: dict[str, Loops] = {}
+
+_workers: dict[Celery, str] = {}
+"""Name of the worker of each application of this process; its pool's children inherit it."""
 
 
 def check_settings(settings: Settings) -> None:
@@ -62,18 +66,20 @@ def drop(app: Celery) -> None:
 
 def runtime_of(task: Task) -> Runtime:
     """The runtime of the worker that runs this task."""
-    if task.app not in _runtimes:
-        _runtimes[task.app] = Runtime(
-            str(task.request.hostname),
-            current_settings(),
-            queues=consumed_queues(task.app),
-            stopping=stopping_since,
-        )
-    return _runtimes[task.app]
+    return _runtimes.get(task.app) or _make_runtime(task.app, str(task.request.hostname))
+
+
+def _make_runtime(app: Celery, name: str) -> Runtime:
+    runtime = Runtime(name, current_settings(), queues=consumed_queues(app), stopping=stopping_since)
+    _runtimes[app] = runtime
+    if runtime.keeper is not None:
+        runtime.keeper.start()
+    return runtime
 
 
 def consumed_queues(app: Celery) -> tuple[str, ...]:
-    return tuple(sorted(app.amqp.queues.consume_from))
+    """The queues that the worker was started with: lanes come and go."""
+    return tuple(sorted(queue for queue in app.amqp.queues.consume_from if lane_of(queue) is None))
 
 
 def stopping_since() -> float | None:
@@ -100,13 +106,22 @@ def _note_stop(**_: Any) -> None:
         _stop_since.value = time.monotonic()
 
 
+@signals.celeryd_init.connect  # type: ignore[untyped-decorator]
+def _note_worker(sender: str = "", instance: Any = None, **_: Any) -> None:
+    _workers[instance.app] = sender
+
+
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]
 def _after_fork(**_: Any) -> None:
     # What the parent made belongs to the parent: a child makes its own when its first task comes. (The solo pool
     # sends this signal too, in the process that it shares with us.)
-    if os.getpid() != _made_in:
-        _runtimes.clear()
-        _loops.clear()
+    if os.getpid() == _made_in:
+        return
+    _runtimes.clear()
+    _loops.clear()
+    for app, name in _workers.items():
+        if any(gpu_type_of(queue) for queue in consumed_queues(app)):
+            _make_runtime(app, name)  # before any task comes: the lane is read once its model is warm
 
 
 @signals.worker_process_shutdown.connect  # type: ignore[untyped-decorator]
@@ -131,6 +146,7 @@ def _worker_ready(sender: Any = None, **_: Any) -> None:
         slots=int(controller.concurrency or 1),
         memory_bytes=int(os.environ.get("VGEN_GPU_MEMORY_BYTES", "0")) or None,
         stopping=stopping_since,
+        consumer=lambda: controller.consumer,
     )
     _loops[sender.hostname] = loops
     loops.start()

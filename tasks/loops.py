@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from celery import Celery
 
@@ -21,6 +22,7 @@ from pipeline.plan import IO_QUEUE, gpu_type_of, is_encode_queue
 from pipeline.settings import Settings
 from tasks.alerts import LOOK_S, Alerts
 from tasks.dispatch import dispatch_once
+from tasks.lanes import LaneSwitch
 from tasks.reconcile import reconcile_once, sweep_handoff
 
 logger = logging.getLogger(__name__)
@@ -65,14 +67,16 @@ class Loops:
         reports: Sequence[WorkerReport] = (),
         dispatch: bool,
         sweep: bool = False,
+        lanes: Sequence[LaneSwitch] = (),
         trust_leases_at_once: bool = False,
         database: Database | None = None,
+        owns_database: bool = False,
         stopping: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._app = app
         self._settings = settings
         self._database = database or Database(settings.effective_database_url)
-        self._owns_database = database is None
+        self._owns_database = owns_database or database is None
         self._reports = reports
         self._stopping = stopping
         self._dispatched_at = time.monotonic()
@@ -83,6 +87,7 @@ class Loops:
             self._timers.append(_Timer("reconcile", settings.worker.reconcile_s, self._reconcile))
             alerts = Alerts(self._database, settings.effective_presets_dir)
             self._timers.append(_Timer("alerts", LOOK_S, alerts.look))
+        self._timers += [_Timer("lane", settings.worker.dispatch_s, lane.look) for lane in lanes]
         if sweep:
             self._timers.append(_Timer("sweep", SWEEP_S, self._sweep))
 
@@ -97,13 +102,26 @@ class Loops:
         slots: int,
         memory_bytes: int | None,
         stopping: Callable[[], float | None],
+        consumer: Callable[[], Any],
     ) -> Loops:
-        """The loops of a cluster's worker: an io worker dispatches, one with an encode queue sweeps its hand-off."""
+        """The loops of a cluster's worker.
+
+        An io worker dispatches, one with an encode queue sweeps its hand-off, one with a GPU has its ``consumer``
+        follow its lane.
+        """
         report = worker_report(name, queues, slots=slots, memory_bytes=memory_bytes)
+        database = Database(settings.effective_database_url)
+        lanes = []
+        if report.gpu_type is not None:
+            lane = LaneSwitch(app, database, name=name, gpu_type=report.gpu_type, consumer=consumer, stopping=stopping)
+            lanes.append(lane)
         return cls(
             app,
             settings,
             reports=[report],
+            lanes=lanes,
+            database=database,
+            owns_database=True,
             dispatch=IO_QUEUE in queues,
             sweep=any(is_encode_queue(queue) for queue in queues),
             stopping=stopping,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
+from db import residency
 from db.admission import Hops
 from db.session import Database
+from pipeline.errors import ServiceUnavailableError
 from pipeline.generators.process import GeneratorProcess
 from pipeline.handoff import Handoff
 from pipeline.plan import gpu_type_of
@@ -18,6 +21,10 @@ from pipeline.settings import Settings
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
 from tasks.heart import Heart
+from tasks.lanes import LaneKeeper
+from tasks.resident import Resident
+
+logger = logging.getLogger(__name__)
 
 
 class Runtime:
@@ -67,10 +74,37 @@ class Runtime:
         return next((kind for queue in self.queues if (kind := gpu_type_of(queue))), None)
 
     @cached_property
-    def generator(self) -> GeneratorProcess | None:
+    def generator(self) -> Resident | None:
         if self.gpu_type is None:
             return None
-        return GeneratorProcess(self.settings, device_env=self._device_env)
+        return Resident(GeneratorProcess(self.settings, device_env=self._device_env), self._on_loaded)
+
+    @cached_property
+    def keeper(self) -> LaneKeeper | None:
+        """Keeps the generator's model to the lane that the dispatcher gave this worker; to be started."""
+        if self.gpu_type is None or self.generator is None:
+            return None
+        resident = self.generator
+        return LaneKeeper(
+            self.name,
+            self.gpu_type,
+            self.settings,
+            database=lambda: self.database,
+            resident=lambda: resident,
+            stopping=self.stopping,
+        )
+
+    @property
+    def claimable(self) -> tuple[str, ...]:
+        """The queues whose steps this worker may claim. Raises ServiceUnavailableError."""
+        return self.queues if self.keeper is None else (*self.queues, *self.keeper.queues())
+
+    def _on_loaded(self, preset: str, seconds: float | None, was: str | None) -> None:
+        try:
+            with self.database.transaction() as session:
+                residency.record_load(session, self.name, self.gpu_type, preset, seconds, was=was)
+        except ServiceUnavailableError as error:
+            logger.warning("load not recorded", extra={"preset": preset, "reason": str(error)})
 
     def must_stop_now(self, reserve_s: float = 0.0) -> bool:
         """True once a stopping worker's grace is over, or would be in ``reserve_s`` seconds."""
@@ -79,6 +113,8 @@ class Runtime:
 
     def close(self) -> None:
         """End the generator's process, the heart and the connections that were made here."""
+        if "keeper" in self.__dict__ and self.keeper is not None:
+            self.keeper.end()
         if "heart" in self.__dict__:
             self.heart.close()
         if "generator" in self.__dict__ and self.generator is not None:

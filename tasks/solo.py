@@ -24,6 +24,7 @@ from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue
 from pipeline.settings import Settings
 from tasks import lifecycle
 from tasks.app import make_app
+from tasks.lanes import LaneSwitch
 from tasks.loops import Loops, worker_report
 from tasks.reconcile import sweep_handoff, take_over_home
 from tasks.runtime import Runtime, worker_name
@@ -83,6 +84,9 @@ class SoloLine:
             self._threads.append(_WorkerThread(runtime))
         for thread in self._threads:
             thread.start()
+        for runtime in self._runtimes:
+            if runtime.keeper is not None:
+                runtime.keeper.start()
         self._loops = Loops(
             make_app(),
             self._settings,
@@ -92,6 +96,7 @@ class SoloLine:
             ],
             dispatch=True,
             sweep=True,
+            lanes=[lane for thread in self._threads if (lane := thread.lane(self._database)) is not None],
             trust_leases_at_once=True,
             database=self._database,
             stopping=lambda: self._stop_since,
@@ -146,6 +151,20 @@ class _WorkerThread(threading.Thread):
             without_heartbeat=True,
             task_events=False,
             loglevel="ERROR",
+        )
+
+    def lane(self, database: Database) -> LaneSwitch | None:
+        """What has this worker read its lane's queue; None for one without a GPU."""
+        if self._runtime.gpu_type is None:
+            return None
+        return LaneSwitch(
+            self.app,
+            database,
+            name=self._runtime.name,
+            gpu_type=self._runtime.gpu_type,
+            consumer=lambda: self._controller.consumer,
+            stopping=self._runtime.stopping,
+            at_once=True,
         )
 
     def run(self) -> None:

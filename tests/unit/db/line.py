@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import select, update
 
 from db import admission, batches, events, history, jobs, steps, workers
-from db.models import Batch, Job, Step
+from db.models import Batch, Job, Step, Worker
 from db.session import Database, now_ms
 from db.steps import Claim, Finished, Hop
 from db.workers import WorkerReport
-from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue
+from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue, gpu_type_of, lane_of, lane_queue
 from pipeline.prompts_file import Submission, parse_bytes
 from pipeline.settings import load_settings
 from pipeline.spec import BatchOptions
@@ -21,7 +21,7 @@ from pipeline.states import JobState, Stage, StepState
 
 LEASE_MS = 60_000
 HANDOFF = "abcd"
-GPU = gpu_queue("cpu")
+GPU = lane_queue("cpu", "idle")
 QUEUES = (IO_QUEUE, CPU_QUEUE, GPU, encode_queue(HANDOFF))
 SHA = "a" * 64
 
@@ -56,11 +56,16 @@ class Line:
             ).batch_id
 
     def worker(self, *queues: str, name: str = "w1", slots: int = 1, memory: int | None = None, **more: Any) -> None:
+        """A worker that reports itself; one that is given a lane's queue holds that lane's preset."""
+        lane = next((queue for queue in queues or QUEUES if gpu_type_of(queue)), "")
+        read = [gpu_queue(gpu_type_of(queue) or "") if queue == lane else queue for queue in queues or QUEUES]
+        report = WorkerReport(
+            name, "host", 1, read, slots=slots, gpu_type=gpu_type_of(lane), memory_bytes=memory, **more
+        )
+        held = {"lane": lane_of(lane), "loaded": lane_of(lane), "lane_since": now_ms()}
         with self.database.transaction() as session:
-            workers.report(
-                session,
-                WorkerReport(name, "host", 1, queues or QUEUES, slots=slots, memory_bytes=memory, **more),
-            )
+            workers.report(session, report)
+            session.execute(update(Worker).where(Worker.name == name).values(held))
 
     def admit(self, window: int = 64) -> list[admission.Admitted]:
         with self.database.transaction() as session:

@@ -8,10 +8,10 @@ from contextlib import ExitStack
 import pytest
 from sqlalchemy import insert, update
 
-from db import admission, batches, workers
+from db import admission, control, workers
 from db.models import ALL_QUEUES, Batch, Job, Queue, StageRun, Worker
 from db.session import Database, now_ms
-from pipeline.plan import gpu_queue
+from pipeline.plan import lane_queue
 from pipeline.presets import all_presets
 from pipeline.states import JobState, Stage, StepState
 from tests.unit.db.line import GPU, Line
@@ -74,10 +74,10 @@ def test_nothing_of_a_paused_batch_or_queue_is_admitted(line: Line) -> None:
     line.worker()
 
     with line.database.transaction() as session:
-        batches.set_paused(session, batch_id, True)
+        control.pause_batch(session, batch_id, by="ada")
     assert line.admit() == []
     with line.database.transaction() as session:
-        batches.set_paused(session, batch_id, False)
+        control.resume_batch(session, batch_id, by="ada")
         session.add(Queue(name=GPU, paused=True))
     assert line.admit() == []
     with line.database.transaction() as session:
@@ -110,12 +110,12 @@ def test_workers_that_drain_or_are_gone_have_no_room(line: Line) -> None:
 
 def test_a_job_goes_to_the_gpu_type_where_it_starts_soonest(line: Line) -> None:
     _ready_to_generate(line, count=6)
-    line.worker(gpu_queue("small"), name="w1")
-    line.worker(gpu_queue("big"), name="w2", slots=2)
+    line.worker(lane_queue("small", "idle"), name="w1")
+    line.worker(lane_queue("big", "idle"), name="w2", slots=2)
 
     queues = Counter(item.queue for item in line.admit())
 
-    assert queues == {gpu_queue("small"): 2, gpu_queue("big"): 4}
+    assert queues == {lane_queue("small", "idle"): 2, lane_queue("big", "idle"): 4}
 
 
 def test_a_job_keeps_to_the_gpu_types_it_names_and_fits(line: Line) -> None:
@@ -125,10 +125,11 @@ def test_a_job_keeps_to_the_gpu_types_it_names_and_fits(line: Line) -> None:
         {"prompt": "b", "preset": "tiny-wan"},
         {"prompt": "c", "gpu": ["absent"]},
     )
-    line.worker(gpu_queue("small"), name="w1", memory=1024)
-    line.worker(gpu_queue("big"), name="w2", memory=80 * 1024**3)
+    for preset in ("idle", "tiny-wan"):
+        line.worker(lane_queue("small", preset), name=f"{preset} 1", memory=1024)
+        line.worker(lane_queue("big", preset), name=f"{preset} 2", memory=80 * 1024**3)
 
-    assert [item.queue for item in line.admit()] == [gpu_queue("big")] * 2
+    assert [item.queue for item in line.admit()] == [lane_queue("big", "idle"), lane_queue("big", "tiny-wan")]
 
 
 def test_jobs_that_fit_nothing_live_do_not_hold_up_those_behind_them(line: Line) -> None:

@@ -97,11 +97,11 @@ def test_a_name_stands_for_its_queue_and_those_below_it(line: Line, name: str, s
 
 def test_a_paused_gpu_type_leaves_the_others_at_work(line: Line) -> None:
     line.worker()
-    line.worker("vgen.gpu.h200", name="w2")
+    line.worker("vgen.gpu.h200.idle", name="w2")
     _ready_to_generate(line, count=4)
     _pause(line, GPU)
 
-    assert {item.queue for item in line.admit()} == {"vgen.gpu.h200"}
+    assert {item.queue for item in line.admit()} == {"vgen.gpu.h200.idle"}
 
 
 def test_withdrawn_steps_make_room_for_others_and_go_on_at_once(line: Line) -> None:

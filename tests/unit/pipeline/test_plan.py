@@ -26,7 +26,7 @@ def _spec(*gpu: str) -> JobSpec:
 
 
 def _choose(lines: dict[str, GpuLine], *gpu: str) -> str | None:
-    return choose_gpu_type(_spec(*gpu), get_preset("tiny-wan"), lines)
+    return choose_gpu_type(gpu, get_preset("tiny-wan"), lines)
 
 
 def test_queue_names_tell_what_they_serve() -> None:

@@ -1,0 +1,76 @@
+"""What a GPU worker's row says of models: the one that it is to hold, the one it holds, and what failed to load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from db import events, lines
+from db.models import Worker
+from db.session import now_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a GPU worker's row says of its lane."""
+
+    lane: str | None
+    loaded: str | None
+    serves: bool
+    """Whether it takes its lane's clips now."""
+    failed: bool
+    """Whether it could not load its lane's preset."""
+    draining: bool
+
+
+def place(session: Session, name: str) -> Place | None:
+    """None when the worker has no row (yet)."""
+    row = session.execute(select(Worker, now_ms().label("now")).where(Worker.name == name)).one_or_none()
+    if row is None:
+        return None
+    worker, now = row
+    serves = lines.ready(worker, now) and not worker.draining
+    return Place(worker.lane, worker.loaded, serves, worker.lane in lines.failed(worker, now), worker.draining)
+
+
+def set_loaded(session: Session, name: str, lane: str | None) -> None:
+    """What the worker holds now; a lane that it has loaded is no failed one."""
+    row = session.scalars(select(Worker).where(Worker.name == name).with_for_update()).one_or_none()
+    if row is None:
+        return
+    row.loaded = lane
+    if lane is not None and lane in (row.failed_lanes or {}):
+        row.failed_lanes = {other: why for other, why in (row.failed_lanes or {}).items() if other != lane}
+
+
+def record_load(
+    session: Session, name: str, gpu_type: str | None, preset: str, seconds: float | None, *, was: str | None
+) -> None:
+    """Count one load of a model: swaps are what lanes are there to save."""
+    took = None if seconds is None else round(seconds, 3)
+    events.record(session, "model_loaded", worker=name, gpu=gpu_type, preset=preset, seconds=took, was=was)
+
+
+def record_failed_load(session: Session, name: str, lane: str, *, code: str, error: str) -> None:
+    """The worker gave up loading the preset for now: the dispatcher looks for another one, or lets the jobs hear."""
+    row = session.scalars(select(Worker).where(Worker.name == name).with_for_update()).one_or_none()
+    if row is None:
+        return
+    now = session.scalars(select(now_ms())).one()
+    row.failed_lanes = {**(row.failed_lanes or {}), lane: {"at": now, "code": code, "error": error[:500]}}
+    events.record(session, "lane_failed", worker=name, gpu=row.gpu_type, lane=lane, code=code, error=error[:500])
+
+
+def drain(session: Session, name: str, reason: str) -> None:
+    """Have a worker take no more work, until it is started anew by a person."""
+    moved = session.execute(
+        update(Worker)
+        .where(Worker.name == name, Worker.drain_reason.is_(None))
+        .values(draining=True, drain_reason=reason)
+        .returning(Worker.name)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if moved is not None:
+        events.record(session, "worker_drained", worker=name, reason=reason)
