@@ -22,6 +22,7 @@ from cli import (
     control,
     database,
     doctor,
+    events,
     health,
     limits,
     models,
@@ -78,6 +79,7 @@ app.command("status")(status.status)
 app.command("list")(status.list_)
 app.command("show")(status.show)
 app.command("watch")(watch.watch)
+app.command("events")(events.events)
 app.command("results")(results.results)
 app.command("pause")(pause.pause)
 app.command("resume")(pause.resume)

@@ -55,6 +55,14 @@ def as_json(value: BaseModel) -> None:
     _write(f"{value.model_dump_json(indent=2 if is_terminal() else None)}\n")
 
 
+def flush() -> None:
+    """Have what was written reach its reader now."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise ReaderGoneError from None
+
+
 def raw_json(value: Any) -> None:
     """One line of JSON."""
     _write(f"{json.dumps(value, ensure_ascii=False, allow_nan=False)}\n")

@@ -27,6 +27,7 @@ JSON_OUTPUT: dict[str, type[views.View]] = {
     "list BATCH": views.JobListView,
     "show JOB": views.JobDetailView,
     "show BATCH": views.StatusView,
+    "events": views.EventsView,
     "results": views.ResultsView,
     "pause": views.PausedView,
     "resume": views.PausedView,
@@ -81,7 +82,12 @@ def json_output_reference() -> str:
     ]
     rows = [f"| `vgen {command} --json` | [{_name(view)}](#{_name(view)}) |" for command, view in JSON_OUTPUT.items()]
     parts.append("| command | document |\n| --- | --- |\n" + "\n".join(rows))
-    for view in dict.fromkeys(JSON_OUTPUT.values()):
+    parts.append(
+        f"`vgen events --jsonl` prints a line for each [entry](#{_name(views.EntryView)}) instead, as it is read; with "
+        "`--follow` it goes on until the batch or job has ended."
+    )
+    documents: list[type[views.View]] = [*JSON_OUTPUT.values(), views.EntryView]
+    for view in dict.fromkeys(documents):
         schema = json.dumps(_plain(schema_of(view)), indent=1, ensure_ascii=False)
         parts += [f"## {_name(view)}", (view.__doc__ or "").strip(), f"```json\n{schema}\n```"]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -12,6 +12,7 @@ from pipeline.states import TERMINAL_JOB_STATES, JobState
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from db.history import Entry
     from db.models import ArtifactRow, Batch, Event, Job, StageRun, Step
 
 
@@ -205,6 +206,27 @@ class EventView(View):
     at: str
     kind: str
     data: dict[str, Any]
+
+
+class EntryView(View):
+    """One thing that happened to a batch or job; with `--jsonl` a line each."""
+
+    at: str = Field(description="ISO 8601, UTC, by the database's clock; an attempt's end.")
+    kind: str = Field(description="What happened; `attempt` is an attempt at a step that ended.")
+    batch_id: str | None
+    job_id: str | None = Field(description="null for what concerns the whole batch.")
+    data: dict[str, Any] = Field(
+        description="Of an attempt: stage, attempt, outcome, worker, queue, started_at, ended_at (milliseconds since "
+        "1970), error_code, error."
+    )
+
+
+class EventsView(View):
+    """What happened to a batch or job, in the order of time."""
+
+    batch_id: str
+    job_id: str | None = Field(description="null for the history of a whole batch.")
+    entries: list[EntryView]
 
 
 class FileView(View):
@@ -409,6 +431,10 @@ def attempt_view(run: StageRun) -> AttemptView:
         error_code=run.error_code,
         error=run.error,
     )
+
+
+def entry_view(entry: Entry) -> EntryView:
+    return EntryView(at=when(entry.at), kind=entry.kind, batch_id=entry.batch_id, job_id=entry.job_id, data=entry.data)
 
 
 def event_view(event: Event) -> EventView:

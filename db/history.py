@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.models import Batch, Job, Segment, StageRun, Step
+from db.models import Batch, Event, Job, Segment, StageRun, Step
 from pipeline.states import TERMINAL_JOB_STATES, JobState, Stage, StepState
+
+ATTEMPT = "attempt"
+"""Kind of the entries that are attempts."""
+_PAGE = 1_000
 
 
 def steps_of_job(session: Session, job_id: str) -> Sequence[Step]:
@@ -72,3 +79,65 @@ def waiting_for_gpu(session: Session, batch_ids: Sequence[str]) -> set[tuple[str
             return None
         needs.add((str(spec["preset"]), tuple(spec.get("gpu", ()))))
     return needs or None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that happened: an event, or an attempt that ended (kind ``attempt``)."""
+
+    at: int
+    kind: str
+    source: str
+    """``event`` or ``attempt``; with ``id`` it names the row."""
+    id: int
+    batch_id: str | None
+    job_id: str | None
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Rows up to these ids have been read."""
+
+    event: int = 0
+    attempt: int = 0
+
+
+def entries(
+    session: Session, *, batch_id: str | None = None, job_id: str | None = None, after: Seen | None = None
+) -> Iterator[Entry]:
+    """What happened to a batch, or to one job, in the order of time; read from the database as it is asked for."""
+    after = after or Seen()
+    events = select(Event).where(Event.id > after.event).order_by(Event.at, Event.id)
+    runs = (
+        select(StageRun, Job.batch_id)
+        .join(Job, Job.id == StageRun.job_id)
+        .where(StageRun.id > after.attempt)
+        .order_by(StageRun.ended_at, StageRun.id)
+    )
+    if job_id is not None:
+        events, runs = events.where(Event.job_id == job_id), runs.where(StageRun.job_id == job_id)
+    if batch_id is not None:
+        events, runs = events.where(Event.batch_id == batch_id), runs.where(Job.batch_id == batch_id)
+    by_page = {"yield_per": _PAGE}
+    happened = (
+        Entry(event.at, event.kind, "event", event.id, event.batch_id, event.job_id, event.data)
+        for event in session.scalars(events, execution_options=by_page)
+    )
+    ended = (_attempt(run, batch) for run, batch in session.execute(runs, execution_options=by_page))
+    return heapq.merge(ended, happened, key=lambda entry: entry.at)
+
+
+def _attempt(run: StageRun, batch_id: str) -> Entry:
+    data = {
+        "stage": run.stage.value,
+        "attempt": run.attempt,
+        "outcome": run.outcome.value,
+        "worker": run.worker,
+        "queue": run.queue,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "error_code": run.error_code,
+        "error": run.error,
+    }
+    return Entry(run.ended_at, ATTEMPT, "attempt", run.id, batch_id, run.job_id, data)

@@ -59,6 +59,7 @@ COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "list BATCH": lambda home: ["list", "latest"],
     "show JOB": lambda home: ["show", home.job_ids[0]],
     "show BATCH": lambda home: ["show", home.batch_id],
+    "events": lambda home: ["events", home.job_ids[0]],
     "results": lambda home: ["results", "--urls"],
     "pause": lambda home: ["pause", "latest", "--queue", "h200"],
     "resume": lambda home: ["resume", "latest"],
