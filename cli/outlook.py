@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cli import output, views
@@ -81,10 +80,9 @@ def _deadline(deadline_at: str, outlook: views.OutlookView) -> str:
 class News:
     """Says each thing that a person should know once, while a batch is watched."""
 
-    def __init__(self, database: Database, settings: Settings, batch_ids: Sequence[str]) -> None:
+    def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
-        self._batch_ids = batch_ids
         self._said: set[str] = set()
         self._looked: float | None = None
 

@@ -36,7 +36,7 @@ def until_finished(database: Database, settings: Settings, batch_ids: Sequence[s
 
     with Interrupt("no longer watching; the batch goes on") as interrupt:
         with display() as shown:
-            heard = outlook.News(database, settings, batch_ids)
+            heard = outlook.News(database, settings)
             last = follow(
                 lambda: heard.then(take(database, batch_ids)),
                 shown,

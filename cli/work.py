@@ -11,6 +11,7 @@ from cli import batch_table, output
 from cli.exit_codes import ExitCode
 from cli.follow import Display, Snapshot, display, follow, take
 from cli.interrupt import Interrupt
+from cli.outlook import News
 
 if TYPE_CHECKING:
     from db.session import Database
@@ -45,6 +46,8 @@ def off(database: Database, settings: Settings, batch_id: str | None) -> int:
         if interrupt.stopped:
             output.notice("stopped; `vgen run` goes on where it was")
             return ExitCode.INTERRUPTED
+    for reason in followed.look().stopped:
+        output.notice(f"no longer waiting: {reason}")
     codes = [batch_table.show(database, settings, shown) for shown in followed.ids]
     return max(codes, default=ExitCode.DONE)
 
@@ -96,20 +99,23 @@ def _work(database: Database, settings: Settings, followed: _Followed, interrupt
     with ExitStack() as stack:
         line = stack.enter_context(SoloLine(settings, database))
         stuck = _Stuck(database, settings)
+        news = News(database, settings)
         with display() as shown:
-            _follow_line(followed, shown, interrupt, line, stuck)
+            _follow_line(followed, shown, interrupt, line, stuck, news)
         if line.error is not None:
             raise line.error
         for reason in stuck.reasons:
             output.notice(f"waiting for what is not here: {reason}")
 
 
-def _follow_line(followed: _Followed, shown: Display, interrupt: Interrupt, line: object, stuck: _Stuck) -> None:
+def _follow_line(
+    followed: _Followed, shown: Display, interrupt: Interrupt, line: object, stuck: _Stuck, news: News
+) -> None:
     def ended(snapshot: Snapshot) -> bool:
         failed = getattr(line, "error", None) is not None
         return failed or snapshot.finished or snapshot.needs_people or stuck.check(snapshot)
 
-    follow(followed.look_at_all, shown, until=ended, wait=interrupt.wait)
+    follow(lambda: news.then(followed.look_at_all()), shown, until=ended, wait=interrupt.wait)
 
 
 class _Stuck:
