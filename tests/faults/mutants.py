@@ -1,0 +1,191 @@
+"""`make mutants`: does some test turn red when what holds the line together is taken away?
+
+Each mutant is one small change in a temporary copy of the tree, and the few quick tests that must notice it. Exit code
+1 when one survives, or when its place in the code is no longer there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+_COPIED = ("pipeline", "tasks", "db", "cli", "migrations", "tests", "docs", "pyproject.toml")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A change and who must notice."""
+
+    name: str
+    path: str
+    old: str
+    new: str
+    tests: Sequence[str]
+
+
+MUTANTS = (
+    Mutant(
+        "a finish that does not ask for the attempt's number",
+        "db/steps.py",
+        '(Step.id == bindparam("p_step_id")) & (Step.attempt == bindparam("p_attempt")) &',
+        '(Step.id == bindparam("p_step_id")) & (bindparam("p_attempt") > 0) &',
+        ["tests/unit/db/test_steps.py"],
+    ),
+    Mutant(
+        "a finish that does not ask whether the step still runs",
+        "db/steps.py",
+        '(Step.attempt == bindparam("p_attempt")) & (Step.state == StepState.RUNNING)',
+        '(Step.attempt == bindparam("p_attempt"))',
+        ["tests/unit/db/test_steps.py"],
+    ),
+    Mutant(
+        "a claim that does not ask for the step's state",
+        "db/steps.py",
+        "        Step.state == StepState.DISPATCHED,\n        Step.queue.in_(bindparam",
+        "        Step.queue.in_(bindparam",
+        ["tests/unit/db/test_steps.py", "tests/unit/db/test_concurrency.py"],
+    ),
+    Mutant(
+        "a claim that takes a cancelled job",
+        "db/steps.py",
+        "exists().where(Job.id == Step.job_id, Job.roll == Step.roll, ~Job.cancel_requested),",
+        "exists().where(Job.id == Step.job_id, Job.roll == Step.roll),",
+        ["tests/unit/db/test_steps.py", "tests/unit/db/test_jobs.py"],
+    ),
+    Mutant(
+        "no heartbeat",
+        "tasks/supervise.py",
+        "        self._runtime.heart.add(self)\n",
+        "        pass\n",
+        ["tests/faults/test_smoke.py"],
+    ),
+    Mutant(
+        "no reconciler",
+        "tasks/loops.py",
+        '            self._timers.append(_Timer("reconcile", settings.worker.reconcile_s, self._reconcile))\n',
+        "",
+        ["tests/faults/test_smoke.py"],
+    ),
+    Mutant(
+        "no dispatcher",
+        "tasks/loops.py",
+        '            self._timers.append(_Timer("dispatch", settings.worker.dispatch_s, self._dispatch))\n',
+        "",
+        ["tests/faults/test_smoke.py"],
+    ),
+    Mutant(
+        "messages acknowledged before the work",
+        "tasks/config.py",
+        "task_acks_late = True",
+        "task_acks_late = False",
+        ["tests/faults/test_smoke.py"],
+    ),
+    Mutant(
+        "a reconciler that ends leases which are not over",
+        "db/reconciliation.py",
+        "query = query.where(Step.lease_until < now_ms())",
+        "pass",
+        ["tests/unit/db/test_reconciliation.py"],
+    ),
+    Mutant(
+        "a reconciler that trusts leases right after an outage",
+        "tasks/loops.py",
+        "            self._quiet_until = time.monotonic() + self._settings.worker.lease_s"
+        " + self._settings.worker.reconcile_s\n",
+        "",
+        ["tests/faults/test_database.py::test_a_database_away_for_longer_than_a_lease_has_no_clip_made_twice"],
+    ),
+    Mutant(
+        "a read-only database taken for a bug",
+        "db/session.py",
+        '        event.listen(engine, "handle_error", _read_only_is_away)\n',
+        "",
+        ["tests/unit/db/test_session.py"],
+    ),
+    Mutant(
+        "uploads whose damage on the way nobody notices",
+        "pipeline/storage/s3.py",
+        'return {"ContentMD5": base64.b64encode(digest.digest()).decode("ascii")}',
+        "return {}",
+        ["tests/faults/test_proxy.py"],
+    ),
+    Mutant(
+        "publish that does not look at what is stored",
+        "pipeline/stages/publish.py",
+        "        _verify(artifact, context)\n",
+        "",
+        ["tests/unit/pipeline/stages/test_publish.py"],
+    ),
+    Mutant(
+        "frames that are encoded unread",
+        "pipeline/stages/encode.py",
+        "        _check_frames(frames, context.check)\n",
+        "",
+        ["tests/unit/pipeline/stages/test_encode.py"],
+    ),
+)
+
+
+def survives(mutant: Mutant, folder: Path) -> tuple[bool, str]:
+    """Whether no test noticed, and the first that did (or why the mutant could not be made)."""
+    tree = folder / mutant.name.replace(" ", "-")
+    tree.mkdir()
+    for name in _COPIED:
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, tree / name)
+    path = tree / mutant.path
+    text = path.read_text("utf-8")
+    if text.count(mutant.old) != 1:
+        return True, f"its place is {text.count(mutant.old)} times in {mutant.path}: mend the mutant"
+    path.write_text(text.replace(mutant.old, mutant.new), "utf-8")
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "90", *mutant.tests]
+    done = subprocess.run(
+        command,
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    shutil.rmtree(tree, ignore_errors=True)
+    if done.returncode == 0:
+        return True, "every test passed"
+    red = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if not red:  # pytest itself could not run: that shows nothing
+        return True, (done.stdout + done.stderr)[-500:]
+    return False, red[0].split(" - ")[0]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="part of a mutant's name")
+    parser.add_argument("--jobs", type=int, default=2)
+    chosen = parser.parse_args()
+    mutants = [mutant for mutant in MUTANTS if chosen.only in mutant.name]
+    alive = 0
+    with tempfile.TemporaryDirectory(prefix="vgen-mutants-") as folder, ThreadPoolExecutor(chosen.jobs) as pool:
+        for mutant, (survived, why) in zip(
+            mutants, pool.map(lambda one: survives(one, Path(folder)), mutants), strict=True
+        ):
+            alive += survived
+            sys.stdout.write(f"{'SURVIVES' if survived else 'caught  '}  {mutant.name}: {why}\n")
+            sys.stdout.flush()
+    sys.stdout.write(f"{len(mutants) - alive} of {len(mutants)} mutants are caught\n")
+    return 1 if alive or not mutants else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
