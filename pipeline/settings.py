@@ -161,6 +161,7 @@ class Settings(BaseSettings):
     owner: str = Field(default_factory=_user_name, description="Who a batch belongs to.")
     preset: str = Field("tiny-wan", description="Preset of jobs that name none.")
     gpu_type: str | None = Field(None, description="Type this host's GPUs are given, instead of the one found.")
+    gpu_count: int = Field(1, ge=1, le=64, description="GPUs that the CPU stands for on a host that has none.")
     prices: Annotated[dict[str, float], NoDecode] = Field(
         {}, description="What an hour of each GPU type costs, such as h200=3.5,a100-80gb=1.8; in any one currency."
     )

@@ -94,7 +94,7 @@ def members(settings: Settings, *, gpu: bool, cpu: bool, io: bool) -> list[_Memb
     handoff = Handoff.open(settings.effective_handoff_dir, settings.handoff_bytes)
     found: list[_Member] = []
     if gpu:
-        for device in find_gpus(settings.gpu_type):
+        for device in find_gpus(settings.gpu_type, settings.gpu_count):
             if not valid_gpu_type(device.type):
                 raise SettingsError(
                     f"VGEN_GPU_TYPE: {device.type!r} must be lower-case letters, digits and hyphens, like a100-80gb"

@@ -127,7 +127,7 @@ class SoloLine:
 def _roles(settings: Settings, handoff: Handoff) -> list[_Role]:
     gpus = [
         _Role(f"gpu{gpu.index}", [gpu_queue(gpu.type)], gpu.device_env, gpu.memory_bytes or None)
-        for gpu in find_gpus(settings.gpu_type)
+        for gpu in find_gpus(settings.gpu_type, settings.gpu_count)
     ]
     return [*gpus, _Role("cpu", [CPU_QUEUE, encode_queue(handoff.id)]), _Role("io", [IO_QUEUE])]
 

@@ -84,12 +84,12 @@ class Cluster:
         assert done.returncode in (0, 3), done.stderr
         return json.loads(done.stdout)
 
-    def start_worker(self, **env: str) -> None:
+    def start_worker(self, *, workers: int = 3, **env: str) -> None:
         with (self.folder / "worker.log").open("ab") as log:
             self.worker = subprocess.Popen(
                 [*VGEN, "worker"], env={**self.env, **env}, cwd=self.folder, stdout=log, stderr=log
             )
-        wait_for(lambda: self.one("SELECT count(*) FROM workers") == 3, f"three workers report\n{self.log}")
+        wait_for(lambda: self.one("SELECT count(*) FROM workers") == workers, f"{workers} workers report\n{self.log}")
 
     def stop_worker(self) -> int:
         assert self.worker is not None

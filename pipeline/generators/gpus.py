@@ -45,8 +45,8 @@ class Gpu:
         return {"CUDA_VISIBLE_DEVICES": self.uuid}
 
 
-def find_gpus(gpu_type: str | None = None) -> list[Gpu]:
-    """The GPUs of this host in nvidia-smi's order, or one ``cpu`` slot when there is no nvidia-smi or no GPU.
+def find_gpus(gpu_type: str | None = None, cpu_slots: int = 1) -> list[Gpu]:
+    """The GPUs of this host in nvidia-smi's order, or ``cpu_slots`` of type ``cpu`` when there is no GPU.
 
     A GPU in MIG mode stands for its slices. ``gpu_type`` (the setting) replaces every type.
 
@@ -54,7 +54,7 @@ def find_gpus(gpu_type: str | None = None) -> list[Gpu]:
         ServiceUnavailableError: nvidia-smi is there and fails.
     """
     found = _query() if shutil.which("nvidia-smi") else []
-    gpus = found or [Gpu(0, "", "CPU", CPU_TYPE, 0)]
+    gpus = found or [Gpu(index, "", "CPU", CPU_TYPE, 0) for index in range(cpu_slots)]
     if gpu_type is None:
         return gpus
     return [Gpu(gpu.index, gpu.uuid, gpu.name, gpu_type, gpu.memory_bytes) for gpu in gpus]

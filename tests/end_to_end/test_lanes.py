@@ -1,0 +1,119 @@
+"""Two GPU workers on one host and several presets: models are loaded about as often as there are presets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import Cluster, running_cluster, wait_for
+
+PRESETS = ("alpha.one", "beta", "gamma", "delta", "broken")
+SMALL = {"width": 32, "height": 32, "num_frames": 1}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("lanes")
+    presets = folder / "presets"
+    presets.mkdir()
+    for name in PRESETS:
+        (presets / f"{name}.toml").write_text('extends = "idle"\n')
+    (presets / "broken.toml").write_text('extends = "tiny-wan"\nmodel = "/nowhere"\nrandom_weights = false\n')
+    env = {"VGEN_PRESETS_DIR": str(presets), "VGEN_GPU_COUNT": "2", "VGEN_IDLE_STEP_S": "0.05"}
+    with running_cluster(folder, **env) as running:
+        running.start_worker(workers=4)
+        yield running
+
+
+def submit(cluster: Cluster, lines: list[dict[str, object]], *, wait: bool = True) -> subprocess.CompletedProcess[str]:
+    file = cluster.folder / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": "a", **SMALL, **line}) + "\n" for line in lines))
+    return cluster.vgen("submit", *(["--wait"] if wait else []), "--again", str(file))
+
+
+def loads(cluster: Cluster) -> list[str]:
+    return [preset for (preset,) in cluster.rows("SELECT data->>'preset' FROM events WHERE kind = 'model_loaded'")]
+
+
+def test_a_worker_with_nothing_to_do_loads_nothing(cluster: Cluster) -> None:
+    assert loads(cluster) == []
+    assert cluster.rows("SELECT lane, loaded FROM workers WHERE gpu_type IS NOT NULL") == [(None, None)] * 2
+
+
+def test_two_presets_of_fifty_jobs_on_two_workers_are_at_most_four_loads(cluster: Cluster) -> None:
+    # Given two presets in turn, so that a worker that took what comes first would load a hundred times
+    lines = [{"preset": PRESETS[number % 2], "num_inference_steps": 1} for number in range(100)]
+
+    done = submit(cluster, lines)
+
+    assert done.returncode == 0, done.stderr + cluster.log
+    assert cluster.job_states() == {"succeeded": 100}
+    assert set(loads(cluster)) == set(PRESETS[:2])
+    assert len(loads(cluster)) <= 4
+    # And each clip was made by a worker of its preset's lane
+    wrong = cluster.one(
+        "SELECT count(*) FROM stage_runs r JOIN jobs j ON j.id = r.job_id "
+        "WHERE r.stage = 'generate' AND r.queue <> 'vgen.gpu.cpu.' || (j.spec->>'preset')"
+    )
+    assert wrong == 0
+
+
+def test_an_urgent_job_of_another_preset_gets_a_worker_at_its_next_clip(cluster: Cluster) -> None:
+    # Given both workers at long clips of one preset, with many more in line
+    submit(cluster, [{"preset": "gamma", "num_inference_steps": 40} for _ in range(12)], wait=False)
+    running = "SELECT count(*) FROM steps WHERE stage = 'generate' AND state = 'running'"
+    wait_for(lambda: cluster.one(running) == 2, f"both work\n{cluster.log}")
+
+    done = submit(cluster, [{"preset": "delta", "priority": 9, "num_inference_steps": 1}])
+
+    # Then it is done while most of them still wait, and its worker took nothing in between but what it ran
+    assert done.returncode == 0, done.stderr + cluster.log
+    assert cluster.one("SELECT count(*) FROM jobs WHERE state IN ('waiting', 'in_flight')") >= 3
+    ((worker, started),) = cluster.rows(
+        "SELECT worker, started_at FROM stage_runs WHERE queue = 'vgen.gpu.cpu.delta' AND stage = 'generate'"
+    )
+    moved = cluster.one("SELECT min(at) FROM events WHERE kind = 'lane_changed' AND data->>'lane' = 'delta'")
+    between = f"worker = '{worker}' AND started_at >= {moved} AND started_at < {started}"
+    assert cluster.one(f"SELECT count(*) FROM stage_runs WHERE {between}") <= 1
+    wait_for(lambda: cluster.one("SELECT count(*) FROM batches WHERE active") == 0, f"all end\n{cluster.log}")
+    assert set(cluster.job_states()) == {"succeeded"}
+
+
+def test_a_preset_that_nobody_can_load_fails_its_jobs_and_no_others(cluster: Cluster) -> None:
+    done = submit(cluster, [{"preset": "broken"}, {"preset": "gamma"}])
+
+    assert done.returncode == 3, done.stderr + cluster.log
+    newest = "(SELECT id FROM batches ORDER BY created_at DESC LIMIT 1)"
+    states = cluster.rows(f"SELECT state, error_code FROM jobs WHERE batch_id = {newest} ORDER BY seq")
+    assert [state for state, _ in states] == ["failed", "succeeded"]
+    assert states[0][1]
+    assert cluster.one("SELECT count(DISTINCT data->>'worker') FROM events WHERE kind = 'lane_failed'") == 2
+
+
+def test_a_killed_pool_child_is_no_reader_until_its_model_is_back(cluster: Cluster) -> None:
+    # Given a worker that holds a preset
+    assert submit(cluster, [{"preset": "beta"}]).returncode == 0
+    (name,) = cluster.rows("SELECT name FROM workers WHERE loaded = 'beta' LIMIT 1")[0]
+    before = len(loads(cluster))
+
+    # When its generator dies while it is idle
+    for pid in cluster.generators():
+        subprocess.run(["kill", "-9", str(pid)], check=True)
+
+    # Then it is loaded again by itself, and said in the row
+    wait_for(lambda: len(loads(cluster)) > before, f"it is loaded again\n{cluster.log}")
+    wait_for(
+        lambda: cluster.one(f"SELECT count(*) FROM workers WHERE name = '{name}' AND loaded = lane") == 1,
+        "the worker says so",
+    )
+
+
+def test_the_folder_of_presets_is_read_again(cluster: Cluster) -> None:
+    (Path(cluster.env["VGEN_PRESETS_DIR"]) / "late.toml").write_text('extends = "idle"\n')
+
+    assert submit(cluster, [{"preset": "late"}]).returncode == 0, cluster.log
+    assert "late" in loads(cluster)
