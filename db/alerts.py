@@ -48,7 +48,9 @@ def look(session: Session, presets: Mapping[str, Preset] | None = None) -> list[
     """The state of every topic of the batches that still have jobs to do."""
     now = session.scalars(select(now_ms())).one()
     found = []
-    for batch in session.scalars(select(Batch).where(Batch.active).order_by(Batch.id)).all():
+    active = session.scalars(select(Batch).where(Batch.active).order_by(Batch.id)).all()
+    left = estimates.to_do(session) if any(batch.deadline_at is not None for batch in active) else {}
+    for batch in active:
         held_up = estimates.stuck(session, batch, presets)
         found.append(
             Alert(
@@ -59,7 +61,7 @@ def look(session: Session, presets: Mapping[str, Preset] | None = None) -> list[
             )
         )
         if batch.deadline_at is not None:
-            estimate = estimates.completion(session, batch, presets)
+            estimate = estimates.completion(session, batch, presets, left)
             found.append(
                 Alert(
                     batch.id,

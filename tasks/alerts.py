@@ -48,4 +48,4 @@ class Alerts:
             if said:
                 level = logging.WARNING if alert.on else logging.INFO
                 event = alert.topic.begins if alert.on else alert.topic.ends
-                logger.log(level, "alert", extra={"event": event, "batch_id": alert.batch_id, **alert.data})
+                logger.log(level, event, extra={"batch_id": alert.batch_id, **alert.data})
