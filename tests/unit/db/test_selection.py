@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from db import jobs, steps
@@ -112,3 +114,38 @@ def test_a_job_that_another_transaction_holds_is_left_out_not_waited_for(postgre
             assert jobs.cancel_all(session, ids, wait=False) == [ids[1]]
 
     assert line.job(ids[0]).state is JobState.WAITING
+
+
+def test_cancelling_many_while_they_are_worked_on_ends_every_job_once(line: Line) -> None:
+    """Three workers race a cancel in pages: nobody waits in a circle, and each job is cancelled or went on first."""
+    batch_id = line.submit(count=30)
+    line.admit(window=100)
+    ids = [f"{batch_id}-{number:06d}" for number in range(30)]
+    problems: list[BaseException] = []
+
+    def work(some: list[str]) -> None:
+        try:
+            for job_id in some:
+                claimed = line.try_claim(job_id, Stage.SCREEN)
+                if claimed is not None:
+                    line.finish(claimed)
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            problems.append(error)
+
+    threads = [threading.Thread(target=work, args=(ids[start::3],)) for start in range(3)]
+    for thread in threads:
+        thread.start()
+    for page in pages(line.database, batch_id, Selection(OPEN), size=7):
+        with line.database.transaction() as session:
+            done = jobs.cancel_all(session, page, wait=False)
+        for job_id in set(page) - set(done):
+            with line.database.transaction() as session:
+                jobs.cancel_all(session, [job_id])
+    for thread in threads:
+        thread.join()
+
+    assert problems == []
+    assert {line.job(job_id).state for job_id in ids} == {JobState.CANCELLED}
+    assert [line.events(job_id).count("job_cancelled") for job_id in ids] == [1] * 30
+    assert not line.batch(batch_id).active
+    line.check_sums()
