@@ -13,7 +13,18 @@ from typing import Any
 
 import diffusers
 import torch
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection, T5Config, T5EncoderModel
+from diffusers.guiders import ClassifierFreeGuidance
+from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2Vocoder
+from transformers import (
+    ByT5Tokenizer,
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    Qwen2_5_VLTextConfig,
+    Qwen2_5_VLTextModel,
+    T5Config,
+    T5EncoderModel,
+)
 
 from pipeline.generators import tiny_wan
 
@@ -49,6 +60,20 @@ def wan_flow_match_euler() -> Any:
     pipe = tiny_wan.build_pipeline()
     pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
     return pipe
+
+
+def wan_two_transformers() -> Any:
+    """Wan 2.2's way: one transformer for the first steps, another for the last ones."""
+    pipe = tiny_wan.build_pipeline()
+    other = diffusers.WanTransformer3DModel.from_config(pipe.transformer.config).eval()
+    return diffusers.WanPipeline(**pipe.components | {"transformer_2": other}, boundary_ratio=0.875)
+
+
+def wan_image_to_video() -> Any:
+    """Wan 2.2 TI2V's way: the first frame's latents are put back at each step."""
+    pipe = tiny_wan.build_pipeline()
+    names = ("tokenizer", "text_encoder", "vae", "scheduler", "transformer")
+    return diffusers.WanImageToVideoPipeline(**{name: pipe.components[name] for name in names}, expand_timesteps=True)
 
 
 def wan_stochastic() -> Any:
@@ -225,6 +250,159 @@ def mochi() -> Any:
     )
 
 
+def hunyuan_video_15() -> Any:
+    """A pipeline without a step callback, whose guidance belongs to a component."""
+    transformer = diffusers.HunyuanVideo15Transformer3DModel(
+        in_channels=9,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=1,
+        num_refiner_layers=1,
+        mlp_ratio=2.0,
+        patch_size=1,
+        patch_size_t=1,
+        text_embed_dim=16,
+        text_embed_2_dim=32,
+        image_embed_dim=12,
+        rope_axes_dim=(2, 2, 4),
+        target_size=16,
+        task_type="t2v",
+    )
+    vae = diffusers.AutoencoderKLHunyuanVideo15(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        block_out_channels=(16, 16),
+        layers_per_block=1,
+        spatial_compression_ratio=4,
+        temporal_compression_ratio=4,
+        downsample_match_channel=False,
+        upsample_match_channel=False,
+    )
+    tokenizer, text_encoder_2 = _t5()
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    config = Qwen2_5_VLTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        rope_parameters={"mrope_section": [1, 1, 2], "rope_type": "default", "rope_theta": 10_000.0},
+    )
+    return diffusers.HunyuanVideo15Pipeline(
+        text_encoder=Qwen2_5_VLTextModel(config).eval(),
+        tokenizer=tokenizer,
+        transformer=transformer.eval(),
+        vae=vae.eval(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+        text_encoder_2=text_encoder_2,
+        tokenizer_2=ByT5Tokenizer(),
+        guider=ClassifierFreeGuidance(guidance_scale=3.0),
+    )
+
+
+def ltx2() -> Any:
+    """Two schedulers: the pictures' and a copy for the sound. The text encoder is a T5 in Gemma's place."""
+    tokenizer, text_encoder = _t5()
+    transformer = diffusers.LTX2VideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        patch_size=1,
+        patch_size_t=1,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+        audio_in_channels=4,
+        audio_out_channels=4,
+        audio_num_attention_heads=2,
+        audio_attention_head_dim=4,
+        audio_cross_attention_dim=8,
+        num_layers=2,
+        qk_norm="rms_norm_across_heads",
+        caption_channels=32,
+        rope_double_precision=False,
+        rope_type="split",
+    )
+    connectors = LTX2TextConnectors(
+        caption_channels=32,
+        text_proj_in_factor=2,
+        video_connector_num_attention_heads=4,
+        video_connector_attention_head_dim=8,
+        video_connector_num_layers=1,
+        video_connector_num_learnable_registers=None,
+        audio_connector_num_attention_heads=4,
+        audio_connector_attention_head_dim=8,
+        audio_connector_num_layers=1,
+        audio_connector_num_learnable_registers=None,
+        connector_rope_base_seq_len=32,
+        rope_theta=10_000.0,
+        rope_double_precision=False,
+        causal_temporal_positioning=False,
+        rope_type="split",
+    )
+    vae = diffusers.AutoencoderKLLTX2Video(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        block_out_channels=(8,),
+        decoder_block_out_channels=(8,),
+        layers_per_block=(1,),
+        decoder_layers_per_block=(1, 1),
+        spatio_temporal_scaling=(True,),
+        decoder_spatio_temporal_scaling=(True,),
+        decoder_inject_noise=(False, False),
+        downsample_type=("spatial",),
+        upsample_residual=(False,),
+        upsample_factor=(1,),
+        timestep_conditioning=False,
+        patch_size=1,
+        patch_size_t=1,
+        encoder_causal=True,
+        decoder_causal=False,
+    )
+    audio_vae = diffusers.AutoencoderKLLTX2Audio(
+        base_channels=4,
+        output_channels=2,
+        ch_mult=(1,),
+        num_res_blocks=1,
+        attn_resolutions=None,
+        in_channels=2,
+        resolution=32,
+        latent_channels=2,
+        norm_type="pixel",
+        causality_axis="height",
+        dropout=0.0,
+        mid_block_add_attention=False,
+        sample_rate=16_000,
+        mel_hop_length=160,
+        is_causal=True,
+        mel_bins=8,
+    )
+    vocoder = LTX2Vocoder(
+        in_channels=16,
+        hidden_channels=32,
+        out_channels=2,
+        upsample_kernel_sizes=[4, 4],
+        upsample_factors=[2, 2],
+        resnet_kernel_sizes=[3],
+        resnet_dilations=[[1, 3, 5]],
+        leaky_relu_negative_slope=0.1,
+        output_sampling_rate=16_000,
+    )
+    return diffusers.LTX2Pipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=vae.eval(),
+        audio_vae=audio_vae.eval(),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        connectors=connectors.eval(),
+        transformer=transformer.eval(),
+        vocoder=vocoder.eval(),
+    )
+
+
 def _t5() -> tuple[Any, Any]:
     """A tokenizer of bytes and a T5 encoder of width 32."""
     tokenizer = tiny_wan._byte_tokenizer()
@@ -250,6 +428,12 @@ TINY: dict[str, TinyPipeline] = {
     "wan-unipc": TinyPipeline("wan2.1-t2v-1.3b", wan, {"width": 32, "height": 32, **_SHORT}),
     "wan-euler": TinyPipeline("wan2.1-t2v-1.3b", wan_flow_match_euler, {"width": 32, "height": 32, **_SHORT}),
     "wan-stochastic": TinyPipeline("wan2.1-t2v-1.3b", wan_stochastic, {"width": 32, "height": 32, **_SHORT}),
+    "wan-two": TinyPipeline(
+        "wan2.2-t2v-a14b", wan_two_transformers, {"width": 32, "height": 32, **_SHORT, "guidance_scale_2": 2.0}
+    ),
+    "wan-image": TinyPipeline(
+        "wan2.2-ti2v-5b-i2v", wan_image_to_video, {"width": 32, "height": 32, **_SHORT}, image=True
+    ),
     "ltx": TinyPipeline("ltx-video", ltx, {"width": 32, "height": 32, **_SHORT}),
     "ltx-image": TinyPipeline("ltx-video-i2v", ltx_image_to_video, {"width": 32, "height": 32, **_SHORT}, image=True),
     "svd": TinyPipeline(
@@ -263,6 +447,13 @@ TINY: dict[str, TinyPipeline] = {
     ),
     "mochi": TinyPipeline(
         "mochi-1", mochi, {"width": 16, "height": 16, **_SHORT, "num_frames": 7}, SMALL_SIZES + _SHORT_TEXT
+    ),
+    "hunyuan15": TinyPipeline("hunyuan-video-1.5", hunyuan_video_15, {"width": 16, "height": 16, **_SHORT}),
+    "ltx2": TinyPipeline(
+        "ltx-2",
+        ltx2,
+        {"width": 32, "height": 32, **_SHORT},
+        SMALL_SIZES + "arguments = { max_sequence_length = 16, spatio_temporal_guidance_blocks = [1] }\n",
     ),
 }
 """By name: what resumes must hold for."""
