@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types imports check docs bench clean
+.PHONY: help env demo test lint types imports check faults mutants docs bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -36,6 +36,15 @@ check: lint types imports  ## Lint, types and import rules
 
 test: check  ## Everything: lint, types, import rules, all tests with real servers
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+SECONDS ?= 1800
+SEED ?= $(shell date +%S%M)
+faults: $(STAMP)  ## Every fault test, then a storm: SECONDS=1800 SEED=7; BARE=1 also over pure Celery chains
+	$(BIN)/python -m pytest -m "slow_faults or not slow_faults" --timeout 400 tests/faults
+	$(BIN)/python -m tests.faults.storm --seconds $(SECONDS) --seed $(SEED) $(if $(BARE),--bare)
+
+mutants: $(STAMP)  ## Take the line's safeguards away one by one: some test must turn red
+	$(BIN)/python -m tests.faults.mutants
 
 docs: $(STAMP)  ## Write the generated pages anew
 	$(BIN)/python -m cli.reference > docs/cli.md

@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from cli import (
+    chaos,
     config,
     control,
     database,
@@ -92,6 +93,7 @@ app.command("rerun")(control.rerun)
 app.command("worker")(workers.worker)
 app.command("dispatcher")(workers.dispatcher)
 app.command("flower")(workers.flower)
+app.command("chaos")(chaos.chaos)
 app.add_typer(health.app, name="health")
 app.add_typer(models.app, name="models")
 app.add_typer(database.app, name="db")

@@ -18,12 +18,13 @@ from random import Random
 import redis
 from kombu import Connection
 
+from pipeline.plan import CPU_QUEUE, IO_QUEUE, lane_queue
 from tests.faults.proxy import Mode, StoreFault
 from tests.faults.world import Host, World
 
 Mend = Callable[[], object]
 Inflict = Callable[[World, Random], Mend | None]
-QUEUES = ("vgen.io", "vgen.cpu", "vgen.gpu.cpu")
+QUEUES = (IO_QUEUE, CPU_QUEUE, lane_queue("cpu", "idle"))
 BARE_QUEUES = ("celery",)
 KILL_POINTS = (
     *(

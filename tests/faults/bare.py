@@ -48,6 +48,9 @@ def run(folder: Path, seconds: float, seed: int, total: int, hosts: int, between
         os.environ["BARE_BROKER_URL"] = redis.url
         from tests.faults import bare_app  # noqa: PLC0415  # reads where the broker is
 
+        # Without a bound kombu waits for a broker that is away for ever, and the storm with it.
+        impatient = {"max_retries": 1, "interval_start": 0.0, "interval_step": 0.1, "socket_timeout": 5}
+        bare_app.app.conf.broker_transport_options = {**bare_app.app.conf.broker_transport_options, **impatient}
         env = {
             **os.environ,
             "PYTHONPATH": f"{CLOCK}{os.pathsep}{REPOSITORY}",

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from db import invariants
 from db.session import Database
 from pipeline.errors import NotFoundError
 from pipeline.generators.base import GenerationRequest
@@ -51,6 +52,7 @@ def check(database: Database, storage: Storage, batches: Sequence[str], *, objec
         _check_steps(facts, report)
         _check_frames(facts, report)
         _account(facts, report)
+    report.problems += [str(broken) for broken in invariants.violations(database)]
     if objects:
         _check_objects(facts, storage, report)
     return report

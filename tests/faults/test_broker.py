@@ -13,10 +13,11 @@ import redis
 from celery import Celery
 from kombu import Connection
 
+from pipeline.plan import CPU_QUEUE, IO_QUEUE, lane_queue
 from tests.faults.proxy import Mode
 from tests.faults.world import World, until
 
-IO, CPU, GPU = "vgen.io", "vgen.cpu", "vgen.gpu.cpu"
+IO, CPU, GPU = IO_QUEUE, CPU_QUEUE, lane_queue("cpu", "idle")
 
 
 @contextmanager
@@ -160,6 +161,21 @@ def test_what_is_no_message_at_all_costs_no_job(world: World) -> None:
             connection.lpush(queue, json.dumps([1, 2, 3]))
 
     batch_id = world.clips(2)
+
+    done(world, batch_id)
+
+
+@pytest.mark.slow_faults
+def test_a_task_that_is_revoked_behind_our_back_is_done_all_the_same(world: World) -> None:
+    # Given a task that somebody ends with Celery's own means, as Flower's button does
+    batch_id = world.clips(1, steps=100)
+    world.wait_denoising(batch_id)
+    stranger = Celery("stranger", broker=world.redis.url, set_as_current=False)
+    with client(world) as connection:
+        (held,) = [json.loads(entry) for entry in connection.hvals("unacked")]
+
+    stranger.control.revoke(held[0]["headers"]["id"], terminate=True, signal="SIGKILL")
+    stranger.close()
 
     done(world, batch_id)
 

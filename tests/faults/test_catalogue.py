@@ -1,0 +1,37 @@
+"""Every entry of the fault catalogue names its tests, and these exist."""
+
+from __future__ import annotations
+
+import re
+
+from pipeline import failpoints
+from tests.conftest import REPOSITORY
+
+OPEN = {"F7", "F35"}
+"""Entries without a test, each with its reason in the table."""
+_ROW = re.compile(r"^\| (F\d+) \| .+? \| (.+?) \|$", re.MULTILINE)
+
+
+def _rows() -> dict[str, str]:
+    return dict(_ROW.findall((REPOSITORY / "tests/faults/README.md").read_text("utf-8")))
+
+
+def test_every_entry_is_listed_in_order() -> None:
+    assert list(_rows()) == [f"F{number}" for number in range(1, 43)]
+
+
+def test_every_named_test_exists() -> None:
+    for entry, cell in _rows().items():
+        named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", cell)
+        assert bool(named) == (entry not in OPEN), f"{entry}: {cell}"
+        for file, test in named:
+            text = (REPOSITORY / file).read_text("utf-8")
+            assert f"def {test}(" in text if test else "def test_" in text, f"{entry}: {file}::{test}"
+
+
+def test_every_failpoint_is_documented() -> None:
+    page = (REPOSITORY / "docs/operations.md").read_text("utf-8")
+    section = page.split("### Failpoints", 1)[1].split("\n## ", 1)[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|$", section, re.MULTILINE))
+
+    assert rows.items() >= failpoints.POINTS.items()

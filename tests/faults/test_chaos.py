@@ -1,0 +1,43 @@
+"""`vgen chaos` breaks this host's workers only when told to, and reports what came of it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from tests.cluster import VGEN
+from tests.faults.world import World
+
+
+def chaos(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {**world.hosts["a"].env, "VGEN_FAILPOINTS": ""}
+    return subprocess.run(
+        [*VGEN, "chaos", *arguments], env=env, capture_output=True, text=True, check=False, timeout=200
+    )
+
+
+def test_without_the_word_nothing_is_broken(world: World) -> None:
+    before = sorted(pid for host in world.hosts.values() for pid in host.parents())
+
+    done = chaos(world, "--seconds", "1")
+
+    assert done.returncode == 2
+    assert "--yes-break-things" in done.stderr
+    assert sorted(pid for host in world.hosts.values() for pid in host.parents()) == before
+
+
+@pytest.mark.timeout(300)
+def test_workers_are_broken_and_the_batch_ends_all_the_same(world: World) -> None:
+    before = sorted(pid for host in world.hosts.values() for pid in host.parents())
+
+    done = chaos(world, "--yes-break-things", "--seconds", "8", "--seed", "4", "--jobs", "8")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.search(r"lost\s+0\n", done.stdout)
+    assert re.search(r"published twice\s+0\n", done.stdout)
+    assert re.search(r"jobs\s+8 succeeded\n", done.stdout)
+    assert re.search(r"faults\s+\d+ × ", done.stdout)
+    assert sorted(pid for host in world.hosts.values() for pid in host.parents()) != before
