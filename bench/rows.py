@@ -1,0 +1,229 @@
+"""What the timers' queries cost as rows pile up: ``python -m bench.rows [--postgres 1000 100000 1000000]``.
+
+Each size is a database of its own with ten batches: nine tenths of the jobs have been through the whole line, the rest
+wait to be generated. Measured are a look of the dispatcher that finds no room and one that admits, a look of the
+reconciler, a lease's renewal, a claim with its finish, and the counts of one batch and of all: the median of many. The
+plan of every SELECT is looked at; one that reads a large table from end to end is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, event, text
+from sqlalchemy.orm import Session
+
+from db import admission, batches, reconciliation, schema, steps, workers
+from db.session import Database
+from db.steps import Claim
+from db.workers import WorkerReport
+from pipeline.plan import gpu_queue, lane_queue, need_of
+from pipeline.prompts_file import parse_bytes
+from pipeline.settings import load_settings
+from pipeline.spec import BatchOptions
+from pipeline.stages.base import StageResult
+from pipeline.states import Stage
+from tests import servers
+
+BATCHES = 10
+GPU_TYPE = "bench-gpu"
+LARGE = ("jobs", "steps", "stage_runs", "events")
+FRAMES = {"num_frames": 1, "frames_sha256": "0" * 64, "handoff_id": "bench"}
+
+
+def fill(database: Database, jobs: int) -> list[str]:
+    """Ten batches, nine tenths of their jobs done; the ids of the batches."""
+    settings = load_settings(preset="idle")
+    ids = []
+    for number in range(BATCHES):
+        prompts = "".join(f"batch {number}, prompt {line}\n" for line in range(jobs // BATCHES)).encode()
+        submission = parse_bytes(prompts, "bench.txt", overrides={}, settings=settings)
+        with database.transaction() as session:
+            stored = batches.submit(
+                session, submission, name="bench", owner=f"owner {number % 3}", options=BatchOptions()
+            )
+        ids.append(stored.batch_id)
+    with database.transaction() as session:
+        for statement in _through_the_line():
+            session.execute(text(statement), {"need": need_of(submission.jobs[0].spec)})
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("ANALYZE")
+        connection.commit()
+    return ids
+
+
+def _through_the_line() -> Iterator[str]:
+    columns = (
+        "job_id, batch_id, roll, segment, priority, errors, crashes, losses, not_before, progress_step, "
+        "progress_total, attempt, started_at, finished_at, queue"
+    )
+    values = "id, batch_id, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, created_at, created_at, 'vgen.bench'"
+    yield "UPDATE jobs SET state = 'succeeded', finished_at = created_at WHERE seq % 10 <> 0"
+    yield "UPDATE steps SET state = 'skipped', attempt = 1, started_at = 1, finished_at = 1, queue = 'vgen.bench'"
+    for stage in ("generate", "encode", "publish"):
+        yield (
+            f"INSERT INTO steps (stage, state, {columns}) "
+            f"SELECT '{stage}', 'done', {values} FROM jobs WHERE state = 'succeeded'"
+        )
+    waiting = values.replace("1, created_at, created_at, 'vgen.bench'", "0, NULL, NULL, NULL")
+    yield (
+        f"INSERT INTO steps (stage, state, need, {columns}) "
+        f"SELECT 'generate', 'waiting', :need, {waiting} FROM jobs WHERE state = 'waiting'"
+    )
+    yield (
+        "INSERT INTO stage_runs (step_id, job_id, stage, attempt, queue, started_at, ended_at, outcome) "
+        "SELECT id, job_id, stage, 1, queue, started_at, finished_at, 'done' FROM steps WHERE state = 'done'"
+    )
+
+
+@contextmanager
+def watched(database: Database, scans: set[str]) -> Iterator[None]:
+    """While open, the plans of SELECTs are looked at, and those that read a large table whole are added."""
+    seen: set[str] = set()
+
+    def look(connection: Connection, _: Any, statement: str, parameters: Any, *__: Any) -> None:
+        if not statement.lstrip().startswith(("SELECT", "WITH")) or statement in seen:
+            return
+        seen.add(statement)
+        explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
+        for row in connection.exec_driver_sql(explain + statement, parameters):
+            line = str(row[-1])
+            for table in LARGE:
+                whole = f"SCAN {table}" if database.is_sqlite else f"Seq Scan on {table}"
+                if whole in line and "INDEX" not in line:
+                    scans.add(f"{line.strip()}  <-  {' '.join(statement.split())[:160]}")
+
+    event.listen(database.engine, "before_cursor_execute", look)
+    try:
+        yield
+    finally:
+        event.remove(database.engine, "before_cursor_execute", look)
+
+
+def measure(database: Database, ids: list[str], rounds: int) -> tuple[dict[str, float], set[str]]:
+    """Median milliseconds of each, and the scans that were seen."""
+    lane = lane_queue(GPU_TYPE, "idle")
+    queues = (gpu_queue(GPU_TYPE), lane)
+
+    def report(slots: int) -> None:
+        with database.transaction() as session:
+            workers.report(session, WorkerReport("bench", "host", 1, queues, slots=slots, gpu_type=GPU_TYPE))
+            session.execute(text("UPDATE workers SET lane = 'idle', loaded = 'idle'"))
+
+    def once(work: Callable[[Session], object]) -> float:
+        began = time.perf_counter()
+        with database.transaction() as session:
+            work(session)
+        return (time.perf_counter() - began) * 1000
+
+    def admit(session: Session) -> list[admission.Admitted]:
+        return admission.admit(session, window=64)
+
+    def reconcile(session: Session) -> None:
+        reconciliation.end_leases(session)
+        reconciliation.rewind_lost_handoffs(session, gone_ms=30_000)
+        reconciliation.dispatched_counts(session, older_than_ms=10_000)
+
+    found: dict[str, float] = {}
+    scans: set[str] = set()
+    with watched(database, scans):
+        report(1)
+        for work in (admit, reconcile):
+            once(work)
+        found["admit, no room"] = statistics.median(once(admit) for _ in range(rounds))
+        report(rounds * 8)
+        admitted: list[admission.Admitted] = []
+        took = once(lambda session: admitted.extend(admit(session)))
+        found[f"admit, {len(admitted)} steps"] = took
+        found["reconcile"] = statistics.median(once(reconcile) for _ in range(rounds))
+        found |= _steps(database, once, admitted[:rounds], queues)
+        for name, asked in (("status of one batch", ids[:1]), ("status of all ten", ids)):
+            found[name] = statistics.median(
+                once(lambda session, asked=asked: batches.counts(session, asked))  # type: ignore[misc]
+                for _ in range(5)
+            )
+    return found, scans
+
+
+def _steps(
+    database: Database,
+    once: Callable[[Callable[[Session], object]], float],
+    admitted: list[admission.Admitted],
+    queues: tuple[str, ...],
+) -> dict[str, float]:
+    claims: list[Claim] = []
+
+    def claim(session: Session, item: admission.Admitted) -> None:
+        claimed = steps.claim(
+            session,
+            job_id=item.job_id,
+            segment=0,
+            stage=Stage.GENERATE,
+            queues=(*queues, item.queue),
+            worker="bench",
+            lease_ms=60_000,
+        )
+        assert claimed is not None, item
+        claims.append(claimed)
+
+    result = StageResult(output=FRAMES)
+    return {
+        "claim": statistics.median(once(lambda session, i=item: claim(session, i)) for item in admitted),  # type: ignore[misc]
+        "renew": statistics.median(
+            once(lambda session, c=claimed: steps.renew(session, c, lease_ms=60_000))  # type: ignore[misc]
+            for claimed in claims
+        ),
+        "finish": statistics.median(
+            once(lambda session, c=claimed: steps.finish(session, c, result))  # type: ignore[misc]
+            for claimed in claims
+        ),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--postgres", type=int, nargs="*", default=[1_000, 100_000, 1_000_000])
+    parser.add_argument("--sqlite", type=int, nargs="*", default=[1_000, 100_000])
+    parser.add_argument("--rounds", type=int, default=30)
+    given = parser.parse_args()
+    print(f"machine: {os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}")
+    with servers.postgres_server() as server, tempfile.TemporaryDirectory(prefix="vgen-bench-") as folder:
+        for kind, sizes in (("postgres", given.postgres), ("sqlite", given.sqlite)):
+            for jobs in sizes:
+                url = server.url if kind == "postgres" else f"sqlite:///{Path(folder) / f'{jobs}.sqlite3'}"
+                with servers.fresh_database(server) if kind == "postgres" else _as_is(url) as url:
+                    _one(kind, url, jobs, given.rounds)
+
+
+@contextmanager
+def _as_is(url: str) -> Iterator[str]:
+    yield url
+
+
+def _one(kind: str, url: str, jobs: int, rounds: int) -> None:
+    database = Database(url)
+    schema.upgrade(database)
+    began = time.perf_counter()
+    ids = fill(database, jobs)
+    print(f"\n{kind}, {jobs:,} jobs (filled in {time.perf_counter() - began:.0f} s)", flush=True)
+    found, scans = measure(database, ids, rounds)
+    for name, took in found.items():
+        print(f"  {name:22} {took:9.2f} ms")
+    for scan in sorted(scans):
+        print(f"  reads a whole table: {scan}")
+    if not scans:
+        print("  no query reads a whole table")
+    database.close()
+
+
+if __name__ == "__main__":
+    main()
