@@ -146,3 +146,31 @@ def test_a_killed_worker_is_started_again_and_its_clip_made_once(cluster: Cluste
     check_all_succeeded_once(cluster, 2)
     lost = f"SELECT outcome FROM stage_runs WHERE job_id = '{job}' AND stage = 'generate' AND attempt = {attempt}"
     assert cluster.one(lost) == "lease_ended"
+
+
+def test_a_drained_worker_keeps_where_its_clip_is_and_the_next_goes_on(cluster: Cluster) -> None:
+    # Given a clip that takes longer than the grace of 10 s
+    path = cluster.folder / "drained.jsonl"
+    path.write_text('{"prompt": "long", "num_inference_steps": 40}\n')
+    assert cluster.vgen("submit", str(path)).returncode == 0
+    wait_for(lambda: generating(cluster), "a clip is generated")
+    job, _ = generating(cluster)[0]
+
+    # When its worker is told to stop
+    assert cluster.stop_worker() == 0, cluster.log
+
+    # Then the step is given back before the grace is over, which counts as no failure, and where it is is stored
+    ended = f"SELECT outcome FROM stage_runs WHERE job_id = '{job}' AND stage = 'generate'"
+    assert cluster.rows(ended) == [("released",)], cluster.log
+    (step,) = cluster.rows(f"SELECT step FROM checkpoints WHERE job_id = '{job}' AND NOT final")[0]
+    assert (
+        cluster.one(f"SELECT errors + crashes + losses FROM steps WHERE job_id = '{job}' AND stage = 'generate'") == 0
+    )
+
+    # And the next worker goes on from there
+    cluster.start_worker()
+    check_all_succeeded_once(cluster, 1)
+    output = cluster.one(f"SELECT output FROM steps WHERE job_id = '{job}' AND stage = 'generate'")
+    assert output["facts"]["resumed_from_step"] == step
+    assert output["facts"]["denoise_steps"] == 40 - step + 1
+    assert cluster.one("SELECT count(*) FROM checkpoints") == 0
