@@ -392,6 +392,8 @@ def _segment(dialect: str) -> Insert:
     )
 
 
+CRASH_CODES = ("generator_crashed", "generator_hung")
+"""Codes of ``CrashError``, as attempts' rows have them."""
 _COUNTERS = {FailureClass.RETRYABLE: "errors", FailureClass.CRASH: "crashes"}
 """Which of a step's counters bounds the tries after a failure; ``faults`` those of the other classes."""
 
@@ -402,7 +404,8 @@ def fail(session: Session, claimed: Claim, error: StageError) -> Finished:
     job = jobs.lock(session, work.job_id)
     counter = _COUNTERS.get(error.failure_class, "faults")
     count = session.scalars(select(getattr(Step, counter)).where(Step.id == claimed.step_id)).one() + 1
-    decision = decide(error.failure_class, count)
+    proven = error.failure_class is FailureClass.CRASH and count > 1 and _worker_is_sound(session, claimed)
+    decision = decide(error.failure_class, count, proven=proven)
     problem: dict[str, Any] = {"error_code": error.code, "error": str(error)[:4000], counter: count}
     if job.cancel_requested:
         return _cancelled(session, claimed)
@@ -427,6 +430,22 @@ def fail(session: Session, claimed: Claim, error: StageError) -> Finished:
     if recorded:
         jobs.move(session, work.job_id, JobState.WAITING)
     return Finished(recorded)
+
+
+def _worker_is_sound(session: Session, claimed: Claim) -> bool:
+    """Whether the step crashed on this worker before, and another job's on the same queue succeeded there since."""
+    there = (StageRun.worker == claimed.worker, StageRun.queue == claimed.queue)
+    last = session.execute(
+        select(StageRun.id, StageRun.ended_at)
+        .where(StageRun.step_id == claimed.step_id, StageRun.error_code.in_(CRASH_CODES), *there)
+        .order_by(StageRun.id.desc())
+        .limit(1)
+    ).one_or_none()
+    if last is None:
+        return False
+    since = (StageRun.ended_at >= last.ended_at, StageRun.id > last.id)  # the first for the index, the second is exact
+    others = select(StageRun.id).where(*there, *since, StageRun.outcome == AttemptOutcome.DONE)
+    return session.scalars(others.where(StageRun.job_id != claimed.work.job_id).limit(1)).first() is not None
 
 
 def release(session: Session, claimed: Claim, *, delay_ms: int = 0) -> Finished:

@@ -15,6 +15,10 @@ MAX_RETRYABLE = 8
 """Tries against something outside that fails: with the backoff below about ten minutes."""
 MAX_OTHER = 3
 """Tries after an unexpected error, a crash, or running out of memory."""
+MAX_PROVEN = 2
+"""Crashes of a job on one worker, on which another job succeeded in between: it is not the worker's fault."""
+MAX_IN_A_ROW = 3
+"""A worker on which so many different jobs crash in a row is taken for broken, and takes no more."""
 MAX_LOSSES = 10
 """Leases lost with their worker, whatever progress was made in between."""
 
@@ -30,14 +34,17 @@ class RetryDecision:
     delay_ms: int = 0
 
 
-def decide(failure: FailureClass, count: int, *, jitter: float | None = None) -> RetryDecision:
+def decide(failure: FailureClass, count: int, *, proven: bool = False, jitter: float | None = None) -> RetryDecision:
     """What follows the ``count``-th failure of this class (1 is the first).
 
+    ``proven`` says that it crashed on this worker before, and that another job succeeded there in between.
     ``jitter`` in [0, 1) spreads the delay over the upper half of the backoff; random when not given.
     """
     if failure is FailureClass.REFUSED:
         return RetryDecision(again=False)
     bound = MAX_RETRYABLE if failure is FailureClass.RETRYABLE else MAX_OTHER
+    if failure is FailureClass.CRASH and proven:
+        bound = MAX_PROVEN
     if count >= bound:
         return RetryDecision(again=False)
     backoff = min(_CAP_MS, _BASE_MS * 2 ** (count - 1))

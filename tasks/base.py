@@ -16,10 +16,11 @@ from typing import TypeVar
 from celery import Task
 from sqlalchemy.orm import Session
 
-from db import steps
+from db import residency, steps
 from db.steps import Claim, Finished, Hop
 from pipeline import failpoints
-from pipeline.errors import FatalError, ServiceUnavailableError, StageError, StoppedError
+from pipeline.errors import FailureClass, FatalError, ServiceUnavailableError, StageError, StoppedError
+from pipeline.retry import MAX_IN_A_ROW
 from pipeline.stages.base import StageContext, StageFunction, StageResult
 from pipeline.states import Stage
 from tasks import lifecycle
@@ -81,11 +82,13 @@ def _work(runtime: Runtime, claimed: Claim, hop: Hop) -> tuple[StageResult | Non
         except StoppedError:
             return None, lambda session: steps.release(session, claimed)
         except StageError as error:
-            return None, _recorder(claimed, error)
+            return None, _recorder(runtime, claimed, error)
         except Exception as error:
             logger.exception("stage failed unexpectedly", extra={"job_id": claimed.work.job_id, "stage": stage.value})
             problem = FatalError(f"{type(error).__name__}: {error}")
             return None, lambda session: steps.fail(session, claimed, problem)
+    if stage is Stage.GENERATE:
+        runtime.crashes.clear()
     return result, lambda session: steps.finish(session, claimed, result, hop=hop)
 
 
@@ -111,7 +114,7 @@ def stage_function(stage: Stage) -> StageFunction:
     return function
 
 
-def _recorder(claimed: Claim, error: StageError) -> Callable[[Session], Finished]:
+def _recorder(runtime: Runtime, claimed: Claim, error: StageError) -> Callable[[Session], Finished]:
     logger.info(
         "stage failed",
         extra={"job_id": claimed.work.job_id, "stage": claimed.work.stage.value, "code": error.code},
@@ -120,7 +123,19 @@ def _recorder(claimed: Claim, error: StageError) -> Callable[[Session], Finished
         return lambda session: steps.rewind(session, claimed, to=Stage.GENERATE, reason=f"{error.code}: {error}")
     if error.code in _WAIT_MS:
         return lambda session: steps.release(session, claimed, delay_ms=_WAIT_MS[error.code])
+    if claimed.work.stage is Stage.GENERATE and error.failure_class is FailureClass.CRASH:
+        runtime.crashes[claimed.work.job_id] = None
+        # A solo run has no other GPU: there every job uses up its own tries.
+        if len(runtime.crashes) >= MAX_IN_A_ROW and not runtime.settings.solo:
+            return lambda session: _fail_and_drain(session, runtime, claimed, error)
     return lambda session: steps.fail(session, claimed, error)
+
+
+def _fail_and_drain(session: Session, runtime: Runtime, claimed: Claim, error: StageError) -> Finished:
+    """Record the crash, and have the worker take no more: its GPU is broken, by all that can be told."""
+    logger.error("worker drains itself", extra={"worker": runtime.name, "jobs": list(runtime.crashes)})
+    residency.drain(session, runtime.name, f"{len(runtime.crashes)} different jobs crashed here in a row")
+    return steps.fail(session, claimed, error)
 
 
 def _persist(runtime: Runtime, change: Callable[[Session], Value]) -> Value | None:

@@ -46,6 +46,8 @@ class Runtime:
         self.stopping = stopping
         self._database = database
         self._device_env = device_env
+        self.crashes: dict[str, None] = {}
+        """The different jobs whose generator died here in a row, in their order."""
 
     @cached_property
     def database(self) -> Database:

@@ -87,7 +87,7 @@ class ModelJob:
         self.held |= outcome is Outcome.HELD
         return True, None if outcome is Outcome.HELD else following
 
-    def fail(self, stage: Stage, attempt: int, failure: FailureClass) -> bool:
+    def fail(self, stage: Stage, attempt: int, failure: FailureClass, *, proven: bool = False) -> bool:
         if not self.is_current(stage, attempt):
             return False
         if self.cancel:
@@ -95,7 +95,7 @@ class ModelJob:
         step = self.steps[stage]
         counter = {FailureClass.CRASH: "crashes", FailureClass.RETRYABLE: "errors"}.get(failure, "faults")
         setattr(step, counter, getattr(step, counter) + 1)
-        if decide(failure, getattr(step, counter)).again:
+        if decide(failure, getattr(step, counter), proven=proven).again:
             step.due = False
             return self._wait(stage)
         return self._fail(stage)

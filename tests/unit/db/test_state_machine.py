@@ -32,6 +32,7 @@ from db.session import Database, now_ms
 from db.steps import Claim
 from pipeline.errors import (
     CrashError,
+    FailureClass,
     FatalError,
     OutOfMemoryError,
     RefusedError,
@@ -88,6 +89,7 @@ class LineMachine(RuleBasedStateMachine):
         self.claims: list[Claim] = []
         """Every claim ever made: those that are over speak up too."""
         self.fenced = 0
+        self.ends: list[tuple[str, int, str, bool]] = []
         self.admitted: list[Admitted] = []
 
     # Given
@@ -233,6 +235,8 @@ class LineMachine(RuleBasedStateMachine):
             claimed, result_of(claimed, outcome), hop=admission.Hops(all_presets) if goes_on else None
         )
         self.told(finished.recorded, job.is_current(work.stage, claimed.attempt))
+        if finished.recorded and outcome is Outcome.DONE and not (job.cancel and work.stage is not Stage.PUBLISH):
+            self.ends.append((claimed.queue, claimed.step_id, work.job_id, True))
         assert (finished.recorded, finished.next_stage) == job.finish(work.stage, claimed.attempt, outcome)
         if finished.next_stage is None:
             return
@@ -259,7 +263,17 @@ class LineMachine(RuleBasedStateMachine):
             later = update(Step).where(Step.not_before > now_ms()).values(not_before=now_ms() + _LONG_MS)
             session.execute(later)
         job = self.jobs[claimed.work.job_id]
-        self.told(recorded, job.fail(claimed.work.stage, claimed.attempt, error.failure_class))
+        crashed = error.failure_class is FailureClass.CRASH
+        proven, cancelled = crashed and self.proven(claimed), job.cancel
+        self.told(recorded, job.fail(claimed.work.stage, claimed.attempt, error.failure_class, proven=proven))
+        if crashed and recorded and not cancelled:
+            self.ends.append((claimed.queue, claimed.step_id, claimed.work.job_id, False))
+
+    def proven(self, claimed: Claim) -> bool:
+        """The one worker here crashed with this step before, and did another job's on that queue since."""
+        ends = [end for end in self.ends if end[0] == claimed.queue]
+        crashes = [number for number, end in enumerate(ends) if end[1] == claimed.step_id and not end[3]]
+        return bool(crashes) and any(done and job != claimed.work.job_id for _, _, job, done in ends[crashes[-1] :])
 
     @precondition(lambda self: self.claims)
     @rule(number=pick)

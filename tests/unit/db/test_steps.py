@@ -284,3 +284,18 @@ def test_rewinds_come_to_an_end(line: Line) -> None:
 
     assert line.job(job_id).error_code == "rewound_too_often"
     line.check_sums()
+
+
+@pytest.mark.parametrize("other_succeeds", [True, False])
+def test_two_crashes_on_one_worker_are_enough_where_another_job_succeeded_in_between(
+    line: Line, other_succeeds: bool
+) -> None:
+    _, job_id, claimed = line.bring_to(Stage.GENERATE)
+    _fail_with(line, claimed, CrashError("died"))
+    if other_succeeds:
+        line.finish(line.bring_to(Stage.GENERATE)[2])
+
+    _fail_with(line, line.go_on(job_id, Stage.GENERATE), CrashError("died"))
+
+    assert line.job(job_id).state is (JobState.FAILED if other_succeeds else JobState.WAITING)
+    line.check_sums()

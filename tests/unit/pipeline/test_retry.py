@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import FailureClass
-from pipeline.retry import MAX_OTHER, MAX_RETRYABLE, decide
+from pipeline.retry import MAX_OTHER, MAX_PROVEN, MAX_RETRYABLE, decide
 
 
 @pytest.mark.parametrize("failure", list(FailureClass))
@@ -21,3 +21,10 @@ def test_delays_double_up_to_a_cap_and_are_spread_over_their_upper_half() -> Non
     assert shortest == [delay // 2 for delay in longest]
     for count, delay in enumerate(longest, start=1):
         assert delay // 2 <= decide(FailureClass.RETRYABLE, count).delay_ms <= delay
+
+
+def test_a_job_that_crashes_twice_on_a_worker_that_is_sound_is_tried_no_more() -> None:
+    assert decide(FailureClass.CRASH, 1, proven=True).again
+    assert not decide(FailureClass.CRASH, MAX_PROVEN, proven=True).again
+    assert decide(FailureClass.CRASH, MAX_PROVEN).again
+    assert decide(FailureClass.FATAL, MAX_PROVEN, proven=True).again
