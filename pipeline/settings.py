@@ -101,6 +101,16 @@ class SafetySettings(_Group):
     )
 
 
+class EvalSettings(_Group):
+    """How clips are scored."""
+
+    weights_dir: Path | None = Field(
+        None, description="Folder of the evaluation models, by official file name or hub id; besides, the hub cache."
+    )
+    device: str = Field("cpu", description="Where they run: cpu, cuda or cuda:1, as torch names it.")
+    clip_bytes: int = Field(4 * 1024 * MEBIBYTE, gt=0, description="Most bytes of decoded frames of one clip.")
+
+
 class WorkerSettings(_Group):
     """How workers hold, renew and give up their work."""
 
@@ -170,6 +180,7 @@ class Settings(BaseSettings):
     encode: EncodeSettings = Field(default_factory=EncodeSettings)
     enhance: EnhanceSettings = Field(default_factory=EnhanceSettings)
     safety: SafetySettings = Field(default_factory=SafetySettings)
+    eval: EvalSettings = Field(default_factory=EvalSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
 
     @field_validator("input_roots", mode="before")

@@ -1,0 +1,93 @@
+"""A clip in memory: decoded once by PyAV, shared by every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from pipeline.errors import RefusedError
+
+Frames = NDArray[np.uint8]
+Value = TypeVar("Value")
+
+MAX_BYTES = 4 * 1024**3
+"""Most bytes of decoded frames held at once: 81 frames of 832x480 are 97 MB, so only a wrong file comes near."""
+DECODER = f"PyAV {av.__version__}"
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A decoded video."""
+
+    path: Path
+    frames: Frames
+    """uint8 RGB, (frames, height, width, 3); at least one frame. Read-only."""
+    fps: Fraction | None
+    """As the container says; None when it does not."""
+    has_audio: bool
+    _found: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def height(self) -> int:
+        return int(self.frames.shape[1])
+
+    @property
+    def width(self) -> int:
+        return int(self.frames.shape[2])
+
+    def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """What ``make`` gives, computed once per clip: features that several metrics use."""
+        if key not in self._found:
+            self._found[key] = make()
+        found: Value = self._found[key]
+        return found
+
+
+def read_clip(path: Path, max_bytes: int = MAX_BYTES) -> Clip:
+    """Decode the first video stream of a file.
+
+    Raises:
+        RefusedError: code ``eval_clip_unreadable``: no such file, no video in it, it does not decode to its end, its
+            frames change size, or it is larger than ``max_bytes``.
+    """
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise _unreadable(path, "it has no video stream")
+            stream = container.streams.video[0]
+            frames = _decode(path, container.decode(stream), max_bytes)
+            fps = stream.guessed_rate or stream.average_rate
+            has_audio = bool(container.streams.audio)
+    except FFmpegError as error:
+        raise _unreadable(path, f"it cannot be decoded: {error.strerror or error}") from error
+    if not frames:
+        raise _unreadable(path, "it has no frames")
+    stacked = np.stack(frames)
+    stacked.flags.writeable = False
+    return Clip(path, stacked, fps or None, has_audio)
+
+
+def _decode(path: Path, decoded: Any, max_bytes: int) -> list[Frames]:
+    frames: list[Frames] = []
+    for frame in decoded:
+        if frame.is_corrupt:
+            raise _unreadable(path, f"frame {len(frames)} is corrupt")
+        pixels: Frames = frame.to_ndarray(format="rgb24")
+        if frames and pixels.shape != frames[0].shape:
+            raise _unreadable(path, f"frame {len(frames)} has another size than the first")
+        frames.append(pixels)
+        if len(frames) * pixels.nbytes > max_bytes:
+            raise _unreadable(path, f"its frames need more than {max_bytes / 1024**3:g} GiB of memory")
+    return frames
+
+
+def _unreadable(path: Path, why: str) -> RefusedError:
+    return RefusedError(f"{path}: {why}", code="eval_clip_unreadable")

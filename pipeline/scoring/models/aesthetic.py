@@ -1,0 +1,32 @@
+"""LAION's linear aesthetic head on CLIP ViT-L/14: the 2022 ``sa_0_4`` head, not the later one with hidden layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from pipeline.scoring.clip import Clip
+from pipeline.scoring.models import checkpoint
+from pipeline.scoring.models.openai_clip import ClipImages, load_model
+from pipeline.scoring.weights import FoundWeights
+
+
+class Aesthetic:
+    def __init__(self, images: ClipImages, head: nn.Linear) -> None:
+        self._images, self._head = images, head
+
+    @torch.inference_mode()
+    def ratings(self, clip: Clip) -> torch.Tensor:
+        """Rating of each frame, about 0..10, (frames,)."""
+        found: torch.Tensor = self._head(self._images.features(clip)).squeeze(-1)
+        return found
+
+
+def load(found: Sequence[FoundWeights], device: str) -> Aesthetic:
+    """From CLIP's weights and the head's. Raises RefusedError, code ``eval_weights_wrong``."""
+    state = checkpoint.read_state(found[1].path)
+    head = nn.Linear(checkpoint.size(state, "weight", found[1].path, 1), 1)
+    checkpoint.fill(head, state, found[1].path)
+    return Aesthetic(ClipImages(load_model(found[0], device), device), head.eval())

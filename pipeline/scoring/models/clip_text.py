@@ -1,0 +1,51 @@
+"""CLIP's likeness of frames and a text: appearance_style."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import Tensor
+from transformers import CLIPModel
+
+from pipeline.scoring.clip import Clip
+from pipeline.scoring.models import pixels
+from pipeline.scoring.models.openai_clip import ClipImages, load_model
+from pipeline.scoring.models.tokens import Tokens, load_tokens
+from pipeline.scoring.weights import FoundWeights
+
+
+class TextTooLongError(ValueError):
+    """CLIP takes 77 tokens, and refuses more."""
+
+
+class ClipWithText:
+    def __init__(self, model: CLIPModel, tokens: Tokens, device: str) -> None:
+        self._images, self._tokens, self._device = ClipImages(model, device), tokens, device
+        self._model = model
+
+    @torch.inference_mode()
+    def likeness(self, clip: Clip, text: str) -> list[float]:
+        """CLIP's logit of each frame with the text (cosine times its learnt scale), over 100.
+
+        Raises:
+            TextTooLongError: the text has too many tokens.
+        """
+        images = self._images.features(clip, pixels.for_clip_by_pil)
+        scale = self._model.logit_scale.exp().cpu()
+        logits = scale * self._text(text) @ images.t()
+        return [value / 100 for value in logits[0].tolist()]
+
+    def _text(self, text: str) -> Tensor:
+        ids = self._tokens.ids(text)
+        most = self._model.config.text_config.max_position_embeddings
+        if len(ids) > most:
+            raise TextTooLongError(f"the text has {len(ids)} tokens; CLIP takes at most {most}")
+        found = self._model.get_text_features(input_ids=torch.tensor([ids], device=self._device))
+        return F.normalize(found.pooler_output.cpu(), dim=-1)
+
+
+def load(found: Sequence[FoundWeights], device: str) -> ClipWithText:
+    """From CLIP's weights and its vocabulary. Raises RefusedError, code ``eval_weights_wrong``."""
+    return ClipWithText(load_model(found[0], device), load_tokens(found[1].path), device)

@@ -1,0 +1,121 @@
+"""DINO's vision transformer (Caron et al. 2021): one unit feature per frame.
+
+An own module and not transformers' ``ViTModel``: frames are not square, and DINO stretches its position grid with the
+scale (n + 0.1) / grid, where transformers stretches to a size; scores then differ by up to 2e-3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import Tensor, nn
+
+from pipeline.scoring.clip import Clip
+from pipeline.scoring.models import checkpoint, pixels
+from pipeline.scoring.models.checkpoint import State
+from pipeline.scoring.models.vit import Block
+from pipeline.scoring.weights import FoundWeights
+
+
+class PatchEmbedding(nn.Module):
+    def __init__(self, width: int, patch: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, kernel_size=patch, stride=patch)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.proj(images)
+        return out
+
+
+class DinoTransformer(nn.Module):
+    """(N, 3, H, W), normalised, to the class token's feature (N, width)."""
+
+    def __init__(self, width: int, depth: int, hidden: int, patch: int, positions: int) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, positions, width))
+        self.patch_embed = PatchEmbedding(width, patch)
+        self.blocks = nn.ModuleList(Block(width, hidden, key_bias=True) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = self.patch_embed(images)
+        positions = self._positions(images, (patches.shape[-2], patches.shape[-1]))
+        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
+        tokens = tokens + positions
+        for block in self.blocks:
+            tokens = block(tokens)
+        feature: Tensor = self.norm(tokens)[:, 0]
+        return feature
+
+    def _positions(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Only a square picture of the trained size keeps the grid; 0.1 guards against a size one too small."""
+        count = self.pos_embed.shape[1] - 1
+        if grid[0] * grid[1] == count and images.shape[-1] == images.shape[-2]:
+            return self.pos_embed
+        side = math.isqrt(count)
+        trained = self.pos_embed[:, 1:].view(1, side, side, -1).permute(0, 3, 1, 2)
+        scale = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
+        stretched = F.interpolate(trained, scale_factor=scale, mode="bicubic")
+        return torch.cat([self.pos_embed[:, :1], stretched.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+
+
+class Dino:
+    """Features of clips."""
+
+    def __init__(self, model: DinoTransformer, device: str) -> None:
+        self._model, self._device = model, device
+
+    @torch.inference_mode()
+    def features(self, clip: Clip) -> Tensor:
+        """Unit length, (frames, width), on the CPU."""
+        parts = [self._model(pixels.for_dino(part).to(self._device)).cpu() for part in pixels.batches(clip.frames)]
+        return F.normalize(torch.cat(parts), dim=-1)
+
+
+def load(found: Sequence[FoundWeights], device: str) -> Dino:
+    """From DINO's own file or transformers' copy of it. Raises RefusedError, code ``eval_weights_wrong``."""
+    path = found[0].path
+    state = checkpoint.read_state(path)
+    if found[0].hub:
+        state = _from_hub(state)
+    width = checkpoint.size(state, "cls_token", path, 2)
+    model = DinoTransformer(
+        width,
+        checkpoint.depth(state, "blocks.", path),
+        checkpoint.size(state, "blocks.0.mlp.fc1.weight", path),
+        checkpoint.size(state, "patch_embed.proj.weight", path, 2),
+        checkpoint.size(state, "pos_embed", path, 1),
+    )
+    checkpoint.fill(model, state, path)
+    return Dino(model.eval().to(device), device)
+
+
+_HUB_NAMES = (
+    ("embeddings.cls_token", "cls_token"),
+    ("embeddings.position_embeddings", "pos_embed"),
+    ("embeddings.patch_embeddings.projection", "patch_embed.proj"),
+    ("encoder.layer.", "blocks."),
+    ("layernorm_before", "norm1"),
+    ("layernorm_after", "norm2"),
+    ("attention.output.dense", "attn.proj"),
+    ("intermediate.dense", "mlp.fc1"),
+    ("output.dense", "mlp.fc2"),
+    ("layernorm.", "norm."),
+)
+
+
+def _from_hub(state: State) -> State:
+    """DINO's keys, from those of transformers' checkpoint; its pooler is not part of DINO."""
+    renamed: State = {}
+    for key, value in state.items():
+        for old, new in _HUB_NAMES:
+            key = key.replace(old, new)  # noqa: PLW2901 - renamed step by step
+        renamed[key] = value
+    for key in [key for key in renamed if ".attention.attention.query." in key]:
+        parts = [renamed.pop(key.replace("query", part)) for part in ("query", "key", "value")]
+        renamed[key.replace("attention.attention.query", "attn.qkv")] = torch.cat(parts)
+    return {key.removeprefix("vit."): value for key, value in renamed.items() if not key.startswith("pooler.")}

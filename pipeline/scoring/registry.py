@@ -1,0 +1,118 @@
+"""All metrics by dotted name, and the groups that select several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import InputError, Problem
+from pipeline.scoring.checks import CHECKS
+from pipeline.scoring.common import COMMON
+from pipeline.scoring.metric import Metric, Need
+from pipeline.scoring.vbench import QUALITY, SEMANTIC, STATIC_FILTER, VBENCH
+from pipeline.scoring.weights import Weights
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (*COMMON, *CHECKS, *VBENCH, STATIC_FILTER)}
+
+_TEXTED = frozenset({Need.PROMPT, Need.AUXILIARY})
+GROUPS: dict[str, tuple[str, ...]] = {
+    "common": tuple(metric.name for metric in COMMON),
+    "checks": tuple(metric.name for metric in CHECKS),
+    "vbench-free": tuple(metric.name for metric in VBENCH if not metric.external and not metric.needs & _TEXTED),
+    "vbench-quality": tuple(f"vbench.{name}" for name in QUALITY),
+    "vbench-semantic": tuple(f"vbench.{name}" for name in SEMANTIC),
+    "vbench": tuple(metric.name for metric in VBENCH),
+    "all": tuple(METRICS),
+}
+"""vbench-free: the native dimensions that need no text, so that any clip can be scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether a metric can be computed here: ``ready``, ``weights missing`` or ``external``, and what is missing."""
+
+    metric: Metric
+    state: str
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Metrics to compute, and what a group named but cannot be computed here, with the reason."""
+
+    metrics: tuple[Metric, ...]
+    left_out: tuple[tuple[Metric, str], ...] = ()
+
+
+def readiness(metric: Metric, weights: Weights) -> Readiness:
+    """What stands between this metric and a score, on this machine."""
+    if metric.external:
+        return Readiness(metric, "external")
+    missing = tuple(weights.missing(metric.weights))
+    return Readiness(metric, "weights missing" if missing else "ready", missing)
+
+
+def named(names: Iterable[str]) -> list[tuple[Metric, bool]]:
+    """The metrics of names and groups, each once and in order, and whether it was named itself.
+
+    Raises:
+        InputError: a name that is neither; the message lists close ones.
+    """
+    found: dict[str, bool] = {}
+    problems = []
+    for name in names:
+        if name in METRICS:
+            found[name] = True
+        elif name in GROUPS:
+            for member in GROUPS[name]:
+                found.setdefault(member, False)
+        else:
+            problems.append(Problem(f"{name!r} is no metric and no group; {_near(name)}", field="metrics"))
+    if problems:
+        raise InputError(problems)
+    return [(METRICS[name], explicit) for name, explicit in found.items()]
+
+
+def select(names: Sequence[str], weights: Weights, *, reference: bool = True) -> Selection:
+    """What to compute. A group leaves out what cannot be computed here; a metric that is named itself may not be.
+
+    Raises:
+        InputError: an unknown name; a named metric that is external, lacks its weights, or lacks its reference.
+    """
+    metrics: list[Metric] = []
+    left_out: list[tuple[Metric, str]] = []
+    problems = []
+    for metric, explicit in named(names):
+        reason = _obstacle(metric, weights, reference)
+        if reason is None:
+            metrics.append(metric)
+        elif explicit:
+            problems.append(Problem(f"{metric.name}: {reason}", field="metrics"))
+        else:
+            left_out.append((metric, reason))
+    if problems:
+        raise InputError(problems)
+    if not metrics:
+        reasons = "; ".join(f"{metric.name}: {reason}" for metric, reason in left_out[:3])
+        raise InputError([Problem(f"nothing of {', '.join(names)} can be computed here ({reasons})", field="metrics")])
+    return Selection(tuple(metrics), tuple(left_out))
+
+
+def _obstacle(metric: Metric, weights: Weights, reference: bool) -> str | None:
+    ready = readiness(metric, weights)
+    if ready.state == "external":
+        return "scored by another program: `vgen eval export`, then `vgen eval import`"
+    if ready.missing:
+        return f"weights missing: {'; '.join(f'{name}, {weights.where(name)}' for name in ready.missing)}"
+    if Need.REFERENCE in metric.needs and not reference:
+        return "needs a reference clip (--reference)"
+    return None
+
+
+def _near(name: str) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - only for errors
+
+    close = get_close_matches(name, [*METRICS, *GROUPS], n=3, cutoff=0.5)
+    tails = [full for full in METRICS if full.partition(".")[2] == name]
+    best = list(dict.fromkeys([*tails, *close]))
+    return f"did you mean {' or '.join(best)}?" if best else "`vgen eval list` shows them"

@@ -1,0 +1,226 @@
+"""Where weight files are on this machine, whether they are the official ones, and how they get here.
+
+Looked up in this order: the weights directory (by official name, by its place in VBench's cache, by hub id as
+``owner/name`` or ``owner--name``), then the local hub cache. Only ``pull`` uses the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+
+from pipeline.errors import NotFoundError, RefusedError, ServiceUnavailableError
+from pipeline.scoring.weight_files import WEIGHT_FILES, WeightFile
+
+_CHUNK = 1 << 20
+_TIMEOUT_S = 60.0
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+class WeightStatus(StrEnum):
+    """What ``check`` found."""
+
+    OFFICIAL = "official"
+    OTHER = "other"
+    """There, with another digest than the official file: own weights, or a damaged copy."""
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundWeights:
+    """A file on this disk. ``hub`` is True for transformers' layout: then ``path`` lies in a folder of its own."""
+
+    file: WeightFile
+    path: Path
+    hub: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WeightCheck:
+    """A file's state; ``sha256`` is None where it is missing."""
+
+    file: WeightFile
+    status: WeightStatus
+    path: Path | None
+    sha256: str | None
+    problem: str | None
+
+
+@dataclass
+class Weights:
+    """The weights directory and the caches behind it.
+
+    ``digests`` is where digests of large files are remembered, by path, size and time of change; None remembers none.
+    """
+
+    directory: Path | None = None
+    digests: Path | None = None
+    _known: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def find(self, name: str) -> FoundWeights | None:
+        """The official file's weights, or None."""
+        file = WEIGHT_FILES[name]
+        for path in self._own_places(file):
+            if path.is_file():
+                return FoundWeights(file, path)
+        for folder in self._hub_folders(file):
+            for name_in_hub in _HUB_FILES:
+                if (folder / name_in_hub).is_file():
+                    return FoundWeights(file, folder / name_in_hub, hub=True)
+        return self._in_hub_cache(file)
+
+    def require(self, name: str) -> FoundWeights:
+        """As ``find``.
+
+        Raises:
+            RefusedError: code ``eval_weights_missing``; the message says where it was looked for.
+        """
+        found = self.find(name)
+        if found is None:
+            raise RefusedError(f"{name} is not on this machine: {self.where(name)}", code="eval_weights_missing")
+        return found
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if self.find(name) is None]
+
+    def where(self, name: str) -> str:
+        """Where it is looked for, and how it gets here."""
+        file = WEIGHT_FILES[name]
+        places = [str(path) for path in (*self._own_places(file)[:1], *self._hub_folders(file)[:1])]
+        if not places:
+            places = ["no weights directory is set (VGEN_EVAL_WEIGHTS_DIR, --weights)"]
+        if file.hub:
+            places.append(f"the hub cache for {file.hub}")
+        return f"looked in {', '.join(places)}; `vgen eval weights pull {name}`"
+
+    def digest(self, found: FoundWeights) -> str:
+        """sha256 of the file, in hex; computed once while the file does not change."""
+        stat = found.path.stat()
+        key = f"{found.path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+        if not self._known and self.digests is not None and self.digests.is_file():
+            self._known.update(_read_digests(self.digests))
+        if key not in self._known:
+            self._known[key] = file_digest(found.path)
+            if self.digests is not None:
+                _write_atomically(self.digests, json.dumps(self._known, indent=1, sort_keys=True).encode())
+        return self._known[key]
+
+    def check(self, name: str) -> WeightCheck:
+        """Whether the file is there, and is the official one. Reads it whole."""
+        file = WEIGHT_FILES[name]
+        found = self.find(name)
+        if found is None:
+            return WeightCheck(file, WeightStatus.MISSING, None, None, self.where(name))
+        digest = self.digest(found)
+        if digest == file.sha256:
+            return WeightCheck(file, WeightStatus.OFFICIAL, found.path, digest, None)
+        if found.hub:
+            problem = f"hub weights of {file.hub}: no official digest to compare with"
+        else:
+            size = found.path.stat().st_size
+            problem = f"{size} bytes, sha256 {digest[:12]}…; the official file has {file.size}, {file.sha256[:12]}…"
+        return WeightCheck(file, WeightStatus.OTHER, found.path, digest, problem)
+
+    def pull(self, name: str) -> Path:
+        """Download the official file into the weights directory, if it is not there, and verify it.
+
+        Raises:
+            NotFoundError: no weights directory is set, or the source has no such file.
+            ServiceUnavailableError: the source cannot be reached, or gave other bytes than the official ones.
+        """
+        file = WEIGHT_FILES[name]
+        if self.directory is None:
+            raise NotFoundError("no weights directory is set: VGEN_EVAL_WEIGHTS_DIR or --weights says where to")
+        target = self.directory / name
+        if target.is_file() and file_digest(target) == file.sha256:
+            return target
+        self.directory.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{name}.{secrets.token_hex(4)}")
+        try:
+            _download(file, draft)
+            found = file_digest(draft)
+            if found != file.sha256:
+                size = draft.stat().st_size
+                official = f"{file.size} bytes and {file.sha256}"
+                raise ServiceUnavailableError(
+                    f"{file.url} gave {size} bytes with sha256 {found}; the official file has {official}"
+                )
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+        return target
+
+    def _own_places(self, file: WeightFile) -> list[Path]:
+        return [] if self.directory is None else [self.directory / file.name, self.directory / file.cached_as]
+
+    def _hub_folders(self, file: WeightFile) -> list[Path]:
+        if self.directory is None or file.hub is None:
+            return []
+        return [self.directory / file.hub, self.directory / file.hub.replace("/", "--")]
+
+    @staticmethod
+    def _in_hub_cache(file: WeightFile) -> FoundWeights | None:
+        if file.hub is None:
+            return None
+        for name in _HUB_FILES:
+            found = try_to_load_from_cache(file.hub, name)
+            if isinstance(found, str):
+                return FoundWeights(file, Path(found), hub=True)
+        return None
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(file: WeightFile, target: Path) -> None:
+    fetched = target if file.member is None else target.with_name(f"{target.name}.zip")
+    try:
+        request = urllib.request.Request(file.url, headers={"User-Agent": "vgen"})
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as source, fetched.open("wb") as sink:
+            shutil.copyfileobj(source, sink, _CHUNK)
+        if file.member is not None:
+            with zipfile.ZipFile(fetched) as archive, archive.open(file.member) as member, target.open("wb") as sink:
+                shutil.copyfileobj(member, sink, _CHUNK)
+    except urllib.error.HTTPError as error:
+        raise NotFoundError(f"{file.url}: HTTP {error.code} {error.reason}") from error
+    except urllib.error.URLError as error:
+        raise ServiceUnavailableError(f"{file.url}: {error.reason}") from error
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ServiceUnavailableError(f"{file.url}: no archive that holds {file.member}") from error
+    except OSError as error:
+        if error.filename is not None:  # our own disk
+            raise
+        raise ServiceUnavailableError(f"{file.url}: {error}") from error
+    finally:
+        if fetched != target:
+            fetched.unlink(missing_ok=True)
+
+
+def _read_digests(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}  # only a memory of what can be computed again
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    draft.write_bytes(data)
+    draft.replace(path)
