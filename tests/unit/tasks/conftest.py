@@ -1,0 +1,3 @@
+from tests.db_fixtures import _sqlite_template, sqlite_database
+
+__all__ = ["_sqlite_template", "sqlite_database"]
