@@ -176,11 +176,11 @@ def _check_objects(facts: _Facts, storage: Storage, report: Report) -> None:
             content = target.read_bytes()
             if (len(content), hashlib.sha256(content).hexdigest()) != (size, sha256):
                 report.problems.append(f"job {job}: {kind} {key} is not what was recorded")
+    stored = [item.key for item in storage.list("media/")]
+    report.orphans = sum(key.split("/")[1] in facts.state and key not in named for key in stored)
     for job, state in facts.state.items():
         if sorted(kinds.get(job, [])) != (sorted(KINDS) if state == "succeeded" else []):
             report.problems.append(f"job {job} is {state} and has {sorted(kinds.get(job, []))}")
-        listed = {item.key for item in storage.list(f"media/{job}/")}
-        report.orphans += len(listed - named)
 
 
 def _account(facts: _Facts, report: Report) -> None:

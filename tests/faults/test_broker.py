@@ -56,6 +56,7 @@ def test_a_broker_that_is_away_when_clips_are_finished_has_none_made_twice(world
     assert generations(world, batch_id) == 4
 
 
+@pytest.mark.slow_faults
 def test_cut_connections_deliver_twice_and_nothing_is_done_twice(world: World) -> None:
     batch_id = world.clips(4, steps=30)
     world.wait_denoising(batch_id)
@@ -180,6 +181,7 @@ def test_a_task_that_is_revoked_behind_our_back_is_done_all_the_same(world: Worl
     done(world, batch_id)
 
 
+@pytest.mark.slow_faults
 def test_a_full_broker_is_waited_for(world: World) -> None:
     with client(world) as connection:
         connection.config_set("maxmemory", "1mb")

@@ -63,6 +63,7 @@ def test_a_database_that_is_killed_again_and_again_loses_nothing(world: World) -
     done(world, batch_id)
 
 
+@pytest.mark.slow_faults
 def test_connections_cut_in_the_middle_of_transactions_lose_nothing(world: World) -> None:
     batch_id = world.clips(12, steps=4)
     for _ in range(15):
@@ -95,7 +96,15 @@ def test_a_dispatcher_that_dies_between_commit_and_publish_loses_no_step(world: 
     assert (world.folder / "sent").exists()
 
 
-@pytest.mark.parametrize("stage", ["screen", "generate", "encode", "publish"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        pytest.param("screen", marks=pytest.mark.slow_faults),
+        "generate",
+        pytest.param("encode", marks=pytest.mark.slow_faults),
+        "publish",
+    ],
+)
 def test_a_worker_that_dies_at_any_boundary_of_a_stage_loses_nothing(world: World, stage: str) -> None:
     points = ("after_claim", "before_work", "after_work", "after_finish")
     marks = [world.folder / f"{point}-{stage}" for point in points]

@@ -31,10 +31,10 @@ def videos(world: World, batch_id: str) -> Sequence[tuple[str, str]]:
     "fault",
     [
         StoreFault.ERROR_500,
-        StoreFault.ERROR_503,
+        pytest.param(StoreFault.ERROR_503, marks=pytest.mark.slow_faults),
         StoreFault.CUT,
         StoreFault.WRONG_BODY,
-        StoreFault.VANISHED,
+        pytest.param(StoreFault.VANISHED, marks=pytest.mark.slow_faults),
         pytest.param(StoreFault.SLOW, marks=pytest.mark.slow_faults),
     ],
 )
@@ -48,6 +48,7 @@ def test_an_upload_that_fails_is_made_again_and_published_whole(world: World, fa
     assert world.store_proxy.met == [fault] * 5
 
 
+@pytest.mark.slow_faults
 def test_a_store_that_fails_at_random_loses_nothing(world: World) -> None:
     for seed, fault in enumerate((StoreFault.ERROR_500, StoreFault.CUT, StoreFault.WRONG_BODY, StoreFault.VANISHED)):
         methods = ("PUT", "HEAD", "GET") if fault in (StoreFault.ERROR_500, StoreFault.CUT) else ("PUT",)
@@ -59,7 +60,15 @@ def test_a_store_that_fails_at_random_loses_nothing(world: World) -> None:
     done(world, batch_id)
 
 
-@pytest.mark.parametrize("point", ["after_upload", "publish_verified", "encode_write", "upload:poster"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        "after_upload",
+        "publish_verified",
+        pytest.param("encode_write", marks=pytest.mark.slow_faults),
+        pytest.param("upload:poster", marks=pytest.mark.slow_faults),
+    ],
+)
 def test_a_worker_that_dies_around_an_upload_publishes_once(world: World, point: str) -> None:
     mark = world.folder / f"died-{point.replace(':', '-')}"
     for host in world.hosts.values():
@@ -72,7 +81,14 @@ def test_a_worker_that_dies_around_an_upload_publishes_once(world: World, point:
     assert len(videos(world, batch_id)) == 2
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut short", "gone"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "flipped",
+        pytest.param("cut short", marks=pytest.mark.slow_faults),
+        pytest.param("gone", marks=pytest.mark.slow_faults),
+    ],
+)
 def test_what_was_damaged_after_its_upload_is_not_published(world: World, damage: str) -> None:
     # Given a publish that waits until the uploaded video has been damaged in the store
     folder = world.s3.folder / "buckets" / world.bucket.name / "media"

@@ -7,12 +7,15 @@ import time
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from tests.cluster import VGEN
 from tests.faults.world import World
 
-LINES = 3000
+LINES = 1000
 
 
+@pytest.mark.slow_faults
 def test_a_submit_that_is_killed_anywhere_stores_all_or_nothing(world: World, tmp_path: Path) -> None:
     # Given a file that takes a while to store, on hosts that have none of its GPU type
     path = tmp_path / "many.txt"

@@ -25,6 +25,7 @@ def counted(world: World, job: str, column: str, stage: str = "generate") -> int
     return int(world.one(f"SELECT {column} FROM steps WHERE job_id = '{job}' AND stage = '{stage}'"))
 
 
+@pytest.mark.slow_faults
 def test_a_worker_killed_in_a_step_loses_its_lease_and_another_makes_the_clip(world: World) -> None:
     batch_id = world.clips(2, steps=LONG)
     job, attempt, host = world.wait_denoising(batch_id)
@@ -73,7 +74,7 @@ def test_a_stopped_worker_that_wakes_after_its_lease_changes_nothing(world: Worl
     "how",
     [
         "term",
-        "term_then_kill",
+        pytest.param("term_then_kill", marks=pytest.mark.slow_faults),
         pytest.param("quit", marks=pytest.mark.slow_faults),
         pytest.param("term_to_all", marks=pytest.mark.slow_faults),
     ],
@@ -103,6 +104,7 @@ def test_a_worker_told_to_stop_gives_its_clip_back_and_fails_nothing(world: Worl
     assert set(dict(world.rows(f"SELECT id, state FROM jobs WHERE batch_id = '{batch_id}'")).values()) == {"succeeded"}
 
 
+@pytest.mark.slow_faults
 def test_a_generator_that_hangs_is_killed_after_the_step_deadline(world: World) -> None:
     spare = world.hosts["b"]
     hung = world.hosts["a"]
@@ -165,7 +167,9 @@ def test_out_of_memory_once_is_tried_again_and_always_fails_the_job(world: World
     ]
 
 
-@pytest.mark.parametrize("point", ["frames_reserve", "encode_write", "frames_write"])
+@pytest.mark.parametrize(
+    "point", [pytest.param("frames_reserve", marks=pytest.mark.slow_faults), "encode_write", "frames_write"]
+)
 def test_a_full_disk_is_waited_for(world: World, point: str) -> None:
     for host in world.hosts.values():
         host.fail(f"{point}=enospc")
