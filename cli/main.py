@@ -32,6 +32,7 @@ from cli import (
     results,
     status,
     submit,
+    sweep,
     watch,
     workers,
 )
@@ -90,6 +91,7 @@ app.command("retry")(control.retry)
 app.command("approve")(control.approve)
 app.command("reject")(control.reject)
 app.command("rerun")(control.rerun)
+app.command("sweep")(sweep.sweep)
 app.command("worker")(workers.worker)
 app.command("dispatcher")(workers.dispatcher)
 app.command("flower")(workers.flower)

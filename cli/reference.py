@@ -40,6 +40,7 @@ JSON_OUTPUT: dict[str, type[views.View]] = {
     "models list": views.ModelListView,
     "models show": views.ModelView,
     "models check": views.ModelChecksView,
+    "sweep": views.SweptView,
     "db check": views.DatabaseCheckView,
     "doctor": views.DoctorView,
     "config": views.ConfigView,

@@ -229,6 +229,26 @@ class EventsView(View):
     entries: list[EntryView]
 
 
+class RemovedView(View):
+    """Something that a sweep removed."""
+
+    kind: str = Field(
+        description="orphan, checkpoint, media or history (by retention settings), unfinished (an upload), handoff or "
+        "model_build."
+    )
+    name: str
+    bytes: int
+
+
+class SweptView(View):
+    """What a sweep removed, or with `--dry-run` would remove."""
+
+    dry_run: bool
+    counts: dict[str, int] = Field(description="By kind; of history, rows.")
+    bytes: int
+    removed: list[RemovedView] = Field(description="The first thousand.")
+
+
 class FileView(View):
     """A published object."""
 

@@ -21,6 +21,8 @@ from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, JobState, Stage
 
 HISTORY_REMOVED = "history_removed"
 """Kind of the event that says that a batch's attempts were removed on purpose: they can no longer be counted."""
+MEDIA_REMOVED = "media_removed"
+"""The same of its published files, which retention settings gave an end."""
 
 Query = Select[*tuple[Any, ...]]
 _LIVE = (StepState.DISPATCHED, StepState.RUNNING)
@@ -217,7 +219,7 @@ def _approval() -> Query:
 def _published() -> Query:
     videos = func.count(ArtifactRow.job_id).filter(ArtifactRow.kind == "video")
     done = _steps((StepState.DONE,), Stage.PUBLISH)
-    wanted = case((Job.state == JobState.SUCCEEDED, 1), else_=0)
+    wanted = case((Job.state != JobState.SUCCEEDED, 0), (_media_removed(Job.batch_id), 0), else_=1)
     return (
         select(Job.id, Job.state.label("state"), videos.label("videos"))
         .join(ArtifactRow, and_(ArtifactRow.job_id == Job.id, ArtifactRow.roll == Job.roll), isouter=True)
@@ -279,6 +281,10 @@ def _bounds() -> Query:
 
 def _history_removed(batch_id: Any) -> ColumnElement[bool]:
     return exists().where(Event.batch_id == batch_id, Event.kind == HISTORY_REMOVED)
+
+
+def _media_removed(batch_id: Any) -> ColumnElement[bool]:
+    return exists().where(Event.batch_id == batch_id, Event.kind == MEDIA_REMOVED)
 
 
 def _attempts() -> Query:

@@ -134,6 +134,27 @@ class WorkerSettings(_Group):
     step_deadline_s: float = Field(600.0, gt=0, description="Longest time for one denoising step or decode.")
 
 
+class SweepSettings(_Group):
+    """What `vgen sweep`, the beat and solo runs remove from the store, and when."""
+
+    every_h: float = Field(24.0, gt=0, description="Hours between two sweeps, by the beat and in solo runs.")
+    orphan_age_h: float = Field(
+        24.0, ge=0, description="Hours after which an object that no row points at is removed; longer than any step."
+    )
+    checkpoint_age_h: float = Field(
+        168.0, ge=0, description="Hours after which a failed job's checkpoints are removed: a retry then starts anew."
+    )
+
+
+class RetentionSettings(_Group):
+    """How long what finished batches made is kept. Unset means for ever."""
+
+    days: float | None = Field(None, ge=0, description="Days after its end that a batch's clips are kept.")
+    history_days: float | None = Field(
+        None, ge=0, description="Days after its end that a batch's attempts and events are kept."
+    )
+
+
 def _user_name() -> str:
     try:
         return getpass.getuser()
@@ -182,6 +203,8 @@ class Settings(BaseSettings):
     safety: SafetySettings = Field(default_factory=SafetySettings)
     eval: EvalSettings = Field(default_factory=EvalSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    sweep: SweepSettings = Field(default_factory=SweepSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
 
     @field_validator("input_roots", mode="before")
     @classmethod

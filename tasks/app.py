@@ -17,9 +17,10 @@ def make_app() -> Celery:
     failpoints.require_valid()
     application = Celery("vgen", set_as_current=False)
     application.config_from_object("tasks.config")
-    from tasks.stages import register  # noqa: PLC0415  # the tasks' modules import this one's names
+    from tasks import schedule, stages  # noqa: PLC0415  # the tasks' modules import this one's names
 
-    register(application)
+    stages.register(application)
+    schedule.register(application)
     return application
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.plan import CPU_QUEUE
 from pipeline.settings import current_settings
+from tasks.schedule import beat_schedule as periodic_work
 
 _settings = current_settings()
 
@@ -42,6 +43,7 @@ worker_hijack_root_logger = False
 worker_proc_alive_timeout = 60.0
 
 imports: tuple[str, ...] = ()
+beat_schedule = periodic_work(_settings)
 timezone = "UTC"
 enable_utc = True
 

@@ -20,10 +20,12 @@ from pipeline.errors import RetryableError, ServiceUnavailableError
 from pipeline.handoff import Handoff
 from pipeline.plan import IO_QUEUE, gpu_type_of, is_encode_queue
 from pipeline.settings import Settings
+from pipeline.wiring import make_storage
 from tasks.alerts import LOOK_S, Alerts
 from tasks.dispatch import dispatch_once
 from tasks.lanes import LaneSwitch
 from tasks.reconcile import reconcile_once, sweep_handoff
+from tasks.sweep import sweep_if_due
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +173,8 @@ class Loops:
     def _sweep(self) -> None:
         handoff = Handoff.open(self._settings.effective_handoff_dir, self._settings.handoff_bytes)
         sweep_handoff(self._database, handoff, older_than_s=SWEEP_S)
+        if self._settings.solo:  # where no beat asks for it
+            sweep_if_due(self._database, lambda: make_storage(self._settings), self._settings)
 
 
 def worker_report(name: str, queues: Sequence[str], *, slots: int = 1, memory_bytes: int | None = None) -> WorkerReport:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -48,7 +48,17 @@ class Storage(Protocol):
     def delete(self, key: str) -> None:
         """Remove it; no error when nothing is there."""
 
-    def list(self, prefix: str) -> Iterator[StoredObject]: ...
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove many; no error where nothing is there. What could not be removed raises, after all were tried."""
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Objects whose keys begin with ``prefix``, by key, page by page."""
+
+    def drop_unfinished(self, *, older_than_s: float, dry_run: bool = False) -> Sequence[str]:
+        """Remove what puts left behind that never ended (drafts, parts of an upload), begun so long ago; their names.
+
+        With ``dry_run`` they are only named.
+        """
 
     def url(self, key: str, *, expires_s: int) -> str:
         """A URL that fetches the object with a plain GET. Raises InputError when expires_s is over 7 days (S3)."""

@@ -7,7 +7,8 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.errors import NotFoundError, RetryableError
@@ -75,6 +76,23 @@ class FolderStorage:
             with contextlib.suppress(*_ABSENT):
                 path.unlink()
             self._remove_empty_folders(path.parent)
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.delete(key)
+
+    def drop_unfinished(self, *, older_than_s: float, dry_run: bool = False) -> Sequence[str]:
+        """Drafts of files whose process was killed before it gave them their name."""
+        found = []
+        with os_errors(self.root):
+            for draft in sorted(self.root.rglob(f"{TEMPORARY}*")):
+                with contextlib.suppress(FileNotFoundError):  # it got its name, or was removed
+                    if time.time() - draft.stat().st_mtime >= older_than_s:
+                        found.append(str(draft))
+                        if not dry_run:
+                            draft.unlink()
+                            self._remove_empty_folders(draft.parent)
+        return found
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Objects whose keys begin with ``prefix``, by key."""

@@ -6,7 +6,8 @@ import base64
 import contextlib
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +27,7 @@ from pipeline.storage.s3_errors import code_and_status, translate
 
 MAX_EXPIRES_S = 7 * 24 * 3600  # SigV4 query signatures are valid for at most 7 days (Amazon S3, presigned URLs)
 MAX_PARTS = 10_000  # Amazon S3, multipart upload limits
+PAGE = 1_000  # keys in one answer to a listing, and in one DeleteObjects: the most that Amazon S3 allows
 ATTEMPTS = 3
 """Requests per call, the first included; botocore waits in between. The rest is the step's own retry."""
 SHA256_FIELD = "sha256"
@@ -95,9 +97,39 @@ class S3Storage:
         with contextlib.suppress(NotFoundError), self._translated("delete", key):
             self._client.delete_object(Bucket=self.bucket, Key=self._name(key))
 
+    def delete_all(self, keys: Sequence[str]) -> None:
+        refused: list[str] = []
+        for page in (keys[start : start + PAGE] for start in range(0, len(keys), PAGE)):
+            objects = [{"Key": self._name(key)} for key in page]
+            with self._translated("delete", f"{len(page)} objects from {page[0]}"):
+                answer = self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
+            refused += [f"{error.get('Key')}: {error.get('Code')}" for error in answer.get("Errors", ())]
+        if refused:
+            raise RetryableError(f"{len(refused)} objects of {self.bucket} were not deleted; first {refused[0]}")
+
+    def drop_unfinished(self, *, older_than_s: float, dry_run: bool = False) -> Sequence[str]:
+        """Uploads in parts that were neither completed nor aborted: their parts are kept, and paid for, for ever."""
+        found = []
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self.prefix)
+        # Some stores answer NoSuchUpload where there is none at all.
+        with self._translated("list uploads", self.prefix), contextlib.suppress(self._client.exceptions.NoSuchUpload):
+            for page in pages:
+                for upload in page.get("Uploads", ()):
+                    if time.time() - upload["Initiated"].timestamp() < older_than_s:
+                        continue
+                    found.append(f"{upload['Key']} (upload {upload['UploadId']})")
+                    if not dry_run:
+                        with contextlib.suppress(self._client.exceptions.NoSuchUpload):  # it has ended since
+                            self._client.abort_multipart_upload(
+                                Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                            )
+        return found
+
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Objects whose keys begin with ``prefix``, by key; listings hold no checksums."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix + prefix)
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=self.prefix + prefix, PaginationConfig={"PageSize": PAGE}
+        )
         try:
             with self._translated("list", prefix):
                 for page in pages:

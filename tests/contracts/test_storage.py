@@ -9,12 +9,14 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import boto3.session
 import pytest
 
 from pipeline.errors import NotFoundError, RefusedError, RetryableError
 from pipeline.settings import Settings
 from pipeline.storage import Storage
 from pipeline.wiring import make_storage
+from tests.servers import Bucket
 
 MEBIBYTE = 1024 * 1024
 MakeStorage = Callable[..., Storage]
@@ -212,3 +214,55 @@ def test_urls_are_fetched_by_a_plain_get(storage: Storage, tmp_path: Path) -> No
 def test_check_passes_and_leaves_nothing(storage: Storage) -> None:
     storage.check()
     assert list(storage.list("")) == []
+
+
+def test_many_are_listed_and_deleted_in_pages_and_their_neighbours_stay(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.storage.s3.PAGE", 10)
+    keys = [f"media/j1/{number:04d}" for number in range(25)]
+    for key in (*keys, "media/j2/a"):
+        storage.put_bytes(key, b"x", content_type="text/plain")
+    assert [found.key for found in storage.list("media/")] == [*keys, "media/j2/a"]
+
+    storage.delete_all([*keys, "media/j1/never-there"])
+    storage.delete_all([])
+
+    assert [found.key for found in storage.list("")] == ["media/j2/a"]
+    with pytest.raises(RefusedError):
+        storage.delete_all(["../a"])
+
+
+def test_puts_that_never_ended_are_dropped(
+    form: str, storage: Storage, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    storage.put_bytes("media/j1/a", b"x", content_type="text/plain")
+    if form == "folder":
+        draft = tmp_path / "media" / "a prefix" / "of ours" / "media" / "j2" / ".vgen-part-1-abcd"
+        draft.parent.mkdir()
+        draft.write_bytes(b"half")
+    elif form == "moto":
+        _begin_upload(request.getfixturevalue("moto_bucket"), "a prefix/of ours/media/j2/b.mp4")
+    else:
+        assert storage.drop_unfinished(older_than_s=0) == []  # rclone keeps its uploads to itself
+        return
+
+    if form == "folder":  # moto says that every upload began in 2010
+        assert storage.drop_unfinished(older_than_s=3600) == []
+    named = storage.drop_unfinished(older_than_s=0, dry_run=True)
+    assert len(named) == 1
+    assert storage.drop_unfinished(older_than_s=0) == named
+    assert storage.drop_unfinished(older_than_s=0) == []
+    assert [found.key for found in storage.list("")] == ["media/j1/a"]
+
+
+def _begin_upload(bucket: Bucket, key: str) -> None:
+    """What a worker leaves behind that is killed between two parts."""
+    client = boto3.session.Session().client(
+        "s3",
+        endpoint_url=bucket.s3["endpoint_url"],
+        region_name="us-east-1",
+        aws_access_key_id=bucket.s3["access_key_id"],
+        aws_secret_access_key=bucket.s3["secret_access_key"],
+    )
+    client.create_multipart_upload(Bucket=bucket.storage.removeprefix("s3://"), Key=key)

@@ -72,6 +72,7 @@ COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "models list": lambda home: ["models", "list"],
     "models show": lambda home: ["models", "show", "tiny-wan"],
     "models check": lambda home: ["models", "check", "wan2.1-t2v-1.3b"],
+    "sweep": lambda home: ["sweep"],
     "db check": lambda home: ["db", "check"],
     "doctor": lambda home: ["doctor"],
     "config": lambda home: ["config"],
