@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from db import events, jobs, workers
 from db.budgets import Budgets
 from db.control import is_paused, paused_queues
-from db.lines import failed, gpu_lines, in_flight, mean_seconds, queues_by_type, ready
+from db.lines import failed, gpu_lines, in_flight, mean_seconds, queues_by_type, ready, serves_unloaded
 from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Job, StageRun, Step, Worker
 from db.session import now_ms
 from pipeline.lanes import Demand, GpuWorker, LaneState, assign
@@ -66,7 +66,10 @@ def note_needs(session: Session, batch_id: str) -> int:
 
 
 def planned(session: Session, presets: Mapping[str, Preset], *, affinity_s: float) -> dict[str, str | None]:
-    """The moves that are due, by worker's name: a look that locks nothing."""
+    """The moves that are due, by worker's name: a look that locks nothing.
+
+    A worker that is to serve its lane, although nobody can load the preset, is "moved" to the lane that it has.
+    """
     return _decide(session, _live_gpu_workers(session, lock=False), presets, affinity_s)
 
 
@@ -74,17 +77,17 @@ def give_out(session: Session, presets: Mapping[str, Preset], *, affinity_s: flo
     """Make the moves that are due now; what was done, by worker's name."""
     rows = _live_gpu_workers(session, lock=True)
     moves = _decide(session, rows, presets, affinity_s)
+    now = session.scalars(select(now_ms())).one()
     for worker in rows:
-        if worker.name in moves:
-            was, worker.lane = worker.lane, moves[worker.name]
-            events.record(session, "lane_changed", worker=worker.name, gpu=worker.gpu_type, lane=worker.lane, was=was)
-    session.flush()
-    session.execute(
-        update(Worker)
-        .where(Worker.name.in_(moves))
-        .values(lane_since=now_ms())
-        .execution_options(synchronize_session=False)
-    )
+        if worker.name not in moves:
+            continue
+        was, lane = worker.lane, moves[worker.name]
+        if lane != was:
+            worker.lane, worker.lane_since = lane, now
+            events.record(session, "lane_changed", worker=worker.name, gpu=worker.gpu_type, lane=lane, was=was)
+        if lane is not None and lane in failed(worker, now):
+            known = worker.failed_lanes or {}
+            worker.failed_lanes = {**known, lane: {**known[lane], "serves": True}}
     return moves
 
 
@@ -108,7 +111,11 @@ def _decide(
     keys = {(gpu_type, lane) for lane, types in lanes.items() for gpu_type in types}
     keys |= {(row.gpu_type or "", row.lane) for row in rows if row.lane is not None}
     states, busy = _states(session, keys, now), _busy(session, rows)
-    return assign([_as_worker(row, now, busy) for row in rows], demands, states, affinity_s=affinity_s)
+    moves = assign([_as_worker(row, now, busy) for row in rows], demands, states, affinity_s=affinity_s)
+    for row in rows:
+        if row.lane in failed(row, now) and row.name not in moves and not serves_unloaded(row, now):
+            moves[row.name] = row.lane  # nobody else is left to try
+    return moves
 
 
 def _as_worker(row: Worker, now: int, busy: set[str]) -> GpuWorker:

@@ -76,8 +76,14 @@ LaneLines = dict[str, dict[str, GpuLine]]
 
 
 def ready(worker: Worker, now: int) -> bool:
-    """Whether the worker serves its lane: it holds the preset, or could not load it and its jobs are to hear why."""
-    return worker.lane is not None and (worker.loaded == worker.lane or worker.lane in failed(worker, now))
+    """Whether the worker serves its lane: it holds the preset, or nobody can load it and the jobs are to hear why."""
+    return worker.lane is not None and (worker.loaded == worker.lane or serves_unloaded(worker, now))
+
+
+def serves_unloaded(worker: Worker, now: int) -> bool:
+    """Whether the dispatcher said that the worker's lane is to be served although its preset cannot be loaded."""
+    lane = worker.lane or ""
+    return lane in failed(worker, now) and bool((worker.failed_lanes or {})[lane].get("serves"))
 
 
 def failed(worker: Worker, now: int) -> frozenset[str]:

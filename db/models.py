@@ -264,7 +264,8 @@ class Worker(Base):
     """The preset that the dispatcher wants this GPU worker to hold; it serves that preset's queue once it is warm."""
     lane_since: Mapped[int | None] = mapped_column(BigInteger)
     failed_lanes: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    """Presets that it could not load: lane to when (ms), error code and message."""
+    """Presets that it could not load: lane to when (ms), error code, message, and whether
+    it serves the lane all the same, so that the jobs hear of it."""
     drain_reason: Mapped[str | None] = mapped_column(Text)
     """Why it takes no more work although nobody told it to stop."""
     draining: Mapped[bool] = mapped_column(default=False)

@@ -6,11 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, event, text, update
 from sqlalchemy.orm import Session
 
-from db import admission, reconciliation
+from db import admission, lanes, lines, reconciliation
+from db.models import Step
 from db.session import Database
+from pipeline.plan import lane_queue
+from pipeline.presets import all_presets
+from pipeline.states import Stage, StepState
 from tests.unit.db.line import Line
 
 
@@ -41,7 +45,7 @@ def _plans(database: Database, work: Callable[[Session], Any]) -> list[str]:
     "work",
     [
         lambda session: admission.admit(session, window=4),
-        admission.in_flight,
+        lines.in_flight,
         reconciliation.end_leases,
         lambda session: reconciliation.dispatched_counts(session, older_than_ms=0),
         lambda session: reconciliation.redispatch(session, ["vgen.cpu"], older_than_ms=9_000_000),
@@ -63,3 +67,40 @@ def test_no_query_reads_every_step(database: Database, work: Callable[[Session],
     for plan in plans:
         assert "Seq Scan on steps" not in plan
         assert "SCAN steps" not in plan or "USING INDEX" in plan or "USING COVERING INDEX" in plan, plan
+
+
+@pytest.mark.breaks_rules  # clips that no stage has been before
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda session: admission.admit(session, window=4),
+        lambda session: lanes.planned(session, all_presets(), affinity_s=0),
+        lanes.withdraw_unserved,
+        lines.gpu_lines,
+    ],
+    ids=["admit", "planned", "withdraw_unserved", "gpu_lines"],
+)
+def test_lanes_are_given_out_and_filled_without_reading_what_waits(
+    database: Database, work: Callable[[Session], Any]
+) -> None:
+    # Given thousands of clips of one preset in front of a few of another
+    line = Line(database)
+    line.worker(lane_queue("cpu", "tiny-wan"), name="a")
+    line.worker(lane_queue("gone", "idle"), name="b", draining=True)
+    line.submit(count=3_000)
+    with database.transaction() as session:
+        waiting = update(Step).where(Step.state == StepState.WAITING).values(stage=Stage.GENERATE, need="idle")
+        session.execute(waiting)
+        session.execute(update(Step).where(Step.id > 2_900).values(need="tiny-wan"))
+        left = {"state": StepState.DISPATCHED, "queue": lane_queue("gone", "idle"), "dispatched_at": 1}
+        session.execute(update(Step).where(Step.id < 3).values(**left))
+    with database.transaction() as session:
+        session.execute(text("ANALYZE"))
+
+    plans = _plans(database, work)
+
+    assert plans
+    for plan in plans:
+        assert "Seq Scan on steps" not in plan, plan
+        assert "SCAN steps" not in plan or "USING INDEX ix_steps_live" in plan or "COVERING INDEX ix_steps_live" in plan
+        assert "TEMP B-TREE FOR ORDER BY" not in plan or "ix_steps_live" in plan, plan
