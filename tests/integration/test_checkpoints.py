@@ -39,7 +39,7 @@ from tests.line_helpers import (
     until_settled,
 )
 
-STEPS = 200
+STEPS = 120
 """Enough that a fault falls into the middle of the clip; each takes milliseconds."""
 CLIP = {
     "prompt": "a kite",
