@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,8 +13,9 @@ from pipeline.errors import InputError, NotFoundError, Problem
 from pipeline.states import JobState
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from cli import views
-    from db.models import Worker
     from db.session import Database
     from pipeline.settings import Settings
 
@@ -74,7 +74,7 @@ def limit_facts(view: views.StatusView) -> list[tuple[str, object]]:
 
 def status_view(database: Database, settings: Settings, batch_id: str) -> views.StatusView:
     from cli import outlook, views
-    from db import batches, budgets, control, history, workers
+    from db import batches, budgets, control, history
 
     with database.reading() as session:
         batch = batches.get(session, batch_id)
@@ -93,20 +93,27 @@ def status_view(database: Database, settings: Settings, batch_id: str) -> views.
             running=[views.running_view(step) for step in batches.running_steps(session, batch.id)],
             errors=dict(history.failures(session, batch.id)),
             failed=[views.job_view(job) for job in failed],
-            workers=[_worker_view(worker, paused) for worker in workers.alive(session)],
+            workers=worker_views(session),
         )
 
 
-def _worker_view(worker: Worker, paused: Sequence[str]) -> views.WorkerView:
+def worker_views(session: Session) -> list[views.WorkerView]:
+    """Every live worker."""
     from cli import views
-    from db.control import is_paused
+    from db import control, lines, workers
 
-    names = ("name", "host", "pid", "queues", "slots", "gpu_type", "memory_bytes", "loaded", "draining")
-    return views.WorkerView(
-        **{name: getattr(worker, name) for name in names},
-        paused_queues=[queue for queue in worker.queues if is_paused(queue, paused)],
-        seen_at=views.when(worker.seen_at),
-    )
+    names = ("name", "host", "pid", "queues", "slots", "gpu_type", "memory_bytes", "lane", "loaded", "draining")
+    paused, now = control.paused_queues(session), workers.now(session)
+    return [
+        views.WorkerView(
+            **{name: getattr(worker, name) for name in names},
+            ready=not worker.draining and (worker.gpu_type is None or lines.ready(worker, now)),
+            drain_reason=worker.drain_reason,
+            paused_queues=[queue for queue in worker.queues if control.is_paused(queue, paused)],
+            seen_at=views.when(worker.seen_at),
+        )
+        for worker in workers.alive(session)
+    ]
 
 
 def list_(

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import output
-from cli.context import settings_of
+from cli.context import open_database, settings_of
 from cli.options import Cpu, Gpu, Io
 from pipeline.errors import InputError, Problem
 
 if TYPE_CHECKING:
+    from cli.views import WorkerView
     from pipeline.settings import Settings
 
 _MIN_PASSWORD = 8
@@ -33,6 +34,28 @@ def worker(
     if not (gpu or cpu or io):
         raise InputError([Problem("--no-gpu, --no-cpu and --no-io leave nothing to do")])
     return fleet.run(settings, gpu=gpu, cpu=cpu, io=io)
+
+
+def show(ctx: typer.Context) -> int:
+    """List the live workers: their GPUs, the presets that they hold, and whether they take work."""
+    from cli.status import worker_views
+
+    with open_database(settings_of(ctx)) as database, database.reading() as session:
+        found = worker_views(session)
+    rows = [
+        (view.name, view.gpu_type or "", view.lane or "", view.loaded or "", _state(view), ", ".join(view.queues))
+        for view in found
+    ]
+    output.table(("worker", "GPU", "lane", "loaded", "state", "queues"), rows)
+    return 0
+
+
+def _state(view: WorkerView) -> str:
+    if view.draining:
+        return f"draining: {view.drain_reason}" if view.drain_reason else "draining"
+    if view.ready:
+        return "ready"
+    return "idle" if view.lane is None else "loading"
 
 
 def dispatcher(ctx: typer.Context) -> int:

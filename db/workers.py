@@ -93,3 +93,8 @@ def capacity(session: Session) -> Capacity:
             known = [m for m in (found.memory.get(queue), worker.memory_bytes) if m is not None]
             found.memory[queue] = max(known) if known else None
     return found
+
+
+def now(session: Session) -> int:
+    """The database's clock (ms), by which workers are judged."""
+    return session.scalars(select(now_ms())).one()
