@@ -36,6 +36,7 @@ from cli import (
     watch,
     workers,
 )
+from cli import eval as evaluation
 from cli.context import debugging
 from cli.exit_codes import ExitCode, of_error
 from pipeline import failpoints
@@ -99,6 +100,7 @@ app.command("flower")(workers.flower)
 app.command("chaos")(chaos.chaos)
 app.add_typer(health.app, name="health")
 app.add_typer(models.app, name="models")
+app.add_typer(evaluation.app, name="eval")
 app.add_typer(database.app, name="db")
 app.command("doctor")(doctor.doctor)
 app.command("config")(config.config)

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from cli import views
+from cli import eval_views, views
 from cli.exit_codes import MEANING
 from cli.main import app
 
@@ -37,6 +37,13 @@ JSON_OUTPUT: dict[str, type[views.View]] = {
     "approve": views.ChangedView,
     "reject": views.ChangedView,
     "rerun": views.SubmittedView,
+    "eval list": eval_views.EvalListView,
+    "eval run": eval_views.EvalRunView,
+    "eval aggregate": eval_views.EvalAggregateView,
+    "eval export": eval_views.EvalExportView,
+    "eval import": eval_views.EvalImportView,
+    "eval weights list": eval_views.EvalWeightsView,
+    "eval weights check": eval_views.EvalWeightsView,
     "models list": views.ModelListView,
     "models show": views.ModelView,
     "models check": views.ModelChecksView,

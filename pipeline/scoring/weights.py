@@ -99,11 +99,12 @@ class Weights:
         """Where it is looked for, and how it gets here."""
         file = WEIGHT_FILES[name]
         places = [str(path) for path in (*self._own_places(file)[:1], *self._hub_folders(file)[:1])]
-        if not places:
-            places = ["no weights directory is set (VGEN_EVAL_WEIGHTS_DIR, --weights)"]
         if file.hub:
             places.append(f"the hub cache for {file.hub}")
-        return f"looked in {', '.join(places)}; `vgen eval weights pull {name}`"
+        looked = [f"looked in {', '.join(places)}"] if places else []
+        if self.directory is None:
+            looked.insert(0, "no weights directory is set (VGEN_EVAL_WEIGHTS_DIR, --weights)")
+        return f"{'; '.join(looked)}; `vgen eval weights pull {name}`"
 
     def digest(self, found: FoundWeights) -> str:
         """sha256 of the file, in hex; computed once while the file does not change."""

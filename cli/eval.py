@@ -1,0 +1,224 @@
+"""`vgen eval`: score videos, list metrics, summarise scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import eval_exchange, eval_weights, output
+from cli.context import settings_of
+from cli.eval_inputs import ExpectedOptions, clips_of
+from cli.eval_weights import WeightsOption, weights_of
+from cli.exit_codes import ExitCode
+from cli.options import Json, takes
+
+if TYPE_CHECKING:
+    from cli import eval_views as views
+    from pipeline.scoring.run import ClipScores
+
+app = typer.Typer(help="Score videos, and compare scores.", no_args_is_help=True)
+app.add_typer(eval_weights.app, name="weights")
+app.command("export")(eval_exchange.export)
+app.command("import")(eval_exchange.import_)
+
+Files = Annotated[list[Path], typer.Argument(metavar="SCORES...", help="Score files that `vgen eval run` wrote.")]
+
+
+@app.command("list")
+def list_(
+    ctx: typer.Context,
+    group: Annotated[str | None, typer.Option("--group", help="Only this group's metrics.")] = None,
+    weights: WeightsOption = None,
+    json: Json = False,
+) -> int:
+    """List the metrics: ready, weights missing, or scored by another program."""
+    from cli import eval_views as views
+    from pipeline.scoring import registry
+
+    store = weights_of(settings_of(ctx), weights)
+    metrics = [metric for metric, _ in registry.named([group or "all"])]
+    shown = []
+    for metric in metrics:
+        ready = registry.readiness(metric, store)
+        shown.append(
+            views.MetricView(
+                name=metric.name,
+                title=metric.title,
+                state=ready.state,
+                missing=[f"{name}: {store.where(name)}" for name in ready.missing],
+                needs=sorted(metric.needs),
+                low=metric.low,
+                high=metric.high,
+                better=metric.direction.value,
+                pooling=metric.pooling.value,
+                version=metric.version,
+            )
+        )
+    if json:
+        groups = {name: list(members) for name, members in registry.GROUPS.items()}
+        output.as_json(views.EvalListView(metrics=shown, groups=groups))
+        return 0
+    output.table(
+        ("metric", "state", "needs", "better", "what it is"),
+        [(metric.name, metric.state, " ".join(metric.needs), metric.better, metric.title) for metric in shown],
+    )
+    for problem in dict.fromkeys(problem for metric in shown for problem in metric.missing):
+        output.notice(problem)
+    if group is None:
+        output.notice(f"groups: {', '.join(registry.GROUPS)}")
+    return 0
+
+
+@app.command("run")
+@takes(expected=ExpectedOptions)
+def run(
+    ctx: typer.Context,
+    videos: Annotated[
+        list[str] | None, typer.Argument(metavar="[VIDEO]...", help="Files, globs or folders of videos.")
+    ] = None,
+    metrics: Annotated[str, typer.Option("--metrics", help="Metrics and groups, separated by commas.")] = "checks",
+    reference: Annotated[
+        Path | None, typer.Option("--reference", help="A video, or a folder of videos with the same names.")
+    ] = None,
+    text_prompt: Annotated[
+        list[str] | None, typer.Option("--text-prompt", help="One for all videos, or one for each, in order.")
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option("--manifest", help="JSON list of {video, entry, seed}: clips of a suite.")
+    ] = None,
+    suite: Annotated[
+        Path | None, typer.Option("--suite", help="VBench_full_info.json; default: the installed vbench wheel's.")
+    ] = None,
+    expected: ExpectedOptions = ExpectedOptions(),  # noqa: B008 - frozen
+    weights: WeightsOption = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, …; default: the setting eval.device.")
+    ] = None,
+    write: Annotated[Path | None, typer.Option("--output", help="Write the scores there, as a JSON list.")] = None,
+    json: Json = False,
+) -> int:
+    """Score videos. Ends with 3 when a video cannot be read or a check fails."""
+    from pipeline.scoring import Models, registry
+    from pipeline.scoring.run import as_json, fingerprint, score_clips
+    from pipeline.scoring.score_file import write_scores
+
+    settings = settings_of(ctx)
+    store = weights_of(settings, weights)
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    clips = clips_of(videos or [], reference, text_prompt or [], manifest, suite, expected.expected())
+    selection = registry.select(names, store, reference=reference is not None)
+    for metric, reason in selection.left_out:
+        output.notice(f"left out: {metric.name}: {reason}")
+    models = Models(store, device or settings.eval.device)
+    prints = {metric.name: fingerprint(metric, models) for metric in selection.metrics}
+    found: list[ClipScores] = []
+    records: list[dict[str, Any]] = []
+    for result in score_clips(clips, selection.metrics, models, settings.eval.clip_bytes):
+        found.append(result)
+        records.append(as_json(result, prints))
+        if write is not None:
+            write_scores(write, records)
+        if not json:
+            _show(result)
+    if json:
+        _print_json(records, selection.left_out)
+    return _exit_code(found)
+
+
+@app.command("aggregate")
+def aggregate(ctx: typer.Context, files: Files, json: Json = False) -> int:
+    """Pool score files into VBench's dimensions, quality, semantic and total."""
+    from cli import eval_views as views
+    from pipeline.scoring import aggregates, score_file
+    from pipeline.scoring.vbench import DIMENSIONS
+
+    settings_of(ctx)
+    records = [record for file in files for record in score_file.read_scores(file)]
+    scores = score_file.by_metric(records)
+    pooled = {name: aggregates.pool_dimension(name, scores.get(f"vbench.{name}", [])) for name in DIMENSIONS}
+    summary = aggregates.aggregate({name: found.value for name, found in pooled.items() if found.value is not None})
+    notices = []
+    if summary.total is None:
+        notices.append(f"no total: {len(summary.missing)} of 16 dimensions are missing: {', '.join(summary.missing)}")
+    if pooled["temporal_flickering"].scored:
+        notices.append("temporal_flickering is of all clips: the official protocol drops those that are not static")
+    view = views.EvalAggregateView(
+        dimensions=[
+            views.DimensionView(
+                name=name,
+                value=found.value,
+                normalised=summary.normalised.get(name),
+                scored=found.scored,
+                not_scored=found.not_scored,
+            )
+            for name, found in pooled.items()
+        ],
+        quality=summary.quality,
+        semantic=summary.semantic,
+        total=summary.total,
+        missing=list(summary.missing),
+        notices=notices,
+    )
+    if json:
+        output.as_json(view)
+        return 0
+    _show_aggregate(view)
+    for notice in notices:
+        output.notice(notice)
+    return 0
+
+
+def _show_aggregate(view: views.EvalAggregateView) -> None:
+    from pipeline.scoring.vbench import QUALITY
+
+    rows = [
+        (
+            one.name,
+            "quality" if one.name in QUALITY else "semantic",
+            _percent(one.value),
+            _percent(one.normalised),
+            one.scored,
+            one.not_scored,
+        )
+        for one in view.dimensions
+        if one.scored or one.not_scored
+    ]
+    output.table(("dimension", "group", "value", "normalised", "scored", "not scored"), rows)
+    sums = (("quality (of 7)", view.quality), ("semantic (of 9)", view.semantic), ("total (of 16)", view.total))
+    output.facts([(name, _percent(value) or "incomplete") for name, value in sums])
+
+
+def _show(result: ClipScores) -> None:
+    for name, score in result.scores.items():
+        if score.score is None:
+            verdict = f"not scored: {score.reason}"
+        else:
+            verdict = f"{score.score:.6g}{'' if score.passed is None else ' pass' if score.passed else ' FAIL'}"
+        output.line(f"{result.clip.video}\t{name}\t{verdict}")
+
+
+def _print_json(records: list[dict[str, Any]], left_out: Any) -> None:
+    from cli import eval_views as views
+
+    output.as_json(
+        views.EvalRunView(
+            clips=[views.ClipScoresView(**{"entry": None, "seed": None, **record}) for record in records],
+            left_out=[views.LeftOutView(name=metric.name, reason=reason) for metric, reason in left_out],
+        )
+    )
+
+
+def _exit_code(found: list[ClipScores]) -> ExitCode:
+    unread = [result for result in found if result.problem is not None]
+    failed = [(result, name) for result in found for name, score in result.scores.items() if score.passed is False]
+    for result in unread:
+        output.notice(f"not read: {result.problem}")
+    if failed:
+        output.notice(f"failed checks: {len(failed)}, on {len({str(result.clip.video) for result, _ in failed})} clips")
+    return ExitCode.INCOMPLETE if unread or failed else ExitCode.DONE
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:.2f}"

@@ -1,0 +1,100 @@
+"""`vgen eval export` and `import`: dimensions that VBench's own code scores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import output
+from cli.context import settings_of
+from cli.options import Json
+from pipeline.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from pipeline.scoring.exchange import Exported
+    from pipeline.scoring.metric import Score
+    from pipeline.scoring.score_file import Record
+
+
+def export(
+    ctx: typer.Context,
+    manifest: Annotated[Path, typer.Option("--manifest", help="JSON list of {video, entry, seed}.")],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="An empty folder for the files.")],
+    suite: Annotated[
+        Path | None, typer.Option("--suite", help="VBench_full_info.json; default: the installed vbench wheel's.")
+    ] = None,
+    dimension: Annotated[
+        list[str] | None, typer.Option("--dimension", help="Repeatable; default: those that vgen does not score.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Lay clips out under the names that VBench's own code reads."""
+    from cli import eval_views as views
+    from pipeline.scoring import exchange
+    from pipeline.scoring.suite import find_suite, read_suite
+    from pipeline.scoring.vbench import DIMENSIONS, EXTERNAL
+
+    settings_of(ctx)
+    unknown = [name for name in dimension or () if name not in DIMENSIONS]
+    if unknown:
+        raise InputError([Problem(f"{name!r} is no VBench dimension", field="--dimension") for name in unknown])
+    found = read_suite(find_suite(suite))
+    done = exchange.export(exchange.read_manifest(manifest, found), found, dimension or EXTERNAL, to)
+    if not done:
+        raise InputError([Problem("none of its clips belongs to these dimensions", file=str(manifest))])
+    counts = dict(Counter(item.dimension for item in done))
+    if json:
+        output.as_json(views.EvalExportView(folder=str(to), files=counts))
+        return 0
+    output.table(("dimension", "files"), list(counts.items()))
+    output.notice(f"for each dimension: vbench evaluate --videos_path {to}/DIMENSION --dimension DIMENSION")
+    output.notice(f"then: vgen eval import RESULTS --export {to} --scores FILE")
+    return 0
+
+
+def import_(
+    ctx: typer.Context,
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="VBench's *_eval_results.json files.")],
+    exported: Annotated[Path, typer.Option("--export", metavar="DIR", help="The folder that `export` made.")],
+    scores: Annotated[Path, typer.Option("--scores", metavar="FILE", help="Score file to put them into, or to make.")],
+    json: Json = False,
+) -> int:
+    """Put the results of VBench's own code into a score file. Later results replace earlier ones."""
+    from cli import eval_views as views
+    from pipeline.scoring import exchange, score_file
+
+    settings_of(ctx)
+    files = exchange.read_export(exported)
+    found = [result for path in results for result in exchange.read_results(path, files)]
+    records = score_file.read_scores(scores) if scores.exists() else []
+    score_file.write_scores(scores, _merged(records, found))
+    imported = dict(Counter(item.dimension for item, score in found if score.score is not None))
+    left_out = dict(Counter(item.dimension for item, score in found if score.score is None))
+    if json:
+        output.as_json(views.EvalImportView(scores=str(scores), imported=imported, not_scored=left_out))
+        return 0
+    dimensions = dict.fromkeys(item.dimension for item, _ in found)
+    output.table(
+        ("dimension", "imported", "not scored"),
+        [(name, imported.get(name, 0), left_out.get(name, 0)) for name in dimensions],
+    )
+    return 0
+
+
+def _merged(records: list[Record], found: list[tuple[Exported, Score]]) -> list[Record]:
+    by_key = {
+        (record.get("entry"), record.get("seed")): record for record in records if record.get("entry") is not None
+    }
+    merged = list(records)
+    for item, score in found:
+        record = by_key.get((item.entry, item.seed))
+        if record is None:
+            record = {"video": item.video, "entry": item.entry, "seed": item.seed, "scores": {}}
+            by_key[item.entry, item.seed] = record
+            merged.append(record)
+        name = f"vbench.{item.dimension}"
+        record["scores"][name] = {"name": name, **score.as_json()}
+    return merged

@@ -1,0 +1,149 @@
+"""Which clips `vgen eval run` scores, and what belongs to each."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from pipeline.scoring import Expected
+    from pipeline.scoring.run import ClipToScore
+
+SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"})
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpectedOptions:
+    """What the clips should be, for the checks."""
+
+    fps: Annotated[
+        float | None, typer.Option("--fps", help="Frames a second they should have; taken where a file says none.")
+    ] = None
+    num_frames: Annotated[int | None, typer.Option("--num-frames", help="Frames they should have.")] = None
+    size: Annotated[str | None, typer.Option("--size", metavar="WIDTHxHEIGHT", help="Pixels they should have.")] = None
+
+    def expected(self) -> Expected:
+        """Checked values. Raises InputError."""
+        from pipeline.scoring import Expected
+
+        if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
+            raise InputError([Problem(f"{self.fps} is not above 0", field="--fps")])
+        if self.num_frames is not None and self.num_frames < 1:
+            raise InputError([Problem(f"{self.num_frames} is not above 0", field="--num-frames")])
+        match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", self.size) if self.size is not None else None
+        if self.size is not None and match is None:
+            raise InputError([Problem(f"{self.size!r} is not of the form 832x480", field="--size")])
+        width, height = (int(match[1]), int(match[2])) if match else (None, None)
+        return Expected(self.num_frames, self.fps, width, height)
+
+
+def clips_of(
+    videos: Sequence[str],
+    reference: Path | None,
+    prompts: Sequence[str],
+    manifest: Path | None,
+    suite: Path | None,
+    expected: Expected,
+) -> list[ClipToScore]:
+    """The clips of the command line, or of a manifest.
+
+    Raises:
+        InputError: no videos, both sources, prompts or references that do not fit the videos.
+    """
+    from pipeline.scoring.run import ClipToScore
+
+    if manifest is not None:
+        if videos or prompts or reference is not None:
+            message = "goes with neither videos, --reference nor --text-prompt: its suite says all of it"
+            raise InputError([Problem(message, field="--manifest")])
+        return _of_suite(manifest, suite, expected)
+    if not videos:
+        raise InputError([Problem("give videos, or --manifest", field="VIDEO")])
+    found = expand(videos)
+    if len(prompts) not in (0, 1, len(found)):
+        message = f"{len(prompts)} were given for {len(found)} videos: give one for all, or one for each"
+        raise InputError([Problem(message, field="--text-prompt")])
+    texts: list[str | None] = [None] * len(found)
+    if prompts:
+        texts = [*prompts] if len(prompts) == len(found) else [prompts[0]] * len(found)
+    references = _references(found, reference)
+    return [
+        ClipToScore(video, prompt, expected=expected, reference=other)
+        for video, prompt, other in zip(found, texts, references, strict=True)
+    ]
+
+
+def expand(patterns: Sequence[str]) -> list[Path]:
+    """The videos of files, globs and folders (with all below them), each once, in order.
+
+    Raises:
+        InputError: each pattern that gives no video.
+    """
+    found: dict[Path, Path] = {}
+    problems = []
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            matches = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+            wrong = f"{pattern}: no videos in this folder ({', '.join(sorted(SUFFIXES))})"
+        elif path.exists():
+            matches, wrong = [path], ""
+        else:
+            matches = [Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
+            wrong = f"{pattern}: no such file or folder, and no file matches it"
+        if not matches:
+            problems.append(Problem(wrong, field="VIDEO"))
+        for match in matches:
+            found.setdefault(match.resolve(), match)
+    if problems:
+        raise InputError(problems)
+    return list(found.values())
+
+
+def _references(videos: Sequence[Path], reference: Path | None) -> list[Path | None]:
+    if reference is None:
+        return [None] * len(videos)
+    if reference.is_dir():
+        pairs = [reference / video.name for video in videos]
+        lacking = [pair for pair in pairs if not pair.is_file()]
+        if lacking:
+            raise InputError([Problem(f"{path} is not there", field="--reference") for path in lacking])
+        return list(pairs)
+    if not reference.is_file():
+        raise InputError([Problem(f"{reference} is not there", field="--reference")])
+    if len(videos) != 1:
+        message = f"{reference} is one file, and there are {len(videos)} videos: give a folder of references"
+        raise InputError([Problem(message, field="--reference")])
+    return [reference]
+
+
+def _of_suite(manifest: Path, suite: Path | None, expected: Expected) -> list[ClipToScore]:
+    from pipeline.scoring.exchange import read_manifest
+    from pipeline.scoring.run import ClipToScore
+    from pipeline.scoring.suite import find_suite, read_suite
+
+    found = read_suite(find_suite(suite))
+    clips = []
+    for clip in read_manifest(manifest, found):
+        entry = found.entries[clip.entry]
+        clips.append(
+            ClipToScore(
+                clip.video,
+                entry.prompt,
+                auxiliary=entry.auxiliary,
+                expected=expected,
+                entry=clip.entry,
+                seed=clip.seed,
+                dimensions=entry.dimensions,
+            )
+        )
+    return clips

@@ -1,0 +1,113 @@
+"""What `vgen eval … --json` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from cli.views import View
+
+
+class MetricView(View):
+    """One metric."""
+
+    name: str
+    title: str
+    state: str = Field(description="ready, weights missing or external.")
+    missing: list[str] = Field(description="Weight files that are not here, and where they were looked for.")
+    needs: list[str] = Field(description="reference, prompt, auxiliary, weights, gpu.")
+    low: float | None = Field(description="Least value possible; null is unbounded.")
+    high: float | None
+    better: str = Field(description="higher or lower.")
+    pooling: str = Field(description="mean: every clip once; weighted: by its frames or frame pairs.")
+    version: int
+
+
+class EvalListView(View):
+    """The metrics and groups."""
+
+    metrics: list[MetricView]
+    groups: dict[str, list[str]]
+
+
+class ClipScoresView(View):
+    """One clip's scores, in the shape of `--output`."""
+
+    video: str
+    entry: int | None = Field(description="The suite's entry it belongs to, if it is a suite's clip.")
+    seed: int | None
+    scores: dict[str, Any] = Field(
+        description="By metric: name, score (null when not scored) and details (the reason, or weight and scorer)."
+    )
+
+
+class LeftOutView(View):
+    """A metric of a group that cannot be computed here."""
+
+    name: str
+    reason: str
+
+
+class EvalRunView(View):
+    """What `eval run` found."""
+
+    clips: list[ClipScoresView]
+    left_out: list[LeftOutView]
+
+
+class WeightFileView(View):
+    """One weight file."""
+
+    name: str
+    status: str = Field(description="official, other or missing; of `list`: found or missing.")
+    path: str | None
+    sha256: str | None = Field(description="Null where it was not read.")
+    size: int = Field(description="Bytes of the official file.")
+    licence: str
+    url: str
+    used_by: list[str]
+    problem: str | None
+
+
+class EvalWeightsView(View):
+    """The weight files."""
+
+    directory: str | None
+    files: list[WeightFileView]
+
+
+class DimensionView(View):
+    """One dimension of a run."""
+
+    name: str
+    value: float | None = Field(description="Of 0 to 1, as the official code gives it; null without a scored clip.")
+    normalised: float | None
+    scored: int = Field(description="Clips with a score.")
+    not_scored: int
+
+
+class EvalAggregateView(View):
+    """VBench's summary of score files."""
+
+    dimensions: list[DimensionView]
+    quality: float | None = Field(description="Null unless all 7 quality dimensions are there.")
+    semantic: float | None = Field(description="Null unless all 9 semantic dimensions are there.")
+    total: float | None = Field(description="Null unless all 16 are there.")
+    missing: list[str]
+    notices: list[str]
+
+
+class EvalExportView(View):
+    """What `eval export` laid out."""
+
+    folder: str
+    files: dict[str, int] = Field(description="Files by dimension.")
+
+
+class EvalImportView(View):
+    """What `eval import` read."""
+
+    scores: str = Field(description="The score file that has them now.")
+    imported: dict[str, int] = Field(description="Scored clips by dimension.")
+    not_scored: dict[str, int]

@@ -1,0 +1,117 @@
+"""`vgen eval weights`: the files of the evaluation models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import output
+from cli.context import settings_of
+from cli.exit_codes import ExitCode
+from cli.options import Json
+from pipeline.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from cli import eval_views as views
+    from pipeline.scoring.weights import Weights
+    from pipeline.settings import Settings
+
+app = typer.Typer(help="The files of the evaluation models.", no_args_is_help=True)
+WeightsOption = Annotated[
+    Path | None, typer.Option("--weights", metavar="DIR", help="Weights directory; default: VGEN_EVAL_WEIGHTS_DIR.")
+]
+Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Weight files; all by default.")]
+
+
+def weights_of(settings: Settings, directory: Path | None) -> Weights:
+    """Where weights are looked for. Raises InputError for a directory that is not there."""
+    from pipeline.scoring.weights import Weights
+
+    chosen = directory or settings.eval.weights_dir
+    if directory is not None and not directory.is_dir():
+        raise InputError([Problem(f"{directory} is no folder", field="--weights")])
+    return Weights(chosen, settings.effective_cache_dir / "eval" / "digests.json")
+
+
+@app.command("list")
+def list_(ctx: typer.Context, weights: WeightsOption = None, json: Json = False) -> int:
+    """List the files: whether they are here, their size, licence and use."""
+    from pipeline.scoring.weight_files import WEIGHT_FILES
+
+    store = weights_of(settings_of(ctx), weights)
+    shown = []
+    for name in WEIGHT_FILES:
+        found = store.find(name)
+        status = "missing" if found is None else "found"
+        shown.append(_view(name, status, found.path if found else None, None, None if found else store.where(name)))
+    return _print(shown, store, json)
+
+
+@app.command("check")
+def check(ctx: typer.Context, names: Names = None, weights: WeightsOption = None, json: Json = False) -> int:
+    """Compare the files with the official digests. Ends with 3 when one is missing or different."""
+    store = weights_of(settings_of(ctx), weights)
+    found = [store.check(name) for name in _known(names)]
+    shown = [_view(item.file.name, item.status.value, item.path, item.sha256, item.problem) for item in found]
+    _print(shown, store, json)
+    return ExitCode.INCOMPLETE if any(item.problem for item in shown) else ExitCode.DONE
+
+
+@app.command("pull")
+def pull(ctx: typer.Context, names: Names = None, weights: WeightsOption = None) -> int:
+    """Download files into the weights directory and verify them; nothing else downloads."""
+    settings = settings_of(ctx)
+    if weights is not None:
+        weights.mkdir(parents=True, exist_ok=True)
+    store = weights_of(settings, weights)
+    for name in _known(names):
+        output.line(f"{name}\t{store.pull(name)}")
+    return 0
+
+
+def _known(names: list[str] | None) -> list[str]:
+    from pipeline.scoring.weight_files import WEIGHT_FILES
+
+    unknown = [name for name in names or () if name not in WEIGHT_FILES]
+    if unknown:
+        known = ", ".join(WEIGHT_FILES)
+        raise InputError([Problem(f"{name!r} is no weight file; there are {known}", field="NAME") for name in unknown])
+    return names or list(WEIGHT_FILES)
+
+
+def _view(name: str, status: str, path: Path | None, sha256: str | None, problem: str | None) -> views.WeightFileView:
+    from cli import eval_views as views
+    from pipeline.scoring.registry import METRICS
+    from pipeline.scoring.weight_files import WEIGHT_FILES
+
+    file = WEIGHT_FILES[name]
+    return views.WeightFileView(
+        name=name,
+        status=status,
+        path=None if path is None else str(path),
+        sha256=sha256,
+        size=file.size,
+        licence=file.licence,
+        url=file.url,
+        used_by=[metric.name for metric in METRICS.values() if name in metric.weights],
+        problem=problem,
+    )
+
+
+def _print(shown: list[views.WeightFileView], store: Weights, json: bool) -> int:
+    from cli import eval_views as views
+
+    if json:
+        directory = None if store.directory is None else str(store.directory)
+        output.as_json(views.EvalWeightsView(directory=directory, files=shown))
+        return 0
+    output.table(
+        ("file", "status", "MB", "licence", "used by"),
+        [(f.name, f.status, f"{f.size / 1e6:.1f}", f.licence, " ".join(f.used_by)) for f in shown],
+    )
+    for file in shown:
+        if file.problem:
+            output.notice(f"{file.name}: {file.problem}")
+    return 0

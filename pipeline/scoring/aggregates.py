@@ -1,0 +1,89 @@
+"""From clips' scores to a dimension's value, and from those to quality, semantic and total, by VBench's constants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pipeline.scoring.metric import Pooling, Score
+from pipeline.scoring.vbench import DIMENSIONS, QUALITY, SEMANTIC
+
+QUALITY_WEIGHT = 4.0
+SEMANTIC_WEIGHT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """A metric over many clips: those scored, those not, and their value (None when none was scored)."""
+
+    value: float | None
+    scored: int
+    not_scored: int
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregates:
+    """VBench's summary of a run. A number is None unless every dimension that it is made of is there.
+
+    Values are of 0..1 as the official ``*_eval_results.json`` has them (published tables show them times 100).
+    """
+
+    normalised: Mapping[str, float]
+    quality: float | None
+    semantic: float | None
+    total: float | None
+    missing: tuple[str, ...]
+
+
+def pool(scores: Iterable[Score], pooling: Pooling) -> Pooled:
+    """One value of many clips' scores."""
+    found = list(scores)
+    pairs = [(score.score, score.weight) for score in found if score.score is not None]
+    weights = [weight if pooling is Pooling.WEIGHTED else 1.0 for _, weight in pairs]
+    total = math.fsum(weights)
+    value = (
+        math.fsum(score * weight for (score, _), weight in zip(pairs, weights, strict=True)) / total if total else None
+    )
+    return Pooled(value, len(pairs), len(found) - len(pairs))
+
+
+def pool_dimension(name: str, scores: Iterable[Score]) -> Pooled:
+    """A VBench dimension's value as one GPU's official run gives it; imaging_quality becomes 0..1."""
+    dimension = DIMENSIONS[name]
+    pooled = pool(scores, dimension.pooling)
+    value = None if pooled.value is None else pooled.value / dimension.scale
+    return Pooled(value, pooled.scored, pooled.not_scored)
+
+
+def normalise(name: str, value: float) -> float:
+    """(x - low) / (high - low), not clamped: a value beyond the constants goes beyond 0 or 1."""
+    dimension = DIMENSIONS[name]
+    return (value - dimension.low) / (dimension.high - dimension.low)
+
+
+def aggregate(values: Mapping[str, float]) -> Aggregates:
+    """Quality, semantic and total of dimension values.
+
+    The official script counts a missing dimension as raw 0, which normalises below 0: here the sum is left out instead.
+
+    Raises:
+        ValueError: a name that is no dimension.
+    """
+    unknown = set(values) - set(DIMENSIONS)
+    if unknown:
+        raise ValueError(f"{sorted(unknown)[0]!r} is no VBench dimension")
+    normalised = {name: normalise(name, values[name]) for name in DIMENSIONS if name in values}
+    quality, semantic = _mean(normalised, QUALITY), _mean(normalised, SEMANTIC)
+    total = None
+    if quality is not None and semantic is not None:
+        total = (QUALITY_WEIGHT * quality + SEMANTIC_WEIGHT * semantic) / (QUALITY_WEIGHT + SEMANTIC_WEIGHT)
+    missing = tuple(name for name in DIMENSIONS if name not in values)
+    return Aggregates(normalised, quality, semantic, total, missing)
+
+
+def _mean(normalised: Mapping[str, float], names: tuple[str, ...]) -> float | None:
+    if any(name not in normalised for name in names):
+        return None
+    weights = {name: DIMENSIONS[name].weight for name in names}
+    return math.fsum(weights[name] * normalised[name] for name in names) / math.fsum(weights.values())

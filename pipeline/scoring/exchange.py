@@ -1,0 +1,230 @@
+"""Dimensions that the official code scores: clips out under its file names, its ``*_eval_results.json`` back in.
+
+The official code knows clips by ``PROMPT-INDEX.mp4`` alone. Each export has a file that says which clip each name is,
+so that nothing here ever reads a prompt from a file name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+from av.error import FFmpegError
+
+from pipeline.errors import InputError, Problem, RefusedError
+from pipeline.scoring.metric import Score, not_scored
+from pipeline.scoring.suite import Suite
+from pipeline.scoring.vbench import DIMENSIONS
+
+INDEX = "vgen-export.json"
+READ_PER_PROMPT = 5
+"""The official code reads indices 0 to 4, and no more."""
+DETECTOR_FRAMES = 16
+_DETECTED = ("object_class", "multiple_objects", "spatial_relationship", "scene")
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestClip:
+    """A clip of a suite: which file is the clip of which entry and seed."""
+
+    video: Path
+    entry: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """One file of an export."""
+
+    dimension: str
+    name: str
+    video: str
+    entry: int
+    seed: int
+    frames: int
+
+
+def read_manifest(path: Path, suite: Suite) -> list[ManifestClip]:
+    """A JSON list of ``{video, entry, seed}``; videos are relative to the file's folder.
+
+    Raises:
+        InputError: every record that is wrong, names no entry of the suite, or repeats a key.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError([Problem(f"it is no JSON: {error}", file=str(path))]) from error
+    if not isinstance(found, list) or not found:
+        raise InputError([Problem("it is no list of {video, entry, seed}", file=str(path))])
+    clips, problems = [], []
+    seen: set[tuple[int, int]] = set()
+    for number, raw in enumerate(found):
+        problem = _manifest_mistake(raw, len(suite.entries), seen)
+        if problem:
+            problems.append(Problem(problem, file=str(path), field=f"record {number}"))
+            continue
+        seen.add((raw["entry"], raw["seed"]))
+        clips.append(ManifestClip(path.parent / raw["video"], raw["entry"], raw["seed"]))
+    if problems:
+        raise InputError(problems)
+    return clips
+
+
+def _manifest_mistake(raw: object, entries: int, seen: set[Any]) -> str | None:
+    if not isinstance(raw, dict) or not isinstance(raw.get("video"), str):
+        return "it has no video"
+    for name in ("entry", "seed"):
+        if not isinstance(raw.get(name), int) or isinstance(raw.get(name), bool):
+            return f"{name}: {raw.get(name)!r} is no whole number"
+    if not 0 <= raw["entry"] < entries:
+        return f"entry: {raw['entry']} is not in the suite, which has 0 to {entries - 1}"
+    if (raw["entry"], raw["seed"]) in seen:
+        return f"entry {raw['entry']} with seed {raw['seed']} is there twice"
+    return None
+
+
+def export(clips: Sequence[ManifestClip], suite: Suite, dimensions: Iterable[str], target: Path) -> list[Exported]:
+    """Lay clips out as ``target/DIMENSION/PROMPT-INDEX.mp4``, by hard link where the disk allows it.
+
+    Index i is the clip with the i-th smallest seed of its entry; only the first five are exported.
+
+    Raises:
+        InputError: a clip is no MP4 or cannot be read, or ``target`` already has such a file.
+    """
+    by_entry: dict[int, list[ManifestClip]] = defaultdict(list)
+    for clip in clips:
+        by_entry[clip.entry].append(clip)
+    planned = [
+        (dimension, f"{suite.entries[entry].prompt}-{i}.mp4", clip)
+        for dimension in dimensions
+        for entry, found in sorted(by_entry.items())
+        if dimension in suite.entries[entry].dimensions
+        for i, clip in enumerate(sorted(found, key=lambda clip: clip.seed)[:READ_PER_PROMPT])
+    ]
+    frames = _frame_counts({clip.video for _, _, clip in planned})
+    done = []
+    for dimension, name, clip in planned:
+        place = target / dimension / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.exists():
+            raise InputError([Problem(f"{place} is there already: export into an empty folder", field="--to")])
+        _place(clip.video, place)
+        done.append(Exported(dimension, name, str(clip.video.absolute()), clip.entry, clip.seed, frames[clip.video]))
+    index = [{name: getattr(item, name) for name in Exported.__slots__} for item in done]
+    (target / INDEX).write_text(json.dumps({"suite_sha256": suite.sha256, "files": index}, indent=1), "utf-8")
+    return done
+
+
+def read_export(folder: Path) -> dict[tuple[str, str], Exported]:
+    """An export's files by dimension and name. Raises InputError when the folder is none."""
+    try:
+        found = json.loads((folder / INDEX).read_text("utf-8"))
+        files = [Exported(**record) for record in found["files"]]
+    except FileNotFoundError:
+        raise InputError([Problem(f"{folder} is no export: it has no {INDEX}", field="--export")]) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError([Problem(f"{folder / INDEX} cannot be read: {error}", field="--export")]) from error
+    return {(item.dimension, item.name): item for item in files}
+
+
+def read_results(path: Path, exported: Mapping[tuple[str, str], Exported]) -> list[tuple[Exported, Score]]:
+    """The per-clip results of an official ``*_eval_results.json``; exported clips that it leaves out are not scored.
+
+    Raises:
+        InputError: it is no such file, or names a clip that was not exported.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError([Problem(f"it is no JSON: {error}", file=str(path))]) from error
+    if not isinstance(found, dict) or not found:
+        raise InputError([Problem("it has no dimensions", file=str(path))])
+    results: list[tuple[Exported, Score]] = []
+    problems: list[Problem] = []
+    for dimension, value in found.items():
+        if dimension not in DIMENSIONS:
+            problems.append(Problem(f"{dimension!r} is no VBench dimension", file=str(path)))
+        elif not (isinstance(value, list) and len(value) == 2 and isinstance(value[1], list)):
+            problems.append(Problem("it is not [value, [per clip, …]]", file=str(path), field=dimension))
+        else:
+            results += _of_dimension(dimension, value[1], exported, path, problems)
+    if problems:
+        raise InputError(problems)
+    return results
+
+
+def _of_dimension(
+    dimension: str,
+    records: list[Any],
+    exported: Mapping[tuple[str, str], Exported],
+    path: Path,
+    problems: list[Problem],
+) -> list[tuple[Exported, Score]]:
+    results = {}
+    for record in records:
+        name = Path(str(record.get("video_path"))).name if isinstance(record, dict) else ""
+        clip = exported.get((dimension, name))
+        if clip is None:
+            problems.append(Problem(f"{name or record!r} was not exported for it", file=str(path), field=dimension))
+            continue
+        results[name] = (clip, _score(dimension, record, clip, path))
+    left_out = [item for (of, name), item in exported.items() if of == dimension and name not in results]
+    reason = f"the official results leave it out ({path.name})"
+    return [*results.values(), *((item, not_scored(reason)) for item in left_out)]
+
+
+def _score(dimension: str, record: Mapping[str, Any], clip: Exported, path: Path) -> Score:
+    value = record.get("video_results")
+    if not isinstance(value, bool | int | float) or not math.isfinite(value):
+        return not_scored(f"the official result is {value!r} ({path.name})")
+    return Score(float(value), weight=_weight(dimension, clip), details={"imported_from": path.name})
+
+
+def _weight(dimension: str, clip: Exported) -> float:
+    """How much the clip counts in the official pooling."""
+    if dimension in ("subject_consistency", "background_consistency"):
+        return float(max(clip.frames - 1, 1))
+    if dimension in _DETECTED:
+        return float(DETECTOR_FRAMES)
+    return float(clip.frames) if dimension == "appearance_style" else 1.0
+
+
+def _frame_counts(videos: set[Path]) -> dict[Path, int]:
+    counts, problems = {}, []
+    for video in sorted(videos):
+        if video.suffix.lower() != ".mp4":
+            problems.append(Problem(f"{video} is no .mp4, and the official code reads no other", field="video"))
+            continue
+        try:
+            counts[video] = _count_frames(video)
+        except RefusedError as error:
+            problems.append(Problem(str(error), field="video"))
+    if problems:
+        raise InputError(problems)
+    return counts
+
+
+def _count_frames(video: Path) -> int:
+    try:
+        with av.open(str(video)) as container:
+            if not container.streams.video:
+                raise RefusedError(f"{video}: it has no video stream", code="eval_clip_unreadable")
+            return sum(1 for packet in container.demux(video=0) if packet.size)
+    except FFmpegError as error:
+        message = f"{video}: it cannot be decoded: {error.strerror or error}"
+        raise RefusedError(message, code="eval_clip_unreadable") from error
+
+
+def _place(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, target)

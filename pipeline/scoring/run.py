@@ -1,0 +1,108 @@
+"""Scoring many clips: each is decoded once and given to every metric; each model family is loaded once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import RefusedError
+from pipeline.scoring.clip import DECODER, MAX_BYTES, Clip, read_clip
+from pipeline.scoring.metric import Context, Expected, Metric, Need, Score, not_scored
+from pipeline.scoring.residency import Models
+
+_LIBRARIES = ("torch", "transformers", "numpy", "pillow")
+
+
+@dataclass(frozen=True, slots=True)
+class ClipToScore:
+    """One clip and what belongs to it. ``entry`` and ``seed`` are its key in a suite; its file name never is."""
+
+    video: Path
+    prompt: str | None = None
+    reference: Path | None = None
+    auxiliary: Mapping[str, Any] = field(default_factory=dict)
+    expected: Expected = field(default_factory=Expected)
+    entry: int | None = None
+    seed: int | None = None
+    dimensions: tuple[str, ...] | None = None
+    """VBench dimensions that the suite asks for this clip; None means all that were chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipScores:
+    """A clip's scores by metric name. ``problem`` says why it could not be read, if it could not."""
+
+    clip: ClipToScore
+    scores: Mapping[str, Score]
+    problem: str | None
+    decode_seconds: float
+    score_seconds: Mapping[str, float]
+
+
+def score_clips(
+    clips: Iterable[ClipToScore], metrics: Sequence[Metric], models: Models, max_bytes: int = MAX_BYTES
+) -> Iterator[ClipScores]:
+    """Score clips one by one, in order. A clip that cannot be read is not scored by any metric, and the rest goes on.
+
+    Raises:
+        RefusedError: code ``eval_weights_missing`` or ``eval_weights_wrong``: no clip could be scored with these.
+    """
+    for clip in clips:
+        yield _score(clip, metrics, models, max_bytes)
+
+
+def _score(item: ClipToScore, metrics: Sequence[Metric], models: Models, max_bytes: int) -> ClipScores:
+    chosen = [metric for metric in metrics if _asked(metric, item)]
+    started = time.perf_counter()
+    try:
+        clip, reference = _decoded(item, chosen, max_bytes)
+    except RefusedError as error:
+        return ClipScores(item, {metric.name: not_scored(str(error)) for metric in chosen}, str(error), 0.0, {})
+    decoded = time.perf_counter() - started
+    context = Context(models, item.prompt, reference, item.auxiliary, item.expected)
+    scores, seconds = {}, {}
+    for metric in chosen:
+        if metric.family is not None:
+            models.get(metric.family)  # so that loading is not counted as scoring
+        started = time.perf_counter()
+        scores[metric.name] = metric.score(clip, context)
+        seconds[metric.name] = time.perf_counter() - started
+    return ClipScores(item, scores, None, decoded, seconds)
+
+
+def _asked(metric: Metric, item: ClipToScore) -> bool:
+    return metric.group != "vbench" or item.dimensions is None or metric.dimension in item.dimensions
+
+
+def _decoded(item: ClipToScore, metrics: Sequence[Metric], max_bytes: int) -> tuple[Clip, Clip | None]:
+    clip = read_clip(item.video, max_bytes)
+    if clip.fps is None and item.expected.fps is not None:
+        clip = replace(clip, fps=Fraction(item.expected.fps).limit_denominator(1001))
+    wanted = item.reference is not None and any(Need.REFERENCE in metric.needs for metric in metrics)
+    return clip, read_clip(item.reference, max_bytes) if wanted and item.reference is not None else None
+
+
+def fingerprint(metric: Metric, models: Models) -> dict[str, Any]:
+    """What decides a metric's numbers beside the clip: scores of different fingerprints are not compared."""
+    found: dict[str, Any] = {"version": metric.version, "decoder": DECODER, "numpy": version("numpy")}
+    if metric.family is not None:
+        found |= {name: version(name) for name in _LIBRARIES}
+        found |= {"device": models.device, "dtype": "float32", "weights": models.digests(metric.family)}
+    return found
+
+
+def as_json(found: ClipScores, fingerprints: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """``{video, scores: {metric: {name, score, details}}}``, and the clip's key where it has one."""
+    scores = {}
+    for name, score in found.scores.items():
+        shown = score.as_json()
+        if score.score is not None and name in fingerprints:
+            shown["details"]["scorer"] = dict(fingerprints[name])
+        scores[name] = {"name": name, **shown}
+    key = {name: value for name, value in (("entry", found.clip.entry), ("seed", found.clip.seed)) if value is not None}
+    return {"video": str(found.clip.video), **key, "scores": scores}

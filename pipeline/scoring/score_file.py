@@ -1,0 +1,66 @@
+"""Score files: the JSON list that ``vgen eval run`` writes, read again to be pooled, extended and compared."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError, Problem
+from pipeline.scoring.metric import Score
+
+Record = dict[str, Any]
+
+
+def write_scores(path: Path, records: Sequence[Record]) -> None:
+    """Replace the file at once: a reader sees the old list or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    draft.write_text(json.dumps(list(records), indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    draft.replace(path)
+
+
+def read_scores(path: Path) -> list[Record]:
+    """The records of a score file. Raises InputError when it is none, OSError when it is not there."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError([Problem(f"it is no JSON: {error}", file=str(path))]) from error
+    if not isinstance(found, list):
+        raise InputError([Problem("it is no list of {video, scores}", file=str(path))])
+    for number, record in enumerate(found):
+        if not isinstance(record, dict) or not isinstance(record.get("scores"), dict) or "video" not in record:
+            raise InputError([Problem("it has no video and scores", file=str(path), field=f"record {number}")])
+        for name, shown in record["scores"].items():
+            value = shown.get("score") if isinstance(shown, dict) else ""
+            if value is not None and (isinstance(value, str) or not math.isfinite(value)):
+                problem = Problem(
+                    f"{name}: its score is no number and not null", file=str(path), field=f"record {number}"
+                )
+                raise InputError([problem])
+    return found
+
+
+def score_of(shown: Mapping[str, Any]) -> Score:
+    """A score as it was before it was written."""
+    details = dict(shown.get("details") or {})
+    if shown["score"] is None:
+        return Score(None, details.pop("reason", None), details=details)
+    return Score(float(shown["score"]), weight=float(details.pop("weight", 1.0)), details=details)
+
+
+def by_metric(records: Sequence[Record]) -> dict[str, list[Score]]:
+    """Each metric's scores over all records; a clip with a key counts once for each metric, the last time.
+
+    Clips without a key are told apart by their path.
+    """
+    found: dict[str, dict[object, Score]] = {}
+    for record in records:
+        key = record["video"] if record.get("entry") is None else (record["entry"], record.get("seed"))
+        for name, shown in record["scores"].items():
+            found.setdefault(name, {})[key] = score_of(shown)
+    return {name: list(scores.values()) for name, scores in found.items()}

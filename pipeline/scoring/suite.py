@@ -1,0 +1,90 @@
+"""VBench's prompt suite (``VBench_full_info.json``): read from a path, or from an installed ``vbench`` wheel."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError, NotFoundError, Problem
+from pipeline.scoring.vbench import DIMENSIONS
+
+FILE_NAME = "VBench_full_info.json"
+STANDARD_SHA256 = "5dd2de80ee43cda750b2b72ea7023657c0b90d3702041c7e4608c65dbe50dccd"
+"""Of the file that VBench 0.1.5 ships, with 946 entries."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteEntry:
+    """One prompt. Clips are keyed by ``index`` and seed: two pairs of entries have the same prompt."""
+
+    index: int
+    prompt: str
+    dimensions: tuple[str, ...]
+    auxiliary: Mapping[str, Any]
+    """By dimension; the file wraps some of it several times, which is undone here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    entries: tuple[SuiteEntry, ...]
+    sha256: str
+
+    @property
+    def standard(self) -> bool:
+        """Whether it is the published suite, byte for byte."""
+        return self.sha256 == STANDARD_SHA256
+
+
+def find_suite(path: Path | None) -> Path:
+    """The given file, or the one in the installed ``vbench`` wheel. Raises NotFoundError."""
+    if path is not None:
+        return path
+    spec = importlib.util.find_spec("vbench")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        if (Path(folder) / FILE_NAME).is_file():
+            return Path(folder) / FILE_NAME
+    raise NotFoundError(f"no suite: give VBench's {FILE_NAME} with --suite, or install the vbench wheel")
+
+
+def read_suite(path: Path) -> Suite:
+    """Read a suite file. Raises InputError with every mistake, OSError when there is no such file."""
+    data = path.read_bytes()
+    try:
+        found = json.loads(data)
+    except ValueError as error:
+        raise InputError([Problem(f"it is no JSON: {error}", file=str(path))]) from error
+    if not isinstance(found, list) or not found:
+        raise InputError([Problem("it is no list of entries", file=str(path))])
+    entries, problems = [], []
+    for index, raw in enumerate(found):
+        problem = _mistake(raw)
+        if problem:
+            problems.append(Problem(problem, file=str(path), field=f"entry {index}"))
+            continue
+        auxiliary = {name: _unwrapped(name, value) for name, value in raw.get("auxiliary_info", {}).items()}
+        entries.append(SuiteEntry(index, raw["prompt_en"], tuple(raw["dimension"]), auxiliary))
+    if problems:
+        raise InputError(problems)
+    return Suite(tuple(entries), hashlib.sha256(data).hexdigest())
+
+
+def _mistake(raw: object) -> str | None:
+    if not isinstance(raw, dict) or not isinstance(raw.get("prompt_en"), str) or not raw["prompt_en"].strip():
+        return "it has no prompt_en"
+    if not isinstance(raw.get("dimension"), list) or not raw["dimension"]:
+        return "it has no list of dimensions"
+    unknown = [name for name in raw["dimension"] if name not in DIMENSIONS]
+    if unknown:
+        return f"{unknown[0]!r} is no VBench dimension"
+    return None if isinstance(raw.get("auxiliary_info", {}), dict) else "auxiliary_info is no object"
+
+
+def _unwrapped(name: str, value: Any) -> Any:
+    while isinstance(value, dict) and set(value) == {name}:
+        value = value[name]
+    return value
