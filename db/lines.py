@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -12,7 +12,7 @@ from db.control import is_paused, paused_queues
 from db.models import LIVE_INDEX, StageRun, Step, Worker
 from db.session import now_ms
 from pipeline.plan import GpuLine, gpu_queue, gpu_type_of, lane_of, lane_queue
-from pipeline.states import AttemptOutcome
+from pipeline.states import AttemptOutcome, StepState
 
 FAILED_MS = 600_000
 """A preset that a worker could not load is tried there again after so long: it may have been put right."""
@@ -107,3 +107,18 @@ def lane_lines(session: Session, live: Mapping[str, int]) -> LaneLines:
             line = GpuLine(count, live.get(queue, 0), mean_seconds(session, queue), max(known, default=None))
             lines.setdefault(lane, {})[gpu_type] = line
     return lines
+
+
+def overdue(session: Session, queues: Sequence[str], *, older_than_ms: int) -> bool:
+    """Whether one of these queues holds a step that was sent longer ago than that, and that nobody has taken."""
+    old = (
+        select(Step.id)
+        .where(
+            Step.queue.in_(queues),
+            Step.state == StepState.DISPATCHED,
+            LIVE_INDEX,
+            Step.dispatched_at < now_ms() - older_than_ms,
+        )
+        .limit(1)
+    )
+    return session.scalars(old).first() is not None

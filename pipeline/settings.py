@@ -123,6 +123,11 @@ class WorkerSettings(_Group):
     affinity_s: float = Field(
         600.0, ge=0, description="A preset that has waited so long takes a GPU from another that has held it so long."
     )
+    silence_s: float = Field(
+        120.0,
+        gt=0,
+        description="An idle worker that receives nothing for so long, though its queue holds work, restarts.",
+    )
     window: int = Field(64, ge=1, description="Steps in flight on each queue that is not a GPU queue.")
     visibility_timeout_s: int = Field(
         86_400, ge=60, description="Redis redelivers unacknowledged messages after this; must exceed every stage."

@@ -152,6 +152,13 @@ def _worker_ready(sender: Any = None, **_: Any) -> None:
     loops.start()
 
 
+@signals.task_received.connect  # type: ignore[untyped-decorator]
+def _note_message(sender: Any = None, **_: Any) -> None:
+    for loops in _loops.values():
+        if loops.watchdog is not None:
+            loops.watchdog.heard()
+
+
 @signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
 def _worker_gone(sender: Any = None, **_: Any) -> None:
     for loops in list(_loops.values()):

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from celery import Celery
+from celery.worker import state as worker_state
 
 from db import workers
 from db.session import Database
@@ -26,6 +27,8 @@ from tasks.dispatch import dispatch_once
 from tasks.lanes import LaneSwitch
 from tasks.reconcile import reconcile_once, sweep_handoff
 from tasks.sweep import sweep_if_due
+from tasks.watchdog import LOOK_S as LOOK_AT_WORKER_S
+from tasks.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +73,7 @@ class Loops:
         dispatch: bool,
         sweep: bool = False,
         lanes: Sequence[LaneSwitch] = (),
+        watchdog: Watchdog | None = None,
         trust_leases_at_once: bool = False,
         database: Database | None = None,
         owns_database: bool = False,
@@ -89,6 +93,9 @@ class Loops:
             self._timers.append(_Timer("reconcile", settings.worker.reconcile_s, self._reconcile))
             alerts = Alerts(self._database, settings.effective_presets_dir)
             self._timers.append(_Timer("alerts", LOOK_S, alerts.look))
+        self.watchdog = watchdog
+        if watchdog is not None:
+            self._timers.append(_Timer("watchdog", LOOK_AT_WORKER_S, watchdog.look))
         self._timers += [_Timer("lane", settings.worker.dispatch_s, lane.look) for lane in lanes]
         if sweep:
             self._timers.append(_Timer("sweep", SWEEP_S, self._sweep))
@@ -122,6 +129,14 @@ class Loops:
             settings,
             reports=[report],
             lanes=lanes,
+            watchdog=Watchdog(
+                database,
+                name=name,
+                queues=lambda: app.amqp.queues.consume_from,
+                busy=lambda: bool(worker_state.active_requests),
+                stopping=stopping,
+                silence_s=settings.worker.silence_s,
+            ),
             database=database,
             owns_database=True,
             dispatch=IO_QUEUE in queues,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     presets.mkdir()
     for name in PRESETS:
         (presets / f"{name}.toml").write_text('extends = "idle"\n')
-    env = {"VGEN_PRESETS_DIR": str(presets), "VGEN_GPU_COUNT": "2", "VGEN_IDLE_STEP_S": "0.05"}
+    env = {
+        "VGEN_PRESETS_DIR": str(presets),
+        "VGEN_GPU_COUNT": "2",
+        "VGEN_IDLE_STEP_S": "0.05",
+        "VGEN_WORKER_SILENCE_S": "5",
+    }
     with running_cluster(folder, **env) as running:
         running.start_worker(workers=4)
         yield running
@@ -124,3 +130,16 @@ def test_the_folder_of_presets_is_read_again(cluster: Cluster) -> None:
 
     assert submit(cluster, [{"preset": "late"}]).returncode == 0, cluster.log
     assert "late" in loads(cluster)
+
+
+def test_a_worker_that_has_stopped_to_listen_is_started_anew(cluster: Cluster) -> None:
+    # Given an io worker that reads its queue no more, as after a reconnect that went wrong
+    deafen = "from tasks.app import app\napp.control.cancel_consumer('vgen.io')\n"
+    subprocess.run([sys.executable, "-c", deafen], env=cluster.env, cwd=cluster.folder, check=True, timeout=60)
+
+    submit(cluster, [{"preset": "gamma"}], wait=False)
+
+    restarted = "SELECT count(*) FROM events WHERE kind = 'worker_restarted' AND data->>'worker' LIKE 'io-%'"
+    wait_for(lambda: cluster.one(restarted), f"it is noticed\n{cluster.log}")
+    wait_for(lambda: cluster.one("SELECT count(*) FROM batches WHERE active") == 0, f"all end\n{cluster.log}")
+    assert cluster.one("SELECT state FROM jobs ORDER BY created_at DESC LIMIT 1") == "succeeded"

@@ -1,0 +1,30 @@
+"""One GPU and two presets in one file: they are loaded about once each, whatever their order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import select
+
+from db.models import Event
+from tests.line_helpers import assert_published_once, home_of, settings_for, submit, work_off
+
+
+def test_two_presets_in_turn_are_at_most_three_loads(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    settings.effective_presets_dir.mkdir(parents=True)
+    for name in ("one", "two.5"):
+        (settings.effective_presets_dir / f"{name}.toml").write_text('extends = "idle"\n')
+    lines = [{"prompt": "a", "preset": ("one", "two.5")[number % 2], "num_frames": 1} for number in range(12)]
+
+    with home_of(settings) as database:
+        batch_id = submit(settings, database, lines)
+        work_off(settings, database, batch_id)
+
+        assert_published_once(settings, database, batch_id)
+        with database.reading() as session:
+            loaded = [
+                event.data["preset"] for event in session.scalars(select(Event).where(Event.kind == "model_loaded"))
+            ]
+    assert set(loaded) == {"one", "two.5"}
+    assert len(loaded) <= 3
