@@ -17,6 +17,7 @@ from random import Random
 
 import redis
 from kombu import Connection
+from sqlalchemy import text
 
 from pipeline.plan import CPU_QUEUE, IO_QUEUE, lane_queue
 from tests.faults.proxy import Mode, StoreFault
@@ -288,17 +289,17 @@ def object_gone(world: World, dice: Random) -> None:
     keys = sorted({output["video"]["key"] for (output,) in rows if output} - published)
     if keys:
         key = dice.choice(keys)
-        # Locked like a publish locks it, so that a job which is just recorded keeps its object.
         with world.database.transaction() as session:
-            from db import jobs  # noqa: PLC0415
-
-            job = jobs.lock(session, key.split("/")[1])
-            if job.state.value in ("waiting", "in_flight"):
-                running = world.one(
-                    f"SELECT count(*) FROM steps WHERE job_id = '{job.id}' AND stage = 'publish' AND state = 'running'"
-                )
-                if not running:
-                    make_storage(world.settings).delete(key)
+            # Held, so that nobody claims it meanwhile: what is deleted after publish has looked is beyond our promise.
+            unclaimed = session.execute(
+                text(
+                    "SELECT id FROM steps WHERE job_id = :job AND stage = 'publish' "
+                    "AND state IN ('waiting', 'dispatched') FOR UPDATE"
+                ),
+                {"job": key.split("/")[1]},
+            ).one_or_none()
+            if unclaimed is not None:
+                make_storage(world.settings).delete(key)
 
 
 # People
