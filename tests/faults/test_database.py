@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.faults.proxy import Mode
-from tests.faults.world import World, until
+from tests.faults.world import World
 
 
 def generations(world: World, batch_id: str) -> int:
@@ -26,7 +26,7 @@ def done(world: World, batch_id: str) -> None:
 
 def test_a_database_away_for_longer_than_a_lease_has_no_clip_made_twice(world: World) -> None:
     batch_id = world.clips(2, steps=120)
-    until(lambda: len(world.denoising(batch_id)) == 2, "both denoise")
+    world.wait_denoising(batch_id)
 
     world.database_proxy.set(Mode.REFUSE)
     world.database_proxy.cut()
@@ -39,7 +39,7 @@ def test_a_database_away_for_longer_than_a_lease_has_no_clip_made_twice(world: W
 
 def test_a_read_only_database_is_waited_for_like_one_that_is_away(world: World) -> None:
     batch_id = world.clips(2, steps=120)
-    until(lambda: len(world.denoising(batch_id)) == 2, "both denoise")
+    world.wait_denoising(batch_id)
 
     world.execute("ALTER SYSTEM SET default_transaction_read_only = on")
     world.execute("SELECT pg_reload_conf()")
