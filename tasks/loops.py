@@ -132,7 +132,7 @@ class Loops:
             watchdog=Watchdog(
                 database,
                 name=name,
-                queues=lambda: app.amqp.queues.consume_from,
+                queues=lambda: {*queues, *app.amqp.queues.consume_from},
                 busy=lambda: bool(worker_state.active_requests),
                 stopping=stopping,
                 silence_s=settings.worker.silence_s,
