@@ -154,6 +154,7 @@ def test_messages_that_mean_nothing_are_refused_and_no_worker_dies(world: World)
     assert sorted(pid for host in world.hosts.values() for pid in host.parents()) == pids
 
 
+@pytest.mark.slow_faults  # kombu lets some of it end a worker, which is started again
 def test_what_is_no_message_at_all_costs_no_job(world: World) -> None:
     with client(world) as connection:
         for queue in (IO, CPU, GPU):

@@ -57,7 +57,8 @@ def test_a_host_that_dies_between_generate_and_encode_has_its_frames_made_again(
 
 
 def test_a_stopped_worker_that_wakes_after_its_lease_changes_nothing(world: World) -> None:
-    batch_id = world.clips(2, steps=LONG)
+    batch_id = world.clips(5, steps=LONG)  # enough for both hosts to hold the model
+    until(lambda: len(world.denoising(batch_id)) == 2, "both hosts work")
     job, attempt, host = world.wait_denoising(batch_id)
 
     host.signal(signal.SIGSTOP)
@@ -80,7 +81,8 @@ def test_a_stopped_worker_that_wakes_after_its_lease_changes_nothing(world: Worl
     ],
 )
 def test_a_worker_told_to_stop_gives_its_clip_back_and_fails_nothing(world: World, how: str) -> None:
-    batch_id = world.clips(3, steps=LONG)
+    batch_id = world.clips(5, steps=LONG)
+    until(lambda: len(world.denoising(batch_id)) == 2, "both hosts work")
     job, _, host = world.wait_denoising(batch_id)
     assert host.process is not None
 
