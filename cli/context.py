@@ -40,7 +40,7 @@ def open_database(settings: Settings, *, upgrade: bool = False) -> Iterator[Data
 
     Raises:
         NotFoundError: nothing was ever submitted in this home.
-        ServiceUnavailableError: it cannot be reached, or has no tables.
+        ServiceUnavailableError: it cannot be reached, or its tables are not those of this release yet.
     """
     from db import schema
     from db.session import Database
@@ -51,8 +51,8 @@ def open_database(settings: Settings, *, upgrade: bool = False) -> Iterator[Data
     try:
         if upgrade and database.is_sqlite:
             schema.upgrade(database)
-        elif schema.revision(database) is None:
-            raise ServiceUnavailableError("the database has no tables: run `vgen db upgrade`")
+        elif (problem := schema.behind(database)) is not None:
+            raise ServiceUnavailableError(problem)
         yield database
     finally:
         database.close()

@@ -12,7 +12,7 @@ import typer
 from cli import output
 from cli.context import open_database, settings_of
 from cli.options import Cpu, Gpu, Io
-from pipeline.errors import InputError, Problem
+from pipeline.errors import InputError, Problem, ServiceUnavailableError
 
 if TYPE_CHECKING:
     from cli.views import WorkerView
@@ -33,6 +33,7 @@ def worker(
     settings = _cluster(settings_of(ctx), "worker")
     if not (gpu or cpu or io):
         raise InputError([Problem("--no-gpu, --no-cpu and --no-io leave nothing to do")])
+    _require_schema(settings)
     return fleet.run(settings, gpu=gpu, cpu=cpu, io=io)
 
 
@@ -64,6 +65,7 @@ def dispatcher(ctx: typer.Context) -> int:
     from tasks import loops
 
     settings = _cluster(settings_of(ctx), "dispatcher")
+    _require_schema(settings)
     with Interrupt("stopping; again to stop at once") as interrupt:
         loops.run_dispatcher(settings, interrupt.event)
     return 0
@@ -107,3 +109,20 @@ def _cluster(settings: Settings, verb: str) -> Settings:
             [Problem(f"`vgen {verb}` is for a cluster, and VGEN_BROKER_URL is not set; solo mode has `vgen run`")]
         )
     return settings
+
+
+def _require_schema(settings: Settings) -> None:
+    """Raises ServiceUnavailableError where the tables are older than this release; one that is away is waited for."""
+    from db import schema
+    from db.session import Database
+
+    database = Database(settings.effective_database_url)
+    try:
+        problem = schema.behind(database)
+    except ServiceUnavailableError as error:
+        output.notice(f"waiting for the database: {error}")
+        return
+    finally:
+        database.close()
+    if problem is not None:
+        raise ServiceUnavailableError(problem)

@@ -17,7 +17,7 @@ import migrations
 from db.base import Base
 from db.session import Database
 
-__all__ = ["check", "upgrade"]
+__all__ = ["behind", "check", "upgrade"]
 _one_thread = Lock()  # alembic keeps the current migration in a module's globals
 assert db.models  # imported for its effect: the tables register themselves
 
@@ -40,6 +40,21 @@ def revision(database: Database) -> str | None:
     """The migration that the database is at; None when it is empty."""
     with database.reading() as session:
         return MigrationContext.configure(session.connection()).get_current_revision()
+
+
+def behind(database: Database) -> str | None:
+    """Why this release must not work on the database: it has no tables, or those of a release before. None: it may.
+
+    A newer schema is none of our business: its migrations left out nothing that this release needs.
+    """
+    current = revision(database)
+    if current is None:
+        return "the database has no tables: run `vgen db upgrade`"
+    script = ScriptDirectory.from_config(_config())
+    head = script.get_current_head()
+    if current != head and current in {known.revision for known in script.walk_revisions()}:
+        return f"the schema is at {current}, this release needs {head}: run `vgen db upgrade`"
+    return None
 
 
 def check(database: Database) -> list[str]:
