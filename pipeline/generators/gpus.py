@@ -65,7 +65,8 @@ def gpu_type_of(name: str, memory_bytes: int = 0) -> str:
 
     Maker, brand and socket are left out. The memory is in the slug where the name has it, or the model is sold with
     several; where only the latter holds, it is the size nearest to ``memory_bytes``, a little under the nominal one.
-    A MIG slice keeps its profile: ``NVIDIA A100-SXM4-80GB MIG 1g.10gb`` is ``a100-80gb-mig-1g.10gb``.
+    A MIG slice keeps its profile: ``NVIDIA A100-SXM4-80GB MIG 1g.10gb`` is ``a100-80gb-mig-1g-10gb``:
+    a type holds no dot, since one ends it in a queue's name.
     """
     base, _, profile = name.lower().partition(" mig ")
     words = [word for word in re.split(r"[\s\-_/()]+", base) if word]
@@ -84,7 +85,9 @@ def gpu_type_of(name: str, memory_bytes: int = 0) -> str:
         memory = f"{min(sizes, key=lambda gb: abs(gb * 1e9 - memory_bytes))}gb"
     if memory and slug not in _ONE_MEMORY:
         slug = f"{slug}-{memory}"
-    return f"{slug}-mig-{re.sub(r'[^a-z0-9.]+', '-', profile.strip())}" if profile else slug
+    if profile:
+        slug = f"{slug}-mig-{profile.strip()}"
+    return re.sub(r"[^a-z0-9]+", "-", slug).strip("-")
 
 
 def _query() -> list[Gpu]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import Cluster, running_cluster, wait_for
+from tests.cluster import VGEN, Cluster, running_cluster, wait_for
 
 PRESETS = ("alpha.one", "beta", "gamma", "delta")
 SMALL = {"width": 32, "height": 32, "num_frames": 1}
@@ -143,3 +143,28 @@ def test_a_worker_that_has_stopped_to_listen_is_started_anew(cluster: Cluster) -
     wait_for(lambda: cluster.one(restarted), f"it is noticed\n{cluster.log}")
     wait_for(lambda: cluster.one("SELECT count(*) FROM batches WHERE active") == 0, f"all end\n{cluster.log}")
     assert cluster.one("SELECT state FROM jobs ORDER BY created_at DESC LIMIT 1") == "succeeded"
+
+
+def test_a_gpu_on_which_every_job_crashes_drains_itself_and_fails_none(cluster: Cluster) -> None:
+    # Given a third GPU worker whose generator dies in every clip
+    broken = {**cluster.env, "VGEN_FAILPOINTS": "denoise_step=kill", "VGEN_GPU_COUNT": "1"}
+    with (cluster.folder / "worker.log").open("ab") as log:
+        bad = subprocess.Popen(
+            [*VGEN, "worker", "--no-cpu", "--no-io"], env=broken, cwd=cluster.folder, stdout=log, stderr=log
+        )
+    try:
+        wait_for(lambda: cluster.one("SELECT count(*) FROM workers WHERE gpu_type IS NOT NULL") == 3, "it reports")
+
+        # When there is work for all three
+        done = submit(cluster, [{"preset": "gamma", "num_inference_steps": 40} for _ in range(16)])
+
+        # Then it takes no more after three different jobs, says why, and every job succeeds elsewhere
+        assert done.returncode == 0, done.stderr + cluster.log
+        ((name, reason),) = cluster.rows("SELECT name, drain_reason FROM workers WHERE drain_reason IS NOT NULL")
+        assert f"-{bad.pid}@" in name
+        assert "3 different jobs" in reason
+        assert cluster.one("SELECT count(DISTINCT job_id) FROM stage_runs WHERE error_code = 'generator_crashed'") == 3
+        assert "3 different jobs" in cluster.vgen("workers").stdout
+    finally:
+        bad.terminate()
+        bad.wait(60)

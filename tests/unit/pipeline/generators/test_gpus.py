@@ -35,9 +35,9 @@ MIB = 1024 * 1024
         ("Tesla T4", 15360, "t4"),
         ("Tesla V100-SXM2-16GB", 16384, "v100-16gb"),
         ("Tesla V100-SXM2-32GB", 32768, "v100-32gb"),
-        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", 81920, "a100-80gb-mig-1g.10gb"),
-        ("NVIDIA H100 80GB HBM3 MIG 3g.40gb", 81559, "h100-mig-3g.40gb"),
-        ("NVIDIA H100 PCIe MIG 1g.10gb+me", 81559, "h100-mig-1g.10gb-me"),
+        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", 81920, "a100-80gb-mig-1g-10gb"),
+        ("NVIDIA H100 80GB HBM3 MIG 3g.40gb", 81559, "h100-mig-3g-40gb"),
+        ("NVIDIA H100 PCIe MIG 1g.10gb+me", 81559, "h100-mig-1g-10gb-me"),
     ],
 )
 def test_type_of_product(name: str, mebibytes: int, expected: str) -> None:
@@ -73,8 +73,8 @@ fi"""
     fake_nvidia_smi(tmp_path / "bin", monkeypatch, script)
     gpus = find_gpus()
     assert [(gpu.uuid, gpu.type) for gpu in gpus] == [
-        ("MIG-one", "a100-80gb-mig-3g.40gb"),
-        ("MIG-two", "a100-80gb-mig-1g.10gb"),
+        ("MIG-one", "a100-80gb-mig-3g-40gb"),
+        ("MIG-two", "a100-80gb-mig-1g-10gb"),
         ("GPU-bb", "a100-80gb"),
     ]
     assert gpus[1].memory_bytes == 10 * 1024 * MIB
