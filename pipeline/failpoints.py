@@ -46,6 +46,7 @@ POINTS: Mapping[str, str] = {
     "denoise_step": "the idle generator's child has done a denoising step",
     "encode_write": "the video is encoded, its pictures are not",
     "upload": "an object is about to be uploaded",
+    "checkpoint_upload": "a checkpoint is about to be uploaded",
     "after_upload": "every object of a clip is uploaded, no row says so",
     "publish_verified": "every object was found whole, the artifacts' rows are not written",
 }

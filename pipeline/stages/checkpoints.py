@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from pipeline import failpoints
 from pipeline.errors import NotFoundError, RetryableError, ServiceUnavailableError, VgenError
 from pipeline.generators.base import SavedCheckpoint
 from pipeline.stages.base import CheckpointRef, StageContext, StepWork
@@ -107,6 +108,7 @@ class ClipCheckpoints:
         give_up = time.monotonic() + (self._patience_s if checkpoint.final else 0.0)
         while True:
             try:
+                failpoints.hit("checkpoint_upload")
                 self._storage.put_file(key, checkpoint.path, sha256=checkpoint.sha256, content_type=_MEDIA_TYPE)
                 replaced = self._rows.record(saved)
                 break
