@@ -108,12 +108,14 @@ class Outcome:
         for name, count in self.faults.most_common():
             yield f"  {count:4} {name}"
         yield f"jobs {sum(report.jobs.values())}: {dict(report.jobs)}; put back by hand after the storm: {self.retried}"
-        yield f"lost {report.lost}, published twice {report.published_twice}, steps recorded twice "
-        yield f"  {report.committed_twice}; fenced attempts {report.fenced}; orphaned objects {report.orphans}"
+        yield (
+            f"lost {report.lost}, published twice {report.published_twice}, steps recorded twice "
+            f"{report.committed_twice}; fenced attempts {report.fenced}; orphaned objects {report.orphans}"
+        )
         if times:
             p50, p90 = statistics.median(times), times[int(0.9 * (len(times) - 1))]
-            yield f"from a fault to the interrupted step running again, {len(times)} times: "
-            yield f"  p50 {p50:.1f} s, p90 {p90:.1f} s, max {times[-1]:.1f} s"
+            yield f"from a fault to the interrupted step running again ({len(times)} times, at most): "
+            yield f"  p50 {p50:.1f} s, p90 {p90:.1f} s, longest {times[-1]:.1f} s"
         wasted = 100 * report.wasted_gpu_s / report.gpu_s if report.gpu_s else 0.0
         yield f"GPU time {report.gpu_s:.1f} s, of which wasted {report.wasted_gpu_s:.1f} s ({wasted:.0f} %)"
         yield f"all jobs had ended {self.settled_s:.0f} s after the last fault"
@@ -200,9 +202,9 @@ class _Feeder:
 
 
 def recoveries(world: World, batches: Sequence[str], happened: Sequence[tuple[float, str]]) -> list[float]:
-    """For each interrupted attempt: seconds from the fault that fell into it to the next attempt's start.
+    """For each interrupted attempt: seconds from the first fault that fell into it to the next attempt's start.
 
-    Released steps (paused, drained, no room) and people's faults count as faults like any other.
+    An upper bound: which of several faults ended the attempt is not known.
     """
     rows = world.rows(
         f"""SELECT a.started_at / 1000.0, a.ended_at / 1000.0, b.started_at / 1000.0 FROM stage_runs a
