@@ -137,7 +137,18 @@ MUTANTS = (
 
 def survives(mutant: Mutant, folder: Path) -> tuple[bool, str]:
     """Whether no test noticed, and the first that did (or why the mutant could not be made)."""
-    tree = folder / mutant.name.replace(" ", "-")
+    tree = _copy(folder / mutant.name.replace(" ", "-"))
+    path = tree / mutant.path
+    text = path.read_text("utf-8")
+    if text.count(mutant.old) != 1:
+        return True, f"its place is {text.count(mutant.old)} times in {mutant.path}: mend the mutant"
+    path.write_text(text.replace(mutant.old, mutant.new), "utf-8")
+    code, red = _run(tree, mutant.tests)
+    shutil.rmtree(tree, ignore_errors=True)
+    return (True, "every test passed") if code == 0 else (not red.startswith(("FAILED", "ERROR")), red)
+
+
+def _copy(tree: Path) -> Path:
     tree.mkdir()
     for name in _COPIED:
         source = REPOSITORY / name
@@ -145,14 +156,13 @@ def survives(mutant: Mutant, folder: Path) -> tuple[bool, str]:
             shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, tree / name)
-    path = tree / mutant.path
-    text = path.read_text("utf-8")
-    if text.count(mutant.old) != 1:
-        return True, f"its place is {text.count(mutant.old)} times in {mutant.path}: mend the mutant"
-    path.write_text(text.replace(mutant.old, mutant.new), "utf-8")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "90", *mutant.tests]
+    return tree
+
+
+def _run(tree: Path, tests: Sequence[str]) -> tuple[int, str]:
+    """pytest's exit code, and the first red test; where it could not run at all, what it said."""
     done = subprocess.run(
-        command,
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "90", *tests],
         cwd=tree,
         env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
@@ -160,13 +170,8 @@ def survives(mutant: Mutant, folder: Path) -> tuple[bool, str]:
         timeout=900,
         check=False,
     )
-    shutil.rmtree(tree, ignore_errors=True)
-    if done.returncode == 0:
-        return True, "every test passed"
-    red = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    if not red:  # pytest itself could not run: that shows nothing
-        return True, (done.stdout + done.stderr)[-500:]
-    return False, red[0].split(" - ")[0]
+    red = [line.split(" - ")[0] for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return done.returncode, red[0] if red else (done.stdout + done.stderr)[-500:]
 
 
 def main() -> int:
@@ -176,6 +181,12 @@ def main() -> int:
     chosen = parser.parse_args()
     mutants = [mutant for mutant in MUTANTS if chosen.only in mutant.name]
     alive = 0
+    with tempfile.TemporaryDirectory(prefix="vgen-mutants-") as folder:
+        tests = sorted({test for mutant in mutants for test in mutant.tests})
+        code, red = _run(_copy(Path(folder) / "unchanged"), tests)
+        if code != 0:  # a test that is red anyway notices nothing
+            sys.stdout.write(f"red without any mutant: {red}\n")
+            return 1
     with tempfile.TemporaryDirectory(prefix="vgen-mutants-") as folder, ThreadPoolExecutor(chosen.jobs) as pool:
         for mutant, (survived, why) in zip(
             mutants, pool.map(lambda one: survives(one, Path(folder)), mutants), strict=True
