@@ -1,8 +1,9 @@
 """What the durable line costs per job, beside a bare Celery chain of as many empty tasks.
 
-``python bench/orchestration.py [--jobs 1000]`` starts PostgreSQL, Redis and the workers itself. Both sides run
-prefork workers on the same Redis: three worker processes' children in all. The line's stages are the real tasks, claims
-and finishes, with stage functions that do nothing; the bare chain has a Redis result backend, as most users have.
+``python -m bench.orchestration [--jobs 1000] [--gpu-workers 1 4 16]`` starts PostgreSQL, Redis and the workers itself.
+Both sides run prefork workers on the same Redis, of one child each: an io and a cpu worker and one or more for the GPU
+queue; the bare chain has three. The line's stages are the real tasks, claims and finishes, with stage functions that do
+nothing; the bare chain has a Redis result backend, as most users have.
 """
 
 from __future__ import annotations
@@ -25,14 +26,21 @@ sys.path.insert(0, str(ROOT))
 from db import batches, schema  # noqa: E402
 from db.session import Database  # noqa: E402
 from pipeline.prompts_file import parse_bytes  # noqa: E402
-from pipeline.settings import load_settings  # noqa: E402
+from pipeline.settings import Settings, load_settings  # noqa: E402
 from pipeline.spec import BatchOptions  # noqa: E402
 from pipeline.states import TERMINAL_JOB_STATES, JobState  # noqa: E402
 from tests import servers  # noqa: E402
 
 GPU_TYPE = "idle-gpu"
 OPTIONS = "-P prefork -c 1 -l ERROR --without-mingle --without-gossip"
-ROLES = {"gpu": f"vgen.gpu.{GPU_TYPE}", "cpu": "vgen.cpu,vgen.encode.bench", "io": "vgen.io"}
+CLIP_S = 60
+"""How long a real clip keeps its GPU, for the number of GPUs that one control plane can keep busy."""
+
+
+def roles(gpu_workers: int) -> dict[str, str]:
+    """Queues by the names of the workers."""
+    others = {"cpu": "vgen.cpu,vgen.encode.bench", "io": "vgen.io"}
+    return {f"gpu{number}": f"vgen.gpu.{GPU_TYPE}" for number in range(gpu_workers)} | others
 
 
 def start_workers(application: str, roles: dict[str, str], env: dict[str, str]) -> list[subprocess.Popen[bytes]]:
@@ -62,7 +70,7 @@ def stop_workers(workers: list[subprocess.Popen[bytes]]) -> None:
         worker.wait(timeout=60)
 
 
-def line_seconds(jobs: int, database_url: str, redis_url: str, home: Path) -> float:
+def line_seconds(jobs: int, gpu_workers: int, database_url: str, redis_url: str, home: Path) -> float:
     """Wall time from a stored batch to its last finished job."""
     env = {
         **os.environ,
@@ -76,9 +84,11 @@ def line_seconds(jobs: int, database_url: str, redis_url: str, home: Path) -> fl
     settings = load_settings(home=home, preset="idle")
     text = "".join(f"prompt {number}\n" for number in range(jobs)).encode()
     submission = parse_bytes(text, "bench.txt", overrides={}, settings=settings)
-    workers = start_workers("bench.empty_stages", ROLES, env)
+    everyone = roles(gpu_workers)
+    workers = start_workers("bench.empty_stages", everyone, env)
     try:
-        wait_until(lambda: _live(database) == len(ROLES), 60)
+        wait_until(lambda: _live(database) == len(everyone), 120)
+        _warm_up(database, settings)
         with database.transaction() as session:
             stored = batches.submit(session, submission, name="bench", owner="bench", options=BatchOptions())
         start = time.perf_counter()
@@ -92,6 +102,15 @@ def line_seconds(jobs: int, database_url: str, redis_url: str, home: Path) -> fl
     finally:
         stop_workers(workers)
         database.close()
+
+
+def _warm_up(database: Database, settings: Settings) -> None:
+    """Have every GPU worker hold the preset, as on a line that has been at work."""
+    prompts = "".join(f"warm up {number}\n" for number in range(100)).encode()
+    submission = parse_bytes(prompts, "warm-up.txt", overrides={}, settings=settings)
+    with database.transaction() as session:
+        stored = batches.submit(session, submission, name="warm-up", owner="bench", options=BatchOptions())
+    wait_until(lambda: _ended(database, stored.batch_id) == len(submission.jobs), 300)
 
 
 def _live(database: Database) -> int:
@@ -133,21 +152,24 @@ def chain_seconds(jobs: int, redis_url: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1000)
-    jobs = parser.parse_args().jobs
+    parser.add_argument("--gpu-workers", type=int, nargs="+", default=[1])
+    given = parser.parse_args()
+    jobs: int = given.jobs
     print(f"machine: {os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}; {jobs} jobs")
-    with (
-        servers.postgres_server() as postgres,
-        servers.redis_server() as redis,
-        servers.fresh_database(postgres) as url,
-        tempfile.TemporaryDirectory() as home,
-    ):
-        line = line_seconds(jobs, url, redis.url, Path(home))
+    with servers.postgres_server() as postgres, servers.redis_server() as redis:
         bare = chain_seconds(jobs, redis.url)
-    print(f"durable line, 4 stages claimed and finished  {line:7.1f} s  {line / jobs * 1000:6.2f} ms a job")
-    print(f"bare chain, 5 empty tasks, Redis results     {bare:7.1f} s  {bare / jobs * 1000:6.2f} ms a job")
-    print(f"ratio                                        {line / bare:7.2f}")
+        print(f"bare chain, 5 empty tasks, Redis results  {bare:7.1f} s  {bare / jobs * 1000:6.2f} ms a job")
+        for count in given.gpu_workers:
+            with servers.fresh_database(postgres) as url, tempfile.TemporaryDirectory() as home:
+                servers.redis_command(redis.port, "FLUSHALL")
+                line = line_seconds(jobs, count, url, redis.url, Path(home))
+            print(
+                f"durable line, {count:2} GPU workers             {line:7.1f} s  {line / jobs * 1000:6.2f} ms a job, "
+                f"{line / bare:.2f} x; {jobs / line:.0f} jobs/s: {jobs / line * CLIP_S:.0f} GPUs at {CLIP_S} s a clip",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
