@@ -102,7 +102,7 @@ MUTANTS = (
         "            self._quiet_until = time.monotonic() + self._settings.worker.lease_s"
         " + self._settings.worker.reconcile_s\n",
         "",
-        ["tests/faults/test_database.py::test_a_database_away_for_longer_than_a_lease_has_no_clip_made_twice"],
+        ["tests/faults/test_outage.py"],
     ),
     Mutant(
         "a read-only database taken for a bug",
