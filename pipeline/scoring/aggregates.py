@@ -82,6 +82,21 @@ def aggregate(values: Mapping[str, float]) -> Aggregates:
     return Aggregates(normalised, quality, semantic, total, missing)
 
 
+def disagreements(
+    values: Mapping[str, float], published: Mapping[str, float], tolerance: float = 0.01
+) -> dict[str, float]:
+    """Published sums (quality, semantic, total, in percent) that their own dimensions do not give, and by how much.
+
+    ``values`` are of 0..1. The tolerance is for dimensions that were rounded to two digits of a percent.
+    """
+    found = aggregate(values)
+    ours = {"quality": found.quality, "semantic": found.semantic, "total": found.total}
+    apart = {
+        name: 100 * value - published[name] for name, value in ours.items() if value is not None and name in published
+    }
+    return {name: by for name, by in apart.items() if abs(by) > tolerance}
+
+
 def _mean(normalised: Mapping[str, float], names: tuple[str, ...]) -> float | None:
     if any(name not in normalised for name in names):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -107,7 +108,7 @@ class _TorchScriptReader(pickle.Unpickler):
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
         self._root = next(name for name in archive.namelist() if name.endswith("data.pkl")).removesuffix("data.pkl")
-        super().__init__(archive.open(f"{self._root}data.pkl"))
+        super().__init__(io.BytesIO(archive.read(f"{self._root}data.pkl")))
 
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith("__torch__"):

@@ -66,8 +66,9 @@ class Umt:
     @torch.inference_mode()
     def top(self, clip: Clip, count: int = 5) -> list[tuple[int, float]]:
         """The likeliest classes and their probabilities: a sigmoid, although it was trained with a softmax."""
-        frames = clip.frames[pixels.middle(len(clip.frames), FRAMES)]
-        video = pixels.for_umt(frames).transpose(0, 1)[None].to(self._device)
+        seen, places = np.unique(pixels.middle(len(clip.frames), FRAMES), return_inverse=True)
+        prepared = pixels.for_umt(clip.frames[seen])[torch.from_numpy(places)]  # a short clip's frames come repeatedly
+        video = prepared.transpose(0, 1)[None].to(self._device)
         best, order = torch.topk(torch.sigmoid(self._model(video)).cpu(), count, dim=1)
         return list(zip(order[0].tolist(), best[0].tolist(), strict=True))
 

@@ -1,7 +1,7 @@
 """Runs the official functions of the `vbench` wheel on the stored clips with the tiny weights: writes scores.json.
 
 Not part of vgen: run it in an environment of its own with ``vbench==0.1.5 openai-clip decord opencv-python-headless
-timm pyiqa einops easydict omegaconf scipy torchvision torch`` and a checkout of facebookresearch/dino:
+timm pyiqa einops easydict omegaconf scipy pytorch-msssim torchvision torch`` and a checkout of facebookresearch/dino:
 
     python make_oracle.py --work /tmp/oracle --dino /path/to/dino
 
@@ -65,6 +65,7 @@ def main() -> None:
         "dynamic_degree": lambda: dynamic(files),
         "static_filter": lambda: static(files),
         "imaging_quality": lambda: imaging(files),
+        "reversed": similarity,
     }
     for name in given.only or makers:
         score = makers[name]()
@@ -287,6 +288,25 @@ def imaging(files: Path) -> Callable[[Path], Any]:
     def score(clip: Path) -> float:
         with torch.no_grad():
             return per_video(technical_quality(model, [str(clip)], "cpu"))
+
+    return score
+
+
+def similarity() -> Callable[[Path], Any]:
+    """No VBench: pytorch-msssim's SSIM and MS-SSIM of a clip against itself played backwards, mean over frames."""
+    import decord  # noqa: PLC0415
+    import pytorch_msssim  # noqa: PLC0415
+
+    def score(clip: Path) -> dict[str, float | None]:
+        decord.bridge.set_bridge("native")
+        reader = decord.VideoReader(str(clip))
+        frames = torch.from_numpy(reader.get_batch(range(len(reader))).asnumpy()).permute(0, 3, 1, 2).double()
+        pair = (frames, frames.flip(0))
+        large = min(frames.shape[-2:]) > 160
+        return {
+            "ssim": float(pytorch_msssim.ssim(*pair, data_range=255)),
+            "ms_ssim": float(pytorch_msssim.ms_ssim(*pair, data_range=255)) if large else None,
+        }
 
     return score
 

@@ -1,0 +1,143 @@
+"""Clips out under official names, official results back in, keyed by entry and seed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import InputError, NotFoundError
+from pipeline.scoring import exchange
+from pipeline.scoring.suite import Suite, find_suite, read_suite
+from tests.unit.pipeline.scoring.conftest import DATA
+
+ENTRIES: list[dict[str, Any]] = [
+    {"prompt_en": "a red bird", "dimension": ["color"], "auxiliary_info": {"color": {"color": "red"}}},
+    {"prompt_en": "alley", "dimension": ["scene"], "auxiliary_info": {"scene": {"scene": {"scene": "alley"}}}},
+    {"prompt_en": "A fantasy landscape", "dimension": ["subject_consistency"]},
+    {"prompt_en": "a red bird", "dimension": ["object_class"], "auxiliary_info": {"object_class": {"object": "bird"}}},
+]
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Suite:
+    path = tmp_path / "suite.json"
+    path.write_text(json.dumps(ENTRIES), "utf-8")
+    return read_suite(path)
+
+
+def manifest(tmp_path: Path, *keys: tuple[int, int]) -> Path:
+    records = []
+    for entry, seed in keys:
+        name = f"clip-{entry}-{seed}.mp4"
+        shutil.copyfile(DATA / "clips/three_frames.mp4", tmp_path / name)
+        records.append({"video": name, "entry": entry, "seed": seed})
+    path = tmp_path / "clips.json"
+    path.write_text(json.dumps(records), "utf-8")
+    return path
+
+
+def test_the_suites_wrapping_is_undone(suite: Suite) -> None:
+    assert suite.entries[1].auxiliary == {"scene": "alley"}
+    assert suite.entries[0].auxiliary == {"color": "red"}
+    assert not suite.standard
+
+
+def test_a_wrong_suite_is_refused_with_every_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "suite.json"
+    path.write_text(json.dumps([{"prompt_en": " "}, {"prompt_en": "a", "dimension": ["speed"]}, ENTRIES[0]]), "utf-8")
+    with pytest.raises(InputError) as caught:
+        read_suite(path)
+    assert [problem.field for problem in caught.value.problems] == ["entry 0", "entry 1"]
+    assert "'speed' is no VBench dimension" in str(caught.value)
+    with pytest.raises(NotFoundError, match="no suite: give VBench's"):
+        find_suite(None)
+
+
+def test_files_get_official_names_by_rank_of_seed(tmp_path: Path, suite: Suite) -> None:
+    keys = [(0, seed) for seed in (90, 7, 8, 50, 60, 70)] + [(3, 7)]
+    clips = exchange.read_manifest(manifest(tmp_path, *keys), suite)
+
+    done = exchange.export(clips, suite, ["color", "object_class", "scene"], tmp_path / "out")
+
+    assert sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.mp4")) == [
+        *(f"color/a red bird-{i}.mp4" for i in range(5)),
+        "object_class/a red bird-0.mp4",
+    ]
+    assert [item.seed for item in done if item.dimension == "color"] == [7, 8, 50, 60, 70]
+    assert {item.frames for item in done} == {3}
+    with pytest.raises(InputError, match="export into an empty folder"):
+        exchange.export(clips, suite, ["color"], tmp_path / "out")
+
+
+def test_results_come_back_to_their_clips(tmp_path: Path, suite: Suite) -> None:
+    keys = [(0, 7), (0, 8), (0, 9), (1, 7), (2, 7), (3, 7)]
+    clips = exchange.read_manifest(manifest(tmp_path, *keys), suite)
+    exchange.export(clips, suite, ["color", "scene", "subject_consistency", "object_class"], tmp_path / "out")
+    results = tmp_path / "x_eval_results.json"
+    official = {
+        # the official code drops videos without the object, and JSON has its nan bare
+        "color": [
+            0.5,
+            [
+                {"video_path": "/videos/color/a red bird-1.mp4", "video_results": 0.5},
+                {"video_path": "/videos/color/a red bird-0.mp4", "video_results": float("nan")},
+            ],
+        ],
+        "scene": [1.0, [{"video_path": "/videos/alley-0.mp4", "video_results": True}]],
+        "subject_consistency": [0.9, [{"video_path": "A fantasy landscape-0.mp4", "video_results": 0.9}]],
+    }
+    results.write_text(json.dumps(official), "utf-8")
+
+    found = exchange.read_results(results, exchange.read_export(tmp_path / "out"))
+
+    by_key = {(item.dimension, item.entry, item.seed): score for item, score in found}
+    assert by_key["color", 0, 8].score == 0.5
+    assert "the official result is nan" in (by_key["color", 0, 7].reason or "")
+    assert "leave it out" in (by_key["color", 0, 9].reason or "")
+    assert (by_key["scene", 1, 7].score, by_key["scene", 1, 7].weight) == (1.0, 16.0)
+    assert by_key["subject_consistency", 2, 7].weight == 2.0
+    assert len(by_key) == 5
+
+
+def test_foreign_results_are_refused(tmp_path: Path, suite: Suite) -> None:
+    clips = exchange.read_manifest(manifest(tmp_path, (0, 7)), suite)
+    exchange.export(clips, suite, ["color"], tmp_path / "out")
+    exported = exchange.read_export(tmp_path / "out")
+    results = tmp_path / "results.json"
+    for content, message in (
+        ({"speed": [1, []]}, "'speed' is no VBench dimension"),
+        ({"color": 0.5}, r"color: it is not \[value, \[per clip"),
+        ({"color": [1, [{"video_path": "b/other-0.mp4", "video_results": 1}]]}, r"'other-0\.mp4' was not exported"),
+        ([], "it has no dimensions"),
+    ):
+        results.write_text(json.dumps(content), "utf-8")
+        with pytest.raises(InputError, match=message):
+            exchange.read_results(results, exported)
+    with pytest.raises(InputError, match="is no export"):
+        exchange.read_export(tmp_path)
+
+
+def test_a_wrong_manifest_is_refused_with_every_mistake(tmp_path: Path, suite: Suite) -> None:
+    path = tmp_path / "clips.json"
+    good = {"video": "a.mp4", "entry": 0, "seed": 1}
+    path.write_text(
+        json.dumps([good, good, {**good, "entry": 4}, {**good, "seed": True}, {"entry": 1, "seed": 1}]), "utf-8"
+    )
+    with pytest.raises(InputError) as caught:
+        exchange.read_manifest(path, suite)
+    assert [str(problem).removeprefix(f"{path}: ") for problem in caught.value.problems] == [
+        "record 1: entry 0 with seed 1 is there twice",
+        "record 2: entry: 4 is not in the suite, which has 0 to 3",
+        "record 3: seed: True is no whole number",
+        "record 4: it has no video",
+    ]
+    path.write_text(json.dumps([{**good, "video": "a.mov"}]), "utf-8")
+    with pytest.raises(InputError, match=r"a\.mov is no \.mp4"):
+        exchange.export(exchange.read_manifest(path, suite), suite, ["color"], tmp_path / "out")
+    path.write_text(json.dumps([good]), "utf-8")
+    with pytest.raises(InputError, match=r"a\.mp4: it cannot be decoded: No such file"):
+        exchange.export(exchange.read_manifest(path, suite), suite, ["color"], tmp_path / "out")
