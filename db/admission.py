@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from db import jobs
 from db.budgets import Budgets
 from db.control import is_paused, paused_queues
-from db.lanes import note_needs, waiting_needs, waiting_steps
+from db.lanes import note_needs, waiting_needs, waiting_steps, waits
 from db.lines import LaneLines, gpu_lines, in_flight, lane_lines
 from db.models import ALL_QUEUES, Batch, Job, Step
 from db.session import now_ms
@@ -61,6 +61,8 @@ class _Owner:
     name: str
     deadline: int
     """Of this batch, in the database's milliseconds."""
+    stages: frozenset[Stage]
+    """Where steps of the batch wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +103,29 @@ def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Ad
         for item in dispatched:
             live[item.queue] = live.get(item.queue, 0) + 1
         admitted += dispatched
-    budgets = Budgets.load(session, gpu_lines(session, live))
     lanes = lane_lines(session, live)
+    if not any(line.room > 0 for lines in lanes.values() for line in lines.values()):
+        return admitted
+    budgets = Budgets.load(session, gpu_lines(session, live))
     chosen = _ordered(_servable(session, owners, lanes, presets, budgets))
     return admitted + _dispatch(session, Stage.GENERATE, chosen, lanes, presets, budgets)
 
 
+_ADMISSIBLE = (
+    select(Batch.id, Batch.owner, Batch.deadline_at, *(waits(stage).label(stage.value) for stage in Stage))
+    .where(Batch.active, ~Batch.paused)
+    .order_by(Batch.id)
+)
+
+
 def _admissible(session: Session) -> dict[str, _Owner]:
-    """Whose each batch is that may be dispatched, and its deadline; oldest batch first."""
-    rows = session.execute(
-        select(Batch.id, Batch.owner, Batch.deadline_at).where(Batch.active, ~Batch.paused).order_by(Batch.id)
-    )
-    return {row.id: _Owner(row.owner, _NO_DEADLINE if row.deadline_at is None else row.deadline_at) for row in rows}
+    """The batches of which something may be dispatched; oldest first."""
+    found = {}
+    for batch_id, owner, deadline, *waiting in session.connection().execute(_ADMISSIBLE):
+        stages = frozenset(stage for stage, some in zip(Stage, waiting, strict=True) if some)
+        if stages:
+            found[batch_id] = _Owner(owner, _NO_DEADLINE if deadline is None else deadline, stages)
+    return found
 
 
 def _servable(
@@ -120,7 +133,7 @@ def _servable(
 ) -> Iterable[_Candidate]:
     """Generate steps that a lane with room can take: those that none can take hold up nobody behind them."""
     for batch_id, owner in owners.items():
-        if not budgets.allows(batch_id):
+        if Stage.GENERATE not in owner.stages or not budgets.allows(batch_id):
             continue
         for need in waiting_needs(session, batch_id):
             if not need and note_needs(session, batch_id):
@@ -153,6 +166,8 @@ def _candidates(
     if limit <= 0:
         return
     for batch_id, owner in owners.items():
+        if stage not in owner.stages:
+            continue
         rows = session.execute(
             select(Step.id, Step.job_id, Step.segment, Step.roll, Step.priority)
             .join(Job, Job.id == Step.job_id)
@@ -193,6 +208,8 @@ def _dispatch(
     presets: _Presets = None,
     budgets: Budgets | None = None,
 ) -> list[Admitted]:
+    if not chosen:
+        return []
     paused = paused_queues(session)
     bound: dict[str, list[_Candidate]] = {}
     for item in chosen:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from db import events, jobs, workers
@@ -28,17 +28,51 @@ _PAGE = 200
 _GIB = 1024**3
 
 
+def waits(stage: Stage) -> ColumnElement[bool]:
+    """Of a batch: some step of this stage waits, whatever for."""
+    mine = (Step.batch_id == Batch.id, Step.stage == stage, Step.state == StepState.WAITING)
+    # Not EXISTS, which Postgres may answer by reading all that waits, of every batch, into a hash.
+    return select(Step.id).where(*mine).order_by(Step.need).limit(1).correlate(Batch).scalar_subquery().is_not(None)
+
+
+_UNSAID = (
+    select(Step.id)
+    .where(
+        Step.batch_id == bindparam("p_batch_id"),
+        Step.stage == Stage.GENERATE,
+        Step.state == StepState.WAITING,
+        Step.need == "",
+    )
+    .limit(1)
+)
+_NEXT_NEED = (
+    select(Step.need)
+    .where(
+        Step.batch_id == bindparam("p_batch_id"),
+        Step.stage == Stage.GENERATE,
+        Step.state == StepState.WAITING,
+        Step.need > bindparam("p_beyond"),
+    )
+    .order_by(Step.need)
+    .limit(1)
+)
+
+
+_TO_GENERATE = select(Batch.id).where(Batch.active, ~Batch.paused, waits(Stage.GENERATE)).order_by(Batch.id)
+
+
 def waiting_needs(session: Session, batch_id: str) -> list[str]:
-    """What the batch's clips need that wait to be generated, each once: one look into the index for each."""
-    found: list[str] = []
-    mine = (Step.batch_id == batch_id, Step.stage == Stage.GENERATE, Step.state == StepState.WAITING)
-    while True:
-        beyond = [Step.need > found[-1]] if found else []
-        query = select(Step.need).where(*mine, *beyond).order_by(Step.need).limit(1)
-        need = session.scalars(query).one_or_none()
-        if need is None:
-            return found
+    """What the batch's clips need that wait to be generated, each once: one look into the index for each.
+
+    Empty text stands for steps that were queued by the release before, without saying what they need.
+    """
+    connection = session.connection()
+    found = [""] if connection.execute(_UNSAID, {"p_batch_id": batch_id}).first() is not None else []
+    beyond = ""
+    while (need := connection.execute(_NEXT_NEED, {"p_batch_id": batch_id, "p_beyond": beyond}).scalar()) is not None:
         found.append(need)
+        beyond = need
+    return found
 
 
 def note_needs(session: Session, batch_id: str) -> int:
@@ -140,7 +174,7 @@ def _demands(session: Session, rows: Sequence[Worker], presets: Mapping[str, Pre
     budgets = Budgets.load(session, gpu_lines(session))
     live = {row.gpu_type or "": GpuLine(1, 0, None) for row in rows}
     found: dict[tuple[str, frozenset[str]], Demand] = {}
-    for batch_id in session.scalars(select(Batch.id).where(Batch.active, ~Batch.paused).order_by(Batch.id)).all():
+    for (batch_id,) in session.connection().execute(_TO_GENERATE).all():
         if not budgets.allows(batch_id):
             continue
         open_to = budgets.open_to(batch_id, live)
