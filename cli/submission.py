@@ -71,15 +71,10 @@ def store(
 ) -> Submitted:
     """Put the inputs into the store, then the batch and its jobs into the database, all or nothing."""
     from db import batches
-    from pipeline.wiring import make_storage
 
-    if submission.inputs:
-        storage = make_storage(settings)
-        for item in submission.inputs.values():
-            # Also where it is there already: an old object that no row names yet is a sweep's.
-            storage.put_bytes(item.ref.key, item.read(), content_type=item.media_type)
+    _put_inputs(submission, settings)
     with database.transaction() as session:
-        return batches.submit(
+        stored = batches.submit(
             session,
             submission,
             name=name or Path(submission.source_name).stem,
@@ -89,6 +84,21 @@ def store(
             again=again,
             limits=limits,
         )
+    # A sweep that looked before the commit may have deleted after it. From now on the rows keep it away.
+    _put_inputs(submission, settings, only_missing=True)
+    return stored
+
+
+def _put_inputs(submission: Submission, settings: Settings, *, only_missing: bool = False) -> None:
+    from pipeline.wiring import make_storage
+
+    if not submission.inputs:
+        return
+    storage = make_storage(settings)
+    for item in submission.inputs.values():
+        # At first also where it is there already: an old object that no row names yet is a sweep's.
+        if not only_missing or storage.stat(item.ref.key) is None:
+            storage.put_bytes(item.ref.key, item.read(), content_type=item.media_type)
 
 
 def dry_run(submission: Submission, settings: Settings) -> views.DryRunView:

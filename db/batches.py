@@ -252,11 +252,6 @@ def running_steps(session: Session, batch_id: str) -> Sequence[Step]:
     ).all()
 
 
-def set_paused(session: Session, batch_id: str, paused: bool) -> None:
-    session.execute(update(Batch).where(Batch.id == batch_id).values(paused=paused))
-    events.record(session, "paused" if paused else "resumed", batch_id=batch_id)
-
-
 def set_deadline(session: Session, batch_id: str, deadline_at: int | None, *, by: str) -> None:
     """``deadline_at`` in the database's milliseconds; None for none."""
     session.execute(update(Batch).where(Batch.id == batch_id).values(deadline_at=deadline_at))

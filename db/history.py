@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.models import Batch, Event, Job, Segment, StageRun, Step
-from pipeline.states import TERMINAL_JOB_STATES, JobState, Stage, StepState
+from pipeline.states import JobState, Stage, StepState
 
 ATTEMPT = "attempt"
 """Kind of the entries that are attempts."""
@@ -36,17 +36,6 @@ def prompts_used(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
         .where(Segment.job_id.in_(job_ids), Segment.segment == 0)
     )
     return {row.job_id: row.prompt for row in rows}
-
-
-def finished_between(session: Session, batch_id: str) -> tuple[int, int] | None:
-    """When the first attempt of a batch began and its last job ended, in database milliseconds; None before that."""
-    first = session.scalars(
-        select(func.min(StageRun.started_at)).join(Job, Job.id == StageRun.job_id).where(Job.batch_id == batch_id)
-    ).one()
-    last = session.scalars(
-        select(func.max(Job.finished_at)).where(Job.batch_id == batch_id, Job.state.in_(TERMINAL_JOB_STATES))
-    ).one()
-    return None if first is None or last is None else (first, last)
 
 
 def failures(session: Session, batch_id: str) -> Sequence[tuple[str, int]]:

@@ -5,14 +5,14 @@ Each function handles at most one page and is safe to run from any number of pro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, select, true, update
 from sqlalchemy.orm import Session
 
 from db import events, jobs, steps, workers
-from db.models import LIVE_INDEX, Batch, Job, Step
+from db.models import LIVE_INDEX, Step
 from db.session import now_ms
 from pipeline.plan import is_encode_queue
 from pipeline.retry import MAX_LOSSES, MAX_OTHER
@@ -167,14 +167,3 @@ def rewind_lost_handoffs(session: Session, *, gone_ms: int) -> int:
             reason = f"no live worker reads {queue}"
             steps.rewind_steps(session, job_id, job.batch_id, step.roll, step.segment, Stage.GENERATE, reason)
     return len(rows)
-
-
-def accounts(session: Session) -> Mapping[str, str]:
-    """Batches whose jobs do not add up, with the sum: always empty, or there is a bug (invariant 2)."""
-    rows = session.execute(
-        select(Batch.id, Batch.total, func.count(Job.id))
-        .join(Job, Job.batch_id == Batch.id, isouter=True)
-        .group_by(Batch.id, Batch.total)
-        .having(func.count(Job.id) != Batch.total)
-    )
-    return {batch_id: f"{total} submitted, {count} accounted for" for batch_id, total, count in rows}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from importlib import import_module
 
 from db import residency
 from db.admission import Hops
@@ -15,7 +17,7 @@ from db.session import Database
 from pipeline.errors import ServiceUnavailableError
 from pipeline.generators.process import GeneratorProcess
 from pipeline.handoff import Handoff
-from pipeline.plan import gpu_type_of
+from pipeline.plan import IO_QUEUE, gpu_type_of
 from pipeline.presets import load_library
 from pipeline.settings import Settings
 from pipeline.storage.base import Storage
@@ -25,6 +27,8 @@ from tasks.lanes import LaneKeeper
 from tasks.resident import Resident
 
 logger = logging.getLogger(__name__)
+
+_ENHANCE = "pipeline.stages.enhance"
 
 
 class Runtime:
@@ -114,13 +118,15 @@ class Runtime:
         return since is not None and time.monotonic() - since >= self.settings.worker.grace_s - reserve_s
 
     def close(self) -> None:
-        """End the generator's process, the heart and the connections that were made here."""
+        """End the generator's process, the heart, and the connections to database and enhancers that were made here."""
         if "keeper" in self.__dict__ and self.keeper is not None:
             self.keeper.end()
         if "heart" in self.__dict__:
             self.heart.close()
         if "generator" in self.__dict__ and self.generator is not None:
             self.generator.close()
+        if _ENHANCE in sys.modules and IO_QUEUE in self.queues:  # loading it only to close nothing takes a second
+            import_module(_ENHANCE).close()
         if self._database is None and "database" in self.__dict__:
             self.database.close()
 

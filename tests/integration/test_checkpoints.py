@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from db import batches, events
+from db import control, events
 from db.models import Checkpoint, Job, Queue, Step
 from db.session import Database
 from pipeline.handoff import Handoff
@@ -95,7 +95,7 @@ class Bench:
 
     def pause(self, batch_id: str, paused: bool) -> None:
         with self.database.transaction() as session:
-            batches.set_paused(session, batch_id, paused)
+            (control.pause_batch if paused else control.resume_batch)(session, batch_id, by="ada")
 
     def check(self, batch_id: str, job_id: str) -> None:
         """The clip is published once with the frames of the undisturbed one, and its checkpoints are gone."""

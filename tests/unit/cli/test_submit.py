@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+from sqlalchemy.orm import Session
 
+from db import batches
+from pipeline.prompts_file import Submission
 from pipeline.wiring import make_storage
 from tests.unit.cli.conftest import Home, Vgen
 
@@ -143,3 +147,21 @@ def test_an_input_image_is_stored_before_the_rows(home: Home, vgen: Vgen, tmp_pa
     assert submitted.code == 0, submitted.err
     digest = plan.json["jobs"][0]["spec"]["image"]["sha256"]
     assert make_storage(home.settings).read_bytes(f"inputs/{digest}") == (tmp_path / "start.png").read_bytes()
+
+
+def test_an_input_that_a_sweep_took_while_the_rows_were_written_is_put_again(
+    home: Home, vgen: Vgen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "start.png")
+    storage, submit = make_storage(home.settings), batches.submit
+
+    def submit_and_sweep(session: Session, submission: Submission, **more: Any) -> batches.Submitted:
+        stored = submit(session, submission, **more)
+        storage.delete_all([item.ref.key for item in submission.inputs.values()])
+        return stored
+
+    monkeypatch.setattr(batches, "submit", submit_and_sweep)
+    submitted = vgen("submit", home.file, "--preset", "svd-xt", "--image", "start.png", "--json")
+
+    assert submitted.code == 0, submitted.err
+    assert [item.size for item in storage.list("inputs/")] == [(tmp_path / "start.png").stat().st_size]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from db import batches, jobs, reconciliation
+from db import control, jobs, reconciliation
 from db.session import Database
 from pipeline.errors import StoppedError
 from pipeline.generators.base import Phase, Progress
@@ -36,7 +36,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(supervise.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr("tasks.supervise.time.monotonic", clock.monotonic)
     return clock
 
 
@@ -69,7 +69,7 @@ def test_a_pause_keeps_and_a_cancel_does_not(line: Line, runtime: Runtime) -> No
     assert told(pulse) is None
 
     with line.database.transaction() as session:
-        batches.set_paused(session, batch_id, True)
+        control.pause_batch(session, batch_id, by="ada")
     assert told(pulse) == ("paused", True)
     with line.database.transaction() as session:
         jobs.cancel(session, job_id)
