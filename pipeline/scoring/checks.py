@@ -33,11 +33,14 @@ _LOUDNESS_TIMEOUT_S = 120.0
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
-def luma(clip: Clip) -> NDArray[np.float32]:
-    """BT.601 luma, float32 0..255, (frames, height, width)."""
+def luma(clip: Clip) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of each frame its mean BT.601 luma, 0..255, and the share of its pixels that are black; both (frames,)."""
 
-    def make() -> NDArray[np.float32]:
-        return np.stack([frame.astype(np.float32) @ _LUMA for frame in clip.frames])
+    def make() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        planes = (frame.astype(np.float32) @ _LUMA for frame in clip.frames)  # one at a time: frames may be large
+        found = [(plane.mean(dtype=np.float64), np.mean(plane <= BLACK_PIXEL)) for plane in planes]
+        means, shares = np.array(found, dtype=np.float64).T
+        return means, shares
 
     return clip.once("luma", make)
 
@@ -53,8 +56,8 @@ def differences(clip: Clip) -> NDArray[np.float64]:
 
 
 def black(clip: Clip, _context: Context) -> Score:
-    share = np.mean(luma(clip) <= BLACK_PIXEL, axis=(1, 2))
-    score = float(np.mean(share >= BLACK_PICTURE))
+    _, shares = luma(clip)
+    score = float(np.mean(shares >= BLACK_PICTURE))
     return Score(score, passed=score <= MAX_BLACK, details={"limit": MAX_BLACK})
 
 
@@ -70,7 +73,7 @@ def flicker(clip: Clip, _context: Context) -> Score:
     """How much brightness jumps to and fro: mean second difference of the frames' mean luma."""
     if len(clip.frames) < 3:
         return not_scored(f"needs at least 3 frames; this clip has {len(clip.frames)}")
-    brightness = luma(clip).mean(axis=(1, 2), dtype=np.float64)
+    brightness, _ = luma(clip)
     score = float(np.mean(np.abs(np.diff(brightness, n=2)))) / 255
     return Score(score, passed=score <= MAX_FLICKER, details={"limit": MAX_FLICKER})
 

@@ -118,10 +118,18 @@ def static_filter(clip: Clip, context: Context) -> Score:
     if not np.all(np.isfinite(speeds)):
         return _no_flow(clip)
     limit = STATIC_LIMIT * min(clip.height, clip.width) / 256
-    allowed = round(2 * len(frames) / 16)
-    hits = int(np.sum(speeds[:-2] > limit))
-    still = hits <= allowed and bool(np.all(speeds[-2:] <= limit * allowed * 2))
-    return Score(float(still), details={"hits": hits, "allowed": allowed, "limit": limit, "speeds": speeds.tolist()})
+    return Score(float(is_static(speeds, limit)), details={"limit": limit, "speeds": speeds.tolist()})
+
+
+def is_static(speeds: NDArray[np.float32], limit: float) -> bool:
+    """The filter's rule: few consecutive pairs are fast, and first and last frame are not far apart.
+
+    ``speeds`` are those of consecutive frames, and then of first to last and last to first.
+    """
+    frames = len(speeds) - 1
+    allowed = round(2 * frames / 16)
+    near = bool(np.all(speeds[-2:] <= limit * allowed * 2))
+    return int(np.sum(speeds[:-2] > limit)) <= allowed and near
 
 
 def _speeds(

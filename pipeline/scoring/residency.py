@@ -37,9 +37,11 @@ class Models:
 
         Raises:
             RefusedError: code ``eval_weights_missing`` or ``eval_weights_wrong``.
+            SettingsError: this machine has no such device.
         """
         if family not in self._loaded:
             module, names = FAMILIES[family]
+            importlib.import_module("pipeline.scoring.models.device").require(self.device)
             found = [self.weights.require(name) for name in names]
             started = time.perf_counter()
             self._loaded[family] = importlib.import_module(module).load(found, self.device)

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import RefusedError
+from pipeline.errors import OutOfMemoryError, RefusedError
 from pipeline.scoring.clip import DECODER, MAX_BYTES, Clip, read_clip
 from pipeline.scoring.metric import Context, Expected, Metric, Need, Score, not_scored
 from pipeline.scoring.residency import Models
@@ -51,6 +51,7 @@ def score_clips(
 
     Raises:
         RefusedError: code ``eval_weights_missing`` or ``eval_weights_wrong``: no clip could be scored with these.
+        OutOfMemoryError: a clip is too large for a model on this device.
     """
     for clip in clips:
         yield _score(clip, metrics, models, max_bytes)
@@ -70,9 +71,19 @@ def _score(item: ClipToScore, metrics: Sequence[Metric], models: Models, max_byt
         if metric.family is not None:
             models.get(metric.family)  # so that loading is not counted as scoring
         started = time.perf_counter()
-        scores[metric.name] = metric.score(clip, context)
+        scores[metric.name] = _of_metric(metric, clip, context)
         seconds[metric.name] = time.perf_counter() - started
     return ClipScores(item, scores, None, decoded, seconds)
+
+
+def _of_metric(metric: Metric, clip: Clip, context: Context) -> Score:
+    try:
+        return metric.score(clip, context)
+    except (MemoryError, RuntimeError) as error:
+        if type(error).__name__ not in ("MemoryError", "OutOfMemoryError"):  # torch's is known by name: no torch here
+            raise
+        size = f"{len(clip.frames)} frames of {clip.width}x{clip.height}"
+        raise OutOfMemoryError(f"{clip.path}, {size}: too little memory for {metric.name}") from error
 
 
 def _asked(metric: Metric, item: ClipToScore) -> bool:

@@ -51,6 +51,7 @@ def test_what_is_no_clip_is_refused_with_the_reason(tmp_path: Path) -> None:
     subprocess.run(command, check=True)
     assert "it cannot be decoded" in _refusal(tmp_path / "none.mp4")
     assert "it cannot be decoded" in _refusal(text)
+    assert "it cannot be decoded" in _refusal(tmp_path)
     assert "it cannot be decoded" in _refusal(cut_off)
     assert _refusal(sound) == "it has no video stream"
     assert "need more than" in _refusal(DATA / "clips/wide.mp4", max_bytes=200_000)

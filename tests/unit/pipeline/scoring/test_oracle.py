@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.scoring import METRICS, Clip, Context, Models
+from pipeline.scoring.dimensions import is_static
 from pipeline.scoring.kinetics import KINETICS_400
 
 TOLERANCE = 1e-6
@@ -97,6 +99,19 @@ def test_the_static_filter_is_the_official_one(oracle: dict[str, Any], score: An
     found = score("vbench_tools.static_filter", "two_frames")
     assert found.score == float(wanted["static"])
     assert found.details["speeds"] == pytest.approx(wanted["flows"], rel=TOLERANCE)
+
+
+def test_the_static_rule() -> None:
+    """The tiny weights make no clip static: the rule by hand, with a limit of 1 and 9 frames, so that 1 may be fast."""
+    for consecutive, ends, wanted in (
+        ([0.5] * 8, [0.5, 0.5], True),
+        ([1.5] + [0.5] * 7, [2.0, 2.0], True),
+        ([1.5, 1.5] + [0.5] * 6, [0.5, 0.5], False),
+        ([0.5] * 8, [0.5, 2.1], False),
+    ):
+        assert is_static(np.array([*consecutive, *ends], dtype=np.float32), 1.0) is wanted
+    assert is_static(np.zeros(3, dtype=np.float32), 1.0)  # two frames: none may be fast, and the ends must be equal
+    assert not is_static(np.array([0, 0, 0.1], dtype=np.float32), 1.0)
 
 
 def test_what_a_metric_needs_and_does_not_get_is_said(models: Models, clip_of: ClipOf) -> None:

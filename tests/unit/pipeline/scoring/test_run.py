@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import RefusedError
-from pipeline.scoring import METRICS, Clip, Expected, Models, Weights, run
+from pipeline.errors import OutOfMemoryError, RefusedError, SettingsError
+from pipeline.scoring import METRICS, Clip, Context, Expected, Metric, Models, Score, Weights, run
 from pipeline.scoring.clip import read_clip
 from pipeline.scoring.run import ClipToScore, as_json, fingerprint, score_clips
 from tests.unit.pipeline.scoring.conftest import DATA
@@ -56,6 +56,23 @@ def test_a_broken_clip_is_not_scored_and_the_rest_goes_on(tmp_path: Path) -> Non
 def test_missing_weights_end_the_run() -> None:
     with pytest.raises(RefusedError, match=r"raft-things\.pth is not on this machine"):
         list(score_clips([ClipToScore(CLIPS / "cut.mp4")], [METRICS["vbench.dynamic_degree"]], Models()))
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("gpu", "is none of cpu, cuda"), ("cuda:7", "torch finds"), ("meta", "is none of")]
+)
+def test_a_device_that_is_not_here_is_said(weights_folder: Path, device: str, message: str) -> None:
+    models = Models(Weights(weights_folder), device)
+    with pytest.raises(SettingsError, match=message):
+        list(score_clips([ClipToScore(CLIPS / "cut.mp4")], [METRICS["vbench.dynamic_degree"]], models))
+
+
+def test_too_little_memory_names_clip_and_metric() -> None:
+    def greedy(_clip: Clip, _context: Context) -> Score:
+        raise MemoryError
+
+    with pytest.raises(OutOfMemoryError, match=r"cut\.mp4, 10 frames of 128x128: too little memory for test\.greedy"):
+        list(score_clips([ClipToScore(CLIPS / "cut.mp4")], [Metric("test.greedy", "", greedy)], Models()))
 
 
 def test_a_suites_clip_is_scored_in_its_dimensions_only() -> None:
