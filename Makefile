@@ -56,6 +56,7 @@ bench: $(STAMP)  ## Measure; see bench/README.md
 	$(BIN)/python -m bench.submit
 	$(BIN)/python -m bench.orchestration
 	$(BIN)/python -m bench.startup
+	$(BIN)/python -m bench.scoring
 
 clean:  ## Remove the environment and caches, not your clips
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info build dist
