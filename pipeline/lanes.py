@@ -2,11 +2,13 @@
 
 A lane is one preset on one GPU type. A worker serves the lane of the preset that it holds, and changing lanes costs a
 load. So a worker is moved only where nothing is left for it to do in its lane, where something of a higher priority
-waits elsewhere, or where another preset has waited too long beside it (``affinity_s``).
+waits elsewhere, or where another preset has waited too long beside it (``affinity_s``). A worker that would idle helps
+where a line is long.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +16,9 @@ from pipeline.plan import GpuLine
 
 LINGER_S = 2.0
 """A lane must have been idle for so long before its worker is moved: its next job may just be being screened."""
+
+HELP_S = 10.0
+"""So long must the line in a lane be for a worker without work to load the lane's preset and join it."""
 
 _Key = tuple[str, str]
 """GPU type and lane."""
@@ -128,6 +133,14 @@ class _Plan:
         state = self.state(worker.key)
         return state.in_flight <= others and min(worker.held_s, state.idle_s if others == 0 else LINGER_S) >= LINGER_S
 
+    def line_s(self, key: _Key) -> float:
+        """How long the last of a lane's line waits; unknown is long."""
+        state, slots = self.state(key), sum(worker.slots for worker in self.members(key))
+        waiting = state.in_flight - slots
+        if waiting <= 0 or slots == 0:
+            return 0.0
+        return waiting / slots * (math.inf if state.seconds_each is None else state.seconds_each)
+
     def move(self, worker: GpuWorker, lane: str | None) -> None:
         self.moves[worker.name] = lane
         self.workers[worker.name] = replace(worker, lane=lane, ready=False, held_s=0.0)
@@ -150,6 +163,7 @@ def assign(
             victim = _victim(plan, demand)
             if victim is not None:
                 plan.move(victim, demand.lane)
+    _help_out(plan)
     return plan.moves
 
 
@@ -183,6 +197,25 @@ def _employ_the_free(plan: _Plan, ordered: Sequence[Demand]) -> None:
             return
         *_, demand, free = min(choices, key=lambda choice: choice[:4])
         plan.move(min(free, key=lambda worker: _reluctance(plan, demand, worker)), demand.lane)
+
+
+def _help_out(plan: _Plan) -> None:
+    """Let who has nothing to do join the longest line of its GPU type: what is dispatched there may be its too."""
+    for worker in list(plan.workers.values()):
+        if worker.name in plan.moves or not plan.free(worker):
+            continue
+        lines = [
+            (plan.line_s(key), key[1])
+            for key in plan.states
+            if key[0] == worker.gpu_type and key[1] not in (worker.lane, *worker.failed) and _holds(plan, worker, key)
+        ]
+        if lines and max(lines)[0] >= HELP_S:
+            plan.move(worker, max(lines)[1])
+
+
+def _holds(plan: _Plan, worker: GpuWorker, key: _Key) -> bool:
+    """Whether the worker has the memory of one that serves the lane."""
+    return any((member.memory_bytes or 0) <= (worker.memory_bytes or 0) for member in plan.members(key))
 
 
 def _reluctance(plan: _Plan, demand: Demand, worker: GpuWorker) -> tuple[bool, float, str]:

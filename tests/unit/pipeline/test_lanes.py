@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.lanes import LINGER_S, Demand, GpuWorker, LaneState, assign
+from pipeline.lanes import HELP_S, LINGER_S, Demand, GpuWorker, LaneState, assign
 
 AFFINITY_S = 600.0
 KIND = "h200"
@@ -65,6 +65,18 @@ def test_what_the_workers_of_a_preset_can_take_needs_no_further_worker() -> None
     assert decide([worker("a", "x"), worker("b")], wants("x", 2)) == {}
     assert decide([worker("a", "x", ready=False), worker("b")], wants("x", 2)) == {}
     assert decide([worker("a", "x"), worker("b")], wants("x", 3)) == {"b": "x"}
+
+
+def test_a_worker_without_work_joins_a_long_line() -> None:
+    both = [worker("a", "x", busy=True), worker("b")]
+
+    assert decide(both, states={"x": working(in_flight=2)}) == {"b": "x"}
+    assert decide(both, states={"x": LaneState(2, 0, 0.0, None)}) == {"b": "x"}
+    assert decide(both, states={"x": LaneState(2, 0, 0.0, HELP_S / 2)}) == {}
+    assert decide(both, states={"x": working(in_flight=1)}) == {}
+    assert decide([both[0], worker("b", failed=frozenset({"x"}))], states={"x": working()}) == {}
+    assert decide([both[0], worker("b", kind="l4")], states={"x": working()}) == {}
+    assert decide([both[0], worker("b", "y", busy=True)], states={"x": working(), "y": working(in_flight=1)}) == {}
 
 
 def test_a_worker_stays_in_a_lane_with_work() -> None:
@@ -189,9 +201,8 @@ def test_whatever_the_situation(workers: list[GpuWorker], demands: list[Demand],
         assert lane != moved.lane
         # A worker that is loading is never moved, but from what it cannot load
         assert moved.lane is None or moved.ready or moved.lane in moved.failed
-        assert lane is None or any(d.lane == lane and moved.gpu_type in d.types for d in demands)
-    if not demands:
-        assert all(lane is None for lane in moves.values())
+        wanted = any(d.lane == lane and moved.gpu_type in d.types for d in demands)
+        assert lane is None or wanted or states[moved.gpu_type, lane].in_flight > 1
     # Whoever has no lane is idle only where everything that it could do is in hands already
     for one in named:
         if one.lane is None and one.name not in moves:
