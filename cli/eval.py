@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,8 @@ app.add_typer(eval_weights.app, name="weights")
 app.command("export")(eval_exchange.export)
 app.command("import")(eval_exchange.import_)
 
+_WRITE_S = 10.0
+"""How often a long run writes what it has."""
 Files = Annotated[list[Path], typer.Argument(metavar="SCORES...", help="Score files that `vgen eval run` wrote.")]
 
 
@@ -115,13 +118,19 @@ def run(
     prints = {metric.name: fingerprint(metric, models) for metric in selection.metrics}
     found: list[ClipScores] = []
     records: list[dict[str, Any]] = []
-    for result in score_clips(clips, selection.metrics, models, settings.eval.clip_bytes):
-        found.append(result)
-        records.append(as_json(result, prints))
+    written = time.monotonic()
+    try:
+        for result in score_clips(clips, selection.metrics, models, settings.eval.clip_bytes):
+            found.append(result)
+            records.append(as_json(result, prints))
+            if write is not None and time.monotonic() - written > _WRITE_S:
+                write_scores(write, records)
+                written = time.monotonic()
+            if not json:
+                _show(result)
+    finally:  # what was scored stays, also when the rest is interrupted
         if write is not None:
             write_scores(write, records)
-        if not json:
-            _show(result)
     if json:
         _print_json(records, selection.left_out)
     return _exit_code(found)
@@ -136,12 +145,15 @@ def aggregate(ctx: typer.Context, files: Files, json: Json = False) -> int:
 
     settings_of(ctx)
     records = [record for file in files for record in score_file.read_scores(file)]
-    scores = score_file.by_metric(records)
+    scores, mixed = score_file.by_metric(records), score_file.mixed_scorers(records)
     pooled = {name: aggregates.pool_dimension(name, scores.get(f"vbench.{name}", [])) for name in DIMENSIONS}
     summary = aggregates.aggregate({name: found.value for name, found in pooled.items() if found.value is not None})
     notices = []
     if summary.total is None:
         notices.append(f"no total: {len(summary.missing)} of 16 dimensions are missing: {', '.join(summary.missing)}")
+    notices += [
+        f"{name}: scores of several scorers are mixed (version, weights, device or libraries)" for name in mixed
+    ]
     if pooled["temporal_flickering"].scored:
         notices.append("temporal_flickering is of all clips: the official protocol drops those that are not static")
     view = views.EvalAggregateView(

@@ -10,17 +10,35 @@ from typing import Any
 from pipeline.scoring.weight_files import AESTHETIC_HEAD, BPE, CLIP_B32, CLIP_L14, DINO, MUSIQ, RAFT, UMT, VICLIP
 from pipeline.scoring.weights import Weights
 
-FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "dino": ("pipeline.scoring.models.dino", (DINO.name,)),
-    "clip_b32": ("pipeline.scoring.models.openai_clip", (CLIP_B32.name,)),
-    "clip_b32_text": ("pipeline.scoring.models.clip_text", (CLIP_B32.name, BPE.name)),
-    "aesthetic": ("pipeline.scoring.models.aesthetic", (CLIP_L14.name, AESTHETIC_HEAD.name)),
-    "viclip": ("pipeline.scoring.models.viclip", (VICLIP.name, BPE.name)),
-    "umt": ("pipeline.scoring.models.umt", (UMT.name,)),
-    "raft": ("pipeline.scoring.models.raft", (RAFT.name,)),
-    "musiq": ("pipeline.scoring.models.musiq", (MUSIQ.name,)),
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A model: its module, which has ``load(found, device)``, and the files that this takes.
+
+    With a ``base`` it is built on that family's loaded model, and ``load`` takes it as a third argument.
+    """
+
+    module: str
+    files: tuple[str, ...]
+    base: str | None = None
+
+
+FAMILIES: dict[str, Family] = {
+    "dino": Family("dino", (DINO.name,)),
+    "clip_b32": Family("openai_clip", (CLIP_B32.name,)),
+    "clip_b32_text": Family("clip_text", (BPE.name,), base="clip_b32"),
+    "aesthetic": Family("aesthetic", (CLIP_L14.name, AESTHETIC_HEAD.name)),
+    "viclip": Family("viclip", (VICLIP.name, BPE.name)),
+    "umt": Family("umt", (UMT.name,)),
+    "raft": Family("raft", (RAFT.name,)),
+    "musiq": Family("musiq", (MUSIQ.name,)),
 }
-"""Each family's module, which has ``load(found, device)``, and its weight files."""
+
+
+def weights_of(family: str) -> tuple[str, ...]:
+    """Official names of all files that a family needs, those of its base first."""
+    found = FAMILIES[family]
+    return (*(weights_of(found.base) if found.base else ()), *found.files)
 
 
 @dataclass
@@ -40,18 +58,19 @@ class Models:
             SettingsError: this machine has no such device.
         """
         if family not in self._loaded:
-            module, names = FAMILIES[family]
+            wanted = FAMILIES[family]
             importlib.import_module("pipeline.scoring.models.device").require(self.device)
-            found = [self.weights.require(name) for name in names]
+            found = [self.weights.require(name) for name in wanted.files]
+            base = () if wanted.base is None else (self.get(wanted.base),)
             started = time.perf_counter()
-            self._loaded[family] = importlib.import_module(module).load(found, self.device)
+            module = importlib.import_module(f"pipeline.scoring.models.{wanted.module}")
+            self._loaded[family] = module.load(found, self.device, *base)
             self.load_seconds[family] = time.perf_counter() - started
         return self._loaded[family]
 
     def digests(self, family: str) -> dict[str, str]:
         """sha256 of each of the family's files, by official name."""
-        names = FAMILIES[family][1]
-        return {name: self.weights.digest(self.weights.require(name)) for name in names}
+        return {name: self.weights.digest(self.weights.require(name)) for name in weights_of(family)}
 
     def unload(self) -> None:
         """Forget every model, so that its memory can be used again."""

@@ -64,3 +64,14 @@ def by_metric(records: Sequence[Record]) -> dict[str, list[Score]]:
         for name, shown in record["scores"].items():
             found.setdefault(name, {})[key] = score_of(shown)
     return {name: list(scores.values()) for name, scores in found.items()}
+
+
+def mixed_scorers(records: Sequence[Record]) -> list[str]:
+    """Metrics whose scores were made by different versions, weights, devices or libraries."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        for name, shown in record["scores"].items():
+            scorer = (shown.get("details") or {}).get("scorer")
+            if scorer is not None:
+                found.setdefault(name, set()).add(json.dumps(scorer, sort_keys=True))
+    return sorted(name for name, scorers in found.items() if len(scorers) > 1)

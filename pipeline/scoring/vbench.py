@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.scoring import dimensions
 from pipeline.scoring.clip import Clip
 from pipeline.scoring.metric import Context, Metric, Need, Pooling, Score, ScoreFunction, not_scored
-from pipeline.scoring.residency import FAMILIES
+from pipeline.scoring.residency import weights_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def _native(
         low=-1.0 if Need.PROMPT in needs or Need.AUXILIARY in needs else 0.0,
         pooling=dimension.pooling,
         family=family,
-        weights=() if family is None else FAMILIES[family][1],
+        weights=() if family is None else weights_of(family),
     )
 
 
@@ -111,5 +111,5 @@ STATIC_FILTER = Metric(
     dimensions.static_filter,
     needs=_FREE,
     family="raft",
-    weights=FAMILIES["raft"][1],
+    weights=weights_of("raft"),
 )

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
-from transformers import CLIPModel
 
 from pipeline.scoring.clip import Clip
 from pipeline.scoring.models import pixels
-from pipeline.scoring.models.openai_clip import ClipImages, load_model
+from pipeline.scoring.models.openai_clip import ClipImages
 from pipeline.scoring.models.tokens import Tokens, load_tokens
 from pipeline.scoring.weights import FoundWeights
 
@@ -21,9 +20,9 @@ class TextTooLongError(ValueError):
 
 
 class ClipWithText:
-    def __init__(self, model: CLIPModel, tokens: Tokens, device: str) -> None:
-        self._images, self._tokens, self._device = ClipImages(model, device), tokens, device
-        self._model = model
+    def __init__(self, images: ClipImages, tokens: Tokens, device: str) -> None:
+        self._images, self._tokens, self._device = images, tokens, device
+        self._model = images.model
 
     @torch.inference_mode()
     def likeness(self, clip: Clip, text: str) -> list[float]:
@@ -46,6 +45,6 @@ class ClipWithText:
         return F.normalize(found.pooler_output.cpu(), dim=-1)
 
 
-def load(found: Sequence[FoundWeights], device: str) -> ClipWithText:
-    """From CLIP's weights and its vocabulary. Raises RefusedError, code ``eval_weights_wrong``."""
-    return ClipWithText(load_model(found[0], device), load_tokens(found[1].path), device)
+def load(found: Sequence[FoundWeights], device: str, images: ClipImages) -> ClipWithText:
+    """From a loaded CLIP and its vocabulary. Raises RefusedError, code ``eval_weights_wrong``."""
+    return ClipWithText(images, load_tokens(found[0].path), device)

@@ -93,7 +93,8 @@ def _config(state: State, found: FoundWeights) -> CLIPConfig:
     )
 
 
-_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
+_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+"""Tensors of OpenAI's archives that are no weights."""
 _RENAMED = (
     ("visual.transformer.resblocks.", "vision_model.encoder.layers."),
     ("visual.conv1.", "vision_model.embeddings.patch_embedding."),
@@ -112,7 +113,7 @@ def _hub_keys(state: State) -> State:
     """The keys of the hub's checkpoints, from OpenAI's."""
     renamed: State = {}
     for key, value in state.items():
-        if key in _NOT_WEIGHTS:
+        if key.rpartition(".")[2] in _NOT_WEIGHTS:
             continue
         name = _renamed(key)
         if ".attn.in_proj_" in name:

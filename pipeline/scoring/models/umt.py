@@ -86,5 +86,7 @@ def load(found: Sequence[FoundWeights], device: str) -> Umt:
         checkpoint.size(state, "head.weight", path),
     )
     state.setdefault("pos_embed", model.pos_embed.detach())
-    checkpoint.fill(model, state, path)
+    # The official code takes what fits and leaves the rest; what is missing is refused here all the same.
+    others = tuple(key for key in state if key not in model.state_dict())
+    checkpoint.fill(model, state, path, ignored=others)
     return Umt(model.eval().to(device), device)

@@ -158,5 +158,10 @@ def test_a_suite_goes_out_and_its_results_come_back_into_the_sums(vgen: Vgen, tm
     assert values["imaging_quality"] == 0.005
     assert whole["total"] == pytest.approx((4 * whole["quality"] + whole["semantic"]) / 5)
     assert "total (of 16)" in vgen("eval", "aggregate", scores).out
+
+    # And scores that were made otherwise are pointed out
+    records[1]["scores"]["vbench.temporal_flickering"]["details"]["scorer"]["decoder"] = "another"
+    scores.write_text(json.dumps(records), "utf-8")
+    assert "vbench.temporal_flickering: scores of several scorers are mixed" in vgen("eval", "aggregate", scores).err
     scores.write_text("{}")
     assert "it is no list of {video, scores}" in vgen("eval", "aggregate", scores).err

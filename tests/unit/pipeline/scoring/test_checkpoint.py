@@ -15,8 +15,8 @@ from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
 
 from pipeline.errors import RefusedError
 from pipeline.scoring import Clip
-from pipeline.scoring.models import checkpoint, dino, openai_clip, pixels, raft
-from pipeline.scoring.weight_files import CLIP_B32, DINO, RAFT
+from pipeline.scoring.models import checkpoint, dino, openai_clip, pixels, raft, umt
+from pipeline.scoring.weight_files import CLIP_B32, DINO, RAFT, UMT
 from pipeline.scoring.weights import FoundWeights
 from tests.data.vbench_oracle import tiny_weights
 
@@ -83,6 +83,21 @@ def test_weights_of_another_model_are_refused(weights_folder: Path, tmp_path: Pa
     torch.save(cut, tmp_path / "cut.pth")
     with pytest.raises(RefusedError, match=r"norm\.weight"):
         dino.load([FoundWeights(DINO, tmp_path / "cut.pth")], "cpu")
+
+
+def test_tensors_that_are_no_weights_are_passed_over(weights_folder: Path, tmp_path: Path) -> None:
+    """OpenAI's archives hold such beside the weights; UMT's official loader passes over all that it does not know."""
+    clip = checkpoint.read_state(weights_folder / CLIP_B32.name)
+    extra = {"input_resolution": torch.tensor(224), "transformer.resblocks.0.attn_mask": torch.zeros(77, 77)}
+    torch.save(clip | extra, tmp_path / CLIP_B32.name)
+    openai_clip.load([FoundWeights(CLIP_B32, tmp_path / CLIP_B32.name)], "cpu")
+    state = torch.load(weights_folder / UMT.name)
+    torch.save(state | {"other": torch.zeros(1)}, tmp_path / UMT.name)
+    umt.load([FoundWeights(UMT, tmp_path / UMT.name)], "cpu")
+    del state["fc_norm.bias"]
+    torch.save(state, tmp_path / UMT.name)
+    with pytest.raises(RefusedError, match=r"lacks fc_norm\.bias"):
+        umt.load([FoundWeights(UMT, tmp_path / UMT.name)], "cpu")
 
 
 def test_dino_from_the_hub_is_transformers_vit(tmp_path: Path, clip_of: Callable[[str], Clip]) -> None:

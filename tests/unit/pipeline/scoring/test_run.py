@@ -53,6 +53,15 @@ def test_a_broken_clip_is_not_scored_and_the_rest_goes_on(tmp_path: Path) -> Non
     assert found[1].scores["checks.black"].score == 0.0
 
 
+def test_dimensions_on_the_same_weights_share_one_model(weights_folder: Path) -> None:
+    models = Models(Weights(weights_folder))
+    images, text = models.get("clip_b32"), models.get("clip_b32_text")
+    assert text._images is images
+    assert list(models.digests("clip_b32_text")) == ["ViT-B-32.pt", "bpe_simple_vocab_16e6.txt.gz"]
+    models.unload()
+    assert models.get("clip_b32") is not images
+
+
 def test_missing_weights_end_the_run() -> None:
     with pytest.raises(RefusedError, match=r"raft-things\.pth is not on this machine"):
         list(score_clips([ClipToScore(CLIPS / "cut.mp4")], [METRICS["vbench.dynamic_degree"]], Models()))
