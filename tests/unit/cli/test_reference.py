@@ -15,7 +15,10 @@ from jsonschema import Draft202012Validator
 
 from cli.exit_codes import MEANING, ExitCode
 from cli.reference import JSON_OUTPUT
+from pipeline.scoring import exchange
+from pipeline.scoring.suite import read_suite
 from tests.conftest import REPOSITORY
+from tests.data.vbench_oracle import tiny_weights
 from tests.unit.cli.conftest import Home, Vgen
 
 
@@ -50,6 +53,35 @@ def finished(home: Home, tmp_path: Path) -> Home:
     return home
 
 
+CLIP = Path(tiny_weights.__file__).parent / "clips/static.mp4"
+
+
+def _scored(home: Home) -> list[object]:
+    """A score file."""
+    path = home.folder / "scores.json"
+    scores = {"vbench.scene": {"name": "vbench.scene", "score": 0.5, "details": {"weight": 16}}}
+    path.write_text(json.dumps([{"video": str(CLIP), "entry": 0, "seed": 1, "scores": scores}]), "utf-8")
+    return [path]
+
+
+def _manifest(home: Home) -> list[object]:
+    """A suite of one entry, and its clip."""
+    suite, manifest = home.folder / "suite.json", home.folder / "clips.json"
+    suite.write_text(json.dumps([{"prompt_en": "alley", "dimension": ["scene"]}]), "utf-8")
+    manifest.write_text(json.dumps([{"video": str(CLIP), "entry": 0, "seed": 1}]), "utf-8")
+    return ["--suite", suite, "--manifest", manifest]
+
+
+def _results(home: Home) -> list[object]:
+    """What the official code says of an export."""
+    suite = read_suite(Path(str(_manifest(home)[1])))
+    clips = exchange.read_manifest(home.folder / "clips.json", suite)
+    exchange.export(clips, suite, ["scene"], home.folder / "out")
+    results = home.folder / "results.json"
+    results.write_text(json.dumps({"scene": [1, [{"video_path": "alley-0.mp4", "video_results": 1}]]}), "utf-8")
+    return [results, "--export", home.folder / "out", "--scores", *_scored(home)]
+
+
 COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "submit": lambda home: ["submit", home.file],
     "submit --dry-run": lambda home: ["submit", home.file, "--dry-run"],
@@ -69,6 +101,13 @@ COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "approve": lambda home: ["approve", home.job_ids[2]],
     "reject": lambda home: ["reject", home.job_ids[2]],
     "rerun": lambda home: ["rerun", home.job_ids[0]],
+    "eval list": lambda home: ["eval", "list"],
+    "eval run": lambda home: ["eval", "run", CLIP, "--metrics", "checks,vbench"],
+    "eval aggregate": lambda home: ["eval", "aggregate", *_scored(home)],
+    "eval export": lambda home: ["eval", "export", *_manifest(home), "--to", home.folder / "out"],
+    "eval import": lambda home: ["eval", "import", *_results(home)],
+    "eval weights list": lambda home: ["eval", "weights", "list"],
+    "eval weights check": lambda home: ["eval", "weights", "check"],
     "models list": lambda home: ["models", "list"],
     "models show": lambda home: ["models", "show", "tiny-wan"],
     "models check": lambda home: ["models", "check", "wan2.1-t2v-1.3b"],
