@@ -81,6 +81,9 @@ def run(
     videos: Annotated[
         list[str] | None, typer.Argument(metavar="[VIDEO]...", help="Files, globs or folders of videos.")
     ] = None,
+    more: Annotated[
+        list[str] | None, typer.Option("--videos", metavar="VIDEO", help="The same, as an option; repeatable.")
+    ] = None,
     metrics: Annotated[str, typer.Option("--metrics", help="Metrics and groups, separated by commas.")] = "checks",
     reference: Annotated[
         Path | None, typer.Option("--reference", help="A video, or a folder of videos with the same names.")
@@ -110,7 +113,9 @@ def run(
     settings = settings_of(ctx)
     store = weights_of(settings, weights)
     names = [name.strip() for name in metrics.split(",") if name.strip()]
-    clips = clips_of(videos or [], reference, text_prompt or [], manifest, suite, expected.expected())
+    clips = clips_of(
+        [*(videos or []), *(more or [])], reference, text_prompt or [], manifest, suite, expected.expected()
+    )
     selection = registry.select(names, store, reference=reference is not None)
     for metric, reason in selection.left_out:
         output.notice(f"left out: {metric.name}: {reason}")

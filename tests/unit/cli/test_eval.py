@@ -35,7 +35,7 @@ def test_a_folder_is_scored_into_the_references_json(vgen: Vgen, tmp_path: Path)
 
 def test_files_globs_and_folders_name_each_video_once(vgen: Vgen) -> None:
     outcome = vgen(
-        "eval", "run", CLIPS / "cut.mp4", CLIPS / "c*.mp4", CLIPS / "fast.mp4", "--metrics", "checks.size",
+        "eval", "run", CLIPS / "cut.mp4", CLIPS / "c*.mp4", "--videos", CLIPS / "fast.mp4", "--metrics", "checks.size",
         "--size", "128x128", "--json",
     )  # fmt: skip
     clips = outcome.json["clips"]

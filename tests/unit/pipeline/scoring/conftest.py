@@ -16,6 +16,12 @@ from tests.data.vbench_oracle import tiny_weights
 DATA = Path(tiny_weights.__file__).parent
 
 
+@pytest.fixture(autouse=True)
+def _no_hub_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the user of this machine has in the hub cache must not decide."""
+    monkeypatch.setattr("pipeline.scoring.weights.try_to_load_from_cache", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def oracle() -> dict[str, Any]:
     found: dict[str, Any] = json.loads((DATA / "scores.json").read_text("utf-8"))
