@@ -18,7 +18,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from db import budgets, checkpoints, events, jobs
 from db.base import EnumText, Json
-from db.models import ALL_QUEUES, Batch, Job, Queue, Segment, StageRun, Step
+from db.models import ALL_QUEUES, Batch, Job, Queue, Segment, StageRun, Step, Worker
 from db.session import now_ms
 from pipeline.errors import ConflictError, FailureClass, StageError
 from pipeline.plan import need_of
@@ -85,6 +85,8 @@ _TAKE = (
         Step.queue.in_(bindparam("p_queues", expanding=True)),
         exists().where(Job.id == Step.job_id, Job.roll == Step.roll, ~Job.cancel_requested),
         not_paused(),
+        # One whose GPU was found bad: what it had been sent before goes back in line.
+        ~exists().where(Worker.name == bindparam("p_worker"), Worker.drain_reason.is_not(None)),
     )
     .values(
         state=StepState.RUNNING,

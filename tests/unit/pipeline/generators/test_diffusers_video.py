@@ -218,7 +218,7 @@ def test_stable_video_diffusion(svd_preset: Preset, make_request: MakeRequest, t
     assert [p.step for p in seen if p.phase is Phase.DENOISE] == [1, 2, 3]
     assert (result.num_frames, result.height, result.width) == (3, 64, 64)
     assert result.facts["prompt_used"] is False
-    assert result.model_revision == "local"
+    assert result.model_revision.startswith("files-")
     assert again.frames_sha256 == result.frames_sha256
     assert len({result.frames_sha256, faster.frames_sha256, stronger.frames_sha256}) == 3
 
