@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import eval_exchange, eval_weights, output
+from cli import eval_compare, eval_exchange, eval_weights, output
 from cli.context import settings_of
 from cli.eval_inputs import ExpectedOptions, clips_of
 from cli.eval_weights import WeightsOption, weights_of
@@ -23,6 +23,7 @@ app = typer.Typer(help="Score videos, and compare scores.", no_args_is_help=True
 app.add_typer(eval_weights.app, name="weights")
 app.command("export")(eval_exchange.export)
 app.command("import")(eval_exchange.import_)
+app.command("compare")(eval_compare.compare)
 
 _WRITE_S = 10.0
 """How often a long run writes what it has."""

@@ -111,3 +111,61 @@ class EvalImportView(View):
     scores: str = Field(description="The score file that has them now.")
     imported: dict[str, int] = Field(description="Scored clips by dimension.")
     not_scored: dict[str, int]
+
+
+class WorstPromptView(View):
+    """A prompt that lost."""
+
+    entry: int
+    seeds: list[int]
+    gain: float
+    baseline_video: str = Field(description="Of the seed that lost most.")
+    candidate_video: str
+
+
+class MetricComparisonView(View):
+    """One metric of two runs. Gains are positive where the candidate is better."""
+
+    name: str
+    state: str
+    reason: str
+    better: str = Field(description="higher or lower.")
+    margin: float | None = Field(description="Largest loss accepted; null: shown only, not gated.")
+    prompts: int = Field(description="Prompts with scores in both runs.")
+    missing: int = Field(description="Clips with a score in one run only.")
+    baseline: float | None = Field(description="Mean over prompts of the mean over seeds.")
+    candidate: float | None
+    gain: float | None
+    low: float | None = Field(description="The interval's ends.")
+    high: float | None
+    p_worse: float | None = Field(description="Of the test that the gain lies below minus the margin.")
+    detectable: float | None = Field(description="Loss beyond the margin that would be found 8 times of 10.")
+    method: str | None = Field(description="t, bootstrap, or sign where all prompts differ by the same.")
+    worst: list[WorstPromptView] = Field(description="The five prompts that lost most.")
+
+
+class SpeedView(View):
+    """A speed against the last five runs."""
+
+    preset: str
+    gpu_type: str
+    measure: str = Field(description="seconds_per_clip or peak_bytes.")
+    state: str = Field(description="ok, regressed, or no_calibration with fewer than five runs before.")
+    value: float
+    median: float | None
+
+
+class EvalCompareView(View):
+    """Two runs compared."""
+
+    state: str = Field(
+        description="identical, ok, regressed, inconclusive, no_calibration, incomplete or other_fingerprint."
+    )
+    meaning: str
+    advice: str | None = Field(description="What to do next; null when there is nothing to do.")
+    baseline: str
+    candidate: str
+    confidence: float = Field(description="Of the intervals.")
+    missing_clips: int = Field(description="Clips that are in one run only.")
+    metrics: list[MetricComparisonView]
+    speed: list[SpeedView] = Field(description="Empty: score files say nothing of speed.")

@@ -40,6 +40,7 @@ JSON_OUTPUT: dict[str, type[views.View]] = {
     "eval list": eval_views.EvalListView,
     "eval run": eval_views.EvalRunView,
     "eval aggregate": eval_views.EvalAggregateView,
+    "eval compare": eval_views.EvalCompareView,
     "eval export": eval_views.EvalExportView,
     "eval import": eval_views.EvalImportView,
     "eval weights list": eval_views.EvalWeightsView,

@@ -104,6 +104,7 @@ COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "eval list": lambda home: ["eval", "list"],
     "eval run": lambda home: ["eval", "run", CLIP, "--metrics", "checks,vbench"],
     "eval aggregate": lambda home: ["eval", "aggregate", *_scored(home)],
+    "eval compare": lambda home: ["eval", "compare", *_scored(home), *_scored(home), "--margin", "vbench.scene=0.1"],
     "eval export": lambda home: ["eval", "export", *_manifest(home), "--to", home.folder / "out"],
     "eval import": lambda home: ["eval", "import", *_results(home)],
     "eval weights list": lambda home: ["eval", "weights", "list"],

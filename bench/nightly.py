@@ -1,0 +1,124 @@
+"""How often the comparison of nightly runs alarms: simulated nights of a model that did not change, or did.
+
+python -m bench.nightly --nights 4000
+
+Each night has 12 or 40 prompts with ``--seeds`` clips and ``--metrics`` gated metrics. Prompts differ by 0.1 (standard
+deviation), clips of one prompt by 0.05, drawn anew every night: more than a fixed seed would differ, so the harder
+case. A tenth of the clips fail and lose 0.3, so that the differences have heavy tails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.scoring.compare import Key, Run, RunClip, State, compare, median_run
+from pipeline.scoring.metric import Metric, Score, not_scored
+
+
+def gated(number: int) -> list[Metric]:
+    """That many metrics of 0 to 1, higher is better."""
+    return [Metric(f"simulated.m{index}", "", lambda *_: not_scored("simulated")) for index in range(number)]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Prompts' own means by metric, shape (metrics, prompts), the same every night."""
+
+    means: np.ndarray
+    seeds: int
+
+    @classmethod
+    def drawn(cls, random: np.random.Generator, metrics: int, prompts: int, seeds: int) -> Model:
+        return cls(0.7 + 0.1 * random.standard_normal((metrics, prompts)), seeds)
+
+    def night(self, random: np.random.Generator, name: str, loss: Sequence[float] = ()) -> Run:
+        """One run; ``loss`` by metric is what the model became worse by."""
+        metrics, prompts = self.means.shape
+        lost = np.zeros(metrics)
+        lost[: len(loss)] = loss
+        shape = (metrics, prompts, self.seeds)
+        failed = 0.3 * (random.random(shape) < 0.1)
+        values = self.means[:, :, None] - lost[:, None, None] + 0.05 * random.standard_normal(shape) - failed
+        return Run(
+            name,
+            {
+                Key(prompt, seed): RunClip(
+                    f"{prompt}-{seed}.mp4",
+                    {f"simulated.m{index}": Score(float(values[index, prompt, seed])) for index in range(metrics)},
+                )
+                for prompt in range(prompts)
+                for seed in range(self.seeds)
+            },
+        )
+
+
+def states(
+    nights: int, prompts: int, seeds: int, metrics: int, margin: float, loss: Sequence[float] = (), seed: int = 0
+) -> Counter[State]:
+    """The verdicts of so many nights, each against a baseline of its own, so that nights are independent."""
+    random = np.random.default_rng(seed)
+    chosen = gated(metrics)
+    margins = {metric.name: margin for metric in chosen}
+    found: Counter[State] = Counter()
+    for night in range(nights):
+        model = Model.drawn(random, metrics, prompts, seeds)
+        baseline, candidate = model.night(random, "baseline"), model.night(random, "candidate", loss)
+        found[compare(baseline, candidate, chosen, margins, seed=night).state] += 1
+    return found
+
+
+def history(
+    nights: int, prompts: int, seeds: int, metrics: int, margin: float, worse_from: int | None, loss: float, seed: int
+) -> list[State]:
+    """Night after night against the median of the last five that passed; from ``worse_from`` on all metrics lose."""
+    random = np.random.default_rng(seed)
+    model, chosen = Model.drawn(random, metrics, prompts, seeds), gated(metrics)
+    margins = {metric.name: margin for metric in chosen}
+    passed = [model.night(random, f"night {-5 + before}") for before in range(5)]
+    found = []
+    for night in range(nights):
+        losses = [loss] * metrics if worse_from is not None and night >= worse_from else []
+        run = model.night(random, f"night {night}", losses)
+        state = compare(median_run(passed[-5:]), run, chosen, margins, seed=night).state
+        found.append(state)
+        if state is State.OK:
+            passed.append(run)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nights", type=int, default=4000)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--metrics", type=int, default=4)
+    parser.add_argument("--margin", type=float, default=0.05)
+    given = parser.parse_args()
+    common = (given.seeds, given.metrics)
+    print("prompts | truth | margin | regressed | ok | inconclusive | seconds")
+    for prompts in (12, 40):
+        for truth, margin, loss in (
+            ("unchanged", given.margin, []),
+            ("unchanged", 0.0, []),
+            ("at the margin", given.margin, [given.margin] * given.metrics),
+            ("0.15 worse in one metric", given.margin, [0.15]),
+        ):
+            started = time.perf_counter()
+            found = states(given.nights, prompts, *common, margin, loss)
+            shares = (
+                f"{100 * found[state] / given.nights:.2f} %"
+                for state in (State.REGRESSED, State.OK, State.INCONCLUSIVE)
+            )
+            print(
+                f"{prompts} | {truth} | {margin} | {' | '.join(shares)} | {time.perf_counter() - started:.0f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""`vgen eval compare`: whether a run is worse than another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import output
+from cli.context import settings_of
+from cli.exit_codes import ExitCode
+from cli.options import Json
+from pipeline.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from pipeline.scoring.compare.report import Report
+    from pipeline.scoring.compare.runs import Run
+    from pipeline.scoring.metric import Metric
+
+
+def compare(
+    ctx: typer.Context,
+    baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="Score file of the run to be measured by.")],
+    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="Score file of the run in question.")],
+    metrics: Annotated[
+        str | None,
+        typer.Option("--metrics", help="Metrics and groups, separated by commas; default: all in the files."),
+    ] = None,
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--margin", metavar="NAME=VALUE", help="Largest loss accepted, in the metric's units; gates it. Repeatable."
+        ),
+    ] = None,
+    history: Annotated[
+        list[Path] | None, typer.Option("--history", metavar="FILE", help="Earlier runs to draw, oldest first.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report with charts.")] = None,
+    markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="Write it as Markdown.")] = None,
+    json: Json = False,
+) -> int:
+    """Compare two runs of a suite, prompt by prompt. Ends with 0 when the state is ok or identical, else with 3."""
+    from cli import eval_views as views
+    from pipeline.scoring import compare as comparing
+    from pipeline.scoring.compare import report as reports
+    from pipeline.scoring.compare.html import html as page_of
+
+    settings_of(ctx)
+    margins = _margins(margin or [])
+    before, after = comparing.read_run(baseline), comparing.read_run(candidate)
+    chosen = _chosen(metrics, list(margins), before, after)
+    compared = comparing.compare(before, after, chosen, margins)
+    report = reports.Report(compared, [comparing.read_run(path) for path in history or []])
+    if html is not None:
+        html.write_text(page_of(report), "utf-8")
+    if markdown is not None:
+        markdown.write_text(reports.markdown(report), "utf-8")
+    if json:
+        output.as_json(views.EvalCompareView.model_validate(reports.as_json(report)))
+    else:
+        _show(report)
+    return ExitCode.DONE if compared.state in comparing.PASSED else ExitCode.INCOMPLETE
+
+
+def _margins(given: list[str]) -> dict[str, float]:
+    from pipeline.scoring import registry
+
+    found, problems = {}, []
+    for text in given:
+        name, _, value = text.partition("=")
+        if name not in registry.METRICS:
+            problems.append(Problem(f"{name!r} is no metric; `vgen eval list` has them", field="--margin"))
+            continue
+        try:
+            found[name] = float(value)
+        except ValueError:
+            problems.append(Problem(f"{text!r}: a margin is NAME=VALUE with a number", field="--margin"))
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def _chosen(metrics: str | None, gated: list[str], before: Run, after: Run) -> list[Metric]:
+    """What to compare; a file's metric that this release does not know is named and left out."""
+    from pipeline.scoring import registry
+
+    present = dict.fromkeys(name for run in (before, after) for clip in run.clips.values() for name in clip.scores)
+    for name in present:
+        if name not in registry.METRICS:
+            output.notice(f"left out: {name}: no metric of this release")
+    if metrics is None:
+        return [registry.METRICS[name] for name in present if name in registry.METRICS]
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    return [metric for metric, named in registry.named([*names, *gated]) if named or metric.name in present]
+
+
+def _show(report: Report) -> None:
+    from pipeline.scoring.compare import MEANING
+    from pipeline.scoring.compare import report as reports
+
+    compared = report.comparison
+    output.facts([("state", compared.state.value), ("meaning", MEANING[compared.state]), ("next", compared.advice)])
+    if compared.metrics:
+        output.table(reports.COLUMNS, reports.rows(compared))
+        for note in reports.notes(compared):
+            output.notice(note)

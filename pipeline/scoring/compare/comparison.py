@@ -1,0 +1,188 @@
+"""Two runs compared, paired per prompt: the same prompts and seeds, one difference a prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import InputError, Problem
+from pipeline.scoring.compare.runs import Key, Run, identical
+from pipeline.scoring.compare.statistics import ALPHA, Estimate, estimate, holm
+from pipeline.scoring.compare.verdict import State, advice, gravest
+from pipeline.scoring.metric import Direction, Metric
+
+
+@dataclass(frozen=True, slots=True)
+class PromptDifference:
+    """One prompt's means over its seeds; ``gain`` is positive where the candidate is better."""
+
+    entry: int
+    seeds: tuple[int, ...]
+    baseline: float
+    candidate: float
+    gain: float
+    baseline_video: str
+    candidate_video: str
+    """Of the seed that lost most."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricComparison:
+    """One metric. ``estimate`` is of gains; it is there for what could be paired, even when the rest is missing."""
+
+    metric: Metric
+    state: State
+    reason: str
+    margin: float | None
+    """Largest loss that is accepted, in the metric's own units; None: not gated."""
+    baseline: float | None
+    candidate: float | None
+    estimate: Estimate | None
+    prompts: tuple[PromptDifference, ...]
+    missing: int
+    """Clips that only one of the runs has a score for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two runs. ``advice`` says what to do next, if anything."""
+
+    baseline: str
+    candidate: str
+    state: State
+    advice: str | None
+    metrics: tuple[MetricComparison, ...]
+    missing_clips: int
+    alpha: float
+
+
+def compare(
+    baseline: Run,
+    candidate: Run,
+    metrics: Sequence[Metric],
+    margins: Mapping[str, float],
+    *,
+    alpha: float = ALPHA,
+    seed: int = 0,
+) -> Comparison:
+    """Compare; metrics with a margin are gated, the others are only shown.
+
+    Raises:
+        InputError: a margin that is negative or no number, or of a metric that is not compared.
+    """
+    if identical(baseline, candidate):
+        return Comparison(baseline.name, candidate.name, State.IDENTICAL, None, (), 0, alpha)
+    _check(metrics, margins)
+    missing = len(baseline.clips.keys() ^ candidate.clips.keys())
+    paired = {metric.name: _pairs(baseline, candidate, metric) for metric in metrics}
+    estimates = {
+        name: estimate(
+            [prompt.gain for prompt in prompts],
+            -margins.get(name, 0.0),
+            alpha=alpha,
+            tests=max(1, len(margins)),
+            seed=seed,
+        )
+        for name, (prompts, _) in paired.items()
+    }
+    obstacles = {
+        metric.name: _obstacle(baseline, candidate, metric.name, paired[metric.name][1], estimates[metric.name])
+        for metric in metrics
+    }
+    tested = {name: estimates[name] for name in margins if obstacles[name] is None}
+    worse = holm({name: found.p_worse for name, found in tested.items() if found is not None}, alpha, len(margins))
+    compared = []
+    for metric in metrics:
+        (prompts, unpaired), found = paired[metric.name], estimates[metric.name]
+        margin = margins.get(metric.name)
+        state, reason = obstacles[metric.name] or _judged(margin, found, metric.name in worse)
+        before, after = (_mean(getattr(prompt, side) for prompt in prompts) for side in ("baseline", "candidate"))
+        compared.append(MetricComparison(metric, state, reason, margin, before, after, found, prompts, unpaired))
+    state = gravest([found.state for found in compared if found.margin is not None])
+    if missing and state is not State.REGRESSED:  # a clip without any score shows in no metric
+        state = State.INCOMPLETE
+    return Comparison(baseline.name, candidate.name, state, advice(state), tuple(compared), missing, alpha)
+
+
+def _check(metrics: Sequence[Metric], margins: Mapping[str, float]) -> None:
+    names = {metric.name for metric in metrics}
+    problems = [
+        Problem(f"{name} {value}: a margin is a number of at least 0", field="margin")
+        for name, value in margins.items()
+        if not math.isfinite(value) or value < 0
+    ]
+    problems += [Problem(f"{name}: neither run has this metric", field="margin") for name in margins.keys() - names]
+    if problems:
+        raise InputError(problems)
+
+
+def _pairs(baseline: Run, candidate: Run, metric: Metric) -> tuple[tuple[PromptDifference, ...], int]:
+    """One difference a prompt, and how many clips have a score in one run only."""
+    by_entry: dict[int, list[tuple[Key, float, float]]] = {}
+    missing = 0
+    for key in sorted(baseline.clips.keys() | candidate.clips.keys()):
+        before, after = _number(baseline, key, metric.name), _number(candidate, key, metric.name)
+        if before is not None and after is not None:
+            by_entry.setdefault(key.entry, []).append((key, before, after))
+        elif before is not None or after is not None:
+            missing += 1
+    return tuple(_prompt(baseline, candidate, metric, pairs) for pairs in by_entry.values()), missing
+
+
+def _prompt(
+    baseline: Run, candidate: Run, metric: Metric, pairs: Sequence[tuple[Key, float, float]]
+) -> PromptDifference:
+    sign = 1.0 if metric.direction is Direction.HIGHER else -1.0
+    before = math.fsum(value for _, value, _ in pairs) / len(pairs)
+    after = math.fsum(value for _, _, value in pairs) / len(pairs)
+    worst = min(pairs, key=lambda pair: sign * (pair[2] - pair[1]))[0]
+    return PromptDifference(
+        worst.entry,
+        tuple(key.seed for key, _, _ in pairs),
+        before,
+        after,
+        sign * (after - before),
+        baseline.clips[worst].video,
+        candidate.clips[worst].video,
+    )
+
+
+def _number(run: Run, key: Key, metric: str) -> float | None:
+    clip = run.clips.get(key)
+    score = None if clip is None else clip.scores.get(metric)
+    return None if score is None else score.score
+
+
+def _obstacle(
+    baseline: Run, candidate: Run, name: str, missing: int, found: Estimate | None
+) -> tuple[State, str] | None:
+    before, after = baseline.scorers(name), candidate.scorers(name)
+    if before and after and (before != after or len(before) > 1):
+        return State.OTHER_FINGERPRINT, "the scores were made in different ways (details.scorer)"
+    if missing:
+        return State.INCOMPLETE, f"{missing} clips have a score in one run only"
+    if not before:
+        return State.INCOMPLETE, "neither run has a score"
+    if found is None:
+        return State.NO_CALIBRATION, "the spread is not known: too few prompts, or all differ by the same"
+    return None
+
+
+def _judged(margin: float | None, found: Estimate | None, worse: bool) -> tuple[State, str]:
+    if margin is None or found is None:
+        return State.NO_CALIBRATION, "no margin"
+    if worse:
+        return State.REGRESSED, f"{found.high:+.4g} at best, below the margin of {-margin:.4g}"
+    if found.low > -margin:
+        return State.OK, f"{found.low:+.4g} at worst, above the margin of {-margin:.4g}"
+    if found.low == found.high == -margin:  # a point has no part below the margin
+        return State.OK, f"{found.low:+.4g} on every prompt"
+    if found.high < -margin:
+        return State.INCONCLUSIVE, "below the margin by itself, but not when all gated metrics are counted (Holm)"
+    return State.INCONCLUSIVE, f"a loss of {found.detectable + margin:.4g} would be seen 8 times of 10"
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return math.fsum(found) / len(found) if found else None

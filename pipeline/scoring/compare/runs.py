@@ -1,0 +1,145 @@
+"""Evaluation runs as they are compared: clips keyed by suite entry and seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.errors import InputError, Problem
+from pipeline.scoring.clip import Clip
+from pipeline.scoring.metric import Score
+from pipeline.scoring.score_file import Record, read_scores, score_of
+
+
+class Key(NamedTuple):
+    """Which clip of a suite. The same prompt under two entries is two prompts."""
+
+    entry: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunClip:
+    """One clip of a run. ``pixels`` is ``pixel_digest`` of its frames, None where nobody computed it."""
+
+    video: str
+    scores: Mapping[str, Score]
+    pixels: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An evaluation run."""
+
+    name: str
+    clips: Mapping[Key, RunClip] = field(default_factory=dict)
+
+    def scorers(self, metric: str) -> frozenset[str]:
+        """How this metric's numbers were made, as JSON texts: more than one is a mixed run."""
+        found = (clip.scores[metric] for clip in self.clips.values() if metric in clip.scores)
+        return frozenset(_scorer(score) for score in found if score.score is not None)
+
+    def mean(self, metric: str) -> float | None:
+        """Mean over prompts of the mean over seeds, as runs are compared; None when nothing was scored."""
+        by_entry: dict[int, list[float]] = {}
+        for key, clip in self.clips.items():
+            score = clip.scores.get(metric)
+            if score is not None and score.score is not None:
+                by_entry.setdefault(key.entry, []).append(score.score)
+        means = [sum(scores) / len(scores) for scores in by_entry.values()]
+        return sum(means) / len(means) if means else None
+
+
+def read_run(path: Path) -> Run:
+    """A score file as a run.
+
+    Raises:
+        InputError: it is no score file, or a clip has no entry and seed and so no partner in another run.
+        OSError: there is no such file.
+    """
+    return run_of(read_scores(path), str(path))
+
+
+def run_of(records: Sequence[Record], name: str) -> Run:
+    """Records of a score file as a run. Records of one clip are put together, the later ones win."""
+    clips: dict[Key, RunClip] = {}
+    problems = []
+    for number, record in enumerate(records):
+        entry, seed = record.get("entry"), record.get("seed")
+        if type(entry) is not int or type(seed) is not int:
+            rule = "only clips with an entry and a seed (`vgen eval run --manifest`) can be compared"
+            problems.append(Problem(f"entry {entry!r}, seed {seed!r}: {rule}", file=name, field=f"record {number}"))
+            continue
+        key = Key(entry, seed)
+        scores = {metric: score_of(shown) for metric, shown in record["scores"].items()}
+        before = clips.get(key)
+        if before is not None:
+            scores = {**before.scores, **scores}
+        clips[key] = RunClip(str(record["video"]), scores, record.get("pixels") or (before.pixels if before else None))
+    if problems:
+        raise InputError(problems)
+    if not clips:
+        raise InputError([Problem("it has no clips", file=name)])
+    return Run(name, clips)
+
+
+def pixel_digest(clip: Clip) -> str:
+    """sha256 of the decoded frames and their shape: two files with it show the same pictures."""
+    digest = hashlib.sha256(repr(clip.frames.shape).encode())
+    digest.update(clip.frames.tobytes())
+    return digest.hexdigest()
+
+
+def identical(baseline: Run, candidate: Run) -> bool:
+    """Whether both runs have the same clips and every pair shows the same pixels: then there is nothing to score."""
+    if baseline.clips.keys() != candidate.clips.keys():
+        return False
+    pairs = ((clip.pixels, candidate.clips[key].pixels) for key, clip in baseline.clips.items())
+    return all(before is not None and before == after for before, after in pairs)
+
+
+def median_run(runs: Sequence[Run]) -> Run:
+    """A baseline of the last passed runs, oldest first: of each metric, the scores of the run with the median mean.
+
+    Not each clip's median: where clips fail now and then, that is better than any run ever was, and a model that did
+    not change would look worse. Only runs with the last run's clips and its scorer are taken; the videos are the last
+    run's.
+
+    Raises:
+        InputError: there is no run.
+    """
+    if not runs:
+        raise InputError("a baseline needs at least one passed run")
+    last = runs[-1]
+    alike = [run for run in runs if run.clips.keys() == last.clips.keys()]
+    scores: dict[Key, dict[str, Score]] = {key: {} for key in last.clips}
+    for metric in dict.fromkeys(name for clip in last.clips.values() for name in clip.scores):
+        chosen = _median_by_mean([run for run in alike if run.scorers(metric) == last.scorers(metric)], metric)
+        for key, clip in chosen.clips.items():
+            if metric in clip.scores:
+                scores[key][metric] = clip.scores[metric]
+    clips = {key: replace(clip, scores=scores[key]) for key, clip in last.clips.items()}
+    return Run(f"median of {len(alike)} runs", clips)
+
+
+def _median_by_mean(runs: Sequence[Run], metric: str) -> Run:
+    """The last run where none has a score; of an even number the upper one in the middle."""
+    means = [(mean, index) for index, run in enumerate(runs) if (mean := run.mean(metric)) is not None]
+    return runs[sorted(means)[len(means) // 2][1]] if means else runs[-1]
+
+
+def combined(first: Run, second: Run) -> Run:
+    """Two seed sets of one model as one run. Raises InputError when they share a clip: it would count twice."""
+    shared = sorted(first.clips.keys() & second.clips.keys())
+    if shared:
+        entry, seed = shared[0]
+        raise InputError(f"{first.name} and {second.name} both have entry {entry}, seed {seed}: take other seeds")
+    return Run(f"{first.name} + {second.name}", {**first.clips, **second.clips})
+
+
+def _scorer(score: Score) -> str:
+    return json.dumps(score.details.get("scorer"), sort_keys=True)

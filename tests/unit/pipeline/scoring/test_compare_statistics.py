@@ -1,0 +1,94 @@
+"""Intervals and tests of paired differences, against published tables and by what they promise over many samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.scoring.compare.statistics import ALPHA, BOOTSTRAP_FROM, estimate, holm, median, t_cdf, t_quantile
+
+
+@pytest.mark.parametrize(
+    ("probability", "freedom", "value"),
+    # Student's t table, three digits
+    [(0.975, 1, 12.706), (0.975, 9, 2.262), (0.975, 30, 2.042), (0.95, 5, 2.015), (0.8, 9, 0.883), (0.999, 2, 22.327)],
+)
+def test_t_is_that_of_the_tables(probability: float, freedom: int, value: float) -> None:
+    assert t_quantile(probability, freedom) == pytest.approx(value, abs=6e-4)
+    assert t_quantile(1 - probability, freedom) == -t_quantile(probability, freedom)
+    assert t_cdf(t_quantile(probability, freedom), freedom) == pytest.approx(probability, abs=1e-9)
+
+
+def test_few_prompts_have_students_interval() -> None:
+    # Given mean 3, standard deviation sqrt(2.5) of five: 3 ± 2.776 sqrt(0.5)
+    found = estimate([1.0, 2.0, 3.0, 4.0, 5.0], 0.0)
+
+    assert found is not None
+    assert (found.prompts, found.method, found.mean) == (5, "t", 3.0)
+    assert (found.low, found.high) == (pytest.approx(3 - 1.9633, abs=1e-3), pytest.approx(3 + 1.9633, abs=1e-3))
+    assert found.detectable == pytest.approx((2.7764 + 0.9410) * 0.5**0.5, abs=1e-3)
+
+
+def test_the_bootstrap_begins_at_32_prompts_and_is_the_same_for_the_same_seed() -> None:
+    values = np.random.default_rng(3).normal(size=BOOTSTRAP_FROM)
+    few, many = estimate(values[:-1], 0.0), estimate(values, 0.0, seed=7)
+    assert few is not None
+    assert many is not None
+    assert (few.method, many.method) == ("t", "bootstrap")
+    assert many == estimate(values, 0.0, seed=7)
+    assert many != estimate(values, 0.0, seed=8)
+
+
+@pytest.mark.parametrize("count", [10, 40, 200])
+@pytest.mark.parametrize("limit", [-0.6, -0.3, 0.1])
+def test_the_test_and_the_interval_say_the_same(count: int, limit: float) -> None:
+    for seed in range(8):
+        values = np.random.default_rng(seed).gamma(2.0, 0.4, count) - 1.1
+        found = estimate(values, limit)
+        assert found is not None
+        if abs(found.high - limit) > 1e-3:  # the bootstrap's steps
+            assert (found.p_worse <= ALPHA) == (found.high < limit)
+
+
+@pytest.mark.parametrize(("count", "samples"), [(10, 1500), (32, 600)])
+def test_intervals_miss_the_truth_no_more_often_than_promised(count: int, samples: int) -> None:
+    random = np.random.default_rng(5)
+    found = [estimate(random.normal(size=count), 0.0, seed=sample) for sample in range(samples)]
+
+    below = sum(one is not None and one.high < 0 for one in found) / samples
+    above = sum(one is not None and one.low > 0 for one in found) / samples
+
+    noise = 3 * (ALPHA * (1 - ALPHA) / samples) ** 0.5
+    assert max(below, above) <= ALPHA + noise
+    assert min(below, above) >= ALPHA - noise  # and they are no wider than they need be
+
+
+def test_what_is_called_detectable_is_detected_8_times_of_10() -> None:
+    random = np.random.default_rng(6)
+    sample = random.normal(size=20)
+    known = estimate((sample - sample.mean()) / sample.std(ddof=1), 0.0)  # of spread 1, as the samples' truth
+    assert known is not None
+
+    seen = [estimate(random.normal(-known.detectable, 1, 20), 0.0) for _ in range(800)]
+
+    assert sum(one is not None and one.p_worse <= ALPHA for one in seen) / 800 == pytest.approx(0.8, abs=0.05)
+
+
+def test_equal_differences_are_judged_by_their_number_alone() -> None:
+    assert estimate([0.0], 0.0) is None
+    assert estimate([-1.0] * 5, 0.0) is None  # five of one side: 1 in 32
+    six = estimate([-1.0] * 6, -0.5)
+    assert six is not None
+    assert (six.method, six.low, six.high, six.p_worse) == ("sign", -1.0, -1.0, 1 / 64)
+
+
+def test_holm_divides_the_chance_of_a_false_alarm() -> None:
+    p_values = {"a": 0.006, "b": 0.012, "c": 0.03}
+    assert holm(p_values) == {"a", "b"}  # 0.025/3, 0.025/2, then 0.03 > 0.025
+    assert holm({**p_values, "b": 0.013}) == {"a"}
+    assert holm(p_values, tests=5) == frozenset()  # two that could not be tested count too
+    assert holm({}) == frozenset()
+
+
+def test_median_of_an_even_number_is_between() -> None:
+    assert median([4.0, 1.0, 2.0, 100.0]) == 3.0
