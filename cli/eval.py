@@ -222,7 +222,9 @@ def _print_json(records: list[dict[str, Any]], left_out: Any) -> None:
 
     output.as_json(
         views.EvalRunView(
-            clips=[views.ClipScoresView(**{"entry": None, "seed": None, **record}) for record in records],
+            clips=[
+                views.ClipScoresView(**{"entry": None, "seed": None, "pixels": None, **record}) for record in records
+            ],
             left_out=[views.LeftOutView(name=metric.name, reason=reason) for metric, reason in left_out],
         )
     )

@@ -37,6 +37,7 @@ class ClipScoresView(View):
     video: str
     entry: int | None = Field(description="The suite's entry it belongs to, if it is a suite's clip.")
     seed: int | None
+    pixels: str | None = Field(description="sha256 of the decoded frames; null when it could not be read.")
     scores: dict[str, Any] = Field(
         description="By metric: name, score (null when not scored) and details (the reason, or weight and scorer)."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -73,6 +74,13 @@ def read_clip(path: Path, max_bytes: int = MAX_BYTES) -> Clip:
     stacked = np.stack(frames)
     stacked.flags.writeable = False
     return Clip(path, stacked, fps or None, has_audio)
+
+
+def pixel_digest(clip: Clip) -> str:
+    """sha256 of the decoded frames and their shape: two files with the same one show the same pictures."""
+    digest = hashlib.sha256(repr(clip.frames.shape).encode())
+    digest.update(clip.frames.data)
+    return digest.hexdigest()
 
 
 def _decode(path: Path, decoded: Any, max_bytes: int) -> list[Frames]:

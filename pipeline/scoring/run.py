@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import OutOfMemoryError, RefusedError
-from pipeline.scoring.clip import DECODER, MAX_BYTES, Clip, read_clip
+from pipeline.scoring.clip import DECODER, MAX_BYTES, Clip, pixel_digest, read_clip
 from pipeline.scoring.metric import Context, Expected, Metric, Need, Score, not_scored
 from pipeline.scoring.residency import Models
 
@@ -42,6 +42,8 @@ class ClipScores:
     problem: str | None
     decode_seconds: float
     score_seconds: Mapping[str, float]
+    pixels: str | None = None
+    """``clip.pixel_digest``: runs with the same pixels need no comparison of scores."""
 
 
 def score_clips(
@@ -73,7 +75,7 @@ def _score(item: ClipToScore, metrics: Sequence[Metric], models: Models, max_byt
         started = time.perf_counter()
         scores[metric.name] = _of_metric(metric, clip, context)
         seconds[metric.name] = time.perf_counter() - started
-    return ClipScores(item, scores, None, decoded, seconds)
+    return ClipScores(item, scores, None, decoded, seconds, pixel_digest(clip))
 
 
 def _of_metric(metric: Metric, clip: Clip, context: Context) -> Score:
@@ -116,4 +118,5 @@ def as_json(found: ClipScores, fingerprints: Mapping[str, Mapping[str, Any]]) ->
             shown["details"]["scorer"] = dict(fingerprints[name])
         scores[name] = {"name": name, **shown}
     key = {name: value for name, value in (("entry", found.clip.entry), ("seed", found.clip.seed)) if value is not None}
-    return {"video": str(found.clip.video), **key, "scores": scores}
+    pixels = {} if found.pixels is None else {"pixels": found.pixels}
+    return {"video": str(found.clip.video), **key, **pixels, "scores": scores}

@@ -9,7 +9,7 @@ from pipeline.scoring.compare.comparison import MetricComparison
 from pipeline.scoring.compare.report import number
 
 _ROW = 30
-_LEFT, _PLOT, _RIGHT = 260, 460, 150
+_LEFT, _PLOT, _RIGHT = 260, 460, 230
 _WIDTH = _LEFT + _PLOT + _RIGHT
 _SPAN = 3.0
 """Margins shown to each side of no difference; what goes beyond is cut, and an arrow says so."""
@@ -39,8 +39,8 @@ def forest(metrics: Sequence[MetricComparison]) -> Element:
         element("rect", x=_LEFT, y=20, width=margin_at - _LEFT, height=height - 50, class_="worse"),
         element("line", x1=zero, x2=zero, y1=20, y2=height - 30, class_="axis"),
         element("line", x1=margin_at, x2=margin_at, y1=20, y2=height - 30, class_="margin"),
-        element("text", "−margin", x=margin_at, y=14, text_anchor="middle"),
-        element("text", "no difference", x=zero, y=14, text_anchor="middle"),
+        element("text", "−margin", x=margin_at + 4, y=14, text_anchor="end"),
+        element("text", "no difference", x=zero - 4, y=14),
         element("text", "← worse", x=_LEFT, y=height - 10),
         element("text", "better →", x=_LEFT + _PLOT, y=height - 10, text_anchor="end"),
     ]
@@ -58,13 +58,13 @@ def _forest_row(found: MetricComparison, y: float) -> list[Element]:
     parts = [
         element("text", found.metric.name, x=_LEFT - 10, y=y + 4, text_anchor="end"),
         element("line", x1=_x(low), x2=_x(high), y1=y, y2=y, class_=f"interval {found.state.value}{gated}"),
-        element("circle", cx=_x(mean), cy=y, r=5, class_=f"point {found.state.value}"),
         element("text", f"{estimate.mean:+.3g} ({found.state.value})", x=_LEFT + _PLOT + 10, y=y + 4),
     ]
-    if low < -_SPAN:
-        parts.append(element("text", "◂", x=_LEFT, y=y + 4, text_anchor="middle"))
-    if high > _SPAN:
-        parts.append(element("text", "▸", x=_LEFT + _PLOT, y=y + 4, text_anchor="middle"))
+    if abs(mean) <= _SPAN:
+        parts.append(element("circle", cx=_x(mean), cy=y, r=5, class_=f"point {found.state.value}"))
+    for beyond, arrow, x in ((low < -_SPAN, "◀", _LEFT), (high > _SPAN, "▶", _LEFT + _PLOT)):
+        if beyond:
+            parts.append(element("text", arrow, x=x, y=y + 5, text_anchor="middle", class_=found.state.value))
     return parts
 
 

@@ -34,10 +34,12 @@ h1 span, td.state { font-weight: 600; }
 .inconclusive, .no_calibration, .incomplete, .other_fingerprint { color: var(--open); }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top; }
+td:last-child { min-width: 14rem; } td { white-space: nowrap; } td:last-child { white-space: normal; }
 .note, figcaption { color: var(--soft); } .next { border-left: 4px solid var(--bad); padding-left: .8rem; }
 .pair { display: flex; flex-wrap: wrap; gap: 1rem; } figure { flex: 1 1 20rem; margin: .5rem 0; }
 video { width: 100%; max-height: 24rem; background: #000; } figcaption { overflow-wrap: anywhere; }
-svg { max-width: 60rem; display: block; } svg text { fill: var(--ink); font-size: 13px; }
+svg { max-width: 64rem; display: block; } svg text { fill: var(--ink); font-size: 13px; }
+svg text.ok, svg text.regressed, svg text.inconclusive { fill: currentColor; }
 svg .axis { stroke: var(--soft); } svg .margin { stroke: var(--soft); stroke-dasharray: 4 3; }
 svg .worse { fill: var(--worse); } svg .band { fill: var(--band); }
 svg .interval { stroke: currentColor; stroke-width: 3; } svg .free { stroke-dasharray: 2 3; }
@@ -54,6 +56,7 @@ def html(report: Report) -> str:
         body += [
             element("h2", "Differences"),
             charts.forest(comparison.metrics),
+            element("p", "In units of each metric's margin; dotted: no margin, on a scale of its own.", class_="note"),
             _table(COLUMNS, rows(comparison), state_column=1),
             element("ul", *(element("li", note) for note in notes(comparison)), class_="note"),
         ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import InputError, Problem
-from pipeline.scoring.clip import Clip
 from pipeline.scoring.metric import Score
 from pipeline.scoring.score_file import Record, read_scores, score_of
 
@@ -24,7 +22,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunClip:
-    """One clip of a run. ``pixels`` is ``pixel_digest`` of its frames, None where nobody computed it."""
+    """One clip of a run. ``pixels`` is ``clip.pixel_digest`` of its frames, None where nobody computed it."""
 
     video: str
     scores: Mapping[str, Score]
@@ -85,13 +83,6 @@ def run_of(records: Sequence[Record], name: str) -> Run:
     if not clips:
         raise InputError([Problem("it has no clips", file=name)])
     return Run(name, clips)
-
-
-def pixel_digest(clip: Clip) -> str:
-    """sha256 of the decoded frames and their shape: two files with it show the same pictures."""
-    digest = hashlib.sha256(repr(clip.frames.shape).encode())
-    digest.update(clip.frames.tobytes())
-    return digest.hexdigest()
 
 
 def identical(baseline: Run, candidate: Run) -> bool:

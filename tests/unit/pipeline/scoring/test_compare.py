@@ -14,6 +14,7 @@ import pytest
 from bench.nightly import Model, gated, history, states
 from pipeline.errors import InputError
 from pipeline.scoring import METRICS, Clip
+from pipeline.scoring.clip import pixel_digest
 from pipeline.scoring.compare import (
     Comparison,
     Key,
@@ -25,7 +26,6 @@ from pipeline.scoring.compare import (
     combined,
     compare,
     median_run,
-    pixel_digest,
     read_run,
     run_of,
     speed_verdicts,

@@ -1,0 +1,104 @@
+"""`vgen eval compare` as a person calls it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.data.vbench_oracle import tiny_weights
+from tests.unit.cli.conftest import Vgen
+
+CLIPS = Path(tiny_weights.__file__).parent / "clips"
+NAME = "vbench.imaging_quality"
+
+
+def _scores(path: Path, loss: float, **more: object) -> Path:
+    records = [
+        {
+            "video": f"{entry}.mp4",
+            "entry": entry,
+            "seed": 1,
+            "scores": {NAME: {"name": NAME, "score": 70 - loss * (1 + entry / 10), "details": {"weight": 1}}},
+            **more,
+        }
+        for entry in range(8)
+    ]
+    path.write_text(json.dumps(records), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("loss", "margin", "state", "code"),
+    [(0.1, "1", "ok", 0), (3.0, "1", "regressed", 3), (0.7, "1", "inconclusive", 3), (3.0, None, "no_calibration", 3)],
+)
+def test_the_exit_code_is_the_gate(
+    vgen: Vgen, tmp_path: Path, loss: float, margin: str | None, state: str, code: int
+) -> None:
+    before, after = _scores(tmp_path / "a.json", 0.0), _scores(tmp_path / "b.json", loss)
+    options = [] if margin is None else ["--margin", f"{NAME}={margin}"]
+
+    outcome = vgen("eval", "compare", before, after, *options, "--json")
+
+    assert (outcome.json["state"], outcome.code) == (state, code)
+    assert vgen("eval", "compare", before, after, *options).out.startswith(f"state\t{state}\n")
+
+
+def test_reports_are_written_where_they_are_wanted(vgen: Vgen, tmp_path: Path) -> None:
+    before, after = _scores(tmp_path / "a.json", 0.0), _scores(tmp_path / "b.json", 3.0)
+    page, text = tmp_path / "r.html", tmp_path / "r.md"
+
+    outcome = vgen(
+        "eval",
+        "compare",
+        before,
+        after,
+        "--margin",
+        f"{NAME}=1",
+        "--history",
+        before,
+        "--html",
+        page,
+        "--markdown",
+        text,
+    )
+
+    assert outcome.code == 3
+    assert page.read_text("utf-8").startswith("<!DOCTYPE html>")
+    assert "<h2>History</h2>" in page.read_text("utf-8")
+    assert text.read_text("utf-8").startswith("# regressed")
+
+
+def test_equal_pixels_are_identical_whatever_the_scores(vgen: Vgen, tmp_path: Path) -> None:
+    # Given what `eval run` wrote of the same clip under two names
+    suite = tmp_path / "suite.json"
+    suite.write_text(json.dumps([{"prompt_en": "alley", "dimension": ["temporal_flickering"]}]), "utf-8")
+    files = []
+    for name in ("one.mp4", "two.mp4"):
+        (tmp_path / name).write_bytes((CLIPS / "cut.mp4").read_bytes())
+        manifest, scores = tmp_path / "clips.json", tmp_path / f"{name}.json"
+        manifest.write_text(json.dumps([{"video": name, "entry": 0, "seed": 1}]), "utf-8")
+        vgen("eval", "run", "--manifest", manifest, "--suite", suite, "--metrics", "checks.black", "--output", scores)
+        files.append(scores)
+
+    outcome = vgen("eval", "compare", *files)
+
+    assert (outcome.code, outcome.out.splitlines()[0]) == (0, "state\tidentical")
+
+
+def test_bad_input_is_said_by_field_value_and_rule(vgen: Vgen, tmp_path: Path) -> None:
+    good, nameless = _scores(tmp_path / "a.json", 0.0), _scores(tmp_path / "b.json", 0.0, entry=None)
+    for arguments, message in (
+        ((good, nameless), "record 0: entry None, seed 1: only clips with an entry and a seed"),
+        ((good, tmp_path / "none.json"), "none.json"),
+        ((good, good, "--margin", "nothing=1"), "--margin: 'nothing' is no metric"),
+        ((good, good, "--margin", NAME), "a margin is NAME=VALUE with a number"),
+        ((good, good, "--margin", f"{NAME}=-1"), "a margin is a number of at least 0"),
+        ((good, good, "--margin", "checks.black=1"), "checks.black: neither run has this metric"),
+        ((good, good, "--metrics", "nothing"), "'nothing' is no metric and no group"),
+        ((good, good, "--html", tmp_path / "no/such/r.html"), "no/such/r.html"),
+    ):
+        outcome = vgen("eval", "compare", *arguments)
+        assert (outcome.code, outcome.out) == (2, ""), arguments
+        assert message in outcome.err

@@ -1,0 +1,121 @@
+"""The report of a comparison: Markdown, one HTML file without scripts, and its links."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pipeline.scoring import METRICS
+from pipeline.scoring.compare import Key, Run, RunClip, SpeedSample, compare, speed_verdicts
+from pipeline.scoring.compare.html import address, html
+from pipeline.scoring.compare.report import Report, as_json, markdown, worst_prompts
+from pipeline.scoring.metric import Score
+
+QUALITY, BLACK = METRICS["vbench.imaging_quality"], METRICS["checks.black"]
+
+
+class _Page(HTMLParser):
+    """Every element with its attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def all(self, tag: str, attribute: str) -> list[str | None]:
+        return [attributes.get(attribute) for name, attributes in self.found if name == tag]
+
+
+def _run(name: str, lost: float, videos: str = "{}.mp4") -> Run:
+    return Run(
+        name,
+        {
+            Key(entry, 1): RunClip(
+                videos.format(entry),
+                {QUALITY.name: Score(70 - lost * (1 + entry / 10)), BLACK.name: Score(0.1 + entry / 100 * lost)},
+            )
+            for entry in range(8)
+        },
+    )
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    before, after = _run("last <night>", 0.0, f"{tmp_path}/before {{}}.mp4"), _run("tonight", 3.0, "https://x/{}.mp4")
+    found = compare(before, after, [QUALITY, BLACK], {QUALITY.name: 1.0})
+    samples = [SpeedSample("wan", "H100", 60.0)] * 5
+    return Report(found, [_run(f"night {night}", 0.1) for night in range(3)], speed_verdicts(samples, samples[:1]))
+
+
+def test_the_worst_prompts_are_those_that_lost_most(report: Report) -> None:
+    quality = report.comparison.metrics[0]
+    assert [prompt.entry for prompt in worst_prompts(quality)] == [7, 6, 5, 4, 3]
+    assert worst_prompts(compare(_run("a", 1.0), _run("b", 0.0), [QUALITY], {}).metrics[0]) == []
+
+
+def test_the_page_stands_by_itself_and_shows_both_clips(report: Report, tmp_path: Path) -> None:
+    page = html(report)
+    parsed = _Page(page)
+
+    tags = [tag for tag, _ in parsed.found]
+    assert {"script", "link", "img", "iframe"}.isdisjoint(tags)
+    assert tags.count("svg") == 2  # the forest, and the history of the gated metric
+    videos = parsed.all("video", "src")
+    assert len(videos) == 10
+    assert videos[:2] == [f"{tmp_path.as_uri()}/before%207.mp4", "https://x/7.mp4"]
+    assert "last &lt;night&gt;" in page
+    assert "last <night>" not in page
+    assert "prefers-color-scheme: dark" in page
+    assert "repeat with a second seed set before alarming" in page
+
+
+def test_the_forest_has_a_row_for_each_metric_and_the_history_a_point_for_each_run(report: Report) -> None:
+    classes = _Page(html(report)).all("line", "class")
+    assert [name for name in classes if name and name.startswith("interval")] == [
+        "interval regressed",
+        "interval no_calibration free",
+    ]
+    points = _Page(html(report)).all("circle", "class")
+    assert points.count("point past") == 3
+    assert points[-1] == "point regressed"
+
+
+def test_markdown_has_the_verdict_and_unbroken_tables(report: Report) -> None:
+    text = markdown(report)
+    assert text.startswith("# regressed\n")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count(" | ") for line in rows if "vbench" in line} == {9}
+    assert "| wan | H100 | seconds_per_clip | ok | 60 | 60 |" in rows
+    assert "| 7 | -5.1 |" in text
+    assert "last &lt;night>" in text
+
+
+def test_json_says_the_same(report: Report) -> None:
+    found = as_json(report)
+    quality, black = found["metrics"]
+    assert (found["state"], found["confidence"], quality["state"], quality["margin"]) == (
+        "regressed", pytest.approx(0.95), "regressed", 1.0,
+    )  # fmt: skip
+    assert quality["gain"] == pytest.approx(-4.05)
+    assert quality["low"] < quality["gain"] < quality["high"] < -1.0
+    assert (black["state"], black["p_worse"], black["better"]) == ("no_calibration", None, "lower")
+    assert found["speed"][0]["median"] == 60.0
+
+
+def test_a_comparison_without_numbers_has_a_page_too() -> None:
+    same = Run("a", {Key(0, 1): RunClip("a.mp4", {}, "digest")})
+    assert "identical" in html(Report(compare(same, same, [], {})))
+    lonely = compare(_run("a", 0.0), Run("b", {Key(99, 1): RunClip("b.mp4", {})}), [QUALITY], {QUALITY.name: 1.0})
+    assert "incomplete" in html(Report(lonely, [_run("c", 0.0)]))
+    assert "9 clips are in one run only" in markdown(Report(lonely))
+
+
+@pytest.mark.parametrize("video", ["javascript:alert(1)", "data:text/html,x", "clips/a b.mp4"])
+def test_a_link_is_an_address_or_a_file_of_this_host(video: str) -> None:
+    assert address(video).startswith("file:///")
+    assert address("http://host/a.mp4") == "http://host/a.mp4"
