@@ -33,6 +33,12 @@ def compare(
             "--margin", metavar="NAME=VALUE", help="Largest loss accepted, in the metric's units; gates it. Repeatable."
         ),
     ] = None,
+    repeat: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--repeat", metavar="BASELINE CANDIDATE", help="Both with other seeds: only what they show together alarms."
+        ),
+    ] = None,
     history: Annotated[
         list[Path] | None, typer.Option("--history", metavar="FILE", help="Earlier runs to draw, oldest first.")
     ] = None,
@@ -51,6 +57,10 @@ def compare(
     before, after = comparing.read_run(baseline), comparing.read_run(candidate)
     chosen = _chosen(metrics, list(margins), before, after)
     compared = comparing.compare(before, after, chosen, margins)
+    if repeat is not None:
+        baselines = comparing.combined(before, comparing.read_run(repeat[0]))
+        candidates = comparing.combined(after, comparing.read_run(repeat[1]))
+        compared = comparing.repeated(compared, comparing.compare(baselines, candidates, chosen, margins))
     report = reports.Report(compared, [comparing.read_run(path) for path in history or []])
     if html is not None:
         html.write_text(page_of(report), "utf-8")

@@ -36,13 +36,24 @@ def read_scores(path: Path) -> list[Record]:
         if not isinstance(record, dict) or not isinstance(record.get("scores"), dict) or "video" not in record:
             raise InputError([Problem("it has no video and scores", file=str(path), field=f"record {number}")])
         for name, shown in record["scores"].items():
-            value = shown.get("score") if isinstance(shown, dict) else ""
-            if value is not None and (isinstance(value, str) or not math.isfinite(value)):
-                problem = Problem(
-                    f"{name}: its score is no number and not null", file=str(path), field=f"record {number}"
-                )
-                raise InputError([problem])
+            rule = _broken_rule(shown)
+            if rule is not None:
+                raise InputError([Problem(f"{name}: {rule}", file=str(path), field=f"record {number}")])
     return found
+
+
+def _broken_rule(shown: object) -> str | None:
+    value = shown.get("score", "") if isinstance(shown, dict) else ""
+    if value is not None and not _finite(value):
+        return "its score is no number and not null"
+    details = shown.get("details") or {} if isinstance(shown, dict) else None
+    if not isinstance(details, dict):
+        return "its details are no object"
+    return None if _finite(details.get("weight", 1.0)) else "its details.weight is no number"
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def score_of(shown: Mapping[str, Any]) -> Score:

@@ -1,6 +1,6 @@
 """Comparison of two evaluation runs, with statistics that can be defended, and its report."""
 
-from pipeline.scoring.compare.comparison import Comparison, MetricComparison, PromptDifference, compare
+from pipeline.scoring.compare.comparison import Comparison, MetricComparison, PromptDifference, compare, repeated
 from pipeline.scoring.compare.runs import Key, Run, RunClip, combined, median_run, read_run, run_of
 from pipeline.scoring.compare.speed import SpeedSample, SpeedVerdict, Threshold, speed_verdicts
 from pipeline.scoring.compare.verdict import MEANING, PASSED, State, advice
@@ -23,6 +23,7 @@ __all__ = [
     "compare",
     "median_run",
     "read_run",
+    "repeated",
     "run_of",
     "speed_verdicts",
 ]

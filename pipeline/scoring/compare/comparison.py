@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.errors import InputError, Problem
 from pipeline.scoring.compare.runs import Key, Run, identical
@@ -103,6 +103,11 @@ def compare(
     if missing and state is not State.REGRESSED:  # a clip without any score shows in no metric
         state = State.INCOMPLETE
     return Comparison(baseline.name, candidate.name, state, advice(state), tuple(compared), missing, alpha)
+
+
+def repeated(first: Comparison, both: Comparison) -> Comparison:
+    """The comparison of both seed sets together, after one of the first alone: it says whether to alarm."""
+    return replace(both, advice=advice(first.state, both.state))
 
 
 def _check(metrics: Sequence[Metric], margins: Mapping[str, float]) -> None:

@@ -28,13 +28,14 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9198a1; --ground: #0d1117; --line: #3d444d;
   --good: #3fb950; --bad: #f85149; --open: #d29922; --band: #12293f; --worse: #34171a; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); margin: 2rem auto;
-  max-width: 74rem; padding: 0 1rem; }
+  max-width: 84rem; padding: 0 1rem; }
 h1 span, td.state { font-weight: 600; }
 .ok, .identical { color: var(--good); } .regressed { color: var(--bad); }
 .inconclusive, .no_calibration, .incomplete, .other_fingerprint { color: var(--open); }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top; }
-td:last-child { min-width: 14rem; } td { white-space: nowrap; } td:last-child { white-space: normal; }
+table { font-size: .87rem; } td { white-space: nowrap; }
+td:last-child { min-width: 13rem; white-space: normal; }
 .note, figcaption { color: var(--soft); } .next { border-left: 4px solid var(--bad); padding-left: .8rem; }
 .pair { display: flex; flex-wrap: wrap; gap: 1rem; } figure { flex: 1 1 20rem; margin: .5rem 0; }
 video { width: 100%; max-height: 24rem; background: #000; } figcaption { overflow-wrap: anywhere; }

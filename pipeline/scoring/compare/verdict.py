@@ -53,4 +53,6 @@ def advice(first: State, again: State | None = None) -> str | None:
         return None
     if again is None:
         return "repeat with a second seed set before alarming"
-    return "alarm: the second seed set says so too" if again is State.REGRESSED else "no alarm: it did not repeat"
+    if again is State.REGRESSED:
+        return "alarm: it repeats with a second seed set"
+    return "no alarm: it did not repeat" if again in PASSED else "no alarm: both seed sets together cannot tell"

@@ -87,6 +87,42 @@ def test_equal_pixels_are_identical_whatever_the_scores(vgen: Vgen, tmp_path: Pa
     assert (outcome.code, outcome.out.splitlines()[0]) == (0, "state\tidentical")
 
 
+@pytest.mark.parametrize(
+    ("loss", "advice", "code"),
+    [(3.0, "alarm: it repeats with a second seed set", 3), (-3.0, "no alarm: it did not repeat", 0)],
+)
+def test_a_second_seed_set_decides_on_the_alarm(
+    vgen: Vgen, tmp_path: Path, loss: float, advice: str, code: int
+) -> None:
+    first = _scores(tmp_path / "a.json", 0.0), _scores(tmp_path / "b.json", 3.0)
+    second = _scores(tmp_path / "c.json", 0.0, seed=2), _scores(tmp_path / "d.json", loss, seed=2)
+    assert "repeat with a second seed set" in vgen("eval", "compare", *first, "--margin", f"{NAME}=1").out
+
+    outcome = vgen("eval", "compare", *first, "--repeat", *second, "--margin", f"{NAME}=1", "--json")
+
+    assert (outcome.json["advice"], outcome.code) == (advice, code)
+    assert [worst["seeds"] for worst in outcome.json["metrics"][0]["worst"]] == [[1, 2]] * (5 if loss > 0 else 0)
+    assert vgen("eval", "compare", *first, "--repeat", *first).err == (
+        f"vgen: {first[0]} and {first[0]} both have entry 0, seed 1: take other seeds\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shown", "rule"),
+    [
+        ({}, "its score is no number and not null"),
+        ({"score": [1]}, "its score is no number and not null"),
+        ({"score": 1, "details": [1]}, "its details are no object"),
+        ({"score": 1, "details": {"weight": "x"}}, "its details.weight is no number"),
+    ],
+)
+def test_a_score_file_written_by_hand_may_be_wrong(vgen: Vgen, tmp_path: Path, shown: object, rule: str) -> None:
+    wrong = _scores(tmp_path / "a.json", 0.0, scores={NAME: shown})
+    outcome = vgen("eval", "compare", wrong, wrong)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"record 0: {NAME}: {rule}" in outcome.err
+
+
 def test_bad_input_is_said_by_field_value_and_rule(vgen: Vgen, tmp_path: Path) -> None:
     good, nameless = _scores(tmp_path / "a.json", 0.0), _scores(tmp_path / "b.json", 0.0, entry=None)
     for arguments, message in (

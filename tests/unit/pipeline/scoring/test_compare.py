@@ -176,7 +176,8 @@ def test_a_regression_is_repeated_before_it_alarms() -> None:
 
     assert both.metrics[0].prompts[0].seeds == (0, 100)
     assert (both.state, advice(first.state, both.state)) == (State.OK, "no alarm: it did not repeat")
-    assert advice(State.REGRESSED, State.REGRESSED) == "alarm: the second seed set says so too"
+    assert advice(State.REGRESSED, State.REGRESSED) == "alarm: it repeats with a second seed set"
+    assert advice(State.REGRESSED, State.INCONCLUSIVE) == "no alarm: both seed sets together cannot tell"
     assert advice(State.OK) is None
     with pytest.raises(InputError, match="take other seeds"):
         combined(baseline, candidate)

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.scoring import METRICS
-from pipeline.scoring.compare import Key, Run, RunClip, SpeedSample, compare, speed_verdicts
+from pipeline.scoring.compare import MEANING, Key, Run, RunClip, SpeedSample, State, compare, speed_verdicts
 from pipeline.scoring.compare.html import address, html
 from pipeline.scoring.compare.report import Report, as_json, markdown, worst_prompts
 from pipeline.scoring.metric import Score
+from tests.conftest import REPOSITORY
 
 QUALITY, BLACK = METRICS["vbench.imaging_quality"], METRICS["checks.black"]
 
@@ -119,3 +120,9 @@ def test_a_comparison_without_numbers_has_a_page_too() -> None:
 def test_a_link_is_an_address_or_a_file_of_this_host(video: str) -> None:
     assert address(video).startswith("file:///")
     assert address("http://host/a.mp4") == "http://host/a.mp4"
+
+
+def test_every_state_has_its_sentence_here_and_in_the_docs() -> None:
+    page = (REPOSITORY / "docs" / "evaluation.md").read_text("utf-8")
+    assert set(MEANING) == set(State)
+    assert [state.value for state in State if f"| `{state.value}` | {MEANING[state]} |" not in page] == []
