@@ -14,9 +14,11 @@ from pipeline.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from cli import views
+    from db.batches import Limits, Submitted
     from db.session import Database
     from pipeline.prompts_file import Submission
     from pipeline.settings import Settings
+    from pipeline.spec import BatchOptions
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the jobs and what they need; store nothing.")]
 _DRY_RUN_ROWS = 200
@@ -44,17 +46,7 @@ def submit(
     if wait and settings.solo:
         raise InputError([Problem("nobody works in solo mode but `vgen run FILE`; use that", field="--wait")])
     with open_database(settings, upgrade=True) as database:
-        stored = submission.store(
-            parsed,
-            options,
-            settings=settings,
-            database=database,
-            name=choices.name,
-            owner=choices.owner,
-            key=choices.key,
-            again=choices.again,
-            limits=limited,
-        )
+        stored = _store(parsed, options, choices, limited, settings, database)
         batch = _batch(database, stored.batch_id)
         notices = [*_unchanged_limits(choices, stored.created), *_notices(batch, settings, database)]
         for text in notices:
@@ -97,17 +89,7 @@ def run(
     with open_database(settings, upgrade=True) as database:
         batch_id = None
         if parsed is not None:
-            stored = submission.store(
-                parsed,
-                options,
-                settings=settings,
-                database=database,
-                name=choices.name,
-                owner=choices.owner,
-                key=choices.key,
-                again=choices.again,
-                limits=limited,
-            )
+            stored = _store(parsed, options, choices, limited, settings, database)
             batch_id = stored.batch_id
             batch = _batch(database, batch_id)
             for text in _unchanged_limits(choices, stored.created):
@@ -117,6 +99,29 @@ def run(
                 output.notice("it is finished; `--again` makes a new batch of it")
                 return batch_table.show(database, settings, batch_id)
         return work.off(database, settings, batch_id)
+
+
+def _store(
+    parsed: Submission,
+    options: BatchOptions,
+    choices: BatchChoices,
+    limited: Limits,
+    settings: Settings,
+    database: Database,
+) -> Submitted:
+    from cli import submission
+
+    return submission.store(
+        parsed,
+        options,
+        settings=settings,
+        database=database,
+        name=choices.name,
+        owner=choices.owner,
+        key=choices.key,
+        again=choices.again,
+        limits=limited,
+    )
 
 
 def _batch(database: Database, batch_id: str) -> views.BatchView:

@@ -11,10 +11,10 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from db import events, jobs
+from db import events
 from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Queue, Step
-from db.steps import not_paused
-from pipeline.states import JobState, StepState
+from db.steps import not_paused, take_back
+from pipeline.states import StepState
 
 _PAGE = 200
 
@@ -90,14 +90,5 @@ def withdraw(session: Session) -> int:
         select(Step.id, Step.job_id).where(Step.state == StepState.DISPATCHED, LIVE_INDEX, ~not_paused()).limit(_PAGE)
     ).all()
     for step_id, job_id in sorted(rows, key=lambda row: row[1]):
-        jobs.lock(session, job_id)
-        moved = session.execute(
-            update(Step)
-            .where(Step.id == step_id, Step.state == StepState.DISPATCHED)
-            .values(state=StepState.WAITING, queue=None)
-            .returning(Step.id)
-            .execution_options(synchronize_session=False)
-        ).one_or_none()
-        if moved is not None:
-            jobs.move(session, job_id, JobState.WAITING)
+        take_back(session, step_id, job_id)
     return len(rows)

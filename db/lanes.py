@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from sqlalchemy import ColumnElement, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from db import events, jobs, workers
+from db import events, steps, workers
 from db.budgets import Budgets
 from db.control import is_paused, paused_queues
 from db.lines import failed, gpu_lines, in_flight, mean_seconds, queues_by_type, ready, serves_unloaded
@@ -269,18 +269,4 @@ def withdraw_unserved(session: Session) -> int:
         .where(Step.state == StepState.DISPATCHED, LIVE_INDEX, Step.queue.in_(left))
         .limit(_PAGE)
     ).all()
-    return sum(_back_in_line(session, step_id, job_id) for step_id, job_id in sorted(found, key=lambda row: row[1]))
-
-
-def _back_in_line(session: Session, step_id: int, job_id: str) -> bool:
-    jobs.lock(session, job_id)
-    moved = session.execute(
-        update(Step)
-        .where(Step.id == step_id, Step.state == StepState.DISPATCHED)
-        .values(state=StepState.WAITING, queue=None)
-        .returning(Step.id)
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
-    if moved is not None:
-        jobs.move(session, job_id, JobState.WAITING)
-    return moved is not None
+    return sum(steps.take_back(session, step_id, job_id) for step_id, job_id in sorted(found, key=lambda row: row[1]))

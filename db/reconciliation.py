@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, true, update
+from sqlalchemy import func, select, true
 from sqlalchemy.orm import Session
 
 from db import events, jobs, steps, workers
@@ -114,7 +114,7 @@ def redispatch(session: Session, queues: Sequence[str], *, older_than_ms: int) -
     A message that was not lost after all finds nothing to claim, or claims what was dispatched again: both are right.
     """
     rows = session.execute(
-        select(Step.id, Step.job_id)
+        select(Step.id, Step.job_id, Step.batch_id, Step.stage)
         .where(
             Step.state == StepState.DISPATCHED,
             LIVE_INDEX,
@@ -124,23 +124,12 @@ def redispatch(session: Session, queues: Sequence[str], *, older_than_ms: int) -
         .order_by(Step.id)
         .limit(_PAGE)
     ).all()
-    return sum(_back_in_line(session, step_id, job_id) for step_id, job_id in rows)
-
-
-def _back_in_line(session: Session, step_id: int, job_id: str) -> bool:
-    job = jobs.lock(session, job_id)
-    moved = session.execute(
-        update(Step)
-        .where(Step.id == step_id, Step.state == StepState.DISPATCHED)
-        .values(state=StepState.WAITING, queue=None)
-        .returning(Step.stage)
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
-    if moved is None:
-        return False
-    jobs.move(session, job_id, JobState.WAITING)
-    events.record(session, "message_lost", batch_id=job.batch_id, job_id=job_id, stage=moved[0].value)
-    return True
+    found = 0
+    for step_id, job_id, batch_id, stage in rows:
+        if steps.take_back(session, step_id, job_id):
+            events.record(session, "message_lost", batch_id=batch_id, job_id=job_id, stage=stage.value)
+            found += 1
+    return found
 
 
 def rewind_lost_handoffs(session: Session, *, gone_ms: int) -> int:

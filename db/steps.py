@@ -529,3 +529,18 @@ def rewind_steps(session: Session, job_id: str, batch_id: str, roll: int, segmen
     )
     jobs.move(session, job_id, JobState.WAITING)
     events.record(session, "rewound", batch_id=batch_id, job_id=job_id, to=to.value, reason=reason[:500])
+
+
+def take_back(session: Session, step_id: int, job_id: str) -> bool:
+    """Put a dispatched step back in line, wherever its message may be. False when it is dispatched no longer."""
+    jobs.lock(session, job_id)
+    moved = session.execute(
+        update(Step)
+        .where(Step.id == step_id, Step.state == StepState.DISPATCHED)
+        .values(state=StepState.WAITING, queue=None)
+        .returning(Step.id)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if moved is not None:
+        jobs.move(session, job_id, JobState.WAITING)
+    return moved is not None

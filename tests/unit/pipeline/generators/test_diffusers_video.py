@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from pipeline.errors import FatalError, OutOfMemoryError, RefusedError, StoppedError
 from pipeline.generators.base import Phase, Progress
 from pipeline.generators.diffusers_video import DiffusersVideoGenerator, pipeline_class
 from pipeline.generators.tiny_wan import ensure_tiny_wan
 from pipeline.presets import Preset, get_preset
+from tests import tiny_pipelines
 from tests.unit.pipeline.generators.conftest import MakeRequest
 
 # diffusers' schedulers hand torch tensors to numpy in a way that numpy 2 is about to drop; not ours to mend.
@@ -39,52 +38,9 @@ def wan(model_cache: Path) -> DiffusersVideoGenerator:
 def svd_preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
     """The catalogue's svd-xt on a pipeline of its class with random weights."""
     folder = tmp_path_factory.mktemp("tiny-svd")
-    build_tiny_svd().save_pretrained(folder)
-    return get_preset("svd-xt").model_copy(update={"repo": str(folder)})
-
-
-def build_tiny_svd() -> Any:
     torch.manual_seed(0)
-    unet = diffusers.UNetSpatioTemporalConditionModel(
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        sample_size=8,
-        in_channels=8,
-        out_channels=4,
-        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
-        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
-        cross_attention_dim=32,
-        num_attention_heads=2,
-        projection_class_embeddings_input_dim=96,
-        addition_time_embed_dim=32,
-    )
-    scheduler = diffusers.EulerDiscreteScheduler(
-        interpolation_type="linear",
-        prediction_type="v_prediction",
-        timestep_type="continuous",
-        use_karras_sigmas=True,
-        sigma_min=0.002,
-        sigma_max=700.0,
-    )
-    vae = diffusers.AutoencoderKLTemporalDecoder(
-        block_out_channels=[32, 32, 32, 32], down_block_types=["DownEncoderBlock2D"] * 4, latent_channels=4
-    )
-    config = CLIPVisionConfig(
-        hidden_size=32,
-        projection_dim=32,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        image_size=224,
-        intermediate_size=37,
-        patch_size=56,
-    )
-    return diffusers.StableVideoDiffusionPipeline(
-        image_encoder=CLIPVisionModelWithProjection(config).eval(),
-        unet=unet.eval(),
-        scheduler=scheduler,
-        vae=vae.eval(),
-        feature_extractor=CLIPImageProcessor(crop_size=224, size=224),
-    )
+    tiny_pipelines.stable_video_diffusion().save_pretrained(folder)
+    return get_preset("svd-xt").model_copy(update={"repo": str(folder)})
 
 
 def picture(path: Path, size: tuple[int, int] = (90, 40)) -> Path:
