@@ -2,9 +2,9 @@
 
 python -m bench.nightly --nights 4000
 
-Each night has 12 or 40 prompts with ``--seeds`` clips and ``--metrics`` gated metrics. Prompts differ by 0.1 (standard
-deviation), clips of one prompt by 0.05, drawn anew every night: more than a fixed seed would differ, so the harder
-case. A tenth of the clips fail and lose 0.3, so that the differences have heavy tails.
+Each night has ``--prompts`` prompts with ``--seeds`` clips and ``--metrics`` gated metrics. Prompts differ by 0.1
+(standard deviation), clips of one prompt by 0.05, drawn anew every night: more than a fixed seed would differ, so the
+harder case. A tenth of the clips fail and lose 0.3, so that the differences have heavy tails.
 """
 
 from __future__ import annotations
@@ -95,13 +95,14 @@ def history(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nights", type=int, default=4000)
+    parser.add_argument("--prompts", type=int, nargs="+", default=[12, 40])
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--metrics", type=int, default=4)
     parser.add_argument("--margin", type=float, default=0.05)
     given = parser.parse_args()
     common = (given.seeds, given.metrics)
     print("prompts | truth | margin | regressed | ok | inconclusive | seconds")
-    for prompts in (12, 40):
+    for prompts in given.prompts:
         for truth, margin, loss in (
             ("unchanged", given.margin, []),
             ("unchanged", 0.0, []),

@@ -45,7 +45,11 @@ class Estimate:
 
 def t_cdf(value: float, freedom: int) -> float:
     """Student's distribution function, by the regularised incomplete beta function."""
-    tail = mpmath.betainc(freedom / 2, 0.5, 0, freedom / (freedom + value * value), regularized=True) / 2
+    square = value * value
+    if square < freedom:  # near the middle 1 - x would lose half the digits
+        half = mpmath.betainc(0.5, freedom / 2, 0, square / (freedom + square), regularized=True) / 2
+        return float(0.5 + half if value > 0 else 0.5 - half)
+    tail = mpmath.betainc(freedom / 2, 0.5, 0, freedom / (freedom + square), regularized=True) / 2
     return float(1 - tail if value > 0 else tail)
 
 
@@ -59,7 +63,9 @@ def t_quantile(probability: float, freedom: int) -> float:
     high = 2.0
     while t_cdf(high, freedom) < probability:
         high *= 2
-    root = mpmath.findroot(lambda x: t_cdf(float(x), freedom) - probability, (0.0, high), solver="anderson", tol=1e-20)
+    root = mpmath.findroot(
+        lambda x: t_cdf(float(x), freedom) - probability, (0.0, high), solver="bisect", maxsteps=100, tol=1e-22
+    )
     return float(root)
 
 
@@ -121,7 +127,7 @@ def _bootstrap(
     means = resample(values, seed)
     centred = values - mean
     skew = float((centred**3).sum() / (6 * (centred**2).sum() ** 1.5))
-    bias = _z(_share_below(means, mean), len(means))
+    bias = skew  # for a mean it is the same number; that of the resamples would add their noise to both ends
     widen = math.sqrt(count / (count - 1))
     ends = []
     for probability in (alpha, 1 - alpha):
