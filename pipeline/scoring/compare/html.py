@@ -35,7 +35,7 @@ h1 span, td.state { font-weight: 600; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top; }
 table { font-size: .87rem; } td { white-space: nowrap; }
-td:last-child { min-width: 13rem; white-space: normal; }
+td:last-child { min-width: 10rem; white-space: normal; }
 .note, figcaption { color: var(--soft); } .next { border-left: 4px solid var(--bad); padding-left: .8rem; }
 .pair { display: flex; flex-wrap: wrap; gap: 1rem; } figure { flex: 1 1 20rem; margin: .5rem 0; }
 video { width: 100%; max-height: 24rem; background: #000; } figcaption { overflow-wrap: anywhere; }
