@@ -88,11 +88,13 @@ def estimate(
     error = spread / math.sqrt(count)
     freedom = count - 1
     detectable = (t_quantile(1 - alpha / tests, freedom) + t_quantile(POWER, freedom)) * error
+    reach = t_quantile(1 - alpha, freedom) * error
+    low, high, p_worse = mean - reach, mean + reach, t_cdf((mean - limit) / error, freedom)
     if count < BOOTSTRAP_FROM:
-        reach = t_quantile(1 - alpha, freedom) * error
-        p_worse = t_cdf((mean - limit) / error, freedom)
-        return Estimate(count, mean, mean - reach, mean + reach, p_worse, detectable, "t")
-    low, high, p_worse = _bootstrap(values, mean, limit, alpha, seed)
+        return Estimate(count, mean, low, high, p_worse, detectable, "t")
+    # Both must say so: BCa alone raised 3.1 false alarms of 100 where 2.5 were promised (40 prompts, heavy tails).
+    lower, higher, worse = bca(values, limit, alpha, seed)
+    low, high, p_worse = min(low, lower), max(high, higher), max(p_worse, worse)
     return Estimate(count, mean, low, high, p_worse, detectable, "bootstrap")
 
 
@@ -115,9 +117,7 @@ def resample(values: NDArray[np.float64], seed: int, resamples: int = RESAMPLES)
     return np.sort(np.concatenate(parts))
 
 
-def _bootstrap(
-    values: NDArray[np.float64], mean: float, limit: float, alpha: float, seed: int
-) -> tuple[float, float, float]:
+def bca(values: NDArray[np.float64], limit: float, alpha: float, seed: int) -> tuple[float, float, float]:
     """Interval and p by BCa (Efron 1987), widened for few prompts.
 
     The bootstrap's spread is that of n, not n - 1, and its tails are normal: the level is taken from Student's t times
@@ -125,7 +125,7 @@ def _bootstrap(
     """
     count = len(values)
     means = resample(values, seed)
-    centred = values - mean
+    centred = values - values.mean()
     skew = float((centred**3).sum() / (6 * (centred**2).sum() ** 1.5))
     bias = skew  # for a mean it is the same number; that of the resamples would add their noise to both ends
     widen = math.sqrt(count / (count - 1))
