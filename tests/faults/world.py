@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import subprocess
-import threading
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -188,8 +188,7 @@ class World:
     def submit_under(self, key: str, lines: Sequence[Mapping[str, Any]]) -> str:
         """The same, under a submission key, on connections of its own: for several threads at once."""
         full = [{"preset": "idle", "seed": number, **line} for number, line in enumerate(lines)]
-        folder = self.folder / f"{key}-{threading.get_ident()}"
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=self.folder))
         chosen = BatchChoices(key=key, name=key)
         parsed = submission.read(write_jobs(folder / "same.jsonl", full), FieldOptions(), chosen, self.settings)
         options = submission.batch_options(chosen, self.settings)
