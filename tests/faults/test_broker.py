@@ -26,19 +26,6 @@ def client(world: World) -> Iterator[redis.Redis]:
         yield connection
 
 
-def generations(world: World, batch_id: str) -> int:
-    return int(
-        world.one(f"""SELECT count(*) FROM stage_runs r JOIN jobs j ON j.id = r.job_id
-            WHERE j.batch_id = '{batch_id}' AND r.stage = 'generate'""")
-    )
-
-
-def done(world: World, batch_id: str) -> None:
-    world.wait_ended(batch_id)
-    states = {row[0] for row in world.rows(f"SELECT state FROM jobs WHERE batch_id = '{batch_id}'")}
-    assert states == {"succeeded"}
-
-
 def test_a_broker_that_is_away_when_clips_are_finished_has_none_made_twice(world: World) -> None:
     # Given clips that are being generated when the broker goes
     batch_id = world.clips(4, steps=20)
@@ -52,8 +39,8 @@ def test_a_broker_that_is_away_when_clips_are_finished_has_none_made_twice(world
     world.redis.start()
 
     # Then the rest is done, and what was generated is kept
-    done(world, batch_id)
-    assert generations(world, batch_id) == 4
+    world.wait_done(batch_id)
+    assert world.generations(batch_id) == 4
 
 
 @pytest.mark.slow_faults
@@ -65,8 +52,8 @@ def test_cut_connections_deliver_twice_and_nothing_is_done_twice(world: World) -
         world.broker_proxy.cut()
         time.sleep(0.7)
 
-    done(world, batch_id)
-    assert generations(world, batch_id) == 4
+    world.wait_done(batch_id)
+    assert world.generations(batch_id) == 4
 
 
 @pytest.mark.slow_faults
@@ -78,7 +65,7 @@ def test_a_broker_that_answers_nothing_is_waited_for(world: World) -> None:
     time.sleep(20)
     world.broker_proxy.heal()
 
-    done(world, batch_id)
+    world.wait_done(batch_id)
 
 
 def test_a_running_task_that_is_delivered_again_is_refused(world: World) -> None:
@@ -92,8 +79,8 @@ def test_a_running_task_that_is_delivered_again_is_refused(world: World) -> None
             connection.default_channel.qos.restore_visible(num=100, interval=1)
             time.sleep(0.05)
 
-    done(world, batch_id)
-    assert generations(world, batch_id) == 2
+    world.wait_done(batch_id)
+    assert world.generations(batch_id) == 2
 
 
 def _waiting(world: World, queue: str) -> int:
@@ -112,8 +99,8 @@ def test_lost_doubled_and_shuffled_messages_change_nothing(world: World) -> None
                 _disturb(connection, queue, dice)
             time.sleep(0.1)
 
-    done(world, batch_id)
-    assert generations(world, batch_id) == 12
+    world.wait_done(batch_id)
+    assert world.generations(batch_id) == 12
 
 
 def _disturb(connection: redis.Redis, queue: str, dice: random.Random) -> None:
@@ -149,7 +136,7 @@ def test_messages_that_mean_nothing_are_refused_and_no_worker_dies(world: World)
 
     batch_id = world.clips(2)
 
-    done(world, batch_id)
+    world.wait_done(batch_id)
     until(lambda: _waiting(world, IO) == _waiting(world, CPU) == _waiting(world, GPU) == 0, "the queues are empty")
     assert sorted(pid for host in world.hosts.values() for pid in host.parents()) == pids
 
@@ -164,7 +151,7 @@ def test_what_is_no_message_at_all_costs_no_job(world: World) -> None:
 
     batch_id = world.clips(2)
 
-    done(world, batch_id)
+    world.wait_done(batch_id)
 
 
 @pytest.mark.slow_faults
@@ -179,7 +166,7 @@ def test_a_task_that_is_revoked_behind_our_back_is_done_all_the_same(world: Worl
     stranger.control.revoke(held[0]["headers"]["id"], terminate=True, signal="SIGKILL")
     stranger.close()
 
-    done(world, batch_id)
+    world.wait_done(batch_id)
 
 
 @pytest.mark.slow_faults
@@ -193,4 +180,4 @@ def test_a_full_broker_is_waited_for(world: World) -> None:
         finally:
             connection.config_set("maxmemory", "0")
 
-    done(world, batch_id)
+    world.wait_done(batch_id)

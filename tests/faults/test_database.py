@@ -11,19 +11,6 @@ from tests.faults.proxy import Mode
 from tests.faults.world import World
 
 
-def generations(world: World, batch_id: str) -> int:
-    return int(
-        world.one(f"""SELECT count(*) FROM stage_runs r JOIN jobs j ON j.id = r.job_id
-            WHERE j.batch_id = '{batch_id}' AND r.stage = 'generate'""")
-    )
-
-
-def done(world: World, batch_id: str) -> None:
-    world.wait_ended(batch_id)
-    states = {row[0] for row in world.rows(f"SELECT state FROM jobs WHERE batch_id = '{batch_id}'")}
-    assert states == {"succeeded"}
-
-
 def test_a_database_away_for_longer_than_a_lease_has_no_clip_made_twice(world: World) -> None:
     batch_id = world.clips(2, steps=120)
     world.wait_denoising(batch_id)
@@ -33,8 +20,8 @@ def test_a_database_away_for_longer_than_a_lease_has_no_clip_made_twice(world: W
     time.sleep(5)
     world.database_proxy.heal()
 
-    done(world, batch_id)
-    assert generations(world, batch_id) == 2
+    world.wait_done(batch_id)
+    assert world.generations(batch_id) == 2
 
 
 def test_a_read_only_database_is_waited_for_like_one_that_is_away(world: World) -> None:
@@ -49,8 +36,8 @@ def test_a_read_only_database_is_waited_for_like_one_that_is_away(world: World) 
         world.execute("ALTER SYSTEM RESET default_transaction_read_only")
         world.execute("SELECT pg_reload_conf()")
 
-    done(world, batch_id)
-    assert generations(world, batch_id) == 2
+    world.wait_done(batch_id)
+    assert world.generations(batch_id) == 2
 
 
 def test_a_database_that_is_killed_again_and_again_loses_nothing(world: World) -> None:
@@ -60,7 +47,7 @@ def test_a_database_that_is_killed_again_and_again_loses_nothing(world: World) -
         world.postgres._end(signal.SIGQUIT)  # immediate shutdown: recovers from its log
         world.postgres.start()
 
-    done(world, batch_id)
+    world.wait_done(batch_id)
 
 
 @pytest.mark.slow_faults
@@ -70,7 +57,7 @@ def test_connections_cut_in_the_middle_of_transactions_lose_nothing(world: World
         world.database_proxy.cut()
         time.sleep(0.2)
 
-    done(world, batch_id)
+    world.wait_done(batch_id)
 
 
 @pytest.mark.slow_faults
@@ -82,7 +69,7 @@ def test_a_database_that_answers_nothing_is_waited_for(world: World) -> None:
     time.sleep(20)
     world.database_proxy.heal()
 
-    done(world, batch_id)
+    world.wait_done(batch_id)
 
 
 def test_a_dispatcher_that_dies_between_commit_and_publish_loses_no_step(world: World) -> None:
@@ -91,7 +78,7 @@ def test_a_dispatcher_that_dies_between_commit_and_publish_loses_no_step(world: 
 
     batch_id = world.clips(6)
 
-    done(world, batch_id)
+    world.wait_done(batch_id)
     assert (world.folder / "committed").exists()
     assert (world.folder / "sent").exists()
 

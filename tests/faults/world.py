@@ -267,6 +267,19 @@ class World:
             assert time.monotonic() < give_up, f"not ended in {patience_s:g} s: {still()}\n{self.logs()}"
             time.sleep(0.1)
 
+    def wait_done(self, batch_id: str) -> None:
+        """Wait until the batch has ended; every job of it has succeeded."""
+        self.wait_ended(batch_id)
+        states = {row[0] for row in self.rows(f"SELECT state FROM jobs WHERE batch_id = '{batch_id}'")}
+        assert states == {"succeeded"}
+
+    def generations(self, batch_id: str) -> int:
+        """Ended attempts at generating, of all jobs of the batch."""
+        return int(
+            self.one(f"""SELECT count(*) FROM stage_runs r JOIN jobs j ON j.id = r.job_id
+                WHERE j.batch_id = '{batch_id}' AND r.stage = 'generate'""")
+        )
+
     def logs(self) -> str:
         return "\n".join(f"--- {host.name}\n{host.log[-3000:]}" for host in self.hosts.values())
 

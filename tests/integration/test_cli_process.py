@@ -6,15 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-_VGEN = [sys.executable, "-m", "cli.main"]
-_LIMIT_S = 60
+from tests.cli_process import LIMIT_S, started, vgen
+from tests.cluster import VGEN
 
 
 @pytest.fixture(autouse=True)
@@ -29,29 +26,6 @@ def prompts(tmp_path: Path) -> Path:
     return file
 
 
-def _vgen(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*_VGEN, *map(str, arguments)], capture_output=True, text=True, timeout=_LIMIT_S, check=False)
-
-
-@contextmanager
-def _started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [*_VGEN, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate(timeout=_LIMIT_S)
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + _LIMIT_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["models", "--help"], ["--version"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     heavy = ("torch", "celery", "sqlalchemy", "diffusers", "transformers", "boto3", "numpy", "alembic")
@@ -61,7 +35,7 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     )
 
     ended = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, timeout=_LIMIT_S
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, timeout=LIMIT_S
     )
 
     assert ended.stdout.splitlines()[-1] == "[] 0", ended.stderr
@@ -75,7 +49,7 @@ def test_reading_and_submitting_load_no_torch_and_no_celery(prompts: Path) -> No
     )
 
     ended = subprocess.run(
-        [sys.executable, "-c", code, str(prompts)], capture_output=True, text=True, check=True, timeout=_LIMIT_S
+        [sys.executable, "-c", code, str(prompts)], capture_output=True, text=True, check=True, timeout=LIMIT_S
     )
 
     assert ended.stdout.splitlines()[-1] == "[] [0, 0, 0]", ended.stderr
@@ -87,22 +61,22 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     file.write_text("".join(f"prompt {number} {'long ' * 40}\n" for number in range(2000)), "utf-8")
 
     # When its reader takes one line and goes
-    with _started("submit", file, "--dry-run") as process:
+    with started("submit", file, "--dry-run") as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr is not None
         complaints = process.stderr.read()
-        code = process.wait(timeout=_LIMIT_S)
+        code = process.wait(timeout=LIMIT_S)
 
     # Then nothing is said about it
     assert (code, complaints) == (0, "")
 
 
 def test_piped_tables_are_tab_separated_lines(prompts: Path) -> None:
-    assert _vgen("submit", prompts).returncode == 0
+    assert vgen("submit", prompts).returncode == 0
 
-    lines = _vgen("list").stdout.splitlines()
+    lines = vgen("list").stdout.splitlines()
 
     assert lines[0].split("\t")[0] == "batch"
     assert [len(line.split("\t")) for line in lines] == [8, 8]
@@ -115,7 +89,7 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_only_when_asked(tmp_pat
     home.mkdir()
     (home / "vgen.sqlite3").write_bytes(b"this is no database" * 100)
 
-    plain, debug = _vgen("status"), _vgen("--debug", "status")
+    plain, debug = vgen("status"), vgen("--debug", "status")
 
     assert plain.returncode in (1, 4)
     assert "Traceback" not in plain.stderr
@@ -125,22 +99,22 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_only_when_asked(tmp_pat
 
 
 def test_watching_ends_with_130_on_ctrl_c_and_leaves_the_batch_alone(prompts: Path) -> None:
-    assert _vgen("submit", prompts).returncode == 0
-    with _started("watch") as process:
+    assert vgen("submit", prompts).returncode == 0
+    with started("watch") as process:
         assert process.stderr is not None
         assert "2 waiting" in process.stderr.readline()
 
         process.send_signal(signal.SIGINT)
-        code = process.wait(timeout=_LIMIT_S)
+        code = process.wait(timeout=LIMIT_S)
 
     assert code == 130
-    assert "2 waiting" in _vgen("status").stdout
+    assert "2 waiting" in vgen("status").stdout
 
 
 def test_a_home_that_cannot_be_written_ends_with_2(tmp_path: Path, prompts: Path) -> None:
     (tmp_path / "file").write_text("not a folder", "utf-8")
 
-    ended = _vgen("--home", tmp_path / "file" / "home", "submit", prompts)
+    ended = vgen("--home", tmp_path / "file" / "home", "submit", prompts)
 
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
@@ -149,6 +123,6 @@ def test_a_home_that_cannot_be_written_ends_with_2(tmp_path: Path, prompts: Path
 def test_shell_completion_offers_the_verbs() -> None:
     environment = {**os.environ, "_VGEN_COMPLETE": "complete_bash", "COMP_WORDS": "vgen re", "COMP_CWORD": "1"}
 
-    ended = subprocess.run(_VGEN, capture_output=True, text=True, env=environment, timeout=_LIMIT_S, check=False)
+    ended = subprocess.run(VGEN, capture_output=True, text=True, env=environment, timeout=LIMIT_S, check=False)
 
     assert {"results", "retry", "rerun", "reject"} <= set(ended.stdout.split())

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,10 +13,9 @@ from cli.status import status_view
 from db.session import Database
 from pipeline.errors import NotFoundError, ServiceUnavailableError
 from pipeline.settings import load_settings
+from tests.cli_process import LIMIT_S, started, until, vgen
 
 pytestmark = pytest.mark.timeout(300)
-_VGEN = [sys.executable, "-m", "cli.main"]
-_LIMIT_S = 120
 
 
 @pytest.fixture(autouse=True)
@@ -41,32 +35,9 @@ def _prompts(folder: Path, name: str, *lines: str) -> Path:
     return file
 
 
-def _vgen(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*_VGEN, *map(str, arguments)], capture_output=True, text=True, timeout=_LIMIT_S, check=False)
-
-
 def _json(*arguments: object) -> Any:
-    ended = _vgen(*arguments, "--json")
+    ended = vgen(*arguments, "--json")
     return json.loads(ended.stdout) if ended.stdout else None
-
-
-@contextmanager
-def _started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [*_VGEN, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate(timeout=_LIMIT_S)
-
-
-def _until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + _LIMIT_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.1)
 
 
 def _generating() -> bool:
@@ -92,13 +63,13 @@ def _read_until(stream: IO[str] | None, text: str) -> None:
 
 
 def _clips(batch: str = "latest") -> list[Path]:
-    return [Path(line.split("\t")[4]) for line in _vgen("results", batch).stdout.splitlines()[1:]]
+    return [Path(line.split("\t")[4]) for line in vgen("results", batch).stdout.splitlines()[1:]]
 
 
 def test_run_makes_every_clip_and_running_it_again_is_no_error(tmp_path: Path) -> None:
     file = _prompts(tmp_path, "prompts", "a red fox", "a blue boat --seeds 1-2")
 
-    first, second = _vgen("run", file), _vgen("run", file)
+    first, second = vgen("run", file), vgen("run", file)
 
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert len(_json("list")["batches"]) == 1
@@ -113,18 +84,18 @@ def test_run_makes_every_clip_and_running_it_again_is_no_error(tmp_path: Path) -
 def test_ctrl_c_stops_with_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
     # Given a run that generates
     file = _prompts(tmp_path, "prompts", "a red fox", "a blue boat")
-    with _started("run", file) as process:
-        _until(_generating)
+    with started("run", file) as process:
+        until(_generating)
 
         # When it is interrupted
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=_LIMIT_S)
+        _, said = process.communicate(timeout=LIMIT_S)
         assert process.returncode == 130, said
     assert "`vgen run` goes on" in said
 
     # Then nothing is held by a worker that is gone, and the next run finishes
     assert _json("status")["batch"]["finished"] is False
-    ended = _vgen("run")
+    ended = vgen("run")
     assert ended.returncode == 0, ended.stderr
     assert len(_clips()) == 2
 
@@ -132,26 +103,26 @@ def test_ctrl_c_stops_with_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("slow")
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     file = _prompts(tmp_path, "prompts", "a red fox --num_inference_steps 200")
-    with _started("run", file) as process:
-        _until(_generating)
+    with started("run", file) as process:
+        until(_generating)
         process.send_signal(signal.SIGINT)
         _read_until(process.stderr, "again to stop at once")
         process.send_signal(signal.SIGINT)
 
-        assert process.wait(timeout=_LIMIT_S) == 130
+        assert process.wait(timeout=LIMIT_S) == 130
 
 
 @pytest.mark.usefixtures("slow")
 def test_a_second_run_on_one_home_stores_its_file_and_follows(tmp_path: Path) -> None:
     first_file, second_file = (_prompts(tmp_path, name, f"a {name}") for name in ("fox", "boat"))
-    with _started("run", first_file) as first:
-        _until(_generating)
+    with started("run", first_file) as first:
+        until(_generating)
 
-        second = _vgen("run", second_file)
+        second = vgen("run", second_file)
 
         assert second.returncode == 0, second.stderr
         assert "another `vgen run` works" in second.stderr
-        _, said = first.communicate(timeout=_LIMIT_S)
+        _, said = first.communicate(timeout=LIMIT_S)
         assert first.returncode == 0, said
     assert [batch["exit_code"] for batch in _json("list")["batches"]] == [0, 0]
 
@@ -160,15 +131,15 @@ def test_a_second_run_on_one_home_stores_its_file_and_follows(tmp_path: Path) ->
 def test_a_second_run_takes_over_when_the_first_is_killed(tmp_path: Path) -> None:
     # Given two runs on one home, one of them working
     first_file, second_file = (_prompts(tmp_path, name, f"a {name}") for name in ("fox", "boat"))
-    with _started("run", first_file) as first:
-        _until(_generating)
-        with _started("run", second_file) as second:
+    with started("run", first_file) as first:
+        until(_generating)
+        with started("run", second_file) as second:
             _read_until(second.stderr, "another `vgen run` works")
 
             # When that one is killed
             first.kill()
-            first.wait(timeout=_LIMIT_S)
-            _, said = second.communicate(timeout=_LIMIT_S)
+            first.wait(timeout=LIMIT_S)
+            _, said = second.communicate(timeout=LIMIT_S)
 
             # Then the other works off both files
             assert second.returncode == 0, said
@@ -180,7 +151,7 @@ def test_a_second_run_takes_over_when_the_first_is_killed(tmp_path: Path) -> Non
 def test_a_job_for_a_gpu_that_is_not_here_ends_the_run_and_is_named(tmp_path: Path) -> None:
     file = _prompts(tmp_path, "prompts", "a red fox", "a blue boat --gpu h200")
 
-    ended = _vgen("run", file)
+    ended = vgen("run", file)
 
     assert ended.returncode == 3, ended.stderr
     assert "h200" in ended.stderr
