@@ -147,5 +147,7 @@ def test_cancelling_many_while_they_are_worked_on_ends_every_job_once(line: Line
     assert problems == []
     assert {line.job(job_id).state for job_id in ids} == {JobState.CANCELLED}
     assert [line.events(job_id).count("job_cancelled") for job_id in ids] == [1] * 30
+    # The last two may have ended at the same instant, each seeing the other as open: admission asks again.
+    line.admit(window=100)
     assert not line.batch(batch_id).active
     line.check_sums()
