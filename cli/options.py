@@ -83,7 +83,7 @@ class FieldOptions:
     guidance_scale_2: Annotated[
         str | None, _field("--guidance-scale-2", "The same, for the second stage of models with two.")
     ] = None
-    image: Annotated[str | None, _field("--image", "Input image: a path or data:image/…;base64,….")] = None
+    image: Annotated[str | None, _field("--image", "Input image: a path, a URL or data:image/…;base64,….")] = None
     preset: Annotated[str | None, _field("--preset", "Preset; `vgen models list` shows them.")] = None
     gpu: Annotated[str | None, _field("--gpu", "GPU types that may make them, separated by commas.")] = None
     priority: Annotated[str | None, _field("--priority", "-100 to 100; higher runs first.")] = None
@@ -97,7 +97,7 @@ class FieldOptions:
             for field in dataclasses.fields(self)
             if field.name != "label" and getattr(self, field.name) is not None
         }
-        if self.image is not None and not self.image.startswith("data:"):
+        if self.image is not None and not self.image.startswith(("data:", "http:", "https:")):
             # On the command line people mean the current folder, in a file the file's.
             given["image"] = str(Path(self.image).absolute())
         if self.label:

@@ -46,6 +46,7 @@ _BOUNDS: tuple[tuple[Any, str, str], ...] = (
     (Lt, "lt", "<"),
 )
 _LISTS = {
+    "VGEN_FETCH_NETWORKS": "networks, separated by commas",
     "VGEN_ENHANCE_PROVIDERS": "texts, separated by commas",
     "VGEN_INPUT_ROOTS": "paths, separated by colons",
     "VGEN_PRICES": "type=price, separated by commas",

@@ -8,14 +8,18 @@ import hashlib
 import io
 import os
 import re
+import shutil
+import tempfile
 import warnings
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from pipeline.downloads import MAX_URL_CHARS, Downloader, shown_url
 from pipeline.spec import InputRef
 
 MAX_INPUT_BYTES = 32 * 1024 * 1024
@@ -37,6 +41,8 @@ class StoredInput:
     size: int
     path: Path | None = None
     data: bytes | None = None
+    folder: Downloads | None = None
+    """Where what was fetched lies as long as somebody holds it."""
 
     @property
     def ref(self) -> InputRef:
@@ -50,22 +56,33 @@ class StoredInput:
         return self.path.read_bytes()
 
 
+class Downloads:
+    """A folder for fetched files that is removed when nobody holds it any more, or at the latest at exit."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="vgen-inputs-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
 class InputCollector:
     """Finds the inputs that one prompt file names, each once.
 
     Args:
         folder: relative paths start here: the prompt file's folder.
         roots: a path must lie in one of these, links resolved; empty means ``folder`` and the current folder.
+        downloader: fetches URLs; None refuses them.
     """
 
-    def __init__(self, folder: Path, roots: Sequence[Path] = ()) -> None:
+    def __init__(self, folder: Path, roots: Sequence[Path] = (), downloader: Downloader | None = None) -> None:
         self._folder = folder
+        self._downloader = downloader
+        self._downloads: Downloads | None = None
         self._roots = tuple(root.resolve() for root in (roots or (folder, Path.cwd())))
         self._known: dict[str, InputRef | ValueError] = {}
         self.stored: dict[str, StoredInput] = {}
 
     def resolve(self, value: str) -> InputRef:
-        """The reference for a path or a ``data:image/…;base64,`` value.
+        """The reference for a path, an ``http(s)://`` URL or a ``data:image/…;base64,`` value.
 
         Raises:
             ValueError: the message has the value and the rule.
@@ -90,10 +107,7 @@ class InputCollector:
             data = _from_data_url(value)
             return _stored(data, "data URL", None)
         if _URL.match(value):
-            raise ValueError(
-                f"{value[:80]!r} is a URL; give a path or a data:image/…;base64 value "
-                "(URLs come with image-to-video support)"
-            )
+            return self._fetched(value)
         path = self._inside_roots(value)
         try:
             if not path.is_file():
@@ -105,6 +119,18 @@ class InputCollector:
         except OSError as error:
             raise ValueError(f"{value[:200]!r} cannot be read: {error.strerror}") from None
         return _stored(data, path.name, path)
+
+    def _fetched(self, url: str) -> StoredInput:
+        if self._downloader is None:
+            raise ValueError(f"{shown_url(url)!r} is a URL, and none are fetched here; give a path or a data URL")
+        if len(url) > MAX_URL_CHARS:
+            raise ValueError(f"{shown_url(url)!r} has {len(url)} characters; a URL may have {MAX_URL_CHARS}")
+        if self._downloads is None:
+            self._downloads = Downloads()
+        path = self._downloads.path / hashlib.sha256(url.encode()).hexdigest()
+        self._downloader.fetch(url, path, max_bytes=MAX_INPUT_BYTES, media_types=_MEDIA_TYPES.values())
+        name = shown_url(url)
+        return replace(_stored(path.read_bytes(), name, path), folder=self._downloads)
 
     def _inside_roots(self, value: str) -> Path:
         try:

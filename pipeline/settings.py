@@ -7,6 +7,7 @@ A field of a group is set by ``VGEN_<GROUP>_<FIELD>`` or in the group's table of
 from __future__ import annotations
 
 import getpass
+import ipaddress
 import math
 import re
 from functools import lru_cache
@@ -50,6 +51,20 @@ class S3Settings(_Group):
         16 * MEBIBYTE, ge=5 * MEBIBYTE, description="Files of at least so many bytes are uploaded in parts."
     )
     timeout_s: float = Field(20.0, gt=0, description="Connect and read timeout of one request.")
+
+
+class FetchSettings(_Group):
+    """How inputs that a prompt file names by URL are fetched, at submit."""
+
+    networks: Annotated[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], NoDecode] = Field(
+        (), description="Networks that may be fetched from although they are not public, such as 10.1.0.0/16."
+    )
+    timeout_s: float = Field(30.0, gt=0, description="Longest time of one fetch, redirects included.")
+
+    @field_validator("networks", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 class EncodeSettings(_Group):
@@ -203,6 +218,7 @@ class Settings(BaseSettings):
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("WARNING", description="Least severe level shown.")
     s3: S3Settings = Field(default_factory=S3Settings)
+    fetch: FetchSettings = Field(default_factory=FetchSettings)
     encode: EncodeSettings = Field(default_factory=EncodeSettings)
     enhance: EnhanceSettings = Field(default_factory=EnhanceSettings)
     safety: SafetySettings = Field(default_factory=SafetySettings)

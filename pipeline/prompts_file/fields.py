@@ -229,7 +229,7 @@ FIELD_RULES: dict[str, str] = {
     "num_inference_steps": "a whole number from 1 to 1000",
     "guidance_scale": "a number from 0 to 1000",
     "guidance_scale_2": "a number from 0 to 1000, for models with two stages of denoising",
-    "image": "path of a PNG, JPEG or WebP file, or data:image/…;base64,…",
+    "image": "path or http(s) URL of a PNG, JPEG or WebP file, or data:image/…;base64,…",
     "preset": "name of a preset",
     "gpu": "a GPU type or a list of them",
     "priority": "a whole number from -100 to 100; higher runs first",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import cast
 
+from pipeline.downloads import Downloader
 from pipeline.errors import InputError, Problem
 from pipeline.inputs import InputCollector
 from pipeline.presets import load_library
@@ -14,7 +16,7 @@ from pipeline.prompts_file.fields import MAX_JOBS
 from pipeline.prompts_file.layers import LayerReader, Sweep, Values, merge
 from pipeline.prompts_file.lines import MAX_FILE_BYTES
 from pipeline.prompts_file.problems import Problems
-from pipeline.prompts_file.readers import READERS, Table
+from pipeline.prompts_file.readers import READERS, Reader, Table
 from pipeline.prompts_file.resolve import Resolver
 from pipeline.prompts_file.submission import PlannedJobs, Shot, Submission, fingerprint_of
 from pipeline.settings import Settings
@@ -48,7 +50,6 @@ def parse_bytes(
     data: bytes, name: str, *, overrides: Mapping[str, object], settings: Settings, folder: Path | None = None
 ) -> Submission:
     """As ``parse``, for bytes; the name's ending says which format, relative image paths start at ``folder``."""
-    problems = Problems(name)
     reader = READERS.get(Path(name).suffix.lower())
     if reader is None:
         raise InputError([Problem(f"the name does not end in one of {', '.join(READERS)}", name)])
@@ -56,7 +57,21 @@ def parse_bytes(
         raise InputError([Problem(f"has {len(data)} bytes; at most {MAX_FILE_BYTES}", name)])
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError([Problem("is UTF-16; save it as UTF-8", name)])
-    inputs = InputCollector(folder or Path.cwd(), settings.input_roots)
+    fetch = settings.fetch
+    with contextlib.closing(Downloader(allowed=fetch.networks, timeout_s=fetch.timeout_s)) as downloader:
+        inputs = InputCollector(folder or Path.cwd(), settings.input_roots, downloader)
+        return _read(data, name, reader, overrides, settings, inputs)
+
+
+def _read(
+    data: bytes,
+    name: str,
+    reader: Reader,
+    overrides: Mapping[str, object],
+    settings: Settings,
+    inputs: InputCollector,
+) -> Submission:
+    problems = Problems(name)
     expander = _Expander(problems, LayerReader(inputs), settings)
     table = reader(data, problems)
     expander.read_common(table, overrides)
