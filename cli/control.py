@@ -282,5 +282,6 @@ def _pinned(spec: JobSpec, prompt: str | None) -> JobSpec:
 
 def _check_inputs(storage: Storage, specs: Sequence[JobSpec]) -> None:
     for spec in specs:
-        if spec.image is not None and storage.stat(spec.image.key) is None:
-            raise NotFoundError(f"input {spec.image.name!r} ({spec.image.key}) is no longer in the store")
+        for ref in spec.input_refs:
+            if storage.stat(ref.key) is None:
+                raise NotFoundError(f"input {ref.name!r} ({ref.key}) is no longer in the store")

@@ -84,6 +84,11 @@ class FieldOptions:
         str | None, _field("--guidance-scale-2", "The same, for the second stage of models with two.")
     ] = None
     image: Annotated[str | None, _field("--image", "Input image: a path, a URL or data:image/…;base64,….")] = None
+    last_image: Annotated[str | None, _field("--last-image", "The clip's last frame, beside --image.")] = None
+    video: Annotated[str | None, _field("--video", "Input video: a path or a URL.")] = None
+    reference_image: Annotated[
+        list[str] | None, _field("--reference-image", "An image as for --image; any number of times.")
+    ] = None
     preset: Annotated[str | None, _field("--preset", "Preset; `vgen models list` shows them.")] = None
     gpu: Annotated[str | None, _field("--gpu", "GPU types that may make them, separated by commas.")] = None
     priority: Annotated[str | None, _field("--priority", "-100 to 100; higher runs first.")] = None
@@ -95,14 +100,21 @@ class FieldOptions:
         given: dict[str, object] = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name != "label" and getattr(self, field.name) is not None
+            if field.name not in ("label", "reference_image") and getattr(self, field.name) is not None
         }
-        if self.image is not None and not self.image.startswith(("data:", "http:", "https:")):
-            # On the command line people mean the current folder, in a file the file's.
-            given["image"] = str(Path(self.image).absolute())
+        for name in ("image", "last_image", "video"):
+            if name in given:
+                given[name] = _from_here(str(given[name]))
+        if self.reference_image:
+            given["reference_images"] = [_from_here(value) for value in self.reference_image]
         if self.label:
             given["labels"] = _labels(self.label)
         return given
+
+
+def _from_here(value: str) -> str:
+    """On the command line people mean the current folder, in a file the file's."""
+    return value if value.startswith(("data:", "http:", "https:")) else str(Path(value).absolute())
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:

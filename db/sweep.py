@@ -6,7 +6,8 @@ names it, however old it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +43,23 @@ def unreferenced(session: Session, keys: Sequence[str]) -> set[str]:
     kept |= _encoded(session, ids)
     inputs = {key.removeprefix("inputs/"): key for key in keys if key.startswith("inputs/")}
     if inputs:
-        digest = Job.spec["image"]["sha256"].as_string()
-        kept |= {inputs[found] for found in session.scalars(select(digest).where(digest.in_(inputs)).distinct())}
+        kept |= {inputs[found] for found in _named_inputs(session, inputs)}
     others = set(keys) - jobs.keys() - kept
     if others:
         kept |= {key for blobs in session.scalars(select(ContinuationState.blobs)) for key in _texts(blobs)}
     return set(keys) - kept
+
+
+def _named_inputs(session: Session, digests: Collection[str]) -> set[str]:
+    """Those of the digests that a job's inputs have."""
+    found: set[str] = set()
+    for field in ("image", "last_image", "video"):
+        digest = Job.spec[field]["sha256"].as_string()
+        found.update(session.scalars(select(digest).where(digest.in_(digests)).distinct()))
+    lists = Job.spec["reference_images"].as_string()
+    for text in session.scalars(select(lists).where(lists.is_not(None)).distinct()):
+        found.update(str(ref["sha256"]) for ref in json.loads(text))
+    return found & set(digests)
 
 
 def _encoded(session: Session, job_ids: Sequence[str]) -> set[str]:

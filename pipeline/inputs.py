@@ -1,4 +1,4 @@
-"""Input images: found, checked and digested at submit, because the submitter's disk is not where the worker is."""
+"""Input images and videos: found, checked and digested at submit, because the submitter's disk is not the worker's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.downloads import MAX_URL_CHARS, Downloader, shown_url
+from pipeline.input_videos import ACCEPTED_TYPES, MAX_VIDEO_BYTES, check_video
 from pipeline.spec import InputRef
 
 MAX_INPUT_BYTES = 32 * 1024 * 1024
@@ -41,12 +42,13 @@ class StoredInput:
     size: int
     path: Path | None = None
     data: bytes | None = None
+    num_frames: int | None = None
     folder: Downloads | None = None
     """Where what was fetched lies as long as somebody holds it."""
 
     @property
     def ref(self) -> InputRef:
-        return InputRef(sha256=self.sha256, media_type=self.media_type, name=self.name)
+        return InputRef(sha256=self.sha256, media_type=self.media_type, name=self.name, num_frames=self.num_frames)
 
     def read(self) -> bytes:
         """The bytes; the store's checksum finds out when the file has changed since."""
@@ -78,21 +80,29 @@ class InputCollector:
         self._downloader = downloader
         self._downloads: Downloads | None = None
         self._roots = tuple(root.resolve() for root in (roots or (folder, Path.cwd())))
-        self._known: dict[str, InputRef | ValueError] = {}
+        self._known: dict[tuple[str, str], InputRef | ValueError] = {}
         self.stored: dict[str, StoredInput] = {}
 
     def resolve(self, value: str) -> InputRef:
-        """The reference for a path, an ``http(s)://`` URL or a ``data:image/…;base64,`` value.
+        """The reference for an image: a path, an ``http(s)://`` URL or a ``data:image/…;base64,`` value.
 
         Raises:
             ValueError: the message has the value and the rule.
         """
+        return self._resolve(value, self._image)
+
+    def resolve_video(self, value: str) -> InputRef:
+        """The same for a video: a path or an ``http(s)://`` URL."""
+        return self._resolve(value, self._video)
+
+    def _resolve(self, value: str, load: Callable[[str], StoredInput]) -> InputRef:
         # The digest stands for a long data URL, so that its text is not kept twice.
-        key = value if len(value) <= 4096 else hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
+        short = value if len(value) <= 4096 else hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
+        key = (load.__name__, short)
         known = self._known.get(key)
         if known is None:
             try:
-                stored = self._load(value)
+                stored = load(value)
                 self.stored.setdefault(stored.sha256, stored)
                 known = stored.ref
             except ValueError as error:
@@ -102,25 +112,44 @@ class InputCollector:
             raise known
         return known
 
-    def _load(self, value: str) -> StoredInput:
+    def _image(self, value: str) -> StoredInput:
         if value[:5].lower() == "data:":
-            data = _from_data_url(value)
-            return _stored(data, "data URL", None)
+            return _stored(_from_data_url(value), "data URL", None)
+        path, name, folder = self._located(value, MAX_INPUT_BYTES, _MEDIA_TYPES.values())
+        try:
+            return replace(_stored(path.read_bytes(), name, path), folder=folder)
+        except OSError as error:
+            raise ValueError(f"{value[:200]!r} cannot be read: {error.strerror}") from None
+
+    def _video(self, value: str) -> StoredInput:
+        if value[:5].lower() == "data:":
+            raise ValueError(f"{value[:40]!r}… is a data URL; a video is a path or an http(s) URL")
+        path, name, folder = self._located(value, MAX_VIDEO_BYTES, ACCEPTED_TYPES)
+        media_type, frames = check_video(path, name)
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                size = os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise ValueError(f"{value[:200]!r} cannot be read: {error.strerror}") from None
+        return StoredInput(digest, media_type, name, size, path, num_frames=frames, folder=folder)
+
+    def _located(self, value: str, max_bytes: int, media_types: Iterable[str]) -> tuple[Path, str, Downloads | None]:
+        """A file of at most so many bytes, its name for people, and the folder it lies in when it was fetched."""
         if _URL.match(value):
-            return self._fetched(value)
+            return self._fetched(value, max_bytes, media_types)
         path = self._inside_roots(value)
         try:
             if not path.is_file():
                 raise ValueError(f"{value[:200]!r} is not a file ({path})")
             size = path.stat().st_size
-            if size > MAX_INPUT_BYTES:
-                raise ValueError(f"{value[:200]!r} has {size} bytes; at most {MAX_INPUT_BYTES} are allowed")
-            data = path.read_bytes()
         except OSError as error:
             raise ValueError(f"{value[:200]!r} cannot be read: {error.strerror}") from None
-        return _stored(data, path.name, path)
+        if size > max_bytes:
+            raise ValueError(f"{value[:200]!r} has {size} bytes; at most {max_bytes} are allowed")
+        return path, path.name, None
 
-    def _fetched(self, url: str) -> StoredInput:
+    def _fetched(self, url: str, max_bytes: int, media_types: Iterable[str]) -> tuple[Path, str, Downloads | None]:
         if self._downloader is None:
             raise ValueError(f"{shown_url(url)!r} is a URL, and none are fetched here; give a path or a data URL")
         if len(url) > MAX_URL_CHARS:
@@ -128,9 +157,8 @@ class InputCollector:
         if self._downloads is None:
             self._downloads = Downloads()
         path = self._downloads.path / hashlib.sha256(url.encode()).hexdigest()
-        self._downloader.fetch(url, path, max_bytes=MAX_INPUT_BYTES, media_types=_MEDIA_TYPES.values())
-        name = shown_url(url)
-        return replace(_stored(path.read_bytes(), name, path), folder=self._downloads)
+        self._downloader.fetch(url, path, max_bytes=max_bytes, media_types=media_types)
+        return path, shown_url(url), self._downloads
 
     def _inside_roots(self, value: str) -> Path:
         try:

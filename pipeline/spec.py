@@ -23,6 +23,8 @@ class InputRef(BaseModel):
     media_type: str
     name: str
     """What the submitter called it, for people only."""
+    num_frames: int | None = None
+    """Of a video."""
 
     @property
     def key(self) -> str:
@@ -51,12 +53,21 @@ class JobSpec(BaseModel):
     guidance_scale: Annotated[float, Field(ge=0)]
     guidance_scale_2: Annotated[float, Field(ge=0)] | None = None
     image: InputRef | None = None
+    last_image: InputRef | None = None
+    video: InputRef | None = None
+    reference_images: tuple[InputRef, ...] = ()
     gpu: tuple[str, ...] = ()
     """GPU types that may make it; empty means any that the preset fits."""
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     custom_id: str | None = None
     labels: dict[str, str] = {}
     enhance: bool = False
+
+    @property
+    def input_refs(self) -> tuple[InputRef, ...]:
+        """Every stored input that it names."""
+        single = (self.image, self.last_image, self.video)
+        return (*(ref for ref in single if ref is not None), *self.reference_images)
 
     @property
     def seconds(self) -> float:

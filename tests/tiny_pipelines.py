@@ -39,7 +39,8 @@ class TinyPipeline:
     build: Callable[[], Any]
     clip: dict[str, Any]
     preset: str = SMALL_SIZES
-    image: bool = False
+    inputs: tuple[str, ...] = ()
+    """The fields of inputs that the clip gives."""
 
     def save(self, folder: Path, presets: Path, name: str) -> None:
         """The model to ``folder``, and its preset of that name to the folder of a user's presets."""
@@ -432,12 +433,14 @@ TINY: dict[str, TinyPipeline] = {
         "wan2.2-t2v-a14b", wan_two_transformers, {"width": 32, "height": 32, **_SHORT, "guidance_scale_2": 2.0}
     ),
     "wan-image": TinyPipeline(
-        "wan2.2-ti2v-5b-i2v", wan_image_to_video, {"width": 32, "height": 32, **_SHORT}, image=True
+        "wan2.2-ti2v-5b-i2v", wan_image_to_video, {"width": 32, "height": 32, **_SHORT}, inputs=("image",)
     ),
     "ltx": TinyPipeline("ltx-video", ltx, {"width": 32, "height": 32, **_SHORT}),
-    "ltx-image": TinyPipeline("ltx-video-i2v", ltx_image_to_video, {"width": 32, "height": 32, **_SHORT}, image=True),
+    "ltx-image": TinyPipeline(
+        "ltx-video-i2v", ltx_image_to_video, {"width": 32, "height": 32, **_SHORT}, inputs=("image",)
+    ),
     "svd": TinyPipeline(
-        "svd-xt", stable_video_diffusion, {"width": 64, "height": 64, **_SHORT, "num_frames": 3}, image=True
+        "svd-xt", stable_video_diffusion, {"width": 64, "height": 64, **_SHORT, "num_frames": 3}, inputs=("image",)
     ),
     "cogvideox-ddim": TinyPipeline(
         "cogvideox-2b", cogvideox_ddim, {"width": 16, "height": 16, **_SHORT}, SMALL_SIZES + _SHORT_TEXT

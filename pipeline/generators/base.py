@@ -37,13 +37,16 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What to make and where to put it. ``image`` is a local file. ``prompt`` is the one to use (maybe enhanced)."""
+    """What to make and where to put it. Inputs are local files. ``prompt`` is the one to use (maybe enhanced)."""
 
     spec: JobSpec
     prompt: str
     frames_path: Path
     """Raw frames are written here: F × H × W × 3 uint8, RGB, C order."""
     image: Path | None = None
+    last_image: Path | None = None
+    video: Path | None = None
+    reference_images: tuple[Path, ...] = ()
     resume_from: Path | None = None
     """A checkpoint of this very request; one that cannot be used is told to the caller, and the clip begins anew."""
     checkpoint_s: float | None = None

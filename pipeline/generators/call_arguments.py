@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.errors import RefusedError
@@ -15,11 +15,19 @@ _OTHER_NAMES = {"fps": ("fps", "frame_rate")}
 
 
 def call_arguments(
-    call: Callable[..., Any], preset: Preset, spec: JobSpec, prompt: str, image: Any, *, has_guider: bool = False
+    call: Callable[..., Any],
+    preset: Preset,
+    spec: JobSpec,
+    prompt: str,
+    inputs: Mapping[str, Any],
+    *,
+    has_guider: bool = False,
 ) -> dict[str, Any]:
     """The arguments that ``call`` accepts, without generator and output type.
 
-    ``has_guider`` is true where guidance belongs to a component of the pipeline and not to its call.
+    ``inputs`` are the input pictures by field. Where the call has no argument for sizes or a count of frames, it takes
+    them from the image or the video, which are at the clip's. ``has_guider`` is true where guidance belongs to a
+    component of the pipeline and not to its call.
 
     Raises:
         RefusedError: code ``field_unsupported``; the job asks for something that the pipeline has no argument for.
@@ -35,8 +43,12 @@ def call_arguments(
         "guidance_scale_2": spec.guidance_scale_2,
         "prompt": prompt if preset.takes_prompt else None,
         "negative_prompt": spec.negative_prompt,
-        "image": image,
+        **inputs,
     }
+    implied = {"video": ("num_frames",), "image": ("width", "height")}
+    for field, follow in implied.items():
+        if inputs.get(field) is not None:
+            wanted |= {name: None for name in follow if name not in accepted}
     for field, value in wanted.items():
         name = preset.argument_names.get(field, field)
         if value is None:
@@ -50,7 +62,7 @@ def call_arguments(
         for name in names:
             if name in accepted and name not in arguments:
                 arguments[name] = _whole(getattr(spec, field)) if name == "fps" else getattr(spec, field)
-    if "image" in accepted and _required(call, "image") and image is None:
+    if "image" in accepted and _required(call, "image") and inputs.get("image") is None:
         raise RefusedError(f"image: none is given, and {preset.pipeline_class} needs one", code="image_missing")
     return arguments
 

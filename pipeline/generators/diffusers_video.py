@@ -22,7 +22,7 @@ from typing import Any, Self
 import diffusers
 import torch
 import transformers
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pipeline.errors import FatalError, OutOfMemoryError, RefusedError, StageError
 from pipeline.generators.base import (
@@ -39,8 +39,9 @@ from pipeline.generators.checkpoint_file import CheckpointUnusableError, Identit
 from pipeline.generators.checkpoints import ResumePoint, read_checkpoint, write_checkpoint
 from pipeline.generators.frames import write_frames
 from pipeline.generators.hub import model_folder
+from pipeline.generators.input_pictures import Pictures, read_pictures
 from pipeline.generators.scheduler_seam import LoopWatch, watched_steps
-from pipeline.presets import Preset, get_preset
+from pipeline.presets import Preset, Workload, get_preset
 from pipeline.spec import JobSpec
 
 WARM_UP_SIDE = 64
@@ -140,30 +141,32 @@ class DiffusersVideoGenerator:
         on_progress(Progress(Phase.WARM_UP, 0, 1))
         side = max(WARM_UP_SIDE, preset.size.minimum)
         side = -(-side // preset.size.multiple) * preset.size.multiple
+        width, height = _own_size(self._pipe, side, side)
         smallest = max(preset.frames.minimum, preset.frames.offset)
         spec = JobSpec(
             prompt="warm-up",
             seed=0,
             preset=preset.name,
-            width=side,
-            height=side,
+            width=width,
+            height=height,
             num_frames=smallest if preset.frames.allows(smallest) else preset.frames.nearest(smallest)[0],
             fps=preset.defaults.fps,
             num_inference_steps=WARM_UP_STEPS,
             guidance_scale=preset.defaults.guidance_scale,
         )
-        image = _blank_image(side) if _takes_image(self._pipe) else None
+        blank = _blank_pictures(self._pipe, preset, spec)
 
         def sign_of_life(*_: object) -> None:
             on_progress(Progress(Phase.WARM_UP, 0, 1))
 
-        self._run(preset, spec, spec.prompt, image, sign_of_life, sign_of_life, _Clock())
+        self._run(preset, spec, spec.prompt, blank, sign_of_life, sign_of_life, _Clock())
         on_progress(Progress(Phase.WARM_UP, 1, 1))
 
     def _resume_or_run(
         self, preset: Preset, request: GenerationRequest, keeper: Keeper, on_progress: OnProgress, clock: _Clock
     ) -> Any:
         """The frames, from the request's checkpoint where there is one that can be used."""
+        pictures = read_pictures(request)
 
         def run(resume: ResumePoint | None) -> Any:
             def stepped(step: int, total: int, loop: LoopWatch, rng: _Randomness) -> None:
@@ -172,7 +175,7 @@ class DiffusersVideoGenerator:
 
                 keeper.after_step(step, total, on_progress, write)
 
-            return self._run(preset, request.spec, request.prompt, request.image, on_progress, stepped, clock, resume)
+            return self._run(preset, request.spec, request.prompt, pictures, on_progress, stepped, clock, resume)
 
         point = _resume_point(request, keeper, self._device)
         if point is not None:
@@ -188,7 +191,7 @@ class DiffusersVideoGenerator:
         preset: Preset,
         spec: JobSpec,
         prompt: str,
-        image: Any,
+        pictures: Pictures,
         on_progress: OnProgress,
         on_step: Callable[[int, int, LoopWatch, _Randomness], None],
         clock: _Clock,
@@ -196,8 +199,8 @@ class DiffusersVideoGenerator:
     ) -> Any:
         """Frames as a uint8 tensor F × H × W × 3 on the device."""
         guider = getattr(self._pipe, "guider", None)
-        picture = _read_image(image, spec) if isinstance(image, Path) else image
-        arguments = call_arguments(self._pipe.__call__, preset, spec, prompt, picture, has_guider=guider is not None)
+        arguments = call_arguments(self._pipe.__call__, preset, spec, prompt, pictures, has_guider=guider is not None)
+        _check_own_size(self._pipe, spec)
         if guider is not None:
             guider.guidance_scale = spec.guidance_scale
         rng = _Randomness(spec.seed, self._device)
@@ -355,26 +358,36 @@ def _as_bytes(frames: Any) -> Iterator[memoryview]:
         yield memoryview(frame.numpy()).cast("B")
 
 
-def _takes_image(pipe: Any) -> bool:
-    return "image" in inspect.signature(pipe.__call__).parameters
+def _blank_pictures(pipe: Any, preset: Preset, spec: JobSpec) -> Pictures:
+    """For the warm-up: what the pipeline cannot be called without."""
+    blank = Image.new("RGB", (spec.width, spec.height))
+    found: Pictures = {"image": blank} if "image" in inspect.signature(pipe.__call__).parameters else {}
+    for field in (*preset.required_inputs, *(("video",) if preset.workload is Workload.V2V else ())):
+        found[field] = blank if field == "last_image" else [blank] * (spec.num_frames if field == "video" else 1)
+    return found
 
 
-def _blank_image(side: int) -> Any:
-    return Image.new("RGB", (side, side))
+def _own_size(pipe: Any, width: int, height: int) -> tuple[int, int]:
+    """The size that is made where this one is asked for: a class without arguments for it (HunyuanVideo 1.5 from an
+    image) has a few of its own."""
+    own = getattr(getattr(pipe, "video_processor", None), "calculate_default_height_width", None)
+    if own is None or "width" in inspect.signature(pipe.__call__).parameters:
+        return width, height
+    own_height, own_width = own(height=height, width=width, target_size=pipe.target_size)
+    return own_width, own_height
 
 
-def _read_image(path: Path, spec: JobSpec) -> Any:
-    """The first frame's picture at the clip's size: scaled to cover it, then cut in the middle.
-
-    Raises:
-        RefusedError: code ``image_unreadable``.
+def _check_own_size(pipe: Any, spec: JobSpec) -> None:
     """
-    try:
-        with Image.open(path) as opened:
-            upright = ImageOps.exif_transpose(opened).convert("RGB")
-            return ImageOps.fit(upright, (spec.width, spec.height), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise RefusedError(f"image: cannot be read: {error}", code="image_unreadable") from error
+    Raises:
+        RefusedError: code ``field_unsupported``; the job's size is not made, and the message has the nearest.
+    """
+    width, height = _own_size(pipe, spec.width, spec.height)
+    if (width, height) != (spec.width, spec.height):
+        raise RefusedError(
+            f"size: {spec.width}x{spec.height} cannot be made by {type(pipe).__name__}; nearest: {width}x{height}",
+            code="field_unsupported",
+        )
 
 
 def _translated(error: Exception, doing: str) -> StageError:

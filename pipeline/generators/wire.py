@@ -41,6 +41,9 @@ def request_to_wire(request: GenerationRequest) -> dict[str, Any]:
         "prompt": request.prompt,
         "frames_path": str(request.frames_path),
         "image": None if request.image is None else str(request.image),
+        "last_image": None if request.last_image is None else str(request.last_image),
+        "video": None if request.video is None else str(request.video),
+        "reference_images": [str(path) for path in request.reference_images],
         "resume_from": None if request.resume_from is None else str(request.resume_from),
         "checkpoint_s": request.checkpoint_s,
     }
@@ -52,6 +55,9 @@ def request_from_wire(data: dict[str, Any]) -> GenerationRequest:
         prompt=data["prompt"],
         frames_path=Path(data["frames_path"]),
         image=None if data["image"] is None else Path(data["image"]),
+        last_image=None if data["last_image"] is None else Path(data["last_image"]),
+        video=None if data["video"] is None else Path(data["video"]),
+        reference_images=tuple(Path(path) for path in data["reference_images"]),
         resume_from=None if data["resume_from"] is None else Path(data["resume_from"]),
         checkpoint_s=data["checkpoint_s"],
     )

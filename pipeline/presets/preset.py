@@ -18,11 +18,12 @@ CATALOGUE = Path(__file__).parent / "catalogue"
 
 
 class Workload(StrEnum):
-    """What a pipeline takes: text only, an image, or either."""
+    """What a pipeline takes: text only, an image, either, or a video."""
 
     T2V = "t2v"
     I2V = "i2v"
     TI2V = "ti2v"
+    V2V = "v2v"
 
 
 class _Data(BaseModel):
@@ -89,6 +90,7 @@ class Defaults(_Data):
 
 _NO_MATTER = frozenset(
     {"description", "family", "licence", "memory_gib", "memory_source", "hidden", "resumable"}
+    | {"inputs", "required_inputs"}
     | {"frames", "size", "defaults"}
 )
 """Fields of a preset that change no frame of a job whose values are all decided."""
@@ -102,6 +104,10 @@ class Preset(_Data):
     description: str
     family: str
     workload: Workload
+    inputs: tuple[Literal["last_image", "video", "reference_images"], ...] = ()
+    """What a job may give besides what the workload says."""
+    required_inputs: tuple[Literal["last_image", "video", "reference_images"], ...] = ()
+    """Those of ``inputs`` that the pipeline cannot do without."""
     repo: str
     """Hub id, or for a built-in preset the name of its builder."""
     revision: str = "main"
@@ -143,6 +149,8 @@ class Preset(_Data):
     def contradictions(self) -> list[tuple[str, str]]:
         """Where the preset's own rules and defaults disagree, as field and sentence."""
         found = []
+        if missing := [name for name in self.required_inputs if name not in self.inputs]:
+            found.append(("required_inputs", f"{missing[0]!r} is not in inputs"))
         for field, rule in (("frames", self.frames), ("size", self.size)):
             if rule.minimum > rule.maximum:
                 found.append((f"{field}.minimum", f"{rule.minimum} is more than the maximum, {rule.maximum}"))

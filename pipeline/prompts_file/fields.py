@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ MAX_PROMPT_CHARS = 50_000
 """Room for 5,000 words of English (some 30,000 characters) and more; text encoders read a few hundred tokens."""
 MAX_JOBS = 1_000_000
 MAX_LABELS = 32
+MAX_REFERENCES = 16
 
 Seeds = Sequence[int]
 Parser = Callable[[object, bool], object]
@@ -188,9 +190,27 @@ def _label(value: object, what: str, maximum: int) -> str:
         raise ValueError(f"label's {what}: {error}") from None
 
 
+def _references(value: object, text: bool) -> tuple[str, ...]:
+    """A list of values of ``image``; text is one of them, or a JSON list."""
+    if text and isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError(f"{show(value)} is not a JSON list") from None
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list | tuple) or not values:
+        raise ValueError(f"{show(value)} is not an image or a list of them")
+    if len(values) > MAX_REFERENCES:
+        raise ValueError(f"has {len(values)} images; at most {MAX_REFERENCES} are allowed")
+    return tuple(str(_IMAGE(item, text)) for item in values)
+
+
 def _seed_number(value: object, text: bool) -> object:
     return int(value) if text and isinstance(value, str) and _WHOLE.fullmatch(value.strip()) else value
 
+
+_IMAGE = _text(45_000_000)
+"""Room for 32 MiB in base64."""
 
 PARSERS: dict[str, Parser] = {
     "prompt": _text(MAX_PROMPT_CHARS),
@@ -206,7 +226,10 @@ PARSERS: dict[str, Parser] = {
     "num_inference_steps": _whole(1, 1000),
     "guidance_scale": _number(0, 1000),
     "guidance_scale_2": _number(0, 1000),
-    "image": _text(2_000_000),
+    "image": _IMAGE,
+    "last_image": _IMAGE,
+    "video": _text(8192),
+    "reference_images": _references,
     "preset": _text(128),
     "gpu": _gpu,
     "priority": _whole(-100, 100),
@@ -230,6 +253,9 @@ FIELD_RULES: dict[str, str] = {
     "guidance_scale": "a number from 0 to 1000",
     "guidance_scale_2": "a number from 0 to 1000, for models with two stages of denoising",
     "image": "path or http(s) URL of a PNG, JPEG or WebP file, or data:image/…;base64,…",
+    "last_image": "the same, for the clip's last frame, beside image",
+    "video": "path or http(s) URL of an MP4, QuickTime, Matroska, WebM or AVI file, for presets that take a video",
+    "reference_images": "one image or a list of them, as for image, for presets that take them",
     "preset": "name of a preset",
     "gpu": "a GPU type or a list of them",
     "priority": "a whole number from -100 to 100; higher runs first",

@@ -98,7 +98,13 @@ class LayerReader:
         if parser is None:
             raise ValueError(unknown_field(name))
         parsed = parser(value, text)
-        return self._inputs.resolve(str(parsed)) if name == "image" else parsed
+        if name in ("image", "last_image"):
+            return self._inputs.resolve(str(parsed))
+        if name == "video":
+            return self._inputs.resolve_video(str(parsed))
+        if name == "reference_images":
+            return tuple(self._inputs.resolve(item) for item in cast("tuple[str, ...]", parsed))
+        return parsed
 
     def _sweep(self, raw: object, text: bool, report: Report) -> Sweep | None:
         if text and isinstance(raw, str):

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pipeline.prompts_file.problems import Problems
 
 MAX_LINE_BYTES = 1_000_000
+MAX_OBJECT_BYTES = 48_000_000
+"""Of a line of JSON, which may hold an image of 32 MiB in base64."""
 MAX_FILE_BYTES = 256 * 1024 * 1024
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
-def lines_of(data: bytes, problems: Problems) -> Iterator[tuple[int, str]]:
+def lines_of(data: bytes, problems: Problems, max_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, str]]:
     """``(number, text)`` of each good line, without its end; LF, CRLF and CR all end lines, numbers start at 1.
 
     A line that is too long or is not UTF-8 is reported and left out.
@@ -25,15 +27,15 @@ def lines_of(data: bytes, problems: Problems) -> Iterator[tuple[int, str]]:
         number += 1
         found = _LINE_END.search(data, start)
         end, following = (found.start(), found.end()) if found else (len(data), len(data))
-        text = _decode(data, start, end, number, problems)
+        text = _decode(data, start, end, number, problems, max_bytes)
         if text is not None:
             yield number, text
         start = following
 
 
-def _decode(data: bytes, start: int, end: int, number: int, problems: Problems) -> str | None:
-    if end - start > MAX_LINE_BYTES:
-        problems.add(f"line has {end - start} bytes; at most {MAX_LINE_BYTES} are allowed", line=number)
+def _decode(data: bytes, start: int, end: int, number: int, problems: Problems, max_bytes: int) -> str | None:
+    if end - start > max_bytes:
+        problems.add(f"line has {end - start} bytes; at most {max_bytes} are allowed", line=number)
         return None
     try:
         return data[start:end].decode("utf-8")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
-from pipeline.prompts_file.lines import lines_of
+from pipeline.prompts_file.lines import MAX_OBJECT_BYTES, lines_of
 from pipeline.prompts_file.problems import Problems
 from pipeline.prompts_file.yaml_reader import read_yaml_document
 
@@ -119,7 +119,7 @@ def read_jsonl(data: bytes, problems: Problems) -> Table:
 
 
 def _jsonl_records(data: bytes, problems: Problems) -> Iterator[Record]:
-    for number, line in lines_of(data, problems):
+    for number, line in lines_of(data, problems, MAX_OBJECT_BYTES):
         if not line.strip():
             continue
         try:

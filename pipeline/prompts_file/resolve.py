@@ -7,6 +7,7 @@ from typing import cast
 from pipeline.presets import FrameRule, Library, Preset, SizeRule, Workload
 from pipeline.prompts_file.layers import Values
 from pipeline.prompts_file.submission import TEMPLATE_FIELDS, Template
+from pipeline.spec import InputRef
 
 Mistake = tuple[str, str]
 """A field's name and what is wrong with it."""
@@ -44,6 +45,9 @@ def _resolve(values: Values, library: Library) -> tuple[Template, tuple[Mistake,
     full: Values = {
         **preset.defaults.model_dump(),
         "image": None,
+        "last_image": None,
+        "video": None,
+        "reference_images": (),
         **values,
         "preset_digest": library.digest(name),
         "random_weights": preset.random_weights and name in library.files,
@@ -51,11 +55,32 @@ def _resolve(values: Values, library: Library) -> tuple[Template, tuple[Mistake,
     full["num_frames"] = _frames(values, full, preset, mistakes)
     for side in ("width", "height"):
         _check_side(side, cast(int, full[side]), preset, mistakes)
-    if preset.workload is Workload.I2V and full["image"] is None:
-        mistakes.append(("image", f"is required by preset {name!r} (image to video)"))
-    if preset.workload is Workload.T2V and full["image"] is not None:
-        mistakes.append(("image", f"is given, but preset {name!r} takes text only"))
+    mistakes += _check_inputs(full, preset)
     return tuple([full[field] for field in TEMPLATE_FIELDS]), tuple(mistakes)
+
+
+def _check_inputs(full: Values, preset: Preset) -> list[Mistake]:
+    name, workload, found = preset.name, preset.workload, []
+    if workload is Workload.I2V and full["image"] is None:
+        found.append(("image", f"is required by preset {name!r} (image to video)"))
+    if workload is Workload.T2V and full["image"] is not None:
+        found.append(("image", f"is given, but preset {name!r} takes text only"))
+    if workload is Workload.V2V and full["image"] is not None:
+        found.append(("image", f"is given, but preset {name!r} takes a video"))
+    taken = {*preset.inputs, *(("video",) if workload is Workload.V2V else ())}
+    for field in ("last_image", "video", "reference_images"):
+        if full[field] and field not in taken:
+            found.append((field, f"is given, but preset {name!r} ({preset.pipeline_class}) takes none"))
+        if not full[field] and field in preset.required_inputs:
+            found.append((field, f"is required by preset {name!r}"))
+    if full["last_image"] is not None and full["image"] is None:
+        found.append(("last_image", "is given without image; the first frame is needed too"))
+    video = cast("InputRef | None", full["video"])
+    if video is None and workload is Workload.V2V:
+        found.append(("video", f"is required by preset {name!r} (video to video)"))
+    if video is not None and video.num_frames is not None and video.num_frames < cast(int, full["num_frames"]):
+        found.append(("video", f"has {video.num_frames} frames, the clip {full['num_frames']}"))
+    return found
 
 
 def _frames(values: Values, full: Values, preset: Preset, mistakes: list[Mistake]) -> int:

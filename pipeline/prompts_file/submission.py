@@ -30,9 +30,14 @@ TEMPLATE_FIELDS = (
     "enhance",
     "preset_digest",
     "random_weights",
+    "last_image",
+    "video",
+    "reference_images",
 )
-_OWN_PRESET_FIELDS = 2
-"""The last of them, which say something of jobs with a user's own preset only."""
+_OWN_PRESET_FIELDS = ("preset_digest", "random_weights")
+"""They say something of jobs with a user's own preset only."""
+_LATER_FIELDS = ("last_image", "video", "reference_images")
+"""Added since: they count where they are given, so that a file without them keeps its fingerprint."""
 _CACHE_SIZE = 4096
 
 Template = tuple[object, ...]
@@ -148,8 +153,21 @@ def fingerprint_of(shots: Sequence[Shot]) -> str:
 
 
 def _template_json(template: Template) -> str:
-    # An input is its bytes: where it lay and what it was called do not matter.
+    values = {name: _content(value) for name, value in zip(TEMPLATE_FIELDS, template, strict=True)}
+    later = {name: values.pop(name) for name in _LATER_FIELDS}
+    own_preset = {name: values.pop(name) for name in _OWN_PRESET_FIELDS}
+    parts = list(values.values())
     # Without a preset of the user's own the JSON is as it was before there were any.
-    own_preset = template[-_OWN_PRESET_FIELDS] is not None
-    values = template if own_preset else template[:-_OWN_PRESET_FIELDS]
-    return canonical_json([value.sha256 if isinstance(value, InputRef) else value for value in values])
+    if own_preset["preset_digest"] is not None:
+        parts += own_preset.values()
+    given = {name: value for name, value in later.items() if value}
+    return canonical_json([*parts, given] if given else parts)
+
+
+def _content(value: object) -> object:
+    """An input is its bytes: where it lay and what it was called do not matter."""
+    if isinstance(value, InputRef):
+        return value.sha256
+    if isinstance(value, tuple) and value and isinstance(value[0], InputRef):
+        return [_content(item) for item in value]
+    return value

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import FatalError, NotFoundError, RefusedError, StoppedError
 from pipeline.generators.base import GenerationRequest, GenerationResult
-from pipeline.spec import InputRef
+from pipeline.spec import InputRef, JobSpec
 from pipeline.stages.base import RunsGenerations, StageContext, StageResult, StepWork
 from pipeline.stages.checkpoints import ClipCheckpoints
 
@@ -37,19 +38,19 @@ def run(work: StepWork, context: StageContext) -> StageResult:
     checkpoints = ClipCheckpoints(work, context)
     try:
         context.handoff.reserve(frames, spec.num_frames * spec.height * spec.width * CHANNELS)
-        image = _fetch(spec.image, frames, context) if spec.image else None
+        inputs = _fetch_inputs(spec, frames, context)
         resume_from = checkpoints.fetch(frames.with_suffix(".resume"))
         context.check()
         request = GenerationRequest(
             spec=spec,
             prompt=prompt,
             frames_path=frames,
-            image=image,
+            **inputs.fields,
             resume_from=resume_from,
             checkpoint_s=context.settings.worker.checkpoint_s if checkpoints.wanted else None,
         )
         result = _generate(context.generator, request, context, checkpoints)
-        for used in (image, resume_from):
+        for used in (*inputs.paths, resume_from):
             if used is not None:
                 used.unlink(missing_ok=True)
     except BaseException:
@@ -82,14 +83,36 @@ def prompt_of(work: StepWork) -> str:
     return str(work.outputs.get("enhance", {}).get("prompt") or work.spec.prompt)
 
 
-def _fetch(image: InputRef, frames: Path, context: StageContext) -> Path:
-    """The input image beside the frames, under their stem, so that it is freed with them."""
-    local = frames.with_suffix(".input")
-    try:
-        context.storage.download(image.key, local)
-    except NotFoundError as error:
-        raise RefusedError(f"image: {image.name!r} ({image.key}) is not in the store", code="input_missing") from error
-    return local
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """The job's inputs on this host: by field of the request, and all of them."""
+
+    fields: dict[str, Any]
+    paths: list[Path]
+
+
+def _fetch_inputs(spec: JobSpec, frames: Path, context: StageContext) -> _Inputs:
+    """Every input beside the frames, under their stem, so that they are freed with them."""
+    found = _Inputs({}, [])
+
+    def fetch(field: str, ref: InputRef) -> Path:
+        local = frames.with_suffix(f".input{len(found.paths)}")
+        found.paths.append(local)
+        try:
+            context.storage.download(ref.key, local)
+        except NotFoundError as error:
+            raise RefusedError(
+                f"{field}: {ref.name!r} ({ref.key}) is not in the store", code="input_missing"
+            ) from error
+        return local
+
+    for field in ("image", "last_image", "video"):
+        ref = getattr(spec, field)
+        if ref is not None:
+            found.fields[field] = fetch(field, ref)
+    if spec.reference_images:
+        found.fields["reference_images"] = tuple(fetch("reference_images", ref) for ref in spec.reference_images)
+    return found
 
 
 def _output(

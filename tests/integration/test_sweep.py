@@ -121,16 +121,16 @@ def test_what_a_row_points_at_stays_however_old_it_is(world: World) -> None:
         world.put(f"media/{running}/{'2' * 64}.mp4"),  # an encode step may be about to record it
         world.checkpoint(running),
         world.put(f"media/{failed}/{'3' * 64}.mp4"),
-        world.put(f"inputs/{'4' * 64}"),
+        *(world.put(f"inputs/{digit * 64}") for digit in "45678"),
     }
+    world.put(f"inputs/{'9' * 64}")
     output = {"video": {"key": f"media/{failed}/{'3' * 64}.mp4", "sha256": "3" * 64, "size": 5}}
     world.line.finish(claimed, StageResult(output=output))
     with world.line.database.transaction() as session:
         jobs.cancel(session, failed)  # a retry goes on from what it had encoded
-        image = {"sha256": "4" * 64, "media_type": "image/png", "name": "a.png"}
-        session.execute(
-            update(Job).where(Job.id == running).values(spec={**world.line.job(running).spec, "image": image})
-        )
+        refs = [{"sha256": digit * 64, "media_type": "image/png", "name": "a.png"} for digit in "45678"]
+        inputs = {"image": refs[0], "last_image": refs[1], "video": refs[2], "reference_images": refs[3:]}
+        session.execute(update(Job).where(Job.id == running).values(spec={**world.line.job(running).spec, **inputs}))
 
     world.sweep()
 

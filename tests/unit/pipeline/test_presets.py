@@ -97,10 +97,13 @@ def test_reading_the_catalogue_loads_no_torch() -> None:
 def test_class_exists_and_takes_the_defaults(preset: Preset) -> None:
     cls = pipeline_class(preset.pipeline_class)
     spec = JobSpec(prompt="p", seed=0, preset=preset.name, **preset.defaults.model_dump())
-    image = None if preset.workload is Workload.T2V else object()
+    inputs = {field: object() for field in preset.inputs}
+    if preset.workload is not Workload.T2V:
+        inputs["video" if preset.workload is Workload.V2V else "image"] = object()
     has_guider = "guider" in inspect.signature(cls.__init__).parameters
-    arguments = call_arguments(cls.__call__, preset, spec, "p", image, has_guider=has_guider)
-    assert arguments["num_frames"] == preset.defaults.num_frames
+    arguments = call_arguments(cls.__call__, preset, spec, "p", inputs, has_guider=has_guider)
+    assert arguments.get("num_frames", preset.defaults.num_frames) == preset.defaults.num_frames
+    assert "num_frames" in arguments or preset.workload is Workload.V2V
     assert set(arguments) <= set(inspect.signature(cls.__call__).parameters)
     assert ("prompt" in arguments) == preset.takes_prompt
 

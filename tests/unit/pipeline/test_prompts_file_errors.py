@@ -75,7 +75,7 @@ def mistakes(data: str | bytes, name: str, **overrides: object) -> list[str]:
         ("p.txt", "x --labels a", "labels: 'a' is not of the form 'name=value,name=value'"),
         ("p.txt", "x --gpu H200", "gpu: 'H200' is not a GPU type"),
         ("p.txt", "x --preset svd-xt", "image: is required by preset 'svd-xt'"),
-        ("p.txt", "x --image https://example.com/a.png", "image: 'https://example.com/a.png' is a URL"),
+        ("p.txt", "x --image http://127.0.0.1/a.png?k=v", "image: 'http://127.0.0.1/a.png' leads to 127.0.0.1"),
         ("p.csv", "prompt,seed\nx\n", "p.csv:2: row has 1 cells; the header has 2"),
         ("p.csv", "prompt,prompt\nx,y\n", "column 'prompt' is given twice in the header"),
         ("p.csv", 'prompt\n"open\n', "p.csv:2: not CSV: unexpected end of data"),

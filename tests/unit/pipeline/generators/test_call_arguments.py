@@ -27,15 +27,15 @@ def call(prompt, width, height, num_frames, num_inference_steps, guidance_scale=
 
 
 def test_frame_rate_is_passed_where_the_model_reads_it() -> None:
-    assert call_arguments(call, get_preset("tiny-wan"), SPEC, "p", None)["frame_rate"] == 12
+    assert call_arguments(call, get_preset("tiny-wan"), SPEC, "p", {})["frame_rate"] == 12
 
 
 def test_enhanced_prompt_is_the_one_passed() -> None:
-    assert call_arguments(call, get_preset("tiny-wan"), SPEC, "enhanced", None)["prompt"] == "enhanced"
+    assert call_arguments(call, get_preset("tiny-wan"), SPEC, "enhanced", {})["prompt"] == "enhanced"
 
 
 def test_guidance_is_left_to_the_guider() -> None:
-    arguments = call_arguments(call, get_preset("tiny-wan"), SPEC, "p", None, has_guider=True)
+    arguments = call_arguments(call, get_preset("tiny-wan"), SPEC, "p", {}, has_guider=True)
     assert "guidance_scale" not in arguments
 
 
@@ -45,5 +45,5 @@ def test_guidance_is_left_to_the_guider() -> None:
 )
 def test_field_without_an_argument_is_refused(changes: dict[str, object], field: str) -> None:
     with pytest.raises(RefusedError, match=f"{field}: .* is given") as caught:
-        call_arguments(call, get_preset("tiny-wan"), SPEC.model_copy(update=changes), "p", None)
+        call_arguments(call, get_preset("tiny-wan"), SPEC.model_copy(update=changes), "p", {})
     assert caught.value.code == "field_unsupported"

@@ -17,8 +17,10 @@ from pipeline.generators.diffusers_video import DiffusersVideoGenerator
 from pipeline.generators.process import GeneratorProcess
 from pipeline.presets import load_library
 from pipeline.settings import Settings, load_settings
+from tests.tiny_input_pipelines import TINY_INPUTS
 from tests.tiny_pipelines import TINY
 from tests.unit.pipeline.generators.conftest import MakeRequest
+from tests.videos import write_video
 
 pytestmark = [
     # diffusers' schedulers hand torch tensors to numpy in a way that numpy 2 is about to drop; not ours to mend.
@@ -28,6 +30,7 @@ pytestmark = [
 ]
 
 STEPS = 3
+ALL = TINY | TINY_INPUTS
 
 
 class Kept:
@@ -84,15 +87,22 @@ def fresh(settings: Settings) -> Iterator[GeneratorProcess]:
 
 
 def request_for(name: str, settings: Settings, make_request: MakeRequest, tmp_path: Path) -> GenerationRequest:
-    tiny, presets = TINY[name], settings.effective_presets_dir
+    tiny, presets = ALL[name], settings.effective_presets_dir
     if not (presets / f"{name}.toml").exists():
         tiny.save(settings.home / name, presets, name)
-    image = None
-    if tiny.image:
-        image = tmp_path / "first.png"
-        Image.linear_gradient("L").convert("RGB").save(image)
     digest = load_library(presets).digest(name)
-    return make_request(name, image=image, num_inference_steps=STEPS, preset_digest=digest, **tiny.clip)
+    request = make_request(name, num_inference_steps=STEPS, preset_digest=digest, **tiny.clip)
+    return replace(request, **{field: made_input(field, request, tmp_path) for field in tiny.inputs})
+
+
+def made_input(field: str, request: GenerationRequest, folder: Path) -> Path | tuple[Path, ...]:
+    path = folder / f"{field}.{'mp4' if field == 'video' else 'png'}"
+    gradient = Image.linear_gradient("L").convert("RGB")
+    if field == "video":
+        write_video(path, [gradient.rotate(30 * turn) for turn in range(request.spec.num_frames)])
+        return path
+    (gradient.rotate(90) if field == "last_image" else gradient).save(path)
+    return (path, path) if field == "reference_images" else path
 
 
 def again(request: GenerationRequest, path: Path, number: int) -> GenerationRequest:
@@ -102,7 +112,7 @@ def again(request: GenerationRequest, path: Path, number: int) -> GenerationRequ
     return replace(request, frames_path=frames, resume_from=path)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", ALL)
 def test_stopped_after_every_step_and_resumed_in_another_process_the_frames_are_equal(
     name: str, settings: Settings, fresh: GeneratorProcess, make_request: MakeRequest, tmp_path: Path
 ) -> None:
