@@ -8,6 +8,7 @@
     ├── ServiceUnavailableError a database, broker or store cannot be reached
     └── StageError            a stage could not do its work; ``failure_class`` decides what happens next
         ├── RetryableError    network, throttling, a full disk: try again later
+        │   └── SegmentLostError  what an earlier segment left is gone: that one is made again
         ├── RefusedError      the input can never work: never tried again
         ├── OutOfMemoryError  the GPU (or host) had too little memory
         ├── CrashError        the generator's process died
@@ -113,6 +114,14 @@ class RetryableError(StageError):
 
     code = "temporarily_unavailable"
     failure_class = FailureClass.RETRYABLE
+
+
+class SegmentLostError(RetryableError):
+    """What an earlier segment of the clip left behind is gone or damaged: ``segment`` (from 0) is made again."""
+
+    def __init__(self, message: str, *, code: str, segment: int) -> None:
+        super().__init__(message, code=code)
+        self.segment = segment
 
 
 class RefusedError(StageError):

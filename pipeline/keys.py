@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 import unicodedata
+from collections.abc import Sequence
 
 from pipeline.spec import MAX_SEED
 
@@ -48,6 +49,14 @@ def derive_seed(fingerprint: str, line: int, variant: int) -> int:
     return int.from_bytes(digest[:8], "big") & MAX_SEED
 
 
+def segment_seed(seed: int, segment: int) -> int:
+    """The seed of a clip's segment: the clip's own for the first, so that it is the clip of one segment."""
+    if segment == 0:
+        return seed
+    digest = hashlib.sha256(f"{seed}:segment:{segment}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") & MAX_SEED
+
+
 def new_batch_id() -> str:
     """13 characters of Crockford's base 32 that sort by time: 9 of milliseconds, then 4 random ones."""
     value = time.time_ns() // 1_000_000
@@ -68,6 +77,18 @@ def input_key(sha256: str) -> str:
 def media_key(job_id: str, sha256: str, extension: str = "mp4") -> str:
     """Where a job's file of that digest is in the store: never shared between jobs, never another file's."""
     return f"media/{job_id}/{sha256}.{extension}"
+
+
+def state_key(sha256: str) -> str:
+    """Where the frames of a continuation state are in the store: by content, so jobs may share them."""
+    return f"states/{sha256}"
+
+
+def joined_digest(digests: Sequence[str]) -> str:
+    """The identity of a clip: of one segment that segment's sha256, of several the sha256 of theirs (32 bytes each)."""
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256(b"".join(bytes.fromhex(digest) for digest in digests)).hexdigest()
 
 
 def slug(prompt: str) -> str:

@@ -6,12 +6,14 @@ to make. Field names are those of diffusers' pipelines.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MAX_SEED = 2**63 - 1
 """torch.Generator.manual_seed takes 64 bits; a signed 64-bit column holds up to here."""
+MAX_SEGMENTS = 256
+"""Of one clip: some twenty minutes of five-second segments."""
 
 
 class InputRef(BaseModel):
@@ -62,6 +64,22 @@ class JobSpec(BaseModel):
     custom_id: str | None = None
     labels: dict[str, str] = {}
     enhance: bool = False
+    segments: Annotated[int, Field(ge=1, le=MAX_SEGMENTS)] = 1
+    """How many stretches of ``num_frames`` the clip is made of; each goes on from the last frames of the one before."""
+    segment_prompts: tuple[str, ...] = ()
+    """A prompt for each segment; empty: ``prompt`` for each, or what the enhancer makes of it (``auto_extend``)."""
+    auto_extend: bool = False
+    """The enhancer writes the prompt of each segment after the first from the one before."""
+    seam_frames: Annotated[int, Field(ge=0)] = 0
+    """Frames at a segment's end that the next one is conditioned on, and repeats; they are in the clip once."""
+    extends: str | None = None
+    """The finished job whose last frames the first segment goes on from."""
+
+    @model_validator(mode="after")
+    def _prompts_fit(self) -> Self:
+        if self.segment_prompts and len(self.segment_prompts) != self.segments:
+            raise ValueError(f"{len(self.segment_prompts)} segment_prompts for {self.segments} segments")
+        return self
 
     @property
     def input_refs(self) -> tuple[InputRef, ...]:
@@ -71,7 +89,24 @@ class JobSpec(BaseModel):
 
     @property
     def seconds(self) -> float:
-        return self.num_frames / self.fps
+        return self.total_frames / self.fps
+
+    @property
+    def total_frames(self) -> int:
+        """Frames of the whole clip."""
+        return sum(self.frames_of(segment) for segment in range(self.segments))
+
+    def continues(self, segment: int) -> bool:
+        """Whether that segment (from 0) goes on from an earlier one."""
+        return segment > 0 or self.extends is not None
+
+    def frames_of(self, segment: int) -> int:
+        """Frames that a segment adds to the clip: without those that it repeats."""
+        return self.num_frames - (self.seam_frames if self.continues(segment) else 0)
+
+    def prompt_of(self, segment: int) -> str:
+        """The prompt of a segment as it was submitted."""
+        return self.segment_prompts[segment] if self.segment_prompts else self.prompt
 
 
 class EncodeOptions(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -37,7 +38,7 @@ def make_poster(frames_path: Path, out_path: Path, *, width: int, height: int, n
     Raises:
         RetryableError: code ``frames_corrupt`` or ``disk_full``.
     """
-    _save(read_frame(frames_path, num_frames // 2, width=width, height=height), out_path)
+    save_poster(read_frame(frames_path, poster_index(num_frames), width=width, height=height), out_path)
 
 
 def make_strip(frames_path: Path, out_path: Path, *, width: int, height: int, num_frames: int) -> None:
@@ -47,13 +48,28 @@ def make_strip(frames_path: Path, out_path: Path, *, width: int, height: int, nu
         RetryableError: code ``frames_corrupt`` or ``disk_full``.
     """
     indices = strip_indices(num_frames)
+    save_strip([read_frame(frames_path, index, width=width, height=height) for index in indices], out_path)
+
+
+def save_poster(frame: Image.Image, out_path: Path) -> None:
+    """Write a frame as it is. Raises RetryableError, code ``disk_full``."""
+    _save(frame, out_path)
+
+
+def save_strip(frames: Sequence[Image.Image], out_path: Path) -> None:
+    """Write frames of one size side by side. Raises RetryableError, code ``disk_full``."""
+    width, height = frames[0].size
     scale = min(1.0, _TILE_WIDTH / width, _TILE_HEIGHT / height)
     tile = (max(1, round(width * scale)), max(1, round(height * scale)))
-    strip = Image.new("RGB", (tile[0] * len(indices), tile[1]))
-    for place, index in enumerate(indices):
-        frame = read_frame(frames_path, index, width=width, height=height)
+    strip = Image.new("RGB", (tile[0] * len(frames), tile[1]))
+    for place, frame in enumerate(frames):
         strip.paste(frame.resize(tile, Image.Resampling.LANCZOS), (place * tile[0], 0))
     _save(strip, out_path)
+
+
+def poster_index(num_frames: int) -> int:
+    """Which frame a poster shows: the middle one."""
+    return num_frames // 2
 
 
 def strip_indices(num_frames: int) -> list[int]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipeline.encoding.ffmpeg import ffmpeg_version
+from pipeline.keys import segment_seed
 from pipeline.presets.preset import Preset
 from pipeline.spec import EncodeOptions, JobSpec
 
@@ -37,11 +38,13 @@ def build_sidecar(
     outputs: Mapping[str, Mapping[str, Any]],
     video: Mapping[str, Any],
     files: Mapping[str, Mapping[str, Any]],
+    segments: Sequence[Mapping[str, Any]] | None = None,
 ) -> _Json:
     """The sidecar of one clip.
 
     ``outputs`` is what the earlier stages recorded, by stage name (``generate`` must be there); ``video`` is the
-    probe's answer; ``files`` has ``sha256`` and ``size`` (bytes) by kind, ``video`` among them.
+    probe's answer; ``files`` has ``sha256`` and ``size`` (bytes) by kind, ``video`` among them. ``segments`` is what
+    was recorded of each, where there are several; ``outputs`` is of the whole clip then.
     """
     generate = outputs["generate"]
     return {
@@ -80,10 +83,23 @@ def build_sidecar(
             "height": generate["height"],
             "width": generate["width"],
         },
+        "segments": None if segments is None else [_segment(k, spec, made) for k, made in enumerate(segments)],
         "encode": encode.model_dump(mode="json"),
         "video": dict(video),
         "files": {kind: dict(facts) for kind, facts in files.items()},
         "software": software_versions(),
+    }
+
+
+def _segment(number: int, spec: JobSpec, generate: Mapping[str, Any]) -> _Json:
+    same = ("num_frames", "numerics", "model_revision", "gpu_type", "timings_s", "peak_memory_bytes")
+    return {
+        "segment": number,
+        "prompt_used": generate.get("prompt", spec.prompt_of(number)),
+        "seed": segment_seed(spec.seed, number),
+        "frames_sha256": generate["frames_sha256"],
+        **{name: generate.get(name) for name in same},
+        "denoising": _denoising(generate.get("facts", {})),
     }
 
 

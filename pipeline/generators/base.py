@@ -49,8 +49,17 @@ class GenerationRequest:
     reference_images: tuple[Path, ...] = ()
     resume_from: Path | None = None
     """A checkpoint of this very request; one that cannot be used is told to the caller, and the clip begins anew."""
+    previous: Path | None = None
+    """The last frames of the segment before (``repeats`` × H × W × 3 uint8): the clip goes on from them."""
+    repeats: int = 0
+    """How many frames that is. The pipeline makes them again at its beginning; they are not written."""
     checkpoint_s: float | None = None
     """Seconds between checkpoints; 0: only at a stop and after the last step; None: never."""
+
+    @property
+    def new_frames(self) -> int:
+        """How many frames are written."""
+        return self.spec.num_frames - self.repeats
 
 
 @dataclass(frozen=True, slots=True)

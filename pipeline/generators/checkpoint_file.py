@@ -56,6 +56,8 @@ class Identity:
     def of(cls, request: GenerationRequest, *, model: Mapping[str, Any], numerics: dict[str, Any]) -> Identity:
         """``model`` is small JSON that names the model and its revision."""
         parts = {"spec": request.spec.model_dump(mode="json"), "prompt": request.prompt, "model": dict(model)}
+        if request.previous is not None:
+            parts["previous"] = hashlib.sha256(request.previous.read_bytes()).hexdigest()
         return cls(hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(), numerics)
 
 

@@ -37,6 +37,7 @@ from pipeline.generators.base import (
 from pipeline.generators.call_arguments import call_arguments
 from pipeline.generators.checkpoint_file import CheckpointUnusableError, Identity, Keeper
 from pipeline.generators.checkpoints import ResumePoint, read_checkpoint, write_checkpoint
+from pipeline.generators.continuing import continuation_of, continuing_pipeline, picture_arguments, read_frames
 from pipeline.generators.frames import write_frames
 from pipeline.generators.hub import model_folder
 from pipeline.generators.input_pictures import Pictures, read_pictures
@@ -58,6 +59,8 @@ class DiffusersVideoGenerator:
         self._preset: Preset | None = None
         self._revision = ""
         self._pipe: Any = None
+        self._continuing: Any = None
+        """What makes the segments after the first; the same pipeline where its class takes frames itself."""
         self._device = "cpu"
 
     def load(self, preset_name: str, on_progress: OnProgress) -> None:
@@ -82,6 +85,7 @@ class DiffusersVideoGenerator:
         except Exception as error:
             raise _translated(error, f"loading {preset.name}") from error
         self._pipe, self._device, self._preset, self._revision = pipe, device, preset, revision
+        self._continuing = _continuing(preset, pipe)
         on_progress(Progress(Phase.LOAD, 2, 2))
         try:
             self._warm_up(on_progress)
@@ -108,11 +112,13 @@ class DiffusersVideoGenerator:
         keeper = Keeper(request, Identity.of(request, model=model, numerics=numerics), checkpoints)
         frames = self._resume_or_run(self._preset, request, keeper, on_progress, clock)
         on_progress(Progress(Phase.HAND_OFF, 0, 1))
-        digest = write_frames(request.frames_path, request.spec, _as_bytes(frames))
+        digest = write_frames(
+            request.frames_path, request.spec, _as_bytes(frames[request.repeats :]), repeats=request.repeats
+        )
         clock.mark("hand_off")
         on_progress(Progress(Phase.HAND_OFF, 1, 1))
         return GenerationResult(
-            num_frames=request.spec.num_frames,
+            num_frames=request.new_frames,
             height=request.spec.height,
             width=request.spec.width,
             frames_sha256=digest,
@@ -128,7 +134,7 @@ class DiffusersVideoGenerator:
         )
 
     def unload(self) -> None:
-        self._pipe, self._preset = None, None
+        self._pipe, self._continuing, self._preset = None, None, None
         gc.collect()
         if self._device == "cuda":
             torch.cuda.empty_cache()
@@ -160,6 +166,11 @@ class DiffusersVideoGenerator:
             on_progress(Progress(Phase.WARM_UP, 0, 1))
 
         self._run(preset, spec, spec.prompt, blank, sign_of_life, sign_of_life, _Clock())
+        if preset.continuation is not None and self._continuing is not self._pipe:
+            count = preset.continuation.frames
+            longer = spec.model_copy(update={"num_frames": preset.frames.at_least(max(smallest, count + 1))})
+            previous = [Image.new("RGB", (width, height))] * count
+            self._run(preset, longer, spec.prompt, {}, sign_of_life, sign_of_life, _Clock(), previous=previous)
         on_progress(Progress(Phase.WARM_UP, 1, 1))
 
     def _resume_or_run(
@@ -168,6 +179,11 @@ class DiffusersVideoGenerator:
         """The frames, from the request's checkpoint where there is one that can be used."""
         pictures = read_pictures(request)
 
+        spec = request.spec
+        previous = None
+        if request.previous is not None:
+            previous = read_frames(request.previous, width=spec.width, height=spec.height, count=request.repeats)
+
         def run(resume: ResumePoint | None) -> Any:
             def stepped(step: int, total: int, loop: LoopWatch, rng: _Randomness) -> None:
                 def write(path: Path, metadata: dict[str, str]) -> None:
@@ -175,7 +191,9 @@ class DiffusersVideoGenerator:
 
                 keeper.after_step(step, total, on_progress, write)
 
-            return self._run(preset, request.spec, request.prompt, pictures, on_progress, stepped, clock, resume)
+            return self._run(
+                preset, spec, request.prompt, pictures, on_progress, stepped, clock, resume, previous=previous
+            )
 
         point = _resume_point(request, keeper, self._device)
         if point is not None:
@@ -196,11 +214,19 @@ class DiffusersVideoGenerator:
         on_step: Callable[[int, int, LoopWatch, _Randomness], None],
         clock: _Clock,
         resume: ResumePoint | None = None,
+        *,
+        previous: list[Any] | None = None,
     ) -> Any:
-        """Frames as a uint8 tensor F × H × W × 3 on the device."""
-        guider = getattr(self._pipe, "guider", None)
-        arguments = call_arguments(self._pipe.__call__, preset, spec, prompt, pictures, has_guider=guider is not None)
-        _check_own_size(self._pipe, spec)
+        """Frames as a uint8 tensor F × H × W × 3 on the device. With ``previous`` (pictures) it goes on from them."""
+        pipe = self._pipe if previous is None else self._continuing
+        guider = getattr(pipe, "guider", None)
+        conditioned: dict[str, Any] = {}
+        if previous is not None:
+            conditioned = picture_arguments(continuation_of(preset), previous)
+            pictures = {"image": conditioned.pop("image", None)}
+        arguments = call_arguments(pipe.__call__, preset, spec, prompt, pictures, has_guider=guider is not None)
+        arguments |= conditioned
+        _check_own_size(pipe, spec)
         if guider is not None:
             guider.guidance_scale = spec.guidance_scale
         rng = _Randomness(spec.seed, self._device)
@@ -221,8 +247,8 @@ class DiffusersVideoGenerator:
 
         on_progress(Progress(Phase.ENCODE_TEXT, 0, 1))
         try:
-            with rng, watched_steps(self._pipe.scheduler, stepped, resume.loop if resume else None) as loop:
-                output = self._pipe(**arguments, generator=rng.generator, output_type="pt", return_dict=True)
+            with rng, watched_steps(pipe.scheduler, stepped, resume.loop if resume else None) as loop:
+                output = pipe(**arguments, generator=rng.generator, output_type="pt", return_dict=True)
                 frames = _to_uint8(output.frames[0], spec)
         except StageError:
             raise
@@ -322,6 +348,13 @@ def _read_pipeline(preset: Preset, folder: Path) -> tuple[Any, str]:
     pipe = cls.from_pretrained(folder, dtype=dtypes, local_files_only=True, **_variant(preset, folder))
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device), device
+
+
+def _continuing(preset: Preset, pipe: Any) -> Any:
+    """What makes the segments after the first."""
+    if preset.continuation is None or preset.continuation.pipeline_class is None:
+        return pipe
+    return continuing_pipeline(pipe, pipeline_class(preset.continuation.pipeline_class), preset.continuation)
 
 
 def _dtype_on(preset: Preset, device: str) -> str:

@@ -19,15 +19,17 @@ def frames_size(spec: JobSpec) -> int:
     return spec.num_frames * spec.height * spec.width * CHANNELS
 
 
-def write_frames(path: Path, spec: JobSpec, frames: Iterable[bytes | memoryview]) -> str:
+def write_frames(path: Path, spec: JobSpec, frames: Iterable[bytes | memoryview], *, repeats: int = 0) -> str:
     """Write one frame after the other, without truncating the file; the sha256 of all of them.
+
+    ``repeats`` frames less than the specification's are expected: those that a segment repeats are left out.
 
     Raises:
         FatalError: code ``frames_mismatch`` when the file was not reserved at the clip's size, or when the frames
             are not exactly as many bytes as the specification says.
         RetryableError: code ``disk_full`` or ``handoff_unavailable``.
     """
-    expected = frames_size(spec)
+    expected = frames_size(spec) // spec.num_frames * (spec.num_frames - repeats)
     digest = hashlib.sha256()
     written = 0
     try:

@@ -24,7 +24,6 @@ from pipeline.generators.base import (
 from pipeline.generators.checkpoint_file import Identity, Keeper, step_of, write_state_only
 from pipeline.generators.frames import CHANNELS, write_frames
 from pipeline.presets import Preset, get_preset
-from pipeline.spec import JobSpec
 
 STEP_SECONDS = "VGEN_IDLE_STEP_S"
 
@@ -63,10 +62,10 @@ class IdleGenerator:
             failpoints.hit("denoise_step", str(spec.seed))
             keeper.after_step(step, spec.num_inference_steps, on_progress, write_state_only)
         denoised = time.monotonic()
-        digest = write_frames(request.frames_path, spec, _frames(spec))
+        digest = write_frames(request.frames_path, spec, _frames(request), repeats=request.repeats)
         on_progress(Progress(Phase.HAND_OFF, 1, 1))
         return GenerationResult(
-            num_frames=spec.num_frames,
+            num_frames=request.new_frames,
             height=spec.height,
             width=spec.width,
             frames_sha256=digest,
@@ -80,9 +79,11 @@ class IdleGenerator:
         """There is nothing to free."""
 
 
-def _frames(spec: JobSpec) -> Iterator[bytes]:
-    """Each frame is one 32-byte digest of seed and index, repeated."""
+def _frames(request: GenerationRequest) -> Iterator[bytes]:
+    """Each frame is one 32-byte digest of seed and index, repeated; of a later segment also of what it goes on from."""
+    spec = request.spec
     size = spec.height * spec.width * CHANNELS
-    for index in range(spec.num_frames):
-        block = hashlib.sha256(f"{spec.seed}:{index}".encode()).digest()
+    before = "" if request.previous is None else hashlib.sha256(request.previous.read_bytes()).hexdigest() + ":"
+    for index in range(request.repeats, spec.num_frames):
+        block = hashlib.sha256(f"{before}{spec.seed}:{index}".encode()).digest()
         yield (block * (size // len(block) + 1))[:size]

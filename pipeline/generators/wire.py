@@ -46,6 +46,8 @@ def request_to_wire(request: GenerationRequest) -> dict[str, Any]:
         "reference_images": [str(path) for path in request.reference_images],
         "resume_from": None if request.resume_from is None else str(request.resume_from),
         "checkpoint_s": request.checkpoint_s,
+        "previous": None if request.previous is None else str(request.previous),
+        "repeats": request.repeats,
     }
 
 
@@ -60,6 +62,8 @@ def request_from_wire(data: dict[str, Any]) -> GenerationRequest:
         reference_images=tuple(Path(path) for path in data["reference_images"]),
         resume_from=None if data["resume_from"] is None else Path(data["resume_from"]),
         checkpoint_s=data["checkpoint_s"],
+        previous=None if data["previous"] is None else Path(data["previous"]),
+        repeats=data["repeats"],
     )
 
 

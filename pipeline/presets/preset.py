@@ -41,6 +41,12 @@ class FrameRule(_Data):
     def allows(self, frames: int) -> bool:
         return self.minimum <= frames <= self.maximum and (frames - self.offset) % self.multiple == 0
 
+    def at_least(self, frames: int) -> int:
+        """The smallest legal count that is not below; the largest legal one where there is none."""
+        lowest = max(frames, self.minimum)
+        legal = lowest + (self.offset - lowest) % self.multiple
+        return legal if legal <= self.maximum else self.nearest(self.maximum)[0]
+
     def nearest(self, frames: int) -> list[int]:
         """The legal counts around an illegal one, at most two, for the error message."""
         below = (frames - self.offset) // self.multiple * self.multiple + self.offset
@@ -86,6 +92,23 @@ class Defaults(_Data):
     guidance_scale: float = Field(ge=0)
     guidance_scale_2: float | None = Field(None, ge=0)
     negative_prompt: str | None = None
+
+
+class Continuation(_Data):
+    """How the model goes on from the end of a segment: real frames go in, and the new segment begins with them."""
+
+    frames: int = Field(1, ge=1)
+    """How many of the last frames it is conditioned on, and repeats."""
+    pipeline_class: str | None = None
+    """The class in diffusers that takes them, made of the loaded pipeline's components; None: the preset's own."""
+    argument: str = "image"
+    """The argument of its call that takes them."""
+    takes: Literal["image", "videos"] = "image"
+    """One picture, the last; or a list of videos, of which the frames are the one."""
+    config: dict[str, Any] = {}
+    """Configuration of that class, where it differs from the loaded pipeline's."""
+    arguments: dict[str, Any] = {}
+    """Further arguments of its call."""
 
 
 _NO_MATTER = frozenset(
@@ -135,6 +158,8 @@ class Preset(_Data):
     """Further arguments of the pipeline's call, the same for every job."""
     resumable: bool = True
     """False for a pipeline that checkpoints within a clip do not hold for: its jobs restart from their seeds."""
+    continuation: Continuation | None = None
+    """None: the model cannot go on from given frames, so its clips have one segment."""
     frames: FrameRule
     size: SizeRule
     defaults: Defaults
@@ -156,6 +181,8 @@ class Preset(_Data):
                 found.append((f"{field}.minimum", f"{rule.minimum} is more than the maximum, {rule.maximum}"))
         if found:
             return found
+        if self.continuation is not None and self.continuation.takes == "image" and self.continuation.frames != 1:
+            found.append(("continuation.frames", f"{self.continuation.frames}, but one image is taken"))
         if not self.frames.allows(self.defaults.num_frames):
             rule_text = (
                 f"{self.frames.multiple}k + {self.frames.offset}, {self.frames.minimum} to {self.frames.maximum}"

@@ -94,6 +94,8 @@ def _merged(data: Mapping[str, Any], file: Path) -> tuple[dict[str, Any], list[t
             if own.get("repo", base.repo) != base.repo:
                 # What was published of the base does not hold for another model.
                 values |= {"revision": "main", "memory_gib": None, "memory_source": None, "licence": None}
+            if own.get("pipeline_class", base.pipeline_class) != base.pipeline_class:
+                values["continuation"] = None  # how the base goes on says nothing of another class
     for key, value in own.items():
         table = values.get(key)
         values[key] = {**table, **value} if isinstance(table, dict) and isinstance(value, dict) else value

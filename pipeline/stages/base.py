@@ -61,6 +61,16 @@ class CheckpointRef:
 
 
 @dataclass(frozen=True, slots=True)
+class ContinuationRef:
+    """What a segment starts from: a small payload, and stored objects by name (``key``, ``sha256``, ``size``)."""
+
+    kind: str
+    version: int
+    payload: dict[str, Any]
+    blobs: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class StepWork:
     """One claimed step: all that a worker knows of it."""
 
@@ -74,9 +84,13 @@ class StepWork:
     spec: JobSpec
     options: BatchOptions
     outputs: dict[str, dict[str, Any]]
-    """What the earlier stages of this roll and segment recorded, by stage name."""
+    """What the earlier stages of this roll and segment recorded, by stage name; of enhance and screen, the clip's."""
     checkpoint: CheckpointRef | None = None
     """Where an earlier attempt at generating was cut off."""
+    continuation: ContinuationRef | None = None
+    """What the segment goes on from, where it is not a clip's beginning."""
+    earlier: tuple[dict[str, dict[str, Any]], ...] = ()
+    """Where the clip's last segment is encoded: what the segments before it recorded, each by stage name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +101,8 @@ class StageResult:
     output: dict[str, Any] = field(default_factory=dict)
     """Small JSON, kept in the step's row and read by later stages as ``work.outputs[stage]``."""
     artifacts: tuple[Artifact, ...] = ()
+    continuation: ContinuationRef | None = None
+    """What a segment after this one starts from; recorded with the result."""
     after_commit: Callable[[], None] | None = None
     """Called once the result is recorded, for example to free the hand-off's space; must not fail."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import failpoints
-from pipeline.encoding import ffmpeg, pictures, sidecar
+from pipeline.encoding import ffmpeg, join, pictures, sidecar
 from pipeline.encoding.probe import VideoFacts, probe, verify
 from pipeline.errors import RetryableError
 from pipeline.keys import media_key
-from pipeline.presets import load_library
-from pipeline.stages.base import StageContext, StageResult, StepWork
+from pipeline.presets import Preset, load_library
+from pipeline.stages.base import ContinuationRef, StageContext, StageResult, StepWork
+from pipeline.stages.continuation import keep_last_frames
+from pipeline.stages.files import facts_of, file_sha256
+from pipeline.stages.segments import container_metadata, join_parts, store_part
 
 MEDIA_TYPES = {"video": "video/mp4", "poster": "image/jpeg", "strip": "image/jpeg", "sidecar": "application/json"}
 """Every kind of file that a clip has, in the order in which they are uploaded."""
 _SUFFIXES = {"video": "mp4", "poster": "poster.jpg", "strip": "strip.jpg", "sidecar": "json"}
-_CHUNK = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,14 @@ class _Frames:
 def run(work: StepWork, context: StageContext) -> StageResult:
     """Make and upload the clip's four files. The output has key, sha256 and size (bytes) of each, and the probe.
 
-    Files are named by this attempt, and objects by their own digests: an attempt that lost its lease can neither
-    touch another's files nor change an object that is already recorded.
+    Of a clip of several segments only the last has them; the output of the others has the encoded segment (``part``),
+    which the last joins. Files are named by this attempt, and objects by their own digests: an attempt that lost its
+    lease can neither touch another's files nor change an object that is already recorded.
 
     Raises:
         RetryableError: code ``handoff_lost`` (the frames are gone), ``frames_corrupt``, ``encode_mismatch``, or as
             ``pipeline.encoding.ffmpeg.encode`` and the store raise.
+        SegmentLostError: an earlier segment's encoded file is gone.
         RefusedError: the encode options cannot work; code ``preset_missing`` or ``preset_differs``.
         StoppedError: asked to stop.
     """
@@ -56,8 +59,20 @@ def run(work: StepWork, context: StageContext) -> StageResult:
     paths = {kind: folder / f"{frames.path.stem}.e{work.attempt}.{suffix}" for kind, suffix in _SUFFIXES.items()}
     try:
         _check_frames(frames, context.check)
-        facts = _encode(work, context, frames, paths)
-        output = _store(work, context, paths)
+        preset = load_library(context.settings.effective_presets_dir).pinned(work.spec.preset, work.spec.preset_digest)
+        facts = _encode(work, context, preset, frames, paths["video"])
+        if work.segment < work.spec.segments - 1:
+            output: dict[str, Any] = {"part": store_part(work, context, paths["video"])}
+            state = None
+        else:
+            outputs, segments = work.outputs, None
+            if work.spec.segments > 1:
+                outputs, segments = join_parts(work, context, preset, paths["video"])
+                facts = _verified(work, context, paths["video"], frames.sizes | {"num_frames": work.spec.total_frames})
+            _make_pictures(work, context, frames, paths)
+            _write_sidecar(work, preset, outputs, segments, facts, paths)
+            output = _store(work, context, paths)
+            state = _state(work, context, preset, frames)
     except BaseException as error:
         for path in paths.values():
             path.unlink(missing_ok=True)
@@ -65,7 +80,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
             raise _translate(error) from error
         raise
     output["probe"] = facts.as_json()
-    return StageResult(output=output, after_commit=lambda: context.handoff.free(frames.path))
+    return StageResult(output=output, continuation=state, after_commit=lambda: context.handoff.free(frames.path))
 
 
 def _frames_of(work: StepWork) -> _Frames:
@@ -86,26 +101,49 @@ def _check_frames(frames: _Frames, check: Callable[[], None]) -> None:
         )
 
 
-def _encode(work: StepWork, context: StageContext, frames: _Frames, paths: dict[str, Path]) -> VideoFacts:
-    """Write video, poster, strip and sidecar; returns what the video was found to hold."""
-    library = load_library(context.settings.effective_presets_dir)
-    preset, options = library.pinned(work.spec.preset, work.spec.preset_digest), work.options.encode
-    prompt = work.outputs["generate"].get("prompt", work.spec.prompt)
+def _encode(work: StepWork, context: StageContext, preset: Preset, frames: _Frames, path: Path) -> VideoFacts:
+    """Write the frames' video; returns what it was found to hold."""
     ffmpeg.encode(
         frames.path,
-        paths["video"],
+        path,
         **frames.sizes,
         fps=work.spec.fps,
-        options=options,
-        metadata=sidecar.container_metadata(work.job_id, work.spec, preset, prompt),
+        options=work.options.encode,
+        metadata=container_metadata(work, preset),
         check=context.check,
         timeout_s=context.settings.encode.timeout_s,
     )
     failpoints.hit("encode_write")
-    facts = probe(paths["video"], context.check)
-    verify(facts, **frames.sizes, fps=work.spec.fps)
-    pictures.make_poster(frames.path, paths["poster"], **frames.sizes)
-    pictures.make_strip(frames.path, paths["strip"], **frames.sizes)
+    return _verified(work, context, path, frames.sizes)
+
+
+def _verified(work: StepWork, context: StageContext, path: Path, sizes: dict[str, int]) -> VideoFacts:
+    facts = probe(path, context.check)
+    verify(facts, **sizes, fps=work.spec.fps)
+    return facts
+
+
+def _make_pictures(work: StepWork, context: StageContext, frames: _Frames, paths: dict[str, Path]) -> None:
+    if work.spec.segments == 1:
+        pictures.make_poster(frames.path, paths["poster"], **frames.sizes)
+        pictures.make_strip(frames.path, paths["strip"], **frames.sizes)
+        return
+    # The raw frames of the other segments are gone, or on another host.
+    total = work.spec.total_frames
+    indices = [pictures.poster_index(total), *pictures.strip_indices(total)]
+    poster, *strip = join.decoded_frames(paths["video"], indices, context.check)
+    pictures.save_poster(poster, paths["poster"])
+    pictures.save_strip(strip, paths["strip"])
+
+
+def _write_sidecar(
+    work: StepWork,
+    preset: Preset,
+    outputs: dict[str, dict[str, Any]],
+    segments: list[dict[str, Any]] | None,
+    facts: VideoFacts,
+    paths: dict[str, Path],
+) -> None:
     content = sidecar.build_sidecar(
         job_id=work.job_id,
         batch_id=work.batch_id,
@@ -114,14 +152,21 @@ def _encode(work: StepWork, context: StageContext, frames: _Frames, paths: dict[
         segment=work.segment,
         spec=work.spec,
         preset=preset,
-        encode=options,
-        outputs=work.outputs,
+        encode=work.options.encode,
+        outputs=outputs,
         video=facts.as_json(),
-        files={kind: _facts_of(paths[kind]) for kind in ("video", "poster", "strip")},
+        files={kind: facts_of(paths[kind]) for kind in ("video", "poster", "strip")},
+        segments=segments,
     )
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     paths["sidecar"].write_text(text + "\n", "utf-8")
-    return facts
+
+
+def _state(work: StepWork, context: StageContext, preset: Preset, frames: _Frames) -> ContinuationRef | None:
+    """What a clip that extends this one starts from; None where the model cannot go on, or made too few frames."""
+    if preset.continuation is None or frames.num_frames < preset.continuation.frames:
+        return None
+    return keep_last_frames(work, context, frames.path, work.outputs["generate"], preset.continuation.frames)
 
 
 def _store(work: StepWork, context: StageContext, paths: dict[str, Path]) -> dict[str, Any]:
@@ -129,27 +174,13 @@ def _store(work: StepWork, context: StageContext, paths: dict[str, Path]) -> dic
     output: dict[str, Any] = {}
     for kind, media_type in MEDIA_TYPES.items():
         context.check()
-        facts = _facts_of(paths[kind])
+        facts = facts_of(paths[kind])
         key = media_key(work.job_id, facts["sha256"], _SUFFIXES[kind])
         failpoints.hit("upload", kind)
         context.storage.put_file(key, paths[kind], sha256=facts["sha256"], content_type=media_type)
         output[kind] = {"key": key, **facts}
     failpoints.hit("after_upload")
     return output
-
-
-def _facts_of(path: Path) -> dict[str, Any]:
-    return {"sha256": file_sha256(path), "size": path.stat().st_size}
-
-
-def file_sha256(path: Path, check: Callable[[], None] = lambda: None) -> str:
-    """sha256 of a file; ``check`` is called every few megabytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            check()
-    return digest.hexdigest()
 
 
 def _translate(error: OSError) -> RetryableError:

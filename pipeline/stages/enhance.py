@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pipeline.enhancers.enhancer import PromptEnhancer
 from pipeline.errors import RefusedError, SettingsError
 from pipeline.settings import EnhanceSettings
+from pipeline.spec import JobSpec
 from pipeline.stages.base import Outcome, StageContext, StageResult, StepWork
 
 
@@ -12,25 +15,51 @@ def run(work: StepWork, context: StageContext) -> StageResult:
     """Ask the configured providers.
 
     ``output``: ``prompt`` (the one to generate), ``provider``, ``model``, ``latency_ms``, ``fallback_used`` and
-    ``original``.
+    ``original``. Of a clip of several segments also ``prompts``, those of all segments, and ``segments``, with the same
+    facts of each that was asked for: all are known, and screened, before the first is generated.
 
     Raises:
         RefusedError: code ``enhance_not_configured``, ``enhance_key_missing``, ``enhance_refused`` or
             ``system_prompt_invalid``.
         RetryableError: code ``enhance_unavailable``; no provider answered.
     """
-    if not work.spec.enhance:
+    spec = work.spec
+    if not (spec.enhance or spec.auto_extend):
         return StageResult(Outcome.SKIPPED)
-    response = _enhancer(context.settings.enhance).enhance(work.spec.prompt, check=context.check)
-    output = {
+    enhancer = _enhancer(context.settings.enhance)
+    if spec.segments == 1:
+        return StageResult(Outcome.DONE, _asked(enhancer, spec.prompt, context))
+    made: list[dict[str, Any]] = []
+    for segment in range(spec.segments):
+        made.append(_segment(enhancer, spec, made, segment, context))
+    output = {**made[0], "prompts": [item["prompt"] for item in made], "segments": made}
+    return StageResult(Outcome.DONE, output)
+
+
+def _segment(
+    enhancer: PromptEnhancer, spec: JobSpec, made: list[dict[str, Any]], segment: int, context: StageContext
+) -> dict[str, Any]:
+    """One segment's prompt. One that the enhancer wrote is enhanced like one that a person did."""
+    if spec.auto_extend and segment > 0:
+        extended = enhancer.auto_extend(made[-1]["prompt"], check=context.check)
+        return _asked(enhancer, extended.content, context)
+    if not spec.enhance:
+        return {"prompt": spec.prompt_of(segment), "original": spec.prompt_of(segment)}
+    if segment > 0 and not spec.segment_prompts:
+        return made[0]  # one prompt for all of them
+    return _asked(enhancer, spec.prompt_of(segment), context)
+
+
+def _asked(enhancer: PromptEnhancer, prompt: str, context: StageContext) -> dict[str, Any]:
+    response = enhancer.enhance(prompt, check=context.check)
+    return {
         "prompt": response.content,
         "provider": response.provider,
         "model": response.model,
         "latency_ms": response.latency_ms,
         "fallback_used": response.fallback_used,
-        "original": work.spec.prompt,
+        "original": prompt,
     }
-    return StageResult(Outcome.DONE, output)
 
 
 def close() -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 from pipeline.errors import FatalError, NotFoundError, RefusedError, StoppedError
 from pipeline.generators.base import GenerationRequest, GenerationResult
+from pipeline.keys import segment_seed
 from pipeline.spec import InputRef, JobSpec
 from pipeline.stages.base import RunsGenerations, StageContext, StageResult, StepWork
 from pipeline.stages.checkpoints import ClipCheckpoints
+from pipeline.stages.continuation import fetch_last_frames, keep_last_frames
 
 CHANNELS = 3
 
@@ -27,18 +29,21 @@ def run(work: StepWork, context: StageContext) -> StageResult:
 
     Raises:
         RetryableError: the hand-off directory is full, or the store that has an input cannot be reached.
+        StageError: code ``continuation_lost``; what the segment goes on from is gone.
         RefusedError: code ``input_missing``, the input image is not in the store; or what the generator refuses.
         StageError: what the generator raises; nothing is left in the hand-off directory then.
     """
     if context.generator is None:
         raise FatalError("this worker has no generator", code="generator_missing")
-    spec = work.spec
+    spec = segment_spec(work)
     prompt = prompt_of(work)
+    repeats = work.spec.seam_frames if work.spec.continues(work.segment) else 0
     frames = context.handoff.frames_path(work.job_id, work.roll, work.segment, work.attempt)
     checkpoints = ClipCheckpoints(work, context)
     try:
-        context.handoff.reserve(frames, spec.num_frames * spec.height * spec.width * CHANNELS)
+        context.handoff.reserve(frames, (spec.num_frames - repeats) * spec.height * spec.width * CHANNELS)
         inputs = _fetch_inputs(spec, frames, context)
+        previous = fetch_last_frames(work, context, frames.with_suffix(".previous")) if repeats else None
         resume_from = checkpoints.fetch(frames.with_suffix(".resume"))
         context.check()
         request = GenerationRequest(
@@ -48,15 +53,21 @@ def run(work: StepWork, context: StageContext) -> StageResult:
             **inputs.fields,
             resume_from=resume_from,
             checkpoint_s=context.settings.worker.checkpoint_s if checkpoints.wanted else None,
+            previous=previous,
+            repeats=repeats,
         )
         result = _generate(context.generator, request, context, checkpoints)
-        for used in (*inputs.paths, resume_from):
+        output = _output(result, prompt, frames, context, checkpoints.facts)
+        # The last segment's is kept when it is encoded: nobody waits for it.
+        is_last = work.segment == work.spec.segments - 1
+        state = None if is_last else keep_last_frames(work, context, frames, output, work.spec.seam_frames)
+        for used in (*inputs.paths, previous, resume_from):
             if used is not None:
                 used.unlink(missing_ok=True)
     except BaseException:
         context.handoff.free(frames)
         raise
-    return StageResult(output=_output(result, prompt, frames, context, checkpoints.facts))
+    return StageResult(output=output, continuation=state)
 
 
 def _generate(
@@ -78,9 +89,27 @@ def _generate(
     return result
 
 
+def segment_spec(work: StepWork) -> JobSpec:
+    """The segment as a clip of its own: its seed, and an image only where the clip begins."""
+    if work.spec.segments == 1 and work.spec.extends is None:
+        return work.spec
+    return work.spec.model_copy(
+        update={
+            "seed": segment_seed(work.spec.seed, work.segment),
+            "image": None if work.spec.continues(work.segment) else work.spec.image,
+            "segments": 1,
+            "segment_prompts": (),
+            "auto_extend": False,
+        }
+    )
+
+
 def prompt_of(work: StepWork) -> str:
-    """The enhanced prompt where there is one, else the job's own."""
-    return str(work.outputs.get("enhance", {}).get("prompt") or work.spec.prompt)
+    """The enhanced prompt where there is one, else the segment's own."""
+    enhanced = work.outputs.get("enhance", {})
+    if "prompts" in enhanced:
+        return str(enhanced["prompts"][work.segment])
+    return str(enhanced.get("prompt") or work.spec.prompt_of(work.segment))
 
 
 @dataclass(frozen=True, slots=True)

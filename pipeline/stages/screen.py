@@ -61,7 +61,16 @@ def _texts(work: StepWork) -> dict[str, str]:
     enhanced = work.outputs.get("enhance", {}).get("prompt")
     if enhanced is not None and enhanced != work.spec.prompt:
         texts["enhanced"] = enhanced
-    return texts
+    return texts | _segment_texts(work)
+
+
+def _segment_texts(work: StepWork) -> dict[str, str]:
+    """The prompts of the segments after the first, as they were written (by a person or the enhancer) and enhanced."""
+    texts = {f"segment {k}": text for k, text in enumerate(work.spec.segment_prompts[1:], 2)}
+    for k, made in enumerate(work.outputs.get("enhance", {}).get("segments", [])[1:], 2):
+        texts |= {f"segment {k}": made["original"], f"segment {k}, enhanced": made["prompt"]}
+    first_names = {text: name for name, text in reversed(texts.items())}
+    return {name: text for text, name in reversed(first_names.items()) if text != work.spec.prompt}
 
 
 def _decide(safety_filter: PromptSafetyFilter, texts: dict[str, str]) -> tuple[str, SafetyResult]:

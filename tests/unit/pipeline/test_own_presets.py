@@ -167,7 +167,10 @@ def test_the_digest_follows_what_decides_frames_only(tmp_path: Path) -> None:
 
 def test_the_page_names_every_field_of_a_preset() -> None:
     page = (Path(__file__).parents[3] / "docs/models.md").read_text("utf-8").split("## Your own presets")[1]
-    fields = {name: f"[{name}]" if name in ("frames", "size", "defaults") else name for name in Preset.model_fields}
+    fields = {
+        name: f"[{name}]" if name in ("frames", "size", "defaults", "continuation") else name
+        for name in Preset.model_fields
+    }
     assert [name for name, shown in fields.items() if f"`{shown}`" not in page and name != "name"] == []
 
 

@@ -31,7 +31,7 @@ class KeepingStorage(FolderStorage):
 
     def stat(self, key: str) -> StoredObject | None:
         found = super().stat(key)
-        return replace(found, sha256=self.kept[key]) if found else None
+        return replace(found, sha256=self.kept.get(key)) if found else None
 
     def download(self, key: str, path: Path) -> None:
         raise AssertionError("what the store's answer says need not be downloaded")

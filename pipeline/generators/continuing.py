@@ -1,0 +1,59 @@
+"""How a segment goes on from the one before: which pipeline, and in what form it takes the last frames.
+
+The class that takes frames is made of the components that are in memory already: no weight is loaded twice.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pipeline.errors import FatalError, RefusedError
+from pipeline.presets import Continuation, Preset
+
+
+def continuing_pipeline(pipe: Any, cls: Any, continuation: Continuation) -> Any:
+    """A pipeline of that class that shares the loaded one's components, its scheduler among them."""
+    parameters = inspect.signature(cls.__init__).parameters
+    components = {name: part for name, part in pipe.components.items() if name in parameters}
+    settings = {name: pipe.config[name] for name in parameters if name in pipe.config and name not in pipe.components}
+    made = cls(**components, **{**settings, **continuation.config})
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def read_frames(path: Path, *, width: int, height: int, count: int) -> list[Any]:
+    """Raw frames (count × H × W × 3 uint8) as pictures, which pipelines turn into exactly these values again.
+
+    Raises:
+        FatalError: code ``frames_mismatch``; the file does not hold so many.
+    """
+    size = width * height * 3
+    data = path.read_bytes()
+    if len(data) != size * count:
+        raise FatalError(
+            f"{path.name} has {len(data)} bytes, {count} frames are {size * count}", code="frames_mismatch"
+        )
+    return [Image.frombytes("RGB", (width, height), data[start : start + size]) for start in range(0, len(data), size)]
+
+
+def continuation_of(preset: Preset) -> Continuation:
+    """How the preset goes on.
+
+    Raises:
+        RefusedError: code ``continuation_unsupported``; it cannot.
+    """
+    if preset.continuation is None:
+        raise RefusedError(
+            f"segments: preset {preset.name} cannot go on from given frames", code="continuation_unsupported"
+        )
+    return preset.continuation
+
+
+def picture_arguments(continuation: Continuation, frames: list[Any]) -> dict[str, Any]:
+    """The arguments of the call that say what to go on from."""
+    given = frames[-1] if continuation.takes == "image" else [frames]
+    return {**continuation.arguments, continuation.argument: given}

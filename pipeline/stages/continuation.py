@@ -1,0 +1,104 @@
+"""The state between segments: the last frames of one, kept in the store, that the next one is conditioned on.
+
+Blobs lie under their digest: any worker can fetch them, and equal ones are one. The row that names them is written in
+the transaction that finishes the segment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import NotFoundError, RefusedError, SegmentLostError
+from pipeline.keys import sha256_hex, state_key
+from pipeline.stages.base import ContinuationRef, StageContext, StepWork
+
+LAST_FRAMES = "last_frames"
+"""The kind of a state that is a segment's last frames: raw, n × H × W × 3 uint8, RGB."""
+VERSION = 1
+BLOB = "frames"
+_MEDIA_TYPE = "application/octet-stream"
+
+
+def keep_last_frames(
+    work: StepWork, context: StageContext, frames: Path, generated: dict[str, Any], count: int
+) -> ContinuationRef:
+    """Store the last ``count`` frames of a raw file; ``generated`` is what the generate stage recorded of it.
+
+    Raises:
+        RetryableError: the store cannot be reached.
+    """
+    height, width = generated["height"], generated["width"]
+    size = height * width * 3 * count
+    with frames.open("rb") as file:
+        file.seek(-size, 2)
+        data = file.read(size)
+    sha256 = sha256_hex(data)
+    # Also where it lies there already: an object that no row names yet must be young, or a sweep may take it.
+    context.storage.put_bytes(state_key(sha256), data, content_type=_MEDIA_TYPE)
+    payload = {
+        "frames": count,
+        "height": height,
+        "width": width,
+        "fps": work.spec.fps,
+        "preset": work.spec.preset,
+        "model_revision": generated.get("model_revision"),
+        "prompt": generated.get("prompt"),
+    }
+    return ContinuationRef(
+        LAST_FRAMES, VERSION, payload, {BLOB: {"key": state_key(sha256), "sha256": sha256, "size": size}}
+    )
+
+
+def fetch_last_frames(work: StepWork, context: StageContext, path: Path) -> Path:
+    """The frames that the segment goes on from, as a file at ``path``.
+
+    Raises:
+        SegmentLostError: code ``continuation_lost``; they are gone or damaged, and can be made again.
+        RefusedError: code ``continuation_missing``, where another job made them; or ``continuation_unfit``.
+        RetryableError: the store cannot be reached.
+    """
+    state = work.continuation
+    if state is None:
+        raise _lost(work, "its row is gone")
+    check_fits(state, frames=work.spec.seam_frames, height=work.spec.height, width=work.spec.width)
+    blob = state.blobs[BLOB]
+    try:
+        context.storage.download(blob["key"], path)
+    except NotFoundError:
+        raise _lost(work, f"{blob['key']} is not in the store") from None
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != blob["sha256"]:
+        raise _lost(work, f"{blob['key']} has sha256 {found}, expected {blob['sha256']}")
+    return path
+
+
+def check_fits(state: ContinuationRef, *, frames: int, height: int, width: int) -> None:
+    """Whether a clip of that size can go on from the state with so many frames.
+
+    Raises:
+        RefusedError: code ``continuation_unfit``.
+    """
+    if (state.kind, state.version) != (LAST_FRAMES, VERSION):
+        raise RefusedError(
+            f"the continuation state is {state.kind!r} version {state.version}; "
+            f"this release goes on from {LAST_FRAMES!r} version {VERSION}",
+            code="continuation_unfit",
+        )
+    wanted = {"frames": frames, "height": height, "width": width}
+    wrong = [
+        f"{name} {state.payload.get(name)} in place of {value}"
+        for name, value in wanted.items()
+        if state.payload.get(name) != value
+    ]
+    if wrong:
+        raise RefusedError(f"the continuation state has {', '.join(wrong)}", code="continuation_unfit")
+
+
+def _lost(work: StepWork, why: str) -> SegmentLostError | RefusedError:
+    message = f"what segment {work.segment + 1} goes on from is lost: {why}"
+    if work.segment == 0:
+        return RefusedError(message, code="continuation_missing")
+    return SegmentLostError(message, code="continuation_lost", segment=work.segment - 1)
