@@ -74,6 +74,11 @@ def forget_old(session: Session) -> None:
     session.execute(delete(Worker).where(Worker.seen_at < now_ms() - _FORGET_MS))
 
 
+def forget_all(session: Session) -> None:
+    """For who knows that none of them lives."""
+    session.execute(delete(Worker))
+
+
 def all_known(session: Session) -> Sequence[Worker]:
     return session.scalars(select(Worker).order_by(Worker.name)).all()
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from pipeline.plan import CPU_QUEUE
 from pipeline.settings import current_settings
+from tasks import memory_broker
 from tasks.schedule import beat_schedule as periodic_work
 
 _settings = current_settings()
 
-broker_url = _settings.broker_url or "memory://localhost/"
+broker_url = _settings.broker_url or memory_broker.URL
 
 # Rows hold every result: a result backend would only be one more thing to lose.
 task_ignore_result = True
@@ -57,7 +58,7 @@ def _transport_options() -> dict[str, Any]:
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
         }
-    if broker_url.startswith("memory"):
+    if broker_url == memory_broker.URL:
         return {"polling_interval": 0.05}
     return {}
 

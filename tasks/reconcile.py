@@ -52,7 +52,12 @@ def reconcile_once(app: Celery, database: Database, *, end_leases: bool = True) 
 
 
 def take_over_home(database: Database) -> None:
-    """For a solo run that has just locked its home: no lease and no message of an earlier run can be alive."""
+    """For a solo run that has just locked its home: no lease, message or worker of an earlier run can be alive.
+
+    A dead worker's row would hold its lane, and so its jobs, until it is taken for dead.
+    """
+    with database.transaction() as session:
+        workers.forget_all(session)
     while True:
         with database.transaction() as session:
             ended = reconciliation.end_leases(session, all_of_them=True)

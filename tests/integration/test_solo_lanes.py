@@ -6,7 +6,9 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from db.models import Event
+from db import workers
+from db.models import Event, Worker
+from pipeline.plan import gpu_queue
 from tests.line_helpers import assert_published_once, home_of, settings_for, submit, work_off
 
 
@@ -28,3 +30,21 @@ def test_two_presets_in_turn_are_at_most_three_loads(tmp_path: Path) -> None:
             ]
     assert set(loaded) == {"one", "two.5"}
     assert len(loaded) <= 3
+
+
+def test_the_worker_of_a_run_that_was_killed_keeps_no_lane(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    with home_of(settings) as database:
+        with database.transaction() as session:
+            report = workers.WorkerReport(
+                name="gpu0@killed.1", host="killed", pid=1, queues=(gpu_queue("cpu"),), slots=1, gpu_type="cpu"
+            )
+            workers.report(session, report)
+            session.get_one(Worker, report.name).lane = "idle"
+
+        batch_id = submit(settings, database, [{"prompt": "a", "preset": "idle", "num_frames": 1}])
+        work_off(settings, database, batch_id)
+
+        assert_published_once(settings, database, batch_id)
+        with database.reading() as session:
+            assert "gpu0@killed.1" not in {worker.name for worker in workers.all_known(session)}
