@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -21,6 +22,8 @@ from pipeline.encoding.codecs import CODECS, codec_of, rational_fps
 from pipeline.errors import RefusedError, RetryableError, StageError
 from pipeline.spec import EncodeOptions
 
+AUDIO_BITRATE = "192k"
+"""Of AAC, all channels together."""
 _CHUNK = 1024 * 1024
 """Bytes read and offered at once. Larger chunks were no faster: the encoder is the slow part."""
 _POLL_S = 0.1
@@ -29,6 +32,15 @@ _STDERR_KEPT = 8192
 _LINES_SHOWN = 8
 _DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 _NO_DEVICE = ("Cannot load libcuda", "Cannot load libnvidia-encode", "No capable devices found", "no NVENC capable")
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """Raw sound to go with the frames: 32-bit floats, little-endian, channels interleaved."""
+
+    path: Path
+    sample_rate: int
+    channels: int
 
 
 def encode(
@@ -43,8 +55,11 @@ def encode(
     metadata: Mapping[str, str],
     check: Callable[[], None],
     timeout_s: float,
+    sound: Sound | None = None,
 ) -> None:
     """Encode raw frames (F × H × W × 3 uint8, RGB) into an MP4 whose bytes depend on nothing but the arguments.
+
+    ``sound`` becomes a track of AAC; without it there is none.
 
     ``check`` is called about ten times a second; what it raises ends FFmpeg and is passed on. Whatever is raised, no
     file is left at ``out_path`` and no process behind.
@@ -54,7 +69,9 @@ def encode(
             ``encoder_timeout`` or ``disk_full``, with FFmpeg's last lines; ``handoff_lost`` (no frames file).
         RefusedError: code ``encoder_missing`` or ``encode_options``.
     """
-    command = command_line(out_path, width=width, height=height, fps=fps, options=options, metadata=metadata)
+    command = command_line(
+        out_path, width=width, height=height, fps=fps, options=options, metadata=metadata, sound=sound
+    )
     size = num_frames * height * width * 3
     try:
         with frames_path.open("rb", buffering=0) as frames:
@@ -99,7 +116,14 @@ def _ask(flag: str) -> str:
 
 
 def command_line(
-    out_path: Path, *, width: int, height: int, fps: float, options: EncodeOptions, metadata: Mapping[str, str]
+    out_path: Path,
+    *,
+    width: int,
+    height: int,
+    fps: float,
+    options: EncodeOptions,
+    metadata: Mapping[str, str],
+    sound: Sound | None = None,
 ) -> list[str | bytes]:
     """FFmpeg's arguments for raw frames on its standard input; metadata are bytes, all else is text.
 
@@ -120,10 +144,20 @@ def command_line(
     return [
         *(imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", "-loglevel", "error", "-y"),
         *("-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}", "-framerate", rate),
-        *("-i", "pipe:0", "-an", "-filter_threads", "1", "-vf", codec.filters),
+        *("-i", "pipe:0", *_sound_arguments(sound), "-filter_threads", "1", "-vf", codec.filters),
         *("-c:v", options.codec, *codec.arguments(options)),
         *("-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1", *tags),
         *("-movflags", "+faststart", "-f", "mp4", f"file:{out_path}"),
+    ]
+
+
+def _sound_arguments(sound: Sound | None) -> list[str]:
+    if sound is None:
+        return ["-an"]
+    return [
+        *("-f", "f32le", "-sample_rate", str(sound.sample_rate), "-ch_layout", f"{sound.channels}c"),
+        *("-i", f"file:{sound.path}", "-map", "0:v", "-map", "1:a"),
+        *("-c:a", "aac", "-b:a", AUDIO_BITRATE, "-flags:a", "+bitexact"),
     ]
 
 

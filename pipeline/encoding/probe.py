@@ -15,6 +15,18 @@ from pipeline.encoding.codecs import rational_fps
 from pipeline.errors import RetryableError
 
 _FRAMES_PER_CHECK = 8
+_AAC_PACKET = 1024
+"""Samples of each channel (ISO/IEC 14496-3, AAC LC)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoundFacts:
+    """A track of sound as decoded."""
+
+    codec: str
+    sample_rate: int
+    channels: int
+    duration_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +40,11 @@ class VideoFacts:
     num_frames: int
     fps: str
     duration_s: float
+    sound: SoundFacts | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Without ``sound`` where there is none."""
+        return {name: value for name, value in asdict(self).items() if name != "sound" or value is not None}
 
 
 def probe(path: Path, check: Callable[[], None] = lambda: None) -> VideoFacts:
@@ -60,9 +74,49 @@ def probe(path: Path, check: Callable[[], None] = lambda: None) -> VideoFacts:
                 num_frames=frames,
                 fps=str(rate),
                 duration_s=float(frames / rate) if rate else 0.0,
+                sound=_probe_sound(path, check) if container.streams.audio else None,
             )
     except FFmpegError as error:
         raise RetryableError(f"{path} cannot be decoded: {error}", code="encode_mismatch") from error
+
+
+def _probe_sound(path: Path, check: Callable[[], None]) -> SoundFacts:
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        samples = 0
+        for number, frame in enumerate(container.decode(stream)):
+            if number % _FRAMES_PER_CHECK == 0:
+                check()
+            samples += frame.samples
+        rate = stream.codec_context.sample_rate
+        return SoundFacts(
+            codec=stream.codec_context.codec.canonical_name,
+            sample_rate=rate,
+            channels=stream.codec_context.channels,
+            duration_s=samples / rate if rate else 0.0,
+        )
+
+
+def verify_sound(facts: VideoFacts, *, duration_s: float | None) -> None:
+    """Compare the track of sound with what was asked for; None is no track.
+
+    AAC comes in packets of 1024 samples, and a decoder may give up to two more or fewer at the ends.
+
+    Raises:
+        RetryableError: code ``encode_mismatch``.
+    """
+    found = facts.sound
+    if duration_s is None and found is None:
+        return
+    if duration_s is None or found is None:
+        raise RetryableError(
+            f"the encoded file has {'no' if found is None else 'a'} track of sound", code="encode_mismatch"
+        )
+    if abs(found.duration_s - duration_s) > 2 * _AAC_PACKET / found.sample_rate:
+        raise RetryableError(
+            f"the encoded file has {found.duration_s:.3f} s of sound in place of {duration_s:.3f} s",
+            code="encode_mismatch",
+        )
 
 
 def verify(facts: VideoFacts, *, width: int, height: int, num_frames: int, fps: float) -> None:

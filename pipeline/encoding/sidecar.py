@@ -84,6 +84,7 @@ def build_sidecar(
             "width": generate["width"],
         },
         "segments": None if segments is None else [_segment(k, spec, made) for k, made in enumerate(segments)],
+        **_sound(generate),
         "encode": encode.model_dump(mode="json"),
         "video": dict(video),
         "files": {kind: dict(facts) for kind, facts in files.items()},
@@ -101,6 +102,13 @@ def _segment(number: int, spec: JobSpec, generate: Mapping[str, Any]) -> _Json:
         **{name: generate.get(name) for name in same},
         "denoising": _denoising(generate.get("facts", {})),
     }
+
+
+def _sound(generate: Mapping[str, Any]) -> _Json:
+    """Of a clip that has any."""
+    if "sound" not in generate:
+        return {}
+    return {"sound": {name: value for name, value in generate["sound"].items() if name != "path"}}
 
 
 def _denoising(facts: Mapping[str, Any]) -> _Json:

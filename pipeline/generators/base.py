@@ -101,6 +101,23 @@ class NoCheckpoints:
 
 
 @dataclass(frozen=True, slots=True)
+class RawSound:
+    """A clip's sound, at ``sound_path``: ``num_samples`` × ``channels`` 32-bit floats, little-endian."""
+
+    sample_rate: int
+    """Samples a second and channel."""
+    channels: int
+    num_samples: int
+    """Of each channel: as long as the clip, to the nearest sample."""
+    sha256: str
+
+
+def sound_path(frames_path: Path) -> Path:
+    """Where the sound of these frames lies."""
+    return frames_path.with_suffix(".sound")
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationResult:
     """What was made."""
 
@@ -114,6 +131,8 @@ class GenerationResult:
     model_revision: str
     timings_s: dict[str, float]
     peak_memory_bytes: int | None = None
+    sound: RawSound | None = None
+    """None from a pipeline that makes pictures only."""
     facts: dict[str, Any] = field(default_factory=dict)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import diffusers
 import torch
@@ -42,6 +42,7 @@ from pipeline.generators.frames import write_frames
 from pipeline.generators.hub import model_folder
 from pipeline.generators.input_pictures import Pictures, read_pictures
 from pipeline.generators.scheduler_seam import LoopWatch, watched_steps
+from pipeline.generators.sound import sound_of, write_sound
 from pipeline.presets import Preset, Workload, get_preset
 from pipeline.spec import JobSpec
 
@@ -110,11 +111,14 @@ class DiffusersVideoGenerator:
         numerics = _numerics(self._preset, self._device)
         model = {"preset": self._preset.name, "version": self._preset.version, "revision": self._revision}
         keeper = Keeper(request, Identity.of(request, model=model, numerics=numerics), checkpoints)
-        frames = self._resume_or_run(self._preset, request, keeper, on_progress, clock)
+        made = self._resume_or_run(self._preset, request, keeper, on_progress, clock)
         on_progress(Progress(Phase.HAND_OFF, 0, 1))
         digest = write_frames(
-            request.frames_path, request.spec, _as_bytes(frames[request.repeats :]), repeats=request.repeats
+            request.frames_path, request.spec, _as_bytes(made.frames[request.repeats :]), repeats=request.repeats
         )
+        sound = None
+        if made.sound is not None and not request.repeats:
+            sound = write_sound(request.frames_path, made.sound, made.sample_rate)
         clock.mark("hand_off")
         on_progress(Progress(Phase.HAND_OFF, 1, 1))
         return GenerationResult(
@@ -126,6 +130,7 @@ class DiffusersVideoGenerator:
             model_revision=self._revision,
             timings_s=clock.spans,
             peak_memory_bytes=_peak(self._device),
+            sound=sound,
             facts={
                 "random_weights": self._preset.random_weights,
                 "prompt_used": self._preset.takes_prompt,
@@ -175,7 +180,7 @@ class DiffusersVideoGenerator:
 
     def _resume_or_run(
         self, preset: Preset, request: GenerationRequest, keeper: Keeper, on_progress: OnProgress, clock: _Clock
-    ) -> Any:
+    ) -> _Made:
         """The frames, from the request's checkpoint where there is one that can be used."""
         pictures = read_pictures(request)
 
@@ -184,7 +189,7 @@ class DiffusersVideoGenerator:
         if request.previous is not None:
             previous = read_frames(request.previous, width=spec.width, height=spec.height, count=request.repeats)
 
-        def run(resume: ResumePoint | None) -> Any:
+        def run(resume: ResumePoint | None) -> _Made:
             def stepped(step: int, total: int, loop: LoopWatch, rng: _Randomness) -> None:
                 def write(path: Path, metadata: dict[str, str]) -> None:
                     write_checkpoint(path, metadata, loop.state(), rng.states())
@@ -216,8 +221,11 @@ class DiffusersVideoGenerator:
         resume: ResumePoint | None = None,
         *,
         previous: list[Any] | None = None,
-    ) -> Any:
-        """Frames as a uint8 tensor F × H × W × 3 on the device. With ``previous`` (pictures) it goes on from them."""
+    ) -> _Made:
+        """Frames as a uint8 tensor F × H × W × 3 on the device, and the sound where the pipeline makes any.
+
+        With ``previous`` (pictures) it goes on from them.
+        """
         pipe = self._pipe if previous is None else self._continuing
         guider = getattr(pipe, "guider", None)
         conditioned: dict[str, Any] = {}
@@ -250,6 +258,7 @@ class DiffusersVideoGenerator:
             with rng, watched_steps(pipe.scheduler, stepped, resume.loop if resume else None) as loop:
                 output = pipe(**arguments, generator=rng.generator, output_type="pt", return_dict=True)
                 frames = _to_uint8(output.frames[0], spec)
+                sound, sample_rate = sound_of(output, pipe, spec)
         except StageError:
             raise
         except Exception as error:
@@ -259,7 +268,15 @@ class DiffusersVideoGenerator:
             raise problem from error
         clock.mark("decode")
         on_progress(Progress(Phase.DECODE, 1, 1))
-        return frames
+        return _Made(frames, sound, sample_rate)
+
+
+class _Made(NamedTuple):
+    """What one run of the pipeline gave: ``frames`` a tensor, ``sound`` an array of samples × channels or None."""
+
+    frames: Any
+    sound: Any
+    sample_rate: int
 
 
 class _Randomness:

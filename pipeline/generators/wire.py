@@ -21,7 +21,7 @@ from pipeline.errors import (
     StageError,
     StoppedError,
 )
-from pipeline.generators.base import GenerationRequest, GenerationResult, Phase, Progress, SavedCheckpoint
+from pipeline.generators.base import GenerationRequest, GenerationResult, Phase, Progress, RawSound, SavedCheckpoint
 from pipeline.spec import JobSpec
 
 _STOPPED = "stopped"
@@ -80,7 +80,8 @@ def result_to_wire(result: GenerationResult) -> dict[str, Any]:
 
 
 def result_from_wire(data: dict[str, Any]) -> GenerationResult:
-    return GenerationResult(**data)
+    sound = data.get("sound")
+    return GenerationResult(**{**data, "sound": None if sound is None else RawSound(**sound)})
 
 
 def progress_to_wire(progress: Progress) -> dict[str, Any]:

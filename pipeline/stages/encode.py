@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import failpoints
 from pipeline.encoding import ffmpeg, join, pictures, sidecar
-from pipeline.encoding.probe import VideoFacts, probe, verify
+from pipeline.encoding.probe import VideoFacts, probe, verify, verify_sound
 from pipeline.errors import RetryableError
 from pipeline.keys import media_key
 from pipeline.presets import Preset, load_library
@@ -23,6 +23,7 @@ from pipeline.stages.segments import container_metadata, join_parts, store_part
 MEDIA_TYPES = {"video": "video/mp4", "poster": "image/jpeg", "strip": "image/jpeg", "sidecar": "application/json"}
 """Every kind of file that a clip has, in the order in which they are uploaded."""
 _SUFFIXES = {"video": "mp4", "poster": "poster.jpg", "strip": "strip.jpg", "sidecar": "json"}
+_SAMPLE_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,14 @@ class _Frames:
     height: int
     width: int
     sha256: str
+    sound: Mapping[str, Any] | None = None
+    """What the generate stage says of its sound."""
+
+    @property
+    def raw_sound(self) -> ffmpeg.Sound | None:
+        if self.sound is None:
+            return None
+        return ffmpeg.Sound(Path(self.sound["path"]), self.sound["sample_rate"], self.sound["channels"])
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -85,20 +94,32 @@ def run(work: StepWork, context: StageContext) -> StageResult:
 
 def _frames_of(work: StepWork) -> _Frames:
     made = work.outputs["generate"]
-    return _Frames(Path(made["frames_path"]), made["num_frames"], made["height"], made["width"], made["frames_sha256"])
+    return _Frames(
+        Path(made["frames_path"]),
+        made["num_frames"],
+        made["height"],
+        made["width"],
+        made["frames_sha256"],
+        made.get("sound"),
+    )
 
 
 def _check_frames(frames: _Frames, check: Callable[[], None]) -> None:
-    if not frames.path.is_file():
-        raise RetryableError(f"the frames at {frames.path} are gone", code="handoff_lost")
-    size, wanted = frames.path.stat().st_size, frames.num_frames * frames.height * frames.width * 3
+    _check_raw(frames.path, frames.num_frames * frames.height * frames.width * 3, frames.sha256, check)
+    if frames.sound is not None:
+        size = frames.sound["num_samples"] * frames.sound["channels"] * _SAMPLE_BYTES
+        _check_raw(Path(frames.sound["path"]), size, frames.sound["sha256"], check)
+
+
+def _check_raw(path: Path, wanted: int, sha256: str, check: Callable[[], None]) -> None:
+    if not path.is_file():
+        raise RetryableError(f"the frames at {path} are gone", code="handoff_lost")
+    size = path.stat().st_size
     if size != wanted:
-        raise RetryableError(f"{frames.path} holds {size} bytes, not {wanted}", code="frames_corrupt")
-    found = file_sha256(frames.path, check)
-    if found != frames.sha256:
-        raise RetryableError(
-            f"{frames.path} has sha256 {found}, but {frames.sha256} was generated", code="frames_corrupt"
-        )
+        raise RetryableError(f"{path} holds {size} bytes, not {wanted}", code="frames_corrupt")
+    found = file_sha256(path, check)
+    if found != sha256:
+        raise RetryableError(f"{path} has sha256 {found}, but {sha256} was generated", code="frames_corrupt")
 
 
 def _encode(work: StepWork, context: StageContext, preset: Preset, frames: _Frames, path: Path) -> VideoFacts:
@@ -112,9 +133,12 @@ def _encode(work: StepWork, context: StageContext, preset: Preset, frames: _Fram
         metadata=container_metadata(work, preset),
         check=context.check,
         timeout_s=context.settings.encode.timeout_s,
+        sound=frames.raw_sound,
     )
     failpoints.hit("encode_write")
-    return _verified(work, context, path, frames.sizes)
+    facts = _verified(work, context, path, frames.sizes)
+    verify_sound(facts, duration_s=None if frames.sound is None else work.spec.seconds)
+    return facts
 
 
 def _verified(work: StepWork, context: StageContext, path: Path, sizes: dict[str, int]) -> VideoFacts:

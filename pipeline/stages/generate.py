@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import FatalError, NotFoundError, RefusedError, StoppedError
-from pipeline.generators.base import GenerationRequest, GenerationResult
+from pipeline.generators.base import GenerationRequest, GenerationResult, sound_path
 from pipeline.keys import segment_seed
 from pipeline.spec import InputRef, JobSpec
 from pipeline.stages.base import RunsGenerations, StageContext, StageResult, StepWork
@@ -25,7 +25,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
 
     The output has: ``frames_sha256``, ``frames_path``, ``handoff_id``, ``num_frames``, ``height``, ``width``,
     ``prompt`` (the one used), ``numerics``, ``model_revision``, ``timings_s``, ``peak_memory_bytes``, ``gpu_type``,
-    ``facts``.
+    ``facts``; and from a pipeline that makes sound ``sound``: its path, sample rate, channels, length and sha256.
 
     Raises:
         RetryableError: the hand-off directory is full, or the store that has an input cannot be reached.
@@ -58,6 +58,8 @@ def run(work: StepWork, context: StageContext) -> StageResult:
         )
         result = _generate(context.generator, request, context, checkpoints)
         output = _output(result, prompt, frames, context, checkpoints.facts)
+        if work.spec.segments > 1:
+            output.pop("sound", None)  # segments are joined as pictures: a sound of each would not fit the seams
         # The last segment's is kept when it is encoded: nobody waits for it.
         is_last = work.segment == work.spec.segments - 1
         state = None if is_last else keep_last_frames(work, context, frames, output, work.spec.seam_frames)
@@ -147,6 +149,7 @@ def _fetch_inputs(spec: JobSpec, frames: Path, context: StageContext) -> _Inputs
 def _output(
     result: GenerationResult, prompt: str, frames: Path, context: StageContext, facts: dict[str, Any]
 ) -> dict[str, Any]:
+    sound = {} if result.sound is None else {"sound": {"path": str(sound_path(frames)), **asdict(result.sound)}}
     return {
         "frames_sha256": result.frames_sha256,
         "frames_path": str(frames),
@@ -161,4 +164,5 @@ def _output(
         "peak_memory_bytes": result.peak_memory_bytes,
         "gpu_type": context.gpu_type,
         "facts": {**result.facts, **facts},
+        **sound,
     }

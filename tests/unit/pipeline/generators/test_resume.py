@@ -141,6 +141,8 @@ def test_stopped_after_every_step_and_resumed_in_another_process_the_frames_are_
     assert {step: result.frames_sha256 for step, result in results.items()} == dict.fromkeys(
         results, undisturbed.frames_sha256
     )
+    assert {step: result.sound for step, result in results.items()} == dict.fromkeys(results, undisturbed.sound)
+    assert (undisturbed.sound is None) == (not name.startswith("ltx2"))
     assert {step: result.facts["denoise_steps"] for step, result in results.items()} == {
         step: total - step + 1 for step in results
     }

@@ -1,0 +1,66 @@
+"""The sound that some pipelines make (LTX-2): taken from their output, brought to the clip's length, written raw."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.errors import FatalError, RetryableError
+from pipeline.generators.base import RawSound, sound_path
+from pipeline.spec import JobSpec
+
+MAX_CHANNELS = 8
+"""What AAC has layouts for."""
+
+
+def sound_of(output: Any, pipe: Any, spec: JobSpec) -> tuple[Any, int]:
+    """Samples × channels as float32 in [-1, 1], and samples a second; ``(None, 0)`` where the pipeline makes none.
+
+    Models make sound in steps of their own, so that its length is only about the clip's: what is over is cut, what is
+    missing is silence.
+
+    Raises:
+        FatalError: code ``sound_unusable``; values that are not finite, or a form that is no sound.
+    """
+    made = getattr(output, "audio", None)
+    if made is None:
+        return None, 0
+    rate = int(pipe.vocoder.config.output_sampling_rate)
+    waves = made[0].float().cpu() if isinstance(made, torch.Tensor) else torch.as_tensor(np.asarray(made[0])).float()
+    if waves.ndim == 1:
+        waves = waves[None]
+    if waves.ndim != 2 or not 0 < waves.shape[0] <= MAX_CHANNELS:
+        raise FatalError(f"the sound has the shape {tuple(waves.shape)}, not channels × samples", code="sound_unusable")
+    if not bool(torch.isfinite(waves).all()):
+        raise FatalError("the sound has values that are not finite", code="sound_unusable")
+    samples = np.zeros((round(spec.seconds * rate), waves.shape[0]), dtype="<f4")
+    heard = waves[:, : len(samples)].clamp(-1, 1).numpy().T
+    samples[: len(heard)] = heard
+    return samples, rate
+
+
+def write_sound(frames_path: Path, samples: Any, sample_rate: int) -> RawSound:
+    """Write the sound beside its frames.
+
+    Raises:
+        RetryableError: code ``disk_full`` or ``handoff_unavailable``.
+    """
+    data = samples.tobytes()
+    path = sound_path(frames_path)
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "handoff_unavailable"
+        raise RetryableError(f"{path}: {error.strerror}", code=code) from error
+    return RawSound(
+        sample_rate=sample_rate,
+        channels=samples.shape[1],
+        num_samples=samples.shape[0],
+        sha256=hashlib.sha256(data).hexdigest(),
+    )

@@ -1,0 +1,58 @@
+"""A job with an input image and a model that makes sound, through the whole line: LTX-2's own class at tiny size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.states import JobState
+from pipeline.wiring import make_storage
+from tests.line_helpers import (
+    artifacts_of,
+    assert_published_once,
+    home_of,
+    job_list,
+    job_states,
+    left_in_handoff,
+    settings_for,
+    sidecar_of,
+    submit,
+    work_off,
+)
+from tests.tiny_input_pipelines import TINY_INPUTS
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+
+def test_an_image_becomes_a_clip_with_a_track_of_sound(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    TINY_INPUTS["ltx2-image"].save(tmp_path / "model", settings.effective_presets_dir, "tiny-ltx2")
+    Image.linear_gradient("L").convert("RGB").save(tmp_path / "first.png")
+    line = {"prompt": "rain", "seed": 5, "preset": "tiny-ltx2", "image": "first.png", "num_inference_steps": 2}
+    with home_of(settings) as database:
+        batch_id = submit(settings, database, [{**line, "fps": 8}])
+        work_off(settings, database, batch_id)
+
+        assert job_states(database, batch_id) == [JobState.SUCCEEDED]
+        assert_published_once(settings, database, batch_id)
+        assert left_in_handoff(settings) == []
+        job = job_list(database, batch_id)[0]
+        sidecar = sidecar_of(settings, database, job.id)
+        make_storage(settings).download(artifacts_of(database, job.id)["video"].key, tmp_path / "v.mp4")
+
+    seconds = 9 / 8
+    assert sidecar["sound"]["num_samples"] == round(seconds * sidecar["sound"]["sample_rate"])
+    assert len(sidecar["sound"]["sha256"]) == 64
+    assert sidecar["video"]["sound"]["codec"] == "aac"
+    with av.open(str(tmp_path / "v.mp4")) as video:
+        assert [stream.type for stream in video.streams] == ["video", "audio"]
+        rate = video.streams.audio[0].codec_context.sample_rate
+        heard = np.concatenate([frame.to_ndarray() for frame in video.decode(audio=0)], axis=1)
+    assert rate == sidecar["sound"]["sample_rate"]
+    assert heard.shape[0] == sidecar["sound"]["channels"] == 2
+    assert abs(heard.shape[1] / rate - seconds) <= 2 * 1024 / rate
+    assert np.abs(heard).max() > 0

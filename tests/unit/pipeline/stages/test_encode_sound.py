@@ -1,0 +1,109 @@
+"""Encoding a clip that has sound; without any, nothing of it is in the file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.encoding import ffmpeg
+from pipeline.errors import RetryableError
+from pipeline.spec import EncodeOptions
+from pipeline.stages import encode
+from tests.unit.pipeline.stages.encoded import FRAMES, Bench, make_bench
+
+RATE = 24_000
+SECONDS = FRAMES / 8
+
+
+def give_sound(bench: Bench, hertz: float = 440.0, seconds: float = SECONDS) -> np.ndarray[Any, Any]:
+    times = np.arange(round(seconds * RATE)) / RATE
+    wave = np.stack([np.sin(2 * np.pi * hertz * times), np.sin(4 * np.pi * hertz * times)], axis=1) * 0.5
+    data = wave.astype("<f4").tobytes()
+    path = bench.frames_path.with_suffix(".sound")
+    path.write_bytes(data)
+    bench.outputs["generate"]["sound"] = {
+        "path": str(path),
+        "sample_rate": RATE,
+        "channels": 2,
+        "num_samples": len(times),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    return wave
+
+
+def loudest(samples: np.ndarray[Any, Any]) -> float:
+    spectrum = np.abs(np.fft.rfft(samples))
+    return float(np.fft.rfftfreq(len(samples), 1 / RATE)[spectrum.argmax()])
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return make_bench(tmp_path)
+
+
+def test_the_track_sounds_like_the_raw_sound_and_is_as_long(bench: Bench, tmp_path: Path) -> None:
+    give_sound(bench)
+    result = encode.run(bench.work(), bench.context)
+
+    bench.context.storage.download(result.output["video"]["key"], tmp_path / "v.mp4")
+    with av.open(str(tmp_path / "v.mp4")) as video:
+        heard = np.concatenate([frame.to_ndarray() for frame in video.decode(audio=0)], axis=1)
+    assert abs(heard.shape[1] / RATE - SECONDS) <= 2 * 1024 / RATE
+    assert [round(loudest(channel), -1) for channel in heard] == [440.0, 880.0]
+    sidecar = json.loads(bench.context.storage.read_bytes(result.output["sidecar"]["key"]))
+    assert sidecar["sound"] == {
+        name: value for name, value in bench.outputs["generate"]["sound"].items() if name != "path"
+    }
+    assert sidecar["video"]["sound"]["channels"] == 2
+    assert result.after_commit is not None
+    result.after_commit()
+    assert bench.left_in_handoff() == []
+
+
+def test_two_encodes_with_sound_are_equal_to_the_byte(bench: Bench) -> None:
+    give_sound(bench)
+    digests = {encode.run(bench.work(attempt=n), bench.context).output["video"]["sha256"] for n in (1, 2)}
+    assert len(digests) == 1
+
+
+def test_without_sound_the_file_has_no_track_and_the_sidecar_no_word_of_it(bench: Bench, tmp_path: Path) -> None:
+    output = encode.run(bench.work(), bench.context).output
+    bench.context.storage.download(output["video"]["key"], tmp_path / "v.mp4")
+    with av.open(str(tmp_path / "v.mp4")) as video:
+        assert [stream.type for stream in video.streams] == ["video"]
+    sidecar = json.loads(bench.context.storage.read_bytes(output["sidecar"]["key"]))
+    assert "sound" not in sidecar
+    assert "sound" not in sidecar["video"]
+    command = ffmpeg.command_line(tmp_path / "x", width=64, height=48, fps=8, options=EncodeOptions(), metadata={})
+    assert command[command.index("pipe:0") + 1] == "-an"
+    assert "aac" not in command
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        (lambda path: path.unlink(), "handoff_lost"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-4]), "frames_corrupt"),
+        (lambda path: path.write_bytes(bytes(path.stat().st_size)), "frames_corrupt"),
+    ],
+)
+def test_sound_that_is_gone_or_changed_is_noticed(bench: Bench, spoil: Any, code: str) -> None:
+    give_sound(bench)
+    spoil(bench.frames_path.with_suffix(".sound"))
+    with pytest.raises(RetryableError) as caught:
+        encode.run(bench.work(), bench.context)
+    assert caught.value.code == code
+
+
+def test_sound_of_another_length_than_the_clip_is_not_published(bench: Bench) -> None:
+    give_sound(bench, seconds=SECONDS / 2)
+    with pytest.raises(RetryableError, match=r"s of sound in place of 0\.625 s") as caught:
+        encode.run(bench.work(), bench.context)
+    assert caught.value.code == "encode_mismatch"
+    assert bench.stored() == []
