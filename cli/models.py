@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import output
+from cli.calibrate import calibrate
 from cli.context import settings_of
 from cli.exit_codes import ExitCode
 from cli.options import Json
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 app = typer.Typer(help="The presets and their models.", no_args_is_help=True)
+app.command("calibrate")(calibrate)
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Presets; all that are here by default.")]
 
 

@@ -93,6 +93,9 @@ class FieldOptions:
     gpu: Annotated[str | None, _field("--gpu", "GPU types that may make them, separated by commas.")] = None
     priority: Annotated[str | None, _field("--priority", "-100 to 100; higher runs first.")] = None
     label: Annotated[list[str] | None, _field("--label", "Any number of times.", "NAME=VALUE")] = None
+    acceleration: Annotated[
+        str | None, _field("--acceleration", "How to be faster or smaller, such as vae_tiling,step_cache=first_block.")
+    ] = None
     enhance: Annotated[bool | None, typer.Option("--enhance/--no-enhance", help="Enhance prompts, or do not.")] = None
 
     def overrides(self) -> dict[str, object]:

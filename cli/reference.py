@@ -48,6 +48,7 @@ JSON_OUTPUT: dict[str, type[views.View]] = {
     "models list": views.ModelListView,
     "models show": views.ModelView,
     "models check": views.ModelChecksView,
+    "models calibrate": views.CalibrationView,
     "sweep": views.SweptView,
     "db check": views.DatabaseCheckView,
     "doctor": views.DoctorView,

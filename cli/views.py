@@ -337,6 +337,12 @@ class ModelChecksView(View):
     models: list[ModelCheckView]
 
 
+class CalibrationView(View):
+    preset: str
+    file: str = Field(description="Where the ratios are kept.")
+    ratios: list[float] = Field(description="One a denoising step.")
+
+
 class DatabaseCheckView(View):
     database: str = Field(description="URL without the password.")
     problems: list[str]

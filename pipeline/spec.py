@@ -10,6 +10,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.acceleration import PLAIN, Acceleration
+
 MAX_SEED = 2**63 - 1
 """torch.Generator.manual_seed takes 64 bits; a signed 64-bit column holds up to here."""
 MAX_SEGMENTS = 256
@@ -64,6 +66,7 @@ class JobSpec(BaseModel):
     custom_id: str | None = None
     labels: dict[str, str] = {}
     enhance: bool = False
+    acceleration: Acceleration = PLAIN
     segments: Annotated[int, Field(ge=1, le=MAX_SEGMENTS)] = 1
     """How many stretches of ``num_frames`` the clip is made of; each goes on from the last frames of the one before."""
     segment_prompts: tuple[str, ...] = ()

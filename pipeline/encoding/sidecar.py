@@ -73,6 +73,7 @@ def build_sidecar(
             "notice": RANDOM_WEIGHTS if preset.random_weights else None,
         },
         "numerics": generate.get("numerics"),
+        "acceleration": generate.get("facts", {}).get("acceleration", {}),
         "gpu_type": generate.get("gpu_type"),
         "timings_s": generate.get("timings_s"),
         "peak_memory_bytes": generate.get("peak_memory_bytes"),

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.acceleration import Acceleration
 from pipeline.spec import JobSpec
 
 
@@ -55,6 +56,12 @@ class GenerationRequest:
     """How many frames that is. The pipeline makes them again at its beginning; they are not written."""
     checkpoint_s: float | None = None
     """Seconds between checkpoints; 0: only at a stop and after the last step; None: never."""
+    acceleration: Acceleration | None = None
+    """In place of the specification's, where the memory that there is asks for another."""
+
+    @property
+    def accelerated_by(self) -> Acceleration:
+        return self.spec.acceleration if self.acceleration is None else self.acceleration
 
     @property
     def new_frames(self) -> int:

@@ -54,8 +54,12 @@ class Identity:
 
     @classmethod
     def of(cls, request: GenerationRequest, *, model: Mapping[str, Any], numerics: dict[str, Any]) -> Identity:
-        """``model`` is small JSON that names the model and its revision."""
-        parts = {"spec": request.spec.model_dump(mode="json"), "prompt": request.prompt, "model": dict(model)}
+        """``model`` is small JSON that names the model and its revision.
+
+        What accelerates the clip is the numerics' part: there the reason is told by name.
+        """
+        spec = request.spec.model_dump(mode="json", exclude={"acceleration"})
+        parts = {"spec": spec, "prompt": request.prompt, "model": dict(model)}
         if request.previous is not None:
             parts["previous"] = hashlib.sha256(request.previous.read_bytes()).hexdigest()
         return cls(hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(), numerics)

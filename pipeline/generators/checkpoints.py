@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,28 @@ from pipeline.generators.scheduler_seam import LoopState, SchedulerState
 
 _LOOP = "loop"
 _RNG = "rng."
+_CACHES = "caches"
 
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """Where a clip goes on: the loop, and the states of its random generators just after the step, by name."""
+    """Where a clip goes on: the loop, and the states of its random generators just after the step, by name.
+
+    ``caches`` is what a step cache remembered then, as ``accelerations.cache_states`` gives it.
+    """
 
     loop: LoopState
     rng: dict[str, torch.Tensor]
+    caches: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_checkpoint(path: Path, metadata: Mapping[str, str], loop: LoopState, rng: Mapping[str, torch.Tensor]) -> None:
+def write_checkpoint(
+    path: Path,
+    metadata: Mapping[str, str],
+    loop: LoopState,
+    rng: Mapping[str, torch.Tensor],
+    caches: Mapping[str, Any] | None = None,
+) -> None:
     """Write the state as one safetensors file.
 
     Raises:
@@ -49,7 +60,8 @@ def write_checkpoint(path: Path, metadata: Mapping[str, str], loop: LoopState, r
             name: _pack(value, tensors, f"scheduler {index}'s {name}") for name, value in found.attributes.items()
         }
         schedulers.append({"index": index, "returned": returned, "attributes": attributes})
-    save_file(tensors, path, {**metadata, _LOOP: json.dumps(schedulers)})
+    more = {_CACHES: json.dumps(_pack(dict(caches), tensors, "the step cache"))} if caches else {}
+    save_file(tensors, path, {**metadata, _LOOP: json.dumps(schedulers), **more})
 
 
 def read_checkpoint(path: Path, metadata: Mapping[str, str], device: str) -> ResumePoint:
@@ -69,7 +81,8 @@ def read_checkpoint(path: Path, metadata: Mapping[str, str], device: str) -> Res
             for entry in json.loads(metadata[_LOOP])
         }
         rng = {name.removeprefix(_RNG): state for name, state in tensors.items() if name.startswith(_RNG)}
-        return ResumePoint(LoopState(step, total, schedulers), rng)
+        caches = _unpack(json.loads(metadata[_CACHES]), tensors, device) if _CACHES in metadata else {}
+        return ResumePoint(LoopState(step, total, schedulers), rng, caches)
     except (
         OSError,
         SafetensorError,

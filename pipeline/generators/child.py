@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from pipeline.acceleration import Acceleration
 from pipeline.errors import FatalError, StoppedError
 from pipeline.generators import wire
 from pipeline.generators.base import Phase, Progress, SavedCheckpoint
@@ -74,7 +75,8 @@ class Child:
                 )
 
         if command["command"] == "load":
-            self._load(Preset.model_validate(command["preset"]), on_progress)
+            how = Acceleration.model_validate(command["acceleration"])
+            self._load(Preset.model_validate(command["preset"]), how, on_progress)
             self._send(number, "ready", {})
         elif command["command"] == "generate":
             if self._generator is None:
@@ -83,21 +85,27 @@ class Child:
                 wire.request_from_wire(command["request"]), on_progress, _Reporter(self._send, number)
             )
             self._send(number, "result", wire.result_to_wire(result))
+        elif command["command"] == "calibrate":
+            from pipeline.generators.accelerations import calibrate  # noqa: PLC0415 - torch
+
+            ratios = calibrate.ratios(self._generator, wire.request_from_wire(command["request"]), on_progress)
+            self._send(number, "result", {"ratios": ratios})
         else:
             raise FatalError(f"command {command['command']!r} is unknown")
 
-    def _load(self, preset: Preset, on_progress: Any) -> None:
+    def _load(self, preset: Preset, how: Acceleration, on_progress: Any) -> None:
         if self._generator is not None:
             self._generator.unload()
             self._generator = None
-        generator: Any
         if preset.generator == "idle":
-            generator = IdleGenerator()
-        else:
-            from pipeline.generators.diffusers_video import DiffusersVideoGenerator  # noqa: PLC0415 - torch
+            idle = IdleGenerator()
+            idle.load_preset(preset, on_progress)
+            self._generator = idle
+            return
+        from pipeline.generators.diffusers_video import DiffusersVideoGenerator  # noqa: PLC0415 - torch
 
-            generator = DiffusersVideoGenerator(self._cache_dir)
-        generator.load_preset(preset, on_progress)
+        generator = DiffusersVideoGenerator(self._cache_dir)
+        generator.load_preset(preset, on_progress, how)
         self._generator = generator
 
     def _send(self, number: int, event: str, data: dict[str, Any]) -> None:

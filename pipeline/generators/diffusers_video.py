@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import gc
 import inspect
-import os
-import platform
-import resource
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-import diffusers
 import torch
-import transformers
 from PIL import Image
 
+from pipeline.acceleration import PLAIN, Acceleration
 from pipeline.errors import FatalError, OutOfMemoryError, RefusedError, StageError
+from pipeline.generators.accelerations.cache_states import cache_states, restore_cache_states
+from pipeline.generators.accelerations.per_clip import accelerated
 from pipeline.generators.base import (
     NO_CHECKPOINTS,
     GenerationRequest,
@@ -39,12 +35,18 @@ from pipeline.generators.checkpoint_file import CheckpointUnusableError, Identit
 from pipeline.generators.checkpoints import ResumePoint, read_checkpoint, write_checkpoint
 from pipeline.generators.continuing import continuation_of, continuing_pipeline, picture_arguments, read_frames
 from pipeline.generators.frames import write_frames
+from pipeline.generators.frames_out import as_bytes, to_uint8
 from pipeline.generators.hub import model_folder
 from pipeline.generators.input_pictures import Pictures, read_pictures
+from pipeline.generators.numerics import Clock, numerics, peak, reset_peak, translated
+from pipeline.generators.randomness import Randomness
+from pipeline.generators.read_pipeline import pipeline_class, read_pipeline
 from pipeline.generators.scheduler_seam import LoopWatch, watched_steps
 from pipeline.generators.sound import sound_of, write_sound
 from pipeline.presets import Preset, Workload, get_preset
 from pipeline.spec import JobSpec
+
+__all__ = ["DiffusersVideoGenerator", "pipeline_class"]
 
 WARM_UP_SIDE = 64
 """Pixels, raised to the preset's smallest legal size: enough to load kernels."""
@@ -63,29 +65,32 @@ class DiffusersVideoGenerator:
         self._continuing: Any = None
         """What makes the segments after the first; the same pipeline where its class takes frames itself."""
         self._device = "cpu"
+        self._how = PLAIN
 
     def load(self, preset_name: str, on_progress: OnProgress) -> None:
         self.load_preset(get_preset(preset_name), on_progress)
 
-    def load_preset(self, preset: Preset, on_progress: OnProgress) -> None:
-        """Load from disk only and warm up.
+    def load_preset(self, preset: Preset, on_progress: OnProgress, how: Acceleration | None = None) -> None:
+        """Load from disk only and warm up. ``how`` (the preset's own if not given) says what belongs to loading.
 
         Raises:
-            RefusedError: codes ``model_missing`` (not pulled) and ``pipeline_unknown`` (no such class).
+            RefusedError: codes ``model_missing`` (not pulled), ``pipeline_unknown`` (no such class),
+                ``acceleration_unavailable`` and ``acceleration_unsupported``.
             OutOfMemoryError: it does not fit.
             FatalError: it cannot be loaded, or its warm-up fails.
         """
         self.unload()
         on_progress(Progress(Phase.LOAD, 0, 2))
         folder, revision = model_folder(preset, self._cache_dir)
+        how = (preset.acceleration if how is None else how).at_load
         on_progress(Progress(Phase.LOAD, 1, 2))
         try:
-            pipe, device = _read_pipeline(preset, folder)
+            pipe, device = read_pipeline(preset, folder, how)
         except StageError:
             raise
         except Exception as error:
-            raise _translated(error, f"loading {preset.name}") from error
-        self._pipe, self._device, self._preset, self._revision = pipe, device, preset, revision
+            raise translated(error, f"loading {preset.name}") from error
+        self._pipe, self._device, self._preset, self._revision, self._how = pipe, device, preset, revision, how
         self._continuing = _continuing(preset, pipe)
         on_progress(Progress(Phase.LOAD, 2, 2))
         try:
@@ -104,17 +109,20 @@ class DiffusersVideoGenerator:
             raise FatalError(
                 f"preset {request.spec.preset!r} is asked for, {self._preset.name!r} is loaded", code="model_not_loaded"
             )
-        _reset_peak(self._device)
-        clock = _Clock()
+        wanted = request.accelerated_by
+        if wanted.at_load != self._how:
+            self.load_preset(self._preset, on_progress, wanted)
+        reset_peak(self._device)
+        clock = Clock()
         if not self._preset.resumable:
             request = replace(request, resume_from=None, checkpoint_s=None)
-        numerics = _numerics(self._preset, self._device)
+        fingerprint = numerics(self._preset, self._device, wanted)
         model = {"preset": self._preset.name, "version": self._preset.version, "revision": self._revision}
-        keeper = Keeper(request, Identity.of(request, model=model, numerics=numerics), checkpoints)
+        keeper = Keeper(request, Identity.of(request, model=model, numerics=fingerprint), checkpoints)
         made = self._resume_or_run(self._preset, request, keeper, on_progress, clock)
         on_progress(Progress(Phase.HAND_OFF, 0, 1))
         digest = write_frames(
-            request.frames_path, request.spec, _as_bytes(made.frames[request.repeats :]), repeats=request.repeats
+            request.frames_path, request.spec, as_bytes(made.frames[request.repeats :]), repeats=request.repeats
         )
         sound = None
         if made.sound is not None and not request.repeats:
@@ -126,14 +134,15 @@ class DiffusersVideoGenerator:
             height=request.spec.height,
             width=request.spec.width,
             frames_sha256=digest,
-            numerics=numerics,
+            numerics=fingerprint,
             model_revision=self._revision,
             timings_s=clock.spans,
-            peak_memory_bytes=_peak(self._device),
+            peak_memory_bytes=peak(self._device),
             sound=sound,
             facts={
                 "random_weights": self._preset.random_weights,
                 "prompt_used": self._preset.takes_prompt,
+                "acceleration": wanted.given(),
                 **keeper.facts,
             },
         )
@@ -170,29 +179,30 @@ class DiffusersVideoGenerator:
         def sign_of_life(*_: object) -> None:
             on_progress(Progress(Phase.WARM_UP, 0, 1))
 
-        self._run(preset, spec, spec.prompt, blank, sign_of_life, sign_of_life, _Clock())
+        self._run(preset, spec, spec.prompt, blank, sign_of_life, sign_of_life, Clock())
         if preset.continuation is not None and self._continuing is not self._pipe:
             count = preset.continuation.frames
             longer = spec.model_copy(update={"num_frames": preset.frames.at_least(max(smallest, count + 1))})
             previous = [Image.new("RGB", (width, height))] * count
-            self._run(preset, longer, spec.prompt, {}, sign_of_life, sign_of_life, _Clock(), previous=previous)
+            self._run(preset, longer, spec.prompt, {}, sign_of_life, sign_of_life, Clock(), previous=previous)
         on_progress(Progress(Phase.WARM_UP, 1, 1))
 
     def _resume_or_run(
-        self, preset: Preset, request: GenerationRequest, keeper: Keeper, on_progress: OnProgress, clock: _Clock
+        self, preset: Preset, request: GenerationRequest, keeper: Keeper, on_progress: OnProgress, clock: Clock
     ) -> _Made:
         """The frames, from the request's checkpoint where there is one that can be used."""
         pictures = read_pictures(request)
 
-        spec = request.spec
+        spec = request.spec.model_copy(update={"acceleration": request.accelerated_by})
         previous = None
         if request.previous is not None:
             previous = read_frames(request.previous, width=spec.width, height=spec.height, count=request.repeats)
 
         def run(resume: ResumePoint | None) -> _Made:
-            def stepped(step: int, total: int, loop: LoopWatch, rng: _Randomness) -> None:
+            def stepped(step: int, total: int, loop: LoopWatch, rng: Randomness) -> None:
                 def write(path: Path, metadata: dict[str, str]) -> None:
-                    write_checkpoint(path, metadata, loop.state(), rng.states())
+                    caches = cache_states(self._pipe) if step < total else None  # after the last step no more is used
+                    write_checkpoint(path, metadata, loop.state(), rng.states(), caches)
 
                 keeper.after_step(step, total, on_progress, write)
 
@@ -216,8 +226,8 @@ class DiffusersVideoGenerator:
         prompt: str,
         pictures: Pictures,
         on_progress: OnProgress,
-        on_step: Callable[[int, int, LoopWatch, _Randomness], None],
-        clock: _Clock,
+        on_step: Callable[[int, int, LoopWatch, Randomness], None],
+        clock: Clock,
         resume: ResumePoint | None = None,
         *,
         previous: list[Any] | None = None,
@@ -237,16 +247,18 @@ class DiffusersVideoGenerator:
         _check_own_size(pipe, spec)
         if guider is not None:
             guider.guidance_scale = spec.guidance_scale
-        rng = _Randomness(spec.seed, self._device)
+        rng = Randomness(spec.seed, self._device)
         begun = False
 
         def stepped(step: int, total: int) -> None:
             nonlocal begun
             if not begun:
-                begun = True
                 clock.mark("encode_text_and_first_step")
                 if resume is not None:
                     rng.restore(resume.rng)
+                    if step < total:
+                        restore_cache_states(pipe, resume.caches)
+                begun = True
             if step == total:
                 clock.mark("denoise")
             on_step(step, total, loop, rng)
@@ -255,14 +267,18 @@ class DiffusersVideoGenerator:
 
         on_progress(Progress(Phase.ENCODE_TEXT, 0, 1))
         try:
-            with rng, watched_steps(pipe.scheduler, stepped, resume.loop if resume else None) as loop:
+            with (
+                accelerated(pipe, spec.acceleration, steps=spec.num_inference_steps, device=self._device),
+                rng,
+                watched_steps(pipe.scheduler, stepped, resume.loop if resume else None) as loop,
+            ):
                 output = pipe(**arguments, generator=rng.generator, output_type="pt", return_dict=True)
-                frames = _to_uint8(output.frames[0], spec)
+                frames = to_uint8(output.frames[0], spec)
                 sound, sample_rate = sound_of(output, pipe, spec)
         except StageError:
             raise
         except Exception as error:
-            problem = _translated(error, preset.pipeline_class)
+            problem = translated(error, preset.pipeline_class)
             if resume is not None and not begun and not isinstance(problem, OutOfMemoryError):
                 raise _NotResumedError(str(problem)) from error
             raise problem from error
@@ -277,39 +293,6 @@ class _Made(NamedTuple):
     frames: Any
     sound: Any
     sample_rate: int
-
-
-class _Randomness:
-    """All that a clip may draw from. While open, torch's global generators are the clip's too.
-
-    Pipelines draw from the generator they are given; some schedulers (FlowMatchEuler's stochastic sampling) draw from
-    the global ones, which a seed would otherwise not reach.
-    """
-
-    def __init__(self, seed: int, device: str) -> None:
-        self.generator = torch.Generator("cpu").manual_seed(seed)
-        self._seed = seed
-        self._on_gpu = device == "cuda"
-        self._fork: Any = None
-
-    def __enter__(self) -> Self:
-        self._fork = torch.random.fork_rng(devices=[torch.cuda.current_device()] if self._on_gpu else [])
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._fork.__exit__(*error)
-
-    def states(self) -> dict[str, Any]:
-        gpu = {"gpu": torch.cuda.get_rng_state()} if self._on_gpu else {}
-        return {"clip": self.generator.get_state(), "cpu": torch.get_rng_state(), **gpu}
-
-    def restore(self, states: Mapping[str, Any]) -> None:
-        self.generator.set_state(states["clip"])
-        torch.set_rng_state(states["cpu"])
-        if self._on_gpu:
-            torch.cuda.set_rng_state(states["gpu"])
 
 
 class _NotResumedError(Exception):
@@ -327,85 +310,11 @@ def _resume_point(request: GenerationRequest, keeper: Keeper, device: str) -> Re
         return None
 
 
-class _Clock:
-    """Seconds between marks."""
-
-    def __init__(self) -> None:
-        self.spans: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def mark(self, name: str) -> None:
-        now = time.monotonic()
-        self.spans[name] = now - self._last
-        self._last = now
-
-
-def pipeline_class(name: str) -> Any:
-    """The class of that name in diffusers.
-
-    Raises:
-        RefusedError: code ``pipeline_unknown``.
-    """
-    found = getattr(diffusers, name, None)
-    if not isinstance(found, type) or not issubclass(found, diffusers.DiffusionPipeline):
-        raise RefusedError(f"diffusers {diffusers.__version__} has no pipeline {name!r}", code="pipeline_unknown")
-    return found
-
-
-def _read_pipeline(preset: Preset, folder: Path) -> tuple[Any, str]:
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    # Kernels chosen by a timing contest differ from run to run, and with them the frames.
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = getattr(torch, _dtype_on(preset, device))
-    dtypes = {"default": dtype, "vae": getattr(torch, preset.vae_dtype)} if preset.vae_dtype else dtype
-    cls = pipeline_class(preset.pipeline_class)
-    pipe = cls.from_pretrained(folder, dtype=dtypes, local_files_only=True, **_variant(preset, folder))
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device), device
-
-
 def _continuing(preset: Preset, pipe: Any) -> Any:
     """What makes the segments after the first."""
     if preset.continuation is None or preset.continuation.pipeline_class is None:
         return pipe
     return continuing_pipeline(pipe, pipeline_class(preset.continuation.pipeline_class), preset.continuation)
-
-
-def _dtype_on(preset: Preset, device: str) -> str:
-    """CPU kernels for float16 are missing or very slow, so a CPU computes such a model in float32, and says so."""
-    return "float32" if device == "cpu" and preset.dtype == "float16" else preset.dtype
-
-
-def _variant(preset: Preset, folder: Path) -> dict[str, str]:
-    """Half-precision files, where that is what the repository's folder has."""
-    half = preset.dtype == "float16" and any(folder.glob("*/*.fp16.safetensors"))
-    return {"variant": "fp16"} if half else {}
-
-
-def _to_uint8(video: Any, spec: JobSpec) -> Any:
-    """F × 3 × H × W floats in [0, 1] to F × H × W × 3 uint8, a frame at a time to keep the extra memory small.
-
-    Raises:
-        FatalError: codes ``frames_mismatch`` and ``nan_frames``.
-    """
-    expected = (spec.num_frames, 3, spec.height, spec.width)
-    if tuple(video.shape) != expected:
-        raise FatalError(f"frames are {tuple(video.shape)}, expected {expected}", code="frames_mismatch")
-    frames = torch.empty((spec.num_frames, spec.height, spec.width, 3), dtype=torch.uint8, device=video.device)
-    for index, frame in enumerate(video):
-        values = frame.float()
-        if not bool(torch.isfinite(values).all()):
-            raise FatalError(f"frame {index} has values that are not finite", code="nan_frames")
-        frames[index] = (values * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
-    return frames
-
-
-def _as_bytes(frames: Any) -> Iterator[memoryview]:
-    for frame in frames.cpu():
-        yield memoryview(frame.numpy()).cast("B")
 
 
 def _blank_pictures(pipe: Any, preset: Preset, spec: JobSpec) -> Pictures:
@@ -438,44 +347,3 @@ def _check_own_size(pipe: Any, spec: JobSpec) -> None:
             f"size: {spec.width}x{spec.height} cannot be made by {type(pipe).__name__}; nearest: {width}x{height}",
             code="field_unsupported",
         )
-
-
-def _translated(error: Exception, doing: str) -> StageError:
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return OutOfMemoryError(f"{doing}: {error}")
-    return FatalError(f"{doing}: {type(error).__name__}: {error}")
-
-
-def _reset_peak(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _peak(device: str) -> int:
-    """Most bytes held: of the GPU by tensors, else resident in this process since its start."""
-    if device == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _numerics(preset: Preset, device: str) -> dict[str, Any]:
-    """What pixels depend on beside the request."""
-    parts: dict[str, Any] = {
-        "device": device,
-        "device_name": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
-        "dtype": _dtype_on(preset, device),
-        "vae_dtype": preset.vae_dtype or _dtype_on(preset, device),
-        "torch": torch.__version__,
-        "diffusers": version("diffusers"),
-        "transformers": version("transformers"),
-        "attention": os.environ.get("DIFFUSERS_ATTN_BACKEND", "native"),
-        "compile": False,
-        "step_cache": None,
-        "tiling": False,
-        "quantisation": None,
-    }
-    if device == "cuda":
-        parts["cuda"] = torch.version.cuda
-    else:
-        parts["threads"] = torch.get_num_threads()
-    return parts

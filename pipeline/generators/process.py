@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import pipeline
+from pipeline.acceleration import PLAIN, Acceleration
 from pipeline.errors import CrashError, StoppedError
 from pipeline.generators import wire
 from pipeline.generators.base import (
@@ -54,6 +55,7 @@ class GeneratorProcess:
         self._numbers = itertools.count(1)
         self._child: _RunningChild | None = None
         self._loaded: Preset | None = None
+        self._loaded_how = PLAIN
         self._loaded_files: _Files = ()
         self._stop = threading.Event()
 
@@ -90,7 +92,8 @@ class GeneratorProcess:
             StageError: what the generator raised; StoppedError also when ``on_progress`` does.
         """
         self._stop.clear()
-        self._ensure_loaded(self._library().get(preset_name), on_progress)
+        preset = self._library().get(preset_name)
+        self._ensure_loaded(preset, preset.acceleration.at_load, on_progress)
 
     def generate(
         self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
@@ -107,10 +110,24 @@ class GeneratorProcess:
             StageError: what the generator raised.
         """
         self._stop.clear()
-        self._ensure_loaded(self._library().pinned(request.spec.preset, request.spec.preset_digest), on_progress)
+        preset = self._library().pinned(request.spec.preset, request.spec.preset_digest)
+        self._ensure_loaded(preset, request.accelerated_by.at_load, on_progress)
         data = {"request": wire.request_to_wire(request)}
         answer = self._ask("generate", data, on_progress, self._settings.worker.step_deadline_s, checkpoints)
         return wire.result_from_wire(answer)
+
+    def calibrate(self, request: GenerationRequest, on_progress: OnProgress) -> list[float]:
+        """MagCache's ratios of the request's preset, one a step, measured over the clip of the request.
+
+        Raises:
+            RefusedError: code ``acceleration_unsupported``, and as ``generate``.
+        """
+        self._stop.clear()
+        preset = self._library().pinned(request.spec.preset, request.spec.preset_digest)
+        self._ensure_loaded(preset, PLAIN, on_progress)
+        data = {"request": wire.request_to_wire(request)}
+        answer = self._ask("calibrate", data, on_progress, self._settings.worker.step_deadline_s)
+        return [float(ratio) for ratio in answer["ratios"]]
 
     def request_stop(self) -> None:
         """From any thread: end the running call with StoppedError at the child's next sign of life."""
@@ -131,15 +148,15 @@ class GeneratorProcess:
     def _library(self) -> Library:
         return load_library(self._settings.effective_presets_dir)
 
-    def _ensure_loaded(self, preset: Preset, on_progress: OnProgress) -> None:
+    def _ensure_loaded(self, preset: Preset, how: Acceleration, on_progress: OnProgress) -> None:
         self.start()
         files = _files_of(preset)
-        if self._loaded == preset and self._loaded_files == files:
+        if (self._loaded, self._loaded_how, self._loaded_files) == (preset, how, files):
             return
         self._loaded = None
-        data = {"preset": preset.model_dump(mode="json")}
+        data = {"preset": preset.model_dump(mode="json"), "acceleration": how.model_dump(mode="json")}
         self._ask("load", data, on_progress, self._settings.worker.load_deadline_s)
-        self._loaded, self._loaded_files = preset, files
+        self._loaded, self._loaded_how, self._loaded_files = preset, how, files
 
     def _ask(
         self,
@@ -227,7 +244,9 @@ class _RunningChild:
         started: queue.SimpleQueue[subprocess.Popen[str] | BaseException] = queue.SimpleQueue()
         command = [sys.executable, "-P", "-m", "pipeline.generators.child", str(os.getpid()), str(cache_dir)]
         self._stderr_thread = threading.Thread(
-            target=self._start_and_read_stderr, args=(command, _environment(device_env), started), daemon=True
+            target=self._start_and_read_stderr,
+            args=(command, _environment(device_env, cache_dir), started),
+            daemon=True,
         )
         self._stderr_thread.start()
         outcome = started.get()
@@ -342,11 +361,13 @@ def _files_of(preset: Preset) -> _Files:
     return tuple(found)
 
 
-def _environment(device_env: Mapping[str, str]) -> dict[str, str]:
+def _environment(device_env: Mapping[str, str], cache_dir: Path) -> dict[str, str]:
     """The parent's environment, the device's, and our own package's folder in front, wherever we were started."""
     root = str(Path(pipeline.__file__).parents[1])
     inherited = os.environ.get("PYTHONPATH")
     return {
+        # What torch.compile makes outlives the child, so that the next one need not make it again.
+        "TORCHINDUCTOR_CACHE_DIR": str(cache_dir / "inductor"),
         **os.environ,
         # cuBLAS is reproducible only with a fixed workspace (its documentation, "Results reproducibility").
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",

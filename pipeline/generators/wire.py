@@ -1,8 +1,8 @@
 """What parent and child say to each other: one JSON object a line, each way. Both sides use these functions.
 
-Commands: ``load``, ``generate``, ``stop`` (with ``keep``: leave a checkpoint), ``exit``. Events: ``progress``,
-``checkpoint``, ``unusable``, ``ready``, ``result``, ``error``. Every command but ``exit`` has an ``id``, and the events
-it causes carry it, so that a late one is never taken for another's.
+Commands: ``load``, ``generate``, ``calibrate``, ``stop`` (with ``keep``: leave a checkpoint), ``exit``. Events:
+``progress``, ``checkpoint``, ``unusable``, ``ready``, ``result``, ``error``. Every command but ``exit`` has an ``id``,
+and the events it causes carry it, so that a late one is never taken for another's.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.acceleration import Acceleration
 from pipeline.errors import (
     CrashError,
     FailureClass,
@@ -48,6 +49,7 @@ def request_to_wire(request: GenerationRequest) -> dict[str, Any]:
         "checkpoint_s": request.checkpoint_s,
         "previous": None if request.previous is None else str(request.previous),
         "repeats": request.repeats,
+        "acceleration": None if request.acceleration is None else request.acceleration.model_dump(mode="json"),
     }
 
 
@@ -64,6 +66,7 @@ def request_from_wire(data: dict[str, Any]) -> GenerationRequest:
         checkpoint_s=data["checkpoint_s"],
         previous=None if data["previous"] is None else Path(data["previous"]),
         repeats=data["repeats"],
+        acceleration=None if data["acceleration"] is None else Acceleration.model_validate(data["acceleration"]),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.acceleration import PLAIN, Acceleration
 from pipeline.errors import NotFoundError
 
 CATALOGUE = Path(__file__).parent / "catalogue"
@@ -113,7 +114,7 @@ class Continuation(_Data):
 
 _NO_MATTER = frozenset(
     {"description", "family", "licence", "memory_gib", "memory_source", "hidden", "resumable"}
-    | {"inputs", "required_inputs"}
+    | {"inputs", "required_inputs", "acceleration"}
     | {"frames", "size", "defaults"}
 )
 """Fields of a preset that change no frame of a job whose values are all decided."""
@@ -156,6 +157,8 @@ class Preset(_Data):
     """Where the pipeline's call names a job's field otherwise: field to argument."""
     arguments: dict[str, Any] = {}
     """Further arguments of the pipeline's call, the same for every job."""
+    acceleration: Acceleration = PLAIN
+    """What its jobs use unless they say otherwise."""
     resumable: bool = True
     """False for a pipeline that checkpoints within a clip do not hold for: its jobs restart from their seeds."""
     continuation: Continuation | None = None

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
+from pipeline.prompts_file.acceleration import parse_acceleration
 from pipeline.spec import MAX_SEED
 
 MAX_PROMPT_CHARS = 50_000
@@ -236,6 +237,7 @@ PARSERS: dict[str, Parser] = {
     "custom_id": _custom_id,
     "labels": _labels,
     "enhance": _flag,
+    "acceleration": parse_acceleration,
 }
 
 FIELD_RULES: dict[str, str] = {
@@ -262,6 +264,7 @@ FIELD_RULES: dict[str, str] = {
     "custom_id": "your own name for the job, unique in the file, at most 128 characters",
     "labels": "a mapping, or text 'name=value,name=value'",
     "enhance": "true or false",
+    "acceleration": "a mapping, or text 'option,option=value'; see docs/acceleration.md",
     "sweep": "a mapping: 'mode' (product or zip) and lists of values by field",
 }
 

@@ -9,6 +9,7 @@ from itertools import product
 from typing import cast
 
 from pipeline.inputs import InputCollector
+from pipeline.prompts_file.acceleration import Given, join
 from pipeline.prompts_file.fields import MAX_JOBS, PARSERS, show, unknown_field
 
 Values = dict[str, object]
@@ -56,11 +57,14 @@ def _settled(column: tuple[str, tuple[Values, ...]], given: set[str]) -> bool:
 
 
 def merge(weak: Values, strong: Values) -> Values:
-    """Both layers' values; the strong one's win. A length replaces a length, labels are joined."""
+    """Both layers' values; the strong one's win. A length replaces a length; labels and
+    accelerations are joined."""
     result = {name: v for name, v in weak.items() if name not in _LENGTH} if strong.keys() & _LENGTH else dict(weak)
     result.update(strong)
     if "labels" in weak and "labels" in strong:
         result["labels"] = {**weak["labels"], **strong["labels"]}  # type: ignore[dict-item]
+    if "acceleration" in weak and "acceleration" in strong:
+        result["acceleration"] = join(cast(Given, weak["acceleration"]), cast(Given, strong["acceleration"]))
     return result
 
 

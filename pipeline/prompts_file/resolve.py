@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from pipeline.presets import FrameRule, Library, Preset, SizeRule, Workload
+from pipeline.prompts_file.acceleration import Given, resolved
 from pipeline.prompts_file.layers import Values
 from pipeline.prompts_file.submission import TEMPLATE_FIELDS, Template
 from pipeline.spec import InputRef
@@ -56,6 +57,13 @@ def _resolve(values: Values, library: Library) -> tuple[Template, tuple[Mistake,
     for side in ("width", "height"):
         _check_side(side, cast(int, full[side]), preset, mistakes)
     mistakes += _check_inputs(full, preset)
+    full["acceleration"] = resolved(
+        preset,
+        cast("Given | None", values.get("acceleration")),
+        cast("tuple[str, ...]", full["gpu"]),
+        library,
+        mistakes,
+    )
     return tuple([full[field] for field in TEMPLATE_FIELDS]), tuple(mistakes)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, overload
 
+from pipeline.acceleration import Acceleration
 from pipeline.inputs import StoredInput
 from pipeline.keys import canonical_json, derive_seed
 from pipeline.spec import InputRef, JobSpec
@@ -33,10 +34,11 @@ TEMPLATE_FIELDS = (
     "last_image",
     "video",
     "reference_images",
+    "acceleration",
 )
 _OWN_PRESET_FIELDS = ("preset_digest", "random_weights")
 """They say something of jobs with a user's own preset only."""
-_LATER_FIELDS = ("last_image", "video", "reference_images")
+_LATER_FIELDS = ("last_image", "video", "reference_images", "acceleration")
 """Added since: they count where they are given, so that a file without them keeps its fingerprint."""
 _CACHE_SIZE = 4096
 
@@ -168,6 +170,8 @@ def _content(value: object) -> object:
     """An input is its bytes: where it lay and what it was called do not matter."""
     if isinstance(value, InputRef):
         return value.sha256
+    if isinstance(value, Acceleration):
+        return value.given()
     if isinstance(value, tuple) and value and isinstance(value[0], InputRef):
         return [_content(item) for item in value]
     return value

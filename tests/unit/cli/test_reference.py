@@ -112,6 +112,7 @@ COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "models list": lambda home: ["models", "list"],
     "models show": lambda home: ["models", "show", "tiny-wan"],
     "models check": lambda home: ["models", "check", "wan2.1-t2v-1.3b"],
+    "models calibrate": lambda home: ["models", "calibrate", "tiny-wan", "--steps", "2"],
     "sweep": lambda home: ["sweep"],
     "db check": lambda home: ["db", "check"],
     "doctor": lambda home: ["doctor"],

@@ -17,6 +17,7 @@ from pipeline.generators.diffusers_video import DiffusersVideoGenerator
 from pipeline.generators.process import GeneratorProcess
 from pipeline.presets import load_library
 from pipeline.settings import Settings, load_settings
+from pipeline.spec import JobSpec
 from tests.tiny_input_pipelines import TINY_INPUTS
 from tests.tiny_pipelines import TINY
 from tests.unit.pipeline.generators.conftest import MakeRequest
@@ -112,15 +113,39 @@ def again(request: GenerationRequest, path: Path, number: int) -> GenerationRequ
     return replace(request, frames_path=frames, resume_from=path)
 
 
+CACHES = {
+    "first_block": {"kind": "first_block", "threshold": 1.0},
+    "taylorseer": {"kind": "taylorseer", "interval": 2, "warm_up": 1},
+    "mag_cache": {"kind": "mag_cache", "ratios": [1.0] * STEPS, "max_skip": 1},
+    "pyramid_attention": {"kind": "pyramid_attention", "timestep_low": 0, "timestep_high": 1000},
+}
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_with_a_step_cache_too(
+    cache: str, settings: Settings, fresh: GeneratorProcess, make_request: MakeRequest, tmp_path: Path
+) -> None:
+    # What a cache remembers from the steps before decides the steps that follow.
+    request = request_for("wan-unipc", settings, make_request, tmp_path)
+    plain = request.spec
+    spec = JobSpec.model_validate({**plain.model_dump(), "acceleration": {"step_cache": CACHES[cache]}})
+    resumed_after_every_step(replace(request, spec=spec, checkpoint_s=0.0), settings, fresh, tmp_path)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_stopped_after_every_step_and_resumed_in_another_process_the_frames_are_equal(
     name: str, settings: Settings, fresh: GeneratorProcess, make_request: MakeRequest, tmp_path: Path
 ) -> None:
-    # Given an undisturbed clip, and the same clip stopped after each of its steps
     request = request_for(name, settings, make_request, tmp_path)
-    request = replace(request, checkpoint_s=0.0)
+    resumed_after_every_step(replace(request, checkpoint_s=0.0), settings, fresh, tmp_path)
+
+
+def resumed_after_every_step(
+    request: GenerationRequest, settings: Settings, fresh: GeneratorProcess, tmp_path: Path
+) -> None:
+    # Given an undisturbed clip, and the same clip stopped after each of its steps
     generator = DiffusersVideoGenerator(settings.effective_cache_dir)
-    generator.load_preset(load_library(settings.effective_presets_dir).get(name), ignore)
+    generator.load_preset(load_library(settings.effective_presets_dir).get(request.spec.preset), ignore)
     undisturbed = generator.generate(request, ignore)
     total = undisturbed.facts["denoise_steps"]
     assert total >= STEPS
@@ -142,7 +167,7 @@ def test_stopped_after_every_step_and_resumed_in_another_process_the_frames_are_
         results, undisturbed.frames_sha256
     )
     assert {step: result.sound for step, result in results.items()} == dict.fromkeys(results, undisturbed.sound)
-    assert (undisturbed.sound is None) == (not name.startswith("ltx2"))
+    assert (undisturbed.sound is None) == (not request.spec.preset.startswith("ltx2"))
     assert {step: result.facts["denoise_steps"] for step, result in results.items()} == {
         step: total - step + 1 for step in results
     }

@@ -1,0 +1,117 @@
+"""Accelerations that belong to the loaded model: another one needs another load."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.acceleration import Acceleration
+from pipeline.generators.accelerations import quantised
+from pipeline.generators.accelerations.refusals import denoisers, unavailable, unsupported
+
+_BLOCKS = ("transformer_blocks", "single_transformer_blocks", "temporal_transformer_blocks", "blocks", "layers")
+"""Where models that name no repeated blocks keep them: diffusers' own identifiers (``hooks/_common.py``)."""
+_GROUP_BLOCKS = 1
+"""Blocks in a group: with a stream the next one is fetched meanwhile."""
+
+
+def reading_arguments(wanted: Acceleration, folder: Path, dtype: torch.dtype, device: str) -> dict[str, Any]:
+    """What ``from_pretrained`` is given besides.
+
+    Raises:
+        RefusedError: codes ``acceleration_unavailable`` and ``acceleration_unsupported``.
+    """
+    if wanted.context_parallel > 1:
+        raise unavailable("context_parallel", _no_ranks(wanted.context_parallel))
+    return {} if wanted.quantisation is None else quantised.arguments(wanted.quantisation, folder, dtype, device)
+
+
+def fit(pipe: Any, wanted: Acceleration, *, device: str, dtype: torch.dtype) -> Any:
+    """The pipeline that was read, on its device, as it is wanted.
+
+    Raises:
+        RefusedError: codes ``acceleration_unavailable`` and ``acceleration_unsupported``.
+    """
+    if wanted.layerwise_casting is not None:
+        _cast(pipe, getattr(torch, wanted.layerwise_casting), dtype)
+    pipe = _place(pipe, wanted, device)
+    if wanted.compile:
+        _compile(pipe, device)
+    return pipe
+
+
+def _cast(pipe: Any, storage: torch.dtype, dtype: torch.dtype) -> None:
+    for model in denoisers(pipe).values():
+        if not hasattr(model, "enable_layerwise_casting"):
+            raise unsupported("layerwise_casting", model, "its class has none; offload saves memory too")
+        model.enable_layerwise_casting(storage_dtype=storage, compute_dtype=dtype)
+
+
+def _place(pipe: Any, wanted: Acceleration, device: str) -> Any:
+    if wanted.offload is None and not wanted.text_encoder_offload:
+        return pipe.to(device)
+    if device == "cpu":
+        option = "offload" if wanted.offload else "text_encoder_offload"
+        raise unavailable(option, "it needs a GPU to fetch weights to; vae_tiling and layerwise_casting work on a CPU")
+    if wanted.offload == "model":
+        pipe.enable_model_cpu_offload()
+        return pipe
+    if wanted.offload is None:
+        return _text_encoders_offloaded(pipe, device)
+    stream = wanted.offload == "group-stream"
+    pipe.enable_group_offload(
+        onload_device=torch.device(device),
+        offload_device=torch.device("cpu"),
+        offload_type="leaf_level" if stream else "block_level",
+        num_blocks_per_group=None if stream else _GROUP_BLOCKS,
+        use_stream=stream,
+    )
+    return pipe
+
+
+def _text_encoders_offloaded(pipe: Any, device: str) -> Any:
+    """Leaves of the text encoders are fetched when they are called; the rest stays on the GPU."""
+    from diffusers.hooks import apply_group_offloading  # noqa: PLC0415
+
+    for name, component in pipe.components.items():
+        if not isinstance(component, torch.nn.Module):
+            continue
+        if name.startswith("text_encoder"):
+            apply_group_offloading(
+                component,
+                onload_device=torch.device(device),
+                offload_device=torch.device("cpu"),
+                offload_type="leaf_level",
+            )
+        else:
+            component.to(device)
+    return pipe
+
+
+def _compile(pipe: Any, device: str) -> None:
+    """Compile the repeated blocks. What the compiler makes is kept for the next process (``generators.process``)."""
+    if device == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        raise unavailable("compile", "torch.compile needs a C++ compiler (g++) on a CPU; step_cache needs none")
+    if device == "cuda" and find_spec("triton") is None:
+        raise unavailable("compile", "torch.compile needs the package triton, not installed; step_cache needs none")
+    for model in denoisers(pipe).values():
+        if getattr(model, "_repeated_blocks", None):
+            model.compile_repeated_blocks()
+            continue
+        blocks = [block for name in _BLOCKS for block in getattr(model, name, ())]
+        if not blocks:
+            raise unsupported("compile", model, "it has no repeated blocks; attention may help")
+        for block in blocks:
+            block.compile()
+
+
+def _no_ranks(ways: int) -> str:
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return (
+        f"{ways} GPUs are asked for, this worker has {found}, and workers that own several are not part of this "
+        "release; attention, compile and step_cache make a clip faster on one"
+    )

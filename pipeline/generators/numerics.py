@@ -1,0 +1,76 @@
+"""What pixels depend on beside the request, and what memory was used for them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import time
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from pipeline.acceleration import Acceleration
+from pipeline.errors import FatalError, OutOfMemoryError, StageError
+from pipeline.generators.accelerations import quantised
+from pipeline.generators.read_pipeline import dtype_on
+from pipeline.presets import Preset
+
+
+class Clock:
+    """Seconds between marks."""
+
+    def __init__(self) -> None:
+        self.spans: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def mark(self, name: str) -> None:
+        now = time.monotonic()
+        self.spans[name] = now - self._last
+        self._last = now
+
+
+def translated(error: Exception, doing: str) -> StageError:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return OutOfMemoryError(f"{doing}: {error}")
+    return FatalError(f"{doing}: {type(error).__name__}: {error}")
+
+
+def reset_peak(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak(device: str) -> int:
+    """Most bytes held: of the GPU by tensors, else resident in this process since its start."""
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def numerics(preset: Preset, device: str, wanted: Acceleration) -> dict[str, Any]:
+    """The numerics fingerprint's parts; one that is off may be left out, which is the same as None."""
+    parts: dict[str, Any] = {
+        "device": device,
+        "device_name": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
+        "dtype": dtype_on(preset, device),
+        "vae_dtype": preset.vae_dtype or dtype_on(preset, device),
+        "torch": torch.__version__,
+        "diffusers": version("diffusers"),
+        "transformers": version("transformers"),
+        "attention": wanted.attention or os.environ.get("DIFFUSERS_ATTN_BACKEND", "native"),
+        "compile": wanted.compile,
+        "step_cache": None if wanted.step_cache is None else wanted.step_cache.model_dump(mode="json"),
+        "tiling": wanted.vae_tiling,
+        "quantisation": quantised.numerics(wanted.quantisation),
+    }
+    if wanted.vae_slicing:
+        parts["slicing"] = True
+    if wanted.layerwise_casting is not None:
+        parts["layerwise_casting"] = wanted.layerwise_casting
+    if device == "cuda":
+        parts["cuda"] = torch.version.cuda
+    else:
+        parts["threads"] = torch.get_num_threads()
+    return parts

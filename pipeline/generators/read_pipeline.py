@@ -1,0 +1,59 @@
+"""A preset's pipeline from disk into memory, as it is wanted there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from pipeline.acceleration import Acceleration
+from pipeline.errors import RefusedError
+from pipeline.generators.accelerations import at_load
+from pipeline.presets import Preset
+
+
+def pipeline_class(name: str) -> Any:
+    """The class of that name in diffusers.
+
+    Raises:
+        RefusedError: code ``pipeline_unknown``.
+    """
+    found = getattr(diffusers, name, None)
+    if not isinstance(found, type) or not issubclass(found, diffusers.DiffusionPipeline):
+        raise RefusedError(f"diffusers {diffusers.__version__} has no pipeline {name!r}", code="pipeline_unknown")
+    return found
+
+
+def read_pipeline(preset: Preset, folder: Path, wanted: Acceleration) -> tuple[Any, str]:
+    """The pipeline in memory, and the device that it computes on.
+
+    Raises:
+        RefusedError: codes ``pipeline_unknown``, ``acceleration_unavailable`` and ``acceleration_unsupported``.
+    """
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    # Kernels chosen by a timing contest differ from run to run, and with them the frames.
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = getattr(torch, dtype_on(preset, device))
+    dtypes = {"default": dtype, "vae": getattr(torch, preset.vae_dtype)} if preset.vae_dtype else dtype
+    cls = pipeline_class(preset.pipeline_class)
+    more = {**_variant(preset, folder), **at_load.reading_arguments(wanted, folder, dtype, device)}
+    pipe = cls.from_pretrained(folder, dtype=dtypes, local_files_only=True, **more)
+    pipe.set_progress_bar_config(disable=True)
+    return at_load.fit(pipe, wanted, device=device, dtype=dtype), device
+
+
+def dtype_on(preset: Preset, device: str) -> str:
+    """CPU kernels for float16 are missing or very slow, so a CPU computes such a model in float32, and says so."""
+    return "float32" if device == "cpu" and preset.dtype == "float16" else preset.dtype
+
+
+def _variant(preset: Preset, folder: Path) -> dict[str, str]:
+    """Half-precision files, where that is what the repository's folder has."""
+    half = preset.dtype == "float16" and any(folder.glob("*/*.fp16.safetensors"))
+    return {"variant": "fp16"} if half else {}

@@ -1,0 +1,37 @@
+"""What can be known of a preset's model before it is loaded: which accelerations can never work with it.
+
+The tables follow diffusers; a test compares them with its classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.acceleration import Acceleration, MagCache
+from pipeline.presets.preset import Preset
+
+NO_STEP_CACHE = frozenset({"StableVideoDiffusionPipeline"})
+"""Pipelines whose denoiser is a UNet without the blocks that step caches hold on to."""
+NO_TILING = frozenset({"StableVideoDiffusionPipeline"})
+"""Pipelines whose VAE can neither tile nor slice."""
+
+
+def missing(preset: Preset, wanted: Acceleration, gpu: Sequence[str]) -> list[str]:
+    """A sentence on each option that cannot work with the preset, or on the GPU types that the job keeps to."""
+    found = []
+    if preset.generator == "idle" and not wanted.plain:
+        return [f"preset {preset.name!r} makes no picture and takes none"]
+    if wanted.step_cache is not None and preset.pipeline_class in NO_STEP_CACHE:
+        found.append(f"step_cache: {preset.pipeline_class} has none; attention, compile and offload are possible")
+    for option in ("vae_tiling", "vae_slicing"):
+        if getattr(wanted, option) and preset.pipeline_class in NO_TILING:
+            found.append(f"{option}: the VAE of {preset.pipeline_class} has none; offload saves memory too")
+    if isinstance(wanted.step_cache, MagCache) and preset.defaults.guidance_scale_2 is not None:
+        found.append("step_cache: mag_cache counts one denoiser's steps, and this model has two; use first_block")
+    ways = wanted.context_parallel
+    if ways > 1 and (not gpu or not all(kind.endswith(f"x{ways}") for kind in gpu)):
+        given = ", ".join(gpu) or "none"
+        found.append(
+            f"context_parallel: {ways} needs `gpu` types of {ways} devices, such as h200x{ways}; given: {given}"
+        )
+    return found
