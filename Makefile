@@ -57,6 +57,7 @@ bench: $(STAMP)  ## Measure; see bench/README.md
 	$(BIN)/python -m bench.orchestration
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.scoring
+	$(BIN)/python -m bench.line_efficiency
 
 clean:  ## Remove the environment and caches, not your clips
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info build dist

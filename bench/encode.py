@@ -33,7 +33,7 @@ def main() -> None:
     print(f"{given.frames} frames of {given.width}x{given.height}, {given.runs} runs, median seconds")
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "clip.rgb"
-        _write_clip(raw, given.frames, given.height, given.width)
+        write_clip(raw, given.frames, given.height, given.width)
         for options in (
             EncodeOptions(),
             EncodeOptions(preset="ultrafast"),
@@ -78,7 +78,7 @@ def _time(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _write_clip(path: Path, frames: int, height: int, width: int) -> None:
+def write_clip(path: Path, frames: int, height: int, width: int) -> None:
     """Soft shapes that drift, with grain, frame by frame: memory stays small."""
     grain = np.random.default_rng(7).integers(-6, 7, (height, width, 1))
     y, x = np.mgrid[0:height, 0:width].astype(float)

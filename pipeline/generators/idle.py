@@ -1,7 +1,8 @@
 """A generator that makes no picture: it keeps the protocol, counts steps, and fills the frames from the seed.
 
 It measures and tests the line around the model. It imports no torch. ``VGEN_IDLE_STEP_S`` is the time of one step in
-seconds (default 0), read at load.
+seconds (default 0), read at load. ``VGEN_IDLE_FRAMES`` names a file of raw frames that are handed over instead, from
+its beginning and of the clip's size, so that encoding costs what it costs with a picture.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from pipeline import failpoints
 from pipeline.generators.base import (
@@ -26,6 +28,7 @@ from pipeline.generators.frames import CHANNELS, write_frames
 from pipeline.presets import Preset, get_preset
 
 STEP_SECONDS = "VGEN_IDLE_STEP_S"
+FRAMES_FILE = "VGEN_IDLE_FRAMES"
 
 
 class IdleGenerator:
@@ -83,7 +86,17 @@ def _frames(request: GenerationRequest) -> Iterator[bytes]:
     """Each frame is one 32-byte digest of seed and index, repeated; of a later segment also of what it goes on from."""
     spec = request.spec
     size = spec.height * spec.width * CHANNELS
+    if recorded := os.environ.get(FRAMES_FILE):
+        yield from _recorded(Path(recorded), size, range(request.repeats, spec.num_frames))
+        return
     before = "" if request.previous is None else hashlib.sha256(request.previous.read_bytes()).hexdigest() + ":"
     for index in range(request.repeats, spec.num_frames):
         block = hashlib.sha256(f"{before}{spec.seed}:{index}".encode()).digest()
         yield (block * (size // len(block) + 1))[:size]
+
+
+def _recorded(path: Path, size: int, indices: range) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        for index in indices:
+            file.seek(index * size)
+            yield file.read(size)

@@ -1,0 +1,213 @@
+"""How much of the GPUs' time becomes clips: the line beside the loop that a user would write.
+
+    python -m bench.line_efficiency [--gpus 1 2 4] [--clip-seconds 1 2 5 20] [--seconds 180] [--only line loop thread]
+
+The GPU is simulated: a clip takes so many seconds, in steps, and leaves 81 frames of 480 × 832 (moving shapes with
+grain), while the CPU is as free as beside a real GPU. Line efficiency is the sum of the bare times of all clips over
+GPUs × wall time, from the first claim of a generate step to the last publish, with warm workers.
+
+line    `vgen worker` over PostgreSQL, Redis and an S3 server, all on this machine
+loop    a process a GPU: wait as long as the GPU takes, diffusers' ``export_to_video``, upload with boto3, in turn
+thread  the same, with encoding and upload in one further thread a process
+
+The bound is what the cores allow: clips a second that their encoding, measured alone, leaves time for, over the clips a
+second of the GPUs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import os
+import platform
+import queue
+import resource
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import boto3.session
+import numpy as np
+
+from bench.encode import write_clip
+from pipeline.encoding import ffmpeg
+from pipeline.spec import EncodeOptions
+from tests.cluster import Cluster, running_cluster, wait_for
+from tests.servers import ACCESS_KEY, SECRET_KEY
+
+FRAMES, HEIGHT, WIDTH, FPS = 81, 480, 832, 16.0
+STEPS = 20
+ENCODE = EncodeOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """One row of the table: ``gpus`` GPUs, ``clip_s`` seconds a clip, ``clips`` for each GPU."""
+
+    gpus: int
+    clip_s: float
+    clips: int
+
+    def efficiency(self, wall_s: float) -> float:
+        return self.clips * self.clip_s / wall_s
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--clip-seconds", type=float, nargs="+", default=[1, 2, 5, 20])
+    parser.add_argument("--seconds", type=float, default=180.0, help="how long each measurement lasts at least")
+    parser.add_argument("--only", nargs="+", choices=["line", "loop", "thread"], default=["line", "loop", "thread"])
+    given = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    print(f"machine: {cores} CPU cores, {platform.machine()}, Python {platform.python_version()}")
+    print(f"clips of {FRAMES} frames {WIDTH}×{HEIGHT}; line: {ENCODE}; loops: export_to_video's own settings")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        raw = folder / "clip.rgb"
+        write_clip(raw, FRAMES, HEIGHT, WIDTH)
+        core_s = _encode_core_seconds(raw, folder)
+        print(f"encoding a clip takes {core_s:.2f} core-seconds")
+        print("GPUs  clip s  clips  measured  wall s  efficiency  bound", flush=True)
+        for gpus in given.gpus:
+            for clip_s in given.clip_seconds:
+                setup = Setup(gpus, clip_s, math.ceil(given.seconds / clip_s))
+                bound = min(1.0, cores / core_s / (gpus / clip_s))
+                for kind in given.only:
+                    wall = _line(setup, raw) if kind == "line" else _loops(setup, raw, threaded=kind == "thread")
+                    print(
+                        f"{gpus:4}  {clip_s:6g}  {gpus * setup.clips:5}  {kind:8}  {wall:6.1f}"
+                        f"  {setup.efficiency(wall):10.3f}  {bound:.3f}",
+                        flush=True,
+                    )
+
+
+def _encode_core_seconds(raw: Path, folder: Path) -> float:
+    """CPU time of one encode with the line's settings, all threads together."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ffmpeg.encode(
+        raw,
+        folder / "one.mp4",
+        width=WIDTH,
+        height=HEIGHT,
+        num_frames=FRAMES,
+        fps=FPS,
+        options=ENCODE,
+        metadata={},
+        check=lambda: None,
+        timeout_s=600.0,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _line(setup: Setup, raw: Path) -> float:
+    """Wall seconds of one batch, from its first generate claim to its last publish."""
+    with tempfile.TemporaryDirectory() as name:
+        env = {
+            "VGEN_IDLE_STEP_S": str(setup.clip_s / STEPS),
+            "VGEN_IDLE_FRAMES": str(raw),
+            "VGEN_GPU_COUNT": str(setup.gpus),
+            "VGEN_LOG_LEVEL": "WARNING",
+            "VGEN_WORKER_LEASE_S": "30",
+            "VGEN_WORKER_RENEW_S": "5",
+            "VGEN_WORKER_CONTROL_S": "1",
+            "VGEN_WORKER_DISPATCH_S": "0.5",
+            "VGEN_WORKER_RECONCILE_S": "5",
+        }
+        with running_cluster(Path(name), **env) as cluster:
+            cluster.start_worker(workers=setup.gpus + 2)
+            _batch(cluster, 2 * setup.gpus, "warm-up")
+            batch_id = _batch(cluster, setup.gpus * setup.clips, "measured")
+            first, last = cluster.rows(
+                "SELECT min(started_at) FILTER (WHERE stage = 'generate'), max(ended_at) FROM stage_runs "
+                f"WHERE job_id LIKE '{batch_id}-%'"
+            )[0]
+        return float(last - first) / 1000
+
+
+def _batch(cluster: Cluster, clips: int, name: str) -> str:
+    """Submit so many clips and wait until every one of them has succeeded; the batch's id."""
+    prompts = cluster.folder / f"{name}.txt"
+    prompts.write_text("".join(f"{name} {number}\n" for number in range(clips)))
+    size = ["--num-frames", str(FRAMES), "--width", str(WIDTH), "--height", str(HEIGHT), "--fps", str(FPS)]
+    submitted = cluster.json("submit", str(prompts), "--preset", "idle", "--num-inference-steps", str(STEPS), *size)
+    batch_id = str(submitted["batch"]["id"])
+    done = f"SELECT count(*) FROM jobs WHERE batch_id = '{batch_id}' AND state = 'succeeded'"
+    wait_for(lambda: cluster.one(done) == clips, f"{clips} clips are made\n{cluster.log}", patience_s=7200)
+    return batch_id
+
+
+def _loops(setup: Setup, raw: Path, *, threaded: bool) -> float:
+    """Wall seconds of the hand-written loops, from when all are warm to the last upload."""
+    from tests import servers  # noqa: PLC0415
+
+    context = multiprocessing.get_context("spawn")
+    with servers.rclone_s3_server() as server:
+        bucket = servers.fresh_bucket(server)
+        warm = context.Barrier(setup.gpus + 1)
+        processes = [
+            context.Process(target=_loop, args=(gpu, setup, str(raw), bucket.endpoint_url, bucket.name, threaded, warm))
+            for gpu in range(setup.gpus)
+        ]
+        for process in processes:
+            process.start()
+        warm.wait()
+        start = time.perf_counter()
+        for process in processes:
+            process.join()
+        took = time.perf_counter() - start
+    if any(process.exitcode for process in processes):
+        raise SystemExit("a hand-written loop failed")
+    return took
+
+
+def _loop(gpu: int, setup: Setup, raw: str, url: str, bucket: str, threaded: bool, warm: Barrier) -> None:
+    from diffusers.utils import export_to_video  # noqa: PLC0415
+
+    recorded = np.fromfile(raw, np.uint8).reshape(FRAMES, HEIGHT, WIDTH, 3)
+    frames = [frame.astype(np.float32) / 255 for frame in recorded]  # what a pipeline returns
+    store = boto3.session.Session(ACCESS_KEY, SECRET_KEY, region_name="us-east-1").client("s3", endpoint_url=url)
+
+    with tempfile.TemporaryDirectory() as folder:
+
+        def keep(clip: int) -> None:
+            path = f"{folder}/{clip}.mp4"
+            export_to_video(frames, path, fps=int(FPS))
+            store.upload_file(path, bucket, f"{gpu}/{clip}.mp4")
+            Path(path).unlink()
+
+        keep(-1)
+        warm.wait()
+        if threaded:
+            _with_a_thread(setup, keep)
+        else:
+            for clip in range(setup.clips):
+                time.sleep(setup.clip_s)
+                keep(clip)
+
+
+def _with_a_thread(setup: Setup, keep: Callable[[int], None]) -> None:
+    made: queue.Queue[int | None] = queue.Queue(maxsize=2)
+    """Frames of a clip are 400 MB as a pipeline returns them: no more than two clips wait."""
+
+    def keep_all() -> None:
+        while (clip := made.get()) is not None:
+            keep(clip)
+
+    thread = threading.Thread(target=keep_all)
+    thread.start()
+    for clip in range(setup.clips):
+        time.sleep(setup.clip_s)
+        made.put(clip)
+    made.put(None)
+    thread.join()
+
+
+if __name__ == "__main__":
+    main()
