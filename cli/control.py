@@ -223,13 +223,15 @@ def _source(database: Database, settings: Settings, source: str) -> tuple[JobSpe
     if source.endswith(".json") or "/" in source:
         return _from_sidecar(Path(source), settings)
     from db import batches, history, jobs
+    from pipeline.keys import roll_seed
     from pipeline.spec import BatchOptions, JobSpec
 
     with database.reading() as session:
         job = jobs.get(session, source)
         options = BatchOptions.model_validate(batches.get(session, job.batch_id).options)
         prompt = history.prompts_used(session, [job.id]).get(job.id)
-    return _pinned(JobSpec.model_validate(job.spec), prompt), options
+    spec = JobSpec.model_validate(job.spec)
+    return _pinned(spec.model_copy(update={"seed": roll_seed(spec.seed, job.roll)}), prompt), options
 
 
 def _from_sidecar(path: Path, settings: Settings) -> tuple[JobSpec, BatchOptions]:

@@ -146,6 +146,17 @@ class BatchChoices:
     ] = None
     codec: Annotated[str | None, typer.Option("--codec", help="FFmpeg encoder; default: the setting.")] = None
     quality: Annotated[int | None, typer.Option("--quality", help="CRF, lower is better; default: the setting.")] = None
+    score: Annotated[
+        str | None,
+        typer.Option("--score", metavar="METRICS", help="Score each clip before it is published: metrics and groups."),
+    ] = None
+    gate: Annotated[
+        list[str] | None,
+        typer.Option("--gate", metavar="RULE", help="Publish only what keeps it: checks, or NAME>=0.5. Repeatable."),
+    ] = None
+    reroll: Annotated[
+        int | None, typer.Option("--reroll", help="Make a clip that the gate rejects again so often; 0 to 20.")
+    ] = None
     by: Annotated[
         str | None,
         typer.Option("--by", metavar="TIME", help="When it should be done: 07:00, 2026-03-01T07:00 or +3h."),

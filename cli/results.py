@@ -10,7 +10,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -21,12 +21,14 @@ from pipeline.errors import InputError, Problem, RetryableError
 
 if TYPE_CHECKING:
     from cli import views
-    from db.models import ArtifactRow, Job
+    from db.models import ArtifactRow, Job, Score
     from db.session import Database
     from pipeline.settings import Settings
     from pipeline.states import JobState
     from pipeline.storage.base import Storage
 
+_Found: TypeAlias = "tuple[Job, dict[str, ArtifactRow], str | None, list[Score]]"
+"""A job, its published files, the prompt that was used, and its scores."""
 _PAGE = 500
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _MAX_EXPIRES_S = 7 * 86_400
@@ -84,10 +86,8 @@ def seconds(text: str) -> int:
     return value
 
 
-def _jobs(
-    database: Database, batch_id: str, states: list[JobState]
-) -> Iterator[tuple[Job, dict[str, ArtifactRow], str | None]]:
-    from db import batches, history, jobs
+def _jobs(database: Database, batch_id: str, states: list[JobState]) -> Iterator[_Found]:
+    from db import batches, evals, history, jobs
 
     after = -1
     while True:
@@ -95,24 +95,28 @@ def _jobs(
             rows = batches.job_rows(session, batch_id, states=states, after_seq=after, limit=_PAGE)
             ids = [row.id for row in rows]
             files, prompts = jobs.artifacts(session, ids), history.prompts_used(session, ids)
-        yield from ((row, files.get(row.id, {}), prompts.get(row.id)) for row in rows)
+            scores = evals.of_jobs(session, ids, current=True)
+        for row in rows:
+            yield row, files.get(row.id, {}), prompts.get(row.id), scores.get(row.id, [])
         if len(rows) < _PAGE:
             return
         after = rows[-1].seq
 
 
-def _result(
-    storage: Storage, item: tuple[Job, dict[str, ArtifactRow], str | None], expires_s: int | None
-) -> views.ResultView:
+def _result(storage: Storage, item: _Found, expires_s: int | None) -> views.ResultView:
     from cli import views
     from pipeline.storage import FolderStorage
 
-    job, artifacts, prompt = item
+    job, artifacts, prompt, scores = item
     urls = {}
     if expires_s is not None or isinstance(storage, FolderStorage):
         urls = {row.key: storage.url(row.key, expires_s=expires_s or 1) for row in artifacts.values()}
     return views.ResultView(
-        job=views.job_view(job), prompt_used=prompt, files=views.file_views(artifacts, urls), downloaded=None
+        job=views.job_view(job),
+        prompt_used=prompt,
+        scores={score.metric: score.score for score in scores},
+        files=views.file_views(artifacts, urls),
+        downloaded=None,
     )
 
 
@@ -122,7 +126,7 @@ def _names(database: Database, batch_id: str) -> dict[str, str]:
 
     plain = {
         job.id: (f"{job.line:06d}-{job.spec['seed']}-{slug(job.spec['prompt'])}", job.variant)
-        for job, _, _ in _jobs(database, batch_id, [])
+        for job, *_ in _jobs(database, batch_id, [])
     }
     uses = Counter(name for name, _ in plain.values())
     # A sweep over anything but the seed makes several clips of one line and seed.

@@ -51,12 +51,28 @@ def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = Fal
             (step.job_id, step.stage, step.phase, f"{step.step}/{step.steps}", step.worker) for step in view.running
         ]
         output.table(("job", "stage", "phase", "step", "worker"), rows)
+    show_scores(view)
     if view.failed:
         output.table(
             ("job", "line", "state", "error", "message"),
             [(job.id, job.line, job.state, job.error_code, job.error) for job in view.failed],
         )
     return 0
+
+
+def show_scores(view: views.StatusView) -> None:
+    """The batch's scores, where it has any, and how many clips were made again."""
+    again = sum(jobs for roll, jobs in view.rolls.items() if roll > 1)
+    if again:
+        output.line(f"{again} clips were turned down by the gate and made again")
+    if view.scores:
+        output.table(
+            ("metric", "scored", "not scored", "mean", "failed"),
+            [
+                (name, one.scored, one.not_scored, None if one.mean is None else f"{one.mean:.6g}", one.failed)
+                for name, one in view.scores.items()
+            ],
+        )
 
 
 def limit_facts(view: views.StatusView) -> list[tuple[str, object]]:
@@ -74,7 +90,7 @@ def limit_facts(view: views.StatusView) -> list[tuple[str, object]]:
 
 def status_view(database: Database, settings: Settings, batch_id: str) -> views.StatusView:
     from cli import outlook, views
-    from db import batches, budgets, control, history
+    from db import batches, budgets, control, evals, history
 
     with database.reading() as session:
         batch = batches.get(session, batch_id)
@@ -91,6 +107,11 @@ def status_view(database: Database, settings: Settings, batch_id: str) -> views.
             cost=used.cost,
             paused_queues=list(paused),
             running=[views.running_view(step) for step in batches.running_steps(session, batch.id)],
+            rolls=evals.rolls_of_batch(session, batch.id),
+            scores={
+                metric: views.ScoreSummaryView(scored=scored, not_scored=missing, mean=mean, failed=failed)
+                for metric, (scored, missing, mean, failed) in evals.means(session, batch.id).items()
+            },
             errors=dict(history.failures(session, batch.id)),
             failed=[views.job_view(job) for job in failed],
             workers=worker_views(session),
@@ -214,7 +235,7 @@ def show(
 ) -> int:
     """All that is known of a job: specification, steps, attempts, files, events."""
     from cli import views
-    from db import events, history, jobs
+    from db import evals, events, history, jobs
     from pipeline.spec import JobSpec
 
     if "-" not in job:
@@ -222,11 +243,14 @@ def show(
     settings = settings_of(ctx)
     with open_database(settings) as database, database.reading() as session:
         row = jobs.get(session, job)
+        steps = history.steps_of_job(session, row.id)
         view = views.JobDetailView(
             job=views.job_view(row),
             spec=JobSpec.model_validate(row.spec).model_dump(mode="json"),
             prompt_used=history.prompts_used(session, [row.id]).get(row.id),
-            steps=[views.step_view(step) for step in history.steps_of_job(session, row.id)],
+            rolls=views.roll_views(row, steps),
+            scores=[views.score_view(score) for score in evals.of_jobs(session, [row.id]).get(row.id, [])],
+            steps=[views.step_view(step) for step in steps],
             attempts=[views.attempt_view(run) for run in history.attempts_of_job(session, row.id)],
             files=views.file_views(jobs.artifacts(session, [row.id]).get(row.id, {}), {}),
             events=[views.event_view(event) for event in events.of_job(session, row.id)],
@@ -246,6 +270,14 @@ def _show_job(view: views.JobDetailView) -> None:
         output.facts((("prompt used", view.prompt_used),))
     if view.job.random_weights:
         output.line("The weights of this preset are random: the clip is not a picture of anything.")
+    if len(view.rolls) > 1:
+        rows = [(roll.roll, roll.seed, roll.accepted, roll.reason) for roll in view.rolls]
+        output.table(("roll", "seed", "accepted", "rejected for"), rows)
+    if view.scores:
+        output.table(
+            ("roll", "metric", "score", "passed", "not scored for"),
+            [(one.roll, one.metric, one.score, one.passed, one.reason) for one in view.scores],
+        )
     if view.attempts:
         output.table(
             ("stage", "attempt", "outcome", "worker", "started", "ended", "error"),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline.plan import GpuLine
     from pipeline.presets import Library
     from pipeline.prompts_file import Submission
+    from pipeline.prompts_file.scoring import FileScoring
     from pipeline.settings import Settings
     from pipeline.spec import BatchOptions, JobSpec
 
@@ -31,10 +32,12 @@ def read(file: Path, fields: FieldOptions, choices: BatchChoices, settings: Sett
     return parse(file, overrides=fields.overrides(), settings=settings)
 
 
-def batch_options(choices: BatchChoices, settings: Settings) -> BatchOptions:
-    """The batch's options: the settings, with the command line on top. Raises InputError."""
+def batch_options(choices: BatchChoices, settings: Settings, in_file: FileScoring | None = None) -> BatchOptions:
+    """The batch's options: the settings, the file's defaults, and the command line on top. Raises InputError."""
     from pydantic import ValidationError
 
+    from cli.scoring import score_options
+    from pipeline.prompts_file.scoring import FileScoring
     from pipeline.settings import EncodeSettings, SafetySettings
     from pipeline.spec import BatchOptions, EncodeOptions
 
@@ -54,7 +57,8 @@ def batch_options(choices: BatchChoices, settings: Settings) -> BatchOptions:
     if problems:
         raise InputError(problems)
     pinned = {name: encode[name] for name in EncodeOptions.model_fields}
-    return BatchOptions(safety_policy=policy, encode=EncodeOptions.model_validate(pinned))
+    score = score_options(choices, in_file or FileScoring())
+    return BatchOptions(safety_policy=policy, encode=EncodeOptions.model_validate(pinned), score=score)
 
 
 def store(

@@ -39,7 +39,7 @@ def submit(
 
     settings = settings_of(ctx)
     parsed = submission.read(file, fields, choices, settings)
-    options = submission.batch_options(choices, settings)
+    options = submission.batch_options(choices, settings, parsed.scoring)
     limited = limits.of_choices(choices, settings, (job.spec.gpu for job in parsed.jobs))
     if dry_run:
         return _show_dry_run(parsed, settings, json)
@@ -84,7 +84,7 @@ def run(
         raise InputError([Problem("options of jobs and batches need a FILE")])
     if parsed is not None and dry_run:
         return _show_dry_run(parsed, settings, False)
-    options = submission.batch_options(choices, settings)
+    options = submission.batch_options(choices, settings, parsed.scoring if parsed else None)
     limited = limits.of_choices(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())
     with open_database(settings, upgrade=True) as database:
         batch_id = None

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.states import TERMINAL_JOB_STATES, JobState
+from pipeline.keys import roll_seed
+from pipeline.states import TERMINAL_JOB_STATES, JobState, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from db.history import Entry
-    from db.models import ArtifactRow, Batch, Event, Job, StageRun, Step
+    from db.models import ArtifactRow, Batch, Event, Job, Score, StageRun, Step
 
 
 class View(BaseModel):
@@ -97,7 +98,8 @@ class JobView(View):
     variant: int = Field(description="Which of the line's jobs, from 0.")
     state: str
     prompt: str
-    seed: int
+    seed: int = Field(description="Of the current roll.")
+    roll: int = Field(description="Which try at a clip that the gate accepts, from 1.")
     preset: str
     custom_id: str | None
     labels: dict[str, str]
@@ -147,6 +149,15 @@ class OutlookView(View):
     deadline_at_risk: bool | None = Field(description="Null without a deadline, or while nobody can say.")
 
 
+class ScoreSummaryView(View):
+    """One metric over a batch's clips."""
+
+    scored: int
+    not_scored: int
+    mean: float | None
+    failed: int = Field(description="Clips that failed it, where it is a check.")
+
+
 class StatusView(View):
     """Where a batch stands."""
 
@@ -156,6 +167,8 @@ class StatusView(View):
     cost: float | None = Field(description="Of that time; null when a GPU type that was used has no price.")
     paused_queues: list[str] = Field(description="Names that were paused; * is everything.")
     running: list[RunningView]
+    rolls: dict[int, int] = Field(description="Jobs by their roll; more than 1 where the gate turned clips down.")
+    scores: dict[str, ScoreSummaryView] = Field(description="Of the current rolls, by metric.")
     errors: dict[str, int] = Field(description="Error codes of failed and blocked jobs, with their number.")
     failed: list[JobView] = Field(description="The first ten failed or blocked jobs.")
     workers: list[WorkerView]
@@ -263,11 +276,36 @@ class FileView(View):
     url: str | None = Field(description="With --urls, or file:// where the store is a folder.")
 
 
+class ScoreView(View):
+    """One metric's score of a clip."""
+
+    roll: int
+    metric: str
+    score: float | None = Field(description="null: not scored.")
+    reason: str | None = Field(description="Why it was not scored.")
+    passed: bool | None = Field(description="The verdict of a check; null for what is no check.")
+    details: dict[str, Any]
+    scorer: dict[str, Any] = Field(description="What decides the number besides the clip.")
+    scored_at: str
+
+
+class RollView(View):
+    """One try at a clip that the gate accepts."""
+
+    roll: int
+    seed: int
+    accepted: bool | None = Field(description="null while it is being made, and where nothing is scored.")
+    reason: str | None = Field(description="Why the gate turned it down.")
+    frames_sha256: str | None
+
+
 class JobDetailView(View):
     """All that is known of a job."""
 
     job: JobView
-    spec: dict[str, Any]
+    spec: dict[str, Any] = Field(description="As it was submitted, with the first roll's seed.")
+    rolls: list[RollView]
+    scores: list[ScoreView] = Field(description="Of every roll; of each metric the newest scorer's.")
     prompt_used: str | None = Field(description="The prompt after enhancement; null before frames were made.")
     steps: list[StepView]
     attempts: list[AttemptView]
@@ -280,6 +318,7 @@ class ResultView(View):
 
     job: JobView
     prompt_used: str | None
+    scores: dict[str, float | None] = Field(description="Of the current roll, by metric; null where not scored.")
     files: list[FileView]
     downloaded: str | None = Field(description="Path of the video, with --download.")
 
@@ -411,7 +450,8 @@ def job_view(job: Job) -> JobView:
         variant=job.variant,
         state=job.state.value,
         prompt=job.spec["prompt"],
-        seed=job.spec["seed"],
+        seed=roll_seed(job.spec["seed"], job.roll),
+        roll=job.roll,
         preset=job.spec["preset"],
         custom_id=job.custom_id,
         labels=job.spec.get("labels", {}),
@@ -422,6 +462,30 @@ def job_view(job: Job) -> JobView:
         created_at=when(job.created_at),
         finished_at=None if job.finished_at is None else when(job.finished_at),
     )
+
+
+def score_view(row: Score) -> ScoreView:
+    names = ("roll", "metric", "score", "reason", "passed", "details", "scorer")
+    return ScoreView(**{name: getattr(row, name) for name in names}, scored_at=when(row.scored_at))
+
+
+def roll_views(job: Job, steps: Sequence[Step]) -> list[RollView]:
+    """What became of each roll, by its steps."""
+    made = {(step.roll, step.stage): step for step in steps}
+    views = []
+    for roll in range(1, job.roll + 1):
+        generated, scored = made.get((roll, Stage.GENERATE)), made.get((roll, Stage.SCORE))
+        verdict = (scored.output or {}) if scored is not None else {}
+        views.append(
+            RollView(
+                roll=roll,
+                seed=roll_seed(job.spec["seed"], roll),
+                accepted=verdict.get("accepted"),
+                reason=verdict.get("reason"),
+                frames_sha256=(generated.output or {}).get("frames_sha256") if generated is not None else None,
+            )
+        )
+    return views
 
 
 def has_random_weights(spec: Mapping[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from db import jobs
+from db import jobs, workers
 from db.budgets import Budgets
 from db.control import is_paused, paused_queues
 from db.lanes import note_needs, waiting_needs, waiting_steps, waits
@@ -24,6 +24,7 @@ from db.lines import LaneLines, gpu_lines, in_flight, lane_lines
 from db.models import ALL_QUEUES, Batch, Job, Step
 from db.session import now_ms
 from pipeline.plan import (
+    CPU_QUEUE,
     GpuLine,
     choose_gpu_type,
     encode_queue,
@@ -54,6 +55,8 @@ class Admitted:
     segment: int
     stage: Stage
     queue: str
+    scored: bool = False
+    """Whether its batch has clips scored before they are published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class _Owner:
     """Of this batch, in the database's milliseconds."""
     stages: frozenset[Stage]
     """Where steps of the batch wait."""
+    scored: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class _Candidate:
     deadline: int
     need: str = ""
     """Of a step that generates."""
+    scored: bool = False
 
 
 def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Admitted]:
@@ -92,11 +97,11 @@ def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Ad
         return []
     live = in_flight(session)
     admitted = []
-    for stage in (Stage.PUBLISH, Stage.ENCODE, Stage.SCREEN, Stage.ENHANCE):
+    for stage in (Stage.PUBLISH, Stage.SCORE, Stage.ENCODE, Stage.SCREEN, Stage.ENHANCE):
         queue = fixed_queue(stage)
         if queue is not None and is_paused(queue, paused):
             continue
-        # Encode steps are bounded by the hand-off's size, not here.
+        # Encode and score steps are bounded by the hand-off's size, not here.
         room = window if queue is None else window - live.get(queue, 0)
         chosen = _ordered(_candidates(session, owners, stage, room), room)
         dispatched = _dispatch(session, stage, chosen)
@@ -112,7 +117,11 @@ def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Ad
 
 
 _ADMISSIBLE = (
-    select(Batch.id, Batch.owner, Batch.deadline_at, *(waits(stage).label(stage.value) for stage in Stage))
+    select(
+        *(Batch.id, Batch.owner, Batch.deadline_at),
+        Batch.options["score"].as_string().is_not(None),
+        *(waits(stage).label(stage.value) for stage in Stage),
+    )
     .where(Batch.active, ~Batch.paused)
     .order_by(Batch.id)
 )
@@ -121,10 +130,10 @@ _ADMISSIBLE = (
 def _admissible(session: Session) -> dict[str, _Owner]:
     """The batches of which something may be dispatched; oldest first."""
     found = {}
-    for batch_id, owner, deadline, *waiting in session.connection().execute(_ADMISSIBLE):
+    for batch_id, owner, deadline, scored, *waiting in session.connection().execute(_ADMISSIBLE):
         stages = frozenset(stage for stage, some in zip(Stage, waiting, strict=True) if some)
         if stages:
-            found[batch_id] = _Owner(owner, _NO_DEADLINE if deadline is None else deadline, stages)
+            found[batch_id] = _Owner(owner, _NO_DEADLINE if deadline is None else deadline, stages, bool(scored))
     return found
 
 
@@ -179,7 +188,9 @@ def _candidates(
             .with_for_update(of=Job, skip_locked=True)
         )
         for step_id, job_id, segment, roll, priority in rows:
-            yield _Candidate(step_id, job_id, owner.name, batch_id, segment, roll, priority, owner.deadline, need)
+            yield _Candidate(
+                step_id, job_id, owner.name, batch_id, segment, roll, priority, owner.deadline, need, owner.scored
+            )
 
 
 def _ordered(candidates: Iterable[_Candidate], limit: int | None = None) -> list[_Candidate]:
@@ -222,7 +233,7 @@ def _dispatch(
     moved = {queue: _mark_dispatched(session, items, queue) for queue, items in bound.items()}
     # In the order in which they were chosen: messages are published in it.
     return [
-        Admitted(item.job_id, item.segment, stage, queue)
+        Admitted(item.job_id, item.segment, stage, queue, item.scored)
         for item in chosen
         for queue, ids in moved.items()
         if item.step_id in ids
@@ -243,9 +254,12 @@ def _take_place(item: _Candidate, lanes: LaneLines, presets: _Presets, budgets: 
 
 def _queue_of(session: Session, stage: Stage, item: _Candidate) -> str | None:
     """The queue of a step that needs no GPU."""
-    if stage is Stage.ENCODE:
-        return handoff_queue(session, item.job_id, item.roll, item.segment)
-    return fixed_queue(stage)
+    if stage not in (Stage.ENCODE, Stage.SCORE):
+        return fixed_queue(stage)
+    queue = handoff_queue(session, item.job_id, item.roll, item.segment)
+    if stage is Stage.SCORE and queue not in workers.served_handoffs(session):
+        return CPU_QUEUE  # the clip lies in the store too
+    return queue
 
 
 def handoff_queue(session: Session, job_id: str, roll: int, segment: int) -> str | None:
@@ -310,7 +324,8 @@ class Hops:
             }
             queue = choose_lane(need, lines, self._known)
         else:
-            queue = encode_queue(made["handoff_id"]) if stage is Stage.ENCODE else fixed_queue(stage)
+            handoff = {Stage.ENCODE: made, Stage.SCORE: work.outputs.get(Stage.GENERATE.value, {})}.get(stage)
+            queue = fixed_queue(stage) if handoff is None else encode_queue(handoff["handoff_id"])
         return None if queue is None or is_paused(queue, self._paused) else queue
 
 

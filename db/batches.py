@@ -57,7 +57,7 @@ class Submitted:
 
 def default_key(submission: Submission, owner: str, options: BatchOptions) -> str:
     """The idempotency key of a submission that names none: same content, settings and owner, same key."""
-    content = {"fingerprint": submission.fingerprint, "owner": owner, "options": options.model_dump(mode="json")}
+    content = {"fingerprint": submission.fingerprint, "owner": owner, "options": options.as_json()}
     return f"content:{sha256_hex(canonical_json(content))}"
 
 
@@ -90,7 +90,7 @@ def submit(
             "source_name": submission.source_name,
             "idempotency_key": idempotency_key,
             "fingerprint": content_key.removeprefix("content:"),
-            "options": options.model_dump(mode="json"),
+            "options": options.as_json(),
             "total": len(submission.jobs),
             "paused": False,
             "active": True,

@@ -21,6 +21,7 @@ def live_stems(session: Session, job_ids: Sequence[str]) -> set[str]:
             Step.job_id.in_(job_ids),
             Step.stage == Stage.GENERATE,
             Step.state.in_((StepState.RUNNING, StepState.DONE)),
+            Step.roll == Job.roll,
             Job.state.not_in(TERMINAL_JOB_STATES),
         )
     )

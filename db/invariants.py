@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from db.models import ArtifactRow, Batch, Event, Job, Segment, StageRun, Step
+from db.models import ArtifactRow, Batch, Event, Job, Score, Segment, StageRun, Step
 from db.session import Database
 from pipeline.retry import MAX_LOSSES, MAX_OTHER, MAX_RETRYABLE
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, JobState, Stage, StepState
@@ -29,7 +29,10 @@ _LIVE = (StepState.DISPATCHED, StepState.RUNNING)
 _OPEN = (StepState.WAITING, *_LIVE)
 _ENDED = (StepState.DONE, StepState.SKIPPED, StepState.FAILED, StepState.CANCELLED)
 _SUCCESS = (StepState.DONE, StepState.SKIPPED)
-_COMMITTED = (AttemptOutcome.DONE, AttemptOutcome.SKIPPED, AttemptOutcome.HELD, AttemptOutcome.BLOCKED)
+_COMMITTED = (
+    *(AttemptOutcome.DONE, AttemptOutcome.SKIPPED),
+    *(AttemptOutcome.HELD, AttemptOutcome.BLOCKED, AttemptOutcome.REJECTED),
+)
 _SHOWN = 20
 
 
@@ -155,7 +158,9 @@ def _order() -> Query:
     """Steps that went ahead of the stage before them."""
     order = list(Stage)
     before = aliased(Step)
+    order.remove(Stage.SCORE)
     previous = {later.value: earlier.value for earlier, later in itertools.pairwise(order)}
+    previous[Stage.SCORE.value] = Stage.ENCODE.value  # that publish waits for it is the rule "accepted"
     # The first step of most lines is screen: it follows enhance only where there is such a step.
     missing = and_(before.id.is_(None), Step.stage.not_in((Stage.ENHANCE, Stage.SCREEN)))
     return (
@@ -237,6 +242,57 @@ def _artifacts() -> Query:
     )
 
 
+def _accepted() -> Query:
+    """Where a batch has clips scored: publish follows a score step that accepted this very roll, and only there."""
+    scored = Batch.options["score"].as_string().is_not(None)
+    score = aliased(Step)
+    accepted = exists().where(
+        score.job_id == Step.job_id,
+        score.roll == Step.roll,
+        score.stage == Stage.SCORE,
+        score.state == StepState.DONE,
+        score.output["accepted"].as_boolean(),
+    )
+    wrong = or_(
+        and_(Step.stage == Stage.SCORE, ~scored),
+        and_(Step.stage == Stage.PUBLISH, Step.state.in_((*_OPEN, *_SUCCESS)), scored, ~accepted),
+    )
+    return (
+        select(Step.job_id, Step.roll.label("roll"), Step.stage.label("stage"), Step.state.label("state"))
+        .join(Batch, Batch.id == Step.batch_id)
+        .where(Step.stage.in_((Stage.SCORE, Stage.PUBLISH)), wrong)
+    )
+
+
+def _rolls() -> Query:
+    """Every roll before the current one was turned down."""
+    rejected = (
+        select(func.count(Step.id))
+        .where(
+            Step.job_id == Job.id,
+            Step.roll < Job.roll,
+            Step.stage == Stage.SCORE,
+            Step.state.in_((StepState.DONE, StepState.FAILED)),
+            ~Step.output["accepted"].as_boolean(),
+        )
+        .correlate(Job)
+        .scalar_subquery()
+    )
+    return select(Job.id, Job.roll.label("roll"), rejected.label("rejected")).where(
+        Job.roll > 1, rejected != Job.roll - 1
+    )
+
+
+def _scores() -> Query:
+    """A clip that was scored has its scores in rows."""
+    return select(Step.job_id, Step.roll.label("roll")).where(
+        Step.stage == Stage.SCORE,
+        Step.output.is_not(None),
+        Step.state.in_((StepState.DONE, StepState.FAILED)),
+        ~exists().where(Score.job_id == Step.job_id, Score.roll == Step.roll),
+    )
+
+
 def _frames() -> Query:
     recorded = Step.output["frames_sha256"].as_string()
     return (
@@ -305,10 +361,12 @@ def _last_outcome() -> Query:
     fits = case(
         {
             StepState.DONE.value: StageRun.outcome.in_(
-                (AttemptOutcome.DONE, AttemptOutcome.HELD, AttemptOutcome.BLOCKED)
+                (AttemptOutcome.DONE, AttemptOutcome.HELD, AttemptOutcome.BLOCKED, AttemptOutcome.REJECTED)
             ),
             StepState.SKIPPED.value: StageRun.outcome == AttemptOutcome.SKIPPED,
-            StepState.FAILED.value: StageRun.outcome.in_((AttemptOutcome.FAILED, AttemptOutcome.LEASE_ENDED)),
+            StepState.FAILED.value: StageRun.outcome.in_(
+                (AttemptOutcome.FAILED, AttemptOutcome.LEASE_ENDED, AttemptOutcome.REJECTED)
+            ),
         },
         value=Step.state,
     )
@@ -349,6 +407,9 @@ RULES = (
     Rule("approval", "nothing is generated without the approval that it needs", _approval()),
     Rule("published", "a succeeded job has one video, any other none", _published()),
     Rule("artifacts", "files belong to the current roll of a succeeded job, under their own digest", _artifacts()),
+    Rule("accepted", "where clips are scored, the published roll is the accepted one", _accepted()),
+    Rule("rolls", "every roll before the current one was scored and rejected", _rolls()),
+    Rule("scores", "a scored clip has scores", _scores()),
     Rule("frames", "a generated segment has the frames' digest that its step recorded", _frames()),
     Rule("bounds", "errors, crashes, faults and losses of a step are bounded", _bounds()),
     Rule("attempts", "a step's attempts are rows numbered from 1 without a gap", _attempts()),

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Table, bindparam, delete, exists, insert, 
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from db import events
+from db import events, rolls
 from db.models import ArtifactRow, Batch, Checkpoint, Event, Job, StageRun, Step
 from db.session import now_ms
 from pipeline.errors import ConflictError, NotFoundError
@@ -211,7 +211,8 @@ def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) ->
     ended_jobs = _lock_all(session, job_ids, (JobState.FAILED, JobState.CANCELLED), wait=wait)
     ids = list(ended_jobs)
     first: dict[str, tuple[int, int, int]] = {}
-    steps = _ended_steps(session, ids)
+    rejected = _rejected(session, ids)
+    steps = [step for step in _ended_steps(session, ids) if step[0] not in rejected]
     for job_id, place in steps:
         first[job_id] = min(place, first.get(job_id, place))
     # Of several (a rewound line that was then cancelled) the earliest goes first; the others follow it.
@@ -226,6 +227,8 @@ def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) ->
             .values(not_before=0, errors=0, faults=0, crashes=0, losses=0)
             .execution_options(synchronize_session=False)
         )
+    for job_id in rejected:
+        rolls.begin_next(session, job_id, reason="vgen retry")  # the same clip would only be rejected again
     held = _need_approval(session, ids)
     for job_state, some in ((JobState.HELD, held), (JobState.WAITING, ended_jobs.keys() - held)):
         session.execute(
@@ -263,6 +266,12 @@ def _need_approval(session: Session, job_ids: Sequence[str]) -> set[str]:
     ).all()
     approved = session.scalars(select(Event.job_id).where(Event.job_id.in_(held), Event.kind == "approved"))
     return set(held) - set(approved)
+
+
+def _rejected(session: Session, job_ids: Sequence[str]) -> list[str]:
+    """Jobs whose last clip the gate turned down."""
+    query = select(Job.id).where(Job.id.in_(job_ids), Job.state == JobState.FAILED, Job.error_code == rolls.GATE_FAILED)
+    return list(session.scalars(query.order_by(Job.id)))
 
 
 def _ended_steps(session: Session, job_ids: Sequence[str]) -> list[tuple[str, tuple[int, int, int]]]:

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, T
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base, BigId, EnumText, Json, one_of
-from pipeline.states import AttemptOutcome, JobState, Stage, StepState
+from pipeline.states import AttemptOutcome, EvalState, JobState, Stage, StepState
 
 _ID = String(40)
 _LIVE = text("state IN ('dispatched', 'running')")
@@ -244,6 +244,57 @@ class Checkpoint(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     numerics: Mapped[dict[str, Any]] = mapped_column(Json)
     created_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class Score(Base):
+    """One metric's score of one clip (a roll of a job) by one scorer; scored again by the same, it is replaced."""
+
+    __tablename__ = "scores"
+    __table_args__ = (
+        CheckConstraint("(score IS NULL) = (reason IS NOT NULL)", name="score_or_reason"),
+        CheckConstraint("roll >= 1", name="roll"),
+    )
+
+    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id"), primary_key=True)
+    roll: Mapped[int] = mapped_column(primary_key=True)
+    metric: Mapped[str] = mapped_column(String(100), primary_key=True)
+    scorer_digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """sha256 of ``scorer`` as canonical JSON."""
+    score: Mapped[float | None]
+    reason: Mapped[str | None] = mapped_column(Text)
+    """Why it was not scored."""
+    passed: Mapped[bool | None]
+    details: Mapped[dict[str, Any]] = mapped_column(Json)
+    version: Mapped[int]
+    weights_digest: Mapped[str | None] = mapped_column(String(64))
+    """sha256 over the weight files' digests; None for a metric without weights."""
+    scorer: Mapped[dict[str, Any]] = mapped_column(Json)
+    scored_at: Mapped[int] = mapped_column(BigInteger)
+
+
+class EvalRun(Base):
+    """Scoring of a batch or a suite as one thing: what is to be scored, and whether all of it was."""
+
+    __tablename__ = "eval_runs"
+    __table_args__ = (
+        CheckConstraint(one_of("state", EvalState), name="state"),
+        CheckConstraint("expected >= 1", name="expected"),
+        CheckConstraint("(state = 'open') = (finished_at IS NULL)", name="finished"),
+    )
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    batch_id: Mapped[str] = mapped_column(_ID, ForeignKey("batches.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    """``batch``, ``suite`` or ``nightly``."""
+    metrics: Mapped[list[str]] = mapped_column(Json)
+    suite: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """Name and sha256 of the suite's file, and its dimensions; None for a plain batch."""
+    expected: Mapped[int]
+    """Clips; the batch's jobs."""
+    state: Mapped[EvalState] = mapped_column(EnumText(EvalState))
+    summary: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    finished_at: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Worker(Base):

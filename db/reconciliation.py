@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from db import events, jobs, steps, workers
 from db.models import LIVE_INDEX, Step
 from db.session import now_ms
-from pipeline.plan import is_encode_queue
+from pipeline.plan import encode_queue
 from pipeline.retry import MAX_LOSSES, MAX_OTHER
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState
 
@@ -132,24 +132,37 @@ def redispatch(session: Session, queues: Sequence[str], *, older_than_ms: int) -
     return found
 
 
-def rewind_lost_handoffs(session: Session, *, gone_ms: int) -> int:
-    """Have frames made again whose hand-off no live worker can read; how many steps were rewound.
-
-    A hand-off counts as gone when its step has been in the broker for ``gone_ms`` and none of its readers is alive.
-    """
-    served = {queue for worker in workers.alive(session) for queue in worker.queues if is_encode_queue(queue)}
+def _unserved(session: Session, stage: Stage, gone_ms: int) -> Sequence[tuple[int, str, str | None]]:
+    """(step, job, queue) of dispatched steps whose hand-off no live worker has been able to read for so long."""
+    served = workers.served_handoffs(session)
     rows = session.execute(
         select(Step.id, Step.job_id, Step.queue)
         .where(
             Step.state == StepState.DISPATCHED,
             LIVE_INDEX,
-            Step.stage == Stage.ENCODE,
+            Step.stage == stage,
+            Step.queue.startswith(encode_queue("")),
             Step.queue.not_in(served),
             Step.dispatched_at < now_ms() - gone_ms,
         )
         .limit(_PAGE)
-    ).all()
-    for step_id, job_id, queue in sorted(rows, key=lambda row: row[0]):
+    )
+    return sorted(((step_id, job_id, queue) for step_id, job_id, queue in rows), key=lambda row: row[0])
+
+
+def move_lost_scores(session: Session, *, gone_ms: int) -> int:
+    """Put score steps back in line whose hand-off's host is gone: their clips are in the store too, for any CPU."""
+    rows = _unserved(session, Stage.SCORE, gone_ms)
+    return sum(steps.take_back(session, step_id, job_id) for step_id, job_id, _ in rows)
+
+
+def rewind_lost_handoffs(session: Session, *, gone_ms: int) -> int:
+    """Have frames made again whose hand-off no live worker can read; how many steps were rewound.
+
+    A hand-off counts as gone when its step has been in the broker for ``gone_ms`` and none of its readers is alive.
+    """
+    rows = _unserved(session, Stage.ENCODE, gone_ms)
+    for step_id, job_id, queue in rows:
         job = jobs.lock(session, job_id)
         step = session.get(Step, step_id, populate_existing=True)
         if step is not None and step.state is StepState.DISPATCHED and not job.cancel_requested:

@@ -16,11 +16,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningInsert
 
-from db import budgets, checkpoints, events, jobs
+from db import budgets, checkpoints, evals, events, jobs, rolls
 from db.base import EnumText, Json
 from db.models import ALL_QUEUES, Batch, Job, Queue, Segment, StageRun, Step, Worker
 from db.session import now_ms
 from pipeline.errors import ConflictError, FailureClass, StageError
+from pipeline.keys import roll_seed
 from pipeline.plan import need_of
 from pipeline.retry import MAX_LOSSES, decide
 from pipeline.spec import BatchOptions, JobSpec
@@ -188,7 +189,7 @@ def claim(
         segment=segment,
         stage=stage,
         attempt=attempt,
-        spec=JobSpec.model_validate(spec),
+        spec=_spec_of(spec, roll),
         options=BatchOptions.model_validate(options),
         outputs={done.value: output or {} for *_, done, output in rows if done is not None},
         # A first attempt finds none.
@@ -197,6 +198,12 @@ def claim(
         else None,
     )
     return Claim(step_id, attempt, queue or "", worker, work)
+
+
+def _spec_of(stored: dict[str, Any], roll: int) -> JobSpec:
+    """The job's specification with the seed of this roll."""
+    spec = JobSpec.model_validate(stored)
+    return spec if roll == 1 else spec.model_copy(update={"seed": roll_seed(spec.seed, roll)})
 
 
 def _fence(claimed: Claim) -> dict[str, Any]:
@@ -289,6 +296,8 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | 
     cancelled, paused, limited = session.connection().execute(_LOCK, {"p_job_id": work.job_id}).one()
     if cancelled and work.stage is not Stage.PUBLISH:
         return _cancelled(session, claimed)
+    if result.outcome is Outcome.REJECTED:
+        return _reject(session, claimed, result)
     state = StepState.SKIPPED if result.outcome is Outcome.SKIPPED else StepState.DONE
     made = {"p_state": state, "p_output": result.output}
     if not _end(session, claimed, AttemptOutcome(result.outcome.value), _DONE, made):
@@ -299,7 +308,8 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | 
         return Finished(recorded=True)
     if work.stage is Stage.GENERATE:
         _record_segment(session, work, result.output)
-    following = next_stage(work.stage)
+    evals.record(session, work.job_id, work.roll, result.scores)
+    following = next_stage(work.stage, scored=work.options.score is not None)
     if following is None:
         return Finished(recorded=True, unneeded=jobs.publish(session, work.job_id, work.roll, result.artifacts))
     held = result.outcome is Outcome.HELD
@@ -314,6 +324,27 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | 
     if queue is None:
         jobs.move(session, work.job_id, JobState.WAITING)
     return Finished(recorded=True, next_stage=following, queue=queue)
+
+
+def _reject(session: Session, claimed: Claim, result: StageResult) -> Finished:
+    """Record a clip that the gate turned down: the job's next roll begins, or it fails. Its row is locked."""
+    work, reason = claimed.work, str(result.output["reason"])
+    more = work.options.score is not None and work.roll <= work.options.score.reroll
+    problem: dict[str, Any] = {} if more else {"error_code": rolls.GATE_FAILED, "error": reason[:4000]}
+    ending = _ending(
+        state=StepState.DONE if more else StepState.FAILED, finished_at=now_ms(), output=result.output, **problem
+    )
+    code = rolls.GATE_FAILED
+    if not _end(session, claimed, AttemptOutcome.REJECTED, ending, error_code=code, error=reason[:4000]):
+        return Finished(recorded=False)
+    evals.record(session, work.job_id, work.roll, result.scores)
+    if not more:
+        message = f"roll {work.roll} was rejected and is the last: {reason}"
+        jobs.conclude(session, work.job_id, JobState.FAILED, error_code=rolls.GATE_FAILED, error=message)
+        return Finished(recorded=True)
+    unneeded = rolls.begin_next(session, work.job_id, reason=reason)
+    jobs.move(session, work.job_id, JobState.WAITING)
+    return Finished(recorded=True, next_stage=Stage.GENERATE, unneeded=unneeded)
 
 
 def queue_step(

@@ -63,13 +63,13 @@ def _named_inputs(session: Session, digests: Collection[str]) -> set[str]:
 
 
 def _encoded(session: Session, job_ids: Sequence[str]) -> set[str]:
-    """Keys that the encode steps of jobs recorded; those of a succeeded job are its artifacts or nobody's."""
+    """Keys that the encode and score steps of jobs recorded; those of a succeeded job are its artifacts or nobody's."""
     outputs = session.scalars(
         select(Step.output)
         .join(Job, Job.id == Step.job_id)
         .where(
             Step.job_id.in_(job_ids),
-            Step.stage == Stage.ENCODE,
+            Step.stage.in_((Stage.ENCODE, Stage.SCORE)),
             Step.state == StepState.DONE,
             Step.roll == Job.roll,
             Job.state.in_((JobState.FAILED, JobState.CANCELLED)),

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from db.models import Worker
 from db.session import now_ms
+from pipeline.plan import is_encode_queue
 
 ALIVE_MS = 30_000
 """A worker that has not been seen for so long is taken for gone."""
@@ -85,6 +86,11 @@ def all_known(session: Session) -> Sequence[Worker]:
 
 def alive(session: Session) -> Sequence[Worker]:
     return session.scalars(select(Worker).where(Worker.seen_at > now_ms() - ALIVE_MS).order_by(Worker.name)).all()
+
+
+def served_handoffs(session: Session) -> set[str]:
+    """Encode queues of the hand-offs that a live worker can read."""
+    return {queue for worker in alive(session) for queue in worker.queues if is_encode_queue(queue)}
 
 
 def capacity(session: Session) -> Capacity:

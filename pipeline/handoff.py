@@ -88,6 +88,11 @@ class Handoff:
         for leftover in path.parent.glob(f"{path.stem}.*"):
             leftover.unlink(missing_ok=True)
 
+    def empty(self, path: Path) -> None:
+        """Give back the room of frames that are encoded; what was made of them stays until it is freed with them."""
+        with contextlib.suppress(OSError):
+            os.truncate(path, 0)
+
     def job_ids(self) -> list[str]:
         """The jobs whose frames lie here."""
         return sorted({frames.name.split(".", 1)[0] for frames in self.path.glob("*.rgb")})

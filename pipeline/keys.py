@@ -57,6 +57,14 @@ def segment_seed(seed: int, segment: int) -> int:
     return int.from_bytes(digest[:8], "big") & MAX_SEED
 
 
+def roll_seed(seed: int, roll: int) -> int:
+    """The seed of a job's roll: its own for the first, a derived one for each further roll.
+
+    Not ``seed + 1``, which in a line with seeds 1 to 4 is the next job's.
+    """
+    return seed if roll == 1 else derive_seed(f"roll:{seed}", roll, 0)
+
+
 def new_batch_id() -> str:
     """13 characters of Crockford's base 32 that sort by time: 9 of milliseconds, then 4 random ones."""
     value = time.time_ns() // 1_000_000

@@ -6,7 +6,7 @@ to make. Field names are those of diffusers' pipelines.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -123,6 +123,22 @@ class EncodeOptions(BaseModel):
     threads: int = 2
 
 
+MAX_REROLL = 20
+
+
+class ScoreOptions(BaseModel):
+    """How a batch's clips are scored before they are published. Names and rules were checked at submit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metrics: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Metrics and groups, as they were given."""
+    gate: tuple[str, ...] = ()
+    """Rules of ``pipeline.scoring.gate``; none: every clip is accepted."""
+    reroll: Annotated[int, Field(ge=0, le=MAX_REROLL)] = 0
+    """How often a clip that the gate rejects is made again."""
+
+
 class BatchOptions(BaseModel):
     """What holds for every job of a batch, pinned at submit."""
 
@@ -130,3 +146,8 @@ class BatchOptions(BaseModel):
 
     safety_policy: Literal["closed", "open", "hold"] = "closed"
     encode: EncodeOptions = EncodeOptions()
+    score: ScoreOptions | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As it is stored: without scores as before there were any, so that equal submissions stay equal."""
+        return self.model_dump(mode="json", exclude_none=True)

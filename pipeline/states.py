@@ -16,6 +16,8 @@ class Stage(StrEnum):
     SCREEN = "screen"
     GENERATE = "generate"
     ENCODE = "encode"
+    SCORE = "score"
+    """Only where the batch asks for it."""
     PUBLISH = "publish"
 
 
@@ -118,6 +120,7 @@ class AttemptOutcome(StrEnum):
     SKIPPED = "skipped"
     HELD = "held"
     BLOCKED = "blocked"
+    REJECTED = "rejected"
     RETRIED = "retried"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -126,10 +129,20 @@ class AttemptOutcome(StrEnum):
     LEASE_ENDED = "lease_ended"
 
 
+class EvalState(StrEnum):
+    """Where an evaluation run stands."""
+
+    OPEN = "open"
+    COMPLETE = "complete"
+    INCOMPLETE = "incomplete"
+    """A clip is missing, or one of its scores."""
+
+
 _ORDER = tuple(Stage)
 
 
-def next_stage(stage: Stage) -> Stage | None:
-    """The stage after this one; None after the last."""
+def next_stage(stage: Stage, *, scored: bool = False) -> Stage | None:
+    """The stage after this one, with ``SCORE`` where the batch is ``scored``; None after the last."""
     position = _ORDER.index(stage) + 1
-    return _ORDER[position] if position < len(_ORDER) else None
+    following = _ORDER[position] if position < len(_ORDER) else None
+    return next_stage(Stage.SCORE) if following is Stage.SCORE and not scored else following

@@ -9,7 +9,7 @@ from pipeline.states import Stage
 
 
 def make_app() -> Celery:
-    """A new application with the five tasks of the line.
+    """A new application with the tasks of the line.
 
     A process that is one worker uses ``app``; a solo run, which is several workers in one process, makes one
     application for each, because an application consumes one set of queues.

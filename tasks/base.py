@@ -1,4 +1,4 @@
-"""One step, from claim to finish: the same for all five tasks.
+"""One step, from claim to finish: the same for all tasks of the line.
 
 Nothing is believed because a message says it: the claim asks the row, the finish holds only for the attempt that is
 current, and a message that finds nothing to do cuts the rest of its chain.
@@ -119,7 +119,7 @@ def _recorder(runtime: Runtime, claimed: Claim, error: StageError) -> Callable[[
         "stage failed",
         extra={"job_id": claimed.work.job_id, "stage": claimed.work.stage.value, "code": error.code},
     )
-    if error.code in _MAKE_FRAMES_AGAIN and claimed.work.stage in (Stage.ENCODE, Stage.PUBLISH):
+    if error.code in _MAKE_FRAMES_AGAIN and claimed.work.stage in (Stage.ENCODE, Stage.SCORE, Stage.PUBLISH):
         return lambda session: steps.rewind(session, claimed, to=Stage.GENERATE, reason=f"{error.code}: {error}")
     if error.code in _WAIT_MS:
         return lambda session: steps.release(session, claimed, delay_ms=_WAIT_MS[error.code])

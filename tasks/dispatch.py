@@ -67,7 +67,7 @@ def _publish(app: Celery, database: Database, admitted: Sequence[Admitted]) -> i
 
 def _chain_from(app: Celery, item: Admitted) -> chain:
     """The rest of the line from this step on; each later link's queue is set when its turn comes."""
-    stages = list(Stage)
+    stages = [stage for stage in Stage if item.scored or stage is not Stage.SCORE]
     links = [
         app.signature(task_name(stage), args=(item.job_id, item.segment), immutable=True, queue=item.queue)
         for stage in stages[stages.index(item.stage) :]

@@ -36,6 +36,8 @@ def reconcile_once(app: Celery, database: Database, *, end_leases: bool = True) 
             repaired += reconciliation.end_leases(session)
         with database.transaction() as session:
             repaired += reconciliation.rewind_lost_handoffs(session, gone_ms=LOST_HANDOFF_MS)
+        with database.transaction() as session:
+            repaired += reconciliation.move_lost_scores(session, gone_ms=LOST_HANDOFF_MS)
     with database.reading() as session:
         counts = reconciliation.dispatched_counts(session, older_than_ms=LOST_MESSAGE_MS)
     suspects = {queue: count for queue, (count, old) in counts.items() if old}

@@ -1,4 +1,4 @@
-"""The five tasks. A message carries a job id and a segment; the row says the rest."""
+"""The six tasks, one a stage. A message carries a job id and a segment; the row says the rest."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ def register(app: Celery) -> None:
     @app.task(bind=True, name="vgen.encode", shared=False)  # type: ignore[untyped-decorator]
     def encode(task: Task, job_id: str, segment: int) -> None:
         run_step(task, Stage.ENCODE, job_id, segment)
+
+    @app.task(bind=True, name="vgen.score", shared=False)  # type: ignore[untyped-decorator]
+    def score(task: Task, job_id: str, segment: int) -> None:
+        run_step(task, Stage.SCORE, job_id, segment)
 
     @app.task(bind=True, name="vgen.publish", shared=False)  # type: ignore[untyped-decorator]
     def publish(task: Task, job_id: str, segment: int) -> None:

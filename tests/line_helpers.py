@@ -62,7 +62,7 @@ def submit(
     choices = choices or BatchChoices()
     file = write_jobs(settings.home.parent / "prompts.jsonl", lines)
     parsed = submission.read(file, FieldOptions(), choices, settings)
-    options = submission.batch_options(choices, settings)
+    options = submission.batch_options(choices, settings, parsed.scoring)
     return submission.store(parsed, options, settings=settings, database=database, again=True).batch_id
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from pipeline.prompts_file.acceleration import parse_acceleration
+from pipeline.prompts_file.scoring import SCORE_FIELDS
 from pipeline.spec import MAX_SEED
 
 MAX_PROMPT_CHARS = 50_000
@@ -271,6 +272,8 @@ FIELD_RULES: dict[str, str] = {
 
 def unknown_field(name: str) -> str:
     """The message for a field that does not exist."""
+    if name in SCORE_FIELDS:
+        return "holds for a whole batch: give it in the file's defaults, or on the command line"
     near = get_close_matches(name, FIELD_RULES, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown field; {hint}known: {', '.join(FIELD_RULES)}"

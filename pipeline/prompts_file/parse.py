@@ -18,6 +18,7 @@ from pipeline.prompts_file.lines import MAX_FILE_BYTES
 from pipeline.prompts_file.problems import Problems
 from pipeline.prompts_file.readers import READERS, Reader, Table
 from pipeline.prompts_file.resolve import Resolver
+from pipeline.prompts_file.scoring import SCORE_FIELDS, FileScoring, read_scoring
 from pipeline.prompts_file.submission import PlannedJobs, Shot, Submission, fingerprint_of
 from pipeline.settings import Settings
 
@@ -81,7 +82,8 @@ def _read(
         problems.add("holds no prompt")
     problems.raise_if_any()
     fingerprint = fingerprint_of(expander.shots)
-    return Submission(PlannedJobs(expander.shots, fingerprint), fingerprint, dict(inputs.stored), Path(name).name)
+    jobs = PlannedJobs(expander.shots, fingerprint)
+    return Submission(jobs, fingerprint, dict(inputs.stored), Path(name).name, expander.scoring)
 
 
 class _Expander:
@@ -89,6 +91,7 @@ class _Expander:
 
     def __init__(self, problems: Problems, reader: LayerReader, settings: Settings) -> None:
         self.shots: list[Shot] = []
+        self.scoring = FileScoring()
         self._problems = problems
         self._reader = reader
         self._resolver = Resolver(load_library(settings.effective_presets_dir))
@@ -116,6 +119,8 @@ class _Expander:
                 if field in raw:
                     self._report(record.line, field, "is given twice in the defaults")
                 raw[field] = value
+        said = {field: raw.pop(field) for field in SCORE_FIELDS if field in raw}
+        self.scoring = read_scoring(said, partial(self._report, last_line))
         self._defaults, file_sweep = self._reader.read(raw, table.text, partial(self._report, last_line))
         self._overrides, sweep = self._reader.read(overrides, True, self._report_option)
         for values, report in (

@@ -13,6 +13,7 @@ from typing import Any, overload
 from pipeline.acceleration import Acceleration
 from pipeline.inputs import StoredInput
 from pipeline.keys import canonical_json, derive_seed
+from pipeline.prompts_file.scoring import NO_SCORING, FileScoring
 from pipeline.spec import InputRef, JobSpec
 
 TEMPLATE_FIELDS = (
@@ -135,6 +136,8 @@ class Submission:
     inputs: Mapping[str, StoredInput]
     """By sha256: what must be in the store before the rows are written."""
     source_name: str
+    scoring: FileScoring = NO_SCORING
+    """What the file says of scoring; not part of the fingerprint, but of the batch's options."""
 
 
 def fingerprint_of(shots: Sequence[Shot]) -> str:

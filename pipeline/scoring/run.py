@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from importlib.metadata import version
@@ -47,19 +47,27 @@ class ClipScores:
 
 
 def score_clips(
-    clips: Iterable[ClipToScore], metrics: Sequence[Metric], models: Models, max_bytes: int = MAX_BYTES
+    clips: Iterable[ClipToScore],
+    metrics: Sequence[Metric],
+    models: Models,
+    max_bytes: int = MAX_BYTES,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[ClipScores]:
     """Score clips one by one, in order. A clip that cannot be read is not scored by any metric, and the rest goes on.
+
+    ``check`` is called before each metric; what it raises ends the scoring.
 
     Raises:
         RefusedError: code ``eval_weights_missing`` or ``eval_weights_wrong``: no clip could be scored with these.
         OutOfMemoryError: a clip is too large for a model on this device.
     """
     for clip in clips:
-        yield _score(clip, metrics, models, max_bytes)
+        yield _score(clip, metrics, models, max_bytes, check)
 
 
-def _score(item: ClipToScore, metrics: Sequence[Metric], models: Models, max_bytes: int) -> ClipScores:
+def _score(
+    item: ClipToScore, metrics: Sequence[Metric], models: Models, max_bytes: int, check: Callable[[], None]
+) -> ClipScores:
     chosen = [metric for metric in metrics if _asked(metric, item)]
     started = time.perf_counter()
     try:
@@ -70,6 +78,7 @@ def _score(item: ClipToScore, metrics: Sequence[Metric], models: Models, max_byt
     context = Context(models, item.prompt, reference, item.auxiliary, item.expected)
     scores, seconds = {}, {}
     for metric in chosen:
+        check()
         if metric.family is not None:
             models.get(metric.family)  # so that loading is not counted as scoring
         started = time.perf_counter()

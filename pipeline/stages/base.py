@@ -29,6 +29,8 @@ class Outcome(StrEnum):
     SKIPPED = "skipped"
     HELD = "held"
     BLOCKED = "blocked"
+    REJECTED = "rejected"
+    """The gate turned the clip down: ``output`` has the ``reason``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,23 @@ class Artifact:
     sha256: str
     size: int
     media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRecord:
+    """One metric's score of a clip, and how it was made."""
+
+    metric: str
+    score: float | None
+    """None: not scored, for the ``reason``."""
+    reason: str | None
+    passed: bool | None
+    """The verdict of a check; None for what is no check."""
+    details: dict[str, Any]
+    version: int
+    """Of the metric."""
+    scorer: dict[str, Any]
+    """``pipeline.scoring.run.fingerprint``: scores of different scorers are not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +101,7 @@ class StepWork:
     stage: Stage
     attempt: int
     spec: JobSpec
+    """With the seed of this roll."""
     options: BatchOptions
     outputs: dict[str, dict[str, Any]]
     """What the earlier stages of this roll and segment recorded, by stage name; of enhance and screen, the clip's."""
@@ -103,6 +123,7 @@ class StageResult:
     artifacts: tuple[Artifact, ...] = ()
     continuation: ContinuationRef | None = None
     """What a segment after this one starts from; recorded with the result."""
+    scores: tuple[ScoreRecord, ...] = ()
     after_commit: Callable[[], None] | None = None
     """Called once the result is recorded, for example to free the hand-off's space; must not fail."""
 

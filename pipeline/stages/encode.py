@@ -89,7 +89,10 @@ def run(work: StepWork, context: StageContext) -> StageResult:
             raise _translate(error) from error
         raise
     output["probe"] = facts.as_json()
-    return StageResult(output=output, continuation=state, after_commit=lambda: context.handoff.free(frames.path))
+    if work.options.score is None or "part" in output:
+        return StageResult(output=output, continuation=state, after_commit=lambda: context.handoff.free(frames.path))
+    output["files"] = {kind: str(path) for kind, path in paths.items()}  # for the score stage, on this host or not
+    return StageResult(output=output, continuation=state, after_commit=lambda: context.handoff.empty(frames.path))
 
 
 def _frames_of(work: StepWork) -> _Frames:

@@ -20,7 +20,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
             line then encodes again. Or as the store raises.
         StoppedError: asked to stop.
     """
-    encoded = work.outputs["encode"]
+    encoded = {**work.outputs["encode"], **work.outputs.get("score", {}).get("replaced", {})}
     artifacts = []
     for kind, media_type in MEDIA_TYPES.items():
         context.check()

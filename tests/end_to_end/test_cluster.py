@@ -86,6 +86,26 @@ def test_a_finished_batch_leaves_nothing_in_the_broker(cluster: Cluster) -> None
         assert [client.llen(name) for name in queues] == [0] * len(queues)
 
 
+def test_a_clip_that_the_gate_rejects_is_made_again_and_the_accepted_roll_published(cluster: Cluster) -> None:
+    # Given a seed of which the second roll keeps the rule, and one whose clip keeps it at once
+    prompts = cluster.folder / "gate.jsonl"
+    prompts.write_text('{"prompt": "a", "seeds": "3,1"}\n')
+    gate = ("--score", "checks", "--gate", "checks.flicker<=0.075", "--gate", "checks.black", "--reroll", "1")
+
+    done = cluster.vgen("submit", "--wait", str(prompts), "--preset", "idle", *gate)
+
+    assert done.returncode == 0, done.stderr + cluster.log
+    found = cluster.json("results", "latest", "--urls")
+    assert [(result["job"]["state"], result["job"]["roll"]) for result in found["results"]] == [
+        ("succeeded", 2),
+        ("succeeded", 1),
+    ]
+    for result in found["results"]:
+        (sidecar,) = (json.loads(fetch(file["url"])) for file in result["files"] if file["kind"] == "sidecar")
+        assert (sidecar["roll"], sidecar["seed"]) == (result["job"]["roll"], result["job"]["seed"])
+        assert sidecar["scoring"]["scores"]["checks.flicker"]["score"] == result["scores"]["checks.flicker"] <= 0.075
+
+
 def test_a_job_that_cannot_run_costs_the_others_nothing(cluster: Cluster) -> None:
     # Given a preset whose weights are not on this machine, between two jobs that can run
     prompts = cluster.folder / "mixed.jsonl"

@@ -15,8 +15,8 @@ from db.workers import WorkerReport
 from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue, gpu_type_of, lane_of, lane_queue
 from pipeline.prompts_file import Submission, parse_bytes
 from pipeline.settings import load_settings
-from pipeline.spec import BatchOptions
-from pipeline.stages.base import Artifact, Outcome, StageResult
+from pipeline.spec import BatchOptions, ScoreOptions
+from pipeline.stages.base import Artifact, Outcome, ScoreRecord, StageResult
 from pipeline.states import JobState, Stage, StepState
 
 LEASE_MS = 60_000
@@ -40,7 +40,17 @@ def result_of(claimed: Claim, outcome: Outcome = Outcome.DONE) -> StageResult:
     if claimed.work.stage is Stage.PUBLISH:
         key = f"media/{claimed.work.job_id}/{SHA}.mp4"
         return StageResult(artifacts=(Artifact("video", key, SHA, 10, "video/mp4"),))
+    if claimed.work.stage is Stage.SCORE:
+        accepted = outcome is not Outcome.REJECTED
+        output = {"accepted": accepted, "reason": None if accepted else "it is black"}
+        return StageResult(outcome=outcome, output=output, scores=(score_of("checks.black", 0.0 if accepted else 1.0),))
     return StageResult(outcome=outcome)
+
+
+def score_of(metric: str, value: float | None, **scorer: Any) -> ScoreRecord:
+    """A score as the score stage hands it over."""
+    reason = "too short" if value is None else None
+    return ScoreRecord(metric, value, reason, None, {"weight": 1.0}, 1, {"version": 1, **scorer})
 
 
 class Line:
@@ -49,10 +59,18 @@ class Line:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def submit(self, *lines: dict[str, Any], count: int = 0, owner: str = "ada", **options: Any) -> str:
+    def submit(
+        self,
+        *lines: dict[str, Any],
+        count: int = 0,
+        owner: str = "ada",
+        score: ScoreOptions | None = None,
+        **options: Any,
+    ) -> str:
+        chosen = BatchOptions(score=score)
         with self.database.transaction() as session:
             return batches.submit(
-                session, submission(*lines, count=count), name="n", owner=owner, options=BatchOptions(), **options
+                session, submission(*lines, count=count), name="n", owner=owner, options=chosen, **options
             ).batch_id
 
     def worker(self, *queues: str, name: str = "w1", slots: int = 1, memory: int | None = None, **more: Any) -> None:

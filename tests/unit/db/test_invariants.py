@@ -6,6 +6,7 @@ from sqlalchemy import text
 
 from db import invariants
 from db.session import Database
+from pipeline.spec import ScoreOptions
 from pipeline.stages.base import Outcome
 from pipeline.states import Stage
 from tests.unit.db.line import Line, result_of
@@ -60,14 +61,24 @@ BROKEN: dict[str, tuple[str, ...]] = {
         "DELETE FROM artifacts",
         "UPDATE jobs SET state = 'succeeded', finished_at = 1 WHERE id = '{generating}'",
         "UPDATE artifacts SET kind = 'poster'",
-        "UPDATE artifacts SET job_id = '{waiting}'",
+        "UPDATE artifacts SET job_id = '{waiting}' WHERE job_id = '{done}'",
         "UPDATE steps SET state = 'skipped' WHERE job_id = '{done}' AND stage = 'publish'",
     ),
     "artifacts": (
         "UPDATE artifacts SET roll = 2",
-        "UPDATE artifacts SET job_id = '{waiting}'",
+        "UPDATE artifacts SET job_id = '{waiting}' WHERE job_id = '{done}'",
         "UPDATE artifacts SET sha256 = 'b'",
     ),
+    "accepted": (
+        "UPDATE steps SET state = 'failed' WHERE job_id = '{rolled}' AND stage = 'score' AND roll = 2",
+        "UPDATE steps SET output = '{{\"accepted\": false}}' WHERE job_id = '{rolled}' AND stage = 'score'",
+        "UPDATE steps SET stage = 'score' WHERE job_id = '{done}' AND stage = 'publish'",
+    ),
+    "rolls": (
+        "UPDATE jobs SET roll = 2 WHERE id = '{done}'",
+        "UPDATE steps SET output = '{{\"accepted\": true}}' WHERE job_id = '{rolled}' AND stage = 'score'",
+    ),
+    "scores": ("DELETE FROM scores",),
     "frames": ("UPDATE segments SET frames_sha256 = 'b'", "DELETE FROM segments"),
     "bounds": (
         "UPDATE steps SET errors = 8 WHERE job_id = '{waiting}'",
@@ -94,10 +105,15 @@ BROKEN: dict[str, tuple[str, ...]] = {
 
 
 def _rows(line: Line) -> dict[str, str]:
-    """A job that is done, one being generated, one held, one that waits: each rule has something to look at."""
+    """Jobs of every kind: done, on a second roll, being generated, held, waiting."""
     line.worker()
+    rolled = f"{line.submit(count=1, score=ScoreOptions(metrics=('checks',), reroll=1))}-000000"
+    claimed = line.go_on(rolled, Stage.SCORE)
+    line.finish(claimed, result_of(claimed, Outcome.REJECTED))
+    line.finish_job(rolled)
     batch_id = line.submit(count=4)
     names = {name: f"{batch_id}-00000{number}" for number, name in enumerate(("done", "generating", "held", "waiting"))}
+    names["rolled"] = rolled
     line.finish_job(names["done"])
     line.go_on(names["generating"], Stage.GENERATE)
     claimed = line.go_on(names["held"], Stage.SCREEN)
@@ -135,5 +151,8 @@ def test_a_broken_rule_is_found(database: Database) -> None:
 
             # Then that is said, with the job or batch
             assert found, statements
-            assert {item.subject for item in found} <= {*names.values(), names["done"].split("-")[0]}
+            assert {item.subject for item in found} <= {
+                *names.values(),
+                *(job_id.split("-")[0] for job_id in names.values()),
+            }
             assert name in str(found[0])

@@ -1,0 +1,173 @@
+"""Scores of clips, and evaluation runs: what was to be scored, and whether all of it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, cast
+
+from sqlalchemy import Insert, Table, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from db import events
+from db.models import EvalRun, Job, Score
+from db.session import now_ms
+from pipeline.errors import NotFoundError
+from pipeline.keys import canonical_json, new_batch_id, sha256_hex
+from pipeline.stages.base import ScoreRecord
+from pipeline.states import TERMINAL_JOB_STATES, EvalState, JobState
+
+_SCORES = cast(Table, Score.__table__)
+_KEY = ("job_id", "roll", "metric", "scorer_digest")
+_MADE = ("score", "reason", "passed", "details", "version", "weights_digest", "scorer", "scored_at")
+
+
+def record(session: Session, job_id: str, roll: int, scores: Sequence[ScoreRecord]) -> None:
+    """Store a clip's scores; what the same scorer said of it before is replaced."""
+    if not scores:
+        return
+    connection = session.connection()
+    connection.execute(_recording(connection.dialect.name), [_row(job_id, roll, score) for score in scores])
+
+
+def _row(job_id: str, roll: int, score: ScoreRecord) -> dict[str, Any]:
+    return {
+        "job_id": job_id,
+        "roll": roll,
+        "metric": score.metric,
+        "scorer_digest": sha256_hex(canonical_json(score.scorer)),
+        "score": score.score,
+        "reason": (score.reason or "no reason was given") if score.score is None else None,
+        "passed": score.passed,
+        "details": score.details,
+        "version": score.version,
+        "weights_digest": weights_digest(score.scorer),
+        "scorer": score.scorer,
+    }
+
+
+def weights_digest(scorer: Mapping[str, Any]) -> str | None:
+    """sha256 over the digests of the weight files that a scorer used; None where it used none."""
+    weights = scorer.get("weights")
+    return sha256_hex(canonical_json(weights)) if weights else None
+
+
+@lru_cache(maxsize=2)
+def _recording(dialect: str) -> Insert:
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    new = insert(_SCORES).values(scored_at=now_ms())
+    return new.on_conflict_do_update(index_elements=_KEY, set_={name: new.excluded[name] for name in _MADE})
+
+
+def of_jobs(session: Session, job_ids: Sequence[str], *, current: bool = False) -> dict[str, list[Score]]:
+    """Scores by job, in the order of rolls and metrics; of each roll and metric the newest scorer's.
+
+    ``current`` leaves out those of rolls before the job's current one.
+    """
+    query = select(Score).where(Score.job_id.in_(job_ids))
+    if current:
+        query = query.join(Job, (Job.id == Score.job_id) & (Job.roll == Score.roll))
+    newest: dict[tuple[str, int, str], Score] = {}
+    for row in session.scalars(
+        query.order_by(Score.job_id, Score.roll, Score.metric, Score.scored_at, Score.scorer_digest.desc())
+    ):
+        newest[row.job_id, row.roll, row.metric] = row
+    found: dict[str, list[Score]] = {}
+    for (job_id, _, _), row in newest.items():
+        found.setdefault(job_id, []).append(row)
+    return found
+
+
+def rolls_of_batch(session: Session, batch_id: str) -> dict[int, int]:
+    """Jobs of the batch by their roll."""
+    rows = session.execute(
+        select(Job.roll, func.count()).where(Job.batch_id == batch_id).group_by(Job.roll).order_by(Job.roll)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def means(session: Session, batch_id: str) -> dict[str, tuple[int, int, float | None, int]]:
+    """(scored, not scored, mean, failed) by metric, of the current rolls' scores; of each the newest scorer's."""
+    newest = (
+        func.row_number()
+        .over(partition_by=(Score.job_id, Score.metric), order_by=(Score.scored_at.desc(), Score.scorer_digest))
+        .label("place")
+    )
+    of = (
+        select(Score.metric, Score.score, Score.reason, Score.passed, newest)
+        .join(Job, (Job.id == Score.job_id) & (Job.roll == Score.roll))
+        .where(Job.batch_id == batch_id)
+        .subquery()
+    )
+    failed = func.count().filter(~of.c.passed)
+    rows = session.execute(
+        select(of.c.metric, func.count(of.c.score), func.count(of.c.reason), func.avg(of.c.score), failed)
+        .where(of.c.place == 1)
+        .group_by(of.c.metric)
+        .order_by(of.c.metric)
+    )
+    return {metric: (scored, missing, mean, wrong) for metric, scored, missing, mean, wrong in rows}
+
+
+def open_run(
+    session: Session, batch_id: str, *, kind: str, metrics: Sequence[str], suite: Mapping[str, Any] | None = None
+) -> str:
+    """Begin an evaluation run over all jobs of a batch; its id."""
+    run_id = f"e{new_batch_id()}"
+    expected = session.scalars(select(func.count()).select_from(Job).where(Job.batch_id == batch_id)).one()
+    session.add(
+        EvalRun(
+            id=run_id,
+            batch_id=batch_id,
+            kind=kind,
+            metrics=list(metrics),
+            suite=None if suite is None else dict(suite),
+            expected=expected,
+            state=EvalState.OPEN,
+            created_at=session.scalars(select(now_ms())).one(),
+        )
+    )
+    session.flush()
+    events.record(session, "eval_started", batch_id=batch_id, run=run_id, eval=kind, expected=expected)
+    return run_id
+
+
+def get_run(session: Session, run_id: str) -> EvalRun:
+    """Raises NotFoundError."""
+    run = session.get(EvalRun, run_id)
+    if run is None:
+        raise NotFoundError(f"evaluation run {run_id!r} does not exist; `vgen eval runs` shows them")
+    return run
+
+
+def runs(session: Session, *, batch_id: str | None = None, limit: int = 50) -> Sequence[EvalRun]:
+    """Evaluation runs, newest first."""
+    query = select(EvalRun).order_by(EvalRun.id.desc()).limit(limit)
+    return session.scalars(query.where(EvalRun.batch_id == batch_id) if batch_id else query).all()
+
+
+def close_run(
+    session: Session, run_id: str, *, complete: bool, summary: Mapping[str, Any] | None = None
+) -> EvalState | None:
+    """End a run as complete or incomplete. None when it had ended before: of two that end it, one does."""
+    state = EvalState.COMPLETE if complete else EvalState.INCOMPLETE
+    ended = session.execute(
+        update(EvalRun)
+        .where(EvalRun.id == run_id, EvalRun.state == EvalState.OPEN)
+        .values(state=state, finished_at=now_ms(), summary=None if summary is None else dict(summary))
+        .returning(EvalRun.batch_id)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if ended is None:
+        return None
+    events.record(session, "eval_ended", batch_id=ended.batch_id, run=run_id, state=state.value)
+    return state
+
+
+def clips_left(session: Session, batch_id: str) -> tuple[int, int]:
+    """Of a batch: (jobs that have not ended, jobs that ended without a clip)."""
+    open_ = func.count().filter(Job.state.not_in(TERMINAL_JOB_STATES))
+    without = func.count().filter(Job.state.in_(TERMINAL_JOB_STATES - {JobState.SUCCEEDED}))
+    row = session.execute(select(open_, without).where(Job.batch_id == batch_id)).one()
+    return int(row[0]), int(row[1])

@@ -1,0 +1,150 @@
+"""Score: the encoded clip is scored, and the gate says whether it is published."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import failpoints
+from pipeline.errors import NotFoundError, RefusedError, RetryableError
+from pipeline.keys import media_key
+from pipeline.scoring import Expected, Metric, Models, Score, Weights, gate, not_scored
+from pipeline.scoring.registry import readiness
+from pipeline.scoring.run import ClipScores, ClipToScore, fingerprint, score_clips
+from pipeline.settings import Settings
+from pipeline.spec import ScoreOptions
+from pipeline.stages.base import Outcome, ScoreRecord, StageContext, StageResult, StepWork
+from pipeline.stages.files import facts_of, file_sha256
+
+SIDECAR = "sidecar"
+
+
+def run(work: StepWork, context: StageContext) -> StageResult:
+    """Score the clip that encode made, from its file in the hand-off directory or else from the store.
+
+    The output has ``accepted``, ``reason`` (why not, else None), ``seed`` (of this roll), ``scores`` by metric, and
+    ``replaced``: key, sha256 and size of the sidecar with the scores in it, which is published in place of encode's.
+
+    Raises:
+        RefusedError: code ``eval_weights_missing``: the gate asks for a metric whose weights this worker lacks; code
+            ``eval_weights_wrong``.
+        RetryableError: code ``publish_missing``: the clip is neither here nor in the store. Or as the store raises.
+        OutOfMemoryError: a model has too little memory for the clip.
+        StoppedError: asked to stop.
+    """
+    options = work.options.score
+    assert options is not None, "the stage is a part of the line only where the batch asks for it"
+    models, rules = _models(context.settings), gate.parse(options.gate, options.metrics)
+    metrics = gate.check_metrics(options.metrics)
+    ready, missing = _ready(metrics, models, {name for rule in rules for name in rule.metrics})
+    with tempfile.TemporaryDirectory(prefix="vgen-score-") as folder:
+        video = _fetch("video", work, context, Path(folder))
+        context.check()
+        found = _score(work, context, video, ready, models)
+        scores = {**found.scores, **missing}
+        reason = gate.why_rejected(rules, scores)
+        if reason is None and rules and found.problem is not None:
+            reason = found.problem
+        records = tuple(_record(metric, scores[metric.name], models) for metric in metrics)
+        output: dict[str, Any] = {
+            "accepted": reason is None,
+            "reason": reason,
+            "seed": work.spec.seed,
+            "scores": _numbers(records),
+        }
+        if reason is None:
+            content = json.loads(_fetch(SIDECAR, work, context, Path(folder)).read_text("utf-8"))
+            content["scoring"] = _for_sidecar(options, records)
+            output["replaced"] = {SIDECAR: _store(content, work, context, Path(folder))}
+    frames = Path(work.outputs["generate"]["frames_path"])
+    return StageResult(
+        outcome=Outcome.DONE if reason is None else Outcome.REJECTED,
+        output=output,
+        scores=records,
+        after_commit=lambda: context.handoff.free(context.handoff.path / frames.name),
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(weights_dir: Path | None, digests: Path, device: str) -> Models:
+    return Models(Weights(weights_dir, digests), device)
+
+
+def _models(settings: Settings) -> Models:
+    """The models of this process, which stay loaded from clip to clip."""
+    digests = settings.effective_cache_dir / "eval" / "digests.json"
+    return _loaded(settings.eval.weights_dir, digests, settings.eval.device)
+
+
+def _ready(metrics: Sequence[Metric], models: Models, gated: set[str]) -> tuple[list[Metric], dict[str, Score]]:
+    """Metrics that can be computed here, and why the others cannot."""
+    ready, missing = [], {}
+    for metric in metrics:
+        lacking = readiness(metric, models.weights).missing
+        if not lacking:
+            ready.append(metric)
+            continue
+        why = "; ".join(f"{name}, {models.weights.where(name)}" for name in lacking)
+        if metric.name in gated:
+            raise RefusedError(f"{metric.name}: weights missing: {why}", code="eval_weights_missing")
+        missing[metric.name] = not_scored(f"weights missing: {why}")
+    return ready, missing
+
+
+def _score(work: StepWork, context: StageContext, video: Path, metrics: Sequence[Metric], models: Models) -> ClipScores:
+    spec = work.spec
+    clip = ClipToScore(video, spec.prompt, expected=Expected(spec.total_frames, spec.fps, spec.width, spec.height))
+    (found,) = score_clips([clip], metrics, models, context.settings.eval.clip_bytes, context.check)
+    return found
+
+
+def _fetch(kind: str, work: StepWork, context: StageContext, folder: Path) -> Path:
+    """The file that encode left in the hand-off directory, where it is still that file; else a copy from the store."""
+    encoded = work.outputs["encode"]
+    here = Path(encoded["files"][kind])
+    if here.is_file() and file_sha256(here, context.check) == encoded[kind]["sha256"]:
+        return here
+    copy = folder / here.name
+    try:
+        context.storage.download(encoded[kind]["key"], copy)
+    except NotFoundError as error:
+        key = encoded[kind]["key"]
+        raise RetryableError(f"{kind} {key}: it is not in the store", code="publish_missing") from error
+    if file_sha256(copy, context.check) != encoded[kind]["sha256"]:
+        raise RetryableError(f"{kind} {encoded[kind]['key']}: its bytes are others", code="publish_missing")
+    return copy
+
+
+def _record(metric: Metric, score: Score, models: Models) -> ScoreRecord:
+    details = {**score.details, "weight": score.weight} if score.score is not None else dict(score.details)
+    known = not readiness(metric, models.weights).missing
+    scorer = fingerprint(metric, models) if known else {"version": metric.version, "weights": None}
+    return ScoreRecord(metric.name, score.score, score.reason, score.passed, details, metric.version, scorer)
+
+
+def _numbers(records: Sequence[ScoreRecord]) -> dict[str, float | None]:
+    return {record.metric: record.score for record in records}
+
+
+def _for_sidecar(options: ScoreOptions, records: Sequence[ScoreRecord]) -> dict[str, Any]:
+    names = ("score", "reason", "passed", "details", "scorer")
+    return {
+        "gate": list(options.gate),
+        "scores": {record.metric: {name: getattr(record, name) for name in names} for record in records},
+    }
+
+
+def _store(content: Mapping[str, Any], work: StepWork, context: StageContext, folder: Path) -> dict[str, Any]:
+    """Upload the sidecar; its key, sha256 and size."""
+    path = folder / "scored.json"
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", "utf-8")
+    facts = facts_of(path)
+    key = media_key(work.job_id, facts["sha256"], "json")
+    failpoints.hit("upload", SIDECAR)
+    context.storage.put_file(key, path, sha256=facts["sha256"], content_type="application/json")
+    return {"key": key, **facts}
