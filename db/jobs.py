@@ -270,7 +270,7 @@ def _need_approval(session: Session, job_ids: Sequence[str]) -> set[str]:
 
 def _rejected(session: Session, job_ids: Sequence[str]) -> list[str]:
     """Jobs whose last clip the gate turned down."""
-    query = select(Job.id).where(Job.id.in_(job_ids), Job.state == JobState.FAILED, Job.error_code == rolls.GATE_FAILED)
+    query = select(Job.id).where(Job.id.in_(job_ids), Job.state == JobState.FAILED, Job.error_code == "gate_failed")
     return list(session.scalars(query.order_by(Job.id)))
 
 

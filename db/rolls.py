@@ -12,7 +12,6 @@ from pipeline.plan import need_of
 from pipeline.spec import JobSpec
 from pipeline.states import Stage, StepState
 
-GATE_FAILED = "gate_failed"
 _CARRIED = (Stage.ENHANCE, Stage.SCREEN)
 """What was decided about the prompt holds for every roll."""
 _COPIED = ("job_id", "batch_id", "segment", "stage", "state", "priority", "output", "finished_at")

@@ -328,19 +328,18 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | 
 
 def _reject(session: Session, claimed: Claim, result: StageResult) -> Finished:
     """Record a clip that the gate turned down: the job's next roll begins, or it fails. Its row is locked."""
-    work, reason = claimed.work, str(result.output["reason"])
+    work, reason, code = claimed.work, str(result.output["reason"]), "gate_failed"
     more = work.options.score is not None and work.roll <= work.options.score.reroll
-    problem: dict[str, Any] = {} if more else {"error_code": rolls.GATE_FAILED, "error": reason[:4000]}
+    problem: dict[str, Any] = {} if more else {"error_code": code, "error": reason[:4000]}
     ending = _ending(
         state=StepState.DONE if more else StepState.FAILED, finished_at=now_ms(), output=result.output, **problem
     )
-    code = rolls.GATE_FAILED
     if not _end(session, claimed, AttemptOutcome.REJECTED, ending, error_code=code, error=reason[:4000]):
         return Finished(recorded=False)
     evals.record(session, work.job_id, work.roll, result.scores)
     if not more:
         message = f"roll {work.roll} was rejected and is the last: {reason}"
-        jobs.conclude(session, work.job_id, JobState.FAILED, error_code=rolls.GATE_FAILED, error=message)
+        jobs.conclude(session, work.job_id, JobState.FAILED, error_code=code, error=message)
         return Finished(recorded=True)
     unneeded = rolls.begin_next(session, work.job_id, reason=reason)
     jobs.move(session, work.job_id, JobState.WAITING)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from sqlalchemy import select
 
@@ -186,6 +188,8 @@ def test_scores_are_replaced_by_the_same_scorer_and_kept_beside_anothers(line: L
 
     with line.database.transaction() as session:
         evals.record(session, job_id, 1, again)
+    time.sleep(0.005)  # the clock counts milliseconds
+    with line.database.transaction() as session:
         evals.record(session, job_id, 1, (score_of("checks.black", 0.7, decoder="other"),))
 
     rows = _score_rows(line)
