@@ -108,7 +108,8 @@ class Line:
 
     def bring_to(self, stage: Stage, *, lease_ms: int = LEASE_MS, **line: Any) -> tuple[str, str, Claim]:
         """A new batch of one job whose step of that stage is running: batch id, job id, the claim."""
-        batch_id = self.submit({"prompt": "a cat", **line}, again=True)
+        score = ScoreOptions(metrics=("checks",)) if stage is Stage.SCORE else None
+        batch_id = self.submit({"prompt": "a cat", **line}, again=True, score=score)
         self.worker()
         return batch_id, f"{batch_id}-000000", self.go_on(f"{batch_id}-000000", stage, lease_ms=lease_ms)
 
