@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cli.views import CheckView
     from pipeline.settings import Settings
 
-_OUR_NAMES = ("pipeline", "tasks", "db", "cli", "migrations")
+_OUR_NAMES = ("pipeline", "tasks", "db", "cli", "api", "migrations")
 _TESTED_PYTHON = (3, 11)
 Check = Callable[["Settings"], "Iterator[CheckView]"]
 

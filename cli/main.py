@@ -24,6 +24,7 @@ from cli import (
     database,
     doctor,
     events,
+    generate,
     health,
     limits,
     models,
@@ -77,6 +78,7 @@ def _options(
 
 
 app.command("run")(submit.run)
+app.command("generate", context_settings=generate.ANY_KEY)(generate.generate)
 app.command("submit")(submit.submit)
 app.command("status")(status.status)
 app.command("list")(status.list_)

@@ -18,6 +18,7 @@ from cli.exit_codes import MEANING
 from cli.main import app
 
 JSON_OUTPUT: dict[str, type[views.View]] = {
+    "generate": views.GeneratedView,
     "submit": views.SubmittedView,
     "submit --dry-run": views.DryRunView,
     "submit --wait": views.StatusView,

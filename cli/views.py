@@ -48,6 +48,26 @@ class SubmittedView(View):
     notices: list[str] = Field(description="What a person should know, such as jobs that no live worker can run.")
 
 
+class GeneratedView(View):
+    """What `generate` made."""
+
+    video: str = Field(description="Path of the MP4.")
+    sidecar: str = Field(description="Path of its sidecar.")
+    prompt: str
+    prompt_used: str = Field(description="The enhanced prompt, where enhancing was on.")
+    seed: int
+    preset: str
+    width: int
+    height: int
+    num_frames: int
+    fps: float
+    frames_sha256: str = Field(description="Of the raw frames: the clip's identity.")
+    model_revision: str
+    timings_s: dict[str, float] = Field(description="Seconds of each phase of the generation.")
+    generation_time_s: float = Field(description="Seconds from the request to the frames, without loading the model.")
+    peak_memory_bytes: int | None
+
+
 class PlannedJobView(View):
     """One job of a dry run."""
 

@@ -100,7 +100,7 @@ def _merged(data: Mapping[str, Any], file: Path) -> tuple[dict[str, Any], list[t
         table = values.get(key)
         values[key] = {**table, **value} if isinstance(table, dict) and isinstance(value, dict) else value
     if "pipeline_class" not in values and isinstance(values.get("repo"), str) and not mistakes:
-        found = _class_of(values["repo"], str(values.get("revision", "main")))
+        found = class_of(values["repo"], str(values.get("revision", "main")))
         if found is None:
             where = f"{values['repo']}/{INDEX}"
             mistakes.append(("pipeline_class", f"is not given, and {where} is not on this machine to take it from"))
@@ -116,7 +116,7 @@ def _located(model: str, folder: Path) -> str:
     return os.path.normpath(folder.absolute() / Path(model).expanduser())
 
 
-def _class_of(model: str, revision: str) -> str | None:
+def class_of(model: str, revision: str) -> str | None:
     """What the model's index names, from its folder or the hub cache of this machine; None when neither has one."""
     if Path(model).is_absolute():
         index = Path(model) / INDEX

@@ -82,7 +82,16 @@ def _results(home: Home) -> list[object]:
     return [results, "--export", home.folder / "out", "--scores", *_scored(home)]
 
 
+def _run_config(home: Home) -> list[object]:
+    path = home.folder / "run.yaml"
+    path.write_text(
+        f"preset: idle\nrequest: {{prompt: a, num_frames: 5}}\noutput: {{path: {home.folder}/a.mp4}}\n", "utf-8"
+    )
+    return ["--config", path]
+
+
 COMMANDS: dict[str, Callable[[Home], list[object]]] = {
+    "generate": lambda home: ["generate", *_run_config(home)],
     "submit": lambda home: ["submit", home.file],
     "submit --dry-run": lambda home: ["submit", home.file, "--dry-run"],
     "status": lambda home: ["status"],

@@ -1,0 +1,195 @@
+"""A run's configuration: one YAML file, or a mapping of the same form, for one clip.
+
+    preset: tiny-wan            # or model: ./step-9000, with extends: wan2.1-t2v-1.3b
+    request: { prompt: a red fox, seed: 7 }
+    output: { path: fox.mp4, overwrite: true }
+    settings: { encode: { quality: 20 } }
+
+Paths in a file start at its folder, those of overrides at the current one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from api.one_clip import Output
+from api.request import VideoRequest
+from pipeline.errors import InputError, Problem
+from pipeline.settings import Settings, load_settings
+
+_KEYS = ("preset", "model", "extends", "fields", "request", "output", "settings")
+_OUTPUT_KEYS = ("path", "overwrite")
+_TABLES = ("fields", "request", "output", "settings")
+_TEXTS = frozenset({"prompt", "negative_prompt", "image", "last_image", "video", "path", "preset", "model", "extends"})
+"""Keys whose overrides stay text; those of others are read as YAML's numbers, truths and lists."""
+_PATHS = (("model",), ("output", "path"), ("request", "image"), ("request", "last_image"), ("request", "video"))
+_URLS = ("data:", "http:", "https:")
+Override = tuple[str, str]
+"""A dotted key and its value, as text."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A configuration that was checked."""
+
+    preset: str | None
+    model: str | None
+    extends: str | None
+    fields: dict[str, Any]
+    request: VideoRequest | None
+    output: Output
+    settings: Settings
+
+
+def read_config(
+    source: Mapping[str, Any] | str | Path,
+    overrides: Sequence[Override] = (),
+    *,
+    settings: Mapping[str, Any] | None = None,
+    needs_request: bool = True,
+) -> RunConfig:
+    """Read and check a configuration.
+
+    Args:
+        source: a mapping, or the path of a YAML file.
+        overrides: win over the source.
+        settings: win over the source's, as do overrides.
+
+    Raises:
+        InputError: with every mistake; an unknown key with the nearest there are.
+        SettingsError: a setting has a wrong value.
+    """
+    data, folder, stem = _read(source)
+    problems: list[Problem] = []
+    for keys in _PATHS:
+        _at(data, keys, lambda text: str(folder / Path(text).expanduser()))
+    for key, value in overrides:
+        _override(data, key, value, problems)
+    problems += _unknown(data)
+    problems += [] if problems else _contradictions(data, needs_request)
+    if problems:
+        raise InputError(problems)
+    output = data.get("output", {})
+    path = Path(output.get("path") or Path.cwd() / f"{stem}.mp4")
+    request = data.get("request")
+    return RunConfig(
+        preset=data.get("preset"),
+        model=data.get("model"),
+        extends=data.get("extends"),
+        fields=data.get("fields") or {},
+        request=VideoRequest.of_mapping(request) if request else None,
+        output=Output(path, output.get("overwrite", False)),
+        settings=load_settings(**((data.get("settings") or {}) | (dict(settings) if settings else {}))),
+    )
+
+
+def _read(source: Mapping[str, Any] | str | Path) -> tuple[dict[str, Any], Path, str]:
+    if isinstance(source, Mapping):
+        return copy.deepcopy(dict(source)), Path.cwd(), "clip"
+    path = Path(source)
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except UnicodeDecodeError:
+        raise InputError([Problem("is not UTF-8", str(path))]) from None
+    except OSError as error:
+        raise InputError([Problem(f"cannot be read: {error.strerror}", str(path))]) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = None if mark is None else mark.line + 1
+        raise InputError([Problem(f"is not YAML: {getattr(error, 'problem', error)}", str(path), line)]) from None
+    if not isinstance(data, dict):
+        raise InputError([Problem(f"is no mapping of keys to values; the keys are: {', '.join(_KEYS)}", str(path))])
+    return data, path.absolute().parent, path.stem
+
+
+def _at(data: dict[str, Any], keys: Sequence[str], change: Callable[[str], str]) -> None:
+    """Change the path under these keys, if there is one."""
+    table: Any = data
+    for key in keys[:-1]:
+        table = table.get(key)
+        if not isinstance(table, dict):
+            return
+    value = table.get(keys[-1])
+    is_hub_id = keys == ("model",) and isinstance(value, str) and not value.startswith(("/", "./", "../", "~/"))
+    if isinstance(value, str) and not value.startswith(_URLS) and not is_hub_id:
+        table[keys[-1]] = change(value)
+
+
+def _override(data: dict[str, Any], key: str, text: str, problems: list[Problem]) -> None:
+    *tables, last = keys = key.split(".")
+    table: Any = data
+    for name in tables:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            problems.append(Problem(f"{name!r} has no keys below it", field=f"--{key}"))
+            return
+    value: Any = text
+    if last not in _TEXTS and keys[0] != "settings":
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            problems.append(Problem(f"{text!r} is no number, truth or list", field=f"--{key}"))
+            return
+    table[last] = value
+    if tuple(keys) in _PATHS:
+        _at(data, keys, lambda given: str(Path(given).expanduser().absolute()))
+
+
+def _unknown(data: Mapping[str, Any]) -> list[Problem]:
+    """Keys that mean nothing; those of the request are judged with its values."""
+    problems = _strangers(data, _KEYS, "")
+    for name in _TABLES:
+        if name in data and not isinstance(data[name], dict):
+            problems.append(Problem(f"{data[name]!r} is no mapping", field=name))
+    if problems:
+        return problems
+    problems += _strangers(data.get("output", {}), _OUTPUT_KEYS, "output.")
+    for name, value in data.get("settings", {}).items():
+        found = _strangers({name: value}, Settings.model_fields, "settings.")
+        problems += found
+        group = None if found else Settings.model_fields[name].annotation
+        if isinstance(group, type) and issubclass(group, BaseModel):
+            if not isinstance(value, dict):
+                problems.append(Problem(f"{value!r} is no mapping", field=f"settings.{name}"))
+            else:
+                problems += _strangers(value, group.model_fields, f"settings.{name}.")
+    return problems
+
+
+def _contradictions(data: Mapping[str, Any], needs_request: bool) -> list[Problem]:
+    problems = []
+    if needs_request and data.get("request", {}).get("prompt") is None:
+        problems.append(Problem("is missing", field="request.prompt"))
+    for name in ("preset", "model", "extends"):
+        if not isinstance(data.get(name, ""), str):
+            problems.append(Problem(f"{data[name]!r} is not text", field=name))
+    if "preset" in data and "model" in data:
+        problems.append(Problem("preset and model exclude each other", field="preset"))
+    for name in ("extends", "fields"):
+        if name in data and "model" not in data:
+            problems.append(Problem("goes with model", field=name))
+    output = data.get("output", {})
+    if not isinstance(output.get("path", ""), str):
+        problems.append(Problem(f"{output['path']!r} is not text", field="output.path"))
+    if not isinstance(output.get("overwrite", False), bool):
+        problems.append(Problem(f"{output['overwrite']!r} is not true or false", field="output.overwrite"))
+    return problems
+
+
+def _strangers(given: Mapping[Any, Any], known: Iterable[str], prefix: str) -> list[Problem]:
+    names = list(known)
+    problems = []
+    for key in given:
+        if key not in names:
+            near = get_close_matches(str(key), names, n=2)
+            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+            problems.append(Problem(f"unknown key; {hint}known: {', '.join(names)}", field=f"{prefix}{key}"))
+    return problems
