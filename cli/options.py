@@ -96,6 +96,11 @@ class FieldOptions:
     acceleration: Annotated[
         str | None, _field("--acceleration", "How to be faster or smaller, such as vae_tiling,step_cache=first_block.")
     ] = None
+    segments: Annotated[str | None, _field("--segments", "How many segments each clip has.", "COUNT")] = None
+    auto_extend: Annotated[
+        bool | None,
+        typer.Option("--auto-extend/--no-auto-extend", help="Have the enhancer write each next segment's prompt."),
+    ] = None
     enhance: Annotated[bool | None, typer.Option("--enhance/--no-enhance", help="Enhance prompts, or do not.")] = None
 
     def overrides(self) -> dict[str, object]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import case, false, func, insert, literal, select, update
+from sqlalchemy import case, false, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -175,7 +175,8 @@ def _job_row(batch_id: str, seq: int, job: PlannedJob, now: int) -> dict[str, An
 
 def _insert_first_steps(session: Session, batch_id: str) -> None:
     """Made by the database from the jobs' rows, in the order of the file: nothing is sent twice."""
-    enhanced = func.coalesce(Job.spec["enhance"].as_boolean(), false())
+    asked = (Job.spec["enhance"].as_boolean(), Job.spec["auto_extend"].as_boolean())
+    enhanced = or_(*(func.coalesce(flag, false()) for flag in asked))
     first = (
         select(
             Job.id,

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from db.models import ArtifactRow, Batch, Event, Job, Score, Segment, StageRun, Step
+from db.models import ArtifactRow, Batch, ContinuationState, Event, Job, Score, Segment, StageRun, Step
 from db.session import Database
 from pipeline.retry import MAX_LOSSES, MAX_OTHER, MAX_RETRYABLE
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, JobState, Stage, StepState
@@ -163,6 +163,8 @@ def _order() -> Query:
     previous[Stage.SCORE.value] = Stage.ENCODE.value  # that publish waits for it is the rule "accepted"
     # The first step of most lines is screen: it follows enhance only where there is such a step.
     missing = and_(before.id.is_(None), Step.stage.not_in((Stage.ENHANCE, Stage.SCREEN)))
+    # A later segment goes on from the one before, which may be made again meanwhile: its last frames are kept.
+    later = and_(Step.segment > 0, Step.stage == Stage.GENERATE)
     return (
         select(Step.job_id, Step.stage.label("stage"), Step.state.label("state"), before.state.label("before"))
         .join(
@@ -170,12 +172,15 @@ def _order() -> Query:
             and_(
                 before.job_id == Step.job_id,
                 before.roll == Step.roll,
-                before.segment == Step.segment,
-                before.stage == case(previous, value=Step.stage, else_=""),
+                before.segment == case((later, Step.segment - 1), else_=Step.segment),
+                before.stage == case((later, Stage.GENERATE.value), else_=case(previous, value=Step.stage, else_="")),
             ),
             isouter=True,
         )
-        .where(Step.state.in_((*_OPEN, *_SUCCESS)), or_(missing, before.state.not_in(_SUCCESS)))
+        .where(
+            Step.state.in_((*_OPEN, *_SUCCESS)),
+            or_(missing, and_(~later, before.state.not_in(_SUCCESS)), before.state == StepState.FAILED),
+        )
     )
 
 
@@ -310,6 +315,32 @@ def _frames() -> Query:
     )
 
 
+def _segments() -> Query:
+    """A clip is published with all its segments, and the last is encoded after the others."""
+    wanted = func.coalesce(Job.spec["segments"].as_integer(), 1)
+    mine = (Step.job_id == Job.id) & (Step.roll == Job.roll) & (Step.state == StepState.DONE)
+    generated = select(func.count()).where(mine, Step.stage == Stage.GENERATE).scalar_subquery()
+    encoded = select(func.count()).where(mine, Step.stage == Stage.ENCODE).scalar_subquery()
+    published = _steps((StepState.DONE,), Stage.PUBLISH)
+    return select(Job.id, wanted.label("segments"), generated.label("generated"), encoded.label("encoded")).where(
+        published, Job.state == JobState.SUCCEEDED, or_(generated != wanted, encoded != wanted)
+    )
+
+
+def _continued() -> Query:
+    """What a segment goes on from is kept until its clip has ended."""
+    state = exists().where(
+        ContinuationState.job_id == Step.job_id,
+        ContinuationState.roll == Step.roll,
+        ContinuationState.segment == Step.segment - 1,
+    )
+    return (
+        select(Step.job_id, Step.segment.label("segment"), Step.state.label("state"))
+        .join(Job, and_(Job.id == Step.job_id, Job.roll == Step.roll))
+        .where(Step.stage == Stage.GENERATE, Step.segment > 0, Step.state.in_(_OPEN), ~state)
+    )
+
+
 # Attempts
 
 
@@ -411,6 +442,8 @@ RULES = (
     Rule("rolls", "every roll before the current one was scored and rejected", _rolls()),
     Rule("scores", "a scored clip has scores", _scores()),
     Rule("frames", "a generated segment has the frames' digest that its step recorded", _frames()),
+    Rule("segments", "a published clip has every segment, generated and encoded", _segments()),
+    Rule("continuation", "what a segment goes on from is kept until it is generated", _continued()),
     Rule("bounds", "errors, crashes, faults and losses of a step are bounded", _bounds()),
     Rule("attempts", "a step's attempts are rows numbered from 1 without a gap", _attempts()),
     Rule("outcome", "a step ended as its last attempt did", _last_outcome()),

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Table, bindparam, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Table, bindparam, case, delete, exists, func, insert, literal, select, update
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from db import events, rolls
+from db import events, rolls, segments
 from db.models import ArtifactRow, Batch, Checkpoint, Event, Job, StageRun, Step
 from db.session import now_ms
 from pipeline.errors import ConflictError, NotFoundError
@@ -49,17 +49,25 @@ def _sources(to: JobState) -> list[JobState]:
 
 
 def move(session: Session, job_id: str, to: JobState) -> None:
-    """Change a job's state along an allowed move; a job that is already there stays."""
+    """Change a job's state along an allowed move; a job that is already there stays.
+
+    One that is to wait stays in flight while another step of it is.
+    """
     if session.connection().execute(_moving(to), {"p_job_id": job_id}).one_or_none() is None:
         raise ConflictError(f"job {job_id}: its state cannot become {to.value}")
 
 
 @cache
 def _moving(to: JobState) -> ReturningUpdate[tuple[str]]:
+    state: Any = to
+    if to is JobState.WAITING:
+        # Of a clip of several segments another step may be dispatched, or with a worker.
+        live = exists().where(Step.job_id == Job.id, Step.state.in_((StepState.DISPATCHED, StepState.RUNNING)))
+        state = case((live, literal(JobState.IN_FLIGHT.value)), else_=literal(JobState.WAITING.value))
     return (
         update(_JOBS)
         .where(Job.id == bindparam("p_job_id"), Job.state.in_(_sources(to)))
-        .values(state=to)
+        .values(state=state)
         .returning(_JOBS.c.id)
     )
 
@@ -229,6 +237,10 @@ def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) ->
         )
     for job_id in rejected:
         rolls.begin_next(session, job_id, reason="vgen retry")  # the same clip would only be rejected again
+    for job_id, roll in session.execute(
+        select(Job.id, Job.roll).where(Job.id.in_(ids), func.coalesce(Job.spec["segments"].as_integer(), 1) > 1)
+    ).all():
+        segments.unblock(session, job_id, roll)
     held = _need_approval(session, ids)
     for job_state, some in ((JobState.HELD, held), (JobState.WAITING, ended_jobs.keys() - held)):
         session.execute(

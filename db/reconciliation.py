@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from sqlalchemy import func, select, true
 from sqlalchemy.orm import Session
 
-from db import events, jobs, steps, workers
+from db import events, jobs, segments, steps, workers
+from db.attempts import record_attempt
 from db.models import LIVE_INDEX, Step
 from db.session import now_ms
 from pipeline.plan import encode_queue
@@ -64,7 +65,7 @@ def _end_lease(session: Session, lost: _Lost, *, ignore_clock: bool) -> None:
     # child that the run would have seen crash. Elsewhere a lost host counts if that attempt got nowhere.
     losses = step.losses + (0 if ignore_clock else 1)
     crashes = step.crashes + (0 if ignore_clock or step.progress_step > 0 else 1)
-    steps.record_attempt(
+    record_attempt(
         session,
         step_id=step.id,
         job_id=step.job_id,
@@ -91,8 +92,10 @@ def _end_lease(session: Session, lost: _Lost, *, ignore_clock: bool) -> None:
     session.flush()
     events.record(session, "lease_ended", batch_id=job.batch_id, job_id=job.id, stage=step.stage.value, worker=worker)
     if outcome is StepState.CANCELLED:
-        jobs.conclude(session, job.id, JobState.CANCELLED)
+        if not segments.one_runs(session, job.id):  # else the last of them ends the job
+            jobs.conclude(session, job.id, JobState.CANCELLED)
     elif outcome is StepState.FAILED:
+        segments.set_aside(session, job.id)
         message = f"{step.stage.value}: its workers were lost {losses} times"
         jobs.conclude(session, job.id, JobState.FAILED, error_code="worker_lost", error=message)
     else:

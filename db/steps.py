@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
-from sqlalchemy import BigInteger, ColumnElement, Insert, Table, Update, and_, bindparam, exists, insert, select, update
+from sqlalchemy import BigInteger, ColumnElement, Table, Update, and_, bindparam, exists, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningInsert
 
-from db import budgets, checkpoints, evals, events, jobs, rolls
+from db import budgets, checkpoints, continuations, evals, events, jobs, rolls, segments
+from db.attempts import record_attempt
 from db.base import EnumText, Json
-from db.models import ALL_QUEUES, Batch, Job, Queue, Segment, StageRun, Step, Worker
+from db.models import ALL_QUEUES, Batch, Job, Queue, StageRun, Step, Worker
 from db.session import now_ms
 from pipeline.errors import ConflictError, FailureClass, StageError
 from pipeline.keys import roll_seed
@@ -51,6 +52,15 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """A step of the same job that was dispatched."""
+
+    segment: int
+    stage: Stage
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """What became of a finish. ``recorded`` is False when the attempt was fenced."""
 
@@ -58,6 +68,8 @@ class Finished:
     next_stage: Stage | None = None
     queue: str | None = None
     """Where the next step was dispatched to; None: it waits for the dispatcher."""
+    also: tuple[Sent, ...] = ()
+    """Steps beside the next one that were dispatched, each for a chain of its own."""
     unneeded: tuple[str, ...] = ()
     """Keys of objects that no row points at any more: checkpoints of a job that has ended."""
 
@@ -74,7 +86,7 @@ def not_paused() -> ColumnElement[bool]:
 
 # The statements of the way that every step goes are built once, on tables rather than entities, and run on the
 # session's connection: built anew and run as entities they cost a worker five times the time (bench/README.md).
-_STEPS, _RUNS, _SEGMENTS = (cast(Table, entity.__table__) for entity in (Step, StageRun, Segment))
+_STEPS = cast(Table, Step.__table__)
 
 _TAKE = (
     update(_STEPS)
@@ -111,7 +123,9 @@ _WORK = (
         and_(
             _prior.job_id == Job.id,
             _prior.roll == bindparam("p_roll"),
-            _prior.segment == bindparam("p_segment"),
+            # The prompts of a clip's segments are all decided with its first.
+            (_prior.segment == bindparam("p_segment"))
+            | (_prior.stage.in_(segments.OF_THE_CLIP) & (_prior.segment == 0)),
             _prior.state.in_((StepState.DONE, StepState.SKIPPED)),
         ),
     )
@@ -148,7 +162,6 @@ _DONE = _ending(
     error_code=None,
     error=None,
 )
-_RUN = insert(_RUNS).values(ended_at=now_ms())
 _LOCK = (
     select(Job.cancel_requested, Batch.paused, budgets.limited())
     .join(Batch, Batch.id == Job.batch_id)
@@ -180,7 +193,8 @@ def claim(
         return None
     step_id, attempt, roll, queue = taken
     rows = connection.execute(_WORK, {"p_job_id": job_id, "p_roll": roll, "p_segment": segment}).all()
-    batch_id, line, spec, options = rows[0][:4]
+    batch_id, line, stored_spec, options = rows[0][:4]
+    spec = _spec_of(stored_spec, roll)
     work = StepWork(
         job_id=job_id,
         batch_id=batch_id,
@@ -189,13 +203,19 @@ def claim(
         segment=segment,
         stage=stage,
         attempt=attempt,
-        spec=_spec_of(spec, roll),
+        spec=spec,
         options=BatchOptions.model_validate(options),
         outputs={done.value: output or {} for *_, done, output in rows if done is not None},
         # A first attempt finds none.
         checkpoint=checkpoints.newest(session, job_id, roll, segment)
         if stage is Stage.GENERATE and attempt > 1
         else None,
+        continuation=continuations.before(session, job_id, roll, segment)
+        if stage is Stage.GENERATE and spec.continues(segment)
+        else None,
+        earlier=segments.outputs(session, job_id, roll, before=segment)
+        if stage is Stage.ENCODE and segment > 0 and segment == spec.segments - 1
+        else (),
     )
     return Claim(step_id, attempt, queue or "", worker, work)
 
@@ -267,13 +287,6 @@ def _end(
     return True
 
 
-def record_attempt(session: Session, **columns: Any) -> None:
-    """Write the row of an attempt that has just ended; ``columns`` are those of ``StageRun`` but ``ended_at``."""
-    session.connection().execute(_RUN, columns)
-    if columns["stage"] is Stage.GENERATE:
-        budgets.charge(session, job_id=columns["job_id"], queue=columns["queue"], started_at=columns["started_at"])
-
-
 def _end_as(session: Session, claimed: Claim, outcome: AttemptOutcome, **values: Any) -> bool:
     """End an attempt in one of the rarer ways: ``values`` are the step's new columns."""
     problem = {name: values.get(name) for name in ("error_code", "error")}
@@ -283,8 +296,9 @@ def _end_as(session: Session, claimed: Claim, outcome: AttemptOutcome, **values:
 def _cancelled(session: Session, claimed: Claim) -> Finished:
     """End an attempt whose job was asked to stop, and the job with it."""
     recorded = _end_as(session, claimed, AttemptOutcome.CANCELLED, state=StepState.CANCELLED, finished_at=now_ms())
-    unneeded = jobs.conclude(session, claimed.work.job_id, JobState.CANCELLED) if recorded else ()
-    return Finished(recorded, unneeded=unneeded)
+    if not recorded or segments.one_runs(session, claimed.work.job_id):  # then the last of them ends the job
+        return Finished(recorded)
+    return Finished(recorded, unneeded=jobs.conclude(session, claimed.work.job_id, JobState.CANCELLED))
 
 
 def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | None = None) -> Finished:
@@ -306,12 +320,18 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | 
         reason = str(result.output.get("reason", "the prompt was screened out"))
         jobs.conclude(session, work.job_id, JobState.BLOCKED, error_code="unsafe_prompt", error=reason)
         return Finished(recorded=True)
+    if result.continuation is not None:
+        continuations.record(session, work, result.continuation)
     if work.stage is Stage.GENERATE:
-        _record_segment(session, work, result.output)
+        segments.record(session, work, result.output)
     evals.record(session, work.job_id, work.roll, result.scores)
+    if segments.branches(work):
+        not_now = {Stage.GENERATE: paused or limited, Stage.ENCODE: paused}
+        return _finish_segment(session, work, result.output, hop, not_now)
     following = next_stage(work.stage, scored=work.options.score is not None)
     if following is None:
-        return Finished(recorded=True, unneeded=jobs.publish(session, work.job_id, work.roll, result.artifacts))
+        unneeded = jobs.publish(session, work.job_id, work.roll, result.artifacts)
+        return Finished(recorded=True, unneeded=unneeded + segments.clear(session, work))
     held = result.outcome is Outcome.HELD
     # Whether a budget allows one more clip is the dispatcher's to say, which sees all that is in flight.
     waits = held or paused or (limited and following is Stage.GENERATE)
@@ -344,6 +364,31 @@ def _reject(session: Session, claimed: Claim, result: StageResult) -> Finished:
     unneeded = rolls.begin_next(session, work.job_id, reason=reason)
     jobs.move(session, work.job_id, JobState.WAITING)
     return Finished(recorded=True, next_stage=Stage.GENERATE, unneeded=unneeded)
+def _finish_segment(
+    session: Session, work: StepWork, made: dict[str, Any], hop: Hop | None, waits: dict[Stage, bool]
+) -> Finished:
+    """Go on after a stage that is not a clip's last word: encode this segment while the next one is generated."""
+    queue: str | None = None
+    also: tuple[Sent, ...] = ()
+
+    def send(segment: int, stage: Stage) -> str | None:
+        sent = None if waits[stage] or hop is None else hop(session, work, stage, made)
+        need = need_of(work.spec) if stage is Stage.GENERATE else ""
+        queue_step(session, work.job_id, work.batch_id, work.roll, segment, stage, work.spec.priority, sent, need)
+        return sent
+
+    if work.stage is Stage.GENERATE:
+        if segments.may_encode(session, work):
+            queue = send(work.segment, Stage.ENCODE)
+        else:
+            segments.add_pending(session, work, Stage.ENCODE)
+        if segments.next_is_due(session, work):
+            sent = send(work.segment + 1, Stage.GENERATE)
+            also = (Sent(work.segment + 1, Stage.GENERATE, sent),) if sent is not None else ()
+    else:
+        segments.unblock(session, work.job_id, work.roll)
+    jobs.move(session, work.job_id, JobState.WAITING)
+    return Finished(True, next_stage=None if queue is None else Stage.ENCODE, queue=queue, also=also)
 
 
 def queue_step(
@@ -399,31 +444,6 @@ def _insert(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
     return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
-def _record_segment(session: Session, work: StepWork, output: dict[str, Any]) -> None:
-    connection = session.connection()
-    connection.execute(
-        _segment(connection.dialect.name),
-        {
-            "job_id": work.job_id,
-            "roll": work.roll,
-            "segment": work.segment,
-            "prompt": output.get("prompt", work.spec.prompt),
-            "num_frames": output["num_frames"],
-            "frames_sha256": output["frames_sha256"],
-            "numerics": output.get("numerics", {}),
-        },
-    )
-
-
-@lru_cache(maxsize=2)
-def _segment(dialect: str) -> Insert:
-    new = _insert(dialect, _SEGMENTS).values(created_at=now_ms())
-    made = ("prompt", "num_frames", "frames_sha256", "numerics", "created_at")
-    return new.on_conflict_do_update(
-        index_elements=["job_id", "roll", "segment"], set_={name: new.excluded[name] for name in made}
-    )
-
-
 CRASH_CODES = ("generator_crashed", "generator_hung")
 """Codes of ``CrashError``, as attempts' rows have them."""
 _COUNTERS = {FailureClass.RETRYABLE: "errors", FailureClass.CRASH: "crashes"}
@@ -446,6 +466,7 @@ def fail(session: Session, claimed: Claim, error: StageError) -> Finished:
             session, claimed, AttemptOutcome.FAILED, state=StepState.FAILED, finished_at=now_ms(), **problem
         )
         if recorded:
+            segments.set_aside(session, work.job_id)
             jobs.conclude(
                 session, work.job_id, JobState.FAILED, error_code=error.code, error=f"{work.stage.value}: {error}"
             )
@@ -498,8 +519,10 @@ def release(session: Session, claimed: Claim, *, delay_ms: int = 0) -> Finished:
     return Finished(recorded)
 
 
-def rewind(session: Session, claimed: Claim, *, to: Stage, reason: str) -> Finished:
+def rewind(session: Session, claimed: Claim, *, to: Stage, reason: str, segment: int | None = None) -> Finished:
     """Have an earlier step done again, because what it left behind is gone. Charged to no budget of that step.
+
+    ``segment`` is that step's, where it is not the same one's.
 
     The step itself counts the rewind as a loss, so that a line whose frames vanish every time comes to an end.
     """
@@ -519,7 +542,8 @@ def rewind(session: Session, claimed: Claim, *, to: Stage, reason: str) -> Finis
         error=reason[:4000],
     )
     if recorded:
-        rewind_steps(session, work.job_id, work.batch_id, work.roll, work.segment, to, reason)
+        again = work.segment if segment is None else segment
+        rewind_steps(session, work.job_id, work.batch_id, work.roll, again, to, reason)
     return Finished(recorded)
 
 
@@ -536,6 +560,7 @@ def fail_for_good(session: Session, claimed: Claim, *, code: str, message: str) 
         error=message[:4000],
     )
     if recorded:
+        segments.set_aside(session, claimed.work.job_id)
         jobs.conclude(session, claimed.work.job_id, JobState.FAILED, error_code=code, error=message)
     return Finished(recorded)
 
@@ -545,6 +570,7 @@ def rewind_steps(session: Session, job_id: str, batch_id: str, roll: int, segmen
     order = list(Stage)
     after = order[order.index(to) + 1 :]
     mine = (Step.job_id == job_id) & (Step.roll == roll) & (Step.segment == segment)
+    segments.set_aside(session, job_id, mine, Step.stage.in_(after), Step.state == StepState.RUNNING)
     session.execute(
         update(Step)
         .where(mine, Step.stage.in_(after), Step.state.not_in((StepState.FAILED, StepState.CANCELLED)))

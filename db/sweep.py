@@ -46,7 +46,8 @@ def unreferenced(session: Session, keys: Sequence[str]) -> set[str]:
         kept |= {inputs[found] for found in _named_inputs(session, inputs)}
     others = set(keys) - jobs.keys() - kept
     if others:
-        kept |= {key for blobs in session.scalars(select(ContinuationState.blobs)) for key in _texts(blobs)}
+        blob = ContinuationState.blobs["frames"]["key"].as_string()
+        kept |= set(session.scalars(select(blob).where(blob.in_(others)).distinct()))
     return set(keys) - kept
 
 

@@ -19,13 +19,20 @@ from sqlalchemy.orm import Session
 from db import residency, steps
 from db.steps import Claim, Finished, Hop
 from pipeline import failpoints
-from pipeline.errors import FailureClass, FatalError, ServiceUnavailableError, StageError, StoppedError
+from pipeline.errors import (
+    FailureClass,
+    FatalError,
+    SegmentLostError,
+    ServiceUnavailableError,
+    StageError,
+    StoppedError,
+)
 from pipeline.retry import MAX_IN_A_ROW
 from pipeline.stages.base import StageContext, StageFunction, StageResult
 from pipeline.states import Stage
 from tasks import lifecycle
 from tasks.checkpoints import ClaimedRows, remove_objects
-from tasks.next_hop import cut, follow, hop_of
+from tasks.next_hop import cut, follow, hop_of, send_also
 from tasks.runtime import Runtime
 from tasks.supervise import Pulse
 
@@ -68,6 +75,7 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
         cut(task)
         return
     follow(task, finished)
+    send_also(task, runtime, job_id, finished)
     if finished.recorded and result is not None and result.after_commit is not None:
         result.after_commit()
     remove_objects(runtime, finished.unneeded)
@@ -119,6 +127,9 @@ def _recorder(runtime: Runtime, claimed: Claim, error: StageError) -> Callable[[
         "stage failed",
         extra={"job_id": claimed.work.job_id, "stage": claimed.work.stage.value, "code": error.code},
     )
+    if isinstance(error, SegmentLostError):
+        reason = f"{error.code}: {error}"
+        return lambda session: steps.rewind(session, claimed, to=Stage.GENERATE, reason=reason, segment=error.segment)
     if error.code in _MAKE_FRAMES_AGAIN and claimed.work.stage in (Stage.ENCODE, Stage.SCORE, Stage.PUBLISH):
         return lambda session: steps.rewind(session, claimed, to=Stage.GENERATE, reason=f"{error.code}: {error}")
     if error.code in _WAIT_MS:

@@ -32,7 +32,7 @@ def dispatch_once(app: Celery, database: Database, settings: Settings) -> int:
         admitted = admission.admit(session, window=settings.worker.window, presets=presets)
     if admitted:
         failpoints.hit("dispatch_committed")
-    return _publish(app, database, admitted)
+    return publish(app, database, admitted)
 
 
 def give_out_lanes(database: Database, presets: Mapping[str, Preset], affinity_s: float) -> None:
@@ -47,7 +47,8 @@ def give_out_lanes(database: Database, presets: Mapping[str, Preset], affinity_s
         lanes.withdraw_unserved(session)
 
 
-def _publish(app: Celery, database: Database, admitted: Sequence[Admitted]) -> int:
+def publish(app: Celery, database: Database, admitted: Sequence[Admitted]) -> int:
+    """Send a message for each dispatched step; how many went out. The others wait again."""
     if not admitted:
         return 0
     sent = 0

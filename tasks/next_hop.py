@@ -7,9 +7,11 @@ from typing import Any
 from celery import Task
 from sqlalchemy.orm import Session
 
+from db.admission import Admitted
 from db.steps import Finished, Hop
 from pipeline.stages.base import StepWork
 from pipeline.states import Stage
+from tasks.dispatch import publish
 from tasks.runtime import Runtime
 
 
@@ -17,6 +19,8 @@ def hop_of(task: Task, runtime: Runtime) -> Hop:
     """Where a finish sends the job on: a queue with room, if this message's chain goes on with the next stage."""
 
     def hop(session: Session, work: StepWork, stage: Stage, made: dict[str, Any]) -> str | None:
+        if stage is work.stage:  # the next segment's, which begins a chain of its own
+            return runtime.hops(session, work, stage, made)
         chain = task.request.chain
         if not chain or chain[-1].get("task") != f"vgen.{stage.value}":
             return None
@@ -35,6 +39,12 @@ def follow(task: Task, finished: Finished) -> None:
         cut(task)
     else:
         task.request.chain[-1]["options"]["queue"] = finished.queue
+
+
+def send_also(task: Task, runtime: Runtime, job_id: str, finished: Finished) -> None:
+    """Begin the chains of the other steps that the finish dispatched. Should it fail, the rows wait again."""
+    items = [Admitted(job_id, sent.segment, sent.stage, sent.queue) for sent in finished.also]
+    publish(task.app, runtime.database, items)
 
 
 def cut(task: Task) -> None:

@@ -25,7 +25,7 @@ from pipeline.storage.base import Storage, StoredObject
 
 logger = logging.getLogger(__name__)
 
-PREFIXES = ("media/", "checkpoints/", "work/", "inputs/", "vgen-check/")
+PREFIXES = ("media/", "checkpoints/", "states/", "work/", "inputs/", "vgen-check/")
 """Where vgen puts objects. Whatever else lies in the store is somebody else's."""
 KINDS = ("orphan", "checkpoint", "media", "history", "unfinished", "handoff", "model_build")
 _HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
@@ -134,8 +134,8 @@ def _orphans(database: Database, storage: Storage, settings: Settings, report: R
     """Old objects that no row points at: of attempts that lost their lease, of submissions that never came about."""
     oldest = _store_now(storage) - settings.sweep.orphan_age_h * 3600
     for prefix in PREFIXES:
-        # An input is put before its job's row is there: nothing may come between its check and its removal.
-        size = 1 if prefix == "inputs/" else _PAGE
+        # An input or a state is put before the row that names it: nothing may come between check and removal.
+        size = 1 if prefix in ("inputs/", "states/") else _PAGE
         for page in _pages((found for found in storage.list(prefix) if found.modified_at <= oldest), size):
             _remove_orphans(database, storage, page, oldest, report)
 

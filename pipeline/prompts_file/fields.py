@@ -7,10 +7,11 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from typing import cast
 
 from pipeline.prompts_file.acceleration import parse_acceleration
 from pipeline.prompts_file.scoring import SCORE_FIELDS
-from pipeline.spec import MAX_SEED
+from pipeline.spec import MAX_SEED, MAX_SEGMENTS
 
 MAX_PROMPT_CHARS = 50_000
 """Room for 5,000 words of English (some 30,000 characters) and more; text encoders read a few hundred tokens."""
@@ -159,6 +160,29 @@ def _gpu(value: object, _: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(types))
 
 
+def _segments(value: object, text: bool) -> int | tuple[str, ...]:
+    """A count, or a list of prompts; as text the list is JSON."""
+    if text and isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError(f"{show(value)} is not a JSON list of prompts") from None
+    if not isinstance(value, list):
+        try:
+            return int(cast(int, _whole(1, MAX_SEGMENTS)(value, text)))
+        except ValueError as error:
+            raise ValueError(f"{error}, or a list of prompts") from None
+    if not 1 <= len(value) <= MAX_SEGMENTS:
+        raise ValueError(f"lists {len(value)} prompts; 1 to {MAX_SEGMENTS} are allowed")
+    prompts = []
+    for number, prompt in enumerate(value, 1):
+        try:
+            prompts.append(str(_text(MAX_PROMPT_CHARS)(prompt, True)))
+        except ValueError as error:
+            raise ValueError(f"prompt {number}: {error}") from None
+    return tuple(prompts)
+
+
 def _custom_id(value: object, text: bool) -> str:
     result = str(_text(128)(value, text))
     if not result.isprintable() or result != result.strip():
@@ -239,6 +263,8 @@ PARSERS: dict[str, Parser] = {
     "labels": _labels,
     "enhance": _flag,
     "acceleration": parse_acceleration,
+    "segments": _segments,
+    "auto_extend": _flag,
 }
 
 FIELD_RULES: dict[str, str] = {
@@ -266,6 +292,8 @@ FIELD_RULES: dict[str, str] = {
     "labels": "a mapping, or text 'name=value,name=value'",
     "enhance": "true or false",
     "acceleration": "a mapping, or text 'option,option=value'; see docs/acceleration.md",
+    "segments": "how many segments the clip has, or a list of their prompts",
+    "auto_extend": "true or false; the enhancer writes the prompt of each segment after the first",
     "sweep": "a mapping: 'mode' (product or zip) and lists of values by field",
 }
 

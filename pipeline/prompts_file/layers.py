@@ -11,6 +11,7 @@ from typing import cast
 from pipeline.inputs import InputCollector
 from pipeline.prompts_file.acceleration import Given, join
 from pipeline.prompts_file.fields import MAX_JOBS, PARSERS, show, unknown_field
+from pipeline.prompts_file.segments import unite_segments
 
 Values = dict[str, object]
 """Checked values by field; ``size`` has become width and height, ``seed`` has become ``seeds``."""
@@ -90,6 +91,7 @@ class LayerReader:
                 report(name, str(error))
         _unite_seeds(values, report)
         _unite_size(values, report)
+        unite_segments(values, report)
         if sweep is not None:
             for column, layers in sweep.columns:
                 both = layers[0].keys() & values.keys()
@@ -149,6 +151,7 @@ class LayerReader:
                     return None
                 _unite_seeds(layer, report)
                 _unite_size(layer, report)
+                unite_segments(layer, report)
                 layers.append(layer)
             return tuple(layers)
         return None

@@ -127,6 +127,8 @@ class _Expander:
             (self._defaults, partial(self._report, last_line)),
             (self._overrides, self._report_option),
         ):
+            if "segment_prompts" in values:
+                report("segments", "a list of prompts belongs to one line; a count can hold for all")
             if "custom_id" in values:
                 report("custom_id", "cannot be the same for every line; give it on lines")
         self._sweep, self._sweep_is_files = (sweep, False) if sweep is not None else (file_sweep, True)

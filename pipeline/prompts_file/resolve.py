@@ -7,6 +7,7 @@ from typing import cast
 from pipeline.presets import FrameRule, Library, Preset, SizeRule, Workload
 from pipeline.prompts_file.acceleration import Given, resolved
 from pipeline.prompts_file.layers import Values
+from pipeline.prompts_file.segments import check_segments, split_length
 from pipeline.prompts_file.submission import TEMPLATE_FIELDS, Template
 from pipeline.spec import InputRef
 
@@ -49,6 +50,10 @@ def _resolve(values: Values, library: Library) -> tuple[Template, tuple[Mistake,
         "last_image": None,
         "video": None,
         "reference_images": (),
+        "segments": 1,
+        "segment_prompts": (),
+        "auto_extend": False,
+        "seam_frames": 0,
         **values,
         "preset_digest": library.digest(name),
         "random_weights": preset.random_weights and name in library.files,
@@ -57,6 +62,7 @@ def _resolve(values: Values, library: Library) -> tuple[Template, tuple[Mistake,
     for side in ("width", "height"):
         _check_side(side, cast(int, full[side]), preset, mistakes)
     mistakes += _check_inputs(full, preset)
+    mistakes += check_segments(full, preset)
     full["acceleration"] = resolved(
         preset,
         cast("Given | None", values.get("acceleration")),
@@ -107,6 +113,9 @@ def _frames(values: Values, full: Values, preset: Preset, mistakes: list[Mistake
             )
             return frames
         field, said, frames = "seconds", f"{seconds:g} s at {fps:g} fps, {derived} frames,", derived
+    split = split_length(values, preset, frames)
+    if split is not None:
+        frames, full["segments"] = split
     if not rule.allows(frames):
         near = " or ".join(_with_seconds(n, fps, field) for n in rule.nearest(frames))
         mistakes.append(

@@ -36,10 +36,15 @@ TEMPLATE_FIELDS = (
     "video",
     "reference_images",
     "acceleration",
+    "segments",
+    "segment_prompts",
+    "auto_extend",
+    "seam_frames",
 )
 _OWN_PRESET_FIELDS = ("preset_digest", "random_weights")
 """They say something of jobs with a user's own preset only."""
-_LATER_FIELDS = ("last_image", "video", "reference_images", "acceleration")
+_SEGMENT_FIELDS = ("segments", "segment_prompts", "auto_extend", "seam_frames")
+_LATER_FIELDS = ("last_image", "video", "reference_images", "acceleration", *_SEGMENT_FIELDS)
 """Added since: they count where they are given, so that a file without them keeps its fingerprint."""
 _CACHE_SIZE = 4096
 
@@ -165,7 +170,7 @@ def _template_json(template: Template) -> str:
     # Without a preset of the user's own the JSON is as it was before there were any.
     if own_preset["preset_digest"] is not None:
         parts += own_preset.values()
-    given = {name: value for name, value in later.items() if value}
+    given = {name: value for name, value in later.items() if value and (name, value) != ("segments", 1)}
     return canonical_json([*parts, given] if given else parts)
 
 

@@ -95,11 +95,17 @@ class Line:
         return claimed
 
     def try_claim(
-        self, job_id: str, stage: Stage, *, lease_ms: int = LEASE_MS, queues: tuple[str, ...] = QUEUES
+        self,
+        job_id: str,
+        stage: Stage,
+        *,
+        lease_ms: int = LEASE_MS,
+        queues: tuple[str, ...] = QUEUES,
+        segment: int = 0,
     ) -> Claim | None:
         with self.database.transaction() as session:
             return steps.claim(
-                session, job_id=job_id, segment=0, stage=stage, queues=queues, worker="w1", lease_ms=lease_ms
+                session, job_id=job_id, segment=segment, stage=stage, queues=queues, worker="w1", lease_ms=lease_ms
             )
 
     def finish(self, claimed: Claim, result: StageResult | None = None, *, hop: Hop | None = None) -> Finished:

@@ -80,6 +80,11 @@ BROKEN: dict[str, tuple[str, ...]] = {
     ),
     "scores": ("DELETE FROM scores",),
     "frames": ("UPDATE segments SET frames_sha256 = 'b'", "DELETE FROM segments"),
+    "segments": (
+        "UPDATE steps SET state = 'pending', finished_at = NULL WHERE job_id = '{done}' AND stage = 'encode'",
+        "UPDATE steps SET segment = 1, stage = 'screen' WHERE job_id = '{done}' AND stage = 'generate'",
+    ),
+    "continuation": ("UPDATE steps SET segment = 1 WHERE job_id = '{generating}' AND stage = 'generate'",),
     "bounds": (
         "UPDATE steps SET errors = 8 WHERE job_id = '{waiting}'",
         "UPDATE steps SET crashes = 3 WHERE job_id = '{waiting}'",

@@ -1,0 +1,70 @@
+"""A clip of several segments as people ask for it: a count, a list of prompts, or a length beyond the model's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from pipeline.presets import Preset
+from pipeline.spec import MAX_SEGMENTS
+
+Values = dict[str, object]
+Mistake = tuple[str, str]
+_INPUTS = ("last_image", "video", "reference_images")
+
+
+def unite_segments(values: Values, report: Callable[[str, str], None]) -> None:
+    """A list of prompts becomes their number, the clip's prompt (the first) and ``segment_prompts``."""
+    given = values.get("segments")
+    if not isinstance(given, tuple):
+        return
+    if values.get("prompt", given[0]) != given[0]:
+        report("segments", "a list begins with the clip's prompt; leave 'prompt' out, or write it first in the list")
+    if values.get("auto_extend"):
+        report("auto_extend", "cannot be given with a list of prompts; give a count")
+    values["prompt"], values["segments"], values["segment_prompts"] = given[0], len(given), given
+
+
+def split_length(values: Values, preset: Preset, frames: int) -> tuple[int, int] | None:
+    """(frames of each, segments) that make a clip of exactly so many frames, longer than the model makes at once.
+
+    The fewest equal segments, at most twice as many as it takes. None where there are none, or the preset cannot go on.
+    """
+    continuation, rule = preset.continuation, preset.frames
+    if continuation is None or frames <= rule.maximum or values.get("segments") is not None:
+        return None
+    seam = continuation.frames
+    fewest = -(-(frames - seam) // (rule.maximum - seam))
+    for count in range(fewest, min(2 * fewest, MAX_SEGMENTS) + 1):
+        each, rest = divmod(frames - seam, count)
+        if rest == 0 and rule.allows(each + seam) and each >= seam:
+            return each + seam, count
+    return None
+
+
+def check_segments(full: Values, preset: Preset) -> list[Mistake]:
+    """What stands against the segments that are asked for; sets ``seam_frames``."""
+    count, found = cast(int, full["segments"]), []
+    if full["auto_extend"] and count == 1:
+        found.append(("auto_extend", "is given, but the clip has one segment; give 'segments'"))
+    if count == 1:
+        return found
+    if preset.continuation is None:
+        found.append(("segments", f"{count} is given, but preset {preset.name!r} cannot go on from a segment"))
+        return found
+    seam, frames = preset.continuation.frames, cast(int, full["num_frames"])
+    if frames < 2 * seam:
+        found.append(
+            (
+                "num_frames",
+                f"{frames} is too short: a segment of preset {preset.name!r} goes on from {seam} frames "
+                f"and must add as many",
+            )
+        )
+    found += [
+        ("segments", f"{count} is given, and {field}, which says what a whole clip shows")
+        for field in _INPUTS
+        if full[field]
+    ]
+    full["seam_frames"] = seam
+    return found
