@@ -364,6 +364,8 @@ def _reject(session: Session, claimed: Claim, result: StageResult) -> Finished:
     unneeded = rolls.begin_next(session, work.job_id, reason=reason)
     jobs.move(session, work.job_id, JobState.WAITING)
     return Finished(recorded=True, next_stage=Stage.GENERATE, unneeded=unneeded)
+
+
 def _finish_segment(
     session: Session, work: StepWork, made: dict[str, Any], hop: Hop | None, waits: dict[Stage, bool]
 ) -> Finished:

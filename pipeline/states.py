@@ -76,7 +76,7 @@ class StepState(StrEnum):
 
 
 STEP_STATE_MEANING: dict[StepState, str] = {
-    StepState.PENDING: "Another step of the job goes first: one whose results are gone, or one of the clip's other segments.",
+    StepState.PENDING: "Another step of the job goes first: what it left is gone, or it is of another segment.",
     StepState.WAITING: "The dispatcher may publish it once its not-before time has come and its queue has room.",
     StepState.DISPATCHED: "A message for it is, or was, in the broker; any worker of its queue may claim it.",
     StepState.RUNNING: "A worker holds its lease.",

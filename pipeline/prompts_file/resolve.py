@@ -114,6 +114,8 @@ def _frames(values: Values, full: Values, preset: Preset, mistakes: list[Mistake
             return frames
         field, said, frames = "seconds", f"{seconds:g} s at {fps:g} fps, {derived} frames,", derived
     split = split_length(values, preset, frames)
+    if split is None and "seconds" in values:
+        split = split_length(values, preset, frames + rule.offset)
     if split is not None:
         frames, full["segments"] = split
     if not rule.allows(frames):

