@@ -13,6 +13,7 @@ from cli.options import BatchChoices
 from pipeline.keys import joined_digest, segment_seed
 from pipeline.states import AttemptOutcome, JobState, Stage
 from tests.line_helpers import (
+    IDLE,
     artifacts_of,
     assert_published_once,
     home_of,
@@ -39,11 +40,11 @@ def decoded(video: bytes, path: Path) -> list[bytes]:
 
 
 def test_segments_become_one_video_with_every_frame_once(tmp_path: Path) -> None:
-    # Given clips of several segments: one prompt and a count, and a prompt each
+    # Given clips of several segments: a prompt each, and one prompt and a count
     settings = settings_for(tmp_path)
     lines: list[dict[str, Any]] = [
-        {"prompt": "a red kite", "seed": 7, "segments": 3, **TINY},
-        {"segments": ["a boat", "it sinks"], "seed": 8, **TINY},
+        {"segments": ["a boat", "it sinks", "a fish"], "seed": 7, **TINY},
+        {"prompt": "a red kite", "seed": 8, "segments": 2, **IDLE},
     ]
     with home_of(settings) as database:
         batch_id = submit(settings, database, lines, LOSSLESS)
@@ -67,7 +68,7 @@ def test_segments_become_one_video_with_every_frame_once(tmp_path: Path) -> None
                 begin += segment["num_frames"]
             assert begin == len(frames) == sidecar["frames"]["num_frames"]
             assert sidecar["frames"]["sha256"] == joined_digest([segment["frames_sha256"] for segment in made])
-        second = sidecar_of(settings, database, job_list(database, batch_id)[1].id)
-        assert [segment["prompt_used"] for segment in second["segments"]] == ["a boat", "it sinks"]
+        first = sidecar_of(settings, database, job_list(database, batch_id)[0].id)
+        assert [segment["prompt_used"] for segment in first["segments"]] == ["a boat", "it sinks", "a fish"]
         runs = runs_of(database, job_list(database, batch_id)[0].id)
         assert [run.outcome for run in runs if run.stage is not Stage.SCREEN] == [AttemptOutcome.DONE] * 7
