@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import eval_compare, eval_exchange, eval_weights, output
+from cli import eval_batch, eval_compare, eval_exchange, eval_suite, eval_weights, output
 from cli.context import settings_of
 from cli.eval_inputs import ExpectedOptions, clips_of
 from cli.eval_weights import WeightsOption, weights_of
 from cli.exit_codes import ExitCode
 from cli.options import Json, takes
+from pipeline.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from cli import eval_views as views
@@ -24,6 +25,9 @@ app.add_typer(eval_weights.app, name="weights")
 app.command("export")(eval_exchange.export)
 app.command("import")(eval_exchange.import_)
 app.command("compare")(eval_compare.compare)
+app.command("suite")(eval_suite.suite)
+app.command("runs")(eval_suite.runs)
+app.command("scores")(eval_suite.scores)
 
 _WRITE_S = 10.0
 """How often a long run writes what it has."""
@@ -80,7 +84,8 @@ def list_(
 def run(
     ctx: typer.Context,
     videos: Annotated[
-        list[str] | None, typer.Argument(metavar="[VIDEO]...", help="Files, globs or folders of videos.")
+        list[str] | None,
+        typer.Argument(metavar="[VIDEO]...", help="Files, globs or folders of videos; or a batch's id."),
     ] = None,
     more: Annotated[
         list[str] | None, typer.Option("--videos", metavar="VIDEO", help="The same, as an option; repeatable.")
@@ -106,7 +111,7 @@ def run(
     write: Annotated[Path | None, typer.Option("--output", help="Write the scores there, as a JSON list.")] = None,
     json: Json = False,
 ) -> int:
-    """Score videos. Ends with 3 when a video cannot be read or a check fails."""
+    """Score videos, or a batch's clips, whose scores are stored. Ends with 3 when one is unreadable or fails a check."""
     from pipeline.scoring import Models, registry
     from pipeline.scoring.run import as_json, fingerprint, score_clips
     from pipeline.scoring.score_file import write_scores
@@ -114,21 +119,36 @@ def run(
     settings = settings_of(ctx)
     store = weights_of(settings, weights)
     names = [name.strip() for name in metrics.split(",") if name.strip()]
-    clips = clips_of(
-        [*(videos or []), *(more or [])], reference, text_prompt or [], manifest, suite, expected.expected()
+    of_batch = eval_batch.names_batch([*(videos or []), *(more or [])])
+    if of_batch and (reference or text_prompt or manifest or expected != ExpectedOptions()):
+        raise InputError([Problem("a batch's rows say what its clips should be: give --metrics only", field="VIDEO")])
+    clips = (
+        []
+        if of_batch
+        else clips_of(
+            [*(videos or []), *(more or [])], reference, text_prompt or [], manifest, suite, expected.expected()
+        )
     )
     selection = registry.select(names, store, reference=reference is not None)
     for metric, reason in selection.left_out:
         output.notice(f"left out: {metric.name}: {reason}")
     models = Models(store, device or settings.eval.device)
     prints = {metric.name: fingerprint(metric, models) for metric in selection.metrics}
+    results = (
+        eval_batch.score(settings, (videos or more or [""])[0], names, selection.metrics, models)
+        if of_batch
+        else (
+            (result, as_json(result, prints))
+            for result in score_clips(clips, selection.metrics, models, settings.eval.clip_bytes)
+        )
+    )
     found: list[ClipScores] = []
     records: list[dict[str, Any]] = []
     written = time.monotonic()
     try:
-        for result in score_clips(clips, selection.metrics, models, settings.eval.clip_bytes):
+        for result, record in results:
             found.append(result)
-            records.append(as_json(result, prints))
+            records.append(record)
             if write is not None and time.monotonic() - written > _WRITE_S:
                 write_scores(write, records)
                 written = time.monotonic()

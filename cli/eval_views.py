@@ -43,6 +43,38 @@ class ClipScoresView(View):
     )
 
 
+class MeanView(View):
+    """One metric over a run's clips."""
+
+    metric: str
+    scored: int
+    not_scored: int
+    mean: float | None
+    failed: int = Field(description="Clips that failed it, where it is a check.")
+
+
+class EvalRunStateView(View):
+    """An evaluation run."""
+
+    id: str
+    batch_id: str
+    kind: str = Field(description="batch, suite or nightly.")
+    state: str = Field(description="open, complete, or incomplete: a clip is missing or was not scored.")
+    metrics: list[str]
+    suite: dict[str, Any] | None = Field(description="Of a suite: sha256 of its file, entries, whether it is VBench's.")
+    expected: int = Field(description="Clips.")
+    summary: dict[str, Any] = Field(description="What was missing; of a nightly, its verdict.")
+    created_at: str
+    finished_at: str | None
+    scores: list[MeanView] = Field(description="Empty in lists.")
+
+
+class EvalRunsView(View):
+    """Evaluation runs, newest first."""
+
+    runs: list[EvalRunStateView]
+
+
 class LeftOutView(View):
     """A metric of a group that cannot be computed here."""
 

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
-from sqlalchemy import Insert, Table, func, select, update
+from sqlalchemy import Insert, Table, exists, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db import events
-from db.models import EvalRun, Job, Score
+from db.models import ArtifactRow, EvalRun, Job, Score, Segment
 from db.session import now_ms
 from pipeline.errors import NotFoundError
-from pipeline.keys import canonical_json, new_batch_id, sha256_hex
+from pipeline.keys import canonical_json, new_batch_id, roll_seed, sha256_hex
+from pipeline.spec import SUITE_ENTRY_LABEL
 from pipeline.stages.base import ScoreRecord
 from pipeline.states import TERMINAL_JOB_STATES, EvalState, JobState
 
@@ -163,6 +164,69 @@ def close_run(
         return None
     events.record(session, "eval_ended", batch_id=ended.batch_id, run=run_id, state=state.value)
     return state
+
+
+def records_of(session: Session, batch_id: str) -> list[dict[str, Any]]:
+    """The published clips of a batch as records of a score file: ``{video, entry, seed, pixels, scores}``.
+
+    ``pixels`` is the sha256 of the first segment's raw frames, before they were encoded.
+    """
+    rows = session.execute(
+        select(Job.id, Job.spec, Job.roll, ArtifactRow.key, Segment.frames_sha256)
+        .join(ArtifactRow, (ArtifactRow.job_id == Job.id) & (ArtifactRow.kind == "video"))
+        .join(Segment, (Segment.job_id == Job.id) & (Segment.roll == Job.roll) & (Segment.segment == 0))
+        .where(Job.batch_id == batch_id, Job.state == JobState.SUCCEEDED)
+        .order_by(Job.seq)
+    ).all()
+    scores = of_jobs(session, [row.id for row in rows], current=True)
+    records = []
+    for job_id, spec, roll, key, pixels in rows:
+        entry = entry_label(spec.get("labels", {}))
+        found: dict[str, Any] = {"video": key, "job": job_id, "seed": roll_seed(spec["seed"], roll), "pixels": pixels}
+        if entry is not None:
+            found["entry"] = entry
+        records.append({**found, "scores": {score.metric: _shown(score) for score in scores.get(job_id, [])}})
+    return records
+
+
+def entry_label(labels: Mapping[str, str]) -> int | None:
+    """Which entry of a suite a job is, by the label that ``vgen eval suite`` gave it."""
+    text = labels.get(SUITE_ENTRY_LABEL, "")
+    return int(text) if text.isdecimal() else None
+
+
+def _shown(row: Score) -> dict[str, Any]:
+    details: dict[str, Any] = dict(row.details)
+    if row.score is None:
+        details["reason"] = row.reason
+    else:
+        details["scorer"] = row.scorer
+    if row.passed is not None:
+        details["passed"] = row.passed
+    return {"name": row.metric, "score": row.score, "details": details}
+
+
+def settle(session: Session) -> list[str]:
+    """End the runs whose batch has ended, complete where every job has a clip and its scores; the runs' ids."""
+    open_jobs = exists().where(Job.batch_id == EvalRun.batch_id, Job.state.not_in(TERMINAL_JOB_STATES))
+    over = session.execute(
+        select(EvalRun.id, EvalRun.batch_id).where(EvalRun.state == EvalState.OPEN, ~open_jobs).order_by(EvalRun.id)
+    ).all()
+    ended = []
+    for run_id, batch_id in over:
+        _, missing = clips_left(session, batch_id)
+        unscored = _unscored(session, batch_id)
+        summary = {"missing_clips": missing, "unscored_clips": unscored}
+        if close_run(session, run_id, complete=not missing and not unscored, summary=summary) is not None:
+            ended.append(run_id)
+    return ended
+
+
+def _unscored(session: Session, batch_id: str) -> int:
+    """Published clips without any score."""
+    scored = exists().where(Score.job_id == Job.id, Score.roll == Job.roll)
+    query = select(func.count()).select_from(Job)
+    return session.scalars(query.where(Job.batch_id == batch_id, Job.state == JobState.SUCCEEDED, ~scored)).one()
 
 
 def clips_left(session: Session, batch_id: str) -> tuple[int, int]:

@@ -124,6 +124,8 @@ class EncodeOptions(BaseModel):
 
 
 MAX_REROLL = 20
+SUITE_ENTRY_LABEL = "suite.entry"
+"""The label of a job that is a clip of an evaluation suite: which of the suite's entries, from 0."""
 
 
 class ScoreOptions(BaseModel):

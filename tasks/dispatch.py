@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from celery import Celery, chain
 from kombu.exceptions import OperationalError
 
-from db import admission, lanes
+from db import admission, evals, lanes
 from db.admission import Admitted
 from db.session import Database
 from pipeline import failpoints
@@ -29,6 +29,7 @@ def dispatch_once(app: Celery, database: Database, settings: Settings) -> int:
     presets = load_library(settings.effective_presets_dir).presets
     give_out_lanes(database, presets, settings.worker.affinity_s)
     with database.transaction() as session:
+        evals.settle(session)
         admitted = admission.admit(session, window=settings.worker.window, presets=presets)
     if admitted:
         failpoints.hit("dispatch_committed")

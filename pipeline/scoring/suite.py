@@ -40,6 +40,10 @@ class Suite:
         return self.sha256 == STANDARD_SHA256
 
 
+OWN_SUITE = Path(__file__).parent / "suites" / "nightly.json"
+"""Forty prompts of our own over the native dimensions: for each night, and for those without VBench's file."""
+
+
 def find_suite(path: Path | None) -> Path:
     """The given file, or the one in the installed ``vbench`` wheel. Raises NotFoundError."""
     if path is not None:

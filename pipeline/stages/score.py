@@ -15,6 +15,7 @@ from pipeline.keys import media_key
 from pipeline.scoring import Expected, Metric, Models, Score, Weights, gate, not_scored
 from pipeline.scoring.registry import readiness
 from pipeline.scoring.run import ClipScores, ClipToScore, fingerprint, score_clips
+from pipeline.scoring.suite_jobs import entry_of
 from pipeline.settings import Settings
 from pipeline.spec import ScoreOptions
 from pipeline.stages.base import Outcome, ScoreRecord, StageContext, StageResult, StepWork
@@ -45,11 +46,13 @@ def run(work: StepWork, context: StageContext) -> StageResult:
         video = _fetch("video", work, context, Path(folder))
         context.check()
         found = _score(work, context, video, ready, models)
-        scores = {**found.scores, **missing}
+        asked = _dimensions(work)
+        scores = {**found.scores, **{name: score for name, score in missing.items() if asked is None or name in asked}}
         reason = gate.why_rejected(rules, scores)
         if reason is None and rules and found.problem is not None:
             reason = found.problem
-        records = tuple(_record(metric, scores[metric.name], models) for metric in metrics)
+        # Of a suite's clip only the entry's dimensions are asked for.
+        records = tuple(record_of(metric, scores[metric.name], models) for metric in metrics if metric.name in scores)
         output: dict[str, Any] = {
             "accepted": reason is None,
             "reason": reason,
@@ -67,6 +70,12 @@ def run(work: StepWork, context: StageContext) -> StageResult:
         scores=records,
         after_commit=lambda: context.handoff.free(context.handoff.path / frames.name),
     )
+
+
+def _dimensions(work: StepWork) -> frozenset[str] | None:
+    """Metrics that may be asked of a suite's clip beside those without weights; None where it is none's."""
+    entry = entry_of(work.spec.labels)
+    return None if entry is None else frozenset(f"vbench.{name}" for name in entry.dimensions)
 
 
 @functools.lru_cache(maxsize=1)
@@ -97,7 +106,14 @@ def _ready(metrics: Sequence[Metric], models: Models, gated: set[str]) -> tuple[
 
 def _score(work: StepWork, context: StageContext, video: Path, metrics: Sequence[Metric], models: Models) -> ClipScores:
     spec = work.spec
-    clip = ClipToScore(video, spec.prompt, expected=Expected(spec.total_frames, spec.fps, spec.width, spec.height))
+    entry = entry_of(spec.labels)
+    clip = ClipToScore(
+        video,
+        spec.prompt,
+        expected=Expected(spec.total_frames, spec.fps, spec.width, spec.height),
+        auxiliary=entry.auxiliary if entry else {},
+        dimensions=entry.dimensions if entry else None,
+    )
     (found,) = score_clips([clip], metrics, models, context.settings.eval.clip_bytes, context.check)
     return found
 
@@ -119,7 +135,8 @@ def _fetch(kind: str, work: StepWork, context: StageContext, folder: Path) -> Pa
     return copy
 
 
-def _record(metric: Metric, score: Score, models: Models) -> ScoreRecord:
+def record_of(metric: Metric, score: Score, models: Models) -> ScoreRecord:
+    """A score as it is stored, with how it was made."""
     details = {**score.details, "weight": score.weight} if score.score is not None else dict(score.details)
     known = not readiness(metric, models.weights).missing
     scorer = fingerprint(metric, models) if known else {"version": metric.version, "weights": None}

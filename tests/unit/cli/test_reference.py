@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 
 from cli.exit_codes import MEANING, ExitCode
 from cli.reference import JSON_OUTPUT
+from db import evals
 from pipeline.scoring import exchange
 from pipeline.scoring.suite import read_suite
 from tests.conftest import REPOSITORY
@@ -72,6 +73,15 @@ def _manifest(home: Home) -> list[object]:
     return ["--suite", suite, "--manifest", manifest]
 
 
+def _run_of(home: Home) -> str:
+    """An evaluation run over the home's batch."""
+    database = home.database()
+    with database.transaction() as session:
+        run_id = evals.open_run(session, home.batch_id, kind="batch", metrics=["checks"])
+    database.close()
+    return run_id
+
+
 def _results(home: Home) -> list[object]:
     """What the official code says of an export."""
     suite = read_suite(Path(str(_manifest(home)[1])))
@@ -112,6 +122,9 @@ COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "rerun": lambda home: ["rerun", home.job_ids[0]],
     "eval list": lambda home: ["eval", "list"],
     "eval run": lambda home: ["eval", "run", CLIP, "--metrics", "checks,vbench"],
+    "eval suite": lambda home: ["eval", "suite", *_manifest(home)[1:2], "--preset", "idle", "--metrics", "checks"],
+    "eval runs": lambda home: ["eval", "runs"],
+    "eval scores": lambda home: ["eval", "scores", _run_of(home)],
     "eval aggregate": lambda home: ["eval", "aggregate", *_scored(home)],
     "eval compare": lambda home: ["eval", "compare", *_scored(home), *_scored(home), "--margin", "vbench.scene=0.1"],
     "eval export": lambda home: ["eval", "export", *_manifest(home), "--to", home.folder / "out"],

@@ -1,0 +1,54 @@
+"""A suite as a prompt file, and a job's labels that say which entry of the suite it is.
+
+A clip is known by its entry and seed. Both travel with the job, in its labels and its seed, never in a file's name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.scoring.suite import SuiteEntry
+from pipeline.spec import SUITE_ENTRY_LABEL
+
+_DIMENSION_LABEL = "vbench."
+"""With a dimension's name behind it; its value is the entry's ``auxiliary_info`` for it as JSON, or nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryOfJob:
+    """What a job's labels say of its entry."""
+
+    index: int
+    dimensions: tuple[str, ...]
+    auxiliary: Mapping[str, Any]
+
+
+def prompt_lines(entries: Sequence[SuiteEntry]) -> bytes:
+    """A .jsonl prompt file with a line for each entry."""
+    lines = [
+        {"prompt": entry.prompt, "custom_id": f"entry-{entry.index}", "labels": labels_of(entry)} for entry in entries
+    ]
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+
+
+def labels_of(entry: SuiteEntry) -> dict[str, str]:
+    labels = {SUITE_ENTRY_LABEL: str(entry.index)}
+    for name in entry.dimensions:
+        said = entry.auxiliary.get(name)
+        labels[_DIMENSION_LABEL + name] = "" if said is None else json.dumps(said, ensure_ascii=False)
+    return labels
+
+
+def entry_of(labels: Mapping[str, str]) -> EntryOfJob | None:
+    """None for a job that belongs to no suite."""
+    index = labels.get(SUITE_ENTRY_LABEL, "")
+    if not index.isdecimal():
+        return None
+    said = {
+        name.removeprefix(_DIMENSION_LABEL): text for name, text in labels.items() if name.startswith(_DIMENSION_LABEL)
+    }
+    auxiliary = {name: json.loads(text) for name, text in said.items() if text}
+    return EntryOfJob(int(index), tuple(said), auxiliary)
