@@ -111,7 +111,7 @@ def run(
     write: Annotated[Path | None, typer.Option("--output", help="Write the scores there, as a JSON list.")] = None,
     json: Json = False,
 ) -> int:
-    """Score videos, or a batch's clips, whose scores are stored. Ends with 3 when one is unreadable or fails a check."""
+    """Score videos, or a batch's clips (stored as rows too). Ends with 3 when one is unreadable or fails a check."""
     from pipeline.scoring import Models, registry
     from pipeline.scoring.run import as_json, fingerprint, score_clips
     from pipeline.scoring.score_file import write_scores
