@@ -183,7 +183,7 @@ def rerun(
     json: Json = False,
 ) -> int:
     """Make clips once more, exactly as specified, as a new batch: same seed, enhanced prompt pinned."""
-    from cli import submission, views
+    from cli import extend, submission, views
     from db import batches
     from pipeline.keys import canonical_json, sha256_hex
     from pipeline.prompts_file import PlannedJob, Submission
@@ -198,6 +198,7 @@ def rerun(
         _check_inputs(make_storage(settings), [spec for spec, _ in found])
         planned: list[PlannedJob] = [PlannedJob(line, 0, spec) for line, (spec, _) in enumerate(found, 1)]
         content = canonical_json([spec.model_dump(mode="json") for spec, _ in found])
+        states = extend.states_of(database, sources, [spec for spec, _ in found])
         new = Submission(planned, sha256_hex(content), {}, f"rerun of {sources[0]}")
         stored = submission.store(
             new,
@@ -207,6 +208,7 @@ def rerun(
             name=name or f"rerun-{Path(sources[0]).stem[:40]}",
             owner=owner,
             again=True,
+            states=states,
         )
         with database.reading() as session:
             row = batches.get(session, stored.batch_id)
@@ -229,9 +231,9 @@ def _source(database: Database, settings: Settings, source: str) -> tuple[JobSpe
     with database.reading() as session:
         job = jobs.get(session, source)
         options = BatchOptions.model_validate(batches.get(session, job.batch_id).options)
-        prompt = history.prompts_used(session, [job.id]).get(job.id)
+        prompts = history.segment_prompts(session, [job.id]).get(job.id, [])
     spec = JobSpec.model_validate(job.spec)
-    return _pinned(spec.model_copy(update={"seed": roll_seed(spec.seed, job.roll)}), prompt), options
+    return _pinned(spec.model_copy(update={"seed": roll_seed(spec.seed, job.roll)}), prompts), options
 
 
 def _from_sidecar(path: Path, settings: Settings) -> tuple[JobSpec, BatchOptions]:
@@ -274,12 +276,20 @@ def _from_sidecar(path: Path, settings: Settings) -> tuple[JobSpec, BatchOptions
             f"{path}: made with version {version} of preset {preset.name}; it is {preset.version} now, "
             "so the frames may differ"
         )
-    return _pinned(spec, sidecar.get("prompt_used")), BatchOptions(safety_policy=settings.safety.policy, encode=encode)
+    made = sidecar.get("segments") or [sidecar]
+    prompts = [str(item["prompt_used"]) for item in made if item.get("prompt_used")]
+    return _pinned(spec, prompts), BatchOptions(safety_policy=settings.safety.policy, encode=encode)
 
 
-def _pinned(spec: JobSpec, prompt: str | None) -> JobSpec:
-    """The specification with the prompt that was used: an enhancer would not answer the same again."""
-    return spec.model_copy(update={"prompt": prompt or spec.prompt, "enhance": spec.enhance and prompt is None})
+def _pinned(spec: JobSpec, prompts: Sequence[str]) -> JobSpec:
+    """The specification with the prompts that were used: an enhancer would not answer the same again.
+
+    Where not every segment was made, what the enhancer is to do is left to it.
+    """
+    if len(prompts) < spec.segments:
+        return spec
+    used: dict[str, Any] = {"prompt": prompts[0], "enhance": False, "auto_extend": False}
+    return spec.model_copy(update=used | ({"segment_prompts": tuple(prompts)} if spec.segments > 1 else {}))
 
 
 def _check_inputs(storage: Storage, specs: Sequence[JobSpec]) -> None:

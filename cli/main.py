@@ -24,6 +24,7 @@ from cli import (
     database,
     doctor,
     events,
+    extend,
     generate,
     health,
     limits,
@@ -94,6 +95,8 @@ app.command("retry")(control.retry)
 app.command("approve")(control.approve)
 app.command("reject")(control.reject)
 app.command("rerun")(control.rerun)
+app.command("extend")(extend.extend)
+app.add_typer(extend.app, name="state")
 app.command("sweep")(sweep.sweep)
 app.command("worker")(workers.worker)
 app.command("workers")(workers.show)

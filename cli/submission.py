@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.prompts_file.scoring import FileScoring
     from pipeline.settings import Settings
     from pipeline.spec import BatchOptions, JobSpec
+    from pipeline.stages.base import ContinuationRef
 
 
 def read(file: Path, fields: FieldOptions, choices: BatchChoices, settings: Settings) -> Submission:
@@ -72,6 +73,7 @@ def store(
     key: str | None = None,
     again: bool = False,
     limits: Limits | None = None,
+    states: Mapping[int, ContinuationRef] | None = None,
 ) -> Submitted:
     """Put the inputs into the store, then the batch and its jobs into the database, all or nothing."""
     from db import batches
@@ -87,6 +89,7 @@ def store(
             key=key,
             again=again,
             limits=limits,
+            states=states,
         )
     # A sweep that looked before the commit may have deleted after it. From now on the rows keep it away.
     _put_inputs(submission, settings, only_missing=True)

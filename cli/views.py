@@ -48,6 +48,15 @@ class SubmittedView(View):
     notices: list[str] = Field(description="What a person should know, such as jobs that no live worker can run.")
 
 
+class StateView(View):
+    """What `state export` wrote."""
+
+    job_id: str
+    file: str
+    kind: str
+    version: int
+
+
 class GeneratedView(View):
     """What `generate` made."""
 

@@ -14,13 +14,14 @@ from sqlalchemy import case, false, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from db import events
+from db import continuations, events
 from db.models import Batch, Job, Step
 from db.session import now_ms
 from pipeline.errors import ConflictError, NotFoundError
 from pipeline.keys import canonical_json, job_id, new_batch_id, sha256_hex
 from pipeline.prompts_file import PlannedJob, Submission
 from pipeline.spec import BatchOptions
+from pipeline.stages.base import ContinuationRef
 from pipeline.states import JobState, Stage, StepState
 
 _CHUNK = 2_000
@@ -71,8 +72,11 @@ def submit(
     key: str | None = None,
     again: bool = False,
     limits: Limits | None = None,
+    states: Mapping[int, ContinuationRef] | None = None,
 ) -> Submitted:
     """Store a batch and its jobs, all in the caller's transaction. A batch that was stored before keeps its limits.
+
+    ``states`` are what those of the jobs that extend a clip start from, by their place among the jobs.
 
     Raises:
         ConflictError: ``key`` was used for another file or other settings.
@@ -106,6 +110,8 @@ def submit(
             )
         return Submitted(existing.id, existing.total, created=False)
     needs = _insert_jobs(session, batch_id, submission.jobs, now)
+    for seq, state in (states or {}).items():
+        continuations.put(session, job_id(batch_id, seq), 1, continuations.GIVEN, state)
     events.record(
         session,
         "submitted",

@@ -38,6 +38,20 @@ def prompts_used(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
     return {row.job_id: row.prompt for row in rows}
 
 
+def segment_prompts(session: Session, job_ids: Sequence[str]) -> dict[str, list[str]]:
+    """The prompts that the segments of each job were made with, in order, enhanced or not."""
+    found: dict[str, list[str]] = {}
+    rows = session.execute(
+        select(Segment.job_id, Segment.prompt)
+        .join(Job, (Job.id == Segment.job_id) & (Job.roll == Segment.roll))
+        .where(Segment.job_id.in_(job_ids))
+        .order_by(Segment.job_id, Segment.segment)
+    )
+    for job_id, prompt in rows:
+        found.setdefault(job_id, []).append(prompt)
+    return found
+
+
 def failures(session: Session, batch_id: str) -> Sequence[tuple[str, int]]:
     """Error codes of a batch's jobs with how often each occurs, most frequent first."""
     rows = session.execute(

@@ -34,6 +34,10 @@ def get(session: Session, job_id: str) -> Job:
     return job
 
 
+def find(session: Session, job_id: str) -> Job | None:
+    return session.get(Job, job_id)
+
+
 def lock(session: Session, job_id: str) -> Job:
     """The job's row, held until the transaction ends, so that cancel and finish cannot pass each other."""
     job = session.scalars(

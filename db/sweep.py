@@ -142,6 +142,8 @@ def drop_media(session: Session, batch_id: str, *, older_than_ms: int, dry_run: 
     found = [Object(key, size) for key, size in session.execute(select(ArtifactRow.key, ArtifactRow.size).where(mine))]
     if not dry_run:
         session.execute(delete(ArtifactRow).where(mine).execution_options(synchronize_session=False))
+        left = ContinuationState.job_id.in_(select(Job.id).where(Job.batch_id == batch_id))
+        session.execute(delete(ContinuationState).where(left).execution_options(synchronize_session=False))
         events.record(session, MEDIA_REMOVED, batch_id=batch_id, files=len(found), bytes=sum(f.size for f in found))
     return found
 

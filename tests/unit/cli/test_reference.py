@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -14,10 +15,15 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from cli.exit_codes import MEANING, ExitCode
+from cli.main import run
 from cli.reference import JSON_OUTPUT
-from db import evals
+from db import continuations, evals, jobs
+from pipeline.keys import state_key
 from pipeline.scoring import exchange
 from pipeline.scoring.suite import read_suite
+from pipeline.spec import JobSpec
+from pipeline.stages.base import ContinuationRef
+from pipeline.wiring import make_storage
 from tests.conftest import REPOSITORY
 from tests.data.vbench_oracle import tiny_weights
 from tests.unit.cli.conftest import Home, Vgen
@@ -55,6 +61,35 @@ def finished(home: Home, tmp_path: Path) -> Home:
 
 
 CLIP = Path(tiny_weights.__file__).parent / "clips/static.mp4"
+
+
+def _with_state(home: Home) -> str:
+    """The finished job, with the last frames of its clip."""
+    sizes = _spec(home)
+    data = bytes(sizes.width * sizes.height * 3)
+    sha256 = hashlib.sha256(data).hexdigest()
+    make_storage(home.settings).put_bytes(state_key(sha256), data, content_type="application/octet-stream")
+    payload = {"frames": 1, "height": sizes.height, "width": sizes.width}
+    blob = {"key": state_key(sha256), "sha256": sha256, "size": len(data)}
+    database = home.database()
+    with database.transaction() as session:
+        continuations.put(session, home.job_ids[0], 1, 0, ContinuationRef("last_frames", 1, payload, {"frames": blob}))
+    database.close()
+    return home.job_ids[0]
+
+
+def _spec(home: Home) -> JobSpec:
+    database = home.database()
+    with database.reading() as session:
+        spec = JobSpec.model_validate(jobs.get(session, home.job_ids[0]).spec)
+    database.close()
+    return spec
+
+
+def _state_file(home: Home) -> Path:
+    path = home.folder / "clip.vgen-state"
+    assert run(["state", "export", _with_state(home), "-o", str(path)]) == 0
+    return path
 
 
 def _scored(home: Home) -> list[object]:
@@ -120,6 +155,9 @@ COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "approve": lambda home: ["approve", home.job_ids[2]],
     "reject": lambda home: ["reject", home.job_ids[2]],
     "rerun": lambda home: ["rerun", home.job_ids[0]],
+    "extend": lambda home: ["extend", _with_state(home), "and then"],
+    "state export": lambda home: ["state", "export", _with_state(home), "-o", home.folder / "state"],
+    "state import": lambda home: ["state", "import", _state_file(home), "and then"],
     "eval list": lambda home: ["eval", "list"],
     "eval run": lambda home: ["eval", "run", CLIP, "--metrics", "checks,vbench"],
     "eval suite": lambda home: ["eval", "suite", *_manifest(home)[1:2], "--preset", "idle", "--metrics", "checks"],
