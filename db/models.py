@@ -129,6 +129,8 @@ class Step(Base):
     attempt: Mapped[int] = mapped_column(default=0)
     need: Mapped[str] = mapped_column(Text, default="", server_default="")
     """Of a step that generates: its preset and GPU types (``plan.need_of``), so that one preset's are found at once."""
+    memory_rung: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Of a step that generates: how far up the memory ladder it is (``pipeline.memory.Rung``)."""
     queue: Mapped[str | None] = mapped_column(String(120))
     worker: Mapped[str | None] = mapped_column(String(200))
     lease_until: Mapped[int | None] = mapped_column(BigInteger)
@@ -322,6 +324,25 @@ class Worker(Base):
     draining: Mapped[bool] = mapped_column(default=False)
     started_at: Mapped[int] = mapped_column(BigInteger)
     seen_at: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
+class MemoryNeed(Base):
+    """Which rung of the memory ladder clips of one shape have needed on a GPU type, time after time."""
+
+    __tablename__ = "memory_needs"
+    __table_args__ = (CheckConstraint("rung >= 0 AND clips >= 1", name="counts"),)
+
+    gpu_type: Mapped[str] = mapped_column(String(64), primary_key=True)
+    shape: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Digest of preset, size, length and acceleration; the first three are also kept for people."""
+    preset: Mapped[str] = mapped_column(Text)
+    width: Mapped[int]
+    height: Mapped[int]
+    num_frames: Mapped[int]
+    rung: Mapped[int]
+    clips: Mapped[int]
+    """In a row."""
+    since: Mapped[int] = mapped_column(BigInteger)
 
 
 ALL_QUEUES = "*"

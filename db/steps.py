@@ -16,15 +16,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningInsert
 
-from db import budgets, checkpoints, continuations, evals, events, jobs, rolls, segments
+from db import budgets, checkpoints, continuations, evals, events, jobs, memory, rolls, segments
 from db.attempts import record_attempt
 from db.base import EnumText, Json
 from db.models import ALL_QUEUES, Batch, Job, Queue, StageRun, Step, Worker
 from db.session import now_ms
 from pipeline.errors import ConflictError, FailureClass, StageError
 from pipeline.keys import roll_seed
+from pipeline.memory import Rung
 from pipeline.plan import need_of
-from pipeline.retry import MAX_LOSSES, decide
+from pipeline.retry import MAX_LOSSES, RetryDecision, decide
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.stages.base import Outcome, StageResult, StepWork
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState, next_stage
@@ -111,7 +112,7 @@ _TAKE = (
         progress_step=0,
         progress_total=0,
     )
-    .returning(_STEPS.c.id, _STEPS.c.attempt, _STEPS.c.roll, _STEPS.c.queue)
+    .returning(_STEPS.c.id, _STEPS.c.attempt, _STEPS.c.roll, _STEPS.c.queue, _STEPS.c.memory_rung)
 )
 
 _prior = aliased(Step)
@@ -191,10 +192,12 @@ def claim(
     ).one_or_none()
     if taken is None:
         return None
-    step_id, attempt, roll, queue = taken
+    step_id, attempt, roll, queue, rung = taken
     rows = connection.execute(_WORK, {"p_job_id": job_id, "p_roll": roll, "p_segment": segment}).all()
     batch_id, line, stored_spec, options = rows[0][:4]
     spec = _spec_of(stored_spec, roll)
+    if stage is Stage.GENERATE and attempt == 1:
+        rung = memory.at_start(session, step_id, queue or "", spec, batch_id=batch_id, job_id=job_id)
     work = StepWork(
         job_id=job_id,
         batch_id=batch_id,
@@ -213,6 +216,7 @@ def claim(
         continuation=continuations.before(session, job_id, roll, segment)
         if stage is Stage.GENERATE and spec.continues(segment)
         else None,
+        memory_rung=Rung(rung),
         earlier=segments.outputs(session, job_id, roll, before=segment)
         if stage is Stage.ENCODE and segment > 0 and segment == spec.segments - 1
         else (),
@@ -324,6 +328,7 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | 
         continuations.record(session, work, result.continuation)
     if work.stage is Stage.GENERATE:
         segments.record(session, work, result.output)
+        memory.note_made(session, claimed.queue, work.spec, work.memory_rung)
     evals.record(session, work.job_id, work.roll, result.scores)
     if segments.branches(work):
         not_now = {Stage.GENERATE: paused or limited, Stage.ENCODE: paused}
@@ -463,6 +468,11 @@ def fail(session: Session, claimed: Claim, error: StageError) -> Finished:
     problem: dict[str, Any] = {"error_code": error.code, "error": str(error)[:4000], counter: count}
     if job.cancel_requested:
         return _cancelled(session, claimed)
+    if work.stage is Stage.GENERATE and error.failure_class is FailureClass.OUT_OF_MEMORY:
+        following = memory.after_failure(session, claimed.step_id, claimed.queue, work.spec, str(error))
+        if following is not None:
+            return _try_differently(session, claimed, following, problem)
+        decision = RetryDecision(again=False)
     if not decision.again:
         recorded = _end_as(
             session, claimed, AttemptOutcome.FAILED, state=StepState.FAILED, finished_at=now_ms(), **problem
@@ -483,6 +493,17 @@ def fail(session: Session, claimed: Claim, error: StageError) -> Finished:
         **problem,
     )
     if recorded:
+        jobs.move(session, work.job_id, JobState.WAITING)
+    return Finished(recorded)
+
+
+def _try_differently(session: Session, claimed: Claim, following: memory.NextTry, problem: dict[str, Any]) -> Finished:
+    """Put a clip that did not fit back in line, at once and in another way; charged to none of its tries."""
+    columns = {name: problem[name] for name in ("error_code", "error")} | following.columns
+    recorded = _end_as(session, claimed, AttemptOutcome.RETRIED, state=StepState.WAITING, queue=None, **columns)
+    if recorded:
+        work = claimed.work
+        events.record(session, "memory_rung", batch_id=work.batch_id, job_id=work.job_id, **following.said)
         jobs.move(session, work.job_id, JobState.WAITING)
     return Finished(recorded)
 

@@ -5,7 +5,8 @@
     POINT[:WHAT]=ACTION[:ARGUMENT][@NTH][%PROBABILITY[/SEED]][!FILE]
 
 ``after_claim:generate=kill@3`` kills the process at its third claim of a generate step. WHAT is a stage where the point
-has one (for ``denoise_step`` the seed, for ``upload`` the kind of file); without it all count. Hits are counted in
+has one (for ``denoise_step`` the seed, for ``upload`` the kind of file, for ``gpu_memory`` denoise or decode, with
+_tiled and _offloaded behind it where that is on); without it all count. Hits are counted in
 each process for itself. With ``!FILE`` the entry acts once for all processes that share that file's path: whoever
 creates it. ``@FILE`` in place of entries: they are in that file, which is read again whenever it changes. Unset costs
 one comparison with None.
@@ -23,10 +24,12 @@ import os
 import random
 import re
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline import errors
@@ -44,6 +47,7 @@ POINTS: Mapping[str, str] = {
     "frames_reserve": "room for frames is about to be reserved",
     "frames_write": "the generator's child writes a frame",
     "denoise_step": "the idle generator's child has done a denoising step",
+    "gpu_memory": "the diffusers generator's child is about to need memory",
     "encode_write": "the video is encoded, its pictures are not",
     "upload": "an object is about to be uploaded",
     "checkpoint_upload": "a checkpoint is about to be uploaded",
@@ -128,6 +132,14 @@ def _error_class(name: str) -> type[Exception]:
     return found
 
 
+def _check_error(name: str) -> None:
+    """As ``_error_class``, but a library that this process has not loaded (torch) is only looked for."""
+    package = name.partition(".")[0]
+    if "." in name and package not in sys.modules and find_spec(package) is not None:
+        return
+    _error_class(name)
+
+
 def parse(text: str) -> dict[str, list[Failpoint]]:
     """The entries by point.
 
@@ -161,7 +173,7 @@ def _failpoint(entry: str, given: dict[str, str | None]) -> Failpoint:
     except ValueError:
         raise errors.SettingsError(f"{VARIABLE}: {entry!r}: {action} takes a number, chances are 0 to 1") from None
     if action == "raise":
-        _error_class(argument or "RuntimeError")
+        _check_error(argument or "RuntimeError")
     nth, seed = given["nth"], int(given["seed"] or 0)
     return Failpoint(
         point,

@@ -74,6 +74,7 @@ def build_sidecar(
         },
         "numerics": generate.get("numerics"),
         "acceleration": generate.get("facts", {}).get("acceleration", {}),
+        "memory_rung": generate.get("facts", {}).get("memory_rung", "plain"),
         "gpu_type": generate.get("gpu_type"),
         "timings_s": generate.get("timings_s"),
         "peak_memory_bytes": generate.get("peak_memory_bytes"),

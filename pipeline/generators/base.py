@@ -163,5 +163,8 @@ class Generator(Protocol):
         ``checkpoint_unusable`` and ``checkpoint_failed`` with the reason.
         """
 
+    def free(self) -> None:
+        """Give back memory that nobody uses; the model stays."""
+
     def unload(self) -> None:
         """Free the memory."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.acceleration import Acceleration
-from pipeline.errors import FatalError, StoppedError
+from pipeline.errors import FatalError, OutOfMemoryError, StoppedError
 from pipeline.generators import wire
 from pipeline.generators.base import Phase, Progress, SavedCheckpoint
 from pipeline.generators.idle import IdleGenerator
@@ -62,8 +62,16 @@ class Child:
             try:
                 self._carry_out(command, number)
             except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
-                self._send(number, "error", wire.error_to_wire(error))
+                failed = error.with_traceback(None)  # its frames hold on to the clip's tensors
+                self._free(failed)
+                self._send(number, "error", wire.error_to_wire(failed))
             self._stopped.pop(number, None)
+
+    def _free(self, error: Exception) -> None:
+        """After too little memory: give back what nobody uses, before the next clip is tried."""
+        if isinstance(error, OutOfMemoryError) and self._generator is not None:
+            error.__cause__ = error.__context__ = None
+            self._generator.free()
 
     def _carry_out(self, command: dict[str, Any], number: int) -> None:
         def on_progress(progress: Progress) -> None:

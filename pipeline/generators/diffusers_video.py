@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 
+from pipeline import failpoints
 from pipeline.acceleration import PLAIN, Acceleration
 from pipeline.errors import FatalError, OutOfMemoryError, RefusedError, StageError
 from pipeline.generators.accelerations.cache_states import cache_states, restore_cache_states
@@ -149,6 +150,9 @@ class DiffusersVideoGenerator:
 
     def unload(self) -> None:
         self._pipe, self._continuing, self._preset = None, None, None
+        self.free()
+
+    def free(self) -> None:
         gc.collect()
         if self._device == "cuda":
             torch.cuda.empty_cache()
@@ -204,7 +208,10 @@ class DiffusersVideoGenerator:
                     caches = cache_states(self._pipe) if step < total else None  # after the last step no more is used
                     write_checkpoint(path, metadata, loop.state(), rng.states(), caches)
 
+                failpoints.hit("gpu_memory", _memory_use("denoise", spec))
                 keeper.after_step(step, total, on_progress, write)
+                if step == total:
+                    failpoints.hit("gpu_memory", _memory_use("decode", spec))
 
             return self._run(
                 preset, spec, request.prompt, pictures, on_progress, stepped, clock, resume, previous=previous
@@ -293,6 +300,12 @@ class _Made(NamedTuple):
     frames: Any
     sound: Any
     sample_rate: int
+
+
+def _memory_use(doing: str, spec: JobSpec) -> str:
+    """What a failpoint can tell apart: the work, and what it does to need less memory for it."""
+    tiled = "_tiled" if spec.acceleration.vae_tiling else ""
+    return f"{doing}{tiled}{'_offloaded' if spec.acceleration.offload else ''}"
 
 
 class _NotResumedError(Exception):

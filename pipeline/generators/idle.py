@@ -78,6 +78,9 @@ class IdleGenerator:
             facts={"random_weights": True, "no_model": True, **keeper.facts},
         )
 
+    def free(self) -> None:
+        """It holds nothing."""
+
     def unload(self) -> None:
         """There is nothing to free."""
 

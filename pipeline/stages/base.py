@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.generators.base import GenerationRequest, GenerationResult, OnProgress, TakesCheckpoints
+from pipeline.memory import Rung
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.states import Stage
@@ -109,6 +110,8 @@ class StepWork:
     """Where an earlier attempt at generating was cut off."""
     continuation: ContinuationRef | None = None
     """What the segment goes on from, where it is not a clip's beginning."""
+    memory_rung: Rung = Rung.PLAIN
+    """How a clip that did not fit into memory is tried now."""
     earlier: tuple[dict[str, dict[str, Any]], ...] = ()
     """Where the clip's last segment is encoded: what the segments before it recorded, each by stage name."""
 

@@ -6,15 +6,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import FatalError, NotFoundError, RefusedError, StoppedError
+from pipeline.errors import FatalError, NotFoundError, OutOfMemoryError, RefusedError, StoppedError
 from pipeline.generators.base import GenerationRequest, GenerationResult, sound_path
 from pipeline.keys import segment_seed
+from pipeline.memory import Rung, on_rung
 from pipeline.spec import InputRef, JobSpec
 from pipeline.stages.base import RunsGenerations, StageContext, StageResult, StepWork
 from pipeline.stages.checkpoints import ClipCheckpoints
 from pipeline.stages.continuation import fetch_last_frames, keep_last_frames
 
 CHANNELS = 3
+_ACCELERATION_REFUSED = frozenset({"acceleration_unsupported", "acceleration_unavailable"})
 
 
 def run(work: StepWork, context: StageContext) -> StageResult:
@@ -55,9 +57,11 @@ def run(work: StepWork, context: StageContext) -> StageResult:
             checkpoint_s=context.settings.worker.checkpoint_s if checkpoints.wanted else None,
             previous=previous,
             repeats=repeats,
+            acceleration=on_rung(spec.acceleration, work.memory_rung),
         )
-        result = _generate(context.generator, request, context, checkpoints)
+        result = _generate(context.generator, request, context, checkpoints, work.memory_rung)
         output = _output(result, prompt, frames, context, checkpoints.facts)
+        output["facts"]["memory_rung"] = work.memory_rung.name.lower()
         if work.spec.segments > 1:
             output.pop("sound", None)  # segments are joined as pictures: a sound of each would not fit the seams
         # The last segment's is kept when it is encoded: nobody waits for it.
@@ -73,7 +77,11 @@ def run(work: StepWork, context: StageContext) -> StageResult:
 
 
 def _generate(
-    generator: RunsGenerations, request: GenerationRequest, context: StageContext, checkpoints: ClipCheckpoints
+    generator: RunsGenerations,
+    request: GenerationRequest,
+    context: StageContext,
+    checkpoints: ClipCheckpoints,
+    rung: Rung,
 ) -> GenerationResult:
     """Make the clip; when this returns or raises, what is worth keeping of it is stored."""
     try:
@@ -84,6 +92,12 @@ def _generate(
         else:
             checkpoints.abandon()
         raise
+    except RefusedError as refused:
+        checkpoints.finish()
+        if rung < Rung.TILED or refused.code not in _ACCELERATION_REFUSED:
+            raise
+        # Not what the job asked for, but what the ladder put on: the next rung is tried.
+        raise OutOfMemoryError(f"on the rung {rung.name.lower()}, which is not possible here: {refused}") from refused
     except BaseException:
         checkpoints.finish()  # what an attempt that failed has saved, the next one goes on from
         raise

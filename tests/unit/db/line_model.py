@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.errors import FailureClass
+from pipeline.memory import Rung
 from pipeline.retry import MAX_LOSSES, MAX_OTHER, decide
 from pipeline.stages.base import Outcome
 from pipeline.states import TERMINAL_JOB_STATES, JobState, Stage, StepState, next_stage
@@ -87,12 +88,20 @@ class ModelJob:
         self.held |= outcome is Outcome.HELD
         return True, None if outcome is Outcome.HELD else following
 
-    def fail(self, stage: Stage, attempt: int, failure: FailureClass, *, proven: bool = False) -> bool:
+    def fail(
+        self, stage: Stage, attempt: int, failure: FailureClass, *, proven: bool = False, rung: Rung = Rung.PLAIN
+    ) -> bool:
         if not self.is_current(stage, attempt):
             return False
         if self.cancel:
             return self._stop(stage)
         step = self.steps[stage]
+        if failure is FailureClass.OUT_OF_MEMORY and stage is Stage.GENERATE:
+            # Tried at once in another way, as long as there is one: the model's line has one GPU type.
+            if rung is Rung.OFFLOADED:
+                step.faults += 1
+                return self._fail(stage)
+            return self._wait(stage)
         counter = {FailureClass.CRASH: "crashes", FailureClass.RETRYABLE: "errors"}.get(failure, "faults")
         setattr(step, counter, getattr(step, counter) + 1)
         if decide(failure, getattr(step, counter), proven=proven).again:

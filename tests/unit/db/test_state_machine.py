@@ -265,7 +265,9 @@ class LineMachine(RuleBasedStateMachine):
         job = self.jobs[claimed.work.job_id]
         crashed = error.failure_class is FailureClass.CRASH
         proven, cancelled = crashed and self.proven(claimed), job.cancel
-        self.told(recorded, job.fail(claimed.work.stage, claimed.attempt, error.failure_class, proven=proven))
+        stage, rung = claimed.work.stage, claimed.work.memory_rung
+        expected = job.fail(stage, claimed.attempt, error.failure_class, proven=proven, rung=rung)
+        self.told(recorded, expected)
         if crashed and recorded and not cancelled:
             self.ends.append((claimed.queue, claimed.step_id, claimed.work.job_id, False))
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.errors import RefusedError, StoppedError
-from pipeline.generators.base import Phase, Progress
+from pipeline.errors import OutOfMemoryError, RefusedError, StoppedError
+from pipeline.generators.base import GenerationRequest, GenerationResult, Phase, Progress
 from pipeline.generators.process import GeneratorProcess
 from pipeline.handoff import Handoff
+from pipeline.memory import Rung, on_rung
 from pipeline.settings import load_settings
 from pipeline.spec import BatchOptions, InputRef, JobSpec
 from pipeline.stages import generate
@@ -112,3 +113,17 @@ def test_image_is_fetched_for_the_generator_and_removed(context: StageContext) -
     context.storage.put_bytes(image.key, buffer.getvalue(), content_type="image/png")
     generate.run(replace(WORK, spec=SPEC.model_copy(update={"image": image})), context)
     assert left_over(context) == ["job.0.0.1.rgb"]
+
+
+class CannotOffload:
+    """A generator whose machine cannot do what the memory ladder asks for."""
+
+    def generate(self, request: GenerationRequest, *_: object) -> GenerationResult:
+        assert request.accelerated_by == on_rung(SPEC.acceleration, Rung.OFFLOADED)
+        raise RefusedError("offload: it needs a GPU", code="acceleration_unavailable")
+
+
+def test_a_rung_that_is_not_possible_is_too_little_memory_and_no_refusal(context: StageContext) -> None:
+    with pytest.raises(OutOfMemoryError, match="on the rung offloaded, which is not possible here: offload: it needs"):
+        generate.run(replace(WORK, memory_rung=Rung.OFFLOADED), replace(context, generator=CannotOffload()))
+    assert left_over(context) == []
