@@ -55,9 +55,9 @@ def fill(database: Database, jobs: int) -> list[str]:
     with database.transaction() as session:
         for statement in _through_the_line():
             session.execute(text(statement), {"need": need_of(submission.jobs[0].spec)})
-    with database.engine.connect() as connection:
-        connection.exec_driver_sql("ANALYZE")
-        connection.commit()
+    # What autovacuum does on its own some seconds after so many changes.
+    with database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.exec_driver_sql("ANALYZE" if database.is_sqlite else "VACUUM (ANALYZE)")
     return ids
 
 
