@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import eval_batch, eval_compare, eval_exchange, eval_suite, eval_weights, output
+from cli import eval_batch, eval_compare, eval_exchange, eval_nightly, eval_suite, eval_weights, output
 from cli.context import settings_of
 from cli.eval_inputs import ExpectedOptions, clips_of
 from cli.eval_weights import WeightsOption, weights_of
@@ -26,6 +26,7 @@ app.command("export")(eval_exchange.export)
 app.command("import")(eval_exchange.import_)
 app.command("compare")(eval_compare.compare)
 app.command("suite")(eval_suite.suite)
+app.command("nightly")(eval_nightly.nightly)
 app.command("runs")(eval_suite.runs)
 app.command("scores")(eval_suite.scores)
 

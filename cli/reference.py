@@ -44,6 +44,7 @@ JSON_OUTPUT: dict[str, type[views.View]] = {
     "eval list": eval_views.EvalListView,
     "eval run": eval_views.EvalRunView,
     "eval suite": eval_views.EvalRunStateView,
+    "eval nightly": eval_views.EvalRunStateView,
     "eval runs": eval_views.EvalRunsView,
     "eval scores": eval_views.EvalRunStateView,
     "eval aggregate": eval_views.EvalAggregateView,

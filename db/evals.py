@@ -11,15 +11,17 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db import events
-from db.models import ArtifactRow, EvalRun, Job, Score, Segment
+from db.models import ArtifactRow, EvalRun, Job, Score, Segment, StageRun, Step
 from db.session import now_ms
 from pipeline.errors import NotFoundError
 from pipeline.keys import canonical_json, new_batch_id, roll_seed, sha256_hex
 from pipeline.spec import SUITE_ENTRY_LABEL
 from pipeline.stages.base import ScoreRecord
-from pipeline.states import TERMINAL_JOB_STATES, EvalState, JobState
+from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, EvalState, JobState, Stage, StepState
 
 _SCORES = cast(Table, Score.__table__)
+VERDICT = "verdict"
+"""Where a run's summary has what came of its comparison."""
 _KEY = ("job_id", "roll", "metric", "scorer_digest")
 _MADE = ("score", "reason", "passed", "details", "version", "weights_digest", "scorer", "scored_at")
 
@@ -204,6 +206,45 @@ def _shown(row: Score) -> dict[str, Any]:
     if row.passed is not None:
         details["passed"] = row.passed
     return {"name": row.metric, "score": row.score, "details": details}
+
+
+def add_verdict(session: Session, run_id: str, verdict: Mapping[str, Any]) -> bool:
+    """Write down what came of a run that has ended. False when that was written before: of two, one does."""
+    run = session.scalars(
+        select(EvalRun).where(EvalRun.id == run_id).with_for_update().execution_options(populate_existing=True)
+    ).one()
+    if VERDICT in (run.summary or {}):
+        return False
+    run.summary = {**(run.summary or {}), VERDICT: dict(verdict)}
+    session.flush()
+    events.record(session, "eval_verdict", batch_id=run.batch_id, run=run_id, state=verdict["state"])
+    return True
+
+
+def unjudged(session: Session, kind: str) -> list[str]:
+    """Runs of that kind that have ended and have no verdict, oldest first."""
+    query = select(EvalRun).where(EvalRun.kind == kind, EvalRun.state != EvalState.OPEN).order_by(EvalRun.id)
+    return [run.id for run in session.scalars(query) if VERDICT not in (run.summary or {})]
+
+
+def speeds(session: Session, batch_id: str) -> list[tuple[str, str, float, int | None]]:
+    """(preset, GPU type, mean seconds of a generation, most bytes) of the batch's current rolls, one segment each."""
+    rows = session.execute(
+        select(Job.spec["preset"].as_string(), Step.output, StageRun.ended_at - StageRun.started_at)
+        .join(Step, (Step.job_id == Job.id) & (Step.roll == Job.roll) & (Step.stage == Stage.GENERATE))
+        .join(StageRun, (StageRun.step_id == Step.id) & (StageRun.attempt == Step.attempt))
+        .where(Job.batch_id == batch_id, Step.state == StepState.DONE, StageRun.outcome == AttemptOutcome.DONE)
+    )
+    found: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+    for preset, made, ms in rows:
+        times, sizes = found.setdefault((preset, (made or {}).get("gpu_type") or "cpu"), ([], []))
+        times.append(ms)
+        if (made or {}).get("peak_memory_bytes") is not None:
+            sizes.append(made["peak_memory_bytes"])
+    return [
+        (preset, gpu_type, sum(times) / len(times) / 1000, max(sizes, default=None))
+        for (preset, gpu_type), (times, sizes) in sorted(found.items())
+    ]
 
 
 def settle(session: Session) -> list[str]:

@@ -154,6 +154,26 @@ class WorkerSettings(_Group):
     step_deadline_s: float = Field(600.0, gt=0, description="Longest time for one denoising step or decode.")
 
 
+class NightlySettings(_Group):
+    """The evaluation that the beat starts each night, and `vgen eval nightly` at once."""
+
+    crontab: str = Field(
+        "", description="When the beat starts it, as cron's five fields in UTC, such as `30 1 * * *`; empty: never."
+    )
+    preset: str | None = Field(None, description="What is evaluated; unset: the setting preset.")
+    suite: Path | None = Field(
+        None, description="A suite in the form of VBench_full_info.json; unset: vgen's own forty prompts."
+    )
+    seeds: str = Field("1-2", description="Of each prompt, such as 1-2.")
+    metrics: str = Field("checks,vbench", description="Metrics and groups, separated by commas.")
+    margins: str = Field(
+        "", description="Largest losses accepted, as NAME=VALUE,NAME=VALUE in the metrics' units; only these gate."
+    )
+    baseline: str | None = Field(
+        None, description="Id of the run to compare with; unset: the median of the last five that passed."
+    )
+
+
 class SweepSettings(_Group):
     """What `vgen sweep`, the beat and solo runs remove from the store, and when."""
 
@@ -224,6 +244,7 @@ class Settings(BaseSettings):
     safety: SafetySettings = Field(default_factory=SafetySettings)
     eval: EvalSettings = Field(default_factory=EvalSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    nightly: NightlySettings = Field(default_factory=NightlySettings)
     sweep: SweepSettings = Field(default_factory=SweepSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
 

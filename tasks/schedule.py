@@ -5,20 +5,40 @@ Rows say when it was last done, so that two beats, or one that was away for days
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from celery import Celery, Task
+from celery.schedules import ParseException, crontab
 
+from pipeline.errors import SettingsError
 from pipeline.plan import IO_QUEUE
 from pipeline.settings import Settings
 
 SWEEP = "vgen.sweep"
+NIGHTLY = "vgen.nightly"
+VERDICTS = "vgen.verdicts"
+VERDICT_EVERY_S = 300.0
+"""How often it is looked whether a nightly's last clip is there."""
+_HOUR_S = 3600.0
 
 
 def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
     """Celery's ``beat_schedule``. A message that nobody took before the next one is dropped."""
     every_s = settings.sweep.every_h * 3600
-    return {"sweep": {"task": SWEEP, "schedule": every_s, "options": {"queue": IO_QUEUE, "expires": every_s}}}
+    work: dict[str, dict[str, Any]] = {"sweep": _entry(SWEEP, every_s, expires_s=every_s)}
+    if settings.nightly.crontab:
+        try:
+            when = crontab.from_string(settings.nightly.crontab)
+        except (ParseException, ValueError, TypeError) as error:
+            raise SettingsError(f"VGEN_NIGHTLY_CRONTAB {settings.nightly.crontab!r}: {error}") from None
+        work["nightly"] = _entry(NIGHTLY, when, expires_s=_HOUR_S)
+        work["verdicts"] = _entry(VERDICTS, VERDICT_EVERY_S, expires_s=VERDICT_EVERY_S)
+    return work
+
+
+def _entry(task: str, schedule: Any, *, expires_s: float) -> dict[str, Any]:
+    return {"task": task, "schedule": schedule, "options": {"queue": IO_QUEUE, "expires": expires_s}}
 
 
 def register(app: Celery) -> None:
@@ -30,3 +50,18 @@ def register(app: Celery) -> None:
     def sweep(task: Task) -> None:
         runtime = lifecycle.runtime_of(task)
         sweep_if_due(runtime.database, lambda: runtime.storage, runtime.settings)
+
+    @app.task(bind=True, name=NIGHTLY, shared=False)  # type: ignore[untyped-decorator]
+    def nightly(task: Task) -> None:
+        from tasks import nightly as work  # noqa: PLC0415  # it loads the scorers, which no other task here needs
+
+        runtime = lifecycle.runtime_of(task)
+        plan = work.Plan.of_settings(runtime.settings)
+        work.submit(runtime.database, runtime.settings, plan, night=datetime.now(UTC).date().isoformat())
+
+    @app.task(bind=True, name=VERDICTS, shared=False)  # type: ignore[untyped-decorator]
+    def verdicts(task: Task) -> None:
+        from tasks import nightly as work  # noqa: PLC0415
+
+        runtime = lifecycle.runtime_of(task)
+        work.judge_ended(runtime.database, runtime.storage)

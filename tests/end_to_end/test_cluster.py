@@ -106,6 +106,35 @@ def test_a_clip_that_the_gate_rejects_is_made_again_and_the_accepted_roll_publis
         assert sidecar["scoring"]["scores"]["checks.flicker"]["score"] == result["scores"]["checks.flicker"] <= 0.075
 
 
+def test_nights_of_the_same_model_pass_and_one_of_a_worse_one_is_caught(cluster: Cluster) -> None:
+    # Given a suite of six prompts, and a night of a real (tiny) model: there is nothing to compare it with
+    suite = cluster.folder / "nightly.json"
+    suite.write_text(json.dumps([{"prompt_en": f"view {n}", "dimension": ["temporal_flickering"]} for n in range(6)]))
+    metric = "vbench.temporal_flickering"
+    command = ("eval", "nightly", str(suite), "--metrics", metric, "--margin", f"{metric}=0.05")
+    tiny = ("--preset", "tiny-wan", "--seeds", "1", "--num-frames", "5", "--num-inference-steps", "2")
+    first = cluster.vgen(*command, *tiny, "--json")
+    assert first.returncode == 3, first.stderr + cluster.log
+    begun = json.loads(first.stdout)
+    assert (begun["state"], begun["summary"]["verdict"]["state"]) == ("complete", "no_calibration")
+
+    # When the next night comes, then nothing has changed
+    second = cluster.vgen(*command, *tiny, "--json")
+    assert second.returncode == 0, second.stderr + cluster.log
+    verdict = json.loads(second.stdout)["summary"]["verdict"]
+    assert (verdict["state"], verdict["baseline"]) == ("identical", "median of 1 runs")
+
+    # When another model takes its place, whose frames are noise, then that is caught, and the report shows it
+    worse = ("--preset", "idle", "--seeds", "1", "--baseline", begun["id"])
+    third = cluster.vgen(*command, *worse)
+    assert third.returncode == 3, third.stderr + cluster.log
+    verdict = cluster.json("eval", "runs")["runs"][0]["summary"]["verdict"]
+    assert (verdict["state"], verdict["passed"], verdict["baseline"]) == ("regressed", False, begun["id"])
+    (page,) = (fetch(line) for line in third.stdout.splitlines() if "/report.html" in line)
+    assert b"regressed" in page
+    assert page.count(b"<video") >= 2
+
+
 def test_a_job_that_cannot_run_costs_the_others_nothing(cluster: Cluster) -> None:
     # Given a preset whose weights are not on this machine, between two jobs that can run
     prompts = cluster.folder / "mixed.jsonl"

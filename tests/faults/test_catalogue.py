@@ -7,7 +7,7 @@ import re
 from pipeline import failpoints
 from tests.conftest import REPOSITORY
 
-OPEN = {"F35"}
+OPEN: set[str] = set()
 """Entries without a test, each with its reason in the table."""
 _ROW = re.compile(r"^\| (F\d+) \| .+? \| (.+?) \|$", re.MULTILINE)
 

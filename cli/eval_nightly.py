@@ -1,0 +1,94 @@
+"""`vgen eval nightly`: the nightly evaluation, now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import output
+from cli.context import open_database, settings_of
+from cli.eval_suite import run_view, work_off
+from cli.exit_codes import ExitCode
+from cli.options import FieldOptions, Json, takes
+from pipeline.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from db.session import Database
+    from pipeline.storage.base import Storage
+
+_LINK_S = 7 * 86_400
+
+
+@takes(fields=FieldOptions)
+def nightly(
+    ctx: typer.Context,
+    fields: FieldOptions,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A suite; default: the setting, then vgen's forty prompts.")
+    ] = None,
+    metrics: Annotated[str | None, typer.Option("--metrics", help="Default: the setting nightly.metrics.")] = None,
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--margin", metavar="NAME=VALUE", help="Largest loss accepted, in the metric's units; gates it. Repeatable."
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", metavar="RUN", help="Compare with this run, not the last that passed.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Make and score the nightly suite, and compare it with what passed before. Ends with 3 unless it passed."""
+    from db import evals
+    from pipeline.prompts_file.scoring import split_names
+    from pipeline.wiring import make_storage
+    from tasks import nightly as work
+
+    settings = settings_of(ctx)
+    given = fields.overrides()
+    if "labels" in given:
+        raise InputError([Problem("a suite's jobs have labels of their own", field="--label")])
+    plan = work.with_options(
+        work.Plan.of_settings(settings),
+        suite=file,
+        metrics=split_names(metrics) if metrics is not None else None,
+        margins=work.read_margins(margin, "--margin") if margin else None,
+        baseline=baseline,
+        fields=given,
+    )
+    with open_database(settings, upgrade=True) as database:
+        if plan.baseline is not None:
+            with database.reading() as session:
+                evals.get_run(session, plan.baseline)  # rather now than in the morning
+        run_id, batch_id = work.submit(database, settings, plan)
+        code = work_off(database, settings, batch_id)
+        with database.transaction() as session:
+            evals.settle(session)
+            left, _ = evals.clips_left(session, batch_id)
+        if left:
+            output.notice(f"run {run_id} is still open: the same command goes on with it")
+            return code or ExitCode.INCOMPLETE
+        verdict = work.judge(database, make_storage(settings), run_id)
+        _show(database, make_storage(settings), run_id, json)
+    return ExitCode.DONE if verdict["passed"] else ExitCode.INCOMPLETE
+
+
+def _show(database: Database, storage: Storage, run_id: str, json: bool) -> None:
+    from db import evals
+
+    with database.reading() as session:
+        run = evals.get_run(session, run_id)
+        view = run_view(run, evals.means(session, run.batch_id))
+    if json:
+        output.as_json(view)
+        return
+    verdict = view.summary[evals.VERDICT]
+    output.facts(
+        [("run", view.id), ("batch", view.batch_id), ("clips", view.expected), ("compared with", verdict["baseline"])]
+        + [(name, verdict[name]) for name in ("state", "meaning", "advice")]
+        + [("slower", "; ".join(verdict["slower"]) or None)]
+    )
+    for key in verdict["reports"].values():
+        output.line(storage.url(key, expires_s=_LINK_S))
