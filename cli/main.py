@@ -31,6 +31,7 @@ from cli import (
     models,
     output,
     pause,
+    report,
     results,
     status,
     submit,
@@ -86,6 +87,7 @@ app.command("list")(status.list_)
 app.command("show")(status.show)
 app.command("watch")(watch.watch)
 app.command("events")(events.events)
+app.command("report")(report.report)
 app.command("results")(results.results)
 app.command("pause")(pause.pause)
 app.command("resume")(pause.resume)

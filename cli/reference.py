@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from cli import eval_views, views
+from cli import eval_views, report_views, views
 from cli.exit_codes import MEANING
 from cli.main import app
 
@@ -29,6 +29,7 @@ JSON_OUTPUT: dict[str, type[views.View]] = {
     "show JOB": views.JobDetailView,
     "show BATCH": views.StatusView,
     "events": views.EventsView,
+    "report": report_views.ReportView,
     "results": views.ResultsView,
     "pause": views.PausedView,
     "resume": views.PausedView,

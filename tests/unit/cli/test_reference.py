@@ -146,6 +146,7 @@ COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "show JOB": lambda home: ["show", home.job_ids[0]],
     "show BATCH": lambda home: ["show", home.batch_id],
     "events": lambda home: ["events", home.job_ids[0]],
+    "report": lambda home: ["report", "latest"],
     "results": lambda home: ["results", "--urls"],
     "pause": lambda home: ["pause", "latest", "--queue", "h200"],
     "resume": lambda home: ["resume", "latest"],
