@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from cli import (
+    bench,
     chaos,
     config,
     control,
@@ -107,6 +108,7 @@ app.command("flower")(workers.flower)
 app.command("chaos")(chaos.chaos)
 app.add_typer(health.app, name="health")
 app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
 app.add_typer(evaluation.app, name="eval")
 app.add_typer(database.app, name="db")
 app.command("doctor")(doctor.doctor)

@@ -58,6 +58,7 @@ JSON_OUTPUT: dict[str, type[views.View]] = {
     "models show": views.ModelView,
     "models check": views.ModelChecksView,
     "models calibrate": views.CalibrationView,
+    "bench preset": views.PresetBenchView,
     "sweep": views.SweptView,
     "db check": views.DatabaseCheckView,
     "doctor": views.DoctorView,

@@ -405,6 +405,28 @@ class ModelChecksView(View):
     models: list[ModelCheckView]
 
 
+class MeasuredWayView(View):
+    name: str
+    acceleration: dict[str, Any] = Field(description="The options that are not the plain way's.")
+    seconds: float | None = Field(description="From prompt to decoded frames, the median; null when not measured.")
+    first_s: float | None = Field(description="Of the first clip after loading, which may include compiling.")
+    speed: float | None = Field(description="How many times the plain way's.")
+    peak_memory_bytes: int | None
+    psnr: float | None = Field(description="dB, against the plain clip; 100 for equal frames.")
+    ssim: float | None
+    problem: str | None = Field(description="Why it could not be measured.")
+
+
+class PresetBenchView(View):
+    preset: str
+    ways: list[MeasuredWayView] = Field(description="The plain way first, and once more at the end.")
+    least_ssim: float
+    least_psnr: float
+    proposed: str | None = Field(description="The fastest way within the bounds.")
+    unsteady: str | None = Field(description="Why the times are not to be compared, where they are not.")
+    numerics: dict[str, Any] = Field(description="Of the plain clip: device, libraries, …")
+
+
 class CalibrationView(View):
     preset: str
     file: str = Field(description="Where the ratios are kept.")

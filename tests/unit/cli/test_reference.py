@@ -174,6 +174,10 @@ COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "models show": lambda home: ["models", "show", "tiny-wan"],
     "models check": lambda home: ["models", "check", "wan2.1-t2v-1.3b"],
     "models calibrate": lambda home: ["models", "calibrate", "tiny-wan", "--steps", "2"],
+    "bench preset": lambda home: [
+        *("bench", "preset", "tiny-wan", "--only", "first_block-0.1,attention-flash"),
+        *("--width", "48", "--height", "48", "--num-frames", "5", "--steps", "2"),
+    ],
     "sweep": lambda home: ["sweep"],
     "db check": lambda home: ["db", "check"],
     "doctor": lambda home: ["doctor"],
