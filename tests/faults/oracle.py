@@ -19,6 +19,7 @@ from pipeline.errors import NotFoundError
 from pipeline.generators.base import GenerationRequest
 from pipeline.generators.frames import frames_size
 from pipeline.generators.idle import IdleGenerator
+from pipeline.keys import segment_seed
 from pipeline.spec import JobSpec
 from pipeline.storage.base import Storage
 
@@ -80,7 +81,7 @@ class _Facts:
         columns = "step_id, job_id, stage, attempt, outcome, ended_at - started_at"
         self.runs = self._read(f"SELECT {columns} FROM stage_runs WHERE job_id {mine} ORDER BY step_id, attempt")
         self.artifacts = self._read(f"SELECT job_id, kind, key, sha256, size, roll FROM artifacts WHERE job_id {mine}")
-        self.segments = self._read(f"SELECT job_id, roll, frames_sha256 FROM segments WHERE job_id {mine}")
+        self.segments = self._read(f"SELECT job_id, roll, segment, frames_sha256 FROM segments WHERE job_id {mine}")
         self.events = self._read(f"SELECT job_id, kind FROM events WHERE job_id {mine}")
         self.state = {job[0]: job[2] for job in self.jobs}
 
@@ -135,28 +136,44 @@ def _check_steps(facts: _Facts, report: Report) -> None:
 def _check_frames(facts: _Facts, report: Report) -> None:
     """Invariant 8: the frames are those of an undisturbed run of the same request."""
     specs = {job[0]: JobSpec.model_validate(job[3]) for job in facts.jobs}
-    for job, _, digest in facts.segments:
+    made: dict[str, set[int]] = {}
+    for job, _, segment, digest in facts.segments:
         spec = specs[job]
-        if spec.preset == "idle" and digest != undisturbed(spec):
-            report.problems.append(f"job {job}: frames {digest} are not those of an undisturbed run")
+        made.setdefault(job, set()).add(segment)
+        if spec.preset == "idle" and digest != undisturbed(spec)[segment]:
+            report.problems.append(f"job {job}: frames {digest} of segment {segment} are not an undisturbed run's")
+    for job, state in facts.state.items():
+        if state == "succeeded" and made.get(job) != set(range(specs[job].segments)):
+            report.problems.append(f"job {job}: succeeded with segments {made.get(job)} of {specs[job].segments}")
 
 
-def undisturbed(spec: JobSpec) -> str:
-    """The sha256 of the frames that the idle generator makes of this by itself."""
-    known = (spec.seed, spec.width, spec.height, spec.num_frames)
+def undisturbed(spec: JobSpec) -> list[str]:
+    """The sha256 of the frames of each segment that the idle generator makes of this by itself."""
+    known = (spec.seed, spec.width, spec.height, spec.num_frames, spec.segments)
     if known not in _undisturbed:
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "frames"
-            path.write_bytes(bytes(frames_size(spec)))
             generator = IdleGenerator()
             generator.load("idle", lambda progress: None)
-            quick = spec.model_copy(update={"num_inference_steps": 1})
-            request = GenerationRequest(spec=quick, prompt=spec.prompt, frames_path=path, image=None)
-            _undisturbed[known] = generator.generate(request, lambda progress: None).frames_sha256
+            _undisturbed[known] = [_segment(generator, spec, segment, Path(folder)) for segment in range(spec.segments)]
     return _undisturbed[known]
 
 
-_undisturbed: dict[tuple[int, int, int, int], str] = {}
+def _segment(generator: IdleGenerator, spec: JobSpec, segment: int, folder: Path) -> str:
+    """One segment by itself; the last frames of the one before lie in ``folder``."""
+    path, last = folder / "frames", folder / "last"
+    repeats = spec.seam_frames if segment > 0 else 0
+    frame = frames_size(spec) // spec.num_frames
+    path.write_bytes(bytes(frame * spec.frames_of(segment)))
+    quick = spec.model_copy(update={"num_inference_steps": 1, "seed": segment_seed(spec.seed, segment)})
+    request = GenerationRequest(
+        spec=quick, prompt=spec.prompt, frames_path=path, previous=last if repeats else None, repeats=repeats
+    )
+    digest = generator.generate(request, lambda progress: None).frames_sha256
+    last.write_bytes(path.read_bytes()[-frame * spec.seam_frames :] if spec.seam_frames else b"")
+    return digest
+
+
+_undisturbed: dict[tuple[int, int, int, int, int], list[str]] = {}
 
 
 def _check_objects(facts: _Facts, storage: Storage, report: Report) -> None:

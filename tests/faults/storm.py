@@ -193,7 +193,11 @@ class _Feeder:
             if waiting < OPEN_JOBS:
                 self._world.submit(
                     [
-                        {"prompt": f"clip {number}", "num_inference_steps": self._dice.randint(2, 40)}
+                        {
+                            "prompt": f"clip {number}",
+                            "num_inference_steps": self._dice.randint(2, 40),
+                            "segments": self._dice.choice((1, 1, 1, 3)),
+                        }
                         for number in range(self._dice.randint(2, 6))
                     ]
                 )

@@ -38,6 +38,24 @@ def test_a_worker_killed_in_a_step_loses_its_lease_and_another_makes_the_clip(wo
     assert counted(world, job, "crashes") == 0  # it had made progress: the host was lost, the job is not to blame
 
 
+def test_a_long_clip_goes_on_at_another_worker_from_the_segment_that_a_killed_one_had(world: World) -> None:
+    # Given a clip of four segments, the second of which is being made
+    batch_id = world.submit([{"prompt": "long", "segments": 4, "num_inference_steps": 40}])
+    at_work = f"SELECT 1 FROM steps WHERE batch_id = '{batch_id}' AND segment = 1 AND progress_step > 2"
+    until(lambda: world.rows(at_work), "the second segment is made")
+    _, _, host = world.wait_denoising(batch_id)
+
+    # When its worker is killed
+    for pid in host.parents("gpu0"):
+        os.killpg(pid, signal.SIGKILL)
+
+    # Then nothing of the first is made again; the oracle compares every segment's frames
+    world.wait_done(batch_id)
+    attempts = f"""SELECT segment, attempt FROM steps
+        WHERE batch_id = '{batch_id}' AND stage = 'generate' ORDER BY segment"""
+    assert world.rows(attempts) == [(0, 1), (1, 2), (2, 1), (3, 1)]
+
+
 @pytest.mark.slow_faults  # frames are given up only half a minute after their host's last sign of life
 def test_a_host_that_dies_between_generate_and_encode_has_its_frames_made_again(world: World) -> None:
     # Given a host that dies as soon as it has recorded a clip's frames and before anybody may encode them
