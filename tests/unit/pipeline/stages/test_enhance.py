@@ -12,7 +12,7 @@ from pipeline.settings import EnhanceSettings
 from pipeline.stages import enhance
 from pipeline.stages.base import Outcome
 from pipeline.states import Stage
-from tests.unit.pipeline.enhancers.llm_server import llm_server
+from tests.unit.pipeline.enhancers.llm_server import llm_server, says
 from tests.unit.pipeline.stages.step_work import make_context, make_work
 
 
@@ -53,3 +53,36 @@ def test_asked_for_but_not_configured_is_refused(tmp_path: Path, providers: tupl
         enhance.run(make_work(Stage.ENHANCE, "a fox", enhance=True), context)
 
     assert caught.value.code == "enhance_not_configured"
+
+
+def test_an_auto_extended_prompt_is_written_from_the_one_before_and_enhanced(tmp_path: Path) -> None:
+    # Given a model that numbers its answers, and a clip of three segments that is not to be enhanced itself
+    with llm_server() as server:
+        server.answer = lambda handler: says(f"answer {len(server.requests)}")(handler)
+        settings = EnhanceSettings(providers=(f"local={server.base_url}#m",))
+        work = make_work(Stage.ENHANCE, "a fox", segments=3, auto_extend=True)
+
+        result = enhance.run(work, make_context(tmp_path, enhance=settings))
+
+    # Then each further prompt is extended from the last that was made, and enhanced in turn
+    asked = [request["body"]["messages"][1]["content"] for request in server.requests]
+    systems = [request["body"]["messages"][0]["content"].split()[0:3] for request in server.requests]
+    assert asked == ["a fox", "answer 1", "answer 2", "answer 3"]
+    assert systems[0] == systems[2] != systems[1] == systems[3]
+    assert result.output["prompts"] == ["a fox", "answer 2", "answer 4"]
+    assert [made["original"] for made in result.output["segments"]] == ["a fox", "answer 1", "answer 3"]
+
+
+def test_every_given_prompt_is_enhanced_and_one_for_all_segments_only_once(tmp_path: Path) -> None:
+    with llm_server() as server:
+        server.answer = lambda handler: says(f"answer {len(server.requests)}")(handler)
+        settings = EnhanceSettings(providers=(f"local={server.base_url}#m",))
+        context = make_context(tmp_path, enhance=settings)
+
+        listed = enhance.run(
+            make_work(Stage.ENHANCE, "a", segments=2, segment_prompts=("a", "b"), enhance=True), context
+        )
+        counted = enhance.run(make_work(Stage.ENHANCE, "c", segments=3, enhance=True), context)
+
+    assert listed.output["prompts"] == ["answer 1", "answer 2"]
+    assert counted.output["prompts"] == ["answer 3"] * 3

@@ -112,3 +112,34 @@ def test_a_classifier_mended_between_tries_works(tmp_path: Path) -> None:
     write_safety_classifier(path)
 
     assert _run(tmp_path, path, "kitten").outcome is Outcome.DONE
+
+
+@pytest.mark.parametrize(
+    ("work", "text"),
+    [
+        ({"segments": 2, "segment_prompts": ("kitten", "gore")}, "segment 2"),
+        (
+            {
+                "segments": 3,
+                "auto_extend": True,
+                "outputs": {
+                    "enhance": {
+                        "prompt": "kitten",
+                        "segments": [
+                            {"prompt": "kitten", "original": "kitten"},
+                            {"prompt": "a kitten plays", "original": "kitten plays"},
+                            {"prompt": "gore", "original": "kitten sleeps"},
+                        ],
+                    }
+                },
+            },
+            "segment 3, enhanced",
+        ),
+    ],
+)
+def test_every_segments_prompt_is_screened_before_the_first_is_generated(
+    tmp_path: Path, classifier: Path, work: dict[str, Any], text: str
+) -> None:
+    result = _run(tmp_path, classifier, "kitten", **work)
+
+    assert (result.outcome, result.output["text"]) == (Outcome.BLOCKED, text)
