@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,10 +56,15 @@ def test_asked_for_but_not_configured_is_refused(tmp_path: Path, providers: tupl
     assert caught.value.code == "enhance_not_configured"
 
 
+def _numbered(handler: Any) -> None:
+    """Answers with the number of the question."""
+    says(f"answer {len(handler.server.requests)}")(handler)
+
+
 def test_an_auto_extended_prompt_is_written_from_the_one_before_and_enhanced(tmp_path: Path) -> None:
     # Given a model that numbers its answers, and a clip of three segments that is not to be enhanced itself
     with llm_server() as server:
-        server.answer = lambda handler: says(f"answer {len(server.requests)}")(handler)
+        server.answer = _numbered
         settings = EnhanceSettings(providers=(f"local={server.base_url}#m",))
         work = make_work(Stage.ENHANCE, "a fox", segments=3, auto_extend=True)
 
@@ -75,7 +81,7 @@ def test_an_auto_extended_prompt_is_written_from_the_one_before_and_enhanced(tmp
 
 def test_every_given_prompt_is_enhanced_and_one_for_all_segments_only_once(tmp_path: Path) -> None:
     with llm_server() as server:
-        server.answer = lambda handler: says(f"answer {len(server.requests)}")(handler)
+        server.answer = _numbered
         settings = EnhanceSettings(providers=(f"local={server.base_url}#m",))
         context = make_context(tmp_path, enhance=settings)
 
