@@ -35,6 +35,7 @@ from pipeline.generators.call_arguments import call_arguments
 from pipeline.generators.checkpoint_file import CheckpointUnusableError, Identity, Keeper
 from pipeline.generators.checkpoints import ResumePoint, read_checkpoint, write_checkpoint
 from pipeline.generators.continuing import continuation_of, continuing_pipeline, picture_arguments, read_frames
+from pipeline.generators.embeddings import EmbeddingCache
 from pipeline.generators.frames import write_frames
 from pipeline.generators.frames_out import as_bytes, to_uint8
 from pipeline.generators.hub import model_folder
@@ -67,6 +68,7 @@ class DiffusersVideoGenerator:
         """What makes the segments after the first; the same pipeline where its class takes frames itself."""
         self._device = "cpu"
         self._how = PLAIN
+        self._embeddings = EmbeddingCache()
 
     def load(self, preset_name: str, on_progress: OnProgress) -> None:
         self.load_preset(get_preset(preset_name), on_progress)
@@ -93,6 +95,9 @@ class DiffusersVideoGenerator:
             raise translated(error, f"loading {preset.name}") from error
         self._pipe, self._device, self._preset, self._revision, self._how = pipe, device, preset, revision, how
         self._continuing = _continuing(preset, pipe)
+        self._embeddings = EmbeddingCache()
+        for one in {id(pipe): pipe, id(self._continuing): self._continuing}.values():
+            self._embeddings.attach(one)
         on_progress(Progress(Phase.LOAD, 2, 2))
         try:
             self._warm_up(on_progress)
@@ -114,7 +119,7 @@ class DiffusersVideoGenerator:
         if wanted.at_load != self._how:
             self.load_preset(self._preset, on_progress, wanted)
         reset_peak(self._device)
-        clock = Clock()
+        clock, known = Clock(), self._embeddings.hits
         if not self._preset.resumable:
             request = replace(request, resume_from=None, checkpoint_s=None)
         fingerprint = numerics(self._preset, self._device, wanted)
@@ -144,12 +149,14 @@ class DiffusersVideoGenerator:
                 "random_weights": self._preset.random_weights,
                 "prompt_used": self._preset.takes_prompt,
                 "acceleration": wanted.given(),
+                "prompt_known": self._embeddings.hits > known,
                 **keeper.facts,
             },
         )
 
     def unload(self) -> None:
         self._pipe, self._continuing, self._preset = None, None, None
+        self._embeddings = EmbeddingCache()
         self.free()
 
     def free(self) -> None:
