@@ -65,7 +65,7 @@ class VideoRequest:
                     line[item.name] = [str(each) for each in value]
             else:
                 line[item.name] = str(value) if isinstance(value, Path) else value
-        return line | dict(self.other)
+        return line | {name: value for name, value in self.other.items() if value is not None}
 
 
 def planned(request: VideoRequest, preset: str, settings: Settings, folder: Path) -> tuple[PlannedJob, Submission]:

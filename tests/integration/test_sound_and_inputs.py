@@ -1,7 +1,9 @@
-"""A job with an input image and a model that makes sound, through the whole line: LTX-2's own class at tiny size."""
+"""A job with an input image and a model that makes sound, through the whole line and by the Python interface: LTX-2's
+own class at tiny size."""
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import av
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from api import VideoGenerator, VideoRequest
 from pipeline.states import JobState
 from pipeline.wiring import make_storage
 from tests.line_helpers import (
@@ -56,3 +59,17 @@ def test_an_image_becomes_a_clip_with_a_track_of_sound(tmp_path: Path) -> None:
     assert heard.shape[0] == sidecar["sound"]["channels"] == 2
     assert abs(heard.shape[1] / rate - seconds) <= 2 * 1024 / rate
     assert np.abs(heard).max() > 0
+
+    # The same request from Python, of the model's folder: the same frames and the same sound.
+    fields = tomllib.loads((settings.effective_presets_dir / "tiny-ltx2.toml").read_text("utf-8"))
+    model, extends = fields.pop("model"), fields.pop("extends")
+    request = VideoRequest.of_mapping({**line, "fps": 8, "preset": None, "image": tmp_path / "first.png"})
+    with VideoGenerator.from_pretrained(model, extends=extends, fields=fields, settings=settings) as generator:
+        presets = generator._settings.effective_presets_dir
+        assert presets.is_dir()
+        made = generator.generate(request, output=tmp_path / "again.mp4")
+    assert not presets.exists()
+    assert made.frames_sha256 == sidecar["frames"]["sha256"]
+    assert made.numerics == sidecar["numerics"]
+    assert made.sidecar is not None
+    assert made.sidecar["sound"] == sidecar["sound"]
