@@ -6,7 +6,8 @@ from sqlalchemy import delete, insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from db import events
-from db.models import Checkpoint, Job, Step
+from db.continuations import GIVEN
+from db.models import Checkpoint, ContinuationState, Job, Step
 from pipeline.keys import roll_seed
 from pipeline.plan import need_of
 from pipeline.spec import JobSpec
@@ -52,5 +53,10 @@ def begin_next(session: Session, job_id: str, *, reason: str) -> tuple[str, ...]
     seed = roll_seed(job_spec.seed, roll)
     told = {"roll": roll, "seed": seed, "rejected": roll - 1, "reason": reason[:500]}
     events.record(session, "rerolled", batch_id=batch_id, job_id=job_id, **told)
+    session.execute(
+        delete(ContinuationState)
+        .where(ContinuationState.job_id == job_id, ContinuationState.roll < roll, ContinuationState.segment != GIVEN)
+        .execution_options(synchronize_session=False)
+    )
     dropped = delete(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.roll < roll).returning(Checkpoint.key)
     return tuple(session.scalars(dropped.execution_options(synchronize_session=False)))

@@ -74,6 +74,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with home_of(settings) as database:
         lines = [{"prompt": "a cat", "seeds": "1,2", **IDLE}]
         found = {name: submit(settings, database, lines, choices) for name, choices in BATCHES.items()}
+        # Of two segments; the first roll of seed 1 has 0.116, the second keeps the rule.
+        long = [{"prompt": "a cat", "seed": 1, "segments": 2, **IDLE}]
+        choices = BatchChoices(score="checks", gate=["checks.flicker<=0.1", "checks.length"], reroll=2)
+        found["segments"] = submit(settings, database, long, choices)
         with solo(settings, database) as line:
             for batch_id in found.values():
                 until_settled(database, batch_id, line)
@@ -111,6 +115,17 @@ def test_a_rejected_clip_is_made_again_and_only_the_accepted_roll_is_published(w
     outcomes = [run.outcome for run in runs_of(world.database, job.id) if run.stage is Stage.SCORE]
     assert outcomes == [AttemptOutcome.REJECTED, AttemptOutcome.REJECTED, AttemptOutcome.DONE]
     assert left_in_handoff(world.settings) == []
+
+
+def test_a_clip_of_several_segments_is_made_again_as_a_whole(world: World) -> None:
+    assert_published_once(world.settings, world.database, world.batches["segments"])
+    (job,) = job_list(world.database, world.batches["segments"])
+
+    assert (job.state, job.roll) == (JobState.SUCCEEDED, 2)
+    stages = [run.stage for run in runs_of(world.database, job.id)]
+    assert stages.count(Stage.GENERATE) == stages.count(Stage.ENCODE) == 4
+    assert stages.count(Stage.SCORE) == 2
+    assert (world.scores(job.id)[1, "checks.flicker"] or 0.0) > 0.1
 
 
 def test_a_job_whose_rolls_are_used_up_fails_with_its_reason(world: World) -> None:
