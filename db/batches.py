@@ -8,7 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, false, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -19,10 +19,12 @@ from db.models import Batch, Job, Step
 from db.session import now_ms
 from pipeline.errors import ConflictError, NotFoundError
 from pipeline.keys import canonical_json, job_id, new_batch_id, sha256_hex
-from pipeline.prompts_file import PlannedJob, Submission
 from pipeline.spec import BatchOptions
 from pipeline.stages.base import ContinuationRef
 from pipeline.states import JobState, Stage, StepState
+
+if TYPE_CHECKING:  # reading prompt files takes more imports than a worker needs
+    from pipeline.prompts_file import PlannedJob, Submission
 
 _CHUNK = 2_000
 

@@ -19,8 +19,9 @@ from typing import Any
 import httpcore
 import httpx
 
+from pipeline.urls import shown_url
+
 MAX_REDIRECTS = 5
-MAX_URL_CHARS = 8192
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = {"http": 80, "https": 443}
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -133,14 +134,6 @@ class Downloader:
 
 class _RefusedError(Exception):
     pass
-
-
-def shown_url(url: str) -> str:
-    """A URL for messages and rows: without user, query and fragment, where secrets are."""
-    bare = url.split("?", 1)[0].split("#", 1)[0]
-    scheme, separator, rest = bare.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"[:200]
 
 
 def _check(url: httpx.URL) -> None:

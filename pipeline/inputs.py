@@ -15,13 +15,16 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.downloads import MAX_URL_CHARS, Downloader, shown_url
 from pipeline.input_videos import ACCEPTED_TYPES, MAX_VIDEO_BYTES, check_video
 from pipeline.spec import InputRef
+from pipeline.urls import MAX_URL_CHARS, shown_url
+
+if TYPE_CHECKING:
+    from pipeline.downloads import Downloader
 
 MAX_INPUT_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 64_000_000
@@ -72,12 +75,15 @@ class InputCollector:
     Args:
         folder: relative paths start here: the prompt file's folder.
         roots: a path must lie in one of these, links resolved; empty means ``folder`` and the current folder.
-        downloader: fetches URLs; None refuses them.
+        downloader: makes, at the first URL, what fetches them; None refuses URLs.
     """
 
-    def __init__(self, folder: Path, roots: Sequence[Path] = (), downloader: Downloader | None = None) -> None:
+    def __init__(
+        self, folder: Path, roots: Sequence[Path] = (), downloader: Callable[[], Downloader] | None = None
+    ) -> None:
         self._folder = folder
-        self._downloader = downloader
+        self._make_downloader = downloader
+        self._downloader: Downloader | None = None
         self._downloads: Downloads | None = None
         self._roots = tuple(root.resolve() for root in (roots or (folder, Path.cwd())))
         self._known: dict[tuple[str, str], InputRef | ValueError] = {}
@@ -150,12 +156,12 @@ class InputCollector:
         return path, path.name, None
 
     def _fetched(self, url: str, max_bytes: int, media_types: Iterable[str]) -> tuple[Path, str, Downloads | None]:
-        if self._downloader is None:
+        if self._make_downloader is None:
             raise ValueError(f"{shown_url(url)!r} is a URL, and none are fetched here; give a path or a data URL")
         if len(url) > MAX_URL_CHARS:
             raise ValueError(f"{shown_url(url)!r} has {len(url)} characters; a URL may have {MAX_URL_CHARS}")
-        if self._downloads is None:
-            self._downloads = Downloads()
+        if self._downloads is None or self._downloader is None:
+            self._downloads, self._downloader = Downloads(), self._make_downloader()
         path = self._downloads.path / hashlib.sha256(url.encode()).hexdigest()
         self._downloader.fetch(url, path, max_bytes=max_bytes, media_types=media_types)
         return path, shown_url(url), self._downloads

@@ -6,9 +6,8 @@ import contextlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from pipeline.downloads import Downloader
 from pipeline.errors import InputError, Problem
 from pipeline.inputs import InputCollector
 from pipeline.presets import load_library
@@ -20,7 +19,10 @@ from pipeline.prompts_file.readers import READERS, Reader, Table
 from pipeline.prompts_file.resolve import Resolver
 from pipeline.prompts_file.scoring import SCORE_FIELDS, FileScoring, read_scoring
 from pipeline.prompts_file.submission import PlannedJobs, Shot, Submission, fingerprint_of
-from pipeline.settings import Settings
+from pipeline.settings import FetchSettings, Settings
+
+if TYPE_CHECKING:
+    from pipeline.downloads import Downloader
 
 _OWN_FIELDS = frozenset({"prompt", "seeds", "custom_id", "labels"})
 """What lines usually differ in; a line that gives nothing else shares the file's template."""
@@ -58,10 +60,19 @@ def parse_bytes(
         raise InputError([Problem(f"has {len(data)} bytes; at most {MAX_FILE_BYTES}", name)])
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError([Problem("is UTF-16; save it as UTF-8", name)])
-    fetch = settings.fetch
-    with contextlib.closing(Downloader(allowed=fetch.networks, timeout_s=fetch.timeout_s)) as downloader:
-        inputs = InputCollector(folder or Path.cwd(), settings.input_roots, downloader)
+    with contextlib.ExitStack() as stack:
+        inputs = InputCollector(
+            folder or Path.cwd(),
+            settings.input_roots,
+            lambda: stack.enter_context(contextlib.closing(_downloader(settings.fetch))),
+        )
         return _read(data, name, reader, overrides, settings, inputs)
+
+
+def _downloader(fetch: FetchSettings) -> Downloader:
+    from pipeline.downloads import Downloader  # noqa: PLC0415 - an HTTP client, which few files need
+
+    return Downloader(allowed=fetch.networks, timeout_s=fetch.timeout_s)
 
 
 def _read(

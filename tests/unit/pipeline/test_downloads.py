@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.downloads import Downloader, is_public, shown_url
+from pipeline.downloads import Downloader, is_public
 from pipeline.errors import InputError
 from pipeline.inputs import InputCollector
 from pipeline.prompts_file import parse
 from pipeline.settings import Settings
+from pipeline.urls import shown_url
 from tests.unit.pipeline.test_inputs import picture
 
 PICTURE = picture()
@@ -284,7 +285,7 @@ def test_a_prompt_file_names_images_by_url(
 def test_what_was_fetched_goes_when_nobody_holds_it(
     downloader: Downloader, site: tuple[str, list[tuple[str, str, str]]], tmp_path: Path
 ) -> None:
-    collector = InputCollector(tmp_path, (), downloader)
+    collector = InputCollector(tmp_path, (), lambda: downloader)
     (stored,) = [collector.stored[collector.resolve(f"{site[0]}/good.png").sha256]]
     path = stored.path
     assert path is not None
