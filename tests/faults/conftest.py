@@ -24,8 +24,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in slow]
 
 
-@pytest.fixture(scope="session")
-def _session_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+@pytest.fixture(scope="package")
+def _package_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Ends with the last fault test: two idle hosts still take a part of the CPU from the tests that follow."""
     with pytest.MonkeyPatch.context() as patch:
         # Made before any test's own environment is: the generator of the oracle must not sleep either.
         patch.delenv("VGEN_IDLE_STEP_S", raising=False)
@@ -35,9 +36,9 @@ def _session_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.fixture
-def world(_session_world: World) -> Iterator[World]:
+def world(_package_world: World) -> Iterator[World]:
     """Two hosts, ``a`` and ``b``, at work; healed and complete. What a test submits is judged when it has ended."""
-    world = _session_world
+    world = _package_world
     world.heal()
     gone = [host for host in world.hosts.values() if host.process is None or host.process.poll() is not None]
     for host in gone:
