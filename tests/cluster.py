@@ -87,7 +87,11 @@ class Cluster:
     def start_worker(self, *, workers: int = 3, **env: str) -> None:
         with (self.folder / "worker.log").open("ab") as log:
             self.worker = subprocess.Popen(
-                [*VGEN, "worker"], env={**self.env, **env}, cwd=self.folder, stdout=log, stderr=log
+                servers.dying_with_us([*VGEN, "worker"], signal.SIGTERM),
+                env={**self.env, **env},
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
             )
         wait_for(lambda: self.one("SELECT count(*) FROM workers") == workers, f"{workers} workers report\n{self.log}")
 

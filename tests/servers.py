@@ -21,7 +21,7 @@ import tempfile
 import time
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +39,12 @@ SUPERUSER = "vgen"
 
 class MissingServerError(Exception):
     """The wheel that holds this server is not installed."""
+
+
+def dying_with_us(command: Sequence[str], death: signal.Signals, user: pwd.struct_passwd | None = None) -> list[str]:
+    """The command line of a program that gets the signal when this process dies, however it does."""
+    ids = ["-", "-"] if user is None else [str(user.pw_uid), str(user.pw_gid)]
+    return [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(int(death)), *ids, *command]
 
 
 @dataclass
@@ -63,11 +69,10 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until it answers; raises RuntimeError with its log when it does not."""
-        ids = ["-", "-"] if self.user is None else [str(self.user.pw_uid), str(self.user.pw_gid)]
-        death = str(int(signal.SIGQUIT if self.name == "postgres" else signal.SIGKILL))
+        death = signal.SIGQUIT if self.name == "postgres" else signal.SIGKILL
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), death, *ids, *self.command(self.port)],
+                dying_with_us(self.command(self.port), death, self.user),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import signal
 import subprocess
 import urllib.error
 import urllib.request
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster import VGEN, Cluster, wait_for
-from tests.servers import answers, free_port
+from tests.servers import answers, dying_with_us, free_port
 
 LOGIN = "watcher:a-long-password"
 PROMPT = "a very secret lighthouse"
@@ -24,7 +25,7 @@ def flower(cluster: Cluster) -> Iterator[str]:
     """URL of a Flower that watches the cluster."""
     port = free_port()
     process = subprocess.Popen(
-        [*VGEN, "flower", "--port", str(port)],
+        dying_with_us([*VGEN, "flower", "--port", str(port)], signal.SIGTERM),
         env={**cluster.env, "VGEN_FLOWER_BASIC_AUTH": LOGIN},
         cwd=cluster.folder,
         stdout=subprocess.DEVNULL,

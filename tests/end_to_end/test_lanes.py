@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import VGEN, Cluster, running_cluster, wait_for
+from tests.servers import dying_with_us
 
 PRESETS = ("alpha.one", "beta", "gamma", "delta")
 SMALL = {"width": 32, "height": 32, "num_frames": 1}
@@ -150,7 +152,11 @@ def test_a_gpu_on_which_every_job_crashes_drains_itself_and_fails_none(cluster: 
     broken = {**cluster.env, "VGEN_FAILPOINTS": "denoise_step=kill", "VGEN_GPU_COUNT": "1"}
     with (cluster.folder / "worker.log").open("ab") as log:
         bad = subprocess.Popen(
-            [*VGEN, "worker", "--no-cpu", "--no-io"], env=broken, cwd=cluster.folder, stdout=log, stderr=log
+            dying_with_us([*VGEN, "worker", "--no-cpu", "--no-io"], signal.SIGTERM),
+            env=broken,
+            cwd=cluster.folder,
+            stdout=log,
+            stderr=log,
         )
     try:
         wait_for(lambda: cluster.one("SELECT count(*) FROM workers WHERE gpu_type IS NOT NULL") == 3, "it reports")

@@ -41,6 +41,7 @@ from tests.line_helpers import (
     until,
     write_jobs,
 )
+from tests.servers import dying_with_us
 
 # Read here: the tests' environment is cleared of VGEN_* before each of them.
 KILLS = int(os.environ.get("VGEN_TEST_KILLS", "5"))
@@ -63,7 +64,7 @@ class _Runs:
     def start(self, *arguments: str | Path, **more: str) -> subprocess.Popen[bytes]:
         env = {**os.environ, **self.env, **more}
         process = subprocess.Popen(
-            [*VGEN, "run", *map(str, arguments)],
+            dying_with_us([*VGEN, "run", *map(str, arguments)], signal.SIGKILL),
             env=env,
             stdout=self._log,
             stderr=self._log,

@@ -27,7 +27,7 @@ from tests import servers
 from tests.cluster import QUICK, REPOSITORY, VGEN, processes, wait_for
 from tests.faults.proxy import Proxies, Proxy, StoreProxy, running_proxies
 from tests.line_helpers import write_jobs
-from tests.servers import Bucket, Server
+from tests.servers import Bucket, Server, dying_with_us
 
 IDLE_STEP_S = "0.05"
 """A clip of the default four steps takes 0.2 s; a job that is to be hit in the middle asks for more steps."""
@@ -57,7 +57,7 @@ class Host:
         self.starts += 1
         with (self.folder / "worker.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*VGEN, "worker", *arguments],
+                dying_with_us([*VGEN, "worker", *arguments], signal.SIGTERM),
                 env={**self.env, **env},
                 cwd=self.folder,
                 stdout=log,
