@@ -501,7 +501,7 @@ def test_any_order_of_calls_leaves_what_the_model_says(database: Database) -> No
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         lambda: LineMachine(database),
         settings=settings(
-            max_examples=EXAMPLES or 15,
+            max_examples=EXAMPLES or 10,
             stateful_step_count=40,
             deadline=None,
             database=None,
