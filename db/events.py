@@ -11,6 +11,11 @@ from sqlalchemy.orm import Session
 from db.models import Event
 from db.session import now_ms
 
+HISTORY_REMOVED = "history_removed"
+"""Kind of the event that says that a batch's attempts were removed on purpose: they can no longer be counted."""
+MEDIA_REMOVED = "media_removed"
+"""The same of its published files, which retention settings gave an end."""
+
 _RECORD = insert(cast(Table, Event.__table__)).values(at=now_ms())
 
 

@@ -14,15 +14,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
+from db.events import HISTORY_REMOVED, MEDIA_REMOVED
 from db.models import ArtifactRow, Batch, ContinuationState, Event, Job, Score, Segment, StageRun, Step
 from db.session import Database
 from pipeline.retry import MAX_LOSSES, MAX_OTHER, MAX_RETRYABLE
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, JobState, Stage, StepState
-
-HISTORY_REMOVED = "history_removed"
-"""Kind of the event that says that a batch's attempts were removed on purpose: they can no longer be counted."""
-MEDIA_REMOVED = "media_removed"
-"""The same of its published files, which retention settings gave an end."""
 
 Query = Select[*tuple[Any, ...]]
 _LIVE = (StepState.DISPATCHED, StepState.RUNNING)

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, delete, exists, func, select
 from sqlalchemy.orm import Session
 
 from db import events
-from db.invariants import HISTORY_REMOVED, MEDIA_REMOVED
+from db.events import HISTORY_REMOVED, MEDIA_REMOVED
 from db.models import ArtifactRow, Batch, Checkpoint, ContinuationState, Event, Job, StageRun, Step
 from db.session import now_ms
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, JobState, Stage, StepState

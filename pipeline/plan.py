@@ -83,7 +83,7 @@ def split_need(need: str) -> tuple[str, tuple[str, ...]]:
 
 
 def fixed_queue(stage: Stage) -> str | None:
-    """The queue of a stage that any worker can do; None for generate and encode, whose queue depends on the job."""
+    """The queue of a stage that any worker can do; None for the others, whose queue depends on the job."""
     return {Stage.ENHANCE: IO_QUEUE, Stage.SCREEN: CPU_QUEUE, Stage.PUBLISH: IO_QUEUE}.get(stage)
 
 

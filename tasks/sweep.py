@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from db import handoffs, sweep
-from db.invariants import HISTORY_REMOVED, MEDIA_REMOVED
+from db.events import HISTORY_REMOVED, MEDIA_REMOVED
 from db.session import Database
 from pipeline.handoff import Handoff
 from pipeline.settings import Settings

@@ -210,7 +210,7 @@ def test_a_prompt_file_is_checked_by_the_own_preset_and_its_jobs_are_pinned(tmp_
     assert other.fingerprint != parsed.fingerprint
     assert other.jobs[0].spec.preset_digest != digest
 
-    file.write_text('{"prompt": "a", "preset": "mine", "num_frames": 17}\n{"prompt": "a", "preset": "mime"}\n', "utf-8")
+    file.write_text('{"prompt": "a", "preset": "mine", "num_frames": 8}\n{"prompt": "a", "preset": "mime"}\n', "utf-8")
     with pytest.raises(InputError) as caught:
         parse(file, overrides={}, settings=settings)
     first, second = [str(item) for item in caught.value.problems]

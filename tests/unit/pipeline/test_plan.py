@@ -34,7 +34,7 @@ def test_queue_names_tell_what_they_serve() -> None:
     assert gpu_type_of("vgen.cpu") is None
     assert is_encode_queue(encode_queue("x"))
     assert not is_encode_queue(gpu_queue("x"))
-    assert [stage for stage in Stage if fixed_queue(stage) is None] == [Stage.GENERATE, Stage.ENCODE]
+    assert [stage for stage in Stage if fixed_queue(stage) is None] == [Stage.GENERATE, Stage.ENCODE, Stage.SCORE]
 
 
 @pytest.mark.parametrize(

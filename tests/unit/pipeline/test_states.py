@@ -38,4 +38,6 @@ def test_every_state_can_be_reached_and_come_to_an_end() -> None:
 
 
 def test_stages_follow_each_other_to_the_end() -> None:
-    assert [next_stage(stage) for stage in Stage] == [*list(Stage)[1:], None]
+    assert [next_stage(stage, scored=True) for stage in Stage] == [*list(Stage)[1:], None]
+    assert [stage for stage in Stage if next_stage(stage) is Stage.SCORE] == []
+    assert next_stage(Stage.ENCODE) is Stage.PUBLISH
