@@ -214,7 +214,7 @@ def test_a_prompt_file_is_checked_by_the_own_preset_and_its_jobs_are_pinned(tmp_
     with pytest.raises(InputError) as caught:
         parse(file, overrides={}, settings=settings)
     first, second = [str(item) for item in caught.value.problems]
-    assert "preset 'mine' (4k + 1, 5 to 9); nearest: 9" in first
+    assert "preset 'mine' (4k + 1, 5 to 9); nearest: 5 or 9" in first
     assert "did you mean 'mine'?" in second
 
 
