@@ -35,7 +35,7 @@ imports: $(STAMP)  ## Check which package may import which
 check: lint types imports  ## Lint, types and import rules
 
 test: check  ## Everything: lint, types, import rules, all tests with real servers
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 SECONDS ?= 1800
 SEED ?= $(shell date +%S%M)

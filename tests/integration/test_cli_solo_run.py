@@ -114,7 +114,8 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("slow")
 def test_a_second_run_on_one_home_stores_its_file_and_follows(tmp_path: Path) -> None:
-    first_file, second_file = (_prompts(tmp_path, name, f"a {name}") for name in ("fox", "boat"))
+    first_file = _prompts(tmp_path, "fox", "a fox --num-inference-steps 20")  # at work until the second has begun
+    second_file = _prompts(tmp_path, "boat", "a boat")
     with started("run", first_file) as first:
         until(_generating)
 
@@ -130,7 +131,8 @@ def test_a_second_run_on_one_home_stores_its_file_and_follows(tmp_path: Path) ->
 @pytest.mark.usefixtures("slow")
 def test_a_second_run_takes_over_when_the_first_is_killed(tmp_path: Path) -> None:
     # Given two runs on one home, one of them working
-    first_file, second_file = (_prompts(tmp_path, name, f"a {name}") for name in ("fox", "boat"))
+    first_file = _prompts(tmp_path, "fox", "a fox --num-inference-steps 20")
+    second_file = _prompts(tmp_path, "boat", "a boat")
     with started("run", first_file) as first:
         until(_generating)
         with started("run", second_file) as second:
