@@ -16,6 +16,7 @@ from pipeline.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from db.session import Database
+    from pipeline.settings import Settings
     from pipeline.storage.base import Storage
 
 _LINK_S = 7 * 86_400
@@ -38,6 +39,9 @@ def nightly(
     baseline: Annotated[
         str | None, typer.Option("--baseline", metavar="RUN", help="Compare with this run, not the last that passed.")
     ] = None,
+    repeat_seeds: Annotated[
+        str | None, typer.Option("--repeat-seeds", help="Repeat a regression with these before it alarms.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Make and score the nightly suite, and compare it with what passed before. Ends with 3 unless it passed."""
@@ -56,6 +60,7 @@ def nightly(
         metrics=split_names(metrics) if metrics is not None else None,
         margins=work.read_margins(margin, "--margin") if margin else None,
         baseline=baseline,
+        repeat_seeds=repeat_seeds,
         fields=given,
     )
     with open_database(settings, upgrade=True) as database:
@@ -63,16 +68,32 @@ def nightly(
             with database.reading() as session:
                 evals.get_run(session, plan.baseline)  # rather now than in the morning
         run_id, batch_id = work.submit(database, settings, plan)
-        code = work_off(database, settings, batch_id)
-        with database.transaction() as session:
-            evals.settle(session)
-            left, _ = evals.clips_left(session, batch_id)
-        if left:
-            output.notice(f"run {run_id} is still open: the same command goes on with it")
-            return code or ExitCode.INCOMPLETE
-        verdict = work.judge(database, make_storage(settings), run_id)
-        _show(database, make_storage(settings), run_id, json)
+        if (code := _to_the_end(database, settings, run_id, batch_id)) is not None:
+            return code
+        storage = make_storage(settings)
+        verdict = work.judge(database, storage, run_id)
+        if work.repeat_due(database, run_id, verdict):
+            repeat_id, batch_id = work.submit_repeat(database, settings, run_id)
+            output.notice(f"second seeds: run {repeat_id}")
+            if (code := _to_the_end(database, settings, repeat_id, batch_id)) is not None:
+                return code
+            verdict = work.judge(database, storage, run_id)
+        _show(database, storage, run_id, json)
     return ExitCode.DONE if verdict["passed"] else ExitCode.INCOMPLETE
+
+
+def _to_the_end(database: Database, settings: Settings, run_id: str, batch_id: str) -> int | None:
+    """Work or watch until the run's batch has ended, and count it; the exit code where it has not."""
+    from db import evals
+
+    code = work_off(database, settings, batch_id)
+    with database.transaction() as session:
+        evals.settle(session)
+        left, _ = evals.clips_left(session, batch_id)
+    if not left:
+        return None
+    output.notice(f"run {run_id} is still open: the same command goes on with it")
+    return code or ExitCode.INCOMPLETE
 
 
 def _show(database: Database, storage: Storage, run_id: str, json: bool) -> None:

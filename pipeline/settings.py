@@ -165,6 +165,9 @@ class NightlySettings(_Group):
         None, description="A suite in the form of VBench_full_info.json; unset: vgen's own forty prompts."
     )
     seeds: str = Field("1-2", description="Of each prompt, such as 1-2.")
+    repeat_seeds: str = Field(
+        "", description="Other seeds, with which a regression is repeated before it alarms; empty: it is not."
+    )
     metrics: str = Field("checks,vbench", description="Metrics and groups, separated by commas.")
     margins: str = Field(
         "", description="Largest losses accepted, as NAME=VALUE,NAME=VALUE in the metrics' units; only these gate."

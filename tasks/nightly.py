@@ -19,11 +19,11 @@ from db.models import EvalRun
 from db.session import Database
 from pipeline.errors import ConflictError, InputError, Problem
 from pipeline.keys import canonical_json, sha256_hex
-from pipeline.prompts_file import parse_bytes
+from pipeline.prompts_file import Submission, parse_bytes
 from pipeline.prompts_file.scoring import split_names
 from pipeline.scoring import compare as comparing
 from pipeline.scoring import gate, registry
-from pipeline.scoring.compare import Run, SpeedSample, SpeedVerdict, State, speed_verdicts
+from pipeline.scoring.compare import Comparison, Run, SpeedSample, SpeedVerdict, State, speed_verdicts
 from pipeline.scoring.compare.html import html
 from pipeline.scoring.compare.report import Report, as_json, markdown
 from pipeline.scoring.suite import OWN_SUITE, read_suite
@@ -34,6 +34,8 @@ from pipeline.states import EvalState
 from pipeline.storage.base import Storage
 
 KIND = "nightly"
+REPEAT = "nightly-repeat"
+"""A night once more, with the second set of seeds."""
 MEDIAN_OF = 5
 """So many of the last runs that passed make the baseline, where none is pinned."""
 _URL_S = 7 * 86_400
@@ -56,6 +58,7 @@ class Plan:
     baseline: str | None = None
     fields: Mapping[str, object] = field(default_factory=dict)
     """Of its jobs, as on the command line: preset, seeds, num_frames, …"""
+    repeat_seeds: str = ""
 
     @classmethod
     def of_settings(cls, settings: Settings) -> Plan:
@@ -66,6 +69,7 @@ class Plan:
             metrics=split_names(nightly.metrics),
             margins=read_margins(split_names(nightly.margins), "VGEN_NIGHTLY_MARGINS"),
             baseline=nightly.baseline,
+            repeat_seeds=nightly.repeat_seeds,
             fields={"seeds": nightly.seeds, **({"preset": nightly.preset} if nightly.preset else {})},
         )
 
@@ -93,43 +97,68 @@ def submit(database: Database, settings: Settings, plan: Plan, *, night: str | N
     with, else a new one begins.
     """
     gate.check_metrics(plan.metrics)
-    try:
-        suite = read_suite(plan.suite)
-    except OSError as error:
-        raise InputError([Problem(f"cannot be read: {error.strerror}", str(plan.suite))]) from None
-    parsed = parse_bytes(prompt_lines(suite.entries), "nightly.jsonl", overrides=plan.fields, settings=settings)
-    preset = parsed.jobs[0].spec.preset
-    alike = {"suite": suite.sha256, "metrics": plan.metrics, "fields": dict(plan.fields), "preset": preset}
+    parsed, told = _suite_of(plan, settings)
+    alike = {"suite": told["sha256"], "metrics": plan.metrics, "fields": told["fields"], "preset": told["preset"]}
     identity = sha256_hex(canonical_json(alike))
-    encode = {name: getattr(settings.encode, name) for name in EncodeOptions.model_fields}
-    options = BatchOptions(
-        safety_policy=settings.safety.policy,
-        encode=EncodeOptions.model_validate(encode),
-        score=ScoreOptions(metrics=plan.metrics),
-    )
-    told = {
-        "sha256": suite.sha256,
-        "entries": len(suite.entries),
-        "standard": suite.standard,
-        "identity": identity,
-        "preset": preset,
-        "margins": dict(plan.margins),
-        "baseline": plan.baseline,
-    }
+    told |= {"identity": identity, "margins": dict(plan.margins), "baseline": plan.baseline}
+    told |= {"suite_path": str(plan.suite), "repeat_seeds": plan.repeat_seeds}
     with database.transaction() as session:
         if night is None:
             for run in _alike(session, identity):
                 if run.state is EvalState.OPEN:
                     return run.id, run.batch_id
         key = None if night is None else f"{KIND}:{night}:{identity[:16]}"
-        stored = batches.submit(
-            session, parsed, name=KIND, owner=settings.owner, options=options, key=key, again=night is None
-        )
-        for run in evals.runs(session, batch_id=stored.batch_id):
-            if run.kind == KIND:
-                return run.id, run.batch_id
-        run_id = evals.open_run(session, stored.batch_id, kind=KIND, metrics=plan.metrics, suite=told)
-    return run_id, stored.batch_id
+        return _store(session, parsed, settings, KIND, plan.metrics, told, key)
+
+
+def submit_repeat(database: Database, settings: Settings, run_id: str) -> tuple[str, str]:
+    """The same night with its second set of seeds; (run, batch). Asked for again, it adds nothing."""
+    with database.reading() as session:
+        night = evals.get_run(session, run_id)
+        said, metrics = dict(night.suite or {}), tuple(night.metrics)
+    fields = {**said["fields"], "seeds": said["repeat_seeds"]}
+    fields.pop("seed", None)
+    parsed, told = _suite_of(Plan(suite=Path(said["suite_path"]), metrics=metrics, fields=fields), settings)
+    if told["sha256"] != said["sha256"]:
+        raise ConflictError(f"{said['suite_path']} is another suite than that of run {run_id}: it cannot be repeated")
+    with database.transaction() as session:
+        return _store(session, parsed, settings, REPEAT, metrics, {**told, "of": run_id}, f"{REPEAT}:{run_id}")
+
+
+def _suite_of(plan: Plan, settings: Settings) -> tuple[Submission, dict[str, Any]]:
+    """The suite's jobs, and what is to be remembered of it. Raises InputError."""
+    try:
+        suite = read_suite(plan.suite)
+    except OSError as error:
+        raise InputError([Problem(f"cannot be read: {error.strerror}", str(plan.suite))]) from None
+    parsed = parse_bytes(prompt_lines(suite.entries), "nightly.jsonl", overrides=plan.fields, settings=settings)
+    told = {"sha256": suite.sha256, "entries": len(suite.entries), "standard": suite.standard}
+    return parsed, {**told, "preset": parsed.jobs[0].spec.preset, "fields": dict(plan.fields)}
+
+
+def _store(
+    session: Session,
+    parsed: Submission,
+    settings: Settings,
+    kind: str,
+    metrics: Sequence[str],
+    told: Mapping[str, Any],
+    key: str | None,
+) -> tuple[str, str]:
+    """The batch under its key, or a new one without, and its run; (run, batch)."""
+    encode = {name: getattr(settings.encode, name) for name in EncodeOptions.model_fields}
+    options = BatchOptions(
+        safety_policy=settings.safety.policy,
+        encode=EncodeOptions.model_validate(encode),
+        score=ScoreOptions(metrics=tuple(metrics)),
+    )
+    stored = batches.submit(
+        session, parsed, name=kind, owner=settings.owner, options=options, key=key, again=key is None
+    )
+    for run in evals.runs(session, batch_id=stored.batch_id):
+        if run.kind == kind:
+            return run.id, run.batch_id
+    return evals.open_run(session, stored.batch_id, kind=kind, metrics=metrics, suite=told), stored.batch_id
 
 
 def _alike(session: Session, identity: str) -> list[EvalRun]:
@@ -143,6 +172,8 @@ def _alike(session: Session, identity: str) -> list[EvalRun]:
 
 def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
     """Compare a run that has ended with its baseline, and store the report; what was written down.
+
+    Where a regression is to be repeated first, nothing is: the answer has ``repeat``, and ``submit_repeat`` is due.
 
     The verdict has ``state``, ``meaning``, ``advice``, ``passed``, ``baseline``, ``reports`` (keys in the store) and
     ``speed``.
@@ -164,6 +195,7 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
         passed = _passed(before, told.get("baseline"), session)
         earlier = [(other.id, evals.records_of(session, other.batch_id)) for other in passed]
         samples = [SpeedSample(*found) for found in evals.speeds(session, run.batch_id)]
+        repeats = _repeats(session, [*passed, *before], run)
     history = [_run(name, found, storage) for name, found in earlier if found]
     speed = speed_verdicts(_past_speeds(before), samples)
     verdict: dict[str, Any] = {"speed": [_sample(sample) for sample in samples], "baseline": None, "reports": {}}
@@ -175,7 +207,12 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
         )
         verdict["first"] = True
     else:
-        verdict |= _compared(run_id, records, history, told, speed, storage)
+        comparison = _comparison(_run(run_id, records, storage), history, told)
+        if comparison.state is State.REGRESSED and repeats.baseline:
+            if repeats.candidate is None:
+                return {**verdict, **_says(comparison.state, "It is to be repeated first.", speed), "repeat": True}
+            comparison = _repeated(comparison, _run(run_id, records, storage), history, told, repeats, storage)
+        verdict |= _reported(run_id, comparison, records, history, speed, storage)
     with database.transaction() as session:
         evals.add_verdict(session, run_id, verdict)
         return dict((evals.get_run(session, run_id).summary or {})[evals.VERDICT])
@@ -195,19 +232,64 @@ def _run(name: str, records: Sequence[Mapping[str, Any]], storage: Storage) -> R
     return comparing.run_of(urls, name)
 
 
-def _compared(
-    run_id: str,
-    records: Sequence[Mapping[str, Any]],
+@dataclass(frozen=True, slots=True)
+class _Repeats:
+    """Records of second seed sets: of the runs to compare with, and of the night itself, once it has all of them."""
+
+    baseline: list[tuple[str, list[dict[str, Any]]]]
+    candidate: list[dict[str, Any]] | None
+
+
+def _repeats(session: Session, before: Sequence[EvalRun], run: EvalRun) -> _Repeats:
+    repeats = {(other.suite or {}).get("of"): other for other in evals.runs(session, limit=500) if other.kind == REPEAT}
+    if run.id in repeats and repeats[run.id].state is EvalState.INCOMPLETE:
+        return _Repeats([], None)  # what the first seeds say has to do
+    made = {of: other for of, other in repeats.items() if other.state is EvalState.COMPLETE}
+    known = [made[other.id] for other in dict.fromkeys(before) if other.id in made]
+    wanted = (run.suite or {}).get("repeat_seeds")
+    mine = made.get(run.id)
+    return _Repeats(
+        [(other.id, evals.records_of(session, other.batch_id)) for other in known] if wanted else [],
+        None if mine is None else evals.records_of(session, mine.batch_id),
+    )
+
+
+def _baseline(history: Sequence[Run], told: Mapping[str, Any]) -> Run:
+    return history[0] if told.get("baseline") else comparing.median_run(history)
+
+
+def _comparison(
+    candidate: Run, history: Sequence[Run], told: Mapping[str, Any], before: Run | None = None
+) -> Comparison:
+    present = dict.fromkeys(name for clip in candidate.clips.values() for name in clip.scores)
+    chosen = [registry.METRICS[name] for name in present if name in registry.METRICS]
+    return comparing.compare(before or _baseline(history, told), candidate, chosen, dict(told.get("margins", {})))
+
+
+def _repeated(
+    first: Comparison,
+    candidate: Run,
     history: Sequence[Run],
     told: Mapping[str, Any],
+    repeats: _Repeats,
+    storage: Storage,
+) -> Comparison:
+    """What both seed sets say together."""
+    again = [_run(name, records, storage) for name, records in repeats.baseline if records]
+    before = comparing.combined(_baseline(history, told), _baseline(again[-MEDIAN_OF:], told))
+    after = comparing.combined(candidate, _run(f"{candidate.name} repeated", repeats.candidate or [], storage))
+    return comparing.repeated(first, _comparison(after, history, told, before))
+
+
+def _reported(
+    run_id: str,
+    comparison: Comparison,
+    records: Sequence[Mapping[str, Any]],
+    history: Sequence[Run],
     speed: Sequence[SpeedVerdict],
     storage: Storage,
 ) -> dict[str, Any]:
-    candidate = _run(run_id, records, storage)
-    baseline = history[0] if told.get("baseline") else comparing.median_run(history)
-    present = dict.fromkeys(name for clip in candidate.clips.values() for name in clip.scores)
-    chosen = [registry.METRICS[name] for name in present if name in registry.METRICS]
-    comparison = comparing.compare(baseline, candidate, chosen, dict(told.get("margins", {})))
+    """Store the report; the verdict."""
     report = Report(comparison, history, speed)
     texts = {
         "html": html(report),
@@ -220,7 +302,7 @@ def _compared(
         keys[ending] = f"reports/{run_id}/report.{ending}"
         storage.put_bytes(keys[ending], text.encode(), content_type=_MEDIA_TYPES[ending])
     found = _says(comparison.state, comparing.MEANING[comparison.state], speed)
-    return {**found, "advice": comparison.advice, "baseline": baseline.name, "reports": keys}
+    return {**found, "advice": comparison.advice, "baseline": comparison.baseline, "reports": keys}
 
 
 def _says(state: State, meaning: str, speed: Sequence[SpeedVerdict]) -> dict[str, Any]:
@@ -248,13 +330,22 @@ def _past_speeds(before: Sequence[EvalRun]) -> list[SpeedSample]:
     return [SpeedSample(**sample) for samples in found for sample in samples]
 
 
-def judge_ended(database: Database, storage: Storage) -> list[str]:
-    """Judge every nightly run that has ended and has no verdict; their ids."""
+def repeat_due(database: Database, run_id: str, verdict: Mapping[str, Any]) -> bool:
+    """Whether the night is to be made with its second seeds: to confirm a regression, or as what later ones need."""
+    if verdict.get("repeat"):
+        return True
+    with database.reading() as session:
+        return bool(verdict.get("first") and (evals.get_run(session, run_id).suite or {}).get("repeat_seeds"))
+
+
+def judge_ended(database: Database, storage: Storage, settings: Settings) -> list[str]:
+    """Judge every nightly run that has ended and has no verdict, or have it repeated first; their ids."""
     with database.transaction() as session:
         evals.settle(session)
         due = evals.unjudged(session, KIND)
     for run_id in due:
-        judge(database, storage, run_id)
+        if repeat_due(database, run_id, judge(database, storage, run_id)):
+            submit_repeat(database, settings, run_id)
     return due
 
 

@@ -64,4 +64,4 @@ def register(app: Celery) -> None:
         from tasks import nightly as work  # noqa: PLC0415
 
         runtime = lifecycle.runtime_of(task)
-        work.judge_ended(runtime.database, runtime.storage)
+        work.judge_ended(runtime.database, runtime.storage, runtime.settings)

@@ -113,7 +113,7 @@ def test_nights_of_the_same_model_pass_and_one_of_a_worse_one_is_caught(cluster:
     metric = "vbench.temporal_flickering"
     command = ("eval", "nightly", str(suite), "--metrics", metric, "--margin", f"{metric}=0.05")
     tiny = ("--preset", "tiny-wan", "--seeds", "1", "--num-frames", "5", "--num-inference-steps", "2")
-    first = cluster.vgen(*command, *tiny, "--json")
+    first = cluster.vgen(*command, *tiny, "--repeat-seeds", "2", "--json")
     assert first.returncode == 3, first.stderr + cluster.log
     begun = json.loads(first.stdout)
     assert (begun["state"], begun["summary"]["verdict"]["state"]) == ("complete", "no_calibration")
@@ -124,12 +124,13 @@ def test_nights_of_the_same_model_pass_and_one_of_a_worse_one_is_caught(cluster:
     verdict = json.loads(second.stdout)["summary"]["verdict"]
     assert (verdict["state"], verdict["baseline"]) == ("identical", "median of 1 runs")
 
-    # When another model takes its place, whose frames are noise, then that is caught, and the report shows it
-    worse = ("--preset", "idle", "--seeds", "1", "--baseline", begun["id"])
+    # When another model takes its place, whose frames are noise, then that is caught, repeated and reported
+    worse = ("--preset", "idle", "--seeds", "1", "--baseline", begun["id"], "--repeat-seeds", "2")
     third = cluster.vgen(*command, *worse)
     assert third.returncode == 3, third.stderr + cluster.log
     verdict = cluster.json("eval", "runs")["runs"][0]["summary"]["verdict"]
     assert (verdict["state"], verdict["passed"], verdict["baseline"]) == ("regressed", False, begun["id"])
+    assert verdict["advice"] == "alarm: it repeats with a second seed set"
     (page,) = (fetch(line) for line in third.stdout.splitlines() if "/report.html" in line)
     assert b"regressed" in page
     assert page.count(b"<video") >= 2
