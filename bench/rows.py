@@ -22,9 +22,9 @@ from typing import Any
 from sqlalchemy import Connection, event, text
 from sqlalchemy.orm import Session
 
-from db import admission, batches, reconciliation, schema, steps, workers
+from db import admission, batches, claims, finishing, reconciliation, schema, workers
+from db.claims import Claim
 from db.session import Database
-from db.steps import Claim
 from db.workers import WorkerReport
 from pipeline.plan import gpu_queue, lane_queue, need_of
 from pipeline.prompts_file import parse_bytes
@@ -160,10 +160,10 @@ def _steps(
     admitted: list[admission.Admitted],
     queues: tuple[str, ...],
 ) -> dict[str, float]:
-    claims: list[Claim] = []
+    taken: list[Claim] = []
 
     def claim(session: Session, item: admission.Admitted) -> None:
-        claimed = steps.claim(
+        claimed = claims.claim(
             session,
             job_id=item.job_id,
             segment=0,
@@ -173,18 +173,18 @@ def _steps(
             lease_ms=60_000,
         )
         assert claimed is not None, item
-        claims.append(claimed)
+        taken.append(claimed)
 
     result = StageResult(output=FRAMES)
     return {
         "claim": statistics.median(once(lambda session, i=item: claim(session, i)) for item in admitted),  # type: ignore[misc]
         "renew": statistics.median(
-            once(lambda session, c=claimed: steps.renew(session, c, lease_ms=60_000))  # type: ignore[misc]
-            for claimed in claims
+            once(lambda session, c=claimed: claims.renew(session, c, lease_ms=60_000))  # type: ignore[misc]
+            for claimed in taken
         ),
         "finish": statistics.median(
-            once(lambda session, c=claimed: steps.finish(session, c, result))  # type: ignore[misc]
-            for claimed in claims
+            once(lambda session, c=claimed: finishing.finish(session, c, result))  # type: ignore[misc]
+            for claimed in taken
         ),
     }
 

@@ -18,7 +18,7 @@ from pipeline.stages.base import CheckpointRef, StepWork
 from pipeline.states import StepState
 
 if TYPE_CHECKING:
-    from db.steps import Claim
+    from db.claims import Claim
 
 
 def newest(session: Session, job_id: str, roll: int, segment: int) -> CheckpointRef | None:

@@ -12,8 +12,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db import events
+from db.claims import not_paused
 from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Queue, Step
-from db.steps import not_paused, take_back
+from db.releases import take_back
 from pipeline.states import StepState
 
 _PAGE = 200
@@ -76,7 +77,7 @@ def paused_queues(session: Session) -> Sequence[str]:
 
 
 def is_paused(queue: str, paused: Sequence[str]) -> bool:
-    """Whether one of the names stands for this queue: the same rule as ``steps.not_paused``."""
+    """Whether one of the names stands for this queue: the same rule as ``claims.not_paused``."""
     return any(name in (ALL_QUEUES, queue) or queue.startswith(f"{name}.") for name in paused)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from sqlalchemy import ColumnElement, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from db import events, steps, workers
+from db import events, releases, workers
 from db.budgets import Budgets
 from db.control import is_paused, paused_queues
 from db.lines import failed, gpu_lines, in_flight, mean_seconds, queues_by_type, ready, serves_unloaded
@@ -269,4 +269,6 @@ def withdraw_unserved(session: Session) -> int:
         .where(Step.state == StepState.DISPATCHED, LIVE_INDEX, Step.queue.in_(left))
         .limit(_PAGE)
     ).all()
-    return sum(steps.take_back(session, step_id, job_id) for step_id, job_id in sorted(found, key=lambda row: row[1]))
+    return sum(
+        releases.take_back(session, step_id, job_id) for step_id, job_id in sorted(found, key=lambda row: row[1])
+    )

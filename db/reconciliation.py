@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select, true
 from sqlalchemy.orm import Session
 
-from db import events, jobs, segments, steps, workers
+from db import events, jobs, releases, rewinds, segments, workers
 from db.attempts import record_attempt
 from db.models import LIVE_INDEX, Step
 from db.session import now_ms
@@ -129,7 +129,7 @@ def redispatch(session: Session, queues: Sequence[str], *, older_than_ms: int) -
     ).all()
     found = 0
     for step_id, job_id, batch_id, stage in rows:
-        if steps.take_back(session, step_id, job_id):
+        if releases.take_back(session, step_id, job_id):
             events.record(session, "message_lost", batch_id=batch_id, job_id=job_id, stage=stage.value)
             found += 1
     return found
@@ -156,7 +156,7 @@ def _unserved(session: Session, stage: Stage, gone_ms: int) -> Sequence[tuple[in
 def move_lost_scores(session: Session, *, gone_ms: int) -> int:
     """Put score steps back in line whose hand-off's host is gone: their clips are in the store too, for any CPU."""
     rows = _unserved(session, Stage.SCORE, gone_ms)
-    return sum(steps.take_back(session, step_id, job_id) for step_id, job_id, _ in rows)
+    return sum(releases.take_back(session, step_id, job_id) for step_id, job_id, _ in rows)
 
 
 def rewind_lost_handoffs(session: Session, *, gone_ms: int) -> int:
@@ -170,5 +170,5 @@ def rewind_lost_handoffs(session: Session, *, gone_ms: int) -> int:
         step = session.get(Step, step_id, populate_existing=True)
         if step is not None and step.state is StepState.DISPATCHED and not job.cancel_requested:
             reason = f"no live worker reads {queue}"
-            steps.rewind_steps(session, job_id, job.batch_id, step.roll, step.segment, Stage.GENERATE, reason)
+            rewinds.rewind_steps(session, job_id, job.batch_id, step.roll, step.segment, Stage.GENERATE, reason)
     return len(rows)

@@ -16,8 +16,10 @@ from typing import TypeVar
 from celery import Task
 from sqlalchemy.orm import Session
 
-from db import residency, steps
-from db.steps import Claim, Finished, Hop
+from db import claims, failures, finishing, releases, residency, rewinds
+from db.claims import Claim
+from db.endings import Finished
+from db.finishing import Hop
 from pipeline import failpoints
 from pipeline.errors import (
     FailureClass,
@@ -52,7 +54,7 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
     lease_ms = int(runtime.settings.worker.lease_s * 1000)
 
     def take(session: Session) -> Claim | None:
-        return steps.claim(
+        return claims.claim(
             session,
             job_id=job_id,
             segment=segment,
@@ -88,16 +90,16 @@ def _work(runtime: Runtime, claimed: Claim, hop: Hop) -> tuple[StageResult | Non
         try:
             result = _run_stage(runtime, claimed, pulse)
         except StoppedError:
-            return None, lambda session: steps.release(session, claimed)
+            return None, lambda session: releases.release(session, claimed)
         except StageError as error:
             return None, _recorder(runtime, claimed, error)
         except Exception as error:
             logger.exception("stage failed unexpectedly", extra={"job_id": claimed.work.job_id, "stage": stage.value})
             problem = FatalError(f"{type(error).__name__}: {error}")
-            return None, lambda session: steps.fail(session, claimed, problem)
+            return None, lambda session: failures.fail(session, claimed, problem)
     if stage is Stage.GENERATE:
         runtime.crashes.clear()
-    return result, lambda session: steps.finish(session, claimed, result, hop=hop)
+    return result, lambda session: finishing.finish(session, claimed, result, hop=hop)
 
 
 def _run_stage(runtime: Runtime, claimed: Claim, pulse: Pulse) -> StageResult:
@@ -129,24 +131,24 @@ def _recorder(runtime: Runtime, claimed: Claim, error: StageError) -> Callable[[
     )
     if isinstance(error, SegmentLostError):
         reason = f"{error.code}: {error}"
-        return lambda session: steps.rewind(session, claimed, to=Stage.GENERATE, reason=reason, segment=error.segment)
+        return lambda session: rewinds.rewind(session, claimed, to=Stage.GENERATE, reason=reason, segment=error.segment)
     if error.code in _MAKE_FRAMES_AGAIN and claimed.work.stage in (Stage.ENCODE, Stage.SCORE, Stage.PUBLISH):
-        return lambda session: steps.rewind(session, claimed, to=Stage.GENERATE, reason=f"{error.code}: {error}")
+        return lambda session: rewinds.rewind(session, claimed, to=Stage.GENERATE, reason=f"{error.code}: {error}")
     if error.code in _WAIT_MS:
-        return lambda session: steps.release(session, claimed, delay_ms=_WAIT_MS[error.code])
+        return lambda session: releases.release(session, claimed, delay_ms=_WAIT_MS[error.code])
     if claimed.work.stage is Stage.GENERATE and error.failure_class is FailureClass.CRASH:
         runtime.crashes[claimed.work.job_id] = None
         # A solo run has no other GPU: there every job uses up its own tries.
         if len(runtime.crashes) >= MAX_IN_A_ROW and not runtime.settings.solo:
             return lambda session: _fail_and_drain(session, runtime, claimed, error)
-    return lambda session: steps.fail(session, claimed, error)
+    return lambda session: failures.fail(session, claimed, error)
 
 
 def _fail_and_drain(session: Session, runtime: Runtime, claimed: Claim, error: StageError) -> Finished:
     """Record the crash, and have the worker take no more: its GPU is broken, by all that can be told."""
     logger.error("worker drains itself", extra={"worker": runtime.name, "jobs": list(runtime.crashes)})
     residency.drain(session, runtime.name, f"{len(runtime.crashes)} different jobs crashed here in a row")
-    return steps.fail(session, claimed, error)
+    return failures.fail(session, claimed, error)
 
 
 def _persist(runtime: Runtime, change: Callable[[Session], Value]) -> Value | None:

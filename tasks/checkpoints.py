@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from db import checkpoints
-from db.steps import Claim
+from db.claims import Claim
 from pipeline.errors import VgenError
 from pipeline.stages.base import CheckpointRef
 from tasks.runtime import Runtime

@@ -8,7 +8,8 @@ from celery import Task
 from sqlalchemy.orm import Session
 
 from db.admission import Admitted
-from db.steps import Finished, Hop
+from db.endings import Finished
+from db.finishing import Hop
 from pipeline.stages.base import StepWork
 from pipeline.states import Stage
 from tasks.dispatch import publish

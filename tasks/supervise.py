@@ -7,8 +7,8 @@ import time
 from types import TracebackType
 from typing import Self
 
-from db import steps
-from db.steps import Claim, Control
+from db import claims
+from db.claims import Claim, Control
 from pipeline.errors import ServiceUnavailableError, StoppedError
 from pipeline.generators.base import Phase, Progress
 from pipeline.states import Stage
@@ -81,10 +81,10 @@ class Pulse:
         worker, seen = self._runtime.settings.worker, self._progress
         if seen == self._shown and time.monotonic() - self._renewed < worker.renew_s:
             with self._runtime.database.reading() as session:
-                self._heed(steps.look(session, self._claimed))
+                self._heed(claims.look(session, self._claimed))
             return
         with self._runtime.database.transaction() as session:
-            control = steps.renew(
+            control = claims.renew(
                 session,
                 self._claimed,
                 lease_ms=int(worker.lease_s * 1000),

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from db import reconciliation, schema, steps
+from db import claims, finishing, reconciliation, schema
+from db.claims import Claim
 from db.session import Database
-from db.steps import Claim
 from pipeline.states import Stage, StepState
 from tests.unit.db.line import Line, result_of
 
@@ -34,7 +34,7 @@ def test_sixty_four_workers_that_finish_at_once_lose_no_lease(database: Database
     line.worker()
     batch_id = line.submit(count=WORKERS)
     line.admit(window=WORKERS)
-    claims = [line.claim(f"{batch_id}-{n:06}", Stage.SCREEN, lease_ms=LEASE_MS) for n in range(WORKERS)]
+    taken = [line.claim(f"{batch_id}-{n:06}", Stage.SCREEN, lease_ms=LEASE_MS) for n in range(WORKERS)]
     start = threading.Barrier(WORKERS)
 
     def work(claimed: Claim) -> tuple[bool, float]:
@@ -43,16 +43,16 @@ def test_sixty_four_workers_that_finish_at_once_lose_no_lease(database: Database
             start.wait(60)
             for _ in range(16):  # about a thousand renewals, and then every finish, as fast as the database takes them
                 with mine.transaction() as session:
-                    assert steps.renew(session, claimed, lease_ms=LEASE_MS).held
+                    assert claims.renew(session, claimed, lease_ms=LEASE_MS).held
             began = time.monotonic()
             with mine.transaction() as session:
-                return steps.finish(session, claimed, result_of(claimed)).recorded, time.monotonic() - began
+                return finishing.finish(session, claimed, result_of(claimed)).recorded, time.monotonic() - began
         finally:
             mine.close()
 
     # When all renew and finish, while a reconciler looks for leases that are over
     with ThreadPoolExecutor(WORKERS) as pool:
-        finished = [pool.submit(work, claimed) for claimed in claims]
+        finished = [pool.submit(work, claimed) for claimed in taken]
         while not all(one.done() for one in finished):
             with database.transaction() as session:
                 assert reconciliation.end_leases(session) == 0

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, update
 
-from db import events, jobs, steps
+from db import events, failures, jobs
 from db.models import ArtifactRow, Batch, Checkpoint, Job
 from db.session import Database, now_ms
 from pipeline.settings import Settings, load_settings
@@ -208,7 +208,7 @@ def test_checkpoints_of_ended_jobs_go_with_their_rows(world: World) -> None:
     _, failed, claimed = world.line.bring_to(Stage.GENERATE)
     _, running, _ = world.line.bring_to(Stage.GENERATE)
     with world.line.database.transaction() as session:
-        steps.fail_for_good(session, claimed, code="bug", message="bug")
+        failures.fail_for_good(session, claimed, code="bug", message="bug")
     kept = {clip, world.checkpoint(failed, old=False), world.checkpoint(running)}
     world.checkpoint(done, old=False)
 

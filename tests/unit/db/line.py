@@ -7,10 +7,12 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from db import admission, batches, events, history, jobs, steps, workers
+from db import admission, batches, claims, events, finishing, history, jobs, workers
+from db.claims import Claim
+from db.endings import Finished
+from db.finishing import Hop
 from db.models import Batch, Job, Step, Worker
 from db.session import Database, now_ms
-from db.steps import Claim, Finished, Hop
 from db.workers import WorkerReport
 from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue, gpu_type_of, lane_of, lane_queue
 from pipeline.prompts_file import Submission, parse_bytes
@@ -104,13 +106,13 @@ class Line:
         segment: int = 0,
     ) -> Claim | None:
         with self.database.transaction() as session:
-            return steps.claim(
+            return claims.claim(
                 session, job_id=job_id, segment=segment, stage=stage, queues=queues, worker="w1", lease_ms=lease_ms
             )
 
     def finish(self, claimed: Claim, result: StageResult | None = None, *, hop: Hop | None = None) -> Finished:
         with self.database.transaction() as session:
-            return steps.finish(session, claimed, result or result_of(claimed), hop=hop)
+            return finishing.finish(session, claimed, result or result_of(claimed), hop=hop)
 
     def bring_to(self, stage: Stage, *, lease_ms: int = LEASE_MS, **line: Any) -> tuple[str, str, Claim]:
         """A new batch of one job whose step of that stage is running: batch id, job id, the claim."""

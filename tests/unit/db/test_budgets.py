@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from db import budgets, estimates, reconciliation, steps
+from db import budgets, estimates, failures, finishing, reconciliation, releases
 from db.batches import Limits
+from db.claims import Claim
 from db.models import StageRun, Step
 from db.session import Database, now_ms
 from pipeline.errors import CrashError, RefusedError
@@ -38,7 +39,7 @@ def _limited(line: Line, *lines: dict[str, Any], count: int = 0, **limits: Any) 
     return batch_id, [f"{batch_id}-{number:06d}" for number in range(len(lines) + count)]
 
 
-def _run(line: Line, job_id: str, seconds: float) -> steps.Claim:
+def _run(line: Line, job_id: str, seconds: float) -> Claim:
     """Claim the job's generate step, as if that was so long ago."""
     claimed = line.claim(job_id, Stage.GENERATE)
     with line.database.transaction() as session:
@@ -72,14 +73,14 @@ def test_every_ended_attempt_at_generating_is_counted_whatever_came_of_it(line: 
     batch_id, ids = _limited(line, count=5, max_gpu_ms=HOUR_MS, max_cost=100.0)
     line.worker(*QUEUES, slots=5)
     line.admit()
-    claims = [_run(line, job_id, 10.0) for job_id in ids]
-    line.finish(claims[0])
+    taken = [_run(line, job_id, 10.0) for job_id in ids]
+    line.finish(taken[0])
     with line.database.transaction() as session:
-        steps.fail(session, claims[1], CrashError("died"))
+        failures.fail(session, taken[1], CrashError("died"))
     with line.database.transaction() as session:
-        steps.fail(session, claims[2], RefusedError("no"))
+        failures.fail(session, taken[2], RefusedError("no"))
     with line.database.transaction() as session:
-        steps.release(session, claims[3])
+        releases.release(session, taken[3])
     line.expire(ids[4])
     with line.database.transaction() as session:
         reconciliation.end_leases(session)
@@ -169,7 +170,7 @@ def test_a_finish_leaves_it_to_the_dispatcher_whether_a_budget_allows_more(line:
         job_id = line.submit(count=1, again=True, limits=limits) + "-000000"
         claimed = line.go_on(job_id, Stage.SCREEN)
         with line.database.transaction() as session:
-            finished = steps.finish(session, claimed, StageResult(), hop=hop)
+            finished = finishing.finish(session, claimed, StageResult(), hop=hop)
         assert (finished.queue is not None) is goes_on
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from db import control, steps
+from db import claims, control, releases
 from db.models import ALL_QUEUES
 from db.session import Database
 from pipeline.plan import CPU_QUEUE, IO_QUEUE
@@ -71,10 +71,10 @@ def test_everything_paused_leaves_no_stage_a_way(line: Line) -> None:
 
     for _, claimed in made.values():
         with line.database.reading() as session:
-            assert steps.look(session, claimed) == steps.Control(held=True, pause=True)
+            assert claims.look(session, claimed) == claims.Control(held=True, pause=True)
         with line.database.transaction() as session:
-            assert steps.renew(session, claimed, lease_ms=60_000).pause
-            steps.release(session, claimed)
+            assert claims.renew(session, claimed, lease_ms=60_000).pause
+            releases.release(session, claimed)
     assert line.admit() == []
     assert {line.job(job_id).state for job_id, _ in made.values()} == {JobState.WAITING}
 
@@ -91,7 +91,7 @@ def test_a_name_stands_for_its_queue_and_those_below_it(line: Line, name: str, s
     _pause(line, name)
 
     with line.database.reading() as session:
-        assert steps.look(session, claimed).pause is stops
+        assert claims.look(session, claimed).pause is stops
         assert control.is_paused(claimed.queue, control.paused_queues(session)) is stops
 
 
@@ -140,7 +140,7 @@ def test_after_a_pause_has_committed_no_claim_succeeds(database: Database) -> No
     line.admit(window=100)
     ids = [f"{batch_id}-{number:06d}" for number in range(40)]
     is_paused, got_late = threading.Event(), []
-    taken: list[steps.Claim] = []
+    taken: list[claims.Claim] = []
 
     def claim_all(some: list[str]) -> None:
         for job_id in some:
@@ -160,6 +160,6 @@ def test_after_a_pause_has_committed_no_claim_succeeds(database: Database) -> No
     assert got_late == []
     for claimed in taken:
         with database.reading() as session:
-            assert steps.look(session, claimed).pause
+            assert claims.look(session, claimed).pause
     assert line.admit() == []
     line.check_sums()

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from db import steps
+from db import failures
+from db.claims import Claim
 from db.models import Event, MemoryNeed, StageRun, Step
 from db.session import Database, now_ms
-from db.steps import Claim
 from pipeline.acceleration import PLAIN, Acceleration
 from pipeline.errors import OutOfMemoryError
 from pipeline.memory import CLIPS_TO_LEARN, REMEMBER_MS, Rung, changes_pixels, next_rung, on_rung
@@ -28,7 +28,7 @@ def line(database: Database) -> Line:
 
 def fail(line: Line, claimed: Claim) -> bool:
     with line.database.transaction() as session:
-        return steps.fail(session, claimed, OutOfMemoryError("tried to allocate 2 GiB")).recorded
+        return failures.fail(session, claimed, OutOfMemoryError("tried to allocate 2 GiB")).recorded
 
 
 def again(line: Line, job_id: str, queues: tuple[str, ...] = QUEUES) -> Claim:

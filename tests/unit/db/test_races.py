@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from db import invariants, jobs, reconciliation, steps
+from db import claims, failures, invariants, jobs, reconciliation
+from db.claims import Claim
 from db.session import Database
-from db.steps import Claim
 from pipeline.errors import CrashError, FatalError
 from pipeline.states import JobState, Stage, StepState
 from tests.unit.db.line import Line
@@ -72,9 +72,9 @@ def test_one_of_many_claims_wins(line: Line) -> None:
         batch_id = line.submit({"prompt": "a"}, again=True)
         line.admit()
 
-        claims = _at_once(line, *[partial(line.try_claim, f"{batch_id}-000000", Stage.SCREEN)] * 4)
+        taken = _at_once(line, *[partial(line.try_claim, f"{batch_id}-000000", Stage.SCREEN)] * 4)
 
-        assert sum(claim is not None for claim in claims) == 1
+        assert sum(claim is not None for claim in taken) == 1
         assert line.step(f"{batch_id}-000000", Stage.SCREEN).attempt == 1
 
 
@@ -102,7 +102,7 @@ def test_retry_against_cancel(line: Line) -> None:
     for _ in _until_both_happen(outcomes):
         job_id, claimed = _running(line, Stage.GENERATE)
         with line.database.transaction() as session:
-            steps.fail_for_good(session, claimed, code="bug", message="bug")
+            failures.fail_for_good(session, claimed, code="bug", message="bug")
 
         retried, cancelled = _at_once(
             line, _in_transaction(line, jobs.retry, job_id), _in_transaction(line, jobs.cancel, job_id)
@@ -118,7 +118,7 @@ def test_two_retries_make_one(line: Line) -> None:
     for _ in range(_REPEATS):
         job_id, claimed = _running(line, Stage.SCREEN)
         with line.database.transaction() as session:
-            steps.fail_for_good(session, claimed, code="bug", message="bug")
+            failures.fail_for_good(session, claimed, code="bug", message="bug")
 
         assert sorted(_at_once(line, *[_in_transaction(line, jobs.retry, job_id)] * 2)) == [False, True]
         assert line.events(job_id).count("retry_requested") == 1
@@ -130,7 +130,7 @@ def test_the_end_of_a_lease_against_the_end_of_the_work(line: Line, error: Fatal
     for _ in _until_both_happen(outcomes):
         job_id, claimed = _running(line, Stage.GENERATE)
         line.expire(job_id)
-        ends = partial(line.finish, claimed) if error is None else _in_transaction(line, steps.fail, claimed, error)
+        ends = partial(line.finish, claimed) if error is None else _in_transaction(line, failures.fail, claimed, error)
 
         _, ended = _at_once(line, _in_transaction(line, reconciliation.end_leases), ends)
 
@@ -151,7 +151,7 @@ def test_renewal_against_the_end_of_the_lease(line: Line) -> None:
         _, told = _at_once(
             line,
             _in_transaction(line, reconciliation.end_leases),
-            _in_transaction(line, steps.renew, claimed, lease_ms=60_000),
+            _in_transaction(line, claims.renew, claimed, lease_ms=60_000),
         )
 
         expected = StepState.RUNNING if told.held else StepState.WAITING

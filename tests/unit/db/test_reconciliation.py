@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db import reconciliation, steps, workers
+from db import claims, reconciliation, workers
 from db.session import Database
 from pipeline.plan import CPU_QUEUE
 from pipeline.retry import MAX_LOSSES, MAX_OTHER
@@ -34,7 +34,7 @@ def test_a_renewed_lease_is_left_alone(line: Line) -> None:
     _, job_id, claimed = line.bring_to(Stage.GENERATE)
     line.expire(job_id)
     with line.database.transaction() as session:
-        steps.renew(session, claimed, lease_ms=LEASE_MS)
+        claims.renew(session, claimed, lease_ms=LEASE_MS)
 
     assert _end_leases(line) == 0
 
@@ -62,7 +62,7 @@ def test_a_solo_run_that_took_over_ends_every_lease(line: Line) -> None:
 def _lose(line: Line, job_id: str, *, progress: int) -> None:
     claimed = line.go_on(job_id, Stage.GENERATE)
     with line.database.transaction() as session:
-        steps.renew(session, claimed, lease_ms=LEASE_MS, phase="denoise", step=progress, total=9)
+        claims.renew(session, claimed, lease_ms=LEASE_MS, phase="denoise", step=progress, total=9)
     line.expire(job_id)
     assert _end_leases(line) == 1
 

@@ -7,10 +7,10 @@ import time
 import pytest
 from sqlalchemy import select
 
-from db import admission, checkpoints, evals, jobs, reconciliation, steps, workers
+from db import admission, checkpoints, evals, jobs, reconciliation, rewinds, workers
+from db.claims import Claim
 from db.models import Checkpoint, Score
 from db.session import Database
-from db.steps import Claim
 from pipeline.keys import roll_seed
 from pipeline.plan import CPU_QUEUE, encode_queue
 from pipeline.presets import all_presets
@@ -173,7 +173,7 @@ def test_a_rewind_scores_the_clip_anew(line: Line) -> None:
     job_id = _scored(line)
     claimed = line.go_on(job_id, Stage.PUBLISH)
     with line.database.transaction() as session:
-        steps.rewind(session, claimed, to=Stage.GENERATE, reason="gone")
+        rewinds.rewind(session, claimed, to=Stage.GENERATE, reason="gone")
     assert line.states(job_id)[Stage.SCORE] is StepState.PENDING
 
     line.finish_job(job_id)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from db import jobs, steps
+from db import failures, jobs
 from db.selection import Selection, batches_with, pages
 from db.session import Database
 from pipeline.errors import RefusedError
@@ -89,7 +89,7 @@ def test_failed_jobs_are_chosen_by_their_error_and_put_back_together(line: Line)
     for job_id, code in zip(ids, ("generator_crashed", "refused", "generator_crashed"), strict=True):
         claimed = line.claim(job_id, Stage.SCREEN)
         with line.database.transaction() as session:
-            steps.fail(session, claimed, RefusedError("no", code=code))
+            failures.fail(session, claimed, RefusedError("no", code=code))
     crashed = Selection((JobState.FAILED,), code="generator_crashed")
 
     (page,) = pages(line.database, batch_id, crashed, size=10)

@@ -24,12 +24,24 @@ from hypothesis.stateful import (
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from db import admission, control, events, invariants, jobs, reconciliation, steps, workers
+from db import (
+    admission,
+    claims,
+    control,
+    events,
+    failures,
+    invariants,
+    jobs,
+    reconciliation,
+    releases,
+    rewinds,
+    workers,
+)
 from db.admission import Admitted
 from db.base import Base
+from db.claims import Claim
 from db.models import Batch, Job, Step
 from db.session import Database, now_ms
-from db.steps import Claim
 from pipeline.errors import (
     CrashError,
     FailureClass,
@@ -258,7 +270,7 @@ class LineMachine(RuleBasedStateMachine):
     def fail(self, number: int, error: StageError) -> None:
         claimed = self.chosen_claim(number)
         with self.database.transaction() as session:
-            recorded = steps.fail(session, claimed, error).recorded
+            recorded = failures.fail(session, claimed, error).recorded
             # Backoffs end when `backoffs_pass` says so, however slow this machine is.
             later = update(Step).where(Step.not_before > now_ms()).values(not_before=now_ms() + _LONG_MS)
             session.execute(later)
@@ -282,7 +294,7 @@ class LineMachine(RuleBasedStateMachine):
     def release(self, number: int) -> None:
         claimed = self.chosen_claim(number)
         with self.database.transaction() as session:
-            recorded = steps.release(session, claimed).recorded
+            recorded = releases.release(session, claimed).recorded
         self.told(recorded, self.jobs[claimed.work.job_id].release(claimed.work.stage, claimed.attempt))
 
     @precondition(lambda self: any(item.work.stage in (Stage.ENCODE, Stage.PUBLISH) for item in self.claims))
@@ -290,7 +302,7 @@ class LineMachine(RuleBasedStateMachine):
     def rewind(self, number: int) -> None:
         claimed = self.chosen_claim(number, (Stage.ENCODE, Stage.PUBLISH))
         with self.database.transaction() as session:
-            recorded = steps.rewind(session, claimed, to=Stage.GENERATE, reason="gone").recorded
+            recorded = rewinds.rewind(session, claimed, to=Stage.GENERATE, reason="gone").recorded
         self.told(recorded, self.jobs[claimed.work.job_id].rewind(claimed.work.stage, claimed.attempt))
 
     @precondition(lambda self: self.claims)
@@ -299,8 +311,8 @@ class LineMachine(RuleBasedStateMachine):
         claimed = self.chosen_claim(number)
         job = self.jobs[claimed.work.job_id]
         with self.database.transaction() as session:
-            told = steps.renew(session, claimed, lease_ms=LEASE_MS, phase="denoise", step=progress, total=3)
-            assert steps.look(session, claimed) == told
+            told = claims.renew(session, claimed, lease_ms=LEASE_MS, phase="denoise", step=progress, total=3)
+            assert claims.look(session, claimed) == told
         assert told.held == job.is_current(claimed.work.stage, claimed.attempt)
         if told.held:
             step = job.steps[claimed.work.stage]

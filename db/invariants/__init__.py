@@ -1,0 +1,9 @@
+"""What must hold for the rows at every instant, as queries that find what breaks it: always nothing, or it is a bug.
+
+Asked by ``vgen doctor`` and after every test that works on rows. Importing it builds the queries: workers do not.
+"""
+
+from db.invariants.check import RULES, Violation, violations, violations_in
+from db.invariants.rule import Rule
+
+__all__ = ["RULES", "Rule", "Violation", "violations", "violations_in"]

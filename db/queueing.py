@@ -1,0 +1,68 @@
+"""Making a job's next step: its row is dispatched to a queue, or waits for the dispatcher."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from sqlalchemy import Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningInsert
+
+from db.models import STEPS, Step
+from db.session import now_ms
+from pipeline.errors import ConflictError
+from pipeline.states import Stage, StepState
+
+
+def queue_step(
+    session: Session,
+    job_id: str,
+    batch_id: str,
+    roll: int,
+    segment: int,
+    stage: Stage,
+    priority: int,
+    queue: str | None = None,
+    need: str = "",
+) -> None:
+    """Make the next step ``dispatched`` to the queue, or ``waiting``: a new row, or the one that a rewind left.
+
+    ``need`` is what a step that generates needs of a GPU.
+
+    Raises:
+        ConflictError: the step is there and was not rewound.
+    """
+    connection = session.connection()
+    made = connection.execute(
+        _queueing(connection.dialect.name, dispatched=queue is not None),
+        {
+            "job_id": job_id,
+            "batch_id": batch_id,
+            "roll": roll,
+            "segment": segment,
+            "stage": stage,
+            "priority": priority,
+            "queue": queue,
+            "need": need,
+        },
+    ).one_or_none()
+    if made is None:
+        raise ConflictError(f"job {job_id}: its {stage.value} step is there and is not pending")
+
+
+@lru_cache(maxsize=4)
+def _queueing(dialect: str, *, dispatched: bool) -> ReturningInsert[tuple[int]]:
+    state = StepState.DISPATCHED if dispatched else StepState.WAITING
+    at = {"dispatched_at": now_ms()} if dispatched else {}
+    new = _insert(dialect, STEPS).values(state=state, **at)
+    return new.on_conflict_do_update(
+        index_elements=["job_id", "roll", "segment", "stage"],
+        set_={"state": state, "queue": new.excluded.queue, "need": new.excluded.need, **at},
+        where=Step.state == StepState.PENDING,
+    ).returning(STEPS.c.id)
+
+
+def _insert(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """The INSERT that can say what to do about a row that is there already."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)

@@ -1,0 +1,70 @@
+"""What a worker may not change once its lease is lost, whichever way it ends its attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from db import claims, failures, jobs, reconciliation, releases, rewinds
+from db.claims import Claim
+from db.session import Database
+from pipeline.errors import FatalError
+from pipeline.states import Stage
+from tests.unit.db.line import LEASE_MS, Line
+
+
+@pytest.fixture
+def line(database: Database) -> Line:
+    return Line(database)
+
+
+def _finish(line: Line, claimed: Claim) -> bool:
+    return line.finish(claimed).recorded
+
+
+def _fail(line: Line, claimed: Claim) -> bool:
+    with line.database.transaction() as session:
+        return failures.fail(session, claimed, FatalError("late")).recorded
+
+
+def _release(line: Line, claimed: Claim) -> bool:
+    with line.database.transaction() as session:
+        return releases.release(session, claimed).recorded
+
+
+def _rewind(line: Line, claimed: Claim) -> bool:
+    with line.database.transaction() as session:
+        return rewinds.rewind(session, claimed, to=Stage.GENERATE, reason="late").recorded
+
+
+def _fail_for_good(line: Line, claimed: Claim) -> bool:
+    with line.database.transaction() as session:
+        return failures.fail_for_good(session, claimed, code="late", message="late").recorded
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+@pytest.mark.parametrize("act", [_finish, _fail, _release, _rewind, _fail_for_good])
+def test_a_worker_that_lost_its_lease_changes_nothing(
+    line: Line, act: Callable[[Line, Claim], bool], cancelled: bool
+) -> None:
+    # given a step whose first attempt lost its lease and whose second is running
+    _, job_id, zombie = line.bring_to(Stage.ENCODE)
+    line.expire(job_id)
+    with line.database.transaction() as session:
+        assert reconciliation.end_leases(session) == 1
+    line.go_on(job_id, Stage.ENCODE)
+    if cancelled:
+        with line.database.transaction() as session:
+            jobs.cancel(session, job_id)
+    before = line.snapshot()
+
+    # when the first attempt speaks up
+    assert not act(line, zombie)
+
+    # then only a fenced event tells of it
+    assert line.snapshot() == before
+    assert line.events(job_id).count("fenced") == 1
+    with line.database.transaction() as session:
+        assert not claims.renew(session, zombie, lease_ms=LEASE_MS).held
+    assert line.snapshot() == before
