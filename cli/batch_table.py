@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from cli import context, output, views
+from cli import context, output
+from cli.views.batches import BatchView, batch_view
+from cli.views.jobs import has_random_weights
 from pipeline.states import JobState
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def show(database: Database, settings: Settings, batch_id: str) -> int:
         batch = batches.get(session, batch_id)
         rows = batches.job_rows(session, batch.id, limit=_ROWS)
         files = jobs.artifacts(session, [job.id for job in rows])
-        view = views.batch_view(batch, batches.counts(session, [batch.id])[batch.id])
+        view = batch_view(batch, batches.counts(session, [batch.id])[batch.id])
     output.line(summary(view))
     shown = []
     for job in rows:
@@ -43,19 +45,19 @@ def show(database: Database, settings: Settings, batch_id: str) -> int:
         output.line(f"clips are in {folder / 'media'}")
     elif view.counts[JobState.SUCCEEDED]:
         output.line(f"`vgen results {view.id} --urls` gives URLs")
-    if any(views.has_random_weights(job.spec) for job in rows):
+    if any(has_random_weights(job.spec) for job in rows):
         output.line("The weights of this preset are random: the clips show that the line works, not a picture.")
     if view.counts[JobState.HELD]:
         output.line(f"{view.counts[JobState.HELD]} jobs are held: `vgen approve` or `vgen reject` them")
     return view.exit_code if view.exit_code is not None else 3
 
 
-def summary(batch: views.BatchView) -> str:
+def summary(batch: BatchView) -> str:
     counts = ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in batch.counts.items() if n)
     return f"batch {batch.id} ({batch.name}): {', '.join([f'{batch.total} jobs: {counts}', *notes(batch)])}"
 
 
-def notes(batch: views.BatchView) -> list[str]:
+def notes(batch: BatchView) -> list[str]:
     """What a person did to the batch, or said of it, that stops it."""
     return [*(["paused"] if batch.paused else []), *(["over budget"] if batch.over_budget else [])]
 

@@ -14,7 +14,7 @@ from cli.context import settings_of
 from cli.options import Json
 
 if TYPE_CHECKING:
-    from cli import views
+    from cli.views.models import PresetBenchView
     from pipeline.acceleration import Acceleration
     from pipeline.side_by_side import Measured
 
@@ -100,15 +100,15 @@ def _chosen(ways: dict[str, Acceleration], only: str | None) -> dict[str, Accele
 
 def _view(
     name: str, done: list[Measured], best: Measured | None, least_ssim: float, least_psnr: float
-) -> views.PresetBenchView:
-    from cli import views
+) -> PresetBenchView:
+    from cli.views.models import MeasuredWayView, PresetBenchView
     from pipeline.side_by_side import unsteady
 
     plain = done[0].seconds or 0.0
-    return views.PresetBenchView(
+    return PresetBenchView(
         preset=name,
         ways=[
-            views.MeasuredWayView(
+            MeasuredWayView(
                 name=one.name,
                 acceleration=one.acceleration.given(),
                 seconds=one.seconds,
@@ -129,7 +129,7 @@ def _view(
     )
 
 
-def _show(view: views.PresetBenchView) -> None:
+def _show(view: PresetBenchView) -> None:
     def number(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)
 

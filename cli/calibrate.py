@@ -23,7 +23,7 @@ def calibrate(
     json: Json = False,
 ) -> int:
     """Measure and keep the ratios that step_cache=mag_cache needs for a preset."""
-    from cli import views
+    from cli.views.models import CalibrationView
     from pipeline.generators.process import GeneratorProcess
     from pipeline.generators.trial import PROMPT, trial_request
     from pipeline.presets import calibration, load_library
@@ -38,7 +38,7 @@ def calibrate(
         ratios = process.calibrate(request, lambda progress: None)
     path = calibration.write(settings.effective_presets_dir, library.get(name), ratios, prompt=text, seed=seed)
     if json:
-        output.as_json(views.CalibrationView(preset=name, file=str(path), ratios=ratios))
+        output.as_json(CalibrationView(preset=name, file=str(path), ratios=ratios))
     else:
         output.line(f"{name}: {len(ratios)} ratios, {min(ratios):.3f} to {max(ratios):.3f}, kept in {path}")
         output.line("jobs use them with --acceleration step_cache=mag_cache")

@@ -17,7 +17,7 @@ from cli.context import settings_of
 from cli.options import Json
 
 if TYPE_CHECKING:
-    from cli import views
+    from cli.views.operations import SettingView
     from pipeline.settings import Settings
 
 _PREFIX = "VGEN_"
@@ -29,10 +29,10 @@ _MASK = "********"
 
 def config(ctx: typer.Context, json: Json = False) -> int:
     """Show the settings in force and where each came from; secrets are masked."""
-    from cli import views
+    from cli.views.operations import ConfigView
 
     settings = settings_of(ctx)
-    view = views.ConfigView(
+    view = ConfigView(
         mode="solo" if settings.solo else "cluster",
         settings=list(in_force(settings, ctx.find_root().obj or {})),
     )
@@ -49,15 +49,13 @@ def config(ctx: typer.Context, json: Json = False) -> int:
     return 0
 
 
-def in_force(settings: Settings, arguments: Mapping[str, object]) -> Iterator[views.SettingView]:
+def in_force(settings: Settings, arguments: Mapping[str, object]) -> Iterator[SettingView]:
     """Every setting, in the order of its declaration."""
-    from cli import views
+    from cli.views.operations import SettingView
 
     sources = _Sources(arguments)
     for path, value, description in _leaves(settings):
-        yield views.SettingView(
-            name=_variable(path), value=_shown(value), source=sources.of(path), description=description
-        )
+        yield SettingView(name=_variable(path), value=_shown(value), source=sources.of(path), description=description)
 
 
 def unknown_variables(settings: Settings) -> list[str]:

@@ -118,7 +118,7 @@ def _one_by_one(change: Callable[[Session, str], bool]) -> ChangeAll:
 
 def _change(ctx: typer.Context, ids: Sequence[str], chosen: Selection, change: ChangeAll, word: str, json: bool) -> int:
     """Change the jobs named and those chosen, a page at a time; ids are all looked up before the first is changed."""
-    from cli import views
+    from cli.views.operations import ChangedView
 
     if not ids and chosen.label is None and chosen.code is None:
         raise InputError([Problem("say which: ids of jobs or batches, --label, or for a retry --code")])
@@ -131,7 +131,7 @@ def _change(ctx: typer.Context, ids: Sequence[str], chosen: Selection, change: C
             changed += [job_id for job_id in page if job_id in done]
             unchanged += [job_id for job_id in page if job_id not in done]
     if json:
-        output.as_json(views.ChangedView(changed=changed, unchanged=unchanged))
+        output.as_json(ChangedView(changed=changed, unchanged=unchanged))
         return 0
     output.line(f"{len(changed)} jobs {word}")
     if unchanged:
@@ -183,7 +183,9 @@ def rerun(
     json: Json = False,
 ) -> int:
     """Make clips once more, exactly as specified, as a new batch: same seed, enhanced prompt pinned."""
-    from cli import extend, submission, views
+    from cli import extend, submission
+    from cli.views.batches import batch_view
+    from cli.views.submissions import SubmittedView
     from db import batches
     from pipeline.keys import canonical_json, sha256_hex
     from pipeline.prompts_file import PlannedJob, Submission
@@ -212,9 +214,9 @@ def rerun(
         )
         with database.reading() as session:
             row = batches.get(session, stored.batch_id)
-            view = views.batch_view(row, batches.counts(session, [row.id])[row.id])
+            view = batch_view(row, batches.counts(session, [row.id])[row.id])
     if json:
-        output.as_json(views.SubmittedView(batch=view, created=True, notices=[]))
+        output.as_json(SubmittedView(batch=view, created=True, notices=[]))
     else:
         output.line(f"batch {view.id}: {view.total} jobs stored")
         output.line(f"next: vgen {'run' if settings.solo else f'watch {view.id}'}")

@@ -30,7 +30,7 @@ def upgrade(ctx: typer.Context) -> int:
 @app.command("check")
 def check(ctx: typer.Context, json: Json = False) -> int:
     """Say whether the tables are in this release's form, and whether every batch adds up. Ends with 3 if not."""
-    from cli import views
+    from cli.views.operations import DatabaseCheckView
     from db import invariants, schema
     from db.session import Database
 
@@ -43,7 +43,7 @@ def check(ctx: typer.Context, json: Json = False) -> int:
     finally:
         database.close()
     if json:
-        output.as_json(views.DatabaseCheckView(database=shown, problems=problems))
+        output.as_json(DatabaseCheckView(database=shown, problems=problems))
     else:
         for text in problems or ["the database is up to date"]:
             output.line(text)

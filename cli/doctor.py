@@ -19,7 +19,7 @@ from cli.options import Json
 from pipeline.errors import VgenError
 
 if TYPE_CHECKING:
-    from cli.views import CheckView
+    from cli.views.operations import CheckView
     from pipeline.settings import Settings
 
 _OUR_NAMES = ("pipeline", "tasks", "db", "cli", "api", "migrations")
@@ -29,7 +29,7 @@ Check = Callable[["Settings"], "Iterator[CheckView]"]
 
 def doctor(ctx: typer.Context, json: Json = False) -> int:
     """Check everything and say how to mend it. Ends with 4 when a service is unreachable, 1 on another failure."""
-    from cli import views
+    from cli.views.operations import DoctorView
 
     settings = settings_of(ctx)
     found: list[CheckView] = []
@@ -46,7 +46,7 @@ def doctor(ctx: typer.Context, json: Json = False) -> int:
             unreachable = of_error(error) is ExitCode.UNREACHABLE
             code = max(code, ExitCode.UNREACHABLE if unreachable else ExitCode.INTERNAL)
     if json:
-        output.as_json(views.DoctorView(checks=found, exit_code=int(code)))
+        output.as_json(DoctorView(checks=found, exit_code=int(code)))
         return code
     output.table(
         ("", "check", "result"),
@@ -56,7 +56,7 @@ def doctor(ctx: typer.Context, json: Json = False) -> int:
 
 
 def _line(result: str, name: str, message: str, mend: str | None = None) -> CheckView:
-    from cli.views import CheckView
+    from cli.views.operations import CheckView
 
     return CheckView(name=name, result=result, message=message, mend=mend)
 

@@ -17,7 +17,7 @@ from cli.options import Json, takes
 from pipeline.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from cli import eval_views as views
+    from cli.views import evals as views
     from pipeline.scoring.run import ClipScores
 
 app = typer.Typer(help="Score videos, and compare scores.", no_args_is_help=True)
@@ -43,7 +43,7 @@ def list_(
     json: Json = False,
 ) -> int:
     """List the metrics: ready, weights missing, or scored by another program."""
-    from cli import eval_views as views
+    from cli.views import evals as views
     from pipeline.scoring import registry
 
     store = weights_of(settings_of(ctx), weights)
@@ -166,7 +166,7 @@ def run(
 @app.command("aggregate")
 def aggregate(ctx: typer.Context, files: Files, json: Json = False) -> int:
     """Pool score files into VBench's dimensions, quality, semantic and total."""
-    from cli import eval_views as views
+    from cli.views import evals as views
     from pipeline.scoring import aggregates, score_file
     from pipeline.scoring.vbench import DIMENSIONS
 
@@ -239,7 +239,7 @@ def _show(result: ClipScores) -> None:
 
 
 def _print_json(records: list[dict[str, Any]], left_out: Any) -> None:
-    from cli import eval_views as views
+    from cli.views import evals as views
 
     output.as_json(
         views.EvalRunView(

@@ -47,7 +47,7 @@ def compare(
     json: Json = False,
 ) -> int:
     """Compare two runs of a suite, prompt by prompt. Ends with 0 when the state is ok or identical, else with 3."""
-    from cli import eval_views as views
+    from cli.views import evals as views
     from pipeline.scoring import compare as comparing
     from pipeline.scoring.compare import report as reports
     from pipeline.scoring.compare.html import html as page_of

@@ -32,7 +32,7 @@ def export(
     json: Json = False,
 ) -> int:
     """Lay clips out under the names that VBench's own code reads."""
-    from cli import eval_views as views
+    from cli.views import evals as views
     from pipeline.scoring import exchange
     from pipeline.scoring.suite import find_suite, read_suite
     from pipeline.scoring.vbench import DIMENSIONS, EXTERNAL
@@ -63,7 +63,7 @@ def import_(
     json: Json = False,
 ) -> int:
     """Put the results of VBench's own code into a score file. Later results replace earlier ones."""
-    from cli import eval_views as views
+    from cli.views import evals as views
     from pipeline.scoring import exchange, score_file
 
     settings_of(ctx)

@@ -16,7 +16,7 @@ from cli.options import BatchChoices, FieldOptions, Json, takes
 from pipeline.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from cli import eval_views as views
+    from cli.views import evals as views
     from db.models import EvalRun
     from db.session import Database
     from pipeline.prompts_file import Submission
@@ -183,8 +183,8 @@ def _show_run(database: Database, run_id: str, json: bool, *, hint: str | None =
 
 
 def run_view(run: EvalRun, means: dict[str, tuple[int, int, float | None, int]]) -> views.EvalRunStateView:
-    from cli import eval_views as views
-    from cli.views import when
+    from cli.views import evals as views
+    from cli.views.base import when
 
     return views.EvalRunStateView(
         id=run.id,
@@ -210,7 +210,7 @@ def runs(
     json: Json = False,
 ) -> int:
     """List evaluation runs, newest first."""
-    from cli import eval_views as views
+    from cli.views import evals as views
     from db import evals
 
     with open_database(settings_of(ctx)) as database:

@@ -14,7 +14,7 @@ from cli.options import Json
 from pipeline.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from cli import eval_views as views
+    from cli.views import evals as views
     from pipeline.scoring.weights import Weights
     from pipeline.settings import Settings
 
@@ -82,7 +82,7 @@ def _known(names: list[str] | None) -> list[str]:
 
 
 def _view(name: str, status: str, path: Path | None, sha256: str | None, problem: str | None) -> views.WeightFileView:
-    from cli import eval_views as views
+    from cli.views import evals as views
     from pipeline.scoring.registry import METRICS
     from pipeline.scoring.weight_files import WEIGHT_FILES
 
@@ -101,7 +101,7 @@ def _view(name: str, status: str, path: Path | None, sha256: str | None, problem
 
 
 def _print(shown: list[views.WeightFileView], store: Weights, json: bool) -> int:
-    from cli import eval_views as views
+    from cli.views import evals as views
 
     if json:
         directory = None if store.directory is None else str(store.directory)

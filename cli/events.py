@@ -33,8 +33,8 @@ def events(
     json: Json = False,
 ) -> int:
     """What happened to a batch or job, in the order of time: events, and attempts as they ended."""
-    from cli import views
     from cli.interrupt import Interrupt
+    from cli.views.events import EventsView, entry_view
 
     if json and (follow or jsonl):
         raise InputError([Problem("prints one document; use --jsonl for lines", field="--json")])
@@ -42,8 +42,8 @@ def events(
     with open_database(settings) as database:
         history = _History(database, *_whose(database, of), follow=follow)
         if json:
-            shown = [views.entry_view(entry) for entry in history.news()]
-            output.as_json(views.EventsView(batch_id=history.batch_id, job_id=history.job_id, entries=shown))
+            shown = [entry_view(entry) for entry in history.news()]
+            output.as_json(EventsView(batch_id=history.batch_id, job_id=history.job_id, entries=shown))
             return ExitCode.DONE
         with Interrupt("no longer following; the work goes on") as interrupt:
             while True:
@@ -107,9 +107,9 @@ class _History:
 
 
 def _show(entry: Entry, jsonl: bool) -> None:
-    from cli import views
+    from cli.views.events import entry_view
 
-    view = views.entry_view(entry)
+    view = entry_view(entry)
     if jsonl:
         output.raw_json(view.model_dump(mode="json"))
         return

@@ -58,7 +58,7 @@ def export(
     json: Json = False,
 ) -> int:
     """Write what a finished clip can be extended from to one file."""
-    from cli import views
+    from cli.views.clips import StateView
     from pipeline.stages.continuation import BLOB
     from pipeline.stages.state_file import write_state
     from pipeline.wiring import make_storage
@@ -77,7 +77,7 @@ def export(
     finally:
         part.unlink(missing_ok=True)
     if json:
-        output.as_json(views.StateView(job_id=job_id, file=str(path), kind=state.kind, version=state.version))
+        output.as_json(StateView(job_id=job_id, file=str(path), kind=state.kind, version=state.version))
     else:
         output.line(f"{path}: what {job_id} can be extended from")
     return 0
@@ -209,7 +209,9 @@ def _store(
     options: BatchOptions,
     json: bool,
 ) -> int:
-    from cli import submission, views
+    from cli import submission
+    from cli.views.batches import batch_view
+    from cli.views.submissions import SubmittedView
     from db import batches
     from pipeline.keys import canonical_json, sha256_hex
     from pipeline.prompts_file import PlannedJob, Submission
@@ -224,9 +226,9 @@ def _store(
     stored = submission.store(new, options, settings=settings, database=database, again=True, states={0: state})
     with database.reading() as session:
         row = batches.get(session, stored.batch_id)
-        view = views.batch_view(row, batches.counts(session, [row.id])[row.id])
+        view = batch_view(row, batches.counts(session, [row.id])[row.id])
     if json:
-        output.as_json(views.SubmittedView(batch=view, created=True, notices=[]))
+        output.as_json(SubmittedView(batch=view, created=True, notices=[]))
     else:
         output.line(f"batch {view.id}: 1 job stored, {spec.total_frames} frames that go on from {spec.extends}")
         output.line(f"next: vgen {'run' if settings.solo else f'watch {view.id}'}")

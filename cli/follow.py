@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from cli import output, views
+from cli import output
+from cli.views.batches import BatchView, batch_view
+from cli.views.jobs import RunningView, running_view
 from pipeline.states import TERMINAL_JOB_STATES
 
 if TYPE_CHECKING:
@@ -23,8 +25,8 @@ _PLAIN_PROGRESS_S = 10.0
 class Snapshot:
     """Some batches and the steps that workers hold, at one instant."""
 
-    batches: tuple[views.BatchView, ...]
-    running: tuple[views.RunningView, ...]
+    batches: tuple[BatchView, ...]
+    running: tuple[RunningView, ...]
     at_rest: Mapping[str, str] = field(default_factory=dict)
     """Stopped batches of which nothing runs or will run before a person says so, with the reason."""
 
@@ -66,10 +68,8 @@ def take(database: Database, batch_ids: Sequence[str]) -> Snapshot:
         counts = batches.counts(session, batch_ids)
         rows = [batches.get(session, batch_id) for batch_id in batch_ids]
         return Snapshot(
-            tuple(views.batch_view(row, counts[row.id]) for row in rows),
-            tuple(
-                views.running_view(step) for batch_id in batch_ids for step in batches.running_steps(session, batch_id)
-            ),
+            tuple(batch_view(row, counts[row.id]) for row in rows),
+            tuple(running_view(step) for batch_id in batch_ids for step in batches.running_steps(session, batch_id)),
             {row.id: estimates.why_stopped(session, row) or "" for row in rows if estimates.rests(session, row)},
         )
 
@@ -177,6 +177,6 @@ def _sum(snapshot: Snapshot) -> str:
     return f"{snapshot.ended}/{snapshot.total} done ({shown})" if shown else "no jobs"
 
 
-def _describe(step: views.RunningView) -> str:
+def _describe(step: RunningView) -> str:
     progress = f" {step.phase or ''} {step.step}/{step.steps}".replace("  ", " ") if step.steps else ""
     return f"{step.job_id} {step.stage}{progress}"

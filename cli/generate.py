@@ -31,8 +31,8 @@ def generate(
     The clip goes to output.path, its sidecar beside it. docs/python-api.md has the keys.
     """
     from api import VideoGenerator, read_config
-    from cli import views
     from cli.interrupt import Interrupt
+    from cli.views.clips import GeneratedView
     from pipeline.errors import StoppedError
 
     run = read_config(config, overrides_of(ctx.args), settings=ctx.find_root().obj or {})
@@ -51,8 +51,8 @@ def generate(
                 made = generator.generate(run.request, output=run.output, on_progress=tell)
         except StoppedError:
             raise KeyboardInterrupt from None
-    view = views.GeneratedView.model_validate(
-        {name: getattr(made, name) for name in views.GeneratedView.model_fields if name not in ("video", "sidecar")}
+    view = GeneratedView.model_validate(
+        {name: getattr(made, name) for name in GeneratedView.model_fields if name not in ("video", "sidecar")}
         | {"video": str(made.video_path), "sidecar": str(made.sidecar_path)}
     )
     if json:

@@ -16,7 +16,7 @@ from cli.options import Json
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cli import views
+    from cli.views.models import ModelView
     from pipeline.presets import Library, Preset
     from pipeline.settings import Settings
 
@@ -32,14 +32,14 @@ def list_(
     json: Json = False,
 ) -> int:
     """List the presets."""
-    from cli import views
+    from cli.views.models import ModelListView
 
     settings = settings_of(ctx)
     library = _library(settings)
     models = [_view(preset, library, settings) for preset in library.presets.values() if hidden or not preset.hidden]
     problems = [str(problem) for found in library.problems.values() for problem in found]
     if json:
-        output.as_json(views.ModelListView(models=models, problems=problems))
+        output.as_json(ModelListView(models=models, problems=problems))
         return 0
     output.table(
         ("preset", "model", "takes", "memory", "licence", "source"),
@@ -102,7 +102,7 @@ def pull(ctx: typer.Context, names: Annotated[list[str], typer.Argument(metavar=
 @app.command("check")
 def check(ctx: typer.Context, names: Names = None, json: Json = False) -> int:
     """Check presets and their models; without NAME, your own and what is on this machine. Ends with 3 on a problem."""
-    from cli import views
+    from cli.views.models import ModelChecksView, ModelCheckView
     from pipeline.generators import hub
 
     settings = settings_of(ctx)
@@ -115,7 +115,7 @@ def check(ctx: typer.Context, names: Names = None, json: Json = False) -> int:
     if not names:
         chosen = [preset for preset in library.presets.values() if _worth_checking(preset, library, cache)]
     found = [
-        views.ModelCheckView(
+        ModelCheckView(
             name=name,
             source=problems[0].file or "",
             status="wrong",
@@ -128,7 +128,7 @@ def check(ctx: typer.Context, names: Names = None, json: Json = False) -> int:
         result = hub.check(preset, cache)
         folder = None if result.folder is None else str(result.folder)
         found.append(
-            views.ModelCheckView(
+            ModelCheckView(
                 name=preset.name,
                 source=library.source(preset.name),
                 status=result.status.value,
@@ -137,7 +137,7 @@ def check(ctx: typer.Context, names: Names = None, json: Json = False) -> int:
             )
         )
     if json:
-        output.as_json(views.ModelChecksView(models=found))
+        output.as_json(ModelChecksView(models=found))
     else:
         rows = [(model.name, model.status, "; ".join(model.problems) or "ok", model.source) for model in found]
         output.table(("preset", "model", "result", "source"), rows)
@@ -158,12 +158,12 @@ def _worth_checking(preset: Preset, library: Library, cache: Path) -> bool:
     return not preset.hidden and hub.model_status(preset, cache) is not hub.ModelStatus.MISSING
 
 
-def _view(preset: Preset, library: Library, settings: Settings) -> views.ModelView:
-    from cli import views
+def _view(preset: Preset, library: Library, settings: Settings) -> ModelView:
+    from cli.views.models import ModelView
     from pipeline.generators import hub
 
     cache = settings.effective_cache_dir
-    return views.ModelView(
+    return ModelView(
         name=preset.name,
         source=library.source(preset.name),
         status=hub.model_status(preset, cache).value,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from cli import output, views
+from cli import output
+from cli.views.base import when
+from cli.views.batches import BatchView, OutlookView, StuckView
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 _LOOK_S = 10.0
 
 
-def of_batch(session: Session, batch: Batch, settings: Settings) -> views.OutlookView:
+def of_batch(session: Session, batch: Batch, settings: Settings) -> OutlookView:
     """From the rows as they are now."""
     from sqlalchemy import select
 
@@ -36,19 +38,18 @@ def of_batch(session: Session, batch: Batch, settings: Settings) -> views.Outloo
         estimate = estimates.Estimate(None, "nobody is at work: `vgen run` goes on")
     seconds, ended = estimate.seconds, not batch.active
     at_risk = None if batch.deadline_at is None or ended else alerts.at_risk(batch.deadline_at, now, seconds)
-    return views.OutlookView(
+    return OutlookView(
         stopped=estimates.why_stopped(session, batch),
         stuck=[
-            views.StuckView(jobs=item.jobs, stage=item.stage.value, gpu=list(item.gpu), reason=item.reason)
-            for item in stuck
+            StuckView(jobs=item.jobs, stage=item.stage.value, gpu=list(item.gpu), reason=item.reason) for item in stuck
         ],
-        expected_at=None if seconds is None or ended else views.when(now + int(seconds * 1000)),
+        expected_at=None if seconds is None or ended else when(now + int(seconds * 1000)),
         no_estimate=estimate.reason or None,
         deadline_at_risk=at_risk,
     )
 
 
-def sentences(batch: views.BatchView, outlook: views.OutlookView) -> list[str]:
+def sentences(batch: BatchView, outlook: OutlookView) -> list[str]:
     """What a person should know, the most urgent first."""
     found = []
     if outlook.stopped is not None:
@@ -59,7 +60,7 @@ def sentences(batch: views.BatchView, outlook: views.OutlookView) -> list[str]:
     return found
 
 
-def _mend(halt: str, batch: views.BatchView) -> str:
+def _mend(halt: str, batch: BatchView) -> str:
     from db.estimates import Halt
 
     if halt == Halt.BUDGET:
@@ -67,7 +68,7 @@ def _mend(halt: str, batch: views.BatchView) -> str:
     return f"`vgen resume {'--all' if halt == Halt.EVERYTHING else batch.id}` lets it go on"
 
 
-def _deadline(deadline_at: str, outlook: views.OutlookView) -> str:
+def _deadline(deadline_at: str, outlook: OutlookView) -> str:
     if outlook.expected_at is None and outlook.deadline_at_risk:
         return f"deadline {deadline_at}: it has passed"
     if outlook.expected_at is None:
@@ -107,7 +108,7 @@ class News:
                     found += self._of(of_batch(session, batches.get(session, view.id), self._settings), view)
         return found
 
-    def _of(self, outlook: views.OutlookView, batch: views.BatchView) -> list[str]:
+    def _of(self, outlook: OutlookView, batch: BatchView) -> list[str]:
         found = [f"batch {batch.id}: {item.reason}" for item in outlook.stuck]
         if outlook.deadline_at_risk:
             found.append(f"batch {batch.id}: its deadline {batch.deadline_at} is at risk")

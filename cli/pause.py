@@ -49,7 +49,7 @@ def resume(
 def _set(
     ctx: typer.Context, ids: Sequence[str], names: Sequence[str], everything: bool, *, pausing: bool, json: bool
 ) -> int:
-    from cli import views
+    from cli.views.operations import PausedView
     from db import batches, control
 
     if not (ids or names or everything):
@@ -70,7 +70,7 @@ def _set(
             output.notice(text)
     unchanged = [name for name in (*batch_ids, *queues) if name not in changed]
     if json:
-        output.as_json(views.PausedView(paused=pausing, changed=changed, unchanged=unchanged, queues=list(still)))
+        output.as_json(PausedView(paused=pausing, changed=changed, unchanged=unchanged, queues=list(still)))
         return 0
     word = "paused" if pausing else "resumed"
     for name in changed:

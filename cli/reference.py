@@ -13,56 +13,57 @@ from typing import Any
 
 import typer
 
-from cli import eval_views, report_views, views
 from cli.exit_codes import MEANING
 from cli.main import app
+from cli.views import batches, clips, evals, events, jobs, models, operations, reports, submissions
+from cli.views.base import View
 
-JSON_OUTPUT: dict[str, type[views.View]] = {
-    "generate": views.GeneratedView,
-    "submit": views.SubmittedView,
-    "submit --dry-run": views.DryRunView,
-    "submit --wait": views.StatusView,
-    "status": views.StatusView,
-    "watch": views.StatusView,
-    "list": views.BatchListView,
-    "list BATCH": views.JobListView,
-    "show JOB": views.JobDetailView,
-    "show BATCH": views.StatusView,
-    "events": views.EventsView,
-    "report": report_views.ReportView,
-    "results": views.ResultsView,
-    "pause": views.PausedView,
-    "resume": views.PausedView,
-    "budget": views.StatusView,
-    "cancel": views.ChangedView,
-    "retry": views.ChangedView,
-    "approve": views.ChangedView,
-    "reject": views.ChangedView,
-    "rerun": views.SubmittedView,
-    "extend": views.SubmittedView,
-    "state export": views.StateView,
-    "state import": views.SubmittedView,
-    "eval list": eval_views.EvalListView,
-    "eval run": eval_views.EvalRunView,
-    "eval suite": eval_views.EvalRunStateView,
-    "eval nightly": eval_views.EvalRunStateView,
-    "eval runs": eval_views.EvalRunsView,
-    "eval scores": eval_views.EvalRunStateView,
-    "eval aggregate": eval_views.EvalAggregateView,
-    "eval compare": eval_views.EvalCompareView,
-    "eval export": eval_views.EvalExportView,
-    "eval import": eval_views.EvalImportView,
-    "eval weights list": eval_views.EvalWeightsView,
-    "eval weights check": eval_views.EvalWeightsView,
-    "models list": views.ModelListView,
-    "models show": views.ModelView,
-    "models check": views.ModelChecksView,
-    "models calibrate": views.CalibrationView,
-    "bench preset": views.PresetBenchView,
-    "sweep": views.SweptView,
-    "db check": views.DatabaseCheckView,
-    "doctor": views.DoctorView,
-    "config": views.ConfigView,
+JSON_OUTPUT: dict[str, type[View]] = {
+    "generate": clips.GeneratedView,
+    "submit": submissions.SubmittedView,
+    "submit --dry-run": submissions.DryRunView,
+    "submit --wait": batches.StatusView,
+    "status": batches.StatusView,
+    "watch": batches.StatusView,
+    "list": batches.BatchListView,
+    "list BATCH": batches.JobListView,
+    "show JOB": jobs.JobDetailView,
+    "show BATCH": batches.StatusView,
+    "events": events.EventsView,
+    "report": reports.ReportView,
+    "results": batches.ResultsView,
+    "pause": operations.PausedView,
+    "resume": operations.PausedView,
+    "budget": batches.StatusView,
+    "cancel": operations.ChangedView,
+    "retry": operations.ChangedView,
+    "approve": operations.ChangedView,
+    "reject": operations.ChangedView,
+    "rerun": submissions.SubmittedView,
+    "extend": submissions.SubmittedView,
+    "state export": clips.StateView,
+    "state import": submissions.SubmittedView,
+    "eval list": evals.EvalListView,
+    "eval run": evals.EvalRunView,
+    "eval suite": evals.EvalRunStateView,
+    "eval nightly": evals.EvalRunStateView,
+    "eval runs": evals.EvalRunsView,
+    "eval scores": evals.EvalRunStateView,
+    "eval aggregate": evals.EvalAggregateView,
+    "eval compare": evals.EvalCompareView,
+    "eval export": evals.EvalExportView,
+    "eval import": evals.EvalImportView,
+    "eval weights list": evals.EvalWeightsView,
+    "eval weights check": evals.EvalWeightsView,
+    "models list": models.ModelListView,
+    "models show": models.ModelView,
+    "models check": models.ModelChecksView,
+    "models calibrate": models.CalibrationView,
+    "bench preset": models.PresetBenchView,
+    "sweep": operations.SweptView,
+    "db check": operations.DatabaseCheckView,
+    "doctor": operations.DoctorView,
+    "config": operations.ConfigView,
 }
 """What each command prints with ``--json``."""
 
@@ -103,22 +104,22 @@ def json_output_reference() -> str:
     rows = [f"| `vgen {command} --json` | [{_name(view)}](#{_name(view)}) |" for command, view in JSON_OUTPUT.items()]
     parts.append("| command | document |\n| --- | --- |\n" + "\n".join(rows))
     parts.append(
-        f"`vgen events --jsonl` prints a line for each [entry](#{_name(views.EntryView)}) instead, as it is read; with "
-        "`--follow` it goes on until the batch or job has ended."
+        f"`vgen events --jsonl` prints a line for each [entry](#{_name(events.EntryView)}) instead, as it is read; "
+        "with `--follow` it goes on until the batch or job has ended."
     )
-    documents: list[type[views.View]] = [*JSON_OUTPUT.values(), views.EntryView]
+    documents: list[type[View]] = [*JSON_OUTPUT.values(), events.EntryView]
     for view in dict.fromkeys(documents):
         schema = json.dumps(_plain(schema_of(view)), indent=1, ensure_ascii=False)
         parts += [f"## {_name(view)}", (view.__doc__ or "").strip(), f"```json\n{schema}\n```"]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def schema_of(view: type[views.View]) -> dict[str, Any]:
+def schema_of(view: type[View]) -> dict[str, Any]:
     """The JSON Schema of what a view prints; every field is always there."""
     return view.model_json_schema(mode="serialization")
 
 
-def _name(view: type[views.View]) -> str:
+def _name(view: type[View]) -> str:
     return view.__name__.removesuffix("View").lower()
 
 

@@ -14,7 +14,7 @@ from cli.options import BatchArgument, Json
 from pipeline.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from cli.report_views import ReportView
+    from cli.views.reports import ReportView
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _COLUMNS = 40
@@ -31,7 +31,7 @@ def report(
 ) -> int:
     """Where a batch's time went: who did what when, how busy the GPUs were, seconds and money per clip."""
     from cli.report_page import page
-    from cli.report_views import report_of
+    from cli.views.reports import report_of
     from db import batches
 
     settings = settings_of(ctx)

@@ -20,7 +20,9 @@ from cli.options import BatchArgument, Json
 from pipeline.errors import InputError, Problem, RetryableError
 
 if TYPE_CHECKING:
-    from cli import views
+    from cli.views.batches import BatchView
+    from cli.views.clips import FileView
+    from cli.views.jobs import ResultView
     from db.models import ArtifactRow, Job, Score
     from db.session import Database
     from pipeline.settings import Settings
@@ -49,8 +51,8 @@ def results(
     json: Json = False,
 ) -> int:
     """Show a batch's clips: where they are, their URLs, or download them."""
-    from cli import views
     from cli.status import states_of
+    from cli.views.batches import ResultsView, batch_view
     from db import batches
     from pipeline.wiring import make_storage
 
@@ -61,17 +63,17 @@ def results(
     with open_database(settings) as database:
         with database.reading() as session:
             row = batches.get(session, batch)
-            batch_view = views.batch_view(row, batches.counts(session, [row.id])[row.id])
-        found = [_result(storage, item, expires_s if urls else None) for item in _jobs(database, batch_view.id, states)]
+            view = batch_view(row, batches.counts(session, [row.id])[row.id])
+        found = [_result(storage, item, expires_s if urls else None) for item in _jobs(database, view.id, states)]
         if download is not None:
-            names = _names(database, batch_view.id)
+            names = _names(database, view.id)
             found = list(_downloaded(storage, found, names, download))
     folder = folder_of(settings)
     if json:
         shown_folder = None if folder is None else str(folder / "media")
-        output.as_json(views.ResultsView(batch=batch_view, folder=shown_folder, results=found))
+        output.as_json(ResultsView(batch=view, folder=shown_folder, results=found))
     else:
-        _show(batch_view, found, settings, urls, download)
+        _show(view, found, settings, urls, download)
     return 0
 
 
@@ -103,19 +105,20 @@ def _jobs(database: Database, batch_id: str, states: list[JobState]) -> Iterator
         after = rows[-1].seq
 
 
-def _result(storage: Storage, item: _Found, expires_s: int | None) -> views.ResultView:
-    from cli import views
+def _result(storage: Storage, item: _Found, expires_s: int | None) -> ResultView:
+    from cli.views.clips import file_views
+    from cli.views.jobs import ResultView, job_view
     from pipeline.storage import FolderStorage
 
     job, artifacts, prompt, scores = item
     urls = {}
     if expires_s is not None or isinstance(storage, FolderStorage):
         urls = {row.key: storage.url(row.key, expires_s=expires_s or 1) for row in artifacts.values()}
-    return views.ResultView(
-        job=views.job_view(job),
+    return ResultView(
+        job=job_view(job),
         prompt_used=prompt,
         scores={score.metric: score.score for score in scores},
-        files=views.file_views(artifacts, urls),
+        files=file_views(artifacts, urls),
         downloaded=None,
     )
 
@@ -136,9 +139,7 @@ def _names(database: Database, batch_id: str) -> dict[str, str]:
     }
 
 
-def _downloaded(
-    storage: Storage, found: list[views.ResultView], names: dict[str, str], folder: Path
-) -> Iterator[views.ResultView]:
+def _downloaded(storage: Storage, found: list[ResultView], names: dict[str, str], folder: Path) -> Iterator[ResultView]:
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     for result in found:
@@ -161,7 +162,7 @@ def _quoted(text: str) -> str:
     return dumps(text)
 
 
-def _fetch(storage: Storage, video: views.FileView, path: Path) -> None:
+def _fetch(storage: Storage, video: FileView, path: Path) -> None:
     """Download under another name, check the bytes, then rename: a file that is there is whole."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
@@ -195,9 +196,7 @@ def _sha256(path: Path) -> str | None:
         return None
 
 
-def _show(
-    batch: views.BatchView, found: list[views.ResultView], settings: Settings, urls: bool, download: Path | None
-) -> None:
+def _show(batch: BatchView, found: list[ResultView], settings: Settings, urls: bool, download: Path | None) -> None:
     from cli.batch_table import path_of, summary
 
     output.notice(summary(batch))

@@ -15,7 +15,9 @@ from pipeline.states import JobState
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from cli import views
+    from cli.views.batches import StatusView
+    from cli.views.jobs import JobDetailView
+    from cli.views.workers import WorkerView
     from db.session import Database
     from pipeline.settings import Settings
 
@@ -60,7 +62,7 @@ def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = Fal
     return 0
 
 
-def show_scores(view: views.StatusView) -> None:
+def show_scores(view: StatusView) -> None:
     """The batch's scores, where it has any, and how many clips were made again."""
     again = sum(jobs for roll, jobs in view.rolls.items() if roll > 1)
     if again:
@@ -75,7 +77,7 @@ def show_scores(view: views.StatusView) -> None:
         )
 
 
-def limit_facts(view: views.StatusView) -> list[tuple[str, object]]:
+def limit_facts(view: StatusView) -> list[tuple[str, object]]:
     """What was used of GPUs, and the batch's limits."""
     batch = view.batch
     hours = "" if batch.max_gpu_hours is None else f" of {batch.max_gpu_hours * 3600:g}"
@@ -88,8 +90,10 @@ def limit_facts(view: views.StatusView) -> list[tuple[str, object]]:
     ]
 
 
-def status_view(database: Database, settings: Settings, batch_id: str) -> views.StatusView:
-    from cli import outlook, views
+def status_view(database: Database, settings: Settings, batch_id: str) -> StatusView:
+    from cli import outlook
+    from cli.views.batches import ScoreSummaryView, StatusView, batch_view
+    from cli.views.jobs import job_view, running_view
     from db import batches, budgets, control, evals, history
 
     with database.reading() as session:
@@ -100,38 +104,39 @@ def status_view(database: Database, settings: Settings, batch_id: str) -> views.
         used = budgets.usage(session, batch.id, prices)
         paused = control.paused_queues(session)
         failed = batches.job_rows(session, batch.id, states=(JobState.FAILED, JobState.BLOCKED), limit=_FAILED_SHOWN)
-        return views.StatusView(
-            batch=views.batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
+        return StatusView(
+            batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
             outlook=outlook.of_batch(session, batch, settings),
             gpu_seconds=used.gpu_ms / 1000,
             cost=used.cost,
             paused_queues=list(paused),
-            running=[views.running_view(step) for step in batches.running_steps(session, batch.id)],
+            running=[running_view(step) for step in batches.running_steps(session, batch.id)],
             rolls=evals.rolls_of_batch(session, batch.id),
             scores={
-                metric: views.ScoreSummaryView(scored=scored, not_scored=missing, mean=mean, failed=failed)
+                metric: ScoreSummaryView(scored=scored, not_scored=missing, mean=mean, failed=failed)
                 for metric, (scored, missing, mean, failed) in evals.means(session, batch.id).items()
             },
             errors=dict(history.failures(session, batch.id)),
-            failed=[views.job_view(job) for job in failed],
+            failed=[job_view(job) for job in failed],
             workers=worker_views(session),
         )
 
 
-def worker_views(session: Session) -> list[views.WorkerView]:
+def worker_views(session: Session) -> list[WorkerView]:
     """Every live worker."""
-    from cli import views
+    from cli.views.base import when
+    from cli.views.workers import WorkerView
     from db import control, lines, workers
 
     names = ("name", "host", "pid", "queues", "slots", "gpu_type", "memory_bytes", "lane", "loaded", "draining")
     paused, now = control.paused_queues(session), workers.now(session)
     return [
-        views.WorkerView(
+        WorkerView(
             **{name: getattr(worker, name) for name in names},
             ready=not worker.draining and (worker.gpu_type is None or lines.ready(worker, now)),
             drain_reason=worker.drain_reason,
             paused_queues=[queue for queue in worker.queues if control.is_paused(queue, paused)],
-            seen_at=views.when(worker.seen_at),
+            seen_at=when(worker.seen_at),
         )
         for worker in workers.alive(session)
     ]
@@ -170,7 +175,8 @@ def states_of(names: list[str]) -> list[JobState]:
 
 
 def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool) -> int:
-    from cli import batch_table, views
+    from cli import batch_table
+    from cli.views.batches import BatchListView, batch_view
     from db import batches
 
     try:
@@ -179,7 +185,7 @@ def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool)
             counts = batches.counts(session, [row.id for row in rows])
     except NotFoundError:  # a home without a database has no batches, and that is no error
         rows, counts = [], {}
-    view = views.BatchListView(batches=[views.batch_view(row, counts[row.id]) for row in rows])
+    view = BatchListView(batches=[batch_view(row, counts[row.id]) for row in rows])
     if json:
         output.as_json(view)
         return 0
@@ -206,15 +212,16 @@ def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool)
 
 
 def _list_jobs(settings: Settings, batch_id: str, states: list[JobState], limit: int, json: bool) -> int:
-    from cli import views
+    from cli.views.batches import JobListView, batch_view
+    from cli.views.jobs import job_view
     from db import batches
 
     with open_database(settings) as database, database.reading() as session:
         batch = batches.get(session, batch_id)
         rows = batches.job_rows(session, batch.id, states=states, limit=limit)
-        view = views.JobListView(
-            batch=views.batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
-            jobs=[views.job_view(row) for row in rows],
+        view = JobListView(
+            batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
+            jobs=[job_view(row) for row in rows],
         )
     if json:
         output.as_json(view)
@@ -234,7 +241,9 @@ def show(
     json: Json = False,
 ) -> int:
     """All that is known of a job: specification, steps, attempts, files, events."""
-    from cli import views
+    from cli.views.clips import file_views
+    from cli.views.events import event_view
+    from cli.views.jobs import JobDetailView, attempt_view, job_view, roll_views, score_view, step_view
     from db import evals, events, history, jobs
     from pipeline.spec import JobSpec
 
@@ -244,16 +253,16 @@ def show(
     with open_database(settings) as database, database.reading() as session:
         row = jobs.get(session, job)
         steps = history.steps_of_job(session, row.id)
-        view = views.JobDetailView(
-            job=views.job_view(row),
+        view = JobDetailView(
+            job=job_view(row),
             spec=JobSpec.model_validate(row.spec).model_dump(mode="json"),
             prompt_used=history.prompts_used(session, [row.id]).get(row.id),
-            rolls=views.roll_views(row, steps),
-            scores=[views.score_view(score) for score in evals.of_jobs(session, [row.id]).get(row.id, [])],
-            steps=[views.step_view(step) for step in steps],
-            attempts=[views.attempt_view(run) for run in history.attempts_of_job(session, row.id)],
-            files=views.file_views(jobs.artifacts(session, [row.id]).get(row.id, {}), {}),
-            events=[views.event_view(event) for event in events.of_job(session, row.id)],
+            rolls=roll_views(row, steps),
+            scores=[score_view(score) for score in evals.of_jobs(session, [row.id]).get(row.id, [])],
+            steps=[step_view(step) for step in steps],
+            attempts=[attempt_view(run) for run in history.attempts_of_job(session, row.id)],
+            files=file_views(jobs.artifacts(session, [row.id]).get(row.id, {}), {}),
+            events=[event_view(event) for event in events.of_job(session, row.id)],
         )
     if json:
         output.as_json(view)
@@ -262,7 +271,7 @@ def show(
     return 0
 
 
-def _show_job(view: views.JobDetailView) -> None:
+def _show_job(view: JobDetailView) -> None:
     output.facts((("job", view.job.id), ("state", view.job.state), ("line", view.job.line)))
     output.facts((("error", view.job.error_code), ("message", view.job.error), ("finished", view.job.finished_at)))
     output.facts([(name, value) for name, value in view.spec.items() if value not in (None, [], {})])

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli import views
 from cli.options import BatchChoices, FieldOptions
+from cli.views.submissions import DryRunView, NeedView, PlannedJobView
 from pipeline.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -108,30 +108,30 @@ def _put_inputs(submission: Submission, settings: Settings, *, only_missing: boo
             storage.put_bytes(item.ref.key, item.read(), content_type=item.media_type)
 
 
-def dry_run(submission: Submission, settings: Settings) -> views.DryRunView:
+def dry_run(submission: Submission, settings: Settings) -> DryRunView:
     """What would be stored, and what it would need."""
     from pipeline.presets import load_library
 
-    return views.DryRunView(
+    return DryRunView(
         source=submission.source_name,
         fingerprint=submission.fingerprint,
         total=len(submission.jobs),
         needs=_needs((job.spec for job in submission.jobs), load_library(settings.effective_presets_dir)),
         inputs=len(submission.inputs),
         jobs=[
-            views.PlannedJobView(line=job.line, variant=job.variant, spec=job.spec.model_dump(mode="json"))
+            PlannedJobView(line=job.line, variant=job.variant, spec=job.spec.model_dump(mode="json"))
             for job in submission.jobs
         ],
     )
 
 
-def _needs(specs: Iterable[JobSpec], library: Library) -> list[views.NeedView]:
+def _needs(specs: Iterable[JobSpec], library: Library) -> list[NeedView]:
     jobs: dict[tuple[str, tuple[str, ...]], tuple[int, float]] = {}
     for spec in specs:
         count, seconds = jobs.get((spec.preset, spec.gpu), (0, 0.0))
         jobs[spec.preset, spec.gpu] = (count + 1, seconds + spec.seconds)
     return [
-        views.NeedView(
+        NeedView(
             preset=name,
             jobs=count,
             seconds=round(seconds, 3),

@@ -13,7 +13,7 @@ from cli.options import BatchChoices, FieldOptions, FileArgument, Json, takes
 from pipeline.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from cli import views
+    from cli.views.batches import BatchView
     from db.batches import Limits, Submitted
     from db.session import Database
     from pipeline.prompts_file import Submission
@@ -35,7 +35,8 @@ def submit(
     json: Json = False,
 ) -> int:
     """Store a prompt file as a batch; repeating it adds nothing."""
-    from cli import limits, submission, views, watch
+    from cli import limits, submission, watch
+    from cli.views.submissions import SubmittedView
 
     settings = settings_of(ctx)
     parsed = submission.read(file, fields, choices, settings)
@@ -54,7 +55,7 @@ def submit(
         if wait:
             return watch.until_finished(database, settings, [stored.batch_id], json=json)
         if json:
-            output.as_json(views.SubmittedView(batch=batch, created=stored.created, notices=notices))
+            output.as_json(SubmittedView(batch=batch, created=stored.created, notices=notices))
         else:
             _say_stored(batch, stored.created)
             output.line(f"next: vgen {'run' if settings.solo else f'watch {batch.id}'}")
@@ -124,16 +125,16 @@ def _store(
     )
 
 
-def _batch(database: Database, batch_id: str) -> views.BatchView:
-    from cli import views
+def _batch(database: Database, batch_id: str) -> BatchView:
+    from cli.views.batches import batch_view
     from db import batches
 
     with database.reading() as session:
         row = batches.get(session, batch_id)
-        return views.batch_view(row, batches.counts(session, [row.id])[row.id])
+        return batch_view(row, batches.counts(session, [row.id])[row.id])
 
 
-def _say_stored(batch: views.BatchView, created: bool, *, to_stderr: bool = False) -> None:
+def _say_stored(batch: BatchView, created: bool, *, to_stderr: bool = False) -> None:
     say = output.notice if to_stderr else output.line
     if created:
         say(f"batch {batch.id}: {batch.total} jobs stored")
@@ -148,7 +149,7 @@ def _unchanged_limits(choices: BatchChoices, created: bool) -> list[str]:
     return ["submitted before: its deadline and budget stay as they were; `vgen budget` changes them"]
 
 
-def _notices(batch: views.BatchView, settings: Settings, database: Database) -> list[str]:
+def _notices(batch: BatchView, settings: Settings, database: Database) -> list[str]:
     """What stands in the way of a stored batch, and what is to be expected of it: it is stored all the same."""
     from cli import broker, outlook
     from db import batches

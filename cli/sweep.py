@@ -11,7 +11,7 @@ from cli.context import open_database, settings_of
 from cli.options import Json
 
 if TYPE_CHECKING:
-    from cli.views import SweptView
+    from cli.views.operations import SweptView
     from tasks.sweep import Report
 
 _TABLE_ROWS = 50
@@ -43,11 +43,11 @@ def sweep(
 
 
 def _view(report: Report) -> SweptView:
-    from cli import views
+    from cli.views.operations import RemovedView, SweptView
 
-    return views.SweptView(
+    return SweptView(
         dry_run=report.dry_run,
         counts=report.counts,
         bytes=report.size,
-        removed=[views.RemovedView(kind=item.kind, name=item.name, bytes=item.size) for item in report.first],
+        removed=[RemovedView(kind=item.kind, name=item.name, bytes=item.size) for item in report.first],
     )

@@ -15,7 +15,7 @@ from cli.options import Cpu, Gpu, Io
 from pipeline.errors import InputError, Problem, ServiceUnavailableError
 
 if TYPE_CHECKING:
-    from cli.views import WorkerView
+    from cli.views.workers import WorkerView
     from pipeline.settings import Settings
 
 _MIN_PASSWORD = 8

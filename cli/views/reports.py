@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from cli.views import BatchView, View, batch_view, when
+from cli.views.base import View, when
+from cli.views.batches import BatchView, batch_view
 from pipeline.states import Stage
 
 if TYPE_CHECKING:

@@ -1,0 +1,72 @@
+"""Clips: their files, the state that another clip can go on from, and what `vgen generate` makes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from cli.views.base import View
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from db.models import ArtifactRow
+
+_KINDS = ("video", "poster", "strip", "sidecar")
+
+
+class FileView(View):
+    """A published object."""
+
+    kind: str = Field(description="video, poster, strip or sidecar.")
+    key: str
+    sha256: str
+    size: int = Field(description="Bytes.")
+    media_type: str
+    url: str | None = Field(description="With --urls, or file:// where the store is a folder.")
+
+
+class StateView(View):
+    """What `state export` wrote."""
+
+    job_id: str
+    file: str
+    kind: str
+    version: int
+
+
+class GeneratedView(View):
+    """What `generate` made."""
+
+    video: str = Field(description="Path of the MP4.")
+    sidecar: str = Field(description="Path of its sidecar.")
+    prompt: str
+    prompt_used: str = Field(description="The enhanced prompt, where enhancing was on.")
+    seed: int
+    preset: str
+    width: int
+    height: int
+    num_frames: int
+    fps: float
+    frames_sha256: str = Field(description="Of the raw frames: the clip's identity.")
+    model_revision: str
+    timings_s: dict[str, float] = Field(description="Seconds of each phase of the generation.")
+    generation_time_s: float = Field(description="Seconds from the request to the frames, without loading the model.")
+    peak_memory_bytes: int | None
+
+
+def file_views(artifacts: Mapping[str, ArtifactRow], urls: Mapping[str, str]) -> list[FileView]:
+    """A job's files, the video first; ``urls`` by key."""
+    ordered: Sequence[str] = sorted(artifacts, key=lambda kind: (*_KINDS, kind).index(kind))
+    return [
+        FileView(
+            kind=kind,
+            key=artifacts[kind].key,
+            sha256=artifacts[kind].sha256,
+            size=artifacts[kind].size,
+            media_type=artifacts[kind].media_type,
+            url=urls.get(artifacts[kind].key),
+        )
+        for kind in ordered
+    ]

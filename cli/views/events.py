@@ -1,0 +1,50 @@
+"""What happened to batches and jobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from cli.views.base import View, when
+
+if TYPE_CHECKING:
+    from db.history import Entry
+    from db.models import Event
+
+
+class EventView(View):
+    """Something that happened."""
+
+    at: str
+    kind: str
+    data: dict[str, Any]
+
+
+class EntryView(View):
+    """One thing that happened to a batch or job; with `--jsonl` a line each."""
+
+    at: str = Field(description="ISO 8601, UTC, by the database's clock; an attempt's end.")
+    kind: str = Field(description="What happened; `attempt` is an attempt at a step that ended.")
+    batch_id: str | None
+    job_id: str | None = Field(description="null for what concerns the whole batch.")
+    data: dict[str, Any] = Field(
+        description="Of an attempt: stage, attempt, outcome, worker, queue, started_at, ended_at (milliseconds since "
+        "1970), error_code, error."
+    )
+
+
+class EventsView(View):
+    """What happened to a batch or job, in the order of time."""
+
+    batch_id: str
+    job_id: str | None = Field(description="null for the history of a whole batch.")
+    entries: list[EntryView]
+
+
+def event_view(event: Event) -> EventView:
+    return EventView(at=when(event.at), kind=event.kind, data=event.data)
+
+
+def entry_view(entry: Entry) -> EntryView:
+    return EntryView(at=when(entry.at), kind=entry.kind, batch_id=entry.batch_id, job_id=entry.job_id, data=entry.data)

@@ -1,0 +1,211 @@
+"""Jobs: one in a line, and one with its steps, attempts, rolls, scores and files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from cli.views.base import View, when
+from cli.views.clips import FileView
+from cli.views.events import EventView
+from pipeline.keys import roll_seed
+from pipeline.states import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from db.models import Job, Score, StageRun, Step
+
+
+class JobView(View):
+    """One job."""
+
+    id: str
+    batch_id: str
+    line: int = Field(description="Line of the prompt file.")
+    variant: int = Field(description="Which of the line's jobs, from 0.")
+    state: str
+    prompt: str
+    seed: int = Field(description="Of the current roll.")
+    roll: int = Field(description="Which try at a clip that the gate accepts, from 1.")
+    preset: str
+    custom_id: str | None
+    labels: dict[str, str]
+    priority: int
+    random_weights: bool = Field(description="True when the model's weights are random: no picture of anything.")
+    error_code: str | None
+    error: str | None
+    created_at: str = Field(description="ISO 8601, UTC.")
+    finished_at: str | None
+
+
+class RunningView(View):
+    """A step that a worker holds now."""
+
+    job_id: str
+    stage: str
+    worker: str | None
+    phase: str | None = Field(description="What the step is doing, such as denoise.")
+    step: int = Field(description="Progress within the phase, of `steps`.")
+    steps: int
+
+
+class StepView(View):
+    """One stage of one segment of one roll of a job."""
+
+    stage: str
+    roll: int
+    segment: int
+    state: str
+    attempt: int
+    queue: str | None
+    worker: str | None
+    error_code: str | None
+    error: str | None
+    output: dict[str, Any] | None = Field(description="What the stage recorded.")
+
+
+class AttemptView(View):
+    """One attempt at a step that ended."""
+
+    stage: str
+    attempt: int
+    outcome: str
+    worker: str | None
+    queue: str | None
+    started_at: str
+    ended_at: str
+    error_code: str | None
+    error: str | None
+
+
+class ScoreView(View):
+    """One metric's score of a clip."""
+
+    roll: int
+    metric: str
+    score: float | None = Field(description="null: not scored.")
+    reason: str | None = Field(description="Why it was not scored.")
+    passed: bool | None = Field(description="The verdict of a check; null for what is no check.")
+    details: dict[str, Any]
+    scorer: dict[str, Any] = Field(description="What decides the number besides the clip.")
+    scored_at: str
+
+
+class RollView(View):
+    """One try at a clip that the gate accepts."""
+
+    roll: int
+    seed: int
+    accepted: bool | None = Field(description="null while it is being made, and where nothing is scored.")
+    reason: str | None = Field(description="Why the gate turned it down.")
+    frames_sha256: str | None
+
+
+class JobDetailView(View):
+    """All that is known of a job."""
+
+    job: JobView
+    spec: dict[str, Any] = Field(description="As it was submitted, with the first roll's seed.")
+    rolls: list[RollView]
+    scores: list[ScoreView] = Field(description="Of every roll; of each metric the newest scorer's.")
+    prompt_used: str | None = Field(description="The prompt after enhancement; null before frames were made.")
+    steps: list[StepView]
+    attempts: list[AttemptView]
+    files: list[FileView]
+    events: list[EventView]
+
+
+class ResultView(View):
+    """A job and its files."""
+
+    job: JobView
+    prompt_used: str | None
+    scores: dict[str, float | None] = Field(description="Of the current roll, by metric; null where not scored.")
+    files: list[FileView]
+    downloaded: str | None = Field(description="Path of the video, with --download.")
+
+
+def job_view(job: Job) -> JobView:
+    return JobView(
+        id=job.id,
+        batch_id=job.batch_id,
+        line=job.line,
+        variant=job.variant,
+        state=job.state.value,
+        prompt=job.spec["prompt"],
+        seed=roll_seed(job.spec["seed"], job.roll),
+        roll=job.roll,
+        preset=job.spec["preset"],
+        custom_id=job.custom_id,
+        labels=job.spec.get("labels", {}),
+        priority=job.priority,
+        random_weights=has_random_weights(job.spec),
+        error_code=job.error_code,
+        error=job.error,
+        created_at=when(job.created_at),
+        finished_at=None if job.finished_at is None else when(job.finished_at),
+    )
+
+
+def has_random_weights(spec: Mapping[str, Any]) -> bool:
+    """Of a job's stored specification: a user's own preset is marked in it, the catalogue's are known."""
+    from pipeline.presets import all_presets
+
+    known = all_presets().get(spec["preset"])
+    return bool(spec.get("random_weights")) or (known is not None and known.random_weights)
+
+
+def running_view(step: Step) -> RunningView:
+    return RunningView(
+        job_id=step.job_id,
+        stage=step.stage.value,
+        worker=step.worker,
+        phase=step.progress_phase,
+        step=step.progress_step,
+        steps=step.progress_total,
+    )
+
+
+def step_view(step: Step) -> StepView:
+    names = ("roll", "segment", "attempt", "queue", "worker", "error_code", "error", "output")
+    return StepView(stage=step.stage.value, state=step.state.value, **{name: getattr(step, name) for name in names})
+
+
+def attempt_view(run: StageRun) -> AttemptView:
+    return AttemptView(
+        stage=run.stage.value,
+        attempt=run.attempt,
+        outcome=run.outcome.value,
+        worker=run.worker,
+        queue=run.queue,
+        started_at=when(run.started_at),
+        ended_at=when(run.ended_at),
+        error_code=run.error_code,
+        error=run.error,
+    )
+
+
+def score_view(row: Score) -> ScoreView:
+    names = ("roll", "metric", "score", "reason", "passed", "details", "scorer")
+    return ScoreView(**{name: getattr(row, name) for name in names}, scored_at=when(row.scored_at))
+
+
+def roll_views(job: Job, steps: Sequence[Step]) -> list[RollView]:
+    """What became of each roll, by its steps."""
+    made = {(step.roll, step.stage): step for step in steps}
+    views = []
+    for roll in range(1, job.roll + 1):
+        generated, scored = made.get((roll, Stage.GENERATE)), made.get((roll, Stage.SCORE))
+        verdict = (scored.output or {}) if scored is not None else {}
+        views.append(
+            RollView(
+                roll=roll,
+                seed=roll_seed(job.spec["seed"], roll),
+                accepted=verdict.get("accepted"),
+                reason=verdict.get("reason"),
+                frames_sha256=(generated.output or {}).get("frames_sha256") if generated is not None else None,
+            )
+        )
+    return views

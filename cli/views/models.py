@@ -1,0 +1,66 @@
+"""Presets and their models: which can be used, how fast, and how their caches are calibrated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from cli.views.base import View
+
+
+class ModelView(View):
+    """A preset, and whether its model can be used here."""
+
+    name: str
+    source: str = Field(description="catalogue, or the file of one of your own presets.")
+    status: str = Field(description="ready, missing or built in.")
+    preset: dict[str, Any] = Field(description="The preset's fields, as in its file.")
+    commit: str | None = Field(description="The commit that `vgen models pull` pinned.")
+
+
+class ModelListView(View):
+    models: list[ModelView]
+    problems: list[str] = Field(description="What is wrong with files of your own presets.")
+
+
+class ModelCheckView(View):
+    """What `vgen models check` found."""
+
+    name: str
+    source: str
+    status: str = Field(description="ready, missing, built in, or wrong for a file that is no preset.")
+    folder: str | None
+    problems: list[str]
+
+
+class ModelChecksView(View):
+    models: list[ModelCheckView]
+
+
+class MeasuredWayView(View):
+    name: str
+    acceleration: dict[str, Any] = Field(description="The options that are not the plain way's.")
+    seconds: float | None = Field(description="From prompt to decoded frames, the median; null when not measured.")
+    first_s: float | None = Field(description="Of the first clip after loading, which may include compiling.")
+    speed: float | None = Field(description="How many times the plain way's.")
+    peak_memory_bytes: int | None
+    psnr: float | None = Field(description="dB, against the plain clip; 100 for equal frames.")
+    ssim: float | None
+    problem: str | None = Field(description="Why it could not be measured.")
+
+
+class PresetBenchView(View):
+    preset: str
+    ways: list[MeasuredWayView] = Field(description="The plain way first, and once more at the end.")
+    least_ssim: float
+    least_psnr: float
+    proposed: str | None = Field(description="The fastest way within the bounds.")
+    unsteady: str | None = Field(description="Why the times are not to be compared, where they are not.")
+    numerics: dict[str, Any] = Field(description="Of the plain clip: device, libraries, …")
+
+
+class CalibrationView(View):
+    preset: str
+    file: str = Field(description="Where the ratios are kept.")
+    ratios: list[float] = Field(description="One a denoising step.")
