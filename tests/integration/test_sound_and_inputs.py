@@ -26,7 +26,7 @@ from tests.line_helpers import (
     submit,
     work_off,
 )
-from tests.tiny_input_pipelines import TINY_INPUTS
+from tests.tiny_pipelines import TINY_INPUTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 

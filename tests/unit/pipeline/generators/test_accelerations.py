@@ -19,8 +19,7 @@ from pipeline.generators.base import GenerationRequest, Phase, Progress
 from pipeline.generators.diffusers_video import DiffusersVideoGenerator
 from pipeline.presets import all_presets, get_preset
 from pipeline.presets.abilities import NO_STEP_CACHE, NO_TILING
-from tests import tiny_pipelines
-from tests.tiny_input_pipelines import TINY_INPUTS
+from tests.tiny_pipelines import TINY, TINY_INPUTS, ltx
 from tests.unit.pipeline.generators.conftest import MakeRequest
 
 # diffusers' schedulers hand torch tensors to numpy in a way that numpy 2 is about to drop; not ours to mend.
@@ -233,7 +232,7 @@ def test_a_model_of_one_block_has_no_step_cache() -> None:
     wanted = Acceleration.model_validate({"step_cache": {"kind": "first_block"}})
     with (
         pytest.raises(RefusedError, match="step_cache: LTXVideoTransformer3DModel cannot: first_block") as caught,
-        accelerated(tiny_pipelines.ltx(), wanted, steps=4, device="cpu"),
+        accelerated(ltx(), wanted, steps=4, device="cpu"),
     ):
         pytest.fail("it was put on")
     assert caught.value.code == "acceleration_unsupported"
@@ -258,7 +257,7 @@ def test_names_of_backends_are_those_of_diffusers() -> None:
 def test_what_is_known_before_loading_is_what_diffusers_has() -> None:
     """The tables by pipeline class, against tiny pipelines of the classes of all presets."""
     classes = {}
-    for tiny in (*tiny_pipelines.TINY.values(), *TINY_INPUTS.values()):
+    for tiny in (*TINY.values(), *TINY_INPUTS.values()):
         cls = get_preset(tiny.extends).pipeline_class
         if cls not in classes:
             classes[cls] = tiny.build()

@@ -16,7 +16,7 @@ from pipeline.generators.base import Phase, Progress
 from pipeline.generators.diffusers_video import DiffusersVideoGenerator, pipeline_class
 from pipeline.generators.tiny_wan import ensure_tiny_wan
 from pipeline.presets import Preset, get_preset
-from tests import tiny_pipelines
+from tests.tiny_pipelines import stable_video_diffusion
 from tests.unit.pipeline.generators.conftest import MakeRequest
 
 # diffusers' schedulers hand torch tensors to numpy in a way that numpy 2 is about to drop; not ours to mend.
@@ -39,7 +39,7 @@ def svd_preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
     """The catalogue's svd-xt on a pipeline of its class with random weights."""
     folder = tmp_path_factory.mktemp("tiny-svd")
     torch.manual_seed(0)
-    tiny_pipelines.stable_video_diffusion().save_pretrained(folder)
+    stable_video_diffusion().save_pretrained(folder)
     return get_preset("svd-xt").model_copy(update={"repo": str(folder)})
 
 

@@ -15,8 +15,7 @@ from pipeline.generators.base import GenerationRequest, Progress
 from pipeline.generators.diffusers_video import DiffusersVideoGenerator
 from pipeline.presets import load_library
 from pipeline.spec import JobSpec
-from tests.tiny_input_pipelines import TINY_INPUTS, WAN_VIDEO
-from tests.tiny_pipelines import TinyPipeline
+from tests.tiny_pipelines import TINY_INPUTS, WAN_VIDEO, TinyPipeline
 from tests.unit.pipeline.generators.conftest import MakeRequest
 from tests.videos import write_video
 

@@ -18,8 +18,7 @@ from pipeline.generators.process import GeneratorProcess
 from pipeline.presets import load_library
 from pipeline.settings import Settings, load_settings
 from pipeline.spec import JobSpec
-from tests.tiny_input_pipelines import TINY_INPUTS
-from tests.tiny_pipelines import TINY
+from tests.tiny_pipelines import TINY, TINY_INPUTS
 from tests.unit.pipeline.generators.conftest import MakeRequest
 from tests.videos import write_video
 
