@@ -184,9 +184,6 @@ def rerun(
 ) -> int:
     """Make clips once more, exactly as specified, as a new batch: same seed, enhanced prompt pinned."""
     from cli import extend, submission
-    from cli.views.batches import batch_view
-    from cli.views.submissions import SubmittedView
-    from db import batches
     from pipeline.keys import canonical_json, sha256_hex
     from pipeline.prompts_file import PlannedJob, Submission
     from pipeline.wiring import make_storage
@@ -212,14 +209,7 @@ def rerun(
             again=True,
             states=states,
         )
-        with database.reading() as session:
-            row = batches.get(session, stored.batch_id)
-            view = batch_view(row, batches.counts(session, [row.id])[row.id])
-    if json:
-        output.as_json(SubmittedView(batch=view, created=True, notices=[]))
-    else:
-        output.line(f"batch {view.id}: {view.total} jobs stored")
-        output.line(f"next: vgen {'run' if settings.solo else f'watch {view.id}'}")
+        submission.tell(stored, f"{stored.total} jobs stored", settings=settings, database=database, json=json)
     return 0
 
 

@@ -210,9 +210,6 @@ def _store(
     json: bool,
 ) -> int:
     from cli import submission
-    from cli.views.batches import batch_view
-    from cli.views.submissions import SubmittedView
-    from db import batches
     from pipeline.keys import canonical_json, sha256_hex
     from pipeline.prompts_file import PlannedJob, Submission
     from pipeline.stages.continuation import check_fits
@@ -224,14 +221,8 @@ def _store(
     content = sha256_hex(canonical_json(spec.model_dump(mode="json")))
     new = Submission([PlannedJob(1, 0, spec)], content, {}, f"extend-{spec.extends}")
     stored = submission.store(new, options, settings=settings, database=database, again=True, states={0: state})
-    with database.reading() as session:
-        row = batches.get(session, stored.batch_id)
-        view = batch_view(row, batches.counts(session, [row.id])[row.id])
-    if json:
-        output.as_json(SubmittedView(batch=view, created=True, notices=[]))
-    else:
-        output.line(f"batch {view.id}: 1 job stored, {spec.total_frames} frames that go on from {spec.extends}")
-        output.line(f"next: vgen {'run' if settings.solo else f'watch {view.id}'}")
+    said = f"1 job stored, {spec.total_frames} frames that go on from {spec.extends}"
+    submission.tell(stored, said, settings=settings, database=database, json=json)
     return 0
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli import output
 from cli.options import BatchChoices, FieldOptions
-from cli.views.submissions import DryRunView, NeedView, PlannedJobView
+from cli.views.batches import batch_view
+from cli.views.submissions import DryRunView, NeedView, PlannedJobView, SubmittedView
 from pipeline.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -164,3 +166,17 @@ def unserved(
             live = ", ".join(sorted(lines)) or "none"
             sentences.append(f"preset {name} on {wanted}: no live worker can run it (live GPU types: {live})")
     return sentences
+
+
+def tell(stored: Submitted, said: str, *, settings: Settings, database: Database, json: bool) -> None:
+    """What a new batch is, and what comes next."""
+    from db import batches
+
+    if json:
+        with database.reading() as session:
+            row = batches.get(session, stored.batch_id)
+            view = batch_view(row, batches.counts(session, [row.id])[row.id])
+        output.as_json(SubmittedView(batch=view, created=True, notices=[]))
+    else:
+        output.line(f"batch {stored.batch_id}: {said}")
+        output.line(f"next: vgen {'run' if settings.solo else f'watch {stored.batch_id}'}")
