@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,10 @@ from tests.tiny_pipelines import TINY, TinyPipeline, ltx
 from tests.unit.pipeline.generators.conftest import MakeRequest
 
 # diffusers' schedulers hand torch tensors to numpy in a way that numpy 2 is about to drop; not ours to mend.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+]
 
 SIZE = {"width": 32, "height": 32, "fps": 8, "guidance_scale": 3.0, "num_inference_steps": 3}
 LONG_LTX = TinyPipeline("ltx-video", ltx, {"width": 32, "height": 32, "num_frames": 25})
@@ -33,14 +35,6 @@ CASES = {"tiny-wan": 1, "wan-image": 1, "long-ltx": 9}
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return load_settings(home=tmp_path_factory.mktemp("continuing"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # models so small are slower on several
-    yield
-    torch.set_num_threads(before)
 
 
 def loaded(name: str, settings: Settings) -> DiffusersVideoGenerator:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from pipeline.errors import RefusedError
@@ -19,19 +17,14 @@ from tests.tiny_pipelines import TINY_INPUTS, WAN_VIDEO, TinyPipeline
 from tests.unit.pipeline.generators.conftest import MakeRequest
 from tests.videos import write_video
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
+]
 
 
 def ignore(_: Progress) -> None:
     pass
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def loaded(tiny: TinyPipeline, folder: Path) -> DiffusersVideoGenerator:

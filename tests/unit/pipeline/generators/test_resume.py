@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from pipeline.errors import StoppedError
@@ -23,6 +22,7 @@ from tests.unit.pipeline.generators.conftest import MakeRequest
 from tests.videos import write_video
 
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     # diffusers' schedulers hand torch tensors to numpy in a way that numpy 2 is about to drop; not ours to mend.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
     # Mochi's transformer asks for autocast to float32, which a CPU computes in anyway.
@@ -61,17 +61,6 @@ def stop_at(step: int) -> object:
             raise StoppedError("drain", keep=True)
 
     return on_progress
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models so small are slower on several threads. The number belongs to the numerics: here and in the child."""
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("OMP_NUM_THREADS", "1")
-        torch.set_num_threads(1)
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

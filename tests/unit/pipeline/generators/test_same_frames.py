@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -17,6 +17,8 @@ from tests.unit.pipeline.generators.conftest import MakeRequest
 
 CLIP = {"seed": 3, "width": 32, "height": 32, "num_frames": 5, "num_inference_steps": 3}
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def ignore(_: Progress) -> None:
     pass
@@ -25,17 +27,6 @@ def ignore(_: Progress) -> None:
 def stop(progress: Progress) -> None:
     if progress.phase is Phase.DENOISE and progress.step == 2:
         raise StoppedError("cancel")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As many as the children have: the number belongs to the numerics."""
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("OMP_NUM_THREADS", "1")
-        torch.set_num_threads(1)
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
