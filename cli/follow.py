@@ -69,7 +69,7 @@ def take(database: Database, batch_ids: Sequence[str]) -> Snapshot:
         rows = [batches.get(session, batch_id) for batch_id in batch_ids]
         return Snapshot(
             tuple(batch_view(row, counts[row.id]) for row in rows),
-            tuple(running_view(step) for batch_id in batch_ids for step in batches.running_steps(session, batch_id)),
+            tuple(running_view(*one) for batch_id in batch_ids for one in batches.running_steps(session, batch_id)),
             {row.id: estimates.why_stopped(session, row) or "" for row in rows if estimates.rests(session, row)},
         )
 
@@ -123,7 +123,7 @@ class LiveDisplay:
             speed_estimate_period=600,
         )
         self._all: Any = None
-        self._steps: dict[tuple[str, str], Any] = {}
+        self._steps: dict[tuple[str, str, int], Any] = {}
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -136,13 +136,13 @@ class LiveDisplay:
         if self._all is None:
             self._all = self._progress.add_task("jobs", total=snapshot.total, completed=0)
         self._progress.update(self._all, description=_sum(snapshot), total=snapshot.total, completed=snapshot.ended)
-        current = {(step.job_id, step.stage): step for step in snapshot.running[:20]}
+        current = {(step.job_id, step.stage, step.segment): step for step in snapshot.running[:20]}
         for key in self._steps.keys() - current.keys():
             self._progress.remove_task(self._steps.pop(key))
         for key, step in current.items():
             if key not in self._steps:
                 self._steps[key] = self._progress.add_task("", total=None)
-            label = f"{step.job_id} {step.stage}{f' {step.phase}' if step.phase else ''}"
+            label = " ".join(part for part in (step.job_id, step.stage, step.part, step.phase) if part)
             self._progress.update(self._steps[key], description=label, total=step.steps or None, completed=step.step)
 
 
@@ -178,5 +178,5 @@ def _sum(snapshot: Snapshot) -> str:
 
 
 def _describe(step: RunningView) -> str:
-    progress = f" {step.phase or ''} {step.step}/{step.steps}".replace("  ", " ") if step.steps else ""
-    return f"{step.job_id} {step.stage}{progress}"
+    progress = (step.phase, f"{step.step}/{step.steps}") if step.steps else ()
+    return " ".join(part for part in (step.job_id, step.stage, step.part, *progress) if part)

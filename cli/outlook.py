@@ -24,7 +24,7 @@ def of_batch(session: Session, batch: Batch, settings: Settings) -> OutlookView:
     """From the rows as they are now."""
     from sqlalchemy import select
 
-    from db import alerts, estimates, workers
+    from db import alerts, estimates, to_do, workers
     from db.session import now_ms
     from pipeline.presets import load_library
 
@@ -43,6 +43,7 @@ def of_batch(session: Session, batch: Batch, settings: Settings) -> OutlookView:
         stuck=[
             StuckView(jobs=item.jobs, stage=item.stage.value, gpu=list(item.gpu), reason=item.reason) for item in stuck
         ],
+        segments_left=to_do.of_batches(session, [batch.id])[batch.id].segments,
         expected_at=None if seconds is None or ended else when(now + int(seconds * 1000)),
         no_estimate=estimate.reason or None,
         deadline_at_risk=at_risk,

@@ -50,9 +50,10 @@ def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = Fal
         output.line(text)
     if view.running:
         rows = [
-            (step.job_id, step.stage, step.phase, f"{step.step}/{step.steps}", step.worker) for step in view.running
+            (step.job_id, step.stage, step.part, step.phase, f"{step.step}/{step.steps}", step.worker)
+            for step in view.running
         ]
-        output.table(("job", "stage", "phase", "step", "worker"), rows)
+        output.table(("job", "stage", "segment", "phase", "step", "worker"), rows)
     show_scores(view)
     if view.failed:
         output.table(
@@ -85,6 +86,7 @@ def limit_facts(view: StatusView) -> list[tuple[str, object]]:
     return [
         ("GPU seconds", f"{view.gpu_seconds:.1f}{hours}"),
         ("cost", None if view.cost is None else f"{view.cost:.4g}{most}"),
+        ("segments to generate", view.outlook.segments_left or None),
         ("deadline", batch.deadline_at),
         ("expected", view.outlook.expected_at),
     ]
@@ -110,7 +112,7 @@ def status_view(database: Database, settings: Settings, batch_id: str) -> Status
             gpu_seconds=used.gpu_ms / 1000,
             cost=used.cost,
             paused_queues=list(paused),
-            running=[running_view(step) for step in batches.running_steps(session, batch.id)],
+            running=[running_view(*one) for one in batches.running_steps(session, batch.id)],
             rolls=evals.rolls_of_batch(session, batch.id),
             scores={
                 metric: ScoreSummaryView(scored=scored, not_scored=missing, mean=mean, failed=failed)
@@ -243,7 +245,7 @@ def show(
     """All that is known of a job: specification, steps, attempts, files, events."""
     from cli.views.clips import file_views
     from cli.views.events import event_view
-    from cli.views.jobs import JobDetailView, attempt_view, job_view, roll_views, score_view, step_view
+    from cli.views.jobs import JobDetailView, attempt_view, job_view, roll_views, score_view, segment_views, step_view
     from db import evals, events, history, jobs
     from pipeline.spec import JobSpec
 
@@ -253,14 +255,16 @@ def show(
     with open_database(settings) as database, database.reading() as session:
         row = jobs.get(session, job)
         steps = history.steps_of_job(session, row.id)
+        spec, segment_of = JobSpec.model_validate(row.spec), {step.id: step.segment for step in steps}
         view = JobDetailView(
             job=job_view(row),
-            spec=JobSpec.model_validate(row.spec).model_dump(mode="json"),
+            spec=spec.model_dump(mode="json"),
             prompt_used=history.prompts_used(session, [row.id]).get(row.id),
             rolls=roll_views(row, steps),
             scores=[score_view(score) for score in evals.of_jobs(session, [row.id]).get(row.id, [])],
+            segments=segment_views(row, spec, steps, history.segments_of_job(session, row)),
             steps=[step_view(step) for step in steps],
-            attempts=[attempt_view(run) for run in history.attempts_of_job(session, row.id)],
+            attempts=[attempt_view(run, segment_of[run.step_id]) for run in history.attempts_of_job(session, row.id)],
             files=file_views(jobs.artifacts(session, [row.id]).get(row.id, {}), {}),
             events=[event_view(event) for event in events.of_job(session, row.id)],
         )
@@ -272,6 +276,8 @@ def show(
 
 
 def _show_job(view: JobDetailView) -> None:
+    from cli.views.jobs import part_of
+
     output.facts((("job", view.job.id), ("state", view.job.state), ("line", view.job.line)))
     output.facts((("error", view.job.error_code), ("message", view.job.error), ("finished", view.job.finished_at)))
     output.facts([(name, value) for name, value in view.spec.items() if value not in (None, [], {})])
@@ -287,12 +293,29 @@ def _show_job(view: JobDetailView) -> None:
             ("roll", "metric", "score", "passed", "not scored for"),
             [(one.roll, one.metric, one.score, one.passed, one.reason) for one in view.scores],
         )
+    _show_segments(view)
     if view.attempts:
+        parts = [part_of(attempt.segment, len(view.segments)) for attempt in view.attempts]
         output.table(
-            ("stage", "attempt", "outcome", "worker", "started", "ended", "error"),
-            [(a.stage, a.attempt, a.outcome, a.worker, a.started_at, a.ended_at, a.error) for a in view.attempts],
+            ("stage", "segment", "attempt", "outcome", "worker", "started", "ended", "error"),
+            [
+                (a.stage, part, a.attempt, a.outcome, a.worker, a.started_at, a.ended_at, a.error)
+                for a, part in zip(view.attempts, parts, strict=True)
+            ],
         )
     else:
         output.table(("stage", "state", "attempt"), [(step.stage, step.state, step.attempt) for step in view.steps])
     if view.files:
         output.table(("file", "bytes", "sha256", "key"), [(f.kind, f.size, f.sha256, f.key) for f in view.files])
+
+
+def _show_segments(view: JobDetailView) -> None:
+    """Of a clip of several: how far each is."""
+    if len(view.segments) < 2:
+        return
+    made = sum(one.generate == "done" for one in view.segments)
+    output.line(f"{made} of {len(view.segments)} segments generated")
+    output.table(
+        ("segment", "generate", "encode", "frames", "prompt"),
+        [(one.segment + 1, one.generate, one.encode, one.num_frames, one.prompt) for one in view.segments],
+    )

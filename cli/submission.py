@@ -128,20 +128,21 @@ def dry_run(submission: Submission, settings: Settings) -> DryRunView:
 
 
 def _needs(specs: Iterable[JobSpec], library: Library) -> list[NeedView]:
-    jobs: dict[tuple[str, tuple[str, ...]], tuple[int, float]] = {}
+    jobs: dict[tuple[str, tuple[str, ...]], tuple[int, int, float]] = {}
     for spec in specs:
-        count, seconds = jobs.get((spec.preset, spec.gpu), (0, 0.0))
-        jobs[spec.preset, spec.gpu] = (count + 1, seconds + spec.seconds)
+        count, segments, seconds = jobs.get((spec.preset, spec.gpu), (0, 0, 0.0))
+        jobs[spec.preset, spec.gpu] = (count + 1, segments + spec.segments, seconds + spec.seconds)
     return [
         NeedView(
             preset=name,
             jobs=count,
+            segments=segments,
             seconds=round(seconds, 3),
             gpu=list(gpu),
             memory_gib=library.get(name).memory_gib,
             random_weights=library.get(name).random_weights,
         )
-        for (name, gpu), (count, seconds) in sorted(jobs.items())
+        for (name, gpu), (count, segments, seconds) in sorted(jobs.items())
     ]
 
 

@@ -190,8 +190,7 @@ def _show_dry_run(parsed: Submission, settings: Settings, json: bool) -> int:
         memory = "memory unknown" if need.memory_gib is None else f"{need.memory_gib:g} GiB of GPU memory"
         gpu = ", ".join(need.gpu) or "any GPU type that fits"
         weights = "; its weights are random" if need.random_weights else ""
-        output.line(
-            f"needs preset {need.preset} on {gpu}: {need.jobs} jobs, {need.seconds:g} s of video, {memory}{weights}"
-        )
+        jobs = f"{need.jobs} jobs" if need.segments == need.jobs else f"{need.jobs} jobs of {need.segments} segments"
+        output.line(f"needs preset {need.preset} on {gpu}: {jobs}, {need.seconds:g} s of video, {memory}{weights}")
     output.line("nothing was stored")
     return 0

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db import estimates, events
+from db import estimates, events, to_do
 from db.models import Batch, Event
 from db.session import now_ms
 from pipeline.presets import Preset
@@ -49,7 +49,7 @@ def look(session: Session, presets: Mapping[str, Preset] | None = None) -> list[
     now = session.scalars(select(now_ms())).one()
     found = []
     active = session.scalars(select(Batch).where(Batch.active).order_by(Batch.id)).all()
-    left = estimates.to_do(session) if any(batch.deadline_at is not None for batch in active) else {}
+    left = to_do.everywhere(session) if any(batch.deadline_at is not None for batch in active) else {}
     for batch in active:
         held_up = estimates.stuck(session, batch, presets)
         found.append(

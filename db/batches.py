@@ -121,7 +121,10 @@ def submit(
         total=len(submission.jobs),
         owner=owner,
         # What the jobs need of a GPU, so that nobody has to read them all to know what no worker can run.
-        needs=[{"preset": preset, "gpu": list(gpu), "jobs": count} for (preset, gpu), count in sorted(needs.items())],
+        needs=[
+            {"preset": preset, "gpu": list(gpu), "jobs": count, "segments": segments}
+            for (preset, gpu), (count, segments) in sorted(needs.items())
+        ],
     )
     return Submitted(batch_id, len(submission.jobs), created=True)
 
@@ -133,16 +136,22 @@ def _claim_key(session: Session, values: dict[str, Any]) -> bool:
     return session.execute(statement.returning(Batch.id)).one_or_none() is not None
 
 
-def _insert_jobs(session: Session, batch_id: str, jobs: Iterable[PlannedJob], now: int) -> Counter[Need]:
-    """Store the jobs and their first steps, in one pass over jobs that are made as they are read; what they need."""
+def _insert_jobs(session: Session, batch_id: str, jobs: Iterable[PlannedJob], now: int) -> dict[Need, tuple[int, int]]:
+    """Store the jobs and their first steps, in one pass over jobs that are made as they are read.
+
+    How many (jobs, segments) there are of each need.
+    """
     numbered = enumerate(jobs)
     load = _copy_jobs if session.get_bind().dialect.name == "postgresql" else _insert_many_jobs
-    needs: Counter[Need] = Counter()
+    counted: Counter[Need] = Counter()
+    segments: Counter[Need] = Counter()
     while chunk := list(itertools.islice(numbered, _CHUNK)):
         load(session, [_job_row(batch_id, seq, job, now) for seq, job in chunk])
-        needs.update((job.spec.preset, job.spec.gpu) for _, job in chunk)
+        for _, job in chunk:
+            counted[job.spec.preset, job.spec.gpu] += 1
+            segments[job.spec.preset, job.spec.gpu] += job.spec.segments
     _insert_first_steps(session, batch_id)
-    return needs
+    return {need: (count, segments[need]) for need, count in counted.items()}
 
 
 def _copy_jobs(session: Session, rows: Sequence[dict[str, Any]]) -> None:
@@ -254,11 +263,15 @@ def job_rows(
     return session.scalars(query.limit(limit) if limit is not None else query).all()
 
 
-def running_steps(session: Session, batch_id: str) -> Sequence[Step]:
-    """Steps that a worker holds now, with their progress."""
-    return session.scalars(
-        select(Step).where(Step.batch_id == batch_id, Step.state == StepState.RUNNING).order_by(Step.job_id)
-    ).all()
+def running_steps(session: Session, batch_id: str) -> Sequence[tuple[Step, int]]:
+    """Steps that a worker holds now, with their progress, and how many segments the clip of each has."""
+    rows = session.execute(
+        select(Step, func.coalesce(Job.spec["segments"].as_integer(), 1))
+        .join(Job, Job.id == Step.job_id)
+        .where(Step.batch_id == batch_id, Step.state == StepState.RUNNING)
+        .order_by(Step.job_id, Step.segment)
+    )
+    return [(step, segments) for step, segments in rows]
 
 
 def set_deadline(session: Session, batch_id: str, deadline_at: int | None, *, by: str) -> None:

@@ -10,15 +10,15 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, TextClause, func, select
 from sqlalchemy.orm import Session
 
-from db import batches, budgets, control, workers
+from db import budgets, control, to_do, workers
 from db.lines import gpu_lines
 from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Event, Job, Step
+from db.to_do import TO_DO, ToDo
 from db.workers import Capacity
 from pipeline.plan import GpuLine, fits, fixed_queue
 from pipeline.presets import Preset, all_presets
-from pipeline.states import JobState, Stage, StepState
+from pipeline.states import Stage, StepState
 
-_TO_DO = (JobState.WAITING, JobState.IN_FLIGHT)
 _WORK = {Stage.ENHANCE: "enhances prompts", Stage.SCREEN: "screens prompts", Stage.PUBLISH: "publishes clips"}
 
 
@@ -62,7 +62,7 @@ def _open_needs(session: Session, batch_id: str) -> list[Need]:
     preset, gpu = Job.spec["preset"].as_string(), func.coalesce(Job.spec["gpu"].as_string(), "[]")
     rows = session.execute(
         select(preset, gpu, func.count())
-        .where(Job.batch_id == batch_id, Job.state.in_(_TO_DO))
+        .where(Job.batch_id == batch_id, Job.state.in_(TO_DO))
         .group_by(preset, gpu)
         .order_by(preset, gpu)
     )
@@ -157,33 +157,26 @@ def _some(names: Mapping[str, object] | Sequence[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def to_do(session: Session) -> dict[str, int]:
-    """How many jobs are left to do of each batch that nothing stops."""
-    going = session.scalars(select(Batch.id).where(Batch.active, ~Batch.paused, ~Batch.over_budget)).all()
-    return {
-        batch_id: sum(found[state] for state in _TO_DO) for batch_id, found in batches.counts(session, going).items()
-    }
-
-
 def completion(
     session: Session,
     batch: Batch,
     presets: Mapping[str, Preset] | None = None,
-    left: Mapping[str, int] | None = None,
+    left: Mapping[str, ToDo] | None = None,
 ) -> Estimate:
     """When the batch's last clip will have been generated, if all goes on as it goes now.
 
-    ``left`` is what ``to_do`` said, for who asks of several batches.
+    ``left`` is what ``to_do.everywhere`` said, for who asks of several batches.
 
-    From the live slots and the mean time of the last generations of each GPU type that can take the batch's jobs;
-    batches at work share these equally. A type that has generated nothing yet counts for nothing.
+    From the live slots and the mean time of the last segments of each GPU type that can take the batch's jobs;
+    batches at work share these equally, and no clip is done before its segments were made one after the other. A type
+    that has generated nothing yet counts for nothing.
     """
     reason = why_stopped(session, batch)
     if reason is not None:
         return Estimate(None, reason)
-    left = to_do(session) if left is None else left
-    mine = left.get(batch.id, 0)
-    if mine == 0:
+    left = to_do.everywhere(session) if left is None else left
+    mine = left.get(batch.id, ToDo())
+    if mine.segments == 0:
         return Estimate(0.0)
     usable = _usable(session, batch, all_presets() if presets is None else presets)
     if not usable:
@@ -192,8 +185,9 @@ def completion(
     if not known:
         return Estimate(None, "nothing was generated on these GPU types yet")
     rate = sum(slots / seconds for slots, seconds in known)
-    ahead = sum(min(mine, theirs) for batch_id, theirs in left.items() if batch_id != batch.id)
-    return Estimate(max((mine + ahead) / rate, min(seconds for _, seconds in known)))
+    ahead = sum(min(mine.segments, theirs.segments) for batch_id, theirs in left.items() if batch_id != batch.id)
+    in_turn = mine.longest * min(seconds for _, seconds in known)
+    return Estimate(max((mine.segments + ahead) / rate, in_turn))
 
 
 def _usable(session: Session, batch: Batch, presets: Mapping[str, Preset]) -> list[GpuLine]:
@@ -245,7 +239,7 @@ def rests(session: Session, batch: Batch) -> bool:
         select(Step.id)
         .join(Job, Job.id == Step.job_id)
         .where(Step.batch_id == batch.id, Step.state == StepState.WAITING, Step.stage != Stage.GENERATE)
-        .where(Job.state.in_(_TO_DO))
+        .where(Job.state.in_(TO_DO))
         .limit(1)
     )
     return session.scalars(moving).first() is None

@@ -28,6 +28,12 @@ def attempts_of_job(session: Session, job_id: str) -> Sequence[StageRun]:
     return session.scalars(select(StageRun).where(StageRun.job_id == job_id).order_by(StageRun.id)).all()
 
 
+def segments_of_job(session: Session, job: Job) -> Sequence[Segment]:
+    """The segments of the current roll that were generated, in order."""
+    mine = (Segment.job_id == job.id, Segment.roll == job.roll)
+    return session.scalars(select(Segment).where(*mine).order_by(Segment.segment)).all()
+
+
 def prompts_used(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
     """The prompt that each job's first segment was made with, enhanced or not; jobs without frames are left out."""
     rows = session.execute(
@@ -113,8 +119,9 @@ def entries(
     after = after or Seen()
     events = select(Event).where(Event.id > after.event).order_by(Event.at, Event.id)
     runs = (
-        select(StageRun, Job.batch_id)
+        select(StageRun, Job.batch_id, Step.segment)
         .join(Job, Job.id == StageRun.job_id)
+        .join(Step, Step.id == StageRun.step_id)
         .where(StageRun.id > after.attempt)
         .order_by(StageRun.ended_at, StageRun.id)
     )
@@ -127,13 +134,14 @@ def entries(
         Entry(event.at, event.kind, "event", event.id, event.batch_id, event.job_id, event.data)
         for event in session.scalars(events, execution_options=by_page)
     )
-    ended = (_attempt(run, batch) for run, batch in session.execute(runs, execution_options=by_page))
+    ended = (_attempt(run, batch, segment) for run, batch, segment in session.execute(runs, execution_options=by_page))
     return heapq.merge(ended, happened, key=lambda entry: entry.at)
 
 
-def _attempt(run: StageRun, batch_id: str) -> Entry:
+def _attempt(run: StageRun, batch_id: str, segment: int) -> Entry:
     data = {
         "stage": run.stage.value,
+        "segment": segment,
         "attempt": run.attempt,
         "outcome": run.outcome.value,
         "worker": run.worker,

@@ -126,7 +126,7 @@ def cancel(database: Database, job_id: str) -> None:
 def denoises(database: Database, batch_id: str) -> bool:
     """Whether a generator has said that it made a step."""
     with database.reading() as session:
-        return any(step.progress_step > 0 for step in batches.running_steps(session, batch_id))
+        return any(step.progress_step > 0 for step, _ in batches.running_steps(session, batch_id))
 
 
 def runs_of(database: Database, job_id: str) -> list[StageRun]:

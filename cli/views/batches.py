@@ -71,7 +71,8 @@ class OutlookView(View):
 
     stopped: str | None = Field(description="Why nothing more of it is dispatched until a person says so.")
     stuck: list[StuckView] = Field(description="What no live worker can ever run.")
-    expected_at: str | None = Field(description="When its last clip will be generated, by the last clips' times.")
+    segments_left: int = Field(description="Segments still to be generated; a clip of one segment counts as one.")
+    expected_at: str | None = Field(description="When its last clip will be generated, by the last segments' times.")
     no_estimate: str | None = Field(description="Why that is not known.")
     deadline_at_risk: bool | None = Field(description="Null without a deadline, or while nobody can say.")
 

@@ -29,8 +29,8 @@ class EntryView(View):
     batch_id: str | None
     job_id: str | None = Field(description="null for what concerns the whole batch.")
     data: dict[str, Any] = Field(
-        description="Of an attempt: stage, attempt, outcome, worker, queue, started_at, ended_at (milliseconds since "
-        "1970), error_code, error."
+        description="Of an attempt: stage, segment (from 0), attempt, outcome, worker, queue, started_at, ended_at "
+        "(milliseconds since 1970), error_code, error."
     )
 
 

@@ -9,13 +9,14 @@ from pydantic import Field
 from cli.views.base import View, when
 from cli.views.clips import FileView
 from cli.views.events import EventView
-from pipeline.keys import roll_seed
+from pipeline.keys import joined_digest, roll_seed
 from pipeline.states import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from db.models import Job, Score, StageRun, Step
+    from db.models import Job, Score, Segment, StageRun, Step
+    from pipeline.spec import JobSpec
 
 
 class JobView(View):
@@ -45,10 +46,17 @@ class RunningView(View):
 
     job_id: str
     stage: str
+    segment: int = Field(description="Which of the clip's segments, from 0.")
+    segments: int = Field(description="How many the clip has.")
     worker: str | None
     phase: str | None = Field(description="What the step is doing, such as denoise.")
     step: int = Field(description="Progress within the phase, of `steps`.")
     steps: int
+
+    @property
+    def part(self) -> str:
+        """What of the clip it is, in words; empty for a clip of one segment."""
+        return part_of(self.segment, self.segments)
 
 
 class StepView(View):
@@ -70,6 +78,7 @@ class AttemptView(View):
     """One attempt at a step that ended."""
 
     stage: str
+    segment: int = Field(description="From 0.")
     attempt: int
     outcome: str
     worker: str | None
@@ -78,6 +87,17 @@ class AttemptView(View):
     ended_at: str
     error_code: str | None
     error: str | None
+
+
+class SegmentView(View):
+    """One stretch of a job's clip, of the current roll."""
+
+    segment: int = Field(description="From 0.")
+    prompt: str = Field(description="After enhancement once it was generated, as submitted before.")
+    generate: str | None = Field(description="State of its generate step; null while its turn has not come.")
+    encode: str | None = Field(description="The same of its encode step.")
+    num_frames: int | None = Field(description="What it adds to the clip; null before it was generated.")
+    frames_sha256: str | None = Field(description="Of these frames, raw.")
 
 
 class ScoreView(View):
@@ -111,6 +131,7 @@ class JobDetailView(View):
     rolls: list[RollView]
     scores: list[ScoreView] = Field(description="Of every roll; of each metric the newest scorer's.")
     prompt_used: str | None = Field(description="The prompt after enhancement; null before frames were made.")
+    segments: list[SegmentView]
     steps: list[StepView]
     attempts: list[AttemptView]
     files: list[FileView]
@@ -157,10 +178,12 @@ def has_random_weights(spec: Mapping[str, Any]) -> bool:
     return bool(spec.get("random_weights")) or (known is not None and known.random_weights)
 
 
-def running_view(step: Step) -> RunningView:
+def running_view(step: Step, segments: int) -> RunningView:
     return RunningView(
         job_id=step.job_id,
         stage=step.stage.value,
+        segment=step.segment,
+        segments=segments,
         worker=step.worker,
         phase=step.progress_phase,
         step=step.progress_step,
@@ -168,14 +191,20 @@ def running_view(step: Step) -> RunningView:
     )
 
 
+def part_of(segment: int, segments: int) -> str:
+    """Which of how many segments, for people, who count from 1; empty for a clip of one."""
+    return f"segment {segment + 1} of {segments}" if segments > 1 else ""
+
+
 def step_view(step: Step) -> StepView:
     names = ("roll", "segment", "attempt", "queue", "worker", "error_code", "error", "output")
     return StepView(stage=step.stage.value, state=step.state.value, **{name: getattr(step, name) for name in names})
 
 
-def attempt_view(run: StageRun) -> AttemptView:
+def attempt_view(run: StageRun, segment: int) -> AttemptView:
     return AttemptView(
         stage=run.stage.value,
+        segment=segment,
         attempt=run.attempt,
         outcome=run.outcome.value,
         worker=run.worker,
@@ -192,12 +221,35 @@ def score_view(row: Score) -> ScoreView:
     return ScoreView(**{name: getattr(row, name) for name in names}, scored_at=when(row.scored_at))
 
 
+def segment_views(job: Job, spec: JobSpec, steps: Sequence[Step], made: Sequence[Segment]) -> list[SegmentView]:
+    """How far each segment of the current roll is; ``made`` are the rows of those that were generated."""
+    states = {(step.segment, step.stage): step.state.value for step in steps if step.roll == job.roll}
+    known = {row.segment: row for row in made}
+    return [
+        SegmentView(
+            segment=segment,
+            prompt=spec.prompt_of(segment) if row is None else row.prompt,
+            generate=states.get((segment, Stage.GENERATE)),
+            encode=states.get((segment, Stage.ENCODE)),
+            num_frames=None if row is None else row.num_frames,
+            frames_sha256=None if row is None else row.frames_sha256,
+        )
+        for segment in range(spec.segments)
+        for row in [known.get(segment)]
+    ]
+
+
 def roll_views(job: Job, steps: Sequence[Step]) -> list[RollView]:
     """What became of each roll, by its steps."""
-    made = {(step.roll, step.stage): step for step in steps}
+    scores = {step.roll: step for step in steps if step.stage is Stage.SCORE}
+    frames: dict[int, dict[int, str]] = {}
+    for step in steps:
+        if step.stage is Stage.GENERATE and (digest := (step.output or {}).get("frames_sha256")):
+            frames.setdefault(step.roll, {})[step.segment] = digest
+    segments = job.spec.get("segments", 1)
     views = []
     for roll in range(1, job.roll + 1):
-        generated, scored = made.get((roll, Stage.GENERATE)), made.get((roll, Stage.SCORE))
+        scored, digests = scores.get(roll), frames.get(roll, {})
         verdict = (scored.output or {}) if scored is not None else {}
         views.append(
             RollView(
@@ -205,7 +257,9 @@ def roll_views(job: Job, steps: Sequence[Step]) -> list[RollView]:
                 seed=roll_seed(job.spec["seed"], roll),
                 accepted=verdict.get("accepted"),
                 reason=verdict.get("reason"),
-                frames_sha256=(generated.output or {}).get("frames_sha256") if generated is not None else None,
+                frames_sha256=joined_digest([digests[one] for one in range(segments)])
+                if len(digests) == segments
+                else None,
             )
         )
     return views

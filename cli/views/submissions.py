@@ -31,6 +31,7 @@ class NeedView(View):
 
     preset: str
     jobs: int
+    segments: int = Field(description="Of all their clips: what is generated one at a time.")
     seconds: float = Field(description="Seconds of video.")
     gpu: list[str] = Field(description="GPU types that may make them; empty means any that the preset fits.")
     memory_gib: float | None = Field(description="GPU memory at the preset's defaults; null is unknown.")

@@ -8,8 +8,13 @@ from urllib.request import urlopen
 
 import pytest
 
-from pipeline.states import JobState
+from cli.follow import take
+from db.session import Database
+from pipeline.settings import load_settings
+from pipeline.stages.base import StageResult
+from pipeline.states import JobState, Stage
 from tests.unit.cli.conftest import Home, Vgen
+from tests.unit.db.line import HANDOFF, SHA, Line
 
 
 def test_the_exit_code_of_a_batch_says_whether_all_succeeded(home: Home, vgen: Vgen) -> None:
@@ -157,6 +162,42 @@ def test_show_tells_all_of_a_job(home: Home, vgen: Vgen) -> None:
     assert [step["stage"] for step in view["steps"]] == ["screen"]
     assert vgen("show", home.job_ids[0]).code == 0
     assert vgen("show", home.batch_id, "--json").json["batch"]["id"] == home.batch_id
+
+
+def test_people_see_which_segment_of_how_many(vgen: Vgen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a clip of three segments: the first is encoded while the second is generated
+    monkeypatch.setenv("VGEN_HOME", str(tmp_path / "home"))
+    file = tmp_path / "long.jsonl"
+    file.write_text(json.dumps({"segments": ["a fox", "it runs", "it sleeps"], "preset": "idle", "seed": 7}), "utf-8")
+    plan = vgen("submit", file, "--dry-run")
+    assert "1 jobs of 3 segments" in plan.out
+    batch_id = vgen("submit", file, "--json").json["batch"]["id"]
+    database = Database(load_settings(home=tmp_path / "home").effective_database_url)
+    line, job_id = Line(database), f"{batch_id}-000000"
+    line.worker()
+    output = {"num_frames": 5, "frames_sha256": SHA, "handoff_id": HANDOFF, "prompt": "a quick fox"}
+    line.finish(line.go_on(job_id, Stage.GENERATE), StageResult(output=output))
+    line.admit()
+    assert line.try_claim(job_id, Stage.ENCODE, segment=0)
+    assert line.try_claim(job_id, Stage.GENERATE, segment=1)
+
+    # Then each place where a clip's progress is shown says so
+    status, shown = vgen("status"), vgen("show", job_id)
+    for text in ("encode\tsegment 1 of 3", "generate\tsegment 2 of 3", "segments to generate\t2"):
+        assert text in status.out
+    for text in ("1 of 3 segments generated", "1\tdone\trunning\t5\ta quick fox", "2\trunning\t\t\tit runs"):
+        assert text in shown.out
+    assert "generate\tsegment 1 of 3\t1\tdone" in shown.out
+    followed = take(database, [batch_id]).running
+    assert [(step.segment, step.segments, step.part) for step in followed] == [
+        (0, 3, "segment 1 of 3"),
+        (1, 3, "segment 2 of 3"),
+    ]
+    view = vgen("show", job_id, "--json").json
+    assert [one["frames_sha256"] for one in view["segments"]] == [SHA, None, None]
+    assert view["rolls"][0]["frames_sha256"] is None, "the clip's is known once all are generated"
+    assert [entry["data"]["segment"] for entry in vgen("events", job_id, "--json").json["entries"][-1:]] == [0]
+    database.close()
 
 
 @pytest.mark.parametrize("arguments", [("status", "zz"), ("show", "zz-000000"), ("results", "zz"), ("cancel", "zz")])

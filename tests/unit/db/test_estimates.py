@@ -7,17 +7,19 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from db import alerts, batches, control, estimates, jobs
+from db import alerts, batches, control, estimates, jobs, to_do
 from db.alerts import Alert, Topic
 from db.batches import Limits
 from db.estimates import Estimate, Stuck
 from db.models import ALL_QUEUES, Event, StageRun
 from db.session import Database
+from db.to_do import ToDo
 from pipeline.plan import CPU_QUEUE, IO_QUEUE, gpu_queue
 from pipeline.presets import Preset, get_preset
+from pipeline.stages.base import ContinuationRef, StageResult
 from pipeline.states import Stage
 from tasks.alerts import Alerts
-from tests.unit.db.line import GPU, Line
+from tests.unit.db.line import GPU, HANDOFF, SHA, Line
 
 GIB = 1024**3
 
@@ -146,6 +148,33 @@ def test_one_clip_takes_as_long_as_a_clip_however_many_slots_there_are(line: Lin
     line.worker(slots=8)
 
     assert _completion(line, line.submit(count=1, again=True)).seconds == pytest.approx(30, abs=1)
+
+
+def test_segments_are_counted_and_those_of_a_clip_follow_each_other(line: Line) -> None:
+    _generated(line, 30.0)
+    line.worker(slots=4)
+    batch_id = line.submit({"prompt": "a", "segments": 10}, {"prompt": "b", "segments": 2}, {"prompt": "c"}, again=True)
+    assert _left(line, batch_id) == ToDo(13, 10)
+    assert _completion(line, batch_id).seconds == pytest.approx(300, abs=3), "ten, one after the other"
+    line.worker(slots=1)
+    assert _completion(line, batch_id).seconds == pytest.approx(13 * 30, abs=3)
+
+    line.submit({"prompt": "d", "segments": 4}, again=True)
+    assert _completion(line, batch_id).seconds == pytest.approx((13 + 4) * 30, abs=4), "and so are other batches"
+
+    # When a segment of the longest clip was generated, then it is not counted any more
+    claimed = line.go_on(f"{batch_id}-000000", Stage.GENERATE)
+    output = {"num_frames": 4, "frames_sha256": SHA, "handoff_id": HANDOFF}
+    line.finish(claimed, StageResult(output=output, continuation=ContinuationRef("last_frames", 1, {}, {})))
+    assert _left(line, batch_id) == ToDo(12, 9)
+    with line.database.transaction() as session:
+        session.execute(update(Event).values(data={"total": 3}))  # what the release before noted
+    assert _left(line, batch_id) == ToDo(12, 9)
+
+
+def _left(line: Line, batch_id: str) -> ToDo:
+    with line.database.reading() as session:
+        return to_do.of_batches(session, [batch_id])[batch_id]
 
 
 def test_a_stopped_batch_has_no_estimate_but_a_reason(line: Line) -> None:
