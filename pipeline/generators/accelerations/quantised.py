@@ -25,7 +25,8 @@ _TORCHAO = {
     "torchao-float8": "Float8WeightOnlyConfig",
 }
 _GPU_ONLY = frozenset({"torchao-int4", "bitsandbytes-int8", "bitsandbytes-nf4"})
-"""diffusers' bitsandbytes quantiser asks for a GPU; torchao's int4 kernels are CUDA's."""
+"""bitsandbytes computes on a CPU too, but diffusers' quantiser for it refuses one (``bnb_quantizer.py``);
+torchao's int4 kernels are CUDA's."""
 _INSTEAD = "layerwise_casting and offload save memory without it"
 
 
@@ -36,10 +37,10 @@ def arguments(quantisation: str, folder: Path, dtype: torch.dtype, device: str) 
         RefusedError: codes ``acceleration_unavailable`` and ``acceleration_unsupported``.
     """
     package = "gguf" if quantisation.startswith(GGUF) else quantisation.partition("-")[0]
+    if device == "cpu" and quantisation in _GPU_ONLY:
+        raise unavailable("quantisation", f"{quantisation} needs a CUDA GPU to load with diffusers; {_INSTEAD}")
     if find_spec(package) is None:
         raise unavailable("quantisation", f"{quantisation} needs the package {package}, not installed; {_INSTEAD}")
-    if device == "cpu" and quantisation in _GPU_ONLY:
-        raise unavailable("quantisation", f"{quantisation} needs a CUDA GPU; {_INSTEAD}")
     index = json.loads((folder / "model_index.json").read_text("utf-8"))
     names = [name for name in _DENOISERS if (index.get(name) or [None])[0] is not None]
     if package == "gguf":

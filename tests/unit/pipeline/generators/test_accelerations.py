@@ -207,8 +207,8 @@ def test_an_attention_backend_holds_for_its_clip(backend: str, wan: DiffusersVid
         ({"attention": "flash"}, "flash needs a CUDA GPU; a CPU has native"),
         ({"offload": "group-stream"}, "offload: .*needs a GPU.*layerwise_casting"),
         ({"text_encoder_offload": True}, "text_encoder_offload: .*needs a GPU"),
-        ({"quantisation": "bitsandbytes-nf4"}, "quantisation: .*bitsandbytes.*layerwise_casting"),
-        ({"quantisation": "gguf:/nowhere.gguf"}, "quantisation: .*gguf.*layerwise_casting"),
+        ({"quantisation": "bitsandbytes-nf4"}, "quantisation: .*bitsandbytes-nf4 needs a CUDA GPU.*layerwise_casting"),
+        ({"quantisation": "gguf:/nowhere.gguf"}, "quantisation: .*there is no file /nowhere.gguf.*layerwise_casting"),
         ({"context_parallel": 4}, "context_parallel: .*4 GPUs are asked for.*compile"),
     ],
 )
