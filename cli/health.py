@@ -29,7 +29,7 @@ def worker(ctx: typer.Context, gpu: Gpu = True, cpu: Cpu = True, io: Io = True) 
     from tasks import fleet
 
     settings = settings_of(ctx)
-    return _answer(settings, [member.role for member in fleet.members(settings, gpu=gpu, cpu=cpu, io=io)])
+    return _answer(settings, [role.name for role in fleet.roles(settings, gpu=gpu, cpu=cpu, io=io)])
 
 
 @app.command("dispatcher")

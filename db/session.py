@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from sqlalchemy import BigInteger, Connection, Engine, ExceptionContext, create_engine, event, select
+from sqlalchemy import BigInteger, Connection, Engine, ExceptionContext, create_engine, event, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.ext.compiler import compiles
@@ -24,6 +24,10 @@ from pipeline.errors import ServiceUnavailableError, SettingsError
 
 _SQLITE_BUSY_MS = 30_000
 _PING_AFTER_S = 3.0
+_FROZEN_MS = 10_000
+"""A process that says nothing for so long in the middle of a change is taken for frozen: PostgreSQL ends its
+transaction. Else the rows that it locked could not be recovered until it wakes."""
+_MAY_BE_IDLE = text("SET LOCAL idle_in_transaction_session_timeout = 0")
 _READ_ONLY = "vgen_read_only"
 _READ_ONLY_SQLSTATE = "25006"
 """read_only_sql_transaction (PostgreSQL, appendix A); psycopg does not count it among operational errors."""
@@ -73,6 +77,7 @@ def make_engine(url: str) -> Engine:
                 "tcp_user_timeout": 20_000,
             },
         )
+        event.listen(engine, "connect", _end_if_frozen)
         event.listen(engine, "checkin", _note_return)
         event.listen(engine, "handle_error", _read_only_is_away)
         event.listen(engine, "checkout", _ping_if_idle)
@@ -93,6 +98,12 @@ def _read_only_is_away(context: ExceptionContext) -> None:
     """A server that became a standby, as in a failover, is taken for one that is away: waited for, and asked anew."""
     if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY_SQLSTATE:
         context.is_disconnect = True
+
+
+def _end_if_frozen(connection: psycopg.Connection[Any], record: object) -> None:
+    # Not by the connection's `options`, which a connection pooler such as PgBouncer may refuse.
+    connection.execute(f"SET idle_in_transaction_session_timeout = {_FROZEN_MS}".encode())
+    connection.commit()
 
 
 def _note_return(connection: object, record: ConnectionPoolEntry) -> None:
@@ -147,9 +158,17 @@ class Database:
             yield session
 
     @contextmanager
-    def reading(self) -> Iterator[Session]:
-        """A transaction that only reads; on SQLite it does not wait for writers. Raises as ``transaction`` does."""
-        with self._session(self.engine.execution_options(**{_READ_ONLY: True})) as session:
+    def reading(self, *, one_instant: bool = False) -> Iterator[Session]:
+        """A transaction that only reads; on SQLite it does not wait for writers. Raises as ``transaction`` does.
+
+        ``one_instant``: every statement sees the rows as the first one did, as always on SQLite.
+        """
+        options: dict[str, Any] = {_READ_ONLY: True}
+        if one_instant and not self.is_sqlite:
+            options["isolation_level"] = "REPEATABLE READ"
+        with self._session(self.engine.execution_options(**options)) as session:
+            if not self.is_sqlite:  # it locks nothing, and may be read out to somebody who takes their time
+                session.execute(_MAY_BE_IDLE)
             yield session
 
     @contextmanager

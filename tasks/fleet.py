@@ -6,22 +6,24 @@ dies is started again; SIGTERM and the first Ctrl-C drain them, a second Ctrl-C 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 
 from pipeline.errors import SettingsError
 from pipeline.generators.gpus import find_gpus
 from pipeline.handoff import Handoff
-from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue, gpu_type_of, valid_gpu_type
+from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue, valid_gpu_type
 from pipeline.settings import Settings
-from tasks.lifecycle import PARENT_VARIABLE, check_settings
+from tasks import forked_worker
+from tasks.forked_worker import Role
+from tasks.lifecycle import check_settings
 
 logger = logging.getLogger(__name__)
 
@@ -37,27 +39,14 @@ _KILL_AFTER_S = 30.0
 class _Member:
     """One worker process that is kept alive."""
 
-    role: str
-    queues: Sequence[str]
-    concurrency: int
-    env: Mapping[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
+    role: Role
+    process: BaseProcess | None = None
     started: float = 0.0
     deaths: int = 0
     not_before: float = 0.0
 
     def start(self, settings: Settings) -> None:
-        name = f"{self.role}-{os.getpid()}@%h"
-        command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-n", name, "-Q", ",".join(self.queues)]
-        command += ["-P", "prefork", "-c", str(self.concurrency), "--without-mingle", "--without-gossip", "-E"]
-        command += ["-l", settings.log_level]
-        if any(gpu_type_of(queue) for queue in self.queues) and str(settings.broker_url).startswith("redis"):
-            # A busy GPU worker holds no waiting message, so that a long clip delays no short one. Redis only; not for
-            # the other workers, whose steps are short and would each wait for the next poll.
-            command.append("--disable-prefetch")
-        # A group of its own: a Ctrl-C at the terminal reaches the parent alone, which passes on one clean signal.
-        environment = {**os.environ, **self.env, PARENT_VARIABLE: str(os.getpid())}
-        self.process = subprocess.Popen(command, env=environment, start_new_session=True)
+        self.process = forked_worker.start(self.role, settings)
         self.started = time.monotonic()
 
     def look_after(self, settings: Settings) -> None:
@@ -66,33 +55,39 @@ class _Member:
             if time.monotonic() >= self.not_before:
                 self.start(settings)
             return
-        code = self.process.poll()
+        code = self.process.exitcode
         if code is None:
             return
         lived = time.monotonic() - self.started
         self.deaths = 0 if lived >= _HEALTHY_S else self.deaths + 1
         pause = 0.0 if lived >= _HEALTHY_S else _RESTART_S[min(self.deaths, len(_RESTART_S)) - 1]
-        logger.error("worker died", extra={"role": self.role, "exit_code": code, "again_in_s": pause})
+        logger.error("worker died", extra={"role": self.role.name, "exit_code": code, "again_in_s": pause})
         self.process = None
         self.not_before = time.monotonic() + pause
 
     def send(self, number: int) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(number)
+        if self.process is not None and self.process.pid is not None and self.alive:
+            os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        """End it and its pool at once."""
+        if self.process is not None and self.process.pid is not None and self.alive:
+            with contextlib.suppress(ProcessLookupError):  # it ended just now
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     @property
     def alive(self) -> bool:
-        return self.process is not None and self.process.poll() is None
+        return self.process is not None and self.process.exitcode is None
 
 
-def members(settings: Settings, *, gpu: bool, cpu: bool, io: bool) -> list[_Member]:
-    """The workers of this host.
+def roles(settings: Settings, *, gpu: bool, cpu: bool, io: bool) -> list[Role]:
+    """What this host's workers are for.
 
     Raises:
         SettingsError: nothing is left to run, or the GPU type's name is not one.
     """
     handoff = Handoff.open(settings.effective_handoff_dir, settings.handoff_bytes)
-    found: list[_Member] = []
+    found: list[Role] = []
     if gpu:
         for device in find_gpus(settings.gpu_type, settings.gpu_count):
             if not valid_gpu_type(device.type):
@@ -100,13 +95,13 @@ def members(settings: Settings, *, gpu: bool, cpu: bool, io: bool) -> list[_Memb
                     f"VGEN_GPU_TYPE: {device.type!r} must be lower-case letters, digits and hyphens, like a100-80gb"
                 )
             env = {**device.device_env, "VGEN_GPU_MEMORY_BYTES": str(device.memory_bytes)}
-            found.append(_Member(f"gpu{device.index}", [gpu_queue(device.type)], 1, env))
+            found.append(Role(f"gpu{device.index}", [gpu_queue(device.type)], 1, env))
     # Whoever generates encodes too: frames do not leave the host.
     if cpu or gpu:
         queues = [*([CPU_QUEUE] if cpu else []), encode_queue(handoff.id)]
-        found.append(_Member("cpu", queues, max(1, (os.cpu_count() or 1) // settings.encode.threads)))
+        found.append(Role("cpu", queues, max(1, (os.cpu_count() or 1) // settings.encode.threads)))
     if io:
-        found.append(_Member("io", [IO_QUEUE], 2))
+        found.append(Role("io", [IO_QUEUE], 2))
     if not found:
         raise SettingsError("nothing to run: choose at least one of GPU, CPU and IO work")
     return found
@@ -121,7 +116,8 @@ def run(settings: Settings, *, gpu: bool = True, cpu: bool = True, io: bool = Tr
     if settings.solo:
         raise SettingsError("VGEN_BROKER_URL: `vgen worker` needs a broker, such as redis://host:6379/0")
     check_settings(settings)
-    workers = members(settings, gpu=gpu, cpu=cpu, io=io)
+    workers = [_Member(role) for role in roles(settings, gpu=gpu, cpu=cpu, io=io)]
+    forked_worker.preload(settings)
     stop, at_once = threading.Event(), threading.Event()
 
     def asked(number: int, frame: object) -> None:
@@ -146,6 +142,5 @@ def _drain(workers: Sequence[_Member], settings: Settings, at_once: threading.Ev
     while any(worker.alive for worker in workers):
         if at_once.is_set() or time.monotonic() > deadline:
             for worker in workers:
-                if worker.alive and worker.process is not None:
-                    os.killpg(worker.process.pid, signal.SIGKILL)
+                worker.kill()
         time.sleep(_POLL_S)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import logging
 import multiprocessing
 import os
-import signal
-import sys
 import time
 from typing import Any
 
@@ -25,12 +21,8 @@ logger = logging.getLogger(__name__)
 _runtimes: dict[Celery, Runtime] = {}
 """Runtimes of this process by application. Made after the fork: connections must not be shared over it."""
 
-_made_in = os.getpid()
-
-PARENT_VARIABLE = "VGEN_FLEET_PID"
-"""Set by `vgen worker` for its workers: the process that looks after them."""
-_PR_SET_PDEATHSIG = 1
-"""prctl's option in linux/prctl.h."""
+_worker_pid = os.getpid()
+"""Process of the worker itself, which its pool's children are not."""
 
 _stop_since = multiprocessing.Value("d", 0.0)
 """When the worker began to stop (monotonic seconds, 0: not stopping); shared by the worker and its pool's children."""
@@ -88,18 +80,6 @@ def stopping_since() -> float | None:
     return since or None
 
 
-@signals.worker_init.connect  # type: ignore[untyped-decorator]
-def _drain_with_parent(**_: Any) -> None:
-    """A worker whose ``vgen worker`` was killed drains: nobody would start it again, or stop it, any more (Linux)."""
-    parent = os.environ.get(PARENT_VARIABLE)
-    if parent is None or sys.platform != "linux":
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(parent):  # it died before we asked
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
 @signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _note_stop(**_: Any) -> None:
     if not _stop_since.value:
@@ -108,6 +88,9 @@ def _note_stop(**_: Any) -> None:
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]
 def _note_worker(sender: str = "", instance: Any = None, **_: Any) -> None:
+    global _worker_pid, _stop_since
+    if os.getpid() != _worker_pid:  # a fork of `vgen worker`: nothing is shared with the other workers of the host
+        _worker_pid, _stop_since = os.getpid(), multiprocessing.Value("d", 0.0)
     _workers[instance.app] = sender
 
 
@@ -115,7 +98,7 @@ def _note_worker(sender: str = "", instance: Any = None, **_: Any) -> None:
 def _after_fork(**_: Any) -> None:
     # What the parent made belongs to the parent: a child makes its own when its first task comes. (The solo pool
     # sends this signal too, in the process that it shares with us.)
-    if os.getpid() == _made_in:
+    if os.getpid() == _worker_pid:
         return
     _runtimes.clear()
     _loops.clear()
@@ -126,7 +109,7 @@ def _after_fork(**_: Any) -> None:
 
 @signals.worker_process_shutdown.connect  # type: ignore[untyped-decorator]
 def _child_ends(**_: Any) -> None:
-    if os.getpid() != _made_in:
+    if os.getpid() != _worker_pid:
         for application in list(_runtimes):
             drop(application)
 

@@ -46,13 +46,14 @@ def wait_for(true: Callable[[], object], what: str, patience_s: float = PATIENCE
 
 
 def processes(marker: str) -> dict[int, str]:
-    """Live processes whose environment holds the marker: pid to command line."""
+    """Live processes whose environment holds the marker: pid to ``[name] command line``."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 if marker.encode() in (entry / "environ").read_bytes():
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    name, command = (entry / "comm").read_text().strip(), (entry / "cmdline").read_bytes()
+                    found[int(entry.name)] = f"[{name}] {command.replace(bytes(1), b' ').decode()}"
     return found
 
 

@@ -33,9 +33,7 @@ def violations(database: Database, *, limit: int = _SHOWN) -> list[Violation]:
 
     Reads every job and step: seconds for a million rows.
     """
-    with database.reading() as session:
-        if not database.is_sqlite:  # there a transaction sees one state anyway
-            session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+    with database.reading(one_instant=True) as session:
         return violations_in(session, limit=limit)
 
 

@@ -84,8 +84,7 @@ class Host:
 
     def members(self, role: str = "") -> list[int]:
         """Processes of the Celery worker with this role (``gpu0``, ``cpu``, ``io``), or of all of them."""
-        mark = f"-n {role}"
-        return [pid for pid, command in self.processes().items() if " celery " in command and mark in command]
+        return [pid for pid, command in self.processes().items() if command.startswith(f"[vgen-{role}")]
 
     def parents(self, role: str = "") -> list[int]:
         """The Celery workers themselves: leaders of their process groups."""

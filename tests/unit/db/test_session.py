@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy import select, text
 
+from db import session as session_module
 from db.session import Database, make_engine, now_ms
 from pipeline.errors import ServiceUnavailableError, SettingsError
 from tests.servers import free_port
@@ -48,6 +49,29 @@ def test_reading_sqlite_does_not_wait_for_a_writer(sqlite_database: Database) ->
         writer.execute(text("INSERT INTO queues (name, paused) VALUES ('q', true)"))
         with sqlite_database.reading() as reader:
             assert reader.execute(text("SELECT count(*) FROM queues")).scalar_one() == 0
+
+
+def test_a_process_that_freezes_in_the_middle_of_a_change_holds_no_row_for_long(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "_FROZEN_MS", 200)
+    frozen, awake = Database(postgres_url), Database(postgres_url)
+    with awake.transaction() as session:
+        session.execute(text("CREATE TABLE things (id int)"))
+        session.execute(text("INSERT INTO things VALUES (1)"))
+    change = text("UPDATE things SET id = id + 1")
+
+    with pytest.raises(ServiceUnavailableError, match="idle-in-transaction"), frozen.transaction() as its:  # noqa: PT012
+        its.execute(change)
+        with awake.transaction() as session:  # waits for the row, as a reconciler comes again for it
+            session.execute(change)
+        its.execute(change)
+
+    with awake.reading() as session:
+        time.sleep(0.4)  # who only reads may take their time
+        assert session.execute(text("SELECT id FROM things")).scalar_one() == 2
+    frozen.close()
+    awake.close()
 
 
 def test_an_unreachable_postgres_says_where_and_hides_the_password() -> None:
