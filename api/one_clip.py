@@ -22,6 +22,7 @@ from pipeline.stages import encode, enhance, generate, screen
 from pipeline.stages.base import Outcome, RunsGenerations, StageContext, StageResult, StepWork
 from pipeline.states import Stage
 from pipeline.storage import FolderStorage
+from pipeline.storage.inputs import put_input
 
 _BEFORE = ((Stage.ENHANCE, enhance.run), (Stage.SCREEN, screen.run))
 
@@ -113,7 +114,7 @@ def make(
 def _context(folder: Path, submission: Submission, shop: Workshop) -> StageContext:
     storage = FolderStorage(folder / "storage")
     for item in submission.inputs.values():
-        storage.put_bytes(item.ref.key, item.read(), content_type=item.media_type)
+        put_input(storage, item)
     return StageContext(
         settings=shop.settings,
         storage=storage,

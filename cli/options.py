@@ -96,6 +96,10 @@ class FieldOptions:
     acceleration: Annotated[
         str | None, _field("--acceleration", "How to be faster or smaller, such as vae_tiling,step_cache=first_block.")
     ] = None
+    lora: Annotated[
+        list[str] | None,
+        _field("--lora", "A LoRA: FILE@SCALE, or ORG/NAME:FILE@SCALE of the hub; any number of times.", "LORA"),
+    ] = None
     segments: Annotated[str | None, _field("--segments", "How many segments each clip has.", "COUNT")] = None
     auto_extend: Annotated[
         bool | None,
@@ -108,13 +112,15 @@ class FieldOptions:
         given: dict[str, object] = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("label", "reference_image") and getattr(self, field.name) is not None
+            if field.name not in ("label", "reference_image", "lora") and getattr(self, field.name) is not None
         }
         for name in ("image", "last_image", "video"):
             if name in given:
                 given[name] = _from_here(str(given[name]))
         if self.reference_image:
             given["reference_images"] = [_from_here(value) for value in self.reference_image]
+        if self.lora:
+            given["lora"] = _loras_from_here(self.lora)
         if self.label:
             given["labels"] = _labels(self.label)
         return given
@@ -123,6 +129,12 @@ class FieldOptions:
 def _from_here(value: str) -> str:
     """On the command line people mean the current folder, in a file the file's."""
     return value if value.startswith(("data:", "http:", "https:")) else str(Path(value).absolute())
+
+
+def _loras_from_here(values: list[str]) -> str:
+    from pipeline.prompts_file.loras import with_absolute_path
+
+    return ",".join(with_absolute_path(value, Path.cwd()) for value in values)
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:

@@ -99,6 +99,7 @@ def store(
 
 
 def _put_inputs(submission: Submission, settings: Settings, *, only_missing: bool = False) -> None:
+    from pipeline.storage.inputs import put_input
     from pipeline.wiring import make_storage
 
     if not submission.inputs:
@@ -107,7 +108,7 @@ def _put_inputs(submission: Submission, settings: Settings, *, only_missing: boo
     for item in submission.inputs.values():
         # At first also where it is there already: an old object that no row names yet is a sweep's.
         if not only_missing or storage.stat(item.ref.key) is None:
-            storage.put_bytes(item.ref.key, item.read(), content_type=item.media_type)
+            put_input(storage, item)
 
 
 def dry_run(submission: Submission, settings: Settings) -> DryRunView:

@@ -60,6 +60,9 @@ def _named_inputs(session: Session, digests: Collection[str]) -> set[str]:
     lists = Job.spec["reference_images"].as_string()
     for text in session.scalars(select(lists).where(lists.is_not(None)).distinct()):
         found.update(str(ref["sha256"]) for ref in json.loads(text))
+    lists = Job.spec["loras"].as_string()
+    for text in session.scalars(select(lists).where(lists.is_not(None), lists != "[]").distinct()):
+        found.update(str(lora["file"]["sha256"]) for lora in json.loads(text))
     return found & set(digests)
 
 

@@ -1,4 +1,4 @@
-"""Input images and videos: found, checked and digested at submit, because the submitter's disk is not the worker's."""
+"""Input images, videos and LoRAs: found, checked and digested at submit: the submitter's disk is not the worker's."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.input_videos import ACCEPTED_TYPES, MAX_VIDEO_BYTES, check_video
+from pipeline.lora_files import MAX_LORA_BYTES, check_lora, from_hub
+from pipeline.lora_files import MEDIA_TYPE as LORA_MEDIA_TYPE
 from pipeline.spec import InputRef
 from pipeline.urls import MAX_URL_CHARS, shown_url
 
@@ -87,6 +89,8 @@ class InputCollector:
         self._downloads: Downloads | None = None
         self._roots = tuple(root.resolve() for root in (roots or (folder, Path.cwd())))
         self._known: dict[tuple[str, str], InputRef | ValueError] = {}
+        self._from_hub: dict[str, Path] = {}
+        self._commits: dict[str, str] = {}
         self.stored: dict[str, StoredInput] = {}
 
     def resolve(self, value: str) -> InputRef:
@@ -100,6 +104,19 @@ class InputCollector:
     def resolve_video(self, value: str) -> InputRef:
         """The same for a video: a path or an ``http(s)://`` URL."""
         return self._resolve(value, self._video)
+
+    def resolve_lora(
+        self, path: str | None, repo: str | None, weight_name: str | None, revision: str | None
+    ) -> tuple[InputRef, str | None]:
+        """A LoRA's file, of a path (a folder's with ``weight_name``) or of the hub, and there the commit."""
+        if path is None:
+            key = f"hub:{repo}:{weight_name}:{revision}"
+            if key not in self._commits:
+                self._from_hub[key], self._commits[key] = from_hub(str(repo), weight_name, revision)
+            return self._resolve(key, self._lora), self._commits[key]
+        if _URL.match(path):
+            raise ValueError(f"{shown_url(path)!r} is a URL; a LoRA is a path, or the id of a repository of the hub")
+        return self._resolve(f"{path}/{weight_name}" if weight_name else path, self._lora), None
 
     def _resolve(self, value: str, load: Callable[[str], StoredInput]) -> InputRef:
         # The digest stands for a long data URL, so that its text is not kept twice.
@@ -132,13 +149,16 @@ class InputCollector:
             raise ValueError(f"{value[:40]!r}… is a data URL; a video is a path or an http(s) URL")
         path, name, folder = self._located(value, MAX_VIDEO_BYTES, ACCEPTED_TYPES)
         media_type, frames = check_video(path, name)
-        try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                size = os.fstat(file.fileno()).st_size
-        except OSError as error:
-            raise ValueError(f"{value[:200]!r} cannot be read: {error.strerror}") from None
+        digest, size = _digest_of(path, value)
         return StoredInput(digest, media_type, name, size, path, num_frames=frames, folder=folder)
+
+    def _lora(self, value: str) -> StoredInput:
+        path = self._from_hub.get(value)
+        if path is None:
+            path, _, _ = self._located(value, MAX_LORA_BYTES, ())
+        check_lora(path, path.name)
+        digest, size = _digest_of(path, value)
+        return StoredInput(digest, LORA_MEDIA_TYPE, path.name, size, path)
 
     def _located(self, value: str, max_bytes: int, media_types: Iterable[str]) -> tuple[Path, str, Downloads | None]:
         """A file of at most so many bytes, its name for people, and the folder it lies in when it was fetched."""
@@ -179,6 +199,15 @@ class InputCollector:
         if not exists:
             raise ValueError(f"{value[:200]!r} does not exist ({path})")
         return path
+
+
+def _digest_of(path: Path, value: str) -> tuple[str, int]:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return digest, os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise ValueError(f"{value[:200]!r} cannot be read: {error.strerror}") from None
 
 
 def _from_data_url(value: str) -> bytes:

@@ -151,6 +151,12 @@ class WorkerSettings(_Group):
     checkpoint_s: float = Field(
         60.0, ge=0, description="How often a running clip's state is kept; 0: only at a stop and after the last step."
     )
+    lora_bytes: int = Field(
+        2 * 1024 * MEBIBYTE, ge=0, description="Most bytes of LoRAs kept in a loaded model for clips to come."
+    )
+    lora_cache_bytes: int = Field(
+        32 * 1024 * MEBIBYTE, ge=0, description="Most bytes of LoRA files kept in `cache_dir`; those in use count not."
+    )
     step_deadline_s: float = Field(600.0, gt=0, description="Longest time for one denoising step or decode.")
 
 

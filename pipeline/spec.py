@@ -36,6 +36,22 @@ class InputRef(BaseModel):
         return f"inputs/{self.sha256}"
 
 
+class LoraRef(BaseModel):
+    """A LoRA that changes the model for one job; its file is stored as an input is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    file: InputRef
+    scale: float = 1.0
+    """How strongly it acts: diffusers' adapter weight."""
+    repo: str | None = None
+    """The hub's id, where it came from there."""
+    revision: str | None = None
+    """The commit there."""
+    load_into_transformer_2: bool = False
+    """For models of two denoisers: it changes the second."""
+
+
 class JobSpec(BaseModel):
     """One clip to make. Every default has been applied; sizes are pixels, ``fps`` frames a second."""
 
@@ -77,6 +93,7 @@ class JobSpec(BaseModel):
     """Frames at a segment's end that the next one is conditioned on, and repeats; they are in the clip once."""
     extends: str | None = None
     """The finished job whose last frames the first segment goes on from."""
+    loras: tuple[LoraRef, ...] = ()
 
     @model_validator(mode="after")
     def _prompts_fit(self) -> Self:
@@ -88,7 +105,8 @@ class JobSpec(BaseModel):
     def input_refs(self) -> tuple[InputRef, ...]:
         """Every stored input that it names."""
         single = (self.image, self.last_image, self.video)
-        return (*(ref for ref in single if ref is not None), *self.reference_images)
+        files = (lora.file for lora in self.loras)
+        return (*(ref for ref in single if ref is not None), *self.reference_images, *files)
 
     @property
     def seconds(self) -> float:

@@ -16,7 +16,7 @@ from pipeline.spec import EncodeOptions, JobSpec
 SCHEMA = "vgen.sidecar/1"
 RANDOM_WEIGHTS = "weights are random"
 _LIBRARIES = (
-    *("torch", "diffusers", "transformers", "accelerate", "safetensors"),
+    *("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors"),
     *("numpy", "av", "imageio-ffmpeg", "pillow"),
 )
 _TITLE_LENGTH = 500
@@ -74,6 +74,14 @@ def build_sidecar(
         },
         "numerics": generate.get("numerics"),
         "acceleration": generate.get("facts", {}).get("acceleration", {}),
+        "loras": [
+            {
+                "name": lora.file.name,
+                "sha256": lora.file.sha256,
+                **lora.model_dump(mode="json", exclude={"file"}),
+            }
+            for lora in spec.loras
+        ],
         "memory_rung": generate.get("facts", {}).get("memory_rung", "plain"),
         "gpu_type": generate.get("gpu_type"),
         "timings_s": generate.get("timings_s"),

@@ -48,6 +48,8 @@ class GenerationRequest:
     last_image: Path | None = None
     video: Path | None = None
     reference_images: tuple[Path, ...] = ()
+    loras: tuple[Path, ...] = ()
+    """The files of the specification's, in its order."""
     resume_from: Path | None = None
     """A checkpoint of this very request; one that cannot be used is told to the caller, and the clip begins anew."""
     previous: Path | None = None

@@ -58,7 +58,9 @@ class Identity:
 
         What accelerates the clip is the numerics' part: there the reason is told by name.
         """
-        spec = request.spec.model_dump(mode="json", exclude={"acceleration"})
+        # Without LoRAs as before there were any, so that a checkpoint of then still fits.
+        left_out = {"acceleration"} if request.spec.loras else {"acceleration", "loras"}
+        spec = request.spec.model_dump(mode="json", exclude=left_out)
         parts = {"spec": spec, "prompt": request.prompt, "model": dict(model)}
         if request.previous is not None:
             parts["previous"] = hashlib.sha256(request.previous.read_bytes()).hexdigest()

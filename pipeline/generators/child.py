@@ -84,7 +84,7 @@ class Child:
 
         if command["command"] == "load":
             how = Acceleration.model_validate(command["acceleration"])
-            self._load(Preset.model_validate(command["preset"]), how, on_progress)
+            self._load(Preset.model_validate(command["preset"]), how, command["lora_bytes"], on_progress)
             self._send(number, "ready", {})
         elif command["command"] == "generate":
             if self._generator is None:
@@ -101,7 +101,7 @@ class Child:
         else:
             raise FatalError(f"command {command['command']!r} is unknown")
 
-    def _load(self, preset: Preset, how: Acceleration, on_progress: Any) -> None:
+    def _load(self, preset: Preset, how: Acceleration, lora_bytes: int, on_progress: Any) -> None:
         if self._generator is not None:
             self._generator.unload()
             self._generator = None
@@ -112,7 +112,7 @@ class Child:
             return
         from pipeline.generators.diffusers_video import DiffusersVideoGenerator  # noqa: PLC0415 - torch
 
-        generator = DiffusersVideoGenerator(self._cache_dir)
+        generator = DiffusersVideoGenerator(self._cache_dir, lora_bytes=lora_bytes)
         generator.load_preset(preset, on_progress, how)
         self._generator = generator
 

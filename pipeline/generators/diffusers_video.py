@@ -40,6 +40,7 @@ from pipeline.generators.frames import write_frames
 from pipeline.generators.frames_out import as_bytes, to_uint8
 from pipeline.generators.hub import model_folder
 from pipeline.generators.input_pictures import Pictures, read_pictures
+from pipeline.generators.loras import Loras
 from pipeline.generators.numerics import Clock, numerics, peak, reset_peak, translated
 from pipeline.generators.randomness import Randomness
 from pipeline.generators.read_pipeline import pipeline_class, read_pipeline
@@ -52,15 +53,21 @@ __all__ = ["DiffusersVideoGenerator", "pipeline_class"]
 
 WARM_UP_SIDE = 64
 """Pixels, raised to the preset's smallest legal size: enough to load kernels."""
+LORA_BYTES = 2 * 1024**3
 WARM_UP_STEPS = 2
 """Mochi's schedule cannot be made of one."""
 
 
 class DiffusersVideoGenerator:
-    """A pipeline of diffusers in this process. ``cache_dir`` holds built models and pins."""
+    """A pipeline of diffusers in this process.
 
-    def __init__(self, cache_dir: Path) -> None:
+    ``cache_dir`` holds built models and pins; LoRAs that no clip uses are kept up to ``lora_bytes``.
+    """
+
+    def __init__(self, cache_dir: Path, *, lora_bytes: int = LORA_BYTES) -> None:
         self._cache_dir = cache_dir
+        self._lora_bytes = lora_bytes
+        self._loras: Loras | None = None
         self._preset: Preset | None = None
         self._revision = ""
         self._pipe: Any = None
@@ -96,6 +103,7 @@ class DiffusersVideoGenerator:
         self._pipe, self._device, self._preset, self._revision, self._how = pipe, device, preset, revision, how
         self._continuing = _continuing(preset, pipe)
         self._embeddings = EmbeddingCache()
+        self._loras = Loras(pipe, self._lora_bytes)
         for one in {id(pipe): pipe, id(self._continuing): self._continuing}.values():
             self._embeddings.attach(one)
         on_progress(Progress(Phase.LOAD, 2, 2))
@@ -120,9 +128,10 @@ class DiffusersVideoGenerator:
             self.load_preset(self._preset, on_progress, wanted)
         reset_peak(self._device)
         clock, known = Clock(), self._embeddings.hits
+        self._wear(request)
         if not self._preset.resumable:
             request = replace(request, resume_from=None, checkpoint_s=None)
-        fingerprint = numerics(self._preset, self._device, wanted)
+        fingerprint = numerics(self._preset, self._device, wanted, loras=bool(request.spec.loras))
         model = {"preset": self._preset.name, "version": self._preset.version, "revision": self._revision}
         keeper = Keeper(request, Identity.of(request, model=model, numerics=fingerprint), checkpoints)
         made = self._resume_or_run(self._preset, request, keeper, on_progress, clock)
@@ -155,14 +164,23 @@ class DiffusersVideoGenerator:
         )
 
     def unload(self) -> None:
-        self._pipe, self._continuing, self._preset = None, None, None
+        self._pipe, self._continuing, self._preset, self._loras = None, None, None, None
         self._embeddings = EmbeddingCache()
         self.free()
 
     def free(self) -> None:
+        if self._loras is not None:
+            self._loras.free()
         gc.collect()
         if self._device == "cuda":
             torch.cuda.empty_cache()
+
+    def _wear(self, request: GenerationRequest) -> None:
+        """Have the clip's LoRAs act, and no others."""
+        if self._loras is None:
+            return
+        self._loras.use(request.spec.loras, request.loras)
+        self._embeddings.variant = self._loras.on_text
 
     def _warm_up(self, on_progress: OnProgress) -> None:
         """The shortest, smallest legal clip of two steps: what a first run sets up must not fall to a job."""

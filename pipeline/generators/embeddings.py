@@ -27,6 +27,8 @@ class EmbeddingCache:
         self._kept: OrderedDict[str, tuple[Any, int]] = OrderedDict()
         self._bytes = 0
         self.hits = 0
+        self.variant = ""
+        """What changes the text encoders for now, such as LoRAs."""
 
     def attach(self, pipe: Any) -> None:
         """Have the pipeline's own ``encode_prompt`` looked up here first; nothing to do where it has none."""
@@ -37,7 +39,7 @@ class EmbeddingCache:
 
         @functools.wraps(original)
         def encode(*args: Any, **kwargs: Any) -> Any:
-            key = _key(owner, signature, args, kwargs)
+            key = _key(owner + self.variant, signature, args, kwargs)
             return original(*args, **kwargs) if key is None else self._get(key, lambda: original(*args, **kwargs))
 
         pipe.__dict__["encode_prompt"] = encode

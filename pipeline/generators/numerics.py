@@ -62,7 +62,7 @@ def peak(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def numerics(preset: Preset, device: str, wanted: Acceleration) -> dict[str, Any]:
+def numerics(preset: Preset, device: str, wanted: Acceleration, *, loras: bool = False) -> dict[str, Any]:
     """The numerics fingerprint's parts; one that is off may be left out, which is the same as None."""
     parts: dict[str, Any] = {
         "device": device,
@@ -78,6 +78,8 @@ def numerics(preset: Preset, device: str, wanted: Acceleration) -> dict[str, Any
         "tiling": wanted.vae_tiling,
         "quantisation": quantised.numerics(wanted.quantisation),
     }
+    if loras:
+        parts["peft"] = version("peft")
     if wanted.vae_slicing:
         parts["slicing"] = True
     if wanted.layerwise_casting is not None:

@@ -154,7 +154,11 @@ class GeneratorProcess:
         if (self._loaded, self._loaded_how, self._loaded_files) == (preset, how, files):
             return
         self._loaded = None
-        data = {"preset": preset.model_dump(mode="json"), "acceleration": how.model_dump(mode="json")}
+        data = {
+            "preset": preset.model_dump(mode="json"),
+            "acceleration": how.model_dump(mode="json"),
+            "lora_bytes": self._settings.worker.lora_bytes,
+        }
         self._ask("load", data, on_progress, self._settings.worker.load_deadline_s)
         self._loaded, self._loaded_how, self._loaded_files = preset, how, files
 

@@ -9,11 +9,21 @@ from collections.abc import Sequence
 
 from pipeline.acceleration import Acceleration, MagCache
 from pipeline.presets.preset import Preset
+from pipeline.spec import LoraRef
 
 NO_STEP_CACHE = frozenset({"StableVideoDiffusionPipeline"})
 """Pipelines whose denoiser is a UNet without the blocks that step caches hold on to."""
 NO_TILING = frozenset({"StableVideoDiffusionPipeline"})
 """Pipelines whose VAE can neither tile nor slice."""
+NO_LORA = frozenset(
+    {
+        *("AllegroPipeline", "Cosmos2VideoToWorldPipeline", "CosmosTextToWorldPipeline", "CosmosVideoToWorldPipeline"),
+        *("EasyAnimateControlPipeline", "EasyAnimateInpaintPipeline", "EasyAnimatePipeline"),
+        *("HunyuanVideo15ImageToVideoPipeline", "HunyuanVideo15Pipeline", "LattePipeline"),
+        *("MotifVideoImage2VideoPipeline", "MotifVideoPipeline", "StableVideoDiffusionPipeline"),
+    }
+)
+"""Video pipelines of diffusers that have no loader for LoRAs."""
 
 
 def missing(preset: Preset, wanted: Acceleration, gpu: Sequence[str]) -> list[str]:
@@ -34,4 +44,20 @@ def missing(preset: Preset, wanted: Acceleration, gpu: Sequence[str]) -> list[st
         found.append(
             f"context_parallel: {ways} needs `gpu` types of {ways} devices, such as h200x{ways}; given: {given}"
         )
+    return found
+
+
+def no_loras(preset: Preset, loras: Sequence[LoraRef]) -> list[str]:
+    """A sentence on each reason why the preset cannot take them."""
+    if not loras:
+        return []
+    if preset.generator == "idle":
+        return [f"preset {preset.name!r} makes no picture and takes none"]
+    if preset.pipeline_class in NO_LORA:
+        return [f"preset {preset.name!r} takes none: diffusers has no LoRA loader for {preset.pipeline_class}"]
+    found = []
+    if preset.defaults.guidance_scale_2 is None and any(lora.load_into_transformer_2 for lora in loras):
+        found.append(f"load_into_transformer_2 is given, but the model of preset {preset.name!r} has one denoiser")
+    into = [(lora.file.sha256, lora.load_into_transformer_2) for lora in loras]
+    found += [f"{lora.file.name!r} is listed twice" for k, lora in enumerate(loras) if into[k] in into[:k]]
     return found

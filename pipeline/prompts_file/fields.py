@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import cast
 
 from pipeline.prompts_file.acceleration import parse_acceleration
+from pipeline.prompts_file.loras import parse_loras
 from pipeline.prompts_file.scoring import SCORE_FIELDS
 from pipeline.spec import MAX_SEED, MAX_SEGMENTS
 
@@ -263,6 +264,8 @@ PARSERS: dict[str, Parser] = {
     "labels": _labels,
     "enhance": _flag,
     "acceleration": parse_acceleration,
+    "loras": parse_loras,
+    "lora": parse_loras,
     "segments": _segments,
     "auto_extend": _flag,
 }
@@ -292,6 +295,8 @@ FIELD_RULES: dict[str, str] = {
     "labels": "a mapping, or text 'name=value,name=value'",
     "enhance": "true or false",
     "acceleration": "a mapping, or text 'option,option=value'; see docs/acceleration.md",
+    "loras": "a list of mappings: 'path', or 'repo' of the hub with 'weight_name' and 'revision'; and 'scale'",
+    "lora": "the same as text: 'style.safetensors@0.8,org/name:file.safetensors', or 'none'",
     "segments": "how many segments the clip has, or a list of their prompts",
     "auto_extend": "true or false; the enhancer writes the prompt of each segment after the first",
     "sweep": "a mapping: 'mode' (product or zip) and lists of values by field",

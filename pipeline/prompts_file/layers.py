@@ -11,6 +11,7 @@ from typing import cast
 from pipeline.inputs import InputCollector
 from pipeline.prompts_file.acceleration import Given, join
 from pipeline.prompts_file.fields import MAX_JOBS, PARSERS, show, unknown_field
+from pipeline.prompts_file.loras import LoraGiven
 from pipeline.prompts_file.segments import unite_segments
 
 Values = dict[str, object]
@@ -91,6 +92,7 @@ class LayerReader:
                 report(name, str(error))
         _unite_seeds(values, report)
         _unite_size(values, report)
+        _unite_loras(values, report)
         unite_segments(values, report)
         if sweep is not None:
             for column, layers in sweep.columns:
@@ -110,6 +112,8 @@ class LayerReader:
             return self._inputs.resolve_video(str(parsed))
         if name == "reference_images":
             return tuple(self._inputs.resolve(item) for item in cast("tuple[str, ...]", parsed))
+        if name in ("lora", "loras"):
+            return tuple(given.resolved(self._inputs) for given in cast("tuple[LoraGiven, ...]", parsed))
         return parsed
 
     def _sweep(self, raw: object, text: bool, report: Report) -> Sweep | None:
@@ -151,6 +155,7 @@ class LayerReader:
                     return None
                 _unite_seeds(layer, report)
                 _unite_size(layer, report)
+                _unite_loras(layer, report)
                 unite_segments(layer, report)
                 layers.append(layer)
             return tuple(layers)
@@ -190,3 +195,12 @@ def _unite_size(values: Values, report: Report) -> None:
     if values.get("width", width) != width or values.get("height", height) != height:
         report("size", f"{width}x{height} contradicts width or height given beside it")
     values["width"], values["height"] = width, height
+
+
+def _unite_loras(values: Values, report: Report) -> None:
+    if "lora" not in values:
+        return
+    loras = values.pop("lora")
+    if "loras" in values:
+        report("lora", "both 'lora' and 'loras' are given; give one")
+    values["loras"] = loras

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import cast
 
-from pipeline.presets import FrameRule, Library, Preset, SizeRule, Workload
+from pipeline.presets import FrameRule, Library, Preset, SizeRule, Workload, abilities
 from pipeline.prompts_file.acceleration import Given, resolved
 from pipeline.prompts_file.layers import Values
 from pipeline.prompts_file.segments import check_segments, split_length
 from pipeline.prompts_file.submission import TEMPLATE_FIELDS, Template
-from pipeline.spec import InputRef
+from pipeline.spec import InputRef, LoraRef
 
 Mistake = tuple[str, str]
 """A field's name and what is wrong with it."""
+
+Loras = tuple[LoraRef, ...]
 
 _CACHE_SIZE = 4096
 """Files have few distinct templates; a file where every line differs must not fill the memory."""
@@ -54,6 +56,7 @@ def _resolve(values: Values, library: Library) -> tuple[Template, tuple[Mistake,
         "segment_prompts": (),
         "auto_extend": False,
         "seam_frames": 0,
+        "loras": (),
         **values,
         "preset_digest": library.digest(name),
         "random_weights": preset.random_weights and name in library.files,
@@ -63,6 +66,7 @@ def _resolve(values: Values, library: Library) -> tuple[Template, tuple[Mistake,
         _check_side(side, cast(int, full[side]), preset, mistakes)
     mistakes += _check_inputs(full, preset)
     mistakes += check_segments(full, preset)
+    mistakes += [("loras", sentence) for sentence in abilities.no_loras(preset, cast("Loras", full["loras"]))]
     full["acceleration"] = resolved(
         preset,
         cast("Given | None", values.get("acceleration")),

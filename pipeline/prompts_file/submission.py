@@ -14,7 +14,7 @@ from pipeline.acceleration import Acceleration
 from pipeline.inputs import StoredInput
 from pipeline.keys import canonical_json, derive_seed
 from pipeline.prompts_file.scoring import NO_SCORING, FileScoring
-from pipeline.spec import InputRef, JobSpec
+from pipeline.spec import InputRef, JobSpec, LoraRef
 
 TEMPLATE_FIELDS = (
     "negative_prompt",
@@ -40,11 +40,12 @@ TEMPLATE_FIELDS = (
     "segment_prompts",
     "auto_extend",
     "seam_frames",
+    "loras",
 )
 _OWN_PRESET_FIELDS = ("preset_digest", "random_weights")
 """They say something of jobs with a user's own preset only."""
 _SEGMENT_FIELDS = ("segments", "segment_prompts", "auto_extend", "seam_frames")
-_LATER_FIELDS = ("last_image", "video", "reference_images", "acceleration", *_SEGMENT_FIELDS)
+_LATER_FIELDS = ("last_image", "video", "reference_images", "acceleration", *_SEGMENT_FIELDS, "loras")
 """Added since: they count where they are given, so that a file without them keeps its fingerprint."""
 _CACHE_SIZE = 4096
 
@@ -180,6 +181,8 @@ def _content(value: object) -> object:
         return value.sha256
     if isinstance(value, Acceleration):
         return value.given()
-    if isinstance(value, tuple) and value and isinstance(value[0], InputRef):
+    if isinstance(value, LoraRef):
+        return [value.file.sha256, value.scale, value.load_into_transformer_2]
+    if isinstance(value, tuple) and value and isinstance(value[0], InputRef | LoraRef):
         return [_content(item) for item in value]
     return value

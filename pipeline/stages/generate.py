@@ -14,6 +14,7 @@ from pipeline.spec import InputRef, JobSpec
 from pipeline.stages.base import RunsGenerations, StageContext, StageResult, StepWork
 from pipeline.stages.checkpoints import ClipCheckpoints
 from pipeline.stages.continuation import fetch_last_frames, keep_last_frames
+from pipeline.stages.lora_cache import fetch_lora
 
 CHANNELS = 3
 _ACCELERATION_REFUSED = frozenset({"acceleration_unsupported", "acceleration_unavailable"})
@@ -45,6 +46,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
     try:
         context.handoff.reserve(frames, (spec.num_frames - repeats) * spec.height * spec.width * CHANNELS)
         inputs = _fetch_inputs(spec, frames, context)
+        loras = tuple(fetch_lora(ref, context) for ref in spec.loras)
         previous = fetch_last_frames(work, context, frames.with_suffix(".previous")) if repeats else None
         resume_from = checkpoints.fetch(frames.with_suffix(".resume"))
         context.check()
@@ -53,6 +55,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
             prompt=prompt,
             frames_path=frames,
             **inputs.fields,
+            loras=loras,
             resume_from=resume_from,
             checkpoint_s=context.settings.worker.checkpoint_s if checkpoints.wanted else None,
             previous=previous,

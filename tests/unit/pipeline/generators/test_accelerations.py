@@ -16,9 +16,9 @@ from pipeline.errors import RefusedError, StoppedError
 from pipeline.generators.accelerations import calibrate
 from pipeline.generators.accelerations.per_clip import accelerated
 from pipeline.generators.base import GenerationRequest, Phase, Progress
-from pipeline.generators.diffusers_video import DiffusersVideoGenerator
+from pipeline.generators.diffusers_video import DiffusersVideoGenerator, pipeline_class
 from pipeline.presets import all_presets, get_preset
-from pipeline.presets.abilities import NO_STEP_CACHE, NO_TILING
+from pipeline.presets.abilities import NO_LORA, NO_STEP_CACHE, NO_TILING
 from tests.tiny_pipelines import TINY, TINY_INPUTS, ltx
 from tests.unit.pipeline.generators.conftest import MakeRequest
 
@@ -260,3 +260,9 @@ def test_what_is_known_before_loading_is_what_diffusers_has() -> None:
     blocks = {cls for cls, pipe in classes.items() if hasattr(getattr(pipe, "transformer", None), "enable_cache")}
     assert classes.keys() - blocks == NO_STEP_CACHE
     assert {cls for cls, pipe in classes.items() if not hasattr(pipe.vae, "use_tiling")} == NO_TILING
+
+
+def test_pipelines_that_take_no_lora_are_those_without_a_loader_in_diffusers() -> None:
+    assert [name for name in sorted(NO_LORA) if hasattr(pipeline_class(name), "load_lora_weights")] == []
+    named = {p.pipeline_class for p in all_presets().values() if p.generator == "diffusers"}
+    assert {name for name in named if not hasattr(pipeline_class(name), "load_lora_weights")} <= NO_LORA

@@ -1,0 +1,176 @@
+"""LoRAs of a loaded pipeline: put on for the clip that names them, kept by use, and off for every other clip.
+
+They stay adapters beside the weights and are never fused into them, so a clip without any is made by the very same
+weights as before: disabled adapters leave out their part of each layer's sum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.loaders import lora_base
+from diffusers.utils.peft_utils import delete_adapter_layers
+
+from pipeline.errors import OutOfMemoryError, RefusedError, RetryableError
+from pipeline.spec import LoraRef
+
+
+class Loras:
+    """Of one loaded pipeline. Those that no clip uses go when all take more than ``max_bytes``, least used first."""
+
+    def __init__(self, pipe: Any, max_bytes: int) -> None:
+        self._pipe = pipe
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[str, int] = OrderedDict()
+        """Bytes by the adapter's name, the last used last."""
+        self._worn: tuple[tuple[str, float], ...] = ()
+        """Those of the last clip, by adapter and scale."""
+        self._active: tuple[tuple[str, float], ...] | None = ()
+        """What acts now; None where that is for the library to say: it makes others active as they come and go."""
+
+    def use(self, refs: Sequence[LoraRef], paths: Sequence[Path]) -> None:
+        """Have exactly these act on the next clip.
+
+        Raises:
+            RefusedError: codes ``lora_unsupported`` (the pipeline takes none) and ``lora_unusable`` (not this model's).
+            RetryableError: code ``input_gone``; a file has left this host's cache.
+            OutOfMemoryError: they do not fit.
+        """
+        wanted = tuple((adapter_name(ref), ref.scale) for ref in refs)
+        if refs and not hasattr(self._pipe, "load_lora_weights"):
+            raise RefusedError(f"loras: {type(self._pipe).__name__} takes none", code="lora_unsupported")
+        for (name, _), ref, path in zip(wanted, refs, paths, strict=True):
+            if name not in self._kept:
+                self._load(name, ref, path)
+            self._kept.move_to_end(name)
+        while sum(self._kept.values()) > self._max_bytes and len(self._kept) > len(wanted):
+            self._drop(next(iter(self._kept)))
+        self._worn = wanted
+        self._activate()
+
+    def free(self) -> None:
+        """Drop those that the last clip did not use."""
+        for name in set(self._kept) - {name for name, _ in self._worn}:
+            self._drop(name)
+        if set(self._kept) == {name for name, _ in self._worn}:
+            self._activate()
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The names of the adapters in memory, the last used last."""
+        return tuple(self._kept)
+
+    @property
+    def on_text(self) -> str:
+        """What acts on text encoders, whose embeddings then are others; empty: nothing."""
+        changed = any(part.startswith("text_encoder") for part, _ in self._parts())
+        return repr(self._worn) if changed else ""
+
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        """Components with adapters, by name. The library's calls for a whole pipeline fail at those without."""
+        for name in getattr(self._pipe, "_lora_loadable_modules", ()):
+            part = getattr(self._pipe, name, None)
+            if getattr(part, "peft_config", None):
+                yield name, part
+
+    def _activate(self) -> None:
+        if self._active == self._worn:
+            return
+        self._active = None
+        for _, part in self._parts():
+            here = [(name, scale) for name, scale in self._worn if name in part.peft_config]
+            if here:
+                _enable(part, [name for name, _ in here], [scale for _, scale in here])
+            else:
+                _disable(part)
+        self._active = self._worn
+
+    def _load(self, name: str, ref: LoraRef, path: Path) -> None:
+        what = f"loras: {ref.file.name!r}"
+        if not path.is_file():
+            raise RetryableError(f"{what} is no longer at {path}", code="input_gone")
+        second = {"load_into_transformer_2": True} if ref.load_into_transformer_2 else {}
+        self._active = None
+        try:
+            asked = _named(self._pipe.lora_state_dict(str(path)))
+            with _several_are_meant():
+                self._pipe.load_lora_weights(str(path), adapter_name=name, **second)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            self._forget(name)
+            raise OutOfMemoryError(f"{what}: {error}") from error
+        except Exception as error:
+            self._forget(name)
+            message = f"{what} cannot be loaded into {type(self._pipe).__name__}: {type(error).__name__}: {error}"
+            raise RefusedError(message[:2000], code="lora_unusable") from error
+        tensors = [value for _, part in self._parts() for key, value in part.named_parameters() if f".{name}." in key]
+        if not tensors or len(tensors) < len(asked):
+            self._forget(name)
+            raise RefusedError(
+                f"{what} is of another model: {len(tensors)} of its {len(asked)} tensors fit this one",
+                code="lora_unusable",
+            )
+        self._kept[name] = sum(value.nbytes for value in tensors)
+
+    def _drop(self, name: str) -> None:
+        self._forget(name)
+        del self._kept[name]
+
+    def _forget(self, name: str) -> None:
+        """Take the adapter off every component that has it; the last one takes the layers for adapters with it."""
+        self._active = None
+        with _several_are_meant():
+            for _, part in list(self._parts()):
+                if name in part.peft_config:
+                    _delete(part, name)
+        if not any(True for _ in self._parts()) and hasattr(self._pipe, "unload_lora_weights"):
+            self._pipe.unload_lora_weights()
+
+
+def adapter_name(ref: LoraRef) -> str:
+    """By content: the same file is the same adapter, whatever it is called."""
+    return f"l{ref.file.sha256[:24]}{'_2' if ref.load_into_transformer_2 else ''}"
+
+
+def _named(found: Any) -> list[str]:
+    """The names of a LoRA's own tensors in what the pipeline read, which may have more in it, such as alphas."""
+    tensors = found[0] if isinstance(found, tuple) else found
+    return [name for name in tensors if ".lora_A." in name or ".lora_B." in name or ".lokr_" in name]
+
+
+@contextlib.contextmanager
+def _several_are_meant() -> Iterator[None]:
+    """The library warns where a model has several adapters, and where another one becomes active."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        warnings.filterwarnings("ignore", "Adapter .* was active which is now deleted")
+        yield
+
+
+def _enable(part: Any, names: list[str], scales: list[float]) -> None:
+    if hasattr(part, "set_adapters") and hasattr(part, "enable_lora"):
+        part.set_adapters(names, scales)
+        part.enable_lora()
+    else:  # a text encoder, which is transformers'
+        lora_base.set_adapters_for_text_encoder(names, part, scales)
+        lora_base.enable_lora_for_text_encoder(part)
+
+
+def _disable(part: Any) -> None:
+    if hasattr(part, "disable_lora"):
+        part.disable_lora()
+    else:
+        lora_base.disable_lora_for_text_encoder(part)
+
+
+def _delete(part: Any, name: str) -> None:
+    if hasattr(part, "delete_adapters"):
+        part.delete_adapters(name)
+    else:
+        delete_adapter_layers(part, name)
+        part.peft_config.pop(name, None)

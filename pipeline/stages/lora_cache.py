@@ -1,0 +1,67 @@
+"""LoRA files on this host: fetched from the store once, kept by use."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import time
+from pathlib import Path
+
+from pipeline.errors import NotFoundError, RefusedError, RetryableError
+from pipeline.lora_files import SUFFIX
+from pipeline.spec import LoraRef
+from pipeline.stages.base import StageContext
+
+IN_USE_S = 3600.0
+"""A file that was used so lately is not removed: a worker of this host may be about to read it."""
+
+
+def fetch_lora(ref: LoraRef, context: StageContext) -> Path:
+    """The file on this host. What was not used for long goes when the files are too large together.
+
+    Raises:
+        RefusedError: code ``input_missing``; it is not in the store.
+        RetryableError: the store cannot be reached, or what came is not what was stored (code ``storage_corrupt``).
+    """
+    folder = context.settings.effective_cache_dir / "loras"
+    path = folder / f"{ref.file.sha256}{SUFFIX}"
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        folder.mkdir(parents=True, exist_ok=True)
+        _download(ref, path, context)
+        _make_room(folder, context.settings.worker.lora_cache_bytes)
+    return path
+
+
+def _download(ref: LoraRef, path: Path, context: StageContext) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        context.storage.download(ref.file.key, draft)
+        with draft.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != ref.file.sha256:
+            raise RetryableError(f"{ref.file.key} came with the sha256 {digest}", code="storage_corrupt")
+        draft.replace(path)
+    except NotFoundError as error:
+        raise RefusedError(
+            f"loras: {ref.file.name!r} ({ref.file.key}) is not in the store", code="input_missing"
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _make_room(folder: Path, max_bytes: int) -> None:
+    found = []
+    for path in folder.glob(f"*{SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):  # another worker of this host makes room too
+            stat = path.stat()
+            found.append((stat.st_mtime, stat.st_size, path))
+    total = sum(size for _, size, _ in found)
+    for used, size, path in sorted(found):
+        if total <= max_bytes or time.time() - used < IN_USE_S:
+            return
+        path.unlink(missing_ok=True)
+        total -= size
