@@ -31,6 +31,7 @@ from tests.line_helpers import (
     until_settled,
     work_off,
 )
+from tests.loras import write_lora
 from tests.unit.pipeline.safety.fasttext_file import write_safety_classifier
 
 SUCCEEDED, FAILED, CANCELLED = JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED
@@ -40,25 +41,35 @@ TINY = {"preset": "tiny-wan", "num_frames": 5, "width": 64, "height": 48, "num_i
 
 def test_prompts_of_two_models_become_published_clips_and_nothing_is_left_over(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
+    write_lora(tmp_path / "style.safetensors")
+    kite = {"prompt": "a red kite", "seed": 7, **TINY}
     lines: list[dict[str, Any]] = [
-        {"prompt": "a red kite", "seed": 7, **TINY},
+        {**kite, "priority": 2},
         {"prompt": "naïve 雨 🐈", **IDLE},
         {"prompt": "x", **IDLE},
+        {**kite, "priority": 1, "lora": "style.safetensors@0.8"},
+        kite,
     ]
     with home_of(settings) as database:
         batch_id = submit(settings, database, lines)
+        (tmp_path / "style.safetensors").unlink()  # the submitter's disk is not the worker's
 
         work_off(settings, database, batch_id)
 
-        assert job_states(database, batch_id) == [SUCCEEDED] * 3
+        assert job_states(database, batch_id) == [SUCCEEDED] * 5
         assert_published_once(settings, database, batch_id)
         assert left_in_handoff(settings) == []
         for job in job_list(database, batch_id):
             runs = runs_of(database, job.id)
             assert [(run.stage, run.attempt) for run in runs] == [(stage, 1) for stage in STAGES]
             assert {run.outcome for run in runs[1:]} == {AttemptOutcome.DONE}
-        first = job_list(database, batch_id)[0]
+        first, _, _, styled, after = job_list(database, batch_id)
         sidecar = sidecar_of(settings, database, first.id)
+        assert sidecar_of(settings, database, after.id)["frames"] == sidecar["frames"]
+        with_lora = sidecar_of(settings, database, styled.id)
+        assert with_lora["frames"] != sidecar["frames"]
+        assert [(lora["name"], lora["scale"]) for lora in with_lora["loras"]] == [("style.safetensors", 0.8)]
+        assert with_lora["numerics"]["peft"] == with_lora["software"]["peft"]
         assert (sidecar["request"]["seed"], sidecar["request"]["prompt"]) == (7, "a red kite")
         assert sidecar["model"]["random_weights"] is True
         assert sidecar["files"]["video"]["sha256"] == artifacts_of(database, first.id)["video"].sha256

@@ -26,7 +26,6 @@ from tests.line_helpers import (
     submit,
     work_off,
 )
-from tests.loras import write_lora
 from tests.tiny_pipelines import TINY_INPUTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -74,24 +73,3 @@ def test_an_image_becomes_a_clip_with_a_track_of_sound(tmp_path: Path) -> None:
     assert made.numerics == sidecar["numerics"]
     assert made.sidecar is not None
     assert made.sidecar["sound"] == sidecar["sound"]
-
-
-def test_a_lora_changes_its_own_job_and_none_after_it(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path)
-    write_lora(tmp_path / "style.safetensors")
-    plain = {"prompt": "rain", "seed": 5, "width": 32, "height": 32, "num_frames": 5, "num_inference_steps": 2}
-    with_it = {**plain, "priority": 1, "lora": "style.safetensors@0.8"}
-    with home_of(settings) as database:
-        batch_id = submit(settings, database, [{**plain, "priority": 2}, with_it, plain])
-        (tmp_path / "style.safetensors").unlink()  # the submitter's disk is not the worker's
-        work_off(settings, database, batch_id)
-        assert job_states(database, batch_id) == [JobState.SUCCEEDED] * 3
-        sidecars = [sidecar_of(settings, database, job.id) for job in job_list(database, batch_id)]
-
-    before, styled, after = [sidecar["frames"]["sha256"] for sidecar in sidecars]
-    assert after == before != styled
-    assert [(lora["name"], lora["scale"]) for lora in sidecars[1]["loras"]] == [("style.safetensors", 0.8)]
-    assert sidecars[1]["loras"][0]["sha256"] in {
-        path.stem for path in (settings.effective_cache_dir / "loras").iterdir()
-    }
-    assert sidecars[1]["numerics"]["peft"] == sidecars[1]["software"]["peft"]

@@ -121,7 +121,7 @@ def test_what_a_row_points_at_stays_however_old_it_is(world: World) -> None:
         world.put(f"media/{running}/{'2' * 64}.mp4"),  # an encode step may be about to record it
         world.checkpoint(running),
         world.put(f"media/{failed}/{'3' * 64}.mp4"),
-        *(world.put(f"inputs/{digit * 64}") for digit in "45678"),
+        *(world.put(f"inputs/{digit * 64}") for digit in "45678a"),
     }
     world.put(f"inputs/{'9' * 64}")
     output = {"video": {"key": f"media/{failed}/{'3' * 64}.mp4", "sha256": "3" * 64, "size": 5}}
@@ -129,7 +129,14 @@ def test_what_a_row_points_at_stays_however_old_it_is(world: World) -> None:
     with world.line.database.transaction() as session:
         jobs.cancel(session, failed)  # a retry goes on from what it had encoded
         refs = [{"sha256": digit * 64, "media_type": "image/png", "name": "a.png"} for digit in "45678"]
-        inputs = {"image": refs[0], "last_image": refs[1], "video": refs[2], "reference_images": refs[3:]}
+        inputs: dict[str, object] = {
+            "image": refs[0],
+            "last_image": refs[1],
+            "video": refs[2],
+            "reference_images": refs[3:],
+        }
+        lora = {"file": {"sha256": "a" * 64, "media_type": "x", "name": "a.safetensors"}}
+        inputs["loras"] = [lora]
         session.execute(update(Job).where(Job.id == running).values(spec={**world.line.job(running).spec, **inputs}))
 
     world.sweep()
