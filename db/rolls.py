@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from db import events
 from db.continuations import GIVEN
 from db.models import Checkpoint, ContinuationState, Job, Step
+from db.session import now_ms
 from pipeline.keys import roll_seed
 from pipeline.plan import need_of
 from pipeline.spec import JobSpec
@@ -37,6 +38,7 @@ def begin_next(session: Session, job_id: str, *, reason: str) -> tuple[str, ...]
         Step.state.in_((StepState.DONE, StepState.SKIPPED)),
     )
     session.execute(insert(Step).from_select(["roll", *_COPIED], carried.order_by(Step.id)))
+    _close(session, job_id, roll - 1)
     job_spec = JobSpec.model_validate(spec)
     session.execute(
         insert(Step).values(
@@ -60,3 +62,13 @@ def begin_next(session: Session, job_id: str, *, reason: str) -> tuple[str, ...]
     )
     dropped = delete(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.roll < roll).returning(Checkpoint.key)
     return tuple(session.scalars(dropped.execution_options(synchronize_session=False)))
+
+
+def _close(session: Session, job_id: str, roll: int) -> None:
+    """End what waits of a roll that was turned down: a clip that was made again had been further before."""
+    session.execute(
+        update(Step)
+        .where(Step.job_id == job_id, Step.roll == roll, Step.state == StepState.PENDING)
+        .values(state=StepState.CANCELLED, finished_at=now_ms())
+        .execution_options(synchronize_session=False)
+    )

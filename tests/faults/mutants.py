@@ -48,6 +48,55 @@ MUTANTS = (
         ["tests/unit/db/test_finishing.py::test_a_second_finish_of_the_same_attempt_is_fenced"],
     ),
     Mutant(
+        "a gate's rejection that does not ask whether the attempt is the current one",
+        "db/finishing.py",
+        """        return Finished(recorded=False)
+    evals.record(session, work.job_id, work.roll, result.scores)
+    if not more:""",
+        """        pass
+    evals.record(session, work.job_id, work.roll, result.scores)
+    if not more:""",
+        ["tests/unit/db/test_rolls.py::test_what_a_lost_worker_says_of_an_earlier_roll_is_refused"],
+    ),
+    Mutant(
+        "a next roll that keeps what is left open of the one before",
+        "db/rolls.py",
+        "    _close(session, job_id, roll - 1)\n",
+        "",
+        ["tests/unit/db/test_rolls.py::test_a_rewound_clip_that_is_rejected_then_leaves_nothing_open_of_its_roll"],
+    ),
+    Mutant(
+        "segments that are joined before all of them are encoded",
+        "db/segments.py",
+        "    return all(states.get((segment, Stage.ENCODE)) is StepState.DONE for segment in range(work.segment))",
+        "    return True",
+        ["tests/unit/db/test_segments.py"],
+    ),
+    Mutant(
+        "a join that is let go once any other segment is encoded",
+        "db/segments.py",
+        "                needed |= {(other, Stage.ENCODE) for other in range(segment)}\n",
+        "                pass\n",
+        ["tests/unit/db/test_segments.py"],
+    ),
+    Mutant(
+        "a failed clip whose other segments go on",
+        "db/failures.py",
+        """            segments.set_aside(session, work.job_id)
+            jobs.conclude(
+                session, work""",
+        """            jobs.conclude(
+                session, work""",
+        ["tests/unit/db/test_segments.py"],
+    ),
+    Mutant(
+        "attempts that a budget does not count",
+        "db/attempts.py",
+        '    if columns["stage"] is Stage.GENERATE:\n',
+        "    if False:\n",
+        ["tests/unit/db/test_budgets.py::test_every_ended_attempt_at_generating_is_counted_whatever_came_of_it"],
+    ),
+    Mutant(
         "a claim that does not ask for the step's state",
         "db/claims.py",
         "        Step.state == StepState.DISPATCHED,\n        Step.queue.in_(bindparam",
@@ -171,6 +220,7 @@ def _run(tree: Path, tests: Sequence[str]) -> tuple[int, str]:
         check=False,
     )
     red = [line.split(" - ")[0] for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    red.sort(key=lambda line: line.startswith("ERROR"))  # a test that failed says more than its fixture's end
     return done.returncode, red[0] if red else (done.stdout + done.stderr)[-500:]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from pipeline import failpoints
 from tests.conftest import REPOSITORY
@@ -27,6 +28,21 @@ def test_every_named_test_exists() -> None:
         for file, test in named:
             text = (REPOSITORY / file).read_text("utf-8")
             assert f"def {test}(" in text if test else "def test_" in text, f"{entry}: {file}::{test}"
+
+
+def test_every_failpoint_is_struck_by_a_test_of_its_own() -> None:
+    """Beside the storm, which strikes by chance."""
+    told = [REPOSITORY / "tests/unit/pipeline/test_failpoints.py", Path(__file__)]
+    texts = [path.read_text("utf-8") for path in (REPOSITORY / "tests").rglob("test_*.py") if path not in told]
+
+    assert [point for point in failpoints.POINTS if not any(re.search(rf"\b{point}\b", text) for text in texts)] == []
+
+
+def test_every_failpoint_is_reached_somewhere() -> None:
+    code = [path.read_text("utf-8") for folder in ("pipeline", "tasks") for path in (REPOSITORY / folder).rglob("*.py")]
+    hit = {point for text in code for point in re.findall(r"failpoints\.hit\(\s*\"(\w+)\"", text)}
+
+    assert hit == set(failpoints.POINTS)
 
 
 def test_every_failpoint_is_documented() -> None:

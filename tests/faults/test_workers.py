@@ -79,8 +79,13 @@ def test_a_stopped_worker_that_wakes_after_its_lease_changes_nothing(world: Worl
     until(lambda: len(world.denoising(batch_id)) == 2, "both hosts work")
     job, attempt, host = world.wait_denoising(batch_id)
 
+    # Whoever finds the lease over first dies before it ends it
+    mark = world.folder / "reconciler-died"
+    for other in world.hosts.values():
+        other.fail(f"lease_ending=exit!{mark}")
     host.signal(signal.SIGSTOP)
     until(lambda: outcome(world, job, attempt) == "lease_ended", "the lease ends")
+    assert mark.exists()
     until(lambda: counted(world, job, "attempt") > attempt, "another attempt begins")
     host.signal(signal.SIGCONT)
 

@@ -181,6 +181,21 @@ def test_a_rewind_scores_the_clip_anew(line: Line) -> None:
     assert len(_score_rows(line)) == 1
 
 
+def test_a_rewound_clip_that_is_rejected_then_leaves_nothing_open_of_its_roll(line: Line) -> None:
+    # Given a clip that was accepted, whose frames were lost before it was published
+    job_id = _scored(line)
+    publishing = line.go_on(job_id, Stage.PUBLISH)
+    with line.database.transaction() as session:
+        rewinds.rewind(session, publishing, to=Stage.GENERATE, reason="gone")
+
+    _reject(line, job_id)  # as on another type of GPU, whose pixels differ
+
+    left = {step.stage: step.state for step in line.steps(job_id) if step.roll == 1}
+    assert left[Stage.PUBLISH] is StepState.CANCELLED
+    line.finish_job(job_id)
+    assert (line.job(job_id).state, line.job(job_id).roll) == (JobState.SUCCEEDED, 2)
+
+
 def test_scores_are_replaced_by_the_same_scorer_and_kept_beside_anothers(line: Line) -> None:
     job_id = _scored(line)
     line.finish_job(job_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
@@ -19,23 +21,43 @@ class Dispatchers(LineAndModel):
     @rule(window=st.integers(1, 4))
     def admit(self, window: int) -> None:
         self.line.worker()  # it reports itself every few seconds
-        ready = {(job_id, stage) for job_id, job in self.jobs.items() for stage in job.steps if self.can_go(job, stage)}
+        ready = {
+            (job_id, *place) for job_id, job in self.jobs.items() for place in job.steps if self.can_go(job, place)
+        }
         before = {queue: self.in_flight(queue) for queue in QUEUES}
         self.admitted = self.line.admit(window=window)
-        chosen = {(item.job_id, item.stage) for item in self.admitted}
+        chosen = {(item.job_id, item.segment, item.stage) for item in self.admitted}
         assert len(chosen) == len(self.admitted)
         assert chosen <= ready
         for item in self.admitted:
-            assert (item.segment, item.queue) == (0, QUEUE_OF[item.stage])
-            self.jobs[item.job_id].dispatch(item.stage, item.queue)
+            job = self.jobs[item.job_id]
+            assert (item.queue, item.scored) == (QUEUE_OF[item.stage], job.batch.reroll is not None)
+            job.dispatch((item.segment, item.stage), item.queue)
         for queue in (CPU_QUEUE, IO_QUEUE):  # as many as there is room for, and no more
-            wanted = sum(QUEUE_OF[stage] == queue for _, stage in ready)
+            wanted = sum(QUEUE_OF[stage] == queue for *_, stage in ready)
             assert self.in_flight(queue) == max(before[queue], min(before[queue] + wanted, window))
-        # Encode is bounded by the hand-off's size, and by what one look takes; an idle GPU is given something.
-        encoded, encodable = (sum(stage is Stage.ENCODE for _, stage in some) for some in (chosen, ready))
-        assert encoded == min(window, encodable)
-        if any(stage is Stage.GENERATE for _, stage in ready) and not before[GPU]:
+        # Encode and score are bounded by the hand-off's size, and by what one look takes.
+        sent, could = (Counter(stage for *_, stage in some) for some in (chosen, ready))
+        for stage in (Stage.ENCODE, Stage.SCORE):
+            assert sent[stage] == min(window, could[stage])
+        # An idle GPU is given something.
+        if could[Stage.GENERATE] and not before[GPU]:
             assert self.in_flight(GPU)
+
+    @precondition(lambda self: self.jobs)
+    @rule(window=st.integers(1, 4))
+    def two_admit(self, window: int) -> None:
+        """Two dispatchers at once send no step twice."""
+        self.line.worker()
+
+        def look() -> list[admission.Admitted]:
+            return self.line.admit(window=window)
+
+        self.admitted = [item for found in self.at_once(look, look) for item in found]
+        for item in self.admitted:
+            job = self.jobs[item.job_id]
+            assert self.can_go(job, (item.segment, item.stage))
+            job.dispatch((item.segment, item.stage), item.queue)
 
     @precondition(lambda self: self.admitted)
     @rule(number=pick)
@@ -45,5 +67,6 @@ class Dispatchers(LineAndModel):
         with self.database.transaction() as session:
             admission.undispatch(session, items)
         for item in items:
-            if self.jobs[item.job_id].steps[item.stage].state is StepState.DISPATCHED:
-                self.jobs[item.job_id].back_in_line(item.stage)
+            step = self.jobs[item.job_id].steps.get((item.segment, item.stage))
+            if step is not None and step.state is StepState.DISPATCHED:
+                self.jobs[item.job_id].back_in_line((item.segment, item.stage))

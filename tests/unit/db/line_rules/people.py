@@ -5,10 +5,14 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from db import control, jobs
-from pipeline.states import JobState
+from db import batches, budgets, continuations, control, jobs
+from pipeline.prompts_file import PlannedJob, Submission
+from pipeline.spec import BatchOptions, JobSpec, ScoreOptions
+from pipeline.states import JobState, Stage
 from tests.unit.db.line import QUEUES
-from tests.unit.db.line_rules.base import QUEUE_OF, LineAndModel, pick
+from tests.unit.db.line_model import ModelJob
+from tests.unit.db.line_rules.base import MOST_JOBS, QUEUE_OF, LineAndModel, pick
+from tests.unit.db.line_values import ModelBatch, ModelStep
 
 ASKED_OF = {
     "cancel": {JobState.WAITING, JobState.HELD, JobState.IN_FLIGHT},
@@ -16,10 +20,63 @@ ASKED_OF = {
     "approve": {JobState.HELD},
     "reject": {JobState.HELD},
 }
+HOUR_MS = 3_600_000
+PRICES = {"cpu": 1.0}
+clips = st.tuples(st.booleans(), st.sampled_from((1, 1, 2, 3)))
+"""Whether its prompt is enhanced, and how many segments it has."""
+rerolls = st.sampled_from((None, None, 0, 1, 2))
+hours = st.sampled_from((None, None, 1, 2))
 
 
 class People(LineAndModel):
-    """Jobs are cancelled, retried and judged; batches and queues paused and resumed."""
+    """Batches are submitted and given budgets; jobs are extended, cancelled, retried and judged; all can be paused."""
+
+    @rule(some=st.lists(clips, min_size=1, max_size=2), reroll=rerolls, limit=hours, priority=st.integers(-1, 1))
+    def submit(self, some: list[tuple[bool, int]], reroll: int | None, limit: int | None, priority: int) -> None:
+        if len(self.jobs) >= MOST_JOBS:
+            return
+        lines = [
+            {"prompt": f"clip {number}", "enhance": enhanced, "segments": segments, "priority": priority}
+            for number, (enhanced, segments) in enumerate(some)
+        ]
+        batch_id = self.line.submit(
+            *lines,
+            again=True,
+            owner=f"owner {len(self.jobs) % 2}",
+            score=None if reroll is None else ScoreOptions(metrics=("checks",), gate=("checks",), reroll=reroll),
+            limits=batches.Limits(max_gpu_ms=limit and limit * HOUR_MS, prices=PRICES),
+        )
+        batch = self.batches[batch_id] = ModelBatch(reroll, limit)
+        for number, (enhanced, segments) in enumerate(some):
+            first = (0, Stage.ENHANCE if enhanced else Stage.SCREEN)
+            self.jobs[f"{batch_id}-{number:06d}"] = ModelJob(batch_id, batch, segments, False, {first: ModelStep()})
+
+    @precondition(lambda self: self.succeeded() and len(self.jobs) < MOST_JOBS)
+    @rule(number=pick, segments=st.integers(1, 2))
+    def extend(self, number: int, segments: int) -> None:
+        """A new job goes on from the last frames of one that has succeeded."""
+        job_id = self.succeeded()[number % len(self.succeeded())]
+        with self.database.transaction() as session:
+            row = jobs.get(session, job_id)
+            state = continuations.last(session, job_id, row.roll)
+            assert state is not None
+            changed = {"extends": job_id, "segments": segments, "segment_prompts": (), "seam_frames": 1}
+            spec = JobSpec.model_validate(row.spec).model_copy(update={**changed, "enhance": False})
+            batch_id = batches.submit(
+                session,
+                Submission([PlannedJob(1, 0, spec)], "", {}, f"extend-{job_id}"),
+                name="n",
+                owner="ada",
+                options=BatchOptions(),
+                again=True,
+                states={0: state},
+            ).batch_id
+        batch = self.batches[batch_id] = ModelBatch(None, None)
+        steps = {(0, Stage.SCREEN): ModelStep()}
+        self.jobs[f"{batch_id}-000000"] = ModelJob(batch_id, batch, segments, True, steps)
+
+    def succeeded(self) -> list[str]:
+        return [key for key, job in self.jobs.items() if job.state is JobState.SUCCEEDED]
 
     @precondition(lambda self: self.jobs)
     @rule(number=pick, verb=st.sampled_from(("cancel", "retry", "retry", "approve", "approve", "reject")))
@@ -41,13 +98,13 @@ class People(LineAndModel):
         assert done == expected
 
     @precondition(lambda self: self.jobs)
-    @rule(number=pick, paused=st.booleans())
+    @rule(number=pick, paused=st.sampled_from((True, False, False)))
     def pause_batch(self, number: int, paused: bool) -> None:
-        batch_id = list(self.jobs.values())[number % len(self.jobs)].batch_id
+        batch_id, batch = list(self.batches.items())[number % len(self.batches)]
         change = control.pause_batch if paused else control.resume_batch
         with self.database.transaction() as session:
-            assert change(session, batch_id, by="ada") == (paused != (batch_id in self.paused_batches))
-        (self.paused_batches.add if paused else self.paused_batches.discard)(batch_id)
+            assert change(session, batch_id, by="ada") == (paused != batch.paused)
+        batch.paused = paused
 
     @rule(queue=st.sampled_from((*QUEUES, "vgen.gpu", "*")), paused=st.sampled_from((True, False, False, False)))
     def pause_queue(self, queue: str, paused: bool) -> None:
@@ -56,16 +113,32 @@ class People(LineAndModel):
             assert change(session, queue, by="ada") == (paused != (queue in self.paused_queues))
         (self.paused_queues.add if paused else self.paused_queues.discard)(queue)
 
-    @precondition(lambda self: self.paused_batches or self.paused_queues)
+    @precondition(lambda self: self.batches)
+    @rule(number=pick, limit=st.sampled_from((None, 1, 2, 4)), money=st.booleans())
+    def set_budget(self, number: int, limit: int | None, money: bool) -> None:
+        """Of GPU time, or of money at one a hour."""
+        batch_id, batch = list(self.batches.items())[number % len(self.batches)]
+        with self.database.transaction() as session:
+            budgets.set_limits(
+                session,
+                batch_id,
+                max_gpu_ms=None if money or limit is None else limit * HOUR_MS,
+                max_cost=None if limit is None or not money else float(limit),
+                prices=PRICES,
+                by="ada",
+            )
+        batch.limit = limit
+
+    @precondition(lambda self: self.paused_queues or any(batch.paused for batch in self.batches.values()))
     @rule()
     def withdraw(self) -> None:
         with self.database.transaction() as session:
             taken_back = control.withdraw(session)
         paused = [
-            (key, stage)
-            for key, stage in self.dispatched()
-            if self.is_paused(QUEUE_OF[stage]) or self.jobs[key].batch_id in self.paused_batches
+            (key, place)
+            for key, place in self.dispatched()
+            if self.is_paused(QUEUE_OF[place[1]]) or self.jobs[key].batch.paused
         ]
         assert taken_back == len(paused)
-        for key, stage in paused:
-            self.jobs[key].back_in_line(stage)
+        for key, place in paused:
+            self.jobs[key].back_in_line(place)

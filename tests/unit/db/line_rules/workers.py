@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from sqlalchemy import update
 
-from db import admission, claims, failures, releases, rewinds
+from db import admission, checkpoints, claims, endings, failures, releases, rewinds
 from db.claims import Claim
 from db.models import Step
 from db.session import now_ms
@@ -20,10 +20,11 @@ from pipeline.errors import (
     StageError,
 )
 from pipeline.presets import all_presets
-from pipeline.stages.base import Outcome
+from pipeline.stages.base import CheckpointRef, ContinuationRef, Outcome, StageResult, StepWork
 from pipeline.states import Stage, StepState
-from tests.unit.db.line import GPU, LEASE_MS, QUEUES, result_of
+from tests.unit.db.line import GPU, HANDOFF, LEASE_MS, QUEUES, SHA, result_of
 from tests.unit.db.line_rules.base import QUEUE_OF, LineAndModel, pick
+from tests.unit.db.line_values import Place
 
 ERRORS: tuple[StageError, ...] = (
     RetryableError("busy"),
@@ -35,18 +36,45 @@ ERRORS: tuple[StageError, ...] = (
 OUTCOMES = {
     Stage.ENHANCE: (Outcome.DONE, Outcome.SKIPPED),
     Stage.SCREEN: (Outcome.DONE, Outcome.DONE, Outcome.SKIPPED, Outcome.HELD, Outcome.BLOCKED),
+    Stage.SCORE: (Outcome.DONE, Outcome.REJECTED),
 }
+_FIRST = tuple(Stage)[:3]
 _LONG_MS = 3_600_000
+
+
+def state_after(work: StepWork) -> ContinuationRef:
+    """What the segment leaves to the next one."""
+    key = f"{work.job_id}/{work.roll}/{work.segment}"
+    return ContinuationRef("last_frames", 1, {"of": key}, {"frames": {"key": key, "sha256": SHA, "size": 3}})
+
+
+def made_by(claimed: Claim, outcome: Outcome, sha: str) -> StageResult:
+    """What the stage hands back: with frames of that digest, and what the next segment or clip goes on from."""
+    work, result = claimed.work, result_of(claimed, outcome)
+    if work.stage is Stage.GENERATE:
+        output = {"num_frames": 5, "frames_sha256": sha, "handoff_id": HANDOFF}
+        return StageResult(
+            output=output, continuation=state_after(work) if work.segment < work.spec.segments - 1 else None
+        )
+    if work.stage is Stage.ENCODE:
+        last = work.segment == work.spec.segments - 1
+        part = {} if last else {"part": {"key": f"media/{work.job_id}/{work.segment}.segment.mp4"}}
+        return StageResult(output=part, continuation=state_after(work) if last else None)
+    return result
 
 
 class Workers(LineAndModel):
     """Messages arrive, steps are claimed, and end in every way; attempts that are over speak up too."""
 
     @precondition(lambda self: self.jobs)
-    @rule(number=pick, stage=st.sampled_from(Stage), queues=st.sampled_from((QUEUES, (GPU,), ("vgen.other",))))
-    def message(self, number: int, stage: Stage, queues: tuple[str, ...]) -> None:
+    @rule(
+        number=pick,
+        place=st.tuples(st.integers(0, 2), st.sampled_from(Stage)),
+        queues=st.sampled_from((QUEUES, (GPU,), ("vgen.other",))),
+    )
+    def message(self, number: int, place: Place, queues: tuple[str, ...]) -> None:
         """Any message at any time: expected, duplicate, late, of another queue, of a step that does not exist."""
-        self.try_claim(list(self.jobs)[number % len(self.jobs)], stage, queues)
+        self.try_claim(list(self.jobs)[number % len(self.jobs)], place, queues)
 
     @precondition(lambda self: self.dispatched())
     @rule(number=pick)
@@ -54,31 +82,57 @@ class Workers(LineAndModel):
         waiting = self.dispatched()
         self.try_claim(*waiting[number % len(waiting)], QUEUES)
 
-    def try_claim(self, job_id: str, stage: Stage, queues: tuple[str, ...]) -> Claim | None:
-        job, claimed = self.jobs[job_id], self.line.try_claim(job_id, stage, queues=queues)
-        step = job.steps.get(stage)
+    @precondition(lambda self: self.dispatched())
+    @rule(number=pick)
+    def message_to_three(self, number: int) -> None:
+        """The same message reaches three workers at once."""
+        waiting = self.dispatched()
+        self.try_claim(*waiting[number % len(waiting)], QUEUES, at_once=3)
+
+    def try_claim(self, job_id: str, place: Place, queues: tuple[str, ...], *, at_once: int = 1) -> Claim | None:
+        def take() -> Claim | None:
+            return self.line.try_claim(job_id, place[1], queues=queues, segment=place[0])
+
+        taken = [claimed for claimed in self.at_once(*[take] * at_once) if claimed] if at_once > 1 else [take()]
+        job, claimed = self.jobs[job_id], taken[0] if taken else None
+        step = job.steps.get(place)
         free = (
             step is not None
             and step.state is StepState.DISPATCHED
             and not job.cancel
-            and step.queue is not None
             and step.queue in queues
             and not self.is_paused(step.queue)
-            and job.batch_id not in self.paused_batches
+            and not job.batch.paused
         )
+        assert len(taken) <= 1
         assert (claimed is not None) == free
         if claimed is not None:
             assert step is not None
-            assert (claimed.attempt, claimed.queue, claimed.work.stage) == (job.claim(stage), step.queue, stage)
-            done = job.in_state(StepState.DONE, StepState.SKIPPED)
-            assert set(claimed.work.outputs) == {stage.value for stage in done}
+            assert (claimed.attempt, claimed.queue) == (job.claim(place), step.queue)
+            assert (claimed.work.segment, claimed.work.stage, claimed.work.roll) == (*place, job.roll)
+            assert set(claimed.work.outputs) == job.outputs(place)
+            self.check_given(claimed)
             self.claims.append(claimed)
         return claimed
+
+    def check_given(self, claimed: Claim) -> None:
+        """A segment is given what the one before left, or another clip; and where an interrupted attempt got."""
+        work, job = claimed.work, self.jobs[claimed.work.job_id]
+        if work.stage is not Stage.GENERATE:
+            assert (work.continuation, work.checkpoint) == (None, None)
+            return
+        assert (work.continuation is not None) == (work.segment > 0 or job.extends)
+        if work.segment > 0:
+            assert work.continuation is not None
+            assert work.continuation.payload == {"of": f"{work.job_id}/{work.roll}/{work.segment - 1}"}
+        assert (work.checkpoint is not None) == (work.segment in job.checkpoints)
 
     @precondition(lambda self: self.claims)
     @rule(number=pick, outcome=pick, goes_on=st.booleans())
     def finish(self, number: int, outcome: int, goes_on: bool) -> None:
-        self.finish_claim(self.chosen_claim(number), outcome, goes_on)
+        claimed = self.chosen_claim(number)
+        assert claimed is not None
+        self.finish_claim(claimed, outcome, goes_on)
 
     @precondition(lambda self: self.current())
     @rule(number=pick, goes_on=st.booleans())
@@ -86,27 +140,52 @@ class Workers(LineAndModel):
         current = self.current()
         self.finish_claim(current[number % len(current)], 0, goes_on)
 
-    def finish_claim(self, claimed: Claim, number: int, goes_on: bool) -> None:
+    @precondition(lambda self: self.current())
+    @rule(number=pick, outcome=pick)
+    def finish_twice_at_once(self, number: int, outcome: int) -> None:
+        """A zombie and its successor cannot both record; here the same attempt speaks up twice at one instant."""
+        current = self.current()
+        self.finish_claim(current[number % len(current)], outcome, False, at_once=2)
+
+    def finish_claim(self, claimed: Claim, number: int, goes_on: bool, *, at_once: int = 1) -> None:
         """End the step, and in the same transaction send the chain on, as a task does."""
         work, job = claimed.work, self.jobs[claimed.work.job_id]
         possible = OUTCOMES.get(work.stage, (Outcome.DONE,))
-        outcome = possible[number % len(possible)]
-        finished = self.line.finish(
-            claimed, result_of(claimed, outcome), hop=admission.Hops(all_presets) if goes_on else None
-        )
-        self.told(finished.recorded, job.is_current(work.stage, claimed.attempt))
+        outcome, sha = possible[number % len(possible)], "ab"[number % 7 == 1] * 64
+
+        def end() -> endings.Finished:
+            hop = admission.Hops(all_presets) if goes_on else None
+            return self.line.finish(claimed, made_by(claimed, outcome, sha), hop=hop)
+
+        tries = self.at_once(*[end] * at_once) if at_once > 1 else [end()]
+        finished = next((one for one in tries if one.recorded), tries[0])
+        assert sum(one.recorded for one in tries) == self.is_current(claimed)
+        self.fenced += sum(not one.recorded for one in tries)
         if finished.recorded and outcome is Outcome.DONE and not (job.cancel and work.stage is not Stage.PUBLISH):
             self.ends.append((claimed.queue, claimed.step_id, work.job_id, True))
-        assert (finished.recorded, finished.next_stage) == job.finish(work.stage, claimed.attempt, outcome)
-        if finished.next_stage is None:
-            return
-        if finished.next_stage is not Stage.GENERATE:  # a GPU's line may be full
-            assert (finished.queue is not None) == (goes_on and self.can_go(job, finished.next_stage))
+        expected = job.finish(work, claimed.attempt, outcome, sha)
+        assert finished.recorded == expected.recorded
+        self.follow(finished, claimed, expected.follows, goes_on)
+        if not expected.follows:
+            assert (finished.next_stage, finished.queue) == (expected.next_stage, None)
+
+    def follow(self, finished: endings.Finished, claimed: Claim, follows: tuple[Place, ...], goes_on: bool) -> None:
+        """What was sent on is what has a way; a GPU's line may be full, and a budget is the dispatcher's to watch."""
+        job, segment = self.jobs[claimed.work.job_id], claimed.work.segment
+        sent: dict[Place, str] = {(one.segment, one.stage): one.queue for one in finished.also}
         if finished.queue is not None:
-            assert goes_on
-            assert self.can_go(job, finished.next_stage)
-            assert finished.queue == QUEUE_OF[finished.next_stage]
-            job.dispatch(finished.next_stage, finished.queue)
+            assert finished.next_stage is not None
+            sent[segment, finished.next_stage] = finished.queue
+        assert sent.keys() <= set(follows)
+        for place in follows:
+            possible = goes_on and self.has_way(job, place[1])
+            if place[1] is Stage.GENERATE:
+                assert place not in sent or (possible and job.batch.limit is None)
+            else:
+                assert (place in sent) == possible
+            if place in sent:
+                assert sent[place] == QUEUE_OF[place[1]]
+                job.dispatch(place, sent[place])
 
     def told(self, recorded: bool, expected: bool) -> None:
         """An attempt that is not the current one is refused, and that is recorded."""
@@ -117,6 +196,7 @@ class Workers(LineAndModel):
     @rule(number=pick, error=st.sampled_from(ERRORS))
     def fail(self, number: int, error: StageError) -> None:
         claimed = self.chosen_claim(number)
+        assert claimed is not None
         with self.database.transaction() as session:
             recorded = failures.fail(session, claimed, error).recorded
             # Backoffs end when `backoffs_pass` says so, however slow this machine is.
@@ -125,8 +205,8 @@ class Workers(LineAndModel):
         job = self.jobs[claimed.work.job_id]
         crashed = error.failure_class is FailureClass.CRASH
         proven, cancelled = crashed and self.proven(claimed), job.cancel
-        stage, rung = claimed.work.stage, claimed.work.memory_rung
-        expected = job.fail(stage, claimed.attempt, error.failure_class, proven=proven, rung=rung)
+        rung = claimed.work.memory_rung
+        expected = job.fail(claimed.work, claimed.attempt, error.failure_class, proven=proven, rung=rung)
         self.told(recorded, expected)
         if crashed and recorded and not cancelled:
             self.ends.append((claimed.queue, claimed.step_id, claimed.work.job_id, False))
@@ -141,29 +221,54 @@ class Workers(LineAndModel):
     @rule(number=pick)
     def release(self, number: int) -> None:
         claimed = self.chosen_claim(number)
+        assert claimed is not None
         with self.database.transaction() as session:
             recorded = releases.release(session, claimed).recorded
-        self.told(recorded, self.jobs[claimed.work.job_id].release(claimed.work.stage, claimed.attempt))
+        self.told(recorded, self.jobs[claimed.work.job_id].release(claimed.work, claimed.attempt))
 
-    @precondition(lambda self: any(item.work.stage in (Stage.ENCODE, Stage.PUBLISH) for item in self.claims))
+    @precondition(lambda self: self.claims)
     @rule(number=pick)
     def rewind(self, number: int) -> None:
-        claimed = self.chosen_claim(number, (Stage.ENCODE, Stage.PUBLISH))
+        """What an earlier stage left is gone: of this segment, of the one that it goes on from, or of one to join."""
+
+        def may(item: Claim) -> bool:
+            return item.work.stage not in _FIRST or (item.work.stage is Stage.GENERATE and item.work.segment > 0)
+
+        claimed = self.chosen_claim(number, may)
+        if claimed is None:
+            return
+        work = claimed.work
+        lost = work.segment
+        if work.stage is Stage.GENERATE:
+            lost = work.segment - 1
+        elif work.stage is Stage.ENCODE and work.segment == work.spec.segments - 1:
+            lost = number % work.spec.segments
         with self.database.transaction() as session:
-            recorded = rewinds.rewind(session, claimed, to=Stage.GENERATE, reason="gone").recorded
-        self.told(recorded, self.jobs[claimed.work.job_id].rewind(claimed.work.stage, claimed.attempt))
+            recorded = rewinds.rewind(session, claimed, to=Stage.GENERATE, reason="gone", segment=lost).recorded
+        self.told(recorded, self.jobs[work.job_id].rewind(work, claimed.attempt, lost))
+
+    @precondition(lambda self: any(item.work.stage is Stage.GENERATE for item in self.claims))
+    @rule(number=pick)
+    def save(self, number: int) -> None:
+        """A checkpoint is kept of a clip that is being made."""
+        claimed = self.chosen_claim(number, lambda item: item.work.stage is Stage.GENERATE)
+        assert claimed is not None
+        saved = CheckpointRef(1 + number % 3, 3, f"checkpoints/{number}", SHA, 1, {})
+        with self.database.transaction() as session:
+            kept = checkpoints.record(session, claimed, saved) is not None
+        assert kept == self.jobs[claimed.work.job_id].save(claimed.work, claimed.attempt)
 
     @precondition(lambda self: self.claims)
     @rule(number=pick, progress=st.integers(0, 3))
     def renew(self, number: int, progress: int) -> None:
         claimed = self.chosen_claim(number)
-        job = self.jobs[claimed.work.job_id]
+        assert claimed is not None
         with self.database.transaction() as session:
             told = claims.renew(session, claimed, lease_ms=LEASE_MS, phase="denoise", step=progress, total=3)
             assert claims.look(session, claimed) == told
-        assert told.held == job.is_current(claimed.work.stage, claimed.attempt)
+        job, step = self.jobs[claimed.work.job_id], self.step_of(claimed)
+        assert told.held == self.is_current(claimed)
         if told.held:
-            step = job.steps[claimed.work.stage]
+            assert step is not None
             step.progress, step.expired = progress, False
-            paused = job.batch_id in self.paused_batches or self.is_paused(step.queue)
-            assert (told.cancel, told.pause) == (job.cancel, paused)
+            assert (told.cancel, told.pause) == (job.cancel, job.batch.paused or self.is_paused(step.queue))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import failpoints
 from pipeline.errors import RetryableError, ServiceUnavailableError, StoppedError
 from pipeline.generators.base import Phase, Progress
 from pipeline.generators.process import GeneratorProcess
@@ -18,7 +19,6 @@ from pipeline.spec import BatchOptions, JobSpec
 from pipeline.stages import checkpoints, generate
 from pipeline.stages.base import CheckpointRef, StageContext, StepWork
 from pipeline.states import Stage
-from pipeline.storage.base import StoredObject
 from pipeline.storage.folder import FolderStorage
 
 SPEC = JobSpec(
@@ -59,13 +59,6 @@ class Rows:
         self.discarded.append(reason)
         before, self.current = self.current, None
         return () if before is None else (before.key,)
-
-
-class Unreachable(FolderStorage):
-    """A store that refuses new objects."""
-
-    def put_file(self, key: str, path: Path, *, sha256: str, content_type: str) -> StoredObject:
-        raise RetryableError("the store is away")
 
 
 @pytest.fixture
@@ -184,7 +177,8 @@ def test_a_store_that_is_away_when_it_ends_costs_the_state_and_not_the_frames(
     context: StageContext, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generate, "ClipCheckpoints", _impatient)
-    result = generate.run(WORK, replace(context, storage=Unreachable(context.settings.home / "media")))
+    monkeypatch.setattr(failpoints, "_plan", failpoints.Plan("checkpoint_upload=raise:RetryableError"))
+    result = generate.run(WORK, context)
     assert result.output["facts"]["final_checkpoint"] == "not kept"
     assert rows.steps == []
     assert left_over(context) == ["job.1.0.1.rgb"]
