@@ -26,7 +26,10 @@ from pipeline.plan import gpu_type_of
 from pipeline.states import AttemptOutcome, Stage
 
 _GENERATOR = "pipeline.generators.child"
-_WORKER = ("celery", "tasks", "worker")
+_FORKED = "vgen-"
+"""What the name of a worker's process begins with that `vgen worker` has forked."""
+_STARTED = ("celery", "tasks", "worker")
+"""What the command line of one holds that was started by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +93,7 @@ def targets(session: Session) -> list[Target]:
     host = socket.gethostname()
     found = []
     for worker in workers.alive(session):
-        command = _command(worker.pid)
-        if worker.host == host and all(part in command for part in _WORKER) and _leads(worker.pid):
+        if worker.host == host and _is_worker(worker.pid) and _leads(worker.pid):
             gpu = any(gpu_type_of(queue) for queue in worker.queues)
             found.append(Target(worker.name, worker.pid, gpu))
     return found
@@ -161,6 +163,13 @@ def judge(session: Session, states: Sequence[tuple[str, str]], damage: Damage) -
     counted = Counter(state for _, state in states)
     unended = counted["waiting"] + counted["in_flight"]
     return Found(counted, unended, twice, recoveries, gpu_s, wasted)
+
+
+def _is_worker(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        if Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").startswith(_FORKED):
+            return True
+    return all(part in _command(pid) for part in _STARTED)
 
 
 def _command(pid: int) -> str:
