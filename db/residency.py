@@ -53,6 +53,11 @@ def record_load(
     events.record(session, "model_loaded", worker=name, gpu=gpu_type, preset=preset, seconds=took, was=was)
 
 
+def record_recycled(session: Session, name: str, gpu_type: str | None, preset: str, reason: str) -> None:
+    """Say why a worker replaced its generator's process."""
+    events.record(session, "generator_recycled", worker=name, gpu=gpu_type, preset=preset, reason=reason)
+
+
 def record_failed_load(session: Session, name: str, lane: str, *, code: str, error: str) -> None:
     """The worker gave up loading the preset for now: the dispatcher looks for another one, or lets the jobs hear."""
     row = session.scalars(select(Worker).where(Worker.name == name).with_for_update()).one_or_none()

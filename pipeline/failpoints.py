@@ -13,7 +13,7 @@ one comparison with None.
 
 Actions: ``kill`` (SIGKILL to the process), ``killgroup`` (to its process group: a worker with its pool and what that
 started), ``stop`` (SIGSTOP to the group), ``exit[:STATUS]``, ``raise[:NAME]`` (of builtins or ``pipeline.errors``, or
-a dotted path), ``sleep:SECONDS``, ``enospc`` (the error of a full disk).
+a dotted path), ``sleep:SECONDS``, ``enospc`` (the error of a full disk), ``leak:MEBIBYTES`` (memory never freed).
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ _ENTRY = re.compile(
     r"(?P<point>\w+)(?::(?P<what>\w+))?=(?P<action>[a-z]+)(?::(?P<argument>[\w.]+))?"
     r"(?:@(?P<nth>\d+))?(?:%(?P<chance>[\d.]+)(?:/(?P<seed>\d+))?)?(?:!(?P<file>.+))?"
 )
-_ACTIONS = frozenset({"kill", "killgroup", "stop", "exit", "raise", "sleep", "enospc"})
+_ACTIONS = frozenset({"kill", "killgroup", "stop", "exit", "raise", "sleep", "enospc", "leak"})
+
+
+_leaked: list[bytes] = []
 
 
 @dataclass
@@ -102,6 +105,8 @@ class Failpoint:
             os._exit(int(self.argument or 1))
         elif self.action == "sleep":
             time.sleep(float(self.argument or 0))
+        elif self.action == "leak":
+            _leaked.append(b"\1" * (int(self.argument or 0) * 1024 * 1024))
         elif self.action == "enospc":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"failpoint {self.point}")
         else:
@@ -167,7 +172,7 @@ def _failpoint(entry: str, given: dict[str, str | None]) -> Failpoint:
             f"{VARIABLE}: {entry!r}: no action {action!r}; there are: {', '.join(sorted(_ACTIONS))}"
         )
     try:
-        if action == "sleep" or (action == "exit" and argument):
+        if action in ("sleep", "leak") or (action == "exit" and argument):
             float(argument or "nothing")
         chance = float(given["chance"] or 1.0)
     except ValueError:

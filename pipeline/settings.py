@@ -151,6 +151,12 @@ class WorkerSettings(_Group):
     checkpoint_s: float = Field(
         60.0, ge=0, description="How often a running clip's state is kept; 0: only at a stop and after the last step."
     )
+    growth_bytes: int = Field(
+        16 * 1024 * MEBIBYTE,
+        ge=0,
+        description="A generator's process that grew by more since its warm-up, on its host or GPU, is replaced "
+        "between two clips; 0: never.",
+    )
     lora_bytes: int = Field(
         2 * 1024 * MEBIBYTE, ge=0, description="Most bytes of LoRAs kept in a loaded model for clips to come."
     )

@@ -83,7 +83,8 @@ class Runtime:
     def generator(self) -> Resident | None:
         if self.gpu_type is None:
             return None
-        return Resident(GeneratorProcess(self.settings, device_env=self._device_env), self._on_loaded)
+        process = GeneratorProcess(self.settings, device_env=self._device_env, on_recycled=self._on_recycled)
+        return Resident(process, self._on_loaded)
 
     @cached_property
     def keeper(self) -> LaneKeeper | None:
@@ -111,6 +112,14 @@ class Runtime:
                 residency.record_load(session, self.name, self.gpu_type, preset, seconds, was=was)
         except ServiceUnavailableError as error:
             logger.warning("load not recorded", extra={"preset": preset, "reason": str(error)})
+
+    def _on_recycled(self, preset: str, reason: str) -> None:
+        logger.warning("generator replaced", extra={"preset": preset, "reason": reason})
+        try:
+            with self.database.transaction() as session:
+                residency.record_recycled(session, self.name, self.gpu_type, preset, reason)
+        except ServiceUnavailableError as error:
+            logger.warning("replacement not recorded", extra={"preset": preset, "reason": str(error)})
 
     def must_stop_now(self, reserve_s: float = 0.0) -> bool:
         """True once a stopping worker's grace is over, or would be in ``reserve_s`` seconds."""

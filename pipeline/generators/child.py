@@ -24,6 +24,7 @@ from pipeline.acceleration import Acceleration
 from pipeline.errors import FatalError, OutOfMemoryError, StoppedError
 from pipeline.generators import wire
 from pipeline.generators.base import Phase, Progress, SavedCheckpoint
+from pipeline.generators.growth import Growth
 from pipeline.generators.idle import IdleGenerator
 from pipeline.presets import Preset
 
@@ -41,6 +42,7 @@ class Child:
         self._stopped: dict[int, bool] = {}
         """Commands that were told to stop, and whether they are to leave a checkpoint."""
         self._generator: Any = None
+        self._growth = Growth(0)
 
     def read(self, lines: TextIO) -> None:
         """The reader thread: a stop is noted at once, the rest waits its turn, the end of input ends the process."""
@@ -85,6 +87,7 @@ class Child:
         if command["command"] == "load":
             how = Acceleration.model_validate(command["acceleration"])
             self._load(Preset.model_validate(command["preset"]), how, command["lora_bytes"], on_progress)
+            self._growth = Growth(command["growth_bytes"])
             self._send(number, "ready", {})
         elif command["command"] == "generate":
             if self._generator is None:
@@ -92,7 +95,9 @@ class Child:
             result = self._generator.generate(
                 wire.request_from_wire(command["request"]), on_progress, _Reporter(self._send, number)
             )
-            self._send(number, "result", wire.result_to_wire(result))
+            data = wire.result_to_wire(result)
+            del result
+            self._send(number, "result", data, outgrown=self._growth.outgrown(self._generator.free))
         elif command["command"] == "calibrate":
             from pipeline.generators.accelerations import calibrate  # noqa: PLC0415 - torch
 
@@ -116,8 +121,8 @@ class Child:
         generator.load_preset(preset, on_progress, how)
         self._generator = generator
 
-    def _send(self, number: int, event: str, data: dict[str, Any]) -> None:
-        self._events.write(json.dumps({"id": number, "event": event, "data": data}) + "\n")
+    def _send(self, number: int, event: str, data: dict[str, Any], **more: Any) -> None:
+        self._events.write(json.dumps({"id": number, "event": event, "data": data, **more}) + "\n")
         self._events.flush()
 
 

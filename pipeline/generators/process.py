@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import itertools
-import json
 import os
-import queue
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import pipeline
 from pipeline.acceleration import PLAIN, Acceleration
 from pipeline.errors import CrashError, StoppedError
 from pipeline.generators import wire
@@ -30,12 +23,10 @@ from pipeline.generators.base import (
     Progress,
     TakesCheckpoints,
 )
+from pipeline.generators.running_child import EXIT_S, RunningChild
 from pipeline.presets import Library, Preset, load_library
 from pipeline.settings import Settings
 
-_STDERR_LINES = 30
-_EXIT_S = 5.0
-"""How long a child may take to leave when asked, before it is killed."""
 _POLL_S = 0.2
 """How soon ``request_stop`` is passed on while the child is silent."""
 _Files = tuple[tuple[str, int, int], ...]
@@ -49,14 +40,24 @@ class GeneratorProcess:
     died or was killed is replaced at the next call.
     """
 
-    def __init__(self, settings: Settings, *, device_env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        device_env: Mapping[str, str] | None = None,
+        on_recycled: Callable[[str, str], None] | None = None,
+    ) -> None:
+        """``on_recycled`` is told the preset and the reason when a child that grew too large was ended."""
         self._settings = settings
+        self._on_recycled = on_recycled
         self._device_env = dict(device_env or {})
         self._numbers = itertools.count(1)
-        self._child: _RunningChild | None = None
+        self._child: RunningChild | None = None
         self._loaded: Preset | None = None
         self._loaded_how = PLAIN
         self._loaded_files: _Files = ()
+        self._outgrown: str | None = None
+        """Why the child is to be replaced, as it said with its last answer."""
         self._stop = threading.Event()
 
     @property
@@ -81,7 +82,7 @@ class GeneratorProcess:
         """Start the child, unless it runs."""
         if self._child is None or not self._child.alive:
             self._drop_child()
-            self._child = _RunningChild(self._settings.effective_cache_dir, self._device_env)
+            self._child = RunningChild(self._settings.effective_cache_dir, self._device_env)
 
     def load(self, preset_name: str, on_progress: OnProgress) -> None:
         """Bring the preset into memory and warm it up; nothing to do when it is there.
@@ -114,7 +115,15 @@ class GeneratorProcess:
         self._ensure_loaded(preset, request.accelerated_by.at_load, on_progress)
         data = {"request": wire.request_to_wire(request)}
         answer = self._ask("generate", data, on_progress, self._settings.worker.step_deadline_s, checkpoints)
+        if self._outgrown is not None:
+            self._recycle(preset.name, self._outgrown)
         return wire.result_from_wire(answer)
+
+    def _recycle(self, preset: str, reason: str) -> None:
+        """End a child between two clips; the next call, or whoever keeps the lane, starts and warms up another."""
+        self._drop_child(at_once=True)
+        if self._on_recycled is not None:
+            self._on_recycled(preset, reason)
 
     def calibrate(self, request: GenerationRequest, on_progress: OnProgress) -> list[float]:
         """MagCache's ratios of the request's preset, one a step, measured over the clip of the request.
@@ -158,6 +167,7 @@ class GeneratorProcess:
             "preset": preset.model_dump(mode="json"),
             "acceleration": how.model_dump(mode="json"),
             "lora_bytes": self._settings.worker.lora_bytes,
+            "growth_bytes": self._settings.worker.growth_bytes,
         }
         self._ask("load", data, on_progress, self._settings.worker.load_deadline_s)
         self._loaded, self._loaded_how, self._loaded_files = preset, how, files
@@ -205,10 +215,11 @@ class GeneratorProcess:
                 # A clip that was finished before the stop reached it is still stopped: the caller has been told so.
                 raise stopping
             else:
+                self._outgrown = event.get("outgrown")
                 return dict(event["data"])
 
     def _reported(
-        self, child: _RunningChild, number: int, progress: Progress, on_progress: OnProgress
+        self, child: RunningChild, number: int, progress: Progress, on_progress: OnProgress
     ) -> BaseException | None:
         """Pass one sign of life on; what the callback raised, once the child has been told to stop."""
         try:
@@ -218,7 +229,7 @@ class GeneratorProcess:
             return error
         return None
 
-    def _hung(self, child: _RunningChild, command: str, deadline_s: float, stopping: BaseException | None) -> None:
+    def _hung(self, child: RunningChild, command: str, deadline_s: float, stopping: BaseException | None) -> None:
         self._drop_child(at_once=True)
         if stopping is not None:
             raise stopping
@@ -231,118 +242,7 @@ class GeneratorProcess:
     def _drop_child(self, *, at_once: bool = False) -> None:
         child, self._child, self._loaded = self._child, None, None
         if child is not None:
-            child.end(0.0 if at_once else _EXIT_S)
-
-
-class _RunningChild:
-    """One child process with the threads that read its two outputs.
-
-    It is started by the thread that reads its standard error, since the kernel's parent-death signal follows the
-    starting thread: that one lives exactly as long as the child.
-    """
-
-    def __init__(self, cache_dir: Path, device_env: Mapping[str, str]) -> None:
-        self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._stderr: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
-        self._sending = threading.Lock()
-        started: queue.SimpleQueue[subprocess.Popen[str] | BaseException] = queue.SimpleQueue()
-        command = [sys.executable, "-P", "-m", "pipeline.generators.child", str(os.getpid()), str(cache_dir)]
-        self._stderr_thread = threading.Thread(
-            target=self._start_and_read_stderr,
-            args=(command, _environment(device_env, cache_dir), started),
-            daemon=True,
-        )
-        self._stderr_thread.start()
-        outcome = started.get()
-        if isinstance(outcome, BaseException):
-            raise CrashError(f"the generator's process could not be started: {outcome}") from outcome
-        self._process = outcome
-        self._reader = threading.Thread(target=self._read_events, daemon=True)
-        self._reader.start()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def send(self, command: dict[str, Any]) -> None:
-        """A child that is gone is noticed by the reader, so a broken pipe is no error here."""
-        with self._sending, contextlib.suppress(BrokenPipeError, ValueError):
-            assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(command) + "\n")
-            self._process.stdin.flush()
-
-    def next_event(self, timeout_s: float) -> dict[str, Any] | None:
-        """The next event; ``{"event": "died"}`` is the last; None when nothing came in time."""
-        try:
-            return self._events.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-
-    def last_words(self) -> str:
-        """How it ended and what it last wrote to its standard error."""
-        code = self._process.poll()
-        if code is None:
-            how = "it still runs"
-        elif code < 0:
-            how = f"signal {signal.Signals(-code).name}"
-        else:
-            how = f"exit status {code}"
-        self._stderr_thread.join(1.0)
-        lines = "\n".join(self._stderr)
-        return f"{how}\n{lines}" if lines else how
-
-    def end(self, patience_s: float) -> None:
-        """Close its input, wait, then kill."""
-        with self._sending, contextlib.suppress(OSError, ValueError):
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-        try:
-            self._process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._reader.join(_EXIT_S)
-        self._stderr_thread.join(_EXIT_S)
-
-    def _start_and_read_stderr(
-        self,
-        command: list[str],
-        environment: dict[str, str],
-        started: queue.SimpleQueue[subprocess.Popen[str] | BaseException],
-    ) -> None:
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                env=environment,
-            )
-        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for it
-            started.put(error)
-            return
-        started.put(process)
-        assert process.stderr is not None
-        with process.stderr:
-            for line in process.stderr:
-                self._stderr.append(line.rstrip())
-        process.wait()
-
-    def _read_events(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout:
-            for line in self._process.stdout:
-                with contextlib.suppress(json.JSONDecodeError):  # a line cut short by a kill
-                    self._events.put(json.loads(line))
-        self._process.wait()
-        self._events.put({"event": "died"})
+            child.end(0.0 if at_once else EXIT_S)
 
 
 def _tell(checkpoints: TakesCheckpoints, event: dict[str, Any]) -> None:
@@ -363,19 +263,3 @@ def _files_of(preset: Preset) -> _Files:
             stat = path.stat()
             found.append((str(path), stat.st_size, stat.st_mtime_ns))
     return tuple(found)
-
-
-def _environment(device_env: Mapping[str, str], cache_dir: Path) -> dict[str, str]:
-    """The parent's environment, the device's, and our own package's folder in front, wherever we were started."""
-    root = str(Path(pipeline.__file__).parents[1])
-    inherited = os.environ.get("PYTHONPATH")
-    return {
-        # What torch.compile makes outlives the child, so that the next one need not make it again.
-        "TORCHINDUCTOR_CACHE_DIR": str(cache_dir / "inductor"),
-        **os.environ,
-        # cuBLAS is reproducible only with a fixed workspace (its documentation, "Results reproducibility").
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        **device_env,
-        "PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root,
-    }

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from cli.options import BatchChoices
 from db import jobs
+from db.models import Event
 from pipeline.settings import load_settings
 from pipeline.states import AttemptOutcome, JobState, Stage
 from tests.line_helpers import (
@@ -177,8 +179,11 @@ def test_a_stopped_line_gives_its_work_back_and_the_next_one_ends_it(
         assert_published_once(settings, database, batch_id)
 
 
-def test_ten_jobs_at_once_each_run_every_stage_once(tmp_path: Path) -> None:
-    settings = load_settings(home=tmp_path / "home")
+def test_ten_jobs_each_run_every_stage_once_also_where_the_generator_grows_too_large_among_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGEN_FAILPOINTS", f"denoise_step=leak:96@3!{tmp_path / 'leaked'}")
+    settings = load_settings(home=tmp_path / "home", worker={"growth_bytes": 64 * 1024 * 1024})
     with home_of(settings) as database:
         batch_id = submit(settings, database, [{"prompt": f"clip {number}", **IDLE} for number in range(10)])
 
@@ -188,3 +193,9 @@ def test_ten_jobs_at_once_each_run_every_stage_once(tmp_path: Path) -> None:
         assert_published_once(settings, database, batch_id)
         for job in job_list(database, batch_id):
             assert [run.stage for run in runs_of(database, job.id)] == STAGES
+        with database.reading() as session:
+            (recycled,) = session.scalars(select(Event).where(Event.kind == "generator_recycled"))
+            loads = session.scalars(select(Event).where(Event.kind == "model_loaded")).all()
+    assert "MiB more than after its warm-up; 64 MiB are allowed" in recycled.data["reason"]
+    assert recycled.data["worker"] == loads[0].data["worker"]
+    assert len(loads) == 2

@@ -218,3 +218,27 @@ def test_child_ends_when_its_parent_is_killed_and_the_parent_loads_no_torch(tmp_
             parent.kill()
     assert gone(int(pid))
     assert (torch_loaded, diffusers_loaded) == ("False", "False")
+
+
+def test_a_child_that_grew_too_large_is_replaced_between_two_clips(tmp_path: Path, make_request: MakeRequest) -> None:
+    told: list[tuple[str, str]] = []
+    settings = load_settings(home=tmp_path / "vgen", worker={"growth_bytes": 64 * 1024 * 1024})
+    leaks = {"VGEN_FAILPOINTS": "denoise_step:1=leak:32@2;denoise_step:7=leak:96@2"}
+    with GeneratorProcess(settings, device_env=leaks, on_recycled=lambda *said: told.append(said)) as generator:
+        generator.generate(make_request("idle", seed=1), ignore)
+        first, held = generator.pid, generator.rss
+        assert first is not None
+        assert told == [], "32 MiB more are allowed"
+
+        grown = generator.generate(make_request("idle"), ignore)
+
+        ((preset, reason),) = told
+        assert preset == "idle"
+        assert "resident in the host's memory" in reason
+        assert "64 MiB are allowed (VGEN_WORKER_GROWTH_BYTES)" in reason
+        assert generator.loaded_preset is None
+        assert gone(first)
+        fresh = generator.generate(make_request("idle", seed=1), ignore)
+        assert generator.pid not in (None, first)
+        assert (generator.rss or 0) < (held or 0) + 32 * 1024 * 1024
+        assert grown.frames_sha256 != fresh.frames_sha256

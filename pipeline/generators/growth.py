@@ -1,0 +1,53 @@
+"""How much memory this process holds, and whether it has grown since it was warm. Loads no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+MEBIBYTE = 1024 * 1024
+_NAMES = {"host": "resident in the host's memory", "gpu": "allocated on the GPU", "gpu_reserved": "reserved on the GPU"}
+
+
+def memory_in_use() -> dict[str, int]:
+    """Bytes by kind: ``host`` (resident), and once a GPU is in use ``gpu`` (tensors) and ``gpu_reserved`` (all)."""
+    found = {}
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+        found["host"] = pages * os.sysconf("SC_PAGE_SIZE")
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        found["gpu"] = int(torch.cuda.memory_allocated())
+        found["gpu_reserved"] = int(torch.cuda.memory_reserved())
+    return found
+
+
+class Growth:
+    """What a warm generator held, against what it holds after a clip. ``limit`` (bytes) 0: it may grow for ever."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._warm = memory_in_use()
+
+    def outgrown(self, free: Callable[[], None]) -> str | None:
+        """Why the process is to be replaced, if it still is too large once it gave back what nobody uses."""
+        if not self._limit or self._excess() is None:
+            return None
+        free()
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)  # glibc keeps freed memory for later
+        return self._excess()
+
+    def _excess(self) -> str | None:
+        for kind, now in memory_in_use().items():
+            grown = now - self._warm.get(kind, 0)
+            if kind in self._warm and grown > self._limit:
+                return (
+                    f"{now // MEBIBYTE} MiB are {_NAMES[kind]}, {grown // MEBIBYTE} MiB more than after its warm-up; "
+                    f"{self._limit // MEBIBYTE} MiB are allowed (VGEN_WORKER_GROWTH_BYTES)"
+                )
+        return None
