@@ -57,7 +57,22 @@ def cancel(ctx: typer.Context, ids: Chosen = None, label: Label = None, json: Js
     from db.selection import Selection
 
     chosen = Selection(_OPEN, label=_label(label))
-    return _change(ctx, ids or [], chosen, jobs.cancel_all, "cancelled", json)
+    code = _change(ctx, ids or [], chosen, jobs.cancel_all, "cancelled", json)
+    if label is None:
+        _cancel_scoring(settings_of(ctx), [given for given in ids or [] if "-" not in given])
+    return code
+
+
+def _cancel_scoring(settings: Settings, batch_ids: Sequence[str]) -> None:
+    """Of whole batches the steps of evaluation runs end too."""
+    from db import batches, score_steps
+
+    with open_database(settings) as database:
+        for given in batch_ids:
+            with database.transaction() as session:
+                count = score_steps.cancel(session, batches.get(session, given).id)
+            if count:
+                output.notice(f"batch {given}: {count} score steps cancelled")
 
 
 def retry(

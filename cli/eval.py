@@ -109,6 +109,9 @@ def run(
     device: Annotated[
         str | None, typer.Option("--device", help="cpu, cuda, …; default: the setting eval.device.")
     ] = None,
+    here: Annotated[
+        bool, typer.Option("--here", help="Score a batch in this process, not on the cluster's workers.")
+    ] = False,
     write: Annotated[Path | None, typer.Option("--output", help="Write the scores there, as a JSON list.")] = None,
     json: Json = False,
 ) -> int:
@@ -123,6 +126,8 @@ def run(
     of_batch = eval_batch.names_batch([*(videos or []), *(more or [])])
     if of_batch and (reference or text_prompt or manifest or expected != ExpectedOptions()):
         raise InputError([Problem("a batch's rows say what its clips should be: give --metrics only", field="VIDEO")])
+    if of_batch and not (settings.solo or here or weights or device):
+        return eval_batch.score_by_workers(settings, (videos or more or [""])[0], names, write, json)
     clips = (
         []
         if of_batch

@@ -1,4 +1,4 @@
-"""`vgen eval run BATCH`: the published clips of a batch are fetched, scored here, and their scores stored as rows."""
+"""`vgen eval run BATCH`: a batch's published clips are scored, by a cluster's workers or here, and scores are rows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from cli import output
 from cli.context import open_database
+from cli.exit_codes import ExitCode
+from pipeline.states import EvalState
 
 if TYPE_CHECKING:
     from db.models import ArtifactRow, Job
@@ -56,6 +58,58 @@ def score(
         with database.transaction() as session:
             evals.close_run(session, run_id, complete=not (left or missing or unread), summary=summary)
     output.notice(f"evaluation run {run_id}: scores are stored")
+
+
+def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write: Path | None, json: bool) -> int:
+    """Have the cluster's workers score the batch, wait for them, and show what is in the rows then; the exit code.
+
+    Raises:
+        InputError: a metric that is none, is external, or needs a reference.
+    """
+    from cli.eval_suite import work_off
+    from cli.views import evals as views
+    from db import batches, evals
+    from pipeline.scoring import gate
+    from pipeline.scoring.score_file import write_scores
+    from tasks.scoring import open_run
+
+    wanted = {metric.name for metric in gate.check_metrics(names, field="--metrics")}
+    with open_database(settings) as database:
+        with database.transaction() as session:
+            batch_id = batches.get(session, batch).id
+            run_id = open_run(session, batch_id, kind="batch", metrics=names)
+        output.notice(f"evaluation run {run_id}")
+        code = work_off(database, settings, batch_id)
+        with database.transaction() as session:
+            evals.settle(session)
+            state = evals.get_run(session, run_id).state
+            records = evals.records_of(session, batch_id, wanted)
+    if state is EvalState.OPEN:
+        output.notice(f"it goes on: `vgen eval scores {run_id}`")
+        return code or ExitCode.INCOMPLETE
+    if write is not None:
+        write_scores(write, records)
+    if json:
+        shown = [views.ClipScoresView(**{"entry": None, **_public(record)}) for record in records]
+        output.as_json(views.EvalRunView(clips=shown, left_out=[]))
+    failed = 0
+    for record in records:
+        for name, score in record["scores"].items():
+            failed += score["details"].get("passed") is False
+            if not json:
+                output.line(f"{record['video']}\t{name}\t{_verdict(score)}")
+    return ExitCode.DONE if state is EvalState.COMPLETE and not failed else ExitCode.INCOMPLETE
+
+
+def _public(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name != "job"}
+
+
+def _verdict(score: dict[str, Any]) -> str:
+    if score["score"] is None:
+        return f"not scored: {score['details']['reason']}"
+    passed = score["details"].get("passed")
+    return f"{score['score']:.6g}{'' if passed is None else ' pass' if passed else ' FAIL'}"
 
 
 def _clips(database: Database, batch_id: str) -> Iterator[tuple[Job, ArtifactRow]]:

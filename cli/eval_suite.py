@@ -105,22 +105,26 @@ def submit(
     """Store the suite as a batch, and an evaluation run over it: (run, batch). Repeated, it adds nothing."""
     from cli import submission
     from db import evals
+    from pipeline.prompts_file.scoring import split_names
+    from pipeline.scoring import gate
     from pipeline.states import EvalState
+    from tasks.scoring import open_run
 
-    choices = BatchChoices(score=metrics, again=again, key=key)
+    names = split_names(metrics)
+    gate.check_metrics(names, field="--metrics")
+    choices = BatchChoices(again=again, key=key)
     parsed = _parsed(found, fields, settings)
     options = submission.batch_options(choices, settings)
     stored = submission.store(
         parsed, options, settings=settings, database=database, name=name or kind, key=key, again=again
     )
-    assert options.score is not None
     with database.transaction() as session:
         runs = [run for run in evals.runs(session, batch_id=stored.batch_id) if run.kind == kind]
         told = {"sha256": found.sha256, "entries": len(found.entries), "standard": found.standard}
         run_id = (
             runs[0].id
             if runs and runs[0].state is not EvalState.INCOMPLETE  # else its clips may be made after a retry
-            else evals.open_run(session, stored.batch_id, kind=kind, metrics=options.score.metrics, suite=told)
+            else open_run(session, stored.batch_id, kind=kind, metrics=names, suite=told)
         )
     return run_id, stored.batch_id
 
@@ -163,16 +167,18 @@ def _finish(database: Database, run_id: str, write: Path | None, json: bool) -> 
 
 
 def _show_run(database: Database, run_id: str, json: bool, *, hint: str | None = None) -> int:
-    from db import evals
+    from db import evals, score_steps
 
     with database.reading() as session:
-        view = run_view(evals.get_run(session, run_id), evals.means(session, evals.get_run(session, run_id).batch_id))
+        run = evals.get_run(session, run_id)
+        view = run_view(run, evals.means(session, run.batch_id), score_steps.progress(session, run_id))
     if json:
         output.as_json(view)
         return ExitCode.DONE
     output.facts(
         [("run", view.id), ("batch", view.batch_id), ("state", view.state), ("clips", view.expected)]
         + [(name.replace("_", " "), value) for name, value in view.summary.items() if isinstance(value, int | str)]
+        + [(f"steps of {family}", _counted(states)) for family, states in view.steps.items()]
     )
     if view.scores:
         rows = [(one.metric, one.scored, one.not_scored, one.mean, one.failed) for one in view.scores]
@@ -182,7 +188,13 @@ def _show_run(database: Database, run_id: str, json: bool, *, hint: str | None =
     return ExitCode.DONE
 
 
-def run_view(run: EvalRun, means: dict[str, tuple[int, int, float | None, int]]) -> views.EvalRunStateView:
+def _counted(states: dict[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in states.items())
+
+
+def run_view(
+    run: EvalRun, means: dict[str, tuple[int, int, float | None, int]], steps: dict[str, dict[str, int]] | None = None
+) -> views.EvalRunStateView:
     from cli.views import evals as views
     from cli.views.base import when
 
@@ -195,6 +207,7 @@ def run_view(run: EvalRun, means: dict[str, tuple[int, int, float | None, int]])
         suite=run.suite,
         expected=run.expected,
         summary=run.summary or {},
+        steps=steps or {},
         created_at=when(run.created_at),
         finished_at=None if run.finished_at is None else when(run.finished_at),
         scores=[

@@ -27,6 +27,8 @@ class Snapshot:
 
     batches: tuple[BatchView, ...]
     running: tuple[RunningView, ...]
+    scoring: int = 0
+    """Steps of evaluation runs over these batches that are still to be done."""
     at_rest: Mapping[str, str] = field(default_factory=dict)
     """Stopped batches of which nothing runs or will run before a person says so, with the reason."""
 
@@ -40,7 +42,7 @@ class Snapshot:
 
     @property
     def finished(self) -> bool:
-        return all(batch.finished for batch in self.batches)
+        return all(batch.finished for batch in self.batches) and not self.scoring
 
     @property
     def stopped(self) -> list[str]:
@@ -52,6 +54,7 @@ class Snapshot:
         """Whether nothing can move before a person approves, rejects, resumes or raises a budget."""
         return (
             not self.finished
+            and not self.scoring
             and all(
                 batch.finished or batch.id in self.at_rest or not (batch.counts["waiting"] + batch.counts["in_flight"])
                 for batch in self.batches
@@ -62,7 +65,7 @@ class Snapshot:
 
 def take(database: Database, batch_ids: Sequence[str]) -> Snapshot:
     """The batches as they are now."""
-    from db import batches, estimates
+    from db import batches, estimates, score_steps
 
     with database.reading() as session:
         counts = batches.counts(session, batch_ids)
@@ -70,6 +73,7 @@ def take(database: Database, batch_ids: Sequence[str]) -> Snapshot:
         return Snapshot(
             tuple(batch_view(row, counts[row.id]) for row in rows),
             tuple(running_view(*one) for batch_id in batch_ids for one in batches.running_steps(session, batch_id)),
+            sum(score_steps.left(session, batch_ids).values()),
             {row.id: estimates.why_stopped(session, row) or "" for row in rows if estimates.rests(session, row)},
         )
 
@@ -96,7 +100,7 @@ class PlainDisplay:
         return None
 
     def show(self, snapshot: Snapshot) -> None:
-        counts = (snapshot.ended, snapshot.total)
+        counts = (snapshot.ended, snapshot.total, snapshot.scoring)
         now = time.monotonic()
         if counts == self._counts and now - self._last < _PLAIN_PROGRESS_S:
             return
@@ -174,7 +178,8 @@ def _sum(snapshot: Snapshot) -> str:
         for state in (snapshot.batches[0].counts if snapshot.batches else {})
     }
     shown = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in states.items() if count)
-    return f"{snapshot.ended}/{snapshot.total} done ({shown})" if shown else "no jobs"
+    scoring = f"; {snapshot.scoring} score steps to do" if snapshot.scoring else ""
+    return f"{snapshot.ended}/{snapshot.total} done ({shown}){scoring}" if shown else "no jobs"
 
 
 def _describe(step: RunningView) -> str:

@@ -98,11 +98,11 @@ def queue_names(names: Sequence[str]) -> list[str]:
 
 def _withdraw(database: Database) -> None:
     """Take back what was dispatched and not begun, a page at a time."""
-    from db import control
+    from db import control, score_steps
 
     while True:
         with database.transaction() as session:
-            if not control.withdraw(session):
+            if not control.withdraw(session) + score_steps.withdraw(session):
                 return
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import case, false, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from db import continuations, events
+from db import continuations, events, score_steps
 from db.models import Batch, Job, Step
 from db.session import now_ms
 from pipeline.errors import ConflictError, NotFoundError
@@ -281,5 +281,6 @@ def set_deadline(session: Session, batch_id: str, deadline_at: int | None, *, by
 
 
 def unfinished(session: Session) -> Sequence[str]:
-    """Ids of the batches that still have jobs to do, oldest first."""
-    return session.scalars(select(Batch.id).where(Batch.active).order_by(Batch.id)).all()
+    """Ids of the batches that still have jobs to do, or clips to be scored, oldest first."""
+    going = Batch.active | Batch.id.in_(list(score_steps.left(session)))
+    return session.scalars(select(Batch.id).where(going).order_by(Batch.id)).all()

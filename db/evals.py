@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from sqlalchemy import Insert, Table, exists, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from db import events
+from db import events, score_steps
 from db.models import ArtifactRow, EvalRun, Job, Score, Segment, StageRun, Step
 from db.session import now_ms
 from pipeline.errors import NotFoundError
@@ -168,10 +168,11 @@ def close_run(
     return state
 
 
-def records_of(session: Session, batch_id: str) -> list[dict[str, Any]]:
+def records_of(session: Session, batch_id: str, metrics: Container[str] | None = None) -> list[dict[str, Any]]:
     """The published clips of a batch as records of a score file: ``{video, entry, seed, pixels, scores}``.
 
-    ``pixels`` is the sha256 of the first segment's raw frames, before they were encoded.
+    ``metrics`` leaves out the scores of others. ``pixels`` is the sha256 of the first segment's raw frames, before they
+    were encoded.
     """
     rows = session.execute(
         select(Job.id, Job.spec, Job.roll, ArtifactRow.key, Segment.frames_sha256)
@@ -187,7 +188,8 @@ def records_of(session: Session, batch_id: str) -> list[dict[str, Any]]:
         found: dict[str, Any] = {"video": key, "job": job_id, "seed": roll_seed(spec["seed"], roll), "pixels": pixels}
         if entry is not None:
             found["entry"] = entry
-        records.append({**found, "scores": {score.metric: _shown(score) for score in scores.get(job_id, [])}})
+        wanted = [score for score in scores.get(job_id, []) if metrics is None or score.metric in metrics]
+        records.append({**found, "scores": {score.metric: _shown(score) for score in wanted}})
     return records
 
 
@@ -248,17 +250,25 @@ def speeds(session: Session, batch_id: str) -> list[tuple[str, str, float, int |
 
 
 def settle(session: Session) -> list[str]:
-    """End the runs whose batch has ended, complete where every job has a clip and its scores; the runs' ids."""
+    """End the runs whose batch and whose steps have ended; the runs' ids.
+
+    Complete is one of which every job has a clip, every clip could be read and has scores, and no step failed.
+    """
+    score_steps.ripen(session)
     open_jobs = exists().where(Job.batch_id == EvalRun.batch_id, Job.state.not_in(TERMINAL_JOB_STATES))
     over = session.execute(
-        select(EvalRun.id, EvalRun.batch_id).where(EvalRun.state == EvalState.OPEN, ~open_jobs).order_by(EvalRun.id)
+        select(EvalRun.id, EvalRun.batch_id)
+        .where(EvalRun.state == EvalState.OPEN, ~open_jobs, ~score_steps.unfinished_of(EvalRun))
+        .order_by(EvalRun.id)
     ).all()
     ended = []
     for run_id, batch_id in over:
         _, missing = clips_left(session, batch_id)
         unscored = _unscored(session, batch_id)
+        failed, unread = score_steps.outcome(session, run_id)
         summary = {"missing_clips": missing, "unscored_clips": unscored}
-        if close_run(session, run_id, complete=not missing and not unscored, summary=summary) is not None:
+        summary |= {"unread_clips": unread, "failed_steps": failed}
+        if close_run(session, run_id, complete=not any(summary.values()), summary=summary) is not None:
             ended.append(run_id)
     return ended
 

@@ -5,11 +5,11 @@
     POINT[:WHAT]=ACTION[:ARGUMENT][@NTH][%PROBABILITY[/SEED]][!FILE]
 
 ``after_claim:generate=kill@3`` kills the process at its third claim of a generate step. WHAT is a stage where the point
-has one (for ``denoise_step`` the seed, for ``upload`` the kind of file, for ``gpu_memory`` denoise or decode, with
-_tiled and _offloaded behind it where that is on); without it all count. Hits are counted in
-each process for itself. With ``!FILE`` the entry acts once for all processes that share that file's path: whoever
-creates it. ``@FILE`` in place of entries: they are in that file, which is read again whenever it changes. Unset costs
-one comparison with None.
+has one (for ``denoise_step`` the seed, for ``upload`` the kind of file, for ``score_clip`` the model family, for
+``gpu_memory`` denoise or decode, with _tiled and _offloaded behind it where that is on); without it all count. Hits
+are counted in each process for itself. With ``!FILE`` the entry acts once for all processes that share that file's
+path: whoever creates it. ``@FILE`` in place of entries: they are in that file, which is read again whenever it changes.
+Unset costs one comparison with None.
 
 Actions: ``kill`` (SIGKILL to the process), ``killgroup`` (to its process group: a worker with its pool and what that
 started), ``stop`` (SIGSTOP to the group), ``exit[:STATUS]``, ``raise[:NAME]`` (of builtins or ``pipeline.errors``, or
@@ -52,6 +52,7 @@ POINTS: Mapping[str, str] = {
     "upload": "an object is about to be uploaded",
     "checkpoint_upload": "a checkpoint is about to be uploaded",
     "after_upload": "every object of a clip is uploaded, no row says so",
+    "score_clip": "a clip of an evaluation run is about to be scored",
     "publish_verified": "every object was found whole, the artifacts' rows are not written",
 }
 """Every point: what has happened when it is reached."""

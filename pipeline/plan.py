@@ -11,6 +11,8 @@ from pipeline.presets import Preset
 from pipeline.spec import JobSpec
 from pipeline.states import Stage
 
+NO_MODEL = "none"
+"""The model family of metrics that need no model."""
 IO_QUEUE = "vgen.io"
 CPU_QUEUE = "vgen.cpu"
 _GPU_PREFIX = "vgen.gpu."
@@ -23,6 +25,16 @@ _FAST_LINE_S = 10.0
 """More than one waiting job a slot is admitted while a line stays shorter than this."""
 _MOST_WAITING = 64
 """Never more than so many steps wait a slot, however short they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePart:
+    """What one step of an evaluation run scores: the clips of a batch's jobs ``first_seq`` to ``last_seq``, by one
+    model family."""
+
+    family: str
+    first_seq: int
+    last_seq: int
 
 
 def gpu_queue(gpu_type: str) -> str:

@@ -123,6 +123,10 @@ class EvalSettings(_Group):
         None, description="Folder of the evaluation models, by official file name or hub id; besides, the hub cache."
     )
     device: str = Field("cpu", description="Where they run: cpu, cuda or cuda:1, as torch names it.")
+    workers: Literal["cpu", "gpu"] = Field(
+        "cpu",
+        description="Which workers score the clips of runs where a model is needed: cpu, or gpu while one is alive.",
+    )
     clip_bytes: int = Field(4 * 1024 * MEBIBYTE, gt=0, description="Most bytes of decoded frames of one clip.")
 
 

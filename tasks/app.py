@@ -24,6 +24,10 @@ def make_app() -> Celery:
     return application
 
 
+SCORE_CLIPS = "vgen.score_clips"
+"""The task that scores clips of an evaluation run."""
+
+
 def task_name(stage: Stage) -> str:
     return f"vgen.{stage.value}"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -64,14 +65,14 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
             lease_ms=lease_ms,
         )
 
-    claimed = _persist(runtime, take)
+    claimed = persist(runtime, take)
     if claimed is None:
         cut(task)
         return
     failpoints.hit("after_claim", stage.value)
     result, record = _work(runtime, claimed, hop_of(task, runtime))
     failpoints.hit("after_work", stage.value)
-    finished = _persist(runtime, record)
+    finished = persist(runtime, record)
     failpoints.hit("after_finish", stage.value)
     if finished is None:
         cut(task)
@@ -114,6 +115,9 @@ def _run_stage(runtime: Runtime, claimed: Claim, pulse: Pulse) -> StageResult:
         worker_name=runtime.name,
         checkpoints=ClaimedRows(runtime, claimed),
     )
+    scorers = sys.modules.get("pipeline.stages.score")
+    if claimed.work.stage is Stage.GENERATE and scorers is not None:
+        scorers.forget_models()  # what scored on this GPU: its memory is the generator's now
     failpoints.hit("before_work", claimed.work.stage.value)
     return stage_function(claimed.work.stage)(claimed.work, context)
 
@@ -151,7 +155,7 @@ def _fail_and_drain(session: Session, runtime: Runtime, claimed: Claim, error: S
     return failures.fail(session, claimed, error)
 
 
-def _persist(runtime: Runtime, change: Callable[[Session], Value]) -> Value | None:
+def persist(runtime: Runtime, change: Callable[[Session], Value]) -> Value | None:
     """Run a transaction, waiting for a database that is away; None when the worker has to stop meanwhile.
 
     Finished work is worth waiting for: nothing is lost while this process lives, and the row's lease says the rest.

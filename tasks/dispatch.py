@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from celery import Celery, chain
+from celery import Celery, chain, group
 from kombu.exceptions import OperationalError
 
-from db import admission, evals, lanes
+from db import admission, evals, lanes, score_steps
 from db.admission import Admitted
+from db.score_steps import AdmittedScore
 from db.session import Database
 from pipeline import failpoints
 from pipeline.presets import Preset, load_library
 from pipeline.settings import Settings
 from pipeline.states import Stage
-from tasks.app import task_name
+from tasks.app import SCORE_CLIPS, task_name
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +32,12 @@ def dispatch_once(app: Celery, database: Database, settings: Settings) -> int:
     with database.transaction() as session:
         evals.settle(session)
         admitted = admission.admit(session, window=settings.worker.window, presets=presets)
-    if admitted:
+    with database.transaction() as session:
+        gpu = settings.eval.workers == "gpu"
+        scores = score_steps.admit(session, window=settings.worker.window, gpu=gpu)
+    if admitted or scores:
         failpoints.hit("dispatch_committed")
-    return publish(app, database, admitted)
+    return publish(app, database, admitted) + publish_scores(app, database, scores)
 
 
 def give_out_lanes(database: Database, presets: Mapping[str, Preset], affinity_s: float) -> None:
@@ -65,6 +69,28 @@ def publish(app: Celery, database: Database, admitted: Sequence[Admitted]) -> in
         with database.transaction() as session:
             admission.undispatch(session, admitted[sent:])
     return sent
+
+
+def publish_scores(app: Celery, database: Database, admitted: Sequence[AdmittedScore]) -> int:
+    """Send the admitted steps of evaluation runs as one group; how many went out. The others wait again.
+
+    No chord: that all are done is counted in rows.
+    """
+    if not admitted:
+        return 0
+    messages = group(
+        (app.signature(SCORE_CLIPS, args=(item.step_id,), immutable=True, queue=item.queue) for item in admitted),
+        app=app,
+    )
+    try:
+        with app.producer_pool.acquire(block=True) as producer:
+            messages.apply_async(producer=producer)
+    except (OperationalError, OSError) as error:
+        logger.warning("broker away", extra={"reason": str(error), "unsent": len(admitted)})
+        with database.transaction() as session:
+            score_steps.take_back(session, [item.step_id for item in admitted])
+        return 0
+    return len(admitted)
 
 
 def _chain_from(app: Celery, item: Admitted) -> chain:

@@ -29,9 +29,10 @@ from pipeline.scoring.compare.report import Report, as_json, markdown
 from pipeline.scoring.suite import OWN_SUITE, read_suite
 from pipeline.scoring.suite_jobs import prompt_lines
 from pipeline.settings import Settings
-from pipeline.spec import BatchOptions, EncodeOptions, ScoreOptions
+from pipeline.spec import BatchOptions, EncodeOptions
 from pipeline.states import EvalState
 from pipeline.storage.base import Storage
+from tasks.scoring import open_run
 
 KIND = "nightly"
 REPEAT = "nightly-repeat"
@@ -150,7 +151,6 @@ def _store(
     options = BatchOptions(
         safety_policy=settings.safety.policy,
         encode=EncodeOptions.model_validate(encode),
-        score=ScoreOptions(metrics=tuple(metrics)),
     )
     stored = batches.submit(
         session, parsed, name=kind, owner=settings.owner, options=options, key=key, again=key is None
@@ -158,7 +158,7 @@ def _store(
     for run in evals.runs(session, batch_id=stored.batch_id):
         if run.kind == kind:
             return run.id, run.batch_id
-    return evals.open_run(session, stored.batch_id, kind=kind, metrics=metrics, suite=told), stored.batch_id
+    return open_run(session, stored.batch_id, kind=kind, metrics=metrics, suite=told), stored.batch_id
 
 
 def _alike(session: Session, identity: str) -> list[EvalRun]:

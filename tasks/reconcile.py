@@ -7,7 +7,7 @@ import logging
 from celery import Celery
 from kombu.exceptions import ChannelError, OperationalError
 
-from db import handoffs, reconciliation, workers
+from db import handoffs, reconciliation, score_steps, workers
 from db.session import Database
 from pipeline import failpoints
 from pipeline.handoff import Handoff
@@ -35,11 +35,16 @@ def reconcile_once(app: Celery, database: Database, *, end_leases: bool = True) 
         with database.transaction() as session:
             repaired += reconciliation.end_leases(session)
         with database.transaction() as session:
+            repaired += score_steps.end_leases(session)
+        with database.transaction() as session:
             repaired += reconciliation.rewind_lost_handoffs(session, gone_ms=LOST_HANDOFF_MS)
         with database.transaction() as session:
             repaired += reconciliation.move_lost_scores(session, gone_ms=LOST_HANDOFF_MS)
     with database.reading() as session:
         counts = reconciliation.dispatched_counts(session, older_than_ms=LOST_MESSAGE_MS)
+        for queue, (count, old) in score_steps.dispatched_counts(session, older_than_ms=LOST_MESSAGE_MS).items():
+            of_line = counts.get(queue, (0, 0))
+            counts[queue] = (of_line[0] + count, of_line[1] + old)
     suspects = {queue: count for queue, (count, old) in counts.items() if old}
     lost = [
         queue for queue, count in suspects.items() if (depth := queue_depth(app, queue)) is not None and depth < count
@@ -47,6 +52,7 @@ def reconcile_once(app: Celery, database: Database, *, end_leases: bool = True) 
     with database.transaction() as session:
         if lost:
             repaired += reconciliation.redispatch(session, lost, older_than_ms=LOST_MESSAGE_MS)
+            repaired += score_steps.redispatch(session, lost, older_than_ms=LOST_MESSAGE_MS)
         workers.forget_old(session)
     if repaired:
         logger.info("reconciled", extra={"steps": repaired})
@@ -65,6 +71,10 @@ def take_over_home(database: Database) -> None:
             ended = reconciliation.end_leases(session, all_of_them=True)
             queues = list(reconciliation.dispatched_counts(session, older_than_ms=0))
             again = reconciliation.redispatch(session, queues, older_than_ms=-1)
+            ended += score_steps.end_leases(session, all_of_them=True)
+            again += score_steps.redispatch(
+                session, list(score_steps.dispatched_counts(session, older_than_ms=0)), older_than_ms=-1
+            )
         if not ended and not again:
             return
 

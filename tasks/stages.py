@@ -1,11 +1,16 @@
-"""The six tasks, one a stage. A message carries a job id and a segment; the row says the rest."""
+"""The line's six tasks, one a stage, and the one that scores clips of evaluation runs.
+
+A message carries a job id and a segment, or a score step's id; the row says the rest.
+"""
 
 from __future__ import annotations
 
 from celery import Celery, Task
 
 from pipeline.states import Stage
+from tasks.app import SCORE_CLIPS
 from tasks.base import run_step
+from tasks.scoring import run_score_step
 
 
 def register(app: Celery) -> None:
@@ -30,6 +35,10 @@ def register(app: Celery) -> None:
     @app.task(bind=True, name="vgen.score", shared=False)  # type: ignore[untyped-decorator]
     def score(task: Task, job_id: str, segment: int) -> None:
         run_step(task, Stage.SCORE, job_id, segment)
+
+    @app.task(bind=True, name=SCORE_CLIPS, shared=False)  # type: ignore[untyped-decorator]
+    def score_clips(task: Task, step_id: int) -> None:
+        run_score_step(task, step_id)
 
     @app.task(bind=True, name="vgen.publish", shared=False)  # type: ignore[untyped-decorator]
     def publish(task: Task, job_id: str, segment: int) -> None:

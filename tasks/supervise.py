@@ -7,8 +7,11 @@ import time
 from types import TracebackType
 from typing import Self
 
-from db import claims
+from sqlalchemy.orm import Session
+
+from db import claims, score_claims
 from db.claims import Claim, Control
+from db.score_claims import ScoreClaim
 from pipeline.errors import ServiceUnavailableError, StoppedError
 from pipeline.generators.base import Phase, Progress
 from pipeline.states import Stage
@@ -26,7 +29,7 @@ class Pulse:
     A database that is away stops nothing: the work goes on, and the finish waits for it.
     """
 
-    def __init__(self, runtime: Runtime, claimed: Claim) -> None:
+    def __init__(self, runtime: Runtime, claimed: Claim | ScoreClaim) -> None:
         self._runtime = runtime
         self._claimed = claimed
         self._progress: Progress | None = None
@@ -72,7 +75,7 @@ class Pulse:
 
     def _reserve_s(self) -> float:
         """Seconds of the grace that a clip needs to come to the end of its step and to store where it is."""
-        if self._claimed.work.stage is not Stage.GENERATE:
+        if isinstance(self._claimed, ScoreClaim) or self._claimed.work.stage is not Stage.GENERATE:
             return 0.0
         return min(self._runtime.settings.worker.grace_s / 2, STORE_S + self._longest_step_s)
 
@@ -81,19 +84,29 @@ class Pulse:
         worker, seen = self._runtime.settings.worker, self._progress
         if seen == self._shown and time.monotonic() - self._renewed < worker.renew_s:
             with self._runtime.database.reading() as session:
-                self._heed(claims.look(session, self._claimed))
+                self._heed(self._look(session))
             return
         with self._runtime.database.transaction() as session:
-            control = claims.renew(
-                session,
-                self._claimed,
-                lease_ms=int(worker.lease_s * 1000),
-                phase=seen.phase.value if seen else None,
-                step=seen.step if seen else 0,
-                total=seen.total if seen else 0,
-            )
+            control = self._renew(session, int(worker.lease_s * 1000), seen)
         self._renewed, self._shown = time.monotonic(), seen
         self._heed(control)
+
+    def _look(self, session: Session) -> Control:
+        held = self._claimed
+        return score_claims.look(session, held) if isinstance(held, ScoreClaim) else claims.look(session, held)
+
+    def _renew(self, session: Session, lease_ms: int, seen: Progress | None) -> Control:
+        held = self._claimed
+        if isinstance(held, ScoreClaim):
+            return score_claims.renew(session, held, lease_ms=lease_ms)
+        return claims.renew(
+            session,
+            held,
+            lease_ms=lease_ms,
+            phase=seen.phase.value if seen else None,
+            step=seen.step if seen else 0,
+            total=seen.total if seen else 0,
+        )
 
     def _heed(self, control: Control) -> None:
         if not control.held:

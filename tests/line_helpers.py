@@ -15,7 +15,7 @@ from sqlalchemy import select, text
 
 from cli import submission
 from cli.options import BatchChoices, FieldOptions
-from db import batches, jobs, schema
+from db import batches, jobs, schema, score_steps
 from db.models import ArtifactRow, Job, StageRun
 from db.session import Database
 from pipeline.settings import Settings, load_settings
@@ -89,7 +89,7 @@ def until_settled(database: Database, batch_id: str, line: SoloLine | None = Non
     def settled() -> bool:
         assert line is None or line.error is None
         found = states(database, batch_id)
-        return not any(found[state] for state in UNSETTLED)
+        return not any(found[state] for state in UNSETTLED) and not scoring(database, batch_id)
 
     until(settled, lambda: f"still at work: {states(database, batch_id)}")
 
@@ -106,6 +106,12 @@ def until(condition: Callable[[], bool], say: Callable[[], str] = lambda: "it di
 def states(database: Database, batch_id: str) -> dict[JobState, int]:
     with database.reading() as session:
         return batches.counts(session, [batch_id])[batch_id]
+
+
+def scoring(database: Database, batch_id: str) -> int:
+    """Steps of evaluation runs over the batch that are still to be done."""
+    with database.reading() as session:
+        return sum(score_steps.left(session, [batch_id]).values())
 
 
 def job_list(database: Database, batch_id: str) -> list[Job]:

@@ -64,6 +64,7 @@ class EvalRunStateView(View):
     suite: dict[str, Any] | None = Field(description="Of a suite: sha256 of its file, entries, whether it is VBench's.")
     expected: int = Field(description="Clips.")
     summary: dict[str, Any] = Field(description="What was missing; of a nightly, its verdict.")
+    steps: dict[str, dict[str, int]] = Field(description="Its steps by model family and state. Empty in lists.")
     created_at: str
     finished_at: str | None
     scores: list[MeanView] = Field(description="Empty in lists.")

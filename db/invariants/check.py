@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db.invariants import attempts, clips, jobs
+from db.invariants import attempts, clips, evals, jobs
 from db.session import Database
 
-RULES = (*jobs.RULES, *clips.RULES, *attempts.RULES)
+RULES = (*jobs.RULES, *clips.RULES, *attempts.RULES, *evals.RULES)
 """Every rule, in the order in which a report shows them."""
 _SHOWN = 20
 

@@ -117,6 +117,30 @@ class StepWork:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredClip:
+    """A published clip and what belongs to it."""
+
+    job_id: str
+    roll: int
+    spec: JobSpec
+    """With the seed of this roll."""
+    key: str
+    sha256: str
+    known: frozenset[tuple[str, str]] = frozenset()
+    """Metrics that have scored it, each with the digest of its scorer: the same need not do it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreWork:
+    """One claimed step of an evaluation run."""
+
+    family: str
+    metrics: tuple[str, ...]
+    """Of the whole run; those of the family are this step's."""
+    clips: tuple[StoredClip, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StageResult:
     """What is recorded when the step is finished."""
 

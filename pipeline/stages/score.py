@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,9 +40,9 @@ def run(work: StepWork, context: StageContext) -> StageResult:
     """
     options = work.options.score
     assert options is not None, "the stage is a part of the line only where the batch asks for it"
-    models, rules = _models(context.settings), gate.parse(options.gate, options.metrics)
+    models, rules = models_of(context.settings), gate.parse(options.gate, options.metrics)
     metrics = gate.check_metrics(options.metrics)
-    ready, missing = _ready(metrics, models, {name for rule in rules for name in rule.metrics})
+    ready, missing = ready_of(metrics, models, {name for rule in rules for name in rule.metrics})
     with tempfile.TemporaryDirectory(prefix="vgen-score-") as folder:
         video = _fetch("video", work, context, Path(folder))
         context.check()
@@ -83,13 +84,23 @@ def _loaded(weights_dir: Path | None, digests: Path, device: str) -> Models:
     return Models(Weights(weights_dir, digests), device)
 
 
-def _models(settings: Settings) -> Models:
-    """The models of this process, which stay loaded from clip to clip."""
+def models_of(settings: Settings, device: str | None = None) -> Models:
+    """The models of this process, which stay loaded from clip to clip; ``device`` in place of the setting's."""
     digests = settings.effective_cache_dir / "eval" / "digests.json"
-    return _loaded(settings.eval.weights_dir, digests, settings.eval.device)
+    return _loaded(settings.eval.weights_dir, digests, device or settings.eval.device)
 
 
-def _ready(metrics: Sequence[Metric], models: Models, gated: set[str]) -> tuple[list[Metric], dict[str, Score]]:
+def forget_models() -> None:
+    """Give back the memory of this process's models, a GPU's too; they are loaded again when they are needed."""
+    if _loaded.cache_info().currsize == 0:
+        return
+    _loaded.cache_clear()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def ready_of(metrics: Sequence[Metric], models: Models, gated: set[str]) -> tuple[list[Metric], dict[str, Score]]:
     """Metrics that can be computed here, and why the others cannot."""
     ready, missing = [], {}
     for metric in metrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,9 +20,24 @@ STEP_S = "0.5"
 
 @pytest.fixture(scope="module")
 def _module_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running_cluster(tmp_path_factory.mktemp("faults"), VGEN_IDLE_STEP_S=STEP_S, VGEN_PRESET="idle") as running:
+    folder = tmp_path_factory.mktemp("faults")
+    (folder / "failpoints").touch()
+    _write_dino(folder / "weights")
+    told = {"VGEN_FAILPOINTS": f"@{folder}/failpoints", "VGEN_EVAL_WEIGHTS_DIR": f"{folder}/weights"}
+    with running_cluster(folder, VGEN_IDLE_STEP_S=STEP_S, VGEN_PRESET="idle", **told) as running:
         running.start_worker()
         yield running
+
+
+def _write_dino(folder: Path) -> None:
+    """The weights of one small model family."""
+    import torch  # noqa: PLC0415  # loading it takes seconds
+
+    from tests.data.vbench_oracle import tiny_weights  # noqa: PLC0415
+
+    folder.mkdir()
+    name = "dino_vitbase16_pretrain.pth"
+    torch.save(tiny_weights.weights(*tiny_weights.PLAIN[name]), folder / name)
 
 
 @pytest.fixture
@@ -174,3 +190,42 @@ def test_a_drained_worker_keeps_where_its_clip_is_and_the_next_goes_on(cluster: 
     assert output["facts"]["resumed_from_step"] == step
     assert output["facts"]["denoise_steps"] == 40 - step + 1
     assert cluster.one("SELECT count(*) FROM checkpoints") == 0
+
+
+def test_scoring_survives_kill_nine_and_an_emptied_broker(cluster: Cluster) -> None:
+    # Given a suite of which a worker is killed, with its pool, as it scores its first clip by a model
+    suite = cluster.folder / "suite.json"
+    entries = [{"prompt_en": f"view {n}", "dimension": ["subject_consistency", "imaging_quality"]} for n in range(9)]
+    suite.write_text(json.dumps(entries))
+    (cluster.folder / "failpoints").write_text(f"score_clip:dino=killgroup!{cluster.folder}/killed")
+    small = ("--width", "32", "--height", "32", "--num-frames", "3", "--num-inference-steps", "1")
+    command = ("eval", "suite", str(suite), "--seeds", "1", "--metrics", "checks,vbench", *small)
+    run_id = cluster.json(*command)["id"]
+    wait_for((cluster.folder / "killed").exists, f"a worker is killed\n{cluster.log}")
+    assert redis_command(cluster.redis.port, "FLUSHALL") == b"+OK"
+
+    # When the command is given again, and waited for
+    done = cluster.vgen(*command, "--wait", "--output", "scores.json", "--json")
+
+    # Then it is the same run, complete: each clip has every score once, or the reason why not
+    assert done.returncode == 0, done.stderr + cluster.log
+    assert (json.loads(done.stdout)["id"], json.loads(done.stdout)["state"]) == (run_id, "complete")
+    records = json.loads((cluster.folder / "scores.json").read_text("utf-8"))
+    assert [record["entry"] for record in records] == list(range(9))
+    for record in records:
+        assert 0 < record["scores"]["vbench.subject_consistency"]["score"] <= 1
+        assert "weights missing" in record["scores"]["vbench.imaging_quality"]["details"]["reason"]
+
+    # And the kill cost one attempt of one step: nine clips in two slices, by three families
+    steps = cluster.rows("SELECT family, state, attempt, losses, queue FROM score_steps ORDER BY family, first_seq")
+    assert [(family, state, queue) for family, state, _, _, queue in steps] == [
+        (family, "done", "vgen.cpu") for family in ("dino", "dino", "musiq", "musiq", "none", "none")
+    ]
+    assert sum(losses for *_, losses, _ in steps) >= 1
+    assert cluster.one("SELECT count(*) FROM scores WHERE metric = 'vbench.subject_consistency'") == 9
+
+    # When the batch is scored once more, then what the same scorer knows is not computed again
+    before = cluster.rows("SELECT * FROM scores ORDER BY job_id, metric")
+    again = cluster.vgen("eval", "run", "latest", "--metrics", "vbench.subject_consistency")
+    assert (again.returncode, again.stdout.count("vbench.subject_consistency\t0.")) == (0, 9), again.stderr
+    assert cluster.rows("SELECT * FROM scores ORDER BY job_id, metric") == before

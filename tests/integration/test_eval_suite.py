@@ -87,7 +87,7 @@ def test_a_clip_that_is_missing_makes_the_run_incomplete(vgen: Vgen, suite: Path
     shown = vgen("eval", "scores", submitted["id"], "--json")
 
     assert (shown.code, shown.json["state"]) == (3, "incomplete")
-    assert shown.json["summary"] == {"missing_clips": 3, "unscored_clips": 0}
+    assert shown.json["summary"] == {"missing_clips": 3, "unscored_clips": 0, "unread_clips": 0, "failed_steps": 0}
 
 
 def test_what_cannot_be_is_said(vgen: Vgen, suite: Path) -> None:

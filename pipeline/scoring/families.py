@@ -1,0 +1,41 @@
+"""What a run's scoring is divided into: slices of its clips, for one model family each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from pipeline.plan import NO_MODEL, ScorePart
+from pipeline.scoring.metric import Metric
+from pipeline.scoring.residency import FAMILIES
+from pipeline.scoring.suite_jobs import entry_of
+
+SLICE = 8
+"""Clips of a step: a model that must be loaded first is loaded for several, and what a lost worker had left to do is
+little."""
+
+
+def family_of(metric: Metric) -> str:
+    """The model that the metric's own is built on: what stays loaded serves all metrics of that name."""
+    if metric.family is None:
+        return NO_MODEL
+    return FAMILIES[metric.family].base or metric.family
+
+
+def of_family(metrics: Iterable[Metric], family: str) -> list[Metric]:
+    return [metric for metric in metrics if family_of(metric) == family]
+
+
+def parts(jobs: Sequence[tuple[int, Mapping[str, str]]], metrics: Sequence[Metric]) -> Iterator[ScorePart]:
+    """The steps of a run over jobs, given as (seq, labels) in order; families that no clip of a slice asks for none."""
+    for start in range(0, len(jobs), SLICE):
+        some = jobs[start : start + SLICE]
+        for family in dict.fromkeys(family_of(metric) for metric in metrics):
+            of_it = of_family(metrics, family)
+            if any(asked(metric, labels) for _, labels in some for metric in of_it):
+                yield ScorePart(family, some[0][0], some[-1][0])
+
+
+def asked(metric: Metric, labels: Mapping[str, str]) -> bool:
+    """Whether a clip is to be scored by the metric: of a suite's clip only its entry's dimensions are asked for."""
+    entry = entry_of(labels)
+    return metric.group != "vbench" or entry is None or metric.dimension in entry.dimensions

@@ -1,0 +1,257 @@
+"""Score steps of evaluation runs: the same claim, lease, fence and window as the line's steps, joined in rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from db import control, evals, score_claims, score_steps
+from db.models import ScoreStep
+from db.score_claims import ScoreClaim
+from db.session import Database, now_ms
+from pipeline.errors import OutOfMemoryError, RefusedError, RetryableError
+from pipeline.plan import CPU_QUEUE, ScorePart, gpu_queue
+from pipeline.retry import MAX_OTHER
+from pipeline.states import EvalState, StepState
+from tests.unit.db.line import LEASE_MS, Line, score_of
+
+GPU_TYPE_QUEUE = gpu_queue("cpu")
+
+
+class Run:
+    """An evaluation run over a batch of two clips, with one step of no model and one of a model."""
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self.database = line.database
+        line.worker()
+        self.batch_id = line.submit(count=2)
+        self.jobs = [f"{self.batch_id}-{seq:06d}" for seq in range(2)]
+        with self.database.transaction() as session:
+            self.id = evals.open_run(session, self.batch_id, kind="suite", metrics=["checks.black"])
+            parts = [ScorePart("none", 0, 1), ScorePart("dino", 0, 1)]
+            score_steps.plan(session, self.id, self.batch_id, parts)
+
+    def make_clips(self) -> None:
+        for job_id in self.jobs:
+            self.line.finish_job(job_id)
+
+    def admit(self, window: int = 8, *, gpu: bool = False) -> list[score_steps.AdmittedScore]:
+        with self.database.transaction() as session:
+            return score_steps.admit(session, window=window, gpu=gpu)
+
+    def claim(self, step_id: int, queue: str = CPU_QUEUE, worker: str = "w1") -> ScoreClaim | None:
+        with self.database.transaction() as session:
+            return score_claims.claim(session, step_id, queues=(queue,), worker=worker, lease_ms=LEASE_MS)
+
+    def begun(self) -> ScoreClaim:
+        """The first step of a run whose clips are made, claimed."""
+        self.make_clips()
+        claimed = self.claim(self.admit()[0].step_id)
+        assert claimed is not None
+        return claimed
+
+    def finish(self, claimed: ScoreClaim) -> bool:
+        with self.database.transaction() as session:
+            for clip in claimed.work.clips:
+                if not score_claims.record(session, claimed, clip, [score_of("checks.black", 0.0)]):
+                    return False
+            return score_claims.finish(session, claimed, unread=0)
+
+    def fail(self, claimed: ScoreClaim, error: Any) -> None:
+        with self.database.transaction() as session:
+            assert score_claims.fail(session, claimed, error)
+
+    def end_leases(self) -> int:
+        with self.database.transaction() as session:
+            session.execute(update(ScoreStep).where(ScoreStep.state == StepState.RUNNING).values(lease_until=1))
+            return score_steps.end_leases(session)
+
+    def steps(self) -> list[ScoreStep]:
+        with self.database.reading() as session:
+            return list(session.scalars(select(ScoreStep).order_by(ScoreStep.id)))
+
+    def states(self) -> list[StepState]:
+        return [step.state for step in self.steps()]
+
+    def settled(self) -> tuple[EvalState, dict[str, Any]]:
+        with self.database.transaction() as session:
+            evals.settle(session)
+            run = evals.get_run(session, self.id)
+            return run.state, dict(run.summary or {})
+
+
+@pytest.fixture
+def run(database: Database) -> Run:
+    return Run(Line(database))
+
+
+def test_steps_wait_for_their_clips_and_the_run_for_its_last_step(run: Run) -> None:
+    # While a clip is missing, nothing is admitted
+    run.line.finish_job(run.jobs[0])
+    assert run.admit() == []
+    assert run.states() == [StepState.PENDING] * 2
+    run.line.finish_job(run.jobs[1])
+
+    # When the clips are there, a step for each family is, and the window holds
+    (one,) = run.admit(window=1)
+    assert run.admit(window=1) == []
+    (other,) = run.admit(window=2)
+    claimed = [run.claim(step.step_id) for step in (one, other)]
+
+    # Then the run is complete once the last has finished, whoever that is
+    for step in claimed:
+        assert step is not None
+        assert [clip.job_id for clip in step.work.clips] == run.jobs
+        assert run.settled()[0] is EvalState.OPEN
+        assert run.finish(step)
+    assert run.settled() == (
+        EvalState.COMPLETE,
+        {"missing_clips": 0, "unscored_clips": 0, "unread_clips": 0, "failed_steps": 0},
+    )
+
+
+def test_a_step_is_claimed_once_and_only_from_its_queue(run: Run) -> None:
+    run.make_clips()
+    step_id = run.admit()[0].step_id
+
+    assert run.claim(step_id, queue="vgen.io") is None
+    assert run.claim(step_id) is not None
+    assert run.claim(step_id) is None
+    assert run.claim(10_000) is None
+
+
+def test_a_worker_that_lost_its_lease_records_nothing(run: Run) -> None:
+    claimed = run.begun()
+    with run.database.transaction() as session:
+        assert score_claims.renew(session, claimed, lease_ms=LEASE_MS).held
+    assert run.end_leases() == 1
+
+    # Given the step is with another worker
+    assert run.admit()
+    again = run.claim(claimed.step_id, worker="w2")
+    assert again is not None
+    assert again.attempt == 2
+
+    # Then what the first one still does is refused and recorded as fenced
+    with run.database.transaction() as session:
+        assert not score_claims.look(session, claimed).held
+        assert not score_claims.renew(session, claimed, lease_ms=LEASE_MS).held
+    assert not run.finish(claimed)
+    with run.database.reading() as session:
+        assert evals.of_jobs(session, run.jobs) == {}
+    assert ("fenced", None) in run.line.batch_events(run.batch_id)
+    assert run.finish(again)
+
+
+def test_what_a_lost_worker_recorded_is_not_scored_again(run: Run) -> None:
+    claimed = run.begun()
+    with run.database.transaction() as session:
+        assert score_claims.record(session, claimed, claimed.work.clips[0], [score_of("checks.black", 0.5)])
+    run.end_leases()
+    run.admit()
+
+    again = run.claim(claimed.step_id)
+
+    assert again is not None
+    assert [len(clip.known) for clip in again.work.clips] == [1, 0]
+    (step,) = [step for step in run.steps() if step.id == claimed.step_id]
+    assert (step.losses, step.crashes) == (1, 0)  # it had got somewhere
+
+
+def test_tries_are_bounded_and_a_failed_step_makes_the_run_incomplete(run: Run) -> None:
+    claimed: ScoreClaim | None = run.begun()
+    for _ in range(MAX_OTHER):
+        assert claimed is not None
+        assert run.end_leases() == 1
+        run.admit()
+        step_id, claimed = claimed.step_id, run.claim(claimed.step_id)
+    assert claimed is None
+    (failed,) = [step for step in run.steps() if step.id == step_id]
+    assert (failed.state, failed.error_code) == (StepState.FAILED, "worker_lost")
+
+    # When the other is refused at once
+    (other,) = [step.id for step in run.steps() if step.id != step_id]
+    second = run.claim(other)
+    assert second is not None
+    run.fail(second, RefusedError("not the weights", code="eval_weights_wrong"))
+
+    # Then nothing is left to do, and that is said
+    assert run.states() == [StepState.FAILED] * 2
+    state, summary = run.settled()
+    assert (state, summary["failed_steps"], summary["unscored_clips"]) == (EvalState.INCOMPLETE, 2, 2)
+
+
+def test_an_error_of_the_outside_is_tried_again_after_a_pause(run: Run) -> None:
+    claimed = run.begun()
+
+    run.fail(claimed, RetryableError("away", code="storage_unavailable"))
+
+    assert run.admit() == []
+    (step,) = [step for step in run.steps() if step.id == claimed.step_id]
+    assert (step.state, step.errors, step.queue) == (StepState.WAITING, 1, None)
+    with run.database.transaction() as session:
+        session.execute(update(ScoreStep).values(not_before=0))
+    assert [item.step_id for item in run.admit()] == [claimed.step_id]
+
+
+def test_models_go_to_a_live_gpu_and_elsewhere_when_one_is_too_small(run: Run) -> None:
+    run.make_clips()
+
+    bound = {item.step_id: item.queue for item in run.admit(gpu=True)}
+
+    none, dino = (step.id for step in run.steps())
+    assert bound == {none: CPU_QUEUE, dino: GPU_TYPE_QUEUE}
+    claimed = run.claim(dino, queue=GPU_TYPE_QUEUE)
+    assert claimed is not None
+    run.fail(claimed, OutOfMemoryError("too small"))
+    with run.database.transaction() as session:
+        session.execute(update(ScoreStep).values(not_before=0))
+    assert [(item.step_id, item.queue) for item in run.admit(gpu=True)] == [(dino, CPU_QUEUE)]
+
+
+def test_pausing_the_batch_or_the_queue_holds_them(run: Run) -> None:
+    run.make_clips()
+    first, second = run.admit()
+    claimed = run.claim(first.step_id)
+    assert claimed is not None
+    with run.database.transaction() as session:
+        control.pause_batch(session, run.batch_id, by="ada")
+    assert run.claim(second.step_id) is None
+    with run.database.transaction() as session:
+        assert score_claims.look(session, claimed).pause
+        assert score_claims.release(session, claimed)
+        assert score_steps.withdraw(session) == 1
+        assert score_steps.left(session) == {}
+    assert run.admit() == []
+
+    with run.database.transaction() as session:
+        control.resume_batch(session, run.batch_id, by="ada")
+        control.pause_queue(session, CPU_QUEUE, by="ada")
+    assert run.admit() == []
+    with run.database.transaction() as session:
+        control.resume_queue(session, CPU_QUEUE, by="ada")
+    assert len(run.admit()) == 2
+
+
+def test_a_lost_message_is_sent_again(run: Run) -> None:
+    run.make_clips()
+    run.admit()
+    with run.database.transaction() as session:
+        session.execute(update(ScoreStep).values(dispatched_at=now_ms() - 60_000))
+        assert score_steps.dispatched_counts(session, older_than_ms=10_000) == {CPU_QUEUE: (2, 2)}
+        assert score_steps.redispatch(session, [CPU_QUEUE], older_than_ms=10_000) == 2
+    assert len(run.admit()) == 2
+
+
+def test_a_cancelled_batch_ends_its_steps_and_fences_who_holds_one(run: Run) -> None:
+    claimed = run.begun()
+
+    with run.database.transaction() as session:
+        assert score_steps.cancel(session, run.batch_id) == 2
+        assert score_steps.cancel(session, run.batch_id) == 0
+
+    assert not run.finish(claimed)
+    assert run.settled()[0] is EvalState.INCOMPLETE
