@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-from db import invariants
+from db import evals, invariants, score_steps
 from db.session import Database
+from pipeline.plan import ScorePart
 from pipeline.spec import ScoreOptions
 from pipeline.stages.base import Outcome
 from pipeline.states import Stage
@@ -106,6 +107,15 @@ BROKEN: dict[str, tuple[str, ...]] = {
         "SELECT 999, step_id, job_id, stage, 2, 1, 1, 'done' FROM stage_runs "
         "WHERE job_id = '{done}' AND stage = 'generate'",
     ),
+    "eval_ended": (
+        "UPDATE score_steps SET state = 'pending'",
+        "UPDATE score_steps SET state = 'waiting'",
+    ),
+    "eval_complete": ("UPDATE score_steps SET state = 'failed'",),
+    "score_bounds": (
+        "UPDATE score_steps SET losses = 11",
+        "UPDATE score_steps SET state = 'waiting', crashes = 3",
+    ),
 }
 
 
@@ -123,6 +133,11 @@ def _rows(line: Line) -> dict[str, str]:
     line.go_on(names["generating"], Stage.GENERATE)
     claimed = line.go_on(names["held"], Stage.SCREEN)
     line.finish(claimed, result_of(claimed, Outcome.HELD))
+    with line.database.transaction() as session:
+        run_id = evals.open_run(session, rolled.split("-", maxsplit=1)[0], kind="suite", metrics=["checks"])
+        score_steps.plan(session, run_id, rolled.split("-", maxsplit=1)[0], [ScorePart("none", 0, 0)])
+        session.execute(text("UPDATE score_steps SET state = 'done'"))
+        evals.settle(session)
     with line.database.transaction() as session:
         session.execute(text(f"UPDATE steps SET state = 'waiting', queue = NULL WHERE job_id = '{names['waiting']}'"))
         session.execute(text(f"UPDATE jobs SET state = 'waiting' WHERE id = '{names['waiting']}'"))
