@@ -201,7 +201,8 @@ def test_an_upgrade_that_cannot_have_its_lock_gives_up_and_changes_nothing(relea
         _run(release, _MAKE, postgres_url)
         old = schema.revision(database)
         with database.transaction() as session:
-            session.execute(text("SELECT 1 FROM batches, workers, steps FOR UPDATE"))
+            session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # it outlasts the lock timeout
+            session.execute(text("LOCK TABLE batches, workers, steps IN ROW EXCLUSIVE MODE"))  # as every UPDATE does
             with pytest.raises(ServiceUnavailableError, match="lock timeout"):
                 schema.upgrade(database)
         assert schema.revision(database) == old
