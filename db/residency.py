@@ -46,11 +46,20 @@ def set_loaded(session: Session, name: str, lane: str | None) -> None:
 
 
 def record_load(
-    session: Session, name: str, gpu_type: str | None, preset: str, seconds: float | None, *, was: str | None
+    session: Session,
+    name: str,
+    gpu_type: str | None,
+    preset: str,
+    seconds: float,
+    *,
+    source: str,
+    was: str | None,
 ) -> None:
-    """Count one load of a model: swaps are what lanes are there to save."""
-    took = None if seconds is None else round(seconds, 3)
-    events.record(session, "model_loaded", worker=name, gpu=gpu_type, preset=preset, seconds=took, was=was)
+    """Count one load of a model, from ``disk`` or the ``host``'s memory: swaps are what lanes are there to save."""
+    took = round(seconds, 3)
+    events.record(
+        session, "model_loaded", worker=name, gpu=gpu_type, preset=preset, seconds=took, source=source, was=was
+    )
 
 
 def record_recycled(session: Session, name: str, gpu_type: str | None, preset: str, reason: str) -> None:

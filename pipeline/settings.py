@@ -161,6 +161,12 @@ class WorkerSettings(_Group):
         description="A generator's process that grew by more since its warm-up, on its host or GPU, is replaced "
         "between two clips; 0: never.",
     )
+    host_cache_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Most bytes of models kept in the host's memory once they left the GPU, for each GPU; unset: half "
+        "of what is free, 0: none.",
+    )
     lora_bytes: int = Field(
         2 * 1024 * MEBIBYTE, ge=0, description="Most bytes of LoRAs kept in a loaded model for clips to come."
     )

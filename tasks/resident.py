@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,12 +15,12 @@ from pipeline.generators.base import (
     Progress,
     TakesCheckpoints,
 )
-from pipeline.generators.process import GeneratorProcess
+from pipeline.generators.process import GeneratorProcess, Load
 
 _SAY_S = 0.5
 
-OnLoaded = Callable[[str, float | None, str | None], None]
-"""Told of each load: the preset, the seconds that it took where known, and the preset that was there before."""
+OnLoaded = Callable[[Load, str | None], None]
+"""Told of each load, and of the preset that was there before."""
 
 
 class Resident:
@@ -49,16 +48,14 @@ class Resident:
 
     def load(self, preset: str, on_progress: OnProgress) -> None:
         """As ``GeneratorProcess.load``, once nobody else uses the generator."""
-        with self._use(on_progress):
-            started = time.monotonic()
-            with self._counting(lambda: time.monotonic() - started):
-                self._process.load(preset, on_progress)
+        with self._use(on_progress), self._counting():
+            self._process.load(preset, on_progress)
 
     def generate(
         self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
     ) -> GenerationResult:
         """As ``GeneratorProcess.generate``, once nobody else uses the generator."""
-        with self._use(on_progress), self._counting(lambda: None):
+        with self._use(on_progress), self._counting():
             return self._process.generate(request, on_progress, checkpoints)
 
     def close(self) -> None:
@@ -75,12 +72,13 @@ class Resident:
             self._using.release()
 
     @contextmanager
-    def _counting(self, seconds: Callable[[], float | None]) -> Iterator[None]:
-        before = self._process.loaded_preset
+    def _counting(self) -> Iterator[None]:
+        before = self._process.last_load
         try:
             yield
         finally:
             self._held = self._process.loaded_preset
-            if self._held is not None and self._held != before:
-                was, self._last = self._last, self._held
-                self._on_loaded(self._held, seconds(), was)
+            load = self._process.last_load
+            if load is not None and load is not before:
+                was, self._last = self._last, load.preset
+                self._on_loaded(load, was)

@@ -15,7 +15,7 @@ from db import residency
 from db.admission import Hops
 from db.session import Database
 from pipeline.errors import ServiceUnavailableError
-from pipeline.generators.process import GeneratorProcess
+from pipeline.generators.process import GeneratorProcess, Load
 from pipeline.handoff import Handoff
 from pipeline.plan import IO_QUEUE, gpu_type_of
 from pipeline.presets import load_library
@@ -106,12 +106,14 @@ class Runtime:
         """The queues whose steps this worker may claim. Raises ServiceUnavailableError."""
         return self.queues if self.keeper is None else (*self.queues, *self.keeper.queues())
 
-    def _on_loaded(self, preset: str, seconds: float | None, was: str | None) -> None:
+    def _on_loaded(self, load: Load, was: str | None) -> None:
         try:
             with self.database.transaction() as session:
-                residency.record_load(session, self.name, self.gpu_type, preset, seconds, was=was)
+                residency.record_load(
+                    session, self.name, self.gpu_type, load.preset, load.seconds, source=load.source, was=was
+                )
         except ServiceUnavailableError as error:
-            logger.warning("load not recorded", extra={"preset": preset, "reason": str(error)})
+            logger.warning("load not recorded", extra={"preset": load.preset, "reason": str(error)})
 
     def _on_recycled(self, preset: str, reason: str) -> None:
         logger.warning("generator replaced", extra={"preset": preset, "reason": reason})

@@ -25,6 +25,7 @@ from pipeline.errors import FatalError, OutOfMemoryError, StoppedError
 from pipeline.generators import wire
 from pipeline.generators.base import Phase, Progress, SavedCheckpoint
 from pipeline.generators.growth import Growth
+from pipeline.generators.host_cache import HostCache
 from pipeline.generators.idle import IdleGenerator
 from pipeline.presets import Preset
 
@@ -42,6 +43,9 @@ class Child:
         self._stopped: dict[int, bool] = {}
         """Commands that were told to stop, and whether they are to leave a checkpoint."""
         self._generator: Any = None
+        self._key = ""
+        """What names the generator among those that wait in the host's memory."""
+        self._waiting = HostCache()
         self._growth = Growth(0)
 
     def read(self, lines: TextIO) -> None:
@@ -71,9 +75,11 @@ class Child:
 
     def _free(self, error: Exception) -> None:
         """After too little memory: give back what nobody uses, before the next clip is tried."""
-        if isinstance(error, OutOfMemoryError) and self._generator is not None:
+        if isinstance(error, OutOfMemoryError):
             error.__cause__ = error.__context__ = None
-            self._generator.free()
+            self._waiting.clear()
+            if self._generator is not None:
+                self._generator.free()
 
     def _carry_out(self, command: dict[str, Any], number: int) -> None:
         def on_progress(progress: Progress) -> None:
@@ -86,9 +92,9 @@ class Child:
 
         if command["command"] == "load":
             how = Acceleration.model_validate(command["acceleration"])
-            self._load(Preset.model_validate(command["preset"]), how, command["lora_bytes"], on_progress)
+            source = self._load(Preset.model_validate(command["preset"]), how, command, on_progress)
             self._growth = Growth(command["growth_bytes"])
-            self._send(number, "ready", {})
+            self._send(number, "ready", {"source": source})
         elif command["command"] == "generate":
             if self._generator is None:
                 raise FatalError("no model is loaded", code="model_not_loaded")
@@ -106,20 +112,35 @@ class Child:
         else:
             raise FatalError(f"command {command['command']!r} is unknown")
 
-    def _load(self, preset: Preset, how: Acceleration, lora_bytes: int, on_progress: Any) -> None:
+    def _load(
+        self, preset: Preset, how: Acceleration, command: dict[str, Any], on_progress: Callable[[Progress], None]
+    ) -> str:
+        """Have the preset's generator at hand; ``host`` when it waited in the host's memory, else ``disk``."""
+        key = json.dumps([command["preset"], command["acceleration"], command["files"]], sort_keys=True)
+        found: Any = self._waiting.take(key)  # first, so that it is not what has to make room
         if self._generator is not None:
-            self._generator.unload()
-            self._generator = None
+            evicted, self._generator = self._generator, None
+            self._waiting.keep(self._key, evicted, command["host_cache_bytes"])
+        self._key = key
+        if found is not None and found.is_current():
+            found.resume(on_progress)
+            self._generator = found
+            return "host"
+        if found is not None:
+            found.unload()
+        self._generator = self._made(preset, how, command["lora_bytes"], on_progress)
+        return "disk"
+
+    def _made(self, preset: Preset, how: Acceleration, lora_bytes: int, on_progress: Callable[[Progress], None]) -> Any:
         if preset.generator == "idle":
             idle = IdleGenerator()
             idle.load_preset(preset, on_progress)
-            self._generator = idle
-            return
+            return idle
         from pipeline.generators.diffusers_video import DiffusersVideoGenerator  # noqa: PLC0415 - torch
 
         generator = DiffusersVideoGenerator(self._cache_dir, lora_bytes=lora_bytes)
         generator.load_preset(preset, on_progress, how)
-        self._generator = generator
+        return generator
 
     def _send(self, number: int, event: str, data: dict[str, Any], **more: Any) -> None:
         self._events.write(json.dumps({"id": number, "event": event, "data": data, **more}) + "\n")

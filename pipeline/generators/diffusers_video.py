@@ -8,7 +8,6 @@ noise on every device.
 from __future__ import annotations
 
 import gc
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from PIL import Image
 
 from pipeline import failpoints
 from pipeline.acceleration import PLAIN, Acceleration
-from pipeline.errors import FatalError, OutOfMemoryError, RefusedError, StageError
+from pipeline.errors import FatalError, OutOfMemoryError, StageError
 from pipeline.generators.accelerations.cache_states import cache_states, restore_cache_states
 from pipeline.generators.accelerations.per_clip import accelerated
 from pipeline.generators.base import (
@@ -41,21 +40,20 @@ from pipeline.generators.frames_out import as_bytes, to_uint8
 from pipeline.generators.hub import model_folder
 from pipeline.generators.input_pictures import Pictures, read_pictures
 from pipeline.generators.loras import Loras
+from pipeline.generators.moving import move, weight_bytes
 from pipeline.generators.numerics import Clock, numerics, peak, reset_peak, translated
+from pipeline.generators.own_size import check_own_size
 from pipeline.generators.randomness import Randomness
 from pipeline.generators.read_pipeline import pipeline_class, read_pipeline
 from pipeline.generators.scheduler_seam import LoopWatch, watched_steps
 from pipeline.generators.sound import sound_of, write_sound
-from pipeline.presets import Preset, Workload, get_preset
+from pipeline.generators.warm_up import blank_pictures, smallest_clip
+from pipeline.presets import Preset, get_preset
 from pipeline.spec import JobSpec
 
 __all__ = ["DiffusersVideoGenerator", "pipeline_class"]
 
-WARM_UP_SIDE = 64
-"""Pixels, raised to the preset's smallest legal size: enough to load kernels."""
 LORA_BYTES = 2 * 1024**3
-WARM_UP_STEPS = 2
-"""Mochi's schedule cannot be made of one."""
 
 
 class DiffusersVideoGenerator:
@@ -163,6 +161,35 @@ class DiffusersVideoGenerator:
             },
         )
 
+    def host_bytes(self) -> int | None:
+        """Bytes of all weights; None where hooks or formats tie them to their device."""
+        tied = (self._how.quantisation, self._how.offload, self._how.text_encoder_offload or None)
+        if self._pipe is None or any(tied) or self._how.context_parallel > 1:
+            return None
+        return weight_bytes(self._pipe)
+
+    def set_aside(self) -> None:
+        """Wait in the host's memory, warm as it is, with the embeddings and LoRAs that it has."""
+        move(self._pipe, "cpu")
+        self._collect()
+
+    def is_current(self) -> bool:
+        """Whether what would be loaded from disk now is what is in memory."""
+        return self._preset is not None and model_folder(self._preset, self._cache_dir)[1] == self._revision
+
+    def resume(self, on_progress: OnProgress) -> None:
+        """Back to the device, after ``set_aside``.
+
+        Raises:
+            OutOfMemoryError: it does not fit any more.
+        """
+        on_progress(Progress(Phase.LOAD, 1, 2))
+        try:
+            move(self._pipe, self._device)
+        except Exception as error:
+            raise translated(error, "a model's way back from the host's memory") from error
+        on_progress(Progress(Phase.LOAD, 2, 2))
+
     def unload(self) -> None:
         self._pipe, self._continuing, self._preset, self._loras = None, None, None, None
         self._embeddings = EmbeddingCache()
@@ -171,6 +198,9 @@ class DiffusersVideoGenerator:
     def free(self) -> None:
         if self._loras is not None:
             self._loras.free()
+        self._collect()
+
+    def _collect(self) -> None:
         gc.collect()
         if self._device == "cuda":
             torch.cuda.empty_cache()
@@ -188,22 +218,8 @@ class DiffusersVideoGenerator:
         if preset is None:
             return
         on_progress(Progress(Phase.WARM_UP, 0, 1))
-        side = max(WARM_UP_SIDE, preset.size.minimum)
-        side = -(-side // preset.size.multiple) * preset.size.multiple
-        width, height = _own_size(self._pipe, side, side)
-        smallest = max(preset.frames.minimum, preset.frames.offset)
-        spec = JobSpec(
-            prompt="warm-up",
-            seed=0,
-            preset=preset.name,
-            width=width,
-            height=height,
-            num_frames=smallest if preset.frames.allows(smallest) else preset.frames.nearest(smallest)[0],
-            fps=preset.defaults.fps,
-            num_inference_steps=WARM_UP_STEPS,
-            guidance_scale=preset.defaults.guidance_scale,
-        )
-        blank = _blank_pictures(self._pipe, preset, spec)
+        spec = smallest_clip(self._pipe, preset)
+        blank = blank_pictures(self._pipe, preset, spec)
 
         def sign_of_life(*_: object) -> None:
             on_progress(Progress(Phase.WARM_UP, 0, 1))
@@ -211,8 +227,8 @@ class DiffusersVideoGenerator:
         self._run(preset, spec, spec.prompt, blank, sign_of_life, sign_of_life, Clock())
         if preset.continuation is not None and self._continuing is not self._pipe:
             count = preset.continuation.frames
-            longer = spec.model_copy(update={"num_frames": preset.frames.at_least(max(smallest, count + 1))})
-            previous = [Image.new("RGB", (width, height))] * count
+            longer = spec.model_copy(update={"num_frames": preset.frames.at_least(max(spec.num_frames, count + 1))})
+            previous = [Image.new("RGB", (spec.width, spec.height))] * count
             self._run(preset, longer, spec.prompt, {}, sign_of_life, sign_of_life, Clock(), previous=previous)
         on_progress(Progress(Phase.WARM_UP, 1, 1))
 
@@ -276,7 +292,7 @@ class DiffusersVideoGenerator:
             pictures = {"image": conditioned.pop("image", None)}
         arguments = call_arguments(pipe.__call__, preset, spec, prompt, pictures, has_guider=guider is not None)
         arguments |= conditioned
-        _check_own_size(pipe, spec)
+        check_own_size(pipe, spec)
         if guider is not None:
             guider.guidance_scale = spec.guidance_scale
         rng = Randomness(spec.seed, self._device)
@@ -353,35 +369,3 @@ def _continuing(preset: Preset, pipe: Any) -> Any:
     if preset.continuation is None or preset.continuation.pipeline_class is None:
         return pipe
     return continuing_pipeline(pipe, pipeline_class(preset.continuation.pipeline_class), preset.continuation)
-
-
-def _blank_pictures(pipe: Any, preset: Preset, spec: JobSpec) -> Pictures:
-    """For the warm-up: what the pipeline cannot be called without."""
-    blank = Image.new("RGB", (spec.width, spec.height))
-    found: Pictures = {"image": blank} if "image" in inspect.signature(pipe.__call__).parameters else {}
-    for field in (*preset.required_inputs, *(("video",) if preset.workload is Workload.V2V else ())):
-        found[field] = blank if field == "last_image" else [blank] * (spec.num_frames if field == "video" else 1)
-    return found
-
-
-def _own_size(pipe: Any, width: int, height: int) -> tuple[int, int]:
-    """The size that is made where this one is asked for: a class without arguments for it (HunyuanVideo 1.5 from an
-    image) has a few of its own."""
-    own = getattr(getattr(pipe, "video_processor", None), "calculate_default_height_width", None)
-    if own is None or "width" in inspect.signature(pipe.__call__).parameters:
-        return width, height
-    own_height, own_width = own(height=height, width=width, target_size=pipe.target_size)
-    return own_width, own_height
-
-
-def _check_own_size(pipe: Any, spec: JobSpec) -> None:
-    """
-    Raises:
-        RefusedError: code ``field_unsupported``; the job's size is not made, and the message has the nearest.
-    """
-    width, height = _own_size(pipe, spec.width, spec.height)
-    if (width, height) != (spec.width, spec.height):
-        raise RefusedError(
-            f"size: {spec.width}x{spec.height} cannot be made by {type(pipe).__name__}; nearest: {width}x{height}",
-            code="field_unsupported",
-        )

@@ -78,6 +78,13 @@ class IdleGenerator:
             facts={"random_weights": True, "no_model": True, **keeper.facts},
         )
 
+    def host_bytes(self) -> int | None:
+        """It is made anew faster than kept."""
+        return None
+
+    def set_aside(self) -> None:
+        """It is on no device."""
+
     def free(self) -> None:
         """It holds nothing."""
 

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,6 +32,16 @@ _POLL_S = 0.2
 """How soon ``request_stop`` is passed on while the child is silent."""
 _Files = tuple[tuple[str, int, int], ...]
 """Path, bytes and time of the last change (ns) of each file of a model's folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How a preset came into the child."""
+
+    preset: str
+    source: str
+    """``disk``, or ``host``: it had waited in the host's memory."""
+    seconds: float
 
 
 class GeneratorProcess:
@@ -58,6 +69,7 @@ class GeneratorProcess:
         self._loaded_files: _Files = ()
         self._outgrown: str | None = None
         """Why the child is to be replaced, as it said with its last answer."""
+        self.last_load: Load | None = None
         self._stop = threading.Event()
 
     @property
@@ -168,8 +180,12 @@ class GeneratorProcess:
             "acceleration": how.model_dump(mode="json"),
             "lora_bytes": self._settings.worker.lora_bytes,
             "growth_bytes": self._settings.worker.growth_bytes,
+            "host_cache_bytes": self._settings.worker.host_cache_bytes,
+            "files": files,
         }
-        self._ask("load", data, on_progress, self._settings.worker.load_deadline_s)
+        begun = time.monotonic()
+        answer = self._ask("load", data, on_progress, self._settings.worker.load_deadline_s)
+        self.last_load = Load(preset.name, answer["source"], time.monotonic() - begun)
         self._loaded, self._loaded_how, self._loaded_files = preset, how, files
 
     def _ask(

@@ -25,9 +25,10 @@ def test_two_presets_in_turn_are_at_most_three_loads(tmp_path: Path) -> None:
 
         assert_published_once(settings, database, batch_id)
         with database.reading() as session:
-            loaded = [
-                event.data["preset"] for event in session.scalars(select(Event).where(Event.kind == "model_loaded"))
-            ]
+            loads = [event.data for event in session.scalars(select(Event).where(Event.kind == "model_loaded"))]
+    loaded = [load["preset"] for load in loads]
+    assert {load["source"] for load in loads} == {"disk"}
+    assert all(load["seconds"] >= 0 for load in loads)
     assert set(loaded) == {"one", "two.5"}
     assert len(loaded) <= 3
 

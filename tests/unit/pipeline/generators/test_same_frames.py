@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 
+from pipeline.acceleration import PLAIN
 from pipeline.errors import StoppedError
 from pipeline.generators.base import GenerationRequest, Phase, Progress
+from pipeline.generators.child import Child
 from pipeline.generators.diffusers_video import DiffusersVideoGenerator
 from pipeline.generators.process import GeneratorProcess
+from pipeline.presets import Preset, get_preset
 from pipeline.settings import Settings, load_settings
+from pipeline.spec import InputRef, LoraRef
+from tests.loras import write_lora
 from tests.unit.pipeline.generators.conftest import MakeRequest
 
 CLIP = {"seed": 3, "width": 32, "height": 32, "num_frames": 5, "num_inference_steps": 3}
@@ -75,12 +81,27 @@ def _loaded_again(generator: DiffusersVideoGenerator, _: MakeRequest) -> None:
     generator.load("tiny-wan", ignore)
 
 
+def _with_a_lora(generator: DiffusersVideoGenerator, make: MakeRequest) -> None:
+    """A clip with a LoRA, which stays in memory."""
+    ref = LoraRef(file=InputRef(sha256="5" * 64, media_type="x", name="a.safetensors"))
+    request = make("tiny-wan", **CLIP, loras=[ref])
+    generator.generate(replace(request, loras=(write_lora(request.frames_path.with_suffix(".safetensors")),)), ignore)
+
+
+def _set_aside(generator: DiffusersVideoGenerator, _: MakeRequest) -> None:
+    """Out to the host's memory and in again."""
+    generator.set_aside()
+    generator.resume(ignore)
+
+
 def _drawn(_: DiffusersVideoGenerator, __: MakeRequest) -> None:
     """Random numbers that somebody else drew in the process."""
     torch.rand(7)
 
 
-@pytest.mark.parametrize("disturb", [_nothing, _neighbours, _stopped, _continued, _loaded_again, _drawn])
+@pytest.mark.parametrize(
+    "disturb", [_nothing, _neighbours, _stopped, _continued, _loaded_again, _with_a_lora, _set_aside, _drawn]
+)
 def test_what_came_before_changes_no_frame(
     warm: DiffusersVideoGenerator, settings: Settings, make_request: MakeRequest, disturb: Disturb
 ) -> None:
@@ -118,3 +139,31 @@ def test_two_processes_side_by_side_make_the_frames_of_one_alone(
         warm.generate(make_request("tiny-wan", **{**CLIP, "seed": 5, "num_frames": 9}), beside)
 
     assert found == [expected]
+
+
+def test_a_model_that_waited_in_the_hosts_memory_is_the_same_one_and_makes_the_same_frames(
+    settings: Settings, make_request: MakeRequest
+) -> None:
+    expected = _fresh(settings, make_request("tiny-wan", **CLIP))
+    child, one = Child(io.StringIO(), settings.effective_cache_dir), get_preset("tiny-wan")
+    two = one.model_copy(update={"name": "tiny-two"})
+
+    def load(preset: Preset, host_cache_bytes: int | None = None) -> str:
+        command = {"preset": preset.model_dump(mode="json"), "acceleration": {}, "files": []}
+        return child._load(preset, PLAIN, {**command, "lora_bytes": 0, "host_cache_bytes": host_cache_bytes}, ignore)
+
+    assert load(one) == "disk"
+    first = child._generator
+    size = first.host_bytes()
+    assert 100_000 < size < 10_000_000
+    assert load(two) == "disk"
+    assert load(one) == "host"
+    assert child._generator is first
+    assert first.generate(make_request("tiny-wan", **CLIP), ignore).frames_sha256 == expected
+    # Without room for it the next one to leave is gone, and what waits stays
+    assert load(two, size - 1) == "host"
+    assert child._waiting.keys == ()
+    assert load(one, size) == "disk"
+    assert len(child._waiting.keys) == 1
+    assert load(two, 0) == "host"
+    assert child._waiting.keys == ()

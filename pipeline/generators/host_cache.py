@@ -1,0 +1,77 @@
+"""Models that left the GPU, kept in the host's memory: to load one again is a copy, and nothing is read from disk.
+
+Loads no torch: what is kept moves itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from pathlib import Path
+from typing import Protocol
+
+_SHARE_OF_FREE = 0.5
+"""Of the memory that is free, where no limit is set: the rest is for the models to be read, frames and encoders."""
+
+
+class CanWait(Protocol):
+    """A generator that can leave its device."""
+
+    def host_bytes(self) -> int | None:
+        """Bytes that it holds; None: it cannot wait in the host's memory."""
+
+    def set_aside(self) -> None:
+        """Give the device's memory back and keep all else."""
+
+    def unload(self) -> None:
+        """Free the memory."""
+
+
+class HostCache:
+    """Generators by key, within ``limit`` bytes (None: half of what is free); the least recently used go first."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[CanWait, int]] = OrderedDict()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What is kept, the last used last."""
+        return tuple(self._kept)
+
+    def take(self, key: str) -> CanWait | None:
+        """Hand out, and keep no longer."""
+        found = self._kept.pop(key, None)
+        return None if found is None else found[0]
+
+    def keep(self, key: str, generator: CanWait, limit: int | None) -> None:
+        """Set a generator aside, or unload it where it cannot wait or does not fit."""
+        size = generator.host_bytes()
+        held = sum(kept for _, kept in self._kept.values())
+        allowed = held + int(free_host_bytes() * _SHARE_OF_FREE) if limit is None else limit
+        if size is None or size > allowed or not allowed:
+            generator.unload()
+            return
+        while held + size > allowed:
+            _, (oldest, freed) = self._kept.popitem(last=False)
+            oldest.unload()
+            held -= freed
+        generator.set_aside()
+        self._kept[key] = (generator, size)
+
+    def clear(self) -> None:
+        """Unload everything."""
+        while self._kept:
+            self._kept.popitem()[1][0].unload()
+
+
+def free_host_bytes() -> int:
+    """What this process may still take of the host's memory, and of its container's where that has a limit."""
+    found = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) * 1024)
+    with contextlib.suppress(OSError, ValueError):  # cgroup v2; "max" is no number
+        group = Path("/sys/fs/cgroup")
+        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return max(0, min(found, default=0))

@@ -1,0 +1,30 @@
+"""A pipeline's weights between a device and the host's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+
+def move(pipe: Any, device: str) -> None:
+    """Every model of the pipeline to the device; types stay as they are."""
+    for model in _models(pipe):
+        model.to(device)
+
+
+def weight_bytes(pipe: Any) -> int:
+    """Bytes of all weights and buffers; what models share counts once."""
+    found = {
+        tensor.data_ptr() or id(tensor): tensor.nbytes
+        for model in _models(pipe)
+        for tensor in (*model.parameters(), *model.buffers())
+    }
+    return sum(found.values())
+
+
+def _models(pipe: Any) -> Iterator[torch.nn.Module]:
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            yield part
