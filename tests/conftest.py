@@ -15,6 +15,8 @@ import pytest
 # Read by huggingface_hub at import, so before any test module is collected.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
+# By torch at import, here and in every child: models so small take many times the work on several threads.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from pipeline.settings import current_settings
 from tests import servers
