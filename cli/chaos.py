@@ -13,9 +13,11 @@ import typer
 from cli import output
 from cli.context import open_database, settings_of
 from cli.exit_codes import ExitCode
+from cli.options import Json
 from pipeline.errors import InputError, Problem
 
 if TYPE_CHECKING:
+    from cli.views.operations import ChaosView
     from db.session import Database
     from pipeline.settings import Settings
     from tasks.chaos import Damage, Found
@@ -33,6 +35,7 @@ def chaos(
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Dice; made and shown when not given.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, max=1000, help="Clips of the batch that meets them.")] = 24,
     preset: Annotated[str, typer.Option("--preset", help="What the clips are made with.")] = "idle",
+    json: Json = False,
 ) -> int:
     """Kill, stop and end this host's workers at random while a small batch runs, and report what came of it.
 
@@ -46,10 +49,12 @@ def chaos(
         raise InputError([Problem("`vgen chaos` is for a cluster, and VGEN_BROKER_URL is not set")])
     seed = int(time.time()) % 100_000 if seed is None else seed
     with open_database(settings) as database:
-        return _run(settings, database, seconds=seconds, seed=seed, jobs=jobs, preset=preset)
+        return _run(settings, database, seconds=seconds, seed=seed, jobs=jobs, preset=preset, json=json)
 
 
-def _run(settings: Settings, database: Database, *, seconds: float, seed: int, jobs: int, preset: str) -> int:
+def _run(
+    settings: Settings, database: Database, *, seconds: float, seed: int, jobs: int, preset: str, json: bool
+) -> int:
     from cli.interrupt import Interrupt
     from tasks.chaos import Damage, blow, judge, targets
 
@@ -76,7 +81,10 @@ def _run(settings: Settings, database: Database, *, seconds: float, seed: int, j
             pass
     with database.reading() as session:
         result = judge(session, _states(database, batch_id), damage)
-    _show(batch_id, seed, damage, result)
+    if json:
+        output.as_json(_view(batch_id, seed, damage, result))
+    else:
+        _show(batch_id, seed, damage, result)
     return ExitCode.DONE if result.unended == 0 and result.published_twice == 0 else ExitCode.INCOMPLETE
 
 
@@ -118,6 +126,23 @@ def _show(batch_id: str, seed: int, damage: Damage, found: Found) -> None:
             ("time to recover", _recoveries(found)),
             ("GPU time wasted", f"{found.wasted_gpu_s:.1f} s of {found.gpu_s:.1f} s"),
         ]
+    )
+
+
+def _view(batch_id: str, seed: int, damage: Damage, found: Found) -> ChaosView:
+    from cli.views.operations import ChaosView, RecoveriesView
+
+    times = found.quantiles()
+    return ChaosView(
+        batch_id=batch_id,
+        seed=seed,
+        faults=dict(damage.kinds),
+        jobs=dict(found.states),
+        lost=found.unended,
+        published_twice=found.published_twice,
+        recoveries_s=None if times is None else RecoveriesView(p50=times[0], p90=times[1], longest=times[2]),
+        gpu_s=found.gpu_s,
+        wasted_gpu_s=found.wasted_gpu_s,
     )
 
 

@@ -61,6 +61,7 @@ JSON_OUTPUT: dict[str, type[View]] = {
     "models calibrate": models.CalibrationView,
     "bench preset": models.PresetBenchView,
     "sweep": operations.SweptView,
+    "chaos": operations.ChaosView,
     "db check": operations.DatabaseCheckView,
     "doctor": operations.DoctorView,
     "config": operations.ConfigView,

@@ -45,6 +45,28 @@ class SweptView(View):
     removed: list[RemovedView] = Field(description="The first thousand.")
 
 
+class RecoveriesView(View):
+    """Seconds from a fault to the next attempt at the step that it interrupted; upper bounds."""
+
+    p50: float
+    p90: float
+    longest: float
+
+
+class ChaosView(View):
+    """What faults on purpose did to a batch."""
+
+    batch_id: str
+    seed: int
+    faults: dict[str, int] = Field(description="How often each kind was done.")
+    jobs: dict[str, int] = Field(description="By state.")
+    lost: int = Field(description="Jobs that had not ended when they no longer were waited for.")
+    published_twice: int
+    recoveries_s: RecoveriesView | None = Field(description="null: no step was interrupted.")
+    gpu_s: float = Field(description="Of all attempts at generating.")
+    wasted_gpu_s: float = Field(description="Of those that were not recorded.")
+
+
 class DatabaseCheckView(View):
     database: str = Field(description="URL without the password.")
     problems: list[str]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 
 import pytest
 
+from cli.views.operations import ChaosView
 from tests.cluster import VGEN
 from tests.faults.world import World
 
@@ -32,12 +32,11 @@ def test_without_the_word_nothing_is_broken(world: World) -> None:
 def test_workers_are_broken_and_the_batch_ends_all_the_same(world: World) -> None:
     before = sorted(pid for host in world.hosts.values() for pid in host.parents())
 
-    done = chaos(world, "--yes-break-things", "--seconds", "5", "--seed", "4", "--jobs", "6")
+    done = chaos(world, "--yes-break-things", "--seconds", "5", "--seed", "4", "--jobs", "6", "--json")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert re.search(r"lost\s+0\n", done.stdout)
-    assert re.search(r"published twice\s+0\n", done.stdout)
-    assert re.search(r"jobs\s+6 succeeded\n", done.stdout)
-    assert re.search(r"faults\s+\d+ × ", done.stdout)
+    told = ChaosView.model_validate_json(done.stdout)
+    assert (told.seed, told.lost, told.published_twice, told.jobs) == (4, 0, 0, {"succeeded": 6})
+    assert sum(told.faults.values()) >= 1
     assert sorted(pid for host in world.hosts.values() for pid in host.parents()) != before
