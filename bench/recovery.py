@@ -1,21 +1,26 @@
-"""How long after a fault a job is claimed again, under the default settings: ``python -m bench.recovery [--rounds 3]``.
+"""How soon work goes on after a fault, under the default settings: ``python -m bench.recovery [--rounds 3]``.
 
-Two hosts with one simulated GPU each work on clips of a few seconds. A fault hits while a clip denoises; the time is
-taken on the database's clock from the fault to the next claim of that clip's step (for a broker or database: to the
-next claim of any step). A model's load is not in it: the generator loads nothing.
+Two hosts with one simulated GPU each. For a dead generator or host one long clip denoises while nothing else
+waits: the time is that from the fault to the next claim of the clip's step, on the database's clock, and to its first
+step of denoising after the fault; a load of the model in between is told apart. For a broker or database short clips
+are made, many at once, and the time is that to the next claim of a clip.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from db import jobs
+from pipeline.errors import ServiceUnavailableError
 from pipeline.settings import WorkerSettings
 from tests.cluster import QUICK, wait_for
 from tests.faults.world import Host, World, running_world
@@ -25,9 +30,21 @@ DEFAULTS = {
     for name in QUICK
     if name.startswith("VGEN_WORKER_")
 }
-STEPS = 120
-"""Of 50 ms each: a clip of 6 s."""
-CLIPS = 60
+LONG_STEPS = 1_000
+"""Of 50 ms each: a clip of 50 s, the longest that a request may ask for."""
+SHORT_STEPS = 4
+SHORT_CLIPS = 200
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds from the fault."""
+
+    claimed: float
+    loading: float = 0.0
+    """Within those: a load of the model on the worker that claimed it."""
+    denoising: float | None = None
+    """To the first step of denoising; None where that was not asked."""
 
 
 def kill_generator(world: World, host: Host) -> None:
@@ -39,66 +56,124 @@ def kill_host(world: World, host: Host) -> None:
     host.kill()
 
 
-def flush(world: World, host: Host) -> None:
+def flush(world: World) -> None:
     world.redis_command("FLUSHALL")
 
 
-def restart_broker(world: World, host: Host) -> None:
+def restart_broker(world: World) -> None:
     world.redis.restart()
 
 
-def restart_database(world: World, host: Host) -> None:
+def restart_database(world: World) -> None:
     world.postgres.restart()
 
 
-FAULTS: dict[str, tuple[Callable[[World, Host], None], bool]] = {
-    "generator's child killed": (kill_generator, True),
-    "host killed": (kill_host, True),
-    "broker emptied": (flush, False),
-    "broker restarted empty": (restart_broker, False),
+ONE_CLIP: dict[str, Callable[[World, Host], None]] = {
+    "generator's child killed": kill_generator,
+    "host killed": kill_host,
+}
+MANY_CLIPS: dict[str, tuple[Callable[[World], None], bool]] = {
+    "broker emptied": (flush, True),
+    "broker restarted empty": (restart_broker, True),
     "database restarted": (restart_database, False),
 }
-"""What is done, and whether it is that clip's next claim that counts, or any."""
+"""What is done, and whether messages are lost with it: then the first clip that is sent again counts, else any."""
 
 
-def seconds(world: World, batch_id: str, inflict: Callable[[World, Host], None], *, same: bool) -> float:
-    """From the fault to the next claim."""
+def of_one_clip(world: World, inflict: Callable[[World, Host], None]) -> Times:
+    """Nothing waits but the clip that is hit; the other host is idle and holds the model."""
+    warm_up(world)
+    batch_id = world.clips(1, steps=LONG_STEPS)
     job, attempt, host = world.wait_denoising(batch_id)
-    began = world.database.now()
+    time.sleep(2)
+    began, clock = world.database.now(), time.time()
     inflict(world, host)
-    which = f"job_id = '{job}' AND attempt > {attempt}" if same else f"batch_id = '{batch_id}'"
-    query = f"SELECT min(started_at) FROM steps WHERE stage = 'generate' AND started_at > {began} AND {which}"
-    wait_for(lambda: world.one(query) is not None, "the clip is claimed again", 180)
-    claimed: int = world.one(query)
+    mark = world.folder / f"first-step-{began}"
+    for other in world.hosts.values():
+        other.fail(f"denoise_step=sleep:0!{mark}")
+    query = f"""SELECT started_at, worker FROM steps
+        WHERE job_id = '{job}' AND stage = 'generate' AND attempt > {attempt} AND state = 'running'"""
+    wait_for(lambda: bool(world.rows(query)) and mark.exists(), "the clip goes on", 180)
+    claimed, worker = world.rows(query)[0]
+    loads = f"""SELECT COALESCE(sum((data->>'seconds')::float), 0) FROM events WHERE kind = 'model_loaded'
+        AND at BETWEEN {began} AND {claimed} AND data->>'worker' = '{worker}'"""
+    found = Times((claimed - began) / 1000, float(world.one(loads)), mark.stat().st_mtime - clock)
+    cancel(world, batch_id)
+    for other in world.hosts.values():
+        other.fail("")
     if host.process is None:
         host.start()
         world.wait_ready(host)
-    return (claimed - began) / 1000
+    return found
+
+
+def warm_up(world: World) -> None:
+    """Have both hosts hold the model, and nothing wait."""
+    batch_id = world.clips(6, steps=10 * SHORT_STEPS)
+    loaded = "SELECT count(*) FROM workers WHERE loaded = 'idle' AND lane = 'idle'"
+    wait_for(lambda: world.one(loaded) == len(world.hosts), "both hosts hold the model")
+    world.wait_ended(batch_id)
+
+
+def of_many_clips(world: World, inflict: Callable[[World], None], *, sent_again: bool) -> Times:
+    """Until a clip is claimed."""
+    batch_id = world.clips(SHORT_CLIPS, steps=SHORT_STEPS)
+    world.wait_denoising(batch_id)
+    time.sleep(2)
+    began = world.database.now()
+    inflict(world)
+    query = f"""SELECT min(started_at) FROM steps WHERE batch_id = '{batch_id}' AND stage = 'generate'
+        AND started_at > {began}"""
+    if sent_again:
+        query += f" AND dispatched_at > {began}"
+    wait_for(lambda: world.one(query) is not None, "a clip is claimed again", 180)
+    claimed: int = world.one(query)
+    cancel(world, batch_id)
+    return Times((claimed - began) / 1000)
 
 
 def cancel(world: World, batch_id: str) -> None:
     """End the batch, and wait until the hosts have let go of it."""
-    for (job_id,) in world.rows(f"SELECT id FROM jobs WHERE batch_id = '{batch_id}'"):
-        with world.database.transaction() as session:
-            jobs.cancel(session, job_id)
+    ids = [job_id for (job_id,) in world.rows(f"SELECT id FROM jobs WHERE batch_id = '{batch_id}'")]
+
+    def asked() -> bool:
+        with contextlib.suppress(ServiceUnavailableError):  # its connection is from before the restart
+            with world.database.transaction() as session:
+                jobs.cancel_all(session, ids)
+            return True
+        return False
+
+    wait_for(asked, "the batch is cancelled")
     world.wait_ended(batch_id)
+
+
+def told(name: str, rounds: list[Times]) -> str:
+    def spread(values: list[float]) -> str:
+        return f"{statistics.median(values):5.1f} s ({min(values):.1f} to {max(values):.1f})"
+
+    text = f"{name:26} claimed {spread([one.claimed for one in rounds])}"
+    if any(one.loading for one in rounds):
+        text += f", of which loading {spread([one.loading for one in rounds])}"
+    steps = [one.denoising for one in rounds if one.denoising is not None]
+    return f"{text}, denoising {spread(steps)}" if steps else text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--only", default="", help="part of a fault's name")
+    given = parser.parse_args()
     print(f"machine: {os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}")
     print(", ".join(f"{name.removeprefix('VGEN_WORKER_').lower()} {value}" for name, value in DEFAULTS.items()))
     with tempfile.TemporaryDirectory(prefix="vgen-bench-") as folder, running_world(Path(folder), **DEFAULTS) as world:
         world.start(world.host("a"), world.host("b"))
-        for name, (inflict, same) in FAULTS.items():
-            took = []
-            for _ in range(rounds):
-                batch_id = world.clips(CLIPS, steps=STEPS)
-                took.append(seconds(world, batch_id, inflict, same=same))
-                cancel(world, batch_id)
-            print(f"{name:26} {statistics.median(took):6.1f} s  (from {min(took):.1f} to {max(took):.1f})", flush=True)
+        for name, hit in ONE_CLIP.items():
+            if given.only in name:
+                print(told(name, [of_one_clip(world, hit) for _ in range(given.rounds)]), flush=True)
+        for name, (blow, again) in MANY_CLIPS.items():
+            if given.only in name:
+                rounds = [of_many_clips(world, blow, sent_again=again) for _ in range(given.rounds)]
+                print(told(name, rounds), flush=True)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
         cut(task)
         return
     follow(task, finished)
-    send_also(task, runtime, job_id, finished)
+    send_also(task, runtime, claimed.work, finished)
     if finished.recorded and result is not None and result.after_commit is not None:
         result.after_commit()
     remove_objects(runtime, finished.unneeded)

@@ -42,9 +42,10 @@ def follow(task: Task, finished: Finished) -> None:
         task.request.chain[-1]["options"]["queue"] = finished.queue
 
 
-def send_also(task: Task, runtime: Runtime, job_id: str, finished: Finished) -> None:
+def send_also(task: Task, runtime: Runtime, work: StepWork, finished: Finished) -> None:
     """Begin the chains of the other steps that the finish dispatched. Should it fail, the rows wait again."""
-    items = [Admitted(job_id, sent.segment, sent.stage, sent.queue) for sent in finished.also]
+    scored = work.options.score is not None
+    items = [Admitted(work.job_id, sent.segment, sent.stage, sent.queue, scored) for sent in finished.also]
     publish(task.app, runtime.database, items)
 
 

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
@@ -20,6 +19,7 @@ from kombu import Connection
 from sqlalchemy import text
 
 from pipeline.plan import CPU_QUEUE, IO_QUEUE, lane_queue
+from tests.faults import people
 from tests.faults.proxy import Mode, StoreFault
 from tests.faults.world import Host, World
 
@@ -38,6 +38,7 @@ KILL_POINTS = (
         "lease_ending",
     ),
     *("frames_reserve", "frames_write", "denoise_step", "encode_write", "upload", "after_upload", "publish_verified"),
+    "checkpoint_upload",
 )
 
 
@@ -302,52 +303,6 @@ def object_gone(world: World, dice: Random) -> None:
                 make_storage(world.settings).delete(key)
 
 
-# People
-
-
-def _open_jobs(world: World, states: str) -> list[str]:
-    return sorted(row[0] for row in world.rows(f"SELECT id FROM jobs WHERE state IN ({states})"))
-
-
-def cancel_some(world: World, dice: Random) -> None:
-    from db import jobs  # noqa: PLC0415
-
-    found = _open_jobs(world, "'waiting', 'in_flight'")
-    for job_id in dice.sample(found, min(2, len(found))):
-        with world.database.transaction() as session:
-            jobs.cancel(session, job_id)
-
-
-def retry_some(world: World, dice: Random) -> None:
-    from db import jobs  # noqa: PLC0415
-
-    found = _open_jobs(world, "'failed', 'cancelled'")
-    for job_id in dice.sample(found, min(3, len(found))):
-        with world.database.transaction() as session:
-            jobs.retry(session, job_id)
-
-
-def pause(world: World, dice: Random) -> Mend | None:
-    found = [row[0] for row in world.rows("SELECT id FROM batches WHERE active ORDER BY id")]
-    if not found:
-        return None
-    batch_id = dice.choice(found)
-    world.execute(f"UPDATE batches SET paused = true WHERE id = '{batch_id}'")
-    return lambda: world.execute(f"UPDATE batches SET paused = false WHERE id = '{batch_id}'")
-
-
-def same_key_eight_times(world: World, dice: Random) -> None:
-    key = f"storm-{dice.randrange(10**9)}"
-    lines = [{"prompt": f"same {number}"} for number in range(2)]
-    threads = [threading.Thread(target=world.submit_under, args=(key, lines)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    found = world.one(f"SELECT count(*) FROM batches WHERE idempotency_key LIKE '%{key}%'")
-    assert found == 1, f"{found} batches under one key"
-
-
 FAULTS: Mapping[str, Fault] = {
     "kill the generator": Fault(kill_generator, "", 6),
     "kill a pool's child": Fault(kill_pool_child, "", 5, bare=True),
@@ -378,9 +333,11 @@ FAULTS: Mapping[str, Fault] = {
     "database read-only": Fault(database_read_only, "database", 2),
     **{f"store: {fault.value}": Fault(_store(fault), "store", 2) for fault in StoreFault if fault != StoreFault.DENIED},
     "an uploaded object vanishes": Fault(object_gone, "", 2),
-    "cancel": Fault(cancel_some, "", 3),
-    "retry": Fault(retry_some, "", 3),
-    "pause": Fault(pause, "pause", 2),
-    "one key from eight submitters": Fault(same_key_eight_times, "", 1),
+    "cancel": Fault(people.cancel_some, "", 3),
+    "retry": Fault(people.retry_some, "", 3),
+    "pause": Fault(people.pause, "pause", 2),
+    "pause a queue": Fault(people.pause_queue, "queues", 1),
+    "budget": Fault(people.budget, "budget", 1),
+    "one key from eight submitters": Fault(people.same_key_eight_times, "", 1),
 }
 """Every fault, by the name that the report shows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from pipeline.errors import NotFoundError
 from pipeline.generators.base import GenerationRequest
 from pipeline.generators.frames import frames_size
 from pipeline.generators.idle import IdleGenerator
-from pipeline.keys import segment_seed
+from pipeline.keys import roll_seed, segment_seed
 from pipeline.spec import JobSpec
 from pipeline.storage.base import Storage
 
@@ -36,6 +37,8 @@ class Report:
     published_twice: int = 0
     committed_twice: int = 0
     fenced: int = 0
+    rerolled: int = 0
+    """Rolls that the gate turned down."""
     orphans: int = 0
     """Objects under media/ that no row names: for the sweep to remove."""
     gpu_s: float = 0.0
@@ -52,6 +55,7 @@ def check(database: Database, storage: Storage, batches: Sequence[str], *, objec
         _check_jobs(facts, report)
         _check_steps(facts, report)
         _check_frames(facts, report)
+        _check_rolls(facts, report)
         _account(facts, report)
     report.problems += [str(broken) for broken in invariants.violations(database)]
     if objects:
@@ -72,7 +76,9 @@ class _Facts:
     def __init__(self, session: Session, batches: list[str]) -> None:
         self._session = session
         self._batches = batches
-        self.totals = dict(self._read("SELECT id, total FROM batches WHERE id IN :batches"))
+        found = self._read("SELECT id, total, options FROM batches WHERE id IN :batches")
+        self.totals = {batch_id: total for batch_id, total, _ in found}
+        self.options = {batch_id: _json(options) for batch_id, _, options in found}
         self.jobs = self._read(
             "SELECT id, batch_id, state, spec, error_code, roll FROM jobs WHERE batch_id IN :batches"
         )
@@ -90,6 +96,12 @@ class _Facts:
 
         statement = text(query).bindparams(bindparam("batches", expanding=True))
         return list(self._session.execute(statement, {"batches": self._batches}).all())
+
+
+def _json(value: Any) -> dict[str, Any]:
+    """SQLite gives JSON as text."""
+    found: dict[str, Any] = json.loads(value) if isinstance(value, str) else value
+    return found
 
 
 def _check_jobs(facts: _Facts, report: Report) -> None:
@@ -113,7 +125,7 @@ def _check_jobs(facts: _Facts, report: Report) -> None:
 def _check_steps(facts: _Facts, report: Report) -> None:
     """Invariants 5 and 7: a step is committed once, but for recorded rewinds; every attempt has its row."""
     rewinds = Counter(job for job, kind in facts.events if kind == "rewound")
-    committed = Counter(run[0] for run in facts.runs if run[4] in ("done", "skipped", "held"))
+    committed = Counter(run[0] for run in facts.runs if run[4] in ("done", "skipped", "held", "rejected"))
     attempts: dict[int, list[int]] = {}
     for run in facts.runs:
         attempts.setdefault(run[0], []).append(run[3])
@@ -134,17 +146,35 @@ def _check_steps(facts: _Facts, report: Report) -> None:
 
 
 def _check_frames(facts: _Facts, report: Report) -> None:
-    """Invariant 8: the frames are those of an undisturbed run of the same request."""
+    """Invariant 8: the frames of each roll are those of an undisturbed run of the same request."""
     specs = {job[0]: JobSpec.model_validate(job[3]) for job in facts.jobs}
-    made: dict[str, set[int]] = {}
-    for job, _, segment, digest in facts.segments:
-        spec = specs[job]
-        made.setdefault(job, set()).add(segment)
+    made: dict[tuple[str, int], set[int]] = {}
+    for job, roll, segment, digest in facts.segments:
+        spec = specs[job] if roll == 1 else specs[job].model_copy(update={"seed": roll_seed(specs[job].seed, roll)})
+        made.setdefault((job, roll), set()).add(segment)
         if spec.preset == "idle" and digest != undisturbed(spec)[segment]:
-            report.problems.append(f"job {job}: frames {digest} of segment {segment} are not an undisturbed run's")
-    for job, state in facts.state.items():
-        if state == "succeeded" and made.get(job) != set(range(specs[job].segments)):
-            report.problems.append(f"job {job}: succeeded with segments {made.get(job)} of {specs[job].segments}")
+            report.problems.append(
+                f"job {job}: roll {roll}, segment {segment}: frames {digest} differ from an undisturbed run's"
+            )
+    for job, _, state, _, _, roll in facts.jobs:
+        if state == "succeeded" and made.get((job, roll)) != set(range(specs[job].segments)):
+            found = made.get((job, roll))
+            report.problems.append(f"job {job}: succeeded with segments {found} of {specs[job].segments}")
+
+
+def _check_rolls(facts: _Facts, report: Report) -> None:
+    """No fault costs a roll: every roll but the last was turned down, once, and there are no more than were allowed."""
+    retried = Counter(job for job, kind in facts.events if kind == "retry_requested")
+    rejected = Counter(run[1] for run in facts.runs if run[4] == "rejected")
+    for job, batch_id, state, _, code, roll in facts.jobs:
+        score = facts.options[batch_id].get("score")
+        most = 1 if score is None else 1 + score["reroll"] + retried[job]
+        if roll > most:
+            report.problems.append(f"job {job}: made {roll} times of at most {most}")
+        last_too = state == "failed" and code == "gate_failed"
+        if score is not None and rejected[job] < roll - 1 + last_too:
+            report.problems.append(f"job {job}: {roll} rolls, {rejected[job]} turned down")
+    report.rerolled = sum(rejected.values())
 
 
 def undisturbed(spec: JobSpec) -> list[str]:

@@ -12,12 +12,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from db import jobs
+from db.batches import Limits
 from pipeline.wiring import make_storage
 from tests.faults import oracle
 from tests.faults.arsenal import FAULTS, Mend
@@ -26,6 +28,13 @@ from tests.faults.world import World, running_world
 SETTLE_S = 240.0
 """Everything must have ended so long after the last fault was mended: some jobs wait out a backoff of two minutes."""
 OPEN_JOBS = 16
+PICKY = {"score": "checks", "gate": ["checks.black", "checks.flicker>=0.09"]}
+"""The idle generator's frames are noise by seed: some clips keep the second rule, and always the same ones."""
+CHOICES: Sequence[Mapping[str, Any]] = (
+    *({}, {}, {"score": "checks", "gate": ["checks.black"]}, {**PICKY, "reroll": 3}, {**PICKY, "reroll": 1}),
+    {"limits": Limits(max_gpu_ms=4_000)},
+)
+"""What the batches of a storm ask for, each by chance."""
 
 
 @dataclass
@@ -94,7 +103,8 @@ class Outcome:
     report: oracle.Report
     retried: int
     """Jobs that had used up their tries and were put back by hand once all was well."""
-    recoveries_s: list[float]
+    recoveries: list[tuple[float, str]]
+    """Seconds, and what was interrupted."""
     settled_s: float
 
     @property
@@ -103,19 +113,20 @@ class Outcome:
 
     def lines(self) -> Iterable[str]:
         """For people."""
-        report, times = self.report, sorted(self.recoveries_s)
+        report, times = self.report, sorted(self.recoveries)
         yield f"seed {self.seed}: {sum(self.faults.values())} faults"
         for name, count in self.faults.most_common():
             yield f"  {count:4} {name}"
         yield f"jobs {sum(report.jobs.values())}: {dict(report.jobs)}; put back by hand after the storm: {self.retried}"
+        yield f"clips that the gate turned down: {report.rerolled}"
         yield (
             f"lost {report.lost}, published twice {report.published_twice}, steps recorded twice "
             f"{report.committed_twice}; fenced attempts {report.fenced}; orphaned objects {report.orphans}"
         )
         if times:
-            p50, p90 = statistics.median(times), times[int(0.9 * (len(times) - 1))]
+            p50, p90 = statistics.median(took for took, _ in times), times[int(0.9 * (len(times) - 1))][0]
             yield f"from a fault to the interrupted step running again ({len(times)} times, at most): "
-            yield f"  p50 {p50:.1f} s, p90 {p90:.1f} s, longest {times[-1]:.1f} s"
+            yield f"  p50 {p50:.1f} s, p90 {p90:.1f} s, longest {times[-1][0]:.1f} s ({times[-1][1]})"
         wasted = 100 * report.wasted_gpu_s / report.gpu_s if report.gpu_s else 0.0
         yield f"GPU time {report.gpu_s:.1f} s, of which wasted {report.wasted_gpu_s:.1f} s ({wasted:.0f} %)"
         yield f"all jobs had ended {self.settled_s:.0f} s after the last fault"
@@ -145,9 +156,7 @@ def run(
     world.wait_ended(*batches, patience_s=SETTLE_S)
     settled = time.monotonic() - began
     report = oracle.check(world.database, make_storage(world.settings), batches)
-    failed = world.rows(
-        f"SELECT id, error_code, error FROM jobs WHERE state = 'failed' AND batch_id IN {_listed(batches)}"
-    )
+    failed = world.rows(f"SELECT id, error_code, error FROM jobs WHERE {_FAILED} AND batch_id IN {_listed(batches)}")
     report.problems += [f"job {job}: failed with all healed: {code}: {error}" for job, code, error in failed]
     faults = Counter(name for _, name in storm.happened)
     return Outcome(seed, faults, report, retried, recoveries(world, batches, storm.happened), settled)
@@ -158,14 +167,20 @@ def _heal(world: World) -> None:
     world.redis_command("CONFIG SET maxmemory 0")
     world.heal()
     world.execute("UPDATE batches SET paused = false")
+    world.execute("UPDATE queues SET paused = false")
+    world.execute("UPDATE batches SET max_gpu_ms = NULL, max_cost = NULL, over_budget = false")
     gone = [host for host in world.hosts.values() if host.process is None or host.process.poll() is not None]
     for host in gone:
         host.kill()
         host.start()
 
 
+_FAILED = "state = 'failed' AND error_code <> 'gate_failed'"
+"""A clip of which every roll was turned down has ended as it must."""
+
+
 def _retry_failed(world: World, batches: Sequence[str]) -> int:
-    failed = world.rows(f"SELECT id FROM jobs WHERE state = 'failed' AND batch_id IN {_listed(batches)}")
+    failed = world.rows(f"SELECT id FROM jobs WHERE {_FAILED} AND batch_id IN {_listed(batches)}")
     for (job_id,) in failed:
         with world.database.transaction() as session:
             jobs.retry(session, job_id)
@@ -191,34 +206,38 @@ class _Feeder:
         try:
             waiting = self._world.one("SELECT count(*) FROM jobs WHERE state IN ('waiting', 'in_flight')")
             if waiting < OPEN_JOBS:
-                self._world.submit(
-                    [
-                        {
-                            "prompt": f"clip {number}",
-                            "num_inference_steps": self._dice.randint(2, 40),
-                            "segments": self._dice.choice((1, 1, 1, 3)),
-                        }
-                        for number in range(self._dice.randint(2, 6))
-                    ]
-                )
+                self._world.submit(self._lines(), **self._dice.choice(CHOICES))
         except Exception:  # noqa: BLE001  # the database is away or read-only: the next time, then
             return
 
+    def _lines(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "prompt": f"clip {number}",
+                "num_inference_steps": self._dice.randint(2, 40),
+                "segments": self._dice.choice((1, 1, 1, 2, 3)),
+            }
+            for number in range(self._dice.randint(2, 6))
+        ]
 
-def recoveries(world: World, batches: Sequence[str], happened: Sequence[tuple[float, str]]) -> list[float]:
+
+def recoveries(world: World, batches: Sequence[str], happened: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
     """For each interrupted attempt: seconds from the first fault that fell into it to the next attempt's start.
 
     An upper bound: which of several faults ended the attempt is not known.
     """
     rows = world.rows(
-        f"""SELECT a.started_at / 1000.0, a.ended_at / 1000.0, b.started_at / 1000.0 FROM stage_runs a
-        JOIN stage_runs b ON b.step_id = a.step_id AND b.attempt = a.attempt + 1 JOIN jobs j ON j.id = a.job_id
+        f"""SELECT a.started_at / 1000.0, a.ended_at / 1000.0, b.started_at / 1000.0, a.stage, a.outcome, a.error_code
+        FROM stage_runs a JOIN stage_runs b ON b.step_id = a.step_id AND b.attempt = a.attempt + 1
+        JOIN jobs j ON j.id = a.job_id
         WHERE a.outcome IN ('lease_ended', 'retried') AND j.batch_id IN {_listed(batches)}"""
     )
     found = []
-    for started, ended, again in rows:
+    for started, ended, again, stage, outcome, code in rows:
         within = [at for at, _ in happened if float(started) <= at <= float(ended)]
-        found.append(max(0.0, float(again) - (within[0] if within else float(ended))))
+        waited = float(again) - float(ended)
+        said = f"{stage} {outcome}, {code}; ended after {float(ended) - float(started):.1f} s, waited {waited:.1f} s"
+        found.append((max(0.0, float(again) - (within[0] if within else float(ended))), said))
     return found
 
 

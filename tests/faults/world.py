@@ -21,6 +21,7 @@ import psycopg
 from cli import submission
 from cli.options import BatchChoices, FieldOptions
 from db import schema
+from db.batches import Limits
 from db.session import Database
 from pipeline.settings import Settings, load_settings
 from tests import servers
@@ -173,7 +174,7 @@ class World:
             mine = f"SELECT count(*) FROM workers WHERE name LIKE '%-{host.pid}@%'"
             wait_for(lambda query=mine: self.one(query) == WORKERS_A_HOST, f"{host.name} reports\n{host.log[-3000:]}")  # type: ignore[misc]
 
-    def submit(self, lines: Sequence[Mapping[str, Any]], **choices: Any) -> str:
+    def submit(self, lines: Sequence[Mapping[str, Any]], limits: Limits | None = None, **choices: Any) -> str:
         """Store a batch as `vgen submit` does, past the proxies; its id."""
         self._batches += 1
         full = [{"preset": "idle", "seed": 100 * self._batches + n, **line} for n, line in enumerate(lines)]
@@ -181,7 +182,9 @@ class World:
         chosen = BatchChoices(**choices)
         parsed = submission.read(file, FieldOptions(), chosen, self.settings)
         options = submission.batch_options(chosen, self.settings)
-        stored = submission.store(parsed, options, settings=self.settings, database=self.database, again=True)
+        stored = submission.store(
+            parsed, options, settings=self.settings, database=self.database, again=True, limits=limits
+        )
         return stored.batch_id
 
     def submit_under(self, key: str, lines: Sequence[Mapping[str, Any]]) -> str:
