@@ -102,7 +102,7 @@ def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write
 
 
 def _public(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name != "job"}
+    return {name: value for name, value in record.items() if name not in ("job", "prompt")}
 
 
 def _verdict(score: dict[str, Any]) -> str:

@@ -93,7 +93,12 @@ def expand(patterns: Sequence[str]) -> list[Path]:
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            matches = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+            # A link that leads nowhere is a video that cannot be read, and is said to be.
+            matches = sorted(
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in SUFFIXES and (file.is_file() or file.is_symlink())
+            )
             wrong = f"{pattern}: no videos in this folder ({', '.join(sorted(SUFFIXES))})"
         elif path.exists():
             matches, wrong = [path], ""

@@ -169,7 +169,7 @@ def close_run(
 
 
 def records_of(session: Session, batch_id: str, metrics: Container[str] | None = None) -> list[dict[str, Any]]:
-    """The published clips of a batch as records of a score file: ``{video, entry, seed, pixels, scores}``.
+    """The published clips of a batch as records of a score file: ``{video, entry, seed, prompt, pixels, scores}``.
 
     ``metrics`` leaves out the scores of others. ``pixels`` is the sha256 of the first segment's raw frames, before they
     were encoded.
@@ -186,6 +186,7 @@ def records_of(session: Session, batch_id: str, metrics: Container[str] | None =
     for job_id, spec, roll, key, pixels in rows:
         entry = entry_label(spec.get("labels", {}))
         found: dict[str, Any] = {"video": key, "job": job_id, "seed": roll_seed(spec["seed"], roll), "pixels": pixels}
+        found["prompt"] = spec["prompt"]
         if entry is not None:
             found["entry"] = entry
         wanted = [score for score in scores.get(job_id, []) if metrics is None or score.metric in metrics]

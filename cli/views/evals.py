@@ -151,6 +151,7 @@ class WorstPromptView(View):
     """A prompt that lost."""
 
     entry: int
+    prompt: str | None = Field(description="Null where the scores came without it.")
     seeds: list[int]
     gain: float
     baseline_video: str = Field(description="Of the seed that lost most.")

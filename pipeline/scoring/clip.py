@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -64,8 +64,11 @@ def read_clip(path: Path, max_bytes: int = MAX_BYTES) -> Clip:
             if not container.streams.video:
                 raise _unreadable(path, "it has no video stream")
             stream = container.streams.video[0]
-            frames = _decode(path, container.decode(stream), max_bytes)
+            frames, end_s = _decode(path, container.decode(stream), max_bytes)
             fps = stream.guessed_rate or stream.average_rate
+            said_s = _said_seconds(stream.metadata)
+            if fps and end_s is not None and said_s is not None and end_s + 2 / fps < said_s:
+                raise _unreadable(path, f"it is cut short: {end_s + 1 / fps:.3g} s of {said_s:.3g} s are there")
             has_audio = bool(container.streams.audio)
     except FFmpegError as error:
         raise _unreadable(path, f"it cannot be decoded: {error.strerror or error}") from error
@@ -83,9 +86,21 @@ def pixel_digest(clip: Clip) -> str:
     return digest.hexdigest()
 
 
-def _decode(path: Path, decoded: Any, max_bytes: int) -> list[Frames]:
+def _said_seconds(metadata: Mapping[str, str]) -> float | None:
+    """How long Matroska and WebM say that the stream is: such a file that was cut off decodes without an error."""
+    try:
+        hours, minutes, seconds = metadata.get("DURATION", "").split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except ValueError:
+        return None
+
+
+def _decode(path: Path, decoded: Any, max_bytes: int) -> tuple[list[Frames], float | None]:
+    """The frames, and when the last one begins (s), where the container says."""
     frames: list[Frames] = []
+    last_s = None
     for frame in decoded:
+        last_s = last_s if frame.time is None else max(frame.time, last_s or 0.0)
         if frame.is_corrupt:
             raise _unreadable(path, f"frame {len(frames)} is corrupt")
         pixels: Frames = frame.to_ndarray(format="rgb24")
@@ -94,7 +109,7 @@ def _decode(path: Path, decoded: Any, max_bytes: int) -> list[Frames]:
         frames.append(pixels)
         if len(frames) * pixels.nbytes > max_bytes:
             raise _unreadable(path, f"its frames need more than {max_bytes / 1024**3:g} GiB of memory")
-    return frames
+    return frames, last_s
 
 
 def _unreadable(path: Path, why: str) -> RefusedError:

@@ -106,7 +106,14 @@ def history(found: MetricComparison, points: Sequence[tuple[str, float]]) -> Ele
         parts.append(
             element("circle", element("title", f"{name}: {number(value)}"), cx=x, cy=at, r=4, class_=f"point {state}")
         )
-    parts.append(element("text", f"{len(points)} runs, the candidate last", x=_LEFT, y=height - 8))
+    parts.append(
+        element(
+            "text",
+            f"{len(points)} runs, the candidate last; {found.metric.direction.value} is better",
+            x=_LEFT,
+            y=height - 8,
+        )
+    )
     return _svg(parts, height)
 
 

@@ -25,6 +25,9 @@ class PromptDifference:
     baseline_video: str
     candidate_video: str
     """Of the seed that lost most."""
+    worst_seed: int
+    prompt: str | None = None
+    """Where the scores came with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,8 @@ def _prompt(
         sign * (after - before),
         baseline.clips[worst].video,
         candidate.clips[worst].video,
+        worst.seed,
+        candidate.clips[worst].prompt or baseline.clips[worst].prompt,
     )
 
 

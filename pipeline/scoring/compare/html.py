@@ -39,7 +39,7 @@ td:last-child { min-width: 10rem; white-space: normal; }
 .note, figcaption { color: var(--soft); } .next { border-left: 4px solid var(--bad); padding-left: .8rem; }
 .pair { display: flex; flex-wrap: wrap; gap: 1rem; } figure { flex: 1 1 20rem; margin: .5rem 0; }
 video { width: 100%; max-height: 24rem; background: #000; } figcaption { overflow-wrap: anywhere; }
-svg { max-width: 64rem; display: block; } svg text { fill: var(--ink); font-size: 13px; }
+svg { max-width: 64rem; min-width: 44rem; display: block; } svg text { fill: var(--ink); font-size: 13px; }
 svg text.ok, svg text.regressed, svg text.inconclusive { fill: currentColor; }
 svg .axis { stroke: var(--soft); } svg .margin { stroke: var(--soft); stroke-dasharray: 4 3; }
 svg .worse { fill: var(--worse); } svg .band { fill: var(--band); }
@@ -56,7 +56,7 @@ def html(report: Report) -> str:
     if comparison.metrics:
         body += [
             element("h2", "Differences"),
-            charts.forest(comparison.metrics),
+            element("div", charts.forest(comparison.metrics), class_="scroll"),
             element("p", "In units of each metric's margin; dotted: no margin, on a scale of its own.", class_="note"),
             _table(COLUMNS, rows(comparison), state_column=1),
             element("ul", *(element("li", note) for note in notes(comparison)), class_="note"),
@@ -121,7 +121,8 @@ def _history(report: Report) -> list[Element]:
         means = ((run.name, run.mean(found.metric.name)) for run in report.history)
         points = [(name, mean) for name, mean in means if mean is not None]
         if points:
-            shown.append(charts.history(found, [*points, (report.comparison.candidate, found.candidate)]))
+            chart = charts.history(found, [*points, (report.comparison.candidate, found.candidate)])
+            shown.append(element("div", chart, class_="scroll"))
     return [element("h2", "History"), *shown] if shown else []
 
 
@@ -133,7 +134,8 @@ def _worst(found: MetricComparison) -> list[Element]:
     for prompt in worst:
         seeds = ", ".join(str(seed) for seed in prompt.seeds)
         parts += [
-            element("h3", f"Entry {prompt.entry}: {number(prompt.gain, True)} (seeds {seeds})"),
+            element("h3", f"{number(prompt.gain, True)}: {prompt.prompt or f'entry {prompt.entry}'}"),
+            element("p", f"Entry {prompt.entry}, seeds {seeds}; shown is seed {prompt.worst_seed}.", class_="note"),
             element(
                 "div",
                 _clip("Baseline", number(prompt.baseline), prompt.baseline_video),
@@ -145,11 +147,18 @@ def _worst(found: MetricComparison) -> list[Element]:
 
 
 def _clip(name: str, mean: str, video: str) -> Element:
-    return element(
-        "figure",
-        element("video", src=address(video), controls="", loop="", muted="", preload="metadata"),
-        element("figcaption", f"{name}, mean {mean}: ", element("a", video, href=address(video))),
+    """Both of a pair play at once and again and again, without sound: that is how two clips are compared."""
+    played = element(
+        "video", src=address(video), controls="", autoplay="", loop="", muted="", playsinline="", preload="auto"
     )
+    caption = element("figcaption", f"{name}, mean {mean}: ", element("a", _shown(video), href=address(video)))
+    return element("figure", played, caption)
+
+
+def _shown(video: str) -> str:
+    """A signed address holds more than anybody wants to read: only where the clip lies is shown."""
+    parts = urlsplit(video)
+    return parts.path.removeprefix("/") if parts.scheme in ("http", "https") else video
 
 
 def address(video: str) -> str:

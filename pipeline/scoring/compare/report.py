@@ -77,6 +77,7 @@ def _metric(found: MetricComparison) -> dict[str, Any]:
         "worst": [
             {
                 "entry": prompt.entry,
+                "prompt": prompt.prompt,
                 "seeds": list(prompt.seeds),
                 "gain": prompt.gain,
                 "baseline_video": prompt.baseline_video,
@@ -158,8 +159,11 @@ def markdown(report: Report) -> str:
             parts += [
                 f"## Worst prompts by {found.metric.name}",
                 _table(
-                    ("entry", "gain", "baseline", "candidate"),
-                    [(str(p.entry), number(p.gain, True), p.baseline_video, p.candidate_video) for p in worst],
+                    ("entry", "prompt", "gain", "baseline", "candidate"),
+                    [
+                        (str(p.entry), p.prompt or "", number(p.gain, True), p.baseline_video, p.candidate_video)
+                        for p in worst
+                    ],
                 ),
             ]
     return "\n\n".join(parts) + "\n"

@@ -27,6 +27,7 @@ class RunClip:
     video: str
     scores: Mapping[str, Score]
     pixels: str | None = None
+    prompt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,9 @@ def run_of(records: Sequence[Record], name: str) -> Run:
         before = clips.get(key)
         if before is not None:
             scores = {**before.scores, **scores}
-        clips[key] = RunClip(str(record["video"]), scores, record.get("pixels") or (before.pixels if before else None))
+        pixels = record.get("pixels") or (before.pixels if before else None)
+        prompt = record.get("prompt") or (before.prompt if before else None)
+        clips[key] = RunClip(str(record["video"]), scores, pixels, prompt)
     if problems:
         raise InputError(problems)
     if not clips:

@@ -39,6 +39,7 @@ def _run(name: str, lost: float, videos: str = "{}.mp4") -> Run:
             Key(entry, 1): RunClip(
                 videos.format(entry),
                 {QUALITY.name: Score(70 - lost * (1 + entry / 10)), BLACK.name: Score(0.1 + entry / 100 * lost)},
+                prompt=f"view {entry} of <all>",
             )
             for entry in range(8)
         },
@@ -47,7 +48,10 @@ def _run(name: str, lost: float, videos: str = "{}.mp4") -> Run:
 
 @pytest.fixture
 def report(tmp_path: Path) -> Report:
-    before, after = _run("last <night>", 0.0, f"{tmp_path}/before {{}}.mp4"), _run("tonight", 3.0, "https://x/{}.mp4")
+    before, after = (
+        _run("last <night>", 0.0, f"{tmp_path}/before {{}}.mp4"),
+        _run("tonight", 3.0, "https://x/{}.mp4?signed=by&whom=me"),
+    )
     found = compare(before, after, [QUALITY, BLACK], {QUALITY.name: 1.0})
     samples = [SpeedSample("wan", "H100", 60.0)] * 5
     return Report(found, [_run(f"night {night}", 0.1) for night in range(3)], speed_verdicts(samples, samples[:1]))
@@ -68,7 +72,9 @@ def test_the_page_stands_by_itself_and_shows_both_clips(report: Report, tmp_path
     assert tags.count("svg") == 2  # the forest, and the history of the gated metric
     videos = parsed.all("video", "src")
     assert len(videos) == 10
-    assert videos[:2] == [f"{tmp_path.as_uri()}/before%207.mp4", "https://x/7.mp4"]
+    assert videos[:2] == [f"{tmp_path.as_uri()}/before%207.mp4", "https://x/7.mp4?signed=by&whom=me"]
+    assert ">7.mp4</a>" in page
+    assert "-5.1: view 7 of &lt;all&gt;" in page
     assert "last &lt;night&gt;" in page
     assert "last <night>" not in page
     assert "prefers-color-scheme: dark" in page
@@ -92,7 +98,7 @@ def test_markdown_has_the_verdict_and_unbroken_tables(report: Report) -> None:
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count(" | ") for line in rows if "vbench" in line} == {9}
     assert "| wan | H100 | seconds_per_clip | ok | 60 | 60 |" in rows
-    assert "| 7 | -5.1 |" in text
+    assert "| 7 | view 7 of &lt;all> | -5.1 |" in text
     assert "last &lt;night>" in text
 
 
