@@ -166,7 +166,7 @@ def _clip(job: Job, path: Path) -> ClipToScore:
     return ClipToScore(
         path,
         spec.prompt,
-        expected=Expected(spec.total_frames, spec.fps, spec.width, spec.height),
+        expected=Expected(spec.clip_frames, spec.fps, spec.width, spec.height),
         auxiliary=entry.auxiliary if entry else {},
         entry=entry.index if entry else None,
         seed=roll_seed(spec.seed, job.roll),

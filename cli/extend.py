@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,8 +18,9 @@ from pipeline.states import JobState
 
 if TYPE_CHECKING:
     from db.session import Database
+    from pipeline.inputs import StoredInput
     from pipeline.settings import Settings
-    from pipeline.spec import BatchOptions, JobSpec
+    from pipeline.spec import BatchOptions, Beginning, JobSpec
     from pipeline.stages.base import ContinuationRef
 
 app = typer.Typer(help="Move what a clip goes on from between systems.", no_args_is_help=True)
@@ -28,6 +31,9 @@ Length = Annotated[
     str | None, typer.Option("--num-frames", metavar="COUNT", help="Frames of each; default: as before.")
 ]
 Seed = Annotated[str | None, typer.Option("--seed", help="Default: derived from the clip's.")]
+Whole = Annotated[
+    bool, typer.Option("--whole/--part", help="The new clip begins with the finished one, or has only what is new.")
+]
 Enhance = Annotated[bool | None, typer.Option("--enhance/--no-enhance", help="Default: as the clip was made.")]
 _ALONE = {"image": None, "last_image": None, "video": None, "reference_images": ()}
 
@@ -40,14 +46,21 @@ def extend(
     num_frames: Length = None,
     seed: Seed = None,
     enhance: Enhance = None,
+    whole: Whole = True,
     json: Json = False,
 ) -> int:
-    """Make a new clip that goes on where a finished one ends; what is new is in it."""
+    """Make a new clip that goes on where a finished one ends, and begins with it."""
     settings = settings_of(ctx)
     asked = {"segments": segments, "num_frames": num_frames, "seed": seed, "enhance": enhance}
     with open_database(settings, upgrade=True) as database:
         state, spec, options, job_id = _left_by(database, job)
-        return _store(database, settings, state, _next(spec, job_id, prompt, asked, settings), options, json)
+        made = _next(spec, job_id, prompt, asked, settings)
+        if not whole:
+            return _store(database, settings, state, made, options, json)
+        with tempfile.TemporaryDirectory(prefix="vgen-extend-") as folder:
+            beginning = _beginning(database, settings, job_id, spec, Path(folder))
+            made = made.model_copy(update={"begins_with": beginning.spec})
+            return _store(database, settings, state, made, options, json, beginning)
 
 
 @app.command("export")
@@ -151,6 +164,37 @@ def _left_by(database: Database, job_id: str) -> tuple[ContinuationRef, JobSpec,
     return state, spec.model_copy(update={"seed": roll_seed(spec.seed, job.roll)}), options, job.id
 
 
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """A finished clip as the beginning of another, and its file on this host."""
+
+    spec: Beginning
+    file: StoredInput
+
+
+def _beginning(database: Database, settings: Settings, job_id: str, spec: JobSpec, folder: Path) -> _Finished:
+    """Raises NotFoundError; the clip's file is gone or damaged."""
+    from db import history, jobs
+    from pipeline.inputs import StoredInput
+    from pipeline.spec import Beginning
+    from pipeline.wiring import make_storage
+
+    with database.reading() as session:
+        video = jobs.artifacts(session, [job_id])[job_id]["video"]
+        digests = [made.frames_sha256 for made in history.segments_of_job(session, jobs.get(session, job_id))]
+    path = folder / "before.mp4"
+    try:
+        make_storage(settings).download(video.key, path)
+    except NotFoundError:
+        raise NotFoundError(f"{video.key} is not in the store; --part makes a clip of what is new") from None
+    _checked_bytes(path, {"key": video.key, "sha256": video.sha256})
+    file = StoredInput(
+        video.sha256, video.media_type, f"{job_id}.mp4", video.size, path=path, num_frames=spec.clip_frames
+    )
+    before = () if spec.begins_with is None else spec.begins_with.frames_sha256
+    return _Finished(Beginning(video=file.ref, frames_sha256=(*before, *digests)), file)
+
+
 def _next(spec: JobSpec, job_id: str, prompt: str, asked: dict[str, Any], settings: Settings) -> JobSpec:
     """The clip to be made. Raises InputError with every mistake."""
     from pipeline.keys import segment_seed
@@ -194,6 +238,7 @@ def _next(spec: JobSpec, job_id: str, prompt: str, asked: dict[str, Any], settin
             "seed": segment_seed(spec.seed, spec.segments) if seeds is None else seeds[0],
             "seam_frames": seam,
             "extends": job_id,
+            "begins_with": None,
             "enhance": spec.enhance if asked["enhance"] is None else asked["enhance"],
             "custom_id": None,
             "preset_digest": library.digest(preset.name),
@@ -208,6 +253,7 @@ def _store(
     spec: JobSpec,
     options: BatchOptions,
     json: bool,
+    beginning: _Finished | None = None,
 ) -> int:
     from cli import submission
     from pipeline.keys import canonical_json, sha256_hex
@@ -219,9 +265,11 @@ def _store(
     except RefusedError as error:
         raise ConflictError(f"{spec.extends}: {error}") from None
     content = sha256_hex(canonical_json(spec.model_dump(mode="json")))
-    new = Submission([PlannedJob(1, 0, spec)], content, {}, f"extend-{spec.extends}")
+    inputs = {} if beginning is None else {beginning.file.sha256: beginning.file}
+    new = Submission([PlannedJob(1, 0, spec)], content, inputs, f"extend-{spec.extends}")
     stored = submission.store(new, options, settings=settings, database=database, again=True, states={0: state})
-    said = f"1 job stored, {spec.total_frames} frames that go on from {spec.extends}"
+    after = f", after its {spec.frames_before}" if spec.frames_before else ""
+    said = f"1 job stored, {spec.total_frames} frames that go on from {spec.extends}{after}"
     submission.tell(stored, said, settings=settings, database=database, json=json)
     return 0
 

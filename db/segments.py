@@ -223,4 +223,5 @@ def clear(session: Session, work: StepWork) -> tuple[str, ...]:
         return ()
     continuations.drop(session, work.job_id, keep=work.segment)
     made = outputs(session, work.job_id, work.roll, before=work.segment)
-    return tuple(part["key"] for item in made if (part := item.get("encode", {}).get("part")))
+    parts = [part for item in made if (part := item.get("encode", {}).get("part"))]
+    return tuple(one["key"] for part in parts for one in (part, part.get("sound")) if one is not None)

@@ -57,6 +57,8 @@ def _named_inputs(session: Session, digests: Collection[str]) -> set[str]:
     for field in ("image", "last_image", "video"):
         digest = Job.spec[field]["sha256"].as_string()
         found.update(session.scalars(select(digest).where(digest.in_(digests)).distinct()))
+    before = Job.spec["begins_with"]["video"]["sha256"].as_string()
+    found.update(session.scalars(select(before).where(before.in_(digests)).distinct()))
     lists = Job.spec["reference_images"].as_string()
     for text in session.scalars(select(lists).where(lists.is_not(None)).distinct()):
         found.update(str(ref["sha256"]) for ref in json.loads(text))

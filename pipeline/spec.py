@@ -52,6 +52,17 @@ class LoraRef(BaseModel):
     """For models of two denoisers: it changes the second."""
 
 
+class Beginning(BaseModel):
+    """A finished clip that another one begins with, as it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    video: InputRef
+    """Its file, with ``num_frames``."""
+    frames_sha256: tuple[str, ...]
+    """Of its segments' raw frames, in order."""
+
+
 class JobSpec(BaseModel):
     """One clip to make. Every default has been applied; sizes are pixels, ``fps`` frames a second."""
 
@@ -93,6 +104,8 @@ class JobSpec(BaseModel):
     """Frames at a segment's end that the next one is conditioned on, and repeats; they are in the clip once."""
     extends: str | None = None
     """The finished job whose last frames the first segment goes on from."""
+    begins_with: Beginning | None = None
+    """That job's clip, where it is to be the beginning of this one; None: the clip is what is new."""
     loras: tuple[LoraRef, ...] = ()
 
     @model_validator(mode="after")
@@ -104,18 +117,30 @@ class JobSpec(BaseModel):
     @property
     def input_refs(self) -> tuple[InputRef, ...]:
         """Every stored input that it names."""
-        single = (self.image, self.last_image, self.video)
+        before = None if self.begins_with is None else self.begins_with.video
+        single = (self.image, self.last_image, self.video, before)
         files = (lora.file for lora in self.loras)
         return (*(ref for ref in single if ref is not None), *self.reference_images, *files)
 
     @property
     def seconds(self) -> float:
+        """Of video that is generated."""
         return self.total_frames / self.fps
 
     @property
     def total_frames(self) -> int:
-        """Frames of the whole clip."""
+        """Frames that are generated for the clip."""
         return sum(self.frames_of(segment) for segment in range(self.segments))
+
+    @property
+    def frames_before(self) -> int:
+        """Frames of the clip that it begins with."""
+        return 0 if self.begins_with is None else self.begins_with.video.num_frames or 0
+
+    @property
+    def clip_frames(self) -> int:
+        """Frames of the published clip."""
+        return self.frames_before + self.total_frames
 
     def continues(self, segment: int) -> bool:
         """Whether that segment (from 0) goes on from an earlier one."""

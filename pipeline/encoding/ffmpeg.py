@@ -72,21 +72,36 @@ def encode(
     command = command_line(
         out_path, width=width, height=height, fps=fps, options=options, metadata=metadata, sound=sound
     )
-    size = num_frames * height * width * 3
+    run_ffmpeg(command, options.codec, frames_path, num_frames * height * width * 3, out_path, check, timeout_s)
+
+
+def run_ffmpeg(
+    command: list[str | bytes],
+    codec: str,
+    data: Path,
+    size: int,
+    out_path: Path,
+    check: Callable[[], None],
+    timeout_s: float,
+) -> None:
+    """Run FFmpeg with the first ``size`` bytes of a file on its standard input; raises what ``encode`` raises.
+
+    ``codec`` is what errors call it.
+    """
     try:
-        with frames_path.open("rb", buffering=0) as frames:
-            held = os.fstat(frames.fileno()).st_size
+        with data.open("rb", buffering=0) as source:
+            held = os.fstat(source.fileno()).st_size
             if held < size:
-                raise RetryableError(f"{frames_path} holds {held} bytes of {size}", code="frames_corrupt")
-            with _Encoder(command, options.codec) as encoder:
-                encoder.feed(frames.fileno(), size, check, timeout_s)
+                raise RetryableError(f"{data} holds {held} bytes of {size}", code="frames_corrupt")
+            with _Encoder(command, codec) as encoder:
+                encoder.feed(source.fileno(), size, check, timeout_s)
         if not out_path.is_file() or out_path.stat().st_size == 0:
-            raise RetryableError(f"{options.codec} ended well but wrote nothing to {out_path}", code="encoder_failed")
+            raise RetryableError(f"{codec} ended well but wrote nothing to {out_path}", code="encoder_failed")
     except BaseException as error:  # stopped, interrupted or failed: half a file must not stay
         with contextlib.suppress(OSError):
             out_path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise _os_error(error, frames_path) from error
+            raise _os_error(error, data) from error
         raise
 
 
@@ -137,26 +152,35 @@ def command_line(
             code="encoder_missing",
         )
     rate = str(rational_fps(fps))
-    tags: list[str | bytes] = []
-    for key, value in metadata.items():
-        # As bytes, so that the locale has no say; a NUL cannot be passed in an argument.
-        tags += ["-metadata", f"{key}={value}".replace("\0", " ").encode("utf-8", "replace")]
     return [
         *(imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", "-loglevel", "error", "-y"),
         *("-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}", "-framerate", rate),
         *("-i", "pipe:0", *_sound_arguments(sound), "-filter_threads", "1", "-vf", codec.filters),
         *("-c:v", options.codec, *codec.arguments(options)),
-        *("-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1", *tags),
+        *metadata_arguments(metadata),
         *("-movflags", "+faststart", "-f", "mp4", f"file:{out_path}"),
     ]
+
+
+def metadata_arguments(metadata: Mapping[str, str]) -> list[str | bytes]:
+    """The file has these tags, and nothing that differs from run to run."""
+    tags: list[str | bytes] = []
+    for key, value in metadata.items():
+        # As bytes, so that the locale has no say; a NUL cannot be passed in an argument.
+        tags += ["-metadata", f"{key}={value}".replace("\0", " ").encode("utf-8", "replace")]
+    return ["-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1", *tags]
 
 
 def _sound_arguments(sound: Sound | None) -> list[str]:
     if sound is None:
         return ["-an"]
+    return [*audio_arguments(sound, f"file:{sound.path}"), "-map", "0:v", "-map", "1:a"]
+
+
+def audio_arguments(sound: Sound, source: str) -> list[str]:
+    """Raw sound that FFmpeg reads from there, as AAC; which streams are taken is still to be said."""
     return [
-        *("-f", "f32le", "-sample_rate", str(sound.sample_rate), "-ch_layout", f"{sound.channels}c"),
-        *("-i", f"file:{sound.path}", "-map", "0:v", "-map", "1:a"),
+        *("-f", "f32le", "-sample_rate", str(sound.sample_rate), "-ch_layout", f"{sound.channels}c", "-i", source),
         *("-c:a", "aac", "-b:a", AUDIO_BITRATE, "-flags:a", "+bitexact"),
     ]
 

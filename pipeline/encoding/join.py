@@ -36,7 +36,7 @@ def join(
         with av.open(str(out_path), "w", format="mp4", options=options) as target:
             target.metadata.update({name: text.replace("\0", " ") for name, text in metadata.items()})
             _copy(parts, counts, target, check)
-        _check_seams(out_path, counts, check)
+        check_seams(out_path, counts, check)
     except BaseException as error:
         out_path.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -94,8 +94,12 @@ def _ticks(video: Any) -> int:
     return int(ticks)
 
 
-def _check_seams(path: Path, counts: Sequence[int], check: Callable[[], None]) -> None:
-    """Every frame has its own time, none is missing, and each segment can be decoded without the one before."""
+def check_seams(path: Path, counts: Sequence[int], check: Callable[[], None] = lambda: None) -> None:
+    """Every frame has its own time, none is missing, and each segment can be decoded without the one before.
+
+    Raises:
+        RetryableError: code ``encode_mismatch``.
+    """
     times, keys = [], set()
     with av.open(str(path)) as joined:
         video = joined.streams.video[0]

@@ -80,6 +80,19 @@ def probe(path: Path, check: Callable[[], None] = lambda: None) -> VideoFacts:
         raise RetryableError(f"{path} cannot be decoded: {error}", code="encode_mismatch") from error
 
 
+def has_sound(path: Path) -> bool:
+    """Whether a video has a track of sound.
+
+    Raises:
+        RetryableError: code ``encode_mismatch``; it cannot be opened.
+    """
+    try:
+        with av.open(str(path)) as container:
+            return bool(container.streams.audio)
+    except FFmpegError as error:
+        raise RetryableError(f"{path} cannot be decoded: {error}", code="encode_mismatch") from error
+
+
 def _probe_sound(path: Path, check: Callable[[], None]) -> SoundFacts:
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]

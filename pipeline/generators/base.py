@@ -117,7 +117,7 @@ class RawSound:
     """Samples a second and channel."""
     channels: int
     num_samples: int
-    """Of each channel: as long as the clip, to the nearest sample."""
+    """Of each channel: as long as all frames that were made, repeated ones among them, to the nearest sample."""
     sha256: str
 
 

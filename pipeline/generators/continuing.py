@@ -55,5 +55,14 @@ def continuation_of(preset: Preset) -> Continuation:
 
 def picture_arguments(continuation: Continuation, frames: list[Any]) -> dict[str, Any]:
     """The arguments of the call that say what to go on from."""
-    given = frames[-1] if continuation.takes == "image" else [frames]
-    return {**continuation.arguments, continuation.argument: given}
+    return {**continuation.arguments, continuation.argument: _given(continuation, frames)}
+
+
+def _given(continuation: Continuation, frames: list[Any]) -> Any:
+    if continuation.takes == "image":
+        return frames[-1]
+    if continuation.takes == "videos":
+        return [frames]
+    from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition  # noqa: PLC0415 - torch
+
+    return [LTX2VideoCondition(frames=frames, index=0, strength=1.0)]

@@ -138,7 +138,7 @@ class DiffusersVideoGenerator:
             request.frames_path, request.spec, as_bytes(made.frames[request.repeats :]), repeats=request.repeats
         )
         sound = None
-        if made.sound is not None and not request.repeats:
+        if made.sound is not None:
             sound = write_sound(request.frames_path, made.sound, made.sample_rate)
         clock.mark("hand_off")
         on_progress(Progress(Phase.HAND_OFF, 1, 1))

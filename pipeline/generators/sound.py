@@ -21,8 +21,8 @@ MAX_CHANNELS = 8
 def sound_of(output: Any, pipe: Any, spec: JobSpec) -> tuple[Any, int]:
     """Samples × channels as float32 in [-1, 1], and samples a second; ``(None, 0)`` where the pipeline makes none.
 
-    Models make sound in steps of their own, so that its length is only about the clip's: what is over is cut, what is
-    missing is silence.
+    It is as long as all frames that were made, those that a segment repeats among them. Models make sound in steps of
+    their own, so that its length is only about that: what is over is cut, what is missing is silence.
 
     Raises:
         FatalError: code ``sound_unusable``; values that are not finite, or a form that is no sound.
@@ -38,7 +38,7 @@ def sound_of(output: Any, pipe: Any, spec: JobSpec) -> tuple[Any, int]:
         raise FatalError(f"the sound has the shape {tuple(waves.shape)}, not channels × samples", code="sound_unusable")
     if not bool(torch.isfinite(waves).all()):
         raise FatalError("the sound has values that are not finite", code="sound_unusable")
-    samples = np.zeros((round(spec.seconds * rate), waves.shape[0]), dtype="<f4")
+    samples = np.zeros((round(spec.num_frames / spec.fps * rate), waves.shape[0]), dtype="<f4")
     heard = waves[:, : len(samples)].clamp(-1, 1).numpy().T
     samples[: len(heard)] = heard
     return samples, rate

@@ -104,8 +104,8 @@ class Continuation(_Data):
     """The class in diffusers that takes them, made of the loaded pipeline's components; None: the preset's own."""
     argument: str = "image"
     """The argument of its call that takes them."""
-    takes: Literal["image", "videos"] = "image"
-    """One picture, the last; or a list of videos, of which the frames are the one."""
+    takes: Literal["image", "videos", "conditions"] = "image"
+    """One picture, the last; a list of videos, of which the frames are the one; or LTX-2's conditions, likewise."""
     config: dict[str, Any] = {}
     """Configuration of that class, where it differs from the loaded pipeline's."""
     arguments: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from pipeline.presets import Preset, load_library
 from pipeline.stages.base import ContinuationRef, StageContext, StageResult, StepWork
 from pipeline.stages.continuation import keep_last_frames
 from pipeline.stages.files import facts_of, file_sha256
-from pipeline.stages.segments import container_metadata, join_parts, store_part
+from pipeline.stages.segments import container_metadata, finish_clip, is_made_of_parts, store_part
 
 MEDIA_TYPES = {"video": "video/mp4", "poster": "image/jpeg", "strip": "image/jpeg", "sidecar": "application/json"}
 """Every kind of file that a clip has, in the order in which they are uploaded."""
@@ -75,9 +75,11 @@ def run(work: StepWork, context: StageContext) -> StageResult:
             state = None
         else:
             outputs, segments = work.outputs, None
-            if work.spec.segments > 1:
-                outputs, segments = join_parts(work, context, preset, paths["video"])
-                facts = _verified(work, context, paths["video"], frames.sizes | {"num_frames": work.spec.total_frames})
+            if is_made_of_parts(work.spec):
+                outputs, segments = finish_clip(work, context, preset, paths["video"])
+                sound = outputs["generate"].get("sound")
+                facts = _verified(work, context, paths["video"], frames.sizes | {"num_frames": work.spec.clip_frames})
+                verify_sound(facts, duration_s=None if sound is None else sound["num_samples"] / sound["sample_rate"])
             _make_pictures(work, context, frames, paths)
             _write_sidecar(work, preset, outputs, segments, facts, paths)
             output = _store(work, context, paths)
@@ -126,7 +128,8 @@ def _check_raw(path: Path, wanted: int, sha256: str, check: Callable[[], None]) 
 
 
 def _encode(work: StepWork, context: StageContext, preset: Preset, frames: _Frames, path: Path) -> VideoFacts:
-    """Write the frames' video; returns what it was found to hold."""
+    """Write the frames' video; returns what it was found to hold. The sound of a part waits for the others'."""
+    sound = None if is_made_of_parts(work.spec) else frames.raw_sound
     ffmpeg.encode(
         frames.path,
         path,
@@ -136,11 +139,11 @@ def _encode(work: StepWork, context: StageContext, preset: Preset, frames: _Fram
         metadata=container_metadata(work, preset),
         check=context.check,
         timeout_s=context.settings.encode.timeout_s,
-        sound=frames.raw_sound,
+        sound=sound,
     )
     failpoints.hit("encode_write")
     facts = _verified(work, context, path, frames.sizes)
-    verify_sound(facts, duration_s=None if frames.sound is None else work.spec.seconds)
+    verify_sound(facts, duration_s=None if sound is None else work.spec.seconds)
     return facts
 
 
@@ -151,12 +154,12 @@ def _verified(work: StepWork, context: StageContext, path: Path, sizes: dict[str
 
 
 def _make_pictures(work: StepWork, context: StageContext, frames: _Frames, paths: dict[str, Path]) -> None:
-    if work.spec.segments == 1:
+    if work.spec.segments == 1 and work.spec.begins_with is None:
         pictures.make_poster(frames.path, paths["poster"], **frames.sizes)
         pictures.make_strip(frames.path, paths["strip"], **frames.sizes)
         return
-    # The raw frames of the other segments are gone, or on another host.
-    total = work.spec.total_frames
+    # The raw frames of the other parts are gone, or on another host.
+    total = work.spec.clip_frames
     indices = [pictures.poster_index(total), *pictures.strip_indices(total)]
     poster, *strip = join.decoded_frames(paths["video"], indices, context.check)
     pictures.save_poster(poster, paths["poster"])

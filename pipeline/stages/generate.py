@@ -65,8 +65,6 @@ def run(work: StepWork, context: StageContext) -> StageResult:
         result = _generate(context.generator, request, context, checkpoints, work.memory_rung)
         output = _output(result, prompt, frames, context, checkpoints.facts)
         output["facts"]["memory_rung"] = work.memory_rung.name.lower()
-        if work.spec.segments > 1:
-            output.pop("sound", None)  # segments are joined as pictures: a sound of each would not fit the seams
         # The last segment's is kept when it is encoded: nobody waits for it.
         is_last = work.segment == work.spec.segments - 1
         state = None if is_last else keep_last_frames(work, context, frames, output, work.spec.seam_frames)

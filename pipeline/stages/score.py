@@ -121,7 +121,7 @@ def _score(work: StepWork, context: StageContext, video: Path, metrics: Sequence
     clip = ClipToScore(
         video,
         spec.prompt,
-        expected=Expected(spec.total_frames, spec.fps, spec.width, spec.height),
+        expected=Expected(spec.clip_frames, spec.fps, spec.width, spec.height),
         auxiliary=entry.auxiliary if entry else {},
         dimensions=entry.dimensions if entry else None,
     )

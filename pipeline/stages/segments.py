@@ -1,63 +1,161 @@
-"""Encoded segments between their encode steps: each is stored when it is made, and the last one joins them all."""
+"""A clip that is made in parts: each segment's file is stored when it is made, and the last one joins them all."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline import failpoints
 from pipeline.encoding import join, sidecar
-from pipeline.errors import NotFoundError, SegmentLostError
+from pipeline.encoding import sound as sounds
+from pipeline.encoding.ffmpeg import Sound
+from pipeline.encoding.probe import has_sound
+from pipeline.errors import NotFoundError, RefusedError, RetryableError, SegmentLostError
 from pipeline.keys import joined_digest, media_key
 from pipeline.presets import Preset
+from pipeline.spec import Beginning, JobSpec
 from pipeline.stages.base import StageContext, StepWork
 from pipeline.stages.files import facts_of, file_sha256
 
 _SUFFIX = "segment.mp4"
+_SOUND_SUFFIX = "segment.sound"
+
+
+def is_made_of_parts(spec: JobSpec) -> bool:
+    """Whether more than its own frames and sound is needed to finish the clip, or less: a segment repeats some."""
+    return spec.segments > 1 or spec.extends is not None
 
 
 def store_part(work: StepWork, context: StageContext, path: Path) -> dict[str, Any]:
-    """Upload a segment's video, so that whoever encodes the last one can join it; key, sha256 and size."""
+    """Upload a segment's video and raw sound, so that whoever encodes the last one can join them.
+
+    Key, sha256 and size; the same of its ``sound``, with sample rate and channels.
+    """
     facts = facts_of(path)
     key = media_key(work.job_id, facts["sha256"], _SUFFIX)
     failpoints.hit("upload", "part")
     context.storage.put_file(key, path, sha256=facts["sha256"], content_type="video/mp4")
+    part = {"key": key, **facts}
+    if (sound := work.outputs["generate"].get("sound")) is not None:
+        raw = Path(sound["path"])
+        key = media_key(work.job_id, sound["sha256"], _SOUND_SUFFIX)
+        context.storage.put_file(key, raw, sha256=sound["sha256"], content_type="application/octet-stream")
+        told = {name: sound[name] for name in ("sha256", "sample_rate", "channels")}
+        part["sound"] = {"key": key, "size": raw.stat().st_size, **told}
     path.unlink()
-    return {"key": key, **facts}
+    return part
 
 
-def join_parts(
+@dataclass(slots=True)
+class _Parts:
+    """What the clip is joined from, in order."""
+
+    videos: list[Path] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    sounds: list[sounds.Piece] = field(default_factory=list)
+
+
+def finish_clip(
     work: StepWork, context: StageContext, preset: Preset, video: Path
-) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
-    """Put the earlier segments before the last one's ``video``, in place.
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]] | None]:
+    """Put what goes before the last segment's ``video`` before it, and all parts' sound beside it, in place.
 
-    Returns what the stages recorded of the whole clip, by stage name, and what generate recorded of each segment.
+    Returns what the stages recorded of the whole clip, by stage name, and what generate recorded of each segment,
+    where there are several.
 
     Raises:
         SegmentLostError: an earlier segment is not in the store, or not what was stored.
-        RetryableError: as ``pipeline.encoding.join.join`` and the store raise.
+        RefusedError: code ``beginning_lost``; or ``beginning_unfit``, where the clip that this one begins with was
+            encoded in another way.
+        RetryableError: as ``pipeline.encoding.join.join``, ``pipeline.encoding.sound`` and the store raise.
     """
     generated = [*(made["generate"] for made in work.earlier), work.outputs["generate"]]
-    paths = [video.with_suffix(f".part{segment}") for segment in range(len(work.earlier))]
-    joined = video.with_suffix(".joined")
     try:
-        for segment, (made, path) in enumerate(zip(work.earlier, paths, strict=True)):
-            context.check()
-            _fetch(segment, made["encode"]["part"], path, context)
-        counts = [made["num_frames"] for made in generated]
+        parts = _gather(work, context, video)
         metadata = container_metadata(work, preset)
-        join.join([*paths, video], counts, joined, metadata=metadata, check=context.check)
-        joined.replace(video)
+        if len(parts.videos) > 1:
+            joined = video.with_suffix(".part-joined")
+            _join(work, parts, joined, metadata, context)
+            joined.replace(video)
+        sound = _add_sound(work, context, parts, video, metadata)
     finally:
-        for path in (*paths, joined):
+        for path in video.parent.glob(f"{video.stem}.part*"):
             path.unlink(missing_ok=True)
+    before = () if work.spec.begins_with is None else work.spec.begins_with.frames_sha256
     whole = {
-        **generated[-1],
+        **{name: value for name, value in generated[-1].items() if name != "sound"},
         "prompt": generated[0]["prompt"],
-        "num_frames": sum(counts),
-        "frames_sha256": joined_digest([made["frames_sha256"] for made in generated]),
+        "num_frames": sum(parts.counts),
+        "frames_sha256": joined_digest([*before, *(made["frames_sha256"] for made in generated)]),
+        **({} if sound is None else {"sound": sound}),
     }
-    return {**work.outputs, "generate": whole}, generated
+    return {**work.outputs, "generate": whole}, generated if work.spec.segments > 1 else None
+
+
+def _gather(work: StepWork, context: StageContext, video: Path) -> _Parts:
+    """Every part on this host, beside the last one's video."""
+    parts, spec = _Parts(), work.spec
+    if spec.begins_with is not None:
+        path = video.with_suffix(".part-before")
+        _fetch_beginning(spec.begins_with, path, context)
+        parts.videos.append(path)
+        parts.counts.append(spec.frames_before)
+        if has_sound(path):
+            raw = video.with_suffix(".part-before-sound")
+            rate, channels = sounds.decode(path, raw, fps=spec.fps, num_frames=spec.frames_before, check=context.check)
+            parts.sounds.append(sounds.Piece(raw, 0, rate, channels))
+    for segment, made in enumerate((*work.earlier, work.outputs)):
+        context.check()
+        sound = made["generate"].get("sound")
+        if segment < len(work.earlier):
+            path, raw = video.with_suffix(f".part{segment}"), video.with_suffix(f".part{segment}-sound")
+            part = made["encode"]["part"]
+            _fetch(segment, part, path, context)
+            if sound is not None:
+                _fetch(segment, part["sound"], raw, context)
+        else:
+            path, raw = video, Path("" if sound is None else sound["path"])
+        if sound is not None:
+            repeated = spec.seam_frames if spec.continues(segment) else 0
+            begins = sum(parts.counts) - repeated
+            parts.sounds.append(sounds.Piece(raw, begins, sound["sample_rate"], sound["channels"]))
+        parts.videos.append(path)
+        parts.counts.append(made["generate"]["num_frames"])
+    return parts
+
+
+def _join(work: StepWork, parts: _Parts, joined: Path, metadata: dict[str, str], context: StageContext) -> None:
+    try:
+        join.join(parts.videos, parts.counts, joined, metadata=metadata, check=context.check)
+    except RetryableError as error:
+        if work.spec.begins_with is None or error.code != "encode_mismatch":
+            raise
+        raise RefusedError(
+            f"the clip cannot begin with {work.spec.extends}: {error}; `vgen extend --part` makes one of what is new",
+            code="beginning_unfit",
+        ) from error
+
+
+def _add_sound(
+    work: StepWork, context: StageContext, parts: _Parts, video: Path, metadata: dict[str, str]
+) -> dict[str, Any] | None:
+    """Mix the parts' sounds and put them beside the pictures; what the sidecar tells of them."""
+    if not parts.sounds:
+        return None
+    raw, out = video.with_suffix(".part-mixed"), video.with_suffix(".part-sounding")
+    facts = sounds.mix(parts.sounds, raw, fps=work.spec.fps, num_frames=sum(parts.counts), check=context.check)
+    sounds.add(
+        video,
+        Sound(raw, facts["sample_rate"], facts["channels"]),
+        out,
+        metadata=metadata,
+        check=context.check,
+        timeout_s=context.settings.encode.timeout_s,
+    )
+    join.check_seams(out, parts.counts, context.check)
+    out.replace(video)
+    return facts
 
 
 def container_metadata(work: StepWork, preset: Preset) -> dict[str, str]:
@@ -65,6 +163,19 @@ def container_metadata(work: StepWork, preset: Preset) -> dict[str, str]:
     generated = work.earlier[0]["generate"] if work.earlier else work.outputs["generate"]
     prompt = generated.get("prompt", work.spec.prompt)
     return sidecar.container_metadata(work.job_id, work.spec, preset, prompt)
+
+
+def _fetch_beginning(beginning: Beginning, path: Path, context: StageContext) -> None:
+    ref = beginning.video
+    try:
+        context.storage.download(ref.key, path)
+    except NotFoundError as error:
+        raise RefusedError(
+            f"begins_with: {ref.name!r} ({ref.key}) is not in the store", code="beginning_lost"
+        ) from error
+    found = file_sha256(path, context.check)
+    if found != ref.sha256:
+        raise RefusedError(f"begins_with: {ref.key} has sha256 {found}: it is damaged", code="beginning_lost")
 
 
 def _fetch(segment: int, part: dict[str, Any], path: Path, context: StageContext) -> None:
@@ -78,5 +189,5 @@ def _fetch(segment: int, part: dict[str, Any], path: Path, context: StageContext
 
 
 def _lost(segment: int, part: dict[str, Any], why: str) -> SegmentLostError:
-    message = f"the video of segment {segment + 1} ({part['key']}) {why}"
+    message = f"the encoded file of segment {segment + 1} ({part['key']}) {why}"
     return SegmentLostError(message, code="segment_lost", segment=segment)

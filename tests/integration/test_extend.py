@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -16,11 +17,13 @@ from db.session import Database
 from pipeline.settings import Settings, load_settings
 from tests.line_helpers import (
     IDLE,
+    artifacts_of,
     assert_published_once,
     home_of,
     job_list,
     settings_for,
     sidecar_of,
+    stored_bytes,
     submit,
     work_off,
 )
@@ -52,6 +55,14 @@ def made(settings: Settings, database: Database, answer: tuple[int, str, str]) -
     return sidecar_of(settings, database, job_list(database, batch_id)[0].id)
 
 
+def pictures_of(settings: Settings, database: Database, job_id: str) -> list[bytes]:
+    """Every frame of the published video."""
+    path = settings.home / "looked-at.mp4"
+    path.write_bytes(stored_bytes(settings, artifacts_of(database, job_id)["video"]))
+    with av.open(str(path)) as video:
+        return [frame.to_ndarray(format="rgb24").tobytes() for frame in video.decode(video=0)]
+
+
 def test_a_clip_goes_on_here_and_elsewhere_as_it_would_have_at_once(tmp_path: Path, vgen: Vgen) -> None:
     # Given a finished clip, and one of two segments with the same seed
     here, elsewhere = settings_for(tmp_path), load_settings(home=tmp_path / "elsewhere")
@@ -61,16 +72,29 @@ def test_a_clip_goes_on_here_and_elsewhere_as_it_would_have_at_once(tmp_path: Pa
         batch_id = submit(here, database, lines)
         work_off(here, database, batch_id)
         single, double = job_list(database, batch_id)
-        second = sidecar_of(here, database, double.id)["segments"][1]
 
         # When the first is extended, its state is exported, and the extension is made once more
-        extended = made(here, database, vgen(here, "extend", single.id, "it sinks", "--json"))
+        extended = made(here, database, vgen(here, "extend", single.id, "it sinks", "--part", "--json"))
         assert vgen(here, "state", "export", single.id, "-o", file)[0] == 0
         again = made(here, database, vgen(here, "rerun", extended["job_id"], "--json"))
+        film = made(here, database, vgen(here, "extend", single.id, "it sinks", "--json"))
+        longer = made(here, database, vgen(here, "extend", film["job_id"], "a fish comes", "--json"))
+        pictures = [pictures_of(here, database, job) for job in (double.id, film["job_id"], longer["job_id"])]
+        first, both = (sidecar_of(here, database, job.id) for job in (single, double))
+
     with home_of(elsewhere) as database:
         moved = made(elsewhere, database, vgen(elsewhere, "state", "import", file, "it sinks", "--json"))
 
-    # Then each is the second segment, and says what it extends
+    # Then the whole is the clip of two segments, and goes on once more as one of three would
+    assert film["frames"] == both["frames"]
+    assert film["request"]["begins_with"]["frames_sha256"] == [first["frames"]["sha256"]]
+    assert (longer["frames"]["num_frames"], longer["video"]["num_frames"]) == (13, 13)
+    assert len(longer["request"]["begins_with"]["frames_sha256"]) == 2
+    assert pictures[1] == pictures[0]
+    assert pictures[2][: len(pictures[0])] == pictures[0], "what was there is not encoded again"
+
+    second = both["segments"][1]
+    # And each part is the second segment, and says what it extends
     for sidecar in (extended, again, moved):
         assert sidecar["frames"]["sha256"] == second["frames_sha256"]
         assert sidecar["frames"]["num_frames"] == second["num_frames"] == 4

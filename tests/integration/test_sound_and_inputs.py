@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -12,6 +13,9 @@ import pytest
 from PIL import Image
 
 from api import VideoGenerator, VideoRequest
+from db.session import Database
+from pipeline.encoding.sound import decode
+from pipeline.settings import Settings
 from pipeline.states import JobState
 from pipeline.wiring import make_storage
 from tests.line_helpers import (
@@ -31,21 +35,41 @@ from tests.tiny_pipelines import TINY_INPUTS
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 
-def test_an_image_becomes_a_clip_with_a_track_of_sound(tmp_path: Path) -> None:
+def heard_of(settings: Settings, database: Database, job_id: str, folder: Path) -> tuple[dict[str, Any], Any]:
+    """The sidecar, and the sound of the published file: samples × channels."""
+    sidecar = sidecar_of(settings, database, job_id)
+    make_storage(settings).download(artifacts_of(database, job_id)["video"].key, folder / "heard.mp4")
+    made = {"fps": 8, "num_frames": sidecar["frames"]["num_frames"], "check": lambda: None}
+    decode(folder / "heard.mp4", folder / "heard", **made)
+    return sidecar, np.fromfile(folder / "heard", "<f4").reshape(-1, 2)
+
+
+def test_an_image_becomes_a_clip_with_a_track_of_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_for(tmp_path)
     TINY_INPUTS["ltx2-image"].save(tmp_path / "model", settings.effective_presets_dir, "tiny-ltx2")
     Image.linear_gradient("L").convert("RGB").save(tmp_path / "first.png")
     line = {"prompt": "rain", "seed": 5, "preset": "tiny-ltx2", "image": "first.png", "num_inference_steps": 2}
+    long = {**line, "fps": 8, "segments": 2, "num_frames": 25}
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # models so small are slower on several threads
     with home_of(settings) as database:
-        batch_id = submit(settings, database, [{**line, "fps": 8}])
+        batch_id = submit(settings, database, [{**line, "fps": 8}, long])
         work_off(settings, database, batch_id)
 
-        assert job_states(database, batch_id) == [JobState.SUCCEEDED]
+        assert job_states(database, batch_id) == [JobState.SUCCEEDED] * 2
         assert_published_once(settings, database, batch_id)
         assert left_in_handoff(settings) == []
-        job = job_list(database, batch_id)[0]
+        job, of_two = job_list(database, batch_id)
         sidecar = sidecar_of(settings, database, job.id)
         make_storage(settings).download(artifacts_of(database, job.id)["video"].key, tmp_path / "v.mp4")
+        segments, sound = heard_of(settings, database, of_two.id, tmp_path)
+
+        assert left_in_handoff(settings) == []
+
+    # Segments' sounds are one sound, as long as the pictures
+    assert segments["frames"]["num_frames"] == 25 + 16
+    samples = 41 * segments["sound"]["sample_rate"] // 8
+    assert (segments["sound"]["num_samples"], sound.shape) == (samples, (samples, 2))
+    assert all(np.abs(part).max() > 0 for part in np.array_split(sound, 41))
 
     seconds = 9 / 8
     assert sidecar["sound"]["num_samples"] == round(seconds * sidecar["sound"]["sample_rate"])

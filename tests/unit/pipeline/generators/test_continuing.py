@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,9 @@ import torch
 
 from pipeline.errors import StoppedError
 from pipeline.generators.base import GenerationRequest, Phase, Progress, SavedCheckpoint
-from pipeline.generators.diffusers_video import DiffusersVideoGenerator
+from pipeline.generators.diffusers_video import DiffusersVideoGenerator, pipeline_class
 from pipeline.generators.frames import frames_size
-from pipeline.presets import load_library
+from pipeline.presets import all_presets, load_library
 from pipeline.settings import Settings, load_settings
 from tests.tiny_pipelines import TINY, TinyPipeline, ltx
 from tests.unit.pipeline.generators.conftest import MakeRequest
@@ -27,8 +28,12 @@ pytestmark = [
 ]
 
 SIZE = {"width": 32, "height": 32, "fps": 8, "guidance_scale": 3.0, "num_inference_steps": 3}
-LONG_LTX = TinyPipeline("ltx-video", ltx, {"width": 32, "height": 32, "num_frames": 25})
-CASES = {"tiny-wan": 1, "wan-image": 1, "long-ltx": 9}
+_LONG = {"width": 32, "height": 32, "num_frames": 25}
+LONG = {
+    "long-ltx": TinyPipeline("ltx-video", ltx, _LONG),
+    "long-ltx2": TinyPipeline("ltx-2", TINY["ltx2"].build, _LONG, TINY["ltx2"].preset),
+}
+CASES = {"tiny-wan": 1, "wan-image": 1, "long-ltx": 9, "long-ltx2": 9}
 """Presets, and how many frames each goes on from."""
 
 
@@ -39,7 +44,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 def loaded(name: str, settings: Settings) -> DiffusersVideoGenerator:
     presets = settings.effective_presets_dir
-    tiny = LONG_LTX if name == "long-ltx" else TINY.get(name)
+    tiny = LONG.get(name, TINY.get(name))
     if tiny is not None and not (presets / f"{name}.toml").exists():
         tiny.save(settings.home / name, presets, name)
     generator = DiffusersVideoGenerator(settings.effective_cache_dir)
@@ -104,7 +109,7 @@ def test_a_segment_that_goes_on_is_another_clip_and_its_own_at_every_run(
     assert whole.num_frames == 9
 
 
-@pytest.mark.parametrize("name", ["tiny-wan", "long-ltx"])
+@pytest.mark.parametrize("name", ["tiny-wan", "long-ltx", "long-ltx2"])
 def test_a_segment_is_resumed_from_each_of_its_steps_with_equal_frames(
     name: str, settings: Settings, make_request: MakeRequest, tmp_path: Path
 ) -> None:
@@ -136,6 +141,20 @@ def test_a_checkpoint_does_not_fit_a_segment_that_goes_on_from_other_frames(
 
     assert "resumed_from_step" not in result.facts
     assert len(kept.refused) == 1
+
+
+def test_no_class_of_the_catalogue_takes_what_a_segment_left_as_latents() -> None:
+    """``latents`` are the noise to begin with. Should one grow an argument for more, decision 0009 is to change."""
+    presets = [preset for preset in all_presets().values() if preset.generator == "diffusers"]
+    names = {preset.pipeline_class for preset in presets}
+    names |= {preset.continuation.pipeline_class for preset in presets if preset.continuation} - {None}
+    taken = {
+        argument
+        for name in names
+        for argument in inspect.signature(pipeline_class(str(name)).__call__).parameters
+        if "latents" in argument
+    }
+    assert taken == {"latents", "audio_latents"}
 
 
 class Kept:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import numpy as np
 import pytest
 
 from pipeline.encoding import ffmpeg
-from pipeline.errors import RetryableError
-from pipeline.spec import EncodeOptions
+from pipeline.encoding.sound import decode
+from pipeline.errors import RefusedError, RetryableError
+from pipeline.keys import joined_digest
+from pipeline.spec import Beginning, EncodeOptions, InputRef
 from pipeline.stages import encode
-from tests.unit.pipeline.stages.encoded import FRAMES, Bench, make_bench
+from tests.unit.pipeline.encoding.test_join import pictures
+from tests.unit.pipeline.stages.encoded import FRAMES, HEIGHT, WIDTH, Bench, make_bench
 
 RATE = 24_000
 SECONDS = FRAMES / 8
@@ -107,3 +111,67 @@ def test_sound_of_another_length_than_the_clip_is_not_published(bench: Bench) ->
         encode.run(bench.work(), bench.context)
     assert caught.value.code == "encode_mismatch"
     assert bench.stored() == []
+
+
+def test_a_clip_that_begins_with_another_has_its_sound_and_pictures_before_its_own(tmp_path: Path) -> None:
+    # Given a finished clip, and a segment that repeats two of its frames and sounds them too
+    old = make_bench(tmp_path / "old")
+    give_sound(old, 440.0)
+    made = encode.run(old.work(), old.context).output
+    video = old.context.storage.read_bytes(made["video"]["key"])
+    ref = InputRef(sha256=made["video"]["sha256"], media_type="video/mp4", name="old.mp4", num_frames=FRAMES)
+    old.context.storage.put_bytes(ref.key, video, content_type="video/mp4")
+    new = make_bench(tmp_path / "new", storage=old.context.storage)
+    give_sound(new, 1000.0, seconds=(FRAMES + 2) / 8)
+    digest = "a" * 64
+    extends = {"extends": "old", "seam_frames": 2, "num_frames": FRAMES + 2}
+    work = new.work()
+    spec = work.spec.model_copy(update={**extends, "begins_with": Beginning(video=ref, frames_sha256=(digest,))})
+
+    # When it is encoded: as the whole, and as what is new
+    results = {
+        whole: encode.run(replace(work, attempt=number, spec=one), new.context).output
+        for number, (whole, one) in enumerate(((True, spec), (False, spec.model_copy(update={"begins_with": None}))), 1)
+    }
+
+    sidecar = json.loads(new.context.storage.read_bytes(results[True]["sidecar"]["key"]))
+    own = new.outputs["generate"]["frames_sha256"]
+    assert sidecar["frames"] == {
+        "num_frames": 2 * FRAMES,
+        "height": HEIGHT,
+        "width": WIDTH,
+        "sha256": joined_digest([digest, own]),
+    }
+    for whole, frames in ((True, 2 * FRAMES), (False, FRAMES)):
+        path, raw = tmp_path / "v.mp4", tmp_path / "heard"
+        path.write_bytes(new.context.storage.read_bytes(results[whole]["video"]["key"]))
+        assert results[whole]["probe"]["num_frames"] == frames
+        decode(path, raw, fps=8, num_frames=frames, check=lambda: None)
+        heard = np.fromfile(raw, "<f4").reshape(-1, 2)[:, 0]
+        assert len(heard) == frames * RATE // 8
+        assert round(loudest(heard[-4 * RATE // 8 :]), -1) == 1000.0
+        if whole:
+            assert round(loudest(heard[: 3 * RATE // 8]), -1) == 440.0
+    (tmp_path / "old.mp4").write_bytes(video)
+    (tmp_path / "whole.mp4").write_bytes(new.context.storage.read_bytes(results[True]["video"]["key"]))
+    assert pictures(tmp_path / "whole.mp4")[:FRAMES] == pictures(tmp_path / "old.mp4")
+    left = new.left_in_handoff()
+    assert not [name for name in left if "part" in name]
+
+
+def test_a_clip_that_cannot_be_joined_to_its_beginning_says_what_to_do(tmp_path: Path) -> None:
+    old, new = make_bench(tmp_path / "old"), make_bench(tmp_path / "new")
+    made = encode.run(old.work(codec="libx265"), old.context).output["video"]
+    ref = InputRef(sha256=made["sha256"], media_type="video/mp4", name="old.mp4", num_frames=FRAMES)
+    work = new.work()
+    begins = Beginning(video=ref, frames_sha256=("a" * 64,))
+    work = replace(work, spec=work.spec.model_copy(update={"extends": "old", "begins_with": begins}))
+
+    with pytest.raises(RefusedError, match="not in the store") as lost:
+        encode.run(work, new.context)
+    new.context.storage.put_bytes(ref.key, old.context.storage.read_bytes(made["key"]), content_type="video/mp4")
+    with pytest.raises(RefusedError, match="extend --part") as unfit:
+        encode.run(work, new.context)
+
+    assert (lost.value.code, unfit.value.code) == ("beginning_lost", "beginning_unfit")
+    assert new.stored() == []
