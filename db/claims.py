@@ -80,7 +80,7 @@ _TAKE = (
 )
 
 _prior = aliased(Step)
-_WORK = (
+WORK = (
     select(Job.batch_id, Job.line, Job.spec, Batch.options, _prior.stage, _prior.output)
     .join(Batch, Batch.id == Job.batch_id)
     .outerjoin(
@@ -137,9 +137,9 @@ def claim(
     if taken is None:
         return None
     step_id, attempt, roll, queue, rung = taken
-    rows = connection.execute(_WORK, {"p_job_id": job_id, "p_roll": roll, "p_segment": segment}).all()
+    rows = connection.execute(WORK, {"p_job_id": job_id, "p_roll": roll, "p_segment": segment}).all()
     batch_id, line, stored_spec, options = rows[0][:4]
-    spec = _spec_of(stored_spec, roll)
+    spec = spec_of(stored_spec, roll)
     if stage is Stage.GENERATE and attempt == 1:
         rung = memory.at_start(session, step_id, queue or "", spec, batch_id=batch_id, job_id=job_id)
     work = StepWork(
@@ -152,7 +152,7 @@ def claim(
         attempt=attempt,
         spec=spec,
         options=BatchOptions.model_validate(options),
-        outputs={done.value: output or {} for *_, done, output in rows if done is not None},
+        outputs=outputs_of(rows),
         # A first attempt finds none.
         checkpoint=checkpoints.newest(session, job_id, roll, segment)
         if stage is Stage.GENERATE and attempt > 1
@@ -168,10 +168,15 @@ def claim(
     return Claim(step_id, attempt, queue or "", worker, work)
 
 
-def _spec_of(stored: dict[str, Any], roll: int) -> JobSpec:
+def spec_of(stored: dict[str, Any], roll: int) -> JobSpec:
     """The job's specification with the seed of this roll."""
     spec = JobSpec.model_validate(stored)
     return spec if roll == 1 else spec.model_copy(update={"seed": roll_seed(spec.seed, roll)})
+
+
+def outputs_of(rows: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    """What earlier stages recorded, by stage name, in the rows of ``WORK``."""
+    return {done.value: output or {} for *_, done, output in rows if done is not None}
 
 
 def fence(claimed: Claim) -> dict[str, Any]:

@@ -155,6 +155,9 @@ class WorkerSettings(_Group):
     checkpoint_s: float = Field(
         60.0, ge=0, description="How often a running clip's state is kept; 0: only at a stop and after the last step."
     )
+    read_ahead: bool = Field(
+        True, description="While a clip is made, fetch the next one's inputs and encode its prompt: a hint, no claim."
+    )
     growth_bytes: int = Field(
         16 * 1024 * MEBIBYTE,
         ge=0,

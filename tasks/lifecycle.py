@@ -66,6 +66,8 @@ def _make_runtime(app: Celery, name: str) -> Runtime:
     _runtimes[app] = runtime
     if runtime.keeper is not None:
         runtime.keeper.start()
+    if runtime.read_ahead is not None:
+        runtime.read_ahead.start()
     return runtime
 
 

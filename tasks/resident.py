@@ -30,6 +30,8 @@ class Resident:
         self._process = process
         self._on_loaded = on_loaded
         self._using = threading.Lock()
+        self._clips = 0
+        self._making = False
         self._held: str | None = None
         self._last: str | None = None
 
@@ -56,7 +58,21 @@ class Resident:
     ) -> GenerationResult:
         """As ``GeneratorProcess.generate``, once nobody else uses the generator."""
         with self._use(on_progress), self._counting():
-            return self._process.generate(request, on_progress, checkpoints)
+            self._clips += 1
+            self._making = True
+            try:
+                return self._process.generate(request, on_progress, checkpoints)
+            finally:
+                self._making = False
+
+    @property
+    def making(self) -> int | None:
+        """The number of the clip that is being made, from 1; None between two."""
+        return self._clips if self._making else None
+
+    def prepare(self, preset: str, prompt: str, negative_prompt: str | None) -> None:
+        """As ``GeneratorProcess.prepare``; whoever uses the generator goes first."""
+        self._process.prepare(preset, prompt, negative_prompt)
 
     def close(self) -> None:
         """End the generator's process, whoever uses it."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from db import residency
 from db.admission import Hops
@@ -25,6 +26,9 @@ from pipeline.wiring import make_storage
 from tasks.heart import Heart
 from tasks.lanes import LaneKeeper
 from tasks.resident import Resident
+
+if TYPE_CHECKING:
+    from tasks.read_ahead import ReadAhead
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +105,22 @@ class Runtime:
             stopping=self.stopping,
         )
 
+    @cached_property
+    def read_ahead(self) -> ReadAhead | None:
+        """Prepares the next clip while one is made; to be started."""
+        if self.generator is None or not self.settings.worker.read_ahead:
+            return None
+        from tasks.read_ahead import ReadAhead  # noqa: PLC0415 - it loads a stage that other workers have no use for
+
+        return ReadAhead(
+            self.name,
+            self.settings,
+            database=lambda: self.database,
+            storage=lambda: self.storage,
+            resident=self.generator,
+            queues=lambda: self.claimable,
+        )
+
     @property
     def claimable(self) -> tuple[str, ...]:
         """The queues whose steps this worker may claim. Raises ServiceUnavailableError."""
@@ -132,6 +152,8 @@ class Runtime:
         """End the generator's process, the heart, and the connections to database and enhancers that were made here."""
         if "keeper" in self.__dict__ and self.keeper is not None:
             self.keeper.end()
+        if "read_ahead" in self.__dict__ and self.read_ahead is not None:
+            self.read_ahead.end()
         if "heart" in self.__dict__:
             self.heart.close()
         if "generator" in self.__dict__ and self.generator is not None:

@@ -87,6 +87,8 @@ class SoloLine:
         for runtime in self._runtimes:
             if runtime.keeper is not None:
                 runtime.keeper.start()
+            if runtime.read_ahead is not None:
+                runtime.read_ahead.start()
         self._loops = Loops(
             make_app(),
             self._settings,

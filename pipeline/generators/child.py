@@ -104,6 +104,8 @@ class Child:
             data = wire.result_to_wire(result)
             del result
             self._send(number, "result", data, outgrown=self._growth.outgrown(self._generator.free))
+        elif command["command"] == "prepare":
+            self._prepare(command)
         elif command["command"] == "calibrate":
             from pipeline.generators.accelerations import calibrate  # noqa: PLC0415 - torch
 
@@ -111,6 +113,16 @@ class Child:
             self._send(number, "result", {"ratios": ratios})
         else:
             raise FatalError(f"command {command['command']!r} is unknown")
+
+    def _prepare(self, command: dict[str, Any]) -> None:
+        """Nobody waits for it, so it gives way to whatever is asked for, and what fails is left to the clip itself."""
+        if self._generator is None or not self._commands.empty():
+            return
+        try:
+            self._generator.prepare(command["preset"], command["prompt"], command["negative_prompt"])
+        except Exception as error:  # noqa: BLE001 - a hint
+            print(f"prompt not encoded ahead: {error}", file=sys.stderr)  # noqa: T201 - the child's log
+            self._generator.free()
 
     def _load(
         self, preset: Preset, how: Acceleration, command: dict[str, Any], on_progress: Callable[[Progress], None]

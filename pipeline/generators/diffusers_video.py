@@ -161,6 +161,13 @@ class DiffusersVideoGenerator:
             },
         )
 
+    def prepare(self, preset_name: str, prompt: str, negative_prompt: str | None) -> None:
+        """Encode the prompt of a clip that may come, where that is a matter of the loaded text encoders alone."""
+        # A model that moves parts of itself on each call must not be called outside of a clip.
+        if self._preset is not None and self._preset.name == preset_name and self._how.offload is None:
+            with torch.no_grad():
+                self._embeddings.prepare(self._pipe, prompt, negative_prompt)
+
     def host_bytes(self) -> int | None:
         """Bytes of all weights; None where hooks or formats tie them to their device."""
         tied = (self._how.quantisation, self._how.offload, self._how.text_encoder_offload or None)

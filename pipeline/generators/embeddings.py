@@ -29,6 +29,8 @@ class EmbeddingCache:
         self.hits = 0
         self.variant = ""
         """What changes the text encoders for now, such as LoRAs."""
+        self._last: dict[int, tuple[Callable[..., Any], inspect.BoundArguments]] = {}
+        """By the pipeline's id: its last call that can be kept."""
 
     def attach(self, pipe: Any) -> None:
         """Have the pipeline's own ``encode_prompt`` looked up here first; nothing to do where it has none."""
@@ -40,9 +42,21 @@ class EmbeddingCache:
         @functools.wraps(original)
         def encode(*args: Any, **kwargs: Any) -> Any:
             key = _key(owner + self.variant, signature, args, kwargs)
+            if key is not None:
+                self._last[id(pipe)] = encode, signature.bind(*args, **kwargs)
             return original(*args, **kwargs) if key is None else self._get(key, lambda: original(*args, **kwargs))
 
         pipe.__dict__["encode_prompt"] = encode
+
+    def prepare(self, pipe: Any, prompt: str, negative_prompt: str | None) -> None:
+        """Encode this prompt as this pipeline's last was: with its guidance and limits, since most clips have those."""
+        if id(pipe) not in self._last or self.variant:
+            return
+        encode, bound = self._last[id(pipe)]
+        for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
+            if name in bound.arguments:
+                bound.arguments[name] = [text] if isinstance(bound.arguments[name], list) else text
+        encode(*bound.args, **bound.kwargs)
 
     def _get(self, key: str, make: Callable[[], Any]) -> Any:
         if key in self._kept:

@@ -78,6 +78,9 @@ class IdleGenerator:
             facts={"random_weights": True, "no_model": True, **keeper.facts},
         )
 
+    def prepare(self, preset_name: str, prompt: str, negative_prompt: str | None) -> None:
+        """It reads no prompt."""
+
     def host_bytes(self) -> int | None:
         """It is made anew faster than kept."""
         return None

@@ -150,6 +150,13 @@ class GeneratorProcess:
         answer = self._ask("calibrate", data, on_progress, self._settings.worker.step_deadline_s)
         return [float(ratio) for ratio in answer["ratios"]]
 
+    def prepare(self, preset: str, prompt: str, negative_prompt: str | None) -> None:
+        """From any thread: have the child encode the prompt of a clip that may come, once it has nothing else to do."""
+        child = self._child
+        if child is not None and child.alive:
+            data = {"preset": preset, "prompt": prompt, "negative_prompt": negative_prompt}
+            child.send({"id": next(self._numbers), "command": "prepare", **data})
+
     def request_stop(self) -> None:
         """From any thread: end the running call with StoppedError at the child's next sign of life."""
         self._stop.set()

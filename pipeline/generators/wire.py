@@ -1,8 +1,9 @@
 """What parent and child say to each other: one JSON object a line, each way. Both sides use these functions.
 
-Commands: ``load``, ``generate``, ``calibrate``, ``stop`` (with ``keep``: leave a checkpoint), ``exit``. Events:
-``progress``, ``checkpoint``, ``unusable``, ``ready``, ``result``, ``error``. Every command but ``exit`` has an ``id``,
-and the events it causes carry it, so that a late one is never taken for another's.
+Commands: ``load``, ``generate``, ``calibrate``, ``prepare`` (a hint, which has no answer), ``stop`` (with ``keep``:
+leave a checkpoint), ``exit``. Events: ``progress``, ``checkpoint``, ``unusable``, ``ready``, ``result``, ``error``.
+Every command but ``exit`` has an ``id``, and the events it causes carry it, so that a late one is never taken for
+another's.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from pipeline.generators.base import GenerationRequest, GenerationResult, sound_
 from pipeline.keys import segment_seed
 from pipeline.memory import Rung, on_rung
 from pipeline.spec import InputRef, JobSpec
+from pipeline.stages import ahead
 from pipeline.stages.base import RunsGenerations, StageContext, StageResult, StepWork
 from pipeline.stages.checkpoints import ClipCheckpoints
 from pipeline.stages.continuation import fetch_last_frames, keep_last_frames
@@ -46,7 +47,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
     try:
         context.handoff.reserve(frames, (spec.num_frames - repeats) * spec.height * spec.width * CHANNELS)
         inputs = _fetch_inputs(spec, frames, context)
-        loras = tuple(fetch_lora(ref, context) for ref in spec.loras)
+        loras = tuple(fetch_lora(ref, context.storage, context.settings) for ref in spec.loras)
         previous = fetch_last_frames(work, context, frames.with_suffix(".previous")) if repeats else None
         resume_from = checkpoints.fetch(frames.with_suffix(".resume"))
         context.check()
@@ -145,7 +146,8 @@ def _fetch_inputs(spec: JobSpec, frames: Path, context: StageContext) -> _Inputs
         local = frames.with_suffix(f".input{len(found.paths)}")
         found.paths.append(local)
         try:
-            context.storage.download(ref.key, local)
+            if not ahead.take(ref, local, context.settings):
+                context.storage.download(ref.key, local)
         except NotFoundError as error:
             raise RefusedError(
                 f"{field}: {ref.name!r} ({ref.key}) is not in the store", code="input_missing"

@@ -11,35 +11,36 @@ from pathlib import Path
 
 from pipeline.errors import NotFoundError, RefusedError, RetryableError
 from pipeline.lora_files import SUFFIX
+from pipeline.settings import Settings
 from pipeline.spec import LoraRef
-from pipeline.stages.base import StageContext
+from pipeline.storage.base import Storage
 
 IN_USE_S = 3600.0
 """A file that was used so lately is not removed: a worker of this host may be about to read it."""
 
 
-def fetch_lora(ref: LoraRef, context: StageContext) -> Path:
+def fetch_lora(ref: LoraRef, storage: Storage, settings: Settings) -> Path:
     """The file on this host. What was not used for long goes when the files are too large together.
 
     Raises:
         RefusedError: code ``input_missing``; it is not in the store.
         RetryableError: the store cannot be reached, or what came is not what was stored (code ``storage_corrupt``).
     """
-    folder = context.settings.effective_cache_dir / "loras"
+    folder = settings.effective_cache_dir / "loras"
     path = folder / f"{ref.file.sha256}{SUFFIX}"
     try:
         os.utime(path)
     except FileNotFoundError:
         folder.mkdir(parents=True, exist_ok=True)
-        _download(ref, path, context)
-        _make_room(folder, context.settings.worker.lora_cache_bytes)
+        _download(ref, path, storage)
+        _make_room(folder, settings.worker.lora_cache_bytes)
     return path
 
 
-def _download(ref: LoraRef, path: Path, context: StageContext) -> None:
+def _download(ref: LoraRef, path: Path, storage: Storage) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        context.storage.download(ref.file.key, draft)
+        storage.download(ref.file.key, draft)
         with draft.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != ref.file.sha256:

@@ -52,6 +52,27 @@ def test_a_prompt_that_was_encoded_is_not_encoded_again_and_the_frames_are_equal
         assert made.frames_sha256 == expected[0]
 
 
+def test_a_prompt_that_was_encoded_ahead_is_there_and_a_wrong_hint_changes_nothing(
+    model_cache: Path, make_request: MakeRequest
+) -> None:
+    small = {"seed": 1, "width": 32, "height": 32, "num_frames": 5, "num_inference_steps": 2}
+    generator, plain = DiffusersVideoGenerator(model_cache), DiffusersVideoGenerator(model_cache)
+    for one in (generator, plain):
+        one.load("tiny-wan", ignore)
+    calls = []
+    generator._pipe.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    for prompt, negative in (("a fox", None), ("a cat", "blurry"), ("a cat", None)):
+        generator.prepare("tiny-wan", prompt, negative)
+        generator.prepare("svd-xt", "of another preset", None)
+        before = len(calls)
+        request = make_request("tiny-wan", prompt=prompt, negative_prompt=negative, **small)
+        made = generator.generate(request, ignore)
+        assert (len(calls) - before, made.facts["prompt_known"]) == (0, True)
+        again = make_request("tiny-wan", prompt=prompt, negative_prompt=negative, **small)
+        assert made.frames_sha256 == plain.generate(again, ignore).frames_sha256
+        generator.prepare("tiny-wan", "what nobody asks for", "ever")
+
+
 class Encoder:
     """The seam that every pipeline has: ``encode_prompt``."""
 

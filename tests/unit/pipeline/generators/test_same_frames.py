@@ -88,6 +88,12 @@ def _with_a_lora(generator: DiffusersVideoGenerator, make: MakeRequest) -> None:
     generator.generate(replace(request, loras=(write_lora(request.frames_path.with_suffix(".safetensors")),)), ignore)
 
 
+def _hinted(generator: DiffusersVideoGenerator, _: MakeRequest) -> None:
+    """Prompts encoded ahead: another clip's, and this one's."""
+    for prompt in ("of a clip that never comes", "a lighthouse at dusk"):
+        generator.prepare("tiny-wan", prompt, None)
+
+
 def _set_aside(generator: DiffusersVideoGenerator, _: MakeRequest) -> None:
     """Out to the host's memory and in again."""
     generator.set_aside()
@@ -100,7 +106,7 @@ def _drawn(_: DiffusersVideoGenerator, __: MakeRequest) -> None:
 
 
 @pytest.mark.parametrize(
-    "disturb", [_nothing, _neighbours, _stopped, _continued, _loaded_again, _with_a_lora, _set_aside, _drawn]
+    "disturb", [_nothing, _neighbours, _stopped, _continued, _loaded_again, _with_a_lora, _set_aside, _hinted, _drawn]
 )
 def test_what_came_before_changes_no_frame(
     warm: DiffusersVideoGenerator, settings: Settings, make_request: MakeRequest, disturb: Disturb
@@ -160,6 +166,13 @@ def test_a_model_that_waited_in_the_hosts_memory_is_the_same_one_and_makes_the_s
     assert load(one) == "host"
     assert child._generator is first
     assert first.generate(make_request("tiny-wan", **CLIP), ignore).frames_sha256 == expected
+    # What is asked of it meanwhile goes before a hint
+    known = []
+    for prompt in ("ahead", "late"):
+        child._prepare({"preset": "tiny-wan", "prompt": prompt, "negative_prompt": None})
+        known.append(first.generate(make_request("tiny-wan", **CLIP, prompt=prompt), ignore).facts["prompt_known"])
+        child._commands.put({})
+    assert known == [True, False]
     # Without room for it the next one to leave is gone, and what waits stays
     assert load(two, size - 1) == "host"
     assert child._waiting.keys == ()

@@ -36,18 +36,22 @@ def stored(context: StageContext, byte: bytes) -> LoraRef:
     return ref
 
 
+def fetch(ref: LoraRef, context: StageContext) -> Path:
+    return fetch_lora(ref, context.storage, context.settings)
+
+
 def test_fetched_once_and_kept_by_use(context: StageContext) -> None:
     refs = [stored(context, byte) for byte in (b"a", b"b", b"c", b"d")]
-    one, two = fetch_lora(refs[0], context), fetch_lora(refs[1], context)
+    one, two = fetch(refs[0], context), fetch(refs[1], context)
     assert one.read_bytes() == b"a" * 100
     context.storage.delete(refs[0].file.key)
-    assert fetch_lora(refs[0], context) == one, "it is here"
+    assert fetch(refs[0], context) == one, "it is here"
 
-    assert fetch_lora(refs[2], context).exists()
+    assert fetch(refs[2], context).exists()
     assert two.exists(), "too much together, but all of them are in use"
     long_ago = time.time() - IN_USE_S - 1
     os.utime(two, (long_ago, long_ago))
-    fetch_lora(refs[3], context)
+    fetch(refs[3], context)
     assert sorted(path.read_bytes()[:1] for path in one.parent.iterdir()) == [b"a", b"c", b"d"]
 
 
@@ -55,10 +59,10 @@ def test_missing_and_wrong_in_the_store(context: StageContext) -> None:
     ref = stored(context, b"a")
     context.storage.put_bytes(ref.file.key, b"something else", content_type="x")
     with pytest.raises(RetryableError) as wrong:
-        fetch_lora(ref, context)
+        fetch(ref, context)
     assert wrong.value.code == "storage_corrupt"
     context.storage.delete(ref.file.key)
     with pytest.raises(RefusedError, match=r"a\.safetensors") as missing:
-        fetch_lora(ref, context)
+        fetch(ref, context)
     assert missing.value.code == "input_missing"
     assert list((context.settings.effective_cache_dir / "loras").iterdir()) == []

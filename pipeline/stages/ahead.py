@@ -1,0 +1,67 @@
+"""What the next clip needs, fetched while the one before is made. A hint: who makes the clip looks for it and can do
+without."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from pathlib import Path
+
+from pipeline.settings import Settings
+from pipeline.spec import InputRef, JobSpec
+from pipeline.stages.lora_cache import fetch_lora
+from pipeline.storage.base import Storage
+
+KEEP_S = 900.0
+"""What nobody came for in so long goes when something else is fetched: the hint was wrong."""
+
+
+def fetch_ahead(spec: JobSpec, storage: Storage, settings: Settings) -> None:
+    """Bring a clip's inputs and LoRAs to this host. Raises what ``Storage`` does, and OSError."""
+    folder = _folder(settings)
+    for lora in spec.loras:
+        fetch_lora(lora, storage, settings)
+    loras = {lora.file.sha256 for lora in spec.loras}
+    refs = [ref for ref in spec.input_refs if ref.sha256 not in loras]
+    if not refs:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_old(folder)
+    for ref in refs:
+        path = folder / ref.sha256
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            _download(ref, path, storage)
+
+
+def take(ref: InputRef, target: Path, settings: Settings) -> bool:
+    """Whether the input was fetched ahead; then a copy of it is at ``target``."""
+    try:
+        shutil.copyfile(_folder(settings) / ref.sha256, target)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.effective_cache_dir / "ahead"
+
+
+def _download(ref: InputRef, path: Path, storage: Storage) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        storage.download(ref.key, draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _remove_old(folder: Path) -> None:
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another worker of this host looks after the folder too
+            if time.time() - path.stat().st_mtime > KEEP_S:
+                path.unlink()
