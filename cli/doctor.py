@@ -202,7 +202,9 @@ def _hand_off(settings: Settings) -> Iterator[CheckView]:
 def _gpus(settings: Settings) -> Iterator[CheckView]:
     from pipeline.generators.gpus import find_gpus
 
-    yield _ok("GPUs", ", ".join(gpu.type for gpu in find_gpus(settings.gpu_type)) or "none")
+    yield _ok(
+        "GPUs", ", ".join(gpu.type for gpu in find_gpus(settings.gpu_type, 1, settings.gpus_per_worker)) or "none"
+    )
 
 
 def _presets(settings: Settings) -> Iterator[CheckView]:

@@ -261,6 +261,12 @@ class Settings(BaseSettings):
     preset: str = Field("tiny-wan", description="Preset of jobs that name none.")
     gpu_type: str | None = Field(None, description="Type this host's GPUs are given, instead of the one found.")
     gpu_count: int = Field(1, ge=1, le=64, description="GPUs that the CPU stands for on a host that has none.")
+    gpus_per_worker: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="GPUs that share one clip (`context_parallel`); 4 makes the GPU type h200x4 of h200.",
+    )
     prices: Annotated[dict[str, float], NoDecode] = Field(
         {}, description="What an hour of each GPU type costs, such as h200=3.5,a100-80gb=1.8; in any one currency."
     )

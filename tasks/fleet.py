@@ -89,7 +89,7 @@ def roles(settings: Settings, *, gpu: bool, cpu: bool, io: bool) -> list[Role]:
     handoff = Handoff.open(settings.effective_handoff_dir, settings.handoff_bytes)
     found: list[Role] = []
     if gpu:
-        for device in find_gpus(settings.gpu_type, settings.gpu_count):
+        for device in find_gpus(settings.gpu_type, settings.gpu_count, settings.gpus_per_worker):
             if not valid_gpu_type(device.type):
                 raise SettingsError(
                     f"VGEN_GPU_TYPE: {device.type!r} must be lower-case letters, digits and hyphens, like a100-80gb"

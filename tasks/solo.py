@@ -129,7 +129,7 @@ class SoloLine:
 def _roles(settings: Settings, handoff: Handoff) -> list[_Role]:
     gpus = [
         _Role(f"gpu{gpu.index}", [gpu_queue(gpu.type)], gpu.device_env, gpu.memory_bytes or None)
-        for gpu in find_gpus(settings.gpu_type, settings.gpu_count)
+        for gpu in find_gpus(settings.gpu_type, settings.gpu_count, settings.gpus_per_worker)
     ]
     return [*gpus, _Role("cpu", [CPU_QUEUE, encode_queue(handoff.id)]), _Role("io", [IO_QUEUE])]
 

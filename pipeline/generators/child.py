@@ -1,4 +1,6 @@
-"""The process that owns the GPU: ``python -m pipeline.generators.child PARENT_PID CACHE_DIR``.
+"""The process that owns the GPU: ``python -m pipeline.generators.child PARENT_PID CACHE_DIR [RANK COUNT FILE]``.
+
+With a rank it is one of the processes that share a clip with the generator's child, whose parent is that child.
 
 It reads commands from its standard input and writes events to what was its standard output (see ``wire``); then its
 file descriptor 1 is its standard error, so that nothing a library prints can break the protocol. It never outlives
@@ -27,6 +29,7 @@ from pipeline.generators.base import Phase, Progress, SavedCheckpoint
 from pipeline.generators.growth import Growth
 from pipeline.generators.host_cache import HostCache
 from pipeline.generators.idle import IdleGenerator
+from pipeline.generators.ranks import Ranks
 from pipeline.presets import Preset
 
 _PR_SET_PDEATHSIG = 1
@@ -36,7 +39,7 @@ _PR_SET_PDEATHSIG = 1
 class Child:
     """One generator and the commands for it. Commands run on the main thread, one at a time."""
 
-    def __init__(self, events: TextIO, cache_dir: Path) -> None:
+    def __init__(self, events: TextIO, cache_dir: Path, place: tuple[int, int, Path] | None = None) -> None:
         self._events = events
         self._cache_dir = cache_dir
         self._commands: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -47,6 +50,9 @@ class Child:
         """What names the generator among those that wait in the host's memory."""
         self._waiting = HostCache()
         self._growth = Growth(0)
+        self._place = place
+        """Of one that follows the child: its rank, how many ranks there are, and the file by which they meet."""
+        self._ranks: Ranks | None = None
 
     def read(self, lines: TextIO) -> None:
         """The reader thread: a stop is noted at once, the rest waits its turn, the end of input ends the process."""
@@ -69,8 +75,12 @@ class Child:
                 self._carry_out(command, number)
             except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
                 failed = error.with_traceback(None)  # its frames hold on to the clip's tensors
+                if self._ranks is not None and not isinstance(error, StoppedError):
+                    self._ranks.blame()
                 self._free(failed)
                 self._send(number, "error", wire.error_to_wire(failed))
+            if self._ranks is not None:
+                self._ranks.settle(number)
             self._stopped.pop(number, None)
 
     def _free(self, error: Exception) -> None:
@@ -84,6 +94,8 @@ class Child:
     def _carry_out(self, command: dict[str, Any], number: int) -> None:
         def on_progress(progress: Progress) -> None:
             self._send(number, "progress", wire.progress_to_wire(progress))
+            if self._ranks is not None and progress.phase is not Phase.DENOISE:
+                return  # ranks stop together, after a step
             if number in self._stopped and not (self._stopped[number] and _all_but_done(progress)):
                 raise StoppedError(
                     f"stopped in {progress.phase} at step {progress.step} of {progress.total}",
@@ -92,12 +104,15 @@ class Child:
 
         if command["command"] == "load":
             how = Acceleration.model_validate(command["acceleration"])
+            self._meet(how.context_parallel, command)
             source = self._load(Preset.model_validate(command["preset"]), how, command, on_progress)
             self._growth = Growth(command["growth_bytes"])
             self._send(number, "ready", {"source": source})
         elif command["command"] == "generate":
             if self._generator is None:
                 raise FatalError("no model is loaded", code="model_not_loaded")
+            if self._ranks is not None:
+                self._ranks.tell(command)
             result = self._generator.generate(
                 wire.request_from_wire(command["request"]), on_progress, _Reporter(self._send, number)
             )
@@ -123,6 +138,29 @@ class Child:
         except Exception as error:  # noqa: BLE001 - a hint
             print(f"prompt not encoded ahead: {error}", file=sys.stderr)  # noqa: T201 - the child's log
             self._generator.free()
+
+    def _meet(self, ways: int, command: dict[str, Any]) -> None:
+        """Before a load: part from the ranks of the model before, and meet those of this one."""
+        if self._ranks is not None or self._place is not None:
+            from pipeline.generators.accelerations import parallel  # noqa: PLC0415 - torch
+
+            if self._place is not None:
+                parallel.join(*self._place)
+                return
+            if self._generator is not None:
+                self._generator.unload()
+                self._generator = None
+            parallel.leave()
+            if self._ranks is not None:
+                self._ranks.end()
+                self._ranks = None
+        if ways > 1:
+            from pipeline.generators.accelerations import parallel  # noqa: PLC0415 - torch
+
+            parallel.check_devices(ways)
+            self._ranks = Ranks(ways, self._cache_dir)
+            self._ranks.tell(command)
+            parallel.join(0, ways, self._ranks.store)
 
     def _load(
         self, preset: Preset, how: Acceleration, command: dict[str, Any], on_progress: Callable[[Progress], None]
@@ -185,7 +223,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    child = Child(events, Path(sys.argv[2]))
+    rank = (int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])) if len(sys.argv) > 3 else None
+    child = Child(events, Path(sys.argv[2]), rank)
     threading.Thread(target=child.read, args=(sys.stdin,), daemon=True).start()
     with contextlib.suppress(BrokenPipeError):  # the parent is gone, and so are we
         child.serve()

@@ -20,6 +20,7 @@ from pipeline import failpoints
 from pipeline.acceleration import PLAIN, Acceleration
 from pipeline.errors import FatalError, OutOfMemoryError, StageError
 from pipeline.generators.accelerations.cache_states import cache_states, restore_cache_states
+from pipeline.generators.accelerations.parallel import agree
 from pipeline.generators.accelerations.per_clip import accelerated
 from pipeline.generators.base import (
     NO_CHECKPOINTS,
@@ -256,10 +257,13 @@ class DiffusersVideoGenerator:
                     caches = cache_states(self._pipe) if step < total else None  # after the last step no more is used
                     write_checkpoint(path, metadata, loop.state(), rng.states(), caches)
 
-                failpoints.hit("gpu_memory", _memory_use("denoise", spec))
-                keeper.after_step(step, total, on_progress, write)
-                if step == total:
-                    failpoints.hit("gpu_memory", _memory_use("decode", spec))
+                def done() -> None:
+                    failpoints.hit("gpu_memory", _memory_use("denoise", spec))
+                    keeper.after_step(step, total, on_progress, write)
+                    if step == total:
+                        failpoints.hit("gpu_memory", _memory_use("decode", spec))
+
+                agree(done, last=step == total)
 
             return self._run(
                 preset, spec, request.prompt, pictures, on_progress, stepped, clock, resume, previous=previous

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pipeline.errors import ServiceUnavailableError
+from pipeline.errors import ServiceUnavailableError, SettingsError
 
 CPU_TYPE = "cpu"
 _QUERY_TIMEOUT_S = 30.0
@@ -31,7 +31,9 @@ _ONE_MEMORY = frozenset({"h100"})
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU, MIG slice, or the host's CPU. ``index`` and ``uuid`` are what CUDA_VISIBLE_DEVICES takes."""
+    """One GPU, MIG slice, the host's CPU, or several GPUs that share a clip.
+
+    ``index`` and ``uuid`` are what CUDA_VISIBLE_DEVICES takes."""
 
     index: int
     uuid: str
@@ -45,14 +47,41 @@ class Gpu:
         return {"CUDA_VISIBLE_DEVICES": self.uuid}
 
 
-def find_gpus(gpu_type: str | None = None, cpu_slots: int = 1) -> list[Gpu]:
+def find_gpus(gpu_type: str | None = None, cpu_slots: int = 1, per_worker: int = 1) -> list[Gpu]:
     """The GPUs of this host in nvidia-smi's order, or ``cpu_slots`` of type ``cpu`` when there is no GPU.
 
-    A GPU in MIG mode stands for its slices. ``gpu_type`` (the setting) replaces every type.
+    A GPU in MIG mode stands for its slices. ``gpu_type`` (the setting) replaces every type. With ``per_worker`` above 1
+    each stands for so many that share a clip, neighbours in that order, and their type says so: ``h200x4``.
 
     Raises:
         ServiceUnavailableError: nvidia-smi is there and fails.
+        SettingsError: the GPUs cannot be grouped so.
     """
+    gpus = _single(gpu_type, cpu_slots)
+    if per_worker == 1:
+        return gpus
+    if gpus[0].uuid == "":  # of a CPU's, each is a group: its ranks are processes like any other
+        return [replace(gpu, type=f"{gpu.type}x{per_worker}") for gpu in gpus]
+    groups = [gpus[start : start + per_worker] for start in range(0, len(gpus), per_worker)]
+    for group in groups:
+        types = [gpu.type for gpu in group]
+        if len(group) != per_worker or len(set(types)) > 1 or "mig" in types[0].split("-"):
+            raise SettingsError(
+                f"VGEN_GPUS_PER_WORKER: this host's GPUs are no groups of {per_worker} whole GPUs of one type: "
+                f"{', '.join(gpu.type for gpu in gpus)}"
+            )
+    return [
+        replace(
+            group[0],
+            uuid=",".join(gpu.uuid for gpu in group),
+            type=f"{group[0].type}x{per_worker}",
+            memory_bytes=min(gpu.memory_bytes for gpu in group),  # each holds all of the weights
+        )
+        for group in groups
+    ]
+
+
+def _single(gpu_type: str | None, cpu_slots: int) -> list[Gpu]:
     found = _query() if shutil.which("nvidia-smi") else []
     gpus = found or [Gpu(index, "", "CPU", CPU_TYPE, 0) for index in range(cpu_slots)]
     if gpu_type is None:

@@ -82,6 +82,8 @@ def numerics(preset: Preset, device: str, wanted: Acceleration, *, loras: bool =
         parts["peft"] = version("peft")
     if wanted.vae_slicing:
         parts["slicing"] = True
+    if wanted.context_parallel > 1:
+        parts["context_parallel"] = wanted.context_parallel
     if wanted.layerwise_casting is not None:
         parts["layerwise_casting"] = wanted.layerwise_casting
     if device == "cuda":

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,13 @@ class RunningChild:
     starting thread: that one lives exactly as long as the child.
     """
 
-    def __init__(self, cache_dir: Path, device_env: Mapping[str, str]) -> None:
+    def __init__(self, cache_dir: Path, device_env: Mapping[str, str], rank: Sequence[str] = ()) -> None:
+        """``rank``: number, count and meeting file of one that shares clips with others (``generators.ranks``)."""
         self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._stderr: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
         self._sending = threading.Lock()
         started: queue.SimpleQueue[subprocess.Popen[str] | BaseException] = queue.SimpleQueue()
-        command = [sys.executable, "-P", "-m", "pipeline.generators.child", str(os.getpid()), str(cache_dir)]
+        command = [sys.executable, "-P", "-m", "pipeline.generators.child", str(os.getpid()), str(cache_dir), *rank]
         self._stderr_thread = threading.Thread(
             target=self._start_and_read_stderr,
             args=(command, _environment(device_env, cache_dir), started),

@@ -15,6 +15,13 @@ NO_STEP_CACHE = frozenset({"StableVideoDiffusionPipeline"})
 """Pipelines whose denoiser is a UNet without the blocks that step caches hold on to."""
 NO_TILING = frozenset({"StableVideoDiffusionPipeline"})
 """Pipelines whose VAE can neither tile nor slice."""
+NO_CONTEXT_PARALLEL = frozenset(
+    {
+        *("CogVideoXImageToVideoPipeline", "CogVideoXPipeline", "HunyuanVideo15ImageToVideoPipeline"),
+        *("HunyuanVideo15Pipeline", "MochiPipeline", "StableVideoDiffusionPipeline", "WanVACEPipeline"),
+    }
+)
+"""Pipelines whose denoiser's class has no plan by which ranks could share it."""
 NO_LORA = frozenset(
     {
         *("AllegroPipeline", "Cosmos2VideoToWorldPipeline", "CosmosTextToWorldPipeline", "CosmosVideoToWorldPipeline"),
@@ -39,6 +46,8 @@ def missing(preset: Preset, wanted: Acceleration, gpu: Sequence[str]) -> list[st
     if isinstance(wanted.step_cache, MagCache) and preset.defaults.guidance_scale_2 is not None:
         found.append("step_cache: mag_cache counts one denoiser's steps, and this model has two; use first_block")
     ways = wanted.context_parallel
+    if ways > 1 and preset.pipeline_class in NO_CONTEXT_PARALLEL:
+        found.append(f"context_parallel: diffusers has no plan for {preset.pipeline_class}; compile helps on one GPU")
     if ways > 1 and (not gpu or not all(kind.endswith(f"x{ways}") for kind in gpu)):
         given = ", ".join(gpu) or "none"
         found.append(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pipeline.acceleration import Acceleration
-from pipeline.generators.accelerations import quantised
+from pipeline.generators.accelerations import parallel, quantised
 from pipeline.generators.accelerations.refusals import denoisers, unavailable, unsupported
 
 _BLOCKS = ("transformer_blocks", "single_transformer_blocks", "temporal_transformer_blocks", "blocks", "layers")
@@ -26,7 +26,7 @@ def reading_arguments(wanted: Acceleration, folder: Path, dtype: torch.dtype, de
         RefusedError: codes ``acceleration_unavailable`` and ``acceleration_unsupported``.
     """
     if wanted.context_parallel > 1:
-        raise unavailable("context_parallel", _no_ranks(wanted.context_parallel))
+        parallel.check_joined(wanted.context_parallel)
     return {} if wanted.quantisation is None else quantised.arguments(wanted.quantisation, folder, dtype, device)
 
 
@@ -39,6 +39,8 @@ def fit(pipe: Any, wanted: Acceleration, *, device: str, dtype: torch.dtype) -> 
     if wanted.layerwise_casting is not None:
         _cast(pipe, getattr(torch, wanted.layerwise_casting), dtype)
     pipe = _place(pipe, wanted, device)
+    if wanted.context_parallel > 1:
+        parallel.share(pipe, wanted.context_parallel)
     if wanted.compile:
         _compile(pipe, device)
     return pipe
@@ -107,11 +109,3 @@ def _compile(pipe: Any, device: str) -> None:
             raise unsupported("compile", model, "it has no repeated blocks; attention may help")
         for block in blocks:
             block.compile()
-
-
-def _no_ranks(ways: int) -> str:
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return (
-        f"{ways} GPUs are asked for, this worker has {found}, and workers that own several are not part of this "
-        "release; attention, compile and step_cache make a clip faster on one"
-    )

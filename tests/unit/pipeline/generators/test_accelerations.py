@@ -18,7 +18,7 @@ from pipeline.generators.accelerations.per_clip import accelerated
 from pipeline.generators.base import GenerationRequest, Phase, Progress
 from pipeline.generators.diffusers_video import DiffusersVideoGenerator, pipeline_class
 from pipeline.presets import all_presets, get_preset
-from pipeline.presets.abilities import NO_LORA, NO_STEP_CACHE, NO_TILING
+from pipeline.presets.abilities import NO_CONTEXT_PARALLEL, NO_LORA, NO_STEP_CACHE, NO_TILING
 from tests.tiny_pipelines import TINY, TINY_INPUTS, ltx
 from tests.unit.pipeline.generators.conftest import MakeRequest
 
@@ -260,6 +260,8 @@ def test_what_is_known_before_loading_is_what_diffusers_has() -> None:
     blocks = {cls for cls, pipe in classes.items() if hasattr(getattr(pipe, "transformer", None), "enable_cache")}
     assert classes.keys() - blocks == NO_STEP_CACHE
     assert {cls for cls, pipe in classes.items() if not hasattr(pipe.vae, "use_tiling")} == NO_TILING
+    split = {cls for cls, pipe in classes.items() if getattr(getattr(pipe, "transformer", None), "_cp_plan", None)}
+    assert classes.keys() - split == NO_CONTEXT_PARALLEL
 
 
 def test_pipelines_that_take_no_lora_are_those_without_a_loader_in_diffusers() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ServiceUnavailableError
+from pipeline.errors import ServiceUnavailableError, SettingsError
 from pipeline.generators.gpus import find_gpus, gpu_type_of
 
 MIB = 1024 * 1024
@@ -59,6 +59,25 @@ def test_two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (first.index, first.uuid, first.type, first.memory_bytes) == (0, "GPU-aa", "h200", 143771 * MIB)
     assert second.type == "rtx4090"
     assert second.device_env == {"CUDA_VISIBLE_DEVICES": "GPU-bb"}
+
+
+def test_gpus_that_share_a_clip_are_one_of_a_type_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = "".join(f"{n}, GPU-{n}, NVIDIA H200, {143771 - n}, Disabled\\n" for n in range(4))
+    fake_nvidia_smi(tmp_path / "bin", monkeypatch, f"printf '{rows}'")
+    first, second = find_gpus(per_worker=2)
+    assert (first.type, first.memory_bytes, first.device_env) == (
+        "h200x2",
+        143770 * MIB,
+        {"CUDA_VISIBLE_DEVICES": "GPU-0,GPU-1"},
+    )
+    assert (second.index, second.uuid) == (2, "GPU-2,GPU-3")
+    with pytest.raises(SettingsError, match="no groups of 3 whole GPUs of one type: h200, h200, h200, h200"):
+        find_gpus(per_worker=3)
+    fake_nvidia_smi(tmp_path / "mixed", monkeypatch, f"printf '{rows}4, GPU-4, NVIDIA L40S, 46068, [N/A]\\n'")
+    with pytest.raises(SettingsError, match="VGEN_GPUS_PER_WORKER"):
+        find_gpus(per_worker=5)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert [gpu.type for gpu in find_gpus(cpu_slots=2, per_worker=2)] == ["cpux2", "cpux2"]
 
 
 def test_mig_gpu_stands_for_its_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
