@@ -56,8 +56,8 @@ def missing(preset: Preset, wanted: Acceleration, gpu: Sequence[str]) -> list[st
     return found
 
 
-def no_loras(preset: Preset, loras: Sequence[LoraRef]) -> list[str]:
-    """A sentence on each reason why the preset cannot take them."""
+def no_loras(preset: Preset, loras: Sequence[LoraRef], wanted: Acceleration) -> list[str]:
+    """A sentence on each reason why the preset cannot take them, made in the way that is wanted."""
     if not loras:
         return []
     if preset.generator == "idle":
@@ -65,6 +65,9 @@ def no_loras(preset: Preset, loras: Sequence[LoraRef]) -> list[str]:
     if preset.pipeline_class in NO_LORA:
         return [f"preset {preset.name!r} takes none: diffusers has no LoRA loader for {preset.pipeline_class}"]
     found = []
+    if wanted.layerwise_casting is not None:
+        # They are cast with the layers around them, and no kernel computes in the type for storage.
+        found.append("cannot be used with layerwise_casting; quantisation or offload saves memory too")
     if preset.defaults.guidance_scale_2 is None and any(lora.load_into_transformer_2 for lora in loras):
         found.append(f"load_into_transformer_2 is given, but the model of preset {preset.name!r} has one denoiser")
     into = [(lora.file.sha256, lora.load_into_transformer_2) for lora in loras]

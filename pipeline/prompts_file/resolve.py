@@ -66,14 +66,15 @@ def _resolve(values: Values, library: Library) -> tuple[Template, tuple[Mistake,
         _check_side(side, cast(int, full[side]), preset, mistakes)
     mistakes += _check_inputs(full, preset)
     mistakes += check_segments(full, preset)
-    mistakes += [("loras", sentence) for sentence in abilities.no_loras(preset, cast("Loras", full["loras"]))]
-    full["acceleration"] = resolved(
+    full["acceleration"] = accelerated = resolved(
         preset,
         cast("Given | None", values.get("acceleration")),
         cast("tuple[str, ...]", full["gpu"]),
         library,
         mistakes,
     )
+    loras = abilities.no_loras(preset, cast("Loras", full["loras"]), accelerated)
+    mistakes += [("loras", sentence) for sentence in loras]
     return tuple([full[field] for field in TEMPLATE_FIELDS]), tuple(mistakes)
 
 

@@ -112,6 +112,7 @@ def test_content_and_scale_count_in_the_fingerprint_and_names_do_not(tmp_path: P
             {"lora": "a.safetensors", "preset": "hunyuan-video-1.5"},
             "diffusers has no LoRA loader for HunyuanVideo15Pipeline",
         ),
+        ({"lora": "a.safetensors", "acceleration": "layerwise_casting=float8_e5m2"}, "with layerwise_casting"),
         ({"loras": [{"path": "a.safetensors", "load_into_transformer_2": True}]}, "has one denoiser"),
     ],
 )

@@ -59,6 +59,9 @@ def test_a_prompt_that_was_encoded_ahead_is_there_and_a_wrong_hint_changes_nothi
     generator, plain = DiffusersVideoGenerator(model_cache), DiffusersVideoGenerator(model_cache)
     for one in (generator, plain):
         one.load("tiny-wan", ignore)
+    warmed = {id(generator._pipe), id(generator._continuing)}
+    assert len(warmed) == 2
+    assert set(generator._embeddings._last) == warmed, "the warm-up made a first segment and one that goes on"
     calls = []
     generator._pipe.text_encoder.register_forward_hook(lambda *_: calls.append(1))
     for prompt, negative in (("a fox", None), ("a cat", "blurry"), ("a cat", None)):
