@@ -17,6 +17,9 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 
+ROW_ID = String(40)
+"""Ids of batches, jobs and evaluation runs."""
+
 Json = JSON().with_variant(JSONB(), "postgresql")
 """JSONB reorders keys: hash a canonical form, never what is stored."""
 

@@ -1,4 +1,4 @@
-"""The tables. Times are the database's clock, in integer milliseconds since 1970; texts are UTF-8 without NUL."""
+"""What goes down the line: batches, jobs, their steps and attempts, and what these leave."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import Base, BigId, EnumText, Json, one_of
-from pipeline.states import AttemptOutcome, EvalState, JobState, Stage, StepState
+from db.base import ROW_ID, Base, BigId, EnumText, Json, one_of
+from pipeline.states import AttemptOutcome, JobState, Stage, StepState
 
-_ID = String(40)
 _LIVE = text("state IN ('dispatched', 'running')")
 _WAITING = text("state = 'waiting'")
 
@@ -35,7 +34,7 @@ class Batch(Base):
     __tablename__ = "batches"
     __table_args__ = (CheckConstraint("total >= 1", name="total"),)
 
-    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    id: Mapped[str] = mapped_column(ROW_ID, primary_key=True)
     name: Mapped[str] = mapped_column(Text)
     owner: Mapped[str] = mapped_column(Text)
     source_name: Mapped[str] = mapped_column(Text)
@@ -78,8 +77,8 @@ class Job(Base):
         CheckConstraint("state <> 'failed' OR error_code IS NOT NULL", name="failed_has_code"),
     )
 
-    id: Mapped[str] = mapped_column(_ID, primary_key=True)
-    batch_id: Mapped[str] = mapped_column(_ID, ForeignKey("batches.id"))
+    id: Mapped[str] = mapped_column(ROW_ID, primary_key=True)
+    batch_id: Mapped[str] = mapped_column(ROW_ID, ForeignKey("batches.id"))
     seq: Mapped[int]
     line: Mapped[int]
     variant: Mapped[int]
@@ -101,7 +100,7 @@ class Segment(Base):
     __tablename__ = "segments"
     __table_args__ = (CheckConstraint("num_frames >= 1", name="num_frames"),)
 
-    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ROW_ID, ForeignKey("jobs.id"), primary_key=True)
     roll: Mapped[int] = mapped_column(primary_key=True)
     segment: Mapped[int] = mapped_column(primary_key=True)
     prompt: Mapped[str] = mapped_column(Text)
@@ -130,8 +129,8 @@ class Step(Base):
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id"))
-    batch_id: Mapped[str] = mapped_column(_ID)
+    job_id: Mapped[str] = mapped_column(ROW_ID, ForeignKey("jobs.id"))
+    batch_id: Mapped[str] = mapped_column(ROW_ID)
     roll: Mapped[int]
     segment: Mapped[int]
     stage: Mapped[Stage] = mapped_column(EnumText(Stage))
@@ -189,7 +188,7 @@ class StageRun(Base):
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     step_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("steps.id"))
-    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id"), index=True)
+    job_id: Mapped[str] = mapped_column(ROW_ID, ForeignKey("jobs.id"), index=True)
     stage: Mapped[Stage] = mapped_column(EnumText(Stage))
     attempt: Mapped[int]
     queue: Mapped[str | None] = mapped_column(String(120))
@@ -210,7 +209,7 @@ class ArtifactRow(Base):
         CheckConstraint("size >= 1", name="size"),
     )
 
-    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ROW_ID, ForeignKey("jobs.id"), primary_key=True)
     kind: Mapped[str] = mapped_column(String(32), primary_key=True)
     roll: Mapped[int]
     key: Mapped[str] = mapped_column(Text)
@@ -226,7 +225,7 @@ class ContinuationState(Base):
     __tablename__ = "continuation_states"
     __table_args__ = (CheckConstraint("version >= 1", name="version"),)
 
-    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ROW_ID, ForeignKey("jobs.id"), primary_key=True)
     roll: Mapped[int] = mapped_column(primary_key=True)
     segment: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(String(64))
@@ -248,7 +247,7 @@ class Checkpoint(Base):
         CheckConstraint("size >= 1", name="size"),
     )
 
-    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ROW_ID, ForeignKey("jobs.id"), primary_key=True)
     roll: Mapped[int] = mapped_column(primary_key=True)
     segment: Mapped[int] = mapped_column(primary_key=True)
     final: Mapped[bool] = mapped_column(primary_key=True)
@@ -260,173 +259,3 @@ class Checkpoint(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     numerics: Mapped[dict[str, Any]] = mapped_column(Json)
     created_at: Mapped[int] = mapped_column(BigInteger)
-
-
-class Score(Base):
-    """One metric's score of one clip (a roll of a job) by one scorer; scored again by the same, it is replaced."""
-
-    __tablename__ = "scores"
-    __table_args__ = (
-        CheckConstraint("(score IS NULL) = (reason IS NOT NULL)", name="score_or_reason"),
-        CheckConstraint("roll >= 1", name="roll"),
-    )
-
-    job_id: Mapped[str] = mapped_column(_ID, ForeignKey("jobs.id"), primary_key=True)
-    roll: Mapped[int] = mapped_column(primary_key=True)
-    metric: Mapped[str] = mapped_column(String(100), primary_key=True)
-    scorer_digest: Mapped[str] = mapped_column(String(64), primary_key=True)
-    """sha256 of ``scorer`` as canonical JSON."""
-    score: Mapped[float | None]
-    reason: Mapped[str | None] = mapped_column(Text)
-    """Why it was not scored."""
-    passed: Mapped[bool | None]
-    details: Mapped[dict[str, Any]] = mapped_column(Json)
-    version: Mapped[int]
-    weights_digest: Mapped[str | None] = mapped_column(String(64))
-    """sha256 over the weight files' digests; None for a metric without weights."""
-    scorer: Mapped[dict[str, Any]] = mapped_column(Json)
-    scored_at: Mapped[int] = mapped_column(BigInteger)
-
-
-class EvalRun(Base):
-    """Scoring of a batch or a suite as one thing: what is to be scored, and whether all of it was."""
-
-    __tablename__ = "eval_runs"
-    __table_args__ = (
-        CheckConstraint(one_of("state", EvalState), name="state"),
-        CheckConstraint("expected >= 1", name="expected"),
-        CheckConstraint("(state = 'open') = (finished_at IS NULL)", name="finished"),
-    )
-
-    id: Mapped[str] = mapped_column(_ID, primary_key=True)
-    batch_id: Mapped[str] = mapped_column(_ID, ForeignKey("batches.id"), index=True)
-    kind: Mapped[str] = mapped_column(String(32))
-    """``batch``, ``suite`` or ``nightly``."""
-    metrics: Mapped[list[str]] = mapped_column(Json)
-    suite: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    """Name and sha256 of the suite's file, and its dimensions; None for a plain batch."""
-    expected: Mapped[int]
-    """Clips; the batch's jobs."""
-    state: Mapped[EvalState] = mapped_column(EnumText(EvalState))
-    summary: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    created_at: Mapped[int] = mapped_column(BigInteger)
-    finished_at: Mapped[int | None] = mapped_column(BigInteger)
-
-
-class ScoreStep(Base):
-    """A step of an evaluation run: a slice of its batch's clips, to be scored by one model family.
-
-    The rows are all made when the run begins; one becomes ``waiting`` once the jobs of its slice have ended. Claimed,
-    leased, fenced and tried again as the line's steps are, and owned by the run rather than by a job.
-    """
-
-    __tablename__ = "score_steps"
-    __table_args__ = (
-        UniqueConstraint("run_id", "family", "first_seq"),
-        Index("ix_score_steps_state_run_id", "state", "run_id"),
-        CheckConstraint(one_of("state", StepState), name="state"),
-        CheckConstraint("attempt >= 0 AND first_seq >= 0 AND last_seq >= first_seq", name="counts"),
-        CheckConstraint("state NOT IN ('dispatched', 'running') OR queue IS NOT NULL", name="live_has_queue"),
-        CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="running_has_lease"),
-    )
-
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    run_id: Mapped[str] = mapped_column(_ID, ForeignKey("eval_runs.id"))
-    batch_id: Mapped[str] = mapped_column(_ID, ForeignKey("batches.id"), index=True)
-    family: Mapped[str] = mapped_column(String(32))
-    """``pipeline.scoring.families.split`` names them."""
-    first_seq: Mapped[int]
-    last_seq: Mapped[int]
-    """The slice: the jobs of the batch from ``first_seq`` to here."""
-    state: Mapped[StepState] = mapped_column(EnumText(StepState))
-    attempt: Mapped[int] = mapped_column(default=0)
-    queue: Mapped[str | None] = mapped_column(String(120))
-    worker: Mapped[str | None] = mapped_column(String(200))
-    lease_until: Mapped[int | None] = mapped_column(BigInteger)
-    not_before: Mapped[int] = mapped_column(BigInteger, default=0)
-    dispatched_at: Mapped[int | None] = mapped_column(BigInteger)
-    started_at: Mapped[int | None] = mapped_column(BigInteger)
-    finished_at: Mapped[int | None] = mapped_column(BigInteger)
-    errors: Mapped[int] = mapped_column(default=0)
-    faults: Mapped[int] = mapped_column(default=0)
-    crashes: Mapped[int] = mapped_column(default=0)
-    losses: Mapped[int] = mapped_column(default=0)
-    scored: Mapped[int] = mapped_column(default=0)
-    """Clips whose scores this attempt has recorded."""
-    unread: Mapped[int] = mapped_column(default=0)
-    """Clips that could not be read."""
-    error_code: Mapped[str | None] = mapped_column(String(64))
-    error: Mapped[str | None] = mapped_column(Text)
-
-
-class Worker(Base):
-    """A process that claims steps, and when it was last seen."""
-
-    __tablename__ = "workers"
-    __table_args__ = (CheckConstraint("slots >= 1", name="slots"),)
-
-    name: Mapped[str] = mapped_column(String(200), primary_key=True)
-    host: Mapped[str] = mapped_column(Text)
-    pid: Mapped[int]
-    queues: Mapped[list[str]] = mapped_column(Json)
-    slots: Mapped[int]
-    gpu_type: Mapped[str | None] = mapped_column(String(64))
-    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    loaded: Mapped[str | None] = mapped_column(String(100))
-    lane: Mapped[str | None] = mapped_column(String(100))
-    """The preset that the dispatcher wants this GPU worker to hold; it serves that preset's queue once it is warm."""
-    lane_since: Mapped[int | None] = mapped_column(BigInteger)
-    failed_lanes: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    """Presets that it could not load: lane to when (ms), error code, message, and whether
-    it serves the lane all the same, so that the jobs hear of it."""
-    drain_reason: Mapped[str | None] = mapped_column(Text)
-    """Why it takes no more work although nobody told it to stop."""
-    draining: Mapped[bool] = mapped_column(default=False)
-    started_at: Mapped[int] = mapped_column(BigInteger)
-    seen_at: Mapped[int] = mapped_column(BigInteger, index=True)
-
-
-class MemoryNeed(Base):
-    """Which rung of the memory ladder clips of one shape have needed on a GPU type, time after time."""
-
-    __tablename__ = "memory_needs"
-    __table_args__ = (CheckConstraint("rung >= 0 AND clips >= 1", name="counts"),)
-
-    gpu_type: Mapped[str] = mapped_column(String(64), primary_key=True)
-    shape: Mapped[str] = mapped_column(String(64), primary_key=True)
-    """Digest of preset, size, length and acceleration; the first three are also kept for people."""
-    preset: Mapped[str] = mapped_column(Text)
-    width: Mapped[int]
-    height: Mapped[int]
-    num_frames: Mapped[int]
-    rung: Mapped[int]
-    clips: Mapped[int]
-    """In a row."""
-    since: Mapped[int] = mapped_column(BigInteger)
-
-
-ALL_QUEUES = "*"
-"""The name of the row that stands for every queue."""
-
-
-class Queue(Base):
-    """What a person said of a queue; a queue without a row is not paused."""
-
-    __tablename__ = "queues"
-
-    name: Mapped[str] = mapped_column(String(120), primary_key=True)
-    paused: Mapped[bool] = mapped_column(default=False)
-
-
-class Event(Base):
-    """Something that happened: history is rows."""
-
-    __tablename__ = "events"
-    __table_args__ = (Index("ix_events_batch_id_id", "batch_id", "id"), Index("ix_events_job_id_id", "job_id", "id"))
-
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    at: Mapped[int] = mapped_column(BigInteger)
-    batch_id: Mapped[str | None] = mapped_column(_ID)
-    job_id: Mapped[str | None] = mapped_column(_ID)
-    kind: Mapped[str] = mapped_column(String(64))
-    data: Mapped[dict[str, Any]] = mapped_column(Json)

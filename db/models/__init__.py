@@ -1,0 +1,38 @@
+"""The tables. Times are the database's clock, in integer milliseconds since 1970; texts are UTF-8 without NUL."""
+
+from db.models.evaluation import EvalRun, Score, ScoreStep
+from db.models.history import Event
+from db.models.hosts import ALL_QUEUES, MemoryNeed, Queue, Worker
+from db.models.line import (
+    LIVE_INDEX,
+    STEPS,
+    ArtifactRow,
+    Batch,
+    Checkpoint,
+    ContinuationState,
+    Job,
+    Segment,
+    StageRun,
+    Step,
+)
+
+__all__ = [
+    "ALL_QUEUES",
+    "LIVE_INDEX",
+    "STEPS",
+    "ArtifactRow",
+    "Batch",
+    "Checkpoint",
+    "ContinuationState",
+    "EvalRun",
+    "Event",
+    "Job",
+    "MemoryNeed",
+    "Queue",
+    "Score",
+    "ScoreStep",
+    "Segment",
+    "StageRun",
+    "Step",
+    "Worker",
+]
