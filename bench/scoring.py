@@ -3,9 +3,10 @@
     python -m bench.scoring [--clips 4] [--frames 24] [--width 320] [--height 192] [--weights DIR] [--device cpu]
     python -m bench.scoring --oracle
 
-"Shared" is what ``vgen eval run`` does: each clip decoded once, each model loaded once, features used twice where two
-dimensions need them. "Naive" decodes the clip and loads the model anew for each clip and dimension. Without --weights
-the models are small and random, so that the shares say little about real ones: decoding and loading weigh more.
+"Shared" is what ``vgen eval run`` does here: each clip decoded once, each model loaded once, features used twice where
+two dimensions need them. The steps of an evaluation run decode it once for each model family. "Naive" decodes the clip
+and loads the model anew for each clip and dimension. Without --weights the models are small and random, so that the
+shares say little about real ones: decoding and loading weigh more.
 
 ``--oracle`` compares every stored clip with the official scores in tests/data/vbench_oracle; the tests compare fewer.
 """
@@ -26,6 +27,7 @@ import av
 import numpy as np
 
 from pipeline.scoring import GROUPS, METRICS, Clip, Context, Metric, Models, Score, Weights, read_clip
+from pipeline.scoring.families import family_of
 from pipeline.scoring.kinetics import KINETICS_400
 from pipeline.scoring.run import ClipToScore, score_clips
 from tests.data.vbench_oracle import tiny_weights
@@ -79,6 +81,12 @@ def measure(paths: list[Path], weights: Path, device: str) -> None:
     whole = decode + sum(shared.values())
     rates = [60 * len(paths) / seconds for seconds in (whole, sum(naive.values()))]
     print(f"all ten: shared {rates[0]:.1f} clips/min, naive {rates[1]:.1f}; decoding is {decode / whole:.1%} of shared")
+    families = len({family_of(metric) for metric in metrics})
+    steps = families * decode + sum(shared.values())
+    rate = 60 * len(paths) / steps
+    print(
+        f"steps of a run, decoding for {families} families: {rate:.1f} clips/min, {families * decode / steps:.1%} of it"
+    )
     print(f"loading all models once: {sum(models.load_seconds.values()):.1f} s")
 
 

@@ -5,15 +5,18 @@ Rows say when it was last done, so that two beats, or one that was away for days
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
 from celery import Celery, Task
 from celery.schedules import ParseException, crontab
 
-from pipeline.errors import SettingsError
+from pipeline.errors import InputError, SettingsError
 from pipeline.plan import IO_QUEUE
 from pipeline.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 SWEEP = "vgen.sweep"
 NIGHTLY = "vgen.nightly"
@@ -56,8 +59,11 @@ def register(app: Celery) -> None:
         from tasks import nightly as work  # noqa: PLC0415  # it loads the scorers, which no other task here needs
 
         runtime = lifecycle.runtime_of(task)
-        plan = work.Plan.of_settings(runtime.settings)
-        work.submit(runtime.database, runtime.settings, plan, night=datetime.now(UTC).date().isoformat())
+        try:
+            plan = work.Plan.of_settings(runtime.settings)
+            work.submit(runtime.database, runtime.settings, plan, night=datetime.now(UTC).date().isoformat())
+        except InputError as error:  # of its settings or its suite: trying again would not help
+            logger.error("no nightly evaluation", extra={"reason": str(error)})
 
     @app.task(bind=True, name=VERDICTS, shared=False)  # type: ignore[untyped-decorator]
     def verdicts(task: Task) -> None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
+from datetime import timedelta
 
 import redis
+from celery.beat import PersistentScheduler
 
+from pipeline.settings import load_settings
+from tasks.app import make_app
+from tasks.schedule import beat_schedule
 from tests.cluster import VGEN, Cluster, wait_for
-from tests.servers import redis_command
+from tests.compose import SERVICES
+from tests.servers import dying_with_us, redis_command
 
 PROMPTS = (
     '{"prompt": "a lantern on a lake", "seed": 7, "num_frames": 5, "num_inference_steps": 2}\n'
@@ -135,6 +144,50 @@ def test_nights_of_the_same_model_pass_and_one_of_a_worse_one_is_caught(cluster:
     (page,) = (fetch(line) for line in third.stdout.splitlines() if "/report.html" in line)
     assert b"regressed" in page
     assert page.count(b"<video") >= 2
+
+
+@contextlib.contextmanager
+def beat_that_was_away(cluster: Cluster) -> Iterator[None]:
+    """Beat by the compose file's command, with a schedule file that was last written two days ago."""
+    for old in cluster.folder.glob("schedule*"):
+        old.unlink()
+    app = make_app()
+    app.conf.beat_schedule = beat_schedule(load_settings(nightly={"crontab": "30 1 * * *"}))
+    scheduler = PersistentScheduler(app, schedule_filename=str(cluster.folder / "schedule"))
+    for entry in scheduler.schedule.values():
+        entry.last_run_at -= timedelta(days=2)
+    scheduler.close()
+    command = [str(word) for word in SERVICES["beat"]["command"]]
+    command[command.index("--schedule") + 1] = str(cluster.folder / "schedule")
+    with (cluster.folder / "beat.log").open("ab") as log:
+        beat = subprocess.Popen(
+            dying_with_us([sys.executable, "-m", *command], signal.SIGTERM),
+            env=cluster.env,
+            cwd=cluster.folder,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield
+        assert beat.poll() is None, (cluster.folder / "beat.log").read_text("utf-8")
+    finally:
+        beat.terminate()
+        beat.wait(30)
+
+
+def test_a_night_begins_is_made_scored_and_judged_with_nobody_there(cluster: Cluster) -> None:
+    def nights() -> list[tuple[str, bool]]:
+        """State, and whether the verdict is there, of each night that beat began."""
+        mine = """metrics = '["checks.black"]'"""
+        return [tuple(row) for row in cluster.rows(f"SELECT state, summary ? 'verdict' FROM eval_runs WHERE {mine}")]
+
+    # When beat comes up, having missed a night, then the night begins and comes to its end
+    with beat_that_was_away(cluster):
+        wait_for(lambda: [state for state, _ in nights()] == ["complete"], f"the night is complete\n{cluster.log}")
+
+    # And when it comes up again on the same night, then there is no second one, and the verdict is written
+    with beat_that_was_away(cluster):
+        wait_for(lambda: nights() == [("complete", True)], f"it is judged, and no other begins\n{cluster.log}")
 
 
 def test_a_job_that_cannot_run_costs_the_others_nothing(cluster: Cluster) -> None:
