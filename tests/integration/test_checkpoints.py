@@ -116,8 +116,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     settings = settings_for(tmp_path_factory.mktemp("checkpoints"))
     worker = settings.worker.model_copy(update={"checkpoint_s": 0.05})
     settings = settings.model_copy(update={"worker": worker})
-    with pytest.MonkeyPatch.context() as environment, home_of(settings) as database:
-        environment.setenv("OMP_NUM_THREADS", "1")  # so small a model is slower on several threads
+    with home_of(settings) as database:
         yield Bench(settings, database, "")
 
 

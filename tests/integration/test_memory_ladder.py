@@ -38,7 +38,6 @@ def sidecars(settings: Settings) -> dict[str, dict[str, Any]]:
 def test_a_clip_that_never_fits_untiled_is_made_in_tiles_and_its_like_begin_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("VGEN_FAILPOINTS", "gpu_memory:decode=raise:torch.OutOfMemoryError")
     quick = settings_for(tmp_path)
     # Denoising so short is else not worth a checkpoint.

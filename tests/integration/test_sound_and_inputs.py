@@ -44,13 +44,12 @@ def heard_of(settings: Settings, database: Database, job_id: str, folder: Path) 
     return sidecar, np.fromfile(folder / "heard", "<f4").reshape(-1, 2)
 
 
-def test_an_image_becomes_a_clip_with_a_track_of_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_becomes_a_clip_with_a_track_of_sound(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
     TINY_INPUTS["ltx2-image"].save(tmp_path / "model", settings.effective_presets_dir, "tiny-ltx2")
     Image.linear_gradient("L").convert("RGB").save(tmp_path / "first.png")
     line = {"prompt": "rain", "seed": 5, "preset": "tiny-ltx2", "image": "first.png", "num_inference_steps": 2}
     long = {**line, "fps": 8, "segments": 2, "num_frames": 25}
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # models so small are slower on several threads
     with home_of(settings) as database:
         batch_id = submit(settings, database, [{**line, "fps": 8}, long])
         work_off(settings, database, batch_id)

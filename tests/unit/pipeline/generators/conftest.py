@@ -21,19 +21,6 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("models")
 
 
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Models so small are slower on several threads. The number belongs to the numerics: here and in a child."""
-    import torch  # noqa: PLC0415 - not every test of this folder needs it
-
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("OMP_NUM_THREADS", "1")
-        torch.set_num_threads(1)
-        yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def make_request(tmp_path: Path) -> MakeRequest:
     """A request for a small clip whose frames file is reserved."""

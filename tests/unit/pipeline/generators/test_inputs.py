@@ -18,7 +18,6 @@ from tests.unit.pipeline.generators.conftest import MakeRequest
 from tests.videos import write_video
 
 pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
 ]
 

@@ -20,7 +20,6 @@ from tests.unit.pipeline.generators.conftest import MakeRequest
 
 # diffusers' schedulers hand torch tensors to numpy in a way that numpy 2 is about to drop; not ours to mend.
 pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
 ]
 gguf: Any = pytest.importorskip("gguf", reason="gguf is not installed: make env")

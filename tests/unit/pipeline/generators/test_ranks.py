@@ -18,7 +18,6 @@ from pipeline.generators.process import GeneratorProcess
 from tests.tiny_pipelines import stable_video_diffusion
 from tests.unit.pipeline.generators.conftest import MakeRequest
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 TWO = Acceleration(context_parallel=2)
 
 

@@ -22,7 +22,6 @@ from tests.unit.pipeline.generators.conftest import MakeRequest
 from tests.videos import write_video
 
 pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
     # diffusers' schedulers hand torch tensors to numpy in a way that numpy 2 is about to drop; not ours to mend.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
     # Mochi's transformer asks for autocast to float32, which a CPU computes in anyway.

@@ -23,8 +23,6 @@ from tests.unit.pipeline.generators.conftest import MakeRequest
 
 CLIP = {"seed": 3, "width": 32, "height": 32, "num_frames": 5, "num_inference_steps": 3}
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def ignore(_: Progress) -> None:
     pass
