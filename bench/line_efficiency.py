@@ -23,10 +23,11 @@ import os
 import platform
 import queue
 import resource
+import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -124,11 +125,27 @@ def _line(setup: Setup, raw: Path) -> float:
             cluster.start_worker(workers=setup.gpus + 2)
             _batch(cluster, 2 * setup.gpus, "warm-up")
             batch_id = _batch(cluster, setup.gpus * setup.clips, "measured")
-            first, last = cluster.rows(
-                "SELECT min(started_at) FILTER (WHERE stage = 'generate'), max(ended_at) FROM stage_runs "
-                f"WHERE job_id LIKE '{batch_id}-%'"
-            )[0]
-        return float(last - first) / 1000
+            runs = f"stage_runs WHERE job_id LIKE '{batch_id}-%'"
+            clips = cluster.rows(f"SELECT worker, started_at, ended_at FROM {runs} AND stage = 'generate' ORDER BY 2")
+            last = cluster.one(f"SELECT max(ended_at) FROM {runs}")
+        _tell(setup, clips, last)
+        return float(last - clips[0][1]) / 1000
+
+
+def _tell(setup: Setup, clips: Sequence[tuple[str, int, int]], last: int) -> None:
+    """Say where a GPU's time went that is not a clip's own, from (worker, claimed at, ended at) of each, in ms."""
+    more = [ended - started - 1000 * setup.clip_s for _, started, ended in clips]
+    before: dict[str, int] = {}
+    gaps = []
+    for worker, started, ended in clips:
+        if worker in before:
+            gaps.append(started - before[worker])
+        before[worker] = ended
+    print(
+        f"      a clip: {statistics.median(more):.0f} ms more than the GPU's time, {statistics.median(gaps):.0f} ms "
+        f"until the next (medians; means {statistics.mean(more):.0f}, {statistics.mean(gaps):.0f}); "
+        f"after the last frame: {(last - clips[-1][2]) / 1000:.1f} s"
+    )
 
 
 def _batch(cluster: Cluster, clips: int, name: str) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,14 @@ from tests.unit.pipeline.generators.conftest import MakeRequest
 
 SLOW = {"VGEN_IDLE_STEP_S": "0.05"}
 STUCK = {"VGEN_IDLE_STEP_S": "3600"}
+
+
+@pytest.fixture(scope="module")
+def real(model_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GeneratorProcess]:
+    """One child for the tests of a real model. The idle one is slowed: else a clip is done before a stop is there."""
+    settings = load_settings(home=tmp_path_factory.mktemp("real"), cache_dir=model_cache)
+    with GeneratorProcess(settings, device_env=SLOW) as process:
+        yield process
 
 
 def ignore(_: Progress) -> None:
@@ -49,9 +58,10 @@ def test_result_describes_the_file_it_wrote(generator: GeneratorProcess, make_re
     assert result.facts["random_weights"] is True
 
 
-def test_progress_counts_every_denoising_step(generator: GeneratorProcess, make_request: MakeRequest) -> None:
+def test_progress_counts_every_denoising_step(real: GeneratorProcess, make_request: MakeRequest) -> None:
+    real.close()
     seen: list[Progress] = []
-    generator.generate(make_request("tiny-wan", num_inference_steps=5), seen.append)
+    real.generate(make_request("tiny-wan", num_inference_steps=5), seen.append)
     assert [(p.step, p.total) for p in seen if p.phase is Phase.DENOISE] == [(step, 5) for step in range(1, 6)]
     assert list(dict.fromkeys(p.phase for p in seen)) == [
         Phase.LOAD,
@@ -63,26 +73,23 @@ def test_progress_counts_every_denoising_step(generator: GeneratorProcess, make_
     ]
 
 
-def test_model_stays_loaded_between_clips(generator: GeneratorProcess, make_request: MakeRequest) -> None:
-    generator.generate(make_request("tiny-wan"), ignore)
-    pid, seen = generator.pid, list[Progress]()
-    generator.generate(make_request("tiny-wan"), seen.append)
-    assert generator.pid == pid
-    assert generator.loaded_preset == "tiny-wan"
+def test_model_stays_loaded_between_clips(real: GeneratorProcess, make_request: MakeRequest) -> None:
+    real.generate(make_request("tiny-wan"), ignore)
+    pid, seen = real.pid, list[Progress]()
+    real.generate(make_request("tiny-wan"), seen.append)
+    assert real.pid == pid
+    assert real.loaded_preset == "tiny-wan"
     assert Phase.LOAD not in {progress.phase for progress in seen}
 
 
 def test_frames_equal_in_two_processes_and_after_other_work(
-    tmp_path: Path, model_cache: Path, make_request: MakeRequest
+    real: GeneratorProcess, generator: GeneratorProcess, make_request: MakeRequest
 ) -> None:
-    settings = load_settings(home=tmp_path / "vgen", cache_dir=model_cache)
-    with GeneratorProcess(settings) as one:
-        one.generate(make_request("tiny-wan", seed=99, prompt="something else"), ignore)
-        first = one.generate(make_request("tiny-wan"), ignore)
-        other_seed = one.generate(make_request("tiny-wan", seed=8), ignore)
-        other_prompt = one.generate(make_request("tiny-wan", prompt="a train"), ignore)
-    with GeneratorProcess(settings) as two:
-        second = two.generate(make_request("tiny-wan"), ignore)
+    real.generate(make_request("tiny-wan", seed=99, prompt="something else"), ignore)
+    first = real.generate(make_request("tiny-wan"), ignore)
+    other_seed = real.generate(make_request("tiny-wan", seed=8), ignore)
+    other_prompt = real.generate(make_request("tiny-wan", prompt="a train"), ignore)
+    second = generator.generate(make_request("tiny-wan"), ignore)
     assert first.frames_sha256 == second.frames_sha256
     assert len({first.frames_sha256, other_seed.frames_sha256, other_prompt.frames_sha256}) == 3
     assert first.numerics == second.numerics
@@ -90,7 +97,7 @@ def test_frames_equal_in_two_processes_and_after_other_work(
 
 @pytest.mark.parametrize("preset", ["idle", "tiny-wan"])
 def test_stop_from_the_callback_ends_mid_way_and_keeps_the_child(
-    make_request: MakeRequest, preset: str, tmp_path: Path, model_cache: Path
+    real: GeneratorProcess, make_request: MakeRequest, preset: str
 ) -> None:
     seen: list[Progress] = []
 
@@ -100,17 +107,14 @@ def test_stop_from_the_callback_ends_mid_way_and_keeps_the_child(
             raise StoppedError("cancelled")
 
     request = make_request(preset, num_inference_steps=200)
-    # Slowed, for the idle generator's steps cost nothing: it would be done before the stop is there.
-    settings = load_settings(home=tmp_path / "vgen", cache_dir=model_cache)
-    with GeneratorProcess(settings, device_env=SLOW) as generator:
-        with pytest.raises(StoppedError, match="cancelled"):
-            generator.generate(request, stop_at_two)
-        pid = generator.pid
-        assert seen[-1].step == 2
-        frames = request.frames_path.read_bytes()
-        assert frames.count(0) == len(frames), "the clip was finished"
-        generator.generate(make_request(preset), ignore)
-        assert generator.pid == pid
+    with pytest.raises(StoppedError, match="cancelled"):
+        real.generate(request, stop_at_two)
+    pid = real.pid
+    assert seen[-1].step == 2
+    frames = request.frames_path.read_bytes()
+    assert frames.count(0) == len(frames), "the clip was finished"
+    real.generate(make_request(preset), ignore)
+    assert real.pid == pid
 
 
 def test_request_stop_from_another_thread(make_request: MakeRequest, tmp_path: Path) -> None:
@@ -123,24 +127,22 @@ def test_request_stop_from_another_thread(make_request: MakeRequest, tmp_path: P
         stopper.join()
 
 
-def test_killed_child_is_a_crash_and_the_next_call_works(
-    generator: GeneratorProcess, make_request: MakeRequest
-) -> None:
+def test_killed_child_is_a_crash_and_the_next_call_works(real: GeneratorProcess, make_request: MakeRequest) -> None:
     killed: list[int] = []
 
     def kill_at_two(progress: Progress) -> None:
         if progress.phase is Phase.DENOISE and progress.step == 2 and not killed:
-            assert generator.pid is not None
-            killed.append(generator.pid)
-            os.kill(generator.pid, signal.SIGKILL)
+            assert real.pid is not None
+            killed.append(real.pid)
+            os.kill(real.pid, signal.SIGKILL)
 
     with pytest.raises(CrashError, match="SIGKILL") as caught:
-        generator.generate(make_request("tiny-wan", num_inference_steps=200), kill_at_two)
+        real.generate(make_request("tiny-wan", num_inference_steps=200), kill_at_two)
     assert caught.value.code == "generator_crashed"
-    assert generator.loaded_preset is None
-    result = generator.generate(make_request("tiny-wan"), ignore)
+    assert real.loaded_preset is None
+    result = real.generate(make_request("tiny-wan"), ignore)
     assert result.num_frames == 9
-    assert generator.pid not in (None, killed[0])
+    assert real.pid not in (None, killed[0])
 
 
 def test_crash_tells_what_the_child_last_wrote(tmp_path: Path, make_request: MakeRequest) -> None:
