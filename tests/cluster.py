@@ -18,6 +18,7 @@ import psycopg
 
 from db.session import Database
 from tests import servers
+from tests.die_with_parent import dying_with_us
 from tests.rules import keeps_every_rule
 from tests.servers import Server
 
@@ -88,7 +89,7 @@ class Cluster:
     def start_worker(self, *, workers: int = 3, **env: str) -> None:
         with (self.folder / "worker.log").open("ab") as log:
             self.worker = subprocess.Popen(
-                servers.dying_with_us([*VGEN, "worker"], signal.SIGTERM),
+                dying_with_us([*VGEN, "worker"], signal.SIGTERM),
                 env={**self.env, **env},
                 cwd=self.folder,
                 stdout=log,

@@ -4,11 +4,22 @@
 code, so the servers it started must not depend on any. ``UID`` and ``GID`` may be ``-`` to stay the same user.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
+import pwd
+import signal
 import sys
+from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def dying_with_us(command: Sequence[str], death: signal.Signals, user: pwd.struct_passwd | None = None) -> list[str]:
+    """The command line of a program that gets the signal when this process dies, however it does."""
+    ids = ["-", "-"] if user is None else [str(user.pw_uid), str(user.pw_gid)]
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(int(death)), *ids, *command]
 
 
 def main(arguments: list[str]) -> None:

@@ -21,7 +21,7 @@ import tempfile
 import time
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +29,8 @@ import boto3.session
 import psycopg
 from botocore.config import Config
 
-LAUNCHER = Path(__file__).with_name("die_with_parent.py")
+from tests.die_with_parent import dying_with_us
+
 START_S = 60.0
 STOP_S = 20.0
 ACCESS_KEY = "vgen-test-key"
@@ -39,12 +40,6 @@ SUPERUSER = "vgen"
 
 class MissingServerError(Exception):
     """The wheel that holds this server is not installed."""
-
-
-def dying_with_us(command: Sequence[str], death: signal.Signals, user: pwd.struct_passwd | None = None) -> list[str]:
-    """The command line of a program that gets the signal when this process dies, however it does."""
-    ids = ["-", "-"] if user is None else [str(user.pw_uid), str(user.pw_gid)]
-    return [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(int(death)), *ids, *command]
 
 
 @dataclass

@@ -20,7 +20,8 @@ from tasks.app import make_app
 from tasks.schedule import beat_schedule
 from tests.cluster import VGEN, Cluster, wait_for
 from tests.compose import SERVICES
-from tests.servers import dying_with_us, redis_command
+from tests.die_with_parent import dying_with_us
+from tests.servers import redis_command
 
 PROMPTS = (
     '{"prompt": "a lantern on a lake", "seed": 7, "num_frames": 5, "num_inference_steps": 2}\n'

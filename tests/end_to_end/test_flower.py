@@ -14,7 +14,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster import VGEN, Cluster, wait_for
-from tests.servers import answers, dying_with_us, free_port
+from tests.die_with_parent import dying_with_us
+from tests.servers import answers, free_port
 
 LOGIN = "watcher:a-long-password"
 PROMPT = "a very secret lighthouse"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import VGEN, Cluster, running_cluster, wait_for
-from tests.servers import dying_with_us
+from tests.die_with_parent import dying_with_us
 
 PRESETS = ("alpha.one", "beta", "gamma", "delta")
 SMALL = {"width": 32, "height": 32, "num_frames": 1}

@@ -27,6 +27,7 @@ from db.session import Database
 from pipeline.retry import MAX_OTHER
 from pipeline.settings import Settings, load_settings
 from pipeline.states import JobState, Stage
+from tests.die_with_parent import dying_with_us
 from tests.line_helpers import (
     IDLE,
     LIMIT_S,
@@ -41,7 +42,6 @@ from tests.line_helpers import (
     until,
     write_jobs,
 )
-from tests.servers import dying_with_us
 
 # Read here: the tests' environment is cleared of VGEN_* before each of them.
 KILLS = int(os.environ.get("VGEN_TEST_KILLS", "5"))

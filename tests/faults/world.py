@@ -26,9 +26,10 @@ from db.session import Database
 from pipeline.settings import Settings, load_settings
 from tests import servers
 from tests.cluster import QUICK, REPOSITORY, VGEN, processes, wait_for
+from tests.die_with_parent import dying_with_us
 from tests.faults.proxy import Proxies, Proxy, StoreProxy, running_proxies
 from tests.line_helpers import write_jobs
-from tests.servers import Bucket, Server, dying_with_us
+from tests.servers import Bucket, Server
 
 IDLE_STEP_S = "0.05"
 """A clip of the default four steps takes 0.2 s; a job that is to be hit in the middle asks for more steps."""
