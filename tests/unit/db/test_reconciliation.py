@@ -89,10 +89,10 @@ def test_old_messages_are_counted_by_queue(line: Line) -> None:
     line.admit()
 
     with line.database.reading() as session:
-        assert reconciliation.dispatched_counts(session, older_than_ms=1_000) == {CPU_QUEUE: (3, 0)}
-    line.age_dispatch(5_000)
+        assert reconciliation.dispatched_counts(session, older_than_ms=60_000) == {CPU_QUEUE: (3, 0)}
+    line.age_dispatch(300_000)
     with line.database.reading() as session:
-        assert reconciliation.dispatched_counts(session, older_than_ms=1_000) == {CPU_QUEUE: (3, 3)}
+        assert reconciliation.dispatched_counts(session, older_than_ms=60_000) == {CPU_QUEUE: (3, 3)}
 
 
 def test_lost_messages_are_sent_again(line: Line) -> None:
@@ -102,10 +102,10 @@ def test_lost_messages_are_sent_again(line: Line) -> None:
 
     def redispatch(queue: str) -> int:
         with line.database.transaction() as session:
-            return reconciliation.redispatch(session, [queue], older_than_ms=1_000)
+            return reconciliation.redispatch(session, [queue], older_than_ms=60_000)
 
     assert redispatch(CPU_QUEUE) == 0
-    line.age_dispatch(5_000)
+    line.age_dispatch(300_000)
     assert redispatch(GPU) == 0
     assert redispatch(CPU_QUEUE) == 1
     assert line.events(f"{batch_id}-000000") == ["message_lost"]
@@ -119,9 +119,9 @@ def test_frames_on_a_host_that_is_gone_are_made_again(line: Line) -> None:
     line.admit()
 
     def rewind() -> int:
-        line.age_dispatch(5_000)
+        line.age_dispatch(300_000)
         with line.database.transaction() as session:
-            return reconciliation.rewind_lost_handoffs(session, gone_ms=1_000)
+            return reconciliation.rewind_lost_handoffs(session, gone_ms=60_000)
 
     assert rewind() == 0  # a live worker reads it
     with line.database.transaction() as session:
