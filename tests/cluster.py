@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 from db.session import Database
-from tests import servers
+from tests import forked_cli, servers
 from tests.die_with_parent import dying_with_us
+from tests.rows import Rows
 from tests.rules import keeps_every_rule
 from tests.servers import Server
 
@@ -28,13 +27,12 @@ QUICK = {
     "VGEN_WORKER_LEASE_S": "3",
     "VGEN_WORKER_RENEW_S": "1",
     "VGEN_WORKER_CONTROL_S": "0.5",
-    "VGEN_WORKER_DISPATCH_S": "0.2",
     "VGEN_WORKER_RECONCILE_S": "1",
     "VGEN_WORKER_GRACE_S": "10",
     "VGEN_GPU_TYPE": "cpu",
     "VGEN_LOG_LEVEL": "INFO",
 }
-"""Settings under which a fault is found and repaired in seconds."""
+"""Settings under which a fault is found and repaired in seconds, and an idle cluster leaves the CPU to the tests."""
 PATIENCE_S = 90.0
 
 
@@ -70,16 +68,11 @@ class Cluster:
     env: dict[str, str]
     worker: subprocess.Popen[bytes] | None = field(default=None)
 
+    def __post_init__(self) -> None:
+        self._rows = Rows(self.database_url)
+
     def vgen(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*VGEN, *arguments],
-            env={**self.env, **env},
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
+        return forked_cli.run(arguments, env={**self.env, **env}, cwd=self.folder, timeout=PATIENCE_S)
 
     def json(self, *arguments: str) -> Any:
         done = self.vgen(*arguments, "--json")
@@ -120,8 +113,7 @@ class Cluster:
         return [pid for pid, command in self.processes().items() if "pipeline.generators.child" in command]
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.database_url.replace("+psycopg", ""), connect_timeout=5) as connection:
-            return connection.execute(query.encode()).fetchall()
+        return self._rows.read(query)
 
     def one(self, query: str) -> Any:
         return self.rows(query)[0][0]
@@ -138,6 +130,7 @@ class Cluster:
 
     def close(self) -> None:
         """End every process of the worker, also when a test left it half dead."""
+        self._rows.close()
         if self.worker is not None and self.worker.poll() is None:
             self.worker.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):

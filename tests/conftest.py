@@ -20,7 +20,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from pipeline.settings import current_settings
 from tests import servers
+from tests.scheduling import pytest_xdist_make_scheduler
 from tests.servers import Bucket, Server
+
+__all__ = ["pytest_xdist_make_scheduler"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -9,24 +9,30 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import redis
+from celery import Celery
 from celery.beat import PersistentScheduler
 
 from pipeline.settings import load_settings
 from tasks.app import make_app
 from tasks.schedule import beat_schedule
-from tests.cluster import VGEN, Cluster, wait_for
+from tests import forked_cli
+from tests.cluster import PATIENCE_S, Cluster, wait_for
 from tests.compose import SERVICES
 from tests.die_with_parent import dying_with_us
+from tests.end_to_end.by_hand import decoded_sha256, frames_by_hand
+from tests.line_helpers import write_jobs
 from tests.servers import redis_command
 
-PROMPTS = (
-    '{"prompt": "a lantern on a lake", "seed": 7, "num_frames": 5, "num_inference_steps": 2}\n'
-    '{"prompt": "a kite over dunes", "seed": 8, "num_frames": 5, "num_inference_steps": 2}\n'
-)
+SMALL = {"num_frames": 9, "width": 64, "height": 48, "num_inference_steps": 3}
+CALLS = [
+    {"prompt": "a red kite", "seed": 11, "guidance_scale": 5.0, **SMALL},
+    {"prompt": "naïve 雨 🐈", "seed": 2**31, "guidance_scale": 1.0, "negative_prompt": "blur", **SMALL},
+]
 
 
 def fetch(url: str) -> bytes:
@@ -34,53 +40,57 @@ def fetch(url: str) -> bytes:
         return bytes(response.read())
 
 
-def frames_of_clips(documents: list[bytes]) -> dict[int, str]:
-    """sha256 of the raw frames by seed, from sidecars."""
-    sidecars = [json.loads(text) for text in documents]
-    return {sidecar["seed"]: sidecar["frames"]["sha256"] for sidecar in sidecars}
+def recorded_frames(sidecars: Iterable[bytes]) -> dict[int, str]:
+    """sha256 of the raw frames by seed."""
+    read = [json.loads(text) for text in sidecars]
+    return {sidecar["seed"]: sidecar["frames"]["sha256"] for sidecar in read}
 
 
-def test_a_submitted_file_becomes_clips_that_anybody_can_fetch(cluster: Cluster) -> None:
+def test_a_submitted_file_becomes_the_clips_of_its_pipeline_that_anybody_can_fetch(cluster: Cluster) -> None:
     # Given a running cluster and a file of two prompts with a real (tiny) model
-    prompts = cluster.folder / "prompts.jsonl"
-    prompts.write_text(PROMPTS)
+    prompts = write_jobs(cluster.folder / "prompts.jsonl", CALLS)
+    lossless = (str(prompts), "--preset", "tiny-wan", "--codec", "libx264rgb", "--quality", "0")
 
     # When it is submitted
-    done = cluster.vgen("submit", "--wait", str(prompts), "--preset", "tiny-wan")
+    done = cluster.vgen("submit", "--wait", *lossless)
 
     # Then it ends with success, and the URLs give the bytes that the rows promise
     assert done.returncode == 0, done.stderr + cluster.log
     found = cluster.json("results", "latest", "--urls")
     assert found["batch"]["total"] == sum(found["batch"]["counts"].values()) == 2
     assert found["batch"]["counts"]["succeeded"] == 2
-    sidecars = []
+    sidecars, decoded = [], []
     for result in found["results"]:
         for file in result["files"]:
             data = fetch(file["url"])
             assert (hashlib.sha256(data).hexdigest(), len(data)) == (file["sha256"], file["size"])
             if file["kind"] == "sidecar":
                 sidecars.append(data)
+            elif file["kind"] == "video":
+                video = cluster.folder / "fetched.mp4"
+                video.write_bytes(data)
+                decoded.append(decoded_sha256(video))
 
-    # And a solo run of the same file on this machine makes the same frames
+    # And the frames are those of the pipeline by hand, and the lossless video holds exactly those
+    cache = Path(cluster.env["VGEN_HOME"]) / "cache"
+    by_hand = frames_by_hand(cache / "models" / "tiny-wan-v1", CALLS)
+    assert recorded_frames(sidecars) == {call["seed"]: digest for call, digest in zip(CALLS, by_hand, strict=True)}
+    assert decoded == by_hand
+    assert len(set(by_hand)) == 2
+
+    # And a solo run of the same file on this machine makes the same
     solo_env = {
         name: value
         for name, value in cluster.env.items()
         if not name.startswith(("VGEN_DATABASE", "VGEN_BROKER", "VGEN_STORAGE", "VGEN_S3"))
     }
-    solo_home = cluster.folder / "solo-home"
-    solo = subprocess.run(
-        [*VGEN, "run", str(prompts), "--preset", "tiny-wan"],
-        env={**solo_env, "VGEN_HOME": str(solo_home)},
-        cwd=cluster.folder,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    home = cluster.folder / "solo-home"
+    solo_env |= {"VGEN_HOME": str(home), "VGEN_CACHE_DIR": str(cache)}
+    solo = forked_cli.run(["run", *lossless], env=solo_env, cwd=cluster.folder, timeout=PATIENCE_S)
     assert solo.returncode == 0, solo.stderr
-    alone = frames_of_clips([path.read_bytes() for path in (solo_home / "storage").rglob("*.json")])
-    assert len(alone) == 2
-    assert frames_of_clips(sidecars) == alone
+    assert recorded_frames(path.read_bytes() for path in (home / "storage").rglob("*.json")) == recorded_frames(
+        sidecars
+    )
 
 
 def test_a_finished_batch_leaves_nothing_in_the_broker(cluster: Cluster) -> None:
@@ -220,14 +230,11 @@ def test_a_message_for_a_finished_or_unknown_job_changes_nothing(cluster: Cluste
     # When its messages, one for a job that never was, and garbage arrive
     with redis.Redis.from_url(cluster.redis.url) as client:
         client.lpush("vgen.cpu", b"this is no message")
-    publish = (
-        "from tasks.app import app\n"
-        f"for job in ({job!r}, 'no-such-job'):\n"
-        "    app.send_task('vgen.generate', args=(job, 0), queue='vgen.gpu.cpu')\n"
-        "    app.send_task('vgen.publish', args=(job, 0), queue='vgen.io')\n"
-        "app.send_task('vgen.publish', args=(1, {'two': 3}, None), queue='vgen.io')\n"
-    )
-    subprocess.run([sys.executable, "-c", publish], env=cluster.env, cwd=cluster.folder, check=True, timeout=60)
+    with Celery("stranger", broker=cluster.redis.url, set_as_current=False) as stranger:
+        for known in (job, "no-such-job"):
+            stranger.send_task("vgen.generate", args=(known, 0), queue="vgen.gpu.cpu")
+            stranger.send_task("vgen.publish", args=(known, 0), queue="vgen.io")
+        stranger.send_task("vgen.publish", args=(1, {"two": 3}, None), queue="vgen.io")
     with redis.Redis.from_url(cluster.redis.url) as client:
         wait_for(lambda: not any(client.llen(q) for q in ("vgen.cpu", "vgen.io", "vgen.gpu.cpu")), "they are taken")
         wait_for(lambda: not client.hlen("unacked"), "they are acknowledged")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from celery import Celery
 
 from tests.cluster import VGEN, Cluster, running_cluster, wait_for
 from tests.die_with_parent import dying_with_us
@@ -53,14 +54,14 @@ def test_a_worker_with_nothing_to_do_loads_nothing(cluster: Cluster) -> None:
     assert cluster.rows("SELECT lane, loaded FROM workers WHERE gpu_type IS NOT NULL") == [(None, None)] * 2
 
 
-def test_two_presets_of_fifty_jobs_on_two_workers_are_at_most_four_loads(cluster: Cluster) -> None:
-    # Given two presets in turn, so that a worker that took what comes first would load a hundred times
-    lines = [{"preset": PRESETS[number % 2], "num_inference_steps": 1} for number in range(100)]
+def test_two_presets_of_twenty_jobs_on_two_workers_are_at_most_four_loads(cluster: Cluster) -> None:
+    # Given two presets in turn, so that a worker that took what comes first would load forty times
+    lines = [{"preset": PRESETS[number % 2], "num_inference_steps": 1} for number in range(40)]
 
     done = submit(cluster, lines)
 
     assert done.returncode == 0, done.stderr + cluster.log
-    assert cluster.job_states() == {"succeeded": 100}
+    assert cluster.job_states() == {"succeeded": 40}
     assert set(loads(cluster)) == set(PRESETS[:2])
     assert len(loads(cluster)) <= 4
     # And each clip was made by a worker of its preset's lane
@@ -73,7 +74,7 @@ def test_two_presets_of_fifty_jobs_on_two_workers_are_at_most_four_loads(cluster
 
 def test_an_urgent_job_of_another_preset_gets_a_worker_at_its_next_clip(cluster: Cluster) -> None:
     # Given both workers at long clips of one preset, with many more in line
-    submit(cluster, [{"preset": "gamma", "num_inference_steps": 40} for _ in range(80)], wait=False)
+    submit(cluster, [{"preset": "gamma", "num_inference_steps": 40} for _ in range(40)], wait=False)
     running = "SELECT count(*) FROM steps WHERE stage = 'generate' AND state = 'running'"
     wait_for(lambda: cluster.one(running) == 2, f"both work\n{cluster.log}")
 
@@ -117,7 +118,7 @@ def test_a_killed_pool_child_is_no_reader_until_its_model_is_back(cluster: Clust
 
     # When its generator dies while it is idle
     for pid in cluster.generators():
-        subprocess.run(["kill", "-9", str(pid)], check=True)
+        os.kill(pid, signal.SIGKILL)
 
     # Then it is loaded again by itself, and said in the row
     wait_for(lambda: len(loads(cluster)) > before, f"it is loaded again\n{cluster.log}")
@@ -136,8 +137,8 @@ def test_the_folder_of_presets_is_read_again(cluster: Cluster) -> None:
 
 def test_a_worker_that_has_stopped_to_listen_is_started_anew(cluster: Cluster) -> None:
     # Given an io worker that reads its queue no more, as after a reconnect that went wrong
-    deafen = "from tasks.app import app\napp.control.cancel_consumer('vgen.io')\n"
-    subprocess.run([sys.executable, "-c", deafen], env=cluster.env, cwd=cluster.folder, check=True, timeout=60)
+    with Celery("stranger", broker=cluster.redis.url, set_as_current=False) as stranger:
+        stranger.control.cancel_consumer("vgen.io")
 
     submit(cluster, [{"preset": "gamma"}], wait=False)
 
@@ -162,7 +163,7 @@ def test_a_gpu_on_which_every_job_crashes_drains_itself_and_fails_none(cluster: 
         wait_for(lambda: cluster.one("SELECT count(*) FROM workers WHERE gpu_type IS NOT NULL") == 3, "it reports")
 
         # When there is work for all three
-        done = submit(cluster, [{"preset": "gamma", "num_inference_steps": 40} for _ in range(16)])
+        done = submit(cluster, [{"preset": "gamma", "num_inference_steps": 40} for _ in range(12)])
 
         # Then it takes no more after three different jobs, says why, and every job succeeds elsewhere
         assert done.returncode == 0, done.stderr + cluster.log

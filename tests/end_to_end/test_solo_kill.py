@@ -1,6 +1,6 @@
 """A solo run that is killed, interrupted or doubled: the next one goes on, and no clip is lost or made otherwise.
 
-``VGEN_TEST_KILLS`` is the number of kills in a row (default 5), ``VGEN_TEST_SEED`` draws their moments (default 1).
+``VGEN_TEST_KILLS`` is the number of kills in a row (default 3), ``VGEN_TEST_SEED`` draws their moments (default 1).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +26,8 @@ from db.session import Database
 from pipeline.retry import MAX_OTHER
 from pipeline.settings import Settings, load_settings
 from pipeline.states import JobState, Stage
-from tests.die_with_parent import dying_with_us
+from tests import forked_cli
+from tests.forked_cli import ForkedVgen
 from tests.line_helpers import (
     IDLE,
     LIMIT_S,
@@ -44,9 +44,8 @@ from tests.line_helpers import (
 )
 
 # Read here: the tests' environment is cleared of VGEN_* before each of them.
-KILLS = int(os.environ.get("VGEN_TEST_KILLS", "5"))
+KILLS = int(os.environ.get("VGEN_TEST_KILLS", "3"))
 SEED = int(os.environ.get("VGEN_TEST_SEED", "1"))
-VGEN = [sys.executable, "-m", "cli.main"]
 TINY = {"preset": "tiny-wan", "num_frames": 5, "width": 64, "height": 48, "num_inference_steps": 4}
 SLOW_STEP = {"VGEN_IDLE_STEP_S": "0.05"}
 pytestmark = pytest.mark.timeout(120 + 60 * KILLS)
@@ -56,19 +55,15 @@ class _Runs:
     """`vgen run` over one home, each run a process (and group) of its own, ended with the test."""
 
     def __init__(self, home: Path, cache: Path) -> None:
-        self._log = (home.parent / f"{home.name}.log").open("ab")
+        self._log = home.parent / f"{home.name}.log"
         self.env = {"VGEN_HOME": str(home), "VGEN_CACHE_DIR": str(cache)}
         self.settings: Settings = load_settings(home=home, cache_dir=cache)
-        self._started: list[subprocess.Popen[bytes]] = []
+        self._started: list[ForkedVgen] = []
 
-    def start(self, *arguments: str | Path, **more: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str | Path, **more: str) -> ForkedVgen:
         env = {**os.environ, **self.env, **more}
-        process = subprocess.Popen(
-            dying_with_us([*VGEN, "run", *map(str, arguments)], signal.SIGKILL),
-            env=env,
-            stdout=self._log,
-            stderr=self._log,
-            start_new_session=True,
+        process = ForkedVgen(
+            ["run", *arguments], env=env, cwd=Path.cwd(), stdout=self._log, stderr=self._log, session=True
         )
         self._started.append(process)
         return process
@@ -78,13 +73,11 @@ class _Runs:
 
     def close(self) -> None:
         for process in self._started:
-            if process.poll() is None:
-                process.kill()
+            process.kill()
             process.wait()
-        self._log.close()
 
     def log(self) -> str:
-        return Path(self._log.name).read_text("utf-8")
+        return self._log.read_text("utf-8") if self._log.exists() else ""
 
 
 @contextmanager
@@ -122,7 +115,8 @@ def test_killed_at_random_moments_the_line_ends_with_each_clip_once_and_the_same
     prompts = write_jobs(tmp_path / "prompts.jsonl", _lines())
     undisturbed_home, home, cache = tmp_path / "undisturbed", tmp_path / "home", tmp_path / "cache"
     with _runs_in(undisturbed_home, cache) as runs, home_of(runs.settings):
-        subprocess.run([*VGEN, "submit", str(prompts)], env={**os.environ, **runs.env}, check=True, timeout=LIMIT_S)
+        stored = forked_cli.run(["submit", prompts], env={**os.environ, **runs.env}, cwd=tmp_path, timeout=LIMIT_S)
+        assert stored.returncode == 0, stored.stderr
     # A copy has the same job ids, which are part of each video file.
     shutil.copytree(undisturbed_home, home)
     with _runs_in(undisturbed_home, cache) as runs, home_of(runs.settings) as database:

@@ -29,6 +29,7 @@ from tests.cluster import QUICK, REPOSITORY, VGEN, processes, wait_for
 from tests.die_with_parent import dying_with_us
 from tests.faults.proxy import Proxies, Proxy, StoreProxy, running_proxies
 from tests.line_helpers import write_jobs
+from tests.rows import Rows
 from tests.servers import Bucket, Server
 
 IDLE_STEP_S = "0.05"
@@ -155,6 +156,9 @@ class World:
     hosts: dict[str, Host] = field(default_factory=dict)
     _batches: int = 0
 
+    def __post_init__(self) -> None:
+        self._rows = Rows(self.database_url)
+
     def host(self, name: str, **env: str) -> Host:
         """A host that does not run yet."""
         folder = self.folder / name
@@ -207,8 +211,7 @@ class World:
         return self.submit([{"prompt": f"{name} {n}", "num_inference_steps": steps} for n in range(count)])
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.database_url.replace("+psycopg", ""), connect_timeout=5) as connection:
-            return connection.execute(query.encode()).fetchall()
+        return self._rows.read(query)
 
     def one(self, query: str) -> Any:
         return self.rows(query)[0][0]
@@ -299,6 +302,7 @@ class World:
         for host in self.hosts.values():
             host.signal(signal.SIGCONT)
             host.kill()
+        self._rows.close()
         self.database.close()
 
 
