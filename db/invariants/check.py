@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from db.invariants import attempts, clips, evals, jobs
+from db.invariants.rule import Query, Rule
 from db.session import Database
 
 RULES = (*jobs.RULES, *clips.RULES, *attempts.RULES, *evals.RULES)
@@ -41,9 +43,15 @@ def violations_in(session: Session, *, limit: int = _SHOWN) -> list[Violation]:
     """The same as this transaction sees it."""
     return [
         Violation(rule.name, str(row[0]), _detail(row._mapping, rule.says))
-        for rule in RULES
-        for row in session.execute(rule.broken.limit(limit))
+        for rule, broken in _statements(limit)
+        for row in session.execute(broken)
     ]
+
+
+@cache
+def _statements(limit: int) -> list[tuple[Rule, Query]]:
+    """Made once: SQLAlchemy recognises a statement that it compiled by an object's key, which is slow to make."""
+    return [(rule, rule.broken.limit(limit)) for rule in RULES]
 
 
 def _detail(row: Any, says: str) -> str:

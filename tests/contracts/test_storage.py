@@ -6,7 +6,8 @@ import hashlib
 import os
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import boto3.session
@@ -16,7 +17,8 @@ from pipeline.errors import NotFoundError, RefusedError, RetryableError
 from pipeline.settings import Settings
 from pipeline.storage import Storage
 from pipeline.wiring import make_storage
-from tests.servers import Bucket
+from tests import servers
+from tests.servers import Bucket, Server
 
 MEBIBYTE = 1024 * 1024
 MakeStorage = Callable[..., Storage]
@@ -28,18 +30,45 @@ def form(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A bucket for the whole module, and every storage that was opened in it: boto3 takes long to make a client."""
+
+    bucket: Bucket
+    storages: dict[tuple[object, ...], Storage] = field(default_factory=dict)
+
+    def storage(self, prefix: str = "", **s3: object) -> Storage:
+        wanted = (prefix, *sorted(s3.items()))
+        if wanted not in self.storages:
+            fields = {**self.bucket.s3, "multipart_threshold": 5 * MEBIBYTE, **s3}
+            settings = Settings.model_validate({"storage": f"{self.bucket.storage}/{prefix}", "s3": fields})
+            self.storages[wanted] = make_storage(settings)
+        return self.storages[wanted]
+
+    def empty(self) -> None:
+        everything = self.storage()
+        everything.delete_all([found.key for found in everything.list("")])
+
+
+@pytest.fixture(scope="module")
+def opened_moto(moto_server: Server) -> Opened:
+    return Opened(servers.fresh_bucket(moto_server))
+
+
+@pytest.fixture(scope="module")
+def opened_rclone(rclone_server: Server) -> Opened:
+    return Opened(servers.fresh_bucket(rclone_server))
+
+
 @pytest.fixture
-def make(form: str, request: pytest.FixtureRequest, tmp_path: Path) -> MakeStorage:
+def make(form: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeStorage]:
     """Makes the form's storage as a user would, by settings; the bucket or folder is empty and this test's own."""
-
-    def build(prefix: str = "", **s3: object) -> Storage:
-        if form == "folder":
-            return make_storage(Settings(storage=str(tmp_path / "media" / prefix)))
-        bucket = request.getfixturevalue(f"{form}_bucket")
-        fields = {**bucket.s3, "multipart_threshold": 5 * MEBIBYTE, **s3}
-        return make_storage(Settings.model_validate({"storage": f"{bucket.storage}/{prefix}", "s3": fields}))
-
-    return build
+    if form == "folder":
+        yield lambda prefix="", **_: make_storage(Settings(storage=str(tmp_path / "media" / prefix)))
+    else:
+        opened: Opened = request.getfixturevalue(f"opened_{form}")
+        yield opened.storage
+        opened.empty()
 
 
 @pytest.fixture
@@ -242,7 +271,7 @@ def test_puts_that_never_ended_are_dropped(
         draft.parent.mkdir()
         draft.write_bytes(b"half")
     elif form == "moto":
-        _begin_upload(request.getfixturevalue("moto_bucket"), "a prefix/of ours/media/j2/b.mp4")
+        _begin_upload(request.getfixturevalue("opened_moto").bucket, "a prefix/of ours/media/j2/b.mp4")
     else:
         assert storage.drop_unfinished(older_than_s=0) == []  # rclone keeps its uploads to itself
         return

@@ -22,15 +22,16 @@ from pipeline.storage.base import Storage, StoredObject
 from pipeline.wiring import make_storage
 from tasks.sweep import Report, sweep_if_due, sweep_once
 from tests.db_fixtures import (
-    _postgres_with_tables,
-    _sqlite_template,
+    _postgres_engine,
+    _sqlite_engine,
     database,
     postgres_database,
     sqlite_database,
+    sqlite_template,
 )
 from tests.unit.db.line import Line
 
-__all__ = ["_postgres_with_tables", "_sqlite_template", "database", "postgres_database", "sqlite_database"]
+__all__ = ["_postgres_engine", "_sqlite_engine", "database", "postgres_database", "sqlite_database", "sqlite_template"]
 OLD_S = 30 * 24 * 3600
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
 from cli.main import run
 from db import jobs
@@ -20,6 +23,9 @@ from pipeline.settings import Settings
 from pipeline.stages.base import Artifact
 from pipeline.states import JobState
 from pipeline.wiring import make_storage
+from tests.db_fixtures import sqlite_template
+
+__all__ = ["sqlite_template"]
 
 
 @dataclass
@@ -39,6 +45,14 @@ class Outcome:
 
 
 Vgen = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands_built_once() -> Iterator[None]:
+    """typer builds every command anew for each call, as a process needs it once: half of the time of these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture
@@ -106,8 +120,10 @@ def prompts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def home(tmp_path: Path, prompts: Path, vgen: Vgen, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(tmp_path: Path, prompts: Path, vgen: Vgen, sqlite_template: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     folder = tmp_path / "home"
+    folder.mkdir()
+    shutil.copyfile(sqlite_template, folder / "vgen.sqlite3")
     monkeypatch.setenv("VGEN_HOME", str(folder))
     submitted = vgen("submit", prompts, "--json").json
     batch_id = submitted["batch"]["id"]

@@ -1,9 +1,10 @@
 from tests.db_fixtures import (
-    _postgres_with_tables,
-    _sqlite_template,
+    _postgres_engine,
+    _sqlite_engine,
     database,
     postgres_database,
     sqlite_database,
+    sqlite_template,
 )
 
-__all__ = ["_postgres_with_tables", "_sqlite_template", "database", "postgres_database", "sqlite_database"]
+__all__ = ["_postgres_engine", "_sqlite_engine", "database", "postgres_database", "sqlite_database", "sqlite_template"]

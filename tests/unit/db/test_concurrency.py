@@ -10,7 +10,9 @@ from db.session import Database
 from pipeline.states import Stage
 from tests.unit.db.line import Line
 
-_START = multiprocessing.get_context("spawn")
+# One process imports, the others are its forks: to import in each of them took 20 s of CPU.
+_START = multiprocessing.get_context("forkserver")
+_START.set_forkserver_preload([__name__])
 
 
 def _claim_all(url: str, batch_id: str, barrier: Any, answers: Any) -> None:

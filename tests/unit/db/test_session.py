@@ -115,9 +115,9 @@ def test_a_postgres_that_became_read_only_is_away_until_it_is_not(postgres_url: 
         database.close()
 
 
-def test_a_read_only_sqlite_file_says_so(sqlite_database: Database, tmp_path: Path) -> None:
+def test_a_read_only_sqlite_file_says_so(sqlite_database: Database) -> None:
     sqlite_database.close()
-    database = Database(f"sqlite:///file:{tmp_path / 'rows.sqlite3'}?mode=ro&uri=true")
+    database = Database(f"sqlite:///file:{sqlite_database.engine.url.database}?mode=ro&uri=true")
 
     with pytest.raises(ServiceUnavailableError, match=r"rows\.sqlite3.*readonly"), database.transaction() as session:
         session.execute(text("INSERT INTO queues (name, paused) VALUES ('q', true)"))

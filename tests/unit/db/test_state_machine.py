@@ -1,7 +1,7 @@
 """Any order of calls: after each, the rows are what a plain model says, and they keep every rule.
 
 ``VGEN_TEST_STATEMACHINE_EXAMPLES=5000`` tries so many orders, each from a seed of its own; without it the same few are
-tried every time.
+tried every time: most of them on SQLite, since what differs on PostgreSQL is the statements and not their order.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def test_any_order_of_calls_leaves_what_the_model_says(database: Database) -> No
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         lambda: LineMachine(database),
         settings=settings(
-            max_examples=EXAMPLES or 8,
+            max_examples=EXAMPLES or (8 if database.is_sqlite else 5),
             stateful_step_count=40,
             deadline=None,
             database=None,

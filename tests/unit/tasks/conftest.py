@@ -1,3 +1,3 @@
-from tests.db_fixtures import _sqlite_template, sqlite_database
+from tests.db_fixtures import _sqlite_engine, sqlite_database, sqlite_template
 
-__all__ = ["_sqlite_template", "sqlite_database"]
+__all__ = ["_sqlite_engine", "sqlite_database", "sqlite_template"]
