@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from sqlalchemy import Table, insert
+from sqlalchemy import BigInteger, Table, bindparam, insert
 from sqlalchemy.orm import Session
 
 from db import budgets
@@ -12,11 +12,15 @@ from db.models import StageRun
 from db.session import now_ms
 from pipeline.states import Stage
 
-_RUN = insert(cast(Table, StageRun.__table__)).values(ended_at=now_ms())
+_RUN = insert(cast(Table, StageRun.__table__)).values(ended_at=now_ms() - bindparam("p_beside_ms", type_=BigInteger))
 
 
-def record_attempt(session: Session, **columns: Any) -> None:
-    """Write the row of an attempt that has just ended; ``columns`` are those of ``StageRun`` but ``ended_at``."""
-    session.connection().execute(_RUN, columns)
+def record_attempt(session: Session, *, beside_ms: int = 0, **columns: Any) -> None:
+    """Write the row of an attempt that has just ended; ``columns`` are those of ``StageRun`` but ``ended_at``.
+
+    ``beside_ms``: see ``Claim``.
+    """
+    session.connection().execute(_RUN, {**columns, "p_beside_ms": beside_ms})
     if columns["stage"] is Stage.GENERATE:
-        budgets.charge(session, job_id=columns["job_id"], queue=columns["queue"], started_at=columns["started_at"])
+        charged = {name: columns[name] for name in ("job_id", "queue", "started_at")}
+        budgets.charge(session, beside_ms=beside_ms, **charged)

@@ -33,6 +33,8 @@ class Claim:
     queue: str
     worker: str
     work: StepWork
+    beside_ms: int = 0
+    """So long before its end the attempt let its worker take the next step: that time is not counted as the GPU's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ def end_attempt(
         queue=claimed.queue,
         worker=claimed.worker,
         started_at=started[0],
+        beside_ms=claimed.beside_ms,
         outcome=outcome,
         error_code=error_code,
         error=error,

@@ -2,6 +2,8 @@
 
 Nothing is believed because a message says it: the claim asks the row, the finish holds only for the attempt that is
 current, and a message that finds nothing to do cuts the rest of its chain.
+
+A clip's chain is cut where its GPU can take the next clip (see ``tasks.beside``), and begun anew by the finish.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from celery import Task
 from sqlalchemy.orm import Session
@@ -30,12 +33,14 @@ from pipeline.errors import (
     StageError,
     StoppedError,
 )
+from pipeline.generators.base import OnMade
 from pipeline.retry import MAX_IN_A_ROW
 from pipeline.stages.base import StageContext, StageFunction, StageResult
 from pipeline.states import Stage
 from tasks import lifecycle
+from tasks.beside import LetGo
 from tasks.checkpoints import ClaimedRows, remove_objects
-from tasks.next_hop import cut, follow, hop_of, send_also
+from tasks.next_hop import begin_again, cut, follow, hop_of, send_also
 from tasks.runtime import Runtime
 from tasks.supervise import Pulse
 
@@ -49,9 +54,40 @@ _WAIT_MS = {"handoff_full": 2_000}
 _RETRY_DATABASE_S = (0.1, 0.3, 1.0, 2.0, 5.0)
 
 
+class _Done(NamedTuple):
+    """A step from claim to finish, whatever came of it."""
+
+    claimed: Claim
+    result: StageResult | None
+    finished: Finished
+
+
 def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
     """Claim the step, do its work, record it, and send the chain on or cut it."""
     runtime = lifecycle.runtime_of(task)
+    if stage is Stage.GENERATE:
+        app, ids = task.app, (task.request.root_id, task.request.id)
+        cut(task)
+
+        def make(let_go: LetGo) -> None:
+            done = _do(runtime, stage, job_id, segment, runtime.hops, let_go)
+            if done is not None:
+                begin_again(app, runtime, done.claimed.work, done.finished, after=ids)
+                _clear_up(runtime, done)
+
+        runtime.beside.run(make)
+        return
+    done = _do(runtime, stage, job_id, segment, hop_of(task, runtime), None)
+    if done is None:
+        cut(task)
+        return
+    follow(task, done.finished)
+    send_also(task, runtime, done.claimed.work, done.finished)
+    _clear_up(runtime, done)
+
+
+def _do(runtime: Runtime, stage: Stage, job_id: str, segment: int, hop: Hop, let_go: LetGo | None) -> _Done | None:
+    """Claim the step, do its work and record it; None when there is nothing to do, or nothing could be recorded."""
     lease_ms = int(runtime.settings.worker.lease_s * 1000)
 
     def take(session: Session) -> Claim | None:
@@ -67,43 +103,55 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
 
     claimed = persist(runtime, take)
     if claimed is None:
-        cut(task)
-        return
+        return None
     failpoints.hit("after_claim", stage.value)
-    result, record = _work(runtime, claimed, hop_of(task, runtime))
+    let_go_at = list[float]()
+
+    def on_made() -> None:
+        let_go_at.append(time.monotonic())
+        if let_go is not None:
+            let_go()
+
+    result, recorder = _work(runtime, claimed, hop, on_made)
     failpoints.hit("after_work", stage.value)
+
+    def record(session: Session) -> Finished:
+        beside_s = time.monotonic() - let_go_at[0] if let_go_at else 0.0
+        return recorder(session, replace(claimed, beside_ms=int(beside_s * 1000)))
+
     finished = persist(runtime, record)
     failpoints.hit("after_finish", stage.value)
-    if finished is None:
-        cut(task)
-        return
-    follow(task, finished)
-    send_also(task, runtime, claimed.work, finished)
-    if finished.recorded and result is not None and result.after_commit is not None:
-        result.after_commit()
-    remove_objects(runtime, finished.unneeded)
+    return None if finished is None else _Done(claimed, result, finished)
 
 
-def _work(runtime: Runtime, claimed: Claim, hop: Hop) -> tuple[StageResult | None, Callable[[Session], Finished]]:
+def _clear_up(runtime: Runtime, done: _Done) -> None:
+    if done.finished.recorded and done.result is not None and done.result.after_commit is not None:
+        done.result.after_commit()
+    remove_objects(runtime, done.finished.unneeded)
+
+
+def _work(
+    runtime: Runtime, claimed: Claim, hop: Hop, on_made: OnMade
+) -> tuple[StageResult | None, Callable[[Session, Claim], Finished]]:
     """Do the stage's work; what it made, if anything, and how to record what came of it."""
     stage = claimed.work.stage
     with Pulse(runtime, claimed) as pulse:
         try:
-            result = _run_stage(runtime, claimed, pulse)
+            result = _run_stage(runtime, claimed, pulse, on_made)
         except StoppedError:
-            return None, lambda session: releases.release(session, claimed)
+            return None, releases.release
         except StageError as error:
             return None, _recorder(runtime, claimed, error)
         except Exception as error:
             logger.exception("stage failed unexpectedly", extra={"job_id": claimed.work.job_id, "stage": stage.value})
             problem = FatalError(f"{type(error).__name__}: {error}")
-            return None, lambda session: failures.fail(session, claimed, problem)
+            return None, lambda session, held: failures.fail(session, held, problem)
     if stage is Stage.GENERATE:
         runtime.crashes.clear()
-    return result, lambda session: finishing.finish(session, claimed, result, hop=hop)
+    return result, lambda session, held: finishing.finish(session, held, result, hop=hop)
 
 
-def _run_stage(runtime: Runtime, claimed: Claim, pulse: Pulse) -> StageResult:
+def _run_stage(runtime: Runtime, claimed: Claim, pulse: Pulse, on_made: OnMade) -> StageResult:
     context = StageContext(
         settings=runtime.settings,
         storage=runtime.storage,
@@ -114,6 +162,7 @@ def _run_stage(runtime: Runtime, claimed: Claim, pulse: Pulse) -> StageResult:
         gpu_type=runtime.gpu_type,
         worker_name=runtime.name,
         checkpoints=ClaimedRows(runtime, claimed),
+        on_made=on_made,
     )
     scorers = sys.modules.get("pipeline.stages.score")
     if claimed.work.stage is Stage.GENERATE and scorers is not None:
@@ -128,24 +177,26 @@ def stage_function(stage: Stage) -> StageFunction:
     return function
 
 
-def _recorder(runtime: Runtime, claimed: Claim, error: StageError) -> Callable[[Session], Finished]:
+def _recorder(runtime: Runtime, claimed: Claim, error: StageError) -> Callable[[Session, Claim], Finished]:
     logger.info(
         "stage failed",
         extra={"job_id": claimed.work.job_id, "stage": claimed.work.stage.value, "code": error.code},
     )
     if isinstance(error, SegmentLostError):
         reason = f"{error.code}: {error}"
-        return lambda session: rewinds.rewind(session, claimed, to=Stage.GENERATE, reason=reason, segment=error.segment)
+        lost = error.segment
+        return lambda session, held: rewinds.rewind(session, held, to=Stage.GENERATE, reason=reason, segment=lost)
     if error.code in _MAKE_FRAMES_AGAIN and claimed.work.stage in (Stage.ENCODE, Stage.SCORE, Stage.PUBLISH):
-        return lambda session: rewinds.rewind(session, claimed, to=Stage.GENERATE, reason=f"{error.code}: {error}")
+        reason = f"{error.code}: {error}"
+        return lambda session, held: rewinds.rewind(session, held, to=Stage.GENERATE, reason=reason)
     if error.code in _WAIT_MS:
-        return lambda session: releases.release(session, claimed, delay_ms=_WAIT_MS[error.code])
+        return lambda session, held: releases.release(session, held, delay_ms=_WAIT_MS[error.code])
     if claimed.work.stage is Stage.GENERATE and error.failure_class is FailureClass.CRASH:
         runtime.crashes[claimed.work.job_id] = None
         # A solo run has no other GPU: there every job uses up its own tries.
         if len(runtime.crashes) >= MAX_IN_A_ROW and not runtime.settings.solo:
-            return lambda session: _fail_and_drain(session, runtime, claimed, error)
-    return lambda session: failures.fail(session, claimed, error)
+            return lambda session, held: _fail_and_drain(session, runtime, held, error)
+    return lambda session, held: failures.fail(session, held, error)
 
 
 def _fail_and_drain(session: Session, runtime: Runtime, claimed: Claim, error: StageError) -> Finished:

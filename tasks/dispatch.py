@@ -52,15 +52,20 @@ def give_out_lanes(database: Database, presets: Mapping[str, Preset], affinity_s
         lanes.withdraw_unserved(session)
 
 
-def publish(app: Celery, database: Database, admitted: Sequence[Admitted]) -> int:
-    """Send a message for each dispatched step; how many went out. The others wait again."""
+def publish(
+    app: Celery, database: Database, admitted: Sequence[Admitted], *, after: tuple[str, str] | None = None
+) -> int:
+    """Send a message for each dispatched step; how many went out. The others wait again.
+
+    ``after``: ids of the tasks that Flower is to show as the root and the parent of these.
+    """
     if not admitted:
         return 0
-    sent = 0
+    sent, (root, parent) = 0, after or (None, None)
     try:
         with app.producer_pool.acquire(block=True) as producer:
             for item in admitted:
-                _chain_from(app, item).apply_async(producer=producer)
+                _chain_from(app, item).apply_async(producer=producer, root_id=root, parent_id=parent)
                 sent += 1
                 failpoints.hit("dispatch_sent")
     except (OperationalError, OSError) as error:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from celery import Task
+from celery import Celery, Task
 from sqlalchemy.orm import Session
 
 from db.admission import Admitted
-from db.endings import Finished
+from db.endings import Finished, Sent
 from db.finishing import Hop
 from pipeline.stages.base import StepWork
 from pipeline.states import Stage
@@ -44,9 +45,23 @@ def follow(task: Task, finished: Finished) -> None:
 
 def send_also(task: Task, runtime: Runtime, work: StepWork, finished: Finished) -> None:
     """Begin the chains of the other steps that the finish dispatched. Should it fail, the rows wait again."""
+    publish(task.app, runtime.database, _admitted(work, finished.also))
+
+
+def begin_again(app: Celery, runtime: Runtime, work: StepWork, finished: Finished, *, after: tuple[str, str]) -> None:
+    """Begin a chain with each step that the finish dispatched. Should it fail, the rows wait again.
+
+    ``after``: ids of the root and the task whose chain was cut.
+    """
+    sent = finished.also
+    if finished.next_stage is not None and finished.queue is not None:
+        sent = (Sent(work.segment, finished.next_stage, finished.queue), *sent)
+    publish(app, runtime.database, _admitted(work, sent), after=after)
+
+
+def _admitted(work: StepWork, sent: Iterable[Sent]) -> list[Admitted]:
     scored = work.options.score is not None
-    items = [Admitted(work.job_id, sent.segment, sent.stage, sent.queue, scored) for sent in finished.also]
-    publish(task.app, runtime.database, items)
+    return [Admitted(work.job_id, one.segment, one.stage, one.queue, scored) for one in sent]
 
 
 def cut(task: Task) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from pipeline.generators.base import (
     NO_CHECKPOINTS,
     GenerationRequest,
     GenerationResult,
+    OnMade,
     OnProgress,
     Phase,
     Progress,
@@ -24,7 +25,10 @@ OnLoaded = Callable[[Load, str | None], None]
 
 
 class Resident:
-    """A generator process that is used by one thread at a time, and whose loads are counted."""
+    """A generator process that is used by one thread at a time, and whose loads are counted.
+
+    The next thread's turn comes when a clip is made, not when its frames are handed over.
+    """
 
     def __init__(self, process: GeneratorProcess, on_loaded: OnLoaded) -> None:
         self._process = process
@@ -54,16 +58,24 @@ class Resident:
             self._process.load(preset, on_progress)
 
     def generate(
-        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
+        self,
+        request: GenerationRequest,
+        on_progress: OnProgress,
+        checkpoints: TakesCheckpoints = NO_CHECKPOINTS,
+        on_made: OnMade | None = None,
     ) -> GenerationResult:
         """As ``GeneratorProcess.generate``, once nobody else uses the generator."""
-        with self._use(on_progress), self._counting():
-            self._clips += 1
-            self._making = True
-            try:
-                return self._process.generate(request, on_progress, checkpoints)
-            finally:
-                self._making = False
+        with ExitStack() as turn:
+
+            def made() -> None:
+                turn.close()
+                if on_made is not None:
+                    on_made()
+
+            turn.enter_context(self._use(on_progress))
+            turn.enter_context(self._counting())
+            turn.enter_context(self._making_a_clip())
+            return self._process.generate(request, on_progress, checkpoints, made)
 
     @property
     def making(self) -> int | None:
@@ -86,6 +98,15 @@ class Resident:
             yield
         finally:
             self._using.release()
+
+    @contextmanager
+    def _making_a_clip(self) -> Iterator[None]:
+        self._clips += 1
+        self._making = True
+        try:
+            yield
+        finally:
+            self._making = False
 
     @contextmanager
     def _counting(self) -> Iterator[None]:

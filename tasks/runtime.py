@@ -23,6 +23,7 @@ from pipeline.presets import load_library
 from pipeline.settings import Settings
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
+from tasks.beside import Beside
 from tasks.heart import Heart
 from tasks.lanes import LaneKeeper
 from tasks.resident import Resident
@@ -54,6 +55,8 @@ class Runtime:
         self.stopping = stopping
         self._database = database
         self._device_env = device_env
+        self.beside = Beside()
+        """For the hand-over of a clip while the next one is made."""
         self.crashes: dict[str, None] = {}
         """The different jobs whose generator died here in a row, in their order."""
 
@@ -149,7 +152,11 @@ class Runtime:
         return since is not None and time.monotonic() - since >= self.settings.worker.grace_s - reserve_s
 
     def close(self) -> None:
-        """End the generator's process, the heart, and the connections to database and enhancers that were made here."""
+        """End the generator's process, the heart, and the connections to database and enhancers that were made here.
+
+        A clip that is made is still handed over, within the grace time.
+        """
+        self.beside.wait(self.settings.worker.grace_s)
         if "keeper" in self.__dict__ and self.keeper is not None:
             self.keeper.end()
         if "read_ahead" in self.__dict__ and self.read_ahead is not None:

@@ -19,7 +19,7 @@ from db import batches, jobs, schema, score_steps
 from db.models import ArtifactRow, Job, StageRun
 from db.session import Database
 from pipeline.settings import Settings, load_settings
-from pipeline.states import JobState
+from pipeline.states import JobState, Stage
 from pipeline.wiring import make_storage
 from tasks.home_lock import HomeLock
 from tasks.solo import SoloLine
@@ -133,6 +133,12 @@ def denoises(database: Database, batch_id: str) -> bool:
     """Whether a generator has said that it made a step."""
     with database.reading() as session:
         return any(step.progress_step > 0 for step, _ in batches.running_steps(session, batch_id))
+
+
+def generating(database: Database, batch_id: str) -> list[str]:
+    """The jobs whose generate step is claimed."""
+    with database.reading() as session:
+        return [step.job_id for step, _ in batches.running_steps(session, batch_id) if step.stage is Stage.GENERATE]
 
 
 def runs_of(database: Database, job_id: str) -> list[StageRun]:

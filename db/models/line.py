@@ -195,6 +195,7 @@ class StageRun(Base):
     worker: Mapped[str | None] = mapped_column(String(200))
     started_at: Mapped[int] = mapped_column(BigInteger)
     ended_at: Mapped[int] = mapped_column(BigInteger)
+    """When it no longer kept its worker from the next step. A clip is handed over after that."""
     outcome: Mapped[AttemptOutcome] = mapped_column(EnumText(AttemptOutcome))
     error_code: Mapped[str | None] = mapped_column(String(64))
     error: Mapped[str | None] = mapped_column(Text)

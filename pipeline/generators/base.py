@@ -147,6 +147,12 @@ class GenerationResult:
 
 OnProgress = Callable[[Progress], None]
 NO_CHECKPOINTS = NoCheckpoints()
+OnMade = Callable[[], None]
+HandOver = Callable[[], GenerationResult]
+"""Writes the frames of a clip that is made, and says what was made. It may be called on another thread, once.
+
+It reports ``Phase.HAND_OFF``, and raises a StageError.
+"""
 
 
 class Generator(Protocol):
@@ -155,15 +161,22 @@ class Generator(Protocol):
     def load(self, preset_name: str, on_progress: OnProgress) -> None:
         """Bring the preset's pipeline into memory and warm it up."""
 
+    def make(
+        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
+    ) -> HandOver:
+        """Make the clip's frames; the next clip may be made while they are handed over.
+
+        Raises StoppedError when ``on_progress`` does, else a StageError. A stop whose error says ``keep`` leaves a
+        checkpoint first. The result's ``facts`` have ``denoise_steps`` (made by this call), and where it applies
+        ``resumed_from_step`` (that step's model call was made once more), ``checkpoint_unusable`` and
+        ``checkpoint_failed`` with the reason.
+        """
+
     def generate(
         self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
     ) -> GenerationResult:
-        """Make the clip. Raises StoppedError when ``on_progress`` does, else a StageError.
-
-        A stop whose error says ``keep`` leaves a checkpoint first. The result's ``facts`` have ``denoise_steps`` (made
-        by this call), and where it applies ``resumed_from_step`` (that step's model call was made once more),
-        ``checkpoint_unusable`` and ``checkpoint_failed`` with the reason.
-        """
+        """Make the clip and hand it over. Raises as ``make`` does."""
+        return self.make(request, on_progress, checkpoints)()
 
     def free(self) -> None:
         """Give back memory that nobody uses; the model stays."""

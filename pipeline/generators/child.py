@@ -19,13 +19,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.acceleration import Acceleration
 from pipeline.errors import FatalError, OutOfMemoryError, StoppedError
 from pipeline.generators import wire
-from pipeline.generators.base import Phase, Progress, SavedCheckpoint
+from pipeline.generators.base import HandOver, Phase, Progress, SavedCheckpoint
 from pipeline.generators.growth import Growth
 from pipeline.generators.host_cache import HostCache
 from pipeline.generators.idle import IdleGenerator
@@ -37,10 +38,17 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Child:
-    """One generator and the commands for it. Commands run on the main thread, one at a time."""
+    """One generator and the commands for it. Commands run on the main thread, one at a time.
+
+    But for a clip's last part: its frames are handed over on another thread, beside the next command.
+    """
 
     def __init__(self, events: TextIO, cache_dir: Path, place: tuple[int, int, Path] | None = None) -> None:
         self._events = events
+        self._sending = threading.Lock()
+        self._handing_over = ThreadPoolExecutor(1, thread_name_prefix="hand-over")
+        self._handed_over: Future[None] | None = None
+        """The last clip whose frames were handed over, or are now."""
         self._cache_dir = cache_dir
         self._commands: queue.Queue[dict[str, Any]] = queue.Queue()
         self._stopped: dict[int, bool] = {}
@@ -113,12 +121,8 @@ class Child:
                 raise FatalError("no model is loaded", code="model_not_loaded")
             if self._ranks is not None:
                 self._ranks.tell(command)
-            result = self._generator.generate(
-                wire.request_from_wire(command["request"]), on_progress, _Reporter(self._send, number)
-            )
-            data = wire.result_to_wire(result)
-            del result
-            self._send(number, "result", data, outgrown=self._growth.outgrown(self._generator.free))
+            request = wire.request_from_wire(command["request"])
+            self._finish(number, self._generator.make(request, on_progress, _Reporter(self._send, number)))
         elif command["command"] == "prepare":
             self._prepare(command)
         elif command["command"] == "calibrate":
@@ -128,6 +132,28 @@ class Child:
             self._send(number, "result", {"ratios": ratios})
         else:
             raise FatalError(f"command {command['command']!r} is unknown")
+
+    def _finish(self, number: int, hand_over: HandOver) -> None:
+        """Have a clip that is made handed over: beside the next one, unless this process is not to make it.
+
+        Ranks keep step with each other, and so hand over in turn.
+        """
+        if self._handed_over is not None:
+            self._handed_over.result()  # no more than one clip's frames wait
+        alone = self._ranks is None and self._place is None
+        if alone and self._growth.outgrown(self._generator.free) is None:
+            self._send(number, "made", {})
+            self._handed_over = self._handing_over.submit(self._hand_over, number, hand_over)
+        else:
+            data = wire.result_to_wire(hand_over())
+            del hand_over
+            self._send(number, "result", data, outgrown=self._growth.outgrown(self._generator.free))
+
+    def _hand_over(self, number: int, hand_over: HandOver) -> None:
+        try:
+            self._send(number, "result", wire.result_to_wire(hand_over()))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
+            self._send(number, "error", wire.error_to_wire(error))
 
     def _prepare(self, command: dict[str, Any]) -> None:
         """Nobody waits for it, so it gives way to whatever is asked for, and what fails is left to the clip itself."""
@@ -193,8 +219,9 @@ class Child:
         return generator
 
     def _send(self, number: int, event: str, data: dict[str, Any], **more: Any) -> None:
-        self._events.write(json.dumps({"id": number, "event": event, "data": data, **more}) + "\n")
-        self._events.flush()
+        with self._sending:
+            self._events.write(json.dumps({"id": number, "event": event, "data": data, **more}) + "\n")
+            self._events.flush()
 
 
 def _all_but_done(progress: Progress) -> bool:

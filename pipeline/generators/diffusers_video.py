@@ -26,6 +26,8 @@ from pipeline.generators.base import (
     NO_CHECKPOINTS,
     GenerationRequest,
     GenerationResult,
+    Generator,
+    HandOver,
     OnProgress,
     Phase,
     Progress,
@@ -57,7 +59,7 @@ __all__ = ["DiffusersVideoGenerator", "pipeline_class"]
 LORA_BYTES = 2 * 1024**3
 
 
-class DiffusersVideoGenerator:
+class DiffusersVideoGenerator(Generator):
     """A pipeline of diffusers in this process.
 
     ``cache_dir`` holds built models and pins; LoRAs that no clip uses are kept up to ``lora_bytes``.
@@ -112,10 +114,10 @@ class DiffusersVideoGenerator:
             self.unload()
             raise
 
-    def generate(
+    def make(
         self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
-    ) -> GenerationResult:
-        """Make the clip and write its frames in place. See ``Generator``."""
+    ) -> HandOver:
+        """Make the clip; its frames wait on the device for being handed over. See ``Generator``."""
         if self._preset is None:
             raise FatalError("no model is loaded", code="model_not_loaded")
         if request.spec.preset != self._preset.name:
@@ -134,33 +136,39 @@ class DiffusersVideoGenerator:
         model = {"preset": self._preset.name, "version": self._preset.version, "revision": self._revision}
         keeper = Keeper(request, Identity.of(request, model=model, numerics=fingerprint), checkpoints)
         made = self._resume_or_run(self._preset, request, keeper, on_progress, clock)
-        on_progress(Progress(Phase.HAND_OFF, 0, 1))
-        digest = write_frames(
-            request.frames_path, request.spec, as_bytes(made.frames[request.repeats :]), repeats=request.repeats
-        )
-        sound = None
-        if made.sound is not None:
-            sound = write_sound(request.frames_path, made.sound, made.sample_rate)
-        clock.mark("hand_off")
-        on_progress(Progress(Phase.HAND_OFF, 1, 1))
-        return GenerationResult(
-            num_frames=request.new_frames,
-            height=request.spec.height,
-            width=request.spec.width,
-            frames_sha256=digest,
-            numerics=fingerprint,
-            model_revision=self._revision,
-            timings_s=clock.spans,
-            peak_memory_bytes=peak(self._device),
-            sound=sound,
-            facts={
-                "random_weights": self._preset.random_weights,
-                "prompt_used": self._preset.takes_prompt,
-                "acceleration": wanted.given(),
-                "prompt_known": self._embeddings.hits > known,
-                **keeper.facts,
-            },
-        )
+        # All that is said of the clip is looked at now: the next one may have begun when it is handed over.
+        revision, most = self._revision, peak(self._device)
+        facts = {
+            "random_weights": self._preset.random_weights,
+            "prompt_used": self._preset.takes_prompt,
+            "acceleration": wanted.given(),
+            "prompt_known": self._embeddings.hits > known,
+            **keeper.facts,
+        }
+
+        def hand_over() -> GenerationResult:
+            on_progress(Progress(Phase.HAND_OFF, 0, 1))
+            frames = as_bytes(made.frames[request.repeats :])
+            digest = write_frames(request.frames_path, request.spec, frames, repeats=request.repeats)
+            sound = None
+            if made.sound is not None:
+                sound = write_sound(request.frames_path, made.sound, made.sample_rate)
+            clock.mark("hand_off")
+            on_progress(Progress(Phase.HAND_OFF, 1, 1))
+            return GenerationResult(
+                num_frames=request.new_frames,
+                height=request.spec.height,
+                width=request.spec.width,
+                frames_sha256=digest,
+                numerics=fingerprint,
+                model_revision=revision,
+                timings_s=clock.spans,
+                peak_memory_bytes=most,
+                sound=sound,
+                facts=facts,
+            )
+
+        return hand_over
 
     def prepare(self, preset_name: str, prompt: str, negative_prompt: str | None) -> None:
         """Encode the prompt of a clip that may come, where that is a matter of the loaded text encoders alone."""

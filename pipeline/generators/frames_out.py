@@ -37,18 +37,19 @@ def to_uint8(video: Any, spec: JobSpec) -> Any:
 def as_bytes(frames: Any, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
     """Each frame's bytes, from F × H × W × 3 uint8; a frame's are good until the next one is asked for.
 
-    One chunk is on its way from the GPU while the one before is used.
+    One chunk is on its way from the GPU while the one before is used, on a stream of its own: the next clip may be
+    made meanwhile. The frames must be complete, as those of ``to_uint8`` are.
     """
     count = max(1, chunk_bytes // max(1, frames[0].nbytes)) if len(frames) else 1
     on_gpu = frames.device.type == "cuda"
     buffers = [torch.empty((count, *frames.shape[1:]), dtype=torch.uint8, pin_memory=on_gpu) for _ in range(2)]
+    stream = torch.cuda.Stream(frames.device) if on_gpu else None  # type: ignore[no-untyped-call]
     coming: tuple[Any, Any] | None = None
     for number, chunk in enumerate(frames.split(count)):
         buffer = buffers[number % 2][: len(chunk)]
-        buffer.copy_(chunk, non_blocking=on_gpu)
-        arrived = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
-        if arrived is not None:
-            arrived.record()
+        with torch.cuda.stream(stream):  # nothing changes without one
+            buffer.copy_(chunk, non_blocking=on_gpu)
+        arrived = None if stream is None else stream.record_event()
         if coming is not None:
             yield from _frames_of(*coming)
         coming = buffer, arrived

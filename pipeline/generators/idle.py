@@ -18,6 +18,8 @@ from pipeline.generators.base import (
     NO_CHECKPOINTS,
     GenerationRequest,
     GenerationResult,
+    Generator,
+    HandOver,
     OnProgress,
     Phase,
     Progress,
@@ -31,7 +33,7 @@ STEP_SECONDS = "VGEN_IDLE_STEP_S"
 FRAMES_FILE = "VGEN_IDLE_FRAMES"
 
 
-class IdleGenerator:
+class IdleGenerator(Generator):
     """The ``idle`` preset. See the module."""
 
     def __init__(self) -> None:
@@ -46,9 +48,9 @@ class IdleGenerator:
         self._revision = f"built-in-v{preset.version}"
         on_progress(Progress(Phase.LOAD, 1, 1))
 
-    def generate(
+    def make(
         self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
-    ) -> GenerationResult:
+    ) -> HandOver:
         spec, numerics = request.spec, {"device": "none", "generator": "idle"}
         keeper = Keeper(
             request, Identity.of(request, model={"revision": self._revision}, numerics=numerics), checkpoints
@@ -64,19 +66,23 @@ class IdleGenerator:
                 time.sleep(self._step_s)
             failpoints.hit("denoise_step", str(spec.seed))
             keeper.after_step(step, spec.num_inference_steps, on_progress, write_state_only)
-        denoised = time.monotonic()
-        digest = write_frames(request.frames_path, spec, _frames(request), repeats=request.repeats)
-        on_progress(Progress(Phase.HAND_OFF, 1, 1))
-        return GenerationResult(
-            num_frames=request.new_frames,
-            height=spec.height,
-            width=spec.width,
-            frames_sha256=digest,
-            numerics=numerics,
-            model_revision=self._revision,
-            timings_s={"denoise": denoised - started, "hand_off": time.monotonic() - denoised},
-            facts={"random_weights": True, "no_model": True, **keeper.facts},
-        )
+        denoised, revision = time.monotonic(), self._revision
+
+        def hand_over() -> GenerationResult:
+            digest = write_frames(request.frames_path, spec, _frames(request), repeats=request.repeats)
+            on_progress(Progress(Phase.HAND_OFF, 1, 1))
+            return GenerationResult(
+                num_frames=request.new_frames,
+                height=spec.height,
+                width=spec.width,
+                frames_sha256=digest,
+                numerics=numerics,
+                model_revision=revision,
+                timings_s={"denoise": denoised - started, "hand_off": time.monotonic() - denoised},
+                facts={"random_weights": True, "no_model": True, **keeper.facts},
+            )
+
+        return hand_over
 
     def prepare(self, preset_name: str, prompt: str, negative_prompt: str | None) -> None:
         """It reads no prompt."""

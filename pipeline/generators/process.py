@@ -20,6 +20,7 @@ from pipeline.generators.base import (
     NO_CHECKPOINTS,
     GenerationRequest,
     GenerationResult,
+    OnMade,
     OnProgress,
     Progress,
     TakesCheckpoints,
@@ -47,8 +48,8 @@ class Load:
 class GeneratorProcess:
     """A child that loads a preset when a job needs it and makes clips, one at a time.
 
-    It may be used by one thread at a time; ``request_stop``, ``pid`` and ``rss`` may be used by any. A child that
-    died or was killed is replaced at the next call.
+    It may be used by one thread at a time, and by the next once ``on_made`` was called; ``request_stop``, ``pid`` and
+    ``rss`` may be used by any. A child that died or was killed is replaced at the next call.
     """
 
     def __init__(
@@ -64,11 +65,10 @@ class GeneratorProcess:
         self._device_env = dict(device_env or {})
         self._numbers = itertools.count(1)
         self._child: RunningChild | None = None
+        self._changing = threading.Lock()
         self._loaded: Preset | None = None
         self._loaded_how = PLAIN
         self._loaded_files: _Files = ()
-        self._outgrown: str | None = None
-        """Why the child is to be replaced, as it said with its last answer."""
         self.last_load: Load | None = None
         self._stop = threading.Event()
 
@@ -93,7 +93,7 @@ class GeneratorProcess:
     def start(self) -> None:
         """Start the child, unless it runs."""
         if self._child is None or not self._child.alive:
-            self._drop_child()
+            self._drop_child(self._child)
             self._child = RunningChild(self._settings.effective_cache_dir, self._device_env)
 
     def load(self, preset_name: str, on_progress: OnProgress) -> None:
@@ -109,9 +109,16 @@ class GeneratorProcess:
         self._ensure_loaded(preset, preset.acceleration.at_load, on_progress)
 
     def generate(
-        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
+        self,
+        request: GenerationRequest,
+        on_progress: OnProgress,
+        checkpoints: TakesCheckpoints = NO_CHECKPOINTS,
+        on_made: OnMade | None = None,
     ) -> GenerationResult:
         """Make a clip, loading its preset first when another or none is loaded.
+
+        ``on_made`` is called when another thread may make the next clip, while this one's frames are handed over;
+        never, when the child is not to make another.
 
         When ``on_progress`` raises, the child is stopped at its next sign of life and the error goes on to the caller,
         after ``checkpoints`` was told of the one that the child left, where the error is a StoppedError with ``keep``.
@@ -126,14 +133,15 @@ class GeneratorProcess:
         preset = self._library().pinned(request.spec.preset, request.spec.preset_digest)
         self._ensure_loaded(preset, request.accelerated_by.at_load, on_progress)
         data = {"request": wire.request_to_wire(request)}
-        answer = self._ask("generate", data, on_progress, self._settings.worker.step_deadline_s, checkpoints)
-        if self._outgrown is not None:
-            self._recycle(preset.name, self._outgrown)
-        return wire.result_from_wire(answer)
+        deadline_s = self._settings.worker.step_deadline_s
+        answer = self._ask("generate", data, on_progress, deadline_s, checkpoints, on_made)
+        if answer.get("outgrown") is not None:
+            self._recycle(preset.name, answer["outgrown"])
+        return wire.result_from_wire(answer["data"])
 
     def _recycle(self, preset: str, reason: str) -> None:
         """End a child between two clips; the next call, or whoever keeps the lane, starts and warms up another."""
-        self._drop_child(at_once=True)
+        self._drop_child(self._child, at_once=True)
         if self._on_recycled is not None:
             self._on_recycled(preset, reason)
 
@@ -148,7 +156,7 @@ class GeneratorProcess:
         self._ensure_loaded(preset, PLAIN, on_progress)
         data = {"request": wire.request_to_wire(request)}
         answer = self._ask("calibrate", data, on_progress, self._settings.worker.step_deadline_s)
-        return [float(ratio) for ratio in answer["ratios"]]
+        return [float(ratio) for ratio in answer["data"]["ratios"]]
 
     def prepare(self, preset: str, prompt: str, negative_prompt: str | None) -> None:
         """From any thread: have the child encode the prompt of a clip that may come, once it has nothing else to do."""
@@ -163,7 +171,7 @@ class GeneratorProcess:
 
     def close(self) -> None:
         """End the child; the handle can be used again."""
-        self._drop_child()
+        self._drop_child(self._child)
 
     def __enter__(self) -> Self:
         return self
@@ -192,7 +200,7 @@ class GeneratorProcess:
         }
         begun = time.monotonic()
         answer = self._ask("load", data, on_progress, self._settings.worker.load_deadline_s)
-        self.last_load = Load(preset.name, answer["source"], time.monotonic() - begun)
+        self.last_load = Load(preset.name, answer["data"]["source"], time.monotonic() - begun)
         self._loaded, self._loaded_how, self._loaded_files = preset, how, files
 
     def _ask(
@@ -202,44 +210,45 @@ class GeneratorProcess:
         on_progress: OnProgress,
         deadline_s: float,
         checkpoints: TakesCheckpoints = NO_CHECKPOINTS,
+        on_made: OnMade | None = None,
     ) -> dict[str, Any]:
-        """Send one command and follow it to its end; ``deadline_s`` is the longest silence."""
+        """Send one command and follow it to its end, the event returned; ``deadline_s`` is the longest silence."""
         child = self._child
         if child is None:
             raise CrashError("the generator's process is not running")
         number = next(self._numbers)
-        child.send({"id": number, "command": command, **data})
         stopping: BaseException | None = None
+        made = False
         heard = time.monotonic()
-        while True:
-            if self._stop.is_set() and stopping is None:
-                stopping = StoppedError("asked to stop")
-                child.send({"id": number, "command": "stop", "keep": False})
-            event = child.next_event(_POLL_S)
-            if event is None:
-                if time.monotonic() - heard > deadline_s:
-                    self._hung(child, command, deadline_s, stopping)
-                continue
-            if event["event"] == "died":
-                self._drop_child()
-                raise stopping or CrashError(f"the generator died during {command}: {child.last_words()}")
-            if event["id"] != number:
-                continue
-            heard = time.monotonic()
-            if event["event"] == "progress":
-                stopping = stopping or self._reported(
-                    child, number, wire.progress_from_wire(event["data"]), on_progress
-                )
-            elif event["event"] in ("checkpoint", "unusable"):
-                _tell(checkpoints, event)
-            elif event["event"] == "error":
-                raise stopping or wire.error_from_wire(event["data"])
-            elif stopping is not None and not getattr(stopping, "keep", False):
-                # A clip that was finished before the stop reached it is still stopped: the caller has been told so.
-                raise stopping
-            else:
-                self._outgrown = event.get("outgrown")
-                return dict(event["data"])
+        with child.answers(number) as next_event:
+            child.send({"id": number, "command": command, **data})
+            while True:
+                if self._stop.is_set() and stopping is None and not made:  # then it is the next clip that is to stop
+                    stopping = StoppedError("asked to stop")
+                    child.send({"id": number, "command": "stop", "keep": False})
+                event = next_event(_POLL_S)
+                if event is None:
+                    if time.monotonic() - heard > deadline_s:
+                        self._hung(child, command, deadline_s, stopping)
+                    continue
+                heard = time.monotonic()
+                match event["event"]:
+                    case "died":
+                        self._drop_child(child)
+                        raise stopping or CrashError(f"the generator died during {command}: {child.last_words()}")
+                    case "progress":
+                        progress = wire.progress_from_wire(event["data"])
+                        stopping = stopping or self._reported(child, number, progress, on_progress)
+                    case "checkpoint" | "unusable" | "made":
+                        made = made or event["event"] == "made"
+                        _tell(event, checkpoints, on_made)
+                    case "error":
+                        raise stopping or wire.error_from_wire(event["data"])
+                    case _:
+                        # A clip finished before the stop reached it is still stopped: the caller has been told so.
+                        if stopping is not None and not getattr(stopping, "keep", False):
+                            raise stopping
+                        return event
 
     def _reported(
         self, child: RunningChild, number: int, progress: Progress, on_progress: OnProgress
@@ -253,7 +262,7 @@ class GeneratorProcess:
         return None
 
     def _hung(self, child: RunningChild, command: str, deadline_s: float, stopping: BaseException | None) -> None:
-        self._drop_child(at_once=True)
+        self._drop_child(child, at_once=True)
         if stopping is not None:
             raise stopping
         raise CrashError(
@@ -262,17 +271,22 @@ class GeneratorProcess:
             code="generator_hung",
         )
 
-    def _drop_child(self, *, at_once: bool = False) -> None:
-        child, self._child, self._loaded = self._child, None, None
+    def _drop_child(self, child: RunningChild | None, *, at_once: bool = False) -> None:
+        """End the child. Two clips may both find that it died: the second must not end its successor."""
+        with self._changing:
+            if child is not None and child is self._child:
+                self._child, self._loaded = None, None
         if child is not None:
             child.end(0.0 if at_once else EXIT_S)
 
 
-def _tell(checkpoints: TakesCheckpoints, event: dict[str, Any]) -> None:
+def _tell(event: dict[str, Any], checkpoints: TakesCheckpoints, on_made: OnMade | None) -> None:
     if event["event"] == "checkpoint":
         checkpoints.saved(wire.checkpoint_from_wire(event["data"]))
-    else:
+    elif event["event"] == "unusable":
         checkpoints.unusable(str(event["data"]["reason"]))
+    elif on_made is not None:
+        on_made()
 
 
 def _files_of(preset: Preset) -> _Files:

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from pipeline.errors import CrashError
 EXIT_S = 5.0
 """How long a child may take to leave when asked, before it is killed."""
 _STDERR_LINES = 30
+_DIED: dict[str, Any] = {"event": "died"}
+_Events = queue.SimpleQueue[dict[str, Any]]
 
 
 class RunningChild:
@@ -32,8 +35,12 @@ class RunningChild:
 
     def __init__(self, cache_dir: Path, device_env: Mapping[str, str], rank: Sequence[str] = ()) -> None:
         """``rank``: number, count and meeting file of one that shares clips with others (``generators.ranks``)."""
-        self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._events: _Events = queue.SimpleQueue()
+        self._awaited: dict[int, _Events] = {}
+        """Events of the commands that somebody listens to; all others go to ``_events``."""
+        self._sorting = threading.Lock()
         self._stderr: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
+        self._over = False
         self._sending = threading.Lock()
         started: queue.SimpleQueue[subprocess.Popen[str] | BaseException] = queue.SimpleQueue()
         command = [sys.executable, "-P", "-m", "pipeline.generators.child", str(os.getpid()), str(cache_dir), *rank]
@@ -65,12 +72,22 @@ class RunningChild:
             self._process.stdin.write(json.dumps(command) + "\n")
             self._process.stdin.flush()
 
+    @contextlib.contextmanager
+    def answers(self, number: int) -> Iterator[Callable[[float], dict[str, Any] | None]]:
+        """``next_event`` for the events of one command alone, which is to be sent within the block."""
+        with self._sorting:
+            own = self._awaited[number] = queue.SimpleQueue()
+            if self._over:
+                own.put(_DIED)
+        try:
+            yield partial(_next, own)
+        finally:
+            with self._sorting:
+                del self._awaited[number]
+
     def next_event(self, timeout_s: float) -> dict[str, Any] | None:
         """The next event; ``{"event": "died"}`` is the last; None when nothing came in time."""
-        try:
-            return self._events.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
+        return _next(self._events, timeout_s)
 
     def last_words(self) -> str:
         """How it ended and what it last wrote to its standard error."""
@@ -130,9 +147,21 @@ class RunningChild:
         with self._process.stdout:
             for line in self._process.stdout:
                 with contextlib.suppress(json.JSONDecodeError):  # a line cut short by a kill
-                    self._events.put(json.loads(line))
+                    event = json.loads(line)
+                    with self._sorting:
+                        self._awaited.get(event["id"], self._events).put(event)
         self._process.wait()
-        self._events.put({"event": "died"})
+        with self._sorting:
+            self._over = True
+            for events in (self._events, *self._awaited.values()):
+                events.put(_DIED)
+
+
+def _next(events: _Events, timeout_s: float) -> dict[str, Any] | None:
+    try:
+        return events.get(timeout=timeout_s)
+    except queue.Empty:
+        return None
 
 
 def _environment(device_env: Mapping[str, str], cache_dir: Path) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """What parent and child say to each other: one JSON object a line, each way. Both sides use these functions.
 
 Commands: ``load``, ``generate``, ``calibrate``, ``prepare`` (a hint, which has no answer), ``stop`` (with ``keep``:
-leave a checkpoint), ``exit``. Events: ``progress``, ``checkpoint``, ``unusable``, ``ready``, ``result``, ``error``.
+leave a checkpoint), ``exit``. Events: ``progress``, ``checkpoint``, ``unusable``, ``ready``, ``made``, ``result``,
+``error``. After ``made`` the next command may be sent, whose events then come between those of the clip's hand-over.
 Every command but ``exit`` has an ``id``, and the events it causes carry it, so that a late one is never taken for
 another's.
 """

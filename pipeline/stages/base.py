@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.generators.base import GenerationRequest, GenerationResult, OnProgress, TakesCheckpoints
+from pipeline.generators.base import GenerationRequest, GenerationResult, OnMade, OnProgress, TakesCheckpoints
 from pipeline.memory import Rung
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, JobSpec
@@ -159,7 +159,11 @@ class RunsGenerations(Protocol):
     """The handle on a generator; ``pipeline.generators.process.GeneratorProcess`` is the real one."""
 
     def generate(
-        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = ...
+        self,
+        request: GenerationRequest,
+        on_progress: OnProgress,
+        checkpoints: TakesCheckpoints = ...,
+        on_made: OnMade | None = ...,
     ) -> GenerationResult: ...
 
 
@@ -188,6 +192,8 @@ class StageContext:
     worker_name: str = ""
     checkpoints: CheckpointRows | None = None
     """None: nobody would find a checkpoint again, so none is made."""
+    on_made: OnMade | None = None
+    """Called by generate when the generator may make the next clip, while this one's frames are still handed over."""
 
 
 StageFunction = Callable[[StepWork, StageContext], StageResult]

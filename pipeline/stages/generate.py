@@ -87,7 +87,7 @@ def _generate(
 ) -> GenerationResult:
     """Make the clip; when this returns or raises, what is worth keeping of it is stored."""
     try:
-        result = generator.generate(request, context.on_progress, checkpoints)
+        result = generator.generate(request, context.on_progress, checkpoints, context.on_made)
     except StoppedError as stop:
         if stop.keep:
             checkpoints.finish()

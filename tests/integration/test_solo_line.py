@@ -19,6 +19,7 @@ from tests.line_helpers import (
     assert_published_once,
     cancel,
     denoises,
+    generating,
     home_of,
     job_list,
     job_states,
@@ -177,6 +178,26 @@ def test_a_stopped_line_gives_its_work_back_and_the_next_one_ends_it(
 
         assert job_states(database, batch_id) == [SUCCEEDED]
         assert_published_once(settings, database, batch_id)
+
+
+def test_the_gpu_takes_the_next_clip_while_one_is_handed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a hand-over that takes long: the first frame of all is written slowly
+    monkeypatch.setenv("VGEN_FAILPOINTS", f"frames_write=sleep:4!{tmp_path / 'slept'}")
+    settings = settings_for(tmp_path)
+    with home_of(settings) as database:
+        batch_id = submit(settings, database, [{"prompt": f"clip {number}", **IDLE} for number in range(2)])
+        ids = [job.id for job in job_list(database, batch_id)]
+
+        with solo(settings, database) as line:
+            until(lambda: len(generating(database, batch_id)) == 2)
+            until_settled(database, batch_id, line)
+
+        assert job_states(database, batch_id) == [SUCCEEDED] * 2
+        assert_published_once(settings, database, batch_id)
+        assert left_in_handoff(settings) == []
+        first, second = sorted((runs_of(database, job_id)[1] for job_id in ids), key=lambda run: run.started_at)
+    assert [run.attempt for run in (first, second)] == [1, 1]
+    assert first.ended_at < second.started_at + 1000, "one GPU's time is counted twice"
 
 
 def test_ten_jobs_each_run_every_stage_once_also_where_the_generator_grows_too_large_among_them(

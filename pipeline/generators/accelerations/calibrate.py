@@ -40,7 +40,7 @@ def ratios(generator: Any, request: GenerationRequest, on_progress: OnProgress) 
 
     try:
         models[0].enable_cache(config)
-        generator.generate(replace(request, acceleration=PLAIN, resume_from=None, checkpoint_s=None), note)
+        generator.make(replace(request, acceleration=PLAIN, resume_from=None, checkpoint_s=None), note)
     except (ValueError, IndexError) as error:
         models[0]._cache_config = config
         raise unsupported("step_cache", models[0], f"mag_cache: {error}; use taylorseer") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -90,6 +91,18 @@ def test_every_ended_attempt_at_generating_is_counted_whatever_came_of_it(line: 
     assert seconds == pytest.approx(50.0, abs=5.0)
     assert cost == pytest.approx(seconds * 0.002, abs=0.001)
     assert not line.batch(batch_id).over_budget
+
+
+def test_what_a_clip_takes_beside_the_next_one_is_not_the_gpus(line: Line) -> None:
+    batch_id, (job_id,) = _limited(line, count=1, max_gpu_ms=HOUR_MS)
+    line.admit()
+    claimed = _run(line, job_id, 1000.0)
+
+    line.finish(replace(claimed, beside_ms=400_000))
+
+    assert _used(line, batch_id)[0] == pytest.approx(600.0, abs=60.0)
+    with line.database.reading() as session:
+        assert budgets.usage(session, batch_id, {}).gpu_ms == pytest.approx(600_000, abs=60_000)
 
 
 def test_a_fenced_attempt_is_not_counted_twice(line: Line) -> None:

@@ -10,12 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import CrashError, FatalError, NotFoundError, StoppedError
-from pipeline.generators.base import Phase, Progress
+from pipeline.generators.base import NO_CHECKPOINTS, Phase, Progress
 from pipeline.generators.process import GeneratorProcess
 from pipeline.settings import load_settings
 from tests.unit.pipeline.generators.conftest import MakeRequest
@@ -115,6 +116,55 @@ def test_stop_from_the_callback_ends_mid_way_and_keeps_the_child(
     assert frames.count(0) == len(frames), "the clip was finished"
     real.generate(make_request(preset), ignore)
     assert real.pid == pid
+
+
+@pytest.mark.parametrize("preset", ["idle", "tiny-wan"])
+def test_the_next_clip_is_made_while_one_is_handed_over(
+    real: GeneratorProcess, make_request: MakeRequest, preset: str
+) -> None:
+    one, two = make_request(preset, seed=1), make_request(preset, seed=2)
+    made, begun = threading.Event(), threading.Event()
+
+    def until_the_next_has_begun(progress: Progress) -> None:
+        if progress.phase is Phase.HAND_OFF:
+            assert begun.wait(60), "the next clip waits"
+
+    def note(progress: Progress) -> None:
+        if progress.phase is Phase.DENOISE:
+            begun.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(real.generate, one, until_the_next_has_begun, NO_CHECKPOINTS, made.set)
+        assert made.wait(60)
+        results = [real.generate(two, note), first.result(60)]
+
+    for request, result in zip((two, one), results, strict=True):
+        assert result.frames_sha256 == hashlib.sha256(request.frames_path.read_bytes()).hexdigest()
+    assert results[0].frames_sha256 == real.generate(make_request(preset, seed=2), ignore).frames_sha256
+    assert results[1].frames_sha256 == real.generate(make_request(preset, seed=1), ignore).frames_sha256
+
+
+def test_a_child_that_dies_takes_both_clips_and_is_replaced_once(tmp_path: Path, make_request: MakeRequest) -> None:
+    hangs = {**SLOW, "VGEN_FAILPOINTS": f"frames_write=sleep:3600@1!{tmp_path / 'hangs'}"}
+    made = threading.Event()
+    with GeneratorProcess(load_settings(home=tmp_path / "vgen"), device_env=hangs) as generator:
+
+        def kill(progress: Progress) -> None:
+            if progress.phase is Phase.DENOISE and progress.step == 2 and generator.pid is not None:
+                os.kill(generator.pid, signal.SIGKILL)
+
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(generator.generate, make_request("idle"), ignore, NO_CHECKPOINTS, made.set)
+            assert made.wait(60)
+            with pytest.raises(CrashError, match="SIGKILL"):
+                generator.generate(make_request("idle", num_inference_steps=200), kill)
+            generator.start()
+            successor = generator.pid
+            with pytest.raises(CrashError, match="SIGKILL"):
+                first.result(60)
+
+        assert generator.generate(make_request("idle"), ignore).num_frames == 9
+        assert generator.pid == successor
 
 
 def test_request_stop_from_another_thread(make_request: MakeRequest, tmp_path: Path) -> None:
