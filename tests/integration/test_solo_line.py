@@ -200,6 +200,25 @@ def test_the_gpu_takes_the_next_clip_while_one_is_handed_over(tmp_path: Path, mo
     assert first.ended_at < second.started_at + 1000, "one GPU's time is counted twice"
 
 
+def test_a_clip_that_is_made_is_recorded_although_the_line_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGEN_FAILPOINTS", f"frames_write=sleep:1.5!{tmp_path / 'slept'}")
+    settings = settings_for(tmp_path)
+    with home_of(settings) as database:
+        batch_id = submit(settings, database, [{"prompt": "a clip", **IDLE}])
+        (job,) = job_list(database, batch_id)
+
+        with solo(settings, database):
+            until((tmp_path / "slept").exists)
+
+        assert [(run.stage, run.outcome) for run in runs_of(database, job.id)[1:]] == [
+            (Stage.GENERATE, AttemptOutcome.DONE)
+        ]
+        work_off(settings, database, batch_id)
+        assert_published_once(settings, database, batch_id)
+
+
 def test_ten_jobs_each_run_every_stage_once_also_where_the_generator_grows_too_large_among_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
