@@ -11,12 +11,13 @@ The clips are those that the line makes of the same request, frame by frame.
 from api.config import RunConfig, read_config
 from api.events import ClipEvent, FinalEvent, ProgressEvent
 from api.generator import VideoGenerator
-from api.request import VideoRequest
+from api.request import Lora, VideoRequest
 from api.result import VideoResult
 
 __all__ = [
     "ClipEvent",
     "FinalEvent",
+    "Lora",
     "ProgressEvent",
     "RunConfig",
     "VideoGenerator",

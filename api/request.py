@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,25 @@ from pipeline.prompts_file import PlannedJob, Submission, parse_bytes
 from pipeline.settings import Settings
 
 _NAME = "request.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """A LoRA that acts on the clip: a ``path`` (a file, or a folder with ``weight_name``), or a ``repo`` of the hub."""
+
+    path: str | Path | None = None
+    repo: str | None = None
+    weight_name: str | None = None
+    revision: str | None = None
+    """Of ``repo``; without one, the commit that is in the cache."""
+    scale: float = 1.0
+    load_into_transformer_2: bool = False
+    """Wan 2.2 A14B: it is the low-noise expert's."""
+
+    def as_mapping(self) -> dict[str, Any]:
+        """An entry of the field ``loras`` of a prompt file's line."""
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        return values if self.path is None else {**values, "path": str(self.path)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +55,8 @@ class VideoRequest:
     last_image: str | Path | None = None
     video: str | Path | None = None
     reference_images: Sequence[str | Path] = ()
+    loras: Sequence[Lora | str | Mapping[str, Any]] = ()
+    """Text is ``FILE@SCALE`` or ``org/name:file@SCALE``, a mapping one of a prompt file's field ``loras``."""
     enhance: bool | None = None
     other: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of a prompt file's line."""
@@ -63,9 +84,19 @@ class VideoRequest:
             if item.name == "reference_images":
                 if value:
                     line[item.name] = [str(each) for each in value]
+            elif item.name == "loras":
+                if value:
+                    line[item.name] = _loras(value)
             else:
                 line[item.name] = str(value) if isinstance(value, Path) else value
         return line | {name: value for name, value in self.other.items() if value is not None}
+
+
+def _loras(given: Any) -> Any:
+    """As a prompt file has them; what is no list of LoRAs goes through as it is, to be refused there."""
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        return given
+    return [one.as_mapping() if isinstance(one, Lora) else one for one in given]
 
 
 def planned(request: VideoRequest, preset: str, settings: Settings, folder: Path) -> tuple[PlannedJob, Submission]:

@@ -8,15 +8,20 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
 from PIL import Image
 
 import api
-from api import FinalEvent, ProgressEvent, VideoGenerator, VideoRequest
+from api import FinalEvent, Lora, ProgressEvent, VideoGenerator, VideoRequest
+from api.request import planned
 from pipeline.errors import ConflictError, InputError, NotFoundError, RefusedError, StoppedError
+from pipeline.settings import load_settings
+from pipeline.spec import JobSpec
 from tests.conftest import REPOSITORY
+from tests.loras import write_lora
 from tests.unit.pipeline.safety.fasttext_file import write_safety_classifier
 
 SMALL = {"num_frames": 5, "width": 64, "height": 48, "fps": 8}
@@ -82,6 +87,9 @@ def test_a_file_that_is_there_stays_unless_asked(idle: VideoGenerator) -> None:
     [
         (VideoRequest("a", num_frames=-1), "num_frames: -1"),
         (VideoRequest("a", image="a.png"), "image: 'a.png' does not exist"),
+        (VideoRequest("a", loras=[Lora("no.safetensors")]), "loras: 'no.safetensors' does not exist"),
+        (VideoRequest("a", loras=[Lora("a", repo="b/c")]), "loras: give 'path' or 'repo', one of them"),
+        (VideoRequest("a", loras=3), "loras: 3 is not a list of LoRAs"),  # type: ignore[arg-type]
         (VideoRequest("a", other={"promt": "b"}), "promt: unknown field; did you mean 'prompt'"),
         (VideoRequest("a", other={"seeds": "1-3"}), "asks for 3 clips; a request is for one"),
         (VideoRequest("a", other={"preset": "tiny-wan"}), "is not the preset that is loaded, 'idle'"),
@@ -93,6 +101,21 @@ def test_a_wrong_request_is_refused_with_its_field(idle: VideoGenerator, request
     with pytest.raises(InputError) as caught:
         idle.generate(request_)
     assert message in str(caught.value)
+
+
+def test_loras_are_asked_for_as_in_a_prompt_file(tmp_path: Path) -> None:
+    write_lora(tmp_path / "style.safetensors")
+    asked = (Lora(Path("style.safetensors"), scale=0.8), "style.safetensors@0.8", {"path": "style.safetensors"})
+
+    def spec(**fields: Any) -> JobSpec:
+        return planned(VideoRequest("a", **fields), "tiny-wan", load_settings(), tmp_path)[0].spec
+
+    typed, text, mapping = (spec(loras=[one]) for one in asked)
+    assert typed == text == spec(other={"lora": "style.safetensors@0.8"})
+    assert [(lora.file.name, lora.scale) for lora in (*typed.loras, *mapping.loras)] == [
+        ("style.safetensors", 0.8),
+        ("style.safetensors", 1.0),
+    ]
 
 
 def test_an_asynchronous_generation_yields_each_step_and_then_the_clip(idle: VideoGenerator) -> None:
