@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -160,27 +159,24 @@ def _copy_jobs(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     assert driver is not None
     with driver.cursor() as cursor, cursor.copy(f"COPY jobs ({', '.join(rows[0])}) FROM STDIN") as copy:
         for row in rows:
-            copy.write_row(_driver_values(row))
+            copy.write_row(tuple(row.values()))
 
 
 def _insert_many_jobs(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     """The same for SQLite: the driver's own executemany."""
     statement = f"INSERT INTO jobs ({', '.join(rows[0])}) VALUES ({', '.join('?' * len(rows[0]))})"
-    session.connection().exec_driver_sql(statement, [_driver_values(row) for row in rows])
-
-
-def _driver_values(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(json.dumps(value) if isinstance(value, dict) else value for value in row.values())
+    session.connection().exec_driver_sql(statement, [tuple(row.values()) for row in rows])
 
 
 def _job_row(batch_id: str, seq: int, job: PlannedJob, now: int) -> dict[str, Any]:
+    """As the driver takes it."""
     return {
         "id": job_id(batch_id, seq),
         "batch_id": batch_id,
         "seq": seq,
         "line": job.line,
         "variant": job.variant,
-        "spec": job.spec.model_dump(mode="json", exclude_defaults=True),
+        "spec": job.spec.model_dump_json(exclude_defaults=True),
         "state": JobState.WAITING.value,
         "roll": 1,
         "priority": job.spec.priority,
