@@ -10,8 +10,8 @@ line    `vgen worker` over PostgreSQL, Redis and an S3 server, all on this machi
 loop    a process a GPU: wait as long as the GPU takes, diffusers' ``export_to_video``, upload with boto3, in turn
 thread  the same, with encoding and upload in one further thread a process
 
-The bound is what the cores allow: clips a second that they can encode and check, each measured alone (the line reads the
-frames' digest, decodes the file and makes two pictures; the loops do not), over the clips a second of the GPUs.
+The bound is what the cores allow: clips a second that they can encode and check, each measured alone (the line reads
+the frames' digest, decodes the file and makes two pictures; the loops do not), over the clips a second of the GPUs.
 """
 
 from __future__ import annotations
