@@ -5,8 +5,6 @@ The forking process must have one thread and no open connection.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import logging
 import multiprocessing
@@ -19,15 +17,13 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing.process import BaseProcess
 
+from pipeline import prctl
 from pipeline.plan import gpu_type_of
 from pipeline.settings import Settings
 from pipeline.states import Stage
 from pipeline.wiring import make_storage
 from tasks import app
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
-"""prctl's options in linux/prctl.h."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PRELOADED = ("celery.apps.worker", "celery.worker.consumer", "celery.concurrency.prefork", "kombu.transport.redis")
 _LIGHT_STAGES = (Stage.ENCODE, Stage.PUBLISH)
@@ -73,10 +69,9 @@ def _run(role: Role, settings: Settings, parent: int) -> None:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    _prctl(_PR_SET_NAME, ctypes.c_char_p(f"vgen-{role.name}".encode()))
+    prctl.be_called(f"vgen-{role.name}")
     # A worker whose `vgen worker` was killed drains: nobody would start it again, or stop it, any more.
-    _prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGTERM))
-    if os.getppid() != parent:  # it died before we asked
+    if not prctl.die_with(parent, signal.SIGTERM):
         return
     os.environ.update(role.env)
     logging.getLogger().handlers.clear()  # the command line's; Celery has its own, which name the process
@@ -97,8 +92,3 @@ def _run(role: Role, settings: Settings, parent: int) -> None:
     )
     worker.start()
     sys.exit(worker.exitcode)
-
-
-def _prctl(option: int, value: ctypes.c_char_p | ctypes.c_ulong) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # not Linux
-        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)

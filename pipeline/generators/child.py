@@ -11,7 +11,6 @@ and SIGTERM are the parent's business: a Ctrl-C or a container's stop reaches bo
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import queue
@@ -23,6 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
+from pipeline import prctl
 from pipeline.acceleration import Acceleration
 from pipeline.errors import FatalError, OutOfMemoryError, StoppedError
 from pipeline.generators import wire
@@ -32,9 +32,6 @@ from pipeline.generators.host_cache import HostCache
 from pipeline.generators.idle import IdleGenerator
 from pipeline.generators.ranks import Ranks
 from pipeline.presets import Preset
-
-_PR_SET_PDEATHSIG = 1
-"""prctl's option in linux/prctl.h."""
 
 
 class Child:
@@ -245,7 +242,8 @@ class _Reporter:
 
 def main() -> None:
     """Start the reader and serve."""
-    _die_with_parent(int(sys.argv[1]))
+    if not prctl.die_with(int(sys.argv[1]), signal.SIGKILL):
+        os._exit(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -256,16 +254,6 @@ def main() -> None:
     with contextlib.suppress(BrokenPipeError):  # the parent is gone, and so are we
         child.serve()
     os._exit(0)
-
-
-def _die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill us with our parent (Linux); elsewhere the end of input must do."""
-    if sys.platform != "linux":
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we asked
-        os._exit(0)
 
 
 if __name__ == "__main__":

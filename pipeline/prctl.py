@@ -1,0 +1,31 @@
+"""What a process asks of the Linux kernel about itself; elsewhere nothing happens."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+"""prctl's options in linux/prctl.h."""
+
+
+def die_with(parent: int, number: signal.Signals) -> bool:
+    """Have the signal sent to this process when the thread that started it ends; False if ``parent`` is gone."""
+    if sys.platform == "linux":
+        _prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(number))
+    return os.getppid() == parent
+
+
+def be_called(name: str) -> None:
+    """The name in ``ps`` and ``top``, of which the kernel keeps 15 bytes."""
+    if sys.platform == "linux":
+        _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()))
+
+
+def _prctl(option: int, value: ctypes.c_char_p | ctypes.c_ulong) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # a C library without it
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
