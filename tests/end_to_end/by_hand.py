@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
-_PIPELINE = """
-import hashlib, json, sys
-import numpy, torch
-from diffusers import WanPipeline
 
-folder, wanted = sys.argv[1], json.loads(sys.argv[2])
-pipe = WanPipeline.from_pretrained(folder, local_files_only=True)
-pipe.set_progress_bar_config(disable=True)
-for call in wanted:
-    seed = call.pop("seed")
-    made = pipe(**call, generator=torch.Generator("cpu").manual_seed(seed), output_type="np").frames[0]
-    frames = (made * 255).round().clip(0, 255).astype(numpy.uint8)
-    print(hashlib.sha256(frames.tobytes()).hexdigest())
-"""
+def frames_by_hand(model: Path, calls: Sequence[Mapping[str, Any]]) -> list[str]:
+    """sha256 of the frames of each call of the Wan pipeline in ``model``, F × H × W × 3 uint8; a call has its seed."""
+    import torch  # noqa: PLC0415  # seconds, for a module that every run collects
+    from diffusers import WanPipeline  # noqa: PLC0415
 
-
-def frames_by_hand(model: Path, calls: Sequence[Mapping[str, object]]) -> list[str]:
-    """sha256 of the frames of each call of the pipeline in ``model``, F × H × W × 3 uint8; a call has its ``seed``."""
-    made = subprocess.run(
-        [sys.executable, "-c", _PIPELINE, str(model), json.dumps(calls)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert made.returncode == 0, made.stderr
-    return made.stdout.split()
+    pipe = WanPipeline.from_pretrained(model, local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    made = []
+    for call in calls:
+        asked = {name: value for name, value in call.items() if name != "seed"}
+        generator = torch.Generator("cpu").manual_seed(call["seed"])
+        frames = pipe(**asked, generator=generator, output_type="np").frames[0]
+        made.append(hashlib.sha256((frames * 255).round().clip(0, 255).astype(np.uint8).tobytes()).hexdigest())
+    return made
 
 
 def decoded_sha256(video: Path) -> str:

@@ -8,11 +8,13 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 import redis
 from celery import Celery
 from celery.beat import PersistentScheduler
@@ -25,6 +27,7 @@ from tests.cluster import PATIENCE_S, Cluster, wait_for
 from tests.compose import SERVICES
 from tests.die_with_parent import dying_with_us
 from tests.end_to_end.by_hand import decoded_sha256, frames_by_hand
+from tests.end_to_end.flower import get, running_flower
 from tests.line_helpers import write_jobs
 from tests.servers import redis_command
 
@@ -243,6 +246,47 @@ def test_a_message_for_a_finished_or_unknown_job_changes_nothing(cluster: Cluste
     assert [cluster.rows(query) for query in tables] == before
     prompts.write_text("after\n")
     assert cluster.vgen("submit", "--wait", str(prompts), "--preset", "idle").returncode == 0, cluster.log
+
+
+@pytest.fixture(scope="class")
+def flower(cluster: Cluster) -> Iterator[str]:
+    with running_flower(cluster) as url:
+        yield url
+
+
+class TestFlower:
+    """Flower over the working cluster: behind a password, and without a prompt in sight."""
+
+    @pytest.mark.parametrize("login", [None, "watcher:wrong"])
+    @pytest.mark.parametrize("page", ["/", "/api/tasks", "/api/workers"])
+    def test_nobody_looks_without_the_password(self, flower: str, page: str, login: str | None) -> None:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            get(flower + page, login)
+        with refused.value:
+            assert refused.value.code == 401
+
+    def test_it_shows_the_tasks_and_workers_of_a_batch_but_no_prompt(self, cluster: Cluster, flower: str) -> None:
+        # Given a batch that has run under Flower's eyes
+        wait_for(lambda: json.loads(get(flower + "/api/workers?refresh=1")), "Flower sees workers")
+        prompts = cluster.folder / "flower.txt"
+        prompts.write_text("a very secret lighthouse\n")
+        assert cluster.vgen("submit", "--wait", str(prompts), "--preset", "idle").returncode == 0, cluster.log
+        job = cluster.one("SELECT id FROM jobs ORDER BY created_at DESC LIMIT 1")
+
+        # When its API is asked
+        stages = {f"vgen.{stage}" for stage in ("screen", "generate", "encode", "publish")}
+
+        def shown() -> set[str]:
+            tasks = json.loads(get(flower + "/api/tasks")).values()
+            return {task["name"] for task in tasks if task["state"] == "SUCCESS"}
+
+        wait_for(lambda: shown() >= stages, "the four tasks of a job without enhancement are shown as succeeded")
+
+        # Then the tasks carry the job's id and not its prompt
+        listing = get(flower + "/api/tasks").decode()
+        assert job in listing
+        assert "secret lighthouse" not in listing
+        assert len(json.loads(get(flower + "/api/workers"))) == 3
 
 
 def test_sigterm_drains_and_leaves_no_process(cluster: Cluster) -> None:

@@ -20,8 +20,9 @@ from sqlalchemy import text
 
 from pipeline.plan import CPU_QUEUE, IO_QUEUE, lane_queue
 from tests.faults import people
+from tests.faults.host import Host
 from tests.faults.proxy import Mode, StoreFault
-from tests.faults.world import Host, World
+from tests.faults.world import World
 
 Mend = Callable[[], object]
 Inflict = Callable[[World, Random], Mend | None]
@@ -283,7 +284,6 @@ def _store(fault: StoreFault) -> Inflict:
 
 def object_gone(world: World, dice: Random) -> None:
     """An object that was uploaded and not yet recorded vanishes from the store."""
-    from pipeline.wiring import make_storage  # noqa: PLC0415
 
     rows = world.rows("SELECT output FROM steps WHERE stage = 'encode' AND state = 'done' ORDER BY id DESC LIMIT 5")
     published = {row[0] for row in world.rows("SELECT key FROM artifacts ORDER BY created_at DESC LIMIT 100")}
@@ -300,7 +300,7 @@ def object_gone(world: World, dice: Random) -> None:
                 {"job": key.split("/")[1]},
             ).one_or_none()
             if unclaimed is not None:
-                make_storage(world.settings).delete(key)
+                world.store.delete(key)
 
 
 FAULTS: Mapping[str, Fault] = {

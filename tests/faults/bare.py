@@ -14,9 +14,10 @@ from random import Random
 from tests import servers
 from tests.cluster import REPOSITORY
 from tests.faults.arsenal import FAULTS
+from tests.faults.host import Host
 from tests.faults.proxy import Proxy, running_proxies
 from tests.faults.storm import Storm
-from tests.faults.world import CLOCK, IDLE_STEP_S, Host, World
+from tests.faults.world import CLOCK, IDLE_STEP_S, World
 
 QUIET_S = 45.0
 """Nothing more is expected when no job ended for so long: four visibility timeouts."""

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.wiring import make_storage
 from tests.faults import oracle
 from tests.faults.world import World, running_world
 
@@ -40,14 +39,11 @@ def world(_package_world: World) -> Iterator[World]:
     """Two hosts, ``a`` and ``b``, at work; healed and complete. What a test submits is judged when it has ended."""
     world = _package_world
     world.heal()
-    gone = [host for host in world.hosts.values() if host.process is None or host.process.poll() is not None]
-    for host in gone:
-        host.kill()
-    world.start(*gone)
+    world.make_whole()
     before = {row[0] for row in world.rows("SELECT id FROM batches")}
     yield world
     world.heal()
     batches = [row[0] for row in world.rows("SELECT id FROM batches") if row[0] not in before]
     if batches:
         world.wait_ended(*batches)
-        oracle.assert_sound(world.database, make_storage(world.settings), batches)
+        oracle.assert_sound(world.database, world.store, batches)

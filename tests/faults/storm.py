@@ -20,7 +20,6 @@ from typing import Any
 
 from db import jobs
 from db.batches import Limits
-from pipeline.wiring import make_storage
 from tests.faults import oracle
 from tests.faults.arsenal import FAULTS, Mend
 from tests.faults.world import World, running_world
@@ -28,6 +27,7 @@ from tests.faults.world import World, running_world
 SETTLE_S = 240.0
 """Everything must have ended so long after the last fault was mended: some jobs wait out a backoff of two minutes."""
 OPEN_JOBS = 16
+"""As many are always there to be hit."""
 PICKY = {"score": "checks", "gate": ["checks.black", "checks.flicker>=0.09"]}
 """The idle generator's frames are noise by seed: some clips keep the second rule, and always the same ones."""
 CHOICES: Sequence[Mapping[str, Any]] = (
@@ -140,13 +140,14 @@ def run(
     seed: int,
     between_s: tuple[float, float] = (0.5, 2.5),
     names: Sequence[str] | None = None,
+    open_jobs: int = OPEN_JOBS,
     say: Callable[[str], object] = lambda text: None,
 ) -> Outcome:
-    """Blow a storm over a world whose hosts work, settle, and judge."""
+    """Blow a storm over a world whose hosts work, settle, and judge; ``open_jobs`` are never fewer meanwhile."""
     dice = Random(seed + 1)
     before = {row[0] for row in world.rows("SELECT id FROM batches")}
     storm = Storm(seed)
-    feeder = _Feeder(world, dice)
+    feeder = _Feeder(world, dice, open_jobs)
     storm.blow(world, seconds, between_s, names=names, meanwhile=feeder.feed, say=say)
     began = time.monotonic()
     _heal(world)
@@ -155,7 +156,7 @@ def run(
     retried = _retry_failed(world, batches)
     world.wait_ended(*batches, patience_s=SETTLE_S)
     settled = time.monotonic() - began
-    report = oracle.check(world.database, make_storage(world.settings), batches)
+    report = oracle.check(world.database, world.store, batches)
     failed = world.rows(f"SELECT id, error_code, error FROM jobs WHERE {_FAILED} AND batch_id IN {_listed(batches)}")
     report.problems += [f"job {job}: failed with all healed: {code}: {error}" for job, code, error in failed]
     faults = Counter(name for _, name in storm.happened)
@@ -194,9 +195,10 @@ def _listed(batches: Sequence[str]) -> str:
 class _Feeder:
     """Submits a small batch whenever few jobs are open."""
 
-    def __init__(self, world: World, dice: Random) -> None:
+    def __init__(self, world: World, dice: Random, open_jobs: int) -> None:
         self._world = world
         self._dice = dice
+        self._open_jobs = open_jobs
         self._looked = 0.0
 
     def feed(self) -> None:
@@ -205,7 +207,7 @@ class _Feeder:
         self._looked = time.monotonic()
         try:
             waiting = self._world.one("SELECT count(*) FROM jobs WHERE state IN ('waiting', 'in_flight')")
-            if waiting < OPEN_JOBS:
+            if waiting < self._open_jobs:
                 self._world.submit(self._lines(), **self._dice.choice(CHOICES))
         except Exception:  # noqa: BLE001  # the database is away or read-only: the next time, then
             return

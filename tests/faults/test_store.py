@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from pipeline.wiring import make_storage
 from tests.faults.proxy import StoreFault
 from tests.faults.world import World, until
 
@@ -106,7 +105,7 @@ def test_what_was_damaged_after_its_upload_is_not_published(world: World, damage
     elif damage == "cut short":
         video.write_bytes(content[:-1])
     else:
-        make_storage(world.settings).delete(f"media/{job}/{video.name}")
+        world.store.delete(f"media/{job}/{video.name}")
 
     # Then the clip is made again, and what is published is whole (the fixture compares the bytes)
     done(world, batch_id)

@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-from db import workers
 from tests.faults.world import World, until
 
 LONG = 60
@@ -105,9 +104,6 @@ def test_a_stopped_worker_that_wakes_after_its_lease_changes_nothing(world: Worl
     ],
 )
 def test_a_worker_told_to_stop_gives_its_clip_back_and_fails_nothing(world: World, how: str) -> None:
-    # A worker that a test before this one killed counts as alive for a while, and as one that holds the model.
-    alive = f"seen_at > EXTRACT(EPOCH FROM clock_timestamp()) * 1000 - {workers.ALIVE_MS}"
-    until(lambda: world.one(f"SELECT count(*) FROM workers WHERE gpu_type IS NOT NULL AND {alive}") == 2, "two live")
     batch_id = world.clips(5, steps=LONG)
     until(lambda: len(world.denoising(batch_id)) == 2, "both hosts work")
     job, _, host = world.wait_denoising(batch_id)

@@ -1,18 +1,15 @@
-"""A cluster with several hosts for fault tests: real servers behind proxies, and `vgen worker` processes.
-
-A host is one ``vgen worker`` with a home, a hand-off directory, a clock and a file of failpoints of its own.
-"""
+"""A cluster with several hosts for fault tests: real servers behind proxies, and `vgen worker` processes."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +21,11 @@ from db import schema
 from db.batches import Limits
 from db.session import Database
 from pipeline.settings import Settings, load_settings
+from pipeline.storage.base import Storage
+from pipeline.wiring import make_storage
 from tests import servers
-from tests.cluster import QUICK, REPOSITORY, VGEN, processes, wait_for
-from tests.die_with_parent import dying_with_us
+from tests.cluster import QUICK, REPOSITORY, wait_for
+from tests.faults.host import WORKERS_A_HOST, Host
 from tests.faults.proxy import Proxies, Proxy, StoreProxy, running_proxies
 from tests.line_helpers import write_jobs
 from tests.rows import Rows
@@ -35,105 +34,10 @@ from tests.servers import Bucket, Server
 IDLE_STEP_S = "0.05"
 """A clip of the default four steps takes 0.2 s; a job that is to be hit in the middle asks for more steps."""
 CLOCK = str(REPOSITORY / "tests" / "faults" / "clock")
-WORKERS_A_HOST = 3
 
 
-@dataclass
-class Host:
-    """One ``vgen worker`` and what belongs to it."""
-
-    name: str
-    folder: Path
-    env: Mapping[str, str]
-    process: subprocess.Popen[bytes] | None = None
-    starts: int = 0
-
-    @property
-    def home(self) -> Path:
-        return self.folder / "home"
-
-    @property
-    def marker(self) -> str:
-        return f"VGEN_HOME={self.home}"
-
-    def start(self, *arguments: str, **env: str) -> None:
-        self.starts += 1
-        with (self.folder / "worker.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                dying_with_us([*VGEN, "worker", *arguments], signal.SIGTERM),
-                env={**self.env, **env},
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    @property
-    def pid(self) -> int:
-        assert self.process is not None, f"host {self.name} does not run"
-        return self.process.pid
-
-    @property
-    def log(self) -> str:
-        path = self.folder / "worker.log"
-        return path.read_text("utf-8", "replace") if path.exists() else ""
-
-    def processes(self) -> dict[int, str]:
-        """pid to command line: the parent, the Celery workers with their pools, the generator's child."""
-        return processes(self.marker)
-
-    def generators(self) -> list[int]:
-        return [pid for pid, command in self.processes().items() if "pipeline.generators.child" in command]
-
-    def members(self, role: str = "") -> list[int]:
-        """Processes of the Celery worker with this role (``gpu0``, ``cpu``, ``io``), or of all of them."""
-        return [pid for pid, command in self.processes().items() if command.startswith(f"[vgen-{role}")]
-
-    def parents(self, role: str = "") -> list[int]:
-        """The Celery workers themselves: leaders of their process groups."""
-        return [pid for pid in self.members(role) if _leads(pid)]
-
-    def fail(self, plan: str) -> None:
-        """Set the host's failpoints; empty for none. Every process of it reads them at its next point."""
-        path = self.folder / "failpoints"
-        draft = path.with_suffix(".new")
-        draft.write_text(plan)
-        draft.replace(path)
-
-    def clock(self, offset_s: float) -> None:
-        """Let the wall clock of the host's Python processes be off by so much."""
-        (self.folder / "clock").write_text(str(offset_s))
-
-    def signal(self, number: int) -> None:
-        """To every process of the host."""
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    def kill(self) -> None:
-        """Everything at once, as when the machine loses power; its disk stays."""
-        for _ in range(20):
-            if not self.processes():
-                break
-            self.signal(signal.SIGKILL)
-            time.sleep(0.05)
-        if self.process is not None:
-            self.process.wait(10)
-            self.process = None
-
-    def stop(self) -> int:
-        """SIGTERM to ``vgen worker``; its exit code."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(90)
-        self.process = None
-        return code
-
-
-def _leads(pid: int) -> bool:
-    with contextlib.suppress(ProcessLookupError):
-        return os.getpgid(pid) == pid
-    return False
+def _lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 @dataclass
@@ -159,6 +63,11 @@ class World:
     def __post_init__(self) -> None:
         self._rows = Rows(self.database_url)
 
+    @cached_property
+    def store(self) -> Storage:
+        """Past the proxy."""
+        return make_storage(self.settings)
+
     def host(self, name: str, **env: str) -> Host:
         """A host that does not run yet."""
         folder = self.folder / name
@@ -176,8 +85,24 @@ class World:
 
     def wait_ready(self, *hosts: Host) -> None:
         for host in hosts:
-            mine = f"SELECT count(*) FROM workers WHERE name LIKE '%-{host.pid}@%'"
-            wait_for(lambda query=mine: self.one(query) == WORKERS_A_HOST, f"{host.name} reports\n{host.log[-3000:]}")  # type: ignore[misc]
+            wait_for(partial(self.whole, host), f"{host.name} reports\n{host.log[-3000:]}")
+
+    def whole(self, host: Host) -> bool:
+        """Whether the host runs, and all its workers have reported and live."""
+        if host.process is None or host.process.poll() is not None:
+            return False
+        pids = [pid for (pid,) in self.rows(f"SELECT pid FROM workers WHERE name LIKE '%-{host.pid}@%'")]
+        return len(pids) == WORKERS_A_HOST and all(map(_lives, pids))
+
+    def make_whole(self) -> None:
+        """Both hosts at work, as after a start: no worker waits to be started again, no dead one counts as alive."""
+        broken = [host for host in self.hosts.values() if not self.whole(host)]
+        for host in broken:
+            host.kill()
+        for name, pid in self.rows("SELECT name, pid FROM workers"):
+            if not _lives(pid):
+                self.execute(f"DELETE FROM workers WHERE name = '{name}'")
+        self.start(*broken)
 
     def submit(self, lines: Sequence[Mapping[str, Any]], limits: Limits | None = None, **choices: Any) -> str:
         """Store a batch as `vgen submit` does, past the proxies; its id."""
