@@ -75,7 +75,7 @@ def test_a_host_that_dies_between_generate_and_encode_has_its_frames_made_again(
 
 
 def test_a_stopped_worker_that_wakes_after_its_lease_changes_nothing(world: World) -> None:
-    batch_id = world.clips(5, steps=LONG)  # enough for both hosts to hold the model
+    batch_id = world.clips(5, steps=LONG)
     until(lambda: len(world.denoising(batch_id)) == 2, "both hosts work")
     job, attempt, host = world.wait_denoising(batch_id)
 

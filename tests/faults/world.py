@@ -95,7 +95,10 @@ class World:
         return len(pids) == WORKERS_A_HOST and all(map(_lives, pids))
 
     def make_whole(self) -> None:
-        """Both hosts at work, as after a start: no worker waits to be started again, no dead one counts as alive."""
+        """Every host at work: no worker waits to be started again, no dead one counts as alive, and all hold the model.
+
+        Else how many hosts take part in a test would depend on how long the clips of the tests before it were.
+        """
         broken = [host for host in self.hosts.values() if not self.whole(host)]
         for host in broken:
             host.kill()
@@ -103,6 +106,11 @@ class World:
             if not _lives(pid):
                 self.execute(f"DELETE FROM workers WHERE name = '{name}'")
         self.start(*broken)
+        now = "EXTRACT(EPOCH FROM clock_timestamp()) * 1000"
+        mine = "gpu_type IS NOT NULL AND lane IS DISTINCT FROM 'idle'"
+        self.execute(f"UPDATE workers SET lane = 'idle', lane_since = {now} WHERE {mine}")
+        holding = "SELECT count(*) FROM workers WHERE loaded = 'idle'"
+        wait_for(lambda: self.one(holding) == len(self.hosts), f"all hold the model\n{self.logs()}")
 
     def submit(self, lines: Sequence[Mapping[str, Any]], limits: Limits | None = None, **choices: Any) -> str:
         """Store a batch as `vgen submit` does, past the proxies; its id."""
