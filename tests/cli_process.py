@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+from tests import forked_cli
 from tests.cluster import VGEN
 
 LIMIT_S = 120
@@ -15,7 +18,7 @@ LIMIT_S = 120
 
 def vgen(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
-    return subprocess.run([*VGEN, *map(str, arguments)], capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    return forked_cli.run(arguments, env=os.environ, cwd=Path.cwd(), timeout=LIMIT_S)
 
 
 @contextmanager

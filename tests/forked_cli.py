@@ -26,8 +26,9 @@ _LOADED = (
     *("sqlalchemy.dialects.postgresql.psycopg", "alembic.command", "boto3.session", "botocore.client"),
     *("celery.app.amqp", "celery.worker", "celery.apps.worker", "celery.concurrency.solo", "kombu.transport.memory"),
 )
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(list(_LOADED))
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(list(_LOADED))
+"""Starts any test's process as a fork of the one that has imported; there is one list of modules for a test run."""
 
 
 class ForkedVgen:
@@ -52,7 +53,7 @@ class ForkedVgen:
     ) -> None:
         self.arguments = [str(argument) for argument in arguments]
         streams = (str(stdout), str(stderr))
-        self._process = _context.Process(target=_run, args=(self.arguments, dict(env), str(cwd), streams, session))
+        self._process = CONTEXT.Process(target=_run, args=(self.arguments, dict(env), str(cwd), streams, session))
         self._process.start()
 
     @property

@@ -11,6 +11,7 @@ and SIGTERM are the parent's business: a Ctrl-C or a container's stop reaches bo
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import queue
@@ -211,6 +212,8 @@ class Child:
             return idle
         from pipeline.generators.diffusers_video import DiffusersVideoGenerator  # noqa: PLC0415 - torch
 
+        if not gc.get_freeze_count():
+            gc.freeze()  # what was imported stays: whoever gives a model's memory back need not look at it each time
         generator = DiffusersVideoGenerator(self._cache_dir, lora_bytes=lora_bytes)
         generator.load_preset(preset, on_progress, how)
         return generator

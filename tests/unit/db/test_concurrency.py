@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
 from db.session import Database
 from pipeline.states import Stage
+from tests.forked_cli import CONTEXT
 from tests.unit.db.line import Line
-
-# One process imports, the others are its forks: to import in each of them took 20 s of CPU.
-_START = multiprocessing.get_context("forkserver")
-_START.set_forkserver_preload([__name__])
 
 
 def _claim_all(url: str, batch_id: str, barrier: Any, answers: Any) -> None:
@@ -32,8 +28,8 @@ def _submit_one(url: str, batch_id: str, barrier: Any, answers: Any) -> None:
 
 def _at_once(database: Database, work: Callable[..., None], batch_id: str, number: int) -> list[list[str]]:
     url = database.engine.url.render_as_string(hide_password=False)
-    barrier, answers = _START.Barrier(number), _START.Queue()
-    children = [_START.Process(target=work, args=(url, batch_id, barrier, answers)) for _ in range(number)]
+    barrier, answers = CONTEXT.Barrier(number), CONTEXT.Queue()
+    children = [CONTEXT.Process(target=work, args=(url, batch_id, barrier, answers)) for _ in range(number)]
     try:
         for child in children:
             child.start()
