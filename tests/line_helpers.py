@@ -33,7 +33,7 @@ UNSETTLED = (JobState.WAITING, JobState.IN_FLIGHT)
 
 def settings_for(folder: Path, **changes: object) -> Settings:
     """Settings of a solo home in ``folder`` with quick timers."""
-    quick = {"control_s": 0.1, "dispatch_s": 0.05, "grace_s": 2.0}
+    quick = {"control_s": 0.2, "dispatch_s": 0.15, "grace_s": 2.0}
     return load_settings(home=folder / "home", worker=quick, **changes)
 
 
@@ -100,7 +100,7 @@ def until(condition: Callable[[], bool], say: Callable[[], str] = lambda: "it di
         if time.monotonic() >= end:
             faulthandler.dump_traceback()  # where each worker of a line in this process stands
             raise AssertionError(say())
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def states(database: Database, batch_id: str) -> dict[JobState, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -11,7 +11,7 @@ import torch
 
 from pipeline.acceleration import PLAIN
 from pipeline.errors import StoppedError
-from pipeline.generators.base import GenerationRequest, Phase, Progress
+from pipeline.generators.base import GenerationResult, Phase, Progress
 from pipeline.generators.child import Child
 from pipeline.generators.diffusers_video import DiffusersVideoGenerator
 from pipeline.generators.process import GeneratorProcess
@@ -45,6 +45,22 @@ def warm(settings: Settings) -> DiffusersVideoGenerator:
     return generator
 
 
+@pytest.fixture(scope="module")
+def worker(settings: Settings) -> Iterator[GeneratorProcess]:
+    """A process of its own, for the whole module."""
+    with GeneratorProcess(settings) as process:
+        yield process
+
+
+@pytest.fixture
+def first(worker: GeneratorProcess, make_request: MakeRequest) -> GenerationResult:
+    """The clip as that process makes it first of all."""
+    if not _known:
+        _known.append(worker.generate(make_request("tiny-wan", **CLIP), ignore))
+    return _known[0]
+
+
+_known: list[GenerationResult] = []
 Disturb = Callable[[DiffusersVideoGenerator, MakeRequest], None]
 
 
@@ -107,48 +123,43 @@ def _drawn(_: DiffusersVideoGenerator, __: MakeRequest) -> None:
     "disturb", [_nothing, _neighbours, _stopped, _continued, _loaded_again, _with_a_lora, _set_aside, _hinted, _drawn]
 )
 def test_what_came_before_changes_no_frame(
-    warm: DiffusersVideoGenerator, settings: Settings, make_request: MakeRequest, disturb: Disturb
+    first: GenerationResult, warm: DiffusersVideoGenerator, make_request: MakeRequest, disturb: Disturb
 ) -> None:
-    expected = _fresh(settings, make_request("tiny-wan", **CLIP))
-
     disturb(warm, make_request)
 
-    assert warm.generate(make_request("tiny-wan", **CLIP), ignore).frames_sha256 == expected
+    found = warm.generate(make_request("tiny-wan", **CLIP), ignore)
+
+    assert (found.frames_sha256, found.numerics) == (first.frames_sha256, first.numerics)
 
 
-_known: dict[str, str] = {}
+def test_another_seed_and_another_prompt_make_other_frames(
+    first: GenerationResult, warm: DiffusersVideoGenerator, make_request: MakeRequest
+) -> None:
+    others = [{"seed": 8}, {"prompt": "a train"}]
+    made = [warm.generate(make_request("tiny-wan", **{**CLIP, **other}), ignore).frames_sha256 for other in others]
 
-
-def _fresh(settings: Settings, request: GenerationRequest) -> str:
-    """The frames that a process of its own makes of the request first of all."""
-    if not _known:
-        with GeneratorProcess(settings) as process:
-            _known["clip"] = process.generate(request, ignore).frames_sha256
-    return _known["clip"]
+    assert len({first.frames_sha256, *made}) == 3
 
 
 def test_two_processes_side_by_side_make_the_frames_of_one_alone(
-    warm: DiffusersVideoGenerator, settings: Settings, make_request: MakeRequest
+    first: GenerationResult, warm: DiffusersVideoGenerator, worker: GeneratorProcess, make_request: MakeRequest
 ) -> None:
     # Given a generator in the middle of another clip
-    expected = _fresh(settings, make_request("tiny-wan", **CLIP))
     found: list[str] = []
-    with GeneratorProcess(settings) as worker:
 
-        def beside(progress: Progress) -> None:
-            if progress.phase is Phase.DENOISE and progress.step == 1 and not found:
-                found.append(worker.generate(make_request("tiny-wan", **CLIP), ignore).frames_sha256)
+    def beside(progress: Progress) -> None:
+        if progress.phase is Phase.DENOISE and progress.step == 1 and not found:
+            found.append(worker.generate(make_request("tiny-wan", **CLIP), ignore).frames_sha256)
 
-        # When a worker beside it makes the clip
-        warm.generate(make_request("tiny-wan", **{**CLIP, "seed": 5, "num_frames": 9}), beside)
+    # When a worker beside it makes the clip
+    warm.generate(make_request("tiny-wan", **{**CLIP, "seed": 5, "num_frames": 9}), beside)
 
-    assert found == [expected]
+    assert found == [first.frames_sha256]
 
 
 def test_a_model_that_waited_in_the_hosts_memory_is_the_same_one_and_makes_the_same_frames(
-    settings: Settings, make_request: MakeRequest
+    first: GenerationResult, settings: Settings, make_request: MakeRequest
 ) -> None:
-    expected = _fresh(settings, make_request("tiny-wan", **CLIP))
     child, one = Child(io.StringIO(), settings.effective_cache_dir), get_preset("tiny-wan")
     two = one.model_copy(update={"name": "tiny-two"})
 
@@ -157,18 +168,18 @@ def test_a_model_that_waited_in_the_hosts_memory_is_the_same_one_and_makes_the_s
         return child._load(preset, PLAIN, {**command, "lora_bytes": 0, "host_cache_bytes": host_cache_bytes}, ignore)
 
     assert load(one) == "disk"
-    first = child._generator
-    size = first.host_bytes()
+    waiting = child._generator
+    size = waiting.host_bytes()
     assert 100_000 < size < 10_000_000
     assert load(two) == "disk"
     assert load(one) == "host"
-    assert child._generator is first
-    assert first.generate(make_request("tiny-wan", **CLIP), ignore).frames_sha256 == expected
+    assert child._generator is waiting
+    assert waiting.generate(make_request("tiny-wan", **CLIP), ignore).frames_sha256 == first.frames_sha256
     # What is asked of it meanwhile goes before a hint
     known = []
     for prompt in ("ahead", "late"):
         child._prepare({"preset": "tiny-wan", "prompt": prompt, "negative_prompt": None})
-        known.append(first.generate(make_request("tiny-wan", **CLIP, prompt=prompt), ignore).facts["prompt_known"])
+        known.append(waiting.generate(make_request("tiny-wan", **CLIP, prompt=prompt), ignore).facts["prompt_known"])
         child._commands.put({})
     assert known == [True, False]
     # Without room for it the next one to leave is gone, and what waits stays
