@@ -1,6 +1,6 @@
 """A solo run that is killed, interrupted or doubled: the next one goes on, and no clip is lost or made otherwise.
 
-``VGEN_TEST_KILLS`` is the number of kills in a row (default 3), ``VGEN_TEST_SEED`` draws their moments (default 1).
+``VGEN_TEST_KILLS`` is the number of kills in a row (default 2), ``VGEN_TEST_SEED`` draws their moments (default 1).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from tests.line_helpers import (
 )
 
 # Read here: the tests' environment is cleared of VGEN_* before each of them.
-KILLS = int(os.environ.get("VGEN_TEST_KILLS", "3"))
+KILLS = int(os.environ.get("VGEN_TEST_KILLS", "2"))
 SEED = int(os.environ.get("VGEN_TEST_SEED", "1"))
 TINY = {"preset": "tiny-wan", "num_frames": 5, "width": 64, "height": 48, "num_inference_steps": 4}
 SLOW_STEP = {"VGEN_IDLE_STEP_S": "0.05"}

@@ -37,7 +37,11 @@ CLOCK = str(REPOSITORY / "tests" / "faults" / "clock")
 
 
 def _lives(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    """A zombie does not: nobody may be there to reap what a killed host leaves."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
 
 
 @dataclass
