@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import VGEN, Cluster, running_cluster, wait_for
+from tests.cluster import Cluster, running_cluster, wait_for
+from tests.forked_cli import ForkedVgen
 from tests.servers import redis_command
 
 STEP_S = "0.5"
@@ -47,14 +47,13 @@ def cluster(_module_cluster: Cluster) -> Cluster:
     return _module_cluster
 
 
-def submit(cluster: Cluster, name: str, jobs: int) -> subprocess.Popen[bytes]:
+def submit(cluster: Cluster, name: str, jobs: int) -> ForkedVgen:
     """Start `vgen submit --wait` and return once a clip of the batch is being generated."""
     path = cluster.folder / f"{name}.txt"
     path.write_text("".join(f"{name} {number}\n" for number in range(jobs)))
-    with Path(os.devnull).open("wb") as nowhere:
-        waiting = subprocess.Popen(
-            [*VGEN, "submit", "--wait", str(path)], env=cluster.env, cwd=cluster.folder, stdout=nowhere, stderr=nowhere
-        )
+    nowhere = Path(os.devnull)
+    command = ("submit", "--wait", path)
+    waiting = ForkedVgen(command, env=cluster.env, cwd=cluster.folder, stdout=nowhere, stderr=nowhere)
     wait_for(lambda: generating(cluster), f"a clip is generated\n{cluster.log}")
     return waiting
 

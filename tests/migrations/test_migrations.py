@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from sqlalchemy import inspect, text
 
 from db import schema
 from db.session import Database
+from tests.forked_cli import CONTEXT
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -62,8 +62,7 @@ def _upgrade(url: str) -> list[str]:
 
 @pytest.mark.parametrize("processes", [False, True])
 def test_several_upgrades_at_once_make_one(url: str, processes: bool) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    pool: Executor = ProcessPoolExecutor(4, mp_context=spawn) if processes else ThreadPoolExecutor(4)
+    pool: Executor = ProcessPoolExecutor(4, mp_context=CONTEXT) if processes else ThreadPoolExecutor(4)
     with pool:
         assert list(pool.map(_upgrade, [url] * 4)) == [[]] * 4
 
