@@ -163,7 +163,7 @@ def test_a_gpu_on_which_every_job_crashes_drains_itself_and_fails_none(cluster: 
         wait_for(lambda: cluster.one("SELECT count(*) FROM workers WHERE gpu_type IS NOT NULL") == 3, "it reports")
 
         # When there is work for all three
-        done = submit(cluster, [{"preset": "gamma", "num_inference_steps": 40} for _ in range(12)])
+        done = submit(cluster, [{"preset": "gamma", "num_inference_steps": 60} for _ in range(12)])
 
         # Then it takes no more after three different jobs, says why, and every job succeeds elsewhere
         assert done.returncode == 0, done.stderr + cluster.log
