@@ -99,12 +99,17 @@ def roles(settings: Settings, *, gpu: bool, cpu: bool, io: bool) -> list[Role]:
     # Whoever generates encodes too: frames do not leave the host.
     if cpu or gpu:
         queues = [*([CPU_QUEUE] if cpu else []), encode_queue(handoff.id)]
-        found.append(Role("cpu", queues, max(1, (os.cpu_count() or 1) // settings.encode.threads)))
+        found.append(Role("cpu", queues, encode_slots(os.cpu_count() or 1, settings.encode.threads)))
     if io:
         found.append(Role("io", [IO_QUEUE], 2))
     if not found:
         raise SettingsError("nothing to run: choose at least one of GPU, CPU and IO work")
     return found
+
+
+def encode_slots(cores: int, threads: int) -> int:
+    """How many clips are encoded at once: as many as fill the cores, and one whose file is checked or uploaded."""
+    return max(1, cores // threads) + 1
 
 
 def run(settings: Settings, *, gpu: bool = True, cpu: bool = True, io: bool = True) -> int:
