@@ -33,7 +33,7 @@ UNSETTLED = (JobState.WAITING, JobState.IN_FLIGHT)
 
 def settings_for(folder: Path, **changes: object) -> Settings:
     """Settings of a solo home in ``folder`` with quick timers."""
-    quick = {"control_s": 0.2, "dispatch_s": 0.15, "grace_s": 2.0}
+    quick = {"control_s": 0.1, "dispatch_s": 0.15, "grace_s": 2.0}
     return load_settings(home=folder / "home", worker=quick, **changes)
 
 

@@ -39,7 +39,7 @@ from tests.line_helpers import (
     until_settled,
 )
 
-STEPS = 120
+STEPS = 160
 """Enough that a fault falls into the middle of the clip; each takes milliseconds."""
 CLIP = {
     "prompt": "a kite",
@@ -114,7 +114,8 @@ class Bench:
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     settings = settings_for(tmp_path_factory.mktemp("checkpoints"))
-    worker = settings.worker.model_copy(update={"checkpoint_s": 0.05})
+    # A clip takes half a second on a fast machine: the rows must hear of its steps several times.
+    worker = settings.worker.model_copy(update={"checkpoint_s": 0.05, "control_s": 0.03})
     settings = settings.model_copy(update={"worker": worker})
     with home_of(settings) as database:
         yield Bench(settings, database, "")
