@@ -22,5 +22,5 @@ def record_attempt(session: Session, *, beside_ms: int = 0, **columns: Any) -> N
     """
     session.connection().execute(_RUN, {**columns, "p_beside_ms": beside_ms})
     if columns["stage"] is Stage.GENERATE:
-        charged = {name: columns[name] for name in ("job_id", "queue", "started_at")}
-        budgets.charge(session, beside_ms=beside_ms, **charged)
+        started_at = columns["started_at"] + beside_ms  # the same length of time
+        budgets.charge(session, job_id=columns["job_id"], queue=columns["queue"], started_at=started_at)

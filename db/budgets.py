@@ -35,17 +35,15 @@ _OWNER = (
 )
 
 
-def charge(session: Session, *, job_id: str, queue: str | None, started_at: int, beside_ms: int = 0) -> None:
+def charge(session: Session, *, job_id: str, queue: str | None, started_at: int) -> None:
     """Count an attempt at generating that has just ended, in the transaction that ends it.
-
-    ``beside_ms``: so long ago it let its GPU go (see ``Claim``).
 
     Nothing is locked for a batch without a budget. The one attempt that uses it up records ``budget_reached``.
     """
     row = session.connection().execute(_OWNER, {"p_job_id": job_id}).one_or_none()
     if row is None:
         return
-    used = now_ms() - beside_ms - started_at
+    used = now_ms() - started_at
     session.execute(
         update(Batch)
         .where(Batch.id == row.id)
