@@ -1,6 +1,7 @@
 """How much of the GPUs' time becomes clips: the line beside the loop that a user would write.
 
     python -m bench.line_efficiency [--gpus 1 2 4] [--clip-seconds 1 2 5 20] [--seconds 180] [--only line loop thread]
+                                    [--loop-quality 6.4]
 
 The GPU is simulated: a clip takes so many seconds, in steps, and leaves 81 frames of 480 × 832 (moving shapes with
 grain), while the CPU is as free as beside a real GPU. Line efficiency is the sum of the bare times of all clips over
@@ -10,8 +11,12 @@ line    `vgen worker` over PostgreSQL, Redis and an S3 server, all on this machi
 loop    a process a GPU: wait as long as the GPU takes, diffusers' ``export_to_video``, upload with boto3, in turn
 thread  the same, with encoding and upload in one further thread a process
 
+The loops' quality is ``export_to_video``'s own number: 6.4 is x264's CRF 18 at preset medium, which is the line's
+default, so that files are equally large; 5, its default, is CRF 25, a third of the work.
+
 The bound is what the cores allow: clips a second that they can encode and check, each measured alone (the line reads
-the frames' digest, decodes the file and makes two pictures; the loops do not), over the clips a second of the GPUs.
+the frames' digest, decodes the file and makes two pictures; the loops do not), over the clips a second of the GPUs. A
+batch lasts as long as asked where that bound is kept.
 """
 
 from __future__ import annotations
@@ -55,6 +60,7 @@ class Setup:
     gpus: int
     clip_s: float
     clips: int
+    loop_quality: float
 
     def efficiency(self, wall_s: float) -> float:
         return self.clips * self.clip_s / wall_s
@@ -66,34 +72,39 @@ def main() -> None:
     parser.add_argument("--clip-seconds", type=float, nargs="+", default=[1, 2, 5, 20])
     parser.add_argument("--seconds", type=float, default=180.0, help="how long each measurement lasts at least")
     parser.add_argument("--only", nargs="+", choices=["line", "loop", "thread"], default=["line", "loop", "thread"])
+    parser.add_argument("--loop-quality", type=float, default=6.4, help="the loops' quality, for export_to_video")
     given = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     print(f"machine: {cores} CPU cores, {platform.machine()}, Python {platform.python_version()}")
-    print(f"clips of {FRAMES} frames {WIDTH}×{HEIGHT}; line: {ENCODE}; loops: export_to_video's own settings")
+    print(f"clips of {FRAMES} frames {WIDTH}×{HEIGHT}; line: {ENCODE}; loops: quality {given.loop_quality:g}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         raw = folder / "clip.rgb"
         write_clip(raw, FRAMES, HEIGHT, WIDTH)
         encode_s, check_s = _encode_core_seconds(raw, folder), _check_core_seconds(raw, folder)
-        core_s = encode_s + check_s
-        print(f"a clip takes {encode_s:.2f} core-seconds to encode and {check_s:.2f} to check")
-        print("GPUs  clip s  clips  measured  wall s  efficiency  bound", flush=True)
+        export_s = _export_core_seconds(raw, folder, given.loop_quality)
+        print(f"core-seconds a clip: line {encode_s:.2f} to encode and {check_s:.2f} to check, loops {export_s:.2f}")
+        print("GPUs  clip s  clips  measured  wall s  efficiency  bound  of it  line over it", flush=True)
         for gpus in given.gpus:
             for clip_s in given.clip_seconds:
-                setup = Setup(gpus, clip_s, math.ceil(given.seconds / clip_s))
-                bound = min(1.0, cores / core_s / (gpus / clip_s))
+                line = math.nan
                 for kind in given.only:
+                    core_s = encode_s + check_s if kind == "line" else export_s
+                    bound = min(1.0, cores / core_s / (gpus / clip_s))
+                    setup = Setup(gpus, clip_s, math.ceil(given.seconds * bound / clip_s), given.loop_quality)
                     wall = _line(setup, raw) if kind == "line" else _loops(setup, raw, threaded=kind == "thread")
+                    efficiency = setup.efficiency(wall)
+                    line = efficiency if kind == "line" else line
                     print(
-                        f"{gpus:4}  {clip_s:6g}  {gpus * setup.clips:5}  {kind:8}  {wall:6.1f}"
-                        f"  {setup.efficiency(wall):10.3f}  {bound:.3f}",
+                        f"{gpus:4}  {clip_s:6g}  {gpus * setup.clips:5}  {kind:8}  {wall:6.1f}  {efficiency:10.3f}"
+                        f"  {bound:.3f}  {efficiency / bound:.3f}  {line / efficiency:12.2f}",
                         flush=True,
                     )
 
 
 def _encode_core_seconds(raw: Path, folder: Path) -> float:
     """CPU time of one encode with the line's settings, all threads together."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = _cpu_seconds()
     ffmpeg.encode(
         raw,
         folder / "one.mp4",
@@ -106,19 +117,40 @@ def _encode_core_seconds(raw: Path, folder: Path) -> float:
         check=lambda: None,
         timeout_s=600.0,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return _cpu_seconds() - before
 
 
 def _check_core_seconds(raw: Path, folder: Path) -> float:
     """CPU time of what the encode stage does beside encoding."""
     sizes = {"width": WIDTH, "height": HEIGHT, "num_frames": FRAMES}
-    before = time.process_time()
+    before = _cpu_seconds()
     file_sha256(raw, lambda: None)
     probe(folder / "one.mp4")
     pictures.make_poster(raw, folder / "poster.jpg", **sizes)
     pictures.make_strip(raw, folder / "strip.jpg", **sizes)
-    return time.process_time() - before
+    return _cpu_seconds() - before
+
+
+def _export_core_seconds(raw: Path, folder: Path, quality: float) -> float:
+    """CPU time of one clip of the loops, but for its upload."""
+    from diffusers.utils import export_to_video  # noqa: PLC0415
+
+    frames = _as_a_pipeline_returns_them(raw)
+    before = _cpu_seconds()
+    export_to_video(frames, str(folder / "export.mp4"), fps=int(FPS), quality=quality)
+    return _cpu_seconds() - before
+
+
+def _as_a_pipeline_returns_them(raw: Path) -> list[np.ndarray]:
+    """Frames as float32 between 0 and 1, H × W × 3 each."""
+    recorded = np.fromfile(raw, np.uint8).reshape(FRAMES, HEIGHT, WIDTH, 3)
+    return [frame.astype(np.float32) / 255 for frame in recorded]
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of the children that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def _line(setup: Setup, raw: Path) -> float:
@@ -201,15 +233,14 @@ def _loops(setup: Setup, raw: Path, *, threaded: bool) -> float:
 def _loop(gpu: int, setup: Setup, raw: str, url: str, bucket: str, threaded: bool, warm: Barrier) -> None:
     from diffusers.utils import export_to_video  # noqa: PLC0415
 
-    recorded = np.fromfile(raw, np.uint8).reshape(FRAMES, HEIGHT, WIDTH, 3)
-    frames = [frame.astype(np.float32) / 255 for frame in recorded]  # what a pipeline returns
+    frames = _as_a_pipeline_returns_them(Path(raw))
     store = boto3.session.Session(ACCESS_KEY, SECRET_KEY, region_name="us-east-1").client("s3", endpoint_url=url)
 
     with tempfile.TemporaryDirectory() as folder:
 
         def keep(clip: int) -> None:
             path = f"{folder}/{clip}.mp4"
-            export_to_video(frames, path, fps=int(FPS))
+            export_to_video(frames, path, fps=int(FPS), quality=setup.loop_quality)
             store.upload_file(path, bucket, f"{gpu}/{clip}.mp4")
             Path(path).unlink()
 
