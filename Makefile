@@ -61,6 +61,7 @@ bench: $(STAMP)  ## Measure; see bench/README.md
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.scoring
 	$(BIN)/python -m bench.line_efficiency
+	if command -v nvidia-smi > /dev/null; then $(BIN)/python -m bench.gpu; else echo "no GPU: bench.gpu is left out"; fi
 
 clean:  ## Remove the environment and caches, not your clips
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info build dist

@@ -11,46 +11,49 @@ line    `vgen worker` over PostgreSQL, Redis and an S3 server, all on this machi
 loop    a process a GPU: wait as long as the GPU takes, diffusers' ``export_to_video``, upload with boto3, in turn
 thread  the same, with encoding and upload in one further thread a process
 
-The loops' quality is ``export_to_video``'s own number: 6.4 is x264's CRF 18 at preset medium, which is the line's
-default, so that files are equally large; 5, its default, is CRF 25, a third of the work.
+The loops' quality is ``export_to_video``'s own number: 6.4 is x264's CRF 18, as the line's, so that files are equally
+large; 5, its default, is CRF 25. The speed preset is medium in both cases: it cannot be chosen there.
 
-The bound is what the cores allow: clips a second that they can encode and check, each measured alone (the line reads
-the frames' digest, decodes the file and makes two pictures; the loops do not), over the clips a second of the GPUs. A
-batch lasts as long as asked where that bound is kept.
+The bound is what the cores allow: clips a second that they can hand over, encode and check, each measured alone, over
+the clips a second of the GPUs. (The line writes and hashes the frames, reads them for the digest again, decodes the
+finished file and makes two pictures; the loops convert frames and encode.) A batch lasts as long as asked where that
+bound is kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
 import os
 import platform
-import queue
 import resource
 import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.synchronize import Barrier
+from functools import lru_cache
 from pathlib import Path
 
-import boto3.session
 import numpy as np
 
 from bench.encode import write_clip
+from bench.loops import SAME_QUALITY, Loop, run_loops
 from pipeline.encoding import ffmpeg, pictures
 from pipeline.encoding.probe import probe
-from pipeline.spec import EncodeOptions
+from pipeline.generators.frames import write_frames
+from pipeline.presets import get_preset
+from pipeline.spec import EncodeOptions, JobSpec
 from pipeline.stages.files import file_sha256
 from tests.cluster import Cluster, running_cluster, wait_for
-from tests.servers import ACCESS_KEY, SECRET_KEY
 
 FRAMES, HEIGHT, WIDTH, FPS = 81, 480, 832, 16.0
 STEPS = 20
 ENCODE = EncodeOptions()
+HANDOFF_BYTES = 2 * 1024**3
+"""Of frames that wait for the encoders: 22 clips."""
+FIELDS = {"preset": "idle", "num-inference-steps": STEPS, "num-frames": FRAMES}
+FIELDS |= {"width": WIDTH, "height": HEIGHT, "fps": FPS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,6 @@ class Setup:
     gpus: int
     clip_s: float
     clips: int
-    loop_quality: float
 
     def efficiency(self, wall_s: float) -> float:
         return self.clips * self.clip_s / wall_s
@@ -72,7 +74,9 @@ def main() -> None:
     parser.add_argument("--clip-seconds", type=float, nargs="+", default=[1, 2, 5, 20])
     parser.add_argument("--seconds", type=float, default=180.0, help="how long each measurement lasts at least")
     parser.add_argument("--only", nargs="+", choices=["line", "loop", "thread"], default=["line", "loop", "thread"])
-    parser.add_argument("--loop-quality", type=float, default=6.4, help="the loops' quality, for export_to_video")
+    parser.add_argument(
+        "--loop-quality", type=float, default=SAME_QUALITY, help="the loops' quality, for export_to_video"
+    )
     given = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     print(f"machine: {cores} CPU cores, {platform.machine()}, Python {platform.python_version()}")
@@ -81,18 +85,24 @@ def main() -> None:
         folder = Path(name)
         raw = folder / "clip.rgb"
         write_clip(raw, FRAMES, HEIGHT, WIDTH)
-        encode_s, check_s = _encode_core_seconds(raw, folder), _check_core_seconds(raw, folder)
+        encode_s, rest_s = encode_core_seconds(raw, folder, ENCODE), _rest_core_seconds(raw, folder)
         export_s = _export_core_seconds(raw, folder, given.loop_quality)
-        print(f"core-seconds a clip: line {encode_s:.2f} to encode and {check_s:.2f} to check, loops {export_s:.2f}")
+        print(f"core-seconds a clip: line {encode_s:.2f} to encode and {rest_s:.2f} beside, loops {export_s:.2f}")
         print("GPUs  clip s  clips  measured  wall s  efficiency  bound  of it  line over it", flush=True)
         for gpus in given.gpus:
             for clip_s in given.clip_seconds:
                 line = math.nan
                 for kind in given.only:
-                    core_s = encode_s + check_s if kind == "line" else export_s
+                    core_s = encode_s + rest_s if kind == "line" else export_s
                     bound = min(1.0, cores / core_s / (gpus / clip_s))
-                    setup = Setup(gpus, clip_s, math.ceil(given.seconds * bound / clip_s), given.loop_quality)
-                    wall = _line(setup, raw) if kind == "line" else _loops(setup, raw, threaded=kind == "thread")
+                    setup = Setup(gpus, clip_s, math.ceil(given.seconds * bound / clip_s))
+                    if kind == "line":
+                        wall = _line(setup, raw)
+                    else:
+                        waiting = _Waiting(str(raw), clip_s)
+                        wall = run_loops(
+                            Loop(waiting, setup.clips, int(FPS), given.loop_quality, threaded=kind == "thread"), gpus
+                        )
                     efficiency = setup.efficiency(wall)
                     line = efficiency if kind == "line" else line
                     print(
@@ -102,8 +112,8 @@ def main() -> None:
                     )
 
 
-def _encode_core_seconds(raw: Path, folder: Path) -> float:
-    """CPU time of one encode with the line's settings, all threads together."""
+def encode_core_seconds(raw: Path, folder: Path, options: EncodeOptions) -> float:
+    """CPU time of one encode into ``one.mp4``, all threads together."""
     before = _cpu_seconds()
     ffmpeg.encode(
         raw,
@@ -112,7 +122,7 @@ def _encode_core_seconds(raw: Path, folder: Path) -> float:
         height=HEIGHT,
         num_frames=FRAMES,
         fps=FPS,
-        options=ENCODE,
+        options=options,
         metadata={},
         check=lambda: None,
         timeout_s=600.0,
@@ -120,14 +130,21 @@ def _encode_core_seconds(raw: Path, folder: Path) -> float:
     return _cpu_seconds() - before
 
 
-def _check_core_seconds(raw: Path, folder: Path) -> float:
-    """CPU time of what the encode stage does beside encoding."""
+def _rest_core_seconds(raw: Path, folder: Path) -> float:
+    """CPU time of handing frames over, and of what the encode stage does beside encoding."""
     sizes = {"width": WIDTH, "height": HEIGHT, "num_frames": FRAMES}
+    defaults = get_preset("idle").defaults.model_dump()
+    spec = JobSpec.model_validate({**defaults, "prompt": "-", "preset": "idle", "seed": 0, **sizes})
+    room = folder / "room.rgb"
+    frames = np.fromfile(raw, np.uint8).reshape(FRAMES, -1)
+    with room.open("wb") as file:
+        file.truncate(raw.stat().st_size)
     before = _cpu_seconds()
-    file_sha256(raw, lambda: None)
+    write_frames(room, spec, (frame.data for frame in frames))
+    file_sha256(room, lambda: None)
     probe(folder / "one.mp4")
-    pictures.make_poster(raw, folder / "poster.jpg", **sizes)
-    pictures.make_strip(raw, folder / "strip.jpg", **sizes)
+    pictures.make_poster(room, folder / "poster.jpg", **sizes)
+    pictures.make_strip(room, folder / "strip.jpg", **sizes)
     return _cpu_seconds() - before
 
 
@@ -155,8 +172,11 @@ def _cpu_seconds() -> float:
 
 def _line(setup: Setup, raw: Path) -> float:
     """Wall seconds of one batch, from its first generate claim to its last publish."""
-    with tempfile.TemporaryDirectory() as name:
+    shared_memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where compose has the hand-off too
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory(dir=shared_memory) as handoff:
         env = {
+            "VGEN_HANDOFF_DIR": handoff,
+            "VGEN_HANDOFF_BYTES": str(HANDOFF_BYTES),
             "VGEN_IDLE_STEP_S": str(setup.clip_s / STEPS),
             "VGEN_IDLE_FRAMES": str(raw),
             "VGEN_GPU_COUNT": str(setup.gpus),
@@ -169,10 +189,11 @@ def _line(setup: Setup, raw: Path) -> float:
         }
         with running_cluster(Path(name), **env) as cluster:
             cluster.start_worker(workers=setup.gpus + 2)
-            _batch(cluster, 2 * setup.gpus, "warm-up")
-            batch_id = _batch(cluster, setup.gpus * setup.clips, "measured")
+            submit_and_wait(cluster, 2 * setup.gpus, "warm-up", FIELDS)
+            batch_id = submit_and_wait(cluster, setup.gpus * setup.clips, "measured", FIELDS)
             runs = f"stage_runs WHERE job_id LIKE '{batch_id}-%'"
-            clips = cluster.rows(f"SELECT worker, started_at, ended_at FROM {runs} AND stage = 'generate' ORDER BY 2")
+            made = f"{runs} AND stage = 'generate' AND outcome = 'done'"
+            clips = cluster.rows(f"SELECT worker, started_at, ended_at FROM {made} ORDER BY 2")
             last = cluster.one(f"SELECT max(ended_at) FROM {runs}")
         _tell(setup, clips, last)
         return float(last - clips[0][1]) / 1000
@@ -194,81 +215,39 @@ def _tell(setup: Setup, clips: Sequence[tuple[str, int, int]], last: int) -> Non
     )
 
 
-def _batch(cluster: Cluster, clips: int, name: str) -> str:
-    """Submit so many clips and wait until every one of them has succeeded; the batch's id."""
+def submit_and_wait(cluster: Cluster, clips: int, name: str, fields: Mapping[str, object]) -> str:
+    """Submit so many clips and wait until every one of them has succeeded; the batch's id.
+
+    ``fields`` are options of ``vgen submit`` by their names without dashes.
+    """
     prompts = cluster.folder / f"{name}.txt"
     prompts.write_text("".join(f"{name} {number}\n" for number in range(clips)))
-    size = ["--num-frames", str(FRAMES), "--width", str(WIDTH), "--height", str(HEIGHT), "--fps", str(FPS)]
-    submitted = cluster.json("submit", str(prompts), "--preset", "idle", "--num-inference-steps", str(STEPS), *size)
+    submitted = cluster.json("submit", str(prompts), *(f"--{field}={value}" for field, value in fields.items()))
     batch_id = str(submitted["batch"]["id"])
     done = f"SELECT count(*) FROM jobs WHERE batch_id = '{batch_id}' AND state = 'succeeded'"
-    wait_for(lambda: cluster.one(done) == clips, f"{clips} clips are made\n{cluster.log}", patience_s=7200)
+    wait_for(lambda: cluster.one(done) == clips, f"{clips} clips are made\n{cluster.log}", patience_s=7200, every_s=1.0)
     return batch_id
 
 
-def _loops(setup: Setup, raw: Path, *, threaded: bool) -> float:
-    """Wall seconds of the hand-written loops, from when all are warm to the last upload."""
-    from tests import servers  # noqa: PLC0415
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A simulated GPU in a hand-written loop."""
 
-    context = multiprocessing.get_context("spawn")
-    with servers.rclone_s3_server() as server:
-        bucket = servers.fresh_bucket(server)
-        warm = context.Barrier(setup.gpus + 1)
-        processes = [
-            context.Process(target=_loop, args=(gpu, setup, str(raw), bucket.endpoint_url, bucket.name, threaded, warm))
-            for gpu in range(setup.gpus)
-        ]
-        for process in processes:
-            process.start()
-        warm.wait()
-        start = time.perf_counter()
-        for process in processes:
-            process.join()
-        took = time.perf_counter() - start
-    if any(process.exitcode for process in processes):
-        raise SystemExit("a hand-written loop failed")
-    return took
+    raw: str
+    clip_s: float
+
+    def warm(self) -> None:
+        pass
+
+    def __call__(self, clip: int) -> list[np.ndarray]:
+        frames = _frames_kept(self.raw)
+        time.sleep(0 if clip < 0 else self.clip_s)
+        return frames
 
 
-def _loop(gpu: int, setup: Setup, raw: str, url: str, bucket: str, threaded: bool, warm: Barrier) -> None:
-    from diffusers.utils import export_to_video  # noqa: PLC0415
-
-    frames = _as_a_pipeline_returns_them(Path(raw))
-    store = boto3.session.Session(ACCESS_KEY, SECRET_KEY, region_name="us-east-1").client("s3", endpoint_url=url)
-
-    with tempfile.TemporaryDirectory() as folder:
-
-        def keep(clip: int) -> None:
-            path = f"{folder}/{clip}.mp4"
-            export_to_video(frames, path, fps=int(FPS), quality=setup.loop_quality)
-            store.upload_file(path, bucket, f"{gpu}/{clip}.mp4")
-            Path(path).unlink()
-
-        keep(-1)
-        warm.wait()
-        if threaded:
-            _with_a_thread(setup, keep)
-        else:
-            for clip in range(setup.clips):
-                time.sleep(setup.clip_s)
-                keep(clip)
-
-
-def _with_a_thread(setup: Setup, keep: Callable[[int], None]) -> None:
-    made: queue.Queue[int | None] = queue.Queue(maxsize=2)
-    """Frames of a clip are 400 MB as a pipeline returns them: no more than two clips wait."""
-
-    def keep_all() -> None:
-        while (clip := made.get()) is not None:
-            keep(clip)
-
-    thread = threading.Thread(target=keep_all)
-    thread.start()
-    for clip in range(setup.clips):
-        time.sleep(setup.clip_s)
-        made.put(clip)
-    made.put(None)
-    thread.join()
+@lru_cache(maxsize=1)
+def _frames_kept(raw: str) -> list[np.ndarray]:
+    return _as_a_pipeline_returns_them(Path(raw))
 
 
 if __name__ == "__main__":

@@ -75,6 +75,10 @@ class Handoff:
             code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "handoff_unavailable"
             raise RetryableError(f"{size} bytes at {path}: {error.strerror}", code=code) from error
 
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes could be reserved now, as far as the cap goes."""
+        return self.used_bytes() + size <= self.max_bytes
+
     def used_bytes(self) -> int:
         total = 0
         with os.scandir(self.path) as entries:

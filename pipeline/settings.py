@@ -74,7 +74,7 @@ class EncodeSettings(_Group):
         "libx264", description="FFmpeg encoder."
     )
     quality: int = Field(18, ge=0, le=63, description="CRF (CQ for NVENC, QP for libx264rgb): lower is better.")
-    preset: str = Field("medium", description="Encoder speed preset.")
+    preset: str = Field("faster", description="Encoder speed preset.")
     threads: int = Field(2, ge=1, le=64, description="Encoder threads; part of the output, since x264 depends on it.")
     timeout_s: float = Field(600.0, gt=0, description="An encoder that takes longer is killed.")
 

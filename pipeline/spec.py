@@ -162,7 +162,7 @@ class EncodeOptions(BaseModel):
 
     codec: str = "libx264"
     quality: int = 18
-    preset: str = "medium"
+    preset: str = "faster"
     threads: int = 2
 
 

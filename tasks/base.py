@@ -34,6 +34,7 @@ from pipeline.errors import (
     StoppedError,
 )
 from pipeline.generators.base import OnMade
+from pipeline.generators.frames import frames_size
 from pipeline.retry import MAX_IN_A_ROW
 from pipeline.stages.base import StageContext, StageFunction, StageResult
 from pipeline.states import Stage
@@ -49,8 +50,10 @@ Value = TypeVar("Value")
 
 _MAKE_FRAMES_AGAIN = frozenset({"handoff_lost", "frames_corrupt", "publish_missing"})
 """What a stage says when an earlier stage's output is gone: that one is done again."""
-_WAIT_MS = {"handoff_full": 2_000}
+_NO_ROOM, _NO_ROOM_WAIT_MS = "handoff_full", 2_000
 """Back-pressure, not failure: the step waits so long and is charged nothing."""
+_ROOM_LOOK_S, _ROOM_WAIT_S = 0.2, 10.0
+"""How often a GPU worker looks for room in the hand-off, and how long before it asks for a clip all the same."""
 _RETRY_DATABASE_S = (0.1, 0.3, 1.0, 2.0, 5.0)
 
 
@@ -70,6 +73,7 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
         cut(task)
 
         def make(let_go: LetGo) -> None:
+            _await_room(runtime)
             done = _do(runtime, stage, job_id, segment, runtime.hops, let_go)
             if done is not None:
                 begin_again(app, runtime, done.claimed.work, done.finished, after=ids)
@@ -84,6 +88,17 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
     follow(task, done.finished)
     send_also(task, runtime, done.claimed.work, done.finished)
     _clear_up(runtime, done)
+
+
+def _await_room(runtime: Runtime) -> None:
+    """After a clip that had no room in the hand-off, claim no other until there is room for one like it.
+
+    Else each claim would be given back at once, several times a second for as long as the encoders are behind.
+    """
+    until = time.monotonic() + _ROOM_WAIT_S
+    wanted, runtime.room_wanted = runtime.room_wanted, 0
+    while wanted and time.monotonic() < until and runtime.stopping() is None and not runtime.handoff.has_room(wanted):
+        time.sleep(_ROOM_LOOK_S)
 
 
 def _do(runtime: Runtime, stage: Stage, job_id: str, segment: int, hop: Hop, let_go: LetGo | None) -> _Done | None:
@@ -189,8 +204,9 @@ def _recorder(runtime: Runtime, claimed: Claim, error: StageError) -> Callable[[
     if error.code in _MAKE_FRAMES_AGAIN and claimed.work.stage in (Stage.ENCODE, Stage.SCORE, Stage.PUBLISH):
         reason = f"{error.code}: {error}"
         return lambda session, held: rewinds.rewind(session, held, to=Stage.GENERATE, reason=reason)
-    if error.code in _WAIT_MS:
-        return lambda session, held: releases.release(session, held, delay_ms=_WAIT_MS[error.code])
+    if error.code == _NO_ROOM:
+        runtime.room_wanted = frames_size(claimed.work.spec)
+        return lambda session, held: releases.release(session, held, delay_ms=_NO_ROOM_WAIT_MS)
     if claimed.work.stage is Stage.GENERATE and error.failure_class is FailureClass.CRASH:
         runtime.crashes[claimed.work.job_id] = None
         # A solo run has no other GPU: there every job uses up its own tries.

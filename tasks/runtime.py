@@ -57,6 +57,8 @@ class Runtime:
         self._device_env = device_env
         self.beside = Beside()
         """For the hand-over of a clip while the next one is made."""
+        self.room_wanted = 0
+        """Bytes of frames for which the hand-off had no room when the last clip was begun; 0 when it had."""
         self.crashes: dict[str, None] = {}
         """The different jobs whose generator died here in a row, in their order."""
 

@@ -36,12 +36,12 @@ QUICK = {
 PATIENCE_S = 90.0
 
 
-def wait_for(true: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
+def wait_for(true: Callable[[], object], what: str, patience_s: float = PATIENCE_S, *, every_s: float = 0.1) -> None:
     """Return when ``true()`` holds; fails the test when it does not in time."""
     give_up = time.monotonic() + patience_s
     while not true():
         assert time.monotonic() < give_up, f"in {patience_s:g} s it did not happen that {what}"
-        time.sleep(0.1)
+        time.sleep(every_s)
 
 
 def processes(marker: str) -> dict[int, str]:

@@ -1,10 +1,9 @@
-"""Raw frames through a pipe into FFmpeg, and a finished file or a clear error out of it."""
+"""Raw frames into FFmpeg, and a finished file or a clear error out of it."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import selectors
 import signal
@@ -24,8 +23,6 @@ from pipeline.spec import EncodeOptions
 
 AUDIO_BITRATE = "192k"
 """Of AAC, all channels together."""
-_CHUNK = 1024 * 1024
-"""Bytes read and offered at once. Larger chunks were no faster: the encoder is the slow part."""
 _POLL_S = 0.1
 """How often ``check`` is called and the clock looked at, at most and at least."""
 _STDERR_KEPT = 8192
@@ -84,17 +81,18 @@ def run_ffmpeg(
     check: Callable[[], None],
     timeout_s: float,
 ) -> None:
-    """Run FFmpeg with the first ``size`` bytes of a file on its standard input; raises what ``encode`` raises.
+    """Run FFmpeg with a file of ``size`` bytes as its standard input; raises what ``encode`` raises.
 
-    ``codec`` is what errors call it.
+    FFmpeg reads the file itself: nothing passes through this process. ``codec`` is what errors call it.
     """
     try:
         with data.open("rb", buffering=0) as source:
             held = os.fstat(source.fileno()).st_size
-            if held < size:
-                raise RetryableError(f"{data} holds {held} bytes of {size}", code="frames_corrupt")
-            with _Encoder(command, codec) as encoder:
-                encoder.feed(source.fileno(), size, check, timeout_s)
+            if held != size:
+                raise RetryableError(f"{data} holds {held} bytes, not {size}", code="frames_corrupt")
+            with _Encoder(command, codec, source) as encoder:
+                encoder.wait(check, timeout_s)
+                encoder.judge(source, size)
         if not out_path.is_file() or out_path.stat().st_size == 0:
             raise RetryableError(f"{codec} ended well but wrote nothing to {out_path}", code="encoder_failed")
     except BaseException as error:  # stopped, interrupted or failed: half a file must not stay
@@ -186,15 +184,15 @@ def audio_arguments(sound: Sound, source: str) -> list[str]:
 
 
 class _Encoder:
-    """A running FFmpeg that is fed without blocking and never outlives the ``with``."""
+    """A running FFmpeg that reads the file and never outlives the ``with``."""
 
-    def __init__(self, command: list[str | bytes], codec: str) -> None:
+    def __init__(self, command: list[str | bytes], codec: str, source: IO[bytes]) -> None:
         self._codec = codec
         self._stderr = b""
         # A process group of its own: Ctrl-C is for us to hear and to answer.
         self._process = subprocess.Popen(
             command,
-            stdin=subprocess.PIPE,
+            stdin=source,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             bufsize=0,
@@ -208,37 +206,24 @@ class _Encoder:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
 
-    def feed(self, frames: int, size: int, check: Callable[[], None], timeout_s: float) -> None:
-        """Pipe ``size`` bytes of the file descriptor in, and wait for a good end."""
-        stdin, stderr = self._process.stdin, self._process.stderr
-        assert stdin is not None
+    def wait(self, check: Callable[[], None], timeout_s: float) -> None:
+        """Return when it has closed its stderr; ``check`` is called about ten times a second."""
+        stderr = self._process.stderr
         assert stderr is not None
+        os.set_blocking(stderr.fileno(), False)
         deadline, next_check = time.monotonic() + timeout_s, 0.0
-        source = _Source(frames, size)
-        with contextlib.suppress(OSError):  # a larger pipe means fewer turns; the user's share of pipes may be used up
-            fcntl.fcntl(stdin.fileno(), fcntl.F_SETPIPE_SZ, _CHUNK)
         with selectors.DefaultSelector() as selector:
-            for pipe, event in ((stdin, selectors.EVENT_WRITE), (stderr, selectors.EVENT_READ)):
-                os.set_blocking(pipe.fileno(), False)
-                selector.register(pipe, event)
-            while selector.get_map():
-                for key, _ in selector.select(_POLL_S):
-                    more = self._drain(stderr) if key.fileobj is stderr else source.offer(stdin)
-                    if not more:
-                        selector.unregister(key.fileobj)
-                        if key.fileobj is stdin:
-                            stdin.close()
+            selector.register(stderr, selectors.EVENT_READ)
+            while not selector.select(_POLL_S) or self._drain(stderr):
                 now = time.monotonic()
                 if now >= next_check:
                     check()
                     next_check = now + _POLL_S
                 if now > deadline:
                     raise self._error(f"took longer than {timeout_s:g} s", "encoder_timeout")
-        self._judge(source)
 
     def _drain(self, stderr: IO[bytes]) -> bool:
         with contextlib.suppress(BlockingIOError):
@@ -247,7 +232,8 @@ class _Encoder:
             return bool(data)
         return True
 
-    def _judge(self, source: _Source) -> None:
+    def judge(self, source: IO[bytes], size: int) -> None:
+        """Raise unless it ended well and had read the source to its end."""
         # FFmpeg has closed its stderr, so it is ending; one that does not is as good as hung.
         try:
             status = self._process.wait(timeout=10)
@@ -256,8 +242,8 @@ class _Encoder:
         if status != 0:
             how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
             raise self._error(how, "encoder_failed")
-        if source.left:
-            raise self._error(f"stopped reading {source.left} bytes before the end", "encoder_failed")
+        if left := size - os.lseek(source.fileno(), 0, os.SEEK_CUR):  # FFmpeg's place in the file is ours too
+            raise self._error(f"stopped reading {left} bytes before the end", "encoder_failed")
 
     def _error(self, what: str, code: str) -> StageError:
         text = self._stderr.decode("utf-8", "replace")
@@ -269,32 +255,6 @@ class _Encoder:
             others = ", ".join(name for name in available_codecs() if not name.endswith("_nvenc"))
             return RefusedError(f"{message}; without a GPU there are: {others}", code="encoder_missing")
         return RetryableError(message, code=code)
-
-
-class _Source:
-    """The bytes that are still to be written. Reads, not a memory map: a file cut short gives an error, not SIGBUS."""
-
-    def __init__(self, file: int, size: int) -> None:
-        self._file, self._offset = file, 0
-        self._chunk = memoryview(b"")
-        self.left = size
-
-    def offer(self, pipe: IO[bytes]) -> bool:
-        """Write what the pipe takes; False when there is no more to write, or nobody who reads."""
-        if not self._chunk:
-            self._chunk = memoryview(os.pread(self._file, min(_CHUNK, self.left), self._offset))
-            self._offset += len(self._chunk)
-            if not self._chunk and self.left:
-                raise RetryableError(f"the frames end {self.left} bytes early", code="frames_corrupt")
-        try:
-            written = os.write(pipe.fileno(), self._chunk)
-        except BlockingIOError:
-            return True
-        except BrokenPipeError:
-            return False
-        self._chunk = self._chunk[written:]
-        self.left -= written
-        return self.left > 0
 
 
 def _os_error(error: OSError, frames_path: Path) -> RetryableError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -189,6 +190,29 @@ def test_frames_that_vanish_before_they_are_encoded_are_made_again_the_same(tmp_
         assert [sha256 for sha256, _ in frames_by_job(settings, database, again)] == [sha256 for sha256, _ in expected]
         assert_published_once(settings, database, again)
         assert left_in_handoff(settings) == []
+
+
+def test_while_the_hand_off_is_full_no_clip_is_claimed_and_given_back(tmp_path: Path) -> None:
+    one_clip = 5 * 32 * 32 * 3
+    settings = settings_for(tmp_path, handoff_bytes=one_clip + one_clip // 2)
+    handoff = Handoff.open(settings.effective_handoff_dir, settings.handoff_bytes)
+
+    def given_back(database: Database, batch_id: str) -> int:
+        runs = [run for job in job_list(database, batch_id) for run in runs_of(database, job.id)]
+        return [(run.stage, run.outcome) for run in runs].count((Stage.GENERATE, AttemptOutcome.RELEASED))
+
+    with home_of(settings) as database:
+        _pause(database, encode_queue(handoff.id), True)
+        batch_id = submit(settings, database, [*THREE, *({**one, "seed": 50 + n} for n, one in enumerate(THREE))])
+        with solo(settings, database) as line:
+            until(lambda: given_back(database, batch_id) == 1)
+            time.sleep(1.5)  # the other dispatched steps would have been claimed and given back in a moment
+            assert given_back(database, batch_id) == 1
+            _pause(database, encode_queue(handoff.id), False)
+            until_settled(database, batch_id, line)
+
+        assert job_states(database, batch_id) == [SUCCEEDED] * 6
+        assert_published_once(settings, database, batch_id)
 
 
 def _pause(database: Database, queue: str, paused: bool) -> None:
