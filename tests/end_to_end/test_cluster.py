@@ -96,6 +96,20 @@ def test_a_submitted_file_becomes_the_clips_of_its_pipeline_that_anybody_can_fet
     )
 
 
+def test_while_a_clip_is_made_the_prompt_of_the_next_one_is_encoded(cluster: Cluster) -> None:
+    # Given two clips, each long enough for a look at the rows meanwhile
+    calls = [{"prompt": f"read ahead {n}", "seed": n, **SMALL, "num_inference_steps": 400} for n in range(2)]
+    prompts = write_jobs(cluster.folder / "ahead.jsonl", calls)
+
+    done = cluster.vgen("submit", "--wait", str(prompts), "--preset", "tiny-wan")
+
+    # Then the one that was made first found its prompt new, and the other one's was known
+    assert done.returncode == 0, done.stderr + cluster.log
+    mine = "stage = 'generate' AND job_id IN (SELECT id FROM jobs WHERE spec->>'prompt' LIKE 'read ahead %')"
+    known = cluster.rows(f"SELECT output->'facts'->>'prompt_known' FROM steps WHERE {mine} ORDER BY finished_at")
+    assert known == [("false",), ("true",)]
+
+
 def test_a_finished_batch_leaves_nothing_in_the_broker(cluster: Cluster) -> None:
     prompts = cluster.folder / "idle.txt"
     prompts.write_text("a\nb\nc\n")
