@@ -61,9 +61,11 @@ class IdleGenerator(Generator):
             first, _ = step_of(found)
             keeper.resumed(first)  # like a model's: the step of the checkpoint is made once more
         on_progress(Progress(Phase.DENOISE, first - 1, spec.num_inference_steps))
+        due = time.monotonic()
         for step in range(first, spec.num_inference_steps + 1):
-            if self._step_s:
-                time.sleep(self._step_s)
+            # A GPU computes on while a step is told of, so what telling takes comes off the next step, if it is short.
+            due = max(due, time.monotonic() - self._step_s) + self._step_s
+            time.sleep(max(0.0, due - time.monotonic()))
             failpoints.hit("denoise_step", str(spec.seed))
             keeper.after_step(step, spec.num_inference_steps, on_progress, write_state_only)
         denoised, revision = time.monotonic(), self._revision
