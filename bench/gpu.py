@@ -35,6 +35,7 @@ import numpy as np
 from bench.line_efficiency import submit_and_wait
 from bench.loops import SAME_QUALITY, Loop, run_loops
 from bench.made_weights import make_model, write_preset
+from pipeline.generators.gpus import find_gpus
 from tests.cluster import REPOSITORY, running_cluster
 
 NAME = "random-wan"
@@ -54,6 +55,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="folder of the weights; made when it has none")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
     given = parser.parse_args()
+    if len(gpus := find_gpus()) > 1:
+        parser.error(f"one GPU is measured, and {len(gpus)} are here: use a container that sees one")
     with tempfile.TemporaryDirectory(prefix="vgen-bench-") as name:
         folder = Path(name)
         model = given.model or folder / "model"

@@ -14,10 +14,10 @@ thread  the same, with encoding and upload in one further thread a process
 The loops' quality is ``export_to_video``'s own number: 6.4 is x264's CRF 18, as the line's, so that files are equally
 large; 5, its default, is CRF 25. The speed preset is medium in both cases: it cannot be chosen there.
 
-The bound is what the cores allow: clips a second that they can hand over, encode and check, each measured alone, over
-the clips a second of the GPUs. (The line writes and hashes the frames, reads them for the digest again, decodes the
-finished file and makes two pictures; the loops convert frames and encode.) A batch lasts as long as asked where that
-bound is kept.
+The bound is what the cores allow, from the CPU time that a clip needs to be handed over, encoded and checked, measured
+alone: no clip is encoded before the first one is made, none is done before the last of each GPU is encoded. (The line
+writes and hashes the frames, reads them for the digest again, decodes the finished file and makes two pictures; the
+loops convert frames and encode.) A batch lasts as long as asked where the bound is kept.
 """
 
 from __future__ import annotations
@@ -67,6 +67,12 @@ class Setup:
     def efficiency(self, wall_s: float) -> float:
         return self.clips * self.clip_s / wall_s
 
+    def least_wall_s(self, core_s: float, cores: int) -> float:
+        """Seconds that the batch takes at least, where a clip needs ``core_s`` seconds of a core."""
+        gpus_first = self.clips * self.clip_s + self.gpus * core_s / cores
+        cores_first = self.clip_s + self.gpus * self.clips * core_s / cores
+        return max(gpus_first, cores_first)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,15 +100,10 @@ def main() -> None:
                 line = math.nan
                 for kind in given.only:
                     core_s = encode_s + rest_s if kind == "line" else export_s
-                    bound = min(1.0, cores / core_s / (gpus / clip_s))
-                    setup = Setup(gpus, clip_s, math.ceil(given.seconds * bound / clip_s))
-                    if kind == "line":
-                        wall = _line(setup, raw)
-                    else:
-                        waiting = _Waiting(str(raw), clip_s)
-                        wall = run_loops(
-                            Loop(waiting, setup.clips, int(FPS), given.loop_quality, threaded=kind == "thread"), gpus
-                        )
+                    share = min(1.0, cores / core_s / (gpus / clip_s))
+                    setup = Setup(gpus, clip_s, math.ceil(given.seconds * share / clip_s))
+                    bound = setup.efficiency(setup.least_wall_s(core_s, cores))
+                    wall = _line(setup, raw) if kind == "line" else _loops(setup, raw, kind, given.loop_quality)
                     efficiency = setup.efficiency(wall)
                     line = efficiency if kind == "line" else line
                     print(
@@ -227,6 +228,12 @@ def submit_and_wait(cluster: Cluster, clips: int, name: str, fields: Mapping[str
     done = f"SELECT count(*) FROM jobs WHERE batch_id = '{batch_id}' AND state = 'succeeded'"
     wait_for(lambda: cluster.one(done) == clips, f"{clips} clips are made\n{cluster.log}", patience_s=7200, every_s=1.0)
     return batch_id
+
+
+def _loops(setup: Setup, raw: Path, kind: str, quality: float) -> float:
+    """Wall seconds of the hand-written loops, from when all are warm to the last upload."""
+    waiting = _Waiting(str(raw), setup.clip_s)
+    return run_loops(Loop(waiting, setup.clips, int(FPS), quality, threaded=kind == "thread"), setup.gpus)
 
 
 @dataclass(frozen=True, slots=True)

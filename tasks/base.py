@@ -8,6 +8,7 @@ A clip's chain is cut where its GPU can take the next clip (see ``tasks.beside``
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import sys
@@ -97,8 +98,11 @@ def _await_room(runtime: Runtime) -> None:
     """
     until = time.monotonic() + _ROOM_WAIT_S
     wanted, runtime.room_wanted = runtime.room_wanted, 0
-    while wanted and time.monotonic() < until and runtime.stopping() is None and not runtime.handoff.has_room(wanted):
-        time.sleep(_ROOM_LOOK_S)
+    with contextlib.suppress(StageError, OSError):  # a folder that is gone is for the next clip's attempt to tell
+        while wanted and time.monotonic() < until and runtime.stopping() is None:
+            if runtime.handoff.has_room(wanted):
+                return
+            time.sleep(_ROOM_LOOK_S)
 
 
 def _do(runtime: Runtime, stage: Stage, job_id: str, segment: int, hop: Hop, let_go: LetGo | None) -> _Done | None:
