@@ -122,7 +122,7 @@ def test_frames_that_changed_are_never_encoded(damage: str, bench: Bench) -> Non
     assert bench.stored() == []
 
 
-@pytest.mark.parametrize("calls", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("calls", [1, 2, 3, 6])
 def test_stopping_keeps_the_frames_and_leaves_nothing_else(calls: int, tmp_path: Path) -> None:
     seen = 0
 
