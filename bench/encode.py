@@ -1,4 +1,4 @@
-"""Encoding through vgen's pipe against plain FFmpeg that reads the same raw frames from a file.
+"""Encoding as vgen does it, watched and checked, against plain FFmpeg that reads the same raw frames.
 
     python bench/encode.py [--frames 81] [--width 832] [--height 480] [--runs 5]
 
@@ -67,7 +67,7 @@ def _compare(raw: Path, folder: Path, given: argparse.Namespace, options: Encode
     median = {name: statistics.median(values) for name, values in times.items()}
     same = (folder / "ours.mp4").read_bytes() == (folder / "plain.mp4").read_bytes()
     print(
-        f"{options.codec} {options.preset} q{options.quality}: pipe {median['ours']:.3f}, plain {median['plain']:.3f},"
+        f"{options.codec} {options.preset} q{options.quality}: ours {median['ours']:.3f}, plain {median['plain']:.3f},"
         f" ratio {median['ours'] / median['plain']:.3f}; files equal: {same}"
     )
 
