@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.line_efficiency import submit_and_wait
+from bench.line_efficiency import CALM, spec_of, submit_and_wait
 from bench.loops import SAME_QUALITY, Loop, run_loops
 from bench.made_weights import make_model, write_preset
 from pipeline.generators.gpus import find_gpus
@@ -139,9 +139,8 @@ def _line(clip: _Clip, clips: int, folder: Path) -> tuple[float, float]:
     """Wall seconds of one batch with a warm worker, and the share of them that its GPU had nothing to do."""
     presets = folder / "presets"
     write_preset(presets, NAME, Path(clip.model))
-    env = {"VGEN_PRESETS_DIR": str(presets), "VGEN_GPU_TYPE": "bench", "VGEN_LOG_LEVEL": "WARNING"}
-    slower = {"VGEN_WORKER_LEASE_S": "30", "VGEN_WORKER_RENEW_S": "5", "VGEN_WORKER_CONTROL_S": "1"}
-    with tempfile.TemporaryDirectory(dir=folder) as name, running_cluster(Path(name), **env, **slower) as cluster:
+    env = {**CALM, "VGEN_PRESETS_DIR": str(presets), "VGEN_GPU_TYPE": "bench"}
+    with tempfile.TemporaryDirectory(dir=folder) as name, running_cluster(Path(name), **env) as cluster:
         cluster.start_worker(workers=3)
         fields = {"preset": NAME, "num-inference-steps": clip.steps, "num-frames": clip.frames}
         fields |= {"width": clip.width, "height": clip.height, "fps": FPS}
@@ -160,12 +159,8 @@ def _tell_frames(frames: int, height: int, width: int) -> None:
     from diffusers.video_processor import VideoProcessor  # noqa: PLC0415
 
     from pipeline.generators.frames_out import as_bytes, to_uint8  # noqa: PLC0415
-    from pipeline.presets import get_preset  # noqa: PLC0415
-    from pipeline.spec import JobSpec  # noqa: PLC0415
 
-    size = {"num_frames": frames, "height": height, "width": width}
-    defaults = get_preset("tiny-wan").defaults.model_dump()
-    spec = JobSpec.model_validate({**defaults, "prompt": "-", "preset": "tiny-wan", "seed": 0, **size})
+    spec = spec_of("tiny-wan", num_frames=frames, height=height, width=width)
     decoded = torch.rand((1, 3, frames, height, width), device="cuda" if torch.cuda.is_available() else "cpu") * 2 - 1
     processor = VideoProcessor(vae_scale_factor=8)
     room = np.empty(frames * height * width * 3, np.uint8)

@@ -50,6 +50,15 @@ from tests.cluster import Cluster, running_cluster, wait_for
 FRAMES, HEIGHT, WIDTH, FPS = 81, 480, 832, 16.0
 STEPS = 20
 ENCODE = EncodeOptions()
+CALM = {
+    "VGEN_LOG_LEVEL": "WARNING",
+    "VGEN_WORKER_LEASE_S": "30",
+    "VGEN_WORKER_RENEW_S": "5",
+    "VGEN_WORKER_CONTROL_S": "1",
+    "VGEN_WORKER_DISPATCH_S": "0.5",
+    "VGEN_WORKER_RECONCILE_S": "5",
+}
+"""Settings nearer to a fleet's than those of a test's cluster."""
 HANDOFF_BYTES = 2 * 1024**3
 """Of frames that wait for the encoders: 22 clips."""
 FIELDS = {"preset": "idle", "num-inference-steps": STEPS, "num-frames": FRAMES}
@@ -134,8 +143,7 @@ def encode_core_seconds(raw: Path, folder: Path, options: EncodeOptions) -> floa
 def _rest_core_seconds(raw: Path, folder: Path) -> float:
     """CPU time of handing frames over, and of what the encode stage does beside encoding."""
     sizes = {"width": WIDTH, "height": HEIGHT, "num_frames": FRAMES}
-    defaults = get_preset("idle").defaults.model_dump()
-    spec = JobSpec.model_validate({**defaults, "prompt": "-", "preset": "idle", "seed": 0, **sizes})
+    spec = spec_of("idle", **sizes)
     room = folder / "room.rgb"
     frames = np.fromfile(raw, np.uint8).reshape(FRAMES, -1)
     with room.open("wb") as file:
@@ -147,6 +155,12 @@ def _rest_core_seconds(raw: Path, folder: Path) -> float:
     pictures.make_poster(room, folder / "poster.jpg", **sizes)
     pictures.make_strip(room, folder / "strip.jpg", **sizes)
     return _cpu_seconds() - before
+
+
+def spec_of(preset: str, **fields: object) -> JobSpec:
+    """A clip of the preset's defaults but for the fields."""
+    defaults = get_preset(preset).defaults.model_dump()
+    return JobSpec.model_validate({**defaults, "prompt": "-", "preset": preset, "seed": 0, **fields})
 
 
 def _export_core_seconds(raw: Path, folder: Path, quality: float) -> float:
@@ -181,14 +195,8 @@ def _line(setup: Setup, raw: Path) -> float:
             "VGEN_IDLE_STEP_S": str(setup.clip_s / STEPS),
             "VGEN_IDLE_FRAMES": str(raw),
             "VGEN_GPU_COUNT": str(setup.gpus),
-            "VGEN_LOG_LEVEL": "WARNING",
-            "VGEN_WORKER_LEASE_S": "30",
-            "VGEN_WORKER_RENEW_S": "5",
-            "VGEN_WORKER_CONTROL_S": "1",
-            "VGEN_WORKER_DISPATCH_S": "0.5",
-            "VGEN_WORKER_RECONCILE_S": "5",
         }
-        with running_cluster(Path(name), **env) as cluster:
+        with running_cluster(Path(name), **CALM, **env) as cluster:
             cluster.start_worker(workers=setup.gpus + 2)
             submit_and_wait(cluster, 2 * setup.gpus, "warm-up", FIELDS)
             batch_id = submit_and_wait(cluster, setup.gpus * setup.clips, "measured", FIELDS)
