@@ -155,6 +155,7 @@ def assign(
 ) -> dict[str, str | None]:
     """The workers that get another lane than they have, and which; None takes a lane away."""
     plan = _Plan({worker.name: worker for worker in sorted(workers, key=_name)}, demands, states, affinity_s)
+    lanes_now = {worker.name: worker.lane for worker in plan.workers.values()}
     _leave_failed_lanes(plan)
     ordered = sorted(demands, key=lambda demand: (-demand.priority, -demand.waited_s, demand.lane))
     _employ_the_free(plan, ordered)
@@ -164,7 +165,8 @@ def assign(
             if victim is not None:
                 plan.move(victim, demand.lane)
     _help_out(plan)
-    return plan.moves
+    # One that gave up a lane may have got it back, for jobs that nobody else is left to try.
+    return {name: lane for name, lane in plan.moves.items() if lane != lanes_now[name]}
 
 
 def _name(worker: GpuWorker) -> str:

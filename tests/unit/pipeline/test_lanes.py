@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -150,6 +152,14 @@ def test_when_all_failed_one_keeps_the_lane_so_that_the_jobs_hear_of_it() -> Non
     assert decide(unable, wants("x", 2)) == {}
     assert decide(unable, states={"x": working()}) == {}
     assert decide(unable) == {"a": None}
+
+
+def test_who_gave_up_a_lane_and_is_the_last_to_try_it_keeps_it() -> None:
+    workers = [worker("a"), worker("b", "x", ready=False, kind="t4", failed=frozenset({"x"}))]
+    wide, narrow = wants("x", 1), Demand("x", frozenset({"t4"}), 1, 0, 0.0)
+    wide = replace(wide, types=frozenset({KIND, "t4"}))
+
+    assert decide(workers, wide, narrow) == {"a": "x"}
 
 
 _LANES = st.sampled_from(["x", "y", "z"])
