@@ -91,12 +91,15 @@ def test_the_weights_of_a_gguf_file_make_the_clip(made: Any, tmp_path: Path) -> 
     # Given the same weights, in float32 and in blocks of eight bits
     whole, small = write_gguf(tmp_path / "f32.gguf", F32), write_gguf(tmp_path / "q8.gguf", Q8)
 
-    plain, frames, _ = made(None)
-    same, _, _ = made(f"gguf:{whole}")
+    plain, frames, own = made(None)
+    same, read, from_file = made(f"gguf:{whole}")
     result, quantised, denoiser = made(f"gguf:{small}")
 
-    # Then the file's own values are what is computed with
-    assert same.frames_sha256 == plain.frames_sha256
+    # Then the file's own values are what is computed with; they lie elsewhere in memory, and some processors' kernels
+    # round by how their operands are aligned
+    assert all(torch.equal(value, from_file.get_parameter(name)) for name, value in own.named_parameters())
+    assert int(np.abs(read.astype(int) - frames).max()) <= 1
+    assert (read != frames).mean() < 0.001
     assert result.frames_sha256 != plain.frames_sha256
     assert int(np.abs(quantised.astype(int) - frames).max()) <= 2, "eight bits a weight change the picture a little"
     packed = [name for name, value in denoiser.named_parameters() if value.dtype == torch.uint8]
