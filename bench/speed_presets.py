@@ -1,6 +1,6 @@
 """What x264's speed presets cost and give at the line's quality: core-seconds, bytes, PSNR against the raw frames.
 
-    python -m bench.speed_presets [--presets medium fast faster veryfast]
+    python -m bench.speed_presets [--presets medium faster veryfast superfast]
 
 Three clips of 81 frames, 832×480: soft shapes with grain (that of the line's bench), FFmpeg's sources ``mandelbrot``
 (detail that moves) and ``gradients`` with noise.
@@ -31,7 +31,7 @@ SOURCES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", nargs="+", default=["medium", "fast", "faster", "veryfast"])
+    parser.add_argument("--presets", nargs="+", default=["medium", "faster", "veryfast", "superfast"])
     given = parser.parse_args()
     print(f"machine: {os.cpu_count()} CPU cores, {platform.machine()}; {ffmpeg.ffmpeg_version()}")
     print("clip        preset      core-s      bytes  PSNR dB")

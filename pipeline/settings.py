@@ -74,7 +74,7 @@ class EncodeSettings(_Group):
         "libx264", description="FFmpeg encoder."
     )
     quality: int = Field(18, ge=0, le=63, description="CRF (CQ for NVENC, QP for libx264rgb): lower is better.")
-    preset: str = Field("faster", description="Encoder speed preset.")
+    preset: str = Field("superfast", description="Encoder speed preset.")
     threads: int = Field(2, ge=1, le=64, description="Encoder threads; part of the output, since x264 depends on it.")
     timeout_s: float = Field(600.0, gt=0, description="An encoder that takes longer is killed.")
 
@@ -136,7 +136,7 @@ class WorkerSettings(_Group):
     lease_s: float = Field(30.0, gt=0, description="A step whose lease is not renewed for so long is given to another.")
     renew_s: float = Field(5.0, gt=0, description="How often a running step's lease is renewed.")
     control_s: float = Field(1.0, gt=0, description="How often a running step looks for cancel and pause.")
-    dispatch_s: float = Field(0.5, gt=0, description="How often the dispatcher looks for waiting steps.")
+    dispatch_s: float = Field(1.0, gt=0, description="How often the dispatcher looks for waiting steps.")
     reconcile_s: float = Field(5.0, gt=0, description="How often expired leases and lost messages are looked for.")
     grace_s: float = Field(25.0, ge=0, description="How long a stopping worker may finish what it runs.")
     affinity_s: float = Field(

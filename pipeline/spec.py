@@ -162,7 +162,7 @@ class EncodeOptions(BaseModel):
 
     codec: str = "libx264"
     quality: int = 18
-    preset: str = "faster"
+    preset: str = "superfast"
     threads: int = 2
 
 

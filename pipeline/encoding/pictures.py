@@ -63,7 +63,7 @@ def save_strip(frames: Sequence[Image.Image], out_path: Path) -> None:
     tile = (max(1, round(width * scale)), max(1, round(height * scale)))
     strip = Image.new("RGB", (tile[0] * len(frames), tile[1]))
     for place, frame in enumerate(frames):
-        strip.paste(frame.resize(tile, Image.Resampling.LANCZOS), (place * tile[0], 0))
+        strip.paste(frame.resize(tile, Image.Resampling.HAMMING), (place * tile[0], 0))
     _save(strip, out_path)
 
 
