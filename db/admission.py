@@ -111,7 +111,7 @@ def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Ad
     lanes = lane_lines(session, live)
     if not any(line.room > 0 for lines in lanes.values() for line in lines.values()):
         return admitted
-    budgets = Budgets.load(session, gpu_lines(session, live))
+    budgets = Budgets.load(session, lambda: gpu_lines(session, live))
     chosen = _ordered(_servable(session, owners, lanes, presets, budgets))
     return admitted + _dispatch(session, Stage.GENERATE, chosen, lanes, presets, budgets)
 

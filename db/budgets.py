@@ -6,7 +6,7 @@ estimate before more is dispatched, so that a batch goes over by no more than th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sqlalchemy import ColumnElement, Float, bindparam, cast, func, or_, select, update
@@ -142,8 +142,8 @@ class Budgets:
     _left: dict[str, _Left] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, session: Session, lines: Mapping[str, GpuLine]) -> Budgets:
-        """``lines`` by GPU type say how long a clip takes where it has not ended yet."""
+    def load(cls, session: Session, lines: Callable[[], Mapping[str, GpuLine]]) -> Budgets:
+        """``lines`` by GPU type say how long a clip takes where it has not ended yet; asked for where a budget is."""
         rows = session.scalars(select(Batch).where(Batch.active, limited())).all()
         budgets = cls(
             {
@@ -156,7 +156,7 @@ class Budgets:
             }
         )
         if rows:
-            budgets._charge_running(session, lines)
+            budgets._charge_running(session, lines())
         return budgets
 
     def _charge_running(self, session: Session, lines: Mapping[str, GpuLine]) -> None:

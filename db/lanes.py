@@ -171,10 +171,13 @@ def _demands(session: Session, rows: Sequence[Worker], presets: Mapping[str, Pre
     paused = paused_queues(session)
     if ALL_QUEUES in paused:
         return []
-    budgets = Budgets.load(session, gpu_lines(session))
+    batches = session.connection().execute(_TO_GENERATE).all()
+    if not batches:
+        return []
+    budgets = Budgets.load(session, lambda: gpu_lines(session))
     live = {row.gpu_type or "": GpuLine(1, 0, None) for row in rows}
     found: dict[tuple[str, frozenset[str]], Demand] = {}
-    for (batch_id,) in session.connection().execute(_TO_GENERATE).all():
+    for (batch_id,) in batches:
         if not budgets.allows(batch_id):
             continue
         open_to = budgets.open_to(batch_id, live)

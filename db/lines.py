@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from db import workers
@@ -17,6 +17,14 @@ from pipeline.states import AttemptOutcome, StepState
 FAILED_MS = 600_000
 """A preset that a worker could not load is tried there again after so long: it may have been put right."""
 _RECENT_RUNS = 20
+_RECENT = (
+    select((StageRun.ended_at - StageRun.started_at).label("ms"))
+    .where(StageRun.queue == bindparam("p_queue"), StageRun.outcome == AttemptOutcome.DONE)
+    .order_by(StageRun.ended_at.desc())
+    .limit(_RECENT_RUNS)
+    .subquery()
+)
+_MEAN_MS = select(func.avg(_RECENT.c.ms))
 
 _IN_FLIGHT = select(Step.queue, func.count()).where(LIVE_INDEX, Step.queue.is_not(None)).group_by(Step.queue)
 
@@ -60,14 +68,7 @@ def queues_by_type(alive: Iterable[Worker]) -> dict[str, list[str]]:
 
 def mean_seconds(session: Session, queue: str) -> float | None:
     """Mean time of the last generations on a queue; None when there were none."""
-    recent = (
-        select((StageRun.ended_at - StageRun.started_at).label("ms"))
-        .where(StageRun.queue == queue, StageRun.outcome == AttemptOutcome.DONE)
-        .order_by(StageRun.ended_at.desc())
-        .limit(_RECENT_RUNS)
-        .subquery()
-    )
-    mean = session.scalars(select(func.avg(recent.c.ms))).one()
+    mean = session.connection().execute(_MEAN_MS, {"p_queue": queue}).scalar()
     return None if mean is None else float(mean) / 1000
 
 

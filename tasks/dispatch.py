@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -21,23 +22,43 @@ from tasks.app import SCORE_CLIPS, task_name
 logger = logging.getLogger(__name__)
 
 
-def dispatch_once(app: Celery, database: Database, settings: Settings) -> int:
-    """One look at what waits; how many steps were published.
+SELDOM = 2
+"""Of so many looks one is at everything: lanes change and runs of evaluations end far more seldom than clips are
+admitted, and to look for that costs several times as much."""
 
-    Raises:
-        ServiceUnavailableError: the database is away.
-    """
-    presets = load_library(settings.effective_presets_dir).presets
-    give_out_lanes(database, presets, settings.worker.affinity_s)
-    with database.transaction() as session:
-        evals.settle(session)
-        admitted = admission.admit(session, window=settings.worker.window, presets=presets)
-    with database.transaction() as session:
-        gpu = settings.eval.workers == "gpu"
-        scores = score_steps.admit(session, window=settings.worker.window, gpu=gpu)
-    if admitted or scores:
-        failpoints.hit("dispatch_committed")
-    return publish(app, database, admitted) + publish_scores(app, database, scores)
+
+class Dispatcher:
+    """Looks at what waits, again and again."""
+
+    def __init__(self, app: Celery, database: Database, settings: Settings) -> None:
+        self._app = app
+        self._database = database
+        self._settings = settings
+        self._looks = itertools.cycle(range(SELDOM))
+
+    def look(self) -> int:
+        """One look; how many steps were published.
+
+        Raises:
+            ServiceUnavailableError: the database is away.
+        """
+        settings, database = self._settings, self._database
+        presets = load_library(settings.effective_presets_dir).presets
+        everything = next(self._looks) == 0
+        if everything:
+            give_out_lanes(database, presets, settings.worker.affinity_s)
+        with database.transaction() as session:
+            admitted = admission.admit(session, window=settings.worker.window, presets=presets)
+        scores = self._admit_scores() if everything else []
+        if admitted or scores:
+            failpoints.hit("dispatch_committed")
+        return publish(self._app, database, admitted) + publish_scores(self._app, database, scores)
+
+    def _admit_scores(self) -> list[AdmittedScore]:
+        with self._database.transaction() as session:
+            evals.settle(session)
+            gpu = self._settings.eval.workers == "gpu"
+            return score_steps.admit(session, window=self._settings.worker.window, gpu=gpu)
 
 
 def give_out_lanes(database: Database, presets: Mapping[str, Preset], affinity_s: float) -> None:

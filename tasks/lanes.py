@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 LOAD_TRIES = 2
 """So often a preset is loaded before the worker gives it up for ten minutes; once, where it can never work."""
+SETTLED = 2
+"""A worker that serves its lane looks at its row so many times less often than one that is on its way to another: a
+change that it sees some looks late costs a model's load anyway."""
 
 
 class LaneKeeper(threading.Thread):
@@ -69,13 +72,14 @@ class LaneKeeper(threading.Thread):
 
     def run(self) -> None:
         while not self._over.is_set():
+            settled = False
             try:
-                self._tick()
+                settled = self._tick()
             except ServiceUnavailableError as error:
                 logger.warning("lane not kept: the database is away", extra={"reason": str(error)})
             except Exception:
                 logger.exception("lane not kept")
-            self._over.wait(self._settings.worker.dispatch_s)
+            self._over.wait(self._settings.worker.dispatch_s * (SETTLED if settled else 1))
 
     def _held(self) -> str | None:
         preset = self._resident().held()
@@ -86,16 +90,18 @@ class LaneKeeper(threading.Thread):
             self._place = residency.place(session, self._worker)
         return self._place
 
-    def _tick(self) -> None:
+    def _tick(self) -> bool:
+        """Do what the row asks for; whether it asked for nothing."""
         place, held = self._look(), self._held()
         if place is None or self._stopping() is not None:
-            return
+            return False
         if held != place.loaded:
             self._tell(held)
         if place.lane is not None and held != place.lane and not (place.failed or place.draining):
             self._load(place.lane)
             if (now := self._held()) != held:
                 self._tell(now)
+        return held is not None and held == place.loaded == place.lane
 
     def _tell(self, held: str | None) -> None:
         with self._database().transaction() as session:
@@ -158,11 +164,18 @@ class LaneSwitch:
         self._consumer = consumer
         self._stopping = stopping
         self._at_once = at_once
+        self._leave_out = 0
 
     def look(self) -> None:
-        """Compare the row with what is read, and change the latter. Raises ServiceUnavailableError."""
+        """Compare the row with what is read, and change the latter. Raises ServiceUnavailableError.
+
+        A worker that serves its lane leaves out most of its looks.
+        """
         if self._stopping() is not None:
             return  # Celery itself stops to read
+        if self._leave_out > 0:
+            self._leave_out -= 1
+            return
         with self._database.reading() as session:
             place = residency.place(session, self._worker)
         if place is None:
@@ -171,6 +184,7 @@ class LaneSwitch:
         if place.lane is not None and place.serves:
             wanted.add(lane_queue(self._gpu_type, place.lane))
         if wanted == self._read():
+            self._leave_out = SETTLED - 1 if place.serves else 0
             return
         consumer = self._consumer()
         if consumer is None or consumer.task_consumer is None:

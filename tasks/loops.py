@@ -23,7 +23,7 @@ from pipeline.plan import IO_QUEUE, gpu_type_of, is_encode_queue
 from pipeline.settings import Settings
 from pipeline.wiring import make_storage
 from tasks.alerts import LOOK_S, Alerts
-from tasks.dispatch import dispatch_once
+from tasks.dispatch import Dispatcher
 from tasks.lanes import LaneSwitch
 from tasks.reconcile import reconcile_once, sweep_handoff
 from tasks.sweep import sweep_if_due
@@ -85,6 +85,7 @@ class Loops:
         self._owns_database = owns_database or database is None
         self._reports = reports
         self._stopping = stopping
+        self._dispatcher = Dispatcher(app, self._database, settings)
         self._dispatched_at = time.monotonic()
         self._quiet_until = 0.0 if trust_leases_at_once else time.monotonic() + settings.worker.lease_s
         self._timers = [_Timer("report", REPORT_S, self._report)] if reports else []
@@ -174,7 +175,7 @@ class Loops:
 
     def _dispatch(self) -> None:
         if self._stopping() is None:
-            dispatch_once(self._app, self._database, self._settings)
+            self._dispatcher.look()
             self._dispatched_at = time.monotonic()
 
     def _reconcile(self) -> None:

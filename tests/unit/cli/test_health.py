@@ -114,7 +114,7 @@ def test_a_dispatcher_that_no_longer_dispatches_is_not_reported(
         reports.append(time.monotonic())
         real_report(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loops, "dispatch_once", lambda *_: hangs.wait(60))
+    monkeypatch.setattr(loops.Dispatcher, "look", lambda _: hangs.wait(60))
     monkeypatch.setattr(loops, "REPORT_S", 0.1)
     monkeypatch.setattr(workers, "ALIVE_MS", 1000)
     monkeypatch.setattr(workers, "report", counted)
