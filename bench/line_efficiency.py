@@ -14,10 +14,11 @@ thread  the same, with encoding and upload in one further thread a process
 The loops' quality is ``export_to_video``'s own number: 6.4 is x264's CRF 18, as the line's, so that files are equally
 large; 5, its default, is CRF 25. The speed preset is medium in both cases: it cannot be chosen there.
 
-The bound is what the cores allow, from the CPU time that a clip needs to be handed over, encoded and checked, measured
-alone: no clip is encoded before the first one is made, none is done before the last of each GPU is encoded. (The line
-writes and hashes the frames, reads them for the digest again, decodes the finished file and makes two pictures; the
-loops convert frames and encode.) A batch lasts as long as asked where the bound is kept.
+The bound is what the cores allow, from the core-seconds that a clip's own work takes while all cores are busy with
+such work and nothing else (``bench.clip_work``): no clip is encoded before the first one is made, none is done before
+the last of each GPU is encoded. (The line writes and hashes the frames, reads them for the digest again, encodes,
+decodes the finished file, makes two pictures and uploads; the loops convert frames, encode and upload.) A batch lasts
+as long as asked where the bound is kept.
 """
 
 from __future__ import annotations
@@ -37,14 +38,12 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.clip_work import ClipWork, core_seconds
 from bench.encode import write_clip
 from bench.loops import SAME_QUALITY, Loop, run_loops
-from pipeline.encoding import ffmpeg, pictures
-from pipeline.encoding.probe import probe
-from pipeline.generators.frames import write_frames
+from pipeline.encoding import ffmpeg
 from pipeline.presets import get_preset
 from pipeline.spec import EncodeOptions, JobSpec
-from pipeline.stages.files import file_sha256
 from tests.cluster import Cluster, running_cluster, wait_for
 
 FRAMES, HEIGHT, WIDTH, FPS = 81, 480, 832, 16.0
@@ -55,10 +54,12 @@ CALM = {
     "VGEN_WORKER_LEASE_S": "30",
     "VGEN_WORKER_RENEW_S": "5",
     "VGEN_WORKER_CONTROL_S": "1",
-    "VGEN_WORKER_DISPATCH_S": "0.5",
+    "VGEN_WORKER_DISPATCH_S": "1",
     "VGEN_WORKER_RECONCILE_S": "5",
 }
 """Settings nearer to a fleet's than those of a test's cluster."""
+SHARED_MEMORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+"""Where compose has the hand-off too."""
 HANDOFF_BYTES = 2 * 1024**3
 """Of frames that wait for the encoders: 22 clips."""
 FIELDS = {"preset": "idle", "num-inference-steps": STEPS, "num-frames": FRAMES}
@@ -100,15 +101,20 @@ def main() -> None:
         folder = Path(name)
         raw = folder / "clip.rgb"
         write_clip(raw, FRAMES, HEIGHT, WIDTH)
-        encode_s, rest_s = encode_core_seconds(raw, folder, ENCODE), _rest_core_seconds(raw, folder)
-        export_s = _export_core_seconds(raw, folder, given.loop_quality)
-        print(f"core-seconds a clip: line {encode_s:.2f} to encode and {rest_s:.2f} beside, loops {export_s:.2f}")
+        work = ClipWork(str(raw), spec_of("idle", width=WIDTH, height=HEIGHT, num_frames=FRAMES, fps=FPS), ENCODE)
+        work_s = {}
+        if "line" in given.only:
+            work_s["line"] = core_seconds(work, cores, SHARED_MEMORY)
+        if {"loop", "thread"} & set(given.only):
+            work_s["loop"] = work_s["thread"] = _loop_core_seconds(raw, cores, given.loop_quality)
+        told = ", ".join(f"{kind} {seconds:.2f}" for kind, seconds in work_s.items())
+        print(f"core-seconds of a clip's own work, all cores busy: {told}")
         print("GPUs  clip s  clips  measured  wall s  efficiency  bound  of it  line over it", flush=True)
         for gpus in given.gpus:
             for clip_s in given.clip_seconds:
                 line = math.nan
                 for kind in given.only:
-                    core_s = encode_s + rest_s if kind == "line" else export_s
+                    core_s = work_s[kind]
                     share = min(1.0, cores / core_s / (gpus / clip_s))
                     setup = Setup(gpus, clip_s, math.ceil(given.seconds * share / clip_s))
                     bound = setup.efficiency(setup.least_wall_s(core_s, cores))
@@ -140,37 +146,16 @@ def encode_core_seconds(raw: Path, folder: Path, options: EncodeOptions) -> floa
     return _cpu_seconds() - before
 
 
-def _rest_core_seconds(raw: Path, folder: Path) -> float:
-    """CPU time of handing frames over, and of what the encode stage does beside encoding."""
-    sizes = {"width": WIDTH, "height": HEIGHT, "num_frames": FRAMES}
-    spec = spec_of("idle", **sizes)
-    room = folder / "room.rgb"
-    frames = np.fromfile(raw, np.uint8).reshape(FRAMES, -1)
-    with room.open("wb") as file:
-        file.truncate(raw.stat().st_size)
-    before = _cpu_seconds()
-    write_frames(room, spec, (frame.data for frame in frames))
-    file_sha256(room, lambda: None)
-    probe(folder / "one.mp4")
-    pictures.make_poster(room, folder / "poster.jpg", **sizes)
-    pictures.make_strip(room, folder / "strip.jpg", **sizes)
-    return _cpu_seconds() - before
-
-
 def spec_of(preset: str, **fields: object) -> JobSpec:
     """A clip of the preset's defaults but for the fields."""
     defaults = get_preset(preset).defaults.model_dump()
     return JobSpec.model_validate({**defaults, "prompt": "-", "preset": preset, "seed": 0, **fields})
 
 
-def _export_core_seconds(raw: Path, folder: Path, quality: float) -> float:
-    """CPU time of one clip of the loops, but for its upload."""
-    from diffusers.utils import export_to_video  # noqa: PLC0415
-
-    frames = _as_a_pipeline_returns_them(raw)
-    before = _cpu_seconds()
-    export_to_video(frames, str(folder / "export.mp4"), fps=int(FPS), quality=quality)
-    return _cpu_seconds() - before
+def _loop_core_seconds(raw: Path, cores: int, quality: float) -> float:
+    """Core-seconds of a clip of the loops, beside which nothing is waited for."""
+    clips = 8
+    return run_loops(Loop(_Waiting(str(raw), 0.0), clips, int(FPS), quality, threaded=False), cores) / clips
 
 
 def _as_a_pipeline_returns_them(raw: Path) -> list[np.ndarray]:
@@ -187,8 +172,7 @@ def _cpu_seconds() -> float:
 
 def _line(setup: Setup, raw: Path) -> float:
     """Wall seconds of one batch, from its first generate claim to its last publish."""
-    shared_memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where compose has the hand-off too
-    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory(dir=shared_memory) as handoff:
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as handoff:
         env = {
             "VGEN_HANDOFF_DIR": handoff,
             "VGEN_HANDOFF_BYTES": str(HANDOFF_BYTES),

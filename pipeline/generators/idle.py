@@ -8,6 +8,7 @@ its beginning and of the clip's size, so that encoding costs what it costs with 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import time
 from collections.abc import Iterator
@@ -103,7 +104,7 @@ class IdleGenerator(Generator):
         """There is nothing to free."""
 
 
-def _frames(request: GenerationRequest) -> Iterator[bytes]:
+def _frames(request: GenerationRequest) -> Iterator[bytes | memoryview]:
     """Each frame is one 32-byte digest of seed and index, repeated; of a later segment also of what it goes on from."""
     spec = request.spec
     size = spec.height * spec.width * CHANNELS
@@ -116,8 +117,13 @@ def _frames(request: GenerationRequest) -> Iterator[bytes]:
         yield (block * (size // len(block) + 1))[:size]
 
 
-def _recorded(path: Path, size: int, indices: range) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        for index in indices:
-            file.seek(index * size)
-            yield file.read(size)
+def _recorded(path: Path, size: int, indices: range) -> Iterator[memoryview]:
+    """Views of the file's pages: a GPU leaves its frames in memory too, and reading them is no work of the line."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pages:
+        view = memoryview(pages)
+        try:
+            for index in indices:
+                with view[index * size : (index + 1) * size] as frame:
+                    yield frame
+        finally:
+            view.release()
