@@ -74,6 +74,11 @@ def encode_queue(handoff_id: str) -> str:
     return _ENCODE_PREFIX + handoff_id
 
 
+def encode_slots(cores: int, threads: int) -> int:
+    """How many clips are encoded at once: as many as fill the cores, and one whose file is checked or uploaded."""
+    return max(1, cores // threads) + 1
+
+
 def is_encode_queue(queue: str) -> bool:
     return queue.startswith(_ENCODE_PREFIX)
 

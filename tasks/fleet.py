@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from pipeline.errors import SettingsError
 from pipeline.generators.gpus import find_gpus
 from pipeline.handoff import Handoff
-from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue, valid_gpu_type
+from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, encode_slots, gpu_queue, valid_gpu_type
 from pipeline.settings import Settings
 from tasks import forked_worker
 from tasks.forked_worker import Role
@@ -105,11 +105,6 @@ def roles(settings: Settings, *, gpu: bool, cpu: bool, io: bool) -> list[Role]:
     if not found:
         raise SettingsError("nothing to run: choose at least one of GPU, CPU and IO work")
     return found
-
-
-def encode_slots(cores: int, threads: int) -> int:
-    """How many clips are encoded at once: as many as fill the cores, and one whose file is checked or uploaded."""
-    return max(1, cores // threads) + 1
 
 
 def run(settings: Settings, *, gpu: bool = True, cpu: bool = True, io: bool = True) -> int:

@@ -6,6 +6,7 @@ The broker is lost with the process, which loses nothing: rows are the truth, an
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from db.session import Database
 from pipeline.errors import FatalError
 from pipeline.generators.gpus import find_gpus
 from pipeline.handoff import Handoff
-from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue
+from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, encode_slots, gpu_queue
 from pipeline.settings import Settings
 from tasks import lifecycle
 from tasks.app import make_app
@@ -131,7 +132,11 @@ def _roles(settings: Settings, handoff: Handoff) -> list[_Role]:
         _Role(f"gpu{gpu.index}", [gpu_queue(gpu.type)], gpu.device_env, gpu.memory_bytes or None)
         for gpu in find_gpus(settings.gpu_type, settings.gpu_count, settings.gpus_per_worker)
     ]
-    return [*gpus, _Role("cpu", [CPU_QUEUE, encode_queue(handoff.id)]), _Role("io", [IO_QUEUE])]
+    frames = encode_queue(handoff.id)
+    # A second GPU's clips are encoded beside the first's, as far as the cores reach.
+    beside = min(len(gpus), encode_slots(os.cpu_count() or 1, settings.encode.threads)) - 1
+    encoders = [_Role(f"encode{number}", [frames]) for number in range(1, beside + 1)]
+    return [*gpus, _Role("cpu", [CPU_QUEUE, frames]), *encoders, _Role("io", [IO_QUEUE])]
 
 
 class _WorkerThread(threading.Thread):

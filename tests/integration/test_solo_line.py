@@ -239,3 +239,27 @@ def test_ten_jobs_each_run_every_stage_once_also_where_the_generator_grows_too_l
     assert "MiB more than after its warm-up; 64 MiB are allowed" in recycled.data["reason"]
     assert recycled.data["worker"] == loads[0].data["worker"]
     assert len(loads) == 2
+
+
+@pytest.mark.parametrize(("gpus", "at_once"), [(1, 1), (2, 2)])
+def test_clips_of_two_gpus_are_encoded_side_by_side(
+    gpus: int, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given an encoder that is slow to write, and as many clips as GPUs and one more
+    monkeypatch.setenv("VGEN_FAILPOINTS", "encode_write=sleep:1")
+    settings = settings_for(tmp_path, gpu_count=gpus)
+    with home_of(settings) as database:
+        batch_id = submit(settings, database, [{"prompt": str(n), **IDLE} for n in range(gpus + 1)])
+
+        work_off(settings, database, batch_id)
+
+        encoded = [
+            run
+            for job in job_list(database, batch_id)
+            for run in runs_of(database, job.id)
+            if run.stage is Stage.ENCODE
+        ]
+        assert len({run.worker for run in encoded}) == at_once
+        began = [(run.started_at, run.ended_at) for run in encoded]
+        most = max(sum(start <= moment < end for start, end in began) for moment, _ in began)
+        assert most == at_once

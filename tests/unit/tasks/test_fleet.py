@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.fleet import encode_slots
+from pipeline.plan import encode_slots
 
 
 @pytest.mark.parametrize(("cores", "threads", "slots"), [(1, 2, 2), (2, 2, 2), (16, 2, 9), (16, 5, 4)])
