@@ -1,8 +1,9 @@
 """The hand-off directory: frames go from the GPU's child process to the encoder of the same host through plain files.
 
 The directory's id, kept in a file inside it, names the encode queue, so that only a worker that can read the frames
-is asked to encode them. Files are allocated at full size before the first frame, so that a full disk is found before
-the GPU works and not after.
+is asked to encode them. Files get their full size before the first frame, so that a full disk is found before the GPU
+works and not after. On a disk they are allocated. In memory (tmpfs) that would have the kernel clear every page while
+the GPU waits; there room is promised instead: what other files of the folder may still grow by counts as used.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import errno
 import os
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,9 @@ from pipeline import failpoints
 from pipeline.errors import RefusedError, RetryableError
 
 _ID_FILE = "handoff.id"
+_BLOCK = 512
+"""Bytes that ``st_blocks`` counts in (POSIX leaves it open, Linux does not)."""
+_MOUNTS = Path("/proc/self/mountinfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,8 @@ class Handoff:
     path: Path
     max_bytes: int
     id: str
+    in_memory: bool = False
+    """Whether its files lie in memory, where to allocate them takes as long as to write them."""
 
     @classmethod
     def open(cls, path: Path, max_bytes: int) -> Handoff:
@@ -38,7 +45,7 @@ class Handoff:
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
-            return cls(path, max_bytes, _read_or_make_id(path))
+            return cls(path, max_bytes, _read_or_make_id(path), _is_tmpfs(path))
         except OSError as error:
             raise RetryableError(
                 f"hand-off folder {path} cannot be used: {error.strerror}", code="handoff_unavailable"
@@ -49,7 +56,7 @@ class Handoff:
         return self.path / f"{job_id}.{roll}.{segment}.{attempt}.rgb"
 
     def reserve(self, path: Path, size: int) -> None:
-        """Allocate ``size`` bytes at ``path``.
+        """Make a file of ``size`` bytes at ``path`` that has room to be written.
 
         Raises:
             RetryableError: code ``handoff_full`` (the cap is reached) or ``disk_full``.
@@ -68,8 +75,13 @@ class Handoff:
             )
         try:
             failpoints.hit("frames_reserve")
+            if self.in_memory and size > self._unpromised_bytes():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             with path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
+                if self.in_memory:
+                    os.ftruncate(file.fileno(), size)
+                else:
+                    os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             path.unlink(missing_ok=True)
             code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "handoff_unavailable"
@@ -80,12 +92,19 @@ class Handoff:
         return self.used_bytes() + size <= self.max_bytes
 
     def used_bytes(self) -> int:
-        total = 0
+        return sum(status.st_size for status in self._files())
+
+    def _unpromised_bytes(self) -> int:
+        """What the file system has free, less what files that lie here have no pages for yet."""
+        system = os.statvfs(self.path)
+        promised = sum(max(0, status.st_size - status.st_blocks * _BLOCK) for status in self._files())
+        return system.f_bavail * system.f_frsize - promised
+
+    def _files(self) -> Iterator[os.stat_result]:
         with os.scandir(self.path) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # another worker just freed it
-                    total += entry.stat().st_size
-        return total
+                    yield entry.stat()
 
     def free(self, path: Path) -> None:
         """Remove what belongs to one set of frames: the frames and the files made of them."""
@@ -110,6 +129,17 @@ class Handoff:
                     self.free(frames)
                     freed += 1
         return freed
+
+
+def _is_tmpfs(path: Path) -> bool:
+    """By the mounts that Linux tells of (proc_pid_mountinfo(5)); elsewhere a folder is taken for one on a disk."""
+    device = path.stat().st_dev
+    with contextlib.suppress(FileNotFoundError):
+        for line in _MOUNTS.read_text(errors="replace").splitlines():
+            mount, _, system = line.partition(" - ")
+            if mount.split()[2] == f"{os.major(device)}:{os.minor(device)}":
+                return system.split()[0] == "tmpfs"
+    return False
 
 
 def _read_or_make_id(path: Path) -> str:

@@ -1,13 +1,25 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import RetryableError
 from pipeline.handoff import Handoff
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder of its own in shared memory."""
+    if not Path("/dev/shm").is_dir():
+        pytest.skip("no shared memory here")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
 
 
 def test_the_id_stays_with_the_folder(tmp_path: Path) -> None:
@@ -37,7 +49,38 @@ def test_space_is_allocated_before_it_is_needed(tmp_path: Path) -> None:
     path = handoff.frames_path("job", 0, 0, 1)
     handoff.reserve(path, 500_000)
     assert path.stat().st_size == 500_000
-    assert path.stat().st_blocks * 512 >= 500_000
+    assert handoff.in_memory or path.stat().st_blocks * 512 >= 500_000
+
+
+def test_memory_is_promised_once(memory: Path) -> None:
+    # Given a folder in memory whose file system has some room
+    handoff = Handoff.open(memory, 2**62)
+    system = os.statvfs(memory)
+    most = system.f_bavail * system.f_frsize * 3 // 5
+    first, second = (handoff.frames_path("job", 0, 0, attempt) for attempt in (1, 2))
+
+    # When more than half of it is reserved twice
+    handoff.reserve(first, most)
+    with pytest.raises(RetryableError) as caught:
+        handoff.reserve(second, most)
+
+    # Then the second one hears of it, although no page is in use yet, and finds room once the first is freed
+    assert caught.value.code == "disk_full"
+    assert first.stat().st_blocks == 0
+    assert not second.exists()
+    handoff.free(first)
+    handoff.reserve(second, most)
+
+
+def test_what_is_written_is_no_longer_promised(memory: Path) -> None:
+    handoff = Handoff.open(memory, 2**62)
+    path = handoff.frames_path("job", 0, 0, 1)
+    handoff.reserve(path, 3_000_000)
+    with path.open("r+b") as file:
+        file.write(bytes(3_000_000))
+
+    assert path.stat().st_blocks * 512 >= 3_000_000
+    assert handoff.used_bytes() == 3_000_000 + len(handoff.id)
 
 
 def test_the_cap_holds(tmp_path: Path) -> None:
