@@ -92,12 +92,13 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
 
 
 def _await_room(runtime: Runtime) -> None:
-    """After a clip that had no room in the hand-off, claim no other until there is room for one like it.
+    """Claim no clip until the hand-off has room for one like the last.
 
     Else each claim would be given back at once, several times a second for as long as the encoders are behind.
     """
-    until = time.monotonic() + _ROOM_WAIT_S
-    wanted, runtime.room_wanted = runtime.room_wanted, 0
+    until, wanted = time.monotonic() + _ROOM_WAIT_S, runtime.room_wanted
+    if wanted > runtime.settings.handoff_bytes:
+        return  # it was refused: no waiting helps
     with contextlib.suppress(StageError, OSError):  # a folder that is gone is for the next clip's attempt to tell
         while wanted and time.monotonic() < until and runtime.stopping() is None:
             if runtime.handoff.has_room(wanted):
@@ -123,6 +124,8 @@ def _do(runtime: Runtime, stage: Stage, job_id: str, segment: int, hop: Hop, let
     claimed = persist(runtime, take)
     if claimed is None:
         return None
+    if stage is Stage.GENERATE:
+        runtime.room_wanted = frames_size(claimed.work.spec)
     failpoints.hit("after_claim", stage.value)
     let_go_at = list[float]()
 
@@ -209,7 +212,6 @@ def _recorder(runtime: Runtime, claimed: Claim, error: StageError) -> Callable[[
         reason = f"{error.code}: {error}"
         return lambda session, held: rewinds.rewind(session, held, to=Stage.GENERATE, reason=reason)
     if error.code == _NO_ROOM:
-        runtime.room_wanted = frames_size(claimed.work.spec)
         return lambda session, held: releases.release(session, held, delay_ms=_NO_ROOM_WAIT_MS)
     if claimed.work.stage is Stage.GENERATE and error.failure_class is FailureClass.CRASH:
         runtime.crashes[claimed.work.job_id] = None

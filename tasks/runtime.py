@@ -58,7 +58,7 @@ class Runtime:
         self.beside = Beside()
         """For the hand-over of a clip while the next one is made."""
         self.room_wanted = 0
-        """Bytes of frames for which the hand-off had no room when the last clip was begun; 0 when it had."""
+        """Bytes of frames of the last clip that was claimed here: the next one's are guessed to be as many."""
         self.crashes: dict[str, None] = {}
         """The different jobs whose generator died here in a row, in their order."""
 

@@ -197,19 +197,21 @@ def test_while_the_hand_off_is_full_no_clip_is_claimed_and_given_back(tmp_path: 
     settings = settings_for(tmp_path, handoff_bytes=one_clip + one_clip // 2)
     handoff = Handoff.open(settings.effective_handoff_dir, settings.handoff_bytes)
 
-    def given_back(database: Database, batch_id: str) -> int:
+    def generations(database: Database, batch_id: str) -> list[AttemptOutcome]:
         runs = [run for job in job_list(database, batch_id) for run in runs_of(database, job.id)]
-        return [(run.stage, run.outcome) for run in runs].count((Stage.GENERATE, AttemptOutcome.RELEASED))
+        return [run.outcome for run in runs if run.stage is Stage.GENERATE]
 
     with home_of(settings) as database:
         _pause(database, encode_queue(handoff.id), True)
         batch_id = submit(settings, database, [*THREE, *({**one, "seed": 50 + n} for n, one in enumerate(THREE))])
         with solo(settings, database) as line:
-            until(lambda: given_back(database, batch_id) == 1)
+            until(lambda: generations(database, batch_id) == [AttemptOutcome.DONE])
             time.sleep(1.5)  # the other dispatched steps would have been claimed and given back in a moment
-            assert given_back(database, batch_id) == 1
+            assert generations(database, batch_id) == [AttemptOutcome.DONE]
             _pause(database, encode_queue(handoff.id), False)
             until_settled(database, batch_id, line)
+
+        assert generations(database, batch_id) == [AttemptOutcome.DONE] * 6
 
         assert job_states(database, batch_id) == [SUCCEEDED] * 6
         assert_published_once(settings, database, batch_id)
