@@ -6,16 +6,14 @@ processes as there are cores do a clip's work again and again, and what they get
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import tempfile
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
 
+from bench.together import seconds_together
 from pipeline.encoding import ffmpeg, pictures
 from pipeline.encoding.probe import probe
 from pipeline.generators.frames import write_frames
@@ -41,11 +39,10 @@ class ClipWork:
     spec: JobSpec
     options: EncodeOptions
 
-    def __call__(self, handoff: Handoff, storage: Storage, number: int) -> None:
+    def __call__(self, handoff: Handoff, storage: Storage, job_id: str) -> None:
         """What the generator's child and the encode stage do: hand over, check, encode, decode, pictures, upload."""
         spec = self.spec
         sizes = {"width": spec.width, "height": spec.height, "num_frames": spec.num_frames}
-        job_id = f"{os.getpid()}-{number:06}"
         room = handoff.frames_path(job_id, 0, 0, 1)
         frames = np.memmap(self.raw, np.uint8, "r", shape=(spec.num_frames, spec.height * spec.width * 3))
         handoff.reserve(room, frames.nbytes)
@@ -81,32 +78,17 @@ def core_seconds(work: ClipWork, processes: int, handoff: Path | None) -> float:
     Raises:
         SystemExit: a process failed.
     """
-    context = multiprocessing.get_context("spawn")
     with servers.rclone_s3_server() as server, tempfile.TemporaryDirectory(dir=handoff) as folder:
         bucket = servers.fresh_bucket(server)
-        warm = context.Barrier(processes + 1)
-        arguments = (work, Path(folder), bucket.storage, bucket.s3, warm)
-        running = [context.Process(target=_run, args=arguments) for _ in range(processes)]
-        for process in running:
-            process.start()
-        warm.wait()
-        start = time.perf_counter()
-        for process in running:
-            process.join()
-        took = time.perf_counter() - start
-    if any(process.exitcode for process in running):
-        raise SystemExit("the work of a clip failed")
-    return took / _CLIPS
+        return seconds_together(_run, work, Path(folder), bucket.storage, bucket.s3, processes=processes) / _CLIPS
 
 
-def _run(work: ClipWork, folder: Path, storage: str, s3: dict[str, str], warm: Barrier) -> None:
+def _run(
+    number: int, begin: Callable[[], object], work: ClipWork, folder: Path, storage: str, s3: dict[str, str]
+) -> None:
     store = make_storage(load_settings(storage=storage, s3=s3))
     handoff = Handoff.open(folder, 2**40)
-    try:
-        work(handoff, store, 0)
-    except BaseException:
-        warm.abort()
-        raise
-    warm.wait()
-    for number in range(1, _CLIPS + 1):
-        work(handoff, store, number)
+    work(handoff, store, f"{number}-warm")
+    begin()
+    for clip in range(_CLIPS):
+        work(handoff, store, f"{number}-{clip}")

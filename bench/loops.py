@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import queue
 import tempfile
 import threading
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, Protocol
 
 import boto3.session
 
+from bench.together import seconds_together
 from tests import servers
 from tests.servers import ACCESS_KEY, SECRET_KEY
 
@@ -49,27 +48,12 @@ def run_loops(loop: Loop, processes: int) -> float:
     Raises:
         SystemExit: a process failed.
     """
-    context = multiprocessing.get_context("spawn")
     with servers.rclone_s3_server() as server:
         bucket = servers.fresh_bucket(server)
-        warm = context.Barrier(processes + 1)
-        running = [
-            context.Process(target=_run, args=(loop, str(number), bucket.endpoint_url, bucket.name, warm))
-            for number in range(processes)
-        ]
-        for process in running:
-            process.start()
-        warm.wait()
-        start = time.perf_counter()
-        for process in running:
-            process.join()
-        took = time.perf_counter() - start
-    if any(process.exitcode for process in running):
-        raise SystemExit("a hand-written loop failed")
-    return took
+        return seconds_together(_run, loop, bucket.endpoint_url, bucket.name, processes=processes)
 
 
-def _run(loop: Loop, name: str, url: str, bucket: str, warm: Barrier) -> None:
+def _run(number: int, begin: Callable[[], object], loop: Loop, url: str, bucket: str) -> None:
     from diffusers.utils import export_to_video  # noqa: PLC0415
 
     store = boto3.session.Session(ACCESS_KEY, SECRET_KEY, region_name="us-east-1").client("s3", endpoint_url=url)
@@ -78,16 +62,12 @@ def _run(loop: Loop, name: str, url: str, bucket: str, warm: Barrier) -> None:
         def keep(clip: int, frames: Any) -> None:
             path = f"{folder}/{clip}.mp4"
             export_to_video(frames, path, fps=loop.fps, quality=loop.quality)
-            store.upload_file(path, bucket, f"{name}/{clip}.mp4")
+            store.upload_file(path, bucket, f"{number}/{clip}.mp4")
             Path(path).unlink()
 
-        try:
-            loop.make.warm()
-            keep(-1, loop.make(-1))
-        except BaseException:
-            warm.abort()
-            raise
-        warm.wait()
+        loop.make.warm()
+        keep(-1, loop.make(-1))
+        begin()
         if loop.threaded:
             _with_a_thread(loop, keep)
         else:
