@@ -15,10 +15,10 @@ The loops' quality is ``export_to_video``'s own number: 6.4 is x264's CRF 18, as
 large; 5, its default, is CRF 25. The speed preset is medium in both cases: it cannot be chosen there.
 
 The bound is what the cores allow, from the core-seconds that a clip's own work takes while all cores are busy with
-such work and nothing else (``bench.clip_work``): no clip is encoded before the first one is made, none is done before
-the last of each GPU is encoded. (The line writes and hashes the frames, reads them for the digest again, encodes,
-decodes the finished file, makes two pictures and uploads; the loops convert frames, encode and upload.) A batch lasts
-as long as asked where the bound is kept.
+such work and nothing else (``bench.clip_work``, before and after each batch of the line): no clip is encoded before the
+first one is made, none is done before the last of each GPU is encoded. (The line writes and hashes the frames, reads
+them for the digest again, encodes, decodes the finished file, makes two pictures and uploads; the loops convert frames,
+encode and upload.) A batch lasts as long as asked where the bound is kept.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +84,39 @@ class Setup:
         return max(gpus_first, cores_first)
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What came of a batch, and of the work of its clips alone."""
+
+    setup: Setup
+    wall_s: float
+    core_s: float
+    cores: int
+
+    @property
+    def efficiency(self) -> float:
+        return self.setup.efficiency(self.wall_s)
+
+    def __str__(self) -> str:
+        bound = self.setup.efficiency(self.setup.least_wall_s(self.core_s, self.cores))
+        return (
+            f"{self.setup.gpus * self.setup.clips:5}  {self.wall_s:6.1f}  {self.core_s:6.2f}  {self.efficiency:10.3f}"
+            f"  {bound:5.3f}  {self.efficiency / bound:5.3f}"
+        )
+
+
+def measure(
+    gpus: int, clip_s: float, seconds: float, own_work_s: Callable[[], float], run: Callable[[Setup], float]
+) -> Row:
+    """One batch. ``own_work_s``: core-seconds that a clip takes now; ``run``: wall seconds of a batch."""
+    cores, before_s = len(os.sched_getaffinity(0)), own_work_s()
+    share = min(1.0, cores / before_s / (gpus / clip_s))
+    setup = Setup(gpus, clip_s, math.ceil(seconds * share / clip_s))
+    wall_s = run(setup)
+    # Asked again: a machine that is shared with others changes its speed by a fifth within minutes.
+    return Row(setup, wall_s, (before_s + own_work_s()) / 2, cores)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 2, 4])
@@ -102,30 +135,23 @@ def main() -> None:
         raw = folder / "clip.rgb"
         write_clip(raw, FRAMES, HEIGHT, WIDTH)
         work = ClipWork(str(raw), spec_of("idle", width=WIDTH, height=HEIGHT, num_frames=FRAMES, fps=FPS), ENCODE)
-        work_s = {}
-        if "line" in given.only:
-            work_s["line"] = core_seconds(work, cores, SHARED_MEMORY)
+        loop_s = 0.0
         if {"loop", "thread"} & set(given.only):
-            work_s["loop"] = work_s["thread"] = _loop_core_seconds(raw, cores, given.loop_quality)
-        told = ", ".join(f"{kind} {seconds:.2f}" for kind, seconds in work_s.items())
-        print(f"core-seconds of a clip's own work, all cores busy: {told}")
-        print("GPUs  clip s  clips  measured  wall s  efficiency  bound  of it  line over it", flush=True)
+            loop_s = _loop_core_seconds(raw, cores, given.loop_quality)  # once: it takes a minute
+            print(f"core-seconds of a clip of the loops, all cores busy: {loop_s:.2f}")
+        print("GPUs  clip s  measured  clips  wall s  core-s  efficiency  bound  of it  line over it", flush=True)
         for gpus in given.gpus:
             for clip_s in given.clip_seconds:
                 line = math.nan
                 for kind in given.only:
-                    core_s = work_s[kind]
-                    share = min(1.0, cores / core_s / (gpus / clip_s))
-                    setup = Setup(gpus, clip_s, math.ceil(given.seconds * share / clip_s))
-                    bound = setup.efficiency(setup.least_wall_s(core_s, cores))
-                    wall = _line(setup, raw) if kind == "line" else _loops(setup, raw, kind, given.loop_quality)
-                    efficiency = setup.efficiency(wall)
-                    line = efficiency if kind == "line" else line
-                    print(
-                        f"{gpus:4}  {clip_s:6g}  {gpus * setup.clips:5}  {kind:8}  {wall:6.1f}  {efficiency:10.3f}"
-                        f"  {bound:.3f}  {efficiency / bound:.3f}  {line / efficiency:12.2f}",
-                        flush=True,
-                    )
+                    if kind == "line":
+                        own_work = partial(core_seconds, work, cores, SHARED_MEMORY)
+                        row = measure(gpus, clip_s, given.seconds, own_work, partial(_line, raw=raw))
+                    else:
+                        loops = partial(_loops, raw=raw, kind=kind, quality=given.loop_quality)
+                        row = measure(gpus, clip_s, given.seconds, lambda: loop_s, loops)
+                    line = row.efficiency if kind == "line" else line
+                    print(f"{gpus:4}  {clip_s:6g}  {kind:8}  {row}  {line / row.efficiency:12.2f}", flush=True)
 
 
 def encode_core_seconds(raw: Path, folder: Path, options: EncodeOptions) -> float:
