@@ -29,7 +29,7 @@ LOAD_TRIES = 2
 """So often a preset is loaded before the worker gives it up for ten minutes; once, where it can never work."""
 SETTLED = 2
 """A worker that serves its lane looks at its row so many times less often than one that is on its way to another: a
-change that it sees some looks late costs a model's load anyway."""
+change that it sees a look late costs a model's load anyway."""
 
 
 class LaneKeeper(threading.Thread):
@@ -169,7 +169,7 @@ class LaneSwitch:
     def look(self) -> None:
         """Compare the row with what is read, and change the latter. Raises ServiceUnavailableError.
 
-        A worker that serves its lane leaves out most of its looks.
+        A worker that serves its lane leaves out every second look.
         """
         if self._stopping() is not None:
             return  # Celery itself stops to read

@@ -6,6 +6,7 @@ from pipeline.plan import (
     GpuLine,
     choose_gpu_type,
     encode_queue,
+    encode_slots,
     fits,
     fixed_queue,
     gpu_queue,
@@ -79,3 +80,8 @@ def test_memory_counts_only_where_it_is_known() -> None:
     assert fits(preset, None)
     assert fits(preset, GIB)
     assert not fits(preset, 1)
+
+
+@pytest.mark.parametrize(("cores", "threads", "slots"), [(1, 2, 2), (2, 2, 2), (16, 2, 9), (16, 5, 4)])
+def test_one_clip_more_is_encoded_than_fills_the_cores(cores: int, threads: int, slots: int) -> None:
+    assert encode_slots(cores, threads) == slots
