@@ -87,7 +87,7 @@ class _History:
             self._told[source] = {number for number in told if number > self._floor[source]}
         highest = dict(self._floor)
         of = {"batch_id": self.batch_id} if self.job_id is None else {"job_id": self.job_id}
-        with self._database.reading() as session:
+        with self._database.reading(one_instant=True) as session:
             for entry in history.entries(session, after=history.Seen(**self._floor), **of):
                 highest[entry.source] = max(highest[entry.source], entry.id)
                 if entry.id not in self._told[entry.source]:

@@ -307,26 +307,37 @@ class Hops:
         self._presets = presets
         self._known: Mapping[str, Preset] = {}
         self._lanes: LaneLines = {}
+        self._lanes_asked: float | None = None
         self._paused: Sequence[str] = ()
-        self._asked: float | None = None
+        self._paused_asked: float | None = None
 
     def __call__(self, session: Session, work: StepWork, stage: Stage, made: Mapping[str, Any]) -> str | None:
         """The queue of the next step, if it has room now."""
-        if self._asked is None or time.monotonic() - self._asked > _HOPS_KEEP_S:
-            self._lanes, self._paused = lane_lines(session, {}), paused_queues(session)
-            self._known, self._asked = self._presets(), time.monotonic()
         if stage is Stage.GENERATE:
-            live, need = in_flight(session), need_of(work.spec)
-            lane = lane_name(work.spec.preset)
-            lines = {
-                kind: replace(line, in_flight=live.get(lane_queue(kind, lane), 0))
-                for kind, line in self._lanes.get(lane, {}).items()
-            }
-            queue = choose_lane(need, lines, self._known)
+            queue = self._lane_of(session, work)
         else:
             handoff = {Stage.ENCODE: made, Stage.SCORE: work.outputs.get(Stage.GENERATE.value, {})}.get(stage)
             queue = fixed_queue(stage) if handoff is None else encode_queue(handoff["handoff_id"])
-        return None if queue is None or is_paused(queue, self._paused) else queue
+        if queue is None:
+            return None
+        if _is_old(self._paused_asked):
+            self._paused, self._paused_asked = paused_queues(session), time.monotonic()
+        return None if is_paused(queue, self._paused) else queue
+
+    def _lane_of(self, session: Session, work: StepWork) -> str | None:
+        if _is_old(self._lanes_asked):
+            self._lanes, self._known = lane_lines(session, {}), self._presets()
+            self._lanes_asked = time.monotonic()
+        live, lane = in_flight(session), lane_name(work.spec.preset)
+        lines = {
+            kind: replace(line, in_flight=live.get(lane_queue(kind, lane), 0))
+            for kind, line in self._lanes.get(lane, {}).items()
+        }
+        return choose_lane(need_of(work.spec), lines, self._known)
+
+
+def _is_old(asked: float | None) -> bool:
+    return asked is None or time.monotonic() - asked > _HOPS_KEEP_S
 
 
 def undispatch(session: Session, items: Sequence[Admitted]) -> None:

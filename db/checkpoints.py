@@ -6,19 +6,37 @@ are removed by whoever changed the row, and what is missed then by the sweeper: 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Table, bindparam, delete, insert, select
 from sqlalchemy.orm import Session
 
 from db import events, jobs
-from db.models import Checkpoint, Step
+from db.models import STEPS, Checkpoint
 from db.session import now_ms
 from pipeline.stages.base import CheckpointRef, StepWork
 from pipeline.states import StepState
 
 if TYPE_CHECKING:
     from db.claims import Claim
+
+# Every clip's final state is recorded: these statements are built once, as those of db.claims.
+_ROWS = cast(Table, Checkpoint.__table__)
+_RECORD = insert(_ROWS).values(created_at=now_ms())
+_HELD = select(STEPS.c.id).where(
+    STEPS.c.id == bindparam("p_step_id"),
+    STEPS.c.attempt == bindparam("p_attempt"),
+    STEPS.c.state == StepState.RUNNING,
+)
+_DROP = (
+    delete(_ROWS)
+    .where(
+        _ROWS.c.job_id == bindparam("p_job_id"),
+        _ROWS.c.roll == bindparam("p_roll"),
+        _ROWS.c.segment == bindparam("p_segment"),
+    )
+    .returning(_ROWS.c.key)
+)
 
 
 def newest(session: Session, job_id: str, roll: int, segment: int) -> CheckpointRef | None:
@@ -41,21 +59,21 @@ def record(session: Session, claimed: Claim, saved: CheckpointRef) -> tuple[str,
         return None
     work = claimed.work
     replaced = _drop(session, work)
-    session.execute(
-        insert(Checkpoint).values(
-            job_id=work.job_id,
-            roll=work.roll,
-            segment=work.segment,
-            final=saved.final,
-            attempt=claimed.attempt,
-            step=saved.step,
-            total=saved.total,
-            key=saved.key,
-            sha256=saved.sha256,
-            size=saved.size,
-            numerics=saved.numerics,
-            created_at=now_ms(),
-        )
+    session.connection().execute(
+        _RECORD,
+        {
+            "job_id": work.job_id,
+            "roll": work.roll,
+            "segment": work.segment,
+            "final": saved.final,
+            "attempt": claimed.attempt,
+            "step": saved.step,
+            "total": saved.total,
+            "key": saved.key,
+            "sha256": saved.sha256,
+            "size": saved.size,
+            "numerics": saved.numerics,
+        },
     )
     events.record(
         session,
@@ -89,19 +107,12 @@ def discard(session: Session, claimed: Claim, reason: str) -> tuple[str, ...]:
 
 def _held(session: Session, claimed: Claim) -> bool:
     """Whether the attempt may still write. The job's row is locked first, as by all who end an attempt."""
-    if jobs.lock(session, claimed.work.job_id).cancel_requested:
-        return False
-    held = select(Step.id).where(
-        Step.id == claimed.step_id, Step.attempt == claimed.attempt, Step.state == StepState.RUNNING
-    )
-    return session.scalars(held).one_or_none() is not None
+    if jobs.lock_unless_cancelled(session, claimed.work.job_id):
+        told = {"p_step_id": claimed.step_id, "p_attempt": claimed.attempt}
+        return session.connection().execute(_HELD, told).one_or_none() is not None
+    return False
 
 
 def _drop(session: Session, work: StepWork) -> tuple[str, ...]:
-    return tuple(
-        session.scalars(
-            delete(Checkpoint)
-            .where(Checkpoint.job_id == work.job_id, Checkpoint.roll == work.roll, Checkpoint.segment == work.segment)
-            .returning(Checkpoint.key)
-        )
-    )
+    whose = {"p_job_id": work.job_id, "p_roll": work.roll, "p_segment": work.segment}
+    return tuple(key for (key,) in session.connection().execute(_DROP, whose))

@@ -250,6 +250,14 @@ def speeds(session: Session, batch_id: str) -> list[tuple[str, str, float, int |
     ]
 
 
+_SOME_OPEN = select(exists().where(EvalRun.state == EvalState.OPEN))
+
+
+def some_open(session: Session) -> bool:
+    """Whether any run has not ended: else no step of one waits, and there is none to settle."""
+    return bool(session.connection().execute(_SOME_OPEN).scalar())
+
+
 def settle(session: Session) -> list[str]:
     """End the runs whose batch and whose steps have ended; the runs' ids.
 

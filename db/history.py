@@ -115,7 +115,10 @@ class Seen:
 def entries(
     session: Session, *, batch_id: str | None = None, job_id: str | None = None, after: Seen | None = None
 ) -> Iterator[Entry]:
-    """What happened to a batch, or to one job, in the order of time; read from the database as it is asked for."""
+    """What happened to a batch, or to one job, in the order of time; read from the database as it is asked for.
+
+    The session is one that ``Database.reading`` gave for one instant.
+    """
     after = after or Seen()
     events = select(Event).where(Event.id > after.event).order_by(Event.at, Event.id)
     runs = (

@@ -48,6 +48,16 @@ def lock(session: Session, job_id: str) -> Job:
     return job
 
 
+_UNLESS_CANCELLED = (
+    select(_JOBS.c.id).where(_JOBS.c.id == bindparam("p_job_id"), ~_JOBS.c.cancel_requested).with_for_update()
+)
+
+
+def lock_unless_cancelled(session: Session, job_id: str) -> bool:
+    """Lock the job's row as ``lock`` does; False, and nothing locked, when it is asked to stop."""
+    return session.connection().execute(_UNLESS_CANCELLED, {"p_job_id": job_id}).one_or_none() is not None
+
+
 def _sources(to: JobState) -> list[JobState]:
     return [state for state, targets in JOB_MOVES.items() if to in targets or state is to]
 
@@ -132,10 +142,16 @@ def rest(session: Session, batch_id: str) -> None:
     )
 
 
+_FINISHED = (
+    select(Batch.id)
+    .where(Batch.active, ~exists().where(Job.batch_id == Batch.id, Job.state.in_(_OPEN)))
+    .order_by(Batch.id)
+)
+
+
 def rest_finished(session: Session) -> None:
     """What ``rest`` missed: batches whose last two jobs ended at the same instant."""
-    finished = select(Batch.id).where(Batch.active, ~exists().where(Job.batch_id == Batch.id, Job.state.in_(_OPEN)))
-    for batch_id in session.scalars(finished.order_by(Batch.id)).all():
+    for (batch_id,) in session.connection().execute(_FINISHED).all():
         rest(session, batch_id)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from db import events, lines
@@ -25,9 +25,12 @@ class Place:
     draining: bool
 
 
+_PLACE = select(Worker, now_ms().label("now")).where(Worker.name == bindparam("p_name"))
+
+
 def place(session: Session, name: str) -> Place | None:
     """None when the worker has no row (yet)."""
-    row = session.execute(select(Worker, now_ms().label("now")).where(Worker.name == name)).one_or_none()
+    row = session.execute(_PLACE, {"p_name": name}).one_or_none()
     if row is None:
         return None
     worker, now = row

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ def make_engine(url: str) -> Engine:
             parsed,
             pool_size=5,
             max_overflow=10,
+            # The one that was used last: in turns, each of them would be idle for long enough to be asked first.
+            pool_use_lifo=True,
             connect_args={
                 **{"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3},
                 # Keepalives are not sent while data waits for its acknowledgement: a cut wire is noticed by this.
@@ -159,17 +162,25 @@ class Database:
 
     @contextmanager
     def reading(self, *, one_instant: bool = False) -> Iterator[Session]:
-        """A transaction that only reads; on SQLite it does not wait for writers. Raises as ``transaction`` does.
+        """A session that only reads; on SQLite it does not wait for writers. Raises as ``transaction`` does.
 
-        ``one_instant``: every statement sees the rows as the first one did, as always on SQLite.
+        ``one_instant``: every statement sees the rows as the first one did, as always on SQLite, and rows may be
+        fetched by pages. Else each statement stands for itself on PostgreSQL, which costs a quarter of the messages.
         """
-        options: dict[str, Any] = {_READ_ONLY: True}
-        if one_instant and not self.is_sqlite:
-            options["isolation_level"] = "REPEATABLE READ"
-        with self._session(self.engine.execution_options(**options)) as session:
-            if not self.is_sqlite:  # it locks nothing, and may be read out to somebody who takes their time
+        with self._session(self._reading_one_instant if one_instant else self._reading) as session:
+            if one_instant and not self.is_sqlite:  # it locks nothing, and may be read out to who takes their time
                 session.execute(_MAY_BE_IDLE)
             yield session
+
+    @cached_property
+    def _reading(self) -> Engine:
+        apart = {} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        return self.engine.execution_options(**{_READ_ONLY: True}, **apart)
+
+    @cached_property
+    def _reading_one_instant(self) -> Engine:
+        snapshot = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        return self.engine.execution_options(**{_READ_ONLY: True}, **snapshot)
 
     @contextmanager
     def _session(self, engine: Engine) -> Iterator[Session]:

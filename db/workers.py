@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import cast
 
-from sqlalchemy import delete, literal, or_, select, update
+from sqlalchemy import Boolean, Table, bindparam, delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from db.models import Worker
@@ -15,6 +16,20 @@ from pipeline.plan import is_encode_queue
 ALIVE_MS = 30_000
 """A worker that has not been seen for so long is taken for gone."""
 _FORGET_MS = 24 * 3600 * 1000
+
+_WORKERS = cast(Table, Worker.__table__)
+_SAID = ("host", "pid", "queues", "slots", "gpu_type", "memory_bytes")
+_REPORT = (
+    update(_WORKERS)
+    .where(_WORKERS.c.name == bindparam("p_name"))
+    .values(
+        **{name: bindparam(f"p_{name}", type_=_WORKERS.c[name].type) for name in _SAID},
+        # Whoever drained it for a reason of its own is not overruled.
+        draining=or_(_WORKERS.c.drain_reason.is_not(None), bindparam("p_draining", type_=Boolean)),
+        seen_at=now_ms(),
+    )
+    .returning(_WORKERS.c.name)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +58,11 @@ class Capacity:
 
 def report(session: Session, worker: WorkerReport) -> None:
     """Insert or refresh the worker's row."""
-    values = {
-        "host": worker.host,
-        "pid": worker.pid,
-        "queues": list(worker.queues),
-        "slots": worker.slots,
-        "gpu_type": worker.gpu_type,
-        "memory_bytes": worker.memory_bytes,
-        # Whoever drained it for a reason of its own is not overruled.
-        "draining": or_(Worker.drain_reason.is_not(None), literal(worker.draining)),
-        "seen_at": now_ms(),
-    }
-    known = session.execute(
-        update(Worker)
-        .where(Worker.name == worker.name)
-        .values(**values)
-        .returning(Worker.name)
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
+    said = asdict(worker) | {"queues": list(worker.queues)}
+    connection = session.connection()
+    known = connection.execute(_REPORT, {f"p_{name}": value for name, value in said.items()}).one_or_none()
     if known is None:
-        now = session.scalars(select(now_ms())).one()
-        session.add(Worker(name=worker.name, started_at=now, **{**values, "seen_at": now, "draining": worker.draining}))
+        connection.execute(insert(_WORKERS).values(started_at=now_ms(), seen_at=now_ms()), said)
 
 
 def leave(session: Session, name: str) -> None:
@@ -84,8 +83,11 @@ def all_known(session: Session) -> Sequence[Worker]:
     return session.scalars(select(Worker).order_by(Worker.name)).all()
 
 
+_ALIVE = select(Worker).where(Worker.seen_at > now_ms() - ALIVE_MS).order_by(Worker.name)
+
+
 def alive(session: Session) -> Sequence[Worker]:
-    return session.scalars(select(Worker).where(Worker.seen_at > now_ms() - ALIVE_MS).order_by(Worker.name)).all()
+    return session.scalars(_ALIVE).all()
 
 
 def served_handoffs(session: Session) -> set[str]:

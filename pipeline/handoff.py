@@ -10,19 +10,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline import failpoints
 from pipeline.errors import RefusedError, RetryableError
 
 _ID_FILE = "handoff.id"
+"""Locked, too, by whoever counts what is used and adds to it."""
+_ROOM = ".room"
 _BLOCK = 512
 """Bytes that ``st_blocks`` counts in (POSIX leaves it open, Linux does not)."""
+_COUNTING_S, _LOOK_S = 5.0, 0.005
+"""It takes a few milliseconds. Who takes so long is frozen, and nobody's GPU waits for that: better a clip too many."""
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
@@ -55,8 +61,18 @@ class Handoff:
         """Where one attempt's frames go: the attempt is in the name, so that a stale one never writes here."""
         return self.path / f"{job_id}.{roll}.{segment}.{attempt}.rgb"
 
-    def reserve(self, path: Path, size: int) -> None:
-        """Make a file of ``size`` bytes at ``path`` that has room to be written.
+    def take_room(self, size: int) -> Path:
+        """Make a file that keeps ``size`` bytes for whoever hands it to ``reserve``, or removes it.
+
+        Raises:
+            RetryableError, RefusedError: as ``reserve``.
+        """
+        room = self.path / f"{os.getpid()}.{secrets.token_hex(4)}{_ROOM}"
+        self.reserve(room, size)
+        return room
+
+    def reserve(self, path: Path, size: int, room: Path | None = None) -> None:
+        """Make a file of ``size`` bytes at ``path`` that has room to be written: ``room``, if that is large enough.
 
         Raises:
             RetryableError: code ``handoff_full`` (the cap is reached) or ``disk_full``.
@@ -67,29 +83,43 @@ class Handoff:
                 f"the clip's frames are {size} bytes, and VGEN_HANDOFF_BYTES allows {self.max_bytes} in all",
                 code="handoff_too_small",
             )
+        try:
+            with self._counting():
+                if room is not None and _becomes(room, path, size):
+                    return
+                self._check_cap(size)
+                failpoints.hit("frames_reserve")
+                self._allocate(path, size)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "handoff_unavailable"
+            raise RetryableError(f"{size} bytes at {path}: {error.strerror}", code=code) from error
+
+    @contextlib.contextmanager
+    def _counting(self) -> Iterator[None]:
+        """One process at a time: else two that see the same room would both take it."""
+        with (self.path / _ID_FILE).open("rb") as file:
+            until = time.monotonic() + _COUNTING_S
+            while not _lock(file) and time.monotonic() < until:
+                time.sleep(_LOOK_S)
+            yield
+
+    def _check_cap(self, size: int) -> None:
         used = self.used_bytes()
         if used + size > self.max_bytes:
             raise RetryableError(
                 f"hand-off folder {self.path} holds {used} bytes; {size} more would exceed {self.max_bytes}",
                 code="handoff_full",
             )
-        try:
-            failpoints.hit("frames_reserve")
-            if self.in_memory and size > self._unpromised_bytes():
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            with path.open("wb") as file:
-                if self.in_memory:
-                    os.ftruncate(file.fileno(), size)
-                else:
-                    os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "handoff_unavailable"
-            raise RetryableError(f"{size} bytes at {path}: {error.strerror}", code=code) from error
 
-    def has_room(self, size: int) -> bool:
-        """Whether so many bytes could be reserved now, as far as the cap goes."""
-        return self.used_bytes() + size <= self.max_bytes
+    def _allocate(self, path: Path, size: int) -> None:
+        if self.in_memory and size > self._unpromised_bytes():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with path.open("wb") as file:
+            if self.in_memory:
+                os.ftruncate(file.fileno(), size)
+            else:
+                os.posix_fallocate(file.fileno(), 0, size)
 
     def used_bytes(self) -> int:
         return sum(status.st_size for status in self._files())
@@ -121,14 +151,36 @@ class Handoff:
         return sorted({frames.name.split(".", 1)[0] for frames in self.path.glob("*.rgb")})
 
     def sweep(self, live_stems: set[str], *, older_than_s: float) -> int:
-        """Free every set of frames that is not in ``live_stems`` and was last written so long ago; how many."""
+        """Free every set of frames that is not in ``live_stems`` and was last written so long ago; how many.
+
+        Room that was taken so long ago is freed too.
+        """
         freed = 0
-        for frames in self.path.glob("*.rgb"):
+        for frames in (*self.path.glob("*.rgb"), *self.path.glob(f"*{_ROOM}")):
             with contextlib.suppress(FileNotFoundError):
                 if frames.stem not in live_stems and time.time() - frames.stat().st_mtime >= older_than_s:
                     self.free(frames)
                     freed += 1
         return freed
+
+
+def _lock(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _becomes(room: Path, path: Path, size: int) -> bool:
+    """Give the room the path and the size, if it is large enough; else nobody has it any more."""
+    with contextlib.suppress(FileNotFoundError):  # it was kept for so long that it was swept
+        if room.stat().st_size >= size:
+            os.truncate(room, size)
+            room.rename(path)
+            return True
+        room.unlink()
+    return False
 
 
 def _is_tmpfs(path: Path) -> bool:

@@ -13,9 +13,10 @@ import itertools
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from celery import Task
@@ -53,8 +54,9 @@ _MAKE_FRAMES_AGAIN = frozenset({"handoff_lost", "frames_corrupt", "publish_missi
 """What a stage says when an earlier stage's output is gone: that one is done again."""
 _NO_ROOM, _NO_ROOM_WAIT_MS = "handoff_full", 2_000
 """Back-pressure, not failure: the step waits so long and is charged nothing."""
-_ROOM_LOOK_S, _ROOM_WAIT_S = 0.2, 10.0
-"""How often a GPU worker looks for room in the hand-off, and how long before it asks for a clip all the same."""
+_ROOM_LOOK_S, _ROOM_LOOK_AT_MOST_S, _ROOM_WAIT_S = 0.1, 1.0, 10.0
+"""How soon a GPU worker looks again for room in the hand-off, twice as late each time; and how long before it asks for
+a clip all the same."""
 _RETRY_DATABASE_S = (0.1, 0.3, 1.0, 2.0, 5.0)
 
 
@@ -74,15 +76,15 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
         cut(task)
 
         def make(let_go: LetGo) -> None:
-            _await_room(runtime)
-            done = _do(runtime, stage, job_id, segment, runtime.hops, let_go)
+            with _room(runtime) as room:
+                done = _do(runtime, stage, job_id, segment, runtime.hops, room, let_go)
             if done is not None:
                 begin_again(app, runtime, done.claimed.work, done.finished, after=ids)
                 _clear_up(runtime, done)
 
         runtime.beside.run(make)
         return
-    done = _do(runtime, stage, job_id, segment, hop_of(task, runtime), None)
+    done = _do(runtime, stage, job_id, segment, hop_of(task, runtime))
     if done is None:
         cut(task)
         return
@@ -91,22 +93,42 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
     _clear_up(runtime, done)
 
 
-def _await_room(runtime: Runtime) -> None:
-    """Claim no clip until the hand-off has room for one like the last.
+@contextlib.contextmanager
+def _room(runtime: Runtime) -> Iterator[Path | None]:
+    """Room in the hand-off for one clip like the last, taken before a clip is claimed; None where that is not known.
 
     Else each claim would be given back at once, several times a second for as long as the encoders are behind.
     """
-    until, wanted = time.monotonic() + _ROOM_WAIT_S, runtime.room_wanted
-    if wanted > runtime.settings.handoff_bytes:
-        return  # it was refused: no waiting helps
-    with contextlib.suppress(StageError, OSError):  # a folder that is gone is for the next clip's attempt to tell
-        while wanted and time.monotonic() < until and runtime.stopping() is None:
-            if runtime.handoff.has_room(wanted):
-                return
-            time.sleep(_ROOM_LOOK_S)
+    room = _take_room(runtime)
+    try:
+        yield room
+    finally:
+        if room is not None:
+            room.unlink(missing_ok=True)  # it has another name once the clip has it
 
 
-def _do(runtime: Runtime, stage: Stage, job_id: str, segment: int, hop: Hop, let_go: LetGo | None) -> _Done | None:
+def _take_room(runtime: Runtime) -> Path | None:
+    until, wanted, pause_s = time.monotonic() + _ROOM_WAIT_S, runtime.room_wanted, _ROOM_LOOK_S
+    while wanted and time.monotonic() < until and runtime.stopping() is None:
+        try:
+            return runtime.handoff.take_room(wanted)
+        except StageError as error:
+            if error.code != _NO_ROOM:
+                return None  # what is wrong is for the next clip's attempt to tell
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _ROOM_LOOK_AT_MOST_S)
+    return None
+
+
+def _do(
+    runtime: Runtime,
+    stage: Stage,
+    job_id: str,
+    segment: int,
+    hop: Hop,
+    room: Path | None = None,
+    let_go: LetGo | None = None,
+) -> _Done | None:
     """Claim the step, do its work and record it; None when there is nothing to do, or nothing could be recorded."""
     lease_ms = int(runtime.settings.worker.lease_s * 1000)
 
@@ -134,7 +156,7 @@ def _do(runtime: Runtime, stage: Stage, job_id: str, segment: int, hop: Hop, let
         if let_go is not None:
             let_go()
 
-    result, recorder = _work(runtime, claimed, hop, on_made)
+    result, recorder = _work(runtime, claimed, hop, room, on_made)
     failpoints.hit("after_work", stage.value)
 
     def record(session: Session) -> Finished:
@@ -153,13 +175,13 @@ def _clear_up(runtime: Runtime, done: _Done) -> None:
 
 
 def _work(
-    runtime: Runtime, claimed: Claim, hop: Hop, on_made: OnMade
+    runtime: Runtime, claimed: Claim, hop: Hop, room: Path | None, on_made: OnMade
 ) -> tuple[StageResult | None, Callable[[Session, Claim], Finished]]:
     """Do the stage's work; what it made, if anything, and how to record what came of it."""
     stage = claimed.work.stage
     with Pulse(runtime, claimed) as pulse:
         try:
-            result = _run_stage(runtime, claimed, pulse, on_made)
+            result = _run_stage(runtime, claimed, pulse, room, on_made)
         except StoppedError:
             return None, releases.release
         except StageError as error:
@@ -173,7 +195,7 @@ def _work(
     return result, lambda session, held: finishing.finish(session, held, result, hop=hop)
 
 
-def _run_stage(runtime: Runtime, claimed: Claim, pulse: Pulse, on_made: OnMade) -> StageResult:
+def _run_stage(runtime: Runtime, claimed: Claim, pulse: Pulse, room: Path | None, on_made: OnMade) -> StageResult:
     context = StageContext(
         settings=runtime.settings,
         storage=runtime.storage,
@@ -184,6 +206,7 @@ def _run_stage(runtime: Runtime, claimed: Claim, pulse: Pulse, on_made: OnMade) 
         gpu_type=runtime.gpu_type,
         worker_name=runtime.name,
         checkpoints=ClaimedRows(runtime, claimed),
+        room=room,
         on_made=on_made,
     )
     scorers = sys.modules.get("pipeline.stages.score")

@@ -55,6 +55,9 @@ class Dispatcher:
         return publish(self._app, database, admitted) + publish_scores(self._app, database, scores)
 
     def _admit_scores(self) -> list[AdmittedScore]:
+        with self._database.reading() as session:
+            if not evals.some_open(session):
+                return []
         with self._database.transaction() as session:
             evals.settle(session)
             gpu = self._settings.eval.workers == "gpu"

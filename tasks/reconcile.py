@@ -81,21 +81,23 @@ def take_over_home(database: Database) -> None:
 
 def sweep_handoff(database: Database, handoff: Handoff, *, older_than_s: float) -> int:
     """Remove what no step will read: frames of attempts that died; how many sets were removed."""
-    job_ids = handoff.job_ids()
-    if not job_ids:
-        return 0
-    with database.reading() as session:
-        live = handoffs.live_stems(session, job_ids)
+    job_ids, live = handoff.job_ids(), set[str]()
+    if job_ids:
+        with database.reading() as session:
+            live = handoffs.live_stems(session, job_ids)
     return handoff.sweep(live, older_than_s=older_than_s)
 
 
 def queue_depth(app: Celery, queue: str) -> int | None:
     """Messages waiting in the broker's queue; None when the broker cannot say."""
     try:
-        with app.connection_for_read() as connection:
-            declared = connection.default_channel.queue_declare(queue=queue, passive=True)
+        with app.pool.acquire(block=True) as connection:  # a new one costs more than all else that a look does
+            try:
+                declared = connection.default_channel.queue_declare(queue=queue, passive=True)
+            except ChannelError:
+                return 0  # no such queue: nothing waits in it
+            except connection.connection_errors:  # one that the broker has closed; the next look has another
+                return None
             return int(declared.message_count)
-    except ChannelError:
-        return 0  # no such queue: nothing waits in it
     except (OperationalError, OSError):
         return None

@@ -20,6 +20,8 @@ from pipeline.states import Stage
 from pipeline.storage.base import Storage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.handoff import Handoff
 
 
@@ -192,6 +194,8 @@ class StageContext:
     worker_name: str = ""
     checkpoints: CheckpointRows | None = None
     """None: nobody would find a checkpoint again, so none is made."""
+    room: Path | None = None
+    """Taken in the hand-off before the step was claimed."""
     on_made: OnMade | None = None
     """Called by generate when the generator may make the next clip, while this one's frames are still handed over."""
 

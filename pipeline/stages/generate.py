@@ -45,7 +45,8 @@ def run(work: StepWork, context: StageContext) -> StageResult:
     frames = context.handoff.frames_path(work.job_id, work.roll, work.segment, work.attempt)
     checkpoints = ClipCheckpoints(work, context)
     try:
-        context.handoff.reserve(frames, (spec.num_frames - repeats) * spec.height * spec.width * CHANNELS)
+        size = (spec.num_frames - repeats) * spec.height * spec.width * CHANNELS
+        context.handoff.reserve(frames, size, context.room)
         inputs = _fetch_inputs(spec, frames, context)
         loras = tuple(fetch_lora(ref, context.storage, context.settings) for ref in spec.loras)
         previous = fetch_last_frames(work, context, frames.with_suffix(".previous")) if repeats else None

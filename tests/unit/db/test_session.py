@@ -51,6 +51,26 @@ def test_reading_sqlite_does_not_wait_for_a_writer(sqlite_database: Database) ->
             assert reader.execute(text("SELECT count(*) FROM queues")).scalar_one() == 0
 
 
+def test_who_only_reads_postgres_is_in_no_transaction_but_for_one_instant(postgres_database: Database) -> None:
+    state = text("SELECT state FROM pg_stat_activity WHERE pid = :pid")
+    mine, count = text("SELECT pg_backend_pid()"), text("SELECT count(*) FROM queues")
+    with postgres_database.reading() as session, postgres_database.transaction() as other:
+        assert other.execute(state, {"pid": session.execute(mine).scalar_one()}).scalar_one() == "idle"
+
+    with postgres_database.reading(one_instant=True) as session:
+        assert session.execute(count).scalar_one() == 0
+        with postgres_database.transaction() as other:
+            other.execute(text("INSERT INTO queues (name, paused) VALUES ('q', true)"))
+            inside = other.execute(state, {"pid": session.execute(mine).scalar_one()}).scalar_one()
+        assert (inside, session.execute(count).scalar_one()) == ("idle in transaction", 0)
+
+    with pytest.raises(RuntimeError), postgres_database.transaction() as session:  # noqa: PT012 - who writes is in one
+        session.execute(text("DELETE FROM queues"))
+        raise RuntimeError
+    with postgres_database.reading() as session:
+        assert session.execute(count).scalar_one() == 1
+
+
 def test_a_process_that_freezes_in_the_middle_of_a_change_holds_no_row_for_long(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -90,6 +91,78 @@ def test_the_cap_holds(tmp_path: Path) -> None:
         handoff.reserve(handoff.frames_path("job", 0, 0, 2), 600)
     assert caught.value.code == "handoff_full"
     assert not handoff.frames_path("job", 0, 0, 2).exists()
+
+
+def test_room_that_was_taken_becomes_the_frames(tmp_path: Path) -> None:
+    handoff = Handoff.open(tmp_path / "handoff", 1000)
+    room, path = handoff.take_room(600), handoff.frames_path("job", 0, 0, 1)
+    with pytest.raises(RetryableError, match="1000"):
+        handoff.take_room(600)
+
+    handoff.reserve(path, 500, room)
+
+    assert path.stat().st_size == 500
+    assert not room.exists()
+    assert handoff.used_bytes() == 500 + len(handoff.id)
+
+
+def test_room_too_small_for_the_frames_is_given_back(tmp_path: Path) -> None:
+    handoff = Handoff.open(tmp_path / "handoff", 1000)
+    room, path = handoff.take_room(600), handoff.frames_path("job", 0, 0, 1)
+
+    handoff.reserve(path, 700, room)
+
+    assert path.stat().st_size == 700
+    assert not room.exists()
+
+
+def test_room_that_was_swept_is_looked_for_anew(tmp_path: Path) -> None:
+    handoff = Handoff.open(tmp_path / "handoff", 1000)
+    room, path = handoff.take_room(600), handoff.frames_path("job", 0, 0, 1)
+    assert handoff.sweep(set(), older_than_s=60) == 0
+    assert handoff.sweep(set(), older_than_s=0) == 1
+
+    handoff.reserve(path, 600, room)
+
+    assert path.stat().st_size == 600
+
+
+def test_two_that_see_the_same_room_do_not_both_get_it(tmp_path: Path) -> None:
+    # Given room for three clips, and eight processes that wait for the same moment
+    handoff = Handoff.open(tmp_path / "handoff", 3 * 1000 + 500)
+    code = (
+        "import sys, pathlib, pipeline.handoff as h\n"
+        "handoff = h.Handoff.open(pathlib.Path(sys.argv[1]), 3500)\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "try:\n    handoff.take_room(1000); print('took')\n"
+        "except h.RetryableError as error:\n    print(error.code)"
+    )
+    command = [sys.executable, "-c", code, str(handoff.path)]
+    started = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) for _ in range(8)
+    ]
+    assert all(process.stdout is not None and process.stdout.readline() == "ready\n" for process in started)
+
+    # When they all ask at once
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+    said = [process.communicate(timeout=60)[0].strip() for process in started]
+
+    # Then three get it
+    assert sorted(said) == ["handoff_full"] * 5 + ["took"] * 3
+    assert handoff.used_bytes() <= handoff.max_bytes
+
+
+def test_a_process_that_froze_while_it_counted_keeps_nobody_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.handoff._COUNTING_S", 0.05)
+    handoff = Handoff.open(tmp_path / "handoff", 1000)
+    with (handoff.path / "handoff.id").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        room = handoff.take_room(600)
+    assert room.stat().st_size == 600
 
 
 def test_more_than_the_disk_has_is_a_full_disk(tmp_path: Path) -> None:
