@@ -27,7 +27,7 @@ from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
 from tests import servers
 
-_CLIPS = 8
+_CLIPS = 16
 """Of each process; the one that all begin with is not counted."""
 
 
