@@ -36,7 +36,9 @@ def check_devices(ways: int) -> None:
 
 def join(rank: int, ways: int, store: Path) -> None:
     """Meet the other ranks by a file; returns when all are there. A rank's device is the one of its number."""
-    backend = "gloo"
+    # The device is named: else diffusers 0.42 gathers sizes on the accelerator that PyTorch was built for, even where
+    # there is none (``_modeling_parallel.gather_size_by_comm``).
+    backend = "cpu:gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(rank)
         backend = "cpu:gloo,cuda:nccl"
