@@ -130,7 +130,18 @@ def worker_views(session: Session) -> list[WorkerView]:
     from cli.views.workers import WorkerView
     from db import control, lines, workers
 
-    names = ("name", "host", "pid", "queues", "slots", "gpu_type", "memory_bytes", "lane", "loaded", "draining")
+    names = (
+        "name",
+        "host",
+        "pid",
+        "queues",
+        "slots",
+        "gpu_type",
+        "memory_bytes",
+        "assigned_preset",
+        "loaded",
+        "draining",
+    )
     paused, now = control.paused_queues(session), workers.now(session)
     return [
         WorkerView(

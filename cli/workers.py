@@ -44,10 +44,17 @@ def show(ctx: typer.Context) -> int:
     with open_database(settings_of(ctx)) as database, database.reading() as session:
         found = worker_views(session)
     rows = [
-        (view.name, view.gpu_type or "", view.lane or "", view.loaded or "", _state(view), ", ".join(view.queues))
+        (
+            view.name,
+            view.gpu_type or "",
+            view.assigned_preset or "",
+            view.loaded or "",
+            _state(view),
+            ", ".join(view.queues),
+        )
         for view in found
     ]
-    output.table(("worker", "GPU", "lane", "loaded", "state", "queues"), rows)
+    output.table(("worker", "GPU", "assigned", "loaded", "state", "queues"), rows)
     return 0
 
 
@@ -56,7 +63,7 @@ def _state(view: WorkerView) -> str:
         return f"draining: {view.drain_reason}" if view.drain_reason else "draining"
     if view.ready:
         return "ready"
-    return "idle" if view.lane is None else "loading"
+    return "idle" if view.assigned_preset is None else "loading"
 
 
 def dispatcher(ctx: typer.Context) -> int:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from db import jobs, workers
 from db.budgets import Budgets
 from db.control import is_paused, paused_queues
-from db.lanes import note_needs, waiting_needs, waiting_steps, waits
+from db.lanes import waiting_needs, waiting_steps, waits
 from db.lines import LaneLines, gpu_lines, in_flight, lane_lines
 from db.models import ALL_QUEUES, Batch, Job, Step
 from db.session import now_ms
@@ -145,8 +145,6 @@ def _servable(
         if Stage.GENERATE not in owner.stages or not budgets.allows(batch_id):
             continue
         for need in waiting_needs(session, batch_id):
-            if not need and note_needs(session, batch_id):
-                continue  # queued by the release before: in the next round they are found by what they need
             open_lines = budgets.open_to(batch_id, _lines_of(need, lanes))
             room = sum(max(0, line.room) for line in open_lines.values())
             if choose_lane(need, open_lines, presets) is not None:

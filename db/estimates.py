@@ -52,7 +52,7 @@ class Estimate:
 def needs(session: Session, batch_id: str) -> list[Need]:
     """What the batch's jobs ask for, as it was noted when they were stored; ended jobs are counted too."""
     first = session.scalars(select(Event.data).where(Event.batch_id == batch_id).order_by(Event.id).limit(1)).first()
-    if first is None or "needs" not in first:  # stored by the release before
+    if first is None or "needs" not in first:  # the beginning of its history was removed
         return _open_needs(session, batch_id)
     return [Need(need["preset"], tuple(need["gpu"]), need["jobs"]) for need in first["needs"]]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import ColumnElement, bindparam, func, select, update
+from sqlalchemy import ColumnElement, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from db import events, releases, workers
@@ -17,9 +17,8 @@ from db.lines import failed, gpu_lines, in_flight, mean_seconds, queues_by_type,
 from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Job, StageRun, Step, Worker
 from db.session import now_ms
 from pipeline.lanes import Demand, GpuWorker, LaneState, assign
-from pipeline.plan import GpuLine, lane_name, lane_of, lane_queue, need_of, split_need
+from pipeline.plan import GpuLine, lane_name, lane_of, lane_queue, split_need
 from pipeline.presets import Preset
-from pipeline.spec import JobSpec
 from pipeline.states import JobState, Stage, StepState
 
 _COUNTED = 100
@@ -35,16 +34,6 @@ def waits(stage: Stage) -> ColumnElement[bool]:
     return select(Step.id).where(*mine).order_by(Step.need).limit(1).correlate(Batch).scalar_subquery().is_not(None)
 
 
-_UNSAID = (
-    select(Step.id)
-    .where(
-        Step.batch_id == bindparam("p_batch_id"),
-        Step.stage == Stage.GENERATE,
-        Step.state == StepState.WAITING,
-        Step.need == "",
-    )
-    .limit(1)
-)
 _NEXT_NEED = (
     select(Step.need)
     .where(
@@ -62,41 +51,12 @@ _TO_GENERATE = select(Batch.id).where(Batch.active, ~Batch.paused, waits(Stage.G
 
 
 def waiting_needs(session: Session, batch_id: str) -> list[str]:
-    """What the batch's clips need that wait to be generated, each once: one look into the index for each.
-
-    Empty text stands for steps that were queued by the release before, without saying what they need.
-    """
-    connection = session.connection()
-    found = [""] if connection.execute(_UNSAID, {"p_batch_id": batch_id}).first() is not None else []
-    beyond = ""
+    """What the batch's clips need that wait to be generated, each once: one look into the index for each."""
+    connection, needs, beyond = session.connection(), [], ""
     while (need := connection.execute(_NEXT_NEED, {"p_batch_id": batch_id, "p_beyond": beyond}).scalar()) is not None:
-        found.append(need)
+        needs.append(need)
         beyond = need
-    return found
-
-
-def note_needs(session: Session, batch_id: str) -> int:
-    """Write down what a page of steps needs that were queued without it, by the release before; how many."""
-    rows = session.execute(
-        select(Step.id, Job.spec)
-        .join(Job, Job.id == Step.job_id)
-        .where(
-            Step.batch_id == batch_id,
-            Step.stage == Stage.GENERATE,
-            Step.state == StepState.WAITING,
-            Step.need == "",
-        )
-        .limit(_PAGE)
-        .with_for_update(of=Job, skip_locked=True)
-    ).all()
-    for step_id, spec in rows:
-        session.execute(
-            update(Step)
-            .where(Step.id == step_id)
-            .values(need=need_of(JobSpec.model_validate(spec)))
-            .execution_options(synchronize_session=False)
-        )
-    return len(rows)
+    return needs
 
 
 def planned(session: Session, presets: Mapping[str, Preset], *, affinity_s: float) -> dict[str, str | None]:
@@ -115,13 +75,13 @@ def give_out(session: Session, presets: Mapping[str, Preset], *, affinity_s: flo
     for worker in rows:
         if worker.name not in moves:
             continue
-        was, lane = worker.lane, moves[worker.name]
+        was, lane = worker.assigned_preset, moves[worker.name]
         if lane != was:
-            worker.lane, worker.lane_since = lane, now
-            events.record(session, "lane_changed", worker=worker.name, gpu=worker.gpu_type, lane=lane, was=was)
+            worker.assigned_preset, worker.assigned_since = lane, now
+            events.record(session, "preset_assigned", worker=worker.name, gpu=worker.gpu_type, preset=lane, was=was)
         if lane is not None and lane in failed(worker, now):
-            known = worker.failed_lanes or {}
-            worker.failed_lanes = {**known, lane: {**known[lane], "serves": True}}
+            known = worker.failed_presets or {}
+            worker.failed_presets = {**known, lane: {**known[lane], "serves": True}}
     return moves
 
 
@@ -143,12 +103,12 @@ def _decide(
     demands = _demands(session, rows, presets, now)
     lanes = {demand.lane: demand.types for demand in demands}
     keys = {(gpu_type, lane) for lane, types in lanes.items() for gpu_type in types}
-    keys |= {(row.gpu_type or "", row.lane) for row in rows if row.lane is not None}
+    keys |= {(row.gpu_type or "", row.assigned_preset) for row in rows if row.assigned_preset is not None}
     states, busy = _states(session, keys, now), _busy(session, rows)
     moves = assign([_as_worker(row, now, busy) for row in rows], demands, states, affinity_s=affinity_s)
     for row in rows:
-        if row.lane in failed(row, now) and row.name not in moves and not serves_unloaded(row, now):
-            moves[row.name] = row.lane  # nobody else is left to try
+        if row.assigned_preset in failed(row, now) and row.name not in moves and not serves_unloaded(row, now):
+            moves[row.name] = row.assigned_preset  # nobody else is left to try
     return moves
 
 
@@ -158,9 +118,9 @@ def _as_worker(row: Worker, now: int, busy: set[str]) -> GpuWorker:
         row.gpu_type or "",
         slots=row.slots,
         memory_bytes=row.memory_bytes,
-        lane=row.lane,
+        lane=row.assigned_preset,
         ready=ready(row, now),
-        held_s=(now - (row.lane_since or now)) / 1000,
+        held_s=(now - (row.assigned_since or now)) / 1000,
         busy=row.name in busy,
         failed=failed(row, now),
     )
@@ -186,7 +146,7 @@ def _demands(session: Session, rows: Sequence[Worker], presets: Mapping[str, Pre
             lane = lane_name(preset)
             able = [gpu_type for gpu_type in open_to if not gpu or gpu_type in gpu]
             types = frozenset(kind for kind in able if not is_paused(lane_queue(kind, lane), paused))
-            if need and types and (one := _demand(session, batch_id, need, lane, types, presets.get(preset), now)):
+            if types and (one := _demand(session, batch_id, need, lane, types, presets.get(preset), now)):
                 other = found.get((lane, types))
                 found[lane, types] = _sum(other, one) if other else one
     return list(found.values())
@@ -262,8 +222,8 @@ def _busy(session: Session, rows: Sequence[Worker]) -> set[str]:
 
 def withdraw_unserved(session: Session) -> int:
     """Put a page of steps back in line whose lane no live worker has; how many there were."""
-    rows = [row for row in workers.alive(session) if row.lane is not None and not row.draining]
-    served = {lane_queue(row.gpu_type or "", row.lane or "") for row in rows}
+    rows = [row for row in workers.alive(session) if row.assigned_preset is not None and not row.draining]
+    served = {lane_queue(row.gpu_type or "", row.assigned_preset or "") for row in rows}
     left = [queue for queue in in_flight(session) if lane_of(queue) is not None and queue not in served]
     if not left:
         return 0

@@ -61,8 +61,8 @@ def queues_by_type(alive: Iterable[Worker]) -> dict[str, list[str]]:
     for worker in alive:
         if worker.gpu_type is not None:
             queues = found.setdefault(worker.gpu_type, {gpu_queue(worker.gpu_type)})
-            if worker.lane is not None:
-                queues.add(lane_queue(worker.gpu_type, worker.lane))
+            if worker.assigned_preset is not None:
+                queues.add(lane_queue(worker.gpu_type, worker.assigned_preset))
     return {gpu_type: sorted(queues) for gpu_type, queues in found.items()}
 
 
@@ -78,18 +78,20 @@ LaneLines = dict[str, dict[str, GpuLine]]
 
 def ready(worker: Worker, now: int) -> bool:
     """Whether the worker serves its lane: it holds the preset, or nobody can load it and the jobs are to hear why."""
-    return worker.lane is not None and (worker.loaded == worker.lane or serves_unloaded(worker, now))
+    return worker.assigned_preset is not None and (
+        worker.loaded == worker.assigned_preset or serves_unloaded(worker, now)
+    )
 
 
 def serves_unloaded(worker: Worker, now: int) -> bool:
     """Whether the dispatcher said that the worker's lane is to be served although its preset cannot be loaded."""
-    lane = worker.lane or ""
-    return lane in failed(worker, now) and bool((worker.failed_lanes or {})[lane].get("serves"))
+    lane = worker.assigned_preset or ""
+    return lane in failed(worker, now) and bool((worker.failed_presets or {})[lane].get("serves"))
 
 
 def failed(worker: Worker, now: int) -> frozenset[str]:
     """Lanes that the worker lately could not load; ``now`` is the database's clock."""
-    return frozenset(lane for lane, why in (worker.failed_lanes or {}).items() if now - why["at"] < FAILED_MS)
+    return frozenset(lane for lane, why in (worker.failed_presets or {}).items() if now - why["at"] < FAILED_MS)
 
 
 def lane_lines(session: Session, live: Mapping[str, int]) -> LaneLines:
@@ -97,8 +99,13 @@ def lane_lines(session: Session, live: Mapping[str, int]) -> LaneLines:
     now, paused = session.scalars(select(now_ms())).one(), paused_queues(session)
     slots: dict[tuple[str, str], list[Worker]] = {}
     for worker in workers.alive(session):
-        if worker.gpu_type is not None and worker.lane is not None and not worker.draining and ready(worker, now):
-            slots.setdefault((worker.lane, worker.gpu_type), []).append(worker)
+        if (
+            worker.gpu_type is not None
+            and worker.assigned_preset is not None
+            and not worker.draining
+            and ready(worker, now)
+        ):
+            slots.setdefault((worker.assigned_preset, worker.gpu_type), []).append(worker)
     lines: LaneLines = {}
     for (lane, gpu_type), members in slots.items():
         queue = lane_queue(gpu_type, lane)

@@ -35,7 +35,13 @@ def place(session: Session, name: str) -> Place | None:
         return None
     worker, now = row
     serves = lines.ready(worker, now) and not worker.draining
-    return Place(worker.lane, worker.loaded, serves, worker.lane in lines.failed(worker, now), worker.draining)
+    return Place(
+        worker.assigned_preset,
+        worker.loaded,
+        serves,
+        worker.assigned_preset in lines.failed(worker, now),
+        worker.draining,
+    )
 
 
 def set_loaded(session: Session, name: str, lane: str | None) -> None:
@@ -44,8 +50,8 @@ def set_loaded(session: Session, name: str, lane: str | None) -> None:
     if row is None:
         return
     row.loaded = lane
-    if lane is not None and lane in (row.failed_lanes or {}):
-        row.failed_lanes = {other: why for other, why in (row.failed_lanes or {}).items() if other != lane}
+    if lane is not None and lane in (row.failed_presets or {}):
+        row.failed_presets = {other: why for other, why in (row.failed_presets or {}).items() if other != lane}
 
 
 def record_load(
@@ -76,8 +82,8 @@ def record_failed_load(session: Session, name: str, lane: str, *, code: str, err
     if row is None:
         return
     now = session.scalars(select(now_ms())).one()
-    row.failed_lanes = {**(row.failed_lanes or {}), lane: {"at": now, "code": code, "error": error[:500]}}
-    events.record(session, "lane_failed", worker=name, gpu=row.gpu_type, lane=lane, code=code, error=error[:500])
+    row.failed_presets = {**(row.failed_presets or {}), lane: {"at": now, "code": code, "error": error[:500]}}
+    events.record(session, "preset_failed", worker=name, gpu=row.gpu_type, preset=lane, code=code, error=error[:500])
 
 
 def drain(session: Session, name: str, reason: str) -> None:

@@ -41,7 +41,7 @@ def of_batches(session: Session, batch_ids: Iterable[str]) -> dict[str, ToDo]:
 
 
 def _with_segments(session: Session, batch_ids: Sequence[str]) -> list[str]:
-    """Those with clips of several segments, or of which that was not noted (stored by the release before)."""
+    """Those with clips of several segments, or whose history, which would say so, was removed."""
     rows = session.execute(
         select(Event.batch_id, Event.data).where(Event.batch_id.in_(batch_ids), Event.kind == "submitted")
     )

@@ -17,9 +17,9 @@ class WorkerView(View):
     slots: int
     gpu_type: str | None
     memory_bytes: int | None
-    lane: str | None = Field(description="Preset that it is to hold; none while nothing waits for it.")
+    assigned_preset: str | None = Field(description="Preset that it is to hold; none while nothing waits for it.")
     loaded: str | None = Field(description="Preset whose model it holds.")
-    ready: bool = Field(description="Whether it takes its lane's clips now, or, without a GPU, anything.")
+    ready: bool = Field(description="Whether it takes clips of its preset now, or, without a GPU, anything.")
     draining: bool
     drain_reason: str | None = Field(description="Why it takes no more work although nobody told it to stop.")
     paused_queues: list[str] = Field(description="Those of its queues that are paused.")

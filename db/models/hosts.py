@@ -29,12 +29,12 @@ class Worker(Base):
     gpu_type: Mapped[str | None] = mapped_column(String(64))
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     loaded: Mapped[str | None] = mapped_column(String(100))
-    lane: Mapped[str | None] = mapped_column(String(100))
+    assigned_preset: Mapped[str | None] = mapped_column(String(100))
     """The preset that the dispatcher wants this GPU worker to hold; it serves that preset's queue once it is warm."""
-    lane_since: Mapped[int | None] = mapped_column(BigInteger)
-    failed_lanes: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    """Presets that it could not load: lane to when (ms), error code, message, and whether
-    it serves the lane all the same, so that the jobs hear of it."""
+    assigned_since: Mapped[int | None] = mapped_column(BigInteger)
+    failed_presets: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    """Presets that it could not load: each to when (ms), error code, message, and whether
+    it serves the preset all the same, so that the jobs fail with its error."""
     drain_reason: Mapped[str | None] = mapped_column(Text)
     """Why it takes no more work although nobody told it to stop."""
     draining: Mapped[bool] = mapped_column(default=False)

@@ -51,7 +51,7 @@ def loads(cluster: Cluster) -> list[str]:
 
 def test_a_worker_with_nothing_to_do_loads_nothing(cluster: Cluster) -> None:
     assert loads(cluster) == []
-    assert cluster.rows("SELECT lane, loaded FROM workers WHERE gpu_type IS NOT NULL") == [(None, None)] * 2
+    assert cluster.rows("SELECT assigned_preset, loaded FROM workers WHERE gpu_type IS NOT NULL") == [(None, None)] * 2
 
 
 def test_two_presets_of_fifty_jobs_on_two_workers_are_at_most_four_loads(cluster: Cluster) -> None:
@@ -85,7 +85,7 @@ def test_an_urgent_job_of_another_preset_gets_a_worker_at_its_next_clip(cluster:
     wait_for(lambda: cluster.rows(made), f"it is made\n{cluster.log}")
     assert cluster.one("SELECT count(*) FROM jobs WHERE state IN ('waiting', 'in_flight')") > 10
     ((worker, started),) = cluster.rows(made)
-    moved = cluster.one("SELECT min(at) FROM events WHERE kind = 'lane_changed' AND data->>'lane' = 'delta'")
+    moved = cluster.one("SELECT min(at) FROM events WHERE kind = 'preset_assigned' AND data->>'preset' = 'delta'")
     between = f"worker = '{worker}' AND started_at >= {moved} AND started_at < {started}"
     assert cluster.one(f"SELECT count(*) FROM stage_runs WHERE {between}") <= 1
     (batch,) = cluster.rows("SELECT id FROM batches WHERE active ORDER BY id LIMIT 1")[0]
@@ -107,7 +107,7 @@ def test_a_preset_that_nobody_can_load_fails_its_jobs_and_no_others(cluster: Clu
     states = cluster.rows(f"SELECT state, error_code FROM jobs WHERE batch_id = {newest} ORDER BY seq")
     assert [state for state, _ in states] == ["failed", "succeeded"]
     assert states[0][1] == "preset_missing"
-    assert cluster.one("SELECT count(DISTINCT data->>'worker') FROM events WHERE kind = 'lane_failed'") == 2
+    assert cluster.one("SELECT count(DISTINCT data->>'worker') FROM events WHERE kind = 'preset_failed'") == 2
 
 
 def test_a_killed_pool_child_is_no_reader_until_its_model_is_back(cluster: Cluster) -> None:
@@ -123,7 +123,7 @@ def test_a_killed_pool_child_is_no_reader_until_its_model_is_back(cluster: Clust
     # Then it is loaded again by itself, and said in the row
     wait_for(lambda: len(loads(cluster)) > before, f"it is loaded again\n{cluster.log}")
     wait_for(
-        lambda: cluster.one(f"SELECT count(*) FROM workers WHERE name = '{name}' AND loaded = lane") == 1,
+        lambda: cluster.one(f"SELECT count(*) FROM workers WHERE name = '{name}' AND loaded = assigned_preset") == 1,
         "the worker says so",
     )
 

@@ -111,8 +111,8 @@ class World:
                 self.execute(f"DELETE FROM workers WHERE name = '{name}'")
         self.start(*broken)
         now = "EXTRACT(EPOCH FROM clock_timestamp()) * 1000"
-        mine = "gpu_type IS NOT NULL AND lane IS DISTINCT FROM 'idle'"
-        self.execute(f"UPDATE workers SET lane = 'idle', lane_since = {now} WHERE {mine}")
+        mine = "gpu_type IS NOT NULL AND assigned_preset IS DISTINCT FROM 'idle'"
+        self.execute(f"UPDATE workers SET assigned_preset = 'idle', assigned_since = {now} WHERE {mine}")
         holding = "SELECT count(*) FROM workers WHERE loaded = 'idle'"
         wait_for(lambda: self.one(holding) == len(self.hosts), f"all hold the model\n{self.logs()}")
 

@@ -41,7 +41,7 @@ def test_the_worker_of_a_run_that_was_killed_keeps_no_lane(tmp_path: Path) -> No
                 name="gpu0@killed.1", host="killed", pid=1, queues=(gpu_queue("cpu"),), slots=1, gpu_type="cpu"
             )
             workers.report(session, report)
-            session.get_one(Worker, report.name).lane = "idle"
+            session.get_one(Worker, report.name).assigned_preset = "idle"
 
         batch_id = submit(settings, database, [{"prompt": "a", "preset": "idle", "num_frames": 1}])
         work_off(settings, database, batch_id)

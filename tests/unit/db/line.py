@@ -82,7 +82,7 @@ class Line:
         report = WorkerReport(
             name, "host", 1, read, slots=slots, gpu_type=gpu_type_of(lane), memory_bytes=memory, **more
         )
-        held = {"lane": lane_of(lane), "loaded": lane_of(lane), "lane_since": now_ms()}
+        held = {"assigned_preset": lane_of(lane), "loaded": lane_of(lane), "assigned_since": now_ms()}
         with self.database.transaction() as session:
             workers.report(session, report)
             session.execute(update(Worker).where(Worker.name == name).values(held))

@@ -91,8 +91,8 @@ def test_several_dispatchers_at_once_give_each_worker_one_lane(line: Line) -> No
 
     given = [name for some in moves for name in some]
     assert sorted(given) == [f"w{number}" for number in range(4)]
-    assert kinds(line).count("lane_changed") == 4
-    assert {row(line, name).lane for name in given} == {"idle", "tiny-wan"}
+    assert kinds(line).count("preset_assigned") == 4
+    assert {row(line, name).assigned_preset for name in given} == {"idle", "tiny-wan"}
 
 
 def test_who_drains_is_gone_or_whose_type_is_not_asked_for_gets_no_lane(line: Line) -> None:
@@ -122,7 +122,7 @@ def test_a_preset_that_waited_too_long_gets_the_worker_and_the_other_ones_steps_
     ready_to_generate(line, *of("tiny-wan", 1))
     assert give_out(line.database) == {}
 
-    change(line, "a", lane_since=now_ms() - LONG_AGO_MS)
+    change(line, "a", assigned_since=now_ms() - LONG_AGO_MS)
     assert give_out(line.database, affinity_s=0) == {"a": "tiny-wan"}
 
     with line.database.transaction() as session:
@@ -163,10 +163,10 @@ def test_a_failed_load_is_seen_the_other_worker_tries_and_then_the_jobs_hear_of_
         assert give_out(line.database) == {}
 
     assert [item.queue for item in line.admit()] == [lane_queue("cpu", "idle")]
-    assert kinds(line).count("lane_failed") == 2
+    assert kinds(line).count("preset_failed") == 2
     # A load that works after all, in a step or later, ends it
     load(line, "b", "idle")
-    assert row(line, "b").failed_lanes == {}
+    assert row(line, "b").failed_presets == {}
 
 
 def test_a_worker_that_drained_itself_stays_so_whatever_it_reports(line: Line) -> None:
@@ -180,13 +180,3 @@ def test_a_worker_that_drained_itself_stays_so_whatever_it_reports(line: Line) -
     assert kinds(line) == ["worker_drained"]
     ready_to_generate(line, *of("idle", 1))
     assert give_out(line.database) == {}
-
-
-def test_steps_of_the_release_before_are_found_too(line: Line) -> None:
-    ready_to_generate(line, *of("idle", 2))
-    line.worker(lane_queue("cpu", "idle"), name="a")
-    with line.database.transaction() as session:
-        session.execute(update(Step).where(Step.stage == Stage.GENERATE).values(need=""))
-
-    assert line.admit() == []
-    assert len(line.admit()) == 2
