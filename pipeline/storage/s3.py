@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
 import boto3.session
+from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
+from botocore.utils import conditionally_calculate_md5
 
 from pipeline.errors import InputError, NotFoundError, Problem, RefusedError, RetryableError, SettingsError
 from pipeline.settings import S3Settings
@@ -23,10 +24,9 @@ from pipeline.storage.base import StoredObject
 from pipeline.storage.keys import check_key
 from pipeline.storage.local_files import CHUNK_BYTES, hash_of, open_source, os_errors, whole_file
 from pipeline.storage.round_trip import check_round_trip
-from pipeline.storage.s3_errors import code_and_status, translate
+from pipeline.storage.s3_errors import translate
 
 MAX_EXPIRES_S = 7 * 24 * 3600  # SigV4 query signatures are valid for at most 7 days (Amazon S3, presigned URLs)
-MAX_PARTS = 10_000  # Amazon S3, multipart upload limits
 PAGE = 1_000  # keys in one answer to a listing, and in one DeleteObjects: the most that Amazon S3 allows
 ATTEMPTS = 3
 """Requests per call, the first included; botocore waits in between. The rest is the step's own retry."""
@@ -37,40 +37,29 @@ SHA256_FIELD = "sha256"
 class S3Storage:
     """``Storage`` under a prefix of a bucket.
 
-    A put is conditional (``If-None-Match: *``) where the store honours that, so that an object which is already there
-    is compared before its age is made fresh; a store that does not honour it replaces the object.
+    A put replaces what is there, as boto3's managed transfer does it: in one request, or in parts from
+    ``multipart_threshold`` on. Keys of media carry their digest, so nothing else can be replaced by it
+    (docs/decisions/0024-s3-puts-replace.md).
     """
 
     def __init__(self, bucket: str, prefix: str, settings: S3Settings) -> None:
         self.bucket = bucket
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._settings = settings
-        self._conditional = True
 
     def put_file(self, key: str, path: Path, *, sha256: str, content_type: str) -> StoredObject:
-        name = self._name(key)
         with open_source(path) as source:
             size, digest = hash_of(source)
             if digest != sha256:
                 raise RetryableError(f"{path}: sha256 is {digest}, expected {sha256}", code="storage_corrupt")
-            headers = {"ContentType": content_type, "Metadata": {SHA256_FIELD: sha256}}
-
-            def send(condition: dict[str, str]) -> None:
-                source.seek(0)
-                if size >= self._settings.multipart_threshold:
-                    self._put_parts(name, source, size, headers, condition)
-                else:
-                    self._put_whole(name, source, headers, condition)
-
-            self._put_once(key, size, sha256, send)
+            source.seek(0)
+            self._put(key, source, sha256, content_type)
         return self._verified(key, size, sha256)
 
     def put_bytes(self, key: str, data: bytes, *, content_type: str) -> StoredObject:
         """Store a small object; one that is already there is replaced, whatever it holds."""
         digest = hashlib.sha256(data).hexdigest()
-        headers = {"ContentType": content_type, "Metadata": {SHA256_FIELD: digest}}
-        name = self._name(key)
-        self._send(key, lambda _: self._put_whole(name, io.BytesIO(data), headers, {}), {})
+        self._put(key, io.BytesIO(data), digest, content_type)
         return self._verified(key, len(data), digest)
 
     def stat(self, key: str) -> StoredObject | None:
@@ -181,7 +170,7 @@ class S3Storage:
         )
         try:
             # A session of our own: boto3's default one is shared and not safe to use from several threads.
-            return boto3.session.Session().client(
+            client = boto3.session.Session().client(
                 "s3",
                 endpoint_url=endpoint,
                 region_name=settings.region,
@@ -189,6 +178,12 @@ class S3Storage:
                 aws_secret_access_key=secret.get_secret_value() if secret else None,
                 config=config,
             )
+            if settings.checksum == "none":
+                # How the store can tell that a body was damaged on its way. The signature has its digest too, but not
+                # every store looks at it; all that were tried know Content-MD5.
+                for operation in ("PutObject", "UploadPart"):
+                    client.meta.events.register(f"before-call.s3.{operation}", conditionally_calculate_md5)
+            return client
         except ValueError as error:  # also botocore's own for a region that cannot be
             raise SettingsError(f"{setting} {endpoint!r}, VGEN_S3_REGION {settings.region!r}: {error}") from None
         except BotoCoreError as error:
@@ -212,83 +207,20 @@ class S3Storage:
 
     # Puts
 
-    def _put_once(self, key: str, size: int, sha256: str, send: Callable[[dict[str, str]], None]) -> None:
-        """Send with the condition; without it when the same object is already there, or the store knows none."""
-        if self._conditional:
-            try:
-                self._send(key, send, {"IfNoneMatch": "*"})
-            except _PreconditionError:
-                self._require_same(key, size, sha256)
-            except _UnknownConditionError:
-                self._conditional = False
-            else:
-                return
-        self._send(key, send, {})
-
-    def _send(self, key: str, send: Callable[[dict[str, str]], None], condition: dict[str, str]) -> None:
+    def _put(self, key: str, source: IO[bytes], sha256: str, content_type: str) -> None:
+        """Send a body by boto3's managed transfer, which ends an upload in parts that fails."""
+        extra: dict[str, Any] = {"ContentType": content_type, "Metadata": {SHA256_FIELD: sha256}}
+        if self._settings.checksum != "none":
+            extra["ChecksumAlgorithm"] = self._settings.checksum
+        part_bytes = self._settings.multipart_threshold
+        # In this thread: an encoder or a generator has the other cores.
+        transfer = TransferConfig(multipart_threshold=part_bytes, multipart_chunksize=part_bytes, use_threads=False)
+        name = self._name(key)
         try:
             with self._translated("put", key):
-                try:
-                    send(condition)
-                except ClientError as error:
-                    code, status = code_and_status(error)
-                    if condition and status == 412:
-                        raise _PreconditionError from error
-                    if condition and (status == 501 or code == "NotImplemented"):
-                        raise _UnknownConditionError from error
-                    raise
+                self._client.upload_fileobj(source, self.bucket, name, ExtraArgs=extra, Config=transfer)
         except NotFoundError as error:  # nothing but the bucket can be missing for a put
             raise RefusedError(str(error), code="storage_missing") from error
-
-    def _require_same(self, key: str, size: int, sha256: str) -> None:
-        found = self.stat(key)
-        if found is not None and (found.size, found.sha256 or sha256) != (size, sha256):
-            raise RetryableError(
-                f"{key} is already in bucket {self.bucket} with {found.size} bytes, sha256 {found.sha256}; "
-                f"refused to replace it by {size} bytes, sha256 {sha256}",
-                code="storage_corrupt",
-            )
-
-    def _put_whole(self, name: str, source: IO[bytes], headers: dict[str, Any], condition: dict[str, str]) -> None:
-        sums = self._checksum_option(source)
-        self._client.put_object(Bucket=self.bucket, Key=name, Body=source, **headers, **condition, **sums)
-
-    def _put_parts(
-        self, name: str, source: IO[bytes], size: int, headers: dict[str, Any], condition: dict[str, str]
-    ) -> None:
-        part_bytes = max(self._settings.multipart_threshold, -(-size // MAX_PARTS))
-        target = {"Bucket": self.bucket, "Key": name}
-        algorithm = {} if self._settings.checksum == "none" else self._checksum_option(io.BytesIO())
-        started = self._client.create_multipart_upload(**target, **headers, **algorithm)
-        target["UploadId"] = started["UploadId"]
-        try:
-            parts = []
-            for number in range(1, -(-size // part_bytes) + 1):
-                part = io.BytesIO(source.read(part_bytes))
-                answer = self._client.upload_part(**target, PartNumber=number, Body=part, **self._checksum_option(part))
-                sums = {field: value for field, value in answer.items() if field in ("ChecksumSHA256", "ChecksumCRC32")}
-                parts.append({"PartNumber": number, "ETag": answer["ETag"], **sums})
-            self._client.complete_multipart_upload(**target, MultipartUpload={"Parts": parts}, **condition)
-        except BaseException:
-            # Parts of an upload that is not aborted are kept, and paid for, for ever.
-            with contextlib.suppress(BotoCoreError, ClientError, ResponseParserError):
-                self._client.abort_multipart_upload(**target)
-            raise
-
-    def _checksum_option(self, body: IO[bytes]) -> dict[str, str]:
-        """How the store can tell that a body was damaged on its way.
-
-        The signature has its digest too, but not every store looks at it; all we tried know ``Content-MD5``.
-        """
-        algorithm = self._settings.checksum
-        if algorithm != "none":
-            return {"ChecksumAlgorithm": algorithm}
-        digest = hashlib.md5(usedforsecurity=False)
-        start = body.tell()
-        while chunk := body.read(CHUNK_BYTES):
-            digest.update(chunk)
-        body.seek(start)
-        return {"ContentMD5": base64.b64encode(digest.digest()).decode("ascii")}
 
     def _verified(self, key: str, size: int, sha256: str) -> StoredObject:
         """What the store says it holds after a put; some stores forget the metadata, none the size."""
@@ -319,11 +251,3 @@ class S3Storage:
                 f"expected {answer['ContentLength']} bytes, sha256 {expected}",
                 code="storage_corrupt",
             )
-
-
-class _PreconditionError(Exception):
-    """The store answered 412: an object is already there."""
-
-
-class _UnknownConditionError(Exception):
-    """The store answered 501: it knows no conditional puts."""

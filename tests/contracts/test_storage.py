@@ -1,4 +1,4 @@
-"""What every form of storage promises, on real ones: a folder, moto (conditional puts) and rclone (none)."""
+"""What every form of storage promises, on real ones: a folder, moto and rclone."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_nothing_is_there_before_a_put(storage: Storage, tmp_path: Path) -> None
     storage.delete("media/none.mp4")
 
 
-def test_the_same_object_put_again_is_fresh(storage: Storage, tmp_path: Path, form: str) -> None:
+def test_the_same_object_put_again_is_fresh(storage: Storage, tmp_path: Path) -> None:
     put(storage, "media/a.mp4", tmp_path / "a", b"same")
     first = storage.stat("media/a.mp4")
     time.sleep(1.1)  # S3's clock shows whole seconds
@@ -142,17 +142,10 @@ def test_the_same_object_put_again_is_fresh(storage: Storage, tmp_path: Path, fo
     assert storage.read_bytes("media/a.mp4") == b"same"
 
 
-def test_another_object_under_the_same_key(storage: Storage, tmp_path: Path, form: str) -> None:
+def test_another_object_under_the_same_key_replaces_it(storage: Storage, tmp_path: Path) -> None:
     put(storage, "media/a.mp4", tmp_path / "a", b"one")
-
-    if form == "moto":  # the store can be asked not to replace
-        with pytest.raises(RetryableError, match="already in") as refused:
-            put(storage, "media/a.mp4", tmp_path / "a", b"two")
-        assert refused.value.code == "storage_corrupt"
-        assert storage.read_bytes("media/a.mp4") == b"one"
-    else:
-        put(storage, "media/a.mp4", tmp_path / "a", b"two")
-        assert storage.read_bytes("media/a.mp4") == b"two"
+    put(storage, "media/a.mp4", tmp_path / "a", b"two")
+    assert storage.read_bytes("media/a.mp4") == b"two"
 
 
 def test_a_file_that_is_not_what_was_said_is_not_stored(storage: Storage, tmp_path: Path) -> None:
@@ -174,7 +167,7 @@ def test_large_files_arrive_whole(storage: Storage, tmp_path: Path) -> None:
     assert found.size == len(data)
     storage.download("big.mp4", tmp_path / "copy")
     assert hashlib.sha256((tmp_path / "copy").read_bytes()).hexdigest() == digest
-    put(storage, "big.mp4", tmp_path / "big", data)  # again: where it is conditional, the last part is refused first
+    put(storage, "big.mp4", tmp_path / "big", data)  # again: it is replaced by itself
 
 
 @pytest.mark.parametrize("checksum", ["SHA256", "CRC32"])

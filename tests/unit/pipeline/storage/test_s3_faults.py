@@ -12,6 +12,7 @@ from pathlib import Path
 
 import botocore.exceptions
 import pytest
+from botocore.exceptions import ReadTimeoutError
 
 from pipeline.errors import FatalError, InputError, RefusedError, RetryableError, SettingsError, StageError
 from pipeline.settings import S3Settings
@@ -146,16 +147,21 @@ def test_an_endpoint_that_is_no_store() -> None:
 def test_a_failed_multipart_upload_leaves_no_parts(moto_bucket: Bucket, tmp_path: Path) -> None:
     storage = open_bucket(moto_bucket, multipart_threshold=5 * MEBIBYTE)
     data = bytes(6 * MEBIBYTE)
-    (tmp_path / "one").write_bytes(data)
-    storage.put_file("a", tmp_path / "one", sha256=hashlib.sha256(data).hexdigest(), content_type="video/mp4")
-    other = b"1" * len(data)
-    (tmp_path / "two").write_bytes(other)
+    path = tmp_path / "one"
+    path.write_bytes(data)
+    begun: list[int] = []
 
-    with pytest.raises(RetryableError):  # refused when it is completed
-        storage.put_file("a", tmp_path / "two", sha256=hashlib.sha256(other).hexdigest(), content_type="video/mp4")
+    def fail(**_: object) -> None:
+        begun.append(len(storage._client.list_multipart_uploads(Bucket=moto_bucket.name).get("Uploads", [])))
+        raise ReadTimeoutError(endpoint_url="http://store.invalid")
 
+    storage._client.meta.events.register("before-call.s3.CompleteMultipartUpload", fail)
+    with pytest.raises(RetryableError):
+        storage.put_file("a", path, sha256=hashlib.sha256(data).hexdigest(), content_type="video/mp4")
+
+    assert begun == [1]
     assert storage._client.list_multipart_uploads(Bucket=moto_bucket.name).get("Uploads", []) == []
-    assert storage.read_bytes("a") == data
+    assert storage.stat("a") is None
 
 
 def test_type_and_digest_are_kept_with_the_object(moto_bucket: Bucket) -> None:
