@@ -34,6 +34,10 @@ SHA256_FIELD = "sha256"
 """Name of the user metadata (``x-amz-meta-sha256``) that holds an object's digest."""
 
 
+def _add_md5(params: dict[str, Any], **more: Any) -> None:
+    conditionally_calculate_md5(params, **more)
+
+
 class S3Storage:
     """``Storage`` under a prefix of a bucket.
 
@@ -182,7 +186,7 @@ class S3Storage:
                 # How the store can tell that a body was damaged on its way. The signature has its digest too, but not
                 # every store looks at it; all that were tried know Content-MD5.
                 for operation in ("PutObject", "UploadPart"):
-                    client.meta.events.register(f"before-call.s3.{operation}", conditionally_calculate_md5)
+                    client.meta.events.register(f"before-call.s3.{operation}", _add_md5)
             return client
         except ValueError as error:  # also botocore's own for a region that cannot be
             raise SettingsError(f"{setting} {endpoint!r}, VGEN_S3_REGION {settings.region!r}: {error}") from None
