@@ -19,15 +19,12 @@ from typing import Any
 import httpcore
 import httpx
 
+from pipeline.addresses import is_public
 from pipeline.urls import shown_url
 
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = {"http": 80, "https": 443}
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-"""RFC 6052: the last 32 bits are an IPv4 address."""
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str, int], Sequence[str]]
 """Host and port to addresses; raises OSError."""
@@ -37,20 +34,6 @@ def resolve_host(host: str, port: int) -> list[str]:
     """The addresses that the system's resolver has for a host."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(item[4][0]) for item in found))
-
-
-def is_public(address: Address) -> bool:
-    """Whether an address is one of the open internet: no private, loopback, link-local, shared or multicast one, and
-    none of these inside an IPv6 address that carries an IPv4 one."""
-    if isinstance(address, ipaddress.IPv6Address):
-        carried = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        if address in _NAT64:
-            carried.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if any(inner is not None and not is_public(inner) for inner in carried):
-            return False
-        if address.ipv4_mapped is not None:
-            return True
-    return address.is_global and not address.is_multicast
 
 
 class Downloader:

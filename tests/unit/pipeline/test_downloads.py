@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.downloads import Downloader, is_public
+from pipeline.downloads import Downloader
 from pipeline.errors import InputError
 from pipeline.inputs import InputCollector
 from pipeline.prompts_file import parse
@@ -243,21 +243,6 @@ def test_one_private_address_among_several_is_enough_to_refuse(tmp_path: Path) -
     downloader = Downloader(resolve=lambda host, port: ["93.184.215.14", "10.0.0.1"])
     with pytest.raises(ValueError, match=r"at 10\.0\.0\.1"):
         fetch(downloader, "http://both.example/a.png", tmp_path / "a")
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["10.1.2.3", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "127.0.0.1", "0.0.0.0", "224.0.0.1",
-     "255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "ff02::1", "::ffff:10.0.0.1", "2002:7f00:1::",
-     "64:ff9b::a00:1"],
-)  # fmt: skip
-def test_addresses_that_are_not_public(address: str) -> None:
-    assert not is_public(ipaddress.ip_address(address))
-
-
-@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1", "::ffff:8.8.8.8", "64:ff9b::808:808"])
-def test_public_addresses(address: str) -> None:
-    assert is_public(ipaddress.ip_address(address))
 
 
 def test_a_prompt_file_names_images_by_url(
