@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import InputError, Problem
@@ -19,8 +20,12 @@ KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
     (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISLNK, "a link"),
 )
 BYTES_PER_MB = 1024 * 1024
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+"""To go through a folder, which on Linux needs no right to list it."""
 
 
 def open_regular_file(path: str | os.PathLike[str], *, what: str) -> BinaryIO:
@@ -34,16 +39,37 @@ def open_regular_file(path: str | os.PathLike[str], *, what: str) -> BinaryIO:
     try:
         # A device is not even opened: some act on it. The file may change until then, so it is looked at once more.
         _require_regular(os.stat(path), shown, what)  # noqa: PTH116 - a path may be text or bytes
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        descriptor = os.open(path, _READ)
     except (OSError, ValueError) as error:  # ValueError: a null byte, or a character that no file name has
         raise InputError([Problem(f"{what} cannot be read: {reason(error)}", shown)]) from error
+    return _checked(descriptor, shown, what)
+
+
+def open_regular_file_below(root: Path, path: Path, *, what: str) -> BinaryIO:
+    """As ``open_regular_file`` for an absolute path without links, which must lie in ``root`` when it is opened.
+
+    No link is followed below the root: one that was put there since the path was resolved leads nowhere else.
+
+    Raises:
+        InputError: as ``open_regular_file``; also for a link.
+    """
+    shown = _shown(path)
+    folder = -1
     try:
-        _require_regular(os.fstat(descriptor), shown, what)
-        os.set_blocking(descriptor, True)
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
+        folder = os.open(root, _FOLDER)
+        *folders, name = path.relative_to(root).parts
+        for part in folders:
+            inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        _require_regular(os.stat(name, dir_fd=folder, follow_symlinks=False), shown, what)
+        descriptor = os.open(name, _READ | os.O_NOFOLLOW, dir_fd=folder)
+    except (OSError, ValueError) as error:
+        raise InputError([Problem(f"{what} cannot be read: {reason(error)}", shown)]) from error
+    finally:
+        if folder >= 0:
+            os.close(folder)
+    return _checked(descriptor, shown, what)
 
 
 def read_regular_file(path: str | os.PathLike[str], *, what: str, limit_bytes: int) -> bytes:
@@ -70,6 +96,16 @@ def reason(error: OSError | ValueError) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return "the name has a character that no file name can have"
+
+
+def _checked(descriptor: int, shown: str, what: str) -> BinaryIO:
+    try:
+        _require_regular(os.fstat(descriptor), shown, what)
+        os.set_blocking(descriptor, True)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def _require_regular(status: os.stat_result, shown: str, what: str) -> None:
