@@ -42,9 +42,15 @@ def broken_rule(name: str) -> str | None:
 
 
 def printable(text: str) -> str:
-    """A name for people to read: what cannot be printed, or is not valid Unicode, is escaped."""
-    escaped = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in escaped)
+    """A name for people to read: what cannot be seen, or would change what stands around it, is escaped."""
+    return "".join(
+        character.encode("unicode-escape").decode() if _is_hidden(character) else character for character in text
+    )
+
+
+def unusable(name: str) -> bool:
+    """Whether a path has a control character, or one that is not valid Unicode: no path that a person wrote has."""
+    return any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
 
 
 def _is_hidden(character: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import InputError, Problem
+from pipeline.file_names import printable
 
 KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -122,7 +123,4 @@ def _size(limit_bytes: int) -> str:
 
 
 def _shown(path: str | os.PathLike[str]) -> str:
-    """The path as it can be printed: what is not text is escaped."""
-    name = os.fspath(path)
-    escaped = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in escaped)
+    return printable(os.fspath(path))

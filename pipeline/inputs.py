@@ -77,8 +77,11 @@ class StoredInput:
     def require_unchanged(self) -> None:
         """Raises InputError where the file is another than the one that was checked."""
         if self.path is not None:
+            digest = hashlib.sha256()
             with open_regular_file(self.path, what="the input") as file:
-                self._require(hashlib.file_digest(file, "sha256").hexdigest())
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+            self._require(digest.hexdigest())
 
     def _require(self, sha256: str) -> None:
         if sha256 != self.sha256:

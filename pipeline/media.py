@@ -8,6 +8,7 @@ only formats that hold their pictures themselves. Loads PyAV when the first vide
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -33,6 +34,7 @@ playlists (concat, hls, dash), image patterns (image2), devices and sdp are left
 MAX_FRAME_PIXELS = 64_000_000
 """A decoder refuses larger frames before it takes memory for them, also where a later frame is larger than the
 first."""
+_WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BUFFER_BYTES = 256 * 1024
 
 
@@ -55,6 +57,8 @@ def open_media(source: Path | BinaryIO, *, formats: str = CLIP_FORMATS) -> Itera
         try:
             yield stack.enter_context(_container(file, formats))
         except FFmpegError as error:
+            if error.errno in _WRITE_ERRORS:  # of what is written while the video is read
+                raise
             raise UnreadableMediaError(f"it cannot be decoded: {error.strerror or error}") from error
 
 
@@ -75,7 +79,8 @@ def _container(file: BinaryIO, formats: str) -> InputContainer:
 
     options = {"format_whitelist": formats, "protocol_whitelist": "none", "max_pixels": str(MAX_FRAME_PIXELS)}
     # Tags in another encoding than UTF-8 are no reason to refuse a video.
-    return av.open(_Bytes(file), options=options, metadata_errors="replace", buffer_size=_BUFFER_BYTES)
+    source: Any = _Bytes(file)
+    return av.open(source, "r", options=options, metadata_errors="replace", buffer_size=_BUFFER_BYTES)
 
 
 class _Bytes:

@@ -64,7 +64,7 @@ def shown_pixels(frame: VideoFrame) -> Pixels:
         UnreadableMediaError: the video is to be turned by an angle that is not a quarter turn.
     """
     turns, mirrored = _orientation(frame)
-    pixels = _on_white(frame) if _has_alpha(frame) else frame.to_ndarray(format="rgb24")
+    pixels: Pixels = _on_white(frame) if _has_alpha(frame) else frame.to_ndarray(format="rgb24")  # type: ignore[assignment]
     if mirrored:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns or mirrored else pixels
@@ -120,4 +120,5 @@ def _on_white(frame: VideoFrame) -> Pixels:
     rgba = frame.to_ndarray(format="rgba")
     alpha = rgba[..., 3:].astype(np.uint16)
     mixed = rgba[..., :3] * alpha + 255 * (255 - alpha)
-    return ((mixed + 127) // 255).astype(np.uint8)
+    white: Pixels = ((mixed + 127) // 255).astype(np.uint8)
+    return white

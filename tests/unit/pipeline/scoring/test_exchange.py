@@ -139,5 +139,5 @@ def test_a_wrong_manifest_is_refused_with_every_mistake(tmp_path: Path, suite: S
     with pytest.raises(InputError, match=r"a\.mov is no \.mp4"):
         exchange.export(exchange.read_manifest(path, suite), suite, ["color"], tmp_path / "out")
     path.write_text(json.dumps([good]), "utf-8")
-    with pytest.raises(InputError, match=r"a\.mp4: it cannot be decoded: No such file"):
+    with pytest.raises(InputError, match=r"a\.mp4: it cannot be read: No such file"):
         exchange.export(exchange.read_manifest(path, suite), suite, ["color"], tmp_path / "out")
