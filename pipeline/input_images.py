@@ -22,6 +22,10 @@ MAX_PIXELS = 64_000_000
 """Checked from the header, before anything is decoded: a small file can unpack to a huge picture."""
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "MPO": "image/jpeg"}
 """By Pillow's name of the format. Phones and cameras write MPO: a JPEG with further pictures behind it."""
+MAX_SCANNED = 100 * MAX_PIXELS
+"""A progressive JPEG is decoded once for each of its scans, and real ones have some ten."""
+_SCAN = b"\xff\xda"
+"""The marker of a scan; the compressed pixels themselves never have these bytes."""
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _HINTS = (
     (4, (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftypmif1", b"ftypmsf1", b"ftyphevc"), "HEIC"),
@@ -92,22 +96,24 @@ class _RefusedError(Exception):
 
 
 def _read(data: bytes, name: str) -> Picture:
+    colours = colour_code(data)
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise _RefusedError(f"{name!r} is {width}×{height} pixels; at most {MAX_PIXELS} in all are allowed")
         media_type = MEDIA_TYPES[str(image.format)]
         notes = list(_further_pictures(image))
-        hdr = colour_code(data) if image.format == "PNG" else None
-        if hdr is not None and hdr.hdr:
+        if colours is not None and colours.hdr:
             raise _RefusedError(
-                f"{name!r} is an HDR picture ({hdr.transfer_name}), and would look flat and grey: make an SDR copy"
+                f"{name!r} is an HDR picture ({colours.hdr}), and would look flat and grey: make an SDR copy"
             )
+        if image.format in ("JPEG", "MPO") and data.count(_SCAN) * width * height > MAX_SCANNED:
+            raise _RefusedError(f"{name!r} is a JPEG of {data.count(_SCAN)} scans, which would take too long to decode")
         image.load()
         upright, problem = _upright(image)
         notes += problem
         shown, more = in_srgb(upright)
-        if hdr is not None and hdr.wide:
+        if colours is not None and colours.wide and "icc_profile" not in image.info:
             more = [*more, "has a colour code (cICP) other than sRGB's: its colours are taken as sRGB"]
         return Picture(shown, media_type, (*notes, *more))
 

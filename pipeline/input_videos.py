@@ -15,6 +15,7 @@ from pipeline.media import INPUT_FORMATS, MAX_FRAME_PIXELS, UnreadableMediaError
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
     from pipeline.video_frames import Pixels
 
@@ -51,13 +52,14 @@ def check_video(source: Path | BinaryIO, name: str) -> CheckedVideo:
     Raises:
         ValueError: the message has the name and the rule.
     """
-    from pipeline.video_frames import losses, shown_pixels  # noqa: PLC0415 - numpy, and most files name no video
+    from pipeline.video_frames import losses, shown_pixels, video_stream  # noqa: PLC0415 - numpy, and most files name no video
 
-    count, notes, times = 0, dict[str, None](), list[Fraction]()
+    count, notes, times, media_type = 0, dict[str, None](), list[Fraction](), None
     try:
         with open_media(source, formats=INPUT_FORMATS) as container:
+            stream = video_stream(container)
             media_type = VIDEO_TYPES[container.format.name]
-            for frame, _ in _frames(container):
+            for frame, _ in _frames(container, stream):
                 if not count:
                     shown_pixels(frame)
                 count += 1
@@ -69,9 +71,11 @@ def check_video(source: Path | BinaryIO, name: str) -> CheckedVideo:
                 if frame.pts is not None and frame.time_base:
                     times.append(frame.pts * frame.time_base)
     except UnreadableMediaError as error:
-        what = "is not an MP4, QuickTime, Matroska, WebM or AVI file" if not count else f"is broken at frame {count}"
+        what = f"is broken at frame {count}" if count else "cannot be used"
+        if media_type is None:
+            what = "is not an MP4, QuickTime, Matroska, WebM or AVI file with a video stream"
         raise ValueError(f"{name!r} {what}: {error}") from None
-    if not count:
+    if not count or media_type is None:
         raise ValueError(f"{name!r} holds no frame")
     if _uneven(times):
         notes["has a variable frame rate: its frames are taken one by one, whatever their times"] = None
@@ -84,18 +88,17 @@ def read_video(source: Path | BinaryIO) -> Iterator[tuple[Pixels, Fraction]]:
     Raises:
         UnreadableMediaError: at the frame where something is wrong.
     """
-    from pipeline.video_frames import shown_pixels  # noqa: PLC0415
+    from pipeline.video_frames import shown_pixels, video_stream  # noqa: PLC0415
 
     with open_media(source, formats=INPUT_FORMATS) as container:
-        for frame, aspect in _frames(container):
+        for frame, aspect in _frames(container, video_stream(container)):
             yield shown_pixels(frame), aspect
 
 
-def _frames(container: InputContainer) -> Iterator[tuple[VideoFrame, Fraction]]:
+def _frames(container: InputContainer, stream: VideoStream) -> Iterator[tuple[VideoFrame, Fraction]]:
     """The frames under every rule of input videos, and their pixels' aspect as shown."""
-    from pipeline.video_frames import hdr_of, shown_aspect, sound_frames, video_stream  # noqa: PLC0415
+    from pipeline.video_frames import hdr_of, shown_aspect, sound_frames  # noqa: PLC0415
 
-    stream = video_stream(container)
     if stream.codec_context.width * stream.codec_context.height > MAX_FRAME_PIXELS:
         raise UnreadableMediaError(f"it has frames of more than {MAX_FRAME_PIXELS} pixels")
     for frame in sound_frames(container.decode(stream)):

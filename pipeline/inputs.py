@@ -77,11 +77,8 @@ class StoredInput:
     def require_unchanged(self) -> None:
         """Raises InputError where the file is another than the one that was checked."""
         if self.path is not None:
-            digest = hashlib.sha256()
             with open_regular_file(self.path, what="the input") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
-            self._require(digest.hexdigest())
+                self._require(_digest_of(file)[0])
 
     def _require(self, sha256: str) -> None:
         if sha256 != self.sha256:
@@ -186,19 +183,22 @@ class InputCollector:
             )
 
     def _lora(self, value: str) -> StoredInput:
-        path = self._from_hub.get(value)
-        if path is None:
-            with self._opened(value, MAX_LORA_BYTES, ()) as source:
-                path = source.path
-        check_lora(path, path.name)
-        digest, size = _digest_of(path, value)
-        return StoredInput(digest, LORA_MEDIA_TYPE, printable(path.name), size, path)
+        with self._opened(value, MAX_LORA_BYTES, ()) as source:
+            # By the number of the open file: what is checked is what is digested, whatever the name leads to by now.
+            check_lora(Path(f"/dev/fd/{source.file.fileno()}"), source.name)
+            digest, size = _digest_of(source.file)
+            return StoredInput(digest, LORA_MEDIA_TYPE, source.name, size, source.path)
 
     @contextlib.contextmanager
     def _opened(self, value: str, max_bytes: int, media_types: Iterable[str]) -> Iterator[_Source]:
         """A file of at most so many bytes, open; of a URL, what was fetched. Raises ValueError."""
+        path: Path
+        folder: Downloads | None
         try:
-            if _URL.match(value):
+            if value in self._from_hub:
+                path, folder = self._from_hub[value], None
+                name, file = path.name, open_regular_file(path, what="it")
+            elif _URL.match(value):
                 path, folder = self._fetched(value, max_bytes, media_types)
                 name, file = shown_url(value), open_regular_file(path, what="it")
             else:
@@ -267,13 +267,13 @@ def _copied(source: BinaryIO, target: BinaryIO, max_bytes: int, value: str) -> t
     return digest.hexdigest(), size
 
 
-def _digest_of(path: Path, value: str) -> tuple[str, int]:
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return digest, os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise ValueError(f"{value[:200]!r} cannot be read: {error.strerror}") from None
+def _digest_of(file: BinaryIO) -> tuple[str, int]:
+    """The sha256 (hex) and the number of the bytes of a file, from its beginning."""
+    digest, size = hashlib.sha256(), 0
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+        size += len(chunk)
+    return digest.hexdigest(), size
 
 
 def _from_data_url(value: str) -> bytes:

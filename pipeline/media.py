@@ -32,8 +32,7 @@ CLIP_FORMATS = ",".join(
 """Of the clips that are scored: every common container, and single pictures. None of them leads to another file; the
 playlists (concat, hls, dash), image patterns (image2), devices and sdp are left out."""
 MAX_FRAME_PIXELS = 64_000_000
-"""A decoder refuses larger frames before it takes memory for them, also where a later frame is larger than the
-first."""
+"""Larger ones are refused before memory is taken for them; ``video_frames.video_stream`` has the decoder do it."""
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BUFFER_BYTES = 256 * 1024
 
@@ -55,7 +54,12 @@ def open_media(source: Path | BinaryIO, *, formats: str = CLIP_FORMATS) -> Itera
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(_opened(source)) if isinstance(source, Path) else source
         try:
-            yield stack.enter_context(_container(file, formats))
+            container = stack.enter_context(_container(file, formats))
+        except FFmpegError as error:
+            why = "it is in no format that is read here, or damaged" if error.errno == errno.EINVAL else error.strerror
+            raise UnreadableMediaError(f"it cannot be decoded: {why or error}") from error
+        try:
+            yield container
         except FFmpegError as error:
             if error.errno in _WRITE_ERRORS:  # of what is written while the video is read
                 raise

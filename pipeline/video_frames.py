@@ -31,10 +31,17 @@ _WIDE_PRIMARIES = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
 
 
 def video_stream(container: InputContainer) -> VideoStream:
-    """The stream that a player shows: no cover picture. Raises UnreadableMediaError where there is none."""
+    """The stream that a player shows: no cover picture. Its decoder refuses frames of too many pixels.
+
+    Raises:
+        UnreadableMediaError: there is none, or no decoder for it.
+    """
     stream: VideoStream | None = container.streams.best("video")  # type: ignore[assignment]
     if stream is None:
         raise UnreadableMediaError("it has no video stream")
+    if stream.codec_context is None:  # PyAV's types do not know of it
+        raise UnreadableMediaError("its video stream is of a codec that cannot be decoded here")
+    stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
     return stream
 
 
