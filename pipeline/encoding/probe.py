@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.encoding.codecs import rational_fps
 from pipeline.errors import RetryableError
 from pipeline.media import UnreadableMediaError, open_media
+from pipeline.video_frames import video_stream
 
 _FRAMES_PER_CHECK = 8
 _AAC_PACKET = 1024
@@ -53,11 +54,9 @@ def probe(path: Path, check: Callable[[], None] = lambda: None) -> VideoFacts:
     """
     try:
         with open_media(path) as container:
-            if not container.streams.video:
-                raise RetryableError(f"{path} has no video stream", code="encode_mismatch")
-            stream = container.streams.video[0]
+            stream = video_stream(container)
             # Deblocking cannot fail, and nobody looks at these frames: a tenth of the decoder's time.
-            stream.codec_context.options = {"skip_loop_filter": "all"}
+            stream.codec_context.options = {**stream.codec_context.options, "skip_loop_filter": "all"}
             frames = 0
             for frame in container.decode(stream):
                 if frame.is_corrupt:
