@@ -82,9 +82,12 @@ def _container(file: BinaryIO, formats: str) -> InputContainer:
     import av  # noqa: PLC0415
 
     options = {"format_whitelist": formats, "protocol_whitelist": "none", "max_pixels": str(MAX_FRAME_PIXELS)}
-    # Tags in another encoding than UTF-8 are no reason to refuse a video.
     source: Any = _Bytes(file)
-    return av.open(source, "r", options=options, metadata_errors="replace", buffer_size=_BUFFER_BYTES)
+    # Tags in another encoding than UTF-8 are no reason to refuse a video.
+    container: InputContainer = av.open(
+        source, "r", options=options, metadata_errors="replace", buffer_size=_BUFFER_BYTES
+    )
+    return container
 
 
 class _Bytes:
