@@ -22,6 +22,8 @@ Value = TypeVar("Value")
 
 MAX_BYTES = 4 * 1024**3
 """Most bytes of decoded frames held at once: 81 frames of 832x480 are 97 MB, so only a wrong file comes near."""
+_FRAME_BYTES = 256
+"""Of a frame beside its pixels: a file may have millions of frames of one pixel."""
 DECODER = f"PyAV {av.__version__}"
 
 
@@ -119,7 +121,7 @@ def _decode(path: Path, stream: Any, frames: Any, max_bytes: int) -> _Decoded:
     decoded = _Decoded()
     for number, frame in enumerate(sound_frames(frames)):
         # Before its pixels are made: a clip that is too large takes no more memory than is allowed.
-        if (number + 1) * frame.width * frame.height * 3 > max_bytes:
+        if (number + 1) * (frame.width * frame.height * 3 + _FRAME_BYTES) > max_bytes:
             raise _unreadable(path, f"its frames need more than {max_bytes / 1024**3:g} GiB of memory")
         if frame.time is not None:
             decoded.end_s = max(frame.time, decoded.end_s or 0.0)
