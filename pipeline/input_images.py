@@ -14,7 +14,6 @@ from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipeline.picture_colours import in_srgb
 from pipeline.png_chunks import colour_code
 
 MAX_INPUT_BYTES = 32 * 1024 * 1024
@@ -96,6 +95,8 @@ class _RefusedError(Exception):
 
 
 def _read(data: bytes, name: str) -> Picture:
+    from pipeline.picture_colours import in_srgb  # noqa: PLC0415 - numpy, and most files name no image
+
     colours = colour_code(data)
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         width, height = image.size
