@@ -259,6 +259,9 @@ def _print_json(records: list[dict[str, Any]], left_out: Any) -> None:
 def _exit_code(found: list[ClipScores]) -> ExitCode:
     unread = [result for result in found if result.problem is not None]
     failed = [(result, name) for result in found for name, score in result.scores.items() if score.passed is False]
+    for result in found:
+        for note in result.notes:
+            output.notice(f"{result.clip.video} {note}")
     for result in unread:
         output.notice(f"not read: {result.problem}")
     if failed:

@@ -31,6 +31,7 @@ def generate(
     The clip goes to output.path, its sidecar beside it. docs/python-api.md has the keys.
     """
     from api import VideoGenerator, read_config
+    from cli import input_notes
     from cli.interrupt import Interrupt
     from cli.views.clips import GeneratedView
     from pipeline.errors import StoppedError
@@ -51,6 +52,8 @@ def generate(
                 made = generator.generate(run.request, output=run.output, on_progress=tell)
         except StoppedError:
             raise KeyboardInterrupt from None
+    for text in input_notes.of_spec((made.sidecar or {}).get("request", {})):
+        output.notice(text)
     view = GeneratedView.model_validate(
         {name: getattr(made, name) for name in GeneratedView.model_fields if name not in ("video", "sidecar")}
         | {"video": str(made.video_path), "sidecar": str(made.sidecar_path)}

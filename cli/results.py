@@ -18,6 +18,7 @@ from cli import output
 from cli.context import folder_of, open_database, settings_of
 from cli.options import BatchArgument, Json
 from pipeline.errors import InputError, Problem, RetryableError
+from pipeline.files import open_regular_file
 
 if TYPE_CHECKING:
     from cli.views.batches import BatchView
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _Found: TypeAlias = "tuple[Job, dict[str, ArtifactRow], str | None, list[Score]]"
 """A job, its published files, the prompt that was used, and its scores."""
 _PAGE = 500
+_CHUNK = 1024 * 1024
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _MAX_EXPIRES_S = 7 * 86_400
 """Signature version 4 allows no longer."""
@@ -188,12 +190,14 @@ def _write(path: Path, lines: list[str]) -> None:
 
 
 def _sha256(path: Path) -> str | None:
-    """None when there is no such file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
+    """None when there is no such file. Raises InputError where something else has the name."""
+    if not path.exists():
         return None
+    digest = hashlib.sha256()
+    with open_regular_file(path, what="what is there already") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _show(batch: BatchView, found: list[ResultView], settings: Settings, urls: bool, download: Path | None) -> None:

@@ -287,11 +287,14 @@ def show(
 
 
 def _show_job(view: JobDetailView) -> None:
+    from cli import input_notes
     from cli.views.jobs import part_of
 
     output.facts((("job", view.job.id), ("state", view.job.state), ("line", view.job.line)))
     output.facts((("error", view.job.error_code), ("message", view.job.error), ("finished", view.job.finished_at)))
     output.facts([(name, value) for name, value in view.spec.items() if value not in (None, [], {})])
+    for text in input_notes.of_spec(view.spec):
+        output.line(text)
     if view.prompt_used not in (None, view.job.prompt):
         output.facts((("prompt used", view.prompt_used),))
     if view.job.random_weights:

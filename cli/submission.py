@@ -111,6 +111,13 @@ def _put_inputs(submission: Submission, settings: Settings, *, only_missing: boo
             put_input(storage, item)
 
 
+def input_notes(submission: Submission) -> list[str]:
+    """What of the inputs the clips will not show."""
+    from cli import input_notes
+
+    return input_notes.sentences((item.name, item.notes) for item in submission.inputs.values())
+
+
 def dry_run(submission: Submission, settings: Settings) -> DryRunView:
     """What would be stored, and what it would need."""
     from pipeline.presets import load_library
@@ -121,6 +128,7 @@ def dry_run(submission: Submission, settings: Settings) -> DryRunView:
         total=len(submission.jobs),
         needs=_needs((job.spec for job in submission.jobs), load_library(settings.effective_presets_dir)),
         inputs=len(submission.inputs),
+        notices=input_notes(submission),
         jobs=[
             PlannedJobView(line=job.line, variant=job.variant, spec=job.spec.model_dump(mode="json"))
             for job in submission.jobs

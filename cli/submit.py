@@ -49,7 +49,8 @@ def submit(
     with open_database(settings, upgrade=True) as database:
         stored = _store(parsed, options, choices, limited, settings, database)
         batch = _batch(database, stored.batch_id)
-        notices = [*_unchanged_limits(choices, stored.created), *_notices(batch, settings, database)]
+        notices = [*_unchanged_limits(choices, stored.created), *submission.input_notes(parsed)]
+        notices += _notices(batch, settings, database)
         for text in notices:
             output.notice(text)
         if wait:
@@ -93,7 +94,7 @@ def run(
             stored = _store(parsed, options, choices, limited, settings, database)
             batch_id = stored.batch_id
             batch = _batch(database, batch_id)
-            for text in _unchanged_limits(choices, stored.created):
+            for text in (*_unchanged_limits(choices, stored.created), *submission.input_notes(parsed)):
                 output.notice(text)
             _say_stored(batch, stored.created, to_stderr=True)
             if batch.finished:
@@ -192,5 +193,7 @@ def _show_dry_run(parsed: Submission, settings: Settings, json: bool) -> int:
         weights = "; its weights are random" if need.random_weights else ""
         jobs = f"{need.jobs} jobs" if need.segments == need.jobs else f"{need.jobs} jobs of {need.segments} segments"
         output.line(f"needs preset {need.preset} on {gpu}: {jobs}, {need.seconds:g} s of video, {memory}{weights}")
+    for text in plan.notices:
+        output.notice(text)
     output.line("nothing was stored")
     return 0

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import queue
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,15 +21,13 @@ from typing import Any
 import httpcore
 import httpx
 
+from pipeline.addresses import is_public
+from pipeline.media_types import allows
 from pipeline.urls import shown_url
 
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = {"http": 80, "https": 443}
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-"""RFC 6052: the last 32 bits are an IPv4 address."""
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str, int], Sequence[str]]
 """Host and port to addresses; raises OSError."""
@@ -37,20 +37,6 @@ def resolve_host(host: str, port: int) -> list[str]:
     """The addresses that the system's resolver has for a host."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(item[4][0]) for item in found))
-
-
-def is_public(address: Address) -> bool:
-    """Whether an address is one of the open internet: no private, loopback, link-local, shared or multicast one, and
-    none of these inside an IPv6 address that carries an IPv4 one."""
-    if isinstance(address, ipaddress.IPv6Address):
-        carried = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        if address in _NAT64:
-            carried.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if any(inner is not None and not is_public(inner) for inner in carried):
-            return False
-        if address.ipv4_mapped is not None:
-            return True
-    return address.is_global and not address.is_multicast
 
 
 class Downloader:
@@ -94,7 +80,7 @@ class Downloader:
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             problem = f"cannot be fetched: {str(error) or type(error).__name__}"
         except httpx.InvalidURL as error:
-            problem = f"is no URL: {error}"
+            problem = f"is not a valid URL: {error}"
         except OSError as error:
             problem = f"cannot be kept: {error.strerror}"
         to.unlink(missing_ok=True)
@@ -146,13 +132,14 @@ def _check(url: httpx.URL) -> None:
 
 
 def _check_headers(said: dict[bytes, str], max_bytes: int, media_types: frozenset[str]) -> None:
-    declared = said.get(b"content-type", "").partition(";")[0].strip().lower()
-    if declared not in ("", "application/octet-stream", "binary/octet-stream", *media_types):
-        raise _RefusedError(f"is {declared}, not one of {', '.join(sorted(media_types))}")
+    declared = said.get(b"content-type", "")
+    if not allows(declared, media_types):
+        bare = declared.partition(";")[0].strip().lower()[:100]
+        raise _RefusedError(f"is {bare}, not one of {', '.join(sorted(media_types))}")
     if said.get(b"content-encoding", "identity").strip().lower() != "identity":
         raise _RefusedError(f"comes in the encoding {said[b'content-encoding']}, which was not asked for")
     length = said.get(b"content-length", "")
-    if length.isdigit() and int(length) > max_bytes:
+    if length.isdecimal() and (len(length) > 18 or int(length) > max_bytes):
         raise _RefusedError(f"has {length} bytes; at most {max_bytes} are allowed")
 
 
@@ -194,10 +181,7 @@ class _Guard(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        try:
-            addresses = self._resolve(host.strip("[]"), port)
-        except (OSError, UnicodeError) as error:
-            raise _RefusedError(f"cannot be fetched: {host} has no address ({error})") from None
+        addresses = self._addresses(host, port)
         for address in addresses:
             self._judge(host, address)
         problem: Exception = httpcore.ConnectError(f"{host} has no address")
@@ -208,6 +192,27 @@ class _Guard(httpcore.SyncBackend):
             except httpcore.ConnectError as error:
                 problem = error
         raise problem
+
+    def _addresses(self, host: str, port: int) -> Sequence[str]:
+        """What the resolver says, waited for no longer than there is time: it has no deadline of its own."""
+        answers: queue.SimpleQueue[Sequence[str] | Exception] = queue.SimpleQueue()
+
+        def ask() -> None:
+            try:
+                answers.put(self._resolve(host.strip("[]"), port))
+            except Exception as error:  # noqa: BLE001 - raised again by who waits for it
+                answers.put(error)
+
+        threading.Thread(target=ask, daemon=True, name="resolve").start()
+        try:
+            answer = answers.get(timeout=self.remaining())
+        except queue.Empty:
+            raise httpcore.ConnectTimeout from None
+        if isinstance(answer, OSError | UnicodeError):
+            raise _RefusedError(f"cannot be fetched: {host} has no address ({answer})")
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _judge(self, host: str, address: str) -> None:
         found = ipaddress.ip_address(address)

@@ -1,40 +1,42 @@
-"""Input images, videos and LoRAs: found, checked and digested at submit: the submitter's disk is not the worker's."""
+"""Input images, videos and LoRAs: located, checked and digested at submit: the submitter's disk is not the worker's."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
-import io
 import os
 import re
 import shutil
 import tempfile
-import warnings
+import urllib.parse
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, BinaryIO
 
-from PIL import Image, UnidentifiedImageError
-
-from pipeline.input_videos import ACCEPTED_TYPES, MAX_VIDEO_BYTES, check_video
+from pipeline.errors import InputError, Problem
+from pipeline.file_names import printable
+from pipeline.files import open_regular_file, open_regular_file_below, read_regular_file
+from pipeline.input_images import MAX_INPUT_BYTES, MAX_PIXELS, MEDIA_TYPES, read_image
+from pipeline.input_videos import MAX_VIDEO_BYTES, VIDEO_TYPES, check_video
 from pipeline.lora_files import MAX_LORA_BYTES, check_lora, from_hub
 from pipeline.lora_files import MEDIA_TYPE as LORA_MEDIA_TYPE
+from pipeline.media_types import plain_type
 from pipeline.spec import InputRef
 from pipeline.urls import MAX_URL_CHARS, shown_url
 
 if TYPE_CHECKING:
     from pipeline.downloads import Downloader
 
-MAX_INPUT_BYTES = 32 * 1024 * 1024
-MAX_PIXELS = 64_000_000
-"""Checked from the header, before anything is decoded: a small file can unpack to a huge picture."""
+__all__ = ["MAX_INPUT_BYTES", "MAX_PIXELS", "Downloads", "InputCollector", "StoredInput"]
 
-_MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
-_DATA_URL = re.compile(r"data:([^;,]*);base64,(.*)", re.DOTALL)
+IMAGE_TYPES = frozenset(MEDIA_TYPES.values())
+_DATA_URL = re.compile(r"data:([^,;]*)((?:;[^,;]*)*);base64,(.*)", re.DOTALL | re.IGNORECASE)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+_CHUNK = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +52,38 @@ class StoredInput:
     num_frames: int | None = None
     folder: Downloads | None = None
     """Where what was fetched lies as long as somebody holds it."""
+    notes: tuple[str, ...] = ()
+    """``InputRef.notes``."""
 
     @property
     def ref(self) -> InputRef:
-        return InputRef(sha256=self.sha256, media_type=self.media_type, name=self.name, num_frames=self.num_frames)
+        return InputRef(
+            sha256=self.sha256,
+            media_type=self.media_type,
+            name=self.name,
+            num_frames=self.num_frames,
+            notes=self.notes,
+        )
 
     def read(self) -> bytes:
-        """The bytes; the store's checksum finds out when the file has changed since."""
+        """The bytes that were checked. Raises InputError where the file has changed since."""
         if self.data is not None:
             return self.data
         assert self.path is not None
-        return self.path.read_bytes()
+        data = read_regular_file(self.path, what="the input", limit_bytes=self.size)
+        self._require(hashlib.sha256(data).hexdigest())
+        return data
+
+    def require_unchanged(self) -> None:
+        """Raises InputError where the file is another than the one that was checked."""
+        if self.path is not None:
+            with open_regular_file(self.path, what="the input") as file:
+                self._require(_digest_of(file)[0])
+
+    def _require(self, sha256: str) -> None:
+        if sha256 != self.sha256:
+            message = "was changed after it was checked; nothing was stored: submit once more"
+            raise InputError([Problem(message, str(self.path))])
 
 
 class Downloads:
@@ -137,45 +160,62 @@ class InputCollector:
 
     def _image(self, value: str) -> StoredInput:
         if value[:5].lower() == "data:":
-            return _stored(_from_data_url(value), "data URL", None)
-        path, name, folder = self._located(value, MAX_INPUT_BYTES, _MEDIA_TYPES.values())
-        try:
-            return replace(_stored(path.read_bytes(), name, path), folder=folder)
-        except OSError as error:
-            raise ValueError(f"{value[:200]!r} cannot be read: {error.strerror}") from None
+            return _stored_image(_from_data_url(value), "data URL", None, None)
+        with self._opened(value, MAX_INPUT_BYTES, IMAGE_TYPES) as source:
+            return _stored_image(source.file.read(MAX_INPUT_BYTES + 1), source.name, source.path, source.folder)
 
     def _video(self, value: str) -> StoredInput:
         if value[:5].lower() == "data:":
             raise ValueError(f"{value[:40]!r}… is a data URL; a video is a path or an http(s) URL")
-        path, name, folder = self._located(value, MAX_VIDEO_BYTES, ACCEPTED_TYPES)
-        media_type, frames = check_video(path, name)
-        digest, size = _digest_of(path, value)
-        return StoredInput(digest, media_type, name, size, path, num_frames=frames, folder=folder)
+        # What is checked is what is digested: a copy that nobody else can change.
+        with self._opened(value, MAX_VIDEO_BYTES, VIDEO_TYPES.values()) as source, tempfile.TemporaryFile() as copy:
+            digest, size = _copied(source.file, copy, MAX_VIDEO_BYTES, value)
+            checked = check_video(copy, source.name)
+            return StoredInput(
+                digest,
+                checked.media_type,
+                source.name,
+                size,
+                source.path,
+                num_frames=checked.num_frames,
+                folder=source.folder,
+                notes=checked.notes,
+            )
 
     def _lora(self, value: str) -> StoredInput:
-        path = self._from_hub.get(value)
-        if path is None:
-            path, _, _ = self._located(value, MAX_LORA_BYTES, ())
-        check_lora(path, path.name)
-        digest, size = _digest_of(path, value)
-        return StoredInput(digest, LORA_MEDIA_TYPE, path.name, size, path)
+        with self._opened(value, MAX_LORA_BYTES, ()) as source:
+            # By the number of the open file: what is checked is what is digested, whatever the name leads to by now.
+            check_lora(Path(f"/dev/fd/{source.file.fileno()}"), source.name)
+            digest, size = _digest_of(source.file)
+            return StoredInput(digest, LORA_MEDIA_TYPE, source.name, size, source.path)
 
-    def _located(self, value: str, max_bytes: int, media_types: Iterable[str]) -> tuple[Path, str, Downloads | None]:
-        """A file of at most so many bytes, its name for people, and the folder it lies in when it was fetched."""
-        if _URL.match(value):
-            return self._fetched(value, max_bytes, media_types)
-        path = self._inside_roots(value)
+    @contextlib.contextmanager
+    def _opened(self, value: str, max_bytes: int, media_types: Iterable[str]) -> Iterator[_Source]:
+        """A file of at most so many bytes, open; of a URL, what was fetched. Raises ValueError."""
+        path: Path
+        folder: Downloads | None
         try:
-            if not path.is_file():
-                raise ValueError(f"{value[:200]!r} is not a file ({path})")
-            size = path.stat().st_size
-        except OSError as error:
-            raise ValueError(f"{value[:200]!r} cannot be read: {error.strerror}") from None
-        if size > max_bytes:
-            raise ValueError(f"{value[:200]!r} has {size} bytes; at most {max_bytes} are allowed")
-        return path, path.name, None
+            if value in self._from_hub:
+                path, folder = self._from_hub[value], None
+                name, file = path.name, open_regular_file(path, what="it")
+            elif _URL.match(value):
+                path, folder = self._fetched(value, max_bytes, media_types)
+                name, file = shown_url(value), open_regular_file(path, what="it")
+            else:
+                root, path = self._inside_roots(value)
+                folder, name, file = None, printable(path.name), open_regular_file_below(root, path, what="it")
+        except InputError as error:
+            raise ValueError(f"{value[:200]!r} cannot be used ({path}): {error.problems[0].message}") from None
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            if size > max_bytes:
+                raise ValueError(f"{value[:200]!r} has {size} bytes; at most {max_bytes} are allowed")
+            try:
+                yield _Source(file, path, name, folder)
+            except OSError as error:
+                raise ValueError(f"{value[:200]!r} cannot be read: {error.strerror or error}") from None
 
-    def _fetched(self, url: str, max_bytes: int, media_types: Iterable[str]) -> tuple[Path, str, Downloads | None]:
+    def _fetched(self, url: str, max_bytes: int, media_types: Iterable[str]) -> tuple[Path, Downloads]:
         if self._make_downloader is None:
             raise ValueError(f"{shown_url(url)!r} is a URL, and none are fetched here; give a path or a data URL")
         if len(url) > MAX_URL_CHARS:
@@ -184,72 +224,79 @@ class InputCollector:
             self._downloads, self._downloader = Downloads(), self._make_downloader()
         path = self._downloads.path / hashlib.sha256(url.encode()).hexdigest()
         self._downloader.fetch(url, path, max_bytes=max_bytes, media_types=media_types)
-        return path, shown_url(url), self._downloads
+        return path, self._downloads
 
-    def _inside_roots(self, value: str) -> Path:
+    def _inside_roots(self, value: str) -> tuple[Path, Path]:
+        """The folder that allows the path, and the path with its links resolved."""
         try:
             path = (self._folder / value).resolve()
-            outside = not any(path.is_relative_to(root) for root in self._roots)
+            root = next((root for root in self._roots if path.is_relative_to(root)), None)
             exists = os.path.lexists(path)
         except (OSError, RuntimeError, ValueError):  # a loop of links, a name too long, a NUL
             raise ValueError(f"{value[:200]!r} is not a usable path") from None
-        if outside:
+        if root is None:
             roots = ", ".join(str(root) for root in dict.fromkeys(self._roots))
             raise ValueError(f"{value[:200]!r} is outside the allowed folders ({roots}); see the setting input_roots")
         if not exists:
             raise ValueError(f"{value[:200]!r} does not exist ({path})")
-        return path
+        if not path.is_file():
+            raise ValueError(f"{value[:200]!r} is not a file ({path})")
+        return root, path
 
 
-def _digest_of(path: Path, value: str) -> tuple[str, int]:
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return digest, os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise ValueError(f"{value[:200]!r} cannot be read: {error.strerror}") from None
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """An input's file, open, and where it lies."""
+
+    file: BinaryIO
+    path: Path
+    name: str
+    folder: Downloads | None
+
+
+def _copied(source: BinaryIO, target: BinaryIO, max_bytes: int, value: str) -> tuple[str, int]:
+    """Copy a file; the sha256 (hex) and the number of the copied bytes. The copy is at its beginning afterwards."""
+    digest, size = hashlib.sha256(), 0
+    while chunk := source.read(_CHUNK):
+        size += len(chunk)
+        if size > max_bytes:
+            raise ValueError(f"{value[:200]!r} has more than {max_bytes} bytes, the most that are allowed")
+        digest.update(chunk)
+        target.write(chunk)
+    target.seek(0)
+    return digest.hexdigest(), size
+
+
+def _digest_of(file: BinaryIO) -> tuple[str, int]:
+    """The sha256 (hex) and the number of the bytes of a file, from its beginning."""
+    digest, size = hashlib.sha256(), 0
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+        size += len(chunk)
+    return digest.hexdigest(), size
 
 
 def _from_data_url(value: str) -> bytes:
     match = _DATA_URL.fullmatch(value)
-    if match is None or match[1].lower() not in _MEDIA_TYPES.values():
+    if match is None or plain_type(match[1]) not in IMAGE_TYPES:
         raise ValueError(f"{value[:40]!r}… is not of the form data:image/png|jpeg|webp;base64,…")
+    # Escapes and line breaks are allowed in a URL and in base64.
+    text = urllib.parse.unquote(match[3]) if "%" in match[3] else match[3]
     try:
-        return base64.b64decode(match[2], validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"{value[:40]!r}… is not base64: {error}") from None
 
 
-def _stored(data: bytes, name: str, path: Path | None) -> StoredInput:
-    media_type = _check_image(data, name)
-    digest = hashlib.sha256(data).hexdigest()
-    return StoredInput(digest, media_type, name, len(data), path, None if path is not None else data)
-
-
-def _check_image(data: bytes, name: str) -> str:
-    """The media type, after decoding every pixel: a truncated file must not wait for a GPU to be found out."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures; the limit here is ours
-            with Image.open(io.BytesIO(data), formats=tuple(_MEDIA_TYPES)) as image:
-                _check_pixels(image, name)
-                image.load()
-                return _MEDIA_TYPES[str(image.format)]
-    except _TooLargeError as error:
-        raise ValueError(str(error)) from None
-    except Image.DecompressionBombError:
-        raise ValueError(f"{name!r} has too many pixels; at most {MAX_PIXELS} are allowed") from None
-    except UnidentifiedImageError:
-        raise ValueError(f"{name!r} is not a PNG, JPEG or WebP image") from None
-    except Exception as error:  # noqa: BLE001 Pillow's decoders raise almost anything on broken data
-        raise ValueError(f"{name!r} is broken or truncated: {error}") from None
-
-
-class _TooLargeError(Exception):
-    pass
-
-
-def _check_pixels(image: Any, name: str) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _TooLargeError(f"{name!r} is {width}×{height} pixels; at most {MAX_PIXELS} in all are allowed")
+def _stored_image(data: bytes, name: str, path: Path | None, folder: Downloads | None) -> StoredInput:
+    picture = read_image(data, name)
+    return StoredInput(
+        hashlib.sha256(data).hexdigest(),
+        picture.media_type,
+        name,
+        len(data),
+        path,
+        None if path is not None else data,
+        folder=folder,
+        notes=picture.notes,
+    )

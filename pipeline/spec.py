@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pipeline.acceleration import PLAIN, Acceleration
 
@@ -29,6 +29,16 @@ class InputRef(BaseModel):
     """What the submitter called it, for people only."""
     num_frames: int | None = None
     """Of a video."""
+    notes: tuple[str, ...] = ()
+    """What of the file the clip does not show, a sentence's end each, as "is animated: …"."""
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_were_notes(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without notes where there are none: rows that an older worker reads, and digests, stay as they were."""
+        values: dict[str, Any] = handler(self)
+        if not self.notes:
+            values.pop("notes", None)
+        return values
 
     @property
     def key(self) -> str:

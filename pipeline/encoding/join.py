@@ -13,6 +13,7 @@ from av.error import FFmpegError
 from PIL import Image
 
 from pipeline.errors import RetryableError
+from pipeline.media import UnreadableMediaError, open_media
 
 _PACKETS_PER_CHECK = 64
 
@@ -33,7 +34,7 @@ def join(
     """
     options = {"movflags": "faststart", "fflags": "bitexact"}
     try:
-        with av.open(str(out_path), "w", format="mp4", options=options) as target:
+        with av.open(f"file:{out_path}", "w", format="mp4", options=options) as target:
             target.metadata.update({name: text.replace("\0", " ") for name, text in metadata.items()})
             _copy(parts, counts, target, check)
         check_seams(out_path, counts, check)
@@ -41,7 +42,7 @@ def join(
         out_path.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise RetryableError(f"{out_path}: {error.strerror}", code="disk_full") from error
-        if isinstance(error, FFmpegError):
+        if isinstance(error, FFmpegError | UnreadableMediaError):
             raise _mismatch(f"the segments cannot be joined: {error}") from error
         raise
 
@@ -50,7 +51,7 @@ def _copy(parts: Sequence[Path], counts: Sequence[int], target: Any, check: Call
     delay = _most_reordered(parts, counts, check)
     stream, shape, copied = None, None, 0
     for number, part in enumerate(parts, 1):
-        with av.open(str(part)) as source:
+        with open_media(part) as source:
             video = source.streams.video[0]
             found = (video.codec_context.name, video.codec_context.extradata, video.time_base, video.average_rate)
             if stream is None:
@@ -76,7 +77,7 @@ def _most_reordered(parts: Sequence[Path], counts: Sequence[int], check: Callabl
     most = 0
     for number, (part, count) in enumerate(zip(parts, counts, strict=True), 1):
         check()
-        with av.open(str(part)) as source:
+        with open_media(part) as source:
             video = source.streams.video[0]
             ticks = _ticks(video)
             shown = [packet.pts // ticks for packet in source.demux(video) if packet.pts is not None]
@@ -101,7 +102,7 @@ def check_seams(path: Path, counts: Sequence[int], check: Callable[[], None] = l
         RetryableError: code ``encode_mismatch``.
     """
     times, keys = [], set()
-    with av.open(str(path)) as joined:
+    with open_media(path) as joined:
         video = joined.streams.video[0]
         ticks = _ticks(video)
         for packet in joined.demux(video):
@@ -128,7 +129,7 @@ def decoded_frames(path: Path, indices: Sequence[int], check: Callable[[], None]
         RetryableError: code ``encode_mismatch``; it has no such frame.
     """
     wanted, found = set(indices), {}
-    with av.open(str(path)) as video:
+    with open_media(path) as video:
         for index, frame in enumerate(video.decode(video=0)):
             check()
             if index in wanted:

@@ -8,11 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
-from av.error import FFmpegError
-
 from pipeline.encoding.codecs import rational_fps
 from pipeline.errors import RetryableError
+from pipeline.media import UnreadableMediaError, open_media
+from pipeline.video_frames import video_stream
 
 _FRAMES_PER_CHECK = 8
 _AAC_PACKET = 1024
@@ -54,12 +53,10 @@ def probe(path: Path, check: Callable[[], None] = lambda: None) -> VideoFacts:
         RetryableError: code ``encode_mismatch``; it is no video, or it does not decode to its end.
     """
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise RetryableError(f"{path} has no video stream", code="encode_mismatch")
-            stream = container.streams.video[0]
+        with open_media(path) as container:
+            stream = video_stream(container)
             # Deblocking cannot fail, and nobody looks at these frames: a tenth of the decoder's time.
-            stream.codec_context.options = {"skip_loop_filter": "all"}
+            stream.codec_context.options = {**stream.codec_context.options, "skip_loop_filter": "all"}
             frames = 0
             for frame in container.decode(stream):
                 if frame.is_corrupt:
@@ -78,8 +75,8 @@ def probe(path: Path, check: Callable[[], None] = lambda: None) -> VideoFacts:
                 duration_s=float(frames / rate) if rate else 0.0,
                 sound=_probe_sound(path, check) if container.streams.audio else None,
             )
-    except FFmpegError as error:
-        raise RetryableError(f"{path} cannot be decoded: {error}", code="encode_mismatch") from error
+    except UnreadableMediaError as error:
+        raise RetryableError(f"{path}: {error}", code="encode_mismatch") from error
 
 
 def has_sound(path: Path) -> bool:
@@ -89,14 +86,14 @@ def has_sound(path: Path) -> bool:
         RetryableError: code ``encode_mismatch``; it cannot be opened.
     """
     try:
-        with av.open(str(path)) as container:
+        with open_media(path) as container:
             return bool(container.streams.audio)
-    except FFmpegError as error:
-        raise RetryableError(f"{path} cannot be decoded: {error}", code="encode_mismatch") from error
+    except UnreadableMediaError as error:
+        raise RetryableError(f"{path}: {error}", code="encode_mismatch") from error
 
 
 def _probe_sound(path: Path, check: Callable[[], None]) -> SoundFacts:
-    with av.open(str(path)) as container:
+    with open_media(path) as container:
         stream = container.streams.audio[0]
         samples = 0
         for number, frame in enumerate(container.decode(stream)):

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import imageio_ffmpeg
 import numpy as np
-from av.error import FFmpegError
 
 from pipeline.encoding.codecs import rational_fps
 from pipeline.encoding.ffmpeg import Sound, audio_arguments, metadata_arguments, run_ffmpeg
 from pipeline.errors import RetryableError
+from pipeline.media import UnreadableMediaError, ffmpeg_input, open_media
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 """Samples × channels."""
@@ -116,7 +115,7 @@ def add(
     """
     command: list[str | bytes] = [
         *(imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", "-loglevel", "error", "-y"),
-        *("-i", f"file:{video}", *audio_arguments(sound, "pipe:0"), "-map", "0:v", "-map", "1:a", "-c:v", "copy"),
+        *(*ffmpeg_input(video), *audio_arguments(sound, "pipe:0"), "-map", "0:v", "-map", "1:a", "-c:v", "copy"),
         *metadata_arguments(metadata),
         *("-movflags", "+faststart", "-f", "mp4", f"file:{out_path}"),
     ]
@@ -131,7 +130,7 @@ def decode(video: Path, out_path: Path, *, fps: float, num_frames: int, check: C
     """
     with contextlib.ExitStack() as stack:
         try:
-            container = stack.enter_context(av.open(str(video)))
+            container = stack.enter_context(open_media(video))
             if not container.streams.audio:
                 raise _mismatch(f"{video} has no track of sound")
             stream = container.streams.audio[0]
@@ -145,8 +144,8 @@ def decode(video: Path, out_path: Path, *, fps: float, num_frames: int, check: C
                     file.write(np.ascontiguousarray(samples[:left], dtype="<f4").tobytes())
                     left -= min(left, len(samples))
                 file.write(bytes(left * channels * 4))
-        except FFmpegError as error:
-            raise _mismatch(f"the sound of {video} cannot be decoded: {error}") from error
+        except UnreadableMediaError as error:
+            raise _mismatch(f"the sound of {video}: {error}") from error
     return rate, channels
 
 

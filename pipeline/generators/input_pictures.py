@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from pipeline.errors import RefusedError
+from pipeline.errors import InputError, RefusedError
+from pipeline.files import read_regular_file
 from pipeline.generators.base import GenerationRequest
-from pipeline.input_videos import DEMUXERS
+from pipeline.input_images import MAX_INPUT_BYTES, fitted, read_image
+from pipeline.input_videos import read_video
+from pipeline.media import UnreadableMediaError
 from pipeline.spec import JobSpec
 
 Pictures = dict[str, Any]
@@ -26,7 +29,7 @@ def read_pictures(request: GenerationRequest) -> Pictures:
     for field in ("image", "last_image"):
         path = getattr(request, field)
         if path is not None:
-            found[field] = _fitted(_opened(path, field), request.spec)
+            found[field] = fitted(_opened(path, field), (request.spec.width, request.spec.height))
     if request.video is not None:
         found["video"] = _read_frames(request.video, request.spec)
     if request.reference_images:
@@ -34,32 +37,21 @@ def read_pictures(request: GenerationRequest) -> Pictures:
     return found
 
 
-def _opened(path: Path, field: str) -> Any:
+def _opened(path: Path, field: str) -> Image.Image:
     try:
-        with Image.open(path) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        return read_image(read_regular_file(path, what=field, limit_bytes=MAX_INPUT_BYTES), path.name).image
+    except (InputError, ValueError) as error:
         raise RefusedError(f"{field}: cannot be read: {error}", code="image_unreadable") from error
 
 
-def _fitted(picture: Any, spec: JobSpec) -> Any:
-    """A picture at the clip's size: scaled to cover it, then cut in the middle."""
-    return ImageOps.fit(picture, (spec.width, spec.height), Image.Resampling.LANCZOS)
-
-
-def _read_frames(path: Path, spec: JobSpec) -> list[Any]:
+def _read_frames(path: Path, spec: JobSpec) -> list[Image.Image]:
     """The first frames of a video, as many as the clip has, at the clip's size. Their rate is not looked at."""
-    import av  # noqa: PLC0415 - few clips have a video
-    from av.error import FFmpegError  # noqa: PLC0415
-
-    frames: list[Any] = []
+    frames: list[Image.Image] = []
     try:
-        with av.open(str(path), options={"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}) as container:
-            frame: Any  # PyAV's conversion has no types
-            for frame in container.decode(container.streams.video[0]):
-                frames.append(_fitted(frame.to_image(), spec))
-                if len(frames) == spec.num_frames:
-                    return frames
-    except (FFmpegError, IndexError, OSError) as error:
+        for pixels, aspect in read_video(path):
+            frames.append(fitted(Image.fromarray(pixels), (spec.width, spec.height), float(aspect)))
+            if len(frames) == spec.num_frames:
+                return frames
+    except UnreadableMediaError as error:
         raise RefusedError(f"video: cannot be read: {error}", code="video_unreadable") from error
     raise RefusedError(f"video: has {len(frames)} frames, and the clip has {spec.num_frames}", code="video_too_short")

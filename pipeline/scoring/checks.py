@@ -13,6 +13,7 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.media import ffmpeg_input
 from pipeline.scoring.clip import Clip
 from pipeline.scoring.metric import Context, Direction, Metric, Score, not_scored
 
@@ -104,9 +105,9 @@ def fps(clip: Clip, context: Context) -> Score:
 
 
 def size(clip: Clip, context: Context) -> Score:
-    """1.0 for the size that was asked for, else 0.0."""
+    """1.0 for the size that was asked for, else 0.0: as the clip is shown, upright and with square pixels."""
     wanted = (context.expected.width, context.expected.height)
-    found = (clip.width, clip.height)
+    found = (clip.shown_width, clip.height)
     if None in wanted:
         return not_scored("no size was asked for", size=list(found))
     return Score(float(found == wanted), passed=found == wanted, details={"size": list(found), "wanted": list(wanted)})
@@ -116,7 +117,7 @@ def loudness(clip: Clip, _context: Context) -> Score:
     """Integrated loudness in LUFS (EBU R 128), measured by FFmpeg."""
     if not clip.has_audio:
         return not_scored("the clip has no sound")
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", "-i", str(clip.path)]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", *ffmpeg_input(clip.path)]
     command += ["-vn", "-af", "ebur128=framelog=quiet", "-f", "null", "-"]
     try:
         done = subprocess.run(

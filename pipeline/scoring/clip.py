@@ -11,16 +11,19 @@ from typing import Any, TypeVar
 
 import av
 import numpy as np
-from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from pipeline.errors import RefusedError
+from pipeline.media import UnreadableMediaError, open_media
+from pipeline.video_frames import hdr_of, losses, shown_aspect, shown_pixels, sound_frames, video_stream
 
 Frames = NDArray[np.uint8]
 Value = TypeVar("Value")
 
 MAX_BYTES = 4 * 1024**3
 """Most bytes of decoded frames held at once: 81 frames of 832x480 are 97 MB, so only a wrong file comes near."""
+_FRAME_BYTES = 256
+"""Of a frame beside its pixels: a file may have millions of frames of one pixel."""
 DECODER = f"PyAV {av.__version__}"
 
 
@@ -30,10 +33,14 @@ class Clip:
 
     path: Path
     frames: Frames
-    """uint8 RGB, (frames, height, width, 3); at least one frame. Read-only."""
+    """uint8 RGB, (frames, height, width, 3), upright; at least one frame. Read-only."""
     fps: Fraction | None
     """As the container says; None when it does not."""
     has_audio: bool
+    pixel_aspect: Fraction = Fraction(1)
+    """Width of a pixel by its height."""
+    notes: tuple[str, ...] = ()
+    """What of the video its frames do not show, a sentence's end each."""
     _found: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -43,6 +50,11 @@ class Clip:
     @property
     def width(self) -> int:
         return int(self.frames.shape[2])
+
+    @property
+    def shown_width(self) -> int:
+        """Pixels across where they are square, as a player shows the clip."""
+        return round(self.width * self.pixel_aspect)
 
     def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """What ``make`` gives, computed once per clip: features that several metrics use."""
@@ -60,23 +72,22 @@ def read_clip(path: Path, max_bytes: int = MAX_BYTES) -> Clip:
             frames change size, or it is larger than ``max_bytes``.
     """
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise _unreadable(path, "it has no video stream")
-            stream = container.streams.video[0]
-            frames, end_s = _decode(path, container.decode(stream), max_bytes)
+        with open_media(path) as container:
+            stream = video_stream(container)
+            decoded = _decode(path, stream, container.decode(stream), max_bytes)
+            end_s = decoded.end_s
             fps = stream.guessed_rate or stream.average_rate
             said_s = _said_seconds(stream.metadata)
             if fps and end_s is not None and said_s is not None and end_s + 2 / fps < said_s:
                 raise _unreadable(path, f"it is cut short: {end_s + 1 / fps:.3g} s of {said_s:.3g} s are there")
             has_audio = bool(container.streams.audio)
-    except FFmpegError as error:
-        raise _unreadable(path, f"it cannot be decoded: {error.strerror or error}") from error
-    if not frames:
+    except UnreadableMediaError as error:
+        raise _unreadable(path, str(error)) from error
+    if not decoded.frames:
         raise _unreadable(path, "it has no frames")
-    stacked = np.stack(frames)
+    stacked = np.stack(decoded.frames)
     stacked.flags.writeable = False
-    return Clip(path, stacked, fps or None, has_audio)
+    return Clip(path, stacked, fps or None, has_audio, decoded.aspect, tuple(decoded.notes))
 
 
 def pixel_digest(clip: Clip) -> str:
@@ -95,21 +106,32 @@ def _said_seconds(metadata: Mapping[str, str]) -> float | None:
         return None
 
 
-def _decode(path: Path, decoded: Any, max_bytes: int) -> tuple[list[Frames], float | None]:
-    """The frames, and when the last one begins (s), where the container says."""
-    frames: list[Frames] = []
-    last_s = None
-    for frame in decoded:
-        last_s = last_s if frame.time is None else max(frame.time, last_s or 0.0)
-        if frame.is_corrupt:
-            raise _unreadable(path, f"frame {len(frames)} is corrupt")
-        pixels: Frames = frame.to_ndarray(format="rgb24")
-        if frames and pixels.shape != frames[0].shape:
-            raise _unreadable(path, f"frame {len(frames)} has another size than the first")
-        frames.append(pixels)
-        if len(frames) * pixels.nbytes > max_bytes:
+@dataclass
+class _Decoded:
+    """A stream's frames so far."""
+
+    frames: list[Frames] = field(default_factory=list)
+    end_s: float | None = None
+    """When the last one begins, where the container says."""
+    aspect: Fraction = Fraction(1)
+    notes: dict[str, None] = field(default_factory=dict)
+
+
+def _decode(path: Path, stream: Any, frames: Any, max_bytes: int) -> _Decoded:
+    decoded = _Decoded()
+    for number, frame in enumerate(sound_frames(frames)):
+        # Before its pixels are made: a clip that is too large takes no more memory than is allowed.
+        if (number + 1) * (frame.width * frame.height * 3 + _FRAME_BYTES) > max_bytes:
             raise _unreadable(path, f"its frames need more than {max_bytes / 1024**3:g} GiB of memory")
-    return frames, last_s
+        if frame.time is not None:
+            decoded.end_s = max(frame.time, decoded.end_s or 0.0)
+        if number == 0:
+            decoded.aspect = shown_aspect(stream, frame)
+        if (transfer := hdr_of(frame)) is not None:
+            decoded.notes[f"is HDR, {transfer}: its scores are of flat and grey frames"] = None
+        decoded.notes.update(dict.fromkeys(losses(frame)))
+        decoded.frames.append(shown_pixels(frame))
+    return decoded
 
 
 def _unreadable(path: Path, why: str) -> RefusedError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,15 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
-from av.error import FFmpegError
-
 from pipeline.errors import InputError, Problem, RefusedError
+from pipeline.file_names import broken_rule, printable, unusable
+from pipeline.files import open_regular_file
+from pipeline.media import UnreadableMediaError, open_media
 from pipeline.scoring.metric import Score, not_scored
 from pipeline.scoring.suite import Suite
 from pipeline.scoring.vbench import DIMENSIONS
+from pipeline.video_frames import video_stream
 
 INDEX = "vgen-export.json"
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""Not of a drive (``C:/``)."""
 READ_PER_PROMPT = 5
 """The official code reads indices 0 to 4, and no more."""
 DETECTOR_FRAMES = 16
@@ -67,7 +71,7 @@ def read_manifest(path: Path, suite: Suite) -> list[ManifestClip]:
     clips, problems = [], []
     seen: set[tuple[int, int]] = set()
     for number, raw in enumerate(found):
-        problem = _manifest_mistake(raw, len(suite.entries), seen)
+        problem = _manifest_mistake(raw, path.parent, len(suite.entries), seen)
         if problem:
             problems.append(Problem(problem, file=str(path), field=f"record {number}"))
             continue
@@ -78,9 +82,13 @@ def read_manifest(path: Path, suite: Suite) -> list[ManifestClip]:
     return clips
 
 
-def _manifest_mistake(raw: object, entries: int, seen: set[Any]) -> str | None:
-    if not isinstance(raw, dict) or not isinstance(raw.get("video"), str):
+def _manifest_mistake(raw: object, folder: Path, entries: int, seen: set[Any]) -> str | None:
+    if not isinstance(raw, dict) or not isinstance(raw.get("video"), str) or not raw["video"]:
         return "it has no video"
+    if unusable(raw["video"]):
+        return f"video: {printable(raw['video'][:200])} has a control character, or one that is not valid Unicode"
+    if _ADDRESS.match(raw["video"]) and not os.path.lexists(folder / raw["video"]):
+        return f"video: {raw['video'][:200]!r} is an address; a manifest names files on this machine"
     for name in ("entry", "seed"):
         if not isinstance(raw.get(name), int) or isinstance(raw.get(name), bool):
             return f"{name}: {raw.get(name)!r} is no whole number"
@@ -97,30 +105,71 @@ def export(clips: Sequence[ManifestClip], suite: Suite, dimensions: Iterable[str
     Index i is the clip with the i-th smallest seed of its entry; only the first five are exported.
 
     Raises:
-        InputError: a clip is no MP4 or cannot be read, or ``target`` already has such a file.
+        InputError: a clip is no MP4 or cannot be read, a prompt cannot be the name of a file, or ``target`` already has
+            such a file. Nothing is left there then.
     """
+    planned = _planned(clips, suite, dimensions)
+    _refuse_names(planned, suite, target)
+    frames = _frame_counts({clip.video for _, _, clip in planned})
+    done = []
+    try:
+        for dimension, name, clip in planned:
+            place = target / dimension / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _place(clip.video, place)
+            done.append(
+                Exported(dimension, name, str(clip.video.absolute()), clip.entry, clip.seed, frames[clip.video])
+            )
+        index = [{name: getattr(item, name) for name in Exported.__slots__} for item in done]
+        target.mkdir(parents=True, exist_ok=True)
+        (target / INDEX).write_text(json.dumps({"suite_sha256": suite.sha256, "files": index}, indent=1), "utf-8")
+    except OSError as error:
+        for item in done:
+            (target / item.dimension / item.name).unlink(missing_ok=True)
+        message = f"{error.filename or target} cannot be written: {error.strerror or error}; nothing was exported"
+        raise InputError([Problem(message, field="--to")]) from error
+    return done
+
+
+_Planned = tuple[str, str, ManifestClip]
+"""A dimension, the name of a file in its folder, and the clip."""
+
+
+def _planned(clips: Sequence[ManifestClip], suite: Suite, dimensions: Iterable[str]) -> list[_Planned]:
     by_entry: dict[int, list[ManifestClip]] = defaultdict(list)
     for clip in clips:
         by_entry[clip.entry].append(clip)
-    planned = [
+    return [
         (dimension, f"{suite.entries[entry].prompt}-{i}.mp4", clip)
-        for dimension in dimensions
+        for dimension in dict.fromkeys(dimensions)
         for entry, found in sorted(by_entry.items())
         if dimension in suite.entries[entry].dimensions
         for i, clip in enumerate(sorted(found, key=lambda clip: clip.seed)[:READ_PER_PROMPT])
     ]
-    frames = _frame_counts({clip.video for _, _, clip in planned})
-    done = []
+
+
+def _refuse_names(planned: Sequence[_Planned], suite: Suite, target: Path) -> None:
+    """Before anything is written: a name is the prompt itself, for the official code knows a clip by nothing else.
+
+    Raises:
+        InputError: for each prompt that cannot be a file's name or that two entries share, and each file that is there.
+    """
+    problems = dict[str, Problem]()
+    owners: dict[tuple[str, str], int] = {}
     for dimension, name, clip in planned:
-        place = target / dimension / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if place.exists():
-            raise InputError([Problem(f"{place} is there already: export into an empty folder", field="--to")])
-        _place(clip.video, place)
-        done.append(Exported(dimension, name, str(clip.video.absolute()), clip.entry, clip.seed, frames[clip.video]))
-    index = [{name: getattr(item, name) for name in Exported.__slots__} for item in done]
-    (target / INDEX).write_text(json.dumps({"suite_sha256": suite.sha256, "files": index}, indent=1), "utf-8")
-    return done
+        shown, place = printable(suite.entries[clip.entry].prompt[:80]), target / dimension / name
+        if (rule := broken_rule(name)) is not None:
+            message = (
+                f"entry {clip.entry}: its prompt {shown!r} cannot be the name of a file, which VBench's code needs"
+            )
+            problems[message] = Problem(f"{message}: it {rule}", field="--suite")
+        elif (other := owners.setdefault((dimension, name), clip.entry)) != clip.entry:
+            message = f"entries {other} and {clip.entry} have the same prompt {shown!r} in {dimension}"
+            problems[message] = Problem(f"{message}: VBench's code could not tell their clips apart", field="--suite")
+        elif place.exists() or place.is_symlink():
+            problems[str(place)] = Problem(f"{place} is there already: export into an empty folder", field="--to")
+    if problems:
+        raise InputError(list(problems.values()))
 
 
 def read_export(folder: Path) -> dict[tuple[str, str], Exported]:
@@ -214,17 +263,18 @@ def _frame_counts(videos: set[Path]) -> dict[Path, int]:
 
 def _count_frames(video: Path) -> int:
     try:
-        with av.open(str(video)) as container:
-            if not container.streams.video:
-                raise RefusedError(f"{video}: it has no video stream", code="eval_clip_unreadable")
-            return sum(1 for packet in container.demux(video=0) if packet.size)
-    except FFmpegError as error:
-        message = f"{video}: it cannot be decoded: {error.strerror or error}"
-        raise RefusedError(message, code="eval_clip_unreadable") from error
+        with open_media(video) as container:
+            return sum(1 for packet in container.demux(video_stream(container)) if packet.size)
+    except UnreadableMediaError as error:
+        raise RefusedError(f"{video}: {error}", code="eval_clip_unreadable") from error
 
 
 def _place(source: Path, target: Path) -> None:
+    """Give the file a second name, or copy it; what has that name already is never written over, or through."""
     try:
         os.link(source, target)
+    except FileExistsError:
+        raise
     except OSError:  # another disk, or one without links
-        shutil.copyfile(source, target)
+        with open_regular_file(source, what="the clip") as file, target.open("xb") as copy:
+            shutil.copyfileobj(file, copy)

@@ -44,6 +44,8 @@ class ClipScores:
     score_seconds: Mapping[str, float]
     pixels: str | None = None
     """``clip.pixel_digest``: runs with the same pixels need no comparison of scores."""
+    notes: tuple[str, ...] = ()
+    """What of the video its scores do not tell."""
 
 
 def score_clips(
@@ -84,7 +86,7 @@ def _score(
         started = time.perf_counter()
         scores[metric.name] = _of_metric(metric, clip, context)
         seconds[metric.name] = time.perf_counter() - started
-    return ClipScores(item, scores, None, decoded, seconds, pixel_digest(clip))
+    return ClipScores(item, scores, None, decoded, seconds, pixel_digest(clip), clip.notes)
 
 
 def _of_metric(metric: Metric, clip: Clip, context: Context) -> Score:

@@ -10,14 +10,15 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
+import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import IO
 
 from huggingface_hub import try_to_load_from_cache
 
@@ -26,6 +27,11 @@ from pipeline.scoring.weight_files import WEIGHT_FILES, WeightFile
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60.0
+"""Longest time without a byte."""
+_GRACE_S = 600.0
+_SLOWEST = 50_000
+"""Bytes a second, over the whole download: a server that drips is given up."""
+_MAX_ARCHIVE = 1024**3
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -189,14 +195,15 @@ def file_digest(path: Path) -> str:
 
 
 def _download(file: WeightFile, target: Path) -> None:
+    deadline = time.monotonic() + _GRACE_S + file.size / _SLOWEST
     fetched = target if file.member is None else target.with_name(f"{target.name}.zip")
     try:
         request = urllib.request.Request(file.url, headers={"User-Agent": "vgen"})
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as source, fetched.open("wb") as sink:
-            shutil.copyfileobj(source, sink, _CHUNK)
+            _copy(source, sink, _MAX_ARCHIVE if file.member else file.size, deadline)
         if file.member is not None:
             with zipfile.ZipFile(fetched) as archive, archive.open(file.member) as member, target.open("wb") as sink:
-                shutil.copyfileobj(member, sink, _CHUNK)
+                _copy(member, sink, file.size, deadline)
     except urllib.error.HTTPError as error:
         raise NotFoundError(f"{file.url}: HTTP {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
@@ -210,6 +217,19 @@ def _download(file: WeightFile, target: Path) -> None:
     finally:
         if fetched != target:
             fetched.unlink(missing_ok=True)
+
+
+def _copy(source: IO[bytes], sink: IO[bytes], max_bytes: int, deadline: float) -> None:
+    """Raises OSError for more bytes than there can be, and when they come so slowly that they never end."""
+    left = max_bytes
+    read: Callable[[int], bytes] = getattr(source, "read1", source.read)  # what has come, not what will
+    while chunk := read(_CHUNK):
+        left -= len(chunk)
+        if left < 0:
+            raise OSError(f"has more than {max_bytes} bytes, which the official file has not")
+        if time.monotonic() > deadline:
+            raise OSError(f"gives less than {_SLOWEST} bytes a second")
+        sink.write(chunk)
 
 
 def _read_digests(path: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.settings import Settings
 from pipeline.spec import InputRef, JobSpec
+from pipeline.stages.files import file_sha256
 from pipeline.stages.lora_cache import fetch_lora
 from pipeline.storage.base import Storage
 
@@ -39,10 +40,14 @@ def fetch_ahead(spec: JobSpec, storage: Storage, settings: Settings) -> None:
 
 
 def take(ref: InputRef, target: Path, settings: Settings) -> bool:
-    """Whether the input was fetched ahead; then a copy of it is at ``target``."""
+    """Whether the input was fetched ahead, and is what was stored; then a copy of it is at ``target``."""
+    path = _folder(settings) / ref.sha256
     try:
-        shutil.copyfile(_folder(settings) / ref.sha256, target)
+        shutil.copyfile(path, target)
     except FileNotFoundError:
+        return False
+    if file_sha256(target) != ref.sha256:
+        path.unlink(missing_ok=True)
         return False
     return True
 

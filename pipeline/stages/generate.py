@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import FatalError, NotFoundError, OutOfMemoryError, RefusedError, StoppedError
+from pipeline.errors import FatalError, NotFoundError, OutOfMemoryError, RefusedError, RetryableError, StoppedError
 from pipeline.generators.base import GenerationRequest, GenerationResult, sound_path
 from pipeline.keys import segment_seed
 from pipeline.memory import Rung, on_rung
@@ -15,6 +15,7 @@ from pipeline.stages import ahead
 from pipeline.stages.base import RunsGenerations, StageContext, StageResult, StepWork
 from pipeline.stages.checkpoints import ClipCheckpoints
 from pipeline.stages.continuation import fetch_last_frames, keep_last_frames
+from pipeline.stages.files import file_sha256
 from pipeline.stages.lora_cache import fetch_lora
 
 CHANNELS = 3
@@ -149,6 +150,8 @@ def _fetch_inputs(spec: JobSpec, frames: Path, context: StageContext) -> _Inputs
         try:
             if not ahead.take(ref, local, context.settings):
                 context.storage.download(ref.key, local)
+                if (digest := file_sha256(local, context.check)) != ref.sha256:
+                    raise RetryableError(f"{field}: {ref.key} came with the sha256 {digest}", code="storage_corrupt")
         except NotFoundError as error:
             raise RefusedError(
                 f"{field}: {ref.name!r} ({ref.key}) is not in the store", code="input_missing"

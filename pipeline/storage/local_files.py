@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from pipeline.errors import RefusedError, RetryableError, StageError
+from pipeline.errors import InputError, RefusedError, RetryableError, StageError
+from pipeline.files import open_regular_file
 from pipeline.storage.keys import TEMPORARY
 
 CHUNK_BYTES = 1024 * 1024
@@ -104,9 +105,9 @@ def open_source(path: Path) -> IO[bytes]:
         RetryableError: code ``source_unreadable``; it is gone or cannot be read, and must be made again.
     """
     try:
-        return path.open("rb")
-    except OSError as error:
-        raise RetryableError(f"{path}: {error.strerror}", code="source_unreadable") from error
+        return open_regular_file(path, what="it")
+    except InputError as error:
+        raise RetryableError(f"{path}: {error.problems[0].message}", code="source_unreadable") from error
 
 
 def copy_hashing(source: IO[bytes], target: IO[bytes]) -> tuple[int, str]:

@@ -49,9 +49,9 @@ def test_what_is_no_clip_is_refused_with_the_reason(tmp_path: Path) -> None:
     sound = tmp_path / "sound.mp4"
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-f", "lavfi", "-i", "sine=d=1", str(sound)]
     subprocess.run(command, check=True)
-    assert "it cannot be decoded" in _refusal(tmp_path / "none.mp4")
+    assert "it cannot be read: No such file" in _refusal(tmp_path / "none.mp4")
     assert "it cannot be decoded" in _refusal(text)
-    assert "it cannot be decoded" in _refusal(tmp_path)
+    assert _refusal(tmp_path) == "it must be a regular file; this is a folder"
     assert "it cannot be decoded" in _refusal(cut_off)
     assert _refusal(sound) == "it has no video stream"
     assert "need more than" in _refusal(DATA / "clips/wide.mp4", max_bytes=200_000)

@@ -139,5 +139,89 @@ def test_a_wrong_manifest_is_refused_with_every_mistake(tmp_path: Path, suite: S
     with pytest.raises(InputError, match=r"a\.mov is no \.mp4"):
         exchange.export(exchange.read_manifest(path, suite), suite, ["color"], tmp_path / "out")
     path.write_text(json.dumps([good]), "utf-8")
-    with pytest.raises(InputError, match=r"a\.mp4: it cannot be decoded: No such file"):
+    with pytest.raises(InputError, match=r"a\.mp4: it cannot be read: No such file"):
         exchange.export(exchange.read_manifest(path, suite), suite, ["color"], tmp_path / "out")
+
+
+def one_prompt_each(tmp_path: Path, *prompts: str, dimension: str = "scene") -> Suite:
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps([{"prompt_en": prompt, "dimension": [dimension]} for prompt in prompts]), "utf-8")
+    return read_suite(path)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        *("../../escape", "../../../../../../../tmp/ESCAPE", "/tmp/ESCAPE", "a/b", "a\\b", "a\0b", "a\nb", ".x", ".."),
+        *("nul.x", "a very long prompt " * 20, "x\u202ey", "a\uff0fb"),
+    ],
+)
+def test_a_prompt_that_would_leave_the_folder_writes_nothing_at_all(tmp_path: Path, prompt: str) -> None:
+    found = one_prompt_each(tmp_path, "a good one", prompt)
+    clips = exchange.read_manifest(manifest(tmp_path, (0, 1), (1, 1)), found)
+    before = sorted(tmp_path.rglob("*"))
+
+    with pytest.raises(InputError, match=r"--suite: entry 1: its prompt .* cannot be the name of a file") as caught:
+        exchange.export(clips, found, ["scene"], tmp_path / "a" / "b")
+
+    assert str(caught.value).isprintable()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_prompts_of_other_dimensions_are_not_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "suite.json"
+    path.write_text(json.dumps([*ENTRIES, {"prompt_en": "a/b", "dimension": ["human_action"]}]), "utf-8")
+    found = read_suite(path)
+    clips = exchange.read_manifest(manifest(tmp_path, (0, 1), (4, 1)), found)
+    assert len(exchange.export(clips, found, ["color"], tmp_path / "out")) == 1
+
+
+def test_names_that_meet_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    found = one_prompt_each(tmp_path, "the same", "another", "the same")
+    clips = exchange.read_manifest(manifest(tmp_path, (0, 1), (1, 1), (2, 1)), found)
+    with pytest.raises(InputError, match="entries 0 and 2 have the same prompt 'the same' in scene"):
+        exchange.export(clips, found, ["scene"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_written_over_or_through_a_link(tmp_path: Path) -> None:
+    found = one_prompt_each(tmp_path, "a", "b")
+    clips = exchange.read_manifest(manifest(tmp_path, (0, 1), (1, 1)), found)
+    (tmp_path / "out/scene").mkdir(parents=True)
+    (tmp_path / "out/scene/b-0.mp4").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"b-0\.mp4 is there already"):
+        exchange.export(clips, found, ["scene"], tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").rglob("*.mp4")] == ["b-0.mp4"]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_left(tmp_path: Path) -> None:
+    found = one_prompt_each(tmp_path, "a", "b")
+    clips = exchange.read_manifest(manifest(tmp_path, (0, 1), (1, 1)), found)
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(InputError, match=r"--to: .* cannot be written"):
+        exchange.export(clips, found, ["scene"], tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "a file"
+
+
+@pytest.mark.parametrize(
+    "video", ["http:/127.0.0.1:1/x.mp4", "https://example.com/x.mp4", "rtmp://x/y", "file:///x.mp4"]
+)
+def test_a_manifest_names_files_and_no_addresses(tmp_path: Path, suite: Suite, video: str) -> None:
+    path = tmp_path / "clips.json"
+    path.write_text(json.dumps([{"video": video, "entry": 0, "seed": 1}]), "utf-8")
+    with pytest.raises(InputError, match="is an address; a manifest names files"):
+        exchange.read_manifest(path, suite)
+    place = tmp_path / video
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.touch()  # a folder of that name is a folder
+    assert exchange.read_manifest(path, suite)[0].video == place
+
+
+@pytest.mark.parametrize("video", ["", "a\0.mp4", "a\nb.mp4", "\ud800.mp4", "\x1b[31m.mp4"])
+def test_a_manifest_names_no_file_that_nobody_can_write(tmp_path: Path, suite: Suite, video: str) -> None:
+    path = tmp_path / "clips.json"
+    path.write_text(json.dumps([{"video": video, "entry": 0, "seed": 1}]), "utf-8")
+    with pytest.raises(InputError, match=r"control character|has no video") as caught:
+        exchange.read_manifest(path, suite)
+    assert str(caught.value).isprintable()

@@ -142,6 +142,32 @@ def test_pull_fetches_verifies_and_keeps(
     assert [path.name for path in folder.iterdir()] == [RAFT.name]
 
 
+def test_a_source_that_gives_more_than_the_file_is_given_up(
+    tmp_path: Path, server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, root = server
+    put(root / "plain", bytes(5_000_000))
+    with zipfile.ZipFile(root / "models.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("models/raft-things.pth", bytes(50_000_000))
+    monkeypatch.setitem(WEIGHT_FILES, DINO.name, replace(DINO, url=f"{url}/plain", size=1_000_000))
+    monkeypatch.setitem(WEIGHT_FILES, RAFT.name, replace(RAFT, url=f"{url}/models.zip", size=1_000_000))
+    for name in (DINO.name, RAFT.name):
+        with pytest.raises(ServiceUnavailableError, match="has more than 1000000 bytes"):
+            Weights(tmp_path / "weights").pull(name)
+    assert list((tmp_path / "weights").iterdir()) == []
+
+
+def test_a_source_that_drips_is_given_up(
+    tmp_path: Path, server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, root = server
+    put(root / "plain", bytes(5_000_000))
+    monkeypatch.setitem(WEIGHT_FILES, DINO.name, replace(DINO, url=f"{url}/plain"))
+    monkeypatch.setattr("pipeline.scoring.weights._GRACE_S", -1e9)  # as if so much time had passed
+    with pytest.raises(ServiceUnavailableError, match="less than 50000 bytes a second"):
+        Weights(tmp_path / "weights").pull(DINO.name)
+
+
 def test_the_manifest_is_whole() -> None:
     for name, file in weight_files.WEIGHT_FILES.items():
         assert name == file.name == Path(file.cached_as).name

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.errors import OutOfMemoryError, RefusedError, StoppedError
+from pipeline.errors import OutOfMemoryError, RefusedError, RetryableError, StoppedError
 from pipeline.generators.base import GenerationRequest, GenerationResult, Phase, Progress
 from pipeline.generators.process import GeneratorProcess
 from pipeline.handoff import Handoff
@@ -103,6 +103,21 @@ def test_image_that_is_not_in_the_store(context: StageContext) -> None:
     with pytest.raises(RefusedError, match=r"cat\.png") as caught:
         generate.run(replace(WORK, spec=SPEC.model_copy(update={"image": image})), context)
     assert caught.value.code == "input_missing"
+    assert left_over(context) == []
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_an_input_that_is_not_the_one_that_was_checked_reaches_no_model(context: StageContext, ahead: bool) -> None:
+    image = InputRef(sha256="0" * 64, media_type="image/png", name="cat.png")
+    context.storage.put_bytes(image.key, b"another picture", content_type="image/png")
+    cached = context.settings.effective_cache_dir / "ahead" / image.sha256
+    if ahead:
+        cached.parent.mkdir(parents=True)
+        cached.write_bytes(b"another picture")
+    with pytest.raises(RetryableError, match="came with the sha256") as caught:
+        generate.run(replace(WORK, spec=SPEC.model_copy(update={"image": image})), context)
+    assert caught.value.code == "storage_corrupt"
+    assert not cached.exists()
     assert left_over(context) == []
 
 
