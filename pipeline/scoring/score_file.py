@@ -11,9 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, Problem
+from pipeline.json_reader import read_json
 from pipeline.scoring.metric import Score
 
 Record = dict[str, Any]
+MAX_FILE_BYTES = 512 * 1024 * 1024
+_FIELDS: Mapping[str, tuple[type, str]] = {
+    "video": (str, "text"),
+    "entry": (int, "a whole number"),
+    "seed": (int, "a whole number"),
+    "pixels": (str, "text"),
+    "prompt": (str, "text"),
+}
 
 
 def write_scores(path: Path, records: Sequence[Record]) -> None:
@@ -25,16 +34,18 @@ def write_scores(path: Path, records: Sequence[Record]) -> None:
 
 
 def read_scores(path: Path) -> list[Record]:
-    """The records of a score file. Raises InputError when it is none, OSError when it is not there."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError([Problem(f"it is no JSON: {error}", file=str(path))]) from error
+    """The records of a score file. Raises InputError when it is none."""
+    found = read_json(path, what="the score file", limit_bytes=MAX_FILE_BYTES)
     if not isinstance(found, list):
         raise InputError([Problem("it is no list of {video, scores}", file=str(path))])
     for number, record in enumerate(found):
         if not isinstance(record, dict) or not isinstance(record.get("scores"), dict) or "video" not in record:
             raise InputError([Problem("it has no video and scores", file=str(path), field=f"record {number}")])
+        for name, (kind, rule) in _FIELDS.items():
+            value = record.get(name)
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                message = f"{name}: {value!r:.80} is not {rule}"
+                raise InputError([Problem(message, file=str(path), field=f"record {number}")])
         for name, shown in record["scores"].items():
             rule = _broken_rule(shown)
             if rule is not None:
@@ -49,6 +60,8 @@ def _broken_rule(shown: object) -> str | None:
     details = shown.get("details") or {} if isinstance(shown, dict) else None
     if not isinstance(details, dict):
         return "its details are no object"
+    if not isinstance(details.get("reason", ""), str | None):
+        return "its details.reason is no text"
     return None if _finite(details.get("weight", 1.0)) else "its details.weight is no number"
 
 
