@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from api.one_clip import Output
 from api.request import VideoRequest
-from pipeline.errors import InputError, Problem
+from pipeline.errors import InputError, Problem, SettingsError
 from pipeline.nearest import did_you_mean
 from pipeline.pipes import read_file_or_pipe
 from pipeline.settings import Settings, load_settings
@@ -72,6 +72,7 @@ def read_config(
         SettingsError: a setting has a wrong value.
     """
     data, folder, stem = _read(source)
+    in_file = "settings" in data
     problems: list[Problem] = []
     for keys in _PATHS:
         _at(data, keys, lambda text: str(folder / _expanded(text)))
@@ -79,8 +80,9 @@ def read_config(
         _override(data, key, value, problems)
     problems += _unknown(data)
     problems += [] if problems else _contradictions(data, needs_request)
+    name = None if isinstance(source, Mapping) else str(source)
     if problems:
-        raise InputError(problems)
+        raise InputError(problems) if name is None else InputError(problems).in_file(name)
     output = data.get("output", {})
     path = Path(output.get("path") or Path.cwd() / f"{stem}.mp4")
     request = data.get("request")
@@ -91,7 +93,7 @@ def read_config(
         fields=data.get("fields") or {},
         request=VideoRequest.of_mapping(request) if request else None,
         output=Output(path, output.get("overwrite", False)),
-        settings=load_settings(**((data.get("settings") or {}) | (dict(settings) if settings else {}))),
+        settings=_settings((data.get("settings") or {}) | dict(settings or {}), name if in_file else None),
     )
 
 
@@ -105,12 +107,17 @@ def _read(source: Mapping[str, Any] | str | Path) -> tuple[dict[str, Any], Path,
     except UnicodeDecodeError:
         raise InputError([Problem("is not UTF-8", str(path))]) from None
     except YamlError as error:
-        raise InputError(
-            [Problem(f"is {error}" if str(error).startswith("not") else str(error), str(path), error.line)]
-        ) from None
+        raise InputError([Problem(f"the configuration cannot be read: {error}", str(path), error.line)]) from None
     if not isinstance(data, dict):
         raise InputError([Problem(f"is no mapping of keys to values; the keys are: {', '.join(_KEYS)}", str(path))])
     return data, path.absolute().parent, path.stem
+
+
+def _settings(values: Mapping[str, Any], name: str | None) -> Settings:
+    try:
+        return load_settings(**values)
+    except SettingsError as error:
+        raise error if name is None else SettingsError(f"{name}: {error}") from None
 
 
 def _at(data: dict[str, Any], keys: Sequence[str], change: Callable[[str], str]) -> None:

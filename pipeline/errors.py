@@ -21,7 +21,7 @@ Each leaf has a stable ``code`` that is stored with failed attempts and document
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -83,6 +83,15 @@ class InputError(VgenError):
         lines = [str(problem) for problem in self.problems[:MAX_PROBLEMS_SHOWN]]
         more = len(self.problems) - len(lines)
         super().__init__("\n".join([*lines, f"and {more} more problems"] if more else lines))
+
+    def in_file(self, name: str) -> InputError:
+        """The same, with the file's name where no file is named; a command line's option (``--x``) is in no file."""
+        return InputError(
+            [
+                problem if problem.file or (problem.field or "").startswith("--") else replace(problem, file=name)
+                for problem in self.problems
+            ]
+        )
 
 
 class SettingsError(VgenError):

@@ -23,6 +23,7 @@ from pipeline.input_videos import ACCEPTED_TYPES, MAX_VIDEO_BYTES, check_video
 from pipeline.lora_files import MAX_LORA_BYTES, check_lora, from_hub
 from pipeline.lora_files import MEDIA_TYPE as LORA_MEDIA_TYPE
 from pipeline.spec import InputRef
+from pipeline.spellings import existing_spelling
 from pipeline.urls import MAX_URL_CHARS, shown_url
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ class InputCollector:
 
     def _inside_roots(self, value: str) -> Path:
         try:
-            path = (self._folder / value).resolve()
+            path = existing_spelling(self._folder / value).resolve()
             outside = not any(path.is_relative_to(root) for root in self._roots)
             exists = os.path.lexists(path)
         except (OSError, RuntimeError, ValueError):  # a loop of links, a name too long, a NUL
