@@ -33,8 +33,6 @@ def read_csv(data: bytes, problems: Problems) -> Table:
         return Table((), iter(()), text=True)
     line, cells = header
     names = [cell.strip().strip(INVISIBLE).strip() for cell in cells]
-    while names and not names[-1]:  # a spreadsheet saves columns in which there once was something
-        names.pop()
     if len(names) > MAX_COLUMNS:
         problems.add(f"the header has {len(names)} columns; at most {MAX_COLUMNS} are read", line=line)
         return Table((), iter(()), text=True)
@@ -47,12 +45,14 @@ def read_csv(data: bytes, problems: Problems) -> Table:
 def _records(rows: Rows, header_line: int, names: Sequence[str], problems: Problems) -> Iterator[Record]:
     """A column that is no field is said once, at the header, when a row has something in it; no row is read then."""
     strange = [at for at, name in enumerate(names) if name not in FIELD_RULES]
+    # A spreadsheet saves columns in which there once was something, and leaves empty cells at the end of a row out.
+    named = max((at for at, name in enumerate(names, 1) if name), default=0)
     for number, row in rows:
-        cells = _without_empty_end(row, len(names))
-        if len(cells) != len(names):
+        cells = [*_without_empty_end(row, len(names)), *[""] * (len(names) - len(row))]
+        if len(cells) != len(names) or len(row) < named:
             typographic = any(cell[:1] in _QUOTES for cell in row if cell)
             hint = '; typographic quotes quote nothing in CSV, " does' if typographic else ""
-            problems.add(f"row has {len(row)} cells; the header has {len(names)}{hint}", line=number)
+            problems.add(f"row has {len(row)} cells; the header has {named}{hint}", line=number)
         elif any(cells[at].strip() for at in strange):
             _report_columns(strange, names, cells, header_line, problems)
             return
@@ -72,6 +72,10 @@ def _without_empty_end(row: list[str], columns: int) -> list[str]:
 def _report_columns(
     strange: Sequence[int], names: Sequence[str], cells: Sequence[str], line: int, problems: Problems
 ) -> None:
+    if not any(name.casefold() in FIELD_RULES for name in names):
+        shown = ", ".join(name[:30] for name in names[:3])
+        problems.add(f"the first row names the fields, such as 'prompt,seed'; {shown!r} are none", line=line)
+        return
     for place, at in enumerate(strange):
         name = names[at]
         if not name:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 
 from pipeline.json_reader import JsonError, parse_json
 from pipeline.prompts_file.lines import MAX_OBJECT_BYTES, lines_of
@@ -32,15 +32,16 @@ def read_jsonl(data: bytes, problems: Problems) -> Table:
 
 def _records(data: bytes, problems: Problems) -> Iterator[Record]:
     lines = ((number, line.strip()) for number, line in lines_of(data, problems, MAX_OBJECT_BYTES) if line.strip())
-    is_first = True
-    for number, line in lines:
+    head = list(islice(lines, 2))
+    second = head[1][1] if len(head) > 1 else None
+    for at, (number, line) in enumerate(chain(head, lines)):
         try:
             value = parse_json(line, allow_nan=True)
         except JsonError as error:
             if error.key is not None:
                 problems.add(error.message, line=number, field=error.key)
                 continue
-            other = _other_form(line, lines) if is_first else None
+            other = _other_form(line, second) if at == 0 else None
             column = f" at column {error.column}" if error.column else ""
             problems.add(
                 f"not a JSON object{column}: {error.message}{f'; {other}' if other else ''}",
@@ -57,12 +58,12 @@ def _records(data: bytes, problems: Problems) -> Iterator[Record]:
                 problems.add(
                     f"{line[:60]!r} is JSON but not an object ({{…}}){hint}", line=number, kind="not an object"
                 )
-        is_first = False
 
 
-def _other_form(line: str, following: Iterator[tuple[int, str]]) -> str | None:
+def _other_form(line: str, second: str | None) -> str | None:
     """What the file is, where its first line begins a JSON text of several lines."""
+    if second is None or line[:1] not in ("[", "{"):
+        return None
     if line.startswith("["):
-        return _LIST if next(following, None) is not None else None
-    _, second = next(following, (0, "{"))
-    return _MANY_LINES if line.startswith("{") and not second.startswith("{") else None
+        return _LIST
+    return None if second.startswith("{") else _MANY_LINES

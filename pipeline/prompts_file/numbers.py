@@ -41,7 +41,7 @@ def whole(low: int, high: int) -> Parser:
     def parse(value: object, text: bool) -> int:
         number = whole_number(value, text)
         if isinstance(number, bool) or not isinstance(number, int) or not low <= number <= high:
-            raise ValueError(f"{show(value)} is not a whole number from {low} to {high}{_hint(value, text)}")
+            raise ValueError(f"{show(value)} is not a whole number from {low} to {high}{spreadsheet_hint(value, text)}")
         return number
 
     return parse
@@ -58,7 +58,7 @@ def number(low: float, high: float, *, open_low: bool = False) -> Parser:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if is_number and low <= value <= high and not (open_low and value == low):  # type: ignore[operator]
             return float(value)  # type: ignore[arg-type]
-        raise ValueError(f"{show(value)} is not {rule}{_hint(value, text)}")
+        raise ValueError(f"{show(value)} is not {rule}{spreadsheet_hint(value, text)}")
 
     return parse
 
@@ -72,7 +72,8 @@ def flag(value: object, text: bool) -> bool:
     return value
 
 
-def _hint(value: object, text: bool) -> str:
+def spreadsheet_hint(value: object, text: bool) -> str:
+    """What a spreadsheet has made of a number, where it looks so."""
     if not text or not isinstance(value, str):
         return ""
     if _DECIMAL_COMMA.fullmatch(value.strip()):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import overload
 
-from pipeline.prompts_file.numbers import show, whole_number
+from pipeline.prompts_file.numbers import show, spreadsheet_hint, whole_number
 from pipeline.spec import MAX_SEED
 
 MAX_SEEDS = 1_000_000
@@ -50,7 +50,9 @@ def parse_seed(value: object, text: bool) -> Seeds:
     try:
         return (_checked(whole_number(value, text)),)
     except ValueError as error:
-        hint = "; 'seeds' takes lists and ranges" if isinstance(value, list | str) else ""
+        hint = spreadsheet_hint(value, text)
+        if not hint and isinstance(value, list | str):
+            hint = "; 'seeds' takes lists and ranges"
         raise ValueError(f"{error}{hint}") from None
 
 

@@ -62,10 +62,13 @@ def _fields(number: int, text: str, problems: Problems) -> dict[str, object] | N
     if not text.isascii() and (disguised := _disguised_option(text)):
         dash, name = disguised
         codes = ", ".join(f"U+{ord(mark):04X}" for mark in dict.fromkeys(dash) if mark != "-")
+        shown = "".join(mark for mark in dash if mark not in _MARKS)
+        other = f", or '\\{shown[-1]}{name}' where it belongs to the prompt" if shown[-1] in _DASHES else ""
         problems.add(
-            f"'{dash}{name}' looks like the option '--{name}', but editors and phones have put other characters "
-            f"({codes}) for its hyphens; write '--{name}', or '\\{dash[-1]}{name}' where it belongs to the prompt",
+            f"'{shown}{name}' looks like the option '--{name}', but it has characters ({codes}) that editors, phones "
+            f"and web pages put for hyphens, or beside them; write '--{name}'{other}",
             line=number,
+            kind="disguised option",
         )
         return None
     if "--" not in text:
@@ -105,7 +108,7 @@ def _disguised_option(text: str) -> tuple[str, str] | None:
         dash = text[begin : run.start(1)]
         at_blank = begin == 0 or text[begin - 1].isspace() or dash[0] in _MARKS
         if at_blank and dash.strip(_MARKS) and _NOT_A_HYPHEN.search(dash):
-            return dash[-8:], name
+            return dash[-8:].lstrip("-" if dash[-8:].strip("-" + _MARKS) else ""), name
     return None
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from yaml import events
 
+from pipeline.prompts_file.fields import FIELD_RULES
 from pipeline.prompts_file.lines import lines_of
 from pipeline.prompts_file.problems import Problems
 from pipeline.prompts_file.table import Record, Table
 from pipeline.yaml_reader import YamlDocument, YamlError
+
+_HIDDEN_KEY = re.compile(r"([A-Za-z_0-9]{1,40}):([^\S ])")
+"""A key with a blank of a web page behind its colon: for YAML all of it is text, and would be the prompt."""
 
 
 def read_yaml(data: bytes, problems: Problems) -> Table:
@@ -51,5 +57,8 @@ def _prompts(document: YamlDocument, event: object) -> list[Record]:
     prompts = []
     for item in document.items(event):
         value = document.value(item, 2)
+        if isinstance(value, str) and (match := _HIDDEN_KEY.match(value)) and match[1].casefold() in FIELD_RULES:
+            blank = f"U+{ord(match[2]):04X}"
+            raise YamlError(f"after '{match[1]}:' stands {blank}, which is not a plain blank", document.line(item))
         prompts.append(Record(document.line(item), value if isinstance(value, dict) else {"prompt": value}))
     return prompts
