@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,9 @@ from pipeline.scoring.metric import Score
 
 Record = dict[str, Any]
 MAX_FILE_BYTES = 512 * 1024 * 1024
+_LARGEST = 1e50
+"""No score or weight is larger, and products and squares of such numbers are finite."""
+_RULE = f"a number from {-_LARGEST:g} to {_LARGEST:g}"
 _FIELDS: Mapping[str, tuple[type, str]] = {
     "video": (str, "text"),
     "entry": (int, "a whole number"),
@@ -56,17 +58,17 @@ def read_scores(path: Path) -> list[Record]:
 def _broken_rule(shown: object) -> str | None:
     value = shown.get("score", "") if isinstance(shown, dict) else ""
     if value is not None and not _finite(value):
-        return "its score is no number and not null"
+        return f"its score is not null or {_RULE}"
     details = shown.get("details") or {} if isinstance(shown, dict) else None
     if not isinstance(details, dict):
         return "its details are no object"
     if not isinstance(details.get("reason", ""), str | None):
         return "its details.reason is no text"
-    return None if _finite(details.get("weight", 1.0)) else "its details.weight is no number"
+    return None if _finite(details.get("weight", 1.0)) else f"its details.weight is not {_RULE}"
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and -_LARGEST <= value <= _LARGEST
 
 
 def score_of(shown: Mapping[str, Any]) -> Score:

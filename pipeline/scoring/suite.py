@@ -35,6 +35,8 @@ class SuiteEntry:
 class Suite:
     entries: tuple[SuiteEntry, ...]
     sha256: str
+    source: str = ""
+    """Its file, for messages."""
 
     @property
     def standard(self) -> bool:
@@ -73,7 +75,7 @@ def read_suite(path: Path) -> Suite:
         entries.append(SuiteEntry(index, raw["prompt_en"], tuple(raw["dimension"]), auxiliary))
     if problems:
         raise InputError(problems)
-    return Suite(tuple(entries), hashlib.sha256(data).hexdigest())
+    return Suite(tuple(entries), hashlib.sha256(data).hexdigest(), str(path))
 
 
 def _mistake(raw: object) -> str | None:

@@ -20,9 +20,15 @@ from pipeline.errors import InputError, VgenError
 from pipeline.presets import calibration, get_preset, load_library
 from pipeline.prompts_file import parse
 from pipeline.scoring import exchange
-from pipeline.scoring.compare import run_of
+from pipeline.scoring.aggregates import pool_dimension
+from pipeline.scoring.compare import Run, combined, compare, run_of
+from pipeline.scoring.compare.html import html
+from pipeline.scoring.compare.report import Report
+from pipeline.scoring.registry import METRICS
 from pipeline.scoring.score_file import by_metric, mixed_scorers, read_scores
 from pipeline.scoring.suite import Suite, SuiteEntry, read_suite
+from pipeline.scoring.suite_jobs import submission_of
+from pipeline.scoring.vbench import DIMENSIONS
 from pipeline.settings import Settings
 from tests.mutations import damaged
 
@@ -76,9 +82,17 @@ def read_ratios(path: Path) -> object:
 
 def read_score_file(path: Path) -> object:
     records = read_scores(path)
-    by_metric(records)
+    scores = by_metric(records)
     mixed_scorers(records)
-    return run_of(records, str(path))
+    for name in DIMENSIONS:
+        pool_dimension(name, scores.get(f"vbench.{name}", []))
+    run = run_of(records, str(path))
+    compared = compare(run, combined(run, Run("none")), list(METRICS.values()), {})
+    return html(Report(compared, [run]))
+
+
+def read_suite_file(path: Path) -> object:
+    return len(submission_of(read_suite(path), {"seeds": "1-2"}, SETTINGS).jobs)
 
 
 def read_results(path: Path) -> object:
@@ -94,7 +108,7 @@ READERS = (
     Reader("run_yaml", "run.yaml", read_run_yaml),
     Reader("preset", "mine.toml", read_preset),
     Reader("ratios", "tiny-wan.mag-ratios.json", read_ratios),
-    Reader("suite", "suite.json", read_suite),
+    Reader("suite", "suite.json", read_suite_file),
     Reader("manifest", "manifest.json", partial(exchange.read_manifest, suite=SUITE)),
     Reader("scores", "scores.json", read_score_file),
     Reader("export", "vgen-export.json", lambda path: exchange.read_export(path.parent)),
