@@ -204,7 +204,7 @@ def _contradictions(data: Mapping[str, Any], needs_request: bool) -> list[Proble
 
 def _strangers(given: Mapping[Any, Any], known: Iterable[str], prefix: str) -> list[Problem]:
     names = list(known)
-    problems = []
+    problems: list[Problem] = []
     for key in given:
         if key not in names:
             hint = did_you_mean(key, names, 2) if len(problems) < _MAX_HINTS else ""

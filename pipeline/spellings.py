@@ -9,8 +9,6 @@ import os
 import unicodedata
 from pathlib import Path
 
-_FORMS = ("NFC", "NFD")
-
 
 def existing_spelling(path: Path) -> Path:
     """The path under which the file exists; as it was given where it does, and where no spelling of it does.
@@ -22,7 +20,7 @@ def existing_spelling(path: Path) -> Path:
         return path
     current = Path(path.anchor)
     for part in path.parts[1:] if path.anchor else path.parts:
-        spellings = dict.fromkeys((part, *(unicodedata.normalize(form, part) for form in _FORMS)))
+        spellings = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
         existing = next((name for name in spellings if os.path.lexists(current / name)), None)
         if existing is None:
             return path

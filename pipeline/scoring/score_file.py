@@ -43,10 +43,10 @@ def read_scores(path: Path) -> list[Record]:
     for number, record in enumerate(found):
         if not isinstance(record, dict) or not isinstance(record.get("scores"), dict) or "video" not in record:
             raise InputError([Problem("it has no video and scores", file=str(path), field=f"record {number}")])
-        for name, (kind, rule) in _FIELDS.items():
+        for name, (kind, form) in _FIELDS.items():
             value = record.get(name)
             if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-                message = f"{name}: {value!r:.80} is not {rule}"
+                message = f"{name}: {value!r:.80} is not {form}"
                 raise InputError([Problem(message, file=str(path), field=f"record {number}")])
         for name, shown in record["scores"].items():
             rule = _broken_rule(shown)

@@ -129,7 +129,7 @@ def test_a_malformed_file_ends_with_2_and_its_name(
         (tmp_path / name).write_text(json.dumps(value), "utf-8")
     (tmp_path / "results.json").write_text('{"color": [1.0, []]}', "utf-8")
     for content in (*CONTENTS, *row.own):
-        if row.file == "p.txt" and content in CONTENTS[-2:]:  # a prompt is any text
+        if row.file == "p.txt" and content.startswith((b'{"a"', b"%TAG")):  # a prompt is any text
             continue
         (tmp_path / row.file).write_bytes(content)
         done = vgen(*(str(tmp_path / row.file) if word == "FILE" else word for word in row.words))
