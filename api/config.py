@@ -13,17 +13,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from api.one_clip import Output
 from api.request import VideoRequest
-from pipeline.errors import InputError, Problem
+from pipeline.errors import InputError, Problem, SettingsError
+from pipeline.nearest import did_you_mean
+from pipeline.pipes import read_file_or_pipe
 from pipeline.settings import Settings, load_settings
+from pipeline.yaml_reader import YamlError, parse_yaml
 
 _KEYS = ("preset", "model", "extends", "fields", "request", "output", "settings")
 _OUTPUT_KEYS = ("path", "overwrite")
@@ -31,7 +32,10 @@ _TABLES = ("fields", "request", "output", "settings")
 _TEXTS = frozenset({"prompt", "negative_prompt", "image", "last_image", "video", "path", "preset", "model", "extends"})
 """Keys whose overrides stay text; those of others are read as YAML's numbers, truths and lists."""
 _PATHS = (("model",), ("output", "path"), ("request", "image"), ("request", "last_image"), ("request", "video"))
+MAX_FILE_BYTES = 64 * 1024 * 1024
+"""Room for an image of 32 MiB in base64."""
 _URLS = ("data:", "http:", "https:")
+_MAX_HINTS = 50
 Override = tuple[str, str]
 """A dotted key and its value, as text."""
 
@@ -68,15 +72,17 @@ def read_config(
         SettingsError: a setting has a wrong value.
     """
     data, folder, stem = _read(source)
+    in_file = "settings" in data
     problems: list[Problem] = []
     for keys in _PATHS:
-        _at(data, keys, lambda text: str(folder / Path(text).expanduser()))
+        _at(data, keys, lambda text: str(folder / _expanded(text)))
     for key, value in overrides:
         _override(data, key, value, problems)
     problems += _unknown(data)
     problems += [] if problems else _contradictions(data, needs_request)
+    name = None if isinstance(source, Mapping) else str(source)
     if problems:
-        raise InputError(problems)
+        raise InputError(problems) if name is None else InputError(problems).in_file(name)
     output = data.get("output", {})
     path = Path(output.get("path") or Path.cwd() / f"{stem}.mp4")
     request = data.get("request")
@@ -87,7 +93,7 @@ def read_config(
         fields=data.get("fields") or {},
         request=VideoRequest.of_mapping(request) if request else None,
         output=Output(path, output.get("overwrite", False)),
-        settings=load_settings(**((data.get("settings") or {}) | (dict(settings) if settings else {}))),
+        settings=_settings((data.get("settings") or {}) | dict(settings or {}), name if in_file else None),
     )
 
 
@@ -95,19 +101,23 @@ def _read(source: Mapping[str, Any] | str | Path) -> tuple[dict[str, Any], Path,
     if isinstance(source, Mapping):
         return copy.deepcopy(dict(source)), Path.cwd(), "clip"
     path = Path(source)
+    content = read_file_or_pipe(path, what="the configuration", limit_bytes=MAX_FILE_BYTES)
     try:
-        data = yaml.safe_load(path.read_text("utf-8"))
+        data = parse_yaml(content.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise InputError([Problem("is not UTF-8", str(path))]) from None
-    except OSError as error:
-        raise InputError([Problem(f"cannot be read: {error.strerror}", str(path))]) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = None if mark is None else mark.line + 1
-        raise InputError([Problem(f"is not YAML: {getattr(error, 'problem', error)}", str(path), line)]) from None
+    except YamlError as error:
+        raise InputError([Problem(f"the configuration cannot be read: {error}", str(path), error.line)]) from None
     if not isinstance(data, dict):
         raise InputError([Problem(f"is no mapping of keys to values; the keys are: {', '.join(_KEYS)}", str(path))])
     return data, path.absolute().parent, path.stem
+
+
+def _settings(values: Mapping[str, Any], name: str | None) -> Settings:
+    try:
+        return load_settings(**values)
+    except SettingsError as error:
+        raise error if name is None else SettingsError(f"{name}: {error}") from None
 
 
 def _at(data: dict[str, Any], keys: Sequence[str], change: Callable[[str], str]) -> None:
@@ -134,13 +144,21 @@ def _override(data: dict[str, Any], key: str, text: str, problems: list[Problem]
     value: Any = text
     if last not in _TEXTS and keys[0] != "settings":
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            problems.append(Problem(f"{text!r} is no number, truth or list", field=f"--{key}"))
+            value = parse_yaml(text)
+        except YamlError as error:
+            problems.append(Problem(f"{text!r:.80} is not a number, truth or list: {error}", field=f"--{key}"))
             return
     table[last] = value
     if tuple(keys) in _PATHS:
-        _at(data, keys, lambda given: str(Path(given).expanduser().absolute()))
+        _at(data, keys, lambda given: str(_expanded(given).absolute()))
+
+
+def _expanded(text: str) -> Path:
+    """The path, its ``~`` replaced; where there is no such home it stays, and nothing lies there, as is said later."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def _unknown(data: Mapping[str, Any]) -> list[Problem]:
@@ -186,10 +204,9 @@ def _contradictions(data: Mapping[str, Any], needs_request: bool) -> list[Proble
 
 def _strangers(given: Mapping[Any, Any], known: Iterable[str], prefix: str) -> list[Problem]:
     names = list(known)
-    problems = []
+    problems: list[Problem] = []
     for key in given:
         if key not in names:
-            near = get_close_matches(str(key), names, n=2)
-            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+            hint = did_you_mean(key, names, 2) if len(problems) < _MAX_HINTS else ""
             problems.append(Problem(f"unknown key; {hint}known: {', '.join(names)}", field=f"{prefix}{key}"))
     return problems

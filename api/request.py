@@ -83,13 +83,20 @@ class VideoRequest:
                 continue
             if item.name == "reference_images":
                 if value:
-                    line[item.name] = [str(each) for each in value]
+                    line[item.name] = _references(value)
             elif item.name == "loras":
                 if value:
                     line[item.name] = _loras(value)
             else:
                 line[item.name] = str(value) if isinstance(value, Path) else value
         return line | {name: value for name, value in self.other.items() if value is not None}
+
+
+def _references(given: Any) -> Any:
+    """As a prompt file has them; what is not a list goes through as it is, to be refused there."""
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        return str(given) if isinstance(given, Path) else given
+    return [str(each) if isinstance(each, Path) else each for each in given]
 
 
 def _loras(given: Any) -> Any:

@@ -80,10 +80,7 @@ def read(file: Path | None, own: bool, dimensions: list[str]) -> Suite:
         problem = f"{unknown[0]!r} is no VBench dimension; there are {', '.join(DIMENSIONS)}"
         raise InputError([Problem(problem, field="--dimension")])
     path = suites.OWN_SUITE if own else suites.find_suite(file)
-    try:
-        found = suites.read_suite(path)
-    except OSError as error:
-        raise InputError([Problem(f"cannot be read: {error.strerror}", str(path))]) from None
+    found = suites.read_suite(path)
     entries = tuple(entry for entry in found.entries if not dimensions or set(entry.dimensions) & set(dimensions))
     if not entries:
         raise InputError([Problem(f"{path} has no entry for {', '.join(dimensions)}", field="--dimension")])
@@ -130,15 +127,14 @@ def submit(
 
 
 def _parsed(found: Suite, fields: FieldOptions, settings: Settings) -> Submission:
-    from pipeline.prompts_file import parse_bytes
-    from pipeline.scoring.suite_jobs import prompt_lines
+    from pipeline.scoring.suite_jobs import submission_of
 
     overrides: dict[str, Any] = fields.overrides()
     if "labels" in overrides:
         raise InputError([Problem("a suite's jobs have labels of their own", field="--label")])
     if "seed" not in overrides and "seeds" not in overrides:
         overrides["seeds"] = SEEDS
-    return parse_bytes(prompt_lines(found.entries), "suite.jsonl", overrides=overrides, settings=settings)
+    return submission_of(found, overrides, settings)
 
 
 def work_off(database: Database, settings: Settings, batch_id: str) -> int:

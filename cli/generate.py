@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ import typer
 from cli import output
 from cli.options import Json
 from pipeline.errors import InputError, Problem
+from pipeline.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from api import ProgressEvent
@@ -52,6 +52,8 @@ def generate(
                 made = generator.generate(run.request, output=run.output, on_progress=tell)
         except StoppedError:
             raise KeyboardInterrupt from None
+        except InputError as error:
+            raise error.in_file(str(config)) from None
     for text in input_notes.of_spec((made.sidecar or {}).get("request", {})):
         output.notice(text)
     view = GeneratedView.model_validate(
@@ -88,8 +90,7 @@ def overrides_of(arguments: Sequence[str]) -> list[tuple[str, str]]:
         if not argument.startswith("--") or not name:
             raise InputError([Problem(f"{argument!r} is no override of the form --dotted.key VALUE")])
         if name not in _KEYS and not name.startswith(tuple(key for key in _KEYS if key.endswith("."))):
-            near = get_close_matches(name, ["--config", "--json", *_KEYS], n=2, cutoff=0.5)
-            hint = f"did you mean {' or '.join(repr(item) for item in near)}? " if near else ""
+            hint = did_you_mean(name, ("--config", "--json", *_KEYS), 2)
             raise InputError([Problem(f"unknown key; {hint}keys begin with {', '.join(_KEYS)}", field=f"--{name}")])
         if not equals:
             if not left:

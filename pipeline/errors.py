@@ -21,7 +21,7 @@ Each leaf has a stable ``code`` that is stored with failed attempts and document
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -57,8 +57,18 @@ class Problem:
 
     def __str__(self) -> str:
         where = ":".join(str(part) for part in (self.file, self.line) if part is not None)
-        what = f"{self.field}: {self.message}" if self.field else self.message
+        what = f"{_printable(self.field)}: {self.message}" if self.field else self.message
         return f"{where}: {what}" if where else what
+
+
+def _printable(name: str) -> str:
+    """A name that somebody's file gave: short, and nothing in it acts on a terminal."""
+    short = name if len(name) <= 100 else f"{name[:100]}…"
+    return short if short.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in short)
+
+
+MAX_PROBLEMS_SHOWN = 60
+"""Lines of an ``InputError``'s text; the rest are counted. Nobody reads more before mending the first ones."""
 
 
 class InputError(VgenError):
@@ -70,7 +80,18 @@ class InputError(VgenError):
         if isinstance(problems, str):
             problems = [Problem(problems)]
         self.problems: tuple[Problem, ...] = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        lines = [str(problem) for problem in self.problems[:MAX_PROBLEMS_SHOWN]]
+        more = len(self.problems) - len(lines)
+        super().__init__("\n".join([*lines, f"and {more} more problems"] if more else lines))
+
+    def in_file(self, name: str) -> InputError:
+        """The same, with the file's name where no file is named; a command line's option (``--x``) is in no file."""
+        return InputError(
+            [
+                problem if problem.file or (problem.field or "").startswith("--") else replace(problem, file=name)
+                for problem in self.problems
+            ]
+        )
 
 
 class SettingsError(VgenError):

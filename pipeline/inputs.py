@@ -26,6 +26,7 @@ from pipeline.lora_files import MAX_LORA_BYTES, check_lora, from_hub
 from pipeline.lora_files import MEDIA_TYPE as LORA_MEDIA_TYPE
 from pipeline.media_types import plain_type
 from pipeline.spec import InputRef
+from pipeline.spellings import existing_spelling
 from pipeline.urls import MAX_URL_CHARS, shown_url
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ class InputCollector:
     def _inside_roots(self, value: str) -> tuple[Path, Path]:
         """The folder that allows the path, and the path with its links resolved."""
         try:
-            path = (self._folder / value).resolve()
+            path = existing_spelling(self._folder / value).resolve()
             root = next((root for root in self._roots if path.is_relative_to(root)), None)
             exists = os.path.lexists(path)
         except (OSError, RuntimeError, ValueError):  # a loop of links, a name too long, a NUL

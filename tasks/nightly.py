@@ -19,7 +19,7 @@ from db.models import EvalRun
 from db.session import Database
 from pipeline.errors import ConflictError, InputError, Problem
 from pipeline.keys import canonical_json, sha256_hex
-from pipeline.prompts_file import Submission, parse_bytes
+from pipeline.prompts_file import Submission
 from pipeline.prompts_file.scoring import split_names
 from pipeline.scoring import compare as comparing
 from pipeline.scoring import gate, registry
@@ -27,7 +27,7 @@ from pipeline.scoring.compare import Comparison, Run, SpeedSample, SpeedVerdict,
 from pipeline.scoring.compare.html import html
 from pipeline.scoring.compare.report import Report, as_json, markdown
 from pipeline.scoring.suite import OWN_SUITE, read_suite
-from pipeline.scoring.suite_jobs import prompt_lines
+from pipeline.scoring.suite_jobs import submission_of
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, EncodeOptions
 from pipeline.states import EvalState
@@ -128,11 +128,8 @@ def submit_repeat(database: Database, settings: Settings, run_id: str) -> tuple[
 
 def _suite_of(plan: Plan, settings: Settings) -> tuple[Submission, dict[str, Any]]:
     """The suite's jobs, and what is to be remembered of it. Raises InputError."""
-    try:
-        suite = read_suite(plan.suite)
-    except OSError as error:
-        raise InputError([Problem(f"cannot be read: {error.strerror}", str(plan.suite))]) from None
-    parsed = parse_bytes(prompt_lines(suite.entries), "nightly.jsonl", overrides=plan.fields, settings=settings)
+    suite = read_suite(plan.suite)
+    parsed = submission_of(suite, plan.fields, settings)
     told = {"sha256": suite.sha256, "entries": len(suite.entries), "standard": suite.standard}
     return parsed, {**told, "preset": parsed.jobs[0].spec.preset, "fields": dict(plan.fields)}
 

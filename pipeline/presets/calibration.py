@@ -11,10 +11,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.errors import InputError
+from pipeline.json_reader import read_json
 from pipeline.presets.preset import Preset
 
 SCHEMA = "vgen.mag-ratios/1"
 _LIMIT = 100.0
+MAX_FILE_BYTES = 1024 * 1024
 
 
 def path_of(folder: Path, preset: Preset) -> Path:
@@ -46,10 +49,12 @@ def read(folder: Path | None, preset: Preset) -> tuple[float, ...] | str:
         return f"step_cache: mag_cache needs ratios measured for preset {preset.name!r}: {how}"
     path = path_of(folder, preset)
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = read_json(path, what="the file of ratios", limit_bytes=MAX_FILE_BYTES)
         ratios = tuple(float(ratio) for ratio in values["ratios"])
         schema, digest = values["schema"], values["digest"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except InputError as error:
+        return f"step_cache: {error}; {how}"
+    except (ValueError, KeyError, TypeError) as error:
         return f"step_cache: {path} cannot be read ({type(error).__name__}: {error}); {how}"
     if schema != SCHEMA or not ratios or not all(math.isfinite(r) and 0 < r <= _LIMIT for r in ratios):
         return f"step_cache: {path} is no file of ratios ({SCHEMA}, numbers over 0 and at most {_LIMIT:g}); {how}"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.errors import InputError, NotFoundError, Problem, RefusedError
+from pipeline.nearest import did_you_mean
 from pipeline.presets.preset import Preset, all_presets
 from pipeline.presets.user_file import read_user_preset
 
@@ -35,12 +35,14 @@ class Library:
         """What a job of a user's preset is pinned to; None for the catalogue's, which have versions."""
         return self.presets[name].digest if name in self.files else None
 
-    def why_not(self, name: str) -> str:
-        """The sentence on a name that is no preset: what is wrong with its file, or which names there are."""
+    def why_not(self, name: str, *, hints: bool = True) -> str:
+        """The sentence on a name that is no preset: what is wrong with its file, or which names there are.
+
+        Without ``hints`` the nearest name is not looked for, which takes its time.
+        """
         if name in self.problems:
             return "; ".join(str(problem) for problem in self.problems[name])
-        near = get_close_matches(name, self.presets, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(name, self.presets) if hints else ""
         return f"{name!r} is unknown; {hint}known: {', '.join(self.presets)}{self._looked()}"
 
     def get(self, name: str) -> Preset:

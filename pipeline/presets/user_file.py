@@ -5,10 +5,8 @@ The file's name without ``.toml`` is the preset's name.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -16,8 +14,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.errors import Problem
+from pipeline.errors import InputError, Problem
+from pipeline.json_reader import read_json
 from pipeline.presets.preset import Preset, all_presets
+from pipeline.toml_reader import read_toml
 
 MAX_FILE_BYTES = 1024 * 1024
 INDEX = "model_index.json"
@@ -32,14 +32,11 @@ def read_user_preset(file: Path) -> Preset | _Mistakes:
     """The preset of the file, or every mistake found, each with file, field, value and rule."""
     try:
         stat = file.stat()
-        if stat.st_size > MAX_FILE_BYTES:
-            return (Problem(f"has {stat.st_size} bytes; at most {MAX_FILE_BYTES}", str(file)),)
         data = _parsed(file, stat.st_mtime_ns, stat.st_size, stat.st_ino)
-    except tomllib.TOMLDecodeError as error:
-        return (Problem(f"is not TOML: {error}", str(file)),)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        return (Problem(f"cannot be read: {reason}", str(file)),)
+    except InputError as error:
+        return error.problems
+    except OSError as error:
+        return (Problem(f"the preset cannot be read: {error.strerror}", str(file)),)
     mistakes = _name_mistakes(file.stem, data)
     values, more = _merged(data, file)
     mistakes += more
@@ -56,7 +53,7 @@ def read_user_preset(file: Path) -> Preset | _Mistakes:
 @lru_cache(maxsize=512)
 def _parsed(file: Path, _mtime_ns: int, _size: int, _inode: int) -> dict[str, Any]:
     """Parsed once as long as the file stays as it is; nobody changes what is returned."""
-    return tomllib.loads(file.read_text("utf-8"))
+    return read_toml(file, what="the preset", limit_bytes=MAX_FILE_BYTES)
 
 
 def _problems(file: Path, mistakes: list[tuple[str, str]]) -> _Mistakes:
@@ -68,6 +65,9 @@ def _name_mistakes(stem: str, data: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [("name", f"{stem!r}, from the file's name, breaks the rule of names: {_NAME_RULE}")]
     if stem in all_presets():
         return [("name", f"{stem!r}, from the file's name, is a preset of the catalogue; give the file another name")]
+    model = data.get("model", data.get("repo"))
+    if isinstance(model, str) and not model.isprintable():
+        return [("model", f"{model!r:.80} holds a character that no name has")]
     if data.get("name", stem) != stem:
         return [("name", f"{data['name']!r} is not the file's name, {stem!r}; leave it out or rename the file")]
     return []
@@ -132,10 +132,11 @@ def class_of(model: str, revision: str) -> str | None:
             return None
         index = Path(cached)
     try:
-        named = json.loads(index.read_text("utf-8")).get("_class_name")
-    except (OSError, ValueError, AttributeError):
+        named = read_json(index, what="the model's index", limit_bytes=MAX_FILE_BYTES)
+    except InputError:
         return None
-    return named if isinstance(named, str) else None
+    name = named.get("_class_name") if isinstance(named, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _hidden_randomness(preset: Preset) -> list[tuple[str, str]]:
@@ -152,4 +153,4 @@ def _sentence(item: Mapping[str, Any], extends: bool) -> tuple[str, str]:
         return field, "is required" + ("" if extends else " (or `extends` a preset that has it)")
     if item["type"] == "extra_forbidden":
         return field, f"is no field of presets; they are: {', '.join(['extends', 'model', *Preset.model_fields])}"
-    return field, f"{item['input']!r} is not possible: {item['msg']}"
+    return field, f"{item['input']!r:.80} is not possible: {item['msg']}"

@@ -6,13 +6,14 @@ Layers of values are joined option by option; ``none`` says every option, so tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
 
 from pipeline.acceleration import PLAIN, STEP_CACHES, Acceleration, MagCache
+from pipeline.nearest import did_you_mean
 from pipeline.presets import Library, Preset, abilities, calibration
+from pipeline.prompts_file.numbers import show
 
 Given = tuple[tuple[str, object], ...]
 """Options and their checked values, in the order of ``Acceleration``."""
@@ -27,12 +28,12 @@ def parse_acceleration(value: object, text: bool) -> Given:
     """Raises ValueError with the option, its value and the rule."""
     raw = _from_text(value) if isinstance(value, str) else value
     if not isinstance(raw, dict):
-        raise ValueError(f"{value!r} is not a mapping of options, or text such as 'vae_tiling,step_cache=first_block'")
+        raise ValueError(
+            f"{show(value)} is not a mapping of options, or text such as 'vae_tiling,step_cache=first_block'"
+        )
     for name in raw:
         if name not in _OPTIONS:
-            near = get_close_matches(str(name), _OPTIONS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown option {name!r}; {hint}known: {', '.join(_OPTIONS)}")
+            raise ValueError(f"unknown option {show(name)}; {did_you_mean(name, _OPTIONS)}known: {', '.join(_OPTIONS)}")
     if isinstance(raw.get("step_cache"), str):
         raw = {**raw, "step_cache": _step_cache(raw["step_cache"])}
     try:
@@ -81,9 +82,9 @@ def _from_text(text: str) -> dict[str, Any]:
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not name or (equals and not value) or (not equals and name in _OPTIONS and name not in _FLAGS):
             hint = f"; {name} needs a value" if name in _OPTIONS else ""
-            raise ValueError(f"{part!r} is not of the form 'option' or 'option=value'{hint}")
+            raise ValueError(f"{show(part)} is not of the form 'option' or 'option=value'{hint}")
         if name in found:
-            raise ValueError(f"option {name!r} is given twice in {text!r}")
+            raise ValueError(f"option {name!r} is given twice in {show(text)}")
         found[name] = _value(value) if equals else True
     return found
 
@@ -94,12 +95,12 @@ def _step_cache(text: str) -> dict[str, Any] | None:
     if kind == _NONE:
         return None
     if kind not in STEP_CACHES:
-        raise ValueError(f"step_cache: {kind!r} is none; there are: {', '.join(STEP_CACHES)}")
+        raise ValueError(f"step_cache: {show(kind)} is none; there are: {', '.join(STEP_CACHES)}")
     found: dict[str, Any] = {"kind": kind}
     for option in options:
         name, equals, value = (piece.strip() for piece in option.partition("="))
         if not equals:
-            raise ValueError(f"step_cache: {option!r} is not of the form 'option=value'")
+            raise ValueError(f"step_cache: {show(option)} is not of the form 'option=value'")
         found[name] = _value(value)
     return found
 
@@ -116,4 +117,4 @@ def _sentence(error: Mapping[str, Any]) -> str:
         return f"{where}: {message}" if where else message
     if error["type"] == "extra_forbidden":
         return f"{where}: is no option of it"
-    return f"{where}: {error['input']!r} is not possible: {message}"
+    return f"{where}: {show(error['input'])} is not possible: {message}"

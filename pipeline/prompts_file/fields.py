@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import cast
 
+from pipeline.json_reader import parse_json
+from pipeline.nearest import did_you_mean
 from pipeline.prompts_file.acceleration import parse_acceleration
 from pipeline.prompts_file.loras import parse_loras
+from pipeline.prompts_file.numbers import Parser, flag, number, show, whole
 from pipeline.prompts_file.scoring import SCORE_FIELDS
-from pipeline.spec import MAX_SEED, MAX_SEGMENTS
+from pipeline.prompts_file.seeds import MAX_SEEDS, parse_seed, parse_seeds
+from pipeline.spec import MAX_SEGMENTS
 
 MAX_PROMPT_CHARS = 50_000
 """Room for 5,000 words of English (some 30,000 characters) and more; text encoders read a few hundred tokens."""
-MAX_JOBS = 1_000_000
+MAX_JOBS = MAX_SEEDS
 MAX_LABELS = 32
 MAX_REFERENCES = 16
 
-Seeds = Sequence[int]
-Parser = Callable[[object, bool], object]
-"""``(raw value, whether numbers may be text) -> value``; raises ValueError with the value and the rule."""
-
-_WHOLE = re.compile(r"[+-]?[0-9]{1,40}")
-_DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
-_SEED_PART = re.compile(r"\s*([0-9]{1,40})\s*(?:-\s*([0-9]{1,40}))?\s*")
 _SIZE = re.compile(r"\s*([0-9]{1,6})\s*[x×X*]\s*([0-9]{1,6})\s*")
 _GPU_TYPE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_TRUE, _FALSE = frozenset({"true", "yes", "1", "on"}), frozenset({"false", "no", "0", "off"})
-
-
-def show(value: object) -> str:
-    """The value for a message, short."""
-    try:
-        text = repr(value)
-    except ValueError:  # an int of thousands of digits
-        return f"a {type(value).__name__}"
-    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def _text(maximum: int, *, empty: bool = False) -> Parser:
@@ -57,88 +40,6 @@ def _text(maximum: int, *, empty: bool = False) -> Parser:
         return value
 
     return parse
-
-
-def _whole(low: int, high: int) -> Parser:
-    def parse(value: object, text: bool) -> int:
-        if text and isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(f"{show(value)} is not a whole number from {low} to {high}")
-        return value
-
-    return parse
-
-
-def _number(low: float, high: float, *, open_low: bool = False) -> Parser:
-    rule = f"a number over {low:g} and at most {high:g}" if open_low else f"a number from {low:g} to {high:g}"
-
-    def parse(value: object, text: bool) -> float:
-        if text and isinstance(value, str) and _DECIMAL.fullmatch(value.strip()):
-            value = float(value)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{show(value)} is not {rule}")
-        # An int may be too large for float(); comparing it first is exact.
-        if not math.isnan(value) and low <= value <= high and not (open_low and value == low):
-            return float(value)
-        raise ValueError(f"{show(value)} is not {rule}")
-
-    return parse
-
-
-def _flag(value: object, text: bool) -> bool:
-    if text and isinstance(value, str) and value.strip().lower() in _TRUE | _FALSE:
-        return value.strip().lower() in _TRUE
-    if not isinstance(value, bool):
-        raise ValueError(f"{show(value)} is not true or false")
-    return value
-
-
-def _seed(value: object, text: bool) -> Seeds:
-    try:
-        return (_checked_seed(_seed_number(value, text)),)
-    except ValueError as error:
-        hint = "; 'seeds' takes lists and ranges" if isinstance(value, list | str) else ""
-        raise ValueError(f"{error}{hint}") from None
-
-
-def _checked_seed(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SEED:
-        raise ValueError(f"{show(value)} is not a whole number from 0 to {MAX_SEED} (2**63 - 1)")
-    return value
-
-
-def _seeds(value: object, _: bool) -> Seeds:
-    """A list of whole numbers, or ``"1,2,5-7"``; ranges include both ends."""
-    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
-    if not parts:
-        raise ValueError("the list is empty")
-    ranges = [_seed_range(part) for part in parts]
-    # Not len(): that of a range of 2**63 overflows.
-    count = sum(part.stop - part.start for part in ranges)
-    if count > MAX_JOBS:
-        raise ValueError(f"{show(value)} names {count} seeds; at most {MAX_JOBS} are allowed")
-    if len(ranges) == 1:
-        return ranges[0]
-    seeds = tuple(seed for part in ranges for seed in part)
-    if len(set(seeds)) != len(seeds):
-        twice = next(seed for i, seed in enumerate(seeds) if seed in seeds[:i])
-        raise ValueError(f"seed {twice} is listed twice in {show(value)}")
-    return seeds
-
-
-def _seed_range(part: object) -> range:
-    if not isinstance(part, str):
-        seed = _checked_seed(part)
-        return range(seed, seed + 1)
-    match = _SEED_PART.fullmatch(part)
-    if match is None:
-        raise ValueError(f"{show(part)} is not a seed or a range such as '1-4'")
-    first = _checked_seed(int(match[1]))
-    last = first if match[2] is None else _checked_seed(int(match[2]))
-    if last < first:
-        raise ValueError(f"range {show(part.strip())} runs backwards; write '{last}-{first}'")
-    return range(first, last + 1)
 
 
 def _size(value: object, _: bool) -> tuple[int, int]:
@@ -165,22 +66,22 @@ def _segments(value: object, text: bool) -> int | tuple[str, ...]:
     """A count, or a list of prompts; as text the list is JSON."""
     if text and isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = parse_json(value, allow_nan=True)
+        except ValueError:
             raise ValueError(f"{show(value)} is not a JSON list of prompts") from None
     if not isinstance(value, list):
         try:
-            return int(cast(int, _whole(1, MAX_SEGMENTS)(value, text)))
+            return int(cast(int, whole(1, MAX_SEGMENTS)(value, text)))
         except ValueError as error:
             raise ValueError(f"{error}, or a list of prompts") from None
     if not 1 <= len(value) <= MAX_SEGMENTS:
         raise ValueError(f"lists {len(value)} prompts; 1 to {MAX_SEGMENTS} are allowed")
     prompts = []
-    for number, prompt in enumerate(value, 1):
+    for place, prompt in enumerate(value, 1):
         try:
             prompts.append(str(_text(MAX_PROMPT_CHARS)(prompt, True)))
         except ValueError as error:
-            raise ValueError(f"prompt {number}: {error}") from None
+            raise ValueError(f"prompt {place}: {error}") from None
     return tuple(prompts)
 
 
@@ -221,8 +122,8 @@ def _references(value: object, text: bool) -> tuple[str, ...]:
     """A list of values of ``image``; text is one of them, or a JSON list."""
     if text and isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = parse_json(value, allow_nan=True)
+        except ValueError:
             raise ValueError(f"{show(value)} is not a JSON list") from None
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list | tuple) or not values:
@@ -232,42 +133,38 @@ def _references(value: object, text: bool) -> tuple[str, ...]:
     return tuple(str(_IMAGE(item, text)) for item in values)
 
 
-def _seed_number(value: object, text: bool) -> object:
-    return int(value) if text and isinstance(value, str) and _WHOLE.fullmatch(value.strip()) else value
-
-
 _IMAGE = _text(45_000_000)
 """Room for 32 MiB in base64."""
 
 PARSERS: dict[str, Parser] = {
     "prompt": _text(MAX_PROMPT_CHARS),
     "negative_prompt": _text(MAX_PROMPT_CHARS, empty=True),
-    "seed": _seed,
-    "seeds": _seeds,
-    "num_frames": _whole(1, 1_000_000),
-    "seconds": _number(0, 86_400, open_low=True),
-    "width": _whole(1, 100_000),
-    "height": _whole(1, 100_000),
+    "seed": parse_seed,
+    "seeds": parse_seeds,
+    "num_frames": whole(1, 1_000_000),
+    "seconds": number(0, 86_400, open_low=True),
+    "width": whole(1, 100_000),
+    "height": whole(1, 100_000),
     "size": _size,
-    "fps": _number(0, 240, open_low=True),
-    "num_inference_steps": _whole(1, 1000),
-    "guidance_scale": _number(0, 1000),
-    "guidance_scale_2": _number(0, 1000),
+    "fps": number(0, 240, open_low=True),
+    "num_inference_steps": whole(1, 1000),
+    "guidance_scale": number(0, 1000),
+    "guidance_scale_2": number(0, 1000),
     "image": _IMAGE,
     "last_image": _IMAGE,
     "video": _text(8192),
     "reference_images": _references,
     "preset": _text(128),
     "gpu": _gpu,
-    "priority": _whole(-100, 100),
+    "priority": whole(-100, 100),
     "custom_id": _custom_id,
     "labels": _labels,
-    "enhance": _flag,
+    "enhance": flag,
     "acceleration": parse_acceleration,
     "loras": parse_loras,
     "lora": parse_loras,
     "segments": _segments,
-    "auto_extend": _flag,
+    "auto_extend": flag,
 }
 
 FIELD_RULES: dict[str, str] = {
@@ -303,10 +200,10 @@ FIELD_RULES: dict[str, str] = {
 }
 
 
-def unknown_field(name: str) -> str:
-    """The message for a field that does not exist."""
+def unknown_field(name: str, *, hint: bool = True, known: bool = True) -> str:
+    """The message for a field that does not exist, with the nearest one, and all there are."""
     if name in SCORE_FIELDS:
         return "holds for a whole batch: give it in the file's defaults, or on the command line"
-    near = get_close_matches(name, FIELD_RULES, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown field; {hint}known: {', '.join(FIELD_RULES)}"
+    near = did_you_mean(name, FIELD_RULES).strip() if hint else ""
+    fields = f"known: {', '.join(FIELD_RULES)}" if known else ""
+    return "; ".join(["unknown field", " ".join(part for part in (near, fields) if part)]).removesuffix("; ")

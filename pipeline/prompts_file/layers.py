@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import cast
 
 from pipeline.inputs import InputCollector
+from pipeline.json_reader import parse_json
 from pipeline.prompts_file.acceleration import Given, join
-from pipeline.prompts_file.fields import MAX_JOBS, PARSERS, show, unknown_field
+from pipeline.prompts_file.fields import MAX_JOBS, PARSERS, unknown_field
 from pipeline.prompts_file.loras import LoraGiven
+from pipeline.prompts_file.numbers import show
 from pipeline.prompts_file.segments import unite_segments
 
 Values = dict[str, object]
@@ -20,22 +21,37 @@ Values = dict[str, object]
 Report = Callable[[str, str], None]
 """Takes a field's name and what is wrong with it."""
 
+MAX_HINTS = 50
+"""Unknown names of a file for which the nearest known one is looked for."""
 _LENGTH = frozenset({"num_frames", "seconds"})
 
 
 @dataclass(frozen=True, slots=True)
+class Column:
+    """A swept field: its values, as layers."""
+
+    name: str
+    values: tuple[Values, ...]
+    keys: frozenset[str]
+    """Every key of the layers: kept, because each line of a file asks for them."""
+
+    def settled_by(self, given: set[str]) -> bool:
+        return bool(given & _LENGTH) if self.keys & _LENGTH else self.keys <= given
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
-    """Fields that take several values. ``columns`` holds for each field its values, as layers."""
+    """Fields that take several values."""
 
     mode: str
-    columns: tuple[tuple[str, tuple[Values, ...]], ...]
+    columns: tuple[Column, ...]
 
     def without(self, given: set[str]) -> Sweep:
         """The sweep less the fields that a stronger layer has settled."""
-        return Sweep(self.mode, tuple(column for column in self.columns if not _settled(column, given)))
+        return Sweep(self.mode, tuple(column for column in self.columns if not column.settled_by(given)))
 
     def count(self) -> int:
-        sizes = [len(values) for _, values in self.columns]
+        sizes = [len(column.values) for column in self.columns]
         if self.mode == "zip":
             return sizes[0] if sizes else 1
         total = 1
@@ -45,17 +61,12 @@ class Sweep:
 
     def combinations(self) -> Iterator[Values]:
         """One layer for each combination; the last field varies fastest."""
-        columns = [values for _, values in self.columns]
+        columns = [column.values for column in self.columns]
         if not columns:
             yield {}
             return
         for combination in zip(*columns, strict=True) if self.mode == "zip" else product(*columns):
             yield {name: value for values in combination for name, value in values.items()}
-
-
-def _settled(column: tuple[str, tuple[Values, ...]], given: set[str]) -> bool:
-    keys = {key for values in column[1] for key in values}
-    return bool(given & _LENGTH) if keys & _LENGTH else keys <= given
 
 
 def merge(weak: Values, strong: Values) -> Values:
@@ -75,6 +86,8 @@ class LayerReader:
 
     def __init__(self, inputs: InputCollector) -> None:
         self._inputs = inputs
+        self._unknown: set[str] = set()
+        self._first_unknown = ""
 
     def read(self, raw: Mapping[str, object], text: bool, report: Report) -> tuple[Values, Sweep | None]:
         """The layer and its sweep; what is wrong is reported and left out. None and empty cells are not given."""
@@ -95,16 +108,16 @@ class LayerReader:
         _unite_loras(values, report)
         unite_segments(values, report)
         if sweep is not None:
-            for column, layers in sweep.columns:
-                both = layers[0].keys() & values.keys()
+            for column in sweep.columns:
+                both = column.values[0].keys() & values.keys()
                 if both:
-                    report("sweep", f"{column!r} is swept here and also given as {', '.join(sorted(both))!r}")
+                    report("sweep", f"{column.name!r} is swept here and also given as {', '.join(sorted(both))!r}")
         return values, sweep
 
     def _parse(self, name: str, value: object, text: bool) -> object:
         parser = PARSERS.get(name)
         if parser is None:
-            raise ValueError(unknown_field(name))
+            raise ValueError(self._unknown_field(name))
         parsed = parser(value, text)
         if name in ("image", "last_image"):
             return self._inputs.resolve(str(parsed))
@@ -116,11 +129,18 @@ class LayerReader:
             return tuple(given.resolved(self._inputs) for given in cast("tuple[LoraGiven, ...]", parsed))
         return parsed
 
+    def _unknown_field(self, name: str) -> str:
+        """All fields are listed once a file, and the nearest one, which takes time to find, for the first names."""
+        if name not in self._unknown and len(self._unknown) < MAX_HINTS:
+            self._unknown.add(name)
+            self._first_unknown = self._first_unknown or name
+        return unknown_field(name, hint=name in self._unknown, known=name == self._first_unknown)
+
     def _sweep(self, raw: object, text: bool, report: Report) -> Sweep | None:
         if text and isinstance(raw, str):
             try:
-                raw = json.loads(raw)
-            except (ValueError, RecursionError):
+                raw = parse_json(raw, allow_nan=True)
+            except ValueError:
                 report("sweep", f"{show(raw)} is not JSON")
                 return None
         if not isinstance(raw, dict):
@@ -136,7 +156,7 @@ class LayerReader:
                 values = self._column(name, choices, report)
                 if values is None:
                     return None
-                columns.append((name, values))
+                columns.append(Column(name, values, frozenset(key for layer in values for key in layer)))
         return _checked_sweep(Sweep(mode, tuple(columns)), report)
 
     def _column(self, name: str, choices: object, report: Report) -> tuple[Values, ...] | None:
@@ -166,11 +186,11 @@ def _checked_sweep(sweep: Sweep, report: Report) -> Sweep | None:
     if not sweep.columns:
         report("sweep", "names no field")
         return None
-    lengths = {name: len(values) for name, values in sweep.columns}
+    lengths = {column.name: len(column.values) for column in sweep.columns}
     if sweep.mode == "zip" and len(set(lengths.values())) > 1:
         report("sweep", f"lists of a zip must be equally long; given: {lengths}")
         return None
-    keys = [key for _, values in sweep.columns for key in values[0]]
+    keys = [key for column in sweep.columns for key in column.values[0]]
     if len(set(keys)) != len(keys):
         report("sweep", f"{', '.join(lengths)} name the same thing twice")
         return None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.inputs import InputCollector
+from pipeline.json_reader import parse_json
 from pipeline.lora_files import SUFFIX
+from pipeline.nearest import did_you_mean
+from pipeline.prompts_file.numbers import show
 from pipeline.spec import LoraRef
 
 MAX_LORAS = 16
+MAX_SCALE = sys.float_info.max
 _KEYS = ("path", "repo", "weight_name", "revision", "scale", "load_into_transformer_2")
 _NONE = "none"
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -48,13 +50,13 @@ def parse_loras(value: object, _: bool) -> tuple[LoraGiven, ...]:
     """Raises ValueError with the value and the rule."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise ValueError(f"{str(value)[:80]!r} is not a JSON list") from None
+            value = parse_json(value, allow_nan=True)
+        except ValueError:
+            raise ValueError(f"{show(value)} is not a JSON list") from None
     if isinstance(value, str):
         value = [] if value.strip() == _NONE else [part.strip() for part in value.split(",")]
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{value!r:.80} is not a list of LoRAs, or text such as 'style.safetensors@0.8'")
+        raise ValueError(f"{show(value)} is not a list of LoRAs, or text such as 'style.safetensors@0.8'")
     if len(value) > MAX_LORAS:
         raise ValueError(f"lists {len(value)} LoRAs; at most {MAX_LORAS} are allowed")
     return tuple(_from_text(item) if isinstance(item, str) else _from_mapping(item) for item in value)
@@ -91,7 +93,7 @@ def _with_scale(text: str) -> tuple[str, str | None]:
 def _from_text(text: str) -> LoraGiven:
     source, scale = _with_scale(text)
     if not source:
-        raise ValueError(f"{text!r} names no file; write 'style.safetensors@0.8' or 'org/name:file.safetensors'")
+        raise ValueError(f"{show(text)} names no file; write 'style.safetensors@0.8' or 'org/name:file.safetensors'")
     checked = 1.0 if scale is None else _scale(float(scale))
     if not _is_hub(text):
         return LoraGiven(path=_name("path", source), scale=checked)
@@ -101,12 +103,10 @@ def _from_text(text: str) -> LoraGiven:
 
 def _from_mapping(item: object) -> LoraGiven:
     if not isinstance(item, Mapping):
-        raise ValueError(f"{item!r:.80} is not a mapping with 'path' or 'repo', nor text")
+        raise ValueError(f"{show(item)} is not a mapping with 'path' or 'repo', nor text")
     for key in item:
         if key not in _KEYS:
-            near = get_close_matches(str(key), _KEYS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown key {key!r:.80}; {hint}known: {', '.join(_KEYS)}")
+            raise ValueError(f"unknown key {show(key)}; {did_you_mean(key, _KEYS)}known: {', '.join(_KEYS)}")
     values = {key: value for key, value in item.items() if value is not None}
     if ("path" in values) == ("repo" in values):
         raise ValueError("give 'path' or 'repo', one of them")
@@ -118,7 +118,7 @@ def _from_mapping(item: object) -> LoraGiven:
     if "repo" in values:
         _repo(values["repo"])
     if not isinstance(values.get("load_into_transformer_2", False), bool):
-        raise ValueError(f"load_into_transformer_2: {values['load_into_transformer_2']!r:.80} is not true or false")
+        raise ValueError(f"load_into_transformer_2: {show(values['load_into_transformer_2'])} is not true or false")
     if "scale" in values:
         values["scale"] = _scale(values["scale"])
     return LoraGiven(**values)
@@ -126,17 +126,17 @@ def _from_mapping(item: object) -> LoraGiven:
 
 def _name(key: str, value: object) -> str:
     if not isinstance(value, str) or len(value) > _MAX_CHARS or "\0" in value:
-        raise ValueError(f"{key}: {value!r:.80} is not text of at most {_MAX_CHARS} characters")
+        raise ValueError(f"{key}: {show(value)} is not text of at most {_MAX_CHARS} characters")
     return value
 
 
 def _repo(value: str) -> str:
     if not _REPO.fullmatch(value):
-        raise ValueError(f"repo: {value!r} is not of the form 'org/name'")
+        raise ValueError(f"repo: {show(value)} is not of the form 'org/name'")
     return value
 
 
 def _scale(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"scale: {value!r:.80} is not a finite number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -MAX_SCALE <= value <= MAX_SCALE:
+        raise ValueError(f"scale: {show(value)} is not a finite number")
     return float(value)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pipeline.errors import InputError, Problem
 from pipeline.inputs import InputCollector
+from pipeline.pipes import read_file_or_pipe
 from pipeline.presets import load_library
 from pipeline.prompts_file.fields import MAX_JOBS
 from pipeline.prompts_file.layers import LayerReader, Sweep, Values, merge
 from pipeline.prompts_file.lines import MAX_FILE_BYTES
 from pipeline.prompts_file.problems import Problems
-from pipeline.prompts_file.readers import READERS, Reader, Table
+from pipeline.prompts_file.readers import other_format, reader_of
 from pipeline.prompts_file.resolve import Resolver
 from pipeline.prompts_file.scoring import SCORE_FIELDS, FileScoring, read_scoring
 from pipeline.prompts_file.submission import PlannedJobs, Shot, Submission, fingerprint_of
+from pipeline.prompts_file.table import Reader, Table
 from pipeline.settings import FetchSettings, Settings
 
 if TYPE_CHECKING:
@@ -39,13 +41,7 @@ def parse(path: Path, *, overrides: Mapping[str, object], settings: Settings) ->
     Raises:
         InputError: with every mistake found.
     """
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError([Problem(f"has {path.stat().st_size} bytes; at most {MAX_FILE_BYTES}", str(path))])
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError([Problem(f"cannot be read: {reason}", str(path))]) from None
+    data = read_file_or_pipe(path, what="the prompt file", limit_bytes=MAX_FILE_BYTES)
     return parse_bytes(data, str(path), overrides=overrides, settings=settings, folder=path.absolute().parent)
 
 
@@ -53,13 +49,11 @@ def parse_bytes(
     data: bytes, name: str, *, overrides: Mapping[str, object], settings: Settings, folder: Path | None = None
 ) -> Submission:
     """As ``parse``, for bytes; the name's ending says which format, relative image paths start at ``folder``."""
-    reader = READERS.get(Path(name).suffix.lower())
-    if reader is None:
-        raise InputError([Problem(f"the name does not end in one of {', '.join(READERS)}", name)])
+    reader = _reader(name)
     if len(data) > MAX_FILE_BYTES:
         raise InputError([Problem(f"has {len(data)} bytes; at most {MAX_FILE_BYTES}", name)])
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise InputError([Problem("is UTF-16; save it as UTF-8", name)])
+    if (sentence := other_format(data)) is not None:
+        raise InputError([Problem(sentence, name)])
     with contextlib.ExitStack() as stack:
         inputs = InputCollector(
             folder or Path.cwd(),
@@ -67,6 +61,13 @@ def parse_bytes(
             lambda: stack.enter_context(contextlib.closing(_downloader(settings.fetch))),
         )
         return _read(data, name, reader, overrides, settings, inputs)
+
+
+def _reader(name: str) -> Reader:
+    reader = reader_of(name)
+    if isinstance(reader, str):
+        raise InputError([Problem(reader, name)])
+    return reader
 
 
 def _downloader(fetch: FetchSettings) -> Downloader:
@@ -162,7 +163,7 @@ class _Expander:
             sweep = self._sweep.without({name for layer in layers[level + 1 :] for name in layer})
         if self._too_many(line, sweep.count()):
             return
-        swept_ids = any(column == "custom_id" for column, _ in sweep.columns)
+        swept_ids = any(column.name == "custom_id" for column in sweep.columns)
         combined = []
         for combination in sweep.combinations():
             merged = self._base
@@ -173,7 +174,7 @@ class _Expander:
 
     def _add_shots(self, line: int, combined: list[Values], combinations: int, swept_ids: bool) -> None:
         total = sum(
-            1 if (seeds := values.get("seeds")) is None else len(cast(tuple[int], seeds)) for values in combined
+            1 if (seeds := values.get("seeds")) is None else len(cast("Sequence[int]", seeds)) for values in combined
         )
         if self._too_many(line, total):
             return
@@ -190,7 +191,7 @@ class _Expander:
                     self._report(line, *mistake)
             if mistakes:
                 continue
-            seeds = cast("tuple[int, ...] | None", values.get("seeds"))
+            seeds = cast("Sequence[int] | None", values.get("seeds"))
             count = 1 if seeds is None else len(seeds)
             shot = Shot(
                 line=line,
@@ -220,18 +221,11 @@ class _Expander:
             return
         for offset in range(len(shot)):
             custom_id = cast(str, shot.custom_id_of(offset))
-            first = self._first_line_of_id.setdefault(custom_id, shot.line)
-            if first != shot.line or custom_id in self._ids_of_line(shot, offset):
+            first = self._first_line_of_id.get(custom_id)
+            if first is None:
+                self._first_line_of_id[custom_id] = shot.line
+            else:
                 self._report(shot.line, "custom_id", f"{custom_id!r} is already used on line {first}")
-
-    def _ids_of_line(self, shot: Shot, offset: int) -> set[str | None]:
-        """The ids that the same line already has, for sweeps over custom_id."""
-        earlier: set[str | None] = set()
-        for other in reversed(self.shots):
-            if other.line != shot.line:
-                break
-            earlier.update(other.custom_id_of(i) for i in range(len(other)))
-        return earlier
 
     def _report(self, line: int | None, field: str | None, message: str) -> None:
         self._problems.add(message, line=line, field=field)

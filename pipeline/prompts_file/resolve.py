@@ -19,6 +19,8 @@ Loras = tuple[LoraRef, ...]
 _CACHE_SIZE = 4096
 """Files have few distinct templates; a file where every line differs must not fill the memory."""
 
+_MAX_HINTS = 50
+"""Unknown presets of a file for which the nearest known one is looked for."""
 _INPUT_FIELDS = (*TEMPLATE_FIELDS, "seconds")
 
 
@@ -28,6 +30,7 @@ class Resolver:
     def __init__(self, library: Library) -> None:
         self._library = library
         self._known: dict[tuple[object, ...], tuple[Template, tuple[Mistake, ...]]] = {}
+        self._unknown = 0
 
     def resolve(self, values: Values) -> tuple[Template, tuple[Mistake, ...]]:
         """The job's template, and every rule of the preset that it breaks (the template is then of no use)."""
@@ -36,15 +39,16 @@ class Resolver:
         if known is None:
             if len(self._known) >= _CACHE_SIZE:
                 self._known.clear()
-            known = self._known[key] = _resolve(values, self._library)
+            known = self._known[key] = _resolve(values, self._library, hints=self._unknown < _MAX_HINTS)
+            self._unknown += not known[0]
         return known
 
 
-def _resolve(values: Values, library: Library) -> tuple[Template, tuple[Mistake, ...]]:
+def _resolve(values: Values, library: Library, *, hints: bool) -> tuple[Template, tuple[Mistake, ...]]:
     name = str(values["preset"])
     preset = library.presets.get(name)
     if preset is None:
-        return (), (("preset", library.why_not(name)),)
+        return (), (("preset", library.why_not(name, hints=hints)),)
     mistakes: list[Mistake] = []
     full: Values = {
         **preset.defaults.model_dump(),

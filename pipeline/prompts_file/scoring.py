@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from pipeline.prompts_file.numbers import show, whole_number
+
 SCORE_FIELDS = ("score", "gate", "reroll")
 
 
@@ -41,15 +43,15 @@ def _names(field: str, value: object, report: Callable[[str, str], None]) -> tup
         return split_names(value)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(name for item in value for name in split_names(item))
-    report(field, f"{value!r} is not a name, or a list of names")
+    report(field, f"{show(value)} is not a name, or a list of names")
     return None
 
 
 def _count(value: object, report: Callable[[str, str], None]) -> int | None:
     if value is None or value == "":
         return None
-    text = str(value).strip()
-    if isinstance(value, bool) or not text.isdecimal():
-        report("reroll", f"{value!r} is not a whole number")
+    count = whole_number(value, True)
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < 10**9:
+        report("reroll", f"{show(value)} is not a whole number")
         return None
-    return int(text)
+    return count

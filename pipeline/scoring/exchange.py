@@ -21,6 +21,7 @@ from pipeline.errors import InputError, Problem, RefusedError
 from pipeline.file_names import broken_rule, printable, unusable
 from pipeline.files import open_regular_file
 from pipeline.media import UnreadableMediaError, open_media
+from pipeline.json_reader import read_json
 from pipeline.scoring.metric import Score, not_scored
 from pipeline.scoring.suite import Suite
 from pipeline.scoring.vbench import DIMENSIONS
@@ -29,6 +30,7 @@ from pipeline.video_frames import video_stream
 INDEX = "vgen-export.json"
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """Not of a drive (``C:/``)."""
+MAX_FILE_BYTES = 64 * 1024 * 1024
 READ_PER_PROMPT = 5
 """The official code reads indices 0 to 4, and no more."""
 DETECTOR_FRAMES = 16
@@ -56,16 +58,16 @@ class Exported:
     frames: int
 
 
+_EXPORTED = {"dimension": str, "name": str, "video": str, "entry": int, "seed": int, "frames": int}
+
+
 def read_manifest(path: Path, suite: Suite) -> list[ManifestClip]:
     """A JSON list of ``{video, entry, seed}``; videos are relative to the file's folder.
 
     Raises:
         InputError: every record that is wrong, names no entry of the suite, or repeats a key.
     """
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError([Problem(f"it is no JSON: {error}", file=str(path))]) from error
+    found = read_json(path, what="the manifest", limit_bytes=MAX_FILE_BYTES)
     if not isinstance(found, list) or not found:
         raise InputError([Problem("it is no list of {video, entry, seed}", file=str(path))])
     clips, problems = [], []
@@ -91,7 +93,7 @@ def _manifest_mistake(raw: object, folder: Path, entries: int, seen: set[Any]) -
         return f"video: {raw['video'][:200]!r} is an address; a manifest names files on this machine"
     for name in ("entry", "seed"):
         if not isinstance(raw.get(name), int) or isinstance(raw.get(name), bool):
-            return f"{name}: {raw.get(name)!r} is no whole number"
+            return f"{name}: {raw.get(name)!r:.80} is no whole number"
     if not 0 <= raw["entry"] < entries:
         return f"entry: {raw['entry']} is not in the suite, which has 0 to {entries - 1}"
     if (raw["entry"], raw["seed"]) in seen:
@@ -174,14 +176,20 @@ def _refuse_names(planned: Sequence[_Planned], suite: Suite, target: Path) -> No
 
 def read_export(folder: Path) -> dict[tuple[str, str], Exported]:
     """An export's files by dimension and name. Raises InputError when the folder is none."""
-    try:
-        found = json.loads((folder / INDEX).read_text("utf-8"))
-        files = [Exported(**record) for record in found["files"]]
-    except FileNotFoundError:
-        raise InputError([Problem(f"{folder} is no export: it has no {INDEX}", field="--export")]) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError([Problem(f"{folder / INDEX} cannot be read: {error}", field="--export")]) from error
-    return {(item.dimension, item.name): item for item in files}
+    path = folder / INDEX
+    if not path.exists():
+        raise InputError([Problem(f"{folder} is no export: it has no {INDEX}", field="--export")])
+    found = read_json(path, what="the list of an export", limit_bytes=MAX_FILE_BYTES)
+    records = found.get("files") if isinstance(found, dict) else None
+    if not isinstance(records, list):
+        raise InputError([Problem("it has no list 'files'", file=str(path))])
+    files = {}
+    for number, record in enumerate(records):
+        if not isinstance(record, dict) or {name: type(value) for name, value in record.items()} != _EXPORTED:
+            rule = ", ".join(f"{name} ({kind.__name__})" for name, kind in _EXPORTED.items())
+            raise InputError([Problem(f"it is not an object of {rule}", file=str(path), field=f"files {number}")])
+        files[record["dimension"], record["name"]] = Exported(**record)
+    return files
 
 
 def read_results(path: Path, exported: Mapping[tuple[str, str], Exported]) -> list[tuple[Exported, Score]]:
@@ -190,17 +198,15 @@ def read_results(path: Path, exported: Mapping[tuple[str, str], Exported]) -> li
     Raises:
         InputError: it is no such file, or names a clip that was not exported.
     """
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError([Problem(f"it is no JSON: {error}", file=str(path))]) from error
+    # Python writes NaN for a clip that the official code could not score.
+    found = read_json(path, what="the file of results", limit_bytes=MAX_FILE_BYTES, allow_nan=True)
     if not isinstance(found, dict) or not found:
         raise InputError([Problem("it has no dimensions", file=str(path))])
     results: list[tuple[Exported, Score]] = []
     problems: list[Problem] = []
     for dimension, value in found.items():
         if dimension not in DIMENSIONS:
-            problems.append(Problem(f"{dimension!r} is no VBench dimension", file=str(path)))
+            problems.append(Problem(f"{dimension!r:.80} is no VBench dimension", file=str(path)))
         elif not (isinstance(value, list) and len(value) == 2 and isinstance(value[1], list)):
             problems.append(Problem("it is not [value, [per clip, …]]", file=str(path), field=dimension))
         else:
@@ -222,7 +228,9 @@ def _of_dimension(
         name = Path(str(record.get("video_path"))).name if isinstance(record, dict) else ""
         clip = exported.get((dimension, name))
         if clip is None:
-            problems.append(Problem(f"{name or record!r} was not exported for it", file=str(path), field=dimension))
+            problems.append(
+                Problem(f"{name or record!r:.200} was not exported for it", file=str(path), field=dimension)
+            )
             continue
         results[name] = (clip, _score(dimension, record, clip, path))
     left_out = [item for (of, name), item in exported.items() if of == dimension and name not in results]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import InputError, Problem
+from pipeline.nearest import nearest
 from pipeline.scoring.checks import CHECKS
 from pipeline.scoring.common import COMMON
 from pipeline.scoring.metric import Metric, Need
@@ -110,9 +111,7 @@ def _obstacle(metric: Metric, weights: Weights, reference: bool) -> str | None:
 
 
 def _near(name: str) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415 - only for errors
-
-    close = get_close_matches(name, [*METRICS, *GROUPS], n=3, cutoff=0.5)
+    close = nearest(name, [*METRICS, *GROUPS], 3, cutoff=0.5)
     tails = [full for full in METRICS if full.partition(".")[2] == name]
     best = list(dict.fromkeys([*tails, *close]))
     return f"did you mean {' or '.join(best)}?" if best else "`vgen eval list` shows them"

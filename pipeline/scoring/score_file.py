@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -11,9 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, Problem
+from pipeline.json_reader import read_json
 from pipeline.scoring.metric import Score
 
 Record = dict[str, Any]
+MAX_FILE_BYTES = 512 * 1024 * 1024
+_LARGEST = 1e50
+"""No score or weight is larger, and products and squares of such numbers are finite."""
+_RULE = f"a number from {-_LARGEST:g} to {_LARGEST:g}"
+_FIELDS: Mapping[str, tuple[type, str]] = {
+    "video": (str, "text"),
+    "entry": (int, "a whole number"),
+    "seed": (int, "a whole number"),
+    "pixels": (str, "text"),
+    "prompt": (str, "text"),
+}
 
 
 def write_scores(path: Path, records: Sequence[Record]) -> None:
@@ -25,16 +36,18 @@ def write_scores(path: Path, records: Sequence[Record]) -> None:
 
 
 def read_scores(path: Path) -> list[Record]:
-    """The records of a score file. Raises InputError when it is none, OSError when it is not there."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError([Problem(f"it is no JSON: {error}", file=str(path))]) from error
+    """The records of a score file. Raises InputError when it is none."""
+    found = read_json(path, what="the score file", limit_bytes=MAX_FILE_BYTES)
     if not isinstance(found, list):
         raise InputError([Problem("it is no list of {video, scores}", file=str(path))])
     for number, record in enumerate(found):
         if not isinstance(record, dict) or not isinstance(record.get("scores"), dict) or "video" not in record:
             raise InputError([Problem("it has no video and scores", file=str(path), field=f"record {number}")])
+        for name, (kind, form) in _FIELDS.items():
+            value = record.get(name)
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                message = f"{name}: {value!r:.80} is not {form}"
+                raise InputError([Problem(message, file=str(path), field=f"record {number}")])
         for name, shown in record["scores"].items():
             rule = _broken_rule(shown)
             if rule is not None:
@@ -45,15 +58,17 @@ def read_scores(path: Path) -> list[Record]:
 def _broken_rule(shown: object) -> str | None:
     value = shown.get("score", "") if isinstance(shown, dict) else ""
     if value is not None and not _finite(value):
-        return "its score is no number and not null"
+        return f"its score is not null or {_RULE}"
     details = shown.get("details") or {} if isinstance(shown, dict) else None
     if not isinstance(details, dict):
         return "its details are no object"
-    return None if _finite(details.get("weight", 1.0)) else "its details.weight is no number"
+    if not isinstance(details.get("reason", ""), str | None):
+        return "its details.reason is no text"
+    return None if _finite(details.get("weight", 1.0)) else f"its details.weight is not {_RULE}"
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and -_LARGEST <= value <= _LARGEST
 
 
 def score_of(shown: Mapping[str, Any]) -> Score:

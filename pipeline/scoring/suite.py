@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, NotFoundError, Problem
+from pipeline.json_reader import json_of_bytes
+from pipeline.pipes import read_file_or_pipe
 from pipeline.scoring.vbench import DIMENSIONS
 
 FILE_NAME = "VBench_full_info.json"
+MAX_FILE_BYTES = 64 * 1024 * 1024
 STANDARD_SHA256 = "5dd2de80ee43cda750b2b72ea7023657c0b90d3702041c7e4608c65dbe50dccd"
 """Of the file that VBench 0.1.5 ships, with 946 entries."""
 
@@ -33,6 +35,8 @@ class SuiteEntry:
 class Suite:
     entries: tuple[SuiteEntry, ...]
     sha256: str
+    source: str = ""
+    """Its file, for messages."""
 
     @property
     def standard(self) -> bool:
@@ -56,12 +60,9 @@ def find_suite(path: Path | None) -> Path:
 
 
 def read_suite(path: Path) -> Suite:
-    """Read a suite file. Raises InputError with every mistake, OSError when there is no such file."""
-    data = path.read_bytes()
-    try:
-        found = json.loads(data)
-    except ValueError as error:
-        raise InputError([Problem(f"it is no JSON: {error}", file=str(path))]) from error
+    """Read a suite file. Raises InputError with every mistake."""
+    data = read_file_or_pipe(path, what="the suite", limit_bytes=MAX_FILE_BYTES)
+    found = json_of_bytes(data, str(path), what="the suite")
     if not isinstance(found, list) or not found:
         raise InputError([Problem("it is no list of entries", file=str(path))])
     entries, problems = [], []
@@ -74,7 +75,7 @@ def read_suite(path: Path) -> Suite:
         entries.append(SuiteEntry(index, raw["prompt_en"], tuple(raw["dimension"]), auxiliary))
     if problems:
         raise InputError(problems)
-    return Suite(tuple(entries), hashlib.sha256(data).hexdigest())
+    return Suite(tuple(entries), hashlib.sha256(data).hexdigest(), str(path))
 
 
 def _mistake(raw: object) -> str | None:
@@ -82,9 +83,9 @@ def _mistake(raw: object) -> str | None:
         return "it has no prompt_en"
     if not isinstance(raw.get("dimension"), list) or not raw["dimension"]:
         return "it has no list of dimensions"
-    unknown = [name for name in raw["dimension"] if name not in DIMENSIONS]
+    unknown = [name for name in raw["dimension"] if not isinstance(name, str) or name not in DIMENSIONS]
     if unknown:
-        return f"{unknown[0]!r} is no VBench dimension"
+        return f"{unknown[0]!r:.80} is no VBench dimension"
     return None if isinstance(raw.get("auxiliary_info", {}), dict) else "auxiliary_info is no object"
 
 

@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.scoring.suite import SuiteEntry
+from pipeline.errors import InputError, Problem
+from pipeline.prompts_file import Submission, parse_bytes
+from pipeline.scoring.suite import Suite, SuiteEntry
+from pipeline.settings import Settings
 from pipeline.spec import SUITE_ENTRY_LABEL
 
 _DIMENSION_LABEL = "vbench."
@@ -32,6 +35,23 @@ def prompt_lines(entries: Sequence[SuiteEntry]) -> bytes:
         {"prompt": entry.prompt, "custom_id": f"entry-{entry.index}", "labels": labels_of(entry)} for entry in entries
     ]
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+
+
+def submission_of(suite: Suite, fields: Mapping[str, object], settings: Settings) -> Submission:
+    """The suite's jobs, with ``fields`` as on a command line.
+
+    Raises:
+        InputError: with every mistake, by the suite's own file and entry.
+    """
+    try:
+        return parse_bytes(prompt_lines(suite.entries), "suite.jsonl", overrides=fields, settings=settings)
+    except InputError as error:
+        raise InputError([_by_entry(problem, suite) for problem in error.problems]) from None
+
+
+def _by_entry(problem: Problem, suite: Suite) -> Problem:
+    entry = "" if problem.line is None else f"entry {suite.entries[problem.line - 1].index}: "
+    return Problem(f"{entry}{problem.message}", suite.source, field=problem.field)
 
 
 def labels_of(entry: SuiteEntry) -> dict[str, str]:

@@ -80,7 +80,11 @@ def test_a_mistake_is_named_with_its_key(config: dict[str, Any], field: str, mes
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "run.yaml:2: is not YAML"), ("- a", "is no mapping of keys"), ("", "is no mapping of keys")],
+    [
+        ("a: [", "run.yaml:2: the configuration cannot be read: not YAML"),
+        ("- a", "is no mapping of keys"),
+        ("", "is no mapping of keys"),
+    ],
 )
 def test_a_file_that_is_no_configuration(file: Path, text: str, message: str) -> None:
     file.write_text(f"{text}\n", "utf-8")

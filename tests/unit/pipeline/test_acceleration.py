@@ -142,7 +142,11 @@ def test_measured_ratios_are_pinned_at_submit(settings: Settings) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("{", "cannot be read"), ('{"schema": "x", "digest": "d", "ratios": [1]}', "is no file of ratios")],
+    [
+        ("{", "the file of ratios is not JSON"),
+        ("[" * 9999, "nested more than 64 deep"),
+        ('{"schema": "x", "digest": "d", "ratios": [1]}', "is no file of ratios"),
+    ],
 )
 def test_a_damaged_file_of_ratios_is_named(content: str, said: str, settings: Settings) -> None:
     path = calibration.path_of(settings.effective_presets_dir, get_preset("tiny-wan"))

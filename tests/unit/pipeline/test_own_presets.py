@@ -95,7 +95,7 @@ def test_the_hub_cache_names_the_class_too(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("not toml", "mine.toml: is not TOML: "),
+        ("not toml", "mine.toml: the preset is not TOML: "),
         ("", "mine.toml:.*frames: is required .or `extends`"),
         ('extends = "wan-9"', r"extends: 'wan-9' is no preset of the catalogue; it has: .*tiny-wan"),
         ("extends = 3", "extends: 3 is no preset"),
@@ -129,8 +129,8 @@ def test_a_file_that_is_no_text_or_too_large_or_unreadable(tmp_path: Path) -> No
     said = {name: str(found[0]) for name, found in load_library(tmp_path).problems.items()}
     assert set(said) == {"latin", "large", "folder"}
     assert "not UTF-8" in said["latin"]
-    assert "at most 1048576" in said["large"]
-    assert "cannot be read" in said["folder"]
+    assert "larger than 1 MB" in said["large"]
+    assert "this is a folder" in said["folder"]
 
 
 def test_a_name_of_the_catalogue_stays_the_catalogues(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_job_is_refused_where_its_preset_is_missing_wrong_or_another(tmp_path:
     assert found.pinned("tiny-wan", None) == get_preset("tiny-wan")
     for name, pinned, code, said in (
         ("gone", "0" * 64, "preset_missing", rf"'gone' is not on this machine .looked in {tmp_path}"),
-        ("bad", "0" * 64, "preset_missing", r"bad\.toml: is not TOML"),
+        ("bad", "0" * 64, "preset_missing", r"bad\.toml: the preset is not TOML"),
         ("mine", "0" * 64, "preset_differs", rf"mine\.toml.* its digest is {str(digest)[:12]}, the job's 000000000000"),
     ):
         with pytest.raises(RefusedError, match=said) as caught:

@@ -56,7 +56,7 @@ def mistakes(data: str | bytes, name: str, **overrides: object) -> list[str]:
         ("p.jsonl", '{"prompt": "x"', "p.jsonl:1: not a JSON object at column"),
         ("p.jsonl", "[1]", "'[1]' is JSON but not an object"),
         ("p.jsonl", "[" * 100_000, "not a JSON object"),
-        ("p.jsonl", '{"prompt": "x", "seed": ' + "9" * 5000 + "}", "not a JSON object"),
+        ("p.jsonl", '{"prompt": "x", "seed": ' + "9" * 5000 + "}", "seed: a whole number of 5000 digits is not"),
         ("p.txt", "x --seeds 5-2", "seeds: range '5-2' runs backwards; write '2-5'"),
         ("p.txt", "x --seeds 1,2,1", "seed 1 is listed twice"),
         ("p.txt", f"x --seeds 0-{2**63 - 1}", "at most 1000000 are allowed"),
@@ -110,9 +110,15 @@ def test_all_mistakes_are_shown_not_the_first() -> None:
 
 
 def test_a_long_list_of_mistakes_is_cut_and_counted() -> None:
-    found = mistakes("x --seed y\n" * 3000, "p.txt")
+    found = mistakes("".join(f"x --seed y{number}\n" for number in range(3000)), "p.txt")
     assert len(found) == MAX_SHOWN + 1
-    assert found[-1] == "p.txt: 2000 more problems; the first 1000 are listed"
+    assert found[-1] == f"p.txt: {3000 - MAX_SHOWN} more problems; the first {MAX_SHOWN} are listed"
+
+
+def test_the_same_mistake_on_many_lines_is_told_once() -> None:
+    (told,) = mistakes("x --seed y\n" * 3000, "p.txt")
+    assert told.startswith("p.txt:1: seed: 'y' is not a whole number from 0")
+    assert told.endswith("; the same on lines 2, 3, 4 and 2996 more")
 
 
 def test_a_wrong_option_says_that_it_came_from_the_command_line() -> None:
@@ -122,8 +128,8 @@ def test_a_wrong_option_says_that_it_came_from_the_command_line() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.txt", tmp_path):
-        with pytest.raises(InputError, match="cannot be read"):
+    for path, reason in ((tmp_path / "none.txt", "cannot be read: No such file"), (tmp_path, "this is a folder")):
+        with pytest.raises(InputError, match=reason):
             parse(path, overrides={}, settings=SETTINGS)
 
 
