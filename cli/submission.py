@@ -57,11 +57,34 @@ def batch_options(choices: BatchChoices, settings: Settings, in_file: FileScorin
                 name = str(item["loc"][0])
                 flag = names.get(name, f"--{name}")
                 problems.append(Problem(f"{item['input']!r} is not possible: {item['msg']}", field=flag))
+    asked = choices.safety_policy in ("closed", "hold")
+    if asked and settings.safety.classifier is None and settings.solo:
+        message = (
+            f"{policy!r} is given, but no classifier is set, so nothing would be screened: "
+            "set VGEN_SAFETY_CLASSIFIER, or leave the option out"
+        )
+        problems.append(Problem(message, field="--safety-policy"))
     if problems:
         raise InputError(problems)
     pinned = {name: encode[name] for name in EncodeOptions.model_fields}
     score = score_options(choices, in_file or FileScoring())
-    return BatchOptions(safety_policy=policy, encode=EncodeOptions.model_validate(pinned), score=score)
+    return BatchOptions(
+        safety_policy=policy,
+        must_screen=True if asked else None,
+        encode=EncodeOptions.model_validate(pinned),
+        score=score,
+    )
+
+
+def screening_notices(options: BatchOptions, settings: Settings) -> list[str]:
+    """Says that the policy does nothing where no classifier is set; nothing under ``open``, which promises nothing."""
+    if settings.safety.classifier is not None or options.safety_policy == "open":
+        return []
+    policy = f"safety policy {options.safety_policy}"
+    if options.must_screen:
+        return [f"no classifier is set here: under {policy} only workers that have one generate anything"]
+    where = "" if settings.solo else " here; workers without one do not screen"
+    return [f"prompts are not screened: {policy} has no classifier (VGEN_SAFETY_CLASSIFIER is unset{where})"]
 
 
 def store(

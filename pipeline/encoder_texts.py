@@ -1,0 +1,49 @@
+"""The texts that a job gives to the model's text encoders: what is generated from, and so what has to be screened.
+
+``generate`` takes its prompt from here and nowhere else, and ``screen`` takes every text from here: a field that
+reaches an encoder is added here, or it reaches none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.spec import JobSpec
+
+Enhanced = Mapping[str, Any]
+"""What the enhance stage recorded: ``prompt``; of several segments ``prompts``, and ``segments`` with ``original``."""
+
+
+def prompt_for(spec: JobSpec, enhanced: Enhanced, segment: int) -> str:
+    """The prompt that a segment (from 0) is generated from: the enhanced one where there is one, else its own."""
+    if "prompts" in enhanced:
+        return str(enhanced["prompts"][segment])
+    return str(enhanced.get("prompt") or spec.prompt_of(segment))
+
+
+def negative_prompt_draws(spec: JobSpec) -> bool:
+    """Whether the picture is drawn towards the negative prompt.
+
+    Guidance weighs it with 1 - ``guidance_scale``: from 1 on it repels or does nothing, below 1 it is a prompt.
+    """
+    scales = (spec.guidance_scale, spec.guidance_scale_2)
+    return bool(spec.negative_prompt) and any(scale is not None and scale < 1 for scale in scales)
+
+
+def texts_to_screen(spec: JobSpec, enhanced: Enhanced) -> dict[str, str]:
+    """Every text that an encoder will see, and every text that one was made from, each once, by a name for people.
+
+    An enhancer's input is among them, so that no enhancer can launder it. The negative prompt is where it draws.
+    """
+    texts = {"original": spec.prompt}
+    texts |= {f"segment {k}": text for k, text in enumerate(spec.segment_prompts, 1)}
+    for k, one in enumerate(enhanced.get("segments", ()), 1):
+        texts |= {f"segment {k}, to be enhanced": str(one["original"]), f"segment {k}, enhanced": str(one["prompt"])}
+    if negative_prompt_draws(spec):
+        texts["negative prompt"] = str(spec.negative_prompt)
+    for segment in range(spec.segments):
+        name = "enhanced" if segment == 0 else f"segment {segment + 1}, generated"
+        texts[name] = prompt_for(spec, enhanced, segment)
+    first_names = {text: name for name, text in reversed(texts.items())}
+    return {name: text for text, name in reversed(first_names.items())}
