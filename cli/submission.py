@@ -193,15 +193,20 @@ def unserved(
     return sentences
 
 
-def tell(stored: Submitted, said: str, *, settings: Settings, database: Database, json: bool) -> None:
+def tell(
+    stored: Submitted, said: str, options: BatchOptions, *, settings: Settings, database: Database, json: bool
+) -> None:
     """What a new batch is, and what comes next."""
     from db import batches
 
+    notices = screening_notices(options, settings)
+    for text in notices:
+        output.notice(text)
     if json:
         with database.reading() as session:
             row = batches.get(session, stored.batch_id)
             view = batch_view(row, batches.counts(session, [row.id])[row.id])
-        output.as_json(SubmittedView(batch=view, created=True, notices=[]))
+        output.as_json(SubmittedView(batch=view, created=True, notices=notices))
     else:
         output.line(f"batch {stored.batch_id}: {said}")
         output.line(f"next: vgen {'run' if settings.solo else f'watch {stored.batch_id}'}")

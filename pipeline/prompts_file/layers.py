@@ -55,6 +55,8 @@ class Sweep:
 
 def _settled(column: tuple[str, tuple[Values, ...]], given: set[str]) -> bool:
     keys = {key for values in column[1] for key in values}
+    if "segments" in keys:  # a list has a prompt in it as well, which a line may give without settling the segments
+        return "segments" in given
     return bool(given & _LENGTH) if keys & _LENGTH else keys <= given
 
 
@@ -62,6 +64,10 @@ def merge(weak: Values, strong: Values) -> Values:
     """Both layers' values; the strong one's win. A length replaces a length; labels and
     accelerations are joined."""
     result = {name: v for name, v in weak.items() if name not in _LENGTH} if strong.keys() & _LENGTH else dict(weak)
+    if "segments" in strong:  # with their prompts, if it lists any: a weaker list or wish to write them is over
+        for name in ("segment_prompts", "auto_extend"):
+            if name in result and (name == "segment_prompts" or "segment_prompts" in strong):
+                del result[name]
     result.update(strong)
     if "labels" in weak and "labels" in strong:
         result["labels"] = {**weak["labels"], **strong["labels"]}  # type: ignore[dict-item]

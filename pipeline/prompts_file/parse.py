@@ -18,6 +18,7 @@ from pipeline.prompts_file.problems import Problems
 from pipeline.prompts_file.readers import READERS, Reader, Table
 from pipeline.prompts_file.resolve import Resolver
 from pipeline.prompts_file.scoring import SCORE_FIELDS, FileScoring, read_scoring
+from pipeline.prompts_file.segments import contradictions
 from pipeline.prompts_file.submission import PlannedJobs, Shot, Submission, fingerprint_of
 from pipeline.settings import FetchSettings, Settings
 
@@ -184,6 +185,8 @@ class _Expander:
             template, mistakes = self._resolver.resolve(values)
             if "prompt" not in values:
                 mistakes = (*mistakes, ("prompt", "is missing"))
+            else:
+                mistakes = (*mistakes, *contradictions(values))
             for mistake in mistakes:
                 if mistake not in reported:  # a sweep would repeat it for every combination
                     reported.add(mistake)
