@@ -31,6 +31,7 @@ _TABLES = ("fields", "request", "output", "settings")
 _TEXTS = frozenset({"prompt", "negative_prompt", "image", "last_image", "video", "path", "preset", "model", "extends"})
 """Keys whose overrides stay text; those of others are read as YAML's numbers, truths and lists."""
 _PATHS = (("model",), ("output", "path"), ("request", "image"), ("request", "last_image"), ("request", "video"))
+_STRICTNESS = ("open", "hold", "closed")
 _URLS = ("data:", "http:", "https:")
 Override = tuple[str, str]
 """A dotted key and its value, as text."""
@@ -69,6 +70,7 @@ def read_config(
     """
     data, folder, stem = _read(source)
     problems: list[Problem] = []
+    safety = None if isinstance(source, Mapping) else _safety_of(data)
     for keys in _PATHS:
         _at(data, keys, lambda text: str(folder / Path(text).expanduser()))
     for key, value in overrides:
@@ -80,6 +82,11 @@ def read_config(
     output = data.get("output", {})
     path = Path(output.get("path") or Path.cwd() / f"{stem}.mp4")
     request = data.get("request")
+    own = dict(settings) if settings else {}
+    effective = load_settings(**((data.get("settings") or {}) | own))
+    problems += _unscreened(data, effective) or (_laxer(safety, load_settings(**own)) if safety else [])
+    if problems:
+        raise InputError(problems)
     return RunConfig(
         preset=data.get("preset"),
         model=data.get("model"),
@@ -87,7 +94,7 @@ def read_config(
         fields=data.get("fields") or {},
         request=VideoRequest.of_mapping(request) if request else None,
         output=Output(path, output.get("overwrite", False)),
-        settings=load_settings(**((data.get("settings") or {}) | (dict(settings) if settings else {}))),
+        settings=effective,
     )
 
 
@@ -182,6 +189,40 @@ def _contradictions(data: Mapping[str, Any], needs_request: bool) -> list[Proble
     if not isinstance(output.get("overwrite", False), bool):
         problems.append(Problem(f"{output['overwrite']!r} is not true or false", field="output.overwrite"))
     return problems
+
+
+def _safety_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file itself sets of the safety settings, before anything is laid over it."""
+    settings = data.get("settings")
+    safety = settings.get("safety") if isinstance(settings, dict) else None
+    return dict(safety) if isinstance(safety, dict) else {}
+
+
+def _unscreened(data: Mapping[str, Any], settings: Settings) -> list[Problem]:
+    """A policy that was asked for by name does not stay without effect."""
+    policy = _safety_of(data).get("policy")
+    if policy not in ("closed", "hold") or settings.safety.classifier is not None:
+        return []
+    message = f"{policy!r} is given, but no classifier is set, so nothing would be screened: set VGEN_SAFETY_CLASSIFIER"
+    return [Problem(message, field="settings.safety.policy")]
+
+
+def _laxer(in_file: Mapping[str, Any], site: Settings) -> list[Problem]:
+    """Where a file would screen less than the site does, which a file cannot decide."""
+    own = site.safety
+    if own.classifier is None:
+        return []
+    problems = []
+    if Path(str(in_file.get("classifier", own.classifier))) != own.classifier:
+        problems.append(("classifier", f"{in_file['classifier']!r} is not this site's, {str(own.classifier)!r}"))
+    policy = in_file.get("policy", own.policy)
+    if _STRICTNESS.index(policy) < _STRICTNESS.index(own.policy):
+        problems.append(("policy", f"{policy!r} is laxer than this site's, {own.policy!r}"))
+    threshold = float(in_file.get("threshold", own.threshold))
+    if threshold > own.threshold:
+        problems.append(("threshold", f"{threshold:g} is over this site's, {own.threshold:g}"))
+    hint = "; leave it out, or set it on the command line"
+    return [Problem(f"{message}{hint}", field=f"settings.safety.{name}") for name, message in problems]
 
 
 def _strangers(given: Mapping[Any, Any], known: Iterable[str], prefix: str) -> list[Problem]:
