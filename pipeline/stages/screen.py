@@ -18,8 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.encoder_texts import texts_to_screen
+from pipeline.encoder_texts import NO_CALL_TEXTS, CallTexts, texts_to_screen
 from pipeline.errors import RetryableError
+from pipeline.presets import load_library
 from pipeline.safety.filter import PromptSafetyFilter
 from pipeline.safety.result import SafetyDecision, SafetyResult
 from pipeline.stages.base import Outcome, StageContext, StageResult, StepWork
@@ -45,7 +46,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
                 code="classifier_unavailable",
             )
         return StageResult(Outcome.SKIPPED, {"screened": False, "reason": "no classifier is configured"})
-    texts = texts_to_screen(work.spec, work.outputs.get("enhance", {}))
+    texts = texts_to_screen(work.spec, work.outputs.get("enhance", {}), _call_texts(work, context))
     name, result = _decide(_filter(settings.classifier, settings.threshold), texts)
     output = _output(name, result) | {"threshold": settings.threshold, "policy": policy}
     match result.decision:
@@ -62,6 +63,12 @@ def run(work: StepWork, context: StageContext) -> StageResult:
                 )
             logger.warning("prompt not screened", extra={"job_id": work.job_id, "reason": result.reason})
             return StageResult(Outcome.DONE, output)
+
+
+def _call_texts(work: StepWork, context: StageContext) -> CallTexts:
+    """What the preset says of its call, where this host has the preset."""
+    preset = load_library(context.settings.effective_presets_dir).presets.get(work.spec.preset)
+    return NO_CALL_TEXTS if preset is None else CallTexts(preset.arguments, preset.argument_names)
 
 
 def _decide(safety_filter: PromptSafetyFilter, texts: dict[str, str]) -> tuple[str, SafetyResult]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.encoder_texts import negative_prompt_draws, prompt_for, texts_to_screen
+from pipeline.encoder_texts import CallTexts, negative_prompt_draws, prompt_for, texts_to_screen
 from pipeline.settings import SafetySettings
 from pipeline.spec import JobSpec
 from pipeline.stages import screen
@@ -33,6 +33,27 @@ def _works(draw: st.DrawFn, texts: st.SearchStrategy[str] = _TEXTS) -> dict[str,
     several = {**made[0], "prompts": [one["prompt"] for one in made], "segments": made}
     outputs = draw(st.sampled_from([{}, {"enhance": {}}, {"enhance": made[0] if segments == 1 else several}]))
     return {"prompt": draw(texts), "segments": segments, "segment_prompts": prompts, "outputs": outputs}
+
+
+def test_prompts_that_a_preset_gives_to_every_call_are_screened() -> None:
+    spec = make_work(Stage.SCREEN, "kitten", negative_prompt="dog").spec
+    call = CallTexts(
+        {"prompt_2": ["gore", {"template": "blood"}], "negative_prompt_2": "blur", "strength": 0.8},
+        {"negative_prompt": "prompt_3"},
+    )
+
+    assert set(texts_to_screen(spec, {}, call).values()) == {"kitten", "gore", "blood", "dog"}
+    assert set(texts_to_screen(spec, {}).values()) == {"kitten"}
+
+
+def test_the_screen_stage_looks_into_the_preset_of_the_job(folder: Path) -> None:
+    presets = folder / "home" / "presets"
+    presets.mkdir(parents=True)
+    (presets / "mine.toml").write_text('extends = "idle"\nargument_names = {negative_prompt = "prompt"}\n', "utf-8")
+    context = make_context(folder, safety=SafetySettings(classifier=folder / "safety.bin"))
+    step = make_work(Stage.SCREEN, "kitten", negative_prompt="gore", preset="mine")
+
+    assert screen.run(step, context).outcome is Outcome.BLOCKED
 
 
 @settings(max_examples=200, deadline=None)

@@ -36,7 +36,6 @@ def test_without_a_classifier_the_stage_is_skipped(tmp_path: Path) -> None:
     assert result.output == {"screened": False, "reason": "no classifier is configured"}
 
 
-@pytest.mark.parametrize("policy", ["closed", "open", "hold"])
 def test_a_policy_that_was_asked_for_by_name_is_not_skipped_without_a_classifier(tmp_path: Path) -> None:
     work = make_work(Stage.SCREEN, "kitten", policy="hold")
     work = dataclasses.replace(work, options=work.options.model_copy(update={"must_screen": True}))
@@ -64,6 +63,7 @@ def test_a_text_that_ends_the_classifier_hides_no_other(tmp_path: Path, classifi
     assert screen.run(work, context).outcome is Outcome.BLOCKED
 
 
+@pytest.mark.parametrize("policy", ["closed", "open", "hold"])
 def test_safe_prompt_goes_on_with_its_verdict(tmp_path: Path, classifier: Path, policy: str) -> None:
     result = _run(tmp_path, classifier, "kitten", policy)
 
