@@ -40,8 +40,8 @@ def prompt_for(spec: JobSpec, enhanced: Enhanced, segment: int) -> str:
 def negative_prompt_draws(spec: JobSpec, call: CallTexts = NO_CALL_TEXTS) -> bool:
     """Whether the picture is drawn towards the negative prompt.
 
-    Guidance weighs it with 1 - ``guidance_scale``: from 1 on it repels or does nothing, below 1 it is a prompt. So is one
-    that a preset gives to the call under a name that is not a negative prompt's.
+    Guidance weighs it with 1 - ``guidance_scale``: from 1 on it repels or does nothing, below 1 it is a prompt. So is
+    one that a preset gives to the call under a name that is not a negative prompt's.
     """
     if not spec.negative_prompt:
         return False
@@ -53,8 +53,8 @@ def negative_prompt_draws(spec: JobSpec, call: CallTexts = NO_CALL_TEXTS) -> boo
 def texts_to_screen(spec: JobSpec, enhanced: Enhanced, call: CallTexts = NO_CALL_TEXTS) -> dict[str, str]:
     """Every text that an encoder will see, and every text that one was made from, each once, by a name for people.
 
-    An enhancer's input is among them, so that no enhancer can launder it. The negative prompt is where it draws, and so are
-    the prompts that a preset gives to every call.
+    An enhancer's input is among them, so that no enhancer can launder it. The negative prompt is where it draws, and so
+    are the prompts that a preset gives to every call.
     """
     texts = {"original": spec.prompt}
     texts |= {f"segment {k}": text for k, text in enumerate(spec.segment_prompts, 1)}

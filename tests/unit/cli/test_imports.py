@@ -383,7 +383,7 @@ def _tried(call: Callable[[], tuple[JobSpec, BatchOptions]]) -> tuple[JobSpec, B
         return error
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=_sidecars())
 def test_no_sidecar_ends_in_anything_but_a_checked_job_or_a_message(site: Settings, data: bytes) -> None:
     path = site.home / "clip.json"
@@ -402,7 +402,7 @@ def test_no_sidecar_ends_in_anything_but_a_checked_job_or_a_message(site: Settin
         _assert_rules_hold(*outcome, site)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(content=_states())
 def test_no_state_ends_in_anything_but_a_checked_job_or_a_message(
     site: Settings, content: tuple[bytes | None, Json]
