@@ -35,8 +35,8 @@ class StoredInputs(InputCollector):
             ref = InputRef.model_validate(raw)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ValueError(f"{where}: {first['input']!r:.80} is not possible: {first['msg']}") from None
+            where = "".join(f"{part}: " for part in first["loc"] if str(part).isprintable())
+            raise ValueError(f"{where}{first['input']!r:.80} is not possible: {first['msg']}") from None
         if len(ref.name) > MAX_NAME_CHARS or not ref.name.isprintable():
             raise ValueError(f"name: {ref.name!r:.80} is not printable text of at most {MAX_NAME_CHARS} characters")
         self._named[ref.sha256] = ref

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import resource
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ _ADDRESS_SPACE = 8 * 1024**3
 
 def main() -> int:
     """Serve until the input ends."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # meant for the worker, which may still screen while it drains
     path = Path(sys.argv[1])
     answers = _own_output()
     _limit(path)

@@ -58,6 +58,16 @@ def test_one_child_serves_every_prompt_and_ends_with_its_input(classifier: Path)
     assert process._process.returncode == 0, "it ended by itself when its input did"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_that_is_meant_for_the_worker_ends_no_child(classifier: Path, number: signal.Signals) -> None:
+    process = ClassifierProcess(classifier)
+
+    os.kill(process.pid, number)
+
+    assert process.predict(["gore"]) == [("__label__unsafe", pytest.approx(0.982, abs=1e-3))]
+    process.close()
+
+
 def test_a_child_that_does_not_answer_is_killed(classifier: Path) -> None:
     process = ClassifierProcess(classifier, answer_s=0.2)
     os.kill(process.pid, signal.SIGSTOP)
