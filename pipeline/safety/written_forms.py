@@ -15,8 +15,6 @@ import unicodedata
 from functools import lru_cache
 from itertools import product
 
-import ftfy
-
 END_OF_LINE = "</s>"
 """fastText stops reading at this word: left in a prompt, it would hide all that follows it."""
 LABEL_PREFIX = "__label__"
@@ -78,6 +76,8 @@ def _is_plain(text: str) -> bool:
 
 def _cleaned(text: str) -> tuple[str, ...]:
     """In compatibility form, as pipelines clean a prompt before it is encoded: some with ftfy, some without."""
+    import ftfy  # noqa: PLC0415 - takes a fifth of a second, and most prompts are plain
+
     text = text.encode("utf-8", "replace").decode("utf-8")
     for _ in range(_UNESCAPED_AT_MOST):
         text = html.unescape(text)
