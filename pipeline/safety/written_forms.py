@@ -22,6 +22,12 @@ LABEL_PREFIX = "__label__"
 
 _UNESCAPED_AT_MOST = 4
 """Wan's pipelines unescape thrice; more than that no encoder undoes."""
+_ZEROS = re.compile(r"&#([xX]?)0+(?=[0-9a-fA-F])")
+_LONG_NUMBER = re.compile(r"&#(?:[0-9]{9,}|[xX][0-9a-fA-F]{9,});?")
+_MARKS_AT_MOST = 30
+"""In a row: Unicode's Stream-Safe Text Format (UAX 15) has no more, and no language needs them."""
+_CHARS_AT_MOST = 200_000
+"""Of a cleaned prompt: a character may stand for eighteen, and encoders read a few hundred words."""
 _HIDDEN = "".join(
     f"{chr(first)}-{chr(last)}"
     for first, last in (
@@ -80,27 +86,42 @@ def _cleaned(text: str) -> tuple[str, ...]:
 
     text = text.encode("utf-8", "replace").decode("utf-8")
     for _ in range(_UNESCAPED_AT_MOST):
-        text = html.unescape(text)
+        text = _unescaped(text)
     # Not its removal of control characters: they are taken both ways.
-    fixed = html.unescape(ftfy.fix_text(text, remove_control_chars=False, normalization="NFKC"))
-    return tuple(dict.fromkeys(unicodedata.normalize("NFKC", form) for form in (text, fixed)))
+    fixed = _unescaped(ftfy.fix_text(text, remove_control_chars=False, normalization=None))
+    return tuple(dict.fromkeys(_compatible(form) for form in (text, fixed)))
+
+
+def _unescaped(text: str) -> str:
+    """Once; without numbers of a length that Python's own unescaping raises ValueError at, and no character has."""
+    short = _ZEROS.sub(r"&#\1", text)
+    return html.unescape(_LONG_NUMBER.sub(" ", short))
 
 
 def _without_hidden(text: str, control: str, hidden: str) -> str:
     """With one text in place of each control character, and one of each other character that nobody sees."""
-    kept = []
-    for char in text:
-        category = unicodedata.category(char)
-        if char.isspace() or category in ("Zl", "Zp", "Zs"):
-            kept.append(" ")
-        elif category == "Cc":
-            kept.append(control)
-        elif category in _HIDDEN_CATEGORIES or _IS_HIDDEN.match(char):
-            kept.append(hidden)
-        else:
-            kept.append(char)
+    shown = {ord(char): _shown(char, control, hidden) for char in set(text)}
     # What stood on both sides of a hidden character may compose now.
-    return unicodedata.normalize("NFKC", "".join(kept))
+    return _compatible(text.translate(shown))
+
+
+def _shown(char: str, control: str, hidden: str) -> str:
+    category = unicodedata.category(char)
+    if char.isspace() or category in ("Zl", "Zp", "Zs"):
+        return " "
+    if category == "Cc":
+        return control
+    return hidden if category in _HIDDEN_CATEGORIES or _IS_HIDDEN.match(char) else char
+
+
+def _compatible(text: str) -> str:
+    """The text in NFKC, in a time that grows with its length: runs of marks, which Unicode sorts, are cut short."""
+    kept, run = [], 0
+    for char in text if not text.isascii() else ():
+        run = run + 1 if unicodedata.combining(char) else 0
+        if run <= _MARKS_AT_MOST:
+            kept.append(char)
+    return unicodedata.normalize("NFKC", "".join(kept) if kept else text)[:_CHARS_AT_MOST]
 
 
 def _without_marks(text: str) -> tuple[str, ...]:
@@ -118,10 +139,12 @@ def _without_marks(text: str) -> tuple[str, ...]:
 def _plain_word(word: str) -> str:
     if word.isascii():
         return word
-    letters = [_latin(char) for char in unicodedata.normalize("NFKD", word)]
-    if not any(letter.isascii() and letter.isalpha() for letter in letters):
+    decomposed = unicodedata.normalize("NFKD", word)
+    letters = decomposed.translate({ord(char): _latin(char) for char in set(decomposed)})
+    if not re.search("[A-Za-z]", letters):
         return word
-    return "".join(_CONFUSABLES.get(letter, letter) for letter in letters if not _is_mark(letter))
+    plain = {ord(char): "" if _is_mark(char) else _CONFUSABLES.get(char, char) for char in set(letters)}
+    return letters.translate(plain)
 
 
 def _is_mark(char: str) -> bool:

@@ -34,6 +34,7 @@ def safety_filter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PromptSa
         *("ｇｏｒｅ", "𝐠𝐨𝐫𝐞", "ⓖⓞⓡⓔ", "🅖🅞🅡🅔", "🇬🇴🇷🇪", "ɢᴏʀᴇ", "gᵒre", "ɡore".replace("ɡ", "ｇ")),
         *("g\u0336o\u0336r\u0336e\u0336", "ǵóŕé", "gøre", "g\u20e3ore", "gor\u0435", "g\u03bfre"),
         *("g&#111;re", "g&#x6f;re", "go&shy;re", "&amp;#103;ore", "g&amp;amp;#111;re", "kitten&nbsp;gore"),
+        *("g&#0000000000111;re", f"gore &#{'9' * 5000};", f"g&#x{'0' * 5000}6f;re", f"&amp;#{'9' * 5000};gore"),
         *("<\u200b/s> gore gore", "＜/s＞ gore gore", "＿＿label＿＿gore", "kitten ＜/s＞gore gore", "x\u200bgo\x02re"),
         *("GORE", "Gore", "ＧＯＲＥ", "G\u200bORE"),
     ],
@@ -122,3 +123,25 @@ def test_case_is_the_classifiers_own(tmp_path: Path) -> None:
 def test_the_reason_says_that_a_form_decided(safety_filter: PromptSafetyFilter) -> None:
     assert "in a form without hidden characters" in safety_filter.screen("go\u200bre").reason
     assert "in a form" not in safety_filter.screen("gore").reason
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["a" + "\u0315\u0300\u05ae\u0323" * 12_500, "\ufdfa" * 50_000, "\x9f\u00e9" * 25_000, "&" * 50_000],
+    ids=["marks that Unicode sorts", "characters that expand", "controls", "entities"],
+)
+def test_the_longest_prompt_has_few_forms_of_bounded_length(prompt: str) -> None:
+    """Unbounded, the first takes half a minute."""
+    forms = written_forms(prompt, lower_case=True)
+
+    assert len(forms) <= 40
+    assert max(map(len, forms)) <= 200_000
+    assert max(_longest_run_of_marks(form) for form in forms[1:] or ("",)) <= 31
+
+
+def _longest_run_of_marks(text: str) -> int:
+    longest = run = 0
+    for char in text:
+        run = run + 1 if unicodedata.combining(char) else 0
+        longest = max(longest, run)
+    return longest
