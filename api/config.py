@@ -82,11 +82,6 @@ def read_config(
     output = data.get("output", {})
     path = Path(output.get("path") or Path.cwd() / f"{stem}.mp4")
     request = data.get("request")
-    own = dict(settings) if settings else {}
-    effective = load_settings(**((data.get("settings") or {}) | own))
-    problems += _unscreened(data, effective) or (_laxer(safety, load_settings(**own)) if safety else [])
-    if problems:
-        raise InputError(problems)
     return RunConfig(
         preset=data.get("preset"),
         model=data.get("model"),
@@ -94,7 +89,7 @@ def read_config(
         fields=data.get("fields") or {},
         request=VideoRequest.of_mapping(request) if request else None,
         output=Output(path, output.get("overwrite", False)),
-        settings=effective,
+        settings=_settings(data, dict(settings or {}), safety),
     )
 
 
@@ -189,6 +184,15 @@ def _contradictions(data: Mapping[str, Any], needs_request: bool) -> list[Proble
     if not isinstance(output.get("overwrite", False), bool):
         problems.append(Problem(f"{output['overwrite']!r} is not true or false", field="output.overwrite"))
     return problems
+
+
+def _settings(data: Mapping[str, Any], own: dict[str, Any], safety: Mapping[str, Any] | None) -> Settings:
+    """The settings in force; ``own`` win. ``safety`` is what a file itself set. Raises InputError, SettingsError."""
+    effective = load_settings(**((data.get("settings") or {}) | own))
+    problems = _unscreened(data, effective) or (_laxer(safety, load_settings(**own)) if safety else [])
+    if problems:
+        raise InputError(problems)
+    return effective
 
 
 def _safety_of(data: Mapping[str, Any]) -> dict[str, Any]:
