@@ -34,6 +34,7 @@ _TEXTS = frozenset({"prompt", "negative_prompt", "image", "last_image", "video",
 _PATHS = (("model",), ("output", "path"), ("request", "image"), ("request", "last_image"), ("request", "video"))
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """Room for an image of 32 MiB in base64."""
+_STRICTNESS = ("open", "hold", "closed")
 _URLS = ("data:", "http:", "https:")
 _MAX_HINTS = 50
 Override = tuple[str, str]
@@ -74,6 +75,7 @@ def read_config(
     data, folder, stem = _read(source)
     in_file = "settings" in data
     problems: list[Problem] = []
+    safety = None if isinstance(source, Mapping) else _safety_of(data)
     for keys in _PATHS:
         _at(data, keys, lambda text: str(folder / _expanded(text)))
     for key, value in overrides:
@@ -93,7 +95,7 @@ def read_config(
         fields=data.get("fields") or {},
         request=VideoRequest.of_mapping(request) if request else None,
         output=Output(path, output.get("overwrite", False)),
-        settings=_settings((data.get("settings") or {}) | dict(settings or {}), name if in_file else None),
+        settings=_settings(data, dict(settings or {}), safety, name if in_file else None),
     )
 
 
@@ -111,13 +113,6 @@ def _read(source: Mapping[str, Any] | str | Path) -> tuple[dict[str, Any], Path,
     if not isinstance(data, dict):
         raise InputError([Problem(f"is no mapping of keys to values; the keys are: {', '.join(_KEYS)}", str(path))])
     return data, path.absolute().parent, path.stem
-
-
-def _settings(values: Mapping[str, Any], name: str | None) -> Settings:
-    try:
-        return load_settings(**values)
-    except SettingsError as error:
-        raise error if name is None else SettingsError(f"{name}: {error}") from None
 
 
 def _at(data: dict[str, Any], keys: Sequence[str], change: Callable[[str], str]) -> None:
@@ -200,6 +195,57 @@ def _contradictions(data: Mapping[str, Any], needs_request: bool) -> list[Proble
     if not isinstance(output.get("overwrite", False), bool):
         problems.append(Problem(f"{output['overwrite']!r} is not true or false", field="output.overwrite"))
     return problems
+
+
+def _settings(
+    data: Mapping[str, Any], own: dict[str, Any], safety: Mapping[str, Any] | None, file: str | None
+) -> Settings:
+    """The settings in force; ``own`` win. ``safety`` is what a file itself set, ``file`` its name where it set any.
+
+    Raises InputError, SettingsError.
+    """
+    try:
+        effective = load_settings(**((data.get("settings") or {}) | own))
+    except SettingsError as error:
+        raise error if file is None else SettingsError(f"{file}: {error}") from None
+    problems = _unscreened(data, effective) or (_laxer(safety, load_settings(**own)) if safety else [])
+    if problems:
+        raise InputError(problems)
+    return effective
+
+
+def _safety_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file itself sets of the safety settings, before anything is laid over it."""
+    settings = data.get("settings")
+    safety = settings.get("safety") if isinstance(settings, dict) else None
+    return dict(safety) if isinstance(safety, dict) else {}
+
+
+def _unscreened(data: Mapping[str, Any], settings: Settings) -> list[Problem]:
+    """A policy that was asked for by name does not stay without effect."""
+    policy = _safety_of(data).get("policy")
+    if policy not in ("closed", "hold") or settings.safety.classifier is not None:
+        return []
+    message = f"{policy!r} is given, but no classifier is set, so nothing would be screened: set VGEN_SAFETY_CLASSIFIER"
+    return [Problem(message, field="settings.safety.policy")]
+
+
+def _laxer(in_file: Mapping[str, Any], site: Settings) -> list[Problem]:
+    """Where a file would screen less than the site does, which a file cannot decide."""
+    own = site.safety
+    if own.classifier is None:
+        return []
+    problems = []
+    if Path(str(in_file.get("classifier", own.classifier))) != own.classifier:
+        problems.append(("classifier", f"{in_file['classifier']!r} is not this site's, {str(own.classifier)!r}"))
+    policy = in_file.get("policy", own.policy)
+    if _STRICTNESS.index(policy) < _STRICTNESS.index(own.policy):
+        problems.append(("policy", f"{policy!r} is laxer than this site's, {own.policy!r}"))
+    threshold = float(in_file.get("threshold", own.threshold))
+    if threshold > own.threshold:
+        problems.append(("threshold", f"{threshold:g} is over this site's, {own.threshold:g}"))
+    hint = "; leave it out, or set it on the command line"
+    return [Problem(f"{message}{hint}", field=f"settings.safety.{name}") for name, message in problems]
 
 
 def _strangers(given: Mapping[Any, Any], known: Iterable[str], prefix: str) -> list[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from db.selection import Selection
     from db.session import Database
     from pipeline.prompts_file import PlannedJob
+    from pipeline.prompts_file.stored_inputs import StoredInputs
     from pipeline.settings import Settings
     from pipeline.spec import BatchOptions, JobSpec
     from pipeline.storage.base import Storage
@@ -198,14 +199,15 @@ def rerun(
     json: Json = False,
 ) -> int:
     """Make clips once more, exactly as specified, as a new batch: same seed, enhanced prompt pinned."""
-    from cli import extend, submission
+    from cli import extend, imports, submission
     from pipeline.keys import canonical_json, sha256_hex
     from pipeline.prompts_file import PlannedJob, Submission
     from pipeline.wiring import make_storage
 
     settings = settings_of(ctx)
     with open_database(settings, upgrade=True) as database:
-        found = [_source(database, settings, source) for source in sources]
+        inputs = imports.stored_inputs(settings)
+        found = [_source(database, settings, source, inputs) for source in sources]
         options = found[0][1]
         if any(other != options for _, other in found):
             raise InputError([Problem("the clips were made with different batch options: rerun them one by one")])
@@ -213,24 +215,33 @@ def rerun(
         planned: list[PlannedJob] = [PlannedJob(line, 0, spec) for line, (spec, _) in enumerate(found, 1)]
         content = canonical_json([spec.model_dump(mode="json") for spec, _ in found])
         states = extend.states_of(database, sources, [spec for spec, _ in found])
-        new = Submission(planned, sha256_hex(content), {}, f"rerun of {sources[0]}")
+        new = Submission(planned, sha256_hex(content), dict(inputs.stored), f"rerun of {_encodable(sources[0])}")
         stored = submission.store(
             new,
             options,
             settings=settings,
             database=database,
-            name=name or f"rerun-{Path(sources[0]).stem[:40]}",
+            name=name or f"rerun-{_encodable(Path(sources[0]).stem[:40])}",
             owner=owner,
             again=True,
             states=states,
         )
-        submission.tell(stored, f"{stored.total} jobs stored", settings=settings, database=database, json=json)
+        told = f"{stored.total} jobs stored"
+        submission.tell(stored, told, options, settings=settings, database=database, json=json)
     return 0
 
 
-def _source(database: Database, settings: Settings, source: str) -> tuple[JobSpec, BatchOptions]:
+def _encodable(text: str) -> str:
+    """A file's name as UTF-8 has it."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _source(database: Database, settings: Settings, source: str, inputs: StoredInputs) -> tuple[JobSpec, BatchOptions]:
     if source.endswith(".json") or "/" in source:
-        return _from_sidecar(Path(source), settings)
+        from cli import imports
+
+        imported, options = imports.of_sidecar(Path(source), settings, inputs)
+        return imported.spec, options
     from db import batches, history, jobs
     from pipeline.keys import roll_seed
     from pipeline.spec import BatchOptions, JobSpec
@@ -243,51 +254,6 @@ def _source(database: Database, settings: Settings, source: str) -> tuple[JobSpe
     return _pinned(spec.model_copy(update={"seed": roll_seed(spec.seed, job.roll)}), prompts), options
 
 
-def _from_sidecar(path: Path, settings: Settings) -> tuple[JobSpec, BatchOptions]:
-    """Raises InputError: not a sidecar, or of a preset that is not here."""
-    import json
-
-    from pydantic import ValidationError
-
-    from pipeline.presets import load_library
-    from pipeline.spec import BatchOptions, EncodeOptions, JobSpec
-
-    try:
-        sidecar: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        if not isinstance(sidecar, dict) or sidecar.get("schema") != "vgen.sidecar/1":
-            raise InputError([Problem("is not a sidecar: 'schema' is not 'vgen.sidecar/1'", str(path))])
-        spec = JobSpec.model_validate(sidecar["request"])
-        encode = EncodeOptions.model_validate(sidecar["encode"])
-        version = sidecar["preset"]["version"]
-    except OSError as error:
-        raise InputError([Problem(f"cannot be read: {error.strerror}", str(path))]) from None
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise InputError([Problem(f"is not a sidecar: {type(error).__name__}: {error}", str(path))]) from None
-    library = load_library(settings.effective_presets_dir)
-    preset = library.presets.get(spec.preset)
-    if preset is None:
-        raise InputError([Problem(f"preset: {library.why_not(spec.preset)}", str(path))])
-    if spec.preset_digest is not None and preset.digest != spec.preset_digest:
-        output.notice(
-            f"{path}: made with another form of preset {preset.name} than {library.source(preset.name)} is now, "
-            "so the frames may differ; the sidecar's preset.values has the one it was made with"
-        )
-        spec = spec.model_copy(
-            update={
-                "preset_digest": library.digest(preset.name),
-                "random_weights": preset.random_weights and preset.name in library.files,
-            }
-        )
-    elif preset.version != version:
-        output.notice(
-            f"{path}: made with version {version} of preset {preset.name}; it is {preset.version} now, "
-            "so the frames may differ"
-        )
-    made = sidecar.get("segments") or [sidecar]
-    prompts = [str(item["prompt_used"]) for item in made if item.get("prompt_used")]
-    return _pinned(spec, prompts), BatchOptions(safety_policy=settings.safety.policy, encode=encode)
-
-
 def _pinned(spec: JobSpec, prompts: Sequence[str]) -> JobSpec:
     """The specification with the prompts that were used: an enhancer would not answer the same again.
 
@@ -295,8 +261,9 @@ def _pinned(spec: JobSpec, prompts: Sequence[str]) -> JobSpec:
     """
     if len(prompts) < spec.segments:
         return spec
-    used: dict[str, Any] = {"prompt": prompts[0], "enhance": False, "auto_extend": False}
-    return spec.model_copy(update=used | ({"segment_prompts": tuple(prompts)} if spec.segments > 1 else {}))
+    several = tuple(prompts) if spec.segments > 1 else ()
+    used = {"prompt": prompts[0], "segment_prompts": several, "enhance": False, "auto_extend": False}
+    return spec.model_copy(update=used)
 
 
 def _check_inputs(storage: Storage, specs: Sequence[JobSpec]) -> None:

@@ -237,13 +237,26 @@ def _model(settings: Settings) -> Iterator[CheckView]:
 
 
 def _safety(settings: Settings) -> Iterator[CheckView]:
-    if settings.safety.classifier is None:
-        yield _ok("safety", "no classifier is set: prompts are not screened")
-    elif settings.safety.classifier.is_file():
-        yield _ok("safety", f"{settings.safety.classifier}, policy {settings.safety.policy}")
+    from pipeline.safety.filter import PromptSafetyFilter
+    from pipeline.safety.result import SafetyDecision
+
+    safety = settings.safety
+    if safety.classifier is None:
+        message = "no classifier is set: prompts are not screened"
+        if "policy" in safety.model_fields_set and safety.policy != "open":
+            mend = f"set VGEN_SAFETY_CLASSIFIER; without one the policy {safety.policy} has no effect"
+            yield _warn("safety", message, mend)
+        else:
+            yield _ok("safety", message)
+        return
+    safety_filter = PromptSafetyFilter(safety.classifier, block_threshold=safety.threshold)
+    result = safety_filter.screen("a kitten plays")  # loads it in a process of its own, as the workers do
+    safety_filter.close()
+    if result.decision is SafetyDecision.UNAVAILABLE:
+        message = f"VGEN_SAFETY_CLASSIFIER {str(safety.classifier)!r}: {result.reason}"
+        yield _fail("safety", message, "correct it; policies closed and hold refuse to run unscreened")
     else:
-        message = f"VGEN_SAFETY_CLASSIFIER {str(settings.safety.classifier)!r} is not a file"
-        yield _fail("safety", message, "correct it; policy closed refuses to run unscreened")
+        yield _ok("safety", f"{safety.classifier}, policy {safety.policy}, threshold {safety.threshold:g}")
 
 
 CHECKS: tuple[Check, ...] = (

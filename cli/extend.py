@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -108,27 +108,37 @@ def import_(
     json: Json = False,
 ) -> int:
     """Extend a clip of another system: as `vgen extend`, from a file."""
+    from cli import imports
     from pipeline.keys import state_key
     from pipeline.stages.continuation import BLOB
     from pipeline.stages.state_file import read_state
     from pipeline.wiring import make_storage
 
     settings = settings_of(ctx)
-    state, frames, spec, options = read_state(file)
+    read, inputs = read_state(file), imports.stored_inputs(settings)
+    imported, options = imports.of_state(file, read, settings, inputs)
+    spec, state = imported.spec, read.of(imported.spec, file)
     asked = {"segments": segments, "num_frames": num_frames, "seed": seed, "enhance": enhance}
-    made = _next(spec, spec.extends or file.stem, prompt, asked, settings)
+    made = _next(spec, spec.extends or _name_of(file), prompt, asked, settings)
     with open_database(settings, upgrade=True) as database:
         storage, key = make_storage(settings), state_key(state.blobs[BLOB]["sha256"])
-        storage.put_bytes(key, frames, content_type="application/octet-stream")
-        code = _store(database, settings, state, made, options, json)
+        storage.put_bytes(key, read.frames, content_type="application/octet-stream")
+        code = _store(database, settings, state, made, options, json, files=inputs.stored)
         if storage.stat(key) is None:  # a sweep that looked before the rows were there
-            storage.put_bytes(key, frames, content_type="application/octet-stream")
+            storage.put_bytes(key, read.frames, content_type="application/octet-stream")
         return code
+
+
+def _name_of(file: Path) -> str:
+    """What stands for the job of another system: its file's name, as a job's own name may be."""
+    name = "".join(char if char.isprintable() else "_" for char in file.stem).strip()
+    return name.encode("utf-8", "replace").decode("utf-8")[:128] or "state"
 
 
 def states_of(database: Database, sources: Sequence[str], specs: Sequence[JobSpec]) -> dict[int, ContinuationRef]:
     """What those of the clips to be made once more start from that extend another, by their place."""
     from db import continuations, jobs
+    from pipeline.stages.continuation import check_fits
 
     found = {}
     with database.reading() as session:
@@ -140,6 +150,10 @@ def states_of(database: Database, sources: Sequence[str], specs: Sequence[JobSpe
                 state = continuations.last(session, old.id, old.roll)
             if state is None:
                 raise NotFoundError(f"{source} extends {spec.extends}, whose last frames are not here any more")
+            try:
+                check_fits(state, frames=spec.seam_frames, height=spec.height, width=spec.width)
+            except RefusedError as error:
+                raise ConflictError(f"{source}, which extends {spec.extends}: {error}") from None
             found[place] = state
     return found
 
@@ -254,6 +268,7 @@ def _store(
     options: BatchOptions,
     json: bool,
     beginning: _Finished | None = None,
+    files: Mapping[str, StoredInput] | None = None,
 ) -> int:
     from cli import submission
     from pipeline.keys import canonical_json, sha256_hex
@@ -265,12 +280,12 @@ def _store(
     except RefusedError as error:
         raise ConflictError(f"{spec.extends}: {error}") from None
     content = sha256_hex(canonical_json(spec.model_dump(mode="json")))
-    inputs = {} if beginning is None else {beginning.file.sha256: beginning.file}
+    inputs = dict(files or {}) if beginning is None else {beginning.file.sha256: beginning.file}
     new = Submission([PlannedJob(1, 0, spec)], content, inputs, f"extend-{spec.extends}")
     stored = submission.store(new, options, settings=settings, database=database, again=True, states={0: state})
     after = f", after its {spec.frames_before}" if spec.frames_before else ""
     said = f"1 job stored, {spec.total_frames} frames that go on from {spec.extends}{after}"
-    submission.tell(stored, said, settings=settings, database=database, json=json)
+    submission.tell(stored, said, options, settings=settings, database=database, json=json)
     return 0
 
 

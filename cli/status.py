@@ -297,6 +297,10 @@ def _show_job(view: JobDetailView) -> None:
         output.line(text)
     if view.prompt_used not in (None, view.job.prompt):
         output.facts((("prompt used", view.prompt_used),))
+    screened = next((step.output for step in view.steps if step.stage == "screen" and step.output), None)
+    if screened is not None:
+        verdict = screened.get("decision") if screened.get("screened") else "not screened"
+        output.facts((("screening", f"{verdict}: {screened.get('reason')}"),))
     if view.job.random_weights:
         output.line("The weights of this preset are random: the clip is not a picture of anything.")
     if len(view.rolls) > 1:

@@ -57,11 +57,34 @@ def batch_options(choices: BatchChoices, settings: Settings, in_file: FileScorin
                 name = str(item["loc"][0])
                 flag = names.get(name, f"--{name}")
                 problems.append(Problem(f"{item['input']!r} is not possible: {item['msg']}", field=flag))
+    asked = choices.safety_policy in ("closed", "hold")
+    if asked and settings.safety.classifier is None and settings.solo:
+        message = (
+            f"{policy!r} is given, but no classifier is set, so nothing would be screened: "
+            "set VGEN_SAFETY_CLASSIFIER, or leave the option out"
+        )
+        problems.append(Problem(message, field="--safety-policy"))
     if problems:
         raise InputError(problems)
     pinned = {name: encode[name] for name in EncodeOptions.model_fields}
     score = score_options(choices, in_file or FileScoring())
-    return BatchOptions(safety_policy=policy, encode=EncodeOptions.model_validate(pinned), score=score)
+    return BatchOptions(
+        safety_policy=policy,
+        must_screen=True if asked else None,
+        encode=EncodeOptions.model_validate(pinned),
+        score=score,
+    )
+
+
+def screening_notices(options: BatchOptions, settings: Settings) -> list[str]:
+    """Says that the policy does nothing where no classifier is set; nothing under ``open``, which promises nothing."""
+    if settings.safety.classifier is not None or options.safety_policy == "open":
+        return []
+    policy = f"safety policy {options.safety_policy}"
+    if options.must_screen:
+        return [f"no classifier is set here: under {policy} only workers that have one generate anything"]
+    where = "" if settings.solo else " here; workers without one do not screen"
+    return [f"prompts are not screened: {policy} has no classifier (VGEN_SAFETY_CLASSIFIER is unset{where})"]
 
 
 def store(
@@ -178,15 +201,20 @@ def unserved(
     return sentences
 
 
-def tell(stored: Submitted, said: str, *, settings: Settings, database: Database, json: bool) -> None:
+def tell(
+    stored: Submitted, said: str, options: BatchOptions, *, settings: Settings, database: Database, json: bool
+) -> None:
     """What a new batch is, and what comes next."""
     from db import batches
 
+    notices = screening_notices(options, settings)
+    for text in notices:
+        output.notice(text)
     if json:
         with database.reading() as session:
             row = batches.get(session, stored.batch_id)
             view = batch_view(row, batches.counts(session, [row.id])[row.id])
-        output.as_json(SubmittedView(batch=view, created=True, notices=[]))
+        output.as_json(SubmittedView(batch=view, created=True, notices=notices))
     else:
         output.line(f"batch {stored.batch_id}: {said}")
         output.line(f"next: vgen {'run' if settings.solo else f'watch {stored.batch_id}'}")

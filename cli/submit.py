@@ -43,14 +43,14 @@ def submit(
     options = submission.batch_options(choices, settings, parsed.scoring)
     limited = limits.of_choices(choices, settings, (job.spec.gpu for job in parsed.jobs))
     if dry_run:
-        return _show_dry_run(parsed, settings, json)
+        return _show_dry_run(parsed, options, settings, json)
     if wait and settings.solo:
         raise InputError([Problem("nobody works in solo mode but `vgen run FILE`; use that", field="--wait")])
     with open_database(settings, upgrade=True) as database:
         stored = _store(parsed, options, choices, limited, settings, database)
         batch = _batch(database, stored.batch_id)
         notices = [*_unchanged_limits(choices, stored.created), *submission.input_notes(parsed)]
-        notices += _notices(batch, settings, database)
+        notices += [*_notices(batch, settings, database), *submission.screening_notices(options, settings)]
         for text in notices:
             output.notice(text)
         if wait:
@@ -84,9 +84,9 @@ def run(
     parsed = None if file is None else submission.read(file, fields, choices, settings)
     if parsed is None and (fields.overrides() or choices != BatchChoices()):
         raise InputError([Problem("options of jobs and batches need a FILE")])
-    if parsed is not None and dry_run:
-        return _show_dry_run(parsed, settings, False)
     options = submission.batch_options(choices, settings, parsed.scoring if parsed else None)
+    if parsed is not None and dry_run:
+        return _show_dry_run(parsed, options, settings, False)
     limited = limits.of_choices(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())
     with open_database(settings, upgrade=True) as database:
         batch_id = None
@@ -94,7 +94,8 @@ def run(
             stored = _store(parsed, options, choices, limited, settings, database)
             batch_id = stored.batch_id
             batch = _batch(database, batch_id)
-            for text in (*_unchanged_limits(choices, stored.created), *submission.input_notes(parsed)):
+            notices = [*_unchanged_limits(choices, stored.created), *submission.input_notes(parsed)]
+            for text in (*notices, *submission.screening_notices(options, settings)):
                 output.notice(text)
             _say_stored(batch, stored.created, to_stderr=True)
             if batch.finished:
@@ -163,10 +164,12 @@ def _notices(batch: BatchView, settings: Settings, database: Database) -> list[s
     return notices + outlook.sentences(batch, view)
 
 
-def _show_dry_run(parsed: Submission, settings: Settings, json: bool) -> int:
+def _show_dry_run(parsed: Submission, options: BatchOptions, settings: Settings, json: bool) -> int:
     from cli import submission
 
     plan = submission.dry_run(parsed, settings)
+    for text in submission.screening_notices(options, settings):
+        output.notice(text)
     if json:
         output.as_json(plan)
         return 0

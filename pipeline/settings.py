@@ -111,8 +111,8 @@ class SafetySettings(_Group):
     )
     policy: Literal["closed", "open", "hold"] = Field(
         "closed",
-        description="closed: block unsafe prompts, refuse to run unscreened; open: run when the classifier "
-        "cannot; hold: unsafe prompts wait for approve or reject.",
+        description="closed: block unsafe prompts, and run nothing when the classifier cannot; open: run then; "
+        "hold: as closed, but unsafe prompts wait for approve or reject. Without a classifier it has no effect.",
     )
 
 

@@ -200,9 +200,11 @@ class BatchOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     safety_policy: Literal["closed", "open", "hold"] = "closed"
+    must_screen: bool | None = None
+    """True where the policy was asked for by name: then a worker without a classifier does not skip the screening."""
     encode: EncodeOptions = EncodeOptions()
     score: ScoreOptions | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """As it is stored: without scores as before there were any, so that equal submissions stay equal."""
+        """As it is stored: without what is not given, so that equal submissions stay equal."""
         return self.model_dump(mode="json", exclude_none=True)

@@ -36,6 +36,8 @@ class Column:
     """Every key of the layers: kept, because each line of a file asks for them."""
 
     def settled_by(self, given: set[str]) -> bool:
+        if "segments" in self.keys:  # a list holds a prompt as well, which a line may give without settling the segments
+            return "segments" in given
         return bool(given & _LENGTH) if self.keys & _LENGTH else self.keys <= given
 
 
@@ -73,6 +75,10 @@ def merge(weak: Values, strong: Values) -> Values:
     """Both layers' values; the strong one's win. A length replaces a length; labels and
     accelerations are joined."""
     result = {name: v for name, v in weak.items() if name not in _LENGTH} if strong.keys() & _LENGTH else dict(weak)
+    if "segments" in strong:  # with their prompts, if it lists any: a weaker list or wish to write them is over
+        for name in ("segment_prompts", "auto_extend"):
+            if name in result and (name == "segment_prompts" or "segment_prompts" in strong):
+                del result[name]
     result.update(strong)
     if "labels" in weak and "labels" in strong:
         result["labels"] = {**weak["labels"], **strong["labels"]}  # type: ignore[dict-item]

@@ -19,6 +19,7 @@ from pipeline.prompts_file.problems import Problems
 from pipeline.prompts_file.readers import other_format, reader_of
 from pipeline.prompts_file.resolve import Resolver
 from pipeline.prompts_file.scoring import SCORE_FIELDS, FileScoring, read_scoring
+from pipeline.prompts_file.segments import contradictions
 from pipeline.prompts_file.submission import PlannedJobs, Shot, Submission, fingerprint_of
 from pipeline.prompts_file.table import Reader, Table
 from pipeline.settings import FetchSettings, Settings
@@ -185,6 +186,8 @@ class _Expander:
             template, mistakes = self._resolver.resolve(values)
             if "prompt" not in values:
                 mistakes = (*mistakes, ("prompt", "is missing"))
+            else:
+                mistakes = (*mistakes, *contradictions(values))
             for mistake in mistakes:
                 if mistake not in reported:  # a sweep would repeat it for every combination
                     reported.add(mistake)

@@ -21,7 +21,7 @@ _CACHE_SIZE = 4096
 
 _MAX_HINTS = 50
 """Unknown presets of a file for which the nearest known one is looked for."""
-_INPUT_FIELDS = (*TEMPLATE_FIELDS, "seconds")
+_INPUT_FIELDS = (*TEMPLATE_FIELDS, "seconds", "extends")
 
 
 class Resolver:
@@ -84,7 +84,8 @@ def _resolve(values: Values, library: Library, *, hints: bool) -> tuple[Template
 
 def _check_inputs(full: Values, preset: Preset) -> list[Mistake]:
     name, workload, found = preset.name, preset.workload, []
-    if workload is Workload.I2V and full["image"] is None:
+    begins = full.get("extends") is None  # a clip that goes on from frames of another needs no input to begin with
+    if workload is Workload.I2V and full["image"] is None and begins:
         found.append(("image", f"is required by preset {name!r} (image to video)"))
     if workload is Workload.T2V and full["image"] is not None:
         found.append(("image", f"is given, but preset {name!r} takes text only"))
@@ -94,12 +95,14 @@ def _check_inputs(full: Values, preset: Preset) -> list[Mistake]:
     for field in ("last_image", "video", "reference_images"):
         if full[field] and field not in taken:
             found.append((field, f"is given, but preset {name!r} ({preset.pipeline_class}) takes none"))
-        if not full[field] and field in preset.required_inputs:
+        if not full[field] and field in preset.required_inputs and begins:
             found.append((field, f"is required by preset {name!r}"))
     if full["last_image"] is not None and full["image"] is None:
         found.append(("last_image", "is given without image; the first frame is needed too"))
     video = cast("InputRef | None", full["video"])
-    if video is None and workload is Workload.V2V:
+    if not begins and any(full[field] for field in ("image", "last_image", "video", "reference_images")):
+        found.append(("extends", "is given, and an input with it, which says what a whole clip shows"))
+    if video is None and workload is Workload.V2V and begins:
         found.append(("video", f"is required by preset {name!r} (video to video)"))
     if video is not None and video.num_frames is not None and video.num_frames < cast(int, full["num_frames"]):
         found.append(("video", f"has {video.num_frames} frames, the clip {full['num_frames']}"))

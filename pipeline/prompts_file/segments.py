@@ -25,6 +25,24 @@ def unite_segments(values: Values, report: Callable[[str, str], None]) -> None:
     values["prompt"], values["segments"], values["segment_prompts"] = given[0], len(given), given
 
 
+def contradictions(values: Values) -> list[Mistake]:
+    """What does not go together once all layers are merged: no text may be generated that stands beside another."""
+    prompts = cast("tuple[str, ...]", values.get("segment_prompts") or ())
+    if not prompts:
+        return []
+    found = []
+    if values.get("prompt") != prompts[0]:
+        message = f"{values.get('prompt')!r:.80} is given beside a list of segments that begins with {prompts[0]!r:.80}"
+        found.append(("prompt", f"{message}; leave it out, or write it first in the list"))
+    if values.get("segments") != len(prompts):
+        found.append(
+            ("segments", f"{values.get('segments')} is given beside a list of {len(prompts)} prompts; give one")
+        )
+    if values.get("auto_extend"):
+        found.append(("auto_extend", "cannot be given with a list of prompts; give a count"))
+    return found
+
+
 def split_length(values: Values, preset: Preset, frames: int) -> tuple[int, int] | None:
     """(frames of each, segments) that make a clip of exactly so many frames, longer than the model makes at once.
 

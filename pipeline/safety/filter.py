@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pipeline.safety.model_file import LABEL_PREFIX, read_model_file
+from pipeline.safety.classifier_process import ClassifierProcess, Label
+from pipeline.safety.model_file import ModelFile, read_model_file
 from pipeline.safety.result import ClassifierError, SafetyDecision, SafetyResult
+from pipeline.safety.written_forms import LABEL_PREFIX, written_forms
 
 UNSAFE_LABEL = "unsafe"
-END_OF_LINE = "</s>"
-"""fastText stops reading at this word: left in a prompt, it would hide all that follows it."""
 
 _FileIdentity = tuple[int, int, int]
 
 
-class PromptSafetyFilter:
-    """Screens prompts. The model is loaded at the first prompt, once, and again only when its file changes.
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    identity: _FileIdentity
+    facts: ModelFile
+    process: ClassifierProcess
 
-    A text is blocked only if its best label is ``unsafe`` with a score of at least ``block_threshold`` (0 to 1).
+
+class PromptSafetyFilter:
+    """Screens prompts with a classifier that a child process holds.
+
+    The child is started at the first prompt, and replaced when it died or its file changed. A text is blocked only if
+    the best label of one of its forms (``written_forms``) is ``unsafe`` with a score of at least ``block_threshold``
+    (0 to 1). It may be used by any thread; they take turns.
     """
 
     def __init__(self, classifier_path: Path, *, enabled: bool = True, block_threshold: float = 0.5) -> None:
@@ -28,32 +37,66 @@ class PromptSafetyFilter:
         self.enabled = enabled
         self.block_threshold = block_threshold
         self._lock = threading.Lock()
-        self._loaded: tuple[_FileIdentity, Any, str] | None = None
+        self._loaded: _Loaded | None = None
 
     def screen(self, prompt: str) -> SafetyResult:
-        """The verdict on one text; a classifier that cannot be used gives ``unavailable`` and does not raise."""
+        """The worst verdict on the forms of one text.
+
+        A classifier that cannot be used gives ``unavailable`` and does not raise.
+        """
         if not self.enabled:
             return SafetyResult(prompt, SafetyDecision.ALLOW, reason="screening is switched off")
         try:
-            model, version = self._model()
-            labels, scores = _predict(model, self.classifier_path, _one_line(prompt))
+            with self._lock:
+                loaded = self._ready()
+                forms = written_forms(prompt, lower_case=loaded.facts.lower_case)
+                labels = loaded.process.predict(forms)
         except ClassifierError as error:
             return SafetyResult(prompt, SafetyDecision.UNAVAILABLE, reason=str(error))
-        if not labels:
+        return self._verdict(prompt, labels, loaded.facts.sha256)
+
+    def close(self) -> None:
+        """End the child; the next prompt starts another."""
+        with self._lock:
+            self._drop()
+
+    def _verdict(self, prompt: str, labels: Sequence[Label | None], version: str) -> SafetyResult:
+        known = [label for label in labels if label is not None]
+        if not known:
             reason = "the classifier knows none of its words"
             return SafetyResult(prompt, SafetyDecision.ALLOW, reason=reason, model_version=version)
-        label, score = labels[0].removeprefix(LABEL_PREFIX), min(float(scores[0]), 1.0)  # rounding may pass 1
+        unsafe = [(score, name) for name, score in known if name == LABEL_PREFIX + UNSAFE_LABEL]
+        best = max(unsafe) if unsafe else (known[0][1], known[0][0])
+        label, score = best[1].removeprefix(LABEL_PREFIX), min(best[0], 1.0)  # rounding may pass 1
         blocked = label == UNSAFE_LABEL and score >= self.block_threshold
         decision = SafetyDecision.BLOCK if blocked else SafetyDecision.ALLOW
         reason = f"{label} with score {score:.3f}, threshold {self.block_threshold:g}"
+        if unsafe and labels[0] != (best[1], best[0]):
+            reason += ", in a form without hidden characters or marks"
         return SafetyResult(prompt, decision, score, label, reason, version)
 
-    def _model(self) -> tuple[Any, str]:
-        with self._lock:
-            identity = self._identity()
-            if self._loaded is None or self._loaded[0] != identity:
-                self._loaded = (identity, *_load(self.classifier_path))
-            return self._loaded[1:]
+    def _ready(self) -> _Loaded:
+        """The classifier in a living child. Raises ClassifierError."""
+        identity = self._identity()
+        if self._loaded is None or self._loaded.identity != identity or not self._loaded.process.usable:
+            self._drop()
+            facts = read_model_file(self.classifier_path)
+            if UNSAFE_LABEL not in facts.labels:
+                raise ClassifierError(
+                    f"{self.classifier_path} has the labels {', '.join(facts.labels) or '(none)'} "
+                    f"not {UNSAFE_LABEL!r}: it can block nothing"
+                )
+            process = ClassifierProcess(self.classifier_path)
+            if self._identity() != identity:
+                process.close()
+                raise ClassifierError(f"{self.classifier_path} was changed while it was loaded")
+            self._loaded = _Loaded(identity, facts, process)
+        return self._loaded
+
+    def _drop(self) -> None:
+        if self._loaded is not None:
+            self._loaded.process.close()
+            self._loaded = None
 
     def _identity(self) -> _FileIdentity:
         try:
@@ -67,31 +110,3 @@ def first_blocked(safety_filter: PromptSafetyFilter, prompts: Iterable[str]) -> 
     """The first verdict that blocks, or None; the texts after it are not looked at."""
     results = (safety_filter.screen(prompt) for prompt in prompts)
     return next((result for result in results if result.decision is SafetyDecision.BLOCK), None)
-
-
-def _load(path: Path) -> tuple[Any, str]:
-    facts = read_model_file(path)
-    if UNSAFE_LABEL not in facts.labels:
-        raise ClassifierError(
-            f"{path} has the labels {', '.join(facts.labels) or '(none)'} not {UNSAFE_LABEL!r}: it can block nothing"
-        )
-    import fasttext  # noqa: PLC0415  (native code, loaded only where prompts are screened)
-
-    try:
-        return fasttext.load_model(str(path)), facts.sha256
-    except (ValueError, RuntimeError, MemoryError) as error:
-        raise ClassifierError(f"{path} cannot be loaded: {error}") from error
-
-
-def _predict(model: Any, path: Path, line: str) -> tuple[tuple[str, ...], list[float]]:
-    try:
-        labels, scores = model.predict(line, k=1)
-    except (ValueError, RuntimeError) as error:  # fastText raises RuntimeError on NaN weights
-        raise ClassifierError(f"{path} gives no score: {error}") from error
-    return labels, scores
-
-
-def _one_line(prompt: str) -> str:
-    """What fastText is to read as words. Its own marks are taken apart, so that no prompt can hide words with them."""
-    text = " ".join(prompt.replace(END_OF_LINE, " ").replace(LABEL_PREFIX, " ").split())
-    return text.encode("utf-8", "replace").decode("utf-8")

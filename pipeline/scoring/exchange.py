@@ -20,8 +20,8 @@ from typing import Any
 from pipeline.errors import InputError, Problem, RefusedError
 from pipeline.file_names import broken_rule, printable, unusable
 from pipeline.files import open_regular_file
-from pipeline.media import UnreadableMediaError, open_media
 from pipeline.json_reader import read_json
+from pipeline.media import UnreadableMediaError, open_media
 from pipeline.scoring.metric import Score, not_scored
 from pipeline.scoring.suite import Suite
 from pipeline.scoring.vbench import DIMENSIONS

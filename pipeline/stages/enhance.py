@@ -28,7 +28,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
         return StageResult(Outcome.SKIPPED)
     enhancer = _enhancer(context.settings.enhance)
     if spec.segments == 1:
-        return StageResult(Outcome.DONE, _asked(enhancer, spec.prompt, context))
+        return StageResult(Outcome.DONE, _asked(enhancer, spec.prompt_of(0), context))
     made: list[dict[str, Any]] = []
     for segment in range(spec.segments):
         made.append(_segment(enhancer, spec, made, segment, context))

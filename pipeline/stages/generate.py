@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.encoder_texts import prompt_for
 from pipeline.errors import FatalError, NotFoundError, OutOfMemoryError, RefusedError, RetryableError, StoppedError
 from pipeline.generators.base import GenerationRequest, GenerationResult, sound_path
 from pipeline.keys import segment_seed
@@ -125,11 +126,8 @@ def segment_spec(work: StepWork) -> JobSpec:
 
 
 def prompt_of(work: StepWork) -> str:
-    """The enhanced prompt where there is one, else the segment's own."""
-    enhanced = work.outputs.get("enhance", {})
-    if "prompts" in enhanced:
-        return str(enhanced["prompts"][work.segment])
-    return str(enhanced.get("prompt") or work.spec.prompt_of(work.segment))
+    """The prompt that the step's segment is generated from."""
+    return prompt_for(work.spec, work.outputs.get("enhance", {}), work.segment)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Screens the prompts of a job: what was written, and what will be generated.
+"""Screens the texts of a job: what was written, and what the model's text encoders will see.
 
 What the policy makes of a verdict:
 
@@ -7,7 +7,8 @@ What the policy makes of a verdict:
     hold         held       tried again, then failed
     open         blocked    generated; ``unavailable`` is recorded and logged
 
-Without a configured classifier the stage is skipped. The negative prompt is not screened: it names what to avoid.
+Without a configured classifier the stage is skipped, unless the policy was asked for by name (``must_screen``). The
+negative prompt is screened only where it draws (``pipeline.encoder_texts``).
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pipeline.encoder_texts import NO_CALL_TEXTS, CallTexts, texts_to_screen
 from pipeline.errors import RetryableError
+from pipeline.presets import load_library
 from pipeline.safety.filter import PromptSafetyFilter
 from pipeline.safety.result import SafetyDecision, SafetyResult
 from pipeline.stages.base import Outcome, StageContext, StageResult, StepWork
@@ -28,17 +31,23 @@ logger = logging.getLogger(__name__)
 def run(work: StepWork, context: StageContext) -> StageResult:
     """Decide whether the job may go on.
 
-    ``output``: ``screened``; if screened also ``decision``, ``score``, ``label``, ``reason``, ``text`` (``original`` or
-    ``enhanced``: which one decided), ``model_version``, ``threshold`` and ``policy``.
+    ``output``: ``screened``; if screened also ``decision``, ``score``, ``label``, ``reason``, ``text`` (which one
+    decided: ``original``, ``enhanced``, ``segment 2``, …), ``model_version``, ``threshold`` and ``policy``.
 
     Raises:
         RetryableError: code ``classifier_unavailable``; the policy is ``closed`` or ``hold``.
     """
     settings = context.settings.safety
-    if settings.classifier is None:
-        return StageResult(Outcome.SKIPPED, {"screened": False, "reason": "no classifier is configured"})
     policy = work.options.safety_policy
-    name, result = _decide(_filter(settings.classifier, settings.threshold), _texts(work))
+    if settings.classifier is None:
+        if work.options.must_screen:
+            raise RetryableError(
+                f"safety policy {policy} was asked for, and this worker has no classifier (VGEN_SAFETY_CLASSIFIER)",
+                code="classifier_unavailable",
+            )
+        return StageResult(Outcome.SKIPPED, {"screened": False, "reason": "no classifier is configured"})
+    texts = texts_to_screen(work.spec, work.outputs.get("enhance", {}), _call_texts(work, context))
+    name, result = _decide(_filter(settings.classifier, settings.threshold), texts)
     output = _output(name, result) | {"threshold": settings.threshold, "policy": policy}
     match result.decision:
         case SafetyDecision.ALLOW:
@@ -56,31 +65,22 @@ def run(work: StepWork, context: StageContext) -> StageResult:
             return StageResult(Outcome.DONE, output)
 
 
-def _texts(work: StepWork) -> dict[str, str]:
-    texts = {"original": work.spec.prompt}
-    enhanced = work.outputs.get("enhance", {}).get("prompt")
-    if enhanced is not None and enhanced != work.spec.prompt:
-        texts["enhanced"] = enhanced
-    return texts | _segment_texts(work)
-
-
-def _segment_texts(work: StepWork) -> dict[str, str]:
-    """The prompts of the segments after the first, as they were written (by a person or the enhancer) and enhanced."""
-    texts = {f"segment {k}": text for k, text in enumerate(work.spec.segment_prompts[1:], 2)}
-    for k, made in enumerate(work.outputs.get("enhance", {}).get("segments", [])[1:], 2):
-        texts |= {f"segment {k}": made["original"], f"segment {k}, enhanced": made["prompt"]}
-    first_names = {text: name for name, text in reversed(texts.items())}
-    return {name: text for text, name in reversed(first_names.items()) if text != work.spec.prompt}
+def _call_texts(work: StepWork, context: StageContext) -> CallTexts:
+    """What the preset says of its call, where this host has the preset."""
+    preset = load_library(context.settings.effective_presets_dir).presets.get(work.spec.preset)
+    return NO_CALL_TEXTS if preset is None else CallTexts(preset.arguments, preset.argument_names)
 
 
 def _decide(safety_filter: PromptSafetyFilter, texts: dict[str, str]) -> tuple[str, SafetyResult]:
-    """The first verdict that is not ``allow``, else the one on what will be generated."""
-    results = {}
+    """The first verdict that blocks, else the first that is not ``allow``, else the one on what will be generated."""
+    unavailable, last = None, ("", SafetyResult("", SafetyDecision.ALLOW))
     for name, text in texts.items():
-        results[name] = safety_filter.screen(text)
-        if results[name].decision is not SafetyDecision.ALLOW:
-            break
-    return next(reversed(results.items()))
+        last = name, safety_filter.screen(text)
+        if last[1].decision is SafetyDecision.BLOCK:
+            return last
+        if last[1].decision is SafetyDecision.UNAVAILABLE:
+            unavailable = unavailable or last
+    return unavailable or last
 
 
 def _output(name: str, result: SafetyResult) -> dict[str, Any]:
@@ -93,6 +93,11 @@ def _output(name: str, result: SafetyResult) -> dict[str, Any]:
         "text": name,
         "model_version": result.model_version,
     }
+
+
+def close() -> None:
+    """End the classifiers' processes; the next prompt starts one again."""
+    _filter.cache_clear()
 
 
 @lru_cache(maxsize=4)

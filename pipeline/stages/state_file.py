@@ -7,23 +7,38 @@ code, and nothing of it is believed unchecked.
 from __future__ import annotations
 
 import json
+import stat
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from pipeline.errors import InputError, Problem, RefusedError
 from pipeline.keys import sha256_hex, state_key
+from pipeline.prompts_file.fields import show
+from pipeline.prompts_file.sidecar_file import strict_json
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.stages.base import ContinuationRef
 from pipeline.stages.continuation import BLOB, check_fits
 
 SCHEMA = "vgen.state/1"
 MAX_BYTES = 4 * 1024**3
+MAX_FRAMES = 1_000
+"""A clip goes on from a handful."""
 _KEY = "vgen"
+_DIMENSIONS, _CHANNELS = 4, 3
+_REVISION_CHARS = 256
+_HEAD: dict[str, tuple[type, str]] = {
+    "kind": (str, "text"),
+    "version": (int, "a whole number"),
+    "payload": (dict, "a mapping"),
+    "sha256": (str, "text"),
+    "request": (dict, "a mapping"),
+    "options": (dict, "a mapping"),
+}
 
 
 def write_state(path: Path, state: ContinuationRef, frames: bytes, spec: JobSpec, options: BatchOptions) -> None:
@@ -35,54 +50,93 @@ def write_state(path: Path, state: ContinuationRef, frames: bytes, spec: JobSpec
         "payload": state.payload,
         "sha256": state.blobs[BLOB]["sha256"],
         "request": spec.model_dump(mode="json"),
-        "options": options.model_dump(mode="json"),
+        "options": options.as_json(),
     }
     shape = [state.payload["frames"], state.payload["height"], state.payload["width"], 3]
     tensor = np.frombuffer(frames, np.uint8).reshape(shape)
     save_file({BLOB: tensor}, path, {_KEY: json.dumps(head, sort_keys=True)})
 
 
-def read_state(path: Path) -> tuple[ContinuationRef, bytes, JobSpec, BatchOptions]:
-    """The state, its frames (raw), and the request and options of the clip that left it.
+@dataclass(frozen=True, slots=True)
+class StateFile:
+    """What a state file holds. ``request`` and ``options`` are unchecked: ``prompts_file.imported`` does it."""
+
+    state: ContinuationRef
+    frames: bytes
+    """Raw: n × H × W × 3 uint8."""
+    request: dict[str, Any]
+    options: dict[str, Any]
+
+    def of(self, spec: JobSpec, path: Path) -> ContinuationRef:
+        """The state as it is stored, once the request was checked: what the file says beside is left out.
+
+        Raises:
+            InputError: its frames have another size than the clip.
+        """
+        payload = self.state.payload
+        if (spec.height, spec.width) != (payload["height"], payload["width"]):
+            size = f"{payload['width']}x{payload['height']}"
+            raise _wrong(path, f"its frames are {size}, the clip was {spec.width}x{spec.height}")
+        own = {**payload, "fps": spec.fps, "preset": spec.preset, "prompt": spec.prompt}
+        return replace(self.state, payload=own)
+
+
+def read_state(path: Path) -> StateFile:
+    """Read a state file.
 
     Raises:
-        InputError: it cannot be read, is no state, is damaged, or is of a kind or version that is not known here.
+        InputError: it cannot be read, is not a state, is damaged, or is of a kind or version that is not known here.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise _wrong(path, f"has {path.stat().st_size} bytes; at most {MAX_BYTES}")
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise _wrong(path, "is not a file")
+        if facts.st_size > MAX_BYTES:
+            raise _wrong(path, f"has {facts.st_size} bytes; at most {MAX_BYTES}")
         with safe_open(path, framework="np") as file:
-            head = json.loads((file.metadata() or {})[_KEY])
-            array = file.get_tensor(BLOB)
-        return _checked(path, head, array)
+            told = (file.metadata() or {}).get(_KEY)
+            if told is None:
+                raise _wrong(path, f"is not a continuation state: its metadata have no {_KEY!r}")
+            head = strict_json(told.encode(), str(path))
+            tensor = file.get_slice(BLOB)
+            shape, dtype = tuple(tensor.get_shape()), str(tensor.get_dtype())
+            if len(shape) != _DIMENSIONS or shape[3] != _CHANNELS or dtype != "U8" or not 0 < shape[0] <= MAX_FRAMES:
+                raise _wrong(path, f"its frames have shape {shape} and type {dtype}, not n x H x W x 3 bytes")
+            data = file.get_tensor(BLOB).tobytes()
     except OSError as error:
         raise _wrong(path, f"cannot be read: {error.strerror or error}") from None
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the library raises at a file that somebody made up
         raise _wrong(path, f"is not a continuation state: {type(error).__name__}: {str(error)[:300]}") from None
+    return _checked(path, head, data, shape)
 
 
-def _checked(path: Path, head: dict[str, Any], array: Any) -> tuple[ContinuationRef, bytes, JobSpec, BatchOptions]:
-    if head["schema"] != SCHEMA:
-        raise _wrong(path, f"schema is {head['schema']!r}, expected {SCHEMA!r}")
-    data = array.tobytes()
+def _checked(path: Path, head: object, data: bytes, shape: tuple[int, ...]) -> StateFile:
+    if not isinstance(head, dict) or head.get("schema") != SCHEMA:
+        given = head.get("schema") if isinstance(head, dict) else head
+        raise _wrong(path, f"schema is {show(given)}, expected {SCHEMA!r}")
+    problems = [
+        Problem("is missing" if head.get(name) is None else f"{show(head[name])} is not {what}", str(path), field=name)
+        for name, (kind, what) in _HEAD.items()
+        if not isinstance(head.get(name), kind) or isinstance(head.get(name), bool)
+    ]
+    if problems:
+        raise InputError(problems)
     sha256 = sha256_hex(data)
     if sha256 != head["sha256"]:
-        raise _wrong(path, f"its frames have sha256 {sha256}, and it says {head['sha256']}")
+        raise _wrong(path, f"its frames have sha256 {sha256}, and it says {show(head['sha256'])}")
+    payload = {name: head["payload"].get(name) for name in ("frames", "height", "width", "model_revision")}
+    revision = payload["model_revision"]
+    if not isinstance(revision, str | None) or len(revision or "") > _REVISION_CHARS:
+        raise InputError([Problem(f"{show(revision)} is not text", str(path), field="payload.model_revision")])
     blob = {"key": state_key(sha256), "sha256": sha256, "size": len(data)}
-    state = ContinuationRef(str(head["kind"]), int(head["version"]), dict(head["payload"]), {BLOB: blob})
-    frames, height, width, _ = array.shape
+    state = ContinuationRef(head["kind"], head["version"], payload, {BLOB: blob})
     try:
-        check_fits(state, frames=frames, height=height, width=width)
-        request, options = JobSpec.model_validate(head["request"]), BatchOptions.model_validate(head["options"])
+        check_fits(state, frames=shape[0], height=shape[1], width=shape[2])
     except RefusedError as error:
         raise _wrong(path, str(error)) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise _wrong(path, f"request: {field}: {first['input']!r} is not possible: {first['msg']}") from None
-    if (request.height, request.width) != (height, width) or str(array.dtype) != "uint8":
-        raise _wrong(path, f"its frames are {width}x{height}, the clip was {request.width}x{request.height}")
-    return state, data, request, options
+    return StateFile(state, data, head["request"], head["options"])
 
 
 def _wrong(path: Path, message: str) -> InputError:

@@ -124,8 +124,8 @@ def test_what_cannot_go_on_and_files_that_are_wrong_are_told(tmp_path: Path, vge
         "'latents' version 1": head | {"kind": "latents"},
         "its frames have sha256": head | {"sha256": "0" * 64},
         "has frames 3 in place of 1": head | {"payload": head["payload"] | {"frames": 3}},
-        "request: fps: 0 is not possible": head | {"request": head["request"] | {"fps": 0}},
-        "KeyError: 'request'": {name: value for name, value in head.items() if name != "request"},
+        "request.fps: 0 is not a number over 0 and at most 240": head | {"request": head["request"] | {"fps": 0}},
+        "request: is missing": {name: value for name, value in head.items() if name != "request"},
     }
     bad = tmp_path / "bad"
     for expected, changed in wrong.items():

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from cli.main import run
 from cli.options import BatchChoices
 from db import jobs
 from db.models import Event
@@ -104,10 +105,44 @@ def test_unsafe_prompts_are_blocked_and_the_others_made(tmp_path: Path) -> None:
         work_off(settings, database, batch_id)
 
         assert job_states(database, batch_id) == [JobState.BLOCKED, SUCCEEDED]
-        assert [run.stage for run in runs_of(database, job_list(database, batch_id)[0].id)] == [Stage.SCREEN]
+        assert [attempt.stage for attempt in runs_of(database, job_list(database, batch_id)[0].id)] == [Stage.SCREEN]
         assert_published_once(settings, database, batch_id)
         safe = sidecar_of(settings, database, job_list(database, batch_id)[1].id)
         assert (safe["safety"]["label"], safe["safety"]["decision"]) == ("safe", "allow")
+
+
+def test_no_hidden_word_of_any_segment_is_generated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    safety = {"classifier": write_safety_classifier(tmp_path / "safety.bin")}
+    settings = settings_for(tmp_path, safety=safety)
+    lines = [
+        {"segments": ["kitten", "go\u200bre"], **IDLE},
+        {"prompt": "ｇｏｒｅ", **IDLE},
+        {"prompt": "kitten", "negative_prompt": "gore", "guidance_scale": 0.5, **IDLE},
+        {"segments": ["kitten", "kitten sleeps"], "negative_prompt": "gore", **IDLE},
+    ]
+    with home_of(settings) as database:
+        batch_id = submit(settings, database, lines)
+
+        work_off(settings, database, batch_id)
+
+        assert job_states(database, batch_id) == [JobState.BLOCKED] * 3 + [SUCCEEDED]
+        for job in job_list(database, batch_id)[:3]:
+            assert [attempt.stage for attempt in runs_of(database, job.id)] == [Stage.SCREEN]
+        blocked, *_, allowed = job_list(database, batch_id)
+    for job, verdict in ((blocked, "block: unsafe with score 0.982"), (allowed, "allow: safe with score")):
+        assert run(["--home", str(settings.home), "show", job.id]) == 0
+        assert verdict in capsys.readouterr().out
+
+
+def test_a_clip_that_was_not_screened_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = settings_for(tmp_path)
+    with home_of(settings) as database:
+        batch_id = submit(settings, database, [{"prompt": "a fox", **IDLE}])
+        work_off(settings, database, batch_id)
+        (job,) = job_list(database, batch_id)
+
+    assert run(["--home", str(settings.home), "show", job.id]) == 0
+    assert "not screened: no classifier is configured" in capsys.readouterr().out
 
 
 def test_held_jobs_wait_for_a_person_over_any_number_of_runs(tmp_path: Path) -> None:
@@ -144,7 +179,7 @@ def test_a_running_and_a_waiting_job_are_cancelled_and_the_next_one_is_made(
         )
         first, second, _ = job_list(database, batch_id)
         with solo(settings, database) as line:
-            until(lambda: [run.stage for run in runs_of(database, second.id)] == [Stage.SCREEN])
+            until(lambda: [attempt.stage for attempt in runs_of(database, second.id)] == [Stage.SCREEN])
             until(lambda: denoises(database, batch_id))
             cancel(database, first.id)
             cancel(database, second.id)
@@ -232,7 +267,7 @@ def test_ten_jobs_each_run_every_stage_once_also_where_the_generator_grows_too_l
         assert job_states(database, batch_id) == [SUCCEEDED] * 10
         assert_published_once(settings, database, batch_id)
         for job in job_list(database, batch_id):
-            assert [run.stage for run in runs_of(database, job.id)] == STAGES
+            assert [attempt.stage for attempt in runs_of(database, job.id)] == STAGES
         with database.reading() as session:
             (recycled,) = session.scalars(select(Event).where(Event.kind == "generator_recycled"))
             loads = session.scalars(select(Event).where(Event.kind == "model_loaded")).all()

@@ -100,3 +100,44 @@ def test_a_file_that_is_not_there_and_a_wrong_setting(file: Path) -> None:
         read_config(file, [("settings.encode.quality", "lots")])
     with pytest.raises(InputError, match=r"--preset\.x: 'preset' has no keys below it"):
         read_config(file, [("preset.x", "1")])
+
+
+@pytest.mark.parametrize(
+    ("safety", "expected"),
+    [
+        ("{policy: open}", "settings.safety.policy: 'open' is laxer than this site's, 'closed'"),
+        ("{policy: hold}", "settings.safety.policy: 'hold' is laxer than this site's, 'closed'"),
+        ("{classifier: null}", "settings.safety.classifier: None is not this site's"),
+        ("{classifier: mine.bin}", "settings.safety.classifier: 'mine.bin' is not this site's"),
+        ("{threshold: 0.9}", "settings.safety.threshold: 0.9 is over this site's, 0.5"),
+    ],
+)
+def test_a_file_cannot_screen_less_than_the_site(
+    file: Path, monkeypatch: pytest.MonkeyPatch, safety: str, expected: str
+) -> None:
+    monkeypatch.setenv("VGEN_SAFETY_CLASSIFIER", "/models/safety.bin")
+    file.write_text(FULL.replace("{encode:", f"{{safety: {safety}, encode:"), "utf-8")
+
+    with pytest.raises(InputError) as caught:
+        read_config(file)
+
+    assert expected in str(caught.value)
+
+
+def test_a_file_can_screen_more_than_the_site_and_a_person_can_say_otherwise(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGEN_SAFETY_CLASSIFIER", "/models/safety.bin")
+    monkeypatch.setenv("VGEN_SAFETY_POLICY", "hold")
+    file.write_text(FULL.replace("{encode:", "{safety: {policy: closed, threshold: 0.1}, encode:"), "utf-8")
+
+    assert read_config(file).settings.safety.policy == "closed"
+    assert read_config(file).settings.safety.threshold == 0.1
+    assert read_config(file, [("settings.safety.policy", "open")]).settings.safety.policy == "open"
+
+
+def test_a_policy_asked_for_without_a_classifier_is_refused(file: Path) -> None:
+    file.write_text(FULL.replace("{encode:", "{safety: {policy: hold}, encode:"), "utf-8")
+
+    with pytest.raises(InputError, match=r"settings\.safety\.policy: 'hold' is given, but no classifier is set"):
+        read_config(file)

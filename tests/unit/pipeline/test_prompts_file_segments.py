@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.prompts_file import parse_bytes
@@ -107,3 +109,57 @@ def test_wrong_segments_are_told_with_line_and_field(text: str, expected: str) -
 
 def test_text_that_is_no_list_is_told() -> None:
     assert "segments: '[a, b]' is not a JSON list of prompts" in mistakes("a --segments [a, b]", "p.txt")
+
+
+def test_a_sweep_of_lists_and_a_lines_own_prompt_contradict_each_other() -> None:
+    swept = json.dumps({"defaults": {"preset": "tiny-wan", "sweep": {"segments": [["a", "b"], ["c", "d"]]}}})
+
+    assert "p.jsonl:2: prompt: 'x' is given beside a list of segments that begins with 'a'" in mistakes(
+        f"{swept}\n{line(prompt='x')}"
+    )
+    listed, _, again = specs("p.jsonl", f"{swept}\n{line()}\n{line(segments=['e', 'f', 'g'])}")
+    assert listed.segment_prompts == ("a", "b")
+    assert again.segment_prompts == ("e", "f", "g"), "a line's list settles the sweep"
+    (counted,) = specs("p.jsonl", f"{swept}\n{line(prompt='x', segments=3)}")
+    assert (counted.prompt, counted.segments, counted.segment_prompts) == ("x", 3, ()), "and so does its count"
+
+
+def test_a_lines_list_ends_the_files_wish_that_the_enhancer_writes_them() -> None:
+    wished = json.dumps({"defaults": {"preset": "tiny-wan", "auto_extend": True}})
+
+    listed, counted = specs("p.jsonl", f"{wished}\n{line(segments=['a', 'b'])}\n{line(prompt='a', segments=2)}")
+
+    assert (listed.segment_prompts, listed.auto_extend) == (("a", "b"), False)
+    assert (counted.segment_prompts, counted.auto_extend) == ((), True)
+
+
+_PROMPTS = st.sampled_from(["a", "b"])
+_LISTS = st.lists(_PROMPTS, min_size=1, max_size=3)
+_COUNTS = st.integers(1, 3)
+_LAYER = st.fixed_dictionaries({}, optional={"auto_extend": st.booleans(), "segments": _COUNTS})
+_SWEEPS = st.none() | st.lists(_LISTS | _COUNTS, min_size=1, max_size=2).map(lambda values: {"segments": values})
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    defaults=_LAYER,
+    sweep=_SWEEPS,
+    override=_LAYER,
+    own=st.fixed_dictionaries(
+        {},
+        optional={"prompt": _PROMPTS, "segments": _COUNTS | _LISTS, "auto_extend": st.booleans(), "sweep": _SWEEPS},
+    ),
+)
+def test_no_layers_make_a_job_that_contradicts_itself(
+    defaults: dict[str, Any], sweep: object, override: dict[str, Any], own: dict[str, Any]
+) -> None:
+    head = json.dumps({"defaults": {"preset": "tiny-wan", **defaults, **({"sweep": sweep} if sweep else {})}})
+    try:
+        made = parse_bytes(f"{head}\n{line(**own)}".encode(), "p.jsonl", overrides=override, settings=SETTINGS)
+    except InputError:
+        return
+    for job in made.jobs:
+        spec = JobSpec.model_validate(job.spec.model_dump())
+        assert not spec.segment_prompts or spec.segment_prompts[0] == spec.prompt
+        assert not (spec.segment_prompts and spec.auto_extend)
+        assert "segments" not in own or not isinstance(own["segments"], list) or spec.segments == len(own["segments"])

@@ -62,3 +62,33 @@ def _entry(name: str, kind: int) -> bytes:
 def _matrix(rows: Sequence[Sequence[float]], columns: int) -> bytes:
     values = [value for row in rows for value in row]
     return struct.pack("<?qq", False, len(rows), columns) + struct.pack(f"<{len(values)}f", *values)
+
+
+def write_crashing_classifier(path: Path) -> Path:
+    """A whole, quantised file that no check of sizes finds fault with: two words lead the library out of its memory."""
+    words, labels, dim = ("kitten", "gore"), ("safe", "unsafe"), 2
+    entries = [_entry(word, _WORD) for word in words] + [_entry(f"__label__{label}", _LABEL) for label in labels]
+    arguments = (dim, 5, 1, 1, 5, 2, SOFTMAX, SUPERVISED, 1, 0, 0, 100)  # word bigrams, all of them in one bucket
+    pruned = struct.pack("<ii", 0, 2**31 - 1)  # that bucket's row
+    quantiser = struct.pack("<4i", dim, 1, dim, dim) + bytes(4 * 256 * dim)
+    path.write_bytes(
+        struct.pack("<ii", MAGIC, VERSION)
+        + struct.pack("<12id", *arguments, 1e-4)
+        + struct.pack("<iiiqq", len(entries), len(words), dim, len(entries), 1)
+        + b"".join(entries)
+        + pruned
+        + struct.pack("<??qqi", True, False, len(words), dim, len(words))
+        + bytes(len(words))
+        + quantiser
+        + _matrix([[1.0, 0.0], [0.0, 1.0]], dim)
+    )
+    return path
+
+
+def _entry(name: str, kind: int) -> bytes:
+    return name.encode() + b"\0" + struct.pack("<qb", 1, kind)
+
+
+def _matrix(rows: Sequence[Sequence[float]], columns: int) -> bytes:
+    values = [value for row in rows for value in row]
+    return struct.pack("<?qq", False, len(rows), columns) + struct.pack(f"<{len(values)}f", *values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import FailureClass, RetryableError
-from pipeline.safety.result import SafetyDecision
+from pipeline.safety.result import SafetyDecision, SafetyResult
 from pipeline.settings import SafetySettings
 from pipeline.stages import screen
 from pipeline.stages.base import Outcome, StageResult
@@ -33,6 +34,33 @@ def test_without_a_classifier_the_stage_is_skipped(tmp_path: Path) -> None:
 
     assert result.outcome is Outcome.SKIPPED
     assert result.output == {"screened": False, "reason": "no classifier is configured"}
+
+
+def test_a_policy_that_was_asked_for_by_name_is_not_skipped_without_a_classifier(tmp_path: Path) -> None:
+    work = make_work(Stage.SCREEN, "kitten", policy="hold")
+    work = dataclasses.replace(work, options=work.options.model_copy(update={"must_screen": True}))
+
+    with pytest.raises(RetryableError, match="safety policy hold was asked for") as caught:
+        screen.run(work, make_context(tmp_path, safety=SafetySettings()))
+
+    assert caught.value.code == "classifier_unavailable"
+
+
+def test_a_text_that_ends_the_classifier_hides_no_other(tmp_path: Path, classifier: Path) -> None:
+    """Under the policy open too: what can be screened is, whatever became of the texts before."""
+    context = make_context(tmp_path, safety=SafetySettings(classifier=classifier))
+    safety_filter = screen._filter(classifier, 0.5)
+    screened = safety_filter.screen
+
+    def screen_one(prompt: str) -> SafetyResult:
+        if prompt == "kitten":
+            return SafetyResult(prompt, SafetyDecision.UNAVAILABLE, reason="it died")
+        return screened(prompt)
+
+    safety_filter.screen = screen_one  # type: ignore[method-assign]
+    work = make_work(Stage.SCREEN, "kitten", policy="open", outputs={"enhance": {"prompt": "gore"}})
+
+    assert screen.run(work, context).outcome is Outcome.BLOCKED
 
 
 @pytest.mark.parametrize("policy", ["closed", "open", "hold"])
@@ -73,10 +101,12 @@ def test_an_enhancer_cannot_launder_an_unsafe_prompt(tmp_path: Path, classifier:
     assert result.output["text"] == "original"
 
 
-def test_the_negative_prompt_is_not_screened(tmp_path: Path, classifier: Path) -> None:
-    result = _run(tmp_path, classifier, "kitten", negative_prompt="gore")
+def test_a_negative_prompt_that_repels_is_not_screened_and_one_that_draws_is(tmp_path: Path, classifier: Path) -> None:
+    repels = _run(tmp_path, classifier, "kitten", negative_prompt="gore")
+    draws = _run(tmp_path, classifier, "kitten", negative_prompt="gore", guidance_scale=0.5)
 
-    assert result.outcome is Outcome.DONE
+    assert repels.outcome is Outcome.DONE
+    assert (draws.outcome, draws.output["text"]) == (Outcome.BLOCKED, "negative prompt")
 
 
 @pytest.mark.parametrize("policy", ["closed", "hold"])
