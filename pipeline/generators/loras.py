@@ -18,6 +18,7 @@ from diffusers.loaders import lora_base
 from diffusers.utils.peft_utils import delete_adapter_layers
 
 from pipeline.errors import OutOfMemoryError, RefusedError, RetryableError
+from pipeline.lora_files import safe_to_load
 from pipeline.spec import LoraRef
 
 
@@ -98,9 +99,9 @@ class Loras:
         second = {"load_into_transformer_2": True} if ref.load_into_transformer_2 else {}
         self._active = None
         try:
-            asked = _named(self._pipe.lora_state_dict(str(path)))
-            with _several_are_meant():
-                self._pipe.load_lora_weights(str(path), adapter_name=name, **second)
+            with safe_to_load(path, ref.file.name) as safe, _several_are_meant():
+                asked = _named(self._pipe.lora_state_dict(str(safe)))
+                self._pipe.load_lora_weights(str(safe), adapter_name=name, **second)
         except (torch.OutOfMemoryError, MemoryError) as error:
             self._forget(name)
             raise OutOfMemoryError(f"{what}: {error}") from error

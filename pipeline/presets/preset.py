@@ -114,7 +114,7 @@ class Continuation(_Data):
 
 _NO_MATTER = frozenset(
     {"description", "family", "licence", "memory_gib", "memory_source", "hidden", "resumable"}
-    | {"inputs", "required_inputs", "acceleration"}
+    | {"inputs", "required_inputs", "acceleration", "unused_weights"}
     | {"frames", "size", "defaults"}
 )
 """Fields of a preset that change no frame of a job whose values are all decided."""
@@ -157,6 +157,9 @@ class Preset(_Data):
     """Where the pipeline's call names a job's field otherwise: field to argument."""
     arguments: dict[str, Any] = {}
     """Further arguments of the pipeline's call, the same for every job."""
+    unused_weights: tuple[str, ...] = ()
+    """Patterns (``*`` and ``?``) of tensors in the model's files that its classes have no place for; any other such
+    tensor fails the load."""
     acceleration: Acceleration = PLAIN
     """What its jobs use unless they say otherwise."""
     resumable: bool = True

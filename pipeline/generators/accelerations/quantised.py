@@ -17,6 +17,7 @@ import torch
 from pipeline.acceleration import GGUF
 from pipeline.errors import RefusedError
 from pipeline.generators.accelerations.refusals import unavailable
+from pipeline.generators.strict_loading import strict_single_file
 
 _DENOISERS = ("transformer", "transformer_2", "unet")
 _TORCHAO = {
@@ -89,14 +90,15 @@ def _from_gguf(file: Path, folder: Path, names: list[str], index: dict[str, Any]
             code="acceleration_unsupported",
         )
     try:
-        return cls.from_single_file(
-            str(file),
-            quantization_config=diffusers.GGUFQuantizationConfig(compute_dtype=dtype),
-            config=str(folder),
-            subfolder=names[0],
-            torch_dtype=dtype,
-            local_files_only=True,
-        )
+        with strict_single_file(str(file)):
+            return cls.from_single_file(
+                str(file),
+                quantization_config=diffusers.GGUFQuantizationConfig(compute_dtype=dtype),
+                config=str(folder),
+                subfolder=names[0],
+                torch_dtype=dtype,
+                local_files_only=True,
+            )
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         raise RefusedError(
             f"quantisation: {file} cannot be read as a {cls.__name__}: {error}", code="acceleration_unsupported"
