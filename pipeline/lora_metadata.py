@@ -7,7 +7,6 @@ import. So numbers, switches and plain names are kept, and what would act in ano
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -102,7 +101,7 @@ def _modules(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _number(field: str, value: Any) -> float | int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > 1e6:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e6 <= value <= 1e6:
         raise ValueError(f"{KEY}: {field} {_shown(value)} is not a number up to a million")
     return value
 

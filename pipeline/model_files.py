@@ -79,6 +79,14 @@ def read_index(folder: Path) -> dict[str, tuple[str, str]]:
     return components
 
 
+def index_value(folder: Path, key: str, absent: Any) -> Any:
+    """One value of the pipeline's index; ``absent`` where there is none, or the index cannot be read."""
+    try:
+        return _read_json(folder / INDEX).get(key, absent)
+    except (OSError, ValueError):
+        return absent
+
+
 def read_weights(part: Path, library: str, variant: str | None = None) -> Weights:
     """The headers of the files that the loader of this component reads."""
     stems = _STEMS.get(library, _DIFFUSERS_STEM)

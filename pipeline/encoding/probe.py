@@ -11,8 +11,8 @@ from typing import Any
 import av
 from av.error import FFmpegError
 
-from pipeline.encoding.codecs import rational_fps
 from pipeline.errors import RetryableError
+from pipeline.rates import rational_fps
 
 _FRAMES_PER_CHECK = 8
 _AAC_PACKET = 1024

@@ -18,9 +18,9 @@ import imageio_ffmpeg
 import numpy as np
 from av.error import FFmpegError
 
-from pipeline.encoding.codecs import rational_fps
 from pipeline.encoding.ffmpeg import Sound, audio_arguments, metadata_arguments, run_ffmpeg
 from pipeline.errors import RetryableError
+from pipeline.rates import rational_fps
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 """Samples × channels."""

@@ -309,7 +309,10 @@ class DiffusersVideoGenerator(Generator):
         if previous is not None:
             conditioned = picture_arguments(continuation_of(preset), previous)
             pictures = {"image": conditioned.pop("image", None)}
-        arguments = call_arguments(pipe.__call__, preset, spec, prompt, pictures, has_guider=guider is not None)
+        two = pipe.config.boundary_ratio is not None if "boundary_ratio" in pipe.config else None
+        arguments = call_arguments(
+            pipe.__call__, preset, spec, prompt, pictures, has_guider=guider is not None, has_two_denoisers=two
+        )
         arguments |= conditioned
         check_own_size(pipe, spec)
         if guider is not None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.acceleration import PLAIN, Acceleration
 from pipeline.errors import NotFoundError
+from pipeline.rates import check_rate
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 
@@ -189,6 +190,10 @@ class Preset(_Data):
             return found
         if self.continuation is not None and self.continuation.takes == "image" and self.continuation.frames != 1:
             found.append(("continuation.frames", f"{self.continuation.frames}, but one image is taken"))
+        try:
+            check_rate(self.defaults.fps)
+        except ValueError as error:
+            found.append(("defaults.fps", str(error)))
         if not self.frames.allows(self.defaults.num_frames):
             rule_text = (
                 f"{self.frames.multiple}k + {self.frames.offset}, {self.frames.minimum} to {self.frames.maximum}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -12,6 +11,7 @@ from typing import cast
 from pipeline.prompts_file.acceleration import parse_acceleration
 from pipeline.prompts_file.loras import parse_loras
 from pipeline.prompts_file.scoring import SCORE_FIELDS
+from pipeline.rates import MAX_FPS, check_rate, parse_fraction
 from pipeline.spec import MAX_SEED, MAX_SEGMENTS
 
 MAX_PROMPT_CHARS = 50_000
@@ -78,12 +78,22 @@ def _number(low: float, high: float, *, open_low: bool = False) -> Parser:
             value = float(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{show(value)} is not {rule}")
-        # An int may be too large for float(); comparing it first is exact.
-        if not math.isnan(value) and low <= value <= high and not (open_low and value == low):
+        # An int may be too large for float(); comparing it first is exact. NaN is in no range.
+        if low <= value <= high and not (open_low and value == low):
             return float(value)
         raise ValueError(f"{show(value)} is not {rule}")
 
     return parse
+
+
+def _rate(value: object, text: bool) -> float:
+    if isinstance(value, str) and (fraction := parse_fraction(value)) is not None:
+        value = fraction
+    if text and isinstance(value, str) and _DECIMAL.fullmatch(value.strip()):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{show(value)} is not a number over 0 and at most {MAX_FPS}")
+    return check_rate(value)
 
 
 def _flag(value: object, text: bool) -> bool:
@@ -249,7 +259,7 @@ PARSERS: dict[str, Parser] = {
     "width": _whole(1, 100_000),
     "height": _whole(1, 100_000),
     "size": _size,
-    "fps": _number(0, 240, open_low=True),
+    "fps": _rate,
     "num_inference_steps": _whole(1, 1000),
     "guidance_scale": _number(0, 1000),
     "guidance_scale_2": _number(0, 1000),
@@ -280,7 +290,7 @@ FIELD_RULES: dict[str, str] = {
     "width": "pixels, as the preset allows",
     "height": "pixels, as the preset allows",
     "size": "text 'WIDTHxHEIGHT', instead of width and height",
-    "fps": "frames a second, over 0 and at most 240",
+    "fps": "frames a second, over 0 and at most 240, also as '30000/1001'",
     "num_inference_steps": "a whole number from 1 to 1000",
     "guidance_scale": "a number from 0 to 1000",
     "guidance_scale_2": "a number from 0 to 1000, for models with two stages of denoising",

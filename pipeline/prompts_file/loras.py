@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,6 +19,7 @@ _KEYS = ("path", "repo", "weight_name", "revision", "scale", "load_into_transfor
 _NONE = "none"
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _MAX_CHARS = 4096
+_MAX_SCALE = sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,6 @@ def _repo(value: str) -> str:
 
 
 def _scale(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_MAX_SCALE <= value <= _MAX_SCALE:
         raise ValueError(f"scale: {value!r:.80} is not a finite number")
     return float(value)
