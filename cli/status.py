@@ -276,13 +276,15 @@ def show(
 
 
 def _show_job(view: JobDetailView) -> None:
-    from cli.views.jobs import part_of
+    from cli.views.jobs import part_of, text_sentences
 
     output.facts((("job", view.job.id), ("state", view.job.state), ("line", view.job.line)))
     output.facts((("error", view.job.error_code), ("message", view.job.error), ("finished", view.job.finished_at)))
     output.facts([(name, value) for name, value in view.spec.items() if value not in (None, [], {})])
     if view.prompt_used not in (None, view.job.prompt):
         output.facts((("prompt used", view.prompt_used),))
+    for sentence in text_sentences(view):
+        output.line(sentence)
     if view.job.random_weights:
         output.line("The weights of this preset are random: the clip is not a picture of anything.")
     if len(view.rolls) > 1:

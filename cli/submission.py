@@ -98,6 +98,21 @@ def store(
     return stored
 
 
+def presets_of(submission: Submission) -> set[str]:
+    """The names of the presets that its jobs have."""
+    from pipeline.prompts_file.submission import alike
+
+    return {job.spec.preset for job, _ in alike(submission.jobs)}
+
+
+def advice_on(submission: Submission, settings: Settings) -> list[str]:
+    """What a person should know of the jobs, whoever makes them."""
+    from cli import advice
+
+    models = [f"preset {text}" for text in advice.model_sentences(presets_of(submission), settings)]
+    return models + advice.text_sentences(submission.jobs, settings)
+
+
 def _put_inputs(submission: Submission, settings: Settings, *, only_missing: bool = False) -> None:
     from pipeline.storage.inputs import put_input
     from pipeline.wiring import make_storage
@@ -121,6 +136,7 @@ def dry_run(submission: Submission, settings: Settings) -> DryRunView:
         total=len(submission.jobs),
         needs=_needs((job.spec for job in submission.jobs), load_library(settings.effective_presets_dir)),
         inputs=len(submission.inputs),
+        notices=advice_on(submission, settings),
         jobs=[
             PlannedJobView(line=job.line, variant=job.variant, spec=job.spec.model_dump(mode="json"))
             for job in submission.jobs

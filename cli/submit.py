@@ -49,7 +49,8 @@ def submit(
     with open_database(settings, upgrade=True) as database:
         stored = _store(parsed, options, choices, limited, settings, database)
         batch = _batch(database, stored.batch_id)
-        notices = [*_unchanged_limits(choices, stored.created), *_notices(batch, settings, database)]
+        notices = [*_unchanged_limits(choices, stored.created), *submission.advice_on(parsed, settings)]
+        notices += _notices(batch, settings, database)
         for text in notices:
             output.notice(text)
         if wait:
@@ -73,7 +74,7 @@ def run(
     dry_run: DryRun = False,
 ) -> int:
     """Solo mode: store FILE, then work off all that waits; so it also resumes."""
-    from cli import batch_table, limits, submission, work
+    from cli import advice, batch_table, limits, submission, work
 
     settings = settings_of(ctx)
     if not settings.solo:
@@ -85,6 +86,8 @@ def run(
         raise InputError([Problem("options of jobs and batches need a FILE")])
     if parsed is not None and dry_run:
         return _show_dry_run(parsed, settings, False)
+    if parsed is not None:
+        advice.refuse_without_models(submission.presets_of(parsed), settings)
     options = submission.batch_options(choices, settings, parsed.scoring if parsed else None)
     limited = limits.of_choices(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())
     with open_database(settings, upgrade=True) as database:
@@ -93,7 +96,7 @@ def run(
             stored = _store(parsed, options, choices, limited, settings, database)
             batch_id = stored.batch_id
             batch = _batch(database, batch_id)
-            for text in _unchanged_limits(choices, stored.created):
+            for text in (*_unchanged_limits(choices, stored.created), *submission.advice_on(parsed, settings)):
                 output.notice(text)
             _say_stored(batch, stored.created, to_stderr=True)
             if batch.finished:
@@ -192,5 +195,7 @@ def _show_dry_run(parsed: Submission, settings: Settings, json: bool) -> int:
         weights = "; its weights are random" if need.random_weights else ""
         jobs = f"{need.jobs} jobs" if need.segments == need.jobs else f"{need.jobs} jobs of {need.segments} segments"
         output.line(f"needs preset {need.preset} on {gpu}: {jobs}, {need.seconds:g} s of video, {memory}{weights}")
+    for text in plan.notices:
+        output.notice(text)
     output.line("nothing was stored")
     return 0

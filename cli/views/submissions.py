@@ -46,4 +46,5 @@ class DryRunView(View):
     total: int
     needs: list[NeedView]
     inputs: int = Field(description="Input files that would be stored.")
+    notices: list[str] = Field(description="What a person should know: models that are not here, text without effect.")
     jobs: list[PlannedJobView]

@@ -57,6 +57,27 @@ def bind(
     return arguments, mistakes
 
 
+def negative_prompt_acts(signature: CallSignature, preset: Preset, guidance_scale: float) -> bool:
+    """Whether a negative prompt changes the clip: only guidance away from it reads it at all."""
+    if signature.has_guider:
+        return guidance_scale != 1
+    scales = [guidance_scale]
+    for name in ("true_cfg_scale", "audio_guidance_scale"):
+        if name in signature.parameters:
+            given = preset.arguments.get(name, signature.defaults.get(name))
+            if name == "true_cfg_scale":
+                scales = []  # what guidance_scale says is part of such a model's input
+            scales += [given] if isinstance(given, int | float) else []
+    return any(scale > 1 for scale in scales)
+
+
+def token_limit(signature: CallSignature, preset: Preset) -> int | None:
+    """How many tokens of a prompt the text encoder reads; None where the call does not say it."""
+    name = "max_sequence_length"
+    limit = preset.arguments.get(name, signature.defaults.get(name))
+    return limit if type(limit) is int else None
+
+
 def _wanted(
     signature: CallSignature, preset: Preset, values: Mapping[str, Any], inputs: Mapping[str, Any]
 ) -> dict[str, Any]:
