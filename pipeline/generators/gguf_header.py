@@ -1,4 +1,4 @@
-"""The header of a GGUF file, walked by ourselves before the library reads it: that loops over counts that nobody checked.
+"""The header of a GGUF file, walked before the library reads it, which loops over counts that nobody has checked.
 
 The form is that of GGUF's specification, versions 2 and 3, little-endian.
 """
@@ -16,7 +16,8 @@ _MAX_KEYS = 10_000
 _MAX_TEXT = 16 * 1024 * 1024
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _TEXT, _ARRAY = 8, 9
-_MAX_DIMENSIONS = 4
+_MAX_DIMENSIONS = 8
+"""The format says four; the patch embeddings of video models have five."""
 
 
 def check_gguf(path: Path) -> None:
