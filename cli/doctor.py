@@ -231,6 +231,9 @@ def _model(settings: Settings) -> Iterator[CheckView]:
         say = _fail if settings.solo else _warn  # a host that only submits needs no model
         mend = f"`vgen models pull {preset.name}`"
         yield say("model", f"preset {preset.name} (VGEN_PRESET): its model is not on this machine", mend)
+    elif status is hub.ModelStatus.DAMAGED:
+        mend = f"`vgen models check {preset.name}` names the files; download them again"
+        yield _fail("model", f"preset {preset.name} (VGEN_PRESET): its model is damaged", mend)
     else:
         weights = ", random weights" if preset.random_weights else ""
         yield _ok("model", f"preset {preset.name} (VGEN_PRESET): {status.value}{weights}")

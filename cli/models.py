@@ -38,6 +38,8 @@ def list_(
     library = _library(settings)
     models = [_view(preset, library, settings) for preset in library.presets.values() if hidden or not preset.hidden]
     problems = [str(problem) for found in library.problems.values() for problem in found]
+    damaged = [model.name for model in models if model.status == "damaged"]
+    problems += [f"preset {name!r}: its model is damaged: `vgen models check {name}` says where" for name in damaged]
     if json:
         output.as_json(ModelListView(models=models, problems=problems))
         return 0

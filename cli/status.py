@@ -288,7 +288,7 @@ def show(
 
 def _show_job(view: JobDetailView) -> None:
     from cli import input_notes
-    from cli.views.jobs import part_of
+    from cli.views.jobs import part_of, text_sentences
 
     output.facts((("job", view.job.id), ("state", view.job.state), ("line", view.job.line)))
     output.facts((("error", view.job.error_code), ("message", view.job.error), ("finished", view.job.finished_at)))
@@ -301,6 +301,8 @@ def _show_job(view: JobDetailView) -> None:
     if screened is not None:
         verdict = screened.get("decision") if screened.get("screened") else "not screened"
         output.facts((("screening", f"{verdict}: {screened.get('reason')}"),))
+    for sentence in text_sentences(view):
+        output.line(sentence)
     if view.job.random_weights:
         output.line("The weights of this preset are random: the clip is not a picture of anything.")
     if len(view.rolls) > 1:

@@ -76,6 +76,11 @@ def batch_options(choices: BatchChoices, settings: Settings, in_file: FileScorin
     )
 
 
+def notices(submission: Submission, options: BatchOptions, settings: Settings) -> list[str]:
+    """What a person should know of the jobs before they are made, in sentences."""
+    return [*input_notes(submission), *advice_on(submission, settings), *screening_notices(options, settings)]
+
+
 def screening_notices(options: BatchOptions, settings: Settings) -> list[str]:
     """Says that the policy does nothing where no classifier is set; nothing under ``open``, which promises nothing."""
     if settings.safety.classifier is not None or options.safety_policy == "open":
@@ -121,6 +126,21 @@ def store(
     return stored
 
 
+def presets_of(submission: Submission) -> set[str]:
+    """The names of the presets that its jobs have."""
+    from pipeline.prompts_file.submission import alike
+
+    return {job.spec.preset for job, _ in alike(submission.jobs)}
+
+
+def advice_on(submission: Submission, settings: Settings) -> list[str]:
+    """What a person should know of the jobs, whoever makes them."""
+    from cli import advice
+
+    models = [f"preset {text}" for text in advice.model_sentences(presets_of(submission), settings)]
+    return models + advice.text_sentences(submission.jobs, settings)
+
+
 def _put_inputs(submission: Submission, settings: Settings, *, only_missing: bool = False) -> None:
     from pipeline.storage.inputs import put_input
     from pipeline.wiring import make_storage
@@ -141,7 +161,7 @@ def input_notes(submission: Submission) -> list[str]:
     return input_notes.sentences((item.name, item.notes) for item in submission.inputs.values())
 
 
-def dry_run(submission: Submission, settings: Settings) -> DryRunView:
+def dry_run(submission: Submission, options: BatchOptions, settings: Settings) -> DryRunView:
     """What would be stored, and what it would need."""
     from pipeline.presets import load_library
 
@@ -151,7 +171,7 @@ def dry_run(submission: Submission, settings: Settings) -> DryRunView:
         total=len(submission.jobs),
         needs=_needs((job.spec for job in submission.jobs), load_library(settings.effective_presets_dir)),
         inputs=len(submission.inputs),
-        notices=input_notes(submission),
+        notices=notices(submission, options, settings),
         jobs=[
             PlannedJobView(line=job.line, variant=job.variant, spec=job.spec.model_dump(mode="json"))
             for job in submission.jobs

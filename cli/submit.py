@@ -49,8 +49,11 @@ def submit(
     with open_database(settings, upgrade=True) as database:
         stored = _store(parsed, options, choices, limited, settings, database)
         batch = _batch(database, stored.batch_id)
-        notices = [*_unchanged_limits(choices, stored.created), *submission.input_notes(parsed)]
-        notices += [*_notices(batch, settings, database), *submission.screening_notices(options, settings)]
+        notices = [
+            *_unchanged_limits(choices, stored.created),
+            *_notices(batch, settings, database),
+            *submission.notices(parsed, options, settings),
+        ]
         for text in notices:
             output.notice(text)
         if wait:
@@ -74,7 +77,7 @@ def run(
     dry_run: DryRun = False,
 ) -> int:
     """Solo mode: store FILE, then work off all that waits; so it also resumes."""
-    from cli import batch_table, limits, submission, work
+    from cli import advice, batch_table, limits, submission, work
 
     settings = settings_of(ctx)
     if not settings.solo:
@@ -87,6 +90,8 @@ def run(
     options = submission.batch_options(choices, settings, parsed.scoring if parsed else None)
     if parsed is not None and dry_run:
         return _show_dry_run(parsed, options, settings, False)
+    if parsed is not None:
+        advice.refuse_without_models(submission.presets_of(parsed), settings)
     limited = limits.of_choices(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())
     with open_database(settings, upgrade=True) as database:
         batch_id = None
@@ -94,8 +99,8 @@ def run(
             stored = _store(parsed, options, choices, limited, settings, database)
             batch_id = stored.batch_id
             batch = _batch(database, batch_id)
-            notices = [*_unchanged_limits(choices, stored.created), *submission.input_notes(parsed)]
-            for text in (*notices, *submission.screening_notices(options, settings)):
+            notices = submission.notices(parsed, options, settings)
+            for text in (*_unchanged_limits(choices, stored.created), *notices):
                 output.notice(text)
             _say_stored(batch, stored.created, to_stderr=True)
             if batch.finished:
@@ -167,9 +172,7 @@ def _notices(batch: BatchView, settings: Settings, database: Database) -> list[s
 def _show_dry_run(parsed: Submission, options: BatchOptions, settings: Settings, json: bool) -> int:
     from cli import submission
 
-    plan = submission.dry_run(parsed, settings)
-    for text in submission.screening_notices(options, settings):
-        output.notice(text)
+    plan = submission.dry_run(parsed, options, settings)
     if json:
         output.as_json(plan)
         return 0

@@ -18,7 +18,8 @@ MAX_OTHER = 3
 MAX_PROVEN = 2
 """Crashes of a job on one worker, on which another job succeeded in between: it is not the worker's fault."""
 MAX_IN_A_ROW = 3
-"""A worker on which so many different jobs crash in a row is taken for broken, and takes no more."""
+"""A worker on which so many different jobs crash in a row is taken for broken, and takes no more, where they have no
+batch, owner or file in common, or where it cannot make a clip of its own either."""
 MAX_LOSSES = 10
 """Leases lost with their worker, whatever progress was made in between."""
 

@@ -37,10 +37,9 @@ from pipeline.errors import (
 )
 from pipeline.generators.base import OnMade
 from pipeline.generators.frames import frames_size
-from pipeline.retry import MAX_IN_A_ROW
 from pipeline.stages.base import StageContext, StageFunction, StageResult
 from pipeline.states import Stage
-from tasks import lifecycle
+from tasks import crashes, lifecycle
 from tasks.beside import LetGo
 from tasks.checkpoints import ClaimedRows, remove_objects
 from tasks.next_hop import begin_again, cut, follow, hop_of, send_also
@@ -185,7 +184,7 @@ def _work(
         except StoppedError:
             return None, releases.release
         except StageError as error:
-            return None, _recorder(runtime, claimed, error)
+            return None, _recorder(runtime, claimed, error, pulse.check)
         except Exception as error:
             logger.exception("stage failed unexpectedly", extra={"job_id": claimed.work.job_id, "stage": stage.value})
             problem = FatalError(f"{type(error).__name__}: {error}")
@@ -222,7 +221,9 @@ def stage_function(stage: Stage) -> StageFunction:
     return function
 
 
-def _recorder(runtime: Runtime, claimed: Claim, error: StageError) -> Callable[[Session, Claim], Finished]:
+def _recorder(
+    runtime: Runtime, claimed: Claim, error: StageError, check: Callable[[], None]
+) -> Callable[[Session, Claim], Finished]:
     logger.info(
         "stage failed",
         extra={"job_id": claimed.work.job_id, "stage": claimed.work.stage.value, "code": error.code},
@@ -236,17 +237,15 @@ def _recorder(runtime: Runtime, claimed: Claim, error: StageError) -> Callable[[
         return lambda session, held: rewinds.rewind(session, held, to=Stage.GENERATE, reason=reason)
     if error.code == _NO_ROOM:
         return lambda session, held: releases.release(session, held, delay_ms=_NO_ROOM_WAIT_MS)
-    if claimed.work.stage is Stage.GENERATE and error.failure_class is FailureClass.CRASH:
-        runtime.crashes[claimed.work.job_id] = None
-        # A solo run has no other GPU: there every job uses up its own tries.
-        if len(runtime.crashes) >= MAX_IN_A_ROW and not runtime.settings.solo:
-            return lambda session, held: _fail_and_drain(session, runtime, held, error)
+    is_crash = claimed.work.stage is Stage.GENERATE and error.failure_class is FailureClass.CRASH
+    if is_crash and crashes.is_broken(runtime, claimed, check):
+        return lambda session, held: _fail_and_drain(session, runtime, held, error)
     return lambda session, held: failures.fail(session, held, error)
 
 
 def _fail_and_drain(session: Session, runtime: Runtime, claimed: Claim, error: StageError) -> Finished:
     """Record the crash, and have the worker take no more: its GPU is broken, by all that can be told."""
-    logger.error("worker drains itself", extra={"worker": runtime.name, "jobs": list(runtime.crashes)})
+    logger.error("worker drains itself", extra={"worker": runtime.name, "jobs": runtime.crashes.jobs})
     residency.drain(session, runtime.name, f"{len(runtime.crashes)} different jobs crashed here in a row")
     return failures.fail(session, claimed, error)
 

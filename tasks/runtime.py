@@ -24,6 +24,7 @@ from pipeline.settings import Settings
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
 from tasks.beside import Beside
+from tasks.crashes import CrashStreak
 from tasks.heart import Heart
 from tasks.lanes import LaneKeeper
 from tasks.resident import Resident
@@ -59,8 +60,7 @@ class Runtime:
         """For the hand-over of a clip while the next one is made."""
         self.room_wanted = 0
         """Bytes of frames of the last clip that was claimed here: the next one's are guessed to be as many."""
-        self.crashes: dict[str, None] = {}
-        """The different jobs whose generator died here in a row, in their order."""
+        self.crashes = CrashStreak()
 
     @cached_property
     def database(self) -> Database:

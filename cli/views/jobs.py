@@ -196,6 +196,20 @@ def part_of(segment: int, segments: int) -> str:
     return f"segment {segment + 1} of {segments}" if segments > 1 else ""
 
 
+def text_sentences(view: JobDetailView) -> list[str]:
+    """What the model did not read of the clip's texts, as its newest generate steps recorded it."""
+    sentences = []
+    for step in view.steps:
+        facts = (step.output or {}).get("facts", {}) if step.stage == "generate" else {}
+        part = part_of(step.segment, len(view.segments))
+        where = f"{part}: " if part else ""
+        for field, count in facts.get("tokens_read", {}).items():
+            sentences.append(f"{where}The text encoder read {count['read']} of {count['of']} tokens of the {field}.")
+        if facts.get("negative_prompt_used") is False:
+            sentences.append(f"{where}The negative prompt had no effect at this guidance_scale.")
+    return sentences
+
+
 def step_view(step: Step) -> StepView:
     names = ("roll", "segment", "attempt", "queue", "worker", "error_code", "error", "output")
     return StepView(stage=step.stage.value, state=step.state.value, **{name: getattr(step, name) for name in names})

@@ -14,14 +14,14 @@ class ModelView(View):
 
     name: str
     source: str = Field(description="catalogue, or the file of one of your own presets.")
-    status: str = Field(description="ready, missing or built in.")
+    status: str = Field(description="ready, damaged, missing or built in.")
     preset: dict[str, Any] = Field(description="The preset's fields, as in its file.")
     commit: str | None = Field(description="The commit that `vgen models pull` pinned.")
 
 
 class ModelListView(View):
     models: list[ModelView]
-    problems: list[str] = Field(description="What is wrong with files of your own presets.")
+    problems: list[str] = Field(description="What is wrong with files of your own presets, and with models.")
 
 
 class ModelCheckView(View):
@@ -29,7 +29,7 @@ class ModelCheckView(View):
 
     name: str
     source: str
-    status: str = Field(description="ready, missing, built in, or wrong for a file that is no preset.")
+    status: str = Field(description="ready, damaged, missing, built in, or wrong for a file that is no preset.")
     folder: str | None
     problems: list[str]
 

@@ -46,5 +46,8 @@ class DryRunView(View):
     total: int
     needs: list[NeedView]
     inputs: int = Field(description="Input files that would be stored.")
-    notices: list[str] = Field(description="What of the inputs the clips would not show.")
+    notices: list[str] = Field(
+        description="What a person should know: what of the inputs the clips would not show, models that are not here, "
+        "text without effect, prompts that are not screened."
+    )
     jobs: list[PlannedJobView]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 
 from pipeline.errors import RefusedError
+from pipeline.rates import rational_fps  # noqa: F401 - what encodes looks for it here
 from pipeline.spec import EncodeOptions
 
 SPEEDS = (
@@ -117,11 +117,3 @@ def codec_of(options: EncodeOptions, width: int, height: int) -> Codec:
             code="encode_options",
         )
     return codec
-
-
-def rational_fps(fps: float) -> Fraction:
-    """Frames a second as a fraction: 29.97 and its like are what they stand for, 30000/1001."""
-    whole = round(fps)
-    if whole % 6 == 0 and whole and abs(fps - whole * 1000 / 1001) < 0.006:  # 29.97 is 0.00003 off; 23.98 is 0.004 off
-        return Fraction(whole * 1000, 1001)
-    return Fraction(fps).limit_denominator(1001)

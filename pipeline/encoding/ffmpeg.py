@@ -17,8 +17,9 @@ from typing import IO
 
 import imageio_ffmpeg
 
-from pipeline.encoding.codecs import CODECS, codec_of, rational_fps
+from pipeline.encoding.codecs import CODECS, codec_of
 from pipeline.errors import RefusedError, RetryableError, StageError
+from pipeline.rates import rational_fps
 from pipeline.spec import EncodeOptions
 
 AUDIO_BITRATE = "192k"
@@ -153,6 +154,7 @@ def command_line(
     return [
         *(imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", "-loglevel", "error", "-y"),
         *("-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}", "-framerate", rate),
+        *("-r", rate),  # once more: FFmpeg else takes 120000/1001 for 120, and drops frames to keep it
         *("-i", "pipe:0", *_sound_arguments(sound), "-filter_threads", "1", "-vf", codec.filters),
         *("-c:v", options.codec, *codec.arguments(options)),
         *metadata_arguments(metadata),

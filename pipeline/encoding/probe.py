@@ -8,9 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from pipeline.encoding.codecs import rational_fps
 from pipeline.errors import RetryableError
 from pipeline.media import UnreadableMediaError, open_media
+from pipeline.rates import rational_fps
 from pipeline.video_frames import video_stream
 
 _FRAMES_PER_CHECK = 8

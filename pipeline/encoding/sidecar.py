@@ -56,6 +56,7 @@ def build_sidecar(
         "segment": segment,
         "request": spec.model_dump(mode="json"),
         "prompt_used": generate.get("prompt", spec.prompt),
+        "text": _text(generate.get("facts", {})),
         "enhance": dict(outputs["enhance"]) if "enhance" in outputs else None,
         "safety": dict(outputs["screen"]) if "screen" in outputs else None,
         "seed": spec.seed,
@@ -110,7 +111,16 @@ def _segment(number: int, spec: JobSpec, generate: Mapping[str, Any]) -> _Json:
         "seed": segment_seed(spec.seed, number),
         "frames_sha256": generate["frames_sha256"],
         **{name: generate.get(name) for name in same},
+        "text": _text(generate.get("facts", {})),
         "denoising": _denoising(generate.get("facts", {})),
+    }
+
+
+def _text(facts: Mapping[str, Any]) -> _Json:
+    """What the model read of the texts, where that was not all."""
+    return {
+        "tokens_read": facts.get("tokens_read", {}),
+        "negative_prompt_used": facts.get("negative_prompt_used", True),
     }
 
 

@@ -16,10 +16,10 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 
-from pipeline.encoding.codecs import rational_fps
 from pipeline.encoding.ffmpeg import Sound, audio_arguments, metadata_arguments, run_ffmpeg
 from pipeline.errors import RetryableError
 from pipeline.media import UnreadableMediaError, ffmpeg_input, open_media
+from pipeline.rates import rational_fps
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 """Samples × channels."""

@@ -50,6 +50,7 @@ from pipeline.generators.randomness import Randomness
 from pipeline.generators.read_pipeline import pipeline_class, read_pipeline
 from pipeline.generators.scheduler_seam import LoopWatch, watched_steps
 from pipeline.generators.sound import sound_of, write_sound
+from pipeline.generators.text_facts import text_facts
 from pipeline.generators.warm_up import blank_pictures, smallest_clip
 from pipeline.presets import Preset, get_preset
 from pipeline.spec import JobSpec
@@ -143,6 +144,7 @@ class DiffusersVideoGenerator(Generator):
             "prompt_used": self._preset.takes_prompt,
             "acceleration": wanted.given(),
             "prompt_known": self._embeddings.hits > known,
+            **text_facts(self._pipe if request.previous is None else self._continuing, self._preset, request),
             **keeper.facts,
         }
 
@@ -309,7 +311,10 @@ class DiffusersVideoGenerator(Generator):
         if previous is not None:
             conditioned = picture_arguments(continuation_of(preset), previous)
             pictures = {"image": conditioned.pop("image", None)}
-        arguments = call_arguments(pipe.__call__, preset, spec, prompt, pictures, has_guider=guider is not None)
+        two = pipe.config.boundary_ratio is not None if "boundary_ratio" in pipe.config else None
+        arguments = call_arguments(
+            pipe.__call__, preset, spec, prompt, pictures, has_guider=guider is not None, has_two_denoisers=two
+        )
         arguments |= conditioned
         check_own_size(pipe, spec)
         if guider is not None:

@@ -6,10 +6,9 @@ import inspect
 import json
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is not in its list
@@ -21,9 +20,9 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 
 from pipeline.errors import NotFoundError, RefusedError, ServiceUnavailableError
 from pipeline.generators.folder_revision import folder_revision
+from pipeline.model_files import INDEX, folder_problems
 from pipeline.presets import Preset
 
-INDEX = "model_index.json"
 BUILT_IN = frozenset({"tiny-wan"})
 """Models that are made in code, by the preset's ``repo``."""
 
@@ -32,6 +31,7 @@ class ModelStatus(StrEnum):
     """Whether a preset can run here now."""
 
     READY = "ready"
+    DAMAGED = "damaged"
     MISSING = "missing"
     BUILT_IN = "built in"
 
@@ -66,10 +66,19 @@ def model_folder(preset: Preset, cache_dir: Path) -> tuple[Path, str]:
 
 
 def model_status(preset: Preset, cache_dir: Path) -> ModelStatus:
-    """Whether the model is on this disk; looks for its index only, ``check`` looks at the files."""
+    """Whether the model is on this disk and its files are whole, by their headers."""
+    return look(preset, cache_dir).status
+
+
+def look(preset: Preset, cache_dir: Path) -> ModelCheck:
+    """What can be known of the model without loading a library; ``check`` also compares it with its classes."""
     if preset.repo in BUILT_IN or preset.generator == "idle":
-        return ModelStatus.BUILT_IN
-    return ModelStatus.READY if _local_folder(preset, cache_dir) else ModelStatus.MISSING
+        return ModelCheck(ModelStatus.BUILT_IN, None, ())
+    folder = _local_folder(preset, cache_dir)
+    if folder is None:
+        return ModelCheck(ModelStatus.MISSING, None, (_absent(preset),))
+    problems = folder_problems(folder, half=preset.dtype == "float16")
+    return ModelCheck(ModelStatus.DAMAGED if problems else ModelStatus.READY, folder, tuple(problems))
 
 
 def pull(preset: Preset, cache_dir: Path) -> str:
@@ -99,10 +108,10 @@ def pull(preset: Preset, cache_dir: Path) -> str:
 
 
 def check(preset: Preset, cache_dir: Path) -> ModelCheck:
-    """Whether the pipeline class exists and every component of the index has its folder and files."""
-    status = model_status(preset, cache_dir)
+    """Whether the class exists, every component's files are whole, and their tensors are those of its class."""
+    found = look(preset, cache_dir)
     if preset.generator == "idle":
-        return ModelCheck(status, None, ())
+        return found
     problems: list[str] = []
     try:
         from pipeline.generators.diffusers_video import pipeline_class  # noqa: PLC0415 - loads torch
@@ -112,13 +121,16 @@ def check(preset: Preset, cache_dir: Path) -> ModelCheck:
         problems += [f"arguments.{name}: {preset.pipeline_class} takes no such argument" for name in sorted(unknown)]
     except RefusedError as error:
         problems.append(str(error))
-    if status is ModelStatus.MISSING:
-        return ModelCheck(status, None, (*problems, _absent(preset)))
-    folder = _build(cache_dir)[0] if preset.repo in BUILT_IN else _local_folder(preset, cache_dir)
-    if folder is None:  # taken away since
-        return ModelCheck(ModelStatus.MISSING, None, (*problems, _absent(preset)))
-    problems += _missing_components(folder)
-    return ModelCheck(status, folder, tuple(problems))
+    if found.status is ModelStatus.BUILT_IN:
+        found = replace(found, folder=_build(cache_dir)[0])
+        found = replace(found, problems=tuple(folder_problems(found.folder)) if found.folder else ())
+    if found.folder is not None and not found.problems:
+        from pipeline.generators.model_fit import class_problems  # noqa: PLC0415 - loads torch
+
+        differences = class_problems(preset, found.folder)
+        status = ModelStatus.DAMAGED if differences and found.status is ModelStatus.READY else found.status
+        found = replace(found, status=status, problems=tuple(differences))
+    return replace(found, problems=(*problems, *found.problems))
 
 
 def pins(cache_dir: Path) -> dict[str, str]:
@@ -149,29 +161,6 @@ def _absent(preset: Preset) -> str:
     if Path(preset.repo).is_absolute():
         return f"not on this machine: there is no {Path(preset.repo) / INDEX}"
     return f"not on this machine: `vgen models pull {preset.name}`"
-
-
-def _missing_components(folder: Path) -> list[str]:
-    try:
-        index: Any = json.loads((folder / INDEX).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        return [f"{folder / INDEX} cannot be read: {_first_line(error)}"]
-    if not isinstance(index, dict):
-        return [f"{folder / INDEX} cannot be read: it is no JSON object"]
-    problems = []
-    for name, value in index.items():
-        if name.startswith("_") or not isinstance(value, list) or value[0] is None:
-            continue
-        part = folder / name
-        if not part.is_dir():
-            problems.append(f"{name}: folder {part} is missing")
-            continue
-        for shard_index in part.glob("*.index.json"):
-            weights = set(json.loads(shard_index.read_text("utf-8")).get("weight_map", {}).values())
-            problems += [f"{name}: file {part / w} is missing" for w in sorted(weights) if not (part / w).exists()]
-        if not any(part.iterdir()):
-            problems.append(f"{name}: folder {part} is empty")
-    return problems
 
 
 def _wanted_files() -> list[str]:

@@ -18,6 +18,8 @@ from diffusers.loaders import lora_base
 from diffusers.utils.peft_utils import delete_adapter_layers
 
 from pipeline.errors import OutOfMemoryError, RefusedError, RetryableError
+from pipeline.generators.strict_loading import named
+from pipeline.lora_files import safe_to_load
 from pipeline.spec import LoraRef
 
 
@@ -98,9 +100,9 @@ class Loras:
         second = {"load_into_transformer_2": True} if ref.load_into_transformer_2 else {}
         self._active = None
         try:
-            asked = _named(self._pipe.lora_state_dict(str(path)))
-            with _several_are_meant():
-                self._pipe.load_lora_weights(str(path), adapter_name=name, **second)
+            with safe_to_load(path, ref.file.name) as safe, _several_are_meant():
+                asked = _named(self._pipe.lora_state_dict(str(safe)))
+                self._pipe.load_lora_weights(str(safe), adapter_name=name, **second)
         except (torch.OutOfMemoryError, MemoryError) as error:
             self._forget(name)
             raise OutOfMemoryError(f"{what}: {error}") from error
@@ -108,6 +110,12 @@ class Loras:
             self._forget(name)
             message = f"{what} cannot be loaded into {type(self._pipe).__name__}: {type(error).__name__}: {error}"
             raise RefusedError(message[:2000], code="lora_unusable") from error
+        halves = _without_other_half(asked)
+        if halves:
+            self._forget(name)
+            raise RefusedError(
+                f"{what} is not whole: {named(halves)} is there without its other half", code="lora_unusable"
+            )
         tensors = [value for _, part in self._parts() for key, value in part.named_parameters() if f".{name}." in key]
         if not tensors or len(tensors) < len(asked):
             self._forget(name)
@@ -141,6 +149,17 @@ def _named(found: Any) -> list[str]:
     """The names of a LoRA's own tensors in what the pipeline read, which may have more in it, such as alphas."""
     tensors = found[0] if isinstance(found, tuple) else found
     return [name for name in tensors if ".lora_A." in name or ".lora_B." in name or ".lokr_" in name]
+
+
+def _without_other_half(names: Sequence[str]) -> list[str]:
+    """Those whose product has one factor only: the library fills the other with random numbers."""
+    known = set(names)
+    return [name for name in names if ".lora_" in name and _other_half(name) not in known]
+
+
+def _other_half(name: str) -> str:
+    first = ".lora_A." in name
+    return name.replace(".lora_A.", ".lora_B.") if first else name.replace(".lora_B.", ".lora_A.")
 
 
 @contextlib.contextmanager

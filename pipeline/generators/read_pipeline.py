@@ -12,6 +12,8 @@ import transformers
 from pipeline.acceleration import Acceleration
 from pipeline.errors import RefusedError
 from pipeline.generators.accelerations import at_load
+from pipeline.generators.strict_loading import refuse_meta, strict_loading
+from pipeline.model_files import folder_problems
 from pipeline.presets import Preset
 
 
@@ -31,8 +33,12 @@ def read_pipeline(preset: Preset, folder: Path, wanted: Acceleration) -> tuple[A
     """The pipeline in memory, and the device that it computes on.
 
     Raises:
-        RefusedError: codes ``pipeline_unknown``, ``acceleration_unavailable`` and ``acceleration_unsupported``.
+        RefusedError: codes ``pipeline_unknown``, ``model_damaged`` (files that do not fit their classes),
+            ``acceleration_unavailable`` and ``acceleration_unsupported``.
     """
+    problems = folder_problems(folder, half=preset.dtype == "float16")
+    if problems:
+        raise RefusedError(f"the model of preset {preset.name!r}: {'; '.join(problems)}"[:2000], code="model_damaged")
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     # Kernels chosen by a timing contest differ from run to run, and with them the frames.
@@ -42,8 +48,10 @@ def read_pipeline(preset: Preset, folder: Path, wanted: Acceleration) -> tuple[A
     dtype = getattr(torch, dtype_on(preset, device))
     dtypes = {"default": dtype, "vae": getattr(torch, preset.vae_dtype)} if preset.vae_dtype else dtype
     cls = pipeline_class(preset.pipeline_class)
-    more = {**_variant(preset, folder), **at_load.reading_arguments(wanted, folder, dtype, device)}
-    pipe = cls.from_pretrained(folder, dtype=dtypes, local_files_only=True, **more)
+    more = {**variant_of(preset, folder), **at_load.reading_arguments(wanted, folder, dtype, device)}
+    with strict_loading(preset.unused_weights):
+        pipe = cls.from_pretrained(folder, dtype=dtypes, local_files_only=True, **more)
+    refuse_meta(pipe.components, str(folder))
     pipe.set_progress_bar_config(disable=True)
     return at_load.fit(pipe, wanted, device=device, dtype=dtype), device
 
@@ -53,7 +61,7 @@ def dtype_on(preset: Preset, device: str) -> str:
     return "float32" if device == "cpu" and preset.dtype == "float16" else preset.dtype
 
 
-def _variant(preset: Preset, folder: Path) -> dict[str, str]:
+def variant_of(preset: Preset, folder: Path) -> dict[str, str]:
     """Half-precision files, where that is what the repository's folder has."""
     half = preset.dtype == "float16" and any(folder.glob("*/*.fp16.safetensors"))
     return {"variant": "fp16"} if half else {}

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.acceleration import PLAIN, Acceleration
 from pipeline.errors import NotFoundError
+from pipeline.rates import check_rate
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 
@@ -114,7 +115,7 @@ class Continuation(_Data):
 
 _NO_MATTER = frozenset(
     {"description", "family", "licence", "memory_gib", "memory_source", "hidden", "resumable"}
-    | {"inputs", "required_inputs", "acceleration"}
+    | {"inputs", "required_inputs", "acceleration", "unused_weights"}
     | {"frames", "size", "defaults"}
 )
 """Fields of a preset that change no frame of a job whose values are all decided."""
@@ -157,6 +158,9 @@ class Preset(_Data):
     """Where the pipeline's call names a job's field otherwise: field to argument."""
     arguments: dict[str, Any] = {}
     """Further arguments of the pipeline's call, the same for every job."""
+    unused_weights: tuple[str, ...] = ()
+    """Patterns (``*`` and ``?``) of tensors in the model's files that its classes have no place for; any other such
+    tensor fails the load."""
     acceleration: Acceleration = PLAIN
     """What its jobs use unless they say otherwise."""
     resumable: bool = True
@@ -186,6 +190,10 @@ class Preset(_Data):
             return found
         if self.continuation is not None and self.continuation.takes == "image" and self.continuation.frames != 1:
             found.append(("continuation.frames", f"{self.continuation.frames}, but one image is taken"))
+        try:
+            check_rate(self.defaults.fps)
+        except ValueError as error:
+            found.append(("defaults.fps", str(error)))
         if not self.frames.allows(self.defaults.num_frames):
             rule_text = (
                 f"{self.frames.multiple}k + {self.frames.offset}, {self.frames.minimum} to {self.frames.maximum}"

@@ -9,9 +9,10 @@ from pipeline.json_reader import parse_json
 from pipeline.nearest import did_you_mean
 from pipeline.prompts_file.acceleration import parse_acceleration
 from pipeline.prompts_file.loras import parse_loras
-from pipeline.prompts_file.numbers import Parser, flag, number, show, whole
+from pipeline.prompts_file.numbers import Parser, decimal, flag, number, show, spreadsheet_hint, whole
 from pipeline.prompts_file.scoring import SCORE_FIELDS
 from pipeline.prompts_file.seeds import MAX_SEEDS, parse_seed, parse_seeds
+from pipeline.rates import MAX_FPS, check_rate, parse_fraction
 from pipeline.spec import MAX_SEGMENTS
 
 MAX_PROMPT_CHARS = 50_000
@@ -40,6 +41,15 @@ def _text(maximum: int, *, empty: bool = False) -> Parser:
         return value
 
     return parse
+
+
+def _rate(value: object, text: bool) -> float:
+    """A frame rate that containers can carry, also as ``30000/1001``."""
+    fraction = parse_fraction(value) if isinstance(value, str) else None
+    rate = decimal(value, text) if fraction is None else fraction
+    if isinstance(rate, bool) or not isinstance(rate, int | float):
+        raise ValueError(f"{show(value)} is not a number over 0 and at most {MAX_FPS}{spreadsheet_hint(value, text)}")
+    return check_rate(rate)
 
 
 def _size(value: object, _: bool) -> tuple[int, int]:
@@ -146,7 +156,7 @@ PARSERS: dict[str, Parser] = {
     "width": whole(1, 100_000),
     "height": whole(1, 100_000),
     "size": _size,
-    "fps": number(0, 240, open_low=True),
+    "fps": _rate,
     "num_inference_steps": whole(1, 1000),
     "guidance_scale": number(0, 1000),
     "guidance_scale_2": number(0, 1000),
@@ -177,7 +187,7 @@ FIELD_RULES: dict[str, str] = {
     "width": "pixels, as the preset allows",
     "height": "pixels, as the preset allows",
     "size": "text 'WIDTHxHEIGHT', instead of width and height",
-    "fps": "frames a second, over 0 and at most 240",
+    "fps": "frames a second, over 0 and at most 240, also as '30000/1001'",
     "num_inference_steps": "a whole number from 1 to 1000",
     "guidance_scale": "a number from 0 to 1000",
     "guidance_scale_2": "a number from 0 to 1000, for models with two stages of denoising",

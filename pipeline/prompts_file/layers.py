@@ -36,7 +36,7 @@ class Column:
     """Every key of the layers: kept, because each line of a file asks for them."""
 
     def settled_by(self, given: set[str]) -> bool:
-        if "segments" in self.keys:  # a list holds a prompt as well, which a line may give without settling the segments
+        if "segments" in self.keys:  # a list holds a prompt too, which a line may give without settling the segments
             return "segments" in given
         return bool(given & _LENGTH) if self.keys & _LENGTH else self.keys <= given
 

@@ -47,13 +47,17 @@ def whole(low: int, high: int) -> Parser:
     return parse
 
 
+def decimal(value: object, text: bool) -> object:
+    """Text such as ``2.5e-1`` as a float; anything else as it is."""
+    return float(value) if text and isinstance(value, str) and _DECIMAL.fullmatch(value.strip()) else value
+
+
 def number(low: float, high: float, *, open_low: bool = False) -> Parser:
     """A number from ``low`` (or above it) to ``high``, as a float."""
     rule = f"a number over {low:g} and at most {high:g}" if open_low else f"a number from {low:g} to {high:g}"
 
     def parse(value: object, text: bool) -> float:
-        if text and isinstance(value, str) and _DECIMAL.fullmatch(value.strip()):
-            value = float(value)
+        value = decimal(value, text)
         # An int may be too large for a float; comparing it is exact. NaN compares with nothing.
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if is_number and low <= value <= high and not (open_low and value == low):  # type: ignore[operator]

@@ -6,6 +6,7 @@ from typing import cast
 
 from pipeline.presets import FrameRule, Library, Preset, SizeRule, Workload, abilities
 from pipeline.prompts_file.acceleration import Given, resolved
+from pipeline.prompts_file.call import call_mistakes
 from pipeline.prompts_file.layers import Values
 from pipeline.prompts_file.segments import check_segments, split_length
 from pipeline.prompts_file.submission import TEMPLATE_FIELDS, Template
@@ -70,6 +71,8 @@ def _resolve(values: Values, library: Library, *, hints: bool) -> tuple[Template
         _check_side(side, cast(int, full[side]), preset, mistakes)
     mistakes += _check_inputs(full, preset)
     mistakes += check_segments(full, preset)
+    known = {field for field, _ in mistakes}
+    mistakes += [(field, text) for field, text in call_mistakes(full, preset, library) if field not in known]
     full["acceleration"] = accelerated = resolved(
         preset,
         cast("Given | None", values.get("acceleration")),

@@ -110,6 +110,10 @@ class PlannedJobs(Sequence[PlannedJob]):
             self._starts.append(self._count)
             self._count += len(shot)
 
+    @property
+    def shots(self) -> Sequence[Shot]:
+        return self._shots
+
     def __len__(self) -> int:
         return self._count
 
@@ -130,6 +134,15 @@ class PlannedJobs(Sequence[PlannedJob]):
             raise IndexError(index)
         number = bisect_right(self._starts, at) - 1
         return self._shots[number].job(at - self._starts[number], self._fingerprint)
+
+
+def alike(jobs: Sequence[PlannedJob]) -> Iterator[tuple[PlannedJob, int]]:
+    """One job of each group that differs only in seeds, and how many these are: quick, however many there are."""
+    if isinstance(jobs, PlannedJobs):
+        for shot in jobs.shots:
+            yield shot.job(0, ""), len(shot)
+    else:
+        yield from ((job, 1) for job in jobs)
 
 
 @dataclass(frozen=True, slots=True)

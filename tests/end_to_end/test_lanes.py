@@ -175,3 +175,31 @@ def test_a_gpu_on_which_every_job_crashes_drains_itself_and_fails_none(cluster: 
     finally:
         bad.terminate()
         bad.wait(60)
+
+
+def test_a_poison_batch_fails_and_drains_no_worker(cluster: Cluster) -> None:
+    # Given a GPU worker whose generator dies in clips of one seed, and of no other
+    poisoned = {**cluster.env, "VGEN_FAILPOINTS": "denoise_step:666=kill", "VGEN_GPU_COUNT": "1", "VGEN_GPU_TYPE": "p1"}
+    with (cluster.folder / "worker.log").open("ab") as log:
+        worker = subprocess.Popen(
+            dying_with_us([*VGEN, "worker", "--no-cpu", "--no-io"], signal.SIGTERM),
+            env=poisoned,
+            cwd=cluster.folder,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        wait_for(lambda: cluster.one("SELECT count(*) FROM workers WHERE gpu_type = 'p1'") == 1, "it reports")
+
+        # When a batch of nothing else reaches it
+        done = submit(cluster, [{"preset": "gamma", "seed": 666, "gpu": "p1"} for _ in range(4)])
+
+        # Then its jobs fail, the worker stays, and makes the next clip
+        assert done.returncode == 3, done.stderr + cluster.log
+        crashed = "SELECT count(DISTINCT job_id) FROM stage_runs WHERE error_code = 'generator_crashed' AND worker LIKE"
+        assert cluster.one(f"{crashed} '%{worker.pid}@%'") == 4
+        assert cluster.one("SELECT count(*) FROM workers WHERE gpu_type = 'p1' AND drain_reason IS NULL") == 1
+        assert submit(cluster, [{"preset": "gamma", "seed": 1, "gpu": "p1"}]).returncode == 0, cluster.log
+    finally:
+        worker.terminate()
+        worker.wait(60)

@@ -17,6 +17,8 @@ import torch
 from pipeline.acceleration import GGUF
 from pipeline.errors import RefusedError
 from pipeline.generators.accelerations.refusals import unavailable
+from pipeline.generators.gguf_header import check_gguf
+from pipeline.generators.strict_loading import strict_single_file
 
 _DENOISERS = ("transformer", "transformer_2", "unet")
 _TORCHAO = {
@@ -89,15 +91,19 @@ def _from_gguf(file: Path, folder: Path, names: list[str], index: dict[str, Any]
             code="acceleration_unsupported",
         )
     try:
-        return cls.from_single_file(
-            str(file),
-            quantization_config=diffusers.GGUFQuantizationConfig(compute_dtype=dtype),
-            config=str(folder),
-            subfolder=names[0],
-            torch_dtype=dtype,
-            local_files_only=True,
-        )
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        check_gguf(file)
+        with strict_single_file(str(file)):
+            return cls.from_single_file(
+                str(file),
+                quantization_config=diffusers.GGUFQuantizationConfig(compute_dtype=dtype),
+                config=str(folder),
+                subfolder=names[0],
+                torch_dtype=dtype,
+                local_files_only=True,
+            )
+    except (ValueError, KeyError, IndexError, OSError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
         raise RefusedError(
             f"quantisation: {file} cannot be read as a {cls.__name__}: {error}", code="acceleration_unsupported"
         ) from error

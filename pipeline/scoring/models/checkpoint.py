@@ -62,7 +62,7 @@ def fill(model: nn.Module, state: State, path: Path, ignored: tuple[str, ...] = 
         raise _wrong(path, str(error).splitlines()[-1].strip()) from error
     if found.missing_keys or found.unexpected_keys:
         parts = [
-            f"{name} {', '.join(keys[:3])}"
+            f"{name} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
             for name, keys in zip(("lacks", "has the unknown"), found, strict=True)
             if keys
         ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
@@ -44,22 +46,35 @@ def load_model(found: FoundWeights, device: str) -> CLIPModel:
     transformers_logging.disable_progress_bar()
     if found.hub:
         try:
-            return (
-                CLIPModel.from_pretrained(found.path.parent, local_files_only=True, dtype=torch.float32)
-                .eval()
-                .to(device)
+            model, report = CLIPModel.from_pretrained(
+                found.path.parent, local_files_only=True, dtype=torch.float32, output_loading_info=True
             )
         except (OSError, ValueError, KeyError) as error:
             message = f"weights {found.path.parent}: {str(error).splitlines()[0]}"
             raise RefusedError(message, code="eval_weights_wrong") from error
+        return _whole(model, report, found.path.parent).eval().to(device)
     state = checkpoint.read_state(found.path)
     config = _config(state, found)
     renamed = _hub_keys(state)
     model, report = CLIPModel.from_pretrained(None, config=config, state_dict=renamed, output_loading_info=True)
-    lost = [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]
+    return _whole(model, report, found.path).eval().to(device)
+
+
+def _whole(model: CLIPModel, report: dict[str, Any], path: Path) -> CLIPModel:
+    """The model, where its files had every tensor and no others; where they had not, the loader filled it with noise.
+
+    Raises:
+        RefusedError: code ``eval_weights_wrong``.
+    """
+    computed = tuple(name.rpartition(".")[2] for name, _ in model.named_buffers())  # older files have position ids
+    extra = [name for name in report["unexpected_keys"] if name.rpartition(".")[2] not in computed]
+    lost = [*report["missing_keys"], *extra, *report["mismatched_keys"]]
     if lost:
-        raise RefusedError(f"weights {found.path}: no CLIP, by {lost[0]}", code="eval_weights_wrong")
-    return model.eval().to(device)
+        raise RefusedError(
+            f"weights {path}: no CLIP, by {sorted(map(str, lost))[0]} ({len(lost)} tensors differ)",
+            code="eval_weights_wrong",
+        )
+    return model
 
 
 def _config(state: State, found: FoundWeights) -> CLIPConfig:

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from pipeline.errors import NotFoundError, RefusedError
 from pipeline.generators.folder_revision import folder_revision
@@ -82,7 +84,7 @@ def test_missing_component_shard_and_class_are_named(tmp_path: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps(index), "utf-8")
     shards = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
     (folder / "transformer/weights.index.json").write_text(json.dumps(shards), "utf-8")
-    (folder / "transformer/one.safetensors").write_bytes(b"x")
+    save_file({"a": torch.zeros(1)}, folder / "transformer/one.safetensors")
     preset = get_preset("mochi-1").model_copy(update={"repo": str(folder), "pipeline_class": "NoPipeline"})
     problems = "\n".join(check(preset, tmp_path).problems)
     assert "NoPipeline" in problems

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -150,14 +151,18 @@ def test_with_a_step_cache(wan: DiffusersVideoGenerator, worn: Worn, tmp_path: P
     assert wan.generate(worn(acceleration=cache), ignore).frames_sha256 == plain
 
 
-@pytest.mark.parametrize("what", ["another model's", "no LoRA of diffusers", "gone"])
+@pytest.mark.parametrize("what", ["another model's", "no LoRA of diffusers", "half", "gone"])
 def test_what_cannot_be_put_on_is_refused_and_changes_nothing(
     wan: DiffusersVideoGenerator, worn: Worn, tmp_path: Path, what: str
 ) -> None:
     plain = wan.generate(worn(), ignore).frames_sha256
-    path = write_lora(tmp_path / "bad.safetensors", seed=9, width=24 if what == "gone" else 32)
+    path = write_lora(tmp_path / "bad.safetensors", seed=9, width=24 if what in ("gone", "half") else 32)
     if what == "no LoRA of diffusers":
         save_file({"lora.somewhere.else": torch.zeros(2)}, path)
+    if what == "half":
+        tensors = load_file(path)
+        tensors.pop("transformer.blocks.0.attn1.to_q.lora_A.weight")
+        save_file(tensors, path)
     request = worn((path, 1.0))
     if what == "gone":
         path.unlink()
@@ -165,3 +170,19 @@ def test_what_cannot_be_put_on_is_refused_and_changes_nothing(
         wan.generate(request, ignore)
     assert caught.value.code == ("input_gone" if what == "gone" else "lora_unusable")
     assert wan.generate(worn(), ignore).frames_sha256 == plain
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("modules", ["(([a-z0-9._]+)+)+!", ".*attn1.*"])
+def test_an_expression_in_its_header_is_never_run(
+    wan: DiffusersVideoGenerator, worn: Worn, tmp_path: Path, modules: str
+) -> None:
+    # Given a file whose header names the modules by an expression, of which the first would run for ever
+    plain = write_lora(tmp_path / "plain.safetensors", seed=5)
+    path = tmp_path / "expression.safetensors"
+    config = {"transformer.r": 2, "transformer.lora_alpha": 2, "transformer.target_modules": modules}
+    save_file(load_file(plain), path, metadata={"format": "pt", "lora_adapter_metadata": json.dumps(config)})
+
+    found = wan.generate(worn((path, 1.0)), ignore).frames_sha256
+
+    assert found == wan.generate(worn((plain, 1.0)), ignore).frames_sha256

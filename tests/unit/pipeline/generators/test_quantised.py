@@ -51,11 +51,17 @@ def ignore(_: Progress) -> None:
     pass
 
 
-def write_gguf(path: Path, kind: Any) -> Path:
-    """The tiny Wan's denoiser as a GGUF file: matrices of whole blocks as ``kind``, everything else in float32."""
+def write_gguf(path: Path, kind: Any, *, missing: str = "", added: str = "") -> Path:
+    """The tiny Wan's denoiser as a GGUF file: matrices of whole blocks as ``kind``, everything else in float32.
+
+    Without the tensor ``missing``; with a copy of ``added`` under another name.
+    """
     writer = gguf.GGUFWriter(path, "wan")
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    for name, value in build_pipeline().transformer.state_dict().items():
+    tensors = dict(build_pipeline().transformer.state_dict())
+    tensors |= {"added.weight": tensors[added]} if added else {}
+    tensors.pop(missing, None)
+    for name, value in tensors.items():
         published = f"head.{name}" if name == "scale_shift_table" else name
         for ours, theirs in PUBLISHED.items():
             published = published.replace(ours, theirs)

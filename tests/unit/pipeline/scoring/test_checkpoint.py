@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
 
 from pipeline.errors import RefusedError
@@ -129,3 +129,18 @@ def test_clip_from_the_hub_is_clip_from_its_own_file(
     hub = openai_clip.load([FoundWeights(CLIP_B32, tmp_path / "model.safetensors", hub=True)], "cpu")
     clip = clip_of("two_frames")
     assert hub.features(clip).equal(own.features(clip))
+
+
+def test_a_copy_of_the_hub_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
+    # Given transformers' layout without one tensor, which its loader would fill with noise
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = CLIPConfig(text_config=sizes, vision_config={**sizes, "image_size": 32, "patch_size": 16})
+    CLIPModel(config).save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    tensors.pop("visual_projection.weight")
+    save_file(tensors, path, metadata={"format": "pt"})
+
+    with pytest.raises(RefusedError, match=r"visual_projection\.weight \(1 tensors differ\)") as caught:
+        openai_clip.load([FoundWeights(CLIP_B32, path, hub=True)], "cpu")
+    assert caught.value.code == "eval_weights_wrong"
