@@ -141,34 +141,22 @@ def _database(settings: Settings) -> Iterator[CheckView]:
 
 
 def _broker(settings: Settings) -> Iterator[CheckView]:
-    from cli.broker import problem
-    from pipeline.errors import ServiceUnavailableError
-
     if settings.broker_url is None:
         yield _ok("broker", "in process (solo mode)")
         return
-    text = problem(settings)
-    if text is not None:
-        raise ServiceUnavailableError(text)
-    if not settings.broker_url.startswith(("redis://", "rediss://")):
-        yield _ok("broker", "reachable")
-        return
-    import redis
+    from tasks.broker import check_broker
 
-    client = redis.Redis.from_url(settings.broker_url, socket_timeout=5, socket_connect_timeout=5)
-    try:
-        client.ping()
-        policy = str(client.info("memory").get("maxmemory_policy", "unknown"))
-    except redis.RedisError as error:
-        raise ServiceUnavailableError(f"broker: {error}") from None
-    finally:
-        client.close()
-    yield _ok("broker", "reachable")
-    if policy == "noeviction":
+    broker = check_broker(settings)
+    encryption = "" if not broker.tls else ", by TLS, certificate verified" if broker.verified else ", by TLS"
+    yield _ok("broker", f"{broker.shown}: took a message and gave it back{encryption}")
+    if broker.tls and not broker.verified:
+        mend = "leave out ssl_cert_reqs and ssl_check_hostname; name your own authority by ssl_ca_certs"
+        yield _warn("broker", "its certificate is not verified, by VGEN_BROKER_URL: anybody may pose as it", mend)
+    if broker.eviction == "noeviction":
         yield _ok("broker memory", "maxmemory-policy is noeviction")
-    else:
+    elif broker.eviction is not None:
         mend = "set maxmemory-policy to noeviction"
-        yield _warn("broker memory", f"maxmemory-policy is {policy}: Redis may drop messages", mend)
+        yield _warn("broker memory", f"maxmemory-policy is {broker.eviction}: Redis may drop messages", mend)
 
 
 def _storage(settings: Settings) -> Iterator[CheckView]:
