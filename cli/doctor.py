@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _OUR_NAMES = ("pipeline", "tasks", "db", "cli", "api", "migrations")
 _TESTED_PYTHON = (3, 11)
+_POOLED = "; a pooler such as PgBouncer stands before it: no prepared statements, time limits set in each transaction"
 Check = Callable[["Settings"], "Iterator[CheckView]"]
 
 
@@ -124,7 +125,8 @@ def _database(settings: Settings) -> Iterator[CheckView]:
         else:
             skew = abs(first / 1000 - time.time())
             shown = database.engine.url.render_as_string(hide_password=True)
-            yield _ok("database", f"{shown}; its clock moves and differs from ours by {skew:.1f} s")
+            pooled = "" if database.is_sqlite or not database.is_pooled else _POOLED
+            yield _ok("database", f"{shown}; its clock moves and differs from ours by {skew:.1f} s{pooled}")
         problems = schema.check(database)
         for text in problems:
             yield _fail("schema", text, "`vgen db upgrade`")

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psycopg
-from sqlalchemy import BigInteger, Connection, Engine, ExceptionContext, create_engine, event, select, text
+from sqlalchemy import BigInteger, Connection, Engine, create_engine, event, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from db.postgres import READ_ONLY, is_pooled, make_postgres_engine
 from pipeline.errors import ServiceUnavailableError, SettingsError
 
 _SQLITE_BUSY_MS = 30_000
-_PING_AFTER_S = 3.0
-_FROZEN_MS = 10_000
-"""A process that says nothing for so long in the middle of a change is taken for frozen: PostgreSQL ends its
-transaction. Else the rows that it locked could not be recovered until it wakes."""
 _MAY_BE_IDLE = text("SET LOCAL idle_in_transaction_session_timeout = 0")
-_READ_ONLY = "vgen_read_only"
-_READ_ONLY_SQLSTATE = "25006"
-"""read_only_sql_transaction (PostgreSQL, appendix A); psycopg does not count it among operational errors."""
 
 
 class now_ms(FunctionElement[int]):  # noqa: N801  # reads as the SQL function it is
@@ -68,23 +58,7 @@ def make_engine(url: str) -> Engine:
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername == "postgresql+psycopg":
-        engine = create_engine(
-            parsed,
-            pool_size=5,
-            max_overflow=10,
-            # The one that was used last: in turns, each of them would be idle for long enough to be asked first.
-            pool_use_lifo=True,
-            connect_args={
-                **{"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3},
-                # Keepalives are not sent while data waits for its acknowledgement: a cut wire is noticed by this.
-                "tcp_user_timeout": 20_000,
-            },
-        )
-        event.listen(engine, "connect", _end_if_frozen)
-        event.listen(engine, "checkin", _note_return)
-        event.listen(engine, "handle_error", _read_only_is_away)
-        event.listen(engine, "checkout", _ping_if_idle)
-        return engine
+        return make_postgres_engine(parsed)
     if parsed.get_backend_name() == "sqlite":
         if parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
@@ -95,33 +69,6 @@ def make_engine(url: str) -> Engine:
     raise SettingsError(
         f"VGEN_DATABASE_URL: driver {parsed.drivername!r} is not supported; expected postgresql+psycopg or sqlite"
     )
-
-
-def _read_only_is_away(context: ExceptionContext) -> None:
-    """A server that became a standby, as in a failover, is taken for one that is away: waited for, and asked anew."""
-    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY_SQLSTATE:
-        context.is_disconnect = True
-
-
-def _end_if_frozen(connection: psycopg.Connection[Any], record: object) -> None:
-    # Not by the connection's `options`, which a connection pooler such as PgBouncer may refuse.
-    connection.execute(f"SET idle_in_transaction_session_timeout = {_FROZEN_MS}".encode())
-    connection.commit()
-
-
-def _note_return(connection: object, record: ConnectionPoolEntry) -> None:
-    record.info["returned"] = time.monotonic()
-
-
-def _ping_if_idle(connection: psycopg.Connection[Any], record: ConnectionPoolEntry, fairy: object) -> None:
-    """Ask an idle connection whether it still lives. One in constant use is not asked: a step's transactions are
-    short, and who meets a dead connection in the first statement is told the same and tries again."""
-    if time.monotonic() - record.info.get("returned", math.inf) > _PING_AFTER_S:
-        try:
-            connection.execute("SELECT 1")
-            connection.rollback()
-        except psycopg.Error as error:
-            raise DisconnectionError from error
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
@@ -136,7 +83,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
 
 def _begin_immediate(connection: Connection) -> None:
     # A deferred transaction that reads and then writes can fail half-way, and two of them can claim one row.
-    only_reads = connection.get_execution_options().get(_READ_ONLY, False)
+    only_reads = connection.get_execution_options().get(READ_ONLY, False)
     connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
 
 
@@ -149,6 +96,12 @@ class Database:
     @property
     def is_sqlite(self) -> bool:
         return self.engine.dialect.name == "sqlite"
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a pooler such as PgBouncer stands before the server. Raises ServiceUnavailableError."""
+        with self.reading() as session:
+            return is_pooled(session.connection())
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -175,12 +128,12 @@ class Database:
     @cached_property
     def _reading(self) -> Engine:
         apart = {} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
-        return self.engine.execution_options(**{_READ_ONLY: True}, **apart)
+        return self.engine.execution_options(**{READ_ONLY: True}, **apart)
 
     @cached_property
     def _reading_one_instant(self) -> Engine:
         snapshot = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
-        return self.engine.execution_options(**{_READ_ONLY: True}, **snapshot)
+        return self.engine.execution_options(**{READ_ONLY: True}, **snapshot)
 
     @contextmanager
     def _session(self, engine: Engine) -> Iterator[Session]:
