@@ -165,7 +165,7 @@ def _storage(settings: Settings) -> Iterator[CheckView]:
     from pipeline.wiring import make_storage
 
     make_storage(settings).check()
-    yield _ok("storage", f"{settings.effective_storage}: put, read and deleted an object")
+    yield _ok("storage", f"{settings.effective_storage}: put, read, listed and deleted objects")
 
 
 def _ffmpeg(settings: Settings) -> Iterator[CheckView]:

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import io
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -30,6 +31,7 @@ MAX_PARTS = 10_000  # Amazon S3, multipart upload limits
 PAGE = 1_000  # keys in one answer to a listing, and in one DeleteObjects: the most that Amazon S3 allows
 ATTEMPTS = 3
 """Requests per call, the first included; botocore waits in between. The rest is the step's own retry."""
+_DEFAULT_REGION = "us-east-1"
 SHA256_FIELD = "sha256"
 """Name of the user metadata (``x-amz-meta-sha256``) that holds an object's digest."""
 
@@ -168,7 +170,7 @@ class S3Storage:
         return self._client if public is None else self._make_client(public, "VGEN_S3_PUBLIC_ENDPOINT_URL")
 
     def _make_client(self, endpoint: str | None, setting: str) -> Any:
-        settings = self._settings
+        settings, region = self._settings, self._settings.region
         access, secret = settings.access_key_id, settings.secret_access_key
         config = Config(
             signature_version="s3v4",
@@ -181,16 +183,18 @@ class S3Storage:
         )
         try:
             # A session of our own: boto3's default one is shared and not safe to use from several threads.
-            return boto3.session.Session().client(
+            session = boto3.session.Session()
+            region = _region(settings, session)
+            return session.client(
                 "s3",
                 endpoint_url=endpoint,
-                region_name=settings.region,
+                region_name=region,
                 aws_access_key_id=access.get_secret_value() if access else None,
                 aws_secret_access_key=secret.get_secret_value() if secret else None,
                 config=config,
             )
         except ValueError as error:  # also botocore's own for a region that cannot be
-            raise SettingsError(f"{setting} {endpoint!r}, VGEN_S3_REGION {settings.region!r}: {error}") from None
+            raise SettingsError(f"{setting} {endpoint!r}, region {region!r} (VGEN_S3_REGION): {error}") from None
         except BotoCoreError as error:
             raise translate(error, f"s3 client for bucket {self.bucket}") from error
 
@@ -319,6 +323,11 @@ class S3Storage:
                 f"expected {answer['ContentLength']} bytes, sha256 {expected}",
                 code="storage_corrupt",
             )
+
+
+def _region(settings: S3Settings, session: boto3.session.Session) -> str:
+    """AWS_REGION is what Amazon's other tools and its containers set; boto3 looks at AWS_DEFAULT_REGION alone."""
+    return settings.region or os.environ.get("AWS_REGION") or session.region_name or _DEFAULT_REGION
 
 
 class _PreconditionError(Exception):
