@@ -127,6 +127,10 @@ def _database(settings: Settings) -> Iterator[CheckView]:
             shown = database.engine.url.render_as_string(hide_password=True)
             pooled = "" if database.is_sqlite or not database.is_pooled else _POOLED
             yield _ok("database", f"{shown}; its clock moves and differs from ours by {skew:.1f} s{pooled}")
+        damage = database.damage()
+        if damage is not None:
+            yield _fail("database file", f"it is damaged: {damage}", "restore it from a copy, or move it away")
+            return
         problems = schema.check(database)
         for text in problems:
             yield _fail("schema", text, "`vgen db upgrade`")

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Engine, create_engine, event, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from db.postgres import READ_ONLY, is_pooled, make_postgres_engine
-from pipeline.errors import ServiceUnavailableError, SettingsError
+from db.sqlite_damage import MEND, damage_of, is_damage
+from pipeline.errors import ServiceUnavailableError, SettingsError, VgenError
 
 _SQLITE_BUSY_MS = 30_000
 _MAY_BE_IDLE = text("SET LOCAL idle_in_transaction_session_timeout = 0")
@@ -73,12 +81,15 @@ def make_engine(url: str) -> Engine:
 
 def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
     connection.isolation_level = None  # transactions are begun by us, see below
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")  # a finished step survives a power cut
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute(f"PRAGMA busy_timeout={_SQLITE_BUSY_MS}")
-    cursor.close()
+    try:
+        with closing(connection.cursor()) as cursor:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute("PRAGMA synchronous=FULL")  # a finished step survives a power cut
+            cursor.execute("PRAGMA foreign_keys=ON")
+            cursor.execute(f"PRAGMA busy_timeout={_SQLITE_BUSY_MS}")
+    except sqlite3.Error:
+        connection.close()
+        raise
 
 
 def _begin_immediate(connection: Connection) -> None:
@@ -143,8 +154,13 @@ class Database:
         except (OperationalError, InterfaceError) as error:
             raise ServiceUnavailableError(self._explain(error)) from error
         except DBAPIError as error:
-            if error.connection_invalidated:
+            if error.connection_invalidated or is_damage(error):
                 raise ServiceUnavailableError(self._explain(error)) from error
+            if not isinstance(error, IntegrityError):
+                self._require_sound_file(error)
+            raise
+        except (SQLAlchemyError, ValueError, LookupError, TypeError) as error:  # a value that cannot be
+            self._require_sound_file(error)
             raise
 
     def now(self) -> int:
@@ -155,7 +171,25 @@ class Database:
     def close(self) -> None:
         self.engine.dispose()
 
+    def damage(self) -> str | None:
+        """What is wrong with a SQLite file, read in whole; None when nothing is, and for PostgreSQL."""
+        return damage_of(self.engine.url.database) if self.is_sqlite else None
+
+    def _require_sound_file(self, error: Exception) -> None:
+        """Raises ServiceUnavailableError where a damaged file explains the error."""
+        if isinstance(error, VgenError):
+            return
+        damage = self.damage()
+        if damage is None and self.is_sqlite and isinstance(error, UnicodeDecodeError):  # all text is written as UTF-8
+            damage = str(error)
+        if damage is not None:
+            raise ServiceUnavailableError(f"database {self._shown}: it is damaged: {damage}; {MEND}") from error
+
+    @property
+    def _shown(self) -> str:
+        return self.engine.url.render_as_string(hide_password=True)
+
     def _explain(self, error: DBAPIError) -> str:
-        shown = self.engine.url.render_as_string(hide_password=True)
         reason = str(error.orig).strip().splitlines()
-        return f"database {shown}: {reason[0] if reason else type(error.orig).__name__}"
+        mend = f"; {MEND}" if is_damage(error) else ""
+        return f"database {self._shown}: {reason[0] if reason else type(error.orig).__name__}{mend}"

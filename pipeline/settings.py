@@ -43,8 +43,8 @@ class S3Settings(_Group):
     )
     region: str | None = Field(
         None,
-        description="Region used in signatures; unset means AWS_REGION, then boto3's own lookup (AWS_DEFAULT_REGION, the "
-        "profile's in ~/.aws/config), else us-east-1.",
+        description="Region used in signatures; unset means AWS_REGION, then boto3's own lookup "
+        "(AWS_DEFAULT_REGION, the profile's in ~/.aws/config), else us-east-1.",
     )
     access_key_id: SecretStr | None = Field(None, description="Access key; unset means boto3's own lookup.")
     secret_access_key: SecretStr | None = Field(None, description="Secret key; unset means boto3's own lookup.")
