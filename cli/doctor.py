@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _OUR_NAMES = ("pipeline", "tasks", "db", "cli", "api", "migrations")
 _TESTED_PYTHON = (3, 11)
+_POOLED = "; a pooler such as PgBouncer stands before it: no prepared statements, time limits set in each transaction"
 Check = Callable[["Settings"], "Iterator[CheckView]"]
 
 
@@ -124,7 +125,12 @@ def _database(settings: Settings) -> Iterator[CheckView]:
         else:
             skew = abs(first / 1000 - time.time())
             shown = database.engine.url.render_as_string(hide_password=True)
-            yield _ok("database", f"{shown}; its clock moves and differs from ours by {skew:.1f} s")
+            pooled = "" if database.is_sqlite or not database.is_pooled else _POOLED
+            yield _ok("database", f"{shown}; its clock moves and differs from ours by {skew:.1f} s{pooled}")
+        damage = database.damage()
+        if damage is not None:
+            yield _fail("database file", f"it is damaged: {damage}", "restore it from a copy, or move it away")
+            return
         problems = schema.check(database)
         for text in problems:
             yield _fail("schema", text, "`vgen db upgrade`")
@@ -141,41 +147,29 @@ def _database(settings: Settings) -> Iterator[CheckView]:
 
 
 def _broker(settings: Settings) -> Iterator[CheckView]:
-    from cli.broker import problem
-    from pipeline.errors import ServiceUnavailableError
-
     if settings.broker_url is None:
         yield _ok("broker", "in process (solo mode)")
         return
-    text = problem(settings)
-    if text is not None:
-        raise ServiceUnavailableError(text)
-    if not settings.broker_url.startswith(("redis://", "rediss://")):
-        yield _ok("broker", "reachable")
-        return
-    import redis
+    from tasks.broker import check_broker
 
-    client = redis.Redis.from_url(settings.broker_url, socket_timeout=5, socket_connect_timeout=5)
-    try:
-        client.ping()
-        policy = str(client.info("memory").get("maxmemory_policy", "unknown"))
-    except redis.RedisError as error:
-        raise ServiceUnavailableError(f"broker: {error}") from None
-    finally:
-        client.close()
-    yield _ok("broker", "reachable")
-    if policy == "noeviction":
+    broker = check_broker(settings)
+    encryption = "" if not broker.tls else ", by TLS, certificate verified" if broker.verified else ", by TLS"
+    yield _ok("broker", f"{broker.shown}: took a message and gave it back{encryption}")
+    if broker.tls and not broker.verified:
+        mend = "leave out ssl_cert_reqs and ssl_check_hostname; name your own authority by ssl_ca_certs"
+        yield _warn("broker", "its certificate is not verified, by VGEN_BROKER_URL: anybody may pose as it", mend)
+    if broker.eviction == "noeviction":
         yield _ok("broker memory", "maxmemory-policy is noeviction")
-    else:
+    elif broker.eviction is not None:
         mend = "set maxmemory-policy to noeviction"
-        yield _warn("broker memory", f"maxmemory-policy is {policy}: Redis may drop messages", mend)
+        yield _warn("broker memory", f"maxmemory-policy is {broker.eviction}: Redis may drop messages", mend)
 
 
 def _storage(settings: Settings) -> Iterator[CheckView]:
     from pipeline.wiring import make_storage
 
     make_storage(settings).check()
-    yield _ok("storage", f"{settings.effective_storage}: put, read and deleted an object")
+    yield _ok("storage", f"{settings.effective_storage}: put, read, listed and deleted objects")
 
 
 def _ffmpeg(settings: Settings) -> Iterator[CheckView]:

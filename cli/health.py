@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -41,12 +42,16 @@ def dispatcher(ctx: typer.Context) -> int:
 
 
 def _answer(settings: Settings, roles: Collection[str]) -> int:
-    """Compare the roles that should be here with those whose rows are fresh: a row is named ROLE-PID@HOST."""
+    """Compare the roles that should be here with those whose rows are fresh and whose processes run.
+
+    A row is named ROLE-RANDOM-PID@HOST. Fresh rows alone do not tell: another container may have the same host name.
+    """
     from db import workers
 
     host = socket.gethostname()
     with open_database(settings) as database, database.reading() as session:
-        seen = {found.name.partition("-")[0] for found in workers.alive(session) if found.host == host}
+        here = [worker for worker in workers.alive(session) if worker.host == host and _runs(worker.pid)]
+    seen = {worker.name.partition("-")[0] for worker in here}
     missing = [role for role in roles if role not in seen]
     for role in missing:
         output.error(f"{role}: not seen on {host} in the last {workers.ALIVE_MS // 1000} s")
@@ -54,3 +59,14 @@ def _answer(settings: Settings, roles: Collection[str]) -> int:
         return ExitCode.INTERNAL
     output.line(f"at work on {host}: {', '.join(roles)}")
     return ExitCode.DONE
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process of this number runs here."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it runs, as another user
+        pass
+    return True

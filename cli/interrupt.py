@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -10,10 +11,14 @@ from typing import Any, Self
 
 from cli import output
 from cli.exit_codes import ExitCode
+from pipeline.stop_signals import stop_signals
 
 
 class Interrupt:
-    """Within the context SIGINT and SIGTERM set ``event`` instead of raising; a second one ends the process."""
+    """Within the context SIGINT, SIGTERM and SIGHUP set ``event`` instead of raising; a second one ends the process.
+
+    But not SIGHUP: of a terminal that closes it comes from the shell and from the kernel.
+    """
 
     def __init__(self, message: str) -> None:
         self._message = message
@@ -29,7 +34,7 @@ class Interrupt:
         return self.event.wait(seconds)
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             self._before[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -39,8 +44,11 @@ class Interrupt:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.event.is_set():
+            if number == signal.SIGHUP:
+                return
             # Nothing is lost: the rows say what was not finished, and the children end with their pipe.
             os._exit(ExitCode.INTERRUPTED)
         self.event.set()
         # Not through sys.stderr: a signal may come while that is being written.
-        os.write(2, f"\n{output.clean(self._message)}\n".encode())
+        with contextlib.suppress(OSError):  # the terminal is gone
+            os.write(2, f"\n{output.clean(self._message)}\n".encode())

@@ -27,7 +27,7 @@ def worker(
     cpu: Cpu = True,
     io: Io = True,
 ) -> int:
-    """Work for a cluster on this host, in the foreground; Ctrl-C or SIGTERM drains."""
+    """Work for a cluster on this host, in the foreground; Ctrl-C, SIGTERM or SIGHUP drains."""
     from tasks import fleet
 
     settings = _cluster(settings_of(ctx), "worker")

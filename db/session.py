@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psycopg
-from sqlalchemy import BigInteger, Connection, Engine, ExceptionContext, create_engine, event, select, text
+from sqlalchemy import BigInteger, Connection, Engine, create_engine, event, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from pipeline.errors import ServiceUnavailableError, SettingsError
+from db.postgres import READ_ONLY, is_pooled, make_postgres_engine
+from db.sqlite_damage import MEND, damage_of, is_damage
+from pipeline.errors import ServiceUnavailableError, SettingsError, VgenError
 
 _SQLITE_BUSY_MS = 30_000
-_PING_AFTER_S = 3.0
-_FROZEN_MS = 10_000
-"""A process that says nothing for so long in the middle of a change is taken for frozen: PostgreSQL ends its
-transaction. Else the rows that it locked could not be recovered until it wakes."""
 _MAY_BE_IDLE = text("SET LOCAL idle_in_transaction_session_timeout = 0")
-_READ_ONLY = "vgen_read_only"
-_READ_ONLY_SQLSTATE = "25006"
-"""read_only_sql_transaction (PostgreSQL, appendix A); psycopg does not count it among operational errors."""
 
 
 class now_ms(FunctionElement[int]):  # noqa: N801  # reads as the SQL function it is
@@ -68,23 +66,7 @@ def make_engine(url: str) -> Engine:
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername == "postgresql+psycopg":
-        engine = create_engine(
-            parsed,
-            pool_size=5,
-            max_overflow=10,
-            # The one that was used last: in turns, each of them would be idle for long enough to be asked first.
-            pool_use_lifo=True,
-            connect_args={
-                **{"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3},
-                # Keepalives are not sent while data waits for its acknowledgement: a cut wire is noticed by this.
-                "tcp_user_timeout": 20_000,
-            },
-        )
-        event.listen(engine, "connect", _end_if_frozen)
-        event.listen(engine, "checkin", _note_return)
-        event.listen(engine, "handle_error", _read_only_is_away)
-        event.listen(engine, "checkout", _ping_if_idle)
-        return engine
+        return make_postgres_engine(parsed)
     if parsed.get_backend_name() == "sqlite":
         if parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
@@ -97,46 +79,22 @@ def make_engine(url: str) -> Engine:
     )
 
 
-def _read_only_is_away(context: ExceptionContext) -> None:
-    """A server that became a standby, as in a failover, is taken for one that is away: waited for, and asked anew."""
-    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY_SQLSTATE:
-        context.is_disconnect = True
-
-
-def _end_if_frozen(connection: psycopg.Connection[Any], record: object) -> None:
-    # Not by the connection's `options`, which a connection pooler such as PgBouncer may refuse.
-    connection.execute(f"SET idle_in_transaction_session_timeout = {_FROZEN_MS}".encode())
-    connection.commit()
-
-
-def _note_return(connection: object, record: ConnectionPoolEntry) -> None:
-    record.info["returned"] = time.monotonic()
-
-
-def _ping_if_idle(connection: psycopg.Connection[Any], record: ConnectionPoolEntry, fairy: object) -> None:
-    """Ask an idle connection whether it still lives. One in constant use is not asked: a step's transactions are
-    short, and who meets a dead connection in the first statement is told the same and tries again."""
-    if time.monotonic() - record.info.get("returned", math.inf) > _PING_AFTER_S:
-        try:
-            connection.execute("SELECT 1")
-            connection.rollback()
-        except psycopg.Error as error:
-            raise DisconnectionError from error
-
-
 def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
     connection.isolation_level = None  # transactions are begun by us, see below
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")  # a finished step survives a power cut
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute(f"PRAGMA busy_timeout={_SQLITE_BUSY_MS}")
-    cursor.close()
+    try:
+        with closing(connection.cursor()) as cursor:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute("PRAGMA synchronous=FULL")  # a finished step survives a power cut
+            cursor.execute("PRAGMA foreign_keys=ON")
+            cursor.execute(f"PRAGMA busy_timeout={_SQLITE_BUSY_MS}")
+    except sqlite3.Error:
+        connection.close()
+        raise
 
 
 def _begin_immediate(connection: Connection) -> None:
     # A deferred transaction that reads and then writes can fail half-way, and two of them can claim one row.
-    only_reads = connection.get_execution_options().get(_READ_ONLY, False)
+    only_reads = connection.get_execution_options().get(READ_ONLY, False)
     connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
 
 
@@ -149,6 +107,12 @@ class Database:
     @property
     def is_sqlite(self) -> bool:
         return self.engine.dialect.name == "sqlite"
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a pooler such as PgBouncer stands before the server. Raises ServiceUnavailableError."""
+        with self.reading() as session:
+            return is_pooled(session.connection())
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -175,12 +139,12 @@ class Database:
     @cached_property
     def _reading(self) -> Engine:
         apart = {} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
-        return self.engine.execution_options(**{_READ_ONLY: True}, **apart)
+        return self.engine.execution_options(**{READ_ONLY: True}, **apart)
 
     @cached_property
     def _reading_one_instant(self) -> Engine:
         snapshot = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
-        return self.engine.execution_options(**{_READ_ONLY: True}, **snapshot)
+        return self.engine.execution_options(**{READ_ONLY: True}, **snapshot)
 
     @contextmanager
     def _session(self, engine: Engine) -> Iterator[Session]:
@@ -190,8 +154,13 @@ class Database:
         except (OperationalError, InterfaceError) as error:
             raise ServiceUnavailableError(self._explain(error)) from error
         except DBAPIError as error:
-            if error.connection_invalidated:
+            if error.connection_invalidated or is_damage(error):
                 raise ServiceUnavailableError(self._explain(error)) from error
+            if not isinstance(error, IntegrityError):
+                self._require_sound_file(error)
+            raise
+        except (SQLAlchemyError, ValueError, LookupError, TypeError) as error:  # a value that cannot be
+            self._require_sound_file(error)
             raise
 
     def now(self) -> int:
@@ -202,7 +171,25 @@ class Database:
     def close(self) -> None:
         self.engine.dispose()
 
+    def damage(self) -> str | None:
+        """What is wrong with a SQLite file, read in whole; None when nothing is, and for PostgreSQL."""
+        return damage_of(self.engine.url.database) if self.is_sqlite else None
+
+    def _require_sound_file(self, error: Exception) -> None:
+        """Raises ServiceUnavailableError where a damaged file explains the error."""
+        if isinstance(error, VgenError):
+            return
+        damage = self.damage()
+        if damage is None and self.is_sqlite and isinstance(error, UnicodeDecodeError):  # all text is written as UTF-8
+            damage = str(error)
+        if damage is not None:
+            raise ServiceUnavailableError(f"database {self._shown}: it is damaged: {damage}; {MEND}") from error
+
+    @property
+    def _shown(self) -> str:
+        return self.engine.url.render_as_string(hide_password=True)
+
     def _explain(self, error: DBAPIError) -> str:
-        shown = self.engine.url.render_as_string(hide_password=True)
         reason = str(error.orig).strip().splitlines()
-        return f"database {shown}: {reason[0] if reason else type(error.orig).__name__}"
+        mend = f"; {MEND}" if is_damage(error) else ""
+        return f"database {self._shown}: {reason[0] if reason else type(error.orig).__name__}{mend}"

@@ -23,6 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from pipeline.broker_url import parse_broker_url
 from pipeline.errors import SettingsError
 
 TOML_FILE = "vgen.toml"
@@ -40,7 +41,11 @@ class S3Settings(_Group):
     public_endpoint_url: str | None = Field(
         None, description="Endpoint written into presigned URLs, for browsers outside the workers' network."
     )
-    region: str = Field("us-east-1", description="Region used in signatures.")
+    region: str | None = Field(
+        None,
+        description="Region used in signatures; unset means AWS_REGION, then boto3's own lookup "
+        "(AWS_DEFAULT_REGION, the profile's in ~/.aws/config), else us-east-1.",
+    )
     access_key_id: SecretStr | None = Field(None, description="Access key; unset means boto3's own lookup.")
     secret_access_key: SecretStr | None = Field(None, description="Secret key; unset means boto3's own lookup.")
     addressing_style: Literal["auto", "path", "virtual"] = Field("auto", description="Bucket in the path or the host.")
@@ -247,7 +252,9 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None, description="SQLAlchemy URL, postgresql+psycopg://… for a cluster; unset means SQLite in `home`."
     )
-    broker_url: str | None = Field(None, description="redis://… or amqp://…; unset means solo mode, in process.")
+    broker_url: str | None = Field(
+        None, description="redis://…, rediss://…, amqp://… or amqps://…; unset means solo mode, in process."
+    )
     storage: str | None = Field(None, description="Folder or s3://bucket/prefix for media; unset means `home`/storage.")
     handoff_dir: Path | None = Field(None, description="Where frames wait for the encoder; unset means `home`/handoff.")
     handoff_bytes: int = Field(8 * 1024 * MEBIBYTE, gt=0, description="Most bytes of frames kept there at once.")
@@ -281,6 +288,13 @@ class Settings(BaseSettings):
     nightly: NightlySettings = Field(default_factory=NightlySettings)
     sweep: SweepSettings = Field(default_factory=SweepSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
+
+    @field_validator("broker_url")
+    @classmethod
+    def _check_broker_url(cls, value: str | None) -> str | None:
+        if value:
+            parse_broker_url(value)
+        return value
 
     @field_validator("input_roots", mode="before")
     @classmethod
@@ -357,7 +371,7 @@ def load_settings(**overrides: object) -> Settings:
         lines = []
         for item in error.errors():
             name = "_".join(str(part) for part in item["loc"])
-            shown = "" if "key" in name else f" (given: {item.get('input')!r})"
+            shown = "" if "key" in name or name.endswith("_url") else f" (given: {item.get('input')!r})"
             lines.append(f"VGEN_{name.upper()}: {item['msg']}{shown}")
         raise SettingsError("\n".join(lines)) from None
 

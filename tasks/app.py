@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 from celery import Celery
 
 from pipeline import failpoints
 from pipeline.states import Stage
+
+
+class _Application(Celery):  # type: ignore[misc]  # Celery has no types
+    """Celery's, with vgen's form of the worker program."""
+
+    @cached_property
+    def Worker(self) -> Any:  # noqa: N802  # Celery's name
+        return self.subclass_with_self("tasks.worker_program:Worker")
 
 
 def make_app() -> Celery:
@@ -15,7 +26,7 @@ def make_app() -> Celery:
     application for each, because an application consumes one set of queues.
     """
     failpoints.require_valid()
-    application = Celery("vgen", set_as_current=False)
+    application = _Application("vgen", set_as_current=False)
     application.config_from_object("tasks.config")
     from tasks import schedule, stages  # noqa: PLC0415  # the tasks' modules import this one's names
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pipeline.plan import CPU_QUEUE
 from pipeline.settings import current_settings
-from tasks import memory_broker
+from tasks.broker import broker_options
 from tasks.schedule import beat_schedule as periodic_work
 
 _settings = current_settings()
 
-broker_url = _settings.broker_url or memory_broker.URL
+_broker = broker_options(_settings)
+broker_url = _broker.url
+broker_use_ssl = _broker.use_ssl or False
+broker_transport_options = _broker.transport
 
 # Rows hold every result: a result backend would only be one more thing to lose.
 task_ignore_result = True
@@ -48,20 +49,3 @@ imports: tuple[str, ...] = ()
 beat_schedule = periodic_work(_settings)
 timezone = "UTC"
 enable_utc = True
-
-
-def _transport_options() -> dict[str, Any]:
-    if broker_url.startswith("redis"):
-        return {
-            # Longer than any stage: recovery is the reconciler's, redelivery only duplicates running work.
-            "visibility_timeout": _settings.worker.visibility_timeout_s,
-            "socket_timeout": 30,
-            "socket_connect_timeout": 5,
-            "socket_keepalive": True,
-        }
-    if broker_url == memory_broker.URL:
-        return {"polling_interval": 0.05}
-    return {}
-
-
-broker_transport_options = _transport_options()

@@ -1,7 +1,7 @@
 """``vgen worker``: the Celery workers of one host, each a process of its own, in the foreground.
 
 A GPU worker for every GPU, one for screening and encoding, one for enhancing, publishing and the timers. A worker that
-dies is started again; SIGTERM and the first Ctrl-C drain them, a second Ctrl-C ends them at once.
+dies is started again; SIGTERM, SIGHUP and the first Ctrl-C drain them, a second Ctrl-C ends them at once.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from pipeline.generators.gpus import find_gpus
 from pipeline.handoff import Handoff
 from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, encode_slots, gpu_queue, valid_gpu_type
 from pipeline.settings import Settings
+from pipeline.stop_signals import stop_signals
 from tasks import forked_worker
 from tasks.forked_worker import Role
 from tasks.lifecycle import check_settings
+from tasks.node_name import new_node_name
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +42,14 @@ class _Member:
     """One worker process that is kept alive."""
 
     role: Role
+    name: str
     process: BaseProcess | None = None
     started: float = 0.0
     deaths: int = 0
     not_before: float = 0.0
 
     def start(self, settings: Settings) -> None:
-        self.process = forked_worker.start(self.role, settings)
+        self.process = forked_worker.start(self.role, self.name, settings)
         self.started = time.monotonic()
 
     def look_after(self, settings: Settings) -> None:
@@ -116,7 +119,7 @@ def run(settings: Settings, *, gpu: bool = True, cpu: bool = True, io: bool = Tr
     if settings.solo:
         raise SettingsError("VGEN_BROKER_URL: `vgen worker` needs a broker, such as redis://host:6379/0")
     check_settings(settings)
-    workers = [_Member(role) for role in roles(settings, gpu=gpu, cpu=cpu, io=io)]
+    workers = [_Member(role, new_node_name(role.name)) for role in roles(settings, gpu=gpu, cpu=cpu, io=io)]
     forked_worker.preload(settings)
     stop, at_once = threading.Event(), threading.Event()
 
@@ -125,7 +128,7 @@ def run(settings: Settings, *, gpu: bool = True, cpu: bool = True, io: bool = Tr
             at_once.set()
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, asked)
     while not stop.is_set():
         for worker in workers:

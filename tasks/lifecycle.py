@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import time
 from typing import Any
 
@@ -13,6 +14,7 @@ from celery import Celery, Task, signals
 from pipeline.errors import SettingsError
 from pipeline.plan import gpu_type_of, lane_of
 from pipeline.settings import Settings, current_settings
+from pipeline.stop_signals import hang_up_like_sigterm
 from tasks.loops import Loops
 from tasks.runtime import Runtime
 
@@ -102,6 +104,7 @@ def _after_fork(**_: Any) -> None:
     # sends this signal too, in the process that it shares with us.)
     if os.getpid() == _worker_pid:
         return
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the worker is told too, and drains
     _runtimes.clear()
     _loops.clear()
     for app, name in _workers.items():
@@ -114,6 +117,12 @@ def _child_ends(**_: Any) -> None:
     if os.getpid() != _worker_pid:
         for application in list(_runtimes):
             drop(application)
+
+
+@signals.beat_init.connect  # type: ignore[untyped-decorator]
+def _beat_starts(**_: Any) -> None:
+    if os.getpid() == _worker_pid:
+        hang_up_like_sigterm()  # which has the schedule written
 
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]

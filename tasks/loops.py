@@ -25,6 +25,7 @@ from pipeline.wiring import make_storage
 from tasks.alerts import LOOK_S, Alerts
 from tasks.dispatch import Dispatcher
 from tasks.lanes import LaneSwitch
+from tasks.node_name import new_node_name
 from tasks.reconcile import reconcile_once, sweep_handoff
 from tasks.sweep import sweep_if_due
 from tasks.watchdog import LOOK_S as LOOK_AT_WORKER_S
@@ -211,7 +212,7 @@ def run_dispatcher(settings: Settings, stop: threading.Event) -> None:
     """Dispatch and reconcile in the foreground until ``stop`` is set."""
     from tasks.app import app  # noqa: PLC0415  # the application's module imports this one through its signals
 
-    report = worker_report(f"{DISPATCHER}-{os.getpid()}@{socket.gethostname()}", ())
+    report = worker_report(new_node_name(DISPATCHER), ())
     loops = Loops(app, settings, reports=[report], dispatch=True)
     loops.start()
     stop.wait()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -171,8 +169,3 @@ class Runtime:
             import_module(_ENHANCE).close()
         if self._database is None and "database" in self.__dict__:
             self.database.close()
-
-
-def worker_name(role: str) -> str:
-    """``role@host.pid``: unique among live workers."""
-    return f"{role}@{socket.gethostname()}.{os.getpid()}"

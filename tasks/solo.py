@@ -27,8 +27,9 @@ from tasks import lifecycle
 from tasks.app import make_app
 from tasks.lanes import LaneSwitch
 from tasks.loops import Loops, worker_report
+from tasks.node_name import new_node_name
 from tasks.reconcile import sweep_handoff, take_over_home
-from tasks.runtime import Runtime, worker_name
+from tasks.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class SoloLine:
         roles = _roles(self._settings, handoff)
         for role in roles:
             runtime = Runtime(
-                worker_name(role.name),
+                new_node_name(role.name),
                 self._settings,
                 queues=role.queues,
                 stopping=lambda: self._stop_since,

@@ -8,5 +8,6 @@ from db.session import Database
 
 def keeps_every_rule(database: Database) -> None:
     """Fails the test that left rows behind which break a rule of ``db.invariants``."""
+    assert database.damage() is None
     broken = invariants.violations(database)
     assert not broken, "\n".join(str(violation) for violation in broken)

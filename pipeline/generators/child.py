@@ -4,8 +4,8 @@ With a rank it is one of the processes that share a clip with the generator's ch
 
 It reads commands from its standard input and writes events to what was its standard output (see ``wire``); then its
 file descriptor 1 is its standard error, so that nothing a library prints can break the protocol. It never outlives
-its parent: it ends at the end of its input, and the kernel kills it when the thread that started it is gone. SIGINT
-and SIGTERM are the parent's business: a Ctrl-C or a container's stop reaches both, and the parent decides.
+its parent: it ends at the end of its input, and the kernel kills it when the thread that started it is gone. SIGINT,
+SIGTERM and SIGHUP are the parent's business: a Ctrl-C or a container's stop reaches both, and the parent decides.
 """
 
 from __future__ import annotations
@@ -247,8 +247,8 @@ def main() -> None:
     """Start the reader and serve."""
     if not prctl.die_with(int(sys.argv[1]), signal.SIGKILL):
         os._exit(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     rank = (int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])) if len(sys.argv) > 3 else None

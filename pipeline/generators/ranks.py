@@ -6,7 +6,10 @@ ends itself, its supervisor counts a crash and starts another, and the kernel en
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -31,7 +34,7 @@ class Ranks:
 
     def __init__(self, ways: int, cache_dir: Path) -> None:
         _remove_left_over()
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))
+        self._folder, self._lock = _new_folder()
         self.store = self._folder / "store"
         self._answered = threading.Condition()
         self._done: dict[int, set[int]] = {}
@@ -83,6 +86,7 @@ class Ranks:
         for thread in self._threads:
             thread.join(EXIT_S)
         shutil.rmtree(self._folder, ignore_errors=True)
+        os.close(self._lock)
 
     def _follow(self, rank: int, child: RunningChild) -> None:
         failed: tuple[int, float, str] | None = None
@@ -109,9 +113,24 @@ class Ranks:
         os._exit(1)
 
 
+def _new_folder() -> tuple[Path, int]:
+    """A folder whose lock (a file descriptor) is ours before it has the name that others look for."""
+    draft = Path(tempfile.mkdtemp(prefix=f"new-{_FOLDER}"))
+    lock = os.open(draft, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return draft.rename(draft.with_name(f"{_FOLDER}{os.getpid()}-{secrets.token_hex(4)}")), lock
+
+
 def _remove_left_over() -> None:
-    """Folders of processes that were killed, on this host."""
+    """Folders of processes that were killed: the kernel has freed their locks.
+
+    Their process ids would not tell: a container that shares the folder counts its own.
+    """
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
-        pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
-        if not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # in use, of another user, or removed just now
+            lock = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)

@@ -121,7 +121,13 @@ def loudness(clip: Clip, _context: Context) -> Score:
     command += ["-vn", "-af", "ebur128=framelog=quiet", "-f", "null", "-"]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_LOUDNESS_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_LOUDNESS_TIMEOUT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C and a closing terminal are for us to hear and to answer
         )
     except subprocess.TimeoutExpired:
         return not_scored(f"FFmpeg took over {_LOUDNESS_TIMEOUT_S:g} s to measure the loudness")

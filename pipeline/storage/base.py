@@ -64,4 +64,4 @@ class Storage(Protocol):
         """A URL that fetches the object with a plain GET. Raises InputError when expires_s is over 7 days (S3)."""
 
     def check(self) -> None:
-        """Put, read and delete a small object; raises as above when the store cannot be used."""
+        """Put, read, list and delete small objects; raises as above when the store cannot be used."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -30,6 +31,7 @@ MAX_EXPIRES_S = 7 * 24 * 3600  # SigV4 query signatures are valid for at most 7 
 PAGE = 1_000  # keys in one answer to a listing, and in one DeleteObjects: the most that Amazon S3 allows
 ATTEMPTS = 3
 """Requests per call, the first included; botocore waits in between. The rest is the step's own retry."""
+_DEFAULT_REGION = "us-east-1"
 SHA256_FIELD = "sha256"
 """Name of the user metadata (``x-amz-meta-sha256``) that holds an object's digest."""
 
@@ -161,7 +163,7 @@ class S3Storage:
         return self._client if public is None else self._make_client(public, "VGEN_S3_PUBLIC_ENDPOINT_URL")
 
     def _make_client(self, endpoint: str | None, setting: str) -> Any:
-        settings = self._settings
+        settings, region = self._settings, self._settings.region
         access, secret = settings.access_key_id, settings.secret_access_key
         config = Config(
             signature_version="s3v4",
@@ -174,10 +176,12 @@ class S3Storage:
         )
         try:
             # A session of our own: boto3's default one is shared and not safe to use from several threads.
-            client = boto3.session.Session().client(
+            session = boto3.session.Session()
+            region = _region(settings, session)
+            client = session.client(
                 "s3",
                 endpoint_url=endpoint,
-                region_name=settings.region,
+                region_name=region,
                 aws_access_key_id=access.get_secret_value() if access else None,
                 aws_secret_access_key=secret.get_secret_value() if secret else None,
                 config=config,
@@ -189,7 +193,7 @@ class S3Storage:
                     client.meta.events.register(f"before-call.s3.{operation}", _add_md5)
             return client
         except ValueError as error:  # also botocore's own for a region that cannot be
-            raise SettingsError(f"{setting} {endpoint!r}, VGEN_S3_REGION {settings.region!r}: {error}") from None
+            raise SettingsError(f"{setting} {endpoint!r}, region {region!r} (VGEN_S3_REGION): {error}") from None
         except BotoCoreError as error:
             raise translate(error, f"s3 client for bucket {self.bucket}") from error
 
@@ -255,3 +259,8 @@ class S3Storage:
                 f"expected {answer['ContentLength']} bytes, sha256 {expected}",
                 code="storage_corrupt",
             )
+
+
+def _region(settings: S3Settings, session: boto3.session.Session) -> str:
+    """AWS_REGION is what Amazon's other tools and its containers set; boto3 looks at AWS_DEFAULT_REGION alone."""
+    return settings.region or os.environ.get("AWS_REGION") or session.region_name or _DEFAULT_REGION

@@ -168,14 +168,23 @@ def _generate_claimed(database: Database, times: int) -> bool:
         return session.scalars(select(Step.attempt).where(Step.stage == Stage.GENERATE)).one_or_none() == times
 
 
-def test_an_interrupted_run_ends_with_130_and_the_next_one_goes_on(tmp_path: Path, runs: _Runs) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_ends_with_130_and_the_next_one_goes_on(
+    number: signal.Signals, tmp_path: Path, runs: _Runs
+) -> None:
     lines = [{"prompt": f"idle {number}", **IDLE, "num_inference_steps": 40} for number in range(3)]
     prompts = write_jobs(tmp_path / "prompts.jsonl", lines)
     with home_of(runs.settings) as database:
         process = runs.start(prompts, VGEN_IDLE_STEP_S="0.2")
         until(lambda: bool(_batches(database)) and denoises(database, _only_batch(database)), runs.log)
-        process.send_signal(signal.SIGINT)
+        if number == signal.SIGHUP:  # as of a terminal that closes: to the whole group, from the shell and the kernel
+            os.killpg(process.pid, number)
+            time.sleep(0.3)
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
         assert process.wait(timeout=LIMIT_S) == 130
+        assert "stopped; `vgen run` goes on where it was" in runs.log()
         batch_id = _only_batch(database)
         assert states(database, batch_id)[JobState.SUCCEEDED] < 3
         assert processes_with(str(runs.settings.home)) == []

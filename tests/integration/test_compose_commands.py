@@ -302,8 +302,8 @@ def test_flower_asks_who_it_is(stack: Stack) -> None:
 
 
 def test_services_that_are_stopped_end_in_order_and_are_no_longer_healthy(stack: Stack) -> None:
-    for process in stack.running.values():
-        process.send_signal(signal.SIGTERM)
+    for name, process in stack.running.items():
+        process.send_signal(signal.SIGHUP if name in ("beat", "worker") else signal.SIGTERM)
 
     codes = {name: process.wait(60) for name, process in stack.running.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,16 +34,53 @@ def test_one_thread_forks_them(cluster: Cluster) -> None:
     assert len(list(Path(f"/proc/{cluster.worker.pid}/task").iterdir())) == 1
 
 
-def test_one_that_is_told_to_stop_stops_alone_and_another_takes_its_place(cluster: Cluster) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_one_that_is_told_to_stop_stops_alone_and_another_takes_its_place(
+    number: signal.Signals, cluster: Cluster
+) -> None:
     told, other = _worker(cluster, "cpu"), _worker(cluster, "io")
 
     assert told is not None
-    os.kill(told, signal.SIGTERM)
+    os.kill(told, number)
 
     wait_for(lambda: told not in cluster.processes(), "it ends")
     wait_for(lambda: _worker(cluster, "cpu") not in (told, None), "another is started")
     assert _worker(cluster, "io") == other
     assert cluster.one("SELECT count(*) FROM workers WHERE draining AND name NOT LIKE 'cpu-%'") == 0
+
+
+def test_celery_says_nothing_of_the_user(cluster: Cluster) -> None:
+    assert "superuser" not in cluster.log  # which Celery says to root, once for each worker
+    assert "--uid" not in cluster.log
+
+
+def test_they_drain_and_end_when_the_terminal_closes(cluster: Cluster) -> None:
+    assert cluster.worker is not None
+
+    cluster.worker.send_signal(signal.SIGHUP)
+
+    assert cluster.worker.wait(60) == 0
+    wait_for(lambda: not cluster.processes(), f"every worker ends\n{cluster.log}", 60)
+    assert cluster.one("SELECT count(*) FROM workers") == 0
+
+
+def test_with_nohup_they_work_on_when_the_terminal_closes(cluster: Cluster) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited, as from nohup
+    try:
+        cluster.start_worker()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert cluster.worker is not None
+    everybody = set(cluster.processes())
+    names = cluster.rows("SELECT name FROM workers ORDER BY name")
+
+    for pid in everybody:
+        os.kill(pid, signal.SIGHUP)
+
+    time.sleep(2.0)  # in which one that hears it has begun to drain
+    assert set(cluster.processes()) == everybody
+    assert cluster.worker.poll() is None
+    assert cluster.rows("SELECT name FROM workers WHERE NOT draining ORDER BY name") == names
 
 
 def test_they_drain_and_end_when_it_is_killed(cluster: Cluster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -32,7 +33,8 @@ def report(database: Database, *roles: str, host: str | None = None) -> None:
     host = host or socket.gethostname()
     with database.transaction() as session:
         for role in roles:
-            workers.report(session, WorkerReport(name=f"{role}-7@{host}", host=host, pid=7, queues=["vgen.io"]))
+            name = f"{role}-7@{host}"
+            workers.report(session, WorkerReport(name=name, host=host, pid=os.getpid(), queues=["vgen.io"]))
 
 
 def test_nothing_reported_is_not_healthy_and_each_missing_role_is_named(home: Home, vgen: Vgen) -> None:

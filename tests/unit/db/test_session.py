@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy import select, text
 
-from db import session as session_module
+from db import postgres
 from db.session import Database, make_engine, now_ms
 from pipeline.errors import ServiceUnavailableError, SettingsError
 from tests.servers import free_port
@@ -74,7 +74,7 @@ def test_who_only_reads_postgres_is_in_no_transaction_but_for_one_instant(postgr
 def test_a_process_that_freezes_in_the_middle_of_a_change_holds_no_row_for_long(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "_FROZEN_MS", 200)
+    monkeypatch.setattr(postgres, "_FROZEN_MS", 200)
     frozen, awake = Database(postgres_url), Database(postgres_url)
     with awake.transaction() as session:
         session.execute(text("CREATE TABLE things (id int)"))

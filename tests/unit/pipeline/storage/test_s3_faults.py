@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pipeline.settings import S3Settings
 from pipeline.storage.s3 import S3Storage
 from pipeline.storage.s3_errors import kind_of_class
 from tests import servers
+from tests.faults.proxy import StoreFault, StoreProxy, running_proxies
 from tests.servers import Bucket
 
 MEBIBYTE = 1024 * 1024
@@ -214,3 +216,19 @@ def test_an_unknown_refusal_is_a_bug() -> None:
     body = b"<Error><Code>EntityTooLarge</Code><Message>no</Message></Error>"
     with answering(400, body) as (url, _), pytest.raises(FatalError, match="EntityTooLarge"):
         open_bucket(Bucket(url, "bucket")).put_bytes("a", b"x", content_type="text/plain")
+
+
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "GET", "DELETE", "POST"])
+def test_the_check_meets_whatever_the_line_would_be_denied_and_leaves_nothing(
+    method: str, rclone_server: servers.Server, rclone_bucket: Bucket
+) -> None:
+    with running_proxies() as opened:
+        proxy = StoreProxy(opened, rclone_server.port)
+        storage = open_bucket(replace(rclone_bucket, endpoint_url=f"http://127.0.0.1:{proxy.port}"))
+        proxy.fail(StoreFault.DENIED, method=method)
+
+        with pytest.raises(RefusedError) as error:
+            storage.check()
+
+        assert error.value.code == "storage_denied"
+        assert list(open_bucket(rclone_bucket).list("")) == []
