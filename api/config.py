@@ -11,6 +11,8 @@ Paths in a file start at its folder, those of overrides at the current one.
 from __future__ import annotations
 
 import copy
+import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -24,6 +26,9 @@ from api.one_clip import Output
 from api.request import VideoRequest
 from pipeline.errors import InputError, Problem
 from pipeline.settings import Settings, load_settings
+from pipeline.settings_sources import allowed_of_file
+
+logger = logging.getLogger(__name__)
 
 _KEYS = ("preset", "model", "extends", "fields", "request", "output", "settings")
 _OUTPUT_KEYS = ("path", "overwrite")
@@ -68,6 +73,11 @@ def read_config(
         SettingsError: a setting has a wrong value.
     """
     data, folder, stem = _read(source)
+    if not isinstance(source, Mapping) and isinstance(data.get("settings"), dict):
+        # Somebody else may have written the file; overrides and arguments are the caller's word.
+        data["settings"], notices = allowed_of_file(Settings, data["settings"], Path(source).absolute(), os.environ)
+        for text in notices:
+            logger.warning(text)
     problems: list[Problem] = []
     for keys in _PATHS:
         _at(data, keys, lambda text: str(folder / Path(text).expanduser()))

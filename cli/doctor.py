@@ -96,14 +96,14 @@ def _packages(settings: Settings) -> Iterator[CheckView]:
 
 
 def _settings(settings: Settings) -> Iterator[CheckView]:
-    from cli.config import unknown_variables
+    from pipeline.settings import notices_of
     from tasks.lifecycle import check_settings
 
     check_settings(settings)  # the visibility timeout against the longest stage
-    unknown = unknown_variables(settings)
-    for text in unknown:
+    notices = notices_of()
+    for text in notices:
         yield _warn("settings", text, "`vgen config` lists the settings")
-    if not unknown:
+    if not notices:
         mode = "solo" if settings.solo else "cluster"
         yield _ok("settings", f"{mode} mode; visibility timeout {settings.worker.visibility_timeout_s} s")
 
