@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli import output
-from pipeline.errors import NotFoundError, ServiceUnavailableError
+from pipeline.errors import NotFoundError, ServiceUnavailableError, SettingsError
+from pipeline.private_files import require_own_folder
 from pipeline.redaction import redact_logs
 
 if TYPE_CHECKING:
@@ -44,8 +45,17 @@ def notices_of(ctx: typer.Context) -> list[str]:
 
 
 def prepare(ctx: typer.Context, settings: Settings) -> None:
-    """What a process does with its settings first: files that it makes are the user's own, and notices are told."""
+    """What a process does with its settings first: files that it makes are the user's own, and notices are told.
+
+    Raises:
+        SettingsError: one of the folders may be another user's.
+    """
     os.umask(int(settings.umask, 8))
+    for name, folder in settings.folders.items():
+        try:
+            require_own_folder(folder)
+        except PermissionError as error:
+            raise SettingsError(f"{name}: {error.filename} cannot be used: {error.strerror}") from None
     meta = ctx.find_root().meta
     if not meta.get(_TOLD):
         meta[_TOLD] = True

@@ -123,7 +123,7 @@ def _database(settings: Settings) -> Iterator[CheckView]:
             yield _fail("database clock", "it does not move, so leases never end", "use Postgres or a newer SQLite")
         else:
             skew = abs(first / 1000 - time.time())
-            shown = database.engine.url.render_as_string(hide_password=True)
+            shown = database.shown
             yield _ok("database", f"{shown}; its clock moves and differs from ours by {skew:.1f} s")
         problems = schema.check(database)
         for text in problems:

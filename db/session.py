@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from sqlalchemy import BigInteger, Connection, Engine, ExceptionContext, create_engine, event, select, text
+from sqlalchemy import URL, BigInteger, Connection, Engine, ExceptionContext, create_engine, event, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.ext.compiler import compiles
@@ -22,8 +22,12 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from pipeline.errors import ServiceUnavailableError, SettingsError
+from pipeline.private_files import private_folder
+from pipeline.redaction import redact
 
 _SQLITE_BUSY_MS = 30_000
+_SQLITE_QUERY = frozenset({"uri", "mode", "cache", "timeout", "nolock", "immutable", "psow", "vfs"})
+"""What pysqlite and SQLite's URIs understand (SQLAlchemy, dialect SQLite; sqlite.org/uri.html)."""
 _PING_AFTER_S = 3.0
 _FROZEN_MS = 10_000
 """A process that says nothing for so long in the middle of a change is taken for frozen: PostgreSQL ends its
@@ -61,7 +65,7 @@ def make_engine(url: str) -> Engine:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a port that is not a number is a ValueError
         raise SettingsError(
             "VGEN_DATABASE_URL: not a database URL; expected postgresql+psycopg://… or sqlite:///…"
         ) from None
@@ -86,8 +90,7 @@ def make_engine(url: str) -> Engine:
         event.listen(engine, "checkout", _ping_if_idle)
         return engine
     if parsed.get_backend_name() == "sqlite":
-        if parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        _prepare_file(parsed, url)
         engine = create_engine(parsed, connect_args={"timeout": _SQLITE_BUSY_MS / 1000})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
@@ -95,6 +98,25 @@ def make_engine(url: str) -> Engine:
     raise SettingsError(
         f"VGEN_DATABASE_URL: driver {parsed.drivername!r} is not supported; expected postgresql+psycopg or sqlite"
     )
+
+
+def _prepare_file(url: URL, given: str) -> None:
+    """Make the folder of SQLite's file. Raises SettingsError: no file can be there."""
+    path = url.database or ""
+    if set(url.query) - _SQLITE_QUERY or ("?" in given and not url.query):
+        raise SettingsError(
+            f"VGEN_DATABASE_URL: what follows the ? in {redact(given)!r} is not an option of SQLite; in a path, write "
+            "? as %3F, # as %23 and % as %25"
+        )
+    if path in ("", ":memory:"):
+        return
+    if path.startswith("file:"):  # SQLite's own URI
+        path = path.removeprefix("file:").removeprefix("//")
+    try:
+        private_folder(Path(path).parent)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SettingsError(f"the database {path} cannot be used: {reason}") from None
 
 
 def _read_only_is_away(context: ExceptionContext) -> None:
@@ -145,6 +167,11 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
+
+    @property
+    def shown(self) -> str:
+        """Its URL for people, without secrets."""
+        return redact(self.engine.url.render_as_string(hide_password=False))
 
     @property
     def is_sqlite(self) -> bool:
@@ -203,6 +230,5 @@ class Database:
         self.engine.dispose()
 
     def _explain(self, error: DBAPIError) -> str:
-        shown = self.engine.url.render_as_string(hide_password=True)
         reason = str(error.orig).strip().splitlines()
-        return f"database {shown}: {reason[0] if reason else type(error.orig).__name__}"
+        return redact(f"database {self.shown}: {reason[0] if reason else type(error.orig).__name__}")

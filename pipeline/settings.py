@@ -1,7 +1,8 @@
 """What can be set, and from where: arguments > ``VGEN_*`` > ``.env`` > ``vgen.toml`` > the user's file > defaults.
 
-What the files of an untrusted folder may set is in ``pipeline.folder_trust``. A field of a group is set by ``VGEN_<GROUP>_<FIELD>`` or in the group's table of ``vgen.toml``:
-``VGEN_S3_ENDPOINT_URL`` and ``[s3] endpoint_url`` are the same. docs/settings.md lists every one; a test compares.
+What the files of an untrusted folder may set is in ``pipeline.folder_trust``. A field of a group is set by
+``VGEN_<GROUP>_<FIELD>`` or in the group's table of ``vgen.toml``: ``VGEN_S3_ENDPOINT_URL`` and ``[s3] endpoint_url`` are
+the same. docs/settings.md lists every one; a test compares.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import ipaddress
 import math
 import os
 import re
-import urllib.parse
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -348,13 +348,11 @@ class Settings(_Tidy, BaseSettings):
 
     @property
     def effective_database_url(self) -> str:
-        """SQLAlchemy's URL. A path that holds what a URL gives a meaning is written as SQLite's own ``file:`` URI."""
+        """SQLAlchemy's URL; it decodes the path, so what has a meaning in a URL is encoded."""
         if self.database_url:
             return self.database_url
         path = str(self.home.absolute() / "vgen.sqlite3")
-        if path.isascii() and not set(path) & set("%?#"):
-            return f"sqlite:///{path}"
-        return f"sqlite:///file:{urllib.parse.quote(os.fsencode(path))}?uri=true"
+        return "sqlite:///" + path.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
 
     @property
     def effective_storage(self) -> str:
@@ -367,6 +365,18 @@ class Settings(_Tidy, BaseSettings):
     @property
     def effective_cache_dir(self) -> Path:
         return (self.cache_dir or self.home / "cache").absolute()
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The folders that vgen writes to on this host, by the setting that names them."""
+        folders = {
+            "VGEN_HOME": self.home.absolute(),
+            "VGEN_HANDOFF_DIR": self.effective_handoff_dir,
+            "VGEN_CACHE_DIR": self.effective_cache_dir,
+        }
+        if "://" not in self.effective_storage:
+            folders["VGEN_STORAGE"] = Path(self.effective_storage).absolute()
+        return folders
 
     @property
     def effective_presets_dir(self) -> Path:

@@ -136,9 +136,7 @@ def known_paths(model: type[BaseModel]) -> dict[str, SettingPath]:
 @cache
 def _groups(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
     return {
-        name: info.annotation
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
-        else None
+        name: info.annotation if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel) else None
         for name, info in model.model_fields.items()
     }
 
@@ -202,9 +200,7 @@ def _folders(given: Mapping[str, Any], *sources: Source) -> list[str]:
     return []
 
 
-def _ignore(
-    source: Source, folder: Path, site: Mapping[str, Any], stronger: list[Mapping[str, Any]]
-) -> Iterator[str]:
+def _ignore(source: Source, folder: Path, site: Mapping[str, Any], stronger: list[Mapping[str, Any]]) -> Iterator[str]:
     """Take away what an untrusted folder may not set; a sentence for each that would have counted."""
     for path, value in list(source.leaves()):
         reason = objection(path, value, folder, site)

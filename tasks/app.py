@@ -6,6 +6,7 @@ from celery import Celery
 
 from pipeline import failpoints
 from pipeline.states import Stage
+from tasks.loader import PathLoader
 
 
 def make_app() -> Celery:
@@ -15,7 +16,7 @@ def make_app() -> Celery:
     application for each, because an application consumes one set of queues.
     """
     failpoints.require_valid()
-    application = Celery("vgen", set_as_current=False)
+    application = Celery("vgen", set_as_current=False, loader=PathLoader)
     application.config_from_object("tasks.config")
     from tasks import schedule, stages  # noqa: PLC0415  # the tasks' modules import this one's names
 
@@ -33,7 +34,7 @@ def task_name(stage: Stage) -> str:
 
 
 app = make_app()
-"""The application of this process, for ``celery -A tasks`` and for the dispatcher."""
+"""The application of this process: of a worker, the dispatcher, beat and Flower."""
 app.set_current()
 
 import tasks.lifecycle  # noqa: E402, F401  # connects Celery's signals

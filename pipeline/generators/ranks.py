@@ -113,5 +113,5 @@ def _remove_left_over() -> None:
     """Folders of processes that were killed, on this host."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
         pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
-        if not Path(f"/proc/{pid}").exists():
+        if not Path(f"/proc/{pid}").exists() and folder.lstat().st_uid == os.geteuid():
             shutil.rmtree(folder, ignore_errors=True)
