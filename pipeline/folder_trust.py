@@ -64,7 +64,7 @@ _SEPARATORS = {("input_roots",): ":", ("enhance", "providers"): ","}
 def is_trusted(folder: Path, trusted: Iterable[object]) -> bool:
     """Whether one of the trusted folders is this one, links resolved. Those below a trusted folder are not."""
     own = os.path.realpath(folder)
-    return any(os.path.realpath(os.path.expanduser(str(path))) == own for path in trusted)
+    return any(os.path.realpath(Path(_home_expanded(str(path)))) == own for path in trusted)
 
 
 def objection(path: SettingPath, value: object, folder: Path, site: Mapping[str, Any]) -> str | None:
@@ -97,5 +97,9 @@ def _inside(text: str, folder: Path) -> bool:
     if "://" in text or "\0" in text:
         return False
     own = os.path.realpath(folder)
-    target = os.path.realpath(os.path.join(own, os.path.expanduser(text)))  # noqa: PTH118 - takes an absolute one too
+    target = os.path.realpath(Path(own, _home_expanded(text)))
     return os.path.commonpath((own, target)) == own
+
+
+def _home_expanded(text: str) -> str:
+    return os.path.expanduser(text)  # noqa: PTH111 - pathlib raises for a name that no user has

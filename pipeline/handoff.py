@@ -48,7 +48,8 @@ class Handoff:
         """Open the directory, making it and its id when they are not there.
 
         Raises:
-            RetryableError: code ``handoff_unavailable``; the folder cannot be made or written, or may be another user's.
+            RetryableError: code ``handoff_unavailable``; the folder cannot be made or written, or it may be another
+                user's.
         """
         try:
             private_folder(path)

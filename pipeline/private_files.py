@@ -28,7 +28,7 @@ def private_folder(path: Path) -> None:
 
 
 def require_own(path: Path) -> None:
-    """Refuse a file that another user has put, or linked, where this one expects its own. One that is not there is fine.
+    """Refuse a file that another user has put, or linked, where this one expects its own.
 
     Raises:
         PermissionError: it belongs to another user, or is a link of one.

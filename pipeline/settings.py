@@ -1,8 +1,8 @@
 """What can be set, and from where: arguments > ``VGEN_*`` > ``.env`` > ``vgen.toml`` > the user's file > defaults.
 
 What the files of an untrusted folder may set is in ``pipeline.folder_trust``. A field of a group is set by
-``VGEN_<GROUP>_<FIELD>`` or in the group's table of ``vgen.toml``: ``VGEN_S3_ENDPOINT_URL`` and ``[s3] endpoint_url`` are
-the same. docs/settings.md lists every one; a test compares.
+``VGEN_<GROUP>_<FIELD>`` or in the group's table of ``vgen.toml``: ``VGEN_S3_ENDPOINT_URL`` and ``[s3] endpoint_url``
+are the same. docs/settings.md lists every one; a test compares.
 """
 
 from __future__ import annotations

@@ -109,21 +109,24 @@ def toml_line(text: str, path: tuple[str, ...]) -> int | None:
             continue
         if header := _TOML_TABLE.match(line):
             table = header[1]
-            if len(path) > 1 and table == path[0] or path == (table,):
+            if table == path[0]:
                 first_of_table = first_of_table or number
         elif key := _TOML_KEY.match(line):
             name = key[1] or key[2] or key[3] or ""
             if (table, name) == (path[0], path[-1]) and len(path) > 1:
                 return number
-            if table is None and name == path[0]:
-                if len(path) == 1 or key[4] == "=" or line[key.end() :].lstrip(" \"'").startswith(path[-1]):
-                    return number
+            rest = line[key.end() :].lstrip(" \"'")
+            is_whole = len(path) == 1 or key[4] == "=" or rest.startswith(path[-1])  # name = { … } or name.key = …
+            if table is None and name == path[0] and is_whole:
+                return number
         multiline = next((mark for mark in ('"""', "'''") if line.count(mark) % 2), None)
     return first_of_table
 
 
 def read_env_file(path: Path, environ: Mapping[str, str]) -> list[Assignment] | None:
-    """The assignments of a ``.env``; None when it is not there. ``${NAME}`` is filled from ``environ`` and lines before.
+    """The assignments of a ``.env``; None when it is not there.
+
+    ``${NAME}`` is filled from ``environ`` and from the lines before.
 
     Raises:
         SettingsError: as ``read_text``.

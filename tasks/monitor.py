@@ -21,7 +21,7 @@ _LOGIN = "FLOWER_BASIC_AUTH"
 
 
 def run_flower(address: str, port: int, login: str) -> None:
-    """Serve until SIGTERM or Ctrl-C. ``login``: USER:PASSWORD; it may hold commas, and no argument or variable has it."""
+    """Serve until SIGTERM or Ctrl-C. ``login``: USER:PASSWORD, which may hold commas."""
     # As the list that Flower makes of the variable, which it would split at commas.
     os.environ.pop(_LOGIN, None)
     options.basic_auth = [login]
