@@ -17,6 +17,7 @@ from cli.context import settings_of
 from cli.exit_codes import ExitCode, of_error
 from cli.options import Json
 from pipeline.errors import VgenError
+from pipeline.redaction import redact
 
 if TYPE_CHECKING:
     from cli.views.operations import CheckView
@@ -58,7 +59,7 @@ def doctor(ctx: typer.Context, json: Json = False) -> int:
 def _line(result: str, name: str, message: str, mend: str | None = None) -> CheckView:
     from cli.views.operations import CheckView
 
-    return CheckView(name=name, result=result, message=message, mend=mend)
+    return CheckView(name=name, result=result, message=redact(message), mend=mend)
 
 
 def _ok(name: str, message: str) -> CheckView:

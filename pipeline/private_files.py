@@ -57,10 +57,11 @@ def require_own_folder(path: Path) -> None:
         path = target
     else:
         return  # a circle of links, which the kernel refuses
+    mode = 0
     with contextlib.suppress(OSError):
         mode = path.stat().st_mode
-        if mode & stat.S_IWOTH and mode & stat.S_ISVTX:
-            raise _refusal(path, "it is for files of everybody: name a folder inside it")
+    if mode & stat.S_IWOTH and mode & stat.S_ISVTX:
+        raise _refusal(path, "it is for files of everybody: name a folder inside it")
 
 
 def _followed(path: Path) -> Path | None:

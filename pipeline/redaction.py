@@ -15,18 +15,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 MASK = "***"
-_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,30}://"
 _URL = re.compile(rf"{_SCHEME}(?:(?![\s\"'<>`|]|[;,]\s*{_SCHEME}).)*", re.DOTALL)
 _WHOLE_URL = re.compile(rf"{_SCHEME}(?:(?![;,|]\s*{_SCHEME}).)*", re.DOTALL)
 """The same for a text that is nothing but URLs, whose secrets may hold blanks and quotes."""
 _NAMES_A_USER = re.compile(r"(?:postgres|mysql|redis|amqp|pyamqp|sentinel|mongodb)", re.IGNORECASE)
 """Schemes of services where the user is a role's name; elsewhere it may be a token."""
 _USER = re.compile(r"[A-Za-z0-9._-]{0,32}")
+_QUERY_NAME = re.compile(r"[a-z][a-z_-]{0,31}")
 _HARMLESS = frozenset({"sslmode", "uri", "ssl_cert_reqs", "connect_timeout", "application_name"})
 _HARMLESS_VALUE = re.compile(r"[A-Za-z0-9._-]{0,32}")
 _NAMED = re.compile(
-    r"""(\b[\w-]*(?:password|passwd|secret|api[_-]?key|access[_-]?key|requirepass)[\w-]*(?:["']\s*:|\s*=)\s*)"""
-    r"""("[^"]*"|'[^']*'|[^\s,;&)"']+)""",
+    r"""(\b[\w-]{0,40}(?:password|passwd|secret|api[_-]?key|access[_-]?key|requirepass)[\w-]{0,40}"""
+    r"""(?:["']\s{0,3}:|\s{0,3}=)\s{0,3})("[^"]*"|'[^']*'|[^\s,;&)"']+)""",
     re.IGNORECASE,
 )
 _SECRET_NAME = re.compile(r"(?:PASSWORD|PASSWD|SECRET|TOKEN|API_KEY|ACCESS_KEY|BASIC_AUTH|KEY_[A-Z0-9_]+)$")
@@ -59,6 +60,8 @@ def shown_setting(value: str) -> str:
 def _shown(url: str) -> str:
     scheme, _, rest = url.partition("://")
     user, at, place = rest.rpartition("@")
+    if "?" in user or "#" in user:  # in a password, or of a query that holds an @: the rest may be secret, too
+        return f"{scheme}://{MASK}"
     place, sharp, _ = place.partition("#")
     place, question, query = place.partition("?")
     name, colon, _ = user.partition(":")
@@ -75,7 +78,7 @@ def _shown_query(query: str) -> str:
         if part in ("&", ";", "") or (equals and name.lower() in _HARMLESS and _HARMLESS_VALUE.fullmatch(value)):
             parts.append(part)
         else:
-            parts.append(f"{name}={MASK}" if equals and _USER.fullmatch(name) else MASK)
+            parts.append(f"{name}={MASK}" if equals and _QUERY_NAME.fullmatch(name) else MASK)
     return "".join(parts)
 
 
@@ -114,7 +117,7 @@ def _secrets_in(text: str) -> Iterator[str]:
 def _forms(secrets: Iterable[str]) -> Iterator[str]:
     """Each secret as it is, and as libraries show it once they have read it from a URL, or written it into one."""
     for secret in secrets:
-        for form in (secret, urllib.parse.unquote(secret), urllib.parse.quote(secret, safe="")):
+        for form in {secret, urllib.parse.unquote(secret), urllib.parse.quote(secret, safe=""), repr(secret)[1:-1]}:
             value = form.strip()
             is_word = value.isalpha() and value.islower() and len(value) <= _LONGEST_WORD
             if len(value) >= _SHORTEST and not is_word:

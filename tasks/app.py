@@ -37,4 +37,5 @@ app = make_app()
 """The application of this process: of a worker, the dispatcher, beat and Flower."""
 app.set_current()
 
-import tasks.lifecycle  # noqa: E402, F401  # connects Celery's signals
+import tasks.lifecycle  # noqa: E402  # connects Celery's signals
+import tasks.logs  # noqa: E402, F401
