@@ -41,7 +41,7 @@ if ! buildah inspect --type image "$base" > /dev/null 2>&1; then
 fi
 
 say "build"
-buildah build --pull-never --layers --tag "$image" .
+buildah build --pull-never --layers --build-arg "TORCH_INDEX=${TORCH_INDEX-https://download.pytorch.org/whl}" --tag "$image" .
 
 # A volume: it belongs to the image's user, as an engine makes it from a folder of the image.
 volume="$scratch/volume"
