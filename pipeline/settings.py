@@ -367,6 +367,16 @@ class Settings(_Tidy, BaseSettings):
         return (self.cache_dir or self.home / "cache").absolute()
 
     @property
+    def kernels_dir(self) -> Path:
+        """Where compiled kernels are kept. They are code: those of a home that came with the current folder, which may
+        be somebody else's, are not run."""
+        if self.cache_dir is None and self.home.resolve().is_relative_to(Path.cwd().resolve()):
+            base = os.environ.get("XDG_CACHE_HOME", "")
+            folder = Path(base) if base.startswith("/") else Path(os.path.expanduser("~")) / ".cache"  # noqa: PTH111
+            return folder / "vgen" / "inductor"
+        return self.effective_cache_dir / "inductor"
+
+    @property
     def folders(self) -> dict[str, Path]:
         """The folders that vgen writes to on this host, by the setting that names them."""
         folders = {

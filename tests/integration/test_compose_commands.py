@@ -143,7 +143,7 @@ def redis_as_written(folder: Path) -> Iterator[Server]:
 
     def command(port: int) -> list[str]:
         own = f"exec {redis_executable} --dir {folder} --bind 127.0.0.1 --port {port} "
-        return [shell, flag, script.replace("exec redis-server ", own)]
+        return [f"/bin/{shell}", flag, script.replace("exec redis-server ", own)]
 
     server = Server(
         name="redis",
