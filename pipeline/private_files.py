@@ -35,7 +35,7 @@ def require_own(path: Path) -> None:
     """
     try:
         status = path.lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     if not _ours(status):
         raise _refusal(path, f"it belongs to user {status.st_uid}, not to this one ({os.geteuid()})")

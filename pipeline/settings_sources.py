@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline.errors import SettingsError
 from pipeline.folder_trust import SettingPath, is_trusted, objection
+from pipeline.private_files import require_own
 from pipeline.settings_files import (
     ENV_FILE,
     TOML_FILE,
@@ -150,7 +151,7 @@ def gather(model: type[BaseModel], environ: Mapping[str, str], folder: Path, giv
     reader = _Reader(model)
     environment = reader.variables(ENVIRONMENT, ((name, environ[name], name) for name in sorted(environ)))
     own_path = user_toml(environ)
-    user = reader.toml(_short(own_path), own_path)
+    user = reader.users_file(own_path)
     trusted = is_trusted(folder, _folders(given, environment, user))
     filled_from = environ if trusted else {}
     lines = read_env_file(folder / ENV_FILE, filled_from) or []
@@ -174,7 +175,7 @@ def allowed_of_file(
     """Settings that a file other than these brings along, less what its folder may not set; and a sentence for each."""
     reader, own_path = _Reader(model), user_toml(environ)
     environment = reader.variables(ENVIRONMENT, ((name, environ[name], name) for name in sorted(environ)))
-    user = reader.toml(_short(own_path), own_path)
+    user = reader.users_file(own_path)
     allowed = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
     if is_trusted(path.parent, _folders({}, environment, user)):
         return allowed, []
@@ -290,6 +291,14 @@ class _Reader:
             else:
                 self._unknown(key, _at(name, toml_line(text, (key,))), PREFIX + key.upper())
         return source
+
+    def users_file(self, path: Path) -> Source:
+        """The user's own file, which may set everything. Raises SettingsError where it is another user's."""
+        try:
+            require_own(path)
+        except OSError as error:
+            raise SettingsError(f"{path} cannot be used: {error.strerror}") from None
+        return self.toml(_short(path), path)
 
     def note_unreadable(self, lines: list[Any]) -> None:
         """A line of ``.env`` that is not NAME=value: a mistake if it is ours, else a notice."""

@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 
 from tests.cluster import processes, wait_for
 from tests.die_with_parent import dying_with_us
+from tests.end_to_end.flower import get
 from tests.servers import answers, free_port
 
 SCRIPT = Path(sys.executable).with_name("vgen")
@@ -27,6 +27,7 @@ MODULES = (
     *("sitecustomize", "usercustomize", "vgen", "imageio_ffmpeg", "openai", "pickle", "socket", "random"),
 )
 RUN_S = 120
+LOGIN = "me:long-one,enough"
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_a_process_of_a_cluster(hostile: Path, env: dict[str, str], tmp_path: Pa
     port = free_port()
     assert call(hostile, env, "db", "upgrade").returncode == 0
     more = ["--port", str(port)] if verb == "flower" else []
-    login = {"VGEN_FLOWER_BASIC_AUTH": "me:long,enough"}
+    login = {"VGEN_FLOWER_BASIC_AUTH": LOGIN}
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
             dying_with_us([str(SCRIPT), verb, *more], signal.SIGTERM),
@@ -140,9 +141,12 @@ def test_a_process_of_a_cluster(hostile: Path, env: dict[str, str], tmp_path: Pa
     try:
         wait_for(lambda: process.poll() is not None or at_work(verb, tmp_path / "mine", port), f"{verb} is at work")
         if verb == "flower":
-            with pytest.raises(urllib.error.HTTPError) as refused:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20)
-            refused.value.close()
+            assert get(f"http://127.0.0.1:{port}/", LOGIN) != b""
+            for login in (None, LOGIN.partition(",")[0]):  # Flower's own variable would be split at the comma
+                with pytest.raises(urllib.error.HTTPError) as refused:
+                    get(f"http://127.0.0.1:{port}/", login)
+                refused.value.close()
+        assert not [line for line in processes(f"HOSTILE_TEST={tmp_path}").values() if "enough" in line]
     finally:
         process.terminate()
         code = process.wait(60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from api import read_config
+from pipeline.errors import SettingsError
 from pipeline.folder_trust import RULES, Rule, SettingPath, is_trusted
 from pipeline.settings import Settings, load_settings, notices_of
 from pipeline.settings_sources import known_paths, variable
@@ -246,3 +248,27 @@ def test_rules_name_all_settings_that_hold_a_place_or_a_secret() -> None:
 
     assert unruled == []
     assert all(rule in Rule and reason for rule, reason in RULES.values())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_of_another_user_is_not_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "vgen").mkdir()
+    file = tmp_path / "vgen" / "vgen.toml"
+    file.write_text('umask = "000"\n', "utf-8")
+    os.chown(file, 12345, 12345)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    with pytest.raises(SettingsError, match="belongs to user 12345"):
+        load_settings()
+
+
+def test_kernels_of_a_home_in_the_current_folder_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are code, and the home may have come with the folder."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    assert load_settings().kernels_dir == Path.home() / ".cache" / "vgen" / "inductor"
+    monkeypatch.setenv("VGEN_CACHE_DIR", "cache")
+    assert load_settings().kernels_dir == tmp_path / "cache" / "inductor"
+    monkeypatch.delenv("VGEN_CACHE_DIR")
+    monkeypatch.setenv("VGEN_HOME", str(tmp_path.parent / "home"))
+    assert load_settings().kernels_dir == tmp_path.parent / "home" / "cache" / "inductor"
