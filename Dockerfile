@@ -2,6 +2,10 @@
 FROM python:3.11-slim-bookworm
 
 ARG TORCH=cpu
+# Where torch's builds are, a folder for each; without it, where pip looks anyhow (pip.conf, or build argument
+# PIP_INDEX_URL). No index has to be named here.
+ARG TORCH_INDEX=
+ARG PIP_INDEX_URL
 
 RUN useradd --uid 10001 --create-home --home-dir /var/lib/vgen vgen \
     && install -d -o vgen -g vgen /var/lib/vgen/cache /var/lib/vgen/beat
@@ -9,8 +13,8 @@ WORKDIR /opt/vgen
 
 # torch first: it is most of the image, and changes least. Its build is named, so that no other one is taken instead.
 COPY constraints.txt ./
-RUN pip install --no-cache-dir --constraint constraints.txt --index-url "https://download.pytorch.org/whl/${TORCH}" \
-    --extra-index-url https://pypi.org/simple "torch==$(sed -n 's/^torch==//p' constraints.txt)+${TORCH}"
+RUN pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX/$TORCH"} \
+    "torch==$(sed -n 's/^torch==//p' constraints.txt)+${TORCH}"
 
 # Then what vgen needs, so that a change of vgen's own code makes neither layer anew.
 COPY pyproject.toml ./

@@ -11,6 +11,8 @@ Paths in a file start at its folder, those of overrides at the current one.
 from __future__ import annotations
 
 import copy
+import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,10 @@ from pipeline.errors import InputError, Problem, SettingsError
 from pipeline.nearest import did_you_mean
 from pipeline.pipes import read_file_or_pipe
 from pipeline.settings import Settings, load_settings
+from pipeline.settings_sources import allowed_of_file
 from pipeline.yaml_reader import YamlError, parse_yaml
+
+logger = logging.getLogger(__name__)
 
 _KEYS = ("preset", "model", "extends", "fields", "request", "output", "settings")
 _OUTPUT_KEYS = ("path", "overwrite")
@@ -74,6 +79,11 @@ def read_config(
     """
     data, folder, stem = _read(source)
     in_file = "settings" in data
+    if not isinstance(source, Mapping) and isinstance(data.get("settings"), dict):
+        # Somebody else may have written the file; overrides and arguments are the caller's word.
+        data["settings"], notices = allowed_of_file(Settings, data["settings"], Path(source).absolute(), os.environ)
+        for text in notices:
+            logger.warning(text)
     problems: list[Problem] = []
     safety = None if isinstance(source, Mapping) else _safety_of(data)
     for keys in _PATHS:

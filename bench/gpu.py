@@ -185,7 +185,17 @@ def _tell_ways(clip: _Clip, folder: Path) -> None:
     write_preset(presets, NAME, Path(clip.model))
     env = {"VGEN_PRESETS_DIR": str(presets), "VGEN_HOME": str(folder / "home"), "PYTHONPATH": str(REPOSITORY)}
     size = [f"--{name}={value}" for name, value in (("width", clip.width), ("height", clip.height))]
-    command = [sys.executable, "-m", "cli.main", "bench", "preset", NAME, f"--only={WAYS}", f"--steps={clip.steps}"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "cli.main",
+        "bench",
+        "preset",
+        NAME,
+        f"--only={WAYS}",
+        f"--steps={clip.steps}",
+    ]
     subprocess.run([*command, *size, f"--num-frames={clip.frames}"], check=True, env={**os.environ, **env})
 
 

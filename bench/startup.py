@@ -12,8 +12,8 @@ import time
 RUNS = 15
 COMMANDS = {
     "python -c pass": [sys.executable, "-c", "pass"],
-    "vgen --help": [sys.executable, "-m", "cli.main", "--help"],
-    "vgen config --json": [sys.executable, "-m", "cli.main", "config", "--json"],
+    "vgen --help": [sys.executable, "-P", "-m", "cli.main", "--help"],
+    "vgen config --json": [sys.executable, "-P", "-m", "cli.main", "config", "--json"],
 }
 
 

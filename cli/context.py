@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pipeline.errors import NotFoundError, ServiceUnavailableError
+from cli import output
+from pipeline.errors import NotFoundError, ServiceUnavailableError, SettingsError
+from pipeline.private_files import require_own_folder
+from pipeline.redaction import redact_logs
 
 if TYPE_CHECKING:
     from db.session import Database
     from pipeline.settings import Settings
+
+_TOLD = "vgen.settings_notices"
 
 
 def settings_of(ctx: typer.Context) -> Settings:
@@ -23,11 +28,39 @@ def settings_of(ctx: typer.Context) -> Settings:
     from pipeline.settings import load_settings
 
     settings = load_settings(**(ctx.find_root().obj or {}))
+    prepare(ctx, settings)
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    redact_logs()
     if settings.log_level != "DEBUG":
         # It warns of a missing host name, which the in-process broker of solo mode does not have.
         logging.getLogger("kombu.connection").setLevel(logging.ERROR)
     return settings
+
+
+def notices_of(ctx: typer.Context) -> list[str]:
+    """What people should know about where the settings come from: ignored ones, and names that are not settings."""
+    from pipeline import settings
+
+    return settings.notices_of(**(ctx.find_root().obj or {}))
+
+
+def prepare(ctx: typer.Context, settings: Settings) -> None:
+    """What a process does with its settings first: files that it makes are the user's own, and notices are told.
+
+    Raises:
+        SettingsError: one of the folders may be another user's.
+    """
+    os.umask(int(settings.umask, 8))
+    for name, folder in settings.folders.items():
+        try:
+            require_own_folder(folder)
+        except PermissionError as error:
+            raise SettingsError(f"{name}: {error.filename} cannot be used: {error.strerror}") from None
+    meta = ctx.find_root().meta
+    if not meta.get(_TOLD):
+        meta[_TOLD] = True
+        for text in notices_of(ctx):
+            output.notice(text)
 
 
 def debugging() -> bool:

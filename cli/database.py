@@ -39,7 +39,7 @@ def check(ctx: typer.Context, json: Json = False) -> int:
         problems = list(schema.check(database))
         if not problems:
             problems = [str(violation) for violation in invariants.violations(database)]
-        shown = database.engine.url.render_as_string(hide_password=True)
+        shown = database.shown
     finally:
         database.close()
     if json:

@@ -17,6 +17,7 @@ from cli.context import settings_of
 from cli.exit_codes import ExitCode, of_error
 from cli.options import Json
 from pipeline.errors import VgenError
+from pipeline.redaction import redact
 
 if TYPE_CHECKING:
     from cli.views.operations import CheckView
@@ -59,7 +60,7 @@ def doctor(ctx: typer.Context, json: Json = False) -> int:
 def _line(result: str, name: str, message: str, mend: str | None = None) -> CheckView:
     from cli.views.operations import CheckView
 
-    return CheckView(name=name, result=result, message=message, mend=mend)
+    return CheckView(name=name, result=result, message=redact(message), mend=mend)
 
 
 def _ok(name: str, message: str) -> CheckView:
@@ -97,14 +98,14 @@ def _packages(settings: Settings) -> Iterator[CheckView]:
 
 
 def _settings(settings: Settings) -> Iterator[CheckView]:
-    from cli.config import unknown_variables
+    from pipeline.settings import notices_of
     from tasks.lifecycle import check_settings
 
     check_settings(settings)  # the visibility timeout against the longest stage
-    unknown = unknown_variables(settings)
-    for text in unknown:
+    notices = notices_of()
+    for text in notices:
         yield _warn("settings", text, "`vgen config` lists the settings")
-    if not unknown:
+    if not notices:
         mode = "solo" if settings.solo else "cluster"
         yield _ok("settings", f"{mode} mode; visibility timeout {settings.worker.visibility_timeout_s} s")
 
@@ -124,7 +125,7 @@ def _database(settings: Settings) -> Iterator[CheckView]:
             yield _fail("database clock", "it does not move, so leases never end", "use Postgres or a newer SQLite")
         else:
             skew = abs(first / 1000 - time.time())
-            shown = database.engine.url.render_as_string(hide_password=True)
+            shown = database.shown
             pooled = "" if database.is_sqlite or not database.is_pooled else _POOLED
             yield _ok("database", f"{shown}; its clock moves and differs from ours by {skew:.1f} s{pooled}")
         damage = database.damage()

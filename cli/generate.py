@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import output
+from cli.context import prepare
 from cli.options import Json
 from pipeline.errors import InputError, Problem
 from pipeline.nearest import did_you_mean
@@ -38,6 +39,7 @@ def generate(
 
     run = read_config(config, overrides_of(ctx.args), settings=ctx.find_root().obj or {})
     assert run.request is not None
+    prepare(ctx, run.settings)
     run.output.check()
     told = _Told()
     with Interrupt("stopping: at the next step; again to stop at once") as interrupt:

@@ -77,7 +77,7 @@ def of_state(path: Path, state: StateFile, settings: Settings, inputs: StoredInp
 
 
 def _scoring(raw: object, path: Path) -> FileScoring:
-    from pipeline.prompts_file.fields import show
+    from pipeline.prompts_file.numbers import show
     from pipeline.prompts_file.scoring import NO_SCORING, read_scoring
 
     if raw is None:
@@ -104,7 +104,7 @@ def _encoder(raw: object, options: BatchOptions) -> list[str]:
 
 
 def _replaced(what: str, raw: object, own: object) -> str:
-    from pipeline.prompts_file.fields import show
+    from pipeline.prompts_file.numbers import show
 
     return f"its {what} {show(raw)} is replaced by this site's, {show(own)}"
 

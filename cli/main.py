@@ -45,6 +45,7 @@ from cli.context import debugging
 from cli.exit_codes import ExitCode, of_error
 from pipeline import failpoints
 from pipeline.errors import VgenError
+from pipeline.redaction import redact
 
 app = typer.Typer(
     name="vgen",
@@ -104,6 +105,7 @@ app.command("sweep")(sweep.sweep)
 app.command("worker")(workers.worker)
 app.command("workers")(workers.show)
 app.command("dispatcher")(workers.dispatcher)
+app.command("beat")(workers.beat)
 app.command("flower")(workers.flower)
 app.command("chaos")(chaos.chaos)
 app.add_typer(health.app, name="health")
@@ -118,6 +120,7 @@ app.command("config")(config.config)
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit code. Errors are shown on stderr, with a traceback only when debugging."""
     debug = debugging() or "--debug" in arguments
+    before = os.umask(0o077)  # until the settings are read, which say it
     try:
         code = app(args=list(arguments), prog_name="vgen", standalone_mode=False)
         sys.stdout.flush()
@@ -135,9 +138,11 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the last place where an error can be told
         if debug:
-            traceback.print_exc()
+            sys.stderr.write(redact(traceback.format_exc()))
         output.error(_message(error, debug))
         return of_error(error)
+    finally:
+        os.umask(before)
 
 
 def _message(error: Exception, debug: bool) -> str:
@@ -162,6 +167,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    os.environ["PYTHONSAFEPATH"] = "1"  # no Python that we or a library start looks for code in the current folder
     sys.exit(run(sys.argv[1:]))
 
 

@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipeline.redaction import redact
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
@@ -39,8 +41,8 @@ def line(text: str = "") -> None:
 
 
 def notice(text: str) -> None:
-    """Something a person should know, apart from the result."""
-    sys.stderr.write(f"{clean(text)}\n")
+    """Something a person should know, apart from the result; secrets are masked."""
+    sys.stderr.write(f"{clean(redact(text))}\n")
     sys.stderr.flush()
 
 

@@ -1,10 +1,9 @@
-"""`vgen worker`, `dispatcher` and `flower`: the processes of a cluster, in the foreground."""
+"""`vgen worker`, `dispatcher`, `beat` and `flower`: the processes of a cluster, in the foreground."""
 
 from __future__ import annotations
 
-import os
 import secrets
-import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -94,20 +93,38 @@ def flower(
     ] = None,
 ) -> int:
     """Start Flower, Celery's monitor, behind a password."""
-    settings = _cluster(settings_of(ctx), "flower")
+    _cluster(settings_of(ctx), "flower")
     if basic_auth is None:
         basic_auth = f"vgen:{secrets.token_urlsafe(15)}"
         output.notice(f"log in to http://{address}:{port} as {basic_auth.replace(':', ' with password ', 1)}")
     user, colon, password = basic_auth.partition(":")
     if not user or not colon or len(password) < _MIN_PASSWORD:
         raise InputError([Problem(f"must be USER:PASSWORD, {_MIN_PASSWORD} characters or more", field="--basic-auth")])
+    if not basic_auth.isascii() or not basic_auth.isprintable():
+        raise InputError([Problem("may hold printable ASCII characters only", field="--basic-auth")])
     if address not in ("127.0.0.1", "::1", "localhost"):
         output.notice(f"Flower asks no password for /metrics and /healthcheck: keep {address}:{port} off open networks")
-    # By the environment and not as an argument, which every user of the host could read.
-    environment = {**os.environ, "FLOWER_BASIC_AUTH": basic_auth, "VGEN_BROKER_URL": settings.broker_url or ""}
-    command = [sys.executable, "-m", "celery", "-A", "tasks", "flower", f"--address={address}", f"--port={port}"]
-    sys.stdout.flush()
-    os.execve(sys.executable, command, environment)
+    from tasks import monitor
+
+    monitor.run_flower(address, port, basic_auth)
+    return 0
+
+
+def beat(
+    ctx: typer.Context,
+    schedule: Annotated[
+        Path | None,
+        typer.Option(
+            "--schedule",
+            help="File that keeps when each task was last sent; default: beat-schedule in ~/.local/state/vgen.",
+        ),
+    ] = None,
+) -> int:
+    """Send a cluster's periodic work, in the foreground: sweeps and the nightly evaluation. One is enough."""
+    from tasks.beat import run_beat
+
+    run_beat(_cluster(settings_of(ctx), "beat"), schedule)
+    return 0
 
 
 def _cluster(settings: Settings, verb: str) -> Settings:

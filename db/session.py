@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Engine, create_engine, event, select, text
+from sqlalchemy import URL, BigInteger, Connection, Engine, create_engine, event, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -27,8 +27,13 @@ from sqlalchemy.sql.functions import FunctionElement
 from db.postgres import READ_ONLY, is_pooled, make_postgres_engine
 from db.sqlite_damage import MEND, damage_of, is_damage
 from pipeline.errors import ServiceUnavailableError, SettingsError, VgenError
+from pipeline.private_files import private_folder
+from pipeline.redaction import redact
 
 _SQLITE_BUSY_MS = 30_000
+_SQLITE_QUERY = frozenset({"uri", "mode", "cache", "timeout", "nolock", "immutable", "psow", "vfs"})
+"""What pysqlite and SQLite's URIs understand (SQLAlchemy, dialect SQLite; sqlite.org/uri.html)."""
+_PING_AFTER_S = 3.0
 _MAY_BE_IDLE = text("SET LOCAL idle_in_transaction_session_timeout = 0")
 
 
@@ -59,7 +64,7 @@ def make_engine(url: str) -> Engine:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a port that is not a number is a ValueError
         raise SettingsError(
             "VGEN_DATABASE_URL: not a database URL; expected postgresql+psycopg://… or sqlite:///…"
         ) from None
@@ -68,8 +73,7 @@ def make_engine(url: str) -> Engine:
     if parsed.drivername == "postgresql+psycopg":
         return make_postgres_engine(parsed)
     if parsed.get_backend_name() == "sqlite":
-        if parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        _prepare_file(parsed, url)
         engine = create_engine(parsed, connect_args={"timeout": _SQLITE_BUSY_MS / 1000})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
@@ -77,6 +81,25 @@ def make_engine(url: str) -> Engine:
     raise SettingsError(
         f"VGEN_DATABASE_URL: driver {parsed.drivername!r} is not supported; expected postgresql+psycopg or sqlite"
     )
+
+
+def _prepare_file(url: URL, given: str) -> None:
+    """Make the folder of SQLite's file. Raises SettingsError: no file can be there."""
+    path = url.database or ""
+    if set(url.query) - _SQLITE_QUERY or ("?" in given and not url.query):
+        raise SettingsError(
+            f"VGEN_DATABASE_URL: what follows the ? in {redact(given)!r} is not an option of SQLite; in a path, write "
+            "? as %3F, # as %23 and % as %25"
+        )
+    if path in ("", ":memory:"):
+        return
+    if path.startswith("file:"):  # SQLite's own URI
+        path = path.removeprefix("file:").removeprefix("//")
+    try:
+        private_folder(Path(path).parent)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SettingsError(f"the database {path} cannot be used: {reason}") from None
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
@@ -103,6 +126,11 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
+
+    @property
+    def shown(self) -> str:
+        """Its URL for people, without secrets."""
+        return redact(self.engine.url.render_as_string(hide_password=False))
 
     @property
     def is_sqlite(self) -> bool:
@@ -183,13 +211,9 @@ class Database:
         if damage is None and self.is_sqlite and isinstance(error, UnicodeDecodeError):  # all text is written as UTF-8
             damage = str(error)
         if damage is not None:
-            raise ServiceUnavailableError(f"database {self._shown}: it is damaged: {damage}; {MEND}") from error
-
-    @property
-    def _shown(self) -> str:
-        return self.engine.url.render_as_string(hide_password=True)
+            raise ServiceUnavailableError(f"database {self.shown}: it is damaged: {damage}; {MEND}") from error
 
     def _explain(self, error: DBAPIError) -> str:
         reason = str(error.orig).strip().splitlines()
         mend = f"; {MEND}" if is_damage(error) else ""
-        return f"database {self._shown}: {reason[0] if reason else type(error.orig).__name__}{mend}"
+        return redact(f"database {self.shown}: {reason[0] if reason else type(error.orig).__name__}{mend}")

@@ -24,6 +24,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from pipeline.redaction import redact
+
 
 class FailureClass(StrEnum):
     """What a failed attempt means for the next one."""
@@ -41,9 +43,12 @@ class FailureClass(StrEnum):
 
 
 class VgenError(Exception):
-    """Base of all errors that a user can act on."""
+    """Base of all errors that a user can act on. Its text is shown, logged and stored, so it holds no secret."""
 
     code = "vgen_error"
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(redact(value) if isinstance(value, str) else value for value in arguments))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from pipeline import failpoints
 from pipeline.errors import RefusedError, RetryableError
+from pipeline.private_files import private_folder
 
 _ID_FILE = "handoff.id"
 """Locked, too, by whoever counts what is used and adds to it."""
@@ -47,10 +48,11 @@ class Handoff:
         """Open the directory, making it and its id when they are not there.
 
         Raises:
-            RetryableError: code ``handoff_unavailable``; the folder cannot be made or written.
+            RetryableError: code ``handoff_unavailable``; the folder cannot be made or written, or it may be another
+                user's.
         """
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            private_folder(path)
             return cls(path, max_bytes, _read_or_make_id(path), _is_tmpfs(path))
         except OSError as error:
             raise RetryableError(

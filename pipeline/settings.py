@@ -1,7 +1,8 @@
-"""What can be set, and from where: arguments > ``VGEN_*`` > ``.env`` > ``vgen.toml`` > defaults.
+"""What can be set, and from where: arguments > ``VGEN_*`` > ``.env`` > ``vgen.toml`` > the user's file > defaults.
 
-A field of a group is set by ``VGEN_<GROUP>_<FIELD>`` or in the group's table of ``vgen.toml``:
-``VGEN_S3_ENDPOINT_URL`` and ``[s3] endpoint_url`` are the same. docs/settings.md lists every one; a test compares.
+What the files of an untrusted folder may set is in ``pipeline.folder_trust``. A field of a group is set by
+``VGEN_<GROUP>_<FIELD>`` or in the group's table of ``vgen.toml``: ``VGEN_S3_ENDPOINT_URL`` and ``[s3] endpoint_url``
+are the same. docs/settings.md lists every one; a test compares.
 """
 
 from __future__ import annotations
@@ -9,28 +10,58 @@ from __future__ import annotations
 import getpass
 import ipaddress
 import math
+import os
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
 )
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipeline.broker_url import parse_broker_url
 from pipeline.errors import SettingsError
+from pipeline.redaction import redact, remember, shown_setting
+from pipeline.settings_sources import expanded, gather, variable
 
-TOML_FILE = "vgen.toml"
 MEBIBYTE = 1024 * 1024
+_LARGEST = 1e12
+"""Of a number that is not of bytes: more seconds than anybody waits, and no overflow in milliseconds."""
 
 
-class _Group(BaseModel):
+class _Tidy(BaseModel):
+    """What every group and the settings themselves do with a value, whatever source it came from."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _normalise(cls, values: Any) -> Any:
+        return expanded(cls, values) if isinstance(values, Mapping) else values
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _refuse_what_no_setting_is(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("holds a NUL character")
+        result = check(value)
+        paths = result if isinstance(result, tuple) else (result,)
+        if any(isinstance(path, Path) and str(path).startswith("~") for path in paths):
+            raise ValueError("begins with ~ and a name that no user of this machine has")
+        if isinstance(result, float) and not -_LARGEST < result < _LARGEST:
+            raise ValueError(f"must be a number below {_LARGEST:g}")
+        return result
+
+
+class _Group(_Tidy):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -235,18 +266,10 @@ def _user_name() -> str:
         return "unknown"
 
 
-class Settings(BaseSettings):
+class Settings(_Tidy, BaseSettings):
     """All settings. The top-level ones say where things are; each group belongs to one part of the line."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="VGEN_",
-        env_nested_delimiter="_",
-        env_nested_max_split=1,
-        env_file=".env",
-        toml_file=TOML_FILE,
-        extra="ignore",
-        frozen=True,
-    )
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
     home: Path = Field(Path("vgen-home"), description="Folder of a solo run: database, clips, caches, hand-offs.")
     database_url: str | None = Field(
@@ -264,6 +287,14 @@ class Settings(BaseSettings):
         description="Folders that input images may lie in; unset: the prompt file's and the current one.",
     )
     presets_dir: Path | None = Field(None, description="Folder of your own presets; unset means `home`/presets.")
+    trusted_folders: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Folders whose `.env` and `vgen.toml` may set everything; `.` is whichever is the current one."
+    )
+    umask: str = Field(
+        "077",
+        pattern=r"^0?[0-7]{3}$",
+        description="Permissions that files and folders made by vgen do not have, in octal; 027 lets the group read.",
+    )
     owner: str = Field(default_factory=_user_name, description="Who a batch belongs to.")
     preset: str = Field("tiny-wan", description="Preset of jobs that name none.")
     gpu_type: str | None = Field(None, description="Type this host's GPUs are given, instead of the one found.")
@@ -296,10 +327,12 @@ class Settings(BaseSettings):
             parse_broker_url(value)
         return value
 
-    @field_validator("input_roots", mode="before")
+    @field_validator("input_roots", "trusted_folders", mode="before")
     @classmethod
-    def _split_roots(cls, value: object) -> object:
-        return tuple(part for part in value.split(":") if part) if isinstance(value, str) else value
+    def _split_folders(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(os.path.expanduser(part.strip()) for part in value.split(":") if part.strip())  # noqa: PTH111
 
     @field_validator("prices", mode="before")
     @classmethod
@@ -329,7 +362,11 @@ class Settings(BaseSettings):
 
     @property
     def effective_database_url(self) -> str:
-        return self.database_url or f"sqlite:///{self.home.absolute() / 'vgen.sqlite3'}"
+        """SQLAlchemy's URL; it decodes the path, so what has a meaning in a URL is encoded."""
+        if self.database_url:
+            return self.database_url
+        path = str(self.home.absolute() / "vgen.sqlite3")
+        return "sqlite:///" + path.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
 
     @property
     def effective_storage(self) -> str:
@@ -344,6 +381,28 @@ class Settings(BaseSettings):
         return (self.cache_dir or self.home / "cache").absolute()
 
     @property
+    def kernels_dir(self) -> Path:
+        """Where compiled kernels are kept. They are code: those of a home that came with the current folder, which may
+        be somebody else's, are not run."""
+        if self.cache_dir is None and self.home.resolve().is_relative_to(Path.cwd().resolve()):
+            base = os.environ.get("XDG_CACHE_HOME", "")
+            folder = Path(base) if base.startswith("/") else Path(os.path.expanduser("~")) / ".cache"  # noqa: PTH111
+            return folder / "vgen" / "inductor"
+        return self.effective_cache_dir / "inductor"
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The folders that vgen writes to on this host, by the setting that names them."""
+        folders = {
+            "VGEN_HOME": self.home.absolute(),
+            "VGEN_HANDOFF_DIR": self.effective_handoff_dir,
+            "VGEN_CACHE_DIR": self.effective_cache_dir,
+        }
+        if "://" not in self.effective_storage:
+            folders["VGEN_STORAGE"] = Path(self.effective_storage).absolute()
+        return folders
+
+    @property
     def effective_presets_dir(self) -> Path:
         return (self.presets_dir or self.home / "presets").absolute()
 
@@ -356,24 +415,58 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, _FromOutside(settings_cls, init_settings)
+
+
+class _FromOutside(PydanticBaseSettingsSource):
+    """What the environment and the files set."""
+
+    def __init__(self, settings_cls: type[BaseSettings], given: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._given = given
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError("all fields are read at once")
+
+    def __call__(self) -> dict[str, Any]:
+        given = self._given()
+        values = gather(self.settings_cls, os.environ, Path.cwd(), given).merged()
+        for one in (values, given):
+            remember(one)
+        return values
 
 
 def load_settings(**overrides: object) -> Settings:
     """Read the settings from every source.
 
     Raises:
-        SettingsError: a value is wrong; the message names each setting, its value and the rule.
+        SettingsError: a value is wrong; the message names the file and line, each setting, its value and the rule.
     """
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        lines = []
-        for item in error.errors():
-            name = "_".join(str(part) for part in item["loc"])
-            shown = "" if "key" in name or name.endswith("_url") else f" (given: {item.get('input')!r})"
-            lines.append(f"VGEN_{name.upper()}: {item['msg']}{shown}")
-        raise SettingsError("\n".join(lines)) from None
+        raise SettingsError("\n".join(_sentences(error, overrides))) from None
+
+
+def notices_of(**overrides: object) -> list[str]:
+    """Sentences for people about the sources: what an untrusted folder may not set, and names that are not settings."""
+    return gather(Settings, os.environ, Path.cwd(), overrides).notices
+
+
+def _sentences(error: ValidationError, overrides: Mapping[str, object]) -> list[str]:
+    gathered = gather(Settings, os.environ, Path.cwd(), overrides)
+    lines = []
+    for item in error.errors():
+        path = tuple(str(part) for part in item["loc"][:2])
+        source = gathered.source_of(path) or gathered.source_of(path[:1])
+        place = source.places.get(path) or source.places[path[:1]] if source and path[0] not in overrides else ""
+        name = variable(tuple(str(part) for part in item["loc"]))
+        where = "" if place in ("", name) else f"{place}: "
+        given = item.get("input")
+        shown_given = repr(shown_setting(given)) if isinstance(given, str) else redact(repr(given))
+        shown = "" if "key" in name.lower() else f" (given: {shown_given})"
+        lines.append(f"{where}{name}: {item['msg'].removeprefix('Value error, ')}{shown}")
+    return lines
 
 
 @lru_cache(maxsize=1)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 MAX_URL_CHARS = 8192
+_ENDS_AUTHORITY = re.compile(r"[/?#]")
+_HOST = re.compile(r"(?:[^\s@:\[\]]*|\[[^\]@]*\])(?::\d*)?")
 
 
 def shown_url(url: str) -> str:
-    """A URL for messages and rows: without user, query and fragment, where secrets are."""
-    bare = url.split("?", 1)[0].split("#", 1)[0]
-    scheme, separator, rest = bare.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"[:200]
+    """A URL for messages and rows: without user, query and fragment, where secrets are.
+
+    Where the authority is not a host, a ``/``, ``?`` or ``#`` of a password ended it too soon: all up to the last ``@``
+    is the user.
+    """
+    scheme, separator, rest = url.partition("://")
+    authority = _ENDS_AUTHORITY.split(rest, maxsplit=1)[0]
+    if "@" in rest and not _HOST.fullmatch(authority):
+        user = authority if _HOST.fullmatch(authority.rpartition("@")[2]) else rest
+        rest = rest[user.rindex("@") + 1 :]
+    return f"{scheme}{separator}{rest.split('?', 1)[0].split('#', 1)[0]}"[:200]

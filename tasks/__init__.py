@@ -1,6 +1,7 @@
 """The line as Celery tasks: thin, since rows are the truth and a chain only carries ids from stage to stage.
 
-``celery -A tasks worker`` finds ``app`` here.
+The commands of ``cli.workers`` run ``app``. Celery's own command line is not used: ``celery -A tasks`` would import
+whatever is called ``tasks`` in the current folder.
 """
 
 from tasks.app import app

@@ -9,6 +9,7 @@ from celery import Celery
 
 from pipeline import failpoints
 from pipeline.states import Stage
+from tasks.loader import PathLoader
 
 
 class _Application(Celery):  # type: ignore[misc]  # Celery has no types
@@ -26,7 +27,7 @@ def make_app() -> Celery:
     application for each, because an application consumes one set of queues.
     """
     failpoints.require_valid()
-    application = _Application("vgen", set_as_current=False)
+    application = _Application("vgen", set_as_current=False, loader=PathLoader)
     application.config_from_object("tasks.config")
     from tasks import schedule, stages  # noqa: PLC0415  # the tasks' modules import this one's names
 
@@ -44,7 +45,8 @@ def task_name(stage: Stage) -> str:
 
 
 app = make_app()
-"""The application of this process, for ``celery -A tasks`` and for the dispatcher."""
+"""The application of this process: of a worker, the dispatcher, beat and Flower."""
 app.set_current()
 
-import tasks.lifecycle  # noqa: E402, F401  # connects Celery's signals
+import tasks.lifecycle  # noqa: E402  # connects Celery's signals
+import tasks.logs  # noqa: E402, F401

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.errors import SettingsError
+from pipeline.private_files import private_folder
 
 
 class HomeLock:
@@ -24,7 +25,7 @@ class HomeLock:
             SettingsError: the home cannot be made or written.
         """
         try:
-            self._home.mkdir(parents=True, exist_ok=True)
+            private_folder(self._home)
             file = (self._home / "vgen.lock").open("a+", encoding="utf-8")
         except OSError as error:
             raise SettingsError(f"VGEN_HOME {str(self._home)!r} cannot be used: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""What is done now and then rather than for a job: ``celery -A tasks beat`` sends it, an io worker does it.
+"""What is done now and then rather than for a job: ``vgen beat`` sends it, an io worker does it.
 
 Rows say when it was last done, so that two beats, or one that was away for days, do no more than one would.
 """

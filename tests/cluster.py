@@ -22,7 +22,7 @@ from tests.rules import keeps_every_rule
 from tests.servers import Server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-VGEN = (sys.executable, "-m", "cli.main")
+VGEN = (sys.executable, "-P", "-m", "cli.main")
 QUICK = {
     "VGEN_WORKER_LEASE_S": "3",
     "VGEN_WORKER_RENEW_S": "1",

@@ -41,7 +41,7 @@ if ! buildah inspect --type image "$base" > /dev/null 2>&1; then
 fi
 
 say "build"
-buildah build --pull-never --layers --tag "$image" .
+buildah build --pull-never --layers --build-arg "TORCH_INDEX=${TORCH_INDEX-https://download.pytorch.org/whl}" --tag "$image" .
 
 # A volume: it belongs to the image's user, as an engine makes it from a folder of the image.
 volume="$scratch/volume"
@@ -65,7 +65,7 @@ in_image vgen db check
 in_image vgen doctor
 in_image vgen results latest
 # Until it is told to stop: `timeout` then ends with 0, since beat does.
-in_image sh -c 'timeout --preserve-status 20 celery -A tasks beat --schedule /var/lib/vgen/beat/schedule --pidfile= \
+in_image sh -c 'export VGEN_BROKER_URL=redis://127.0.0.1:1/0; timeout --preserve-status 20 vgen beat --schedule /var/lib/vgen/beat/schedule \
     && ls /var/lib/vgen/beat && test -n "$(ls /var/lib/vgen/beat)"'
 
 clips=$(find "$volume" -name '*.mp4' | wc -l)

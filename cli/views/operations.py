@@ -98,3 +98,6 @@ class SettingView(View):
 class ConfigView(View):
     mode: str = Field(description="solo or cluster.")
     settings: list[SettingView]
+    notices: list[str] = Field(
+        default=[], description="What the current folder's files may not set and how to allow it, and misspelt names."
+    )

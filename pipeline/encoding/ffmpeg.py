@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +25,10 @@ from pipeline.spec import EncodeOptions
 
 AUDIO_BITRATE = "192k"
 """Of AAC, all channels together."""
+AUDIO_OPTIONS = ("-c:a", "aac", "-b:a", AUDIO_BITRATE, "-flags:a", "+bitexact")
+METADATA = "pipe:METADATA"
+"""In a command: the descriptor that ``run_ffmpeg`` opens for the tags."""
+_SPECIAL, _ESCAPED = re.compile(r"([=;#\\\n\r])"), r"\\\1"
 _POLL_S = 0.1
 """How often ``check`` is called and the clock looked at, at most and at least."""
 _STDERR_KEPT = 8192
@@ -70,28 +75,33 @@ def encode(
     command = command_line(
         out_path, width=width, height=height, fps=fps, options=options, metadata=metadata, sound=sound
     )
-    run_ffmpeg(command, options.codec, frames_path, num_frames * height * width * 3, out_path, check, timeout_s)
+    size = num_frames * height * width * 3
+    run_ffmpeg(command, options.codec, frames_path, size, out_path, check, timeout_s, metadata=metadata)
 
 
 def run_ffmpeg(
-    command: list[str | bytes],
+    command: list[str],
     codec: str,
     data: Path,
     size: int,
     out_path: Path,
     check: Callable[[], None],
     timeout_s: float,
+    *,
+    metadata: Mapping[str, str],
 ) -> None:
     """Run FFmpeg with a file of ``size`` bytes as its standard input; raises what ``encode`` raises.
 
-    FFmpeg reads the file itself: nothing passes through this process. ``codec`` is what errors call it.
+    FFmpeg reads the file itself: nothing passes through this process. ``codec`` is what errors call it. ``metadata``
+    is what ``METADATA`` of the command stands for: every user of the host can read a process's arguments, and the
+    tags hold the prompt.
     """
     try:
         with data.open("rb", buffering=0) as source:
             held = os.fstat(source.fileno()).st_size
             if held != size:
                 raise RetryableError(f"{data} holds {held} bytes, not {size}", code="frames_corrupt")
-            with _Encoder(command, codec, source) as encoder:
+            with _metadata_file(metadata) as tags, _Encoder(command, codec, source, tags) as encoder:
                 encoder.wait(check, timeout_s)
                 encoder.judge(source, size)
         if not out_path.is_file() or out_path.stat().st_size == 0:
@@ -138,8 +148,8 @@ def command_line(
     options: EncodeOptions,
     metadata: Mapping[str, str],
     sound: Sound | None = None,
-) -> list[str | bytes]:
-    """FFmpeg's arguments for raw frames on its standard input; metadata are bytes, all else is text.
+) -> list[str]:
+    """FFmpeg's arguments for raw frames on its standard input; where there are tags, ``run_ffmpeg`` hands them over.
 
     Raises:
         RefusedError: as ``encode`` does.
@@ -155,45 +165,66 @@ def command_line(
         *(imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", "-loglevel", "error", "-y"),
         *("-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}", "-framerate", rate),
         *("-r", rate),  # once more: FFmpeg else takes 120000/1001 for 120, and drops frames to keep it
-        *("-i", "pipe:0", *_sound_arguments(sound), "-filter_threads", "1", "-vf", codec.filters),
+        *("-i", "pipe:0", *_sound_inputs(sound), *metadata_input(metadata)),
+        *(*_sound_options(sound), "-filter_threads", "1", "-vf", codec.filters),
         *("-c:v", options.codec, *codec.arguments(options)),
-        *metadata_arguments(metadata),
+        *metadata_options(metadata, number=1 if sound is None else 2),
         *("-movflags", "+faststart", "-f", "mp4", f"file:{out_path}"),
     ]
 
 
-def metadata_arguments(metadata: Mapping[str, str]) -> list[str | bytes]:
-    """The file has these tags, and nothing that differs from run to run."""
-    tags: list[str | bytes] = []
-    for key, value in metadata.items():
-        # As bytes, so that the locale has no say; a NUL cannot be passed in an argument.
-        tags += ["-metadata", f"{key}={value}".replace("\0", " ").encode("utf-8", "replace")]
-    return ["-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1", *tags]
+def metadata_input(metadata: Mapping[str, str]) -> list[str]:
+    """The input of tags, if there are any."""
+    return ["-f", "ffmetadata", "-i", METADATA] if metadata else []
 
 
-def _sound_arguments(sound: Sound | None) -> list[str]:
-    if sound is None:
-        return ["-an"]
-    return [*audio_arguments(sound, f"file:{sound.path}"), "-map", "0:v", "-map", "1:a"]
+def metadata_options(metadata: Mapping[str, str], number: int) -> list[str]:
+    """The file has the tags of input ``number``, and nothing that differs from run to run."""
+    return ["-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", str(number) if metadata else "-1"]
 
 
-def audio_arguments(sound: Sound, source: str) -> list[str]:
-    """Raw sound that FFmpeg reads from there, as AAC; which streams are taken is still to be said."""
-    return [
-        *("-f", "f32le", "-sample_rate", str(sound.sample_rate), "-ch_layout", f"{sound.channels}c", "-i", source),
-        *("-c:a", "aac", "-b:a", AUDIO_BITRATE, "-flags:a", "+bitexact"),
-    ]
+@contextlib.contextmanager
+def _metadata_file(metadata: Mapping[str, str]) -> Iterator[int]:
+    """A descriptor from which FFmpeg reads the tags (the format ffmetadata of its documentation, "Metadata")."""
+    lines = [b";FFMETADATA1"]
+    # FFmpeg's reader takes a newline after a backslash for escaped, even if that backslash is: such a value, and only
+    # the title can be one, comes last, where no newline follows.
+    for key, value in sorted(metadata.items(), key=lambda item: item[1].endswith("\\")):
+        text = f"{key}={_SPECIAL.sub(_ESCAPED, value)}".replace("\0", " ")
+        lines.append(text.encode("utf-8", "replace"))
+    descriptor = os.memfd_create("vgen-metadata")
+    try:
+        os.write(descriptor, b"\n".join(lines))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _sound_inputs(sound: Sound | None) -> list[str]:
+    return [] if sound is None else audio_input(sound, f"file:{sound.path}")
+
+
+def _sound_options(sound: Sound | None) -> list[str]:
+    return ["-an"] if sound is None else [*AUDIO_OPTIONS, "-map", "0:v", "-map", "1:a"]
+
+
+def audio_input(sound: Sound, source: str) -> list[str]:
+    """Raw sound that FFmpeg reads from there; which streams are taken is still to be said."""
+    layout = f"{sound.channels}c"
+    return ["-f", "f32le", "-sample_rate", str(sound.sample_rate), "-ch_layout", layout, "-i", source]
 
 
 class _Encoder:
     """A running FFmpeg that reads the file and never outlives the ``with``."""
 
-    def __init__(self, command: list[str | bytes], codec: str, source: IO[bytes]) -> None:
+    def __init__(self, command: list[str], codec: str, source: IO[bytes], metadata: int) -> None:
         self._codec = codec
         self._stderr = b""
         # A process group of its own: Ctrl-C is for us to hear and to answer.
         self._process = subprocess.Popen(
-            command,
+            [f"pipe:{metadata}" if argument == METADATA else argument for argument in command],
+            pass_fds=(metadata,),
             stdin=source,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

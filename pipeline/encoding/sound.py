@@ -16,7 +16,7 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 
-from pipeline.encoding.ffmpeg import Sound, audio_arguments, metadata_arguments, run_ffmpeg
+from pipeline.encoding.ffmpeg import AUDIO_OPTIONS, Sound, audio_input, metadata_input, metadata_options, run_ffmpeg
 from pipeline.errors import RetryableError
 from pipeline.media import UnreadableMediaError, ffmpeg_input, open_media
 from pipeline.rates import rational_fps
@@ -113,13 +113,13 @@ def add(
     Raises:
         RetryableError: code ``encoder_failed``, ``encoder_timeout`` or ``disk_full``.
     """
-    command: list[str | bytes] = [
+    command = [
         *(imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", "-loglevel", "error", "-y"),
-        *(*ffmpeg_input(video), *audio_arguments(sound, "pipe:0"), "-map", "0:v", "-map", "1:a", "-c:v", "copy"),
-        *metadata_arguments(metadata),
+        *(*ffmpeg_input(video), *audio_input(sound, "pipe:0"), *metadata_input(metadata)),
+        *("-map", "0:v", "-map", "1:a", "-c:v", "copy", *AUDIO_OPTIONS, *metadata_options(metadata, number=2)),
         *("-movflags", "+faststart", "-f", "mp4", f"file:{out_path}"),
     ]
-    run_ffmpeg(command, "aac", sound.path, sound.path.stat().st_size, out_path, check, timeout_s)
+    run_ffmpeg(command, "aac", sound.path, sound.path.stat().st_size, out_path, check, timeout_s, metadata=metadata)
 
 
 def decode(video: Path, out_path: Path, *, fps: float, num_frames: int, check: Callable[[], None]) -> tuple[int, int]:

@@ -94,7 +94,9 @@ class GeneratorProcess:
         """Start the child, unless it runs."""
         if self._child is None or not self._child.alive:
             self._drop_child(self._child)
-            self._child = RunningChild(self._settings.effective_cache_dir, self._device_env)
+            kernels = os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(self._settings.kernels_dir))
+            env = {"TORCHINDUCTOR_CACHE_DIR": kernels, **self._device_env}
+            self._child = RunningChild(self._settings.effective_cache_dir, env)
 
     def load(self, preset_name: str, on_progress: OnProgress) -> None:
         """Bring the preset into memory and warm it up; nothing to do when it is there.

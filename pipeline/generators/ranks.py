@@ -128,7 +128,9 @@ def _remove_left_over() -> None:
     """
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
         with contextlib.suppress(OSError):  # in use, of another user, or removed just now
-            lock = os.open(folder, os.O_RDONLY)
+            if folder.lstat().st_uid != os.geteuid():
+                continue
+            lock = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)

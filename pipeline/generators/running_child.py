@@ -167,7 +167,8 @@ def _next(events: _Events, timeout_s: float) -> dict[str, Any] | None:
 def _environment(device_env: Mapping[str, str], cache_dir: Path) -> dict[str, str]:
     """The parent's environment, the device's, and our own package's folder in front, wherever we were started."""
     root = str(Path(pipeline.__file__).parents[1])
-    inherited = os.environ.get("PYTHONPATH")
+    # An empty entry would be the current folder, which may be somebody else's.
+    inherited = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     return {
         # What torch.compile makes outlives the child, so that the next one need not make it again.
         "TORCHINDUCTOR_CACHE_DIR": str(cache_dir / "inductor"),
@@ -176,5 +177,6 @@ def _environment(device_env: Mapping[str, str], cache_dir: Path) -> dict[str, st
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         **device_env,
-        "PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root,
+        "PYTHONPATH": os.pathsep.join([root, *inherited]),
+        "PYTHONSAFEPATH": "1",  # for what torch starts
     }

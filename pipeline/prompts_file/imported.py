@@ -13,8 +13,9 @@ from typing import Any, cast
 from pipeline.acceleration import PLAIN
 from pipeline.errors import InputError, Problem
 from pipeline.presets import Library, load_library
-from pipeline.prompts_file.fields import PARSERS, show
+from pipeline.prompts_file.fields import PARSERS
 from pipeline.prompts_file.layers import LayerReader, Values
+from pipeline.prompts_file.numbers import show
 from pipeline.prompts_file.problems import Problems
 from pipeline.prompts_file.resolve import Resolver
 from pipeline.prompts_file.segments import contradictions

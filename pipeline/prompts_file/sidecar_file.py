@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, Problem
-from pipeline.prompts_file.fields import PARSERS, show
+from pipeline.prompts_file.fields import PARSERS
+from pipeline.prompts_file.numbers import show
 from pipeline.spec import MAX_SEGMENTS
 
 SCHEMA = "vgen.sidecar/1"

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from pipeline.errors import InputError, Problem, RefusedError
 from pipeline.keys import sha256_hex, state_key
-from pipeline.prompts_file.fields import show
+from pipeline.prompts_file.numbers import show
 from pipeline.prompts_file.sidecar_file import strict_json
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.stages.base import ContinuationRef

@@ -7,7 +7,6 @@ import hashlib
 import json
 import signal
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
@@ -23,7 +22,7 @@ from pipeline.settings import load_settings
 from tasks.app import make_app
 from tasks.schedule import beat_schedule
 from tests import forked_cli
-from tests.cluster import PATIENCE_S, Cluster, wait_for
+from tests.cluster import PATIENCE_S, VGEN, Cluster, wait_for
 from tests.compose import SERVICES
 from tests.die_with_parent import dying_with_us
 from tests.end_to_end.by_hand import decoded_sha256, frames_by_hand
@@ -185,11 +184,12 @@ def beat_that_was_away(cluster: Cluster) -> Iterator[None]:
     for entry in scheduler.schedule.values():
         entry.last_run_at -= timedelta(days=2)
     scheduler.close()
-    command = [str(word) for word in SERVICES["beat"]["command"]]
+    program, *command = (str(word) for word in SERVICES["beat"]["command"])
+    assert program == "vgen"
     command[command.index("--schedule") + 1] = str(cluster.folder / "schedule")
     with (cluster.folder / "beat.log").open("ab") as log:
         beat = subprocess.Popen(
-            dying_with_us([sys.executable, "-m", *command], signal.SIGTERM),
+            dying_with_us([*VGEN, *command], signal.SIGTERM),
             env=cluster.env,
             cwd=cluster.folder,
             stdout=log,

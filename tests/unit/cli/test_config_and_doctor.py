@@ -125,3 +125,55 @@ def test_doctor_and_db_check_tell_of_rows_that_break_a_rule(home: Home, vgen: Vg
     assert [check["name"] for check in failed] == ["accounts"]
     assert failed[0]["message"].startswith(f"cancel: {home.job_ids[0]} (")
     assert vgen("db", "check", "--json").json["problems"] == [failed[0]["message"]]
+
+
+@pytest.mark.parametrize(
+    "name", ["VGEN_DATABASE_URL", "VGEN_BROKER_URL", "VGEN_STORAGE", "VGEN_S3_ENDPOINT_URL", "VGEN_ENHANCE_PROVIDERS"]
+)
+@pytest.mark.parametrize(
+    "value",
+    [
+        "postgresql+psycopg://me:hid/den@host/db", "redis://:hid@den@host/0", "redis://host/0?password=hidden#hidden",
+        "s3://me:hidden@bucket", "http://hidden@host:9000", "redis://:hid den@one/0;redis://:hidden@two/0",
+        "openai=https://hidden@host/v1,mine=https://host/v1?key=hidden", "amqp://me:hid%64en@host//",
+    ],
+)  # fmt: skip
+def test_config_shows_no_secret_in_any_place(
+    vgen: Vgen, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    outcome = vgen("config")
+
+    assert outcome.code == 0
+    assert "hid" not in outcome.out + outcome.err
+    assert "den@" not in outcome.out + outcome.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("config",), ("doctor",), ("status",), ("list",), ("run", "p.txt"), ("submit", "p.txt"), ("worker",), ("beat",),
+        ("dispatcher",), ("flower",), ("health", "worker"), ("models", "list"), ("db", "upgrade"), ("sweep",),
+        ("generate", "--config", "run.yaml"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("file", "text", "place"),
+    [
+        ("vgen.toml", "owner = ", "vgen.toml:1: "), ("vgen.toml", "[encode]\nquality = 900", "vgen.toml:2: "),
+        (".env", "A=1\nVGEN_ENCODE_QUALITY=x", ".env:2: "), (".env", "\udcff", ".env:1: "),
+    ],
+)  # fmt: skip
+def test_a_bad_settings_file_ends_every_command_with_its_line(
+    vgen: Vgen, tmp_path: Path, command: tuple[str, ...], file: str, text: str, place: str
+) -> None:
+    (tmp_path / file).write_text(text, "utf-8", errors="surrogateescape")
+    (tmp_path / "p.txt").write_text("a fox\n", "utf-8")
+    (tmp_path / "run.yaml").write_text("request: {prompt: a fox}\n", "utf-8")
+
+    outcome = vgen(*command)
+
+    assert outcome.code == 2
+    assert place in outcome.err
+    assert "Traceback" not in outcome.err

@@ -56,7 +56,7 @@ def test_what_is_no_plan_is_refused_by_name(plan: str, said: str) -> None:
 
 def test_a_command_with_a_wrong_plan_ends_with_2_and_no_traceback() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "cli.main", "config"],
+        [sys.executable, "-P", "-m", "cli.main", "config"],
         env={**os.environ, "VGEN_FAILPOINTS": "nowhere=kill"},
         capture_output=True,
         text=True,

@@ -277,3 +277,29 @@ def test_an_encoder_that_misbehaves_is_a_failed_try(
         encode(raw, tmp_path / "out.mp4")
     assert caught.value.code == code
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_prompt_is_in_the_file_and_in_no_arguments(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given prompts with all that FFmpeg's own format of tags gives a meaning
+    commands: list[list[str]] = []
+    real = subprocess.Popen
+
+    def recording(command: list[str], **options: Any) -> Any:
+        commands.append(command)
+        return real(command, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", recording)
+    for prompt in ("a=b;c#d\\e f", "; a comment?", "two\nlines", "ends in \\", "[CHAPTER]", "é🦊", "#x", "\\=\\;\\#"):
+        # When a clip is encoded with it
+        out = encode(raw, tmp_path / "out.mp4", metadata={"title": prompt, "comment": '{"seed": 1, "x": "a=b;#"}'})
+
+        # Then the tags are as they were given
+        with av.open(str(out)) as container:
+            assert container.metadata["title"] == prompt
+            assert container.metadata["comment"] == '{"seed": 1, "x": "a=b;#"}'
+
+    # And nobody on the host could read them
+    assert commands
+    assert not [word for command in commands for word in command if "seed" in word or "🦊" in word or "title" in word]

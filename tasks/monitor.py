@@ -1,0 +1,31 @@
+"""Runs Flower, Celery's monitor, in this process.
+
+``celery -A tasks flower`` would import ``tasks`` and run ``flowerconfig.py`` from the current folder, and split a
+password at its commas.
+"""
+
+from __future__ import annotations
+
+import os
+
+import click
+from celery.bin.base import CLIContext
+from celery.bin.celery import celery
+from flower.command import flower
+from tornado.options import options
+
+from tasks import app
+
+_CONFIG_FILE = "FLOWER_CONF"
+_LOGIN = "FLOWER_BASIC_AUTH"
+
+
+def run_flower(address: str, port: int, login: str) -> None:
+    """Serve until SIGTERM or Ctrl-C. ``login``: USER:PASSWORD, which may hold commas."""
+    # As the list that Flower makes of the variable, which it would split at commas.
+    os.environ.pop(_LOGIN, None)
+    options.basic_auth = [login]
+    config_file = os.environ.pop(_CONFIG_FILE, os.devnull)
+    arguments = [f"--conf={config_file}", f"--address={address}", f"--port={port}"]
+    with click.Context(celery, obj=CLIContext(app=app, no_color=False, workdir=None)) as parent:
+        flower.main(arguments, prog_name="flower", parent=parent, standalone_mode=False)
