@@ -143,6 +143,12 @@ def run(arguments: Sequence[str]) -> int:
         output.error(error.format_message())
         output.notice("`vgen COMMAND --help` shows what is possible")
         return error.exit_code
+    except UnicodeEncodeError as error:
+        # Names of files may hold any bytes, and are written as they are; what is looked up or stored is UTF-8.
+        if debug:
+            traceback.print_exc()
+        output.error(f"{error.object[:200]!r} is not UTF-8: use a name that is")
+        return ExitCode.USAGE
     except Exception as error:  # noqa: BLE001 - the last place where an error can be told
         if debug:
             traceback.print_exc()
