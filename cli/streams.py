@@ -66,8 +66,8 @@ def prepare() -> None:
             if os.open(os.devnull, os.O_RDWR) != number:
                 discard(number)
     sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  (for the process's life)
-    sys.stdout = sys.__stdout__ = _text(_Stdout(STDOUT, "w", closefd=False), sys.stdout)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _text(_Stderr(STDERR, "w", closefd=False), sys.stderr)  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = _text(_Stdout(STDOUT, "w", closefd=False), sys.stdout)  # type: ignore[misc,assignment]
+    sys.stderr = sys.__stderr__ = _text(_Stderr(STDERR, "w", closefd=False), sys.stderr)  # type: ignore[misc,assignment]
 
 
 def keep_working() -> None:

@@ -1,6 +1,7 @@
 """Runs many command lines of `vgen`, each in a forked process with streams of its own: imports are paid for once.
 
-Reads a JSON list of {"arguments": […], "streams": name, "environment": {…}} from stdin, writes one of {"code", "out", "err"}.
+Reads a JSON list of {"arguments": […], "streams": name, "encoding": name} from stdin, writes one of
+{"code", "out", "err"}.
 Arguments are UTF-8 with surrogate escapes, as the operating system's are.
 """
 
@@ -66,7 +67,6 @@ def _run(case: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
         if child == 0:
-            os.environ.update(case.get("environment", {}))
             _arrange(case["streams"], out.fileno(), err.fileno())
             _as_started(case.get("encoding", "utf-8"))
             sys.argv = ["vgen", *case["arguments"]]

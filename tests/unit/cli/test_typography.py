@@ -12,7 +12,7 @@ from pipeline.errors import InputError
 @pytest.mark.parametrize("dash", DASHES)
 def test_an_option_behind_any_typographic_dash_is_refused_with_what_to_write(dash: str) -> None:
     for written in (f"{dash}seed", f"{dash}{dash}seed", f"-{dash}seed", f"{dash}seed=7", f"--num{dash}frames"):
-        with pytest.raises(InputError, match="write --(seed|num-frames)"):
+        with pytest.raises(InputError, match=r"write --(seed|num-frames)"):
             refuse_typographic_options(app, ["submit", "file.jsonl", written, "7"])
 
 
