@@ -5,9 +5,6 @@ Commands import what they need when they run, so that `vgen --help` loads neithe
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -35,6 +32,7 @@ from cli import (
     report,
     results,
     status,
+    streams,
     submit,
     sweep,
     watch,
@@ -43,6 +41,7 @@ from cli import (
 from cli import eval as evaluation
 from cli.context import debugging
 from cli.exit_codes import ExitCode, of_error
+from cli.typography import refuse_typographic_options
 from pipeline import failpoints
 from pipeline.errors import VgenError
 from pipeline.redaction import redact
@@ -54,6 +53,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+_WORKING = frozenset({"run", "generate", "worker", "dispatcher", "chaos", "bench", "eval"})
+"""Commands whose work goes on when nobody reads their output any more; the others then end, with exit code 0."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -77,6 +80,8 @@ def _options(
     ] = False,
 ) -> None:
     failpoints.require_valid()
+    if ctx.invoked_subcommand in _WORKING:
+        streams.keep_working()
     ctx.obj = {} if home is None else {"home": home}
     ctx.obj |= {"log_level": "DEBUG"} if debug else {}
 
@@ -122,6 +127,7 @@ def run(arguments: Sequence[str]) -> int:
     debug = debugging() or "--debug" in arguments
     before = os.umask(0o077)  # until the settings are read, which say it
     try:
+        refuse_typographic_options(app, arguments)
         code = app(args=list(arguments), prog_name="vgen", standalone_mode=False)
         sys.stdout.flush()
         return int(code or 0)
@@ -129,13 +135,23 @@ def run(arguments: Sequence[str]) -> int:
         return ExitCode.INTERRUPTED
     except typer.Abort:
         return ExitCode.INTERRUPTED
-    except (BrokenPipeError, output.ReaderGoneError):
-        _let_go_of_stdout()
+    except (BrokenPipeError, streams.ReaderGoneError):
+        streams.discard(streams.STDOUT)
         return ExitCode.DONE
+    except streams.OutputError as error:
+        streams.discard(streams.STDOUT)
+        output.error(str(error))
+        return ExitCode.INTERNAL
     except typer.TyperException as error:
         output.error(error.format_message())
         output.notice("`vgen COMMAND --help` shows what is possible")
         return error.exit_code
+    except UnicodeEncodeError as error:
+        # Names of files may hold any bytes, and are written as they are; what is looked up or stored is UTF-8.
+        if debug:
+            traceback.print_exc()
+        output.error(f"{error.object[:200]!r} is not UTF-8: use a name that is")
+        return ExitCode.USAGE
     except Exception as error:  # noqa: BLE001 - the last place where an error can be told
         if debug:
             sys.stderr.write(redact(traceback.format_exc()))
@@ -154,21 +170,21 @@ def _message(error: Exception, debug: bool) -> str:
     return f"unexpected {type(error).__name__}: {error}{hint}"
 
 
-def _let_go_of_stdout() -> None:
-    """Whoever read our output is gone: Python must not complain when it flushes at the end."""
-    with contextlib.suppress(OSError, io.UnsupportedOperation):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-
-
 def main() -> None:
     """The entry point of the package."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    streams.prepare()
     os.environ["PYTHONSAFEPATH"] = "1"  # no Python that we or a library start looks for code in the current folder
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    _flush()
+    sys.exit(code)
+
+
+def _flush() -> None:
+    """Write what is left, or let go of it: Python would complain when it flushes at the end, and end with 120."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, streams.OutputError, streams.ReaderGoneError):
+        streams.discard(streams.STDOUT)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ Results go to stdout, notices and errors to stderr. Nothing else in `cli` prints
 from __future__ import annotations
 
 import json
+import re
 import sys
 import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from cli.streams import ReaderGoneError
 from pipeline.redaction import redact
 
 if TYPE_CHECKING:
@@ -20,14 +22,10 @@ _SHOWN_CHARACTERS = 60
 """Longest text of a table's cell for people; pipes and JSON get all of it."""
 
 
-class ReaderGoneError(Exception):
-    """Whoever read our output has closed it. Not an OSError, which typer would turn into exit code 1."""
-
-
 def _write(text: str) -> None:
     try:
         sys.stdout.write(text)
-    except BrokenPipeError:
+    except BrokenPipeError:  # of a stream that is not ours
         raise ReaderGoneError from None
 
 
@@ -54,7 +52,13 @@ def error(text: str) -> None:
 
 def as_json(value: BaseModel) -> None:
     """One JSON document."""
-    _write(f"{value.model_dump_json(indent=2 if is_terminal() else None)}\n")
+    indent = 2 if is_terminal() else None
+    try:
+        text = value.model_dump_json(indent=indent)
+    except (ValueError, UnicodeError):  # pydantic writes no lone surrogates, as a name that is not UTF-8 has them
+        separators = None if indent else (",", ":")
+        text = json.dumps(value.model_dump(mode="json"), indent=indent, separators=separators, ensure_ascii=False)
+    _write(f"{_encodable(text)}\n")
 
 
 def flush() -> None:
@@ -67,7 +71,17 @@ def flush() -> None:
 
 def raw_json(value: Any) -> None:
     """One line of JSON."""
-    _write(f"{json.dumps(value, ensure_ascii=False, allow_nan=False)}\n")
+    _write(f"{_encodable(json.dumps(value, ensure_ascii=False, allow_nan=False))}\n")
+
+
+def _encodable(text: str) -> str:
+    """JSON with its own escapes for what the encoding of stdout lacks, lone surrogates included."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return re.sub(r"[^\x00-\x7f]", lambda mark: json.dumps(mark[0])[1:-1], text)
+    return text
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -100,7 +114,13 @@ def clean(text: str) -> str:
     """The text without control characters: a prompt must not drive the terminal or break a row."""
     if text.isprintable():
         return text
-    return "".join(c if c in "\t" or unicodedata.category(c) not in ("Cc", "Cs") else " " for c in text)
+    return "".join(_shown(mark) for mark in text)
+
+
+def _shown(mark: str) -> str:
+    if "\udc80" <= mark <= "\udcff":  # a byte of a file name that is not UTF-8
+        return f"\\x{ord(mark) - 0xDC00:02x}"
+    return mark if mark == "\t" or unicodedata.category(mark) not in ("Cc", "Cs") else " "
 
 
 def _cell(value: object) -> str:

@@ -124,10 +124,19 @@ class EnhanceSettings(_Group):
         description="In priority order: cerebras, groq, openai, or name=base_url for any compatible server; "
         "each may end in #model to be asked for another model than `model`.",
     )
-    model: str = Field("gpt-oss-120b", description="Model asked for.")
+    model: str = Field(
+        "gpt-oss-120b",
+        description="Model asked for; groq is asked for its openai/gpt-oss-120b, and openai, which serves none, for "
+        "gpt-5-mini.",
+    )
     timeout_s: float = Field(20.0, gt=0, description="Timeout of one request.")
     temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature.")
-    max_tokens: int = Field(256, ge=1, description="Longest answer, in tokens.")
+    max_tokens: int = Field(
+        2048,
+        ge=1,
+        description="Longest answer, in tokens, what the model thinks included; one that is cut is asked for once more "
+        "with four times as many.",
+    )
     system_prompt_dir: Path | None = Field(
         None, description="Folder with enhance.txt, auto_extend.txt and rewrite.txt; read again when a file changes."
     )

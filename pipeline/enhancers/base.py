@@ -16,7 +16,7 @@ class LLMMessage:
 
 @dataclass(frozen=True, slots=True)
 class LLMRequest:
-    """What is asked. ``timeout_s`` bounds the whole request, in seconds; ``max_tokens`` the answer."""
+    """What is asked. ``timeout_s`` bounds each request, in seconds; ``max_tokens`` the answer and its thinking."""
 
     messages: tuple[LLMMessage, ...]
     model: str
@@ -44,11 +44,11 @@ class LLMProvider(Protocol):
         """What results and messages call it."""
 
     def complete(self, request: LLMRequest) -> LLMResponse:
-        """Ask once, without trying again.
+        """Ask once. Asked again at once is only where the model takes other parameters, or its answer was cut.
 
         Raises:
             RetryableError: code ``enhance_unavailable``; timeout, no connection, 408, 429, 5xx, or an answer that is
-                not JSON, empty, or too long. The next provider may be asked.
+                not JSON, empty, cut, refused by the model, or too long. The next provider may be asked.
             RefusedError: code ``enhance_key_missing``, ``enhance_key_invalid``, or
                 ``enhance_refused`` for any other status.
         """

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import time
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pipeline.enhancers.base import LLMMessage, LLMProvider, LLMRequest, LLMResponse
+from pipeline.enhancers.chat_answer import UnusableAnswerError
+from pipeline.enhancers.cleaning import MAX_PROMPT_CHARACTERS, alternatives_in, prompt_in
 from pipeline.enhancers.providers import make_provider
 from pipeline.enhancers.system_prompts import Operation, SystemPrompts
 from pipeline.errors import RefusedError, RetryableError
 from pipeline.settings import EnhanceSettings
 
-MAX_PROMPT_CHARACTERS = 32_768
-"""Longer answers are refused: no text encoder reads a fraction of it, and it would sit in a row for ever."""
-
-
-_CONTROLS = {"Cc", "Zl", "Zp"}
-"""Control characters and line separators; joiners and direction marks stay, for emoji and right-to-left text."""
+__all__ = ["MAX_PROMPT_CHARACTERS", "PromptEnhancer"]
 
 
 class PromptEnhancer:
@@ -65,11 +61,15 @@ class PromptEnhancer:
         operation: Operation,
         prompt: str,
         *,
+        seed_prompt: str | None = None,
         temperature: float | None = None,
         one_line: bool = True,
         check: Callable[[], None] = lambda: None,
     ) -> LLMResponse:
         """Ask the providers in turn; ``latency_ms`` counts from the first of them, ``check`` is called before each.
+
+        The answer's ``content`` is one prompt, or without ``one_line`` several, one a line. ``seed_prompt`` is what a
+        person wrote, where ``prompt`` says more than that.
 
         Raises:
             RetryableError: code ``enhance_unavailable``; every provider failed in a way that may pass.
@@ -87,7 +87,7 @@ class PromptEnhancer:
             check()
             try:
                 response = provider.complete(request)
-                content = _clean(response, one_line=one_line)
+                content = self._content(response, prompt if seed_prompt is None else seed_prompt, one_line=one_line)
             except RetryableError as error:
                 failures.append(str(error))
                 continue
@@ -100,18 +100,11 @@ class PromptEnhancer:
         for provider in self._providers:
             provider.close()
 
-
-def _clean(response: LLMResponse, *, one_line: bool) -> str:
-    """What a prompt may hold: no control characters, no lone surrogates, and one line unless lines are wanted."""
-    text = response.content.encode("utf-8", "replace").decode("utf-8")
-    text = "".join(" " if unicodedata.category(mark) in _CONTROLS and mark != "\n" else mark for mark in text)
-    lines = [" ".join(line.split()) for line in text.split("\n")]
-    text = (" " if one_line else "\n").join(line for line in lines if line)
-    if one_line and len(text) > 1 and text[0] + text[-1] in ('""', "“”"):
-        text = text[1:-1].strip()
-    if not text or len(text) > MAX_PROMPT_CHARACTERS:
-        raise RetryableError(
-            f"provider {response.provider}: prompt of {len(text)} characters; 1 to {MAX_PROMPT_CHARACTERS} are allowed",
-            code="enhance_unavailable",
-        )
-    return text
+    @staticmethod
+    def _content(response: LLMResponse, asked: str, *, one_line: bool) -> str:
+        try:
+            if one_line:
+                return prompt_in(response.content, asked=asked)
+            return "\n".join(alternatives_in(response.content, asked=asked))
+        except UnusableAnswerError as error:
+            raise RetryableError(f"provider {response.provider}: {error}", code="enhance_unavailable") from None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from pipeline.enhancers.openai_compatible import OpenAICompatibleProvider
@@ -12,16 +13,19 @@ from pipeline.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class KnownProvider:
-    """A public service; base URLs are those of its own documentation."""
+    """A public service; base URLs and names of models are those of its own documentation."""
 
     base_url: str
     key_variable: str
+    model_names: Mapping[str, str] = field(default_factory=dict)
+    """What it is asked for instead of a model of the setting: its own name for it, or, where it serves none, the one
+    of its own that comes nearest, so that the default of the setting works with each of them."""
 
 
 KNOWN_PROVIDERS = {
     "cerebras": KnownProvider("https://api.cerebras.ai/v1", "CEREBRAS_API_KEY"),
-    "groq": KnownProvider("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
-    "openai": KnownProvider("https://api.openai.com/v1", "OPENAI_API_KEY"),
+    "groq": KnownProvider("https://api.groq.com/openai/v1", "GROQ_API_KEY", {"gpt-oss-120b": "openai/gpt-oss-120b"}),
+    "openai": KnownProvider("https://api.openai.com/v1", "OPENAI_API_KEY", {"gpt-oss-120b": "gpt-5-mini"}),
 }
 
 
@@ -48,4 +52,6 @@ def make_provider(entry: str) -> OpenAICompatibleProvider:
         key_variable=known.key_variable if known else f"VGEN_ENHANCE_KEY_{name.upper().replace('-', '_')}",
         key_required=known is not None,
         model=model.strip() or None,
+        model_names=known.model_names if known and not base_url else None,
+        reasoning_effort="low" if known and not base_url else None,
     )

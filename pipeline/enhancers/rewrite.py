@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from pipeline.enhancers.enhancer import PromptEnhancer
 from pipeline.enhancers.system_prompts import Operation
-
-_LIST_MARK = re.compile(r"^\s*(?:[-*•–]\s+|\(?\d{1,3}[.):]\s+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ class RewriteResult:
 
 
 def build_rewrite(enhancer: PromptEnhancer, seed_prompt: str, options: RewriteOptions | None = None) -> RewriteResult:
-    """Ask for alternatives; bullets, numbering and repetitions are taken away.
+    """Ask for alternatives; bullets, numbering and repetitions are taken away (see ``cleaning``).
 
     Raises:
         ValueError: the seed prompt is empty.
@@ -46,9 +43,10 @@ def build_rewrite(enhancer: PromptEnhancer, seed_prompt: str, options: RewriteOp
     if not seed_prompt.strip():
         raise ValueError("seed_prompt: is empty; a rewrite needs something to rewrite")
     question = f"Write {options.count} alternatives to this prompt:\n{seed_prompt}"
-    answer = enhancer.ask(Operation.REWRITE, question, temperature=options.temperature, one_line=False)
-    lines = (_LIST_MARK.sub("", line).strip() for line in answer.content.split("\n"))
-    alternatives = tuple(dict.fromkeys(line for line in lines if line))[: options.count]
+    answer = enhancer.ask(
+        Operation.REWRITE, question, seed_prompt=seed_prompt, temperature=options.temperature, one_line=False
+    )
+    alternatives = tuple(answer.content.split("\n"))[: options.count]
     return RewriteResult(
         seed_prompt, alternatives, answer.provider, answer.model, answer.latency_ms, answer.fallback_used
     )

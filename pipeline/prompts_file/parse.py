@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -96,7 +97,9 @@ def _read(
     problems.raise_if_any()
     fingerprint = fingerprint_of(expander.shots)
     jobs = PlannedJobs(expander.shots, fingerprint)
-    return Submission(jobs, fingerprint, dict(inputs.stored), Path(name).name, expander.scoring)
+    # A file's name need not be UTF-8; what is stored must be.
+    source_name = os.fsencode(Path(name).name).decode("utf-8", "backslashreplace")
+    return Submission(jobs, fingerprint, dict(inputs.stored), source_name, expander.scoring)
 
 
 class _Expander:

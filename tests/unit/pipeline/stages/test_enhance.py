@@ -43,7 +43,7 @@ def test_result_holds_both_prompts_and_who_wrote_it(tmp_path: Path) -> None:
         "fallback_used": False,
         "original": "a fox",
     }
-    assert (server.requests[0]["body"]["temperature"], server.requests[0]["body"]["max_tokens"]) == (0.7, 256)
+    assert (server.requests[0]["body"]["temperature"], server.requests[0]["body"]["max_tokens"]) == (0.7, 2048)
 
 
 @pytest.mark.parametrize("providers", [(), ("nobody",)])

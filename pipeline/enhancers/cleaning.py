@@ -1,0 +1,135 @@
+"""From what a language model answers to prompts. What is not certainly a prompt is refused, never guessed."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from pipeline.enhancers.chat_answer import UnusableAnswerError, excerpt
+from pipeline.enhancers.phrases import ABOUT_THE_PROMPT, CHAT, REFUSAL, REFUSAL_ANYWHERE
+from pipeline.enhancers.thinking import without_thinking
+from pipeline.enhancers.wrappings import unwrapped
+
+MAX_PROMPT_CHARACTERS = 32_768
+"""Longer answers are refused: no text encoder reads a fraction of it, and it would sit in a row for ever."""
+
+_CONTROLS = {"Cc", "Zl", "Zp"}
+"""Control characters and line separators; joiners and direction marks stay, for emoji and right-to-left text."""
+
+_LIST_MARK = re.compile(r"\A(?:[-*•–‣◦▪]\s+|\(?\d{1,3}[.):]\s+|[①-⑳]\s*)")
+_OPTION = re.compile(
+    r"\A\W*\b(?:option|version|alternative|variation|variant|choice|prompt|rewrite)\s*(?:#\s*)?(?:\d{1,2}|[a-e]|one|two|three)\b"
+    r"[\s*_)\]]{0,4}[:.)–—-][\s*_)\]]{0,4}",
+    re.IGNORECASE,
+)
+_LABELLED = re.compile(r"[^\w\n]{0,4}[^\W\d_][\w /&-]{0,30}[:：]\W")
+_OR = re.compile(r"\W*(?:or|alternatively|another option)\b\W*\Z|alternatively,", re.IGNORECASE)
+_REMAINS = re.compile(
+    r"<\||\|>|</?[A-Za-z][\w-]{0,30}(?:\s[^<>]{0,200})?/?>|&lt;/?\w|`{3}|~{3}|\[/?(?:INST|THINK)\]|◁/?think▷|"
+    r"\{\{|\}\}|\]\([^)\s]{1,300}\)|\[(?:insert|your|placeholder|describe|add)\b[^\]\n]{0,100}\]",
+    re.IGNORECASE,
+)
+_TOKEN = re.compile(r"<\|[^|>\n]{0,40}\|>|</s>|<(?:end|start)_of_turn>|\[/?INST\]", re.IGNORECASE)
+_WHOLE_IN_BRACKETS = re.compile(r"\[[^\[\]]*\]|\{[^{}]*\}|<[^<>]*>")
+
+
+def prompt_in(text: str, *, asked: str = "") -> str:
+    """The one prompt that an answer to ``asked`` holds, in one line.
+
+    Raises:
+        UnusableAnswerError: a refusal, thoughts alone, several prompts, or anything that is not certainly a prompt.
+    """
+    lines = _lines(_answer(text))
+    if len(lines) > 1 and lines[0].endswith((":", "：")):
+        raise UnusableAnswerError(f"answer begins with what is not known to be an introduction: {excerpt(lines[0])}")
+    _require_one(lines)
+    prompt = " ".join(lines)
+    for _ in range(3):
+        inner = " ".join(unwrapped(_LIST_MARK.sub("", prompt, count=1)).split())
+        if inner == prompt:
+            return _checked(prompt, asked)
+        prompt = inner
+        _require_one([prompt])
+    raise UnusableAnswerError(f"answer is wrapped too often: {excerpt(prompt)}")
+
+
+def alternatives_in(text: str, *, asked: str = "") -> list[str]:
+    """The prompts that an answer holds, one a line, without bullets, numbers and repetitions.
+
+    Raises:
+        UnusableAnswerError: as in ``prompt_in``; one line that is no prompt is enough.
+    """
+    lines = _lines(_answer(text))
+    if len(lines) > 1 and lines[0].endswith((":", "：")):
+        del lines[0]
+    prompts = (_OPTION.sub("", _LIST_MARK.sub("", line, count=1), count=1) for line in lines if not _is_separator(line))
+    return list(dict.fromkeys(_checked(unwrapped(prompt), asked) for prompt in prompts)) or [_checked("", asked)]
+
+
+def _answer(text: str) -> str:
+    """The lines of the answer without thinking and wrappings.
+
+    They are made for texts of a prompt's size, so what is much longer is refused before.
+    """
+    text = without_thinking(_plain(text))
+    if len(text) > 2 * MAX_PROMPT_CHARACTERS:
+        raise UnusableAnswerError(_size(text))
+    text = unwrapped(text)
+    token = _TOKEN.search(text)
+    if token:
+        raise UnusableAnswerError(f"answer goes on after its end: {excerpt(text[token.start() :])}")
+    return text
+
+
+def _require_one(lines: list[str]) -> None:
+    """Refuse what is several prompts, or one in parts that belong together in a way that is not known."""
+    marked = [line for line in lines if _LIST_MARK.match(line)]
+    if len(marked) > 1 or (marked and marked[0] is not lines[0]):
+        raise UnusableAnswerError(f"answer is a list of {len(lines)} lines, and one prompt was asked for")
+    if marked and re.search(r"\s\(?2[.):]\s", " ".join(lines)):
+        raise UnusableAnswerError(f"answer is a numbered list, and one prompt was asked for: {excerpt(lines[0])}")
+    options = [line for line in lines if _OPTION.match(line) or _OR.match(line)]
+    if options:
+        raise UnusableAnswerError(f"answer holds several prompts: {excerpt(options[0])}")
+    headings = [line for line in lines if re.match(r"#{1,6} |\|.*\|\Z", line)]
+    labelled = [line for line in lines if _LABELLED.match(line)]
+    if headings or len(labelled) > 1:
+        raise UnusableAnswerError(f"answer is in parts with headings: {excerpt((headings or labelled)[0])}")
+
+
+def _plain(text: str) -> str:
+    """The text without control characters, lone surrogates and runs of blanks; its lines stay."""
+    text = text.encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    text = "".join(" " if mark != "\n" and unicodedata.category(mark) in _CONTROLS else mark for mark in text)
+    lines = [" ".join(line.split()) for line in text.split("\n")]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def _lines(text: str) -> list[str]:
+    return [stripped for line in text.split("\n") if (stripped := " ".join(line.split()))]
+
+
+def _is_separator(line: str) -> bool:
+    return not any(mark.isalnum() for mark in line) or _OR.match(line) is not None
+
+
+def _checked(prompt: str, asked: str) -> str:
+    if not prompt or len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise UnusableAnswerError(_size(prompt))
+    if not any(mark.isalpha() for mark in prompt):
+        raise UnusableAnswerError(f"answer holds no word: {excerpt(prompt)}")
+    if prompt.endswith((":", "：")):
+        raise UnusableAnswerError(f"answer ends before what it announces: {excerpt(prompt)}")
+    if REFUSAL.match(prompt) or REFUSAL_ANYWHERE.search(prompt):
+        raise UnusableAnswerError(f"the model refused: {excerpt(prompt)}")
+    if CHAT.match(prompt) or ("prompt" not in asked.lower() and ABOUT_THE_PROMPT.search(prompt)):
+        raise UnusableAnswerError(f"answer speaks about the prompt instead of being one: {excerpt(prompt)}")
+    remains = _REMAINS.search(prompt)
+    if remains or _WHOLE_IN_BRACKETS.fullmatch(prompt):
+        mark = remains[0] if remains else prompt
+        raise UnusableAnswerError(f"answer has marks in it that are no part of a prompt: {excerpt(mark)}")
+    return prompt
+
+
+def _size(prompt: str) -> str:
+    return f"prompt of {len(prompt)} characters; 1 to {MAX_PROMPT_CHARACTERS} are allowed"
