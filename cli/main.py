@@ -5,6 +5,7 @@ Commands import what they need when they run, so that `vgen --help` loads neithe
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
