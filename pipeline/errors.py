@@ -61,15 +61,16 @@ class Problem:
     field: str | None = None
 
     def __str__(self) -> str:
-        where = ":".join(str(part) for part in (self.file, self.line) if part is not None)
-        what = f"{_printable(self.field)}: {self.message}" if self.field else self.message
-        return f"{where}: {what}" if where else what
+        file = None if self.file is None else _printable(self.file)
+        where = ":".join(str(part) for part in (file, self.line) if part is not None)
+        what = f"{_printable(self.field[:100])}: {self.message}" if self.field else self.message
+        # The name of a file need not be text, and what it is called goes on to JSON and to rows.
+        return (f"{where}: {what}" if where else what).encode("utf-8", "backslashreplace").decode()
 
 
 def _printable(name: str) -> str:
-    """A name that somebody's file gave: short, and nothing in it acts on a terminal."""
-    short = name if len(name) <= 100 else f"{name[:100]}…"
-    return short if short.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in short)
+    """A name that somebody gave, so that nothing in it acts on a terminal."""
+    return name if name.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
 
 
 MAX_PROBLEMS_SHOWN = 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from datetime import date, time
 from typing import Any
@@ -13,6 +14,9 @@ from pipeline.files import read_regular_file
 MAX_DEPTH = 16
 MAX_WHOLE = 2**63 - 1
 """TOML's whole numbers have 64 bits; Python's parser reads any."""
+
+
+_MANY_DIGITS = re.compile(rb"[0-9_]{1000}")
 
 
 class _OutOfRangeError(ValueError):
@@ -41,7 +45,9 @@ def toml_of_bytes(data: bytes, name: str, *, what: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, _OutOfRangeError) as error:
         raise InputError([Problem(f"{what} is not TOML: {error}", name)]) from None
     except ValueError:  # Python's own, of a number of thousands of digits
-        raise InputError([Problem(f"{what} is not TOML: it holds a number out of range", name)]) from None
+        digits = _MANY_DIGITS.search(data)
+        line = None if digits is None else data.count(b"\n", 0, digits.start()) + 1
+        raise InputError([Problem(f"{what} is not TOML: it holds a number out of range", name, line)]) from None
     return values
 
 

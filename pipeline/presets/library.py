@@ -99,8 +99,7 @@ def load_library(folder: Path | None) -> Library:
         if isinstance(found, Preset):
             presets[found.name] = found
             files[found.name] = file
-        elif file.stem not in presets:
-            problems[file.stem] = found
         else:  # a catalogue's name stays the catalogue's; the mistake is shown under the file's own name
-            problems[file.name] = found
+            name = file.stem if file.stem not in presets else file.name
+            problems[name.encode("utf-8", "backslashreplace").decode()] = found
     return Library(presets, files, problems, folder)

@@ -57,7 +57,8 @@ def _parsed(file: Path, _mtime_ns: int, _size: int, _inode: int) -> dict[str, An
 
 
 def _problems(file: Path, mistakes: list[tuple[str, str]]) -> _Mistakes:
-    return tuple(Problem(message, str(file), field=field or None) for field, message in mistakes)
+    shown = str(file).encode("utf-8", "backslashreplace").decode()  # a file's name need not be text
+    return tuple(Problem(message, shown, field=field or None) for field, message in mistakes)
 
 
 def _name_mistakes(stem: str, data: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ A reader is a row of ``COMMANDS``; the malformed contents are those of ``CONTENT
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,11 +163,14 @@ def test_a_wrong_preset_harms_nobody_else(vgen: Vgen, tmp_path: Path, monkeypatc
     for number, content in enumerate((*CONTENTS, *COMMANDS["preset"].own)):
         (tmp_path / f"bad-{number}.toml").write_bytes(content)
     (tmp_path / "device.toml").symlink_to("/dev/zero")
+    os.close(os.open(os.fsencode(tmp_path) + b"/b\xff\x1b[31m.toml", os.O_CREAT))
 
     listed = vgen("models", "list")
     assert listed.code == 0
     assert "good" in [row[0] for row in listed.rows]
-    for path in tmp_path.glob("*.toml"):
+    assert "b\\udcff\\x1b[31m.toml: name: " in listed.err
+    assert len(vgen("models", "list", "--json").json["problems"]) >= len(CONTENTS)
+    for path in (path for path in tmp_path.glob("*.toml") if path.name.isprintable()):
         assert (f"{path}:" in listed.err) == (path.name != "good.toml")
     assert vgen("submit", tmp_path / "p.txt").code == 0
     refused = vgen("run", tmp_path / "p.txt", "--preset", "bad-1", "--dry-run")
