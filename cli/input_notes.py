@@ -16,7 +16,7 @@ def sentences(inputs: Iterable[tuple[str, Iterable[str]]]) -> list[str]:
     for name, notes in inputs:
         for note in notes:
             names.setdefault(note, []).append(name)
-    return [f"{_listed(found)} {note}" for note, found in names.items()]
+    return [f"{_listed(of_note)} {note}" for note, of_note in names.items()]
 
 
 def of_spec(spec: Mapping[str, Any]) -> list[str]:

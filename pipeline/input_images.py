@@ -10,7 +10,6 @@ import io
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -111,9 +110,8 @@ def _read(data: bytes, name: str) -> Picture:
         if image.format in ("JPEG", "MPO") and data.count(_SCAN) * width * height > MAX_SCANNED:
             raise _RefusedError(f"{name!r} is a JPEG of {data.count(_SCAN)} scans, which would take too long to decode")
         image.load()
-        upright, problem = _upright(image)
-        notes += problem
-        shown, more = in_srgb(upright)
+        notes += _turn_upright(image)
+        shown, more = in_srgb(image)
         if colours is not None and colours.wide and "icc_profile" not in image.info:
             more = [*more, "has a colour code (cICP) other than sRGB's: its colours are taken as sRGB"]
         return Picture(shown, media_type, (*notes, *more))
@@ -125,12 +123,13 @@ def _further_pictures(image: Image.Image) -> Iterator[str]:
         yield f"is animated: the first of its {count} pictures is used"
 
 
-def _upright(image: Any) -> tuple[Image.Image, list[str]]:
-    """The picture turned as its EXIF data say, where they can be read: viewers show it as it is where they cannot."""
+def _turn_upright(image: Image.Image) -> list[str]:
+    """Turn the picture as its EXIF data say, in place; viewers show it as it is where they cannot be read."""
     try:
-        return ImageOps.exif_transpose(image), []
+        ImageOps.exif_transpose(image, in_place=True)
+        return []
     except Exception:  # noqa: BLE001 Pillow's reader of EXIF raises almost anything on broken data
-        return image, ["has EXIF data that cannot be read: it is taken as upright"]
+        return ["has EXIF data that cannot be read: it is taken as upright"]
 
 
 def _hint(data: bytes) -> str:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms
 
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _SRGB_GAMMA = 1 / 2.2
@@ -35,9 +35,7 @@ def in_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
         if image.mode == "CMYK":
             notes.append(_CMYK_GUESSED)
     if alpha is not None and alpha.getextrema() != (255, 255):
-        white = Image.new("RGB", shown.size, "white")
-        white.paste(shown, mask=alpha)
-        shown = white
+        shown.paste("white", mask=ImageChops.invert(alpha))
         notes.append("is transparent in parts: they are shown on white")
     return shown, notes
 

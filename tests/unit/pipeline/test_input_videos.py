@@ -239,11 +239,11 @@ def test_a_decoder_takes_no_memory_for_frames_beyond_the_limit(tmp_path: Path, m
     monkeypatch.setattr("pipeline.video_frames.MAX_FRAME_PIXELS", 64 * 64)
     raw, path = growing(tmp_path, (32, 32), (256, 256))
     # The larger frames are never made: the decoder refuses them itself.
-    for made in (lambda: len(read_clip(raw).frames), lambda: check_video(path, "v").num_frames):
+    for read in (lambda: len(read_clip(raw).frames), lambda: check_video(path, "v").num_frames):
         with pytest.raises(
             (RefusedError, ValueError), match=r"cannot be decoded|broken at frame 2: it cannot be decoded"
         ):
-            made()
+            read()
     with pytest.raises(UnreadableMediaError):
         list(read_video(path))
 

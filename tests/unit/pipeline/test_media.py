@@ -57,14 +57,14 @@ REFUSALS = (RefusedError, RetryableError, InputError, UnreadableMediaError, Valu
 
 
 @pytest.fixture(scope="module")
-def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("media") / "ok.mp4"
     return write_video(path, [Image.new("RGB", (48, 32), (40 * n, 80, 80)) for n in range(5)])
 
 
 @pytest.fixture
-def video(tmp_path: Path, _made: Path) -> Path:
-    return Path(shutil.copyfile(_made, tmp_path / "ok.mp4"))
+def video(tmp_path: Path, _template: Path) -> Path:
+    return Path(shutil.copyfile(_template, tmp_path / "ok.mp4"))
 
 
 @pytest.fixture

@@ -157,12 +157,12 @@ def one_prompt_each(tmp_path: Path, *prompts: str, dimension: str = "scene") -> 
     ],
 )
 def test_a_prompt_that_would_leave_the_folder_writes_nothing_at_all(tmp_path: Path, prompt: str) -> None:
-    found = one_prompt_each(tmp_path, "a good one", prompt)
-    clips = exchange.read_manifest(manifest(tmp_path, (0, 1), (1, 1)), found)
+    odd = one_prompt_each(tmp_path, "a good one", prompt)
+    clips = exchange.read_manifest(manifest(tmp_path, (0, 1), (1, 1)), odd)
     before = sorted(tmp_path.rglob("*"))
 
     with pytest.raises(InputError, match=r"--suite: entry 1: its prompt .* cannot be the name of a file") as caught:
-        exchange.export(clips, found, ["scene"], tmp_path / "a" / "b")
+        exchange.export(clips, odd, ["scene"], tmp_path / "a" / "b")
 
     assert str(caught.value).isprintable()
     assert sorted(tmp_path.rglob("*")) == before
@@ -171,36 +171,36 @@ def test_a_prompt_that_would_leave_the_folder_writes_nothing_at_all(tmp_path: Pa
 def test_prompts_of_other_dimensions_are_not_looked_at(tmp_path: Path) -> None:
     path = tmp_path / "suite.json"
     path.write_text(json.dumps([*ENTRIES, {"prompt_en": "a/b", "dimension": ["human_action"]}]), "utf-8")
-    found = read_suite(path)
-    clips = exchange.read_manifest(manifest(tmp_path, (0, 1), (4, 1)), found)
-    assert len(exchange.export(clips, found, ["color"], tmp_path / "out")) == 1
+    odd = read_suite(path)
+    clips = exchange.read_manifest(manifest(tmp_path, (0, 1), (4, 1)), odd)
+    assert len(exchange.export(clips, odd, ["color"], tmp_path / "out")) == 1
 
 
 def test_names_that_meet_are_refused_before_anything_is_written(tmp_path: Path) -> None:
-    found = one_prompt_each(tmp_path, "the same", "another", "the same")
-    clips = exchange.read_manifest(manifest(tmp_path, (0, 1), (1, 1), (2, 1)), found)
+    odd = one_prompt_each(tmp_path, "the same", "another", "the same")
+    clips = exchange.read_manifest(manifest(tmp_path, (0, 1), (1, 1), (2, 1)), odd)
     with pytest.raises(InputError, match="entries 0 and 2 have the same prompt 'the same' in scene"):
-        exchange.export(clips, found, ["scene"], tmp_path / "out")
+        exchange.export(clips, odd, ["scene"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_nothing_is_written_over_or_through_a_link(tmp_path: Path) -> None:
-    found = one_prompt_each(tmp_path, "a", "b")
-    clips = exchange.read_manifest(manifest(tmp_path, (0, 1), (1, 1)), found)
+    odd = one_prompt_each(tmp_path, "a", "b")
+    clips = exchange.read_manifest(manifest(tmp_path, (0, 1), (1, 1)), odd)
     (tmp_path / "out/scene").mkdir(parents=True)
     (tmp_path / "out/scene/b-0.mp4").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InputError, match=r"b-0\.mp4 is there already"):
-        exchange.export(clips, found, ["scene"], tmp_path / "out")
+        exchange.export(clips, odd, ["scene"], tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").rglob("*.mp4")] == ["b-0.mp4"]
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_left(tmp_path: Path) -> None:
-    found = one_prompt_each(tmp_path, "a", "b")
-    clips = exchange.read_manifest(manifest(tmp_path, (0, 1), (1, 1)), found)
+    odd = one_prompt_each(tmp_path, "a", "b")
+    clips = exchange.read_manifest(manifest(tmp_path, (0, 1), (1, 1)), odd)
     (tmp_path / "out").write_text("a file")
     with pytest.raises(InputError, match=r"--to: .* cannot be written"):
-        exchange.export(clips, found, ["scene"], tmp_path / "out")
+        exchange.export(clips, odd, ["scene"], tmp_path / "out")
     assert (tmp_path / "out").read_text() == "a file"
 
 
