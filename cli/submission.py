@@ -161,7 +161,7 @@ def input_notes(submission: Submission) -> list[str]:
     return input_notes.sentences((item.name, item.notes) for item in submission.inputs.values())
 
 
-def dry_run(submission: Submission, options: BatchOptions, settings: Settings) -> DryRunView:
+def dry_run(submission: Submission, settings: Settings) -> DryRunView:
     """What would be stored, and what it would need."""
     from pipeline.presets import load_library
 
@@ -171,7 +171,7 @@ def dry_run(submission: Submission, options: BatchOptions, settings: Settings) -
         total=len(submission.jobs),
         needs=_needs((job.spec for job in submission.jobs), load_library(settings.effective_presets_dir)),
         inputs=len(submission.inputs),
-        notices=notices(submission, options, settings),
+        notices=[*input_notes(submission), *advice_on(submission, settings)],
         jobs=[
             PlannedJobView(line=job.line, variant=job.variant, spec=job.spec.model_dump(mode="json"))
             for job in submission.jobs

@@ -43,7 +43,7 @@ def submit(
     options = submission.batch_options(choices, settings, parsed.scoring)
     limited = limits.of_choices(choices, settings, (job.spec.gpu for job in parsed.jobs))
     if dry_run:
-        return _show_dry_run(parsed, options, settings, json)
+        return _show_dry_run(parsed, settings, json)
     if wait and settings.solo:
         raise InputError([Problem("nobody works in solo mode but `vgen run FILE`; use that", field="--wait")])
     with open_database(settings, upgrade=True) as database:
@@ -89,7 +89,7 @@ def run(
         raise InputError([Problem("options of jobs and batches need a FILE")])
     options = submission.batch_options(choices, settings, parsed.scoring if parsed else None)
     if parsed is not None and dry_run:
-        return _show_dry_run(parsed, options, settings, False)
+        return _show_dry_run(parsed, settings, False)
     if parsed is not None:
         advice.refuse_without_models(submission.presets_of(parsed), settings)
     limited = limits.of_choices(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())
@@ -169,10 +169,10 @@ def _notices(batch: BatchView, settings: Settings, database: Database) -> list[s
     return notices + outlook.sentences(batch, view)
 
 
-def _show_dry_run(parsed: Submission, options: BatchOptions, settings: Settings, json: bool) -> int:
+def _show_dry_run(parsed: Submission, settings: Settings, json: bool) -> int:
     from cli import submission
 
-    plan = submission.dry_run(parsed, options, settings)
+    plan = submission.dry_run(parsed, settings)
     if json:
         output.as_json(plan)
         return 0

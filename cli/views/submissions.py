@@ -48,6 +48,6 @@ class DryRunView(View):
     inputs: int = Field(description="Input files that would be stored.")
     notices: list[str] = Field(
         description="What a person should know: what of the inputs the clips would not show, models that are not here, "
-        "text without effect, prompts that are not screened."
+        "text without effect."
     )
     jobs: list[PlannedJobView]
