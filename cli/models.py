@@ -88,17 +88,21 @@ def show(
 
 @app.command("pull")
 def pull(ctx: typer.Context, names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Presets.")]) -> int:
-    """Download models and pin their commits; nothing else downloads."""
+    """Download models and pin their commits; nothing else downloads. Ends with 3 when what came is not whole."""
     from pipeline.generators import hub
 
     settings = settings_of(ctx)
     library = _library(settings)
+    code = ExitCode.DONE
     for preset in [library.get(name) for name in names]:
         if hub.model_status(preset, settings.effective_cache_dir) is hub.ModelStatus.BUILT_IN:
             output.line(f"{preset.name}: built in, nothing to download")
         else:
             output.line(f"{preset.name}: {hub.pull(preset, settings.effective_cache_dir)}")
-    return 0
+            for problem in hub.look(preset, settings.effective_cache_dir).problems:
+                output.notice(f"{preset.name}: {problem}")
+                code = ExitCode.INCOMPLETE
+    return code
 
 
 @app.command("check")

@@ -79,10 +79,10 @@ def read_index(folder: Path) -> dict[str, tuple[str, str]]:
     return components
 
 
-def index_value(folder: Path, key: str, absent: Any) -> Any:
-    """One value of the pipeline's index; ``absent`` where there is none, or the index cannot be read."""
+def index_value(folder: Path, key: str, absent: Any, *, file: str = INDEX) -> Any:
+    """One value of the index, or of another JSON file; ``absent`` where there is none, or it cannot be read."""
     try:
-        return _read_json(folder / INDEX).get(key, absent)
+        return _read_json(folder / file).get(key, absent)
     except (OSError, ValueError):
         return absent
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ import transformers
 from pipeline.errors import RefusedError
 from pipeline.generators.read_pipeline import variant_of
 from pipeline.generators.strict_loading import strict_loading
-from pipeline.model_files import read_index
+from pipeline.model_files import index_value, read_index
 from pipeline.presets import Preset
 
 
@@ -50,8 +49,7 @@ def _component_problems(cls: Any, part: Path, variant: dict[str, str]) -> list[s
 
 
 def _is_quantised(part: Path) -> bool:
-    config = json.loads((part / "config.json").read_text("utf-8"))
-    return config.get("quantization_config") is not None
+    return index_value(part, "quantization_config", None, file="config.json") is not None
 
 
 def _class_of(library: str, name: str) -> Any:
