@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.acceleration import Acceleration
 from pipeline.errors import CrashError, RefusedError, StoppedError
+from pipeline.generators import ranks
 from pipeline.generators.accelerations import parallel
 from pipeline.generators.base import Phase, Progress, SavedCheckpoint
 from pipeline.generators.process import GeneratorProcess
@@ -85,3 +86,19 @@ def test_two_ranks_make_the_clip_of_one_stop_together_go_on_and_die_together(
     with pytest.raises(CrashError, match="rank 1 died: signal SIGKILL"):
         generator.generate(request, kill)
     assert generator.pid is None
+
+
+def test_only_folders_whose_owner_is_gone_are_removed_whatever_its_process_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(ranks.tempfile, "tempdir", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(ranks.os, "getpid", lambda: 2**22 + 1)  # of a container that counts its own: here it is nobody's
+        folder, lock = ranks._new_folder()
+
+    ranks._remove_left_over()
+    assert folder.is_dir()
+    os.close(lock)  # as the kernel does when the owner dies
+    ranks._remove_left_over()
+    assert not folder.exists()
