@@ -44,9 +44,10 @@ def config(ctx: typer.Context, json: Json = False) -> int:
 def in_force(settings: Settings, arguments: Mapping[str, object]) -> Iterator[SettingView]:
     """Every setting, in the order of its declaration."""
     from cli.views.operations import SettingView
+    from pipeline.settings_files import current_folder
     from pipeline.settings_sources import gather, variable
 
-    gathered = gather(type(settings), os.environ, Path.cwd(), arguments)
+    gathered = gather(type(settings), os.environ, current_folder(), arguments)
     for path, value, description in _leaves(settings):
         source = gathered.source_of(path)
         name = "argument" if path[0] in arguments else source.name if source else "default"

@@ -32,6 +32,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from pipeline.broker_url import parse_broker_url
 from pipeline.errors import SettingsError
 from pipeline.redaction import redact, remember, shown_setting
+from pipeline.settings_files import current_folder
 from pipeline.settings_sources import expanded, gather, variable
 
 MEBIBYTE = 1024 * 1024
@@ -393,7 +394,7 @@ class Settings(_Tidy, BaseSettings):
     def kernels_dir(self) -> Path:
         """Where compiled kernels are kept. They are code: those of a home that came with the current folder, which may
         be somebody else's, are not run."""
-        if self.cache_dir is None and self.home.resolve().is_relative_to(Path.cwd().resolve()):
+        if self.cache_dir is None and self.home.resolve().is_relative_to(current_folder().resolve()):
             base = os.environ.get("XDG_CACHE_HOME", "")
             folder = Path(base) if base.startswith("/") else Path(os.path.expanduser("~")) / ".cache"  # noqa: PTH111
             return folder / "vgen" / "inductor"
@@ -439,7 +440,7 @@ class _FromOutside(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         given = self._given()
-        values = gather(self.settings_cls, os.environ, Path.cwd(), given).merged()
+        values = gather(self.settings_cls, os.environ, current_folder(), given).merged()
         for one in (values, given):
             remember(one)
         return values
@@ -459,11 +460,11 @@ def load_settings(**overrides: object) -> Settings:
 
 def notices_of(**overrides: object) -> list[str]:
     """Sentences for people about the sources: what an untrusted folder may not set, and names that are not settings."""
-    return gather(Settings, os.environ, Path.cwd(), overrides).notices
+    return gather(Settings, os.environ, current_folder(), overrides).notices
 
 
 def _sentences(error: ValidationError, overrides: Mapping[str, object]) -> list[str]:
-    gathered = gather(Settings, os.environ, Path.cwd(), overrides)
+    gathered = gather(Settings, os.environ, current_folder(), overrides)
     lines = []
     for item in error.errors():
         path = tuple(str(part) for part in item["loc"][:2])

@@ -46,6 +46,14 @@ def user_toml(environ: Mapping[str, str]) -> Path:
     return folder / "vgen" / TOML_FILE
 
 
+def current_folder() -> Path:
+    """The current folder; one without any file where it was removed meanwhile."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path(os.devnull)
+
+
 def read_text(path: Path) -> str | None:
     """The text of a settings file; None when it is not there, or not a file.
 

@@ -272,3 +272,14 @@ def test_deep_toml_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(SettingsError):
         load_settings()
+
+
+def test_settings_are_read_where_the_current_folder_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setenv("VGEN_HOME", str(tmp_path))
+
+    assert load_settings().home == tmp_path
+    assert load_settings().kernels_dir == tmp_path / "cache" / "inductor"
+    assert notices_of() == []
