@@ -39,7 +39,6 @@ def test_buckets(value: str, prefix: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        " ",
         "gs://clips",
         "http://host/clips",
         "file://host/a",
