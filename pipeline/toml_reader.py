@@ -46,8 +46,8 @@ def toml_of_bytes(data: bytes, name: str, *, what: str) -> dict[str, Any]:
         raise InputError([Problem(f"{what} is not TOML: {error}", name)]) from None
     except ValueError:  # Python's own, of a number of thousands of digits
         digits = _MANY_DIGITS.search(data)
-        line = None if digits is None else data.count(b"\n", 0, digits.start()) + 1
-        raise InputError([Problem(f"{what} is not TOML: it holds a number out of range", name, line)]) from None
+        place = None if digits is None else data.count(b"\n", 0, digits.start()) + 1
+        raise InputError([Problem(f"{what} is not TOML: it holds a number out of range", name, place)]) from None
     return values
 
 
