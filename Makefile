@@ -44,7 +44,7 @@ SECONDS ?= 1800
 SEED ?= $(shell date +%S%M)
 faults: $(STAMP)  ## Every fault test, then a storm: SECONDS=1800 SEED=7; BARE=1 also over pure Celery chains
 	$(BIN)/python -m pytest -m "slow_faults or not slow_faults" --timeout 400 tests/faults
-	$(BIN)/python -m tests.faults.storm --seconds $(SECONDS) --seed $(SEED) $(if $(BARE),--bare)
+	$(BIN)/python -m tests.faults.random_faults --seconds $(SECONDS) --seed $(SEED) $(if $(BARE),--bare)
 
 mutants: $(STAMP)  ## Take the line's safeguards away one by one: some test must turn red
 	$(BIN)/python -m tests.faults.mutants

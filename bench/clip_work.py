@@ -16,13 +16,13 @@ import numpy as np
 from bench.together import seconds_together
 from pipeline.encoding import ffmpeg, pictures
 from pipeline.encoding.probe import probe
+from pipeline.files.digests import facts_of, file_sha256
 from pipeline.generators.frames import write_frames
 from pipeline.handoff import Handoff
 from pipeline.keys import media_key
 from pipeline.settings import load_settings
 from pipeline.spec import EncodeOptions, JobSpec
 from pipeline.stages.encode import MEDIA_TYPES
-from pipeline.stages.files import facts_of, file_sha256
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
 from tests import servers

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.stages.base import Artifact, Outcome, StageContext, StageFunction, StageResult, StepWork
 from pipeline.states import Stage
-from tasks import base
+from pipeline.work import Artifact, Outcome, StageContext, StageFunction, StageResult, StepWork
 from tasks.app import app
+from tasks.worker import step
 
 __all__ = ["app"]
 
@@ -26,4 +26,4 @@ def _stage_function(stage: Stage) -> StageFunction:
     return _empty
 
 
-base.stage_function = _stage_function
+step.stage_function = _stage_function

@@ -35,7 +35,7 @@ import numpy as np
 from bench.line_efficiency import CALM, spec_of, submit_and_wait
 from bench.loops import SAME_QUALITY, Loop, run_loops
 from bench.made_weights import make_model, write_preset
-from pipeline.generators.gpus import find_gpus
+from pipeline.models.gpus import find_gpus
 from tests.cluster import REPOSITORY, running_cluster
 
 NAME = "random-wan"

@@ -33,7 +33,7 @@ def write_preset(presets: Path, name: str, folder: Path) -> None:
 
 
 def _tiny() -> Any:
-    from pipeline.generators.tiny_wan import build_pipeline  # noqa: PLC0415
+    from pipeline.models.tiny_wan import build_pipeline  # noqa: PLC0415
 
     return build_pipeline()
 

@@ -23,9 +23,10 @@ from celery import Celery, chain
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from db import batches, schema  # noqa: E402
+from db import schema  # noqa: E402
+from db.clips import batches  # noqa: E402
 from db.session import Database  # noqa: E402
-from pipeline.prompts_file import parse_bytes  # noqa: E402
+from pipeline.prompts import parse_bytes  # noqa: E402
 from pipeline.settings import Settings, load_settings  # noqa: E402
 from pipeline.spec import BatchOptions  # noqa: E402
 from pipeline.states import TERMINAL_JOB_STATES, JobState  # noqa: E402

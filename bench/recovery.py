@@ -19,12 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from db import jobs
+from db.clips import jobs
 from pipeline.errors import ServiceUnavailableError
 from pipeline.settings import WorkerSettings
 from tests.cluster import QUICK, wait_for
+from tests.faults.fault_cluster import World, running_world
 from tests.faults.host import Host
-from tests.faults.world import World, running_world
 
 DEFAULTS = {
     name: str(WorkerSettings.model_fields[name.removeprefix("VGEN_WORKER_").lower()].default)

@@ -22,16 +22,18 @@ from typing import Any
 from sqlalchemy import Connection, event, text
 from sqlalchemy.orm import Session
 
-from db import admission, batches, claims, finishing, reconciliation, schema, workers
-from db.claims import Claim
+from db import schema, workers
+from db.clips import batches
+from db.queue import finishing, leases, recovery
+from db.scheduling import dispatch
 from db.session import Database
 from db.workers import WorkerReport
-from pipeline.plan import gpu_queue, lane_queue, need_of
-from pipeline.prompts_file import parse_bytes
+from pipeline.policy.routes import gpu_queue, lane_queue, need_of
+from pipeline.prompts import parse_bytes
 from pipeline.settings import load_settings
 from pipeline.spec import BatchOptions
-from pipeline.stages.base import StageResult
 from pipeline.states import Stage
+from pipeline.work import Claim, StageResult
 from tests import servers
 
 BATCHES = 10
@@ -125,13 +127,13 @@ def measure(database: Database, ids: list[str], rounds: int) -> tuple[dict[str, 
             work(session)
         return (time.perf_counter() - began) * 1000
 
-    def admit(session: Session) -> list[admission.Admitted]:
-        return admission.admit(session, window=64)
+    def admit(session: Session) -> list[dispatch.Admitted]:
+        return dispatch.admit(session, window=64)
 
     def reconcile(session: Session) -> None:
-        reconciliation.end_leases(session)
-        reconciliation.rewind_lost_handoffs(session, gone_ms=30_000)
-        reconciliation.dispatched_counts(session, older_than_ms=10_000)
+        recovery.end_leases(session)
+        recovery.rewind_lost_handoffs(session, gone_ms=30_000)
+        recovery.dispatched_counts(session, older_than_ms=10_000)
 
     found: dict[str, float] = {}
     scans: set[str] = set()
@@ -141,7 +143,7 @@ def measure(database: Database, ids: list[str], rounds: int) -> tuple[dict[str, 
             once(work)
         found["admit, no room"] = statistics.median(once(admit) for _ in range(rounds))
         report(rounds * 8)
-        admitted: list[admission.Admitted] = []
+        admitted: list[dispatch.Admitted] = []
         took = once(lambda session: admitted.extend(admit(session)))
         found[f"admit, {len(admitted)} steps"] = took
         found["reconcile"] = statistics.median(once(reconcile) for _ in range(rounds))
@@ -157,13 +159,13 @@ def measure(database: Database, ids: list[str], rounds: int) -> tuple[dict[str, 
 def _steps(
     database: Database,
     once: Callable[[Callable[[Session], object]], float],
-    admitted: list[admission.Admitted],
+    admitted: list[dispatch.Admitted],
     queues: tuple[str, ...],
 ) -> dict[str, float]:
     taken: list[Claim] = []
 
-    def claim(session: Session, item: admission.Admitted) -> None:
-        claimed = claims.claim(
+    def claim(session: Session, item: dispatch.Admitted) -> None:
+        claimed = leases.claim(
             session,
             job_id=item.job_id,
             segment=0,
@@ -179,7 +181,7 @@ def _steps(
     return {
         "claim": statistics.median(once(lambda session, i=item: claim(session, i)) for item in admitted),  # type: ignore[misc]
         "renew": statistics.median(
-            once(lambda session, c=claimed: claims.renew(session, c, lease_ms=60_000))  # type: ignore[misc]
+            once(lambda session, c=claimed: leases.renew(session, c, lease_ms=60_000))  # type: ignore[misc]
             for claimed in taken
         ),
         "finish": statistics.median(

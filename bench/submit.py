@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from db import batches, schema
+from db import schema
+from db.clips import batches
 from db.session import Database
-from pipeline.prompts_file import parse
+from pipeline.prompts import parse
 from pipeline.settings import load_settings
 from pipeline.spec import BatchOptions
 from tests import servers

@@ -13,7 +13,7 @@ import typer
 
 from cli import output
 from pipeline.errors import NotFoundError, ServiceUnavailableError, SettingsError
-from pipeline.private_files import require_own_folder
+from pipeline.files.private import require_own_folder
 from pipeline.redaction import redact_logs
 
 if TYPE_CHECKING:

@@ -15,33 +15,14 @@ from typing import Annotated
 
 import typer
 
-from cli import (
-    bench,
-    chaos,
-    config,
-    control,
-    database,
-    doctor,
-    events,
-    extend,
-    generate,
-    health,
-    limits,
-    models,
-    output,
-    pause,
-    report,
-    results,
-    status,
-    streams,
-    submit,
-    sweep,
-    watch,
-    workers,
-)
-from cli import eval as evaluation
+from cli import output, streams
+from cli.batches import events, limits, report, results, status, submit, sweep, watch
 from cli.context import debugging
+from cli.eval import commands as evaluation
 from cli.exit_codes import ExitCode, of_error
+from cli.jobs import decisions, extend, generate
+from cli.models import bench, presets
+from cli.operate import chaos, config, database, doctor, health, pause, workers
 from cli.typography import refuse_typographic_options
 from pipeline import failpoints
 from pipeline.errors import VgenError
@@ -100,11 +81,11 @@ app.command("results")(results.results)
 app.command("pause")(pause.pause)
 app.command("resume")(pause.resume)
 app.command("budget")(limits.budget)
-app.command("cancel")(control.cancel)
-app.command("retry")(control.retry)
-app.command("approve")(control.approve)
-app.command("reject")(control.reject)
-app.command("rerun")(control.rerun)
+app.command("cancel")(decisions.cancel)
+app.command("retry")(decisions.retry)
+app.command("approve")(decisions.approve)
+app.command("reject")(decisions.reject)
+app.command("rerun")(decisions.rerun)
 app.command("extend")(extend.extend)
 app.add_typer(extend.app, name="state")
 app.command("sweep")(sweep.sweep)
@@ -115,7 +96,7 @@ app.command("beat")(workers.beat)
 app.command("flower")(workers.flower)
 app.command("chaos")(chaos.chaos)
 app.add_typer(health.app, name="health")
-app.add_typer(models.app, name="models")
+app.add_typer(presets.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.add_typer(evaluation.app, name="eval")
 app.add_typer(database.app, name="db")

@@ -132,7 +132,7 @@ def _from_here(value: str) -> str:
 
 
 def _loras_from_here(values: list[str]) -> str:
-    from pipeline.prompts_file.loras import with_absolute_path
+    from pipeline.prompts.loras import with_absolute_path
 
     return ",".join(with_absolute_path(value, Path.cwd()) for value in values)
 

@@ -14,10 +14,10 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from pipeline.folder_trust import RULES, Rule
 from pipeline.settings import Settings
-from pipeline.settings_files import TOML_FILE
-from pipeline.settings_sources import variable
+from pipeline.settings.files import TOML_FILE
+from pipeline.settings.folder_trust import RULES, Rule
+from pipeline.settings.sources import variable
 
 _HEAD = f"""# Settings
 

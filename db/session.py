@@ -27,7 +27,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from db.postgres import READ_ONLY, is_pooled, make_postgres_engine
 from db.sqlite_damage import MEND, damage_of, is_damage
 from pipeline.errors import ServiceUnavailableError, SettingsError, VgenError
-from pipeline.private_files import private_folder
+from pipeline.files.private import private_folder
 from pipeline.redaction import redact
 
 _SQLITE_BUSY_MS = 30_000

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from db.models import Worker
 from db.session import now_ms
-from pipeline.plan import is_encode_queue
+from pipeline.policy.routes import is_encode_queue
 
 ALIVE_MS = 30_000
 """A worker that has not been seen for so long is taken for gone."""

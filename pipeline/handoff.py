@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from pipeline import failpoints
 from pipeline.errors import RefusedError, RetryableError
-from pipeline.private_files import private_folder
+from pipeline.files.private import private_folder
 
 _ID_FILE = "handoff.id"
 """Locked, too, by whoever counts what is used and adds to it."""

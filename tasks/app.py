@@ -8,7 +8,6 @@ from typing import Any
 from celery import Celery
 
 from pipeline import failpoints
-from pipeline.states import Stage
 from tasks.loader import PathLoader
 
 
@@ -17,7 +16,7 @@ class _Application(Celery):  # type: ignore[misc]  # Celery has no types
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802  # Celery's name
-        return self.subclass_with_self("tasks.worker_program:Worker")
+        return self.subclass_with_self("tasks.hosts.worker_program:Worker")
 
 
 def make_app() -> Celery:
@@ -29,19 +28,12 @@ def make_app() -> Celery:
     failpoints.require_valid()
     application = _Application("vgen", set_as_current=False, loader=PathLoader)
     application.config_from_object("tasks.config")
-    from tasks import schedule, stages  # noqa: PLC0415  # the tasks' modules import this one's names
+    from tasks import stages  # noqa: PLC0415  # the tasks' modules import this one's names
+    from tasks.upkeep import schedule  # noqa: PLC0415  # the tasks' modules import this one's names
 
     stages.register(application)
     schedule.register(application)
     return application
-
-
-SCORE_CLIPS = "vgen.score_clips"
-"""The task that scores clips of an evaluation run."""
-
-
-def task_name(stage: Stage) -> str:
-    return f"vgen.{stage.value}"
 
 
 app = make_app()

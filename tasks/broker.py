@@ -12,9 +12,9 @@ from typing import Any
 
 from kombu import Connection, Exchange, Queue
 
-from pipeline.broker_url import AMQP, REDIS, BrokerUrl, parse_broker_url
 from pipeline.errors import ServiceUnavailableError, SettingsError
 from pipeline.settings import Settings
+from pipeline.settings.broker_url import AMQP, REDIS, BrokerUrl, parse_broker_url
 from tasks import memory_broker
 
 _CHECK_S = 5

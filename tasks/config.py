@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.plan import CPU_QUEUE
+from pipeline.policy.routes import CPU_QUEUE
 from pipeline.settings import current_settings
 from tasks.broker import broker_options
-from tasks.schedule import beat_schedule as periodic_work
+from tasks.upkeep.schedule import beat_schedule as periodic_work
 
 _settings = current_settings()
 
@@ -40,7 +40,7 @@ broker_connection_max_retries = None
 # Flower and `celery events` see the line at work from the moment a task is received; prompts are never in a message.
 # No event when it is sent: that one would cost a finished step a further round to the broker.
 worker_send_task_events = True
-worker_consumer = "tasks.consumer:Consumer"
+worker_consumer = "tasks.worker.consumer:Consumer"
 task_send_sent_event = False
 worker_hijack_root_logger = False
 worker_proc_alive_timeout = 60.0

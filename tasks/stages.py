@@ -8,9 +8,9 @@ from __future__ import annotations
 from celery import Celery, Task
 
 from pipeline.states import Stage
-from tasks.app import SCORE_CLIPS
-from tasks.base import run_step
-from tasks.scoring import run_score_step
+from tasks.messages import SCORE_CLIPS
+from tasks.worker.scoring import run_score_step
+from tasks.worker.step import run_step
 
 
 def register(app: Celery) -> None:

@@ -110,7 +110,7 @@ class Cluster:
         return processes(self.marker)
 
     def generators(self) -> list[int]:
-        return [pid for pid, command in self.processes().items() if "pipeline.generators.child" in command]
+        return [pid for pid, command in self.processes().items() if "pipeline.generators.process.child" in command]
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         return self._rows.read(query)

@@ -19,10 +19,24 @@ from pathlib import Path
 
 # Nothing of tasks: its modules read the settings when they are imported.
 _LOADED = (
-    *("cli.main", "cli.submission", "cli.follow", "cli.outlook", "cli.views.batches", "cli.views.evals"),
-    *("db.admission", "db.evals", "db.reconciliation", "db.schema", "pipeline.wiring", "pipeline.prompts_file"),
+    *(
+        "cli.main",
+        "cli.batches.submission",
+        "cli.batches.follow",
+        "cli.batches.forecast",
+        "cli.views.batches",
+        "cli.views.evals",
+    ),
+    *(
+        "db.scheduling.dispatch",
+        "db.evals.runs",
+        "db.queue.recovery",
+        "db.schema",
+        "pipeline.wiring",
+        "pipeline.prompts",
+    ),
     *("pipeline.stages.encode", "pipeline.stages.generate", "pipeline.stages.publish", "pipeline.stages.screen"),
-    *("pipeline.generators.running_child", "pipeline.storage.s3", "sqlalchemy.dialects.sqlite.pysqlite"),
+    *("pipeline.generators.process.running_child", "pipeline.storage.s3", "sqlalchemy.dialects.sqlite.pysqlite"),
     *("sqlalchemy.dialects.postgresql.psycopg", "alembic.command", "boto3.session", "botocore.client"),
     *("celery.app.amqp", "celery.worker", "celery.apps.worker", "celery.concurrency.solo", "kombu.transport.memory"),
 )

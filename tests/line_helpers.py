@@ -13,16 +13,18 @@ from typing import Any
 
 from sqlalchemy import select, text
 
-from cli import submission
+from cli.batches import submission
 from cli.options import BatchChoices, FieldOptions
-from db import batches, jobs, schema, score_steps
+from db import schema
+from db.clips import batches, jobs
+from db.evals import score_steps
 from db.models import ArtifactRow, Job, StageRun
 from db.session import Database
 from pipeline.settings import Settings, load_settings
 from pipeline.states import JobState, Stage
 from pipeline.wiring import make_storage
-from tasks.home_lock import HomeLock
-from tasks.solo import SoloLine
+from tasks.hosts.home_lock import HomeLock
+from tasks.hosts.solo import SoloLine
 from tests.rules import keeps_every_rule
 
 LIMIT_S = 100.0

@@ -9,8 +9,8 @@ from pydantic import Field
 from cli.views.base import View, when
 
 if TYPE_CHECKING:
-    from db.history import Entry
     from db.models import Event
+    from db.reading.history import Entry
 
 
 class EventView(View):

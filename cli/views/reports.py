@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from db.models import Batch
-    from db.reports import Clips, Timeline, Work
+    from db.reading.reports import Clips, Timeline, Work
 
 HOUR_S = 3600
 _PIPELINE = ("encode_text_and_first_step", "denoise", "decode")
@@ -98,8 +98,9 @@ class ReportView(View):
 
 def report_of(session: Session, batch: Batch, prices: Mapping[str, float]) -> ReportView:
     """The batch's report as its rows are now; ``prices`` of an hour by GPU type."""
-    from db import batches, reports
-    from db.budgets import type_of
+    from db.clips import batches
+    from db.clips.spending import type_of
+    from db.reading import reports
 
     shown = batch_view(batch, batches.counts(session, [batch.id])[batch.id])
     found = reports.timeline(session, batch)
@@ -165,13 +166,13 @@ def _over(value: float, count: int) -> float | None:
 
 
 def _lost(work: Work) -> bool:
-    from db.reports import KEPT
+    from db.reading.reports import KEPT
 
     return work.outcome is not None and work.outcome not in KEPT
 
 
 def _gpus(gpu_work: Sequence[Work], prices: Mapping[str, float]) -> list[GpuReportView]:
-    from db.budgets import type_of
+    from db.clips.spending import type_of
 
     ms: Counter[str] = Counter()
     workers: dict[str, set[str]] = {}
@@ -243,7 +244,7 @@ def _stages(work: Sequence[Work]) -> list[StageReportView]:
 
 
 def _workers(found: Timeline, others: Mapping[str, int]) -> list[WorkerReportView]:
-    from db.budgets import type_of
+    from db.clips.spending import type_of
 
     total_ms = found.ended_at - found.began_at
     by_name: dict[str, list[Work]] = {}

@@ -6,7 +6,7 @@ from sqlalchemy import and_, case, func, or_, select
 
 from db.invariants.rule import OPEN, Query, Rule, history_removed
 from db.models import Event, StageRun, Step
-from pipeline.retry import MAX_LOSSES, MAX_OTHER, MAX_RETRYABLE
+from pipeline.policy.retry import MAX_LOSSES, MAX_OTHER, MAX_RETRYABLE
 from pipeline.states import AttemptOutcome, StepState
 
 _COMMITTED = (

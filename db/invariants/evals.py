@@ -6,7 +6,7 @@ from sqlalchemy import and_, exists, or_, select
 
 from db.invariants.rule import OPEN, Query, Rule
 from db.models import EvalRun, ScoreStep
-from pipeline.retry import MAX_LOSSES, MAX_OTHER, MAX_RETRYABLE
+from pipeline.policy.retry import MAX_LOSSES, MAX_OTHER, MAX_RETRYABLE
 from pipeline.states import EvalState, StepState
 
 

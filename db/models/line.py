@@ -140,7 +140,7 @@ class Step(Base):
     need: Mapped[str] = mapped_column(Text, default="", server_default="")
     """Of a step that generates: its preset and GPU types (``plan.need_of``), so that one preset's are found at once."""
     memory_rung: Mapped[int] = mapped_column(default=0, server_default="0")
-    """Of a step that generates: how far up the memory ladder it is (``pipeline.memory.Rung``)."""
+    """Of a step that generates: how far up the memory ladder it is (``pipeline.policy.memory_ladder.Rung``)."""
     queue: Mapped[str | None] = mapped_column(String(120))
     worker: Mapped[str | None] = mapped_column(String(200))
     lease_until: Mapped[int | None] = mapped_column(BigInteger)

@@ -13,7 +13,7 @@ from av.error import FFmpegError
 from PIL import Image
 
 from pipeline.errors import RetryableError
-from pipeline.media import UnreadableMediaError, open_media
+from pipeline.media.opening import UnreadableMediaError, open_media
 
 _PACKETS_PER_CHECK = 64
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import RetryableError
-from pipeline.media import UnreadableMediaError, open_media
+from pipeline.media.frames import video_stream
+from pipeline.media.opening import UnreadableMediaError, open_media
 from pipeline.rates import rational_fps
-from pipeline.video_frames import video_stream
 
 _FRAMES_PER_CHECK = 8
 _AAC_PACKET = 1024

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.encoding.ffmpeg import AUDIO_OPTIONS, Sound, audio_input, metadata_input, metadata_options, run_ffmpeg
 from pipeline.errors import RetryableError
-from pipeline.media import UnreadableMediaError, ffmpeg_input, open_media
+from pipeline.media.opening import UnreadableMediaError, ffmpeg_input, open_media
 from pipeline.rates import rational_fps
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]

@@ -34,24 +34,25 @@ from pipeline.generators.base import (
     TakesCheckpoints,
 )
 from pipeline.generators.call_arguments import call_arguments
-from pipeline.generators.checkpoint_file import CheckpointUnusableError, Identity, Keeper
-from pipeline.generators.checkpoints import ResumePoint, read_checkpoint, write_checkpoint
 from pipeline.generators.continuing import continuation_of, continuing_pipeline, picture_arguments, read_frames
+from pipeline.generators.denoising.checkpoint_file import CheckpointUnusableError, Identity, Keeper
+from pipeline.generators.denoising.checkpoints import ResumePoint, read_checkpoint, write_checkpoint
+from pipeline.generators.denoising.numerics import Clock, numerics, peak, reset_peak, translated
+from pipeline.generators.denoising.randomness import Randomness
+from pipeline.generators.denoising.scheduler_hook import LoopWatch, watched_steps
 from pipeline.generators.embeddings import EmbeddingCache
 from pipeline.generators.frames import write_frames
 from pipeline.generators.frames_out import as_bytes, to_uint8
-from pipeline.generators.hub import model_folder
 from pipeline.generators.input_pictures import Pictures, read_pictures
 from pipeline.generators.loras import Loras
-from pipeline.generators.moving import move, weight_bytes
-from pipeline.generators.numerics import Clock, numerics, peak, reset_peak, translated
 from pipeline.generators.own_size import check_own_size
-from pipeline.generators.randomness import Randomness
-from pipeline.generators.read_pipeline import pipeline_class, read_pipeline
-from pipeline.generators.scheduler_seam import LoopWatch, watched_steps
+from pipeline.generators.read_pipeline import read_pipeline
 from pipeline.generators.sound import sound_of, write_sound
 from pipeline.generators.text_facts import text_facts
 from pipeline.generators.warm_up import blank_pictures, smallest_clip
+from pipeline.models.hub import model_folder
+from pipeline.models.moving import move, weight_bytes
+from pipeline.models.pipeline_class import pipeline_class
 from pipeline.presets import Preset, get_preset
 from pipeline.spec import JobSpec
 

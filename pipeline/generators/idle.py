@@ -26,7 +26,7 @@ from pipeline.generators.base import (
     Progress,
     TakesCheckpoints,
 )
-from pipeline.generators.checkpoint_file import Identity, Keeper, step_of, write_state_only
+from pipeline.generators.denoising.checkpoint_file import Identity, Keeper, step_of, write_state_only
 from pipeline.generators.frames import CHANNELS, write_frames
 from pipeline.presets import Preset, get_preset
 

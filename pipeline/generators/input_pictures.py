@@ -8,11 +8,11 @@ from typing import Any
 from PIL import Image
 
 from pipeline.errors import InputError, RefusedError
-from pipeline.files import read_regular_file
+from pipeline.files.regular import read_regular_file
 from pipeline.generators.base import GenerationRequest
-from pipeline.input_images import MAX_INPUT_BYTES, fitted, read_image
-from pipeline.input_videos import read_video
-from pipeline.media import UnreadableMediaError
+from pipeline.inputs.images import MAX_INPUT_BYTES, fitted, read_image
+from pipeline.inputs.videos import read_video
+from pipeline.media.opening import UnreadableMediaError
 from pipeline.spec import JobSpec
 
 Pictures = dict[str, Any]

@@ -18,8 +18,8 @@ from diffusers.loaders import lora_base
 from diffusers.utils.peft_utils import delete_adapter_layers
 
 from pipeline.errors import OutOfMemoryError, RefusedError, RetryableError
-from pipeline.generators.strict_loading import named
-from pipeline.lora_files import safe_to_load
+from pipeline.models.lora_files import safe_to_load
+from pipeline.models.strict_loading import named
 from pipeline.spec import LoraRef
 
 

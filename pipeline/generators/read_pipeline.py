@@ -12,21 +12,10 @@ import transformers
 from pipeline.acceleration import Acceleration
 from pipeline.errors import RefusedError
 from pipeline.generators.accelerations import at_load
-from pipeline.generators.strict_loading import refuse_meta, strict_loading
-from pipeline.model_files import folder_problems
+from pipeline.models.model_files import folder_problems, variant_of
+from pipeline.models.pipeline_class import pipeline_class
+from pipeline.models.strict_loading import refuse_meta, strict_loading
 from pipeline.presets import Preset
-
-
-def pipeline_class(name: str) -> Any:
-    """The class of that name in diffusers.
-
-    Raises:
-        RefusedError: code ``pipeline_unknown``.
-    """
-    found = getattr(diffusers, name, None)
-    if not isinstance(found, type) or not issubclass(found, diffusers.DiffusionPipeline):
-        raise RefusedError(f"diffusers {diffusers.__version__} has no pipeline {name!r}", code="pipeline_unknown")
-    return found
 
 
 def read_pipeline(preset: Preset, folder: Path, wanted: Acceleration) -> tuple[Any, str]:
@@ -59,9 +48,3 @@ def read_pipeline(preset: Preset, folder: Path, wanted: Acceleration) -> tuple[A
 def dtype_on(preset: Preset, device: str) -> str:
     """CPU kernels for float16 are missing or very slow, so a CPU computes such a model in float32, and says so."""
     return "float32" if device == "cpu" and preset.dtype == "float16" else preset.dtype
-
-
-def variant_of(preset: Preset, folder: Path) -> dict[str, str]:
-    """Half-precision files, where that is what the repository's folder has."""
-    half = preset.dtype == "float16" and any(folder.glob("*/*.fp16.safetensors"))
-    return {"variant": "fp16"} if half else {}

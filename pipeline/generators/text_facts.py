@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.generators.base import GenerationRequest
-from pipeline.generators.text_limits import may_exceed
+from pipeline.models.text_limits import may_exceed
 from pipeline.presets import Preset
 from pipeline.presets.binding import negative_prompt_acts, token_limit
 from pipeline.presets.signatures import signature_of

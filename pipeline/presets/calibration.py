@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import InputError
-from pipeline.json_reader import read_json
+from pipeline.files.json_reader import read_json
 from pipeline.presets.preset import Preset
 
 SCHEMA = "vgen.mag-ratios/1"

@@ -15,9 +15,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.errors import InputError, Problem
-from pipeline.json_reader import read_json
+from pipeline.files.json_reader import read_json
+from pipeline.files.toml_reader import read_toml
 from pipeline.presets.preset import Preset, all_presets
-from pipeline.toml_reader import read_toml
 
 MAX_FILE_BYTES = 1024 * 1024
 INDEX = "model_index.json"

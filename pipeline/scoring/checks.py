@@ -13,7 +13,7 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.media import ffmpeg_input
+from pipeline.media.opening import ffmpeg_input
 from pipeline.scoring.clip import Clip
 from pipeline.scoring.metric import Context, Direction, Metric, Score, not_scored
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RefusedError
-from pipeline.media import UnreadableMediaError, open_media
-from pipeline.video_frames import hdr_of, losses, shown_aspect, shown_pixels, sound_frames, video_stream
+from pipeline.media.frames import hdr_of, losses, shown_aspect, shown_pixels, sound_frames, video_stream
+from pipeline.media.opening import UnreadableMediaError, open_media
 
 Frames = NDArray[np.uint8]
 Value = TypeVar("Value")

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, Problem, RefusedError
-from pipeline.file_names import broken_rule, printable, unusable
-from pipeline.files import open_regular_file
-from pipeline.json_reader import read_json
-from pipeline.media import UnreadableMediaError, open_media
+from pipeline.files.json_reader import read_json
+from pipeline.files.names import broken_rule, printable, unusable
+from pipeline.files.regular import open_regular_file
+from pipeline.media.frames import video_stream
+from pipeline.media.opening import UnreadableMediaError, open_media
 from pipeline.scoring.metric import Score, not_scored
 from pipeline.scoring.suite import Suite
 from pipeline.scoring.vbench import DIMENSIONS
-from pipeline.video_frames import video_stream
 
 INDEX = "vgen-export.json"
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from pipeline.plan import NO_MODEL, ScorePart
+from pipeline.policy.routes import NO_MODEL, ScorePart
 from pipeline.scoring.metric import Metric
 from pipeline.scoring.residency import FAMILIES
 from pipeline.scoring.suite_jobs import entry_of

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, Problem
-from pipeline.json_reader import read_json
+from pipeline.files.json_reader import read_json
 from pipeline.scoring.metric import Score
 
 Record = dict[str, Any]

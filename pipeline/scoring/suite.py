@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, NotFoundError, Problem
-from pipeline.json_reader import json_of_bytes
-from pipeline.pipes import read_file_or_pipe
+from pipeline.files.json_reader import json_of_bytes
+from pipeline.files.pipes import read_file_or_pipe
 from pipeline.scoring.vbench import DIMENSIONS
 
 FILE_NAME = "VBench_full_info.json"

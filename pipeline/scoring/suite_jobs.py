@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import InputError, Problem
-from pipeline.prompts_file import Submission, parse_bytes
+from pipeline.prompts import Submission, parse_bytes
 from pipeline.scoring.suite import Suite, SuiteEntry
 from pipeline.settings import Settings
 from pipeline.spec import SUITE_ENTRY_LABEL

@@ -10,9 +10,9 @@ import shutil
 import time
 from pathlib import Path
 
+from pipeline.files.digests import file_sha256
 from pipeline.settings import Settings
 from pipeline.spec import InputRef, JobSpec
-from pipeline.stages.files import file_sha256
 from pipeline.stages.lora_cache import fetch_lora
 from pipeline.storage.base import Storage
 

@@ -17,7 +17,7 @@ from typing import Any
 from pipeline import failpoints
 from pipeline.errors import NotFoundError, RetryableError, ServiceUnavailableError, VgenError
 from pipeline.generators.base import SavedCheckpoint
-from pipeline.stages.base import CheckpointRef, StageContext, StepWork
+from pipeline.work import CheckpointRef, StageContext, StepWork
 
 logger = logging.getLogger(__name__)
 

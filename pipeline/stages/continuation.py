@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.errors import NotFoundError, RefusedError, SegmentLostError
 from pipeline.keys import sha256_hex, state_key
-from pipeline.stages.base import ContinuationRef, StageContext, StepWork
+from pipeline.work import ContinuationRef, StageContext, StepWork
 
 LAST_FRAMES = "last_frames"
 """The kind of a state that is a segment's last frames: raw, n × H × W × 3 uint8, RGB."""

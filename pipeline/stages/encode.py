@@ -13,12 +13,12 @@ from pipeline import failpoints
 from pipeline.encoding import ffmpeg, join, pictures, sidecar
 from pipeline.encoding.probe import VideoFacts, probe, verify, verify_sound
 from pipeline.errors import RetryableError
+from pipeline.files.digests import facts_of, file_sha256
 from pipeline.keys import media_key
 from pipeline.presets import Preset, load_library
-from pipeline.stages.base import ContinuationRef, StageContext, StageResult, StepWork
 from pipeline.stages.continuation import keep_last_frames
-from pipeline.stages.files import facts_of, file_sha256
 from pipeline.stages.segments import container_metadata, finish_clip, is_made_of_parts, store_part
+from pipeline.work import ContinuationRef, StageContext, StageResult, StepWork
 
 MEDIA_TYPES = {"video": "video/mp4", "poster": "image/jpeg", "strip": "image/jpeg", "sidecar": "application/json"}
 """Every kind of file that a clip has, in the order in which they are uploaded."""

@@ -8,7 +8,7 @@ from pipeline.enhancers.enhancer import PromptEnhancer
 from pipeline.errors import RefusedError, SettingsError
 from pipeline.settings import EnhanceSettings
 from pipeline.spec import JobSpec
-from pipeline.stages.base import Outcome, StageContext, StageResult, StepWork
+from pipeline.work import Outcome, StageContext, StageResult, StepWork
 
 
 def run(work: StepWork, context: StageContext) -> StageResult:

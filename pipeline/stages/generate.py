@@ -8,16 +8,16 @@ from typing import Any
 
 from pipeline.encoder_texts import prompt_for
 from pipeline.errors import FatalError, NotFoundError, OutOfMemoryError, RefusedError, RetryableError, StoppedError
+from pipeline.files.digests import file_sha256
 from pipeline.generators.base import GenerationRequest, GenerationResult, sound_path
 from pipeline.keys import segment_seed
-from pipeline.memory import Rung, on_rung
+from pipeline.policy.memory_ladder import Rung, on_rung
 from pipeline.spec import InputRef, JobSpec
 from pipeline.stages import ahead
-from pipeline.stages.base import RunsGenerations, StageContext, StageResult, StepWork
 from pipeline.stages.checkpoints import ClipCheckpoints
 from pipeline.stages.continuation import fetch_last_frames, keep_last_frames
-from pipeline.stages.files import file_sha256
 from pipeline.stages.lora_cache import fetch_lora
+from pipeline.work import RunsGenerations, StageContext, StageResult, StepWork
 
 CHANNELS = 3
 _ACCELERATION_REFUSED = frozenset({"acceleration_unsupported", "acceleration_unavailable"})

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from pipeline.errors import NotFoundError, RefusedError, RetryableError
-from pipeline.lora_files import SUFFIX
+from pipeline.models.lora_files import SUFFIX
 from pipeline.settings import Settings
 from pipeline.spec import LoraRef
 from pipeline.storage.base import Storage

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pipeline import failpoints
 from pipeline.errors import NotFoundError, RetryableError
-from pipeline.stages.base import Artifact, StageContext, StageResult, StepWork
+from pipeline.files.digests import file_sha256
 from pipeline.stages.encode import MEDIA_TYPES
-from pipeline.stages.files import file_sha256
+from pipeline.work import Artifact, StageContext, StageResult, StepWork
 
 
 def run(work: StepWork, context: StageContext) -> StageResult:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline import failpoints
 from pipeline.errors import NotFoundError, RefusedError, RetryableError
+from pipeline.files.digests import facts_of, file_sha256
 from pipeline.keys import media_key
 from pipeline.scoring import Expected, Metric, Models, Score, Weights, gate, not_scored
 from pipeline.scoring.registry import readiness
@@ -19,8 +20,7 @@ from pipeline.scoring.run import ClipScores, ClipToScore, fingerprint, score_cli
 from pipeline.scoring.suite_jobs import entry_of
 from pipeline.settings import Settings
 from pipeline.spec import ScoreOptions
-from pipeline.stages.base import Outcome, ScoreRecord, StageContext, StageResult, StepWork
-from pipeline.stages.files import facts_of, file_sha256
+from pipeline.work import Outcome, ScoreRecord, StageContext, StageResult, StepWork
 
 SIDECAR = "sidecar"
 

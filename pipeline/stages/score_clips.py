@@ -8,16 +8,16 @@ from pathlib import Path
 
 from pipeline import failpoints
 from pipeline.errors import NotFoundError
+from pipeline.files.digests import file_sha256
 from pipeline.keys import canonical_json, sha256_hex
 from pipeline.scoring import Expected, Metric, Models, Score, gate, not_scored
 from pipeline.scoring.families import asked, of_family
 from pipeline.scoring.run import ClipToScore, fingerprint, score_clips
 from pipeline.scoring.suite_jobs import entry_of
 from pipeline.settings import Settings
-from pipeline.stages.base import ScoreRecord, ScoreWork, StoredClip
-from pipeline.stages.files import file_sha256
 from pipeline.stages.score import models_of, ready_of, record_of
 from pipeline.storage.base import Storage
+from pipeline.work import ScoreRecord, ScoreWork, StoredClip
 
 Record = Callable[[StoredClip, Sequence[ScoreRecord]], None]
 """Writes a clip's scores down. Raises StoppedError when this attempt may not any more."""

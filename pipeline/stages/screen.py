@@ -23,7 +23,7 @@ from pipeline.errors import RetryableError
 from pipeline.presets import load_library
 from pipeline.safety.filter import PromptSafetyFilter
 from pipeline.safety.result import SafetyDecision, SafetyResult
-from pipeline.stages.base import Outcome, StageContext, StageResult, StepWork
+from pipeline.work import Outcome, StageContext, StageResult, StepWork
 
 logger = logging.getLogger(__name__)
 

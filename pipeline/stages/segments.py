@@ -12,11 +12,11 @@ from pipeline.encoding import sound as sounds
 from pipeline.encoding.ffmpeg import Sound
 from pipeline.encoding.probe import has_sound
 from pipeline.errors import NotFoundError, RefusedError, RetryableError, SegmentLostError
+from pipeline.files.digests import facts_of, file_sha256
 from pipeline.keys import joined_digest, media_key
 from pipeline.presets import Preset
 from pipeline.spec import Beginning, JobSpec
-from pipeline.stages.base import StageContext, StepWork
-from pipeline.stages.files import facts_of, file_sha256
+from pipeline.work import StageContext, StepWork
 
 _SUFFIX = "segment.mp4"
 _SOUND_SUFFIX = "segment.sound"

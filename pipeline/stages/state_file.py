@@ -18,11 +18,11 @@ from safetensors.numpy import save_file
 
 from pipeline.errors import InputError, Problem, RefusedError
 from pipeline.keys import sha256_hex, state_key
-from pipeline.prompts_file.numbers import show
-from pipeline.prompts_file.sidecar_file import strict_json
+from pipeline.prompts.numbers import show
+from pipeline.prompts.sidecar_file import strict_json
 from pipeline.spec import BatchOptions, JobSpec
-from pipeline.stages.base import ContinuationRef
 from pipeline.stages.continuation import BLOB, check_fits
+from pipeline.work import ContinuationRef
 
 SCHEMA = "vgen.state/1"
 MAX_BYTES = 4 * 1024**3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.inputs import MAX_INPUT_BYTES, StoredInput
+from pipeline.inputs.collector import MAX_INPUT_BYTES, StoredInput
 from pipeline.storage.base import Storage
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.errors import InputError, RefusedError, RetryableError, StageError
-from pipeline.files import open_regular_file
+from pipeline.files.regular import open_regular_file
 from pipeline.storage.keys import TEMPORARY
 
 CHUNK_BYTES = 1024 * 1024

@@ -20,13 +20,13 @@ from celery.beat import PersistentScheduler
 
 from pipeline.settings import load_settings
 from tasks.app import make_app
-from tasks.schedule import beat_schedule
+from tasks.upkeep.schedule import beat_schedule
 from tests import forked_cli
 from tests.cluster import PATIENCE_S, VGEN, Cluster, wait_for
 from tests.compose import SERVICES
 from tests.die_with_parent import dying_with_us
-from tests.end_to_end.by_hand import decoded_sha256, frames_by_hand
 from tests.end_to_end.flower import get, running_flower
+from tests.end_to_end.reference_pipeline import decoded_sha256, frames_by_hand
 from tests.line_helpers import write_jobs
 from tests.servers import redis_command
 

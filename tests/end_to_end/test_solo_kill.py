@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from db import batches
+from db.clips import batches
 from db.models import Step
 from db.session import Database
-from pipeline.retry import MAX_OTHER
+from pipeline.policy.retry import MAX_OTHER
 from pipeline.settings import Settings, load_settings
 from pipeline.states import JobState, Stage
 from tests import forked_cli

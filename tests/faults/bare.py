@@ -13,11 +13,11 @@ from random import Random
 
 from tests import servers
 from tests.cluster import REPOSITORY
-from tests.faults.arsenal import FAULTS
+from tests.faults.fault_cluster import CLOCK, IDLE_STEP_S, World
+from tests.faults.fault_kinds import FAULTS
 from tests.faults.host import Host
 from tests.faults.proxy import Proxy, running_proxies
-from tests.faults.storm import Storm
-from tests.faults.world import CLOCK, IDLE_STEP_S, World
+from tests.faults.random_faults import Storm
 
 QUIET_S = 45.0
 """Nothing more is expected when no job ended for so long: four visibility timeouts."""

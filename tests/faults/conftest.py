@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults import oracle
-from tests.faults.world import World, running_world
+from tests.faults import invariant_check
+from tests.faults.fault_cluster import World, running_world
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,4 +46,4 @@ def world(_package_world: World) -> Iterator[World]:
     batches = [row[0] for row in world.rows("SELECT id FROM batches") if row[0] not in before]
     if batches:
         world.wait_ended(*batches)
-        oracle.assert_sound(world.database, world.store, batches)
+        invariant_check.assert_sound(world.database, world.store, batches)

@@ -62,7 +62,7 @@ class Host:
         return processes(self.marker)
 
     def generators(self) -> list[int]:
-        return [pid for pid, command in self.processes().items() if "pipeline.generators.child" in command]
+        return [pid for pid, command in self.processes().items() if "pipeline.generators.process.child" in command]
 
     def members(self, role: str = "") -> list[int]:
         """Processes of the Celery worker with this role (``gpu0``, ``cpu``, ``io``), or of all of them."""

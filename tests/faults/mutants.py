@@ -35,53 +35,53 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "a finish that does not ask for the attempt's number",
-        "db/claims.py",
+        "db/queue/leases.py",
         '(Step.id == bindparam("p_step_id")) & (Step.attempt == bindparam("p_attempt")) &',
         '(Step.id == bindparam("p_step_id")) & (bindparam("p_attempt") > 0) &',
         ["tests/unit/db/test_endings.py::test_a_worker_that_lost_its_lease_changes_nothing"],
     ),
     Mutant(
         "a finish that does not ask whether the step still runs",
-        "db/claims.py",
+        "db/queue/leases.py",
         '(Step.attempt == bindparam("p_attempt")) & (Step.state == StepState.RUNNING)',
         '(Step.attempt == bindparam("p_attempt"))',
         ["tests/unit/db/test_finishing.py::test_a_second_finish_of_the_same_attempt_is_fenced"],
     ),
     Mutant(
         "a gate's rejection that does not ask whether the attempt is the current one",
-        "db/finishing.py",
+        "db/queue/finishing.py",
         """        return Finished(recorded=False)
     evals.record(session, work.job_id, work.roll, result.scores)
     if not more:""",
         """        pass
     evals.record(session, work.job_id, work.roll, result.scores)
     if not more:""",
-        ["tests/unit/db/test_rolls.py::test_what_a_lost_worker_says_of_an_earlier_roll_is_refused"],
+        ["tests/unit/db/test_rerolls.py::test_what_a_lost_worker_says_of_an_earlier_roll_is_refused"],
     ),
     Mutant(
         "a next roll that keeps what is left open of the one before",
-        "db/rolls.py",
+        "db/clips/rerolls.py",
         "    _close(session, job_id, roll - 1)\n",
         "",
-        ["tests/unit/db/test_rolls.py::test_a_rewound_clip_that_is_rejected_then_leaves_nothing_open_of_its_roll"],
+        ["tests/unit/db/test_rerolls.py::test_a_rewound_clip_that_is_rejected_then_leaves_nothing_open_of_its_roll"],
     ),
     Mutant(
         "segments that are joined before all of them are encoded",
-        "db/segments.py",
+        "db/clips/segments.py",
         "    return all(states.get((segment, Stage.ENCODE)) is StepState.DONE for segment in range(work.segment))",
         "    return True",
         ["tests/unit/db/test_segments.py"],
     ),
     Mutant(
         "a join that is let go once any other segment is encoded",
-        "db/segments.py",
+        "db/clips/segments.py",
         "                needed |= {(other, Stage.ENCODE) for other in range(segment)}\n",
         "                pass\n",
         ["tests/unit/db/test_segments.py"],
     ),
     Mutant(
         "a failed clip whose other segments go on",
-        "db/failures.py",
+        "db/queue/failures.py",
         """            segments.set_aside(session, work.job_id)
             jobs.conclude(
                 session, work""",
@@ -91,42 +91,42 @@ MUTANTS = (
     ),
     Mutant(
         "attempts that a budget does not count",
-        "db/attempts.py",
+        "db/clips/attempts.py",
         '    if columns["stage"] is Stage.GENERATE:\n',
         "    if False:\n",
         ["tests/unit/db/test_budgets.py::test_every_ended_attempt_at_generating_is_counted_whatever_came_of_it"],
     ),
     Mutant(
         "a claim that does not ask for the step's state",
-        "db/claims.py",
+        "db/queue/leases.py",
         "        Step.state == StepState.DISPATCHED,\n        Step.queue.in_(bindparam",
         "        Step.queue.in_(bindparam",
-        ["tests/unit/db/test_claims.py::test_only_a_dispatched_step_is_claimed"],
+        ["tests/unit/db/test_leases.py::test_only_a_dispatched_step_is_claimed"],
     ),
     Mutant(
         "a claim that does not look whether its batch or queue is paused",
-        "db/claims.py",
+        "db/queue/leases.py",
         "        not_paused(),\n        # One whose GPU was found bad",
         "        # One whose GPU was found bad",
-        ["tests/unit/db/test_claims.py::test_nothing_of_a_paused_batch_or_queue_is_claimed"],
+        ["tests/unit/db/test_leases.py::test_nothing_of_a_paused_batch_or_queue_is_claimed"],
     ),
     Mutant(
         "no heartbeat",
-        "tasks/supervise.py",
+        "tasks/worker/lease_keeper.py",
         "        self._runtime.heart.add(self)\n",
         "        pass\n",
         ["tests/faults/test_smoke.py"],
     ),
     Mutant(
         "no reconciler",
-        "tasks/loops.py",
+        "tasks/upkeep/timers.py",
         '            self._timers.append(_Timer("reconcile", settings.worker.reconcile_s, self._reconcile))\n',
         "",
         ["tests/faults/test_smoke.py"],
     ),
     Mutant(
         "no dispatcher",
-        "tasks/loops.py",
+        "tasks/upkeep/timers.py",
         '            self._timers.append(_Timer("dispatch", settings.worker.dispatch_s, self._dispatch))\n',
         "",
         ["tests/faults/test_smoke.py"],
@@ -140,14 +140,14 @@ MUTANTS = (
     ),
     Mutant(
         "a reconciler that ends leases which are not over",
-        "db/reconciliation.py",
+        "db/queue/recovery.py",
         "query = query.where(Step.lease_until < now_ms())",
         "pass",
-        ["tests/unit/db/test_reconciliation.py::test_a_live_lease_is_left_alone"],
+        ["tests/unit/db/test_recovery.py::test_a_live_lease_is_left_alone"],
     ),
     Mutant(
         "a reconciler that trusts leases right after an outage",
-        "tasks/loops.py",
+        "tasks/upkeep/timers.py",
         "            self._quiet_until = time.monotonic() + self._settings.worker.lease_s"
         " + self._settings.worker.reconcile_s\n",
         "",

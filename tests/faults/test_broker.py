@@ -13,9 +13,9 @@ import redis
 from celery import Celery
 from kombu import Connection
 
-from pipeline.plan import CPU_QUEUE, IO_QUEUE, lane_queue
+from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, lane_queue
+from tests.faults.fault_cluster import World, until
 from tests.faults.proxy import Mode
-from tests.faults.world import World, until
 
 IO, CPU, GPU = IO_QUEUE, CPU_QUEUE, lane_queue("cpu", "idle")
 

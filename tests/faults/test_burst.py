@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from db import claims, finishing, reconciliation, schema
-from db.claims import Claim
+from db import schema
+from db.queue import finishing, leases, recovery
 from db.session import Database
 from pipeline.states import Stage, StepState
+from pipeline.work import Claim
 from tests.unit.db.line import Line, result_of
 
 WORKERS = 64
@@ -43,7 +44,7 @@ def test_sixty_four_workers_that_finish_at_once_lose_no_lease(database: Database
             start.wait(60)
             for _ in range(16):  # about a thousand renewals, and then every finish, as fast as the database takes them
                 with mine.transaction() as session:
-                    assert claims.renew(session, claimed, lease_ms=LEASE_MS).held
+                    assert leases.renew(session, claimed, lease_ms=LEASE_MS).held
             began = time.monotonic()
             with mine.transaction() as session:
                 return finishing.finish(session, claimed, result_of(claimed)).recorded, time.monotonic() - began
@@ -55,7 +56,7 @@ def test_sixty_four_workers_that_finish_at_once_lose_no_lease(database: Database
         finished = [pool.submit(work, claimed) for claimed in taken]
         while not all(one.done() for one in finished):
             with database.transaction() as session:
-                assert reconciliation.end_leases(session) == 0
+                assert recovery.end_leases(session) == 0
             time.sleep(0.2)
 
     # Then each is recorded, once

@@ -8,7 +8,7 @@ import pytest
 
 from cli.views.operations import ChaosView
 from tests.cluster import VGEN
-from tests.faults.world import World
+from tests.faults.fault_cluster import World
 
 
 def chaos(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:

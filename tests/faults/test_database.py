@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from tests.faults.fault_cluster import World
 from tests.faults.proxy import Mode
-from tests.faults.world import World
 
 
 def test_a_database_away_for_longer_than_a_lease_has_no_clip_made_twice(world: World) -> None:

@@ -10,7 +10,7 @@ from db.session import Database
 from pipeline.settings import load_settings
 from pipeline.states import Stage, StepState
 from tasks.app import make_app
-from tasks.loops import Loops
+from tasks.upkeep.timers import Loops
 from tests.cluster import wait_for
 from tests.faults.proxy import Mode, Proxy, running_proxies
 from tests.servers import Server

@@ -7,7 +7,7 @@ import signal
 
 import redis
 
-from tests.faults.world import World, until
+from tests.faults.fault_cluster import World, until
 
 
 def test_a_clip_that_takes_longer_than_a_lease_is_made_once(world: World) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.faults.fault_cluster import World, until
 from tests.faults.proxy import StoreFault
-from tests.faults.world import World, until
 
 
 def done(world: World, batch_id: str) -> None:

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from tests.cluster import VGEN
-from tests.faults.world import World
+from tests.faults.fault_cluster import World
 
 LINES = 1000
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.faults.world import World, until
+from tests.faults.fault_cluster import World, until
 
 LONG = 60
 """Steps of a clip that is to be hit while it denoises: 3 s."""

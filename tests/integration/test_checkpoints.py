@@ -14,15 +14,16 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from db import control, events
+from db import events
 from db.models import Checkpoint, Job, Queue, Step
+from db.queue import pauses
 from db.session import Database
 from pipeline.handoff import Handoff
-from pipeline.plan import encode_queue
+from pipeline.policy.routes import encode_queue
 from pipeline.settings import Settings
 from pipeline.states import AttemptOutcome, JobState, Stage
 from pipeline.wiring import make_storage
-from tasks.solo import SoloLine
+from tasks.hosts.solo import SoloLine
 from tests.line_helpers import (
     assert_published_once,
     cancel,
@@ -95,7 +96,7 @@ class Bench:
 
     def pause(self, batch_id: str, paused: bool) -> None:
         with self.database.transaction() as session:
-            (control.pause_batch if paused else control.resume_batch)(session, batch_id, by="ada")
+            (pauses.pause_batch if paused else pauses.resume_batch)(session, batch_id, by="ada")
 
     def check(self, batch_id: str, job_id: str) -> None:
         """The clip is published once with the frames of the undisturbed one, and its checkpoints are gone."""

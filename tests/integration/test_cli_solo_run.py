@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import pytest
 
-from cli.status import status_view
+from cli.batches.status import status_view
 from db.session import Database
 from pipeline.errors import NotFoundError, ServiceUnavailableError
 from pipeline.settings import load_settings

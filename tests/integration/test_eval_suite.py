@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from db import evals, jobs
+from db.clips import jobs
+from db.evals import runs
 from pipeline.scoring.dimensions import action_of
 from pipeline.scoring.kinetics import KINETICS_400
 from pipeline.scoring.suite import OWN_SUITE, read_suite
@@ -70,7 +71,7 @@ def test_a_suite_is_made_scored_and_scored_again(vgen: Vgen, suite: Path, tmp_pa
 
     # Then its scores are rows too, and the run is known
     with home_of(settings_for(tmp_path)) as database, database.reading() as session:
-        found = evals.records_of(session, batch_id)
+        found = runs.records_of(session, batch_id)
         assert all("checks.black" in record["scores"] for record in found)
     assert [row[2:4] for row in vgen("eval", "runs").rows] == [["batch", "complete"], ["suite", "complete"]]
     assert vgen("eval", "compare", tmp_path / "scores.json", tmp_path / "again.json").code == 3

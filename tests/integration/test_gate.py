@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from cli import submission
+from cli.batches import submission
 from cli.main import run
 from cli.options import BatchChoices, FieldOptions
-from db import batches, evals
+from db.clips import batches
+from db.evals import runs
 from db.session import Database
 from pipeline.keys import roll_seed
 from pipeline.scoring import registry
@@ -63,7 +64,7 @@ class World:
 
     def scores(self, job_id: str) -> dict[tuple[int, str], float | None]:
         with self.database.reading() as session:
-            rows = evals.of_jobs(session, [job_id]).get(job_id, [])
+            rows = runs.of_jobs(session, [job_id]).get(job_id, [])
         return {(row.roll, row.metric): row.score for row in rows}
 
 

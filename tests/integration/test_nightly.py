@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from db import evals, jobs
+from db.clips import jobs
+from db.evals import runs
 from db.models import EvalRun
 from db.session import Database
 from pipeline.errors import SettingsError
-from pipeline.plan import IO_QUEUE
+from pipeline.policy.routes import IO_QUEUE
 from pipeline.settings import NightlySettings, Settings
 from pipeline.states import EvalState
-from tasks import lifecycle
 from tasks.app import make_app
-from tasks.runtime import Runtime
-from tasks.schedule import beat_schedule
+from tasks.upkeep.schedule import beat_schedule
+from tasks.worker import contexts
+from tasks.worker.context import Runtime
 from tests.line_helpers import home_of, job_list, settings_for, work_off
 from tests.unit.cli.conftest import Vgen, vgen
 
@@ -47,14 +48,14 @@ def database(settings: Settings) -> Iterator[Database]:
 def app(settings: Settings, database: Database) -> Iterator[Celery]:
     """Whose periodic tasks are done by this process."""
     made = make_app()
-    lifecycle.adopt(made, Runtime("io", settings, queues=(IO_QUEUE,), stopping=lambda: None, database=database))
+    contexts.adopt(made, Runtime("io", settings, queues=(IO_QUEUE,), stopping=lambda: None, database=database))
     yield made
-    lifecycle.drop(made)
+    contexts.drop(made)
 
 
 def _runs(database: Database) -> list[EvalRun]:
     with database.reading() as session:
-        return list(evals.runs(session))
+        return list(runs.runs(session))
 
 
 def test_the_beat_starts_it_once_a_night_and_its_verdict_is_written_once(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.generators.tiny_wan import ensure_tiny_wan
+from pipeline.models.tiny_wan import ensure_tiny_wan
 from pipeline.presets import load_library
 from pipeline.states import JobState
 from tests.line_helpers import (

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from db import jobs
+from db.clips import jobs
 from db.models import Queue
 from db.session import Database
 from pipeline.handoff import Handoff
-from pipeline.plan import encode_queue
+from pipeline.policy.routes import encode_queue
 from pipeline.states import AttemptOutcome, JobState, Stage
 from tests import servers
 from tests.line_helpers import (

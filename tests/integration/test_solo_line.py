@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from cli.main import run
 from cli.options import BatchChoices
-from db import jobs
+from db.clips import jobs
 from db.models import Event
 from pipeline.settings import load_settings
 from pipeline.states import AttemptOutcome, JobState, Stage

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from api import VideoGenerator, VideoRequest
 from db.session import Database
 from pipeline.encoding.sound import decode
 from pipeline.settings import Settings
@@ -31,6 +30,7 @@ from tests.line_helpers import (
     work_off,
 )
 from tests.tiny_pipelines import TINY_INPUTS
+from vgen import VideoGenerator, VideoRequest
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cli.follow import take
-from db import batches, budgets, control, events
+from cli.batches.follow import take
+from db import events
+from db.clips import batches
 from db.models import ALL_QUEUES
+from db.queue import pauses
+from db.scheduling import budgets
 from db.session import Database
 from pipeline.states import AttemptOutcome, JobState, Stage
 from tests.line_helpers import (
@@ -31,11 +34,11 @@ from tests.line_helpers import (
 def _pause(database: Database, batch_id: str | None, paused: bool) -> None:
     with database.transaction() as session:
         if batch_id is None:
-            (control.pause_queue if paused else control.resume_queue)(session, ALL_QUEUES, by="ada")
+            (pauses.pause_queue if paused else pauses.resume_queue)(session, ALL_QUEUES, by="ada")
         else:
-            (control.pause_batch if paused else control.resume_batch)(session, batch_id, by="ada")
+            (pauses.pause_batch if paused else pauses.resume_batch)(session, batch_id, by="ada")
     with database.transaction() as session:  # what `vgen pause` does too: no message has to be missed first
-        control.withdraw(session)
+        pauses.withdraw(session)
 
 
 def test_a_pause_gives_back_what_runs_and_a_resume_finishes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

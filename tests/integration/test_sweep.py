@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, update
 
-from db import events, failures, jobs
+from db import events
+from db.clips import jobs
 from db.models import ArtifactRow, Batch, Checkpoint, Job
+from db.queue import failures
 from db.session import Database, now_ms
 from pipeline.settings import Settings, load_settings
-from pipeline.stages.base import Artifact, StageResult
 from pipeline.states import JobState, Stage
 from pipeline.storage.base import Storage, StoredObject
 from pipeline.wiring import make_storage
-from tasks.sweep import Report, sweep_if_due, sweep_once
+from pipeline.work import Artifact, StageResult
+from tasks.upkeep.sweeper import Report, sweep_if_due, sweep_once
 from tests.db_fixtures import (
     _postgres_engine,
     _sqlite_engine,

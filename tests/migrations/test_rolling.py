@@ -16,7 +16,8 @@ from alembic.config import Config
 from sqlalchemy import text
 
 from cli.main import run
-from db import invariants, reconciliation, schema
+from db import invariants, schema
+from db.queue import recovery
 from db.session import Database
 from pipeline.errors import ServiceUnavailableError
 from pipeline.states import JobState, Stage
@@ -132,7 +133,7 @@ def test_an_upgrade_keeps_every_row_and_lets_those_at_work_finish(
         job_id = f"{batch_id}-{number:06d}"
         line.expire(job_id)
         with database.transaction() as session:
-            reconciliation.end_leases(session)
+            recovery.end_leases(session)
         line.admit()
         line.finish_job(job_id)
     assert invariants.violations(database) == []

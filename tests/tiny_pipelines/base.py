@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import T5Config, T5EncoderModel
 
-from pipeline.generators import tiny_wan
+from pipeline.models import tiny_wan
 
 SMALL_SIZES = "size = { multiple = 16, minimum = 16, maximum = 128 }\n"
 IMAGE_SIDE = 56

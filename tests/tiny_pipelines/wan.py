@@ -7,7 +7,7 @@ from typing import Any
 import diffusers
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-from pipeline.generators import tiny_wan
+from pipeline.models import tiny_wan
 from tests.tiny_pipelines.base import IMAGE_SIDE, PATCH
 
 _TOKENS = (IMAGE_SIDE // PATCH) ** 2 + 1

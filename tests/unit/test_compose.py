@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from cli.main import app
 from cli.settings_reference import rows
 from pipeline.settings import Settings, load_settings
-from tasks.fleet import _KILL_AFTER_S
+from tasks.hosts.supervisor import _KILL_AFTER_S
 from tests import compose
 from tests.compose import COMPOSE, OURS, ROOT, SECRETS, SERVICES
 

@@ -14,11 +14,9 @@ from random import Random
 
 import pytest
 
-from api import read_config
-from api.request import planned
 from pipeline.errors import InputError, VgenError
 from pipeline.presets import calibration, get_preset, load_library
-from pipeline.prompts_file import parse
+from pipeline.prompts import parse
 from pipeline.scoring import exchange
 from pipeline.scoring.aggregates import pool_dimension
 from pipeline.scoring.compare import Run, combined, compare, run_of
@@ -31,6 +29,8 @@ from pipeline.scoring.suite_jobs import submission_of
 from pipeline.scoring.vbench import DIMENSIONS
 from pipeline.settings import Settings
 from tests.mutations import damaged
+from vgen import read_config
+from vgen.request import planned
 
 CORPUS = Path(__file__).parents[1] / "data" / "fuzz"
 MUTATIONS = 40

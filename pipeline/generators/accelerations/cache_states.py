@@ -9,7 +9,7 @@ import torch
 
 from pipeline.generators.accelerations.refusals import denoisers
 from pipeline.generators.accelerations.step_caches import state_managers
-from pipeline.generators.checkpoint_file import CheckpointUnusableError, UnsupportedStateError
+from pipeline.generators.denoising.checkpoint_file import CheckpointUnusableError, UnsupportedStateError
 
 MAX_BYTES = 1024**3
 """More is sooner computed again than stored: a cache of every layer's attention of a 1.3B model has some 10 GB."""

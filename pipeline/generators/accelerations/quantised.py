@@ -17,8 +17,8 @@ import torch
 from pipeline.acceleration import GGUF
 from pipeline.errors import RefusedError
 from pipeline.generators.accelerations.refusals import unavailable
-from pipeline.generators.gguf_header import check_gguf
-from pipeline.generators.strict_loading import strict_single_file
+from pipeline.models.gguf_header import check_gguf
+from pipeline.models.strict_loading import strict_single_file
 
 _DENOISERS = ("transformer", "transformer_2", "unet")
 _TORCHAO = {

@@ -16,13 +16,13 @@ import pytest
 import typer.main
 
 from cli.main import run
-from db import jobs
+from db.clips import jobs
 from db.session import Database
 from pipeline.keys import media_key
 from pipeline.settings import Settings
-from pipeline.stages.base import Artifact
 from pipeline.states import JobState
 from pipeline.wiring import make_storage
+from pipeline.work import Artifact
 from tests.db_fixtures import sqlite_template
 
 __all__ = ["sqlite_template"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.generators.tiny_wan import ensure_tiny_wan
+from pipeline.models.tiny_wan import ensure_tiny_wan
 from tests.unit.cli.conftest import Vgen
 
 

@@ -16,7 +16,8 @@ from db.models import Worker
 from db.session import Database
 from db.workers import WorkerReport
 from pipeline.settings import Settings
-from tasks import loops
+from tasks.hosts import dispatcher
+from tasks.upkeep import timers
 from tests.unit.cli.conftest import Home, Vgen
 
 ALL = ("gpu0", "cpu", "io")
@@ -88,7 +89,7 @@ def test_a_database_that_is_away_ends_with_4(vgen: Vgen, monkeypatch: pytest.Mon
 def test_a_dispatcher_is_seen_while_it_dispatches_and_signs_off(home: Home, vgen: Vgen) -> None:
     # Given a dispatcher at work on the home's database
     stop = threading.Event()
-    thread = threading.Thread(target=loops.run_dispatcher, args=(home.settings, stop))
+    thread = threading.Thread(target=dispatcher.run_dispatcher, args=(home.settings, stop))
     assert vgen("health", "dispatcher").code == 1
     thread.start()
     try:
@@ -116,13 +117,13 @@ def test_a_dispatcher_that_no_longer_dispatches_is_not_reported(
         reports.append(time.monotonic())
         real_report(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loops.Dispatcher, "look", lambda _: hangs.wait(60))
-    monkeypatch.setattr(loops, "REPORT_S", 0.1)
+    monkeypatch.setattr(timers.Dispatcher, "look", lambda _: hangs.wait(60))
+    monkeypatch.setattr(timers, "REPORT_S", 0.1)
     monkeypatch.setattr(workers, "ALIVE_MS", 1000)
     monkeypatch.setattr(workers, "report", counted)
     settings = Settings(home=home.settings.home)
     stop = threading.Event()
-    thread = threading.Thread(target=loops.run_dispatcher, args=(settings, stop))
+    thread = threading.Thread(target=dispatcher.run_dispatcher, args=(settings, stop))
 
     # When it runs for more than two seconds after its first report
     thread.start()

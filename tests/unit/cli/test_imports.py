@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from cli import extend, imports
 from cli.exit_codes import ExitCode, of_error
-from db import batches
+from cli.jobs import extend, imports
+from db.clips import batches
 from pipeline.errors import InputError, VgenError
-from pipeline.inputs import StoredInput
+from pipeline.inputs.collector import StoredInput
 from pipeline.presets import get_preset
-from pipeline.prompts_file.fields import PARSERS
+from pipeline.prompts.fields import PARSERS
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.stages.state_file import read_state

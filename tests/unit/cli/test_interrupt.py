@@ -56,7 +56,7 @@ def test_nohup_is_respected() -> None:
 
 
 def test_the_generator_leaves_every_such_signal_to_its_parent() -> None:
-    command = [sys.executable, "-P", "-m", "pipeline.generators.child", str(os.getpid()), "/nonexistent"]
+    command = [sys.executable, "-P", "-m", "pipeline.generators.process.child", str(os.getpid()), "/nonexistent"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -8,11 +8,11 @@ from urllib.request import urlopen
 
 import pytest
 
-from cli.follow import take
+from cli.batches.follow import take
 from db.session import Database
 from pipeline.settings import load_settings
-from pipeline.stages.base import StageResult
 from pipeline.states import JobState, Stage
+from pipeline.work import StageResult
 from tests.unit.cli.conftest import Home, Vgen
 from tests.unit.db.line import HANDOFF, SHA, Line
 

@@ -17,13 +17,14 @@ from jsonschema import Draft202012Validator
 from cli.exit_codes import MEANING, ExitCode
 from cli.main import run
 from cli.reference import JSON_OUTPUT
-from db import continuations, evals, jobs
+from db.clips import continuations, jobs
+from db.evals import runs
 from pipeline.keys import state_key
 from pipeline.scoring import exchange
 from pipeline.scoring.suite import read_suite
 from pipeline.spec import JobSpec
-from pipeline.stages.base import ContinuationRef
 from pipeline.wiring import make_storage
+from pipeline.work import ContinuationRef
 from tests.conftest import REPOSITORY
 from tests.data.vbench_oracle import tiny_weights
 from tests.unit.cli.conftest import Home, Vgen
@@ -112,7 +113,7 @@ def _run_of(home: Home) -> str:
     """An evaluation run over the home's batch."""
     database = home.database()
     with database.transaction() as session:
-        run_id = evals.open_run(session, home.batch_id, kind="batch", metrics=["checks"])
+        run_id = runs.open_run(session, home.batch_id, kind="batch", metrics=["checks"])
     database.close()
     return run_id
 

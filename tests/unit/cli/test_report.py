@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cli.report import sparkline
+from cli.batches.report import sparkline
 from tests.line_helpers import home_of, settings_for, submit, work_off
 from tests.unit.cli.conftest import Home, Vgen
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from db import jobs, workers
+from db import workers
+from db.clips import jobs
 from db.models import Batch, Step
 from db.workers import WorkerReport
 from pipeline.states import JobState, Stage

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from sqlalchemy.orm import Session
 
-from db import batches
-from pipeline.prompts_file import Submission
+from db.clips import batches
+from pipeline.prompts import Submission
 from pipeline.wiring import make_storage
 from tests.unit.cli.conftest import Home, Vgen
 

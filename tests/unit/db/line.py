@@ -7,19 +7,22 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from db import admission, batches, claims, events, finishing, history, jobs, workers
-from db.claims import Claim
-from db.endings import Finished
-from db.finishing import Hop
+from db import events, workers
+from db.clips import batches, jobs
 from db.models import Batch, Job, Step, Worker
+from db.queue import finishing, leases
+from db.queue.endings import Finished
+from db.queue.finishing import Hop
+from db.reading import history
+from db.scheduling import dispatch
 from db.session import Database, now_ms
 from db.workers import WorkerReport
-from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue, gpu_type_of, lane_of, lane_queue
-from pipeline.prompts_file import Submission, parse_bytes
+from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue, gpu_type_of, lane_of, lane_queue
+from pipeline.prompts import Submission, parse_bytes
 from pipeline.settings import load_settings
 from pipeline.spec import BatchOptions, ScoreOptions
-from pipeline.stages.base import Artifact, Outcome, ScoreRecord, StageResult
 from pipeline.states import JobState, Stage, StepState
+from pipeline.work import Artifact, Claim, Outcome, ScoreRecord, StageResult
 
 LEASE_MS = 60_000
 HANDOFF = "abcd"
@@ -87,9 +90,9 @@ class Line:
             workers.report(session, report)
             session.execute(update(Worker).where(Worker.name == name).values(held))
 
-    def admit(self, window: int = 64) -> list[admission.Admitted]:
+    def admit(self, window: int = 64) -> list[dispatch.Admitted]:
         with self.database.transaction() as session:
-            return admission.admit(session, window=window)
+            return dispatch.admit(session, window=window)
 
     def claim(self, job_id: str, stage: Stage, *, lease_ms: int = LEASE_MS, queues: tuple[str, ...] = QUEUES) -> Claim:
         claimed = self.try_claim(job_id, stage, lease_ms=lease_ms, queues=queues)
@@ -106,7 +109,7 @@ class Line:
         segment: int = 0,
     ) -> Claim | None:
         with self.database.transaction() as session:
-            return claims.claim(
+            return leases.claim(
                 session, job_id=job_id, segment=segment, stage=stage, queues=queues, worker="w1", lease_ms=lease_ms
             )
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pipeline.errors import FailureClass
-from pipeline.memory import Rung
-from pipeline.retry import MAX_LOSSES, MAX_OTHER, decide
-from pipeline.stages.base import Outcome, StepWork
+from pipeline.policy.memory_ladder import Rung
+from pipeline.policy.retry import MAX_LOSSES, MAX_OTHER, decide
 from pipeline.states import TERMINAL_JOB_STATES, JobState, Stage, StepState, next_stage
+from pipeline.work import Outcome, StepWork
 from tests.unit.db.line_values import Ended, ModelBatch, ModelStep, Place, place_of
 
 _ORDER = list(Stage)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.stages.base import StepWork
 from pipeline.states import Stage, StepState
+from pipeline.work import StepWork
 
 Place = tuple[int, Stage]
 """A segment, and a stage of it."""

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from db import batches
+from db.clips import batches
 from db.models import Batch, Job, Step
+from db.reading import remaining
 from db.session import Database
 from pipeline.errors import ConflictError, NotFoundError
-from pipeline.prompts_file import PlannedJob, Submission
+from pipeline.prompts import PlannedJob, Submission
 from pipeline.spec import BatchOptions
 from pipeline.states import JobState, Stage
 from tests.unit.db.line import Line, submission
@@ -124,4 +125,4 @@ def test_jobs_are_listed_by_state_and_page(line: Line) -> None:
         page = batches.job_rows(session, batch_id, after_seq=1, limit=2)
         assert [job.seq for job in page] == [2, 3]
         assert batches.job_rows(session, batch_id, states=[JobState.FAILED]) == []
-        assert batches.unfinished(session) == [batch_id]
+        assert remaining.unfinished(session) == [batch_id]

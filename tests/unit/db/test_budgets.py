@@ -8,17 +8,19 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from db import budgets, estimates, failures, finishing, reconciliation, releases
-from db.batches import Limits
-from db.claims import Claim
+from db.clips import spending
+from db.clips.batches import Limits
 from db.models import StageRun, Step
+from db.queue import failures, finishing, recovery, releases
+from db.reading import estimates
+from db.scheduling import budgets
 from db.session import Database, now_ms
 from pipeline.errors import CrashError, RefusedError
-from pipeline.plan import gpu_queue
-from pipeline.stages.base import StageResult
+from pipeline.policy.routes import gpu_queue
 from pipeline.states import Stage, StepState
+from pipeline.work import Claim, StageResult
 from tests.unit.db.line import GPU, QUEUES, Line
-from tests.unit.db.test_admission import _ready_to_generate
+from tests.unit.db.test_dispatch import _ready_to_generate
 
 PRICES = {"cpu": 7.2}
 """Per hour: 0.002 a second."""
@@ -84,7 +86,7 @@ def test_every_ended_attempt_at_generating_is_counted_whatever_came_of_it(line: 
         releases.release(session, taken[3])
     line.expire(ids[4])
     with line.database.transaction() as session:
-        reconciliation.end_leases(session)
+        recovery.end_leases(session)
 
     seconds, cost = _used(line, batch_id)
 
@@ -102,7 +104,7 @@ def test_what_a_clip_takes_beside_the_next_one_is_not_the_gpus(line: Line) -> No
 
     assert _used(line, batch_id)[0] == pytest.approx(600.0, abs=60.0)
     with line.database.reading() as session:
-        assert budgets.usage(session, batch_id, {}).gpu_ms == pytest.approx(600_000, abs=60_000)
+        assert spending.usage(session, batch_id, {}).gpu_ms == pytest.approx(600_000, abs=60_000)
 
 
 def test_a_fenced_attempt_is_not_counted_twice(line: Line) -> None:
@@ -111,7 +113,7 @@ def test_a_fenced_attempt_is_not_counted_twice(line: Line) -> None:
     claimed = _run(line, job_id, 10.0)
     line.expire(job_id)
     with line.database.transaction() as session:
-        reconciliation.end_leases(session)
+        recovery.end_leases(session)
     before = _used(line, batch_id)
 
     assert not line.finish(claimed).recorded
@@ -125,8 +127,8 @@ def test_a_batch_without_a_budget_is_not_charged(line: Line) -> None:
     assert _used(line, batch_id) == (0.0, 0.0)
     assert line.batch(batch_id).prices is None
     with line.database.reading() as session:
-        assert budgets.usage(session, batch_id, {}).cost is None
-        assert budgets.usage(session, batch_id, PRICES).cost is not None
+        assert spending.usage(session, batch_id, {}).cost is None
+        assert spending.usage(session, batch_id, PRICES).cost is not None
 
 
 @pytest.mark.parametrize("limits", [{"max_gpu_ms": 15_000}, {"max_cost": 0.03}])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from db import checkpoints, failures, jobs, releases
-from db.claims import Claim
+from db.clips import checkpoints, jobs
 from db.models import Checkpoint
+from db.queue import failures, releases
 from db.session import Database
 from pipeline.errors import CrashError, RefusedError
-from pipeline.stages.base import CheckpointRef
 from pipeline.states import JobState, Stage
+from pipeline.work import CheckpointRef, Claim
 from tests.unit.db.line import Line
 
 

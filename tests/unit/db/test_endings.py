@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from db import claims, failures, jobs, reconciliation, releases, rewinds
-from db.claims import Claim
+from db.clips import jobs
+from db.queue import failures, leases, recovery, releases, rewinds
 from db.session import Database
 from pipeline.errors import FatalError
 from pipeline.states import Stage
+from pipeline.work import Claim
 from tests.unit.db.line import LEASE_MS, Line
 
 
@@ -52,7 +53,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing(
     _, job_id, zombie = line.bring_to(Stage.ENCODE)
     line.expire(job_id)
     with line.database.transaction() as session:
-        assert reconciliation.end_leases(session) == 1
+        assert recovery.end_leases(session) == 1
     line.go_on(job_id, Stage.ENCODE)
     if cancelled:
         with line.database.transaction() as session:
@@ -66,5 +67,5 @@ def test_a_worker_that_lost_its_lease_changes_nothing(
     assert line.snapshot() == before
     assert line.events(job_id).count("fenced") == 1
     with line.database.transaction() as session:
-        assert not claims.renew(session, zombie, lease_ms=LEASE_MS).held
+        assert not leases.renew(session, zombie, lease_ms=LEASE_MS).held
     assert line.snapshot() == before

@@ -7,18 +7,20 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from db import alerts, batches, control, estimates, jobs, to_do
-from db.alerts import Alert, Topic
-from db.batches import Limits
-from db.estimates import Estimate, Stuck
+from db.clips import batches, jobs
+from db.clips.batches import Limits
 from db.models import ALL_QUEUES, Event, StageRun
+from db.queue import pauses
+from db.reading import alerts, estimates, remaining
+from db.reading.alerts import Alert, Topic
+from db.reading.estimates import Estimate, Stuck
+from db.reading.remaining import ToDo
 from db.session import Database
-from db.to_do import ToDo
-from pipeline.plan import CPU_QUEUE, IO_QUEUE, gpu_queue
+from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, gpu_queue
 from pipeline.presets import Preset, get_preset
-from pipeline.stages.base import ContinuationRef, StageResult
 from pipeline.states import Stage
-from tasks.alerts import Alerts
+from pipeline.work import ContinuationRef, StageResult
+from tasks.upkeep.alerts import Alerts
 from tests.unit.db.line import GPU, HANDOFF, SHA, Line
 
 GIB = 1024**3
@@ -80,7 +82,7 @@ def test_a_paused_or_draining_worker(line: Line) -> None:
     line.worker(GPU, name="w1")
     batch_id = line.submit(count=1)
     with line.database.transaction() as session:
-        control.pause_queue(session, GPU, by="ada")
+        pauses.pause_queue(session, GPU, by="ada")
     assert _stuck(line, batch_id) == []
 
     line.worker(GPU, name="w1", draining=True)
@@ -174,16 +176,16 @@ def test_segments_are_counted_and_those_of_a_clip_follow_each_other(line: Line) 
 
 def _left(line: Line, batch_id: str) -> ToDo:
     with line.database.reading() as session:
-        return to_do.of_batches(session, [batch_id])[batch_id]
+        return remaining.of_batches(session, [batch_id])[batch_id]
 
 
 def test_a_stopped_batch_has_no_estimate_but_a_reason(line: Line) -> None:
     batch_id = line.submit(count=1)
     with line.database.transaction() as session:
-        control.pause_batch(session, batch_id, by="ada")
+        pauses.pause_batch(session, batch_id, by="ada")
     assert _completion(line, batch_id).reason == "the batch is paused"
     with line.database.transaction() as session:
-        control.pause_queue(session, ALL_QUEUES, by="ada")
+        pauses.pause_queue(session, ALL_QUEUES, by="ada")
     assert _completion(line, batch_id).reason == "everything is paused"
 
 
@@ -196,7 +198,7 @@ def test_a_stopped_batch_rests_once_nothing_of_it_runs(line: Line) -> None:
 
     assert not rests()
     with line.database.transaction() as session:
-        control.pause_batch(session, batch_id, by="ada")
+        pauses.pause_batch(session, batch_id, by="ada")
     assert not rests(), "it still runs"
     line.finish(claimed)
     assert rests()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from db import failures
-from db.claims import Claim
+from db.queue import failures
 from db.session import Database
 from pipeline.errors import CrashError, FatalError, RefusedError, RetryableError, StageError
-from pipeline.retry import MAX_OTHER, MAX_RETRYABLE
+from pipeline.policy.retry import MAX_OTHER, MAX_RETRYABLE
 from pipeline.states import JobState, Stage, StepState
+from pipeline.work import Claim
 from tests.unit.db.line import Line
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from db import jobs
+from db.clips import jobs
 from db.session import Database
-from pipeline.stages.base import Outcome, StageResult
 from pipeline.states import JobState, Stage, StepState
+from pipeline.work import Outcome, StageResult
 from tests.unit.db.line import SHA, Line, result_of
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-from db import evals, invariants, score_steps
+from db import invariants
+from db.evals import runs, score_steps
 from db.session import Database
-from pipeline.plan import ScorePart
+from pipeline.policy.routes import ScorePart
 from pipeline.spec import ScoreOptions
-from pipeline.stages.base import Outcome
 from pipeline.states import Stage
+from pipeline.work import Outcome
 from tests.unit.db.line import Line, result_of
 
 BROKEN: dict[str, tuple[str, ...]] = {
@@ -134,10 +135,10 @@ def _rows(line: Line) -> dict[str, str]:
     claimed = line.go_on(names["held"], Stage.SCREEN)
     line.finish(claimed, result_of(claimed, Outcome.HELD))
     with line.database.transaction() as session:
-        run_id = evals.open_run(session, rolled.split("-", maxsplit=1)[0], kind="suite", metrics=["checks"])
+        run_id = runs.open_run(session, rolled.split("-", maxsplit=1)[0], kind="suite", metrics=["checks"])
         score_steps.plan(session, run_id, rolled.split("-", maxsplit=1)[0], [ScorePart("none", 0, 0)])
         session.execute(text("UPDATE score_steps SET state = 'done'"))
-        evals.settle(session)
+        runs.settle(session)
     with line.database.transaction() as session:
         session.execute(text(f"UPDATE steps SET state = 'waiting', queue = NULL WHERE job_id = '{names['waiting']}'"))
         session.execute(text(f"UPDATE jobs SET state = 'waiting' WHERE id = '{names['waiting']}'"))

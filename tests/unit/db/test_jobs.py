@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from db import failures, jobs, reconciliation, releases, rewinds
+from db.clips import jobs
+from db.queue import failures, recovery, releases, rewinds
 from db.session import Database
 from pipeline.errors import ConflictError, FatalError, NotFoundError, RefusedError
-from pipeline.stages.base import Outcome
 from pipeline.states import JobState, Stage, StepState
+from pipeline.work import Outcome
 from tests.unit.db.line import Line, result_of
 
 
@@ -91,7 +92,7 @@ def test_cancel_wins_however_the_attempt_ends(line: Line, how: str) -> None:
         elif how == "rewind":
             rewinds.rewind(session, claimed, to=Stage.GENERATE, reason="gone")
         else:
-            reconciliation.end_leases(session)
+            recovery.end_leases(session)
 
     assert line.job(job_id).state is JobState.CANCELLED
     assert line.states(job_id)[Stage.ENCODE] is StepState.CANCELLED

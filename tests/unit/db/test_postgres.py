@@ -17,7 +17,8 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from db import history, invariants, postgres, schema
+from db import invariants, postgres, schema
+from db.reading import history
 from db.session import Database
 from pipeline.errors import ServiceUnavailableError
 from pipeline.settings import current_settings

@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import Connection, event, text, update
 from sqlalchemy.orm import Session
 
-from db import admission, lanes, lines, reconciliation
 from db.models import Step
+from db.queue import recovery
+from db.scheduling import capacity, dispatch, placement
 from db.session import Database
-from pipeline.plan import lane_queue
+from pipeline.policy.routes import lane_queue
 from pipeline.presets import all_presets
 from pipeline.states import Stage, StepState
 from tests.unit.db.line import Line
@@ -44,12 +45,12 @@ def _plans(database: Database, work: Callable[[Session], Any]) -> list[str]:
 @pytest.mark.parametrize(
     "work",
     [
-        lambda session: admission.admit(session, window=4),
-        lines.in_flight,
-        reconciliation.end_leases,
-        lambda session: reconciliation.dispatched_counts(session, older_than_ms=0),
-        lambda session: reconciliation.redispatch(session, ["vgen.cpu"], older_than_ms=9_000_000),
-        lambda session: reconciliation.rewind_lost_handoffs(session, gone_ms=9_000_000),
+        lambda session: dispatch.admit(session, window=4),
+        capacity.in_flight,
+        recovery.end_leases,
+        lambda session: recovery.dispatched_counts(session, older_than_ms=0),
+        lambda session: recovery.redispatch(session, ["vgen.cpu"], older_than_ms=9_000_000),
+        lambda session: recovery.rewind_lost_handoffs(session, gone_ms=9_000_000),
     ],
     ids=["admit", "in_flight", "end_leases", "dispatched_counts", "redispatch", "rewind_lost_handoffs"],
 )
@@ -73,10 +74,10 @@ def test_no_query_reads_every_step(database: Database, work: Callable[[Session],
 @pytest.mark.parametrize(
     "work",
     [
-        lambda session: admission.admit(session, window=4),
-        lambda session: lanes.planned(session, all_presets(), affinity_s=0),
-        lanes.withdraw_unserved,
-        lines.gpu_lines,
+        lambda session: dispatch.admit(session, window=4),
+        lambda session: placement.planned(session, all_presets(), affinity_s=0),
+        placement.withdraw_unserved,
+        capacity.gpu_lines,
     ],
     ids=["admit", "planned", "withdraw_unserved", "gpu_lines"],
 )

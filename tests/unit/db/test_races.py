@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from db import claims, failures, invariants, jobs, reconciliation
-from db.claims import Claim
+from db import invariants
+from db.clips import jobs
+from db.queue import failures, leases, recovery
 from db.session import Database
 from pipeline.errors import CrashError, FatalError
 from pipeline.states import JobState, Stage, StepState
+from pipeline.work import Claim
 from tests.unit.db.line import Line
 
 _REPEATS, _MOST = 3, 100
@@ -132,7 +134,7 @@ def test_the_end_of_a_lease_against_the_end_of_the_work(line: Line, error: Fatal
         line.expire(job_id)
         ends = partial(line.finish, claimed) if error is None else _in_transaction(line, failures.fail, claimed, error)
 
-        _, ended = _at_once(line, _in_transaction(line, reconciliation.end_leases), ends)
+        _, ended = _at_once(line, _in_transaction(line, recovery.end_leases), ends)
 
         step = line.step(job_id, Stage.GENERATE)
         assert step.losses == (0 if ended.recorded else 1)
@@ -150,8 +152,8 @@ def test_renewal_against_the_end_of_the_lease(line: Line) -> None:
 
         _, told = _at_once(
             line,
-            _in_transaction(line, reconciliation.end_leases),
-            _in_transaction(line, claims.renew, claimed, lease_ms=60_000),
+            _in_transaction(line, recovery.end_leases),
+            _in_transaction(line, leases.renew, claimed, lease_ms=60_000),
         )
 
         expected = StepState.RUNNING if told.held else StepState.WAITING
@@ -180,7 +182,7 @@ def test_a_lost_message_that_comes_after_all(line: Line) -> None:
 
         again, claimed = _at_once(
             line,
-            _in_transaction(line, reconciliation.redispatch, ["vgen.cpu"], older_than_ms=-1_000),
+            _in_transaction(line, recovery.redispatch, ["vgen.cpu"], older_than_ms=-1_000),
             partial(line.try_claim, job_id, Stage.SCREEN),
         )
 
@@ -226,9 +228,9 @@ def test_everything_at_once_comes_to_an_end(line: Line) -> None:
         while not over.is_set():
             line.admit()
             with line.database.transaction() as session:
-                reconciliation.end_leases(session, all_of_them=True)
+                recovery.end_leases(session, all_of_them=True)
             with line.database.transaction() as session:
-                reconciliation.redispatch(session, ["vgen.cpu", "vgen.io"], older_than_ms=-1_000)
+                recovery.redispatch(session, ["vgen.cpu", "vgen.io"], older_than_ms=-1_000)
             assert invariants.violations(line.database) == []
 
     def safely(work: Callable[[], None]) -> None:
@@ -244,10 +246,10 @@ def test_everything_at_once_comes_to_an_end(line: Line) -> None:
 
     with line.database.transaction() as session:
         jobs.retry_all(session, ids)
-        reconciliation.end_leases(session, all_of_them=True)
+        recovery.end_leases(session, all_of_them=True)
     for job_id in ids:
         if line.job(job_id).state is not JobState.SUCCEEDED:
             with line.database.transaction() as session:
-                reconciliation.redispatch(session, ["vgen.cpu", "vgen.io", "vgen.gpu.cpu"], older_than_ms=-1_000)
+                recovery.redispatch(session, ["vgen.cpu", "vgen.io", "vgen.gpu.cpu"], older_than_ms=-1_000)
             line.finish_job(job_id)
     assert {line.job(job_id).state for job_id in ids} == {JobState.SUCCEEDED}

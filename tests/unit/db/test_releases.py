@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db import releases
+from db.queue import releases
 from db.session import Database
 from pipeline.states import JobState, Stage, StepState
 from tests.unit.db.line import Line

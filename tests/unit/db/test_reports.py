@@ -7,8 +7,9 @@ import random
 import pytest
 from sqlalchemy import select, update
 
-from db import batches, reports
+from db.clips import batches
 from db.models import Batch, Job, StageRun, Step
+from db.reading import reports
 from db.session import Database
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState
 from tests.unit.db.line import Line

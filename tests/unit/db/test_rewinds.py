@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from db import rewinds
-from db.claims import Claim
+from db.queue import rewinds
 from db.session import Database
-from pipeline.retry import MAX_LOSSES
+from pipeline.policy.retry import MAX_LOSSES
 from pipeline.states import Stage, StepState
+from pipeline.work import Claim
 from tests.unit.db.line import Line
 
 

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from db import control, evals, score_claims, score_steps
+from db.evals import runs, score_leases, score_steps
+from db.evals.score_leases import ScoreClaim
 from db.models import ScoreStep
-from db.score_claims import ScoreClaim
+from db.queue import pauses
 from db.session import Database, now_ms
 from pipeline.errors import OutOfMemoryError, RefusedError, RetryableError
-from pipeline.plan import CPU_QUEUE, ScorePart, gpu_queue
-from pipeline.retry import MAX_OTHER
+from pipeline.policy.retry import MAX_OTHER
+from pipeline.policy.routes import CPU_QUEUE, ScorePart, gpu_queue
 from pipeline.states import EvalState, StepState
 from tests.unit.db.line import LEASE_MS, Line, score_of
 
@@ -30,7 +31,7 @@ class Run:
         self.batch_id = line.submit(count=2)
         self.jobs = [f"{self.batch_id}-{seq:06d}" for seq in range(2)]
         with self.database.transaction() as session:
-            self.id = evals.open_run(session, self.batch_id, kind="suite", metrics=["checks.black"])
+            self.id = runs.open_run(session, self.batch_id, kind="suite", metrics=["checks.black"])
             parts = [ScorePart("none", 0, 1), ScorePart("dino", 0, 1)]
             score_steps.plan(session, self.id, self.batch_id, parts)
 
@@ -44,7 +45,7 @@ class Run:
 
     def claim(self, step_id: int, queue: str = CPU_QUEUE, worker: str = "w1") -> ScoreClaim | None:
         with self.database.transaction() as session:
-            return score_claims.claim(session, step_id, queues=(queue,), worker=worker, lease_ms=LEASE_MS)
+            return score_leases.claim(session, step_id, queues=(queue,), worker=worker, lease_ms=LEASE_MS)
 
     def begun(self) -> ScoreClaim:
         """The first step of a run whose clips are made, claimed."""
@@ -56,13 +57,13 @@ class Run:
     def finish(self, claimed: ScoreClaim) -> bool:
         with self.database.transaction() as session:
             for clip in claimed.work.clips:
-                if not score_claims.record(session, claimed, clip, [score_of("checks.black", 0.0)]):
+                if not score_leases.record(session, claimed, clip, [score_of("checks.black", 0.0)]):
                     return False
-            return score_claims.finish(session, claimed, unread=0)
+            return score_leases.finish(session, claimed, unread=0)
 
     def fail(self, claimed: ScoreClaim, error: Any) -> None:
         with self.database.transaction() as session:
-            assert score_claims.fail(session, claimed, error)
+            assert score_leases.fail(session, claimed, error)
 
     def end_leases(self) -> int:
         with self.database.transaction() as session:
@@ -78,8 +79,8 @@ class Run:
 
     def settled(self) -> tuple[EvalState, dict[str, Any]]:
         with self.database.transaction() as session:
-            evals.settle(session)
-            run = evals.get_run(session, self.id)
+            runs.settle(session)
+            run = runs.get_run(session, self.id)
             return run.state, dict(run.summary or {})
 
 
@@ -126,7 +127,7 @@ def test_a_step_is_claimed_once_and_only_from_its_queue(run: Run) -> None:
 def test_a_worker_that_lost_its_lease_records_nothing(run: Run) -> None:
     claimed = run.begun()
     with run.database.transaction() as session:
-        assert score_claims.renew(session, claimed, lease_ms=LEASE_MS).held
+        assert score_leases.renew(session, claimed, lease_ms=LEASE_MS).held
     assert run.end_leases() == 1
 
     # Given the step is with another worker
@@ -137,11 +138,11 @@ def test_a_worker_that_lost_its_lease_records_nothing(run: Run) -> None:
 
     # Then what the first one still does is refused and recorded as fenced
     with run.database.transaction() as session:
-        assert not score_claims.look(session, claimed).held
-        assert not score_claims.renew(session, claimed, lease_ms=LEASE_MS).held
+        assert not score_leases.look(session, claimed).held
+        assert not score_leases.renew(session, claimed, lease_ms=LEASE_MS).held
     assert not run.finish(claimed)
     with run.database.reading() as session:
-        assert evals.of_jobs(session, run.jobs) == {}
+        assert runs.of_jobs(session, run.jobs) == {}
     assert ("fenced", None) in run.line.batch_events(run.batch_id)
     assert run.finish(again)
 
@@ -149,7 +150,7 @@ def test_a_worker_that_lost_its_lease_records_nothing(run: Run) -> None:
 def test_what_a_lost_worker_recorded_is_not_scored_again(run: Run) -> None:
     claimed = run.begun()
     with run.database.transaction() as session:
-        assert score_claims.record(session, claimed, claimed.work.clips[0], [score_of("checks.black", 0.5)])
+        assert score_leases.record(session, claimed, claimed.work.clips[0], [score_of("checks.black", 0.5)])
     run.end_leases()
     run.admit()
 
@@ -218,21 +219,21 @@ def test_pausing_the_batch_or_the_queue_holds_them(run: Run) -> None:
     claimed = run.claim(first.step_id)
     assert claimed is not None
     with run.database.transaction() as session:
-        control.pause_batch(session, run.batch_id, by="ada")
+        pauses.pause_batch(session, run.batch_id, by="ada")
     assert run.claim(second.step_id) is None
     with run.database.transaction() as session:
-        assert score_claims.look(session, claimed).pause
-        assert score_claims.release(session, claimed)
+        assert score_leases.look(session, claimed).pause
+        assert score_leases.release(session, claimed)
         assert score_steps.withdraw(session) == 1
         assert score_steps.left(session) == {}
     assert run.admit() == []
 
     with run.database.transaction() as session:
-        control.resume_batch(session, run.batch_id, by="ada")
-        control.pause_queue(session, CPU_QUEUE, by="ada")
+        pauses.resume_batch(session, run.batch_id, by="ada")
+        pauses.pause_queue(session, CPU_QUEUE, by="ada")
     assert run.admit() == []
     with run.database.transaction() as session:
-        control.resume_queue(session, CPU_QUEUE, by="ada")
+        pauses.resume_queue(session, CPU_QUEUE, by="ada")
     assert len(run.admit()) == 2
 
 

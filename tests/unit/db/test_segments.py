@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from db import continuations, endings, failures, jobs, reconciliation, rewinds, sweep
-from db.claims import Claim
+from db.clips import continuations, jobs
+from db.queue import endings, failures, recovery, rewinds
+from db.reading import sweep
 from db.session import Database
 from pipeline.errors import FatalError, RefusedError
-from pipeline.plan import IO_QUEUE
-from pipeline.stages.base import ContinuationRef, StageResult, StepWork
+from pipeline.policy.routes import IO_QUEUE
 from pipeline.states import JobState, Stage, StepState
+from pipeline.work import Claim, ContinuationRef, StageResult, StepWork
 from tests.rules import keeps_every_rule
 from tests.unit.db.line import GPU, HANDOFF, SHA, Line, result_of
 
@@ -147,7 +148,7 @@ def test_a_cancelled_clip_ends_with_the_last_of_its_running_steps(clip: Clip) ->
     assert (clip.job(), clip.states()[1, G]) == (JobState.IN_FLIGHT, RUNNING)
     clip.line.expire(clip.id)
     with clip.line.database.transaction() as session:
-        reconciliation.end_leases(session)
+        recovery.end_leases(session)
 
     assert clip.job() is JobState.CANCELLED
     assert not clip.finish(generating).recorded
@@ -163,7 +164,7 @@ def test_a_lost_worker_costs_its_own_step_only(clip: Clip) -> None:
     clip.work_off(0, E)
     clip.line.expire(clip.id)
     with clip.line.database.transaction() as session:
-        assert reconciliation.end_leases(session) == 1
+        assert recovery.end_leases(session) == 1
 
     assert clip.states()[2, G] is WAITING
     for segment, stage in ((2, G), (1, E), (2, E), (2, P)):
@@ -221,7 +222,7 @@ def test_an_encode_queue_that_nobody_serves_sends_one_segment_back(clip: Clip) -
     clip.line.worker(IO_QUEUE, GPU)
     clip.line.age_dispatch(60_000)
     with clip.line.database.transaction() as session:
-        reconciliation.rewind_lost_handoffs(session, gone_ms=30_000)
+        recovery.rewind_lost_handoffs(session, gone_ms=30_000)
 
     assert clip.states()[0, G] is WAITING
     assert clip.states()[0, E] is PENDING

@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from db import failures, jobs
-from db.selection import Selection, batches_with, pages
+from db.clips import jobs
+from db.clips.selection import Selection, batches_with, pages
+from db.queue import failures
 from db.session import Database
 from pipeline.errors import RefusedError
 from pipeline.states import JobState, Stage, StepState

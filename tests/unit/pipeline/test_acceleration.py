@@ -10,7 +10,7 @@ import pytest
 from pipeline.acceleration import PLAIN, Acceleration, FirstBlock
 from pipeline.errors import InputError
 from pipeline.presets import calibration, get_preset, load_library
-from pipeline.prompts_file import Submission, parse_bytes
+from pipeline.prompts import Submission, parse_bytes
 from pipeline.settings import Settings
 from pipeline.spec import JobSpec
 

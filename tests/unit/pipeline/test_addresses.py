@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from pipeline.addresses import is_public
+from pipeline.inputs.addresses import is_public
 
 SPECIAL_IPV4 = (
     *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),

@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline.errors import InputError
 from pipeline.presets import all_presets
 from pipeline.presets.signatures import call_signature, signature_of
-from pipeline.prompts_file import parse
+from pipeline.prompts import parse
 from pipeline.settings import load_settings
 
 PIPELINES = sorted({preset.pipeline_class for preset in all_presets().values() if preset.generator == "diffusers"})

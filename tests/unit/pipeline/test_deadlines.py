@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from pipeline.deadlines import parse_deadline
+from pipeline.policy.deadlines import parse_deadline
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 3, 28, 22, 30, tzinfo=BERLIN)

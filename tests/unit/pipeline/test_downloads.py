@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.downloads import Downloader
 from pipeline.errors import InputError
-from pipeline.input_videos import VIDEO_TYPES
-from pipeline.inputs import InputCollector
-from pipeline.media_types import UNTYPED, allows
-from pipeline.prompts_file import parse
+from pipeline.inputs.collector import InputCollector
+from pipeline.inputs.downloads import Downloader
+from pipeline.inputs.media_types import UNTYPED, allows
+from pipeline.inputs.videos import VIDEO_TYPES
+from pipeline.prompts import parse
 from pipeline.settings import Settings
 from pipeline.urls import shown_url
 from tests.unit.pipeline.test_inputs import picture

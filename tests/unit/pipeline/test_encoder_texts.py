@@ -15,9 +15,9 @@ from pipeline.encoder_texts import CallTexts, negative_prompt_draws, prompt_for,
 from pipeline.settings import SafetySettings
 from pipeline.spec import JobSpec
 from pipeline.stages import screen
-from pipeline.stages.base import Outcome
 from pipeline.stages.generate import prompt_of
 from pipeline.states import Stage
+from pipeline.work import Outcome
 from tests.unit.pipeline.safety.fasttext_file import write_safety_classifier
 from tests.unit.pipeline.stages.step_work import make_context, make_work
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.file_names import MAX_NAME_BYTES, broken_rule, printable, unusable
+from pipeline.files.names import MAX_NAME_BYTES, broken_rule, printable, unusable
 
 
 @pytest.mark.parametrize(

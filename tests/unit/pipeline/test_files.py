@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.files import open_regular_file, read_regular_file
+from pipeline.files.regular import open_regular_file, read_regular_file
 
 WHAT = "the suite"
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from api import read_config
 from pipeline.errors import SettingsError
-from pipeline.folder_trust import RULES, Rule, SettingPath, is_trusted
 from pipeline.settings import Settings, load_settings, notices_of
-from pipeline.settings_sources import known_paths, variable
+from pipeline.settings.folder_trust import RULES, Rule, SettingPath, is_trusted
+from pipeline.settings.sources import known_paths, variable
+from vgen import read_config
 
 DANGEROUS: dict[SettingPath, str] = {
     ("trusted_folders",): ".",

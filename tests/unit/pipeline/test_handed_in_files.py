@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from api import read_config
 from pipeline.errors import MAX_PROBLEMS_SHOWN, InputError, Problem
-from pipeline.json_reader import MAX_DEPTH, JsonError, parse_json, read_json
-from pipeline.pipes import read_file_or_pipe
+from pipeline.files.json_reader import MAX_DEPTH, JsonError, parse_json, read_json
+from pipeline.files.pipes import read_file_or_pipe
+from pipeline.files.toml_reader import read_toml
+from pipeline.files.yaml_reader import YamlError, parse_yaml
 from pipeline.presets.user_file import read_user_preset
-from pipeline.prompts_file import parse
+from pipeline.prompts import parse
 from pipeline.scoring.exchange import read_manifest, read_results
 from pipeline.scoring.score_file import read_scores
 from pipeline.scoring.suite import Suite, read_suite
 from pipeline.settings import Settings
-from pipeline.toml_reader import read_toml
-from pipeline.yaml_reader import YamlError, parse_yaml
+from vgen import read_config
 
 
 def json_mistake(data: str | bytes, path: Path) -> str:

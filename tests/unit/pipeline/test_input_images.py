@@ -17,8 +17,8 @@ from PIL import Image, ImageCms
 from pipeline.errors import RefusedError
 from pipeline.generators.base import GenerationRequest
 from pipeline.generators.input_pictures import read_pictures
-from pipeline.input_images import fitted, read_image
-from pipeline.inputs import InputCollector
+from pipeline.inputs.collector import InputCollector
+from pipeline.inputs.images import fitted, read_image
 from pipeline.spec import JobSpec
 
 WHITE = "is transparent in parts: they are shown on white"

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import input_videos
 from pipeline.errors import RefusedError
 from pipeline.generators.base import GenerationRequest
 from pipeline.generators.input_pictures import read_pictures
-from pipeline.input_videos import check_video, read_video
-from pipeline.media import UnreadableMediaError
+from pipeline.inputs import videos
+from pipeline.inputs.videos import check_video, read_video
+from pipeline.media.opening import UnreadableMediaError
 from pipeline.scoring.checks import size
 from pipeline.scoring.clip import read_clip
 from pipeline.scoring.metric import Context, Expected
@@ -236,7 +236,7 @@ def test_later_frames_of_another_size_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_decoder_takes_no_memory_for_frames_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.video_frames.MAX_FRAME_PIXELS", 64 * 64)
+    monkeypatch.setattr("pipeline.media.frames.MAX_FRAME_PIXELS", 64 * 64)
     raw, path = growing(tmp_path, (32, 32), (256, 256))
     # The larger frames are never made: the decoder refuses them itself.
     for read in (lambda: len(read_clip(raw).frames), lambda: check_video(path, "v").num_frames):
@@ -250,7 +250,7 @@ def test_a_decoder_takes_no_memory_for_frames_beyond_the_limit(tmp_path: Path, m
 
 def test_a_video_of_too_many_pixels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "v.mp4")
-    monkeypatch.setattr(input_videos, "MAX_VIDEO_PIXELS", 2 * 48 * 32)
+    monkeypatch.setattr(videos, "MAX_VIDEO_PIXELS", 2 * 48 * 32)
     with pytest.raises(ValueError, match="pixels in all; cut it"):
         check_video(path, "v")
 

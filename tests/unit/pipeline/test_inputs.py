@@ -16,10 +16,10 @@ from typing import BinaryIO
 import pytest
 from PIL import Image
 
-from pipeline import inputs
 from pipeline.errors import InputError
-from pipeline.input_videos import CheckedVideo, check_video
-from pipeline.inputs import InputCollector
+from pipeline.inputs import collector as inputs
+from pipeline.inputs.collector import InputCollector
+from pipeline.inputs.videos import CheckedVideo, check_video
 from pipeline.storage import FolderStorage
 from pipeline.storage.inputs import put_input
 from tests.videos import write_video

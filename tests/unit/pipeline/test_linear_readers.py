@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from api import read_config
 from pipeline.errors import InputError
 from pipeline.nearest import MAX_CHARS, nearest
 from pipeline.presets.user_file import read_user_preset
-from pipeline.prompts_file import parse_bytes
+from pipeline.prompts import parse_bytes
 from pipeline.scoring.score_file import read_scores
 from pipeline.settings import Settings
+from vgen import read_config
 
 SETTINGS = Settings()
 LIMIT = 9.0

@@ -10,8 +10,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from pipeline.lora_files import check_lora, safe_to_load
-from pipeline.lora_metadata import KEY
+from pipeline.models.lora_files import check_lora, safe_to_load
+from pipeline.models.lora_metadata import KEY
 from tests.loras import write_lora
 from tests.safetensors_bytes import file_bytes
 

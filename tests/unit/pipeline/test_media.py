@@ -15,8 +15,8 @@ from PIL import Image
 from pipeline.encoding import join, sound
 from pipeline.encoding.probe import has_sound, probe
 from pipeline.errors import InputError, RefusedError, RetryableError
-from pipeline.input_videos import check_video, read_video
-from pipeline.media import UnreadableMediaError
+from pipeline.inputs.videos import check_video, read_video
+from pipeline.media.opening import UnreadableMediaError
 from pipeline.scoring import checks
 from pipeline.scoring.clip import Clip, read_clip
 from pipeline.scoring.exchange import ManifestClip, export

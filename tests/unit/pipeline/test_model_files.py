@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.generators.tiny_wan import ensure_tiny_wan
-from pipeline.model_files import folder_problems
-from pipeline.safetensors_header import read_header
+from pipeline.files.safetensors_header import read_header
+from pipeline.models.model_files import folder_problems
+from pipeline.models.tiny_wan import ensure_tiny_wan
 from tests.safetensors_bytes import file_bytes
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import InputError, NotFoundError, RefusedError
 from pipeline.presets import Library, Preset, get_preset, load_library
-from pipeline.prompts_file import parse
+from pipeline.prompts import parse
 from pipeline.settings import load_settings
 
 FULL = """

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from cli.main import run
-from pipeline import private_files
 from pipeline.errors import RetryableError, SettingsError
+from pipeline.files import private
+from pipeline.files.private import private_folder, require_own, require_own_folder
 from pipeline.handoff import Handoff
-from pipeline.private_files import private_folder, require_own, require_own_folder
-from tasks.home_lock import HomeLock
+from tasks.hosts.home_lock import HomeLock
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def shared(tmp_path: Path) -> Path:
 def other_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What is below the test's folder belongs to another user than the one who asks."""
     ours = {path.stat().st_ino for path in (tmp_path, *tmp_path.parents)}
-    monkeypatch.setattr(private_files, "_ours", lambda status: status.st_ino in ours)
+    monkeypatch.setattr(private, "_ours", lambda status: status.st_ino in ours)
 
 
 def test_what_we_make_there_is_ours_alone(shared: Path) -> None:

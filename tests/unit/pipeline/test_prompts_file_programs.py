@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import InputError
-from pipeline.prompts_file import parse, parse_bytes
+from pipeline.prompts import parse, parse_bytes
 from pipeline.settings import Settings
 
 SETTINGS = Settings()

@@ -11,7 +11,7 @@ import pytest
 from pipeline.encoding.ffmpeg import encode
 from pipeline.encoding.probe import probe, verify
 from pipeline.errors import InputError
-from pipeline.prompts_file import parse_bytes
+from pipeline.prompts import parse_bytes
 from pipeline.rates import rational_fps
 from pipeline.settings import load_settings
 from pipeline.spec import EncodeOptions

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import FailureClass
-from pipeline.retry import MAX_OTHER, MAX_PROVEN, MAX_RETRYABLE, decide
+from pipeline.policy.retry import MAX_OTHER, MAX_PROVEN, MAX_RETRYABLE, decide
 
 
 @pytest.mark.parametrize("failure", list(FailureClass))

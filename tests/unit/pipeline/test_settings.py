@@ -13,7 +13,7 @@ from cli.exit_codes import ExitCode, of_error
 from db.session import Database
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings, load_settings, notices_of
-from pipeline.settings_files import MAX_BYTES
+from pipeline.settings.files import MAX_BYTES
 
 CORPUS = Path(__file__).parents[2] / "data" / "settings"
 

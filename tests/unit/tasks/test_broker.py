@@ -14,7 +14,7 @@ from kombu import pools
 from pipeline.errors import ServiceUnavailableError, SettingsError
 from pipeline.settings import Settings, load_settings
 from tasks.broker import BrokerOptions, broker_options, check_broker, is_redis
-from tasks.reconcile import queue_depth
+from tasks.upkeep.reconciler import queue_depth
 from tests.servers import Server, free_port
 from tests.tls import Authority, make_authority, tls_proxy
 

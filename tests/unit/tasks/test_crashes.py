@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from db import jobs
-from db.claims import Claim
+from db.clips import jobs
 from db.models import Batch, Worker
 from db.session import Database
 from pipeline.errors import CrashError, StoppedError
 from pipeline.presets import all_presets
 from pipeline.settings import load_settings
 from pipeline.states import Stage
-from tasks import base
-from tasks.crashes import CrashStreak
-from tasks.runtime import Runtime
+from pipeline.work import Claim
+from tasks.worker import step
+from tasks.worker.context import Runtime
+from tasks.worker.crashes import CrashStreak
 from tests.unit.db.line import QUEUES, Line
 
 BROKEN = {"VGEN_FAILPOINTS": "denoise_step=kill"}
@@ -56,7 +56,7 @@ def go_on() -> None:
 
 def crash(runtime: Runtime, line: Line, claimed: Claim, check: Callable[[], None] = go_on) -> None:
     """Record that the generator died in the step, as the task does."""
-    record = base._recorder(runtime, claimed, CrashError("died"), check)
+    record = step._recorder(runtime, claimed, CrashError("died"), check)
     with line.database.transaction() as session:
         assert record(session, claimed).recorded
 
@@ -133,7 +133,7 @@ def test_jobs_that_share_a_possible_cause_count_as_one(causes: list[str], groups
 
 @pytest.mark.parametrize("name", ["svd-xt", "wan2.1-flf2v-14b-720p", "wan2.1-v2v-1.3b"])
 def test_a_trial_clip_gives_each_preset_the_inputs_that_it_needs(name: str, tmp_path: Path) -> None:
-    from tasks import trial_clip  # noqa: PLC0415 - it loads an encoder
+    from tasks.worker import trial_clip  # noqa: PLC0415 - it loads an encoder
 
     preset = all_presets()[name]
     spec = trial_clip._spec(preset, None)

@@ -9,8 +9,8 @@ import pytest
 
 from db import workers
 from db.session import Database
-from tasks.loops import worker_report
 from tasks.node_name import new_node_name
+from tasks.upkeep.timers import worker_report
 from tests.db_fixtures import _sqlite_engine, sqlite_database, sqlite_template
 
 __all__ = ["_sqlite_engine", "sqlite_database", "sqlite_template"]

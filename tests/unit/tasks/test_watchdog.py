@@ -9,8 +9,8 @@ from sqlalchemy import select
 
 from db.models import Event
 from db.session import Database
-from pipeline.plan import CPU_QUEUE
-from tasks.watchdog import OVERDUE_MS, Watchdog
+from pipeline.policy.routes import CPU_QUEUE
+from tasks.worker.watchdog import OVERDUE_MS, Watchdog
 from tests.unit.db.line import Line
 
 

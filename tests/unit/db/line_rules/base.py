@@ -9,11 +9,11 @@ from typing import TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
 
-from db.admission import Admitted
-from db.claims import Claim
+from db.scheduling.dispatch import Admitted
 from db.session import Database
-from pipeline.plan import CPU_QUEUE, IO_QUEUE, encode_queue
+from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue
 from pipeline.states import Stage, StepState
+from pipeline.work import Claim
 from tests.unit.db.line import GPU, HANDOFF, Line
 from tests.unit.db.line_model import ModelJob
 from tests.unit.db.line_values import ModelBatch, ModelStep, Place

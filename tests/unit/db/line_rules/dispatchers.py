@@ -7,8 +7,8 @@ from collections import Counter
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from db import admission
-from pipeline.plan import CPU_QUEUE, IO_QUEUE
+from db.scheduling import dispatch
+from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE
 from pipeline.states import Stage, StepState
 from tests.unit.db.line import GPU, QUEUES
 from tests.unit.db.line_rules.base import QUEUE_OF, LineAndModel, pick
@@ -50,7 +50,7 @@ class Dispatchers(LineAndModel):
         """Two dispatchers at once send no step twice."""
         self.line.worker()
 
-        def look() -> list[admission.Admitted]:
+        def look() -> list[dispatch.Admitted]:
             return self.line.admit(window=window)
 
         self.admitted = [item for found in self.at_once(look, look) for item in found]
@@ -65,7 +65,7 @@ class Dispatchers(LineAndModel):
         """The broker was away: some of what the last look admitted is taken back, whatever became of it since."""
         items = self.admitted[: 1 + number % len(self.admitted)]
         with self.database.transaction() as session:
-            admission.undispatch(session, items)
+            dispatch.undispatch(session, items)
         for item in items:
             step = self.jobs[item.job_id].steps.get((item.segment, item.stage))
             if step is not None and step.state is StepState.DISPATCHED:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from db import batches, budgets, continuations, control, jobs
-from pipeline.prompts_file import PlannedJob, Submission
+from db.clips import batches, continuations, jobs
+from db.queue import pauses
+from db.scheduling import budgets
+from pipeline.prompts import PlannedJob, Submission
 from pipeline.spec import BatchOptions, JobSpec, ScoreOptions
 from pipeline.states import JobState, Stage
 from tests.unit.db.line import QUEUES
@@ -101,14 +103,14 @@ class People(LineAndModel):
     @rule(number=pick, paused=st.sampled_from((True, False, False)))
     def pause_batch(self, number: int, paused: bool) -> None:
         batch_id, batch = list(self.batches.items())[number % len(self.batches)]
-        change = control.pause_batch if paused else control.resume_batch
+        change = pauses.pause_batch if paused else pauses.resume_batch
         with self.database.transaction() as session:
             assert change(session, batch_id, by="ada") == (paused != batch.paused)
         batch.paused = paused
 
     @rule(queue=st.sampled_from((*QUEUES, "vgen.gpu", "*")), paused=st.sampled_from((True, False, False, False)))
     def pause_queue(self, queue: str, paused: bool) -> None:
-        change = control.pause_queue if paused else control.resume_queue
+        change = pauses.pause_queue if paused else pauses.resume_queue
         with self.database.transaction() as session:
             assert change(session, queue, by="ada") == (paused != (queue in self.paused_queues))
         (self.paused_queues.add if paused else self.paused_queues.discard)(queue)
@@ -133,7 +135,7 @@ class People(LineAndModel):
     @rule()
     def withdraw(self) -> None:
         with self.database.transaction() as session:
-            taken_back = control.withdraw(session)
+            taken_back = pauses.withdraw(session)
         paused = [
             (key, place)
             for key, place in self.dispatched()

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from sqlalchemy import update
 
-from db import reconciliation, workers
+from db import workers
 from db.models import Step
+from db.queue import recovery
 from pipeline.states import Stage
 from tests.unit.db.line import QUEUES
 from tests.unit.db.line_rules.base import QUEUE_OF, LineAndModel, pick
@@ -45,7 +46,7 @@ class Time(LineAndModel):
     @rule(solo_run=st.sampled_from((False, False, True)))
     def end_leases(self, solo_run: bool) -> None:
         with self.database.transaction() as session:
-            ended = reconciliation.end_leases(session, all_of_them=solo_run)
+            ended = recovery.end_leases(session, all_of_them=solo_run)
         over = [item for item in self.current() if solo_run or getattr(self.step_of(item), "expired", False)]
         assert ended == len(over)
         for claimed in sorted(over, key=lambda item: item.step_id):
@@ -57,8 +58,8 @@ class Time(LineAndModel):
     @rule(queue=st.sampled_from(QUEUES))
     def messages_lost(self, queue: str) -> None:
         with self.database.transaction() as session:
-            counts = reconciliation.dispatched_counts(session, older_than_ms=-1_000)
-            again = reconciliation.redispatch(session, [queue], older_than_ms=-1_000)
+            counts = recovery.dispatched_counts(session, older_than_ms=-1_000)
+            again = recovery.redispatch(session, [queue], older_than_ms=-1_000)
         lost = [(key, place) for key, place in self.dispatched() if QUEUE_OF[place[1]] == queue]
         assert counts.get(queue, (0, 0)) == (len(lost), len(lost))
         assert again == len(lost)
@@ -70,8 +71,8 @@ class Time(LineAndModel):
     def host_with_frames_lost(self) -> None:
         with self.database.transaction() as session:
             workers.leave(session, "w1")
-            reconciliation.move_lost_scores(session, gone_ms=-1_000)
-            reconciliation.rewind_lost_handoffs(session, gone_ms=-1_000)
+            recovery.move_lost_scores(session, gone_ms=-1_000)
+            recovery.rewind_lost_handoffs(session, gone_ms=-1_000)
         self.line.worker()
         for key, (segment, stage) in self.dispatched():
             if stage is Stage.SCORE:

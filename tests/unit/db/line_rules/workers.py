@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from sqlalchemy import update
 
-from db import admission, checkpoints, claims, endings, failures, releases, rewinds
-from db.claims import Claim
+from db.clips import checkpoints
 from db.models import Step
+from db.queue import endings, failures, leases, releases, rewinds
+from db.scheduling import dispatch
 from db.session import now_ms
 from pipeline.errors import (
     CrashError,
@@ -20,8 +21,8 @@ from pipeline.errors import (
     StageError,
 )
 from pipeline.presets import all_presets
-from pipeline.stages.base import CheckpointRef, ContinuationRef, Outcome, StageResult, StepWork
 from pipeline.states import Stage, StepState
+from pipeline.work import CheckpointRef, Claim, ContinuationRef, Outcome, StageResult, StepWork
 from tests.unit.db.line import GPU, HANDOFF, LEASE_MS, QUEUES, SHA, result_of
 from tests.unit.db.line_rules.base import QUEUE_OF, LineAndModel, pick
 from tests.unit.db.line_values import Place
@@ -154,7 +155,7 @@ class Workers(LineAndModel):
         outcome, sha = possible[number % len(possible)], "ab"[number % 7 == 1] * 64
 
         def end() -> endings.Finished:
-            hop = admission.Hops(all_presets) if goes_on else None
+            hop = dispatch.Hops(all_presets) if goes_on else None
             return self.line.finish(claimed, made_by(claimed, outcome, sha), hop=hop)
 
         tries = self.at_once(*[end] * at_once) if at_once > 1 else [end()]
@@ -264,8 +265,8 @@ class Workers(LineAndModel):
         claimed = self.chosen_claim(number)
         assert claimed is not None
         with self.database.transaction() as session:
-            told = claims.renew(session, claimed, lease_ms=LEASE_MS, phase="denoise", step=progress, total=3)
-            assert claims.look(session, claimed) == told
+            told = leases.renew(session, claimed, lease_ms=LEASE_MS, phase="denoise", step=progress, total=3)
+            assert leases.look(session, claimed) == told
         job, step = self.jobs[claimed.work.job_id], self.step_of(claimed)
         assert told.held == self.is_current(claimed)
         if told.held:

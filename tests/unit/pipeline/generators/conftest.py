@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.generators.base import GenerationRequest
 from pipeline.generators.frames import frames_size
-from pipeline.generators.process import GeneratorProcess
+from pipeline.generators.process.handle import GeneratorProcess
 from pipeline.settings import load_settings
 from pipeline.spec import JobSpec
 

@@ -16,7 +16,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
 from pipeline.errors import StoppedError
 from pipeline.generators.base import GenerationRequest, Progress, SavedCheckpoint
-from pipeline.generators.checkpoint_file import (
+from pipeline.generators.denoising.checkpoint_file import (
     CheckpointUnusableError,
     Identity,
     Keeper,
@@ -25,8 +25,8 @@ from pipeline.generators.checkpoint_file import (
     read_metadata,
     write_state_only,
 )
-from pipeline.generators.checkpoints import read_checkpoint, write_checkpoint
-from pipeline.generators.scheduler_seam import LoopState, SchedulerState
+from pipeline.generators.denoising.checkpoints import read_checkpoint, write_checkpoint
+from pipeline.generators.denoising.scheduler_hook import LoopState, SchedulerState
 from tests.unit.pipeline.generators.conftest import MakeRequest
 
 # diffusers' schedulers hand torch tensors to numpy in a way that numpy 2 is about to drop; not ours to mend.

@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.errors import FatalError, OutOfMemoryError, RefusedError, StoppedError
 from pipeline.generators.base import Phase, Progress
 from pipeline.generators.diffusers_video import DiffusersVideoGenerator, pipeline_class
-from pipeline.generators.tiny_wan import ensure_tiny_wan
+from pipeline.models.tiny_wan import ensure_tiny_wan
 from pipeline.presets import Preset, get_preset
 from tests.tiny_pipelines import stable_video_diffusion
 from tests.unit.pipeline.generators.conftest import MakeRequest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.generators.gguf_header import check_gguf
+from pipeline.models.gguf_header import check_gguf
 from tests.unit.pipeline.generators.test_quantised import F32, write_gguf
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ServiceUnavailableError, SettingsError
-from pipeline.generators.gpus import find_gpus, gpu_type_of
+from pipeline.models.gpus import find_gpus, gpu_type_of
 
 MIB = 1024 * 1024
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.generators.host_cache import HostCache, free_host_bytes
+from pipeline.models.host_cache import HostCache, free_host_bytes
 
 
 class Model:

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import NotFoundError, RefusedError
-from pipeline.generators.folder_revision import folder_revision
-from pipeline.generators.hub import ModelStatus, check, model_folder, model_status, pins, pull
-from pipeline.generators.tiny_wan import REVISION, ensure_tiny_wan
+from pipeline.models.folder_revision import folder_revision
+from pipeline.models.hub import ModelStatus, check, model_folder, model_status, pins, pull
+from pipeline.models.tiny_wan import REVISION, ensure_tiny_wan
 from pipeline.presets import get_preset
 
 

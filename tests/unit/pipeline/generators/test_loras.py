@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.errors import RefusedError, RetryableError, StoppedError
 from pipeline.generators.base import GenerationRequest, Phase, Progress, SavedCheckpoint
 from pipeline.generators.diffusers_video import DiffusersVideoGenerator
-from pipeline.generators.tiny_wan import ensure_tiny_wan
+from pipeline.models.tiny_wan import ensure_tiny_wan
 from pipeline.spec import InputRef, LoraRef
 from tests.loras import write_lora
 from tests.unit.pipeline.generators.conftest import MakeRequest

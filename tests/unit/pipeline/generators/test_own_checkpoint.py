@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.errors import RefusedError
 from pipeline.generators.base import Phase, Progress
-from pipeline.generators.process import GeneratorProcess
-from pipeline.generators.tiny_wan import build_pipeline, ensure_tiny_wan
+from pipeline.generators.process.handle import GeneratorProcess
+from pipeline.models.tiny_wan import build_pipeline, ensure_tiny_wan
 from pipeline.presets import load_library
 from pipeline.settings import Settings, load_settings
 from tests.unit.pipeline.generators.conftest import MakeRequest

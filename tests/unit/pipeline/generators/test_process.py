@@ -17,7 +17,7 @@ import pytest
 
 from pipeline.errors import CrashError, FatalError, NotFoundError, StoppedError
 from pipeline.generators.base import NO_CHECKPOINTS, Phase, Progress
-from pipeline.generators.process import GeneratorProcess
+from pipeline.generators.process.handle import GeneratorProcess
 from pipeline.settings import load_settings
 from tests.unit.pipeline.generators.conftest import MakeRequest
 

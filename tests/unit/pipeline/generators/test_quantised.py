@@ -14,7 +14,7 @@ from pipeline.acceleration import Acceleration
 from pipeline.errors import RefusedError
 from pipeline.generators.base import GenerationResult, Progress
 from pipeline.generators.diffusers_video import DiffusersVideoGenerator
-from pipeline.generators.tiny_wan import build_pipeline
+from pipeline.models.tiny_wan import build_pipeline
 from pipeline.presets import get_preset
 from tests.unit.pipeline.generators.conftest import MakeRequest
 

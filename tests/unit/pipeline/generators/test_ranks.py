@@ -12,10 +12,10 @@ import pytest
 
 from pipeline.acceleration import Acceleration
 from pipeline.errors import CrashError, RefusedError, StoppedError
-from pipeline.generators import ranks
 from pipeline.generators.accelerations import parallel
 from pipeline.generators.base import Phase, Progress, SavedCheckpoint
-from pipeline.generators.process import GeneratorProcess
+from pipeline.generators.process import ranks
+from pipeline.generators.process.handle import GeneratorProcess
 from tests.tiny_pipelines import stable_video_diffusion
 from tests.unit.pipeline.generators.conftest import MakeRequest
 

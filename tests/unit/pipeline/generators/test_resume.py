@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.errors import StoppedError
 from pipeline.generators.base import GenerationRequest, GenerationResult, Phase, Progress, SavedCheckpoint
 from pipeline.generators.diffusers_video import DiffusersVideoGenerator
-from pipeline.generators.process import GeneratorProcess
+from pipeline.generators.process.handle import GeneratorProcess
 from pipeline.presets import load_library
 from pipeline.settings import Settings, load_settings
 from pipeline.spec import JobSpec

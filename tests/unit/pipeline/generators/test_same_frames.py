@@ -12,9 +12,9 @@ import torch
 from pipeline.acceleration import PLAIN
 from pipeline.errors import StoppedError
 from pipeline.generators.base import GenerationResult, Phase, Progress
-from pipeline.generators.child import Child
 from pipeline.generators.diffusers_video import DiffusersVideoGenerator
-from pipeline.generators.process import GeneratorProcess
+from pipeline.generators.process.child import Child
+from pipeline.generators.process.handle import GeneratorProcess
 from pipeline.presets import Preset, get_preset
 from pipeline.settings import Settings, load_settings
 from pipeline.spec import InputRef, LoraRef

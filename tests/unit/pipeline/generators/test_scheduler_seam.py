@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.errors import StoppedError
-from pipeline.generators.scheduler_seam import LoopState, ReplayError, watched_steps
+from pipeline.generators.denoising.scheduler_hook import LoopState, ReplayError, watched_steps
 
 # diffusers' schedulers hand torch tensors to numpy in a way that numpy 2 is about to drop; not ours to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -15,8 +15,8 @@ from pipeline.acceleration import Acceleration
 from pipeline.errors import RefusedError
 from pipeline.generators.base import Progress
 from pipeline.generators.diffusers_video import DiffusersVideoGenerator
-from pipeline.generators.hub import ModelStatus, check
-from pipeline.generators.tiny_wan import ensure_tiny_wan
+from pipeline.models.hub import ModelStatus, check
+from pipeline.models.tiny_wan import ensure_tiny_wan
 from pipeline.presets import Preset, get_preset
 from tests.tiny_pipelines import TINY
 from tests.unit.pipeline.generators.test_quantised import F32, write_gguf

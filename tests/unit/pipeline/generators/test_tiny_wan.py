@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from pipeline.generators.hub import ModelStatus, check, model_status
-from pipeline.generators.tiny_wan import build_pipeline, ensure_tiny_wan
+from pipeline.models.hub import ModelStatus, check, model_status
+from pipeline.models.tiny_wan import build_pipeline, ensure_tiny_wan
 from pipeline.presets import get_preset
 
 

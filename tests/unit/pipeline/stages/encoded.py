@@ -11,10 +11,10 @@ from typing import Any
 from pipeline.handoff import Handoff
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, EncodeOptions, JobSpec
-from pipeline.stages.base import StageContext, StepWork
 from pipeline.states import Stage
 from pipeline.storage.base import Storage
 from pipeline.storage.folder import FolderStorage
+from pipeline.work import StageContext, StepWork
 from tests.unit.pipeline.encoding.clips import Frames, moving_picture
 
 JOB_ID = "0k3v9x2abcdef-000001"

@@ -9,9 +9,9 @@ from typing import Any, cast
 from pipeline.handoff import Handoff
 from pipeline.settings import EnhanceSettings, SafetySettings, Settings
 from pipeline.spec import BatchOptions, JobSpec
-from pipeline.stages.base import StageContext, StepWork
 from pipeline.states import Stage
 from pipeline.storage.base import Storage
+from pipeline.work import StageContext, StepWork
 
 
 def make_work(

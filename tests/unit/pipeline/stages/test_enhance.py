@@ -11,8 +11,8 @@ import pytest
 from pipeline.errors import RefusedError
 from pipeline.settings import EnhanceSettings
 from pipeline.stages import enhance
-from pipeline.stages.base import Outcome
 from pipeline.states import Stage
+from pipeline.work import Outcome
 from tests.unit.pipeline.enhancers.llm_server import llm_server, says
 from tests.unit.pipeline.stages.step_work import make_context, make_work
 

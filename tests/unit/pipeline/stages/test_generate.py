@@ -13,15 +13,15 @@ from PIL import Image
 
 from pipeline.errors import OutOfMemoryError, RefusedError, RetryableError, StoppedError
 from pipeline.generators.base import GenerationRequest, GenerationResult, Phase, Progress
-from pipeline.generators.process import GeneratorProcess
+from pipeline.generators.process.handle import GeneratorProcess
 from pipeline.handoff import Handoff
-from pipeline.memory import Rung, on_rung
+from pipeline.policy.memory_ladder import Rung, on_rung
 from pipeline.settings import load_settings
 from pipeline.spec import BatchOptions, InputRef, JobSpec
 from pipeline.stages import generate
-from pipeline.stages.base import StageContext, StepWork
 from pipeline.states import Stage
 from pipeline.storage.folder import FolderStorage
+from pipeline.work import StageContext, StepWork
 
 SPEC = JobSpec(
     prompt="a lighthouse",

@@ -12,14 +12,14 @@ import pytest
 from pipeline import failpoints
 from pipeline.errors import RetryableError, ServiceUnavailableError, StoppedError
 from pipeline.generators.base import Phase, Progress
-from pipeline.generators.process import GeneratorProcess
+from pipeline.generators.process.handle import GeneratorProcess
 from pipeline.handoff import Handoff
 from pipeline.settings import load_settings
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.stages import checkpoints, generate
-from pipeline.stages.base import CheckpointRef, StageContext, StepWork
 from pipeline.states import Stage
 from pipeline.storage.folder import FolderStorage
+from pipeline.work import CheckpointRef, StageContext, StepWork
 
 SPEC = JobSpec(
     prompt="a lighthouse",

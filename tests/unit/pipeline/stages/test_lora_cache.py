@@ -13,9 +13,9 @@ from pipeline.errors import RefusedError, RetryableError
 from pipeline.handoff import Handoff
 from pipeline.settings import load_settings
 from pipeline.spec import InputRef, LoraRef
-from pipeline.stages.base import StageContext
 from pipeline.stages.lora_cache import IN_USE_S, fetch_lora
 from pipeline.storage.folder import FolderStorage
+from pipeline.work import StageContext
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pipeline.errors import RefusedError, RetryableError, StoppedError
 from pipeline.settings import EvalSettings, Settings
 from pipeline.spec import BatchOptions, ScoreOptions
 from pipeline.stages import encode, publish, score
-from pipeline.stages.base import Outcome, StepWork
 from pipeline.states import Stage
+from pipeline.work import Outcome, StepWork
 from tests.unit.pipeline.stages.encoded import Bench, make_bench
 
 CHECKS = ScoreOptions(metrics=("checks",), gate=("checks.black", "checks.size"))

@@ -13,8 +13,8 @@ from pipeline.errors import FailureClass, RetryableError
 from pipeline.safety.result import SafetyDecision, SafetyResult
 from pipeline.settings import SafetySettings
 from pipeline.stages import screen
-from pipeline.stages.base import Outcome, StageResult
 from pipeline.states import Stage
+from pipeline.work import Outcome, StageResult
 from tests.unit.pipeline.safety.fasttext_file import write_safety_classifier
 from tests.unit.pipeline.stages.step_work import make_context, make_work
 

@@ -1,0 +1,1 @@
+"""Commands about batches: submit and run, follow, report, results."""

@@ -1,0 +1,31 @@
+"""Whether anybody listens at the broker's address: submitting needs no broker, so this only makes a notice.
+
+It says nothing of TLS and passwords, and loads no Celery; `vgen doctor` connects as a worker does.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+
+_TIMEOUT_S = 2.0
+
+
+def problem(settings: Settings) -> str | None:
+    """Why the broker cannot be reached; None when it can, and in solo mode. Never shows its password."""
+    from pipeline.settings.broker_url import parse_broker_url
+
+    if settings.broker_url is None:
+        return None
+    text = None
+    for host, port in parse_broker_url(settings.broker_url).addresses:
+        try:
+            socket.create_connection((host, port), timeout=_TIMEOUT_S).close()
+        except OSError as error:
+            text = f"broker {host}:{port} cannot be reached: {error.strerror or error}"
+        else:
+            return None
+    return text

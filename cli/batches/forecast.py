@@ -1,0 +1,117 @@
+"""What is to be expected of a batch, in words: for `status`, `submit` and `watch`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from cli import output
+from cli.views.base import when
+from cli.views.batches import BatchView, OutlookView, StuckView
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from cli.batches.follow import Snapshot
+    from db.models import Batch
+    from db.session import Database
+    from pipeline.settings import Settings
+
+_LOOK_S = 10.0
+
+
+def of_batch(session: Session, batch: Batch, settings: Settings) -> OutlookView:
+    """From the rows as they are now."""
+    from sqlalchemy import select
+
+    from db import workers
+    from db.reading import alerts, estimates, remaining
+    from db.session import now_ms
+    from pipeline.presets import load_library
+
+    presets = load_library(settings.effective_presets_dir).presets
+    now = session.scalars(select(now_ms())).one()
+    resting = settings.solo and batch.active and not workers.alive(session)
+    # In solo mode nobody is alive between two runs: that is no want of capacity.
+    stuck = [] if resting else estimates.stuck(session, batch, presets)
+    estimate = estimates.completion(session, batch, presets)
+    if resting and estimate.seconds is None and estimates.why_stopped(session, batch) is None:
+        estimate = estimates.Estimate(None, "nobody is at work: `vgen run` goes on")
+    seconds, ended = estimate.seconds, not batch.active
+    at_risk = None if batch.deadline_at is None or ended else alerts.at_risk(batch.deadline_at, now, seconds)
+    return OutlookView(
+        stopped=estimates.why_stopped(session, batch),
+        stuck=[
+            StuckView(jobs=item.jobs, stage=item.stage.value, gpu=list(item.gpu), reason=item.reason) for item in stuck
+        ],
+        segments_left=remaining.of_batches(session, [batch.id])[batch.id].segments,
+        expected_at=None if seconds is None or ended else when(now + int(seconds * 1000)),
+        no_estimate=estimate.reason or None,
+        deadline_at_risk=at_risk,
+    )
+
+
+def sentences(batch: BatchView, outlook: OutlookView) -> list[str]:
+    """What a person should know, the most urgent first."""
+    found = []
+    if outlook.stopped is not None:
+        found.append(f"stopped: {outlook.stopped}; {_mend(outlook.stopped, batch)}")
+    found += [item.reason for item in outlook.stuck]
+    if batch.deadline_at is not None and not batch.finished:
+        found.append(_deadline(batch.deadline_at, outlook))
+    return found
+
+
+def _mend(halt: str, batch: BatchView) -> str:
+    from db.reading.estimates import Halt
+
+    if halt == Halt.BUDGET:
+        return f"`vgen budget {batch.id} --max-gpu-hours N` or `--max-cost N` raises it"
+    return f"`vgen resume {'--all' if halt == Halt.EVERYTHING else batch.id}` lets it go on"
+
+
+def _deadline(deadline_at: str, outlook: OutlookView) -> str:
+    if outlook.expected_at is None and outlook.deadline_at_risk:
+        return f"deadline {deadline_at}: it has passed"
+    if outlook.expected_at is None:
+        return f"deadline {deadline_at}: no estimate yet: {outlook.no_estimate}"
+    if outlook.deadline_at_risk:
+        return f"deadline {deadline_at} at risk: done about {outlook.expected_at} as it goes now"
+    return f"deadline {deadline_at}: done about {outlook.expected_at} as it goes now"
+
+
+class News:
+    """Says each thing that a person should know once, while a batch is watched."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._said: set[str] = set()
+        self._looked: float | None = None
+
+    def then(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot, after what is new was said; looks every ten seconds."""
+        if self._looked is None or time.monotonic() - self._looked >= _LOOK_S:
+            self._looked = time.monotonic()
+            urgent = self._urgent(snapshot)
+            for text in urgent:
+                if text not in self._said:
+                    output.notice(text)
+            self._said = set(urgent)
+        return snapshot
+
+    def _urgent(self, snapshot: Snapshot) -> list[str]:
+        from db.clips import batches
+
+        found = []
+        with self._database.reading() as session:
+            for view in snapshot.batches:
+                if not view.finished:
+                    found += self._of(of_batch(session, batches.get(session, view.id), self._settings), view)
+        return found
+
+    def _of(self, outlook: OutlookView, batch: BatchView) -> list[str]:
+        found = [f"batch {batch.id}: {item.reason}" for item in outlook.stuck]
+        if outlook.deadline_at_risk:
+            found.append(f"batch {batch.id}: its deadline {batch.deadline_at} is at risk")
+        return found

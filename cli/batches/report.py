@@ -1,0 +1,116 @@
+"""`vgen report BATCH`: where a batch's time went, as text, JSON and a page with a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import output
+from cli.context import open_database, settings_of
+from cli.options import BatchArgument, Json
+from pipeline.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from cli.views.reports import ReportView
+
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+_COLUMNS = 40
+"""Of a worker's timeline in text."""
+
+
+def report(
+    ctx: typer.Context,
+    batch: BatchArgument = "latest",
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with the timeline as a picture.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Where a batch's time went: who did what when, how busy the GPUs were, seconds and money per clip."""
+    from cli.batches.report_page import page
+    from cli.views.reports import report_of
+    from db.clips import batches
+
+    settings = settings_of(ctx)
+    with open_database(settings) as database, database.reading() as session:
+        row = batches.get(session, batch)
+        limited = row.max_gpu_ms is not None or row.max_cost is not None
+        view = report_of(session, row, (row.prices or {}) if limited else settings.prices)
+    if html is not None:
+        try:
+            html.write_text(page(view), "utf-8")
+        except OSError as error:
+            raise InputError([Problem(f"{str(html)!r} cannot be written: {error.strerror}", field="--html")]) from None
+    if json:
+        output.as_json(view)
+    else:
+        _show(view)
+    return 0
+
+
+def _show(view: ReportView) -> None:
+    from cli.batches import batch_table
+
+    output.line(batch_table.summary(view.batch))
+    output.facts(figures(view))
+    if view.stages:
+        output.table(
+            ("stage", "attempts", "seconds", "mean", "lost attempts", "lost seconds"),
+            [
+                (item.stage, item.attempts, item.seconds, item.mean_seconds, item.lost_attempts, item.lost_seconds)
+                for item in view.stages
+            ],
+        )
+        output.table(
+            ("worker", "GPU", "busy", "others", "did", "timeline"),
+            [
+                (
+                    item.worker,
+                    item.gpu_type,
+                    f"{item.busy_share:.0%}",
+                    f"{item.other_share:.0%}" if item.gpu_type else None,
+                    ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in item.seconds.items()),
+                    sparkline(list(item.timeline.values())),
+                )
+                for item in view.workers
+            ],
+        )
+    for note in view.notes:
+        output.line(note)
+
+
+def figures(view: ReportView) -> list[tuple[str, object]]:
+    """Names and values, most wanted first."""
+    share = "{:.1%}".format
+    made = {part.replace("_", " "): seconds for part, seconds in view.generating.items()}
+    return [
+        ("began", view.began_at),
+        ("ended", view.ended_at),
+        ("seconds", f"{view.seconds:.1f}" if view.began_at else None),
+        ("clips", view.clips),
+        ("line efficiency", None if view.line_efficiency is None else share(view.line_efficiency)),
+        ("GPUs busy", None if view.gpu_busy_share is None else f"{share(view.gpu_busy_share)} of {view.gpu_workers}"),
+        ("GPU seconds per clip", _number(view.gpu_seconds_per_clip)),
+        ("wall seconds per clip", _number(view.seconds_per_clip)),
+        ("cost", _number(view.cost)),
+        ("cost per clip", _number(view.cost_per_clip)),
+        ("waiting per job", None if view.waiting_seconds_per_job is None else f"{view.waiting_seconds_per_job:.1f} s"),
+        ("generating", ", ".join(f"{part} {seconds:.1f} s" for part, seconds in made.items()) or None),
+        ("events", ", ".join(f"{kind} {count}" for kind, count in view.events.items()) or None),
+    ]
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4g}"
+
+
+def sparkline(series: Sequence[Sequence[float]]) -> str:
+    """How busy a worker was, as a row of blocks; what it did at once is added up, and full is full."""
+    spans = [sum(values) for values in zip(*series, strict=True)]
+    width = -(-len(spans) // _COLUMNS)
+    means = [sum(spans[at : at + width]) / len(spans[at : at + width]) for at in range(0, len(spans), width)]
+    # Whoever was at work at all is not shown as idle.
+    return "".join(_BLOCKS[min(8, -int(-mean * 8 // 1))] for mean in means)

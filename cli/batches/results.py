@@ -1,0 +1,224 @@
+"""`vgen results`: the clips of a batch, as URLs, as files, or as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import re
+import secrets
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from cli import output
+from cli.context import folder_of, open_database, settings_of
+from cli.options import BatchArgument, Json
+from pipeline.errors import InputError, Problem, RetryableError
+from pipeline.files.regular import open_regular_file
+
+if TYPE_CHECKING:
+    from cli.views.batches import BatchView
+    from cli.views.clips import FileView
+    from cli.views.jobs import ResultView
+    from db.models import ArtifactRow, Job, Score
+    from db.session import Database
+    from pipeline.settings import Settings
+    from pipeline.states import JobState
+    from pipeline.storage.base import Storage
+
+_Found: TypeAlias = "tuple[Job, dict[str, ArtifactRow], str | None, list[Score]]"
+"""A job, its published files, the prompt that was used, and its scores."""
+_PAGE = 500
+_CHUNK = 1024 * 1024
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_MAX_EXPIRES_S = 7 * 86_400
+"""Signature version 4 allows no longer."""
+
+
+def results(
+    ctx: typer.Context,
+    batch: BatchArgument = "latest",
+    urls: Annotated[bool, typer.Option("--urls", help="Give URLs that a plain GET fetches.")] = False,
+    expires: Annotated[
+        str, typer.Option("--expires", help="How long URLs work: seconds, or 30m, 12h, 7d; at most 7 days.")
+    ] = "12h",
+    download: Annotated[
+        Path | None, typer.Option("--download", metavar="DIR", help="Copy the clips there, with manifest.jsonl.")
+    ] = None,
+    state: Annotated[list[str] | None, typer.Option("--state", help="Only jobs in this state; repeatable.")] = None,
+    json: Json = False,
+) -> int:
+    """Show a batch's clips: where they are, their URLs, or download them."""
+    from cli.batches.status import states_of
+    from cli.views.batches import ResultsView, batch_view
+    from db.clips import batches
+    from pipeline.wiring import make_storage
+
+    expires_s = seconds(expires)
+    states = states_of(state or [])
+    settings = settings_of(ctx)
+    storage = make_storage(settings)
+    with open_database(settings) as database:
+        with database.reading() as session:
+            row = batches.get(session, batch)
+            view = batch_view(row, batches.counts(session, [row.id])[row.id])
+        found = [_result(storage, item, expires_s if urls else None) for item in _jobs(database, view.id, states)]
+        if download is not None:
+            names = _names(database, view.id)
+            found = list(_downloaded(storage, found, names, download))
+    folder = folder_of(settings)
+    if json:
+        shown_folder = None if folder is None else str(folder / "media")
+        output.as_json(ResultsView(batch=view, folder=shown_folder, results=found))
+    else:
+        _show(view, found, settings, urls, download)
+    return 0
+
+
+def seconds(text: str) -> int:
+    """``3600``, ``30m``, ``12h`` or ``7d`` as seconds. Raises InputError, also over 7 days."""
+    match = re.fullmatch(r"(\d{1,9})([smhd]?)", text.strip())
+    if match is None or int(match[1]) == 0:
+        raise InputError([Problem(f"{text!r} is not a duration such as 3600, 30m, 12h or 7d", field="--expires")])
+    value = int(match[1]) * _UNITS[match[2]]
+    if value > _MAX_EXPIRES_S:
+        raise InputError([Problem(f"{text!r} is over 7 days, the longest that S3 allows", field="--expires")])
+    return value
+
+
+def _jobs(database: Database, batch_id: str, states: list[JobState]) -> Iterator[_Found]:
+    from db.clips import batches, jobs
+    from db.evals import runs
+    from db.reading import history
+
+    after = -1
+    while True:
+        with database.reading() as session:
+            rows = batches.job_rows(session, batch_id, states=states, after_seq=after, limit=_PAGE)
+            ids = [row.id for row in rows]
+            files, prompts = jobs.artifacts(session, ids), history.prompts_used(session, ids)
+            scores = runs.of_jobs(session, ids, current=True)
+        for row in rows:
+            yield row, files.get(row.id, {}), prompts.get(row.id), scores.get(row.id, [])
+        if len(rows) < _PAGE:
+            return
+        after = rows[-1].seq
+
+
+def _result(storage: Storage, item: _Found, expires_s: int | None) -> ResultView:
+    from cli.views.clips import file_views
+    from cli.views.jobs import ResultView, job_view
+    from pipeline.storage import FolderStorage
+
+    job, artifacts, prompt, scores = item
+    urls = {}
+    if expires_s is not None or isinstance(storage, FolderStorage):
+        urls = {row.key: storage.url(row.key, expires_s=expires_s or 1) for row in artifacts.values()}
+    return ResultView(
+        job=job_view(job),
+        prompt_used=prompt,
+        scores={score.metric: score.score for score in scores},
+        files=file_views(artifacts, urls),
+        downloaded=None,
+    )
+
+
+def _names(database: Database, batch_id: str) -> dict[str, str]:
+    """File names of a batch's clips, by job: the same whichever of them are finished, and no two alike."""
+    from pipeline.keys import slug
+
+    plain = {
+        job.id: (f"{job.line:06d}-{job.spec['seed']}-{slug(job.spec['prompt'])}", job.variant)
+        for job, *_ in _jobs(database, batch_id, [])
+    }
+    uses = Counter(name for name, _ in plain.values())
+    # A sweep over anything but the seed makes several clips of one line and seed.
+    return {
+        job_id: f"{name}.mp4" if uses[name] == 1 else f"{name}-v{variant}.mp4"
+        for job_id, (name, variant) in plain.items()
+    }
+
+
+def _downloaded(storage: Storage, found: list[ResultView], names: dict[str, str], folder: Path) -> Iterator[ResultView]:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+    for result in found:
+        video = next((file for file in result.files if file.kind == "video"), None)
+        if video is None:
+            yield result
+            continue
+        path = folder / names[result.job.id]
+        if _sha256(path) != video.sha256:
+            _fetch(storage, video, path)
+        done = result.model_copy(update={"downloaded": str(path.absolute())})
+        lines.append(done.model_dump_json(exclude={"downloaded"})[:-1] + f',"file":{_quoted(path.name)}}}\n')
+        yield done
+    _write(folder / "manifest.jsonl", lines)
+
+
+def _quoted(text: str) -> str:
+    from json import dumps
+
+    return dumps(text)
+
+
+def _fetch(storage: Storage, video: FileView, path: Path) -> None:
+    """Download under another name, check the bytes, then rename: a file that is there is whole."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        storage.download(video.key, draft)
+        if (arrived := _sha256(draft)) != video.sha256:
+            raise RetryableError(
+                f"{video.key}: the bytes that arrived have sha256 {arrived}, recorded is {video.sha256}",
+                code="storage_corrupt",
+            )
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.writelines(lines)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str | None:
+    """None when there is no such file. Raises InputError where something else has the name."""
+    if not path.exists():
+        return None
+    digest = hashlib.sha256()
+    with open_regular_file(path, what="what is there already") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _show(batch: BatchView, found: list[ResultView], settings: Settings, urls: bool, download: Path | None) -> None:
+    from cli.batches.batch_table import path_of, summary
+
+    output.notice(summary(batch))
+    rows = []
+    for result in found:
+        video = next((file for file in result.files if file.kind == "video"), None)
+        where = "" if video is None else video.key
+        if result.downloaded is not None:
+            where = result.downloaded
+        elif video is not None and video.url is not None:
+            where = video.url if urls else path_of(video.url)
+        job = result.job
+        rows.append((job.id, job.line, job.seed, job.state, where or (job.error_code or "")))
+    output.table(("job", "line", "seed", "state", "clip"), rows)
+    if download is not None:
+        count = sum(1 for result in found if result.downloaded)
+        output.notice(f"{count} clips and manifest.jsonl are in {download.absolute()}")
+    if any(result.job.random_weights for result in itertools.islice(found, 1000)):
+        output.notice("The weights of this preset are random: the clips are not pictures of anything.")

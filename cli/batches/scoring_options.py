@@ -1,0 +1,44 @@
+"""What `submit` and `run` are told of scoring: the command line wins over the file's defaults."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cli.options import BatchChoices
+from pipeline.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from pipeline.prompts.scoring import FileScoring
+    from pipeline.spec import ScoreOptions
+
+
+def score_options(choices: BatchChoices, in_file: FileScoring) -> ScoreOptions | None:
+    """How the batch's clips are scored; None: they are not.
+
+    Raises:
+        InputError: a gate without scores, an unknown metric, a rule that is none, a number out of range.
+    """
+    from pipeline.prompts.scoring import split_names
+    from pipeline.spec import MAX_REROLL, ScoreOptions
+
+    metrics = split_names(choices.score) if choices.score is not None else in_file.score
+    rules = [name for text in choices.gate for name in split_names(text)] if choices.gate else list(in_file.gate or ())
+    reroll = choices.reroll if choices.reroll is not None else in_file.reroll
+    if not metrics:
+        said = [flag for flag, value in (("--gate", rules), ("--reroll", reroll)) if value]
+        if choices.score is not None:
+            said.insert(0, "--score")
+        if said:
+            raise InputError([Problem("names no metric: give some, such as --score checks", field=said[0])])
+        return None
+    from pipeline.scoring import gate
+
+    if reroll is not None and not 0 <= reroll <= MAX_REROLL:
+        raise InputError([Problem(f"{reroll} is not 0 to {MAX_REROLL}", field="--reroll")])
+    scored = gate.check_metrics(metrics)
+    if reroll and not rules:
+        if not any(metric.group == gate.CHECKS for metric in scored):
+            raise InputError([Problem("needs --gate: no check is scored that could fail", field="--reroll")])
+        rules = [gate.CHECKS]
+    gate.parse(rules, metrics)
+    return ScoreOptions(metrics=metrics, gate=tuple(rules), reroll=reroll or 0)

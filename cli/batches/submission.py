@@ -1,0 +1,240 @@
+"""Reading a prompt file and storing it: what `submit` and `run` share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli import output
+from cli.options import BatchChoices, FieldOptions
+from cli.views.batches import batch_view
+from cli.views.submissions import DryRunView, NeedView, PlannedJobView, SubmittedView
+from pipeline.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from db.clips.batches import Limits, Submitted
+    from db.session import Database
+    from pipeline.policy.routes import GpuLine
+    from pipeline.presets import Library
+    from pipeline.prompts import Submission
+    from pipeline.prompts.scoring import FileScoring
+    from pipeline.settings import Settings
+    from pipeline.spec import BatchOptions, JobSpec
+    from pipeline.work import ContinuationRef
+
+
+def read(file: Path, fields: FieldOptions, choices: BatchChoices, settings: Settings) -> Submission:
+    """Parse the file under the command line's options. Raises InputError with every mistake."""
+    from pipeline.prompts import parse
+
+    if choices.key is not None and choices.again:
+        raise InputError([Problem("--key and --again exclude each other: a key names one batch for ever")])
+    if choices.key is not None and not 0 < len(choices.key) <= 128:
+        raise InputError([Problem(f"has {len(choices.key)} characters; 1 to 128 are allowed", field="--key")])
+    return parse(file, overrides=fields.overrides(), settings=settings)
+
+
+def batch_options(choices: BatchChoices, settings: Settings, in_file: FileScoring | None = None) -> BatchOptions:
+    """The batch's options: the settings, the file's defaults, and the command line on top. Raises InputError."""
+    from pydantic import ValidationError
+
+    from cli.batches.scoring_options import score_options
+    from pipeline.prompts.scoring import FileScoring
+    from pipeline.settings import EncodeSettings, SafetySettings
+    from pipeline.spec import BatchOptions, EncodeOptions
+
+    encode = settings.encode.model_dump()
+    policy = choices.safety_policy or settings.safety.policy
+    encode |= {name: value for name in ("codec", "quality") if (value := getattr(choices, name)) is not None}
+    problems = []
+    for group, values in ((EncodeSettings, encode), (SafetySettings, {"policy": policy})):
+        try:
+            group.model_validate(values)
+        except ValidationError as error:
+            names = {"policy": "--safety-policy"}
+            for item in error.errors():
+                name = str(item["loc"][0])
+                flag = names.get(name, f"--{name}")
+                problems.append(Problem(f"{item['input']!r} is not possible: {item['msg']}", field=flag))
+    asked = choices.safety_policy in ("closed", "hold")
+    if asked and settings.safety.classifier is None and settings.solo:
+        message = (
+            f"{policy!r} is given, but no classifier is set, so nothing would be screened: "
+            "set VGEN_SAFETY_CLASSIFIER, or leave the option out"
+        )
+        problems.append(Problem(message, field="--safety-policy"))
+    if problems:
+        raise InputError(problems)
+    pinned = {name: encode[name] for name in EncodeOptions.model_fields}
+    score = score_options(choices, in_file or FileScoring())
+    return BatchOptions(
+        safety_policy=policy,
+        must_screen=True if asked else None,
+        encode=EncodeOptions.model_validate(pinned),
+        score=score,
+    )
+
+
+def notices(submission: Submission, options: BatchOptions, settings: Settings) -> list[str]:
+    """What a person should know of the jobs before they are made, in sentences."""
+    return [*input_notes(submission), *advice_on(submission, settings), *screening_notices(options, settings)]
+
+
+def screening_notices(options: BatchOptions, settings: Settings) -> list[str]:
+    """Says that the policy does nothing where no classifier is set; nothing under ``open``, which promises nothing."""
+    if settings.safety.classifier is not None or options.safety_policy == "open":
+        return []
+    policy = f"safety policy {options.safety_policy}"
+    if options.must_screen:
+        return [f"no classifier is set here: under {policy} only workers that have one generate anything"]
+    where = "" if settings.solo else " here; workers without one do not screen"
+    return [f"prompts are not screened: {policy} has no classifier (VGEN_SAFETY_CLASSIFIER is unset{where})"]
+
+
+def store(
+    submission: Submission,
+    options: BatchOptions,
+    *,
+    settings: Settings,
+    database: Database,
+    name: str | None = None,
+    owner: str | None = None,
+    key: str | None = None,
+    again: bool = False,
+    limits: Limits | None = None,
+    states: Mapping[int, ContinuationRef] | None = None,
+) -> Submitted:
+    """Put the inputs into the store, then the batch and its jobs into the database, all or nothing."""
+    from db.clips import batches
+
+    _put_inputs(submission, settings)
+    with database.transaction() as session:
+        stored = batches.submit(
+            session,
+            submission,
+            name=name or Path(submission.source_name).stem,
+            owner=owner or settings.owner,
+            options=options,
+            key=key,
+            again=again,
+            limits=limits,
+            states=states,
+        )
+    # A sweep that looked before the commit may have deleted after it. From now on the rows keep it away.
+    _put_inputs(submission, settings, only_missing=True)
+    return stored
+
+
+def presets_of(submission: Submission) -> set[str]:
+    """The names of the presets that its jobs have."""
+    from pipeline.prompts.submission import alike
+
+    return {job.spec.preset for job, _ in alike(submission.jobs)}
+
+
+def advice_on(submission: Submission, settings: Settings) -> list[str]:
+    """What a person should know of the jobs, whoever makes them."""
+    from cli.batches import advice
+
+    models = [f"preset {text}" for text in advice.model_sentences(presets_of(submission), settings)]
+    return models + advice.text_sentences(submission.jobs, settings)
+
+
+def _put_inputs(submission: Submission, settings: Settings, *, only_missing: bool = False) -> None:
+    from pipeline.storage.inputs import put_input
+    from pipeline.wiring import make_storage
+
+    if not submission.inputs:
+        return
+    storage = make_storage(settings)
+    for item in submission.inputs.values():
+        # At first also where it is there already: an old object that no row names yet is a sweep's.
+        if not only_missing or storage.stat(item.ref.key) is None:
+            put_input(storage, item)
+
+
+def input_notes(submission: Submission) -> list[str]:
+    """What of the inputs the clips will not show."""
+    from cli.batches import input_notes
+
+    return input_notes.sentences((item.name, item.notes) for item in submission.inputs.values())
+
+
+def dry_run(submission: Submission, settings: Settings) -> DryRunView:
+    """What would be stored, and what it would need."""
+    from pipeline.presets import load_library
+
+    return DryRunView(
+        source=submission.source_name,
+        fingerprint=submission.fingerprint,
+        total=len(submission.jobs),
+        needs=_needs((job.spec for job in submission.jobs), load_library(settings.effective_presets_dir)),
+        inputs=len(submission.inputs),
+        notices=[*input_notes(submission), *advice_on(submission, settings)],
+        jobs=[
+            PlannedJobView(line=job.line, variant=job.variant, spec=job.spec.model_dump(mode="json"))
+            for job in submission.jobs
+        ],
+    )
+
+
+def _needs(specs: Iterable[JobSpec], library: Library) -> list[NeedView]:
+    jobs: dict[tuple[str, tuple[str, ...]], tuple[int, int, float]] = {}
+    for spec in specs:
+        count, segments, seconds = jobs.get((spec.preset, spec.gpu), (0, 0, 0.0))
+        jobs[spec.preset, spec.gpu] = (count + 1, segments + spec.segments, seconds + spec.seconds)
+    return [
+        NeedView(
+            preset=name,
+            jobs=count,
+            segments=segments,
+            seconds=round(seconds, 3),
+            gpu=list(gpu),
+            memory_gib=library.get(name).memory_gib,
+            random_weights=library.get(name).random_weights,
+        )
+        for (name, gpu), (count, segments, seconds) in sorted(jobs.items())
+    ]
+
+
+def unserved(
+    needs: Iterable[tuple[str, tuple[str, ...]]], lines: Mapping[str, GpuLine], settings: Settings
+) -> list[str]:
+    """A sentence for each (preset, GPU types) that no live worker can run."""
+    from pipeline.policy.routes import fits
+    from pipeline.presets import load_library
+
+    presets = load_library(settings.effective_presets_dir).presets
+    sentences = []
+    for name, gpu in sorted(set(needs)):
+        preset = presets.get(name)
+        able = [
+            gpu_type
+            for gpu_type, line in lines.items()
+            if line.slots > 0 and (not gpu or gpu_type in gpu) and fits(preset, line.memory_bytes)
+        ]
+        if not able:
+            wanted = f"GPU type {' or '.join(gpu)}" if gpu else "any GPU type with room for it"
+            live = ", ".join(sorted(lines)) or "none"
+            sentences.append(f"preset {name} on {wanted}: no live worker can run it (live GPU types: {live})")
+    return sentences
+
+
+def tell(
+    stored: Submitted, said: str, options: BatchOptions, *, settings: Settings, database: Database, json: bool
+) -> None:
+    """What a new batch is, and what comes next."""
+    from db.clips import batches
+
+    notices = screening_notices(options, settings)
+    for text in notices:
+        output.notice(text)
+    if json:
+        with database.reading() as session:
+            row = batches.get(session, stored.batch_id)
+            view = batch_view(row, batches.counts(session, [row.id])[row.id])
+        output.as_json(SubmittedView(batch=view, created=True, notices=notices))
+    else:
+        output.line(f"batch {stored.batch_id}: {said}")
+        output.line(f"next: vgen {'run' if settings.solo else f'watch {stored.batch_id}'}")

@@ -1,0 +1,205 @@
+"""`vgen submit` and `vgen run`: a prompt file becomes a batch, and in solo mode the batch becomes clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import output
+from cli.context import open_database, settings_of
+from cli.options import BatchChoices, FieldOptions, FileArgument, Json, takes
+from pipeline.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from cli.views.batches import BatchView
+    from db.clips.batches import Limits, Submitted
+    from db.session import Database
+    from pipeline.prompts import Submission
+    from pipeline.settings import Settings
+    from pipeline.spec import BatchOptions
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the jobs and what they need; store nothing.")]
+_DRY_RUN_ROWS = 200
+
+
+@takes(fields=FieldOptions, choices=BatchChoices)
+def submit(
+    ctx: typer.Context,
+    file: FileArgument,
+    fields: FieldOptions,
+    choices: BatchChoices,
+    dry_run: DryRun = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch the batch and end with its exit code.")] = False,
+    json: Json = False,
+) -> int:
+    """Store a prompt file as a batch; repeating it adds nothing."""
+    from cli.batches import limits, submission, watch
+    from cli.views.submissions import SubmittedView
+
+    settings = settings_of(ctx)
+    parsed = submission.read(file, fields, choices, settings)
+    options = submission.batch_options(choices, settings, parsed.scoring)
+    limited = limits.of_choices(choices, settings, (job.spec.gpu for job in parsed.jobs))
+    if dry_run:
+        return _show_dry_run(parsed, settings, json)
+    if wait and settings.solo:
+        raise InputError([Problem("nobody works in solo mode but `vgen run FILE`; use that", field="--wait")])
+    with open_database(settings, upgrade=True) as database:
+        stored = _store(parsed, options, choices, limited, settings, database)
+        batch = _batch(database, stored.batch_id)
+        notices = [
+            *_unchanged_limits(choices, stored.created),
+            *_notices(batch, settings, database),
+            *submission.notices(parsed, options, settings),
+        ]
+        for text in notices:
+            output.notice(text)
+        if wait:
+            return watch.until_finished(database, settings, [stored.batch_id], json=json)
+        if json:
+            output.as_json(SubmittedView(batch=batch, created=stored.created, notices=notices))
+        else:
+            _say_stored(batch, stored.created)
+            output.line(f"next: vgen {'run' if settings.solo else f'watch {batch.id}'}")
+    return 0
+
+
+@takes(fields=FieldOptions, choices=BatchChoices)
+def run(
+    ctx: typer.Context,
+    fields: FieldOptions,
+    choices: BatchChoices,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A prompt file; without one, what waits is worked off.")
+    ] = None,
+    dry_run: DryRun = False,
+) -> int:
+    """Solo mode: store FILE, then work off all that waits; so it also resumes."""
+    from cli.batches import advice, batch_table, limits, submission, work
+
+    settings = settings_of(ctx)
+    if not settings.solo:
+        raise InputError(
+            [Problem("`vgen run` works in solo mode only, and VGEN_BROKER_URL is set: use `vgen submit FILE --wait`")]
+        )
+    parsed = None if file is None else submission.read(file, fields, choices, settings)
+    if parsed is None and (fields.overrides() or choices != BatchChoices()):
+        raise InputError([Problem("options of jobs and batches need a FILE")])
+    options = submission.batch_options(choices, settings, parsed.scoring if parsed else None)
+    if parsed is not None and dry_run:
+        return _show_dry_run(parsed, settings, False)
+    if parsed is not None:
+        advice.refuse_without_models(submission.presets_of(parsed), settings)
+    limited = limits.of_choices(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())
+    with open_database(settings, upgrade=True) as database:
+        batch_id = None
+        if parsed is not None:
+            stored = _store(parsed, options, choices, limited, settings, database)
+            batch_id = stored.batch_id
+            batch = _batch(database, batch_id)
+            notices = submission.notices(parsed, options, settings)
+            for text in (*_unchanged_limits(choices, stored.created), *notices):
+                output.notice(text)
+            _say_stored(batch, stored.created, to_stderr=True)
+            if batch.finished:
+                output.notice("it is finished; `--again` makes a new batch of it")
+                return batch_table.show(database, settings, batch_id)
+        return work.off(database, settings, batch_id)
+
+
+def _store(
+    parsed: Submission,
+    options: BatchOptions,
+    choices: BatchChoices,
+    limited: Limits,
+    settings: Settings,
+    database: Database,
+) -> Submitted:
+    from cli.batches import submission
+
+    return submission.store(
+        parsed,
+        options,
+        settings=settings,
+        database=database,
+        name=choices.name,
+        owner=choices.owner,
+        key=choices.key,
+        again=choices.again,
+        limits=limited,
+    )
+
+
+def _batch(database: Database, batch_id: str) -> BatchView:
+    from cli.views.batches import batch_view
+    from db.clips import batches
+
+    with database.reading() as session:
+        row = batches.get(session, batch_id)
+        return batch_view(row, batches.counts(session, [row.id])[row.id])
+
+
+def _say_stored(batch: BatchView, created: bool, *, to_stderr: bool = False) -> None:
+    say = output.notice if to_stderr else output.line
+    if created:
+        say(f"batch {batch.id}: {batch.total} jobs stored")
+    else:
+        say(f"batch {batch.id}: submitted before with {batch.total} jobs; nothing was added")
+
+
+def _unchanged_limits(choices: BatchChoices, created: bool) -> list[str]:
+    given = (choices.by, choices.max_gpu_hours, choices.max_cost)
+    if created or given == (None, None, None):
+        return []
+    return ["submitted before: its deadline and budget stay as they were; `vgen budget` changes them"]
+
+
+def _notices(batch: BatchView, settings: Settings, database: Database) -> list[str]:
+    """What stands in the way of a stored batch, and what is to be expected of it: it is stored all the same."""
+    from cli.batches import broker, forecast
+    from db.clips import batches
+
+    notices = []
+    if not settings.solo and (problem := broker.problem(settings)) is not None:
+        notices.append(f"{problem}; the batch is stored and starts when the broker is back")
+    with database.reading() as session:
+        view = forecast.of_batch(session, batches.get(session, batch.id), settings)
+    return notices + forecast.sentences(batch, view)
+
+
+def _show_dry_run(parsed: Submission, settings: Settings, json: bool) -> int:
+    from cli.batches import submission
+
+    plan = submission.dry_run(parsed, settings)
+    if json:
+        output.as_json(plan)
+        return 0
+    rows = [
+        (
+            job.line,
+            job.variant,
+            spec["seed"],
+            spec["preset"],
+            f"{spec['width']}x{spec['height']}",
+            spec["num_frames"],
+            spec["prompt"],
+        )
+        for job in plan.jobs[: _DRY_RUN_ROWS if output.is_terminal() else None]
+        for spec in [job.spec]
+    ]
+    output.table(("line", "variant", "seed", "preset", "size", "frames", "prompt"), rows)
+    if len(rows) < plan.total:
+        output.line(f"the first {len(rows)} of {plan.total} jobs")
+    output.facts((("jobs", plan.total), ("fingerprint", plan.fingerprint), ("inputs", plan.inputs)))
+    for need in plan.needs:
+        memory = "memory unknown" if need.memory_gib is None else f"{need.memory_gib:g} GiB of GPU memory"
+        gpu = ", ".join(need.gpu) or "any GPU type that fits"
+        weights = "; its weights are random" if need.random_weights else ""
+        jobs = f"{need.jobs} jobs" if need.segments == need.jobs else f"{need.jobs} jobs of {need.segments} segments"
+        output.line(f"needs preset {need.preset} on {gpu}: {jobs}, {need.seconds:g} s of video, {memory}{weights}")
+    for text in plan.notices:
+        output.notice(text)
+    output.line("nothing was stored")
+    return 0

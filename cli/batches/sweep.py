@@ -1,0 +1,53 @@
+"""`vgen sweep`: remove what nobody needs any more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import output
+from cli.context import open_database, settings_of
+from cli.options import Json
+
+if TYPE_CHECKING:
+    from cli.views.operations import SweptView
+    from tasks.upkeep.sweeper import Report
+
+_TABLE_ROWS = 50
+
+
+def sweep(
+    ctx: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    json: Json = False,
+) -> int:
+    """Remove orphans, old checkpoints and what retention settings say; never what a row points at."""
+    from pipeline.wiring import make_storage
+    from tasks.upkeep.sweeper import sweep_once
+
+    settings = settings_of(ctx)
+    with open_database(settings) as database:
+        report = sweep_once(database, make_storage(settings), settings, dry_run=dry_run)
+    if json:
+        output.as_json(_view(report))
+        return 0
+    if report.first:
+        output.table(
+            ("what", "bytes", "name"), [(item.kind, item.size, item.name) for item in report.first[:_TABLE_ROWS]]
+        )
+    said = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in report.counts.items() if count)
+    verb = "would be removed" if dry_run else "removed"
+    output.line(f"{said or 'nothing'} {verb}, {report.size} bytes")
+    return 0
+
+
+def _view(report: Report) -> SweptView:
+    from cli.views.operations import RemovedView, SweptView
+
+    return SweptView(
+        dry_run=report.dry_run,
+        counts=report.counts,
+        bytes=report.size,
+        removed=[RemovedView(kind=item.kind, name=item.name, bytes=item.size) for item in report.first],
+    )

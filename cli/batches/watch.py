@@ -1,0 +1,58 @@
+"""`vgen watch`: follow a batch until it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from cli import output
+from cli.context import open_database, settings_of
+from cli.exit_codes import ExitCode
+from cli.options import BatchArgument, Json
+
+if TYPE_CHECKING:
+    from db.session import Database
+    from pipeline.settings import Settings
+
+
+def watch(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = False) -> int:
+    """Follow a batch until it ends, and end with its exit code."""
+    from db.clips import batches
+
+    settings = settings_of(ctx)
+    with open_database(settings) as database:
+        with database.reading() as session:
+            batch_id = batches.get(session, batch).id
+        return until_finished(database, settings, [batch_id], json=json)
+
+
+def until_finished(database: Database, settings: Settings, batch_ids: Sequence[str], *, json: bool) -> int:
+    """Show the batches until each has ended or only a person can move it; then their tables, and the worst code."""
+    from cli.batches import batch_table, forecast, status
+    from cli.batches.follow import display, follow, take
+    from cli.interrupt import Interrupt
+
+    with Interrupt("no longer watching; the batch goes on") as interrupt:
+        with display() as shown:
+            heard = forecast.News(database, settings)
+            last = follow(
+                lambda: heard.then(take(database, batch_ids)),
+                shown,
+                until=lambda snapshot: snapshot.finished or snapshot.needs_people,
+                wait=interrupt.wait,
+            )
+        if interrupt.stopped and not last.finished:
+            return ExitCode.INTERRUPTED
+    for reason in last.stopped:
+        output.notice(f"no longer waiting: {reason}")
+    codes = []
+    for batch_id in batch_ids:
+        if json:
+            view = status.status_view(database, settings, batch_id)
+            output.as_json(view)
+            codes.append(ExitCode.INCOMPLETE if view.batch.exit_code is None else view.batch.exit_code)
+        else:
+            codes.append(batch_table.show(database, settings, batch_id))
+    return int(max(codes))

@@ -1,0 +1,151 @@
+"""The solo line at work: hold the home's lock and work, or follow the process that holds it and take over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from cli import output
+from cli.batches import batch_table
+from cli.batches.follow import Display, Snapshot, display, follow, take
+from cli.batches.forecast import News
+from cli.exit_codes import ExitCode
+from cli.interrupt import Interrupt
+
+if TYPE_CHECKING:
+    from db.session import Database
+    from pipeline.settings import Settings
+    from tasks.hosts.home_lock import HomeLock
+
+_STUCK_S = 10.0
+"""With nothing running for so long, it is asked whether anything here can run what waits."""
+
+
+def off(database: Database, settings: Settings, batch_id: str | None) -> int:
+    """Work off all that waits; the exit code of the batch, or the worst of all when none is given."""
+    from tasks.hosts.home_lock import HomeLock
+
+    batch_ids = _unfinished(database)
+    if batch_id is None and not batch_ids:
+        output.line("nothing to do: every batch is finished")
+        return ExitCode.DONE
+    followed = _Followed(database, batch_ids if batch_id is None else [batch_id])
+    lock = HomeLock(settings.home)
+    with Interrupt("stopping: what runs is given back; again to stop at once") as interrupt:
+        holding = lock.acquire()
+        try:
+            if not holding:
+                output.notice(f"another `vgen run` works in {settings.home.absolute()}: following it")
+                holding = _follow_until_free(followed, interrupt, lock)
+            if holding and not interrupt.stopped:
+                _work(database, settings, followed, interrupt)
+        finally:
+            if holding:
+                lock.release()
+        if interrupt.stopped:
+            output.notice("stopped; `vgen run` goes on where it was")
+            return ExitCode.INTERRUPTED
+    for reason in followed.look().stopped:
+        output.notice(f"no longer waiting: {reason}")
+    codes = [batch_table.show(database, settings, shown) for shown in followed.ids]
+    return max(codes, default=ExitCode.DONE)
+
+
+def _unfinished(database: Database) -> list[str]:
+    from db.reading import remaining
+
+    with database.reading() as session:
+        return list(remaining.unfinished(session))
+
+
+class _Followed:
+    """The batches on the display: those asked for, and while we work, those that others store meanwhile."""
+
+    def __init__(self, database: Database, ids: Sequence[str]) -> None:
+        self._database = database
+        self.ids = list(ids)
+
+    def look(self) -> Snapshot:
+        return take(self._database, self.ids)
+
+    def look_at_all(self) -> Snapshot:
+        self.ids += [new for new in _unfinished(self._database) if new not in self.ids]
+        return self.look()
+
+
+def _follow_until_free(followed: _Followed, interrupt: Interrupt, lock: HomeLock) -> bool:
+    """Follow until the batches end or the lock comes free; whether we hold it now."""
+    taken = False
+
+    def ended(snapshot: Snapshot) -> bool:
+        nonlocal taken
+        if snapshot.finished or snapshot.needs_people:
+            return True
+        taken = lock.acquire()
+        return taken
+
+    with display() as shown:
+        follow(followed.look, shown, until=ended, wait=interrupt.wait)
+    if taken:
+        output.notice("the other `vgen run` has gone: working on from here")
+    return taken
+
+
+def _work(database: Database, settings: Settings, followed: _Followed, interrupt: Interrupt) -> None:
+    from tasks.hosts.solo import SoloLine
+
+    # The display ends before the workers do, so that what they say of their end is not painted over.
+    with ExitStack() as stack:
+        line = stack.enter_context(SoloLine(settings, database))
+        stuck = _Stuck(database, settings)
+        news = News(database, settings)
+        with display() as shown:
+            _follow_line(followed, shown, interrupt, line, stuck, news)
+        if line.error is not None:
+            raise line.error
+        for reason in stuck.reasons:
+            output.notice(f"waiting for what is not here: {reason}")
+
+
+def _follow_line(
+    followed: _Followed, shown: Display, interrupt: Interrupt, line: object, stuck: _Stuck, news: News
+) -> None:
+    def ended(snapshot: Snapshot) -> bool:
+        failed = getattr(line, "error", None) is not None
+        return failed or snapshot.finished or snapshot.needs_people or stuck.check(snapshot)
+
+    follow(lambda: news.then(followed.look_at_all()), shown, until=ended, wait=interrupt.wait)
+
+
+class _Stuck:
+    """Notices when all that is left needs a GPU type that this machine does not have."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._quiet_since = time.monotonic()
+        self._ended = -1
+        self.reasons: list[str] = []
+
+    def check(self, snapshot: Snapshot) -> bool:
+        """Whether nothing that is left can ever run here; ``reasons`` says why."""
+        if snapshot.running or snapshot.ended != self._ended:
+            self._quiet_since, self._ended = time.monotonic(), snapshot.ended
+        if time.monotonic() - self._quiet_since < _STUCK_S:
+            return False
+        self._quiet_since = time.monotonic()
+        from cli.batches.submission import unserved
+        from db.reading import history
+        from db.scheduling.capacity import gpu_lines
+
+        with self._database.reading() as session:
+            lines = gpu_lines(session)
+            needs = history.waiting_for_gpu(session, [batch.id for batch in snapshot.batches])
+        if not lines or needs is None:
+            return False  # the GPU worker is still loading, or another stage has yet to run
+        reasons = unserved(needs, lines, self._settings)
+        if len(reasons) == len(needs):
+            self.reasons = reasons
+        return bool(self.reasons)

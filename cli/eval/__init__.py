@@ -1,0 +1,1 @@
+"""`vgen eval`: score, compare, suites, the nightly evaluation, weights."""

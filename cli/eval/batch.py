@@ -1,0 +1,176 @@
+"""`vgen eval run BATCH`: a batch's published clips are scored, by a cluster's workers or here, and scores are rows."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli import output
+from cli.context import open_database
+from cli.exit_codes import ExitCode
+from pipeline.states import EvalState
+
+if TYPE_CHECKING:
+    from db.models import ArtifactRow, Job
+    from db.session import Database
+    from pipeline.scoring import Metric, Models
+    from pipeline.scoring.run import ClipScores, ClipToScore
+    from pipeline.settings import Settings
+    from pipeline.storage.base import Storage
+
+_PAGE = 200
+_BATCH_ID = re.compile(r"latest|[0-9a-hjkmnp-tv-z]{13}")
+
+
+def names_batch(videos: Sequence[str]) -> bool:
+    """Whether what was given in place of videos is a batch: its whole id, or ``latest``, and no such file."""
+    return len(videos) == 1 and _BATCH_ID.fullmatch(videos[0]) is not None and not Path(videos[0]).exists()
+
+
+def score(
+    settings: Settings, batch: str, names: Sequence[str], metrics: Sequence[Metric], models: Models
+) -> Iterator[tuple[ClipScores, dict[str, Any]]]:
+    """Score every published clip of the batch: its scores, and its record of a score file.
+
+    An evaluation run is opened, and ended as complete when every job has a clip and every clip could be read.
+    """
+    from db.clips import batches
+    from db.evals import runs
+    from pipeline.wiring import make_storage
+
+    storage = make_storage(settings)
+    with open_database(settings) as database:
+        with database.transaction() as session:
+            batch_id = batches.get(session, batch).id
+            run_id = runs.open_run(session, batch_id, kind="batch", metrics=names)
+            left, missing = runs.clips_left(session, batch_id)
+        if left or missing:
+            output.notice(f"{left + missing} jobs of batch {batch_id} have no clip: the run will be incomplete")
+        unread = 0
+        for job, video in _clips(database, batch_id):
+            result, record = _score_one(database, storage, job, video, metrics, models, settings)
+            unread += result.problem is not None
+            yield result, record
+        summary = {"missing_clips": left + missing, "unread_clips": unread}
+        with database.transaction() as session:
+            runs.close_run(session, run_id, complete=not (left or missing or unread), summary=summary)
+    output.notice(f"evaluation run {run_id}: scores are stored")
+
+
+def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write: Path | None, json: bool) -> int:
+    """Have the cluster's workers score the batch, wait for them, and show what is in the rows then; the exit code.
+
+    Raises:
+        InputError: a metric that is none, is external, or needs a reference.
+    """
+    from cli.eval.suite import work_off
+    from cli.views import evals as views
+    from db.clips import batches
+    from db.evals import runs
+    from pipeline.scoring import gate
+    from pipeline.scoring.score_file import write_scores
+    from tasks.worker.scoring import open_run
+
+    wanted = {metric.name for metric in gate.check_metrics(names, field="--metrics")}
+    with open_database(settings) as database:
+        with database.transaction() as session:
+            batch_id = batches.get(session, batch).id
+            run_id = open_run(session, batch_id, kind="batch", metrics=names)
+        output.notice(f"evaluation run {run_id}")
+        code = work_off(database, settings, batch_id)
+        with database.transaction() as session:
+            runs.settle(session)
+            state = runs.get_run(session, run_id).state
+            records = runs.records_of(session, batch_id, wanted)
+    if state is EvalState.OPEN:
+        output.notice(f"it goes on: `vgen eval scores {run_id}`")
+        return code or ExitCode.INCOMPLETE
+    if write is not None:
+        write_scores(write, records)
+    if json:
+        shown = [views.ClipScoresView(**{"entry": None, **_public(record)}) for record in records]
+        output.as_json(views.EvalRunView(clips=shown, left_out=[]))
+    failed = 0
+    for record in records:
+        for name, score in record["scores"].items():
+            failed += score["details"].get("passed") is False
+            if not json:
+                output.line(f"{record['video']}\t{name}\t{_verdict(score)}")
+    return ExitCode.DONE if state is EvalState.COMPLETE and not failed else ExitCode.INCOMPLETE
+
+
+def _public(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in ("job", "prompt")}
+
+
+def _verdict(score: dict[str, Any]) -> str:
+    if score["score"] is None:
+        return f"not scored: {score['details']['reason']}"
+    passed = score["details"].get("passed")
+    return f"{score['score']:.6g}{'' if passed is None else ' pass' if passed else ' FAIL'}"
+
+
+def _clips(database: Database, batch_id: str) -> Iterator[tuple[Job, ArtifactRow]]:
+    from db.clips import batches, jobs
+    from pipeline.states import JobState
+
+    after = -1
+    while True:
+        with database.reading() as session:
+            rows = batches.job_rows(session, batch_id, states=(JobState.SUCCEEDED,), after_seq=after, limit=_PAGE)
+            files = jobs.artifacts(session, [row.id for row in rows])
+        yield from ((row, files[row.id]["video"]) for row in rows if "video" in files.get(row.id, {}))
+        if len(rows) < _PAGE:
+            return
+        after = rows[-1].seq
+
+
+def _score_one(
+    database: Database,
+    storage: Storage,
+    job: Job,
+    video: ArtifactRow,
+    metrics: Sequence[Metric],
+    models: Models,
+    settings: Settings,
+) -> tuple[ClipScores, dict[str, Any]]:
+    from db.clips import scores
+    from pipeline.scoring.run import as_json, fingerprint, score_clips
+    from pipeline.stages.score import record_of
+
+    with tempfile.TemporaryDirectory(prefix="vgen-eval-") as folder:
+        path = Path(folder) / "clip.mp4"
+        storage.download(video.key, path)
+        (found,) = score_clips([_clip(job, path)], metrics, models, settings.eval.clip_bytes)
+    records = [
+        record_of(metric, found.scores[metric.name], models) for metric in metrics if metric.name in found.scores
+    ]
+    with database.transaction() as session:
+        scores.record(session, job.id, video.roll, records)
+    prints = {metric.name: fingerprint(metric, models) for metric in metrics}
+    shown = replace(found, clip=replace(found.clip, video=Path(video.key)))
+    return shown, as_json(shown, prints)
+
+
+def _clip(job: Job, path: Path) -> ClipToScore:
+    from pipeline.keys import roll_seed
+    from pipeline.scoring import Expected
+    from pipeline.scoring.run import ClipToScore
+    from pipeline.scoring.suite_jobs import entry_of
+    from pipeline.spec import JobSpec
+
+    spec = JobSpec.model_validate(job.spec)
+    entry = entry_of(spec.labels)
+    return ClipToScore(
+        path,
+        spec.prompt,
+        expected=Expected(spec.clip_frames, spec.fps, spec.width, spec.height),
+        auxiliary=entry.auxiliary if entry else {},
+        entry=entry.index if entry else None,
+        seed=roll_seed(spec.seed, job.roll),
+        dimensions=entry.dimensions if entry else None,
+    )

@@ -1,0 +1,276 @@
+"""`vgen eval`: score videos, list metrics, summarise scores."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import output
+from cli.context import settings_of
+from cli.eval import batch, compare, exchange, nightly
+from cli.eval import suite as eval_suite
+from cli.eval import weights as eval_weights
+from cli.eval.inputs import ExpectedOptions, clips_of
+from cli.eval.weights import WeightsOption, weights_of
+from cli.exit_codes import ExitCode
+from cli.options import Json, takes
+from pipeline.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from cli.views import evals as views
+    from pipeline.scoring.run import ClipScores
+
+app = typer.Typer(help="Score videos, and compare scores.", no_args_is_help=True)
+app.add_typer(eval_weights.app, name="weights")
+app.command("export")(exchange.export)
+app.command("import")(exchange.import_)
+app.command("compare")(compare.compare)
+app.command("suite")(eval_suite.suite)
+app.command("nightly")(nightly.nightly)
+app.command("runs")(eval_suite.runs)
+app.command("scores")(eval_suite.scores)
+
+_WRITE_S = 10.0
+"""How often a long run writes what it has."""
+Files = Annotated[list[Path], typer.Argument(metavar="SCORES...", help="Score files that `vgen eval run` wrote.")]
+
+
+@app.command("list")
+def list_(
+    ctx: typer.Context,
+    group: Annotated[str | None, typer.Option("--group", help="Only this group's metrics.")] = None,
+    weights: WeightsOption = None,
+    json: Json = False,
+) -> int:
+    """List the metrics: ready, weights missing, or scored by another program."""
+    from cli.views import evals as views
+    from pipeline.scoring import registry
+
+    store = weights_of(settings_of(ctx), weights)
+    metrics = [metric for metric, _ in registry.named([group or "all"])]
+    shown = []
+    for metric in metrics:
+        ready = registry.readiness(metric, store)
+        shown.append(
+            views.MetricView(
+                name=metric.name,
+                title=metric.title,
+                state=ready.state,
+                missing=[f"{name}: {store.where(name)}" for name in ready.missing],
+                needs=sorted(metric.needs),
+                low=metric.low,
+                high=metric.high,
+                better=metric.direction.value,
+                pooling=metric.pooling.value,
+                version=metric.version,
+            )
+        )
+    if json:
+        groups = {name: list(members) for name, members in registry.GROUPS.items()}
+        output.as_json(views.EvalListView(metrics=shown, groups=groups))
+        return 0
+    output.table(
+        ("metric", "state", "needs", "better", "what it is"),
+        [(metric.name, metric.state, " ".join(metric.needs), metric.better, metric.title) for metric in shown],
+    )
+    for problem in dict.fromkeys(problem for metric in shown for problem in metric.missing):
+        output.notice(problem)
+    if group is None:
+        output.notice(f"groups: {', '.join(registry.GROUPS)}")
+    return 0
+
+
+@app.command("run")
+@takes(expected=ExpectedOptions)
+def run(
+    ctx: typer.Context,
+    videos: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[VIDEO]...", help="Files, globs or folders of videos; or a batch's id."),
+    ] = None,
+    more: Annotated[
+        list[str] | None, typer.Option("--videos", metavar="VIDEO", help="The same, as an option; repeatable.")
+    ] = None,
+    metrics: Annotated[str, typer.Option("--metrics", help="Metrics and groups, separated by commas.")] = "checks",
+    reference: Annotated[
+        Path | None, typer.Option("--reference", help="A video, or a folder of videos with the same names.")
+    ] = None,
+    text_prompt: Annotated[
+        list[str] | None, typer.Option("--text-prompt", help="One for all videos, or one for each, in order.")
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option("--manifest", help="JSON list of {video, entry, seed}: clips of a suite.")
+    ] = None,
+    suite: Annotated[
+        Path | None, typer.Option("--suite", help="VBench_full_info.json; default: the installed vbench wheel's.")
+    ] = None,
+    expected: ExpectedOptions = ExpectedOptions(),  # noqa: B008 - frozen
+    weights: WeightsOption = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, …; default: the setting eval.device.")
+    ] = None,
+    here: Annotated[
+        bool, typer.Option("--here", help="Score a batch in this process, not on the cluster's workers.")
+    ] = False,
+    write: Annotated[Path | None, typer.Option("--output", help="Write the scores there, as a JSON list.")] = None,
+    json: Json = False,
+) -> int:
+    """Score videos, or a batch's clips (stored as rows too). Ends with 3 when one is unreadable or fails a check."""
+    from pipeline.scoring import Models, registry
+    from pipeline.scoring.run import as_json, fingerprint, score_clips
+    from pipeline.scoring.score_file import write_scores
+
+    settings = settings_of(ctx)
+    store = weights_of(settings, weights)
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    of_batch = batch.names_batch([*(videos or []), *(more or [])])
+    if of_batch and (reference or text_prompt or manifest or expected != ExpectedOptions()):
+        raise InputError([Problem("a batch's rows say what its clips should be: give --metrics only", field="VIDEO")])
+    if of_batch and not (settings.solo or here or weights or device):
+        return batch.score_by_workers(settings, (videos or more or [""])[0], names, write, json)
+    clips = (
+        []
+        if of_batch
+        else clips_of(
+            [*(videos or []), *(more or [])], reference, text_prompt or [], manifest, suite, expected.expected()
+        )
+    )
+    selection = registry.select(names, store, reference=reference is not None)
+    for metric, reason in selection.left_out:
+        output.notice(f"left out: {metric.name}: {reason}")
+    models = Models(store, device or settings.eval.device)
+    prints = {metric.name: fingerprint(metric, models) for metric in selection.metrics}
+    results = (
+        batch.score(settings, (videos or more or [""])[0], names, selection.metrics, models)
+        if of_batch
+        else (
+            (result, as_json(result, prints))
+            for result in score_clips(clips, selection.metrics, models, settings.eval.clip_bytes)
+        )
+    )
+    found: list[ClipScores] = []
+    records: list[dict[str, Any]] = []
+    written = time.monotonic()
+    try:
+        for result, record in results:
+            found.append(result)
+            records.append(record)
+            if write is not None and time.monotonic() - written > _WRITE_S:
+                write_scores(write, records)
+                written = time.monotonic()
+            if not json:
+                _show(result)
+    finally:  # what was scored stays, also when the rest is interrupted
+        if write is not None:
+            write_scores(write, records)
+    if json:
+        _print_json(records, selection.left_out)
+    return _exit_code(found)
+
+
+@app.command("aggregate")
+def aggregate(ctx: typer.Context, files: Files, json: Json = False) -> int:
+    """Pool score files into VBench's dimensions, quality, semantic and total."""
+    from cli.views import evals as views
+    from pipeline.scoring import aggregates, score_file
+    from pipeline.scoring.vbench import DIMENSIONS
+
+    settings_of(ctx)
+    records = [record for file in files for record in score_file.read_scores(file)]
+    scores, mixed = score_file.by_metric(records), score_file.mixed_scorers(records)
+    pooled = {name: aggregates.pool_dimension(name, scores.get(f"vbench.{name}", [])) for name in DIMENSIONS}
+    summary = aggregates.aggregate({name: found.value for name, found in pooled.items() if found.value is not None})
+    notices = []
+    if summary.total is None:
+        notices.append(f"no total: {len(summary.missing)} of 16 dimensions are missing: {', '.join(summary.missing)}")
+    notices += [
+        f"{name}: scores of several scorers are mixed (version, weights, device or libraries)" for name in mixed
+    ]
+    if pooled["temporal_flickering"].scored:
+        notices.append("temporal_flickering is of all clips: the official protocol drops those that are not static")
+    view = views.EvalAggregateView(
+        dimensions=[
+            views.DimensionView(
+                name=name,
+                value=found.value,
+                normalised=summary.normalised.get(name),
+                scored=found.scored,
+                not_scored=found.not_scored,
+            )
+            for name, found in pooled.items()
+        ],
+        quality=summary.quality,
+        semantic=summary.semantic,
+        total=summary.total,
+        missing=list(summary.missing),
+        notices=notices,
+    )
+    if json:
+        output.as_json(view)
+        return 0
+    _show_aggregate(view)
+    for notice in notices:
+        output.notice(notice)
+    return 0
+
+
+def _show_aggregate(view: views.EvalAggregateView) -> None:
+    from pipeline.scoring.vbench import QUALITY
+
+    rows = [
+        (
+            one.name,
+            "quality" if one.name in QUALITY else "semantic",
+            _percent(one.value),
+            _percent(one.normalised),
+            one.scored,
+            one.not_scored,
+        )
+        for one in view.dimensions
+        if one.scored or one.not_scored
+    ]
+    output.table(("dimension", "group", "value", "normalised", "scored", "not scored"), rows)
+    sums = (("quality (of 7)", view.quality), ("semantic (of 9)", view.semantic), ("total (of 16)", view.total))
+    output.facts([(name, _percent(value) or "incomplete") for name, value in sums])
+
+
+def _show(result: ClipScores) -> None:
+    for name, score in result.scores.items():
+        if score.score is None:
+            verdict = f"not scored: {score.reason}"
+        else:
+            verdict = f"{score.score:.6g}{'' if score.passed is None else ' pass' if score.passed else ' FAIL'}"
+        output.line(f"{result.clip.video}\t{name}\t{verdict}")
+
+
+def _print_json(records: list[dict[str, Any]], left_out: Any) -> None:
+    from cli.views import evals as views
+
+    output.as_json(
+        views.EvalRunView(
+            clips=[
+                views.ClipScoresView(**{"entry": None, "seed": None, "pixels": None, **record}) for record in records
+            ],
+            left_out=[views.LeftOutView(name=metric.name, reason=reason) for metric, reason in left_out],
+        )
+    )
+
+
+def _exit_code(found: list[ClipScores]) -> ExitCode:
+    unread = [result for result in found if result.problem is not None]
+    failed = [(result, name) for result in found for name, score in result.scores.items() if score.passed is False]
+    for result in found:
+        for note in result.notes:
+            output.notice(f"{result.clip.video} {note}")
+    for result in unread:
+        output.notice(f"not read: {result.problem}")
+    if failed:
+        output.notice(f"failed checks: {len(failed)}, on {len({str(result.clip.video) for result, _ in failed})} clips")
+    return ExitCode.INCOMPLETE if unread or failed else ExitCode.DONE
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:.2f}"

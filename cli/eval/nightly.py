@@ -1,0 +1,115 @@
+"""`vgen eval nightly`: the nightly evaluation, now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import output
+from cli.context import open_database, settings_of
+from cli.eval.suite import run_view, work_off
+from cli.exit_codes import ExitCode
+from cli.options import FieldOptions, Json, takes
+from pipeline.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from db.session import Database
+    from pipeline.settings import Settings
+    from pipeline.storage.base import Storage
+
+_LINK_S = 7 * 86_400
+
+
+@takes(fields=FieldOptions)
+def nightly(
+    ctx: typer.Context,
+    fields: FieldOptions,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A suite; default: the setting, then vgen's forty prompts.")
+    ] = None,
+    metrics: Annotated[str | None, typer.Option("--metrics", help="Default: the setting nightly.metrics.")] = None,
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--margin", metavar="NAME=VALUE", help="Largest loss accepted, in the metric's units; gates it. Repeatable."
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", metavar="RUN", help="Compare with this run, not the last that passed.")
+    ] = None,
+    repeat_seeds: Annotated[
+        str | None, typer.Option("--repeat-seeds", help="Repeat a regression with these before it alarms.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Make and score the nightly suite, and compare it with what passed before. Ends with 3 unless it passed."""
+    from db.evals import runs
+    from pipeline.prompts.scoring import split_names
+    from pipeline.wiring import make_storage
+    from tasks.upkeep import nightly as work
+
+    settings = settings_of(ctx)
+    given = fields.overrides()
+    if "labels" in given:
+        raise InputError([Problem("a suite's jobs have labels of their own", field="--label")])
+    plan = work.with_options(
+        work.Plan.of_settings(settings),
+        suite=file,
+        metrics=split_names(metrics) if metrics is not None else None,
+        margins=work.read_margins(margin, "--margin") if margin else None,
+        baseline=baseline,
+        repeat_seeds=repeat_seeds,
+        fields=given,
+    )
+    with open_database(settings, upgrade=True) as database:
+        if plan.baseline is not None:
+            with database.reading() as session:
+                runs.get_run(session, plan.baseline)  # rather now than in the morning
+        run_id, batch_id = work.submit(database, settings, plan)
+        if (code := _to_the_end(database, settings, run_id, batch_id)) is not None:
+            return code
+        storage = make_storage(settings)
+        verdict = work.judge(database, storage, run_id)
+        if work.repeat_due(database, run_id, verdict):
+            repeat_id, batch_id = work.submit_repeat(database, settings, run_id)
+            output.notice(f"second seeds: run {repeat_id}")
+            if (code := _to_the_end(database, settings, repeat_id, batch_id)) is not None:
+                return code
+            verdict = work.judge(database, storage, run_id)
+        _show(database, storage, run_id, json)
+    return ExitCode.DONE if verdict["passed"] else ExitCode.INCOMPLETE
+
+
+def _to_the_end(database: Database, settings: Settings, run_id: str, batch_id: str) -> int | None:
+    """Work or watch until the run's batch has ended, and count it; the exit code where it has not."""
+    from db.evals import runs
+
+    code = work_off(database, settings, batch_id)
+    with database.transaction() as session:
+        runs.settle(session)
+        left, _ = runs.clips_left(session, batch_id)
+    if not left:
+        return None
+    output.notice(f"run {run_id} is still open: the same command goes on with it")
+    return code or ExitCode.INCOMPLETE
+
+
+def _show(database: Database, storage: Storage, run_id: str, json: bool) -> None:
+    from db.evals import runs
+
+    with database.reading() as session:
+        run = runs.get_run(session, run_id)
+        view = run_view(run, runs.means(session, run.batch_id))
+    if json:
+        output.as_json(view)
+        return
+    verdict = view.summary[runs.VERDICT]
+    output.facts(
+        [("run", view.id), ("batch", view.batch_id), ("clips", view.expected), ("compared with", verdict["baseline"])]
+        + [(name, verdict[name]) for name in ("state", "meaning", "advice")]
+        + [("slower", "; ".join(verdict["slower"]) or None)]
+    )
+    for key in verdict["reports"].values():
+        output.line(storage.url(key, expires_s=_LINK_S))

@@ -1,0 +1,252 @@
+"""`vgen eval suite`, `runs` and `scores`: a suite becomes a batch that is scored as its clips are made."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import output
+from cli.context import open_database, settings_of
+from cli.exit_codes import ExitCode
+from cli.options import BatchChoices, FieldOptions, Json, takes
+from pipeline.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from cli.views import evals as views
+    from db.models import EvalRun
+    from db.session import Database
+    from pipeline.prompts import Submission
+    from pipeline.scoring.suite import Suite
+    from pipeline.settings import Settings
+
+SEEDS = "1-5"
+"""VBench's five clips a prompt."""
+Own = Annotated[bool, typer.Option("--own", help="The suite of forty prompts that vgen brings along.")]
+Metrics = Annotated[str, typer.Option("--metrics", help="Metrics and groups, separated by commas.")]
+Dimensions = Annotated[
+    list[str] | None, typer.Option("--dimension", help="Only entries of this VBench dimension; repeatable.")
+]
+
+
+@takes(fields=FieldOptions)
+def suite(
+    ctx: typer.Context,
+    fields: FieldOptions,
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="In the form of VBench_full_info.json; default: VBench's own."),
+    ] = None,
+    own: Own = False,
+    dimension: Dimensions = None,
+    metrics: Metrics = "vbench",
+    name: Annotated[str | None, typer.Option("--name", help="Name of the batch; default: the file's name.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Make the clips anew even if the same was submitted.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Until all is scored; in solo mode: make and score it.")] = False,
+    write: Annotated[Path | None, typer.Option("--output", help="With --wait: write the scores there.")] = None,
+    json: Json = False,
+) -> int:
+    """Submit a suite as a batch that is scored as its clips are made. With --wait, ends with 3 when one is missing."""
+    settings = settings_of(ctx)
+    found = read(file, own, dimension or [])
+    with open_database(settings, upgrade=True) as database:
+        run_id, batch_id = submit(
+            found, fields, metrics, settings=settings, database=database, name=name, again=again, kind="suite"
+        )
+        if not wait:
+            return _show_run(
+                database, run_id, json, hint=f"next: vgen {'run' if settings.solo else f'watch {batch_id}'}"
+            )
+        code = work_off(database, settings, batch_id)
+        if code not in (ExitCode.DONE, ExitCode.INCOMPLETE):
+            return code
+        return _finish(database, run_id, write, json)
+
+
+def read(file: Path | None, own: bool, dimensions: list[str]) -> Suite:
+    """The suite, or those of its entries that are for one of the dimensions. Raises InputError, NotFoundError."""
+    import dataclasses
+
+    from pipeline.scoring import suite as suites
+    from pipeline.scoring.vbench import DIMENSIONS
+
+    if own and file is not None:
+        raise InputError([Problem("goes with no FILE", field="--own")])
+    unknown = [name for name in dimensions if name not in DIMENSIONS]
+    if unknown:
+        problem = f"{unknown[0]!r} is no VBench dimension; there are {', '.join(DIMENSIONS)}"
+        raise InputError([Problem(problem, field="--dimension")])
+    path = suites.OWN_SUITE if own else suites.find_suite(file)
+    found = suites.read_suite(path)
+    entries = tuple(entry for entry in found.entries if not dimensions or set(entry.dimensions) & set(dimensions))
+    if not entries:
+        raise InputError([Problem(f"{path} has no entry for {', '.join(dimensions)}", field="--dimension")])
+    return dataclasses.replace(found, entries=entries)
+
+
+def submit(
+    found: Suite,
+    fields: FieldOptions,
+    metrics: str,
+    *,
+    settings: Settings,
+    database: Database,
+    name: str | None,
+    again: bool,
+    kind: str,
+    key: str | None = None,
+) -> tuple[str, str]:
+    """Store the suite as a batch, and an evaluation run over it: (run, batch). Repeated, it adds nothing."""
+    from cli.batches import submission
+    from db.evals import runs as evals
+    from pipeline.prompts.scoring import split_names
+    from pipeline.scoring import gate
+    from pipeline.states import EvalState
+    from tasks.worker.scoring import open_run
+
+    names = split_names(metrics)
+    gate.check_metrics(names, field="--metrics")
+    choices = BatchChoices(again=again, key=key)
+    parsed = _parsed(found, fields, settings)
+    options = submission.batch_options(choices, settings)
+    stored = submission.store(
+        parsed, options, settings=settings, database=database, name=name or kind, key=key, again=again
+    )
+    with database.transaction() as session:
+        runs = [run for run in evals.runs(session, batch_id=stored.batch_id) if run.kind == kind]
+        told = {"sha256": found.sha256, "entries": len(found.entries), "standard": found.standard}
+        run_id = (
+            runs[0].id
+            if runs and runs[0].state is not EvalState.INCOMPLETE  # else its clips may be made after a retry
+            else open_run(session, stored.batch_id, kind=kind, metrics=names, suite=told)
+        )
+    return run_id, stored.batch_id
+
+
+def _parsed(found: Suite, fields: FieldOptions, settings: Settings) -> Submission:
+    from pipeline.scoring.suite_jobs import submission_of
+
+    overrides: dict[str, Any] = fields.overrides()
+    if "labels" in overrides:
+        raise InputError([Problem("a suite's jobs have labels of their own", field="--label")])
+    if "seed" not in overrides and "seeds" not in overrides:
+        overrides["seeds"] = SEEDS
+    return submission_of(found, overrides, settings)
+
+
+def work_off(database: Database, settings: Settings, batch_id: str) -> int:
+    """Until the batch has ended: in solo mode by working, else by watching."""
+    from cli.batches import watch, work
+
+    with contextlib.redirect_stdout(sys.stderr):  # the result is the run's, not the batch's
+        if settings.solo:
+            return work.off(database, settings, batch_id)
+        return watch.until_finished(database, settings, [batch_id], json=False)
+
+
+def _finish(database: Database, run_id: str, write: Path | None, json: bool) -> int:
+    from db.evals import runs as evals
+    from pipeline.scoring.score_file import write_scores
+    from pipeline.states import EvalState
+
+    with database.transaction() as session:
+        evals.settle(session)  # whoever comes first: the dispatcher does it too
+    with database.reading() as session:
+        run = evals.get_run(session, run_id)
+        if write is not None:
+            write_scores(write, evals.records_of(session, run.batch_id))
+    _show_run(database, run_id, json)
+    return ExitCode.DONE if run.state is EvalState.COMPLETE else ExitCode.INCOMPLETE
+
+
+def _show_run(database: Database, run_id: str, json: bool, *, hint: str | None = None) -> int:
+    from db.evals import runs as evals
+    from db.evals import score_steps
+
+    with database.reading() as session:
+        run = evals.get_run(session, run_id)
+        view = run_view(run, evals.means(session, run.batch_id), score_steps.progress(session, run_id))
+    if json:
+        output.as_json(view)
+        return ExitCode.DONE
+    output.facts(
+        [("run", view.id), ("batch", view.batch_id), ("state", view.state), ("clips", view.expected)]
+        + [(name.replace("_", " "), value) for name, value in view.summary.items() if isinstance(value, int | str)]
+        + [(f"steps of {family}", _counted(states)) for family, states in view.steps.items()]
+    )
+    if view.scores:
+        rows = [(one.metric, one.scored, one.not_scored, one.mean, one.failed) for one in view.scores]
+        output.table(("metric", "scored", "not scored", "mean", "failed"), rows)
+    if hint is not None:
+        output.line(hint)
+    return ExitCode.DONE
+
+
+def _counted(states: dict[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in states.items())
+
+
+def run_view(
+    run: EvalRun, means: dict[str, tuple[int, int, float | None, int]], steps: dict[str, dict[str, int]] | None = None
+) -> views.EvalRunStateView:
+    from cli.views import evals as views
+    from cli.views.base import when
+
+    return views.EvalRunStateView(
+        id=run.id,
+        batch_id=run.batch_id,
+        kind=run.kind,
+        state=run.state.value,
+        metrics=run.metrics,
+        suite=run.suite,
+        expected=run.expected,
+        summary=run.summary or {},
+        steps=steps or {},
+        created_at=when(run.created_at),
+        finished_at=None if run.finished_at is None else when(run.finished_at),
+        scores=[
+            views.MeanView(metric=metric, scored=scored, not_scored=missing, mean=mean, failed=failed)
+            for metric, (scored, missing, mean, failed) in means.items()
+        ],
+    )
+
+
+def runs(
+    ctx: typer.Context,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
+    json: Json = False,
+) -> int:
+    """List evaluation runs, newest first."""
+    from cli.views import evals as views
+    from db.evals import runs as evals
+
+    with open_database(settings_of(ctx)) as database:
+        with database.transaction() as session:
+            evals.settle(session)
+        with database.reading() as session:
+            found = [run_view(run, {}) for run in evals.runs(session, limit=limit)]
+    if json:
+        output.as_json(views.EvalRunsView(runs=found))
+        return ExitCode.DONE
+    output.table(
+        ("run", "batch", "kind", "state", "clips", "metrics", "started"),
+        [
+            (one.id, one.batch_id, one.kind, one.state, one.expected, " ".join(one.metrics), one.created_at)
+            for one in found
+        ],
+    )
+    return ExitCode.DONE
+
+
+def scores(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="An evaluation run's id.")],
+    write: Annotated[Path | None, typer.Option("--output", help="Write the scores there, as a JSON list.")] = None,
+    json: Json = False,
+) -> int:
+    """Show a run's scores from rows, or write them as a score file. Ends with 3 unless the run is complete."""
+    with open_database(settings_of(ctx)) as database:
+        return _finish(database, run, write, json)

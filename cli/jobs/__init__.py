@@ -1,0 +1,1 @@
+"""Commands about single clips: cancel, retry, approve, rerun, extend, generate."""

@@ -1,0 +1,158 @@
+"""`vgen bench preset`: the accelerations that this machine can do, side by side."""
+
+from __future__ import annotations
+
+import tempfile
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import output
+from cli.context import settings_of
+from cli.options import Json
+
+if TYPE_CHECKING:
+    from cli.views.models import PresetBenchView
+    from pipeline.acceleration import Acceleration
+    from pipeline.preset_benchmark import Measured
+
+app = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
+_MIB = 1024 * 1024
+
+
+@app.callback()
+def _group() -> None:
+    """So that `preset` stays a name of its own, although it is the only one."""
+
+
+@app.command("preset")
+def preset(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A preset whose model is on this machine.")],
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="WAYS", help="Names of ways, separated by commas; default: all.")
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, max=100, help="Clips that are measured of each.")] = 1,
+    steps: Annotated[int | None, typer.Option("--steps", min=2, max=1000, help="Default: the preset's.")] = None,
+    width: Annotated[int | None, typer.Option("--width", help="Default: the preset's.")] = None,
+    height: Annotated[int | None, typer.Option("--height", help="Default: the preset's.")] = None,
+    num_frames: Annotated[int | None, typer.Option("--num-frames", help="Default: the preset's.")] = None,
+    image: Annotated[Path | None, typer.Option("--image", help="First frame, where the preset needs one.")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Of the clip.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the clip.")] = 0,
+    least_ssim: Annotated[float, typer.Option("--least-ssim", min=-1, max=1, help="Quality bound.")] = 0.9,
+    least_psnr: Annotated[float, typer.Option("--least-psnr", min=0, max=100, help="Quality bound, dB.")] = 25.0,
+    json: Json = False,
+) -> int:
+    """Measure a preset's accelerations against the plain clip, and propose the fastest that is near enough to it."""
+    from pipeline import preset_benchmark
+    from pipeline.generators.probe_request import PROMPT, trial_request
+    from pipeline.generators.process.handle import GeneratorProcess
+    from pipeline.presets import load_library
+
+    settings = settings_of(ctx)
+    library = load_library(settings.effective_presets_dir)
+    with tempfile.TemporaryDirectory(prefix="vgen-bench-") as folder, GeneratorProcess(settings) as process:
+        request = trial_request(
+            library,
+            name,
+            Path(folder),
+            prompt=prompt or PROMPT,
+            seed=seed,
+            image=image,
+            num_inference_steps=steps,
+            width=width,
+            height=height,
+            num_frames=num_frames,
+        )
+        wanted = _chosen(preset_benchmark.ways(library, name), only)
+        done = preset_benchmark.measure(
+            process,
+            request,
+            wanted.items(),
+            repeats=repeats,
+            on_progress=lambda way: None if json else output.notice(f"measuring {way}"),
+        )
+    best = preset_benchmark.proposed(done, least_ssim=least_ssim, least_psnr=least_psnr)
+    view = _view(name, done, best, least_ssim, least_psnr)
+    if json:
+        output.as_json(view)
+    else:
+        _show(view)
+    return 0
+
+
+def _chosen(ways: dict[str, Acceleration], only: str | None) -> dict[str, Acceleration]:
+    from pipeline.errors import InputError, Problem
+
+    if only is None:
+        return ways
+    names = [part.strip() for part in only.split(",") if part.strip()]
+    for name in names:
+        if name not in ways:
+            near = get_close_matches(name, ways, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise InputError([Problem(f"{name!r} is no way; {hint}there are: {', '.join(ways)}", field="--only")])
+    return {name: ways[name] for name in names}
+
+
+def _view(
+    name: str, done: list[Measured], best: Measured | None, least_ssim: float, least_psnr: float
+) -> PresetBenchView:
+    from cli.views.models import MeasuredWayView, PresetBenchView
+    from pipeline.preset_benchmark import unsteady
+
+    plain = done[0].seconds or 0.0
+    return PresetBenchView(
+        preset=name,
+        ways=[
+            MeasuredWayView(
+                name=one.name,
+                acceleration=one.acceleration.given(),
+                seconds=one.seconds,
+                first_s=one.first_s,
+                speed=plain / one.seconds if one.seconds else None,
+                peak_memory_bytes=one.peak_bytes,
+                psnr=one.psnr,
+                ssim=one.ssim,
+                problem=one.problem,
+            )
+            for one in done
+        ],
+        least_ssim=least_ssim,
+        least_psnr=least_psnr,
+        proposed=best.name if best else None,
+        unsteady=unsteady(done),
+        numerics=done[0].numerics or {},
+    )
+
+
+def _show(view: PresetBenchView) -> None:
+    def number(value: float | None, form: str) -> str:
+        return "" if value is None else format(value, form)
+
+    output.table(
+        ("way", "seconds", "speed", "peak MiB", "PSNR dB", "SSIM", "problem"),
+        [
+            (
+                way.name,
+                number(way.seconds, ".2f"),
+                number(way.speed, ".2f"),
+                "" if way.peak_memory_bytes is None else str(way.peak_memory_bytes // _MIB),
+                number(way.psnr, ".1f"),
+                number(way.ssim, ".3f"),
+                (way.problem or "")[:100],
+            )
+            for way in view.ways
+        ],
+    )
+    if view.unsteady is not None:
+        output.line(view.unsteady)
+    bound = f"SSIM of {view.least_ssim:g} and PSNR of {view.least_psnr:g} dB at least, against the plain clip"
+    if view.proposed is None:
+        output.line(f"nothing to propose with {bound}")
+        return
+    given = next(way.acceleration for way in view.ways if way.name == view.proposed)
+    output.line(f"proposed, with {bound}: {view.proposed} {given or '(no options)'}")

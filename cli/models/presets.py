@@ -1,0 +1,178 @@
+"""`vgen models`: the presets, and whether their models are on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import output
+from cli.context import settings_of
+from cli.exit_codes import ExitCode
+from cli.models.calibrate import calibrate
+from cli.options import Json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cli.views.models import ModelView
+    from pipeline.presets import Library, Preset
+    from pipeline.settings import Settings
+
+app = typer.Typer(help="The presets and their models.", no_args_is_help=True)
+app.command("calibrate")(calibrate)
+Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Presets; all that are here by default.")]
+
+
+@app.command("list")
+def list_(
+    ctx: typer.Context,
+    hidden: Annotated[bool, typer.Option("--all", help="Also presets for benches and tests.")] = False,
+    json: Json = False,
+) -> int:
+    """List the presets."""
+    from cli.views.models import ModelListView
+
+    settings = settings_of(ctx)
+    library = _library(settings)
+    models = [_view(preset, library, settings) for preset in library.presets.values() if hidden or not preset.hidden]
+    problems = [str(problem) for found in library.problems.values() for problem in found]
+    damaged = [model.name for model in models if model.status == "damaged"]
+    problems += [f"preset {name!r}: its model is damaged: `vgen models check {name}` says where" for name in damaged]
+    if json:
+        output.as_json(ModelListView(models=models, problems=problems))
+        return 0
+    output.table(
+        ("preset", "model", "takes", "memory", "licence", "source"),
+        [
+            (
+                model.name,
+                model.status,
+                model.preset["workload"],
+                "unknown" if model.preset["memory_gib"] is None else f"{model.preset['memory_gib']:g} GiB",
+                model.preset["licence"] or "unknown",
+                model.source,
+            )
+            for model in models
+        ],
+    )
+    for problem in problems:
+        output.notice(problem)
+    return 0
+
+
+@app.command("show")
+def show(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A preset.")],
+    json: Json = False,
+) -> int:
+    """Show a preset: model, rules, defaults."""
+    settings = settings_of(ctx)
+    library = _library(settings)
+    view = _view(library.get(name), library, settings)
+    if json:
+        output.as_json(view)
+        return 0
+    output.facts((("source", view.source), ("model", view.status), ("commit", view.commit)))
+    flat: list[tuple[str, object]] = []
+    for key, value in view.preset.items():
+        if isinstance(value, dict):
+            flat += [(f"{key}.{inner}", content) for inner, content in value.items()]
+        else:
+            flat.append((key, value))
+    output.facts([(key, "unknown" if value is None and key == "memory_gib" else value) for key, value in flat])
+    return 0
+
+
+@app.command("pull")
+def pull(ctx: typer.Context, names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Presets.")]) -> int:
+    """Download models and pin their commits; nothing else downloads. Ends with 3 when what came is not whole."""
+    from pipeline.models import hub
+
+    settings = settings_of(ctx)
+    library = _library(settings)
+    code = ExitCode.DONE
+    for preset in [library.get(name) for name in names]:
+        if hub.model_status(preset, settings.effective_cache_dir) is hub.ModelStatus.BUILT_IN:
+            output.line(f"{preset.name}: built in, nothing to download")
+        else:
+            output.line(f"{preset.name}: {hub.pull(preset, settings.effective_cache_dir)}")
+            for problem in hub.look(preset, settings.effective_cache_dir).problems:
+                output.notice(f"{preset.name}: {problem}")
+                code = ExitCode.INCOMPLETE
+    return code
+
+
+@app.command("check")
+def check(ctx: typer.Context, names: Names = None, json: Json = False) -> int:
+    """Check presets and their models; without NAME, your own and what is on this machine. Ends with 3 on a problem."""
+    from cli.views.models import ModelChecksView, ModelCheckView
+    from pipeline.models import hub
+
+    settings = settings_of(ctx)
+    library = _library(settings)
+    cache = settings.effective_cache_dir
+    wrong = (
+        library.problems if not names else {name: library.problems[name] for name in names if name in library.problems}
+    )
+    chosen = [library.get(name) for name in names or () if name not in wrong]
+    if not names:
+        chosen = [preset for preset in library.presets.values() if _worth_checking(preset, library, cache)]
+    found = [
+        ModelCheckView(
+            name=name,
+            source=problems[0].file or "",
+            status="wrong",
+            folder=None,
+            problems=[str(replace(problem, file=None)) for problem in problems],
+        )
+        for name, problems in wrong.items()
+    ]
+    for preset in chosen:
+        result = hub.check(preset, cache)
+        folder = None if result.folder is None else str(result.folder)
+        found.append(
+            ModelCheckView(
+                name=preset.name,
+                source=library.source(preset.name),
+                status=result.status.value,
+                folder=folder,
+                problems=list(result.problems),
+            )
+        )
+    if json:
+        output.as_json(ModelChecksView(models=found))
+    else:
+        rows = [(model.name, model.status, "; ".join(model.problems) or "ok", model.source) for model in found]
+        output.table(("preset", "model", "result", "source"), rows)
+    return ExitCode.INCOMPLETE if any(model.problems for model in found) else ExitCode.DONE
+
+
+def _library(settings: Settings) -> Library:
+    from pipeline.presets import load_library
+
+    return load_library(settings.effective_presets_dir)
+
+
+def _worth_checking(preset: Preset, library: Library, cache: Path) -> bool:
+    from pipeline.models import hub
+
+    if preset.name in library.files:
+        return True
+    return not preset.hidden and hub.model_status(preset, cache) is not hub.ModelStatus.MISSING
+
+
+def _view(preset: Preset, library: Library, settings: Settings) -> ModelView:
+    from cli.views.models import ModelView
+    from pipeline.models import hub
+
+    cache = settings.effective_cache_dir
+    return ModelView(
+        name=preset.name,
+        source=library.source(preset.name),
+        status=hub.model_status(preset, cache).value,
+        preset=preset.model_dump(mode="json"),
+        commit=hub.pins(cache).get(f"{preset.repo}@{preset.revision}"),
+    )

@@ -1,0 +1,152 @@
+"""`vgen chaos`: faults on purpose in one's own cluster, and what came of them."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import output
+from cli.context import open_database, settings_of
+from cli.exit_codes import ExitCode
+from cli.options import Json
+from pipeline.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from cli.views.operations import ChaosView
+    from db.session import Database
+    from pipeline.settings import Settings
+    from tasks.upkeep.chaos import Damage, Found
+
+_SETTLE_S = 900.0
+"""How long jobs are waited for once the faults are over: longer than every backoff of a step together."""
+
+
+def chaos(
+    ctx: typer.Context,
+    yes: Annotated[
+        bool, typer.Option("--yes-break-things", help="Needed: workers of this host are killed while they work.")
+    ] = False,
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="How long faults go on.")] = 60.0,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Dice; made and shown when not given.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=1000, help="Clips of the batch that meets them.")] = 24,
+    preset: Annotated[str, typer.Option("--preset", help="What the clips are made with.")] = "idle",
+    json: Json = False,
+) -> int:
+    """Kill, stop and end this host's workers at random while a small batch runs, and report what came of it.
+
+    Work of others on these workers is disturbed like the batch's own: it is made again. Brokers, databases, stores and
+    other hosts are left alone. Exit code 3 when a job was lost or published twice.
+    """
+    settings = settings_of(ctx)
+    if not yes:
+        raise InputError([Problem("kills workers that are at work: say so with --yes-break-things", field="chaos")])
+    if settings.solo:
+        raise InputError([Problem("`vgen chaos` is for a cluster, and VGEN_BROKER_URL is not set")])
+    seed = int(time.time()) % 100_000 if seed is None else seed
+    with open_database(settings) as database:
+        return _run(settings, database, seconds=seconds, seed=seed, jobs=jobs, preset=preset, json=json)
+
+
+def _run(
+    settings: Settings, database: Database, *, seconds: float, seed: int, jobs: int, preset: str, json: bool
+) -> int:
+    from cli.interrupt import Interrupt
+    from tasks.upkeep.chaos import Damage, blow, judge, targets
+
+    with database.reading() as session:
+        found = targets(session)
+    if not found:
+        raise InputError([Problem("no live worker of this host; start `vgen worker` first", field="chaos")])
+    output.notice(f"seed {seed}: breaking {len(found)} workers of this host for {seconds:g} s")
+    batch_id = _submit(settings, database, jobs, preset, seed)
+    damage, end = Damage(), time.monotonic() + seconds
+    with Interrupt("no more faults; again to stop at once") as interrupt:
+        blow(
+            database,
+            damage,
+            seed=seed,
+            between_s=(1.0, 4.0),
+            lease_s=settings.worker.lease_s,
+            wait=interrupt.wait,
+            until=lambda: time.monotonic() >= end,
+            say=output.notice,
+        )
+        settle = time.monotonic() + _SETTLE_S
+        while _open(_states(database, batch_id)) and time.monotonic() < settle and not interrupt.wait(1.0):
+            pass
+    with database.reading() as session:
+        result = judge(session, _states(database, batch_id), damage)
+    if json:
+        output.as_json(_view(batch_id, seed, damage, result))
+    else:
+        _show(batch_id, seed, damage, result)
+    return ExitCode.DONE if result.unended == 0 and result.published_twice == 0 else ExitCode.INCOMPLETE
+
+
+def _submit(settings: Settings, database: Database, jobs: int, preset: str, seed: int) -> str:
+    from cli.batches import submission
+    from cli.options import BatchChoices, FieldOptions
+
+    with tempfile.TemporaryDirectory(prefix="vgen-chaos-") as folder:
+        path = Path(folder) / "chaos.txt"
+        path.write_text("".join(f"chaos {seed}, clip {number}\n" for number in range(jobs)), "utf-8")
+        choices = BatchChoices(name="chaos", again=True)
+        parsed = submission.read(path, FieldOptions(preset=preset), choices, settings)
+        options = submission.batch_options(choices, settings)
+        return submission.store(
+            parsed, options, settings=settings, database=database, name="chaos", again=True
+        ).batch_id
+
+
+def _states(database: Database, batch_id: str) -> Sequence[tuple[str, str]]:
+    from db.clips import batches
+
+    with database.reading() as session:
+        return [(job.id, job.state.value) for job in batches.job_rows(session, batch_id, limit=1000)]
+
+
+def _open(states: Sequence[tuple[str, str]]) -> bool:
+    return any(state in ("waiting", "in_flight") for _, state in states)
+
+
+def _show(batch_id: str, seed: int, damage: Damage, found: Found) -> None:
+    output.facts(
+        [
+            ("batch", batch_id),
+            ("seed", seed),
+            ("faults", ", ".join(f"{count} × {kind}" for kind, count in damage.kinds.most_common()) or "none"),
+            ("jobs", ", ".join(f"{count} {state}" for state, count in found.states.most_common())),
+            ("lost", found.unended),
+            ("published twice", found.published_twice),
+            ("time to recover", _recoveries(found)),
+            ("GPU time wasted", f"{found.wasted_gpu_s:.1f} s of {found.gpu_s:.1f} s"),
+        ]
+    )
+
+
+def _view(batch_id: str, seed: int, damage: Damage, found: Found) -> ChaosView:
+    from cli.views.operations import ChaosView, RecoveriesView
+
+    times = found.quantiles()
+    return ChaosView(
+        batch_id=batch_id,
+        seed=seed,
+        faults=dict(damage.kinds),
+        jobs=dict(found.states),
+        lost=found.unended,
+        published_twice=found.published_twice,
+        recoveries_s=None if times is None else RecoveriesView(p50=times[0], p90=times[1], longest=times[2]),
+        gpu_s=found.gpu_s,
+        wasted_gpu_s=found.wasted_gpu_s,
+    )
+
+
+def _recoveries(found: Found) -> str:
+    if (times := found.quantiles()) is None:
+        return "no step was interrupted"
+    return "p50 {:.1f} s, p90 {:.1f} s, longest {:.1f} s".format(*times)

@@ -1,0 +1,72 @@
+"""`vgen health`: whether this host's own processes are at work, as one answer for a container's health check."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import typer
+
+from cli import output
+from cli.context import open_database, settings_of
+from cli.exit_codes import ExitCode
+from cli.options import Cpu, Gpu, Io
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pipeline.settings import Settings
+
+app = typer.Typer(
+    help="Whether this host's workers or dispatcher are at work; ends with 1 if not, with 4 without a database.",
+    no_args_is_help=True,
+)
+
+
+@app.command("worker")
+def worker(ctx: typer.Context, gpu: Gpu = True, cpu: Cpu = True, io: Io = True) -> int:
+    """Whether each worker that `vgen worker` keeps here, with the same options, was seen in the last 30 s."""
+    from tasks.hosts import supervisor
+
+    settings = settings_of(ctx)
+    return _answer(settings, [role.name for role in supervisor.roles(settings, gpu=gpu, cpu=cpu, io=io)])
+
+
+@app.command("dispatcher")
+def dispatcher(ctx: typer.Context) -> int:
+    """Whether the `vgen dispatcher` of this host has dispatched in the last minute."""
+    from tasks.upkeep.timers import DISPATCHER
+
+    return _answer(settings_of(ctx), [DISPATCHER])
+
+
+def _answer(settings: Settings, roles: Collection[str]) -> int:
+    """Compare the roles that should be here with those whose rows are fresh and whose processes run.
+
+    A row is named ROLE-RANDOM-PID@HOST. Fresh rows alone do not tell: another container may have the same host name.
+    """
+    from db import workers
+
+    host = socket.gethostname()
+    with open_database(settings) as database, database.reading() as session:
+        here = [worker for worker in workers.alive(session) if worker.host == host and _runs(worker.pid)]
+    seen = {worker.name.partition("-")[0] for worker in here}
+    missing = [role for role in roles if role not in seen]
+    for role in missing:
+        output.error(f"{role}: not seen on {host} in the last {workers.ALIVE_MS // 1000} s")
+    if missing:
+        return ExitCode.INTERNAL
+    output.line(f"at work on {host}: {', '.join(roles)}")
+    return ExitCode.DONE
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process of this number runs here."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it runs, as another user
+        pass
+    return True

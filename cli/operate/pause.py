@@ -1,0 +1,133 @@
+"""`vgen pause` and `vgen resume`: stop and go for batches, queues and everything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import output
+from cli.context import open_database, settings_of
+from cli.options import Json
+from pipeline.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from db.session import Database
+
+Batches = Annotated[
+    list[str] | None, typer.Argument(metavar="[BATCH...]", help="Ids of batches, the start of one, or 'latest'.")
+]
+Queues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--queue", metavar="NAME", help="A queue, such as vgen.io, or a GPU type; vgen.gpu means all GPUs. Repeatable."
+    ),
+]
+All = Annotated[bool, typer.Option("--all", help="Everything: nothing is dispatched or begun anywhere.")]
+
+_EVERY = "*"
+_QUEUE = re.compile(r"vgen\.(io|cpu|gpu|encode|gpu\.[a-z0-9][a-z0-9.-]*|encode\.[a-z0-9-]+)")
+_GPU_TYPE = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
+
+
+def pause(
+    ctx: typer.Context, batches: Batches = None, queue: Queues = None, everything: All = False, json: Json = False
+) -> int:
+    """Begin nothing more of a batch or on a queue; what runs is given back, with a checkpoint where it can."""
+    return _set(ctx, batches or [], queue or [], everything, pausing=True, json=json)
+
+
+def resume(
+    ctx: typer.Context, batches: Batches = None, queue: Queues = None, everything: All = False, json: Json = False
+) -> int:
+    """Undo `vgen pause` of the same name; a batch also waits while its queue or everything is paused."""
+    return _set(ctx, batches or [], queue or [], everything, pausing=False, json=json)
+
+
+def _set(
+    ctx: typer.Context, ids: Sequence[str], names: Sequence[str], everything: bool, *, pausing: bool, json: bool
+) -> int:
+    from cli.views.operations import PausedView
+    from db.clips import batches
+    from db.queue import pauses
+
+    if not (ids or names or everything):
+        raise InputError([Problem("say what: a BATCH, --queue NAME or --all")])
+    queues = [*queue_names(names), *([_EVERY] if everything else [])]
+    settings = settings_of(ctx)
+    on_batch = pauses.pause_batch if pausing else pauses.resume_batch
+    on_queue = pauses.pause_queue if pausing else pauses.resume_queue
+    with open_database(settings) as database:
+        with database.transaction() as session:
+            batch_ids = list(dict.fromkeys(batches.get(session, given).id for given in ids))
+            changed = [name for name in batch_ids if on_batch(session, name, by=settings.owner)]
+            changed += [name for name in queues if on_queue(session, name, by=settings.owner)]
+            still = pauses.paused_queues(session)
+        if pausing:
+            _withdraw(database)
+        for text in _notices(database, names, batch_ids, still, pausing=pausing):
+            output.notice(text)
+    unchanged = [name for name in (*batch_ids, *queues) if name not in changed]
+    if json:
+        output.as_json(PausedView(paused=pausing, changed=changed, unchanged=unchanged, queues=list(still)))
+        return 0
+    word = "paused" if pausing else "resumed"
+    for name in changed:
+        output.line(f"{_shown(name)}: {word}")
+    for name in unchanged:
+        output.notice(f"{_shown(name)}: was {'paused already' if pausing else 'not paused'}")
+    return 0
+
+
+def queue_names(names: Sequence[str]) -> list[str]:
+    """Names of queues: a name without `vgen.` is a GPU type. Raises InputError."""
+    found, problems = [], []
+    for name in names:
+        if _QUEUE.fullmatch(name):
+            found.append(name)
+        elif _GPU_TYPE.fullmatch(name):
+            found.append(f"vgen.gpu.{name}")
+        else:
+            rule = "expected vgen.io, vgen.cpu, vgen.gpu, vgen.gpu.TYPE, vgen.encode, or a GPU type such as h200"
+            problems.append(Problem(f"{name!r} is no queue: {rule}", field="--queue"))
+    if problems:
+        raise InputError(problems)
+    return list(dict.fromkeys(found))
+
+
+def _withdraw(database: Database) -> None:
+    """Take back what was dispatched and not begun, a page at a time."""
+    from db.evals import score_steps
+    from db.queue import pauses
+
+    while True:
+        with database.transaction() as session:
+            if not pauses.withdraw(session) + score_steps.withdraw(session):
+                return
+
+
+def _notices(
+    database: Database, names: Sequence[str], batch_ids: Sequence[str], still: Sequence[str], *, pausing: bool
+) -> list[str]:
+    from db import workers
+    from db.clips import batches
+    from db.queue import pauses
+
+    if not pausing:
+        found = [f"{_shown(name)} is still paused" for name in still if batch_ids]
+        with database.reading() as session:
+            over = [batch_id for batch_id in batch_ids if batches.get(session, batch_id).over_budget]
+        return found + [f"{batch_id}: its budget is used up; `vgen budget {batch_id}` raises it" for batch_id in over]
+    with database.reading() as session:
+        live = workers.capacity(session).slots
+    return [
+        f"no live worker serves {name}; it is paused all the same"
+        for name in queue_names(names)
+        if not any(pauses.is_paused(queue, [name]) for queue in live)
+    ]
+
+
+def _shown(name: str) -> str:
+    return "everything" if name == _EVERY else name

@@ -1,0 +1,152 @@
+"""`vgen worker`, `dispatcher`, `beat` and `flower`: the processes of a cluster, in the foreground."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import output
+from cli.context import open_database, settings_of
+from cli.options import Cpu, Gpu, Io
+from pipeline.errors import InputError, Problem, ServiceUnavailableError
+
+if TYPE_CHECKING:
+    from cli.views.workers import WorkerView
+    from pipeline.settings import Settings
+
+_MIN_PASSWORD = 8
+
+
+def worker(
+    ctx: typer.Context,
+    gpu: Gpu = True,
+    cpu: Cpu = True,
+    io: Io = True,
+) -> int:
+    """Work for a cluster on this host, in the foreground; Ctrl-C, SIGTERM or SIGHUP drains."""
+    from tasks.hosts import supervisor
+
+    settings = _cluster(settings_of(ctx), "worker")
+    if not (gpu or cpu or io):
+        raise InputError([Problem("--no-gpu, --no-cpu and --no-io leave nothing to do")])
+    _require_schema(settings)
+    return supervisor.run(settings, gpu=gpu, cpu=cpu, io=io)
+
+
+def show(ctx: typer.Context) -> int:
+    """List the live workers: their GPUs, the presets that they hold, and whether they take work."""
+    from cli.batches.status import worker_views
+
+    with open_database(settings_of(ctx)) as database, database.reading() as session:
+        found = worker_views(session)
+    rows = [
+        (
+            view.name,
+            view.gpu_type or "",
+            view.assigned_preset or "",
+            view.loaded or "",
+            _state(view),
+            ", ".join(view.queues),
+        )
+        for view in found
+    ]
+    output.table(("worker", "GPU", "assigned", "loaded", "state", "queues"), rows)
+    return 0
+
+
+def _state(view: WorkerView) -> str:
+    if view.draining:
+        return f"draining: {view.drain_reason}" if view.drain_reason else "draining"
+    if view.ready:
+        return "ready"
+    return "idle" if view.assigned_preset is None else "loading"
+
+
+def dispatcher(ctx: typer.Context) -> int:
+    """Dispatch and reconcile for a cluster, in the foreground; io workers do so too."""
+    from cli.interrupt import Interrupt
+    from tasks.hosts import dispatcher
+
+    settings = _cluster(settings_of(ctx), "dispatcher")
+    _require_schema(settings)
+    with Interrupt("stopping; again to stop at once") as interrupt:
+        dispatcher.run_dispatcher(settings, interrupt.event)
+    return 0
+
+
+def flower(
+    ctx: typer.Context,
+    address: Annotated[str, typer.Option("--address", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Where to listen.")] = 5555,
+    basic_auth: Annotated[
+        str | None,
+        typer.Option(
+            "--basic-auth",
+            envvar="VGEN_FLOWER_BASIC_AUTH",
+            metavar="USER:PASSWORD",
+            help="Who may look; better by the variable, since others can read command lines. "
+            "Without it a password is made and shown.",
+        ),
+    ] = None,
+) -> int:
+    """Start Flower, Celery's monitor, behind a password."""
+    _cluster(settings_of(ctx), "flower")
+    if basic_auth is None:
+        basic_auth = f"vgen:{secrets.token_urlsafe(15)}"
+        output.notice(f"log in to http://{address}:{port} as {basic_auth.replace(':', ' with password ', 1)}")
+    user, colon, password = basic_auth.partition(":")
+    if not user or not colon or len(password) < _MIN_PASSWORD:
+        raise InputError([Problem(f"must be USER:PASSWORD, {_MIN_PASSWORD} characters or more", field="--basic-auth")])
+    if not basic_auth.isascii() or not basic_auth.isprintable():
+        raise InputError([Problem("may hold printable ASCII characters only", field="--basic-auth")])
+    if address not in ("127.0.0.1", "::1", "localhost"):
+        output.notice(f"Flower asks no password for /metrics and /healthcheck: keep {address}:{port} off open networks")
+    from tasks.hosts import monitor
+
+    monitor.run_flower(address, port, basic_auth)
+    return 0
+
+
+def beat(
+    ctx: typer.Context,
+    schedule: Annotated[
+        Path | None,
+        typer.Option(
+            "--schedule",
+            help="File that keeps when each task was last sent; default: beat-schedule in ~/.local/state/vgen.",
+        ),
+    ] = None,
+) -> int:
+    """Send a cluster's periodic work, in the foreground: sweeps and the nightly evaluation. One is enough."""
+    from tasks.hosts.beat import run_beat
+
+    run_beat(_cluster(settings_of(ctx), "beat"), schedule)
+    return 0
+
+
+def _cluster(settings: Settings, verb: str) -> Settings:
+    if settings.solo:
+        raise InputError(
+            [Problem(f"`vgen {verb}` is for a cluster, and VGEN_BROKER_URL is not set; solo mode has `vgen run`")]
+        )
+    return settings
+
+
+def _require_schema(settings: Settings) -> None:
+    """Raises ServiceUnavailableError where the tables are older than this release; one that is away is waited for."""
+    from db import schema
+    from db.session import Database
+
+    database = Database(settings.effective_database_url)
+    try:
+        problem = schema.behind(database)
+    except ServiceUnavailableError as error:
+        output.notice(f"waiting for the database: {error}")
+        return
+    finally:
+        database.close()
+    if problem is not None:
+        raise ServiceUnavailableError(problem)

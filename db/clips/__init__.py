@@ -1,0 +1,1 @@
+"""Batches, their jobs, and what belongs to a clip: segments, rolls, checkpoints, scores, spending."""

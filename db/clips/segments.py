@@ -1,0 +1,228 @@
+"""How a clip of several segments goes through the line: which step may go on when, beside the plain order of stages.
+
+Its prompts are enhanced and screened together with the first segment's. Each segment is generated once the one before
+has left what it goes on from, and encoded meanwhile; the last is encoded once all others are, joins them, and goes on
+alone. A step that has to wait for another segment's is ``pending``.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, Insert, Table, exists, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from db import events
+from db.clips import continuations
+from db.clips.attempts import record_attempt
+from db.models import Job, Segment, Step
+from db.session import now_ms
+from pipeline.spec import JobSpec
+from pipeline.states import AttemptOutcome, Stage, StepState
+from pipeline.work import StepWork
+
+OF_THE_CLIP = (Stage.ENHANCE, Stage.SCREEN)
+"""Stages that a clip passes once, whatever segments it has; their steps are the first segment's."""
+_SEGMENTS = cast(Table, Segment.__table__)
+_OPEN = (StepState.WAITING, StepState.DISPATCHED, StepState.RUNNING)
+_STATES = dict[tuple[int, Stage], StepState]
+
+
+def branches(work: StepWork) -> bool:
+    """Whether more than the next stage of this segment follows from the step, or less."""
+    if work.spec.segments == 1:
+        return False
+    return work.stage is Stage.GENERATE or (work.stage is Stage.ENCODE and not is_last(work))
+
+
+def is_last(work: StepWork) -> bool:
+    return work.segment == work.spec.segments - 1
+
+
+def record(session: Session, work: StepWork, output: dict[str, Any]) -> None:
+    """Write the segment's row. What was made from other frames than these are now is made again."""
+    connection = session.connection()
+    changed = (
+        work.spec.segments > 1
+        and not is_last(work)
+        and _frames_of(session, work)
+        not in (
+            None,
+            output["frames_sha256"],
+        )
+    )
+    connection.execute(
+        _recording(connection.dialect.name),
+        {
+            "job_id": work.job_id,
+            "roll": work.roll,
+            "segment": work.segment,
+            "prompt": output.get("prompt", work.spec.prompt_of(work.segment)),
+            "num_frames": output["num_frames"],
+            "frames_sha256": output["frames_sha256"],
+            "numerics": output.get("numerics", {}),
+        },
+    )
+    if changed:
+        _redo_after(session, work)
+
+
+@lru_cache(maxsize=2)
+def _recording(dialect: str) -> Insert:
+    insert = postgresql.insert(_SEGMENTS) if dialect == "postgresql" else sqlite.insert(_SEGMENTS)
+    new = insert.values(created_at=now_ms())
+    made = ("prompt", "num_frames", "frames_sha256", "numerics", "created_at")
+    return new.on_conflict_do_update(
+        index_elements=["job_id", "roll", "segment"], set_={name: new.excluded[name] for name in made}
+    )
+
+
+def _frames_of(session: Session, work: StepWork) -> str | None:
+    mine = (Segment.job_id == work.job_id) & (Segment.roll == work.roll) & (Segment.segment == work.segment)
+    return session.scalars(select(Segment.frames_sha256).where(mine)).one_or_none()
+
+
+def _redo_after(session: Session, work: StepWork) -> None:
+    """The segments after this one went on from frames that are no longer the clip's (made on another type of GPU)."""
+    later = (Step.roll == work.roll, Step.segment > work.segment)
+    set_aside(session, work.job_id, *later, Step.state.in_((*_OPEN, StepState.DONE)))
+    reason = f"segment {work.segment + 1} was made again with other frames"
+    for segment in range(work.segment + 1, work.spec.segments):
+        events.record(
+            session,
+            "rewound",
+            batch_id=work.batch_id,
+            job_id=work.job_id,
+            to="generate",
+            segment=segment,
+            reason=reason,
+        )
+
+
+def may_encode(session: Session, work: StepWork) -> bool:
+    """Whether a generated segment can be encoded now: the last one waits for all others."""
+    if not is_last(work):
+        return True
+    states = _states(session, work.job_id, work.roll)
+    return all(states.get((segment, Stage.ENCODE)) is StepState.DONE for segment in range(work.segment))
+
+
+def next_is_due(session: Session, work: StepWork) -> bool:
+    """Whether the next segment is to be generated: it never was, or has to be again."""
+    if is_last(work):
+        return False
+    state = _states(session, work.job_id, work.roll).get((work.segment + 1, Stage.GENERATE))
+    return state is None or state is StepState.PENDING
+
+
+def unblock(session: Session, job_id: str, roll: int) -> None:
+    """Set those pending steps waiting whose turn has come. The job's row is locked by the caller."""
+    states = _states(session, job_id, roll)
+    done = {place for place, state in states.items() if state in (StepState.DONE, StepState.SKIPPED)}
+    spec = JobSpec.model_validate(session.scalars(select(Job.spec).where(Job.id == job_id)).one())
+    due = []
+    for (segment, stage), state in states.items():
+        if state is not StepState.PENDING:
+            continue
+        if stage is Stage.GENERATE:
+            needed = {(segment - 1, Stage.GENERATE)} if segment > 0 else {(0, Stage.SCREEN)}
+        elif stage is Stage.ENCODE:
+            needed = {(segment, Stage.GENERATE)}
+            if segment == spec.segments - 1:
+                needed |= {(other, Stage.ENCODE) for other in range(segment)}
+        else:
+            continue
+        if needed <= done:
+            due.append((Step.segment == segment) & (Step.stage == stage))
+    for place in due:
+        session.execute(
+            update(Step)
+            .where(Step.job_id == job_id, Step.roll == roll, Step.state == StepState.PENDING, place)
+            .values(state=StepState.WAITING, queue=None)
+            .execution_options(synchronize_session=False)
+        )
+
+
+def _states(session: Session, job_id: str, roll: int) -> _STATES:
+    rows = session.execute(select(Step.segment, Step.stage, Step.state).where(Step.job_id == job_id, Step.roll == roll))
+    return {(segment, stage): state for segment, stage, state in rows}
+
+
+def add_pending(session: Session, work: StepWork, stage: Stage) -> None:
+    """Make a step of the segment that waits for another segment's, unless it is there."""
+    known = _states(session, work.job_id, work.roll)
+    if (work.segment, stage) not in known:
+        session.add(
+            Step(
+                job_id=work.job_id,
+                batch_id=work.batch_id,
+                roll=work.roll,
+                segment=work.segment,
+                stage=stage,
+                state=StepState.PENDING,
+                priority=work.spec.priority,
+            )
+        )
+        session.flush()
+
+
+def set_aside(session: Session, job_id: str, *which: ColumnElement[bool]) -> None:
+    """Have open steps of a job wait for others of it (``pending``), all of them, or those that ``which`` says.
+
+    An attempt that is at work is told by its next heartbeat, and can record nothing any more.
+    """
+    mine = [Step.job_id == job_id, *(which or (Step.state.in_(_OPEN),))]
+    rows = session.scalars(
+        select(Step).where(*mine).order_by(Step.id).with_for_update().execution_options(populate_existing=True)
+    ).all()
+    for step in rows:
+        if step.state is StepState.RUNNING:
+            record_attempt(
+                session,
+                step_id=step.id,
+                job_id=job_id,
+                stage=step.stage,
+                attempt=step.attempt,
+                queue=step.queue,
+                worker=step.worker,
+                started_at=step.started_at,
+                outcome=AttemptOutcome.RELEASED,
+                error_code=None,
+                error="another step of the clip goes first",
+            )
+        step.state, step.queue, step.worker, step.lease_until = StepState.PENDING, None, None, None
+        step.finished_at = None
+    session.flush()
+
+
+def one_runs(session: Session, job_id: str) -> bool:
+    """Whether a worker holds one of the job's steps."""
+    return bool(session.scalars(select(exists().where(Step.job_id == job_id, Step.state == StepState.RUNNING))).one())
+
+
+def outputs(session: Session, job_id: str, roll: int, *, before: int) -> tuple[dict[str, dict[str, Any]], ...]:
+    """What generate and encode recorded of each segment before that one, by stage name."""
+    found: list[dict[str, dict[str, Any]]] = [{} for _ in range(before)]
+    rows = session.execute(
+        select(Step.segment, Step.stage, Step.output).where(
+            Step.job_id == job_id,
+            Step.roll == roll,
+            Step.segment < before,
+            Step.stage.in_((Stage.GENERATE, Stage.ENCODE)),
+        )
+    )
+    for segment, stage, output in rows:
+        found[segment][stage.value] = output or {}
+    return tuple(found)
+
+
+def clear(session: Session, work: StepWork) -> tuple[str, ...]:
+    """Forget what only unpublished segments need; the keys of their encoded files, which no row will name."""
+    if work.spec.segments == 1:
+        return ()
+    continuations.drop(session, work.job_id, keep=work.segment)
+    made = outputs(session, work.job_id, work.roll, before=work.segment)
+    parts = [part for item in made if (part := item.get("encode", {}).get("part"))]
+    return tuple(one["key"] for part in parts for one in (part, part.get("sound")) if one is not None)

@@ -1,0 +1,1 @@
+"""Evaluation runs, and the steps that score their clips."""

@@ -1,0 +1,255 @@
+"""Scores of clips, and evaluation runs: what was to be scored, and whether all of it was."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import exists, func, select, update
+from sqlalchemy.orm import Session
+
+from db import events
+from db.evals import score_steps
+from db.models import ArtifactRow, EvalRun, Job, Score, Segment, StageRun, Step
+from db.session import now_ms
+from pipeline.errors import NotFoundError
+from pipeline.keys import new_batch_id, roll_seed
+from pipeline.spec import SUITE_ENTRY_LABEL
+from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, EvalState, JobState, Stage, StepState
+
+VERDICT = "verdict"
+"""Where a run's summary has what came of its comparison."""
+
+
+def of_jobs(session: Session, job_ids: Sequence[str], *, current: bool = False) -> dict[str, list[Score]]:
+    """Scores by job, in the order of rolls and metrics; of each roll and metric the newest scorer's.
+
+    ``current`` leaves out those of rolls before the job's current one.
+    """
+    query = select(Score).where(Score.job_id.in_(job_ids))
+    if current:
+        query = query.join(Job, (Job.id == Score.job_id) & (Job.roll == Score.roll))
+    newest: dict[tuple[str, int, str], Score] = {}
+    for row in session.scalars(
+        query.order_by(Score.job_id, Score.roll, Score.metric, Score.scored_at, Score.scorer_digest.desc())
+    ):
+        newest[row.job_id, row.roll, row.metric] = row
+    found: dict[str, list[Score]] = {}
+    for (job_id, _, _), row in newest.items():
+        found.setdefault(job_id, []).append(row)
+    return found
+
+
+def rolls_of_batch(session: Session, batch_id: str) -> dict[int, int]:
+    """Jobs of the batch by their roll."""
+    rows = session.execute(
+        select(Job.roll, func.count()).where(Job.batch_id == batch_id).group_by(Job.roll).order_by(Job.roll)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def means(session: Session, batch_id: str) -> dict[str, tuple[int, int, float | None, int]]:
+    """(scored, not scored, mean, failed) by metric, of the current rolls' scores; of each the newest scorer's."""
+    newest = (
+        func.row_number()
+        .over(partition_by=(Score.job_id, Score.metric), order_by=(Score.scored_at.desc(), Score.scorer_digest))
+        .label("place")
+    )
+    of = (
+        select(Score.metric, Score.score, Score.reason, Score.passed, newest)
+        .join(Job, (Job.id == Score.job_id) & (Job.roll == Score.roll))
+        .where(Job.batch_id == batch_id)
+        .subquery()
+    )
+    failed = func.count().filter(~of.c.passed)
+    rows = session.execute(
+        select(of.c.metric, func.count(of.c.score), func.count(of.c.reason), func.avg(of.c.score), failed)
+        .where(of.c.place == 1)
+        .group_by(of.c.metric)
+        .order_by(of.c.metric)
+    )
+    return {metric: (scored, missing, mean, wrong) for metric, scored, missing, mean, wrong in rows}
+
+
+def open_run(
+    session: Session, batch_id: str, *, kind: str, metrics: Sequence[str], suite: Mapping[str, Any] | None = None
+) -> str:
+    """Begin an evaluation run over all jobs of a batch; its id."""
+    run_id = f"e{new_batch_id()}"
+    expected = session.scalars(select(func.count()).select_from(Job).where(Job.batch_id == batch_id)).one()
+    session.add(
+        EvalRun(
+            id=run_id,
+            batch_id=batch_id,
+            kind=kind,
+            metrics=list(metrics),
+            suite=None if suite is None else dict(suite),
+            expected=expected,
+            state=EvalState.OPEN,
+            created_at=session.scalars(select(now_ms())).one(),
+        )
+    )
+    session.flush()
+    events.record(session, "eval_started", batch_id=batch_id, run=run_id, eval=kind, expected=expected)
+    return run_id
+
+
+def get_run(session: Session, run_id: str) -> EvalRun:
+    """Raises NotFoundError."""
+    run = session.get(EvalRun, run_id)
+    if run is None:
+        raise NotFoundError(f"evaluation run {run_id!r} does not exist; `vgen eval runs` shows them")
+    return run
+
+
+def runs(session: Session, *, batch_id: str | None = None, limit: int = 50) -> Sequence[EvalRun]:
+    """Evaluation runs, newest first."""
+    query = select(EvalRun).order_by(EvalRun.id.desc()).limit(limit)
+    return session.scalars(query.where(EvalRun.batch_id == batch_id) if batch_id else query).all()
+
+
+def close_run(
+    session: Session, run_id: str, *, complete: bool, summary: Mapping[str, Any] | None = None
+) -> EvalState | None:
+    """End a run as complete or incomplete. None when it had ended before: of two that end it, one does."""
+    state = EvalState.COMPLETE if complete else EvalState.INCOMPLETE
+    ended = session.execute(
+        update(EvalRun)
+        .where(EvalRun.id == run_id, EvalRun.state == EvalState.OPEN)
+        .values(state=state, finished_at=now_ms(), summary=None if summary is None else dict(summary))
+        .returning(EvalRun.batch_id)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if ended is None:
+        return None
+    events.record(session, "eval_ended", batch_id=ended.batch_id, run=run_id, state=state.value)
+    return state
+
+
+def records_of(session: Session, batch_id: str, metrics: Container[str] | None = None) -> list[dict[str, Any]]:
+    """The published clips of a batch as records of a score file: ``{video, entry, seed, prompt, pixels, scores}``.
+
+    ``metrics`` leaves out the scores of others. ``pixels`` is the sha256 of the first segment's raw frames, before they
+    were encoded.
+    """
+    rows = session.execute(
+        select(Job.id, Job.spec, Job.roll, ArtifactRow.key, Segment.frames_sha256)
+        .join(ArtifactRow, (ArtifactRow.job_id == Job.id) & (ArtifactRow.kind == "video"))
+        .join(Segment, (Segment.job_id == Job.id) & (Segment.roll == Job.roll) & (Segment.segment == 0))
+        .where(Job.batch_id == batch_id, Job.state == JobState.SUCCEEDED)
+        .order_by(Job.seq)
+    ).all()
+    scores = of_jobs(session, [row.id for row in rows], current=True)
+    records = []
+    for job_id, spec, roll, key, pixels in rows:
+        entry = entry_label(spec.get("labels", {}))
+        found: dict[str, Any] = {"video": key, "job": job_id, "seed": roll_seed(spec["seed"], roll), "pixels": pixels}
+        found["prompt"] = spec["prompt"]
+        if entry is not None:
+            found["entry"] = entry
+        wanted = [score for score in scores.get(job_id, []) if metrics is None or score.metric in metrics]
+        records.append({**found, "scores": {score.metric: _shown(score) for score in wanted}})
+    return records
+
+
+def entry_label(labels: Mapping[str, str]) -> int | None:
+    """Which entry of a suite a job is, by the label that ``vgen eval suite`` gave it."""
+    text = labels.get(SUITE_ENTRY_LABEL, "")
+    return int(text) if text.isdecimal() else None
+
+
+def _shown(row: Score) -> dict[str, Any]:
+    details: dict[str, Any] = dict(row.details)
+    if row.score is None:
+        details["reason"] = row.reason
+    else:
+        details["scorer"] = row.scorer
+    if row.passed is not None:
+        details["passed"] = row.passed
+    return {"name": row.metric, "score": row.score, "details": details}
+
+
+def add_verdict(session: Session, run_id: str, verdict: Mapping[str, Any]) -> bool:
+    """Write down what came of a run that has ended. False when that was written before: of two, one does."""
+    run = session.scalars(
+        select(EvalRun).where(EvalRun.id == run_id).with_for_update().execution_options(populate_existing=True)
+    ).one()
+    if VERDICT in (run.summary or {}):
+        return False
+    run.summary = {**(run.summary or {}), VERDICT: dict(verdict)}
+    session.flush()
+    events.record(session, "eval_verdict", batch_id=run.batch_id, run=run_id, state=verdict["state"])
+    return True
+
+
+def unjudged(session: Session, kind: str) -> list[str]:
+    """Runs of that kind that have ended and have no verdict, oldest first."""
+    query = select(EvalRun).where(EvalRun.kind == kind, EvalRun.state != EvalState.OPEN).order_by(EvalRun.id)
+    return [run.id for run in session.scalars(query) if VERDICT not in (run.summary or {})]
+
+
+def speeds(session: Session, batch_id: str) -> list[tuple[str, str, float, int | None]]:
+    """(preset, GPU type, mean seconds of a generation, most bytes) of the batch's current rolls, one segment each."""
+    rows = session.execute(
+        select(Job.spec["preset"].as_string(), Step.output, StageRun.ended_at - StageRun.started_at)
+        .join(Step, (Step.job_id == Job.id) & (Step.roll == Job.roll) & (Step.stage == Stage.GENERATE))
+        .join(StageRun, (StageRun.step_id == Step.id) & (StageRun.attempt == Step.attempt))
+        .where(Job.batch_id == batch_id, Step.state == StepState.DONE, StageRun.outcome == AttemptOutcome.DONE)
+    )
+    found: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+    for preset, made, ms in rows:
+        times, sizes = found.setdefault((preset, (made or {}).get("gpu_type") or "cpu"), ([], []))
+        times.append(ms)
+        if (made or {}).get("peak_memory_bytes") is not None:
+            sizes.append(made["peak_memory_bytes"])
+    return [
+        (preset, gpu_type, sum(times) / len(times) / 1000, max(sizes, default=None))
+        for (preset, gpu_type), (times, sizes) in sorted(found.items())
+    ]
+
+
+_SOME_OPEN = select(exists().where(EvalRun.state == EvalState.OPEN))
+
+
+def some_open(session: Session) -> bool:
+    """Whether any run has not ended: else no step of one waits, and there is none to settle."""
+    return bool(session.connection().execute(_SOME_OPEN).scalar())
+
+
+def settle(session: Session) -> list[str]:
+    """End the runs whose batch and whose steps have ended; the runs' ids.
+
+    Complete is one of which every job has a clip, every clip could be read and has scores, and no step failed.
+    """
+    score_steps.ripen(session)
+    open_jobs = exists().where(Job.batch_id == EvalRun.batch_id, Job.state.not_in(TERMINAL_JOB_STATES))
+    over = session.execute(
+        select(EvalRun.id, EvalRun.batch_id)
+        .where(EvalRun.state == EvalState.OPEN, ~open_jobs, ~score_steps.unfinished_of(EvalRun))
+        .order_by(EvalRun.id)
+    ).all()
+    ended = []
+    for run_id, batch_id in over:
+        _, missing = clips_left(session, batch_id)
+        unscored = _unscored(session, batch_id)
+        failed, unread = score_steps.outcome(session, run_id)
+        summary = {"missing_clips": missing, "unscored_clips": unscored}
+        summary |= {"unread_clips": unread, "failed_steps": failed}
+        if close_run(session, run_id, complete=not any(summary.values()), summary=summary) is not None:
+            ended.append(run_id)
+    return ended
+
+
+def _unscored(session: Session, batch_id: str) -> int:
+    """Published clips without any score."""
+    scored = exists().where(Score.job_id == Job.id, Score.roll == Job.roll)
+    query = select(func.count()).select_from(Job)
+    return session.scalars(query.where(Job.batch_id == batch_id, Job.state == JobState.SUCCEEDED, ~scored)).one()
+
+
+def clips_left(session: Session, batch_id: str) -> tuple[int, int]:
+    """Of a batch: (jobs that have not ended, jobs that ended without a clip)."""
+    open_ = func.count().filter(Job.state.not_in(TERMINAL_JOB_STATES))
+    without = func.count().filter(Job.state.in_(TERMINAL_JOB_STATES - {JobState.SUCCEEDED}))
+    row = session.execute(select(open_, without).where(Job.batch_id == batch_id)).one()
+    return int(row[0]), int(row[1])

@@ -1,0 +1,1 @@
+"""The leased queue: how a step is enqueued, claimed, renewed, ended, recovered and paused."""

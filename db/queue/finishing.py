@@ -1,0 +1,129 @@
+"""Recording what a stage made, and what comes next: the next step, a new roll, the next segment, or the job's end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import bindparam, select
+from sqlalchemy.orm import Session
+
+from db.base import EnumText, Json
+from db.clips import continuations, jobs, memory_ladder, rerolls, scores, segments, spending
+from db.models import Batch, Job
+from db.queue.endings import Finished, Sent, end_attempt, end_cancelled, ending_update
+from db.queue.enqueue import queue_step
+from db.session import now_ms
+from pipeline.policy.routes import need_of
+from pipeline.states import AttemptOutcome, JobState, Stage, StepState, next_stage
+from pipeline.work import Claim, Outcome, StageResult, StepWork
+
+Hop = Callable[[Session, StepWork, Stage, dict[str, Any]], str | None]
+"""Given the finished work, the next stage and what was made: the next step's queue if that has room now, else None."""
+
+_DONE = ending_update(
+    state=bindparam("p_state", type_=EnumText(StepState)),
+    finished_at=now_ms(),
+    output=bindparam("p_output", type_=Json),
+    error_code=None,
+    error=None,
+)
+_LOCK = (
+    select(Job.cancel_requested, Batch.paused, spending.limited())
+    .join(Batch, Batch.id == Job.batch_id)
+    .where(Job.id == bindparam("p_job_id"))
+    .with_for_update(of=Job)
+)
+
+
+def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | None = None) -> Finished:
+    """Record what a stage made, and make the next step's row: dispatched where ``hop`` names a queue, else ``waiting``.
+
+    Cancel wins over everything but a finished publish.
+    """
+    work = claimed.work
+    cancelled, paused, limited = session.connection().execute(_LOCK, {"p_job_id": work.job_id}).one()
+    if cancelled and work.stage is not Stage.PUBLISH:
+        return end_cancelled(session, claimed)
+    if result.outcome is Outcome.REJECTED:
+        return _reject(session, claimed, result)
+    state = StepState.SKIPPED if result.outcome is Outcome.SKIPPED else StepState.DONE
+    made = {"p_state": state, "p_output": result.output}
+    if not end_attempt(session, claimed, AttemptOutcome(result.outcome.value), _DONE, made):
+        return Finished(recorded=False)
+    if result.outcome is Outcome.BLOCKED:
+        reason = str(result.output.get("reason", "the prompt was screened out"))
+        jobs.conclude(session, work.job_id, JobState.BLOCKED, error_code="unsafe_prompt", error=reason)
+        return Finished(recorded=True)
+    if result.continuation is not None:
+        continuations.record(session, work, result.continuation)
+    if work.stage is Stage.GENERATE:
+        segments.record(session, work, result.output)
+        memory_ladder.note_made(session, claimed.queue, work.spec, work.memory_rung)
+    scores.record(session, work.job_id, work.roll, result.scores)
+    if segments.branches(work):
+        not_now = {Stage.GENERATE: paused or limited, Stage.ENCODE: paused}
+        return _finish_segment(session, work, result.output, hop, not_now)
+    following = next_stage(work.stage, scored=work.options.score is not None)
+    if following is None:
+        unneeded = jobs.publish(session, work.job_id, work.roll, result.artifacts)
+        return Finished(recorded=True, unneeded=unneeded + segments.clear(session, work))
+    held = result.outcome is Outcome.HELD
+    # Whether a budget allows one more clip is the dispatcher's to say, which sees all that is in flight.
+    waits = held or paused or (limited and following is Stage.GENERATE)
+    queue = None if waits or hop is None else hop(session, work, following, result.output)
+    need = need_of(work.spec) if following is Stage.GENERATE else ""
+    queue_step(session, work.job_id, work.batch_id, work.roll, work.segment, following, work.spec.priority, queue, need)
+    if held:
+        jobs.move(session, work.job_id, JobState.HELD)
+        return Finished(recorded=True)
+    if queue is None:
+        jobs.move(session, work.job_id, JobState.WAITING)
+    return Finished(recorded=True, next_stage=following, queue=queue)
+
+
+def _reject(session: Session, claimed: Claim, result: StageResult) -> Finished:
+    """Record a clip that the gate turned down: the job's next roll begins, or it fails. Its row is locked."""
+    work, reason, code = claimed.work, str(result.output["reason"]), "gate_failed"
+    more = work.options.score is not None and work.roll <= work.options.score.reroll
+    problem: dict[str, Any] = {} if more else {"error_code": code, "error": reason[:4000]}
+    ending = ending_update(
+        state=StepState.DONE if more else StepState.FAILED, finished_at=now_ms(), output=result.output, **problem
+    )
+    if not end_attempt(session, claimed, AttemptOutcome.REJECTED, ending, error_code=code, error=reason[:4000]):
+        return Finished(recorded=False)
+    scores.record(session, work.job_id, work.roll, result.scores)
+    if not more:
+        message = f"roll {work.roll} was rejected and is the last: {reason}"
+        jobs.conclude(session, work.job_id, JobState.FAILED, error_code=code, error=message)
+        return Finished(recorded=True)
+    unneeded = rerolls.begin_next(session, work.job_id, reason=reason)
+    jobs.move(session, work.job_id, JobState.WAITING)
+    return Finished(recorded=True, next_stage=Stage.GENERATE, unneeded=unneeded)
+
+
+def _finish_segment(
+    session: Session, work: StepWork, made: dict[str, Any], hop: Hop | None, waits: dict[Stage, bool]
+) -> Finished:
+    """Go on after a stage that is not a clip's last word: encode this segment while the next one is generated."""
+    queue: str | None = None
+    also: tuple[Sent, ...] = ()
+
+    def send(segment: int, stage: Stage) -> str | None:
+        sent = None if waits[stage] or hop is None else hop(session, work, stage, made)
+        need = need_of(work.spec) if stage is Stage.GENERATE else ""
+        queue_step(session, work.job_id, work.batch_id, work.roll, segment, stage, work.spec.priority, sent, need)
+        return sent
+
+    if work.stage is Stage.GENERATE:
+        if segments.may_encode(session, work):
+            queue = send(work.segment, Stage.ENCODE)
+        else:
+            segments.add_pending(session, work, Stage.ENCODE)
+        if segments.next_is_due(session, work):
+            sent = send(work.segment + 1, Stage.GENERATE)
+            also = (Sent(work.segment + 1, Stage.GENERATE, sent),) if sent is not None else ()
+    else:
+        segments.unblock(session, work.job_id, work.roll)
+    jobs.move(session, work.job_id, JobState.WAITING)
+    return Finished(True, next_stage=None if queue is None else Stage.ENCODE, queue=queue, also=also)

@@ -1,0 +1,88 @@
+"""What is left to generate: counted in segments, since a clip of ten takes ten times as long as a clip of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from db.clips import batches
+from db.evals import score_steps
+from db.models import Batch, Event, Job, Step
+from pipeline.states import JobState, Stage, StepState
+
+TO_DO = (JobState.WAITING, JobState.IN_FLIGHT)
+
+
+@dataclass(frozen=True, slots=True)
+class ToDo:
+    """Of a batch: what its open jobs still have to generate."""
+
+    segments: int = 0
+    longest: int = 0
+    """Of them, those of one clip at most: a clip's segments are made one after the other."""
+
+
+def everywhere(session: Session) -> dict[str, ToDo]:
+    """Of each batch that nothing stops."""
+    return of_batches(session, session.scalars(select(Batch.id).where(Batch.active, ~Batch.paused, ~Batch.over_budget)))
+
+
+def of_batches(session: Session, batch_ids: Iterable[str]) -> dict[str, ToDo]:
+    """Of these batches. A clip of one segment counts until it has ended; one of several, segment by segment."""
+    ids = list(batch_ids)
+    found = {}
+    for batch_id, counted in batches.counts(session, ids).items():
+        jobs = sum(counted[state] for state in TO_DO)
+        found[batch_id] = ToDo(jobs, min(jobs, 1))
+    unfinished = [batch_id for batch_id, left in found.items() if left.segments]
+    return found | _of_long_clips(session, _with_segments(session, unfinished))
+
+
+def _with_segments(session: Session, batch_ids: Sequence[str]) -> list[str]:
+    """Those with clips of several segments, or whose history, which would say so, was removed."""
+    rows = session.execute(
+        select(Event.batch_id, Event.data).where(Event.batch_id.in_(batch_ids), Event.kind == "submitted")
+    )
+    plain = {
+        batch_id
+        for batch_id, data in rows
+        if "needs" in data and all(need.get("segments") == need["jobs"] for need in data["needs"])
+    }
+    return [batch_id for batch_id in batch_ids if batch_id not in plain]
+
+
+def _of_long_clips(session: Session, batch_ids: Sequence[str]) -> dict[str, ToDo]:
+    """Counted job by job."""
+    if not batch_ids:
+        return {}
+    made = (
+        select(func.count())
+        .select_from(Step)
+        .where(
+            Step.job_id == Job.id,
+            Step.roll == Job.roll,
+            Step.stage == Stage.GENERATE,
+            Step.state == StepState.DONE,
+        )
+        .correlate(Job)
+        .scalar_subquery()
+    )
+    wanted = func.coalesce(Job.spec["segments"].as_integer(), 1)
+    left = (
+        select(Job.batch_id, (wanted - made).label("segments"))
+        .where(Job.batch_id.in_(batch_ids), Job.state.in_(TO_DO))
+        .subquery()
+    )
+    rows = session.execute(
+        select(left.c.batch_id, func.sum(left.c.segments), func.max(left.c.segments)).group_by(left.c.batch_id)
+    )
+    return {batch_id: ToDo(int(segments), int(longest)) for batch_id, segments, longest in rows}
+
+
+def unfinished(session: Session) -> Sequence[str]:
+    """Ids of the batches that still have jobs to do, or clips to be scored, oldest first."""
+    going = Batch.active | Batch.id.in_(list(score_steps.left(session)))
+    return session.scalars(select(Batch.id).where(going).order_by(Batch.id)).all()

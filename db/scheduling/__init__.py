@@ -1,0 +1,1 @@
+"""What is dispatched to which queue and when: capacity, placement of models, budgets."""

@@ -1,0 +1,124 @@
+"""What a batch may use of GPUs: what it has used, what it uses now, and when nothing more of it is dispatched.
+
+A budget counts the time of every ended attempt at generating, whatever came of it. What is in flight is counted by
+estimate before more is dispatched, so that a batch goes over by no more than the clips that were in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db import events
+from db.clips.spending import HOUR_MS, limited, type_of, usage
+from db.models import LIVE_INDEX, Batch, Step
+from db.session import now_ms
+from pipeline.policy.routes import GpuLine
+from pipeline.states import Stage, StepState
+
+
+def set_limits(
+    session: Session,
+    batch_id: str,
+    *,
+    max_gpu_ms: int | None,
+    max_cost: float | None,
+    prices: Mapping[str, float],
+    by: str,
+) -> None:
+    """Give the batch this budget, or none; the prices of now are kept with it.
+
+    A batch that had none so far is charged for what it has used already.
+    """
+    batch = session.scalars(
+        select(Batch).where(Batch.id == batch_id).with_for_update().execution_options(populate_existing=True)
+    ).one()
+    if batch.max_gpu_ms is None and batch.max_cost is None:
+        used = usage(session, batch_id, prices)
+        batch.gpu_ms, batch.cost = used.gpu_ms, used.cost or 0.0
+    batch.max_gpu_ms, batch.max_cost, batch.prices = max_gpu_ms, max_cost, dict(prices)
+    batch.over_budget = (max_gpu_ms is not None and batch.gpu_ms >= max_gpu_ms) or (
+        max_cost is not None and batch.cost >= max_cost
+    )
+    session.flush()
+    events.record(session, "budget_set", batch_id=batch_id, by=by, max_gpu_ms=max_gpu_ms, max_cost=max_cost)
+
+
+@dataclass(slots=True)
+class _Left:
+    gpu_ms: float | None
+    cost: float | None
+    prices: Mapping[str, float]
+
+    @property
+    def any(self) -> bool:
+        return (self.gpu_ms is None or self.gpu_ms > 0) and (self.cost is None or self.cost > 0)
+
+
+@dataclass(slots=True)
+class Budgets:
+    """What the active batches with a budget may still dispatch; every other batch may dispatch anything."""
+
+    _left: dict[str, _Left] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, session: Session, lines: Callable[[], Mapping[str, GpuLine]]) -> Budgets:
+        """``lines`` by GPU type say how long a clip takes where it has not ended yet; asked for where a budget is."""
+        rows = session.scalars(select(Batch).where(Batch.active, limited())).all()
+        budgets = cls(
+            {
+                batch.id: _Left(
+                    None if batch.max_gpu_ms is None else float(batch.max_gpu_ms - batch.gpu_ms),
+                    None if batch.max_cost is None else batch.max_cost - batch.cost,
+                    batch.prices or {},
+                )
+                for batch in rows
+            }
+        )
+        if rows:
+            budgets._charge_running(session, lines())
+        return budgets
+
+    def _charge_running(self, session: Session, lines: Mapping[str, GpuLine]) -> None:
+        running = session.execute(
+            select(Step.batch_id, Step.queue, Step.state, (now_ms() - Step.started_at).label("ms")).where(
+                LIVE_INDEX, Step.stage == Stage.GENERATE, Step.batch_id.in_(self._left)
+            )
+        )
+        for batch_id, queue, state, ms in running:
+            gpu_type = type_of(queue)
+            if gpu_type is not None:
+                self._take(batch_id, gpu_type, lines, at_least_ms=ms if state is StepState.RUNNING else 0)
+
+    def allows(self, batch_id: str) -> bool:
+        """Whether anything of the batch may be dispatched to a GPU."""
+        return batch_id not in self._left or self._left[batch_id].any
+
+    def open_to(self, batch_id: str, lines: Mapping[str, GpuLine]) -> dict[str, GpuLine]:
+        """The GPU types that the batch may use: with a limit on cost, those that have a price."""
+        left = self._left.get(batch_id)
+        if left is None or left.cost is None:
+            return dict(lines)
+        return {gpu_type: line for gpu_type, line in lines.items() if gpu_type in left.prices}
+
+    def take(self, batch_id: str, gpu_type: str, lines: Mapping[str, GpuLine]) -> None:
+        """Count a clip that is about to be dispatched."""
+        if batch_id in self._left:
+            self._take(batch_id, gpu_type, lines, at_least_ms=0)
+
+    def _take(self, batch_id: str, gpu_type: str, lines: Mapping[str, GpuLine], *, at_least_ms: int) -> None:
+        left, line = self._left[batch_id], lines.get(gpu_type)
+        expected = (line.seconds_each or 0.0) * 1000 if line is not None else 0.0
+        ms = max(expected, float(at_least_ms))
+        if left.gpu_ms is not None:
+            left.gpu_ms -= ms
+        if left.cost is not None:
+            left.cost -= ms * left.prices.get(gpu_type, 0.0) / HOUR_MS
+
+
+def without_price(gpu_types: Iterable[str], prices: Mapping[str, float]) -> list[str]:
+    """GPU types that a batch with a limit on cost is never dispatched to."""
+    return sorted(set(gpu_types) - prices.keys())

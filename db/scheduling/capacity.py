@@ -1,0 +1,132 @@
+"""What is in line now: steps in flight by queue, and the lines of GPU types and of their lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.orm import Session
+
+from db import workers
+from db.models import LIVE_INDEX, StageRun, Step, Worker
+from db.queue.pauses import is_paused, paused_queues
+from db.session import now_ms
+from pipeline.policy.routes import GpuLine, gpu_queue, gpu_type_of, lane_of, lane_queue
+from pipeline.states import AttemptOutcome, StepState
+
+FAILED_MS = 600_000
+"""A preset that a worker could not load is tried there again after so long: it may have been put right."""
+_RECENT_RUNS = 20
+_RECENT = (
+    select((StageRun.ended_at - StageRun.started_at).label("ms"))
+    .where(StageRun.queue == bindparam("p_queue"), StageRun.outcome == AttemptOutcome.DONE)
+    .order_by(StageRun.ended_at.desc())
+    .limit(_RECENT_RUNS)
+    .subquery()
+)
+_MEAN_MS = select(func.avg(_RECENT.c.ms))
+
+_IN_FLIGHT = select(Step.queue, func.count()).where(LIVE_INDEX, Step.queue.is_not(None)).group_by(Step.queue)
+
+
+def in_flight(session: Session) -> dict[str, int]:
+    """Steps dispatched or running, by queue."""
+    rows = session.connection().execute(_IN_FLIGHT)
+    return {queue: count for queue, count in rows if queue is not None}
+
+
+def gpu_lines(session: Session, live: Mapping[str, int] | None = None) -> dict[str, GpuLine]:
+    """Every GPU type with a live worker, by type, whatever its workers hold; paused types are left out."""
+    capacity = workers.capacity(session)
+    live = in_flight(session) if live is None else live
+    flying: dict[str, int] = {}
+    for queue, count in live.items():
+        if (gpu_type := gpu_type_of(queue)) is not None:
+            flying[gpu_type] = flying.get(gpu_type, 0) + count
+    queues = queues_by_type(workers.alive(session))
+    paused = paused_queues(session)
+    lines = {}
+    for queue, slots in capacity.slots.items():
+        gpu_type = gpu_type_of(queue)
+        if gpu_type is not None and lane_of(queue) is None and not is_paused(queue, paused):
+            known = [mean for name in queues.get(gpu_type, [queue]) if (mean := mean_seconds(session, name))]
+            mean = sum(known) / len(known) if known else None
+            lines[gpu_type] = GpuLine(slots, flying.get(gpu_type, 0), mean, capacity.memory[queue])
+    return lines
+
+
+def queues_by_type(alive: Iterable[Worker]) -> dict[str, list[str]]:
+    """The queues that live GPU workers read, by GPU type."""
+    found: dict[str, set[str]] = {}
+    for worker in alive:
+        if worker.gpu_type is not None:
+            queues = found.setdefault(worker.gpu_type, {gpu_queue(worker.gpu_type)})
+            if worker.assigned_preset is not None:
+                queues.add(lane_queue(worker.gpu_type, worker.assigned_preset))
+    return {gpu_type: sorted(queues) for gpu_type, queues in found.items()}
+
+
+def mean_seconds(session: Session, queue: str) -> float | None:
+    """Mean time of the last generations on a queue; None when there were none."""
+    mean = session.connection().execute(_MEAN_MS, {"p_queue": queue}).scalar()
+    return None if mean is None else float(mean) / 1000
+
+
+LaneLines = dict[str, dict[str, GpuLine]]
+"""By lane, then by GPU type."""
+
+
+def ready(worker: Worker, now: int) -> bool:
+    """Whether the worker serves its lane: it holds the preset, or nobody can load it and the jobs are to hear why."""
+    return worker.assigned_preset is not None and (
+        worker.loaded == worker.assigned_preset or serves_unloaded(worker, now)
+    )
+
+
+def serves_unloaded(worker: Worker, now: int) -> bool:
+    """Whether the dispatcher said that the worker's lane is to be served although its preset cannot be loaded."""
+    lane = worker.assigned_preset or ""
+    return lane in failed(worker, now) and bool((worker.failed_presets or {})[lane].get("serves"))
+
+
+def failed(worker: Worker, now: int) -> frozenset[str]:
+    """Lanes that the worker lately could not load; ``now`` is the database's clock."""
+    return frozenset(lane for lane, why in (worker.failed_presets or {}).items() if now - why["at"] < FAILED_MS)
+
+
+def lane_lines(session: Session, live: Mapping[str, int]) -> LaneLines:
+    """The lanes that are served now; paused ones are left out."""
+    now, paused = session.scalars(select(now_ms())).one(), paused_queues(session)
+    slots: dict[tuple[str, str], list[Worker]] = {}
+    for worker in workers.alive(session):
+        if (
+            worker.gpu_type is not None
+            and worker.assigned_preset is not None
+            and not worker.draining
+            and ready(worker, now)
+        ):
+            slots.setdefault((worker.assigned_preset, worker.gpu_type), []).append(worker)
+    lines: LaneLines = {}
+    for (lane, gpu_type), members in slots.items():
+        queue = lane_queue(gpu_type, lane)
+        if not is_paused(queue, paused):
+            known = [worker.memory_bytes for worker in members if worker.memory_bytes is not None]
+            count = sum(worker.slots for worker in members)
+            line = GpuLine(count, live.get(queue, 0), mean_seconds(session, queue), max(known, default=None))
+            lines.setdefault(lane, {})[gpu_type] = line
+    return lines
+
+
+def overdue(session: Session, queues: Sequence[str], *, older_than_ms: int) -> bool:
+    """Whether one of these queues holds a step that was sent longer ago than that, and that nobody has taken."""
+    old = (
+        select(Step.id)
+        .where(
+            Step.queue.in_(queues),
+            Step.state == StepState.DISPATCHED,
+            LIVE_INDEX,
+            Step.dispatched_at < now_ms() - older_than_ms,
+        )
+        .limit(1)
+    )
+    return session.scalars(old).first() is not None

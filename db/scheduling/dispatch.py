@@ -1,0 +1,359 @@
+"""Which waiting steps are dispatched next: the window of each queue, priority, and a fair share between batches.
+
+A dispatched step's message is published after the commit; until then, and if that never happens, the row is the
+outbox: the reconciler finds it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from db import workers
+from db.clips import jobs
+from db.models import ALL_QUEUES, Batch, Job, Step
+from db.queue.pauses import is_paused, paused_queues
+from db.scheduling.budgets import Budgets
+from db.scheduling.capacity import LaneLines, gpu_lines, in_flight, lane_lines
+from db.scheduling.placement import waiting_needs, waiting_steps, waits
+from db.session import now_ms
+from pipeline.policy.routes import (
+    CPU_QUEUE,
+    GpuLine,
+    choose_gpu_type,
+    encode_queue,
+    fixed_queue,
+    gpu_type_of,
+    lane_name,
+    lane_queue,
+    need_of,
+    split_need,
+)
+from pipeline.presets import Preset, all_presets
+from pipeline.states import JobState, Stage, StepState
+from pipeline.work import StepWork
+
+_HOPS_KEEP_S = 1.0
+_NO_DEADLINE = 2**62
+
+
+_Presets = Mapping[str, Preset] | None
+"""The presets of this host, which say what fits which GPU; None stands for the catalogue's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A step to publish a message for."""
+
+    job_id: str
+    segment: int
+    stage: Stage
+    queue: str
+    scored: bool = False
+    """Whether its batch has clips scored before they are published."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    name: str
+    deadline: int
+    """Of this batch, in the database's milliseconds."""
+    stages: frozenset[Stage]
+    """Where steps of the batch wait."""
+    scored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    step_id: int
+    job_id: str
+    owner: str
+    batch_id: str
+    segment: int
+    roll: int
+    priority: int
+    deadline: int
+    need: str = ""
+    """Of a step that generates."""
+    scored: bool = False
+
+
+def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Admitted]:
+    """Dispatch waiting steps while their queues have room.
+
+    ``window`` bounds the steps in flight on each queue that is not a GPU queue. Steps nearest to the end go first, so
+    that finished frames do not pile up behind new work.
+    """
+    jobs.rest_finished(session)
+    paused = paused_queues(session)
+    owners = _admissible(session)
+    if not owners or ALL_QUEUES in paused:
+        return []
+    live = in_flight(session)
+    admitted = []
+    for stage in (Stage.PUBLISH, Stage.SCORE, Stage.ENCODE, Stage.SCREEN, Stage.ENHANCE):
+        queue = fixed_queue(stage)
+        if queue is not None and is_paused(queue, paused):
+            continue
+        # Encode and score steps are bounded by the hand-off's size, not here.
+        room = window if queue is None else window - live.get(queue, 0)
+        chosen = _ordered(_candidates(session, owners, stage, room), room)
+        dispatched = _dispatch(session, stage, chosen)
+        for item in dispatched:
+            live[item.queue] = live.get(item.queue, 0) + 1
+        admitted += dispatched
+    lanes = lane_lines(session, live)
+    if not any(line.room > 0 for lines in lanes.values() for line in lines.values()):
+        return admitted
+    budgets = Budgets.load(session, lambda: gpu_lines(session, live))
+    chosen = _ordered(_servable(session, owners, lanes, presets, budgets))
+    return admitted + _dispatch(session, Stage.GENERATE, chosen, lanes, presets, budgets)
+
+
+_ADMISSIBLE = (
+    select(
+        *(Batch.id, Batch.owner, Batch.deadline_at),
+        Batch.options["score"].as_string().is_not(None),
+        *(waits(stage).label(stage.value) for stage in Stage),
+    )
+    .where(Batch.active, ~Batch.paused)
+    .order_by(Batch.id)
+)
+
+
+def _admissible(session: Session) -> dict[str, _Owner]:
+    """The batches of which something may be dispatched; oldest first."""
+    found = {}
+    for batch_id, owner, deadline, scored, *waiting in session.connection().execute(_ADMISSIBLE):
+        stages = frozenset(stage for stage, some in zip(Stage, waiting, strict=True) if some)
+        if stages:
+            found[batch_id] = _Owner(owner, _NO_DEADLINE if deadline is None else deadline, stages, bool(scored))
+    return found
+
+
+def _servable(
+    session: Session, owners: dict[str, _Owner], lanes: LaneLines, presets: _Presets, budgets: Budgets
+) -> Iterable[_Candidate]:
+    """Generate steps that a lane with room can take: those that none can take hold up nobody behind them."""
+    for batch_id, owner in owners.items():
+        if Stage.GENERATE not in owner.stages or not budgets.allows(batch_id):
+            continue
+        for need in waiting_needs(session, batch_id):
+            open_lines = budgets.open_to(batch_id, _lines_of(need, lanes))
+            room = sum(max(0, line.room) for line in open_lines.values())
+            if choose_lane(need, open_lines, presets) is not None:
+                yield from _candidates(session, {batch_id: owner}, Stage.GENERATE, room, need)
+
+
+def _lines_of(need: str, lanes: LaneLines) -> dict[str, GpuLine]:
+    return lanes.get(lane_name(split_need(need)[0]), {})
+
+
+def choose_lane(need: str, lines: Mapping[str, GpuLine], presets: _Presets) -> str | None:
+    """The queue of the preset's lane where a clip is expected to start soonest; None when it has to wait.
+
+    ``lines`` are those of the preset, by GPU type.
+    """
+    preset, gpu = split_need(need)
+    known = all_presets() if presets is None else presets
+    gpu_type = choose_gpu_type(gpu, known.get(preset), lines)
+    return None if gpu_type is None else lane_queue(gpu_type, lane_name(preset))
+
+
+def _candidates(
+    session: Session, owners: Mapping[str, _Owner], stage: Stage, limit: int, need: str = ""
+) -> Iterable[_Candidate]:
+    """The first waiting steps of each batch, of one need where they generate: reads of an index only."""
+    if limit <= 0:
+        return
+    for batch_id, owner in owners.items():
+        if stage not in owner.stages:
+            continue
+        rows = session.execute(
+            select(Step.id, Step.job_id, Step.segment, Step.roll, Step.priority)
+            .join(Job, Job.id == Step.job_id)
+            .where(*waiting_steps(batch_id, stage, need))
+            .order_by(Step.priority.desc(), Step.id)
+            .limit(limit)
+            # The job and not the step: whoever changes a step locks its job first, so that none waits for another
+            # in a circle. Nothing on SQLite, where the transaction is exclusive.
+            .with_for_update(of=Job, skip_locked=True)
+        )
+        for step_id, job_id, segment, roll, priority in rows:
+            yield _Candidate(
+                step_id, job_id, owner.name, batch_id, segment, roll, priority, owner.deadline, need, owner.scored
+            )
+
+
+def _ordered(candidates: Iterable[_Candidate], limit: int | None = None) -> list[_Candidate]:
+    """Priority first; within one, owners take turns, and within an owner's turn so do the owner's batches.
+
+    Batches of one owner share that owner's turns: many small batches do not crowd out another's large one. Of those
+    whose turn it is, the one with the earliest deadline goes first.
+    """
+    lines: dict[tuple[int, str], dict[str, list[_Candidate]]] = {}
+    for item in candidates:
+        lines.setdefault((item.priority, item.owner), {}).setdefault(item.batch_id, []).append(item)
+    ranked: list[tuple[int, int, int, int, _Candidate]] = []
+    for (priority, _), batches in lines.items():
+        rounds = itertools.zip_longest(*sorted(batches.values(), key=lambda items: items[0].deadline))
+        in_turn = (item for one_round in rounds for item in one_round if item is not None)
+        ranked += [(-priority, rank, item.deadline, item.step_id, item) for rank, item in enumerate(in_turn)]
+    most = len(ranked) if limit is None else max(0, limit)
+    return [entry[4] for entry in heapq.nsmallest(most, ranked, key=lambda entry: entry[:4])]
+
+
+def _dispatch(
+    session: Session,
+    stage: Stage,
+    chosen: Sequence[_Candidate],
+    lanes: LaneLines | None = None,
+    presets: _Presets = None,
+    budgets: Budgets | None = None,
+) -> list[Admitted]:
+    if not chosen:
+        return []
+    paused = paused_queues(session)
+    bound: dict[str, list[_Candidate]] = {}
+    for item in chosen:
+        if lanes is not None and budgets is not None:
+            queue = _take_place(item, lanes, presets, budgets)
+        else:
+            queue = _queue_of(session, stage, item)
+        if queue is not None and not is_paused(queue, paused):
+            bound.setdefault(queue, []).append(item)
+    moved = {queue: _mark_dispatched(session, items, queue) for queue, items in bound.items()}
+    # In the order in which they were chosen: messages are published in it.
+    return [
+        Admitted(item.job_id, item.segment, stage, queue, item.scored)
+        for item in chosen
+        for queue, ids in moved.items()
+        if item.step_id in ids
+    ]
+
+
+def _take_place(item: _Candidate, lanes: LaneLines, presets: _Presets, budgets: Budgets) -> str | None:
+    """A place in a lane for a clip, and its part of its batch's budget; None where there is no room for it."""
+    lines = _lines_of(item.need, lanes)
+    if not budgets.allows(item.batch_id):
+        return None
+    queue = choose_lane(item.need, budgets.open_to(item.batch_id, lines), presets)
+    if queue is not None and (gpu_type := gpu_type_of(queue)) is not None:
+        budgets.take(item.batch_id, gpu_type, lines)
+        lines[gpu_type] = replace(lines[gpu_type], in_flight=lines[gpu_type].in_flight + 1)
+    return queue
+
+
+def _queue_of(session: Session, stage: Stage, item: _Candidate) -> str | None:
+    """The queue of a step that needs no GPU."""
+    if stage not in (Stage.ENCODE, Stage.SCORE):
+        return fixed_queue(stage)
+    queue = handoff_queue(session, item.job_id, item.roll, item.segment)
+    if stage is Stage.SCORE and queue not in workers.served_handoffs(session):
+        return CPU_QUEUE  # the clip lies in the store too
+    return queue
+
+
+def handoff_queue(session: Session, job_id: str, roll: int, segment: int) -> str | None:
+    """The encode queue of the hand-off directory where a generate step left its frames."""
+    output = session.scalars(
+        select(Step.output).where(
+            Step.job_id == job_id,
+            Step.roll == roll,
+            Step.segment == segment,
+            Step.stage == Stage.GENERATE,
+            Step.state == StepState.DONE,
+        )
+    ).one_or_none()
+    return encode_queue(output["handoff_id"]) if output else None
+
+
+def _mark_dispatched(session: Session, items: Sequence[_Candidate], queue: str) -> set[int]:
+    """Move waiting steps to dispatched, and their jobs to in flight; the ids of those that still waited."""
+    moved = session.execute(
+        update(Step)
+        .where(Step.id.in_([item.step_id for item in items]), Step.state == StepState.WAITING)
+        .values(state=StepState.DISPATCHED, queue=queue, dispatched_at=now_ms())
+        .returning(Step.id)
+        .execution_options(synchronize_session=False)
+    )
+    ids = set(moved.scalars())
+    session.execute(
+        update(Job)
+        .where(Job.id.in_([item.job_id for item in items if item.step_id in ids]), Job.state == JobState.WAITING)
+        .values(state=JobState.IN_FLIGHT)
+        .execution_options(synchronize_session=False)
+    )
+    return ids
+
+
+class Hops:
+    """Where a job goes on right after a finish, without waiting for the dispatcher: one object a worker.
+
+    Only generate has a window here: the other stages of a job in flight are bounded by how it came in. What is known
+    of workers and pauses is asked again once it is a second old, what is in flight each time; a claim refuses what
+    was paused meanwhile.
+    """
+
+    def __init__(self, presets: Callable[[], Mapping[str, Preset]]) -> None:
+        self._presets = presets
+        self._known: Mapping[str, Preset] = {}
+        self._lanes: LaneLines = {}
+        self._lanes_asked: float | None = None
+        self._paused: Sequence[str] = ()
+        self._paused_asked: float | None = None
+
+    def __call__(self, session: Session, work: StepWork, stage: Stage, made: Mapping[str, Any]) -> str | None:
+        """The queue of the next step, if it has room now."""
+        if stage is Stage.GENERATE:
+            queue = self._lane_of(session, work)
+        else:
+            handoff = {Stage.ENCODE: made, Stage.SCORE: work.outputs.get(Stage.GENERATE.value, {})}.get(stage)
+            queue = fixed_queue(stage) if handoff is None else encode_queue(handoff["handoff_id"])
+        if queue is None:
+            return None
+        if _is_old(self._paused_asked):
+            self._paused, self._paused_asked = paused_queues(session), time.monotonic()
+        return None if is_paused(queue, self._paused) else queue
+
+    def _lane_of(self, session: Session, work: StepWork) -> str | None:
+        if _is_old(self._lanes_asked):
+            self._lanes, self._known = lane_lines(session, {}), self._presets()
+            self._lanes_asked = time.monotonic()
+        live, lane = in_flight(session), lane_name(work.spec.preset)
+        lines = {
+            kind: replace(line, in_flight=live.get(lane_queue(kind, lane), 0))
+            for kind, line in self._lanes.get(lane, {}).items()
+        }
+        return choose_lane(need_of(work.spec), lines, self._known)
+
+
+def _is_old(asked: float | None) -> bool:
+    return asked is None or time.monotonic() - asked > _HOPS_KEEP_S
+
+
+def undispatch(session: Session, items: Sequence[Admitted]) -> None:
+    """Take back steps whose message could not be published."""
+    for item in sorted(items, key=lambda admitted: admitted.job_id):
+        jobs.lock(session, item.job_id)
+        taken_back = session.execute(
+            update(Step)
+            .where(
+                Step.job_id == item.job_id,
+                Step.segment == item.segment,
+                Step.stage == item.stage,
+                Step.state == StepState.DISPATCHED,
+            )
+            .values(state=StepState.WAITING, queue=None)
+            .returning(Step.id)
+            .execution_options(synchronize_session=False)
+        ).one_or_none()
+        if taken_back is not None:  # else its message came through after all, or the job was cancelled
+            jobs.move(session, item.job_id, JobState.WAITING)

@@ -1,0 +1,1 @@
+"""Input images, videos and LoRAs: found, fetched, checked and digested when a file is submitted."""

@@ -1,0 +1,188 @@
+"""Where a preset's model is on disk, and how it gets there. Only ``pull`` uses the network."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import secrets
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is not in its list
+    GatedRepoError,
+    HTTPError,  # the base of its HTTP client's errors, under whatever name that client has
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from pipeline.errors import NotFoundError, RefusedError, ServiceUnavailableError
+from pipeline.models.folder_revision import folder_revision
+from pipeline.models.model_files import INDEX, folder_problems
+from pipeline.presets import Preset
+
+BUILT_IN = frozenset({"tiny-wan"})
+"""Models that are made in code, by the preset's ``repo``."""
+
+
+class ModelStatus(StrEnum):
+    """Whether a preset can run here now."""
+
+    READY = "ready"
+    DAMAGED = "damaged"
+    MISSING = "missing"
+    BUILT_IN = "built in"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCheck:
+    """What ``check`` found; no problems means that it can be loaded."""
+
+    status: ModelStatus
+    folder: Path | None
+    problems: tuple[str, ...]
+
+
+def model_folder(preset: Preset, cache_dir: Path) -> tuple[Path, str]:
+    """The model's folder and its revision; a built-in model is built when it is not there.
+
+    Raises:
+        RefusedError: code ``model_missing``.
+    """
+    if preset.repo in BUILT_IN:
+        return _build(cache_dir)
+    folder = _local_folder(preset, cache_dir)
+    if folder is None:
+        raise RefusedError(f"the model of preset {preset.name!r} is {_absent(preset)}", code="model_missing")
+    if Path(preset.repo).is_absolute():
+        try:
+            return folder, folder_revision(folder, cache_dir)
+        except (OSError, ValueError) as error:
+            message = f"the model of preset {preset.name!r} cannot be read: {_first_line(error)}"
+            raise RefusedError(message, code="model_missing") from error
+    return folder, folder.name  # in the hub cache a snapshot's folder is named by its commit
+
+
+def model_status(preset: Preset, cache_dir: Path) -> ModelStatus:
+    """Whether the model is on this disk and its files are whole, by their headers."""
+    return look(preset, cache_dir).status
+
+
+def look(preset: Preset, cache_dir: Path) -> ModelCheck:
+    """What can be known of the model without loading a library; ``check`` also compares it with its classes."""
+    if preset.repo in BUILT_IN or preset.generator == "idle":
+        return ModelCheck(ModelStatus.BUILT_IN, None, ())
+    folder = _local_folder(preset, cache_dir)
+    if folder is None:
+        return ModelCheck(ModelStatus.MISSING, None, (_absent(preset),))
+    problems = folder_problems(folder, half=preset.dtype == "float16")
+    return ModelCheck(ModelStatus.DAMAGED if problems else ModelStatus.READY, folder, tuple(problems))
+
+
+def pull(preset: Preset, cache_dir: Path) -> str:
+    """Download the preset's revision into the hub cache and pin its commit; the commit.
+
+    Raises:
+        NotFoundError: the hub has no such repository or revision, or wants a login.
+        ServiceUnavailableError: the hub cannot be reached.
+    """
+    if preset.repo in BUILT_IN:
+        return _build(cache_dir)[1]
+    if preset.generator == "idle":
+        return "built in"
+    if Path(preset.repo).is_absolute():
+        raise NotFoundError(f"the model of preset {preset.name!r} is a folder, {preset.repo}: nothing to download")
+    try:
+        commit = HfApi().model_info(preset.repo, revision=preset.revision).sha
+        if commit is None:
+            raise NotFoundError(f"{preset.repo} at {preset.revision!r} has no commit")
+        snapshot_download(preset.repo, revision=commit, allow_patterns=_wanted_files())
+    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise NotFoundError(f"{preset.repo} at {preset.revision!r}: {_first_line(error)}") from error
+    except (HTTPError, OSError) as error:
+        raise ServiceUnavailableError(f"the hub, for {preset.repo}: {_first_line(error)}") from error
+    _write_pin(cache_dir, preset, commit)
+    return commit
+
+
+def check(preset: Preset, cache_dir: Path) -> ModelCheck:
+    """Whether the class exists, every component's files are whole, and their tensors are those of its class."""
+    found = look(preset, cache_dir)
+    if preset.generator == "idle":
+        return found
+    problems: list[str] = []
+    try:
+        from pipeline.models.pipeline_class import pipeline_class  # noqa: PLC0415 - loads torch
+
+        cls = pipeline_class(preset.pipeline_class)
+        unknown = set(preset.arguments) - set(inspect.signature(cls.__call__).parameters)
+        problems += [f"arguments.{name}: {preset.pipeline_class} takes no such argument" for name in sorted(unknown)]
+    except RefusedError as error:
+        problems.append(str(error))
+    if found.status is ModelStatus.BUILT_IN:
+        found = replace(found, folder=_build(cache_dir)[0])
+        found = replace(found, problems=tuple(folder_problems(found.folder)) if found.folder else ())
+    if found.folder is not None and not found.problems:
+        from pipeline.models.model_fit import class_problems  # noqa: PLC0415 - loads torch
+
+        differences = class_problems(preset, found.folder)
+        status = ModelStatus.DAMAGED if differences and found.status is ModelStatus.READY else found.status
+        found = replace(found, status=status, problems=tuple(differences))
+    return replace(found, problems=(*problems, *found.problems))
+
+
+def pins(cache_dir: Path) -> dict[str, str]:
+    """Commits by ``repo@revision``, as ``pull`` resolved them."""
+    try:
+        found = json.loads(_pins_file(cache_dir).read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    return {str(key): str(value) for key, value in found.items()}
+
+
+def _build(cache_dir: Path) -> tuple[Path, str]:
+    from pipeline.models.tiny_wan import REVISION, ensure_tiny_wan  # noqa: PLC0415 - loads torch
+
+    return ensure_tiny_wan(cache_dir), REVISION
+
+
+def _local_folder(preset: Preset, cache_dir: Path) -> Path | None:
+    local = Path(preset.repo)
+    if local.is_absolute():
+        return local if (local / INDEX).is_file() else None
+    revision = pins(cache_dir).get(_pin_key(preset), preset.revision)
+    found = try_to_load_from_cache(preset.repo, INDEX, revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _absent(preset: Preset) -> str:
+    if Path(preset.repo).is_absolute():
+        return f"not on this machine: there is no {Path(preset.repo) / INDEX}"
+    return f"not on this machine: `vgen models pull {preset.name}`"
+
+
+def _wanted_files() -> list[str]:
+    """The files that ``from_pretrained`` reads: no loose checkpoints at the top, which many repositories hold too."""
+    return [INDEX, "*/*.json", "*/*.safetensors", "*/*.txt", "*/*.model"]
+
+
+def _pins_file(cache_dir: Path) -> Path:
+    return cache_dir / "models" / "pins.json"
+
+
+def _pin_key(preset: Preset) -> str:
+    return f"{preset.repo}@{preset.revision}"
+
+
+def _write_pin(cache_dir: Path, preset: Preset, commit: str) -> None:
+    target = _pins_file(cache_dir)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".pins.{os.getpid()}.{secrets.token_hex(4)}")
+    draft.write_text(json.dumps({**pins(cache_dir), _pin_key(preset): commit}, indent=2), "utf-8")
+    draft.replace(target)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,131 @@
+"""LoRA files: what is refused before anything is stored, and how one gets here from the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.files.safetensors_header import Header, read_header
+from pipeline.models.lora_metadata import KEY, check_names, cleaned
+
+MAX_LORA_BYTES = 8 * 1024 * 1024 * 1024
+"""The published ones have 20 MB to 2 GB."""
+MEDIA_TYPE = "application/vnd.safetensors"
+SUFFIX = ".safetensors"
+_MAX_HEADER_BYTES = 32 * 1024 * 1024
+"""Trainers put the words of their captions there, some megabytes of them."""
+_MAX_TENSORS = 50_000
+_MARKS = ("lora", "lokr")
+"""Each form that diffusers reads has one of them in its tensors' names."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def check_lora(path: Path, name: str) -> None:
+    """Look at the file's header; the tensors are left to the model's loader.
+
+    Raises:
+        ValueError: the message has the name and the rule.
+    """
+    header = _header(path, name)
+    tensors = list(header.shapes)
+    if not any(mark in tensor for tensor in tensors for mark in _MARKS):
+        first = f", the first of them {tensors[0][:80]!r}" if tensors else ""
+        raise ValueError(f"{name!r} is not a LoRA: none of its {len(tensors)} tensors is named so{first}")
+    _clean_metadata(header, name)
+
+
+@contextmanager
+def safe_to_load(path: Path, name: str) -> Iterator[Path]:
+    """A file of the same tensors whose header holds nothing but what may be passed on: mostly ``path`` itself.
+
+    Raises:
+        ValueError: as ``check_lora``.
+        OSError: there is no room for a copy beside it.
+    """
+    header = _header(path, name)
+    clean = _clean_metadata(header, name)
+    if clean == header.metadata:
+        yield path
+        return
+    copy = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{SUFFIX}")
+    try:
+        _write_copy(path, copy, clean)
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _header(path: Path, name: str) -> Header:
+    try:
+        header = read_header(path, max_bytes=_MAX_HEADER_BYTES)
+    except ValueError as error:
+        raise ValueError(f"{name!r} is not a whole safetensors file: it {error}") from None
+    except OSError as error:
+        raise ValueError(f"{name!r} is not a whole safetensors file: {error.strerror}") from None
+    if len(header.shapes) > _MAX_TENSORS:
+        raise ValueError(f"{name!r} has {len(header.shapes)} tensors; a LoRA has at most {_MAX_TENSORS}")
+    try:
+        check_names(header.shapes)
+    except ValueError as error:
+        raise ValueError(f"{name!r}: {error}") from None
+    return header
+
+
+def _clean_metadata(header: Header, name: str) -> dict[str, str]:
+    """The file's metadata as libraries may see it. Only the adapter's configuration is read by any of them."""
+    text = header.metadata.get(KEY)
+    if text is None:
+        return header.metadata
+    try:
+        clean = cleaned(text, header.shapes)
+    except ValueError as error:
+        raise ValueError(f"{name!r}: {error}") from None
+    if clean == json.loads(text):
+        return header.metadata
+    return {**header.metadata, KEY: json.dumps(clean)}
+
+
+def _write_copy(path: Path, copy: Path, metadata: dict[str, str]) -> None:
+    """The same tensors behind a header with other metadata."""
+    with path.open("rb") as source, copy.open("xb") as target:
+        (length,) = struct.unpack("<Q", source.read(8))
+        entries = json.loads(source.read(length))
+        text = json.dumps({**entries, "__metadata__": metadata}).encode()
+        text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
+        target.write(struct.pack("<Q", len(text)) + text)
+        shutil.copyfileobj(source, target, 16 * 1024 * 1024)
+
+
+def from_hub(repo: str, weight_name: str | None, revision: str | None) -> tuple[Path, str]:
+    """The file in the hub's cache on this machine, fetched if it is not there, and the commit that it is of.
+
+    Raises:
+        ValueError: there is no such repository or file, it wants a login, or the hub cannot be reached.
+    """
+    from huggingface_hub import HfApi, hf_hub_download  # noqa: PLC0415 - few files name a LoRA of the hub
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # noqa: PLC0415
+
+    where = f"{repo} at {revision or 'main'}"
+    try:
+        if weight_name is None:
+            weight_name = _only_file(where, HfApi().list_repo_files(repo, revision=revision))
+        path = Path(hf_hub_download(repo, weight_name, revision=revision))
+    except (HfHubHTTPError, HTTPError, OSError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{where}: {first_line}") from None
+    return path, next(part for part in reversed(path.parts) if _COMMIT.fullmatch(part))
+
+
+def _only_file(where: str, names: list[str]) -> str:
+    found = [name for name in names if name.endswith(SUFFIX)]
+    if len(found) != 1:
+        known = f": {', '.join(sorted(found)[:8])}" if found else ""
+        raise ValueError(f"{where} has {len(found)} safetensors files; give weight_name{known}")
+    return found[0]

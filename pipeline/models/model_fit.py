@@ -1,0 +1,74 @@
+"""Whether a model's files have each tensor of its classes in its shape: loaded without their values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import transformers
+
+from pipeline.errors import RefusedError
+from pipeline.models.model_files import index_value, read_index, variant_of
+from pipeline.models.strict_loading import strict_loading
+from pipeline.presets import Preset
+
+
+def class_problems(preset: Preset, folder: Path) -> list[str]:
+    """A sentence on each component whose files do not fit its class; the files themselves are known to be whole.
+
+    The libraries' own loaders do it on PyTorch's meta device, so names that they convert and weights that are tied
+    count as when the model is loaded. No weight is read.
+    """
+    problems = []
+    variant = variant_of(preset, folder)
+    with _quiet(), strict_loading(preset.unused_weights):
+        for name, (library, class_name) in read_index(folder).items():
+            cls = _class_of(library, class_name)
+            if cls is None:
+                problems.append(f"{name}: {library} has no class {class_name}")
+            elif issubclass(cls, diffusers.ModelMixin | transformers.PreTrainedModel):
+                problems += [f"{name}: {sentence}" for sentence in _component_problems(cls, folder / name, variant)]
+    return problems
+
+
+def _component_problems(cls: Any, part: Path, variant: dict[str, str]) -> list[str]:
+    if _is_quantised(part):
+        return []  # its tensors are packed in a way that only the quantiser's kernels know
+    half = variant if any(part.glob("*.fp16.safetensors")) else {}
+    try:
+        cls.from_pretrained(part, device_map={"": "meta"}, local_files_only=True, **half)
+    except RefusedError as error:
+        return [str(error)]
+    except Exception as error:  # noqa: BLE001 - what is wrong with a file may raise anything in its loader
+        return [f"cannot be loaded as {cls.__name__}: {type(error).__name__}: {error}"[:500]]
+    return []
+
+
+def _is_quantised(part: Path) -> bool:
+    return index_value(part, "quantization_config", None, file="config.json") is not None
+
+
+def _class_of(library: str, name: str) -> Any:
+    """The class that an index names; None where the installed libraries have none of that name."""
+    homes = {"diffusers": diffusers, "transformers": transformers}
+    home = homes.get(library) or getattr(diffusers.pipelines, library, None)
+    cls = getattr(home, name, None)
+    return cls if isinstance(cls, type) else None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What the loaders would log is in the sentences."""
+    logs = (diffusers.utils.logging, transformers.utils.logging)
+    levels = [log.get_verbosity() for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.set_verbosity(level)

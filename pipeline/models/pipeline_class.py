@@ -1,0 +1,21 @@
+"""The diffusers class that a preset names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import diffusers
+
+from pipeline.errors import RefusedError
+
+
+def pipeline_class(name: str) -> Any:
+    """The class of that name in diffusers.
+
+    Raises:
+        RefusedError: code ``pipeline_unknown``.
+    """
+    found = getattr(diffusers, name, None)
+    if not isinstance(found, type) or not issubclass(found, diffusers.DiffusionPipeline):
+        raise RefusedError(f"diffusers {diffusers.__version__} has no pipeline {name!r}", code="pipeline_unknown")
+    return found

@@ -1,0 +1,51 @@
+"""The memory ladder: what is tried, rung by rung, when a clip does not fit into a GPU's memory. A pure function.
+
+After the last rung another GPU type is tried, which is the rows' business (``db.clips.memory_ladder``).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from pipeline.acceleration import Acceleration
+
+CLIPS_TO_LEARN = 2
+"""So many clips of one shape in a row that needed a rung, and the next one begins on it."""
+REMEMBER_MS = 7 * 24 * 3_600_000
+"""After so long it is tried plainly again: drivers and libraries change what fits."""
+
+
+class Rung(IntEnum):
+    """How a clip is made; stored as its number."""
+
+    PLAIN = 0
+    """As its job says."""
+    AGAIN = 1
+    """The same once more, after the worker freed what it could."""
+    TILED = 2
+    """The VAE decodes in tiles: other pixels, so the clip begins again from its seed."""
+    OFFLOADED = 3
+    """Weights wait in the host's memory as well: slower, the same pixels."""
+
+
+def on_rung(asked: Acceleration, rung: Rung) -> Acceleration:
+    """The job's acceleration with what the rung adds."""
+    wanted = asked
+    if rung >= Rung.TILED:
+        wanted = wanted.model_copy(update={"vae_tiling": True})
+    if rung >= Rung.OFFLOADED and wanted.offload is None:
+        wanted = wanted.model_copy(update={"offload": "group"})
+    return wanted
+
+
+def next_rung(asked: Acceleration, rung: Rung) -> Rung | None:
+    """The rung after this one; those that change nothing for the job are left out. None after the last."""
+    for higher in Rung:
+        if higher > rung and (higher is Rung.AGAIN or on_rung(asked, higher) != on_rung(asked, rung)):
+            return higher
+    return None
+
+
+def changes_pixels(asked: Acceleration, before: Rung, after: Rung) -> bool:
+    """Whether the clip has to begin again from its seed."""
+    return on_rung(asked, before).pixels() != on_rung(asked, after).pixels()

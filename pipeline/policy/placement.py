@@ -1,0 +1,245 @@
+"""Which GPU worker holds which preset: a pure function of what waits and of who is alive.
+
+A lane is one preset on one GPU type. A worker serves the lane of the preset that it holds, and changing lanes costs a
+load. So a worker is moved only where nothing is left for it to do in its lane, where something of a higher priority
+waits elsewhere, or where another preset has waited too long beside it (``affinity_s``). A worker that would idle helps
+where a line is long.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from pipeline.policy.routes import GpuLine
+
+LINGER_S = 2.0
+"""A lane must have been idle for so long before its worker is moved: its next job may just be being screened."""
+
+HELP_S = 10.0
+"""So long must the line in a lane be for a worker without work to load the lane's preset and join it."""
+
+_Key = tuple[str, str]
+"""GPU type and lane."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Clips of one preset that wait for a GPU and that may all run on the same types."""
+
+    lane: str
+    types: frozenset[str]
+    """Live GPU types that they may run on now."""
+    waiting: int
+    """As far as it was counted: the order of large numbers decides nothing."""
+    priority: int
+    waited_s: float
+    """Since the first of them was submitted."""
+    memory_bytes: int | None = None
+    """What the preset needs; None where it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuWorker:
+    """A live GPU worker that is not draining."""
+
+    name: str
+    gpu_type: str
+    slots: int = 1
+    memory_bytes: int | None = None
+    lane: str | None = None
+    ready: bool = False
+    """True once it serves its lane."""
+    held_s: float = 0.0
+    """Since it was given its lane."""
+    busy: bool = False
+    failed: frozenset[str] = frozenset()
+    """Lanes that it lately could not load."""
+
+    @property
+    def key(self) -> _Key:
+        return self.gpu_type, self.lane or ""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneState:
+    """What is dispatched to a lane's queue and not yet generated."""
+
+    in_flight: int = 0
+    priority: int | None = None
+    """The highest of what is in flight."""
+    idle_s: float = 0.0
+    """Since its last clip was generated; 0 while one is."""
+    seconds_each: float | None = None
+
+
+@dataclass(slots=True)
+class _Plan:
+    """The assignment as it grows."""
+
+    workers: dict[str, GpuWorker]
+    demands: Sequence[Demand]
+    states: Mapping[_Key, LaneState]
+    affinity_s: float
+    moves: dict[str, str | None] = field(default_factory=dict)
+
+    def state(self, key: _Key) -> LaneState:
+        return self.states.get(key, LaneState())
+
+    def members(self, key: _Key) -> list[GpuWorker]:
+        return [worker for worker in self.workers.values() if worker.lane is not None and worker.key == key]
+
+    def serving(self, demand: Demand) -> list[GpuWorker]:
+        return [w for w in self.workers.values() if w.lane == demand.lane and w.gpu_type in demand.types]
+
+    def able(self, demand: Demand) -> list[GpuWorker]:
+        """Who could hold the preset. Who failed to is left out, unless all did: then its jobs are to hear of it."""
+        fitting = [
+            worker
+            for worker in self.workers.values()
+            if worker.gpu_type in demand.types
+            and (demand.memory_bytes or 0) <= (worker.memory_bytes or demand.memory_bytes or 0)
+        ]
+        return [worker for worker in fitting if demand.lane not in worker.failed] or fitting
+
+    def beyond(self, demand: Demand) -> int:
+        """Clips that wait although every worker of the preset has its hands full."""
+        slots: dict[str, int] = {}
+        for worker in self.serving(demand):
+            slots[worker.gpu_type] = slots.get(worker.gpu_type, 0) + worker.slots
+        room = 0
+        for gpu_type, count in slots.items():
+            state = self.state((gpu_type, demand.lane))
+            room += max(0, GpuLine(count, state.in_flight, state.seconds_each).room)
+        return demand.waiting - room
+
+    def waiting_for(self, key: _Key) -> list[Demand]:
+        return [demand for demand in self.demands if demand.lane == key[1] and key[0] in demand.types]
+
+    def priority(self, key: _Key) -> int | None:
+        """The highest of what waits for the lane or is in flight there; None when there is nothing."""
+        known = [demand.priority for demand in self.waiting_for(key)]
+        flying = self.state(key).priority
+        return max([*known, *([] if flying is None else [flying])], default=None)
+
+    def free(self, worker: GpuWorker) -> bool:
+        """Whether it may be moved at no cost to its lane."""
+        if worker.lane is None:
+            return True
+        if not worker.ready or worker.busy or self.waiting_for(worker.key):
+            return False
+        others = sum(other.slots for other in self.members(worker.key) if other.name != worker.name)
+        state = self.state(worker.key)
+        return state.in_flight <= others and min(worker.held_s, state.idle_s if others == 0 else LINGER_S) >= LINGER_S
+
+    def line_s(self, key: _Key) -> float:
+        """How long the last of a lane's line waits; unknown is long."""
+        state, slots = self.state(key), sum(worker.slots for worker in self.members(key))
+        waiting = state.in_flight - slots
+        if waiting <= 0 or slots == 0:
+            return 0.0
+        return waiting / slots * (math.inf if state.seconds_each is None else state.seconds_each)
+
+    def move(self, worker: GpuWorker, lane: str | None) -> None:
+        self.moves[worker.name] = lane
+        self.workers[worker.name] = replace(worker, lane=lane, ready=False, held_s=0.0)
+
+
+def assign(
+    workers: Iterable[GpuWorker],
+    demands: Sequence[Demand],
+    states: Mapping[_Key, LaneState],
+    *,
+    affinity_s: float,
+) -> dict[str, str | None]:
+    """The workers that get another lane than they have, and which; None takes a lane away."""
+    plan = _Plan({worker.name: worker for worker in sorted(workers, key=_name)}, demands, states, affinity_s)
+    lanes_now = {worker.name: worker.lane for worker in plan.workers.values()}
+    _leave_failed_lanes(plan)
+    ordered = sorted(demands, key=lambda demand: (-demand.priority, -demand.waited_s, demand.lane))
+    _employ_the_free(plan, ordered)
+    for demand in ordered:
+        if plan.beyond(demand) > 0:
+            victim = _victim(plan, demand)
+            if victim is not None:
+                plan.move(victim, demand.lane)
+    _help_out(plan)
+    # One that gave up a lane may have got it back, for jobs that nobody else is left to try.
+    return {name: lane for name, lane in plan.moves.items() if lane != lanes_now[name]}
+
+
+def _name(worker: GpuWorker) -> str:
+    return worker.name
+
+
+def _leave_failed_lanes(plan: _Plan) -> None:
+    """Who could not load its preset gives it up where somebody else may still try."""
+    for worker in list(plan.workers.values()):
+        if worker.lane is None or worker.lane not in worker.failed or worker.busy:
+            continue
+        waiting = plan.waiting_for(worker.key)
+        idle = not waiting and not plan.state(worker.key).in_flight
+        if idle or any(worker not in plan.able(demand) for demand in waiting):
+            plan.move(worker, None)
+
+
+def _employ_the_free(plan: _Plan, ordered: Sequence[Demand]) -> None:
+    """Give free workers to what waits: priority first, then the most clips a worker."""
+    while True:
+        choices = []
+        for demand in ordered:
+            if plan.beyond(demand) <= 0:
+                continue
+            free = [worker for worker in plan.able(demand) if worker.lane != demand.lane and plan.free(worker)]
+            if free:
+                share = demand.waiting / (1 + len(plan.serving(demand)))
+                choices.append((-demand.priority, -share, -demand.waited_s, demand.lane, demand, free))
+        if not choices:
+            return
+        *_, demand, free = min(choices, key=lambda choice: choice[:4])
+        plan.move(min(free, key=lambda worker: _reluctance(plan, demand, worker)), demand.lane)
+
+
+def _help_out(plan: _Plan) -> None:
+    """Let who has nothing to do join the longest line of its GPU type: what is dispatched there may be its too."""
+    for worker in list(plan.workers.values()):
+        if worker.name in plan.moves or not plan.free(worker):
+            continue
+        lines = [
+            (plan.line_s(key), key[1])
+            for key in plan.states
+            if key[0] == worker.gpu_type and key[1] not in (worker.lane, *worker.failed) and _holds(plan, worker, key)
+        ]
+        if lines and max(lines)[0] >= HELP_S:
+            plan.move(worker, max(lines)[1])
+
+
+def _holds(plan: _Plan, worker: GpuWorker, key: _Key) -> bool:
+    """Whether the worker has the memory of one that serves the lane."""
+    return any((member.memory_bytes or 0) <= (worker.memory_bytes or 0) for member in plan.members(key))
+
+
+def _reluctance(plan: _Plan, demand: Demand, worker: GpuWorker) -> tuple[bool, float, str]:
+    """Rather a worker without a lane, then one of the GPU type that is known to be quick."""
+    seconds = plan.state((worker.gpu_type, demand.lane)).seconds_each
+    return worker.lane is not None, seconds if seconds is not None else 0.0, worker.name
+
+
+def _victim(plan: _Plan, demand: Demand) -> GpuWorker | None:
+    """A worker that is taken out of a lane in which there is still work, if that is just."""
+    found = []
+    for worker in plan.able(demand):
+        theirs = plan.priority(worker.key)
+        if worker.lane is None or worker.lane == demand.lane or not worker.ready or theirs is None:
+            continue
+        if demand.priority > theirs or (demand.priority == theirs and _too_long(plan, demand, worker)):
+            # The least urgent lane, and in it one that is not in the middle of a clip.
+            found.append((theirs, -len(plan.members(worker.key)), worker.busy, worker.name, worker))
+    return min(found, key=lambda item: item[:4])[4] if found else None
+
+
+def _too_long(plan: _Plan, demand: Demand, worker: GpuWorker) -> bool:
+    """Whether the preset has waited so long that it gets this worker, of equal priority: up to an even share."""
+    mine, theirs = len(plan.serving(demand)), len(plan.members(worker.key))
+    return min(demand.waited_s, worker.held_s) >= plan.affinity_s and (mine == 0 or theirs - mine > 1)

@@ -1,0 +1,169 @@
+"""One clip of a preset made in several ways, side by side: how long, how much memory, how near to the plain clip."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.acceleration import ATTENTION_BACKENDS, PLAIN, Acceleration
+from pipeline.errors import StageError
+from pipeline.generators.base import GenerationRequest, GenerationResult
+from pipeline.generators.process.handle import GeneratorProcess
+from pipeline.presets import Library, abilities, calibration
+from pipeline.scoring.clip import Clip
+from pipeline.scoring.common import psnr, ssim
+from pipeline.scoring.metric import Context
+from pipeline.scoring.residency import Models
+
+PLAIN_NAME, AGAIN_NAME = "plain", "plain-again"
+STEADY = 1.15
+"""Two times of the same may differ by this factor."""
+_NOT_OFFERED = frozenset({"_native_npu", "_native_xla", "aiter_fa2_hub"})
+"""For hardware that no worker has."""
+_HUB = "_hub"
+"""Ends the names of kernels that would be downloaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One way, and what came of it; ``problem`` says why it could not be measured, then the numbers are None."""
+
+    name: str
+    acceleration: Acceleration
+    seconds: float | None = None
+    """From the prompt to decoded frames, the median of the clips; without loading, compiling and handing over."""
+    first_s: float | None = None
+    """Of the first clip after loading: it may include compiling."""
+    peak_bytes: int | None = None
+    psnr: float | None = None
+    """dB, mean over frames, against the plain clip; 100 for equal ones."""
+    ssim: float | None = None
+    numerics: dict[str, Any] | None = None
+    problem: str | None = None
+
+
+def ways(library: Library, preset_name: str) -> dict[str, Acceleration]:
+    """What is worth a try with the preset, by name, the plain way first; what can never work is left out."""
+    preset = library.get(preset_name)
+    found: dict[str, dict[str, Any]] = {PLAIN_NAME: {}}
+    for threshold in (0.05, 0.1):
+        found[f"first_block-{threshold:g}"] = {"step_cache": {"kind": "first_block", "threshold": threshold}}
+    found["taylorseer"] = {"step_cache": {"kind": "taylorseer"}}
+    found["taylorseer-lite"] = {"step_cache": {"kind": "taylorseer", "lite": True}}
+    ratios = calibration.read(library.folder, preset)
+    if not isinstance(ratios, str):
+        found["mag_cache"] = {"step_cache": {"kind": "mag_cache", "ratios": ratios}}
+    found["pyramid_attention"] = {"step_cache": {"kind": "pyramid_attention"}}
+    for backend in ATTENTION_BACKENDS:
+        if backend not in _NOT_OFFERED and not backend.endswith(_HUB) and backend != "native":
+            found[f"attention-{backend.lstrip('_')}"] = {"attention": backend}
+    found["compile"] = {"compile": True}
+    found["compile+first_block-0.05"] = {"compile": True, "step_cache": {"kind": "first_block"}}
+    found["vae_tiling"] = {"vae_tiling": True}
+    found["layerwise_casting"] = {"layerwise_casting": "float8_e4m3fn"}
+    for quantisation in ("torchao-int8", "torchao-float8", "bitsandbytes-nf4"):
+        found[quantisation] = {"quantisation": quantisation}
+    found["offload-group-stream"] = {"offload": "group-stream"}
+    made = {name: Acceleration.model_validate(values) for name, values in found.items()}
+    return {name: wanted for name, wanted in made.items() if not abilities.missing(preset, wanted, ())}
+
+
+def measure(
+    process: GeneratorProcess,
+    request: GenerationRequest,
+    wanted: Iterable[tuple[str, Acceleration]],
+    *,
+    repeats: int,
+    on_progress: Callable[[str], None],
+) -> list[Measured]:
+    """Every way in turn, after the plain one, which is made in any case, and once more at the end.
+
+    A way that is refused is told, not raised.
+
+    Raises:
+        StageError: the plain clip cannot be made.
+    """
+    on_progress(PLAIN_NAME)
+    results, first_s = _clips(process, request, PLAIN, repeats)
+    plain = _frames(request)
+    done = [_measured(PLAIN_NAME, PLAIN, results, first_s, plain, plain)]
+    for name, acceleration in wanted:
+        if acceleration == PLAIN:
+            continue
+        on_progress(name)
+        try:
+            results, first_s = _clips(process, request, acceleration, repeats)
+        except StageError as error:
+            done.append(Measured(name, acceleration, problem=f"{error.code}: {error}"[:500]))
+            continue
+        done.append(_measured(name, acceleration, results, first_s, _frames(request), plain))
+    on_progress(AGAIN_NAME)
+    results, first_s = _clips(process, request, PLAIN, repeats)
+    done.append(_measured(AGAIN_NAME, PLAIN, results, first_s, _frames(request), plain))
+    return done
+
+
+def unsteady(done: list[Measured]) -> str | None:
+    """The sentence on a machine whose plain clip took another time at the end than at the beginning."""
+    first, last = done[0].seconds or 0.0, done[-1].seconds or 0.0
+    if not first or not last or max(first, last) <= min(first, last) * STEADY:
+        return None
+    return (
+        f"the plain clip took {first:.2f} s at the beginning and {last:.2f} s at the end: "
+        "this machine was busy, and the times are not to be compared"
+    )
+
+
+def proposed(done: Iterable[Measured], *, least_ssim: float, least_psnr: float) -> Measured | None:
+    """The fastest whose clip is as near to the plain one as the bounds say; None when nothing was measured."""
+    good = [
+        one
+        for one in done
+        if one.seconds is not None and (one.ssim is None or one.ssim >= least_ssim) and (one.psnr or 0) >= least_psnr
+    ]
+    return min(good, key=lambda one: one.seconds or 0.0, default=None)
+
+
+def _clips(
+    process: GeneratorProcess, request: GenerationRequest, wanted: Acceleration, repeats: int
+) -> tuple[list[GenerationResult], float]:
+    """One clip that is not counted, then ``repeats`` of them."""
+    asked = replace(request, acceleration=wanted)
+    results = [process.generate(asked, lambda progress: None) for _ in range(1 + repeats)]
+    return results[1:], _seconds(results[0])
+
+
+def _measured(
+    name: str,
+    wanted: Acceleration,
+    results: list[GenerationResult],
+    first_s: float,
+    frames: Clip,
+    plain: Clip,
+) -> Measured:
+    context = Context(models=Models(), reference=plain)
+    return Measured(
+        name,
+        wanted,
+        seconds=statistics.median(map(_seconds, results)),
+        first_s=first_s,
+        peak_bytes=max(result.peak_memory_bytes or 0 for result in results) or None,
+        psnr=psnr(frames, context).score,
+        ssim=ssim(frames, context).score,
+        numerics=results[-1].numerics,
+    )
+
+
+def _seconds(result: GenerationResult) -> float:
+    return sum(seconds for phase, seconds in result.timings_s.items() if phase != "hand_off")
+
+
+def _frames(request: GenerationRequest) -> Clip:
+    spec = request.spec
+    pixels = np.frombuffer(request.frames_path.read_bytes(), np.uint8)
+    return Clip(Path(request.frames_path), pixels.reshape(-1, spec.height, spec.width, 3), None, has_audio=False)

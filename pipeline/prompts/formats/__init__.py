@@ -1,0 +1,1 @@
+"""The formats of prompt files: each reader turns bytes into defaults and records of raw fields."""

@@ -1,0 +1,240 @@
+"""From a prompt file to a submission; everything is checked before anything is stored, and every mistake is shown."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from pipeline.errors import InputError, Problem
+from pipeline.files.pipes import read_file_or_pipe
+from pipeline.inputs.collector import InputCollector
+from pipeline.presets import load_library
+from pipeline.prompts.fields import MAX_JOBS
+from pipeline.prompts.formats.lines import MAX_FILE_BYTES
+from pipeline.prompts.formats.readers import other_format, reader_of
+from pipeline.prompts.formats.table import Reader, Table
+from pipeline.prompts.layers import LayerReader, Sweep, Values, merge
+from pipeline.prompts.problems import Problems
+from pipeline.prompts.resolve import Resolver
+from pipeline.prompts.scoring import SCORE_FIELDS, FileScoring, read_scoring
+from pipeline.prompts.segments import contradictions
+from pipeline.prompts.submission import PlannedJobs, Shot, Submission, fingerprint_of
+from pipeline.settings import FetchSettings, Settings
+
+if TYPE_CHECKING:
+    from pipeline.inputs.downloads import Downloader
+
+_OWN_FIELDS = frozenset({"prompt", "seeds", "custom_id", "labels"})
+"""What lines usually differ in; a line that gives nothing else shares the file's template."""
+
+
+def parse(path: Path, *, overrides: Mapping[str, object], settings: Settings) -> Submission:
+    """Read, check and expand a prompt file.
+
+    Args:
+        path: a ``.txt``, ``.jsonl``, ``.csv``, ``.yaml`` or ``.yml`` file.
+        overrides: fields given on the command line, as text or typed; None is not given.
+        settings: give the default preset, whether prompts are enhanced, and the folders of inputs.
+
+    Raises:
+        InputError: with every mistake found.
+    """
+    data = read_file_or_pipe(path, what="the prompt file", limit_bytes=MAX_FILE_BYTES)
+    return parse_bytes(data, str(path), overrides=overrides, settings=settings, folder=path.absolute().parent)
+
+
+def parse_bytes(
+    data: bytes, name: str, *, overrides: Mapping[str, object], settings: Settings, folder: Path | None = None
+) -> Submission:
+    """As ``parse``, for bytes; the name's ending says which format, relative image paths start at ``folder``."""
+    reader = _reader(name)
+    if len(data) > MAX_FILE_BYTES:
+        raise InputError([Problem(f"has {len(data)} bytes; at most {MAX_FILE_BYTES}", name)])
+    if (sentence := other_format(data)) is not None:
+        raise InputError([Problem(sentence, name)])
+    with contextlib.ExitStack() as stack:
+        inputs = InputCollector(
+            folder or Path.cwd(),
+            settings.input_roots,
+            lambda: stack.enter_context(contextlib.closing(_downloader(settings.fetch))),
+        )
+        return _read(data, name, reader, overrides, settings, inputs)
+
+
+def _reader(name: str) -> Reader:
+    reader = reader_of(name)
+    if isinstance(reader, str):
+        raise InputError([Problem(reader, name)])
+    return reader
+
+
+def _downloader(fetch: FetchSettings) -> Downloader:
+    from pipeline.inputs.downloads import Downloader  # noqa: PLC0415 - an HTTP client, which few files need
+
+    return Downloader(allowed=fetch.networks, timeout_s=fetch.timeout_s)
+
+
+def _read(
+    data: bytes,
+    name: str,
+    reader: Reader,
+    overrides: Mapping[str, object],
+    settings: Settings,
+    inputs: InputCollector,
+) -> Submission:
+    problems = Problems(name)
+    expander = _Expander(problems, LayerReader(inputs), settings)
+    table = reader(data, problems)
+    expander.read_common(table, overrides)
+    for record in table.records:
+        expander.add_line(record.line, record.fields, table.text)
+    if not problems.count and not expander.shots:
+        problems.add("holds no prompt")
+    problems.raise_if_any()
+    fingerprint = fingerprint_of(expander.shots)
+    jobs = PlannedJobs(expander.shots, fingerprint)
+    # A file's name need not be UTF-8; what is stored must be.
+    source_name = os.fsencode(Path(name).name).decode("utf-8", "backslashreplace")
+    return Submission(jobs, fingerprint, dict(inputs.stored), source_name, expander.scoring)
+
+
+class _Expander:
+    """Lines to shots, under the file's defaults and the command line."""
+
+    def __init__(self, problems: Problems, reader: LayerReader, settings: Settings) -> None:
+        self.shots: list[Shot] = []
+        self.scoring = FileScoring()
+        self._problems = problems
+        self._reader = reader
+        self._resolver = Resolver(load_library(settings.effective_presets_dir))
+        self._base: Values = {
+            "preset": settings.preset,
+            "enhance": settings.enhance.enabled,
+            "priority": 0,
+            "gpu": (),
+        }
+        self._defaults: Values = {}
+        self._overrides: Values = {}
+        self._common: Values = {}
+        self._sweep: Sweep | None = None
+        self._sweep_is_files = False
+        self._jobs = 0
+        self._first_line_of_id: dict[str, int] = {}
+
+    def read_common(self, table: Table, overrides: Mapping[str, object]) -> None:
+        """Read what holds for every line. What names one job only cannot stand there."""
+        raw: dict[str, object] = {}
+        last_line = None
+        for record in table.defaults:
+            last_line = record.line
+            for field, value in record.fields.items():
+                if field in raw:
+                    self._report(record.line, field, "is given twice in the defaults")
+                raw[field] = value
+        said = {field: raw.pop(field) for field in SCORE_FIELDS if field in raw}
+        self.scoring = read_scoring(said, partial(self._report, last_line))
+        self._defaults, file_sweep = self._reader.read(raw, table.text, partial(self._report, last_line))
+        self._overrides, sweep = self._reader.read(overrides, True, self._report_option)
+        for values, report in (
+            (self._defaults, partial(self._report, last_line)),
+            (self._overrides, self._report_option),
+        ):
+            if "segment_prompts" in values:
+                report("segments", "a list of prompts belongs to one line; a count can hold for all")
+            if "custom_id" in values:
+                report("custom_id", "cannot be the same for every line; give it on lines")
+        self._sweep, self._sweep_is_files = (sweep, False) if sweep is not None else (file_sweep, True)
+        self._common = merge(merge(self._base, self._defaults), self._overrides)
+
+    def add_line(self, line: int, fields: Mapping[str, object], text: bool) -> None:
+        before = self._problems.count
+        values, sweep = self._reader.read(fields, text, partial(self._report, line))
+        if self._problems.count != before:
+            return
+        if sweep is None and self._sweep is None:
+            merged = merge(self._common, values) if values.keys() - _OWN_FIELDS or "labels" in values else None
+            self._add_shots(line, [merged if merged is not None else {**self._common, **values}], 1, False)
+            return
+        layers = [self._base, self._defaults, self._overrides, values]
+        level = 3
+        if sweep is None:
+            assert self._sweep is not None
+            level = 1 if self._sweep_is_files else 2
+            sweep = self._sweep.without({name for layer in layers[level + 1 :] for name in layer})
+        if self._too_many(line, sweep.count()):
+            return
+        swept_ids = any(column.name == "custom_id" for column in sweep.columns)
+        combined = []
+        for combination in sweep.combinations():
+            merged = self._base
+            for layer in [*layers[1 : level + 1], combination, *layers[level + 1 :]]:
+                merged = merge(merged, layer)
+            combined.append(merged)
+        self._add_shots(line, combined, len(combined), swept_ids)
+
+    def _add_shots(self, line: int, combined: list[Values], combinations: int, swept_ids: bool) -> None:
+        total = sum(
+            1 if (seeds := values.get("seeds")) is None else len(cast("Sequence[int]", seeds)) for values in combined
+        )
+        if self._too_many(line, total):
+            return
+        self._jobs += total
+        variant = 0
+        reported: set[tuple[str, str]] = set()
+        for values in combined:
+            template, mistakes = self._resolver.resolve(values)
+            if "prompt" not in values:
+                mistakes = (*mistakes, ("prompt", "is missing"))
+            else:
+                mistakes = (*mistakes, *contradictions(values))
+            for mistake in mistakes:
+                if mistake not in reported:  # a sweep would repeat it for every combination
+                    reported.add(mistake)
+                    self._report(line, *mistake)
+            if mistakes:
+                continue
+            seeds = cast("Sequence[int] | None", values.get("seeds"))
+            count = 1 if seeds is None else len(seeds)
+            shot = Shot(
+                line=line,
+                variant=variant,
+                prompt=cast(str, values["prompt"]),
+                template=template,
+                seeds=seeds,
+                custom_id=cast("str | None", values.get("custom_id")),
+                numbered=count > 1 or (combinations > 1 and not swept_ids),
+                labels=cast("dict[str, str] | None", values.get("labels")),
+            )
+            self._check_ids(shot)
+            self.shots.append(shot)
+            variant += count
+
+    def _too_many(self, line: int, jobs: int) -> bool:
+        """Counted before anything is expanded, and reported once, where the limit is crossed."""
+        if self._jobs + jobs <= MAX_JOBS:
+            return False
+        if self._jobs <= MAX_JOBS:
+            self._report(line, None, f"the file makes more than {MAX_JOBS} jobs; split it")
+            self._jobs = MAX_JOBS + 1
+        return True
+
+    def _check_ids(self, shot: Shot) -> None:
+        if shot.custom_id is None:
+            return
+        for offset in range(len(shot)):
+            custom_id = cast(str, shot.custom_id_of(offset))
+            first = self._first_line_of_id.get(custom_id)
+            if first is None:
+                self._first_line_of_id[custom_id] = shot.line
+            else:
+                self._report(shot.line, "custom_id", f"{custom_id!r} is already used on line {first}")
+
+    def _report(self, line: int | None, field: str | None, message: str) -> None:
+        self._problems.add(message, line=line, field=field)
+
+    def _report_option(self, field: str, message: str) -> None:
+        self._problems.add(f"{message} (from the command line)", field=field)

@@ -1,0 +1,143 @@
+"""A sidecar as anybody may have written it: read within limits, and nothing of it believed."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError, Problem
+from pipeline.prompts.fields import PARSERS
+from pipeline.prompts.numbers import show
+from pipeline.spec import MAX_SEGMENTS
+
+SCHEMA = "vgen.sidecar/1"
+MAX_BYTES = 64 * 1024 * 1024
+"""Room for the longest prompts of the most segments, in each of the places that hold them."""
+_DESCRIPTORS = "/dev/fd/"
+"""What a shell's <(command) names: a pipe that somebody writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarFile:
+    """What a clip is made once more from. ``request`` is unchecked, but for the prompts that are pinned in it."""
+
+    request: dict[str, Any]
+    preset_version: int | None
+    encode: dict[str, Any]
+
+
+def read_sidecar(path: Path) -> SidecarFile:
+    """Read a sidecar file.
+
+    Raises:
+        InputError: it cannot be read, is not a sidecar, or a part of it has a wrong form; with the file and the field.
+    """
+    sidecar = strict_json(_read(path), str(path))
+    if not isinstance(sidecar, dict) or sidecar.get("schema") != SCHEMA:
+        raise InputError([Problem(f"is not a sidecar: 'schema' is not {SCHEMA!r}", str(path))])
+    problems: list[Problem] = []
+    request = _mapping(sidecar, "request", path, problems)
+    encode = _mapping(sidecar, "encode", path, problems, needed=False)
+    version = _mapping(sidecar, "preset", path, problems, needed=False).get("version")
+    if version is not None and (not isinstance(version, int) or isinstance(version, bool)):
+        problems.append(Problem(f"{show(version)} is not a whole number", str(path), field="preset.version"))
+    prompts = _prompts_used(sidecar, path, problems)
+    if problems:
+        raise InputError(problems)
+    return SidecarFile(_pinned(request, prompts, path), version, encode)
+
+
+def strict_json(data: bytes, file: str) -> object:
+    """A JSON document as the standard has it: no NaN, no key twice, no nesting that ends the process.
+
+    Raises:
+        InputError: with the file.
+    """
+    try:
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_once_each, parse_constant=_no_number)
+    except RecursionError:
+        raise InputError([Problem("is not JSON that can be read: it is nested too deeply", file)]) from None
+    except ValueError as error:
+        raise InputError([Problem(f"is not JSON: {str(error)[:300]}", file)]) from None
+
+
+def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    content: dict[str, object] = {}
+    for name, value in pairs:
+        if name in content:
+            raise ValueError(f"the key {name!r:.80} is given twice")
+        content[name] = value
+    return content
+
+
+def _no_number(name: str) -> object:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and str(path).startswith(_DESCRIPTORS)):
+            raise InputError([Problem("is not a file", str(path))])
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError([Problem(f"cannot be read: {reason}", str(path))]) from None
+    if len(data) > MAX_BYTES:
+        raise InputError([Problem(f"has more than {MAX_BYTES} bytes, which no sidecar has", str(path))])
+    return data
+
+
+def _mapping(
+    sidecar: Mapping[str, Any], name: str, path: Path, problems: list[Problem], *, needed: bool = True
+) -> dict[str, Any]:
+    value = sidecar.get(name)
+    if value is None and not needed:
+        return {}
+    if isinstance(value, dict):
+        return value
+    message = "is missing" if value is None else f"{show(value)} is not a mapping"
+    problems.append(Problem(message, str(path), field=name))
+    return {}
+
+
+def _prompts_used(sidecar: Mapping[str, Any], path: Path, problems: list[Problem]) -> list[str]:
+    """The prompt that each segment was made with; fewer than the segments where some were not made."""
+    segments = sidecar.get("segments")
+    if segments is None or segments == []:
+        segments = [{"prompt_used": sidecar.get("prompt_used")}]
+    if not isinstance(segments, list) or len(segments) > MAX_SEGMENTS:
+        problems.append(Problem(f"{show(segments)} is not a list of segments", str(path), field="segments"))
+        return []
+    prompts = []
+    for number, one in enumerate(segments):
+        where = "prompt_used" if segments is not sidecar.get("segments") else f"segments.{number}.prompt_used"
+        try:
+            if not isinstance(one, dict):
+                raise ValueError(f"{show(one)} is not a mapping")
+            if one.get("prompt_used"):
+                prompts.append(str(PARSERS["prompt"](one["prompt_used"], False)))
+        except ValueError as error:
+            problems.append(Problem(str(error), str(path), field=where))
+    return prompts
+
+
+def _pinned(request: dict[str, Any], prompts: list[str], path: Path) -> dict[str, Any]:
+    """The request with the prompts that were used: an enhancer would not answer the same again.
+
+    What contradicts itself is left as it is, to be refused.
+    """
+    count, own = request.get("segments", 1), request.get("segment_prompts") or []
+    contradicts = not isinstance(own, list) or (own and (len(own) != count or own[0] != request.get("prompt")))
+    if contradicts or not isinstance(count, int) or isinstance(count, bool) or count < 1 or len(prompts) < count:
+        return request
+    if len(prompts) > count:
+        message = f"{len(prompts)} segments are told of, and request.segments is {count}"
+        raise InputError([Problem(message, str(path), field="segments")])
+    several = prompts if count > 1 else []
+    return {**request, "prompt": prompts[0], "segment_prompts": several, "enhance": False, "auto_extend": False}

@@ -1,0 +1,216 @@
+"""What every stage takes and gives.
+
+A stage is a plain function ``run(work, context) -> StageResult`` in a file of its own. It reads ``work`` (values from
+rows, never rows), uses what ``context`` hands it, changes no row, and raises a ``StageError`` when it cannot do
+its work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pipeline.generators.base import GenerationRequest, GenerationResult, OnMade, OnProgress, TakesCheckpoints
+from pipeline.policy.memory_ladder import Rung
+from pipeline.settings import Settings
+from pipeline.spec import BatchOptions, JobSpec
+from pipeline.states import Stage
+from pipeline.storage.base import Storage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.handoff import Handoff
+
+
+class Outcome(StrEnum):
+    """How a stage ended, when it did not raise."""
+
+    DONE = "done"
+    SKIPPED = "skipped"
+    HELD = "held"
+    BLOCKED = "blocked"
+    REJECTED = "rejected"
+    """The gate turned the clip down: ``output`` has the ``reason``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A stored object that belongs to a job."""
+
+    kind: str
+    """``video``, ``poster``, ``strip``, ``sidecar``."""
+    key: str
+    sha256: str
+    size: int
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRecord:
+    """One metric's score of a clip, and how it was made."""
+
+    metric: str
+    score: float | None
+    """None: not scored, for the ``reason``."""
+    reason: str | None
+    passed: bool | None
+    """The verdict of a check; None for what is no check."""
+    details: dict[str, Any]
+    version: int
+    """Of the metric."""
+    scorer: dict[str, Any]
+    """``pipeline.scoring.run.fingerprint``: scores of different scorers are not compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRef:
+    """A stored object that an interrupted clip goes on from: its state after ``step`` of ``total``."""
+
+    step: int
+    total: int
+    key: str
+    sha256: str
+    size: int
+    numerics: dict[str, Any]
+
+    @property
+    def final(self) -> bool:
+        """True after the last step: only decoding is left."""
+        return self.step == self.total
+
+
+@dataclass(frozen=True, slots=True)
+class ContinuationRef:
+    """What a segment starts from: a small payload, and stored objects by name (``key``, ``sha256``, ``size``)."""
+
+    kind: str
+    version: int
+    payload: dict[str, Any]
+    blobs: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class StepWork:
+    """One claimed step: all that a worker knows of it."""
+
+    job_id: str
+    batch_id: str
+    line: int
+    roll: int
+    segment: int
+    stage: Stage
+    attempt: int
+    spec: JobSpec
+    """With the seed of this roll."""
+    options: BatchOptions
+    outputs: dict[str, dict[str, Any]]
+    """What the earlier stages of this roll and segment recorded, by stage name; of enhance and screen, the clip's."""
+    checkpoint: CheckpointRef | None = None
+    """Where an earlier attempt at generating was cut off."""
+    continuation: ContinuationRef | None = None
+    """What the segment goes on from, where it is not a clip's beginning."""
+    memory_rung: Rung = Rung.PLAIN
+    """How a clip that did not fit into memory is tried now."""
+    earlier: tuple[dict[str, dict[str, Any]], ...] = ()
+    """Where the clip's last segment is encoded: what the segments before it recorded, each by stage name."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredClip:
+    """A published clip and what belongs to it."""
+
+    job_id: str
+    roll: int
+    spec: JobSpec
+    """With the seed of this roll."""
+    key: str
+    sha256: str
+    known: frozenset[tuple[str, str]] = frozenset()
+    """Metrics that have scored it, each with the digest of its scorer: the same need not do it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreWork:
+    """One claimed step of an evaluation run."""
+
+    family: str
+    metrics: tuple[str, ...]
+    """Of the whole run; those of the family are this step's."""
+    clips: tuple[StoredClip, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What is recorded when the step is finished."""
+
+    outcome: Outcome = Outcome.DONE
+    output: dict[str, Any] = field(default_factory=dict)
+    """Small JSON, kept in the step's row and read by later stages as ``work.outputs[stage]``."""
+    artifacts: tuple[Artifact, ...] = ()
+    continuation: ContinuationRef | None = None
+    """What a segment after this one starts from; recorded with the result."""
+    scores: tuple[ScoreRecord, ...] = ()
+    after_commit: Callable[[], None] | None = None
+    """Called once the result is recorded, for example to free the hand-off's space; must not fail."""
+
+
+class RunsGenerations(Protocol):
+    """The handle on a generator; ``pipeline.generators.process.handle.GeneratorProcess`` is the real one."""
+
+    def generate(
+        self,
+        request: GenerationRequest,
+        on_progress: OnProgress,
+        checkpoints: TakesCheckpoints = ...,
+        on_made: OnMade | None = ...,
+    ) -> GenerationResult: ...
+
+
+class CheckpointRows(Protocol):
+    """Where checkpoints are written down; may be called from any thread. Raises ServiceUnavailableError."""
+
+    def record(self, saved: CheckpointRef) -> tuple[str, ...] | None:
+        """Write it down; the keys that it replaces. None when this attempt may not write any more."""
+
+    def discard(self, reason: str) -> tuple[str, ...]:
+        """Forget what cannot be used; the keys of those objects."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageContext:
+    """What a worker lends to a stage."""
+
+    settings: Settings
+    storage: Storage
+    handoff: Handoff
+    on_progress: OnProgress
+    check: Callable[[], None]
+    """Raises StoppedError when the step is to stop; long stages call it often."""
+    generator: RunsGenerations | None = None
+    gpu_type: str | None = None
+    worker_name: str = ""
+    checkpoints: CheckpointRows | None = None
+    """None: nobody would find a checkpoint again, so none is made."""
+    room: Path | None = None
+    """Taken in the hand-off before the step was claimed."""
+    on_made: OnMade | None = None
+    """Called by generate when the generator may make the next clip, while this one's frames are still handed over."""
+
+
+StageFunction = Callable[[StepWork, StageContext], StageResult]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on a step until the lease ends; ``attempt`` is the fence."""
+
+    step_id: int
+    attempt: int
+    queue: str
+    worker: str
+    work: StepWork
+    beside_ms: int = 0
+    """So long before its end the attempt let its worker take the next step: that time is not counted as the GPU's."""

@@ -1,0 +1,46 @@
+"""Who works in a home: one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+from pipeline.errors import SettingsError
+from pipeline.files.private import private_folder
+
+
+class HomeLock:
+    """A lock on a solo run's home folder; the kernel frees it when its holder dies, however it dies."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> bool:
+        """True when the lock is ours now.
+
+        Raises:
+            SettingsError: the home cannot be made or written.
+        """
+        try:
+            private_folder(self._home)
+            file = (self._home / "vgen.lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(f"VGEN_HOME {str(self._home)!r} cannot be used: {error.strerror}") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            return False
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        self._file = file
+        return True
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -1,0 +1,74 @@
+"""Admit waiting steps and publish their chains: commit first, publish after."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Mapping
+
+from celery import Celery
+
+from db.evals import runs, score_steps
+from db.evals.score_steps import AdmittedScore
+from db.scheduling import dispatch, placement
+from db.session import Database
+from pipeline import failpoints
+from pipeline.presets import Preset, load_library
+from pipeline.settings import Settings
+from tasks.messages import publish, publish_scores
+
+logger = logging.getLogger(__name__)
+
+
+SELDOM = 2
+"""Of so many looks one is at everything: lanes change and runs of evaluations end far more seldom than clips are
+admitted, and to look for that costs several times as much."""
+
+
+class Dispatcher:
+    """Looks at what waits, again and again."""
+
+    def __init__(self, app: Celery, database: Database, settings: Settings) -> None:
+        self._app = app
+        self._database = database
+        self._settings = settings
+        self._looks = itertools.cycle(range(SELDOM))
+
+    def look(self) -> int:
+        """One look; how many steps were published.
+
+        Raises:
+            ServiceUnavailableError: the database is away.
+        """
+        settings, database = self._settings, self._database
+        presets = load_library(settings.effective_presets_dir).presets
+        everything = next(self._looks) == 0
+        if everything:
+            give_out_lanes(database, presets, settings.worker.affinity_s)
+        with database.transaction() as session:
+            admitted = dispatch.admit(session, window=settings.worker.window, presets=presets)
+        scores = self._admit_scores() if everything else []
+        if admitted or scores:
+            failpoints.hit("dispatch_committed")
+        return publish(self._app, database, admitted) + publish_scores(self._app, database, scores)
+
+    def _admit_scores(self) -> list[AdmittedScore]:
+        with self._database.reading() as session:
+            if not runs.some_open(session):
+                return []
+        with self._database.transaction() as session:
+            runs.settle(session)
+            gpu = self._settings.eval.workers == "gpu"
+            return score_steps.admit(session, window=self._settings.worker.window, gpu=gpu)
+
+
+def give_out_lanes(database: Database, presets: Mapping[str, Preset], affinity_s: float) -> None:
+    """Give live GPU workers the presets that they are to hold, and put what nobody serves back in line."""
+    with database.reading() as session:
+        moves = placement.planned(session, presets, affinity_s=affinity_s)
+    if moves:
+        with database.transaction() as session:
+            moves = placement.give_out(session, presets, affinity_s=affinity_s)
+        logger.info("lanes changed", extra={"moves": moves})
+    with database.transaction() as session:
+        placement.withdraw_unserved(session)

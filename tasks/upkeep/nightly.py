@@ -1,0 +1,355 @@
+"""The nightly evaluation: a suite becomes a batch, its scores a comparison with what passed before, that a report.
+
+Each part may be done by anybody, any number of times: the batch is stored once under its key, the run is ended by
+counting rows, and its verdict is written down once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from db.clips import batches
+from db.evals import runs
+from db.models import EvalRun
+from db.session import Database
+from pipeline.errors import ConflictError, InputError, Problem
+from pipeline.keys import canonical_json, sha256_hex
+from pipeline.prompts import Submission
+from pipeline.prompts.scoring import split_names
+from pipeline.scoring import compare as comparing
+from pipeline.scoring import gate, registry
+from pipeline.scoring.compare import Comparison, Run, SpeedSample, SpeedVerdict, State, speed_verdicts
+from pipeline.scoring.compare.html import html
+from pipeline.scoring.compare.report import Report, as_json, markdown
+from pipeline.scoring.suite import OWN_SUITE, read_suite
+from pipeline.scoring.suite_jobs import submission_of
+from pipeline.settings import Settings
+from pipeline.spec import BatchOptions, EncodeOptions
+from pipeline.states import EvalState
+from pipeline.storage.base import Storage
+from tasks.worker.scoring import open_run
+
+KIND = "nightly"
+REPEAT = "nightly-repeat"
+"""A night once more, with the second set of seeds."""
+MEDIAN_OF = 5
+"""So many of the last runs that passed make the baseline, where none is pinned."""
+_URL_S = 7 * 86_400
+"""How long a report's links to clips work, where the store is S3: it allows no longer."""
+_MEDIA_TYPES = {
+    "html": "text/html",
+    "md": "text/markdown",
+    "json": "application/json",
+    "scores.json": "application/json",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a nightly makes and how it is judged."""
+
+    suite: Path = OWN_SUITE
+    metrics: tuple[str, ...] = ("checks", "vbench")
+    margins: Mapping[str, float] = field(default_factory=dict)
+    baseline: str | None = None
+    fields: Mapping[str, object] = field(default_factory=dict)
+    """Of its jobs, as on the command line: preset, seeds, num_frames, …"""
+    repeat_seeds: str = ""
+
+    @classmethod
+    def of_settings(cls, settings: Settings) -> Plan:
+        """Raises InputError for margins that are none."""
+        nightly = settings.nightly
+        return cls(
+            suite=nightly.suite or OWN_SUITE,
+            metrics=split_names(nightly.metrics),
+            margins=read_margins(split_names(nightly.margins), "VGEN_NIGHTLY_MARGINS"),
+            baseline=nightly.baseline,
+            repeat_seeds=nightly.repeat_seeds,
+            fields={"seeds": nightly.seeds, **({"preset": nightly.preset} if nightly.preset else {})},
+        )
+
+
+def read_margins(texts: Sequence[str], where: str) -> dict[str, float]:
+    """``NAME=VALUE`` texts as numbers by metric. Raises InputError with every mistake."""
+    found, problems = {}, []
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            problems.append(Problem(f"{text!r}: a margin is NAME=VALUE with a number", field=where))
+        if name not in registry.METRICS:
+            problems.append(Problem(f"{name!r} is no metric; `vgen eval list` has them", field=where))
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def submit(database: Database, settings: Settings, plan: Plan, *, night: str | None = None) -> tuple[str, str]:
+    """Store the suite as a batch, and open its run; (run, batch).
+
+    With ``night`` there is one of that name, however often it is asked for. Without, one that is still open is gone on
+    with, else a new one begins.
+    """
+    gate.check_metrics(plan.metrics)
+    parsed, told = _suite_of(plan, settings)
+    alike = {"suite": told["sha256"], "metrics": plan.metrics, "fields": told["fields"], "preset": told["preset"]}
+    identity = sha256_hex(canonical_json(alike))
+    told |= {"identity": identity, "margins": dict(plan.margins), "baseline": plan.baseline}
+    told |= {"suite_path": str(plan.suite), "repeat_seeds": plan.repeat_seeds}
+    with database.transaction() as session:
+        if night is None:
+            for run in _alike(session, identity):
+                if run.state is EvalState.OPEN:
+                    return run.id, run.batch_id
+        key = None if night is None else f"{KIND}:{night}:{identity[:16]}"
+        return _store(session, parsed, settings, KIND, plan.metrics, told, key)
+
+
+def submit_repeat(database: Database, settings: Settings, run_id: str) -> tuple[str, str]:
+    """The same night with its second set of seeds; (run, batch). Asked for again, it adds nothing."""
+    with database.reading() as session:
+        night = runs.get_run(session, run_id)
+        said, metrics = dict(night.suite or {}), tuple(night.metrics)
+    fields = {**said["fields"], "seeds": said["repeat_seeds"]}
+    fields.pop("seed", None)
+    parsed, told = _suite_of(Plan(suite=Path(said["suite_path"]), metrics=metrics, fields=fields), settings)
+    if told["sha256"] != said["sha256"]:
+        raise ConflictError(f"{said['suite_path']} is another suite than that of run {run_id}: it cannot be repeated")
+    with database.transaction() as session:
+        return _store(session, parsed, settings, REPEAT, metrics, {**told, "of": run_id}, f"{REPEAT}:{run_id}")
+
+
+def _suite_of(plan: Plan, settings: Settings) -> tuple[Submission, dict[str, Any]]:
+    """The suite's jobs, and what is to be remembered of it. Raises InputError."""
+    suite = read_suite(plan.suite)
+    parsed = submission_of(suite, plan.fields, settings)
+    told = {"sha256": suite.sha256, "entries": len(suite.entries), "standard": suite.standard}
+    return parsed, {**told, "preset": parsed.jobs[0].spec.preset, "fields": dict(plan.fields)}
+
+
+def _store(
+    session: Session,
+    parsed: Submission,
+    settings: Settings,
+    kind: str,
+    metrics: Sequence[str],
+    told: Mapping[str, Any],
+    key: str | None,
+) -> tuple[str, str]:
+    """The batch under its key, or a new one without, and its run; (run, batch)."""
+    encode = {name: getattr(settings.encode, name) for name in EncodeOptions.model_fields}
+    options = BatchOptions(
+        safety_policy=settings.safety.policy,
+        encode=EncodeOptions.model_validate(encode),
+    )
+    stored = batches.submit(
+        session, parsed, name=kind, owner=settings.owner, options=options, key=key, again=key is None
+    )
+    for run in runs.runs(session, batch_id=stored.batch_id):
+        if run.kind == kind:
+            return run.id, run.batch_id
+    return open_run(session, stored.batch_id, kind=kind, metrics=metrics, suite=told), stored.batch_id
+
+
+def _alike(session: Session, identity: str) -> list[EvalRun]:
+    """Nightly runs of the same suite, preset, seeds and metrics, newest first."""
+    return [
+        run
+        for run in runs.runs(session, limit=500)
+        if run.kind == KIND and (run.suite or {}).get("identity") == identity
+    ]
+
+
+def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
+    """Compare a run that has ended with its baseline, and store the report; what was written down.
+
+    Where a regression is to be repeated first, nothing is: the answer has ``repeat``, and ``submit_repeat`` is due.
+
+    The verdict has ``state``, ``meaning``, ``advice``, ``passed``, ``baseline``, ``reports`` (keys in the store) and
+    ``speed``.
+
+    Raises:
+        ConflictError: the run is still open.
+        NotFoundError: no such run, or no such baseline.
+    """
+    with database.reading() as session:
+        run = runs.get_run(session, run_id)
+        if run.state is EvalState.OPEN:
+            raise ConflictError(f"evaluation run {run_id} is still open: its batch {run.batch_id} has not ended")
+        known = (run.summary or {}).get(runs.VERDICT)
+        if known is not None:
+            return dict(known)
+        told = run.suite or {}
+        before = [other for other in reversed(_alike(session, told.get("identity", ""))) if other.id < run_id]
+        records = runs.records_of(session, run.batch_id)
+        passed = _passed(before, told.get("baseline"), session)
+        earlier = [(other.id, runs.records_of(session, other.batch_id)) for other in passed]
+        samples = [SpeedSample(*found) for found in runs.speeds(session, run.batch_id)]
+        repeats = _repeats(session, [*passed, *before], run)
+    history = [_run(name, found, storage) for name, found in earlier if found]
+    speed = speed_verdicts(_past_speeds(before), samples)
+    verdict: dict[str, Any] = {"speed": [_sample(sample) for sample in samples], "baseline": None, "reports": {}}
+    if run.state is EvalState.INCOMPLETE or not records:
+        verdict |= _says(State.INCOMPLETE, "Clips are missing or unscored: nothing was compared.", speed)
+    elif not history:
+        verdict |= _says(
+            State.NO_CALIBRATION, "No run passed before: this one is what the next is compared with.", speed
+        )
+        verdict["first"] = True
+    else:
+        comparison = _comparison(_run(run_id, records, storage), history, told)
+        if comparison.state is State.REGRESSED and repeats.baseline:
+            if repeats.candidate is None:
+                return {**verdict, **_says(comparison.state, "It is to be repeated first.", speed), "repeat": True}
+            comparison = _repeated(comparison, _run(run_id, records, storage), history, told, repeats, storage)
+        verdict |= _reported(run_id, comparison, records, history, speed, storage)
+    with database.transaction() as session:
+        runs.add_verdict(session, run_id, verdict)
+        return dict((runs.get_run(session, run_id).summary or {})[runs.VERDICT])
+
+
+def _passed(before: Sequence[EvalRun], pinned: str | None, session: Session) -> list[EvalRun]:
+    """Runs to compare with, oldest first: the pinned one, or the last that passed or began the history."""
+    if pinned is not None:
+        return [runs.get_run(session, pinned)]
+    verdicts = [(other, (other.summary or {}).get(runs.VERDICT, {})) for other in before]
+    return [other for other, verdict in verdicts if verdict.get("passed") or verdict.get("first")][-MEDIAN_OF:]
+
+
+def _run(name: str, records: Sequence[Mapping[str, Any]], storage: Storage) -> Run:
+    """With URLs in place of keys, so that a report can show the clips."""
+    urls = [{**record, "video": storage.url(record["video"], expires_s=_URL_S)} for record in records]
+    return comparing.run_of(urls, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Repeats:
+    """Records of second seed sets: of the runs to compare with, and of the night itself, once it has all of them."""
+
+    baseline: list[tuple[str, list[dict[str, Any]]]]
+    candidate: list[dict[str, Any]] | None
+
+
+def _repeats(session: Session, before: Sequence[EvalRun], run: EvalRun) -> _Repeats:
+    repeats = {(other.suite or {}).get("of"): other for other in runs.runs(session, limit=500) if other.kind == REPEAT}
+    if run.id in repeats and repeats[run.id].state is EvalState.INCOMPLETE:
+        return _Repeats([], None)  # what the first seeds say has to do
+    made = {of: other for of, other in repeats.items() if other.state is EvalState.COMPLETE}
+    known = [made[other.id] for other in dict.fromkeys(before) if other.id in made]
+    wanted = (run.suite or {}).get("repeat_seeds")
+    mine = made.get(run.id)
+    return _Repeats(
+        [(other.id, runs.records_of(session, other.batch_id)) for other in known] if wanted else [],
+        None if mine is None else runs.records_of(session, mine.batch_id),
+    )
+
+
+def _baseline(history: Sequence[Run], told: Mapping[str, Any]) -> Run:
+    return history[0] if told.get("baseline") else comparing.median_run(history)
+
+
+def _comparison(
+    candidate: Run, history: Sequence[Run], told: Mapping[str, Any], before: Run | None = None
+) -> Comparison:
+    present = dict.fromkeys(name for clip in candidate.clips.values() for name in clip.scores)
+    chosen = [registry.METRICS[name] for name in present if name in registry.METRICS]
+    return comparing.compare(before or _baseline(history, told), candidate, chosen, dict(told.get("margins", {})))
+
+
+def _repeated(
+    first: Comparison,
+    candidate: Run,
+    history: Sequence[Run],
+    told: Mapping[str, Any],
+    repeats: _Repeats,
+    storage: Storage,
+) -> Comparison:
+    """What both seed sets say together."""
+    again = [_run(name, records, storage) for name, records in repeats.baseline if records]
+    before = comparing.combined(_baseline(history, told), _baseline(again[-MEDIAN_OF:], told))
+    after = comparing.combined(candidate, _run(f"{candidate.name} repeated", repeats.candidate or [], storage))
+    return comparing.repeated(first, _comparison(after, history, told, before))
+
+
+def _reported(
+    run_id: str,
+    comparison: Comparison,
+    records: Sequence[Mapping[str, Any]],
+    history: Sequence[Run],
+    speed: Sequence[SpeedVerdict],
+    storage: Storage,
+) -> dict[str, Any]:
+    """Store the report; the verdict."""
+    report = Report(comparison, history, speed)
+    texts = {
+        "html": html(report),
+        "md": markdown(report),
+        "json": json.dumps(as_json(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        "scores.json": json.dumps(list(records), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    keys = {}
+    for ending, text in texts.items():
+        keys[ending] = f"reports/{run_id}/report.{ending}"
+        storage.put_bytes(keys[ending], text.encode(), content_type=_MEDIA_TYPES[ending])
+    found = _says(comparison.state, comparing.MEANING[comparison.state], speed)
+    return {**found, "advice": comparison.advice, "baseline": comparison.baseline, "reports": keys}
+
+
+def _says(state: State, meaning: str, speed: Sequence[SpeedVerdict]) -> dict[str, Any]:
+    slower = [
+        f"{one.preset} on {one.gpu_type}: {one.measure} {one.value:.6g}, usually {one.median:.6g}"
+        for one in speed
+        if one.state is State.REGRESSED and one.median is not None
+    ]
+    return {
+        "state": state.value,
+        "meaning": meaning,
+        "advice": None,
+        "slower": slower,
+        "passed": state in comparing.PASSED and not slower,
+    }
+
+
+def _sample(sample: SpeedSample) -> dict[str, Any]:
+    names = ("preset", "gpu_type", "seconds_per_clip", "peak_bytes")
+    return {name: getattr(sample, name) for name in names}
+
+
+def _past_speeds(before: Sequence[EvalRun]) -> list[SpeedSample]:
+    found = [(other.summary or {}).get(runs.VERDICT, {}).get("speed", []) for other in before]
+    return [SpeedSample(**sample) for samples in found for sample in samples]
+
+
+def repeat_due(database: Database, run_id: str, verdict: Mapping[str, Any]) -> bool:
+    """Whether the night is to be made with its second seeds: to confirm a regression, or as what later ones need."""
+    if verdict.get("repeat"):
+        return True
+    with database.reading() as session:
+        return bool(verdict.get("first") and (runs.get_run(session, run_id).suite or {}).get("repeat_seeds"))
+
+
+def judge_ended(database: Database, storage: Storage, settings: Settings) -> list[str]:
+    """Judge every nightly run that has ended and has no verdict, or have it repeated first; their ids."""
+    with database.transaction() as session:
+        runs.settle(session)
+        due = runs.unjudged(session, KIND)
+    for run_id in due:
+        if repeat_due(database, run_id, judge(database, storage, run_id)):
+            submit_repeat(database, settings, run_id)
+    return due
+
+
+def with_options(plan: Plan, **changes: Any) -> Plan:
+    """The plan with those of the changes that are not None; fields are added to its own."""
+    fields = {**plan.fields, **(changes.pop("fields", None) or {})}
+    if "seed" in fields:
+        fields.pop("seeds", None)
+    return replace(plan, fields=fields, **{name: value for name, value in changes.items() if value is not None})

@@ -1,0 +1,85 @@
+"""A GPU worker's consumer reads the queue of its preset while the worker's row says that it serves it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery
+
+from db.scheduling import residency
+from db.session import Database
+from pipeline.policy.routes import gpu_queue, lane_of, lane_queue
+from tasks.worker.model_loader import SETTLED
+
+logger = logging.getLogger(__name__)
+
+
+class LaneSwitch:
+    """Has the worker's consumer read its lane's queue while the row says that it serves it.
+
+    ``at_once`` makes the change in the caller's thread: a solo worker's loop would see it up to two seconds late.
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        database: Database,
+        *,
+        name: str,
+        gpu_type: str,
+        consumer: Callable[[], Any],
+        stopping: Callable[[], float | None],
+        at_once: bool = False,
+    ) -> None:
+        self._app = app
+        self._database = database
+        self._worker = name
+        self._gpu_type = gpu_type
+        self._consumer = consumer
+        self._stopping = stopping
+        self._at_once = at_once
+        self._leave_out = 0
+
+    def look(self) -> None:
+        """Compare the row with what is read, and change the latter. Raises ServiceUnavailableError.
+
+        A worker that serves its lane leaves out every second look.
+        """
+        if self._stopping() is not None:
+            return  # Celery itself stops to read
+        if self._leave_out > 0:
+            self._leave_out -= 1
+            return
+        with self._database.reading() as session:
+            place = residency.place(session, self._worker)
+        if place is None:
+            return
+        wanted = set() if place.draining else {gpu_queue(self._gpu_type)}
+        if place.lane is not None and place.serves:
+            wanted.add(lane_queue(self._gpu_type, place.lane))
+        if wanted == self._read():
+            self._leave_out = SETTLED - 1 if place.serves else 0
+            return
+        consumer = self._consumer()
+        if consumer is None or consumer.task_consumer is None:
+            return  # it is connecting: the next look finds it
+        if self._at_once:
+            self._change(consumer, wanted)
+        else:
+            consumer.call_soon(self._change, consumer, wanted)
+
+    def _read(self) -> set[str]:
+        return {queue for queue in self._app.amqp.queues.consume_from if self._is_ours(queue)}
+
+    def _is_ours(self, queue: str) -> bool:
+        return lane_of(queue) is not None or queue == gpu_queue(self._gpu_type)
+
+    def _change(self, consumer: Any, wanted: set[str]) -> None:
+        read = self._read()
+        for queue in sorted(read - wanted):
+            consumer.cancel_task_queue(queue)
+        for queue in sorted(wanted - read):
+            consumer.add_task_queue(queue)
+        logger.info("lane changed", extra={"worker": self._worker, "reads": sorted(wanted)})

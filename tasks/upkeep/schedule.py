@@ -1,0 +1,73 @@
+"""What is done now and then rather than for a job: ``vgen beat`` sends it, an io worker does it.
+
+Rows say when it was last done, so that two beats, or one that was away for days, do no more than one would.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from celery import Celery, Task
+from celery.schedules import ParseException, crontab
+
+from pipeline.errors import InputError, SettingsError
+from pipeline.policy.routes import IO_QUEUE
+from pipeline.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+SWEEP = "vgen.sweep"
+NIGHTLY = "vgen.nightly"
+VERDICTS = "vgen.verdicts"
+VERDICT_EVERY_S = 300.0
+"""How often it is looked whether a nightly's last clip is there."""
+_HOUR_S = 3600.0
+
+
+def beat_schedule(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Celery's ``beat_schedule``. A message that nobody took before the next one is dropped."""
+    every_s = settings.sweep.every_h * 3600
+    work: dict[str, dict[str, Any]] = {"sweep": _entry(SWEEP, every_s, expires_s=every_s)}
+    if settings.nightly.crontab:
+        try:
+            when = crontab.from_string(settings.nightly.crontab)
+        except (ParseException, ValueError, TypeError) as error:
+            raise SettingsError(f"VGEN_NIGHTLY_CRONTAB {settings.nightly.crontab!r}: {error}") from None
+        work["nightly"] = _entry(NIGHTLY, when, expires_s=_HOUR_S)
+        work["verdicts"] = _entry(VERDICTS, VERDICT_EVERY_S, expires_s=VERDICT_EVERY_S)
+    return work
+
+
+def _entry(task: str, schedule: Any, *, expires_s: float) -> dict[str, Any]:
+    return {"task": task, "schedule": schedule, "options": {"queue": IO_QUEUE, "expires": expires_s}}
+
+
+def register(app: Celery) -> None:
+    """Give the application its periodic tasks."""
+    from tasks.upkeep.sweeper import sweep_if_due  # noqa: PLC0415
+    from tasks.worker import contexts
+
+    @app.task(bind=True, name=SWEEP, shared=False)  # type: ignore[untyped-decorator]
+    def sweep(task: Task) -> None:
+        runtime = contexts.runtime_of(task)
+        sweep_if_due(runtime.database, lambda: runtime.storage, runtime.settings)
+
+    @app.task(bind=True, name=NIGHTLY, shared=False)  # type: ignore[untyped-decorator]
+    def nightly(task: Task) -> None:
+        from tasks.upkeep import nightly as work  # noqa: PLC0415  # it loads the scorers, which no other task here needs
+
+        runtime = contexts.runtime_of(task)
+        try:
+            plan = work.Plan.of_settings(runtime.settings)
+            work.submit(runtime.database, runtime.settings, plan, night=datetime.now(UTC).date().isoformat())
+        except InputError as error:  # of its settings or its suite: trying again would not help
+            logger.error("no nightly evaluation", extra={"reason": str(error)})
+
+    @app.task(bind=True, name=VERDICTS, shared=False)  # type: ignore[untyped-decorator]
+    def verdicts(task: Task) -> None:
+        from tasks.upkeep import nightly as work  # noqa: PLC0415
+
+        runtime = contexts.runtime_of(task)
+        work.judge_ended(runtime.database, runtime.storage, runtime.settings)

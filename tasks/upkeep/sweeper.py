@@ -1,0 +1,207 @@
+"""Removes what nobody needs any more from the store, the rows and this host's folders; never what a row points at.
+
+An object goes when it is old, no row names it, and neither has changed when that is asked again right before. Any
+number of sweeps may run at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from db.events import HISTORY_REMOVED, MEDIA_REMOVED
+from db.reading import handoffs, sweep
+from db.session import Database
+from pipeline.handoff import Handoff
+from pipeline.settings import Settings
+from pipeline.storage.base import Storage, StoredObject
+
+logger = logging.getLogger(__name__)
+
+PREFIXES = ("media/", "checkpoints/", "states/", "work/", "inputs/", "vgen-check/")
+"""Where vgen puts objects. Whatever else lies in the store is somebody else's."""
+KINDS = ("orphan", "checkpoint", "media", "history", "unfinished", "handoff", "model_build")
+_HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
+_PAGE = 200
+_SHOWN = 1_000
+_BUILDS = "models/.*"
+"""Folders of the cache in which a model is being built, until it gets its name."""
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """One thing that was removed, or would be."""
+
+    kind: str
+    name: str
+    size: int
+
+
+@dataclass(slots=True)
+class Report:
+    """What a sweep removed."""
+
+    dry_run: bool
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    size: int = 0
+    first: list[Removed] = field(default_factory=list)
+    """At most a thousand of them."""
+
+    def add(self, kind: str, name: str, size: int = 0, *, number: int = 1) -> None:
+        self.counts[kind] += number
+        self.size += size
+        if len(self.first) < _SHOWN:
+            self.first.append(Removed(kind, name, size))
+
+
+def sweep_once(database: Database, storage: Storage, settings: Settings, *, dry_run: bool = False) -> Report:
+    """One sweep of everything that the settings say.
+
+    Raises:
+        ServiceUnavailableError, RetryableError, RefusedError: the database or the store cannot be used.
+    """
+    report = Report(dry_run)
+    _rows(database, storage, settings, report)
+    _orphans(database, storage, settings, report)
+    for name in storage.drop_unfinished(older_than_s=settings.sweep.orphan_age_h * 3600, dry_run=dry_run):
+        report.add("unfinished", name)
+    _this_host(database, settings, report)
+    if not dry_run:
+        with database.transaction() as session:
+            sweep.record_sweep(session, {kind: count for kind, count in report.counts.items() if count})
+        logger.info("swept", extra={"counts": report.counts, "bytes": report.size})
+    return report
+
+
+def sweep_if_due(database: Database, make_storage: Callable[[], Storage], settings: Settings) -> Report | None:
+    """The same, unless the last one is less than ``every_h`` ago: a second beat, or a late one, finds nothing to do."""
+    with database.reading() as session:
+        # A little less: the beat's own interval must not fall short of it by a moment.
+        due = sweep.is_due(session, every_ms=int(settings.sweep.every_h * _HOUR_MS * 0.9))
+    return sweep_once(database, make_storage(), settings) if due else None
+
+
+def _rows(database: Database, storage: Storage, settings: Settings, report: Report) -> None:
+    """What retention settings and ended jobs make superfluous: the rows first, so that nothing names a lost object."""
+    age_ms = int(settings.sweep.checkpoint_age_h * _HOUR_MS)
+    while True:
+        with database.transaction() as session:
+            found = sweep.drop_checkpoints(session, older_than_ms=age_ms, dry_run=report.dry_run)
+        _remove(database, storage, "checkpoint", found, report)
+        if not found or report.dry_run:
+            break
+    if settings.retention.days is not None:
+        age_ms = int(settings.retention.days * _DAY_MS)
+        for batch_id in _expired(database, age_ms, MEDIA_REMOVED):
+            with database.transaction() as session:
+                found = sweep.drop_media(session, batch_id, older_than_ms=age_ms, dry_run=report.dry_run)
+            _remove(database, storage, "media", found, report)
+    if settings.retention.history_days is not None:
+        age_ms = int(settings.retention.history_days * _DAY_MS)
+        for batch_id in _expired(database, age_ms, HISTORY_REMOVED):
+            with database.transaction() as session:
+                rows = sweep.drop_history(session, batch_id, older_than_ms=age_ms, dry_run=report.dry_run)
+            if rows:
+                report.add("history", f"{rows} rows of batch {batch_id}", number=rows)
+
+
+def _expired(database: Database, age_ms: int, kind: str) -> list[str]:
+    with database.reading() as session:
+        return list(sweep.expired_batches(session, older_than_ms=age_ms, kind=kind))
+
+
+def _remove(database: Database, storage: Storage, kind: str, found: Iterable[sweep.Object], report: Report) -> None:
+    """Remove objects whose rows are gone; in a dry run the rows are still there, and only say what would go."""
+    for page in _pages(found):
+        if not report.dry_run:
+            with database.reading() as session:
+                free = sweep.unreferenced(session, [item.key for item in page])
+            page = [item for item in page if item.key in free]  # noqa: PLW2901
+            storage.delete_all([item.key for item in page])
+        for item in page:
+            report.add(kind, item.key, item.size)
+
+
+def _orphans(database: Database, storage: Storage, settings: Settings, report: Report) -> None:
+    """Old objects that no row points at: of attempts that lost their lease, of submissions that never came about."""
+    oldest = _store_now(storage) - settings.sweep.orphan_age_h * 3600
+    for prefix in PREFIXES:
+        # An input or a state is put before the row that names it: nothing may come between check and removal.
+        size = 1 if prefix in ("inputs/", "states/") else _PAGE
+        for page in _pages((found for found in storage.list(prefix) if found.modified_at <= oldest), size):
+            _remove_orphans(database, storage, page, oldest, report)
+
+
+def _remove_orphans(
+    database: Database, storage: Storage, page: list[StoredObject], oldest: float, report: Report
+) -> None:
+    free = _unreferenced(database, page)
+    if not report.dry_run:
+        # Whoever puts it again meanwhile makes it fresh, and whoever records it has put it again before.
+        ages = [(item, storage.stat(item.key)) for item in free]
+        free = _unreferenced(database, [item for item, now in ages if now is not None and now.modified_at <= oldest])
+        storage.delete_all([item.key for item in free])
+    for item in free:
+        report.add("orphan", item.key, item.size)
+
+
+def _unreferenced(database: Database, objects: Sequence[StoredObject]) -> list[StoredObject]:
+    if not objects:
+        return []
+    with database.reading() as session:
+        free = sweep.unreferenced(session, [item.key for item in objects])
+    return [item for item in objects if item.key in free]
+
+
+def _store_now(storage: Storage) -> float:
+    """The store's clock, in seconds since 1970: a host whose own is hours off must not take fresh objects for old."""
+    key = f"vgen-check/{secrets.token_hex(8)}"
+    now = storage.put_bytes(key, b"now", content_type="text/plain").modified_at
+    storage.delete(key)
+    return now + 1.0  # some stores tell whole seconds only
+
+
+def _this_host(database: Database, settings: Settings, report: Report) -> None:
+    """What killed processes left in this host's hand-off and cache folders."""
+    older_than_s = settings.sweep.orphan_age_h * 3600
+    if settings.effective_handoff_dir.is_dir():
+        handoff = Handoff.open(settings.effective_handoff_dir, settings.handoff_bytes)
+        for path in _old(handoff.path.glob("*.*"), older_than_s):
+            job_id, *numbers = path.name.split(".")[:4]
+            with database.reading() as session:
+                live = handoffs.live_stems(session, [job_id])
+            if len(numbers) == 3 and ".".join((job_id, *numbers)) not in live:
+                _unlink("handoff", path, report)
+    for path in _old(settings.effective_cache_dir.glob(_BUILDS), older_than_s):
+        _unlink("model_build", path, report)
+
+
+def _old(paths: Iterable[Path], older_than_s: float) -> Iterator[Path]:
+    for path in sorted(paths):
+        newest = max((inner.stat().st_mtime for inner in (path, *path.rglob("*")) if inner.exists()), default=0.0)
+        if time.time() - newest >= older_than_s:
+            yield path
+
+
+def _unlink(kind: str, path: Path, report: Report) -> None:
+    size = sum(inner.stat().st_size for inner in (path, *path.rglob("*")) if inner.is_file())
+    if not report.dry_run:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    report.add(kind, str(path), size)
+
+
+def _pages(items: Iterable[Value], size: int = _PAGE) -> Iterator[list[Value]]:
+    rest = iter(items)
+    while page := list(itertools.islice(rest, size)):
+        yield page

@@ -1,0 +1,207 @@
+"""The timers of a process: report its workers, dispatch, reconcile. Any number of processes may run them at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from celery import Celery
+from celery.worker import state as worker_state
+
+from db import workers
+from db.session import Database
+from db.workers import WorkerReport
+from pipeline.errors import RetryableError, ServiceUnavailableError
+from pipeline.handoff import Handoff
+from pipeline.policy.routes import IO_QUEUE, gpu_type_of, is_encode_queue
+from pipeline.settings import Settings
+from pipeline.wiring import make_storage
+from tasks.upkeep.alerts import LOOK_S, Alerts
+from tasks.upkeep.dispatcher import Dispatcher
+from tasks.upkeep.queue_subscription import LaneSwitch
+from tasks.upkeep.reconciler import reconcile_once, sweep_handoff
+from tasks.upkeep.sweeper import sweep_if_due
+from tasks.worker.watchdog import LOOK_S as LOOK_AT_WORKER_S
+from tasks.worker.watchdog import Watchdog
+
+logger = logging.getLogger(__name__)
+
+REPORT_S = 5.0
+SWEEP_S = 60.0
+DISPATCHER = "dispatcher"
+"""Role of a process that only dispatches: it reports itself like a worker, with no queue."""
+
+
+class _Timer(threading.Thread):
+    """Calls a function again and again until told to stop; an error never ends it."""
+
+    def __init__(self, name: str, every_s: float, work: Callable[[], object]) -> None:
+        super().__init__(name=name, daemon=True)
+        self._every_s = every_s
+        self._work = work
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            try:
+                self._work()
+            except (ServiceUnavailableError, RetryableError) as error:
+                logger.warning("timer waits for a service", extra={"timer": self.name, "reason": str(error)})
+            except Exception:
+                logger.exception("timer failed", extra={"timer": self.name})
+            self._over.wait(self._every_s)
+
+    def end(self) -> None:
+        self._over.set()
+
+
+class Loops:
+    """The timer threads of one process."""
+
+    def __init__(
+        self,
+        app: Celery,
+        settings: Settings,
+        *,
+        reports: Sequence[WorkerReport] = (),
+        dispatch: bool,
+        sweep: bool = False,
+        lanes: Sequence[LaneSwitch] = (),
+        watchdog: Watchdog | None = None,
+        trust_leases_at_once: bool = False,
+        database: Database | None = None,
+        owns_database: bool = False,
+        stopping: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._database = database or Database(settings.effective_database_url)
+        self._owns_database = owns_database or database is None
+        self._reports = reports
+        self._stopping = stopping
+        self._dispatcher = Dispatcher(app, self._database, settings)
+        self._dispatched_at = time.monotonic()
+        self._quiet_until = 0.0 if trust_leases_at_once else time.monotonic() + settings.worker.lease_s
+        self._timers = [_Timer("report", REPORT_S, self._report)] if reports else []
+        if dispatch:
+            self._timers.append(_Timer("dispatch", settings.worker.dispatch_s, self._dispatch))
+            self._timers.append(_Timer("reconcile", settings.worker.reconcile_s, self._reconcile))
+            alerts = Alerts(self._database, settings.effective_presets_dir)
+            self._timers.append(_Timer("alerts", LOOK_S, alerts.look))
+        self.watchdog = watchdog
+        if watchdog is not None:
+            self._timers.append(_Timer("watchdog", LOOK_AT_WORKER_S, watchdog.look))
+        self._timers += [_Timer("lane", settings.worker.dispatch_s, lane.look) for lane in lanes]
+        if sweep:
+            self._timers.append(_Timer("sweep", SWEEP_S, self._sweep))
+
+    @classmethod
+    def of_worker(
+        cls,
+        app: Celery,
+        settings: Settings,
+        *,
+        name: str,
+        queues: Sequence[str],
+        slots: int,
+        memory_bytes: int | None,
+        stopping: Callable[[], float | None],
+        consumer: Callable[[], Any],
+    ) -> Loops:
+        """The loops of a cluster's worker.
+
+        An io worker dispatches, one with an encode queue sweeps its hand-off, one with a GPU has its ``consumer``
+        follow its lane.
+        """
+        report = worker_report(name, queues, slots=slots, memory_bytes=memory_bytes)
+        database = Database(settings.effective_database_url)
+        lanes = []
+        if report.gpu_type is not None:
+            lane = LaneSwitch(app, database, name=name, gpu_type=report.gpu_type, consumer=consumer, stopping=stopping)
+            lanes.append(lane)
+        return cls(
+            app,
+            settings,
+            reports=[report],
+            lanes=lanes,
+            watchdog=Watchdog(
+                database,
+                name=name,
+                queues=lambda: {*queues, *app.amqp.queues.consume_from},
+                busy=lambda: bool(worker_state.active_requests),
+                stopping=stopping,
+                silence_s=settings.worker.silence_s,
+            ),
+            database=database,
+            owns_database=True,
+            dispatch=IO_QUEUE in queues,
+            sweep=any(is_encode_queue(queue) for queue in queues),
+            stopping=stopping,
+        )
+
+    def start(self) -> None:
+        for timer in self._timers:
+            timer.start()
+
+    def stop(self) -> None:
+        """End the threads, and take the reported workers out of the table."""
+        for timer in self._timers:
+            timer.end()
+        for timer in self._timers:
+            if timer.is_alive():
+                timer.join(timeout=10)
+        try:
+            with self._database.transaction() as session:
+                for report in self._reports:
+                    workers.leave(session, report.name)
+        except ServiceUnavailableError:
+            logger.warning("workers not signed off: the database is away")
+        if self._owns_database:
+            self._database.close()
+
+    def _report(self) -> None:
+        with self._database.transaction() as session:
+            for report in self._reports:
+                idle_s = time.monotonic() - self._dispatched_at
+                if report.name.startswith(f"{DISPATCHER}-") and idle_s > workers.ALIVE_MS / 1000:
+                    continue  # a dispatcher that no longer dispatches must not look alive
+                workers.report(session, replace(report, draining=self._stopping() is not None))
+
+    def _dispatch(self) -> None:
+        if self._stopping() is None:
+            self._dispatcher.look()
+            self._dispatched_at = time.monotonic()
+
+    def _reconcile(self) -> None:
+        try:
+            reconcile_once(self._app, self._database, end_leases=time.monotonic() >= self._quiet_until)
+        except ServiceUnavailableError:
+            # Workers could not renew either: give them one whole lease before any is ended.
+            self._quiet_until = time.monotonic() + self._settings.worker.lease_s + self._settings.worker.reconcile_s
+            raise
+
+    def _sweep(self) -> None:
+        handoff = Handoff.open(self._settings.effective_handoff_dir, self._settings.handoff_bytes)
+        sweep_handoff(self._database, handoff, older_than_s=SWEEP_S)
+        if self._settings.solo:  # where no beat asks for it
+            sweep_if_due(self._database, lambda: make_storage(self._settings), self._settings)
+
+
+def worker_report(name: str, queues: Sequence[str], *, slots: int = 1, memory_bytes: int | None = None) -> WorkerReport:
+    """What the worker of this process says of itself."""
+    gpu_type = next((kind for queue in queues if (kind := gpu_type_of(queue))), None)
+    return WorkerReport(
+        name=name,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        queues=tuple(queues),
+        slots=slots,
+        gpu_type=gpu_type,
+        memory_bytes=memory_bytes,
+    )

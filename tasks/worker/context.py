@@ -1,0 +1,171 @@
+"""What a worker has at hand: its database, store, hand-off directory and generator, made when first needed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from db.scheduling import residency
+from db.scheduling.dispatch import Hops
+from db.session import Database
+from pipeline.errors import ServiceUnavailableError
+from pipeline.generators.process.handle import GeneratorProcess, Load
+from pipeline.handoff import Handoff
+from pipeline.policy.routes import IO_QUEUE, gpu_type_of
+from pipeline.presets import load_library
+from pipeline.settings import Settings
+from pipeline.storage.base import Storage
+from pipeline.wiring import make_storage
+from tasks.worker.crashes import CrashStreak
+from tasks.worker.generator import Resident
+from tasks.worker.lease_timer import Heart
+from tasks.worker.model_loader import LaneKeeper
+from tasks.worker.overlap import Beside
+
+if TYPE_CHECKING:
+    from tasks.worker.prefetch import ReadAhead
+
+logger = logging.getLogger(__name__)
+
+_ENHANCE = "pipeline.stages.enhance"
+
+
+class Runtime:
+    """One worker's things. ``stopping`` tells since when (monotonic seconds) the worker wants to stop, or None."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        queues: Sequence[str],
+        stopping: Callable[[], float | None],
+        database: Database | None = None,
+        device_env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.queues = tuple(queues)
+        self.stopping = stopping
+        self._database = database
+        self._device_env = device_env
+        self.beside = Beside()
+        """For the hand-over of a clip while the next one is made."""
+        self.room_wanted = 0
+        """Bytes of frames of the last clip that was claimed here: the next one's are guessed to be as many."""
+        self.crashes = CrashStreak()
+
+    @cached_property
+    def database(self) -> Database:
+        return self._database or Database(self.settings.effective_database_url)
+
+    @cached_property
+    def heart(self) -> Heart:
+        return Heart(self.settings.worker.control_s)
+
+    @cached_property
+    def hops(self) -> Hops:
+        return Hops(lambda: load_library(self.settings.effective_presets_dir).presets)
+
+    @cached_property
+    def storage(self) -> Storage:
+        return make_storage(self.settings)
+
+    @property
+    def handoff(self) -> Handoff:
+        # Opened each time: its folder may have been removed since.
+        return Handoff.open(self.settings.effective_handoff_dir, self.settings.handoff_bytes)
+
+    @property
+    def gpu_type(self) -> str | None:
+        """The type of the GPU that this worker serves; None for other workers."""
+        return next((kind for queue in self.queues if (kind := gpu_type_of(queue))), None)
+
+    @cached_property
+    def generator(self) -> Resident | None:
+        if self.gpu_type is None:
+            return None
+        process = GeneratorProcess(self.settings, device_env=self._device_env, on_recycled=self._on_recycled)
+        return Resident(process, self._on_loaded)
+
+    @cached_property
+    def keeper(self) -> LaneKeeper | None:
+        """Keeps the generator's model to the lane that the dispatcher gave this worker; to be started."""
+        if self.gpu_type is None or self.generator is None:
+            return None
+        resident = self.generator
+        return LaneKeeper(
+            self.name,
+            self.gpu_type,
+            self.settings,
+            database=lambda: self.database,
+            resident=lambda: resident,
+            stopping=self.stopping,
+        )
+
+    @cached_property
+    def read_ahead(self) -> ReadAhead | None:
+        """Prepares the next clip while one is made; to be started."""
+        if self.generator is None or not self.settings.worker.read_ahead:
+            return None
+        from tasks.worker.prefetch import ReadAhead  # noqa: PLC0415 - it loads a stage that other workers have no use for
+
+        return ReadAhead(
+            self.name,
+            self.settings,
+            database=lambda: self.database,
+            storage=lambda: self.storage,
+            resident=self.generator,
+            queues=lambda: self.claimable,
+        )
+
+    @property
+    def claimable(self) -> tuple[str, ...]:
+        """The queues whose steps this worker may claim. Raises ServiceUnavailableError."""
+        return self.queues if self.keeper is None else (*self.queues, *self.keeper.queues())
+
+    def _on_loaded(self, load: Load, was: str | None) -> None:
+        try:
+            with self.database.transaction() as session:
+                residency.record_load(
+                    session, self.name, self.gpu_type, load.preset, load.seconds, source=load.source, was=was
+                )
+        except ServiceUnavailableError as error:
+            logger.warning("load not recorded", extra={"preset": load.preset, "reason": str(error)})
+
+    def _on_recycled(self, preset: str, reason: str) -> None:
+        logger.warning("generator replaced", extra={"preset": preset, "reason": reason})
+        try:
+            with self.database.transaction() as session:
+                residency.record_recycled(session, self.name, self.gpu_type, preset, reason)
+        except ServiceUnavailableError as error:
+            logger.warning("replacement not recorded", extra={"preset": preset, "reason": str(error)})
+
+    def must_stop_now(self, reserve_s: float = 0.0) -> bool:
+        """True once a stopping worker's grace is over, or would be in ``reserve_s`` seconds."""
+        since = self.stopping()
+        return since is not None and time.monotonic() - since >= self.settings.worker.grace_s - reserve_s
+
+    def close(self) -> None:
+        """End the generator's process, the heart, and the connections to database and enhancers that were made here.
+
+        A clip that is made is still handed over, within the grace time.
+        """
+        self.beside.wait(self.settings.worker.grace_s)
+        if "keeper" in self.__dict__ and self.keeper is not None:
+            self.keeper.end()
+        if "read_ahead" in self.__dict__ and self.read_ahead is not None:
+            self.read_ahead.end()
+        if "heart" in self.__dict__:
+            self.heart.close()
+        if "generator" in self.__dict__ and self.generator is not None:
+            self.generator.close()
+        if _ENHANCE in sys.modules and IO_QUEUE in self.queues:  # loading it only to close nothing takes a second
+            import_module(_ENHANCE).close()
+        if self._database is None and "database" in self.__dict__:
+            self.database.close()

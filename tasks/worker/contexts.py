@@ -1,0 +1,55 @@
+"""The contexts of the workers of this process, by Celery application."""
+
+from __future__ import annotations
+
+from celery import Celery, Task
+
+from pipeline.policy.routes import lane_of
+from pipeline.settings import current_settings
+from tasks.worker.context import Runtime
+from tasks.worker.stopping import stopping_since
+
+_runtimes: dict[Celery, Runtime] = {}
+"""Runtimes of this process by application. Made after the fork: connections must not be shared over it."""
+
+
+def adopt(app: Celery, runtime: Runtime) -> None:
+    """Use this runtime for the tasks of this application: a solo run makes its own."""
+    _runtimes[app] = runtime
+
+
+def drop(app: Celery) -> None:
+    """Close the application's runtime, if it has one."""
+    runtime = _runtimes.pop(app, None)
+    if runtime is not None:
+        runtime.close()
+
+
+def runtime_of(task: Task) -> Runtime:
+    """The runtime of the worker that runs this task."""
+    return _runtimes.get(task.app) or make_runtime(task.app, str(task.request.hostname))
+
+
+def make_runtime(app: Celery, name: str) -> Runtime:
+    runtime = Runtime(name, current_settings(), queues=consumed_queues(app), stopping=stopping_since)
+    _runtimes[app] = runtime
+    if runtime.keeper is not None:
+        runtime.keeper.start()
+    if runtime.read_ahead is not None:
+        runtime.read_ahead.start()
+    return runtime
+
+
+def consumed_queues(app: Celery) -> tuple[str, ...]:
+    """The queues that the worker was started with: lanes come and go."""
+    return tuple(sorted(queue for queue in app.amqp.queues.consume_from if lane_of(queue) is None))
+
+
+def known_apps() -> list[Celery]:
+    """The applications that have a context in this process."""
+    return list(_runtimes)
+
+
+def forget_all() -> None:
+    """Let go of what the parent of a fork made, without closing it: it belongs to the parent."""
+    _runtimes.clear()

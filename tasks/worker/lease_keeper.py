@@ -1,0 +1,119 @@
+"""Keeping a running step's lease, and telling it to stop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy.orm import Session
+
+from db.evals import score_leases
+from db.evals.score_leases import ScoreClaim
+from db.queue import leases
+from db.queue.leases import Control
+from pipeline.errors import ServiceUnavailableError, StoppedError
+from pipeline.generators.base import Phase, Progress
+from pipeline.states import Stage
+from pipeline.work import Claim
+from tasks.worker.context import Runtime
+
+logger = logging.getLogger(__name__)
+
+STORE_S = 5.0
+"""Enough to write and upload a checkpoint: some 100 MB at 20 MB/s."""
+
+
+class Pulse:
+    """Renews the lease of one claimed step while its stage works, and learns of cancel, pause and drain.
+
+    A database that is away stops nothing: the work goes on, and the finish waits for it.
+    """
+
+    def __init__(self, runtime: Runtime, claimed: Claim | ScoreClaim) -> None:
+        self._runtime = runtime
+        self._claimed = claimed
+        self._progress: Progress | None = None
+        self._shown: Progress | None = None
+        self._renewed = time.monotonic()  # the claim itself
+        self._reason: str | None = None
+        self._keep = True
+        self._heard = time.monotonic()
+        self._longest_step_s = 0.0
+
+    def on_progress(self, progress: Progress) -> None:
+        """Take note of a sign of life. Raises StoppedError when the step is to stop."""
+        now = time.monotonic()
+        if progress.phase is Phase.DENOISE and progress.step > 1:
+            self._longest_step_s = max(self._longest_step_s, now - self._heard)
+        self._progress, self._heard = progress, now
+        self.check()
+
+    def check(self) -> None:
+        """Raises StoppedError when the step is to stop."""
+        if self._reason is not None:
+            raise StoppedError(self._reason, keep=self._keep)
+
+    def __enter__(self) -> Self:
+        self._runtime.heart.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._runtime.heart.remove(self)
+
+    def beat(self) -> None:
+        """Called by the heart each second or so."""
+        if self._runtime.must_stop_now(self._reserve_s()):
+            self._reason = self._reason or "the worker stops"
+        try:
+            self._beat()
+        except ServiceUnavailableError as error:
+            logger.warning("lease not renewed", extra={"reason": str(error)})
+        except Exception:
+            logger.exception("lease not renewed")
+
+    def _reserve_s(self) -> float:
+        """Seconds of the grace that a clip needs to come to the end of its step and to store where it is."""
+        if isinstance(self._claimed, ScoreClaim) or self._claimed.work.stage is not Stage.GENERATE:
+            return 0.0
+        return min(self._runtime.settings.worker.grace_s / 2, STORE_S + self._longest_step_s)
+
+    def _beat(self) -> None:
+        """Renew when it is time or there is progress to show; else only look whether to stop."""
+        worker, seen = self._runtime.settings.worker, self._progress
+        if seen == self._shown and time.monotonic() - self._renewed < worker.renew_s:
+            with self._runtime.database.reading() as session:
+                self._heed(self._look(session))
+            return
+        with self._runtime.database.transaction() as session:
+            control = self._renew(session, int(worker.lease_s * 1000), seen)
+        self._renewed, self._shown = time.monotonic(), seen
+        self._heed(control)
+
+    def _look(self, session: Session) -> Control:
+        held = self._claimed
+        return score_leases.look(session, held) if isinstance(held, ScoreClaim) else leases.look(session, held)
+
+    def _renew(self, session: Session, lease_ms: int, seen: Progress | None) -> Control:
+        held = self._claimed
+        if isinstance(held, ScoreClaim):
+            return score_leases.renew(session, held, lease_ms=lease_ms)
+        return leases.renew(
+            session,
+            held,
+            lease_ms=lease_ms,
+            phase=seen.phase.value if seen else None,
+            step=seen.step if seen else 0,
+            total=seen.total if seen else 0,
+        )
+
+    def _heed(self, control: Control) -> None:
+        if not control.held:
+            self._reason, self._keep = "lease lost", False
+        elif control.cancel:
+            self._reason, self._keep = "cancelled", False
+        elif control.pause:
+            self._reason = "paused"

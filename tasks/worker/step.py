@@ -1,0 +1,268 @@
+"""One step, from claim to finish: the same for all tasks of the line.
+
+Nothing is believed because a message says it: the claim asks the row, the finish holds only for the attempt that is
+current, and a message that finds nothing to do cuts the rest of its chain.
+
+A clip's chain is cut where its GPU can take the next clip (see ``tasks.worker.overlap``), and begun anew by the finish.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from celery import Task
+from sqlalchemy.orm import Session
+
+from db.queue import failures, finishing, leases, releases, rewinds
+from db.queue.endings import Finished
+from db.queue.finishing import Hop
+from db.scheduling import residency
+from pipeline import failpoints
+from pipeline.errors import (
+    FailureClass,
+    FatalError,
+    SegmentLostError,
+    ServiceUnavailableError,
+    StageError,
+    StoppedError,
+)
+from pipeline.generators.base import OnMade
+from pipeline.generators.frames import frames_size
+from pipeline.states import Stage
+from pipeline.work import Claim, StageContext, StageFunction, StageResult
+from tasks.worker import contexts, crashes
+from tasks.worker.checkpoints import ClaimedRows, remove_objects
+from tasks.worker.context import Runtime
+from tasks.worker.lease_keeper import Pulse
+from tasks.worker.next_queue import begin_again, cut, follow, hop_of, send_also
+from tasks.worker.overlap import LetGo
+
+logger = logging.getLogger(__name__)
+Value = TypeVar("Value")
+
+_MAKE_FRAMES_AGAIN = frozenset({"handoff_lost", "frames_corrupt", "publish_missing"})
+"""What a stage says when an earlier stage's output is gone: that one is done again."""
+_NO_ROOM, _NO_ROOM_WAIT_MS = "handoff_full", 2_000
+"""Back-pressure, not failure: the step waits so long and is charged nothing."""
+_ROOM_LOOK_S, _ROOM_LOOK_AT_MOST_S, _ROOM_WAIT_S = 0.1, 1.0, 10.0
+"""How soon a GPU worker looks again for room in the hand-off, twice as late each time; and how long before it asks for
+a clip all the same."""
+_RETRY_DATABASE_S = (0.1, 0.3, 1.0, 2.0, 5.0)
+
+
+class _Done(NamedTuple):
+    """A step from claim to finish, whatever came of it."""
+
+    claimed: Claim
+    result: StageResult | None
+    finished: Finished
+
+
+def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
+    """Claim the step, do its work, record it, and send the chain on or cut it."""
+    runtime = contexts.runtime_of(task)
+    if stage is Stage.GENERATE:
+        app, ids = task.app, (task.request.root_id, task.request.id)
+        cut(task)
+
+        def make(let_go: LetGo) -> None:
+            with _room(runtime) as room:
+                done = _do(runtime, stage, job_id, segment, runtime.hops, room, let_go)
+            if done is not None:
+                begin_again(app, runtime, done.claimed.work, done.finished, after=ids)
+                _clear_up(runtime, done)
+
+        runtime.beside.run(make)
+        return
+    done = _do(runtime, stage, job_id, segment, hop_of(task, runtime))
+    if done is None:
+        cut(task)
+        return
+    follow(task, done.finished)
+    send_also(task, runtime, done.claimed.work, done.finished)
+    _clear_up(runtime, done)
+
+
+@contextlib.contextmanager
+def _room(runtime: Runtime) -> Iterator[Path | None]:
+    """Room in the hand-off for one clip like the last, taken before a clip is claimed; None where that is not known.
+
+    Else each claim would be given back at once, several times a second for as long as the encoders are behind.
+    """
+    room = _take_room(runtime)
+    try:
+        yield room
+    finally:
+        if room is not None:
+            room.unlink(missing_ok=True)  # it has another name once the clip has it
+
+
+def _take_room(runtime: Runtime) -> Path | None:
+    until, wanted, pause_s = time.monotonic() + _ROOM_WAIT_S, runtime.room_wanted, _ROOM_LOOK_S
+    while wanted and time.monotonic() < until and runtime.stopping() is None:
+        try:
+            return runtime.handoff.take_room(wanted)
+        except StageError as error:
+            if error.code != _NO_ROOM:
+                return None  # what is wrong is for the next clip's attempt to tell
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _ROOM_LOOK_AT_MOST_S)
+    return None
+
+
+def _do(
+    runtime: Runtime,
+    stage: Stage,
+    job_id: str,
+    segment: int,
+    hop: Hop,
+    room: Path | None = None,
+    let_go: LetGo | None = None,
+) -> _Done | None:
+    """Claim the step, do its work and record it; None when there is nothing to do, or nothing could be recorded."""
+    lease_ms = int(runtime.settings.worker.lease_s * 1000)
+
+    def take(session: Session) -> Claim | None:
+        return leases.claim(
+            session,
+            job_id=job_id,
+            segment=segment,
+            stage=stage,
+            queues=runtime.claimable,
+            worker=runtime.name,
+            lease_ms=lease_ms,
+        )
+
+    claimed = persist(runtime, take)
+    if claimed is None:
+        return None
+    if stage is Stage.GENERATE:
+        runtime.room_wanted = frames_size(claimed.work.spec)
+    failpoints.hit("after_claim", stage.value)
+    let_go_at = list[float]()
+
+    def on_made() -> None:
+        let_go_at.append(time.monotonic())
+        if let_go is not None:
+            let_go()
+
+    result, recorder = _work(runtime, claimed, hop, room, on_made)
+    failpoints.hit("after_work", stage.value)
+
+    def record(session: Session) -> Finished:
+        beside_s = time.monotonic() - let_go_at[0] if let_go_at else 0.0
+        return recorder(session, replace(claimed, beside_ms=int(beside_s * 1000)))
+
+    finished = persist(runtime, record)
+    failpoints.hit("after_finish", stage.value)
+    return None if finished is None else _Done(claimed, result, finished)
+
+
+def _clear_up(runtime: Runtime, done: _Done) -> None:
+    if done.finished.recorded and done.result is not None and done.result.after_commit is not None:
+        done.result.after_commit()
+    remove_objects(runtime, done.finished.unneeded)
+
+
+def _work(
+    runtime: Runtime, claimed: Claim, hop: Hop, room: Path | None, on_made: OnMade
+) -> tuple[StageResult | None, Callable[[Session, Claim], Finished]]:
+    """Do the stage's work; what it made, if anything, and how to record what came of it."""
+    stage = claimed.work.stage
+    with Pulse(runtime, claimed) as pulse:
+        try:
+            result = _run_stage(runtime, claimed, pulse, room, on_made)
+        except StoppedError:
+            return None, releases.release
+        except StageError as error:
+            return None, _recorder(runtime, claimed, error, pulse.check)
+        except Exception as error:
+            logger.exception("stage failed unexpectedly", extra={"job_id": claimed.work.job_id, "stage": stage.value})
+            problem = FatalError(f"{type(error).__name__}: {error}")
+            return None, lambda session, held: failures.fail(session, held, problem)
+    if stage is Stage.GENERATE:
+        runtime.crashes.clear()
+    return result, lambda session, held: finishing.finish(session, held, result, hop=hop)
+
+
+def _run_stage(runtime: Runtime, claimed: Claim, pulse: Pulse, room: Path | None, on_made: OnMade) -> StageResult:
+    context = StageContext(
+        settings=runtime.settings,
+        storage=runtime.storage,
+        handoff=runtime.handoff,
+        on_progress=pulse.on_progress,
+        check=pulse.check,
+        generator=runtime.generator if claimed.work.stage is Stage.GENERATE else None,
+        gpu_type=runtime.gpu_type,
+        worker_name=runtime.name,
+        checkpoints=ClaimedRows(runtime, claimed),
+        room=room,
+        on_made=on_made,
+    )
+    scorers = sys.modules.get("pipeline.stages.score")
+    if claimed.work.stage is Stage.GENERATE and scorers is not None:
+        scorers.forget_models()  # what scored on this GPU: its memory is the generator's now
+    failpoints.hit("before_work", claimed.work.stage.value)
+    return stage_function(claimed.work.stage)(claimed.work, context)
+
+
+def stage_function(stage: Stage) -> StageFunction:
+    """The stage's ``run``, loaded when it is first needed: an io worker needs no encoder."""
+    function: StageFunction = import_module(f"pipeline.stages.{stage.value}").run
+    return function
+
+
+def _recorder(
+    runtime: Runtime, claimed: Claim, error: StageError, check: Callable[[], None]
+) -> Callable[[Session, Claim], Finished]:
+    logger.info(
+        "stage failed",
+        extra={"job_id": claimed.work.job_id, "stage": claimed.work.stage.value, "code": error.code},
+    )
+    if isinstance(error, SegmentLostError):
+        reason = f"{error.code}: {error}"
+        lost = error.segment
+        return lambda session, held: rewinds.rewind(session, held, to=Stage.GENERATE, reason=reason, segment=lost)
+    if error.code in _MAKE_FRAMES_AGAIN and claimed.work.stage in (Stage.ENCODE, Stage.SCORE, Stage.PUBLISH):
+        reason = f"{error.code}: {error}"
+        return lambda session, held: rewinds.rewind(session, held, to=Stage.GENERATE, reason=reason)
+    if error.code == _NO_ROOM:
+        return lambda session, held: releases.release(session, held, delay_ms=_NO_ROOM_WAIT_MS)
+    is_crash = claimed.work.stage is Stage.GENERATE and error.failure_class is FailureClass.CRASH
+    if is_crash and crashes.is_broken(runtime, claimed, check):
+        return lambda session, held: _fail_and_drain(session, runtime, held, error)
+    return lambda session, held: failures.fail(session, held, error)
+
+
+def _fail_and_drain(session: Session, runtime: Runtime, claimed: Claim, error: StageError) -> Finished:
+    """Record the crash, and have the worker take no more: its GPU is broken, by all that can be told."""
+    logger.error("worker drains itself", extra={"worker": runtime.name, "jobs": runtime.crashes.jobs})
+    residency.drain(session, runtime.name, f"{len(runtime.crashes)} different jobs crashed here in a row")
+    return failures.fail(session, claimed, error)
+
+
+def persist(runtime: Runtime, change: Callable[[Session], Value]) -> Value | None:
+    """Run a transaction, waiting for a database that is away; None when the worker has to stop meanwhile.
+
+    Finished work is worth waiting for: nothing is lost while this process lives, and the row's lease says the rest.
+    """
+    for attempt in itertools.count():
+        try:
+            with runtime.database.transaction() as session:
+                return change(session)
+        except ServiceUnavailableError as error:
+            delay = _RETRY_DATABASE_S[min(attempt, len(_RETRY_DATABASE_S) - 1)]
+            logger.warning("database away, trying again", extra={"reason": str(error), "delay_s": delay})
+            if runtime.must_stop_now():
+                return None
+            time.sleep(delay)
+    raise AssertionError("unreachable")

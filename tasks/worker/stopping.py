@@ -1,0 +1,27 @@
+"""Since when this worker stops: one number, shared by the worker and its pool's children."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+
+_since = multiprocessing.Value("d", 0.0)
+"""When the worker began to stop (monotonic seconds, 0: not stopping)."""
+
+
+def stopping_since() -> float | None:
+    """When this worker began to stop, or None."""
+    since: float = _since.value
+    return since or None
+
+
+def note_stop() -> None:
+    """The worker has been told to stop."""
+    if not _since.value:
+        _since.value = time.monotonic()
+
+
+def begin_in_fork() -> None:
+    """A fork of ``vgen worker`` shares nothing with the other workers of its host."""
+    global _since
+    _since = multiprocessing.Value("d", 0.0)

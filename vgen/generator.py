@@ -1,0 +1,241 @@
+"""A model in a child process, loaded once and asked many times."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pipeline.errors import ConflictError, InputError, Problem, StoppedError, VgenError
+from pipeline.generators.base import Progress
+from pipeline.generators.process.handle import GeneratorProcess
+from pipeline.models.gpus import find_gpus
+from pipeline.prompts import parse
+from pipeline.settings import Settings, load_settings
+from vgen import one_clip
+from vgen.config import RunConfig, read_config
+from vgen.events import ClipEvent, FinalEvent, ProgressEvent
+from vgen.model import ModelFolder, named_model
+from vgen.one_clip import Output, Workshop
+from vgen.request import VideoRequest, planned
+from vgen.result import VideoResult
+
+OnEvent = Callable[[ProgressEvent], None]
+
+
+def _silent(_: ProgressEvent) -> None:
+    pass
+
+
+class VideoGenerator:
+    """One preset's model on this host's first GPU, or its CPU; clips are made one at a time, other threads wait.
+
+    Use ``from_preset``, ``from_pretrained`` or ``from_config``, and end it with ``shutdown`` or ``with``.
+    """
+
+    def __init__(self, preset: str, settings: Settings, *, model: ModelFolder | None = None) -> None:
+        self.preset = preset
+        self._model = model
+        # A program names its own files: what is fenced in is a prompt file, which may come from elsewhere.
+        self._settings = settings if settings.input_roots else settings.model_copy(update={"input_roots": (Path("/"),)})
+        gpu = find_gpus(settings.gpu_type, 1)[0]
+        self._gpu_type = gpu.type
+        self._process: GeneratorProcess | None = GeneratorProcess(self._settings, device_env=gpu.device_env)
+        self._busy = threading.Lock()
+        self._stopping = threading.Event()
+
+    @classmethod
+    def from_preset(
+        cls, name: str, *, settings: Settings | Mapping[str, Any] | None = None, on_progress: OnEvent = _silent
+    ) -> Self:
+        """Load a preset of the catalogue or of ``VGEN_PRESETS_DIR``; its model must be on this machine.
+
+        Raises:
+            NotFoundError, InputError, SettingsError: no such preset, or its file or a setting is wrong.
+            StageError: it cannot be loaded (code ``model_missing``: `vgen models pull` fetches it).
+        """
+        return cls(name, _settings(settings))._loaded(on_progress)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        extends: str | None = None,
+        fields: Mapping[str, Any] | None = None,
+        settings: Settings | Mapping[str, Any] | None = None,
+        on_progress: OnEvent = _silent,
+    ) -> Self:
+        """Load a model folder as ``save_pretrained`` wrote it, or a hub id that is in the cache.
+
+        Args:
+            model: the folder or id.
+            extends: the catalogue's preset whose rules and defaults hold for it; may be left out where only one has
+                the model's pipeline class.
+            fields: further fields of a preset's file, such as ``{"dtype": "float32"}``.
+
+        Raises:
+            InputError: no preset can be made of these; every mistake is named.
+            StageError: as for ``from_preset``.
+        """
+        base = _settings(settings)
+        made = named_model(model, extends, fields or {})
+        try:
+            return cls(made.name, base.model_copy(update={"presets_dir": made.folder}), model=made)._loaded(on_progress)
+        except BaseException:
+            made.close()
+            raise
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any] | str | Path | RunConfig, *, on_progress: OnEvent = _silent) -> Self:
+        """Load what a configuration names: a mapping, or the path of a YAML file; its request and output are not used.
+
+        Raises:
+            InputError: it has an unknown key or a wrong value, named with the nearest there are.
+        """
+        made = config if isinstance(config, RunConfig) else read_config(config, needs_request=False)
+        if made.model is None:
+            return cls.from_preset(made.preset or made.settings.preset, settings=made.settings, on_progress=on_progress)
+        return cls.from_pretrained(
+            made.model, extends=made.extends, fields=made.fields, settings=made.settings, on_progress=on_progress
+        )
+
+    def generate(
+        self,
+        request: VideoRequest | str,
+        *,
+        output: str | Path | Output | None = None,
+        return_frames: bool | None = None,
+        on_progress: OnEvent = _silent,
+    ) -> VideoResult:
+        """Make one clip.
+
+        Args:
+            request: what to make; a text is a prompt with every default.
+            output: where the MP4 goes; its sidecar goes beside it. None writes nothing.
+            return_frames: whether the result has the raw frames; None: where there is no output.
+            on_progress: called at each step; what it raises stops the clip and is raised.
+
+        Raises:
+            InputError: the request or output breaks a rule; every mistake is named.
+            StageError: the clip cannot be made; StoppedError after ``stop``.
+        """
+        wanted = VideoRequest(request) if isinstance(request, str) else request
+        target = output if isinstance(output, Output) or output is None else Output(Path(output))
+        job, submission = planned(wanted, self.preset, self._settings, Path.cwd())
+        if target is not None:
+            target.check()
+        frames = target is None if return_frames is None else return_frames
+        with self._busy:
+            self._stopping.clear()
+            return one_clip.make(job, submission, self._workshop(on_progress), target, with_frames=frames)
+
+    def generate_file(self, path: str | Path, folder: str | Path) -> Iterator[VideoResult]:
+        """Make every clip of a prompt file, one after the other, as ``folder``/LINE-VARIANT.mp4 (what is there stays).
+
+        For more than a few use the line, which goes on where it was: ``vgen run``.
+
+        Raises:
+            InputError: the file has mistakes, or names another preset; nothing is made then.
+        """
+        submission = parse(Path(path), overrides={}, settings=self._settings.model_copy(update={"preset": self.preset}))
+        others = sorted({job.spec.preset for job in submission.jobs} - {self.preset})
+        if others:
+            raise InputError([Problem(f"{others[0]!r} is not the preset that is loaded, {self.preset!r}", str(path))])
+        for job in submission.jobs:
+            target = Output(Path(folder) / f"{job.line:06}-{job.variant}.mp4")
+            target.check()
+            with self._busy:
+                self._stopping.clear()
+                yield one_clip.make(job, submission, self._workshop(_silent), target, with_frames=False)
+
+    async def generate_async(
+        self,
+        request: VideoRequest | str,
+        *,
+        output: str | Path | Output | None = None,
+        return_frames: bool | None = None,
+    ) -> AsyncIterator[ClipEvent]:
+        """Make one clip beside the event loop: a ``ProgressEvent`` at each step, then one ``FinalEvent``.
+
+        Whoever leaves the loop early, or is cancelled, stops the clip. Raises what ``generate`` does.
+        """
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[ProgressEvent | None] = asyncio.Queue()
+
+        def tell(event: ProgressEvent) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+        def work() -> VideoResult:
+            return self.generate(request, output=output, return_frames=return_frames, on_progress=tell)
+
+        making = asyncio.ensure_future(asyncio.to_thread(work))
+        making.add_done_callback(lambda _: events.put_nowait(None))
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            yield FinalEvent(await making)
+        finally:
+            if not making.done():
+                self.stop()
+                with contextlib.suppress(VgenError):
+                    await making
+
+    def stop(self) -> None:
+        """From any thread: end the running clip with StoppedError at its next step."""
+        self._stopping.set()
+        if self._process is not None:
+            self._process.request_stop()
+
+    def shutdown(self) -> None:
+        """End the child process and free the GPU; a running clip is stopped. May be called again."""
+        self.stop()
+        with self._busy:
+            if self._process is not None:
+                self._process.close()
+                self._process = None
+            if self._model is not None:
+                self._model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    def _loaded(self, on_progress: OnEvent) -> Self:
+        assert self._process is not None
+        try:
+            self._process.load(self.preset, lambda progress: on_progress(_event(progress)))
+        except BaseException:
+            self.shutdown()
+            raise
+        return self
+
+    def _workshop(self, on_progress: OnEvent) -> Workshop:
+        if self._process is None:
+            raise ConflictError("the generator was shut down")
+
+        def check() -> None:
+            if self._stopping.is_set():
+                raise StoppedError("asked to stop")
+
+        def tell(progress: Progress) -> None:
+            check()
+            on_progress(_event(progress))
+
+        return Workshop(self._settings, self._process, self._gpu_type, tell, check)
+
+
+def _event(progress: Progress) -> ProgressEvent:
+    return ProgressEvent(progress.phase.value, progress.step, progress.total)
+
+
+def _settings(given: Settings | Mapping[str, Any] | None) -> Settings:
+    return given if isinstance(given, Settings) else load_settings(**(given or {}))

@@ -1,0 +1,184 @@
+"""The stages of one clip in turn, in this process and its generator's, without rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import FatalError, InputError, Problem, RefusedError
+from pipeline.generators.base import OnProgress
+from pipeline.handoff import Handoff
+from pipeline.prompts import PlannedJob, Submission
+from pipeline.settings import Settings
+from pipeline.spec import BatchOptions, EncodeOptions
+from pipeline.stages import encode, enhance, generate, screen
+from pipeline.states import Stage
+from pipeline.storage import FolderStorage
+from pipeline.storage.inputs import put_input
+from pipeline.work import Outcome, RunsGenerations, StageContext, StageResult, StepWork
+from vgen.result import VideoResult
+
+_BEFORE = ((Stage.ENHANCE, enhance.run), (Stage.SCREEN, screen.run))
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where the clip goes: an MP4, and its sidecar beside it under the same name with ``.json``."""
+
+    video: Path
+    overwrite: bool = False
+
+    @property
+    def sidecar(self) -> Path:
+        return self.video.with_suffix(".json")
+
+    def check(self) -> None:
+        """
+        Raises:
+            InputError: it is no file's name that can be written.
+        """
+        if self.video.suffix != ".mp4":
+            raise InputError([Problem(f"{str(self.video)!r} does not end in .mp4", field="output.path")])
+        if not self.video.absolute().parent.is_dir():
+            raise InputError([Problem(f"{str(self.video.parent)!r} is not a folder", field="output.path")])
+        for path in (self.video, self.sidecar):
+            if path.exists() and not self.overwrite:
+                raise InputError(
+                    [Problem(f"{str(path)!r} exists; set output.overwrite to write over it", field="output.path")]
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What a clip is made with."""
+
+    settings: Settings
+    generator: RunsGenerations
+    gpu_type: str
+    on_progress: OnProgress
+    check: Callable[[], None]
+
+
+def make(
+    job: PlannedJob, submission: Submission, shop: Workshop, output: Output | None, *, with_frames: bool
+) -> VideoResult:
+    """Enhance, screen and generate the clip, and encode it where there is an output. Nothing else is left behind.
+
+    Raises:
+        RefusedError: code ``prompt_unsafe``; the prompt is blocked, or the safety policy asks for a person.
+        StageError: what the stages raise.
+    """
+    with tempfile.TemporaryDirectory(prefix="vgen-clip-") as folder:
+        context = _context(Path(folder), submission, shop)
+        outputs = _prepared(job, submission, context)
+        begun = time.monotonic()
+        made = generate.run(_work(job, submission, shop.settings, Stage.GENERATE, outputs), context).output
+        seconds = time.monotonic() - begun
+        outputs[Stage.GENERATE] = made
+        frames = _frames(made) if with_frames else None
+        sidecar = None
+        if output is not None:
+            encoded = encode.run(_work(job, submission, shop.settings, Stage.ENCODE, outputs), context).output
+            sidecar = json.loads(context.storage.read_bytes(encoded["sidecar"]["key"]))
+            for kind, path in (("video", output.video), ("sidecar", output.sidecar)):
+                _put(context, encoded[kind]["key"], path)
+    spec = job.spec
+    return VideoResult(
+        prompt=spec.prompt,
+        prompt_used=made["prompt"],
+        seed=spec.seed,
+        preset=spec.preset,
+        width=spec.width,
+        height=spec.height,
+        num_frames=spec.num_frames,
+        fps=spec.fps,
+        frames_sha256=made["frames_sha256"],
+        numerics=made["numerics"],
+        model_revision=made["model_revision"],
+        timings_s=made["timings_s"],
+        generation_time_s=seconds,
+        peak_memory_bytes=made["peak_memory_bytes"],
+        video_path=None if output is None else output.video,
+        sidecar_path=None if output is None else output.sidecar,
+        sidecar=sidecar,
+        frames=frames,
+    )
+
+
+def _context(folder: Path, submission: Submission, shop: Workshop) -> StageContext:
+    storage = FolderStorage(folder / "storage")
+    for item in submission.inputs.values():
+        put_input(storage, item)
+    return StageContext(
+        settings=shop.settings,
+        storage=storage,
+        handoff=Handoff.open(folder / "handoff", shop.settings.handoff_bytes),
+        on_progress=shop.on_progress,
+        check=shop.check,
+        generator=shop.generator,
+        gpu_type=shop.gpu_type,
+    )
+
+
+def _prepared(job: PlannedJob, submission: Submission, context: StageContext) -> dict[str, dict[str, Any]]:
+    outputs: dict[str, dict[str, Any]] = {}
+    for stage, run in _BEFORE:
+        result: StageResult = run(_work(job, submission, context.settings, stage, outputs), context)
+        if result.outcome in (Outcome.BLOCKED, Outcome.HELD):
+            raise RefusedError(
+                f"prompt: the classifier calls it {result.output.get('label')!r} "
+                f"({result.output.get('score')}; safety policy {result.output.get('policy')})",
+                code="prompt_unsafe",
+            )
+        if result.output:
+            outputs[stage] = result.output
+    return outputs
+
+
+def _work(
+    job: PlannedJob, submission: Submission, settings: Settings, stage: Stage, outputs: dict[str, dict[str, Any]]
+) -> StepWork:
+    options = {name: getattr(settings.encode, name) for name in EncodeOptions.model_fields}
+    # Named by the request, so that the same one gives the same file.
+    batch_id = submission.fingerprint[:13]
+    return StepWork(
+        job_id=f"{batch_id}-000000",
+        batch_id=batch_id,
+        line=job.line,
+        roll=1,
+        segment=0,
+        stage=stage,
+        attempt=1,
+        spec=job.spec,
+        options=BatchOptions(safety_policy=settings.safety.policy, encode=EncodeOptions.model_validate(options)),
+        outputs=outputs,
+    )
+
+
+def _frames(made: dict[str, Any]) -> Any:
+    import numpy as np  # noqa: PLC0415 - only where frames are asked for
+
+    shape = (made["num_frames"], made["height"], made["width"], 3)
+    frames = np.fromfile(made["frames_path"], dtype=np.uint8)
+    if frames.size != np.prod(shape):
+        raise FatalError(f"the frames are {frames.size} bytes, not {shape}", code="frames_mismatch")
+    return frames.reshape(shape)
+
+
+def _put(context: StageContext, key: str, path: Path) -> None:
+    """Whole or not at all: what is at ``path`` is replaced when the new file is complete."""
+    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+    os.close(handle)
+    part = Path(name)
+    try:
+        part.unlink()
+        context.storage.download(key, part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
