@@ -28,7 +28,7 @@ from db.queue import finishing, leases, recovery
 from db.scheduling import dispatch
 from db.session import Database
 from db.workers import WorkerReport
-from pipeline.policy.routes import gpu_queue, lane_queue, need_of
+from pipeline.policy.routes import gpu_queue, need_of, preset_queue
 from pipeline.prompts import parse_bytes
 from pipeline.settings import load_settings
 from pipeline.spec import BatchOptions
@@ -113,7 +113,7 @@ def watched(database: Database, scans: set[str]) -> Iterator[None]:
 
 def measure(database: Database, ids: list[str], rounds: int) -> tuple[dict[str, float], set[str]]:
     """Median milliseconds of each, and the scans that were seen."""
-    lane = lane_queue(GPU_TYPE, "idle")
+    lane = preset_queue(GPU_TYPE, "idle")
     queues = (gpu_queue(GPU_TYPE), lane)
 
     def report(slots: int) -> None:

@@ -212,5 +212,5 @@ class Claim:
     queue: str
     worker: str
     work: StepWork
-    beside_ms: int = 0
+    overlapped_ms: int = 0
     """So long before its end the attempt let its worker take the next step: that time is not counted as the GPU's."""

@@ -13,7 +13,7 @@ from pipeline.errors import SettingsError
 from pipeline.policy.routes import gpu_type_of
 from pipeline.settings import Settings, current_settings
 from pipeline.stop_signals import hang_up_like_sigterm
-from tasks.upkeep.timers import Loops
+from tasks.upkeep.timers import Timers
 from tasks.worker import contexts
 from tasks.worker.contexts import consumed_queues, drop, make_runtime
 from tasks.worker.stopping import begin_in_fork, note_stop, stopping_since
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _worker_pid = os.getpid()
 """Process of the worker itself, which its pool's children are not."""
 
-_loops: dict[str, Loops] = {}
+_loops: dict[str, Timers] = {}
 
 _workers: dict[Celery, str] = {}
 """Name of the worker of each application of this process; its pool's children inherit it."""
@@ -48,7 +48,7 @@ def _note_stop(**_: Any) -> None:
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]
 def _note_worker(sender: str = "", instance: Any = None, **_: Any) -> None:
-    global _worker_pid
+    global _worker_pid  # noqa: PLW0603  # a fork of a process that had one is a worker of its own
     if os.getpid() != _worker_pid:  # a fork of `vgen worker`: nothing is shared with the other workers of the host
         _worker_pid = os.getpid()
         begin_in_fork()
@@ -89,7 +89,7 @@ def _worker_ready(sender: Any = None, **_: Any) -> None:
     if sender is None or controller is None or sender.app in contexts.known_apps():
         return  # a solo run's own workers have been adopted, and it runs the loops itself
     settings = current_settings()
-    loops = Loops.of_worker(
+    loops = Timers.of_worker(
         sender.app,
         settings,
         name=sender.hostname,

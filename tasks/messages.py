@@ -68,7 +68,7 @@ def publish_scores(app: Celery, database: Database, admitted: Sequence[AdmittedS
     except (OperationalError, OSError) as error:
         logger.warning("broker away", extra={"reason": str(error), "unsent": len(admitted)})
         with database.transaction() as session:
-            score_steps.take_back(session, [item.step_id for item in admitted])
+            score_steps.return_to_waiting(session, [item.step_id for item in admitted])
         return 0
     return len(admitted)
 

@@ -39,7 +39,7 @@ def model_sentences(presets: set[str], settings: Settings) -> list[str]:
 
     library, sentences = load_library(settings.effective_presets_dir), []
     for name in sorted(presets & set(library.presets)):
-        found = hub.look(library.presets[name], settings.effective_cache_dir)
+        found = hub.examine(library.presets[name], settings.effective_cache_dir)
         if found.problems:
             more = f" and {len(found.problems) - 1} more (`vgen models check {name}`)" if found.problems[1:] else ""
             where = "" if settings.solo else "; this matters only where a worker runs"
@@ -82,9 +82,9 @@ class _Reader:
 
     @cached_property
     def _folder(self) -> Path | None:
-        from pipeline.models.hub import look
+        from pipeline.models.hub import examine
 
-        return look(self._preset, self._settings.effective_cache_dir).folder
+        return examine(self._preset, self._settings.effective_cache_dir).folder
 
     def sentences(self, job: PlannedJob) -> list[tuple[str, str]]:
         """Each with its kind."""

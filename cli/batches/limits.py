@@ -23,7 +23,7 @@ NONE = "none"
 _MAX_GPU_HOURS = 1e7
 
 
-def of_choices(choices: BatchChoices, settings: Settings, needed: Iterable[tuple[str, ...]]) -> Limits:
+def limits_of_options(choices: BatchChoices, settings: Settings, needed: Iterable[tuple[str, ...]]) -> Limits:
     """The batch's limits; ``needed`` are the GPU types that its jobs accept. Raises InputError with every mistake."""
     from db.clips.batches import Limits
 
@@ -138,7 +138,7 @@ def _changed(
     )
     if problems:
         raise InputError(problems)
-    found = of_choices(given, settings, needed)
+    found = limits_of_options(given, settings, needed)
     return Limits(
         row.deadline_at if by is None else found.deadline_at,
         row.max_gpu_ms if max_gpu_hours is None else found.max_gpu_ms,

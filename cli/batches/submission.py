@@ -15,7 +15,7 @@ from pipeline.errors import InputError, Problem
 if TYPE_CHECKING:
     from db.clips.batches import Limits, Submitted
     from db.session import Database
-    from pipeline.policy.routes import GpuLine
+    from pipeline.policy.routes import GpuCapacity
     from pipeline.presets import Library
     from pipeline.prompts import Submission
     from pipeline.prompts.scoring import FileScoring
@@ -199,7 +199,7 @@ def _needs(specs: Iterable[JobSpec], library: Library) -> list[NeedView]:
 
 
 def unserved(
-    needs: Iterable[tuple[str, tuple[str, ...]]], lines: Mapping[str, GpuLine], settings: Settings
+    needs: Iterable[tuple[str, tuple[str, ...]]], lines: Mapping[str, GpuCapacity], settings: Settings
 ) -> list[str]:
     """A sentence for each (preset, GPU types) that no live worker can run."""
     from pipeline.policy.routes import fits

@@ -41,7 +41,7 @@ def submit(
     settings = settings_of(ctx)
     parsed = submission.read(file, fields, choices, settings)
     options = submission.batch_options(choices, settings, parsed.scoring)
-    limited = limits.of_choices(choices, settings, (job.spec.gpu for job in parsed.jobs))
+    limited = limits.limits_of_options(choices, settings, (job.spec.gpu for job in parsed.jobs))
     if dry_run:
         return _show_dry_run(parsed, settings, json)
     if wait and settings.solo:
@@ -92,7 +92,7 @@ def run(
         return _show_dry_run(parsed, settings, False)
     if parsed is not None:
         advice.refuse_without_models(submission.presets_of(parsed), settings)
-    limited = limits.of_choices(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())
+    limited = limits.limits_of_options(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())
     with open_database(settings, upgrade=True) as database:
         batch_id = None
         if parsed is not None:

@@ -47,7 +47,7 @@ def off(database: Database, settings: Settings, batch_id: str | None) -> int:
         if interrupt.stopped:
             output.notice("stopped; `vgen run` goes on where it was")
             return ExitCode.INTERRUPTED
-    for reason in followed.look().stopped:
+    for reason in followed.poll().stopped:
         output.notice(f"no longer waiting: {reason}")
     codes = [batch_table.show(database, settings, shown) for shown in followed.ids]
     return max(codes, default=ExitCode.DONE)
@@ -67,12 +67,12 @@ class _Followed:
         self._database = database
         self.ids = list(ids)
 
-    def look(self) -> Snapshot:
+    def poll(self) -> Snapshot:
         return take(self._database, self.ids)
 
     def look_at_all(self) -> Snapshot:
         self.ids += [new for new in _unfinished(self._database) if new not in self.ids]
-        return self.look()
+        return self.poll()
 
 
 def _follow_until_free(followed: _Followed, interrupt: Interrupt, lock: HomeLock) -> bool:
@@ -87,7 +87,7 @@ def _follow_until_free(followed: _Followed, interrupt: Interrupt, lock: HomeLock
         return taken
 
     with display() as shown:
-        follow(followed.look, shown, until=ended, wait=interrupt.wait)
+        follow(followed.poll, shown, until=ended, wait=interrupt.wait)
     if taken:
         output.notice("the other `vgen run` has gone: working on from here")
     return taken
@@ -138,10 +138,10 @@ class _Stuck:
         self._quiet_since = time.monotonic()
         from cli.batches.submission import unserved
         from db.reading import history
-        from db.scheduling.capacity import gpu_lines
+        from db.scheduling.capacity import gpu_capacity
 
         with self._database.reading() as session:
-            lines = gpu_lines(session)
+            lines = gpu_capacity(session)
             needs = history.waiting_for_gpu(session, [batch.id for batch in snapshot.batches])
         if not lines or needs is None:
             return False  # the GPU worker is still loading, or another stage has yet to run

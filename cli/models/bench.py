@@ -48,14 +48,14 @@ def preset(
 ) -> int:
     """Measure a preset's accelerations against the plain clip, and propose the fastest that is near enough to it."""
     from pipeline import preset_benchmark
-    from pipeline.generators.probe_request import PROMPT, trial_request
+    from pipeline.generators.probe_request import PROMPT, probe_request
     from pipeline.generators.process.handle import GeneratorProcess
     from pipeline.presets import load_library
 
     settings = settings_of(ctx)
     library = load_library(settings.effective_presets_dir)
     with tempfile.TemporaryDirectory(prefix="vgen-bench-") as folder, GeneratorProcess(settings) as process:
-        request = trial_request(
+        request = probe_request(
             library,
             name,
             Path(folder),

@@ -24,7 +24,7 @@ def calibrate(
 ) -> int:
     """Measure and keep the ratios that step_cache=mag_cache needs for a preset."""
     from cli.views.models import CalibrationView
-    from pipeline.generators.probe_request import PROMPT, trial_request
+    from pipeline.generators.probe_request import PROMPT, probe_request
     from pipeline.generators.process.handle import GeneratorProcess
     from pipeline.presets import calibration, load_library
 
@@ -32,7 +32,7 @@ def calibrate(
     library = load_library(settings.effective_presets_dir)
     text = prompt or PROMPT
     with tempfile.TemporaryDirectory(prefix="vgen-calibrate-") as folder, GeneratorProcess(settings) as process:
-        request = trial_request(
+        request = probe_request(
             library, name, Path(folder), prompt=text, seed=seed, image=image, num_inference_steps=steps
         )
         ratios = process.calibrate(request, lambda progress: None)

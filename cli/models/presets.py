@@ -99,7 +99,7 @@ def pull(ctx: typer.Context, names: Annotated[list[str], typer.Argument(metavar=
             output.line(f"{preset.name}: built in, nothing to download")
         else:
             output.line(f"{preset.name}: {hub.pull(preset, settings.effective_cache_dir)}")
-            for problem in hub.look(preset, settings.effective_cache_dir).problems:
+            for problem in hub.examine(preset, settings.effective_cache_dir).problems:
                 output.notice(f"{preset.name}: {problem}")
                 code = ExitCode.INCOMPLETE
     return code

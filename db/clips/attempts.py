@@ -15,12 +15,12 @@ from pipeline.states import Stage
 _RUN = insert(cast(Table, StageRun.__table__)).values(ended_at=now_ms() - bindparam("p_beside_ms", type_=BigInteger))
 
 
-def record_attempt(session: Session, *, beside_ms: int = 0, **columns: Any) -> None:
+def record_attempt(session: Session, *, overlapped_ms: int = 0, **columns: Any) -> None:
     """Write the row of an attempt that has just ended; ``columns`` are those of ``StageRun`` but ``ended_at``.
 
-    ``beside_ms``: see ``Claim``.
+    ``overlapped_ms``: see ``Claim``.
     """
-    session.connection().execute(_RUN, {**columns, "p_beside_ms": beside_ms})
+    session.connection().execute(_RUN, {**columns, "p_beside_ms": overlapped_ms})
     if columns["stage"] is Stage.GENERATE:
-        started_at = columns["started_at"] + beside_ms  # the same length of time
+        started_at = columns["started_at"] + overlapped_ms  # the same length of time
         spending.charge(session, job_id=columns["job_id"], queue=columns["queue"], started_at=started_at)

@@ -101,7 +101,7 @@ def conclude(
     batch_id, others_open, has_checkpoints = ended
     events.record(session, f"job_{to.value}", batch_id=batch_id, job_id=job_id, code=error_code)
     if not others_open:
-        rest(session, batch_id)
+        close_batch(session, batch_id)
     return _forget_checkpoints(session, [job_id]) if has_checkpoints and to is not JobState.FAILED else ()
 
 
@@ -126,7 +126,7 @@ def _concluding(to: JobState) -> ReturningUpdate[Any]:
     )
 
 
-def rest(session: Session, batch_id: str) -> None:
+def close_batch(session: Session, batch_id: str) -> None:
     """Mark a batch as no longer active once all its jobs are terminal.
 
     Two last jobs that finish at the same instant may both see the other as unfinished: admission asks again.
@@ -150,10 +150,10 @@ _FINISHED = (
 )
 
 
-def rest_finished(session: Session) -> None:
+def close_finished_batches(session: Session) -> None:
     """What ``rest`` missed: batches whose last two jobs ended at the same instant."""
     for (batch_id,) in session.connection().execute(_FINISHED).all():
-        rest(session, batch_id)
+        close_batch(session, batch_id)
 
 
 def _all_ended(batch_id: str) -> ColumnElement[bool]:
@@ -222,7 +222,7 @@ def cancel_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) -
     events.record_each(session, "cancel_requested", [(batch_id, job_id) for job_id, batch_id in open_jobs.items()])
     events.record_each(session, "job_cancelled", ended, code=None)
     for batch_id in sorted({batch_id for batch_id, _ in ended}):
-        rest(session, batch_id)
+        close_batch(session, batch_id)
     return ids
 
 
@@ -257,7 +257,7 @@ def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) ->
             .execution_options(synchronize_session=False)
         )
     for job_id in rejected:
-        rerolls.begin_next(session, job_id, reason="vgen retry")  # the same clip would only be rejected again
+        rerolls.start_next_roll(session, job_id, reason="vgen retry")  # the same clip would only be rejected again
     for job_id, roll in session.execute(
         select(Job.id, Job.roll).where(Job.id.in_(ids), func.coalesce(Job.spec["segments"].as_integer(), 1) > 1)
     ).all():

@@ -19,7 +19,7 @@ _CARRIED = (Stage.ENHANCE, Stage.SCREEN)
 _COPIED = ("job_id", "batch_id", "segment", "stage", "state", "priority", "output", "finished_at")
 
 
-def begin_next(session: Session, job_id: str, *, reason: str) -> tuple[str, ...]:
+def start_next_roll(session: Session, job_id: str, *, reason: str) -> tuple[str, ...]:
     """Put the job in line to be generated once more, as its next roll; keys of checkpoints that it needs no more.
 
     The job's row is locked by the caller, and none of its steps is open.

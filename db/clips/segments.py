@@ -87,7 +87,7 @@ def _frames_of(session: Session, work: StepWork) -> str | None:
 def _redo_after(session: Session, work: StepWork) -> None:
     """The segments after this one went on from frames that are no longer the clip's (made on another type of GPU)."""
     later = (Step.roll == work.roll, Step.segment > work.segment)
-    set_aside(session, work.job_id, *later, Step.state.in_((*_OPEN, StepState.DONE)))
+    end_open_steps(session, work.job_id, *later, Step.state.in_((*_OPEN, StepState.DONE)))
     reason = f"segment {work.segment + 1} was made again with other frames"
     for segment in range(work.segment + 1, work.spec.segments):
         events.record(
@@ -168,7 +168,7 @@ def add_pending(session: Session, work: StepWork, stage: Stage) -> None:
         session.flush()
 
 
-def set_aside(session: Session, job_id: str, *which: ColumnElement[bool]) -> None:
+def end_open_steps(session: Session, job_id: str, *which: ColumnElement[bool]) -> None:
     """Have open steps of a job wait for others of it (``pending``), all of them, or those that ``which`` says.
 
     An attempt that is at work is told by its next heartbeat, and can record nothing any more.

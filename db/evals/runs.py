@@ -221,7 +221,7 @@ def settle(session: Session) -> list[str]:
 
     Complete is one of which every job has a clip, every clip could be read and has scores, and no step failed.
     """
-    score_steps.ripen(session)
+    score_steps.promote_ready(session)
     open_jobs = exists().where(Job.batch_id == EvalRun.batch_id, Job.state.not_in(TERMINAL_JOB_STATES))
     over = session.execute(
         select(EvalRun.id, EvalRun.batch_id)

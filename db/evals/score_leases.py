@@ -121,7 +121,7 @@ def _current(claimed: ScoreClaim) -> ColumnElement[bool]:
     )
 
 
-def look(session: Session, claimed: ScoreClaim) -> Control:
+def check_control(session: Session, claimed: ScoreClaim) -> Control:
     """What ``renew`` says, without extending the lease."""
     free = session.scalars(select(_not_paused()).where(_current(claimed))).one_or_none()
     return Control(held=free is not None, pause=free is not None and not free)

@@ -1,6 +1,6 @@
 """The steps of evaluation runs: planned with the run, admitted within the window, and put right by the reconciler.
 
-Every change of a step is one conditional UPDATE, as of the line's steps; ``db.evals.score_leases`` has those of its worker.
+Every change of a step is one conditional UPDATE, as of jobs' steps; ``db.evals.score_leases`` has those of its worker.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from db.queue.pauses import is_paused, paused_queues
 from db.scheduling.capacity import in_flight as steps_in_flight
 from db.session import now_ms
 from pipeline.policy.retry import MAX_LOSSES, MAX_OTHER
-from pipeline.policy.routes import CPU_QUEUE, NO_MODEL, ScorePart, gpu_queue, gpu_type_of, lane_of
+from pipeline.policy.routes import CPU_QUEUE, NO_MODEL, ScorePart, gpu_queue, gpu_type_of, preset_slug_of
 from pipeline.states import TERMINAL_JOB_STATES, JobState, StepState
 
 OPEN = (StepState.PENDING, StepState.WAITING, StepState.DISPATCHED, StepState.RUNNING)
@@ -62,7 +62,7 @@ def _some_clip() -> ColumnElement[bool]:
     return exists().where(_of_slice(), Job.state == JobState.SUCCEEDED)
 
 
-def ripen(session: Session) -> int:
+def promote_ready(session: Session) -> int:
     """Let those steps wait whose jobs have all ended; how many. Where no job has made a clip there is nothing to do."""
     found = 0
     still_open = exists().where(_of_slice(), Job.state.not_in(TERMINAL_JOB_STATES))
@@ -99,7 +99,7 @@ def admit(session: Session, *, window: int, gpu: bool) -> list[AdmittedScore]:
     ``gpu`` sends those that need a model to a GPU type with a live worker, where there is one; a step that failed there
     for a fault of its own, such as too little memory, goes to the CPU queue.
     """
-    ripen(session)
+    promote_ready(session)
     lines = _waiting(session)
     if not lines:
         return []
@@ -154,7 +154,7 @@ def _rooms(session: Session, window: int, *, gpu: bool) -> dict[str, int]:
     rooms = {CPU_QUEUE: window - live.get(CPU_QUEUE, 0) - steps_in_flight(session).get(CPU_QUEUE, 0)}
     if gpu:
         for queue, slots in workers.capacity(session).slots.items():
-            if (gpu_type := gpu_type_of(queue)) is not None and lane_of(queue) is None:
+            if (gpu_type := gpu_type_of(queue)) is not None and preset_slug_of(queue) is None:
                 rooms[gpu_queue(gpu_type)] = _A_SLOT * slots - live.get(queue, 0)
     return rooms
 
@@ -167,7 +167,7 @@ def in_flight(session: Session) -> dict[str, int]:
     return {queue: count for queue, count in rows if queue is not None}
 
 
-def take_back(session: Session, step_ids: Sequence[int]) -> int:
+def return_to_waiting(session: Session, step_ids: Sequence[int]) -> int:
     """Put dispatched steps back in line, wherever their messages may be; how many were dispatched still."""
     moved = session.execute(
         update(ScoreStep)
@@ -202,7 +202,7 @@ def redispatch(session: Session, queues: Sequence[str], *, older_than_ms: int) -
         .order_by(ScoreStep.id)
         .limit(_PAGE)
     ).all()
-    return take_back(session, ids)
+    return return_to_waiting(session, ids)
 
 
 def withdraw(session: Session) -> int:
@@ -213,7 +213,7 @@ def withdraw(session: Session) -> int:
         .join(Batch, Batch.id == ScoreStep.batch_id)
         .where(ScoreStep.state == StepState.DISPATCHED)
     ).all()
-    return take_back(session, [row.id for row in rows if row.paused or is_paused(row.queue or "", paused)])
+    return return_to_waiting(session, [row.id for row in rows if row.paused or is_paused(row.queue or "", paused)])
 
 
 def end_leases(session: Session, *, all_of_them: bool = False) -> int:

@@ -1,7 +1,7 @@
 """How every attempt ends: one conditional UPDATE that holds for the current attempt alone, and the attempt's row.
 
-The ways to end one are in ``db.queue.finishing``, ``db.queue.failures``, ``db.queue.releases`` and ``db.queue.rewinds``; each changes the job's
-state in the same transaction as its step's.
+The ways to end one are in ``db.queue.finishing``, ``db.queue.failures``, ``db.queue.releases`` and
+``db.queue.rewinds``; each changes the job's state in the same transaction as its step's.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def end_attempt(
         queue=claimed.queue,
         worker=claimed.worker,
         started_at=started[0],
-        beside_ms=claimed.beside_ms,
+        overlapped_ms=claimed.overlapped_ms,
         outcome=outcome,
         error_code=error_code,
         error=error,

@@ -44,7 +44,7 @@ def fail(session: Session, claimed: Claim, error: StageError) -> Finished:
             session, claimed, AttemptOutcome.FAILED, state=StepState.FAILED, finished_at=now_ms(), **problem
         )
         if recorded:
-            segments.set_aside(session, work.job_id)
+            segments.end_open_steps(session, work.job_id)
             jobs.conclude(
                 session, work.job_id, JobState.FAILED, error_code=error.code, error=f"{work.stage.value}: {error}"
             )
@@ -105,6 +105,6 @@ def fail_for_good(session: Session, claimed: Claim, *, code: str, message: str) 
         error=message[:4000],
     )
     if recorded:
-        segments.set_aside(session, claimed.work.job_id)
+        segments.end_open_steps(session, claimed.work.job_id)
         jobs.conclude(session, claimed.work.job_id, JobState.FAILED, error_code=code, error=message)
     return Finished(recorded)

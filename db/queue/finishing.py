@@ -97,7 +97,7 @@ def _reject(session: Session, claimed: Claim, result: StageResult) -> Finished:
         message = f"roll {work.roll} was rejected and is the last: {reason}"
         jobs.conclude(session, work.job_id, JobState.FAILED, error_code=code, error=message)
         return Finished(recorded=True)
-    unneeded = rerolls.begin_next(session, work.job_id, reason=reason)
+    unneeded = rerolls.start_next_roll(session, work.job_id, reason=reason)
     jobs.move(session, work.job_id, JobState.WAITING)
     return Finished(recorded=True, next_stage=Stage.GENERATE, unneeded=unneeded)
 

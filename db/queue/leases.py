@@ -172,7 +172,7 @@ def fence(claimed: Claim) -> dict[str, Any]:
     return {"p_step_id": claimed.step_id, "p_attempt": claimed.attempt}
 
 
-def look(session: Session, claimed: Claim) -> Control:
+def check_control(session: Session, claimed: Claim) -> Control:
     """What ``renew`` says, without extending the lease: a read, cheap enough for every second."""
     row = session.connection().execute(_LOOK, fence(claimed)).one_or_none()
     return Control(held=False) if row is None else Control(held=True, cancel=bool(row[0]), pause=bool(row[1]))

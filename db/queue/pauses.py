@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from db import events
 from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Queue, Step
 from db.queue.leases import not_paused
-from db.queue.releases import take_back
+from db.queue.releases import return_to_waiting
 from pipeline.states import StepState
 
 _PAGE = 200
@@ -91,5 +91,5 @@ def withdraw(session: Session) -> int:
         select(Step.id, Step.job_id).where(Step.state == StepState.DISPATCHED, LIVE_INDEX, ~not_paused()).limit(_PAGE)
     ).all()
     for step_id, job_id in sorted(rows, key=lambda row: row[1]):
-        take_back(session, step_id, job_id)
+        return_to_waiting(session, step_id, job_id)
     return len(rows)

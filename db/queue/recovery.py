@@ -97,7 +97,7 @@ def _end_lease(session: Session, lost: _Lost, *, ignore_clock: bool) -> None:
         if not segments.one_runs(session, job.id):  # else the last of them ends the job
             jobs.conclude(session, job.id, JobState.CANCELLED)
     elif outcome is StepState.FAILED:
-        segments.set_aside(session, job.id)
+        segments.end_open_steps(session, job.id)
         message = f"{step.stage.value}: its workers were lost {losses} times"
         jobs.conclude(session, job.id, JobState.FAILED, error_code="worker_lost", error=message)
     else:
@@ -131,7 +131,7 @@ def redispatch(session: Session, queues: Sequence[str], *, older_than_ms: int) -
     ).all()
     found = 0
     for step_id, job_id, batch_id, stage in rows:
-        if releases.take_back(session, step_id, job_id):
+        if releases.return_to_waiting(session, step_id, job_id):
             events.record(session, "message_lost", batch_id=batch_id, job_id=job_id, stage=stage.value)
             found += 1
     return found
@@ -158,7 +158,7 @@ def _unserved(session: Session, stage: Stage, gone_ms: int) -> Sequence[tuple[in
 def move_lost_scores(session: Session, *, gone_ms: int) -> int:
     """Put score steps back in line whose hand-off's host is gone: their clips are in the store too, for any CPU."""
     rows = _unserved(session, Stage.SCORE, gone_ms)
-    return sum(releases.take_back(session, step_id, job_id) for step_id, job_id, _ in rows)
+    return sum(releases.return_to_waiting(session, step_id, job_id) for step_id, job_id, _ in rows)
 
 
 def rewind_lost_handoffs(session: Session, *, gone_ms: int) -> int:

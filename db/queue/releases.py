@@ -31,7 +31,7 @@ def release(session: Session, claimed: Claim, *, delay_ms: int = 0) -> Finished:
     return Finished(recorded)
 
 
-def take_back(session: Session, step_id: int, job_id: str) -> bool:
+def return_to_waiting(session: Session, step_id: int, job_id: str) -> bool:
     """Put a dispatched step back in line, wherever its message may be. False when it is dispatched no longer."""
     jobs.lock(session, job_id)
     moved = session.execute(

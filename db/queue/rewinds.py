@@ -48,7 +48,7 @@ def rewind_steps(session: Session, job_id: str, batch_id: str, roll: int, segmen
     order = list(Stage)
     after = order[order.index(to) + 1 :]
     mine = (Step.job_id == job_id) & (Step.roll == roll) & (Step.segment == segment)
-    segments.set_aside(session, job_id, mine, Step.stage.in_(after), Step.state == StepState.RUNNING)
+    segments.end_open_steps(session, job_id, mine, Step.stage.in_(after), Step.state == StepState.RUNNING)
     session.execute(
         update(Step)
         .where(mine, Step.stage.in_(after), Step.state.not_in((StepState.FAILED, StepState.CANCELLED)))

@@ -45,12 +45,12 @@ class Alert:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-def look(session: Session, presets: Mapping[str, Preset] | None = None) -> list[Alert]:
+def check(session: Session, presets: Mapping[str, Preset] | None = None) -> list[Alert]:
     """The state of every topic of the batches that still have jobs to do."""
     now = session.scalars(select(now_ms())).one()
     found = []
     active = session.scalars(select(Batch).where(Batch.active).order_by(Batch.id)).all()
-    left = remaining.everywhere(session) if any(batch.deadline_at is not None for batch in active) else {}
+    left = remaining.of_all_batches(session) if any(batch.deadline_at is not None for batch in active) else {}
     for batch in active:
         held_up = estimates.stuck(session, batch, presets)
         found.append(

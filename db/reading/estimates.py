@@ -15,10 +15,10 @@ from db.clips import spending
 from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Event, Job, Step
 from db.queue import pauses
 from db.reading import remaining
-from db.reading.remaining import TO_DO, ToDo
-from db.scheduling.capacity import gpu_lines
+from db.reading.remaining import TO_DO, RemainingWork
+from db.scheduling.capacity import gpu_capacity
 from db.workers import Capacity
-from pipeline.policy.routes import GpuLine, fits, fixed_queue
+from pipeline.policy.routes import GpuCapacity, fits, fixed_queue
 from pipeline.presets import Preset, all_presets
 from pipeline.states import Stage, StepState
 
@@ -164,7 +164,7 @@ def completion(
     session: Session,
     batch: Batch,
     presets: Mapping[str, Preset] | None = None,
-    left: Mapping[str, ToDo] | None = None,
+    left: Mapping[str, RemainingWork] | None = None,
 ) -> Estimate:
     """When the batch's last clip will have been generated, if all goes on as it goes now.
 
@@ -177,8 +177,8 @@ def completion(
     reason = why_stopped(session, batch)
     if reason is not None:
         return Estimate(None, reason)
-    left = remaining.everywhere(session) if left is None else left
-    mine = left.get(batch.id, ToDo())
+    left = remaining.of_all_batches(session) if left is None else left
+    mine = left.get(batch.id, RemainingWork())
     if mine.segments == 0:
         return Estimate(0.0)
     usable = _usable(session, batch, all_presets() if presets is None else presets)
@@ -193,9 +193,9 @@ def completion(
     return Estimate(max((mine.segments + ahead) / rate, in_turn))
 
 
-def _usable(session: Session, batch: Batch, presets: Mapping[str, Preset]) -> list[GpuLine]:
+def _usable(session: Session, batch: Batch, presets: Mapping[str, Preset]) -> list[GpuCapacity]:
     asked = needs(session, batch.id)
-    lines = gpu_lines(session)
+    lines = gpu_capacity(session)
     return [
         line
         for gpu_type, line in lines.items()

@@ -17,7 +17,7 @@ TO_DO = (JobState.WAITING, JobState.IN_FLIGHT)
 
 
 @dataclass(frozen=True, slots=True)
-class ToDo:
+class RemainingWork:
     """Of a batch: what its open jobs still have to generate."""
 
     segments: int = 0
@@ -25,18 +25,18 @@ class ToDo:
     """Of them, those of one clip at most: a clip's segments are made one after the other."""
 
 
-def everywhere(session: Session) -> dict[str, ToDo]:
+def of_all_batches(session: Session) -> dict[str, RemainingWork]:
     """Of each batch that nothing stops."""
     return of_batches(session, session.scalars(select(Batch.id).where(Batch.active, ~Batch.paused, ~Batch.over_budget)))
 
 
-def of_batches(session: Session, batch_ids: Iterable[str]) -> dict[str, ToDo]:
+def of_batches(session: Session, batch_ids: Iterable[str]) -> dict[str, RemainingWork]:
     """Of these batches. A clip of one segment counts until it has ended; one of several, segment by segment."""
     ids = list(batch_ids)
     found = {}
     for batch_id, counted in batches.counts(session, ids).items():
         jobs = sum(counted[state] for state in TO_DO)
-        found[batch_id] = ToDo(jobs, min(jobs, 1))
+        found[batch_id] = RemainingWork(jobs, min(jobs, 1))
     unfinished = [batch_id for batch_id, left in found.items() if left.segments]
     return found | _of_long_clips(session, _with_segments(session, unfinished))
 
@@ -54,7 +54,7 @@ def _with_segments(session: Session, batch_ids: Sequence[str]) -> list[str]:
     return [batch_id for batch_id in batch_ids if batch_id not in plain]
 
 
-def _of_long_clips(session: Session, batch_ids: Sequence[str]) -> dict[str, ToDo]:
+def _of_long_clips(session: Session, batch_ids: Sequence[str]) -> dict[str, RemainingWork]:
     """Counted job by job."""
     if not batch_ids:
         return {}
@@ -79,7 +79,7 @@ def _of_long_clips(session: Session, batch_ids: Sequence[str]) -> dict[str, ToDo
     rows = session.execute(
         select(left.c.batch_id, func.sum(left.c.segments), func.max(left.c.segments)).group_by(left.c.batch_id)
     )
-    return {batch_id: ToDo(int(segments), int(longest)) for batch_id, segments, longest in rows}
+    return {batch_id: RemainingWork(int(segments), int(longest)) for batch_id, segments, longest in rows}
 
 
 def unfinished(session: Session) -> Sequence[str]:

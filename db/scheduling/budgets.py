@@ -16,7 +16,7 @@ from db import events
 from db.clips.spending import HOUR_MS, limited, type_of, usage
 from db.models import LIVE_INDEX, Batch, Step
 from db.session import now_ms
-from pipeline.policy.routes import GpuLine
+from pipeline.policy.routes import GpuCapacity
 from pipeline.states import Stage, StepState
 
 
@@ -65,7 +65,7 @@ class Budgets:
     _left: dict[str, _Left] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, session: Session, lines: Callable[[], Mapping[str, GpuLine]]) -> Budgets:
+    def load(cls, session: Session, lines: Callable[[], Mapping[str, GpuCapacity]]) -> Budgets:
         """``lines`` by GPU type say how long a clip takes where it has not ended yet; asked for where a budget is."""
         rows = session.scalars(select(Batch).where(Batch.active, limited())).all()
         budgets = cls(
@@ -82,7 +82,7 @@ class Budgets:
             budgets._charge_running(session, lines())
         return budgets
 
-    def _charge_running(self, session: Session, lines: Mapping[str, GpuLine]) -> None:
+    def _charge_running(self, session: Session, lines: Mapping[str, GpuCapacity]) -> None:
         running = session.execute(
             select(Step.batch_id, Step.queue, Step.state, (now_ms() - Step.started_at).label("ms")).where(
                 LIVE_INDEX, Step.stage == Stage.GENERATE, Step.batch_id.in_(self._left)
@@ -97,19 +97,19 @@ class Budgets:
         """Whether anything of the batch may be dispatched to a GPU."""
         return batch_id not in self._left or self._left[batch_id].any
 
-    def open_to(self, batch_id: str, lines: Mapping[str, GpuLine]) -> dict[str, GpuLine]:
+    def open_to(self, batch_id: str, lines: Mapping[str, GpuCapacity]) -> dict[str, GpuCapacity]:
         """The GPU types that the batch may use: with a limit on cost, those that have a price."""
         left = self._left.get(batch_id)
         if left is None or left.cost is None:
             return dict(lines)
         return {gpu_type: line for gpu_type, line in lines.items() if gpu_type in left.prices}
 
-    def take(self, batch_id: str, gpu_type: str, lines: Mapping[str, GpuLine]) -> None:
+    def take(self, batch_id: str, gpu_type: str, lines: Mapping[str, GpuCapacity]) -> None:
         """Count a clip that is about to be dispatched."""
         if batch_id in self._left:
             self._take(batch_id, gpu_type, lines, at_least_ms=0)
 
-    def _take(self, batch_id: str, gpu_type: str, lines: Mapping[str, GpuLine], *, at_least_ms: int) -> None:
+    def _take(self, batch_id: str, gpu_type: str, lines: Mapping[str, GpuCapacity], *, at_least_ms: int) -> None:
         left, line = self._left[batch_id], lines.get(gpu_type)
         expected = (line.seconds_each or 0.0) * 1000 if line is not None else 0.0
         ms = max(expected, float(at_least_ms))

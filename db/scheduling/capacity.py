@@ -11,7 +11,7 @@ from db import workers
 from db.models import LIVE_INDEX, StageRun, Step, Worker
 from db.queue.pauses import is_paused, paused_queues
 from db.session import now_ms
-from pipeline.policy.routes import GpuLine, gpu_queue, gpu_type_of, lane_of, lane_queue
+from pipeline.policy.routes import GpuCapacity, gpu_queue, gpu_type_of, preset_queue, preset_slug_of
 from pipeline.states import AttemptOutcome, StepState
 
 FAILED_MS = 600_000
@@ -35,7 +35,7 @@ def in_flight(session: Session) -> dict[str, int]:
     return {queue: count for queue, count in rows if queue is not None}
 
 
-def gpu_lines(session: Session, live: Mapping[str, int] | None = None) -> dict[str, GpuLine]:
+def gpu_capacity(session: Session, live: Mapping[str, int] | None = None) -> dict[str, GpuCapacity]:
     """Every GPU type with a live worker, by type, whatever its workers hold; paused types are left out."""
     capacity = workers.capacity(session)
     live = in_flight(session) if live is None else live
@@ -48,10 +48,10 @@ def gpu_lines(session: Session, live: Mapping[str, int] | None = None) -> dict[s
     lines = {}
     for queue, slots in capacity.slots.items():
         gpu_type = gpu_type_of(queue)
-        if gpu_type is not None and lane_of(queue) is None and not is_paused(queue, paused):
+        if gpu_type is not None and preset_slug_of(queue) is None and not is_paused(queue, paused):
             known = [mean for name in queues.get(gpu_type, [queue]) if (mean := mean_seconds(session, name))]
             mean = sum(known) / len(known) if known else None
-            lines[gpu_type] = GpuLine(slots, flying.get(gpu_type, 0), mean, capacity.memory[queue])
+            lines[gpu_type] = GpuCapacity(slots, flying.get(gpu_type, 0), mean, capacity.memory[queue])
     return lines
 
 
@@ -62,7 +62,7 @@ def queues_by_type(alive: Iterable[Worker]) -> dict[str, list[str]]:
         if worker.gpu_type is not None:
             queues = found.setdefault(worker.gpu_type, {gpu_queue(worker.gpu_type)})
             if worker.assigned_preset is not None:
-                queues.add(lane_queue(worker.gpu_type, worker.assigned_preset))
+                queues.add(preset_queue(worker.gpu_type, worker.assigned_preset))
     return {gpu_type: sorted(queues) for gpu_type, queues in found.items()}
 
 
@@ -72,7 +72,7 @@ def mean_seconds(session: Session, queue: str) -> float | None:
     return None if mean is None else float(mean) / 1000
 
 
-LaneLines = dict[str, dict[str, GpuLine]]
+CapacityOfPresets = dict[str, dict[str, GpuCapacity]]
 """By lane, then by GPU type."""
 
 
@@ -94,7 +94,7 @@ def failed(worker: Worker, now: int) -> frozenset[str]:
     return frozenset(lane for lane, why in (worker.failed_presets or {}).items() if now - why["at"] < FAILED_MS)
 
 
-def lane_lines(session: Session, live: Mapping[str, int]) -> LaneLines:
+def preset_capacity(session: Session, live: Mapping[str, int]) -> CapacityOfPresets:
     """The lanes that are served now; paused ones are left out."""
     now, paused = session.scalars(select(now_ms())).one(), paused_queues(session)
     slots: dict[tuple[str, str], list[Worker]] = {}
@@ -106,13 +106,13 @@ def lane_lines(session: Session, live: Mapping[str, int]) -> LaneLines:
             and ready(worker, now)
         ):
             slots.setdefault((worker.assigned_preset, worker.gpu_type), []).append(worker)
-    lines: LaneLines = {}
+    lines: CapacityOfPresets = {}
     for (lane, gpu_type), members in slots.items():
-        queue = lane_queue(gpu_type, lane)
+        queue = preset_queue(gpu_type, lane)
         if not is_paused(queue, paused):
             known = [worker.memory_bytes for worker in members if worker.memory_bytes is not None]
             count = sum(worker.slots for worker in members)
-            line = GpuLine(count, live.get(queue, 0), mean_seconds(session, queue), max(known, default=None))
+            line = GpuCapacity(count, live.get(queue, 0), mean_seconds(session, queue), max(known, default=None))
             lines.setdefault(lane, {})[gpu_type] = line
     return lines
 

@@ -21,19 +21,19 @@ from db.clips import jobs
 from db.models import ALL_QUEUES, Batch, Job, Step
 from db.queue.pauses import is_paused, paused_queues
 from db.scheduling.budgets import Budgets
-from db.scheduling.capacity import LaneLines, gpu_lines, in_flight, lane_lines
+from db.scheduling.capacity import CapacityOfPresets, gpu_capacity, in_flight, preset_capacity
 from db.scheduling.placement import waiting_needs, waiting_steps, waits
 from db.session import now_ms
 from pipeline.policy.routes import (
     CPU_QUEUE,
-    GpuLine,
+    GpuCapacity,
     choose_gpu_type,
     encode_queue,
     fixed_queue,
     gpu_type_of,
-    lane_name,
-    lane_queue,
     need_of,
+    preset_queue,
+    preset_slug,
     split_need,
 )
 from pipeline.presets import Preset, all_presets
@@ -91,7 +91,7 @@ def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Ad
     ``window`` bounds the steps in flight on each queue that is not a GPU queue. Steps nearest to the end go first, so
     that finished frames do not pile up behind new work.
     """
-    jobs.rest_finished(session)
+    jobs.close_finished_batches(session)
     paused = paused_queues(session)
     owners = _admissible(session)
     if not owners or ALL_QUEUES in paused:
@@ -109,10 +109,10 @@ def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Ad
         for item in dispatched:
             live[item.queue] = live.get(item.queue, 0) + 1
         admitted += dispatched
-    lanes = lane_lines(session, live)
+    lanes = preset_capacity(session, live)
     if not any(line.room > 0 for lines in lanes.values() for line in lines.values()):
         return admitted
-    budgets = Budgets.load(session, lambda: gpu_lines(session, live))
+    budgets = Budgets.load(session, lambda: gpu_capacity(session, live))
     chosen = _ordered(_servable(session, owners, lanes, presets, budgets))
     return admitted + _dispatch(session, Stage.GENERATE, chosen, lanes, presets, budgets)
 
@@ -139,7 +139,7 @@ def _admissible(session: Session) -> dict[str, _Owner]:
 
 
 def _servable(
-    session: Session, owners: dict[str, _Owner], lanes: LaneLines, presets: _Presets, budgets: Budgets
+    session: Session, owners: dict[str, _Owner], lanes: CapacityOfPresets, presets: _Presets, budgets: Budgets
 ) -> Iterable[_Candidate]:
     """Generate steps that a lane with room can take: those that none can take hold up nobody behind them."""
     for batch_id, owner in owners.items():
@@ -148,15 +148,15 @@ def _servable(
         for need in waiting_needs(session, batch_id):
             open_lines = budgets.open_to(batch_id, _lines_of(need, lanes))
             room = sum(max(0, line.room) for line in open_lines.values())
-            if choose_lane(need, open_lines, presets) is not None:
+            if choose_queue(need, open_lines, presets) is not None:
                 yield from _candidates(session, {batch_id: owner}, Stage.GENERATE, room, need)
 
 
-def _lines_of(need: str, lanes: LaneLines) -> dict[str, GpuLine]:
-    return lanes.get(lane_name(split_need(need)[0]), {})
+def _lines_of(need: str, lanes: CapacityOfPresets) -> dict[str, GpuCapacity]:
+    return lanes.get(preset_slug(split_need(need)[0]), {})
 
 
-def choose_lane(need: str, lines: Mapping[str, GpuLine], presets: _Presets) -> str | None:
+def choose_queue(need: str, lines: Mapping[str, GpuCapacity], presets: _Presets) -> str | None:
     """The queue of the preset's lane where a clip is expected to start soonest; None when it has to wait.
 
     ``lines`` are those of the preset, by GPU type.
@@ -164,7 +164,7 @@ def choose_lane(need: str, lines: Mapping[str, GpuLine], presets: _Presets) -> s
     preset, gpu = split_need(need)
     known = all_presets() if presets is None else presets
     gpu_type = choose_gpu_type(gpu, known.get(preset), lines)
-    return None if gpu_type is None else lane_queue(gpu_type, lane_name(preset))
+    return None if gpu_type is None else preset_queue(gpu_type, preset_slug(preset))
 
 
 def _candidates(
@@ -214,7 +214,7 @@ def _dispatch(
     session: Session,
     stage: Stage,
     chosen: Sequence[_Candidate],
-    lanes: LaneLines | None = None,
+    lanes: CapacityOfPresets | None = None,
     presets: _Presets = None,
     budgets: Budgets | None = None,
 ) -> list[Admitted]:
@@ -239,12 +239,12 @@ def _dispatch(
     ]
 
 
-def _take_place(item: _Candidate, lanes: LaneLines, presets: _Presets, budgets: Budgets) -> str | None:
+def _take_place(item: _Candidate, lanes: CapacityOfPresets, presets: _Presets, budgets: Budgets) -> str | None:
     """A place in a lane for a clip, and its part of its batch's budget; None where there is no room for it."""
     lines = _lines_of(item.need, lanes)
     if not budgets.allows(item.batch_id):
         return None
-    queue = choose_lane(item.need, budgets.open_to(item.batch_id, lines), presets)
+    queue = choose_queue(item.need, budgets.open_to(item.batch_id, lines), presets)
     if queue is not None and (gpu_type := gpu_type_of(queue)) is not None:
         budgets.take(item.batch_id, gpu_type, lines)
         lines[gpu_type] = replace(lines[gpu_type], in_flight=lines[gpu_type].in_flight + 1)
@@ -305,7 +305,7 @@ class Hops:
     def __init__(self, presets: Callable[[], Mapping[str, Preset]]) -> None:
         self._presets = presets
         self._known: Mapping[str, Preset] = {}
-        self._lanes: LaneLines = {}
+        self._lanes: CapacityOfPresets = {}
         self._lanes_asked: float | None = None
         self._paused: Sequence[str] = ()
         self._paused_asked: float | None = None
@@ -325,14 +325,14 @@ class Hops:
 
     def _lane_of(self, session: Session, work: StepWork) -> str | None:
         if _is_old(self._lanes_asked):
-            self._lanes, self._known = lane_lines(session, {}), self._presets()
+            self._lanes, self._known = preset_capacity(session, {}), self._presets()
             self._lanes_asked = time.monotonic()
-        live, lane = in_flight(session), lane_name(work.spec.preset)
+        live, lane = in_flight(session), preset_slug(work.spec.preset)
         lines = {
-            kind: replace(line, in_flight=live.get(lane_queue(kind, lane), 0))
+            kind: replace(line, in_flight=live.get(preset_queue(kind, lane), 0))
             for kind, line in self._lanes.get(lane, {}).items()
         }
-        return choose_lane(need_of(work.spec), lines, self._known)
+        return choose_queue(need_of(work.spec), lines, self._known)
 
 
 def _is_old(asked: float | None) -> bool:

@@ -15,10 +15,10 @@ from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Job, StageRun, Step, Worker
 from db.queue import releases
 from db.queue.pauses import is_paused, paused_queues
 from db.scheduling.budgets import Budgets
-from db.scheduling.capacity import failed, gpu_lines, in_flight, mean_seconds, queues_by_type, ready, serves_unloaded
+from db.scheduling.capacity import failed, gpu_capacity, in_flight, mean_seconds, queues_by_type, ready, serves_unloaded
 from db.session import now_ms
-from pipeline.policy.placement import Demand, GpuWorker, LaneState, assign
-from pipeline.policy.routes import GpuLine, lane_name, lane_of, lane_queue, split_need
+from pipeline.policy.placement import Demand, GpuWorker, QueueLoad, assign
+from pipeline.policy.routes import GpuCapacity, preset_queue, preset_slug, preset_slug_of, split_need
 from pipeline.presets import Preset
 from pipeline.states import JobState, Stage, StepState
 
@@ -68,7 +68,7 @@ def planned(session: Session, presets: Mapping[str, Preset], *, affinity_s: floa
     return _decide(session, _live_gpu_workers(session, lock=False), presets, affinity_s)
 
 
-def give_out(session: Session, presets: Mapping[str, Preset], *, affinity_s: float) -> dict[str, str | None]:
+def assign_presets(session: Session, presets: Mapping[str, Preset], *, affinity_s: float) -> dict[str, str | None]:
     """Make the moves that are due now; what was done, by worker's name."""
     rows = _live_gpu_workers(session, lock=True)
     moves = _decide(session, rows, presets, affinity_s)
@@ -135,8 +135,8 @@ def _demands(session: Session, rows: Sequence[Worker], presets: Mapping[str, Pre
     batches = session.connection().execute(_TO_GENERATE).all()
     if not batches:
         return []
-    budgets = Budgets.load(session, lambda: gpu_lines(session))
-    live = {row.gpu_type or "": GpuLine(1, 0, None) for row in rows}
+    budgets = Budgets.load(session, lambda: gpu_capacity(session))
+    live = {row.gpu_type or "": GpuCapacity(1, 0, None) for row in rows}
     found: dict[tuple[str, frozenset[str]], Demand] = {}
     for (batch_id,) in batches:
         if not budgets.allows(batch_id):
@@ -144,9 +144,9 @@ def _demands(session: Session, rows: Sequence[Worker], presets: Mapping[str, Pre
         open_to = budgets.open_to(batch_id, live)
         for need in waiting_needs(session, batch_id):
             preset, gpu = split_need(need)
-            lane = lane_name(preset)
+            lane = preset_slug(preset)
             able = [gpu_type for gpu_type in open_to if not gpu or gpu_type in gpu]
-            types = frozenset(kind for kind in able if not is_paused(lane_queue(kind, lane), paused))
+            types = frozenset(kind for kind in able if not is_paused(preset_queue(kind, lane), paused))
             if types and (one := _demand(session, batch_id, need, lane, types, presets.get(preset), now)):
                 other = found.get((lane, types))
                 found[lane, types] = _sum(other, one) if other else one
@@ -194,7 +194,7 @@ def _sum(one: Demand, other: Demand) -> Demand:
     )
 
 
-def _states(session: Session, keys: Iterable[tuple[str, str]], now: int) -> dict[tuple[str, str], LaneState]:
+def _states(session: Session, keys: Iterable[tuple[str, str]], now: int) -> dict[tuple[str, str], QueueLoad]:
     """What is in flight in these lanes, and since when nothing is."""
     flying = {
         queue: (count, priority)
@@ -204,13 +204,13 @@ def _states(session: Session, keys: Iterable[tuple[str, str]], now: int) -> dict
     }
     states = {}
     for gpu_type, lane in keys:
-        queue = lane_queue(gpu_type, lane)
+        queue = preset_queue(gpu_type, lane)
         count, priority = flying.get(queue, (0, None))
         last = (
             None if count else session.scalars(select(func.max(StageRun.ended_at)).where(StageRun.queue == queue)).one()
         )
         idle_s = 0.0 if count else (now - (last or 0)) / 1000
-        states[gpu_type, lane] = LaneState(count, priority, idle_s, mean_seconds(session, queue))
+        states[gpu_type, lane] = QueueLoad(count, priority, idle_s, mean_seconds(session, queue))
     return states
 
 
@@ -224,8 +224,8 @@ def _busy(session: Session, rows: Sequence[Worker]) -> set[str]:
 def withdraw_unserved(session: Session) -> int:
     """Put a page of steps back in line whose lane no live worker has; how many there were."""
     rows = [row for row in workers.alive(session) if row.assigned_preset is not None and not row.draining]
-    served = {lane_queue(row.gpu_type or "", row.assigned_preset or "") for row in rows}
-    left = [queue for queue in in_flight(session) if lane_of(queue) is not None and queue not in served]
+    served = {preset_queue(row.gpu_type or "", row.assigned_preset or "") for row in rows}
+    left = [queue for queue in in_flight(session) if preset_slug_of(queue) is not None and queue not in served]
     if not left:
         return 0
     found = session.execute(
@@ -234,5 +234,6 @@ def withdraw_unserved(session: Session) -> int:
         .limit(_PAGE)
     ).all()
     return sum(
-        releases.take_back(session, step_id, job_id) for step_id, job_id in sorted(found, key=lambda row: row[1])
+        releases.return_to_waiting(session, step_id, job_id)
+        for step_id, job_id in sorted(found, key=lambda row: row[1])
     )

@@ -1,7 +1,7 @@
 """What a generator is: loaded once, run many times.
 
-``Generator`` runs inside the child process that owns the GPU; ``pipeline.generators.process.handle.GeneratorProcess`` is
-the handle that a worker holds on such a child.
+``Generator`` runs inside the child process that owns the GPU; ``pipeline.generators.process.handle.GeneratorProcess``
+is the handle that a worker holds on such a child.
 """
 
 from __future__ import annotations

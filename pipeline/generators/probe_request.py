@@ -16,7 +16,7 @@ from pipeline.spec import JobSpec
 PROMPT = "A red fox runs through fresh snow at dawn, the camera follows it"
 
 
-def trial_request(
+def probe_request(
     library: Library,
     name: str,
     folder: Path,

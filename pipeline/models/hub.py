@@ -67,10 +67,10 @@ def model_folder(preset: Preset, cache_dir: Path) -> tuple[Path, str]:
 
 def model_status(preset: Preset, cache_dir: Path) -> ModelStatus:
     """Whether the model is on this disk and its files are whole, by their headers."""
-    return look(preset, cache_dir).status
+    return examine(preset, cache_dir).status
 
 
-def look(preset: Preset, cache_dir: Path) -> ModelCheck:
+def examine(preset: Preset, cache_dir: Path) -> ModelCheck:
     """What can be known of the model without loading a library; ``check`` also compares it with its classes."""
     if preset.repo in BUILT_IN or preset.generator == "idle":
         return ModelCheck(ModelStatus.BUILT_IN, None, ())
@@ -109,7 +109,7 @@ def pull(preset: Preset, cache_dir: Path) -> str:
 
 def check(preset: Preset, cache_dir: Path) -> ModelCheck:
     """Whether the class exists, every component's files are whole, and their tensors are those of its class."""
-    found = look(preset, cache_dir)
+    found = examine(preset, cache_dir)
     if preset.generator == "idle":
         return found
     problems: list[str] = []

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.policy.routes import GpuLine
+from pipeline.policy.routes import GpuCapacity
 
 LINGER_S = 2.0
 """A lane must have been idle for so long before its worker is moved: its next job may just be being screened."""
@@ -63,7 +63,7 @@ class GpuWorker:
 
 
 @dataclass(frozen=True, slots=True)
-class LaneState:
+class QueueLoad:
     """What is dispatched to a lane's queue and not yet generated."""
 
     in_flight: int = 0
@@ -80,12 +80,12 @@ class _Plan:
 
     workers: dict[str, GpuWorker]
     demands: Sequence[Demand]
-    states: Mapping[_Key, LaneState]
+    states: Mapping[_Key, QueueLoad]
     affinity_s: float
     moves: dict[str, str | None] = field(default_factory=dict)
 
-    def state(self, key: _Key) -> LaneState:
-        return self.states.get(key, LaneState())
+    def state(self, key: _Key) -> QueueLoad:
+        return self.states.get(key, QueueLoad())
 
     def members(self, key: _Key) -> list[GpuWorker]:
         return [worker for worker in self.workers.values() if worker.lane is not None and worker.key == key]
@@ -111,7 +111,7 @@ class _Plan:
         room = 0
         for gpu_type, count in slots.items():
             state = self.state((gpu_type, demand.lane))
-            room += max(0, GpuLine(count, state.in_flight, state.seconds_each).room)
+            room += max(0, GpuCapacity(count, state.in_flight, state.seconds_each).room)
         return demand.waiting - room
 
     def waiting_for(self, key: _Key) -> list[Demand]:
@@ -149,14 +149,14 @@ class _Plan:
 def assign(
     workers: Iterable[GpuWorker],
     demands: Sequence[Demand],
-    states: Mapping[_Key, LaneState],
+    states: Mapping[_Key, QueueLoad],
     *,
     affinity_s: float,
 ) -> dict[str, str | None]:
     """The workers that get another lane than they have, and which; None takes a lane away."""
     plan = _Plan({worker.name: worker for worker in sorted(workers, key=_name)}, demands, states, affinity_s)
     lanes_now = {worker.name: worker.lane for worker in plan.workers.values()}
-    _leave_failed_lanes(plan)
+    _leave_failed_presets(plan)
     ordered = sorted(demands, key=lambda demand: (-demand.priority, -demand.waited_s, demand.lane))
     _employ_the_free(plan, ordered)
     for demand in ordered:
@@ -173,7 +173,7 @@ def _name(worker: GpuWorker) -> str:
     return worker.name
 
 
-def _leave_failed_lanes(plan: _Plan) -> None:
+def _leave_failed_presets(plan: _Plan) -> None:
     """Who could not load its preset gives it up where somebody else may still try."""
     for worker in list(plan.workers.values()):
         if worker.lane is None or worker.lane not in worker.failed or worker.busy:

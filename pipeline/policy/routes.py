@@ -41,12 +41,12 @@ def gpu_queue(gpu_type: str) -> str:
     return _GPU_PREFIX + gpu_type
 
 
-def lane_queue(gpu_type: str, lane: str) -> str:
-    """The queue of those GPUs of a type that hold one preset; ``lane`` is the preset's ``lane_name``."""
+def preset_queue(gpu_type: str, lane: str) -> str:
+    """The queue of those GPUs of a type that hold one preset; ``lane`` is the preset's ``preset_slug``."""
     return f"{_GPU_PREFIX}{gpu_type}.{lane}"
 
 
-def lane_name(preset: str) -> str:
+def preset_slug(preset: str) -> str:
     """A preset's name where it is short enough for a queue's name, else its beginning and a digest of all of it."""
     if len(preset) <= _LANE_CHARS:
         return preset
@@ -62,7 +62,7 @@ def gpu_type_of(queue: str) -> str | None:
     return queue.removeprefix(_GPU_PREFIX).partition(".")[0] if queue.startswith(_GPU_PREFIX) else None
 
 
-def lane_of(queue: str) -> str | None:
+def preset_slug_of(queue: str) -> str | None:
     """The lane of a lane's queue; None for any other queue."""
     if not queue.startswith(_GPU_PREFIX):
         return None
@@ -105,7 +105,7 @@ def fixed_queue(stage: Stage) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class GpuLine:
+class GpuCapacity:
     """What is known of one GPU type's line."""
 
     slots: int
@@ -134,7 +134,7 @@ def fits(preset: Preset | None, memory_bytes: int | None) -> bool:
     )
 
 
-def choose_gpu_type(gpu: Sequence[str], preset: Preset | None, lines: Mapping[str, GpuLine]) -> str | None:
+def choose_gpu_type(gpu: Sequence[str], preset: Preset | None, lines: Mapping[str, GpuCapacity]) -> str | None:
     """The live GPU type with room where a job is expected to start soonest; None when it has to wait.
 
     ``gpu`` are the types that it keeps to, none means any; ``lines`` those of its preset, by type. ``preset`` is None

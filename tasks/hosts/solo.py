@@ -25,11 +25,11 @@ from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue, encode_slo
 from pipeline.settings import Settings
 from tasks.app import make_app
 from tasks.node_name import new_node_name
-from tasks.upkeep.queue_subscription import LaneSwitch
+from tasks.upkeep.queue_subscription import QueueSubscription
 from tasks.upkeep.reconciler import sweep_handoff, take_over_home
-from tasks.upkeep.timers import Loops, worker_report
+from tasks.upkeep.timers import Timers, worker_report
 from tasks.worker import contexts
-from tasks.worker.context import Runtime
+from tasks.worker.context import WorkerContext
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +59,9 @@ class SoloLine:
         self._settings = settings.model_copy(update={"worker": worker})
         self._database = database
         self._stop_since: float | None = None
-        self._runtimes: list[Runtime] = []
+        self._runtimes: list[WorkerContext] = []
         self._threads: list[_WorkerThread] = []
-        self._loops: Loops | None = None
+        self._loops: Timers | None = None
 
     @property
     def error(self) -> BaseException | None:
@@ -74,7 +74,7 @@ class SoloLine:
         sweep_handoff(self._database, handoff, older_than_s=0)
         roles = _roles(self._settings, handoff)
         for role in roles:
-            runtime = Runtime(
+            runtime = WorkerContext(
                 new_node_name(role.name),
                 self._settings,
                 queues=role.queues,
@@ -91,7 +91,7 @@ class SoloLine:
                 runtime.keeper.start()
             if runtime.read_ahead is not None:
                 runtime.read_ahead.start()
-        self._loops = Loops(
+        self._loops = Timers(
             make_app(),
             self._settings,
             reports=[
@@ -143,7 +143,7 @@ def _roles(settings: Settings, handoff: Handoff) -> list[_Role]:
 class _WorkerThread(threading.Thread):
     """One Celery worker with the solo pool."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: WorkerContext) -> None:
         super().__init__(name=runtime.name, daemon=True)
         self.error: BaseException | None = None
         self.app: Celery = make_app()
@@ -161,11 +161,11 @@ class _WorkerThread(threading.Thread):
             loglevel="ERROR",
         )
 
-    def lane(self, database: Database) -> LaneSwitch | None:
+    def lane(self, database: Database) -> QueueSubscription | None:
         """What has this worker read its lane's queue; None for one without a GPU."""
         if self._runtime.gpu_type is None:
             return None
-        return LaneSwitch(
+        return QueueSubscription(
             self.app,
             database,
             name=self._runtime.name,

@@ -12,7 +12,7 @@ from pipeline.presets import load_library
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 10.0
+POLL_S = 10.0
 _LOOKS = 2
 """A batch is said to be stuck when so many looks in a row say so: a worker that starts anew is away for a moment.
 With a worker's 30 s to be taken for gone, that is within a minute."""
@@ -27,11 +27,11 @@ class Alerts:
         self._said: dict[tuple[str, Topic], bool] = {}
         self._seen: dict[tuple[str, Topic], int] = {}
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Raises ServiceUnavailableError when the database is away."""
         presets = load_library(self._presets_dir).presets
         with self._database.reading() as session:
-            found = alerts.look(session, presets)
+            found = alerts.check(session, presets)
         keys = {(alert.batch_id, alert.topic) for alert in found}
         self._said = {key: said for key, said in self._said.items() if key in keys}
         self._seen = {key: self._seen.get(key, 0) for key in keys}

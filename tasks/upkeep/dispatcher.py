@@ -20,7 +20,7 @@ from tasks.messages import publish, publish_scores
 logger = logging.getLogger(__name__)
 
 
-SELDOM = 2
+EVALS_EVERY = 2
 """Of so many looks one is at everything: lanes change and runs of evaluations end far more seldom than clips are
 admitted, and to look for that costs several times as much."""
 
@@ -32,9 +32,9 @@ class Dispatcher:
         self._app = app
         self._database = database
         self._settings = settings
-        self._looks = itertools.cycle(range(SELDOM))
+        self._looks = itertools.cycle(range(EVALS_EVERY))
 
-    def look(self) -> int:
+    def poll(self) -> int:
         """One look; how many steps were published.
 
         Raises:
@@ -44,7 +44,7 @@ class Dispatcher:
         presets = load_library(settings.effective_presets_dir).presets
         everything = next(self._looks) == 0
         if everything:
-            give_out_lanes(database, presets, settings.worker.affinity_s)
+            assign_presets(database, presets, settings.worker.affinity_s)
         with database.transaction() as session:
             admitted = dispatch.admit(session, window=settings.worker.window, presets=presets)
         scores = self._admit_scores() if everything else []
@@ -62,13 +62,13 @@ class Dispatcher:
             return score_steps.admit(session, window=self._settings.worker.window, gpu=gpu)
 
 
-def give_out_lanes(database: Database, presets: Mapping[str, Preset], affinity_s: float) -> None:
+def assign_presets(database: Database, presets: Mapping[str, Preset], affinity_s: float) -> None:
     """Give live GPU workers the presets that they are to hold, and put what nobody serves back in line."""
     with database.reading() as session:
         moves = placement.planned(session, presets, affinity_s=affinity_s)
     if moves:
         with database.transaction() as session:
-            moves = placement.give_out(session, presets, affinity_s=affinity_s)
+            moves = placement.assign_presets(session, presets, affinity_s=affinity_s)
         logger.info("lanes changed", extra={"moves": moves})
     with database.transaction() as session:
         placement.withdraw_unserved(session)

@@ -10,13 +10,13 @@ from celery import Celery
 
 from db.scheduling import residency
 from db.session import Database
-from pipeline.policy.routes import gpu_queue, lane_of, lane_queue
-from tasks.worker.model_loader import SETTLED
+from pipeline.policy.routes import gpu_queue, preset_queue, preset_slug_of
+from tasks.worker.model_loader import IDLE_POLL_FACTOR
 
 logger = logging.getLogger(__name__)
 
 
-class LaneSwitch:
+class QueueSubscription:
     """Has the worker's consumer read its lane's queue while the row says that it serves it.
 
     ``at_once`` makes the change in the caller's thread: a solo worker's loop would see it up to two seconds late.
@@ -42,7 +42,7 @@ class LaneSwitch:
         self._at_once = at_once
         self._leave_out = 0
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Compare the row with what is read, and change the latter. Raises ServiceUnavailableError.
 
         A worker that serves its lane leaves out every second look.
@@ -58,9 +58,9 @@ class LaneSwitch:
             return
         wanted = set() if place.draining else {gpu_queue(self._gpu_type)}
         if place.lane is not None and place.serves:
-            wanted.add(lane_queue(self._gpu_type, place.lane))
+            wanted.add(preset_queue(self._gpu_type, place.lane))
         if wanted == self._read():
-            self._leave_out = SETTLED - 1 if place.serves else 0
+            self._leave_out = IDLE_POLL_FACTOR - 1 if place.serves else 0
             return
         consumer = self._consumer()
         if consumer is None or consumer.task_consumer is None:
@@ -74,7 +74,7 @@ class LaneSwitch:
         return {queue for queue in self._app.amqp.queues.consume_from if self._is_ours(queue)}
 
     def _is_ours(self, queue: str) -> bool:
-        return lane_of(queue) is not None or queue == gpu_queue(self._gpu_type)
+        return preset_slug_of(queue) is not None or queue == gpu_queue(self._gpu_type)
 
     def _change(self, consumer: Any, wanted: set[str]) -> None:
         read = self._read()

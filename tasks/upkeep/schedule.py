@@ -15,6 +15,7 @@ from celery.schedules import ParseException, crontab
 from pipeline.errors import InputError, SettingsError
 from pipeline.policy.routes import IO_QUEUE
 from pipeline.settings import Settings
+from tasks.worker import contexts
 
 logger = logging.getLogger(__name__)
 
@@ -47,18 +48,17 @@ def _entry(task: str, schedule: Any, *, expires_s: float) -> dict[str, Any]:
 def register(app: Celery) -> None:
     """Give the application its periodic tasks."""
     from tasks.upkeep.sweeper import sweep_if_due  # noqa: PLC0415
-    from tasks.worker import contexts
 
     @app.task(bind=True, name=SWEEP, shared=False)  # type: ignore[untyped-decorator]
     def sweep(task: Task) -> None:
-        runtime = contexts.runtime_of(task)
+        runtime = contexts.context_of(task)
         sweep_if_due(runtime.database, lambda: runtime.storage, runtime.settings)
 
     @app.task(bind=True, name=NIGHTLY, shared=False)  # type: ignore[untyped-decorator]
     def nightly(task: Task) -> None:
         from tasks.upkeep import nightly as work  # noqa: PLC0415  # it loads the scorers, which no other task here needs
 
-        runtime = contexts.runtime_of(task)
+        runtime = contexts.context_of(task)
         try:
             plan = work.Plan.of_settings(runtime.settings)
             work.submit(runtime.database, runtime.settings, plan, night=datetime.now(UTC).date().isoformat())
@@ -69,5 +69,5 @@ def register(app: Celery) -> None:
     def verdicts(task: Task) -> None:
         from tasks.upkeep import nightly as work  # noqa: PLC0415
 
-        runtime = contexts.runtime_of(task)
+        runtime = contexts.context_of(task)
         work.judge_ended(runtime.database, runtime.storage, runtime.settings)

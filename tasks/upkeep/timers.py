@@ -22,12 +22,12 @@ from pipeline.handoff import Handoff
 from pipeline.policy.routes import IO_QUEUE, gpu_type_of, is_encode_queue
 from pipeline.settings import Settings
 from pipeline.wiring import make_storage
-from tasks.upkeep.alerts import LOOK_S, Alerts
+from tasks.upkeep.alerts import POLL_S, Alerts
 from tasks.upkeep.dispatcher import Dispatcher
-from tasks.upkeep.queue_subscription import LaneSwitch
+from tasks.upkeep.queue_subscription import QueueSubscription
 from tasks.upkeep.reconciler import reconcile_once, sweep_handoff
 from tasks.upkeep.sweeper import sweep_if_due
-from tasks.worker.watchdog import LOOK_S as LOOK_AT_WORKER_S
+from tasks.worker.watchdog import POLL_S as POLL_WORKER_S
 from tasks.worker.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class _Timer(threading.Thread):
         self._over.set()
 
 
-class Loops:
+class Timers:
     """The timer threads of one process."""
 
     def __init__(
@@ -72,7 +72,7 @@ class Loops:
         reports: Sequence[WorkerReport] = (),
         dispatch: bool,
         sweep: bool = False,
-        lanes: Sequence[LaneSwitch] = (),
+        lanes: Sequence[QueueSubscription] = (),
         watchdog: Watchdog | None = None,
         trust_leases_at_once: bool = False,
         database: Database | None = None,
@@ -93,11 +93,11 @@ class Loops:
             self._timers.append(_Timer("dispatch", settings.worker.dispatch_s, self._dispatch))
             self._timers.append(_Timer("reconcile", settings.worker.reconcile_s, self._reconcile))
             alerts = Alerts(self._database, settings.effective_presets_dir)
-            self._timers.append(_Timer("alerts", LOOK_S, alerts.look))
+            self._timers.append(_Timer("alerts", POLL_S, alerts.poll))
         self.watchdog = watchdog
         if watchdog is not None:
-            self._timers.append(_Timer("watchdog", LOOK_AT_WORKER_S, watchdog.look))
-        self._timers += [_Timer("lane", settings.worker.dispatch_s, lane.look) for lane in lanes]
+            self._timers.append(_Timer("watchdog", POLL_WORKER_S, watchdog.poll))
+        self._timers += [_Timer("lane", settings.worker.dispatch_s, lane.poll) for lane in lanes]
         if sweep:
             self._timers.append(_Timer("sweep", SWEEP_S, self._sweep))
 
@@ -113,7 +113,7 @@ class Loops:
         memory_bytes: int | None,
         stopping: Callable[[], float | None],
         consumer: Callable[[], Any],
-    ) -> Loops:
+    ) -> Timers:
         """The loops of a cluster's worker.
 
         An io worker dispatches, one with an encode queue sweeps its hand-off, one with a GPU has its ``consumer``
@@ -123,7 +123,9 @@ class Loops:
         database = Database(settings.effective_database_url)
         lanes = []
         if report.gpu_type is not None:
-            lane = LaneSwitch(app, database, name=name, gpu_type=report.gpu_type, consumer=consumer, stopping=stopping)
+            lane = QueueSubscription(
+                app, database, name=name, gpu_type=report.gpu_type, consumer=consumer, stopping=stopping
+            )
             lanes.append(lane)
         return cls(
             app,
@@ -175,7 +177,7 @@ class Loops:
 
     def _dispatch(self) -> None:
         if self._stopping() is None:
-            self._dispatcher.look()
+            self._dispatcher.poll()
             self._dispatched_at = time.monotonic()
 
     def _reconcile(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from db.clips import checkpoints
 from pipeline.errors import VgenError
 from pipeline.work import CheckpointRef, Claim
-from tasks.worker.context import Runtime
+from tasks.worker.context import WorkerContext
 
 logger = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 class ClaimedRows:
     """The rows of one claimed step; a ``CheckpointRows``. Each call is one short transaction of its own."""
 
-    def __init__(self, runtime: Runtime, claimed: Claim) -> None:
+    def __init__(self, runtime: WorkerContext, claimed: Claim) -> None:
         self._runtime = runtime
         self._claimed = claimed
 
@@ -29,7 +29,7 @@ class ClaimedRows:
             return checkpoints.discard(session, self._claimed, reason)
 
 
-def remove_objects(runtime: Runtime, keys: Sequence[str]) -> None:
+def remove_objects(runtime: WorkerContext, keys: Sequence[str]) -> None:
     """Delete what no row points at any more; what cannot be deleted now is the sweeper's."""
     for key in keys:
         try:

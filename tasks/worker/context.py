@@ -22,20 +22,20 @@ from pipeline.settings import Settings
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
 from tasks.worker.crashes import CrashStreak
-from tasks.worker.generator import Resident
-from tasks.worker.lease_timer import Heart
-from tasks.worker.model_loader import LaneKeeper
-from tasks.worker.overlap import Beside
+from tasks.worker.generator import SharedGenerator
+from tasks.worker.lease_timer import LeaseTimer
+from tasks.worker.model_loader import ModelLoader
+from tasks.worker.overlap import Overlap
 
 if TYPE_CHECKING:
-    from tasks.worker.prefetch import ReadAhead
+    from tasks.worker.prefetch import Prefetcher
 
 logger = logging.getLogger(__name__)
 
 _ENHANCE = "pipeline.stages.enhance"
 
 
-class Runtime:
+class WorkerContext:
     """One worker's things. ``stopping`` tells since when (monotonic seconds) the worker wants to stop, or None."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Runtime:
         self.stopping = stopping
         self._database = database
         self._device_env = device_env
-        self.beside = Beside()
+        self.beside = Overlap()
         """For the hand-over of a clip while the next one is made."""
         self.room_wanted = 0
         """Bytes of frames of the last clip that was claimed here: the next one's are guessed to be as many."""
@@ -65,8 +65,8 @@ class Runtime:
         return self._database or Database(self.settings.effective_database_url)
 
     @cached_property
-    def heart(self) -> Heart:
-        return Heart(self.settings.worker.control_s)
+    def heart(self) -> LeaseTimer:
+        return LeaseTimer(self.settings.worker.control_s)
 
     @cached_property
     def hops(self) -> Hops:
@@ -87,19 +87,19 @@ class Runtime:
         return next((kind for queue in self.queues if (kind := gpu_type_of(queue))), None)
 
     @cached_property
-    def generator(self) -> Resident | None:
+    def generator(self) -> SharedGenerator | None:
         if self.gpu_type is None:
             return None
         process = GeneratorProcess(self.settings, device_env=self._device_env, on_recycled=self._on_recycled)
-        return Resident(process, self._on_loaded)
+        return SharedGenerator(process, self._on_loaded)
 
     @cached_property
-    def keeper(self) -> LaneKeeper | None:
+    def keeper(self) -> ModelLoader | None:
         """Keeps the generator's model to the lane that the dispatcher gave this worker; to be started."""
         if self.gpu_type is None or self.generator is None:
             return None
         resident = self.generator
-        return LaneKeeper(
+        return ModelLoader(
             self.name,
             self.gpu_type,
             self.settings,
@@ -109,13 +109,13 @@ class Runtime:
         )
 
     @cached_property
-    def read_ahead(self) -> ReadAhead | None:
+    def read_ahead(self) -> Prefetcher | None:
         """Prepares the next clip while one is made; to be started."""
         if self.generator is None or not self.settings.worker.read_ahead:
             return None
-        from tasks.worker.prefetch import ReadAhead  # noqa: PLC0415 - it loads a stage that other workers have no use for
+        from tasks.worker.prefetch import Prefetcher  # noqa: PLC0415 - it loads a stage that other workers have no use for
 
-        return ReadAhead(
+        return Prefetcher(
             self.name,
             self.settings,
             database=lambda: self.database,

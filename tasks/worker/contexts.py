@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from celery import Celery, Task
 
-from pipeline.policy.routes import lane_of
+from pipeline.policy.routes import preset_slug_of
 from pipeline.settings import current_settings
-from tasks.worker.context import Runtime
+from tasks.worker.context import WorkerContext
 from tasks.worker.stopping import stopping_since
 
-_runtimes: dict[Celery, Runtime] = {}
+_runtimes: dict[Celery, WorkerContext] = {}
 """Runtimes of this process by application. Made after the fork: connections must not be shared over it."""
 
 
-def adopt(app: Celery, runtime: Runtime) -> None:
+def adopt(app: Celery, runtime: WorkerContext) -> None:
     """Use this runtime for the tasks of this application: a solo run makes its own."""
     _runtimes[app] = runtime
 
@@ -25,13 +25,13 @@ def drop(app: Celery) -> None:
         runtime.close()
 
 
-def runtime_of(task: Task) -> Runtime:
+def context_of(task: Task) -> WorkerContext:
     """The runtime of the worker that runs this task."""
     return _runtimes.get(task.app) or make_runtime(task.app, str(task.request.hostname))
 
 
-def make_runtime(app: Celery, name: str) -> Runtime:
-    runtime = Runtime(name, current_settings(), queues=consumed_queues(app), stopping=stopping_since)
+def make_runtime(app: Celery, name: str) -> WorkerContext:
+    runtime = WorkerContext(name, current_settings(), queues=consumed_queues(app), stopping=stopping_since)
     _runtimes[app] = runtime
     if runtime.keeper is not None:
         runtime.keeper.start()
@@ -42,7 +42,7 @@ def make_runtime(app: Celery, name: str) -> Runtime:
 
 def consumed_queues(app: Celery) -> tuple[str, ...]:
     """The queues that the worker was started with: lanes come and go."""
-    return tuple(sorted(queue for queue in app.amqp.queues.consume_from if lane_of(queue) is None))
+    return tuple(sorted(queue for queue in app.amqp.queues.consume_from if preset_slug_of(queue) is None))
 
 
 def known_apps() -> list[Celery]:

@@ -12,7 +12,7 @@ from pipeline.policy.retry import MAX_IN_A_ROW
 from pipeline.work import Claim
 
 if TYPE_CHECKING:
-    from tasks.worker.context import Runtime
+    from tasks.worker.context import WorkerContext
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class CrashStreak:
         return len(groups)
 
 
-def is_broken(runtime: Runtime, claimed: Claim, check: Callable[[], None]) -> bool:
+def is_broken(runtime: WorkerContext, claimed: Claim, check: Callable[[], None]) -> bool:
     """Whether this worker is to take no more, after one more job's generator died here.
 
     Jobs of one batch, owner, LoRA or input may all be the same poison. So where fewer than three share nothing, a
@@ -74,7 +74,7 @@ def is_broken(runtime: Runtime, claimed: Claim, check: Callable[[], None]) -> bo
     return False
 
 
-def _possible_causes(runtime: Runtime, claimed: Claim) -> frozenset[str]:
+def _possible_causes(runtime: WorkerContext, claimed: Claim) -> frozenset[str]:
     """What other jobs may have in common with the step's: batch, owner, and each of its files by content."""
     work = claimed.work
     causes = {f"batch {work.batch_id}", *(f"input {ref.sha256}" for ref in work.spec.input_refs)}

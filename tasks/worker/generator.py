@@ -24,7 +24,7 @@ OnLoaded = Callable[[Load, str | None], None]
 """Told of each load, and of the preset that was there before."""
 
 
-class Resident:
+class SharedGenerator:
     """A generator process that is used by one thread at a time, and whose loads are counted.
 
     The next thread's turn comes when a clip is made, not when its frames are handed over.

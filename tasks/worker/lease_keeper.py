@@ -17,7 +17,7 @@ from pipeline.errors import ServiceUnavailableError, StoppedError
 from pipeline.generators.base import Phase, Progress
 from pipeline.states import Stage
 from pipeline.work import Claim
-from tasks.worker.context import Runtime
+from tasks.worker.context import WorkerContext
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +25,13 @@ STORE_S = 5.0
 """Enough to write and upload a checkpoint: some 100 MB at 20 MB/s."""
 
 
-class Pulse:
+class LeaseKeeper:
     """Renews the lease of one claimed step while its stage works, and learns of cancel, pause and drain.
 
     A database that is away stops nothing: the work goes on, and the finish waits for it.
     """
 
-    def __init__(self, runtime: Runtime, claimed: Claim | ScoreClaim) -> None:
+    def __init__(self, runtime: WorkerContext, claimed: Claim | ScoreClaim) -> None:
         self._runtime = runtime
         self._claimed = claimed
         self._progress: Progress | None = None
@@ -95,7 +95,11 @@ class Pulse:
 
     def _look(self, session: Session) -> Control:
         held = self._claimed
-        return score_leases.look(session, held) if isinstance(held, ScoreClaim) else leases.look(session, held)
+        return (
+            score_leases.check_control(session, held)
+            if isinstance(held, ScoreClaim)
+            else leases.check_control(session, held)
+        )
 
     def _renew(self, session: Session, lease_ms: int, seen: Progress | None) -> Control:
         held = self._claimed

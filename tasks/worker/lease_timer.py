@@ -6,12 +6,12 @@ import threading
 from typing import Protocol
 
 
-class Beating(Protocol):
+class Renewable(Protocol):
     def beat(self) -> None:
         """Called every so often while it is at the heart; must not raise."""
 
 
-class Heart:
+class LeaseTimer:
     """Beats for whatever is added, every ``every_s`` seconds, until it is removed.
 
     A thread for each step would cost more than an empty step does.
@@ -19,19 +19,19 @@ class Heart:
 
     def __init__(self, every_s: float) -> None:
         self._every_s = every_s
-        self._beating: set[Beating] = set()
+        self._beating: set[Renewable] = set()
         self._changing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
 
-    def add(self, beating: Beating) -> None:
+    def add(self, beating: Renewable) -> None:
         with self._changing:
             self._beating.add(beating)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
                 self._thread.start()
 
-    def remove(self, beating: Beating) -> None:
+    def remove(self, beating: Renewable) -> None:
         """A beat that is under way goes on to its end."""
         with self._changing:
             self._beating.discard(beating)

@@ -1,7 +1,7 @@
 """A GPU worker in its lane: it loads the preset that its row names, and reads that lane's queue once it is warm.
 
-Two parts, which know of each other by the row only, since in a cluster they live in two processes: ``LaneKeeper`` is a
-thread beside the tasks, where the generator is; ``LaneSwitch`` is a timer of the process that has the consumer.
+Two parts, which know of each other by the row only, since in a cluster they live in two processes: ``ModelLoader`` is a
+thread beside the tasks, where the generator is; ``QueueSubscription`` is a timer of the process that has the consumer.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from db.scheduling.residency import Place
 from db.session import Database
 from pipeline.errors import FailureClass, NotFoundError, ServiceUnavailableError, StageError, StoppedError, VgenError
 from pipeline.generators.base import Progress
-from pipeline.policy.routes import lane_name, lane_queue
+from pipeline.policy.routes import preset_queue, preset_slug
 from pipeline.presets import load_library
 from pipeline.settings import Settings
-from tasks.worker.generator import Resident
+from tasks.worker.generator import SharedGenerator
 
 logger = logging.getLogger(__name__)
 
 LOAD_TRIES = 2
 """So often a preset is loaded before the worker gives it up for ten minutes; once, where it can never work."""
-SETTLED = 2
+IDLE_POLL_FACTOR = 2
 """A worker that serves its lane looks at its row so many times less often than one that is on its way to another: a
 change that it sees a look late costs a model's load anyway."""
 
 
-class LaneKeeper(threading.Thread):
+class ModelLoader(threading.Thread):
     """Has the generator hold the preset that the dispatcher gave this worker, and says in the row what it holds."""
 
     def __init__(
@@ -39,7 +39,7 @@ class LaneKeeper(threading.Thread):
         settings: Settings,
         *,
         database: Callable[[], Database],
-        resident: Callable[[], Resident],
+        resident: Callable[[], SharedGenerator],
         stopping: Callable[[], float | None],
     ) -> None:
         super().__init__(name=f"lane of {name}", daemon=True)
@@ -65,7 +65,7 @@ class LaneKeeper(threading.Thread):
         """
         place = self._place or self._look()
         lanes = {place.lane if place else None, self._held()}
-        return sorted(lane_queue(self._gpu_type, lane) for lane in lanes if lane is not None)
+        return sorted(preset_queue(self._gpu_type, lane) for lane in lanes if lane is not None)
 
     def run(self) -> None:
         while not self._over.is_set():
@@ -76,11 +76,11 @@ class LaneKeeper(threading.Thread):
                 logger.warning("lane not kept: the database is away", extra={"reason": str(error)})
             except Exception:
                 logger.exception("lane not kept")
-            self._over.wait(self._settings.worker.dispatch_s * (SETTLED if settled else 1))
+            self._over.wait(self._settings.worker.dispatch_s * (IDLE_POLL_FACTOR if settled else 1))
 
     def _held(self) -> str | None:
         preset = self._resident().held()
-        return None if preset is None else lane_name(preset)
+        return None if preset is None else preset_slug(preset)
 
     def _look(self) -> Place | None:
         with self._database().reading() as session:
@@ -117,7 +117,7 @@ class LaneKeeper(threading.Thread):
     def _preset_of(self, lane: str) -> str:
         library = load_library(self._settings.effective_presets_dir)
         for preset in (*library.presets, *library.problems):
-            if lane_name(preset) == lane:
+            if preset_slug(preset) == lane:
                 return preset
         raise NotFoundError(f"preset {library.why_not(lane)}")
 

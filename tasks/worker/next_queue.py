@@ -14,10 +14,10 @@ from db.scheduling.dispatch import Admitted
 from pipeline.states import Stage
 from pipeline.work import StepWork
 from tasks.messages import publish
-from tasks.worker.context import Runtime
+from tasks.worker.context import WorkerContext
 
 
-def hop_of(task: Task, runtime: Runtime) -> Hop:
+def hop_of(task: Task, runtime: WorkerContext) -> Hop:
     """Where a finish sends the job on: a queue with room, if this message's chain goes on with the next stage."""
 
     def hop(session: Session, work: StepWork, stage: Stage, made: dict[str, Any]) -> str | None:
@@ -43,12 +43,14 @@ def follow(task: Task, finished: Finished) -> None:
         task.request.chain[-1]["options"]["queue"] = finished.queue
 
 
-def send_also(task: Task, runtime: Runtime, work: StepWork, finished: Finished) -> None:
+def send_also(task: Task, runtime: WorkerContext, work: StepWork, finished: Finished) -> None:
     """Begin the chains of the other steps that the finish dispatched. Should it fail, the rows wait again."""
     publish(task.app, runtime.database, _admitted(work, finished.also))
 
 
-def begin_again(app: Celery, runtime: Runtime, work: StepWork, finished: Finished, *, after: tuple[str, str]) -> None:
+def begin_again(
+    app: Celery, runtime: WorkerContext, work: StepWork, finished: Finished, *, after: tuple[str, str]
+) -> None:
     """Begin a chain with each step that the finish dispatched. Should it fail, the rows wait again.
 
     ``after``: ids of the root and the task whose chain was cut.

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 LetGo = Callable[[], None]
 
 
-class Beside:
+class Overlap:
     """Runs steps in threads of their own, each of which lets its caller go once the worker may take the next one.
 
     No more than one step goes on beside the one that begins.

@@ -17,12 +17,12 @@ from pipeline.settings import Settings
 from pipeline.stages.ahead import fetch_ahead
 from pipeline.stages.generate import prompt_of, segment_spec
 from pipeline.storage.base import Storage
-from tasks.worker.generator import Resident
+from tasks.worker.generator import SharedGenerator
 
 logger = logging.getLogger(__name__)
 
 
-class ReadAhead(threading.Thread):
+class Prefetcher(threading.Thread):
     """Looks once for each clip that the generator makes."""
 
     def __init__(
@@ -32,7 +32,7 @@ class ReadAhead(threading.Thread):
         *,
         database: Callable[[], Database],
         storage: Callable[[], Storage],
-        resident: Resident,
+        resident: SharedGenerator,
         queues: Callable[[], Sequence[str]],
     ) -> None:
         super().__init__(name=f"read-ahead of {name}", daemon=True)
@@ -51,13 +51,13 @@ class ReadAhead(threading.Thread):
     def run(self) -> None:
         while not self._over.wait(self._settings.worker.control_s):
             try:
-                self.look()
+                self.poll()
             except (VgenError, OSError) as error:
                 logger.info("not read ahead", extra={"reason": str(error)})
             except Exception:
                 logger.exception("not read ahead")
 
-    def look(self) -> str | None:
+    def poll(self) -> str | None:
         """Prepare for the clip that is likely next, once for each clip that is being made; the id of its job.
 
         Raises:

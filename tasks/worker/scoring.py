@@ -16,8 +16,8 @@ from pipeline import failpoints
 from pipeline.errors import FatalError, StageError, StoppedError
 from pipeline.work import ScoreRecord, StoredClip
 from tasks.worker import contexts
-from tasks.worker.context import Runtime
-from tasks.worker.lease_keeper import Pulse
+from tasks.worker.context import WorkerContext
+from tasks.worker.lease_keeper import LeaseKeeper
 from tasks.worker.step import persist
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def open_run(
 
 def run_score_step(task: Task, step_id: int) -> None:
     """Claim the step, score its clips, and record that it is done, or what came of it."""
-    runtime = contexts.runtime_of(task)
+    runtime = contexts.context_of(task)
     lease_ms = int(runtime.settings.worker.lease_s * 1000)
 
     def take(session: Session) -> ScoreClaim | None:
@@ -53,7 +53,7 @@ def run_score_step(task: Task, step_id: int) -> None:
         return
     failpoints.hit("after_claim", "score_clips")
     try:
-        with Pulse(runtime, claimed) as pulse:
+        with LeaseKeeper(runtime, claimed) as pulse:
             unread = _score(runtime, claimed, pulse)
     except StoppedError:
         persist(runtime, lambda session: score_leases.release(session, claimed))
@@ -71,7 +71,7 @@ def run_score_step(task: Task, step_id: int) -> None:
     persist(runtime, lambda session: score_leases.fail(session, claimed, problem))
 
 
-def _score(runtime: Runtime, claimed: ScoreClaim, pulse: Pulse) -> int:
+def _score(runtime: WorkerContext, claimed: ScoreClaim, pulse: LeaseKeeper) -> int:
     from pipeline.stages import score_clips  # noqa: PLC0415
 
     def record(clip: StoredClip, scores: Sequence[ScoreRecord]) -> None:

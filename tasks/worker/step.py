@@ -41,8 +41,8 @@ from pipeline.states import Stage
 from pipeline.work import Claim, StageContext, StageFunction, StageResult
 from tasks.worker import contexts, crashes
 from tasks.worker.checkpoints import ClaimedRows, remove_objects
-from tasks.worker.context import Runtime
-from tasks.worker.lease_keeper import Pulse
+from tasks.worker.context import WorkerContext
+from tasks.worker.lease_keeper import LeaseKeeper
 from tasks.worker.next_queue import begin_again, cut, follow, hop_of, send_also
 from tasks.worker.overlap import LetGo
 
@@ -69,7 +69,7 @@ class _Done(NamedTuple):
 
 def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
     """Claim the step, do its work, record it, and send the chain on or cut it."""
-    runtime = contexts.runtime_of(task)
+    runtime = contexts.context_of(task)
     if stage is Stage.GENERATE:
         app, ids = task.app, (task.request.root_id, task.request.id)
         cut(task)
@@ -93,7 +93,7 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
 
 
 @contextlib.contextmanager
-def _room(runtime: Runtime) -> Iterator[Path | None]:
+def _room(runtime: WorkerContext) -> Iterator[Path | None]:
     """Room in the hand-off for one clip like the last, taken before a clip is claimed; None where that is not known.
 
     Else each claim would be given back at once, several times a second for as long as the encoders are behind.
@@ -106,7 +106,7 @@ def _room(runtime: Runtime) -> Iterator[Path | None]:
             room.unlink(missing_ok=True)  # it has another name once the clip has it
 
 
-def _take_room(runtime: Runtime) -> Path | None:
+def _take_room(runtime: WorkerContext) -> Path | None:
     until, wanted, pause_s = time.monotonic() + _ROOM_WAIT_S, runtime.room_wanted, _ROOM_LOOK_S
     while wanted and time.monotonic() < until and runtime.stopping() is None:
         try:
@@ -120,7 +120,7 @@ def _take_room(runtime: Runtime) -> Path | None:
 
 
 def _do(
-    runtime: Runtime,
+    runtime: WorkerContext,
     stage: Stage,
     job_id: str,
     segment: int,
@@ -160,25 +160,25 @@ def _do(
 
     def record(session: Session) -> Finished:
         beside_s = time.monotonic() - let_go_at[0] if let_go_at else 0.0
-        return recorder(session, replace(claimed, beside_ms=int(beside_s * 1000)))
+        return recorder(session, replace(claimed, overlapped_ms=int(beside_s * 1000)))
 
     finished = persist(runtime, record)
     failpoints.hit("after_finish", stage.value)
     return None if finished is None else _Done(claimed, result, finished)
 
 
-def _clear_up(runtime: Runtime, done: _Done) -> None:
+def _clear_up(runtime: WorkerContext, done: _Done) -> None:
     if done.finished.recorded and done.result is not None and done.result.after_commit is not None:
         done.result.after_commit()
     remove_objects(runtime, done.finished.unneeded)
 
 
 def _work(
-    runtime: Runtime, claimed: Claim, hop: Hop, room: Path | None, on_made: OnMade
+    runtime: WorkerContext, claimed: Claim, hop: Hop, room: Path | None, on_made: OnMade
 ) -> tuple[StageResult | None, Callable[[Session, Claim], Finished]]:
     """Do the stage's work; what it made, if anything, and how to record what came of it."""
     stage = claimed.work.stage
-    with Pulse(runtime, claimed) as pulse:
+    with LeaseKeeper(runtime, claimed) as pulse:
         try:
             result = _run_stage(runtime, claimed, pulse, room, on_made)
         except StoppedError:
@@ -194,7 +194,9 @@ def _work(
     return result, lambda session, held: finishing.finish(session, held, result, hop=hop)
 
 
-def _run_stage(runtime: Runtime, claimed: Claim, pulse: Pulse, room: Path | None, on_made: OnMade) -> StageResult:
+def _run_stage(
+    runtime: WorkerContext, claimed: Claim, pulse: LeaseKeeper, room: Path | None, on_made: OnMade
+) -> StageResult:
     context = StageContext(
         settings=runtime.settings,
         storage=runtime.storage,
@@ -222,7 +224,7 @@ def stage_function(stage: Stage) -> StageFunction:
 
 
 def _recorder(
-    runtime: Runtime, claimed: Claim, error: StageError, check: Callable[[], None]
+    runtime: WorkerContext, claimed: Claim, error: StageError, check: Callable[[], None]
 ) -> Callable[[Session, Claim], Finished]:
     logger.info(
         "stage failed",
@@ -243,14 +245,14 @@ def _recorder(
     return lambda session, held: failures.fail(session, held, error)
 
 
-def _fail_and_drain(session: Session, runtime: Runtime, claimed: Claim, error: StageError) -> Finished:
+def _fail_and_drain(session: Session, runtime: WorkerContext, claimed: Claim, error: StageError) -> Finished:
     """Record the crash, and have the worker take no more: its GPU is broken, by all that can be told."""
     logger.error("worker drains itself", extra={"worker": runtime.name, "jobs": runtime.crashes.jobs})
     residency.drain(session, runtime.name, f"{len(runtime.crashes)} different jobs crashed here in a row")
     return failures.fail(session, claimed, error)
 
 
-def persist(runtime: Runtime, change: Callable[[Session], Value]) -> Value | None:
+def persist(runtime: WorkerContext, change: Callable[[Session], Value]) -> Value | None:
     """Run a transaction, waiting for a database that is away; None when the worker has to stop meanwhile.
 
     Finished work is worth waiting for: nothing is lost while this process lives, and the row's lease says the rest.

@@ -23,5 +23,5 @@ def note_stop() -> None:
 
 def begin_in_fork() -> None:
     """A fork of ``vgen worker`` shares nothing with the other workers of its host."""
-    global _since
+    global _since  # noqa: PLW0603  # what is shared with other processes cannot be changed in place
     _since = multiprocessing.Value("d", 0.0)

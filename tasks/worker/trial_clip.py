@@ -16,13 +16,13 @@ from pipeline.presets import Preset, Workload, load_library
 from pipeline.spec import EncodeOptions, JobSpec
 
 if TYPE_CHECKING:
-    from tasks.worker.context import Runtime
+    from tasks.worker.context import WorkerContext
 
 _STEPS = 2
 _ENCODE_S = 60.0
 
 
-def make_trial_clip(runtime: Runtime, preset_name: str, check: Callable[[], None]) -> None:
+def make_trial_clip(runtime: WorkerContext, preset_name: str, check: Callable[[], None]) -> None:
     """Make the preset's shortest clip at its default size, and throw it away.
 
     Raises:

@@ -17,7 +17,7 @@ from db.session import Database
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 5.0
+POLL_S = 5.0
 OVERDUE_MS = 10_000
 """A message that has been in the broker for so long would have reached an idle worker."""
 _SECOND_SIGNAL_S = 60.0
@@ -51,7 +51,7 @@ class Watchdog:
         """A task was received."""
         self._heard = time.monotonic()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """End the worker when it has been deaf for too long. Raises ServiceUnavailableError."""
         now = time.monotonic()
         if self._ended is not None:

@@ -18,7 +18,7 @@ import redis
 from kombu import Connection
 from sqlalchemy import text
 
-from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, lane_queue
+from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, preset_queue
 from tests.faults import operator_actions
 from tests.faults.fault_cluster import World
 from tests.faults.host import Host
@@ -26,7 +26,7 @@ from tests.faults.proxy import Mode, StoreFault
 
 Mend = Callable[[], object]
 Inflict = Callable[[World, Random], Mend | None]
-QUEUES = (IO_QUEUE, CPU_QUEUE, lane_queue("cpu", "idle"))
+QUEUES = (IO_QUEUE, CPU_QUEUE, preset_queue("cpu", "idle"))
 BARE_QUEUES = ("celery",)
 KILL_POINTS = (
     *(

@@ -82,7 +82,7 @@ MUTANTS = (
     Mutant(
         "a failed clip whose other segments go on",
         "db/queue/failures.py",
-        """            segments.set_aside(session, work.job_id)
+        """            segments.end_open_steps(session, work.job_id)
             jobs.conclude(
                 session, work""",
         """            jobs.conclude(

@@ -13,11 +13,11 @@ import redis
 from celery import Celery
 from kombu import Connection
 
-from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, lane_queue
+from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, preset_queue
 from tests.faults.fault_cluster import World, until
 from tests.faults.proxy import Mode
 
-IO, CPU, GPU = IO_QUEUE, CPU_QUEUE, lane_queue("cpu", "idle")
+IO, CPU, GPU = IO_QUEUE, CPU_QUEUE, preset_queue("cpu", "idle")
 
 
 @contextmanager

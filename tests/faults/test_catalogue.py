@@ -31,7 +31,7 @@ def test_every_named_test_exists() -> None:
 
 
 def test_every_failpoint_is_struck_by_a_test_of_its_own() -> None:
-    """Beside the storm, which strikes by chance."""
+    """Overlap the storm, which strikes by chance."""
     told = [REPOSITORY / "tests/unit/pipeline/test_failpoints.py", Path(__file__)]
     texts = [path.read_text("utf-8") for path in (REPOSITORY / "tests").rglob("test_*.py") if path not in told]
 

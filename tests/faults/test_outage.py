@@ -10,7 +10,7 @@ from db.session import Database
 from pipeline.settings import load_settings
 from pipeline.states import Stage, StepState
 from tasks.app import make_app
-from tasks.upkeep.timers import Loops
+from tasks.upkeep.timers import Timers
 from tests.cluster import wait_for
 from tests.faults.proxy import Mode, Proxy, running_proxies
 from tests.servers import Server
@@ -28,7 +28,7 @@ def test_no_lease_is_ended_right_after_an_outage(postgres_server: Server, postgr
         _, before, _ = line.bring_to(Stage.SCREEN)
         _, after, _ = line.bring_to(Stage.SCREEN)
         # A broker that does not exist: it is the rows that are looked at.
-        loops = Loops(make_app(), settings, dispatch=True, trust_leases_at_once=True, database=through)
+        loops = Timers(make_app(), settings, dispatch=True, trust_leases_at_once=True, database=through)
         loops.start()
         try:
             # Given a reconciler at work

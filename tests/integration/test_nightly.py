@@ -20,7 +20,7 @@ from pipeline.states import EvalState
 from tasks.app import make_app
 from tasks.upkeep.schedule import beat_schedule
 from tasks.worker import contexts
-from tasks.worker.context import Runtime
+from tasks.worker.context import WorkerContext
 from tests.line_helpers import home_of, job_list, settings_for, work_off
 from tests.unit.cli.conftest import Vgen, vgen
 
@@ -48,7 +48,7 @@ def database(settings: Settings) -> Iterator[Database]:
 def app(settings: Settings, database: Database) -> Iterator[Celery]:
     """Whose periodic tasks are done by this process."""
     made = make_app()
-    contexts.adopt(made, Runtime("io", settings, queues=(IO_QUEUE,), stopping=lambda: None, database=database))
+    contexts.adopt(made, WorkerContext("io", settings, queues=(IO_QUEUE,), stopping=lambda: None, database=database))
     yield made
     contexts.drop(made)
 

@@ -1,4 +1,6 @@
-"""The process that owns the GPU: ``python -m pipeline.generators.process.child PARENT_PID CACHE_DIR [RANK COUNT FILE]``.
+"""The process that owns the GPU.
+
+``python -m pipeline.generators.process.child PARENT_PID CACHE_DIR [RANK COUNT FILE]`` starts it.
 
 With a rank it is one of the processes that share a clip with the generator's child, whose parent is that child.
 
@@ -139,13 +141,13 @@ class Child:
         if self._handed_over is not None:
             self._handed_over.result()  # no more than one clip's frames wait
         alone = self._ranks is None and self._place is None
-        if alone and self._growth.outgrown(self._generator.free) is None:
+        if alone and self._growth.has_outgrown(self._generator.free) is None:
             self._send(number, "made", {})
             self._handed_over = self._handing_over.submit(self._hand_over, number, hand_over)
         else:
             data = wire.result_to_wire(hand_over())
             del hand_over
-            self._send(number, "result", data, outgrown=self._growth.outgrown(self._generator.free))
+            self._send(number, "result", data, has_outgrown=self._growth.has_outgrown(self._generator.free))
 
     def _hand_over(self, number: int, hand_over: HandOver) -> None:
         try:

@@ -137,8 +137,8 @@ class GeneratorProcess:
         data = {"request": wire.request_to_wire(request)}
         deadline_s = self._settings.worker.step_deadline_s
         answer = self._ask("generate", data, on_progress, deadline_s, checkpoints, on_made)
-        if answer.get("outgrown") is not None:
-            self._recycle(preset.name, answer["outgrown"])
+        if answer.get("has_outgrown") is not None:
+            self._recycle(preset.name, answer["has_outgrown"])
         return wire.result_from_wire(answer["data"])
 
     def _recycle(self, preset: str, reason: str) -> None:

@@ -33,7 +33,7 @@ class Growth:
         self._limit = limit
         self._warm = memory_in_use()
 
-    def outgrown(self, free: Callable[[], None]) -> str | None:
+    def has_outgrown(self, free: Callable[[], None]) -> str | None:
         """Why the process is to be replaced, if it still is too large once it gave back what nobody uses."""
         if not self._limit or self._excess() is None:
             return None

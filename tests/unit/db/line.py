@@ -17,7 +17,15 @@ from db.reading import history
 from db.scheduling import dispatch
 from db.session import Database, now_ms
 from db.workers import WorkerReport
-from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue, gpu_type_of, lane_of, lane_queue
+from pipeline.policy.routes import (
+    CPU_QUEUE,
+    IO_QUEUE,
+    encode_queue,
+    gpu_queue,
+    gpu_type_of,
+    preset_queue,
+    preset_slug_of,
+)
 from pipeline.prompts import Submission, parse_bytes
 from pipeline.settings import load_settings
 from pipeline.spec import BatchOptions, ScoreOptions
@@ -26,7 +34,7 @@ from pipeline.work import Artifact, Claim, Outcome, ScoreRecord, StageResult
 
 LEASE_MS = 60_000
 HANDOFF = "abcd"
-GPU = lane_queue("cpu", "idle")
+GPU = preset_queue("cpu", "idle")
 QUEUES = (IO_QUEUE, CPU_QUEUE, GPU, encode_queue(HANDOFF))
 SHA = "a" * 64
 
@@ -85,7 +93,7 @@ class Line:
         report = WorkerReport(
             name, "host", 1, read, slots=slots, gpu_type=gpu_type_of(lane), memory_bytes=memory, **more
         )
-        held = {"assigned_preset": lane_of(lane), "loaded": lane_of(lane), "assigned_since": now_ms()}
+        held = {"assigned_preset": preset_slug_of(lane), "loaded": preset_slug_of(lane), "assigned_since": now_ms()}
         with self.database.transaction() as session:
             workers.report(session, report)
             session.execute(update(Worker).where(Worker.name == name).values(held))

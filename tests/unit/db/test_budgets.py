@@ -100,7 +100,7 @@ def test_what_a_clip_takes_beside_the_next_one_is_not_the_gpus(line: Line) -> No
     line.admit()
     claimed = _run(line, job_id, 1000.0)
 
-    line.finish(replace(claimed, beside_ms=400_000))
+    line.finish(replace(claimed, overlapped_ms=400_000))
 
     assert _used(line, batch_id)[0] == pytest.approx(600.0, abs=60.0)
     with line.database.reading() as session:

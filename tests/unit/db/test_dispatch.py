@@ -13,7 +13,7 @@ from db.models import ALL_QUEUES, Batch, Job, Queue, StageRun, Worker
 from db.queue import pauses
 from db.scheduling import dispatch
 from db.session import Database, now_ms
-from pipeline.policy.routes import lane_queue
+from pipeline.policy.routes import preset_queue
 from pipeline.presets import all_presets
 from pipeline.states import JobState, Stage, StepState
 from tests.unit.db.line import GPU, Line
@@ -112,12 +112,12 @@ def test_workers_that_drain_or_are_gone_have_no_room(line: Line) -> None:
 
 def test_a_job_goes_to_the_gpu_type_where_it_starts_soonest(line: Line) -> None:
     _ready_to_generate(line, count=6)
-    line.worker(lane_queue("small", "idle"), name="w1")
-    line.worker(lane_queue("big", "idle"), name="w2", slots=2)
+    line.worker(preset_queue("small", "idle"), name="w1")
+    line.worker(preset_queue("big", "idle"), name="w2", slots=2)
 
     queues = Counter(item.queue for item in line.admit())
 
-    assert queues == {lane_queue("small", "idle"): 2, lane_queue("big", "idle"): 4}
+    assert queues == {preset_queue("small", "idle"): 2, preset_queue("big", "idle"): 4}
 
 
 def test_a_job_keeps_to_the_gpu_types_it_names_and_fits(line: Line) -> None:
@@ -128,10 +128,10 @@ def test_a_job_keeps_to_the_gpu_types_it_names_and_fits(line: Line) -> None:
         {"prompt": "c", "gpu": ["absent"]},
     )
     for preset in ("idle", "tiny-wan"):
-        line.worker(lane_queue("small", preset), name=f"{preset} 1", memory=1024)
-        line.worker(lane_queue("big", preset), name=f"{preset} 2", memory=80 * 1024**3)
+        line.worker(preset_queue("small", preset), name=f"{preset} 1", memory=1024)
+        line.worker(preset_queue("big", preset), name=f"{preset} 2", memory=80 * 1024**3)
 
-    assert [item.queue for item in line.admit()] == [lane_queue("big", "idle"), lane_queue("big", "tiny-wan")]
+    assert [item.queue for item in line.admit()] == [preset_queue("big", "idle"), preset_queue("big", "tiny-wan")]
 
 
 def test_jobs_that_fit_nothing_live_do_not_hold_up_those_behind_them(line: Line) -> None:

@@ -14,7 +14,7 @@ from db.queue import pauses
 from db.reading import alerts, estimates, remaining
 from db.reading.alerts import Alert, Topic
 from db.reading.estimates import Estimate, Stuck
-from db.reading.remaining import ToDo
+from db.reading.remaining import RemainingWork
 from db.session import Database
 from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, gpu_queue
 from pipeline.presets import Preset, get_preset
@@ -156,7 +156,7 @@ def test_segments_are_counted_and_those_of_a_clip_follow_each_other(line: Line) 
     _generated(line, 30.0)
     line.worker(slots=4)
     batch_id = line.submit({"prompt": "a", "segments": 10}, {"prompt": "b", "segments": 2}, {"prompt": "c"}, again=True)
-    assert _left(line, batch_id) == ToDo(13, 10)
+    assert _left(line, batch_id) == RemainingWork(13, 10)
     assert _completion(line, batch_id).seconds == pytest.approx(300, abs=3), "ten, one after the other"
     line.worker(slots=1)
     assert _completion(line, batch_id).seconds == pytest.approx(13 * 30, abs=3)
@@ -168,13 +168,13 @@ def test_segments_are_counted_and_those_of_a_clip_follow_each_other(line: Line) 
     claimed = line.go_on(f"{batch_id}-000000", Stage.GENERATE)
     output = {"num_frames": 4, "frames_sha256": SHA, "handoff_id": HANDOFF}
     line.finish(claimed, StageResult(output=output, continuation=ContinuationRef("last_frames", 1, {}, {})))
-    assert _left(line, batch_id) == ToDo(12, 9)
+    assert _left(line, batch_id) == RemainingWork(12, 9)
     with line.database.transaction() as session:
         session.execute(update(Event).values(kind="other", data={}))  # the beginning of its history is gone
-    assert _left(line, batch_id) == ToDo(12, 9)
+    assert _left(line, batch_id) == RemainingWork(12, 9)
 
 
-def _left(line: Line, batch_id: str) -> ToDo:
+def _left(line: Line, batch_id: str) -> RemainingWork:
     with line.database.reading() as session:
         return remaining.of_batches(session, [batch_id])[batch_id]
 
@@ -259,14 +259,14 @@ def test_the_timer_waits_for_a_worker_that_starts_anew_before_it_says_stuck(line
     line.worker()
     first, second = (Alerts(line.database, Path("/nonexistent")) for _ in range(2))
 
-    first.look()
+    first.poll()
     assert [kind for kind, _ in line.batch_events(batch_id)] == ["submitted", "deadline_at_risk"]
     for _ in range(3):
-        first.look()
-        second.look()
+        first.poll()
+        second.poll()
     assert [kind for kind, _ in line.batch_events(batch_id)] == ["submitted", "deadline_at_risk", "stuck"]
 
     line.worker(gpu_queue("h200"), name="w2")
-    first.look()
-    second.look()
+    first.poll()
+    second.poll()
     assert [kind for kind, _ in line.batch_events(batch_id)][3:] == ["unstuck"]

@@ -13,12 +13,12 @@ from db.session import Database, now_ms
 from pipeline.acceleration import PLAIN, Acceleration
 from pipeline.errors import OutOfMemoryError
 from pipeline.policy.memory_ladder import CLIPS_TO_LEARN, REMEMBER_MS, Rung, changes_pixels, next_rung, on_rung
-from pipeline.policy.routes import lane_queue
+from pipeline.policy.routes import preset_queue
 from pipeline.states import JobState, Stage, StepState
 from pipeline.work import Claim
 from tests.unit.db.line import GPU, QUEUES, Line
 
-LARGE = lane_queue("large", "idle")
+LARGE = preset_queue("large", "idle")
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_everything_paused_leaves_no_stage_a_way(line: Line) -> None:
 
     for _, claimed in made.values():
         with line.database.reading() as session:
-            assert leases.look(session, claimed) == leases.Control(held=True, pause=True)
+            assert leases.check_control(session, claimed) == leases.Control(held=True, pause=True)
         with line.database.transaction() as session:
             assert leases.renew(session, claimed, lease_ms=60_000).pause
             releases.release(session, claimed)
@@ -92,7 +92,7 @@ def test_a_name_stands_for_its_queue_and_those_below_it(line: Line, name: str, s
     _pause(line, name)
 
     with line.database.reading() as session:
-        assert leases.look(session, claimed).pause is stops
+        assert leases.check_control(session, claimed).pause is stops
         assert pauses.is_paused(claimed.queue, pauses.paused_queues(session)) is stops
 
 
@@ -161,6 +161,6 @@ def test_after_a_pause_has_committed_no_claim_succeeds(database: Database) -> No
     assert got_late == []
     for claimed in taken:
         with database.reading() as session:
-            assert leases.look(session, claimed).pause
+            assert leases.check_control(session, claimed).pause
     assert line.admit() == []
     line.check_sums()

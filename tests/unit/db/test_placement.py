@@ -12,7 +12,7 @@ from db.models import ALL_QUEUES, Event, Queue, Step, Worker
 from db.scheduling import placement, residency
 from db.session import Database, now_ms
 from db.workers import WorkerReport
-from pipeline.policy.routes import gpu_queue, lane_queue
+from pipeline.policy.routes import gpu_queue, preset_queue
 from pipeline.presets import all_presets
 from pipeline.states import JobState, Stage, StepState
 from tests.unit.db.line import Line
@@ -52,9 +52,9 @@ def of(preset: str, count: int, **more: object) -> list[dict[str, object]]:
     return [{"prompt": f"{preset} {number}", "preset": preset, **more} for number in range(count)]
 
 
-def give_out(database: Database, affinity_s: float = 600.0) -> dict[str, str | None]:
+def assign_presets(database: Database, affinity_s: float = 600.0) -> dict[str, str | None]:
     with database.transaction() as session:
-        return placement.give_out(session, all_presets(), affinity_s=affinity_s)
+        return placement.assign_presets(session, all_presets(), affinity_s=affinity_s)
 
 
 def load(line: Line, name: str, lane: str) -> None:
@@ -72,13 +72,13 @@ def test_a_clip_is_dispatched_to_its_presets_lane_once_a_worker_has_loaded_it(li
     gpu(line, "a")
     gpu(line, "b")
 
-    assert give_out(line.database) == {"a": "idle", "b": "tiny-wan"}
-    assert give_out(line.database) == {}
+    assert assign_presets(line.database) == {"a": "idle", "b": "tiny-wan"}
+    assert assign_presets(line.database) == {}
     assert line.admit() == []
     load(line, "b", "tiny-wan")
-    assert [item.queue for item in line.admit()] == [lane_queue("cpu", "tiny-wan")] * 2
+    assert [item.queue for item in line.admit()] == [preset_queue("cpu", "tiny-wan")] * 2
     load(line, "a", "idle")
-    assert [item.queue for item in line.admit()] == [lane_queue("cpu", "idle")] * 2
+    assert [item.queue for item in line.admit()] == [preset_queue("cpu", "idle")] * 2
     line.check_sums()
 
 
@@ -88,7 +88,7 @@ def test_several_dispatchers_at_once_give_each_worker_one_lane(line: Line) -> No
         gpu(line, f"w{number}")
 
     with ThreadPoolExecutor(4) as pool:
-        moves = list(pool.map(lambda _: give_out(line.database), range(4)))
+        moves = list(pool.map(lambda _: assign_presets(line.database), range(4)))
 
     given = [name for some in moves for name in some]
     assert sorted(given) == [f"w{number}" for number in range(4)]
@@ -103,7 +103,7 @@ def test_who_drains_is_gone_or_whose_type_is_not_asked_for_gets_no_lane(line: Li
     change(line, "gone", seen_at=1)
     ready_to_generate(line, *of("idle", 3, gpu=["cpu"]))
 
-    assert give_out(line.database) == {}
+    assert assign_presets(line.database) == {}
 
 
 @pytest.mark.parametrize("name", [ALL_QUEUES, "vgen.gpu", "vgen.gpu.cpu", "vgen.gpu.cpu.idle"])
@@ -113,18 +113,18 @@ def test_nothing_is_loaded_for_what_is_paused(line: Line, name: str) -> None:
     with line.database.transaction() as session:
         session.add(Queue(name=name, paused=True))
 
-    assert give_out(line.database) == {}
+    assert assign_presets(line.database) == {}
 
 
 def test_a_preset_that_waited_too_long_gets_the_worker_and_the_other_ones_steps_go_back(line: Line) -> None:
     ready_to_generate(line, *of("idle", 5))
-    line.worker(lane_queue("cpu", "idle"), name="a")
+    line.worker(preset_queue("cpu", "idle"), name="a")
     assert len(line.admit()) == 2
     ready_to_generate(line, *of("tiny-wan", 1))
-    assert give_out(line.database) == {}
+    assert assign_presets(line.database) == {}
 
     change(line, "a", assigned_since=now_ms() - LONG_AGO_MS)
-    assert give_out(line.database, affinity_s=0) == {"a": "tiny-wan"}
+    assert assign_presets(line.database, affinity_s=0) == {"a": "tiny-wan"}
 
     with line.database.transaction() as session:
         assert placement.withdraw_unserved(session) == 2
@@ -137,7 +137,7 @@ def test_a_preset_that_waited_too_long_gets_the_worker_and_the_other_ones_steps_
 
 def test_the_steps_of_a_dead_or_draining_worker_go_back_in_line_at_once(line: Line) -> None:
     batch_id = ready_to_generate(line, *of("idle", 1))
-    line.worker(lane_queue("cpu", "idle"), name="a")
+    line.worker(preset_queue("cpu", "idle"), name="a")
     assert len(line.admit()) == 1
     change(line, "a", draining=True)
 
@@ -152,18 +152,18 @@ def test_a_failed_load_is_seen_the_other_worker_tries_and_then_the_jobs_hear_of_
     ready_to_generate(line, *of("idle", 1))
     gpu(line, "a")
     gpu(line, "b")
-    assert give_out(line.database) == {"a": "idle"}
+    assert assign_presets(line.database) == {"a": "idle"}
 
     for name in ("a", "b"):
         assert line.admit() == []
         with line.database.transaction() as session:
             residency.record_failed_load(session, name, "idle", code="model_missing", error="no weights")
         assert line.admit() == []
-        moves = give_out(line.database)
+        moves = assign_presets(line.database)
         assert moves == ({"a": None, "b": "idle"} if name == "a" else {"b": "idle"})
-        assert give_out(line.database) == {}
+        assert assign_presets(line.database) == {}
 
-    assert [item.queue for item in line.admit()] == [lane_queue("cpu", "idle")]
+    assert [item.queue for item in line.admit()] == [preset_queue("cpu", "idle")]
     assert kinds(line).count("preset_failed") == 2
     # A load that works after all, in a step or later, ends it
     load(line, "b", "idle")
@@ -180,4 +180,4 @@ def test_a_worker_that_drained_itself_stays_so_whatever_it_reports(line: Line) -
     assert (row(line, "a").draining, row(line, "a").drain_reason) == (True, "3 different jobs crashed here in a row")
     assert kinds(line) == ["worker_drained"]
     ready_to_generate(line, *of("idle", 1))
-    assert give_out(line.database) == {}
+    assert assign_presets(line.database) == {}

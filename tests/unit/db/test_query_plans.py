@@ -13,7 +13,7 @@ from db.models import Step
 from db.queue import recovery
 from db.scheduling import capacity, dispatch, placement
 from db.session import Database
-from pipeline.policy.routes import lane_queue
+from pipeline.policy.routes import preset_queue
 from pipeline.presets import all_presets
 from pipeline.states import Stage, StepState
 from tests.unit.db.line import Line
@@ -77,23 +77,23 @@ def test_no_query_reads_every_step(database: Database, work: Callable[[Session],
         lambda session: dispatch.admit(session, window=4),
         lambda session: placement.planned(session, all_presets(), affinity_s=0),
         placement.withdraw_unserved,
-        capacity.gpu_lines,
+        capacity.gpu_capacity,
     ],
-    ids=["admit", "planned", "withdraw_unserved", "gpu_lines"],
+    ids=["admit", "planned", "withdraw_unserved", "gpu_capacity"],
 )
 def test_lanes_are_given_out_and_filled_without_reading_what_waits(
     database: Database, work: Callable[[Session], Any]
 ) -> None:
     # Given thousands of clips of one preset in front of a few of another
     line = Line(database)
-    line.worker(lane_queue("cpu", "tiny-wan"), name="a")
-    line.worker(lane_queue("gone", "idle"), name="b", draining=True)
+    line.worker(preset_queue("cpu", "tiny-wan"), name="a")
+    line.worker(preset_queue("gone", "idle"), name="b", draining=True)
     line.submit(count=3_000)
     with database.transaction() as session:
         waiting = update(Step).where(Step.state == StepState.WAITING).values(stage=Stage.GENERATE, need="idle")
         session.execute(waiting)
         session.execute(update(Step).where(Step.id > 2_900).values(need="tiny-wan"))
-        left = {"state": StepState.DISPATCHED, "queue": lane_queue("gone", "idle"), "dispatched_at": 1}
+        left = {"state": StepState.DISPATCHED, "queue": preset_queue("gone", "idle"), "dispatched_at": 1}
         session.execute(update(Step).where(Step.id < 3).values(**left))
     with database.transaction() as session:
         session.execute(text("ANALYZE"))

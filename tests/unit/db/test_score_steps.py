@@ -138,7 +138,7 @@ def test_a_worker_that_lost_its_lease_records_nothing(run: Run) -> None:
 
     # Then what the first one still does is refused and recorded as fenced
     with run.database.transaction() as session:
-        assert not score_leases.look(session, claimed).held
+        assert not score_leases.check_control(session, claimed).held
         assert not score_leases.renew(session, claimed, lease_ms=LEASE_MS).held
     assert not run.finish(claimed)
     with run.database.reading() as session:
@@ -222,7 +222,7 @@ def test_pausing_the_batch_or_the_queue_holds_them(run: Run) -> None:
         pauses.pause_batch(session, run.batch_id, by="ada")
     assert run.claim(second.step_id) is None
     with run.database.transaction() as session:
-        assert score_leases.look(session, claimed).pause
+        assert score_leases.check_control(session, claimed).pause
         assert score_leases.release(session, claimed)
         assert score_steps.withdraw(session) == 1
         assert score_steps.left(session) == {}

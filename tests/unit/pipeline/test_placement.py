@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.policy.placement import HELP_S, LINGER_S, Demand, GpuWorker, LaneState, assign
+from pipeline.policy.placement import HELP_S, LINGER_S, Demand, GpuWorker, QueueLoad, assign
 
 AFFINITY_S = 600.0
 KIND = "h200"
@@ -34,15 +34,15 @@ def worker(
 
 
 def decide(
-    workers: list[GpuWorker], *demands: Demand, states: dict[str, LaneState] | None = None
+    workers: list[GpuWorker], *demands: Demand, states: dict[str, QueueLoad] | None = None
 ) -> dict[str, str | None]:
     known = {(KIND, lane): state for lane, state in (states or {}).items()}
-    idle = {(w.gpu_type, w.lane): LaneState(idle_s=w.held_s) for w in workers if w.lane is not None}
+    idle = {(w.gpu_type, w.lane): QueueLoad(idle_s=w.held_s) for w in workers if w.lane is not None}
     return assign(workers, demands, {**idle, **known}, affinity_s=AFFINITY_S)
 
 
-def working(priority: int = 0, in_flight: int = 2) -> LaneState:
-    return LaneState(in_flight, priority, 0.0, 60.0)
+def working(priority: int = 0, in_flight: int = 2) -> QueueLoad:
+    return QueueLoad(in_flight, priority, 0.0, 60.0)
 
 
 def test_nothing_is_loaded_where_nothing_waits() -> None:
@@ -73,8 +73,8 @@ def test_a_worker_without_work_joins_a_long_line() -> None:
     both = [worker("a", "x", busy=True), worker("b")]
 
     assert decide(both, states={"x": working(in_flight=2)}) == {"b": "x"}
-    assert decide(both, states={"x": LaneState(2, 0, 0.0, None)}) == {"b": "x"}
-    assert decide(both, states={"x": LaneState(2, 0, 0.0, HELP_S / 2)}) == {}
+    assert decide(both, states={"x": QueueLoad(2, 0, 0.0, None)}) == {"b": "x"}
+    assert decide(both, states={"x": QueueLoad(2, 0, 0.0, HELP_S / 2)}) == {}
     assert decide(both, states={"x": working(in_flight=1)}) == {}
     assert decide([both[0], worker("b", failed=frozenset({"x"}))], states={"x": working()}) == {}
     assert decide([both[0], worker("b", kind="l4")], states={"x": working()}) == {}
@@ -89,8 +89,8 @@ def test_a_worker_stays_in_a_lane_with_work() -> None:
 
 
 def test_a_worker_leaves_a_lane_that_has_been_idle_for_a_moment() -> None:
-    assert decide([worker("a", "x")], wants("y"), states={"x": LaneState(idle_s=LINGER_S / 2)}) == {}
-    assert decide([worker("a", "x")], wants("y"), states={"x": LaneState(idle_s=LINGER_S)}) == {"a": "y"}
+    assert decide([worker("a", "x")], wants("y"), states={"x": QueueLoad(idle_s=LINGER_S / 2)}) == {}
+    assert decide([worker("a", "x")], wants("y"), states={"x": QueueLoad(idle_s=LINGER_S)}) == {"a": "y"}
 
 
 def test_the_last_clips_of_a_lane_need_no_more_workers_than_clips() -> None:
@@ -199,7 +199,7 @@ def test_whatever_the_situation(workers: list[GpuWorker], demands: list[Demand],
     ]
     keys = [(kind, lane) for kind in (KIND, "t4") for lane in "xyz"]
     states = {
-        key: LaneState(count, 0 if count else None, 0.0 if count else 10.0)
+        key: QueueLoad(count, 0 if count else None, 0.0 if count else 10.0)
         for key, count in zip(keys, flying, strict=True)
     }
 

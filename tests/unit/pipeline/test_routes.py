@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.policy.routes import (
-    GpuLine,
+    GpuCapacity,
     choose_gpu_type,
     encode_queue,
     encode_slots,
@@ -26,7 +26,7 @@ def _spec(*gpu: str) -> JobSpec:
     return JobSpec.model_validate({"prompt": "a", "seed": 1, "preset": "tiny-wan", "gpu": gpu, **values})
 
 
-def _choose(lines: dict[str, GpuLine], *gpu: str) -> str | None:
+def _choose(lines: dict[str, GpuCapacity], *gpu: str) -> str | None:
     return choose_gpu_type(gpu, get_preset("tiny-wan"), lines)
 
 
@@ -48,31 +48,31 @@ def test_names_of_gpu_types(name: str, valid: bool) -> None:
 @pytest.mark.parametrize(
     ("line", "room"),
     [
-        (GpuLine(1, 0, None), 2),
-        (GpuLine(2, 3, 60.0), 1),
-        (GpuLine(1, 0, 1.0), 10),
-        (GpuLine(1, 0, 0.001), 64),
-        (GpuLine(1, 5, None), -3),
+        (GpuCapacity(1, 0, None), 2),
+        (GpuCapacity(2, 3, 60.0), 1),
+        (GpuCapacity(1, 0, 1.0), 10),
+        (GpuCapacity(1, 0, 0.001), 64),
+        (GpuCapacity(1, 5, None), -3),
     ],
 )
-def test_room_is_two_a_slot_and_more_while_the_line_is_short(line: GpuLine, room: int) -> None:
+def test_room_is_two_a_slot_and_more_while_the_line_is_short(line: GpuCapacity, room: int) -> None:
     assert line.room == room
 
 
 def test_the_type_with_the_shortest_expected_wait_is_chosen() -> None:
-    lines = {"fast": GpuLine(1, 1, 5.0), "slow": GpuLine(1, 1, 50.0), "many": GpuLine(4, 4, 60.0)}
+    lines = {"fast": GpuCapacity(1, 1, 5.0), "slow": GpuCapacity(1, 1, 50.0), "many": GpuCapacity(4, 4, 60.0)}
 
     assert _choose(lines) == "fast"
     assert _choose(lines, "slow", "many") == "slow"
-    assert _choose(lines | {"idle": GpuLine(1, 0, 600.0)}) == "idle"
+    assert _choose(lines | {"idle": GpuCapacity(1, 0, 600.0)}) == "idle"
 
 
 def test_a_job_waits_when_nothing_fits() -> None:
     assert _choose({}) is None
-    assert _choose({"a": GpuLine(1, 2, None)}) is None
-    assert _choose({"a": GpuLine(0, 0, None)}) is None
-    assert _choose({"a": GpuLine(1, 0, None)}, "b") is None
-    assert _choose({"a": GpuLine(1, 0, None, memory_bytes=1024)}) is None
+    assert _choose({"a": GpuCapacity(1, 2, None)}) is None
+    assert _choose({"a": GpuCapacity(0, 0, None)}) is None
+    assert _choose({"a": GpuCapacity(1, 0, None)}, "b") is None
+    assert _choose({"a": GpuCapacity(1, 0, None, memory_bytes=1024)}) is None
 
 
 def test_memory_counts_only_where_it_is_known() -> None:

@@ -18,13 +18,13 @@ from pipeline.settings import load_settings
 from pipeline.states import Stage
 from pipeline.work import Claim
 from tasks.worker import step
-from tasks.worker.context import Runtime
+from tasks.worker.context import WorkerContext
 from tasks.worker.crashes import CrashStreak
 from tests.unit.db.line import QUEUES, Line
 
 BROKEN = {"VGEN_FAILPOINTS": "denoise_step=kill"}
 """Every clip's generator dies, as on a GPU that has fallen off its bus."""
-MakeRuntime = Callable[..., Runtime]
+MakeRuntime = Callable[..., WorkerContext]
 
 
 @pytest.fixture
@@ -33,13 +33,13 @@ def line(sqlite_database: Database) -> Line:
 
 
 @pytest.fixture
-def runtime_of(sqlite_database: Database, tmp_path: Path) -> Iterator[MakeRuntime]:
+def context_of(sqlite_database: Database, tmp_path: Path) -> Iterator[MakeRuntime]:
     """The runtime of a cluster's GPU worker, whose generator is a real child."""
-    made: list[Runtime] = []
+    made: list[WorkerContext] = []
 
-    def make(**environment: str) -> Runtime:
+    def make(**environment: str) -> WorkerContext:
         settings = load_settings(home=tmp_path, broker_url="redis://127.0.0.1:1/0", database_url="sqlite://")
-        runtime = Runtime(
+        runtime = WorkerContext(
             "w1", settings, queues=QUEUES, stopping=lambda: None, database=sqlite_database, device_env=environment
         )
         made.append(runtime)
@@ -54,14 +54,14 @@ def go_on() -> None:
     """The step may go on."""
 
 
-def crash(runtime: Runtime, line: Line, claimed: Claim, check: Callable[[], None] = go_on) -> None:
+def crash(runtime: WorkerContext, line: Line, claimed: Claim, check: Callable[[], None] = go_on) -> None:
     """Record that the generator died in the step, as the task does."""
     record = step._recorder(runtime, claimed, CrashError("died"), check)
     with line.database.transaction() as session:
         assert record(session, claimed).recorded
 
 
-def crash_jobs(runtime: Runtime, line: Line, *lines: dict[str, Any], owners: tuple[str, ...] = ()) -> None:
+def crash_jobs(runtime: WorkerContext, line: Line, *lines: dict[str, Any], owners: tuple[str, ...] = ()) -> None:
     """Each of these jobs crashes once and is not tried again; it has a batch of its own, of ``owners`` by turns."""
     for number, fields in enumerate(lines):
         batch_id, job_id, claimed = line.bring_to(Stage.GENERATE, **fields)
@@ -78,35 +78,35 @@ def drain_reason(line: Line) -> str | None:
         return session.scalars(select(Worker.drain_reason)).first()
 
 
-def test_jobs_of_one_owner_do_not_drain_a_worker_that_can_make_a_clip(line: Line, runtime_of: MakeRuntime) -> None:
-    runtime = runtime_of()
+def test_jobs_of_one_owner_do_not_drain_a_worker_that_can_make_a_clip(line: Line, context_of: MakeRuntime) -> None:
+    runtime = context_of()
     crash_jobs(runtime, line, *({"seed": number} for number in range(7)))
     assert drain_reason(line) is None
     assert runtime.generator is not None
     assert runtime.generator.pid is not None, "it made clips of its own"
 
 
-def test_a_worker_that_cannot_make_a_clip_of_its_own_drains_at_the_third(line: Line, runtime_of: MakeRuntime) -> None:
-    runtime = runtime_of(**BROKEN)
+def test_a_worker_that_cannot_make_a_clip_of_its_own_drains_at_the_third(line: Line, context_of: MakeRuntime) -> None:
+    runtime = context_of(**BROKEN)
     crash_jobs(runtime, line, {"seed": 1}, {"seed": 2})
     assert drain_reason(line) is None
     crash_jobs(runtime, line, {"seed": 3})
     assert drain_reason(line) == "3 different jobs crashed here in a row"
 
 
-def test_jobs_that_have_nothing_in_common_drain_it(line: Line, runtime_of: MakeRuntime) -> None:
-    runtime = runtime_of()
+def test_jobs_that_have_nothing_in_common_drain_it(line: Line, context_of: MakeRuntime) -> None:
+    runtime = context_of()
     crash_jobs(runtime, line, {"seed": 1}, {"seed": 2}, {"seed": 3}, owners=("ada", "grace", "alan"))
     assert drain_reason(line) == "3 different jobs crashed here in a row"
     assert runtime.generator is not None
     assert runtime.generator.pid is None, "no clip was needed to tell"
 
 
-def test_a_step_that_is_stopped_meanwhile_says_nothing_of_the_worker(line: Line, runtime_of: MakeRuntime) -> None:
+def test_a_step_that_is_stopped_meanwhile_says_nothing_of_the_worker(line: Line, context_of: MakeRuntime) -> None:
     def stop() -> None:
         raise StoppedError("cancelled")
 
-    runtime = runtime_of(**BROKEN)
+    runtime = context_of(**BROKEN)
     crash_jobs(runtime, line, {"seed": 1}, {"seed": 2})
     crash(runtime, line, line.bring_to(Stage.GENERATE, seed=3)[2], stop)
     assert drain_reason(line) is None

@@ -16,8 +16,8 @@ from pipeline.generators.base import Phase, Progress
 from pipeline.settings import load_settings
 from pipeline.states import Stage
 from tasks.worker import lease_keeper
-from tasks.worker.context import Runtime
-from tasks.worker.lease_keeper import Pulse
+from tasks.worker.context import WorkerContext
+from tasks.worker.lease_keeper import LeaseKeeper
 from tests.unit.db.line import QUEUES, Line
 
 GRACE_S = 25.0
@@ -47,14 +47,14 @@ def line(sqlite_database: Database) -> Line:
 
 
 @pytest.fixture
-def runtime(sqlite_database: Database, clock: Clock, tmp_path: Path) -> Iterator[Runtime]:
+def runtime(sqlite_database: Database, clock: Clock, tmp_path: Path) -> Iterator[WorkerContext]:
     settings = load_settings(home=tmp_path, worker={"grace_s": GRACE_S})
-    runtime = Runtime("w1", settings, queues=QUEUES, stopping=lambda: clock.stopping, database=sqlite_database)
+    runtime = WorkerContext("w1", settings, queues=QUEUES, stopping=lambda: clock.stopping, database=sqlite_database)
     yield runtime
     runtime.close()
 
 
-def told(pulse: Pulse) -> tuple[str, bool] | None:
+def told(pulse: LeaseKeeper) -> tuple[str, bool] | None:
     """Why the step is to stop and whether to keep it; None: it goes on."""
     pulse.beat()
     try:
@@ -64,9 +64,9 @@ def told(pulse: Pulse) -> tuple[str, bool] | None:
     return None
 
 
-def test_a_pause_keeps_and_a_cancel_does_not(line: Line, runtime: Runtime) -> None:
+def test_a_pause_keeps_and_a_cancel_does_not(line: Line, runtime: WorkerContext) -> None:
     batch_id, job_id, claimed = line.bring_to(Stage.GENERATE)
-    pulse = Pulse(runtime, claimed)
+    pulse = LeaseKeeper(runtime, claimed)
     assert told(pulse) is None
 
     with line.database.transaction() as session:
@@ -77,13 +77,13 @@ def test_a_pause_keeps_and_a_cancel_does_not(line: Line, runtime: Runtime) -> No
     assert told(pulse) == ("cancelled", False)
 
 
-def test_a_lost_lease_keeps_nothing(line: Line, runtime: Runtime) -> None:
+def test_a_lost_lease_keeps_nothing(line: Line, runtime: WorkerContext) -> None:
     _, job_id, claimed = line.bring_to(Stage.GENERATE)
     line.expire(job_id)
     with line.database.transaction() as session:
         assert recovery.end_leases(session) == 1
 
-    assert told(Pulse(runtime, claimed)) == ("lease lost", False)
+    assert told(LeaseKeeper(runtime, claimed)) == ("lease lost", False)
 
 
 @pytest.mark.parametrize(
@@ -96,10 +96,10 @@ def test_a_lost_lease_keeps_nothing(line: Line, runtime: Runtime) -> None:
     ],
 )
 def test_a_drain_leaves_time_to_end_the_step_and_to_store_where_it_is(
-    line: Line, runtime: Runtime, clock: Clock, stage: Stage, step_s: float, goes_on_until: float
+    line: Line, runtime: WorkerContext, clock: Clock, stage: Stage, step_s: float, goes_on_until: float
 ) -> None:
     _, _, claimed = line.bring_to(stage)
-    pulse = Pulse(runtime, claimed)
+    pulse = LeaseKeeper(runtime, claimed)
     for step in (1, 2, 3):
         clock.now += step_s
         pulse.on_progress(Progress(Phase.DENOISE, step, 50))
@@ -111,9 +111,11 @@ def test_a_drain_leaves_time_to_end_the_step_and_to_store_where_it_is(
     assert told(pulse) == ("the worker stops", True)
 
 
-def test_the_first_step_is_no_measure_since_it_has_the_prompt_in_it(line: Line, runtime: Runtime, clock: Clock) -> None:
+def test_the_first_step_is_no_measure_since_it_has_the_prompt_in_it(
+    line: Line, runtime: WorkerContext, clock: Clock
+) -> None:
     _, _, claimed = line.bring_to(Stage.GENERATE)
-    pulse = Pulse(runtime, claimed)
+    pulse = LeaseKeeper(runtime, claimed)
     clock.now += 500.0
     pulse.on_progress(Progress(Phase.DENOISE, 1, 50))
     clock.stopping = clock.now

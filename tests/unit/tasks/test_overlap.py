@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tasks.worker.overlap import Beside
+from tasks.worker.overlap import Overlap
 
 PATIENCE_S = 60.0
 
 
 def test_the_caller_goes_on_when_a_step_lets_go_and_one_step_at_most_goes_on_beside_the_next() -> None:
-    beside, end, told = Beside(), threading.Event(), list[str]()
+    beside, end, told = Overlap(), threading.Event(), list[str]()
 
     def slow(let_go: Callable[[], None]) -> None:
         let_go()
@@ -37,13 +37,13 @@ def test_a_step_that_never_lets_go_is_waited_for_and_its_error_is_the_callers() 
     def fail(_: Callable[[], None]) -> None:
         raise ValueError("before it let go")
 
-    beside = Beside()
+    beside = Overlap()
     with pytest.raises(ValueError, match="before it let go"):
         beside.run(fail)
 
 
 def test_an_error_after_letting_go_is_logged_and_the_next_step_runs(caplog: pytest.LogCaptureFixture) -> None:
-    beside, told = Beside(), list[str]()
+    beside, told = Overlap(), list[str]()
 
     def fail_late(let_go: Callable[[], None]) -> None:
         let_go()

@@ -17,8 +17,8 @@ from pipeline.spec import InputRef, JobSpec
 from pipeline.stages.ahead import KEEP_S, take
 from pipeline.states import Stage
 from pipeline.wiring import make_storage
-from tasks.worker.generator import Resident
-from tasks.worker.prefetch import ReadAhead
+from tasks.worker.generator import SharedGenerator
+from tasks.worker.prefetch import Prefetcher
 from tests.unit.db.line import QUEUES, Line
 
 
@@ -52,8 +52,8 @@ def test_inputs_of_the_next_clip_are_fetched_once_for_each_clip_and_no_row_chang
     found: list[str | None] = []
 
     with GeneratorProcess(settings) as process:
-        resident = Resident(process, lambda *_: None)
-        ahead = ReadAhead(
+        resident = SharedGenerator(process, lambda *_: None)
+        ahead = Prefetcher(
             "w1",
             settings,
             database=lambda: sqlite_database,
@@ -64,10 +64,10 @@ def test_inputs_of_the_next_clip_are_fetched_once_for_each_clip_and_no_row_chang
 
         def look(progress: Progress) -> None:
             if progress.phase is Phase.DENOISE and progress.step in (1, 2):
-                found.append(ahead.look())
+                found.append(ahead.poll())
 
         request = GenerationRequest(spec=clip, prompt="x", frames_path=frames)
-        assert ahead.look() is None, "nothing is being made"
+        assert ahead.poll() is None, "nothing is being made"
         first = resident.generate(request, look)
         assert found == [second, None]
         assert line.snapshot() == before

@@ -38,17 +38,17 @@ def test_a_deaf_worker_is_ended_once_and_that_is_recorded(sqlite_database: Datab
 
     for _ in range(2):  # what was just sent may still be on its way
         time.sleep(0.06)
-        deaf.look()
+        deaf.poll()
     assert ended == []
     line.age_dispatch(OVERDUE_MS + 1)
     time.sleep(0.06)
     deaf.heard()
     for each in (deaf, busy, other):
-        each.look()
+        each.poll()
     assert ended == []
     time.sleep(0.06)
     for each in (deaf, busy, other, deaf):
-        each.look()
+        each.poll()
 
     assert ended == [signal.SIGTERM]
     with sqlite_database.reading() as session:

@@ -266,7 +266,7 @@ class Workers(LineAndModel):
         assert claimed is not None
         with self.database.transaction() as session:
             told = leases.renew(session, claimed, lease_ms=LEASE_MS, phase="denoise", step=progress, total=3)
-            assert leases.look(session, claimed) == told
+            assert leases.check_control(session, claimed) == told
         job, step = self.jobs[claimed.work.job_id], self.step_of(claimed)
         assert told.held == self.is_current(claimed)
         if told.held:
