@@ -1,6 +1,6 @@
 """The command `vgen`: its verbs, and how errors end it.
 
-Commands import what they need when they run, so that `vgen --help` loads neither torch, celery nor SQLAlchemy.
+A command is imported when it is called, so that `vgen --help` loads neither torch, celery nor SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -16,20 +16,84 @@ from typing import Annotated
 import typer
 
 from cli import output, streams
-from cli.batches import events, limits, report, results, status, submit, sweep, watch
+from cli.command_table import CommandTable, Entry
 from cli.context import debugging
-from cli.eval import commands as evaluation
 from cli.exit_codes import ExitCode, of_error
-from cli.jobs import decisions, extend, generate
-from cli.models import bench, presets
-from cli.operate import chaos, config, database, doctor, health, pause, workers
 from cli.typography import refuse_typographic_options
 from pipeline import failpoints
 from pipeline.errors import VgenError
 from pipeline.redaction import redact
 
+ANY_KEY = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""For `vgen generate`, whose options are the keys of its file."""
+TABLE: dict[str, Entry] = {
+    "run": Entry("cli.batches.submit:run", "Solo mode: store FILE, then work off all that waits; so it also resumes."),
+    "generate": Entry(
+        "cli.jobs.generate:generate",
+        "Make one clip from a YAML file, without a database.",
+        ANY_KEY,
+    ),
+    "submit": Entry("cli.batches.submit:submit", "Store a prompt file as a batch; repeating it adds nothing."),
+    "status": Entry("cli.batches.status:status", "Show where a batch stands: jobs by state, what runs, what failed."),
+    "list": Entry("cli.batches.status:list_", "List batches, newest first; or the jobs of one."),
+    "show": Entry("cli.batches.status:show", "Show all that is known of a job: steps, attempts, files, events."),
+    "watch": Entry("cli.batches.watch:watch", "Follow a batch until it ends, and end with its exit code."),
+    "events": Entry(
+        "cli.batches.events:events",
+        "Show what happened to a batch or job, in order.",
+    ),
+    "report": Entry(
+        "cli.batches.report:report",
+        "Show where a batch's time went: workers, GPUs, stages, money.",
+    ),
+    "results": Entry("cli.batches.results:results", "Show a batch's clips: paths, URLs, or download them."),
+    "pause": Entry("cli.operate.pause:pause", "Hold a batch, a queue or everything; running work is given back."),
+    "resume": Entry("cli.operate.pause:resume", "Let what was paused go on."),
+    "budget": Entry("cli.batches.limits:budget", "Show or change a batch's budget and deadline."),
+    "cancel": Entry("cli.jobs.decisions:cancel", "Stop jobs; a running one stops within a step."),
+    "retry": Entry("cli.jobs.decisions:retry", "Try failed or cancelled jobs again, from the step where they ended."),
+    "approve": Entry("cli.jobs.decisions:approve", "Let held jobs go on."),
+    "reject": Entry("cli.jobs.decisions:reject", "Block held jobs."),
+    "rerun": Entry(
+        "cli.jobs.decisions:rerun",
+        "Make clips once more, exactly as specified, as a new batch.",
+    ),
+    "extend": Entry("cli.jobs.extend:extend", "Make a clip that goes on where a finished one ends."),
+    "state": Entry("cli.jobs.extend:app", "Export or import the continuation state of a finished clip."),
+    "sweep": Entry("cli.batches.sweep:sweep", "Remove what nobody needs any more from the store and this host."),
+    "worker": Entry("cli.operate.workers:worker", "Run this host's workers of a cluster, in the foreground."),
+    "workers": Entry(
+        "cli.operate.workers:show",
+        "List the live workers and the presets that they hold.",
+    ),
+    "dispatcher": Entry("cli.operate.workers:dispatcher", "Dispatch and reconcile for a cluster, in the foreground."),
+    "beat": Entry(
+        "cli.operate.workers:beat",
+        "Start a cluster's periodic work: sweeps, the nightly evaluation.",
+    ),
+    "flower": Entry("cli.operate.workers:flower", "Start Flower, Celery's monitor, behind a password."),
+    "chaos": Entry(
+        "cli.operate.chaos:chaos",
+        "Break this host's workers at random, and report what came of it.",
+    ),
+    "health": Entry("cli.operate.health:app", "Say whether this host's processes are at work, for a health check."),
+    "models": Entry("cli.models.presets:app", "List, show, pull, check and calibrate models."),
+    "bench": Entry("cli.models.bench:app", "Measure what this machine can do with a preset."),
+    "eval": Entry("cli.eval.commands:app", "Score videos, compare runs, and evaluate every night."),
+    "db": Entry("cli.operate.database:app", "Create, upgrade and check the database's tables."),
+    "doctor": Entry("cli.operate.doctor:doctor", "Check everything, and say how to mend what is wrong."),
+    "config": Entry("cli.operate.config:config", "Show the settings in force and where each came from."),
+}
+"""Each command: where it is, and what it does in one line."""
+
+
+class _Commands(CommandTable):
+    table = TABLE
+
+
 app = typer.Typer(
     name="vgen",
+    cls=_Commands,
     help="A file of prompts in, finished clips out: durable, resumable, accountable.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -66,42 +130,6 @@ def _options(
         streams.keep_working()
     ctx.obj = {} if home is None else {"home": home}
     ctx.obj |= {"log_level": "DEBUG"} if debug else {}
-
-
-app.command("run")(submit.run)
-app.command("generate", context_settings=generate.ANY_KEY)(generate.generate)
-app.command("submit")(submit.submit)
-app.command("status")(status.status)
-app.command("list")(status.list_)
-app.command("show")(status.show)
-app.command("watch")(watch.watch)
-app.command("events")(events.events)
-app.command("report")(report.report)
-app.command("results")(results.results)
-app.command("pause")(pause.pause)
-app.command("resume")(pause.resume)
-app.command("budget")(limits.budget)
-app.command("cancel")(decisions.cancel)
-app.command("retry")(decisions.retry)
-app.command("approve")(decisions.approve)
-app.command("reject")(decisions.reject)
-app.command("rerun")(decisions.rerun)
-app.command("extend")(extend.extend)
-app.add_typer(extend.app, name="state")
-app.command("sweep")(sweep.sweep)
-app.command("worker")(workers.worker)
-app.command("workers")(workers.show)
-app.command("dispatcher")(workers.dispatcher)
-app.command("beat")(workers.beat)
-app.command("flower")(workers.flower)
-app.command("chaos")(chaos.chaos)
-app.add_typer(health.app, name="health")
-app.add_typer(presets.app, name="models")
-app.add_typer(bench.app, name="bench")
-app.add_typer(evaluation.app, name="eval")
-app.add_typer(database.app, name="db")
-app.command("doctor")(doctor.doctor)
-app.command("config")(config.config)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.spec import BatchOptions, Beginning, JobSpec
     from pipeline.work import ContinuationRef
 
-app = typer.Typer(help="Move what a clip goes on from between systems.", no_args_is_help=True)
+app = typer.Typer(help="Export or import the continuation state of a finished clip.", no_args_is_help=True)
 
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What happens next.")]
 Segments = Annotated[str | None, typer.Option("--segments", metavar="COUNT", help="How many segments are added.")]

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from vgen import ProgressEvent
 
 _KEYS = ("preset", "model", "extends", "fields.", "request.", "output.", "settings.")
-ANY_KEY = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""For typer: what it does not know are overrides."""
 
 
 def generate(
