@@ -12,6 +12,7 @@ from cli import output
 from cli.context import open_database, settings_of
 from cli.options import Json
 from pipeline.errors import InputError, Problem
+from pipeline.gpu_types import PATTERN, is_gpu_type
 
 if TYPE_CHECKING:
     from db.session import Database
@@ -28,8 +29,7 @@ Queues = Annotated[
 All = Annotated[bool, typer.Option("--all", help="Everything: nothing is dispatched or begun anywhere.")]
 
 _EVERY = "*"
-_QUEUE = re.compile(r"vgen\.(io|cpu|gpu|encode|gpu\.[a-z0-9][a-z0-9.-]*|encode\.[a-z0-9-]+)")
-_GPU_TYPE = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
+_QUEUE = re.compile(rf"vgen\.(io|cpu|gpu|encode|gpu\.{PATTERN}(\.[A-Za-z0-9._-]+)?|encode\.[a-z0-9-]+)")
 
 
 def pause(
@@ -87,11 +87,11 @@ def queue_names(names: Sequence[str]) -> list[str]:
     for name in names:
         if _QUEUE.fullmatch(name):
             found.append(name)
-        elif _GPU_TYPE.fullmatch(name):
+        elif is_gpu_type(name):
             found.append(f"vgen.gpu.{name}")
         else:
             rule = "expected vgen.io, vgen.cpu, vgen.gpu, vgen.gpu.TYPE, vgen.encode, or a GPU type such as h200"
-            problems.append(Problem(f"{name!r} is no queue: {rule}", field="--queue"))
+            problems.append(Problem(f"{name!r} is not a queue: {rule}", field="--queue"))
     if problems:
         raise InputError(problems)
     return list(dict.fromkeys(found))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -81,11 +80,6 @@ def encode_slots(cores: int, threads: int) -> int:
 
 def is_encode_queue(queue: str) -> bool:
     return queue.startswith(_ENCODE_PREFIX)
-
-
-def valid_gpu_type(name: str) -> bool:
-    """A GPU type is lower-case letters, digits and hyphens, such as ``a100-80gb``."""
-    return re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", name) is not None
 
 
 def need_of(spec: JobSpec) -> str:

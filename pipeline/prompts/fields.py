@@ -6,6 +6,7 @@ import re
 from typing import cast
 
 from pipeline.files.json_reader import parse_json
+from pipeline.gpu_types import check_gpu_type
 from pipeline.nearest import did_you_mean
 from pipeline.prompts.acceleration import parse_acceleration
 from pipeline.prompts.loras import parse_loras
@@ -22,7 +23,6 @@ MAX_LABELS = 32
 MAX_REFERENCES = 16
 
 _SIZE = re.compile(r"\s*([0-9]{1,6})\s*[x×X*]\s*([0-9]{1,6})\s*")
-_GPU_TYPE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -65,10 +65,9 @@ def _gpu(value: object, _: bool) -> tuple[str, ...]:
         raise ValueError(f"{show(value)} is not a GPU type or a list of them")
     types = tuple(name.strip() if isinstance(name, str) else name for name in names)
     for name in types:
-        if not isinstance(name, str) or not _GPU_TYPE.fullmatch(name):
-            raise ValueError(
-                f"{show(name)} is not a GPU type such as 'h200' (lower-case letters, digits, '.', '_', '-')"
-            )
+        if not isinstance(name, str):
+            raise ValueError(f"{show(name)} is not a GPU type such as 'h200'")
+        check_gpu_type(name)
     return tuple(dict.fromkeys(types))
 
 

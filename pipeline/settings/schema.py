@@ -11,7 +11,6 @@ import getpass
 import ipaddress
 import math
 import os
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +29,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipeline.errors import SettingsError
+from pipeline.gpu_types import check_gpu_type
 from pipeline.redaction import redact, remember, shown_setting
 from pipeline.settings.broker_url import parse_broker_url
 from pipeline.settings.files import current_folder
@@ -355,12 +355,16 @@ class Settings(_Tidy, BaseSettings):
             raise ValueError(f"{wrong.strip()!r} is not of the form type=price")
         return {name.strip(): price.strip() for name, _, price in pairs}
 
+    @field_validator("gpu_type")
+    @classmethod
+    def _check_gpu_type(cls, value: str | None) -> str | None:
+        return None if value is None else check_gpu_type(value)
+
     @field_validator("prices")
     @classmethod
     def _check_prices(cls, value: dict[str, float]) -> dict[str, float]:
         for name, price in value.items():
-            if re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) is None:
-                raise ValueError(f"{name!r} is no GPU type: lower-case letters, digits and hyphens, like a100-80gb")
+            check_gpu_type(name)
             if not (math.isfinite(price) and price >= 0):
                 raise ValueError(f"{name}={price}: a price is a number of 0 or more")
         return value

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 
 from pipeline.errors import SettingsError
+from pipeline.gpu_types import check_gpu_type
 from pipeline.handoff import Handoff
 from pipeline.models.gpus import find_gpus
-from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue, encode_slots, gpu_queue, valid_gpu_type
+from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue, encode_slots, gpu_queue
 from pipeline.settings import Settings
 from pipeline.stop_signals import stop_signals
 from tasks.hosts import forked_worker
@@ -93,10 +94,10 @@ def roles(settings: Settings, *, gpu: bool, cpu: bool, io: bool) -> list[Role]:
     found: list[Role] = []
     if gpu:
         for device in find_gpus(settings.gpu_type, settings.gpu_count, settings.gpus_per_worker):
-            if not valid_gpu_type(device.type):
-                raise SettingsError(
-                    f"VGEN_GPU_TYPE: {device.type!r} must be lower-case letters, digits and hyphens, like a100-80gb"
-                )
+            try:
+                check_gpu_type(device.type)
+            except ValueError as error:
+                raise SettingsError(f"VGEN_GPU_TYPE: {error}") from None
             env = {**device.device_env, "VGEN_GPU_MEMORY_BYTES": str(device.memory_bytes)}
             found.append(Role(f"gpu{device.index}", [gpu_queue(device.type)], 1, env))
     # Whoever generates encodes too: frames do not leave the host.

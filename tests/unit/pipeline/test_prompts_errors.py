@@ -73,7 +73,7 @@ def mistakes(data: str | bytes, name: str, **overrides: object) -> list[str]:
         ("p.txt", "x --custom_id a\ny --custom_id a", "p.txt:2: custom_id: 'a' is already used on line 1"),
         ("p.txt", "#: custom_id = a\nx", "cannot be the same for every line"),
         ("p.txt", "x --labels a", "labels: 'a' is not of the form 'name=value,name=value'"),
-        ("p.txt", "x --gpu H200", "gpu: 'H200' is not a GPU type"),
+        ("p.txt", "x --gpu H200", "gpu: 'H200' is not a valid GPU type: use 'h200'"),
         ("p.txt", "x --preset svd-xt", "image: is required by preset 'svd-xt'"),
         ("p.txt", "x --image http://127.0.0.1/a.png?k=v", "image: 'http://127.0.0.1/a.png' leads to 127.0.0.1"),
         ("p.csv", "prompt,seed\nx\n", "p.csv:2: row has 1 cells; the header has 2"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.gpu_types import is_gpu_type
 from pipeline.policy.routes import (
     GpuCapacity,
     choose_gpu_type,
@@ -12,7 +13,6 @@ from pipeline.policy.routes import (
     gpu_queue,
     gpu_type_of,
     is_encode_queue,
-    valid_gpu_type,
 )
 from pipeline.presets import get_preset
 from pipeline.spec import JobSpec
@@ -42,7 +42,7 @@ def test_queue_names_tell_what_they_serve() -> None:
     ("name", "valid"), [("a100-80gb", True), ("", False), ("-a", False), ("H200", False), ("a.b", False)]
 )
 def test_names_of_gpu_types(name: str, valid: bool) -> None:
-    assert valid_gpu_type(name) is valid
+    assert is_gpu_type(name) is valid
 
 
 @pytest.mark.parametrize(
