@@ -24,7 +24,10 @@ _NAMES_A_USER = re.compile(r"(?:postgres|mysql|redis|amqp|pyamqp|sentinel|mongod
 _USER = re.compile(r"[A-Za-z0-9._-]{0,32}")
 _QUERY_NAME = re.compile(r"[a-z][a-z_-]{0,31}")
 _HARMLESS = frozenset({"sslmode", "uri", "ssl_cert_reqs", "connect_timeout", "application_name"})
+_FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "sslrootcert", "sslcert", "sslkey"})
+"""Names of files, which are no secrets; what is in them is."""
 _HARMLESS_VALUE = re.compile(r"[A-Za-z0-9._-]{0,32}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9._/%~ -]{0,200}")
 _NAMED = re.compile(
     r"""(\b[\w-]{0,40}(?:password|passwd|secret|api[_-]?key|access[_-]?key|requirepass)[\w-]{0,40}"""
     r"""(?:["']\s{0,3}:|\s{0,3}=)\s{0,3})("[^"]*"|'[^']*'|[^\s,;&)"']+)""",
@@ -71,11 +74,16 @@ def _shown(url: str) -> str:
     return f"{scheme}://{shown_user}{place}{shown_query}{f'#{MASK}' if sharp else ''}"
 
 
+def _is_harmless(name: str, value: str) -> bool:
+    known, rule = (_FILES, _FILE_NAME) if name.lower() in _FILES else (_HARMLESS, _HARMLESS_VALUE)
+    return name.lower() in known and rule.fullmatch(value) is not None
+
+
 def _shown_query(query: str) -> str:
     parts = []
     for part in re.split(r"([&;])", query):
         name, equals, value = part.partition("=")
-        if part in ("&", ";", "") or (equals and name.lower() in _HARMLESS and _HARMLESS_VALUE.fullmatch(value)):
+        if part in ("&", ";", "") or (equals and _is_harmless(name, value)):
             parts.append(part)
         else:
             parts.append(f"{name}={MASK}" if equals and _QUERY_NAME.fullmatch(name) else MASK)
@@ -110,7 +118,7 @@ def _secrets_in(text: str) -> Iterator[str]:
             yield user.partition(":")[2] or user
         for part in re.split(r"[&;]", place.partition("?")[2].partition("#")[0]):
             name, _, value = part.partition("=")
-            if name.lower() not in _HARMLESS:
+            if not (name.lower() in _HARMLESS or _is_harmless(name, value)):
                 yield value
 
 

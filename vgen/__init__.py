@@ -1,6 +1,6 @@
 """Clips from Python, without a database or a queue: a model in a child process, loaded once, asked many times.
 
-    from api import VideoGenerator, VideoRequest
+    from vgen import VideoGenerator, VideoRequest
 
     with VideoGenerator.from_preset("tiny-wan") as generator:
         result = generator.generate(VideoRequest("a red fox", seed=7), output="fox.mp4")

@@ -80,8 +80,11 @@ def read_config(
     data, folder, stem = _read(source)
     in_file = "settings" in data
     if not isinstance(source, Mapping) and isinstance(data.get("settings"), dict):
-        # Somebody else may have written the file; overrides and arguments are the caller's word.
-        data["settings"], notices = allowed_of_file(Settings, data["settings"], Path(source).absolute(), os.environ)
+        # Somebody else may have written the file; overrides and arguments are the caller's word. What it says of
+        # screening is compared with the site's below: it may be stricter, and is refused where it is laxer.
+        screening = {name: data["settings"].pop(name) for name in ("safety",) if name in data["settings"]}
+        allowed, notices = allowed_of_file(Settings, data["settings"], Path(source).absolute(), os.environ)
+        data["settings"] = allowed | screening
         for text in notices:
             logger.warning(text)
     problems: list[Problem] = []

@@ -11,6 +11,7 @@ import getpass
 import ipaddress
 import math
 import os
+import urllib.parse
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -467,6 +468,15 @@ def notices_of(**overrides: object) -> list[str]:
     return gather(Settings, os.environ, current_folder(), overrides).notices
 
 
+def _is_address(given: object) -> bool:
+    """Whether it has the parts of a URL, of which redaction knows the secret ones."""
+    try:
+        parts = urllib.parse.urlsplit(str(given))
+        return bool(parts.scheme and parts.netloc) and (parts.port or 0) >= 0
+    except ValueError:
+        return False
+
+
 def _sentences(error: ValidationError, overrides: Mapping[str, object]) -> list[str]:
     gathered = gather(Settings, os.environ, current_folder(), overrides)
     lines = []
@@ -478,7 +488,8 @@ def _sentences(error: ValidationError, overrides: Mapping[str, object]) -> list[
         where = "" if place in ("", name) else f"{place}: "
         given = item.get("input")
         shown_given = repr(shown_setting(given)) if isinstance(given, str) else redact(repr(given))
-        shown = "" if "key" in name.lower() else f" (given: {shown_given})"
+        hidden = "key" in name.lower() or (name.endswith("_URL") and not _is_address(given))
+        shown = "" if hidden else f" (given: {shown_given})"
         lines.append(f"{where}{name}: {item['msg'].removeprefix('Value error, ')}{shown}")
     return lines
 

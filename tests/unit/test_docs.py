@@ -117,7 +117,7 @@ def _codes_of(source: str) -> Iterator[str]:
 def stable_codes() -> set[str]:
     """Every error code in the code."""
     files = [
-        path for folder in ("pipeline", "db", "tasks", "cli", "api") for path in (REPOSITORY / folder).rglob("*.py")
+        path for folder in ("pipeline", "db", "tasks", "cli", "vgen") for path in (REPOSITORY / folder).rglob("*.py")
     ]
     found = {code for path in files for code in _codes_of(path.read_text("utf-8"))}
     return {code for code in found if _CODE.fullmatch(code)} | {kind.value for kind in Kind}

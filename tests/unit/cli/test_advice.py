@@ -71,7 +71,7 @@ def test_a_host_of_a_cluster_that_only_submits_needs_no_model(
     own: Path, vgen: Vgen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_model(own, "missing")
-    monkeypatch.setenv("VGEN_BROKER_URL", "memory://")
+    monkeypatch.setenv("VGEN_BROKER_URL", "redis://127.0.0.1:1/0")
     file = tmp_path / "p.txt"
     file.write_text("a fox\n", "utf-8")
     plan = vgen("submit", file, "--dry-run", "--json").json

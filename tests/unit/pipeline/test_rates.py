@@ -36,7 +36,7 @@ def read(value: str, name: str = "p.jsonl") -> float:
         ("240.5", "240.5 is not a number over 0 and at most 240: use 240 or less"),
         ("NaN", "nan is not a number over 0 and at most 240"),
         ("Infinity", "inf is not a number over 0 and at most 240: use 240 or less"),
-        ("9" * 401, "a number of many digits is not a number over 0 and at most 240: use 240 or less"),
+        ("9" * 401, "a whole number of 401 digits is not allowed; whole numbers have at most 40 digits"),
         ("1e308", "1e+308 is not a number over 0"),
         ('"24/0"', "'24/0' is not a number over 0"),
         ('"fast"', "'fast' is not a number over 0"),

@@ -236,7 +236,7 @@ PARENT = """
 import sys
 from pathlib import Path
 from pipeline.generators.base import GenerationRequest
-from pipeline.generators.process import GeneratorProcess
+from pipeline.generators.process.handle import GeneratorProcess
 from pipeline.settings import load_settings
 from pipeline.spec import JobSpec
 generator = GeneratorProcess(load_settings(home=Path(sys.argv[1])), device_env={"VGEN_IDLE_STEP_S": "3600"})
