@@ -111,7 +111,7 @@ def test_what_cannot_go_on_and_files_that_are_wrong_are_told(tmp_path: Path, vge
         work_off(settings, database, batch_id)
         code, _, told = vgen(settings, "extend", done.id, " ", "--num-frames", "0", "--segments", "x")
         assert code == 2
-        assert all(part in told for part in ("PROMPT: is empty", "--num-frames: 0 is", "--segments: 'x'"))
+        assert all(part in told for part in ("PROMPT: is empty", "--num-frames: '0' is", "--segments: 'x'"))
         assert vgen(settings, "state", "export", done.id, "-o", tmp_path / "good")[0] == 0
 
     good = tmp_path / "good"
