@@ -112,7 +112,7 @@ def warm_up(world: World) -> None:
     """Have both hosts hold the model, and nothing wait."""
     batch_id = world.clips(12, steps=10 * SHORT_STEPS)
     of_hosts = " OR ".join(f"name LIKE '%-{host.pid}@%'" for host in world.hosts.values())
-    loaded = f"SELECT count(*) FROM workers WHERE loaded = 'idle' AND lane = 'idle' AND ({of_hosts})"
+    loaded = f"SELECT count(*) FROM workers WHERE loaded = 'idle' AND assigned_preset = 'idle' AND ({of_hosts})"
     wait_for(lambda: world.one(loaded) == len(world.hosts), "both hosts hold the model")
     world.wait_ended(batch_id)
 

@@ -113,13 +113,12 @@ def watched(database: Database, scans: set[str]) -> Iterator[None]:
 
 def measure(database: Database, ids: list[str], rounds: int) -> tuple[dict[str, float], set[str]]:
     """Median milliseconds of each, and the scans that were seen."""
-    lane = preset_queue(GPU_TYPE, "idle")
-    queues = (gpu_queue(GPU_TYPE), lane)
+    queues = (gpu_queue(GPU_TYPE), preset_queue(GPU_TYPE, "idle"))
 
     def report(slots: int) -> None:
         with database.transaction() as session:
             workers.report(session, WorkerReport("bench", "host", 1, queues, slots=slots, gpu_type=GPU_TYPE))
-            session.execute(text("UPDATE workers SET lane = 'idle', loaded = 'idle'"))
+            session.execute(text("UPDATE workers SET assigned_preset = 'idle', loaded = 'idle'"))
 
     def once(work: Callable[[Session], object]) -> float:
         began = time.perf_counter()

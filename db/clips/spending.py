@@ -61,9 +61,9 @@ def charge(session: Session, *, job_id: str, queue: str | None, started_at: int)
 
 
 def type_of(queue: str | None) -> str | None:
-    """The GPU type of a queue or of one of its lanes."""
-    found = gpu_type_of(queue) if queue else None
-    return found.partition(".")[0] if found else None
+    """The GPU type of a queue; None where it has none."""
+    gpu_type = gpu_type_of(queue) if queue else None
+    return gpu_type.partition(".")[0] if gpu_type else None
 
 
 def price_of(queue: str | None, prices: Mapping[str, float] | None) -> float | None:

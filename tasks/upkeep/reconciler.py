@@ -65,7 +65,7 @@ def reconcile_once(app: Celery, database: Database, *, end_leases: bool = True) 
 def take_over_home(database: Database) -> None:
     """For a solo run that has just locked its home: no lease, message or worker of an earlier run can be alive.
 
-    A dead worker's row would hold its lane, and so its jobs, until it is taken for dead.
+    A dead worker's row would keep its preset, and so its jobs, until it is taken for dead.
     """
     with database.transaction() as session:
         workers.forget_all(session)

@@ -1,4 +1,4 @@
-"""The generator of one GPU worker and the model in it, shared by the steps and by the keeper of the lane."""
+"""The generator of one GPU worker and the model in it, shared by the steps and by the model loader."""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ def run_score_step(task: Task, step_id: int) -> None:
         return
     failpoints.hit("after_claim", "score_clips")
     try:
-        with LeaseKeeper(runtime, claimed) as pulse:
-            unread = _score(runtime, claimed, pulse)
+        with LeaseKeeper(runtime, claimed) as keeper:
+            unread = _score(runtime, claimed, keeper)
     except StoppedError:
         persist(runtime, lambda session: score_leases.release(session, claimed))
         return
@@ -71,7 +71,7 @@ def run_score_step(task: Task, step_id: int) -> None:
     persist(runtime, lambda session: score_leases.fail(session, claimed, problem))
 
 
-def _score(runtime: WorkerContext, claimed: ScoreClaim, pulse: LeaseKeeper) -> int:
+def _score(runtime: WorkerContext, claimed: ScoreClaim, keeper: LeaseKeeper) -> int:
     from pipeline.stages import score_clips  # noqa: PLC0415
 
     def record(clip: StoredClip, scores: Sequence[ScoreRecord]) -> None:
@@ -79,4 +79,4 @@ def _score(runtime: WorkerContext, claimed: ScoreClaim, pulse: LeaseKeeper) -> i
             raise StoppedError("lease lost", keep=False)
 
     device = "cuda" if (runtime.gpu_type or "cpu") != "cpu" and runtime.settings.eval.device == "cpu" else None
-    return score_clips.run(claimed.work, runtime.settings, runtime.storage, record, device=device, check=pulse.check)
+    return score_clips.run(claimed.work, runtime.settings, runtime.storage, record, device=device, check=keeper.check)

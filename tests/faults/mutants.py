@@ -113,7 +113,7 @@ MUTANTS = (
     Mutant(
         "no heartbeat",
         "tasks/worker/lease_keeper.py",
-        "        self._runtime.heart.add(self)\n",
+        "        self._runtime.lease_timer.add(self)\n",
         "        pass\n",
         ["tests/faults/test_smoke.py"],
     ),

@@ -81,7 +81,7 @@ def test_no_query_reads_every_step(database: Database, work: Callable[[Session],
     ],
     ids=["admit", "planned", "withdraw_unserved", "gpu_capacity"],
 )
-def test_lanes_are_given_out_and_filled_without_reading_what_waits(
+def test_presets_are_assigned_and_their_queues_filled_without_reading_what_waits(
     database: Database, work: Callable[[Session], Any]
 ) -> None:
     # Given thousands of clips of one preset in front of a few of another
