@@ -1,4 +1,4 @@
-"""What the timers' queries cost as rows pile up: ``python -m bench.rows [--postgres 1000 100000 1000000]``.
+"""The cost of the timers' queries as rows pile up: ``python -m bench.rows [--postgres 1000 100000 1000000]``.
 
 Each size is a database of its own with ten batches: nine tenths of the jobs have been through the whole line, the rest
 wait to be generated. Measured are a look of the dispatcher that finds no room and one that admits, a look of the
@@ -92,7 +92,7 @@ def watched(database: Database, scans: set[str]) -> Iterator[None]:
     """While open, the plans of SELECTs are looked at, and those that read a large table whole are added."""
     seen: set[str] = set()
 
-    def look(connection: Connection, _: Any, statement: str, parameters: Any, *__: Any) -> None:
+    def watch(connection: Connection, _: Any, statement: str, parameters: Any, *__: Any) -> None:
         if not statement.lstrip().startswith(("SELECT", "WITH")) or statement in seen:
             return
         seen.add(statement)
@@ -104,11 +104,11 @@ def watched(database: Database, scans: set[str]) -> Iterator[None]:
                 if whole in line and "INDEX" not in line:
                     scans.add(f"{line.strip()}  <-  {' '.join(statement.split())[:160]}")
 
-    event.listen(database.engine, "before_cursor_execute", look)
+    event.listen(database.engine, "before_cursor_execute", watch)
     try:
         yield
     finally:
-        event.remove(database.engine, "before_cursor_execute", look)
+        event.remove(database.engine, "before_cursor_execute", watch)
 
 
 def measure(database: Database, ids: list[str], rounds: int) -> tuple[dict[str, float], set[str]]:
@@ -134,25 +134,25 @@ def measure(database: Database, ids: list[str], rounds: int) -> tuple[dict[str, 
         recovery.rewind_lost_handoffs(session, gone_ms=30_000)
         recovery.dispatched_counts(session, older_than_ms=10_000)
 
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     scans: set[str] = set()
     with watched(database, scans):
         report(1)
         for work in (admit, reconcile):
             once(work)
-        found["admit, no room"] = statistics.median(once(admit) for _ in range(rounds))
+        figures["admit, no room"] = statistics.median(once(admit) for _ in range(rounds))
         report(rounds * 8)
         admitted: list[dispatch.Admitted] = []
         took = once(lambda session: admitted.extend(admit(session)))
-        found[f"admit, {len(admitted)} steps"] = took
-        found["reconcile"] = statistics.median(once(reconcile) for _ in range(rounds))
-        found |= _steps(database, once, admitted[:rounds], queues)
-        for name, asked in (("status of one batch", ids[:1]), ("status of all ten", ids)):
-            found[name] = statistics.median(
-                once(lambda session, asked=asked: batches.counts(session, asked))  # type: ignore[misc]
+        figures[f"admit, {len(admitted)} steps"] = took
+        figures["reconcile"] = statistics.median(once(reconcile) for _ in range(rounds))
+        figures |= _steps(database, once, admitted[:rounds], queues)
+        for name, batch_ids in (("status of one batch", ids[:1]), ("status of all ten", ids)):
+            figures[name] = statistics.median(
+                once(lambda session, batch_ids=batch_ids: batches.counts(session, batch_ids))  # type: ignore[misc]
                 for _ in range(5)
             )
-    return found, scans
+    return figures, scans
 
 
 def _steps(
@@ -161,7 +161,7 @@ def _steps(
     admitted: list[dispatch.Admitted],
     queues: tuple[str, ...],
 ) -> dict[str, float]:
-    taken: list[Claim] = []
+    claims: list[Claim] = []
 
     def claim(session: Session, item: dispatch.Admitted) -> None:
         claimed = leases.claim(
@@ -174,18 +174,18 @@ def _steps(
             lease_ms=60_000,
         )
         assert claimed is not None, item
-        taken.append(claimed)
+        claims.append(claimed)
 
     result = StageResult(output=FRAMES)
     return {
         "claim": statistics.median(once(lambda session, i=item: claim(session, i)) for item in admitted),  # type: ignore[misc]
         "renew": statistics.median(
             once(lambda session, c=claimed: leases.renew(session, c, lease_ms=60_000))  # type: ignore[misc]
-            for claimed in taken
+            for claimed in claims
         ),
         "finish": statistics.median(
             once(lambda session, c=claimed: finishing.finish(session, c, result))  # type: ignore[misc]
-            for claimed in taken
+            for claimed in claims
         ),
     }
 
@@ -195,14 +195,14 @@ def main() -> None:
     parser.add_argument("--postgres", type=int, nargs="*", default=[1_000, 100_000, 1_000_000])
     parser.add_argument("--sqlite", type=int, nargs="*", default=[1_000, 100_000])
     parser.add_argument("--rounds", type=int, default=30)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     print(f"machine: {os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}")
     with servers.postgres_server() as server, tempfile.TemporaryDirectory(prefix="vgen-bench-") as folder:
-        for kind, sizes in (("postgres", given.postgres), ("sqlite", given.sqlite)):
+        for kind, sizes in (("postgres", arguments.postgres), ("sqlite", arguments.sqlite)):
             for jobs in sizes:
                 url = server.url if kind == "postgres" else f"sqlite:///{Path(folder) / f'{jobs}.sqlite3'}"
                 with servers.fresh_database(server) if kind == "postgres" else _as_is(url) as url:
-                    _one(kind, url, jobs, given.rounds)
+                    _one(kind, url, jobs, arguments.rounds)
 
 
 @contextmanager
@@ -216,8 +216,8 @@ def _one(kind: str, url: str, jobs: int, rounds: int) -> None:
     began = time.perf_counter()
     ids = fill(database, jobs)
     print(f"\n{kind}, {jobs:,} jobs (filled in {time.perf_counter() - began:.0f} s)", flush=True)
-    found, scans = measure(database, ids, rounds)
-    for name, took in found.items():
+    figures, scans = measure(database, ids, rounds)
+    for name, took in figures.items():
         print(f"  {name:22} {took:9.2f} ms")
     for scan in sorted(scans):
         print(f"  reads a whole table: {scan}")

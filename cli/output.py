@@ -62,7 +62,7 @@ def as_json(value: BaseModel) -> None:
 
 
 def flush() -> None:
-    """Have what was written reach its reader now."""
+    """Flush what was written to its reader now."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -94,12 +94,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(*columns)
+    grid = Table(*columns)
     for row in rows:
         cells = [_cell(value) for value in row]
         # A path or URL must stay whole, so that it can be copied.
-        shown.add_row(*(Text(cell if "/" in cell else _shorten(cell), overflow="fold") for cell in cells))
-    Console().print(shown)
+        grid.add_row(*(Text(cell if "/" in cell else _shorten(cell), overflow="fold") for cell in cells))
+    Console().print(grid)
 
 
 def facts(pairs: Sequence[tuple[str, object]]) -> None:

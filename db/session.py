@@ -83,12 +83,12 @@ def make_engine(url: str) -> Engine:
     )
 
 
-def _prepare_file(url: URL, given: str) -> None:
+def _prepare_file(url: URL, text: str) -> None:
     """Make the folder of SQLite's file. Raises SettingsError: no file can be there."""
     path = url.database or ""
-    if set(url.query) - _SQLITE_QUERY or ("?" in given and not url.query):
+    if set(url.query) - _SQLITE_QUERY or ("?" in text and not url.query):
         raise SettingsError(
-            f"VGEN_DATABASE_URL: what follows the ? in {redact(given)!r} is not an option of SQLite; in a path, write "
+            f"VGEN_DATABASE_URL: what follows the ? in {redact(text)!r} is not an option of SQLite; in a path, write "
             "? as %3F, # as %23 and % as %25"
         )
     if path in ("", ":memory:"):
@@ -128,7 +128,7 @@ class Database:
         self.engine = make_engine(url)
 
     @property
-    def shown(self) -> str:
+    def redacted_url(self) -> str:
         """Its URL for people, without secrets."""
         return redact(self.engine.url.render_as_string(hide_password=False))
 
@@ -211,9 +211,9 @@ class Database:
         if damage is None and self.is_sqlite and isinstance(error, UnicodeDecodeError):  # all text is written as UTF-8
             damage = str(error)
         if damage is not None:
-            raise ServiceUnavailableError(f"database {self.shown}: it is damaged: {damage}; {MEND}") from error
+            raise ServiceUnavailableError(f"database {self.redacted_url}: it is damaged: {damage}; {MEND}") from error
 
     def _explain(self, error: DBAPIError) -> str:
         reason = str(error.orig).strip().splitlines()
         mend = f"; {MEND}" if is_damage(error) else ""
-        return redact(f"database {self.shown}: {reason[0] if reason else type(error.orig).__name__}{mend}")
+        return redact(f"database {self.redacted_url}: {reason[0] if reason else type(error.orig).__name__}{mend}")

@@ -58,11 +58,11 @@ class Capacity:
 
 def report(session: Session, worker: WorkerReport) -> None:
     """Insert or refresh the worker's row."""
-    said = asdict(worker) | {"queues": list(worker.queues)}
+    values = asdict(worker) | {"queues": list(worker.queues)}
     connection = session.connection()
-    known = connection.execute(_REPORT, {f"p_{name}": value for name, value in said.items()}).one_or_none()
+    known = connection.execute(_REPORT, {f"p_{name}": value for name, value in values.items()}).one_or_none()
     if known is None:
-        connection.execute(insert(_WORKERS).values(started_at=now_ms(), seen_at=now_ms()), said)
+        connection.execute(insert(_WORKERS).values(started_at=now_ms(), seen_at=now_ms()), values)
 
 
 def leave(session: Session, name: str) -> None:
@@ -97,15 +97,15 @@ def served_handoffs(session: Session) -> set[str]:
 
 def capacity(session: Session) -> Capacity:
     """Live slots and memory, by queue."""
-    found = Capacity()
+    total = Capacity()
     for worker in alive(session):
         if worker.draining:
             continue
         for queue in worker.queues:
-            found.slots[queue] = found.slots.get(queue, 0) + worker.slots
-            known = [m for m in (found.memory.get(queue), worker.memory_bytes) if m is not None]
-            found.memory[queue] = max(known) if known else None
-    return found
+            total.slots[queue] = total.slots.get(queue, 0) + worker.slots
+            known = [m for m in (total.memory.get(queue), worker.memory_bytes) if m is not None]
+            total.memory[queue] = max(known) if known else None
+    return total
 
 
 def now(session: Session) -> int:

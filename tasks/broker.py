@@ -62,7 +62,7 @@ def is_redis(settings: Settings) -> bool:
 class BrokerState:
     """A broker that took a message and gave it back."""
 
-    shown: str
+    address: str
     """Its address without user and password."""
     tls: bool
     verified: bool
@@ -84,8 +84,8 @@ def check_broker(settings: Settings) -> BrokerState:
     with _connected(settings) as connection:
         _send_and_receive(connection)
         eviction = _eviction_policy(connection) if parsed.kind == REDIS else None
-    shown = ", ".join(f"{host}:{port}" for host, port in parsed.addresses) or "a socket file"
-    return BrokerState(shown, parsed.tls, parsed.verify is ssl.CERT_REQUIRED and parsed.check_hostname, eviction)
+    addresses = ", ".join(f"{host}:{port}" for host, port in parsed.addresses) or "a socket file"
+    return BrokerState(addresses, parsed.tls, parsed.verify is ssl.CERT_REQUIRED and parsed.check_hostname, eviction)
 
 
 def _parsed(url: str) -> BrokerUrl:
@@ -133,16 +133,16 @@ def _connected(settings: Settings) -> Iterator[Connection]:
 def _send_and_receive(connection: Connection) -> None:
     name = f"vgen.check.{secrets.token_hex(8)}"
     queue = connection.SimpleQueue(Queue(name, Exchange(""), routing_key=name, auto_delete=True), no_ack=True)
-    sent = secrets.token_hex(8)
+    token = secrets.token_hex(8)
     try:
-        queue.put(sent)
+        queue.put(token)
         received = queue.get(timeout=_CHECK_S).payload
     except queue.Empty:
         received = None
     finally:
         queue.queue.delete()
         queue.close()
-    if received != sent:
+    if received != token:
         raise ServiceUnavailableError("broker: a message that was sent did not come back")
 
 

@@ -36,19 +36,19 @@ def publish(
     """
     if not admitted:
         return 0
-    sent, (root, parent) = 0, after or (None, None)
+    count, (root, parent) = 0, after or (None, None)
     try:
         with app.producer_pool.acquire(block=True) as producer:
             for item in admitted:
                 _chain_from(app, item).apply_async(producer=producer, root_id=root, parent_id=parent)
-                sent += 1
+                count += 1
                 failpoints.hit("dispatch_sent")
     except (OperationalError, OSError) as error:
         # The rows wait again; a message that went out after all finds them dispatched once more, or nothing to claim.
-        logger.warning("broker away", extra={"reason": str(error), "unsent": len(admitted) - sent})
+        logger.warning("broker away", extra={"reason": str(error), "unsent": len(admitted) - count})
         with database.transaction() as session:
-            dispatch.undispatch(session, admitted[sent:])
-    return sent
+            dispatch.undispatch(session, admitted[count:])
+    return count
 
 
 def publish_scores(app: Celery, database: Database, admitted: Sequence[AdmittedScore]) -> int:

@@ -110,7 +110,7 @@ def _replaced(what: str, raw: object, own: object) -> str:
 
 
 def _other_preset(sidecar: SidecarFile, imported: Imported, settings: Settings) -> list[str]:
-    """Where the preset is not what it was: the frames may differ."""
+    """Return a notice where the preset is not what it was: the frames may differ."""
     from pipeline.presets import load_library
 
     library = load_library(settings.effective_presets_dir)

@@ -24,7 +24,7 @@ _MIB = 1024 * 1024
 
 @app.callback()
 def _group() -> None:
-    """So that `preset` stays a name of its own, although it is the only one."""
+    """Keep `preset` a subcommand, although it is the only one."""
 
 
 @app.command("preset")
@@ -109,17 +109,17 @@ def _view(
         preset=name,
         ways=[
             MeasuredWayView(
-                name=one.name,
-                acceleration=one.acceleration.given(),
-                seconds=one.seconds,
-                first_s=one.first_s,
-                speed=plain / one.seconds if one.seconds else None,
-                peak_memory_bytes=one.peak_bytes,
-                psnr=one.psnr,
-                ssim=one.ssim,
-                problem=one.problem,
+                name=row.name,
+                acceleration=row.acceleration.given(),
+                seconds=row.seconds,
+                first_s=row.first_s,
+                speed=plain / row.seconds if row.seconds else None,
+                peak_memory_bytes=row.peak_bytes,
+                psnr=row.psnr,
+                ssim=row.ssim,
+                problem=row.problem,
             )
-            for one in done
+            for row in done
         ],
         least_ssim=least_ssim,
         least_psnr=least_psnr,
@@ -154,5 +154,5 @@ def _show(view: PresetBenchView) -> None:
     if view.proposed is None:
         output.line(f"nothing to propose with {bound}")
         return
-    given = next(way.acceleration for way in view.ways if way.name == view.proposed)
-    output.line(f"proposed, with {bound}: {view.proposed} {given or '(no options)'}")
+    acceleration = next(way.acceleration for way in view.ways if way.name == view.proposed)
+    output.line(f"proposed, with {bound}: {view.proposed} {acceleration or '(no options)'}")

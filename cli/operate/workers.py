@@ -41,7 +41,7 @@ def show(ctx: typer.Context) -> int:
     from cli.batches.status import worker_views
 
     with open_database(settings_of(ctx)) as database, database.reading() as session:
-        found = worker_views(session)
+        views = worker_views(session)
     rows = [
         (
             view.name,
@@ -51,7 +51,7 @@ def show(ctx: typer.Context) -> int:
             _state(view),
             ", ".join(view.queues),
         )
-        for view in found
+        for view in views
     ]
     output.table(("worker", "GPU", "assigned", "loaded", "state", "queues"), rows)
     return 0

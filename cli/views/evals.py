@@ -1,4 +1,4 @@
-"""What `vgen eval … --json` prints."""
+"""The output of `vgen eval … --json`."""
 
 from __future__ import annotations
 

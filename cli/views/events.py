@@ -1,4 +1,4 @@
-"""What happened to batches and jobs."""
+"""The events of batches and jobs."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class RunningView(View):
 
     @property
     def part(self) -> str:
-        """What of the clip it is, in words; empty for a clip of one segment."""
+        """The part of the clip, in words; empty for a clip of one segment."""
         return part_of(self.segment, self.segments)
 
 
@@ -171,7 +171,7 @@ def job_view(job: Job) -> JobView:
 
 
 def has_random_weights(spec: Mapping[str, Any]) -> bool:
-    """Of a job's stored specification: a user's own preset is marked in it, the catalogue's are known."""
+    """Return whether the preset of a stored specification has random weights; a user's own preset is marked in it."""
     from pipeline.presets import all_presets
 
     known = all_presets().get(spec["preset"])
@@ -192,12 +192,12 @@ def running_view(step: Step, segments: int) -> RunningView:
 
 
 def part_of(segment: int, segments: int) -> str:
-    """Which of how many segments, for people, who count from 1; empty for a clip of one."""
+    """Return which of how many segments it is, for people, who count from 1; empty for a clip of one."""
     return f"segment {segment + 1} of {segments}" if segments > 1 else ""
 
 
 def text_sentences(view: JobDetailView) -> list[str]:
-    """What the model did not read of the clip's texts, as its newest generate steps recorded it."""
+    """Return sentences on texts that the model did not read, as its newest generate steps recorded it."""
     sentences = []
     for step in view.steps:
         facts = (step.output or {}).get("facts", {}) if step.stage == "generate" else {}
@@ -235,10 +235,10 @@ def score_view(row: Score) -> ScoreView:
     return ScoreView(**{name: getattr(row, name) for name in names}, scored_at=when(row.scored_at))
 
 
-def segment_views(job: Job, spec: JobSpec, steps: Sequence[Step], made: Sequence[Segment]) -> list[SegmentView]:
-    """How far each segment of the current roll is; ``made`` are the rows of those that were generated."""
+def segment_views(job: Job, spec: JobSpec, steps: Sequence[Step], generated: Sequence[Segment]) -> list[SegmentView]:
+    """Return each segment's progress in the current roll; ``generated`` are the rows of those that were generated."""
     states = {(step.segment, step.stage): step.state.value for step in steps if step.roll == job.roll}
-    known = {row.segment: row for row in made}
+    known = {row.segment: row for row in generated}
     return [
         SegmentView(
             segment=segment,
@@ -254,7 +254,7 @@ def segment_views(job: Job, spec: JobSpec, steps: Sequence[Step], made: Sequence
 
 
 def roll_views(job: Job, steps: Sequence[Step]) -> list[RollView]:
-    """What became of each roll, by its steps."""
+    """Return the outcome of each roll, from its steps."""
     scores = {step.roll: step for step in steps if step.stage is Stage.SCORE}
     frames: dict[int, dict[int, str]] = {}
     for step in steps:
@@ -271,7 +271,7 @@ def roll_views(job: Job, steps: Sequence[Step]) -> list[RollView]:
                 seed=roll_seed(job.spec["seed"], roll),
                 accepted=verdict.get("accepted"),
                 reason=verdict.get("reason"),
-                frames_sha256=joined_digest([digests[one] for one in range(segments)])
+                frames_sha256=joined_digest([digests[segment] for segment in range(segments)])
                 if len(digests) == segments
                 else None,
             )

@@ -1,4 +1,4 @@
-"""What the verbs of operating a line did and found: changes to jobs, pauses, sweeps, checks and settings."""
+"""The results of the operating commands: changes to jobs, pauses, sweeps, checks and settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `vgen submit` did, and what it would do."""
+"""The results of `vgen submit` and its dry run."""
 
 from __future__ import annotations
 

@@ -188,9 +188,9 @@ def _job_row(batch_id: str, seq: int, job: PlannedJob, now: int) -> dict[str, An
 
 
 def _insert_first_steps(session: Session, batch_id: str) -> None:
-    """Made by the database from the jobs' rows, in the order of the file: nothing is sent twice."""
-    asked = (Job.spec["enhance"].as_boolean(), Job.spec["auto_extend"].as_boolean())
-    enhanced = or_(*(func.coalesce(flag, false()) for flag in asked))
+    """Make the rows within the database from the jobs' rows, in the order of the file: nothing is sent twice."""
+    flags = (Job.spec["enhance"].as_boolean(), Job.spec["auto_extend"].as_boolean())
+    enhanced = or_(*(func.coalesce(flag, false()) for flag in flags))
     first = (
         select(
             Job.id,
@@ -215,14 +215,14 @@ def get(session: Session, batch_id: str) -> Batch:
         NotFoundError: there is none, or several.
     """
     if batch_id == "latest":
-        found = session.scalars(select(Batch).order_by(Batch.id.desc()).limit(1)).all()
+        matches = session.scalars(select(Batch).order_by(Batch.id.desc()).limit(1)).all()
     else:
-        found = session.scalars(
+        matches = session.scalars(
             select(Batch).where(Batch.id.startswith(batch_id, autoescape=True)).order_by(Batch.id).limit(3)
         ).all()
-    if len(found) == 1 and batch_id:
-        return found[0]
-    problem = "is not unique" if len(found) > 1 and batch_id else "does not exist"
+    if len(matches) == 1 and batch_id:
+        return matches[0]
+    problem = "is not unique" if len(matches) > 1 and batch_id else "does not exist"
     raise NotFoundError(f"batch {batch_id!r} {problem}; `vgen list` shows the batches")
 
 

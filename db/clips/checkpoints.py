@@ -109,8 +109,8 @@ def discard(session: Session, claimed: Claim, reason: str) -> tuple[str, ...]:
 def _held(session: Session, claimed: Claim) -> bool:
     """Whether the attempt may still write. The job's row is locked first, as by all who end an attempt."""
     if jobs.lock_unless_cancelled(session, claimed.work.job_id):
-        told = {"p_step_id": claimed.step_id, "p_attempt": claimed.attempt}
-        return session.connection().execute(_HELD, told).one_or_none() is not None
+        values = {"p_step_id": claimed.step_id, "p_attempt": claimed.attempt}
+        return session.connection().execute(_HELD, values).one_or_none() is not None
     return False
 
 

@@ -31,9 +31,9 @@ def put(session: Session, job_id: str, roll: int, segment: int, state: Continuat
 @lru_cache(maxsize=2)
 def _putting(dialect: str) -> postgresql.Insert | sqlite.Insert:
     insert = (postgresql if dialect == "postgresql" else sqlite).insert(ContinuationState).values(created_at=now_ms())
-    made = ("kind", "version", "payload", "blobs", "created_at")
+    columns = ("kind", "version", "payload", "blobs", "created_at")
     new = insert.on_conflict_do_update(
-        index_elements=["job_id", "roll", "segment"], set_={name: insert.excluded[name] for name in made}
+        index_elements=["job_id", "roll", "segment"], set_={name: insert.excluded[name] for name in columns}
     )
     assert isinstance(new, postgresql.Insert | sqlite.Insert)
     return new

@@ -94,8 +94,8 @@ def conclude(
 
     Returns the keys of its checkpoints' objects, whose rows went with this: a job that failed keeps them for a retry.
     """
-    told = {"p_job_id": job_id, "p_code": error_code, "p_error": error[:4000] if error else None}
-    ended = session.connection().execute(_concluding(to), told).one_or_none()
+    values = {"p_job_id": job_id, "p_code": error_code, "p_error": error[:4000] if error else None}
+    ended = session.connection().execute(_concluding(to), values).one_or_none()
     if ended is None:
         raise ConflictError(f"job {job_id}: its state cannot become {to.value}")
     batch_id, others_open, has_checkpoints = ended
@@ -345,7 +345,7 @@ def reject(session: Session, job_id: str, *, by: str) -> bool:
 
 def artifacts(session: Session, job_ids: Sequence[str]) -> dict[str, dict[str, ArtifactRow]]:
     """The published objects of jobs, by job id and kind."""
-    found: dict[str, dict[str, ArtifactRow]] = {}
+    by_job: dict[str, dict[str, ArtifactRow]] = {}
     for row in session.scalars(select(ArtifactRow).where(ArtifactRow.job_id.in_(job_ids))):
-        found.setdefault(row.job_id, {})[row.kind] = row
-    return found
+        by_job.setdefault(row.job_id, {})[row.kind] = row
+    return by_job

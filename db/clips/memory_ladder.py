@@ -23,7 +23,7 @@ class NextTry:
     """How a clip that did not fit is tried next: the step's new columns, and the event that says so."""
 
     columns: dict[str, Any]
-    said: dict[str, Any]
+    event_data: dict[str, Any]
 
 
 def shape_of(spec: JobSpec) -> str:
@@ -57,16 +57,18 @@ def after_failure(session: Session, step_id: int, queue: str, spec: JobSpec, err
     """What follows a clip's running out of memory: the next rung, else another GPU type; None: there is none."""
     rung_now, need = session.execute(select(Step.memory_rung, Step.need).where(Step.id == step_id)).one()
     gpu_type, rung = gpu_type_of(queue) or "", Rung(rung_now)
-    said = {"gpu": gpu_type, "was": rung.name.lower(), "reason": error[:500]}
+    details = {"gpu": gpu_type, "was": rung.name.lower(), "reason": error[:500]}
     higher = next_rung(spec.acceleration, rung)
     if higher is not None:
         restarts = changes_pixels(spec.acceleration, rung, higher)
-        return NextTry({"memory_rung": higher}, {**said, "rung": higher.name.lower(), "restarts_from_seed": restarts})
+        return NextTry(
+            {"memory_rung": higher}, {**details, "rung": higher.name.lower(), "restarts_from_seed": restarts}
+        )
     others = _other_types(session, gpu_type, need or spec.preset)
     if not others:
         return None
     columns = {"memory_rung": Rung.PLAIN, "need": f"{spec.preset} {','.join(others)}"}
-    return NextTry(columns, {**said, "rung": "another_gpu", "gpus": others, "restarts_from_seed": True})
+    return NextTry(columns, {**details, "rung": "another_gpu", "gpus": others, "restarts_from_seed": True})
 
 
 def _other_types(session: Session, gpu_type: str, need: str) -> list[str]:

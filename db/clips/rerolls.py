@@ -53,8 +53,8 @@ def start_next_roll(session: Session, job_id: str, *, reason: str) -> tuple[str,
         )
     )
     seed = roll_seed(job_spec.seed, roll)
-    told = {"roll": roll, "seed": seed, "rejected": roll - 1, "reason": reason[:500]}
-    events.record(session, "rerolled", batch_id=batch_id, job_id=job_id, **told)
+    details = {"roll": roll, "seed": seed, "rejected": roll - 1, "reason": reason[:500]}
+    events.record(session, "rerolled", batch_id=batch_id, job_id=job_id, **details)
     session.execute(
         delete(ContinuationState)
         .where(ContinuationState.job_id == job_id, ContinuationState.roll < roll, ContinuationState.segment != GIVEN)

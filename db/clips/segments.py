@@ -73,9 +73,9 @@ def record(session: Session, work: StepWork, output: dict[str, Any]) -> None:
 def _recording(dialect: str) -> Insert:
     insert = postgresql.insert(_SEGMENTS) if dialect == "postgresql" else sqlite.insert(_SEGMENTS)
     new = insert.values(created_at=now_ms())
-    made = ("prompt", "num_frames", "frames_sha256", "numerics", "created_at")
+    columns = ("prompt", "num_frames", "frames_sha256", "numerics", "created_at")
     return new.on_conflict_do_update(
-        index_elements=["job_id", "roll", "segment"], set_={name: new.excluded[name] for name in made}
+        index_elements=["job_id", "roll", "segment"], set_={name: new.excluded[name] for name in columns}
     )
 
 
@@ -204,7 +204,7 @@ def one_runs(session: Session, job_id: str) -> bool:
 
 def outputs(session: Session, job_id: str, roll: int, *, before: int) -> tuple[dict[str, dict[str, Any]], ...]:
     """What generate and encode recorded of each segment before that one, by stage name."""
-    found: list[dict[str, dict[str, Any]]] = [{} for _ in range(before)]
+    by_segment: list[dict[str, dict[str, Any]]] = [{} for _ in range(before)]
     rows = session.execute(
         select(Step.segment, Step.stage, Step.output).where(
             Step.job_id == job_id,
@@ -214,8 +214,8 @@ def outputs(session: Session, job_id: str, roll: int, *, before: int) -> tuple[d
         )
     )
     for segment, stage, output in rows:
-        found[segment][stage.value] = output or {}
-    return tuple(found)
+        by_segment[segment][stage.value] = output or {}
+    return tuple(by_segment)
 
 
 def clear(session: Session, work: StepWork) -> tuple[str, ...]:
@@ -223,6 +223,6 @@ def clear(session: Session, work: StepWork) -> tuple[str, ...]:
     if work.spec.segments == 1:
         return ()
     continuations.drop(session, work.job_id, keep=work.segment)
-    made = outputs(session, work.job_id, work.roll, before=work.segment)
-    parts = [part for item in made if (part := item.get("encode", {}).get("part"))]
-    return tuple(one["key"] for part in parts for one in (part, part.get("sound")) if one is not None)
+    earlier = outputs(session, work.job_id, work.roll, before=work.segment)
+    parts = [part for item in earlier if (part := item.get("encode", {}).get("part"))]
+    return tuple(output["key"] for part in parts for output in (part, part.get("sound")) if output is not None)

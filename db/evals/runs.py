@@ -34,10 +34,10 @@ def of_jobs(session: Session, job_ids: Sequence[str], *, current: bool = False) 
         query.order_by(Score.job_id, Score.roll, Score.metric, Score.scored_at, Score.scorer_digest.desc())
     ):
         newest[row.job_id, row.roll, row.metric] = row
-    found: dict[str, list[Score]] = {}
+    by_job: dict[str, list[Score]] = {}
     for (job_id, _, _), row in newest.items():
-        found.setdefault(job_id, []).append(row)
-    return found
+        by_job.setdefault(job_id, []).append(row)
+    return by_job
 
 
 def rolls_of_batch(session: Session, batch_id: str) -> dict[int, int]:
@@ -143,12 +143,12 @@ def records_of(session: Session, batch_id: str, metrics: Container[str] | None =
     records = []
     for job_id, spec, roll, key, pixels in rows:
         entry = entry_label(spec.get("labels", {}))
-        found: dict[str, Any] = {"video": key, "job": job_id, "seed": roll_seed(spec["seed"], roll), "pixels": pixels}
-        found["prompt"] = spec["prompt"]
+        record: dict[str, Any] = {"video": key, "job": job_id, "seed": roll_seed(spec["seed"], roll), "pixels": pixels}
+        record["prompt"] = spec["prompt"]
         if entry is not None:
-            found["entry"] = entry
+            record["entry"] = entry
         wanted = [score for score in scores.get(job_id, []) if metrics is None or score.metric in metrics]
-        records.append({**found, "scores": {score.metric: _shown(score) for score in wanted}})
+        records.append({**record, "scores": {score.metric: _shown(score) for score in wanted}})
     return records
 
 
@@ -196,15 +196,15 @@ def speeds(session: Session, batch_id: str) -> list[tuple[str, str, float, int |
         .join(StageRun, (StageRun.step_id == Step.id) & (StageRun.attempt == Step.attempt))
         .where(Job.batch_id == batch_id, Step.state == StepState.DONE, StageRun.outcome == AttemptOutcome.DONE)
     )
-    found: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
-    for preset, made, ms in rows:
-        times, sizes = found.setdefault((preset, (made or {}).get("gpu_type") or "cpu"), ([], []))
+    samples: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+    for preset, clips, ms in rows:
+        times, sizes = samples.setdefault((preset, (clips or {}).get("gpu_type") or "cpu"), ([], []))
         times.append(ms)
-        if (made or {}).get("peak_memory_bytes") is not None:
-            sizes.append(made["peak_memory_bytes"])
+        if (clips or {}).get("peak_memory_bytes") is not None:
+            sizes.append(clips["peak_memory_bytes"])
     return [
         (preset, gpu_type, sum(times) / len(times) / 1000, max(sizes, default=None))
-        for (preset, gpu_type), (times, sizes) in sorted(found.items())
+        for (preset, gpu_type), (times, sizes) in sorted(samples.items())
     ]
 
 

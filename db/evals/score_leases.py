@@ -40,7 +40,7 @@ class ScoreClaim:
     work: ScoreWork
 
     @property
-    def said(self) -> dict[str, Any]:
+    def event_data(self) -> dict[str, Any]:
         """What events say of it."""
         return {
             "run": self.run_id,
@@ -58,7 +58,7 @@ def _not_paused() -> ColumnElement[bool]:
 
 def claim(session: Session, step_id: int, *, queues: Sequence[str], worker: str, lease_ms: int) -> ScoreClaim | None:
     """Take a dispatched step. None when there is nothing to take: done, taken, cancelled, paused, another queue's."""
-    taken = session.execute(
+    row = session.execute(
         update(ScoreStep)
         .where(
             ScoreStep.id == step_id,
@@ -82,12 +82,12 @@ def claim(session: Session, step_id: int, *, queues: Sequence[str], worker: str,
         )
         .execution_options(synchronize_session=False)
     ).one_or_none()
-    if taken is None:
+    if row is None:
         return None
-    metrics = session.scalars(select(EvalRun.metrics).where(EvalRun.id == taken.run_id)).one()
-    clips = _clips(session, taken.batch_id, taken.first_seq, taken.last_seq)
-    work = ScoreWork(taken.family, tuple(metrics), clips)
-    return ScoreClaim(step_id, taken.attempt, taken.queue or "", worker, taken.run_id, taken.batch_id, work)
+    metrics = session.scalars(select(EvalRun.metrics).where(EvalRun.id == row.run_id)).one()
+    clips = _clips(session, row.batch_id, row.first_seq, row.last_seq)
+    work = ScoreWork(row.family, tuple(metrics), clips)
+    return ScoreClaim(step_id, row.attempt, row.queue or "", worker, row.run_id, row.batch_id, work)
 
 
 def _clips(session: Session, batch_id: str, first: int, last: int) -> tuple[StoredClip, ...]:
@@ -173,8 +173,8 @@ def fail(session: Session, claimed: ScoreClaim, error: StageError) -> bool:
 def _end(session: Session, claimed: ScoreClaim, outcome: str, values: dict[str, Any], code: str | None = None) -> bool:
     ended = _change(session, claimed, {**values, "lease_until": None, "worker": None})
     if ended and outcome != "done":
-        said = claimed.said | ({} if code is None else {"code": code})
-        events.record(session, "score_attempt", batch_id=claimed.batch_id, outcome=outcome, **said)
+        details = claimed.event_data | ({} if code is None else {"code": code})
+        events.record(session, "score_attempt", batch_id=claimed.batch_id, outcome=outcome, **details)
     return ended
 
 
@@ -188,5 +188,5 @@ def _change(session: Session, claimed: ScoreClaim, values: dict[str, Any]) -> bo
         .execution_options(synchronize_session=False)
     ).one_or_none()
     if changed is None:
-        events.record(session, "fenced", batch_id=claimed.batch_id, stage="score_clips", **claimed.said)
+        events.record(session, "fenced", batch_id=claimed.batch_id, stage="score_clips", **claimed.event_data)
     return changed is not None

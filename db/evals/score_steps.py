@@ -64,7 +64,7 @@ def _some_clip() -> ColumnElement[bool]:
 
 def promote_ready(session: Session) -> int:
     """Let those steps wait whose jobs have all ended; how many. Where no job has made a clip there is nothing to do."""
-    found = 0
+    count = 0
     still_open = exists().where(_of_slice(), Job.state.not_in(TERMINAL_JOB_STATES))
     some_clip = _some_clip()
     for run_id in session.scalars(
@@ -89,8 +89,8 @@ def promote_ready(session: Session) -> int:
                 .returning(ScoreStep.id)
                 .execution_options(synchronize_session=False)
             )
-            found += len(moved.all())
-    return found
+            count += len(moved.all())
+    return count
 
 
 def admit(session: Session, *, window: int, gpu: bool) -> list[AdmittedScore]:
@@ -243,8 +243,8 @@ def end_leases(session: Session, *, all_of_them: bool = False) -> int:
         else:
             step.state, step.queue = StepState.WAITING, None
         session.flush()
-        said: dict[str, Any] = {"run": step.run_id, "family": step.family, "attempt": step.attempt, "worker": worker}
-        events.record(session, "score_lease_ended", batch_id=step.batch_id, failed=lost, **said)
+        details: dict[str, Any] = {"run": step.run_id, "family": step.family, "attempt": step.attempt, "worker": worker}
+        events.record(session, "score_lease_ended", batch_id=step.batch_id, failed=lost, **details)
     return len(steps)
 
 
@@ -280,10 +280,10 @@ def progress(session: Session, run_id: str) -> dict[str, dict[str, int]]:
         .group_by(ScoreStep.family, ScoreStep.state)
         .order_by(ScoreStep.family, ScoreStep.state)
     )
-    found: dict[str, dict[str, int]] = {}
+    by_run: dict[str, dict[str, int]] = {}
     for family, state, count in rows:
-        found.setdefault(family, {})[state.value] = count
-    return found
+        by_run.setdefault(family, {})[state.value] = count
+    return by_run
 
 
 def unfinished_of(run: type[EvalRun]) -> ColumnElement[bool]:

@@ -71,7 +71,7 @@ def _try_differently(
     recorded = end_attempt_as(session, claimed, AttemptOutcome.RETRIED, state=StepState.WAITING, queue=None, **columns)
     if recorded:
         work = claimed.work
-        events.record(session, "memory_rung", batch_id=work.batch_id, job_id=work.job_id, **following.said)
+        events.record(session, "memory_rung", batch_id=work.batch_id, job_id=work.job_id, **following.event_data)
         jobs.move(session, work.job_id, JobState.WAITING)
     return Finished(recorded)
 

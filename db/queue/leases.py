@@ -112,7 +112,7 @@ def claim(
     ``queues`` are those that the worker serves. A claim never takes over a lease, expired or not.
     """
     connection = session.connection()
-    taken = connection.execute(
+    row = connection.execute(
         _TAKE,
         {
             "p_job_id": job_id,
@@ -123,9 +123,9 @@ def claim(
             "p_lease_ms": lease_ms,
         },
     ).one_or_none()
-    if taken is None:
+    if row is None:
         return None
-    step_id, attempt, roll, queue, rung = taken
+    step_id, attempt, roll, queue, rung = row
     rows = connection.execute(WORK, {"p_job_id": job_id, "p_roll": roll, "p_segment": segment}).all()
     batch_id, line, stored_spec, options = rows[0][:4]
     spec = spec_of(stored_spec, roll)
@@ -182,6 +182,12 @@ def renew(
     session: Session, claimed: Claim, *, lease_ms: int, phase: str | None = None, step: int = 0, total: int = 0
 ) -> Control:
     """Extend the lease, store progress, and learn whether to stop."""
-    told = {"p_lease_ms": lease_ms, "p_phase": phase, "p_step": step, "p_total": total, "p_job_id": claimed.work.job_id}
-    row = session.connection().execute(_RENEW, {**fence(claimed), **told}).one_or_none()
+    values = {
+        "p_lease_ms": lease_ms,
+        "p_phase": phase,
+        "p_step": step,
+        "p_total": total,
+        "p_job_id": claimed.work.job_id,
+    }
+    row = session.connection().execute(_RENEW, {**fence(claimed), **values}).one_or_none()
     return Control(held=False) if row is None else Control(held=True, cancel=bool(row[0]), pause=bool(row[1]))

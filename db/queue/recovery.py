@@ -42,10 +42,10 @@ def end_leases(session: Session, *, all_of_them: bool = False) -> int:
     if not all_of_them:
         query = query.where(Step.lease_until < now_ms())
     # Sorted here, for one order of locks: asked to sort, SQLite reads every step instead of the index.
-    found = [_Lost(*row) for row in sorted(session.execute(query.limit(_PAGE)), key=lambda row: row[0])]
-    for lost in found:
+    expired = [_Lost(*row) for row in sorted(session.execute(query.limit(_PAGE)), key=lambda row: row[0])]
+    for lost in expired:
         _end_lease(session, lost, ignore_clock=all_of_them)
-    return len(found)
+    return len(expired)
 
 
 def _end_lease(session: Session, lost: _Lost, *, ignore_clock: bool) -> None:
@@ -129,12 +129,12 @@ def redispatch(session: Session, queues: Sequence[str], *, older_than_ms: int) -
         .order_by(Step.id)
         .limit(_PAGE)
     ).all()
-    found = 0
+    count = 0
     for step_id, job_id, batch_id, stage in rows:
         if releases.return_to_waiting(session, step_id, job_id):
             events.record(session, "message_lost", batch_id=batch_id, job_id=job_id, stage=stage.value)
-            found += 1
-    return found
+            count += 1
+    return count
 
 
 def _unserved(session: Session, stage: Stage, gone_ms: int) -> Sequence[tuple[int, str, str | None]]:

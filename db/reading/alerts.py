@@ -48,12 +48,12 @@ class Alert:
 def check(session: Session, presets: Mapping[str, Preset] | None = None) -> list[Alert]:
     """The state of every topic of the batches that still have jobs to do."""
     now = session.scalars(select(now_ms())).one()
-    found = []
+    alerts = []
     active = session.scalars(select(Batch).where(Batch.active).order_by(Batch.id)).all()
-    left = remaining.of_all_batches(session) if any(batch.deadline_at is not None for batch in active) else {}
+    remaining_work = remaining.of_all_batches(session) if any(batch.deadline_at is not None for batch in active) else {}
     for batch in active:
         held_up = estimates.stuck(session, batch, presets)
-        found.append(
+        alerts.append(
             Alert(
                 batch.id,
                 Topic.STUCK,
@@ -62,8 +62,8 @@ def check(session: Session, presets: Mapping[str, Preset] | None = None) -> list
             )
         )
         if batch.deadline_at is not None:
-            estimate = estimates.completion(session, batch, presets, left)
-            found.append(
+            estimate = estimates.completion(session, batch, presets, remaining_work)
+            alerts.append(
                 Alert(
                     batch.id,
                     Topic.DEADLINE,
@@ -71,7 +71,7 @@ def check(session: Session, presets: Mapping[str, Preset] | None = None) -> list
                     {"deadline_at": batch.deadline_at, "estimate_s": estimate.seconds},
                 )
             )
-    return found
+    return alerts
 
 
 def at_risk(deadline_at: int, now: int, seconds: float | None) -> bool | None:
@@ -89,7 +89,7 @@ def at_risk(deadline_at: int, now: int, seconds: float | None) -> bool | None:
     return False if seconds <= left_s * (1 - _CALM) else None
 
 
-def say(session: Session, alert: Alert) -> bool:
+def record(session: Session, alert: Alert) -> bool:
     """Record the event of an alert that began or is over; False when the last one of its topic said the same."""
     if alert.on is None:
         return False

@@ -74,13 +74,13 @@ def _open_needs(session: Session, batch_id: str) -> list[Need]:
 
 def live_types(capacity: Capacity) -> dict[str, int | None]:
     """GPU types with a live worker, paused or not, and the largest memory of each in bytes where it is known."""
-    found: dict[str, int | None] = {}
+    memory: dict[str, int | None] = {}
     for queue, slots in capacity.slots.items():
         gpu_type = spending.type_of(queue)
         if gpu_type is not None and slots > 0:
-            known = [size for size in (found.get(gpu_type), capacity.memory.get(queue)) if size is not None]
-            found[gpu_type] = max(known, default=None)
-    return found
+            known = [size for size in (memory.get(gpu_type), capacity.memory.get(queue)) if size is not None]
+            memory[gpu_type] = max(known, default=None)
+    return memory
 
 
 def cannot_run(need: Need, live: Mapping[str, int | None], presets: Mapping[str, Preset]) -> str | None:
@@ -104,9 +104,9 @@ def stuck(session: Session, batch: Batch, presets: Mapping[str, Preset] | None =
     if not batch.active:
         return []
     capacity = workers.capacity(session)
-    found = _stuck_on_gpu(session, batch, live_types(capacity), all_presets() if presets is None else presets)
-    found += _stuck_before(session, batch, capacity)
-    return sorted(found, key=lambda item: (-item.jobs, item.reason))
+    reasons = _stuck_on_gpu(session, batch, live_types(capacity), all_presets() if presets is None else presets)
+    reasons += _stuck_before(session, batch, capacity)
+    return sorted(reasons, key=lambda item: (-item.jobs, item.reason))
 
 
 def _stuck_on_gpu(
@@ -137,14 +137,14 @@ def _stuck_before(session: Session, batch: Batch, capacity: Capacity) -> list[St
         return []
     of_batch = (Step.batch_id == batch.id, Step.stage.in_(unserved))
     waiting = _by_stage(session, *of_batch, Step.state == StepState.WAITING)
-    sent = _by_stage(session, *of_batch, LIVE_INDEX)
-    found = []
+    dispatched = _by_stage(session, *of_batch, LIVE_INDEX)
+    stuck_jobs = []
     for stage, queue in unserved.items():
-        count = waiting.get(stage, 0) + sent.get(stage, 0)
+        count = waiting.get(stage, 0) + dispatched.get(stage, 0)
         if count:
             reason = f"{_jobs(count)} for a worker that {_WORK[stage]} ({queue}): none is alive"
-            found.append(Stuck(count, stage, (), reason))
-    return found
+            stuck_jobs.append(Stuck(count, stage, (), reason))
+    return stuck_jobs
 
 
 def _by_stage(session: Session, *conditions: ColumnElement[bool] | TextClause) -> dict[Stage, int]:
@@ -194,7 +194,7 @@ def completion(
 
 
 def _usable(session: Session, batch: Batch, presets: Mapping[str, Preset]) -> list[GpuCapacity]:
-    asked = needs(session, batch.id)
+    needed = needs(session, batch.id)
     lines = gpu_capacity(session)
     return [
         line
@@ -203,7 +203,7 @@ def _usable(session: Session, batch: Batch, presets: Mapping[str, Preset]) -> li
         and (batch.max_cost is None or gpu_type in (batch.prices or {}))
         and any(
             (not need.gpu or gpu_type in need.gpu) and fits(presets.get(need.preset), line.memory_bytes)
-            for need in asked
+            for need in needed
         )
     ]
 

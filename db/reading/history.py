@@ -46,7 +46,7 @@ def prompts_used(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
 
 def segment_prompts(session: Session, job_ids: Sequence[str]) -> dict[str, list[str]]:
     """The prompts that the segments of each job were made with, in order, enhanced or not."""
-    found: dict[str, list[str]] = {}
+    prompts: dict[str, list[str]] = {}
     rows = session.execute(
         select(Segment.job_id, Segment.prompt)
         .join(Job, (Job.id == Segment.job_id) & (Job.roll == Segment.roll))
@@ -54,8 +54,8 @@ def segment_prompts(session: Session, job_ids: Sequence[str]) -> dict[str, list[
         .order_by(Segment.job_id, Segment.segment)
     )
     for job_id, prompt in rows:
-        found.setdefault(job_id, []).append(prompt)
-    return found
+        prompts.setdefault(job_id, []).append(prompt)
+    return prompts
 
 
 def failures(session: Session, batch_id: str) -> Sequence[tuple[str, int]]:

@@ -33,12 +33,12 @@ def of_all_batches(session: Session) -> dict[str, RemainingWork]:
 def of_batches(session: Session, batch_ids: Iterable[str]) -> dict[str, RemainingWork]:
     """Of these batches. A clip of one segment counts until it has ended; one of several, segment by segment."""
     ids = list(batch_ids)
-    found = {}
+    by_batch = {}
     for batch_id, counted in batches.counts(session, ids).items():
         jobs = sum(counted[state] for state in TO_DO)
-        found[batch_id] = RemainingWork(jobs, min(jobs, 1))
-    unfinished = [batch_id for batch_id, left in found.items() if left.segments]
-    return found | _of_long_clips(session, _with_segments(session, unfinished))
+        by_batch[batch_id] = RemainingWork(jobs, min(jobs, 1))
+    unfinished = [batch_id for batch_id, work in by_batch.items() if work.segments]
+    return by_batch | _of_long_clips(session, _with_segments(session, unfinished))
 
 
 def _with_segments(session: Session, batch_ids: Sequence[str]) -> list[str]:
@@ -58,7 +58,7 @@ def _of_long_clips(session: Session, batch_ids: Sequence[str]) -> dict[str, Rema
     """Counted job by job."""
     if not batch_ids:
         return {}
-    made = (
+    generated = (
         select(func.count())
         .select_from(Step)
         .where(
@@ -71,13 +71,15 @@ def _of_long_clips(session: Session, batch_ids: Sequence[str]) -> dict[str, Rema
         .scalar_subquery()
     )
     wanted = func.coalesce(Job.spec["segments"].as_integer(), 1)
-    left = (
-        select(Job.batch_id, (wanted - made).label("segments"))
+    remaining = (
+        select(Job.batch_id, (wanted - generated).label("segments"))
         .where(Job.batch_id.in_(batch_ids), Job.state.in_(TO_DO))
         .subquery()
     )
     rows = session.execute(
-        select(left.c.batch_id, func.sum(left.c.segments), func.max(left.c.segments)).group_by(left.c.batch_id)
+        select(remaining.c.batch_id, func.sum(remaining.c.segments), func.max(remaining.c.segments)).group_by(
+            remaining.c.batch_id
+        )
     )
     return {batch_id: RemainingWork(int(segments), int(longest)) for batch_id, segments, longest in rows}
 

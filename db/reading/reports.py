@@ -86,10 +86,10 @@ def timeline(session: Session, batch: Batch, spans: int = SPANS) -> Timeline | N
     began_at = min(starts)
     ended_at = max(began_at + 1, now if running else ended)
     span_ms = -(-(ended_at - began_at) // spans)
-    found: dict[tuple[str, str, Stage, AttemptOutcome | None], Work] = {}
+    by_key: dict[tuple[str, str, Stage, AttemptOutcome | None], Work] = {}
 
     def add(key: tuple[str, str, Stage, AttemptOutcome | None], group: _Group) -> None:
-        work = found.setdefault(key, Work(*key, spans_ms=[0] * spans, first_at=group.first_at))
+        work = by_key.setdefault(key, Work(*key, spans_ms=[0] * spans, first_at=group.first_at))
         _add(work, group, began_at, span_ms)
 
     for group_key, group in _groups(session, batch.id, began_at, span_ms, spans):
@@ -98,7 +98,7 @@ def timeline(session: Session, batch: Batch, spans: int = SPANS) -> Timeline | N
         begin, end = ((at - began_at) // span_ms for at in (row.started_at, now))
         alone = _Group(begin, min(end, spans - 1), 1, row.started_at, now, row.started_at, now)
         add((row.worker or "", row.queue or "", row.stage, None), alone)
-    return Timeline(began_at, ended_at, span_ms, list(found.values()))
+    return Timeline(began_at, ended_at, span_ms, list(by_key.values()))
 
 
 @dataclass(frozen=True, slots=True)

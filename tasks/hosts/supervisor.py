@@ -90,7 +90,7 @@ def roles(settings: Settings, *, gpu: bool, cpu: bool, io: bool) -> list[Role]:
         SettingsError: nothing is left to run, or the GPU type's name is not one.
     """
     handoff = Handoff.open(settings.effective_handoff_dir, settings.handoff_bytes)
-    found: list[Role] = []
+    chosen: list[Role] = []
     if gpu:
         for device in find_gpus(settings.gpu_type, settings.gpu_count, settings.gpus_per_worker):
             if not valid_gpu_type(device.type):
@@ -98,16 +98,16 @@ def roles(settings: Settings, *, gpu: bool, cpu: bool, io: bool) -> list[Role]:
                     f"VGEN_GPU_TYPE: {device.type!r} must be lower-case letters, digits and hyphens, like a100-80gb"
                 )
             env = {**device.device_env, "VGEN_GPU_MEMORY_BYTES": str(device.memory_bytes)}
-            found.append(Role(f"gpu{device.index}", [gpu_queue(device.type)], 1, env))
+            chosen.append(Role(f"gpu{device.index}", [gpu_queue(device.type)], 1, env))
     # Whoever generates encodes too: frames do not leave the host.
     if cpu or gpu:
         queues = [*([CPU_QUEUE] if cpu else []), encode_queue(handoff.id)]
-        found.append(Role("cpu", queues, encode_slots(os.cpu_count() or 1, settings.encode.threads)))
+        chosen.append(Role("cpu", queues, encode_slots(os.cpu_count() or 1, settings.encode.threads)))
     if io:
-        found.append(Role("io", [IO_QUEUE], 2))
-    if not found:
+        chosen.append(Role("io", [IO_QUEUE], 2))
+    if not chosen:
         raise SettingsError("nothing to run: choose at least one of GPU, CPU and IO work")
-    return found
+    return chosen
 
 
 def run(settings: Settings, *, gpu: bool = True, cpu: bool = True, io: bool = True) -> int:

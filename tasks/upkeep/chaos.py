@@ -58,7 +58,7 @@ class Damage:
         """Do one fault to one of the targets; what was done."""
         if not targets:
             return None
-        target = dice.choice(sorted(targets, key=lambda one: one.name))
+        target = dice.choice(sorted(targets, key=lambda worker: worker.name))
         kind = dice.choice(
             ["kill worker", "kill generator", "kill pool child", "stop worker beyond its leases", "term"]
         )
@@ -92,15 +92,15 @@ class Damage:
 def targets(session: Session) -> list[Target]:
     """The live workers of this host whose processes are what their rows say."""
     host = socket.gethostname()
-    found = []
+    victims = []
     for worker in workers.alive(session):
         if worker.host == host and _is_worker(worker.pid) and _leads(worker.pid):
             gpu = any(gpu_type_of(queue) for queue in worker.queues)
-            found.append(Target(worker.name, worker.pid, gpu))
-    return found
+            victims.append(Target(worker.name, worker.pid, gpu))
+    return victims
 
 
-def blow(
+def inflict_faults(
     database: Database,
     damage: Damage,
     *,
@@ -128,7 +128,7 @@ def blow(
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ChaosResult:
     """What came of a batch that met the faults."""
 
     states: Counter[str]
@@ -146,7 +146,7 @@ class Found:
         return statistics.median(times), times[int(0.9 * (len(times) - 1))], times[-1]
 
 
-def judge(session: Session, states: Sequence[tuple[str, str]], damage: Damage) -> Found:
+def judge(session: Session, states: Sequence[tuple[str, str]], damage: Damage) -> ChaosResult:
     """Look at the attempts of these jobs, given as (id, state)."""
     twice, recoveries, gpu_s, wasted = 0, [], 0.0, 0.0
     for job_id, _ in states:
@@ -163,7 +163,7 @@ def judge(session: Session, states: Sequence[tuple[str, str]], damage: Damage) -
                 recoveries.append(max(0.0, again.started_at / 1000 - (within[0] if within else run.ended_at / 1000)))
     counted = Counter(state for _, state in states)
     unended = counted["waiting"] + counted["in_flight"]
-    return Found(counted, unended, twice, recoveries, gpu_s, wasted)
+    return ChaosResult(counted, unended, twice, recoveries, gpu_s, wasted)
 
 
 def _is_worker(pid: int) -> bool:
@@ -187,14 +187,14 @@ def _descendants(pid: int) -> dict[int, str]:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 # The second field is the name in brackets and may hold spaces; the parent follows the state.
                 parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    found: dict[int, str] = {}
+    descendants: dict[int, str] = {}
     todo = [pid]
     while todo:
         current = todo.pop()
         below = [child for child, parent in parents.items() if parent == current]
-        found |= {child: _command(child) for child in below}
+        descendants |= {child: _command(child) for child in below}
         todo += below
-    return found
+    return descendants
 
 
 def _leads(pid: int) -> bool:

@@ -94,16 +94,16 @@ def _rows(database: Database, storage: Storage, settings: Settings, report: Repo
     age_ms = int(settings.sweep.checkpoint_age_h * _HOUR_MS)
     while True:
         with database.transaction() as session:
-            found = sweep.drop_checkpoints(session, older_than_ms=age_ms, dry_run=report.dry_run)
-        _remove(database, storage, "checkpoint", found, report)
-        if not found or report.dry_run:
+            objects = sweep.drop_checkpoints(session, older_than_ms=age_ms, dry_run=report.dry_run)
+        _remove(database, storage, "checkpoint", objects, report)
+        if not objects or report.dry_run:
             break
     if settings.retention.days is not None:
         age_ms = int(settings.retention.days * _DAY_MS)
         for batch_id in _expired(database, age_ms, MEDIA_REMOVED):
             with database.transaction() as session:
-                found = sweep.drop_media(session, batch_id, older_than_ms=age_ms, dry_run=report.dry_run)
-            _remove(database, storage, "media", found, report)
+                objects = sweep.drop_media(session, batch_id, older_than_ms=age_ms, dry_run=report.dry_run)
+            _remove(database, storage, "media", objects, report)
     if settings.retention.history_days is not None:
         age_ms = int(settings.retention.history_days * _DAY_MS)
         for batch_id in _expired(database, age_ms, HISTORY_REMOVED):
@@ -118,9 +118,9 @@ def _expired(database: Database, age_ms: int, kind: str) -> list[str]:
         return list(sweep.expired_batches(session, older_than_ms=age_ms, kind=kind))
 
 
-def _remove(database: Database, storage: Storage, kind: str, found: Iterable[sweep.Object], report: Report) -> None:
+def _remove(database: Database, storage: Storage, kind: str, objects: Iterable[sweep.Object], report: Report) -> None:
     """Remove objects whose rows are gone; in a dry run the rows are still there, and only say what would go."""
-    for page in _pages(found):
+    for page in _pages(objects):
         if not report.dry_run:
             with database.reading() as session:
                 free = sweep.unreferenced(session, [item.key for item in page])
@@ -136,7 +136,7 @@ def _orphans(database: Database, storage: Storage, settings: Settings, report: R
     for prefix in PREFIXES:
         # An input or a state is put before the row that names it: nothing may come between check and removal.
         size = 1 if prefix in ("inputs/", "states/") else _PAGE
-        for page in _pages((found for found in storage.list(prefix) if found.modified_at <= oldest), size):
+        for page in _pages((item for item in storage.list(prefix) if item.modified_at <= oldest), size):
             _remove_orphans(database, storage, page, oldest, report)
 
 

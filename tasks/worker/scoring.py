@@ -60,9 +60,9 @@ def run_score_step(task: Task, step_id: int) -> None:
         return
     except StageError as error:
         problem = error
-        logger.info("scoring failed", extra={**claimed.said, "code": error.code})
+        logger.info("scoring failed", extra={**claimed.event_data, "code": error.code})
     except Exception as error:
-        logger.exception("scoring failed unexpectedly", extra=claimed.said)
+        logger.exception("scoring failed unexpectedly", extra=claimed.event_data)
         problem = FatalError(f"{type(error).__name__}: {error}")
     else:
         failpoints.hit("after_work", "score_clips")

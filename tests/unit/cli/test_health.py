@@ -117,7 +117,7 @@ def test_a_dispatcher_that_no_longer_dispatches_is_not_reported(
         reports.append(time.monotonic())
         real_report(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(timers.Dispatcher, "look", lambda _: hangs.wait(60))
+    monkeypatch.setattr(timers.Dispatcher, "poll", lambda _: hangs.wait(60))
     monkeypatch.setattr(timers, "REPORT_S", 0.1)
     monkeypatch.setattr(workers, "ALIVE_MS", 1000)
     monkeypatch.setattr(workers, "report", counted)
