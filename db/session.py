@@ -32,7 +32,7 @@ from pipeline.redaction import redact
 
 _SQLITE_BUSY_MS = 30_000
 _SQLITE_QUERY = frozenset({"uri", "mode", "cache", "timeout", "nolock", "immutable", "psow", "vfs"})
-"""What pysqlite and SQLite's URIs understand (SQLAlchemy, dialect SQLite; sqlite.org/uri.html)."""
+"""The options that pysqlite and SQLite's URIs understand (SQLAlchemy, dialect SQLite; sqlite.org/uri.html)."""
 _PING_AFTER_S = 3.0
 _MAY_BE_IDLE = text("SET LOCAL idle_in_transaction_session_timeout = 0")
 
@@ -138,7 +138,7 @@ class Database:
 
     @property
     def is_pooled(self) -> bool:
-        """Whether a pooler such as PgBouncer stands before the server. Raises ServiceUnavailableError."""
+        """Return whether a pooler such as PgBouncer stands before the server. Raises ServiceUnavailableError."""
         with self.reading() as session:
             return is_pooled(session.connection())
 
@@ -200,7 +200,7 @@ class Database:
         self.engine.dispose()
 
     def damage(self) -> str | None:
-        """What is wrong with a SQLite file, read in whole; None when nothing is, and for PostgreSQL."""
+        """Say what is wrong with a SQLite file, read in whole; None when nothing is, and for PostgreSQL."""
         return damage_of(self.engine.url.database) if self.is_sqlite else None
 
     def _require_sound_file(self, error: Exception) -> None:

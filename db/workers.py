@@ -34,7 +34,7 @@ _REPORT = (
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What a worker says of itself at every heartbeat."""
+    """The report of a worker at every heartbeat."""
 
     name: str
     host: str
@@ -48,7 +48,7 @@ class WorkerReport:
 
 @dataclass(slots=True)
 class Capacity:
-    """What is live now."""
+    """The live slots and memory."""
 
     slots: dict[str, int] = field(default_factory=dict)
     """Live, not draining slots by queue."""
@@ -66,7 +66,7 @@ def report(session: Session, worker: WorkerReport) -> None:
 
 
 def leave(session: Session, name: str) -> None:
-    """A worker that ends in an orderly way takes its row along."""
+    """Remove the row of a worker that ends in an orderly way."""
     session.execute(delete(Worker).where(Worker.name == name))
 
 
@@ -75,7 +75,7 @@ def forget_old(session: Session) -> None:
 
 
 def forget_all(session: Session) -> None:
-    """For who knows that none of them lives."""
+    """Remove all workers: the caller knows that none of them lives."""
     session.execute(delete(Worker))
 
 

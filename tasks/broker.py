@@ -1,4 +1,4 @@
-"""How a connection to the broker is made: the one way, of workers, dispatcher, beat, Flower and `vgen doctor`."""
+"""Connections to the broker, made in one way for workers, dispatcher, beat, Flower and `vgen doctor`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BrokerOptions:
 
 
 def broker_options(settings: Settings) -> BrokerOptions:
-    """How to connect, by the settings.
+    """Return the connection options, by the settings.
 
     Raises:
         SettingsError: VGEN_BROKER_URL is not an address of a broker, or names a file that is not there.
@@ -54,7 +54,7 @@ def broker_options(settings: Settings) -> BrokerOptions:
 
 
 def is_redis(settings: Settings) -> bool:
-    """Whether the broker is Redis. Raises SettingsError."""
+    """Return whether the broker is Redis. Raises SettingsError."""
     return settings.broker_url is not None and _parsed(settings.broker_url).kind == REDIS
 
 
@@ -76,7 +76,7 @@ def check_broker(settings: Settings) -> BrokerState:
 
     Raises:
         SettingsError: as ``broker_options``; also in solo mode, which has no broker.
-        ServiceUnavailableError: it cannot be reached, lets us not in, or does not give the message back.
+        ServiceUnavailableError: it cannot be reached, refuses us, or does not give the message back.
     """
     if settings.broker_url is None:
         raise SettingsError("VGEN_BROKER_URL is not set: in solo mode there is no broker to check")

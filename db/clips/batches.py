@@ -34,14 +34,14 @@ Need = tuple[str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a batch may use, and by when it should be done."""
+    """The limits of a batch: what it may use, and by when it should be done."""
 
     deadline_at: int | None = None
-    """In the database's milliseconds."""
+    """The deadline in the database's milliseconds."""
     max_gpu_ms: int | None = None
     max_cost: float | None = None
     prices: Mapping[str, float] = field(default_factory=dict)
-    """Of an hour by GPU type, kept with a batch that has a budget."""
+    """Prices of an hour by GPU type, kept with a batch that has a budget."""
 
     def columns(self) -> dict[str, Any]:
         values = {"deadline_at": self.deadline_at, "max_gpu_ms": self.max_gpu_ms, "max_cost": self.max_cost}
@@ -51,7 +51,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What a submission did: ``created`` is False when the same one was stored before."""
+    """The result of a submission: ``created`` is False when the same one was stored before."""
 
     batch_id: str
     total: int
@@ -170,7 +170,7 @@ def _insert_many_jobs(session: Session, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _job_row(batch_id: str, seq: int, job: PlannedJob, now: int) -> dict[str, Any]:
-    """As the driver takes it."""
+    """Return the row as the driver takes it."""
     return {
         "id": job_id(batch_id, seq),
         "batch_id": batch_id,

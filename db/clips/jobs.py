@@ -1,4 +1,4 @@
-"""One job: its moves, and what a person may ask of it."""
+"""One job: its moves, and the changes that a person may ask for."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ _FINISHED = (
 
 
 def close_finished_batches(session: Session) -> None:
-    """What ``rest`` missed: batches whose last two jobs ended at the same instant."""
+    """Close what a job's end missed: batches whose last two jobs ended at the same instant."""
     for (batch_id,) in session.connection().execute(_FINISHED).all():
         close_batch(session, batch_id)
 
@@ -227,7 +227,7 @@ def cancel_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) -
 
 
 def retry(session: Session, job_id: str) -> bool:
-    """Put a failed or cancelled job back in line at the step where it ended. False when it is neither.
+    """Queue a failed or cancelled job again at the step where it ended. False when it is neither.
 
     Raises NotFoundError.
     """
@@ -236,7 +236,7 @@ def retry(session: Session, job_id: str) -> bool:
 
 
 def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) -> list[str]:
-    """Put failed or cancelled jobs back in line at the step where each ended; the ids of those. ``wait`` as above."""
+    """Queue failed or cancelled jobs again at the step where each ended; return their ids. ``wait`` as above."""
     ended_jobs = _lock_all(session, job_ids, (JobState.FAILED, JobState.CANCELLED), wait=wait)
     ids = list(ended_jobs)
     first: dict[str, tuple[int, int, int]] = {}
@@ -293,7 +293,7 @@ def _lock_all(session: Session, job_ids: Sequence[str], states: Sequence[JobStat
 
 
 def _need_approval(session: Session, job_ids: Sequence[str]) -> set[str]:
-    """Jobs that were held and nobody has approved: cancel and retry are no way around a person's word."""
+    """Jobs that were held and nobody has approved: cancel and retry must not bypass a person's decision."""
     held = session.scalars(
         select(StageRun.job_id).where(StageRun.job_id.in_(job_ids), StageRun.outcome == AttemptOutcome.HELD)
     ).all()

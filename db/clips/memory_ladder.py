@@ -20,7 +20,7 @@ from pipeline.spec import JobSpec
 
 @dataclass(frozen=True, slots=True)
 class NextTry:
-    """How a clip that did not fit is tried next: the step's new columns, and the event that says so."""
+    """The next try of a clip that did not fit: the step's new columns, and the event that says so."""
 
     columns: dict[str, Any]
     event_data: dict[str, Any]
@@ -54,7 +54,7 @@ def at_start(session: Session, step_id: int, queue: str, spec: JobSpec, *, batch
 
 
 def after_failure(session: Session, step_id: int, queue: str, spec: JobSpec, error: str) -> NextTry | None:
-    """What follows a clip's running out of memory: the next rung, else another GPU type; None: there is none."""
+    """Return the next try of a clip that ran out of memory: the next rung, else another GPU type, else None."""
     rung_now, need = session.execute(select(Step.memory_rung, Step.need).where(Step.id == step_id)).one()
     gpu_type, rung = gpu_type_of(queue) or "", Rung(rung_now)
     details = {"gpu": gpu_type, "was": rung.name.lower(), "reason": error[:500]}

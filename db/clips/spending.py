@@ -67,7 +67,7 @@ def type_of(queue: str | None) -> str | None:
 
 
 def price_of(queue: str | None, prices: Mapping[str, float] | None) -> float | None:
-    """Of an hour on that queue's GPU type; None where it has no price."""
+    """The price of an hour on that queue's GPU type; None where it has none."""
     return (prices or {}).get(type_of(queue) or "")
 
 
@@ -77,7 +77,7 @@ class Usage:
 
     gpu_ms: int
     cost: float | None
-    """None when a GPU type that it ran on has no price."""
+    """The cost; None when a GPU type that it ran on has no price."""
 
 
 def usage(session: Session, batch_id: str, prices: Mapping[str, float]) -> Usage:

@@ -18,7 +18,7 @@ from pipeline.spec import SUITE_ENTRY_LABEL
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, EvalState, JobState, Stage, StepState
 
 VERDICT = "verdict"
-"""Where a run's summary has what came of its comparison."""
+"""The key of a run's summary that holds the result of its comparison."""
 
 
 def of_jobs(session: Session, job_ids: Sequence[str], *, current: bool = False) -> dict[str, list[Score]]:
@@ -153,7 +153,7 @@ def records_of(session: Session, batch_id: str, metrics: Container[str] | None =
 
 
 def entry_label(labels: Mapping[str, str]) -> int | None:
-    """Which entry of a suite a job is, by the label that ``vgen eval suite`` gave it."""
+    """The entry of a suite that a job belongs to, by the label that ``vgen eval suite`` gave it."""
     text = labels.get(SUITE_ENTRY_LABEL, "")
     return int(text) if text.isdecimal() else None
 
@@ -212,7 +212,7 @@ _SOME_OPEN = select(exists().where(EvalRun.state == EvalState.OPEN))
 
 
 def some_open(session: Session) -> bool:
-    """Whether any run has not ended: else no step of one waits, and there is none to settle."""
+    """Return whether any run has not ended: else no step of one waits, and there is none to settle."""
     return bool(session.connection().execute(_SOME_OPEN).scalar())
 
 
@@ -248,7 +248,7 @@ def _unscored(session: Session, batch_id: str) -> int:
 
 
 def clips_left(session: Session, batch_id: str) -> tuple[int, int]:
-    """Of a batch: (jobs that have not ended, jobs that ended without a clip)."""
+    """Count a batch's (jobs that have not ended, jobs that ended without a clip)."""
     open_ = func.count().filter(Job.state.not_in(TERMINAL_JOB_STATES))
     without = func.count().filter(Job.state.in_(TERMINAL_JOB_STATES - {JobState.SUCCEEDED}))
     row = session.execute(select(open_, without).where(Job.batch_id == batch_id)).one()

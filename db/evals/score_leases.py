@@ -41,7 +41,7 @@ class ScoreClaim:
 
     @property
     def event_data(self) -> dict[str, Any]:
-        """What events say of it."""
+        """The data of events about it."""
         return {
             "run": self.run_id,
             "family": self.work.family,
@@ -122,7 +122,7 @@ def _current(claimed: ScoreClaim) -> ColumnElement[bool]:
 
 
 def check_control(session: Session, claimed: ScoreClaim) -> Control:
-    """What ``renew`` says, without extending the lease."""
+    """Return what ``renew`` would, without extending the lease."""
     free = session.scalars(select(_not_paused()).where(_current(claimed))).one_or_none()
     return Control(held=free is not None, pause=free is not None and not free)
 

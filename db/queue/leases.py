@@ -26,7 +26,7 @@ from pipeline.work import Claim, StepWork
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What a running step is told when it renews its lease."""
+    """The answer to a running step that renews its lease."""
 
     held: bool
     """False when the lease is lost: stop, and record nothing."""
@@ -164,7 +164,7 @@ def spec_of(stored: dict[str, Any], roll: int) -> JobSpec:
 
 
 def outputs_of(rows: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    """What earlier stages recorded, by stage name, in the rows of ``WORK``."""
+    """Return what earlier stages recorded, by stage name, in the rows of ``WORK``."""
     return {done.value: output or {} for *_, done, output in rows if done is not None}
 
 
@@ -173,7 +173,7 @@ def fence(claimed: Claim) -> dict[str, Any]:
 
 
 def check_control(session: Session, claimed: Claim) -> Control:
-    """What ``renew`` says, without extending the lease: a read, cheap enough for every second."""
+    """Return what ``renew`` would, without extending the lease: a read, cheap enough for every second."""
     row = session.connection().execute(_LOOK, fence(claimed)).one_or_none()
     return Control(held=False) if row is None else Control(held=True, cancel=bool(row[0]), pause=bool(row[1]))
 

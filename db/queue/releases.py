@@ -32,7 +32,7 @@ def release(session: Session, claimed: Claim, *, delay_ms: int = 0) -> Finished:
 
 
 def return_to_waiting(session: Session, step_id: int, job_id: str) -> bool:
-    """Put a dispatched step back in line, wherever its message may be. False when it is dispatched no longer."""
+    """Return a dispatched step to waiting, wherever its message is. False when it is no longer dispatched."""
     jobs.lock(session, job_id)
     moved = session.execute(
         update(Step)

@@ -16,7 +16,7 @@ from pipeline.work import Claim
 
 
 def rewind(session: Session, claimed: Claim, *, to: Stage, reason: str, segment: int | None = None) -> Finished:
-    """Have an earlier step done again, because what it left behind is gone. Charged to no budget of that step.
+    """Do an earlier step again, because what it left behind is gone. Charged to no budget of that step.
 
     ``segment`` is that step's, where it is not the same one's.
 

@@ -1,4 +1,4 @@
-"""What a person should hear of once: jobs that nothing alive can run, and deadlines that will be missed."""
+"""Alerts, each reported once: jobs that nothing alive can run, and deadlines that will be missed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CALM = 0.1
 
 
 class Topic(StrEnum):
-    """What an alert is about; the events when it begins and when it is over."""
+    """The subject of an alert; the events when it begins and when it is over."""
 
     STUCK = "stuck"
     DEADLINE = "deadline"
@@ -37,7 +37,7 @@ class Topic(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """The state of one topic of one batch. ``on`` is None where it cannot be told: then it stays as it was."""
+    """The state of one topic of one batch. ``on`` is None where it is unknown: then it stays as it was."""
 
     batch_id: str
     topic: Topic
@@ -75,7 +75,7 @@ def check(session: Session, presets: Mapping[str, Preset] | None = None) -> list
 
 
 def at_risk(deadline_at: int, now: int, seconds: float | None) -> bool | None:
-    """Whether a batch that takes so many seconds more misses its deadline; None when nobody can say.
+    """Return whether a batch that takes so many seconds more misses its deadline; None when it is unknown.
 
     Times are the database's milliseconds.
     """

@@ -1,4 +1,4 @@
-"""What can be said of the time to come: what no live worker can ever run, and when a batch will be done."""
+"""Forecasts: what no live worker can ever run, and when a batch will be done."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WORK = {Stage.ENHANCE: "enhances prompts", Stage.SCREEN: "screens prompts", Sta
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What some jobs of a batch ask of a GPU; no types means any."""
+    """The GPU that some jobs of a batch need; no types means any."""
 
     preset: str
     gpu: tuple[str, ...]
@@ -53,7 +53,7 @@ class Estimate:
 
 
 def needs(session: Session, batch_id: str) -> list[Need]:
-    """What the batch's jobs ask for, as it was noted when they were stored; ended jobs are counted too."""
+    """Return the needs of the batch's jobs as they were stored; ended jobs are counted too."""
     first = session.scalars(select(Event.data).where(Event.batch_id == batch_id).order_by(Event.id).limit(1)).first()
     if first is None or "needs" not in first:  # the beginning of its history was removed
         return _open_needs(session, batch_id)
@@ -84,7 +84,7 @@ def live_types(capacity: Capacity) -> dict[str, int | None]:
 
 
 def cannot_run(need: Need, live: Mapping[str, int | None], presets: Mapping[str, Preset]) -> str | None:
-    """What is missing for this need among the live GPU types; None when one of them will do."""
+    """Say what this need lacks among the live GPU types; None when one of them will do."""
     wanted = [gpu_type for gpu_type in live if not need.gpu or gpu_type in need.gpu]
     if not wanted:
         names = " or ".join(need.gpu)
@@ -100,7 +100,7 @@ def cannot_run(need: Need, live: Mapping[str, int | None], presets: Mapping[str,
 
 
 def stuck(session: Session, batch: Batch, presets: Mapping[str, Preset] | None = None) -> list[Stuck]:
-    """What of the batch no live worker can ever run, most jobs first. Workers may come: nothing fails for it."""
+    """Return the jobs of the batch that no live worker can ever run, most first. They do not fail: workers may come."""
     if not batch.active:
         return []
     capacity = workers.capacity(session)
@@ -166,9 +166,9 @@ def completion(
     presets: Mapping[str, Preset] | None = None,
     left: Mapping[str, RemainingWork] | None = None,
 ) -> Estimate:
-    """When the batch's last clip will have been generated, if all goes on as it goes now.
+    """Estimate when the batch's last clip will have been generated, if all goes on as it does now.
 
-    ``left`` is what ``to_do.everywhere`` said, for who asks of several batches.
+    ``left`` is what ``remaining.of_all_batches`` returned, for callers that ask about several batches.
 
     From the live slots and the mean time of the last segments of each GPU type that can take the batch's jobs;
     batches at work share these equally, and no clip is done before its segments were made one after the other. A type
@@ -209,7 +209,7 @@ def _usable(session: Session, batch: Batch, presets: Mapping[str, Preset]) -> li
 
 
 class Halt(StrEnum):
-    """What keeps an unfinished batch from going on until a person says so, in words."""
+    """The reason why an unfinished batch waits for a person, in words."""
 
     EVERYTHING = "everything is paused"
     BATCH = "the batch is paused"
@@ -228,7 +228,7 @@ def why_stopped(session: Session, batch: Batch) -> Halt | None:
 
 
 def rests(session: Session, batch: Batch) -> bool:
-    """Whether a stopped batch has come to rest: nothing of it is dispatched or runs, or will be."""
+    """Return whether a stopped batch is idle: nothing of it is dispatched or runs, or will be."""
     halt = why_stopped(session, batch)
     if halt is None:
         return False

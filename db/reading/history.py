@@ -1,4 +1,4 @@
-"""What became of a job: its steps, the attempts at them, and the prompts that were used. Reads only."""
+"""The history of a job: its steps, the attempts at them, and the prompts that were used. Reads only."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def failures(session: Session, batch_id: str) -> Sequence[tuple[str, int]]:
 
 
 def waiting_for_gpu(session: Session, batch_ids: Sequence[str]) -> set[tuple[str, tuple[str, ...]]] | None:
-    """What the open jobs of batches need, as (preset, GPU types), when all wait to be generated; else None."""
+    """Return what the open jobs of batches need, as (preset, GPU types), when all wait to be generated; else None."""
     open_steps = session.execute(
         select(Step.stage, Step.state, Job.spec)
         .join(Job, Job.id == Step.job_id)
@@ -115,7 +115,7 @@ class Seen:
 def entries(
     session: Session, *, batch_id: str | None = None, job_id: str | None = None, after: Seen | None = None
 ) -> Iterator[Entry]:
-    """What happened to a batch, or to one job, in the order of time; read from the database as it is asked for.
+    """Yield the events of a batch, or of one job, in the order of time; read from the database as it is asked for.
 
     The session is one that ``Database.reading`` gave for one instant.
     """

@@ -1,4 +1,4 @@
-"""What is left to generate: counted in segments, since a clip of ten takes ten times as long as a clip of one."""
+"""The work left to generate: counted in segments, since a clip of ten takes ten times as long as a clip of one."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ TO_DO = (JobState.WAITING, JobState.IN_FLIGHT)
 
 @dataclass(frozen=True, slots=True)
 class RemainingWork:
-    """Of a batch: what its open jobs still have to generate."""
+    """The segments that a batch's open jobs still have to generate."""
 
     segments: int = 0
     longest: int = 0
-    """Of them, those of one clip at most: a clip's segments are made one after the other."""
+    """The most that one clip has left: a clip's segments are made one after the other."""
 
 
 def of_all_batches(session: Session) -> dict[str, RemainingWork]:
-    """Of each batch that nothing stops."""
+    """Return the remaining work of each batch that nothing stops."""
     return of_batches(session, session.scalars(select(Batch.id).where(Batch.active, ~Batch.paused, ~Batch.over_budget)))
 
 
 def of_batches(session: Session, batch_ids: Iterable[str]) -> dict[str, RemainingWork]:
-    """Of these batches. A clip of one segment counts until it has ended; one of several, segment by segment."""
+    """Return the batches' remaining work. A clip of one segment counts until it ends; one of several, by segment."""
     ids = list(batch_ids)
     by_batch = {}
     for batch_id, counted in batches.counts(session, ids).items():
@@ -42,7 +42,7 @@ def of_batches(session: Session, batch_ids: Iterable[str]) -> dict[str, Remainin
 
 
 def _with_segments(session: Session, batch_ids: Sequence[str]) -> list[str]:
-    """Those with clips of several segments, or whose history, which would say so, was removed."""
+    """Return the batches with clips of several segments, or whose history, which would say so, was removed."""
     rows = session.execute(
         select(Event.batch_id, Event.data).where(Event.batch_id.in_(batch_ids), Event.kind == "submitted")
     )

@@ -1,4 +1,4 @@
-"""What may go: which stored objects no row points at, and the rows whose time is over.
+"""The stored objects that no row points at, and the rows whose retention is over.
 
 Nothing here touches the store. Whoever removes an object asks right before, and an object is kept as long as any row
 names it, however old it is.
@@ -29,7 +29,7 @@ _PAGE = 500
 
 
 def unreferenced(session: Session, keys: Sequence[str]) -> set[str]:
-    """Those of the keys that no row points at, now.
+    """Return those of the keys that no row points at now.
 
     Everything of a job that has not ended is pointed at, and so is what an ended job's encode step recorded: a retry
     goes on from it.
@@ -52,7 +52,7 @@ def unreferenced(session: Session, keys: Sequence[str]) -> set[str]:
 
 
 def _named_inputs(session: Session, digests: Collection[str]) -> set[str]:
-    """Those of the digests that a job's inputs have."""
+    """Return those of the digests that a job's inputs have."""
     named: set[str] = set()
     for field in ("image", "last_image", "video"):
         digest = Job.spec[field]["sha256"].as_string()
@@ -85,7 +85,7 @@ def _encoded(session: Session, job_ids: Sequence[str]) -> set[str]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text within a JSON value."""
+    """Yield every text within a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
@@ -179,7 +179,7 @@ def record_sweep(session: Session, removed: dict[str, int]) -> None:
 
 
 def is_due(session: Session, *, every_ms: int) -> bool:
-    """Whether the last sweep, or where there was none the first submission, is so long ago."""
+    """Return whether the last sweep, or where there was none the first submission, is so long ago."""
     last = session.scalars(
         select(Event.at).where(Event.batch_id.is_(None), Event.kind == SWEPT).order_by(Event.id.desc()).limit(1)
     ).one_or_none()

@@ -1,4 +1,4 @@
-"""What a batch may use of GPUs: what it has used, what it uses now, and when nothing more of it is dispatched.
+"""Budgets of GPU time and cost: what a batch has used, what it uses now, and when nothing more of it is dispatched.
 
 A budget counts the time of every ended attempt at generating, whatever came of it. What is in flight is counted by
 estimate before more is dispatched, so that a batch goes over by no more than the clips that were in flight.
@@ -60,7 +60,7 @@ class _Left:
 
 @dataclass(slots=True)
 class Budgets:
-    """What the active batches with a budget may still dispatch; every other batch may dispatch anything."""
+    """The remaining budgets of the active batches that have one; every other batch may dispatch anything."""
 
     _left: dict[str, _Left] = field(default_factory=dict)
 
@@ -94,7 +94,7 @@ class Budgets:
                 self._take(batch_id, gpu_type, lines, at_least_ms=ms if state is StepState.RUNNING else 0)
 
     def allows(self, batch_id: str) -> bool:
-        """Whether anything of the batch may be dispatched to a GPU."""
+        """Return whether anything of the batch may be dispatched to a GPU."""
         return batch_id not in self._left or self._left[batch_id].any
 
     def open_to(self, batch_id: str, lines: Mapping[str, GpuCapacity]) -> dict[str, GpuCapacity]:

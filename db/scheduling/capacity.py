@@ -77,14 +77,14 @@ CapacityOfPresets = dict[str, dict[str, GpuCapacity]]
 
 
 def ready(worker: Worker, now: int) -> bool:
-    """Whether the worker serves its preset: it holds it, or nobody can load it and the jobs must fail by the error."""
+    """Return whether the worker serves its preset: it holds it, or nobody can load it and the jobs must fail."""
     return worker.assigned_preset is not None and (
         worker.loaded == worker.assigned_preset or serves_unloaded(worker, now)
     )
 
 
 def serves_unloaded(worker: Worker, now: int) -> bool:
-    """Whether the dispatcher decided that the worker serves its preset's queue although it cannot load the preset."""
+    """Return whether the dispatcher decided that it serves its preset's queue although it cannot load the preset."""
     preset = worker.assigned_preset or ""
     return preset in failed(worker, now) and bool((worker.failed_presets or {})[preset].get("serves"))
 
@@ -119,7 +119,7 @@ def preset_capacity(session: Session, live: Mapping[str, int]) -> CapacityOfPres
 
 
 def overdue(session: Session, queues: Sequence[str], *, older_than_ms: int) -> bool:
-    """Whether one of these queues holds a step that was sent longer ago than that and not claimed."""
+    """Return whether one of these queues holds a step that was sent longer ago than that and not claimed."""
     old = (
         select(Step.id)
         .where(

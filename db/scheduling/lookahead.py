@@ -1,4 +1,4 @@
-"""What a GPU worker is likely to make next: a look at the rows that takes nothing and promises nothing."""
+"""The step that a GPU worker is likely to run next: a read that claims nothing and promises nothing."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 _EX_OK = 0
 _DISPATCH_S = 0.1
-"""Nothing but this process waits for the dispatcher, and a look at SQLite is cheap."""
+"""Nothing but this process waits for the dispatcher, and a poll of SQLite is cheap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class SoloLine:
 
     @property
     def error(self) -> BaseException | None:
-        """What killed one of the workers, if anything did."""
+        """The error that killed one of the workers, if any."""
         return next((thread.error for thread in self._threads if thread.error is not None), None)
 
     def __enter__(self) -> Self:

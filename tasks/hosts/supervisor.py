@@ -34,7 +34,7 @@ _HEALTHY_S = 60.0
 """A worker that lived so long is started again at once when it dies."""
 _POLL_S = 0.2
 _KILL_AFTER_S = 30.0
-"""Beyond the grace time: a worker that has not ended by then is killed, and loses only what its rows know."""
+"""Seconds beyond the grace time: a worker that has not ended by then is killed, and loses only what its rows know."""
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class _Member:
 
 
 def roles(settings: Settings, *, gpu: bool, cpu: bool, io: bool) -> list[Role]:
-    """What this host's workers are for.
+    """Return the roles of this host's workers.
 
     Raises:
         SettingsError: nothing is left to run, or the GPU type's name is not one.
@@ -111,7 +111,7 @@ def roles(settings: Settings, *, gpu: bool, cpu: bool, io: bool) -> list[Role]:
 
 
 def run(settings: Settings, *, gpu: bool = True, cpu: bool = True, io: bool = True) -> int:
-    """Run this host's workers until told to stop; the exit code.
+    """Run this host's workers until asked to stop, and return the exit code.
 
     Raises:
         SettingsError: no broker is set, or a setting contradicts another.

@@ -1,4 +1,4 @@
-"""Faults on purpose in a live cluster: processes of this host's workers are killed, stopped and told to end.
+"""Faults on purpose in a live cluster: processes of this host's workers are killed, stopped and terminated.
 
 Only processes that the workers table names with this host's name, that still run, and that are Celery workers of vgen
 are touched, and what these started. Nothing is done to brokers, databases and stores: those may carry others' work.
@@ -28,9 +28,9 @@ from pipeline.states import AttemptOutcome, Stage
 
 _GENERATOR = "pipeline.generators.process.child"
 _FORKED = "vgen-"
-"""What the name of a worker's process begins with that `vgen worker` has forked."""
+"""The beginning of the process names of workers that `vgen worker` has forked."""
 _STARTED = ("celery", "tasks", "worker")
-"""What the command line of one holds that was started by hand."""
+"""The parts of the command line of one that was started by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Target:
 
 @dataclass
 class Damage:
-    """What was done, in order: (seconds since 1970, kind)."""
+    """The faults, in order: (seconds since 1970, kind)."""
 
     happened: list[tuple[float, str]] = field(default_factory=list)
     stopped: list[tuple[float, int]] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Damage:
         return Counter(kind for _, kind in self.happened)
 
     def inflict(self, targets: Sequence[Target], dice: Random, lease_s: float) -> str | None:
-        """Do one fault to one of the targets; what was done."""
+        """Inflict one fault on one of the targets, and return its kind."""
         if not targets:
             return None
         target = dice.choice(sorted(targets, key=lambda worker: worker.name))
@@ -82,7 +82,7 @@ class Damage:
         return bool(below) and _signal(sorted(below)[0], signal.SIGKILL)
 
     def wake(self, *, all_of_them: bool = False) -> None:
-        """Let go on what has slept long enough."""
+        """Continue the processes that were stopped long enough."""
         for item in list(self.stopped):
             if all_of_them or time.monotonic() >= item[0]:
                 self.stopped.remove(item)
@@ -90,7 +90,7 @@ class Damage:
 
 
 def targets(session: Session) -> list[Target]:
-    """The live workers of this host whose processes are what their rows say."""
+    """Return the live workers of this host whose processes match their rows."""
     host = socket.gethostname()
     victims = []
     for worker in workers.alive(session):
@@ -111,7 +111,7 @@ def inflict_faults(
     until: Callable[[], bool],
     say: Callable[[str], None],
 ) -> None:
-    """Inflict faults until ``until`` holds or ``wait`` (which sleeps) is told to stop; nobody sleeps on afterwards."""
+    """Inflict faults until ``until`` holds or ``wait`` (which sleeps) returns True; then continue stopped processes."""
     dice = Random(seed)
     try:
         next_at = time.monotonic()
@@ -129,7 +129,7 @@ def inflict_faults(
 
 @dataclass(frozen=True, slots=True)
 class ChaosResult:
-    """What came of a batch that met the faults."""
+    """The result of a batch that met the faults."""
 
     states: Counter[str]
     unended: int
@@ -147,7 +147,7 @@ class ChaosResult:
 
 
 def judge(session: Session, states: Sequence[tuple[str, str]], damage: Damage) -> ChaosResult:
-    """Look at the attempts of these jobs, given as (id, state)."""
+    """Judge the attempts of these jobs, given as (id, state)."""
     twice, recoveries, gpu_s, wasted = 0, [], 0.0, 0.0
     for job_id, _ in states:
         runs = history.attempts_of_job(session, job_id)

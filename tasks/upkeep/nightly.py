@@ -39,9 +39,9 @@ KIND = "nightly"
 REPEAT = "nightly-repeat"
 """A night once more, with the second set of seeds."""
 MEDIAN_OF = 5
-"""So many of the last runs that passed make the baseline, where none is pinned."""
+"""The number of runs that passed last which make the baseline, where none is pinned."""
 _URL_S = 7 * 86_400
-"""How long a report's links to clips work, where the store is S3: it allows no longer."""
+"""The seconds that a report's links to clips work, where the store is S3: it allows no longer."""
 _MEDIA_TYPES = {
     "html": "text/html",
     "md": "text/markdown",
@@ -52,14 +52,14 @@ _MEDIA_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a nightly makes and how it is judged."""
+    """The clips of a nightly run and how they are judged."""
 
     suite: Path = OWN_SUITE
     metrics: tuple[str, ...] = ("checks", "vbench")
     margins: Mapping[str, float] = field(default_factory=dict)
     baseline: str | None = None
     fields: Mapping[str, object] = field(default_factory=dict)
-    """Of its jobs, as on the command line: preset, seeds, num_frames, …"""
+    """The fields of its jobs, as on the command line: preset, seeds, num_frames, …"""
     repeat_seeds: str = ""
 
     @classmethod
@@ -174,7 +174,7 @@ def _alike(session: Session, identity: str) -> list[EvalRun]:
 
 
 def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
-    """Compare a run that has ended with its baseline, and store the report; what was written down.
+    """Compare a run that has ended with its baseline, store the report, and return the verdict.
 
     Where a regression is to be repeated first, nothing is: the answer has ``repeat``, and ``submit_repeat`` is due.
 
@@ -234,7 +234,7 @@ def _passed(before: Sequence[EvalRun], pinned: str | None, session: Session) -> 
 
 
 def _run(name: str, records: Sequence[Mapping[str, Any]], storage: Storage) -> Run:
-    """With URLs in place of keys, so that a report can show the clips."""
+    """Return the run with URLs in place of keys, so that a report can show the clips."""
     urls = [{**record, "video": storage.url(record["video"], expires_s=_URL_S)} for record in records]
     return comparing.run_of(urls, name)
 
@@ -283,7 +283,7 @@ def _repeated(
     repeats: _Repeats,
     storage: Storage,
 ) -> Comparison:
-    """What both seed sets say together."""
+    """Compare both seed sets together."""
     again = [_run(name, records, storage) for name, records in repeats.baseline if records]
     before = comparing.combined(_baseline(history, description), _baseline(again[-MEDIAN_OF:], description))
     after = comparing.combined(candidate, _run(f"{candidate.name} repeated", repeats.candidate or [], storage))
@@ -298,7 +298,7 @@ def _reported(
     speed: Sequence[SpeedVerdict],
     storage: Storage,
 ) -> dict[str, Any]:
-    """Store the report; the verdict."""
+    """Store the report, and return the verdict."""
     report = Report(comparison, history, speed)
     texts = {
         "html": html(report),
@@ -340,7 +340,7 @@ def _past_speeds(before: Sequence[EvalRun]) -> list[SpeedSample]:
 
 
 def repeat_due(database: Database, run_id: str, verdict: Mapping[str, Any]) -> bool:
-    """Whether the night is to be made with its second seeds: to confirm a regression, or as what later ones need."""
+    """Return whether the night needs its second seeds: to confirm a regression, or for later comparisons."""
     if verdict.get("repeat"):
         return True
     with database.reading() as session:

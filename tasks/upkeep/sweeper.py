@@ -26,7 +26,7 @@ from pipeline.storage.base import Storage, StoredObject
 logger = logging.getLogger(__name__)
 
 PREFIXES = ("media/", "checkpoints/", "states/", "work/", "inputs/", "vgen-check/")
-"""Where vgen puts objects. Whatever else lies in the store is somebody else's."""
+"""The prefixes under which vgen puts objects. Whatever else lies in the store is somebody else's."""
 KINDS = ("orphan", "checkpoint", "media", "history", "unfinished", "handoff", "model_build")
 _HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
 _PAGE = 200
@@ -47,13 +47,13 @@ class Removed:
 
 @dataclass(slots=True)
 class Report:
-    """What a sweep removed."""
+    """The result of a sweep."""
 
     dry_run: bool
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     size: int = 0
     first: list[Removed] = field(default_factory=list)
-    """At most a thousand of them."""
+    """The first thousand of them at most."""
 
     def add(self, kind: str, name: str, size: int = 0, *, number: int = 1) -> None:
         self.counts[kind] += number
@@ -90,7 +90,7 @@ def sweep_if_due(database: Database, make_storage: Callable[[], Storage], settin
 
 
 def _rows(database: Database, storage: Storage, settings: Settings, report: Report) -> None:
-    """What retention settings and ended jobs make superfluous: the rows first, so that nothing names a lost object."""
+    """Remove what retention and ended jobs make superfluous: the rows first, so that nothing names a lost object."""
     age_ms = int(settings.sweep.checkpoint_age_h * _HOUR_MS)
     while True:
         with database.transaction() as session:
@@ -170,7 +170,7 @@ def _store_now(storage: Storage) -> float:
 
 
 def _this_host(database: Database, settings: Settings, report: Report) -> None:
-    """What killed processes left in this host's hand-off and cache folders."""
+    """Remove what killed processes left in this host's hand-off and cache folders."""
     older_than_s = settings.sweep.orphan_age_h * 3600
     if settings.effective_handoff_dir.is_dir():
         handoff = Handoff.open(settings.effective_handoff_dir, settings.handoff_bytes)

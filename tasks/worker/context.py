@@ -147,7 +147,7 @@ class WorkerContext:
             logger.warning("replacement not recorded", extra={"preset": preset, "reason": str(error)})
 
     def must_stop_now(self, reserve_s: float = 0.0) -> bool:
-        """True once a stopping worker's grace is over, or would be in ``reserve_s`` seconds."""
+        """Return True once a stopping worker's grace is over, or would be in ``reserve_s`` seconds."""
         since = self.stopping()
         return since is not None and time.monotonic() - since >= self.settings.worker.grace_s - reserve_s
 

@@ -1,4 +1,4 @@
-"""Where a chain goes after a finish: on to a queue, or nowhere."""
+"""The way of a chain after a finish: on to a queue, or nowhere."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def open_run(
 
 
 def run_score_step(task: Task, step_id: int) -> None:
-    """Claim the step, score its clips, and record that it is done, or what came of it."""
+    """Claim the step, score its clips, and record that it is done, or its failure."""
     runtime = contexts.context_of(task)
     lease_ms = int(runtime.settings.worker.lease_s * 1000)
 
