@@ -103,7 +103,7 @@ class FieldOptions:
     segments: Annotated[str | None, _field("--segments", "How many segments each clip has.", "COUNT")] = None
     auto_extend: Annotated[
         bool | None,
-        typer.Option("--auto-extend/--no-auto-extend", help="Have the enhancer write each next segment's prompt."),
+        typer.Option("--auto-extend/--no-auto-extend", help="Let the enhancer write each next segment's prompt."),
     ] = None
     enhance: Annotated[bool | None, typer.Option("--enhance/--no-enhance", help="Enhance prompts, or do not.")] = None
 
@@ -151,7 +151,9 @@ def _labels(pairs: list[str]) -> dict[str, str]:
 class BatchChoices:
     """The options of a whole batch."""
 
-    owner: Annotated[str | None, typer.Option("--owner", help="Whose batch it is; default: the setting owner.")] = None
+    owner: Annotated[
+        str | None, typer.Option("--owner", help="The owner of the batch; default: the setting owner.")
+    ] = None
     name: Annotated[str | None, typer.Option("--name", help="Name of the batch; default: the file's name.")] = None
     key: Annotated[
         str | None,

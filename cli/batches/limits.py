@@ -153,5 +153,5 @@ def _number(flag: str, text: str | None, problems: list[Problem]) -> float | Non
     try:
         return float(text)
     except ValueError:
-        problems.append(Problem(f"{text!r} is no number, nor {NONE!r}", field=flag))
+        problems.append(Problem(f"{text!r} is not a number: give one, or {NONE!r}", field=flag))
         return None

@@ -80,7 +80,7 @@ def _margins(texts: list[str]) -> dict[str, float]:
     for text in texts:
         name, _, value = text.partition("=")
         if name not in registry.METRICS:
-            problems.append(Problem(f"{name!r} is no metric; `vgen eval list` has them", field="--margin"))
+            problems.append(Problem(f"{name!r} is not a metric: `vgen eval list` shows them", field="--margin"))
             continue
         try:
             margins[name] = float(value)

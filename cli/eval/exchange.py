@@ -40,7 +40,7 @@ def export(
     settings_of(ctx)
     unknown = [name for name in dimension or () if name not in DIMENSIONS]
     if unknown:
-        raise InputError([Problem(f"{name!r} is no VBench dimension", field="--dimension") for name in unknown])
+        raise InputError([Problem(f"{name!r} is not a VBench dimension", field="--dimension") for name in unknown])
     parsed = read_suite(find_suite(suite))
     done = exchange.export(exchange.read_manifest(manifest, parsed), parsed, dimension or EXTERNAL, to)
     if not done:

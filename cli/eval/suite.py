@@ -45,7 +45,9 @@ def suite(
     metrics: Metrics = "vbench",
     name: Annotated[str | None, typer.Option("--name", help="Name of the batch; default: the file's name.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Make the clips anew even if the same was submitted.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Until all is scored; in solo mode: make and score it.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until all is scored; in solo mode: make and score it.")
+    ] = False,
     write: Annotated[Path | None, typer.Option("--output", help="With --wait: write the scores there.")] = None,
     json: Json = False,
 ) -> int:
@@ -77,7 +79,7 @@ def read(file: Path | None, own: bool, dimensions: list[str]) -> Suite:
         raise InputError([Problem("goes with no FILE", field="--own")])
     unknown = [name for name in dimensions if name not in DIMENSIONS]
     if unknown:
-        problem = f"{unknown[0]!r} is no VBench dimension; there are {', '.join(DIMENSIONS)}"
+        problem = f"{unknown[0]!r} is not a VBench dimension: choose from {', '.join(DIMENSIONS)}"
         raise InputError([Problem(problem, field="--dimension")])
     path = suites.OWN_SUITE if own else suites.find_suite(file)
     parsed = suites.read_suite(path)

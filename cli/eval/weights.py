@@ -31,7 +31,7 @@ def weights_of(settings: Settings, directory: Path | None) -> Weights:
 
     chosen = directory or settings.eval.weights_dir
     if directory is not None and not directory.is_dir():
-        raise InputError([Problem(f"{directory} is no folder", field="--weights")])
+        raise InputError([Problem(f"{directory} is not a folder", field="--weights")])
     return Weights(chosen, settings.effective_cache_dir / "eval" / "digests.json")
 
 
@@ -77,7 +77,9 @@ def _known(names: list[str] | None) -> list[str]:
     unknown = [name for name in names or () if name not in WEIGHT_FILES]
     if unknown:
         known = ", ".join(WEIGHT_FILES)
-        raise InputError([Problem(f"{name!r} is no weight file; there are {known}", field="NAME") for name in unknown])
+        raise InputError(
+            [Problem(f"{name!r} is not a weight file: choose from {known}", field="NAME") for name in unknown]
+        )
     return names or list(WEIGHT_FILES)
 
 

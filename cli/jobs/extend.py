@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Export or import the continuation state of a finished clip.", no_args_is_help=True)
 
-Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What happens next.")]
-Segments = Annotated[str | None, typer.Option("--segments", metavar="COUNT", help="How many segments are added.")]
+Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt of what happens next.")]
+Segments = Annotated[str | None, typer.Option("--segments", metavar="COUNT", help="Number of segments that are added.")]
 Length = Annotated[
     str | None, typer.Option("--num-frames", metavar="COUNT", help="Frames of each; default: as before.")
 ]
@@ -99,7 +99,7 @@ def export(
 @app.command("import")
 def import_(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `vgen state export` wrote.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `vgen state export` wrote.")],
     prompt: Prompt,
     segments: Segments = None,
     num_frames: Length = None,

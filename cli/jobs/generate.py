@@ -88,7 +88,7 @@ def overrides_of(arguments: Sequence[str]) -> list[tuple[str, str]]:
         argument = remaining.pop(0)
         name, equals, value = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not name:
-            raise InputError([Problem(f"{argument!r} is no override of the form --dotted.key VALUE")])
+            raise InputError([Problem(f"{argument!r} is not an override: write --dotted.key VALUE")])
         if name not in _KEYS and not name.startswith(tuple(key for key in _KEYS if key.endswith("."))):
             hint = did_you_mean(name, ("--config", "--json", *_KEYS), 2)
             raise InputError([Problem(f"unknown key; {hint}keys begin with {', '.join(_KEYS)}", field=f"--{name}")])

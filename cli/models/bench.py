@@ -34,14 +34,16 @@ def preset(
     only: Annotated[
         str | None, typer.Option("--only", metavar="WAYS", help="Names of ways, separated by commas; default: all.")
     ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, max=100, help="Clips that are measured of each.")] = 1,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, max=100, help="Clips that are measured for each way.")
+    ] = 1,
     steps: Annotated[int | None, typer.Option("--steps", min=2, max=1000, help="Default: the preset's.")] = None,
     width: Annotated[int | None, typer.Option("--width", help="Default: the preset's.")] = None,
     height: Annotated[int | None, typer.Option("--height", help="Default: the preset's.")] = None,
     num_frames: Annotated[int | None, typer.Option("--num-frames", help="Default: the preset's.")] = None,
     image: Annotated[Path | None, typer.Option("--image", help="First frame, where the preset needs one.")] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", help="Of the clip.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the clip.")] = 0,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt of the measured clip.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the measured clip.")] = 0,
     least_ssim: Annotated[float, typer.Option("--least-ssim", min=-1, max=1, help="Quality bound.")] = 0.9,
     least_psnr: Annotated[float, typer.Option("--least-psnr", min=0, max=100, help="Quality bound, dB.")] = 25.0,
     json: Json = False,
@@ -94,7 +96,9 @@ def _chosen(ways: dict[str, Acceleration], only: str | None) -> dict[str, Accele
         if name not in ways:
             near = get_close_matches(name, ways, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise InputError([Problem(f"{name!r} is no way; {hint}there are: {', '.join(ways)}", field="--only")])
+            raise InputError(
+                [Problem(f"{name!r} is not one of the ways: {hint}choose from {', '.join(ways)}", field="--only")]
+            )
     return {name: ways[name] for name in names}
 
 

@@ -29,12 +29,16 @@ _SETTLE_S = 900.0
 def chaos(
     ctx: typer.Context,
     yes: Annotated[
-        bool, typer.Option("--yes-break-things", help="Needed: workers of this host are killed while they work.")
+        bool, typer.Option("--yes-break-things", help="Required: workers of this host are killed while they work.")
     ] = False,
-    seconds: Annotated[float, typer.Option("--seconds", min=1, help="How long faults go on.")] = 60.0,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Dice; made and shown when not given.")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, max=1000, help="Clips of the batch that meets them.")] = 24,
-    preset: Annotated[str, typer.Option("--preset", help="What the clips are made with.")] = "idle",
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="Seconds for which faults go on.")] = 60.0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Seed of the faults; made and shown when not given.")
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, max=1000, help="Clips of the batch that meets the faults.")
+    ] = 24,
+    preset: Annotated[str, typer.Option("--preset", help="The preset of the clips.")] = "idle",
     json: Json = False,
 ) -> int:
     """Kill, stop and end this host's workers at random while a small batch runs, and report what came of it.

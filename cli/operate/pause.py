@@ -91,7 +91,7 @@ def queue_names(names: Sequence[str]) -> list[str]:
             queues.append(f"vgen.gpu.{name}")
         else:
             rule = "expected vgen.io, vgen.cpu, vgen.gpu, vgen.gpu.TYPE, vgen.encode, or a GPU type such as h200"
-            problems.append(Problem(f"{name!r} is no queue: {rule}", field="--queue"))
+            problems.append(Problem(f"{name!r} is not a queue: {rule}", field="--queue"))
     if problems:
         raise InputError(problems)
     return list(dict.fromkeys(queues))

@@ -28,7 +28,7 @@ class JobView(View):
     variant: int = Field(description="Which of the line's jobs, from 0.")
     state: str
     prompt: str
-    seed: int = Field(description="Of the current roll.")
+    seed: int = Field(description="The seed of the current roll.")
     roll: int = Field(description="Which try at a clip that the gate accepts, from 1.")
     preset: str
     custom_id: str | None
@@ -49,7 +49,7 @@ class RunningView(View):
     segment: int = Field(description="Which of the clip's segments, from 0.")
     segments: int = Field(description="How many the clip has.")
     worker: str | None
-    phase: str | None = Field(description="What the step is doing, such as denoise.")
+    phase: str | None = Field(description="The phase of the step, such as denoise.")
     step: int = Field(description="Progress within the phase, of `steps`.")
     steps: int
 
@@ -71,14 +71,14 @@ class StepView(View):
     worker: str | None
     error_code: str | None
     error: str | None
-    output: dict[str, Any] | None = Field(description="What the stage recorded.")
+    output: dict[str, Any] | None = Field(description="The output that the stage recorded.")
 
 
 class AttemptView(View):
     """One attempt at a step that ended."""
 
     stage: str
-    segment: int = Field(description="From 0.")
+    segment: int = Field(description="Number of the segment, from 0.")
     attempt: int
     outcome: str
     worker: str | None
@@ -92,12 +92,12 @@ class AttemptView(View):
 class SegmentView(View):
     """One stretch of a job's clip, of the current roll."""
 
-    segment: int = Field(description="From 0.")
+    segment: int = Field(description="Number of the segment, from 0.")
     prompt: str = Field(description="After enhancement once it was generated, as submitted before.")
     generate: str | None = Field(description="State of its generate step; null while its turn has not come.")
     encode: str | None = Field(description="The same of its encode step.")
-    num_frames: int | None = Field(description="What it adds to the clip; null before it was generated.")
-    frames_sha256: str | None = Field(description="Of these frames, raw.")
+    num_frames: int | None = Field(description="Frames that it adds to the clip; null before it was generated.")
+    frames_sha256: str | None = Field(description="The digest of these frames, raw.")
 
 
 class ScoreView(View):
@@ -107,9 +107,9 @@ class ScoreView(View):
     metric: str
     score: float | None = Field(description="null: not scored.")
     reason: str | None = Field(description="Why it was not scored.")
-    passed: bool | None = Field(description="The verdict of a check; null for what is no check.")
+    passed: bool | None = Field(description="The verdict of a check; null for a metric that is not a check.")
     details: dict[str, Any]
-    scorer: dict[str, Any] = Field(description="What decides the number besides the clip.")
+    scorer: dict[str, Any] = Field(description="The fingerprint of what decides the number besides the clip.")
     scored_at: str
 
 
@@ -127,9 +127,9 @@ class JobDetailView(View):
     """All that is known of a job."""
 
     job: JobView
-    spec: dict[str, Any] = Field(description="As it was submitted, with the first roll's seed.")
+    spec: dict[str, Any] = Field(description="The specification as submitted, with the first roll's seed.")
     rolls: list[RollView]
-    scores: list[ScoreView] = Field(description="Of every roll; of each metric the newest scorer's.")
+    scores: list[ScoreView] = Field(description="The scores of every roll; of each metric the newest scorer's.")
     prompt_used: str | None = Field(description="The prompt after enhancement; null before frames were made.")
     segments: list[SegmentView]
     steps: list[StepView]

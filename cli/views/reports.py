@@ -28,8 +28,8 @@ class StageReportView(View):
 
     stage: str
     attempts: int
-    seconds: float = Field(description="Of all attempts that have ended.")
-    mean_seconds: float | None = Field(description="Of one attempt whose result was recorded.")
+    seconds: float = Field(description="Seconds of all attempts that have ended.")
+    mean_seconds: float | None = Field(description="Mean of the attempts whose result was recorded.")
     lost_attempts: int = Field(description="Attempts whose result was not recorded: failed, stopped, taken back.")
     lost_seconds: float
     outcomes: dict[str, int] = Field(description="Attempts by how they ended.")
@@ -39,7 +39,7 @@ class WorkerReportView(View):
     """One worker's part in the batch."""
 
     worker: str
-    gpu_type: str | None = Field(description="Of a worker that generated; null for others.")
+    gpu_type: str | None = Field(description="GPU type of a worker that generated; null for others.")
     first_at: str = Field(description="ISO 8601, UTC.")
     last_at: str
     attempts: int
@@ -48,7 +48,7 @@ class WorkerReportView(View):
     busy_share: float = Field(description="Seconds at work for the batch over the report's seconds.")
     other_share: float = Field(description="The same for other batches, on GPU queues.")
     timeline: dict[str, list[float]] = Field(
-        description="By stage: how much of each span of time it was at work; more than 1 where it did several at once."
+        description="By stage, the busy share of each span of time; more than 1 where it did several steps at once."
     )
 
 
@@ -57,8 +57,8 @@ class GpuReportView(View):
 
     gpu_type: str
     workers: int
-    seconds: float = Field(description="Of all attempts at generating, and of what else its queue held.")
-    price: float | None = Field(description="Of an hour; null where VGEN_PRICES has none.")
+    seconds: float = Field(description="Seconds of all attempts at generating, and of what else its queue held.")
+    price: float | None = Field(description="Price of an hour; null where VGEN_PRICES has none.")
     cost: float | None
 
 
@@ -68,23 +68,23 @@ class ReportView(View):
     batch: BatchView
     began_at: str | None = Field(description="When its first attempt began; null when there was none.")
     ended_at: str | None = Field(description="When its last attempt ended, or now while any is running.")
-    seconds: float = Field(description="From the first to the last.")
-    span_seconds: float = Field(description="Of each value of the workers' timelines.")
+    seconds: float = Field(description="Seconds from the first to the last.")
+    span_seconds: float = Field(description="Seconds of each value of the workers' timelines.")
     clips: int = Field(description="Jobs that succeeded.")
     seconds_per_clip: float | None = Field(description="Wall seconds over clips.")
     gpu_seconds_per_clip: float | None
     cost_per_clip: float | None
     cost: float | None = Field(description="Null where a GPU type has no price.")
     waiting_seconds_per_job: float | None = Field(
-        description="From submit to end, less what was worked on it: in line, held, paused, between stages."
+        description="Seconds from submit to end, less the work on it: in line, held, paused, between stages."
     )
     gpu_workers: int = Field(description="Workers that generated.")
     gpu_busy_share: float | None = Field(
-        description="Of those workers' time, from the first attempt at generating to the end: at work for this batch."
+        description="The share of their time, from the first attempt at generating to the end, spent on this batch."
     )
     line_efficiency: float | None = Field(
         description="Bare pipeline seconds over GPU workers times seconds, from the first attempt at generating to the "
-        "end; null where generators told no times."
+        "end; null where generators reported no times."
     )
     generating: dict[str, float] = Field(
         description="Seconds of the attempts whose frames were recorded, by part; `around`: all but the model."
@@ -93,7 +93,7 @@ class ReportView(View):
     stages: list[StageReportView]
     workers: list[WorkerReportView]
     events: dict[str, int] = Field(description="How often each kind of event happened.")
-    notes: list[str] = Field(description="What the figures do not say.")
+    notes: list[str] = Field(description="Remarks on the figures.")
 
 
 def report_of(session: Session, batch: Batch, prices: Mapping[str, float]) -> ReportView:

@@ -86,7 +86,7 @@ def read_margins(texts: Sequence[str], where: str) -> dict[str, float]:
         except ValueError:
             problems.append(Problem(f"{text!r}: a margin is NAME=VALUE with a number", field=where))
         if name not in registry.METRICS:
-            problems.append(Problem(f"{name!r} is no metric; `vgen eval list` has them", field=where))
+            problems.append(Problem(f"{name!r} is not a metric: `vgen eval list` shows them", field=where))
     if problems:
         raise InputError(problems)
     return margins

@@ -69,8 +69,8 @@ def test_queues_and_everything_are_paused_by_name(home: Home, vgen: Vgen) -> Non
     [
         ((), "say what"),
         (("nosuchbatch",), "'nosuchbatch' does not exist"),
-        (("--queue", "H 200"), "--queue: 'H 200' is no queue"),
-        (("--queue", "vgen.gqu"), "'vgen.gqu' is no queue"),
+        (("--queue", "H 200"), "--queue: 'H 200' is not a queue"),
+        (("--queue", "vgen.gqu"), "'vgen.gqu' is not a queue"),
     ],
 )
 def test_what_cannot_be_paused_is_refused(home: Home, vgen: Vgen, arguments: tuple[str, ...], complaint: str) -> None:
