@@ -1,7 +1,7 @@
 """The cost of the timers' queries as rows pile up: ``python -m bench.rows [--postgres 1000 100000 1000000]``.
 
 Each size is a database of its own with ten batches: nine tenths of the jobs have been through the whole line, the rest
-wait to be generated. Measured are a look of the dispatcher that finds no room and one that admits, a look of the
+wait to be generated. Measured are a poll of the dispatcher that finds no room and one that dispatches, a poll of the
 reconciler, a lease's renewal, a claim with its finish, and the counts of one batch and of all: the median of many. The
 plan of every SELECT is looked at; one that reads a large table from end to end is named.
 """
@@ -126,8 +126,8 @@ def measure(database: Database, ids: list[str], rounds: int) -> tuple[dict[str, 
             work(session)
         return (time.perf_counter() - began) * 1000
 
-    def admit(session: Session) -> list[dispatch.Admitted]:
-        return dispatch.admit(session, window=64)
+    def dispatch_once(session: Session) -> list[dispatch.StepMessage]:
+        return dispatch.dispatch_waiting(session, window=64)
 
     def reconcile(session: Session) -> None:
         recovery.end_leases(session)
@@ -138,15 +138,15 @@ def measure(database: Database, ids: list[str], rounds: int) -> tuple[dict[str, 
     scans: set[str] = set()
     with watched(database, scans):
         report(1)
-        for work in (admit, reconcile):
+        for work in (dispatch_once, reconcile):
             once(work)
-        figures["admit, no room"] = statistics.median(once(admit) for _ in range(rounds))
+        figures["dispatch, no room"] = statistics.median(once(dispatch_once) for _ in range(rounds))
         report(rounds * 8)
-        admitted: list[dispatch.Admitted] = []
-        took = once(lambda session: admitted.extend(admit(session)))
-        figures[f"admit, {len(admitted)} steps"] = took
+        messages: list[dispatch.StepMessage] = []
+        took = once(lambda session: messages.extend(dispatch_once(session)))
+        figures[f"dispatch, {len(messages)} steps"] = took
         figures["reconcile"] = statistics.median(once(reconcile) for _ in range(rounds))
-        figures |= _steps(database, once, admitted[:rounds], queues)
+        figures |= _steps(database, once, messages[:rounds], queues)
         for name, batch_ids in (("status of one batch", ids[:1]), ("status of all ten", ids)):
             figures[name] = statistics.median(
                 once(lambda session, batch_ids=batch_ids: batches.counts(session, batch_ids))  # type: ignore[misc]
@@ -158,12 +158,12 @@ def measure(database: Database, ids: list[str], rounds: int) -> tuple[dict[str, 
 def _steps(
     database: Database,
     once: Callable[[Callable[[Session], object]], float],
-    admitted: list[dispatch.Admitted],
+    messages: list[dispatch.StepMessage],
     queues: tuple[str, ...],
 ) -> dict[str, float]:
     claims: list[Claim] = []
 
-    def claim(session: Session, item: dispatch.Admitted) -> None:
+    def claim(session: Session, item: dispatch.StepMessage) -> None:
         claimed = leases.claim(
             session,
             job_id=item.job_id,
@@ -178,7 +178,7 @@ def _steps(
 
     result = StageResult(output=FRAMES)
     return {
-        "claim": statistics.median(once(lambda session, i=item: claim(session, i)) for item in admitted),  # type: ignore[misc]
+        "claim": statistics.median(once(lambda session, i=item: claim(session, i)) for item in messages),  # type: ignore[misc]
         "renew": statistics.median(
             once(lambda session, c=claimed: leases.renew(session, c, lease_ms=60_000))  # type: ignore[misc]
             for claimed in claims

@@ -87,13 +87,13 @@ def retry(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Put failed or cancelled jobs back in line, at the step where they ended."""
+    """Queue failed or cancelled jobs again, at the step where they ended."""
     from db.clips import jobs
     from db.clips.selection import Selection
 
     states = (JobState.FAILED, JobState.CANCELLED) if code is None else (JobState.FAILED,)
     chosen = Selection(states, code=code, label=_label(label))
-    return _change(ctx, ids or [], chosen, jobs.retry_all, "back in line", json)
+    return _change(ctx, ids or [], chosen, jobs.retry_all, "queued again", json)
 
 
 def approve(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
@@ -153,7 +153,7 @@ def _change(ctx: typer.Context, ids: Sequence[str], chosen: Selection, change: C
     output.line(f"{len(changed)} jobs {word}")
     if unchanged:
         output.notice(f"it does not apply to {', '.join(unchanged[:10])}{' …' if len(unchanged) > 10 else ''}")
-    if settings.solo and changed and word in ("back in line", "approved"):
+    if settings.solo and changed and word in ("queued again", "approved"):
         output.line("next: vgen run")
     return 0
 

@@ -76,7 +76,7 @@ class ReportView(View):
     cost_per_clip: float | None
     cost: float | None = Field(description="Null where a GPU type has no price.")
     waiting_seconds_per_job: float | None = Field(
-        description="Seconds from submit to end, less the work on it: in line, held, paused, between stages."
+        description="Seconds from submit to end, less the work on it: queued, held, paused, between stages."
     )
     gpu_workers: int = Field(description="Workers that generated.")
     gpu_busy_share: float | None = Field(

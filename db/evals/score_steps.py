@@ -1,4 +1,4 @@
-"""The steps of evaluation runs: planned with the run, admitted within the window, and put right by the reconciler.
+"""The steps of evaluation runs: planned with the run, dispatched within the window, and put right by the reconciler.
 
 Every change of a step is one conditional UPDATE, as of jobs' steps; ``db.evals.score_leases`` has those of its worker.
 """
@@ -30,7 +30,7 @@ _A_SLOT = 2
 
 
 @dataclass(frozen=True, slots=True)
-class AdmittedScore:
+class ScoreMessage:
     """A step to publish a message for."""
 
     step_id: int
@@ -93,7 +93,7 @@ def promote_ready(session: Session) -> int:
     return count
 
 
-def admit(session: Session, *, window: int, gpu: bool) -> list[AdmittedScore]:
+def dispatch_waiting(session: Session, *, window: int, gpu: bool) -> list[ScoreMessage]:
     """Dispatch waiting steps while their queues have room; runs take turns.
 
     ``gpu`` sends those that need a model to a GPU type with a live worker, where there is one; a step that failed there
@@ -113,7 +113,7 @@ def admit(session: Session, *, window: int, gpu: bool) -> list[AdmittedScore]:
             queue = max(open_, key=lambda name: rooms[name])
             rooms[queue] -= 1
             bound.setdefault(queue, []).append(step.id)
-    admitted = []
+    messages = []
     for queue, ids in bound.items():
         moved = session.execute(
             update(ScoreStep)
@@ -122,8 +122,8 @@ def admit(session: Session, *, window: int, gpu: bool) -> list[AdmittedScore]:
             .returning(ScoreStep.id)
             .execution_options(synchronize_session=False)
         )
-        admitted += [AdmittedScore(step_id, queue) for step_id in sorted(moved.scalars())]
-    return admitted
+        messages += [ScoreMessage(step_id, queue) for step_id in sorted(moved.scalars())]
+    return messages
 
 
 def _waiting(session: Session) -> list[Sequence[ScoreStep]]:

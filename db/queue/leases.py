@@ -52,7 +52,7 @@ _TAKE = (
         Step.queue.in_(bindparam("p_queues", expanding=True)),
         exists().where(Job.id == Step.job_id, Job.roll == Step.roll, ~Job.cancel_requested),
         not_paused(),
-        # One whose GPU was found bad: what it had been sent before goes back in line.
+        # One whose GPU was found bad: what it had been sent before waits again.
         ~exists().where(Worker.name == bindparam("p_worker"), Worker.drain_reason.is_not(None)),
     )
     .values(

@@ -1,4 +1,4 @@
-"""Steps that go back in line undone: given back by their worker, or taken back before one claimed them."""
+"""Steps that return to waiting undone: released by their worker, or withdrawn before one claimed them."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ _Presets = Mapping[str, Preset] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
+class StepMessage:
     """A step to publish a message for."""
 
     job_id: str
@@ -85,7 +85,7 @@ class _Candidate:
     scored: bool = False
 
 
-def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Admitted]:
+def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None) -> list[StepMessage]:
     """Dispatch waiting steps while their queues have room.
 
     ``window`` bounds the steps in flight on each queue that is not a GPU queue. Steps nearest to the end go first, so
@@ -93,11 +93,11 @@ def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Ad
     """
     jobs.close_finished_batches(session)
     paused = paused_queues(session)
-    owners = _admissible(session)
+    owners = _dispatchable(session)
     if not owners or ALL_QUEUES in paused:
         return []
     live = in_flight(session)
-    admitted = []
+    messages = []
     for stage in (Stage.PUBLISH, Stage.SCORE, Stage.ENCODE, Stage.SCREEN, Stage.ENHANCE):
         queue = fixed_queue(stage)
         if queue is not None and is_paused(queue, paused):
@@ -108,16 +108,16 @@ def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Ad
         dispatched = _dispatch(session, stage, chosen)
         for item in dispatched:
             live[item.queue] = live.get(item.queue, 0) + 1
-        admitted += dispatched
+        messages += dispatched
     capacity = preset_capacity(session, live)
     if not any(each.room > 0 for by_type in capacity.values() for each in by_type.values()):
-        return admitted
+        return messages
     budgets = Budgets.load(session, lambda: gpu_capacity(session, live))
     chosen = _ordered(_servable(session, owners, capacity, presets, budgets))
-    return admitted + _dispatch(session, Stage.GENERATE, chosen, capacity, presets, budgets)
+    return messages + _dispatch(session, Stage.GENERATE, chosen, capacity, presets, budgets)
 
 
-_ADMISSIBLE = (
+_DISPATCHABLE = (
     select(
         *(Batch.id, Batch.owner, Batch.deadline_at),
         Batch.options["score"].as_string().is_not(None),
@@ -128,10 +128,10 @@ _ADMISSIBLE = (
 )
 
 
-def _admissible(session: Session) -> dict[str, _Owner]:
+def _dispatchable(session: Session) -> dict[str, _Owner]:
     """The batches of which something may be dispatched, oldest first."""
     owners = {}
-    for batch_id, owner, deadline, scored, *waiting in session.connection().execute(_ADMISSIBLE):
+    for batch_id, owner, deadline, scored, *waiting in session.connection().execute(_DISPATCHABLE):
         stages = frozenset(stage for stage, waits_there in zip(Stage, waiting, strict=True) if waits_there)
         if stages:
             owners[batch_id] = _Owner(owner, _NO_DEADLINE if deadline is None else deadline, stages, bool(scored))
@@ -217,7 +217,7 @@ def _dispatch(
     capacity: CapacityOfPresets | None = None,
     presets: _Presets = None,
     budgets: Budgets | None = None,
-) -> list[Admitted]:
+) -> list[StepMessage]:
     if not chosen:
         return []
     paused = paused_queues(session)
@@ -232,7 +232,7 @@ def _dispatch(
     moved = {queue: _mark_dispatched(session, items, queue) for queue, items in bound.items()}
     # In the order in which they were chosen: messages are published in it.
     return [
-        Admitted(item.job_id, item.segment, stage, queue, item.scored)
+        StepMessage(item.job_id, item.segment, stage, queue, item.scored)
         for item in chosen
         for queue, ids in moved.items()
         if item.step_id in ids
@@ -339,9 +339,9 @@ def _is_old(read_at: float | None) -> bool:
     return read_at is None or time.monotonic() - read_at > _CACHE_S
 
 
-def undispatch(session: Session, items: Sequence[Admitted]) -> None:
+def undispatch(session: Session, items: Sequence[StepMessage]) -> None:
     """Return to waiting the steps whose message could not be published."""
-    for item in sorted(items, key=lambda admitted: admitted.job_id):
+    for item in sorted(items, key=lambda message: message.job_id):
         jobs.lock(session, item.job_id)
         returned = session.execute(
             update(Step)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from db.queue.endings import DispatchedStep, Finished
 from db.queue.finishing import Route
-from db.scheduling.dispatch import Admitted
+from db.scheduling.dispatch import StepMessage
 from pipeline.states import Stage
 from pipeline.work import StepWork
 from tasks.messages import publish
@@ -45,7 +45,7 @@ def continue_chain(task: Task, finished: Finished) -> None:
 
 def send_others(task: Task, runtime: WorkerContext, work: StepWork, finished: Finished) -> None:
     """Begin the chains of the other steps that the finish dispatched. Should it fail, the rows wait again."""
-    publish(task.app, runtime.database, _admitted(work, finished.others))
+    publish(task.app, runtime.database, _messages_of(work, finished.others))
 
 
 def send_chains(
@@ -58,12 +58,12 @@ def send_chains(
     steps = finished.others
     if finished.next_stage is not None and finished.queue is not None:
         steps = (DispatchedStep(work.segment, finished.next_stage, finished.queue), *steps)
-    publish(app, runtime.database, _admitted(work, steps), after=after)
+    publish(app, runtime.database, _messages_of(work, steps), after=after)
 
 
-def _admitted(work: StepWork, steps: Iterable[DispatchedStep]) -> list[Admitted]:
+def _messages_of(work: StepWork, steps: Iterable[DispatchedStep]) -> list[StepMessage]:
     scored = work.options.score is not None
-    return [Admitted(work.job_id, step.segment, step.stage, step.queue, scored) for step in steps]
+    return [StepMessage(work.job_id, step.segment, step.stage, step.queue, scored) for step in steps]
 
 
 def cut(task: Task) -> None:

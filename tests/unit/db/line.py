@@ -98,9 +98,9 @@ class Line:
             workers.report(session, report)
             session.execute(update(Worker).where(Worker.name == name).values(held))
 
-    def admit(self, window: int = 64) -> list[dispatch.Admitted]:
+    def admit(self, window: int = 64) -> list[dispatch.StepMessage]:
         with self.database.transaction() as session:
-            return dispatch.admit(session, window=window)
+            return dispatch.dispatch_waiting(session, window=window)
 
     def claim(self, job_id: str, stage: Stage, *, lease_ms: int = LEASE_MS, queues: tuple[str, ...] = QUEUES) -> Claim:
         claimed = self.try_claim(job_id, stage, lease_ms=lease_ms, queues=queues)

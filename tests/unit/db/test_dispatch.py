@@ -213,7 +213,7 @@ def test_two_dispatchers_at_once_admit_a_step_once(postgres_database: Database) 
 
     with ExitStack() as stack:
         first, second = (stack.enter_context(postgres_database.transaction()) for _ in range(2))
-        one, two = dispatch.admit(first, window=6), dispatch.admit(second, window=6)
+        one, two = dispatch.dispatch_waiting(first, window=6), dispatch.dispatch_waiting(second, window=6)
 
     assert not {item.job_id for item in one} & {item.job_id for item in two}
     assert len(one) == 6
