@@ -90,12 +90,12 @@ def _through_the_line() -> Iterator[str]:
 @contextmanager
 def watched(database: Database, scans: set[str]) -> Iterator[None]:
     """While open, the plans of SELECTs are looked at, and those that read a large table whole are added."""
-    seen: set[str] = set()
+    explained: set[str] = set()
 
     def watch(connection: Connection, _: Any, statement: str, parameters: Any, *__: Any) -> None:
-        if not statement.lstrip().startswith(("SELECT", "WITH")) or statement in seen:
+        if not statement.lstrip().startswith(("SELECT", "WITH")) or statement in explained:
             return
-        seen.add(statement)
+        explained.add(statement)
         explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
         for row in connection.exec_driver_sql(explain + statement, parameters):
             line = str(row[-1])

@@ -104,9 +104,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 def facts(pairs: Sequence[tuple[str, object]]) -> None:
     """Names and values, a line each; what is None is left out."""
-    known = [(name, _cell(value)) for name, value in pairs if value is not None]
-    width = max((len(name) for name, _ in known), default=0)
-    for name, value in known:
+    cells = [(name, _cell(value)) for name, value in pairs if value is not None]
+    width = max((len(name) for name, _ in cells), default=0)
+    for name, value in cells:
         line(f"{name:<{width}}  {value}" if is_terminal() else f"{name}\t{value}")
 
 

@@ -60,8 +60,8 @@ def report(session: Session, worker: WorkerReport) -> None:
     """Insert or refresh the worker's row."""
     values = asdict(worker) | {"queues": list(worker.queues)}
     connection = session.connection()
-    known = connection.execute(_REPORT, {f"p_{name}": value for name, value in values.items()}).one_or_none()
-    if known is None:
+    row = connection.execute(_REPORT, {f"p_{name}": value for name, value in values.items()}).one_or_none()
+    if row is None:
         connection.execute(insert(_WORKERS).values(started_at=now_ms(), seen_at=now_ms()), values)
 
 
@@ -103,8 +103,8 @@ def capacity(session: Session) -> Capacity:
             continue
         for queue in worker.queues:
             total.slots[queue] = total.slots.get(queue, 0) + worker.slots
-            known = [m for m in (total.memory.get(queue), worker.memory_bytes) if m is not None]
-            total.memory[queue] = max(known) if known else None
+            sizes = [m for m in (total.memory.get(queue), worker.memory_bytes) if m is not None]
+            total.memory[queue] = max(sizes) if sizes else None
     return total
 
 

@@ -189,11 +189,11 @@ def list_(
 
 def states_of(names: list[str]) -> list[JobState]:
     """Return the states of these names. Raises InputError for a name that is not a state."""
-    known = [known.value for known in JobState]
-    wrong = [name for name in names if name not in known]
+    states = [state.value for state in JobState]
+    wrong = [name for name in names if name not in states]
     if wrong:
         raise InputError(
-            [Problem(f"{name!r} is not a state; known: {', '.join(known)}", field="--state") for name in wrong]
+            [Problem(f"{name!r} is not a state; known: {', '.join(states)}", field="--state") for name in wrong]
         )
     return [JobState(name) for name in names]
 

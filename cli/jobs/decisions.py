@@ -174,8 +174,8 @@ def _pages(database: Database, ids: Sequence[str], chosen: Selection) -> Iterato
                 named[jobs.get(session, name).id] = None
         if not ids:
             whole = dict.fromkeys(selection.batches_with(session, chosen))
-    some = [job_id for job_id in named if job_id.partition("-")[0] not in whole]
-    yield from (some[start : start + _CHUNK] for start in range(0, len(some), _CHUNK))
+    job_ids = [job_id for job_id in named if job_id.partition("-")[0] not in whole]
+    yield from (job_ids[start : start + _CHUNK] for start in range(0, len(job_ids), _CHUNK))
     for batch_id in whole:
         yield from selection.pages(database, batch_id, chosen, size=_CHUNK)
 

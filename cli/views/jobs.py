@@ -174,8 +174,8 @@ def has_random_weights(spec: Mapping[str, Any]) -> bool:
     """Return whether the preset of a stored specification has random weights; a user's own preset is marked in it."""
     from pipeline.presets import all_presets
 
-    known = all_presets().get(spec["preset"])
-    return bool(spec.get("random_weights")) or (known is not None and known.random_weights)
+    preset = all_presets().get(spec["preset"])
+    return bool(spec.get("random_weights")) or (preset is not None and preset.random_weights)
 
 
 def running_view(step: Step, segments: int) -> RunningView:
@@ -238,7 +238,7 @@ def score_view(row: Score) -> ScoreView:
 def segment_views(job: Job, spec: JobSpec, steps: Sequence[Step], generated: Sequence[Segment]) -> list[SegmentView]:
     """Return each segment's progress in the current roll; ``generated`` are the rows of those that were generated."""
     states = {(step.segment, step.stage): step.state.value for step in steps if step.roll == job.roll}
-    known = {row.segment: row for row in generated}
+    rows = {row.segment: row for row in generated}
     return [
         SegmentView(
             segment=segment,
@@ -249,7 +249,7 @@ def segment_views(job: Job, spec: JobSpec, steps: Sequence[Step], generated: Seq
             frames_sha256=None if row is None else row.frames_sha256,
         )
         for segment in range(spec.segments)
-        for row in [known.get(segment)]
+        for row in [rows.get(segment)]
     ]
 
 

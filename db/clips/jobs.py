@@ -263,10 +263,10 @@ def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) ->
     ).all():
         segments.unblock(session, job_id, roll)
     held = _need_approval(session, ids)
-    for job_state, some in ((JobState.HELD, held), (JobState.WAITING, ended_jobs.keys() - held)):
+    for job_state, members in ((JobState.HELD, held), (JobState.WAITING, ended_jobs.keys() - held)):
         session.execute(
             update(Job)
-            .where(Job.id.in_(some))
+            .where(Job.id.in_(members))
             .values(state=job_state, cancel_requested=False, error_code=None, error=None, finished_at=None)
             .execution_options(synchronize_session=False)
         )

@@ -80,8 +80,8 @@ def _other_types(session: Session, gpu_type: str, need: str) -> list[str]:
     memory: dict[str, int | None] = {}
     for worker in workers.alive(session):
         if worker.gpu_type is not None and not worker.draining:
-            known = memory.get(worker.gpu_type)
-            memory[worker.gpu_type] = max(worker.memory_bytes or 0, known or 0) or None
+            largest = memory.get(worker.gpu_type)
+            memory[worker.gpu_type] = max(worker.memory_bytes or 0, largest or 0) or None
     least = memory.pop(gpu_type, None)
     return sorted(
         other
@@ -93,9 +93,9 @@ def _other_types(session: Session, gpu_type: str, need: str) -> list[str]:
 def note_made(session: Session, queue: str, spec: JobSpec, rung: Rung) -> None:
     """Count a clip that was made on this rung; one that needed none ends the row."""
     key = {"gpu_type": gpu_type_of(queue) or "", "shape": shape_of(spec)}
-    mine = (MemoryNeed.gpu_type == key["gpu_type"], MemoryNeed.shape == key["shape"])
+    this_need = (MemoryNeed.gpu_type == key["gpu_type"], MemoryNeed.shape == key["shape"])
     if rung < Rung.TILED:
-        session.execute(delete(MemoryNeed).where(*mine).execution_options(synchronize_session=False))
+        session.execute(delete(MemoryNeed).where(*this_need).execution_options(synchronize_session=False))
         return
     dialect = session.connection().dialect.name
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert

@@ -80,8 +80,8 @@ def _recording(dialect: str) -> Insert:
 
 
 def _frames_of(session: Session, work: StepWork) -> str | None:
-    mine = (Segment.job_id == work.job_id) & (Segment.roll == work.roll) & (Segment.segment == work.segment)
-    return session.scalars(select(Segment.frames_sha256).where(mine)).one_or_none()
+    this_segment = (Segment.job_id == work.job_id) & (Segment.roll == work.roll) & (Segment.segment == work.segment)
+    return session.scalars(select(Segment.frames_sha256).where(this_segment)).one_or_none()
 
 
 def _redo_after(session: Session, work: StepWork) -> None:
@@ -152,8 +152,8 @@ def _states(session: Session, job_id: str, roll: int) -> _STATES:
 
 def add_pending(session: Session, work: StepWork, stage: Stage) -> None:
     """Make a step of the segment that waits for another segment's, unless it is there."""
-    known = _states(session, work.job_id, work.roll)
-    if (work.segment, stage) not in known:
+    states = _states(session, work.job_id, work.roll)
+    if (work.segment, stage) not in states:
         session.add(
             Step(
                 job_id=work.job_id,
@@ -173,9 +173,9 @@ def end_open_steps(session: Session, job_id: str, *which: ColumnElement[bool]) -
 
     A running attempt learns of it when it next renews its lease, and can record nothing any more.
     """
-    mine = [Step.job_id == job_id, *(which or (Step.state.in_(_OPEN),))]
+    conditions = [Step.job_id == job_id, *(which or (Step.state.in_(_OPEN),))]
     rows = session.scalars(
-        select(Step).where(*mine).order_by(Step.id).with_for_update().execution_options(populate_existing=True)
+        select(Step).where(*conditions).order_by(Step.id).with_for_update().execution_options(populate_existing=True)
     ).all()
     for step in rows:
         if step.state is StepState.RUNNING:

@@ -89,5 +89,5 @@ def usage(session: Session, batch_id: str, prices: Mapping[str, float]) -> Usage
         .group_by(StageRun.queue)
     ).all()
     costs = [(price_of(row.queue, prices), int(row.ms)) for row in rows]
-    known = [price * ms / HOUR_MS for price, ms in costs if price is not None]
-    return Usage(sum(ms for _, ms in costs), sum(known) if len(known) == len(costs) and prices else None)
+    priced = [price * ms / HOUR_MS for price, ms in costs if price is not None]
+    return Usage(sum(ms for _, ms in costs), sum(priced) if len(priced) == len(costs) and prices else None)

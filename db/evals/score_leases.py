@@ -98,18 +98,18 @@ def _clips(session: Session, batch_id: str, first: int, last: int) -> tuple[Stor
         .where(Job.batch_id == batch_id, Job.seq.between(first, last), Job.state == JobState.SUCCEEDED)
         .order_by(Job.seq)
     ).all()
-    known: dict[str, set[tuple[str, str]]] = {}
+    scored: dict[str, set[tuple[str, str]]] = {}
     for row in session.execute(
         select(Score.job_id, Score.metric, Score.scorer_digest)
         .join(Job, (Job.id == Score.job_id) & (Job.roll == Score.roll))
         .where(Score.job_id.in_([row.id for row in rows]), Score.score.is_not(None))
     ):
-        known.setdefault(row.job_id, set()).add((row.metric, row.scorer_digest))
+        scored.setdefault(row.job_id, set()).add((row.metric, row.scorer_digest))
     clips = []
     for job_id, stored, roll, key, sha256 in rows:
         spec = JobSpec.model_validate(stored)
         spec = spec if roll == 1 else spec.model_copy(update={"seed": roll_seed(spec.seed, roll)})
-        clips.append(StoredClip(job_id, roll, spec, key, sha256, frozenset(known.get(job_id, ()))))
+        clips.append(StoredClip(job_id, roll, spec, key, sha256, frozenset(scored.get(job_id, ()))))
     return tuple(clips)
 
 

@@ -77,14 +77,14 @@ def promote_ready(session: Session) -> int:
             .order_by(ScoreStep.id)
             .limit(_PAGE)
         )
-        mine = (ScoreStep.state == StepState.PENDING) & ScoreStep.id.in_(first.scalar_subquery()) & ~still_open
+        is_ready = (ScoreStep.state == StepState.PENDING) & ScoreStep.id.in_(first.scalar_subquery()) & ~still_open
         for condition, values in (
             (some_clip, {"state": StepState.WAITING}),
             (~some_clip, {"state": StepState.CANCELLED, "finished_at": now_ms()}),
         ):
             moved = session.execute(
                 update(ScoreStep)
-                .where(mine, condition)
+                .where(is_ready, condition)
                 .values(**values)
                 .returning(ScoreStep.id)
                 .execution_options(synchronize_session=False)

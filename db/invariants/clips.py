@@ -109,9 +109,9 @@ def _frames() -> Query:
 def _segments() -> Query:
     """A clip is published with all its segments, and the last is encoded after the others."""
     wanted = func.coalesce(Job.spec["segments"].as_integer(), 1)
-    mine = (Step.job_id == Job.id) & (Step.roll == Job.roll) & (Step.state == StepState.DONE)
-    generated = select(func.count()).where(mine, Step.stage == Stage.GENERATE).scalar_subquery()
-    encoded = select(func.count()).where(mine, Step.stage == Stage.ENCODE).scalar_subquery()
+    of_roll = (Step.job_id == Job.id) & (Step.roll == Job.roll) & (Step.state == StepState.DONE)
+    generated = select(func.count()).where(of_roll, Step.stage == Stage.GENERATE).scalar_subquery()
+    encoded = select(func.count()).where(of_roll, Step.stage == Stage.ENCODE).scalar_subquery()
     published = has_step((StepState.DONE,), Stage.PUBLISH)
     return select(Job.id, wanted.label("segments"), generated.label("generated"), encoded.label("encoded")).where(
         published, Job.state == JobState.SUCCEEDED, or_(generated != wanted, encoded != wanted)

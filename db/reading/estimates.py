@@ -78,8 +78,8 @@ def live_types(capacity: Capacity) -> dict[str, int | None]:
     for queue, slots in capacity.slots.items():
         gpu_type = spending.type_of(queue)
         if gpu_type is not None and slots > 0:
-            known = [size for size in (memory.get(gpu_type), capacity.memory.get(queue)) if size is not None]
-            memory[gpu_type] = max(known, default=None)
+            sizes = [size for size in (memory.get(gpu_type), capacity.memory.get(queue)) if size is not None]
+            memory[gpu_type] = max(sizes, default=None)
     return memory
 
 
@@ -178,19 +178,19 @@ def completion(
     if reason is not None:
         return Estimate(None, reason)
     left = remaining.of_all_batches(session) if left is None else left
-    mine = left.get(batch.id, RemainingWork())
-    if mine.segments == 0:
+    own = left.get(batch.id, RemainingWork())
+    if own.segments == 0:
         return Estimate(0.0)
     usable = _usable(session, batch, all_presets() if presets is None else presets)
     if not usable:
         return Estimate(None, "no live worker can generate it now")
-    known = [(line.slots, line.seconds_each) for line in usable if line.seconds_each]
-    if not known:
+    measured = [(line.slots, line.seconds_each) for line in usable if line.seconds_each]
+    if not measured:
         return Estimate(None, "nothing was generated on these GPU types yet")
-    rate = sum(slots / seconds for slots, seconds in known)
-    ahead = sum(min(mine.segments, theirs.segments) for batch_id, theirs in left.items() if batch_id != batch.id)
-    in_turn = mine.longest * min(seconds for _, seconds in known)
-    return Estimate(max((mine.segments + ahead) / rate, in_turn))
+    rate = sum(slots / seconds for slots, seconds in measured)
+    ahead = sum(min(own.segments, other.segments) for batch_id, other in left.items() if batch_id != batch.id)
+    in_turn = own.longest * min(seconds for _, seconds in measured)
+    return Estimate(max((own.segments + ahead) / rate, in_turn))
 
 
 def _usable(session: Session, batch: Batch, presets: Mapping[str, Preset]) -> list[GpuCapacity]:

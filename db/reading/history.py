@@ -30,8 +30,8 @@ def attempts_of_job(session: Session, job_id: str) -> Sequence[StageRun]:
 
 def segments_of_job(session: Session, job: Job) -> Sequence[Segment]:
     """The segments of the current roll that were generated, in order."""
-    mine = (Segment.job_id == job.id, Segment.roll == job.roll)
-    return session.scalars(select(Segment).where(*mine).order_by(Segment.segment)).all()
+    of_roll = (Segment.job_id == job.id, Segment.roll == job.roll)
+    return session.scalars(select(Segment).where(*of_roll).order_by(Segment.segment)).all()
 
 
 def prompts_used(session: Session, job_ids: Sequence[str]) -> dict[str, str]:

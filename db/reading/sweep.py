@@ -143,12 +143,12 @@ def drop_media(session: Session, batch_id: str, *, older_than_ms: int, dry_run: 
     """Forget the published files of a batch whose time is over; what they were."""
     if not _still_finished(session, batch_id, older_than_ms):
         return []
-    mine = ArtifactRow.job_id.in_(select(Job.id).where(Job.batch_id == batch_id))
+    of_batch = ArtifactRow.job_id.in_(select(Job.id).where(Job.batch_id == batch_id))
     objects = [
-        Object(key, size) for key, size in session.execute(select(ArtifactRow.key, ArtifactRow.size).where(mine))
+        Object(key, size) for key, size in session.execute(select(ArtifactRow.key, ArtifactRow.size).where(of_batch))
     ]
     if not dry_run:
-        session.execute(delete(ArtifactRow).where(mine).execution_options(synchronize_session=False))
+        session.execute(delete(ArtifactRow).where(of_batch).execution_options(synchronize_session=False))
         states = ContinuationState.job_id.in_(select(Job.id).where(Job.batch_id == batch_id))
         session.execute(delete(ContinuationState).where(states).execution_options(synchronize_session=False))
         events.record(session, MEDIA_REMOVED, batch_id=batch_id, files=len(objects), bytes=sum(f.size for f in objects))

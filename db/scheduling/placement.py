@@ -30,9 +30,11 @@ _GIB = 1024**3
 
 def waits(stage: Stage) -> ColumnElement[bool]:
     """A condition on batches: some step of this stage waits, whatever for."""
-    mine = (Step.batch_id == Batch.id, Step.stage == stage, Step.state == StepState.WAITING)
+    conditions = (Step.batch_id == Batch.id, Step.stage == stage, Step.state == StepState.WAITING)
     # Not EXISTS, which Postgres may answer by reading all that waits, of every batch, into a hash.
-    return select(Step.id).where(*mine).order_by(Step.need).limit(1).correlate(Batch).scalar_subquery().is_not(None)
+    return (
+        select(Step.id).where(*conditions).order_by(Step.need).limit(1).correlate(Batch).scalar_subquery().is_not(None)
+    )
 
 
 _NEXT_NEED = (

@@ -189,9 +189,9 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
         run = runs.get_run(session, run_id)
         if run.state is EvalState.OPEN:
             raise ConflictError(f"evaluation run {run_id} is still open: its batch {run.batch_id} has not ended")
-        known = (run.summary or {}).get(runs.VERDICT)
-        if known is not None:
-            return dict(known)
+        recorded = (run.summary or {}).get(runs.VERDICT)
+        if recorded is not None:
+            return dict(recorded)
         description = run.suite or {}
         before = [other for other in reversed(_alike(session, description.get("identity", ""))) if other.id < run_id]
         records = runs.records_of(session, run.batch_id)
