@@ -1,1 +1,1 @@
-"""What is measured, side by side with what it is compared to; never asserted in a test."""
+"""Measurements, side by side with what it is compared to; never asserted in a test."""

@@ -1,4 +1,4 @@
-"""What a clip costs the cores: its work alone, with no line around it, where all cores are busy.
+"""The cost of a clip in CPU time: its work alone, with no line around it, where all cores are busy.
 
 CPU time taken on a machine that does nothing else is too little, since cores share caches and memory. So as many
 processes as there are cores do a clip's work again and again, and what they get through is what the cores allow.
@@ -28,7 +28,7 @@ from pipeline.wiring import make_storage
 from tests import servers
 
 _CLIPS = 16
-"""Of each process; the one that all begin with is not counted."""
+"""The clips of each process; the one that all begin with is not counted."""
 
 
 @dataclass(frozen=True, slots=True)

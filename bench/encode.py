@@ -28,22 +28,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("frames", 81), ("width", 832), ("height", 480), ("runs", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     print(f"{platform.processor() or _processor()}, {os.cpu_count()} CPUs; {ffmpeg.ffmpeg_version()}")
-    print(f"{given.frames} frames of {given.width}x{given.height}, {given.runs} runs, median seconds")
+    print(f"{arguments.frames} frames of {arguments.width}x{arguments.height}, {arguments.runs} runs, median seconds")
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "clip.rgb"
-        write_clip(raw, given.frames, given.height, given.width)
+        write_clip(raw, arguments.frames, arguments.height, arguments.width)
         for options in (
             EncodeOptions(),
             EncodeOptions(preset="ultrafast"),
             EncodeOptions(codec="libx264rgb", quality=0, preset="ultrafast"),
         ):
-            _compare(raw, Path(folder), given, options)
+            _compare(raw, Path(folder), arguments, options)
 
 
-def _compare(raw: Path, folder: Path, given: argparse.Namespace, options: EncodeOptions) -> None:
-    size = {"width": given.width, "height": given.height}
+def _compare(raw: Path, folder: Path, arguments: argparse.Namespace, options: EncodeOptions) -> None:
+    size = {"width": arguments.width, "height": arguments.height}
     plain = ffmpeg.command_line(folder / "plain.mp4", **size, fps=24.0, options=options, metadata={})
     plain[plain.index("pipe:0")] = str(raw)
 
@@ -52,7 +52,7 @@ def _compare(raw: Path, folder: Path, given: argparse.Namespace, options: Encode
             raw,
             folder / "ours.mp4",
             **size,
-            num_frames=given.frames,
+            num_frames=arguments.frames,
             fps=24.0,
             options=options,
             metadata={},
@@ -61,7 +61,7 @@ def _compare(raw: Path, folder: Path, given: argparse.Namespace, options: Encode
         )
 
     times: dict[str, list[float]] = {"ours": [], "plain": []}
-    for _ in range(given.runs):
+    for _ in range(arguments.runs):
         times["ours"].append(_time(ours))
         times["plain"].append(_time(lambda: subprocess.run(plain, check=True, stdin=subprocess.DEVNULL)))
     median = {name: statistics.median(values) for name, values in times.items()}

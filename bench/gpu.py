@@ -54,21 +54,21 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--model", type=Path, help="folder of the weights; made when it has none")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     if len(gpus := find_gpus()) > 1:
         parser.error(f"one GPU is measured, and {len(gpus)} are here: use a container that sees one")
     with tempfile.TemporaryDirectory(prefix="vgen-bench-") as name:
         folder = Path(name)
-        model = given.model or folder / "model"
+        model = arguments.model or folder / "model"
         print(f"machine: {_device_name()}, {os.cpu_count()} CPU cores")
-        make_model(given.size, model)
-        if "frames" in given.only:
-            _tell_frames(*_SIZES[given.size])
-        for steps in given.steps:
-            clip = _Clip(str(model), steps, *_SIZES[given.size])
-            if set(given.only) & {"line", "loop", "thread"}:
-                _tell_line(clip, given, folder)
-            if "ways" in given.only:
+        make_model(arguments.size, model)
+        if "frames" in arguments.only:
+            _tell_frames(*_SIZES[arguments.size])
+        for steps in arguments.steps:
+            clip = _Clip(str(model), steps, *_SIZES[arguments.size])
+            if set(arguments.only) & {"line", "loop", "thread"}:
+                _tell_line(clip, arguments, folder)
+            if "ways" in arguments.only:
                 _tell_ways(clip, folder)
 
 
@@ -109,20 +109,22 @@ _warm: dict[str, Any] = {}
 """Pipelines of this process by their folder: a clip is pickled, its pipeline is not."""
 
 
-def _tell_line(clip: _Clip, given: argparse.Namespace, folder: Path) -> None:
+def _tell_line(clip: _Clip, arguments: argparse.Namespace, folder: Path) -> None:
     bare = _bare_s(clip)
     print(f"{clip.steps} steps: bare {bare:.2f} s a clip", flush=True)
-    for kind in given.only:
+    for kind in arguments.only:
         more = ""
         if kind == "line":
-            wall, idle = _line(clip, given.clips, folder)
+            wall, idle = _line(clip, arguments.clips, folder)
             more = f", GPU idle {idle:.1%} of the timeline"
         elif kind in ("loop", "thread"):
-            loop = Loop(clip, given.clips, FPS, SAME_QUALITY, threaded=kind == "thread")
+            loop = Loop(clip, arguments.clips, FPS, SAME_QUALITY, threaded=kind == "thread")
             wall = run_loops(loop, 1)
         else:
             continue
-        print(f"  {kind:7} {given.clips} clips in {wall:.1f} s: {given.clips * bare / wall:.3f}{more}", flush=True)
+        print(
+            f"  {kind:7} {arguments.clips} clips in {wall:.1f} s: {arguments.clips * bare / wall:.3f}{more}", flush=True
+        )
 
 
 def _bare_s(clip: _Clip) -> float:

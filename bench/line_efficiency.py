@@ -59,9 +59,9 @@ CALM = {
 }
 """Settings nearer to a fleet's than those of a test's cluster."""
 SHARED_MEMORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
-"""Where compose has the hand-off too."""
+"""The folder where compose has the hand-off too."""
 HANDOFF_BYTES = 2 * 1024**3
-"""Of frames that wait for the encoders: 22 clips."""
+"""The bytes of frames that may wait for the encoders: 22 clips."""
 FIELDS = {"preset": "idle", "num-inference-steps": STEPS, "num-frames": FRAMES}
 FIELDS |= {"width": WIDTH, "height": HEIGHT, "fps": FPS}
 
@@ -86,7 +86,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What came of a batch, and of the work of its clips alone."""
+    """The result of a batch, and of the work of its clips alone."""
 
     setup: Setup
     wall_s: float
@@ -126,30 +126,30 @@ def main() -> None:
     parser.add_argument(
         "--loop-quality", type=float, default=SAME_QUALITY, help="the loops' quality, for export_to_video"
     )
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     print(f"machine: {cores} CPU cores, {platform.machine()}, Python {platform.python_version()}")
-    print(f"clips of {FRAMES} frames {WIDTH}×{HEIGHT}; line: {ENCODE}; loops: quality {given.loop_quality:g}")
+    print(f"clips of {FRAMES} frames {WIDTH}×{HEIGHT}; line: {ENCODE}; loops: quality {arguments.loop_quality:g}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         raw = folder / "clip.rgb"
         write_clip(raw, FRAMES, HEIGHT, WIDTH)
         work = ClipWork(str(raw), spec_of("idle", width=WIDTH, height=HEIGHT, num_frames=FRAMES, fps=FPS), ENCODE)
         loop_s = 0.0
-        if {"loop", "thread"} & set(given.only):
-            loop_s = _loop_core_seconds(raw, cores, given.loop_quality)  # once: it takes a minute
+        if {"loop", "thread"} & set(arguments.only):
+            loop_s = _loop_core_seconds(raw, cores, arguments.loop_quality)  # once: it takes a minute
             print(f"core-seconds of a clip of the loops, all cores busy: {loop_s:.2f}")
         print("GPUs  clip s  measured  clips  wall s  core-s  efficiency  bound  of it  line over it", flush=True)
-        for gpus in given.gpus:
-            for clip_s in given.clip_seconds:
+        for gpus in arguments.gpus:
+            for clip_s in arguments.clip_seconds:
                 line = math.nan
-                for kind in given.only:
+                for kind in arguments.only:
                     if kind == "line":
                         own_work = partial(core_seconds, work, cores, SHARED_MEMORY)
-                        row = measure(gpus, clip_s, given.seconds, own_work, partial(_line, raw=raw))
+                        row = measure(gpus, clip_s, arguments.seconds, own_work, partial(_line, raw=raw))
                     else:
-                        loops = partial(_loops, raw=raw, kind=kind, quality=given.loop_quality)
-                        row = measure(gpus, clip_s, given.seconds, lambda: loop_s, loops)
+                        loops = partial(_loops, raw=raw, kind=kind, quality=arguments.loop_quality)
+                        row = measure(gpus, clip_s, arguments.seconds, lambda: loop_s, loops)
                     line = row.efficiency if kind == "line" else line
                     print(f"{gpus:4}  {clip_s:6g}  {kind:8}  {row}  {line / row.efficiency:12.2f}", flush=True)
 
@@ -191,7 +191,7 @@ def _as_a_pipeline_returns_them(raw: Path) -> list[np.ndarray]:
 
 
 def _cpu_seconds() -> float:
-    """Of this process and of the children that have ended."""
+    """Return the CPU seconds of this process and of the children that have ended."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
@@ -211,8 +211,8 @@ def _line(setup: Setup, raw: Path) -> float:
             submit_and_wait(cluster, 2 * setup.gpus, "warm-up", FIELDS)
             batch_id = submit_and_wait(cluster, setup.gpus * setup.clips, "measured", FIELDS)
             runs = f"stage_runs WHERE job_id LIKE '{batch_id}-%'"
-            made = f"{runs} AND stage = 'generate' AND outcome = 'done'"
-            clips = cluster.rows(f"SELECT worker, started_at, ended_at FROM {made} ORDER BY 2")
+            generated = f"{runs} AND stage = 'generate' AND outcome = 'done'"
+            clips = cluster.rows(f"SELECT worker, started_at, ended_at FROM {generated} ORDER BY 2")
             last = cluster.one(f"SELECT max(ended_at) FROM {runs}")
         _tell(setup, clips, last)
         return float(last - clips[0][1]) / 1000

@@ -33,7 +33,7 @@ class Maker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """What each process of the loop does: ``clips`` of ``make``, with encoding and upload in a thread or in turn."""
+    """The work of each process of the loop: ``clips`` of ``make``, with encoding and upload in a thread or in turn."""
 
     make: Maker
     clips: int
@@ -76,16 +76,16 @@ def _run(number: int, begin: Callable[[], object], loop: Loop, url: str, bucket:
 
 
 def _with_a_thread(loop: Loop, keep: Any) -> None:
-    made: queue.Queue[tuple[int, Any] | None] = queue.Queue(maxsize=2)
+    clips: queue.Queue[tuple[int, Any] | None] = queue.Queue(maxsize=2)
     """Frames of a clip are 400 MB as a pipeline returns them: no more than two clips wait."""
 
     def keep_all() -> None:
-        while (item := made.get()) is not None:
+        while (item := clips.get()) is not None:
             keep(*item)
 
     thread = threading.Thread(target=keep_all)
     thread.start()
     for clip in range(loop.clips):
-        made.put((clip, loop.make(clip)))
-    made.put(None)
+        clips.put((clip, loop.make(clip)))
+    clips.put(None)
     thread.join()

@@ -65,12 +65,12 @@ def states(
     random = np.random.default_rng(seed)
     chosen = gated(metrics)
     margins = {metric.name: margin for metric in chosen}
-    found: Counter[State] = Counter()
+    counts: Counter[State] = Counter()
     for night in range(nights):
         model = Model.drawn(random, metrics, prompts, seeds)
         baseline, candidate = model.night(random, "baseline"), model.night(random, "candidate", loss)
-        found[compare(baseline, candidate, chosen, margins, seed=night).state] += 1
-    return found
+        counts[compare(baseline, candidate, chosen, margins, seed=night).state] += 1
+    return counts
 
 
 def history(
@@ -81,15 +81,15 @@ def history(
     model, chosen = Model.drawn(random, metrics, prompts, seeds), gated(metrics)
     margins = {metric.name: margin for metric in chosen}
     passed = [model.night(random, f"night {-5 + before}") for before in range(5)]
-    found = []
+    runs = []
     for night in range(nights):
         losses = [loss] * metrics if worse_from is not None and night >= worse_from else []
         run = model.night(random, f"night {night}", losses)
         state = compare(median_run(passed[-5:]), run, chosen, margins, seed=night).state
-        found.append(state)
+        runs.append(state)
         if state is State.OK:
             passed.append(run)
-    return found
+    return runs
 
 
 def main() -> None:
@@ -99,20 +99,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--metrics", type=int, default=4)
     parser.add_argument("--margin", type=float, default=0.05)
-    given = parser.parse_args()
-    common = (given.seeds, given.metrics)
+    arguments = parser.parse_args()
+    common = (arguments.seeds, arguments.metrics)
     print("prompts | truth | margin | regressed | ok | inconclusive | seconds")
-    for prompts in given.prompts:
+    for prompts in arguments.prompts:
         for truth, margin, loss in (
-            ("unchanged", given.margin, []),
+            ("unchanged", arguments.margin, []),
             ("unchanged", 0.0, []),
-            ("at the margin", given.margin, [given.margin] * given.metrics),
-            ("0.15 worse in one metric", given.margin, [0.15]),
+            ("at the margin", arguments.margin, [arguments.margin] * arguments.metrics),
+            ("0.15 worse in one metric", arguments.margin, [0.15]),
         ):
             started = time.perf_counter()
-            found = states(given.nights, prompts, *common, margin, loss)
+            counts = states(arguments.nights, prompts, *common, margin, loss)
             shares = (
-                f"{100 * found[state] / given.nights:.2f} %"
+                f"{100 * counts[state] / arguments.nights:.2f} %"
                 for state in (State.REGRESSED, State.OK, State.INCONCLUSIVE)
             )
             print(

@@ -1,4 +1,4 @@
-"""What the durable line costs per job, beside a bare Celery chain of as many empty tasks.
+"""The cost of the durable line per job, beside a bare Celery chain of as many empty tasks.
 
 ``python -m bench.orchestration [--jobs 1000] [--gpu-workers 1 4 16]`` starts PostgreSQL, Redis and the workers itself.
 Both sides run prefork workers on the same Redis, of one child each: an io and a cpu worker and one or more for the GPU
@@ -35,7 +35,7 @@ from tests import servers  # noqa: E402
 GPU_TYPE = "idle-gpu"
 OPTIONS = "-P prefork -c 1 -l ERROR --without-mingle --without-gossip"
 CLIP_S = 60
-"""How long a real clip keeps its GPU, for the number of GPUs that one control plane can keep busy."""
+"""The seconds that a real clip keeps its GPU, for the number of GPUs that one control plane can keep busy."""
 
 
 def roles(gpu_workers: int) -> dict[str, str]:
@@ -106,7 +106,7 @@ def line_seconds(jobs: int, gpu_workers: int, database_url: str, redis_url: str,
 
 
 def _warm_up(database: Database, settings: Settings) -> None:
-    """Have every GPU worker hold the preset, as on a line that has been at work."""
+    """Make every GPU worker load the preset, as on a line that has been at work."""
     prompts = "".join(f"warm up {number}\n" for number in range(100)).encode()
     submission = parse_bytes(prompts, "warm-up.txt", overrides={}, settings=settings)
     with database.transaction() as session:
@@ -156,13 +156,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--gpu-workers", type=int, nargs="+", default=[1])
-    given = parser.parse_args()
-    jobs: int = given.jobs
+    arguments = parser.parse_args()
+    jobs: int = arguments.jobs
     print(f"machine: {os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}; {jobs} jobs")
     with servers.postgres_server() as postgres, servers.redis_server() as redis:
         bare = chain_seconds(jobs, redis.url)
         print(f"bare chain, 5 empty tasks, Redis results  {bare:7.1f} s  {bare / jobs * 1000:6.2f} ms a job")
-        for count in given.gpu_workers:
+        for count in arguments.gpu_workers:
             with servers.fresh_database(postgres) as url, tempfile.TemporaryDirectory() as home:
                 servers.redis_command(redis.port, "FLUSHALL")
                 line = line_seconds(jobs, count, url, redis.url, Path(home))

@@ -1,4 +1,4 @@
-"""How soon work goes on after a fault, under the default settings: ``python -m bench.recovery [--rounds 3]``.
+"""The time from a fault until work goes on, under the default settings: ``python -m bench.recovery [--rounds 3]``.
 
 Two hosts with one simulated GPU each. For a dead generator or host one long clip denoises while nothing else
 waits: the time is that from the fault to the next claim of the clip's step, on the database's clock, and to its first
@@ -32,7 +32,7 @@ DEFAULTS = {
     if name.startswith("VGEN_WORKER_")
 }
 LONG_STEPS = 1_000
-"""Of 50 ms each: a clip of 50 s, the longest that a request may ask for."""
+"""Denoising steps of 50 ms each: a clip of 50 s, the longest that a request may ask for."""
 SHORT_STEPS = 4
 SHORT_CLIPS = 200
 
@@ -45,7 +45,7 @@ class Times:
     loading: float = 0.0
     """Within those: a load of the model on the worker that claimed it."""
     denoising: float | None = None
-    """To the first step of denoising; None where that was not asked."""
+    """The seconds to the first step of denoising; None where that was not measured."""
 
 
 def kill_generator(world: World, host: Host) -> None:
@@ -78,7 +78,7 @@ MANY_CLIPS: dict[str, tuple[Callable[[World], None], bool]] = {
     "broker restarted empty": (restart_broker, True),
     "database restarted": (restart_database, False),
 }
-"""What is done, and whether messages are lost with it: then the first clip that is sent again counts, else any."""
+"""The fault, and whether messages are lost with it: then the first clip that is sent again counts, else any."""
 
 
 def of_one_clip(world: World, inflict: Callable[[World, Host], None]) -> Times:
@@ -98,21 +98,21 @@ def of_one_clip(world: World, inflict: Callable[[World, Host], None]) -> Times:
     claimed, worker = world.rows(query)[0]
     loads = f"""SELECT COALESCE(sum((data->>'seconds')::float), 0) FROM events WHERE kind = 'model_loaded'
         AND at BETWEEN {began} AND {claimed} AND data->>'worker' = '{worker}'"""
-    found = Times((claimed - began) / 1000, float(world.one(loads)), mark.stat().st_mtime - clock)
+    times = Times((claimed - began) / 1000, float(world.one(loads)), mark.stat().st_mtime - clock)
     cancel(world, batch_id)
     for other in world.hosts.values():
         other.fail("")
     if host.process is None:
         host.start()
         world.wait_ready(host)
-    return found
+    return times
 
 
 def warm_up(world: World) -> None:
-    """Have both hosts hold the model, and nothing wait."""
+    """Make both hosts load the model, with nothing left waiting."""
     batch_id = world.clips(12, steps=10 * SHORT_STEPS)
     of_hosts = " OR ".join(f"name LIKE '%-{host.pid}@%'" for host in world.hosts.values())
-    loaded = f"SELECT count(*) FROM workers WHERE loaded = 'idle' AND lane = 'idle' AND ({of_hosts})"
+    loaded = f"SELECT count(*) FROM workers WHERE loaded = 'idle' AND assigned_preset = 'idle' AND ({of_hosts})"
     wait_for(lambda: world.one(loaded) == len(world.hosts), "both hosts hold the model")
     world.wait_ended(batch_id)
 
@@ -149,14 +149,14 @@ def cancel(world: World, batch_id: str) -> None:
     world.wait_ended(batch_id)
 
 
-def told(name: str, rounds: list[Times]) -> str:
+def summary(name: str, rounds: list[Times]) -> str:
     def spread(values: list[float]) -> str:
         return f"{statistics.median(values):5.1f} s ({min(values):.1f} to {max(values):.1f})"
 
-    text = f"{name:26} claimed {spread([one.claimed for one in rounds])}"
-    if any(one.loading for one in rounds):
-        text += f", of which loading {spread([one.loading for one in rounds])}"
-    steps = [one.denoising for one in rounds if one.denoising is not None]
+    text = f"{name:26} claimed {spread([times.claimed for times in rounds])}"
+    if any(times.loading for times in rounds):
+        text += f", of which loading {spread([times.loading for times in rounds])}"
+    steps = [times.denoising for times in rounds if times.denoising is not None]
     return f"{text}, denoising {spread(steps)}" if steps else text
 
 
@@ -164,18 +164,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="part of a fault's name")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     print(f"machine: {os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}")
     print(", ".join(f"{name.removeprefix('VGEN_WORKER_').lower()} {value}" for name, value in DEFAULTS.items()))
     with tempfile.TemporaryDirectory(prefix="vgen-bench-") as folder, running_world(Path(folder), **DEFAULTS) as world:
         world.start(world.host("a"), world.host("b"))
         for name, hit in ONE_CLIP.items():
-            if given.only in name:
-                print(told(name, [of_one_clip(world, hit) for _ in range(given.rounds)]), flush=True)
-        for name, (blow, again) in MANY_CLIPS.items():
-            if given.only in name:
-                rounds = [of_many_clips(world, blow, sent_again=again) for _ in range(given.rounds)]
-                print(told(name, rounds), flush=True)
+            if arguments.only in name:
+                print(summary(name, [of_one_clip(world, hit) for _ in range(arguments.rounds)]), flush=True)
+        for name, (fault, again) in MANY_CLIPS.items():
+            if arguments.only in name:
+                rounds = [of_many_clips(world, fault, sent_again=again) for _ in range(arguments.rounds)]
+                print(summary(name, rounds), flush=True)
 
 
 if __name__ == "__main__":

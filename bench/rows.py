@@ -1,7 +1,7 @@
-"""What the timers' queries cost as rows pile up: ``python -m bench.rows [--postgres 1000 100000 1000000]``.
+"""The cost of the timers' queries as rows pile up: ``python -m bench.rows [--postgres 1000 100000 1000000]``.
 
 Each size is a database of its own with ten batches: nine tenths of the jobs have been through the whole line, the rest
-wait to be generated. Measured are a look of the dispatcher that finds no room and one that admits, a look of the
+wait to be generated. Measured are a poll of the dispatcher that finds no room and one that dispatches, a poll of the
 reconciler, a lease's renewal, a claim with its finish, and the counts of one batch and of all: the median of many. The
 plan of every SELECT is looked at; one that reads a large table from end to end is named.
 """
@@ -90,12 +90,12 @@ def _through_the_line() -> Iterator[str]:
 @contextmanager
 def watched(database: Database, scans: set[str]) -> Iterator[None]:
     """While open, the plans of SELECTs are looked at, and those that read a large table whole are added."""
-    seen: set[str] = set()
+    explained: set[str] = set()
 
-    def look(connection: Connection, _: Any, statement: str, parameters: Any, *__: Any) -> None:
-        if not statement.lstrip().startswith(("SELECT", "WITH")) or statement in seen:
+    def watch(connection: Connection, _: Any, statement: str, parameters: Any, *__: Any) -> None:
+        if not statement.lstrip().startswith(("SELECT", "WITH")) or statement in explained:
             return
-        seen.add(statement)
+        explained.add(statement)
         explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
         for row in connection.exec_driver_sql(explain + statement, parameters):
             line = str(row[-1])
@@ -104,22 +104,21 @@ def watched(database: Database, scans: set[str]) -> Iterator[None]:
                 if whole in line and "INDEX" not in line:
                     scans.add(f"{line.strip()}  <-  {' '.join(statement.split())[:160]}")
 
-    event.listen(database.engine, "before_cursor_execute", look)
+    event.listen(database.engine, "before_cursor_execute", watch)
     try:
         yield
     finally:
-        event.remove(database.engine, "before_cursor_execute", look)
+        event.remove(database.engine, "before_cursor_execute", watch)
 
 
 def measure(database: Database, ids: list[str], rounds: int) -> tuple[dict[str, float], set[str]]:
     """Median milliseconds of each, and the scans that were seen."""
-    lane = preset_queue(GPU_TYPE, "idle")
-    queues = (gpu_queue(GPU_TYPE), lane)
+    queues = (gpu_queue(GPU_TYPE), preset_queue(GPU_TYPE, "idle"))
 
     def report(slots: int) -> None:
         with database.transaction() as session:
             workers.report(session, WorkerReport("bench", "host", 1, queues, slots=slots, gpu_type=GPU_TYPE))
-            session.execute(text("UPDATE workers SET lane = 'idle', loaded = 'idle'"))
+            session.execute(text("UPDATE workers SET assigned_preset = 'idle', loaded = 'idle'"))
 
     def once(work: Callable[[Session], object]) -> float:
         began = time.perf_counter()
@@ -127,44 +126,44 @@ def measure(database: Database, ids: list[str], rounds: int) -> tuple[dict[str, 
             work(session)
         return (time.perf_counter() - began) * 1000
 
-    def admit(session: Session) -> list[dispatch.Admitted]:
-        return dispatch.admit(session, window=64)
+    def dispatch_once(session: Session) -> list[dispatch.StepMessage]:
+        return dispatch.dispatch_waiting(session, window=64)
 
     def reconcile(session: Session) -> None:
         recovery.end_leases(session)
         recovery.rewind_lost_handoffs(session, gone_ms=30_000)
         recovery.dispatched_counts(session, older_than_ms=10_000)
 
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     scans: set[str] = set()
     with watched(database, scans):
         report(1)
-        for work in (admit, reconcile):
+        for work in (dispatch_once, reconcile):
             once(work)
-        found["admit, no room"] = statistics.median(once(admit) for _ in range(rounds))
+        figures["dispatch, no room"] = statistics.median(once(dispatch_once) for _ in range(rounds))
         report(rounds * 8)
-        admitted: list[dispatch.Admitted] = []
-        took = once(lambda session: admitted.extend(admit(session)))
-        found[f"admit, {len(admitted)} steps"] = took
-        found["reconcile"] = statistics.median(once(reconcile) for _ in range(rounds))
-        found |= _steps(database, once, admitted[:rounds], queues)
-        for name, asked in (("status of one batch", ids[:1]), ("status of all ten", ids)):
-            found[name] = statistics.median(
-                once(lambda session, asked=asked: batches.counts(session, asked))  # type: ignore[misc]
+        messages: list[dispatch.StepMessage] = []
+        took = once(lambda session: messages.extend(dispatch_once(session)))
+        figures[f"dispatch, {len(messages)} steps"] = took
+        figures["reconcile"] = statistics.median(once(reconcile) for _ in range(rounds))
+        figures |= _steps(database, once, messages[:rounds], queues)
+        for name, batch_ids in (("status of one batch", ids[:1]), ("status of all ten", ids)):
+            figures[name] = statistics.median(
+                once(lambda session, batch_ids=batch_ids: batches.counts(session, batch_ids))  # type: ignore[misc]
                 for _ in range(5)
             )
-    return found, scans
+    return figures, scans
 
 
 def _steps(
     database: Database,
     once: Callable[[Callable[[Session], object]], float],
-    admitted: list[dispatch.Admitted],
+    messages: list[dispatch.StepMessage],
     queues: tuple[str, ...],
 ) -> dict[str, float]:
-    taken: list[Claim] = []
+    claims: list[Claim] = []
 
-    def claim(session: Session, item: dispatch.Admitted) -> None:
+    def claim(session: Session, item: dispatch.StepMessage) -> None:
         claimed = leases.claim(
             session,
             job_id=item.job_id,
@@ -175,18 +174,18 @@ def _steps(
             lease_ms=60_000,
         )
         assert claimed is not None, item
-        taken.append(claimed)
+        claims.append(claimed)
 
     result = StageResult(output=FRAMES)
     return {
-        "claim": statistics.median(once(lambda session, i=item: claim(session, i)) for item in admitted),  # type: ignore[misc]
+        "claim": statistics.median(once(lambda session, i=item: claim(session, i)) for item in messages),  # type: ignore[misc]
         "renew": statistics.median(
             once(lambda session, c=claimed: leases.renew(session, c, lease_ms=60_000))  # type: ignore[misc]
-            for claimed in taken
+            for claimed in claims
         ),
         "finish": statistics.median(
             once(lambda session, c=claimed: finishing.finish(session, c, result))  # type: ignore[misc]
-            for claimed in taken
+            for claimed in claims
         ),
     }
 
@@ -196,14 +195,14 @@ def main() -> None:
     parser.add_argument("--postgres", type=int, nargs="*", default=[1_000, 100_000, 1_000_000])
     parser.add_argument("--sqlite", type=int, nargs="*", default=[1_000, 100_000])
     parser.add_argument("--rounds", type=int, default=30)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     print(f"machine: {os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}")
     with servers.postgres_server() as server, tempfile.TemporaryDirectory(prefix="vgen-bench-") as folder:
-        for kind, sizes in (("postgres", given.postgres), ("sqlite", given.sqlite)):
+        for kind, sizes in (("postgres", arguments.postgres), ("sqlite", arguments.sqlite)):
             for jobs in sizes:
                 url = server.url if kind == "postgres" else f"sqlite:///{Path(folder) / f'{jobs}.sqlite3'}"
                 with servers.fresh_database(server) if kind == "postgres" else _as_is(url) as url:
-                    _one(kind, url, jobs, given.rounds)
+                    _one(kind, url, jobs, arguments.rounds)
 
 
 @contextmanager
@@ -217,8 +216,8 @@ def _one(kind: str, url: str, jobs: int, rounds: int) -> None:
     began = time.perf_counter()
     ids = fill(database, jobs)
     print(f"\n{kind}, {jobs:,} jobs (filled in {time.perf_counter() - began:.0f} s)", flush=True)
-    found, scans = measure(database, ids, rounds)
-    for name, took in found.items():
+    figures, scans = measure(database, ids, rounds)
+    for name, took in figures.items():
         print(f"  {name:22} {took:9.2f} ms")
     for scan in sorted(scans):
         print(f"  reads a whole table: {scan}")

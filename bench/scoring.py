@@ -44,18 +44,18 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--oracle", action="store_true")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        weights = given.weights or Path(folder) / "weights"
-        if given.weights is None:
+        weights = arguments.weights or Path(folder) / "weights"
+        if arguments.weights is None:
             tiny_weights.write_all(weights)
-        if given.oracle:
-            compare_with_oracle(Models(Weights(weights), given.device))
+        if arguments.oracle:
+            compare_with_oracle(Models(Weights(weights), arguments.device))
             return
-        made_of = given.weights or "small and random"
-        print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {given.device}; weights {made_of}")
-        print(f"{given.clips} clips of {given.frames} frames, {given.width}x{given.height}")
-        measure(list(made(Path(folder), given)), weights, given.device)
+        made_of = arguments.weights or "small and random"
+        print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {arguments.device}; weights {made_of}")
+        print(f"{arguments.clips} clips of {arguments.frames} frames, {arguments.width}x{arguments.height}")
+        measure(list(made(Path(folder), arguments)), weights, arguments.device)
 
 
 def measure(paths: list[Path], weights: Path, device: str) -> None:
@@ -68,11 +68,11 @@ def measure(paths: list[Path], weights: Path, device: str) -> None:
     shared = dict.fromkeys((metric.name for metric in metrics), 0.0)
     naive = dict(shared)
     decode = 0.0
-    for one in score_clips(items, metrics, models):  # in turns, so that a busy machine slows both
-        decode += one.decode_seconds
+    for result in score_clips(items, metrics, models):  # in turns, so that a busy machine slows both
+        decode += result.decode_seconds
         for metric in metrics:
-            shared[metric.name] += one.score_seconds[metric.name]
-            naive[metric.name] += naively(one.clip.video, metric, weights, device)
+            shared[metric.name] += result.score_seconds[metric.name]
+            naive[metric.name] += naively(result.clip.video, metric, weights, device)
     print(f"{'dimension':<24}{'clips/min':>10}{'naive':>10}{'naive / shared':>16}")
     for metric in metrics:
         ours, theirs = shared[metric.name], naive[metric.name]
@@ -96,16 +96,16 @@ def naively(path: Path, metric: Metric, weights: Path, device: str) -> float:
     return time.perf_counter() - started
 
 
-def made(folder: Path, given: argparse.Namespace) -> Iterator[Path]:
+def made(folder: Path, arguments: argparse.Namespace) -> Iterator[Path]:
     """Soft shapes that drift, with grain, as H.264."""
-    y, x = np.mgrid[0 : given.height, 0 : given.width].astype(float)
-    for number in range(given.clips):
-        grain = np.random.default_rng(number).integers(-6, 7, (given.height, given.width, 1))
+    y, x = np.mgrid[0 : arguments.height, 0 : arguments.width].astype(float)
+    for number in range(arguments.clips):
+        grain = np.random.default_rng(number).integers(-6, 7, (arguments.height, arguments.width, 1))
         path = folder / f"{number}.mp4"
         with av.open(str(path), "w") as container:
             stream = container.add_stream("libx264", rate=Fraction(24))
-            stream.width, stream.height, stream.pix_fmt = given.width, given.height, "yuv420p"
-            for t in range(given.frames):
+            stream.width, stream.height, stream.pix_fmt = arguments.width, arguments.height, "yuv420p"
+            for t in range(arguments.frames):
                 planes = [127 + 90 * np.sin(x / (30 + c) + y / (40 - c) + t / 5 + c + number) for c in range(3)]
                 picture = np.clip(np.stack(planes, -1) + grain, 0, 255).astype(np.uint8)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
@@ -141,15 +141,15 @@ def _actions(models: Models, clip: Clip, wanted: dict[str, Any]) -> tuple[float,
     return max(abs(ours - theirs) for (_, ours), (_, theirs) in zip(top, wanted["top"], strict=True)), same
 
 
-def _apart(found: Score, wanted: Any) -> tuple[float, bool]:
-    """How far apart (flows: relatively), and whether verdict, or being scored at all, is the same."""
+def _apart(score: Score, wanted: Any) -> tuple[float, bool]:
+    """Return how far apart the scores are (flows: relatively), and whether both were scored, with the same verdict."""
     if not isinstance(wanted, dict):
-        return (float("inf"), False) if found.score is None else (abs(found.score - wanted), True)
+        return (float("inf"), False) if score.score is None else (abs(score.score - wanted), True)
     if "error" in wanted:
-        return 0.0, found.score is None
+        return 0.0, score.score is None
     verdict = float(wanted.get("dynamic", wanted.get("static")))
-    pairs = list(zip(found.details["speeds"], wanted["flows"], strict=True))
-    return max((abs(ours - theirs) / theirs for ours, theirs in pairs), default=0.0), found.score == verdict
+    pairs = list(zip(score.details["speeds"], wanted["flows"], strict=True))
+    return max((abs(ours - theirs) / theirs for ours, theirs in pairs), default=0.0), score.score == verdict
 
 
 if __name__ == "__main__":

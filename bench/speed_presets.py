@@ -1,4 +1,4 @@
-"""What x264's speed presets cost and give at the line's quality: core-seconds, bytes, PSNR against the raw frames.
+"""Cost and gain of x264's speed presets at the line's quality: core-seconds, bytes, PSNR against the raw frames.
 
     python -m bench.speed_presets [--presets medium faster veryfast superfast]
 
@@ -32,7 +32,7 @@ SOURCES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", nargs="+", default=["medium", "faster", "veryfast", "superfast"])
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     print(f"machine: {os.cpu_count()} CPU cores, {platform.machine()}; {ffmpeg.ffmpeg_version()}")
     print("clip        preset      core-s      bytes  PSNR dB")
     with tempfile.TemporaryDirectory() as name:
@@ -44,7 +44,7 @@ def main() -> None:
                 _ffmpeg(*source, "-f", "rawvideo", "-pix_fmt", "rgb24", str(raw))
             else:
                 write_clip(raw, FRAMES, HEIGHT, WIDTH)
-            for preset in given.presets:
+            for preset in arguments.presets:
                 options = EncodeOptions(preset=preset)
                 core_s = encode_core_seconds(raw, folder, options)
                 size = (folder / "one.mp4").stat().st_size
@@ -58,11 +58,11 @@ def _psnr(raw: Path, video: Path, options: EncodeOptions) -> float:
     filters = str(command[command.index("-vf") + 1])
     reading = ["-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{WIDTH}x{HEIGHT}", "-framerate", f"{FPS:g}"]
     graph = f"[0:v]{filters}[raw];[1:v][raw]psnr"
-    told = _ffmpeg(*reading, "-i", str(raw), "-i", str(video), "-lavfi", graph, "-f", "null", "-")
-    found = re.search(r"PSNR .*average:([0-9.]+)", told)
-    if found is None:
-        raise SystemExit(f"FFmpeg told no PSNR: {told[-500:]}")
-    return float(found[1])
+    log = _ffmpeg(*reading, "-i", str(raw), "-i", str(video), "-lavfi", graph, "-f", "null", "-")
+    match = re.search(r"PSNR .*average:([0-9.]+)", log)
+    if match is None:
+        raise SystemExit(f"FFmpeg told no PSNR: {log[-500:]}")
+    return float(match[1])
 
 
 def _ffmpeg(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""How fast prompts are parsed and stored: ``python -m bench.submit [--counts 10000 100000] [--json FILE]``.
+"""The speed of parsing and storing prompts: ``python -m bench.submit [--counts 10000 100000] [--json FILE]``.
 
 Each measurement runs in a process of its own, so that its peak memory is its own. The second submit of the same
 file finds the batch that is there.
@@ -76,16 +76,16 @@ def _databases(folder: Path, count: int) -> Iterator[dict[str, str]]:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000])
-    arguments.add_argument("--json", type=Path)
-    given = arguments.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
     machine = _machine()
     print(f"{machine['cpus']} × {machine['model']}")
     print(f"{'database':9} {'prompts':>8} {'parse s':>8} {'store s':>8} {'jobs/s':>8} {'peak MiB':>9} {'again s':>8}")
     rows = []
     with tempfile.TemporaryDirectory(prefix="vgen-bench-") as name:
-        for count in given.counts:
+        for count in arguments.counts:
             path = Path(name) / f"{count}.txt"
             path.write_text("".join(f"a cat number {n} walks over a wet roof at dusk\n" for n in range(count)), "utf-8")
             with _databases(Path(name), count) as urls:
@@ -99,8 +99,8 @@ def main() -> None:
                     )
     text = json.dumps({"machine": machine, "results": rows}, indent=2)
     print(text)
-    if given.json:
-        given.json.write_text(text + "\n", "utf-8")
+    if arguments.json:
+        arguments.json.write_text(text + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where a command is, and what it does in one sentence."""
+    """A command's function, and its help in one sentence."""
 
     target: str
     """``module:attribute``: a function, or a ``typer.Typer`` with commands of its own."""

@@ -1,4 +1,4 @@
-"""What commands share: the settings in force and the database behind them."""
+"""The objects that commands share: the settings in force and the database behind them."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def settings_of(ctx: typer.Context) -> Settings:
 
 
 def notices_of(ctx: typer.Context) -> list[str]:
-    """What people should know about where the settings come from: ignored ones, and names that are not settings."""
+    """Return notices about the sources of the settings: ignored ones, and names that are not settings."""
     from pipeline import settings
 
     return settings.notices_of(**(ctx.find_root().obj or {}))
 
 
 def prepare(ctx: typer.Context, settings: Settings) -> None:
-    """What a process does with its settings first: files that it makes are the user's own, and notices are told.
+    """Make the process's files the user's own, and print notices: the first use of its settings.
 
     Raises:
         SettingsError: one of the folders may be another user's.
@@ -92,7 +92,7 @@ def open_database(settings: Settings, *, upgrade: bool = False) -> Iterator[Data
 
 
 def folder_of(settings: Settings) -> Path | None:
-    """Where clips lie when the store is a folder; None for S3."""
+    """Return the folder of clips when the store is a folder; None for S3."""
     from pipeline.storage import FolderStorage
     from pipeline.wiring import make_storage
 

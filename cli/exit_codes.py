@@ -1,4 +1,4 @@
-"""How `vgen` ends, as numbers that scripts can rely on. docs/cli.md lists them."""
+"""The exit codes of `vgen`, which scripts can rely on. docs/cli.md lists them."""
 
 from __future__ import annotations
 

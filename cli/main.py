@@ -25,7 +25,7 @@ from pipeline.errors import VgenError
 from pipeline.redaction import redact
 
 ANY_KEY = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""For `vgen generate`, whose options are the keys of its file."""
+"""The context settings of `vgen generate`, whose options are the keys of its file."""
 TABLE: dict[str, Entry] = {
     "run": Entry("cli.batches.submit:run", "Solo mode: store FILE, then work off all that waits; so it also resumes."),
     "generate": Entry(
@@ -84,7 +84,7 @@ TABLE: dict[str, Entry] = {
     "doctor": Entry("cli.operate.doctor:doctor", "Check everything, and say how to mend what is wrong."),
     "config": Entry("cli.operate.config:config", "Show the settings in force and where each came from."),
 }
-"""Each command: where it is, and what it does in one line."""
+"""Each command's function, and its help in one line."""
 
 
 class _Commands(CommandTable):

@@ -103,27 +103,27 @@ class FieldOptions:
     segments: Annotated[str | None, _field("--segments", "How many segments each clip has.", "COUNT")] = None
     auto_extend: Annotated[
         bool | None,
-        typer.Option("--auto-extend/--no-auto-extend", help="Have the enhancer write each next segment's prompt."),
+        typer.Option("--auto-extend/--no-auto-extend", help="Let the enhancer write each next segment's prompt."),
     ] = None
     enhance: Annotated[bool | None, typer.Option("--enhance/--no-enhance", help="Enhance prompts, or do not.")] = None
 
     def overrides(self) -> dict[str, object]:
         """The fields that were given, for the parser. Raises InputError for a label that is not name=value."""
-        given: dict[str, object] = {
+        fields: dict[str, object] = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if field.name not in ("label", "reference_image", "lora") and getattr(self, field.name) is not None
         }
         for name in ("image", "last_image", "video"):
-            if name in given:
-                given[name] = _from_here(str(given[name]))
+            if name in fields:
+                fields[name] = _from_here(str(fields[name]))
         if self.reference_image:
-            given["reference_images"] = [_from_here(value) for value in self.reference_image]
+            fields["reference_images"] = [_from_here(value) for value in self.reference_image]
         if self.lora:
-            given["lora"] = _loras_from_here(self.lora)
+            fields["lora"] = _loras_from_here(self.lora)
         if self.label:
-            given["labels"] = _labels(self.label)
-        return given
+            fields["labels"] = _labels(self.label)
+        return fields
 
 
 def _from_here(value: str) -> str:
@@ -149,9 +149,11 @@ def _labels(pairs: list[str]) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class BatchChoices:
-    """What holds for a whole batch."""
+    """The options of a whole batch."""
 
-    owner: Annotated[str | None, typer.Option("--owner", help="Whose batch it is; default: the setting owner.")] = None
+    owner: Annotated[
+        str | None, typer.Option("--owner", help="The owner of the batch; default: the setting owner.")
+    ] = None
     name: Annotated[str | None, typer.Option("--name", help="Name of the batch; default: the file's name.")] = None
     key: Annotated[
         str | None,

@@ -62,7 +62,7 @@ def as_json(value: BaseModel) -> None:
 
 
 def flush() -> None:
-    """Have what was written reach its reader now."""
+    """Flush what was written to its reader now."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -94,19 +94,19 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(*columns)
+    grid = Table(*columns)
     for row in rows:
         cells = [_cell(value) for value in row]
         # A path or URL must stay whole, so that it can be copied.
-        shown.add_row(*(Text(cell if "/" in cell else _shorten(cell), overflow="fold") for cell in cells))
-    Console().print(shown)
+        grid.add_row(*(Text(cell if "/" in cell else _shorten(cell), overflow="fold") for cell in cells))
+    Console().print(grid)
 
 
 def facts(pairs: Sequence[tuple[str, object]]) -> None:
     """Names and values, a line each; what is None is left out."""
-    known = [(name, _cell(value)) for name, value in pairs if value is not None]
-    width = max((len(name) for name, _ in known), default=0)
-    for name, value in known:
+    cells = [(name, _cell(value)) for name, value in pairs if value is not None]
+    width = max((len(name) for name, _ in cells), default=0)
+    for name, value in cells:
         line(f"{name:<{width}}  {value}" if is_terminal() else f"{name}\t{value}")
 
 

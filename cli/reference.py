@@ -66,7 +66,7 @@ JSON_OUTPUT: dict[str, type[View]] = {
     "doctor": operations.DoctorView,
     "config": operations.ConfigView,
 }
-"""What each command prints with ``--json``."""
+"""The view that each command prints with ``--json``."""
 
 
 def cli_reference() -> str:

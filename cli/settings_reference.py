@@ -76,18 +76,18 @@ def _is_group(field: FieldInfo) -> bool:
 def _kind(variable: str, field: FieldInfo) -> str:
     if variable in _LISTS:
         return _LISTS[variable]
-    found = field.annotation
-    if type(None) in get_args(found):
-        found = next(part for part in get_args(found) if part is not type(None))
-    if get_origin(found) is Literal:
-        return ", ".join(f"`{choice}`" for choice in get_args(found))
+    annotation = field.annotation
+    if type(None) in get_args(annotation):
+        annotation = next(part for part in get_args(annotation) if part is not type(None))
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(annotation))
     bounds = [
         f"{sign} {getattr(rule, attribute)}"
         for rule in field.metadata
         for kind, attribute, sign in _BOUNDS
         if isinstance(rule, kind)
     ]
-    return " ".join([_TYPES[found], ", ".join(bounds)]).strip()
+    return " ".join([_TYPES[annotation], ", ".join(bounds)]).strip()
 
 
 def _default(variable: str, field: FieldInfo) -> str:
@@ -99,10 +99,10 @@ def _default(variable: str, field: FieldInfo) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def _table(found: Iterator[tuple[str, str, str, str]]) -> Iterator[str]:
+def _table(rows: Iterator[tuple[str, str, str, str]]) -> Iterator[str]:
     yield "| variable | value | default | what it does |"
     yield "| --- | --- | --- | --- |"
-    for name, kind, default, description in found:
+    for name, kind, default, description in rows:
         yield f"| `{name}` | {kind} | {default} | {description} |"
 
 

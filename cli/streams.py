@@ -33,7 +33,7 @@ class _Stdout(io.FileIO):
     """Tells a failing output apart from every other failing file."""
 
     work_goes_on = False
-    """Whether a reader that goes away ends the command."""
+    """True where a reader that goes away ends the command."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
@@ -71,12 +71,12 @@ def prepare() -> None:
 
 
 def keep_working() -> None:
-    """From now on a reader that goes away ends nothing: this command does more than to show something."""
+    """Keep the command running when a reader goes away: it does more than to show something."""
     _Stdout.work_goes_on = True
 
 
 def discard(number: int) -> None:
-    """Have everything that is written to this descriptor from now on go nowhere, what is still buffered included."""
+    """Discard everything that is written to this descriptor from now on, what is still buffered included."""
     with contextlib.suppress(OSError, io.UnsupportedOperation):
         null = os.open(os.devnull, os.O_RDWR)
         if null != number:

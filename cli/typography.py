@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import typer
 
 DASHES = "‐‑‒–—―⁃−﹘﹣－\u00ad\u2e3a\u2e3b"
-"""What stands where a hyphen-minus was typed."""
+"""The characters that stand where a hyphen-minus was typed."""
 _QUOTES = "“”„‟‘’‚‛«»"
 _PLAIN = str.maketrans(dict.fromkeys(DASHES, "-") | dict.fromkeys("“”„‟«»", '"') | dict.fromkeys("‘’‚‛", "'"))
 _TEXT_OPTIONS = frozenset({"--negative-prompt", "--prompt", "--title", "--note", "--reason"})
@@ -59,7 +59,7 @@ def _check_name(argument: str, options: dict[str, Any]) -> None:
 
 
 def _walk(command: Any, arguments: Sequence[str]) -> Iterator[tuple[str, dict[str, Any], str | None]]:
-    """Each argument up to ``--``, with the options that are known there, and the one whose value it is."""
+    """Yield each argument up to ``--``, with the options that are known there, and the one whose value it is."""
     options = _options(command)
     value_of: str | None = None
     for argument in arguments:

@@ -1,1 +1,1 @@
-"""What is stored: the only code that changes rows."""
+"""The rows, and the only code that changes them."""

@@ -1,4 +1,4 @@
-"""What happened, in order: one row each."""
+"""Events, in order: one row each."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def make_postgres_engine(url: URL) -> Engine:
 
 
 def is_pooled(connection: Connection) -> bool:
-    """Whether a pooler stands between this process and the server."""
+    """Return whether a pooler stands between this process and the server."""
     return bool(connection.info.get(_POOLED))
 
 

@@ -88,7 +88,7 @@ def _unusable(revision: str) -> str:
 
 
 def check(database: Database) -> list[str]:
-    """What is wrong with the schema, a sentence each; empty when it is this release's."""
+    """Say what is wrong with the schema, a sentence each; empty when it is this release's."""
     head = _head()
     with database.reading() as session:
         context = MigrationContext.configure(session.connection(), opts={"compare_type": False})

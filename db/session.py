@@ -32,7 +32,7 @@ from pipeline.redaction import redact
 
 _SQLITE_BUSY_MS = 30_000
 _SQLITE_QUERY = frozenset({"uri", "mode", "cache", "timeout", "nolock", "immutable", "psow", "vfs"})
-"""What pysqlite and SQLite's URIs understand (SQLAlchemy, dialect SQLite; sqlite.org/uri.html)."""
+"""The options that pysqlite and SQLite's URIs understand (SQLAlchemy, dialect SQLite; sqlite.org/uri.html)."""
 _PING_AFTER_S = 3.0
 _MAY_BE_IDLE = text("SET LOCAL idle_in_transaction_session_timeout = 0")
 
@@ -83,12 +83,12 @@ def make_engine(url: str) -> Engine:
     )
 
 
-def _prepare_file(url: URL, given: str) -> None:
+def _prepare_file(url: URL, text: str) -> None:
     """Make the folder of SQLite's file. Raises SettingsError: no file can be there."""
     path = url.database or ""
-    if set(url.query) - _SQLITE_QUERY or ("?" in given and not url.query):
+    if set(url.query) - _SQLITE_QUERY or ("?" in text and not url.query):
         raise SettingsError(
-            f"VGEN_DATABASE_URL: what follows the ? in {redact(given)!r} is not an option of SQLite; in a path, write "
+            f"VGEN_DATABASE_URL: what follows the ? in {redact(text)!r} is not an option of SQLite; in a path, write "
             "? as %3F, # as %23 and % as %25"
         )
     if path in ("", ":memory:"):
@@ -128,7 +128,7 @@ class Database:
         self.engine = make_engine(url)
 
     @property
-    def shown(self) -> str:
+    def redacted_url(self) -> str:
         """Its URL for people, without secrets."""
         return redact(self.engine.url.render_as_string(hide_password=False))
 
@@ -138,7 +138,7 @@ class Database:
 
     @property
     def is_pooled(self) -> bool:
-        """Whether a pooler such as PgBouncer stands before the server. Raises ServiceUnavailableError."""
+        """Return whether a pooler such as PgBouncer stands before the server. Raises ServiceUnavailableError."""
         with self.reading() as session:
             return is_pooled(session.connection())
 
@@ -200,7 +200,7 @@ class Database:
         self.engine.dispose()
 
     def damage(self) -> str | None:
-        """What is wrong with a SQLite file, read in whole; None when nothing is, and for PostgreSQL."""
+        """Say what is wrong with a SQLite file, read in whole; None when nothing is, and for PostgreSQL."""
         return damage_of(self.engine.url.database) if self.is_sqlite else None
 
     def _require_sound_file(self, error: Exception) -> None:
@@ -211,9 +211,9 @@ class Database:
         if damage is None and self.is_sqlite and isinstance(error, UnicodeDecodeError):  # all text is written as UTF-8
             damage = str(error)
         if damage is not None:
-            raise ServiceUnavailableError(f"database {self.shown}: it is damaged: {damage}; {MEND}") from error
+            raise ServiceUnavailableError(f"database {self.redacted_url}: it is damaged: {damage}; {MEND}") from error
 
     def _explain(self, error: DBAPIError) -> str:
         reason = str(error.orig).strip().splitlines()
         mend = f"; {MEND}" if is_damage(error) else ""
-        return redact(f"database {self.shown}: {reason[0] if reason else type(error.orig).__name__}{mend}")
+        return redact(f"database {self.redacted_url}: {reason[0] if reason else type(error.orig).__name__}{mend}")

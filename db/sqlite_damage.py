@@ -1,4 +1,4 @@
-"""Whether a SQLite file is damaged: SQLite notices that only where it happens to read."""
+"""A check whether a SQLite file is damaged: SQLite notices that only where it happens to read."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _RULES = {
     **dict.fromkeys(("FLOAT", "DOUBLE"), "{0} IS NULL OR typeof({0}) IN ('real', 'integer')"),
     "JSON": "{0} IS NULL OR (typeof({0}) = 'text' AND json_valid({0}))",
 }
-"""What holds for every value of a column, by the type that SQLAlchemy declares."""
+"""The conditions on every value of a column, by the type that SQLAlchemy declares."""
 _PRIMARY = 0xFF
 """The part of an extended result code that names its kind (SQLite, result codes)."""
 
 
 def is_damage(error: DBAPIError) -> bool:
-    """Whether SQLite itself says that the file is damaged, or no database at all."""
+    """Return whether SQLite itself says that the file is damaged, or no database at all."""
     code = getattr(error.orig, "sqlite_errorcode", None)
     return isinstance(code, int) and code & _PRIMARY in _DAMAGED
 
 
 def damage_of(file: str | None) -> str | None:
-    """What is wrong with the file, by reading all of it; None when nothing is, or nothing can be said."""
+    """Say what is wrong with the file, by reading all of it; None when nothing is, or when it is unknown."""
     if not file or not Path(file).is_file():
         return None
     try:

@@ -34,7 +34,7 @@ _REPORT = (
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What a worker says of itself at every heartbeat."""
+    """The report of a worker at every heartbeat."""
 
     name: str
     host: str
@@ -48,7 +48,7 @@ class WorkerReport:
 
 @dataclass(slots=True)
 class Capacity:
-    """What is live now."""
+    """The live slots and memory."""
 
     slots: dict[str, int] = field(default_factory=dict)
     """Live, not draining slots by queue."""
@@ -58,15 +58,15 @@ class Capacity:
 
 def report(session: Session, worker: WorkerReport) -> None:
     """Insert or refresh the worker's row."""
-    said = asdict(worker) | {"queues": list(worker.queues)}
+    values = asdict(worker) | {"queues": list(worker.queues)}
     connection = session.connection()
-    known = connection.execute(_REPORT, {f"p_{name}": value for name, value in said.items()}).one_or_none()
-    if known is None:
-        connection.execute(insert(_WORKERS).values(started_at=now_ms(), seen_at=now_ms()), said)
+    row = connection.execute(_REPORT, {f"p_{name}": value for name, value in values.items()}).one_or_none()
+    if row is None:
+        connection.execute(insert(_WORKERS).values(started_at=now_ms(), seen_at=now_ms()), values)
 
 
 def leave(session: Session, name: str) -> None:
-    """A worker that ends in an orderly way takes its row along."""
+    """Remove the row of a worker that ends in an orderly way."""
     session.execute(delete(Worker).where(Worker.name == name))
 
 
@@ -75,7 +75,7 @@ def forget_old(session: Session) -> None:
 
 
 def forget_all(session: Session) -> None:
-    """For who knows that none of them lives."""
+    """Remove all workers: the caller knows that none of them lives."""
     session.execute(delete(Worker))
 
 
@@ -97,15 +97,15 @@ def served_handoffs(session: Session) -> set[str]:
 
 def capacity(session: Session) -> Capacity:
     """Live slots and memory, by queue."""
-    found = Capacity()
+    total = Capacity()
     for worker in alive(session):
         if worker.draining:
             continue
         for queue in worker.queues:
-            found.slots[queue] = found.slots.get(queue, 0) + worker.slots
-            known = [m for m in (found.memory.get(queue), worker.memory_bytes) if m is not None]
-            found.memory[queue] = max(known) if known else None
-    return found
+            total.slots[queue] = total.slots.get(queue, 0) + worker.slots
+            sizes = [m for m in (total.memory.get(queue), worker.memory_bytes) if m is not None]
+            total.memory[queue] = max(sizes) if sizes else None
+    return total
 
 
 def now(session: Session) -> int:

@@ -1,4 +1,4 @@
-"""How a connection to the broker is made: the one way, of workers, dispatcher, beat, Flower and `vgen doctor`."""
+"""Connections to the broker, made in one way for workers, dispatcher, beat, Flower and `vgen doctor`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BrokerOptions:
 
 
 def broker_options(settings: Settings) -> BrokerOptions:
-    """How to connect, by the settings.
+    """Return the connection options, by the settings.
 
     Raises:
         SettingsError: VGEN_BROKER_URL is not an address of a broker, or names a file that is not there.
@@ -54,7 +54,7 @@ def broker_options(settings: Settings) -> BrokerOptions:
 
 
 def is_redis(settings: Settings) -> bool:
-    """Whether the broker is Redis. Raises SettingsError."""
+    """Return whether the broker is Redis. Raises SettingsError."""
     return settings.broker_url is not None and _parsed(settings.broker_url).kind == REDIS
 
 
@@ -62,7 +62,7 @@ def is_redis(settings: Settings) -> bool:
 class BrokerState:
     """A broker that took a message and gave it back."""
 
-    shown: str
+    address: str
     """Its address without user and password."""
     tls: bool
     verified: bool
@@ -76,7 +76,7 @@ def check_broker(settings: Settings) -> BrokerState:
 
     Raises:
         SettingsError: as ``broker_options``; also in solo mode, which has no broker.
-        ServiceUnavailableError: it cannot be reached, lets us not in, or does not give the message back.
+        ServiceUnavailableError: it cannot be reached, refuses us, or does not give the message back.
     """
     if settings.broker_url is None:
         raise SettingsError("VGEN_BROKER_URL is not set: in solo mode there is no broker to check")
@@ -84,8 +84,8 @@ def check_broker(settings: Settings) -> BrokerState:
     with _connected(settings) as connection:
         _send_and_receive(connection)
         eviction = _eviction_policy(connection) if parsed.kind == REDIS else None
-    shown = ", ".join(f"{host}:{port}" for host, port in parsed.addresses) or "a socket file"
-    return BrokerState(shown, parsed.tls, parsed.verify is ssl.CERT_REQUIRED and parsed.check_hostname, eviction)
+    addresses = ", ".join(f"{host}:{port}" for host, port in parsed.addresses) or "a socket file"
+    return BrokerState(addresses, parsed.tls, parsed.verify is ssl.CERT_REQUIRED and parsed.check_hostname, eviction)
 
 
 def _parsed(url: str) -> BrokerUrl:
@@ -133,16 +133,16 @@ def _connected(settings: Settings) -> Iterator[Connection]:
 def _send_and_receive(connection: Connection) -> None:
     name = f"vgen.check.{secrets.token_hex(8)}"
     queue = connection.SimpleQueue(Queue(name, Exchange(""), routing_key=name, auto_delete=True), no_ack=True)
-    sent = secrets.token_hex(8)
+    token = secrets.token_hex(8)
     try:
-        queue.put(sent)
+        queue.put(token)
         received = queue.get(timeout=_CHECK_S).payload
     except queue.Empty:
         received = None
     finally:
         queue.queue.delete()
         queue.close()
-    if received != sent:
+    if received != token:
         raise ServiceUnavailableError("broker: a message that was sent did not come back")
 
 

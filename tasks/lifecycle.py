@@ -66,7 +66,7 @@ def _after_fork(**_: Any) -> None:
     _loops.clear()
     for app, name in _workers.items():
         if any(gpu_type_of(queue) for queue in consumed_queues(app)):
-            make_runtime(app, name)  # before any task comes: the lane is read once its model is warm
+            make_runtime(app, name)  # before any task comes: the preset's queue is read once its model is warm
 
 
 @signals.worker_process_shutdown.connect  # type: ignore[untyped-decorator]

@@ -1,4 +1,4 @@
-"""How Celery imports: by ``sys.path`` alone, never from the current folder, which may be somebody else's."""
+"""Celery's loader, importing by ``sys.path`` alone, never from the current folder, which may be somebody else's."""
 
 from __future__ import annotations
 

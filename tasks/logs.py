@@ -1,4 +1,4 @@
-"""What Celery logs shows no secret: a broker's URL may hold one in a place where Celery does not look for it."""
+"""Redaction of what Celery logs: a broker's URL may hold one in a place where Celery does not look for it."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ from celery import Celery, chain, group
 from kombu.exceptions import OperationalError
 
 from db.evals import score_steps
-from db.evals.score_steps import AdmittedScore
+from db.evals.score_steps import ScoreMessage
 from db.scheduling import dispatch
-from db.scheduling.dispatch import Admitted
+from db.scheduling.dispatch import StepMessage
 from db.session import Database
 from pipeline import failpoints
 from pipeline.states import Stage
@@ -28,52 +28,52 @@ def task_name(stage: Stage) -> str:
 
 
 def publish(
-    app: Celery, database: Database, admitted: Sequence[Admitted], *, after: tuple[str, str] | None = None
+    app: Celery, database: Database, steps: Sequence[StepMessage], *, after: tuple[str, str] | None = None
 ) -> int:
     """Send a message for each dispatched step; how many went out. The others wait again.
 
     ``after``: ids of the tasks that Flower is to show as the root and the parent of these.
     """
-    if not admitted:
+    if not steps:
         return 0
-    sent, (root, parent) = 0, after or (None, None)
+    count, (root, parent) = 0, after or (None, None)
     try:
         with app.producer_pool.acquire(block=True) as producer:
-            for item in admitted:
+            for item in steps:
                 _chain_from(app, item).apply_async(producer=producer, root_id=root, parent_id=parent)
-                sent += 1
+                count += 1
                 failpoints.hit("dispatch_sent")
     except (OperationalError, OSError) as error:
         # The rows wait again; a message that went out after all finds them dispatched once more, or nothing to claim.
-        logger.warning("broker away", extra={"reason": str(error), "unsent": len(admitted) - sent})
+        logger.warning("broker away", extra={"reason": str(error), "unsent": len(steps) - count})
         with database.transaction() as session:
-            dispatch.undispatch(session, admitted[sent:])
-    return sent
+            dispatch.undispatch(session, steps[count:])
+    return count
 
 
-def publish_scores(app: Celery, database: Database, admitted: Sequence[AdmittedScore]) -> int:
-    """Send the admitted steps of evaluation runs as one group; how many went out. The others wait again.
+def publish_scores(app: Celery, database: Database, steps: Sequence[ScoreMessage]) -> int:
+    """Send the dispatched steps of evaluation runs as one group; how many went out. The others wait again.
 
     No chord: that all are done is counted in rows.
     """
-    if not admitted:
+    if not steps:
         return 0
     messages = group(
-        (app.signature(SCORE_CLIPS, args=(item.step_id,), immutable=True, queue=item.queue) for item in admitted),
+        (app.signature(SCORE_CLIPS, args=(item.step_id,), immutable=True, queue=item.queue) for item in steps),
         app=app,
     )
     try:
         with app.producer_pool.acquire(block=True) as producer:
             messages.apply_async(producer=producer)
     except (OperationalError, OSError) as error:
-        logger.warning("broker away", extra={"reason": str(error), "unsent": len(admitted)})
+        logger.warning("broker away", extra={"reason": str(error), "unsent": len(steps)})
         with database.transaction() as session:
-            score_steps.return_to_waiting(session, [item.step_id for item in admitted])
+            score_steps.return_to_waiting(session, [item.step_id for item in steps])
         return 0
-    return len(admitted)
+    return len(steps)
 
 
-def _chain_from(app: Celery, item: Admitted) -> chain:
+def _chain_from(app: Celery, item: StepMessage) -> chain:
     """The rest of the line from this step on; each later link's queue is set when its turn comes."""
     stages = [stage for stage in Stage if item.scored or stage is not Stage.SCORE]
     links = [

@@ -1,4 +1,4 @@
-"""What a person should know of jobs before they are made: models that are not here, and text that has no effect."""
+"""Advice on jobs before they are made: models that are not here, and text that has no effect."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_COUNTED = 10_000
 
 
 def refuse_without_models(presets: set[str], settings: Settings) -> None:
-    """Whoever makes the clips now, on this machine, needs their models here and whole.
+    """Refuse jobs whose models are not here and whole, where this machine makes the clips now.
 
     Raises:
         InputError: one is not; the message has the command that mends it.
@@ -39,11 +39,11 @@ def model_sentences(presets: set[str], settings: Settings) -> list[str]:
 
     library, sentences = load_library(settings.effective_presets_dir), []
     for name in sorted(presets & set(library.presets)):
-        found = hub.examine(library.presets[name], settings.effective_cache_dir)
-        if found.problems:
-            more = f" and {len(found.problems) - 1} more (`vgen models check {name}`)" if found.problems[1:] else ""
+        state = hub.examine(library.presets[name], settings.effective_cache_dir)
+        if state.problems:
+            more = f" and {len(state.problems) - 1} more (`vgen models check {name}`)" if state.problems[1:] else ""
             where = "" if settings.solo else "; this matters only where a worker runs"
-            sentences.append(f"{name!r}: its model is {found.status.value}: {found.problems[0]}{more}{where}")
+            sentences.append(f"{name!r}: its model is {state.status.value}: {state.problems[0]}{more}{where}")
     return sentences
 
 
@@ -68,7 +68,7 @@ def text_sentences(jobs: Sequence[PlannedJob], settings: Settings) -> list[str]:
 
 
 class _Reader:
-    """What one preset's model reads of its jobs' texts."""
+    """The part of its jobs' texts that one preset's model reads."""
 
     def __init__(self, preset: Preset, settings: Settings) -> None:
         self._preset, self._settings = preset, settings
@@ -87,23 +87,23 @@ class _Reader:
         return examine(self._preset, self._settings.effective_cache_dir).folder
 
     def sentences(self, job: PlannedJob) -> list[tuple[str, str]]:
-        """Each with its kind."""
+        """Return the sentences, each with its kind."""
         from pipeline.presets.binding import negative_prompt_acts, token_limit
 
-        signature, spec, found = self._signature, job.spec, list[tuple[str, str]]()
+        signature, spec, advice = self._signature, job.spec, list[tuple[str, str]]()
         if signature is None or not self._preset.takes_prompt:
             return []
         acts = negative_prompt_acts(signature, self._preset, spec.guidance_scale)
         if spec.negative_prompt and not acts:
-            found.append(("negative", f"negative_prompt has no effect at guidance_scale {spec.guidance_scale:g}"))
+            advice.append(("negative", f"negative_prompt has no effect at guidance_scale {spec.guidance_scale:g}"))
         limit = token_limit(signature, self._preset)
         texts = [("prompt", text) for text in spec.segment_prompts or (spec.prompt,)]
         texts += [("negative_prompt", spec.negative_prompt)] if spec.negative_prompt and acts else []
         for field, text in texts if limit is not None else ():
             number = self._tokens(text, limit or 0)
             if limit is not None and number > limit:
-                found.append((field, f"{field} has {number} tokens, and the text encoder reads {limit} of them"))
-        return list(dict(found).items())
+                advice.append((field, f"{field} has {number} tokens, and the text encoder reads {limit} of them"))
+        return list(dict(advice).items())
 
     def _tokens(self, text: str, limit: int) -> int:
         """Tokens of a text that may have more than the limit; 0 where it cannot, or nobody can tell here."""

@@ -31,14 +31,14 @@ def show(database: Database, settings: Settings, batch_id: str) -> int:
         files = jobs.artifacts(session, [job.id for job in rows])
         view = batch_view(batch, batches.counts(session, [batch.id])[batch.id])
     output.line(summary(view))
-    shown = []
+    views = []
     for job in rows:
         video = files.get(job.id, {}).get("video")
         # A presigned URL is long and ends; without --urls a store's key says where the clip is.
         where = path_of(storage.url(video.key, expires_s=3600)) if video and folder else video.key if video else ""
         problem = f"{job.error_code}: {job.error or ''}" if job.error_code else ""
-        shown.append((job.id, job.state.value, where or problem))
-    output.table(("job", "state", "clip"), shown)
+        views.append((job.id, job.state.value, where or problem))
+    output.table(("job", "state", "clip"), views)
     if view.total > _ROWS:
         output.notice(f"the first {_ROWS} of {view.total} jobs; `vgen results {view.id}` shows all")
     if folder is not None and view.counts[JobState.SUCCEEDED]:
@@ -58,7 +58,7 @@ def summary(batch: BatchView) -> str:
 
 
 def notes(batch: BatchView) -> list[str]:
-    """What a person did to the batch, or said of it, that stops it."""
+    """Return what stops the batch by a person's decision: a pause, a budget, a cancel."""
     return [*(["paused"] if batch.paused else []), *(["over budget"] if batch.over_budget else [])]
 
 

@@ -1,4 +1,4 @@
-"""Whether anybody listens at the broker's address: submitting needs no broker, so this only makes a notice.
+"""A check whether anybody listens at the broker's address: submitting needs no broker, so this only makes a notice.
 
 It says nothing of TLS and passwords, and loads no Celery; `vgen doctor` connects as a worker does.
 """

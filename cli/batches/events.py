@@ -42,12 +42,12 @@ def events(
     with open_database(settings) as database:
         history = _History(database, *_whose(database, of), follow=follow)
         if json:
-            shown = [entry_view(entry) for entry in history.news()]
-            output.as_json(EventsView(batch_id=history.batch_id, job_id=history.job_id, entries=shown))
+            views = [entry_view(entry) for entry in history.news()]
+            output.as_json(EventsView(batch_id=history.batch_id, job_id=history.job_id, entries=views))
             return ExitCode.DONE
         with Interrupt("no longer following; the work goes on") as interrupt:
             while True:
-                ended = not follow or history.ended()  # asked before the last look, so that it misses nothing
+                ended = not follow or history.ended()  # asked before the last poll, so that it misses nothing
                 for entry in history.news():
                     _show(entry, jsonl)
                 output.flush()
@@ -72,27 +72,27 @@ class _History:
 
     def __init__(self, database: Database, batch_id: str, job_id: str | None, *, follow: bool) -> None:
         self._database, self.batch_id, self.job_id, self._follow = database, batch_id, job_id, follow
-        self._told: dict[str, set[int]] = {"event": set(), "attempt": set()}
+        self._shown: dict[str, set[int]] = {"event": set(), "attempt": set()}
         self._floor = {"event": 0, "attempt": 0}
         self._marks: deque[tuple[float, dict[str, int]]] = deque()
 
     def news(self) -> Iterator[Entry]:
-        """What was not told before, in the order of time."""
+        """Return the entries that were not shown before, in the order of time."""
         from db.reading import history
 
         now = time.monotonic()
         while self._marks and now - self._marks[0][0] > _LATE_S:
             self._floor = self._marks.popleft()[1]
-        for source, told in self._told.items():
-            self._told[source] = {number for number in told if number > self._floor[source]}
+        for source, numbers in self._shown.items():
+            self._shown[source] = {number for number in numbers if number > self._floor[source]}
         highest = dict(self._floor)
         of = {"batch_id": self.batch_id} if self.job_id is None else {"job_id": self.job_id}
         with self._database.reading(one_instant=True) as session:
             for entry in history.entries(session, after=history.Seen(**self._floor), **of):
                 highest[entry.source] = max(highest[entry.source], entry.id)
-                if entry.id not in self._told[entry.source]:
+                if entry.id not in self._shown[entry.source]:
                     if self._follow:
-                        self._told[entry.source].add(entry.id)
+                        self._shown[entry.source].add(entry.id)
                     yield entry
         self._marks.append((now, highest))
 

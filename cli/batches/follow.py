@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.3
 _PLAIN_PROGRESS_S = 10.0
-"""Where lines are appended, running steps are shown no more often than this."""
+"""The least seconds between two displays of running steps, where lines are appended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Snapshot:
 
     @property
     def needs_people(self) -> bool:
-        """Whether nothing can move before a person approves, rejects, resumes or raises a budget."""
+        """Return whether nothing can move before a person approves, rejects, resumes or raises a budget."""
         return (
             not self.finished
             and not self.scoring
@@ -63,8 +63,8 @@ class Snapshot:
         )
 
 
-def take(database: Database, batch_ids: Sequence[str]) -> Snapshot:
-    """The batches as they are now."""
+def snapshot_of(database: Database, batch_ids: Sequence[str]) -> Snapshot:
+    """Read the batches as they are now."""
     from db.clips import batches
     from db.evals import score_steps
     from db.reading import estimates
@@ -74,7 +74,7 @@ def take(database: Database, batch_ids: Sequence[str]) -> Snapshot:
         rows = [batches.get(session, batch_id) for batch_id in batch_ids]
         return Snapshot(
             tuple(batch_view(row, counts[row.id]) for row in rows),
-            tuple(running_view(*one) for batch_id in batch_ids for one in batches.running_steps(session, batch_id)),
+            tuple(running_view(*step) for batch_id in batch_ids for step in batches.running_steps(session, batch_id)),
             sum(score_steps.left(session, batch_ids).values()),
             {row.id: estimates.why_stopped(session, row) or "" for row in rows if estimates.rests(session, row)},
         )
@@ -160,16 +160,16 @@ def display() -> Display:
 
 
 def follow(
-    look: Callable[[], Snapshot],
-    shown: Display,
+    poll: Callable[[], Snapshot],
+    display: Display,
     *,
     until: Callable[[Snapshot], bool],
     wait: Callable[[float], bool],
 ) -> Snapshot:
     """Show snapshots until one satisfies ``until``, or ``wait`` (seconds) answers True: asked to stop."""
     while True:
-        snapshot = look()
-        shown.show(snapshot)
+        snapshot = poll()
+        display.show(snapshot)
         if until(snapshot) or wait(POLL_S):
             return snapshot
 
@@ -179,9 +179,9 @@ def _sum(snapshot: Snapshot) -> str:
         state: sum(batch.counts[state] for batch in snapshot.batches)
         for state in (snapshot.batches[0].counts if snapshot.batches else {})
     }
-    shown = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in states.items() if count)
+    text = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in states.items() if count)
     scoring = f"; {snapshot.scoring} score steps to do" if snapshot.scoring else ""
-    return f"{snapshot.ended}/{snapshot.total} done ({shown}){scoring}" if shown else "no jobs"
+    return f"{snapshot.ended}/{snapshot.total} done ({text}){scoring}" if text else "no jobs"
 
 
 def _describe(step: RunningView) -> str:

@@ -1,4 +1,4 @@
-"""What is to be expected of a batch, in words: for `status`, `submit` and `watch`."""
+"""The forecast of a batch, in words: for `status`, `submit` and `watch`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from db.session import Database
     from pipeline.settings import Settings
 
-_LOOK_S = 10.0
+_POLL_S = 10.0
 
 
 def of_batch(session: Session, batch: Batch, settings: Settings) -> OutlookView:
-    """From the rows as they are now."""
+    """Forecast the batch from the rows as they are now."""
     from sqlalchemy import select
 
     from db import workers
@@ -52,14 +52,14 @@ def of_batch(session: Session, batch: Batch, settings: Settings) -> OutlookView:
 
 
 def sentences(batch: BatchView, outlook: OutlookView) -> list[str]:
-    """What a person should know, the most urgent first."""
-    found = []
+    """Return what a person should know, the most urgent first."""
+    texts = []
     if outlook.stopped is not None:
-        found.append(f"stopped: {outlook.stopped}; {_mend(outlook.stopped, batch)}")
-    found += [item.reason for item in outlook.stuck]
+        texts.append(f"stopped: {outlook.stopped}; {_mend(outlook.stopped, batch)}")
+    texts += [item.reason for item in outlook.stuck]
     if batch.deadline_at is not None and not batch.finished:
-        found.append(_deadline(batch.deadline_at, outlook))
-    return found
+        texts.append(_deadline(batch.deadline_at, outlook))
+    return texts
 
 
 def _mend(halt: str, batch: BatchView) -> str:
@@ -81,37 +81,37 @@ def _deadline(deadline_at: str, outlook: OutlookView) -> str:
 
 
 class News:
-    """Says each thing that a person should know once, while a batch is watched."""
+    """Prints each urgent notice once, while a batch is watched."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
-        self._said: set[str] = set()
-        self._looked: float | None = None
+        self._shown: set[str] = set()
+        self._polled_at: float | None = None
 
-    def then(self, snapshot: Snapshot) -> Snapshot:
-        """The snapshot, after what is new was said; looks every ten seconds."""
-        if self._looked is None or time.monotonic() - self._looked >= _LOOK_S:
-            self._looked = time.monotonic()
+    def report(self, snapshot: Snapshot) -> Snapshot:
+        """Print new notices, at most every ten seconds, and return the snapshot."""
+        if self._polled_at is None or time.monotonic() - self._polled_at >= _POLL_S:
+            self._polled_at = time.monotonic()
             urgent = self._urgent(snapshot)
             for text in urgent:
-                if text not in self._said:
+                if text not in self._shown:
                     output.notice(text)
-            self._said = set(urgent)
+            self._shown = set(urgent)
         return snapshot
 
     def _urgent(self, snapshot: Snapshot) -> list[str]:
         from db.clips import batches
 
-        found = []
+        texts = []
         with self._database.reading() as session:
             for view in snapshot.batches:
                 if not view.finished:
-                    found += self._of(of_batch(session, batches.get(session, view.id), self._settings), view)
-        return found
+                    texts += self._of(of_batch(session, batches.get(session, view.id), self._settings), view)
+        return texts
 
     def _of(self, outlook: OutlookView, batch: BatchView) -> list[str]:
-        found = [f"batch {batch.id}: {item.reason}" for item in outlook.stuck]
+        texts = [f"batch {batch.id}: {item.reason}" for item in outlook.stuck]
         if outlook.deadline_at_risk:
-            found.append(f"batch {batch.id}: its deadline {batch.deadline_at} is at risk")
-        return found
+            texts.append(f"batch {batch.id}: its deadline {batch.deadline_at} is at risk")
+        return texts

@@ -1,4 +1,4 @@
-"""What of its input files a clip will not show, in sentences."""
+"""Sentences on the parts of its input files that a clip will not show."""
 
 from __future__ import annotations
 

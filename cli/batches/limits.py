@@ -131,18 +131,18 @@ def _changed(
     from db.clips.batches import Limits
 
     problems: list[Problem] = []
-    given = BatchChoices(
+    choices = BatchChoices(
         by=None if by == NONE else by,
         max_gpu_hours=_number("--max-gpu-hours", max_gpu_hours, problems),
         max_cost=_number("--max-cost", max_cost, problems),
     )
     if problems:
         raise InputError(problems)
-    found = limits_of_options(given, settings, needed)
+    limits = limits_of_options(choices, settings, needed)
     return Limits(
-        row.deadline_at if by is None else found.deadline_at,
-        row.max_gpu_ms if max_gpu_hours is None else found.max_gpu_ms,
-        row.max_cost if max_cost is None else found.max_cost,
+        row.deadline_at if by is None else limits.deadline_at,
+        row.max_gpu_ms if max_gpu_hours is None else limits.max_gpu_ms,
+        row.max_cost if max_cost is None else limits.max_cost,
         settings.prices or row.prices or {},
     )
 
@@ -153,5 +153,5 @@ def _number(flag: str, text: str | None, problems: list[Problem]) -> float | Non
     try:
         return float(text)
     except ValueError:
-        problems.append(Problem(f"{text!r} is no number, nor {NONE!r}", field=flag))
+        problems.append(Problem(f"{text!r} is not a number: give one, or {NONE!r}", field=flag))
         return None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _COLUMNS = 40
-"""Of a worker's timeline in text."""
+"""The width of a worker's timeline in text."""
 
 
 def report(
@@ -85,7 +85,7 @@ def _show(view: ReportView) -> None:
 def figures(view: ReportView) -> list[tuple[str, object]]:
     """Names and values, most wanted first."""
     share = "{:.1%}".format
-    made = {part.replace("_", " "): seconds for part, seconds in view.generating.items()}
+    parts = {part.replace("_", " "): seconds for part, seconds in view.generating.items()}
     return [
         ("began", view.began_at),
         ("ended", view.ended_at),
@@ -98,7 +98,7 @@ def figures(view: ReportView) -> list[tuple[str, object]]:
         ("cost", _number(view.cost)),
         ("cost per clip", _number(view.cost_per_clip)),
         ("waiting per job", None if view.waiting_seconds_per_job is None else f"{view.waiting_seconds_per_job:.1f} s"),
-        ("generating", ", ".join(f"{part} {seconds:.1f} s" for part, seconds in made.items()) or None),
+        ("generating", ", ".join(f"{part} {seconds:.1f} s" for part, seconds in parts.items()) or None),
         ("events", ", ".join(f"{kind} {count}" for kind, count in view.events.items()) or None),
     ]
 
@@ -108,7 +108,7 @@ def _number(value: float | None) -> str | None:
 
 
 def sparkline(series: Sequence[Sequence[float]]) -> str:
-    """How busy a worker was, as a row of blocks; what it did at once is added up, and full is full."""
+    """Draw how busy a worker was as a row of blocks; simultaneous work is added up, to a full block at most."""
     spans = [sum(values) for values in zip(*series, strict=True)]
     width = -(-len(spans) // _COLUMNS)
     means = [sum(spans[at : at + width]) / len(spans[at : at + width]) for at in range(0, len(spans), width)]

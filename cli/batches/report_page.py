@@ -84,8 +84,8 @@ def _timeline(view: ReportView) -> Element:
         parts += _worker_row(worker, _TOP + _ROW * row)
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         anchor = "start" if share == 0 else "end" if share == 1 else "middle"
-        said = f"{view.seconds * share:.0f} s"
-        parts.append(element("text", said, x=_LEFT + _PLOT * share, y=height - 6, text_anchor=anchor, class_="soft"))
+        label = f"{view.seconds * share:.0f} s"
+        parts.append(element("text", label, x=_LEFT + _PLOT * share, y=height - 6, text_anchor=anchor, class_="soft"))
     width = _LEFT + _PLOT + 70
     return element("svg", *parts, width=width, height=height, viewBox=f"0 0 {width} {height}", role="img")
 

@@ -66,16 +66,16 @@ def results(
         with database.reading() as session:
             row = batches.get(session, batch)
             view = batch_view(row, batches.counts(session, [row.id])[row.id])
-        found = [_result(storage, item, expires_s if urls else None) for item in _jobs(database, view.id, states)]
+        views = [_result(storage, item, expires_s if urls else None) for item in _jobs(database, view.id, states)]
         if download is not None:
             names = _names(database, view.id)
-            found = list(_downloaded(storage, found, names, download))
+            views = list(_downloaded(storage, views, names, download))
     folder = folder_of(settings)
     if json:
         shown_folder = None if folder is None else str(folder / "media")
-        output.as_json(ResultsView(batch=view, folder=shown_folder, results=found))
+        output.as_json(ResultsView(batch=view, folder=shown_folder, results=views))
     else:
-        _show(view, found, settings, urls, download)
+        _show(view, views, settings, urls, download)
     return 0
 
 
@@ -143,10 +143,10 @@ def _names(database: Database, batch_id: str) -> dict[str, str]:
     }
 
 
-def _downloaded(storage: Storage, found: list[ResultView], names: dict[str, str], folder: Path) -> Iterator[ResultView]:
+def _downloaded(storage: Storage, views: list[ResultView], names: dict[str, str], folder: Path) -> Iterator[ResultView]:
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
-    for result in found:
+    for result in views:
         video = next((file for file in result.files if file.kind == "video"), None)
         if video is None:
             yield result
@@ -192,7 +192,7 @@ def _write(path: Path, lines: list[str]) -> None:
 
 
 def _sha256(path: Path) -> str | None:
-    """None when there is no such file. Raises InputError where something else has the name."""
+    """Return the digest; None when there is no such file. Raises InputError where something else has the name."""
     if not path.exists():
         return None
     digest = hashlib.sha256()
@@ -202,12 +202,12 @@ def _sha256(path: Path) -> str | None:
     return digest.hexdigest()
 
 
-def _show(batch: BatchView, found: list[ResultView], settings: Settings, urls: bool, download: Path | None) -> None:
+def _show(batch: BatchView, views: list[ResultView], settings: Settings, urls: bool, download: Path | None) -> None:
     from cli.batches.batch_table import path_of, summary
 
     output.notice(summary(batch))
     rows = []
-    for result in found:
+    for result in views:
         video = next((file for file in result.files if file.kind == "video"), None)
         where = "" if video is None else video.key
         if result.downloaded is not None:
@@ -218,7 +218,7 @@ def _show(batch: BatchView, found: list[ResultView], settings: Settings, urls: b
         rows.append((job.id, job.line, job.seed, job.state, where or (job.error_code or "")))
     output.table(("job", "line", "seed", "state", "clip"), rows)
     if download is not None:
-        count = sum(1 for result in found if result.downloaded)
+        count = sum(1 for result in views if result.downloaded)
         output.notice(f"{count} clips and manifest.jsonl are in {download.absolute()}")
-    if any(result.job.random_weights for result in itertools.islice(found, 1000)):
+    if any(result.job.random_weights for result in itertools.islice(views, 1000)):
         output.notice("The weights of this preset are random: the clips are not pictures of anything.")

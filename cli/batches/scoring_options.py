@@ -1,4 +1,4 @@
-"""What `submit` and `run` are told of scoring: the command line wins over the file's defaults."""
+"""The scoring options of `submit` and `run`: the command line wins over the file's defaults."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def score_options(choices: BatchChoices, in_file: FileScoring) -> ScoreOptions | None:
-    """How the batch's clips are scored; None: they are not.
+    """Return how the batch's clips are scored; None: they are not.
 
     Raises:
-        InputError: a gate without scores, an unknown metric, a rule that is none, a number out of range.
+        InputError: a gate without scores, an unknown metric, an invalid rule, a number out of range.
     """
     from pipeline.prompts.scoring import split_names
     from pipeline.spec import MAX_REROLL, ScoreOptions
@@ -25,11 +25,11 @@ def score_options(choices: BatchChoices, in_file: FileScoring) -> ScoreOptions |
     rules = [name for text in choices.gate for name in split_names(text)] if choices.gate else list(in_file.gate or ())
     reroll = choices.reroll if choices.reroll is not None else in_file.reroll
     if not metrics:
-        said = [flag for flag, value in (("--gate", rules), ("--reroll", reroll)) if value]
+        flags = [flag for flag, value in (("--gate", rules), ("--reroll", reroll)) if value]
         if choices.score is not None:
-            said.insert(0, "--score")
-        if said:
-            raise InputError([Problem("names no metric: give some, such as --score checks", field=said[0])])
+            flags.insert(0, "--score")
+        if flags:
+            raise InputError([Problem("names no metric: give some, such as --score checks", field=flags[0])])
         return None
     from pipeline.scoring import gate
 

@@ -72,14 +72,20 @@ def show_scores(view: StatusView) -> None:
         output.table(
             ("metric", "scored", "not scored", "mean", "failed"),
             [
-                (name, one.scored, one.not_scored, None if one.mean is None else f"{one.mean:.6g}", one.failed)
-                for name, one in view.scores.items()
+                (
+                    name,
+                    score.scored,
+                    score.not_scored,
+                    None if score.mean is None else f"{score.mean:.6g}",
+                    score.failed,
+                )
+                for name, score in view.scores.items()
             ],
         )
 
 
 def limit_facts(view: StatusView) -> list[tuple[str, object]]:
-    """What was used of GPUs, and the batch's limits."""
+    """Return the GPU time used, and the batch's limits."""
     batch = view.batch
     hours = "" if batch.max_gpu_hours is None else f" of {batch.max_gpu_hours * 3600:g}"
     most = "" if batch.max_cost is None else f" of {batch.max_cost:g}"
@@ -115,7 +121,7 @@ def status_view(database: Database, settings: Settings, batch_id: str) -> Status
             gpu_seconds=used.gpu_ms / 1000,
             cost=used.cost,
             paused_queues=list(paused),
-            running=[running_view(*one) for one in batches.running_steps(session, batch.id)],
+            running=[running_view(*step) for step in batches.running_steps(session, batch.id)],
             rolls=runs.rolls_of_batch(session, batch.id),
             scores={
                 metric: ScoreSummaryView(scored=scored, not_scored=missing, mean=mean, failed=failed)
@@ -128,7 +134,7 @@ def status_view(database: Database, settings: Settings, batch_id: str) -> Status
 
 
 def worker_views(session: Session) -> list[WorkerView]:
-    """Every live worker."""
+    """Return every live worker."""
     from cli.views.base import when
     from cli.views.workers import WorkerView
     from db import workers
@@ -182,12 +188,12 @@ def list_(
 
 
 def states_of(names: list[str]) -> list[JobState]:
-    """Raises InputError for a name that is no state."""
-    known = [known.value for known in JobState]
-    wrong = [name for name in names if name not in known]
+    """Return the states of these names. Raises InputError for a name that is not a state."""
+    states = [state.value for state in JobState]
+    wrong = [name for name in names if name not in states]
     if wrong:
         raise InputError(
-            [Problem(f"{name!r} is not a state; known: {', '.join(known)}", field="--state") for name in wrong]
+            [Problem(f"{name!r} is not a state; known: {', '.join(states)}", field="--state") for name in wrong]
         )
     return [JobState(name) for name in names]
 
@@ -319,7 +325,7 @@ def _show_job(view: JobDetailView) -> None:
     if view.scores:
         output.table(
             ("roll", "metric", "score", "passed", "not scored for"),
-            [(one.roll, one.metric, one.score, one.passed, one.reason) for one in view.scores],
+            [(score.roll, score.metric, score.score, score.passed, score.reason) for score in view.scores],
         )
     _show_segments(view)
     if view.attempts:
@@ -338,12 +344,15 @@ def _show_job(view: JobDetailView) -> None:
 
 
 def _show_segments(view: JobDetailView) -> None:
-    """Of a clip of several: how far each is."""
+    """Print the progress of each segment of a clip that has several."""
     if len(view.segments) < 2:
         return
-    made = sum(one.generate == "done" for one in view.segments)
-    output.line(f"{made} of {len(view.segments)} segments generated")
+    generated = sum(segment.generate == "done" for segment in view.segments)
+    output.line(f"{generated} of {len(view.segments)} segments generated")
     output.table(
         ("segment", "generate", "encode", "frames", "prompt"),
-        [(one.segment + 1, one.generate, one.encode, one.num_frames, one.prompt) for one in view.segments],
+        [
+            (segment.segment + 1, segment.generate, segment.encode, segment.num_frames, segment.prompt)
+            for segment in view.segments
+        ],
     )

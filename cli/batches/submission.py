@@ -57,8 +57,8 @@ def batch_options(choices: BatchChoices, settings: Settings, in_file: FileScorin
                 name = str(item["loc"][0])
                 flag = names.get(name, f"--{name}")
                 problems.append(Problem(f"{item['input']!r} is not possible: {item['msg']}", field=flag))
-    asked = choices.safety_policy in ("closed", "hold")
-    if asked and settings.safety.classifier is None and settings.solo:
+    strict = choices.safety_policy in ("closed", "hold")
+    if strict and settings.safety.classifier is None and settings.solo:
         message = (
             f"{policy!r} is given, but no classifier is set, so nothing would be screened: "
             "set VGEN_SAFETY_CLASSIFIER, or leave the option out"
@@ -70,19 +70,19 @@ def batch_options(choices: BatchChoices, settings: Settings, in_file: FileScorin
     score = score_options(choices, in_file or FileScoring())
     return BatchOptions(
         safety_policy=policy,
-        must_screen=True if asked else None,
+        must_screen=True if strict else None,
         encode=EncodeOptions.model_validate(pinned),
         score=score,
     )
 
 
 def notices(submission: Submission, options: BatchOptions, settings: Settings) -> list[str]:
-    """What a person should know of the jobs before they are made, in sentences."""
+    """Return sentences that a person should read before the jobs are made."""
     return [*input_notes(submission), *advice_on(submission, settings), *screening_notices(options, settings)]
 
 
 def screening_notices(options: BatchOptions, settings: Settings) -> list[str]:
-    """Says that the policy does nothing where no classifier is set; nothing under ``open``, which promises nothing."""
+    """Say that the policy does nothing where no classifier is set; nothing under ``open``, which promises nothing."""
     if settings.safety.classifier is not None or options.safety_policy == "open":
         return []
     policy = f"safety policy {options.safety_policy}"
@@ -134,7 +134,7 @@ def presets_of(submission: Submission) -> set[str]:
 
 
 def advice_on(submission: Submission, settings: Settings) -> list[str]:
-    """What a person should know of the jobs, whoever makes them."""
+    """Return advice on the jobs that holds whoever makes them."""
     from cli.batches import advice
 
     models = [f"preset {text}" for text in advice.model_sentences(presets_of(submission), settings)]
@@ -155,14 +155,14 @@ def _put_inputs(submission: Submission, settings: Settings, *, only_missing: boo
 
 
 def input_notes(submission: Submission) -> list[str]:
-    """What of the inputs the clips will not show."""
+    """Return sentences on the parts of the inputs that the clips will not show."""
     from cli.batches import input_notes
 
     return input_notes.sentences((item.name, item.notes) for item in submission.inputs.values())
 
 
 def dry_run(submission: Submission, settings: Settings) -> DryRunView:
-    """What would be stored, and what it would need."""
+    """Print what would be stored, and what it would need."""
     from pipeline.presets import load_library
 
     return DryRunView(
@@ -221,10 +221,10 @@ def unserved(
     return sentences
 
 
-def tell(
-    stored: Submitted, said: str, options: BatchOptions, *, settings: Settings, database: Database, json: bool
+def print_stored(
+    stored: Submitted, summary: str, options: BatchOptions, *, settings: Settings, database: Database, json: bool
 ) -> None:
-    """What a new batch is, and what comes next."""
+    """Print a new batch, and the command that comes next."""
     from db.clips import batches
 
     notices = screening_notices(options, settings)
@@ -236,5 +236,5 @@ def tell(
             view = batch_view(row, batches.counts(session, [row.id])[row.id])
         output.as_json(SubmittedView(batch=view, created=True, notices=notices))
     else:
-        output.line(f"batch {stored.batch_id}: {said}")
+        output.line(f"batch {stored.batch_id}: {summary}")
         output.line(f"next: vgen {'run' if settings.solo else f'watch {stored.batch_id}'}")

@@ -150,14 +150,14 @@ def _say_stored(batch: BatchView, created: bool, *, to_stderr: bool = False) -> 
 
 
 def _unchanged_limits(choices: BatchChoices, created: bool) -> list[str]:
-    given = (choices.by, choices.max_gpu_hours, choices.max_cost)
-    if created or given == (None, None, None):
+    options = (choices.by, choices.max_gpu_hours, choices.max_cost)
+    if created or options == (None, None, None):
         return []
     return ["submitted before: its deadline and budget stay as they were; `vgen budget` changes them"]
 
 
 def _notices(batch: BatchView, settings: Settings, database: Database) -> list[str]:
-    """What stands in the way of a stored batch, and what is to be expected of it: it is stored all the same."""
+    """Print what keeps a stored batch from going on, and its forecast: it is stored all the same."""
     from cli.batches import broker, forecast
     from db.clips import batches
 

@@ -36,9 +36,9 @@ def sweep(
         output.table(
             ("what", "bytes", "name"), [(item.kind, item.size, item.name) for item in report.first[:_TABLE_ROWS]]
         )
-    said = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in report.counts.items() if count)
+    counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in report.counts.items() if count)
     verb = "would be removed" if dry_run else "removed"
-    output.line(f"{said or 'nothing'} {verb}, {report.size} bytes")
+    output.line(f"{counts or 'nothing'} {verb}, {report.size} bytes")
     return 0
 
 

@@ -31,15 +31,15 @@ def watch(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = Fals
 def until_finished(database: Database, settings: Settings, batch_ids: Sequence[str], *, json: bool) -> int:
     """Show the batches until each has ended or only a person can move it; then their tables, and the worst code."""
     from cli.batches import batch_table, forecast, status
-    from cli.batches.follow import display, follow, take
+    from cli.batches.follow import display, follow, snapshot_of
     from cli.interrupt import Interrupt
 
     with Interrupt("no longer watching; the batch goes on") as interrupt:
-        with display() as shown:
-            heard = forecast.News(database, settings)
+        with display() as screen:
+            news = forecast.News(database, settings)
             last = follow(
-                lambda: heard.then(take(database, batch_ids)),
-                shown,
+                lambda: news.report(snapshot_of(database, batch_ids)),
+                screen,
                 until=lambda snapshot: snapshot.finished or snapshot.needs_people,
                 wait=interrupt.wait,
             )

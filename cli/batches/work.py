@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cli import output
 from cli.batches import batch_table
-from cli.batches.follow import Display, Snapshot, display, follow, take
+from cli.batches.follow import Display, Snapshot, display, follow, snapshot_of
 from cli.batches.forecast import News
 from cli.exit_codes import ExitCode
 from cli.interrupt import Interrupt
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tasks.hosts.home_lock import HomeLock
 
 _STUCK_S = 10.0
-"""With nothing running for so long, it is asked whether anything here can run what waits."""
+"""The seconds with nothing running after which it is checked whether anything here can run what waits."""
 
 
 def off(database: Database, settings: Settings, batch_id: str | None) -> int:
@@ -49,7 +49,7 @@ def off(database: Database, settings: Settings, batch_id: str | None) -> int:
             return ExitCode.INTERRUPTED
     for reason in followed.poll().stopped:
         output.notice(f"no longer waiting: {reason}")
-    codes = [batch_table.show(database, settings, shown) for shown in followed.ids]
+    codes = [batch_table.show(database, settings, batch_id) for batch_id in followed.ids]
     return max(codes, default=ExitCode.DONE)
 
 
@@ -68,29 +68,29 @@ class _Followed:
         self.ids = list(ids)
 
     def poll(self) -> Snapshot:
-        return take(self._database, self.ids)
+        return snapshot_of(self._database, self.ids)
 
-    def look_at_all(self) -> Snapshot:
+    def poll_all(self) -> Snapshot:
         self.ids += [new for new in _unfinished(self._database) if new not in self.ids]
         return self.poll()
 
 
 def _follow_until_free(followed: _Followed, interrupt: Interrupt, lock: HomeLock) -> bool:
     """Follow until the batches end or the lock comes free; whether we hold it now."""
-    taken = False
+    locked = False
 
     def ended(snapshot: Snapshot) -> bool:
-        nonlocal taken
+        nonlocal locked
         if snapshot.finished or snapshot.needs_people:
             return True
-        taken = lock.acquire()
-        return taken
+        locked = lock.acquire()
+        return locked
 
-    with display() as shown:
-        follow(followed.poll, shown, until=ended, wait=interrupt.wait)
-    if taken:
+    with display() as screen:
+        follow(followed.poll, screen, until=ended, wait=interrupt.wait)
+    if locked:
         output.notice("the other `vgen run` has gone: working on from here")
-    return taken
+    return locked
 
 
 def _work(database: Database, settings: Settings, followed: _Followed, interrupt: Interrupt) -> None:
@@ -101,8 +101,8 @@ def _work(database: Database, settings: Settings, followed: _Followed, interrupt
         line = stack.enter_context(SoloLine(settings, database))
         stuck = _Stuck(database, settings)
         news = News(database, settings)
-        with display() as shown:
-            _follow_line(followed, shown, interrupt, line, stuck, news)
+        with display() as screen:
+            _follow_line(followed, screen, interrupt, line, stuck, news)
         if line.error is not None:
             raise line.error
         for reason in stuck.reasons:
@@ -110,13 +110,13 @@ def _work(database: Database, settings: Settings, followed: _Followed, interrupt
 
 
 def _follow_line(
-    followed: _Followed, shown: Display, interrupt: Interrupt, line: object, stuck: _Stuck, news: News
+    followed: _Followed, screen: Display, interrupt: Interrupt, line: object, stuck: _Stuck, news: News
 ) -> None:
     def ended(snapshot: Snapshot) -> bool:
         failed = getattr(line, "error", None) is not None
         return failed or snapshot.finished or snapshot.needs_people or stuck.check(snapshot)
 
-    follow(lambda: news.then(followed.look_at_all()), shown, until=ended, wait=interrupt.wait)
+    follow(lambda: news.report(followed.poll_all()), screen, until=ended, wait=interrupt.wait)
 
 
 class _Stuck:
@@ -130,7 +130,7 @@ class _Stuck:
         self.reasons: list[str] = []
 
     def check(self, snapshot: Snapshot) -> bool:
-        """Whether nothing that is left can ever run here; ``reasons`` says why."""
+        """Return whether nothing that is left can ever run here; ``reasons`` says why."""
         if snapshot.running or snapshot.ended != self._ended:
             self._quiet_since, self._ended = time.monotonic(), snapshot.ended
         if time.monotonic() - self._quiet_since < _STUCK_S:

@@ -27,7 +27,7 @@ _BATCH_ID = re.compile(r"latest|[0-9a-hjkmnp-tv-z]{13}")
 
 
 def names_batch(videos: Sequence[str]) -> bool:
-    """Whether what was given in place of videos is a batch: its whole id, or ``latest``, and no such file."""
+    """Return whether the argument in place of videos is a batch: its whole id, or ``latest``, and no such file."""
     return len(videos) == 1 and _BATCH_ID.fullmatch(videos[0]) is not None and not Path(videos[0]).exists()
 
 
@@ -47,25 +47,25 @@ def score(
         with database.transaction() as session:
             batch_id = batches.get(session, batch).id
             run_id = runs.open_run(session, batch_id, kind="batch", metrics=names)
-            left, missing = runs.clips_left(session, batch_id)
-        if left or missing:
-            output.notice(f"{left + missing} jobs of batch {batch_id} have no clip: the run will be incomplete")
+            unfinished, missing = runs.clips_left(session, batch_id)
+        if unfinished or missing:
+            output.notice(f"{unfinished + missing} jobs of batch {batch_id} have no clip: the run will be incomplete")
         unread = 0
         for job, video in _clips(database, batch_id):
             result, record = _score_one(database, storage, job, video, metrics, models, settings)
             unread += result.problem is not None
             yield result, record
-        summary = {"missing_clips": left + missing, "unread_clips": unread}
+        summary = {"missing_clips": unfinished + missing, "unread_clips": unread}
         with database.transaction() as session:
-            runs.close_run(session, run_id, complete=not (left or missing or unread), summary=summary)
+            runs.close_run(session, run_id, complete=not (unfinished or missing or unread), summary=summary)
     output.notice(f"evaluation run {run_id}: scores are stored")
 
 
 def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write: Path | None, json: bool) -> int:
-    """Have the cluster's workers score the batch, wait for them, and show what is in the rows then; the exit code.
+    """Let the cluster's workers score the batch, wait, show the rows' scores, and return the exit code.
 
     Raises:
-        InputError: a metric that is none, is external, or needs a reference.
+        InputError: an unknown metric, one that is external or needs a reference.
     """
     from cli.eval.suite import work_off
     from cli.views import evals as views
@@ -92,8 +92,8 @@ def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write
     if write is not None:
         write_scores(write, records)
     if json:
-        shown = [views.ClipScoresView(**{"entry": None, **_public(record)}) for record in records]
-        output.as_json(views.EvalRunView(clips=shown, left_out=[]))
+        clips = [views.ClipScoresView(**{"entry": None, **_public(record)}) for record in records]
+        output.as_json(views.EvalRunView(clips=clips, left_out=[]))
     failed = 0
     for record in records:
         for name, score in record["scores"].items():
@@ -145,15 +145,15 @@ def _score_one(
     with tempfile.TemporaryDirectory(prefix="vgen-eval-") as folder:
         path = Path(folder) / "clip.mp4"
         storage.download(video.key, path)
-        (found,) = score_clips([_clip(job, path)], metrics, models, settings.eval.clip_bytes)
+        (scored,) = score_clips([_clip(job, path)], metrics, models, settings.eval.clip_bytes)
     records = [
-        record_of(metric, found.scores[metric.name], models) for metric in metrics if metric.name in found.scores
+        record_of(metric, scored.scores[metric.name], models) for metric in metrics if metric.name in scored.scores
     ]
     with database.transaction() as session:
         scores.record(session, job.id, video.roll, records)
     prints = {metric.name: fingerprint(metric, models) for metric in metrics}
-    shown = replace(found, clip=replace(found.clip, video=Path(video.key)))
-    return shown, as_json(shown, prints)
+    labelled = replace(scored, clip=replace(scored.clip, video=Path(video.key)))
+    return labelled, as_json(labelled, prints)
 
 
 def _clip(job: Job, path: Path) -> ClipToScore:

@@ -34,7 +34,7 @@ app.command("runs")(eval_suite.runs)
 app.command("scores")(eval_suite.scores)
 
 _WRITE_S = 10.0
-"""How often a long run writes what it has."""
+"""The seconds after which a long run writes what it has."""
 Files = Annotated[list[Path], typer.Argument(metavar="SCORES...", help="Score files that `vgen eval run` wrote.")]
 
 
@@ -51,10 +51,10 @@ def list_(
 
     store = weights_of(settings_of(ctx), weights)
     metrics = [metric for metric, _ in registry.named([group or "all"])]
-    shown = []
+    rows = []
     for metric in metrics:
         ready = registry.readiness(metric, store)
-        shown.append(
+        rows.append(
             views.MetricView(
                 name=metric.name,
                 title=metric.title,
@@ -70,13 +70,13 @@ def list_(
         )
     if json:
         groups = {name: list(members) for name, members in registry.GROUPS.items()}
-        output.as_json(views.EvalListView(metrics=shown, groups=groups))
+        output.as_json(views.EvalListView(metrics=rows, groups=groups))
         return 0
     output.table(
         ("metric", "state", "needs", "better", "what it is"),
-        [(metric.name, metric.state, " ".join(metric.needs), metric.better, metric.title) for metric in shown],
+        [(metric.name, metric.state, " ".join(metric.needs), metric.better, metric.title) for metric in rows],
     )
-    for problem in dict.fromkeys(problem for metric in shown for problem in metric.missing):
+    for problem in dict.fromkeys(problem for metric in rows for problem in metric.missing):
         output.notice(problem)
     if group is None:
         output.notice(f"groups: {', '.join(registry.GROUPS)}")
@@ -151,12 +151,12 @@ def run(
             for result in score_clips(clips, selection.metrics, models, settings.eval.clip_bytes)
         )
     )
-    found: list[ClipScores] = []
+    scores: list[ClipScores] = []
     records: list[dict[str, Any]] = []
     written = time.monotonic()
     try:
         for result, record in results:
-            found.append(result)
+            scores.append(result)
             records.append(record)
             if write is not None and time.monotonic() - written > _WRITE_S:
                 write_scores(write, records)
@@ -168,7 +168,7 @@ def run(
             write_scores(write, records)
     if json:
         _print_json(records, selection.left_out)
-    return _exit_code(found)
+    return _exit_code(scores)
 
 
 @app.command("aggregate")
@@ -182,7 +182,7 @@ def aggregate(ctx: typer.Context, files: Files, json: Json = False) -> int:
     records = [record for file in files for record in score_file.read_scores(file)]
     scores, mixed = score_file.by_metric(records), score_file.mixed_scorers(records)
     pooled = {name: aggregates.pool_dimension(name, scores.get(f"vbench.{name}", [])) for name in DIMENSIONS}
-    summary = aggregates.aggregate({name: found.value for name, found in pooled.items() if found.value is not None})
+    summary = aggregates.aggregate({name: score.value for name, score in pooled.items() if score.value is not None})
     notices = []
     if summary.total is None:
         notices.append(f"no total: {len(summary.missing)} of 16 dimensions are missing: {', '.join(summary.missing)}")
@@ -195,12 +195,12 @@ def aggregate(ctx: typer.Context, files: Files, json: Json = False) -> int:
         dimensions=[
             views.DimensionView(
                 name=name,
-                value=found.value,
+                value=score.value,
                 normalised=summary.normalised.get(name),
-                scored=found.scored,
-                not_scored=found.not_scored,
+                scored=score.scored,
+                not_scored=score.not_scored,
             )
-            for name, found in pooled.items()
+            for name, score in pooled.items()
         ],
         quality=summary.quality,
         semantic=summary.semantic,
@@ -222,15 +222,15 @@ def _show_aggregate(view: views.EvalAggregateView) -> None:
 
     rows = [
         (
-            one.name,
-            "quality" if one.name in QUALITY else "semantic",
-            _percent(one.value),
-            _percent(one.normalised),
-            one.scored,
-            one.not_scored,
+            dimension.name,
+            "quality" if dimension.name in QUALITY else "semantic",
+            _percent(dimension.value),
+            _percent(dimension.normalised),
+            dimension.scored,
+            dimension.not_scored,
         )
-        for one in view.dimensions
-        if one.scored or one.not_scored
+        for dimension in view.dimensions
+        if dimension.scored or dimension.not_scored
     ]
     output.table(("dimension", "group", "value", "normalised", "scored", "not scored"), rows)
     sums = (("quality (of 7)", view.quality), ("semantic (of 9)", view.semantic), ("total (of 16)", view.total))
@@ -259,10 +259,10 @@ def _print_json(records: list[dict[str, Any]], left_out: Any) -> None:
     )
 
 
-def _exit_code(found: list[ClipScores]) -> ExitCode:
-    unread = [result for result in found if result.problem is not None]
-    failed = [(result, name) for result in found for name, score in result.scores.items() if score.passed is False]
-    for result in found:
+def _exit_code(scores: list[ClipScores]) -> ExitCode:
+    unread = [result for result in scores if result.problem is not None]
+    failed = [(result, name) for result in scores for name, score in result.scores.items() if score.passed is False]
+    for result in scores:
         for note in result.notes:
             output.notice(f"{result.clip.video} {note}")
     for result in unread:

@@ -73,26 +73,26 @@ def compare(
     return ExitCode.DONE if compared.state in comparing.PASSED else ExitCode.INCOMPLETE
 
 
-def _margins(given: list[str]) -> dict[str, float]:
+def _margins(texts: list[str]) -> dict[str, float]:
     from pipeline.scoring import registry
 
-    found, problems = {}, []
-    for text in given:
+    margins, problems = {}, []
+    for text in texts:
         name, _, value = text.partition("=")
         if name not in registry.METRICS:
-            problems.append(Problem(f"{name!r} is no metric; `vgen eval list` has them", field="--margin"))
+            problems.append(Problem(f"{name!r} is not a metric: `vgen eval list` shows them", field="--margin"))
             continue
         try:
-            found[name] = float(value)
+            margins[name] = float(value)
         except ValueError:
             problems.append(Problem(f"{text!r}: a margin is NAME=VALUE with a number", field="--margin"))
     if problems:
         raise InputError(problems)
-    return found
+    return margins
 
 
 def _chosen(metrics: str | None, gated: list[str], before: Run, after: Run) -> list[Metric]:
-    """What to compare; a file's metric that this release does not know is named and left out."""
+    """Return the metrics to compare; a file's metric that this release does not know is named and left out."""
     from pipeline.scoring import registry
 
     present = dict.fromkeys(name for run in (before, after) for clip in run.clips.values() for name in clip.scores)

@@ -40,9 +40,9 @@ def export(
     settings_of(ctx)
     unknown = [name for name in dimension or () if name not in DIMENSIONS]
     if unknown:
-        raise InputError([Problem(f"{name!r} is no VBench dimension", field="--dimension") for name in unknown])
-    found = read_suite(find_suite(suite))
-    done = exchange.export(exchange.read_manifest(manifest, found), found, dimension or EXTERNAL, to)
+        raise InputError([Problem(f"{name!r} is not a VBench dimension", field="--dimension") for name in unknown])
+    parsed = read_suite(find_suite(suite))
+    done = exchange.export(exchange.read_manifest(manifest, parsed), parsed, dimension or EXTERNAL, to)
     if not done:
         raise InputError([Problem("none of its clips belongs to these dimensions", file=str(manifest))])
     counts = dict(Counter(item.dimension for item in done))
@@ -68,15 +68,15 @@ def import_(
 
     settings_of(ctx)
     files = exchange.read_export(exported)
-    found = [result for path in results for result in exchange.read_results(path, files)]
+    read = [result for path in results for result in exchange.read_results(path, files)]
     records = score_file.read_scores(scores) if scores.exists() else []
-    score_file.write_scores(scores, _merged(records, found))
-    imported = dict(Counter(item.dimension for item, score in found if score.score is not None))
-    left_out = dict(Counter(item.dimension for item, score in found if score.score is None))
+    score_file.write_scores(scores, _merged(records, read))
+    imported = dict(Counter(item.dimension for item, score in read if score.score is not None))
+    left_out = dict(Counter(item.dimension for item, score in read if score.score is None))
     if json:
         output.as_json(views.EvalImportView(scores=str(scores), imported=imported, not_scored=left_out))
         return 0
-    dimensions = dict.fromkeys(item.dimension for item, _ in found)
+    dimensions = dict.fromkeys(item.dimension for item, _ in read)
     output.table(
         ("dimension", "imported", "not scored"),
         [(name, imported.get(name, 0), left_out.get(name, 0)) for name in dimensions],
@@ -84,12 +84,12 @@ def import_(
     return 0
 
 
-def _merged(records: list[Record], found: list[tuple[Exported, Score]]) -> list[Record]:
+def _merged(records: list[Record], results: list[tuple[Exported, Score]]) -> list[Record]:
     by_key = {
         (record.get("entry"), record.get("seed")): record for record in records if record.get("entry") is not None
     }
     merged = list(records)
-    for item, score in found:
+    for item, score in results:
         record = by_key.get((item.entry, item.seed))
         if record is None:
             record = {"video": item.video, "entry": item.entry, "seed": item.seed, "scores": {}}

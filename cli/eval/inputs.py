@@ -1,4 +1,4 @@
-"""Which clips `vgen eval run` scores, and what belongs to each."""
+"""The clips that `vgen eval run` scores, and what belongs to each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"})
 
 @dataclasses.dataclass(frozen=True)
 class ExpectedOptions:
-    """What the clips should be, for the checks."""
+    """The expected properties of the clips, for the checks."""
 
     fps: Annotated[
         float | None, typer.Option("--fps", help="Frames a second they should have; taken where a file says none.")
@@ -68,17 +68,17 @@ def clips_of(
         return _of_suite(manifest, suite, expected)
     if not videos:
         raise InputError([Problem("give videos, or --manifest", field="VIDEO")])
-    found = expand(videos)
-    if len(prompts) not in (0, 1, len(found)):
-        message = f"{len(prompts)} were given for {len(found)} videos: give one for all, or one for each"
+    paths = expand(videos)
+    if len(prompts) not in (0, 1, len(paths)):
+        message = f"{len(prompts)} were given for {len(paths)} videos: give one for all, or one for each"
         raise InputError([Problem(message, field="--text-prompt")])
-    texts: list[str | None] = [None] * len(found)
+    texts: list[str | None] = [None] * len(paths)
     if prompts:
-        texts = [*prompts] if len(prompts) == len(found) else [prompts[0]] * len(found)
-    references = _references(found, reference)
+        texts = [*prompts] if len(prompts) == len(paths) else [prompts[0]] * len(paths)
+    references = _references(paths, reference)
     return [
         ClipToScore(video, prompt, expected=expected, reference=other)
-        for video, prompt, other in zip(found, texts, references, strict=True)
+        for video, prompt, other in zip(paths, texts, references, strict=True)
     ]
 
 
@@ -88,7 +88,7 @@ def expand(patterns: Sequence[str]) -> list[Path]:
     Raises:
         InputError: each pattern that gives no video.
     """
-    found: dict[Path, Path] = {}
+    paths: dict[Path, Path] = {}
     problems = []
     for pattern in patterns:
         path = Path(pattern)
@@ -108,10 +108,10 @@ def expand(patterns: Sequence[str]) -> list[Path]:
         if not matches:
             problems.append(Problem(wrong, field="VIDEO"))
         for match in matches:
-            found.setdefault(match.resolve(), match)
+            paths.setdefault(match.resolve(), match)
     if problems:
         raise InputError(problems)
-    return list(found.values())
+    return list(paths.values())
 
 
 def _references(videos: Sequence[Path], reference: Path | None) -> list[Path | None]:
@@ -136,10 +136,10 @@ def _of_suite(manifest: Path, suite: Path | None, expected: Expected) -> list[Cl
     from pipeline.scoring.run import ClipToScore
     from pipeline.scoring.suite import find_suite, read_suite
 
-    found = read_suite(find_suite(suite))
+    parsed = read_suite(find_suite(suite))
     clips = []
-    for clip in read_manifest(manifest, found):
-        entry = found.entries[clip.entry]
+    for clip in read_manifest(manifest, parsed):
+        entry = parsed.entries[clip.entry]
         clips.append(
             ClipToScore(
                 clip.video,

@@ -51,8 +51,8 @@ def nightly(
     from tasks.upkeep import nightly as work
 
     settings = settings_of(ctx)
-    given = fields.overrides()
-    if "labels" in given:
+    overrides = fields.overrides()
+    if "labels" in overrides:
         raise InputError([Problem("a suite's jobs have labels of their own", field="--label")])
     plan = work.with_options(
         work.Plan.of_settings(settings),
@@ -61,7 +61,7 @@ def nightly(
         margins=work.read_margins(margin, "--margin") if margin else None,
         baseline=baseline,
         repeat_seeds=repeat_seeds,
-        fields=given,
+        fields=overrides,
     )
     with open_database(settings, upgrade=True) as database:
         if plan.baseline is not None:
@@ -89,8 +89,8 @@ def _to_the_end(database: Database, settings: Settings, run_id: str, batch_id: s
     code = work_off(database, settings, batch_id)
     with database.transaction() as session:
         runs.settle(session)
-        left, _ = runs.clips_left(session, batch_id)
-    if not left:
+        unfinished, _ = runs.clips_left(session, batch_id)
+    if not unfinished:
         return None
     output.notice(f"run {run_id} is still open: the same command goes on with it")
     return code or ExitCode.INCOMPLETE

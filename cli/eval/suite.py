@@ -45,16 +45,18 @@ def suite(
     metrics: Metrics = "vbench",
     name: Annotated[str | None, typer.Option("--name", help="Name of the batch; default: the file's name.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Make the clips anew even if the same was submitted.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Until all is scored; in solo mode: make and score it.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until all is scored; in solo mode: make and score it.")
+    ] = False,
     write: Annotated[Path | None, typer.Option("--output", help="With --wait: write the scores there.")] = None,
     json: Json = False,
 ) -> int:
     """Submit a suite as a batch that is scored as its clips are made. With --wait, ends with 3 when one is missing."""
     settings = settings_of(ctx)
-    found = read(file, own, dimension or [])
+    parsed = read(file, own, dimension or [])
     with open_database(settings, upgrade=True) as database:
         run_id, batch_id = submit(
-            found, fields, metrics, settings=settings, database=database, name=name, again=again, kind="suite"
+            parsed, fields, metrics, settings=settings, database=database, name=name, again=again, kind="suite"
         )
         if not wait:
             return _show_run(
@@ -77,18 +79,18 @@ def read(file: Path | None, own: bool, dimensions: list[str]) -> Suite:
         raise InputError([Problem("goes with no FILE", field="--own")])
     unknown = [name for name in dimensions if name not in DIMENSIONS]
     if unknown:
-        problem = f"{unknown[0]!r} is no VBench dimension; there are {', '.join(DIMENSIONS)}"
+        problem = f"{unknown[0]!r} is not a VBench dimension: choose from {', '.join(DIMENSIONS)}"
         raise InputError([Problem(problem, field="--dimension")])
     path = suites.OWN_SUITE if own else suites.find_suite(file)
-    found = suites.read_suite(path)
-    entries = tuple(entry for entry in found.entries if not dimensions or set(entry.dimensions) & set(dimensions))
+    parsed = suites.read_suite(path)
+    entries = tuple(entry for entry in parsed.entries if not dimensions or set(entry.dimensions) & set(dimensions))
     if not entries:
         raise InputError([Problem(f"{path} has no entry for {', '.join(dimensions)}", field="--dimension")])
-    return dataclasses.replace(found, entries=entries)
+    return dataclasses.replace(parsed, entries=entries)
 
 
 def submit(
-    found: Suite,
+    suite: Suite,
     fields: FieldOptions,
     metrics: str,
     *,
@@ -110,23 +112,23 @@ def submit(
     names = split_names(metrics)
     gate.check_metrics(names, field="--metrics")
     choices = BatchChoices(again=again, key=key)
-    parsed = _parsed(found, fields, settings)
+    parsed = _parsed(suite, fields, settings)
     options = submission.batch_options(choices, settings)
     stored = submission.store(
         parsed, options, settings=settings, database=database, name=name or kind, key=key, again=again
     )
     with database.transaction() as session:
         runs = [run for run in evals.runs(session, batch_id=stored.batch_id) if run.kind == kind]
-        told = {"sha256": found.sha256, "entries": len(found.entries), "standard": found.standard}
+        description = {"sha256": suite.sha256, "entries": len(suite.entries), "standard": suite.standard}
         run_id = (
             runs[0].id
             if runs and runs[0].state is not EvalState.INCOMPLETE  # else its clips may be made after a retry
-            else open_run(session, stored.batch_id, kind=kind, metrics=names, suite=told)
+            else open_run(session, stored.batch_id, kind=kind, metrics=names, suite=description)
         )
     return run_id, stored.batch_id
 
 
-def _parsed(found: Suite, fields: FieldOptions, settings: Settings) -> Submission:
+def _parsed(suite: Suite, fields: FieldOptions, settings: Settings) -> Submission:
     from pipeline.scoring.suite_jobs import submission_of
 
     overrides: dict[str, Any] = fields.overrides()
@@ -134,7 +136,7 @@ def _parsed(found: Suite, fields: FieldOptions, settings: Settings) -> Submissio
         raise InputError([Problem("a suite's jobs have labels of their own", field="--label")])
     if "seed" not in overrides and "seeds" not in overrides:
         overrides["seeds"] = SEEDS
-    return submission_of(found, overrides, settings)
+    return submission_of(suite, overrides, settings)
 
 
 def work_off(database: Database, settings: Settings, batch_id: str) -> int:
@@ -178,7 +180,7 @@ def _show_run(database: Database, run_id: str, json: bool, *, hint: str | None =
         + [(f"steps of {family}", _counted(states)) for family, states in view.steps.items()]
     )
     if view.scores:
-        rows = [(one.metric, one.scored, one.not_scored, one.mean, one.failed) for one in view.scores]
+        rows = [(score.metric, score.scored, score.not_scored, score.mean, score.failed) for score in view.scores]
         output.table(("metric", "scored", "not scored", "mean", "failed"), rows)
     if hint is not None:
         output.line(hint)
@@ -227,15 +229,15 @@ def runs(
         with database.transaction() as session:
             evals.settle(session)
         with database.reading() as session:
-            found = [run_view(run, {}) for run in evals.runs(session, limit=limit)]
+            run_views = [run_view(run, {}) for run in evals.runs(session, limit=limit)]
     if json:
-        output.as_json(views.EvalRunsView(runs=found))
+        output.as_json(views.EvalRunsView(runs=run_views))
         return ExitCode.DONE
     output.table(
         ("run", "batch", "kind", "state", "clips", "metrics", "started"),
         [
-            (one.id, one.batch_id, one.kind, one.state, one.expected, " ".join(one.metrics), one.created_at)
-            for one in found
+            (view.id, view.batch_id, view.kind, view.state, view.expected, " ".join(view.metrics), view.created_at)
+            for view in run_views
         ],
     )
     return ExitCode.DONE

@@ -26,12 +26,12 @@ Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="We
 
 
 def weights_of(settings: Settings, directory: Path | None) -> Weights:
-    """Where weights are looked for. Raises InputError for a directory that is not there."""
+    """Return the folders that are searched for weights. Raises InputError for a directory that is not there."""
     from pipeline.scoring.weights import Weights
 
     chosen = directory or settings.eval.weights_dir
     if directory is not None and not directory.is_dir():
-        raise InputError([Problem(f"{directory} is no folder", field="--weights")])
+        raise InputError([Problem(f"{directory} is not a folder", field="--weights")])
     return Weights(chosen, settings.effective_cache_dir / "eval" / "digests.json")
 
 
@@ -41,22 +41,22 @@ def list_(ctx: typer.Context, weights: WeightsOption = None, json: Json = False)
     from pipeline.scoring.weight_files import WEIGHT_FILES
 
     store = weights_of(settings_of(ctx), weights)
-    shown = []
+    rows = []
     for name in WEIGHT_FILES:
-        found = store.find(name)
-        status = "missing" if found is None else "found"
-        shown.append(_view(name, status, found.path if found else None, None, None if found else store.where(name)))
-    return _print(shown, store, json)
+        path = store.find(name)
+        status = "missing" if path is None else "found"
+        rows.append(_view(name, status, path.path if path else None, None, None if path else store.where(name)))
+    return _print(rows, store, json)
 
 
 @app.command("check")
 def check(ctx: typer.Context, names: Names = None, weights: WeightsOption = None, json: Json = False) -> int:
     """Compare the files with the official digests. Ends with 3 when one is missing or different."""
     store = weights_of(settings_of(ctx), weights)
-    found = [store.check(name) for name in _known(names)]
-    shown = [_view(item.file.name, item.status.value, item.path, item.sha256, item.problem) for item in found]
-    _print(shown, store, json)
-    return ExitCode.INCOMPLETE if any(item.problem for item in shown) else ExitCode.DONE
+    checks = [store.check(name) for name in _known(names)]
+    rows = [_view(item.file.name, item.status.value, item.path, item.sha256, item.problem) for item in checks]
+    _print(rows, store, json)
+    return ExitCode.INCOMPLETE if any(item.problem for item in rows) else ExitCode.DONE
 
 
 @app.command("pull")
@@ -77,7 +77,9 @@ def _known(names: list[str] | None) -> list[str]:
     unknown = [name for name in names or () if name not in WEIGHT_FILES]
     if unknown:
         known = ", ".join(WEIGHT_FILES)
-        raise InputError([Problem(f"{name!r} is no weight file; there are {known}", field="NAME") for name in unknown])
+        raise InputError(
+            [Problem(f"{name!r} is not a weight file: choose from {known}", field="NAME") for name in unknown]
+        )
     return names or list(WEIGHT_FILES)
 
 
@@ -100,18 +102,18 @@ def _view(name: str, status: str, path: Path | None, sha256: str | None, problem
     )
 
 
-def _print(shown: list[views.WeightFileView], store: Weights, json: bool) -> int:
+def _print(rows: list[views.WeightFileView], store: Weights, json: bool) -> int:
     from cli.views import evals as views
 
     if json:
         directory = None if store.directory is None else str(store.directory)
-        output.as_json(views.EvalWeightsView(directory=directory, files=shown))
+        output.as_json(views.EvalWeightsView(directory=directory, files=rows))
         return 0
     output.table(
         ("file", "status", "MB", "licence", "used by"),
-        [(f.name, f.status, f"{f.size / 1e6:.1f}", f.licence, " ".join(f.used_by)) for f in shown],
+        [(f.name, f.status, f"{f.size / 1e6:.1f}", f.licence, " ".join(f.used_by)) for f in rows],
     )
-    for file in shown:
+    for file in rows:
         if file.problem:
             output.notice(f"{file.name}: {file.problem}")
     return 0

@@ -60,21 +60,21 @@ def cancel(ctx: typer.Context, ids: Chosen = None, label: Label = None, json: Js
     chosen = Selection(_OPEN, label=_label(label))
     code = _change(ctx, ids or [], chosen, jobs.cancel_all, "cancelled", json)
     if label is None:
-        _cancel_scoring(settings_of(ctx), [given for given in ids or [] if "-" not in given])
+        _cancel_scoring(settings_of(ctx), [name for name in ids or [] if "-" not in name])
     return code
 
 
 def _cancel_scoring(settings: Settings, batch_ids: Sequence[str]) -> None:
-    """Of whole batches the steps of evaluation runs end too."""
+    """Cancel the steps of whole batches' evaluation runs too."""
     from db.clips import batches
     from db.evals import score_steps
 
     with open_database(settings) as database:
-        for given in batch_ids:
+        for batch_id in batch_ids:
             with database.transaction() as session:
-                count = score_steps.cancel(session, batches.get(session, given).id)
+                count = score_steps.cancel(session, batches.get(session, batch_id).id)
             if count:
-                output.notice(f"batch {given}: {count} score steps cancelled")
+                output.notice(f"batch {batch_id}: {count} score steps cancelled")
 
 
 def retry(
@@ -87,13 +87,13 @@ def retry(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Put failed or cancelled jobs back in line, at the step where they ended."""
+    """Queue failed or cancelled jobs again, at the step where they ended."""
     from db.clips import jobs
     from db.clips.selection import Selection
 
     states = (JobState.FAILED, JobState.CANCELLED) if code is None else (JobState.FAILED,)
     chosen = Selection(states, code=code, label=_label(label))
-    return _change(ctx, ids or [], chosen, jobs.retry_all, "back in line", json)
+    return _change(ctx, ids or [], chosen, jobs.retry_all, "queued again", json)
 
 
 def approve(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
@@ -125,7 +125,7 @@ def _label(text: str | None) -> tuple[str, str | None] | None:
 
 
 def _one_by_one(change: Callable[[Session, str], bool]) -> ChangeAll:
-    """For the rarer verbs: a job at a time, in the order of their ids, so that nobody waits in a circle."""
+    """Change one job at a time, in the order of their ids, so that no two commands deadlock: for the rarer verbs."""
 
     def change_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) -> list[str]:
         return [job_id for job_id in sorted(job_ids) if change(session, job_id)]
@@ -153,7 +153,7 @@ def _change(ctx: typer.Context, ids: Sequence[str], chosen: Selection, change: C
     output.line(f"{len(changed)} jobs {word}")
     if unchanged:
         output.notice(f"it does not apply to {', '.join(unchanged[:10])}{' …' if len(unchanged) > 10 else ''}")
-    if settings.solo and changed and word in ("back in line", "approved"):
+    if settings.solo and changed and word in ("queued again", "approved"):
         output.line("next: vgen run")
     return 0
 
@@ -165,17 +165,17 @@ def _pages(database: Database, ids: Sequence[str], chosen: Selection) -> Iterato
     named: dict[str, None] = {}
     whole: dict[str, None] = {}
     with database.reading() as session:
-        for given in ids:
-            if "-" not in given:
-                whole[batches.get(session, given).id] = None
+        for name in ids:
+            if "-" not in name:
+                whole[batches.get(session, name).id] = None
             elif chosen.label is not None or chosen.code is not None:
-                raise InputError([Problem(f"{given!r} is a job: --label and --code choose among those of batches")])
+                raise InputError([Problem(f"{name!r} is a job: --label and --code choose among those of batches")])
             else:
-                named[jobs.get(session, given).id] = None
+                named[jobs.get(session, name).id] = None
         if not ids:
             whole = dict.fromkeys(selection.batches_with(session, chosen))
-    some = [job_id for job_id in named if job_id.partition("-")[0] not in whole]
-    yield from (some[start : start + _CHUNK] for start in range(0, len(some), _CHUNK))
+    job_ids = [job_id for job_id in named if job_id.partition("-")[0] not in whole]
+    yield from (job_ids[start : start + _CHUNK] for start in range(0, len(job_ids), _CHUNK))
     for batch_id in whole:
         yield from selection.pages(database, batch_id, chosen, size=_CHUNK)
 
@@ -196,7 +196,7 @@ def rerun(
         list[str], typer.Argument(metavar="SOURCE...", help="Job ids or sidecar files (.json) of clips.")
     ],
     name: Annotated[str | None, typer.Option("--name", help="Name of the new batch.")] = None,
-    owner: Annotated[str | None, typer.Option("--owner", help="Whose batch it is.")] = None,
+    owner: Annotated[str | None, typer.Option("--owner", help="The owner of the batch.")] = None,
     json: Json = False,
 ) -> int:
     """Make clips once more, exactly as specified, as a new batch: same seed, enhanced prompt pinned."""
@@ -209,14 +209,14 @@ def rerun(
     settings = settings_of(ctx)
     with open_database(settings, upgrade=True) as database:
         inputs = imports.stored_inputs(settings)
-        found = [_source(database, settings, source, inputs) for source in sources]
-        options = found[0][1]
-        if any(other != options for _, other in found):
+        originals = [_source(database, settings, source, inputs) for source in sources]
+        options = originals[0][1]
+        if any(other != options for _, other in originals):
             raise InputError([Problem("the clips were made with different batch options: rerun them one by one")])
-        _check_inputs(make_storage(settings), [spec for spec, _ in found])
-        planned: list[PlannedJob] = [PlannedJob(line, 0, spec) for line, (spec, _) in enumerate(found, 1)]
-        content = canonical_json([spec.model_dump(mode="json") for spec, _ in found])
-        states = extend.states_of(database, sources, [spec for spec, _ in found])
+        _check_inputs(make_storage(settings), [spec for spec, _ in originals])
+        planned: list[PlannedJob] = [PlannedJob(line, 0, spec) for line, (spec, _) in enumerate(originals, 1)]
+        content = canonical_json([spec.model_dump(mode="json") for spec, _ in originals])
+        states = extend.states_of(database, sources, [spec for spec, _ in originals])
         new = Submission(planned, sha256_hex(content), dict(inputs.stored), f"rerun of {_encodable(sources[0])}")
         stored = submission.store(
             new,
@@ -228,8 +228,8 @@ def rerun(
             again=True,
             states=states,
         )
-        told = f"{stored.total} jobs stored"
-        submission.tell(stored, told, options, settings=settings, database=database, json=json)
+        summary = f"{stored.total} jobs stored"
+        submission.print_stored(stored, summary, options, settings=settings, database=database, json=json)
     return 0
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Export or import the continuation state of a finished clip.", no_args_is_help=True)
 
-Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What happens next.")]
-Segments = Annotated[str | None, typer.Option("--segments", metavar="COUNT", help="How many segments are added.")]
+Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt of what happens next.")]
+Segments = Annotated[str | None, typer.Option("--segments", metavar="COUNT", help="Number of segments that are added.")]
 Length = Annotated[
     str | None, typer.Option("--num-frames", metavar="COUNT", help="Frames of each; default: as before.")
 ]
@@ -51,16 +51,16 @@ def extend(
 ) -> int:
     """Make a new clip that goes on where a finished one ends, and begins with it."""
     settings = settings_of(ctx)
-    asked = {"segments": segments, "num_frames": num_frames, "seed": seed, "enhance": enhance}
+    changes = {"segments": segments, "num_frames": num_frames, "seed": seed, "enhance": enhance}
     with open_database(settings, upgrade=True) as database:
         state, spec, options, job_id = _left_by(database, job)
-        made = _next(spec, job_id, prompt, asked, settings)
+        next_spec = _next(spec, job_id, prompt, changes, settings)
         if not whole:
-            return _store(database, settings, state, made, options, json)
+            return _store(database, settings, state, next_spec, options, json)
         with tempfile.TemporaryDirectory(prefix="vgen-extend-") as folder:
             beginning = _beginning(database, settings, job_id, spec, Path(folder))
-            made = made.model_copy(update={"begins_with": beginning.spec})
-            return _store(database, settings, state, made, options, json, beginning)
+            next_spec = next_spec.model_copy(update={"begins_with": beginning.spec})
+            return _store(database, settings, state, next_spec, options, json, beginning)
 
 
 @app.command("export")
@@ -99,7 +99,7 @@ def export(
 @app.command("import")
 def import_(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `vgen state export` wrote.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `vgen state export` wrote.")],
     prompt: Prompt,
     segments: Segments = None,
     num_frames: Length = None,
@@ -118,29 +118,29 @@ def import_(
     read, inputs = read_state(file), imports.stored_inputs(settings)
     imported, options = imports.of_state(file, read, settings, inputs)
     spec, state = imported.spec, read.of(imported.spec, file)
-    asked = {"segments": segments, "num_frames": num_frames, "seed": seed, "enhance": enhance}
-    made = _next(spec, spec.extends or _name_of(file), prompt, asked, settings)
+    changes = {"segments": segments, "num_frames": num_frames, "seed": seed, "enhance": enhance}
+    next_spec = _next(spec, spec.extends or _name_of(file), prompt, changes, settings)
     with open_database(settings, upgrade=True) as database:
         storage, key = make_storage(settings), state_key(state.blobs[BLOB]["sha256"])
         storage.put_bytes(key, read.frames, content_type="application/octet-stream")
-        code = _store(database, settings, state, made, options, json, files=inputs.stored)
+        code = _store(database, settings, state, next_spec, options, json, files=inputs.stored)
         if storage.stat(key) is None:  # a sweep that looked before the rows were there
             storage.put_bytes(key, read.frames, content_type="application/octet-stream")
         return code
 
 
 def _name_of(file: Path) -> str:
-    """What stands for the job of another system: its file's name, as a job's own name may be."""
+    """Return the name for another system's job: its file's name, as a job's own name may be."""
     name = "".join(char if char.isprintable() else "_" for char in file.stem).strip()
     return name.encode("utf-8", "replace").decode("utf-8")[:128] or "state"
 
 
 def states_of(database: Database, sources: Sequence[str], specs: Sequence[JobSpec]) -> dict[int, ContinuationRef]:
-    """What those of the clips to be made once more start from that extend another, by their place."""
+    """Return the states that clips to be made once more start from, where they extend another, by their place."""
     from db.clips import continuations, jobs
     from pipeline.stages.continuation import check_fits
 
-    found = {}
+    states = {}
     with database.reading() as session:
         for place, (source, spec) in enumerate(zip(sources, specs, strict=True)):
             if spec.extends is None:
@@ -154,8 +154,8 @@ def states_of(database: Database, sources: Sequence[str], specs: Sequence[JobSpe
                 check_fits(state, frames=spec.seam_frames, height=spec.height, width=spec.width)
             except RefusedError as error:
                 raise ConflictError(f"{source}, which extends {spec.extends}: {error}") from None
-            found[place] = state
-    return found
+            states[place] = state
+    return states
 
 
 def _left_by(database: Database, job_id: str) -> tuple[ContinuationRef, JobSpec, BatchOptions, str]:
@@ -196,7 +196,7 @@ def _beginning(database: Database, settings: Settings, job_id: str, spec: JobSpe
 
     with database.reading() as session:
         video = jobs.artifacts(session, [job_id])[job_id]["video"]
-        digests = [made.frames_sha256 for made in history.segments_of_job(session, jobs.get(session, job_id))]
+        digests = [segment.frames_sha256 for segment in history.segments_of_job(session, jobs.get(session, job_id))]
     path = folder / "before.mp4"
     try:
         make_storage(settings).download(video.key, path)
@@ -210,7 +210,7 @@ def _beginning(database: Database, settings: Settings, job_id: str, spec: JobSpe
     return _Finished(Beginning(video=file.ref, frames_sha256=(*before, *digests)), file)
 
 
-def _next(spec: JobSpec, job_id: str, prompt: str, asked: dict[str, Any], settings: Settings) -> JobSpec:
+def _next(spec: JobSpec, job_id: str, prompt: str, changes: dict[str, Any], settings: Settings) -> JobSpec:
     """The clip to be made. Raises InputError with every mistake."""
     from pipeline.keys import segment_seed
     from pipeline.presets import load_library
@@ -219,7 +219,7 @@ def _next(spec: JobSpec, job_id: str, prompt: str, asked: dict[str, Any], settin
 
     values: dict[str, Any] = {"segments": 1, "num_frames": spec.num_frames, "seed": None}
     problems: list[Problem] = []
-    for field, value in {"prompt": prompt, **asked}.items():
+    for field, value in {"prompt": prompt, **changes}.items():
         if value is None:
             continue
         try:
@@ -254,7 +254,7 @@ def _next(spec: JobSpec, job_id: str, prompt: str, asked: dict[str, Any], settin
             "seam_frames": seam,
             "extends": job_id,
             "begins_with": None,
-            "enhance": spec.enhance if asked["enhance"] is None else asked["enhance"],
+            "enhance": spec.enhance if changes["enhance"] is None else changes["enhance"],
             "custom_id": None,
             "preset_digest": library.digest(preset.name),
         }
@@ -285,8 +285,8 @@ def _store(
     new = Submission([PlannedJob(1, 0, spec)], content, inputs, f"extend-{spec.extends}")
     stored = submission.store(new, options, settings=settings, database=database, again=True, states={0: state})
     after = f", after its {spec.frames_before}" if spec.frames_before else ""
-    said = f"1 job stored, {spec.total_frames} frames that go on from {spec.extends}{after}"
-    submission.tell(stored, said, options, settings=settings, database=database, json=json)
+    summary = f"1 job stored, {spec.total_frames} frames that go on from {spec.extends}{after}"
+    submission.print_stored(stored, summary, options, settings=settings, database=database, json=json)
     return 0
 
 
@@ -294,6 +294,6 @@ def _checked_bytes(path: Path, blob: dict[str, Any]) -> bytes:
     from pipeline.keys import sha256_hex
 
     data = path.read_bytes()
-    if (found := sha256_hex(data)) != blob["sha256"]:
-        raise NotFoundError(f"{blob['key']} in the store has sha256 {found}: it is damaged")
+    if (digest := sha256_hex(data)) != blob["sha256"]:
+        raise NotFoundError(f"{blob['key']} in the store has sha256 {digest}: it is damaged")
     return data

@@ -39,26 +39,26 @@ def generate(
     assert run.request is not None
     prepare(ctx, run.settings)
     run.output.check()
-    told = _Told()
+    printer = _PhasePrinter()
     with Interrupt("stopping: at the next step; again to stop at once") as interrupt:
 
         def tell(event: ProgressEvent) -> None:
             if interrupt.stopped:
                 raise StoppedError("interrupted")
-            told(event)
+            printer(event)
 
         try:
             with VideoGenerator.from_config(run, on_progress=tell) as generator:
-                made = generator.generate(run.request, output=run.output, on_progress=tell)
+                clip = generator.generate(run.request, output=run.output, on_progress=tell)
         except StoppedError:
             raise KeyboardInterrupt from None
         except InputError as error:
             raise error.in_file(str(config)) from None
-    for text in input_notes.of_spec((made.sidecar or {}).get("request", {})):
+    for text in input_notes.of_spec((clip.sidecar or {}).get("request", {})):
         output.notice(text)
     view = GeneratedView.model_validate(
-        {name: getattr(made, name) for name in GeneratedView.model_fields if name not in ("video", "sidecar")}
-        | {"video": str(made.video_path), "sidecar": str(made.sidecar_path)}
+        {name: getattr(clip, name) for name in GeneratedView.model_fields if name not in ("video", "sidecar")}
+        | {"video": str(clip.video_path), "sidecar": str(clip.sidecar_path)}
     )
     if json:
         output.as_json(view)
@@ -83,24 +83,24 @@ def overrides_of(arguments: Sequence[str]) -> list[tuple[str, str]]:
         InputError: an argument is neither, or names no key of the configuration.
     """
     pairs: list[tuple[str, str]] = []
-    left = list(arguments)
-    while left:
-        argument = left.pop(0)
+    remaining = list(arguments)
+    while remaining:
+        argument = remaining.pop(0)
         name, equals, value = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not name:
-            raise InputError([Problem(f"{argument!r} is no override of the form --dotted.key VALUE")])
+            raise InputError([Problem(f"{argument!r} is not an override: write --dotted.key VALUE")])
         if name not in _KEYS and not name.startswith(tuple(key for key in _KEYS if key.endswith("."))):
             hint = did_you_mean(name, ("--config", "--json", *_KEYS), 2)
             raise InputError([Problem(f"unknown key; {hint}keys begin with {', '.join(_KEYS)}", field=f"--{name}")])
         if not equals:
-            if not left:
+            if not remaining:
                 raise InputError([Problem("needs a value", field=f"--{name}")])
-            value = left.pop(0)
+            value = remaining.pop(0)
         pairs.append((name, value))
     return pairs
 
 
-class _Told:
+class _PhasePrinter:
     """A line when a phase begins."""
 
     def __init__(self) -> None:

@@ -82,12 +82,12 @@ def _scoring(raw: object, path: Path) -> FileScoring:
 
     if raw is None:
         return NO_SCORING
-    known = {"metrics": "score", "gate": "gate", "reroll": "reroll"}
+    names = {"metrics": "score", "gate": "gate", "reroll": "reroll"}
     problems: list[Problem] = []
-    if not isinstance(raw, Mapping) or raw.keys() - known.keys():
-        message = f"{show(raw)} is not a mapping with {', '.join(known)}"
+    if not isinstance(raw, Mapping) or raw.keys() - names.keys():
+        message = f"{show(raw)} is not a mapping with {', '.join(names)}"
         raise InputError([Problem(message, str(path), field="options.score")])
-    fields = {known[name]: value for name, value in raw.items()}
+    fields = {names[name]: value for name, value in raw.items()}
     if not fields.get("reroll"):
         fields.pop("reroll", None)
     scoring = read_scoring(
@@ -110,7 +110,7 @@ def _replaced(what: str, raw: object, own: object) -> str:
 
 
 def _other_preset(sidecar: SidecarFile, imported: Imported, settings: Settings) -> list[str]:
-    """Where the preset is not what it was: the frames may differ."""
+    """Return a notice where the preset is not what it was: the frames may differ."""
     from pipeline.presets import load_library
 
     library = load_library(settings.effective_presets_dir)

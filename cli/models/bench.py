@@ -24,7 +24,7 @@ _MIB = 1024 * 1024
 
 @app.callback()
 def _group() -> None:
-    """So that `preset` stays a name of its own, although it is the only one."""
+    """Keep `preset` a subcommand, although it is the only one."""
 
 
 @app.command("preset")
@@ -34,14 +34,16 @@ def preset(
     only: Annotated[
         str | None, typer.Option("--only", metavar="WAYS", help="Names of ways, separated by commas; default: all.")
     ] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, max=100, help="Clips that are measured of each.")] = 1,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, max=100, help="Clips that are measured for each way.")
+    ] = 1,
     steps: Annotated[int | None, typer.Option("--steps", min=2, max=1000, help="Default: the preset's.")] = None,
     width: Annotated[int | None, typer.Option("--width", help="Default: the preset's.")] = None,
     height: Annotated[int | None, typer.Option("--height", help="Default: the preset's.")] = None,
     num_frames: Annotated[int | None, typer.Option("--num-frames", help="Default: the preset's.")] = None,
     image: Annotated[Path | None, typer.Option("--image", help="First frame, where the preset needs one.")] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", help="Of the clip.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the clip.")] = 0,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt of the measured clip.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the measured clip.")] = 0,
     least_ssim: Annotated[float, typer.Option("--least-ssim", min=-1, max=1, help="Quality bound.")] = 0.9,
     least_psnr: Annotated[float, typer.Option("--least-psnr", min=0, max=100, help="Quality bound, dB.")] = 25.0,
     json: Json = False,
@@ -94,7 +96,9 @@ def _chosen(ways: dict[str, Acceleration], only: str | None) -> dict[str, Accele
         if name not in ways:
             near = get_close_matches(name, ways, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise InputError([Problem(f"{name!r} is no way; {hint}there are: {', '.join(ways)}", field="--only")])
+            raise InputError(
+                [Problem(f"{name!r} is not one of the ways: {hint}choose from {', '.join(ways)}", field="--only")]
+            )
     return {name: ways[name] for name in names}
 
 
@@ -109,17 +113,17 @@ def _view(
         preset=name,
         ways=[
             MeasuredWayView(
-                name=one.name,
-                acceleration=one.acceleration.given(),
-                seconds=one.seconds,
-                first_s=one.first_s,
-                speed=plain / one.seconds if one.seconds else None,
-                peak_memory_bytes=one.peak_bytes,
-                psnr=one.psnr,
-                ssim=one.ssim,
-                problem=one.problem,
+                name=row.name,
+                acceleration=row.acceleration.given(),
+                seconds=row.seconds,
+                first_s=row.first_s,
+                speed=plain / row.seconds if row.seconds else None,
+                peak_memory_bytes=row.peak_bytes,
+                psnr=row.psnr,
+                ssim=row.ssim,
+                problem=row.problem,
             )
-            for one in done
+            for row in done
         ],
         least_ssim=least_ssim,
         least_psnr=least_psnr,
@@ -154,5 +158,5 @@ def _show(view: PresetBenchView) -> None:
     if view.proposed is None:
         output.line(f"nothing to propose with {bound}")
         return
-    given = next(way.acceleration for way in view.ways if way.name == view.proposed)
-    output.line(f"proposed, with {bound}: {view.proposed} {given or '(no options)'}")
+    acceleration = next(way.acceleration for way in view.ways if way.name == view.proposed)
+    output.line(f"proposed, with {bound}: {view.proposed} {acceleration or '(no options)'}")

@@ -17,8 +17,8 @@ def calibrate(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="A preset whose model is on this machine.")],
     steps: Annotated[int | None, typer.Option("--steps", min=2, max=1000, help="Default: the preset's.")] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", help="Of the clip that is measured.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the clip that is measured.")] = 0,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt of the measured clip.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the measured clip.")] = 0,
     image: Annotated[Path | None, typer.Option("--image", help="First frame, where the preset needs one.")] = None,
     json: Json = False,
 ) -> int:

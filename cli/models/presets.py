@@ -37,7 +37,7 @@ def list_(
     settings = settings_of(ctx)
     library = _library(settings)
     models = [_view(preset, library, settings) for preset in library.presets.values() if hidden or not preset.hidden]
-    problems = [str(problem) for found in library.problems.values() for problem in found]
+    problems = [str(problem) for of_preset in library.problems.values() for problem in of_preset]
     damaged = [model.name for model in models if model.status == "damaged"]
     problems += [f"preset {name!r}: its model is damaged: `vgen models check {name}` says where" for name in damaged]
     if json:
@@ -120,7 +120,7 @@ def check(ctx: typer.Context, names: Names = None, json: Json = False) -> int:
     chosen = [library.get(name) for name in names or () if name not in wrong]
     if not names:
         chosen = [preset for preset in library.presets.values() if _worth_checking(preset, library, cache)]
-    found = [
+    results = [
         ModelCheckView(
             name=name,
             source=problems[0].file or "",
@@ -133,7 +133,7 @@ def check(ctx: typer.Context, names: Names = None, json: Json = False) -> int:
     for preset in chosen:
         result = hub.check(preset, cache)
         folder = None if result.folder is None else str(result.folder)
-        found.append(
+        results.append(
             ModelCheckView(
                 name=preset.name,
                 source=library.source(preset.name),
@@ -143,11 +143,11 @@ def check(ctx: typer.Context, names: Names = None, json: Json = False) -> int:
             )
         )
     if json:
-        output.as_json(ModelChecksView(models=found))
+        output.as_json(ModelChecksView(models=results))
     else:
-        rows = [(model.name, model.status, "; ".join(model.problems) or "ok", model.source) for model in found]
+        rows = [(model.name, model.status, "; ".join(model.problems) or "ok", model.source) for model in results]
         output.table(("preset", "model", "result", "source"), rows)
-    return ExitCode.INCOMPLETE if any(model.problems for model in found) else ExitCode.DONE
+    return ExitCode.INCOMPLETE if any(model.problems for model in results) else ExitCode.DONE
 
 
 def _library(settings: Settings) -> Library:

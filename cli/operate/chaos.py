@@ -20,21 +20,25 @@ if TYPE_CHECKING:
     from cli.views.operations import ChaosView
     from db.session import Database
     from pipeline.settings import Settings
-    from tasks.upkeep.chaos import Damage, Found
+    from tasks.upkeep.chaos import ChaosResult, Damage
 
 _SETTLE_S = 900.0
-"""How long jobs are waited for once the faults are over: longer than every backoff of a step together."""
+"""The seconds that jobs are waited for once the faults are over: longer than every backoff of a step together."""
 
 
 def chaos(
     ctx: typer.Context,
     yes: Annotated[
-        bool, typer.Option("--yes-break-things", help="Needed: workers of this host are killed while they work.")
+        bool, typer.Option("--yes-break-things", help="Required: workers of this host are killed while they work.")
     ] = False,
-    seconds: Annotated[float, typer.Option("--seconds", min=1, help="How long faults go on.")] = 60.0,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Dice; made and shown when not given.")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, max=1000, help="Clips of the batch that meets them.")] = 24,
-    preset: Annotated[str, typer.Option("--preset", help="What the clips are made with.")] = "idle",
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="Seconds for which faults go on.")] = 60.0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Seed of the faults; made and shown when not given.")
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, max=1000, help="Clips of the batch that meets the faults.")
+    ] = 24,
+    preset: Annotated[str, typer.Option("--preset", help="The preset of the clips.")] = "idle",
     json: Json = False,
 ) -> int:
     """Kill, stop and end this host's workers at random while a small batch runs, and report what came of it.
@@ -56,17 +60,17 @@ def _run(
     settings: Settings, database: Database, *, seconds: float, seed: int, jobs: int, preset: str, json: bool
 ) -> int:
     from cli.interrupt import Interrupt
-    from tasks.upkeep.chaos import Damage, blow, judge, targets
+    from tasks.upkeep.chaos import Damage, inflict_faults, judge, targets
 
     with database.reading() as session:
-        found = targets(session)
-    if not found:
+        victims = targets(session)
+    if not victims:
         raise InputError([Problem("no live worker of this host; start `vgen worker` first", field="chaos")])
-    output.notice(f"seed {seed}: breaking {len(found)} workers of this host for {seconds:g} s")
+    output.notice(f"seed {seed}: breaking {len(victims)} workers of this host for {seconds:g} s")
     batch_id = _submit(settings, database, jobs, preset, seed)
     damage, end = Damage(), time.monotonic() + seconds
     with Interrupt("no more faults; again to stop at once") as interrupt:
-        blow(
+        inflict_faults(
             database,
             damage,
             seed=seed,
@@ -114,39 +118,39 @@ def _open(states: Sequence[tuple[str, str]]) -> bool:
     return any(state in ("waiting", "in_flight") for _, state in states)
 
 
-def _show(batch_id: str, seed: int, damage: Damage, found: Found) -> None:
+def _show(batch_id: str, seed: int, damage: Damage, result: ChaosResult) -> None:
     output.facts(
         [
             ("batch", batch_id),
             ("seed", seed),
             ("faults", ", ".join(f"{count} × {kind}" for kind, count in damage.kinds.most_common()) or "none"),
-            ("jobs", ", ".join(f"{count} {state}" for state, count in found.states.most_common())),
-            ("lost", found.unended),
-            ("published twice", found.published_twice),
-            ("time to recover", _recoveries(found)),
-            ("GPU time wasted", f"{found.wasted_gpu_s:.1f} s of {found.gpu_s:.1f} s"),
+            ("jobs", ", ".join(f"{count} {state}" for state, count in result.states.most_common())),
+            ("lost", result.unended),
+            ("published twice", result.published_twice),
+            ("time to recover", _recoveries(result)),
+            ("GPU time wasted", f"{result.wasted_gpu_s:.1f} s of {result.gpu_s:.1f} s"),
         ]
     )
 
 
-def _view(batch_id: str, seed: int, damage: Damage, found: Found) -> ChaosView:
+def _view(batch_id: str, seed: int, damage: Damage, result: ChaosResult) -> ChaosView:
     from cli.views.operations import ChaosView, RecoveriesView
 
-    times = found.quantiles()
+    times = result.quantiles()
     return ChaosView(
         batch_id=batch_id,
         seed=seed,
         faults=dict(damage.kinds),
-        jobs=dict(found.states),
-        lost=found.unended,
-        published_twice=found.published_twice,
+        jobs=dict(result.states),
+        lost=result.unended,
+        published_twice=result.published_twice,
         recoveries_s=None if times is None else RecoveriesView(p50=times[0], p90=times[1], longest=times[2]),
-        gpu_s=found.gpu_s,
-        wasted_gpu_s=found.wasted_gpu_s,
+        gpu_s=result.gpu_s,
+        wasted_gpu_s=result.wasted_gpu_s,
     )
 
 
-def _recoveries(found: Found) -> str:
-    if (times := found.quantiles()) is None:
+def _recoveries(result: ChaosResult) -> str:
+    if (times := result.quantiles()) is None:
         return "no step was interrupted"
     return "p50 {:.1f} s, p90 {:.1f} s, longest {:.1f} s".format(*times)

@@ -39,11 +39,11 @@ def check(ctx: typer.Context, json: Json = False) -> int:
         problems = list(schema.check(database))
         if not problems:
             problems = [str(violation) for violation in invariants.violations(database)]
-        shown = database.shown
+        url = database.redacted_url
     finally:
         database.close()
     if json:
-        output.as_json(DatabaseCheckView(database=shown, problems=problems))
+        output.as_json(DatabaseCheckView(database=url, problems=problems))
     else:
         for text in problems or ["the database is up to date"]:
             output.line(text)

@@ -34,25 +34,25 @@ def doctor(ctx: typer.Context, json: Json = False) -> int:
     from cli.views.operations import DoctorView
 
     settings = settings_of(ctx)
-    found: list[CheckView] = []
+    checks: list[CheckView] = []
     code = ExitCode.DONE
     for check in CHECKS:
         try:
             for line in check(settings):
-                found.append(line)
+                checks.append(line)
                 if line.result == "fail":
                     code = max(code, ExitCode.INTERNAL)
         except (VgenError, OSError) as error:
             name = check.__name__.strip("_").replace("_", " ")
-            found.append(_fail(name, str(error), MEND.get(check)))
+            checks.append(_fail(name, str(error), MEND.get(check)))
             unreachable = of_error(error) is ExitCode.UNREACHABLE
             code = max(code, ExitCode.UNREACHABLE if unreachable else ExitCode.INTERNAL)
     if json:
-        output.as_json(DoctorView(checks=found, exit_code=int(code)))
+        output.as_json(DoctorView(checks=checks, exit_code=int(code)))
         return code
     output.table(
         ("", "check", "result"),
-        [(line.result, line.name, f"{line.message}{f' → {line.mend}' if line.mend else ''}") for line in found],
+        [(line.result, line.name, f"{line.message}{f' → {line.mend}' if line.mend else ''}") for line in checks],
     )
     return code
 
@@ -125,9 +125,9 @@ def _database(settings: Settings) -> Iterator[CheckView]:
             yield _fail("database clock", "it does not move, so leases never end", "use Postgres or a newer SQLite")
         else:
             skew = abs(first / 1000 - time.time())
-            shown = database.shown
+            url = database.redacted_url
             pooled = "" if database.is_sqlite or not database.is_pooled else _POOLED
-            yield _ok("database", f"{shown}; its clock moves and differs from ours by {skew:.1f} s{pooled}")
+            yield _ok("database", f"{url}; its clock moves and differs from ours by {skew:.1f} s{pooled}")
         damage = database.damage()
         if damage is not None:
             yield _fail("database file", f"it is damaged: {damage}", "restore it from a copy, or move it away")
@@ -155,7 +155,7 @@ def _broker(settings: Settings) -> Iterator[CheckView]:
 
     broker = check_broker(settings)
     encryption = "" if not broker.tls else ", by TLS, certificate verified" if broker.verified else ", by TLS"
-    yield _ok("broker", f"{broker.shown}: took a message and gave it back{encryption}")
+    yield _ok("broker", f"{broker.address}: took a message and gave it back{encryption}")
     if broker.tls and not broker.verified:
         mend = "leave out ssl_cert_reqs and ssl_check_hostname; name your own authority by ssl_ca_certs"
         yield _warn("broker", "its certificate is not verified, by VGEN_BROKER_URL: anybody may pose as it", mend)

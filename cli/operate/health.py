@@ -26,7 +26,7 @@ app = typer.Typer(
 
 @app.command("worker")
 def worker(ctx: typer.Context, gpu: Gpu = True, cpu: Cpu = True, io: Io = True) -> int:
-    """Whether each worker that `vgen worker` keeps here, with the same options, was seen in the last 30 s."""
+    """Check whether each worker that `vgen worker` keeps here, with the same options, was seen in the last 30 s."""
     from tasks.hosts import supervisor
 
     settings = settings_of(ctx)
@@ -35,7 +35,7 @@ def worker(ctx: typer.Context, gpu: Gpu = True, cpu: Cpu = True, io: Io = True) 
 
 @app.command("dispatcher")
 def dispatcher(ctx: typer.Context) -> int:
-    """Whether the `vgen dispatcher` of this host has dispatched in the last minute."""
+    """Check whether the `vgen dispatcher` of this host has dispatched in the last minute."""
     from tasks.upkeep.timers import DISPATCHER
 
     return _answer(settings_of(ctx), [DISPATCHER])
@@ -51,8 +51,8 @@ def _answer(settings: Settings, roles: Collection[str]) -> int:
     host = socket.gethostname()
     with open_database(settings) as database, database.reading() as session:
         here = [worker for worker in workers.alive(session) if worker.host == host and _runs(worker.pid)]
-    seen = {worker.name.partition("-")[0] for worker in here}
-    missing = [role for role in roles if role not in seen]
+    alive = {worker.name.partition("-")[0] for worker in here}
+    missing = [role for role in roles if role not in alive]
     for role in missing:
         output.error(f"{role}: not seen on {host} in the last {workers.ALIVE_MS // 1000} s")
     if missing:
@@ -62,7 +62,7 @@ def _answer(settings: Settings, roles: Collection[str]) -> int:
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process of this number runs here."""
+    """Return whether a process of this number runs here."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

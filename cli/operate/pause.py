@@ -61,7 +61,7 @@ def _set(
     on_queue = pauses.pause_queue if pausing else pauses.resume_queue
     with open_database(settings) as database:
         with database.transaction() as session:
-            batch_ids = list(dict.fromkeys(batches.get(session, given).id for given in ids))
+            batch_ids = list(dict.fromkeys(batches.get(session, name).id for name in ids))
             changed = [name for name in batch_ids if on_batch(session, name, by=settings.owner)]
             changed += [name for name in queues if on_queue(session, name, by=settings.owner)]
             still = pauses.paused_queues(session)
@@ -83,18 +83,18 @@ def _set(
 
 def queue_names(names: Sequence[str]) -> list[str]:
     """Names of queues: a name without `vgen.` is a GPU type. Raises InputError."""
-    found, problems = [], []
+    queues, problems = [], []
     for name in names:
         if _QUEUE.fullmatch(name):
-            found.append(name)
+            queues.append(name)
         elif is_gpu_type(name):
-            found.append(f"vgen.gpu.{name}")
+            queues.append(f"vgen.gpu.{name}")
         else:
             rule = "expected vgen.io, vgen.cpu, vgen.gpu, vgen.gpu.TYPE, vgen.encode, or a GPU type such as h200"
             problems.append(Problem(f"{name!r} is not a queue: {rule}", field="--queue"))
     if problems:
         raise InputError(problems)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(queues))
 
 
 def _withdraw(database: Database) -> None:
@@ -116,10 +116,10 @@ def _notices(
     from db.queue import pauses
 
     if not pausing:
-        found = [f"{_shown(name)} is still paused" for name in still if batch_ids]
+        notices = [f"{_shown(name)} is still paused" for name in still if batch_ids]
         with database.reading() as session:
             over = [batch_id for batch_id in batch_ids if batches.get(session, batch_id).over_budget]
-        return found + [f"{batch_id}: its budget is used up; `vgen budget {batch_id}` raises it" for batch_id in over]
+        return notices + [f"{batch_id}: its budget is used up; `vgen budget {batch_id}` raises it" for batch_id in over]
     with database.reading() as session:
         live = workers.capacity(session).slots
     return [

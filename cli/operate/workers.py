@@ -41,7 +41,7 @@ def show(ctx: typer.Context) -> int:
     from cli.batches.status import worker_views
 
     with open_database(settings_of(ctx)) as database, database.reading() as session:
-        found = worker_views(session)
+        views = worker_views(session)
     rows = [
         (
             view.name,
@@ -51,7 +51,7 @@ def show(ctx: typer.Context) -> int:
             _state(view),
             ", ".join(view.queues),
         )
-        for view in found
+        for view in views
     ]
     output.table(("worker", "GPU", "assigned", "loaded", "state", "queues"), rows)
     return 0
@@ -79,15 +79,15 @@ def dispatcher(ctx: typer.Context) -> int:
 
 def flower(
     ctx: typer.Context,
-    address: Annotated[str, typer.Option("--address", help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Where to listen.")] = 5555,
+    address: Annotated[str, typer.Option("--address", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 5555,
     basic_auth: Annotated[
         str | None,
         typer.Option(
             "--basic-auth",
             envvar="VGEN_FLOWER_BASIC_AUTH",
             metavar="USER:PASSWORD",
-            help="Who may look; better by the variable, since others can read command lines. "
+            help="Who may log in; better by the variable, since others can read command lines. "
             "Without it a password is made and shown.",
         ),
     ] = None,

@@ -1,1 +1,1 @@
-"""What `--json` prints and tables show: plain values made of rows. docs/json-output.md is generated from here."""
+"""What `--json` and tables show, as plain values made of rows. docs/json-output.md is generated from here."""

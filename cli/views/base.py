@@ -1,4 +1,4 @@
-"""What every view is made of."""
+"""The base of every view."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class BatchView(View):
     max_cost: float | None = Field(description="Its budget of money, if it has one.")
     over_budget: bool = Field(description="Whether a budget is used up: nothing more is dispatched to GPUs.")
     finished: bool = Field(description="Whether every job has ended.")
-    exit_code: int | None = Field(description="What `vgen watch` ends with; null until the batch is finished.")
+    exit_code: int | None = Field(description="The exit code of `vgen watch`; null until the batch is finished.")
 
 
 class BatchListView(View):
@@ -53,7 +53,7 @@ class ResultsView(View):
     """A batch's jobs with their files."""
 
     batch: BatchView
-    folder: str | None = Field(description="Where the files lie, when the store is a folder.")
+    folder: str | None = Field(description="The folder of the files, when the store is a folder.")
     results: list[ResultView]
 
 
@@ -70,7 +70,7 @@ class OutlookView(View):
     """What is to be expected of a batch."""
 
     stopped: str | None = Field(description="Why nothing more of it is dispatched until a person says so.")
-    stuck: list[StuckView] = Field(description="What no live worker can ever run.")
+    stuck: list[StuckView] = Field(description="Jobs that no live worker can ever run.")
     segments_left: int = Field(description="Segments still to be generated; a clip of one segment counts as one.")
     expected_at: str | None = Field(description="When its last clip will be generated, by the last segments' times.")
     no_estimate: str | None = Field(description="Why that is not known.")
@@ -92,11 +92,11 @@ class StatusView(View):
     batch: BatchView
     outlook: OutlookView
     gpu_seconds: float = Field(description="GPU time of every ended attempt at generating.")
-    cost: float | None = Field(description="Of that time; null when a GPU type that was used has no price.")
+    cost: float | None = Field(description="Cost of that time; null when a GPU type that was used has no price.")
     paused_queues: list[str] = Field(description="Names that were paused; * is everything.")
     running: list[RunningView]
     rolls: dict[int, int] = Field(description="Jobs by their roll; more than 1 where the gate turned clips down.")
-    scores: dict[str, ScoreSummaryView] = Field(description="Of the current rolls, by metric.")
+    scores: dict[str, ScoreSummaryView] = Field(description="Scores of the current rolls, by metric.")
     errors: dict[str, int] = Field(description="Error codes of failed and blocked jobs, with their number.")
     failed: list[JobView] = Field(description="The first ten failed or blocked jobs.")
     workers: list[WorkerView]

@@ -24,7 +24,7 @@ class FileView(View):
     sha256: str
     size: int = Field(description="Bytes.")
     media_type: str
-    url: str | None = Field(description="With --urls, or file:// where the store is a folder.")
+    url: str | None = Field(description="The URL, with --urls, or file:// where the store is a folder.")
 
 
 class StateView(View):
@@ -49,7 +49,7 @@ class GeneratedView(View):
     height: int
     num_frames: int
     fps: float
-    frames_sha256: str = Field(description="Of the raw frames: the clip's identity.")
+    frames_sha256: str = Field(description="The digest of the raw frames: the clip's identity.")
     model_revision: str
     timings_s: dict[str, float] = Field(description="Seconds of each phase of the generation.")
     generation_time_s: float = Field(description="Seconds from the request to the frames, without loading the model.")

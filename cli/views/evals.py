@@ -1,4 +1,4 @@
-"""What `vgen eval … --json` prints."""
+"""The output of `vgen eval … --json`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ClipScoresView(View):
     seed: int | None
     pixels: str | None = Field(description="sha256 of the decoded frames; null when it could not be read.")
     scores: dict[str, Any] = Field(
-        description="By metric: name, score (null when not scored) and details (the reason, or weight and scorer)."
+        description="By metric: its name, score (null when not scored) and details (the reason, or weight and scorer)."
     )
 
 
@@ -61,9 +61,9 @@ class EvalRunStateView(View):
     kind: str = Field(description="batch, suite or nightly.")
     state: str = Field(description="open, complete, or incomplete: a clip is missing or was not scored.")
     metrics: list[str]
-    suite: dict[str, Any] | None = Field(description="Of a suite: sha256 of its file, entries, whether it is VBench's.")
+    suite: dict[str, Any] | None = Field(description="The suite: sha256 of its file, entries, whether it is VBench's.")
     expected: int = Field(description="Clips.")
-    summary: dict[str, Any] = Field(description="What was missing; of a nightly, its verdict.")
+    summary: dict[str, Any] = Field(description="The clips and scores that were missing; of a nightly, its verdict.")
     steps: dict[str, dict[str, int]] = Field(description="Its steps by model family and state. Empty in lists.")
     created_at: str
     finished_at: str | None
@@ -115,7 +115,9 @@ class DimensionView(View):
     """One dimension of a run."""
 
     name: str
-    value: float | None = Field(description="Of 0 to 1, as the official code gives it; null without a scored clip.")
+    value: float | None = Field(
+        description="A value of 0 to 1, as the official code gives it; null without a scored clip."
+    )
     normalised: float | None
     scored: int = Field(description="Clips with a score.")
     not_scored: int
@@ -154,7 +156,7 @@ class WorstPromptView(View):
     prompt: str | None = Field(description="Null where the scores came without it.")
     seeds: list[int]
     gain: float
-    baseline_video: str = Field(description="Of the seed that lost most.")
+    baseline_video: str = Field(description="The loss of the seed that lost most.")
     candidate_video: str
 
 
@@ -173,7 +175,7 @@ class MetricComparisonView(View):
     gain: float | None
     low: float | None = Field(description="The interval's ends.")
     high: float | None
-    p_worse: float | None = Field(description="Of the test that the gain lies below minus the margin.")
+    p_worse: float | None = Field(description="The p-value of the test that the gain lies below minus the margin.")
     detectable: float | None = Field(description="Loss beyond the margin that would be found 8 times of 10.")
     method: str | None = Field(description="t, bootstrap, or sign where all prompts differ by the same.")
     worst: list[WorstPromptView] = Field(description="The five prompts that lost most.")
@@ -197,10 +199,10 @@ class EvalCompareView(View):
         description="identical, ok, regressed, inconclusive, no_calibration, incomplete or other_fingerprint."
     )
     meaning: str
-    advice: str | None = Field(description="What to do next; null when there is nothing to do.")
+    advice: str | None = Field(description="The advice on what to do next; null when there is nothing to do.")
     baseline: str
     candidate: str
-    confidence: float = Field(description="Of the intervals.")
+    confidence: float = Field(description="The confidence of the intervals.")
     missing_clips: int = Field(description="Clips that are in one run only.")
     metrics: list[MetricComparisonView]
     speed: list[SpeedView] = Field(description="Empty: score files say nothing of speed.")

@@ -1,4 +1,4 @@
-"""What happened to batches and jobs."""
+"""The events of batches and jobs."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class EntryView(View):
     """One thing that happened to a batch or job; with `--jsonl` a line each."""
 
     at: str = Field(description="ISO 8601, UTC, by the database's clock; an attempt's end.")
-    kind: str = Field(description="What happened; `attempt` is an attempt at a step that ended.")
+    kind: str = Field(description="The kind of event; `attempt` is an attempt at a step that ended.")
     batch_id: str | None
     job_id: str | None = Field(description="null for what concerns the whole batch.")
     data: dict[str, Any] = Field(
-        description="Of an attempt: stage, segment (from 0), attempt, outcome, worker, queue, started_at, ended_at "
+        description="For an attempt: stage, segment (from 0), attempt, outcome, worker, queue, started_at, ended_at "
         "(milliseconds since 1970), error_code, error."
     )
 

@@ -28,7 +28,7 @@ class JobView(View):
     variant: int = Field(description="Which of the line's jobs, from 0.")
     state: str
     prompt: str
-    seed: int = Field(description="Of the current roll.")
+    seed: int = Field(description="The seed of the current roll.")
     roll: int = Field(description="Which try at a clip that the gate accepts, from 1.")
     preset: str
     custom_id: str | None
@@ -49,13 +49,13 @@ class RunningView(View):
     segment: int = Field(description="Which of the clip's segments, from 0.")
     segments: int = Field(description="How many the clip has.")
     worker: str | None
-    phase: str | None = Field(description="What the step is doing, such as denoise.")
+    phase: str | None = Field(description="The phase of the step, such as denoise.")
     step: int = Field(description="Progress within the phase, of `steps`.")
     steps: int
 
     @property
     def part(self) -> str:
-        """What of the clip it is, in words; empty for a clip of one segment."""
+        """The part of the clip, in words; empty for a clip of one segment."""
         return part_of(self.segment, self.segments)
 
 
@@ -71,14 +71,14 @@ class StepView(View):
     worker: str | None
     error_code: str | None
     error: str | None
-    output: dict[str, Any] | None = Field(description="What the stage recorded.")
+    output: dict[str, Any] | None = Field(description="The output that the stage recorded.")
 
 
 class AttemptView(View):
     """One attempt at a step that ended."""
 
     stage: str
-    segment: int = Field(description="From 0.")
+    segment: int = Field(description="Number of the segment, from 0.")
     attempt: int
     outcome: str
     worker: str | None
@@ -92,12 +92,12 @@ class AttemptView(View):
 class SegmentView(View):
     """One stretch of a job's clip, of the current roll."""
 
-    segment: int = Field(description="From 0.")
+    segment: int = Field(description="Number of the segment, from 0.")
     prompt: str = Field(description="After enhancement once it was generated, as submitted before.")
     generate: str | None = Field(description="State of its generate step; null while its turn has not come.")
     encode: str | None = Field(description="The same of its encode step.")
-    num_frames: int | None = Field(description="What it adds to the clip; null before it was generated.")
-    frames_sha256: str | None = Field(description="Of these frames, raw.")
+    num_frames: int | None = Field(description="Frames that it adds to the clip; null before it was generated.")
+    frames_sha256: str | None = Field(description="The digest of these frames, raw.")
 
 
 class ScoreView(View):
@@ -107,9 +107,9 @@ class ScoreView(View):
     metric: str
     score: float | None = Field(description="null: not scored.")
     reason: str | None = Field(description="Why it was not scored.")
-    passed: bool | None = Field(description="The verdict of a check; null for what is no check.")
+    passed: bool | None = Field(description="The verdict of a check; null for a metric that is not a check.")
     details: dict[str, Any]
-    scorer: dict[str, Any] = Field(description="What decides the number besides the clip.")
+    scorer: dict[str, Any] = Field(description="The fingerprint of what decides the number besides the clip.")
     scored_at: str
 
 
@@ -127,9 +127,9 @@ class JobDetailView(View):
     """All that is known of a job."""
 
     job: JobView
-    spec: dict[str, Any] = Field(description="As it was submitted, with the first roll's seed.")
+    spec: dict[str, Any] = Field(description="The specification as submitted, with the first roll's seed.")
     rolls: list[RollView]
-    scores: list[ScoreView] = Field(description="Of every roll; of each metric the newest scorer's.")
+    scores: list[ScoreView] = Field(description="The scores of every roll; of each metric the newest scorer's.")
     prompt_used: str | None = Field(description="The prompt after enhancement; null before frames were made.")
     segments: list[SegmentView]
     steps: list[StepView]
@@ -171,11 +171,11 @@ def job_view(job: Job) -> JobView:
 
 
 def has_random_weights(spec: Mapping[str, Any]) -> bool:
-    """Of a job's stored specification: a user's own preset is marked in it, the catalogue's are known."""
+    """Return whether the preset of a stored specification has random weights; a user's own preset is marked in it."""
     from pipeline.presets import all_presets
 
-    known = all_presets().get(spec["preset"])
-    return bool(spec.get("random_weights")) or (known is not None and known.random_weights)
+    preset = all_presets().get(spec["preset"])
+    return bool(spec.get("random_weights")) or (preset is not None and preset.random_weights)
 
 
 def running_view(step: Step, segments: int) -> RunningView:
@@ -192,12 +192,12 @@ def running_view(step: Step, segments: int) -> RunningView:
 
 
 def part_of(segment: int, segments: int) -> str:
-    """Which of how many segments, for people, who count from 1; empty for a clip of one."""
+    """Return which of how many segments it is, for people, who count from 1; empty for a clip of one."""
     return f"segment {segment + 1} of {segments}" if segments > 1 else ""
 
 
 def text_sentences(view: JobDetailView) -> list[str]:
-    """What the model did not read of the clip's texts, as its newest generate steps recorded it."""
+    """Return sentences on texts that the model did not read, as its newest generate steps recorded it."""
     sentences = []
     for step in view.steps:
         facts = (step.output or {}).get("facts", {}) if step.stage == "generate" else {}
@@ -235,10 +235,10 @@ def score_view(row: Score) -> ScoreView:
     return ScoreView(**{name: getattr(row, name) for name in names}, scored_at=when(row.scored_at))
 
 
-def segment_views(job: Job, spec: JobSpec, steps: Sequence[Step], made: Sequence[Segment]) -> list[SegmentView]:
-    """How far each segment of the current roll is; ``made`` are the rows of those that were generated."""
+def segment_views(job: Job, spec: JobSpec, steps: Sequence[Step], generated: Sequence[Segment]) -> list[SegmentView]:
+    """Return each segment's progress in the current roll; ``generated`` are the rows of those that were generated."""
     states = {(step.segment, step.stage): step.state.value for step in steps if step.roll == job.roll}
-    known = {row.segment: row for row in made}
+    rows = {row.segment: row for row in generated}
     return [
         SegmentView(
             segment=segment,
@@ -249,12 +249,12 @@ def segment_views(job: Job, spec: JobSpec, steps: Sequence[Step], made: Sequence
             frames_sha256=None if row is None else row.frames_sha256,
         )
         for segment in range(spec.segments)
-        for row in [known.get(segment)]
+        for row in [rows.get(segment)]
     ]
 
 
 def roll_views(job: Job, steps: Sequence[Step]) -> list[RollView]:
-    """What became of each roll, by its steps."""
+    """Return the outcome of each roll, from its steps."""
     scores = {step.roll: step for step in steps if step.stage is Stage.SCORE}
     frames: dict[int, dict[int, str]] = {}
     for step in steps:
@@ -271,7 +271,7 @@ def roll_views(job: Job, steps: Sequence[Step]) -> list[RollView]:
                 seed=roll_seed(job.spec["seed"], roll),
                 accepted=verdict.get("accepted"),
                 reason=verdict.get("reason"),
-                frames_sha256=joined_digest([digests[one] for one in range(segments)])
+                frames_sha256=joined_digest([digests[segment] for segment in range(segments)])
                 if len(digests) == segments
                 else None,
             )

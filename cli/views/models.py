@@ -21,7 +21,7 @@ class ModelView(View):
 
 class ModelListView(View):
     models: list[ModelView]
-    problems: list[str] = Field(description="What is wrong with files of your own presets, and with models.")
+    problems: list[str] = Field(description="Problems of files of your own presets, and of models.")
 
 
 class ModelCheckView(View):
@@ -29,7 +29,7 @@ class ModelCheckView(View):
 
     name: str
     source: str
-    status: str = Field(description="ready, damaged, missing, built in, or wrong for a file that is no preset.")
+    status: str = Field(description="ready, damaged, missing, built in, or wrong for a file that is not a preset.")
     folder: str | None
     problems: list[str]
 
@@ -41,8 +41,8 @@ class ModelChecksView(View):
 class MeasuredWayView(View):
     name: str
     acceleration: dict[str, Any] = Field(description="The options that are not the plain way's.")
-    seconds: float | None = Field(description="From prompt to decoded frames, the median; null when not measured.")
-    first_s: float | None = Field(description="Of the first clip after loading, which may include compiling.")
+    seconds: float | None = Field(description="Median seconds from prompt to decoded frames; null when not measured.")
+    first_s: float | None = Field(description="Seconds of the first clip after loading, which may include compiling.")
     speed: float | None = Field(description="How many times the plain way's.")
     peak_memory_bytes: int | None
     psnr: float | None = Field(description="dB, against the plain clip; 100 for equal frames.")
@@ -57,10 +57,10 @@ class PresetBenchView(View):
     least_psnr: float
     proposed: str | None = Field(description="The fastest way within the bounds.")
     unsteady: str | None = Field(description="Why the times are not to be compared, where they are not.")
-    numerics: dict[str, Any] = Field(description="Of the plain clip: device, libraries, …")
+    numerics: dict[str, Any] = Field(description="Numerics of the plain clip: device, libraries, …")
 
 
 class CalibrationView(View):
     preset: str
-    file: str = Field(description="Where the ratios are kept.")
+    file: str = Field(description="The file in which the ratios are kept.")
     ratios: list[float] = Field(description="One a denoising step.")

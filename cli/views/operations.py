@@ -1,4 +1,4 @@
-"""What the verbs of operating a line did and found: changes to jobs, pauses, sweeps, checks and settings."""
+"""The results of the operating commands: changes to jobs, pauses, sweeps, checks and settings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SweptView(View):
     """What a sweep removed, or with `--dry-run` would remove."""
 
     dry_run: bool
-    counts: dict[str, int] = Field(description="By kind; of history, rows.")
+    counts: dict[str, int] = Field(description="Counts by kind; of history, rows.")
     bytes: int
     removed: list[RemovedView] = Field(description="The first thousand.")
 
@@ -59,12 +59,12 @@ class ChaosView(View):
     batch_id: str
     seed: int
     faults: dict[str, int] = Field(description="How often each kind was done.")
-    jobs: dict[str, int] = Field(description="By state.")
+    jobs: dict[str, int] = Field(description="Counts by state.")
     lost: int = Field(description="Jobs that had not ended when they no longer were waited for.")
     published_twice: int
     recoveries_s: RecoveriesView | None = Field(description="null: no step was interrupted.")
-    gpu_s: float = Field(description="Of all attempts at generating.")
-    wasted_gpu_s: float = Field(description="Of those that were not recorded.")
+    gpu_s: float = Field(description="Seconds of all attempts at generating.")
+    wasted_gpu_s: float = Field(description="Seconds of those attempts that were not recorded.")
 
 
 class DatabaseCheckView(View):
@@ -99,5 +99,6 @@ class ConfigView(View):
     mode: str = Field(description="solo or cluster.")
     settings: list[SettingView]
     notices: list[str] = Field(
-        default=[], description="What the current folder's files may not set and how to allow it, and misspelt names."
+        default=[],
+        description="Notices: what the current folder's files may not set and how to allow it, and misspelt names.",
     )

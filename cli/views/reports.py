@@ -1,4 +1,4 @@
-"""What `vgen report` says: plain values made of a batch's timeline."""
+"""The output of `vgen report`: plain values made of a batch's timeline."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class StageReportView(View):
 
     stage: str
     attempts: int
-    seconds: float = Field(description="Of all attempts that have ended.")
-    mean_seconds: float | None = Field(description="Of one attempt whose result was recorded.")
+    seconds: float = Field(description="Seconds of all attempts that have ended.")
+    mean_seconds: float | None = Field(description="Mean of the attempts whose result was recorded.")
     lost_attempts: int = Field(description="Attempts whose result was not recorded: failed, stopped, taken back.")
     lost_seconds: float
     outcomes: dict[str, int] = Field(description="Attempts by how they ended.")
@@ -39,7 +39,7 @@ class WorkerReportView(View):
     """One worker's part in the batch."""
 
     worker: str
-    gpu_type: str | None = Field(description="Of a worker that generated; null for others.")
+    gpu_type: str | None = Field(description="GPU type of a worker that generated; null for others.")
     first_at: str = Field(description="ISO 8601, UTC.")
     last_at: str
     attempts: int
@@ -48,7 +48,7 @@ class WorkerReportView(View):
     busy_share: float = Field(description="Seconds at work for the batch over the report's seconds.")
     other_share: float = Field(description="The same for other batches, on GPU queues.")
     timeline: dict[str, list[float]] = Field(
-        description="By stage: how much of each span of time it was at work; more than 1 where it did several at once."
+        description="By stage, the busy share of each span of time; more than 1 where it did several steps at once."
     )
 
 
@@ -57,8 +57,8 @@ class GpuReportView(View):
 
     gpu_type: str
     workers: int
-    seconds: float = Field(description="Of all attempts at generating, and of what else its queue held.")
-    price: float | None = Field(description="Of an hour; null where VGEN_PRICES has none.")
+    seconds: float = Field(description="Seconds of all attempts at generating, and of what else its queue held.")
+    price: float | None = Field(description="Price of an hour; null where VGEN_PRICES has none.")
     cost: float | None
 
 
@@ -68,23 +68,23 @@ class ReportView(View):
     batch: BatchView
     began_at: str | None = Field(description="When its first attempt began; null when there was none.")
     ended_at: str | None = Field(description="When its last attempt ended, or now while any is running.")
-    seconds: float = Field(description="From the first to the last.")
-    span_seconds: float = Field(description="Of each value of the workers' timelines.")
+    seconds: float = Field(description="Seconds from the first to the last.")
+    span_seconds: float = Field(description="Seconds of each value of the workers' timelines.")
     clips: int = Field(description="Jobs that succeeded.")
     seconds_per_clip: float | None = Field(description="Wall seconds over clips.")
     gpu_seconds_per_clip: float | None
     cost_per_clip: float | None
     cost: float | None = Field(description="Null where a GPU type has no price.")
     waiting_seconds_per_job: float | None = Field(
-        description="From submit to end, less what was worked on it: in line, held, paused, between stages."
+        description="Seconds from submit to end, less the work on it: queued, held, paused, between stages."
     )
     gpu_workers: int = Field(description="Workers that generated.")
     gpu_busy_share: float | None = Field(
-        description="Of those workers' time, from the first attempt at generating to the end: at work for this batch."
+        description="The share of their time, from the first attempt at generating to the end, spent on this batch."
     )
     line_efficiency: float | None = Field(
         description="Bare pipeline seconds over GPU workers times seconds, from the first attempt at generating to the "
-        "end; null where generators told no times."
+        "end; null where generators reported no times."
     )
     generating: dict[str, float] = Field(
         description="Seconds of the attempts whose frames were recorded, by part; `around`: all but the model."
@@ -93,7 +93,7 @@ class ReportView(View):
     stages: list[StageReportView]
     workers: list[WorkerReportView]
     events: dict[str, int] = Field(description="How often each kind of event happened.")
-    notes: list[str] = Field(description="What the figures do not say.")
+    notes: list[str] = Field(description="Remarks on the figures.")
 
 
 def report_of(session: Session, batch: Batch, prices: Mapping[str, float]) -> ReportView:
@@ -102,41 +102,41 @@ def report_of(session: Session, batch: Batch, prices: Mapping[str, float]) -> Re
     from db.clips.spending import type_of
     from db.reading import reports
 
-    shown = batch_view(batch, batches.counts(session, [batch.id])[batch.id])
-    found = reports.timeline(session, batch)
+    view = batch_view(batch, batches.counts(session, [batch.id])[batch.id])
+    timeline = reports.timeline(session, batch)
     happened = reports.event_counts(session, batch.id)
-    if found is None:
-        return _empty(shown, happened)
+    if timeline is None:
+        return _empty(view, happened)
     ended = reports.clips(session, batch.id)
-    queues = sorted({work.queue for work in found.work if type_of(work.queue)})
-    others = reports.other_work(session, batch.id, queues, found.began_at, found.ended_at)
+    queues = sorted({work.queue for work in timeline.work if type_of(work.queue)})
+    others = reports.other_work(session, batch.id, queues, timeline.began_at, timeline.ended_at)
     parts = reports.pipeline_seconds(session, batch.id)
-    gpu_work = [work for work in found.work if type_of(work.queue)]
+    gpu_work = [work for work in timeline.work if type_of(work.queue)]
     gpus = _gpus(gpu_work, prices)
     cost = None if any(gpu.cost is None for gpu in gpus) or not gpus else sum(gpu.cost or 0.0 for gpu in gpus)
     return ReportView(
-        batch=shown,
-        began_at=when(found.began_at),
-        ended_at=when(found.ended_at),
-        seconds=_seconds(found.ended_at - found.began_at),
-        span_seconds=_seconds(found.span_ms),
+        batch=view,
+        began_at=when(timeline.began_at),
+        ended_at=when(timeline.ended_at),
+        seconds=_seconds(timeline.ended_at - timeline.began_at),
+        span_seconds=_seconds(timeline.span_ms),
         clips=ended.succeeded,
-        seconds_per_clip=_over(_seconds(found.ended_at - found.began_at), ended.succeeded),
+        seconds_per_clip=_over(_seconds(timeline.ended_at - timeline.began_at), ended.succeeded),
         gpu_seconds_per_clip=_over(sum(gpu.seconds for gpu in gpus), ended.succeeded),
         cost_per_clip=None if cost is None else _over(cost, ended.succeeded),
         cost=cost,
-        waiting_seconds_per_job=_waiting(found, ended),
-        **_efficiency(found, gpu_work, parts),
+        waiting_seconds_per_job=_waiting(timeline, ended),
+        **_efficiency(timeline, gpu_work, parts),
         generating=_generating(gpu_work, parts),
         gpus=gpus,
-        stages=_stages(found.work),
-        workers=_workers(found, others),
+        stages=_stages(timeline.work),
+        workers=_workers(timeline, others),
         events=happened,
-        notes=_notes(shown, found, happened, cost, gpus),
+        notes=_notes(view, timeline, happened, cost, gpus),
     )
 
 
-def _empty(shown: BatchView, happened: dict[str, int]) -> ReportView:
+def _empty(view: BatchView, happened: dict[str, int]) -> ReportView:
     removed = "history_removed" in happened
     note = "its attempts were removed (VGEN_RETENTION_HISTORY_DAYS)" if removed else "nothing of it has run yet"
     times = ("began_at", "ended_at", "seconds_per_clip", "gpu_seconds_per_clip", "waiting_seconds_per_job")
@@ -145,10 +145,10 @@ def _empty(shown: BatchView, happened: dict[str, int]) -> ReportView:
         {
             **nothing,
             **{name: [] for name in ("gpus", "stages", "workers")},
-            "batch": shown,
+            "batch": view,
             "seconds": 0.0,
             "span_seconds": 0.0,
-            "clips": shown.counts.get("succeeded", 0),
+            "clips": view.counts.get("succeeded", 0),
             "gpu_workers": 0,
             "generating": {},
             "events": happened,
@@ -192,18 +192,20 @@ def _gpus(gpu_work: Sequence[Work], prices: Mapping[str, float]) -> list[GpuRepo
     ]
 
 
-def _waiting(found: Timeline, ended: Clips) -> float | None:
+def _waiting(timeline: Timeline, ended: Clips) -> float | None:
     """Work that still runs belongs to jobs that have not ended."""
-    worked = sum(work.ms for work in found.work if work.outcome is not None)
+    worked = sum(work.ms for work in timeline.work if work.outcome is not None)
     return _over(max(0.0, (ended.ms - worked) / 1000), ended.ended)
 
 
-def _efficiency(found: Timeline, gpu_work: Sequence[Work], parts: Mapping[str, float]) -> dict[str, float | int | None]:
+def _efficiency(
+    timeline: Timeline, gpu_work: Sequence[Work], parts: Mapping[str, float]
+) -> dict[str, float | int | None]:
     generating = [work for work in gpu_work if work.stage is Stage.GENERATE]
     workers = len({work.worker for work in generating})
     if not generating:
         return {"gpu_workers": 0, "gpu_busy_share": None, "line_efficiency": None}
-    wall_s = max(1, found.ended_at - min(work.first_at for work in generating)) / 1000 * workers
+    wall_s = max(1, timeline.ended_at - min(work.first_at for work in generating)) / 1000 * workers
     bare = sum(parts.get(part, 0.0) for part in _PIPELINE)
     return {
         "gpu_workers": workers,
@@ -213,42 +215,44 @@ def _efficiency(found: Timeline, gpu_work: Sequence[Work], parts: Mapping[str, f
 
 
 def _generating(gpu_work: Sequence[Work], parts: Mapping[str, float]) -> dict[str, float]:
-    kept = sum(work.ms for work in gpu_work if work.stage is Stage.GENERATE and work.outcome and not _lost(work)) / 1000
-    found = {part: round(value, 3) for part, value in parts.items()}
-    return found | {"around": round(max(0.0, kept - sum(parts.values())), 3)} if found else {}
+    recorded = (
+        sum(work.ms for work in gpu_work if work.stage is Stage.GENERATE and work.outcome and not _lost(work)) / 1000
+    )
+    rounded = {part: round(value, 3) for part, value in parts.items()}
+    return rounded | {"around": round(max(0.0, recorded - sum(parts.values())), 3)} if rounded else {}
 
 
 def _stages(work: Sequence[Work]) -> list[StageReportView]:
-    found = []
+    views = []
     for stage in Stage:
         of_stage = [item for item in work if item.stage is stage and item.outcome is not None]
         if not of_stage:
             continue
-        kept = [item for item in of_stage if not _lost(item)]
+        recorded = [item for item in of_stage if not _lost(item)]
         lost = [item for item in of_stage if _lost(item)]
         outcomes: Counter[str] = Counter()
         for item in of_stage:
             outcomes[str(item.outcome)] += item.attempts
-        found.append(
+        views.append(
             StageReportView(
                 stage=stage.value,
                 attempts=sum(item.attempts for item in of_stage),
                 seconds=_seconds(sum(item.ms for item in of_stage)),
-                mean_seconds=_over(sum(item.ms for item in kept) / 1000, sum(item.attempts for item in kept)),
+                mean_seconds=_over(sum(item.ms for item in recorded) / 1000, sum(item.attempts for item in recorded)),
                 lost_attempts=sum(item.attempts for item in lost),
                 lost_seconds=_seconds(sum(item.ms for item in lost)),
                 outcomes=dict(sorted(outcomes.items())),
             )
         )
-    return found
+    return views
 
 
-def _workers(found: Timeline, others: Mapping[str, int]) -> list[WorkerReportView]:
+def _workers(timeline: Timeline, others: Mapping[str, int]) -> list[WorkerReportView]:
     from db.clips.spending import type_of
 
-    total_ms = found.ended_at - found.began_at
+    total_ms = timeline.ended_at - timeline.began_at
     by_name: dict[str, list[Work]] = {}
-    for item in found.work:
+    for item in timeline.work:
         by_name.setdefault(item.worker, []).append(item)
     views = []
     for name, items in by_name.items():
@@ -271,7 +275,7 @@ def _workers(found: Timeline, others: Mapping[str, int]) -> list[WorkerReportVie
                 busy_share=round(sum(item.ms for item in items) / total_ms, 4),
                 other_share=round(others.get(name, 0) / total_ms, 4),
                 timeline={
-                    stage: [round(value / found.span_ms, 3) for value in spans] for stage, spans in stages.items()
+                    stage: [round(value / timeline.span_ms, 3) for value in spans] for stage, spans in stages.items()
                 },
             )
         )
@@ -279,16 +283,16 @@ def _workers(found: Timeline, others: Mapping[str, int]) -> list[WorkerReportVie
 
 
 def _notes(
-    shown: BatchView, found: Timeline, happened: Mapping[str, int], cost: float | None, gpus: Sequence[GpuReportView]
+    view: BatchView, timeline: Timeline, happened: Mapping[str, int], cost: float | None, gpus: Sequence[GpuReportView]
 ) -> list[str]:
     notes = []
-    if not shown.finished:
+    if not view.finished:
         notes.append("it has not ended: attempts that run now count until now")
     if cost is None and gpus:
         missing = ", ".join(gpu.gpu_type for gpu in gpus if gpu.price is None)
         notes.append(f"no cost: VGEN_PRICES has no price of {missing}")
     if "history_removed" in happened:
         notes.append("attempts of its ended jobs were removed (VGEN_RETENTION_HISTORY_DAYS)")
-    if any(work.stage is Stage.GENERATE and _lost(work) for work in found.work):
+    if any(work.stage is Stage.GENERATE and _lost(work) for work in timeline.work):
         notes.append("a clip that went on from a checkpoint counts in the efficiency with the part that was made last")
     return notes

@@ -1,4 +1,4 @@
-"""What `vgen submit` did, and what it would do."""
+"""The results of `vgen submit` and its dry run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SubmittedView(View):
 
     batch: BatchView
     created: bool = Field(description="False when the same submission was stored before.")
-    notices: list[str] = Field(description="What a person should know, such as jobs that no live worker can run.")
+    notices: list[str] = Field(description="Notices, such as jobs that no live worker can run.")
 
 
 class PlannedJobView(View):
@@ -31,7 +31,7 @@ class NeedView(View):
 
     preset: str
     jobs: int
-    segments: int = Field(description="Of all their clips: what is generated one at a time.")
+    segments: int = Field(description="Segments of all their clips, which are generated one at a time.")
     seconds: float = Field(description="Seconds of video.")
     gpu: list[str] = Field(description="GPU types that may make them; empty means any that the preset fits.")
     memory_gib: float | None = Field(description="GPU memory at the preset's defaults; null is unknown.")
@@ -47,7 +47,7 @@ class DryRunView(View):
     needs: list[NeedView]
     inputs: int = Field(description="Input files that would be stored.")
     notices: list[str] = Field(
-        description="What a person should know: what of the inputs the clips would not show, models that are not here, "
+        description="Notices: parts of the inputs that the clips would not show, models that are not here, "
         "text without effect."
     )
     jobs: list[PlannedJobView]

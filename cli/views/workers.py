@@ -21,6 +21,6 @@ class WorkerView(View):
     loaded: str | None = Field(description="Preset whose model it holds.")
     ready: bool = Field(description="Whether it takes clips of its preset now, or, without a GPU, anything.")
     draining: bool
-    drain_reason: str | None = Field(description="Why it takes no more work although nobody told it to stop.")
-    paused_queues: list[str] = Field(description="Those of its queues that are paused.")
+    drain_reason: str | None = Field(description="Why it takes no more work although nobody stopped it.")
+    paused_queues: list[str] = Field(description="Its queues that are paused.")
     seen_at: str

@@ -34,14 +34,14 @@ Need = tuple[str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a batch may use, and by when it should be done."""
+    """The limits of a batch: what it may use, and by when it should be done."""
 
     deadline_at: int | None = None
-    """In the database's milliseconds."""
+    """The deadline in the database's milliseconds."""
     max_gpu_ms: int | None = None
     max_cost: float | None = None
     prices: Mapping[str, float] = field(default_factory=dict)
-    """Of an hour by GPU type, kept with a batch that has a budget."""
+    """Prices of an hour by GPU type, kept with a batch that has a budget."""
 
     def columns(self) -> dict[str, Any]:
         values = {"deadline_at": self.deadline_at, "max_gpu_ms": self.max_gpu_ms, "max_cost": self.max_cost}
@@ -51,7 +51,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What a submission did: ``created`` is False when the same one was stored before."""
+    """The result of a submission: ``created`` is False when the same one was stored before."""
 
     batch_id: str
     total: int
@@ -170,7 +170,7 @@ def _insert_many_jobs(session: Session, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _job_row(batch_id: str, seq: int, job: PlannedJob, now: int) -> dict[str, Any]:
-    """As the driver takes it."""
+    """Return the row as the driver takes it."""
     return {
         "id": job_id(batch_id, seq),
         "batch_id": batch_id,
@@ -188,9 +188,9 @@ def _job_row(batch_id: str, seq: int, job: PlannedJob, now: int) -> dict[str, An
 
 
 def _insert_first_steps(session: Session, batch_id: str) -> None:
-    """Made by the database from the jobs' rows, in the order of the file: nothing is sent twice."""
-    asked = (Job.spec["enhance"].as_boolean(), Job.spec["auto_extend"].as_boolean())
-    enhanced = or_(*(func.coalesce(flag, false()) for flag in asked))
+    """Make the rows within the database from the jobs' rows, in the order of the file: nothing is sent twice."""
+    flags = (Job.spec["enhance"].as_boolean(), Job.spec["auto_extend"].as_boolean())
+    enhanced = or_(*(func.coalesce(flag, false()) for flag in flags))
     first = (
         select(
             Job.id,
@@ -215,14 +215,14 @@ def get(session: Session, batch_id: str) -> Batch:
         NotFoundError: there is none, or several.
     """
     if batch_id == "latest":
-        found = session.scalars(select(Batch).order_by(Batch.id.desc()).limit(1)).all()
+        matches = session.scalars(select(Batch).order_by(Batch.id.desc()).limit(1)).all()
     else:
-        found = session.scalars(
+        matches = session.scalars(
             select(Batch).where(Batch.id.startswith(batch_id, autoescape=True)).order_by(Batch.id).limit(3)
         ).all()
-    if len(found) == 1 and batch_id:
-        return found[0]
-    problem = "is not unique" if len(found) > 1 and batch_id else "does not exist"
+    if len(matches) == 1 and batch_id:
+        return matches[0]
+    problem = "is not unique" if len(matches) > 1 and batch_id else "does not exist"
     raise NotFoundError(f"batch {batch_id!r} {problem}; `vgen list` shows the batches")
 
 

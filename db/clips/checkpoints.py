@@ -1,4 +1,4 @@
-"""Where interrupted clips go on: one row for the newest state within a clip, one for its final latents.
+"""Checkpoints of interrupted clips: one row for the newest state within a clip, one for its final latents.
 
 Rows are written by the attempt that holds the step, and go when the job needs them no more. The objects they point at
 are removed by whoever changed the row, and what is missed then by the sweeper: an object without a row is nobody's.
@@ -107,10 +107,10 @@ def discard(session: Session, claimed: Claim, reason: str) -> tuple[str, ...]:
 
 
 def _held(session: Session, claimed: Claim) -> bool:
-    """Whether the attempt may still write. The job's row is locked first, as by all who end an attempt."""
+    """Return whether the attempt may still write. The job's row is locked first, as by all who end an attempt."""
     if jobs.lock_unless_cancelled(session, claimed.work.job_id):
-        told = {"p_step_id": claimed.step_id, "p_attempt": claimed.attempt}
-        return session.connection().execute(_HELD, told).one_or_none() is not None
+        values = {"p_step_id": claimed.step_id, "p_attempt": claimed.attempt}
+        return session.connection().execute(_HELD, values).one_or_none() is not None
     return False
 
 

@@ -1,4 +1,4 @@
-"""What segments start from: a row for each state, written in the transaction that finishes the segment that left it."""
+"""The states that segments start from: a row each, written in the transaction that finishes the segment."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ def put(session: Session, job_id: str, roll: int, segment: int, state: Continuat
 @lru_cache(maxsize=2)
 def _putting(dialect: str) -> postgresql.Insert | sqlite.Insert:
     insert = (postgresql if dialect == "postgresql" else sqlite).insert(ContinuationState).values(created_at=now_ms())
-    made = ("kind", "version", "payload", "blobs", "created_at")
+    columns = ("kind", "version", "payload", "blobs", "created_at")
     new = insert.on_conflict_do_update(
-        index_elements=["job_id", "roll", "segment"], set_={name: insert.excluded[name] for name in made}
+        index_elements=["job_id", "roll", "segment"], set_={name: insert.excluded[name] for name in columns}
     )
     assert isinstance(new, postgresql.Insert | sqlite.Insert)
     return new
 
 
 def before(session: Session, job_id: str, roll: int, segment: int) -> ContinuationRef | None:
-    """What that segment of a job starts from."""
+    """Return the state that this segment of a job starts from."""
     if segment == 0:
         return _one(session, job_id, None, GIVEN)
     return _one(session, job_id, roll, segment - 1)
 
 
 def last(session: Session, job_id: str, roll: int) -> ContinuationRef | None:
-    """What a clip that extends this one starts from."""
+    """Return the state that a clip which extends this one starts from."""
     rows = select(ContinuationState.segment).where(ContinuationState.job_id == job_id, ContinuationState.roll == roll)
     newest = session.scalars(rows.order_by(ContinuationState.segment.desc()).limit(1)).one_or_none()
     return None if newest is None or newest == GIVEN else _one(session, job_id, roll, newest)

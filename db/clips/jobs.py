@@ -1,4 +1,4 @@
-"""One job: its moves, and what a person may ask of it."""
+"""One job: its moves, and the changes that a person may ask for."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def conclude(
 
     Returns the keys of its checkpoints' objects, whose rows went with this: a job that failed keeps them for a retry.
     """
-    told = {"p_job_id": job_id, "p_code": error_code, "p_error": error[:4000] if error else None}
-    ended = session.connection().execute(_concluding(to), told).one_or_none()
+    values = {"p_job_id": job_id, "p_code": error_code, "p_error": error[:4000] if error else None}
+    ended = session.connection().execute(_concluding(to), values).one_or_none()
     if ended is None:
         raise ConflictError(f"job {job_id}: its state cannot become {to.value}")
     batch_id, others_open, has_checkpoints = ended
@@ -151,7 +151,7 @@ _FINISHED = (
 
 
 def close_finished_batches(session: Session) -> None:
-    """What ``rest`` missed: batches whose last two jobs ended at the same instant."""
+    """Close what a job's end missed: batches whose last two jobs ended at the same instant."""
     for (batch_id,) in session.connection().execute(_FINISHED).all():
         close_batch(session, batch_id)
 
@@ -227,7 +227,7 @@ def cancel_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) -
 
 
 def retry(session: Session, job_id: str) -> bool:
-    """Put a failed or cancelled job back in line at the step where it ended. False when it is neither.
+    """Queue a failed or cancelled job again at the step where it ended. False when it is neither.
 
     Raises NotFoundError.
     """
@@ -236,7 +236,7 @@ def retry(session: Session, job_id: str) -> bool:
 
 
 def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) -> list[str]:
-    """Put failed or cancelled jobs back in line at the step where each ended; the ids of those. ``wait`` as above."""
+    """Queue failed or cancelled jobs again at the step where each ended; return their ids. ``wait`` as above."""
     ended_jobs = _lock_all(session, job_ids, (JobState.FAILED, JobState.CANCELLED), wait=wait)
     ids = list(ended_jobs)
     first: dict[str, tuple[int, int, int]] = {}
@@ -263,10 +263,10 @@ def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) ->
     ).all():
         segments.unblock(session, job_id, roll)
     held = _need_approval(session, ids)
-    for job_state, some in ((JobState.HELD, held), (JobState.WAITING, ended_jobs.keys() - held)):
+    for job_state, members in ((JobState.HELD, held), (JobState.WAITING, ended_jobs.keys() - held)):
         session.execute(
             update(Job)
-            .where(Job.id.in_(some))
+            .where(Job.id.in_(members))
             .values(state=job_state, cancel_requested=False, error_code=None, error=None, finished_at=None)
             .execution_options(synchronize_session=False)
         )
@@ -293,7 +293,7 @@ def _lock_all(session: Session, job_ids: Sequence[str], states: Sequence[JobStat
 
 
 def _need_approval(session: Session, job_ids: Sequence[str]) -> set[str]:
-    """Jobs that were held and nobody has approved: cancel and retry are no way around a person's word."""
+    """Jobs that were held and nobody has approved: cancel and retry must not bypass a person's decision."""
     held = session.scalars(
         select(StageRun.job_id).where(StageRun.job_id.in_(job_ids), StageRun.outcome == AttemptOutcome.HELD)
     ).all()
@@ -345,7 +345,7 @@ def reject(session: Session, job_id: str, *, by: str) -> bool:
 
 def artifacts(session: Session, job_ids: Sequence[str]) -> dict[str, dict[str, ArtifactRow]]:
     """The published objects of jobs, by job id and kind."""
-    found: dict[str, dict[str, ArtifactRow]] = {}
+    by_job: dict[str, dict[str, ArtifactRow]] = {}
     for row in session.scalars(select(ArtifactRow).where(ArtifactRow.job_id.in_(job_ids))):
-        found.setdefault(row.job_id, {})[row.kind] = row
-    return found
+        by_job.setdefault(row.job_id, {})[row.kind] = row
+    return by_job

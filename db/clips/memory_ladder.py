@@ -20,10 +20,10 @@ from pipeline.spec import JobSpec
 
 @dataclass(frozen=True, slots=True)
 class NextTry:
-    """How a clip that did not fit is tried next: the step's new columns, and the event that says so."""
+    """The next try of a clip that did not fit: the step's new columns, and the event that says so."""
 
     columns: dict[str, Any]
-    said: dict[str, Any]
+    event_data: dict[str, Any]
 
 
 def shape_of(spec: JobSpec) -> str:
@@ -54,19 +54,21 @@ def at_start(session: Session, step_id: int, queue: str, spec: JobSpec, *, batch
 
 
 def after_failure(session: Session, step_id: int, queue: str, spec: JobSpec, error: str) -> NextTry | None:
-    """What follows a clip's running out of memory: the next rung, else another GPU type; None: there is none."""
+    """Return the next try of a clip that ran out of memory: the next rung, else another GPU type, else None."""
     rung_now, need = session.execute(select(Step.memory_rung, Step.need).where(Step.id == step_id)).one()
     gpu_type, rung = gpu_type_of(queue) or "", Rung(rung_now)
-    said = {"gpu": gpu_type, "was": rung.name.lower(), "reason": error[:500]}
+    details = {"gpu": gpu_type, "was": rung.name.lower(), "reason": error[:500]}
     higher = next_rung(spec.acceleration, rung)
     if higher is not None:
         restarts = changes_pixels(spec.acceleration, rung, higher)
-        return NextTry({"memory_rung": higher}, {**said, "rung": higher.name.lower(), "restarts_from_seed": restarts})
+        return NextTry(
+            {"memory_rung": higher}, {**details, "rung": higher.name.lower(), "restarts_from_seed": restarts}
+        )
     others = _other_types(session, gpu_type, need or spec.preset)
     if not others:
         return None
     columns = {"memory_rung": Rung.PLAIN, "need": f"{spec.preset} {','.join(others)}"}
-    return NextTry(columns, {**said, "rung": "another_gpu", "gpus": others, "restarts_from_seed": True})
+    return NextTry(columns, {**details, "rung": "another_gpu", "gpus": others, "restarts_from_seed": True})
 
 
 def _other_types(session: Session, gpu_type: str, need: str) -> list[str]:
@@ -78,8 +80,8 @@ def _other_types(session: Session, gpu_type: str, need: str) -> list[str]:
     memory: dict[str, int | None] = {}
     for worker in workers.alive(session):
         if worker.gpu_type is not None and not worker.draining:
-            known = memory.get(worker.gpu_type)
-            memory[worker.gpu_type] = max(worker.memory_bytes or 0, known or 0) or None
+            largest = memory.get(worker.gpu_type)
+            memory[worker.gpu_type] = max(worker.memory_bytes or 0, largest or 0) or None
     least = memory.pop(gpu_type, None)
     return sorted(
         other
@@ -91,9 +93,9 @@ def _other_types(session: Session, gpu_type: str, need: str) -> list[str]:
 def note_made(session: Session, queue: str, spec: JobSpec, rung: Rung) -> None:
     """Count a clip that was made on this rung; one that needed none ends the row."""
     key = {"gpu_type": gpu_type_of(queue) or "", "shape": shape_of(spec)}
-    mine = (MemoryNeed.gpu_type == key["gpu_type"], MemoryNeed.shape == key["shape"])
+    this_need = (MemoryNeed.gpu_type == key["gpu_type"], MemoryNeed.shape == key["shape"])
     if rung < Rung.TILED:
-        session.execute(delete(MemoryNeed).where(*mine).execution_options(synchronize_session=False))
+        session.execute(delete(MemoryNeed).where(*this_need).execution_options(synchronize_session=False))
         return
     dialect = session.connection().dialect.name
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert

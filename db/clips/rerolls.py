@@ -15,12 +15,12 @@ from pipeline.spec import JobSpec
 from pipeline.states import Stage, StepState
 
 _CARRIED = (Stage.ENHANCE, Stage.SCREEN)
-"""What was decided about the prompt holds for every roll."""
+"""The stages whose decisions about the prompt hold for every roll."""
 _COPIED = ("job_id", "batch_id", "segment", "stage", "state", "priority", "output", "finished_at")
 
 
 def start_next_roll(session: Session, job_id: str, *, reason: str) -> tuple[str, ...]:
-    """Put the job in line to be generated once more, as its next roll; keys of checkpoints that it needs no more.
+    """Queue the job to be generated once more, as its next roll; return keys of checkpoints that it no longer needs.
 
     The job's row is locked by the caller, and none of its steps is open.
     """
@@ -53,8 +53,8 @@ def start_next_roll(session: Session, job_id: str, *, reason: str) -> tuple[str,
         )
     )
     seed = roll_seed(job_spec.seed, roll)
-    told = {"roll": roll, "seed": seed, "rejected": roll - 1, "reason": reason[:500]}
-    events.record(session, "rerolled", batch_id=batch_id, job_id=job_id, **told)
+    details = {"roll": roll, "seed": seed, "rejected": roll - 1, "reason": reason[:500]}
+    events.record(session, "rerolled", batch_id=batch_id, job_id=job_id, **details)
     session.execute(
         delete(ContinuationState)
         .where(ContinuationState.job_id == job_id, ContinuationState.roll < roll, ContinuationState.segment != GIVEN)

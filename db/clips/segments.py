@@ -1,4 +1,4 @@
-"""How a clip of several segments goes through the line: which step may go on when, beside the plain order of stages.
+"""The order of the steps of a clip of several segments: which step may go on when, beside the plain order of stages.
 
 Its prompts are enhanced and screened together with the first segment's. Each segment is generated once the one before
 has left what it goes on from, and encoded meanwhile; the last is encoded once all others are, joins them, and goes on
@@ -31,7 +31,7 @@ _STATES = dict[tuple[int, Stage], StepState]
 
 
 def branches(work: StepWork) -> bool:
-    """Whether more than the next stage of this segment follows from the step, or less."""
+    """Return whether more than the next stage of this segment follows from the step, or less."""
     if work.spec.segments == 1:
         return False
     return work.stage is Stage.GENERATE or (work.stage is Stage.ENCODE and not is_last(work))
@@ -73,15 +73,15 @@ def record(session: Session, work: StepWork, output: dict[str, Any]) -> None:
 def _recording(dialect: str) -> Insert:
     insert = postgresql.insert(_SEGMENTS) if dialect == "postgresql" else sqlite.insert(_SEGMENTS)
     new = insert.values(created_at=now_ms())
-    made = ("prompt", "num_frames", "frames_sha256", "numerics", "created_at")
+    columns = ("prompt", "num_frames", "frames_sha256", "numerics", "created_at")
     return new.on_conflict_do_update(
-        index_elements=["job_id", "roll", "segment"], set_={name: new.excluded[name] for name in made}
+        index_elements=["job_id", "roll", "segment"], set_={name: new.excluded[name] for name in columns}
     )
 
 
 def _frames_of(session: Session, work: StepWork) -> str | None:
-    mine = (Segment.job_id == work.job_id) & (Segment.roll == work.roll) & (Segment.segment == work.segment)
-    return session.scalars(select(Segment.frames_sha256).where(mine)).one_or_none()
+    this_segment = (Segment.job_id == work.job_id) & (Segment.roll == work.roll) & (Segment.segment == work.segment)
+    return session.scalars(select(Segment.frames_sha256).where(this_segment)).one_or_none()
 
 
 def _redo_after(session: Session, work: StepWork) -> None:
@@ -102,7 +102,7 @@ def _redo_after(session: Session, work: StepWork) -> None:
 
 
 def may_encode(session: Session, work: StepWork) -> bool:
-    """Whether a generated segment can be encoded now: the last one waits for all others."""
+    """Return whether a generated segment can be encoded now: the last one waits for all others."""
     if not is_last(work):
         return True
     states = _states(session, work.job_id, work.roll)
@@ -110,7 +110,7 @@ def may_encode(session: Session, work: StepWork) -> bool:
 
 
 def next_is_due(session: Session, work: StepWork) -> bool:
-    """Whether the next segment is to be generated: it never was, or has to be again."""
+    """Return whether the next segment is to be generated: it never was, or has to be again."""
     if is_last(work):
         return False
     state = _states(session, work.job_id, work.roll).get((work.segment + 1, Stage.GENERATE))
@@ -152,8 +152,8 @@ def _states(session: Session, job_id: str, roll: int) -> _STATES:
 
 def add_pending(session: Session, work: StepWork, stage: Stage) -> None:
     """Make a step of the segment that waits for another segment's, unless it is there."""
-    known = _states(session, work.job_id, work.roll)
-    if (work.segment, stage) not in known:
+    states = _states(session, work.job_id, work.roll)
+    if (work.segment, stage) not in states:
         session.add(
             Step(
                 job_id=work.job_id,
@@ -169,13 +169,13 @@ def add_pending(session: Session, work: StepWork, stage: Stage) -> None:
 
 
 def end_open_steps(session: Session, job_id: str, *which: ColumnElement[bool]) -> None:
-    """Have open steps of a job wait for others of it (``pending``), all of them, or those that ``which`` says.
+    """Make open steps of a job wait for its other steps (``pending``): all of them, or those of ``which``.
 
-    An attempt that is at work is told by its next heartbeat, and can record nothing any more.
+    A running attempt learns of it when it next renews its lease, and can record nothing any more.
     """
-    mine = [Step.job_id == job_id, *(which or (Step.state.in_(_OPEN),))]
+    conditions = [Step.job_id == job_id, *(which or (Step.state.in_(_OPEN),))]
     rows = session.scalars(
-        select(Step).where(*mine).order_by(Step.id).with_for_update().execution_options(populate_existing=True)
+        select(Step).where(*conditions).order_by(Step.id).with_for_update().execution_options(populate_existing=True)
     ).all()
     for step in rows:
         if step.state is StepState.RUNNING:
@@ -198,13 +198,13 @@ def end_open_steps(session: Session, job_id: str, *which: ColumnElement[bool]) -
 
 
 def one_runs(session: Session, job_id: str) -> bool:
-    """Whether a worker holds one of the job's steps."""
+    """Return whether a worker holds one of the job's steps."""
     return bool(session.scalars(select(exists().where(Step.job_id == job_id, Step.state == StepState.RUNNING))).one())
 
 
 def outputs(session: Session, job_id: str, roll: int, *, before: int) -> tuple[dict[str, dict[str, Any]], ...]:
-    """What generate and encode recorded of each segment before that one, by stage name."""
-    found: list[dict[str, dict[str, Any]]] = [{} for _ in range(before)]
+    """Return the outputs of generate and encode for each segment before that one, by stage name."""
+    by_segment: list[dict[str, dict[str, Any]]] = [{} for _ in range(before)]
     rows = session.execute(
         select(Step.segment, Step.stage, Step.output).where(
             Step.job_id == job_id,
@@ -214,8 +214,8 @@ def outputs(session: Session, job_id: str, roll: int, *, before: int) -> tuple[d
         )
     )
     for segment, stage, output in rows:
-        found[segment][stage.value] = output or {}
-    return tuple(found)
+        by_segment[segment][stage.value] = output or {}
+    return tuple(by_segment)
 
 
 def clear(session: Session, work: StepWork) -> tuple[str, ...]:
@@ -223,6 +223,6 @@ def clear(session: Session, work: StepWork) -> tuple[str, ...]:
     if work.spec.segments == 1:
         return ()
     continuations.drop(session, work.job_id, keep=work.segment)
-    made = outputs(session, work.job_id, work.roll, before=work.segment)
-    parts = [part for item in made if (part := item.get("encode", {}).get("part"))]
-    return tuple(one["key"] for part in parts for one in (part, part.get("sound")) if one is not None)
+    earlier = outputs(session, work.job_id, work.roll, before=work.segment)
+    parts = [part for item in earlier if (part := item.get("encode", {}).get("part"))]
+    return tuple(output["key"] for part in parts for output in (part, part.get("sound")) if output is not None)

@@ -15,7 +15,7 @@ from pipeline.states import JobState
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which of a batch's jobs are meant."""
+    """A choice among a batch's jobs."""
 
     states: Sequence[JobState]
     code: str | None = None
@@ -25,7 +25,7 @@ class Selection:
 
 
 def batches_with(session: Session, selection: Selection) -> Sequence[str]:
-    """Every batch that may have such jobs, oldest first: one at rest has none that are open."""
+    """Return every batch that may have such jobs, oldest first: one at rest has none that are open."""
     query = select(Batch.id).order_by(Batch.id)
     if not set(selection.states) & {JobState.FAILED, JobState.BLOCKED, JobState.CANCELLED, JobState.SUCCEEDED}:
         query = query.where(Batch.active)

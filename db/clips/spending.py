@@ -61,13 +61,13 @@ def charge(session: Session, *, job_id: str, queue: str | None, started_at: int)
 
 
 def type_of(queue: str | None) -> str | None:
-    """The GPU type of a queue or of one of its lanes."""
-    found = gpu_type_of(queue) if queue else None
-    return found.partition(".")[0] if found else None
+    """The GPU type of a queue; None where it has none."""
+    gpu_type = gpu_type_of(queue) if queue else None
+    return gpu_type.partition(".")[0] if gpu_type else None
 
 
 def price_of(queue: str | None, prices: Mapping[str, float] | None) -> float | None:
-    """Of an hour on that queue's GPU type; None where it has no price."""
+    """The price of an hour on that queue's GPU type; None where it has none."""
     return (prices or {}).get(type_of(queue) or "")
 
 
@@ -77,7 +77,7 @@ class Usage:
 
     gpu_ms: int
     cost: float | None
-    """None when a GPU type that it ran on has no price."""
+    """The cost; None when a GPU type that it ran on has no price."""
 
 
 def usage(session: Session, batch_id: str, prices: Mapping[str, float]) -> Usage:
@@ -89,5 +89,5 @@ def usage(session: Session, batch_id: str, prices: Mapping[str, float]) -> Usage
         .group_by(StageRun.queue)
     ).all()
     costs = [(price_of(row.queue, prices), int(row.ms)) for row in rows]
-    known = [price * ms / HOUR_MS for price, ms in costs if price is not None]
-    return Usage(sum(ms for _, ms in costs), sum(known) if len(known) == len(costs) and prices else None)
+    priced = [price * ms / HOUR_MS for price, ms in costs if price is not None]
+    return Usage(sum(ms for _, ms in costs), sum(priced) if len(priced) == len(costs) and prices else None)

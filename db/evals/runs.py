@@ -18,7 +18,7 @@ from pipeline.spec import SUITE_ENTRY_LABEL
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, EvalState, JobState, Stage, StepState
 
 VERDICT = "verdict"
-"""Where a run's summary has what came of its comparison."""
+"""The key of a run's summary that holds the result of its comparison."""
 
 
 def of_jobs(session: Session, job_ids: Sequence[str], *, current: bool = False) -> dict[str, list[Score]]:
@@ -34,10 +34,10 @@ def of_jobs(session: Session, job_ids: Sequence[str], *, current: bool = False) 
         query.order_by(Score.job_id, Score.roll, Score.metric, Score.scored_at, Score.scorer_digest.desc())
     ):
         newest[row.job_id, row.roll, row.metric] = row
-    found: dict[str, list[Score]] = {}
+    by_job: dict[str, list[Score]] = {}
     for (job_id, _, _), row in newest.items():
-        found.setdefault(job_id, []).append(row)
-    return found
+        by_job.setdefault(job_id, []).append(row)
+    return by_job
 
 
 def rolls_of_batch(session: Session, batch_id: str) -> dict[int, int]:
@@ -143,17 +143,17 @@ def records_of(session: Session, batch_id: str, metrics: Container[str] | None =
     records = []
     for job_id, spec, roll, key, pixels in rows:
         entry = entry_label(spec.get("labels", {}))
-        found: dict[str, Any] = {"video": key, "job": job_id, "seed": roll_seed(spec["seed"], roll), "pixels": pixels}
-        found["prompt"] = spec["prompt"]
+        record: dict[str, Any] = {"video": key, "job": job_id, "seed": roll_seed(spec["seed"], roll), "pixels": pixels}
+        record["prompt"] = spec["prompt"]
         if entry is not None:
-            found["entry"] = entry
+            record["entry"] = entry
         wanted = [score for score in scores.get(job_id, []) if metrics is None or score.metric in metrics]
-        records.append({**found, "scores": {score.metric: _shown(score) for score in wanted}})
+        records.append({**record, "scores": {score.metric: _shown(score) for score in wanted}})
     return records
 
 
 def entry_label(labels: Mapping[str, str]) -> int | None:
-    """Which entry of a suite a job is, by the label that ``vgen eval suite`` gave it."""
+    """The entry of a suite that a job belongs to, by the label that ``vgen eval suite`` gave it."""
     text = labels.get(SUITE_ENTRY_LABEL, "")
     return int(text) if text.isdecimal() else None
 
@@ -196,15 +196,15 @@ def speeds(session: Session, batch_id: str) -> list[tuple[str, str, float, int |
         .join(StageRun, (StageRun.step_id == Step.id) & (StageRun.attempt == Step.attempt))
         .where(Job.batch_id == batch_id, Step.state == StepState.DONE, StageRun.outcome == AttemptOutcome.DONE)
     )
-    found: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
-    for preset, made, ms in rows:
-        times, sizes = found.setdefault((preset, (made or {}).get("gpu_type") or "cpu"), ([], []))
+    samples: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+    for preset, clips, ms in rows:
+        times, sizes = samples.setdefault((preset, (clips or {}).get("gpu_type") or "cpu"), ([], []))
         times.append(ms)
-        if (made or {}).get("peak_memory_bytes") is not None:
-            sizes.append(made["peak_memory_bytes"])
+        if (clips or {}).get("peak_memory_bytes") is not None:
+            sizes.append(clips["peak_memory_bytes"])
     return [
         (preset, gpu_type, sum(times) / len(times) / 1000, max(sizes, default=None))
-        for (preset, gpu_type), (times, sizes) in sorted(found.items())
+        for (preset, gpu_type), (times, sizes) in sorted(samples.items())
     ]
 
 
@@ -212,7 +212,7 @@ _SOME_OPEN = select(exists().where(EvalRun.state == EvalState.OPEN))
 
 
 def some_open(session: Session) -> bool:
-    """Whether any run has not ended: else no step of one waits, and there is none to settle."""
+    """Return whether any run has not ended: else no step of one waits, and there is none to settle."""
     return bool(session.connection().execute(_SOME_OPEN).scalar())
 
 
@@ -248,7 +248,7 @@ def _unscored(session: Session, batch_id: str) -> int:
 
 
 def clips_left(session: Session, batch_id: str) -> tuple[int, int]:
-    """Of a batch: (jobs that have not ended, jobs that ended without a clip)."""
+    """Count a batch's (jobs that have not ended, jobs that ended without a clip)."""
     open_ = func.count().filter(Job.state.not_in(TERMINAL_JOB_STATES))
     without = func.count().filter(Job.state.in_(TERMINAL_JOB_STATES - {JobState.SUCCEEDED}))
     row = session.execute(select(open_, without).where(Job.batch_id == batch_id)).one()

@@ -40,8 +40,8 @@ class ScoreClaim:
     work: ScoreWork
 
     @property
-    def said(self) -> dict[str, Any]:
-        """What events say of it."""
+    def event_data(self) -> dict[str, Any]:
+        """The data of events about it."""
         return {
             "run": self.run_id,
             "family": self.work.family,
@@ -58,7 +58,7 @@ def _not_paused() -> ColumnElement[bool]:
 
 def claim(session: Session, step_id: int, *, queues: Sequence[str], worker: str, lease_ms: int) -> ScoreClaim | None:
     """Take a dispatched step. None when there is nothing to take: done, taken, cancelled, paused, another queue's."""
-    taken = session.execute(
+    row = session.execute(
         update(ScoreStep)
         .where(
             ScoreStep.id == step_id,
@@ -82,12 +82,12 @@ def claim(session: Session, step_id: int, *, queues: Sequence[str], worker: str,
         )
         .execution_options(synchronize_session=False)
     ).one_or_none()
-    if taken is None:
+    if row is None:
         return None
-    metrics = session.scalars(select(EvalRun.metrics).where(EvalRun.id == taken.run_id)).one()
-    clips = _clips(session, taken.batch_id, taken.first_seq, taken.last_seq)
-    work = ScoreWork(taken.family, tuple(metrics), clips)
-    return ScoreClaim(step_id, taken.attempt, taken.queue or "", worker, taken.run_id, taken.batch_id, work)
+    metrics = session.scalars(select(EvalRun.metrics).where(EvalRun.id == row.run_id)).one()
+    clips = _clips(session, row.batch_id, row.first_seq, row.last_seq)
+    work = ScoreWork(row.family, tuple(metrics), clips)
+    return ScoreClaim(step_id, row.attempt, row.queue or "", worker, row.run_id, row.batch_id, work)
 
 
 def _clips(session: Session, batch_id: str, first: int, last: int) -> tuple[StoredClip, ...]:
@@ -98,18 +98,18 @@ def _clips(session: Session, batch_id: str, first: int, last: int) -> tuple[Stor
         .where(Job.batch_id == batch_id, Job.seq.between(first, last), Job.state == JobState.SUCCEEDED)
         .order_by(Job.seq)
     ).all()
-    known: dict[str, set[tuple[str, str]]] = {}
+    scored: dict[str, set[tuple[str, str]]] = {}
     for row in session.execute(
         select(Score.job_id, Score.metric, Score.scorer_digest)
         .join(Job, (Job.id == Score.job_id) & (Job.roll == Score.roll))
         .where(Score.job_id.in_([row.id for row in rows]), Score.score.is_not(None))
     ):
-        known.setdefault(row.job_id, set()).add((row.metric, row.scorer_digest))
+        scored.setdefault(row.job_id, set()).add((row.metric, row.scorer_digest))
     clips = []
     for job_id, stored, roll, key, sha256 in rows:
         spec = JobSpec.model_validate(stored)
         spec = spec if roll == 1 else spec.model_copy(update={"seed": roll_seed(spec.seed, roll)})
-        clips.append(StoredClip(job_id, roll, spec, key, sha256, frozenset(known.get(job_id, ()))))
+        clips.append(StoredClip(job_id, roll, spec, key, sha256, frozenset(scored.get(job_id, ()))))
     return tuple(clips)
 
 
@@ -122,7 +122,7 @@ def _current(claimed: ScoreClaim) -> ColumnElement[bool]:
 
 
 def check_control(session: Session, claimed: ScoreClaim) -> Control:
-    """What ``renew`` says, without extending the lease."""
+    """Return what ``renew`` would, without extending the lease."""
     free = session.scalars(select(_not_paused()).where(_current(claimed))).one_or_none()
     return Control(held=free is not None, pause=free is not None and not free)
 
@@ -173,8 +173,8 @@ def fail(session: Session, claimed: ScoreClaim, error: StageError) -> bool:
 def _end(session: Session, claimed: ScoreClaim, outcome: str, values: dict[str, Any], code: str | None = None) -> bool:
     ended = _change(session, claimed, {**values, "lease_until": None, "worker": None})
     if ended and outcome != "done":
-        said = claimed.said | ({} if code is None else {"code": code})
-        events.record(session, "score_attempt", batch_id=claimed.batch_id, outcome=outcome, **said)
+        details = claimed.event_data | ({} if code is None else {"code": code})
+        events.record(session, "score_attempt", batch_id=claimed.batch_id, outcome=outcome, **details)
     return ended
 
 
@@ -188,5 +188,5 @@ def _change(session: Session, claimed: ScoreClaim, values: dict[str, Any]) -> bo
         .execution_options(synchronize_session=False)
     ).one_or_none()
     if changed is None:
-        events.record(session, "fenced", batch_id=claimed.batch_id, stage="score_clips", **claimed.said)
+        events.record(session, "fenced", batch_id=claimed.batch_id, stage="score_clips", **claimed.event_data)
     return changed is not None

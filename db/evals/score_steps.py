@@ -1,4 +1,4 @@
-"""The steps of evaluation runs: planned with the run, admitted within the window, and put right by the reconciler.
+"""The steps of evaluation runs: planned with the run, dispatched within the window, and put right by the reconciler.
 
 Every change of a step is one conditional UPDATE, as of jobs' steps; ``db.evals.score_leases`` has those of its worker.
 """
@@ -30,7 +30,7 @@ _A_SLOT = 2
 
 
 @dataclass(frozen=True, slots=True)
-class AdmittedScore:
+class ScoreMessage:
     """A step to publish a message for."""
 
     step_id: int
@@ -63,8 +63,8 @@ def _some_clip() -> ColumnElement[bool]:
 
 
 def promote_ready(session: Session) -> int:
-    """Let those steps wait whose jobs have all ended; how many. Where no job has made a clip there is nothing to do."""
-    found = 0
+    """Make steps wait whose jobs have all ended; return how many. Without a clip there is nothing to do."""
+    count = 0
     still_open = exists().where(_of_slice(), Job.state.not_in(TERMINAL_JOB_STATES))
     some_clip = _some_clip()
     for run_id in session.scalars(
@@ -77,23 +77,23 @@ def promote_ready(session: Session) -> int:
             .order_by(ScoreStep.id)
             .limit(_PAGE)
         )
-        mine = (ScoreStep.state == StepState.PENDING) & ScoreStep.id.in_(first.scalar_subquery()) & ~still_open
+        is_ready = (ScoreStep.state == StepState.PENDING) & ScoreStep.id.in_(first.scalar_subquery()) & ~still_open
         for condition, values in (
             (some_clip, {"state": StepState.WAITING}),
             (~some_clip, {"state": StepState.CANCELLED, "finished_at": now_ms()}),
         ):
             moved = session.execute(
                 update(ScoreStep)
-                .where(mine, condition)
+                .where(is_ready, condition)
                 .values(**values)
                 .returning(ScoreStep.id)
                 .execution_options(synchronize_session=False)
             )
-            found += len(moved.all())
-    return found
+            count += len(moved.all())
+    return count
 
 
-def admit(session: Session, *, window: int, gpu: bool) -> list[AdmittedScore]:
+def dispatch_waiting(session: Session, *, window: int, gpu: bool) -> list[ScoreMessage]:
     """Dispatch waiting steps while their queues have room; runs take turns.
 
     ``gpu`` sends those that need a model to a GPU type with a live worker, where there is one; a step that failed there
@@ -113,7 +113,7 @@ def admit(session: Session, *, window: int, gpu: bool) -> list[AdmittedScore]:
             queue = max(open_, key=lambda name: rooms[name])
             rooms[queue] -= 1
             bound.setdefault(queue, []).append(step.id)
-    admitted = []
+    messages = []
     for queue, ids in bound.items():
         moved = session.execute(
             update(ScoreStep)
@@ -122,8 +122,8 @@ def admit(session: Session, *, window: int, gpu: bool) -> list[AdmittedScore]:
             .returning(ScoreStep.id)
             .execution_options(synchronize_session=False)
         )
-        admitted += [AdmittedScore(step_id, queue) for step_id in sorted(moved.scalars())]
-    return admitted
+        messages += [ScoreMessage(step_id, queue) for step_id in sorted(moved.scalars())]
+    return messages
 
 
 def _waiting(session: Session) -> list[Sequence[ScoreStep]]:
@@ -149,7 +149,7 @@ def _waiting(session: Session) -> list[Sequence[ScoreStep]]:
 
 
 def _rooms(session: Session, window: int, *, gpu: bool) -> dict[str, int]:
-    """How many more steps each queue may hold: the window of the CPU queue is shared with the line's steps."""
+    """Return how many more steps each queue may hold: the window of the CPU queue is shared with the line's steps."""
     live = in_flight(session)
     rooms = {CPU_QUEUE: window - live.get(CPU_QUEUE, 0) - steps_in_flight(session).get(CPU_QUEUE, 0)}
     if gpu:
@@ -168,7 +168,7 @@ def in_flight(session: Session) -> dict[str, int]:
 
 
 def return_to_waiting(session: Session, step_ids: Sequence[int]) -> int:
-    """Put dispatched steps back in line, wherever their messages may be; how many were dispatched still."""
+    """Return dispatched steps to waiting, wherever their messages are; return how many were still dispatched."""
     moved = session.execute(
         update(ScoreStep)
         .where(ScoreStep.id.in_(step_ids), ScoreStep.state == StepState.DISPATCHED)
@@ -191,7 +191,7 @@ def dispatched_counts(session: Session, *, older_than_ms: int) -> dict[str, tupl
 
 
 def redispatch(session: Session, queues: Sequence[str], *, older_than_ms: int) -> int:
-    """Put steps back in line whose messages seem lost; how many there were."""
+    """Return steps to waiting whose messages seem lost; return how many there were."""
     ids = session.scalars(
         select(ScoreStep.id)
         .where(
@@ -206,7 +206,7 @@ def redispatch(session: Session, queues: Sequence[str], *, older_than_ms: int) -
 
 
 def withdraw(session: Session) -> int:
-    """Put dispatched steps that are paused back in line, as ``control.withdraw`` does with the line's."""
+    """Return dispatched steps that are paused to waiting, as ``pauses.withdraw`` does with the line's."""
     paused = paused_queues(session)
     rows = session.execute(
         select(ScoreStep.id, ScoreStep.queue, Batch.paused)
@@ -217,9 +217,9 @@ def withdraw(session: Session) -> int:
 
 
 def end_leases(session: Session, *, all_of_them: bool = False) -> int:
-    """Put running steps whose lease is over back in line, or fail those that lost too many; how many were found.
+    """Return running steps whose lease is over to waiting, or fail those that lost too many; return how many.
 
-    ``all_of_them`` as of ``reconciliation.end_leases``.
+    ``all_of_them`` as of ``recovery.end_leases``.
     """
     over: ColumnElement[bool] = true() if all_of_them else ScoreStep.lease_until < now_ms()
     steps = session.scalars(
@@ -243,13 +243,13 @@ def end_leases(session: Session, *, all_of_them: bool = False) -> int:
         else:
             step.state, step.queue = StepState.WAITING, None
         session.flush()
-        said: dict[str, Any] = {"run": step.run_id, "family": step.family, "attempt": step.attempt, "worker": worker}
-        events.record(session, "score_lease_ended", batch_id=step.batch_id, failed=lost, **said)
+        details: dict[str, Any] = {"run": step.run_id, "family": step.family, "attempt": step.attempt, "worker": worker}
+        events.record(session, "score_lease_ended", batch_id=step.batch_id, failed=lost, **details)
     return len(steps)
 
 
 def cancel(session: Session, batch_id: str) -> int:
-    """End the open steps of a batch's runs; how many. A worker that holds one is fenced: it stops at its next look."""
+    """End the open steps of a batch's runs; how many. A worker that holds one is fenced: it stops at its next poll."""
     ended = session.execute(
         update(ScoreStep)
         .where(ScoreStep.batch_id == batch_id, ScoreStep.state.in_(OPEN))
@@ -280,19 +280,19 @@ def progress(session: Session, run_id: str) -> dict[str, dict[str, int]]:
         .group_by(ScoreStep.family, ScoreStep.state)
         .order_by(ScoreStep.family, ScoreStep.state)
     )
-    found: dict[str, dict[str, int]] = {}
+    by_run: dict[str, dict[str, int]] = {}
     for family, state, count in rows:
-        found.setdefault(family, {})[state.value] = count
-    return found
+        by_run.setdefault(family, {})[state.value] = count
+    return by_run
 
 
 def unfinished_of(run: type[EvalRun]) -> ColumnElement[bool]:
-    """Whether the run of the enclosing query has steps that are still to be done."""
+    """A condition: the run of the enclosing query has steps that are still to be done."""
     return exists().where(ScoreStep.run_id == run.id, ScoreStep.state.in_(OPEN))
 
 
 def outcome(session: Session, run_id: str) -> tuple[int, int]:
-    """Of a run: (steps that failed, or were cancelled although they had a clip; clips that could not be read)."""
+    """Count a run's (steps that failed, or were cancelled although they had a clip; clips that could not be read)."""
     cancelled = (ScoreStep.state == StepState.CANCELLED) & _some_clip()
     bad = func.count().filter((ScoreStep.state == StepState.FAILED) | cancelled)
     # Every family meets the same unreadable clips.

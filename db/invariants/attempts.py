@@ -51,7 +51,7 @@ def _attempts() -> Query:
 
 
 def _last_outcome() -> Query:
-    """How a step ended is what its last attempt says."""
+    """A step's end is its last attempt's outcome."""
     fits = case(
         {
             StepState.DONE.value: StageRun.outcome.in_(

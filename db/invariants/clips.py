@@ -39,7 +39,7 @@ def _artifacts() -> Query:
 
 
 def _accepted() -> Query:
-    """Where a batch has clips scored: publish follows a score step that accepted this very roll, and only there."""
+    """A batch whose clips are scored publishes a roll only after a score step that accepted it."""
     scored = Batch.options["score"].as_string().is_not(None)
     score = aliased(Step)
     accepted = exists().where(
@@ -61,7 +61,7 @@ def _accepted() -> Query:
 
 
 def _rolls() -> Query:
-    """Every roll before the current one was turned down."""
+    """Every roll before the current one was rejected."""
     rejected = (
         select(func.count(Step.id))
         .where(
@@ -109,9 +109,9 @@ def _frames() -> Query:
 def _segments() -> Query:
     """A clip is published with all its segments, and the last is encoded after the others."""
     wanted = func.coalesce(Job.spec["segments"].as_integer(), 1)
-    mine = (Step.job_id == Job.id) & (Step.roll == Job.roll) & (Step.state == StepState.DONE)
-    generated = select(func.count()).where(mine, Step.stage == Stage.GENERATE).scalar_subquery()
-    encoded = select(func.count()).where(mine, Step.stage == Stage.ENCODE).scalar_subquery()
+    of_roll = (Step.job_id == Job.id) & (Step.roll == Job.roll) & (Step.state == StepState.DONE)
+    generated = select(func.count()).where(of_roll, Step.stage == Stage.GENERATE).scalar_subquery()
+    encoded = select(func.count()).where(of_roll, Step.stage == Stage.ENCODE).scalar_subquery()
     published = has_step((StepState.DONE,), Stage.PUBLISH)
     return select(Job.id, wanted.label("segments"), generated.label("generated"), encoded.label("encoded")).where(
         published, Job.state == JobState.SUCCEEDED, or_(generated != wanted, encoded != wanted)
@@ -119,7 +119,7 @@ def _segments() -> Query:
 
 
 def _continued() -> Query:
-    """What a segment goes on from is kept until its clip has ended."""
+    """The state that a segment goes on from is kept until its clip has ended."""
     state = exists().where(
         ContinuationState.job_id == Step.job_id,
         ContinuationState.roll == Step.roll,

@@ -32,9 +32,9 @@ class Rule:
 
 
 def has_step(states: Sequence[StepState], stage: Stage | None = None) -> ColumnElement[bool]:
-    """Whether the job of the enclosing query has a step of its current roll in one of these states."""
-    mine = (Step.job_id == Job.id) & (Step.roll == Job.roll) & Step.state.in_(states)
-    return exists().where(mine if stage is None else mine & (Step.stage == stage))
+    """A condition: the job of the enclosing query has a step of its current roll in one of these states."""
+    condition = (Step.job_id == Job.id) & (Step.roll == Job.roll) & Step.state.in_(states)
+    return exists().where(condition if stage is None else condition & (Step.stage == stage))
 
 
 def history_removed(batch_id: Any) -> ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""What happened."""
+"""Events."""
 
 from __future__ import annotations
 

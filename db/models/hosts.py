@@ -1,4 +1,4 @@
-"""Who works and what they were seen to need, and what people said of queues."""
+"""Workers, the memory that clips were seen to need, and paused queues."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Worker(Base):
     """Presets that it could not load: each to when (ms), error code, message, and whether
     it serves the preset all the same, so that the jobs fail with its error."""
     drain_reason: Mapped[str | None] = mapped_column(Text)
-    """Why it takes no more work although nobody told it to stop."""
+    """Why it takes no more work although nobody stopped it."""
     draining: Mapped[bool] = mapped_column(default=False)
     started_at: Mapped[int] = mapped_column(BigInteger)
     seen_at: Mapped[int] = mapped_column(BigInteger, index=True)
 
 
 class MemoryNeed(Base):
-    """Which rung of the memory ladder clips of one shape have needed on a GPU type, time after time."""
+    """The rung of the memory ladder that clips of one shape have needed on a GPU type."""
 
     __tablename__ = "memory_needs"
     __table_args__ = (CheckConstraint("rung >= 0 AND clips >= 1", name="counts"),)
@@ -57,7 +57,7 @@ class MemoryNeed(Base):
     num_frames: Mapped[int]
     rung: Mapped[int]
     clips: Mapped[int]
-    """In a row."""
+    """The number of such clips in a row."""
     since: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -66,7 +66,7 @@ ALL_QUEUES = "*"
 
 
 class Queue(Base):
-    """What a person said of a queue; a queue without a row is not paused."""
+    """Whether a person paused a queue; a queue without a row is not paused."""
 
     __tablename__ = "queues"
 

@@ -1,4 +1,4 @@
-"""What goes down the line: batches, jobs, their steps and attempts, and what these leave."""
+"""Batches, jobs, their steps and attempts, and what these leave behind."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Batch(Base):
     deadline_at: Mapped[int | None] = mapped_column(BigInteger)
     max_gpu_ms: Mapped[int | None] = mapped_column(BigInteger)
     max_cost: Mapped[float | None]
-    """In the currency of the prices in the settings."""
+    """The limit on cost, in the currency of the prices in the settings."""
     prices: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    """Of an hour by GPU type, as they were when the budget was set: workers need not agree on the setting."""
+    """Prices of an hour by GPU type, as they were when the budget was set: workers need not agree on the setting."""
     gpu_ms: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    """GPU time of every ended attempt at generating, whatever came of it; counted where a budget is set."""
+    """GPU time of every ended attempt at generating, whatever its outcome; counted where a budget is set."""
     cost: Mapped[float] = mapped_column(default=0.0, server_default="0")
     over_budget: Mapped[bool] = mapped_column(default=False, server_default=false())
     """True once the budget is used up: nothing more of this batch is dispatched to a GPU."""
@@ -138,9 +138,9 @@ class Step(Base):
     priority: Mapped[int] = mapped_column(default=0)
     attempt: Mapped[int] = mapped_column(default=0)
     need: Mapped[str] = mapped_column(Text, default="", server_default="")
-    """Of a step that generates: its preset and GPU types (``plan.need_of``), so that one preset's are found at once."""
+    """The preset and GPU types of a generate step (``routes.need_of``), so that one preset's are found at once."""
     memory_rung: Mapped[int] = mapped_column(default=0, server_default="0")
-    """Of a step that generates: how far up the memory ladder it is (``pipeline.policy.memory_ladder.Rung``)."""
+    """The rung of the memory ladder that a generate step is on (``pipeline.policy.memory_ladder.Rung``)."""
     queue: Mapped[str | None] = mapped_column(String(120))
     worker: Mapped[str | None] = mapped_column(String(200))
     lease_until: Mapped[int | None] = mapped_column(BigInteger)
@@ -162,7 +162,7 @@ class Step(Base):
 
 
 STEPS = cast(Table, Step.__table__)
-"""For statements that are built once, on the table rather than the entity."""
+"""The table itself, for statements that are built once."""
 
 Index(
     "ix_steps_waiting",
@@ -195,7 +195,7 @@ class StageRun(Base):
     worker: Mapped[str | None] = mapped_column(String(200))
     started_at: Mapped[int] = mapped_column(BigInteger)
     ended_at: Mapped[int] = mapped_column(BigInteger)
-    """When it no longer kept its worker from the next step. A clip is handed over after that."""
+    """The time when its worker could begin the next step. A clip is handed over after that."""
     outcome: Mapped[AttemptOutcome] = mapped_column(EnumText(AttemptOutcome))
     error_code: Mapped[str | None] = mapped_column(String(64))
     error: Mapped[str | None] = mapped_column(Text)
@@ -221,7 +221,7 @@ class ArtifactRow(Base):
 
 
 class ContinuationState(Base):
-    """What segment k + 1 starts from: a small payload and references to blobs in the store."""
+    """The state that segment k + 1 starts from: a small payload and references to blobs in the store."""
 
     __tablename__ = "continuation_states"
     __table_args__ = (CheckConstraint("version >= 1", name="version"),)
@@ -237,7 +237,7 @@ class ContinuationState(Base):
 
 
 class Checkpoint(Base):
-    """Where an interrupted segment goes on: the denoising loop's state after ``step`` of ``total``, as a stored object.
+    """A point where a segment goes on: the denoising loop's state after ``step`` of ``total``, as a stored object.
 
     At most two a segment: the newest within the clip, and, once denoising has ended, the final latents.
     """

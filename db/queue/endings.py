@@ -1,4 +1,4 @@
-"""How every attempt ends: one conditional UPDATE that holds for the current attempt alone, and the attempt's row.
+"""The end of every attempt: one conditional UPDATE that holds for the current attempt alone, and the attempt's row.
 
 The ways to end one are in ``db.queue.finishing``, ``db.queue.failures``, ``db.queue.releases`` and
 ``db.queue.rewinds``; each changes the job's state in the same transaction as its step's.
@@ -23,7 +23,7 @@ from pipeline.work import Claim
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class DispatchedStep:
     """A step of the same job that was dispatched."""
 
     segment: int
@@ -33,13 +33,13 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What became of a finish. ``recorded`` is False when the attempt was fenced."""
+    """The result of ending an attempt. ``recorded`` is False when the attempt was fenced."""
 
     recorded: bool
     next_stage: Stage | None = None
     queue: str | None = None
-    """Where the next step was dispatched to; None: it waits for the dispatcher."""
-    also: tuple[Sent, ...] = ()
+    """The queue that the next step was dispatched to; None: it waits for the dispatcher."""
+    others: tuple[DispatchedStep, ...] = ()
     """Steps beside the next one that were dispatched, each for a chain of its own."""
     unneeded: tuple[str, ...] = ()
     """Keys of objects that no row points at any more: checkpoints of a job that has ended."""

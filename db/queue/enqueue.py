@@ -34,7 +34,7 @@ def queue_step(
         ConflictError: the step is there and was not rewound.
     """
     connection = session.connection()
-    made = connection.execute(
+    row = connection.execute(
         _queueing(connection.dialect.name, dispatched=queue is not None),
         {
             "job_id": job_id,
@@ -47,7 +47,7 @@ def queue_step(
             "need": need,
         },
     ).one_or_none()
-    if made is None:
+    if row is None:
         raise ConflictError(f"job {job_id}: its {stage.value} step is there and is not pending")
 
 

@@ -20,7 +20,7 @@ from pipeline.work import Claim
 CRASH_CODES = ("generator_crashed", "generator_hung")
 """Codes of ``CrashError``, as attempts' rows have them."""
 _COUNTERS = {FailureClass.RETRYABLE: "errors", FailureClass.CRASH: "crashes"}
-"""Which of a step's counters bounds the tries after a failure; ``faults`` those of the other classes."""
+"""The one of a step's counters that bounds the tries after a failure; ``faults`` those of the other classes."""
 
 
 def fail(session: Session, claimed: Claim, error: StageError) -> Finished:
@@ -66,18 +66,18 @@ def fail(session: Session, claimed: Claim, error: StageError) -> Finished:
 def _try_differently(
     session: Session, claimed: Claim, following: memory_ladder.NextTry, problem: dict[str, Any]
 ) -> Finished:
-    """Put a clip that did not fit back in line, at once and in another way; charged to none of its tries."""
+    """Queue a clip that did not fit again, at once and in another way; charged to none of its tries."""
     columns = {name: problem[name] for name in ("error_code", "error")} | following.columns
     recorded = end_attempt_as(session, claimed, AttemptOutcome.RETRIED, state=StepState.WAITING, queue=None, **columns)
     if recorded:
         work = claimed.work
-        events.record(session, "memory_rung", batch_id=work.batch_id, job_id=work.job_id, **following.said)
+        events.record(session, "memory_rung", batch_id=work.batch_id, job_id=work.job_id, **following.event_data)
         jobs.move(session, work.job_id, JobState.WAITING)
     return Finished(recorded)
 
 
 def _worker_is_sound(session: Session, claimed: Claim) -> bool:
-    """Whether the step crashed on this worker before, and another job's on the same queue succeeded there since."""
+    """Return whether the step crashed on this worker before, and another job's of this queue succeeded there since."""
     there = (StageRun.worker == claimed.worker, StageRun.queue == claimed.queue)
     last = session.execute(
         select(StageRun.id, StageRun.ended_at)

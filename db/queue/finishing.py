@@ -1,4 +1,4 @@
-"""Recording what a stage made, and what comes next: the next step, a new roll, the next segment, or the job's end."""
+"""Record a stage's result, and what comes next: the next step, a new roll, the next segment, or the job's end."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from sqlalchemy.orm import Session
 from db.base import EnumText, Json
 from db.clips import continuations, jobs, memory_ladder, rerolls, scores, segments, spending
 from db.models import Batch, Job
-from db.queue.endings import Finished, Sent, end_attempt, end_cancelled, ending_update
+from db.queue.endings import DispatchedStep, Finished, end_attempt, end_cancelled, ending_update
 from db.queue.enqueue import queue_step
 from db.session import now_ms
 from pipeline.policy.routes import need_of
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState, next_stage
 from pipeline.work import Claim, Outcome, StageResult, StepWork
 
-Hop = Callable[[Session, StepWork, Stage, dict[str, Any]], str | None]
-"""Given the finished work, the next stage and what was made: the next step's queue if that has room now, else None."""
+Route = Callable[[Session, StepWork, Stage, dict[str, Any]], str | None]
+"""Returns the next step's queue if it has room now, else None, from finished work, next stage and output."""
 
 _DONE = ending_update(
     state=bindparam("p_state", type_=EnumText(StepState)),
@@ -36,8 +36,8 @@ _LOCK = (
 )
 
 
-def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | None = None) -> Finished:
-    """Record what a stage made, and make the next step's row: dispatched where ``hop`` names a queue, else ``waiting``.
+def finish(session: Session, claimed: Claim, result: StageResult, *, route: Route | None = None) -> Finished:
+    """Record a stage's result, and make the next step's row: dispatched where ``route`` has a queue, else ``waiting``.
 
     Cancel wins over everything but a finished publish.
     """
@@ -48,8 +48,8 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | 
     if result.outcome is Outcome.REJECTED:
         return _reject(session, claimed, result)
     state = StepState.SKIPPED if result.outcome is Outcome.SKIPPED else StepState.DONE
-    made = {"p_state": state, "p_output": result.output}
-    if not end_attempt(session, claimed, AttemptOutcome(result.outcome.value), _DONE, made):
+    values = {"p_state": state, "p_output": result.output}
+    if not end_attempt(session, claimed, AttemptOutcome(result.outcome.value), _DONE, values):
         return Finished(recorded=False)
     if result.outcome is Outcome.BLOCKED:
         reason = str(result.output.get("reason", "the prompt was screened out"))
@@ -63,7 +63,7 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | 
     scores.record(session, work.job_id, work.roll, result.scores)
     if segments.branches(work):
         not_now = {Stage.GENERATE: paused or limited, Stage.ENCODE: paused}
-        return _finish_segment(session, work, result.output, hop, not_now)
+        return _finish_segment(session, work, result.output, route, not_now)
     following = next_stage(work.stage, scored=work.options.score is not None)
     if following is None:
         unneeded = jobs.publish(session, work.job_id, work.roll, result.artifacts)
@@ -71,7 +71,7 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | 
     held = result.outcome is Outcome.HELD
     # Whether a budget allows one more clip is the dispatcher's to say, which sees all that is in flight.
     waits = held or paused or (limited and following is Stage.GENERATE)
-    queue = None if waits or hop is None else hop(session, work, following, result.output)
+    queue = None if waits or route is None else route(session, work, following, result.output)
     need = need_of(work.spec) if following is Stage.GENERATE else ""
     queue_step(session, work.job_id, work.batch_id, work.roll, work.segment, following, work.spec.priority, queue, need)
     if held:
@@ -83,7 +83,7 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, hop: Hop | 
 
 
 def _reject(session: Session, claimed: Claim, result: StageResult) -> Finished:
-    """Record a clip that the gate turned down: the job's next roll begins, or it fails. Its row is locked."""
+    """Record a clip that the gate rejected: the job's next roll begins, or it fails. Its row is locked."""
     work, reason, code = claimed.work, str(result.output["reason"]), "gate_failed"
     more = work.options.score is not None and work.roll <= work.options.score.reroll
     problem: dict[str, Any] = {} if more else {"error_code": code, "error": reason[:4000]}
@@ -103,27 +103,27 @@ def _reject(session: Session, claimed: Claim, result: StageResult) -> Finished:
 
 
 def _finish_segment(
-    session: Session, work: StepWork, made: dict[str, Any], hop: Hop | None, waits: dict[Stage, bool]
+    session: Session, work: StepWork, output: dict[str, Any], route: Route | None, waits: dict[Stage, bool]
 ) -> Finished:
-    """Go on after a stage that is not a clip's last word: encode this segment while the next one is generated."""
-    queue: str | None = None
-    also: tuple[Sent, ...] = ()
+    """Go on after a segment that is not the clip's last: encode it while the next one is generated."""
+    encode_queue: str | None = None
+    others: tuple[DispatchedStep, ...] = ()
 
     def send(segment: int, stage: Stage) -> str | None:
-        sent = None if waits[stage] or hop is None else hop(session, work, stage, made)
+        queue = None if waits[stage] or route is None else route(session, work, stage, output)
         need = need_of(work.spec) if stage is Stage.GENERATE else ""
-        queue_step(session, work.job_id, work.batch_id, work.roll, segment, stage, work.spec.priority, sent, need)
-        return sent
+        queue_step(session, work.job_id, work.batch_id, work.roll, segment, stage, work.spec.priority, queue, need)
+        return queue
 
     if work.stage is Stage.GENERATE:
         if segments.may_encode(session, work):
-            queue = send(work.segment, Stage.ENCODE)
+            encode_queue = send(work.segment, Stage.ENCODE)
         else:
             segments.add_pending(session, work, Stage.ENCODE)
         if segments.next_is_due(session, work):
-            sent = send(work.segment + 1, Stage.GENERATE)
-            also = (Sent(work.segment + 1, Stage.GENERATE, sent),) if sent is not None else ()
+            next_queue = send(work.segment + 1, Stage.GENERATE)
+            others = (DispatchedStep(work.segment + 1, Stage.GENERATE, next_queue),) if next_queue is not None else ()
     else:
         segments.unblock(session, work.job_id, work.roll)
     jobs.move(session, work.job_id, JobState.WAITING)
-    return Finished(True, next_stage=None if queue is None else Stage.ENCODE, queue=queue, also=also)
+    return Finished(True, next_stage=None if encode_queue is None else Stage.ENCODE, queue=encode_queue, others=others)

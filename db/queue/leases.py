@@ -26,7 +26,7 @@ from pipeline.work import Claim, StepWork
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What a running step is told when it renews its lease."""
+    """The answer to a running step that renews its lease."""
 
     held: bool
     """False when the lease is lost: stop, and record nothing."""
@@ -52,7 +52,7 @@ _TAKE = (
         Step.queue.in_(bindparam("p_queues", expanding=True)),
         exists().where(Job.id == Step.job_id, Job.roll == Step.roll, ~Job.cancel_requested),
         not_paused(),
-        # One whose GPU was found bad: what it had been sent before goes back in line.
+        # One whose GPU was found bad: what it had been sent before waits again.
         ~exists().where(Worker.name == bindparam("p_worker"), Worker.drain_reason.is_not(None)),
     )
     .values(
@@ -112,7 +112,7 @@ def claim(
     ``queues`` are those that the worker serves. A claim never takes over a lease, expired or not.
     """
     connection = session.connection()
-    taken = connection.execute(
+    row = connection.execute(
         _TAKE,
         {
             "p_job_id": job_id,
@@ -123,9 +123,9 @@ def claim(
             "p_lease_ms": lease_ms,
         },
     ).one_or_none()
-    if taken is None:
+    if row is None:
         return None
-    step_id, attempt, roll, queue, rung = taken
+    step_id, attempt, roll, queue, rung = row
     rows = connection.execute(WORK, {"p_job_id": job_id, "p_roll": roll, "p_segment": segment}).all()
     batch_id, line, stored_spec, options = rows[0][:4]
     spec = spec_of(stored_spec, roll)
@@ -164,7 +164,7 @@ def spec_of(stored: dict[str, Any], roll: int) -> JobSpec:
 
 
 def outputs_of(rows: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    """What earlier stages recorded, by stage name, in the rows of ``WORK``."""
+    """Return what earlier stages recorded, by stage name, in the rows of ``WORK``."""
     return {done.value: output or {} for *_, done, output in rows if done is not None}
 
 
@@ -173,7 +173,7 @@ def fence(claimed: Claim) -> dict[str, Any]:
 
 
 def check_control(session: Session, claimed: Claim) -> Control:
-    """What ``renew`` says, without extending the lease: a read, cheap enough for every second."""
+    """Return what ``renew`` would, without extending the lease: a read, cheap enough for every second."""
     row = session.connection().execute(_LOOK, fence(claimed)).one_or_none()
     return Control(held=False) if row is None else Control(held=True, cancel=bool(row[0]), pause=bool(row[1]))
 
@@ -182,6 +182,12 @@ def renew(
     session: Session, claimed: Claim, *, lease_ms: int, phase: str | None = None, step: int = 0, total: int = 0
 ) -> Control:
     """Extend the lease, store progress, and learn whether to stop."""
-    told = {"p_lease_ms": lease_ms, "p_phase": phase, "p_step": step, "p_total": total, "p_job_id": claimed.work.job_id}
-    row = session.connection().execute(_RENEW, {**fence(claimed), **told}).one_or_none()
+    values = {
+        "p_lease_ms": lease_ms,
+        "p_phase": phase,
+        "p_step": step,
+        "p_total": total,
+        "p_job_id": claimed.work.job_id,
+    }
+    row = session.connection().execute(_RENEW, {**fence(claimed), **values}).one_or_none()
     return Control(held=False) if row is None else Control(held=True, cancel=bool(row[0]), pause=bool(row[1]))

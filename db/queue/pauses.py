@@ -77,12 +77,12 @@ def paused_queues(session: Session) -> Sequence[str]:
 
 
 def is_paused(queue: str, paused: Sequence[str]) -> bool:
-    """Whether one of the names stands for this queue: the same rule as ``claims.not_paused``."""
+    """Return whether one of the names stands for this queue: the same rule as ``leases.not_paused``."""
     return any(name in (ALL_QUEUES, queue) or queue.startswith(f"{name}.") for name in paused)
 
 
 def withdraw(session: Session) -> int:
-    """Put a page of dispatched steps that are paused back in line; how many there were.
+    """Return a page of dispatched steps that are paused to waiting; return how many there were.
 
     Their messages would find nothing to claim, and until the reconciler missed them they would take up the window of
     others. So a resume dispatches them anew, at once.

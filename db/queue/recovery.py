@@ -1,4 +1,4 @@
-"""What puts right what messages and workers leave undone: the only code that ends leases.
+"""Recovery from lost messages and dead workers: the only code that ends leases.
 
 Each function handles at most one page and is safe to run from any number of processes at once.
 """
@@ -34,7 +34,7 @@ class _Lost:
 
 
 def end_leases(session: Session, *, all_of_them: bool = False) -> int:
-    """Put running steps whose lease is over back in line; how many were found.
+    """Return running steps whose lease is over to waiting; return how many there were.
 
     ``all_of_them`` is for a solo run that has just taken its home's lock: nobody else can hold a lease then.
     """
@@ -42,10 +42,10 @@ def end_leases(session: Session, *, all_of_them: bool = False) -> int:
     if not all_of_them:
         query = query.where(Step.lease_until < now_ms())
     # Sorted here, for one order of locks: asked to sort, SQLite reads every step instead of the index.
-    found = [_Lost(*row) for row in sorted(session.execute(query.limit(_PAGE)), key=lambda row: row[0])]
-    for lost in found:
+    expired = [_Lost(*row) for row in sorted(session.execute(query.limit(_PAGE)), key=lambda row: row[0])]
+    for lost in expired:
         _end_lease(session, lost, ignore_clock=all_of_them)
-    return len(found)
+    return len(expired)
 
 
 def _end_lease(session: Session, lost: _Lost, *, ignore_clock: bool) -> None:
@@ -114,7 +114,7 @@ def dispatched_counts(session: Session, *, older_than_ms: int) -> dict[str, tupl
 
 
 def redispatch(session: Session, queues: Sequence[str], *, older_than_ms: int) -> int:
-    """Put dispatched steps of these queues, whose messages seem lost, back in line; how many there were.
+    """Return dispatched steps of these queues whose messages seem lost to waiting; return how many there were.
 
     A message that was not lost after all finds nothing to claim, or claims what was dispatched again: both are right.
     """
@@ -129,12 +129,12 @@ def redispatch(session: Session, queues: Sequence[str], *, older_than_ms: int) -
         .order_by(Step.id)
         .limit(_PAGE)
     ).all()
-    found = 0
+    count = 0
     for step_id, job_id, batch_id, stage in rows:
         if releases.return_to_waiting(session, step_id, job_id):
             events.record(session, "message_lost", batch_id=batch_id, job_id=job_id, stage=stage.value)
-            found += 1
-    return found
+            count += 1
+    return count
 
 
 def _unserved(session: Session, stage: Stage, gone_ms: int) -> Sequence[tuple[int, str, str | None]]:
@@ -156,13 +156,13 @@ def _unserved(session: Session, stage: Stage, gone_ms: int) -> Sequence[tuple[in
 
 
 def move_lost_scores(session: Session, *, gone_ms: int) -> int:
-    """Put score steps back in line whose hand-off's host is gone: their clips are in the store too, for any CPU."""
+    """Return score steps to waiting whose hand-off's host is gone: their clips are in the store too, for any CPU."""
     rows = _unserved(session, Stage.SCORE, gone_ms)
     return sum(releases.return_to_waiting(session, step_id, job_id) for step_id, job_id, _ in rows)
 
 
 def rewind_lost_handoffs(session: Session, *, gone_ms: int) -> int:
-    """Have frames made again whose hand-off no live worker can read; how many steps were rewound.
+    """Rewind steps whose hand-off no live worker can read: their frames are made again. Return how many there were.
 
     A hand-off counts as gone when its step has been in the broker for ``gone_ms`` and none of its readers is alive.
     """

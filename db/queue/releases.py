@@ -1,4 +1,4 @@
-"""Steps that go back in line undone: given back by their worker, or taken back before one claimed them."""
+"""Steps that return to waiting undone: released by their worker, or withdrawn before one claimed them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def release(session: Session, claimed: Claim, *, delay_ms: int = 0) -> Finished:
 
 
 def return_to_waiting(session: Session, step_id: int, job_id: str) -> bool:
-    """Put a dispatched step back in line, wherever its message may be. False when it is dispatched no longer."""
+    """Return a dispatched step to waiting, wherever its message is. False when it is no longer dispatched."""
     jobs.lock(session, job_id)
     moved = session.execute(
         update(Step)

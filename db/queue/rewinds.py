@@ -16,7 +16,7 @@ from pipeline.work import Claim
 
 
 def rewind(session: Session, claimed: Claim, *, to: Stage, reason: str, segment: int | None = None) -> Finished:
-    """Have an earlier step done again, because what it left behind is gone. Charged to no budget of that step.
+    """Do an earlier step again, because what it left behind is gone. Charged to no budget of that step.
 
     ``segment`` is that step's, where it is not the same one's.
 
@@ -47,17 +47,17 @@ def rewind_steps(session: Session, job_id: str, batch_id: str, roll: int, segmen
     """Set the step ``to`` waiting again, and those after it pending. The job's row is locked by the caller."""
     order = list(Stage)
     after = order[order.index(to) + 1 :]
-    mine = (Step.job_id == job_id) & (Step.roll == roll) & (Step.segment == segment)
-    segments.end_open_steps(session, job_id, mine, Step.stage.in_(after), Step.state == StepState.RUNNING)
+    of_segment = (Step.job_id == job_id) & (Step.roll == roll) & (Step.segment == segment)
+    segments.end_open_steps(session, job_id, of_segment, Step.stage.in_(after), Step.state == StepState.RUNNING)
     session.execute(
         update(Step)
-        .where(mine, Step.stage.in_(after), Step.state.not_in((StepState.FAILED, StepState.CANCELLED)))
+        .where(of_segment, Step.stage.in_(after), Step.state.not_in((StepState.FAILED, StepState.CANCELLED)))
         .values(state=StepState.PENDING, queue=None, lease_until=None, worker=None, finished_at=None)
         .execution_options(synchronize_session=False)
     )
     session.execute(
         update(Step)
-        .where(mine, Step.stage == to, Step.state == StepState.DONE)
+        .where(of_segment, Step.stage == to, Step.state == StepState.DONE)
         .values(state=StepState.WAITING, queue=None, finished_at=None)
         .execution_options(synchronize_session=False)
     )

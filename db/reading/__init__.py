@@ -1,1 +1,1 @@
-"""What is read for people and for upkeep: history, reports, estimates, alerts, what may be removed. Changes nothing."""
+"""Reads for people and for upkeep: history, reports, estimates, alerts, what may be removed. Changes nothing."""

@@ -1,4 +1,4 @@
-"""What a person should hear of once: jobs that nothing alive can run, and deadlines that will be missed."""
+"""Alerts, each reported once: jobs that nothing alive can run, and deadlines that will be missed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CALM = 0.1
 
 
 class Topic(StrEnum):
-    """What an alert is about; the events when it begins and when it is over."""
+    """The subject of an alert; the events when it begins and when it is over."""
 
     STUCK = "stuck"
     DEADLINE = "deadline"
@@ -37,7 +37,7 @@ class Topic(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """The state of one topic of one batch. ``on`` is None where it cannot be told: then it stays as it was."""
+    """The state of one topic of one batch. ``on`` is None where it is unknown: then it stays as it was."""
 
     batch_id: str
     topic: Topic
@@ -48,12 +48,12 @@ class Alert:
 def check(session: Session, presets: Mapping[str, Preset] | None = None) -> list[Alert]:
     """The state of every topic of the batches that still have jobs to do."""
     now = session.scalars(select(now_ms())).one()
-    found = []
+    alerts = []
     active = session.scalars(select(Batch).where(Batch.active).order_by(Batch.id)).all()
-    left = remaining.of_all_batches(session) if any(batch.deadline_at is not None for batch in active) else {}
+    remaining_work = remaining.of_all_batches(session) if any(batch.deadline_at is not None for batch in active) else {}
     for batch in active:
         held_up = estimates.stuck(session, batch, presets)
-        found.append(
+        alerts.append(
             Alert(
                 batch.id,
                 Topic.STUCK,
@@ -62,8 +62,8 @@ def check(session: Session, presets: Mapping[str, Preset] | None = None) -> list
             )
         )
         if batch.deadline_at is not None:
-            estimate = estimates.completion(session, batch, presets, left)
-            found.append(
+            estimate = estimates.completion(session, batch, presets, remaining_work)
+            alerts.append(
                 Alert(
                     batch.id,
                     Topic.DEADLINE,
@@ -71,11 +71,11 @@ def check(session: Session, presets: Mapping[str, Preset] | None = None) -> list
                     {"deadline_at": batch.deadline_at, "estimate_s": estimate.seconds},
                 )
             )
-    return found
+    return alerts
 
 
 def at_risk(deadline_at: int, now: int, seconds: float | None) -> bool | None:
-    """Whether a batch that takes so many seconds more misses its deadline; None when nobody can say.
+    """Return whether a batch that takes so many seconds more misses its deadline; None when it is unknown.
 
     Times are the database's milliseconds.
     """
@@ -89,7 +89,7 @@ def at_risk(deadline_at: int, now: int, seconds: float | None) -> bool | None:
     return False if seconds <= left_s * (1 - _CALM) else None
 
 
-def say(session: Session, alert: Alert) -> bool:
+def record(session: Session, alert: Alert) -> bool:
     """Record the event of an alert that began or is over; False when the last one of its topic said the same."""
     if alert.on is None:
         return False

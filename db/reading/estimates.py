@@ -1,4 +1,4 @@
-"""What can be said of the time to come: what no live worker can ever run, and when a batch will be done."""
+"""Forecasts: what no live worker can ever run, and when a batch will be done."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WORK = {Stage.ENHANCE: "enhances prompts", Stage.SCREEN: "screens prompts", Sta
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What some jobs of a batch ask of a GPU; no types means any."""
+    """The GPU that some jobs of a batch need; no types means any."""
 
     preset: str
     gpu: tuple[str, ...]
@@ -53,7 +53,7 @@ class Estimate:
 
 
 def needs(session: Session, batch_id: str) -> list[Need]:
-    """What the batch's jobs ask for, as it was noted when they were stored; ended jobs are counted too."""
+    """Return the needs of the batch's jobs as they were stored; ended jobs are counted too."""
     first = session.scalars(select(Event.data).where(Event.batch_id == batch_id).order_by(Event.id).limit(1)).first()
     if first is None or "needs" not in first:  # the beginning of its history was removed
         return _open_needs(session, batch_id)
@@ -74,17 +74,17 @@ def _open_needs(session: Session, batch_id: str) -> list[Need]:
 
 def live_types(capacity: Capacity) -> dict[str, int | None]:
     """GPU types with a live worker, paused or not, and the largest memory of each in bytes where it is known."""
-    found: dict[str, int | None] = {}
+    memory: dict[str, int | None] = {}
     for queue, slots in capacity.slots.items():
         gpu_type = spending.type_of(queue)
         if gpu_type is not None and slots > 0:
-            known = [size for size in (found.get(gpu_type), capacity.memory.get(queue)) if size is not None]
-            found[gpu_type] = max(known, default=None)
-    return found
+            sizes = [size for size in (memory.get(gpu_type), capacity.memory.get(queue)) if size is not None]
+            memory[gpu_type] = max(sizes, default=None)
+    return memory
 
 
 def cannot_run(need: Need, live: Mapping[str, int | None], presets: Mapping[str, Preset]) -> str | None:
-    """What is missing for this need among the live GPU types; None when one of them will do."""
+    """Say what this need lacks among the live GPU types; None when one of them will do."""
     wanted = [gpu_type for gpu_type in live if not need.gpu or gpu_type in need.gpu]
     if not wanted:
         names = " or ".join(need.gpu)
@@ -100,13 +100,13 @@ def cannot_run(need: Need, live: Mapping[str, int | None], presets: Mapping[str,
 
 
 def stuck(session: Session, batch: Batch, presets: Mapping[str, Preset] | None = None) -> list[Stuck]:
-    """What of the batch no live worker can ever run, most jobs first. Workers may come: nothing fails for it."""
+    """Return the jobs of the batch that no live worker can ever run, most first. They do not fail: workers may come."""
     if not batch.active:
         return []
     capacity = workers.capacity(session)
-    found = _stuck_on_gpu(session, batch, live_types(capacity), all_presets() if presets is None else presets)
-    found += _stuck_before(session, batch, capacity)
-    return sorted(found, key=lambda item: (-item.jobs, item.reason))
+    reasons = _stuck_on_gpu(session, batch, live_types(capacity), all_presets() if presets is None else presets)
+    reasons += _stuck_before(session, batch, capacity)
+    return sorted(reasons, key=lambda item: (-item.jobs, item.reason))
 
 
 def _stuck_on_gpu(
@@ -137,14 +137,14 @@ def _stuck_before(session: Session, batch: Batch, capacity: Capacity) -> list[St
         return []
     of_batch = (Step.batch_id == batch.id, Step.stage.in_(unserved))
     waiting = _by_stage(session, *of_batch, Step.state == StepState.WAITING)
-    sent = _by_stage(session, *of_batch, LIVE_INDEX)
-    found = []
+    dispatched = _by_stage(session, *of_batch, LIVE_INDEX)
+    stuck_jobs = []
     for stage, queue in unserved.items():
-        count = waiting.get(stage, 0) + sent.get(stage, 0)
+        count = waiting.get(stage, 0) + dispatched.get(stage, 0)
         if count:
             reason = f"{_jobs(count)} for a worker that {_WORK[stage]} ({queue}): none is alive"
-            found.append(Stuck(count, stage, (), reason))
-    return found
+            stuck_jobs.append(Stuck(count, stage, (), reason))
+    return stuck_jobs
 
 
 def _by_stage(session: Session, *conditions: ColumnElement[bool] | TextClause) -> dict[Stage, int]:
@@ -166,9 +166,9 @@ def completion(
     presets: Mapping[str, Preset] | None = None,
     left: Mapping[str, RemainingWork] | None = None,
 ) -> Estimate:
-    """When the batch's last clip will have been generated, if all goes on as it goes now.
+    """Estimate when the batch's last clip will have been generated, if all goes on as it does now.
 
-    ``left`` is what ``to_do.everywhere`` said, for who asks of several batches.
+    ``left`` is what ``remaining.of_all_batches`` returned, for callers that ask about several batches.
 
     From the live slots and the mean time of the last segments of each GPU type that can take the batch's jobs;
     batches at work share these equally, and no clip is done before its segments were made one after the other. A type
@@ -178,23 +178,23 @@ def completion(
     if reason is not None:
         return Estimate(None, reason)
     left = remaining.of_all_batches(session) if left is None else left
-    mine = left.get(batch.id, RemainingWork())
-    if mine.segments == 0:
+    own = left.get(batch.id, RemainingWork())
+    if own.segments == 0:
         return Estimate(0.0)
     usable = _usable(session, batch, all_presets() if presets is None else presets)
     if not usable:
         return Estimate(None, "no live worker can generate it now")
-    known = [(line.slots, line.seconds_each) for line in usable if line.seconds_each]
-    if not known:
+    measured = [(line.slots, line.seconds_each) for line in usable if line.seconds_each]
+    if not measured:
         return Estimate(None, "nothing was generated on these GPU types yet")
-    rate = sum(slots / seconds for slots, seconds in known)
-    ahead = sum(min(mine.segments, theirs.segments) for batch_id, theirs in left.items() if batch_id != batch.id)
-    in_turn = mine.longest * min(seconds for _, seconds in known)
-    return Estimate(max((mine.segments + ahead) / rate, in_turn))
+    rate = sum(slots / seconds for slots, seconds in measured)
+    ahead = sum(min(own.segments, other.segments) for batch_id, other in left.items() if batch_id != batch.id)
+    in_turn = own.longest * min(seconds for _, seconds in measured)
+    return Estimate(max((own.segments + ahead) / rate, in_turn))
 
 
 def _usable(session: Session, batch: Batch, presets: Mapping[str, Preset]) -> list[GpuCapacity]:
-    asked = needs(session, batch.id)
+    needed = needs(session, batch.id)
     lines = gpu_capacity(session)
     return [
         line
@@ -203,13 +203,13 @@ def _usable(session: Session, batch: Batch, presets: Mapping[str, Preset]) -> li
         and (batch.max_cost is None or gpu_type in (batch.prices or {}))
         and any(
             (not need.gpu or gpu_type in need.gpu) and fits(presets.get(need.preset), line.memory_bytes)
-            for need in asked
+            for need in needed
         )
     ]
 
 
 class Halt(StrEnum):
-    """What keeps an unfinished batch from going on until a person says so, in words."""
+    """The reason why an unfinished batch waits for a person, in words."""
 
     EVERYTHING = "everything is paused"
     BATCH = "the batch is paused"
@@ -228,7 +228,7 @@ def why_stopped(session: Session, batch: Batch) -> Halt | None:
 
 
 def rests(session: Session, batch: Batch) -> bool:
-    """Whether a stopped batch has come to rest: nothing of it is dispatched or runs, or will be."""
+    """Return whether a stopped batch is idle: nothing of it is dispatched or runs, or will be."""
     halt = why_stopped(session, batch)
     if halt is None:
         return False

@@ -1,4 +1,4 @@
-"""Which frames in hand-off directories are still needed."""
+"""The frames in hand-off directories that are still needed."""
 
 from __future__ import annotations
 

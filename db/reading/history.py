@@ -1,4 +1,4 @@
-"""What became of a job: its steps, the attempts at them, and the prompts that were used. Reads only."""
+"""The history of a job: its steps, the attempts at them, and the prompts that were used. Reads only."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def attempts_of_job(session: Session, job_id: str) -> Sequence[StageRun]:
 
 def segments_of_job(session: Session, job: Job) -> Sequence[Segment]:
     """The segments of the current roll that were generated, in order."""
-    mine = (Segment.job_id == job.id, Segment.roll == job.roll)
-    return session.scalars(select(Segment).where(*mine).order_by(Segment.segment)).all()
+    of_roll = (Segment.job_id == job.id, Segment.roll == job.roll)
+    return session.scalars(select(Segment).where(*of_roll).order_by(Segment.segment)).all()
 
 
 def prompts_used(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
@@ -46,7 +46,7 @@ def prompts_used(session: Session, job_ids: Sequence[str]) -> dict[str, str]:
 
 def segment_prompts(session: Session, job_ids: Sequence[str]) -> dict[str, list[str]]:
     """The prompts that the segments of each job were made with, in order, enhanced or not."""
-    found: dict[str, list[str]] = {}
+    prompts: dict[str, list[str]] = {}
     rows = session.execute(
         select(Segment.job_id, Segment.prompt)
         .join(Job, (Job.id == Segment.job_id) & (Job.roll == Segment.roll))
@@ -54,8 +54,8 @@ def segment_prompts(session: Session, job_ids: Sequence[str]) -> dict[str, list[
         .order_by(Segment.job_id, Segment.segment)
     )
     for job_id, prompt in rows:
-        found.setdefault(job_id, []).append(prompt)
-    return found
+        prompts.setdefault(job_id, []).append(prompt)
+    return prompts
 
 
 def failures(session: Session, batch_id: str) -> Sequence[tuple[str, int]]:
@@ -70,7 +70,7 @@ def failures(session: Session, batch_id: str) -> Sequence[tuple[str, int]]:
 
 
 def waiting_for_gpu(session: Session, batch_ids: Sequence[str]) -> set[tuple[str, tuple[str, ...]]] | None:
-    """What the open jobs of batches need, as (preset, GPU types), when all wait to be generated; else None."""
+    """Return what the open jobs of batches need, as (preset, GPU types), when all wait to be generated; else None."""
     open_steps = session.execute(
         select(Step.stage, Step.state, Job.spec)
         .join(Job, Job.id == Step.job_id)
@@ -115,7 +115,7 @@ class Seen:
 def entries(
     session: Session, *, batch_id: str | None = None, job_id: str | None = None, after: Seen | None = None
 ) -> Iterator[Entry]:
-    """What happened to a batch, or to one job, in the order of time; read from the database as it is asked for.
+    """Yield the events of a batch, or of one job, in the order of time; read from the database as it is asked for.
 
     The session is one that ``Database.reading`` gave for one instant.
     """

@@ -1,4 +1,4 @@
-"""What is left to generate: counted in segments, since a clip of ten takes ten times as long as a clip of one."""
+"""The work left to generate: counted in segments, since a clip of ten takes ten times as long as a clip of one."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ TO_DO = (JobState.WAITING, JobState.IN_FLIGHT)
 
 @dataclass(frozen=True, slots=True)
 class RemainingWork:
-    """Of a batch: what its open jobs still have to generate."""
+    """The segments that a batch's open jobs still have to generate."""
 
     segments: int = 0
     longest: int = 0
-    """Of them, those of one clip at most: a clip's segments are made one after the other."""
+    """The most that one clip has left: a clip's segments are made one after the other."""
 
 
 def of_all_batches(session: Session) -> dict[str, RemainingWork]:
-    """Of each batch that nothing stops."""
+    """Return the remaining work of each batch that nothing stops."""
     return of_batches(session, session.scalars(select(Batch.id).where(Batch.active, ~Batch.paused, ~Batch.over_budget)))
 
 
 def of_batches(session: Session, batch_ids: Iterable[str]) -> dict[str, RemainingWork]:
-    """Of these batches. A clip of one segment counts until it has ended; one of several, segment by segment."""
+    """Return the batches' remaining work. A clip of one segment counts until it ends; one of several, by segment."""
     ids = list(batch_ids)
-    found = {}
+    by_batch = {}
     for batch_id, counted in batches.counts(session, ids).items():
         jobs = sum(counted[state] for state in TO_DO)
-        found[batch_id] = RemainingWork(jobs, min(jobs, 1))
-    unfinished = [batch_id for batch_id, left in found.items() if left.segments]
-    return found | _of_long_clips(session, _with_segments(session, unfinished))
+        by_batch[batch_id] = RemainingWork(jobs, min(jobs, 1))
+    unfinished = [batch_id for batch_id, work in by_batch.items() if work.segments]
+    return by_batch | _of_long_clips(session, _with_segments(session, unfinished))
 
 
 def _with_segments(session: Session, batch_ids: Sequence[str]) -> list[str]:
-    """Those with clips of several segments, or whose history, which would say so, was removed."""
+    """Return the batches with clips of several segments, or whose history, which would say so, was removed."""
     rows = session.execute(
         select(Event.batch_id, Event.data).where(Event.batch_id.in_(batch_ids), Event.kind == "submitted")
     )
@@ -58,7 +58,7 @@ def _of_long_clips(session: Session, batch_ids: Sequence[str]) -> dict[str, Rema
     """Counted job by job."""
     if not batch_ids:
         return {}
-    made = (
+    generated = (
         select(func.count())
         .select_from(Step)
         .where(
@@ -71,13 +71,15 @@ def _of_long_clips(session: Session, batch_ids: Sequence[str]) -> dict[str, Rema
         .scalar_subquery()
     )
     wanted = func.coalesce(Job.spec["segments"].as_integer(), 1)
-    left = (
-        select(Job.batch_id, (wanted - made).label("segments"))
+    remaining = (
+        select(Job.batch_id, (wanted - generated).label("segments"))
         .where(Job.batch_id.in_(batch_ids), Job.state.in_(TO_DO))
         .subquery()
     )
     rows = session.execute(
-        select(left.c.batch_id, func.sum(left.c.segments), func.max(left.c.segments)).group_by(left.c.batch_id)
+        select(remaining.c.batch_id, func.sum(remaining.c.segments), func.max(remaining.c.segments)).group_by(
+            remaining.c.batch_id
+        )
     )
     return {batch_id: RemainingWork(int(segments), int(longest)) for batch_id, segments, longest in rows}
 

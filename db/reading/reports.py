@@ -18,9 +18,9 @@ from db.session import now_ms
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, Stage, StepState
 
 SPANS = 120
-"""Of the timeline: a screen's width of them."""
+"""The number of spans of a timeline: a screen's width of them."""
 PIPELINE_PARTS = ("encode_text_and_first_step", "denoise", "decode", "hand_off")
-"""What generators say of their time (``timings_s``), by name."""
+"""The parts of a generation that generators time (``timings_s``), by name."""
 KEPT = frozenset(
     {
         AttemptOutcome.DONE,
@@ -35,7 +35,7 @@ KEPT = frozenset(
 
 @dataclass(slots=True)
 class Work:
-    """What one worker did of one stage on one queue, by how it ended; an attempt that still runs has no outcome."""
+    """The work of one worker at one stage on one queue, by outcome; an attempt that still runs has none."""
 
     worker: str
     queue: str
@@ -46,7 +46,7 @@ class Work:
     first_at: int = 0
     last_at: int = 0
     spans_ms: list[int] = field(default_factory=list)
-    """How long it ran within each span of the timeline."""
+    """Milliseconds within each span of the timeline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,10 @@ def timeline(session: Session, batch: Batch, spans: int = SPANS) -> Timeline | N
     began_at = min(starts)
     ended_at = max(began_at + 1, now if running else ended)
     span_ms = -(-(ended_at - began_at) // spans)
-    found: dict[tuple[str, str, Stage, AttemptOutcome | None], Work] = {}
+    by_key: dict[tuple[str, str, Stage, AttemptOutcome | None], Work] = {}
 
     def add(key: tuple[str, str, Stage, AttemptOutcome | None], group: _Group) -> None:
-        work = found.setdefault(key, Work(*key, spans_ms=[0] * spans, first_at=group.first_at))
+        work = by_key.setdefault(key, Work(*key, spans_ms=[0] * spans, first_at=group.first_at))
         _add(work, group, began_at, span_ms)
 
     for group_key, group in _groups(session, batch.id, began_at, span_ms, spans):
@@ -98,7 +98,7 @@ def timeline(session: Session, batch: Batch, spans: int = SPANS) -> Timeline | N
         begin, end = ((at - began_at) // span_ms for at in (row.started_at, now))
         alone = _Group(begin, min(end, spans - 1), 1, row.started_at, now, row.started_at, now)
         add((row.worker or "", row.queue or "", row.stage, None), alone)
-    return Timeline(began_at, ended_at, span_ms, list(found.values()))
+    return Timeline(began_at, ended_at, span_ms, list(by_key.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ def _add(work: Work, group: _Group, began_at: int, span_ms: int) -> None:
 
 
 def pipeline_seconds(session: Session, batch_id: str) -> dict[str, float]:
-    """Seconds of each part of generating, of the attempts whose frames were recorded, as the generators told them."""
+    """Return the seconds of each part of generating, as the generators timed it, where frames were recorded."""
     timings = Step.output["timings_s"]
     sums = session.execute(
         select(*(func.sum(timings[part].as_float()) for part in PIPELINE_PARTS)).where(
@@ -214,7 +214,7 @@ def clips(session: Session, batch_id: str) -> Clips:
 
 
 def event_counts(session: Session, batch_id: str) -> dict[str, int]:
-    """How often each kind of event happened to the batch and its jobs."""
+    """Count how often each kind of event happened to the batch and its jobs."""
     rows = session.execute(
         select(Event.kind, func.count().label("times"))
         .where(Event.batch_id == batch_id)

@@ -1,4 +1,4 @@
-"""What may go: which stored objects no row points at, and the rows whose time is over.
+"""The stored objects that no row points at, and the rows whose retention is over.
 
 Nothing here touches the store. Whoever removes an object asks right before, and an object is kept as long as any row
 names it, however old it is.
@@ -29,7 +29,7 @@ _PAGE = 500
 
 
 def unreferenced(session: Session, keys: Sequence[str]) -> set[str]:
-    """Those of the keys that no row points at, now.
+    """Return those of the keys that no row points at now.
 
     Everything of a job that has not ended is pointed at, and so is what an ended job's encode step recorded: a retry
     goes on from it.
@@ -37,35 +37,35 @@ def unreferenced(session: Session, keys: Sequence[str]) -> set[str]:
     jobs = {key: parts[1] for key in keys if len(parts := key.split("/")) > 2 and parts[0] in ("media", "checkpoints")}
     ids = sorted(set(jobs.values()))
     open_jobs = set(session.scalars(select(Job.id).where(Job.id.in_(ids), Job.state.not_in(TERMINAL_JOB_STATES))))
-    kept = {key for key, job_id in jobs.items() if job_id in open_jobs}
-    kept |= set(session.scalars(select(ArtifactRow.key).where(ArtifactRow.key.in_(keys))))
-    kept |= set(session.scalars(select(Checkpoint.key).where(Checkpoint.key.in_(keys))))
-    kept |= _encoded(session, ids)
+    referenced = {key for key, job_id in jobs.items() if job_id in open_jobs}
+    referenced |= set(session.scalars(select(ArtifactRow.key).where(ArtifactRow.key.in_(keys))))
+    referenced |= set(session.scalars(select(Checkpoint.key).where(Checkpoint.key.in_(keys))))
+    referenced |= _encoded(session, ids)
     inputs = {key.removeprefix("inputs/"): key for key in keys if key.startswith("inputs/")}
     if inputs:
-        kept |= {inputs[found] for found in _named_inputs(session, inputs)}
-    others = set(keys) - jobs.keys() - kept
+        referenced |= {inputs[digest] for digest in _named_inputs(session, inputs)}
+    others = set(keys) - jobs.keys() - referenced
     if others:
         blob = ContinuationState.blobs["frames"]["key"].as_string()
-        kept |= set(session.scalars(select(blob).where(blob.in_(others)).distinct()))
-    return set(keys) - kept
+        referenced |= set(session.scalars(select(blob).where(blob.in_(others)).distinct()))
+    return set(keys) - referenced
 
 
 def _named_inputs(session: Session, digests: Collection[str]) -> set[str]:
-    """Those of the digests that a job's inputs have."""
-    found: set[str] = set()
+    """Return those of the digests that a job's inputs have."""
+    named: set[str] = set()
     for field in ("image", "last_image", "video"):
         digest = Job.spec[field]["sha256"].as_string()
-        found.update(session.scalars(select(digest).where(digest.in_(digests)).distinct()))
+        named.update(session.scalars(select(digest).where(digest.in_(digests)).distinct()))
     before = Job.spec["begins_with"]["video"]["sha256"].as_string()
-    found.update(session.scalars(select(before).where(before.in_(digests)).distinct()))
+    named.update(session.scalars(select(before).where(before.in_(digests)).distinct()))
     lists = Job.spec["reference_images"].as_string()
     for text in session.scalars(select(lists).where(lists.is_not(None)).distinct()):
-        found.update(str(ref["sha256"]) for ref in json.loads(text))
+        named.update(str(ref["sha256"]) for ref in json.loads(text))
     lists = Job.spec["loras"].as_string()
     for text in session.scalars(select(lists).where(lists.is_not(None), lists != "[]").distinct()):
-        found.update(str(lora["file"]["sha256"]) for lora in json.loads(text))
-    return found & set(digests)
+        named.update(str(lora["file"]["sha256"]) for lora in json.loads(text))
+    return named & set(digests)
 
 
 def _encoded(session: Session, job_ids: Sequence[str]) -> set[str]:
@@ -85,7 +85,7 @@ def _encoded(session: Session, job_ids: Sequence[str]) -> set[str]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text within a JSON value."""
+    """Yield every text within a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
@@ -135,22 +135,24 @@ def expired_batches(session: Session, *, older_than_ms: int, kind: str) -> Seque
 def _still_finished(session: Session, batch_id: str, older_than_ms: int) -> bool:
     """Asked with the batch's row locked, which a retry of one of its jobs has to change."""
     session.execute(select(Batch.id).where(Batch.id == batch_id).with_for_update())
-    found = session.scalars(select(Batch.id).where(Batch.id == batch_id, _finished_before(older_than_ms)))
-    return found.one_or_none() is not None
+    finished = session.scalars(select(Batch.id).where(Batch.id == batch_id, _finished_before(older_than_ms)))
+    return finished.one_or_none() is not None
 
 
 def drop_media(session: Session, batch_id: str, *, older_than_ms: int, dry_run: bool) -> list[Object]:
     """Forget the published files of a batch whose time is over; what they were."""
     if not _still_finished(session, batch_id, older_than_ms):
         return []
-    mine = ArtifactRow.job_id.in_(select(Job.id).where(Job.batch_id == batch_id))
-    found = [Object(key, size) for key, size in session.execute(select(ArtifactRow.key, ArtifactRow.size).where(mine))]
+    of_batch = ArtifactRow.job_id.in_(select(Job.id).where(Job.batch_id == batch_id))
+    objects = [
+        Object(key, size) for key, size in session.execute(select(ArtifactRow.key, ArtifactRow.size).where(of_batch))
+    ]
     if not dry_run:
-        session.execute(delete(ArtifactRow).where(mine).execution_options(synchronize_session=False))
-        left = ContinuationState.job_id.in_(select(Job.id).where(Job.batch_id == batch_id))
-        session.execute(delete(ContinuationState).where(left).execution_options(synchronize_session=False))
-        events.record(session, MEDIA_REMOVED, batch_id=batch_id, files=len(found), bytes=sum(f.size for f in found))
-    return found
+        session.execute(delete(ArtifactRow).where(of_batch).execution_options(synchronize_session=False))
+        states = ContinuationState.job_id.in_(select(Job.id).where(Job.batch_id == batch_id))
+        session.execute(delete(ContinuationState).where(states).execution_options(synchronize_session=False))
+        events.record(session, MEDIA_REMOVED, batch_id=batch_id, files=len(objects), bytes=sum(f.size for f in objects))
+    return objects
 
 
 def drop_history(session: Session, batch_id: str, *, older_than_ms: int, dry_run: bool) -> int:
@@ -160,12 +162,12 @@ def drop_history(session: Session, batch_id: str, *, older_than_ms: int, dry_run
     runs = (StageRun.job_id.in_(select(Job.id).where(Job.batch_id == batch_id))) & (
         StageRun.outcome != AttemptOutcome.HELD
     )
-    told = (Event.batch_id == batch_id) & Event.kind.not_in(_KEPT_EVENTS)
+    of_batch = (Event.batch_id == batch_id) & Event.kind.not_in(_KEPT_EVENTS)
     if dry_run:
-        rows = ((StageRun, runs), (Event, told))
+        rows = ((StageRun, runs), (Event, of_batch))
         return sum(session.scalars(select(func.count()).select_from(table).where(cond)).one() for table, cond in rows)
     removed = 0
-    for table, condition in ((StageRun, runs), (Event, told)):
+    for table, condition in ((StageRun, runs), (Event, of_batch)):
         statement = delete(table).where(condition).returning(table.id).execution_options(synchronize_session=False)
         removed += len(session.scalars(statement).all())
     events.record(session, HISTORY_REMOVED, batch_id=batch_id, rows=removed)
@@ -177,7 +179,7 @@ def record_sweep(session: Session, removed: dict[str, int]) -> None:
 
 
 def is_due(session: Session, *, every_ms: int) -> bool:
-    """Whether the last sweep, or where there was none the first submission, is so long ago."""
+    """Return whether the last sweep, or where there was none the first submission, is so long ago."""
     last = session.scalars(
         select(Event.at).where(Event.batch_id.is_(None), Event.kind == SWEPT).order_by(Event.id.desc()).limit(1)
     ).one_or_none()

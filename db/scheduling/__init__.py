@@ -1,1 +1,1 @@
-"""What is dispatched to which queue and when: capacity, placement of models, budgets."""
+"""The dispatch of steps to queues: capacity, placement of models, budgets."""

@@ -1,4 +1,4 @@
-"""What a batch may use of GPUs: what it has used, what it uses now, and when nothing more of it is dispatched.
+"""Budgets of GPU time and cost: what a batch has used, what it uses now, and when nothing more of it is dispatched.
 
 A budget counts the time of every ended attempt at generating, whatever came of it. What is in flight is counted by
 estimate before more is dispatched, so that a batch goes over by no more than the clips that were in flight.
@@ -60,7 +60,7 @@ class _Left:
 
 @dataclass(slots=True)
 class Budgets:
-    """What the active batches with a budget may still dispatch; every other batch may dispatch anything."""
+    """The remaining budgets of the active batches that have one; every other batch may dispatch anything."""
 
     _left: dict[str, _Left] = field(default_factory=dict)
 
@@ -94,15 +94,15 @@ class Budgets:
                 self._take(batch_id, gpu_type, lines, at_least_ms=ms if state is StepState.RUNNING else 0)
 
     def allows(self, batch_id: str) -> bool:
-        """Whether anything of the batch may be dispatched to a GPU."""
+        """Return whether anything of the batch may be dispatched to a GPU."""
         return batch_id not in self._left or self._left[batch_id].any
 
     def open_to(self, batch_id: str, lines: Mapping[str, GpuCapacity]) -> dict[str, GpuCapacity]:
         """The GPU types that the batch may use: with a limit on cost, those that have a price."""
-        left = self._left.get(batch_id)
-        if left is None or left.cost is None:
+        remaining = self._left.get(batch_id)
+        if remaining is None or remaining.cost is None:
             return dict(lines)
-        return {gpu_type: line for gpu_type, line in lines.items() if gpu_type in left.prices}
+        return {gpu_type: line for gpu_type, line in lines.items() if gpu_type in remaining.prices}
 
     def take(self, batch_id: str, gpu_type: str, lines: Mapping[str, GpuCapacity]) -> None:
         """Count a clip that is about to be dispatched."""
@@ -110,13 +110,13 @@ class Budgets:
             self._take(batch_id, gpu_type, lines, at_least_ms=0)
 
     def _take(self, batch_id: str, gpu_type: str, lines: Mapping[str, GpuCapacity], *, at_least_ms: int) -> None:
-        left, line = self._left[batch_id], lines.get(gpu_type)
+        remaining, line = self._left[batch_id], lines.get(gpu_type)
         expected = (line.seconds_each or 0.0) * 1000 if line is not None else 0.0
         ms = max(expected, float(at_least_ms))
-        if left.gpu_ms is not None:
-            left.gpu_ms -= ms
-        if left.cost is not None:
-            left.cost -= ms * left.prices.get(gpu_type, 0.0) / HOUR_MS
+        if remaining.gpu_ms is not None:
+            remaining.gpu_ms -= ms
+        if remaining.cost is not None:
+            remaining.cost -= ms * remaining.prices.get(gpu_type, 0.0) / HOUR_MS
 
 
 def without_price(gpu_types: Iterable[str], prices: Mapping[str, float]) -> list[str]:

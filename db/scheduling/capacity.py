@@ -1,4 +1,4 @@
-"""What is in line now: steps in flight by queue, and the lines of GPU types and of their lanes."""
+"""How many steps are in flight in each queue, and the capacity of GPU types and of their presets."""
 
 from __future__ import annotations
 
@@ -36,34 +36,34 @@ def in_flight(session: Session) -> dict[str, int]:
 
 
 def gpu_capacity(session: Session, live: Mapping[str, int] | None = None) -> dict[str, GpuCapacity]:
-    """Every GPU type with a live worker, by type, whatever its workers hold; paused types are left out."""
+    """The capacity of each GPU type with a live worker, whatever its workers hold; paused types are left out."""
     capacity = workers.capacity(session)
     live = in_flight(session) if live is None else live
-    flying: dict[str, int] = {}
+    in_flight_by_type: dict[str, int] = {}
     for queue, count in live.items():
         if (gpu_type := gpu_type_of(queue)) is not None:
-            flying[gpu_type] = flying.get(gpu_type, 0) + count
+            in_flight_by_type[gpu_type] = in_flight_by_type.get(gpu_type, 0) + count
     queues = queues_by_type(workers.alive(session))
     paused = paused_queues(session)
-    lines = {}
+    by_type = {}
     for queue, slots in capacity.slots.items():
         gpu_type = gpu_type_of(queue)
         if gpu_type is not None and preset_slug_of(queue) is None and not is_paused(queue, paused):
-            known = [mean for name in queues.get(gpu_type, [queue]) if (mean := mean_seconds(session, name))]
-            mean = sum(known) / len(known) if known else None
-            lines[gpu_type] = GpuCapacity(slots, flying.get(gpu_type, 0), mean, capacity.memory[queue])
-    return lines
+            means = [mean for name in queues.get(gpu_type, [queue]) if (mean := mean_seconds(session, name))]
+            mean = sum(means) / len(means) if means else None
+            by_type[gpu_type] = GpuCapacity(slots, in_flight_by_type.get(gpu_type, 0), mean, capacity.memory[queue])
+    return by_type
 
 
 def queues_by_type(alive: Iterable[Worker]) -> dict[str, list[str]]:
     """The queues that live GPU workers read, by GPU type."""
-    found: dict[str, set[str]] = {}
+    by_type: dict[str, set[str]] = {}
     for worker in alive:
         if worker.gpu_type is not None:
-            queues = found.setdefault(worker.gpu_type, {gpu_queue(worker.gpu_type)})
+            queues = by_type.setdefault(worker.gpu_type, {gpu_queue(worker.gpu_type)})
             if worker.assigned_preset is not None:
                 queues.add(preset_queue(worker.gpu_type, worker.assigned_preset))
-    return {gpu_type: sorted(queues) for gpu_type, queues in found.items()}
+    return {gpu_type: sorted(queues) for gpu_type, queues in by_type.items()}
 
 
 def mean_seconds(session: Session, queue: str) -> float | None:
@@ -73,31 +73,32 @@ def mean_seconds(session: Session, queue: str) -> float | None:
 
 
 CapacityOfPresets = dict[str, dict[str, GpuCapacity]]
-"""By lane, then by GPU type."""
+"""Capacity by preset slug, then by GPU type."""
 
 
 def ready(worker: Worker, now: int) -> bool:
-    """Whether the worker serves its lane: it holds the preset, or nobody can load it and the jobs are to hear why."""
+    """Return whether the worker serves its preset: it holds it, or nobody can load it and the jobs must fail."""
     return worker.assigned_preset is not None and (
         worker.loaded == worker.assigned_preset or serves_unloaded(worker, now)
     )
 
 
 def serves_unloaded(worker: Worker, now: int) -> bool:
-    """Whether the dispatcher said that the worker's lane is to be served although its preset cannot be loaded."""
-    lane = worker.assigned_preset or ""
-    return lane in failed(worker, now) and bool((worker.failed_presets or {})[lane].get("serves"))
+    """Return whether the dispatcher decided that it serves its preset's queue although it cannot load the preset."""
+    preset = worker.assigned_preset or ""
+    return preset in failed(worker, now) and bool((worker.failed_presets or {})[preset].get("serves"))
 
 
 def failed(worker: Worker, now: int) -> frozenset[str]:
-    """Lanes that the worker lately could not load; ``now`` is the database's clock."""
-    return frozenset(lane for lane, why in (worker.failed_presets or {}).items() if now - why["at"] < FAILED_MS)
+    """The presets that the worker lately could not load; ``now`` is the database's clock."""
+    failures = worker.failed_presets or {}
+    return frozenset(preset for preset, failure in failures.items() if now - failure["at"] < FAILED_MS)
 
 
 def preset_capacity(session: Session, live: Mapping[str, int]) -> CapacityOfPresets:
-    """The lanes that are served now; paused ones are left out."""
+    """The capacity of the presets that are served now; paused queues are left out."""
     now, paused = session.scalars(select(now_ms())).one(), paused_queues(session)
-    slots: dict[tuple[str, str], list[Worker]] = {}
+    serving: dict[tuple[str, str], list[Worker]] = {}
     for worker in workers.alive(session):
         if (
             worker.gpu_type is not None
@@ -105,20 +106,20 @@ def preset_capacity(session: Session, live: Mapping[str, int]) -> CapacityOfPres
             and not worker.draining
             and ready(worker, now)
         ):
-            slots.setdefault((worker.assigned_preset, worker.gpu_type), []).append(worker)
-    lines: CapacityOfPresets = {}
-    for (lane, gpu_type), members in slots.items():
-        queue = preset_queue(gpu_type, lane)
+            serving.setdefault((worker.assigned_preset, worker.gpu_type), []).append(worker)
+    by_preset: CapacityOfPresets = {}
+    for (preset, gpu_type), members in serving.items():
+        queue = preset_queue(gpu_type, preset)
         if not is_paused(queue, paused):
-            known = [worker.memory_bytes for worker in members if worker.memory_bytes is not None]
+            memory = [worker.memory_bytes for worker in members if worker.memory_bytes is not None]
             count = sum(worker.slots for worker in members)
-            line = GpuCapacity(count, live.get(queue, 0), mean_seconds(session, queue), max(known, default=None))
-            lines.setdefault(lane, {})[gpu_type] = line
-    return lines
+            capacity = GpuCapacity(count, live.get(queue, 0), mean_seconds(session, queue), max(memory, default=None))
+            by_preset.setdefault(preset, {})[gpu_type] = capacity
+    return by_preset
 
 
 def overdue(session: Session, queues: Sequence[str], *, older_than_ms: int) -> bool:
-    """Whether one of these queues holds a step that was sent longer ago than that, and that nobody has taken."""
+    """Return whether one of these queues holds a step that was sent longer ago than that and not claimed."""
     old = (
         select(Step.id)
         .where(

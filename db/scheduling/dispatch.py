@@ -40,7 +40,7 @@ from pipeline.presets import Preset, all_presets
 from pipeline.states import JobState, Stage, StepState
 from pipeline.work import StepWork
 
-_HOPS_KEEP_S = 1.0
+_CACHE_S = 1.0
 _NO_DEADLINE = 2**62
 
 
@@ -49,7 +49,7 @@ _Presets = Mapping[str, Preset] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
+class StepMessage:
     """A step to publish a message for."""
 
     job_id: str
@@ -64,9 +64,9 @@ class Admitted:
 class _Owner:
     name: str
     deadline: int
-    """Of this batch, in the database's milliseconds."""
+    """The batch's deadline, in the database's milliseconds."""
     stages: frozenset[Stage]
-    """Where steps of the batch wait."""
+    """The stages at which steps of the batch wait."""
     scored: bool
 
 
@@ -81,11 +81,11 @@ class _Candidate:
     priority: int
     deadline: int
     need: str = ""
-    """Of a step that generates."""
+    """The need of a generate step."""
     scored: bool = False
 
 
-def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Admitted]:
+def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None) -> list[StepMessage]:
     """Dispatch waiting steps while their queues have room.
 
     ``window`` bounds the steps in flight on each queue that is not a GPU queue. Steps nearest to the end go first, so
@@ -93,11 +93,11 @@ def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Ad
     """
     jobs.close_finished_batches(session)
     paused = paused_queues(session)
-    owners = _admissible(session)
+    owners = _dispatchable(session)
     if not owners or ALL_QUEUES in paused:
         return []
     live = in_flight(session)
-    admitted = []
+    messages = []
     for stage in (Stage.PUBLISH, Stage.SCORE, Stage.ENCODE, Stage.SCREEN, Stage.ENHANCE):
         queue = fixed_queue(stage)
         if queue is not None and is_paused(queue, paused):
@@ -108,16 +108,16 @@ def admit(session: Session, *, window: int, presets: _Presets = None) -> list[Ad
         dispatched = _dispatch(session, stage, chosen)
         for item in dispatched:
             live[item.queue] = live.get(item.queue, 0) + 1
-        admitted += dispatched
-    lanes = preset_capacity(session, live)
-    if not any(line.room > 0 for lines in lanes.values() for line in lines.values()):
-        return admitted
+        messages += dispatched
+    capacity = preset_capacity(session, live)
+    if not any(each.room > 0 for by_type in capacity.values() for each in by_type.values()):
+        return messages
     budgets = Budgets.load(session, lambda: gpu_capacity(session, live))
-    chosen = _ordered(_servable(session, owners, lanes, presets, budgets))
-    return admitted + _dispatch(session, Stage.GENERATE, chosen, lanes, presets, budgets)
+    chosen = _ordered(_servable(session, owners, capacity, presets, budgets))
+    return messages + _dispatch(session, Stage.GENERATE, chosen, capacity, presets, budgets)
 
 
-_ADMISSIBLE = (
+_DISPATCHABLE = (
     select(
         *(Batch.id, Batch.owner, Batch.deadline_at),
         Batch.options["score"].as_string().is_not(None),
@@ -128,42 +128,42 @@ _ADMISSIBLE = (
 )
 
 
-def _admissible(session: Session) -> dict[str, _Owner]:
-    """The batches of which something may be dispatched; oldest first."""
-    found = {}
-    for batch_id, owner, deadline, scored, *waiting in session.connection().execute(_ADMISSIBLE):
-        stages = frozenset(stage for stage, some in zip(Stage, waiting, strict=True) if some)
+def _dispatchable(session: Session) -> dict[str, _Owner]:
+    """The batches of which something may be dispatched, oldest first."""
+    owners = {}
+    for batch_id, owner, deadline, scored, *waiting in session.connection().execute(_DISPATCHABLE):
+        stages = frozenset(stage for stage, waits_there in zip(Stage, waiting, strict=True) if waits_there)
         if stages:
-            found[batch_id] = _Owner(owner, _NO_DEADLINE if deadline is None else deadline, stages, bool(scored))
-    return found
+            owners[batch_id] = _Owner(owner, _NO_DEADLINE if deadline is None else deadline, stages, bool(scored))
+    return owners
 
 
 def _servable(
-    session: Session, owners: dict[str, _Owner], lanes: CapacityOfPresets, presets: _Presets, budgets: Budgets
+    session: Session, owners: dict[str, _Owner], capacity: CapacityOfPresets, presets: _Presets, budgets: Budgets
 ) -> Iterable[_Candidate]:
-    """Generate steps that a lane with room can take: those that none can take hold up nobody behind them."""
+    """Generate steps that a preset's queue has room for: those without room hold up nobody behind them."""
     for batch_id, owner in owners.items():
         if Stage.GENERATE not in owner.stages or not budgets.allows(batch_id):
             continue
         for need in waiting_needs(session, batch_id):
-            open_lines = budgets.open_to(batch_id, _lines_of(need, lanes))
-            room = sum(max(0, line.room) for line in open_lines.values())
-            if choose_queue(need, open_lines, presets) is not None:
+            by_type = budgets.open_to(batch_id, _capacity_of(need, capacity))
+            room = sum(max(0, each.room) for each in by_type.values())
+            if choose_queue(need, by_type, presets) is not None:
                 yield from _candidates(session, {batch_id: owner}, Stage.GENERATE, room, need)
 
 
-def _lines_of(need: str, lanes: CapacityOfPresets) -> dict[str, GpuCapacity]:
-    return lanes.get(preset_slug(split_need(need)[0]), {})
+def _capacity_of(need: str, capacity: CapacityOfPresets) -> dict[str, GpuCapacity]:
+    return capacity.get(preset_slug(split_need(need)[0]), {})
 
 
-def choose_queue(need: str, lines: Mapping[str, GpuCapacity], presets: _Presets) -> str | None:
-    """The queue of the preset's lane where a clip is expected to start soonest; None when it has to wait.
+def choose_queue(need: str, capacity: Mapping[str, GpuCapacity], presets: _Presets) -> str | None:
+    """The queue of the preset where a clip is expected to start soonest; None when it has to wait.
 
-    ``lines`` are those of the preset, by GPU type.
+    ``capacity`` is the preset's, by GPU type.
     """
     preset, gpu = split_need(need)
-    known = all_presets() if presets is None else presets
-    gpu_type = choose_gpu_type(gpu, known.get(preset), lines)
+    catalogue = all_presets() if presets is None else presets
+    gpu_type = choose_gpu_type(gpu, catalogue.get(preset), capacity)
     return None if gpu_type is None else preset_queue(gpu_type, preset_slug(preset))
 
 
@@ -198,11 +198,11 @@ def _ordered(candidates: Iterable[_Candidate], limit: int | None = None) -> list
     Batches of one owner share that owner's turns: many small batches do not crowd out another's large one. Of those
     whose turn it is, the one with the earliest deadline goes first.
     """
-    lines: dict[tuple[int, str], dict[str, list[_Candidate]]] = {}
+    by_owner: dict[tuple[int, str], dict[str, list[_Candidate]]] = {}
     for item in candidates:
-        lines.setdefault((item.priority, item.owner), {}).setdefault(item.batch_id, []).append(item)
+        by_owner.setdefault((item.priority, item.owner), {}).setdefault(item.batch_id, []).append(item)
     ranked: list[tuple[int, int, int, int, _Candidate]] = []
-    for (priority, _), batches in lines.items():
+    for (priority, _), batches in by_owner.items():
         rounds = itertools.zip_longest(*sorted(batches.values(), key=lambda items: items[0].deadline))
         in_turn = (item for one_round in rounds for item in one_round if item is not None)
         ranked += [(-priority, rank, item.deadline, item.step_id, item) for rank, item in enumerate(in_turn)]
@@ -214,17 +214,17 @@ def _dispatch(
     session: Session,
     stage: Stage,
     chosen: Sequence[_Candidate],
-    lanes: CapacityOfPresets | None = None,
+    capacity: CapacityOfPresets | None = None,
     presets: _Presets = None,
     budgets: Budgets | None = None,
-) -> list[Admitted]:
+) -> list[StepMessage]:
     if not chosen:
         return []
     paused = paused_queues(session)
     bound: dict[str, list[_Candidate]] = {}
     for item in chosen:
-        if lanes is not None and budgets is not None:
-            queue = _take_place(item, lanes, presets, budgets)
+        if capacity is not None and budgets is not None:
+            queue = _reserve_gpu(item, capacity, presets, budgets)
         else:
             queue = _queue_of(session, stage, item)
         if queue is not None and not is_paused(queue, paused):
@@ -232,22 +232,22 @@ def _dispatch(
     moved = {queue: _mark_dispatched(session, items, queue) for queue, items in bound.items()}
     # In the order in which they were chosen: messages are published in it.
     return [
-        Admitted(item.job_id, item.segment, stage, queue, item.scored)
+        StepMessage(item.job_id, item.segment, stage, queue, item.scored)
         for item in chosen
         for queue, ids in moved.items()
         if item.step_id in ids
     ]
 
 
-def _take_place(item: _Candidate, lanes: CapacityOfPresets, presets: _Presets, budgets: Budgets) -> str | None:
-    """A place in a lane for a clip, and its part of its batch's budget; None where there is no room for it."""
-    lines = _lines_of(item.need, lanes)
+def _reserve_gpu(item: _Candidate, capacity: CapacityOfPresets, presets: _Presets, budgets: Budgets) -> str | None:
+    """Reserve room in a preset's queue and a part of the batch's budget; None where there is no room."""
+    by_type = _capacity_of(item.need, capacity)
     if not budgets.allows(item.batch_id):
         return None
-    queue = choose_queue(item.need, budgets.open_to(item.batch_id, lines), presets)
+    queue = choose_queue(item.need, budgets.open_to(item.batch_id, by_type), presets)
     if queue is not None and (gpu_type := gpu_type_of(queue)) is not None:
-        budgets.take(item.batch_id, gpu_type, lines)
-        lines[gpu_type] = replace(lines[gpu_type], in_flight=lines[gpu_type].in_flight + 1)
+        budgets.take(item.batch_id, gpu_type, by_type)
+        by_type[gpu_type] = replace(by_type[gpu_type], in_flight=by_type[gpu_type].in_flight + 1)
     return queue
 
 
@@ -294,56 +294,56 @@ def _mark_dispatched(session: Session, items: Sequence[_Candidate], queue: str) 
     return ids
 
 
-class Hops:
-    """Where a job goes on right after a finish, without waiting for the dispatcher: one object a worker.
+class NextQueue:
+    """The queue that a job goes on to right after a finish, without waiting for the dispatcher: one object a worker.
 
-    Only generate has a window here: the other stages of a job in flight are bounded by how it came in. What is known
-    of workers and pauses is asked again once it is a second old, what is in flight each time; a claim refuses what
-    was paused meanwhile.
+    Only generate has a window here: the other stages of a job in flight are bounded by how it came in. Workers and
+    pauses are read again once what was read is a second old, steps in flight each time; a claim refuses what was paused
+    meanwhile.
     """
 
     def __init__(self, presets: Callable[[], Mapping[str, Preset]]) -> None:
         self._presets = presets
-        self._known: Mapping[str, Preset] = {}
-        self._lanes: CapacityOfPresets = {}
-        self._lanes_asked: float | None = None
+        self._catalogue: Mapping[str, Preset] = {}
+        self._capacity: CapacityOfPresets = {}
+        self._capacity_read_at: float | None = None
         self._paused: Sequence[str] = ()
-        self._paused_asked: float | None = None
+        self._paused_read_at: float | None = None
 
-    def __call__(self, session: Session, work: StepWork, stage: Stage, made: Mapping[str, Any]) -> str | None:
+    def __call__(self, session: Session, work: StepWork, stage: Stage, output: Mapping[str, Any]) -> str | None:
         """The queue of the next step, if it has room now."""
         if stage is Stage.GENERATE:
-            queue = self._lane_of(session, work)
+            queue = self._preset_queue(session, work)
         else:
-            handoff = {Stage.ENCODE: made, Stage.SCORE: work.outputs.get(Stage.GENERATE.value, {})}.get(stage)
+            handoff = {Stage.ENCODE: output, Stage.SCORE: work.outputs.get(Stage.GENERATE.value, {})}.get(stage)
             queue = fixed_queue(stage) if handoff is None else encode_queue(handoff["handoff_id"])
         if queue is None:
             return None
-        if _is_old(self._paused_asked):
-            self._paused, self._paused_asked = paused_queues(session), time.monotonic()
+        if _is_old(self._paused_read_at):
+            self._paused, self._paused_read_at = paused_queues(session), time.monotonic()
         return None if is_paused(queue, self._paused) else queue
 
-    def _lane_of(self, session: Session, work: StepWork) -> str | None:
-        if _is_old(self._lanes_asked):
-            self._lanes, self._known = preset_capacity(session, {}), self._presets()
-            self._lanes_asked = time.monotonic()
-        live, lane = in_flight(session), preset_slug(work.spec.preset)
-        lines = {
-            kind: replace(line, in_flight=live.get(preset_queue(kind, lane), 0))
-            for kind, line in self._lanes.get(lane, {}).items()
+    def _preset_queue(self, session: Session, work: StepWork) -> str | None:
+        if _is_old(self._capacity_read_at):
+            self._capacity, self._catalogue = preset_capacity(session, {}), self._presets()
+            self._capacity_read_at = time.monotonic()
+        live, slug = in_flight(session), preset_slug(work.spec.preset)
+        capacity = {
+            gpu_type: replace(each, in_flight=live.get(preset_queue(gpu_type, slug), 0))
+            for gpu_type, each in self._capacity.get(slug, {}).items()
         }
-        return choose_queue(need_of(work.spec), lines, self._known)
+        return choose_queue(need_of(work.spec), capacity, self._catalogue)
 
 
-def _is_old(asked: float | None) -> bool:
-    return asked is None or time.monotonic() - asked > _HOPS_KEEP_S
+def _is_old(read_at: float | None) -> bool:
+    return read_at is None or time.monotonic() - read_at > _CACHE_S
 
 
-def undispatch(session: Session, items: Sequence[Admitted]) -> None:
-    """Take back steps whose message could not be published."""
-    for item in sorted(items, key=lambda admitted: admitted.job_id):
+def undispatch(session: Session, items: Sequence[StepMessage]) -> None:
+    """Return to waiting the steps whose message could not be published."""
+    for item in sorted(items, key=lambda message: message.job_id):
         jobs.lock(session, item.job_id)
-        taken_back = session.execute(
+        returned = session.execute(
             update(Step)
             .where(
                 Step.job_id == item.job_id,
@@ -355,5 +355,5 @@ def undispatch(session: Session, items: Sequence[Admitted]) -> None:
             .returning(Step.id)
             .execution_options(synchronize_session=False)
         ).one_or_none()
-        if taken_back is not None:  # else its message came through after all, or the job was cancelled
+        if returned is not None:  # else its message came through after all, or the job was cancelled
             jobs.move(session, item.job_id, JobState.WAITING)

@@ -1,4 +1,4 @@
-"""What a GPU worker is likely to make next: a look at the rows that takes nothing and promises nothing."""
+"""The step that a GPU worker is likely to run next: a read that claims nothing and promises nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def likely_next(session: Session, queues: Sequence[str]) -> StepWork | None:
 
     Its attempt is 0, since it is no claim. It has no checkpoint, continuation or memory rung: those are for its maker.
     """
-    found = session.execute(
+    row = session.execute(
         select(Step.job_id, Step.roll, Step.segment)
         .join(Job, Job.id == Step.job_id)
         .where(
@@ -33,9 +33,9 @@ def likely_next(session: Session, queues: Sequence[str]) -> StepWork | None:
         .order_by(Step.dispatched_at, Step.id)
         .limit(1)
     ).one_or_none()
-    if found is None:
+    if row is None:
         return None
-    job_id, roll, segment = found
+    job_id, roll, segment = row
     rows = session.execute(WORK, {"p_job_id": job_id, "p_roll": roll, "p_segment": segment}).all()
     batch_id, line, stored_spec, options = rows[0][:4]
     return StepWork(

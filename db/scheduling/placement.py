@@ -1,6 +1,6 @@
-"""Lanes as rows: which GPU worker holds which preset, what waits for which, and who takes a clip now.
+"""Model placement in rows: which GPU worker holds which preset, and what waits for which.
 
-The rows of live GPU workers are locked, in one order, while lanes are given out: any number of dispatchers may do so.
+The rows of live GPU workers are locked, in one order, while presets are assigned: any number of dispatchers may do so.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ _GIB = 1024**3
 
 
 def waits(stage: Stage) -> ColumnElement[bool]:
-    """Of a batch: some step of this stage waits, whatever for."""
-    mine = (Step.batch_id == Batch.id, Step.stage == stage, Step.state == StepState.WAITING)
+    """A condition on batches: some step of this stage waits, whatever for."""
+    conditions = (Step.batch_id == Batch.id, Step.stage == stage, Step.state == StepState.WAITING)
     # Not EXISTS, which Postgres may answer by reading all that waits, of every batch, into a hash.
-    return select(Step.id).where(*mine).order_by(Step.need).limit(1).correlate(Batch).scalar_subquery().is_not(None)
+    return (
+        select(Step.id).where(*conditions).order_by(Step.need).limit(1).correlate(Batch).scalar_subquery().is_not(None)
+    )
 
 
 _NEXT_NEED = (
@@ -52,7 +54,7 @@ _TO_GENERATE = select(Batch.id).where(Batch.active, ~Batch.paused, waits(Stage.G
 
 
 def waiting_needs(session: Session, batch_id: str) -> list[str]:
-    """What the batch's clips need that wait to be generated, each once: one look into the index for each."""
+    """The needs of the batch's clips that wait to be generated, each once, with one index lookup for each."""
     connection, needs, beyond = session.connection(), [], ""
     while (need := connection.execute(_NEXT_NEED, {"p_batch_id": batch_id, "p_beyond": beyond}).scalar()) is not None:
         needs.append(need)
@@ -61,28 +63,28 @@ def waiting_needs(session: Session, batch_id: str) -> list[str]:
 
 
 def planned(session: Session, presets: Mapping[str, Preset], *, affinity_s: float) -> dict[str, str | None]:
-    """The moves that are due, by worker's name: a look that locks nothing.
+    """The moves that are due, by worker's name; locks nothing.
 
-    A worker that is to serve its lane, although nobody can load the preset, is "moved" to the lane that it has.
+    A worker that is to serve its preset, although nobody can load it, is "moved" to the preset that it has.
     """
     return _decide(session, _live_gpu_workers(session, lock=False), presets, affinity_s)
 
 
 def assign_presets(session: Session, presets: Mapping[str, Preset], *, affinity_s: float) -> dict[str, str | None]:
-    """Make the moves that are due now; what was done, by worker's name."""
+    """Make the moves that are due now, and return them by worker's name."""
     rows = _live_gpu_workers(session, lock=True)
     moves = _decide(session, rows, presets, affinity_s)
     now = session.scalars(select(now_ms())).one()
     for worker in rows:
         if worker.name not in moves:
             continue
-        was, lane = worker.assigned_preset, moves[worker.name]
-        if lane != was:
-            worker.assigned_preset, worker.assigned_since = lane, now
-            events.record(session, "preset_assigned", worker=worker.name, gpu=worker.gpu_type, preset=lane, was=was)
-        if lane is not None and lane in failed(worker, now):
-            known = worker.failed_presets or {}
-            worker.failed_presets = {**known, lane: {**known[lane], "serves": True}}
+        was, preset = worker.assigned_preset, moves[worker.name]
+        if preset != was:
+            worker.assigned_preset, worker.assigned_since = preset, now
+            events.record(session, "preset_assigned", worker=worker.name, gpu=worker.gpu_type, preset=preset, was=was)
+        if preset is not None and preset in failed(worker, now):
+            failures = worker.failed_presets or {}
+            worker.failed_presets = {**failures, preset: {**failures[preset], "serves": True}}
     return moves
 
 
@@ -102,8 +104,8 @@ def _decide(
         return {}
     now = session.scalars(select(now_ms())).one()
     demands = _demands(session, rows, presets, now)
-    lanes = {demand.lane: demand.types for demand in demands}
-    keys = {(gpu_type, lane) for lane, types in lanes.items() for gpu_type in types}
+    wanted = {demand.preset: demand.types for demand in demands}
+    keys = {(gpu_type, preset) for preset, types in wanted.items() for gpu_type in types}
     keys |= {(row.gpu_type or "", row.assigned_preset) for row in rows if row.assigned_preset is not None}
     states, busy = _states(session, keys, now), _busy(session, rows)
     moves = assign([_as_worker(row, now, busy) for row in rows], demands, states, affinity_s=affinity_s)
@@ -119,7 +121,7 @@ def _as_worker(row: Worker, now: int, busy: set[str]) -> GpuWorker:
         row.gpu_type or "",
         slots=row.slots,
         memory_bytes=row.memory_bytes,
-        lane=row.assigned_preset,
+        preset=row.assigned_preset,
         ready=ready(row, now),
         held_s=(now - (row.assigned_since or now)) / 1000,
         busy=row.name in busy,
@@ -128,7 +130,7 @@ def _as_worker(row: Worker, now: int, busy: set[str]) -> GpuWorker:
 
 
 def _demands(session: Session, rows: Sequence[Worker], presets: Mapping[str, Preset], now: int) -> list[Demand]:
-    """What waits for a GPU and may be dispatched, one for each preset and set of GPU types."""
+    """The clips that wait for a GPU and may be dispatched, counted for each preset and set of GPU types."""
     paused = paused_queues(session)
     if ALL_QUEUES in paused:
         return []
@@ -137,24 +139,24 @@ def _demands(session: Session, rows: Sequence[Worker], presets: Mapping[str, Pre
         return []
     budgets = Budgets.load(session, lambda: gpu_capacity(session))
     live = {row.gpu_type or "": GpuCapacity(1, 0, None) for row in rows}
-    found: dict[tuple[str, frozenset[str]], Demand] = {}
+    demands: dict[tuple[str, frozenset[str]], Demand] = {}
     for (batch_id,) in batches:
         if not budgets.allows(batch_id):
             continue
         open_to = budgets.open_to(batch_id, live)
         for need in waiting_needs(session, batch_id):
             preset, gpu = split_need(need)
-            lane = preset_slug(preset)
+            slug = preset_slug(preset)
             able = [gpu_type for gpu_type in open_to if not gpu or gpu_type in gpu]
-            types = frozenset(kind for kind in able if not is_paused(preset_queue(kind, lane), paused))
-            if types and (one := _demand(session, batch_id, need, lane, types, presets.get(preset), now)):
-                other = found.get((lane, types))
-                found[lane, types] = _sum(other, one) if other else one
-    return list(found.values())
+            types = frozenset(kind for kind in able if not is_paused(preset_queue(kind, slug), paused))
+            if types and (demand := _demand(session, batch_id, need, slug, types, presets.get(preset), now)):
+                earlier = demands.get((slug, types))
+                demands[slug, types] = _sum(earlier, demand) if earlier else demand
+    return list(demands.values())
 
 
 def _demand(
-    session: Session, batch_id: str, need: str, lane: str, types: frozenset[str], preset: Preset | None, now: int
+    session: Session, batch_id: str, need: str, slug: str, types: frozenset[str], preset: Preset | None, now: int
 ) -> Demand | None:
     waiting = session.execute(
         select(Step.priority, Job.created_at)
@@ -167,11 +169,11 @@ def _demand(
         return None
     priority, since = waiting[0]
     memory = int(preset.memory_gib * _GIB) if preset is not None and preset.memory_gib is not None else None
-    return Demand(lane, types, len(waiting), priority, (now - since) / 1000, memory)
+    return Demand(slug, types, len(waiting), priority, (now - since) / 1000, memory)
 
 
 def waiting_steps(batch_id: str, stage: Stage, need: str = "") -> tuple[ColumnElement[bool], ...]:
-    """Of steps joined with their jobs, those that may be dispatched now; of one need where they generate."""
+    """Conditions on steps joined with their jobs: dispatchable now, and with this need where they generate."""
     return (
         Step.batch_id == batch_id,
         Step.stage == stage,
@@ -183,57 +185,57 @@ def waiting_steps(batch_id: str, stage: Stage, need: str = "") -> tuple[ColumnEl
     )
 
 
-def _sum(one: Demand, other: Demand) -> Demand:
+def _sum(first: Demand, second: Demand) -> Demand:
     return Demand(
-        one.lane,
-        one.types,
-        one.waiting + other.waiting,
-        max(one.priority, other.priority),
-        max(one.waited_s, other.waited_s),
-        one.memory_bytes,
+        first.preset,
+        first.types,
+        first.waiting + second.waiting,
+        max(first.priority, second.priority),
+        max(first.waited_s, second.waited_s),
+        first.memory_bytes,
     )
 
 
 def _states(session: Session, keys: Iterable[tuple[str, str]], now: int) -> dict[tuple[str, str], QueueLoad]:
-    """What is in flight in these lanes, and since when nothing is."""
-    flying = {
+    """The load of these GPU types' and presets' queues."""
+    loads = {
         queue: (count, priority)
         for queue, count, priority in session.execute(
             select(Step.queue, func.count(), func.max(Step.priority)).where(LIVE_INDEX).group_by(Step.queue)
         )
     }
     states = {}
-    for gpu_type, lane in keys:
-        queue = preset_queue(gpu_type, lane)
-        count, priority = flying.get(queue, (0, None))
+    for gpu_type, preset in keys:
+        queue = preset_queue(gpu_type, preset)
+        count, priority = loads.get(queue, (0, None))
         last = (
             None if count else session.scalars(select(func.max(StageRun.ended_at)).where(StageRun.queue == queue)).one()
         )
         idle_s = 0.0 if count else (now - (last or 0)) / 1000
-        states[gpu_type, lane] = QueueLoad(count, priority, idle_s, mean_seconds(session, queue))
+        states[gpu_type, preset] = QueueLoad(count, priority, idle_s, mean_seconds(session, queue))
     return states
 
 
 def _busy(session: Session, rows: Sequence[Worker]) -> set[str]:
-    """Workers in the middle of a clip."""
-    queues = [queue for some in queues_by_type(rows).values() for queue in some]
+    """The names of workers in the middle of a clip."""
+    queues = [queue for names in queues_by_type(rows).values() for queue in names]
     running = select(Step.worker).where(LIVE_INDEX, Step.state == StepState.RUNNING, Step.queue.in_(queues))
     return {name for name in session.scalars(running) if name is not None}
 
 
 def withdraw_unserved(session: Session) -> int:
-    """Put a page of steps back in line whose lane no live worker has; how many there were."""
+    """Return a page of steps to waiting whose queue no live worker serves; return how many there were."""
     rows = [row for row in workers.alive(session) if row.assigned_preset is not None and not row.draining]
     served = {preset_queue(row.gpu_type or "", row.assigned_preset or "") for row in rows}
-    left = [queue for queue in in_flight(session) if preset_slug_of(queue) is not None and queue not in served]
-    if not left:
+    unserved = [queue for queue in in_flight(session) if preset_slug_of(queue) is not None and queue not in served]
+    if not unserved:
         return 0
-    found = session.execute(
+    steps = session.execute(
         select(Step.id, Step.job_id)
-        .where(Step.state == StepState.DISPATCHED, LIVE_INDEX, Step.queue.in_(left))
+        .where(Step.state == StepState.DISPATCHED, LIVE_INDEX, Step.queue.in_(unserved))
         .limit(_PAGE)
     ).all()
     return sum(
         releases.return_to_waiting(session, step_id, job_id)
-        for step_id, job_id in sorted(found, key=lambda row: row[1])
+        for step_id, job_id in sorted(steps, key=lambda row: row[1])
     )

@@ -1,4 +1,4 @@
-"""What a GPU worker's row says of models: the one that it is to hold, the one it holds, and what failed to load."""
+"""A GPU worker's row about models: the preset assigned to it, the one it holds, and those that failed to load."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from db.session import now_ms
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """What a GPU worker's row says of its lane."""
+class Residency:
+    """The models of one GPU worker, as its row has them."""
 
-    lane: str | None
+    assigned_preset: str | None
     loaded: str | None
     serves: bool
-    """Whether it takes its lane's clips now."""
+    """Whether it takes its preset's clips now."""
     failed: bool
-    """Whether it could not load its lane's preset."""
+    """Whether it could not load its preset."""
     draining: bool
 
 
-_PLACE = select(Worker, now_ms().label("now")).where(Worker.name == bindparam("p_name"))
+_RESIDENCY = select(Worker, now_ms().label("now")).where(Worker.name == bindparam("p_name"))
 
 
-def place(session: Session, name: str) -> Place | None:
-    """None when the worker has no row (yet)."""
-    row = session.execute(_PLACE, {"p_name": name}).one_or_none()
+def of_worker(session: Session, name: str) -> Residency | None:
+    """Read the worker's row; None when it has none (yet)."""
+    row = session.execute(_RESIDENCY, {"p_name": name}).one_or_none()
     if row is None:
         return None
     worker, now = row
     serves = capacity.ready(worker, now) and not worker.draining
-    return Place(
+    return Residency(
         worker.assigned_preset,
         worker.loaded,
         serves,
@@ -45,14 +45,15 @@ def place(session: Session, name: str) -> Place | None:
     )
 
 
-def set_loaded(session: Session, name: str, lane: str | None) -> None:
-    """What the worker holds now; a lane that it has loaded is no failed one."""
+def set_loaded(session: Session, name: str, preset: str | None) -> None:
+    """Record what the worker holds now; a preset that it has loaded is no longer a failed one."""
     row = session.scalars(select(Worker).where(Worker.name == name).with_for_update()).one_or_none()
     if row is None:
         return
-    row.loaded = lane
-    if lane is not None and lane in (row.failed_presets or {}):
-        row.failed_presets = {other: why for other, why in (row.failed_presets or {}).items() if other != lane}
+    row.loaded = preset
+    failures = row.failed_presets or {}
+    if preset is not None and preset in failures:
+        row.failed_presets = {name: failure for name, failure in failures.items() if name != preset}
 
 
 def record_load(
@@ -65,7 +66,7 @@ def record_load(
     source: str,
     was: str | None,
 ) -> None:
-    """Count one load of a model, from ``disk`` or the ``host``'s memory: swaps are what lanes are there to save."""
+    """Count one load of a model, from ``disk`` or the ``host``'s memory: placement is there to save swaps."""
     took = round(seconds, 3)
     events.record(
         session, "model_loaded", worker=name, gpu=gpu_type, preset=preset, seconds=took, source=source, was=was
@@ -73,22 +74,22 @@ def record_load(
 
 
 def record_recycled(session: Session, name: str, gpu_type: str | None, preset: str, reason: str) -> None:
-    """Say why a worker replaced its generator's process."""
+    """Record why a worker replaced its generator's process."""
     events.record(session, "generator_recycled", worker=name, gpu=gpu_type, preset=preset, reason=reason)
 
 
-def record_failed_load(session: Session, name: str, lane: str, *, code: str, error: str) -> None:
-    """The worker gave up loading the preset for now: the dispatcher looks for another one, or lets the jobs hear."""
+def record_failed_load(session: Session, name: str, preset: str, *, code: str, error: str) -> None:
+    """Record that the worker gave up the preset for now: the dispatcher finds another worker, or lets the jobs fail."""
     row = session.scalars(select(Worker).where(Worker.name == name).with_for_update()).one_or_none()
     if row is None:
         return
     now = session.scalars(select(now_ms())).one()
-    row.failed_presets = {**(row.failed_presets or {}), lane: {"at": now, "code": code, "error": error[:500]}}
-    events.record(session, "preset_failed", worker=name, gpu=row.gpu_type, preset=lane, code=code, error=error[:500])
+    row.failed_presets = {**(row.failed_presets or {}), preset: {"at": now, "code": code, "error": error[:500]}}
+    events.record(session, "preset_failed", worker=name, gpu=row.gpu_type, preset=preset, code=code, error=error[:500])
 
 
 def drain(session: Session, name: str, reason: str) -> None:
-    """Have a worker take no more work, until it is started anew by a person."""
+    """Stop a worker from taking more work until a person starts it anew."""
     moved = session.execute(
         update(Worker)
         .where(Worker.name == name, Worker.drain_reason.is_(None))

@@ -1,9 +1,9 @@
 """Which GPU worker holds which preset: a pure function of what waits and of who is alive.
 
-A lane is one preset on one GPU type. A worker serves the lane of the preset that it holds, and changing lanes costs a
-load. So a worker is moved only where nothing is left for it to do in its lane, where something of a higher priority
-waits elsewhere, or where another preset has waited too long beside it (``affinity_s``). A worker that would idle helps
-where a line is long.
+Each preset has a queue of its own on each GPU type. A worker serves the queue of the preset that it holds, and changing
+presets costs a load. So a worker is moved only where nothing is left for it to do for its preset, where something of a
+higher priority waits elsewhere, or where another preset has waited too long beside it (``affinity_s``). A worker that
+would idle helps where a queue is long. Presets are named by their ``preset_slug``.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from dataclasses import dataclass, field, replace
 from pipeline.policy.routes import GpuCapacity
 
 LINGER_S = 2.0
-"""A lane must have been idle for so long before its worker is moved: its next job may just be being screened."""
+"""A preset's queue must have been idle for so long before its worker is moved: its next job may be in screening."""
 
 HELP_S = 10.0
-"""So long must the line in a lane be for a worker without work to load the lane's preset and join it."""
+"""A preset's queue must be so long for a worker without work to load that preset and join it."""
 
 _Key = tuple[str, str]
-"""GPU type and lane."""
+"""GPU type and preset."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
     """Clips of one preset that wait for a GPU and that may all run on the same types."""
 
-    lane: str
+    preset: str
     types: frozenset[str]
     """Live GPU types that they may run on now."""
     waiting: int
@@ -48,23 +48,24 @@ class GpuWorker:
     gpu_type: str
     slots: int = 1
     memory_bytes: int | None = None
-    lane: str | None = None
+    preset: str | None = None
+    """The preset that it is assigned to."""
     ready: bool = False
-    """True once it serves its lane."""
+    """True once it serves its preset's queue."""
     held_s: float = 0.0
-    """Since it was given its lane."""
+    """The time since the preset was assigned."""
     busy: bool = False
     failed: frozenset[str] = frozenset()
-    """Lanes that it lately could not load."""
+    """The presets that it lately could not load."""
 
     @property
     def key(self) -> _Key:
-        return self.gpu_type, self.lane or ""
+        return self.gpu_type, self.preset or ""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLoad:
-    """What is dispatched to a lane's queue and not yet generated."""
+    """What is dispatched to a preset's queue and not yet generated."""
 
     in_flight: int = 0
     priority: int | None = None
@@ -88,10 +89,10 @@ class _Plan:
         return self.states.get(key, QueueLoad())
 
     def members(self, key: _Key) -> list[GpuWorker]:
-        return [worker for worker in self.workers.values() if worker.lane is not None and worker.key == key]
+        return [worker for worker in self.workers.values() if worker.preset is not None and worker.key == key]
 
     def serving(self, demand: Demand) -> list[GpuWorker]:
-        return [w for w in self.workers.values() if w.lane == demand.lane and w.gpu_type in demand.types]
+        return [w for w in self.workers.values() if w.preset == demand.preset and w.gpu_type in demand.types]
 
     def able(self, demand: Demand) -> list[GpuWorker]:
         """Who could hold the preset. Who failed to is left out, unless all did: then its jobs are to hear of it."""
@@ -101,7 +102,7 @@ class _Plan:
             if worker.gpu_type in demand.types
             and (demand.memory_bytes or 0) <= (worker.memory_bytes or demand.memory_bytes or 0)
         ]
-        return [worker for worker in fitting if demand.lane not in worker.failed] or fitting
+        return [worker for worker in fitting if demand.preset not in worker.failed] or fitting
 
     def beyond(self, demand: Demand) -> int:
         """Clips that wait although every worker of the preset has its hands full."""
@@ -110,22 +111,22 @@ class _Plan:
             slots[worker.gpu_type] = slots.get(worker.gpu_type, 0) + worker.slots
         room = 0
         for gpu_type, count in slots.items():
-            state = self.state((gpu_type, demand.lane))
+            state = self.state((gpu_type, demand.preset))
             room += max(0, GpuCapacity(count, state.in_flight, state.seconds_each).room)
         return demand.waiting - room
 
     def waiting_for(self, key: _Key) -> list[Demand]:
-        return [demand for demand in self.demands if demand.lane == key[1] and key[0] in demand.types]
+        return [demand for demand in self.demands if demand.preset == key[1] and key[0] in demand.types]
 
     def priority(self, key: _Key) -> int | None:
-        """The highest of what waits for the lane or is in flight there; None when there is nothing."""
+        """The highest of what waits for the preset or is in flight in its queue; None when there is nothing."""
         known = [demand.priority for demand in self.waiting_for(key)]
         flying = self.state(key).priority
         return max([*known, *([] if flying is None else [flying])], default=None)
 
     def free(self, worker: GpuWorker) -> bool:
-        """Whether it may be moved at no cost to its lane."""
-        if worker.lane is None:
+        """Whether it may be moved at no cost to its preset's jobs."""
+        if worker.preset is None:
             return True
         if not worker.ready or worker.busy or self.waiting_for(worker.key):
             return False
@@ -134,16 +135,16 @@ class _Plan:
         return state.in_flight <= others and min(worker.held_s, state.idle_s if others == 0 else LINGER_S) >= LINGER_S
 
     def line_s(self, key: _Key) -> float:
-        """How long the last of a lane's line waits; unknown is long."""
+        """How long the last of a preset's queue waits; unknown is long."""
         state, slots = self.state(key), sum(worker.slots for worker in self.members(key))
         waiting = state.in_flight - slots
         if waiting <= 0 or slots == 0:
             return 0.0
         return waiting / slots * (math.inf if state.seconds_each is None else state.seconds_each)
 
-    def move(self, worker: GpuWorker, lane: str | None) -> None:
-        self.moves[worker.name] = lane
-        self.workers[worker.name] = replace(worker, lane=lane, ready=False, held_s=0.0)
+    def move(self, worker: GpuWorker, preset: str | None) -> None:
+        self.moves[worker.name] = preset
+        self.workers[worker.name] = replace(worker, preset=preset, ready=False, held_s=0.0)
 
 
 def assign(
@@ -153,20 +154,20 @@ def assign(
     *,
     affinity_s: float,
 ) -> dict[str, str | None]:
-    """The workers that get another lane than they have, and which; None takes a lane away."""
+    """The workers whose preset changes, and the preset that each gets; None takes it away."""
     plan = _Plan({worker.name: worker for worker in sorted(workers, key=_name)}, demands, states, affinity_s)
-    lanes_now = {worker.name: worker.lane for worker in plan.workers.values()}
+    presets_now = {worker.name: worker.preset for worker in plan.workers.values()}
     _leave_failed_presets(plan)
-    ordered = sorted(demands, key=lambda demand: (-demand.priority, -demand.waited_s, demand.lane))
+    ordered = sorted(demands, key=lambda demand: (-demand.priority, -demand.waited_s, demand.preset))
     _employ_the_free(plan, ordered)
     for demand in ordered:
         if plan.beyond(demand) > 0:
             victim = _victim(plan, demand)
             if victim is not None:
-                plan.move(victim, demand.lane)
+                plan.move(victim, demand.preset)
     _help_out(plan)
-    # One that gave up a lane may have got it back, for jobs that nobody else is left to try.
-    return {name: lane for name, lane in plan.moves.items() if lane != lanes_now[name]}
+    # One that gave up a preset may have got it back, for jobs that nobody else is left to try.
+    return {name: preset for name, preset in plan.moves.items() if preset != presets_now[name]}
 
 
 def _name(worker: GpuWorker) -> str:
@@ -176,7 +177,7 @@ def _name(worker: GpuWorker) -> str:
 def _leave_failed_presets(plan: _Plan) -> None:
     """Who could not load its preset gives it up where somebody else may still try."""
     for worker in list(plan.workers.values()):
-        if worker.lane is None or worker.lane not in worker.failed or worker.busy:
+        if worker.preset is None or worker.preset not in worker.failed or worker.busy:
             continue
         waiting = plan.waiting_for(worker.key)
         idle = not waiting and not plan.state(worker.key).in_flight
@@ -191,14 +192,14 @@ def _employ_the_free(plan: _Plan, ordered: Sequence[Demand]) -> None:
         for demand in ordered:
             if plan.beyond(demand) <= 0:
                 continue
-            free = [worker for worker in plan.able(demand) if worker.lane != demand.lane and plan.free(worker)]
+            free = [worker for worker in plan.able(demand) if worker.preset != demand.preset and plan.free(worker)]
             if free:
                 share = demand.waiting / (1 + len(plan.serving(demand)))
-                choices.append((-demand.priority, -share, -demand.waited_s, demand.lane, demand, free))
+                choices.append((-demand.priority, -share, -demand.waited_s, demand.preset, demand, free))
         if not choices:
             return
         *_, demand, free = min(choices, key=lambda choice: choice[:4])
-        plan.move(min(free, key=lambda worker: _reluctance(plan, demand, worker)), demand.lane)
+        plan.move(min(free, key=lambda worker: _reluctance(plan, demand, worker)), demand.preset)
 
 
 def _help_out(plan: _Plan) -> None:
@@ -209,34 +210,34 @@ def _help_out(plan: _Plan) -> None:
         lines = [
             (plan.line_s(key), key[1])
             for key in plan.states
-            if key[0] == worker.gpu_type and key[1] not in (worker.lane, *worker.failed) and _holds(plan, worker, key)
+            if key[0] == worker.gpu_type and key[1] not in (worker.preset, *worker.failed) and _holds(plan, worker, key)
         ]
         if lines and max(lines)[0] >= HELP_S:
             plan.move(worker, max(lines)[1])
 
 
 def _holds(plan: _Plan, worker: GpuWorker, key: _Key) -> bool:
-    """Whether the worker has the memory of one that serves the lane."""
+    """Whether the worker has the memory of one that serves the preset."""
     return any((member.memory_bytes or 0) <= (worker.memory_bytes or 0) for member in plan.members(key))
 
 
 def _reluctance(plan: _Plan, demand: Demand, worker: GpuWorker) -> tuple[bool, float, str]:
-    """Rather a worker without a lane, then one of the GPU type that is known to be quick."""
-    seconds = plan.state((worker.gpu_type, demand.lane)).seconds_each
-    return worker.lane is not None, seconds if seconds is not None else 0.0, worker.name
+    """The order of preference: a worker without a preset first, then one of the GPU type that is known to be quick."""
+    seconds = plan.state((worker.gpu_type, demand.preset)).seconds_each
+    return worker.preset is not None, seconds if seconds is not None else 0.0, worker.name
 
 
 def _victim(plan: _Plan, demand: Demand) -> GpuWorker | None:
-    """A worker that is taken out of a lane in which there is still work, if that is just."""
-    found = []
+    """A worker that may be taken from a preset that still has work; None where that is not justified."""
+    victims = []
     for worker in plan.able(demand):
         theirs = plan.priority(worker.key)
-        if worker.lane is None or worker.lane == demand.lane or not worker.ready or theirs is None:
+        if worker.preset is None or worker.preset == demand.preset or not worker.ready or theirs is None:
             continue
         if demand.priority > theirs or (demand.priority == theirs and _too_long(plan, demand, worker)):
-            # The least urgent lane, and in it one that is not in the middle of a clip.
-            found.append((theirs, -len(plan.members(worker.key)), worker.busy, worker.name, worker))
-    return min(found, key=lambda item: item[:4])[4] if found else None
+            # The least urgent preset, and of its workers one that is not in the middle of a clip.
+            victims.append((theirs, -len(plan.members(worker.key)), worker.busy, worker.name, worker))
+    return min(victims, key=lambda item: item[:4])[4] if victims else None
 
 
 def _too_long(plan: _Plan, demand: Demand, worker: GpuWorker) -> bool:

@@ -16,7 +16,7 @@ IO_QUEUE = "vgen.io"
 CPU_QUEUE = "vgen.cpu"
 _GPU_PREFIX = "vgen.gpu."
 _ENCODE_PREFIX = "vgen.encode."
-_LANE_CHARS = 60
+_SLUG_CHARS = 60
 """With the prefix, and a GPU type of at most 41, a queue's name stays below the 120 that a row holds."""
 _DIGEST_CHARS = 12
 _GIB = 1024**3
@@ -40,29 +40,29 @@ def gpu_queue(gpu_type: str) -> str:
     return _GPU_PREFIX + gpu_type
 
 
-def preset_queue(gpu_type: str, lane: str) -> str:
-    """The queue of those GPUs of a type that hold one preset; ``lane`` is the preset's ``preset_slug``."""
-    return f"{_GPU_PREFIX}{gpu_type}.{lane}"
+def preset_queue(gpu_type: str, slug: str) -> str:
+    """The queue of those GPUs of a type that hold one preset; ``slug`` is the preset's ``preset_slug``."""
+    return f"{_GPU_PREFIX}{gpu_type}.{slug}"
 
 
 def preset_slug(preset: str) -> str:
     """A preset's name where it is short enough for a queue's name, else its beginning and a digest of all of it."""
-    if len(preset) <= _LANE_CHARS:
+    if len(preset) <= _SLUG_CHARS:
         return preset
     digest = hashlib.sha256(preset.encode()).hexdigest()[:_DIGEST_CHARS]
-    return f"{preset[: _LANE_CHARS - _DIGEST_CHARS - 1]}-{digest}"
+    return f"{preset[: _SLUG_CHARS - _DIGEST_CHARS - 1]}-{digest}"
 
 
 def gpu_type_of(queue: str) -> str | None:
-    """The GPU type that a queue or one of its lanes belongs to; None when it is not a GPU queue.
+    """The GPU type that a queue belongs to; None when it is not a GPU queue.
 
-    A GPU type holds no dot, a preset's name may: what comes after the first dot is the lane.
+    A GPU type contains no dot, a preset's name may: what comes after the first dot is the preset's slug.
     """
     return queue.removeprefix(_GPU_PREFIX).partition(".")[0] if queue.startswith(_GPU_PREFIX) else None
 
 
 def preset_slug_of(queue: str) -> str | None:
-    """The lane of a lane's queue; None for any other queue."""
+    """The slug of the preset that a queue belongs to; None for any other queue."""
     if not queue.startswith(_GPU_PREFIX):
         return None
     return queue.removeprefix(_GPU_PREFIX).partition(".")[2] or None

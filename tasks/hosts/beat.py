@@ -15,8 +15,8 @@ _MAX_INTERVAL_S = 60
 
 
 def default_schedule() -> Path:
-    """In the user's state folder (XDG base directory specification): a file that is unpickled is not for the home,
-    which may lie in somebody else's folder."""
+    """Return a path in the user's state folder (XDG base directory specification): an unpickled file is not for the
+    home, which may lie in somebody else's folder."""
     base = os.environ.get("XDG_STATE_HOME", "")
     folder = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
     return folder / "vgen" / "beat-schedule"

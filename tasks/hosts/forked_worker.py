@@ -27,12 +27,12 @@ from tasks.broker import is_redis
 
 _PRELOADED = ("celery.apps.worker", "celery.worker.consumer", "celery.concurrency.prefork", "kombu.transport.redis")
 _LIGHT_STAGES = (Stage.ENCODE, Stage.PUBLISH)
-"""Those whose modules the workers of every host need, and that start no thread when they are loaded."""
+"""The packages whose modules the workers of every host need, and that start no thread when they are loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What one worker is for. ``env`` is added to its environment, which its pool and generator inherit."""
+    """The role of one worker. ``env`` is added to its environment, which its pool and generator inherit."""
 
     name: str
     queues: Sequence[str]

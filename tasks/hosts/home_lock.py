@@ -1,4 +1,4 @@
-"""Who works in a home: one process at a time."""
+"""The lock of a home: one process at a time works in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class HomeLock:
         self._file: IO[str] | None = None
 
     def acquire(self) -> bool:
-        """True when the lock is ours now.
+        """Try to lock the home; True when the lock is ours now.
 
         Raises:
             SettingsError: the home cannot be made or written.

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 _EX_OK = 0
 _DISPATCH_S = 0.1
-"""Nothing but this process waits for the dispatcher, and a look at SQLite is cheap."""
+"""Nothing but this process waits for the dispatcher, and a poll of SQLite is cheap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class SoloLine:
 
     @property
     def error(self) -> BaseException | None:
-        """What killed one of the workers, if anything did."""
+        """The error that killed one of the workers, if any."""
         return next((thread.error for thread in self._threads if thread.error is not None), None)
 
     def __enter__(self) -> Self:
@@ -87,10 +87,10 @@ class SoloLine:
         for thread in self._threads:
             thread.start()
         for runtime in self._runtimes:
-            if runtime.keeper is not None:
-                runtime.keeper.start()
-            if runtime.read_ahead is not None:
-                runtime.read_ahead.start()
+            if runtime.model_loader is not None:
+                runtime.model_loader.start()
+            if runtime.prefetcher is not None:
+                runtime.prefetcher.start()
         self._loops = Timers(
             make_app(),
             self._settings,
@@ -100,7 +100,11 @@ class SoloLine:
             ],
             dispatch=True,
             sweep=True,
-            lanes=[lane for thread in self._threads if (lane := thread.lane(self._database)) is not None],
+            subscriptions=[
+                subscription
+                for thread in self._threads
+                if (subscription := thread.subscription(self._database)) is not None
+            ],
             trust_leases_at_once=True,
             database=self._database,
             stopping=lambda: self._stop_since,
@@ -135,8 +139,8 @@ def _roles(settings: Settings, handoff: Handoff) -> list[_Role]:
     ]
     frames = encode_queue(handoff.id)
     # A second GPU's clips are encoded beside the first's, as far as the cores reach.
-    beside = min(len(gpus), encode_slots(os.cpu_count() or 1, settings.encode.threads)) - 1
-    encoders = [_Role(f"encode{number}", [frames]) for number in range(1, beside + 1)]
+    more = min(len(gpus), encode_slots(os.cpu_count() or 1, settings.encode.threads)) - 1
+    encoders = [_Role(f"encode{number}", [frames]) for number in range(1, more + 1)]
     return [*gpus, _Role("cpu", [CPU_QUEUE, frames]), *encoders, _Role("io", [IO_QUEUE])]
 
 
@@ -161,8 +165,8 @@ class _WorkerThread(threading.Thread):
             loglevel="ERROR",
         )
 
-    def lane(self, database: Database) -> QueueSubscription | None:
-        """What has this worker read its lane's queue; None for one without a GPU."""
+    def subscription(self, database: Database) -> QueueSubscription | None:
+        """The subscription of this worker to its preset's queue; None for one without a GPU."""
         if self._runtime.gpu_type is None:
             return None
         return QueueSubscription(

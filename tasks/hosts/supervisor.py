@@ -35,7 +35,7 @@ _HEALTHY_S = 60.0
 """A worker that lived so long is started again at once when it dies."""
 _POLL_S = 0.2
 _KILL_AFTER_S = 30.0
-"""Beyond the grace time: a worker that has not ended by then is killed, and loses only what its rows know."""
+"""Seconds beyond the grace time: a worker that has not ended by then is killed, and loses only what its rows know."""
 
 
 @dataclass(slots=True)
@@ -85,13 +85,13 @@ class _Member:
 
 
 def roles(settings: Settings, *, gpu: bool, cpu: bool, io: bool) -> list[Role]:
-    """What this host's workers are for.
+    """Return the roles of this host's workers.
 
     Raises:
         SettingsError: nothing is left to run, or the GPU type's name is not one.
     """
     handoff = Handoff.open(settings.effective_handoff_dir, settings.handoff_bytes)
-    found: list[Role] = []
+    chosen: list[Role] = []
     if gpu:
         for device in find_gpus(settings.gpu_type, settings.gpu_count, settings.gpus_per_worker):
             try:
@@ -99,20 +99,20 @@ def roles(settings: Settings, *, gpu: bool, cpu: bool, io: bool) -> list[Role]:
             except ValueError as error:
                 raise SettingsError(f"VGEN_GPU_TYPE: {error}") from None
             env = {**device.device_env, "VGEN_GPU_MEMORY_BYTES": str(device.memory_bytes)}
-            found.append(Role(f"gpu{device.index}", [gpu_queue(device.type)], 1, env))
+            chosen.append(Role(f"gpu{device.index}", [gpu_queue(device.type)], 1, env))
     # Whoever generates encodes too: frames do not leave the host.
     if cpu or gpu:
         queues = [*([CPU_QUEUE] if cpu else []), encode_queue(handoff.id)]
-        found.append(Role("cpu", queues, encode_slots(os.cpu_count() or 1, settings.encode.threads)))
+        chosen.append(Role("cpu", queues, encode_slots(os.cpu_count() or 1, settings.encode.threads)))
     if io:
-        found.append(Role("io", [IO_QUEUE], 2))
-    if not found:
+        chosen.append(Role("io", [IO_QUEUE], 2))
+    if not chosen:
         raise SettingsError("nothing to run: choose at least one of GPU, CPU and IO work")
-    return found
+    return chosen
 
 
 def run(settings: Settings, *, gpu: bool = True, cpu: bool = True, io: bool = True) -> int:
-    """Run this host's workers until told to stop; the exit code.
+    """Run this host's workers until asked to stop, and return the exit code.
 
     Raises:
         SettingsError: no broker is set, or a setting contradicts another.

@@ -1,1 +1,1 @@
-"""What runs on timers: dispatcher, reconciler, sweeper, alerts, the nightly evaluation, and faults on purpose."""
+"""The work of timers: dispatcher, reconciler, sweeper, alerts, the nightly evaluation, and faults on purpose."""

@@ -1,4 +1,4 @@
-"""Faults on purpose in a live cluster: processes of this host's workers are killed, stopped and told to end.
+"""Faults on purpose in a live cluster: processes of this host's workers are killed, stopped and terminated.
 
 Only processes that the workers table names with this host's name, that still run, and that are Celery workers of vgen
 are touched, and what these started. Nothing is done to brokers, databases and stores: those may carry others' work.
@@ -28,9 +28,9 @@ from pipeline.states import AttemptOutcome, Stage
 
 _GENERATOR = "pipeline.generators.process.child"
 _FORKED = "vgen-"
-"""What the name of a worker's process begins with that `vgen worker` has forked."""
+"""The beginning of the process names of workers that `vgen worker` has forked."""
 _STARTED = ("celery", "tasks", "worker")
-"""What the command line of one holds that was started by hand."""
+"""The parts of the command line of one that was started by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Target:
 
 @dataclass
 class Damage:
-    """What was done, in order: (seconds since 1970, kind)."""
+    """The faults, in order: (seconds since 1970, kind)."""
 
     happened: list[tuple[float, str]] = field(default_factory=list)
     stopped: list[tuple[float, int]] = field(default_factory=list)
@@ -55,10 +55,10 @@ class Damage:
         return Counter(kind for _, kind in self.happened)
 
     def inflict(self, targets: Sequence[Target], dice: Random, lease_s: float) -> str | None:
-        """Do one fault to one of the targets; what was done."""
+        """Inflict one fault on one of the targets, and return its kind."""
         if not targets:
             return None
-        target = dice.choice(sorted(targets, key=lambda one: one.name))
+        target = dice.choice(sorted(targets, key=lambda worker: worker.name))
         kind = dice.choice(
             ["kill worker", "kill generator", "kill pool child", "stop worker beyond its leases", "term"]
         )
@@ -82,7 +82,7 @@ class Damage:
         return bool(below) and _signal(sorted(below)[0], signal.SIGKILL)
 
     def wake(self, *, all_of_them: bool = False) -> None:
-        """Let go on what has slept long enough."""
+        """Continue the processes that were stopped long enough."""
         for item in list(self.stopped):
             if all_of_them or time.monotonic() >= item[0]:
                 self.stopped.remove(item)
@@ -90,17 +90,17 @@ class Damage:
 
 
 def targets(session: Session) -> list[Target]:
-    """The live workers of this host whose processes are what their rows say."""
+    """Return the live workers of this host whose processes match their rows."""
     host = socket.gethostname()
-    found = []
+    victims = []
     for worker in workers.alive(session):
         if worker.host == host and _is_worker(worker.pid) and _leads(worker.pid):
             gpu = any(gpu_type_of(queue) for queue in worker.queues)
-            found.append(Target(worker.name, worker.pid, gpu))
-    return found
+            victims.append(Target(worker.name, worker.pid, gpu))
+    return victims
 
 
-def blow(
+def inflict_faults(
     database: Database,
     damage: Damage,
     *,
@@ -111,7 +111,7 @@ def blow(
     until: Callable[[], bool],
     say: Callable[[str], None],
 ) -> None:
-    """Inflict faults until ``until`` holds or ``wait`` (which sleeps) is told to stop; nobody sleeps on afterwards."""
+    """Inflict faults until ``until`` holds or ``wait`` (which sleeps) returns True; then continue stopped processes."""
     dice = Random(seed)
     try:
         next_at = time.monotonic()
@@ -128,8 +128,8 @@ def blow(
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What came of a batch that met the faults."""
+class ChaosResult:
+    """The result of a batch that met the faults."""
 
     states: Counter[str]
     unended: int
@@ -146,8 +146,8 @@ class Found:
         return statistics.median(times), times[int(0.9 * (len(times) - 1))], times[-1]
 
 
-def judge(session: Session, states: Sequence[tuple[str, str]], damage: Damage) -> Found:
-    """Look at the attempts of these jobs, given as (id, state)."""
+def judge(session: Session, states: Sequence[tuple[str, str]], damage: Damage) -> ChaosResult:
+    """Judge the attempts of these jobs, given as (id, state)."""
     twice, recoveries, gpu_s, wasted = 0, [], 0.0, 0.0
     for job_id, _ in states:
         runs = history.attempts_of_job(session, job_id)
@@ -163,7 +163,7 @@ def judge(session: Session, states: Sequence[tuple[str, str]], damage: Damage) -
                 recoveries.append(max(0.0, again.started_at / 1000 - (within[0] if within else run.ended_at / 1000)))
     counted = Counter(state for _, state in states)
     unended = counted["waiting"] + counted["in_flight"]
-    return Found(counted, unended, twice, recoveries, gpu_s, wasted)
+    return ChaosResult(counted, unended, twice, recoveries, gpu_s, wasted)
 
 
 def _is_worker(pid: int) -> bool:
@@ -187,14 +187,14 @@ def _descendants(pid: int) -> dict[int, str]:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 # The second field is the name in brackets and may hold spaces; the parent follows the state.
                 parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    found: dict[int, str] = {}
+    descendants: dict[int, str] = {}
     todo = [pid]
     while todo:
         current = todo.pop()
         below = [child for child, parent in parents.items() if parent == current]
-        found |= {child: _command(child) for child in below}
+        descendants |= {child: _command(child) for child in below}
         todo += below
-    return found
+    return descendants
 
 
 def _leads(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""Admit waiting steps and publish their chains: commit first, publish after."""
+"""Dispatch waiting steps and publish their chains: commit first, publish after."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from celery import Celery
 
 from db.evals import runs, score_steps
-from db.evals.score_steps import AdmittedScore
+from db.evals.score_steps import ScoreMessage
 from db.scheduling import dispatch, placement
 from db.session import Database
 from pipeline import failpoints
@@ -21,54 +21,54 @@ logger = logging.getLogger(__name__)
 
 
 EVALS_EVERY = 2
-"""Of so many looks one is at everything: lanes change and runs of evaluations end far more seldom than clips are
-admitted, and to look for that costs several times as much."""
+"""One poll of so many looks at everything: placements change and evaluation runs end far more seldom than clips are
+dispatched, and looking for that costs several times as much."""
 
 
 class Dispatcher:
-    """Looks at what waits, again and again."""
+    """Dispatches what waits, one poll after another."""
 
     def __init__(self, app: Celery, database: Database, settings: Settings) -> None:
         self._app = app
         self._database = database
         self._settings = settings
-        self._looks = itertools.cycle(range(EVALS_EVERY))
+        self._polls = itertools.cycle(range(EVALS_EVERY))
 
     def poll(self) -> int:
-        """One look; how many steps were published.
+        """Dispatch once, and return how many steps were published.
 
         Raises:
             ServiceUnavailableError: the database is away.
         """
         settings, database = self._settings, self._database
         presets = load_library(settings.effective_presets_dir).presets
-        everything = next(self._looks) == 0
+        everything = next(self._polls) == 0
         if everything:
             assign_presets(database, presets, settings.worker.affinity_s)
         with database.transaction() as session:
-            admitted = dispatch.admit(session, window=settings.worker.window, presets=presets)
-        scores = self._admit_scores() if everything else []
-        if admitted or scores:
+            messages = dispatch.dispatch_waiting(session, window=settings.worker.window, presets=presets)
+        scores = self._dispatch_scores() if everything else []
+        if messages or scores:
             failpoints.hit("dispatch_committed")
-        return publish(self._app, database, admitted) + publish_scores(self._app, database, scores)
+        return publish(self._app, database, messages) + publish_scores(self._app, database, scores)
 
-    def _admit_scores(self) -> list[AdmittedScore]:
+    def _dispatch_scores(self) -> list[ScoreMessage]:
         with self._database.reading() as session:
             if not runs.some_open(session):
                 return []
         with self._database.transaction() as session:
             runs.settle(session)
             gpu = self._settings.eval.workers == "gpu"
-            return score_steps.admit(session, window=self._settings.worker.window, gpu=gpu)
+            return score_steps.dispatch_waiting(session, window=self._settings.worker.window, gpu=gpu)
 
 
 def assign_presets(database: Database, presets: Mapping[str, Preset], affinity_s: float) -> None:
-    """Give live GPU workers the presets that they are to hold, and put what nobody serves back in line."""
+    """Assign presets to live GPU workers, and return to waiting what nobody serves."""
     with database.reading() as session:
         moves = placement.planned(session, presets, affinity_s=affinity_s)
     if moves:
         with database.transaction() as session:
             moves = placement.assign_presets(session, presets, affinity_s=affinity_s)
-        logger.info("lanes changed", extra={"moves": moves})
+        logger.info("presets assigned", extra={"moves": moves})
     with database.transaction() as session:
         placement.withdraw_unserved(session)

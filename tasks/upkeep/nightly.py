@@ -39,9 +39,9 @@ KIND = "nightly"
 REPEAT = "nightly-repeat"
 """A night once more, with the second set of seeds."""
 MEDIAN_OF = 5
-"""So many of the last runs that passed make the baseline, where none is pinned."""
+"""The number of runs that passed last which make the baseline, where none is pinned."""
 _URL_S = 7 * 86_400
-"""How long a report's links to clips work, where the store is S3: it allows no longer."""
+"""The seconds that a report's links to clips work, where the store is S3: it allows no longer."""
 _MEDIA_TYPES = {
     "html": "text/html",
     "md": "text/markdown",
@@ -52,14 +52,14 @@ _MEDIA_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a nightly makes and how it is judged."""
+    """The clips of a nightly run and how they are judged."""
 
     suite: Path = OWN_SUITE
     metrics: tuple[str, ...] = ("checks", "vbench")
     margins: Mapping[str, float] = field(default_factory=dict)
     baseline: str | None = None
     fields: Mapping[str, object] = field(default_factory=dict)
-    """Of its jobs, as on the command line: preset, seeds, num_frames, …"""
+    """The fields of its jobs, as on the command line: preset, seeds, num_frames, …"""
     repeat_seeds: str = ""
 
     @classmethod
@@ -78,18 +78,18 @@ class Plan:
 
 def read_margins(texts: Sequence[str], where: str) -> dict[str, float]:
     """``NAME=VALUE`` texts as numbers by metric. Raises InputError with every mistake."""
-    found, problems = {}, []
+    margins, problems = {}, []
     for text in texts:
         name, _, value = text.partition("=")
         try:
-            found[name] = float(value)
+            margins[name] = float(value)
         except ValueError:
             problems.append(Problem(f"{text!r}: a margin is NAME=VALUE with a number", field=where))
         if name not in registry.METRICS:
-            problems.append(Problem(f"{name!r} is no metric; `vgen eval list` has them", field=where))
+            problems.append(Problem(f"{name!r} is not a metric: `vgen eval list` shows them", field=where))
     if problems:
         raise InputError(problems)
-    return found
+    return margins
 
 
 def submit(database: Database, settings: Settings, plan: Plan, *, night: str | None = None) -> tuple[str, str]:
@@ -99,40 +99,45 @@ def submit(database: Database, settings: Settings, plan: Plan, *, night: str | N
     with, else a new one begins.
     """
     gate.check_metrics(plan.metrics)
-    parsed, told = _suite_of(plan, settings)
-    alike = {"suite": told["sha256"], "metrics": plan.metrics, "fields": told["fields"], "preset": told["preset"]}
+    parsed, description = _suite_of(plan, settings)
+    alike = {
+        "suite": description["sha256"],
+        "metrics": plan.metrics,
+        "fields": description["fields"],
+        "preset": description["preset"],
+    }
     identity = sha256_hex(canonical_json(alike))
-    told |= {"identity": identity, "margins": dict(plan.margins), "baseline": plan.baseline}
-    told |= {"suite_path": str(plan.suite), "repeat_seeds": plan.repeat_seeds}
+    description |= {"identity": identity, "margins": dict(plan.margins), "baseline": plan.baseline}
+    description |= {"suite_path": str(plan.suite), "repeat_seeds": plan.repeat_seeds}
     with database.transaction() as session:
         if night is None:
             for run in _alike(session, identity):
                 if run.state is EvalState.OPEN:
                     return run.id, run.batch_id
         key = None if night is None else f"{KIND}:{night}:{identity[:16]}"
-        return _store(session, parsed, settings, KIND, plan.metrics, told, key)
+        return _store(session, parsed, settings, KIND, plan.metrics, description, key)
 
 
 def submit_repeat(database: Database, settings: Settings, run_id: str) -> tuple[str, str]:
     """The same night with its second set of seeds; (run, batch). Asked for again, it adds nothing."""
     with database.reading() as session:
         night = runs.get_run(session, run_id)
-        said, metrics = dict(night.suite or {}), tuple(night.metrics)
-    fields = {**said["fields"], "seeds": said["repeat_seeds"]}
+        suite, metrics = dict(night.suite or {}), tuple(night.metrics)
+    fields = {**suite["fields"], "seeds": suite["repeat_seeds"]}
     fields.pop("seed", None)
-    parsed, told = _suite_of(Plan(suite=Path(said["suite_path"]), metrics=metrics, fields=fields), settings)
-    if told["sha256"] != said["sha256"]:
-        raise ConflictError(f"{said['suite_path']} is another suite than that of run {run_id}: it cannot be repeated")
+    parsed, description = _suite_of(Plan(suite=Path(suite["suite_path"]), metrics=metrics, fields=fields), settings)
+    if description["sha256"] != suite["sha256"]:
+        raise ConflictError(f"{suite['suite_path']} is another suite than that of run {run_id}: it cannot be repeated")
     with database.transaction() as session:
-        return _store(session, parsed, settings, REPEAT, metrics, {**told, "of": run_id}, f"{REPEAT}:{run_id}")
+        return _store(session, parsed, settings, REPEAT, metrics, {**description, "of": run_id}, f"{REPEAT}:{run_id}")
 
 
 def _suite_of(plan: Plan, settings: Settings) -> tuple[Submission, dict[str, Any]]:
     """The suite's jobs, and what is to be remembered of it. Raises InputError."""
     suite = read_suite(plan.suite)
     parsed = submission_of(suite, plan.fields, settings)
-    told = {"sha256": suite.sha256, "entries": len(suite.entries), "standard": suite.standard}
-    return parsed, {**told, "preset": parsed.jobs[0].spec.preset, "fields": dict(plan.fields)}
+    description = {"sha256": suite.sha256, "entries": len(suite.entries), "standard": suite.standard}
+    return parsed, {**description, "preset": parsed.jobs[0].spec.preset, "fields": dict(plan.fields)}
 
 
 def _store(
@@ -141,7 +146,7 @@ def _store(
     settings: Settings,
     kind: str,
     metrics: Sequence[str],
-    told: Mapping[str, Any],
+    description: Mapping[str, Any],
     key: str | None,
 ) -> tuple[str, str]:
     """The batch under its key, or a new one without, and its run; (run, batch)."""
@@ -156,7 +161,7 @@ def _store(
     for run in runs.runs(session, batch_id=stored.batch_id):
         if run.kind == kind:
             return run.id, run.batch_id
-    return open_run(session, stored.batch_id, kind=kind, metrics=metrics, suite=told), stored.batch_id
+    return open_run(session, stored.batch_id, kind=kind, metrics=metrics, suite=description), stored.batch_id
 
 
 def _alike(session: Session, identity: str) -> list[EvalRun]:
@@ -169,7 +174,7 @@ def _alike(session: Session, identity: str) -> list[EvalRun]:
 
 
 def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
-    """Compare a run that has ended with its baseline, and store the report; what was written down.
+    """Compare a run that has ended with its baseline, store the report, and return the verdict.
 
     Where a regression is to be repeated first, nothing is: the answer has ``repeat``, and ``submit_repeat`` is due.
 
@@ -184,32 +189,36 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
         run = runs.get_run(session, run_id)
         if run.state is EvalState.OPEN:
             raise ConflictError(f"evaluation run {run_id} is still open: its batch {run.batch_id} has not ended")
-        known = (run.summary or {}).get(runs.VERDICT)
-        if known is not None:
-            return dict(known)
-        told = run.suite or {}
-        before = [other for other in reversed(_alike(session, told.get("identity", ""))) if other.id < run_id]
+        recorded = (run.summary or {}).get(runs.VERDICT)
+        if recorded is not None:
+            return dict(recorded)
+        description = run.suite or {}
+        before = [other for other in reversed(_alike(session, description.get("identity", ""))) if other.id < run_id]
         records = runs.records_of(session, run.batch_id)
-        passed = _passed(before, told.get("baseline"), session)
+        passed = _passed(before, description.get("baseline"), session)
         earlier = [(other.id, runs.records_of(session, other.batch_id)) for other in passed]
-        samples = [SpeedSample(*found) for found in runs.speeds(session, run.batch_id)]
+        samples = [SpeedSample(*values) for values in runs.speeds(session, run.batch_id)]
         repeats = _repeats(session, [*passed, *before], run)
-    history = [_run(name, found, storage) for name, found in earlier if found]
+    history = [_run(name, values, storage) for name, values in earlier if values]
     speed = speed_verdicts(_past_speeds(before), samples)
     verdict: dict[str, Any] = {"speed": [_sample(sample) for sample in samples], "baseline": None, "reports": {}}
     if run.state is EvalState.INCOMPLETE or not records:
-        verdict |= _says(State.INCOMPLETE, "Clips are missing or unscored: nothing was compared.", speed)
+        verdict |= _verdict_of(State.INCOMPLETE, "Clips are missing or unscored: nothing was compared.", speed)
     elif not history:
-        verdict |= _says(
+        verdict |= _verdict_of(
             State.NO_CALIBRATION, "No run passed before: this one is what the next is compared with.", speed
         )
         verdict["first"] = True
     else:
-        comparison = _comparison(_run(run_id, records, storage), history, told)
+        comparison = _comparison(_run(run_id, records, storage), history, description)
         if comparison.state is State.REGRESSED and repeats.baseline:
             if repeats.candidate is None:
-                return {**verdict, **_says(comparison.state, "It is to be repeated first.", speed), "repeat": True}
-            comparison = _repeated(comparison, _run(run_id, records, storage), history, told, repeats, storage)
+                return {
+                    **verdict,
+                    **_verdict_of(comparison.state, "It is to be repeated first.", speed),
+                    "repeat": True,
+                }
+            comparison = _repeated(comparison, _run(run_id, records, storage), history, description, repeats, storage)
         verdict |= _reported(run_id, comparison, records, history, speed, storage)
     with database.transaction() as session:
         runs.add_verdict(session, run_id, verdict)
@@ -225,7 +234,7 @@ def _passed(before: Sequence[EvalRun], pinned: str | None, session: Session) -> 
 
 
 def _run(name: str, records: Sequence[Mapping[str, Any]], storage: Storage) -> Run:
-    """With URLs in place of keys, so that a report can show the clips."""
+    """Return the run with URLs in place of keys, so that a report can show the clips."""
     urls = [{**record, "video": storage.url(record["video"], expires_s=_URL_S)} for record in records]
     return comparing.run_of(urls, name)
 
@@ -242,41 +251,43 @@ def _repeats(session: Session, before: Sequence[EvalRun], run: EvalRun) -> _Repe
     repeats = {(other.suite or {}).get("of"): other for other in runs.runs(session, limit=500) if other.kind == REPEAT}
     if run.id in repeats and repeats[run.id].state is EvalState.INCOMPLETE:
         return _Repeats([], None)  # what the first seeds say has to do
-    made = {of: other for of, other in repeats.items() if other.state is EvalState.COMPLETE}
-    known = [made[other.id] for other in dict.fromkeys(before) if other.id in made]
+    complete = {of: other for of, other in repeats.items() if other.state is EvalState.COMPLETE}
+    of_baseline = [complete[other.id] for other in dict.fromkeys(before) if other.id in complete]
     wanted = (run.suite or {}).get("repeat_seeds")
-    mine = made.get(run.id)
+    own = complete.get(run.id)
     return _Repeats(
-        [(other.id, runs.records_of(session, other.batch_id)) for other in known] if wanted else [],
-        None if mine is None else runs.records_of(session, mine.batch_id),
+        [(other.id, runs.records_of(session, other.batch_id)) for other in of_baseline] if wanted else [],
+        None if own is None else runs.records_of(session, own.batch_id),
     )
 
 
-def _baseline(history: Sequence[Run], told: Mapping[str, Any]) -> Run:
-    return history[0] if told.get("baseline") else comparing.median_run(history)
+def _baseline(history: Sequence[Run], description: Mapping[str, Any]) -> Run:
+    return history[0] if description.get("baseline") else comparing.median_run(history)
 
 
 def _comparison(
-    candidate: Run, history: Sequence[Run], told: Mapping[str, Any], before: Run | None = None
+    candidate: Run, history: Sequence[Run], description: Mapping[str, Any], before: Run | None = None
 ) -> Comparison:
     present = dict.fromkeys(name for clip in candidate.clips.values() for name in clip.scores)
     chosen = [registry.METRICS[name] for name in present if name in registry.METRICS]
-    return comparing.compare(before or _baseline(history, told), candidate, chosen, dict(told.get("margins", {})))
+    return comparing.compare(
+        before or _baseline(history, description), candidate, chosen, dict(description.get("margins", {}))
+    )
 
 
 def _repeated(
     first: Comparison,
     candidate: Run,
     history: Sequence[Run],
-    told: Mapping[str, Any],
+    description: Mapping[str, Any],
     repeats: _Repeats,
     storage: Storage,
 ) -> Comparison:
-    """What both seed sets say together."""
+    """Compare both seed sets together."""
     again = [_run(name, records, storage) for name, records in repeats.baseline if records]
-    before = comparing.combined(_baseline(history, told), _baseline(again[-MEDIAN_OF:], told))
+    before = comparing.combined(_baseline(history, description), _baseline(again[-MEDIAN_OF:], description))
     after = comparing.combined(candidate, _run(f"{candidate.name} repeated", repeats.candidate or [], storage))
-    return comparing.repeated(first, _comparison(after, history, told, before))
+    return comparing.repeated(first, _comparison(after, history, description, before))
 
 
 def _reported(
@@ -287,7 +298,7 @@ def _reported(
     speed: Sequence[SpeedVerdict],
     storage: Storage,
 ) -> dict[str, Any]:
-    """Store the report; the verdict."""
+    """Store the report, and return the verdict."""
     report = Report(comparison, history, speed)
     texts = {
         "html": html(report),
@@ -299,15 +310,15 @@ def _reported(
     for ending, text in texts.items():
         keys[ending] = f"reports/{run_id}/report.{ending}"
         storage.put_bytes(keys[ending], text.encode(), content_type=_MEDIA_TYPES[ending])
-    found = _says(comparison.state, comparing.MEANING[comparison.state], speed)
-    return {**found, "advice": comparison.advice, "baseline": comparison.baseline, "reports": keys}
+    verdict = _verdict_of(comparison.state, comparing.MEANING[comparison.state], speed)
+    return {**verdict, "advice": comparison.advice, "baseline": comparison.baseline, "reports": keys}
 
 
-def _says(state: State, meaning: str, speed: Sequence[SpeedVerdict]) -> dict[str, Any]:
+def _verdict_of(state: State, meaning: str, speed: Sequence[SpeedVerdict]) -> dict[str, Any]:
     slower = [
-        f"{one.preset} on {one.gpu_type}: {one.measure} {one.value:.6g}, usually {one.median:.6g}"
-        for one in speed
-        if one.state is State.REGRESSED and one.median is not None
+        f"{slow.preset} on {slow.gpu_type}: {slow.measure} {slow.value:.6g}, usually {slow.median:.6g}"
+        for slow in speed
+        if slow.state is State.REGRESSED and slow.median is not None
     ]
     return {
         "state": state.value,
@@ -324,12 +335,12 @@ def _sample(sample: SpeedSample) -> dict[str, Any]:
 
 
 def _past_speeds(before: Sequence[EvalRun]) -> list[SpeedSample]:
-    found = [(other.summary or {}).get(runs.VERDICT, {}).get("speed", []) for other in before]
-    return [SpeedSample(**sample) for samples in found for sample in samples]
+    samples_of_runs = [(other.summary or {}).get(runs.VERDICT, {}).get("speed", []) for other in before]
+    return [SpeedSample(**sample) for samples in samples_of_runs for sample in samples]
 
 
 def repeat_due(database: Database, run_id: str, verdict: Mapping[str, Any]) -> bool:
-    """Whether the night is to be made with its second seeds: to confirm a regression, or as what later ones need."""
+    """Return whether the night needs its second seeds: to confirm a regression, or for later comparisons."""
     if verdict.get("repeat"):
         return True
     with database.reading() as session:

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class QueueSubscription:
-    """Has the worker's consumer read its lane's queue while the row says that it serves it.
+    """Subscribes a worker's consumer to its preset's queue while the row says that the worker serves it.
 
     ``at_once`` makes the change in the caller's thread: a solo worker's loop would see it up to two seconds late.
     """
@@ -40,31 +40,31 @@ class QueueSubscription:
         self._consumer = consumer
         self._stopping = stopping
         self._at_once = at_once
-        self._leave_out = 0
+        self._polls_to_skip = 0
 
     def poll(self) -> None:
-        """Compare the row with what is read, and change the latter. Raises ServiceUnavailableError.
+        """Compare the row with the queues that are read, and change these. Raises ServiceUnavailableError.
 
-        A worker that serves its lane leaves out every second look.
+        A worker that serves its preset leaves out every second poll.
         """
         if self._stopping() is not None:
-            return  # Celery itself stops to read
-        if self._leave_out > 0:
-            self._leave_out -= 1
+            return  # Celery itself stops reading
+        if self._polls_to_skip > 0:
+            self._polls_to_skip -= 1
             return
         with self._database.reading() as session:
-            place = residency.place(session, self._worker)
-        if place is None:
+            row = residency.of_worker(session, self._worker)
+        if row is None:
             return
-        wanted = set() if place.draining else {gpu_queue(self._gpu_type)}
-        if place.lane is not None and place.serves:
-            wanted.add(preset_queue(self._gpu_type, place.lane))
+        wanted = set() if row.draining else {gpu_queue(self._gpu_type)}
+        if row.assigned_preset is not None and row.serves:
+            wanted.add(preset_queue(self._gpu_type, row.assigned_preset))
         if wanted == self._read():
-            self._leave_out = IDLE_POLL_FACTOR - 1 if place.serves else 0
+            self._polls_to_skip = IDLE_POLL_FACTOR - 1 if row.serves else 0
             return
         consumer = self._consumer()
         if consumer is None or consumer.task_consumer is None:
-            return  # it is connecting: the next look finds it
+            return  # it is connecting: the next poll finds it
         if self._at_once:
             self._change(consumer, wanted)
         else:
@@ -82,4 +82,4 @@ class QueueSubscription:
             consumer.cancel_task_queue(queue)
         for queue in sorted(wanted - read):
             consumer.add_task_queue(queue)
-        logger.info("lane changed", extra={"worker": self._worker, "reads": sorted(wanted)})
+        logger.info("queue subscription changed", extra={"worker": self._worker, "reads": sorted(wanted)})

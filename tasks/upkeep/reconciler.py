@@ -1,4 +1,4 @@
-"""Put right what messages, workers and hosts leave undone."""
+"""Recover from lost messages, dead workers and hosts that are gone."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def reconcile_once(app: Celery, database: Database, *, end_leases: bool = True) 
 
 
 def take_over_home(database: Database) -> None:
-    """For a solo run that has just locked its home: no lease, message or worker of an earlier run can be alive.
+    """Take over the rows of a home that a solo run has just locked: no earlier lease, message or worker can be alive.
 
-    A dead worker's row would hold its lane, and so its jobs, until it is taken for dead.
+    A dead worker's row would keep its preset, and so its jobs, until it is taken for dead.
     """
     with database.transaction() as session:
         workers.forget_all(session)
@@ -94,12 +94,12 @@ def sweep_handoff(database: Database, handoff: Handoff, *, older_than_s: float) 
 def queue_depth(app: Celery, queue: str) -> int | None:
     """Messages waiting in the broker's queue; None when the broker cannot say."""
     try:
-        with app.pool.acquire(block=True) as connection:  # a new one costs more than all else that a look does
+        with app.pool.acquire(block=True) as connection:  # a new one costs more than all else that a poll does
             try:
                 declared = connection.default_channel.queue_declare(queue=queue, passive=True)
             except ChannelError:
                 return 0  # no such queue: nothing waits in it
-            except connection.connection_errors:  # one that the broker has closed; the next look has another
+            except connection.connection_errors:  # one that the broker has closed; the next poll has another
                 return None
             return int(declared.message_count)
     except (OperationalError, OSError):

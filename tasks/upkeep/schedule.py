@@ -1,4 +1,4 @@
-"""What is done now and then rather than for a job: ``vgen beat`` sends it, an io worker does it.
+"""The periodic tasks, which belong to no job: ``vgen beat`` sends it, an io worker does it.
 
 Rows say when it was last done, so that two beats, or one that was away for days, do no more than one would.
 """
@@ -23,7 +23,7 @@ SWEEP = "vgen.sweep"
 NIGHTLY = "vgen.nightly"
 VERDICTS = "vgen.verdicts"
 VERDICT_EVERY_S = 300.0
-"""How often it is looked whether a nightly's last clip is there."""
+"""The seconds between two checks whether a nightly's last clip is there."""
 _HOUR_S = 3600.0
 
 

@@ -26,7 +26,7 @@ from pipeline.storage.base import Storage, StoredObject
 logger = logging.getLogger(__name__)
 
 PREFIXES = ("media/", "checkpoints/", "states/", "work/", "inputs/", "vgen-check/")
-"""Where vgen puts objects. Whatever else lies in the store is somebody else's."""
+"""The prefixes under which vgen puts objects. Whatever else lies in the store is somebody else's."""
 KINDS = ("orphan", "checkpoint", "media", "history", "unfinished", "handoff", "model_build")
 _HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
 _PAGE = 200
@@ -47,13 +47,13 @@ class Removed:
 
 @dataclass(slots=True)
 class Report:
-    """What a sweep removed."""
+    """The result of a sweep."""
 
     dry_run: bool
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     size: int = 0
     first: list[Removed] = field(default_factory=list)
-    """At most a thousand of them."""
+    """The first thousand of them at most."""
 
     def add(self, kind: str, name: str, size: int = 0, *, number: int = 1) -> None:
         self.counts[kind] += number
@@ -90,20 +90,20 @@ def sweep_if_due(database: Database, make_storage: Callable[[], Storage], settin
 
 
 def _rows(database: Database, storage: Storage, settings: Settings, report: Report) -> None:
-    """What retention settings and ended jobs make superfluous: the rows first, so that nothing names a lost object."""
+    """Remove what retention and ended jobs make superfluous: the rows first, so that nothing names a lost object."""
     age_ms = int(settings.sweep.checkpoint_age_h * _HOUR_MS)
     while True:
         with database.transaction() as session:
-            found = sweep.drop_checkpoints(session, older_than_ms=age_ms, dry_run=report.dry_run)
-        _remove(database, storage, "checkpoint", found, report)
-        if not found or report.dry_run:
+            objects = sweep.drop_checkpoints(session, older_than_ms=age_ms, dry_run=report.dry_run)
+        _remove(database, storage, "checkpoint", objects, report)
+        if not objects or report.dry_run:
             break
     if settings.retention.days is not None:
         age_ms = int(settings.retention.days * _DAY_MS)
         for batch_id in _expired(database, age_ms, MEDIA_REMOVED):
             with database.transaction() as session:
-                found = sweep.drop_media(session, batch_id, older_than_ms=age_ms, dry_run=report.dry_run)
-            _remove(database, storage, "media", found, report)
+                objects = sweep.drop_media(session, batch_id, older_than_ms=age_ms, dry_run=report.dry_run)
+            _remove(database, storage, "media", objects, report)
     if settings.retention.history_days is not None:
         age_ms = int(settings.retention.history_days * _DAY_MS)
         for batch_id in _expired(database, age_ms, HISTORY_REMOVED):
@@ -118,9 +118,9 @@ def _expired(database: Database, age_ms: int, kind: str) -> list[str]:
         return list(sweep.expired_batches(session, older_than_ms=age_ms, kind=kind))
 
 
-def _remove(database: Database, storage: Storage, kind: str, found: Iterable[sweep.Object], report: Report) -> None:
+def _remove(database: Database, storage: Storage, kind: str, objects: Iterable[sweep.Object], report: Report) -> None:
     """Remove objects whose rows are gone; in a dry run the rows are still there, and only say what would go."""
-    for page in _pages(found):
+    for page in _pages(objects):
         if not report.dry_run:
             with database.reading() as session:
                 free = sweep.unreferenced(session, [item.key for item in page])
@@ -136,7 +136,7 @@ def _orphans(database: Database, storage: Storage, settings: Settings, report: R
     for prefix in PREFIXES:
         # An input or a state is put before the row that names it: nothing may come between check and removal.
         size = 1 if prefix in ("inputs/", "states/") else _PAGE
-        for page in _pages((found for found in storage.list(prefix) if found.modified_at <= oldest), size):
+        for page in _pages((item for item in storage.list(prefix) if item.modified_at <= oldest), size):
             _remove_orphans(database, storage, page, oldest, report)
 
 
@@ -170,7 +170,7 @@ def _store_now(storage: Storage) -> float:
 
 
 def _this_host(database: Database, settings: Settings, report: Report) -> None:
-    """What killed processes left in this host's hand-off and cache folders."""
+    """Remove what killed processes left in this host's hand-off and cache folders."""
     older_than_s = settings.sweep.orphan_age_h * 3600
     if settings.effective_handoff_dir.is_dir():
         handoff = Handoff.open(settings.effective_handoff_dir, settings.handoff_bytes)

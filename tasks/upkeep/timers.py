@@ -72,7 +72,7 @@ class Timers:
         reports: Sequence[WorkerReport] = (),
         dispatch: bool,
         sweep: bool = False,
-        lanes: Sequence[QueueSubscription] = (),
+        subscriptions: Sequence[QueueSubscription] = (),
         watchdog: Watchdog | None = None,
         trust_leases_at_once: bool = False,
         database: Database | None = None,
@@ -97,7 +97,10 @@ class Timers:
         self.watchdog = watchdog
         if watchdog is not None:
             self._timers.append(_Timer("watchdog", POLL_WORKER_S, watchdog.poll))
-        self._timers += [_Timer("lane", settings.worker.dispatch_s, lane.poll) for lane in lanes]
+        self._timers += [
+            _Timer("queue subscription", settings.worker.dispatch_s, subscription.poll)
+            for subscription in subscriptions
+        ]
         if sweep:
             self._timers.append(_Timer("sweep", SWEEP_S, self._sweep))
 
@@ -116,22 +119,22 @@ class Timers:
     ) -> Timers:
         """The loops of a cluster's worker.
 
-        An io worker dispatches, one with an encode queue sweeps its hand-off, one with a GPU has its ``consumer``
-        follow its lane.
+        An io worker dispatches, one with an encode queue sweeps its hand-off, one with a GPU subscribes its
+        ``consumer`` to the queue of its preset.
         """
         report = worker_report(name, queues, slots=slots, memory_bytes=memory_bytes)
         database = Database(settings.effective_database_url)
-        lanes = []
+        subscriptions = []
         if report.gpu_type is not None:
-            lane = QueueSubscription(
+            subscription = QueueSubscription(
                 app, database, name=name, gpu_type=report.gpu_type, consumer=consumer, stopping=stopping
             )
-            lanes.append(lane)
+            subscriptions.append(subscription)
         return cls(
             app,
             settings,
             reports=[report],
-            lanes=lanes,
+            subscriptions=subscriptions,
             watchdog=Watchdog(
                 database,
                 name=name,
@@ -196,7 +199,7 @@ class Timers:
 
 
 def worker_report(name: str, queues: Sequence[str], *, slots: int = 1, memory_bytes: int | None = None) -> WorkerReport:
-    """What the worker of this process says of itself."""
+    """The report of this process's worker."""
     gpu_type = next((kind for queue in queues if (kind := gpu_type_of(queue))), None)
     return WorkerReport(
         name=name,

@@ -1,4 +1,4 @@
-"""What a worker has at hand: its database, store, hand-off directory and generator, made when first needed."""
+"""The objects of one worker: its database, store, hand-off directory and generator, made when first needed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from db.scheduling import residency
-from db.scheduling.dispatch import Hops
+from db.scheduling.dispatch import NextQueue
 from db.session import Database
 from pipeline.errors import ServiceUnavailableError
 from pipeline.generators.process.handle import GeneratorProcess, Load
@@ -36,7 +36,7 @@ _ENHANCE = "pipeline.stages.enhance"
 
 
 class WorkerContext:
-    """One worker's things. ``stopping`` tells since when (monotonic seconds) the worker wants to stop, or None."""
+    """The objects of one worker. ``stopping`` returns when (monotonic seconds) the worker began to stop, or None."""
 
     def __init__(
         self,
@@ -54,9 +54,9 @@ class WorkerContext:
         self.stopping = stopping
         self._database = database
         self._device_env = device_env
-        self.beside = Overlap()
-        """For the hand-over of a clip while the next one is made."""
-        self.room_wanted = 0
+        self.overlap = Overlap()
+        """The hand-over of a clip, which goes on while the next one is made."""
+        self.expected_frames_bytes = 0
         """Bytes of frames of the last clip that was claimed here: the next one's are guessed to be as many."""
         self.crashes = CrashStreak()
 
@@ -65,12 +65,12 @@ class WorkerContext:
         return self._database or Database(self.settings.effective_database_url)
 
     @cached_property
-    def heart(self) -> LeaseTimer:
+    def lease_timer(self) -> LeaseTimer:
         return LeaseTimer(self.settings.worker.control_s)
 
     @cached_property
-    def hops(self) -> Hops:
-        return Hops(lambda: load_library(self.settings.effective_presets_dir).presets)
+    def next_queue(self) -> NextQueue:
+        return NextQueue(lambda: load_library(self.settings.effective_presets_dir).presets)
 
     @cached_property
     def storage(self) -> Storage:
@@ -94,8 +94,8 @@ class WorkerContext:
         return SharedGenerator(process, self._on_loaded)
 
     @cached_property
-    def keeper(self) -> ModelLoader | None:
-        """Keeps the generator's model to the lane that the dispatcher gave this worker; to be started."""
+    def model_loader(self) -> ModelLoader | None:
+        """The thread that loads the preset which the dispatcher assigned to this worker; the caller starts it."""
         if self.gpu_type is None or self.generator is None:
             return None
         resident = self.generator
@@ -109,8 +109,8 @@ class WorkerContext:
         )
 
     @cached_property
-    def read_ahead(self) -> Prefetcher | None:
-        """Prepares the next clip while one is made; to be started."""
+    def prefetcher(self) -> Prefetcher | None:
+        """The thread that prepares the next clip while one is made; the caller starts it."""
         if self.generator is None or not self.settings.worker.read_ahead:
             return None
         from tasks.worker.prefetch import Prefetcher  # noqa: PLC0415 - it loads a stage that other workers have no use for
@@ -127,7 +127,7 @@ class WorkerContext:
     @property
     def claimable(self) -> tuple[str, ...]:
         """The queues whose steps this worker may claim. Raises ServiceUnavailableError."""
-        return self.queues if self.keeper is None else (*self.queues, *self.keeper.queues())
+        return self.queues if self.model_loader is None else (*self.queues, *self.model_loader.queues())
 
     def _on_loaded(self, load: Load, was: str | None) -> None:
         try:
@@ -147,22 +147,22 @@ class WorkerContext:
             logger.warning("replacement not recorded", extra={"preset": preset, "reason": str(error)})
 
     def must_stop_now(self, reserve_s: float = 0.0) -> bool:
-        """True once a stopping worker's grace is over, or would be in ``reserve_s`` seconds."""
+        """Return True once a stopping worker's grace is over, or would be in ``reserve_s`` seconds."""
         since = self.stopping()
         return since is not None and time.monotonic() - since >= self.settings.worker.grace_s - reserve_s
 
     def close(self) -> None:
-        """End the generator's process, the heart, and the connections to database and enhancers that were made here.
+        """End the generator's process, the lease timer, and the connections to database and enhancers made here.
 
         A clip that is made is still handed over, within the grace time.
         """
-        self.beside.wait(self.settings.worker.grace_s)
-        if "keeper" in self.__dict__ and self.keeper is not None:
-            self.keeper.end()
-        if "read_ahead" in self.__dict__ and self.read_ahead is not None:
-            self.read_ahead.end()
-        if "heart" in self.__dict__:
-            self.heart.close()
+        self.overlap.wait(self.settings.worker.grace_s)
+        if "model_loader" in self.__dict__ and self.model_loader is not None:
+            self.model_loader.end()
+        if "prefetcher" in self.__dict__ and self.prefetcher is not None:
+            self.prefetcher.end()
+        if "lease_timer" in self.__dict__:
+            self.lease_timer.close()
         if "generator" in self.__dict__ and self.generator is not None:
             self.generator.close()
         if _ENHANCE in sys.modules and IO_QUEUE in self.queues:  # loading it only to close nothing takes a second

@@ -33,15 +33,15 @@ def context_of(task: Task) -> WorkerContext:
 def make_runtime(app: Celery, name: str) -> WorkerContext:
     runtime = WorkerContext(name, current_settings(), queues=consumed_queues(app), stopping=stopping_since)
     _runtimes[app] = runtime
-    if runtime.keeper is not None:
-        runtime.keeper.start()
-    if runtime.read_ahead is not None:
-        runtime.read_ahead.start()
+    if runtime.model_loader is not None:
+        runtime.model_loader.start()
+    if runtime.prefetcher is not None:
+        runtime.prefetcher.start()
     return runtime
 
 
 def consumed_queues(app: Celery) -> tuple[str, ...]:
-    """The queues that the worker was started with: lanes come and go."""
+    """The queues that the worker was started with; those of presets come and go."""
     return tuple(sorted(queue for queue in app.amqp.queues.consume_from if preset_slug_of(queue) is None))
 
 
@@ -51,5 +51,5 @@ def known_apps() -> list[Celery]:
 
 
 def forget_all() -> None:
-    """Let go of what the parent of a fork made, without closing it: it belongs to the parent."""
+    """Forget the contexts that the parent of a fork made, without closing them: they belong to the parent."""
     _runtimes.clear()

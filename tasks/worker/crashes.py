@@ -1,4 +1,4 @@
-"""Whether a worker on which jobs crash in a row is broken, or the jobs are: a sound one must not drain for them."""
+"""Tell a broken worker, on which jobs crash in a row, from broken jobs: a sound one must not drain for them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class CrashStreak:
 
     @property
     def independent(self) -> int:
-        """How many groups the jobs fall into, where jobs that have a possible cause in common are of one."""
+        """Count the groups of jobs, where jobs that have a possible cause in common are in one group."""
         groups: list[frozenset[str]] = []
         for causes in self._causes.values():
             joined = [group for group in groups if group & causes]
@@ -47,7 +47,7 @@ class CrashStreak:
 
 
 def is_broken(runtime: WorkerContext, claimed: Claim, check: Callable[[], None]) -> bool:
-    """Whether this worker is to take no more, after one more job's generator died here.
+    """Return whether this worker must drain, after one more job's generator died here.
 
     Jobs of one batch, owner, LoRA or input may all be the same poison. So where fewer than three share nothing, a
     clip that is known to be good says whether the worker can still make one. ``check`` raises when the step is to stop.
@@ -75,7 +75,7 @@ def is_broken(runtime: WorkerContext, claimed: Claim, check: Callable[[], None])
 
 
 def _possible_causes(runtime: WorkerContext, claimed: Claim) -> frozenset[str]:
-    """What other jobs may have in common with the step's: batch, owner, and each of its files by content."""
+    """Return what other jobs may have in common with the step's: batch, owner, and each of its files by content."""
     work = claimed.work
     causes = {f"batch {work.batch_id}", *(f"input {ref.sha256}" for ref in work.spec.input_refs)}
     try:

@@ -1,4 +1,4 @@
-"""The generator of one GPU worker and the model in it, shared by the steps and by the keeper of the lane."""
+"""The generator of one GPU worker and the model in it, shared by the steps and by the model loader."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class SharedGenerator:
         return self._held
 
     def load(self, preset: str, on_progress: OnProgress) -> None:
-        """As ``GeneratorProcess.load``, once nobody else uses the generator."""
+        """Call ``GeneratorProcess.load`` once nobody else uses the generator."""
         with self._use(on_progress), self._counting():
             self._process.load(preset, on_progress)
 
@@ -64,7 +64,7 @@ class SharedGenerator:
         checkpoints: TakesCheckpoints = NO_CHECKPOINTS,
         on_made: OnMade | None = None,
     ) -> GenerationResult:
-        """As ``GeneratorProcess.generate``, once nobody else uses the generator."""
+        """Call ``GeneratorProcess.generate`` once nobody else uses the generator."""
         with ExitStack() as turn:
 
             def made() -> None:
@@ -83,7 +83,7 @@ class SharedGenerator:
         return self._clips if self._making else None
 
     def prepare(self, preset: str, prompt: str, negative_prompt: str | None) -> None:
-        """As ``GeneratorProcess.prepare``; whoever uses the generator goes first."""
+        """Call ``GeneratorProcess.prepare``; whoever uses the generator goes first."""
         self._process.prepare(preset, prompt, negative_prompt)
 
     def close(self) -> None:

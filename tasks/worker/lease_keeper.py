@@ -1,4 +1,4 @@
-"""Keeping a running step's lease, and telling it to stop."""
+"""The lease of a running step: renewed while the stage works, which is asked to stop where it has to."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ class LeaseKeeper:
         self._runtime = runtime
         self._claimed = claimed
         self._progress: Progress | None = None
-        self._shown: Progress | None = None
-        self._renewed = time.monotonic()  # the claim itself
+        self._recorded: Progress | None = None
+        self._renewed_at = time.monotonic()  # the claim itself
         self._reason: str | None = None
         self._keep = True
-        self._heard = time.monotonic()
+        self._progressed_at = time.monotonic()
         self._longest_step_s = 0.0
 
     def on_progress(self, progress: Progress) -> None:
-        """Take note of a sign of life. Raises StoppedError when the step is to stop."""
+        """Note the progress of the stage. Raises StoppedError when the step is to stop."""
         now = time.monotonic()
         if progress.phase is Phase.DENOISE and progress.step > 1:
-            self._longest_step_s = max(self._longest_step_s, now - self._heard)
-        self._progress, self._heard = progress, now
+            self._longest_step_s = max(self._longest_step_s, now - self._progressed_at)
+        self._progress, self._progressed_at = progress, now
         self.check()
 
     def check(self) -> None:
@@ -56,44 +56,44 @@ class LeaseKeeper:
             raise StoppedError(self._reason, keep=self._keep)
 
     def __enter__(self) -> Self:
-        self._runtime.heart.add(self)
+        self._runtime.lease_timer.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._runtime.heart.remove(self)
+        self._runtime.lease_timer.remove(self)
 
-    def beat(self) -> None:
-        """Called by the heart each second or so."""
+    def renew_or_stop(self) -> None:
+        """Renew the lease, or note why the step has to stop; the lease timer calls this each second or so."""
         if self._runtime.must_stop_now(self._reserve_s()):
             self._reason = self._reason or "the worker stops"
         try:
-            self._beat()
+            self._renew_or_check()
         except ServiceUnavailableError as error:
             logger.warning("lease not renewed", extra={"reason": str(error)})
         except Exception:
             logger.exception("lease not renewed")
 
     def _reserve_s(self) -> float:
-        """Seconds of the grace that a clip needs to come to the end of its step and to store where it is."""
+        """Seconds of the grace time that a clip needs to end its step and to store its checkpoint."""
         if isinstance(self._claimed, ScoreClaim) or self._claimed.work.stage is not Stage.GENERATE:
             return 0.0
         return min(self._runtime.settings.worker.grace_s / 2, STORE_S + self._longest_step_s)
 
-    def _beat(self) -> None:
-        """Renew when it is time or there is progress to show; else only look whether to stop."""
-        worker, seen = self._runtime.settings.worker, self._progress
-        if seen == self._shown and time.monotonic() - self._renewed < worker.renew_s:
+    def _renew_or_check(self) -> None:
+        """Renew when it is time or there is progress to record; else only check whether to stop."""
+        worker, progress = self._runtime.settings.worker, self._progress
+        if progress == self._recorded and time.monotonic() - self._renewed_at < worker.renew_s:
             with self._runtime.database.reading() as session:
-                self._heed(self._look(session))
+                self._apply(self._check_control(session))
             return
         with self._runtime.database.transaction() as session:
-            control = self._renew(session, int(worker.lease_s * 1000), seen)
-        self._renewed, self._shown = time.monotonic(), seen
-        self._heed(control)
+            control = self._renew(session, int(worker.lease_s * 1000), progress)
+        self._renewed_at, self._recorded = time.monotonic(), progress
+        self._apply(control)
 
-    def _look(self, session: Session) -> Control:
+    def _check_control(self, session: Session) -> Control:
         held = self._claimed
         return (
             score_leases.check_control(session, held)
@@ -101,7 +101,7 @@ class LeaseKeeper:
             else leases.check_control(session, held)
         )
 
-    def _renew(self, session: Session, lease_ms: int, seen: Progress | None) -> Control:
+    def _renew(self, session: Session, lease_ms: int, progress: Progress | None) -> Control:
         held = self._claimed
         if isinstance(held, ScoreClaim):
             return score_leases.renew(session, held, lease_ms=lease_ms)
@@ -109,12 +109,12 @@ class LeaseKeeper:
             session,
             held,
             lease_ms=lease_ms,
-            phase=seen.phase.value if seen else None,
-            step=seen.step if seen else 0,
-            total=seen.total if seen else 0,
+            phase=progress.phase.value if progress else None,
+            step=progress.step if progress else 0,
+            total=progress.total if progress else 0,
         )
 
-    def _heed(self, control: Control) -> None:
+    def _apply(self, control: Control) -> None:
         if not control.held:
             self._reason, self._keep = "lease lost", False
         elif control.cancel:

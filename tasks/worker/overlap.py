@@ -9,49 +9,49 @@ from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
-LetGo = Callable[[], None]
+ReleaseWorker = Callable[[], None]
 
 
 class Overlap:
-    """Runs steps in threads of their own, each of which lets its caller go once the worker may take the next one.
+    """Runs steps in threads of their own, each of which releases the worker once that may take the next one.
 
-    No more than one step goes on beside the one that begins.
+    No more than one step goes on while the next one begins.
     """
 
     def __init__(self) -> None:
-        self._going_on: list[threading.Thread] = []
+        self._running: list[threading.Thread] = []
 
-    def run(self, step: Callable[[LetGo], None]) -> None:
-        """Run the step; come back when it has ended, or has called what it is given.
+    def run(self, step: Callable[[ReleaseWorker], None]) -> None:
+        """Run the step, and return when it has ended or has released the worker.
 
         Raises:
-            BaseException: whatever the step raised before it let go. What it raises later is logged.
+            BaseException: what the step raised before it released the worker. What it raises later is logged.
         """
-        self._going_on = [thread for thread in self._going_on if thread.is_alive()]
-        for thread in self._going_on[:-1]:
+        self._running = [thread for thread in self._running if thread.is_alive()]
+        for thread in self._running[:-1]:
             thread.join()
-        go_on, problems = threading.Event(), list[BaseException]()
+        released, errors = threading.Event(), list[BaseException]()
 
         def whole() -> None:
             try:
-                step(go_on.set)
+                step(released.set)
             except BaseException as error:
-                if go_on.is_set():
-                    logger.exception("step failed beside the next one")
+                if released.is_set():
+                    logger.exception("step failed after it released the worker")
                 else:
-                    problems.append(error)
+                    errors.append(error)
             finally:
-                go_on.set()
+                released.set()
 
         thread = threading.Thread(target=whole, name="step", daemon=True)
-        self._going_on.append(thread)
+        self._running.append(thread)
         thread.start()
-        go_on.wait()
-        if problems:
-            raise problems[0]
+        released.wait()
+        if errors:
+            raise errors[0]
 
     def wait(self, timeout_s: float) -> None:
-        """Until every step that let go has ended, for so long at most."""
+        """Wait until every step that released the worker has ended, for so long at most."""
         end = time.monotonic() + timeout_s
-        for thread in self._going_on:
+        for thread in self._running:
             thread.join(max(0.0, end - time.monotonic()))

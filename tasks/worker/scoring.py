@@ -41,7 +41,7 @@ def open_run(
 
 
 def run_score_step(task: Task, step_id: int) -> None:
-    """Claim the step, score its clips, and record that it is done, or what came of it."""
+    """Claim the step, score its clips, and record that it is done, or its failure."""
     runtime = contexts.context_of(task)
     lease_ms = int(runtime.settings.worker.lease_s * 1000)
 
@@ -53,16 +53,16 @@ def run_score_step(task: Task, step_id: int) -> None:
         return
     failpoints.hit("after_claim", "score_clips")
     try:
-        with LeaseKeeper(runtime, claimed) as pulse:
-            unread = _score(runtime, claimed, pulse)
+        with LeaseKeeper(runtime, claimed) as keeper:
+            unread = _score(runtime, claimed, keeper)
     except StoppedError:
         persist(runtime, lambda session: score_leases.release(session, claimed))
         return
     except StageError as error:
         problem = error
-        logger.info("scoring failed", extra={**claimed.said, "code": error.code})
+        logger.info("scoring failed", extra={**claimed.event_data, "code": error.code})
     except Exception as error:
-        logger.exception("scoring failed unexpectedly", extra=claimed.said)
+        logger.exception("scoring failed unexpectedly", extra=claimed.event_data)
         problem = FatalError(f"{type(error).__name__}: {error}")
     else:
         failpoints.hit("after_work", "score_clips")
@@ -71,7 +71,7 @@ def run_score_step(task: Task, step_id: int) -> None:
     persist(runtime, lambda session: score_leases.fail(session, claimed, problem))
 
 
-def _score(runtime: WorkerContext, claimed: ScoreClaim, pulse: LeaseKeeper) -> int:
+def _score(runtime: WorkerContext, claimed: ScoreClaim, keeper: LeaseKeeper) -> int:
     from pipeline.stages import score_clips  # noqa: PLC0415
 
     def record(clip: StoredClip, scores: Sequence[ScoreRecord]) -> None:
@@ -79,4 +79,4 @@ def _score(runtime: WorkerContext, claimed: ScoreClaim, pulse: LeaseKeeper) -> i
             raise StoppedError("lease lost", keep=False)
 
     device = "cuda" if (runtime.gpu_type or "cpu") != "cpu" and runtime.settings.eval.device == "cpu" else None
-    return score_clips.run(claimed.work, runtime.settings, runtime.storage, record, device=device, check=pulse.check)
+    return score_clips.run(claimed.work, runtime.settings, runtime.storage, record, device=device, check=keeper.check)

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 
 from db.queue import failures, finishing, leases, releases, rewinds
 from db.queue.endings import Finished
-from db.queue.finishing import Hop
+from db.queue.finishing import Route
 from db.scheduling import residency
 from pipeline import failpoints
 from pipeline.errors import (
@@ -43,24 +43,24 @@ from tasks.worker import contexts, crashes
 from tasks.worker.checkpoints import ClaimedRows, remove_objects
 from tasks.worker.context import WorkerContext
 from tasks.worker.lease_keeper import LeaseKeeper
-from tasks.worker.next_queue import begin_again, cut, follow, hop_of, send_also
-from tasks.worker.overlap import LetGo
+from tasks.worker.next_queue import continue_chain, cut, route_of, send_chains, send_others
+from tasks.worker.overlap import ReleaseWorker
 
 logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
 _MAKE_FRAMES_AGAIN = frozenset({"handoff_lost", "frames_corrupt", "publish_missing"})
-"""What a stage says when an earlier stage's output is gone: that one is done again."""
+"""The errors of a stage whose input from an earlier stage is gone: that stage is done again."""
 _NO_ROOM, _NO_ROOM_WAIT_MS = "handoff_full", 2_000
 """Back-pressure, not failure: the step waits so long and is charged nothing."""
-_ROOM_LOOK_S, _ROOM_LOOK_AT_MOST_S, _ROOM_WAIT_S = 0.1, 1.0, 10.0
-"""How soon a GPU worker looks again for room in the hand-off, twice as late each time; and how long before it asks for
-a clip all the same."""
+_ROOM_POLL_S, _ROOM_POLL_AT_MOST_S, _ROOM_WAIT_S = 0.1, 1.0, 10.0
+"""A GPU worker polls for room in the hand-off after this time, then after twice as long each time; after the last of
+these it asks for a clip all the same."""
 _RETRY_DATABASE_S = (0.1, 0.3, 1.0, 2.0, 5.0)
 
 
-class _Done(NamedTuple):
-    """A step from claim to finish, whatever came of it."""
+class _Recorded(NamedTuple):
+    """A step whose attempt was recorded, with whatever outcome."""
 
     claimed: Claim
     result: StageResult | None
@@ -74,48 +74,48 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
         app, ids = task.app, (task.request.root_id, task.request.id)
         cut(task)
 
-        def make(let_go: LetGo) -> None:
-            with _room(runtime) as room:
-                done = _do(runtime, stage, job_id, segment, runtime.hops, room, let_go)
-            if done is not None:
-                begin_again(app, runtime, done.claimed.work, done.finished, after=ids)
-                _clear_up(runtime, done)
+        def make(release_worker: ReleaseWorker) -> None:
+            with _reservation(runtime) as reservation:
+                recorded = _do(runtime, stage, job_id, segment, runtime.next_queue, reservation, release_worker)
+            if recorded is not None:
+                send_chains(app, runtime, recorded.claimed.work, recorded.finished, after=ids)
+                _clear_up(runtime, recorded)
 
-        runtime.beside.run(make)
+        runtime.overlap.run(make)
         return
-    done = _do(runtime, stage, job_id, segment, hop_of(task, runtime))
-    if done is None:
+    recorded = _do(runtime, stage, job_id, segment, route_of(task, runtime))
+    if recorded is None:
         cut(task)
         return
-    follow(task, done.finished)
-    send_also(task, runtime, done.claimed.work, done.finished)
-    _clear_up(runtime, done)
+    continue_chain(task, recorded.finished)
+    send_others(task, runtime, recorded.claimed.work, recorded.finished)
+    _clear_up(runtime, recorded)
 
 
 @contextlib.contextmanager
-def _room(runtime: WorkerContext) -> Iterator[Path | None]:
-    """Room in the hand-off for one clip like the last, taken before a clip is claimed; None where that is not known.
+def _reservation(runtime: WorkerContext) -> Iterator[Path | None]:
+    """Reserve room in the hand-off for one clip like the last, before it is claimed; None where its size is unknown.
 
-    Else each claim would be given back at once, several times a second for as long as the encoders are behind.
+    Without it each claim would be released at once, several times a second for as long as the encoders are behind.
     """
-    room = _take_room(runtime)
+    reservation = _reserve(runtime)
     try:
-        yield room
+        yield reservation
     finally:
-        if room is not None:
-            room.unlink(missing_ok=True)  # it has another name once the clip has it
+        if reservation is not None:
+            reservation.unlink(missing_ok=True)  # it has another name once the clip has it
 
 
-def _take_room(runtime: WorkerContext) -> Path | None:
-    until, wanted, pause_s = time.monotonic() + _ROOM_WAIT_S, runtime.room_wanted, _ROOM_LOOK_S
-    while wanted and time.monotonic() < until and runtime.stopping() is None:
+def _reserve(runtime: WorkerContext) -> Path | None:
+    until, size, pause_s = time.monotonic() + _ROOM_WAIT_S, runtime.expected_frames_bytes, _ROOM_POLL_S
+    while size and time.monotonic() < until and runtime.stopping() is None:
         try:
-            return runtime.handoff.take_room(wanted)
+            return runtime.handoff.take_room(size)
         except StageError as error:
             if error.code != _NO_ROOM:
-                return None  # what is wrong is for the next clip's attempt to tell
+                return None  # the next clip's attempt reports what is wrong
             time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _ROOM_LOOK_AT_MOST_S)
+            pause_s = min(2 * pause_s, _ROOM_POLL_AT_MOST_S)
     return None
 
 
@@ -124,10 +124,10 @@ def _do(
     stage: Stage,
     job_id: str,
     segment: int,
-    hop: Hop,
-    room: Path | None = None,
-    let_go: LetGo | None = None,
-) -> _Done | None:
+    route: Route,
+    reservation: Path | None = None,
+    release_worker: ReleaseWorker | None = None,
+) -> _Recorded | None:
     """Claim the step, do its work and record it; None when there is nothing to do, or nothing could be recorded."""
     lease_ms = int(runtime.settings.worker.lease_s * 1000)
 
@@ -146,68 +146,69 @@ def _do(
     if claimed is None:
         return None
     if stage is Stage.GENERATE:
-        runtime.room_wanted = frames_size(claimed.work.spec)
+        runtime.expected_frames_bytes = frames_size(claimed.work.spec)
     failpoints.hit("after_claim", stage.value)
-    let_go_at = list[float]()
+    released_at = list[float]()
 
     def on_made() -> None:
-        let_go_at.append(time.monotonic())
-        if let_go is not None:
-            let_go()
+        released_at.append(time.monotonic())
+        if release_worker is not None:
+            release_worker()
 
-    result, recorder = _work(runtime, claimed, hop, room, on_made)
+    result, recorder = _work(runtime, claimed, route, reservation, on_made)
     failpoints.hit("after_work", stage.value)
 
     def record(session: Session) -> Finished:
-        beside_s = time.monotonic() - let_go_at[0] if let_go_at else 0.0
-        return recorder(session, replace(claimed, overlapped_ms=int(beside_s * 1000)))
+        overlapped_s = time.monotonic() - released_at[0] if released_at else 0.0
+        return recorder(session, replace(claimed, overlapped_ms=int(overlapped_s * 1000)))
 
     finished = persist(runtime, record)
     failpoints.hit("after_finish", stage.value)
-    return None if finished is None else _Done(claimed, result, finished)
+    return None if finished is None else _Recorded(claimed, result, finished)
 
 
-def _clear_up(runtime: WorkerContext, done: _Done) -> None:
-    if done.finished.recorded and done.result is not None and done.result.after_commit is not None:
-        done.result.after_commit()
-    remove_objects(runtime, done.finished.unneeded)
+def _clear_up(runtime: WorkerContext, recorded: _Recorded) -> None:
+    result, finished = recorded.result, recorded.finished
+    if finished.recorded and result is not None and result.after_commit is not None:
+        result.after_commit()
+    remove_objects(runtime, finished.unneeded)
 
 
 def _work(
-    runtime: WorkerContext, claimed: Claim, hop: Hop, room: Path | None, on_made: OnMade
+    runtime: WorkerContext, claimed: Claim, route: Route, reservation: Path | None, on_made: OnMade
 ) -> tuple[StageResult | None, Callable[[Session, Claim], Finished]]:
-    """Do the stage's work; what it made, if anything, and how to record what came of it."""
+    """Do the stage's work; return its result, if there is one, and the function that records the outcome."""
     stage = claimed.work.stage
-    with LeaseKeeper(runtime, claimed) as pulse:
+    with LeaseKeeper(runtime, claimed) as keeper:
         try:
-            result = _run_stage(runtime, claimed, pulse, room, on_made)
+            result = _run_stage(runtime, claimed, keeper, reservation, on_made)
         except StoppedError:
             return None, releases.release
         except StageError as error:
-            return None, _recorder(runtime, claimed, error, pulse.check)
+            return None, _recorder(runtime, claimed, error, keeper.check)
         except Exception as error:
             logger.exception("stage failed unexpectedly", extra={"job_id": claimed.work.job_id, "stage": stage.value})
             problem = FatalError(f"{type(error).__name__}: {error}")
             return None, lambda session, held: failures.fail(session, held, problem)
     if stage is Stage.GENERATE:
         runtime.crashes.clear()
-    return result, lambda session, held: finishing.finish(session, held, result, hop=hop)
+    return result, lambda session, held: finishing.finish(session, held, result, route=route)
 
 
 def _run_stage(
-    runtime: WorkerContext, claimed: Claim, pulse: LeaseKeeper, room: Path | None, on_made: OnMade
+    runtime: WorkerContext, claimed: Claim, keeper: LeaseKeeper, reservation: Path | None, on_made: OnMade
 ) -> StageResult:
     context = StageContext(
         settings=runtime.settings,
         storage=runtime.storage,
         handoff=runtime.handoff,
-        on_progress=pulse.on_progress,
-        check=pulse.check,
+        on_progress=keeper.on_progress,
+        check=keeper.check,
         generator=runtime.generator if claimed.work.stage is Stage.GENERATE else None,
         gpu_type=runtime.gpu_type,
         worker_name=runtime.name,
         checkpoints=ClaimedRows(runtime, claimed),
-        room=room,
+        room=reservation,
         on_made=on_made,
     )
     scorers = sys.modules.get("pipeline.stages.score")
@@ -232,8 +233,8 @@ def _recorder(
     )
     if isinstance(error, SegmentLostError):
         reason = f"{error.code}: {error}"
-        lost = error.segment
-        return lambda session, held: rewinds.rewind(session, held, to=Stage.GENERATE, reason=reason, segment=lost)
+        segment = error.segment
+        return lambda session, held: rewinds.rewind(session, held, to=Stage.GENERATE, reason=reason, segment=segment)
     if error.code in _MAKE_FRAMES_AGAIN and claimed.work.stage in (Stage.ENCODE, Stage.SCORE, Stage.PUBLISH):
         reason = f"{error.code}: {error}"
         return lambda session, held: rewinds.rewind(session, held, to=Stage.GENERATE, reason=reason)
@@ -246,7 +247,7 @@ def _recorder(
 
 
 def _fail_and_drain(session: Session, runtime: WorkerContext, claimed: Claim, error: StageError) -> Finished:
-    """Record the crash, and have the worker take no more: its GPU is broken, by all that can be told."""
+    """Record the crash, and drain the worker: its GPU is most likely broken."""
     logger.error("worker drains itself", extra={"worker": runtime.name, "jobs": runtime.crashes.jobs})
     residency.drain(session, runtime.name, f"{len(runtime.crashes)} different jobs crashed here in a row")
     return failures.fail(session, claimed, error)

@@ -1,4 +1,4 @@
-"""Since when this worker stops: one number, shared by the worker and its pool's children."""
+"""The time when this worker began to stop: one number, shared by the worker and its pool's children."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import multiprocessing
 import time
 
 _since = multiprocessing.Value("d", 0.0)
-"""When the worker began to stop (monotonic seconds, 0: not stopping)."""
+"""The time when the worker began to stop (monotonic seconds, 0: not stopping)."""
 
 
 def stopping_since() -> float | None:
-    """When this worker began to stop, or None."""
+    """Return when this worker began to stop, or None."""
     since: float = _since.value
     return since or None
 

@@ -21,7 +21,7 @@ SMALL = {"width": 32, "height": 32, "num_frames": 1}
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("lanes")
+    folder = tmp_path_factory.mktemp("placement")
     presets = folder / "presets"
     presets.mkdir()
     for name in PRESETS:
@@ -64,7 +64,7 @@ def test_two_presets_of_fifty_jobs_on_two_workers_are_at_most_four_loads(cluster
     assert cluster.job_states() == {"succeeded": 100}
     assert set(loads(cluster)) == set(PRESETS[:2])
     assert len(loads(cluster)) <= 4
-    # And each clip was made by a worker of its preset's lane
+    # And each clip was made by a worker of its preset
     wrong = cluster.one(
         "SELECT count(*) FROM stage_runs r JOIN jobs j ON j.id = r.job_id "
         "WHERE r.stage = 'generate' AND r.queue <> 'vgen.gpu.cpu.' || (j.spec->>'preset')"

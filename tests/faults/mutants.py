@@ -51,10 +51,10 @@ MUTANTS = (
         "a gate's rejection that does not ask whether the attempt is the current one",
         "db/queue/finishing.py",
         """        return Finished(recorded=False)
-    evals.record(session, work.job_id, work.roll, result.scores)
+    scores.record(session, work.job_id, work.roll, result.scores)
     if not more:""",
         """        pass
-    evals.record(session, work.job_id, work.roll, result.scores)
+    scores.record(session, work.job_id, work.roll, result.scores)
     if not more:""",
         ["tests/unit/db/test_rerolls.py::test_what_a_lost_worker_says_of_an_earlier_roll_is_refused"],
     ),
@@ -113,7 +113,7 @@ MUTANTS = (
     Mutant(
         "no heartbeat",
         "tasks/worker/lease_keeper.py",
-        "        self._runtime.heart.add(self)\n",
+        "        self._runtime.lease_timer.add(self)\n",
         "        pass\n",
         ["tests/faults/test_smoke.py"],
     ),
@@ -155,8 +155,8 @@ MUTANTS = (
     ),
     Mutant(
         "a read-only database taken for a bug",
-        "db/session.py",
-        '        event.listen(engine, "handle_error", _read_only_is_away)\n',
+        "db/postgres.py",
+        '    event.listen(engine, "handle_error", _read_only_is_away)\n',
         "",
         ["tests/unit/db/test_session.py::test_a_postgres_that_became_read_only_is_away_until_it_is_not"],
     ),

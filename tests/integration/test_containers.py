@@ -72,8 +72,8 @@ def test_workers_of_one_host_name_and_process_id_are_two(cluster: Cluster) -> No
         everybody = "SELECT name, host, pid FROM workers WHERE name LIKE '%@box'"
         wait_for(lambda: len(cluster.rows(everybody)) == 6, "six workers report")
         assert {host for _, host, _ in cluster.rows(everybody)} == {"box"}
-        lanes = cluster.rows("SELECT name FROM workers WHERE name LIKE 'gpu0-%'")
-        assert len(lanes) == 2
+        names = cluster.rows("SELECT name FROM workers WHERE name LIKE 'gpu0-%'")
+        assert len(names) == 2
 
         # And both work, one lease a step
         assert cluster.vgen("submit", str(_file(cluster.folder)), "--wait").returncode == 0

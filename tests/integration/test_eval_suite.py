@@ -94,7 +94,7 @@ def test_a_clip_that_is_missing_makes_the_run_incomplete(vgen: Vgen, suite: Path
 def test_what_cannot_be_is_said(vgen: Vgen, suite: Path) -> None:
     for arguments, message in (
         ((suite, "--own"), "--own: goes with no FILE"),
-        ((suite, "--dimension", "colour"), "--dimension: 'colour' is no VBench dimension"),
+        ((suite, "--dimension", "colour"), "--dimension: 'colour' is not a VBench dimension"),
         ((suite, "--dimension", "scene"), "has no entry for scene"),
         ((suite.parent / "none.json",), "cannot be read"),
         ((suite, "--metrics", "vbench.color"), "is scored by another program"),

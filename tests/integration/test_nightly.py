@@ -110,7 +110,7 @@ def test_a_crontab_that_is_none_is_said() -> None:
 def test_what_cannot_be_is_said(vgen: Vgen, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VGEN_HOME", str(settings.home))
     for arguments, code, message in (
-        (("--margin", "vbench.none=1"), 2, "--margin: 'vbench.none' is no metric"),
+        (("--margin", "vbench.none=1"), 2, "--margin: 'vbench.none' is not a metric"),
         (("--margin", f"{FLICKER}=much"), 2, "a margin is NAME=VALUE with a number"),
         (("--metrics", "vbench.color"), 2, "scored by another program"),
         (("--baseline", "e0"), 2, "evaluation run 'e0' does not exist"),

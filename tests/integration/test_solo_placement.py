@@ -33,7 +33,7 @@ def test_two_presets_in_turn_are_at_most_three_loads(tmp_path: Path) -> None:
     assert len(loaded) <= 3
 
 
-def test_the_worker_of_a_run_that_was_killed_keeps_no_lane(tmp_path: Path) -> None:
+def test_the_worker_of_a_run_that_was_killed_keeps_no_preset(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
     with home_of(settings) as database:
         with database.transaction() as session:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.batches.follow import take
+from cli.batches.follow import snapshot_of
 from db import events
 from db.clips import batches
 from db.models import ALL_QUEUES
@@ -53,8 +53,8 @@ def test_a_pause_gives_back_what_runs_and_a_resume_finishes_it(tmp_path: Path, m
 
                 # When its batch, or everything, is paused, then nothing of it runs, and who watches is told so
                 _pause(database, what, True)
-                until(lambda: take(database, [batch_id]).needs_people)
-                assert not take(database, [batch_id]).running
+                until(lambda: snapshot_of(database, [batch_id]).needs_people)
+                assert not snapshot_of(database, [batch_id]).running
                 _pause(database, what, False)
 
             # Then the resumed batch is finished, and no pause was a failed attempt
@@ -74,7 +74,7 @@ def test_a_budget_ends_the_generating_and_a_larger_one_goes_on(tmp_path: Path, m
         with database.transaction() as session:
             budgets.set_limits(session, batch_id, max_gpu_ms=250, max_cost=None, prices={}, by="ada")
         with solo(settings, database) as line:
-            until(lambda: take(database, [batch_id]).needs_people)
+            until(lambda: snapshot_of(database, [batch_id]).needs_people)
             found = states(database, batch_id)
             assert 1 <= found[JobState.SUCCEEDED] < 8
             assert found[JobState.SUCCEEDED] + found[JobState.WAITING] == 8

@@ -142,7 +142,7 @@ class GeneratorProcess:
         return wire.result_from_wire(answer["data"])
 
     def _recycle(self, preset: str, reason: str) -> None:
-        """End a child between two clips; the next call, or whoever keeps the lane, starts and warms up another."""
+        """End a child between two clips; the next call, or the model loader, starts and warms up another."""
         self._drop_child(self._child, at_once=True)
         if self._on_recycled is not None:
             self._on_recycled(preset, reason)

@@ -80,7 +80,7 @@ def test_bad_input_is_said_by_field_value_and_rule(vgen: Vgen, tmp_path: Path) -
         ((CLIPS, "--text-prompt", "a", "--text-prompt", "b"), 2, "2 were given for 16 videos"),
         ((CLIPS, "--size", "big"), 2, "--size: 'big' is not of the form 832x480"),
         ((CLIPS, "--fps", "0"), 2, "--fps: 0.0 is not above 0"),
-        ((CLIPS, "--weights", tmp_path / "none"), 2, "is no folder"),
+        ((CLIPS, "--weights", tmp_path / "none"), 2, "is not a folder"),
         ((CLIPS, "--manifest", tmp_path / "m.json"), 2, "--manifest: goes with neither videos"),
     ):
         outcome = vgen("eval", "run", *arguments)
@@ -114,7 +114,7 @@ def test_weights_are_listed_and_checked(vgen: Vgen, tmp_path: Path, monkeypatch:
     assert checked.code == 3
     assert checked.json["files"][0]["status"] == "other"
     assert checked.json["files"][0]["problem"].startswith("4 bytes, sha256")
-    assert "'raft' is no weight file" in vgen("eval", "weights", "check", "raft").err
+    assert "'raft' is not a weight file" in vgen("eval", "weights", "check", "raft").err
     monkeypatch.delenv("VGEN_EVAL_WEIGHTS_DIR")
     assert "no weights directory is set" in vgen("eval", "weights", "pull", "raft-things.pth").err
 

@@ -128,7 +128,7 @@ def test_bad_input_is_said_by_field_value_and_rule(vgen: Vgen, tmp_path: Path) -
     for arguments, message in (
         ((good, nameless), "record 0: entry None, seed 1: only clips with an entry and a seed"),
         ((good, tmp_path / "none.json"), "none.json"),
-        ((good, good, "--margin", "nothing=1"), "--margin: 'nothing' is no metric"),
+        ((good, good, "--margin", "nothing=1"), "--margin: 'nothing' is not a metric"),
         ((good, good, "--margin", NAME), "a margin is NAME=VALUE with a number"),
         ((good, good, "--margin", f"{NAME}=-1"), "a margin is a number of at least 0"),
         ((good, good, "--margin", "checks.black=1"), "checks.black: neither run has this metric"),

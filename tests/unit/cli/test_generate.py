@@ -46,7 +46,7 @@ def test_a_clip_is_made_with_overrides_on_top(vgen: Vgen, config: Path, tmp_path
         (("--output.pth", "x"), "output.pth: unknown key; did you mean 'path'"),
         (("--request.seed",), "--request.seed: needs a value"),
         (("--request.num_frames", "many"), "num_frames: 'many' is not a whole number"),
-        (("stray",), "'stray' is no override"),
+        (("stray",), "'stray' is not an override"),
         (("--settings.encode.quality", "900"), "VGEN_ENCODE_QUALITY"),
         (("--preset", "idel"), "did you mean 'idle'"),
     ],

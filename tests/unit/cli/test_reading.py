@@ -8,7 +8,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from cli.batches.follow import take
+from cli.batches.follow import snapshot_of
 from db.session import Database
 from pipeline.settings import load_settings
 from pipeline.states import JobState, Stage
@@ -188,7 +188,7 @@ def test_people_see_which_segment_of_how_many(vgen: Vgen, tmp_path: Path, monkey
     for text in ("1 of 3 segments generated", "1\tdone\trunning\t5\ta quick fox", "2\trunning\t\t\tit runs"):
         assert text in shown.out
     assert "generate\tsegment 1 of 3\t1\tdone" in shown.out
-    followed = take(database, [batch_id]).running
+    followed = snapshot_of(database, [batch_id]).running
     assert [(step.segment, step.segments, step.part) for step in followed] == [
         (0, 3, "segment 1 of 3"),
         (1, 3, "segment 2 of 3"),

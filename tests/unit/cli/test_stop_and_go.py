@@ -69,8 +69,8 @@ def test_queues_and_everything_are_paused_by_name(home: Home, vgen: Vgen) -> Non
     [
         ((), "say what"),
         (("nosuchbatch",), "'nosuchbatch' does not exist"),
-        (("--queue", "H 200"), "--queue: 'H 200' is no queue"),
-        (("--queue", "vgen.gqu"), "'vgen.gqu' is no queue"),
+        (("--queue", "H 200"), "--queue: 'H 200' is not a queue"),
+        (("--queue", "vgen.gqu"), "'vgen.gqu' is not a queue"),
     ],
 )
 def test_what_cannot_be_paused_is_refused(home: Home, vgen: Vgen, arguments: tuple[str, ...], complaint: str) -> None:
@@ -180,7 +180,7 @@ def test_cancel_and_retry_by_label_and_by_error(tmp_path: Path, home: Home, vgen
     home.end(home.job_ids[0], JobState.FAILED, error_code="refused", error="no")
     assert vgen("retry", "--code", "generator_died", "--json").json["changed"] == [first]
     assert vgen("retry", "latest", "--code", "refused", "--json").json["changed"] == []
-    assert "1 jobs back in line" in vgen("retry", home.batch_id).out
+    assert "1 jobs queued again" in vgen("retry", home.batch_id).out
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from db.clips import batches, jobs
 from db.models import Batch, Job, Step, Worker
 from db.queue import finishing, leases
 from db.queue.endings import Finished
-from db.queue.finishing import Hop
+from db.queue.finishing import Route
 from db.reading import history
 from db.scheduling import dispatch
 from db.session import Database, now_ms
@@ -87,20 +87,20 @@ class Line:
             ).batch_id
 
     def worker(self, *queues: str, name: str = "w1", slots: int = 1, memory: int | None = None, **more: Any) -> None:
-        """A worker that reports itself; one that is given a lane's queue holds that lane's preset."""
-        lane = next((queue for queue in queues or QUEUES if gpu_type_of(queue)), "")
-        read = [gpu_queue(gpu_type_of(queue) or "") if queue == lane else queue for queue in queues or QUEUES]
+        """A worker that reports itself; one that is given a preset's queue holds that preset."""
+        gpu = next((queue for queue in queues or QUEUES if gpu_type_of(queue)), "")
+        read = [gpu_queue(gpu_type_of(queue) or "") if queue == gpu else queue for queue in queues or QUEUES]
         report = WorkerReport(
-            name, "host", 1, read, slots=slots, gpu_type=gpu_type_of(lane), memory_bytes=memory, **more
+            name, "host", 1, read, slots=slots, gpu_type=gpu_type_of(gpu), memory_bytes=memory, **more
         )
-        held = {"assigned_preset": preset_slug_of(lane), "loaded": preset_slug_of(lane), "assigned_since": now_ms()}
+        held = {"assigned_preset": preset_slug_of(gpu), "loaded": preset_slug_of(gpu), "assigned_since": now_ms()}
         with self.database.transaction() as session:
             workers.report(session, report)
             session.execute(update(Worker).where(Worker.name == name).values(held))
 
-    def admit(self, window: int = 64) -> list[dispatch.Admitted]:
+    def admit(self, window: int = 64) -> list[dispatch.StepMessage]:
         with self.database.transaction() as session:
-            return dispatch.admit(session, window=window)
+            return dispatch.dispatch_waiting(session, window=window)
 
     def claim(self, job_id: str, stage: Stage, *, lease_ms: int = LEASE_MS, queues: tuple[str, ...] = QUEUES) -> Claim:
         claimed = self.try_claim(job_id, stage, lease_ms=lease_ms, queues=queues)
@@ -121,9 +121,9 @@ class Line:
                 session, job_id=job_id, segment=segment, stage=stage, queues=queues, worker="w1", lease_ms=lease_ms
             )
 
-    def finish(self, claimed: Claim, result: StageResult | None = None, *, hop: Hop | None = None) -> Finished:
+    def finish(self, claimed: Claim, result: StageResult | None = None, *, route: Route | None = None) -> Finished:
         with self.database.transaction() as session:
-            return finishing.finish(session, claimed, result or result_of(claimed), hop=hop)
+            return finishing.finish(session, claimed, result or result_of(claimed), route=route)
 
     def bring_to(self, stage: Stage, *, lease_ms: int = LEASE_MS, **line: Any) -> tuple[str, str, Claim]:
         """A new batch of one job whose step of that stage is running: batch id, job id, the claim."""

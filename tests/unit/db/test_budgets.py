@@ -178,14 +178,14 @@ def test_a_batch_over_its_budget_holds_up_no_other(line: Line) -> None:
 def test_a_finish_leaves_it_to_the_dispatcher_whether_a_budget_allows_more(line: Line) -> None:
     """A screen step that ends goes straight on to the GPU's queue, but for a batch with a budget."""
 
-    def hop(*_: object) -> str:
+    def route(*_: object) -> str:
         return GPU
 
     for limits, goes_on in ((Limits(), True), (Limits(max_gpu_ms=HOUR_MS), False)):
         job_id = line.submit(count=1, again=True, limits=limits) + "-000000"
         claimed = line.go_on(job_id, Stage.SCREEN)
         with line.database.transaction() as session:
-            finished = finishing.finish(session, claimed, StageResult(), hop=hop)
+            finished = finishing.finish(session, claimed, StageResult(), route=route)
         assert (finished.queue is not None) is goes_on
 
 

@@ -149,14 +149,14 @@ def test_what_is_nearest_the_end_shares_a_queue_first(line: Line) -> None:
     assert [(item.stage, item.job_id) for item in line.admit(window=1)] == [(Stage.PUBLISH, job_id)]
 
 
-def test_the_next_step_hops_on_only_where_there_is_room(line: Line) -> None:
+def test_the_next_step_goes_on_only_where_there_is_room(line: Line) -> None:
     batch_id = line.submit(count=3)
     line.worker(GPU)
     line.admit()
 
-    hop = dispatch.Hops(all_presets)
+    route = dispatch.NextQueue(all_presets)
     claims = [line.claim(f"{batch_id}-{number:06d}", Stage.SCREEN) for number in range(3)]
-    finished = [line.finish(claimed, hop=hop) for claimed in claims]
+    finished = [line.finish(claimed, route=route) for claimed in claims]
 
     assert [item.queue for item in finished] == [GPU, GPU, None]
     assert [line.step(f"{batch_id}-{n:06d}", Stage.GENERATE).state for n in range(3)] == [
@@ -184,7 +184,7 @@ def test_what_is_paused_hops_nowhere(line: Line, paused: str) -> None:
         else:
             session.add(Queue(name=paused, paused=True))
 
-    finished = line.finish(claimed, hop=dispatch.Hops(all_presets))
+    finished = line.finish(claimed, route=dispatch.NextQueue(all_presets))
 
     assert (finished.recorded, finished.queue) == (True, None)
     assert line.job(f"{batch_id}-000000").state is JobState.WAITING
@@ -213,7 +213,7 @@ def test_two_dispatchers_at_once_admit_a_step_once(postgres_database: Database) 
 
     with ExitStack() as stack:
         first, second = (stack.enter_context(postgres_database.transaction()) for _ in range(2))
-        one, two = dispatch.admit(first, window=6), dispatch.admit(second, window=6)
+        one, two = dispatch.dispatch_waiting(first, window=6), dispatch.dispatch_waiting(second, window=6)
 
     assert not {item.job_id for item in one} & {item.job_id for item in two}
     assert len(one) == 6

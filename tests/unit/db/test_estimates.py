@@ -239,7 +239,7 @@ def test_an_alert_is_said_once_however_many_say_it_and_once_when_it_is_over(line
 
     def say(on: bool | None) -> bool:
         with line.database.transaction() as session:
-            return alerts.say(session, Alert(batch_id, Topic.DEADLINE, on))
+            return alerts.record(session, Alert(batch_id, Topic.DEADLINE, on))
 
     assert [say(on) for on in (False, True, True, None, False, False, True)] == [
         False,

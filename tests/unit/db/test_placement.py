@@ -1,4 +1,4 @@
-"""Lanes as rows: what waits is found by need, workers get lanes once, and nothing stays in a lane that nobody has."""
+"""Model placement in rows: waiting clips are found by need, presets are assigned once, none is left unserved."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def assign_presets(database: Database, affinity_s: float = 600.0) -> dict[str, s
         return placement.assign_presets(session, all_presets(), affinity_s=affinity_s)
 
 
-def load(line: Line, name: str, lane: str) -> None:
+def load(line: Line, name: str, preset: str) -> None:
     with line.database.transaction() as session:
-        residency.set_loaded(session, name, lane)
+        residency.set_loaded(session, name, preset)
 
 
 def kinds(line: Line) -> list[str]:
@@ -67,7 +67,7 @@ def kinds(line: Line) -> list[str]:
         return [event.kind for event in session.scalars(select(Event).where(Event.job_id.is_(None)).order_by(Event.id))]
 
 
-def test_a_clip_is_dispatched_to_its_presets_lane_once_a_worker_has_loaded_it(line: Line) -> None:
+def test_a_clip_is_dispatched_to_its_presets_queue_once_a_worker_has_loaded_it(line: Line) -> None:
     ready_to_generate(line, *of("idle", 3), *of("tiny-wan", 3))
     gpu(line, "a")
     gpu(line, "b")
@@ -82,7 +82,7 @@ def test_a_clip_is_dispatched_to_its_presets_lane_once_a_worker_has_loaded_it(li
     line.check_sums()
 
 
-def test_several_dispatchers_at_once_give_each_worker_one_lane(line: Line) -> None:
+def test_several_dispatchers_at_once_give_each_worker_one_preset(line: Line) -> None:
     ready_to_generate(line, *of("idle", 9), *of("tiny-wan", 9))
     for number in range(4):
         gpu(line, f"w{number}")
@@ -96,7 +96,7 @@ def test_several_dispatchers_at_once_give_each_worker_one_lane(line: Line) -> No
     assert {row(line, name).assigned_preset for name in given} == {"idle", "tiny-wan"}
 
 
-def test_who_drains_is_gone_or_whose_type_is_not_asked_for_gets_no_lane(line: Line) -> None:
+def test_who_drains_is_gone_or_whose_type_is_not_asked_for_gets_no_preset(line: Line) -> None:
     gpu(line, "drains", draining=True)
     gpu(line, "gone")
     gpu(line, "other", kind="t4")

@@ -45,7 +45,7 @@ def _plans(database: Database, work: Callable[[Session], Any]) -> list[str]:
 @pytest.mark.parametrize(
     "work",
     [
-        lambda session: dispatch.admit(session, window=4),
+        lambda session: dispatch.dispatch_waiting(session, window=4),
         capacity.in_flight,
         recovery.end_leases,
         lambda session: recovery.dispatched_counts(session, older_than_ms=0),
@@ -74,14 +74,14 @@ def test_no_query_reads_every_step(database: Database, work: Callable[[Session],
 @pytest.mark.parametrize(
     "work",
     [
-        lambda session: dispatch.admit(session, window=4),
+        lambda session: dispatch.dispatch_waiting(session, window=4),
         lambda session: placement.planned(session, all_presets(), affinity_s=0),
         placement.withdraw_unserved,
         capacity.gpu_capacity,
     ],
     ids=["admit", "planned", "withdraw_unserved", "gpu_capacity"],
 )
-def test_lanes_are_given_out_and_filled_without_reading_what_waits(
+def test_presets_are_assigned_and_their_queues_filled_without_reading_what_waits(
     database: Database, work: Callable[[Session], Any]
 ) -> None:
     # Given thousands of clips of one preset in front of a few of another

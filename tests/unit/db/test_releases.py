@@ -1,4 +1,4 @@
-"""Steps that go back in line undone."""
+"""Steps that return to waiting undone."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def test_a_clip_is_scored_where_it_lies_and_elsewhere_when_that_host_is_gone(lin
     # Given a clip that was encoded
     job_id = _scored(line)
     claimed = line.go_on(job_id, Stage.ENCODE)
-    finished = line.finish(claimed, hop=dispatch.Hops(all_presets))
+    finished = line.finish(claimed, route=dispatch.NextQueue(all_presets))
     assert (finished.next_stage, finished.queue) == (Stage.SCORE, encode_queue(HANDOFF))
 
     # When nobody can read the folder any more

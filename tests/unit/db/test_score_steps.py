@@ -39,9 +39,9 @@ class Run:
         for job_id in self.jobs:
             self.line.finish_job(job_id)
 
-    def admit(self, window: int = 8, *, gpu: bool = False) -> list[score_steps.AdmittedScore]:
+    def admit(self, window: int = 8, *, gpu: bool = False) -> list[score_steps.ScoreMessage]:
         with self.database.transaction() as session:
-            return score_steps.admit(session, window=window, gpu=gpu)
+            return score_steps.dispatch_waiting(session, window=window, gpu=gpu)
 
     def claim(self, step_id: int, queue: str = CPU_QUEUE, worker: str = "w1") -> ScoreClaim | None:
         with self.database.transaction() as session:

@@ -110,14 +110,14 @@ def test_a_segment_is_encoded_while_the_next_is_generated_and_the_last_goes_on_a
 def test_the_next_segment_and_the_encoding_are_sent_at_once_where_there_is_room(clip: Clip) -> None:
     claimed = clip.claim(0, G)
 
-    def hop(_: Any, work: StepWork, stage: Stage, made: dict[str, Any]) -> str:
+    def route(_: Any, work: StepWork, stage: Stage, made: dict[str, Any]) -> str:
         return GPU if stage is G else f"vgen.encode.{made['handoff_id']}"
 
     output = {"num_frames": 4, "frames_sha256": SHA, "handoff_id": HANDOFF}
-    finished = clip.line.finish(claimed, StageResult(output=output, continuation=state_of(0)), hop=hop)
+    finished = clip.line.finish(claimed, StageResult(output=output, continuation=state_of(0)), route=route)
 
     assert (finished.next_stage, finished.queue) == (E, f"vgen.encode.{HANDOFF}")
-    assert finished.also == (endings.Sent(1, G, GPU),)
+    assert finished.others == (endings.DispatchedStep(1, G, GPU),)
     assert clip.states()[1, G] is StepState.DISPATCHED
 
 

@@ -14,14 +14,14 @@ KIND = "h200"
 
 
 def wants(
-    lane: str, waiting: int = 50, *, priority: int = 0, waited_s: float = 1.0, memory: int | None = None
+    preset: str, waiting: int = 50, *, priority: int = 0, waited_s: float = 1.0, memory: int | None = None
 ) -> Demand:
-    return Demand(lane, frozenset({KIND}), waiting, priority, waited_s, memory)
+    return Demand(preset, frozenset({KIND}), waiting, priority, waited_s, memory)
 
 
 def worker(
     name: str,
-    lane: str | None = None,
+    preset: str | None = None,
     *,
     ready: bool = True,
     held_s: float = 60.0,
@@ -30,14 +30,14 @@ def worker(
     failed: frozenset[str] = frozenset(),
     kind: str = KIND,
 ) -> GpuWorker:
-    return GpuWorker(name, kind, 1, memory, lane, ready and lane is not None, held_s, busy, failed)
+    return GpuWorker(name, kind, 1, memory, preset, ready and preset is not None, held_s, busy, failed)
 
 
 def decide(
     workers: list[GpuWorker], *demands: Demand, states: dict[str, QueueLoad] | None = None
 ) -> dict[str, str | None]:
-    known = {(KIND, lane): state for lane, state in (states or {}).items()}
-    idle = {(w.gpu_type, w.lane): QueueLoad(idle_s=w.held_s) for w in workers if w.lane is not None}
+    known = {(KIND, preset): state for preset, state in (states or {}).items()}
+    idle = {(w.gpu_type, w.preset): QueueLoad(idle_s=w.held_s) for w in workers if w.preset is not None}
     return assign(workers, demands, {**idle, **known}, affinity_s=AFFINITY_S)
 
 
@@ -81,19 +81,19 @@ def test_a_worker_without_work_joins_a_long_line() -> None:
     assert decide([both[0], worker("b", "y", busy=True)], states={"x": working(), "y": working(in_flight=1)}) == {}
 
 
-def test_a_worker_stays_in_a_lane_with_work() -> None:
+def test_a_worker_stays_with_a_preset_that_has_work() -> None:
     busy = worker("a", "x", busy=True, held_s=1e6)
     for state in (working(), working(in_flight=1)):
         assert decide([busy], wants("y"), states={"x": state}) == {}
     assert decide([worker("a", "x", held_s=1e6)], wants("x"), wants("y")) == {}
 
 
-def test_a_worker_leaves_a_lane_that_has_been_idle_for_a_moment() -> None:
+def test_a_worker_leaves_a_preset_that_has_been_idle_for_a_moment() -> None:
     assert decide([worker("a", "x")], wants("y"), states={"x": QueueLoad(idle_s=LINGER_S / 2)}) == {}
     assert decide([worker("a", "x")], wants("y"), states={"x": QueueLoad(idle_s=LINGER_S)}) == {"a": "y"}
 
 
-def test_the_last_clips_of_a_lane_need_no_more_workers_than_clips() -> None:
+def test_the_last_clips_of_a_preset_need_no_more_workers_than_clips() -> None:
     pair = [worker("a", "x", busy=True), worker("b", "x")]
 
     assert decide(pair, wants("y"), states={"x": working(in_flight=1)}) == {"b": "y"}
@@ -146,7 +146,7 @@ def test_who_failed_to_load_a_preset_leaves_it_to_another() -> None:
     assert decide([unable, worker("b")], wants("x")) == {"a": None, "b": "x"}
 
 
-def test_when_all_failed_one_keeps_the_lane_so_that_the_jobs_hear_of_it() -> None:
+def test_when_all_failed_one_keeps_the_preset_so_that_the_jobs_hear_of_it() -> None:
     unable = [worker("a", "x", failed=frozenset({"x"})), worker("b", failed=frozenset({"x"}))]
 
     assert decide(unable, wants("x", 2)) == {}
@@ -154,7 +154,7 @@ def test_when_all_failed_one_keeps_the_lane_so_that_the_jobs_hear_of_it() -> Non
     assert decide(unable) == {"a": None}
 
 
-def test_who_gave_up_a_lane_and_is_the_last_to_try_it_keeps_it() -> None:
+def test_who_gave_up_a_preset_and_is_the_last_to_try_it_keeps_it() -> None:
     workers = [worker("a"), worker("b", "x", ready=False, kind="t4", failed=frozenset({"x"}))]
     wide, narrow = wants("x", 1), Demand("x", frozenset({"t4"}), 1, 0, 0.0)
     wide = replace(wide, types=frozenset({KIND, "t4"}))
@@ -162,42 +162,42 @@ def test_who_gave_up_a_lane_and_is_the_last_to_try_it_keeps_it() -> None:
     assert decide(workers, wide, narrow) == {"a": "x"}
 
 
-_LANES = st.sampled_from(["x", "y", "z"])
+_PRESETS = st.sampled_from(["x", "y", "z"])
 _WORKERS = st.lists(
     st.builds(
-        lambda lane, ready, held_s, busy, kind, failed: worker(
-            "", lane, ready=ready, held_s=held_s, busy=busy, kind=kind, failed=failed
+        lambda preset, ready, held_s, busy, kind, failed: worker(
+            "", preset, ready=ready, held_s=held_s, busy=busy, kind=kind, failed=failed
         ),
-        st.none() | _LANES,
+        st.none() | _PRESETS,
         st.booleans(),
         st.sampled_from([0.0, 10.0, 1000.0]),
         st.booleans(),
         st.sampled_from([KIND, "t4"]),
-        st.frozensets(_LANES),
+        st.frozensets(_PRESETS),
     ),
     max_size=5,
 )
 _DEMANDS = st.lists(
     st.builds(
         Demand,
-        _LANES,
+        _PRESETS,
         st.frozensets(st.sampled_from([KIND, "t4"]), min_size=1),
         st.integers(1, 9),
         st.integers(0, 2),
         st.sampled_from([0.0, 1000.0]),
     ),
     max_size=4,
-    unique_by=lambda demand: (demand.lane, demand.types),
+    unique_by=lambda demand: (demand.preset, demand.types),
 )
 
 
 @given(_WORKERS, _DEMANDS, st.lists(st.integers(0, 3), min_size=6, max_size=6))
 def test_whatever_the_situation(workers: list[GpuWorker], demands: list[Demand], flying: list[int]) -> None:
     named = [
-        GpuWorker(str(n), w.gpu_type, 1, None, w.lane, w.ready, w.held_s, w.busy, w.failed)
+        GpuWorker(str(n), w.gpu_type, 1, None, w.preset, w.ready, w.held_s, w.busy, w.failed)
         for n, w in enumerate(workers)
     ]
-    keys = [(kind, lane) for kind in (KIND, "t4") for lane in "xyz"]
+    keys = [(kind, preset) for kind in (KIND, "t4") for preset in "xyz"]
     states = {
         key: QueueLoad(count, 0 if count else None, 0.0 if count else 10.0)
         for key, count in zip(keys, flying, strict=True)
@@ -206,17 +206,19 @@ def test_whatever_the_situation(workers: list[GpuWorker], demands: list[Demand],
     moves = assign(named, demands, states, affinity_s=AFFINITY_S)
 
     by_name = {w.name: w for w in named}
-    for name, lane in moves.items():
+    for name, preset in moves.items():
         moved = by_name[name]
-        assert lane != moved.lane
+        assert preset != moved.preset
         # A worker that is loading is never moved, but from what it cannot load
-        assert moved.lane is None or moved.ready or moved.lane in moved.failed
-        wanted = any(d.lane == lane and moved.gpu_type in d.types for d in demands)
-        assert lane is None or wanted or states[moved.gpu_type, lane].in_flight > 1
-    # Whoever has no lane is idle only where everything that it could do is in hands already
-    for one in named:
-        if one.lane is None and one.name not in moves:
-            mine = [d for d in demands if one.gpu_type in d.types and d.lane not in one.failed]
-            for demand in mine:
-                serving = [w for w in named if moves.get(w.name, w.lane) == demand.lane and w.gpu_type in demand.types]
+        assert moved.preset is None or moved.ready or moved.preset in moved.failed
+        wanted = any(d.preset == preset and moved.gpu_type in d.types for d in demands)
+        assert preset is None or wanted or states[moved.gpu_type, preset].in_flight > 1
+    # Whoever has no preset is idle only where everything that it could do is in hands already
+    for idle in named:
+        if idle.preset is None and idle.name not in moves:
+            possible = [d for d in demands if idle.gpu_type in d.types and d.preset not in idle.failed]
+            for demand in possible:
+                serving = [
+                    w for w in named if moves.get(w.name, w.preset) == demand.preset and w.gpu_type in demand.types
+                ]
                 assert serving

@@ -54,11 +54,11 @@ def runtime(sqlite_database: Database, clock: Clock, tmp_path: Path) -> Iterator
     runtime.close()
 
 
-def told(pulse: LeaseKeeper) -> tuple[str, bool] | None:
-    """Why the step is to stop and whether to keep it; None: it goes on."""
-    pulse.beat()
+def reason_to_stop(keeper: LeaseKeeper) -> tuple[str, bool] | None:
+    """The reason why the step is to stop and whether to keep it; None: it goes on."""
+    keeper.renew_or_stop()
     try:
-        pulse.check()
+        keeper.check()
     except StoppedError as stop:
         return str(stop), stop.keep
     return None
@@ -66,15 +66,15 @@ def told(pulse: LeaseKeeper) -> tuple[str, bool] | None:
 
 def test_a_pause_keeps_and_a_cancel_does_not(line: Line, runtime: WorkerContext) -> None:
     batch_id, job_id, claimed = line.bring_to(Stage.GENERATE)
-    pulse = LeaseKeeper(runtime, claimed)
-    assert told(pulse) is None
+    keeper = LeaseKeeper(runtime, claimed)
+    assert reason_to_stop(keeper) is None
 
     with line.database.transaction() as session:
         pauses.pause_batch(session, batch_id, by="ada")
-    assert told(pulse) == ("paused", True)
+    assert reason_to_stop(keeper) == ("paused", True)
     with line.database.transaction() as session:
         jobs.cancel(session, job_id)
-    assert told(pulse) == ("cancelled", False)
+    assert reason_to_stop(keeper) == ("cancelled", False)
 
 
 def test_a_lost_lease_keeps_nothing(line: Line, runtime: WorkerContext) -> None:
@@ -83,7 +83,7 @@ def test_a_lost_lease_keeps_nothing(line: Line, runtime: WorkerContext) -> None:
     with line.database.transaction() as session:
         assert recovery.end_leases(session) == 1
 
-    assert told(LeaseKeeper(runtime, claimed)) == ("lease lost", False)
+    assert reason_to_stop(LeaseKeeper(runtime, claimed)) == ("lease lost", False)
 
 
 @pytest.mark.parametrize(
@@ -99,25 +99,25 @@ def test_a_drain_leaves_time_to_end_the_step_and_to_store_where_it_is(
     line: Line, runtime: WorkerContext, clock: Clock, stage: Stage, step_s: float, goes_on_until: float
 ) -> None:
     _, _, claimed = line.bring_to(stage)
-    pulse = LeaseKeeper(runtime, claimed)
+    keeper = LeaseKeeper(runtime, claimed)
     for step in (1, 2, 3):
         clock.now += step_s
-        pulse.on_progress(Progress(Phase.DENOISE, step, 50))
+        keeper.on_progress(Progress(Phase.DENOISE, step, 50))
     clock.stopping = clock.now
 
     clock.now = clock.stopping + goes_on_until - 0.1
-    assert told(pulse) is None
+    assert reason_to_stop(keeper) is None
     clock.now = clock.stopping + goes_on_until
-    assert told(pulse) == ("the worker stops", True)
+    assert reason_to_stop(keeper) == ("the worker stops", True)
 
 
 def test_the_first_step_is_no_measure_since_it_has_the_prompt_in_it(
     line: Line, runtime: WorkerContext, clock: Clock
 ) -> None:
     _, _, claimed = line.bring_to(Stage.GENERATE)
-    pulse = LeaseKeeper(runtime, claimed)
+    keeper = LeaseKeeper(runtime, claimed)
     clock.now += 500.0
-    pulse.on_progress(Progress(Phase.DENOISE, 1, 50))
+    keeper.on_progress(Progress(Phase.DENOISE, 1, 50))
     clock.stopping = clock.now
     clock.now += GRACE_S - lease_keeper.STORE_S - 0.1
-    assert told(pulse) is None
+    assert reason_to_stop(keeper) is None

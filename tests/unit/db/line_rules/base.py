@@ -9,7 +9,7 @@ from typing import TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
 
-from db.scheduling.dispatch import Admitted
+from db.scheduling.dispatch import StepMessage
 from db.session import Database
 from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue
 from pipeline.states import Stage, StepState
@@ -46,7 +46,7 @@ class LineAndModel(RuleBasedStateMachine):
         """Every claim ever made: those that are over speak up too."""
         self.fenced = 0
         self.ends: list[tuple[str, int, str, bool]] = []
-        self.admitted: list[Admitted] = []
+        self.admitted: list[StepMessage] = []
 
     def step_of(self, claimed: Claim) -> ModelStep | None:
         """The step that the claim is of, while its roll is the current one."""

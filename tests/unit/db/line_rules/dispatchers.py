@@ -50,7 +50,7 @@ class Dispatchers(LineAndModel):
         """Two dispatchers at once send no step twice."""
         self.line.worker()
 
-        def look() -> list[dispatch.Admitted]:
+        def look() -> list[dispatch.StepMessage]:
             return self.line.admit(window=window)
 
         self.admitted = [item for found in self.at_once(look, look) for item in found]

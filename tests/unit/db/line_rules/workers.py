@@ -155,8 +155,8 @@ class Workers(LineAndModel):
         outcome, sha = possible[number % len(possible)], "ab"[number % 7 == 1] * 64
 
         def end() -> endings.Finished:
-            hop = dispatch.Hops(all_presets) if goes_on else None
-            return self.line.finish(claimed, made_by(claimed, outcome, sha), hop=hop)
+            route = dispatch.NextQueue(all_presets) if goes_on else None
+            return self.line.finish(claimed, made_by(claimed, outcome, sha), route=route)
 
         tries = self.at_once(*[end] * at_once) if at_once > 1 else [end()]
         finished = next((one for one in tries if one.recorded), tries[0])
@@ -173,7 +173,7 @@ class Workers(LineAndModel):
     def follow(self, finished: endings.Finished, claimed: Claim, follows: tuple[Place, ...], goes_on: bool) -> None:
         """What was sent on is what has a way; a GPU's line may be full, and a budget is the dispatcher's to watch."""
         job, segment = self.jobs[claimed.work.job_id], claimed.work.segment
-        sent: dict[Place, str] = {(one.segment, one.stage): one.queue for one in finished.also}
+        sent: dict[Place, str] = {(one.segment, one.stage): one.queue for one in finished.others}
         if finished.queue is not None:
             assert finished.next_stage is not None
             sent[segment, finished.next_stage] = finished.queue
