@@ -108,7 +108,8 @@ class Acceleration(_Options):
     @model_validator(mode="after")
     def _rules(self) -> Acceleration:
         if self.attention is not None and self.attention not in ATTENTION_BACKENDS:
-            raise ValueError(f"attention: {self.attention!r} is no backend; there are: {', '.join(ATTENTION_BACKENDS)}")
+            backends = ", ".join(ATTENTION_BACKENDS)
+            raise ValueError(f"attention: {self.attention!r} is not an attention backend; use one of: {backends}")
         given = self.quantisation
         if given is not None and given not in QUANTISATIONS and not given.startswith(f"{GGUF}/"):
             raise ValueError(

@@ -121,7 +121,7 @@ def _read(source: Mapping[str, Any] | str | Path) -> tuple[dict[str, Any], Path,
     except YamlError as error:
         raise InputError([Problem(f"the configuration cannot be read: {error}", str(path), error.line)]) from None
     if not isinstance(data, dict):
-        raise InputError([Problem(f"is no mapping of keys to values; the keys are: {', '.join(_KEYS)}", str(path))])
+        raise InputError([Problem(f"is not a mapping of keys to values; the keys are: {', '.join(_KEYS)}", str(path))])
     return data, path.absolute().parent, path.stem
 
 
@@ -171,7 +171,7 @@ def _unknown(data: Mapping[str, Any]) -> list[Problem]:
     problems = _strangers(data, _KEYS, "")
     for name in _TABLES:
         if name in data and not isinstance(data[name], dict):
-            problems.append(Problem(f"{data[name]!r} is no mapping", field=name))
+            problems.append(Problem(f"{data[name]!r} is not a mapping", field=name))
     if problems:
         return problems
     problems += _strangers(data.get("output", {}), _OUTPUT_KEYS, "output.")
@@ -181,7 +181,7 @@ def _unknown(data: Mapping[str, Any]) -> list[Problem]:
         group = None if found else Settings.model_fields[name].annotation
         if isinstance(group, type) and issubclass(group, BaseModel):
             if not isinstance(value, dict):
-                problems.append(Problem(f"{value!r} is no mapping", field=f"settings.{name}"))
+                problems.append(Problem(f"{value!r} is not a mapping", field=f"settings.{name}"))
             else:
                 problems += _strangers(value, group.model_fields, f"settings.{name}.")
     return problems

@@ -95,7 +95,7 @@ def _lay(track: Samples, samples: Samples, begin: int, covered: int) -> int:
 def _read(piece: Piece) -> Samples:
     size = piece.path.stat().st_size
     if size % (4 * piece.channels):
-        raise _mismatch(f"{piece.path} has {size} bytes, which are no whole samples of {piece.channels} channels")
+        raise _mismatch(f"{piece.path} has {size} bytes, which is not a multiple of {4 * piece.channels}")
     return np.fromfile(piece.path, np.dtype("<f4")).reshape(-1, piece.channels)
 
 

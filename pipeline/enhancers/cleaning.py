@@ -127,7 +127,7 @@ def _checked(prompt: str, asked: str) -> str:
     remains = _REMAINS.search(prompt)
     if remains or _WHOLE_IN_BRACKETS.fullmatch(prompt):
         mark = remains[0] if remains else prompt
-        raise UnusableAnswerError(f"answer has marks in it that are no part of a prompt: {excerpt(mark)}")
+        raise UnusableAnswerError(f"answer has markup that does not belong to a prompt: {excerpt(mark)}")
     return prompt
 
 

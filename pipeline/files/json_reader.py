@@ -153,7 +153,7 @@ def _require_characters(text: str, value: object) -> None:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         code = ord(error.object[error.start])
-        raise JsonError(f"it holds a lone surrogate (U+{code:04X}), which is no character") from None
+        raise JsonError(f"it holds a lone surrogate (U+{code:04X}), which is not a character") from None
 
 
 def _hint(text: str, error: json.JSONDecodeError) -> str:

@@ -44,7 +44,7 @@ def _files(folder: Path) -> Iterator[Path]:
     yield index
     components = json.loads(index.read_text("utf-8"))
     if not isinstance(components, dict):
-        raise ValueError(f"{index} is no JSON object")
+        raise ValueError(f"{index} is not a JSON object")
     for name in sorted(name for name, value in components.items() if isinstance(value, list)):
         yield from sorted(path for path in (folder / name).rglob("*") if path.is_file())
 

@@ -67,7 +67,7 @@ def find_gpus(gpu_type: str | None = None, cpu_slots: int = 1, per_worker: int =
         types = [gpu.type for gpu in group]
         if len(group) != per_worker or len(set(types)) > 1 or "mig" in types[0].split("-"):
             raise SettingsError(
-                f"VGEN_GPUS_PER_WORKER: this host's GPUs are no groups of {per_worker} whole GPUs of one type: "
+                f"VGEN_GPUS_PER_WORKER: this host's GPUs cannot be grouped by {per_worker} whole GPUs of one type: "
                 f"{', '.join(gpu.type for gpu in gpus)}"
             )
     return [

@@ -223,7 +223,7 @@ def _read_json(path: Path, *, objects_only: bool = True) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is not JSON: {_first_line(error)}"[:300]) from None
     if objects_only and not isinstance(value, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     return value if isinstance(value, dict) else {}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta, tzinfo
 
-FORMS = "expected a time such as 07:00, a date and time such as 2026-03-01T07:00, or a delay such as +3h, +90m or +1d"
+FORMS = "use a time such as 07:00, a date and time such as 2026-03-01T07:00, or a delay such as +3h, +90m or +1d"
 
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 _DELAY = re.compile(r"\+(?:(?P<d>\d{1,4})d)?(?:(?P<h>\d{1,5})h)?(?:(?P<m>\d{1,6})m)?")
@@ -26,10 +26,10 @@ def parse_deadline(text: str, now: datetime, zone: tzinfo | None = None) -> date
     except OverflowError:
         found = None
     if found is None:
-        raise ValueError(f"{text!r} is no moment: {FORMS}")
+        raise ValueError(f"{text!r} is not a valid time: {FORMS}")
     if found <= now:
         shown = now.astimezone(zone).isoformat(sep=" ", timespec="minutes")
-        raise ValueError(f"{text!r} does not lie ahead: it is {shown} now")
+        raise ValueError(f"{text!r} is in the past: it is {shown} now")
     return found
 
 

@@ -89,7 +89,7 @@ def _merged(data: Mapping[str, Any], file: Path) -> tuple[dict[str, Any], list[t
         base = all_presets().get(data["extends"]) if isinstance(data["extends"], str) else None
         if base is None:
             known = ", ".join(all_presets())
-            mistakes.append(("extends", f"{data['extends']!r} is no preset of the catalogue; it has: {known}"))
+            mistakes.append(("extends", f"{data['extends']!r} is not a preset of the catalogue; use one of: {known}"))
         else:
             values = base.model_dump(mode="json")
             if own.get("repo", base.repo) != base.repo:
@@ -153,5 +153,5 @@ def _sentence(item: Mapping[str, Any], extends: bool) -> tuple[str, str]:
     if item["type"] == "missing":
         return field, "is required" + ("" if extends else " (or `extends` a preset that has it)")
     if item["type"] == "extra_forbidden":
-        return field, f"is no field of presets; they are: {', '.join(['extends', 'model', *Preset.model_fields])}"
+        return field, f"is not a field of a preset; use one of: {', '.join(['extends', 'model', *Preset.model_fields])}"
     return field, f"{item['input']!r:.80} is not possible: {item['msg']}"

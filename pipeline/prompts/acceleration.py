@@ -116,5 +116,5 @@ def _sentence(error: Mapping[str, Any]) -> str:
     if not where or error["type"] == "value_error":
         return f"{where}: {message}" if where else message
     if error["type"] == "extra_forbidden":
-        return f"{where}: is no option of it"
+        return f"{where}: is not an option of this acceleration"
     return f"{where}: {show(error['input'])} is not possible: {message}"

@@ -137,7 +137,7 @@ def _pinned(request: dict[str, Any], prompts: list[str], path: Path) -> dict[str
     if contradicts or not isinstance(count, int) or isinstance(count, bool) or count < 1 or len(prompts) < count:
         return request
     if len(prompts) > count:
-        message = f"{len(prompts)} segments are told of, and request.segments is {count}"
+        message = f"it describes {len(prompts)} segments, but request.segments is {count}"
         raise InputError([Problem(message, str(path), field="segments")])
     several = prompts if count > 1 else []
     return {**request, "prompt": prompts[0], "segment_prompts": several, "enhance": False, "auto_extend": False}

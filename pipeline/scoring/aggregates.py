@@ -72,7 +72,7 @@ def aggregate(values: Mapping[str, float]) -> Aggregates:
     """
     unknown = set(values) - set(DIMENSIONS)
     if unknown:
-        raise ValueError(f"{sorted(unknown)[0]!r} is no VBench dimension")
+        raise ValueError(f"{sorted(unknown)[0]!r} is not a VBench dimension")
     normalised = {name: normalise(name, values[name]) for name in DIMENSIONS if name in values}
     quality, semantic = _mean(normalised, QUALITY), _mean(normalised, SEMANTIC)
     total = None

@@ -81,7 +81,7 @@ def human_action(clip: Clip, context: Context) -> Score:
     """1 if the asked action is among the five likeliest, with at least 0.85; else 0."""
     asked = action_of(context.prompt or "")
     if asked not in KINETICS_400:
-        return not_scored(f"{asked!r} is no action of Kinetics-400, so it could never be found")
+        return not_scored(f"{asked!r} is not an action of Kinetics-400, so it could never be recognised")
     top = context.models.get("umt").top(clip, ACTION_TOP)
     shown = {KINETICS_400[index]: round(value, 4) for index, value in top}
     found = shown.get(asked, 0.0) >= ACTION_LEAST

@@ -69,7 +69,7 @@ def read_manifest(path: Path, suite: Suite) -> list[ManifestClip]:
     """
     found = read_json(path, what="the manifest", limit_bytes=MAX_FILE_BYTES)
     if not isinstance(found, list) or not found:
-        raise InputError([Problem("it is no list of {video, entry, seed}", file=str(path))])
+        raise InputError([Problem("it is not a list of {video, entry, seed}", file=str(path))])
     clips, problems = [], []
     seen: set[tuple[int, int]] = set()
     for number, raw in enumerate(found):
@@ -93,7 +93,7 @@ def _manifest_mistake(raw: object, folder: Path, entries: int, seen: set[Any]) -
         return f"video: {raw['video'][:200]!r} is an address; a manifest names files on this machine"
     for name in ("entry", "seed"):
         if not isinstance(raw.get(name), int) or isinstance(raw.get(name), bool):
-            return f"{name}: {raw.get(name)!r:.80} is no whole number"
+            return f"{name}: {raw.get(name)!r:.80} is not a whole number"
     if not 0 <= raw["entry"] < entries:
         return f"entry: {raw['entry']} is not in the suite, which has 0 to {entries - 1}"
     if (raw["entry"], raw["seed"]) in seen:
@@ -178,7 +178,7 @@ def read_export(folder: Path) -> dict[tuple[str, str], Exported]:
     """An export's files by dimension and name. Raises InputError when the folder is none."""
     path = folder / INDEX
     if not path.exists():
-        raise InputError([Problem(f"{folder} is no export: it has no {INDEX}", field="--export")])
+        raise InputError([Problem(f"{folder} is not an export: it has no {INDEX}", field="--export")])
     found = read_json(path, what="the list of an export", limit_bytes=MAX_FILE_BYTES)
     records = found.get("files") if isinstance(found, dict) else None
     if not isinstance(records, list):
@@ -206,7 +206,7 @@ def read_results(path: Path, exported: Mapping[tuple[str, str], Exported]) -> li
     problems: list[Problem] = []
     for dimension, value in found.items():
         if dimension not in DIMENSIONS:
-            problems.append(Problem(f"{dimension!r:.80} is no VBench dimension", file=str(path)))
+            problems.append(Problem(f"{dimension!r:.80} is not a VBench dimension", file=str(path)))
         elif not (isinstance(value, list) and len(value) == 2 and isinstance(value[1], list)):
             problems.append(Problem("it is not [value, [per clip, …]]", file=str(path), field=dimension))
         else:
@@ -258,7 +258,7 @@ def _frame_counts(videos: set[Path]) -> dict[Path, int]:
     counts, problems = {}, []
     for video in sorted(videos):
         if video.suffix.lower() != ".mp4":
-            problems.append(Problem(f"{video} is no .mp4, and the official code reads no other", field="video"))
+            problems.append(Problem(f"{video} is not an .mp4: the official code reads nothing else", field="video"))
             continue
         try:
             counts[video] = _count_frames(video)

@@ -88,14 +88,14 @@ def _rule(text: str, scored: set[str]) -> Rule:
     except ValueError:
         bound = math.nan
     if not math.isfinite(bound):
-        raise ValueError(f"{match['value']!r} is no number")
+        raise ValueError(f"{match['value']!r} is not a number")
     return Rule(text.strip(), (members[0],), match["sign"], bound)
 
 
 def _checks(members: Sequence[str], scored: set[str]) -> tuple[str, ...]:
     checks = tuple(name for name in members if name.partition(".")[0] == CHECKS)
     if len(checks) != len(members):
-        raise ValueError("is no check; give a bound, such as NAME>=0.5")
+        raise ValueError("is not a check; give a bound, such as NAME>=0.5")
     wanted = tuple(name for name in checks if name in scored)
     if not wanted:
         raise ValueError("is not among the metrics of --score")
@@ -125,7 +125,7 @@ def check_metrics(names: Sequence[str], *, field: str = "--score") -> tuple[Metr
         elif explicit:
             problems.append(Problem(f"{metric.name} {why}", field=field))
     if not problems and not wanted:
-        problems.append(Problem(f"{', '.join(names)!r}: nothing of it can be scored within the line", field=field))
+        problems.append(Problem(f"{', '.join(names)!r}: nothing here can be scored before publishing", field=field))
     if problems:
         raise InputError(problems)
     return tuple(wanted)

@@ -68,7 +68,7 @@ def named(names: Iterable[str]) -> list[tuple[Metric, bool]]:
             for member in GROUPS[name]:
                 found.setdefault(member, False)
         else:
-            problems.append(Problem(f"{name!r} is no metric and no group; {_near(name)}", field="metrics"))
+            problems.append(Problem(f"{name!r} is not a metric or a group; {_near(name)}", field="metrics"))
     if problems:
         raise InputError(problems)
     return [(METRICS[name], explicit) for name, explicit in found.items()]

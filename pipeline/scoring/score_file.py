@@ -39,7 +39,7 @@ def read_scores(path: Path) -> list[Record]:
     """The records of a score file. Raises InputError when it is none."""
     found = read_json(path, what="the score file", limit_bytes=MAX_FILE_BYTES)
     if not isinstance(found, list):
-        raise InputError([Problem("it is no list of {video, scores}", file=str(path))])
+        raise InputError([Problem("it is not a list of {video, scores}", file=str(path))])
     for number, record in enumerate(found):
         if not isinstance(record, dict) or not isinstance(record.get("scores"), dict) or "video" not in record:
             raise InputError([Problem("it has no video and scores", file=str(path), field=f"record {number}")])
@@ -61,9 +61,9 @@ def _broken_rule(shown: object) -> str | None:
         return f"its score is not null or {_RULE}"
     details = shown.get("details") or {} if isinstance(shown, dict) else None
     if not isinstance(details, dict):
-        return "its details are no object"
+        return "its details are not an object"
     if not isinstance(details.get("reason", ""), str | None):
-        return "its details.reason is no text"
+        return "its details.reason is not a text"
     return None if _finite(details.get("weight", 1.0)) else f"its details.weight is not {_RULE}"
 
 

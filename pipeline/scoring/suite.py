@@ -64,7 +64,7 @@ def read_suite(path: Path) -> Suite:
     data = read_file_or_pipe(path, what="the suite", limit_bytes=MAX_FILE_BYTES)
     found = json_of_bytes(data, str(path), what="the suite")
     if not isinstance(found, list) or not found:
-        raise InputError([Problem("it is no list of entries", file=str(path))])
+        raise InputError([Problem("it is not a list of entries", file=str(path))])
     entries, problems = [], []
     for index, raw in enumerate(found):
         problem = _mistake(raw)
@@ -85,8 +85,8 @@ def _mistake(raw: object) -> str | None:
         return "it has no list of dimensions"
     unknown = [name for name in raw["dimension"] if not isinstance(name, str) or name not in DIMENSIONS]
     if unknown:
-        return f"{unknown[0]!r:.80} is no VBench dimension"
-    return None if isinstance(raw.get("auxiliary_info", {}), dict) else "auxiliary_info is no object"
+        return f"{unknown[0]!r:.80} is not a VBench dimension"
+    return None if isinstance(raw.get("auxiliary_info", {}), dict) else "auxiliary_info is not an object"
 
 
 def _unwrapped(name: str, value: Any) -> Any:

@@ -360,7 +360,7 @@ class Settings(_Tidy, BaseSettings):
     def _check_prices(cls, value: dict[str, float]) -> dict[str, float]:
         for name, price in value.items():
             if re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) is None:
-                raise ValueError(f"{name!r} is no GPU type: lower-case letters, digits and hyphens, like a100-80gb")
+                raise ValueError(f"{name!r} is not a GPU type: use a-z, digits and hyphens, like a100-80gb")
             if not (math.isfinite(price) and price >= 0):
                 raise ValueError(f"{name}={price}: a price is a number of 0 or more")
         return value

@@ -154,8 +154,8 @@ def _output_class(name: str) -> type[BaseOutput]:
     """One of diffusers' own result classes; nothing else is imported for a checkpoint."""
     module, _, qualname = name.partition(":")
     if not module.startswith("diffusers."):
-        raise ValueError(f"{name} is no class of diffusers")
+        raise ValueError(f"{name} is not a class of diffusers")
     found = getattr(importlib.import_module(module), qualname)
     if not issubclass(found, BaseOutput):
-        raise ValueError(f"{name} is no result of a scheduler")
+        raise ValueError(f"{name} is not a scheduler's result class")
     return found  # type: ignore[no-any-return]

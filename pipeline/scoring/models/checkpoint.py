@@ -121,7 +121,7 @@ class _TorchScriptReader(pickle.Unpickler):
             return lambda values, *_: values
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
-        raise pickle.UnpicklingError(f"it holds a {module}.{name}, which is no tensor")
+        raise pickle.UnpicklingError(f"it holds a {module}.{name}, which is not a tensor")
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, _, count = pid
