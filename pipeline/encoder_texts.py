@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.spec import JobSpec
 
 Enhanced = Mapping[str, Any]
-"""What the enhance stage recorded: ``prompt``; of several segments ``prompts``, and ``segments`` with ``original``."""
+"""The enhance stage's record: ``prompt``; for several segments ``prompts``, and ``segments`` with ``original``."""
 
 
 _NEGATIVE = "negative_prompt"
@@ -21,7 +21,7 @@ _NEGATIVE = "negative_prompt"
 
 @dataclass(frozen=True, slots=True)
 class CallTexts:
-    """What a preset says of its pipeline's call: further ``arguments``, and ``names`` that fields have there."""
+    """The part of a preset about its pipeline's call: further ``arguments``, and ``names`` that fields have there."""
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
@@ -38,7 +38,7 @@ def prompt_for(spec: JobSpec, enhanced: Enhanced, segment: int) -> str:
 
 
 def negative_prompt_draws(spec: JobSpec, call: CallTexts = NO_CALL_TEXTS) -> bool:
-    """Whether the picture is drawn towards the negative prompt.
+    """Return whether the picture is drawn towards the negative prompt.
 
     Guidance weighs it with 1 - ``guidance_scale``: from 1 on it repels or does nothing, below 1 it is a prompt. So is
     one that a preset gives to the call under a name that is not a negative prompt's.

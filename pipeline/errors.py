@@ -28,7 +28,7 @@ from pipeline.redaction import redact
 
 
 class FailureClass(StrEnum):
-    """What a failed attempt means for the next one."""
+    """The meaning of a failed attempt for the next one."""
 
     RETRYABLE = "retryable"
     """Something outside failed for now: tried again after a backoff."""
@@ -144,7 +144,7 @@ class RetryableError(StageError):
 
 
 class SegmentLostError(RetryableError):
-    """What an earlier segment of the clip left behind is gone or damaged: ``segment`` (from 0) is made again."""
+    """Files that an earlier segment left are gone or damaged: ``segment`` (from 0) is made again."""
 
     def __init__(self, message: str, *, code: str, segment: int) -> None:
         super().__init__(message, code=code)

@@ -139,7 +139,7 @@ def _error_class(name: str) -> type[Exception]:
 
 
 def _check_error(name: str) -> None:
-    """As ``_error_class``, but a library that this process has not loaded (torch) is only looked for."""
+    """Check like ``_error_class``, but only look for a library that this process has not loaded (torch)."""
     package = name.partition(".")[0]
     if "." in name and package not in sys.modules and find_spec(package) is not None:
         return
@@ -204,7 +204,7 @@ class Plan:
         self.entries()
 
     def entries(self) -> Mapping[str, list[Failpoint]]:
-        """By point. Raises SettingsError when the file holds what is no plan; a file that is not there is empty."""
+        """Return the entries by point. Raises SettingsError for a file that is not a plan; a missing file is empty."""
         if self._file is not None:
             try:
                 found = self._file.stat()
@@ -233,6 +233,6 @@ def hit(point: str, what: str = "") -> None:
 
 
 def require_valid() -> None:
-    """Raises SettingsError when the variable holds what is no plan."""
+    """Raises SettingsError when the variable does not hold a plan."""
     if _problem is not None:
         raise _problem

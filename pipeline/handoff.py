@@ -41,7 +41,7 @@ class Handoff:
     max_bytes: int
     id: str
     in_memory: bool = False
-    """Whether its files lie in memory, where to allocate them takes as long as to write them."""
+    """True if its files lie in memory, where to allocate them takes as long as to write them."""
 
     @classmethod
     def open(cls, path: Path, max_bytes: int) -> Handoff:
@@ -60,7 +60,7 @@ class Handoff:
             ) from error
 
     def frames_path(self, job_id: str, roll: int, segment: int, attempt: int) -> Path:
-        """Where one attempt's frames go: the attempt is in the name, so that a stale one never writes here."""
+        """Return where one attempt's frames go: the attempt is in the name, so that a stale one never writes here."""
         return self.path / f"{job_id}.{roll}.{segment}.{attempt}.rgb"
 
     def take_room(self, size: int) -> Path:
@@ -127,7 +127,7 @@ class Handoff:
         return sum(status.st_size for status in self._files())
 
     def _unpromised_bytes(self) -> int:
-        """What the file system has free, less what files that lie here have no pages for yet."""
+        """Return what the file system has free, less what files that lie here have no pages for yet."""
         system = os.statvfs(self.path)
         promised = sum(max(0, status.st_size - status.st_blocks * _BLOCK) for status in self._files())
         return system.f_bavail * system.f_frsize - promised
@@ -186,7 +186,7 @@ def _becomes(room: Path, path: Path, size: int) -> bool:
 
 
 def _is_tmpfs(path: Path) -> bool:
-    """By the mounts that Linux tells of (proc_pid_mountinfo(5)); elsewhere a folder is taken for one on a disk."""
+    """Read the mounts of Linux (proc_pid_mountinfo(5)); elsewhere a folder is taken for one on a disk."""
     device = path.stat().st_dev
     with contextlib.suppress(FileNotFoundError):
         for line in _MOUNTS.read_text(errors="replace").splitlines():

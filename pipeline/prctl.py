@@ -1,4 +1,4 @@
-"""What a process asks of the Linux kernel about itself; elsewhere nothing happens."""
+"""Settings of a process in the Linux kernel; elsewhere nothing happens."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ PLAIN_NAME, AGAIN_NAME = "plain", "plain-again"
 STEADY = 1.15
 """Two times of the same may differ by this factor."""
 _NOT_OFFERED = frozenset({"_native_npu", "_native_xla", "aiter_fa2_hub"})
-"""For hardware that no worker has."""
+"""Backends for hardware that no worker has."""
 _HUB = "_hub"
 """Ends the names of kernels that would be downloaded."""
 
@@ -36,9 +36,9 @@ class Measured:
     name: str
     acceleration: Acceleration
     seconds: float | None = None
-    """From the prompt to decoded frames, the median of the clips; without loading, compiling and handing over."""
+    """The clips' median time from prompt to decoded frames; without loading, compiling and handing over."""
     first_s: float | None = None
-    """Of the first clip after loading: it may include compiling."""
+    """The time of the first clip after loading: it may include compiling."""
     peak_bytes: int | None = None
     psnr: float | None = None
     """dB, mean over frames, against the plain clip; 100 for equal ones."""
@@ -48,7 +48,7 @@ class Measured:
 
 
 def ways(library: Library, preset_name: str) -> dict[str, Acceleration]:
-    """What is worth a try with the preset, by name, the plain way first; what can never work is left out."""
+    """Return what is worth a try with the preset, by name, the plain way first; what can never work is left out."""
     preset = library.get(preset_name)
     found: dict[str, dict[str, Any]] = {PLAIN_NAME: {}}
     for threshold in (0.05, 0.1):

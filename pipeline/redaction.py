@@ -103,7 +103,7 @@ def _secrets_of(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _secrets_in(text: str) -> Iterator[str]:
-    """What stands where a URL's secrets do."""
+    """Yield the parts of a URL that may be secrets."""
     for match in _WHOLE_URL.finditer(text):
         user, at, place = match[0].partition("://")[2].rpartition("@")
         if at:

@@ -225,7 +225,7 @@ def _settings(
 
 
 def _safety_of(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file itself sets of the safety settings, before anything is laid over it."""
+    """Return what a file itself sets of the safety settings, before anything is laid over it."""
     settings = data.get("settings")
     safety = settings.get("safety") if isinstance(settings, dict) else None
     return dict(safety) if isinstance(safety, dict) else {}
@@ -241,7 +241,7 @@ def _unscreened(data: Mapping[str, Any], settings: Settings) -> list[Problem]:
 
 
 def _laxer(in_file: Mapping[str, Any], site: Settings) -> list[Problem]:
-    """Where a file would screen less than the site does, which a file cannot decide."""
+    """Return where a file would screen less than the site does, which a file cannot decide."""
     own = site.safety
     if own.classifier is None:
         return []

@@ -186,7 +186,7 @@ class VideoGenerator:
                     await making
 
     def stop(self) -> None:
-        """From any thread: end the running clip with StoppedError at its next step."""
+        """End the running clip with StoppedError at its next step; may be called from any thread."""
         self._stopping.set()
         if self._process is not None:
             self._process.request_stop()

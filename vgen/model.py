@@ -17,7 +17,7 @@ from pipeline.presets.user_file import class_of
 
 _PATH_STARTS = ("/", "./", "../", "~/")
 _ENOUGH = frozenset({"workload", "dtype", "frames", "size", "defaults"})
-"""What a preset that extends none has to say."""
+"""The fields that a preset has to give if it extends none."""
 
 
 class ModelFolder:

@@ -29,7 +29,7 @@ _BEFORE = ((Stage.ENHANCE, enhance.run), (Stage.SCREEN, screen.run))
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where the clip goes: an MP4, and its sidecar beside it under the same name with ``.json``."""
+    """The place of the clip: an MP4, and its sidecar beside it under the same name with ``.json``."""
 
     video: Path
     overwrite: bool = False
@@ -41,7 +41,7 @@ class Output:
     def check(self) -> None:
         """
         Raises:
-            InputError: it is no file's name that can be written.
+            InputError: it is not a file's name that can be written.
         """
         if self.video.suffix != ".mp4":
             raise InputError([Problem(f"{str(self.video)!r} does not end in .mp4", field="output.path")])
@@ -56,7 +56,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What a clip is made with."""
+    """The objects that a clip is made with."""
 
     settings: Settings
     generator: RunsGenerations

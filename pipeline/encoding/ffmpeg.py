@@ -24,13 +24,13 @@ from pipeline.rates import rational_fps
 from pipeline.spec import EncodeOptions
 
 AUDIO_BITRATE = "192k"
-"""Of AAC, all channels together."""
+"""The bit rate of AAC, all channels together."""
 AUDIO_OPTIONS = ("-c:a", "aac", "-b:a", AUDIO_BITRATE, "-flags:a", "+bitexact")
 METADATA = "pipe:METADATA"
-"""In a command: the descriptor that ``run_ffmpeg`` opens for the tags."""
+"""The placeholder in a command for the descriptor that ``run_ffmpeg`` opens for the tags."""
 _SPECIAL, _ESCAPED = re.compile(r"([=;#\\\n\r])"), r"\\\1"
 _POLL_S = 0.1
-"""How often ``check`` is called and the clock looked at, at most and at least."""
+"""The interval at which ``check`` is called and the clock is read."""
 _STDERR_KEPT = 8192
 _LINES_SHOWN = 8
 _DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large")

@@ -73,7 +73,7 @@ def _copy(parts: Sequence[Path], counts: Sequence[int], target: Any, check: Call
 
 
 def _most_reordered(parts: Sequence[Path], counts: Sequence[int], check: Callable[[], None]) -> int:
-    """By how many frames decoding must run ahead of showing, so that one clock of decoding serves all parts."""
+    """Return how many frames decoding must run ahead of showing, so that one decoding clock serves all parts."""
     most = 0
     for number, (part, count) in enumerate(zip(parts, counts, strict=True), 1):
         check()
@@ -88,7 +88,7 @@ def _most_reordered(parts: Sequence[Path], counts: Sequence[int], check: Callabl
 
 
 def _ticks(video: Any) -> int:
-    """How far apart frames are, in the stream's time base."""
+    """Return how far apart frames are, in the stream's time base."""
     ticks = Fraction(1) / (video.average_rate * video.time_base)
     if ticks.denominator != 1:
         raise _mismatch(f"frames at {video.average_rate} a second do not fall on ticks of {video.time_base} s")

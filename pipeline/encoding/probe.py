@@ -1,4 +1,4 @@
-"""What a finished video file really holds, found by decoding it."""
+"""Find out what a finished video file holds, by decoding it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class VideoFacts:
     sound: SoundFacts | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Without ``sound`` where there is none."""
+        """Return the facts as JSON, without ``sound`` where there is none."""
         return {name: value for name, value in asdict(self).items() if name != "sound" or value is not None}
 
 
@@ -80,7 +80,7 @@ def probe(path: Path, check: Callable[[], None] = lambda: None) -> VideoFacts:
 
 
 def has_sound(path: Path) -> bool:
-    """Whether a video has a track of sound.
+    """Return whether a video has a track of sound.
 
     Raises:
         RetryableError: code ``encode_mismatch``; it cannot be opened.

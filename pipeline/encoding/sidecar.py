@@ -117,7 +117,7 @@ def _segment(number: int, spec: JobSpec, generate: Mapping[str, Any]) -> _Json:
 
 
 def _text(facts: Mapping[str, Any]) -> _Json:
-    """What the model read of the texts, where that was not all."""
+    """Return what the model read of the texts, where that was not all."""
     return {
         "tokens_read": facts.get("tokens_read", {}),
         "negative_prompt_used": facts.get("negative_prompt_used", True),
@@ -125,7 +125,7 @@ def _text(facts: Mapping[str, Any]) -> _Json:
 
 
 def _sound(generate: Mapping[str, Any]) -> _Json:
-    """Of a clip that has any."""
+    """Return the facts of a clip's sound, if it has any."""
     if "sound" not in generate:
         return {}
     return {"sound": {name: value for name, value in generate["sound"].items() if name != "path"}}
@@ -140,7 +140,7 @@ def _denoising(facts: Mapping[str, Any]) -> _Json:
 
 
 def container_metadata(job_id: str, spec: JobSpec, preset: Preset, prompt: str) -> dict[str, str]:
-    """What is written into the video file: nothing that differs between two attempts, such as a time or a host."""
+    """Return the video file's tags: nothing that differs between two attempts, such as a time or a host."""
     comment: _Json = {"job": job_id, "seed": spec.seed, "preset": f"{preset.name}@{preset.version}"}
     if preset.random_weights:
         comment["notice"] = RANDOM_WEIGHTS

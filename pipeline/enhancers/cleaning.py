@@ -1,4 +1,4 @@
-"""From what a language model answers to prompts. What is not certainly a prompt is refused, never guessed."""
+"""Read prompts from a language model's answer. Text that is not certainly a prompt is refused, never guessed."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_DETAIL = 200
 MAX_REQUESTS = 6
-"""For one answer: each parameter that a model may refuse costs one request, the first time."""
+"""The most requests for one answer: each parameter that a model may refuse costs one, the first time."""
 MORE_TOKENS = 4
 """A cut answer is asked for once more with so many times the limit: a model that thinks spends most of it on that."""
 
@@ -173,7 +173,7 @@ class OpenAICompatibleProvider:
 
 
 def _error_in(body: bytes) -> Any:
-    """What an error's body says: OpenAI's ``error`` where there is one, else all of it; text where it is not JSON."""
+    """Return an error body's ``error`` as OpenAI sends it, else the whole body; text where it is not JSON."""
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):

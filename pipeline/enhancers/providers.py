@@ -1,4 +1,4 @@
-"""From ``VGEN_ENHANCE_PROVIDERS`` to providers."""
+"""Make providers from ``VGEN_ENHANCE_PROVIDERS``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class KnownProvider:
     base_url: str
     key_variable: str
     model_names: Mapping[str, str] = field(default_factory=dict)
-    """What it is asked for instead of a model of the setting: its own name for it, or, where it serves none, the one
+    """The provider's name for each model of the setting: its own name for it, or, where it serves none, the one
     of its own that comes nearest, so that the default of the setting works with each of them."""
 
 

@@ -10,7 +10,7 @@ from pipeline.errors import RefusedError
 
 
 class Operation(StrEnum):
-    """What can be asked of an enhancer; each has a system prompt of its name."""
+    """The operations of an enhancer; each has a system prompt of its name."""
 
     ENHANCE = "enhance"
     """Make a prompt richer."""

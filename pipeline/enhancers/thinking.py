@@ -60,7 +60,7 @@ def _final_channel(text: str) -> str:
 
 
 def _outside_marks(text: str) -> str:
-    """What stands outside pairs of marks; before a closing mark without an opening one everything was thought."""
+    """Return the text outside pairs of marks; all before a closing mark without an opening one was thought."""
     kept: list[str] = []
     depth, position = 0, 0
     for mark in _MARK.finditer(text):

@@ -23,7 +23,7 @@ _DROPPED_KEYS = frozenset({
     "thinking", "thought", "thoughts", "reasoning", "explanation", "analysis", "rationale", "notes", "note", "original",
     "original_prompt", "input", "language", "word_count", "words",
 })  # fmt: skip
-"""Names of what is about the prompt and no part of it."""
+"""Names of fields that are about the prompt and do not belong to it."""
 _QUOTES = {
     '"': '"',
     "“": "”",
@@ -136,7 +136,7 @@ def _without_closing(text: str) -> str:
 
 
 def _inside_fence(text: str) -> str:
-    """What one fence holds, where nothing stands outside it."""
+    """Return what one fence holds, where nothing stands outside it."""
     if "```" not in text and "~~~" not in text:
         return text
     inline = _INLINE_FENCE.fullmatch(text)
@@ -192,7 +192,7 @@ def _key(name: str) -> str:
 
 
 def _inside_quotes(text: str) -> str:
-    """Without quotation marks around the whole; those around a part of it stay."""
+    """Remove quotation marks around the whole; those around a part stay."""
     closing = _QUOTES.get(text[:1])
     if closing is None or len(text) < 2 or text[-1] not in closing:
         return text

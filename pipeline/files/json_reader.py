@@ -18,7 +18,7 @@ from pipeline.files.pipes import read_file_or_pipe
 
 MAX_DEPTH = 64
 MAX_DIGITS = 40
-"""Of a whole number: more than any field holds, and little enough that every operation on it is quick."""
+"""The most digits of a whole number: more than any field holds, and few enough that every operation is quick."""
 
 _PARTS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{\]}]', re.DOTALL)
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -46,7 +46,7 @@ def read_json(path: str | os.PathLike[str], *, what: str, limit_bytes: int, allo
 
 
 def json_of_bytes(data: bytes, name: str, *, what: str, allow_nan: bool = False) -> Any:
-    """As ``read_json``, for bytes of a file called ``name``."""
+    """Do what ``read_json`` does, for bytes of a file called ``name``."""
     try:
         text = data.decode(json.detect_encoding(data)).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -146,7 +146,7 @@ def _require_flat(text: str) -> None:
 
 
 def _require_characters(text: str, value: object) -> None:
-    """Half of a surrogate pair can be written as an escape, but it is no character and no file can hold it."""
+    """Half of a surrogate pair can be written as an escape, but it is not a character and no file can hold it."""
     if not _SURROGATE_ESCAPE.search(text):
         return
     try:
@@ -157,7 +157,7 @@ def _require_characters(text: str, value: object) -> None:
 
 
 def _hint(text: str, error: json.JSONDecodeError) -> str:
-    """What programs and phones write where JSON has something else."""
+    """Return what programs and phones write where JSON has something else."""
     at = error.pos
     here, before = text[at : at + 1], text[max(at - 80, 0) : at].rstrip()[-1:]
     if here in "}]" and here and before == ",":

@@ -26,7 +26,7 @@ KINDS = (
 BYTES_PER_MB = 1024 * 1024
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
-"""To go through a folder, which on Linux needs no right to list it."""
+"""The flag to go through a folder, which on Linux needs no right to list it."""
 
 
 def open_regular_file(path: str | os.PathLike[str], *, what: str) -> BinaryIO:
@@ -47,7 +47,7 @@ def open_regular_file(path: str | os.PathLike[str], *, what: str) -> BinaryIO:
 
 
 def open_regular_file_below(root: Path, path: Path, *, what: str) -> BinaryIO:
-    """As ``open_regular_file`` for an absolute path without links, which must lie in ``root`` when it is opened.
+    """Do what ``open_regular_file`` does, for an absolute path without links that must lie in ``root`` when opened.
 
     No link is followed below the root: one that was put there since the path was resolved leads nowhere else.
 
@@ -93,7 +93,7 @@ def read_regular_file(path: str | os.PathLike[str], *, what: str, limit_bytes: i
 
 
 def reason(error: OSError | ValueError) -> str:
-    """Why a file could not be opened or read, in words without the path, which the message names already."""
+    """Return why a file could not be opened or read, in words without the path, which the message names already."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return "the name has a character that no file name can have"

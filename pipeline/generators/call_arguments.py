@@ -1,4 +1,4 @@
-"""From a job to the keyword arguments of a pipeline's call: what it takes is passed, what it cannot take is refused."""
+"""Make the keyword arguments of a pipeline's call from a job; a field that the call does not take is refused."""
 
 from __future__ import annotations
 

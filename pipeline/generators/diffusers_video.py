@@ -193,7 +193,7 @@ class DiffusersVideoGenerator(Generator):
         self._collect()
 
     def is_current(self) -> bool:
-        """Whether what would be loaded from disk now is what is in memory."""
+        """Return whether what would be loaded from disk now is what is in memory."""
         return self._preset is not None and model_folder(self._preset, self._cache_dir)[1] == self._revision
 
     def resume(self, on_progress: OnProgress) -> None:
@@ -361,7 +361,7 @@ class DiffusersVideoGenerator(Generator):
 
 
 class _Made(NamedTuple):
-    """What one run of the pipeline gave: ``frames`` a tensor, ``sound`` an array of samples × channels or None."""
+    """The output of one pipeline run: ``frames`` a tensor, ``sound`` an array of samples × channels or None."""
 
     frames: Any
     sound: Any
@@ -369,7 +369,7 @@ class _Made(NamedTuple):
 
 
 def _memory_use(doing: str, spec: JobSpec) -> str:
-    """What a failpoint can tell apart: the work, and what it does to need less memory for it."""
+    """Return what a failpoint can tell apart: the work, and what it does to need less memory for it."""
     tiled = "_tiled" if spec.acceleration.vae_tiling else ""
     return f"{doing}{tiled}{'_offloaded' if spec.acceleration.offload else ''}"
 
@@ -390,7 +390,7 @@ def _resume_point(request: GenerationRequest, keeper: Keeper, device: str) -> Re
 
 
 def _continuing(preset: Preset, pipe: Any) -> Any:
-    """What makes the segments after the first."""
+    """Return what makes the segments after the first."""
     if preset.continuation is None or preset.continuation.pipeline_class is None:
         return pipe
     return continuing_pipeline(pipe, pipeline_class(preset.continuation.pipeline_class), preset.continuation)

@@ -1,4 +1,4 @@
-"""What a pipeline's text encoders made of a prompt, kept while the model is loaded: the same prompt is encoded once.
+"""A cache of prompt embeddings, kept while the model is loaded: the same prompt is encoded once.
 
 A batch often has one prompt many times (seeds, sweeps), and the negative prompt in every job. Encoding draws no random
 numbers and depends on its arguments only, so what is kept is what would be made again.
@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 MAX_BYTES = 256 * 1024 * 1024
-"""In the host's memory: 512 tokens of 4096 half-precision values are 4 MB."""
+"""The limit in the host's memory: 512 tokens of 4096 half-precision values are 4 MB."""
 _PLAIN = (str, int, float, bool, type(None), torch.device, torch.dtype)
 
 
 class EmbeddingCache:
-    """Of one loaded model: a new load makes a new one. Least recently used entries go first."""
+    """The embeddings of one loaded model: a new load makes a new cache. Least recently used entries go first."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes

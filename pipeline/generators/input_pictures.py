@@ -16,11 +16,11 @@ from pipeline.media.opening import UnreadableMediaError
 from pipeline.spec import JobSpec
 
 Pictures = dict[str, Any]
-"""By field of the job: a picture, or a list of them."""
+"""A picture, or a list of them, by the job's field."""
 
 
 def read_pictures(request: GenerationRequest) -> Pictures:
-    """What the request's inputs show: frames at the clip's size, reference images at their own.
+    """Return what the request's inputs show: frames at the clip's size, reference images at their own.
 
     Raises:
         RefusedError: codes ``image_unreadable``, ``video_unreadable`` and ``video_too_short``.

@@ -24,7 +24,7 @@ from pipeline.spec import LoraRef
 
 
 class Loras:
-    """Of one loaded pipeline. Those that no clip uses go when all take more than ``max_bytes``, least used first."""
+    """The LoRAs of one loaded pipeline. Unused ones go when all take more than ``max_bytes``, least used first."""
 
     def __init__(self, pipe: Any, max_bytes: int) -> None:
         self._pipe = pipe
@@ -70,7 +70,7 @@ class Loras:
 
     @property
     def on_text(self) -> str:
-        """What acts on text encoders, whose embeddings then are others; empty: nothing."""
+        """Return what acts on text encoders, whose embeddings then are others; empty: nothing."""
         changed = any(part.startswith("text_encoder") for part, _ in self._parts())
         return repr(self._worn) if changed else ""
 
@@ -141,7 +141,7 @@ class Loras:
 
 
 def adapter_name(ref: LoraRef) -> str:
-    """By content: the same file is the same adapter, whatever it is called."""
+    """Return a name by content: the same file is the same adapter, whatever it is called."""
     return f"l{ref.file.sha256[:24]}{'_2' if ref.load_into_transformer_2 else ''}"
 
 

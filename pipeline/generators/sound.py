@@ -15,7 +15,7 @@ from pipeline.generators.base import RawSound, sound_path
 from pipeline.spec import JobSpec
 
 MAX_CHANNELS = 8
-"""What AAC has layouts for."""
+"""The most channels that AAC has layouts for."""
 
 
 def sound_of(output: Any, pipe: Any, spec: JobSpec) -> tuple[Any, int]:

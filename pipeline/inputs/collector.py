@@ -52,7 +52,7 @@ class StoredInput:
     data: bytes | None = None
     num_frames: int | None = None
     folder: Downloads | None = None
-    """Where what was fetched lies as long as somebody holds it."""
+    """The folder of fetched files, which exists as long as somebody holds it."""
     notes: tuple[str, ...] = ()
     """``InputRef.notes``."""
 

@@ -194,7 +194,7 @@ class _Guard(httpcore.SyncBackend):
         raise problem
 
     def _addresses(self, host: str, port: int) -> Sequence[str]:
-        """What the resolver says, waited for no longer than there is time: it has no deadline of its own."""
+        """Return what the resolver says, waited for no longer than there is time: it has no deadline of its own."""
         answers: queue.SimpleQueue[Sequence[str] | Exception] = queue.SimpleQueue()
 
         def ask() -> None:

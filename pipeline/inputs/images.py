@@ -19,7 +19,7 @@ MAX_INPUT_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 64_000_000
 """Checked from the header, before anything is decoded: a small file can unpack to a huge picture."""
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "MPO": "image/jpeg"}
-"""By Pillow's name of the format. Phones and cameras write MPO: a JPEG with further pictures behind it."""
+"""The media type by Pillow's name. Phones and cameras write MPO: a JPEG with further pictures behind it."""
 MAX_SCANNED = 100 * MAX_PIXELS
 """A progressive JPEG is decoded once for each of its scans, and real ones have some ten."""
 _SCAN = b"\xff\xda"

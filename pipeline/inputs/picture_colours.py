@@ -105,7 +105,7 @@ def _transform(image: Image.Image, source: Any) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _same_as_srgb(profile: bytes) -> bool:
-    """Whether a profile leaves every colour where it is: most are sRGB's, by many makers and under many names."""
+    """Return whether a profile leaves colours as they are: most are sRGB's, by many makers, under many names."""
     steps = np.linspace(0, 255, 9).round().astype(np.uint8)
     colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(27, 27, 3)
     shown = np.asarray(_transform(Image.fromarray(colours), ImageCms.ImageCmsProfile(io.BytesIO(profile))))

@@ -23,7 +23,7 @@ MAX_VIDEO_BYTES = 256 * 1024 * 1024
 MAX_VIDEO_FRAMES = 3000
 """More are not looked at: a clip takes a few hundred, and looking means decoding."""
 MAX_VIDEO_PIXELS = MAX_VIDEO_FRAMES * 4096 * 2304
-"""Of all frames together: the largest number of 4K frames takes minutes to decode."""
+"""The pixels of all frames together: the largest number of 4K frames takes minutes to decode."""
 MAX_ASPECT = 16
 """Pixels that are so much wider than high, or the reverse, are a mistake of the file."""
 VIDEO_TYPES = {
@@ -39,7 +39,7 @@ millisecond."""
 
 @dataclass(frozen=True, slots=True)
 class CheckedVideo:
-    """What a video was found to be; ``notes`` say what of it a clip will not have."""
+    """A video as decoded; ``notes`` name the properties that a clip will not have."""
 
     media_type: str
     num_frames: int
@@ -114,7 +114,7 @@ def _frames(container: InputContainer, stream: VideoStream) -> Iterator[tuple[Vi
 
 
 def _uneven(times: Sequence[Fraction]) -> bool:
-    """Whether frames stay for different times; in the order in which they are shown."""
+    """Return whether frames stay for different times; in the order in which they are shown."""
     ordered = sorted(times)
     stays = [float(later - earlier) for earlier, later in itertools.pairwise(ordered)]
     if len(stays) < 2:

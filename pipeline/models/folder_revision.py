@@ -1,4 +1,4 @@
-"""What names the weights of a model in a user's folder: a digest of its files, since nobody gave it a commit.
+"""The revision of a model in a user's folder: a digest of its files, in place of a commit.
 
 A file is read once as long as its size, time and inode stay the same: what was found is kept in the cache folder.
 """

@@ -1,4 +1,4 @@
-"""Which GPUs this host has, asked of ``nvidia-smi``: no torch, no CUDA context."""
+"""List the GPUs of this host by ``nvidia-smi``: no torch, no CUDA context."""
 
 from __future__ import annotations
 

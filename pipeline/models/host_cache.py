@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 _SHARE_OF_FREE = 0.5
-"""Of the memory that is free, where no limit is set: the rest is for the models to be read, frames and encoders."""
+"""The share of free memory, where no limit is set: the rest is for models to be read, frames and encoders."""
 
 
 class CanWait(Protocol):
@@ -35,7 +35,7 @@ class HostCache:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What is kept, the last used last."""
+        """Return what is kept, the last used last."""
         return tuple(self._kept)
 
     def take(self, key: str) -> CanWait | None:
@@ -65,7 +65,7 @@ class HostCache:
 
 
 def free_host_bytes() -> int:
-    """What this process may still take of the host's memory, and of its container's where that has a limit."""
+    """Return what this process may still take of the host's memory, and of its container's where that has a limit."""
     found = []
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/meminfo").read_text("ascii").splitlines():

@@ -1,4 +1,4 @@
-"""Where a preset's model is on disk, and how it gets there. Only ``pull`` uses the network."""
+"""Find a preset's model on disk, check it, and download it. Only ``pull`` uses the network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BUILT_IN = frozenset({"tiny-wan"})
 
 
 class ModelStatus(StrEnum):
-    """Whether a preset can run here now."""
+    """The status of a preset's model on this host."""
 
     READY = "ready"
     DAMAGED = "damaged"
@@ -38,7 +38,7 @@ class ModelStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelCheck:
-    """What ``check`` found; no problems means that it can be loaded."""
+    """The result of ``check``; without problems the model can be loaded."""
 
     status: ModelStatus
     folder: Path | None
@@ -66,12 +66,12 @@ def model_folder(preset: Preset, cache_dir: Path) -> tuple[Path, str]:
 
 
 def model_status(preset: Preset, cache_dir: Path) -> ModelStatus:
-    """Whether the model is on this disk and its files are whole, by their headers."""
+    """Return whether the model is on this disk and its files are whole, by their headers."""
     return examine(preset, cache_dir).status
 
 
 def examine(preset: Preset, cache_dir: Path) -> ModelCheck:
-    """What can be known of the model without loading a library; ``check`` also compares it with its classes."""
+    """Return what can be known of the model without loading a library; ``check`` also compares it with its classes."""
     if preset.repo in BUILT_IN or preset.generator == "idle":
         return ModelCheck(ModelStatus.BUILT_IN, None, ())
     folder = _local_folder(preset, cache_dir)
@@ -108,7 +108,7 @@ def pull(preset: Preset, cache_dir: Path) -> str:
 
 
 def check(preset: Preset, cache_dir: Path) -> ModelCheck:
-    """Whether the class exists, every component's files are whole, and their tensors are those of its class."""
+    """Return whether the class exists, every component's files are whole, and their tensors are those of its class."""
     found = examine(preset, cache_dir)
     if preset.generator == "idle":
         return found

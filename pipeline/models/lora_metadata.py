@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 KEY = "lora_adapter_metadata"
-"""Where diffusers keeps it in a file's metadata: JSON, with each field behind its component's name and a dot."""
+"""The key in a file's metadata, as diffusers writes it: JSON, each field behind its component's name and a dot."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,512}")
 _ANCHORED = re.compile(r"\^?[A-Za-z0-9_.-]{1,512}\$?")
 _NUMBERS = frozenset({"r", "lora_alpha", "alpha", "decompose_factor"})

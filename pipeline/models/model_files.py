@@ -1,4 +1,4 @@
-"""Whether a model's folder is whole, by its files' headers: no library is loaded and no tensor is read.
+"""Check that a model's folder is whole, by its files' headers: no library is loaded and no tensor is read.
 
 What is looked at is what the loaders would read: the index, each component's configuration and its weights.
 """
@@ -37,7 +37,7 @@ class Weights:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of every tensor, by name."""
+        """Return the shape of every tensor, by name."""
         return {name: shape for header in self.headers.values() for name, shape in header.shapes.items()}
 
 
@@ -154,7 +154,7 @@ def _single_file(part: Path, stems: Iterable[str], variant: str | None) -> Path 
 
 
 def _is_listed(path: Path) -> bool:
-    """Whether the folder has the name, be it a link to nothing."""
+    """Return whether the folder has the name, be it a link to nothing."""
     return path.is_symlink() or path.exists()
 
 

@@ -65,7 +65,7 @@ def _checked(original: Callable[..., Any], unused: tuple[str, ...]) -> Callable[
 
 
 def differences(model: torch.nn.Module, report: dict[str, Any], unused: Iterable[str] = ()) -> list[str]:
-    """What a loader's report says, a sentence for each kind of difference; none where every tensor has its place."""
+    """Return a sentence for each kind of difference in a loader's report; none where every tensor has its place."""
     patterns = tuple(unused)
     if getattr(getattr(model, "hf_quantizer", None), "pre_quantized", False):
         # Its files hold packed tensors and their scales, under names that its quantiser alone knows.

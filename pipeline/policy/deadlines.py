@@ -1,4 +1,4 @@
-"""When a batch should be done, as people write it."""
+"""Read a batch's deadline as people write it."""
 
 from __future__ import annotations
 

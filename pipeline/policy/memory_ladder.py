@@ -10,16 +10,16 @@ from enum import IntEnum
 from pipeline.acceleration import Acceleration
 
 CLIPS_TO_LEARN = 2
-"""So many clips of one shape in a row that needed a rung, and the next one begins on it."""
+"""After this many clips of one shape in a row that needed a rung, the next one begins on it."""
 REMEMBER_MS = 7 * 24 * 3_600_000
-"""After so long it is tried plainly again: drivers and libraries change what fits."""
+"""After this time a shape is tried plainly again: drivers and libraries change what fits."""
 
 
 class Rung(IntEnum):
-    """How a clip is made; stored as its number."""
+    """A rung of the memory ladder; stored as its number."""
 
     PLAIN = 0
-    """As its job says."""
+    """The clip is made as its job says."""
     AGAIN = 1
     """The same once more, after the worker freed what it could."""
     TILED = 2
@@ -47,5 +47,5 @@ def next_rung(asked: Acceleration, rung: Rung) -> Rung | None:
 
 
 def changes_pixels(asked: Acceleration, before: Rung, after: Rung) -> bool:
-    """Whether the clip has to begin again from its seed."""
+    """Return whether the clip has to begin again from its seed."""
     return on_rung(asked, before).pixels() != on_rung(asked, after).pixels()

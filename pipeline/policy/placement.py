@@ -1,4 +1,4 @@
-"""Which GPU worker holds which preset: a pure function of what waits and of who is alive.
+"""Choose the preset of each GPU worker: a pure function of what waits and of who is alive.
 
 A lane is one preset on one GPU type. A worker serves the lane of the preset that it holds, and changing lanes costs a
 load. So a worker is moved only where nothing is left for it to do in its lane, where something of a higher priority

@@ -1,4 +1,4 @@
-"""What can be known of a preset's model before it is loaded: which accelerations can never work with it.
+"""Tell the accelerations that can never work with a preset's model, before it is loaded.
 
 The tables follow diffusers; a test compares them with its classes.
 """

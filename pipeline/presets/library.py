@@ -32,7 +32,7 @@ class Library:
         return str(self.files[name]) if name in self.files else CATALOGUE_SOURCE
 
     def digest(self, name: str) -> str | None:
-        """What a job of a user's preset is pinned to; None for the catalogue's, which have versions."""
+        """Return what a job of a user's preset is pinned to; None for the catalogue's, which have versions."""
         return self.presets[name].digest if name in self.files else None
 
     def why_not(self, name: str, *, hints: bool = True) -> str:

@@ -1,4 +1,4 @@
-"""What a class of diffusers takes, read from its source: a submission is checked without loading torch."""
+"""The arguments of a diffusers class, read from its source: a submission is checked without loading torch."""
 
 from __future__ import annotations
 

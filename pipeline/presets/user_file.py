@@ -118,7 +118,7 @@ def _located(model: str, folder: Path) -> str:
 
 
 def class_of(model: str, revision: str) -> str | None:
-    """What the model's index names, from its folder or the hub cache of this machine; None when neither has one."""
+    """Return the class in the model's index, from its folder or this machine's hub cache; None without an index."""
     if Path(model).is_absolute():
         index = Path(model) / INDEX
     else:

@@ -1,4 +1,4 @@
-"""Whether the preset's class takes what a job gives: what the worker would ask, asked when a file is read."""
+"""Check that the preset's class takes a job's fields: the worker's own check, made when a file is read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INPUTS = ("image", "last_image", "video", "reference_images")
 
 
 def call_mistakes(full: Values, preset: Preset, library: Library) -> list[Mistake]:
-    """What the call of the preset's class takes none of, and for later segments that of the class that goes on.
+    """Return what the call of the preset's class takes none of, and for later segments that of the class that goes on.
 
     A class that the installed diffusers does not have is left to the worker.
     """
@@ -38,7 +38,7 @@ def call_mistakes(full: Values, preset: Preset, library: Library) -> list[Mistak
 
 
 def _has_two_denoisers(preset: Preset, library: Library) -> bool | None:
-    """Whether ``guidance_scale_2`` acts; None where the model is not on this machine and no source says so."""
+    """Return whether ``guidance_scale_2`` acts; None where the model is not on this machine and no source says so."""
     if preset.defaults.guidance_scale_2 is not None:
         return True
     folder = Path(preset.repo)

@@ -25,7 +25,7 @@ from pipeline.settings import Settings
 from pipeline.spec import MAX_SEGMENTS, Beginning, JobSpec, LoraRef
 
 MAX_DIGESTS = 100_000
-"""Of segments of the clip that another begins with; films are extended again and again."""
+"""The most segments of the clip that another begins with; films are extended again and again."""
 _NEEDED = ("prompt", "seed", "preset", "width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale")
 _AS_THEY_ARE = (
     *_NEEDED,
@@ -33,7 +33,7 @@ _AS_THEY_ARE = (
 )
 _INPUTS = ("image", "last_image", "video")
 _ABSENT = {"negative_prompt", "guidance_scale_2"}
-"""Where these are null the clip was made without, whatever the preset's default is by now."""
+"""Fields whose null means that the clip was made without, whatever the preset's default is by now."""
 _REVISION_CHARS = 256
 Report = Callable[[str, str], None]
 
@@ -123,7 +123,7 @@ def _acceleration(raw: object) -> object:
 
 
 def _loras(raw: object, inputs: StoredInputs, report: Report) -> list[object]:
-    """As a line's field has them, with digests as their paths."""
+    """Return the LoRAs as a line's field has them, with digests as their paths."""
     if not isinstance(raw, list):
         report("loras", f"{show(raw)} is not a list")
         return []
@@ -210,7 +210,7 @@ def _plain(value: Any) -> Any:
 
 
 def _with_sources(loras: tuple[LoraRef, ...], raw: list[Mapping[str, Any]]) -> tuple[LoraRef, ...]:
-    """Where each came from, for people; its file is this site's."""
+    """Return where each came from, for people; its file is this site's."""
     return tuple(
         lora.model_copy(update={"repo": one.get("repo"), "revision": one.get("revision")})
         for lora, one in zip(loras, raw, strict=True)

@@ -26,7 +26,7 @@ def unite_segments(values: Values, report: Callable[[str, str], None]) -> None:
 
 
 def contradictions(values: Values) -> list[Mistake]:
-    """What does not go together once all layers are merged: no text may be generated that stands beside another."""
+    """Return the fields that contradict each other once all layers are merged: no text may exist twice."""
     prompts = cast("tuple[str, ...]", values.get("segment_prompts") or ())
     if not prompts:
         return []
@@ -61,7 +61,7 @@ def split_length(values: Values, preset: Preset, frames: int) -> tuple[int, int]
 
 
 def check_segments(full: Values, preset: Preset) -> list[Mistake]:
-    """What stands against the segments that are asked for; sets ``seam_frames``."""
+    """Return what stands against the segments that are asked for; sets ``seam_frames``."""
     count, found = cast(int, full["segments"]), []
     if full["auto_extend"] and count == 1:
         found.append(("auto_extend", "is given, but the clip has one segment; give 'segments'"))

@@ -1,4 +1,4 @@
-"""A sidecar as anybody may have written it: read within limits, and nothing of it believed."""
+"""A sidecar as anybody may have written it: read within limits, and trusted in nothing."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SCHEMA = "vgen.sidecar/1"
 MAX_BYTES = 64 * 1024 * 1024
 """Room for the longest prompts of the most segments, in each of the places that hold them."""
 _DESCRIPTORS = "/dev/fd/"
-"""What a shell's <(command) names: a pipe that somebody writes."""
+"""The folder of a shell's <(command): a pipe that somebody writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class SidecarFile:
-    """What a clip is made once more from. ``request`` is unchecked, but for the prompts that are pinned in it."""
+    """The sidecar that a clip is made from again. ``request`` is unchecked, but for the prompts pinned in it."""
 
     request: dict[str, Any]
     preset_version: int | None

@@ -28,7 +28,7 @@ class StoredInputs(InputCollector):
         self._named: dict[str, InputRef] = {}
 
     def admit(self, raw: object) -> str:
-        """What stands for an input in the fields of a line. Raises ValueError with the value and the rule."""
+        """Return what stands for an input in the fields of a line. Raises ValueError with the value and the rule."""
         if not isinstance(raw, Mapping):
             raise ValueError(f"{raw!r:.80} is not a mapping with sha256, media_type and name")
         try:

@@ -1,4 +1,4 @@
-"""What a prompt file becomes: a fingerprint, the inputs to store, and its jobs, made when they are asked for."""
+"""A parsed prompt file: a fingerprint, the inputs to store, and its jobs, made when they are asked for."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Shot:
     seeds: Sequence[int] | None = None
     custom_id: str | None = None
     numbered: bool = False
-    """Whether ``custom_id`` gets ``.variant`` at its end, because several jobs share it."""
+    """True if ``custom_id`` gets ``.variant`` at its end, because several jobs share it."""
     labels: dict[str, str] | None = None
 
     def __len__(self) -> int:
@@ -153,10 +153,10 @@ class Submission:
     fingerprint: str
     """sha256 (hex) of every job's line, variant and values before seeds are derived."""
     inputs: Mapping[str, StoredInput]
-    """By sha256: what must be in the store before the rows are written."""
+    """The inputs by sha256 that must be in the store before the rows are written."""
     source_name: str
     scoring: FileScoring = NO_SCORING
-    """What the file says of scoring; not part of the fingerprint, but of the batch's options."""
+    """The file's scoring options; not part of the fingerprint, but of the batch's options."""
 
 
 def fingerprint_of(shots: Sequence[Shot]) -> str:

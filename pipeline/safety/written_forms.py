@@ -18,16 +18,16 @@ from itertools import product
 END_OF_LINE = "</s>"
 """fastText stops reading at this word: left in a prompt, it would hide all that follows it."""
 LABEL_PREFIX = "__label__"
-"""fastText's default; a word that begins with it is no word to it."""
+"""fastText's default; fastText does not take a word that begins with it for a word."""
 
 _UNESCAPED_AT_MOST = 4
 """Wan's pipelines unescape thrice; more than that no encoder undoes."""
 _ZEROS = re.compile(r"&#([xX]?)0+(?=[0-9a-fA-F])")
 _LONG_NUMBER = re.compile(r"&#(?:[0-9]{9,}|[xX][0-9a-fA-F]{9,});?")
 _MARKS_AT_MOST = 30
-"""In a row: Unicode's Stream-Safe Text Format (UAX 15) has no more, and no language needs them."""
+"""The most marks in a row: Unicode's Stream-Safe Text Format (UAX 15) has no more, and no language needs them."""
 _CHARS_AT_MOST = 200_000
-"""Of a cleaned prompt: a character may stand for eighteen, and encoders read a few hundred words."""
+"""The most characters of a cleaned prompt: one may stand for eighteen, and encoders read some hundred words."""
 _HIDDEN = "".join(
     f"{chr(first)}-{chr(last)}"
     for first, last in (
@@ -70,7 +70,7 @@ def written_forms(prompt: str, *, lower_case: bool) -> tuple[str, ...]:
 
 
 def one_line(text: str) -> str:
-    """What fastText is to read as words. Its own marks are taken apart, so that no prompt can hide words with them."""
+    """Return the words for fastText. Its own marks are taken apart, so that no prompt can hide words with them."""
     line = " ".join(text.replace(END_OF_LINE, " ").replace(LABEL_PREFIX, " ").split())
     return line.encode("utf-8", "replace").decode("utf-8")
 
@@ -81,7 +81,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _cleaned(text: str) -> tuple[str, ...]:
-    """In compatibility form, as pipelines clean a prompt before it is encoded: some with ftfy, some without."""
+    """Return the text in compatibility form, as pipelines clean a prompt: some with ftfy, some without."""
     import ftfy  # noqa: PLC0415 - takes a fifth of a second, and most prompts are plain
 
     text = text.encode("utf-8", "replace").decode("utf-8")
@@ -99,7 +99,7 @@ def _unescaped(text: str) -> str:
 
 
 def _without_hidden(text: str, control: str, hidden: str) -> str:
-    """With one text in place of each control character, and one of each other character that nobody sees."""
+    """Replace each control character by one text, and each other invisible character by another."""
     shown = {ord(char): _shown(char, control, hidden) for char in set(text)}
     # What stood on both sides of a hidden character may compose now.
     return _compatible(text.translate(shown))

@@ -1,4 +1,4 @@
-"""From clips' scores to a dimension's value, and from those to quality, semantic and total, by VBench's constants."""
+"""Aggregate clips' scores to dimensions, and those to quality, semantic and total, by VBench's constants."""
 
 from __future__ import annotations
 

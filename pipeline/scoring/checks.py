@@ -35,7 +35,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def luma(clip: Clip) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of each frame its mean BT.601 luma, 0..255, and the share of its pixels that are black; both (frames,)."""
+    """Return each frame's mean BT.601 luma, 0..255, and its share of black pixels; both (frames,)."""
 
     def make() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         planes = (frame.astype(np.float32) @ _LUMA for frame in clip.frames)  # one at a time: frames may be large
@@ -71,7 +71,7 @@ def frozen(clip: Clip, _context: Context) -> Score:
 
 
 def flicker(clip: Clip, _context: Context) -> Score:
-    """How much brightness jumps to and fro: mean second difference of the frames' mean luma."""
+    """Return how much brightness jumps to and fro: mean second difference of the frames' mean luma."""
     if len(clip.frames) < 3:
         return not_scored(f"needs at least 3 frames; this clip has {len(clip.frames)}")
     brightness, _ = luma(clip)

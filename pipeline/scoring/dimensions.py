@@ -89,7 +89,7 @@ def human_action(clip: Clip, context: Context) -> Score:
 
 
 def action_of(prompt: str) -> str:
-    """What the official code reads from ``PROMPT-0.mp4``: after "person is ", up to a hyphen or underscore."""
+    """Return what the official code reads from ``PROMPT-0.mp4``: after "person is ", up to a hyphen or underscore."""
     return prompt.lower().split("-")[0].split("person is ")[-1].split("_")[0].strip()
 
 

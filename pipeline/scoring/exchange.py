@@ -151,7 +151,7 @@ def _planned(clips: Sequence[ManifestClip], suite: Suite, dimensions: Iterable[s
 
 
 def _refuse_names(planned: Sequence[_Planned], suite: Suite, target: Path) -> None:
-    """Before anything is written: a name is the prompt itself, for the official code knows a clip by nothing else.
+    """Refuse impossible names before anything is written: the official code knows a clip by its prompt alone.
 
     Raises:
         InputError: for each prompt that cannot be a file's name or that two entries share, and each file that is there.
@@ -246,7 +246,7 @@ def _score(dimension: str, record: Mapping[str, Any], clip: Exported, path: Path
 
 
 def _weight(dimension: str, clip: Exported) -> float:
-    """How much the clip counts in the official pooling."""
+    """Return how much the clip counts in the official pooling."""
     if dimension in ("subject_consistency", "background_consistency"):
         return float(max(clip.frames - 1, 1))
     if dimension in _DETECTED:

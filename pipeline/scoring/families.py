@@ -1,4 +1,4 @@
-"""What a run's scoring is divided into: slices of its clips, for one model family each."""
+"""Divide a run's scoring into slices of its clips, for one model family each."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ def parts(jobs: Sequence[tuple[int, Mapping[str, str]]], metrics: Sequence[Metri
 
 
 def asked(metric: Metric, labels: Mapping[str, str]) -> bool:
-    """Whether a clip is to be scored by the metric: of a suite's clip only its entry's dimensions are asked for."""
+    """Return whether the metric scores a clip: a suite's clip is scored in its entry's dimensions alone."""
     entry = entry_of(labels)
     return metric.group != "vbench" or entry is None or metric.dimension in entry.dimensions

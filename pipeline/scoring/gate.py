@@ -37,7 +37,7 @@ class Rule:
     bound: float | None = None
 
     def broken(self, scores: Mapping[str, Score]) -> Iterable[str]:
-        """What is wrong with these scores, a sentence each.
+        """Return what is wrong with these scores, a sentence each.
 
         A check that had nothing to say, such as the loudness of a silent clip, breaks no rule; a bound that cannot
         be compared is not kept.

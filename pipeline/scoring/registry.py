@@ -30,7 +30,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether a metric can be computed here: ``ready``, ``weights missing`` or ``external``, and what is missing."""
+    """The readiness of a metric here: ``ready``, ``weights missing`` or ``external``, and what is missing."""
 
     metric: Metric
     state: str
@@ -46,7 +46,7 @@ class Selection:
 
 
 def readiness(metric: Metric, weights: Weights) -> Readiness:
-    """What stands between this metric and a score, on this machine."""
+    """Return what stands between this metric and a score, on this machine."""
     if metric.external:
         return Readiness(metric, "external")
     missing = tuple(weights.missing(metric.weights))
@@ -75,7 +75,7 @@ def named(names: Iterable[str]) -> list[tuple[Metric, bool]]:
 
 
 def select(names: Sequence[str], weights: Weights, *, reference: bool = True) -> Selection:
-    """What to compute. A group leaves out what cannot be computed here; a metric that is named itself may not be.
+    """Return what to compute. A group leaves out what cannot be computed here; a named metric is an error then.
 
     Raises:
         InputError: an unknown name; a named metric that is external, lacks its weights, or lacks its reference.

@@ -45,7 +45,7 @@ class ClipScores:
     pixels: str | None = None
     """``clip.pixel_digest``: runs with the same pixels need no comparison of scores."""
     notes: tuple[str, ...] = ()
-    """What of the video its scores do not tell."""
+    """Properties of the video that its scores do not show."""
 
 
 def score_clips(
@@ -112,7 +112,7 @@ def _decoded(item: ClipToScore, metrics: Sequence[Metric], max_bytes: int) -> tu
 
 
 def fingerprint(metric: Metric, models: Models) -> dict[str, Any]:
-    """What decides a metric's numbers beside the clip: scores of different fingerprints are not compared."""
+    """Return what decides a metric's numbers beside the clip: scores of different fingerprints are not compared."""
     found: dict[str, Any] = {"version": metric.version, "decoder": DECODER, "numpy": version("numpy")}
     if metric.family is not None:
         found |= {name: version(name) for name in _LIBRARIES}

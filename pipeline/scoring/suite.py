@@ -17,7 +17,7 @@ from pipeline.scoring.vbench import DIMENSIONS
 FILE_NAME = "VBench_full_info.json"
 MAX_FILE_BYTES = 64 * 1024 * 1024
 STANDARD_SHA256 = "5dd2de80ee43cda750b2b72ea7023657c0b90d3702041c7e4608c65dbe50dccd"
-"""Of the file that VBench 0.1.5 ships, with 946 entries."""
+"""The digest of the file that VBench 0.1.5 ships, with 946 entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class SuiteEntry:
     prompt: str
     dimensions: tuple[str, ...]
     auxiliary: Mapping[str, Any]
-    """By dimension; the file wraps some of it several times, which is undone here."""
+    """The facts by dimension; the file wraps some several times, which is undone here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Suite:
 
     @property
     def standard(self) -> bool:
-        """Whether it is the published suite, byte for byte."""
+        """Return whether it is the published suite, byte for byte."""
         return self.sha256 == STANDARD_SHA256
 
 

@@ -17,12 +17,12 @@ from pipeline.settings import Settings
 from pipeline.spec import SUITE_ENTRY_LABEL
 
 _DIMENSION_LABEL = "vbench."
-"""With a dimension's name behind it; its value is the entry's ``auxiliary_info`` for it as JSON, or nothing."""
+"""The prefix of a dimension's label; its value is the entry's ``auxiliary_info`` for it as JSON, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class EntryOfJob:
-    """What a job's labels say of its entry."""
+    """A suite's entry as a job's labels name it."""
 
     index: int
     dimensions: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Where weight files are on this machine, whether they are the official ones, and how they get here.
+"""Find weight files on this machine, check that they are the official ones, and download them.
 
 Looked up in this order: the weights directory (by official name, by its place in VBench's cache, by hub id as
 ``owner/name`` or ``owner--name``), then the local hub cache. Only ``pull`` uses the network.
@@ -36,7 +36,7 @@ _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 class WeightStatus(StrEnum):
-    """What ``check`` found."""
+    """The result of ``check``."""
 
     OFFICIAL = "official"
     OTHER = "other"
@@ -88,7 +88,7 @@ class Weights:
         return self._in_hub_cache(file)
 
     def require(self, name: str) -> FoundWeights:
-        """As ``find``.
+        """Return the file's path, or raise as ``find`` does.
 
         Raises:
             RefusedError: code ``eval_weights_missing``; the message says where it was looked for.
@@ -102,7 +102,7 @@ class Weights:
         return [name for name in names if self.find(name) is None]
 
     def where(self, name: str) -> str:
-        """Where it is looked for, and how it gets here."""
+        """Return where it is looked for, and how it gets here."""
         file = WEIGHT_FILES[name]
         places = [str(path) for path in (*self._own_places(file)[:1], *self._hub_folders(file)[:1])]
         if file.hub:
@@ -125,7 +125,7 @@ class Weights:
         return self._known[key]
 
     def check(self, name: str) -> WeightCheck:
-        """Whether the file is there, and is the official one. Reads it whole."""
+        """Return whether the file is there, and is the official one. Reads it whole."""
         file = WEIGHT_FILES[name]
         found = self.find(name)
         if found is None:

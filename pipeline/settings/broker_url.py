@@ -35,7 +35,7 @@ class BrokerUrl:
     """An address that is in order."""
 
     url: str
-    """Without what it says of TLS."""
+    """The URL without its options of TLS."""
     kind: str
     """``redis`` or ``amqp``."""
     addresses: tuple[tuple[str, int], ...]
@@ -103,7 +103,7 @@ def _address(part: SplitResult) -> tuple[str, int]:
 
 
 def _tls_of(part: SplitResult) -> tuple[bool, frozenset[tuple[str, str]]]:
-    """Whether TLS is asked for, and its options."""
+    """Return whether TLS is asked for, and its options."""
     options = frozenset((name, value) for name, value in _query(part) if name.startswith("ssl_"))
     return part.scheme in _TLS_SCHEMES or bool(options), options
 

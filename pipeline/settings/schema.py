@@ -1,4 +1,4 @@
-"""What can be set, and from where: arguments > ``VGEN_*`` > ``.env`` > ``vgen.toml`` > the user's file > defaults.
+"""The settings and their sources: arguments > ``VGEN_*`` > ``.env`` > ``vgen.toml`` > the user's file > defaults.
 
 What the files of an untrusted folder may set is in ``pipeline.settings.folder_trust``. A field of a group is set by
 ``VGEN_<GROUP>_<FIELD>`` or in the group's table of ``vgen.toml``: ``VGEN_S3_ENDPOINT_URL`` and ``[s3] endpoint_url``
@@ -37,11 +37,11 @@ from pipeline.settings.sources import expanded, gather, variable
 
 MEBIBYTE = 1024 * 1024
 _LARGEST = 1e12
-"""Of a number that is not of bytes: more seconds than anybody waits, and no overflow in milliseconds."""
+"""The largest number that is not of bytes: more seconds than anybody waits, and no overflow in milliseconds."""
 
 
 class _Tidy(BaseModel):
-    """What every group and the settings themselves do with a value, whatever source it came from."""
+    """The base of every group and of the settings: it tidies a value, whatever source it came from."""
 
     @model_validator(mode="before")
     @classmethod
@@ -392,8 +392,8 @@ class Settings(_Tidy, BaseSettings):
 
     @property
     def kernels_dir(self) -> Path:
-        """Where compiled kernels are kept. They are code: those of a home that came with the current folder, which may
-        be somebody else's, are not run."""
+        """Return the folder of compiled kernels. They are code: those of a home that came with the current folder,
+        which may be somebody else's, are not run."""
         if self.cache_dir is None and self.home.resolve().is_relative_to(current_folder().resolve()):
             base = os.environ.get("XDG_CACHE_HOME", "")
             folder = Path(base) if base.startswith("/") else Path(os.path.expanduser("~")) / ".cache"  # noqa: PTH111
@@ -429,7 +429,7 @@ class Settings(_Tidy, BaseSettings):
 
 
 class _FromOutside(PydanticBaseSettingsSource):
-    """What the environment and the files set."""
+    """The values that the environment and the files set."""
 
     def __init__(self, settings_cls: type[BaseSettings], given: PydanticBaseSettingsSource) -> None:
         super().__init__(settings_cls)

@@ -32,7 +32,7 @@ _NOT_SETTINGS_PREFIXES = ("VGEN_IDLE_", "VGEN_ENHANCE_KEY_")
 
 @dataclass
 class Source:
-    """What one source sets, groups as mappings, and where each setting stands."""
+    """The settings of one source, groups as mappings, and where each setting stands."""
 
     name: str
     values: dict[str, Any] = field(default_factory=dict)
@@ -113,7 +113,7 @@ def _holds_path(name: str, info: FieldInfo) -> bool:
 
 
 def variable(path: SettingPath) -> str:
-    """Of a setting, the name in the environment."""
+    """Return a setting's name in the environment."""
     return PREFIX + "_".join(path).upper()
 
 
@@ -303,7 +303,7 @@ class _Reader:
                 self.notices.append(message)
 
     def _unknown(self, name: str, place: str, upper: str) -> None:
-        """Of a group: refused, as ever. Others may be another program's, or another release's."""
+        """Refuse unknown names of a group. Other names may be another program's, or another release's."""
         near = get_close_matches(upper, self._known, n=1)
         if near and "." in name:  # a key of a table, or of a group's JSON: named as it is written there
             hint = f"; did you mean {'.'.join(self._known[near[0]])}?"

@@ -22,14 +22,14 @@ from pipeline.work import CheckpointRef, StageContext, StepWork
 logger = logging.getLogger(__name__)
 
 FINAL_PATIENCE_S = 30.0
-"""How long a store or database that is away is tried again for the state after the last step. Then the clip goes on
+"""The time for which an absent store or database is retried for the state after the last step. Then the clip goes on
 without: its frames are made, and are lost only if their host is too before they are encoded."""
 _PAUSE_S = 1.0
 _MEDIA_TYPE = "application/octet-stream"
 
 
 def checkpoint_key(work: StepWork, step: int, sha256: str) -> str:
-    """Where a state lies in the store; another state never does."""
+    """Return where a state lies in the store; another state never does."""
     return f"checkpoints/{work.job_id}/{work.roll}-{work.segment}-{step}-{sha256}.safetensors"
 
 
@@ -47,7 +47,7 @@ class ClipCheckpoints:
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody would find a checkpoint again."""
+        """Return whether anybody would find a checkpoint again."""
         return self._rows is not None
 
     def fetch(self, path: Path) -> Path | None:

@@ -76,7 +76,7 @@ def fetch_last_frames(work: StepWork, context: StageContext, path: Path) -> Path
 
 
 def check_fits(state: ContinuationRef, *, frames: int, height: int, width: int) -> None:
-    """Whether a clip of that size can go on from the state with so many frames.
+    """Check that a clip of that size can go on from the state with so many frames.
 
     Raises:
         RefusedError: code ``continuation_unfit``.

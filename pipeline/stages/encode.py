@@ -28,7 +28,7 @@ _SAMPLE_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class _Frames:
-    """What the generate stage handed over: a raw file of F × H × W × 3 uint8, RGB."""
+    """The frames that the generate stage handed over: a raw file of F × H × W × 3 uint8, RGB."""
 
     path: Path
     num_frames: int
@@ -36,7 +36,7 @@ class _Frames:
     width: int
     sha256: str
     sound: Mapping[str, Any] | None = None
-    """What the generate stage says of its sound."""
+    """The generate stage's facts about its sound."""
 
     @property
     def raw_sound(self) -> ffmpeg.Sound | None:
@@ -193,7 +193,7 @@ def _write_sidecar(
 
 
 def _state(work: StepWork, context: StageContext, preset: Preset, frames: _Frames) -> ContinuationRef | None:
-    """What a clip that extends this one starts from; None where the model cannot go on, or made too few frames."""
+    """Return the state that an extending clip starts from; None if the model cannot go on, or made too few frames."""
     if preset.continuation is None or frames.num_frames < preset.continuation.frames:
         return None
     return keep_last_frames(work, context, frames.path, work.outputs["generate"], preset.continuation.frames)

@@ -44,7 +44,7 @@ def _verify(artifact: Artifact, context: StageContext) -> None:
 
 
 def _download_sha256(artifact: Artifact, context: StageContext) -> str:
-    """For stores that keep no sha256: the bytes themselves say it."""
+    """Compute the sha256 from the bytes, for stores that keep none."""
     with tempfile.TemporaryDirectory(prefix="vgen-publish-") as folder:
         path = Path(folder) / "object"
         try:

@@ -23,7 +23,7 @@ _SOUND_SUFFIX = "segment.sound"
 
 
 def is_made_of_parts(spec: JobSpec) -> bool:
-    """Whether more than its own frames and sound is needed to finish the clip, or less: a segment repeats some."""
+    """Return whether finishing the clip needs more than its own frames and sound, or less: a segment repeats some."""
     return spec.segments > 1 or spec.extends is not None
 
 
@@ -49,7 +49,7 @@ def store_part(work: StepWork, context: StageContext, path: Path) -> dict[str, A
 
 @dataclass(slots=True)
 class _Parts:
-    """What the clip is joined from, in order."""
+    """The parts that the clip is joined from, in order."""
 
     videos: list[Path] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
@@ -159,7 +159,7 @@ def _add_sound(
 
 
 def container_metadata(work: StepWork, preset: Preset) -> dict[str, str]:
-    """What is written into the video file of the clip, or of a segment of it."""
+    """Return what is written into the video file of the clip, or of a segment of it."""
     generated = work.earlier[0]["generate"] if work.earlier else work.outputs["generate"]
     prompt = generated.get("prompt", work.spec.prompt)
     return sidecar.container_metadata(work.job_id, work.spec, preset, prompt)

@@ -59,7 +59,7 @@ def write_state(path: Path, state: ContinuationRef, frames: bytes, spec: JobSpec
 
 @dataclass(frozen=True, slots=True)
 class StateFile:
-    """What a state file holds. ``request`` and ``options`` are unchecked: ``prompts_file.imported`` does it."""
+    """The content of a state file. ``request`` and ``options`` are unchecked: ``pipeline.prompts.imported`` does it."""
 
     state: ContinuationRef
     frames: bytes

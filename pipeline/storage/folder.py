@@ -110,7 +110,7 @@ class FolderStorage:
         return self.root / check_key(key)
 
     def _stored(self, key: str, size: int, sha256: str) -> StoredObject:
-        """What is there after a put, read back from the file system."""
+        """Return what is there after a put, read back from the file system."""
         found = self.stat(key)
         if found is None or found.size != size:
             held = "nothing" if found is None else f"{found.size} bytes"
@@ -130,7 +130,7 @@ class FolderStorage:
             folder = folder.parent
 
     def _walk(self, folder: str, prefix: str) -> Iterator[StoredObject]:
-        """In the order of S3: by the keys' UTF-8 bytes."""
+        """Walk the folder in the order of S3: by the keys' UTF-8 bytes."""
         try:
             with os.scandir(self.root / folder) as entries:
                 found = [(f"{folder}{entry.name}" + "/" * entry.is_dir(), entry) for entry in entries]

@@ -231,7 +231,7 @@ class S3Storage:
             raise RefusedError(str(error), code="storage_missing") from error
 
     def _verified(self, key: str, size: int, sha256: str) -> StoredObject:
-        """What the store says it holds after a put; some stores forget the metadata, none the size."""
+        """Return what the store says it holds after a put; some stores forget the metadata, none the size."""
         found = self.stat(key)
         if found is None or found.size != size or found.sha256 not in (None, sha256):
             raise RetryableError(

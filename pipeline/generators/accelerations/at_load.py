@@ -14,13 +14,13 @@ from pipeline.generators.accelerations import parallel, quantised
 from pipeline.generators.accelerations.refusals import denoisers, unavailable, unsupported
 
 _BLOCKS = ("transformer_blocks", "single_transformer_blocks", "temporal_transformer_blocks", "blocks", "layers")
-"""Where models that name no repeated blocks keep them: diffusers' own identifiers (``hooks/_common.py``)."""
+"""The attributes of repeated blocks in models that name none: diffusers' own list (``hooks/_common.py``)."""
 _GROUP_BLOCKS = 1
 """Blocks in a group: with a stream the next one is fetched meanwhile."""
 
 
 def reading_arguments(wanted: Acceleration, folder: Path, dtype: torch.dtype, device: str) -> dict[str, Any]:
-    """What ``from_pretrained`` is given besides.
+    """Return what ``from_pretrained`` is given besides.
 
     Raises:
         RefusedError: codes ``acceleration_unavailable`` and ``acceleration_unsupported``.

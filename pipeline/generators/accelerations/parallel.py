@@ -95,7 +95,7 @@ def _countable_device() -> Iterator[None]:
 
 
 def agree(step: Callable[[], None], *, last: bool) -> None:
-    """After a denoising step: the first rank does ``step``, and what that raises stops the others at the same step.
+    """End a denoising step: the first rank calls ``step``, and an error from it stops the others at the same step.
 
     Raises:
         StoppedError: on the other ranks; where the first stops, and after the ``last`` step.

@@ -55,7 +55,7 @@ def hooks(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def state_managers(model: Any) -> Iterator[tuple[str, StateManager]]:
-    """What step caches remember, each once: blocks may share one."""
+    """Yield the state managers of step caches, each once: blocks may share one."""
     seen: set[int] = set()
     for name, hook in hooks(model):
         manager = getattr(hook, "state_manager", None)

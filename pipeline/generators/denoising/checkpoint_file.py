@@ -46,7 +46,7 @@ class UnsupportedStateError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a checkpoint fits."""
+    """The identity of the request that a checkpoint fits."""
 
     request: str
     """sha256 (hex) of all that decides the clip apart from the numerics."""
@@ -151,7 +151,7 @@ class Keeper:
 
 
 def metadata(step: int, total: int, identity: Identity) -> dict[str, str]:
-    """What every checkpoint says of itself."""
+    """Return what every checkpoint says of itself."""
     values = {
         "schema": SCHEMA,
         "step": step,

@@ -29,7 +29,7 @@ _CACHES = "caches"
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """Where a clip goes on: the loop, and the states of its random generators just after the step, by name.
+    """The point where a clip resumes: the loop, and its random generators' states just after the step, by name.
 
     ``caches`` is what a step cache remembered then, as ``accelerations.cache_states`` gives it.
     """

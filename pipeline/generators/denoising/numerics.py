@@ -1,4 +1,4 @@
-"""What pixels depend on beside the request, and what memory was used for them."""
+"""The facts that pixels depend on beside the request, and the memory that was used."""
 
 from __future__ import annotations
 

@@ -28,9 +28,9 @@ StepObserver = Callable[[int, int], None]
 
 _ATTRIBUTE = "_vgen_watch"
 _CONFIGURATION = "_internal_dict"
-"""Where diffusers keeps a scheduler's configuration: it comes with the model, not with the clip."""
+"""The attribute of a scheduler's configuration in diffusers: it comes with the model, not with the clip."""
 _LOOP_VIEWS = ("timesteps", "sigmas")
-"""What pipelines index by the number of their loop's round; LTX-2 and Wan read ``sigmas`` so."""
+"""The attributes that pipelines index by the round of their loop; LTX-2 and Wan read ``sigmas`` so."""
 
 
 class ReplayError(Exception):
@@ -111,7 +111,7 @@ class LoopWatch:
         return returned
 
     def view(self, value: Any) -> Any:
-        """What the pipeline sees of the scheduler's ``timesteps`` or ``sigmas``."""
+        """Return what the pipeline sees of the scheduler's ``timesteps`` or ``sigmas``."""
         return value[self._skipped :] if self._open and self._skipped and value is not None else value
 
     def _replay(self, index: int, resume: LoopState) -> Any:

@@ -92,7 +92,7 @@ class Child:
             self._stopped.pop(number, None)
 
     def _free(self, error: Exception) -> None:
-        """After too little memory: give back what nobody uses, before the next clip is tried."""
+        """Give back unused memory after a clip did not fit, before the next one is tried."""
         if isinstance(error, OutOfMemoryError):
             error.__cause__ = error.__context__ = None
             self._waiting.clear()
@@ -166,7 +166,7 @@ class Child:
             self._generator.free()
 
     def _meet(self, ways: int, command: dict[str, Any]) -> None:
-        """Before a load: part from the ranks of the model before, and meet those of this one."""
+        """Leave the process group of the model before, and join that of this one, before a load."""
         if self._ranks is not None or self._place is not None:
             from pipeline.generators.accelerations import parallel  # noqa: PLC0415 - torch
 

@@ -30,14 +30,14 @@ from pipeline.presets import Library, Preset, load_library
 from pipeline.settings import Settings
 
 _POLL_S = 0.2
-"""How soon ``request_stop`` is passed on while the child is silent."""
+"""The delay until ``request_stop`` is passed on while the child is silent."""
 _Files = tuple[tuple[str, int, int], ...]
 """Path, bytes and time of the last change (ns) of each file of a model's folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How a preset came into the child."""
+    """The way a preset came into the child."""
 
     preset: str
     source: str
@@ -59,7 +59,7 @@ class GeneratorProcess:
         device_env: Mapping[str, str] | None = None,
         on_recycled: Callable[[str, str], None] | None = None,
     ) -> None:
-        """``on_recycled`` is told the preset and the reason when a child that grew too large was ended."""
+        """``on_recycled`` is called with the preset and the reason when a child that grew too large was ended."""
         self._settings = settings
         self._on_recycled = on_recycled
         self._device_env = dict(device_env or {})
@@ -161,14 +161,14 @@ class GeneratorProcess:
         return [float(ratio) for ratio in answer["data"]["ratios"]]
 
     def prepare(self, preset: str, prompt: str, negative_prompt: str | None) -> None:
-        """From any thread: have the child encode the prompt of a clip that may come, once it has nothing else to do."""
+        """Have the idle child encode the prompt of a clip that may come; may be called from any thread."""
         child = self._child
         if child is not None and child.alive:
             data = {"preset": preset, "prompt": prompt, "negative_prompt": negative_prompt}
             child.send({"id": next(self._numbers), "command": "prepare", **data})
 
     def request_stop(self) -> None:
-        """From any thread: end the running call with StoppedError at the child's next sign of life."""
+        """End the running call with StoppedError at the child's next sign of life; may be called from any thread."""
         self._stop.set()
 
     def close(self) -> None:
@@ -292,7 +292,7 @@ def _tell(event: dict[str, Any], checkpoints: TakesCheckpoints, on_made: OnMade 
 
 
 def _files_of(preset: Preset) -> _Files:
-    """What tells that a model in a user's folder was replaced under its name; a hub's snapshot never is."""
+    """Return what tells that a model in a user's folder was replaced under its name; a hub's snapshot never is."""
     folder = Path(preset.repo)
     if not folder.is_absolute():
         return ()

@@ -23,7 +23,7 @@ from pipeline.errors import StoppedError
 from pipeline.generators.process.running_child import EXIT_S, RunningChild
 
 PATIENCE_S = 60.0
-"""How far behind or ahead of each other ranks may end a command; beyond that one waits for another for ever."""
+"""The time between the first and last rank's end of a command; after it one waits for another for ever."""
 _POLL_S = 0.5
 _MOMENT_S = 1.0
 _FOLDER = "vgen-ranks-"

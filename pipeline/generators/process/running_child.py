@@ -20,7 +20,7 @@ import pipeline
 from pipeline.errors import CrashError
 
 EXIT_S = 5.0
-"""How long a child may take to leave when asked, before it is killed."""
+"""The time a child may take to exit when asked, before it is killed."""
 _STDERR_LINES = 30
 _DIED: dict[str, Any] = {"event": "died"}
 _Events = queue.SimpleQueue[dict[str, Any]]
@@ -98,7 +98,7 @@ class RunningChild:
         return _next(self._events, timeout_s)
 
     def last_words(self) -> str:
-        """How it ended and what it last wrote to its standard error."""
+        """Return how it ended and what it last wrote to its standard error."""
         code = self._process.poll()
         if code is None:
             how = "it still runs"

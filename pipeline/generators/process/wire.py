@@ -1,4 +1,4 @@
-"""What parent and child say to each other: one JSON object a line, each way. Both sides use these functions.
+"""The messages between parent and child: one JSON object a line, each way. Both sides use these functions.
 
 Commands: ``load``, ``generate``, ``calibrate``, ``prepare`` (a hint, which has no answer), ``stop`` (with ``keep``:
 leave a checkpoint), ``exit``. Events: ``progress``, ``checkpoint``, ``unusable``, ``ready``, ``made``, ``result``,

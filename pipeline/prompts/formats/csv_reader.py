@@ -87,7 +87,7 @@ def _report_columns(
 
 
 def _report_placeholders(fields: dict[str, str], line: int, problems: Problems) -> bool:
-    """What programs write where there is nothing, or where a formula failed: as a prompt it would be generated."""
+    """Report what programs write for an empty cell or a failed formula: as a prompt it would be generated."""
     wrong = False
     for name, cell in fields.items():
         if cell in _MISSING:

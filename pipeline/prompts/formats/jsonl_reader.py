@@ -61,7 +61,7 @@ def _records(data: bytes, problems: Problems) -> Iterator[Record]:
 
 
 def _other_form(line: str, second: str | None) -> str | None:
-    """What the file is, where its first line begins a JSON text of several lines."""
+    """Return what the file is, where its first line begins a JSON text of several lines."""
     if second is None or line[:1] not in ("[", "{"):
         return None
     if line.startswith("["):

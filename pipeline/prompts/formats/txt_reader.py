@@ -12,7 +12,7 @@ from pipeline.prompts.formats.table import Record, Table
 from pipeline.prompts.problems import Problems
 
 _DASHES = "‐‑‒–—―⁃−⸺⸻﹘﹣－"
-"""What editors, phones and word processors write for hyphens: hyphens, en and em dashes, minus signs."""
+"""The characters that editors, phones and word processors write for hyphens: dashes and minus signs."""
 _MARKS = INVISIBLE + "\u200c\u200d\u200e\u200f\u00ad"
 _OPTION = re.compile(r"(?:(?<=\s)|^)--(?=[^\W\d_])")
 _OPTION_NAME = re.compile(r"([^\W\d_][\w-]*)(?:\s*=\s*|\s+|$)")

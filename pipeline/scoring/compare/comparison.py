@@ -24,10 +24,10 @@ class PromptDifference:
     gain: float
     baseline_video: str
     candidate_video: str
-    """Of the seed that lost most."""
+    """The clip of the seed that lost most."""
     worst_seed: int
     prompt: str | None = None
-    """Where the scores came with it."""
+    """The prompt, where the scores came with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a report says, apart from how it looks: the same for JSON, Markdown and HTML."""
+"""The content of a report, apart from its looks: the same for JSON, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ SPEED_COLUMNS = ("preset", "GPU type", "measure", "state", "now", "median of the
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What a reader must know to judge the numbers."""
+    """Return what a reader must know to judge the numbers."""
     found = [
         f"Gains are of the mean over prompts, each the mean over its seeds; positive is better. Intervals are of "
         f"{100 * (1 - 2 * comparison.alpha):.4g} %.",
@@ -143,7 +143,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def markdown(report: Report) -> str:
-    """For a chat message or an issue: the verdict, the tables, the worst prompts' names."""
+    """Return the report for a chat message or an issue: the verdict, the tables, the worst prompts' names."""
     comparison = report.comparison
     parts = [
         f"# {comparison.state.value}",

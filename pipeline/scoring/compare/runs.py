@@ -14,7 +14,7 @@ from pipeline.scoring.score_file import Record, read_scores, score_of
 
 
 class Key(NamedTuple):
-    """Which clip of a suite. The same prompt under two entries is two prompts."""
+    """The key of a suite's clip. The same prompt under two entries is two prompts."""
 
     entry: int
     seed: int
@@ -38,7 +38,7 @@ class Run:
     clips: Mapping[Key, RunClip] = field(default_factory=dict)
 
     def scorers(self, metric: str) -> frozenset[str]:
-        """How this metric's numbers were made, as JSON texts: more than one is a mixed run."""
+        """Return how this metric's numbers were made, as JSON texts: more than one is a mixed run."""
         found = (clip.scores[metric] for clip in self.clips.values() if metric in clip.scores)
         return frozenset(_scorer(score) for score in found if score.score is not None)
 
@@ -89,7 +89,7 @@ def run_of(records: Sequence[Record], name: str) -> Run:
 
 
 def identical(baseline: Run, candidate: Run) -> bool:
-    """Whether both runs have the same clips and every pair shows the same pixels: then there is nothing to score."""
+    """Return whether both runs have the same clips with the same pixels: then there is nothing to score."""
     if baseline.clips.keys() != candidate.clips.keys():
         return False
     pairs = ((clip.pixels, candidate.clips[key].pixels) for key, clip in baseline.clips.items())

@@ -1,4 +1,4 @@
-"""Whether clips take longer or more memory than they used to, per preset and GPU type."""
+"""Compare the time and memory of clips with earlier ones, per preset and GPU type."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Threshold:
 
 SECONDS = Threshold(0.10, 1.0)
 BYTES = Threshold(0.05, 256 * 1024**2)
-"""Of peak memory; allocators round to blocks of megabytes, so a smaller step is noise."""
+"""The threshold of peak memory; allocators round to blocks of megabytes, so a smaller step is noise."""
 
 
 @dataclass(frozen=True, slots=True)

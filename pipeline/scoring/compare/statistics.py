@@ -36,9 +36,9 @@ class Estimate:
     low: float
     high: float
     p_worse: float
-    """Of the test that the mean lies below the limit; small: it does."""
+    """The p-value of the test that the mean lies below the limit; small: it does."""
     detectable: float
-    """How far below the limit a mean must truly lie to be found with probability ``POWER``."""
+    """The distance below the limit that is detected with probability ``POWER``."""
     method: str
     """``t``, ``bootstrap``, or ``sign`` where all differences are equal."""
 
@@ -166,5 +166,5 @@ def holm(p_values: Mapping[str, float], alpha: float = ALPHA, tests: int | None 
 
 
 def median(values: Sequence[float]) -> float:
-    """Of at least one value."""
+    """Return the median of at least one value."""
     return float(np.median(np.asarray(values, dtype=np.float64)))

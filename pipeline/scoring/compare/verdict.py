@@ -1,4 +1,4 @@
-"""What can be said of a metric, and of a run, against a baseline."""
+"""The verdict on a metric, and on a run, against a baseline."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def gravest(states: list[State]) -> State:
 
 
 def advice(first: State, again: State | None = None) -> str | None:
-    """What to do after a comparison, and after that of both seed sets together; None when there is nothing to do.
+    """Return what to do after a comparison, and after one of both seed sets; None when there is nothing to do.
 
     One alarm needs both to say regressed, so it is at most as frequent by chance as one of them.
     """

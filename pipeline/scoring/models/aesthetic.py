@@ -25,7 +25,7 @@ class Aesthetic:
 
 
 def load(found: Sequence[FoundWeights], device: str) -> Aesthetic:
-    """From CLIP's weights and the head's. Raises RefusedError, code ``eval_weights_wrong``."""
+    """Load from CLIP's weights and the head's. Raises RefusedError, code ``eval_weights_wrong``."""
     state = checkpoint.read_state(found[1].path)
     head = nn.Linear(checkpoint.size(state, "weight", found[1].path, 1), 1)
     checkpoint.fill(head, state, found[1].path)

@@ -70,14 +70,14 @@ def fill(model: nn.Module, state: State, path: Path, ignored: tuple[str, ...] = 
 
 
 def size(state: State, key: str, path: Path, axis: int = 0) -> int:
-    """How long a tensor is on an axis: models take their sizes from their weights. Raises as ``read_state``."""
+    """Return how long a tensor is on an axis: models take their sizes from their weights. Raises as ``read_state``."""
     if key not in state or state[key].dim() <= axis:
         raise _wrong(path, f"lacks {key}")
     return int(state[key].shape[axis])
 
 
 def depth(state: State, prefix: str, path: Path) -> int:
-    """How many numbered blocks there are under ``prefix``. Raises as ``read_state``."""
+    """Return how many numbered blocks there are under ``prefix``. Raises as ``read_state``."""
     numbers = {key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)}
     if not numbers or not all(number.isdigit() for number in numbers):
         raise _wrong(path, f"lacks {prefix}0")

@@ -46,5 +46,5 @@ class ClipWithText:
 
 
 def load(found: Sequence[FoundWeights], device: str, images: ClipImages) -> ClipWithText:
-    """From a loaded CLIP and its vocabulary. Raises RefusedError, code ``eval_weights_wrong``."""
+    """Load from a loaded CLIP and its vocabulary. Raises RefusedError, code ``eval_weights_wrong``."""
     return ClipWithText(images, load_tokens(found[0].path), device)

@@ -1,4 +1,4 @@
-"""Whether torch can compute on a device, before anything is loaded."""
+"""Check that torch can compute on a device, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _KINDS = ("cpu", "cuda", "mps")
 
 
 def require(name: str) -> None:
-    """Raises SettingsError: it is no device's name, or this machine has no such device."""
+    """Raises SettingsError: it is not a device's name, or this machine has no such device."""
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -77,7 +77,7 @@ class Dino:
 
 
 def load(found: Sequence[FoundWeights], device: str) -> Dino:
-    """From DINO's own file or transformers' copy of it. Raises RefusedError, code ``eval_weights_wrong``."""
+    """Load from DINO's own file or transformers' copy. Raises RefusedError, code ``eval_weights_wrong``."""
     path = found[0].path
     state = checkpoint.read_state(path)
     if found[0].hub:

@@ -215,7 +215,7 @@ class Musiq:
 
 
 def load(found: Sequence[FoundWeights], device: str) -> Musiq:
-    """From the PyTorch weights. Raises RefusedError, code ``eval_weights_wrong``."""
+    """Load from the PyTorch weights. Raises RefusedError, code ``eval_weights_wrong``."""
     path = found[0].path
     state: State = checkpoint.read_state(path, "params")
     network = MusiqNetwork(

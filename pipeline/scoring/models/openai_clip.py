@@ -109,7 +109,7 @@ def _config(state: State, found: FoundWeights) -> CLIPConfig:
 
 
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
-"""Tensors of OpenAI's archives that are no weights."""
+"""Tensors of OpenAI's archives that are not weights."""
 _RENAMED = (
     ("visual.transformer.resblocks.", "vision_model.encoder.layers."),
     ("visual.conv1.", "vision_model.embeddings.patch_embedding."),

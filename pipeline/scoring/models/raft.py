@@ -189,7 +189,7 @@ class Raft:
 
 
 def load(found: Sequence[FoundWeights], device: str) -> Raft:
-    """From the released file. Raises RefusedError, code ``eval_weights_wrong``."""
+    """Load from the released file. Raises RefusedError, code ``eval_weights_wrong``."""
     path = found[0].path
     state = checkpoint.read_state(path)
     network = RaftNetwork()

@@ -24,7 +24,7 @@ class Tokens:
         self.start, self.end = vocabulary["<|startoftext|>"], vocabulary["<|endoftext|>"]
 
     def ids(self, text: str) -> list[int]:
-        """With both ends. Text is mended (mojibake, HTML entities) as the official tokenizers do."""
+        """Return the tokens with both ends. Text is mended (mojibake, HTML entities) like in official tokenizers."""
         mended = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
         inner: list[int] = self._tokenizer(mended, add_special_tokens=False)["input_ids"]
         return [self.start, *inner, self.end]

@@ -74,7 +74,7 @@ class Umt:
 
 
 def load(found: Sequence[FoundWeights], device: str) -> Umt:
-    """From the released file. Raises RefusedError, code ``eval_weights_wrong``."""
+    """Load from the released file. Raises RefusedError, code ``eval_weights_wrong``."""
     path = found[0].path
     state = checkpoint.read_state(path, "model", "module")
     width = checkpoint.size(state, "head.weight", path, 1)

@@ -83,7 +83,7 @@ class ViClip:
 
 
 def load(found: Sequence[FoundWeights], device: str) -> ViClip:
-    """From the released file and CLIP's vocabulary. Raises RefusedError, code ``eval_weights_wrong``."""
+    """Load from the released file and CLIP's vocabulary. Raises RefusedError, code ``eval_weights_wrong``."""
     path = found[0].path
     state = checkpoint.read_state(path, "model")
     video, text = (
