@@ -110,12 +110,13 @@ class Acceleration(_Options):
         if self.attention is not None and self.attention not in ATTENTION_BACKENDS:
             backends = ", ".join(ATTENTION_BACKENDS)
             raise ValueError(f"attention: {self.attention!r} is not an attention backend; use one of: {backends}")
-        given = self.quantisation
-        if given is not None and given not in QUANTISATIONS and not given.startswith(f"{GGUF}/"):
+        quantisation = self.quantisation
+        if quantisation is not None and quantisation not in QUANTISATIONS and not quantisation.startswith(f"{GGUF}/"):
             raise ValueError(
-                f"quantisation: {given!r} is not possible; there are: {', '.join(QUANTISATIONS)}, {GGUF}/path/to/file"
+                f"quantisation: {quantisation!r} is not possible; use one of: "
+                f"{', '.join(QUANTISATIONS)}, {GGUF}/path/to/file"
             )
-        if given is not None and self.layerwise_casting is not None:
+        if quantisation is not None and self.layerwise_casting is not None:
             raise ValueError("quantisation and layerwise_casting both say how weights are stored; give one")
         return self
 

@@ -58,8 +58,11 @@ def texts_to_screen(spec: JobSpec, enhanced: Enhanced, call: CallTexts = NO_CALL
     """
     texts = {"original": spec.prompt}
     texts |= {f"segment {k}": text for k, text in enumerate(spec.segment_prompts, 1)}
-    for k, one in enumerate(enhanced.get("segments", ()), 1):
-        texts |= {f"segment {k}, to be enhanced": str(one["original"]), f"segment {k}, enhanced": str(one["prompt"])}
+    for k, record in enumerate(enhanced.get("segments", ()), 1):
+        texts |= {
+            f"segment {k}, to be enhanced": str(record["original"]),
+            f"segment {k}, enhanced": str(record["prompt"]),
+        }
     for name, value in call.arguments.items():
         if "prompt" in name and not name.startswith("negative"):
             texts |= {f"preset argument {name} {k}": text for k, text in enumerate(_texts_in(value), 1)}
@@ -76,5 +79,5 @@ def _texts_in(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list | tuple):
-        for one in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts_in(one)
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts_in(item)

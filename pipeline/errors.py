@@ -63,9 +63,9 @@ class Problem:
     def __str__(self) -> str:
         file = None if self.file is None else _printable(self.file)
         where = ":".join(str(part) for part in (file, self.line) if part is not None)
-        what = f"{_printable(self.field[:100])}: {self.message}" if self.field else self.message
+        text = f"{_printable(self.field[:100])}: {self.message}" if self.field else self.message
         # The name of a file need not be text, and what it is called goes on to JSON and to rows.
-        return (f"{where}: {what}" if where else what).encode("utf-8", "backslashreplace").decode()
+        return (f"{where}: {text}" if where else text).encode("utf-8", "backslashreplace").decode()
 
 
 def _printable(name: str) -> str:

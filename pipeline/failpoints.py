@@ -126,16 +126,16 @@ def _error_class(name: str) -> type[Exception]:
     """Raises SettingsError when there is no such exception."""
     module, _, last = name.rpartition(".")
     try:
-        found = (
+        error_class = (
             getattr(import_module(module), last)
             if module
             else getattr(builtins, name, None) or getattr(errors, name, None)
         )
     except (ImportError, AttributeError):
-        found = None
-    if not (isinstance(found, type) and issubclass(found, Exception)):
+        error_class = None
+    if not (isinstance(error_class, type) and issubclass(error_class, Exception)):
         raise errors.SettingsError(f"{VARIABLE}: raise:{name}: there is no such exception")
-    return found
+    return error_class
 
 
 def _check_error(name: str) -> None:
@@ -152,7 +152,7 @@ def parse(text: str) -> dict[str, list[Failpoint]]:
     Raises:
         SettingsError: an entry is malformed, or names no point, action or exception; the message says which.
     """
-    found: dict[str, list[Failpoint]] = {}
+    failpoints: dict[str, list[Failpoint]] = {}
     for entry in filter(None, (part.strip() for part in text.split(";"))):
         match = _ENTRY.fullmatch(entry)
         if match is None:
@@ -160,12 +160,12 @@ def parse(text: str) -> dict[str, list[Failpoint]]:
                 f"{VARIABLE}: {entry!r} is not POINT[:WHAT]=ACTION[:ARGUMENT][@NTH][%PROBABILITY[/SEED]][!FILE]"
             )
         item = _failpoint(entry, match.groupdict())
-        found.setdefault(item.point, []).append(item)
-    return found
+        failpoints.setdefault(item.point, []).append(item)
+    return failpoints
 
 
-def _failpoint(entry: str, given: dict[str, str | None]) -> Failpoint:
-    point, action, argument = str(given["point"]), str(given["action"]), given["argument"]
+def _failpoint(entry: str, options: dict[str, str | None]) -> Failpoint:
+    point, action, argument = str(options["point"]), str(options["action"]), options["argument"]
     if point not in POINTS:
         raise errors.SettingsError(f"{VARIABLE}: {entry!r}: no point {point!r}; there are: {', '.join(POINTS)}")
     if action not in _ACTIONS:
@@ -175,21 +175,21 @@ def _failpoint(entry: str, given: dict[str, str | None]) -> Failpoint:
     try:
         if action in ("sleep", "leak") or (action == "exit" and argument):
             float(argument or "nothing")
-        chance = float(given["chance"] or 1.0)
+        chance = float(options["chance"] or 1.0)
     except ValueError:
         raise errors.SettingsError(f"{VARIABLE}: {entry!r}: {action} takes a number, chances are 0 to 1") from None
     if action == "raise":
         _check_error(argument or "RuntimeError")
-    nth, seed = given["nth"], int(given["seed"] or 0)
+    nth, seed = options["nth"], int(options["seed"] or 0)
     return Failpoint(
         point,
-        given["what"],
+        options["what"],
         action,
         argument,
         nth=None if nth is None else int(nth),
         chance=chance,
         seed=seed,
-        file=given["file"],
+        file=options["file"],
         dice=random.Random(seed),
     )
 
@@ -207,8 +207,8 @@ class Plan:
         """Return the entries by point. Raises SettingsError for a file that is not a plan; a missing file is empty."""
         if self._file is not None:
             try:
-                found = self._file.stat()
-                stamp = (found.st_mtime_ns, found.st_ino)
+                stat = self._file.stat()
+                stamp = (stat.st_mtime_ns, stat.st_ino)
                 if stamp != self._stamp:
                     self._entries, self._stamp = parse(self._file.read_text("utf-8")), stamp
             except FileNotFoundError:

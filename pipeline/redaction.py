@@ -58,8 +58,8 @@ def shown_setting(value: str) -> str:
 
 
 def _shown(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    user, at, place = rest.rpartition("@")
+    scheme, _, address = url.partition("://")
+    user, at, place = address.rpartition("@")
     if "?" in user or "#" in user:  # in a password, or of a query that holds an @: the rest may be secret, too
         return f"{scheme}://{MASK}"
     place, sharp, _ = place.partition("#")

@@ -155,7 +155,7 @@ def _override(data: dict[str, Any], key: str, text: str, problems: list[Problem]
             return
     table[last] = value
     if tuple(keys) in _PATHS:
-        _at(data, keys, lambda given: str(_expanded(given).absolute()))
+        _at(data, keys, lambda path: str(_expanded(path).absolute()))
 
 
 def _expanded(text: str) -> Path:
@@ -176,9 +176,9 @@ def _unknown(data: Mapping[str, Any]) -> list[Problem]:
         return problems
     problems += _strangers(data.get("output", {}), _OUTPUT_KEYS, "output.")
     for name, value in data.get("settings", {}).items():
-        found = _strangers({name: value}, Settings.model_fields, "settings.")
-        problems += found
-        group = None if found else Settings.model_fields[name].annotation
+        strangers = _strangers({name: value}, Settings.model_fields, "settings.")
+        problems += strangers
+        group = None if strangers else Settings.model_fields[name].annotation
         if isinstance(group, type) and issubclass(group, BaseModel):
             if not isinstance(value, dict):
                 problems.append(Problem(f"{value!r} is not a mapping", field=f"settings.{name}"))
@@ -208,17 +208,17 @@ def _contradictions(data: Mapping[str, Any], needs_request: bool) -> list[Proble
 
 
 def _settings(
-    data: Mapping[str, Any], own: dict[str, Any], safety: Mapping[str, Any] | None, file: str | None
+    data: Mapping[str, Any], overrides: dict[str, Any], safety: Mapping[str, Any] | None, file: str | None
 ) -> Settings:
-    """The settings in force; ``own`` win. ``safety`` is what a file itself set, ``file`` its name where it set any.
+    """The settings in force; ``overrides`` win. ``safety`` is what a file itself set, ``file`` its name if it did.
 
     Raises InputError, SettingsError.
     """
     try:
-        effective = load_settings(**((data.get("settings") or {}) | own))
+        effective = load_settings(**((data.get("settings") or {}) | overrides))
     except SettingsError as error:
         raise error if file is None else SettingsError(f"{file}: {error}") from None
-    problems = _unscreened(data, effective) or (_laxer(safety, load_settings(**own)) if safety else [])
+    problems = _unscreened(data, effective) or (_laxer(safety, load_settings(**overrides)) if safety else [])
     if problems:
         raise InputError(problems)
     return effective
@@ -242,26 +242,28 @@ def _unscreened(data: Mapping[str, Any], settings: Settings) -> list[Problem]:
 
 def _laxer(in_file: Mapping[str, Any], site: Settings) -> list[Problem]:
     """Return where a file would screen less than the site does, which a file cannot decide."""
-    own = site.safety
-    if own.classifier is None:
+    site_safety = site.safety
+    if site_safety.classifier is None:
         return []
     problems = []
-    if Path(str(in_file.get("classifier", own.classifier))) != own.classifier:
-        problems.append(("classifier", f"{in_file['classifier']!r} is not this site's, {str(own.classifier)!r}"))
-    policy = in_file.get("policy", own.policy)
-    if _STRICTNESS.index(policy) < _STRICTNESS.index(own.policy):
-        problems.append(("policy", f"{policy!r} is laxer than this site's, {own.policy!r}"))
-    threshold = float(in_file.get("threshold", own.threshold))
-    if threshold > own.threshold:
-        problems.append(("threshold", f"{threshold:g} is over this site's, {own.threshold:g}"))
+    if Path(str(in_file.get("classifier", site_safety.classifier))) != site_safety.classifier:
+        problems.append(
+            ("classifier", f"{in_file['classifier']!r} is not this site's, {str(site_safety.classifier)!r}")
+        )
+    policy = in_file.get("policy", site_safety.policy)
+    if _STRICTNESS.index(policy) < _STRICTNESS.index(site_safety.policy):
+        problems.append(("policy", f"{policy!r} is laxer than this site's, {site_safety.policy!r}"))
+    threshold = float(in_file.get("threshold", site_safety.threshold))
+    if threshold > site_safety.threshold:
+        problems.append(("threshold", f"{threshold:g} is over this site's, {site_safety.threshold:g}"))
     hint = "; leave it out, or set it on the command line"
     return [Problem(f"{message}{hint}", field=f"settings.safety.{name}") for name, message in problems]
 
 
-def _strangers(given: Mapping[Any, Any], known: Iterable[str], prefix: str) -> list[Problem]:
+def _strangers(mapping: Mapping[Any, Any], known: Iterable[str], prefix: str) -> list[Problem]:
     names = list(known)
     problems: list[Problem] = []
-    for key in given:
+    for key in mapping:
         if key not in names:
             hint = did_you_mean(key, names, 2) if len(problems) < _MAX_HINTS else ""
             problems.append(Problem(f"unknown key; {hint}known: {', '.join(names)}", field=f"{prefix}{key}"))

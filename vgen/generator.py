@@ -83,11 +83,13 @@ class VideoGenerator:
             StageError: as for ``from_preset``.
         """
         base = _settings(settings)
-        made = named_model(model, extends, fields or {})
+        preset_folder = named_model(model, extends, fields or {})
         try:
-            return cls(made.name, base.model_copy(update={"presets_dir": made.folder}), model=made)._loaded(on_progress)
+            return cls(
+                preset_folder.name, base.model_copy(update={"presets_dir": preset_folder.folder}), model=preset_folder
+            )._loaded(on_progress)
         except BaseException:
-            made.close()
+            preset_folder.close()
             raise
 
     @classmethod
@@ -97,11 +99,17 @@ class VideoGenerator:
         Raises:
             InputError: it has an unknown key or a wrong value, named with the nearest there are.
         """
-        made = config if isinstance(config, RunConfig) else read_config(config, needs_request=False)
-        if made.model is None:
-            return cls.from_preset(made.preset or made.settings.preset, settings=made.settings, on_progress=on_progress)
+        checked = config if isinstance(config, RunConfig) else read_config(config, needs_request=False)
+        if checked.model is None:
+            return cls.from_preset(
+                checked.preset or checked.settings.preset, settings=checked.settings, on_progress=on_progress
+            )
         return cls.from_pretrained(
-            made.model, extends=made.extends, fields=made.fields, settings=made.settings, on_progress=on_progress
+            checked.model,
+            extends=checked.extends,
+            fields=checked.fields,
+            settings=checked.settings,
+            on_progress=on_progress,
         )
 
     def generate(
@@ -124,9 +132,9 @@ class VideoGenerator:
             InputError: the request or output breaks a rule; every mistake is named.
             StageError: the clip cannot be made; StoppedError after ``stop``.
         """
-        wanted = VideoRequest(request) if isinstance(request, str) else request
+        video_request = VideoRequest(request) if isinstance(request, str) else request
         target = output if isinstance(output, Output) or output is None else Output(Path(output))
-        job, submission = planned(wanted, self.preset, self._settings, Path.cwd())
+        job, submission = planned(video_request, self.preset, self._settings, Path.cwd())
         if target is not None:
             target.check()
         frames = target is None if return_frames is None else return_frames
@@ -143,9 +151,11 @@ class VideoGenerator:
             InputError: the file has mistakes, or names another preset; nothing is made then.
         """
         submission = parse(Path(path), overrides={}, settings=self._settings.model_copy(update={"preset": self.preset}))
-        others = sorted({job.spec.preset for job in submission.jobs} - {self.preset})
-        if others:
-            raise InputError([Problem(f"{others[0]!r} is not the preset that is loaded, {self.preset!r}", str(path))])
+        other_presets = sorted({job.spec.preset for job in submission.jobs} - {self.preset})
+        if other_presets:
+            raise InputError(
+                [Problem(f"{other_presets[0]!r} is not the preset that is loaded, {self.preset!r}", str(path))]
+            )
         for job in submission.jobs:
             target = Output(Path(folder) / f"{job.line:06}-{job.variant}.mp4")
             target.check()
@@ -237,5 +247,5 @@ def _event(progress: Progress) -> ProgressEvent:
     return ProgressEvent(progress.phase.value, progress.step, progress.total)
 
 
-def _settings(given: Settings | Mapping[str, Any] | None) -> Settings:
-    return given if isinstance(given, Settings) else load_settings(**(given or {}))
+def _settings(settings: Settings | Mapping[str, Any] | None) -> Settings:
+    return settings if isinstance(settings, Settings) else load_settings(**(settings or {}))

@@ -78,10 +78,10 @@ def make(
         context = _context(Path(folder), submission, shop)
         outputs = _prepared(job, submission, context)
         begun = time.monotonic()
-        made = generate.run(_work(job, submission, shop.settings, Stage.GENERATE, outputs), context).output
+        generated = generate.run(_work(job, submission, shop.settings, Stage.GENERATE, outputs), context).output
         seconds = time.monotonic() - begun
-        outputs[Stage.GENERATE] = made
-        frames = _frames(made) if with_frames else None
+        outputs[Stage.GENERATE] = generated
+        frames = _frames(generated) if with_frames else None
         sidecar = None
         if output is not None:
             encoded = encode.run(_work(job, submission, shop.settings, Stage.ENCODE, outputs), context).output
@@ -91,19 +91,19 @@ def make(
     spec = job.spec
     return VideoResult(
         prompt=spec.prompt,
-        prompt_used=made["prompt"],
+        prompt_used=generated["prompt"],
         seed=spec.seed,
         preset=spec.preset,
         width=spec.width,
         height=spec.height,
         num_frames=spec.num_frames,
         fps=spec.fps,
-        frames_sha256=made["frames_sha256"],
-        numerics=made["numerics"],
-        model_revision=made["model_revision"],
-        timings_s=made["timings_s"],
+        frames_sha256=generated["frames_sha256"],
+        numerics=generated["numerics"],
+        model_revision=generated["model_revision"],
+        timings_s=generated["timings_s"],
         generation_time_s=seconds,
-        peak_memory_bytes=made["peak_memory_bytes"],
+        peak_memory_bytes=generated["peak_memory_bytes"],
         video_path=None if output is None else output.video,
         sidecar_path=None if output is None else output.sidecar,
         sidecar=sidecar,
@@ -161,11 +161,11 @@ def _work(
     )
 
 
-def _frames(made: dict[str, Any]) -> Any:
+def _frames(generated: dict[str, Any]) -> Any:
     import numpy as np  # noqa: PLC0415 - only where frames are asked for
 
-    shape = (made["num_frames"], made["height"], made["width"], 3)
-    frames = np.fromfile(made["frames_path"], dtype=np.uint8)
+    shape = (generated["num_frames"], generated["height"], generated["width"], 3)
+    frames = np.fromfile(generated["frames_path"], dtype=np.uint8)
     if frames.size != np.prod(shape):
         raise FatalError(f"the frames are {frames.size} bytes, not {shape}", code="frames_mismatch")
     return frames.reshape(shape)

@@ -71,8 +71,8 @@ class VideoRequest:
         names = {item.name for item in fields(cls)} - {"other"}
         if "prompt" not in values:
             raise InputError([Problem("is missing", field="prompt")])
-        own = {name: value for name, value in values.items() if name in names}
-        return cls(**own, other={name: value for name, value in values.items() if name not in names})
+        attributes = {name: value for name, value in values.items() if name in names}
+        return cls(**attributes, other={name: value for name, value in values.items() if name not in names})
 
     def as_line(self, preset: str) -> dict[str, Any]:
         """The line of a ``.jsonl`` prompt file that asks for this clip."""
@@ -92,18 +92,18 @@ class VideoRequest:
         return line | {name: value for name, value in self.other.items() if value is not None}
 
 
-def _references(given: Any) -> Any:
+def _references(value: Any) -> Any:
     """Return the images as a prompt file has them; what is not a list goes through as it is, to be refused there."""
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        return str(given) if isinstance(given, Path) else given
-    return [str(each) if isinstance(each, Path) else each for each in given]
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return str(value) if isinstance(value, Path) else value
+    return [str(each) if isinstance(each, Path) else each for each in value]
 
 
-def _loras(given: Any) -> Any:
+def _loras(value: Any) -> Any:
     """Return the LoRAs as a prompt file has them; what is not a list goes through as it is, to be refused there."""
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        return given
-    return [one.as_mapping() if isinstance(one, Lora) else one for one in given]
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return value
+    return [lora.as_mapping() if isinstance(lora, Lora) else lora for lora in value]
 
 
 def planned(request: VideoRequest, preset: str, settings: Settings, folder: Path) -> tuple[PlannedJob, Submission]:

@@ -74,8 +74,8 @@ def poster_index(num_frames: int) -> int:
 
 def strip_indices(num_frames: int) -> list[int]:
     """Return which frames a strip shows: evenly spread, at most ``STRIP_FRAMES``, no frame twice."""
-    shown = min(STRIP_FRAMES, num_frames)
-    return [round(place * (num_frames - 1) / max(1, shown - 1)) for place in range(shown)]
+    count = min(STRIP_FRAMES, num_frames)
+    return [round(place * (num_frames - 1) / max(1, count - 1)) for place in range(count)]
 
 
 def _save(image: Image.Image, path: Path) -> None:

@@ -94,7 +94,7 @@ def build_sidecar(
             "height": generate["height"],
             "width": generate["width"],
         },
-        "segments": None if segments is None else [_segment(k, spec, made) for k, made in enumerate(segments)],
+        "segments": None if segments is None else [_segment(k, spec, output) for k, output in enumerate(segments)],
         **_sound(generate),
         "encode": encode.model_dump(mode="json"),
         "video": dict(video),
@@ -150,8 +150,8 @@ def container_metadata(job_id: str, spec: JobSpec, preset: Preset, prompt: str) 
 @lru_cache(maxsize=1)
 def software_versions() -> dict[str, str | None]:
     """Versions of vgen, FFmpeg and the libraries, where the clip was encoded; None is not installed."""
-    found: dict[str, str | None] = {"vgen": _version("vgen"), "ffmpeg": ffmpeg_version()}
-    return found | {name: _version(name) for name in _LIBRARIES}
+    versions: dict[str, str | None] = {"vgen": _version("vgen"), "ffmpeg": ffmpeg_version()}
+    return versions | {name: _version(name) for name in _LIBRARIES}
 
 
 def _version(name: str) -> str | None:

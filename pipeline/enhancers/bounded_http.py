@@ -96,9 +96,9 @@ class BoundedClient(httpx2.Client):
             finally:
                 answer.close()
             headers = [(name, value) for name, value in answer.headers.multi_items() if name.lower() not in _FRAMING]
-            whole = httpx2.Response(answer.status_code, headers=headers, content=body, request=request)
+            read_answer = httpx2.Response(answer.status_code, headers=headers, content=body, request=request)
             if answer.next_request is None:
-                return whole
+                return read_answer
             request = _same_server(request, answer.next_request)
         raise AnswerError(f"more than {MAX_REDIRECTS} redirects")
 

@@ -61,24 +61,24 @@ def _final_channel(text: str) -> str:
 
 def _outside_marks(text: str) -> str:
     """Return the text outside pairs of marks; all before a closing mark without an opening one was thought."""
-    kept: list[str] = []
+    answer_parts: list[str] = []
     depth, position = 0, 0
     for mark in _MARK.finditer(text):
         if depth == 0:
-            kept.append(text[position : mark.start()])
+            answer_parts.append(text[position : mark.start()])
         position = mark.end()
         if mark["empty"]:
             continue
         if _closes(mark):
             if depth == 0:
-                kept.clear()
+                answer_parts.clear()
             depth = max(0, depth - 1)
         else:
             depth += 1
     if depth:
         raise UnusableAnswerError("the model's thinking does not end")
-    kept.append(text[position:])
-    return " ".join(part for part in kept if part.strip()) if position else text
+    answer_parts.append(text[position:])
+    return " ".join(part for part in answer_parts if part.strip()) if position else text
 
 
 def _closes(mark: re.Match[str]) -> bool:

@@ -88,8 +88,8 @@ def unwrapped(text: str) -> str:
 def _without_tokens(text: str) -> str:
     """The marks of chat templates at both ends, and tags around the whole."""
     text = _END_TOKENS.sub("", _START_TOKENS.sub("", text))
-    whole = _ANSWER_TAGS.fullmatch(text)
-    return whole["inside"].strip() if whole else text
+    wrapped = _ANSWER_TAGS.fullmatch(text)
+    return wrapped["inside"].strip() if wrapped else text
 
 
 def _without_rules(text: str) -> str:
@@ -176,11 +176,11 @@ def _text_in(value: Any) -> str:
         texts = [" ".join(_text_in(part).split()) for part in value]
         return texts[0] if len(texts) == 1 else "\n".join(f"- {text}" for text in texts)
     if isinstance(value, dict):
-        kept = {_key(name): part for name, part in value.items() if _key(name) not in _DROPPED_KEYS}
-        if kept.get("type") == "text":
-            del kept["type"]
-        if len(kept) == 1 and kept.keys() <= _PROMPT_KEYS:
-            return _text_in(next(iter(kept.values())))
+        fields = {_key(name): part for name, part in value.items() if _key(name) not in _DROPPED_KEYS}
+        if fields.get("type") == "text":
+            del fields["type"]
+        if len(fields) == 1 and fields.keys() <= _PROMPT_KEYS:
+            return _text_in(next(iter(fields.values())))
         raise UnusableAnswerError(
             f"answer is a JSON object in which no single text is the prompt: {excerpt(str(value))}"
         )

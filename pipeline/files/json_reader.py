@@ -159,17 +159,17 @@ def _require_characters(text: str, value: object) -> None:
 def _hint(text: str, error: json.JSONDecodeError) -> str:
     """Return what programs and phones write where JSON has something else."""
     at = error.pos
-    here, before = text[at : at + 1], text[max(at - 80, 0) : at].rstrip()[-1:]
-    if here in "}]" and here and before == ",":
+    char, before = text[at : at + 1], text[max(at - 80, 0) : at].rstrip()[-1:]
+    if char in "}]" and char and before == ",":
         return "; remove the comma before the bracket"
-    if here == "," and error.msg.startswith("Extra data"):
+    if char == "," and error.msg.startswith("Extra data"):
         return "; remove the comma after the value"
-    if here == "'":
+    if char == "'":
         return "; JSON's quotes are double: \""
-    if here and here in "“”„‟«»‘’":
-        return f"; {here} is a typographic quote, JSON's is \""
-    if here and not here.isascii() and (here.isspace() or unicodedata.category(here) == "Cf"):
-        return f"; U+{ord(here):04X} ({unicodedata.name(here, 'a mark').lower()}) stands where only plain blanks may"
+    if char and char in "“”„‟«»‘’":
+        return f"; {char} is a typographic quote, JSON's is \""
+    if char and not char.isascii() and (char.isspace() or unicodedata.category(char) == "Cf"):
+        return f"; U+{ord(char):04X} ({unicodedata.name(char, 'a mark').lower()}) stands where only plain blanks may"
     if text.startswith(_PYTHON_WORDS, at):
         return "; JSON has null, true and false"
     return "; it ends too early" if not text[at:].strip() else ""

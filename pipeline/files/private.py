@@ -48,9 +48,9 @@ def require_own_folder(path: Path) -> None:
         PermissionError: as ``private_folder``.
     """
     path = path.absolute()
-    seen: set[Path] = set()
-    while path not in seen:
-        seen.add(path)
+    visited: set[Path] = set()
+    while path not in visited:
+        visited.add(path)
         target = _followed(path)
         if target is None:
             break

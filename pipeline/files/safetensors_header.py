@@ -73,8 +73,8 @@ def read_header(path: Path, *, max_bytes: int = MAX_HEADER_BYTES) -> Header:
             raise ValueError(f"is not a safetensors file: tensors overlap or leave a gap at byte {position}")
         position = end
     if position != state.st_size - 8 - length:
-        what = "is cut" if position > state.st_size - 8 - length else "has bytes behind its tensors"
-        raise ValueError(f"{what}: its tensors end at byte {position + 8 + length}, the file has {state.st_size}")
+        problem = "is cut" if position > state.st_size - 8 - length else "has bytes behind its tensors"
+        raise ValueError(f"{problem}: its tensors end at byte {position + 8 + length}, the file has {state.st_size}")
     return Header({name: tuple(entry["shape"]) for name, entry in entries.items()}, metadata)
 
 

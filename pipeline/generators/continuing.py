@@ -20,9 +20,9 @@ def continuing_pipeline(pipe: Any, cls: Any, continuation: Continuation) -> Any:
     parameters = inspect.signature(cls.__init__).parameters
     components = {name: part for name, part in pipe.components.items() if name in parameters}
     settings = {name: pipe.config[name] for name in parameters if name in pipe.config and name not in pipe.components}
-    made = cls(**components, **{**settings, **continuation.config})
-    made.set_progress_bar_config(disable=True)
-    return made
+    pipeline = cls(**components, **{**settings, **continuation.config})
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def read_frames(path: Path, *, width: int, height: int, count: int) -> list[Any]:

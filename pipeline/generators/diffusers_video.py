@@ -107,8 +107,8 @@ class DiffusersVideoGenerator(Generator):
         self._continuing = _continuing(preset, pipe)
         self._embeddings = EmbeddingCache()
         self._loras = Loras(pipe, self._lora_bytes)
-        for one in {id(pipe): pipe, id(self._continuing): self._continuing}.values():
-            self._embeddings.attach(one)
+        for pipeline in {id(pipe): pipe, id(self._continuing): self._continuing}.values():
+            self._embeddings.attach(pipeline)
         on_progress(Progress(Phase.LOAD, 2, 2))
         try:
             self._warm_up(on_progress)
@@ -126,36 +126,36 @@ class DiffusersVideoGenerator(Generator):
             raise FatalError(
                 f"preset {request.spec.preset!r} is asked for, {self._preset.name!r} is loaded", code="model_not_loaded"
             )
-        wanted = request.accelerated_by
-        if wanted.at_load != self._how:
-            self.load_preset(self._preset, on_progress, wanted)
+        acceleration = request.accelerated_by
+        if acceleration.at_load != self._how:
+            self.load_preset(self._preset, on_progress, acceleration)
         reset_peak(self._device)
-        clock, known = Clock(), self._embeddings.hits
+        clock, hits_before = Clock(), self._embeddings.hits
         self._wear(request)
         if not self._preset.resumable:
             request = replace(request, resume_from=None, checkpoint_s=None)
-        fingerprint = numerics(self._preset, self._device, wanted, loras=bool(request.spec.loras))
+        fingerprint = numerics(self._preset, self._device, acceleration, loras=bool(request.spec.loras))
         model = {"preset": self._preset.name, "version": self._preset.version, "revision": self._revision}
         keeper = Keeper(request, Identity.of(request, model=model, numerics=fingerprint), checkpoints)
-        made = self._resume_or_run(self._preset, request, keeper, on_progress, clock)
+        run = self._resume_or_run(self._preset, request, keeper, on_progress, clock)
         # All that is said of the clip is looked at now: the next one may have begun when it is handed over.
         revision, most = self._revision, peak(self._device)
         facts = {
             "random_weights": self._preset.random_weights,
             "prompt_used": self._preset.takes_prompt,
-            "acceleration": wanted.given(),
-            "prompt_known": self._embeddings.hits > known,
+            "acceleration": acceleration.given(),
+            "prompt_known": self._embeddings.hits > hits_before,
             **text_facts(self._pipe if request.previous is None else self._continuing, self._preset, request),
             **keeper.facts,
         }
 
         def hand_over() -> GenerationResult:
             on_progress(Progress(Phase.HAND_OFF, 0, 1))
-            frames = as_bytes(made.frames[request.repeats :])
+            frames = as_bytes(run.frames[request.repeats :])
             digest = write_frames(request.frames_path, request.spec, frames, repeats=request.repeats)
             sound = None
-            if made.sound is not None:
-                sound = write_sound(request.frames_path, made.sound, made.sample_rate)
+            if run.sound is not None:
+                sound = write_sound(request.frames_path, run.sound, run.sample_rate)
             clock.mark("hand_off")
             on_progress(Progress(Phase.HAND_OFF, 1, 1))
             return GenerationResult(
@@ -379,11 +379,11 @@ class _NotResumedError(Exception):
 
 
 def _resume_point(request: GenerationRequest, keeper: Keeper, device: str) -> ResumePoint | None:
-    found = keeper.check()
-    if found is None or request.resume_from is None:
+    checkpoint = keeper.check()
+    if checkpoint is None or request.resume_from is None:
         return None
     try:
-        return read_checkpoint(request.resume_from, found, device)
+        return read_checkpoint(request.resume_from, checkpoint, device)
     except CheckpointUnusableError as error:
         keeper.refuse(str(error))
         return None

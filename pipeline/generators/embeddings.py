@@ -63,14 +63,14 @@ class EmbeddingCache:
             self._kept.move_to_end(key)
             self.hits += 1
             return _restored(self._kept[key][0])
-        made = make()
-        kept = _kept(made)
-        if kept is not None and (size := _bytes(kept)) <= self._max_bytes:
-            self._kept[key] = (kept, size)
+        embeddings = make()
+        entry = _kept(embeddings)
+        if entry is not None and (size := _bytes(entry)) <= self._max_bytes:
+            self._kept[key] = (entry, size)
             self._bytes += size
             while self._bytes > self._max_bytes:
                 self._bytes -= self._kept.popitem(last=False)[1][1]
-        return made
+        return embeddings
 
 
 def _key(owner: str, signature: inspect.Signature, args: Any, kwargs: Any) -> str | None:
@@ -99,17 +99,17 @@ def _kept(value: Any) -> Any:
     return None
 
 
-def _restored(kept: Any) -> Any:
+def _restored(entry: Any) -> Any:
     """A copy of its own for each caller: pipelines may write into what they are given."""
-    if kept[0] == "tensor":
-        return kept[1].to(kept[2], copy=True)
-    if kept[0] == "none":
+    if entry[0] == "tensor":
+        return entry[1].to(entry[2], copy=True)
+    if entry[0] == "none":
         return None
-    parts = [_restored(part) for part in kept[1]]
-    return parts if kept[0] == "list" else tuple(parts)
+    parts = [_restored(part) for part in entry[1]]
+    return parts if entry[0] == "list" else tuple(parts)
 
 
-def _bytes(kept: Any) -> int:
-    if kept[0] == "tensor":
-        return int(kept[1].nbytes)
-    return 0 if kept[0] == "none" else sum(_bytes(part) for part in kept[1])
+def _bytes(entry: Any) -> int:
+    if entry[0] == "tensor":
+        return int(entry[1].nbytes)
+    return 0 if entry[0] == "none" else sum(_bytes(part) for part in entry[1])

@@ -57,9 +57,9 @@ class IdleGenerator(Generator):
             request, Identity.of(request, model={"revision": self._revision}, numerics=numerics), checkpoints
         )
         started = time.monotonic()
-        found, first = keeper.check(), 1
-        if found is not None:
-            first, _ = step_of(found)
+        checkpoint, first = keeper.check(), 1
+        if checkpoint is not None:
+            first, _ = step_of(checkpoint)
             keeper.resumed(first)  # like a model's: the step of the checkpoint is made once more
         on_progress(Progress(Phase.DENOISE, first - 1, spec.num_inference_steps))
         due = time.monotonic()

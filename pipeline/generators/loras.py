@@ -44,16 +44,16 @@ class Loras:
             RetryableError: code ``input_gone``; a file has left this host's cache.
             OutOfMemoryError: they do not fit.
         """
-        wanted = tuple((adapter_name(ref), ref.scale) for ref in refs)
+        adapters = tuple((adapter_name(ref), ref.scale) for ref in refs)
         if refs and not hasattr(self._pipe, "load_lora_weights"):
             raise RefusedError(f"loras: {type(self._pipe).__name__} takes none", code="lora_unsupported")
-        for (name, _), ref, path in zip(wanted, refs, paths, strict=True):
+        for (name, _), ref, path in zip(adapters, refs, paths, strict=True):
             if name not in self._kept:
                 self._load(name, ref, path)
             self._kept.move_to_end(name)
-        while sum(self._kept.values()) > self._max_bytes and len(self._kept) > len(wanted):
+        while sum(self._kept.values()) > self._max_bytes and len(self._kept) > len(adapters):
             self._drop(next(iter(self._kept)))
-        self._worn = wanted
+        self._worn = adapters
         self._activate()
 
     def free(self) -> None:
@@ -86,41 +86,41 @@ class Loras:
             return
         self._active = None
         for _, part in self._parts():
-            here = [(name, scale) for name, scale in self._worn if name in part.peft_config]
-            if here:
-                _enable(part, [name for name, _ in here], [scale for _, scale in here])
+            active = [(name, scale) for name, scale in self._worn if name in part.peft_config]
+            if active:
+                _enable(part, [name for name, _ in active], [scale for _, scale in active])
             else:
                 _disable(part)
         self._active = self._worn
 
     def _load(self, name: str, ref: LoraRef, path: Path) -> None:
-        what = f"loras: {ref.file.name!r}"
+        label = f"loras: {ref.file.name!r}"
         if not path.is_file():
-            raise RetryableError(f"{what} is no longer at {path}", code="input_gone")
+            raise RetryableError(f"{label} is no longer at {path}", code="input_gone")
         second = {"load_into_transformer_2": True} if ref.load_into_transformer_2 else {}
         self._active = None
         try:
             with safe_to_load(path, ref.file.name) as safe, _several_are_meant():
-                asked = _named(self._pipe.lora_state_dict(str(safe)))
+                expected = _named(self._pipe.lora_state_dict(str(safe)))
                 self._pipe.load_lora_weights(str(safe), adapter_name=name, **second)
         except (torch.OutOfMemoryError, MemoryError) as error:
             self._forget(name)
-            raise OutOfMemoryError(f"{what}: {error}") from error
+            raise OutOfMemoryError(f"{label}: {error}") from error
         except Exception as error:
             self._forget(name)
-            message = f"{what} cannot be loaded into {type(self._pipe).__name__}: {type(error).__name__}: {error}"
+            message = f"{label} cannot be loaded into {type(self._pipe).__name__}: {type(error).__name__}: {error}"
             raise RefusedError(message[:2000], code="lora_unusable") from error
-        halves = _without_other_half(asked)
+        halves = _without_other_half(expected)
         if halves:
             self._forget(name)
             raise RefusedError(
-                f"{what} is not whole: {named(halves)} is there without its other half", code="lora_unusable"
+                f"{label} is not whole: {named(halves)} is there without its other half", code="lora_unusable"
             )
         tensors = [value for _, part in self._parts() for key, value in part.named_parameters() if f".{name}." in key]
-        if not tensors or len(tensors) < len(asked):
+        if not tensors or len(tensors) < len(expected):
             self._forget(name)
             raise RefusedError(
-                f"{what} is of another model: {len(tensors)} of its {len(asked)} tensors fit this one",
+                f"{label} is of another model: {len(tensors)} of its {len(expected)} tensors fit this one",
                 code="lora_unusable",
             )
         self._kept[name] = sum(value.nbytes for value in tensors)
@@ -145,16 +145,16 @@ def adapter_name(ref: LoraRef) -> str:
     return f"l{ref.file.sha256[:24]}{'_2' if ref.load_into_transformer_2 else ''}"
 
 
-def _named(found: Any) -> list[str]:
+def _named(loaded: Any) -> list[str]:
     """The names of a LoRA's own tensors in what the pipeline read, which may have more in it, such as alphas."""
-    tensors = found[0] if isinstance(found, tuple) else found
+    tensors = loaded[0] if isinstance(loaded, tuple) else loaded
     return [name for name in tensors if ".lora_A." in name or ".lora_B." in name or ".lokr_" in name]
 
 
 def _without_other_half(names: Sequence[str]) -> list[str]:
     """Those whose product has one factor only: the library fills the other with random numbers."""
-    known = set(names)
-    return [name for name in names if ".lora_" in name and _other_half(name) not in known]
+    all_names = set(names)
+    return [name for name in names if ".lora_" in name and _other_half(name) not in all_names]
 
 
 def _other_half(name: str) -> str:

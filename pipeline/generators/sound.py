@@ -27,11 +27,11 @@ def sound_of(output: Any, pipe: Any, spec: JobSpec) -> tuple[Any, int]:
     Raises:
         FatalError: code ``sound_unusable``; values that are not finite, or a form that is no sound.
     """
-    made = getattr(output, "audio", None)
-    if made is None:
+    audio = getattr(output, "audio", None)
+    if audio is None:
         return None, 0
     rate = int(pipe.vocoder.config.output_sampling_rate)
-    waves = made[0].float().cpu() if isinstance(made, torch.Tensor) else torch.as_tensor(np.asarray(made[0])).float()
+    waves = audio[0].float().cpu() if isinstance(audio, torch.Tensor) else torch.as_tensor(np.asarray(audio[0])).float()
     if waves.ndim == 1:
         waves = waves[None]
     if waves.ndim != 2 or not 0 < waves.shape[0] <= MAX_CHANNELS:

@@ -146,18 +146,18 @@ class InputCollector:
         # The digest stands for a long data URL, so that its text is not kept twice.
         short = value if len(value) <= 4096 else hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
         key = (load.__name__, short)
-        known = self._known.get(key)
-        if known is None:
+        cached = self._known.get(key)
+        if cached is None:
             try:
                 stored = load(value)
                 self.stored.setdefault(stored.sha256, stored)
-                known = stored.ref
+                cached = stored.ref
             except ValueError as error:
-                known = ValueError(str(error))
-            self._known[key] = known
-        if isinstance(known, ValueError):
-            raise known
-        return known
+                cached = ValueError(str(error))
+            self._known[key] = cached
+        if isinstance(cached, ValueError):
+            raise cached
+        return cached
 
     def _image(self, value: str) -> StoredInput:
         if value[:5].lower() == "data:":

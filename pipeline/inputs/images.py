@@ -82,8 +82,8 @@ def fitted(picture: Image.Image, size: tuple[int, int], aspect: float = 1.0) -> 
     if aspect == 1:
         return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
     width, height = picture.width * aspect, float(picture.height)
-    shown = size[0] / size[1]
-    kept_width, kept_height = min(width, height * shown) / aspect, min(height, width / shown)
+    target_ratio = size[0] / size[1]
+    kept_width, kept_height = min(width, height * target_ratio) / aspect, min(height, width / target_ratio)
     left, top = (picture.width - kept_width) / 2, (height - kept_height) / 2
     box = (left, top, left + kept_width, top + kept_height)
     return picture.resize(size, Image.Resampling.LANCZOS, box=box)
@@ -111,10 +111,10 @@ def _read(data: bytes, name: str) -> Picture:
             raise _RefusedError(f"{name!r} is a JPEG of {data.count(_SCAN)} scans, which would take too long to decode")
         image.load()
         notes += _turn_upright(image)
-        shown, more = in_srgb(image)
+        converted, more = in_srgb(image)
         if colours is not None and colours.wide and "icc_profile" not in image.info:
             more = [*more, "has a colour code (cICP) other than sRGB's: its colours are taken as sRGB"]
-        return Picture(shown, media_type, (*notes, *more))
+        return Picture(converted, media_type, (*notes, *more))
 
 
 def _further_pictures(image: Image.Image) -> Iterator[str]:

@@ -71,10 +71,10 @@ def check_video(source: Path | BinaryIO, name: str) -> CheckedVideo:
                 if frame.pts is not None and frame.time_base:
                     times.append(frame.pts * frame.time_base)
     except UnreadableMediaError as error:
-        what = f"is broken at frame {count}" if count else "cannot be used"
+        problem = f"is broken at frame {count}" if count else "cannot be used"
         if media_type is None:
-            what = "is not an MP4, QuickTime, Matroska, WebM or AVI file with a video stream"
-        raise ValueError(f"{name!r} {what}: {error}") from None
+            problem = "is not an MP4, QuickTime, Matroska, WebM or AVI file with a video stream"
+        raise ValueError(f"{name!r} {problem}: {error}") from None
     if not count or media_type is None:
         raise ValueError(f"{name!r} holds no frame")
     if _uneven(times):

@@ -40,21 +40,21 @@ class HostCache:
 
     def take(self, key: str) -> CanWait | None:
         """Hand out, and keep no longer."""
-        found = self._kept.pop(key, None)
-        return None if found is None else found[0]
+        entry = self._kept.pop(key, None)
+        return None if entry is None else entry[0]
 
     def keep(self, key: str, generator: CanWait, limit: int | None) -> None:
         """Set a generator aside, or unload it where it cannot wait or does not fit."""
         size = generator.host_bytes()
-        held = sum(kept for _, kept in self._kept.values())
-        allowed = held + int(free_host_bytes() * _SHARE_OF_FREE) if limit is None else limit
+        total = sum(entry_size for _, entry_size in self._kept.values())
+        allowed = total + int(free_host_bytes() * _SHARE_OF_FREE) if limit is None else limit
         if size is None or size > allowed or not allowed:
             generator.unload()
             return
-        while held + size > allowed:
+        while total + size > allowed:
             _, (oldest, freed) = self._kept.popitem(last=False)
             oldest.unload()
-            held -= freed
+            total -= freed
         generator.set_aside()
         self._kept[key] = (generator, size)
 
@@ -66,12 +66,12 @@ class HostCache:
 
 def free_host_bytes() -> int:
     """Return what this process may still take of the host's memory, and of its container's where that has a limit."""
-    found = []
+    limits = []
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/meminfo").read_text("ascii").splitlines():
             if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) * 1024)
+                limits.append(int(line.split()[1]) * 1024)
     with contextlib.suppress(OSError, ValueError):  # cgroup v2; "max" is no number
         group = Path("/sys/fs/cgroup")
-        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    return max(0, min(found, default=0))
+        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return max(0, min(limits, default=0))

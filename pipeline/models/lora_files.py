@@ -124,8 +124,8 @@ def from_hub(repo: str, weight_name: str | None, revision: str | None) -> tuple[
 
 
 def _only_file(where: str, names: list[str]) -> str:
-    found = [name for name in names if name.endswith(SUFFIX)]
-    if len(found) != 1:
-        known = f": {', '.join(sorted(found)[:8])}" if found else ""
-        raise ValueError(f"{where} has {len(found)} safetensors files; give weight_name{known}")
-    return found[0]
+    candidates = [name for name in names if name.endswith(SUFFIX)]
+    if len(candidates) != 1:
+        choices = f": {', '.join(sorted(candidates)[:8])}" if candidates else ""
+        raise ValueError(f"{where} has {len(candidates)} safetensors files; give weight_name{choices}")
+    return candidates[0]

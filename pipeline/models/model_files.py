@@ -100,10 +100,10 @@ def read_weights(part: Path, library: str, variant: str | None = None) -> Weight
         index = min(part.glob("*.index.json"), default=None)
         if index is not None:
             return _sharded(part, index)
-        others = sorted(path for path in part.iterdir() if path.suffix in (".safetensors", ".bin"))
-        if not others:
+        files = sorted(path for path in part.iterdir() if path.suffix in (".safetensors", ".bin"))
+        if not files:
             return Weights(problems=[f"folder {part} has no weights (*.safetensors)"])
-        return _read_all(others)
+        return _read_all(files)
     return _read_all([single])
 
 
@@ -180,7 +180,7 @@ def _sharded(part: Path, index: Path) -> Weights:
         ("tensors are in several files", [name for name, count in counts.items() if count > 1]),
     )
     # A file by another suffix (.bin) has no header to compare with.
-    problems = [f"file {index}: {len(names)} {what}: {_named(names)}" for what, names in kinds if names]
+    problems = [f"file {index}: {len(names)} {kind}: {_named(names)}" for kind, names in kinds if names]
     return Weights(weights.headers, problems)
 
 
@@ -235,8 +235,8 @@ def _absence(path: Path) -> str:
 
 def _named(names: Iterable[str]) -> str:
     every = sorted(names)
-    shown = ", ".join(name[:120] for name in every[:_SHOWN])
-    return shown + (f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else "")
+    first_names = ", ".join(name[:120] for name in every[:_SHOWN])
+    return first_names + (f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else "")
 
 
 def _first_line(error: Exception) -> str:

@@ -78,8 +78,8 @@ def differences(model: torch.nn.Module, report: dict[str, Any], unused: Iterable
     ]
     shapes = [_mismatch(item) for item in report.get("mismatched_keys", ())]
     return [
-        f"{len(names)} {what}: {named(names)}"
-        for what, names in (
+        f"{len(names)} {kind}: {named(names)}"
+        for kind, names in (
             ("tensors are missing", report.get("missing_keys", ())),
             ("tensors have no place in it", extra),
             ("tensors have other shapes", shapes),
@@ -142,8 +142,8 @@ def strict_single_file(path: str) -> Iterator[None]:
 def named(names: Iterable[Any]) -> str:
     """The first names and how many more there are."""
     every = sorted(str(name) for name in names)
-    shown = ", ".join(name[:120] for name in every[:SHOWN])
-    return shown + (f" and {len(every) - SHOWN} more" if len(every) > SHOWN else "")
+    first_names = ", ".join(name[:120] for name in every[:SHOWN])
+    return first_names + (f" and {len(every) - SHOWN} more" if len(every) > SHOWN else "")
 
 
 def _is_computed(name: str, computed: set[str]) -> bool:

@@ -22,15 +22,15 @@ def parse_deadline(text: str, now: datetime, zone: tzinfo | None = None) -> date
     """
     text = text.strip()
     try:
-        found = _moment(text, now, zone)
+        deadline = _moment(text, now, zone)
     except OverflowError:
-        found = None
-    if found is None:
+        deadline = None
+    if deadline is None:
         raise ValueError(f"{text!r} is not a valid time: {FORMS}")
-    if found <= now:
-        shown = now.astimezone(zone).isoformat(sep=" ", timespec="minutes")
-        raise ValueError(f"{text!r} is in the past: it is {shown} now")
-    return found
+    if deadline <= now:
+        local_now = now.astimezone(zone).isoformat(sep=" ", timespec="minutes")
+        raise ValueError(f"{text!r} is in the past: it is {local_now} now")
+    return deadline
 
 
 def _moment(text: str, now: datetime, zone: tzinfo | None) -> datetime | None:

@@ -28,24 +28,24 @@ class Rung(IntEnum):
     """Weights wait in the host's memory as well: slower, the same pixels."""
 
 
-def on_rung(asked: Acceleration, rung: Rung) -> Acceleration:
+def on_rung(base: Acceleration, rung: Rung) -> Acceleration:
     """The job's acceleration with what the rung adds."""
-    wanted = asked
+    acceleration = base
     if rung >= Rung.TILED:
-        wanted = wanted.model_copy(update={"vae_tiling": True})
-    if rung >= Rung.OFFLOADED and wanted.offload is None:
-        wanted = wanted.model_copy(update={"offload": "group"})
-    return wanted
+        acceleration = acceleration.model_copy(update={"vae_tiling": True})
+    if rung >= Rung.OFFLOADED and acceleration.offload is None:
+        acceleration = acceleration.model_copy(update={"offload": "group"})
+    return acceleration
 
 
-def next_rung(asked: Acceleration, rung: Rung) -> Rung | None:
+def next_rung(base: Acceleration, rung: Rung) -> Rung | None:
     """The rung after this one; those that change nothing for the job are left out. None after the last."""
     for higher in Rung:
-        if higher > rung and (higher is Rung.AGAIN or on_rung(asked, higher) != on_rung(asked, rung)):
+        if higher > rung and (higher is Rung.AGAIN or on_rung(base, higher) != on_rung(base, rung)):
             return higher
     return None
 
 
-def changes_pixels(asked: Acceleration, before: Rung, after: Rung) -> bool:
+def changes_pixels(base: Acceleration, before: Rung, after: Rung) -> bool:
     """Return whether the clip has to begin again from its seed."""
-    return on_rung(asked, before).pixels() != on_rung(asked, after).pixels()
+    return on_rung(base, before).pixels() != on_rung(base, after).pixels()

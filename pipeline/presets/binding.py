@@ -64,10 +64,10 @@ def negative_prompt_acts(signature: CallSignature, preset: Preset, guidance_scal
     scales = [guidance_scale]
     for name in ("true_cfg_scale", "audio_guidance_scale"):
         if name in signature.parameters:
-            given = preset.arguments.get(name, signature.defaults.get(name))
+            value = preset.arguments.get(name, signature.defaults.get(name))
             if name == "true_cfg_scale":
                 scales = []  # what guidance_scale says is part of such a model's input
-            scales += [given] if isinstance(given, int | float) else []
+            scales += [value] if isinstance(value, int | float) else []
     return any(scale > 1 for scale in scales)
 
 
@@ -82,15 +82,15 @@ def _wanted(
     signature: CallSignature, preset: Preset, values: Mapping[str, Any], inputs: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what the job gives, by field; None for what it does not."""
-    wanted = {field: values.get(field) for field in VALUES if field != "fps"}
-    wanted["prompt"] = values.get("prompt") if preset.takes_prompt else None
-    wanted |= inputs
+    arguments = {field: values.get(field) for field in VALUES if field != "fps"}
+    arguments["prompt"] = values.get("prompt") if preset.takes_prompt else None
+    arguments |= inputs
     if signature.has_guider:
-        wanted["guidance_scale"] = None
+        arguments["guidance_scale"] = None
     for field, follow in _IMPLIED.items():
         if inputs.get(field) is not None:
-            wanted |= {name: None for name in follow if name not in signature.parameters}
-    return wanted
+            arguments |= {name: None for name in follow if name not in signature.parameters}
+    return arguments
 
 
 def _shown(value: Any) -> str:

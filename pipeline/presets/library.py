@@ -95,11 +95,11 @@ def load_library(folder: Path | None) -> Library:
     for file in sorted(folder.glob("*.toml")) if folder is not None else ():
         if file.name.startswith("."):
             continue
-        found = read_user_preset(file)
-        if isinstance(found, Preset):
-            presets[found.name] = found
-            files[found.name] = file
+        preset = read_user_preset(file)
+        if isinstance(preset, Preset):
+            presets[preset.name] = preset
+            files[preset.name] = file
         else:  # a catalogue's name stays the catalogue's; the mistake is shown under the file's own name
             name = file.stem if file.stem not in presets else file.name
-            problems[name.encode("utf-8", "backslashreplace").decode()] = found
+            problems[name.encode("utf-8", "backslashreplace").decode()] = preset
     return Library(presets, files, problems, folder)

@@ -180,31 +180,31 @@ class Preset(_Data):
 
     def contradictions(self) -> list[tuple[str, str]]:
         """Return where the preset's own rules and defaults disagree, as field and sentence."""
-        found = []
+        problems = []
         if missing := [name for name in self.required_inputs if name not in self.inputs]:
-            found.append(("required_inputs", f"{missing[0]!r} is not in inputs"))
+            problems.append(("required_inputs", f"{missing[0]!r} is not in inputs"))
         for field, rule in (("frames", self.frames), ("size", self.size)):
             if rule.minimum > rule.maximum:
-                found.append((f"{field}.minimum", f"{rule.minimum} is more than the maximum, {rule.maximum}"))
-        if found:
-            return found
+                problems.append((f"{field}.minimum", f"{rule.minimum} is more than the maximum, {rule.maximum}"))
+        if problems:
+            return problems
         if self.continuation is not None and self.continuation.takes == "image" and self.continuation.frames != 1:
-            found.append(("continuation.frames", f"{self.continuation.frames}, but one image is taken"))
+            problems.append(("continuation.frames", f"{self.continuation.frames}, but one image is taken"))
         try:
             check_rate(self.defaults.fps)
         except ValueError as error:
-            found.append(("defaults.fps", str(error)))
+            problems.append(("defaults.fps", str(error)))
         if not self.frames.allows(self.defaults.num_frames):
             rule_text = (
                 f"{self.frames.multiple}k + {self.frames.offset}, {self.frames.minimum} to {self.frames.maximum}"
             )
-            found.append(("defaults.num_frames", f"{self.defaults.num_frames} breaks the frame rule ({rule_text})"))
+            problems.append(("defaults.num_frames", f"{self.defaults.num_frames} breaks the frame rule ({rule_text})"))
         for side in ("width", "height"):
             pixels = getattr(self.defaults, side)
             if not self.size.allows(pixels):
                 rule_text = f"multiples of {self.size.multiple}, {self.size.minimum} to {self.size.maximum}"
-                found.append((f"defaults.{side}", f"{pixels} breaks the size rule ({rule_text})"))
-        return found
+                problems.append((f"defaults.{side}", f"{pixels} breaks the size rule ({rule_text})"))
+        return problems
 
 
 @lru_cache(maxsize=1)

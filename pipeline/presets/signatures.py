@@ -108,10 +108,10 @@ def _parameters(function: ast.FunctionDef) -> tuple[str, ...]:
 def _defaults(function: ast.FunctionDef) -> dict[str, Any]:
     arguments = function.args
     positional = [item.arg for item in (*arguments.posonlyargs, *arguments.args)]
-    found = dict(zip(positional[::-1], arguments.defaults[::-1], strict=False))
+    defaults = dict(zip(positional[::-1], arguments.defaults[::-1], strict=False))
     keyword = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-    found |= {item.arg: default for item, default in keyword if default is not None}
-    return {name: _value(node) for name, node in found.items()}
+    defaults |= {item.arg: default for item, default in keyword if default is not None}
+    return {name: _value(node) for name, node in defaults.items()}
 
 
 def _value(node: ast.expr) -> Any:

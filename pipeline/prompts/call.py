@@ -32,8 +32,8 @@ def call_mistakes(full: Values, preset: Preset, library: Library) -> list[Mistak
     if cast(int, full["segments"]) > 1 and later is not None and later.pipeline_class is not None:
         signature = call_signature(later.pipeline_class)
         if signature is not None:
-            own = preset.model_copy(update={"pipeline_class": later.pipeline_class})
-            mistakes += bind(signature, own, values, {}, has_two_denoisers=two)[1]
+            later_preset = preset.model_copy(update={"pipeline_class": later.pipeline_class})
+            mistakes += bind(signature, later_preset, values, {}, has_two_denoisers=two)[1]
     return list(dict(reversed(mistakes)).items())[::-1]
 
 

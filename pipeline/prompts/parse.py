@@ -135,8 +135,8 @@ class _Expander:
                 if field in raw:
                     self._report(record.line, field, "is given twice in the defaults")
                 raw[field] = value
-        said = {field: raw.pop(field) for field in SCORE_FIELDS if field in raw}
-        self.scoring = read_scoring(said, partial(self._report, last_line))
+        score_fields = {field: raw.pop(field) for field in SCORE_FIELDS if field in raw}
+        self.scoring = read_scoring(score_fields, partial(self._report, last_line))
         self._defaults, file_sweep = self._reader.read(raw, table.text, partial(self._report, last_line))
         self._overrides, sweep = self._reader.read(overrides, True, self._report_option)
         for values, report in (

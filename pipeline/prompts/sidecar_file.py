@@ -115,13 +115,13 @@ def _prompts_used(sidecar: Mapping[str, Any], path: Path, problems: list[Problem
         problems.append(Problem(f"{show(segments)} is not a list of segments", str(path), field="segments"))
         return []
     prompts = []
-    for number, one in enumerate(segments):
+    for number, segment in enumerate(segments):
         where = "prompt_used" if segments is not sidecar.get("segments") else f"segments.{number}.prompt_used"
         try:
-            if not isinstance(one, dict):
-                raise ValueError(f"{show(one)} is not a mapping")
-            if one.get("prompt_used"):
-                prompts.append(str(PARSERS["prompt"](one["prompt_used"], False)))
+            if not isinstance(segment, dict):
+                raise ValueError(f"{show(segment)} is not a mapping")
+            if segment.get("prompt_used"):
+                prompts.append(str(PARSERS["prompt"](segment["prompt_used"], False)))
         except ValueError as error:
             problems.append(Problem(str(error), str(path), field=where))
     return prompts
@@ -132,8 +132,10 @@ def _pinned(request: dict[str, Any], prompts: list[str], path: Path) -> dict[str
 
     What contradicts itself is left as it is, to be refused.
     """
-    count, own = request.get("segments", 1), request.get("segment_prompts") or []
-    contradicts = not isinstance(own, list) or (own and (len(own) != count or own[0] != request.get("prompt")))
+    count, segment_prompts = request.get("segments", 1), request.get("segment_prompts") or []
+    contradicts = not isinstance(segment_prompts, list) or (
+        segment_prompts and (len(segment_prompts) != count or segment_prompts[0] != request.get("prompt"))
+    )
     if contradicts or not isinstance(count, int) or isinstance(count, bool) or count < 1 or len(prompts) < count:
         return request
     if len(prompts) > count:

@@ -65,9 +65,9 @@ class StoredInputs(InputCollector):
 
     def _as_named(self, value: str, resolve: Callable[[str], InputRef]) -> InputRef:
         path, ref = self._fetched_here(value)
-        found = resolve(path.name)
-        self._compare(ref, found.sha256)
-        return found.model_copy(update={"name": ref.name})
+        stored = resolve(path.name)
+        self._compare(ref, stored.sha256)
+        return stored.model_copy(update={"name": ref.name})
 
     def _fetched_here(self, value: str) -> tuple[Path, InputRef]:
         ref = self._named[value]

@@ -61,8 +61,8 @@ def written_forms(prompt: str, *, lower_case: bool) -> tuple[str, ...]:
     forms = [prompt]
     if not _is_plain(prompt):
         for cleaned, control, hidden in product(_cleaned(prompt), ("", " "), ("", " ")):
-            seen = _without_hidden(cleaned, control, hidden)
-            forms += [seen, *_without_marks(seen)]
+            visible = _without_hidden(cleaned, control, hidden)
+            forms += [visible, *_without_marks(visible)]
     lines = dict.fromkeys(one_line(form) for form in forms)
     if lower_case:
         lines |= dict.fromkeys(line.lower() for line in list(lines))
@@ -100,9 +100,9 @@ def _unescaped(text: str) -> str:
 
 def _without_hidden(text: str, control: str, hidden: str) -> str:
     """Replace each control character by one text, and each other invisible character by another."""
-    shown = {ord(char): _shown(char, control, hidden) for char in set(text)}
+    replacements = {ord(char): _shown(char, control, hidden) for char in set(text)}
     # What stood on both sides of a hidden character may compose now.
-    return _compatible(text.translate(shown))
+    return _compatible(text.translate(replacements))
 
 
 def _shown(char: str, control: str, hidden: str) -> str:
@@ -116,12 +116,12 @@ def _shown(char: str, control: str, hidden: str) -> str:
 
 def _compatible(text: str) -> str:
     """The text in NFKC, in a time that grows with its length: runs of marks, which Unicode sorts, are cut short."""
-    kept, run = [], 0
+    chars, run = [], 0
     for char in text if not text.isascii() else ():
         run = run + 1 if unicodedata.combining(char) else 0
         if run <= _MARKS_AT_MOST:
-            kept.append(char)
-    return unicodedata.normalize("NFKC", "".join(kept) if kept else text)[:_CHARS_AT_MOST]
+            chars.append(char)
+    return unicodedata.normalize("NFKC", "".join(chars) if chars else text)[:_CHARS_AT_MOST]
 
 
 def _without_marks(text: str) -> tuple[str, ...]:

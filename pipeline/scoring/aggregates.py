@@ -38,14 +38,14 @@ class Aggregates:
 
 def pool(scores: Iterable[Score], pooling: Pooling) -> Pooled:
     """One value of many clips' scores."""
-    found = list(scores)
-    pairs = [(score.score, score.weight) for score in found if score.score is not None]
+    values = list(scores)
+    pairs = [(score.score, score.weight) for score in values if score.score is not None]
     weights = [weight if pooling is Pooling.WEIGHTED else 1.0 for _, weight in pairs]
     total = math.fsum(weights)
     value = (
         math.fsum(score * weight for (score, _), weight in zip(pairs, weights, strict=True)) / total if total else None
     )
-    return Pooled(value, len(pairs), len(found) - len(pairs))
+    return Pooled(value, len(pairs), len(values) - len(pairs))
 
 
 def pool_dimension(name: str, scores: Iterable[Score]) -> Pooled:
@@ -89,8 +89,8 @@ def disagreements(
 
     ``values`` are of 0..1. The tolerance is for dimensions that were rounded to two digits of a percent.
     """
-    found = aggregate(values)
-    ours = {"quality": found.quality, "semantic": found.semantic, "total": found.total}
+    recomputed = aggregate(values)
+    ours = {"quality": recomputed.quality, "semantic": recomputed.semantic, "total": recomputed.total}
     apart = {
         name: 100 * value - published[name] for name, value in ours.items() if value is not None and name in published
     }

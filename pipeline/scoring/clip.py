@@ -60,8 +60,8 @@ class Clip:
         """Return what ``make`` gives, computed once per clip: features that several metrics use."""
         if key not in self._found:
             self._found[key] = make()
-        found: Value = self._found[key]
-        return found
+        value: Value = self._found[key]
+        return value
 
 
 def read_clip(path: Path, max_bytes: int = MAX_BYTES) -> Clip:

@@ -144,7 +144,7 @@ class Metric:
             return not_scored("needs the prompt, and none was given")
         if Need.AUXILIARY in self.needs and not context.auxiliary.get(self.dimension):
             return not_scored(f"needs the suite's auxiliary_info for {self.dimension}, and none was given")
-        found = self.score_clip(clip, context)
-        if found.score is not None and not math.isfinite(found.score):
-            return not_scored(f"the result is not a finite number ({found.score})", **found.details)
-        return found
+        result = self.score_clip(clip, context)
+        if result.score is not None and not math.isfinite(result.score):
+            return not_scored(f"the result is not a finite number ({result.score})", **result.details)
+        return result

@@ -59,19 +59,19 @@ def named(names: Iterable[str]) -> list[tuple[Metric, bool]]:
     Raises:
         InputError: a name that is neither; the message lists close ones.
     """
-    found: dict[str, bool] = {}
+    names_found: dict[str, bool] = {}
     problems = []
     for name in names:
         if name in METRICS:
-            found[name] = True
+            names_found[name] = True
         elif name in GROUPS:
             for member in GROUPS[name]:
-                found.setdefault(member, False)
+                names_found.setdefault(member, False)
         else:
             problems.append(Problem(f"{name!r} is not a metric or a group; {_near(name)}", field="metrics"))
     if problems:
         raise InputError(problems)
-    return [(METRICS[name], explicit) for name, explicit in found.items()]
+    return [(METRICS[name], explicit) for name, explicit in names_found.items()]
 
 
 def select(names: Sequence[str], weights: Weights, *, reference: bool = True) -> Selection:

@@ -62,11 +62,11 @@ def find_suite(path: Path | None) -> Path:
 def read_suite(path: Path) -> Suite:
     """Read a suite file. Raises InputError with every mistake."""
     data = read_file_or_pipe(path, what="the suite", limit_bytes=MAX_FILE_BYTES)
-    found = json_of_bytes(data, str(path), what="the suite")
-    if not isinstance(found, list) or not found:
+    records = json_of_bytes(data, str(path), what="the suite")
+    if not isinstance(records, list) or not records:
         raise InputError([Problem("it is not a list of entries", file=str(path))])
     entries, problems = [], []
-    for index, raw in enumerate(found):
+    for index, raw in enumerate(records):
         problem = _mistake(raw)
         if problem:
             problems.append(Problem(problem, file=str(path), field=f"entry {index}"))

@@ -63,8 +63,8 @@ _SEPARATORS = {("input_roots",): ":", ("enhance", "providers"): ","}
 
 def is_trusted(folder: Path, trusted: Iterable[object]) -> bool:
     """Return whether one of the trusted folders is this one, links resolved. Those below a trusted folder are not."""
-    own = os.path.realpath(folder)
-    return any(os.path.realpath(Path(_home_expanded(str(path)))) == own for path in trusted)
+    real_folder = os.path.realpath(folder)
+    return any(os.path.realpath(Path(_home_expanded(str(path)))) == real_folder for path in trusted)
 
 
 def objection(path: SettingPath, value: object, folder: Path, site: Mapping[str, Any]) -> str | None:
@@ -96,9 +96,9 @@ def _inside(text: str, folder: Path) -> bool:
     """Return whether the path stays in the folder, links resolved; a URL never does."""
     if "://" in text or "\0" in text:
         return False
-    own = os.path.realpath(folder)
-    target = os.path.realpath(Path(own, _home_expanded(text)))
-    return os.path.commonpath((own, target)) == own
+    real_folder = os.path.realpath(folder)
+    target = os.path.realpath(Path(real_folder, _home_expanded(text)))
+    return os.path.commonpath((real_folder, target)) == real_folder
 
 
 def _home_expanded(text: str) -> str:

@@ -431,18 +431,18 @@ class Settings(_Tidy, BaseSettings):
 class _FromOutside(PydanticBaseSettingsSource):
     """The values that the environment and the files set."""
 
-    def __init__(self, settings_cls: type[BaseSettings], given: PydanticBaseSettingsSource) -> None:
+    def __init__(self, settings_cls: type[BaseSettings], arguments: PydanticBaseSettingsSource) -> None:
         super().__init__(settings_cls)
-        self._given = given
+        self._given = arguments
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         raise NotImplementedError("all fields are read at once")
 
     def __call__(self) -> dict[str, Any]:
-        given = self._given()
-        values = gather(self.settings_cls, os.environ, current_folder(), given).merged()
-        for one in (values, given):
-            remember(one)
+        arguments = self._given()
+        values = gather(self.settings_cls, os.environ, current_folder(), arguments).merged()
+        for source in (values, arguments):
+            remember(source)
         return values
 
 
@@ -472,10 +472,10 @@ def _sentences(error: ValidationError, overrides: Mapping[str, object]) -> list[
         place = source.places.get(path) or source.places[path[:1]] if source and path[0] not in overrides else ""
         name = variable(tuple(str(part) for part in item["loc"]))
         where = "" if place in ("", name) else f"{place}: "
-        given = item.get("input")
-        shown_given = repr(shown_setting(given)) if isinstance(given, str) else redact(repr(given))
-        shown = "" if "key" in name.lower() else f" (given: {shown_given})"
-        lines.append(f"{where}{name}: {item['msg'].removeprefix('Value error, ')}{shown}")
+        value = item.get("input")
+        shown_given = repr(shown_setting(value)) if isinstance(value, str) else redact(repr(value))
+        suffix = "" if "key" in name.lower() else f" (given: {shown_given})"
+        lines.append(f"{where}{name}: {item['msg'].removeprefix('Value error, ')}{suffix}")
     return lines
 
 

@@ -150,7 +150,12 @@ def gather(model: type[BaseModel], environ: Mapping[str, str], folder: Path, giv
     lines = read_env_file(folder / ENV_FILE, filled_from) or []
     reader.note_unreadable(lines)
     env_file = reader.variables(
-        ENV_FILE, ((one.name, one.value or "", f"{ENV_FILE}:{one.line}") for one in lines if one.name)
+        ENV_FILE,
+        (
+            (assignment.name, assignment.value or "", f"{ENV_FILE}:{assignment.line}")
+            for assignment in lines
+            if assignment.name
+        ),
     )
     toml = reader.toml(TOML_FILE, folder / TOML_FILE)
     if not trusted:
@@ -186,8 +191,8 @@ def model_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
     return _groups(model).get(name)
 
 
-def _folders(given: Mapping[str, Any], *sources: Source) -> list[str]:
-    for values in (given, *(source.values for source in sources)):
+def _folders(arguments: Mapping[str, Any], *sources: Source) -> list[str]:
+    for values in (arguments, *(source.values for source in sources)):
         value = values.get("trusted_folders")
         if value:
             return value.split(":") if isinstance(value, str) else [str(part) for part in value]
@@ -295,10 +300,10 @@ class _Reader:
 
     def note_unreadable(self, lines: list[Any]) -> None:
         """A line of ``.env`` that is not NAME=value: a mistake if it is ours, else a notice."""
-        for one in lines:
-            if one.name is None:
-                message = f"{ENV_FILE}:{one.line}: is not of the form NAME=value"
-                if PREFIX in one.text.upper():
+        for line in lines:
+            if line.name is None:
+                message = f"{ENV_FILE}:{line.line}: is not of the form NAME=value"
+                if PREFIX in line.text.upper():
                     raise SettingsError(message)
                 self.notices.append(message)
 

@@ -56,18 +56,18 @@ class ClipCheckpoints:
         Raises:
             RetryableError, RefusedError: the store cannot be reached, or will not answer.
         """
-        found = self._work.checkpoint
-        if found is None or self._rows is None:
+        checkpoint = self._work.checkpoint
+        if checkpoint is None or self._rows is None:
             return None
         try:
-            self._storage.download(found.key, path)
+            self._storage.download(checkpoint.key, path)
         except NotFoundError:
-            self.unusable(f"{found.key} is not in the store")
+            self.unusable(f"{checkpoint.key} is not in the store")
             return None
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if sha256 != found.sha256:
-            self.unusable(f"{found.key} has sha256 {sha256}, expected {found.sha256}")
+        if sha256 != checkpoint.sha256:
+            self.unusable(f"{checkpoint.key} has sha256 {sha256}, expected {checkpoint.sha256}")
             path.unlink()
             return None
         return path
@@ -126,14 +126,14 @@ class ClipCheckpoints:
         for key in self._rows.discard(reason):
             self._storage.delete(key)
 
-    def _guarded(self, what: str, act: Callable[[Any], None], value: Any) -> bool:
+    def _guarded(self, action: str, act: Callable[[Any], None], value: Any) -> bool:
         """A checkpoint that cannot be handled costs a later attempt time, never this one."""
         try:
             act(value)
         except VgenError as error:
-            logger.warning(f"checkpoint not {what}", extra={"job_id": self._work.job_id, "reason": str(error)})
+            logger.warning(f"checkpoint not {action}", extra={"job_id": self._work.job_id, "reason": str(error)})
             return False
         except Exception:
-            logger.exception(f"checkpoint not {what}", extra={"job_id": self._work.job_id})
+            logger.exception(f"checkpoint not {action}", extra={"job_id": self._work.job_id})
             return False
         return True

@@ -98,14 +98,14 @@ def run(work: StepWork, context: StageContext) -> StageResult:
 
 
 def _frames_of(work: StepWork) -> _Frames:
-    made = work.outputs["generate"]
+    output = work.outputs["generate"]
     return _Frames(
-        Path(made["frames_path"]),
-        made["num_frames"],
-        made["height"],
-        made["width"],
-        made["frames_sha256"],
-        made.get("sound"),
+        Path(output["frames_path"]),
+        output["num_frames"],
+        output["height"],
+        output["width"],
+        output["frames_sha256"],
+        output.get("sound"),
     )
 
 
@@ -116,15 +116,15 @@ def _check_frames(frames: _Frames, check: Callable[[], None]) -> None:
         _check_raw(Path(frames.sound["path"]), size, frames.sound["sha256"], check)
 
 
-def _check_raw(path: Path, wanted: int, sha256: str, check: Callable[[], None]) -> None:
+def _check_raw(path: Path, expected_bytes: int, sha256: str, check: Callable[[], None]) -> None:
     if not path.is_file():
         raise RetryableError(f"the frames at {path} are gone", code="handoff_lost")
     size = path.stat().st_size
-    if size != wanted:
-        raise RetryableError(f"{path} holds {size} bytes, not {wanted}", code="frames_corrupt")
-    found = file_sha256(path, check)
-    if found != sha256:
-        raise RetryableError(f"{path} has sha256 {found}, but {sha256} was generated", code="frames_corrupt")
+    if size != expected_bytes:
+        raise RetryableError(f"{path} holds {size} bytes, not {expected_bytes}", code="frames_corrupt")
+    actual = file_sha256(path, check)
+    if actual != sha256:
+        raise RetryableError(f"{path} has sha256 {actual}, but {sha256} was generated", code="frames_corrupt")
 
 
 def _encode(work: StepWork, context: StageContext, preset: Preset, frames: _Frames, path: Path) -> VideoFacts:

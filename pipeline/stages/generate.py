@@ -140,11 +140,11 @@ class _Inputs:
 
 def _fetch_inputs(spec: JobSpec, frames: Path, context: StageContext) -> _Inputs:
     """Every input beside the frames, under their stem, so that they are freed with them."""
-    found = _Inputs({}, [])
+    inputs = _Inputs({}, [])
 
     def fetch(field: str, ref: InputRef) -> Path:
-        local = frames.with_suffix(f".input{len(found.paths)}")
-        found.paths.append(local)
+        local = frames.with_suffix(f".input{len(inputs.paths)}")
+        inputs.paths.append(local)
         try:
             if not ahead.take(ref, local, context.settings):
                 context.storage.download(ref.key, local)
@@ -159,10 +159,10 @@ def _fetch_inputs(spec: JobSpec, frames: Path, context: StageContext) -> _Inputs
     for field in ("image", "last_image", "video"):
         ref = getattr(spec, field)
         if ref is not None:
-            found.fields[field] = fetch(field, ref)
+            inputs.fields[field] = fetch(field, ref)
     if spec.reference_images:
-        found.fields["reference_images"] = tuple(fetch("reference_images", ref) for ref in spec.reference_images)
-    return found
+        inputs.fields["reference_images"] = tuple(fetch("reference_images", ref) for ref in spec.reference_images)
+    return inputs
 
 
 def _output(

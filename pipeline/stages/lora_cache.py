@@ -55,13 +55,13 @@ def _download(ref: LoraRef, path: Path, storage: Storage) -> None:
 
 
 def _make_room(folder: Path, max_bytes: int) -> None:
-    found = []
+    files = []
     for path in folder.glob(f"*{SUFFIX}"):
         with contextlib.suppress(FileNotFoundError):  # another worker of this host makes room too
             stat = path.stat()
-            found.append((stat.st_mtime, stat.st_size, path))
-    total = sum(size for _, size, _ in found)
-    for used, size, path in sorted(found):
+            files.append((stat.st_mtime, stat.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for used, size, path in sorted(files):
         if total <= max_bytes or time.time() - used < IN_USE_S:
             return
         path.unlink(missing_ok=True)

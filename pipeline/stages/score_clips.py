@@ -50,14 +50,14 @@ def run(
     for clip in work.clips:
         check()
         failpoints.hit("score_clip", work.family)
-        wanted = [metric for metric in metrics if asked(metric, clip.spec.labels)]
-        if all((metric.name, digests.get(metric.name, "")) in clip.known for metric in wanted):
+        clip_metrics = [metric for metric in metrics if asked(metric, clip.spec.labels)]
+        if all((metric.name, digests.get(metric.name, "")) in clip.known for metric in clip_metrics):
             continue
-        able = [metric for metric in wanted if metric in ready]
+        able = [metric for metric in clip_metrics if metric in ready]
         scores, problem = _score(clip, able, models, settings, storage, check)
         unread += problem is not None
-        scores = {**scores, **{metric.name: missing[metric.name] for metric in wanted if metric.name in missing}}
-        record(clip, [record_of(metric, scores[metric.name], models) for metric in wanted])
+        scores = {**scores, **{metric.name: missing[metric.name] for metric in clip_metrics if metric.name in missing}}
+        record(clip, [record_of(metric, scores[metric.name], models) for metric in clip_metrics])
     return unread
 
 
@@ -84,8 +84,8 @@ def _score(
         if problem is not None:
             return {metric.name: not_scored(problem) for metric in metrics}, problem
         item = clip_to_score(clip, path)
-        (found,) = score_clips([item], metrics, models, settings.eval.clip_bytes, check)
-        return found.scores, found.problem
+        (scores,) = score_clips([item], metrics, models, settings.eval.clip_bytes, check)
+        return scores.scores, scores.problem
 
 
 def clip_to_score(clip: StoredClip, path: Path) -> ClipToScore:

@@ -41,8 +41,8 @@ def store_part(work: StepWork, context: StageContext, path: Path) -> dict[str, A
         raw = Path(sound["path"])
         key = media_key(work.job_id, sound["sha256"], _SOUND_SUFFIX)
         context.storage.put_file(key, raw, sha256=sound["sha256"], content_type="application/octet-stream")
-        told = {name: sound[name] for name in ("sha256", "sample_rate", "channels")}
-        part["sound"] = {"key": key, "size": raw.stat().st_size, **told}
+        sound_facts = {name: sound[name] for name in ("sha256", "sample_rate", "channels")}
+        part["sound"] = {"key": key, "size": raw.stat().st_size, **sound_facts}
     path.unlink()
     return part
 
@@ -70,7 +70,7 @@ def finish_clip(
             encoded in another way.
         RetryableError: as ``pipeline.encoding.join.join``, ``pipeline.encoding.sound`` and the store raise.
     """
-    generated = [*(made["generate"] for made in work.earlier), work.outputs["generate"]]
+    generated = [*(outputs["generate"] for outputs in work.earlier), work.outputs["generate"]]
     try:
         parts = _gather(work, context, video)
         metadata = container_metadata(work, preset)
@@ -87,7 +87,7 @@ def finish_clip(
         **{name: value for name, value in generated[-1].items() if name != "sound"},
         "prompt": generated[0]["prompt"],
         "num_frames": sum(parts.counts),
-        "frames_sha256": joined_digest([*before, *(made["frames_sha256"] for made in generated)]),
+        "frames_sha256": joined_digest([*before, *(outputs["frames_sha256"] for outputs in generated)]),
         **({} if sound is None else {"sound": sound}),
     }
     return {**work.outputs, "generate": whole}, generated if work.spec.segments > 1 else None
@@ -105,12 +105,12 @@ def _gather(work: StepWork, context: StageContext, video: Path) -> _Parts:
             raw = video.with_suffix(".part-before-sound")
             rate, channels = sounds.decode(path, raw, fps=spec.fps, num_frames=spec.frames_before, check=context.check)
             parts.sounds.append(sounds.Piece(raw, 0, rate, channels))
-    for segment, made in enumerate((*work.earlier, work.outputs)):
+    for segment, outputs in enumerate((*work.earlier, work.outputs)):
         context.check()
-        sound = made["generate"].get("sound")
+        sound = outputs["generate"].get("sound")
         if segment < len(work.earlier):
             path, raw = video.with_suffix(f".part{segment}"), video.with_suffix(f".part{segment}-sound")
-            part = made["encode"]["part"]
+            part = outputs["encode"]["part"]
             _fetch(segment, part, path, context)
             if sound is not None:
                 _fetch(segment, part["sound"], raw, context)
@@ -121,7 +121,7 @@ def _gather(work: StepWork, context: StageContext, video: Path) -> _Parts:
             begins = sum(parts.counts) - repeated
             parts.sounds.append(sounds.Piece(raw, begins, sound["sample_rate"], sound["channels"]))
         parts.videos.append(path)
-        parts.counts.append(made["generate"]["num_frames"])
+        parts.counts.append(outputs["generate"]["num_frames"])
     return parts
 
 
@@ -173,9 +173,9 @@ def _fetch_beginning(beginning: Beginning, path: Path, context: StageContext) ->
         raise RefusedError(
             f"begins_with: {ref.name!r} ({ref.key}) is not in the store", code="beginning_lost"
         ) from error
-    found = file_sha256(path, context.check)
-    if found != ref.sha256:
-        raise RefusedError(f"begins_with: {ref.key} has sha256 {found}: it is damaged", code="beginning_lost")
+    digest = file_sha256(path, context.check)
+    if digest != ref.sha256:
+        raise RefusedError(f"begins_with: {ref.key} has sha256 {digest}: it is damaged", code="beginning_lost")
 
 
 def _fetch(segment: int, part: dict[str, Any], path: Path, context: StageContext) -> None:
@@ -183,9 +183,9 @@ def _fetch(segment: int, part: dict[str, Any], path: Path, context: StageContext
         context.storage.download(part["key"], path)
     except NotFoundError:
         raise _lost(segment, part, "is not in the store") from None
-    found = file_sha256(path, context.check)
-    if found != part["sha256"]:
-        raise _lost(segment, part, f"has sha256 {found}, not {part['sha256']}")
+    digest = file_sha256(path, context.check)
+    if digest != part["sha256"]:
+        raise _lost(segment, part, f"has sha256 {digest}, not {part['sha256']}")
 
 
 def _lost(segment: int, part: dict[str, Any], why: str) -> SegmentLostError:

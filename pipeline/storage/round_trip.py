@@ -58,5 +58,5 @@ def _read_back(storage: Storage, keys: list[str], data: bytes) -> None:
             raise _strange(f"did not list what was put under {key}")
 
 
-def _strange(what: str) -> RetryableError:
-    return RetryableError(f"the store {what}", code="storage_corrupt")
+def _strange(problem: str) -> RetryableError:
+    return RetryableError(f"the store {problem}", code="storage_corrupt")

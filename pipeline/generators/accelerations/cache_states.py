@@ -26,13 +26,13 @@ def cache_states(pipe: Any) -> dict[str, Any]:
     Raises:
         UnsupportedStateError: they are too large for a checkpoint.
     """
-    found: dict[str, Any] = {}
+    states: dict[str, Any] = {}
     for name, model in denoisers(pipe).items():
         for hook, manager in state_managers(model):
-            found[f"{name}/{hook}"] = {call: _attributes(state) for call, state in manager._state_cache.items()}
-    if (size := _bytes(found)) > MAX_BYTES:
+            states[f"{name}/{hook}"] = {call: _attributes(state) for call, state in manager._state_cache.items()}
+    if (size := _bytes(states)) > MAX_BYTES:
         raise UnsupportedStateError(f"the step cache remembers {size / 1e9:.1f} GB, too much for a checkpoint")
-    return found
+    return states
 
 
 def restore_cache_states(pipe: Any, saved: CacheStates) -> None:

@@ -120,14 +120,14 @@ class Keeper:
             StoppedError: ``on_progress`` did.
         """
         self.facts["denoise_steps"] += 1
-        wanted = self._request.checkpoint_s is not None and step != self._resumed_from
+        is_due = self._request.checkpoint_s is not None and step != self._resumed_from
         try:
             on_progress(Progress(Phase.DENOISE, step, total))
         except StoppedError as stop:
-            if stop.keep and wanted:
+            if stop.keep and is_due:
                 self._save(step, total, write)
             raise
-        if wanted and self._is_time(final=step == total):
+        if is_due and self._is_time(final=step == total):
             self._save(step, total, write)
 
     def _is_time(self, *, final: bool) -> bool:
@@ -162,9 +162,9 @@ def metadata(step: int, total: int, identity: Identity) -> dict[str, str]:
     return {_KEY: json.dumps(values, sort_keys=True)}
 
 
-def step_of(found: Mapping[str, str]) -> tuple[int, int]:
+def step_of(header: Mapping[str, str]) -> tuple[int, int]:
     """(step, total) of a checkpoint's metadata."""
-    values = json.loads(found[_KEY])
+    values = json.loads(header[_KEY])
     return int(values["step"]), int(values["total"])
 
 
@@ -176,10 +176,10 @@ def read_metadata(path: Path, identity: Identity) -> dict[str, str]:
     """
     try:
         with safe_open(path, framework="np") as file:
-            found: dict[str, str] = file.metadata() or {}
-        values = json.loads(found[_KEY])
+            header: dict[str, str] = file.metadata() or {}
+        values = json.loads(header[_KEY])
         schema, request, numerics = values["schema"], values["request"], values["numerics"]
-        step, total = step_of(found)
+        step, total = step_of(header)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointUnusableError(f"cannot be read: {type(error).__name__}: {error}") from error
     if schema != SCHEMA:
@@ -190,12 +190,12 @@ def read_metadata(path: Path, identity: Identity) -> dict[str, str]:
         raise CheckpointUnusableError(f"numerics differ: {changed}")
     if not 1 <= step <= total:
         raise CheckpointUnusableError(f"it says step {step} of {total}")
-    return found
+    return header
 
 
-def write_state_only(path: Path, found: dict[str, str]) -> None:
+def write_state_only(path: Path, header: dict[str, str]) -> None:
     """A checkpoint without tensors."""
-    serialize_file({}, path, found)
+    serialize_file({}, path, header)
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:

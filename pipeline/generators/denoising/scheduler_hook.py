@@ -81,12 +81,13 @@ class LoopWatch:
 
     def state(self) -> LoopState:
         """The loop as it is after its last whole step. Tensors are not copied."""
-        own = (_ATTRIBUTE, _CONFIGURATION)
+        excluded = (_ATTRIBUTE, _CONFIGURATION)
         states = {
             index: SchedulerState(
-                self._returned[index], {name: value for name, value in found.__dict__.items() if name not in own}
+                self._returned[index],
+                {name: value for name, value in scheduler.__dict__.items() if name not in excluded},
             )
-            for index, found in enumerate(self._schedulers)
+            for index, scheduler in enumerate(self._schedulers)
             if index not in self._bystanders
         }
         return LoopState(self._done, self._total(), states)

@@ -193,17 +193,17 @@ class Child:
     ) -> str:
         """Have the preset's generator at hand; ``host`` when it waited in the host's memory, else ``disk``."""
         key = json.dumps([command["preset"], command["acceleration"], command["files"]], sort_keys=True)
-        found: Any = self._waiting.take(key)  # first, so that it is not what has to make room
+        generator: Any = self._waiting.take(key)  # first, so that it is not what has to make room
         if self._generator is not None:
             evicted, self._generator = self._generator, None
             self._waiting.keep(self._key, evicted, command["host_cache_bytes"])
         self._key = key
-        if found is not None and found.is_current():
-            found.resume(on_progress)
-            self._generator = found
+        if generator is not None and generator.is_current():
+            generator.resume(on_progress)
+            self._generator = generator
             return "host"
-        if found is not None:
-            found.unload()
+        if generator is not None:
+            generator.unload()
         self._generator = self._made(preset, how, command["lora_bytes"], on_progress)
         return "disk"
 

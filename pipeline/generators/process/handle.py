@@ -220,12 +220,14 @@ class GeneratorProcess:
             raise CrashError("the generator's process is not running")
         number = next(self._numbers)
         stopping: BaseException | None = None
-        made = False
+        was_made = False
         heard = time.monotonic()
         with child.answers(number) as next_event:
             child.send({"id": number, "command": command, **data})
             while True:
-                if self._stop.is_set() and stopping is None and not made:  # then it is the next clip that is to stop
+                if (
+                    self._stop.is_set() and stopping is None and not was_made
+                ):  # then it is the next clip that is to stop
                     stopping = StoppedError("asked to stop")
                     child.send({"id": number, "command": "stop", "keep": False})
                 event = next_event(_POLL_S)
@@ -242,7 +244,7 @@ class GeneratorProcess:
                         progress = wire.progress_from_wire(event["data"])
                         stopping = stopping or self._reported(child, number, progress, on_progress)
                     case "checkpoint" | "unusable" | "made":
-                        made = made or event["event"] == "made"
+                        was_made = was_made or event["event"] == "made"
                         _tell(event, checkpoints, on_made)
                     case "error":
                         raise stopping or wire.error_from_wire(event["data"])
@@ -296,9 +298,9 @@ def _files_of(preset: Preset) -> _Files:
     folder = Path(preset.repo)
     if not folder.is_absolute():
         return ()
-    found = []
+    files = []
     with contextlib.suppress(OSError):  # whether it can be loaded is the child's question
         for path in sorted(folder.resolve().glob("*/*")):
             stat = path.stat()
-            found.append((str(path), stat.st_size, stat.st_mtime_ns))
-    return tuple(found)
+            files.append((str(path), stat.st_size, stat.st_mtime_ns))
+    return tuple(files)

@@ -15,15 +15,15 @@ _NAMES = {"host": "resident in the host's memory", "gpu": "allocated on the GPU"
 
 def memory_in_use() -> dict[str, int]:
     """Bytes by kind: ``host`` (resident), and once a GPU is in use ``gpu`` (tensors) and ``gpu_reserved`` (all)."""
-    found = {}
+    sizes = {}
     with contextlib.suppress(OSError, ValueError, IndexError):
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-        found["host"] = pages * os.sysconf("SC_PAGE_SIZE")
+        sizes["host"] = pages * os.sysconf("SC_PAGE_SIZE")
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        found["gpu"] = int(torch.cuda.memory_allocated())
-        found["gpu_reserved"] = int(torch.cuda.memory_reserved())
-    return found
+        sizes["gpu"] = int(torch.cuda.memory_allocated())
+        sizes["gpu_reserved"] = int(torch.cuda.memory_reserved())
+    return sizes
 
 
 class Growth:

@@ -84,11 +84,11 @@ class RunningChild:
     def answers(self, number: int) -> Iterator[Callable[[float], dict[str, Any] | None]]:
         """``next_event`` for the events of one command alone, which is to be sent within the block."""
         with self._sorting:
-            own = self._awaited[number] = queue.SimpleQueue()
+            answers_queue = self._awaited[number] = queue.SimpleQueue()
             if self._over:
-                own.put(_DIED)
+                answers_queue.put(_DIED)
         try:
-            yield partial(_next, own)
+            yield partial(_next, answers_queue)
         finally:
             with self._sorting:
                 del self._awaited[number]

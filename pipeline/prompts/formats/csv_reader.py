@@ -73,8 +73,8 @@ def _report_columns(
     strange: Sequence[int], names: Sequence[str], cells: Sequence[str], line: int, problems: Problems
 ) -> None:
     if not any(name.casefold() in FIELD_RULES for name in names):
-        shown = ", ".join(name[:30] for name in names[:3])
-        problems.add(f"the first row names the fields, such as 'prompt,seed'; {shown!r} are none", line=line)
+        first_names = ", ".join(name[:30] for name in names[:3])
+        problems.add(f"the first row names the fields, such as 'prompt,seed'; {first_names!r} are none", line=line)
         return
     for place, at in enumerate(strange):
         name = names[at]
@@ -108,14 +108,14 @@ def _rows(data: bytes, problems: Problems) -> Rows:
     if first is None:
         return
     begins, delimiter = first[0], _delimiter(first[1])
-    said = _SEPARATOR_LINE.fullmatch(first[1])
-    if said is not None:
-        begins, delimiter = first[0] + 1, said[1]
-    rest = lines if said is not None else chain((first,), lines)
+    separator = _SEPARATOR_LINE.fullmatch(first[1])
+    if separator is not None:
+        begins, delimiter = first[0] + 1, separator[1]
+    rows = lines if separator is not None else chain((first,), lines)
     position = [begins]
 
     def numbered() -> Iterator[str]:
-        for number, line in rest:
+        for number, line in rows:
             position[0] = number
             yield line + "\n"
 

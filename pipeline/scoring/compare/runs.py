@@ -39,8 +39,8 @@ class Run:
 
     def scorers(self, metric: str) -> frozenset[str]:
         """Return how this metric's numbers were made, as JSON texts: more than one is a mixed run."""
-        found = (clip.scores[metric] for clip in self.clips.values() if metric in clip.scores)
-        return frozenset(_scorer(score) for score in found if score.score is not None)
+        scores = (clip.scores[metric] for clip in self.clips.values() if metric in clip.scores)
+        return frozenset(_scorer(score) for score in scores if score.score is not None)
 
     def mean(self, metric: str) -> float | None:
         """Mean over prompts of the mean over seeds, as runs are compared; None when nothing was scored."""
@@ -74,7 +74,7 @@ def run_of(records: Sequence[Record], name: str) -> Run:
             problems.append(Problem(f"entry {entry!r}, seed {seed!r}: {rule}", file=name, field=f"record {number}"))
             continue
         key = Key(entry, seed)
-        scores = {metric: score_of(shown) for metric, shown in record["scores"].items()}
+        scores = {metric: score_of(raw) for metric, raw in record["scores"].items()}
         before = clips.get(key)
         if before is not None:
             scores = {**before.scores, **scores}

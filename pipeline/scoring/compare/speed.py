@@ -56,7 +56,7 @@ def speed_verdicts(
     A memory that was not measured is left out. State is ok, regressed, or no_calibration without five samples.
     """
     limits = {"seconds_per_clip": SECONDS, "peak_bytes": BYTES, **(thresholds or {})}
-    found = []
+    verdicts = []
     for sample in now:
         before = [old for old in history if (old.preset, old.gpu_type) == (sample.preset, sample.gpu_type)]
         for measure in ("seconds_per_clip", "peak_bytes"):
@@ -66,8 +66,8 @@ def speed_verdicts(
             past = [getattr(old, measure) for old in before if getattr(old, measure) is not None][-WINDOW:]
             usual = median(past) if len(past) == WINDOW else None
             state = _state(value, usual, limits[measure])
-            found.append(SpeedVerdict(sample.preset, sample.gpu_type, measure, state, float(value), usual))
-    return found
+            verdicts.append(SpeedVerdict(sample.preset, sample.gpu_type, measure, state, float(value), usual))
+    return verdicts
 
 
 def _state(value: float, usual: float | None, limit: Threshold) -> State:

@@ -39,16 +39,16 @@ def read_state(path: Path, *inside: str) -> State:
         RefusedError: code ``eval_weights_wrong``; it is none of these, or holds no tensors.
     """
     try:
-        found: Any = _read(path)
+        content: Any = _read(path)
     except (OSError, EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise _wrong(path, f"it cannot be read: {first}") from error
     for key in inside:
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not any(isinstance(value, Tensor) for value in found.values()):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
         raise _wrong(path, "it holds no tensors by name")
-    tensors = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
@@ -57,13 +57,13 @@ def read_state(path: Path, *inside: str) -> State:
 def fill(model: nn.Module, state: State, path: Path, ignored: tuple[str, ...] = ()) -> None:
     """Give a model its weights: every one, and no others but ``ignored``. Raises RefusedError as ``read_state``."""
     try:
-        found = model.load_state_dict({key: state[key] for key in state if key not in ignored}, strict=False)
+        report = model.load_state_dict({key: state[key] for key in state if key not in ignored}, strict=False)
     except RuntimeError as error:
         raise _wrong(path, str(error).splitlines()[-1].strip()) from error
-    if found.missing_keys or found.unexpected_keys:
+    if report.missing_keys or report.unexpected_keys:
         parts = [
             f"{name} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-            for name, keys in zip(("lacks", "has the unknown"), found, strict=True)
+            for name, keys in zip(("lacks", "has the unknown"), report, strict=True)
             if keys
         ]
         raise _wrong(path, " and ".join(parts))

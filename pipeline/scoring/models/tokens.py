@@ -52,5 +52,5 @@ def _vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
 def _letters() -> list[str]:
     """A printable character for each byte, in CLIP's order: printable bytes stand for themselves and come first."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = 256 - len(printable)
-    return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(others)]
+    unprintable = 256 - len(printable)
+    return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(unprintable)]
