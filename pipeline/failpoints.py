@@ -91,7 +91,7 @@ class Failpoint:
             return
         if self.chance < 1.0 and self.dice.random() >= self.chance:
             return
-        if self.file is not None and not _first_to_make(self.file):
+        if self.file is not None and not _made_first(self.file):
             return
         self._act()
 
@@ -114,7 +114,7 @@ class Failpoint:
             raise _error_class(self.argument or "RuntimeError")(f"failpoint {self.point}")
 
 
-def _first_to_make(file: str) -> bool:
+def _made_first(file: str) -> bool:
     try:
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except FileExistsError:

@@ -47,7 +47,7 @@ class Measured:
     problem: str | None = None
 
 
-def ways(library: Library, preset_name: str) -> dict[str, Acceleration]:
+def candidates(library: Library, preset_name: str) -> dict[str, Acceleration]:
     """Return what is worth a try with the preset, by name, the plain way first; what can never work is left out."""
     preset = library.get(preset_name)
     options: dict[str, dict[str, Any]] = {PLAIN_NAME: {}}

@@ -33,7 +33,7 @@ class InputRef(BaseModel):
     """Properties of the file that the clip does not show, a sentence's end each, as "is animated: …"."""
 
     @model_serializer(mode="wrap")
-    def _as_before_there_were_notes(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_empty_notes(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out notes where there are none: rows that an older worker reads, and digests, stay as they were."""
         values: dict[str, Any] = handler(self)
         if not self.notes:

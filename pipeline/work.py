@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.generators.base import GenerationRequest, GenerationResult, OnMade, OnProgress, TakesCheckpoints
+from pipeline.generators.base import CheckpointReceiver, GenerationRequest, GenerationResult, OnMade, OnProgress
 from pipeline.policy.memory_ladder import Rung
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, JobSpec
@@ -157,19 +157,19 @@ class StageResult:
     """Called once the result is recorded, for example to free the hand-off's space; must not fail."""
 
 
-class RunsGenerations(Protocol):
+class GenerationRunner(Protocol):
     """The handle on a generator; ``pipeline.generators.process.handle.GeneratorProcess`` is the real one."""
 
     def generate(
         self,
         request: GenerationRequest,
         on_progress: OnProgress,
-        checkpoints: TakesCheckpoints = ...,
+        checkpoints: CheckpointReceiver = ...,
         on_made: OnMade | None = ...,
     ) -> GenerationResult: ...
 
 
-class CheckpointRows(Protocol):
+class CheckpointRecorder(Protocol):
     """The record of checkpoints; may be called from any thread. Raises ServiceUnavailableError."""
 
     def record(self, saved: CheckpointRef) -> tuple[str, ...] | None:
@@ -189,12 +189,12 @@ class StageContext:
     on_progress: OnProgress
     check: Callable[[], None]
     """Raises StoppedError when the step is to stop; long stages call it often."""
-    generator: RunsGenerations | None = None
+    generator: GenerationRunner | None = None
     gpu_type: str | None = None
     worker_name: str = ""
-    checkpoints: CheckpointRows | None = None
+    checkpoints: CheckpointRecorder | None = None
     """None: nobody would find a checkpoint again, so none is made."""
-    room: Path | None = None
+    reservation: Path | None = None
     """Taken in the hand-off before the step was claimed."""
     on_made: OnMade | None = None
     """Called by generate when the generator may make the next clip, while this one's frames are still handed over."""

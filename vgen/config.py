@@ -168,22 +168,22 @@ def _expanded(text: str) -> Path:
 
 def _unknown(data: Mapping[str, Any]) -> list[Problem]:
     """Keys that mean nothing; those of the request are judged with its values."""
-    problems = _strangers(data, _KEYS, "")
+    problems = _unknown_keys(data, _KEYS, "")
     for name in _TABLES:
         if name in data and not isinstance(data[name], dict):
             problems.append(Problem(f"{data[name]!r} is not a mapping", field=name))
     if problems:
         return problems
-    problems += _strangers(data.get("output", {}), _OUTPUT_KEYS, "output.")
+    problems += _unknown_keys(data.get("output", {}), _OUTPUT_KEYS, "output.")
     for name, value in data.get("settings", {}).items():
-        strangers = _strangers({name: value}, Settings.model_fields, "settings.")
-        problems += strangers
-        group = None if strangers else Settings.model_fields[name].annotation
+        unknown = _unknown_keys({name: value}, Settings.model_fields, "settings.")
+        problems += unknown
+        group = None if unknown else Settings.model_fields[name].annotation
         if isinstance(group, type) and issubclass(group, BaseModel):
             if not isinstance(value, dict):
                 problems.append(Problem(f"{value!r} is not a mapping", field=f"settings.{name}"))
             else:
-                problems += _strangers(value, group.model_fields, f"settings.{name}.")
+                problems += _unknown_keys(value, group.model_fields, f"settings.{name}.")
     return problems
 
 
@@ -260,7 +260,7 @@ def _laxer(in_file: Mapping[str, Any], site: Settings) -> list[Problem]:
     return [Problem(f"{message}{hint}", field=f"settings.safety.{name}") for name, message in problems]
 
 
-def _strangers(mapping: Mapping[Any, Any], known: Iterable[str], prefix: str) -> list[Problem]:
+def _unknown_keys(mapping: Mapping[Any, Any], known: Iterable[str], prefix: str) -> list[Problem]:
     names = list(known)
     problems: list[Problem] = []
     for key in mapping:

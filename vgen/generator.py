@@ -20,7 +20,7 @@ from vgen import one_clip
 from vgen.config import RunConfig, read_config
 from vgen.events import ClipEvent, FinalEvent, ProgressEvent
 from vgen.model import ModelFolder, named_model
-from vgen.one_clip import Output, Workshop
+from vgen.one_clip import ClipServices, Output
 from vgen.request import VideoRequest, planned
 from vgen.result import VideoResult
 
@@ -140,7 +140,7 @@ class VideoGenerator:
         frames = target is None if return_frames is None else return_frames
         with self._busy:
             self._stopping.clear()
-            return one_clip.make(job, submission, self._workshop(on_progress), target, with_frames=frames)
+            return one_clip.make(job, submission, self._services(on_progress), target, with_frames=frames)
 
     def generate_file(self, path: str | Path, folder: str | Path) -> Iterator[VideoResult]:
         """Make every clip of a prompt file, one after the other, as ``folder``/LINE-VARIANT.mp4 (what is there stays).
@@ -161,7 +161,7 @@ class VideoGenerator:
             target.check()
             with self._busy:
                 self._stopping.clear()
-                yield one_clip.make(job, submission, self._workshop(_silent), target, with_frames=False)
+                yield one_clip.make(job, submission, self._services(_silent), target, with_frames=False)
 
     async def generate_async(
         self,
@@ -177,11 +177,11 @@ class VideoGenerator:
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[ProgressEvent | None] = asyncio.Queue()
 
-        def tell(event: ProgressEvent) -> None:
+        def report(event: ProgressEvent) -> None:
             loop.call_soon_threadsafe(events.put_nowait, event)
 
         def work() -> VideoResult:
-            return self.generate(request, output=output, return_frames=return_frames, on_progress=tell)
+            return self.generate(request, output=output, return_frames=return_frames, on_progress=report)
 
         making = asyncio.ensure_future(asyncio.to_thread(work))
         making.add_done_callback(lambda _: events.put_nowait(None))
@@ -228,7 +228,7 @@ class VideoGenerator:
             raise
         return self
 
-    def _workshop(self, on_progress: OnEvent) -> Workshop:
+    def _services(self, on_progress: OnEvent) -> ClipServices:
         if self._process is None:
             raise ConflictError("the generator was shut down")
 
@@ -236,11 +236,11 @@ class VideoGenerator:
             if self._stopping.is_set():
                 raise StoppedError("asked to stop")
 
-        def tell(progress: Progress) -> None:
+        def report(progress: Progress) -> None:
             check()
             on_progress(_event(progress))
 
-        return Workshop(self._settings, self._process, self._gpu_type, tell, check)
+        return ClipServices(self._settings, self._process, self._gpu_type, report, check)
 
 
 def _event(progress: Progress) -> ProgressEvent:

@@ -21,7 +21,7 @@ from pipeline.stages import encode, enhance, generate, screen
 from pipeline.states import Stage
 from pipeline.storage import FolderStorage
 from pipeline.storage.inputs import put_input
-from pipeline.work import Outcome, RunsGenerations, StageContext, StageResult, StepWork
+from pipeline.work import GenerationRunner, Outcome, StageContext, StageResult, StepWork
 from vgen.result import VideoResult
 
 _BEFORE = ((Stage.ENHANCE, enhance.run), (Stage.SCREEN, screen.run))
@@ -55,18 +55,18 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class ClipServices:
     """The objects that a clip is made with."""
 
     settings: Settings
-    generator: RunsGenerations
+    generator: GenerationRunner
     gpu_type: str
     on_progress: OnProgress
     check: Callable[[], None]
 
 
 def make(
-    job: PlannedJob, submission: Submission, shop: Workshop, output: Output | None, *, with_frames: bool
+    job: PlannedJob, submission: Submission, services: ClipServices, output: Output | None, *, with_frames: bool
 ) -> VideoResult:
     """Enhance, screen and generate the clip, and encode it where there is an output. Nothing else is left behind.
 
@@ -75,16 +75,16 @@ def make(
         StageError: what the stages raise.
     """
     with tempfile.TemporaryDirectory(prefix="vgen-clip-") as folder:
-        context = _context(Path(folder), submission, shop)
+        context = _context(Path(folder), submission, services)
         outputs = _prepared(job, submission, context)
         begun = time.monotonic()
-        generated = generate.run(_work(job, submission, shop.settings, Stage.GENERATE, outputs), context).output
+        generated = generate.run(_work(job, submission, services.settings, Stage.GENERATE, outputs), context).output
         seconds = time.monotonic() - begun
         outputs[Stage.GENERATE] = generated
         frames = _frames(generated) if with_frames else None
         sidecar = None
         if output is not None:
-            encoded = encode.run(_work(job, submission, shop.settings, Stage.ENCODE, outputs), context).output
+            encoded = encode.run(_work(job, submission, services.settings, Stage.ENCODE, outputs), context).output
             sidecar = json.loads(context.storage.read_bytes(encoded["sidecar"]["key"]))
             for kind, path in (("video", output.video), ("sidecar", output.sidecar)):
                 _put(context, encoded[kind]["key"], path)
@@ -111,18 +111,18 @@ def make(
     )
 
 
-def _context(folder: Path, submission: Submission, shop: Workshop) -> StageContext:
+def _context(folder: Path, submission: Submission, services: ClipServices) -> StageContext:
     storage = FolderStorage(folder / "storage")
     for item in submission.inputs.values():
         put_input(storage, item)
     return StageContext(
-        settings=shop.settings,
+        settings=services.settings,
         storage=storage,
-        handoff=Handoff.open(folder / "handoff", shop.settings.handoff_bytes),
-        on_progress=shop.on_progress,
-        check=shop.check,
-        generator=shop.generator,
-        gpu_type=shop.gpu_type,
+        handoff=Handoff.open(folder / "handoff", services.settings.handoff_bytes),
+        on_progress=services.on_progress,
+        check=services.check,
+        generator=services.generator,
+        gpu_type=services.gpu_type,
     )
 
 

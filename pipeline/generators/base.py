@@ -89,7 +89,7 @@ class SavedCheckpoint:
         return self.step == self.total
 
 
-class TakesCheckpoints(Protocol):
+class CheckpointReceiver(Protocol):
     """The receiver of a clip's checkpoints, on the thread that called ``generate``; no method may block long."""
 
     def saved(self, checkpoint: SavedCheckpoint) -> None:
@@ -162,7 +162,7 @@ class Generator(Protocol):
         """Bring the preset's pipeline into memory and warm it up."""
 
     def make(
-        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
+        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: CheckpointReceiver = NO_CHECKPOINTS
     ) -> HandOver:
         """Make the clip's frames; the next clip may be made while they are handed over.
 
@@ -173,7 +173,7 @@ class Generator(Protocol):
         """
 
     def generate(
-        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
+        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: CheckpointReceiver = NO_CHECKPOINTS
     ) -> GenerationResult:
         """Make the clip and hand it over. Raises as ``make`` does."""
         return self.make(request, on_progress, checkpoints)()

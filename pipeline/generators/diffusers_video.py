@@ -24,6 +24,7 @@ from pipeline.generators.accelerations.parallel import agree
 from pipeline.generators.accelerations.per_clip import accelerated
 from pipeline.generators.base import (
     NO_CHECKPOINTS,
+    CheckpointReceiver,
     GenerationRequest,
     GenerationResult,
     Generator,
@@ -31,11 +32,10 @@ from pipeline.generators.base import (
     OnProgress,
     Phase,
     Progress,
-    TakesCheckpoints,
 )
 from pipeline.generators.call_arguments import call_arguments
 from pipeline.generators.continuing import continuation_of, continuing_pipeline, picture_arguments, read_frames
-from pipeline.generators.denoising.checkpoint_file import CheckpointUnusableError, Identity, Keeper
+from pipeline.generators.denoising.checkpoint_file import CheckpointKeeper, CheckpointUnusableError, Identity
 from pipeline.generators.denoising.checkpoints import ResumePoint, read_checkpoint, write_checkpoint
 from pipeline.generators.denoising.numerics import Clock, numerics, peak, reset_peak, translated
 from pipeline.generators.denoising.randomness import Randomness
@@ -117,7 +117,7 @@ class DiffusersVideoGenerator(Generator):
             raise
 
     def make(
-        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
+        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: CheckpointReceiver = NO_CHECKPOINTS
     ) -> HandOver:
         """Make the clip; its frames wait on the device for being handed over. See ``Generator``."""
         if self._preset is None:
@@ -131,12 +131,12 @@ class DiffusersVideoGenerator(Generator):
             self.load_preset(self._preset, on_progress, acceleration)
         reset_peak(self._device)
         clock, hits_before = Clock(), self._embeddings.hits
-        self._wear(request)
+        self._use_loras(request)
         if not self._preset.resumable:
             request = replace(request, resume_from=None, checkpoint_s=None)
         fingerprint = numerics(self._preset, self._device, acceleration, loras=bool(request.spec.loras))
         model = {"preset": self._preset.name, "version": self._preset.version, "revision": self._revision}
-        keeper = Keeper(request, Identity.of(request, model=model, numerics=fingerprint), checkpoints)
+        keeper = CheckpointKeeper(request, Identity.of(request, model=model, numerics=fingerprint), checkpoints)
         run = self._resume_or_run(self._preset, request, keeper, on_progress, clock)
         # All that is said of the clip is looked at now: the next one may have begun when it is handed over.
         revision, most = self._revision, peak(self._device)
@@ -187,7 +187,7 @@ class DiffusersVideoGenerator(Generator):
             return None
         return weight_bytes(self._pipe)
 
-    def set_aside(self) -> None:
+    def move_to_host(self) -> None:
         """Wait in the host's memory, warm as it is, with the embeddings and LoRAs that it has."""
         move(self._pipe, "cpu")
         self._collect()
@@ -197,7 +197,7 @@ class DiffusersVideoGenerator(Generator):
         return self._preset is not None and model_folder(self._preset, self._cache_dir)[1] == self._revision
 
     def resume(self, on_progress: OnProgress) -> None:
-        """Back to the device, after ``set_aside``.
+        """Back to the device, after ``move_to_host``.
 
         Raises:
             OutOfMemoryError: it does not fit any more.
@@ -224,7 +224,7 @@ class DiffusersVideoGenerator(Generator):
         if self._device == "cuda":
             torch.cuda.empty_cache()
 
-    def _wear(self, request: GenerationRequest) -> None:
+    def _use_loras(self, request: GenerationRequest) -> None:
         """Have the clip's LoRAs act, and no others."""
         if self._loras is None:
             return
@@ -252,8 +252,13 @@ class DiffusersVideoGenerator(Generator):
         on_progress(Progress(Phase.WARM_UP, 1, 1))
 
     def _resume_or_run(
-        self, preset: Preset, request: GenerationRequest, keeper: Keeper, on_progress: OnProgress, clock: Clock
-    ) -> _Made:
+        self,
+        preset: Preset,
+        request: GenerationRequest,
+        keeper: CheckpointKeeper,
+        on_progress: OnProgress,
+        clock: Clock,
+    ) -> _PipelineOutput:
         """The frames, from the request's checkpoint where there is one that can be used."""
         pictures = read_pictures(request)
 
@@ -262,7 +267,7 @@ class DiffusersVideoGenerator(Generator):
         if request.previous is not None:
             previous = read_frames(request.previous, width=spec.width, height=spec.height, count=request.repeats)
 
-        def run(resume: ResumePoint | None) -> _Made:
+        def run(resume: ResumePoint | None) -> _PipelineOutput:
             def stepped(step: int, total: int, loop: LoopWatch, rng: Randomness) -> None:
                 def write(path: Path, metadata: dict[str, str]) -> None:
                     caches = cache_states(self._pipe) if step < total else None  # after the last step no more is used
@@ -301,7 +306,7 @@ class DiffusersVideoGenerator(Generator):
         resume: ResumePoint | None = None,
         *,
         previous: list[Any] | None = None,
-    ) -> _Made:
+    ) -> _PipelineOutput:
         """Frames as a uint8 tensor F × H × W × 3 on the device, and the sound where the pipeline makes any.
 
         With ``previous`` (pictures) it goes on from them.
@@ -357,10 +362,10 @@ class DiffusersVideoGenerator(Generator):
             raise problem from error
         clock.mark("decode")
         on_progress(Progress(Phase.DECODE, 1, 1))
-        return _Made(frames, sound, sample_rate)
+        return _PipelineOutput(frames, sound, sample_rate)
 
 
-class _Made(NamedTuple):
+class _PipelineOutput(NamedTuple):
     """The output of one pipeline run: ``frames`` a tensor, ``sound`` an array of samples × channels or None."""
 
     frames: Any
@@ -378,7 +383,7 @@ class _NotResumedError(Exception):
     """The clip's loop could not be taken up where the checkpoint left it."""
 
 
-def _resume_point(request: GenerationRequest, keeper: Keeper, device: str) -> ResumePoint | None:
+def _resume_point(request: GenerationRequest, keeper: CheckpointKeeper, device: str) -> ResumePoint | None:
     checkpoint = keeper.check()
     if checkpoint is None or request.resume_from is None:
         return None

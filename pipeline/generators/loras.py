@@ -31,7 +31,7 @@ class Loras:
         self._max_bytes = max_bytes
         self._kept: OrderedDict[str, int] = OrderedDict()
         """Bytes by the adapter's name, the last used last."""
-        self._worn: tuple[tuple[str, float], ...] = ()
+        self._active: tuple[tuple[str, float], ...] = ()
         """Those of the last clip, by adapter and scale."""
         self._active: tuple[tuple[str, float], ...] | None = ()
         """What acts now; None where that is for the library to say: it makes others active as they come and go."""
@@ -53,14 +53,14 @@ class Loras:
             self._kept.move_to_end(name)
         while sum(self._kept.values()) > self._max_bytes and len(self._kept) > len(adapters):
             self._drop(next(iter(self._kept)))
-        self._worn = adapters
+        self._active = adapters
         self._activate()
 
     def free(self) -> None:
         """Drop those that the last clip did not use."""
-        for name in set(self._kept) - {name for name, _ in self._worn}:
+        for name in set(self._kept) - {name for name, _ in self._active}:
             self._drop(name)
-        if set(self._kept) == {name for name, _ in self._worn}:
+        if set(self._kept) == {name for name, _ in self._active}:
             self._activate()
 
     @property
@@ -72,7 +72,7 @@ class Loras:
     def on_text(self) -> str:
         """Return what acts on text encoders, whose embeddings then are others; empty: nothing."""
         changed = any(part.startswith("text_encoder") for part, _ in self._parts())
-        return repr(self._worn) if changed else ""
+        return repr(self._active) if changed else ""
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
         """Components with adapters, by name. The library's calls for a whole pipeline fail at those without."""
@@ -82,16 +82,16 @@ class Loras:
                 yield name, part
 
     def _activate(self) -> None:
-        if self._active == self._worn:
+        if self._active == self._active:
             return
         self._active = None
         for _, part in self._parts():
-            active = [(name, scale) for name, scale in self._worn if name in part.peft_config]
+            active = [(name, scale) for name, scale in self._active if name in part.peft_config]
             if active:
                 _enable(part, [name for name, _ in active], [scale for _, scale in active])
             else:
                 _disable(part)
-        self._active = self._worn
+        self._active = self._active
 
     def _load(self, name: str, ref: LoraRef, path: Path) -> None:
         label = f"loras: {ref.file.name!r}"
@@ -100,7 +100,7 @@ class Loras:
         second = {"load_into_transformer_2": True} if ref.load_into_transformer_2 else {}
         self._active = None
         try:
-            with safe_to_load(path, ref.file.name) as safe, _several_are_meant():
+            with safe_to_load(path, ref.file.name) as safe, _expect_several_adapters():
                 expected = _named(self._pipe.lora_state_dict(str(safe)))
                 self._pipe.load_lora_weights(str(safe), adapter_name=name, **second)
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -132,7 +132,7 @@ class Loras:
     def _forget(self, name: str) -> None:
         """Take the adapter off every component that has it; the last one takes the layers for adapters with it."""
         self._active = None
-        with _several_are_meant():
+        with _expect_several_adapters():
             for _, part in list(self._parts()):
                 if name in part.peft_config:
                     _delete(part, name)
@@ -163,7 +163,7 @@ def _other_half(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _several_are_meant() -> Iterator[None]:
+def _expect_several_adapters() -> Iterator[None]:
     """The library warns where a model has several adapters, and where another one becomes active."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")

@@ -14,13 +14,13 @@ _SHARE_OF_FREE = 0.5
 """The share of free memory, where no limit is set: the rest is for models to be read, frames and encoders."""
 
 
-class CanWait(Protocol):
+class HostCacheable(Protocol):
     """A generator that can leave its device."""
 
     def host_bytes(self) -> int | None:
         """Bytes that it holds; None: it cannot wait in the host's memory."""
 
-    def set_aside(self) -> None:
+    def move_to_host(self) -> None:
         """Give the device's memory back and keep all else."""
 
     def unload(self) -> None:
@@ -31,20 +31,20 @@ class HostCache:
     """Generators by key, within ``limit`` bytes (None: half of what is free); the least recently used go first."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[CanWait, int]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[HostCacheable, int]] = OrderedDict()
 
     @property
     def keys(self) -> tuple[str, ...]:
         """Return what is kept, the last used last."""
         return tuple(self._kept)
 
-    def take(self, key: str) -> CanWait | None:
+    def take(self, key: str) -> HostCacheable | None:
         """Hand out, and keep no longer."""
         entry = self._kept.pop(key, None)
         return None if entry is None else entry[0]
 
-    def keep(self, key: str, generator: CanWait, limit: int | None) -> None:
-        """Set a generator aside, or unload it where it cannot wait or does not fit."""
+    def keep(self, key: str, generator: HostCacheable, limit: int | None) -> None:
+        """Move a generator to the host's memory, or unload it where it cannot wait or does not fit."""
         size = generator.host_bytes()
         total = sum(entry_size for _, entry_size in self._kept.values())
         allowed = total + int(free_host_bytes() * _SHARE_OF_FREE) if limit is None else limit
@@ -55,7 +55,7 @@ class HostCache:
             _, (oldest, freed) = self._kept.popitem(last=False)
             oldest.unload()
             total -= freed
-        generator.set_aside()
+        generator.move_to_host()
         self._kept[key] = (generator, size)
 
     def clear(self) -> None:

@@ -49,7 +49,7 @@ def _resolve(values: Values, library: Library, *, hints: bool) -> tuple[Template
     name = str(values["preset"])
     preset = library.presets.get(name)
     if preset is None:
-        return (), (("preset", library.why_not(name, hints=hints)),)
+        return (), (("preset", library.explain(name, hints=hints)),)
     mistakes: list[Mistake] = []
     full: Values = {
         **preset.defaults.model_dump(),

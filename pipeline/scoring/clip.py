@@ -77,7 +77,7 @@ def read_clip(path: Path, max_bytes: int = MAX_BYTES) -> Clip:
             decoded = _decode(path, stream, container.decode(stream), max_bytes)
             end_s = decoded.end_s
             fps = stream.guessed_rate or stream.average_rate
-            said_s = _said_seconds(stream.metadata)
+            said_s = _container_seconds(stream.metadata)
             if fps and end_s is not None and said_s is not None and end_s + 2 / fps < said_s:
                 raise _unreadable(path, f"it is cut short: {end_s + 1 / fps:.3g} s of {said_s:.3g} s are there")
             has_audio = bool(container.streams.audio)
@@ -97,7 +97,7 @@ def pixel_digest(clip: Clip) -> str:
     return digest.hexdigest()
 
 
-def _said_seconds(metadata: Mapping[str, str]) -> float | None:
+def _container_seconds(metadata: Mapping[str, str]) -> float | None:
     """Return the stream's length by Matroska and WebM: such a file that was cut off decodes without an error."""
     try:
         hours, minutes, seconds = metadata.get("DURATION", "").split(":")

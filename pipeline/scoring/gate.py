@@ -102,7 +102,7 @@ def _checks(members: Sequence[str], scored: set[str]) -> tuple[str, ...]:
     return selected
 
 
-def why_rejected(rules: Sequence[Rule], scores: Mapping[str, Score]) -> str | None:
+def rejection_reasons(rules: Sequence[Rule], scores: Mapping[str, Score]) -> str | None:
     """Everything that breaks a rule, in one sentence; None where the clip is accepted."""
     reasons = list(dict.fromkeys(problem for rule in rules for problem in rule.broken(scores)))
     return "; ".join(reasons) or None

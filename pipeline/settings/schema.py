@@ -40,7 +40,7 @@ _LARGEST = 1e12
 """The largest number that is not of bytes: more seconds than anybody waits, and no overflow in milliseconds."""
 
 
-class _Tidy(BaseModel):
+class _NormalisedModel(BaseModel):
     """The base of every group and of the settings: it tidies a value, whatever source it came from."""
 
     @model_validator(mode="before")
@@ -50,7 +50,7 @@ class _Tidy(BaseModel):
 
     @field_validator("*", mode="wrap")
     @classmethod
-    def _refuse_what_no_setting_is(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    def _refuse_unknown_settings(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
         if isinstance(value, str) and "\0" in value:
             raise ValueError("holds a NUL character")
         result = check(value)
@@ -62,7 +62,7 @@ class _Tidy(BaseModel):
         return result
 
 
-class _Group(_Tidy):
+class _Group(_NormalisedModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -276,7 +276,7 @@ def _user_name() -> str:
         return "unknown"
 
 
-class Settings(_Tidy, BaseSettings):
+class Settings(_NormalisedModel, BaseSettings):
     """All settings. The top-level ones say where things are; each group belongs to one part of the line."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
@@ -425,10 +425,10 @@ class Settings(_Tidy, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _FromOutside(settings_cls, init_settings)
+        return init_settings, _ExternalSource(settings_cls, init_settings)
 
 
-class _FromOutside(PydanticBaseSettingsSource):
+class _ExternalSource(PydanticBaseSettingsSource):
     """The values that the environment and the files set."""
 
     def __init__(self, settings_cls: type[BaseSettings], arguments: PydanticBaseSettingsSource) -> None:

@@ -20,7 +20,7 @@ KEEP_S = 900.0
 """A file that nobody took for this long goes when another is fetched: the hint was wrong."""
 
 
-def fetch_ahead(spec: JobSpec, storage: Storage, settings: Settings) -> None:
+def prefetch_inputs(spec: JobSpec, storage: Storage, settings: Settings) -> None:
     """Bring a clip's inputs and LoRAs to this host. Raises what ``Storage`` does, and OSError."""
     folder = _folder(settings)
     for lora in spec.loras:
@@ -39,7 +39,7 @@ def fetch_ahead(spec: JobSpec, storage: Storage, settings: Settings) -> None:
             _download(ref, path, storage)
 
 
-def take(ref: InputRef, target: Path, settings: Settings) -> bool:
+def take_prefetched(ref: InputRef, target: Path, settings: Settings) -> bool:
     """Return whether the input was fetched ahead, and is what was stored; then a copy of it is at ``target``."""
     path = _folder(settings) / ref.sha256
     try:

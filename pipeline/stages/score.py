@@ -52,7 +52,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
             **clip_scores.scores,
             **{name: score for name, score in missing.items() if dimensions is None or name in dimensions},
         }
-        reason = gate.why_rejected(rules, scores)
+        reason = gate.rejection_reasons(rules, scores)
         if reason is None and rules and clip_scores.problem is not None:
             reason = clip_scores.problem
         # Of a suite's clip only the entry's dimensions are asked for.
@@ -93,7 +93,7 @@ def models_of(settings: Settings, device: str | None = None) -> Models:
     return _loaded(settings.eval.weights_dir, digests, device or settings.eval.device)
 
 
-def forget_models() -> None:
+def drop_models() -> None:
     """Give back the memory of this process's models, a GPU's too; they are loaded again when they are needed."""
     if _loaded.cache_info().currsize == 0:
         return

@@ -11,7 +11,7 @@ from pipeline.errors import NotFoundError
 from pipeline.files.digests import file_sha256
 from pipeline.keys import canonical_json, sha256_hex
 from pipeline.scoring import Expected, Metric, Models, Score, gate, not_scored
-from pipeline.scoring.families import asked, of_family
+from pipeline.scoring.families import is_scored_by, of_family
 from pipeline.scoring.run import ClipToScore, fingerprint, score_clips
 from pipeline.scoring.suite_jobs import entry_of
 from pipeline.settings import Settings
@@ -50,7 +50,7 @@ def run(
     for clip in work.clips:
         check()
         failpoints.hit("score_clip", work.family)
-        clip_metrics = [metric for metric in metrics if asked(metric, clip.spec.labels)]
+        clip_metrics = [metric for metric in metrics if is_scored_by(metric, clip.spec.labels)]
         if all((metric.name, digests.get(metric.name, "")) in clip.known for metric in clip_metrics):
             continue
         able = [metric for metric in clip_metrics if metric in ready]

@@ -119,7 +119,7 @@ class ModelLoader(threading.Thread):
         for preset in (*library.presets, *library.problems):
             if preset_slug(preset) == lane:
                 return preset
-        raise NotFoundError(f"preset {library.why_not(lane)}")
+        raise NotFoundError(f"preset {library.explain(lane)}")
 
     def _on_progress(self, progress: Progress) -> None:
         if self._over.is_set() or self._stopping() is not None:

@@ -110,7 +110,7 @@ def _take_room(runtime: WorkerContext) -> Path | None:
     until, wanted, pause_s = time.monotonic() + _ROOM_WAIT_S, runtime.room_wanted, _ROOM_LOOK_S
     while wanted and time.monotonic() < until and runtime.stopping() is None:
         try:
-            return runtime.handoff.take_room(wanted)
+            return runtime.handoff.make_reservation(wanted)
         except StageError as error:
             if error.code != _NO_ROOM:
                 return None  # what is wrong is for the next clip's attempt to tell
@@ -207,12 +207,12 @@ def _run_stage(
         gpu_type=runtime.gpu_type,
         worker_name=runtime.name,
         checkpoints=ClaimedRows(runtime, claimed),
-        room=room,
+        reservation=room,
         on_made=on_made,
     )
     scorers = sys.modules.get("pipeline.stages.score")
     if claimed.work.stage is Stage.GENERATE and scorers is not None:
-        scorers.forget_models()  # what scored on this GPU: its memory is the generator's now
+        scorers.drop_models()  # what scored on this GPU: its memory is the generator's now
     failpoints.hit("before_work", claimed.work.stage.value)
     return stage_function(claimed.work.stage)(claimed.work, context)
 

@@ -21,12 +21,12 @@ from safetensors import SafetensorError, safe_open, serialize_file
 
 from pipeline.errors import StoppedError
 from pipeline.generators.base import (
+    CheckpointReceiver,
     GenerationRequest,
     OnProgress,
     Phase,
     Progress,
     SavedCheckpoint,
-    TakesCheckpoints,
 )
 
 SCHEMA = "vgen.checkpoint/1"
@@ -71,7 +71,7 @@ Write = Callable[[Path, dict[str, str]], None]
 """Writes the tensors with this metadata, and its own under keys of its own, to the path."""
 
 
-class Keeper:
+class CheckpointKeeper:
     """Saves one clip's state when it is time, and tells who asked for it.
 
     A checkpoint that cannot be written costs a later attempt time, never this one: the clip goes on without.
@@ -81,7 +81,7 @@ class Keeper:
         self,
         request: GenerationRequest,
         identity: Identity,
-        checkpoints: TakesCheckpoints,
+        checkpoints: CheckpointReceiver,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._request = request

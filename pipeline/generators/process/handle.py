@@ -17,12 +17,12 @@ from pipeline.acceleration import PLAIN, Acceleration
 from pipeline.errors import CrashError, StoppedError
 from pipeline.generators.base import (
     NO_CHECKPOINTS,
+    CheckpointReceiver,
     GenerationRequest,
     GenerationResult,
     OnMade,
     OnProgress,
     Progress,
-    TakesCheckpoints,
 )
 from pipeline.generators.process import wire
 from pipeline.generators.process.running_child import EXIT_S, RunningChild
@@ -114,7 +114,7 @@ class GeneratorProcess:
         self,
         request: GenerationRequest,
         on_progress: OnProgress,
-        checkpoints: TakesCheckpoints = NO_CHECKPOINTS,
+        checkpoints: CheckpointReceiver = NO_CHECKPOINTS,
         on_made: OnMade | None = None,
     ) -> GenerationResult:
         """Make a clip, loading its preset first when another or none is loaded.
@@ -211,7 +211,7 @@ class GeneratorProcess:
         data: dict[str, Any],
         on_progress: OnProgress,
         deadline_s: float,
-        checkpoints: TakesCheckpoints = NO_CHECKPOINTS,
+        checkpoints: CheckpointReceiver = NO_CHECKPOINTS,
         on_made: OnMade | None = None,
     ) -> dict[str, Any]:
         """Send one command and follow it to its end, the event returned; ``deadline_s`` is the longest silence."""
@@ -239,13 +239,13 @@ class GeneratorProcess:
                 match event["event"]:
                     case "died":
                         self._drop_child(child)
-                        raise stopping or CrashError(f"the generator died during {command}: {child.last_words()}")
+                        raise stopping or CrashError(f"the generator died during {command}: {child.describe_end()}")
                     case "progress":
                         progress = wire.progress_from_wire(event["data"])
                         stopping = stopping or self._reported(child, number, progress, on_progress)
                     case "checkpoint" | "unusable" | "made":
                         was_made = was_made or event["event"] == "made"
-                        _tell(event, checkpoints, on_made)
+                        _report(event, checkpoints, on_made)
                     case "error":
                         raise stopping or wire.error_from_wire(event["data"])
                     case _:
@@ -271,7 +271,7 @@ class GeneratorProcess:
             raise stopping
         raise CrashError(
             f"the generator gave no sign of life for {deadline_s:g} s during {command} and was killed: "
-            f"{child.last_words()}",
+            f"{child.describe_end()}",
             code="generator_hung",
         )
 
@@ -284,7 +284,7 @@ class GeneratorProcess:
             child.end(0.0 if at_once else EXIT_S)
 
 
-def _tell(event: dict[str, Any], checkpoints: TakesCheckpoints, on_made: OnMade | None) -> None:
+def _report(event: dict[str, Any], checkpoints: CheckpointReceiver, on_made: OnMade | None) -> None:
     if event["event"] == "checkpoint":
         checkpoints.saved(wire.checkpoint_from_wire(event["data"]))
     elif event["event"] == "unusable":

@@ -48,13 +48,13 @@ class Ranks:
             rank: RunningChild(cache_dir, {}, (str(rank), str(ways), str(self.store))) for rank in range(1, ways)
         }
         self._threads = [
-            threading.Thread(target=self._follow, args=(rank, child), daemon=True)
+            threading.Thread(target=self._relay_events, args=(rank, child), daemon=True)
             for rank, child in self._others.items()
         ]
         for thread in self._threads:
             thread.start()
 
-    def tell(self, command: dict[str, Any]) -> None:
+    def send(self, command: dict[str, Any]) -> None:
         """Have the others carry out what this rank is about to."""
         self._told = int(command["id"])
         for child in self._others.values():
@@ -76,7 +76,7 @@ class Ranks:
         while time.monotonic() < end:
             for rank, child in self._others.items():
                 if not child.alive:
-                    self._die(f"rank {rank} died: {child.last_words()}")
+                    self._die(f"rank {rank} died: {child.describe_end()}")
             time.sleep(_MOMENT_S / 10)
 
     def end(self) -> None:
@@ -89,13 +89,13 @@ class Ranks:
         shutil.rmtree(self._folder, ignore_errors=True)
         os.close(self._lock)
 
-    def _follow(self, rank: int, child: RunningChild) -> None:
+    def _relay_events(self, rank: int, child: RunningChild) -> None:
         failed: tuple[int, float, str] | None = None
         while not self._closing:
             event = child.next_event(_POLL_S)
             if event is not None and event["event"] == "died":
                 if not self._closing:
-                    self._die(f"rank {rank} died: {child.last_words()}")
+                    self._die(f"rank {rank} died: {child.describe_end()}")
                 return
             if event is not None and event["event"] in _FINAL:
                 with self._answered:

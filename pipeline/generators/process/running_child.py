@@ -97,7 +97,7 @@ class RunningChild:
         """The next event; ``{"event": "died"}`` is the last; None when nothing came in time."""
         return _next(self._events, timeout_s)
 
-    def last_words(self) -> str:
+    def describe_end(self) -> str:
         """Return how it ended and what it last wrote to its standard error."""
         code = self._process.poll()
         if code is None:

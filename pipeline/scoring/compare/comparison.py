@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pipeline.errors import InputError, Problem
 from pipeline.scoring.compare.runs import Key, Run, identical
 from pipeline.scoring.compare.statistics import ALPHA, Estimate, estimate, holm
-from pipeline.scoring.compare.verdict import State, advice, gravest
+from pipeline.scoring.compare.verdict import State, advice, most_severe
 from pipeline.scoring.metric import Direction, Metric
 
 
@@ -106,7 +106,7 @@ def compare(
         state, reason = obstacles[metric.name] or _judged(margin, result, metric.name in worse)
         before, after = (_mean(getattr(prompt, side) for prompt in prompts) for side in ("baseline", "candidate"))
         compared.append(MetricComparison(metric, state, reason, margin, before, after, result, prompts, unpaired))
-    state = gravest([result.state for result in compared if result.margin is not None])
+    state = most_severe([result.state for result in compared if result.margin is not None])
     if missing and state is not State.REGRESSED:  # a clip without any score shows in no metric
         state = State.INCOMPLETE
     return Comparison(baseline.name, candidate.name, state, advice(state), tuple(compared), missing, alpha)

@@ -39,7 +39,7 @@ _GRAVEST_FIRST = (
 )
 
 
-def gravest(states: list[State]) -> State:
+def most_severe(states: list[State]) -> State:
     """The state of a whole: ok only when all are. Of none it is no_calibration: nothing was gated."""
     return next((state for state in _GRAVEST_FIRST if state in states), State.NO_CALIBRATION)
 

@@ -10,7 +10,7 @@ METRICS = ("checks", "vbench.imaging_quality")
 
 def _why(rule: str, **scores: Score) -> str | None:
     by_name = {name.replace("__", "."): score for name, score in scores.items()}
-    return gate.why_rejected(gate.parse([rule], METRICS), by_name)
+    return gate.rejection_reasons(gate.parse([rule], METRICS), by_name)
 
 
 def test_a_failed_check_breaks_the_rule_of_its_name_and_of_its_group() -> None:
