@@ -31,7 +31,7 @@ class Loras:
         self._max_bytes = max_bytes
         self._kept: OrderedDict[str, int] = OrderedDict()
         """Bytes by the adapter's name, the last used last."""
-        self._active: tuple[tuple[str, float], ...] = ()
+        self._selected: tuple[tuple[str, float], ...] = ()
         """Those of the last clip, by adapter and scale."""
         self._active: tuple[tuple[str, float], ...] | None = ()
         """What acts now; None where that is for the library to say: it makes others active as they come and go."""
@@ -53,14 +53,14 @@ class Loras:
             self._kept.move_to_end(name)
         while sum(self._kept.values()) > self._max_bytes and len(self._kept) > len(adapters):
             self._drop(next(iter(self._kept)))
-        self._active = adapters
+        self._selected = adapters
         self._activate()
 
     def free(self) -> None:
         """Drop those that the last clip did not use."""
-        for name in set(self._kept) - {name for name, _ in self._active}:
+        for name in set(self._kept) - {name for name, _ in self._selected}:
             self._drop(name)
-        if set(self._kept) == {name for name, _ in self._active}:
+        if set(self._kept) == {name for name, _ in self._selected}:
             self._activate()
 
     @property
@@ -72,7 +72,7 @@ class Loras:
     def on_text(self) -> str:
         """Return what acts on text encoders, whose embeddings then are others; empty: nothing."""
         changed = any(part.startswith("text_encoder") for part, _ in self._parts())
-        return repr(self._active) if changed else ""
+        return repr(self._selected) if changed else ""
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
         """Components with adapters, by name. The library's calls for a whole pipeline fail at those without."""
@@ -82,16 +82,16 @@ class Loras:
                 yield name, part
 
     def _activate(self) -> None:
-        if self._active == self._active:
+        if self._active == self._selected:
             return
         self._active = None
         for _, part in self._parts():
-            active = [(name, scale) for name, scale in self._active if name in part.peft_config]
+            active = [(name, scale) for name, scale in self._selected if name in part.peft_config]
             if active:
                 _enable(part, [name for name, _ in active], [scale for _, scale in active])
             else:
                 _disable(part)
-        self._active = self._active
+        self._active = self._selected
 
     def _load(self, name: str, ref: LoraRef, path: Path) -> None:
         label = f"loras: {ref.file.name!r}"
