@@ -167,10 +167,12 @@ def parse(text: str) -> dict[str, list[Failpoint]]:
 def _failpoint(entry: str, options: dict[str, str | None]) -> Failpoint:
     point, action, argument = str(options["point"]), str(options["action"]), options["argument"]
     if point not in POINTS:
-        raise errors.SettingsError(f"{VARIABLE}: {entry!r}: no point {point!r}; there are: {', '.join(POINTS)}")
+        raise errors.SettingsError(
+            f"{VARIABLE}: {entry!r}: {point!r} is not a failpoint; use one of: {', '.join(POINTS)}"
+        )
     if action not in _ACTIONS:
         raise errors.SettingsError(
-            f"{VARIABLE}: {entry!r}: no action {action!r}; there are: {', '.join(sorted(_ACTIONS))}"
+            f"{VARIABLE}: {entry!r}: {action!r} is not an action; use one of: {', '.join(sorted(_ACTIONS))}"
         )
     try:
         if action in ("sleep", "leak") or (action == "exit" and argument):

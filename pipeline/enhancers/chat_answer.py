@@ -73,7 +73,7 @@ def _text(message: dict[str, Any], content: Any) -> str:
     if refusal:
         raise UnusableAnswerError(f"the model refused: {excerpt(str(refusal))}")
     if message.get("tool_calls") or message.get("function_call"):
-        raise UnusableAnswerError("answer calls a tool, and none was offered")
+        raise UnusableAnswerError("answer calls a tool, but no tool was offered")
     text = _joined(content) if isinstance(content, list) else content
     if text is not None and not isinstance(text, str):
         raise UnusableAnswerError(f"answer has content of an unknown form ({type(text).__name__})")

@@ -41,7 +41,7 @@ def prompt_in(text: str, *, asked: str = "") -> str:
     """
     lines = _lines(_answer(text))
     if len(lines) > 1 and lines[0].endswith((":", "：")):
-        raise UnusableAnswerError(f"answer begins with what is not known to be an introduction: {excerpt(lines[0])}")
+        raise UnusableAnswerError(f"answer begins with an unknown introduction: {excerpt(lines[0])}")
     _require_one(lines)
     prompt = " ".join(lines)
     for _ in range(3):

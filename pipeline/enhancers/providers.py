@@ -42,7 +42,7 @@ def make_provider(entry: str) -> OpenAICompatibleProvider:
     provider = KNOWN_PROVIDERS.get(name)
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or (provider is None and not base_url):
         raise SettingsError(
-            f"VGEN_ENHANCE_PROVIDERS: {name!r} is none of {', '.join(KNOWN_PROVIDERS)}, and not name=base_url"
+            f"VGEN_ENHANCE_PROVIDERS: {name!r} is not a provider; use {', '.join(KNOWN_PROVIDERS)} or name=base_url"
         )
     if base_url and (urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname):
         raise SettingsError(f"VGEN_ENHANCE_PROVIDERS: the base URL of {name!r} must be http://… or https://…")

@@ -218,7 +218,7 @@ class InputCollector:
 
     def _fetched(self, url: str, max_bytes: int, media_types: Iterable[str]) -> tuple[Path, Downloads]:
         if self._make_downloader is None:
-            raise ValueError(f"{shown_url(url)!r} is a URL, and none are fetched here; give a path or a data URL")
+            raise ValueError(f"{shown_url(url)!r} is a URL, but URLs are not fetched here; give a path or a data URL")
         if len(url) > MAX_URL_CHARS:
             raise ValueError(f"{shown_url(url)!r} has {len(url)} characters; a URL may have {MAX_URL_CHARS}")
         if self._downloads is None or self._downloader is None:

@@ -109,7 +109,7 @@ def _frames(container: InputContainer, stream: VideoStream) -> Iterator[tuple[Vi
             )
         aspect = shown_aspect(stream, frame)
         if not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
-            raise UnreadableMediaError(f"its pixels are said to be {aspect} times as wide as high")
+            raise UnreadableMediaError(f"its pixels are declared {aspect} times as wide as high")
         yield frame, aspect
 
 

@@ -37,7 +37,7 @@ def check_lora(path: Path, name: str) -> None:
     tensors = list(header.shapes)
     if not any(mark in tensor for tensor in tensors for mark in _MARKS):
         first = f", the first of them {tensors[0][:80]!r}" if tensors else ""
-        raise ValueError(f"{name!r} is not a LoRA: none of its {len(tensors)} tensors is named so{first}")
+        raise ValueError(f"{name!r} is not a LoRA: none of its {len(tensors)} tensors has a LoRA's name{first}")
     _clean_metadata(header, name)
 
 

@@ -65,7 +65,7 @@ def read_index(folder: Path) -> dict[str, tuple[str, str]]:
     """
     index = _read_json(folder / INDEX)
     if not isinstance(index.get("_class_name", ""), str):
-        raise ValueError("_class_name names code of its own, and none is run from a model's folder")
+        raise ValueError("_class_name names code of its own, but code from a model's folder is never run")
     components: dict[str, tuple[str, str]] = {}
     for name, value in index.items():
         if name.startswith("_") or not isinstance(value, list):

@@ -95,7 +95,7 @@ def _step_cache(text: str) -> dict[str, Any] | None:
     if kind == _NONE:
         return None
     if kind not in STEP_CACHES:
-        raise ValueError(f"step_cache: {show(kind)} is none; there are: {', '.join(STEP_CACHES)}")
+        raise ValueError(f"step_cache: {show(kind)} is not a step cache; use one of: {', '.join(STEP_CACHES)}")
     cache: dict[str, Any] = {"kind": kind}
     for option in options:
         name, equals, value = (piece.strip() for piece in option.partition("="))

@@ -104,7 +104,7 @@ def _check_inputs(full: Values, preset: Preset) -> list[Mistake]:
         problems.append(("last_image", "is given without image; the first frame is needed too"))
     video = cast("InputRef | None", full["video"])
     if not begins and any(full[field] for field in ("image", "last_image", "video", "reference_images")):
-        problems.append(("extends", "is given, and an input with it, which says what a whole clip shows"))
+        problems.append(("extends", "cannot be given with an input, which describes a whole clip"))
     if video is None and workload is Workload.V2V and begins:
         problems.append(("video", f"is required by preset {name!r} (video to video)"))
     if video is not None and video.num_frames is not None and video.num_frames < cast(int, full["num_frames"]):

@@ -83,8 +83,8 @@ class PromptSafetyFilter:
             facts = read_model_file(self.classifier_path)
             if UNSAFE_LABEL not in facts.labels:
                 raise ClassifierError(
-                    f"{self.classifier_path} has the labels {', '.join(facts.labels) or '(none)'} "
-                    f"not {UNSAFE_LABEL!r}: it can block nothing"
+                    f"{self.classifier_path} has the labels {', '.join(facts.labels) or '(none)'}, "
+                    f"but not {UNSAFE_LABEL!r}: it cannot block a prompt"
                 )
             process = ClassifierProcess(self.classifier_path)
             if self._identity() != identity:

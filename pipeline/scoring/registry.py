@@ -95,7 +95,7 @@ def select(names: Sequence[str], weights: Weights, *, reference: bool = True) ->
         raise InputError(problems)
     if not metrics:
         reasons = "; ".join(f"{metric.name}: {reason}" for metric, reason in left_out[:3])
-        raise InputError([Problem(f"nothing of {', '.join(names)} can be computed here ({reasons})", field="metrics")])
+        raise InputError([Problem(f"none of {', '.join(names)} can be computed here ({reasons})", field="metrics")])
     return Selection(tuple(metrics), tuple(left_out))
 
 

@@ -17,7 +17,7 @@ MAX_COLUMNS = 1000
 _DELIMITERS = ",;\t|"
 _MISSING = frozenset({"nan", "NaN", "<NA>", "NaT"})
 _FAULTS = frozenset({"#N/A", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!"})
-_NO_NAME = "has cells, but no name in the header; pandas writes its index so, unless it is told index=False"
+_NO_NAME = "has cells, but no name in the header; pandas writes its index so: use to_csv(index=False)"
 _SEPARATOR_LINE = re.compile(r'"?sep=([^"\s]|\t)"?[ ,;]*')
 """The first line of a file that says to Excel what separates its cells."""
 _QUOTES = "“”„‟«»"
@@ -82,7 +82,7 @@ def _report_columns(
             if cells[at].strip():
                 problems.add(f"column {at + 1} {_NO_NAME}", line=line)
         else:
-            index = "; pandas writes its index so, unless it is told index=False" if name.startswith("Unnamed:") else ""
+            index = "; pandas writes its index so: use to_csv(index=False)" if name.startswith("Unnamed:") else ""
             problems.add(unknown_field(name, hint=place < 20, known=place == 0) + index, line=line, field=name)
 
 

@@ -16,7 +16,7 @@ def require(name: str) -> None:
     except RuntimeError:
         device = None
     if device is None or device.type not in _KINDS:
-        raise SettingsError(f"device: {name!r} is none of cpu, cuda, cuda:NUMBER, mps")
+        raise SettingsError(f"device: {name!r} is not a device; use one of: cpu, cuda, cuda:NUMBER, mps")
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     if device.type == "mps" and not torch.backends.mps.is_available():
         count = 0

@@ -94,7 +94,7 @@ def test_a_sweep_compares_them(settings: Settings) -> None:
         ("compile=", "'compile=' is not of the form"),
         ("compile=maybe", "compile: 'maybe' is not possible"),
         ("attention=fast", "attention: 'fast' is not an attention backend; use one of: native"),
-        ("step_cache=second_block", "step_cache: 'second_block' is none; there are: first_block"),
+        ("step_cache=second_block", "step_cache: 'second_block' is not a step cache; use one of: first_block"),
         ("step_cache=first_block:threshold=2", "step_cache.threshold: '2' is not possible"),
         ("step_cache=first_block:interval=2", "step_cache.interval: is not an option of this acceleration"),
         ("step_cache=taylorseer:interval", "'interval' is not of the form 'option=value'"),

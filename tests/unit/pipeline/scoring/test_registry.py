@@ -54,7 +54,7 @@ def test_a_group_leaves_out_what_a_name_may_not(tmp_path: Path) -> None:
             select([name], weights)
     with pytest.raises(InputError, match="needs a reference clip"):
         select(["common.ssim"], weights, reference=False)
-    with pytest.raises(InputError, match="nothing of common can be computed"):
+    with pytest.raises(InputError, match="none of common can be computed"):
         select(["common"], weights, reference=False)
 
 
