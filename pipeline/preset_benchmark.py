@@ -80,7 +80,7 @@ def candidates(library: Library, preset_name: str) -> dict[str, Acceleration]:
 def measure(
     process: GeneratorProcess,
     request: GenerationRequest,
-    wanted: Iterable[tuple[str, Acceleration]],
+    accelerations: Iterable[tuple[str, Acceleration]],
     *,
     repeats: int,
     on_progress: Callable[[str], None],
@@ -96,7 +96,7 @@ def measure(
     results, first_s = _clips(process, request, PLAIN, repeats)
     plain = _frames(request)
     results_so_far = [_measured(PLAIN_NAME, PLAIN, results, first_s, plain, plain)]
-    for name, acceleration in wanted:
+    for name, acceleration in accelerations:
         if acceleration == PLAIN:
             continue
         on_progress(name)

@@ -33,8 +33,8 @@ _TOKEN = re.compile(r"<\|[^|>\n]{0,40}\|>|</s>|<(?:end|start)_of_turn>|\[/?INST\
 _WHOLE_IN_BRACKETS = re.compile(r"\[[^\[\]]*\]|\{[^{}]*\}|<[^<>]*>")
 
 
-def prompt_in(text: str, *, asked: str = "") -> str:
-    """The one prompt that an answer to ``asked`` holds, in one line.
+def prompt_in(text: str, *, original: str = "") -> str:
+    """The one prompt that an answer to ``original`` holds, in one line.
 
     Raises:
         UnusableAnswerError: a refusal, thoughts alone, several prompts, or anything that is not certainly a prompt.
@@ -47,13 +47,13 @@ def prompt_in(text: str, *, asked: str = "") -> str:
     for _ in range(3):
         inner = " ".join(unwrapped(_LIST_MARK.sub("", prompt, count=1)).split())
         if inner == prompt:
-            return _checked(prompt, asked)
+            return _checked(prompt, original)
         prompt = inner
         _require_one([prompt])
     raise UnusableAnswerError(f"answer is wrapped too often: {excerpt(prompt)}")
 
 
-def alternatives_in(text: str, *, asked: str = "") -> list[str]:
+def alternatives_in(text: str, *, original: str = "") -> list[str]:
     """The prompts that an answer holds, one a line, without bullets, numbers and repetitions.
 
     Raises:
@@ -63,7 +63,7 @@ def alternatives_in(text: str, *, asked: str = "") -> list[str]:
     if len(lines) > 1 and lines[0].endswith((":", "：")):
         del lines[0]
     prompts = (_OPTION.sub("", _LIST_MARK.sub("", line, count=1), count=1) for line in lines if not _is_separator(line))
-    return list(dict.fromkeys(_checked(unwrapped(prompt), asked) for prompt in prompts)) or [_checked("", asked)]
+    return list(dict.fromkeys(_checked(unwrapped(prompt), original) for prompt in prompts)) or [_checked("", original)]
 
 
 def _answer(text: str) -> str:
@@ -113,7 +113,7 @@ def _is_separator(line: str) -> bool:
     return not any(mark.isalnum() for mark in line) or _OR.match(line) is not None
 
 
-def _checked(prompt: str, asked: str) -> str:
+def _checked(prompt: str, original: str) -> str:
     if not prompt or len(prompt) > MAX_PROMPT_CHARACTERS:
         raise UnusableAnswerError(_size(prompt))
     if not any(mark.isalpha() for mark in prompt):
@@ -122,7 +122,7 @@ def _checked(prompt: str, asked: str) -> str:
         raise UnusableAnswerError(f"answer ends before what it announces: {excerpt(prompt)}")
     if REFUSAL.match(prompt) or REFUSAL_ANYWHERE.search(prompt):
         raise UnusableAnswerError(f"the model refused: {excerpt(prompt)}")
-    if CHAT.match(prompt) or ("prompt" not in asked.lower() and ABOUT_THE_PROMPT.search(prompt)):
+    if CHAT.match(prompt) or ("prompt" not in original.lower() and ABOUT_THE_PROMPT.search(prompt)):
         raise UnusableAnswerError(f"answer speaks about the prompt instead of being one: {excerpt(prompt)}")
     remains = _REMAINS.search(prompt)
     if remains or _WHOLE_IN_BRACKETS.fullmatch(prompt):

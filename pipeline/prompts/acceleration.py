@@ -50,14 +50,14 @@ def join(weak: Given, strong: Given) -> Given:
 
 
 def resolved(
-    preset: Preset, given: Given | None, gpu: tuple[str, ...], library: Library, mistakes: list[tuple[str, str]]
+    preset: Preset, requested: Given | None, gpu: tuple[str, ...], library: Library, mistakes: list[tuple[str, str]]
 ) -> Acceleration:
     """The job's acceleration: the preset's, with what was given on top; what cannot be is added to ``mistakes``."""
-    if given is None and preset.acceleration.plain:
+    if requested is None and preset.acceleration.plain:
         return PLAIN
     try:
         # Not model_copy alone: options that are right each for itself may exclude each other.
-        merged = preset.acceleration.model_copy(update=dict(given or ()))
+        merged = preset.acceleration.model_copy(update=dict(requested or ()))
         acceleration = Acceleration.model_validate(merged.model_dump())
     except ValidationError as error:
         mistakes.append(("acceleration", _sentence(dict(error.errors()[0]))))

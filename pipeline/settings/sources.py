@@ -135,8 +135,8 @@ def _groups(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
     }
 
 
-def gather(model: type[BaseModel], environ: Mapping[str, str], folder: Path, given: Mapping[str, Any]) -> Gathered:
-    """Read every source. ``given`` are the settings of the command line, or of a program.
+def gather(model: type[BaseModel], environ: Mapping[str, str], folder: Path, arguments: Mapping[str, Any]) -> Gathered:
+    """Read every source. ``arguments`` are the settings of the command line, or of a program.
 
     Raises:
         SettingsError: a file cannot be read, or names a setting that its group does not have; with file and line.
@@ -145,7 +145,7 @@ def gather(model: type[BaseModel], environ: Mapping[str, str], folder: Path, giv
     environment = reader.variables(ENVIRONMENT, ((name, environ[name], name) for name in sorted(environ)))
     own_path = user_toml(environ)
     user = reader.users_file(own_path)
-    trusted = is_trusted(folder, _folders(given, environment, user))
+    trusted = is_trusted(folder, _folders(arguments, environment, user))
     filled_from = environ if trusted else {}
     lines = read_env_file(folder / ENV_FILE, filled_from) or []
     reader.note_unreadable(lines)
@@ -160,7 +160,7 @@ def gather(model: type[BaseModel], environ: Mapping[str, str], folder: Path, giv
     toml = reader.toml(TOML_FILE, folder / TOML_FILE)
     if not trusted:
         site = Gathered([environment, user], []).merged()
-        stronger = [given, environment.values]
+        stronger = [arguments, environment.values]
         ignored = [line for source in (env_file, toml) for line in _ignore(source, folder, site, stronger)]
         if ignored:
             reader.notices += [*ignored, _how_to_allow(folder, own_path)]

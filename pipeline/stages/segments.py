@@ -83,14 +83,14 @@ def finish_clip(
         for path in video.parent.glob(f"{video.stem}.part*"):
             path.unlink(missing_ok=True)
     before = () if work.spec.begins_with is None else work.spec.begins_with.frames_sha256
-    whole = {
+    facts = {
         **{name: value for name, value in generated[-1].items() if name != "sound"},
         "prompt": generated[0]["prompt"],
         "num_frames": sum(parts.counts),
         "frames_sha256": joined_digest([*before, *(outputs["frames_sha256"] for outputs in generated)]),
         **({} if sound is None else {"sound": sound}),
     }
-    return {**work.outputs, "generate": whole}, generated if work.spec.segments > 1 else None
+    return {**work.outputs, "generate": facts}, generated if work.spec.segments > 1 else None
 
 
 def _gather(work: StepWork, context: StageContext, video: Path) -> _Parts:

@@ -160,7 +160,7 @@ class MusiqNetwork(nn.Module):
 def padded(x: Tensor, kernel: int, stride: int) -> Tensor:
     """Zeros around, so that a window of ``kernel`` fits ceil(size / stride) times; the odd one goes to the end."""
     missing = [max((math.ceil(size / stride) - 1) * stride + kernel - size, 0) for size in x.shape[-2:]]
-    (top, bottom), (left, right) = ((whole // 2, whole - whole // 2) for whole in missing)
+    (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in missing)
     return F.pad(x, (left, right, top, bottom))
 
 
