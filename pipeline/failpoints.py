@@ -222,7 +222,7 @@ _plan: Plan | None = None
 _problem: errors.SettingsError | None = None
 try:
     _plan = Plan(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
-except errors.SettingsError as error:  # told by `require_valid`, not by a traceback at import
+except errors.SettingsError as error:  # reported by `require_valid`, not by a traceback at import
     _problem = error
 
 

@@ -87,7 +87,7 @@ def measure(
 ) -> list[Measured]:
     """Every way in turn, after the plain one, which is made in any case, and once more at the end.
 
-    A way that is refused is told, not raised.
+    A refused way is reported, not raised.
 
     Raises:
         StageError: the plain clip cannot be made.

@@ -18,7 +18,7 @@ _MARK = re.compile(
     rf"|(?P<token><\|(?P<token_name>{_TOKENS})\|>)",
     re.IGNORECASE,
 )
-"""The marks of DeepSeek, Qwen, Seed, Magistral, Kimi, Command and models that are told to use XML; any closes any."""
+"""The marks of DeepSeek, Qwen, Seed, Magistral, Kimi, Command and models with XML tags; any closes any."""
 
 _CHANNEL = re.compile(r"<\|\s{0,3}(start|channel|message|constrain|end|return|call)\s{0,3}\|>")
 _FINAL_WITHOUT_MARKS = re.compile(r"assistant\s{0,3}final(?=\W|[A-Z])")

@@ -374,7 +374,7 @@ class _PipelineOutput(NamedTuple):
 
 
 def _memory_use(doing: str, spec: JobSpec) -> str:
-    """Return what a failpoint can tell apart: the work, and what it does to need less memory for it."""
+    """Return what a failpoint can distinguish: the work, and what it does to need less memory for it."""
     tiled = "_tiled" if spec.acceleration.vae_tiling else ""
     return f"{doing}{tiled}{'_offloaded' if spec.acceleration.offload else ''}"
 

@@ -64,7 +64,7 @@ class IdleGenerator(Generator):
         on_progress(Progress(Phase.DENOISE, first - 1, spec.num_inference_steps))
         due = time.monotonic()
         for step in range(first, spec.num_inference_steps + 1):
-            # A GPU computes on while a step is told of, so what telling takes comes off the next step, if it is short.
+            # A GPU computes on while a step is reported, so the report's time comes off the next step, if it is short.
             due = max(due, time.monotonic() - self._step_s) + self._step_s
             time.sleep(max(0.0, due - time.monotonic()))
             failpoints.hit("denoise_step", str(spec.seed))

@@ -245,7 +245,7 @@ def _begins_with(
             report("begins_with.frames_sha256", f"{show(digests)} is not a list of sha256 digests")
             return None
         try:
-            video = inputs.there(inputs.admit(raw["video"]))
+            video = inputs.resolve_undecoded(inputs.admit(raw["video"]))
         except ValueError as error:
             report("begins_with.video", str(error))
             return None

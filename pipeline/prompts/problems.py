@@ -20,7 +20,7 @@ class _Kind:
     """The first few other lines that have it."""
     count: int = 1
 
-    def told(self) -> Problem:
+    def as_problem(self) -> Problem:
         first = self.problem
         if self.count == 1:
             return first
@@ -62,7 +62,7 @@ class Problems:
         """
         if not self.count:
             return
-        problems = [kind.told() for kind in self._kinds.values()]
+        problems = [kind.as_problem() for kind in self._kinds.values()]
         if self._more:
             problems.append(Problem(f"{self._more} more problems; the first {MAX_SHOWN} are listed", self.file))
         raise InputError(problems)

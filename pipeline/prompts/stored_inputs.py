@@ -56,7 +56,7 @@ class StoredInputs(InputCollector):
 
         return self._as_named(cast(str, path), resolve), None
 
-    def there(self, value: str) -> InputRef:
+    def resolve_undecoded(self, value: str) -> InputRef:
         """An input that is large and was made here: its bytes are compared with its digest, and not decoded."""
         path, ref = self._fetched_here(value)
         with path.open("rb") as file:

@@ -82,7 +82,7 @@ def score_of(raw: Mapping[str, Any]) -> Score:
 def by_metric(records: Sequence[Record]) -> dict[str, list[Score]]:
     """Each metric's scores over all records; a clip with a key counts once for each metric, the last time.
 
-    Clips without a key are told apart by their path.
+    Clips without a key are distinguished by their path.
     """
     by_name: dict[str, dict[object, Score]] = {}
     for record in records:

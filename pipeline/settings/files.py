@@ -107,7 +107,7 @@ def read_toml(path: Path) -> tuple[dict[str, Any], str] | None:
 
 
 def toml_line(text: str, path: tuple[str, ...]) -> int | None:
-    """The line where a TOML file sets this; None when it cannot be told."""
+    """The line where a TOML file sets this; None when it is unknown."""
     table: str | None = None
     multiline: str | None = None
     first_of_table: int | None = None

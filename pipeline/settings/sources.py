@@ -1,7 +1,7 @@
 """Gathers what every source sets: environment, ``.env`` and ``vgen.toml`` of the current folder, the user's own file.
 
 Every source is read the same way: blanks at the ends are left out, an empty value sets nothing, ``~`` is the user's
-home folder, and a name that is not a setting is told with the nearest that is.
+home folder, and a name that is not a setting is reported with the nearest that is.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def _join(work: StepWork, parts: _Parts, joined: Path, metadata: dict[str, str],
 def _add_sound(
     work: StepWork, context: StageContext, parts: _Parts, video: Path, metadata: dict[str, str]
 ) -> dict[str, Any] | None:
-    """Mix the parts' sounds and put them beside the pictures; what the sidecar tells of them."""
+    """Mix the parts' sounds and put them beside the pictures; return the sidecar's facts about them."""
     if not parts.sounds:
         return None
     raw, out = video.with_suffix(".part-mixed"), video.with_suffix(".part-sounding")

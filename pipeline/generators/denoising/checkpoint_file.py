@@ -56,7 +56,7 @@ class Identity:
     def of(cls, request: GenerationRequest, *, model: Mapping[str, Any], numerics: dict[str, Any]) -> Identity:
         """``model`` is small JSON that names the model and its revision.
 
-        What accelerates the clip is the numerics' part: there the reason is told by name.
+        What accelerates the clip is the numerics' part: there the reason is named.
         """
         # Without LoRAs as before there were any, so that a checkpoint of then still fits.
         left_out = {"acceleration"} if request.spec.loras else {"acceleration", "loras"}
@@ -72,7 +72,7 @@ Write = Callable[[Path, dict[str, str]], None]
 
 
 class CheckpointKeeper:
-    """Saves one clip's state when it is time, and tells who asked for it.
+    """Saves one clip's state when it is time, and passes it to the receiver.
 
     A checkpoint that cannot be written costs a later attempt time, never this one: the clip goes on without.
     """
@@ -93,7 +93,7 @@ class CheckpointKeeper:
         self.facts: dict[str, Any] = {"denoise_steps": 0}
 
     def check(self) -> dict[str, str] | None:
-        """The metadata of the request's checkpoint; None when there is none, or it does not fit (then told)."""
+        """The metadata of the request's checkpoint; None when there is none, or it does not fit (then reported)."""
         if self._request.resume_from is None:
             return None
         try:

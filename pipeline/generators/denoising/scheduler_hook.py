@@ -148,9 +148,9 @@ class _Place:
 
 @contextmanager
 def watched_steps(scheduler: Any, observer: StepObserver, resume: LoopState | None = None) -> Iterator[LoopWatch]:
-    """While open, ``observer`` is told of every step of the loop that this scheduler object drives.
+    """While open, ``observer`` is called at every step of the loop that this scheduler object drives.
 
-    With ``resume`` the loop begins by replaying that step; ``observer`` is told of it first. What is raised then may
+    With ``resume`` the loop begins by replaying that step; ``observer`` is called for it first. What is raised then may
     be a ``ReplayError``.
     """
     original = type(scheduler)

@@ -52,7 +52,7 @@ class Child:
         self._cache_dir = cache_dir
         self._commands: queue.Queue[dict[str, Any]] = queue.Queue()
         self._stopped: dict[int, bool] = {}
-        """Commands that were told to stop, and whether they are to leave a checkpoint."""
+        """Commands that were asked to stop, and whether they are to leave a checkpoint."""
         self._generator: Any = None
         self._key = ""
         """What names the generator among those that wait in the host's memory."""
@@ -81,14 +81,14 @@ class Child:
             number = command["id"]
             try:
                 self._carry_out(command, number)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is reported to the parent
                 failed = error.with_traceback(None)  # its frames hold on to the clip's tensors
                 if self._ranks is not None and not isinstance(error, StoppedError):
-                    self._ranks.blame()
+                    self._ranks.exit_if_one_died()
                 self._free(failed)
                 self._send(number, "error", wire.error_to_wire(failed))
             if self._ranks is not None:
-                self._ranks.settle(number)
+                self._ranks.wait_for_all(number)
             self._stopped.pop(number, None)
 
     def _free(self, error: Exception) -> None:
@@ -152,7 +152,7 @@ class Child:
     def _hand_over(self, number: int, hand_over: HandOver) -> None:
         try:
             self._send(number, "result", wire.result_to_wire(hand_over()))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is reported to the parent
             self._send(number, "error", wire.error_to_wire(error))
 
     def _prepare(self, command: dict[str, Any]) -> None:

@@ -123,7 +123,7 @@ class GeneratorProcess:
         never, when the child is not to make another.
 
         When ``on_progress`` raises, the child is stopped at its next sign of life and the error goes on to the caller,
-        after ``checkpoints`` was told of the one that the child left, where the error is a StoppedError with ``keep``.
+        after ``checkpoints`` received the one that the child left, where the error is a StoppedError with ``keep``.
         Then a clip that had been decoded already is finished all the same.
 
         Raises:
@@ -249,7 +249,7 @@ class GeneratorProcess:
                     case "error":
                         raise stopping or wire.error_from_wire(event["data"])
                     case _:
-                        # A clip finished before the stop reached it is still stopped: the caller has been told so.
+                        # A clip finished before the stop reached it is still stopped: the caller was promised that.
                         if stopping is not None and not getattr(stopping, "keep", False):
                             raise stopping
                         return event
@@ -257,7 +257,7 @@ class GeneratorProcess:
     def _reported(
         self, child: RunningChild, number: int, progress: Progress, on_progress: OnProgress
     ) -> BaseException | None:
-        """Pass one sign of life on; what the callback raised, once the child has been told to stop."""
+        """Pass one sign of life on; what the callback raised, once the child was asked to stop."""
         try:
             on_progress(progress)
         except BaseException as error:  # noqa: BLE001 - raised again as soon as the child has stopped
@@ -294,7 +294,7 @@ def _report(event: dict[str, Any], checkpoints: CheckpointReceiver, on_made: OnM
 
 
 def _files_of(preset: Preset) -> _Files:
-    """Return what tells that a model in a user's folder was replaced under its name; a hub's snapshot never is."""
+    """Return the files' state, which shows that a model in a user's folder was replaced; a hub's never is."""
     folder = Path(preset.repo)
     if not folder.is_absolute():
         return ()

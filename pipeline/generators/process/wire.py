@@ -100,7 +100,7 @@ def progress_from_wire(data: dict[str, Any]) -> Progress:
 
 
 def error_to_wire(error: Exception) -> dict[str, Any]:
-    """Whatever is not a StageError is a bug, told with its type."""
+    """Whatever is not a StageError is a bug, reported with its type."""
     if isinstance(error, StoppedError):
         kind = _STOPPED
     elif isinstance(error, StageError):
