@@ -19,7 +19,7 @@ def make_storage(settings: Settings) -> Storage:
     """The store that ``settings.effective_storage`` names; nothing is read or written yet.
 
     Raises:
-        SettingsError: it is no folder, no ``file://`` and no ``s3://`` URL.
+        SettingsError: it is not a folder, a ``file://`` or an ``s3://`` URL.
     """
     value = settings.effective_storage
     scheme, separator, address = value.partition("://")

@@ -50,7 +50,7 @@ def probe(path: Path, check: Callable[[], None] = lambda: None) -> VideoFacts:
     """Decode the first video stream and say what it is. ``check`` is called every few frames.
 
     Raises:
-        RetryableError: code ``encode_mismatch``; it is no video, or it does not decode to its end.
+        RetryableError: code ``encode_mismatch``; it is not a video, or it does not decode to its end.
     """
     try:
         with open_media(path) as container:

@@ -57,7 +57,7 @@ def alternatives_in(text: str, *, original: str = "") -> list[str]:
     """The prompts that an answer holds, one a line, without bullets, numbers and repetitions.
 
     Raises:
-        UnusableAnswerError: as in ``prompt_in``; one line that is no prompt is enough.
+        UnusableAnswerError: as in ``prompt_in``; one line that is not a prompt is enough.
     """
     lines = _lines(_answer(text))
     if len(lines) > 1 and lines[0].endswith((":", "：")):

@@ -25,7 +25,7 @@ def sound_of(output: Any, pipe: Any, spec: JobSpec) -> tuple[Any, int]:
     their own, so that its length is only about that: what is over is cut, what is missing is silence.
 
     Raises:
-        FatalError: code ``sound_unusable``; values that are not finite, or a form that is no sound.
+        FatalError: code ``sound_unusable``; values that are not finite, or a form that is not sound.
     """
     audio = getattr(output, "audio", None)
     if audio is None:

@@ -71,7 +71,7 @@ def free_host_bytes() -> int:
         for line in Path("/proc/meminfo").read_text("ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 limits.append(int(line.split()[1]) * 1024)
-    with contextlib.suppress(OSError, ValueError):  # cgroup v2; "max" is no number
+    with contextlib.suppress(OSError, ValueError):  # cgroup v2; "max" is not a number
         group = Path("/sys/fs/cgroup")
         limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
     return max(0, min(limits, default=0))

@@ -36,7 +36,7 @@ class Library:
         return self.presets[name].digest if name in self.files else None
 
     def explain(self, name: str, *, hints: bool = True) -> str:
-        """The sentence on a name that is no preset: what is wrong with its file, or which names there are.
+        """The sentence on a name that is not a preset: what is wrong with its file, or which names there are.
 
         Without ``hints`` the nearest name is not looked for, which takes its time.
         """

@@ -20,7 +20,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 class CallSignature:
     """The parameters of a pipeline's call, in order; ``defaults`` has those that may be left out.
 
-    A default that is no plain value is ``...``.
+    A default that is not a plain value is ``...``.
     """
 
     parameters: tuple[str, ...]

@@ -68,7 +68,7 @@ def aggregate(values: Mapping[str, float]) -> Aggregates:
     The official script counts a missing dimension as raw 0, which normalises below 0: here the sum is left out instead.
 
     Raises:
-        ValueError: a name that is no dimension.
+        ValueError: a name that is not a dimension.
     """
     unknown = set(values) - set(DIMENSIONS)
     if unknown:

@@ -107,7 +107,7 @@ def export(clips: Sequence[ManifestClip], suite: Suite, dimensions: Iterable[str
     Index i is the clip with the i-th smallest seed of its entry; only the first five are exported.
 
     Raises:
-        InputError: a clip is no MP4 or cannot be read, a prompt cannot be the name of a file, or ``target`` already has
+        InputError: a clip is not an MP4 or cannot be read, a prompt cannot be a file name, or ``target`` already has
             such a file. Nothing is left there then.
     """
     planned = _planned(clips, suite, dimensions)
@@ -196,7 +196,7 @@ def read_results(path: Path, exported: Mapping[tuple[str, str], Exported]) -> li
     """The per-clip results of an official ``*_eval_results.json``; exported clips that it leaves out are not scored.
 
     Raises:
-        InputError: it is no such file, or names a clip that was not exported.
+        InputError: it is not such a file, or names a clip that was not exported.
     """
     # Python writes NaN for a clip that the official code could not score.
     content = read_json(path, what="the file of results", limit_bytes=MAX_FILE_BYTES, allow_nan=True)

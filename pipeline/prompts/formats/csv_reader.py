@@ -43,7 +43,7 @@ def read_csv(data: bytes, problems: Problems) -> Table:
 
 
 def _records(rows: Rows, header_line: int, names: Sequence[str], problems: Problems) -> Iterator[Record]:
-    """A column that is no field is said once, at the header, when a row has something in it; no row is read then."""
+    """A column that is not a field is said once, at the header, when a row has something in it; no row is read then."""
     strange = [at for at, name in enumerate(names) if name not in FIELD_RULES]
     # A spreadsheet saves columns in which there once was something, and leaves empty cells at the end of a row out.
     named = max((at for at, name in enumerate(names, 1) if name), default=0)

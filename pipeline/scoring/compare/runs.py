@@ -57,7 +57,7 @@ def read_run(path: Path) -> Run:
     """A score file as a run.
 
     Raises:
-        InputError: it is no score file, or a clip has no entry and seed and so no partner in another run.
+        InputError: it is not a score file, or a clip has no entry and seed and so no partner in another run.
         OSError: there is no such file.
     """
     return run_of(read_scores(path), str(path))
