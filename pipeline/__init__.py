@@ -1,1 +1,1 @@
-"""What a job is and how each stage of the line works: no Celery and no SQL in here."""
+"""The definition of a job and the work of each stage, without Celery and SQL."""

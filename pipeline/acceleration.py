@@ -1,4 +1,4 @@
-"""How a clip is made faster, or in less memory, than plainly: what a preset or a job may ask for.
+"""The accelerations that a preset or a job may ask for: less time, or less memory.
 
 Names and defaults are those of diffusers' own options, where it has them. Which model, GPU and build can do what is
 seen when it is applied (``pipeline.generators.accelerations``); what can be known before is checked at submit.
@@ -20,7 +20,7 @@ ATTENTION_BACKENDS = (
 """Those of diffusers' dispatcher (``AttentionBackendName``); a test compares."""
 QUANTISATIONS = ("torchao-int8", "torchao-int4", "torchao-float8", "bitsandbytes-int8", "bitsandbytes-nf4")
 GGUF = "gguf:"
-"""What a quantisation that is a GGUF file's path begins with."""
+"""The prefix of a quantisation that is a GGUF file's path."""
 _AT_LOAD = ("compile", "quantisation", "layerwise_casting", "offload", "text_encoder_offload", "context_parallel")
 _SAME_PIXELS = frozenset({"offload", "text_encoder_offload"})
 
@@ -55,7 +55,7 @@ class MagCache(_Options):
     max_skip: int = Field(3, ge=1, le=20)
     retention: float = Field(0.2, ge=0, le=1)
     ratios: tuple[Annotated[float, Field(gt=0, le=100)], ...] = Field((), max_length=1000)
-    """By step; empty: those that ``vgen models calibrate`` keeps for the preset, pinned at submit."""
+    """The ratio of each step; empty: those that ``vgen models calibrate`` keeps for the preset, pinned at submit."""
 
 
 class PyramidAttention(_Options):
@@ -96,11 +96,11 @@ class Acceleration(_Options):
     vae_tiling: bool = False
     vae_slicing: bool = False
     quantisation: str | None = None
-    """Of the denoiser's weights: one of ``QUANTISATIONS``, or ``gguf:`` and a file's absolute path."""
+    """The denoiser's weights: one of ``QUANTISATIONS``, or ``gguf:`` and a file's absolute path."""
     layerwise_casting: Literal["float8_e4m3fn", "float8_e5m2"] | None = None
-    """How the denoiser's weights are stored between their uses."""
+    """The type in which the denoiser's weights are stored between their uses."""
     offload: Literal["model", "group", "group-stream"] | None = None
-    """What waits in the host's memory: whole models, or groups of layers, without or with a stream of their own."""
+    """The parts that wait in the host's memory: whole models, or groups of layers, without or with their own stream."""
     text_encoder_offload: bool = False
     context_parallel: int = Field(1, ge=1, le=16)
     """GPUs that share one clip's attention."""
@@ -108,13 +108,15 @@ class Acceleration(_Options):
     @model_validator(mode="after")
     def _rules(self) -> Acceleration:
         if self.attention is not None and self.attention not in ATTENTION_BACKENDS:
-            raise ValueError(f"attention: {self.attention!r} is no backend; there are: {', '.join(ATTENTION_BACKENDS)}")
-        given = self.quantisation
-        if given is not None and given not in QUANTISATIONS and not given.startswith(f"{GGUF}/"):
+            backends = ", ".join(ATTENTION_BACKENDS)
+            raise ValueError(f"attention: {self.attention!r} is not an attention backend; use one of: {backends}")
+        quantisation = self.quantisation
+        if quantisation is not None and quantisation not in QUANTISATIONS and not quantisation.startswith(f"{GGUF}/"):
             raise ValueError(
-                f"quantisation: {given!r} is not possible; there are: {', '.join(QUANTISATIONS)}, {GGUF}/path/to/file"
+                f"quantisation: {quantisation!r} is not possible; use one of: "
+                f"{', '.join(QUANTISATIONS)}, {GGUF}/path/to/file"
             )
-        if given is not None and self.layerwise_casting is not None:
+        if quantisation is not None and self.layerwise_casting is not None:
             raise ValueError("quantisation and layerwise_casting both say how weights are stored; give one")
         return self
 

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.spec import JobSpec
 
 Enhanced = Mapping[str, Any]
-"""What the enhance stage recorded: ``prompt``; of several segments ``prompts``, and ``segments`` with ``original``."""
+"""The enhance stage's record: ``prompt``; for several segments ``prompts``, and ``segments`` with ``original``."""
 
 
 _NEGATIVE = "negative_prompt"
@@ -21,7 +21,7 @@ _NEGATIVE = "negative_prompt"
 
 @dataclass(frozen=True, slots=True)
 class CallTexts:
-    """What a preset says of its pipeline's call: further ``arguments``, and ``names`` that fields have there."""
+    """The part of a preset about its pipeline's call: further ``arguments``, and ``names`` that fields have there."""
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
@@ -38,7 +38,7 @@ def prompt_for(spec: JobSpec, enhanced: Enhanced, segment: int) -> str:
 
 
 def negative_prompt_draws(spec: JobSpec, call: CallTexts = NO_CALL_TEXTS) -> bool:
-    """Whether the picture is drawn towards the negative prompt.
+    """Return whether the picture is drawn towards the negative prompt.
 
     Guidance weighs it with 1 - ``guidance_scale``: from 1 on it repels or does nothing, below 1 it is a prompt. So is
     one that a preset gives to the call under a name that is not a negative prompt's.
@@ -58,8 +58,11 @@ def texts_to_screen(spec: JobSpec, enhanced: Enhanced, call: CallTexts = NO_CALL
     """
     texts = {"original": spec.prompt}
     texts |= {f"segment {k}": text for k, text in enumerate(spec.segment_prompts, 1)}
-    for k, one in enumerate(enhanced.get("segments", ()), 1):
-        texts |= {f"segment {k}, to be enhanced": str(one["original"]), f"segment {k}, enhanced": str(one["prompt"])}
+    for k, record in enumerate(enhanced.get("segments", ()), 1):
+        texts |= {
+            f"segment {k}, to be enhanced": str(record["original"]),
+            f"segment {k}, enhanced": str(record["prompt"]),
+        }
     for name, value in call.arguments.items():
         if "prompt" in name and not name.startswith("negative"):
             texts |= {f"preset argument {name} {k}": text for k, text in enumerate(_texts_in(value), 1)}
@@ -76,5 +79,5 @@ def _texts_in(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list | tuple):
-        for one in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts_in(one)
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts_in(item)

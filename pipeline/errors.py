@@ -28,7 +28,7 @@ from pipeline.redaction import redact
 
 
 class FailureClass(StrEnum):
-    """What a failed attempt means for the next one."""
+    """The meaning of a failed attempt for the next one."""
 
     RETRYABLE = "retryable"
     """Something outside failed for now: tried again after a backoff."""
@@ -63,9 +63,9 @@ class Problem:
     def __str__(self) -> str:
         file = None if self.file is None else _printable(self.file)
         where = ":".join(str(part) for part in (file, self.line) if part is not None)
-        what = f"{_printable(self.field[:100])}: {self.message}" if self.field else self.message
+        text = f"{_printable(self.field[:100])}: {self.message}" if self.field else self.message
         # The name of a file need not be text, and what it is called goes on to JSON and to rows.
-        return (f"{where}: {what}" if where else what).encode("utf-8", "backslashreplace").decode()
+        return (f"{where}: {text}" if where else text).encode("utf-8", "backslashreplace").decode()
 
 
 def _printable(name: str) -> str:
@@ -144,7 +144,7 @@ class RetryableError(StageError):
 
 
 class SegmentLostError(RetryableError):
-    """What an earlier segment of the clip left behind is gone or damaged: ``segment`` (from 0) is made again."""
+    """Files that an earlier segment left are gone or damaged: ``segment`` (from 0) is made again."""
 
     def __init__(self, message: str, *, code: str, segment: int) -> None:
         super().__init__(message, code=code)

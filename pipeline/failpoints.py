@@ -91,7 +91,7 @@ class Failpoint:
             return
         if self.chance < 1.0 and self.dice.random() >= self.chance:
             return
-        if self.file is not None and not _first_to_make(self.file):
+        if self.file is not None and not _made_first(self.file):
             return
         self._act()
 
@@ -114,7 +114,7 @@ class Failpoint:
             raise _error_class(self.argument or "RuntimeError")(f"failpoint {self.point}")
 
 
-def _first_to_make(file: str) -> bool:
+def _made_first(file: str) -> bool:
     try:
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except FileExistsError:
@@ -126,20 +126,20 @@ def _error_class(name: str) -> type[Exception]:
     """Raises SettingsError when there is no such exception."""
     module, _, last = name.rpartition(".")
     try:
-        found = (
+        error_class = (
             getattr(import_module(module), last)
             if module
             else getattr(builtins, name, None) or getattr(errors, name, None)
         )
     except (ImportError, AttributeError):
-        found = None
-    if not (isinstance(found, type) and issubclass(found, Exception)):
+        error_class = None
+    if not (isinstance(error_class, type) and issubclass(error_class, Exception)):
         raise errors.SettingsError(f"{VARIABLE}: raise:{name}: there is no such exception")
-    return found
+    return error_class
 
 
 def _check_error(name: str) -> None:
-    """As ``_error_class``, but a library that this process has not loaded (torch) is only looked for."""
+    """Check like ``_error_class``, but only look for a library that this process has not loaded (torch)."""
     package = name.partition(".")[0]
     if "." in name and package not in sys.modules and find_spec(package) is not None:
         return
@@ -152,7 +152,7 @@ def parse(text: str) -> dict[str, list[Failpoint]]:
     Raises:
         SettingsError: an entry is malformed, or names no point, action or exception; the message says which.
     """
-    found: dict[str, list[Failpoint]] = {}
+    failpoints: dict[str, list[Failpoint]] = {}
     for entry in filter(None, (part.strip() for part in text.split(";"))):
         match = _ENTRY.fullmatch(entry)
         if match is None:
@@ -160,36 +160,38 @@ def parse(text: str) -> dict[str, list[Failpoint]]:
                 f"{VARIABLE}: {entry!r} is not POINT[:WHAT]=ACTION[:ARGUMENT][@NTH][%PROBABILITY[/SEED]][!FILE]"
             )
         item = _failpoint(entry, match.groupdict())
-        found.setdefault(item.point, []).append(item)
-    return found
+        failpoints.setdefault(item.point, []).append(item)
+    return failpoints
 
 
-def _failpoint(entry: str, given: dict[str, str | None]) -> Failpoint:
-    point, action, argument = str(given["point"]), str(given["action"]), given["argument"]
+def _failpoint(entry: str, options: dict[str, str | None]) -> Failpoint:
+    point, action, argument = str(options["point"]), str(options["action"]), options["argument"]
     if point not in POINTS:
-        raise errors.SettingsError(f"{VARIABLE}: {entry!r}: no point {point!r}; there are: {', '.join(POINTS)}")
+        raise errors.SettingsError(
+            f"{VARIABLE}: {entry!r}: {point!r} is not a failpoint; use one of: {', '.join(POINTS)}"
+        )
     if action not in _ACTIONS:
         raise errors.SettingsError(
-            f"{VARIABLE}: {entry!r}: no action {action!r}; there are: {', '.join(sorted(_ACTIONS))}"
+            f"{VARIABLE}: {entry!r}: {action!r} is not an action; use one of: {', '.join(sorted(_ACTIONS))}"
         )
     try:
         if action in ("sleep", "leak") or (action == "exit" and argument):
             float(argument or "nothing")
-        chance = float(given["chance"] or 1.0)
+        chance = float(options["chance"] or 1.0)
     except ValueError:
         raise errors.SettingsError(f"{VARIABLE}: {entry!r}: {action} takes a number, chances are 0 to 1") from None
     if action == "raise":
         _check_error(argument or "RuntimeError")
-    nth, seed = given["nth"], int(given["seed"] or 0)
+    nth, seed = options["nth"], int(options["seed"] or 0)
     return Failpoint(
         point,
-        given["what"],
+        options["what"],
         action,
         argument,
         nth=None if nth is None else int(nth),
         chance=chance,
         seed=seed,
-        file=given["file"],
+        file=options["file"],
         dice=random.Random(seed),
     )
 
@@ -204,11 +206,11 @@ class Plan:
         self.entries()
 
     def entries(self) -> Mapping[str, list[Failpoint]]:
-        """By point. Raises SettingsError when the file holds what is no plan; a file that is not there is empty."""
+        """Return the entries by point. Raises SettingsError for a file that is not a plan; a missing file is empty."""
         if self._file is not None:
             try:
-                found = self._file.stat()
-                stamp = (found.st_mtime_ns, found.st_ino)
+                stat = self._file.stat()
+                stamp = (stat.st_mtime_ns, stat.st_ino)
                 if stamp != self._stamp:
                     self._entries, self._stamp = parse(self._file.read_text("utf-8")), stamp
             except FileNotFoundError:
@@ -220,7 +222,7 @@ _plan: Plan | None = None
 _problem: errors.SettingsError | None = None
 try:
     _plan = Plan(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
-except errors.SettingsError as error:  # told by `require_valid`, not by a traceback at import
+except errors.SettingsError as error:  # reported by `require_valid`, not by a traceback at import
     _problem = error
 
 
@@ -233,6 +235,6 @@ def hit(point: str, what: str = "") -> None:
 
 
 def require_valid() -> None:
-    """Raises SettingsError when the variable holds what is no plan."""
+    """Raises SettingsError when the variable does not hold a plan."""
     if _problem is not None:
         raise _problem

@@ -25,7 +25,7 @@ from pipeline.files.private import private_folder
 
 _ID_FILE = "handoff.id"
 """Locked, too, by whoever counts what is used and adds to it."""
-_ROOM = ".room"
+_RESERVATION = ".room"
 _BLOCK = 512
 """Bytes that ``st_blocks`` counts in (POSIX leaves it open, Linux does not)."""
 _COUNTING_S, _LOOK_S = 5.0, 0.005
@@ -41,7 +41,7 @@ class Handoff:
     max_bytes: int
     id: str
     in_memory: bool = False
-    """Whether its files lie in memory, where to allocate them takes as long as to write them."""
+    """True if its files lie in memory, where to allocate them takes as long as to write them."""
 
     @classmethod
     def open(cls, path: Path, max_bytes: int) -> Handoff:
@@ -60,21 +60,21 @@ class Handoff:
             ) from error
 
     def frames_path(self, job_id: str, roll: int, segment: int, attempt: int) -> Path:
-        """Where one attempt's frames go: the attempt is in the name, so that a stale one never writes here."""
+        """Return where one attempt's frames go: the attempt is in the name, so that a stale one never writes here."""
         return self.path / f"{job_id}.{roll}.{segment}.{attempt}.rgb"
 
-    def take_room(self, size: int) -> Path:
+    def make_reservation(self, size: int) -> Path:
         """Make a file that keeps ``size`` bytes for whoever hands it to ``reserve``, or removes it.
 
         Raises:
             RetryableError, RefusedError: as ``reserve``.
         """
-        room = self.path / f"{os.getpid()}.{secrets.token_hex(4)}{_ROOM}"
-        self.reserve(room, size)
-        return room
+        reservation = self.path / f"{os.getpid()}.{secrets.token_hex(4)}{_RESERVATION}"
+        self.reserve(reservation, size)
+        return reservation
 
-    def reserve(self, path: Path, size: int, room: Path | None = None) -> None:
-        """Make a file of ``size`` bytes at ``path`` that has room to be written: ``room``, if that is large enough.
+    def reserve(self, path: Path, size: int, reservation: Path | None = None) -> None:
+        """Make a file of ``size`` bytes at ``path`` on reserved space: ``reservation``, if that is large enough.
 
         Raises:
             RetryableError: code ``handoff_full`` (the cap is reached) or ``disk_full``.
@@ -87,7 +87,7 @@ class Handoff:
             )
         try:
             with self._counting():
-                if room is not None and _becomes(room, path, size):
+                if reservation is not None and _becomes(reservation, path, size):
                     return
                 self._check_cap(size)
                 failpoints.hit("frames_reserve")
@@ -127,7 +127,7 @@ class Handoff:
         return sum(status.st_size for status in self._files())
 
     def _unpromised_bytes(self) -> int:
-        """What the file system has free, less what files that lie here have no pages for yet."""
+        """Return what the file system has free, less what files that lie here have no pages for yet."""
         system = os.statvfs(self.path)
         promised = sum(max(0, status.st_size - status.st_blocks * _BLOCK) for status in self._files())
         return system.f_bavail * system.f_frsize - promised
@@ -158,7 +158,7 @@ class Handoff:
         Room that was taken so long ago is freed too.
         """
         freed = 0
-        for frames in (*self.path.glob("*.rgb"), *self.path.glob(f"*{_ROOM}")):
+        for frames in (*self.path.glob("*.rgb"), *self.path.glob(f"*{_RESERVATION}")):
             with contextlib.suppress(FileNotFoundError):
                 if frames.stem not in live_stems and time.time() - frames.stat().st_mtime >= older_than_s:
                     self.free(frames)
@@ -174,19 +174,19 @@ def _lock(file: BinaryIO) -> bool:
     return True
 
 
-def _becomes(room: Path, path: Path, size: int) -> bool:
+def _becomes(reservation: Path, path: Path, size: int) -> bool:
     """Give the room the path and the size, if it is large enough; else nobody has it any more."""
     with contextlib.suppress(FileNotFoundError):  # it was kept for so long that it was swept
-        if room.stat().st_size >= size:
-            os.truncate(room, size)
-            room.rename(path)
+        if reservation.stat().st_size >= size:
+            os.truncate(reservation, size)
+            reservation.rename(path)
             return True
-        room.unlink()
+        reservation.unlink()
     return False
 
 
 def _is_tmpfs(path: Path) -> bool:
-    """By the mounts that Linux tells of (proc_pid_mountinfo(5)); elsewhere a folder is taken for one on a disk."""
+    """Read the mounts of Linux (proc_pid_mountinfo(5)); elsewhere a folder is taken for one on a disk."""
     device = path.stat().st_dev
     with contextlib.suppress(FileNotFoundError):
         for line in _MOUNTS.read_text(errors="replace").splitlines():

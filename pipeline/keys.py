@@ -78,17 +78,17 @@ def job_id(batch_id: str, seq: int) -> str:
 
 
 def input_key(sha256: str) -> str:
-    """Where an input's bytes are in the store; the same as ``InputRef.key``."""
+    """Return where an input's bytes are in the store; the same as ``InputRef.key``."""
     return f"inputs/{sha256}"
 
 
 def media_key(job_id: str, sha256: str, extension: str = "mp4") -> str:
-    """Where a job's file of that digest is in the store: never shared between jobs, never another file's."""
+    """Return where a job's file of that digest is in the store: never shared between jobs, never another file's."""
     return f"media/{job_id}/{sha256}.{extension}"
 
 
 def state_key(sha256: str) -> str:
-    """Where the frames of a continuation state are in the store: by content, so jobs may share them."""
+    """Return where the frames of a continuation state are in the store: by content, so jobs may share them."""
     return f"states/{sha256}"
 
 

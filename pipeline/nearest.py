@@ -10,7 +10,7 @@ MAX_CHARS = 64
 
 
 def nearest(name: object, known: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
-    """At most ``count`` of the known names that are like this one; case, blanks and hyphens do not count."""
+    """Return at most ``count`` known names that are like this one; case, blanks and hyphens do not count."""
     text = str(name) if isinstance(name, str | int | float) and not isinstance(name, bool) else ""
     if not text or len(text) > MAX_CHARS:
         return []

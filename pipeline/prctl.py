@@ -1,4 +1,4 @@
-"""What a process asks of the Linux kernel about itself; elsewhere nothing happens."""
+"""Settings of a process in the Linux kernel; elsewhere nothing happens."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _PR_SET_NAME = 15
 """prctl's options in linux/prctl.h."""
 
 
-def die_with(parent: int, number: signal.Signals) -> bool:
+def die_with_parent(parent: int, number: signal.Signals) -> bool:
     """Have the signal sent to this process when the thread that started it ends; False if ``parent`` is gone."""
     if sys.platform == "linux":
         _prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(number))
     return os.getppid() == parent
 
 
-def be_called(name: str) -> None:
+def set_process_name(name: str) -> None:
     """The name in ``ps`` and ``top``, of which the kernel keeps 15 bytes."""
     if sys.platform == "linux":
         _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()))

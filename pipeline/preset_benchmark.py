@@ -24,7 +24,7 @@ PLAIN_NAME, AGAIN_NAME = "plain", "plain-again"
 STEADY = 1.15
 """Two times of the same may differ by this factor."""
 _NOT_OFFERED = frozenset({"_native_npu", "_native_xla", "aiter_fa2_hub"})
-"""For hardware that no worker has."""
+"""Backends for hardware that no worker has."""
 _HUB = "_hub"
 """Ends the names of kernels that would be downloaded."""
 
@@ -36,9 +36,9 @@ class Measured:
     name: str
     acceleration: Acceleration
     seconds: float | None = None
-    """From the prompt to decoded frames, the median of the clips; without loading, compiling and handing over."""
+    """The clips' median time from prompt to decoded frames; without loading, compiling and handing over."""
     first_s: float | None = None
-    """Of the first clip after loading: it may include compiling."""
+    """The time of the first clip after loading: it may include compiling."""
     peak_bytes: int | None = None
     psnr: float | None = None
     """dB, mean over frames, against the plain clip; 100 for equal ones."""
@@ -47,43 +47,47 @@ class Measured:
     problem: str | None = None
 
 
-def ways(library: Library, preset_name: str) -> dict[str, Acceleration]:
-    """What is worth a try with the preset, by name, the plain way first; what can never work is left out."""
+def candidates(library: Library, preset_name: str) -> dict[str, Acceleration]:
+    """Return what is worth a try with the preset, by name, the plain way first; what can never work is left out."""
     preset = library.get(preset_name)
-    found: dict[str, dict[str, Any]] = {PLAIN_NAME: {}}
+    options: dict[str, dict[str, Any]] = {PLAIN_NAME: {}}
     for threshold in (0.05, 0.1):
-        found[f"first_block-{threshold:g}"] = {"step_cache": {"kind": "first_block", "threshold": threshold}}
-    found["taylorseer"] = {"step_cache": {"kind": "taylorseer"}}
-    found["taylorseer-lite"] = {"step_cache": {"kind": "taylorseer", "lite": True}}
+        options[f"first_block-{threshold:g}"] = {"step_cache": {"kind": "first_block", "threshold": threshold}}
+    options["taylorseer"] = {"step_cache": {"kind": "taylorseer"}}
+    options["taylorseer-lite"] = {"step_cache": {"kind": "taylorseer", "lite": True}}
     ratios = calibration.read(library.folder, preset)
     if not isinstance(ratios, str):
-        found["mag_cache"] = {"step_cache": {"kind": "mag_cache", "ratios": ratios}}
-    found["pyramid_attention"] = {"step_cache": {"kind": "pyramid_attention"}}
+        options["mag_cache"] = {"step_cache": {"kind": "mag_cache", "ratios": ratios}}
+    options["pyramid_attention"] = {"step_cache": {"kind": "pyramid_attention"}}
     for backend in ATTENTION_BACKENDS:
         if backend not in _NOT_OFFERED and not backend.endswith(_HUB) and backend != "native":
-            found[f"attention-{backend.lstrip('_')}"] = {"attention": backend}
-    found["compile"] = {"compile": True}
-    found["compile+first_block-0.05"] = {"compile": True, "step_cache": {"kind": "first_block"}}
-    found["vae_tiling"] = {"vae_tiling": True}
-    found["layerwise_casting"] = {"layerwise_casting": "float8_e4m3fn"}
+            options[f"attention-{backend.lstrip('_')}"] = {"attention": backend}
+    options["compile"] = {"compile": True}
+    options["compile+first_block-0.05"] = {"compile": True, "step_cache": {"kind": "first_block"}}
+    options["vae_tiling"] = {"vae_tiling": True}
+    options["layerwise_casting"] = {"layerwise_casting": "float8_e4m3fn"}
     for quantisation in ("torchao-int8", "torchao-float8", "bitsandbytes-nf4"):
-        found[quantisation] = {"quantisation": quantisation}
-    found["offload-group-stream"] = {"offload": "group-stream"}
-    made = {name: Acceleration.model_validate(values) for name, values in found.items()}
-    return {name: wanted for name, wanted in made.items() if not abilities.missing(preset, wanted, ())}
+        options[quantisation] = {"quantisation": quantisation}
+    options["offload-group-stream"] = {"offload": "group-stream"}
+    accelerations = {name: Acceleration.model_validate(values) for name, values in options.items()}
+    return {
+        name: acceleration
+        for name, acceleration in accelerations.items()
+        if not abilities.missing(preset, acceleration, ())
+    }
 
 
 def measure(
     process: GeneratorProcess,
     request: GenerationRequest,
-    wanted: Iterable[tuple[str, Acceleration]],
+    accelerations: Iterable[tuple[str, Acceleration]],
     *,
     repeats: int,
     on_progress: Callable[[str], None],
 ) -> list[Measured]:
     """Every way in turn, after the plain one, which is made in any case, and once more at the end.
 
-    A way that is refused is told, not raised.
+    A refused way is reported, not raised.
 
     Raises:
         StageError: the plain clip cannot be made.
@@ -91,26 +95,26 @@ def measure(
     on_progress(PLAIN_NAME)
     results, first_s = _clips(process, request, PLAIN, repeats)
     plain = _frames(request)
-    done = [_measured(PLAIN_NAME, PLAIN, results, first_s, plain, plain)]
-    for name, acceleration in wanted:
+    results_so_far = [_measured(PLAIN_NAME, PLAIN, results, first_s, plain, plain)]
+    for name, acceleration in accelerations:
         if acceleration == PLAIN:
             continue
         on_progress(name)
         try:
             results, first_s = _clips(process, request, acceleration, repeats)
         except StageError as error:
-            done.append(Measured(name, acceleration, problem=f"{error.code}: {error}"[:500]))
+            results_so_far.append(Measured(name, acceleration, problem=f"{error.code}: {error}"[:500]))
             continue
-        done.append(_measured(name, acceleration, results, first_s, _frames(request), plain))
+        results_so_far.append(_measured(name, acceleration, results, first_s, _frames(request), plain))
     on_progress(AGAIN_NAME)
     results, first_s = _clips(process, request, PLAIN, repeats)
-    done.append(_measured(AGAIN_NAME, PLAIN, results, first_s, _frames(request), plain))
-    return done
+    results_so_far.append(_measured(AGAIN_NAME, PLAIN, results, first_s, _frames(request), plain))
+    return results_so_far
 
 
-def unsteady(done: list[Measured]) -> str | None:
+def unsteady(measured: list[Measured]) -> str | None:
     """The sentence on a machine whose plain clip took another time at the end than at the beginning."""
-    first, last = done[0].seconds or 0.0, done[-1].seconds or 0.0
+    first, last = measured[0].seconds or 0.0, measured[-1].seconds or 0.0
     if not first or not last or max(first, last) <= min(first, last) * STEADY:
         return None
     return (
@@ -119,28 +123,28 @@ def unsteady(done: list[Measured]) -> str | None:
     )
 
 
-def proposed(done: Iterable[Measured], *, least_ssim: float, least_psnr: float) -> Measured | None:
+def proposed(measured: Iterable[Measured], *, least_ssim: float, least_psnr: float) -> Measured | None:
     """The fastest whose clip is as near to the plain one as the bounds say; None when nothing was measured."""
     good = [
-        one
-        for one in done
-        if one.seconds is not None and (one.ssim is None or one.ssim >= least_ssim) and (one.psnr or 0) >= least_psnr
+        way
+        for way in measured
+        if way.seconds is not None and (way.ssim is None or way.ssim >= least_ssim) and (way.psnr or 0) >= least_psnr
     ]
-    return min(good, key=lambda one: one.seconds or 0.0, default=None)
+    return min(good, key=lambda way: way.seconds or 0.0, default=None)
 
 
 def _clips(
-    process: GeneratorProcess, request: GenerationRequest, wanted: Acceleration, repeats: int
+    process: GeneratorProcess, request: GenerationRequest, acceleration: Acceleration, repeats: int
 ) -> tuple[list[GenerationResult], float]:
     """One clip that is not counted, then ``repeats`` of them."""
-    asked = replace(request, acceleration=wanted)
-    results = [process.generate(asked, lambda progress: None) for _ in range(1 + repeats)]
+    accelerated = replace(request, acceleration=acceleration)
+    results = [process.generate(accelerated, lambda progress: None) for _ in range(1 + repeats)]
     return results[1:], _seconds(results[0])
 
 
 def _measured(
     name: str,
-    wanted: Acceleration,
+    acceleration: Acceleration,
     results: list[GenerationResult],
     first_s: float,
     frames: Clip,
@@ -149,7 +153,7 @@ def _measured(
     context = Context(models=Models(), reference=plain)
     return Measured(
         name,
-        wanted,
+        acceleration,
         seconds=statistics.median(map(_seconds, results)),
         first_s=first_s,
         peak_bytes=max(result.peak_memory_bytes or 0 for result in results) or None,

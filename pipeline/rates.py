@@ -15,9 +15,10 @@ _SNAPPED = (120, 240)
 
 def rational_fps(fps: float) -> Fraction:
     """Frames a second as a fraction: 29.97 and its like are what they stand for, 30000/1001."""
-    whole = round(fps)
-    if whole % 6 == 0 and whole and abs(fps - whole * 1000 / 1001) < 0.006:  # 29.97 is 0.00003 off; 23.98 is 0.004 off
-        return whole * _NTSC
+    base = round(fps)
+    # 29.97 is 0.00003 off, 23.98 is 0.004 off
+    if base % 6 == 0 and base and abs(fps - base * 1000 / 1001) < 0.006:
+        return base * _NTSC
     return Fraction(fps).limit_denominator(1001)
 
 
@@ -42,7 +43,7 @@ def check_rate(fps: float) -> float:
     rate = rational_fps(float(fps))
     if rate == 0 or abs(float(rate) / fps - 1) > 0.01:
         raise ValueError(f"{_shown(fps)} is not a valid rate for MP4: use 1/1001 or more")
-    near_by = next((whole for whole in _SNAPPED if abs(rate / whole - 1) < Fraction(1, 100)), None)
+    near_by = next((snapped for snapped in _SNAPPED if abs(rate / snapped - 1) < Fraction(1, 100)), None)
     if near_by is not None and rate.denominator not in (1, 1001):
         raise ValueError(f"{_shown(fps)} is not a valid rate for MP4: use {near_by} or {near_by}000/1001")
     return float(fps)

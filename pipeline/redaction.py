@@ -61,8 +61,8 @@ def shown_setting(value: str) -> str:
 
 
 def _shown(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    user, at, place = rest.rpartition("@")
+    scheme, _, address = url.partition("://")
+    user, at, place = address.rpartition("@")
     if "?" in user or "#" in user:  # in a password, or of a query that holds an @: the rest may be secret, too
         return f"{scheme}://{MASK}"
     place, sharp, _ = place.partition("#")
@@ -111,7 +111,7 @@ def _secrets_of(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _secrets_in(text: str) -> Iterator[str]:
-    """What stands where a URL's secrets do."""
+    """Yield the parts of a URL that may be secrets."""
     for match in _WHOLE_URL.finditer(text):
         user, at, place = match[0].partition("://")[2].rpartition("@")
         if at:

@@ -1,4 +1,4 @@
-"""What a job is: one clip, one seed, everything decided.
+"""The specification of a job: one clip, one seed, everything decided.
 
 ``JobSpec`` is stored as JSON in the job's row and is never changed; a worker reads it and nothing else to know what
 to make. Field names are those of diffusers' pipelines.
@@ -15,7 +15,7 @@ from pipeline.acceleration import PLAIN, Acceleration
 MAX_SEED = 2**63 - 1
 """torch.Generator.manual_seed takes 64 bits; a signed 64-bit column holds up to here."""
 MAX_SEGMENTS = 256
-"""Of one clip: some twenty minutes of five-second segments."""
+"""The most segments of one clip: some twenty minutes of five seconds each."""
 
 
 class InputRef(BaseModel):
@@ -26,15 +26,15 @@ class InputRef(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     media_type: str
     name: str
-    """What the submitter called it, for people only."""
+    """The submitter's name for it, for people only."""
     num_frames: int | None = None
-    """Of a video."""
+    """The number of a video's frames."""
     notes: tuple[str, ...] = ()
-    """What of the file the clip does not show, a sentence's end each, as "is animated: …"."""
+    """Properties of the file that the clip does not show, a sentence's end each, as "is animated: …"."""
 
     @model_serializer(mode="wrap")
-    def _as_before_there_were_notes(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without notes where there are none: rows that an older worker reads, and digests, stay as they were."""
+    def _without_empty_notes(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out notes where there are none: rows that an older worker reads, and digests, stay as they were."""
         values: dict[str, Any] = handler(self)
         if not self.notes:
             values.pop("notes", None)
@@ -42,7 +42,7 @@ class InputRef(BaseModel):
 
     @property
     def key(self) -> str:
-        """Where the bytes are in the store."""
+        """Return where the bytes are in the store."""
         return f"inputs/{self.sha256}"
 
 
@@ -53,13 +53,13 @@ class LoraRef(BaseModel):
 
     file: InputRef
     scale: float = 1.0
-    """How strongly it acts: diffusers' adapter weight."""
+    """The strength: diffusers' adapter weight."""
     repo: str | None = None
     """The hub's id, where it came from there."""
     revision: str | None = None
     """The commit there."""
     load_into_transformer_2: bool = False
-    """For models of two denoisers: it changes the second."""
+    """True if it changes the second of a model's two denoisers."""
 
 
 class Beginning(BaseModel):
@@ -70,7 +70,7 @@ class Beginning(BaseModel):
     video: InputRef
     """Its file, with ``num_frames``."""
     frames_sha256: tuple[str, ...]
-    """Of its segments' raw frames, in order."""
+    """The digests of its segments' raw frames, in order."""
 
 
 class JobSpec(BaseModel):
@@ -83,7 +83,7 @@ class JobSpec(BaseModel):
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
     preset: str
     preset_digest: str | None = None
-    """Of a user's own preset, as it was at submit: a worker whose preset differs refuses the job."""
+    """The digest of a user's own preset at submit: a worker whose preset differs refuses the job."""
     random_weights: bool = False
     """True for a user's own preset of a model that was never trained; presets of the catalogue say it themselves."""
     width: Annotated[int, Field(ge=1)]
@@ -105,9 +105,9 @@ class JobSpec(BaseModel):
     enhance: bool = False
     acceleration: Acceleration = PLAIN
     segments: Annotated[int, Field(ge=1, le=MAX_SEGMENTS)] = 1
-    """How many stretches of ``num_frames`` the clip is made of; each goes on from the last frames of the one before."""
+    """The number of stretches of ``num_frames``; each goes on from the last frames of the one before."""
     segment_prompts: tuple[str, ...] = ()
-    """A prompt for each segment; empty: ``prompt`` for each, or what the enhancer makes of it (``auto_extend``)."""
+    """A prompt for each segment; empty: ``prompt`` for each, or the enhancer's versions (``auto_extend``)."""
     auto_extend: bool = False
     """The enhancer writes the prompt of each segment after the first from the one before."""
     seam_frames: Annotated[int, Field(ge=0)] = 0
@@ -134,7 +134,7 @@ class JobSpec(BaseModel):
 
     @property
     def seconds(self) -> float:
-        """Of video that is generated."""
+        """Return the seconds of video that are generated."""
         return self.total_frames / self.fps
 
     @property
@@ -153,7 +153,7 @@ class JobSpec(BaseModel):
         return self.frames_before + self.total_frames
 
     def continues(self, segment: int) -> bool:
-        """Whether that segment (from 0) goes on from an earlier one."""
+        """Return whether that segment (from 0) goes on from an earlier one."""
         return segment > 0 or self.extends is not None
 
     def frames_of(self, segment: int) -> int:
@@ -166,7 +166,7 @@ class JobSpec(BaseModel):
 
 
 class EncodeOptions(BaseModel):
-    """How a batch's clips are encoded; the same fields as the ``encode`` settings, pinned at submit."""
+    """The encoding of a batch's clips; the same fields as the ``encode`` settings, pinned at submit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -182,7 +182,7 @@ SUITE_ENTRY_LABEL = "suite.entry"
 
 
 class ScoreOptions(BaseModel):
-    """How a batch's clips are scored before they are published. Names and rules were checked at submit."""
+    """The scoring of a batch's clips before they are published. Names and rules were checked at submit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -191,11 +191,11 @@ class ScoreOptions(BaseModel):
     gate: tuple[str, ...] = ()
     """Rules of ``pipeline.scoring.gate``; none: every clip is accepted."""
     reroll: Annotated[int, Field(ge=0, le=MAX_REROLL)] = 0
-    """How often a clip that the gate rejects is made again."""
+    """The number of times a clip that the gate rejects is made again."""
 
 
 class BatchOptions(BaseModel):
-    """What holds for every job of a batch, pinned at submit."""
+    """The options of every job of a batch, pinned at submit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -206,5 +206,5 @@ class BatchOptions(BaseModel):
     score: ScoreOptions | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """As it is stored: without what is not given, so that equal submissions stay equal."""
+        """Return what is stored: without unset fields, so that equal submissions stay equal."""
         return self.model_dump(mode="json", exclude_none=True)

@@ -114,7 +114,7 @@ STEP_MOVES: dict[StepState, frozenset[StepState]] = {
 
 
 class AttemptOutcome(StrEnum):
-    """How one attempt at a step ended; the last column of the stage_runs table."""
+    """The outcome of one attempt at a step; the last column of the stage_runs table."""
 
     DONE = "done"
     SKIPPED = "skipped"
@@ -130,7 +130,7 @@ class AttemptOutcome(StrEnum):
 
 
 class EvalState(StrEnum):
-    """Where an evaluation run stands."""
+    """The state of an evaluation run."""
 
     OPEN = "open"
     COMPLETE = "complete"

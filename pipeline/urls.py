@@ -15,9 +15,9 @@ def shown_url(url: str) -> str:
     Where the authority is not a host, a ``/``, ``?`` or ``#`` of a password ended it too soon: all up to the last ``@``
     is the user.
     """
-    scheme, separator, rest = url.partition("://")
-    authority = _ENDS_AUTHORITY.split(rest, maxsplit=1)[0]
-    if "@" in rest and not _HOST.fullmatch(authority):
-        user = authority if _HOST.fullmatch(authority.rpartition("@")[2]) else rest
-        rest = rest[user.rindex("@") + 1 :]
-    return f"{scheme}{separator}{rest.split('?', 1)[0].split('#', 1)[0]}"[:200]
+    scheme, separator, address = url.partition("://")
+    authority = _ENDS_AUTHORITY.split(address, maxsplit=1)[0]
+    if "@" in address and not _HOST.fullmatch(authority):
+        user = authority if _HOST.fullmatch(authority.rpartition("@")[2]) else address
+        address = address[user.rindex("@") + 1 :]
+    return f"{scheme}{separator}{address.split('?', 1)[0].split('#', 1)[0]}"[:200]

@@ -19,10 +19,10 @@ def make_storage(settings: Settings) -> Storage:
     """The store that ``settings.effective_storage`` names; nothing is read or written yet.
 
     Raises:
-        SettingsError: it is no folder, no ``file://`` and no ``s3://`` URL.
+        SettingsError: it is not a folder, a ``file://`` or an ``s3://`` URL.
     """
     value = settings.effective_storage
-    scheme, separator, rest = value.partition("://")
+    scheme, separator, address = value.partition("://")
     if not value.strip() or "\0" in value:
         raise SettingsError(f"VGEN_STORAGE {value!r}: {_RULE}")
     if not separator:
@@ -34,11 +34,11 @@ def make_storage(settings: Settings) -> Storage:
         return FolderStorage(Path(urllib.parse.unquote(parts.path)))
     if scheme != "s3":
         raise SettingsError(f"VGEN_STORAGE {value!r}: {_RULE}")
-    return _s3_storage(settings, value, rest)
+    return _s3_storage(settings, value, address)
 
 
-def _s3_storage(settings: Settings, value: str, rest: str) -> Storage:
-    bucket, _, prefix = rest.partition("/")
+def _s3_storage(settings: Settings, value: str, address: str) -> Storage:
+    bucket, _, prefix = address.partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise SettingsError(
             f"VGEN_STORAGE {value!r}: bucket {bucket!r} must have 3 to 63 lower-case letters, digits, dots and hyphens"

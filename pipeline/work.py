@@ -1,4 +1,4 @@
-"""What every stage takes and gives.
+"""The types that every stage takes and gives.
 
 A stage is a plain function ``run(work, context) -> StageResult`` in a file of its own. It reads ``work`` (values from
 rows, never rows), uses what ``context`` hands it, changes no row, and raises a ``StageError`` when it cannot do
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.generators.base import GenerationRequest, GenerationResult, OnMade, OnProgress, TakesCheckpoints
+from pipeline.generators.base import CheckpointReceiver, GenerationRequest, GenerationResult, OnMade, OnProgress
 from pipeline.policy.memory_ladder import Rung
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, JobSpec
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(StrEnum):
-    """How a stage ended, when it did not raise."""
+    """The end of a stage that did not raise."""
 
     DONE = "done"
     SKIPPED = "skipped"
@@ -57,10 +57,10 @@ class ScoreRecord:
     """None: not scored, for the ``reason``."""
     reason: str | None
     passed: bool | None
-    """The verdict of a check; None for what is no check."""
+    """The verdict of a check; None for other metrics."""
     details: dict[str, Any]
     version: int
-    """Of the metric."""
+    """The version of the metric."""
     scorer: dict[str, Any]
     """``pipeline.scoring.run.fingerprint``: scores of different scorers are not compared."""
 
@@ -84,7 +84,7 @@ class CheckpointRef:
 
 @dataclass(frozen=True, slots=True)
 class ContinuationRef:
-    """What a segment starts from: a small payload, and stored objects by name (``key``, ``sha256``, ``size``)."""
+    """The start of a segment: a small payload, and stored objects by name (``key``, ``sha256``, ``size``)."""
 
     kind: str
     version: int
@@ -94,7 +94,7 @@ class ContinuationRef:
 
 @dataclass(frozen=True, slots=True)
 class StepWork:
-    """One claimed step: all that a worker knows of it."""
+    """One claimed step, with all that a worker knows."""
 
     job_id: str
     batch_id: str
@@ -104,18 +104,18 @@ class StepWork:
     stage: Stage
     attempt: int
     spec: JobSpec
-    """With the seed of this roll."""
+    """The specification, with the seed of this roll."""
     options: BatchOptions
     outputs: dict[str, dict[str, Any]]
-    """What the earlier stages of this roll and segment recorded, by stage name; of enhance and screen, the clip's."""
+    """The results of the earlier stages of this roll and segment, by stage; enhance's and screen's are the clip's."""
     checkpoint: CheckpointRef | None = None
-    """Where an earlier attempt at generating was cut off."""
+    """The checkpoint of an earlier generate attempt that was cut off."""
     continuation: ContinuationRef | None = None
-    """What the segment goes on from, where it is not a clip's beginning."""
+    """The state that the segment goes on from, where it is not a clip's beginning."""
     memory_rung: Rung = Rung.PLAIN
-    """How a clip that did not fit into memory is tried now."""
+    """The rung on which a clip that did not fit into memory is tried now."""
     earlier: tuple[dict[str, dict[str, Any]], ...] = ()
-    """Where the clip's last segment is encoded: what the segments before it recorded, each by stage name."""
+    """The results of the segments before it, each by stage, where the clip's last segment is encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class StoredClip:
     job_id: str
     roll: int
     spec: JobSpec
-    """With the seed of this roll."""
+    """The specification, with the seed of this roll."""
     key: str
     sha256: str
     known: frozenset[tuple[str, str]] = frozenset()
@@ -138,39 +138,39 @@ class ScoreWork:
 
     family: str
     metrics: tuple[str, ...]
-    """Of the whole run; those of the family are this step's."""
+    """The metrics of the whole run; those of the family are this step's."""
     clips: tuple[StoredClip, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """What is recorded when the step is finished."""
+    """The result that is recorded when the step is finished."""
 
     outcome: Outcome = Outcome.DONE
     output: dict[str, Any] = field(default_factory=dict)
     """Small JSON, kept in the step's row and read by later stages as ``work.outputs[stage]``."""
     artifacts: tuple[Artifact, ...] = ()
     continuation: ContinuationRef | None = None
-    """What a segment after this one starts from; recorded with the result."""
+    """The state that the next segment starts from; recorded with the result."""
     scores: tuple[ScoreRecord, ...] = ()
     after_commit: Callable[[], None] | None = None
     """Called once the result is recorded, for example to free the hand-off's space; must not fail."""
 
 
-class RunsGenerations(Protocol):
+class GenerationRunner(Protocol):
     """The handle on a generator; ``pipeline.generators.process.handle.GeneratorProcess`` is the real one."""
 
     def generate(
         self,
         request: GenerationRequest,
         on_progress: OnProgress,
-        checkpoints: TakesCheckpoints = ...,
+        checkpoints: CheckpointReceiver = ...,
         on_made: OnMade | None = ...,
     ) -> GenerationResult: ...
 
 
-class CheckpointRows(Protocol):
-    """Where checkpoints are written down; may be called from any thread. Raises ServiceUnavailableError."""
+class CheckpointRecorder(Protocol):
+    """The record of checkpoints; may be called from any thread. Raises ServiceUnavailableError."""
 
     def record(self, saved: CheckpointRef) -> tuple[str, ...] | None:
         """Write it down; the keys that it replaces. None when this attempt may not write any more."""
@@ -181,7 +181,7 @@ class CheckpointRows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """What a worker lends to a stage."""
+    """The objects that a worker lends to a stage."""
 
     settings: Settings
     storage: Storage
@@ -189,12 +189,12 @@ class StageContext:
     on_progress: OnProgress
     check: Callable[[], None]
     """Raises StoppedError when the step is to stop; long stages call it often."""
-    generator: RunsGenerations | None = None
+    generator: GenerationRunner | None = None
     gpu_type: str | None = None
     worker_name: str = ""
-    checkpoints: CheckpointRows | None = None
+    checkpoints: CheckpointRecorder | None = None
     """None: nobody would find a checkpoint again, so none is made."""
-    room: Path | None = None
+    reservation: Path | None = None
     """Taken in the hand-off before the step was claimed."""
     on_made: OnMade | None = None
     """Called by generate when the generator may make the next clip, while this one's frames are still handed over."""
@@ -213,4 +213,4 @@ class Claim:
     worker: str
     work: StepWork
     overlapped_ms: int = 0
-    """So long before its end the attempt let its worker take the next step: that time is not counted as the GPU's."""
+    """The time before its end in which the worker had taken the next step: it is not counted as the GPU's."""

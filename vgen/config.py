@@ -124,7 +124,7 @@ def _read(source: Mapping[str, Any] | str | Path) -> tuple[dict[str, Any], Path,
     except YamlError as error:
         raise InputError([Problem(f"the configuration cannot be read: {error}", str(path), error.line)]) from None
     if not isinstance(data, dict):
-        raise InputError([Problem(f"is no mapping of keys to values; the keys are: {', '.join(_KEYS)}", str(path))])
+        raise InputError([Problem(f"is not a mapping of keys to values; the keys are: {', '.join(_KEYS)}", str(path))])
     return data, path.absolute().parent, path.stem
 
 
@@ -158,7 +158,7 @@ def _override(data: dict[str, Any], key: str, text: str, problems: list[Problem]
             return
     table[last] = value
     if tuple(keys) in _PATHS:
-        _at(data, keys, lambda given: str(_expanded(given).absolute()))
+        _at(data, keys, lambda path: str(_expanded(path).absolute()))
 
 
 def _expanded(text: str) -> Path:
@@ -171,22 +171,22 @@ def _expanded(text: str) -> Path:
 
 def _unknown(data: Mapping[str, Any]) -> list[Problem]:
     """Keys that mean nothing; those of the request are judged with its values."""
-    problems = _strangers(data, _KEYS, "")
+    problems = _unknown_keys(data, _KEYS, "")
     for name in _TABLES:
         if name in data and not isinstance(data[name], dict):
-            problems.append(Problem(f"{data[name]!r} is no mapping", field=name))
+            problems.append(Problem(f"{data[name]!r} is not a mapping", field=name))
     if problems:
         return problems
-    problems += _strangers(data.get("output", {}), _OUTPUT_KEYS, "output.")
+    problems += _unknown_keys(data.get("output", {}), _OUTPUT_KEYS, "output.")
     for name, value in data.get("settings", {}).items():
-        found = _strangers({name: value}, Settings.model_fields, "settings.")
-        problems += found
-        group = None if found else Settings.model_fields[name].annotation
+        unknown = _unknown_keys({name: value}, Settings.model_fields, "settings.")
+        problems += unknown
+        group = None if unknown else Settings.model_fields[name].annotation
         if isinstance(group, type) and issubclass(group, BaseModel):
             if not isinstance(value, dict):
-                problems.append(Problem(f"{value!r} is no mapping", field=f"settings.{name}"))
+                problems.append(Problem(f"{value!r} is not a mapping", field=f"settings.{name}"))
             else:
-                problems += _strangers(value, group.model_fields, f"settings.{name}.")
+                problems += _unknown_keys(value, group.model_fields, f"settings.{name}.")
     return problems
 
 
@@ -211,24 +211,24 @@ def _contradictions(data: Mapping[str, Any], needs_request: bool) -> list[Proble
 
 
 def _settings(
-    data: Mapping[str, Any], own: dict[str, Any], safety: Mapping[str, Any] | None, file: str | None
+    data: Mapping[str, Any], overrides: dict[str, Any], safety: Mapping[str, Any] | None, file: str | None
 ) -> Settings:
-    """The settings in force; ``own`` win. ``safety`` is what a file itself set, ``file`` its name where it set any.
+    """The settings in force; ``overrides`` win. ``safety`` is what a file itself set, ``file`` its name if it did.
 
     Raises InputError, SettingsError.
     """
     try:
-        effective = load_settings(**((data.get("settings") or {}) | own))
+        effective = load_settings(**((data.get("settings") or {}) | overrides))
     except SettingsError as error:
         raise error if file is None else SettingsError(f"{file}: {error}") from None
-    problems = _unscreened(data, effective) or (_laxer(safety, load_settings(**own)) if safety else [])
+    problems = _unscreened(data, effective) or (_laxer(safety, load_settings(**overrides)) if safety else [])
     if problems:
         raise InputError(problems)
     return effective
 
 
 def _safety_of(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file itself sets of the safety settings, before anything is laid over it."""
+    """Return what a file itself sets of the safety settings, before anything is laid over it."""
     settings = data.get("settings")
     safety = settings.get("safety") if isinstance(settings, dict) else None
     return dict(safety) if isinstance(safety, dict) else {}
@@ -244,27 +244,29 @@ def _unscreened(data: Mapping[str, Any], settings: Settings) -> list[Problem]:
 
 
 def _laxer(in_file: Mapping[str, Any], site: Settings) -> list[Problem]:
-    """Where a file would screen less than the site does, which a file cannot decide."""
-    own = site.safety
-    if own.classifier is None:
+    """Return where a file would screen less than the site does, which a file cannot decide."""
+    site_safety = site.safety
+    if site_safety.classifier is None:
         return []
     problems = []
-    if Path(str(in_file.get("classifier", own.classifier))) != own.classifier:
-        problems.append(("classifier", f"{in_file['classifier']!r} is not this site's, {str(own.classifier)!r}"))
-    policy = in_file.get("policy", own.policy)
-    if _STRICTNESS.index(policy) < _STRICTNESS.index(own.policy):
-        problems.append(("policy", f"{policy!r} is laxer than this site's, {own.policy!r}"))
-    threshold = float(in_file.get("threshold", own.threshold))
-    if threshold > own.threshold:
-        problems.append(("threshold", f"{threshold:g} is over this site's, {own.threshold:g}"))
+    if Path(str(in_file.get("classifier", site_safety.classifier))) != site_safety.classifier:
+        problems.append(
+            ("classifier", f"{in_file['classifier']!r} is not this site's, {str(site_safety.classifier)!r}")
+        )
+    policy = in_file.get("policy", site_safety.policy)
+    if _STRICTNESS.index(policy) < _STRICTNESS.index(site_safety.policy):
+        problems.append(("policy", f"{policy!r} is laxer than this site's, {site_safety.policy!r}"))
+    threshold = float(in_file.get("threshold", site_safety.threshold))
+    if threshold > site_safety.threshold:
+        problems.append(("threshold", f"{threshold:g} is over this site's, {site_safety.threshold:g}"))
     hint = "; leave it out, or set it on the command line"
     return [Problem(f"{message}{hint}", field=f"settings.safety.{name}") for name, message in problems]
 
 
-def _strangers(given: Mapping[Any, Any], known: Iterable[str], prefix: str) -> list[Problem]:
+def _unknown_keys(mapping: Mapping[Any, Any], known: Iterable[str], prefix: str) -> list[Problem]:
     names = list(known)
     problems: list[Problem] = []
-    for key in given:
+    for key in mapping:
         if key not in names:
             hint = did_you_mean(key, names, 2) if len(problems) < _MAX_HINTS else ""
             problems.append(Problem(f"unknown key; {hint}known: {', '.join(names)}", field=f"{prefix}{key}"))

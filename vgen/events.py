@@ -1,4 +1,4 @@
-"""What an asynchronous generation yields."""
+"""The events that an asynchronous generation yields."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from vgen import one_clip
 from vgen.config import RunConfig, read_config
 from vgen.events import ClipEvent, FinalEvent, ProgressEvent
 from vgen.model import ModelFolder, named_model
-from vgen.one_clip import Output, Workshop
+from vgen.one_clip import ClipServices, Output
 from vgen.request import VideoRequest, planned
 from vgen.result import VideoResult
 
@@ -83,11 +83,13 @@ class VideoGenerator:
             StageError: as for ``from_preset``.
         """
         base = _settings(settings)
-        made = named_model(model, extends, fields or {})
+        preset_folder = named_model(model, extends, fields or {})
         try:
-            return cls(made.name, base.model_copy(update={"presets_dir": made.folder}), model=made)._loaded(on_progress)
+            return cls(
+                preset_folder.name, base.model_copy(update={"presets_dir": preset_folder.folder}), model=preset_folder
+            )._loaded(on_progress)
         except BaseException:
-            made.close()
+            preset_folder.close()
             raise
 
     @classmethod
@@ -97,11 +99,17 @@ class VideoGenerator:
         Raises:
             InputError: it has an unknown key or a wrong value, named with the nearest there are.
         """
-        made = config if isinstance(config, RunConfig) else read_config(config, needs_request=False)
-        if made.model is None:
-            return cls.from_preset(made.preset or made.settings.preset, settings=made.settings, on_progress=on_progress)
+        checked = config if isinstance(config, RunConfig) else read_config(config, needs_request=False)
+        if checked.model is None:
+            return cls.from_preset(
+                checked.preset or checked.settings.preset, settings=checked.settings, on_progress=on_progress
+            )
         return cls.from_pretrained(
-            made.model, extends=made.extends, fields=made.fields, settings=made.settings, on_progress=on_progress
+            checked.model,
+            extends=checked.extends,
+            fields=checked.fields,
+            settings=checked.settings,
+            on_progress=on_progress,
         )
 
     def generate(
@@ -124,15 +132,15 @@ class VideoGenerator:
             InputError: the request or output breaks a rule; every mistake is named.
             StageError: the clip cannot be made; StoppedError after ``stop``.
         """
-        wanted = VideoRequest(request) if isinstance(request, str) else request
+        video_request = VideoRequest(request) if isinstance(request, str) else request
         target = output if isinstance(output, Output) or output is None else Output(Path(output))
-        job, submission = planned(wanted, self.preset, self._settings, Path.cwd())
+        job, submission = planned(video_request, self.preset, self._settings, Path.cwd())
         if target is not None:
             target.check()
         frames = target is None if return_frames is None else return_frames
         with self._busy:
             self._stopping.clear()
-            return one_clip.make(job, submission, self._workshop(on_progress), target, with_frames=frames)
+            return one_clip.make(job, submission, self._services(on_progress), target, with_frames=frames)
 
     def generate_file(self, path: str | Path, folder: str | Path) -> Iterator[VideoResult]:
         """Make every clip of a prompt file, one after the other, as ``folder``/LINE-VARIANT.mp4 (what is there stays).
@@ -143,15 +151,17 @@ class VideoGenerator:
             InputError: the file has mistakes, or names another preset; nothing is made then.
         """
         submission = parse(Path(path), overrides={}, settings=self._settings.model_copy(update={"preset": self.preset}))
-        others = sorted({job.spec.preset for job in submission.jobs} - {self.preset})
-        if others:
-            raise InputError([Problem(f"{others[0]!r} is not the preset that is loaded, {self.preset!r}", str(path))])
+        other_presets = sorted({job.spec.preset for job in submission.jobs} - {self.preset})
+        if other_presets:
+            raise InputError(
+                [Problem(f"{other_presets[0]!r} is not the preset that is loaded, {self.preset!r}", str(path))]
+            )
         for job in submission.jobs:
             target = Output(Path(folder) / f"{job.line:06}-{job.variant}.mp4")
             target.check()
             with self._busy:
                 self._stopping.clear()
-                yield one_clip.make(job, submission, self._workshop(_silent), target, with_frames=False)
+                yield one_clip.make(job, submission, self._services(_silent), target, with_frames=False)
 
     async def generate_async(
         self,
@@ -167,11 +177,11 @@ class VideoGenerator:
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[ProgressEvent | None] = asyncio.Queue()
 
-        def tell(event: ProgressEvent) -> None:
+        def report(event: ProgressEvent) -> None:
             loop.call_soon_threadsafe(events.put_nowait, event)
 
         def work() -> VideoResult:
-            return self.generate(request, output=output, return_frames=return_frames, on_progress=tell)
+            return self.generate(request, output=output, return_frames=return_frames, on_progress=report)
 
         making = asyncio.ensure_future(asyncio.to_thread(work))
         making.add_done_callback(lambda _: events.put_nowait(None))
@@ -186,7 +196,7 @@ class VideoGenerator:
                     await making
 
     def stop(self) -> None:
-        """From any thread: end the running clip with StoppedError at its next step."""
+        """End the running clip with StoppedError at its next step; may be called from any thread."""
         self._stopping.set()
         if self._process is not None:
             self._process.request_stop()
@@ -218,7 +228,7 @@ class VideoGenerator:
             raise
         return self
 
-    def _workshop(self, on_progress: OnEvent) -> Workshop:
+    def _services(self, on_progress: OnEvent) -> ClipServices:
         if self._process is None:
             raise ConflictError("the generator was shut down")
 
@@ -226,16 +236,16 @@ class VideoGenerator:
             if self._stopping.is_set():
                 raise StoppedError("asked to stop")
 
-        def tell(progress: Progress) -> None:
+        def report(progress: Progress) -> None:
             check()
             on_progress(_event(progress))
 
-        return Workshop(self._settings, self._process, self._gpu_type, tell, check)
+        return ClipServices(self._settings, self._process, self._gpu_type, report, check)
 
 
 def _event(progress: Progress) -> ProgressEvent:
     return ProgressEvent(progress.phase.value, progress.step, progress.total)
 
 
-def _settings(given: Settings | Mapping[str, Any] | None) -> Settings:
-    return given if isinstance(given, Settings) else load_settings(**(given or {}))
+def _settings(settings: Settings | Mapping[str, Any] | None) -> Settings:
+    return settings if isinstance(settings, Settings) else load_settings(**(settings or {}))

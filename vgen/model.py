@@ -17,7 +17,7 @@ from pipeline.presets.user_file import class_of
 
 _PATH_STARTS = ("/", "./", "../", "~/")
 _ENOUGH = frozenset({"workload", "dtype", "frames", "size", "defaults"})
-"""What a preset that extends none has to say."""
+"""The fields that a preset has to give if it extends none."""
 
 
 class ModelFolder:
@@ -40,15 +40,15 @@ def named_model(model: str | Path, extends: str | None, fields: Mapping[str, Any
     base = extends
     if base is None and not fields.keys() >= _ENOUGH:
         base = _only_preset_of(located, str(fields.get("revision", "main")))
-    said = ({} if base is None else {"extends": base}) | {"model": located, **fields}
+    preset_fields = ({} if base is None else {"extends": base}) | {"model": located, **fields}
     name = _name(located)
-    made = ModelFolder(name, "".join(f"{key} = {_toml(value)}\n" for key, value in said.items()))
+    folder = ModelFolder(name, "".join(f"{key} = {_toml(value)}\n" for key, value in preset_fields.items()))
     try:
-        load_library(made.folder).get(name)
+        load_library(folder.folder).get(name)
     except InputError as error:
-        made.close()
+        folder.close()
         raise InputError([Problem(problem.message, field=problem.field) for problem in error.problems]) from None
-    return made
+    return folder
 
 
 def _located(model: str | Path) -> str:
@@ -59,13 +59,15 @@ def _located(model: str | Path) -> str:
 
 
 def _only_preset_of(model: str, revision: str) -> str:
-    found = class_of(model, revision)
-    if found is None:
+    pipeline_class = class_of(model, revision)
+    if pipeline_class is None:
         raise InputError([Problem(f"{model!r} has no model_index.json on this machine", field="model")])
-    fitting = [preset.name for preset in all_presets().values() if preset.pipeline_class == found]
+    fitting = [preset.name for preset in all_presets().values() if preset.pipeline_class == pipeline_class]
     if len(fitting) != 1:
         choice = f"one of {', '.join(fitting)}" if fitting else f"a preset, or fields: {', '.join(sorted(_ENOUGH))}"
-        raise InputError([Problem(f"is needed, since the model's class is {found}: give {choice}", field="extends")])
+        raise InputError(
+            [Problem(f"is needed, since the model's class is {pipeline_class}: give {choice}", field="extends")]
+        )
     return fitting[0]
 
 

@@ -21,7 +21,7 @@ from pipeline.stages import encode, enhance, generate, screen
 from pipeline.states import Stage
 from pipeline.storage import FolderStorage
 from pipeline.storage.inputs import put_input
-from pipeline.work import Outcome, RunsGenerations, StageContext, StageResult, StepWork
+from pipeline.work import GenerationRunner, Outcome, StageContext, StageResult, StepWork
 from vgen.result import VideoResult
 
 _BEFORE = ((Stage.ENHANCE, enhance.run), (Stage.SCREEN, screen.run))
@@ -29,7 +29,7 @@ _BEFORE = ((Stage.ENHANCE, enhance.run), (Stage.SCREEN, screen.run))
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where the clip goes: an MP4, and its sidecar beside it under the same name with ``.json``."""
+    """The place of the clip: an MP4, and its sidecar beside it under the same name with ``.json``."""
 
     video: Path
     overwrite: bool = False
@@ -41,7 +41,7 @@ class Output:
     def check(self) -> None:
         """
         Raises:
-            InputError: it is no file's name that can be written.
+            InputError: it is not a file's name that can be written.
         """
         if self.video.suffix != ".mp4":
             raise InputError([Problem(f"{str(self.video)!r} does not end in .mp4", field="output.path")])
@@ -55,18 +55,18 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
-    """What a clip is made with."""
+class ClipServices:
+    """The objects that a clip is made with."""
 
     settings: Settings
-    generator: RunsGenerations
+    generator: GenerationRunner
     gpu_type: str
     on_progress: OnProgress
     check: Callable[[], None]
 
 
 def make(
-    job: PlannedJob, submission: Submission, shop: Workshop, output: Output | None, *, with_frames: bool
+    job: PlannedJob, submission: Submission, services: ClipServices, output: Output | None, *, with_frames: bool
 ) -> VideoResult:
     """Enhance, screen and generate the clip, and encode it where there is an output. Nothing else is left behind.
 
@@ -75,35 +75,35 @@ def make(
         StageError: what the stages raise.
     """
     with tempfile.TemporaryDirectory(prefix="vgen-clip-") as folder:
-        context = _context(Path(folder), submission, shop)
+        context = _context(Path(folder), submission, services)
         outputs = _prepared(job, submission, context)
         begun = time.monotonic()
-        made = generate.run(_work(job, submission, shop.settings, Stage.GENERATE, outputs), context).output
+        generated = generate.run(_work(job, submission, services.settings, Stage.GENERATE, outputs), context).output
         seconds = time.monotonic() - begun
-        outputs[Stage.GENERATE] = made
-        frames = _frames(made) if with_frames else None
+        outputs[Stage.GENERATE] = generated
+        frames = _frames(generated) if with_frames else None
         sidecar = None
         if output is not None:
-            encoded = encode.run(_work(job, submission, shop.settings, Stage.ENCODE, outputs), context).output
+            encoded = encode.run(_work(job, submission, services.settings, Stage.ENCODE, outputs), context).output
             sidecar = json.loads(context.storage.read_bytes(encoded["sidecar"]["key"]))
             for kind, path in (("video", output.video), ("sidecar", output.sidecar)):
                 _put(context, encoded[kind]["key"], path)
     spec = job.spec
     return VideoResult(
         prompt=spec.prompt,
-        prompt_used=made["prompt"],
+        prompt_used=generated["prompt"],
         seed=spec.seed,
         preset=spec.preset,
         width=spec.width,
         height=spec.height,
         num_frames=spec.num_frames,
         fps=spec.fps,
-        frames_sha256=made["frames_sha256"],
-        numerics=made["numerics"],
-        model_revision=made["model_revision"],
-        timings_s=made["timings_s"],
+        frames_sha256=generated["frames_sha256"],
+        numerics=generated["numerics"],
+        model_revision=generated["model_revision"],
+        timings_s=generated["timings_s"],
         generation_time_s=seconds,
-        peak_memory_bytes=made["peak_memory_bytes"],
+        peak_memory_bytes=generated["peak_memory_bytes"],
         video_path=None if output is None else output.video,
         sidecar_path=None if output is None else output.sidecar,
         sidecar=sidecar,
@@ -111,18 +111,18 @@ def make(
     )
 
 
-def _context(folder: Path, submission: Submission, shop: Workshop) -> StageContext:
+def _context(folder: Path, submission: Submission, services: ClipServices) -> StageContext:
     storage = FolderStorage(folder / "storage")
     for item in submission.inputs.values():
         put_input(storage, item)
     return StageContext(
-        settings=shop.settings,
+        settings=services.settings,
         storage=storage,
-        handoff=Handoff.open(folder / "handoff", shop.settings.handoff_bytes),
-        on_progress=shop.on_progress,
-        check=shop.check,
-        generator=shop.generator,
-        gpu_type=shop.gpu_type,
+        handoff=Handoff.open(folder / "handoff", services.settings.handoff_bytes),
+        on_progress=services.on_progress,
+        check=services.check,
+        generator=services.generator,
+        gpu_type=services.gpu_type,
     )
 
 
@@ -161,11 +161,11 @@ def _work(
     )
 
 
-def _frames(made: dict[str, Any]) -> Any:
+def _frames(generated: dict[str, Any]) -> Any:
     import numpy as np  # noqa: PLC0415 - only where frames are asked for
 
-    shape = (made["num_frames"], made["height"], made["width"], 3)
-    frames = np.fromfile(made["frames_path"], dtype=np.uint8)
+    shape = (generated["num_frames"], generated["height"], generated["width"], 3)
+    frames = np.fromfile(generated["frames_path"], dtype=np.uint8)
     if frames.size != np.prod(shape):
         raise FatalError(f"the frames are {frames.size} bytes, not {shape}", code="frames_mismatch")
     return frames.reshape(shape)

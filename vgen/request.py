@@ -1,4 +1,4 @@
-"""What to make: the fields of a prompt file's line, typed, and under the same rules."""
+"""The clip to make: the fields of a prompt file's line, typed, and under the same rules."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Lora:
     repo: str | None = None
     weight_name: str | None = None
     revision: str | None = None
-    """Of ``repo``; without one, the commit that is in the cache."""
+    """The revision of ``repo``; without one, the commit that is in the cache."""
     scale: float = 1.0
     load_into_transformer_2: bool = False
     """Wan 2.2 A14B: it is the low-noise expert's."""
@@ -41,7 +41,7 @@ class VideoRequest:
     prompt: str
     negative_prompt: str | None = None
     seed: int | None = None
-    """Without one it follows from the rest of the request, so that the same request gives the same clip."""
+    """The seed; without one it follows from the rest of the request: the same request gives the same clip."""
     num_frames: int | None = None
     seconds: float | None = None
     """Instead of ``num_frames``."""
@@ -63,7 +63,7 @@ class VideoRequest:
 
     @classmethod
     def of_mapping(cls, values: Mapping[str, Any]) -> VideoRequest:
-        """From the fields' names to values; names that are no attributes here go to ``other``, to be checked there.
+        """Make a request from a mapping of fields; names without an attribute go to ``other``, to be checked there.
 
         Raises:
             InputError: there is no prompt.
@@ -71,8 +71,8 @@ class VideoRequest:
         names = {item.name for item in fields(cls)} - {"other"}
         if "prompt" not in values:
             raise InputError([Problem("is missing", field="prompt")])
-        own = {name: value for name, value in values.items() if name in names}
-        return cls(**own, other={name: value for name, value in values.items() if name not in names})
+        attributes = {name: value for name, value in values.items() if name in names}
+        return cls(**attributes, other={name: value for name, value in values.items() if name not in names})
 
     def as_line(self, preset: str) -> dict[str, Any]:
         """The line of a ``.jsonl`` prompt file that asks for this clip."""
@@ -92,18 +92,18 @@ class VideoRequest:
         return line | {name: value for name, value in self.other.items() if value is not None}
 
 
-def _references(given: Any) -> Any:
-    """As a prompt file has them; what is not a list goes through as it is, to be refused there."""
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        return str(given) if isinstance(given, Path) else given
-    return [str(each) if isinstance(each, Path) else each for each in given]
+def _references(value: Any) -> Any:
+    """Return the images as a prompt file has them; what is not a list goes through as it is, to be refused there."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return str(value) if isinstance(value, Path) else value
+    return [str(each) if isinstance(each, Path) else each for each in value]
 
 
-def _loras(given: Any) -> Any:
-    """As a prompt file has them; what is no list of LoRAs goes through as it is, to be refused there."""
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        return given
-    return [one.as_mapping() if isinstance(one, Lora) else one for one in given]
+def _loras(value: Any) -> Any:
+    """Return the LoRAs as a prompt file has them; what is not a list goes through as it is, to be refused there."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return value
+    return [lora.as_mapping() if isinstance(lora, Lora) else lora for lora in value]
 
 
 def planned(request: VideoRequest, preset: str, settings: Settings, folder: Path) -> tuple[PlannedJob, Submission]:

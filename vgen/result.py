@@ -1,4 +1,4 @@
-"""What was made."""
+"""The result of a generation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class VideoResult:
     """One clip."""
 
     prompt: str
-    """As it was asked for."""
+    """The prompt as it was asked for."""
     prompt_used: str
     """The enhanced one, where enhancing was on."""
     seed: int
@@ -28,7 +28,7 @@ class VideoResult:
     frames_sha256: str
     """The clip's identity: that of the line's clip of the same request."""
     numerics: dict[str, Any]
-    """What pixels depend on besides the request: device, dtype, library versions, …"""
+    """The facts that pixels depend on besides the request: device, dtype, library versions, …"""
     model_revision: str
     timings_s: dict[str, float]
     generation_time_s: float
@@ -37,6 +37,6 @@ class VideoResult:
     """The MP4; None when none was asked for."""
     sidecar_path: Path | None
     sidecar: dict[str, Any] | None
-    """What the sidecar file holds; see docs/sidecar.md."""
+    """The content of the sidecar file; see docs/sidecar.md."""
     frames: NDArray[np.uint8] | None
     """F × H × W × 3, RGB; None when they were not asked for."""

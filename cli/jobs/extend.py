@@ -232,7 +232,7 @@ def _next(spec: JobSpec, job_id: str, prompt: str, changes: dict[str, Any], sett
     library = load_library(settings.effective_presets_dir)
     preset = library.presets.get(spec.preset)
     if preset is None or preset.continuation is None:
-        why = library.why_not(spec.preset) if preset is None else f"{spec.preset!r} cannot go on from given frames"
+        why = library.explain(spec.preset) if preset is None else f"{spec.preset!r} cannot go on from given frames"
         raise InputError([*problems, Problem(why, field="preset")])
     seam, frames = preset.continuation.frames, values["num_frames"]
     if isinstance(frames, int) and (not preset.frames.allows(frames) or frames < 2 * seam):

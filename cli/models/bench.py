@@ -69,7 +69,7 @@ def preset(
             height=height,
             num_frames=num_frames,
         )
-        wanted = _chosen(preset_benchmark.ways(library, name), only)
+        wanted = _chosen(preset_benchmark.candidates(library, name), only)
         done = preset_benchmark.measure(
             process,
             request,

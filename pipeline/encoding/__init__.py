@@ -1,1 +1,1 @@
-"""From raw frames to the files of a finished clip: video, poster, contact strip and sidecar."""
+"""Make the files of a finished clip from raw frames: video, poster, contact strip and sidecar."""

@@ -24,13 +24,13 @@ from pipeline.rates import rational_fps
 from pipeline.spec import EncodeOptions
 
 AUDIO_BITRATE = "192k"
-"""Of AAC, all channels together."""
+"""The bit rate of AAC, all channels together."""
 AUDIO_OPTIONS = ("-c:a", "aac", "-b:a", AUDIO_BITRATE, "-flags:a", "+bitexact")
 METADATA = "pipe:METADATA"
-"""In a command: the descriptor that ``run_ffmpeg`` opens for the tags."""
+"""The placeholder in a command for the descriptor that ``run_ffmpeg`` opens for the tags."""
 _SPECIAL, _ESCAPED = re.compile(r"([=;#\\\n\r])"), r"\\\1"
 _POLL_S = 0.1
-"""How often ``check`` is called and the clock looked at, at most and at least."""
+"""The interval at which ``check`` is called and the clock is read."""
 _STDERR_KEPT = 8192
 _LINES_SHOWN = 8
 _DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large")
@@ -98,9 +98,9 @@ def run_ffmpeg(
     """
     try:
         with data.open("rb", buffering=0) as source:
-            held = os.fstat(source.fileno()).st_size
-            if held != size:
-                raise RetryableError(f"{data} holds {held} bytes, not {size}", code="frames_corrupt")
+            actual_size = os.fstat(source.fileno()).st_size
+            if actual_size != size:
+                raise RetryableError(f"{data} holds {actual_size} bytes, not {size}", code="frames_corrupt")
             with _metadata_file(metadata) as tags, _Encoder(command, codec, source, tags) as encoder:
                 encoder.wait(check, timeout_s)
                 encoder.judge(source, size)
@@ -275,8 +275,8 @@ class _Encoder:
         if status != 0:
             how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
             raise self._error(how, "encoder_failed")
-        if left := size - os.lseek(source.fileno(), 0, os.SEEK_CUR):  # FFmpeg's place in the file is ours too
-            raise self._error(f"stopped reading {left} bytes before the end", "encoder_failed")
+        if unread := size - os.lseek(source.fileno(), 0, os.SEEK_CUR):  # FFmpeg's place in the file is ours too
+            raise self._error(f"stopped reading {unread} bytes before the end", "encoder_failed")
 
     def _error(self, what: str, code: str) -> StageError:
         text = self._stderr.decode("utf-8", "replace")
@@ -285,8 +285,8 @@ class _Encoder:
         if self._process.returncode == -signal.SIGXFSZ or any(mark in text for mark in _DISK_FULL):
             return RetryableError(message, code="disk_full")
         if any(mark in text for mark in _NO_DEVICE):
-            others = ", ".join(name for name in available_codecs() if not name.endswith("_nvenc"))
-            return RefusedError(f"{message}; without a GPU there are: {others}", code="encoder_missing")
+            alternatives = ", ".join(name for name in available_codecs() if not name.endswith("_nvenc"))
+            return RefusedError(f"{message}; without a GPU there are: {alternatives}", code="encoder_missing")
         return RetryableError(message, code=code)
 
 

@@ -53,12 +53,17 @@ def _copy(parts: Sequence[Path], counts: Sequence[int], target: Any, check: Call
     for number, part in enumerate(parts, 1):
         with open_media(part) as source:
             video = source.streams.video[0]
-            found = (video.codec_context.name, video.codec_context.extradata, video.time_base, video.average_rate)
+            stream_format = (
+                video.codec_context.name,
+                video.codec_context.extradata,
+                video.time_base,
+                video.average_rate,
+            )
             if stream is None:
                 # Opaque: as it is, with no encoder looked up that could have made it.
-                stream, shape = target.add_stream_from_template(video, opaque=True), found
+                stream, shape = target.add_stream_from_template(video, opaque=True), stream_format
                 stream.time_base = video.time_base
-            elif found != shape:
+            elif stream_format != shape:
                 raise _mismatch(f"segment {number} was encoded in another way than the first")
             ticks, begin = _ticks(video), sum(counts[: number - 1])
             for packet in source.demux(video):
@@ -73,22 +78,22 @@ def _copy(parts: Sequence[Path], counts: Sequence[int], target: Any, check: Call
 
 
 def _most_reordered(parts: Sequence[Path], counts: Sequence[int], check: Callable[[], None]) -> int:
-    """By how many frames decoding must run ahead of showing, so that one clock of decoding serves all parts."""
+    """Return how many frames decoding must run ahead of showing, so that one decoding clock serves all parts."""
     most = 0
     for number, (part, count) in enumerate(zip(parts, counts, strict=True), 1):
         check()
         with open_media(part) as source:
             video = source.streams.video[0]
             ticks = _ticks(video)
-            shown = [packet.pts // ticks for packet in source.demux(video) if packet.pts is not None]
-        if len(shown) != count:
-            raise _mismatch(f"segment {number} has {len(shown)} frames, not {count}")
-        most = max(most, *(place - index for place, index in enumerate(shown)))
+            display_times = [packet.pts // ticks for packet in source.demux(video) if packet.pts is not None]
+        if len(display_times) != count:
+            raise _mismatch(f"segment {number} has {len(display_times)} frames, not {count}")
+        most = max(most, *(place - index for place, index in enumerate(display_times)))
     return most
 
 
 def _ticks(video: Any) -> int:
-    """How far apart frames are, in the stream's time base."""
+    """Return how far apart frames are, in the stream's time base."""
     ticks = Fraction(1) / (video.average_rate * video.time_base)
     if ticks.denominator != 1:
         raise _mismatch(f"frames at {video.average_rate} a second do not fall on ticks of {video.time_base} s")
@@ -128,17 +133,17 @@ def decoded_frames(path: Path, indices: Sequence[int], check: Callable[[], None]
     Raises:
         RetryableError: code ``encode_mismatch``; it has no such frame.
     """
-    wanted, found = set(indices), {}
+    needed, pictures = set(indices), {}
     with open_media(path) as video:
         for index, frame in enumerate(video.decode(video=0)):
             check()
-            if index in wanted:
-                found[index] = frame.to_image()  # type: ignore[no-untyped-call]
-            if len(found) == len(wanted):
+            if index in needed:
+                pictures[index] = frame.to_image()  # type: ignore[no-untyped-call]
+            if len(pictures) == len(needed):
                 break
-    if len(found) != len(wanted):
-        raise _mismatch(f"{path} has no frame {min(wanted - found.keys())}")
-    return [found[index] for index in indices]
+    if len(pictures) != len(needed):
+        raise _mismatch(f"{path} has no frame {min(needed - pictures.keys())}")
+    return [pictures[index] for index in indices]
 
 
 def _mismatch(message: str) -> RetryableError:

@@ -68,14 +68,14 @@ def save_strip(frames: Sequence[Image.Image], out_path: Path) -> None:
 
 
 def poster_index(num_frames: int) -> int:
-    """Which frame a poster shows: the middle one."""
+    """Return which frame a poster shows: the middle one."""
     return num_frames // 2
 
 
 def strip_indices(num_frames: int) -> list[int]:
-    """Which frames a strip shows: evenly spread, at most ``STRIP_FRAMES``, no frame twice."""
-    shown = min(STRIP_FRAMES, num_frames)
-    return [round(place * (num_frames - 1) / max(1, shown - 1)) for place in range(shown)]
+    """Return which frames a strip shows: evenly spread, at most ``STRIP_FRAMES``, no frame twice."""
+    count = min(STRIP_FRAMES, num_frames)
+    return [round(place * (num_frames - 1) / max(1, count - 1)) for place in range(count)]
 
 
 def _save(image: Image.Image, path: Path) -> None:

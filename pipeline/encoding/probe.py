@@ -1,4 +1,4 @@
-"""What a finished video file really holds, found by decoding it."""
+"""Find out what a finished video file holds, by decoding it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class VideoFacts:
     sound: SoundFacts | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Without ``sound`` where there is none."""
+        """Return the facts as JSON, without ``sound`` where there is none."""
         return {name: value for name, value in asdict(self).items() if name != "sound" or value is not None}
 
 
@@ -50,7 +50,7 @@ def probe(path: Path, check: Callable[[], None] = lambda: None) -> VideoFacts:
     """Decode the first video stream and say what it is. ``check`` is called every few frames.
 
     Raises:
-        RetryableError: code ``encode_mismatch``; it is no video, or it does not decode to its end.
+        RetryableError: code ``encode_mismatch``; it is not a video, or it does not decode to its end.
     """
     try:
         with open_media(path) as container:
@@ -80,7 +80,7 @@ def probe(path: Path, check: Callable[[], None] = lambda: None) -> VideoFacts:
 
 
 def has_sound(path: Path) -> bool:
-    """Whether a video has a track of sound.
+    """Return whether a video has a track of sound.
 
     Raises:
         RetryableError: code ``encode_mismatch``; it cannot be opened.
@@ -117,16 +117,16 @@ def verify_sound(facts: VideoFacts, *, duration_s: float | None) -> None:
     Raises:
         RetryableError: code ``encode_mismatch``.
     """
-    found = facts.sound
-    if duration_s is None and found is None:
+    sound = facts.sound
+    if duration_s is None and sound is None:
         return
-    if duration_s is None or found is None:
+    if duration_s is None or sound is None:
         raise RetryableError(
-            f"the encoded file has {'no' if found is None else 'a'} track of sound", code="encode_mismatch"
+            f"the encoded file has {'no' if sound is None else 'a'} track of sound", code="encode_mismatch"
         )
-    if abs(found.duration_s - duration_s) > 2 * _AAC_PACKET / found.sample_rate:
+    if abs(sound.duration_s - duration_s) > 2 * _AAC_PACKET / sound.sample_rate:
         raise RetryableError(
-            f"the encoded file has {found.duration_s:.3f} s of sound in place of {duration_s:.3f} s",
+            f"the encoded file has {sound.duration_s:.3f} s of sound in place of {duration_s:.3f} s",
             code="encode_mismatch",
         )
 
@@ -137,10 +137,10 @@ def verify(facts: VideoFacts, *, width: int, height: int, num_frames: int, fps: 
     Raises:
         RetryableError: code ``encode_mismatch``; the message names each value that differs.
     """
-    wanted = {"width": width, "height": height, "num_frames": num_frames, "fps": str(rational_fps(fps))}
+    expected = {"width": width, "height": height, "num_frames": num_frames, "fps": str(rational_fps(fps))}
     wrong = [
         f"{name} {getattr(facts, name)} in place of {value}"
-        for name, value in wanted.items()
+        for name, value in expected.items()
         if getattr(facts, name) != value
     ]
     if wrong:

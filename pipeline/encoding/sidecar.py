@@ -94,7 +94,7 @@ def build_sidecar(
             "height": generate["height"],
             "width": generate["width"],
         },
-        "segments": None if segments is None else [_segment(k, spec, made) for k, made in enumerate(segments)],
+        "segments": None if segments is None else [_segment(k, spec, output) for k, output in enumerate(segments)],
         **_sound(generate),
         "encode": encode.model_dump(mode="json"),
         "video": dict(video),
@@ -117,7 +117,7 @@ def _segment(number: int, spec: JobSpec, generate: Mapping[str, Any]) -> _Json:
 
 
 def _text(facts: Mapping[str, Any]) -> _Json:
-    """What the model read of the texts, where that was not all."""
+    """Return what the model read of the texts, where that was not all."""
     return {
         "tokens_read": facts.get("tokens_read", {}),
         "negative_prompt_used": facts.get("negative_prompt_used", True),
@@ -125,7 +125,7 @@ def _text(facts: Mapping[str, Any]) -> _Json:
 
 
 def _sound(generate: Mapping[str, Any]) -> _Json:
-    """Of a clip that has any."""
+    """Return the facts of a clip's sound, if it has any."""
     if "sound" not in generate:
         return {}
     return {"sound": {name: value for name, value in generate["sound"].items() if name != "path"}}
@@ -140,7 +140,7 @@ def _denoising(facts: Mapping[str, Any]) -> _Json:
 
 
 def container_metadata(job_id: str, spec: JobSpec, preset: Preset, prompt: str) -> dict[str, str]:
-    """What is written into the video file: nothing that differs between two attempts, such as a time or a host."""
+    """Return the video file's tags: nothing that differs between two attempts, such as a time or a host."""
     comment: _Json = {"job": job_id, "seed": spec.seed, "preset": f"{preset.name}@{preset.version}"}
     if preset.random_weights:
         comment["notice"] = RANDOM_WEIGHTS
@@ -150,8 +150,8 @@ def container_metadata(job_id: str, spec: JobSpec, preset: Preset, prompt: str) 
 @lru_cache(maxsize=1)
 def software_versions() -> dict[str, str | None]:
     """Versions of vgen, FFmpeg and the libraries, where the clip was encoded; None is not installed."""
-    found: dict[str, str | None] = {"vgen": _version("vgen"), "ffmpeg": ffmpeg_version()}
-    return found | {name: _version(name) for name in _LIBRARIES}
+    versions: dict[str, str | None] = {"vgen": _version("vgen"), "ffmpeg": ffmpeg_version()}
+    return versions | {name: _version(name) for name in _LIBRARIES}
 
 
 def _version(name: str) -> str | None:

@@ -84,18 +84,18 @@ def _lay(track: Samples, samples: Samples, begin: int, covered: int) -> int:
     begin = max(0, begin)
     samples = samples[: len(track) - begin]
     end = begin + len(samples)
-    both = max(0, min(covered, end) - begin)
+    overlap = max(0, min(covered, end) - begin)
     # The shares of the first and the last sample are not nought and one: both are heard in each.
-    share = (np.arange(1, both + 1, dtype=np.float32) / np.float32(both + 1))[:, None]
-    track[begin : begin + both] += share * (samples[:both] - track[begin : begin + both])
-    track[begin + both : end] = samples[both:]
+    share = (np.arange(1, overlap + 1, dtype=np.float32) / np.float32(overlap + 1))[:, None]
+    track[begin : begin + overlap] += share * (samples[:overlap] - track[begin : begin + overlap])
+    track[begin + overlap : end] = samples[overlap:]
     return end
 
 
 def _read(piece: Piece) -> Samples:
     size = piece.path.stat().st_size
     if size % (4 * piece.channels):
-        raise _mismatch(f"{piece.path} has {size} bytes, which are no whole samples of {piece.channels} channels")
+        raise _mismatch(f"{piece.path} has {size} bytes, which is not a multiple of {4 * piece.channels}")
     return np.fromfile(piece.path, np.dtype("<f4")).reshape(-1, piece.channels)
 
 
@@ -135,15 +135,15 @@ def decode(video: Path, out_path: Path, *, fps: float, num_frames: int, check: C
                 raise _mismatch(f"{video} has no track of sound")
             stream = container.streams.audio[0]
             rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
-            left = sample_at(num_frames, fps, rate)
+            samples_left = sample_at(num_frames, fps, rate)
             with out_path.open("wb") as file:
                 for frame in container.decode(stream):
                     check()
                     data = frame.to_ndarray()
                     samples = data.T if frame.format.is_planar else data.reshape(-1, channels)
-                    file.write(np.ascontiguousarray(samples[:left], dtype="<f4").tobytes())
-                    left -= min(left, len(samples))
-                file.write(bytes(left * channels * 4))
+                    file.write(np.ascontiguousarray(samples[:samples_left], dtype="<f4").tobytes())
+                    samples_left -= min(samples_left, len(samples))
+                file.write(bytes(samples_left * channels * 4))
         except UnreadableMediaError as error:
             raise _mismatch(f"the sound of {video}: {error}") from error
     return rate, channels

@@ -1,4 +1,4 @@
-"""What a provider of a language model is, and what goes in and out of it."""
+"""The protocol of a language model's provider, with its requests and responses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class LLMMessage:
 
 @dataclass(frozen=True, slots=True)
 class LLMRequest:
-    """What is asked. ``timeout_s`` bounds each request, in seconds; ``max_tokens`` the answer and its thinking."""
+    """A request. ``timeout_s`` bounds each HTTP request, in seconds; ``max_tokens`` the answer and its thinking."""
 
     messages: tuple[LLMMessage, ...]
     model: str
@@ -27,7 +27,7 @@ class LLMRequest:
 
 @dataclass(frozen=True, slots=True)
 class LLMResponse:
-    """What was answered. ``fallback_used`` is true when another provider had been asked before this one."""
+    """An answer. ``fallback_used`` is true when another provider had been asked before this one."""
 
     content: str
     provider: str
@@ -41,7 +41,7 @@ class LLMProvider(Protocol):
 
     @property
     def name(self) -> str:
-        """What results and messages call it."""
+        """Return what results and messages call it."""
 
     def complete(self, request: LLMRequest) -> LLMResponse:
         """Ask once. Asked again at once is only where the model takes other parameters, or its answer was cut.

@@ -19,7 +19,7 @@ import httpcore2
 import httpx2
 
 MAX_ANSWER_BYTES = 1024 * 1024
-"""Of headers, body and everything between, and of the body once it is decompressed. An answer has some kilobytes."""
+"""The limit of headers and body together, and of the decompressed body. An answer has some kilobytes."""
 MAX_REDIRECTS = 3
 _WRITE_BYTES = 16 * 1024
 _ENDED_EARLY = "the compressed answer is cut or damaged"
@@ -31,7 +31,7 @@ class AnswerError(Exception):
 
 @dataclass(slots=True)
 class _Limits:
-    """What one request may still take: until when, by ``time.monotonic()``, and how many bytes."""
+    """The limits that one request has left: a deadline by ``time.monotonic()``, and a number of bytes."""
 
     deadline: float
     timeout_s: float
@@ -54,7 +54,7 @@ class _Limits:
 
 
 _limits: ContextVar[_Limits] = ContextVar("_limits")
-"""Of the request that this thread makes: a synchronous client reads and writes in its caller's thread."""
+"""The limits of this thread's request: a synchronous client reads and writes in its caller's thread."""
 
 
 @contextmanager
@@ -96,9 +96,9 @@ class BoundedClient(httpx2.Client):
             finally:
                 answer.close()
             headers = [(name, value) for name, value in answer.headers.multi_items() if name.lower() not in _FRAMING]
-            whole = httpx2.Response(answer.status_code, headers=headers, content=body, request=request)
+            read_answer = httpx2.Response(answer.status_code, headers=headers, content=body, request=request)
             if answer.next_request is None:
-                return whole
+                return read_answer
             request = _same_server(request, answer.next_request)
         raise AnswerError(f"more than {MAX_REDIRECTS} redirects")
 

@@ -46,20 +46,20 @@ def text_of(body: bytes, *, token_limit: int | None) -> str:
 
 def excerpt(text: str) -> str:
     """The beginning of a text, fit for a message."""
-    shown = "".join(mark if mark.isprintable() else " " for mark in text[: 2 * _SHOWN_CHARACTERS])
-    shown = " ".join(shown.split())
-    return shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[:_SHOWN_CHARACTERS]}…"
+    printable = "".join(mark if mark.isprintable() else " " for mark in text[: 2 * _SHOWN_CHARACTERS])
+    printable = " ".join(printable.split())
+    return printable if len(printable) <= _SHOWN_CHARACTERS else f"{printable[:_SHOWN_CHARACTERS]}…"
 
 
 def _require_whole(choice: dict[str, Any], usage: Any, token_limit: int | None) -> None:
     reason = choice.get("finish_reason")
-    known = "" if reason is None else reason.strip().lower() if isinstance(reason, str) else None
-    if known in _CUT:
+    finish = "" if reason is None else reason.strip().lower() if isinstance(reason, str) else None
+    if finish in _CUT:
         raise CutAnswerError(_cut_reason(token_limit))
-    if known not in _WHOLE:
+    if finish not in _WHOLE:
         raise UnusableAnswerError(f"answer did not end by itself: its finish_reason is {excerpt(str(reason))!r}")
     spent = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    if not known and token_limit is not None and isinstance(spent, int) and spent >= token_limit:
+    if not finish and token_limit is not None and isinstance(spent, int) and spent >= token_limit:
         raise CutAnswerError(_cut_reason(token_limit))
 
 
@@ -73,7 +73,7 @@ def _text(message: dict[str, Any], content: Any) -> str:
     if refusal:
         raise UnusableAnswerError(f"the model refused: {excerpt(str(refusal))}")
     if message.get("tool_calls") or message.get("function_call"):
-        raise UnusableAnswerError("answer calls a tool, and none was offered")
+        raise UnusableAnswerError("answer calls a tool, but no tool was offered")
     text = _joined(content) if isinstance(content, list) else content
     if text is not None and not isinstance(text, str):
         raise UnusableAnswerError(f"answer has content of an unknown form ({type(text).__name__})")

@@ -1,4 +1,4 @@
-"""From what a language model answers to prompts. What is not certainly a prompt is refused, never guessed."""
+"""Read prompts from a language model's answer. Text that is not certainly a prompt is refused, never guessed."""
 
 from __future__ import annotations
 
@@ -33,37 +33,37 @@ _TOKEN = re.compile(r"<\|[^|>\n]{0,40}\|>|</s>|<(?:end|start)_of_turn>|\[/?INST\
 _WHOLE_IN_BRACKETS = re.compile(r"\[[^\[\]]*\]|\{[^{}]*\}|<[^<>]*>")
 
 
-def prompt_in(text: str, *, asked: str = "") -> str:
-    """The one prompt that an answer to ``asked`` holds, in one line.
+def prompt_in(text: str, *, original: str = "") -> str:
+    """The one prompt that an answer to ``original`` holds, in one line.
 
     Raises:
         UnusableAnswerError: a refusal, thoughts alone, several prompts, or anything that is not certainly a prompt.
     """
     lines = _lines(_answer(text))
     if len(lines) > 1 and lines[0].endswith((":", "：")):
-        raise UnusableAnswerError(f"answer begins with what is not known to be an introduction: {excerpt(lines[0])}")
+        raise UnusableAnswerError(f"answer begins with an unknown introduction: {excerpt(lines[0])}")
     _require_one(lines)
     prompt = " ".join(lines)
     for _ in range(3):
         inner = " ".join(unwrapped(_LIST_MARK.sub("", prompt, count=1)).split())
         if inner == prompt:
-            return _checked(prompt, asked)
+            return _checked(prompt, original)
         prompt = inner
         _require_one([prompt])
     raise UnusableAnswerError(f"answer is wrapped too often: {excerpt(prompt)}")
 
 
-def alternatives_in(text: str, *, asked: str = "") -> list[str]:
+def alternatives_in(text: str, *, original: str = "") -> list[str]:
     """The prompts that an answer holds, one a line, without bullets, numbers and repetitions.
 
     Raises:
-        UnusableAnswerError: as in ``prompt_in``; one line that is no prompt is enough.
+        UnusableAnswerError: as in ``prompt_in``; one line that is not a prompt is enough.
     """
     lines = _lines(_answer(text))
     if len(lines) > 1 and lines[0].endswith((":", "：")):
         del lines[0]
     prompts = (_OPTION.sub("", _LIST_MARK.sub("", line, count=1), count=1) for line in lines if not _is_separator(line))
-    return list(dict.fromkeys(_checked(unwrapped(prompt), asked) for prompt in prompts)) or [_checked("", asked)]
+    return list(dict.fromkeys(_checked(unwrapped(prompt), original) for prompt in prompts)) or [_checked("", original)]
 
 
 def _answer(text: str) -> str:
@@ -113,7 +113,7 @@ def _is_separator(line: str) -> bool:
     return not any(mark.isalnum() for mark in line) or _OR.match(line) is not None
 
 
-def _checked(prompt: str, asked: str) -> str:
+def _checked(prompt: str, original: str) -> str:
     if not prompt or len(prompt) > MAX_PROMPT_CHARACTERS:
         raise UnusableAnswerError(_size(prompt))
     if not any(mark.isalpha() for mark in prompt):
@@ -122,12 +122,12 @@ def _checked(prompt: str, asked: str) -> str:
         raise UnusableAnswerError(f"answer ends before what it announces: {excerpt(prompt)}")
     if REFUSAL.match(prompt) or REFUSAL_ANYWHERE.search(prompt):
         raise UnusableAnswerError(f"the model refused: {excerpt(prompt)}")
-    if CHAT.match(prompt) or ("prompt" not in asked.lower() and ABOUT_THE_PROMPT.search(prompt)):
+    if CHAT.match(prompt) or ("prompt" not in original.lower() and ABOUT_THE_PROMPT.search(prompt)):
         raise UnusableAnswerError(f"answer speaks about the prompt instead of being one: {excerpt(prompt)}")
     remains = _REMAINS.search(prompt)
     if remains or _WHOLE_IN_BRACKETS.fullmatch(prompt):
         mark = remains[0] if remains else prompt
-        raise UnusableAnswerError(f"answer has marks in it that are no part of a prompt: {excerpt(mark)}")
+        raise UnusableAnswerError(f"answer has markup that does not belong to a prompt: {excerpt(mark)}")
     return prompt
 
 

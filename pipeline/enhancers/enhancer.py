@@ -101,10 +101,10 @@ class PromptEnhancer:
             provider.close()
 
     @staticmethod
-    def _content(response: LLMResponse, asked: str, *, one_line: bool) -> str:
+    def _content(response: LLMResponse, original: str, *, one_line: bool) -> str:
         try:
             if one_line:
-                return prompt_in(response.content, asked=asked)
-            return "\n".join(alternatives_in(response.content, asked=asked))
+                return prompt_in(response.content, original=original)
+            return "\n".join(alternatives_in(response.content, original=original))
         except UnusableAnswerError as error:
             raise RetryableError(f"provider {response.provider}: {error}", code="enhance_unavailable") from None

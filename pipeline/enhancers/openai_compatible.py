@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_DETAIL = 200
 MAX_REQUESTS = 6
-"""For one answer: each parameter that a model may refuse costs one request, the first time."""
+"""The most requests for one answer: each parameter that a model may refuse costs one, the first time."""
 MORE_TOKENS = 4
 """A cut answer is asked for once more with so many times the limit: a model that thinks spends most of it on that."""
 
@@ -112,10 +112,10 @@ class OpenAICompatibleProvider:
                 self._parameters[request.model] = parameters
                 return text_of(body, token_limit=fields.get(parameters.limit_name or ""))
             error = _error_in(body)
-            others = parameters.without_refused(request, error) if status in (400, 422) else None
-            if others is None:
+            accepted = parameters.without_refused(request, error) if status in (400, 422) else None
+            if accepted is None:
                 raise self._status_error(status, error, key) from None
-            parameters = others
+            parameters = accepted
         raise self._unavailable(f"refused {MAX_REQUESTS} requests with different parameters")
 
     def _post(self, request: LLMRequest, fields: dict[str, Any], key: str) -> tuple[int, bytes]:
@@ -156,14 +156,14 @@ class OpenAICompatibleProvider:
         detail = _detail(error)
         if key:
             detail = detail.replace(key, "***")
-        shown = f"status {status}" + (f": {detail[:MAX_DETAIL]}" if detail else "")
+        description = f"status {status}" + (f": {detail[:MAX_DETAIL]}" if detail else "")
         filtered = isinstance(error, dict) and error.get("code") in _FILTERED
         if status in (408, 429) or status >= 500 or filtered:
-            return self._unavailable(shown)
-        return RefusedError(f"provider {self._where} refused: {shown}", code="enhance_refused")
+            return self._unavailable(description)
+        return RefusedError(f"provider {self._where} refused: {description}", code="enhance_refused")
 
-    def _unavailable(self, what: str) -> RetryableError:
-        return RetryableError(f"provider {self._where}: {what}", code="enhance_unavailable")
+    def _unavailable(self, problem: str) -> RetryableError:
+        return RetryableError(f"provider {self._where}: {problem}", code="enhance_unavailable")
 
     @property
     def _where(self) -> str:
@@ -173,7 +173,7 @@ class OpenAICompatibleProvider:
 
 
 def _error_in(body: bytes) -> Any:
-    """What an error's body says: OpenAI's ``error`` where there is one, else all of it; text where it is not JSON."""
+    """Return an error body's ``error`` as OpenAI sends it, else the whole body; text where it is not JSON."""
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What models say around a prompt, and instead of one: sentences that no description of a picture has."""
+"""The phrases that models say around a prompt, or instead of one: no description of a picture has them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ INTRODUCTION = re.compile(
 """A clause that announces the prompt, up to its colon or the end of its line."""
 
 LABEL = re.compile(rf"[\[(*_#\s]*{_ADJECTIVES}{_NOUN}(?:\s?\([^()\n]{{0,40}}\))?[\])*_\s]*[:：][*_\s]*", _FLAGS)
-"""What the prompt is called, and a colon."""
+"""A name for the prompt, and a colon."""
 
 NOTES = re.compile(
     r"\n[ \t>*_#(\[-]*(?:notes?|explanations?|rationale|reasoning|key (?:changes|improvements|elements|enhancements)|"
@@ -125,4 +125,4 @@ ABOUT_THE_PROMPT = re.compile(
     r"an?) (?:\w+ ){0,4}(?:prompt|version|description)\b",
     _FLAGS,
 )
-"""What speaks about a prompt is no part of one."""
+"""Text about a prompt does not belong to the prompt."""

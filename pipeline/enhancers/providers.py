@@ -1,4 +1,4 @@
-"""From ``VGEN_ENHANCE_PROVIDERS`` to providers."""
+"""Make providers from ``VGEN_ENHANCE_PROVIDERS``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class KnownProvider:
     base_url: str
     key_variable: str
     model_names: Mapping[str, str] = field(default_factory=dict)
-    """What it is asked for instead of a model of the setting: its own name for it, or, where it serves none, the one
+    """The provider's name for each model of the setting: its own name for it, or, where it serves none, the one
     of its own that comes nearest, so that the default of the setting works with each of them."""
 
 
@@ -39,19 +39,19 @@ def make_provider(entry: str) -> OpenAICompatibleProvider:
     """
     address, _, model = entry.strip().partition("#")
     name, _, base_url = (part.strip() for part in address.partition("="))
-    known = KNOWN_PROVIDERS.get(name)
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or (known is None and not base_url):
+    provider = KNOWN_PROVIDERS.get(name)
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or (provider is None and not base_url):
         raise SettingsError(
-            f"VGEN_ENHANCE_PROVIDERS: {name!r} is none of {', '.join(KNOWN_PROVIDERS)}, and not name=base_url"
+            f"VGEN_ENHANCE_PROVIDERS: {name!r} is not a provider; use {', '.join(KNOWN_PROVIDERS)} or name=base_url"
         )
     if base_url and (urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname):
         raise SettingsError(f"VGEN_ENHANCE_PROVIDERS: the base URL of {name!r} must be http://… or https://…")
     return OpenAICompatibleProvider(
         name,
-        base_url or (known.base_url if known else ""),
-        key_variable=known.key_variable if known else f"VGEN_ENHANCE_KEY_{name.upper().replace('-', '_')}",
-        key_required=known is not None,
+        base_url or (provider.base_url if provider else ""),
+        key_variable=provider.key_variable if provider else f"VGEN_ENHANCE_KEY_{name.upper().replace('-', '_')}",
+        key_required=provider is not None,
         model=model.strip() or None,
-        model_names=known.model_names if known and not base_url else None,
-        reasoning_effort="low" if known and not base_url else None,
+        model_names=provider.model_names if provider and not base_url else None,
+        reasoning_effort="low" if provider and not base_url else None,
     )

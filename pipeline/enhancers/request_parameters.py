@@ -1,4 +1,4 @@
-"""Which parameters a server's model takes: learnt from what it refuses, since no server tells beforehand."""
+"""The parameters that a server's model takes, learnt from what it refuses: no server lists them beforehand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NO_ROOM = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What is sent besides model and messages. ``limit_name`` None: this model takes no limit of tokens at all."""
+    """The parameters beside model and messages. ``limit_name`` is None where the model takes no limit of tokens."""
 
     limit_name: str | None = "max_tokens"
     temperature: bool = True
@@ -46,10 +46,10 @@ class Parameters:
         return fields
 
     def without_refused(self, request: LLMRequest, error: Any) -> Parameters | None:
-        """What to send after status 400 or 422 with ``error`` as its body; None where parameters are not the reason."""
+        """Return what to send after status 400 or 422 with body ``error``; None if parameters are not the reason."""
         text = error if isinstance(error, str) else json.dumps(error, ensure_ascii=False, default=str)
         sent = self.body(request)
-        name = _blamed(sent, error, text) if _NOT_TAKEN.search(text) else None
+        name = _refused_parameter(sent, error, text) if _NOT_TAKEN.search(text) else None
         if name is None or (name == self.limit_name and _NO_ROOM.search(text) and not _NAMED.search(text)):
             limit = sent.get(self.limit_name or "", 0)
             no_room = limit > SMALL_LIMIT and _NO_ROOM.search(text)
@@ -61,7 +61,7 @@ class Parameters:
         return replace(self, limit_name="max_completion_tokens" if name == "max_tokens" else None)
 
 
-def _blamed(sent: Mapping[str, object], error: Any, text: str) -> str | None:
+def _refused_parameter(sent: Mapping[str, object], error: Any, text: str) -> str | None:
     """The parameter that the error names; of several the first, since the others are advice."""
     param = error.get("param") if isinstance(error, dict) else None
     if isinstance(param, str) and param in sent:

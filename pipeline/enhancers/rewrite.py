@@ -10,7 +10,7 @@ from pipeline.enhancers.system_prompts import Operation
 
 @dataclass(frozen=True, slots=True)
 class RewriteOptions:
-    """How many alternatives, and how freely; without ``temperature`` that of the settings holds."""
+    """The number of alternatives, and how freely they are written; ``temperature`` None is that of the settings."""
 
     count: int = 3
     temperature: float | None = None

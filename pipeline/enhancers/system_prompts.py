@@ -10,7 +10,7 @@ from pipeline.errors import RefusedError
 
 
 class Operation(StrEnum):
-    """What can be asked of an enhancer; each has a system prompt of its name."""
+    """The operations of an enhancer; each has a system prompt of its name."""
 
     ENHANCE = "enhance"
     """Make a prompt richer."""
@@ -38,9 +38,9 @@ class SystemPrompts:
         path = self.directory / f"{operation}.txt"
         try:
             stat = path.stat()
-            seen = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-            if operation not in self._read or self._read[operation][0] != seen:
-                self._read[operation] = (seen, path.read_text("utf-8-sig").strip())
+            version = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            if operation not in self._read or self._read[operation][0] != version:
+                self._read[operation] = (version, path.read_text("utf-8-sig").strip())
         except FileNotFoundError:
             return _shipped(operation)
         except (OSError, UnicodeDecodeError) as error:

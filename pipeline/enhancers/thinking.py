@@ -18,7 +18,7 @@ _MARK = re.compile(
     rf"|(?P<token><\|(?P<token_name>{_TOKENS})\|>)",
     re.IGNORECASE,
 )
-"""The marks of DeepSeek, Qwen, Seed, Magistral, Kimi, Command and models that are told to use XML; any closes any."""
+"""The marks of DeepSeek, Qwen, Seed, Magistral, Kimi, Command and models with XML tags; any closes any."""
 
 _CHANNEL = re.compile(r"<\|\s{0,3}(start|channel|message|constrain|end|return|call)\s{0,3}\|>")
 _FINAL_WITHOUT_MARKS = re.compile(r"assistant\s{0,3}final(?=\W|[A-Z])")
@@ -60,25 +60,25 @@ def _final_channel(text: str) -> str:
 
 
 def _outside_marks(text: str) -> str:
-    """What stands outside pairs of marks; before a closing mark without an opening one everything was thought."""
-    kept: list[str] = []
+    """Return the text outside pairs of marks; all before a closing mark without an opening one was thought."""
+    answer_parts: list[str] = []
     depth, position = 0, 0
     for mark in _MARK.finditer(text):
         if depth == 0:
-            kept.append(text[position : mark.start()])
+            answer_parts.append(text[position : mark.start()])
         position = mark.end()
         if mark["empty"]:
             continue
         if _closes(mark):
             if depth == 0:
-                kept.clear()
+                answer_parts.clear()
             depth = max(0, depth - 1)
         else:
             depth += 1
     if depth:
         raise UnusableAnswerError("the model's thinking does not end")
-    kept.append(text[position:])
-    return " ".join(part for part in kept if part.strip()) if position else text
+    answer_parts.append(text[position:])
+    return " ".join(part for part in answer_parts if part.strip()) if position else text
 
 
 def _closes(mark: re.Match[str]) -> bool:

@@ -23,7 +23,7 @@ _DROPPED_KEYS = frozenset({
     "thinking", "thought", "thoughts", "reasoning", "explanation", "analysis", "rationale", "notes", "note", "original",
     "original_prompt", "input", "language", "word_count", "words",
 })  # fmt: skip
-"""Names of what is about the prompt and no part of it."""
+"""Names of fields that are about the prompt and do not belong to it."""
 _QUOTES = {
     '"': '"',
     "“": "”",
@@ -88,8 +88,8 @@ def unwrapped(text: str) -> str:
 def _without_tokens(text: str) -> str:
     """The marks of chat templates at both ends, and tags around the whole."""
     text = _END_TOKENS.sub("", _START_TOKENS.sub("", text))
-    whole = _ANSWER_TAGS.fullmatch(text)
-    return whole["inside"].strip() if whole else text
+    wrapped = _ANSWER_TAGS.fullmatch(text)
+    return wrapped["inside"].strip() if wrapped else text
 
 
 def _without_rules(text: str) -> str:
@@ -136,7 +136,7 @@ def _without_closing(text: str) -> str:
 
 
 def _inside_fence(text: str) -> str:
-    """What one fence holds, where nothing stands outside it."""
+    """Return what one fence holds, where nothing stands outside it."""
     if "```" not in text and "~~~" not in text:
         return text
     inline = _INLINE_FENCE.fullmatch(text)
@@ -176,11 +176,11 @@ def _text_in(value: Any) -> str:
         texts = [" ".join(_text_in(part).split()) for part in value]
         return texts[0] if len(texts) == 1 else "\n".join(f"- {text}" for text in texts)
     if isinstance(value, dict):
-        kept = {_key(name): part for name, part in value.items() if _key(name) not in _DROPPED_KEYS}
-        if kept.get("type") == "text":
-            del kept["type"]
-        if len(kept) == 1 and kept.keys() <= _PROMPT_KEYS:
-            return _text_in(next(iter(kept.values())))
+        fields = {_key(name): part for name, part in value.items() if _key(name) not in _DROPPED_KEYS}
+        if fields.get("type") == "text":
+            del fields["type"]
+        if len(fields) == 1 and fields.keys() <= _PROMPT_KEYS:
+            return _text_in(next(iter(fields.values())))
         raise UnusableAnswerError(
             f"answer is a JSON object in which no single text is the prompt: {excerpt(str(value))}"
         )
@@ -192,7 +192,7 @@ def _key(name: str) -> str:
 
 
 def _inside_quotes(text: str) -> str:
-    """Without quotation marks around the whole; those around a part of it stay."""
+    """Remove quotation marks around the whole; those around a part stay."""
     closing = _QUOTES.get(text[:1])
     if closing is None or len(text) < 2 or text[-1] not in closing:
         return text

@@ -18,7 +18,7 @@ from pipeline.files.pipes import read_file_or_pipe
 
 MAX_DEPTH = 64
 MAX_DIGITS = 40
-"""Of a whole number: more than any field holds, and little enough that every operation on it is quick."""
+"""The most digits of a whole number: more than any field holds, and few enough that every operation is quick."""
 
 _PARTS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{\]}]', re.DOTALL)
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -46,7 +46,7 @@ def read_json(path: str | os.PathLike[str], *, what: str, limit_bytes: int, allo
 
 
 def json_of_bytes(data: bytes, name: str, *, what: str, allow_nan: bool = False) -> Any:
-    """As ``read_json``, for bytes of a file called ``name``."""
+    """Do what ``read_json`` does, for bytes of a file called ``name``."""
     try:
         text = data.decode(json.detect_encoding(data)).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -146,30 +146,30 @@ def _require_flat(text: str) -> None:
 
 
 def _require_characters(text: str, value: object) -> None:
-    """Half of a surrogate pair can be written as an escape, but it is no character and no file can hold it."""
+    """Half of a surrogate pair can be written as an escape, but it is not a character and no file can hold it."""
     if not _SURROGATE_ESCAPE.search(text):
         return
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         code = ord(error.object[error.start])
-        raise JsonError(f"it holds a lone surrogate (U+{code:04X}), which is no character") from None
+        raise JsonError(f"it holds a lone surrogate (U+{code:04X}), which is not a character") from None
 
 
 def _hint(text: str, error: json.JSONDecodeError) -> str:
-    """What programs and phones write where JSON has something else."""
+    """Return what programs and phones write where JSON has something else."""
     at = error.pos
-    here, before = text[at : at + 1], text[max(at - 80, 0) : at].rstrip()[-1:]
-    if here in "}]" and here and before == ",":
+    char, before = text[at : at + 1], text[max(at - 80, 0) : at].rstrip()[-1:]
+    if char in "}]" and char and before == ",":
         return "; remove the comma before the bracket"
-    if here == "," and error.msg.startswith("Extra data"):
+    if char == "," and error.msg.startswith("Extra data"):
         return "; remove the comma after the value"
-    if here == "'":
+    if char == "'":
         return "; JSON's quotes are double: \""
-    if here and here in "“”„‟«»‘’":
-        return f"; {here} is a typographic quote, JSON's is \""
-    if here and not here.isascii() and (here.isspace() or unicodedata.category(here) == "Cf"):
-        return f"; U+{ord(here):04X} ({unicodedata.name(here, 'a mark').lower()}) stands where only plain blanks may"
+    if char and char in "“”„‟«»‘’":
+        return f"; {char} is a typographic quote, JSON's is \""
+    if char and not char.isascii() and (char.isspace() or unicodedata.category(char) == "Cf"):
+        return f"; U+{ord(char):04X} ({unicodedata.name(char, 'a mark').lower()}) stands where only plain blanks may"
     if text.startswith(_PYTHON_WORDS, at):
         return "; JSON has null, true and false"
     return "; it ends too early" if not text[at:].strip() else ""

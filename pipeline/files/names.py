@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 
 MAX_NAME_BYTES = 255
-"""Of one name, in UTF-8: the limit of common file systems."""
+"""The most bytes of one name in UTF-8: the limit of common file systems."""
 _JOINERS = ("\u200c", "\u200d")
 """Zero-width, and yet part of how words and emoji are written."""
 _RESERVED = frozenset(
@@ -19,7 +19,7 @@ _RESERVED = frozenset(
 
 
 def broken_rule(name: str) -> str | None:
-    """Which rule a name breaks that is to be used exactly as it is, as one part of a path; None where it is safe."""
+    """Return the rule that a name breaks as one part of a path, used exactly as it is; None where it is safe."""
     try:
         size = len(name.encode("utf-8"))
     except UnicodeEncodeError:
@@ -49,7 +49,7 @@ def printable(text: str) -> str:
 
 
 def unusable(name: str) -> bool:
-    """Whether a path has a control character, or one that is not valid Unicode: no path that a person wrote has."""
+    """Return whether a path has a control character or invalid Unicode: no path that a person wrote has."""
     return any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
 
 

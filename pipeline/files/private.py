@@ -48,9 +48,9 @@ def require_own_folder(path: Path) -> None:
         PermissionError: as ``private_folder``.
     """
     path = path.absolute()
-    seen: set[Path] = set()
-    while path not in seen:
-        seen.add(path)
+    visited: set[Path] = set()
+    while path not in visited:
+        visited.add(path)
         target = _followed(path)
         if target is None:
             break
@@ -69,7 +69,7 @@ def _followed(path: Path) -> Path | None:
     for part in [*reversed(path.parents), path][1:]:
         try:
             status, shared = part.lstat(), _is_shared(part.parent)
-        except OSError:  # not there yet, or not for us: whoever opens it is told
+        except OSError:  # not there yet, or not for us: whoever opens it gets the error
             return None
         is_link = stat.S_ISLNK(status.st_mode)
         if shared and not _ours(status):

@@ -26,7 +26,7 @@ KINDS = (
 BYTES_PER_MB = 1024 * 1024
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
-"""To go through a folder, which on Linux needs no right to list it."""
+"""The flag to go through a folder, which on Linux needs no right to list it."""
 
 
 def open_regular_file(path: str | os.PathLike[str], *, what: str) -> BinaryIO:
@@ -36,25 +36,25 @@ def open_regular_file(path: str | os.PathLike[str], *, what: str) -> BinaryIO:
     the path leads to. Raises InputError for a path that cannot be opened, and for one that leads to anything but a
     regular file.
     """
-    shown = _shown(path)
+    printable_path = _shown(path)
     try:
         # A device is not even opened: some act on it. The file may change until then, so it is looked at once more.
-        _require_regular(os.stat(path), shown, what)  # noqa: PTH116 - a path may be text or bytes
+        _require_regular(os.stat(path), printable_path, what)  # noqa: PTH116 - a path may be text or bytes
         descriptor = os.open(path, _READ)
     except (OSError, ValueError) as error:  # ValueError: a null byte, or a character that no file name has
-        raise InputError([Problem(f"{what} cannot be read: {reason(error)}", shown)]) from error
-    return _checked(descriptor, shown, what)
+        raise InputError([Problem(f"{what} cannot be read: {reason(error)}", printable_path)]) from error
+    return _checked(descriptor, printable_path, what)
 
 
 def open_regular_file_below(root: Path, path: Path, *, what: str) -> BinaryIO:
-    """As ``open_regular_file`` for an absolute path without links, which must lie in ``root`` when it is opened.
+    """Do what ``open_regular_file`` does, for an absolute path without links that must lie in ``root`` when opened.
 
     No link is followed below the root: one that was put there since the path was resolved leads nowhere else.
 
     Raises:
         InputError: as ``open_regular_file``; also for a link.
     """
-    shown = _shown(path)
+    printable_path = _shown(path)
     folder = -1
     try:
         folder = os.open(root, _FOLDER)
@@ -63,14 +63,14 @@ def open_regular_file_below(root: Path, path: Path, *, what: str) -> BinaryIO:
             inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
             os.close(folder)
             folder = inner
-        _require_regular(os.stat(name, dir_fd=folder, follow_symlinks=False), shown, what)
+        _require_regular(os.stat(name, dir_fd=folder, follow_symlinks=False), printable_path, what)
         descriptor = os.open(name, _READ | os.O_NOFOLLOW, dir_fd=folder)
     except (OSError, ValueError) as error:
-        raise InputError([Problem(f"{what} cannot be read: {reason(error)}", shown)]) from error
+        raise InputError([Problem(f"{what} cannot be read: {reason(error)}", printable_path)]) from error
     finally:
         if folder >= 0:
             os.close(folder)
-    return _checked(descriptor, shown, what)
+    return _checked(descriptor, printable_path, what)
 
 
 def read_regular_file(path: str | os.PathLike[str], *, what: str, limit_bytes: int) -> bytes:
@@ -79,29 +79,31 @@ def read_regular_file(path: str | os.PathLike[str], *, what: str, limit_bytes: i
     Raises InputError for what ``open_regular_file`` refuses, for more than ``limit_bytes`` bytes, and for a read that
     fails.
     """
-    shown = _shown(path)
+    printable_path = _shown(path)
     with open_regular_file(path, what=what) as file:
         try:
             size = os.fstat(file.fileno()).st_size
             # What a file says of its size is not all: one of /proc says 0, and one that is written to grows.
             content = file.read(limit_bytes + 1) if size <= limit_bytes else None
         except OSError as error:
-            raise InputError([Problem(f"{what} cannot be read: {reason(error)}", shown)]) from error
+            raise InputError([Problem(f"{what} cannot be read: {reason(error)}", printable_path)]) from error
     if content is None or len(content) > limit_bytes:
-        raise InputError([Problem(f"{what} is larger than {_size(limit_bytes)}, the most that is read", shown)])
+        raise InputError(
+            [Problem(f"{what} is larger than {_size(limit_bytes)}, the most that is read", printable_path)]
+        )
     return content
 
 
 def reason(error: OSError | ValueError) -> str:
-    """Why a file could not be opened or read, in words without the path, which the message names already."""
+    """Return why a file could not be opened or read, in words without the path, which the message names already."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return "the name has a character that no file name can have"
 
 
-def _checked(descriptor: int, shown: str, what: str) -> BinaryIO:
+def _checked(descriptor: int, printable_path: str, what: str) -> BinaryIO:
     try:
-        _require_regular(os.fstat(descriptor), shown, what)
+        _require_regular(os.fstat(descriptor), printable_path, what)
         os.set_blocking(descriptor, True)
         return os.fdopen(descriptor, "rb")
     except BaseException:
@@ -109,11 +111,11 @@ def _checked(descriptor: int, shown: str, what: str) -> BinaryIO:
         raise
 
 
-def _require_regular(status: os.stat_result, shown: str, what: str) -> None:
+def _require_regular(status: os.stat_result, printable_path: str, what: str) -> None:
     if stat.S_ISREG(status.st_mode):
         return
     kind = next((name for is_kind, name in KINDS if is_kind(status.st_mode)), "something else")
-    raise InputError([Problem(f"{what} must be a regular file; this is {kind}", shown)])
+    raise InputError([Problem(f"{what} must be a regular file; this is {kind}", printable_path)])
 
 
 def _size(limit_bytes: int) -> str:

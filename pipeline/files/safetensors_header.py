@@ -23,17 +23,17 @@ _BITS = {
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
-"""Of each type that the format knows."""
+"""The bits of each type that the format knows."""
 _LFS = b"version https://git-lfs"
 _MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of itself."""
+    """The header of a file."""
 
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """By the tensors' names."""
+    """The shapes by the tensors' names."""
     metadata: dict[str, str] = field(default_factory=dict)
 
 
@@ -73,13 +73,13 @@ def read_header(path: Path, *, max_bytes: int = MAX_HEADER_BYTES) -> Header:
             raise ValueError(f"is not a safetensors file: tensors overlap or leave a gap at byte {position}")
         position = end
     if position != state.st_size - 8 - length:
-        what = "is cut" if position > state.st_size - 8 - length else "has bytes behind its tensors"
-        raise ValueError(f"{what}: its tensors end at byte {position + 8 + length}, the file has {state.st_size}")
+        problem = "is cut" if position > state.st_size - 8 - length else "has bytes behind its tensors"
+        raise ValueError(f"{problem}: its tensors end at byte {position + 8 + length}, the file has {state.st_size}")
     return Header({name: tuple(entry["shape"]) for name, entry in entries.items()}, metadata)
 
 
 def _check_kind(start: bytes) -> None:
-    """What often lies in a model's place: a pointer of git-LFS, a web page."""
+    """Refuse files that often lie in a model's place: a pointer of git-LFS, a web page."""
     if start.startswith(_LFS):
         raise ValueError("is a git-LFS pointer, not the weights: run `git lfs pull` in its folder")
     if start.lstrip()[:9].lower().startswith(_MARKUP):
@@ -104,7 +104,7 @@ def _metadata(value: Any) -> dict[str, str]:
 
 
 def _extent(name: str, entry: Any) -> tuple[int, int]:
-    """Where the tensor's bytes begin and end, which its type and shape must agree with."""
+    """Return where the tensor's bytes begin and end, which its type and shape must agree with."""
     wrong = ValueError(f"is not a safetensors file: the entry of {name[:80]!r} is wrong")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise wrong

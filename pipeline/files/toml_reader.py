@@ -33,7 +33,7 @@ def read_toml(path: str | os.PathLike[str], *, what: str, limit_bytes: int) -> d
 
 
 def toml_of_bytes(data: bytes, name: str, *, what: str) -> dict[str, Any]:
-    """As ``read_toml``, for bytes of a file called ``name``."""
+    """Do what ``read_toml`` does, for bytes of a file called ``name``."""
     try:
         values = tomllib.loads(data.decode("utf-8-sig"))
         _require_bounded(values)

@@ -143,5 +143,5 @@ def _translated(error: Exception) -> YamlError:
         mark = error.problem_mark or error.context_mark
         return YamlError(f"not YAML: {error.problem or error.context}", mark.line + 1 if mark else None)
     if isinstance(error, UnicodeError):
-        return YamlError("not YAML: it holds a lone surrogate, which is no character")
+        return YamlError("not YAML: it holds a lone surrogate, which is not a character")
     return YamlError(f"not YAML: {error}".splitlines()[0])

@@ -1,4 +1,4 @@
-"""What a generator is: loaded once, run many times.
+"""The protocol of a generator: loaded once, run many times.
 
 ``Generator`` runs inside the child process that owns the GPU; ``pipeline.generators.process.handle.GeneratorProcess``
 is the handle that a worker holds on such a child.
@@ -17,7 +17,7 @@ from pipeline.spec import JobSpec
 
 
 class Phase(StrEnum):
-    """What a generator is doing; each has its own deadline."""
+    """The work a generator is doing; each phase has its own deadline."""
 
     LOAD = "load"
     WARM_UP = "warm_up"
@@ -38,7 +38,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What to make and where to put it. Inputs are local files. ``prompt`` is the one to use (maybe enhanced)."""
+    """The clip to make and its place. Inputs are local files. ``prompt`` is the one to use (maybe enhanced)."""
 
     spec: JobSpec
     prompt: str
@@ -51,15 +51,15 @@ class GenerationRequest:
     loras: tuple[Path, ...] = ()
     """The files of the specification's, in its order."""
     resume_from: Path | None = None
-    """A checkpoint of this very request; one that cannot be used is told to the caller, and the clip begins anew."""
+    """A checkpoint of this very request; one that cannot be used is reported, and the clip begins anew."""
     previous: Path | None = None
     """The last frames of the segment before (``repeats`` × H × W × 3 uint8): the clip goes on from them."""
     repeats: int = 0
-    """How many frames that is. The pipeline makes them again at its beginning; they are not written."""
+    """The number of those frames. The pipeline makes them again at its beginning; they are not written."""
     checkpoint_s: float | None = None
     """Seconds between checkpoints; 0: only at a stop and after the last step; None: never."""
     acceleration: Acceleration | None = None
-    """In place of the specification's, where the memory that there is asks for another."""
+    """The acceleration in place of the specification's, where the memory asks for another."""
 
     @property
     def accelerated_by(self) -> Acceleration:
@@ -67,7 +67,7 @@ class GenerationRequest:
 
     @property
     def new_frames(self) -> int:
-        """How many frames are written."""
+        """Return how many frames are written."""
         return self.spec.num_frames - self.repeats
 
 
@@ -89,8 +89,8 @@ class SavedCheckpoint:
         return self.step == self.total
 
 
-class TakesCheckpoints(Protocol):
-    """Who is told of a clip's checkpoints, on the thread that called ``generate``; neither method may block long."""
+class CheckpointReceiver(Protocol):
+    """The receiver of a clip's checkpoints, on the thread that called ``generate``; no method may block long."""
 
     def saved(self, checkpoint: SavedCheckpoint) -> None:
         """A checkpoint lies on disk."""
@@ -100,7 +100,7 @@ class TakesCheckpoints(Protocol):
 
 
 class NoCheckpoints:
-    """For a caller that does not ask for any."""
+    """The receiver of a caller that asks for no checkpoints."""
 
     def saved(self, checkpoint: SavedCheckpoint) -> None:
         checkpoint.path.unlink(missing_ok=True)
@@ -117,18 +117,18 @@ class RawSound:
     """Samples a second and channel."""
     channels: int
     num_samples: int
-    """Of each channel: as long as all frames that were made, repeated ones among them, to the nearest sample."""
+    """The samples of each channel: as long as all frames that were made, repeated ones too, to the nearest sample."""
     sha256: str
 
 
 def sound_path(frames_path: Path) -> Path:
-    """Where the sound of these frames lies."""
+    """Return where the sound of these frames lies."""
     return frames_path.with_suffix(".sound")
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
-    """What was made."""
+    """The result of one generation."""
 
     num_frames: int
     height: int
@@ -162,7 +162,7 @@ class Generator(Protocol):
         """Bring the preset's pipeline into memory and warm it up."""
 
     def make(
-        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
+        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: CheckpointReceiver = NO_CHECKPOINTS
     ) -> HandOver:
         """Make the clip's frames; the next clip may be made while they are handed over.
 
@@ -173,7 +173,7 @@ class Generator(Protocol):
         """
 
     def generate(
-        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
+        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: CheckpointReceiver = NO_CHECKPOINTS
     ) -> GenerationResult:
         """Make the clip and hand it over. Raises as ``make`` does."""
         return self.make(request, on_progress, checkpoints)()

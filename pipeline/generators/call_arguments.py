@@ -1,4 +1,4 @@
-"""From a job to the keyword arguments of a pipeline's call: what it takes is passed, what it cannot take is refused."""
+"""Make the keyword arguments of a pipeline's call from a job; a field that the call does not take is refused."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def call_arguments(
         field, sentence = mistakes[0]
         raise RefusedError(f"{field}: {sentence}", code="field_unsupported")
     if signature.requires("image") and inputs.get("image") is None:
-        raise RefusedError(f"image: none is given, and {preset.pipeline_class} needs one", code="image_missing")
+        raise RefusedError(f"image: is required by {preset.pipeline_class}", code="image_missing")
     return arguments

@@ -1,4 +1,4 @@
-"""How a segment goes on from the one before: which pipeline, and in what form it takes the last frames.
+"""Continue a clip from the segment before: the pipeline, and the form in which it takes the last frames.
 
 The class that takes frames is made of the components that are in memory already: no weight is loaded twice.
 """
@@ -20,9 +20,9 @@ def continuing_pipeline(pipe: Any, cls: Any, continuation: Continuation) -> Any:
     parameters = inspect.signature(cls.__init__).parameters
     components = {name: part for name, part in pipe.components.items() if name in parameters}
     settings = {name: pipe.config[name] for name in parameters if name in pipe.config and name not in pipe.components}
-    made = cls(**components, **{**settings, **continuation.config})
-    made.set_progress_bar_config(disable=True)
-    return made
+    pipeline = cls(**components, **{**settings, **continuation.config})
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def read_frames(path: Path, *, width: int, height: int, count: int) -> list[Any]:
@@ -41,7 +41,7 @@ def read_frames(path: Path, *, width: int, height: int, count: int) -> list[Any]
 
 
 def continuation_of(preset: Preset) -> Continuation:
-    """How the preset goes on.
+    """Return how the preset goes on.
 
     Raises:
         RefusedError: code ``continuation_unsupported``; it cannot.

@@ -24,6 +24,7 @@ from pipeline.generators.accelerations.parallel import agree
 from pipeline.generators.accelerations.per_clip import accelerated
 from pipeline.generators.base import (
     NO_CHECKPOINTS,
+    CheckpointReceiver,
     GenerationRequest,
     GenerationResult,
     Generator,
@@ -31,11 +32,10 @@ from pipeline.generators.base import (
     OnProgress,
     Phase,
     Progress,
-    TakesCheckpoints,
 )
 from pipeline.generators.call_arguments import call_arguments
 from pipeline.generators.continuing import continuation_of, continuing_pipeline, picture_arguments, read_frames
-from pipeline.generators.denoising.checkpoint_file import CheckpointUnusableError, Identity, Keeper
+from pipeline.generators.denoising.checkpoint_file import CheckpointKeeper, CheckpointUnusableError, Identity
 from pipeline.generators.denoising.checkpoints import ResumePoint, read_checkpoint, write_checkpoint
 from pipeline.generators.denoising.numerics import Clock, numerics, peak, reset_peak, translated
 from pipeline.generators.denoising.randomness import Randomness
@@ -107,8 +107,8 @@ class DiffusersVideoGenerator(Generator):
         self._continuing = _continuing(preset, pipe)
         self._embeddings = EmbeddingCache()
         self._loras = Loras(pipe, self._lora_bytes)
-        for one in {id(pipe): pipe, id(self._continuing): self._continuing}.values():
-            self._embeddings.attach(one)
+        for pipeline in {id(pipe): pipe, id(self._continuing): self._continuing}.values():
+            self._embeddings.attach(pipeline)
         on_progress(Progress(Phase.LOAD, 2, 2))
         try:
             self._warm_up(on_progress)
@@ -117,7 +117,7 @@ class DiffusersVideoGenerator(Generator):
             raise
 
     def make(
-        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
+        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: CheckpointReceiver = NO_CHECKPOINTS
     ) -> HandOver:
         """Make the clip; its frames wait on the device for being handed over. See ``Generator``."""
         if self._preset is None:
@@ -126,36 +126,36 @@ class DiffusersVideoGenerator(Generator):
             raise FatalError(
                 f"preset {request.spec.preset!r} is asked for, {self._preset.name!r} is loaded", code="model_not_loaded"
             )
-        wanted = request.accelerated_by
-        if wanted.at_load != self._how:
-            self.load_preset(self._preset, on_progress, wanted)
+        acceleration = request.accelerated_by
+        if acceleration.at_load != self._how:
+            self.load_preset(self._preset, on_progress, acceleration)
         reset_peak(self._device)
-        clock, known = Clock(), self._embeddings.hits
-        self._wear(request)
+        clock, hits_before = Clock(), self._embeddings.hits
+        self._use_loras(request)
         if not self._preset.resumable:
             request = replace(request, resume_from=None, checkpoint_s=None)
-        fingerprint = numerics(self._preset, self._device, wanted, loras=bool(request.spec.loras))
+        fingerprint = numerics(self._preset, self._device, acceleration, loras=bool(request.spec.loras))
         model = {"preset": self._preset.name, "version": self._preset.version, "revision": self._revision}
-        keeper = Keeper(request, Identity.of(request, model=model, numerics=fingerprint), checkpoints)
-        made = self._resume_or_run(self._preset, request, keeper, on_progress, clock)
+        keeper = CheckpointKeeper(request, Identity.of(request, model=model, numerics=fingerprint), checkpoints)
+        run = self._resume_or_run(self._preset, request, keeper, on_progress, clock)
         # All that is said of the clip is looked at now: the next one may have begun when it is handed over.
         revision, most = self._revision, peak(self._device)
         facts = {
             "random_weights": self._preset.random_weights,
             "prompt_used": self._preset.takes_prompt,
-            "acceleration": wanted.given(),
-            "prompt_known": self._embeddings.hits > known,
+            "acceleration": acceleration.given(),
+            "prompt_known": self._embeddings.hits > hits_before,
             **text_facts(self._pipe if request.previous is None else self._continuing, self._preset, request),
             **keeper.facts,
         }
 
         def hand_over() -> GenerationResult:
             on_progress(Progress(Phase.HAND_OFF, 0, 1))
-            frames = as_bytes(made.frames[request.repeats :])
+            frames = as_bytes(run.frames[request.repeats :])
             digest = write_frames(request.frames_path, request.spec, frames, repeats=request.repeats)
             sound = None
-            if made.sound is not None:
-                sound = write_sound(request.frames_path, made.sound, made.sample_rate)
+            if run.sound is not None:
+                sound = write_sound(request.frames_path, run.sound, run.sample_rate)
             clock.mark("hand_off")
             on_progress(Progress(Phase.HAND_OFF, 1, 1))
             return GenerationResult(
@@ -187,17 +187,17 @@ class DiffusersVideoGenerator(Generator):
             return None
         return weight_bytes(self._pipe)
 
-    def set_aside(self) -> None:
+    def move_to_host(self) -> None:
         """Wait in the host's memory, warm as it is, with the embeddings and LoRAs that it has."""
         move(self._pipe, "cpu")
         self._collect()
 
     def is_current(self) -> bool:
-        """Whether what would be loaded from disk now is what is in memory."""
+        """Return whether what would be loaded from disk now is what is in memory."""
         return self._preset is not None and model_folder(self._preset, self._cache_dir)[1] == self._revision
 
     def resume(self, on_progress: OnProgress) -> None:
-        """Back to the device, after ``set_aside``.
+        """Back to the device, after ``move_to_host``.
 
         Raises:
             OutOfMemoryError: it does not fit any more.
@@ -224,7 +224,7 @@ class DiffusersVideoGenerator(Generator):
         if self._device == "cuda":
             torch.cuda.empty_cache()
 
-    def _wear(self, request: GenerationRequest) -> None:
+    def _use_loras(self, request: GenerationRequest) -> None:
         """Have the clip's LoRAs act, and no others."""
         if self._loras is None:
             return
@@ -252,8 +252,13 @@ class DiffusersVideoGenerator(Generator):
         on_progress(Progress(Phase.WARM_UP, 1, 1))
 
     def _resume_or_run(
-        self, preset: Preset, request: GenerationRequest, keeper: Keeper, on_progress: OnProgress, clock: Clock
-    ) -> _Made:
+        self,
+        preset: Preset,
+        request: GenerationRequest,
+        keeper: CheckpointKeeper,
+        on_progress: OnProgress,
+        clock: Clock,
+    ) -> _PipelineOutput:
         """The frames, from the request's checkpoint where there is one that can be used."""
         pictures = read_pictures(request)
 
@@ -262,7 +267,7 @@ class DiffusersVideoGenerator(Generator):
         if request.previous is not None:
             previous = read_frames(request.previous, width=spec.width, height=spec.height, count=request.repeats)
 
-        def run(resume: ResumePoint | None) -> _Made:
+        def run(resume: ResumePoint | None) -> _PipelineOutput:
             def stepped(step: int, total: int, loop: LoopWatch, rng: Randomness) -> None:
                 def write(path: Path, metadata: dict[str, str]) -> None:
                     caches = cache_states(self._pipe) if step < total else None  # after the last step no more is used
@@ -301,7 +306,7 @@ class DiffusersVideoGenerator(Generator):
         resume: ResumePoint | None = None,
         *,
         previous: list[Any] | None = None,
-    ) -> _Made:
+    ) -> _PipelineOutput:
         """Frames as a uint8 tensor F × H × W × 3 on the device, and the sound where the pipeline makes any.
 
         With ``previous`` (pictures) it goes on from them.
@@ -357,11 +362,11 @@ class DiffusersVideoGenerator(Generator):
             raise problem from error
         clock.mark("decode")
         on_progress(Progress(Phase.DECODE, 1, 1))
-        return _Made(frames, sound, sample_rate)
+        return _PipelineOutput(frames, sound, sample_rate)
 
 
-class _Made(NamedTuple):
-    """What one run of the pipeline gave: ``frames`` a tensor, ``sound`` an array of samples × channels or None."""
+class _PipelineOutput(NamedTuple):
+    """The output of one pipeline run: ``frames`` a tensor, ``sound`` an array of samples × channels or None."""
 
     frames: Any
     sound: Any
@@ -369,7 +374,7 @@ class _Made(NamedTuple):
 
 
 def _memory_use(doing: str, spec: JobSpec) -> str:
-    """What a failpoint can tell apart: the work, and what it does to need less memory for it."""
+    """Return what a failpoint can distinguish: the work, and what it does to need less memory for it."""
     tiled = "_tiled" if spec.acceleration.vae_tiling else ""
     return f"{doing}{tiled}{'_offloaded' if spec.acceleration.offload else ''}"
 
@@ -378,19 +383,19 @@ class _NotResumedError(Exception):
     """The clip's loop could not be taken up where the checkpoint left it."""
 
 
-def _resume_point(request: GenerationRequest, keeper: Keeper, device: str) -> ResumePoint | None:
-    found = keeper.check()
-    if found is None or request.resume_from is None:
+def _resume_point(request: GenerationRequest, keeper: CheckpointKeeper, device: str) -> ResumePoint | None:
+    checkpoint = keeper.check()
+    if checkpoint is None or request.resume_from is None:
         return None
     try:
-        return read_checkpoint(request.resume_from, found, device)
+        return read_checkpoint(request.resume_from, checkpoint, device)
     except CheckpointUnusableError as error:
         keeper.refuse(str(error))
         return None
 
 
 def _continuing(preset: Preset, pipe: Any) -> Any:
-    """What makes the segments after the first."""
+    """Return what makes the segments after the first."""
     if preset.continuation is None or preset.continuation.pipeline_class is None:
         return pipe
     return continuing_pipeline(pipe, pipeline_class(preset.continuation.pipeline_class), preset.continuation)

@@ -1,4 +1,4 @@
-"""What a pipeline's text encoders made of a prompt, kept while the model is loaded: the same prompt is encoded once.
+"""A cache of prompt embeddings, kept while the model is loaded: the same prompt is encoded once.
 
 A batch often has one prompt many times (seeds, sweeps), and the negative prompt in every job. Encoding draws no random
 numbers and depends on its arguments only, so what is kept is what would be made again.
@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 MAX_BYTES = 256 * 1024 * 1024
-"""In the host's memory: 512 tokens of 4096 half-precision values are 4 MB."""
+"""The limit in the host's memory: 512 tokens of 4096 half-precision values are 4 MB."""
 _PLAIN = (str, int, float, bool, type(None), torch.device, torch.dtype)
 
 
 class EmbeddingCache:
-    """Of one loaded model: a new load makes a new one. Least recently used entries go first."""
+    """The embeddings of one loaded model: a new load makes a new cache. Least recently used entries go first."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -63,14 +63,14 @@ class EmbeddingCache:
             self._kept.move_to_end(key)
             self.hits += 1
             return _restored(self._kept[key][0])
-        made = make()
-        kept = _kept(made)
-        if kept is not None and (size := _bytes(kept)) <= self._max_bytes:
-            self._kept[key] = (kept, size)
+        embeddings = make()
+        entry = _kept(embeddings)
+        if entry is not None and (size := _bytes(entry)) <= self._max_bytes:
+            self._kept[key] = (entry, size)
             self._bytes += size
             while self._bytes > self._max_bytes:
                 self._bytes -= self._kept.popitem(last=False)[1][1]
-        return made
+        return embeddings
 
 
 def _key(owner: str, signature: inspect.Signature, args: Any, kwargs: Any) -> str | None:
@@ -99,17 +99,17 @@ def _kept(value: Any) -> Any:
     return None
 
 
-def _restored(kept: Any) -> Any:
+def _restored(entry: Any) -> Any:
     """A copy of its own for each caller: pipelines may write into what they are given."""
-    if kept[0] == "tensor":
-        return kept[1].to(kept[2], copy=True)
-    if kept[0] == "none":
+    if entry[0] == "tensor":
+        return entry[1].to(entry[2], copy=True)
+    if entry[0] == "none":
         return None
-    parts = [_restored(part) for part in kept[1]]
-    return parts if kept[0] == "list" else tuple(parts)
+    parts = [_restored(part) for part in entry[1]]
+    return parts if entry[0] == "list" else tuple(parts)
 
 
-def _bytes(kept: Any) -> int:
-    if kept[0] == "tensor":
-        return int(kept[1].nbytes)
-    return 0 if kept[0] == "none" else sum(_bytes(part) for part in kept[1])
+def _bytes(entry: Any) -> int:
+    if entry[0] == "tensor":
+        return int(entry[1].nbytes)
+    return 0 if entry[0] == "none" else sum(_bytes(part) for part in entry[1])

@@ -1,4 +1,4 @@
-"""From what a pipeline gives to bytes: pixels become uint8 where they are, and leave the GPU through pinned memory."""
+"""Turn a pipeline's frames into bytes: pixels become uint8 where they are, and leave the GPU by pinned memory."""
 
 from __future__ import annotations
 

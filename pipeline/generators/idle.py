@@ -17,6 +17,7 @@ from pathlib import Path
 from pipeline import failpoints
 from pipeline.generators.base import (
     NO_CHECKPOINTS,
+    CheckpointReceiver,
     GenerationRequest,
     GenerationResult,
     Generator,
@@ -24,9 +25,8 @@ from pipeline.generators.base import (
     OnProgress,
     Phase,
     Progress,
-    TakesCheckpoints,
 )
-from pipeline.generators.denoising.checkpoint_file import Identity, Keeper, step_of, write_state_only
+from pipeline.generators.denoising.checkpoint_file import CheckpointKeeper, Identity, step_of, write_state_only
 from pipeline.generators.frames import CHANNELS, write_frames
 from pipeline.presets import Preset, get_preset
 
@@ -50,21 +50,21 @@ class IdleGenerator(Generator):
         on_progress(Progress(Phase.LOAD, 1, 1))
 
     def make(
-        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: TakesCheckpoints = NO_CHECKPOINTS
+        self, request: GenerationRequest, on_progress: OnProgress, checkpoints: CheckpointReceiver = NO_CHECKPOINTS
     ) -> HandOver:
         spec, numerics = request.spec, {"device": "none", "generator": "idle"}
-        keeper = Keeper(
+        keeper = CheckpointKeeper(
             request, Identity.of(request, model={"revision": self._revision}, numerics=numerics), checkpoints
         )
         started = time.monotonic()
-        found, first = keeper.check(), 1
-        if found is not None:
-            first, _ = step_of(found)
+        checkpoint, first = keeper.check(), 1
+        if checkpoint is not None:
+            first, _ = step_of(checkpoint)
             keeper.resumed(first)  # like a model's: the step of the checkpoint is made once more
         on_progress(Progress(Phase.DENOISE, first - 1, spec.num_inference_steps))
         due = time.monotonic()
         for step in range(first, spec.num_inference_steps + 1):
-            # A GPU computes on while a step is told of, so what telling takes comes off the next step, if it is short.
+            # A GPU computes on while a step is reported, so the report's time comes off the next step, if it is short.
             due = max(due, time.monotonic() - self._step_s) + self._step_s
             time.sleep(max(0.0, due - time.monotonic()))
             failpoints.hit("denoise_step", str(spec.seed))
@@ -94,7 +94,7 @@ class IdleGenerator(Generator):
         """It is made anew faster than kept."""
         return None
 
-    def set_aside(self) -> None:
+    def move_to_host(self) -> None:
         """It is on no device."""
 
     def free(self) -> None:

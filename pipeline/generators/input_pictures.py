@@ -16,25 +16,25 @@ from pipeline.media.opening import UnreadableMediaError
 from pipeline.spec import JobSpec
 
 Pictures = dict[str, Any]
-"""By field of the job: a picture, or a list of them."""
+"""A picture, or a list of them, by the job's field."""
 
 
 def read_pictures(request: GenerationRequest) -> Pictures:
-    """What the request's inputs show: frames at the clip's size, reference images at their own.
+    """Return what the request's inputs show: frames at the clip's size, reference images at their own.
 
     Raises:
         RefusedError: codes ``image_unreadable``, ``video_unreadable`` and ``video_too_short``.
     """
-    found: Pictures = {}
+    pictures: Pictures = {}
     for field in ("image", "last_image"):
         path = getattr(request, field)
         if path is not None:
-            found[field] = fitted(_opened(path, field), (request.spec.width, request.spec.height))
+            pictures[field] = fitted(_opened(path, field), (request.spec.width, request.spec.height))
     if request.video is not None:
-        found["video"] = _read_frames(request.video, request.spec)
+        pictures["video"] = _read_frames(request.video, request.spec)
     if request.reference_images:
-        found["reference_images"] = [_opened(path, "reference_images") for path in request.reference_images]
-    return found
+        pictures["reference_images"] = [_opened(path, "reference_images") for path in request.reference_images]
+    return pictures
 
 
 def _opened(path: Path, field: str) -> Image.Image:

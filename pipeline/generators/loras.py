@@ -24,14 +24,14 @@ from pipeline.spec import LoraRef
 
 
 class Loras:
-    """Of one loaded pipeline. Those that no clip uses go when all take more than ``max_bytes``, least used first."""
+    """The LoRAs of one loaded pipeline. Unused ones go when all take more than ``max_bytes``, least used first."""
 
     def __init__(self, pipe: Any, max_bytes: int) -> None:
         self._pipe = pipe
         self._max_bytes = max_bytes
         self._kept: OrderedDict[str, int] = OrderedDict()
         """Bytes by the adapter's name, the last used last."""
-        self._worn: tuple[tuple[str, float], ...] = ()
+        self._selected: tuple[tuple[str, float], ...] = ()
         """Those of the last clip, by adapter and scale."""
         self._active: tuple[tuple[str, float], ...] | None = ()
         """What acts now; None where that is for the library to say: it makes others active as they come and go."""
@@ -44,23 +44,23 @@ class Loras:
             RetryableError: code ``input_gone``; a file has left this host's cache.
             OutOfMemoryError: they do not fit.
         """
-        wanted = tuple((adapter_name(ref), ref.scale) for ref in refs)
+        adapters = tuple((adapter_name(ref), ref.scale) for ref in refs)
         if refs and not hasattr(self._pipe, "load_lora_weights"):
             raise RefusedError(f"loras: {type(self._pipe).__name__} takes none", code="lora_unsupported")
-        for (name, _), ref, path in zip(wanted, refs, paths, strict=True):
+        for (name, _), ref, path in zip(adapters, refs, paths, strict=True):
             if name not in self._kept:
                 self._load(name, ref, path)
             self._kept.move_to_end(name)
-        while sum(self._kept.values()) > self._max_bytes and len(self._kept) > len(wanted):
+        while sum(self._kept.values()) > self._max_bytes and len(self._kept) > len(adapters):
             self._drop(next(iter(self._kept)))
-        self._worn = wanted
+        self._selected = adapters
         self._activate()
 
     def free(self) -> None:
         """Drop those that the last clip did not use."""
-        for name in set(self._kept) - {name for name, _ in self._worn}:
+        for name in set(self._kept) - {name for name, _ in self._selected}:
             self._drop(name)
-        if set(self._kept) == {name for name, _ in self._worn}:
+        if set(self._kept) == {name for name, _ in self._selected}:
             self._activate()
 
     @property
@@ -70,9 +70,9 @@ class Loras:
 
     @property
     def on_text(self) -> str:
-        """What acts on text encoders, whose embeddings then are others; empty: nothing."""
+        """Return what acts on text encoders, whose embeddings then are others; empty: nothing."""
         changed = any(part.startswith("text_encoder") for part, _ in self._parts())
-        return repr(self._worn) if changed else ""
+        return repr(self._selected) if changed else ""
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
         """Components with adapters, by name. The library's calls for a whole pipeline fail at those without."""
@@ -82,45 +82,45 @@ class Loras:
                 yield name, part
 
     def _activate(self) -> None:
-        if self._active == self._worn:
+        if self._active == self._selected:
             return
         self._active = None
         for _, part in self._parts():
-            here = [(name, scale) for name, scale in self._worn if name in part.peft_config]
-            if here:
-                _enable(part, [name for name, _ in here], [scale for _, scale in here])
+            active = [(name, scale) for name, scale in self._selected if name in part.peft_config]
+            if active:
+                _enable(part, [name for name, _ in active], [scale for _, scale in active])
             else:
                 _disable(part)
-        self._active = self._worn
+        self._active = self._selected
 
     def _load(self, name: str, ref: LoraRef, path: Path) -> None:
-        what = f"loras: {ref.file.name!r}"
+        label = f"loras: {ref.file.name!r}"
         if not path.is_file():
-            raise RetryableError(f"{what} is no longer at {path}", code="input_gone")
+            raise RetryableError(f"{label} is no longer at {path}", code="input_gone")
         second = {"load_into_transformer_2": True} if ref.load_into_transformer_2 else {}
         self._active = None
         try:
-            with safe_to_load(path, ref.file.name) as safe, _several_are_meant():
-                asked = _named(self._pipe.lora_state_dict(str(safe)))
+            with safe_to_load(path, ref.file.name) as safe, _expect_several_adapters():
+                expected = _named(self._pipe.lora_state_dict(str(safe)))
                 self._pipe.load_lora_weights(str(safe), adapter_name=name, **second)
         except (torch.OutOfMemoryError, MemoryError) as error:
             self._forget(name)
-            raise OutOfMemoryError(f"{what}: {error}") from error
+            raise OutOfMemoryError(f"{label}: {error}") from error
         except Exception as error:
             self._forget(name)
-            message = f"{what} cannot be loaded into {type(self._pipe).__name__}: {type(error).__name__}: {error}"
+            message = f"{label} cannot be loaded into {type(self._pipe).__name__}: {type(error).__name__}: {error}"
             raise RefusedError(message[:2000], code="lora_unusable") from error
-        halves = _without_other_half(asked)
+        halves = _without_other_half(expected)
         if halves:
             self._forget(name)
             raise RefusedError(
-                f"{what} is not whole: {named(halves)} is there without its other half", code="lora_unusable"
+                f"{label} is not whole: {named(halves)} is there without its other half", code="lora_unusable"
             )
         tensors = [value for _, part in self._parts() for key, value in part.named_parameters() if f".{name}." in key]
-        if not tensors or len(tensors) < len(asked):
+        if not tensors or len(tensors) < len(expected):
             self._forget(name)
             raise RefusedError(
-                f"{what} is of another model: {len(tensors)} of its {len(asked)} tensors fit this one",
+                f"{label} is of another model: {len(tensors)} of its {len(expected)} tensors fit this one",
                 code="lora_unusable",
             )
         self._kept[name] = sum(value.nbytes for value in tensors)
@@ -132,7 +132,7 @@ class Loras:
     def _forget(self, name: str) -> None:
         """Take the adapter off every component that has it; the last one takes the layers for adapters with it."""
         self._active = None
-        with _several_are_meant():
+        with _expect_several_adapters():
             for _, part in list(self._parts()):
                 if name in part.peft_config:
                     _delete(part, name)
@@ -141,20 +141,20 @@ class Loras:
 
 
 def adapter_name(ref: LoraRef) -> str:
-    """By content: the same file is the same adapter, whatever it is called."""
+    """Return a name by content: the same file is the same adapter, whatever it is called."""
     return f"l{ref.file.sha256[:24]}{'_2' if ref.load_into_transformer_2 else ''}"
 
 
-def _named(found: Any) -> list[str]:
+def _named(loaded: Any) -> list[str]:
     """The names of a LoRA's own tensors in what the pipeline read, which may have more in it, such as alphas."""
-    tensors = found[0] if isinstance(found, tuple) else found
+    tensors = loaded[0] if isinstance(loaded, tuple) else loaded
     return [name for name in tensors if ".lora_A." in name or ".lora_B." in name or ".lokr_" in name]
 
 
 def _without_other_half(names: Sequence[str]) -> list[str]:
     """Those whose product has one factor only: the library fills the other with random numbers."""
-    known = set(names)
-    return [name for name in names if ".lora_" in name and _other_half(name) not in known]
+    all_names = set(names)
+    return [name for name in names if ".lora_" in name and _other_half(name) not in all_names]
 
 
 def _other_half(name: str) -> str:
@@ -163,7 +163,7 @@ def _other_half(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _several_are_meant() -> Iterator[None]:
+def _expect_several_adapters() -> Iterator[None]:
     """The library warns where a model has several adapters, and where another one becomes active."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")

@@ -12,10 +12,10 @@ from pipeline.spec import JobSpec
 def own_size(pipe: Any, width: int, height: int) -> tuple[int, int]:
     """The size that is made where this one is asked for: a class without arguments for it (HunyuanVideo 1.5 from an
     image) has a few of its own."""
-    own = getattr(getattr(pipe, "video_processor", None), "calculate_default_height_width", None)
-    if own is None or "width" in inspect.signature(pipe.__call__).parameters:
+    calculate = getattr(getattr(pipe, "video_processor", None), "calculate_default_height_width", None)
+    if calculate is None or "width" in inspect.signature(pipe.__call__).parameters:
         return width, height
-    own_height, own_width = own(height=height, width=width, target_size=pipe.target_size)
+    own_height, own_width = calculate(height=height, width=width, target_size=pipe.target_size)
     return own_width, own_height
 
 

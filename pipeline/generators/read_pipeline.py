@@ -18,7 +18,7 @@ from pipeline.models.strict_loading import refuse_meta, strict_loading
 from pipeline.presets import Preset
 
 
-def read_pipeline(preset: Preset, folder: Path, wanted: Acceleration) -> tuple[Any, str]:
+def read_pipeline(preset: Preset, folder: Path, acceleration: Acceleration) -> tuple[Any, str]:
     """The pipeline in memory, and the device that it computes on.
 
     Raises:
@@ -37,12 +37,12 @@ def read_pipeline(preset: Preset, folder: Path, wanted: Acceleration) -> tuple[A
     dtype = getattr(torch, dtype_on(preset, device))
     dtypes = {"default": dtype, "vae": getattr(torch, preset.vae_dtype)} if preset.vae_dtype else dtype
     cls = pipeline_class(preset.pipeline_class)
-    more = {**variant_of(preset, folder), **at_load.reading_arguments(wanted, folder, dtype, device)}
+    more = {**variant_of(preset, folder), **at_load.reading_arguments(acceleration, folder, dtype, device)}
     with strict_loading(preset.unused_weights):
         pipe = cls.from_pretrained(folder, dtype=dtypes, local_files_only=True, **more)
     refuse_meta(pipe.components, str(folder))
     pipe.set_progress_bar_config(disable=True)
-    return at_load.fit(pipe, wanted, device=device, dtype=dtype), device
+    return at_load.fit(pipe, acceleration, device=device, dtype=dtype), device
 
 
 def dtype_on(preset: Preset, device: str) -> str:

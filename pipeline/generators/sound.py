@@ -15,7 +15,7 @@ from pipeline.generators.base import RawSound, sound_path
 from pipeline.spec import JobSpec
 
 MAX_CHANNELS = 8
-"""What AAC has layouts for."""
+"""The most channels that AAC has layouts for."""
 
 
 def sound_of(output: Any, pipe: Any, spec: JobSpec) -> tuple[Any, int]:
@@ -25,13 +25,13 @@ def sound_of(output: Any, pipe: Any, spec: JobSpec) -> tuple[Any, int]:
     their own, so that its length is only about that: what is over is cut, what is missing is silence.
 
     Raises:
-        FatalError: code ``sound_unusable``; values that are not finite, or a form that is no sound.
+        FatalError: code ``sound_unusable``; values that are not finite, or a form that is not sound.
     """
-    made = getattr(output, "audio", None)
-    if made is None:
+    audio = getattr(output, "audio", None)
+    if audio is None:
         return None, 0
     rate = int(pipe.vocoder.config.output_sampling_rate)
-    waves = made[0].float().cpu() if isinstance(made, torch.Tensor) else torch.as_tensor(np.asarray(made[0])).float()
+    waves = audio[0].float().cpu() if isinstance(audio, torch.Tensor) else torch.as_tensor(np.asarray(audio[0])).float()
     if waves.ndim == 1:
         waves = waves[None]
     if waves.ndim != 2 or not 0 < waves.shape[0] <= MAX_CHANNELS:

@@ -1,4 +1,4 @@
-"""What a loaded pipeline read of a clip's texts, for the clip's record."""
+"""Record how much of a clip's texts a loaded pipeline read."""
 
 from __future__ import annotations
 

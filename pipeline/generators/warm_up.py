@@ -38,9 +38,9 @@ def smallest_clip(pipe: Any, preset: Preset) -> JobSpec:
 
 
 def blank_pictures(pipe: Any, preset: Preset, spec: JobSpec) -> Pictures:
-    """For the warm-up: what the pipeline cannot be called without."""
+    """Return the pictures that the pipeline cannot be called without, for its warm-up."""
     blank = Image.new("RGB", (spec.width, spec.height))
-    found: Pictures = {"image": blank} if "image" in inspect.signature(pipe.__call__).parameters else {}
+    pictures: Pictures = {"image": blank} if "image" in inspect.signature(pipe.__call__).parameters else {}
     for field in (*preset.required_inputs, *(("video",) if preset.workload is Workload.V2V else ())):
-        found[field] = blank if field == "last_image" else [blank] * (spec.num_frames if field == "video" else 1)
-    return found
+        pictures[field] = blank if field == "last_image" else [blank] * (spec.num_frames if field == "video" else 1)
+    return pictures

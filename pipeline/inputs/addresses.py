@@ -1,4 +1,4 @@
-"""Which IP addresses are of the open internet, after IANA's registries and not after the version of Python.
+"""Tell the IP addresses of the open internet, by IANA's registries and not by the version of Python.
 
 ``ipaddress.is_global`` differs between Python 3.11.2 and 3.13, and calls addresses public that are of no public host:
 deprecated site-local ones, reserved blocks, and IPv6 addresses that carry a private IPv4 address.
@@ -37,7 +37,7 @@ NOT_PUBLIC_IPV4 = tuple(
     )
 )
 GLOBAL_UNICAST = IPv6Network("2000::/3")
-"""Of all IPv6 addresses only these are given to public hosts (RFC 4291): no loopback, unique-local, link-local,
+"""The only IPv6 addresses given to public hosts (RFC 4291): no loopback, unique-local, link-local,
 site-local, multicast, IPv4-compatible, discard-only (100::/64), SRv6 (5f00::/16) or reserved one is among them."""
 NOT_PUBLIC_IPV6 = tuple(
     IPv6Network(block)
@@ -59,7 +59,7 @@ ISATAP = (0x00005EFE, 0x02005EFE)
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the open internet, and so is any IPv4 address that it carries."""
+    """Return whether an address is one of the open internet, and so is any IPv4 address that it carries."""
     if isinstance(address, IPv4Address):
         return not any(address in block for block in NOT_PUBLIC_IPV4)
     if not all(is_public(carried) for carried in _carried(address)):

@@ -52,7 +52,7 @@ class StoredInput:
     data: bytes | None = None
     num_frames: int | None = None
     folder: Downloads | None = None
-    """Where what was fetched lies as long as somebody holds it."""
+    """The folder of fetched files, which exists as long as somebody holds it."""
     notes: tuple[str, ...] = ()
     """``InputRef.notes``."""
 
@@ -146,18 +146,18 @@ class InputCollector:
         # The digest stands for a long data URL, so that its text is not kept twice.
         short = value if len(value) <= 4096 else hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
         key = (load.__name__, short)
-        known = self._known.get(key)
-        if known is None:
+        cached = self._known.get(key)
+        if cached is None:
             try:
                 stored = load(value)
                 self.stored.setdefault(stored.sha256, stored)
-                known = stored.ref
+                cached = stored.ref
             except ValueError as error:
-                known = ValueError(str(error))
-            self._known[key] = known
-        if isinstance(known, ValueError):
-            raise known
-        return known
+                cached = ValueError(str(error))
+            self._known[key] = cached
+        if isinstance(cached, ValueError):
+            raise cached
+        return cached
 
     def _image(self, value: str) -> StoredInput:
         if value[:5].lower() == "data:":
@@ -218,7 +218,7 @@ class InputCollector:
 
     def _fetched(self, url: str, max_bytes: int, media_types: Iterable[str]) -> tuple[Path, Downloads]:
         if self._make_downloader is None:
-            raise ValueError(f"{shown_url(url)!r} is a URL, and none are fetched here; give a path or a data URL")
+            raise ValueError(f"{shown_url(url)!r} is a URL, but URLs are not fetched here; give a path or a data URL")
         if len(url) > MAX_URL_CHARS:
             raise ValueError(f"{shown_url(url)!r} has {len(url)} characters; a URL may have {MAX_URL_CHARS}")
         if self._downloads is None or self._downloader is None:

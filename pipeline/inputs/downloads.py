@@ -35,8 +35,8 @@ Resolve = Callable[[str, int], Sequence[str]]
 
 def resolve_host(host: str, port: int) -> list[str]:
     """The addresses that the system's resolver has for a host."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(item[4][0]) for item in found))
+    records = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(item[4][0]) for item in records))
 
 
 class Downloader:
@@ -69,7 +69,7 @@ class Downloader:
         Raises:
             ValueError: the message has the URL without its query, and what was wrong.
         """
-        shown = shown_url(url)
+        masked_url = shown_url(url)
         self._guard.deadline = time.monotonic() + self._timeout_s
         try:
             return self._follow(url, to, max_bytes, frozenset(media_types))
@@ -84,7 +84,7 @@ class Downloader:
         except OSError as error:
             problem = f"cannot be kept: {error.strerror}"
         to.unlink(missing_ok=True)
-        raise ValueError(f"{shown!r} {problem}")
+        raise ValueError(f"{masked_url!r} {problem}")
 
     def _follow(self, url: str, to: Path, max_bytes: int, media_types: frozenset[str]) -> str:
         at = httpx.URL(url)
@@ -97,13 +97,13 @@ class Downloader:
             ]
             target = httpcore.URL(scheme=at.raw_scheme, host=at.raw_host, port=at.port, target=at.raw_path)
             with self._connections().stream("GET", target, headers=headers, extensions=self._timeouts()) as response:
-                said = {name.lower(): value.decode("latin-1") for name, value in response.headers}
-                if response.status in _REDIRECTS and b"location" in said:
-                    at = at.join(said[b"location"])
+                answer_headers = {name.lower(): value.decode("latin-1") for name, value in response.headers}
+                if response.status in _REDIRECTS and b"location" in answer_headers:
+                    at = at.join(answer_headers[b"location"])
                     continue
                 if response.status != 200:
                     raise _RefusedError(f"answered with status {response.status}")
-                _check_headers(said, max_bytes, media_types)
+                _check_headers(answer_headers, max_bytes, media_types)
                 return _write(response, to, max_bytes)
         raise _RefusedError(f"redirects more than {MAX_REDIRECTS} times")
 
@@ -131,14 +131,14 @@ def _check(url: httpx.URL) -> None:
         raise _RefusedError("holds a user name or password, which would be stored; leave it out")
 
 
-def _check_headers(said: dict[bytes, str], max_bytes: int, media_types: frozenset[str]) -> None:
-    declared = said.get(b"content-type", "")
+def _check_headers(headers: dict[bytes, str], max_bytes: int, media_types: frozenset[str]) -> None:
+    declared = headers.get(b"content-type", "")
     if not allows(declared, media_types):
         bare = declared.partition(";")[0].strip().lower()[:100]
         raise _RefusedError(f"is {bare}, not one of {', '.join(sorted(media_types))}")
-    if said.get(b"content-encoding", "identity").strip().lower() != "identity":
-        raise _RefusedError(f"comes in the encoding {said[b'content-encoding']}, which was not asked for")
-    length = said.get(b"content-length", "")
+    if headers.get(b"content-encoding", "identity").strip().lower() != "identity":
+        raise _RefusedError(f"comes in the encoding {headers[b'content-encoding']}, which was not asked for")
+    length = headers.get(b"content-length", "")
     if length.isdecimal() and (len(length) > 18 or int(length) > max_bytes):
         raise _RefusedError(f"has {length} bytes; at most {max_bytes} are allowed")
 
@@ -168,10 +168,10 @@ class _Guard(httpcore.SyncBackend):
         Raises:
             httpcore.TimeoutException: there is no time left.
         """
-        left = self.deadline - time.monotonic()
-        if left <= 0:
+        remaining_s = self.deadline - time.monotonic()
+        if remaining_s <= 0:
             raise httpcore.TimeoutException
-        return left
+        return remaining_s
 
     def connect_tcp(
         self,
@@ -194,7 +194,7 @@ class _Guard(httpcore.SyncBackend):
         raise problem
 
     def _addresses(self, host: str, port: int) -> Sequence[str]:
-        """What the resolver says, waited for no longer than there is time: it has no deadline of its own."""
+        """Return what the resolver says, waited for no longer than there is time: it has no deadline of its own."""
         answers: queue.SimpleQueue[Sequence[str] | Exception] = queue.SimpleQueue()
 
         def ask() -> None:
@@ -215,8 +215,8 @@ class _Guard(httpcore.SyncBackend):
         return answer
 
     def _judge(self, host: str, address: str) -> None:
-        found = ipaddress.ip_address(address)
-        if not is_public(found) and not any(found in network for network in self._allowed):
+        ip = ipaddress.ip_address(address)
+        if not is_public(ip) and not any(ip in network for network in self._allowed):
             raise _RefusedError(
                 f"leads to {host} at {address}, an address of a private network; see the setting fetch.networks"
             )

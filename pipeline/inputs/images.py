@@ -19,7 +19,7 @@ MAX_INPUT_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 64_000_000
 """Checked from the header, before anything is decoded: a small file can unpack to a huge picture."""
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "MPO": "image/jpeg"}
-"""By Pillow's name of the format. Phones and cameras write MPO: a JPEG with further pictures behind it."""
+"""The media type by Pillow's name. Phones and cameras write MPO: a JPEG with further pictures behind it."""
 MAX_SCANNED = 100 * MAX_PIXELS
 """A progressive JPEG is decoded once for each of its scans, and real ones have some ten."""
 _SCAN = b"\xff\xda"
@@ -82,8 +82,8 @@ def fitted(picture: Image.Image, size: tuple[int, int], aspect: float = 1.0) -> 
     if aspect == 1:
         return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
     width, height = picture.width * aspect, float(picture.height)
-    shown = size[0] / size[1]
-    kept_width, kept_height = min(width, height * shown) / aspect, min(height, width / shown)
+    target_ratio = size[0] / size[1]
+    kept_width, kept_height = min(width, height * target_ratio) / aspect, min(height, width / target_ratio)
     left, top = (picture.width - kept_width) / 2, (height - kept_height) / 2
     box = (left, top, left + kept_width, top + kept_height)
     return picture.resize(size, Image.Resampling.LANCZOS, box=box)
@@ -111,10 +111,10 @@ def _read(data: bytes, name: str) -> Picture:
             raise _RefusedError(f"{name!r} is a JPEG of {data.count(_SCAN)} scans, which would take too long to decode")
         image.load()
         notes += _turn_upright(image)
-        shown, more = in_srgb(image)
+        converted, more = in_srgb(image)
         if colours is not None and colours.wide and "icc_profile" not in image.info:
             more = [*more, "has a colour code (cICP) other than sRGB's: its colours are taken as sRGB"]
-        return Picture(shown, media_type, (*notes, *more))
+        return Picture(converted, media_type, (*notes, *more))
 
 
 def _further_pictures(image: Image.Image) -> Iterator[str]:

@@ -33,7 +33,7 @@ OTHER_NAMES: Mapping[str, str] = {
     "application/x-troff-msvideo": "video/x-msvideo",
 }
 UNTYPED = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-octet-stream"})
-"""What says nothing of the content: the reader judges."""
+"""The types that say nothing about the content: the reader judges."""
 
 
 def plain_type(text: str) -> str:
@@ -46,6 +46,6 @@ def plain_type(text: str) -> str:
 
 
 def allows(text: str, types: Iterable[str]) -> bool:
-    """Whether a declared type is one of ``types``, or says nothing."""
+    """Return whether a declared type is one of ``types``, or says nothing."""
     plain = plain_type(text)
     return plain in UNTYPED or plain in {plain_type(name) for name in types}

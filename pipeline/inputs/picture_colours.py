@@ -28,16 +28,16 @@ def in_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
     notes = []
     profile = image.info.get("icc_profile")
     if profile:
-        shown, problem = _by_profile(image, profile)
+        converted, problem = _by_profile(image, profile)
         notes += problem
     else:
-        shown = _by_gamma(image.convert("RGB"), image.info)
+        converted = _by_gamma(image.convert("RGB"), image.info)
         if image.mode == "CMYK":
             notes.append(_CMYK_GUESSED)
     if alpha is not None and alpha.getextrema() != (255, 255):
-        shown.paste("white", mask=ImageChops.invert(alpha))
+        converted.paste("white", mask=ImageChops.invert(alpha))
         notes.append("is transparent in parts: they are shown on white")
-    return shown, notes
+    return converted, notes
 
 
 def _eight_bits(image: Any) -> tuple[Image.Image, Image.Image | None]:
@@ -91,7 +91,7 @@ def _by_profile(image: Image.Image, profile: bytes) -> tuple[Image.Image, list[s
 
 
 def _transform(image: Image.Image, source: Any) -> Image.Image:
-    shown = ImageCms.profileToProfile(
+    converted = ImageCms.profileToProfile(
         image,
         source,
         ImageCms.createProfile("sRGB"),
@@ -99,17 +99,17 @@ def _transform(image: Image.Image, source: Any) -> Image.Image:
         outputMode="RGB",
         flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
     )
-    assert shown is not None  # not in place
-    return shown
+    assert converted is not None  # not in place
+    return converted
 
 
 @lru_cache(maxsize=16)
 def _same_as_srgb(profile: bytes) -> bool:
-    """Whether a profile leaves every colour where it is: most are sRGB's, by many makers and under many names."""
+    """Return whether a profile leaves colours as they are: most are sRGB's, by many makers, under many names."""
     steps = np.linspace(0, 255, 9).round().astype(np.uint8)
     colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(27, 27, 3)
-    shown = np.asarray(_transform(Image.fromarray(colours), ImageCms.ImageCmsProfile(io.BytesIO(profile))))
-    return int(np.abs(shown.astype(np.int16) - colours).max()) <= 1
+    converted = np.asarray(_transform(Image.fromarray(colours), ImageCms.ImageCmsProfile(io.BytesIO(profile))))
+    return int(np.abs(converted.astype(np.int16) - colours).max()) <= 1
 
 
 def _by_gamma(image: Image.Image, info: dict[Any, Any]) -> Image.Image:

@@ -29,12 +29,12 @@ class ColourCode:
 
     @property
     def wide(self) -> bool:
-        """Whether its colours are other than sRGB's."""
+        """Return whether its colours are other than sRGB's."""
         return self.primaries not in _SRGB_PRIMARIES or self.transfer not in _SDR_TRANSFERS
 
 
 def colour_code(data: bytes) -> ColourCode | None:
-    """Of a PNG file that has one before its pixels; None for others, and for other files.
+    """Return a PNG file's colour code if it stands before the pixels; None for others, and for other files.
 
     Raises:
         ValueError: it has more than ``MAX_CHUNKS`` chunks.

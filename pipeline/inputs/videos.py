@@ -23,7 +23,7 @@ MAX_VIDEO_BYTES = 256 * 1024 * 1024
 MAX_VIDEO_FRAMES = 3000
 """More are not looked at: a clip takes a few hundred, and looking means decoding."""
 MAX_VIDEO_PIXELS = MAX_VIDEO_FRAMES * 4096 * 2304
-"""Of all frames together: the largest number of 4K frames takes minutes to decode."""
+"""The pixels of all frames together: the largest number of 4K frames takes minutes to decode."""
 MAX_ASPECT = 16
 """Pixels that are so much wider than high, or the reverse, are a mistake of the file."""
 VIDEO_TYPES = {
@@ -39,7 +39,7 @@ millisecond."""
 
 @dataclass(frozen=True, slots=True)
 class CheckedVideo:
-    """What a video was found to be; ``notes`` say what of it a clip will not have."""
+    """A video as decoded; ``notes`` name the properties that a clip will not have."""
 
     media_type: str
     num_frames: int
@@ -71,10 +71,10 @@ def check_video(source: Path | BinaryIO, name: str) -> CheckedVideo:
                 if frame.pts is not None and frame.time_base:
                     times.append(frame.pts * frame.time_base)
     except UnreadableMediaError as error:
-        what = f"is broken at frame {count}" if count else "cannot be used"
+        problem = f"is broken at frame {count}" if count else "cannot be used"
         if media_type is None:
-            what = "is not an MP4, QuickTime, Matroska, WebM or AVI file with a video stream"
-        raise ValueError(f"{name!r} {what}: {error}") from None
+            problem = "is not an MP4, QuickTime, Matroska, WebM or AVI file with a video stream"
+        raise ValueError(f"{name!r} {problem}: {error}") from None
     if not count or media_type is None:
         raise ValueError(f"{name!r} holds no frame")
     if _uneven(times):
@@ -109,12 +109,12 @@ def _frames(container: InputContainer, stream: VideoStream) -> Iterator[tuple[Vi
             )
         aspect = shown_aspect(stream, frame)
         if not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT:
-            raise UnreadableMediaError(f"its pixels are said to be {aspect} times as wide as high")
+            raise UnreadableMediaError(f"its pixels are declared {aspect} times as wide as high")
         yield frame, aspect
 
 
 def _uneven(times: Sequence[Fraction]) -> bool:
-    """Whether frames stay for different times; in the order in which they are shown."""
+    """Return whether frames stay for different times; in the order in which they are shown."""
     ordered = sorted(times)
     stays = [float(later - earlier) for earlier, later in itertools.pairwise(ordered)]
     if len(stays) < 2:

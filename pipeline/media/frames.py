@@ -25,9 +25,9 @@ _MIRRORED = {(-1, 0, 0, 1): 0, (0, 1, 1, 0): 1, (1, 0, 0, -1): 2, (0, -1, -1, 0)
 """The same of a picture that is mirrored left to right first."""
 _MATRIX = struct.Struct("=9i")
 _HDR_TRANSFERS = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
-"""By FFmpeg's AVColorTransferCharacteristic."""
+"""HDR transfers by FFmpeg's AVColorTransferCharacteristic."""
 _WIDE_PRIMARIES = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
-"""By FFmpeg's AVColorPrimaries."""
+"""Wide primaries by FFmpeg's AVColorPrimaries."""
 
 
 def video_stream(container: InputContainer) -> VideoStream:
@@ -91,7 +91,7 @@ def hdr_of(frame: VideoFrame) -> str | None:
 
 
 def losses(frame: VideoFrame) -> Iterator[str]:
-    """What of the frame does not come into its RGB pixels, each a sentence's end."""
+    """Yield what the frame's RGB pixels do not keep, each as a sentence's end."""
     if (name := _WIDE_PRIMARIES.get(int(frame.color_primaries))) is not None:
         yield f"has the primaries of {name}: its colours are taken as BT.709, and look paler"
     if frame.interlaced_frame:

@@ -29,7 +29,7 @@ CLIP_FORMATS = ",".join(
         *("png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe"),
     )
 )
-"""Of the clips that are scored: every common container, and single pictures. None of them leads to another file; the
+"""Formats of scored clips: every common container, and single pictures. None of them leads to another file; the
 playlists (concat, hls, dash), image patterns (image2), devices and sdp are left out."""
 MAX_FRAME_PIXELS = 64_000_000
 """Larger ones are refused before memory is taken for them; ``video_frames.video_stream`` has the decoder do it."""

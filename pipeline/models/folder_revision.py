@@ -1,4 +1,4 @@
-"""What names the weights of a model in a user's folder: a digest of its files, since nobody gave it a commit.
+"""The revision of a model in a user's folder: a digest of its files, in place of a commit.
 
 A file is read once as long as its size, time and inode stay the same: what was found is kept in the cache folder.
 """
@@ -24,18 +24,18 @@ def folder_revision(folder: Path, cache_dir: Path) -> str:
     The files are the index and those of the components that it names, so what a training run leaves beside them does
     not count. Time is that of reading the files, the first time.
     """
-    known = _read_known(cache_dir)
-    found: dict[str, list[object]] = {}
+    cached = _read_known(cache_dir)
+    digests: dict[str, list[object]] = {}
     digest = hashlib.sha256()
     for path in _files(folder):
         stat = path.stat()
         state: list[object] = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        before = known.get(str(path))
+        before = cached.get(str(path))
         content = str(before[3]) if before is not None and before[:3] == state else _sha256(path)
-        found[str(path)] = [*state, content]
+        digests[str(path)] = [*state, content]
         digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
-    if any(known.get(path) != entry for path, entry in found.items()):
-        _write_known(cache_dir, {**known, **found})
+    if any(cached.get(path) != entry for path, entry in digests.items()):
+        _write_known(cache_dir, {**cached, **digests})
     return f"files-{digest.hexdigest()[:40]}"
 
 
@@ -44,7 +44,7 @@ def _files(folder: Path) -> Iterator[Path]:
     yield index
     components = json.loads(index.read_text("utf-8"))
     if not isinstance(components, dict):
-        raise ValueError(f"{index} is no JSON object")
+        raise ValueError(f"{index} is not a JSON object")
     for name in sorted(name for name, value in components.items() if isinstance(value, list)):
         yield from sorted(path for path in (folder / name).rglob("*") if path.is_file())
 
@@ -56,16 +56,16 @@ def _sha256(path: Path) -> str:
 
 def _read_known(cache_dir: Path) -> dict[str, list[object]]:
     with contextlib.suppress(OSError, ValueError):  # without it the files are read again
-        found = json.loads((cache_dir / _KNOWN).read_text("utf-8"))
-        if isinstance(found, dict):
-            return {str(k): v for k, v in found.items() if isinstance(v, list) and len(v) == 4}
+        cached = json.loads((cache_dir / _KNOWN).read_text("utf-8"))
+        if isinstance(cached, dict):
+            return {str(k): v for k, v in cached.items() if isinstance(v, list) and len(v) == 4}
     return {}
 
 
-def _write_known(cache_dir: Path, known: dict[str, list[object]]) -> None:
+def _write_known(cache_dir: Path, digests: dict[str, list[object]]) -> None:
     target = cache_dir / _KNOWN
     draft = target.with_name(f".digests.{os.getpid()}.{secrets.token_hex(4)}")
     with contextlib.suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(known, indent=1), "utf-8")
+        draft.write_text(json.dumps(digests, indent=1), "utf-8")
         draft.replace(target)

@@ -1,4 +1,4 @@
-"""Which GPUs this host has, asked of ``nvidia-smi``: no torch, no CUDA context."""
+"""List the GPUs of this host by ``nvidia-smi``: no torch, no CUDA context."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def find_gpus(gpu_type: str | None = None, cpu_slots: int = 1, per_worker: int =
         types = [gpu.type for gpu in group]
         if len(group) != per_worker or len(set(types)) > 1 or "mig" in types[0].split("-"):
             raise SettingsError(
-                f"VGEN_GPUS_PER_WORKER: this host's GPUs are no groups of {per_worker} whole GPUs of one type: "
+                f"VGEN_GPUS_PER_WORKER: this host's GPUs cannot be grouped by {per_worker} whole GPUs of one type: "
                 f"{', '.join(gpu.type for gpu in gpus)}"
             )
     return [
@@ -82,8 +82,8 @@ def find_gpus(gpu_type: str | None = None, cpu_slots: int = 1, per_worker: int =
 
 
 def _single(gpu_type: str | None, cpu_slots: int) -> list[Gpu]:
-    found = _query() if shutil.which("nvidia-smi") else []
-    gpus = found or [Gpu(index, "", "CPU", CPU_TYPE, 0) for index in range(cpu_slots)]
+    devices = _query() if shutil.which("nvidia-smi") else []
+    gpus = devices or [Gpu(index, "", "CPU", CPU_TYPE, 0) for index in range(cpu_slots)]
     if gpu_type is None:
         return gpus
     return [Gpu(gpu.index, gpu.uuid, gpu.name, gpu_type, gpu.memory_bytes) for gpu in gpus]
@@ -125,40 +125,40 @@ def _query() -> list[Gpu]:
     for row in rows.splitlines():
         index, uuid, name, memory, mig = (part.strip() for part in row.split(","))
         size = int(memory) * _MEBIBYTE if memory.isdigit() else 0
-        whole = Gpu(int(index), uuid, name, gpu_type_of(name, size), size)
-        gpus += _slices(whole) if mig == "Enabled" else [whole]
+        gpu = Gpu(int(index), uuid, name, gpu_type_of(name, size), size)
+        gpus += _slices(gpu) if mig == "Enabled" else [gpu]
     return gpus
 
 
 _SLICE = re.compile(r"^\s+MIG (?P<profile>\S+)\s+Device\s+\d+:\s+\(UUID: (?P<uuid>[^)]+)\)")
 
 
-def _slices(whole: Gpu) -> list[Gpu]:
+def _slices(gpu: Gpu) -> list[Gpu]:
     """The slices of one GPU, from ``nvidia-smi -L``; a slice's memory is in its profile's name."""
     slices: list[Gpu] = []
     inside = False
     for line in _run("-L").splitlines():
         if line.startswith("GPU "):
-            inside = whole.uuid in line
+            inside = gpu.uuid in line
         elif inside and (match := _SLICE.match(line)):
-            name = f"{whole.name} MIG {match['profile']}"
+            name = f"{gpu.name} MIG {match['profile']}"
             memory = re.search(r"\.(\d+)gb", match["profile"])
             size = int(memory[1]) * 1024 * _MEBIBYTE if memory else 0
-            slices.append(Gpu(whole.index, match["uuid"], name, gpu_type_of(name, whole.memory_bytes), size))
+            slices.append(Gpu(gpu.index, match["uuid"], name, gpu_type_of(name, gpu.memory_bytes), size))
     return slices
 
 
 def _run(*arguments: str) -> str:
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["nvidia-smi", *arguments], capture_output=True, text=True, timeout=_QUERY_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ServiceUnavailableError(f"nvidia-smi: {error}") from error
-    if done.returncode != 0:
-        if "No devices were found" in done.stdout + done.stderr:
+    if process.returncode != 0:
+        if "No devices were found" in process.stdout + process.stderr:
             return ""
         raise ServiceUnavailableError(
-            f"nvidia-smi: exit status {done.returncode}: {(done.stderr or done.stdout).strip()}"
+            f"nvidia-smi: exit status {process.returncode}: {(process.stderr or process.stdout).strip()}"
         )
-    return done.stdout
+    return process.stdout

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Protocol
 
 _SHARE_OF_FREE = 0.5
-"""Of the memory that is free, where no limit is set: the rest is for the models to be read, frames and encoders."""
+"""The share of free memory, where no limit is set: the rest is for models to be read, frames and encoders."""
 
 
-class CanWait(Protocol):
+class HostCacheable(Protocol):
     """A generator that can leave its device."""
 
     def host_bytes(self) -> int | None:
         """Bytes that it holds; None: it cannot wait in the host's memory."""
 
-    def set_aside(self) -> None:
+    def move_to_host(self) -> None:
         """Give the device's memory back and keep all else."""
 
     def unload(self) -> None:
@@ -31,31 +31,31 @@ class HostCache:
     """Generators by key, within ``limit`` bytes (None: half of what is free); the least recently used go first."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[CanWait, int]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[HostCacheable, int]] = OrderedDict()
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What is kept, the last used last."""
+        """Return what is kept, the last used last."""
         return tuple(self._kept)
 
-    def take(self, key: str) -> CanWait | None:
+    def take(self, key: str) -> HostCacheable | None:
         """Hand out, and keep no longer."""
-        found = self._kept.pop(key, None)
-        return None if found is None else found[0]
+        entry = self._kept.pop(key, None)
+        return None if entry is None else entry[0]
 
-    def keep(self, key: str, generator: CanWait, limit: int | None) -> None:
-        """Set a generator aside, or unload it where it cannot wait or does not fit."""
+    def keep(self, key: str, generator: HostCacheable, limit: int | None) -> None:
+        """Move a generator to the host's memory, or unload it where it cannot wait or does not fit."""
         size = generator.host_bytes()
-        held = sum(kept for _, kept in self._kept.values())
-        allowed = held + int(free_host_bytes() * _SHARE_OF_FREE) if limit is None else limit
+        total = sum(entry_size for _, entry_size in self._kept.values())
+        allowed = total + int(free_host_bytes() * _SHARE_OF_FREE) if limit is None else limit
         if size is None or size > allowed or not allowed:
             generator.unload()
             return
-        while held + size > allowed:
+        while total + size > allowed:
             _, (oldest, freed) = self._kept.popitem(last=False)
             oldest.unload()
-            held -= freed
-        generator.set_aside()
+            total -= freed
+        generator.move_to_host()
         self._kept[key] = (generator, size)
 
     def clear(self) -> None:
@@ -65,13 +65,13 @@ class HostCache:
 
 
 def free_host_bytes() -> int:
-    """What this process may still take of the host's memory, and of its container's where that has a limit."""
-    found = []
+    """Return what this process may still take of the host's memory, and of its container's where that has a limit."""
+    limits = []
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/meminfo").read_text("ascii").splitlines():
             if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) * 1024)
-    with contextlib.suppress(OSError, ValueError):  # cgroup v2; "max" is no number
+                limits.append(int(line.split()[1]) * 1024)
+    with contextlib.suppress(OSError, ValueError):  # cgroup v2; "max" is not a number
         group = Path("/sys/fs/cgroup")
-        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    return max(0, min(found, default=0))
+        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return max(0, min(limits, default=0))

@@ -1,4 +1,4 @@
-"""Where a preset's model is on disk, and how it gets there. Only ``pull`` uses the network."""
+"""Find a preset's model on disk, check it, and download it. Only ``pull`` uses the network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BUILT_IN = frozenset({"tiny-wan"})
 
 
 class ModelStatus(StrEnum):
-    """Whether a preset can run here now."""
+    """The status of a preset's model on this host."""
 
     READY = "ready"
     DAMAGED = "damaged"
@@ -38,7 +38,7 @@ class ModelStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelCheck:
-    """What ``check`` found; no problems means that it can be loaded."""
+    """The result of ``check``; without problems the model can be loaded."""
 
     status: ModelStatus
     folder: Path | None
@@ -66,12 +66,12 @@ def model_folder(preset: Preset, cache_dir: Path) -> tuple[Path, str]:
 
 
 def model_status(preset: Preset, cache_dir: Path) -> ModelStatus:
-    """Whether the model is on this disk and its files are whole, by their headers."""
+    """Return whether the model is on this disk and its files are whole, by their headers."""
     return examine(preset, cache_dir).status
 
 
 def examine(preset: Preset, cache_dir: Path) -> ModelCheck:
-    """What can be known of the model without loading a library; ``check`` also compares it with its classes."""
+    """Return what can be known of the model without loading a library; ``check`` also compares it with its classes."""
     if preset.repo in BUILT_IN or preset.generator == "idle":
         return ModelCheck(ModelStatus.BUILT_IN, None, ())
     folder = _local_folder(preset, cache_dir)
@@ -108,10 +108,10 @@ def pull(preset: Preset, cache_dir: Path) -> str:
 
 
 def check(preset: Preset, cache_dir: Path) -> ModelCheck:
-    """Whether the class exists, every component's files are whole, and their tensors are those of its class."""
-    found = examine(preset, cache_dir)
+    """Return whether the class exists, every component's files are whole, and their tensors are those of its class."""
+    result = examine(preset, cache_dir)
     if preset.generator == "idle":
-        return found
+        return result
     problems: list[str] = []
     try:
         from pipeline.models.pipeline_class import pipeline_class  # noqa: PLC0415 - loads torch
@@ -121,25 +121,25 @@ def check(preset: Preset, cache_dir: Path) -> ModelCheck:
         problems += [f"arguments.{name}: {preset.pipeline_class} takes no such argument" for name in sorted(unknown)]
     except RefusedError as error:
         problems.append(str(error))
-    if found.status is ModelStatus.BUILT_IN:
-        found = replace(found, folder=_build(cache_dir)[0])
-        found = replace(found, problems=tuple(folder_problems(found.folder)) if found.folder else ())
-    if found.folder is not None and not found.problems:
+    if result.status is ModelStatus.BUILT_IN:
+        result = replace(result, folder=_build(cache_dir)[0])
+        result = replace(result, problems=tuple(folder_problems(result.folder)) if result.folder else ())
+    if result.folder is not None and not result.problems:
         from pipeline.models.model_fit import class_problems  # noqa: PLC0415 - loads torch
 
-        differences = class_problems(preset, found.folder)
-        status = ModelStatus.DAMAGED if differences and found.status is ModelStatus.READY else found.status
-        found = replace(found, status=status, problems=tuple(differences))
-    return replace(found, problems=(*problems, *found.problems))
+        differences = class_problems(preset, result.folder)
+        status = ModelStatus.DAMAGED if differences and result.status is ModelStatus.READY else result.status
+        result = replace(result, status=status, problems=tuple(differences))
+    return replace(result, problems=(*problems, *result.problems))
 
 
 def pins(cache_dir: Path) -> dict[str, str]:
     """Commits by ``repo@revision``, as ``pull`` resolved them."""
     try:
-        found = json.loads(_pins_file(cache_dir).read_text("utf-8"))
+        content = json.loads(_pins_file(cache_dir).read_text("utf-8"))
     except FileNotFoundError:
         return {}
-    return {str(key): str(value) for key, value in found.items()}
+    return {str(key): str(value) for key, value in content.items()}
 
 
 def _build(cache_dir: Path) -> tuple[Path, str]:
@@ -153,8 +153,8 @@ def _local_folder(preset: Preset, cache_dir: Path) -> Path | None:
     if local.is_absolute():
         return local if (local / INDEX).is_file() else None
     revision = pins(cache_dir).get(_pin_key(preset), preset.revision)
-    found = try_to_load_from_cache(preset.repo, INDEX, revision=revision)
-    return Path(found).parent if isinstance(found, str) else None
+    index_path = try_to_load_from_cache(preset.repo, INDEX, revision=revision)
+    return Path(index_path).parent if isinstance(index_path, str) else None
 
 
 def _absent(preset: Preset) -> str:

@@ -37,7 +37,7 @@ def check_lora(path: Path, name: str) -> None:
     tensors = list(header.shapes)
     if not any(mark in tensor for tensor in tensors for mark in _MARKS):
         first = f", the first of them {tensors[0][:80]!r}" if tensors else ""
-        raise ValueError(f"{name!r} is not a LoRA: none of its {len(tensors)} tensors is named so{first}")
+        raise ValueError(f"{name!r} is not a LoRA: none of its {len(tensors)} tensors has a LoRA's name{first}")
     _clean_metadata(header, name)
 
 
@@ -124,8 +124,8 @@ def from_hub(repo: str, weight_name: str | None, revision: str | None) -> tuple[
 
 
 def _only_file(where: str, names: list[str]) -> str:
-    found = [name for name in names if name.endswith(SUFFIX)]
-    if len(found) != 1:
-        known = f": {', '.join(sorted(found)[:8])}" if found else ""
-        raise ValueError(f"{where} has {len(found)} safetensors files; give weight_name{known}")
-    return found[0]
+    candidates = [name for name in names if name.endswith(SUFFIX)]
+    if len(candidates) != 1:
+        choices = f": {', '.join(sorted(candidates)[:8])}" if candidates else ""
+        raise ValueError(f"{where} has {len(candidates)} safetensors files; give weight_name{choices}")
+    return candidates[0]

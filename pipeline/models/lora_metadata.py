@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 KEY = "lora_adapter_metadata"
-"""Where diffusers keeps it in a file's metadata: JSON, with each field behind its component's name and a dot."""
+"""The key in a file's metadata, as diffusers writes it: JSON, each field behind its component's name and a dot."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,512}")
 _ANCHORED = re.compile(r"\^?[A-Za-z0-9_.-]{1,512}\$?")
 _NUMBERS = frozenset({"r", "lora_alpha", "alpha", "decompose_factor"})
@@ -50,20 +50,20 @@ def cleaned(text: str, names: Iterable[str]) -> dict[str, Any]:
         ValueError: the sentence on the first field that is wrong.
     """
     try:
-        given = json.loads(text)
+        metadata = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{KEY} is not JSON: {error}"[:200]) from None
-    if not isinstance(given, dict):
+    if not isinstance(metadata, dict):
         raise ValueError(f"{KEY} is not a JSON object")
     modules = _modules(names)
-    kept: dict[str, Any] = {}
-    for key, value in given.items():
+    fields: dict[str, Any] = {}
+    for key, value in metadata.items():
         prefix, _, field = key.rpartition(".")
         check_names([prefix] if prefix else [])
         result = _field(field, value, modules.get(prefix, []))
         if result is not None:
-            kept[key] = result
-    return kept
+            fields[key] = result
+    return fields
 
 
 def _field(field: str, value: Any, modules: list[str]) -> Any:
@@ -91,13 +91,13 @@ def _field(field: str, value: Any, modules: list[str]) -> Any:
 
 def _modules(names: Iterable[str]) -> dict[str, list[str]]:
     """The modules that have tensors, by the component whose name is before them."""
-    found: dict[str, list[str]] = {}
+    modules: dict[str, list[str]] = {}
     for name in names:
         module = re.split(r"\.(?:lora_|lokr_)", name, maxsplit=1)[0]
         if module != name:
-            prefix, _, rest = module.partition(".")
-            found.setdefault(prefix, []).append(rest)
-    return found
+            prefix, _, suffix = module.partition(".")
+            modules.setdefault(prefix, []).append(suffix)
+    return modules
 
 
 def _number(field: str, value: Any) -> float | int:

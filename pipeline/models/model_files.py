@@ -1,4 +1,4 @@
-"""Whether a model's folder is whole, by its files' headers: no library is loaded and no tensor is read.
+"""Check that a model's folder is whole, by its files' headers: no library is loaded and no tensor is read.
 
 What is looked at is what the loaders would read: the index, each component's configuration and its weights.
 """
@@ -37,7 +37,7 @@ class Weights:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of every tensor, by name."""
+        """Return the shape of every tensor, by name."""
         return {name: shape for header in self.headers.values() for name, shape in header.shapes.items()}
 
 
@@ -65,7 +65,7 @@ def read_index(folder: Path) -> dict[str, tuple[str, str]]:
     """
     index = _read_json(folder / INDEX)
     if not isinstance(index.get("_class_name", ""), str):
-        raise ValueError("_class_name names code of its own, and none is run from a model's folder")
+        raise ValueError("_class_name names code of its own, but code from a model's folder is never run")
     components: dict[str, tuple[str, str]] = {}
     for name, value in index.items():
         if name.startswith("_") or not isinstance(value, list):
@@ -100,10 +100,10 @@ def read_weights(part: Path, library: str, variant: str | None = None) -> Weight
         index = min(part.glob("*.index.json"), default=None)
         if index is not None:
             return _sharded(part, index)
-        others = sorted(path for path in part.iterdir() if path.suffix in (".safetensors", ".bin"))
-        if not others:
+        files = sorted(path for path in part.iterdir() if path.suffix in (".safetensors", ".bin"))
+        if not files:
             return Weights(problems=[f"folder {part} has no weights (*.safetensors)"])
-        return _read_all(others)
+        return _read_all(files)
     return _read_all([single])
 
 
@@ -154,7 +154,7 @@ def _single_file(part: Path, stems: Iterable[str], variant: str | None) -> Path 
 
 
 def _is_listed(path: Path) -> bool:
-    """Whether the folder has the name, be it a link to nothing."""
+    """Return whether the folder has the name, be it a link to nothing."""
     return path.is_symlink() or path.exists()
 
 
@@ -180,7 +180,7 @@ def _sharded(part: Path, index: Path) -> Weights:
         ("tensors are in several files", [name for name, count in counts.items() if count > 1]),
     )
     # A file by another suffix (.bin) has no header to compare with.
-    problems = [f"file {index}: {len(names)} {what}: {_named(names)}" for what, names in kinds if names]
+    problems = [f"file {index}: {len(names)} {kind}: {_named(names)}" for kind, names in kinds if names]
     return Weights(weights.headers, problems)
 
 
@@ -223,7 +223,7 @@ def _read_json(path: Path, *, objects_only: bool = True) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is not JSON: {_first_line(error)}"[:300]) from None
     if objects_only and not isinstance(value, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     return value if isinstance(value, dict) else {}
 
 
@@ -235,8 +235,8 @@ def _absence(path: Path) -> str:
 
 def _named(names: Iterable[str]) -> str:
     every = sorted(names)
-    shown = ", ".join(name[:120] for name in every[:_SHOWN])
-    return shown + (f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else "")
+    first_names = ", ".join(name[:120] for name in every[:_SHOWN])
+    return first_names + (f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else "")
 
 
 def _first_line(error: Exception) -> str:

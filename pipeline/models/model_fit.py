@@ -1,4 +1,4 @@
-"""Whether a model's files have each tensor of its classes in its shape: loaded without their values."""
+"""Check that a model's files have each tensor of its classes in its shape: they are loaded without values."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _class_of(library: str, name: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What the loaders would log is in the sentences."""
+    """Silence the loaders: what they would log is in the sentences."""
     logs = (diffusers.utils.logging, transformers.utils.logging)
     levels = [log.get_verbosity() for log in logs]
     for log in logs:

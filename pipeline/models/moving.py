@@ -16,12 +16,12 @@ def move(pipe: Any, device: str) -> None:
 
 def weight_bytes(pipe: Any) -> int:
     """Bytes of all weights and buffers; what models share counts once."""
-    found = {
+    storages = {
         tensor.data_ptr() or id(tensor): tensor.nbytes
         for model in _models(pipe)
         for tensor in (*model.parameters(), *model.buffers())
     }
-    return sum(found.values())
+    return sum(storages.values())
 
 
 def _models(pipe: Any) -> Iterator[torch.nn.Module]:

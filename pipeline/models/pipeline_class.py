@@ -15,7 +15,7 @@ def pipeline_class(name: str) -> Any:
     Raises:
         RefusedError: code ``pipeline_unknown``.
     """
-    found = getattr(diffusers, name, None)
-    if not isinstance(found, type) or not issubclass(found, diffusers.DiffusionPipeline):
+    cls = getattr(diffusers, name, None)
+    if not isinstance(cls, type) or not issubclass(cls, diffusers.DiffusionPipeline):
         raise RefusedError(f"diffusers {diffusers.__version__} has no pipeline {name!r}", code="pipeline_unknown")
-    return found
+    return cls

@@ -65,7 +65,7 @@ def _checked(original: Callable[..., Any], unused: tuple[str, ...]) -> Callable[
 
 
 def differences(model: torch.nn.Module, report: dict[str, Any], unused: Iterable[str] = ()) -> list[str]:
-    """What a loader's report says, a sentence for each kind of difference; none where every tensor has its place."""
+    """Return a sentence for each kind of difference in a loader's report; none where every tensor has its place."""
     patterns = tuple(unused)
     if getattr(getattr(model, "hf_quantizer", None), "pre_quantized", False):
         # Its files hold packed tensors and their scales, under names that its quantiser alone knows.
@@ -78,8 +78,8 @@ def differences(model: torch.nn.Module, report: dict[str, Any], unused: Iterable
     ]
     shapes = [_mismatch(item) for item in report.get("mismatched_keys", ())]
     return [
-        f"{len(names)} {what}: {named(names)}"
-        for what, names in (
+        f"{len(names)} {kind}: {named(names)}"
+        for kind, names in (
             ("tensors are missing", report.get("missing_keys", ())),
             ("tensors have no place in it", extra),
             ("tensors have other shapes", shapes),
@@ -142,8 +142,8 @@ def strict_single_file(path: str) -> Iterator[None]:
 def named(names: Iterable[Any]) -> str:
     """The first names and how many more there are."""
     every = sorted(str(name) for name in names)
-    shown = ", ".join(name[:120] for name in every[:SHOWN])
-    return shown + (f" and {len(every) - SHOWN} more" if len(every) > SHOWN else "")
+    first_names = ", ".join(name[:120] for name in every[:SHOWN])
+    return first_names + (f" and {len(every) - SHOWN} more" if len(every) > SHOWN else "")
 
 
 def _is_computed(name: str, computed: set[str]) -> bool:

@@ -1,4 +1,4 @@
-"""How much of a prompt a text encoder reads, counted by the model's own tokenizer, without loading the model."""
+"""Count how much of a prompt a text encoder reads, by the model's own tokenizer, without loading the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MAX_FILE_BYTES = 128 * 1024 * 1024
 
 
 def may_exceed(prompt: str, limit: int) -> bool:
-    """Whether the prompt can have more tokens than the limit: none stands for less than a byte, but the last."""
+    """Return whether the prompt can have more tokens than the limit: none stands for less than a byte, but the last."""
     return len(prompt) * 4 >= limit and len(prompt.encode("utf-8", "replace")) >= limit
 
 

@@ -1,11 +1,11 @@
-"""When a batch should be done, as people write it."""
+"""Read a batch's deadline as people write it."""
 
 from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta, tzinfo
 
-FORMS = "expected a time such as 07:00, a date and time such as 2026-03-01T07:00, or a delay such as +3h, +90m or +1d"
+FORMS = "use a time such as 07:00, a date and time such as 2026-03-01T07:00, or a delay such as +3h, +90m or +1d"
 
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 _DELAY = re.compile(r"\+(?:(?P<d>\d{1,4})d)?(?:(?P<h>\d{1,5})h)?(?:(?P<m>\d{1,6})m)?")
@@ -22,15 +22,15 @@ def parse_deadline(text: str, now: datetime, zone: tzinfo | None = None) -> date
     """
     text = text.strip()
     try:
-        found = _moment(text, now, zone)
+        deadline = _moment(text, now, zone)
     except OverflowError:
-        found = None
-    if found is None:
-        raise ValueError(f"{text!r} is no moment: {FORMS}")
-    if found <= now:
-        shown = now.astimezone(zone).isoformat(sep=" ", timespec="minutes")
-        raise ValueError(f"{text!r} does not lie ahead: it is {shown} now")
-    return found
+        deadline = None
+    if deadline is None:
+        raise ValueError(f"{text!r} is not a valid time: {FORMS}")
+    if deadline <= now:
+        local_now = now.astimezone(zone).isoformat(sep=" ", timespec="minutes")
+        raise ValueError(f"{text!r} is in the past: it is {local_now} now")
+    return deadline
 
 
 def _moment(text: str, now: datetime, zone: tzinfo | None) -> datetime | None:

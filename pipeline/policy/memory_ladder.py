@@ -10,16 +10,16 @@ from enum import IntEnum
 from pipeline.acceleration import Acceleration
 
 CLIPS_TO_LEARN = 2
-"""So many clips of one shape in a row that needed a rung, and the next one begins on it."""
+"""After this many clips of one shape in a row that needed a rung, the next one begins on it."""
 REMEMBER_MS = 7 * 24 * 3_600_000
-"""After so long it is tried plainly again: drivers and libraries change what fits."""
+"""After this time a shape is tried plainly again: drivers and libraries change what fits."""
 
 
 class Rung(IntEnum):
-    """How a clip is made; stored as its number."""
+    """A rung of the memory ladder; stored as its number."""
 
     PLAIN = 0
-    """As its job says."""
+    """The clip is made as its job says."""
     AGAIN = 1
     """The same once more, after the worker freed what it could."""
     TILED = 2
@@ -28,24 +28,24 @@ class Rung(IntEnum):
     """Weights wait in the host's memory as well: slower, the same pixels."""
 
 
-def on_rung(asked: Acceleration, rung: Rung) -> Acceleration:
+def on_rung(base: Acceleration, rung: Rung) -> Acceleration:
     """The job's acceleration with what the rung adds."""
-    wanted = asked
+    acceleration = base
     if rung >= Rung.TILED:
-        wanted = wanted.model_copy(update={"vae_tiling": True})
-    if rung >= Rung.OFFLOADED and wanted.offload is None:
-        wanted = wanted.model_copy(update={"offload": "group"})
-    return wanted
+        acceleration = acceleration.model_copy(update={"vae_tiling": True})
+    if rung >= Rung.OFFLOADED and acceleration.offload is None:
+        acceleration = acceleration.model_copy(update={"offload": "group"})
+    return acceleration
 
 
-def next_rung(asked: Acceleration, rung: Rung) -> Rung | None:
+def next_rung(base: Acceleration, rung: Rung) -> Rung | None:
     """The rung after this one; those that change nothing for the job are left out. None after the last."""
     for higher in Rung:
-        if higher > rung and (higher is Rung.AGAIN or on_rung(asked, higher) != on_rung(asked, rung)):
+        if higher > rung and (higher is Rung.AGAIN or on_rung(base, higher) != on_rung(base, rung)):
             return higher
     return None
 
 
-def changes_pixels(asked: Acceleration, before: Rung, after: Rung) -> bool:
-    """Whether the clip has to begin again from its seed."""
-    return on_rung(asked, before).pixels() != on_rung(asked, after).pixels()
+def changes_pixels(base: Acceleration, before: Rung, after: Rung) -> bool:
+    """Return whether the clip has to begin again from its seed."""
+    return on_rung(base, before).pixels() != on_rung(base, after).pixels()

@@ -1,4 +1,4 @@
-"""Which GPU worker holds which preset: a pure function of what waits and of who is alive.
+"""Choose the preset of each GPU worker: a pure function of what waits and of who is alive.
 
 Each preset has a queue of its own on each GPU type. A worker serves the queue of the preset that it holds, and changing
 presets costs a load. So a worker is moved only where nothing is left for it to do for its preset, where something of a

@@ -1,4 +1,4 @@
-"""Whether a failed step is tried again, and when: a pure function of what failed and how often.
+"""Decide whether a failed step is tried again, and when: a pure function of what failed and how often.
 
 Bounds per step; being stopped (drain, pause) is counted nowhere. A lost lease counts as a crash only when that attempt
 made no progress; DESIGN's hard cap bounds every other loss.
@@ -36,7 +36,7 @@ class RetryDecision:
 
 
 def decide(failure: FailureClass, count: int, *, proven: bool = False, jitter: float | None = None) -> RetryDecision:
-    """What follows the ``count``-th failure of this class (1 is the first).
+    """Return what follows the ``count``-th failure of this class (1 is the first).
 
     ``proven`` says that it crashed on this worker before, and that another job succeeded there in between.
     ``jitter`` in [0, 1) spreads the delay over the upper half of the backoff; random when not given.

@@ -1,4 +1,4 @@
-"""Where a job's steps may run: queue names, and the choice of a GPU type by expected wait."""
+"""Route a job's steps: queue names, and the choice of a GPU type by expected wait."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST_WAITING = 64
 
 @dataclass(frozen=True, slots=True)
 class ScorePart:
-    """What one step of an evaluation run scores: the clips of a batch's jobs ``first_seq`` to ``last_seq``, by one
+    """The part that one step of an evaluation run scores: clips of a batch's jobs ``first_seq`` to ``last_seq``, by one
     model family."""
 
     family: str
@@ -74,7 +74,7 @@ def encode_queue(handoff_id: str) -> str:
 
 
 def encode_slots(cores: int, threads: int) -> int:
-    """How many clips are encoded at once: as many as fill the cores, and one whose file is checked or uploaded."""
+    """Return how many clips are encoded at once: those that fill the cores, and one that is checked or uploaded."""
     return max(1, cores // threads) + 1
 
 

@@ -1,4 +1,4 @@
-"""What can be known of a preset's model before it is loaded: which accelerations can never work with it.
+"""Tell the accelerations that can never work with a preset's model, before it is loaded.
 
 The tables follow diffusers; a test compares them with its classes.
 """
@@ -33,30 +33,30 @@ NO_LORA = frozenset(
 """Video pipelines of diffusers that have no loader for LoRAs."""
 
 
-def missing(preset: Preset, wanted: Acceleration, gpu: Sequence[str]) -> list[str]:
+def missing(preset: Preset, acceleration: Acceleration, gpu: Sequence[str]) -> list[str]:
     """A sentence on each option that cannot work with the preset, or on the GPU types that the job keeps to."""
-    found = []
-    if preset.generator == "idle" and not wanted.plain:
+    reasons = []
+    if preset.generator == "idle" and not acceleration.plain:
         return [f"preset {preset.name!r} makes no picture and takes none"]
-    if wanted.step_cache is not None and preset.pipeline_class in NO_STEP_CACHE:
-        found.append(f"step_cache: {preset.pipeline_class} has none; attention, compile and offload are possible")
+    if acceleration.step_cache is not None and preset.pipeline_class in NO_STEP_CACHE:
+        reasons.append(f"step_cache: {preset.pipeline_class} has none; attention, compile and offload are possible")
     for option in ("vae_tiling", "vae_slicing"):
-        if getattr(wanted, option) and preset.pipeline_class in NO_TILING:
-            found.append(f"{option}: the VAE of {preset.pipeline_class} has none; offload saves memory too")
-    if isinstance(wanted.step_cache, MagCache) and preset.defaults.guidance_scale_2 is not None:
-        found.append("step_cache: mag_cache counts one denoiser's steps, and this model has two; use first_block")
-    ways = wanted.context_parallel
+        if getattr(acceleration, option) and preset.pipeline_class in NO_TILING:
+            reasons.append(f"{option}: the VAE of {preset.pipeline_class} has none; offload saves memory too")
+    if isinstance(acceleration.step_cache, MagCache) and preset.defaults.guidance_scale_2 is not None:
+        reasons.append("step_cache: mag_cache counts one denoiser's steps, and this model has two; use first_block")
+    ways = acceleration.context_parallel
     if ways > 1 and preset.pipeline_class in NO_CONTEXT_PARALLEL:
-        found.append(f"context_parallel: diffusers has no plan for {preset.pipeline_class}; compile helps on one GPU")
+        reasons.append(f"context_parallel: diffusers has no plan for {preset.pipeline_class}; compile helps on one GPU")
     if ways > 1 and (not gpu or not all(kind.endswith(f"x{ways}") for kind in gpu)):
-        given = ", ".join(gpu) or "none"
-        found.append(
-            f"context_parallel: {ways} needs `gpu` types of {ways} devices, such as h200x{ways}; given: {given}"
+        gpu_names = ", ".join(gpu) or "none"
+        reasons.append(
+            f"context_parallel: {ways} needs `gpu` types of {ways} devices, such as h200x{ways}; given: {gpu_names}"
         )
-    return found
+    return reasons
 
 
-def no_loras(preset: Preset, loras: Sequence[LoraRef], wanted: Acceleration) -> list[str]:
+def no_loras(preset: Preset, loras: Sequence[LoraRef], acceleration: Acceleration) -> list[str]:
     """A sentence on each reason why the preset cannot take them, made in the way that is wanted."""
     if not loras:
         return []
@@ -64,12 +64,12 @@ def no_loras(preset: Preset, loras: Sequence[LoraRef], wanted: Acceleration) -> 
         return [f"preset {preset.name!r} makes no picture and takes none"]
     if preset.pipeline_class in NO_LORA:
         return [f"preset {preset.name!r} takes none: diffusers has no LoRA loader for {preset.pipeline_class}"]
-    found = []
-    if wanted.layerwise_casting is not None:
+    reasons = []
+    if acceleration.layerwise_casting is not None:
         # They are cast with the layers around them, and no kernel computes in the type for storage.
-        found.append("cannot be used with layerwise_casting; quantisation or offload saves memory too")
+        reasons.append("cannot be used with layerwise_casting; quantisation or offload saves memory too")
     if preset.defaults.guidance_scale_2 is None and any(lora.load_into_transformer_2 for lora in loras):
-        found.append(f"load_into_transformer_2 is given, but the model of preset {preset.name!r} has one denoiser")
+        reasons.append(f"load_into_transformer_2 is given, but the model of preset {preset.name!r} has one denoiser")
     into = [(lora.file.sha256, lora.load_into_transformer_2) for lora in loras]
-    found += [f"{lora.file.name!r} is listed twice" for k, lora in enumerate(loras) if into[k] in into[:k]]
-    return found
+    reasons += [f"{lora.file.name!r} is listed twice" for k, lora in enumerate(loras) if into[k] in into[:k]]
+    return reasons

@@ -1,4 +1,4 @@
-"""From a job's values to the arguments of a pipeline's call: the submission and the worker ask the same code."""
+"""Bind a job's values to the arguments of a pipeline's call; submission and worker use the same code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VALUES = (
 _RATES = ("fps", "frame_rate")
 """SVD is conditioned on ``fps``, LTX on ``frame_rate``; other families have neither and are made at one rate."""
 _IMPLIED = {"video": ("num_frames",), "image": ("width", "height")}
-"""Where the call has no argument for them, they are the input's."""
+"""Fields that are the input's where the call has no argument for them."""
 
 
 def bind(
@@ -58,21 +58,21 @@ def bind(
 
 
 def negative_prompt_acts(signature: CallSignature, preset: Preset, guidance_scale: float) -> bool:
-    """Whether a negative prompt changes the clip: only guidance away from it reads it at all."""
+    """Return whether a negative prompt changes the clip: only guidance away from it reads it at all."""
     if signature.has_guider:
         return guidance_scale != 1
     scales = [guidance_scale]
     for name in ("true_cfg_scale", "audio_guidance_scale"):
         if name in signature.parameters:
-            given = preset.arguments.get(name, signature.defaults.get(name))
+            value = preset.arguments.get(name, signature.defaults.get(name))
             if name == "true_cfg_scale":
                 scales = []  # what guidance_scale says is part of such a model's input
-            scales += [given] if isinstance(given, int | float) else []
+            scales += [value] if isinstance(value, int | float) else []
     return any(scale > 1 for scale in scales)
 
 
 def token_limit(signature: CallSignature, preset: Preset) -> int | None:
-    """How many tokens of a prompt the text encoder reads; None where the call does not say it."""
+    """Return how many tokens of a prompt the text encoder reads; None where the call does not say it."""
     name = "max_sequence_length"
     limit = preset.arguments.get(name, signature.defaults.get(name))
     return limit if type(limit) is int else None
@@ -81,16 +81,16 @@ def token_limit(signature: CallSignature, preset: Preset) -> int | None:
 def _wanted(
     signature: CallSignature, preset: Preset, values: Mapping[str, Any], inputs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the job gives, by field; None for what it does not."""
-    wanted = {field: values.get(field) for field in VALUES if field != "fps"}
-    wanted["prompt"] = values.get("prompt") if preset.takes_prompt else None
-    wanted |= inputs
+    """Return what the job gives, by field; None for what it does not."""
+    arguments = {field: values.get(field) for field in VALUES if field != "fps"}
+    arguments["prompt"] = values.get("prompt") if preset.takes_prompt else None
+    arguments |= inputs
     if signature.has_guider:
-        wanted["guidance_scale"] = None
+        arguments["guidance_scale"] = None
     for field, follow in _IMPLIED.items():
         if inputs.get(field) is not None:
-            wanted |= {name: None for name in follow if name not in signature.parameters}
-    return wanted
+            arguments |= {name: None for name in follow if name not in signature.parameters}
+    return arguments
 
 
 def _shown(value: Any) -> str:

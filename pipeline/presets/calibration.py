@@ -57,7 +57,7 @@ def read(folder: Path | None, preset: Preset) -> tuple[float, ...] | str:
     except (ValueError, KeyError, TypeError) as error:
         return f"step_cache: {path} cannot be read ({type(error).__name__}: {error}); {how}"
     if schema != SCHEMA or not ratios or not all(math.isfinite(r) and 0 < r <= _LIMIT for r in ratios):
-        return f"step_cache: {path} is no file of ratios ({SCHEMA}, numbers over 0 and at most {_LIMIT:g}); {how}"
+        return f"step_cache: {path} is not a file of ratios ({SCHEMA}, numbers over 0 and at most {_LIMIT:g}); {how}"
     if digest != preset.digest:
         return f"step_cache: {path} was measured for another preset of the name {preset.name!r}; {how}"
     return ratios

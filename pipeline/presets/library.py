@@ -32,18 +32,18 @@ class Library:
         return str(self.files[name]) if name in self.files else CATALOGUE_SOURCE
 
     def digest(self, name: str) -> str | None:
-        """What a job of a user's preset is pinned to; None for the catalogue's, which have versions."""
+        """Return what a job of a user's preset is pinned to; None for the catalogue's, which have versions."""
         return self.presets[name].digest if name in self.files else None
 
-    def why_not(self, name: str, *, hints: bool = True) -> str:
-        """The sentence on a name that is no preset: what is wrong with its file, or which names there are.
+    def explain(self, name: str, *, hints: bool = True) -> str:
+        """The sentence on a name that is not a preset: what is wrong with its file, or which names there are.
 
         Without ``hints`` the nearest name is not looked for, which takes its time.
         """
         if name in self.problems:
             return "; ".join(str(problem) for problem in self.problems[name])
         hint = did_you_mean(name, self.presets) if hints else ""
-        return f"{name!r} is unknown; {hint}known: {', '.join(self.presets)}{self._looked()}"
+        return f"{name!r} is unknown; {hint}known: {', '.join(self.presets)}{self._searched()}"
 
     def get(self, name: str) -> Preset:
         """The preset of that name.
@@ -56,7 +56,7 @@ class Library:
             return self.presets[name]
         if name in self.problems:
             raise InputError(self.problems[name])
-        raise NotFoundError(f"preset {self.why_not(name)}")
+        raise NotFoundError(f"preset {self.explain(name)}")
 
     def pinned(self, name: str, digest: str | None) -> Preset:
         """The preset that a job was submitted with; ``digest`` is the job's, None for one of the catalogue.
@@ -66,7 +66,7 @@ class Library:
         """
         if name not in self.presets:
             detail = (
-                f": {self.why_not(name)}" if name in self.problems else self._looked() or " (in the catalogue only)"
+                f": {self.explain(name)}" if name in self.problems else self._searched() or " (in the catalogue only)"
             )
             raise RefusedError(f"preset {name!r} is not on this machine{detail}", code="preset_missing")
         preset = self.presets[name]
@@ -78,7 +78,7 @@ class Library:
             )
         return preset
 
-    def _looked(self) -> str:
+    def _searched(self) -> str:
         if self.folder is None:
             return ""
         return f" (looked in {self.folder}{'' if self.folder.is_dir() else ', which is not there'})"
@@ -95,11 +95,11 @@ def load_library(folder: Path | None) -> Library:
     for file in sorted(folder.glob("*.toml")) if folder is not None else ():
         if file.name.startswith("."):
             continue
-        found = read_user_preset(file)
-        if isinstance(found, Preset):
-            presets[found.name] = found
-            files[found.name] = file
+        preset = read_user_preset(file)
+        if isinstance(preset, Preset):
+            presets[preset.name] = preset
+            files[preset.name] = file
         else:  # a catalogue's name stays the catalogue's; the mistake is shown under the file's own name
             name = file.stem if file.stem not in presets else file.name
-            problems[name.encode("utf-8", "backslashreplace").decode()] = found
+            problems[name.encode("utf-8", "backslashreplace").decode()] = preset
     return Library(presets, files, problems, folder)

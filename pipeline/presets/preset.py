@@ -20,7 +20,7 @@ CATALOGUE = Path(__file__).parent / "catalogue"
 
 
 class Workload(StrEnum):
-    """What a pipeline takes: text only, an image, either, or a video."""
+    """The inputs that a pipeline takes: text only, an image, either, or a video."""
 
     T2V = "t2v"
     I2V = "i2v"
@@ -97,10 +97,10 @@ class Defaults(_Data):
 
 
 class Continuation(_Data):
-    """How the model goes on from the end of a segment: real frames go in, and the new segment begins with them."""
+    """The way the model continues a segment: real frames go in, and the new segment begins with them."""
 
     frames: int = Field(1, ge=1)
-    """How many of the last frames it is conditioned on, and repeats."""
+    """The number of last frames that it is conditioned on, and repeats."""
     pipeline_class: str | None = None
     """The class in diffusers that takes them, made of the loaded pipeline's components; None: the preset's own."""
     argument: str = "image"
@@ -130,7 +130,7 @@ class Preset(_Data):
     family: str
     workload: Workload
     inputs: tuple[Literal["last_image", "video", "reference_images"], ...] = ()
-    """What a job may give besides what the workload says."""
+    """The inputs that a job may give besides those of the workload."""
     required_inputs: tuple[Literal["last_image", "video", "reference_images"], ...] = ()
     """Those of ``inputs`` that the pipeline cannot do without."""
     repo: str
@@ -146,23 +146,23 @@ class Preset(_Data):
     memory_gib: float | None = Field(None, ge=0)
     """GPU memory needed at the defaults; None is unknown."""
     memory_source: str | None = None
-    """Where ``memory_gib`` is published."""
+    """The page on which ``memory_gib`` is published."""
     licence: str | None = None
     generator: Literal["diffusers", "idle"] = "diffusers"
-    """What runs it; ``idle`` makes no picture and is for benches and fault tests."""
+    """The generator that runs it; ``idle`` makes no picture and is for benches and fault tests."""
     hidden: bool = False
     """True for presets that lists leave out unless asked."""
     takes_prompt: bool = True
     """False for a model without a text input: its jobs' prompts are recorded and have no effect."""
     argument_names: dict[str, str] = {}
-    """Where the pipeline's call names a job's field otherwise: field to argument."""
+    """The argument of each job's field that the pipeline's call names otherwise."""
     arguments: dict[str, Any] = {}
     """Further arguments of the pipeline's call, the same for every job."""
     unused_weights: tuple[str, ...] = ()
     """Patterns (``*`` and ``?``) of tensors in the model's files that its classes have no place for; any other such
     tensor fails the load."""
     acceleration: Acceleration = PLAIN
-    """What its jobs use unless they say otherwise."""
+    """The acceleration of its jobs unless they say otherwise."""
     resumable: bool = True
     """False for a pipeline that checkpoints within a clip do not hold for: its jobs restart from their seeds."""
     continuation: Continuation | None = None
@@ -179,32 +179,32 @@ class Preset(_Data):
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def contradictions(self) -> list[tuple[str, str]]:
-        """Where the preset's own rules and defaults disagree, as field and sentence."""
-        found = []
+        """Return where the preset's own rules and defaults disagree, as field and sentence."""
+        problems = []
         if missing := [name for name in self.required_inputs if name not in self.inputs]:
-            found.append(("required_inputs", f"{missing[0]!r} is not in inputs"))
+            problems.append(("required_inputs", f"{missing[0]!r} is not in inputs"))
         for field, rule in (("frames", self.frames), ("size", self.size)):
             if rule.minimum > rule.maximum:
-                found.append((f"{field}.minimum", f"{rule.minimum} is more than the maximum, {rule.maximum}"))
-        if found:
-            return found
+                problems.append((f"{field}.minimum", f"{rule.minimum} is more than the maximum, {rule.maximum}"))
+        if problems:
+            return problems
         if self.continuation is not None and self.continuation.takes == "image" and self.continuation.frames != 1:
-            found.append(("continuation.frames", f"{self.continuation.frames}, but one image is taken"))
+            problems.append(("continuation.frames", f"{self.continuation.frames}, but one image is taken"))
         try:
             check_rate(self.defaults.fps)
         except ValueError as error:
-            found.append(("defaults.fps", str(error)))
+            problems.append(("defaults.fps", str(error)))
         if not self.frames.allows(self.defaults.num_frames):
             rule_text = (
                 f"{self.frames.multiple}k + {self.frames.offset}, {self.frames.minimum} to {self.frames.maximum}"
             )
-            found.append(("defaults.num_frames", f"{self.defaults.num_frames} breaks the frame rule ({rule_text})"))
+            problems.append(("defaults.num_frames", f"{self.defaults.num_frames} breaks the frame rule ({rule_text})"))
         for side in ("width", "height"):
             pixels = getattr(self.defaults, side)
             if not self.size.allows(pixels):
                 rule_text = f"multiples of {self.size.multiple}, {self.size.minimum} to {self.size.maximum}"
-                found.append((f"defaults.{side}", f"{pixels} breaks the size rule ({rule_text})"))
-        return found
+                problems.append((f"defaults.{side}", f"{pixels} breaks the size rule ({rule_text})"))
+        return problems
 
 
 @lru_cache(maxsize=1)

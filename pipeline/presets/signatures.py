@@ -1,4 +1,4 @@
-"""What a class of diffusers takes, read from its source: a submission is checked without loading torch."""
+"""The arguments of a diffusers class, read from its source: a submission is checked without loading torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 class CallSignature:
     """The parameters of a pipeline's call, in order; ``defaults`` has those that may be left out.
 
-    A default that is no plain value is ``...``.
+    A default that is not a plain value is ``...``.
     """
 
     parameters: tuple[str, ...]
@@ -108,10 +108,10 @@ def _parameters(function: ast.FunctionDef) -> tuple[str, ...]:
 def _defaults(function: ast.FunctionDef) -> dict[str, Any]:
     arguments = function.args
     positional = [item.arg for item in (*arguments.posonlyargs, *arguments.args)]
-    found = dict(zip(positional[::-1], arguments.defaults[::-1], strict=False))
+    defaults = dict(zip(positional[::-1], arguments.defaults[::-1], strict=False))
     keyword = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-    found |= {item.arg: default for item, default in keyword if default is not None}
-    return {name: _value(node) for name, node in found.items()}
+    defaults |= {item.arg: default for item, default in keyword if default is not None}
+    return {name: _value(node) for name, node in defaults.items()}
 
 
 def _value(node: ast.expr) -> Any:

@@ -57,8 +57,8 @@ def _parsed(file: Path, _mtime_ns: int, _size: int, _inode: int) -> dict[str, An
 
 
 def _problems(file: Path, mistakes: list[tuple[str, str]]) -> _Mistakes:
-    shown = str(file).encode("utf-8", "backslashreplace").decode()  # a file's name need not be text
-    return tuple(Problem(message, shown, field=field or None) for field, message in mistakes)
+    file_name = str(file).encode("utf-8", "backslashreplace").decode()  # a file's name need not be text
+    return tuple(Problem(message, file_name, field=field or None) for field, message in mistakes)
 
 
 def _name_mistakes(stem: str, data: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -76,37 +76,37 @@ def _name_mistakes(stem: str, data: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _merged(data: Mapping[str, Any], file: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """The file's values on top of what it extends, the model's path made absolute, the class found."""
-    own = {key: value for key, value in data.items() if key not in ("extends", "model")}
+    fields = {key: value for key, value in data.items() if key not in ("extends", "model")}
     mistakes: list[tuple[str, str]] = []
     if "model" in data:
         if "repo" in data:
             mistakes.append(("model", "is another name of repo; give one of them"))
-        own["repo"] = data["model"]
-    if isinstance(own.get("repo"), str):
-        own["repo"] = _located(own["repo"], file.parent)
+        fields["repo"] = data["model"]
+    if isinstance(fields.get("repo"), str):
+        fields["repo"] = _located(fields["repo"], file.parent)
     values: dict[str, Any] = {}
     if "extends" in data:
         base = all_presets().get(data["extends"]) if isinstance(data["extends"], str) else None
         if base is None:
-            known = ", ".join(all_presets())
-            mistakes.append(("extends", f"{data['extends']!r} is no preset of the catalogue; it has: {known}"))
+            names = ", ".join(all_presets())
+            mistakes.append(("extends", f"{data['extends']!r} is not a preset of the catalogue; use one of: {names}"))
         else:
             values = base.model_dump(mode="json")
-            if own.get("repo", base.repo) != base.repo:
+            if fields.get("repo", base.repo) != base.repo:
                 # What was published of the base does not hold for another model.
                 values |= {"revision": "main", "memory_gib": None, "memory_source": None, "licence": None}
-            if own.get("pipeline_class", base.pipeline_class) != base.pipeline_class:
+            if fields.get("pipeline_class", base.pipeline_class) != base.pipeline_class:
                 values["continuation"] = None  # how the base goes on says nothing of another class
-    for key, value in own.items():
+    for key, value in fields.items():
         table = values.get(key)
         values[key] = {**table, **value} if isinstance(table, dict) and isinstance(value, dict) else value
     if "pipeline_class" not in values and isinstance(values.get("repo"), str) and not mistakes:
-        found = class_of(values["repo"], str(values.get("revision", "main")))
-        if found is None:
+        pipeline_class = class_of(values["repo"], str(values.get("revision", "main")))
+        if pipeline_class is None:
             where = f"{values['repo']}/{INDEX}"
             mistakes.append(("pipeline_class", f"is not given, and {where} is not on this machine to take it from"))
         else:
-            values["pipeline_class"] = found
+            values["pipeline_class"] = pipeline_class
     return values, mistakes
 
 
@@ -118,7 +118,7 @@ def _located(model: str, folder: Path) -> str:
 
 
 def class_of(model: str, revision: str) -> str | None:
-    """What the model's index names, from its folder or the hub cache of this machine; None when neither has one."""
+    """Return the class in the model's index, from its folder or this machine's hub cache; None without an index."""
     if Path(model).is_absolute():
         index = Path(model) / INDEX
     else:
@@ -142,8 +142,8 @@ def class_of(model: str, revision: str) -> str | None:
 
 def _hidden_randomness(preset: Preset) -> list[tuple[str, str]]:
     """Clips of random weights have to say so, whatever the preset is called."""
-    made = any(other.random_weights and other.repo == preset.repo for other in all_presets().values())
-    if made and not preset.random_weights:
+    is_random = any(other.random_weights and other.repo == preset.repo for other in all_presets().values())
+    if is_random and not preset.random_weights:
         return [("random_weights", f"must be true: the weights of {preset.repo!r} are random")]
     return []
 
@@ -153,5 +153,5 @@ def _sentence(item: Mapping[str, Any], extends: bool) -> tuple[str, str]:
     if item["type"] == "missing":
         return field, "is required" + ("" if extends else " (or `extends` a preset that has it)")
     if item["type"] == "extra_forbidden":
-        return field, f"is no field of presets; they are: {', '.join(['extends', 'model', *Preset.model_fields])}"
+        return field, f"is not a field of a preset; use one of: {', '.join(['extends', 'model', *Preset.model_fields])}"
     return field, f"{item['input']!r:.80} is not possible: {item['msg']}"

@@ -50,43 +50,43 @@ def join(weak: Given, strong: Given) -> Given:
 
 
 def resolved(
-    preset: Preset, given: Given | None, gpu: tuple[str, ...], library: Library, mistakes: list[tuple[str, str]]
+    preset: Preset, requested: Given | None, gpu: tuple[str, ...], library: Library, mistakes: list[tuple[str, str]]
 ) -> Acceleration:
     """The job's acceleration: the preset's, with what was given on top; what cannot be is added to ``mistakes``."""
-    if given is None and preset.acceleration.plain:
+    if requested is None and preset.acceleration.plain:
         return PLAIN
     try:
         # Not model_copy alone: options that are right each for itself may exclude each other.
-        merged = preset.acceleration.model_copy(update=dict(given or ()))
-        wanted = Acceleration.model_validate(merged.model_dump())
+        merged = preset.acceleration.model_copy(update=dict(requested or ()))
+        acceleration = Acceleration.model_validate(merged.model_dump())
     except ValidationError as error:
         mistakes.append(("acceleration", _sentence(dict(error.errors()[0]))))
         return PLAIN
-    found = abilities.missing(preset, wanted, gpu)
-    if isinstance(wanted.step_cache, MagCache) and not wanted.step_cache.ratios and not found:
+    reasons = abilities.missing(preset, acceleration, gpu)
+    if isinstance(acceleration.step_cache, MagCache) and not acceleration.step_cache.ratios and not reasons:
         ratios = calibration.read(library.folder, preset)
         if isinstance(ratios, str):
-            found = [ratios]
+            reasons = [ratios]
         else:
-            cache = wanted.step_cache.model_copy(update={"ratios": ratios})
-            wanted = wanted.model_copy(update={"step_cache": cache})
-    mistakes += [("acceleration", sentence) for sentence in found]
-    return wanted
+            cache = acceleration.step_cache.model_copy(update={"ratios": ratios})
+            acceleration = acceleration.model_copy(update={"step_cache": cache})
+    mistakes += [("acceleration", sentence) for sentence in reasons]
+    return acceleration
 
 
 def _from_text(text: str) -> dict[str, Any]:
     if text.strip() == _NONE:
         return PLAIN.model_dump()
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for part in text.split(","):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not name or (equals and not value) or (not equals and name in _OPTIONS and name not in _FLAGS):
             hint = f"; {name} needs a value" if name in _OPTIONS else ""
             raise ValueError(f"{show(part)} is not of the form 'option' or 'option=value'{hint}")
-        if name in found:
+        if name in options:
             raise ValueError(f"option {name!r} is given twice in {show(text)}")
-        found[name] = _value(value) if equals else True
-    return found
+        options[name] = _value(value) if equals else True
+    return options
 
 
 def _step_cache(text: str) -> dict[str, Any] | None:
@@ -95,14 +95,14 @@ def _step_cache(text: str) -> dict[str, Any] | None:
     if kind == _NONE:
         return None
     if kind not in STEP_CACHES:
-        raise ValueError(f"step_cache: {show(kind)} is none; there are: {', '.join(STEP_CACHES)}")
-    found: dict[str, Any] = {"kind": kind}
+        raise ValueError(f"step_cache: {show(kind)} is not a step cache; use one of: {', '.join(STEP_CACHES)}")
+    cache: dict[str, Any] = {"kind": kind}
     for option in options:
         name, equals, value = (piece.strip() for piece in option.partition("="))
         if not equals:
             raise ValueError(f"step_cache: {show(option)} is not of the form 'option=value'")
-        found[name] = _value(value)
-    return found
+        cache[name] = _value(value)
+    return cache
 
 
 def _value(text: str) -> object:
@@ -116,5 +116,5 @@ def _sentence(error: Mapping[str, Any]) -> str:
     if not where or error["type"] == "value_error":
         return f"{where}: {message}" if where else message
     if error["type"] == "extra_forbidden":
-        return f"{where}: is no option of it"
+        return f"{where}: is not an option of this acceleration"
     return f"{where}: {show(error['input'])} is not possible: {message}"

@@ -1,4 +1,4 @@
-"""Whether the preset's class takes what a job gives: what the worker would ask, asked when a file is read."""
+"""Check that the preset's class takes a job's fields: the worker's own check, made when a file is read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INPUTS = ("image", "last_image", "video", "reference_images")
 
 
 def call_mistakes(full: Values, preset: Preset, library: Library) -> list[Mistake]:
-    """What the call of the preset's class takes none of, and for later segments that of the class that goes on.
+    """Return what the call of the preset's class takes none of, and for later segments that of the class that goes on.
 
     A class that the installed diffusers does not have is left to the worker.
     """
@@ -32,13 +32,13 @@ def call_mistakes(full: Values, preset: Preset, library: Library) -> list[Mistak
     if cast(int, full["segments"]) > 1 and later is not None and later.pipeline_class is not None:
         signature = call_signature(later.pipeline_class)
         if signature is not None:
-            own = preset.model_copy(update={"pipeline_class": later.pipeline_class})
-            mistakes += bind(signature, own, values, {}, has_two_denoisers=two)[1]
+            later_preset = preset.model_copy(update={"pipeline_class": later.pipeline_class})
+            mistakes += bind(signature, later_preset, values, {}, has_two_denoisers=two)[1]
     return list(dict(reversed(mistakes)).items())[::-1]
 
 
 def _has_two_denoisers(preset: Preset, library: Library) -> bool | None:
-    """Whether ``guidance_scale_2`` acts; None where the model is not on this machine and no source says so."""
+    """Return whether ``guidance_scale_2`` acts; None where the model is not on this machine and no source says so."""
     if preset.defaults.guidance_scale_2 is not None:
         return True
     folder = Path(preset.repo)

@@ -36,8 +36,8 @@ def _text(maximum: int, *, empty: bool = False) -> Parser:
             raise ValueError("is empty")
         if "\0" in value:
             raise ValueError(f"holds a NUL (U+0000) at character {value.index(chr(0)) + 1}")
-        if not value.isascii() and (found := _SURROGATE.search(value)):
-            raise ValueError(f"holds a lone surrogate (U+{ord(found[0]):04X}) at character {found.start() + 1}")
+        if not value.isascii() and (surrogate := _SURROGATE.search(value)):
+            raise ValueError(f"holds a lone surrogate (U+{ord(surrogate[0]):04X}) at character {surrogate.start() + 1}")
         return value
 
     return parse

@@ -25,7 +25,7 @@ from pipeline.settings import Settings
 from pipeline.spec import MAX_SEGMENTS, Beginning, JobSpec, LoraRef
 
 MAX_DIGESTS = 100_000
-"""Of segments of the clip that another begins with; films are extended again and again."""
+"""The most segments of the clip that another begins with; films are extended again and again."""
 _NEEDED = ("prompt", "seed", "preset", "width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale")
 _AS_THEY_ARE = (
     *_NEEDED,
@@ -33,7 +33,7 @@ _AS_THEY_ARE = (
 )
 _INPUTS = ("image", "last_image", "video")
 _ABSENT = {"negative_prompt", "guidance_scale_2"}
-"""Where these are null the clip was made without, whatever the preset's default is by now."""
+"""Fields whose null means that the clip was made without, whatever the preset's default is by now."""
 _REVISION_CHARS = 256
 Report = Callable[[str, str], None]
 
@@ -98,10 +98,10 @@ def _line_fields(request: Mapping[str, Any], inputs: StoredInputs, report: Repor
     pictures = request.get("reference_images")
     if pictures not in (None, []):
         if isinstance(pictures, list):
-            given: dict[str, object] = {}
+            line: dict[str, object] = {}
             for number, picture in enumerate(pictures):
-                _admit(f"reference_images.{number}", picture, inputs, given, report)
-            fields["reference_images"] = list(given.values())
+                _admit(f"reference_images.{number}", picture, inputs, line, report)
+            fields["reference_images"] = list(line.values())
         else:
             report("reference_images", f"{show(pictures)} is not a list")
     if request.get("loras") not in (None, []):
@@ -123,23 +123,23 @@ def _acceleration(raw: object) -> object:
 
 
 def _loras(raw: object, inputs: StoredInputs, report: Report) -> list[object]:
-    """As a line's field has them, with digests as their paths."""
+    """Return the LoRAs as a line's field has them, with digests as their paths."""
     if not isinstance(raw, list):
         report("loras", f"{show(raw)} is not a list")
         return []
     loras: list[object] = []
-    for number, one in enumerate(raw):
-        field, known = f"loras.{number}", LoraRef.model_fields.keys()
-        if not isinstance(one, Mapping) or one.keys() - known:
-            report(field, f"{show(one)} is not a mapping with {', '.join(known)}")
+    for number, lora in enumerate(raw):
+        field, field_names = f"loras.{number}", LoraRef.model_fields.keys()
+        if not isinstance(lora, Mapping) or lora.keys() - field_names:
+            report(field, f"{show(lora)} is not a mapping with {', '.join(field_names)}")
             continue
-        given: dict[str, object] = {}
-        _admit(f"{field}.file", one.get("file"), inputs, given, report)
+        fields: dict[str, object] = {}
+        _admit(f"{field}.file", lora.get("file"), inputs, fields, report)
         for name in ("repo", "revision"):
-            text = one.get(name)
+            text = lora.get(name)
             if text is not None and not (isinstance(text, str) and len(text) <= _REVISION_CHARS and text.isprintable()):
                 report(f"{field}.{name}", f"{show(text)} is not printable text of at most {_REVISION_CHARS} characters")
-        loras += [{"path": path, **_acting(one)} for path in given.values()]
+        loras += [{"path": path, **_acting(lora)} for path in fields.values()]
     return loras
 
 
@@ -205,15 +205,15 @@ def _job(
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return tuple(one.model_dump() for one in value)
+        return tuple(item.model_dump() for item in value)
     return value.model_dump() if isinstance(value, Beginning) else value
 
 
 def _with_sources(loras: tuple[LoraRef, ...], raw: list[Mapping[str, Any]]) -> tuple[LoraRef, ...]:
-    """Where each came from, for people; its file is this site's."""
+    """Return where each came from, for people; its file is this site's."""
     return tuple(
-        lora.model_copy(update={"repo": one.get("repo"), "revision": one.get("revision")})
-        for lora, one in zip(loras, raw, strict=True)
+        lora.model_copy(update={"repo": entry.get("repo"), "revision": entry.get("revision")})
+        for lora, entry in zip(loras, raw, strict=True)
     )
 
 
@@ -245,7 +245,7 @@ def _begins_with(
             report("begins_with.frames_sha256", f"{show(digests)} is not a list of sha256 digests")
             return None
         try:
-            video = inputs.there(inputs.admit(raw["video"]))
+            video = inputs.resolve_undecoded(inputs.admit(raw["video"]))
         except ValueError as error:
             report("begins_with.video", str(error))
             return None

@@ -35,10 +35,10 @@ class Column:
     keys: frozenset[str]
     """Every key of the layers: kept, because each line of a file asks for them."""
 
-    def settled_by(self, given: set[str]) -> bool:
+    def settled_by(self, names: set[str]) -> bool:
         if "segments" in self.keys:  # a list holds a prompt too, which a line may give without settling the segments
-            return "segments" in given
-        return bool(given & _LENGTH) if self.keys & _LENGTH else self.keys <= given
+            return "segments" in names
+        return bool(names & _LENGTH) if self.keys & _LENGTH else self.keys <= names
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class Sweep:
     mode: str
     columns: tuple[Column, ...]
 
-    def without(self, given: set[str]) -> Sweep:
+    def without(self, names: set[str]) -> Sweep:
         """The sweep less the fields that a stronger layer has settled."""
-        return Sweep(self.mode, tuple(column for column in self.columns if not column.settled_by(given)))
+        return Sweep(self.mode, tuple(column for column in self.columns if not column.settled_by(names)))
 
     def count(self) -> int:
         sizes = [len(column.values) for column in self.columns]
@@ -115,9 +115,9 @@ class LayerReader:
         unite_segments(values, report)
         if sweep is not None:
             for column in sweep.columns:
-                both = column.values[0].keys() & values.keys()
-                if both:
-                    report("sweep", f"{column.name!r} is swept here and also given as {', '.join(sorted(both))!r}")
+                repeated = column.values[0].keys() & values.keys()
+                if repeated:
+                    report("sweep", f"{column.name!r} is swept here and also given as {', '.join(sorted(repeated))!r}")
         return values, sweep
 
     def _parse(self, name: str, value: object, text: bool) -> object:
@@ -132,7 +132,7 @@ class LayerReader:
         if name == "reference_images":
             return tuple(self._inputs.resolve(item) for item in cast("tuple[str, ...]", parsed))
         if name in ("lora", "loras"):
-            return tuple(given.resolved(self._inputs) for given in cast("tuple[LoraGiven, ...]", parsed))
+            return tuple(lora.resolved(self._inputs) for lora in cast("tuple[LoraGiven, ...]", parsed))
         return parsed
 
     def _unknown_field(self, name: str) -> str:

@@ -81,7 +81,7 @@ def _is_hub(text: str) -> bool:
 
 
 def _with_scale(text: str) -> tuple[str, str | None]:
-    """``SOURCE`` or ``SOURCE@SCALE``; what follows an ``@`` and is no number belongs to the name."""
+    """``SOURCE`` or ``SOURCE@SCALE``; what follows an ``@`` and is not a number belongs to the name."""
     source, at, scale = text.strip().rpartition("@")
     try:
         float(scale if at else "-")

@@ -77,7 +77,7 @@ def flag(value: object, text: bool) -> bool:
 
 
 def spreadsheet_hint(value: object, text: bool) -> str:
-    """What a spreadsheet has made of a number, where it looks so."""
+    """Return what a spreadsheet has made of a number, where it looks so."""
     if not text or not isinstance(value, str):
         return ""
     if _DECIMAL_COMMA.fullmatch(value.strip()):

@@ -1,4 +1,4 @@
-"""From a prompt file to a submission; everything is checked before anything is stored, and every mistake is shown."""
+"""Parse a prompt file into a submission; all is checked before anything is stored, and every mistake is shown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.inputs.downloads import Downloader
 
 _OWN_FIELDS = frozenset({"prompt", "seeds", "custom_id", "labels"})
-"""What lines usually differ in; a line that gives nothing else shares the file's template."""
+"""The fields in which lines usually differ; a line with nothing else shares the file's template."""
 
 
 def parse(path: Path, *, overrides: Mapping[str, object], settings: Settings) -> Submission:
@@ -50,7 +50,7 @@ def parse(path: Path, *, overrides: Mapping[str, object], settings: Settings) ->
 def parse_bytes(
     data: bytes, name: str, *, overrides: Mapping[str, object], settings: Settings, folder: Path | None = None
 ) -> Submission:
-    """As ``parse``, for bytes; the name's ending says which format, relative image paths start at ``folder``."""
+    """Do what ``parse`` does, for bytes; the name's ending is the format, relative image paths start at ``folder``."""
     reader = _reader(name)
     if len(data) > MAX_FILE_BYTES:
         raise InputError([Problem(f"has {len(data)} bytes; at most {MAX_FILE_BYTES}", name)])
@@ -135,8 +135,8 @@ class _Expander:
                 if field in raw:
                     self._report(record.line, field, "is given twice in the defaults")
                 raw[field] = value
-        said = {field: raw.pop(field) for field in SCORE_FIELDS if field in raw}
-        self.scoring = read_scoring(said, partial(self._report, last_line))
+        score_fields = {field: raw.pop(field) for field in SCORE_FIELDS if field in raw}
+        self.scoring = read_scoring(score_fields, partial(self._report, last_line))
         self._defaults, file_sweep = self._reader.read(raw, table.text, partial(self._report, last_line))
         self._overrides, sweep = self._reader.read(overrides, True, self._report_option)
         for values, report in (

@@ -20,14 +20,14 @@ class _Kind:
     """The first few other lines that have it."""
     count: int = 1
 
-    def told(self) -> Problem:
+    def as_problem(self) -> Problem:
         first = self.problem
         if self.count == 1:
             return first
-        others = self.count - 1
+        repeats = self.count - 1
         lines = ", ".join(map(str, self.also))
-        more = f" and {others - len(self.also)} more" if others > len(self.also) else ""
-        where = f"; the same on line{'s' if others > 1 else ''} {lines}{more}" if lines else f"; {others} more such"
+        more = f" and {repeats - len(self.also)} more" if repeats > len(self.also) else ""
+        where = f"; the same on line{'s' if repeats > 1 else ''} {lines}{more}" if lines else f"; {repeats} more such"
         return Problem(first.message + where, first.file, first.line, first.field)
 
 
@@ -45,11 +45,11 @@ class Problems:
         self.count += 1
         text = message if len(message) <= MAX_MESSAGE_CHARS else f"{message[:MAX_MESSAGE_CHARS]}…"
         name = field if field is None or len(field) <= _MAX_FIELD_CHARS else f"{field[:_MAX_FIELD_CHARS]}…"
-        known = self._kinds.get((name, kind or text))
-        if known is not None:
-            known.count += 1
-            if line is not None and len(known.also) < _LINES_NAMED:
-                known.also.append(line)
+        entry = self._kinds.get((name, kind or text))
+        if entry is not None:
+            entry.count += 1
+            if line is not None and len(entry.also) < _LINES_NAMED:
+                entry.also.append(line)
         elif len(self._kinds) < MAX_SHOWN:
             self._kinds[name, kind or text] = _Kind(Problem(text, self.file, line, name))
         else:
@@ -62,7 +62,7 @@ class Problems:
         """
         if not self.count:
             return
-        shown = [kind.told() for kind in self._kinds.values()]
+        problems = [kind.as_problem() for kind in self._kinds.values()]
         if self._more:
-            shown.append(Problem(f"{self._more} more problems; the first {MAX_SHOWN} are listed", self.file))
-        raise InputError(shown)
+            problems.append(Problem(f"{self._more} more problems; the first {MAX_SHOWN} are listed", self.file))
+        raise InputError(problems)

@@ -36,20 +36,20 @@ class Resolver:
     def resolve(self, values: Values) -> tuple[Template, tuple[Mistake, ...]]:
         """The job's template, and every rule of the preset that it breaks (the template is then of no use)."""
         key = tuple([values.get(name) for name in _INPUT_FIELDS])
-        known = self._known.get(key)
-        if known is None:
+        cached = self._known.get(key)
+        if cached is None:
             if len(self._known) >= _CACHE_SIZE:
                 self._known.clear()
-            known = self._known[key] = _resolve(values, self._library, hints=self._unknown < _MAX_HINTS)
-            self._unknown += not known[0]
-        return known
+            cached = self._known[key] = _resolve(values, self._library, hints=self._unknown < _MAX_HINTS)
+            self._unknown += not cached[0]
+        return cached
 
 
 def _resolve(values: Values, library: Library, *, hints: bool) -> tuple[Template, tuple[Mistake, ...]]:
     name = str(values["preset"])
     preset = library.presets.get(name)
     if preset is None:
-        return (), (("preset", library.why_not(name, hints=hints)),)
+        return (), (("preset", library.explain(name, hints=hints)),)
     mistakes: list[Mistake] = []
     full: Values = {
         **preset.defaults.model_dump(),
@@ -71,8 +71,8 @@ def _resolve(values: Values, library: Library, *, hints: bool) -> tuple[Template
         _check_side(side, cast(int, full[side]), preset, mistakes)
     mistakes += _check_inputs(full, preset)
     mistakes += check_segments(full, preset)
-    known = {field for field, _ in mistakes}
-    mistakes += [(field, text) for field, text in call_mistakes(full, preset, library) if field not in known]
+    wrong_fields = {field for field, _ in mistakes}
+    mistakes += [(field, text) for field, text in call_mistakes(full, preset, library) if field not in wrong_fields]
     full["acceleration"] = accelerated = resolved(
         preset,
         cast("Given | None", values.get("acceleration")),
@@ -86,30 +86,30 @@ def _resolve(values: Values, library: Library, *, hints: bool) -> tuple[Template
 
 
 def _check_inputs(full: Values, preset: Preset) -> list[Mistake]:
-    name, workload, found = preset.name, preset.workload, []
+    name, workload, problems = preset.name, preset.workload, []
     begins = full.get("extends") is None  # a clip that goes on from frames of another needs no input to begin with
     if workload is Workload.I2V and full["image"] is None and begins:
-        found.append(("image", f"is required by preset {name!r} (image to video)"))
+        problems.append(("image", f"is required by preset {name!r} (image to video)"))
     if workload is Workload.T2V and full["image"] is not None:
-        found.append(("image", f"is given, but preset {name!r} takes text only"))
+        problems.append(("image", f"is given, but preset {name!r} takes text only"))
     if workload is Workload.V2V and full["image"] is not None:
-        found.append(("image", f"is given, but preset {name!r} takes a video"))
-    taken = {*preset.inputs, *(("video",) if workload is Workload.V2V else ())}
+        problems.append(("image", f"is given, but preset {name!r} takes a video"))
+    accepted = {*preset.inputs, *(("video",) if workload is Workload.V2V else ())}
     for field in ("last_image", "video", "reference_images"):
-        if full[field] and field not in taken:
-            found.append((field, f"is given, but preset {name!r} ({preset.pipeline_class}) takes none"))
+        if full[field] and field not in accepted:
+            problems.append((field, f"is given, but preset {name!r} ({preset.pipeline_class}) takes none"))
         if not full[field] and field in preset.required_inputs and begins:
-            found.append((field, f"is required by preset {name!r}"))
+            problems.append((field, f"is required by preset {name!r}"))
     if full["last_image"] is not None and full["image"] is None:
-        found.append(("last_image", "is given without image; the first frame is needed too"))
+        problems.append(("last_image", "is given without image; the first frame is needed too"))
     video = cast("InputRef | None", full["video"])
     if not begins and any(full[field] for field in ("image", "last_image", "video", "reference_images")):
-        found.append(("extends", "is given, and an input with it, which says what a whole clip shows"))
+        problems.append(("extends", "cannot be given with an input, which describes a whole clip"))
     if video is None and workload is Workload.V2V and begins:
-        found.append(("video", f"is required by preset {name!r} (video to video)"))
+        problems.append(("video", f"is required by preset {name!r} (video to video)"))
     if video is not None and video.num_frames is not None and video.num_frames < cast(int, full["num_frames"]):
-        found.append(("video", f"has {video.num_frames} frames, the clip {full['num_frames']}"))
-    return found
+        problems.append(("video", f"has {video.num_frames} frames, the clip {full['num_frames']}"))
+    return problems
 
 
 def _frames(values: Values, full: Values, preset: Preset, mistakes: list[Mistake]) -> int:
@@ -117,7 +117,7 @@ def _frames(values: Values, full: Values, preset: Preset, mistakes: list[Mistake
     top (4k + 1), that many plus its offset, so that 5 s at 16 fps are Wan's 81 frames."""
     rule, fps = preset.frames, cast(float, full["fps"])
     frames = cast(int, full["num_frames"])
-    field, said = "num_frames", f"{frames}"
+    field, length = "num_frames", f"{frames}"
     if "seconds" in values:
         seconds = cast(float, values["seconds"])
         plain = round(seconds * fps)
@@ -127,7 +127,7 @@ def _frames(values: Values, full: Values, preset: Preset, mistakes: list[Mistake
                 ("seconds", f"{seconds:g} s at {fps:g} fps are {derived} frames, but num_frames is {frames}; give one")
             )
             return frames
-        field, said, frames = "seconds", f"{seconds:g} s at {fps:g} fps, {derived} frames,", derived
+        field, length, frames = "seconds", f"{seconds:g} s at {fps:g} fps, {derived} frames,", derived
     split = split_length(values, preset, frames)
     if split is None and "seconds" in values:
         split = split_length(values, preset, frames + rule.offset)
@@ -136,7 +136,7 @@ def _frames(values: Values, full: Values, preset: Preset, mistakes: list[Mistake
     if not rule.allows(frames):
         near = " or ".join(_with_seconds(n, fps, field) for n in rule.nearest(frames))
         mistakes.append(
-            (field, f"{said} cannot be made by preset {preset.name!r} ({_frame_rule(rule)}); nearest: {near}")
+            (field, f"{length} cannot be made by preset {preset.name!r} ({_frame_rule(rule)}); nearest: {near}")
         )
     return frames
 

@@ -1,4 +1,4 @@
-"""What a prompt file's defaults say of scoring: ``score``, ``gate`` and ``reroll`` hold for the whole batch."""
+"""The scoring options of a prompt file's defaults: ``score``, ``gate`` and ``reroll`` hold for the whole batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SCORE_FIELDS = ("score", "gate", "reroll")
 
 @dataclass(frozen=True, slots=True)
 class FileScoring:
-    """As the file has it; None is not said. Names and rules are checked by who knows the metrics."""
+    """The options as the file has them; None is not set. Names and rules are checked by who knows the metrics."""
 
     score: tuple[str, ...] | None = None
     gate: tuple[str, ...] | None = None

@@ -66,8 +66,8 @@ def parse_seeds(value: object, _: bool) -> Seeds:
     count = sum(part.stop - part.start for part in ranges)
     if count > MAX_SEEDS:
         raise ValueError(f"{show(value)} names {count} seeds; at most {MAX_SEEDS} are allowed")
-    for one, following in pairwise(sorted(ranges, key=lambda part: part.start)):
-        if following.start < one.stop:
+    for part_range, following in pairwise(sorted(ranges, key=lambda part: part.start)):
+        if following.start < part_range.stop:
             raise ValueError(f"seed {following.start} is listed twice in {show(value)}")
     return ranges[0] if len(ranges) == 1 else SeedRanges(ranges)
 

@@ -15,32 +15,32 @@ _INPUTS = ("last_image", "video", "reference_images")
 
 def unite_segments(values: Values, report: Callable[[str, str], None]) -> None:
     """A list of prompts becomes their number, the clip's prompt (the first) and ``segment_prompts``."""
-    given = values.get("segments")
-    if not isinstance(given, tuple):
+    segments = values.get("segments")
+    if not isinstance(segments, tuple):
         return
-    if values.get("prompt", given[0]) != given[0]:
+    if values.get("prompt", segments[0]) != segments[0]:
         report("segments", "a list begins with the clip's prompt; leave 'prompt' out, or write it first in the list")
     if values.get("auto_extend"):
         report("auto_extend", "cannot be given with a list of prompts; give a count")
-    values["prompt"], values["segments"], values["segment_prompts"] = given[0], len(given), given
+    values["prompt"], values["segments"], values["segment_prompts"] = segments[0], len(segments), segments
 
 
 def contradictions(values: Values) -> list[Mistake]:
-    """What does not go together once all layers are merged: no text may be generated that stands beside another."""
+    """Return the fields that contradict each other once all layers are merged: no text may exist twice."""
     prompts = cast("tuple[str, ...]", values.get("segment_prompts") or ())
     if not prompts:
         return []
-    found = []
+    problems = []
     if values.get("prompt") != prompts[0]:
         message = f"{values.get('prompt')!r:.80} is given beside a list of segments that begins with {prompts[0]!r:.80}"
-        found.append(("prompt", f"{message}; leave it out, or write it first in the list"))
+        problems.append(("prompt", f"{message}; leave it out, or write it first in the list"))
     if values.get("segments") != len(prompts):
-        found.append(
+        problems.append(
             ("segments", f"{values.get('segments')} is given beside a list of {len(prompts)} prompts; give one")
         )
     if values.get("auto_extend"):
-        found.append(("auto_extend", "cannot be given with a list of prompts; give a count"))
-    return found
+        problems.append(("auto_extend", "cannot be given with a list of prompts; give a count"))
+    return problems
 
 
 def split_length(values: Values, preset: Preset, frames: int) -> tuple[int, int] | None:
@@ -54,35 +54,35 @@ def split_length(values: Values, preset: Preset, frames: int) -> tuple[int, int]
     seam = continuation.frames
     fewest = -(-(frames - seam) // (rule.maximum - seam))
     for count in range(fewest, min(2 * fewest, MAX_SEGMENTS) + 1):
-        each, rest = divmod(frames - seam, count)
-        if rest == 0 and rule.allows(each + seam) and each >= seam:
+        each, remainder = divmod(frames - seam, count)
+        if remainder == 0 and rule.allows(each + seam) and each >= seam:
             return each + seam, count
     return None
 
 
 def check_segments(full: Values, preset: Preset) -> list[Mistake]:
-    """What stands against the segments that are asked for; sets ``seam_frames``."""
-    count, found = cast(int, full["segments"]), []
+    """Return what stands against the segments that are asked for; sets ``seam_frames``."""
+    count, problems = cast(int, full["segments"]), []
     if full["auto_extend"] and count == 1:
-        found.append(("auto_extend", "is given, but the clip has one segment; give 'segments'"))
+        problems.append(("auto_extend", "is given, but the clip has one segment; give 'segments'"))
     if count == 1:
-        return found
+        return problems
     if preset.continuation is None:
-        found.append(("segments", f"{count} is given, but preset {preset.name!r} cannot go on from a segment"))
-        return found
+        problems.append(("segments", f"{count} is given, but preset {preset.name!r} cannot go on from a segment"))
+        return problems
     seam, frames = preset.continuation.frames, cast(int, full["num_frames"])
     if frames < 2 * seam:
-        found.append(
+        problems.append(
             (
                 "num_frames",
                 f"{frames} is too short: a segment of preset {preset.name!r} goes on from {seam} frames "
                 f"and must add as many",
             )
         )
-    found += [
+    problems += [
         ("segments", f"{count} is given, and {field}, which says what a whole clip shows")
         for field in _INPUTS
         if full[field]
     ]
     full["seam_frames"] = seam
-    return found
+    return problems

@@ -1,4 +1,4 @@
-"""A sidecar as anybody may have written it: read within limits, and nothing of it believed."""
+"""A sidecar as anybody may have written it: read within limits, and trusted in nothing."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SCHEMA = "vgen.sidecar/1"
 MAX_BYTES = 64 * 1024 * 1024
 """Room for the longest prompts of the most segments, in each of the places that hold them."""
 _DESCRIPTORS = "/dev/fd/"
-"""What a shell's <(command) names: a pipe that somebody writes."""
+"""The folder of a shell's <(command): a pipe that somebody writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class SidecarFile:
-    """What a clip is made once more from. ``request`` is unchecked, but for the prompts that are pinned in it."""
+    """The sidecar that a clip is made from again. ``request`` is unchecked, but for the prompts pinned in it."""
 
     request: dict[str, Any]
     preset_version: int | None
@@ -115,13 +115,13 @@ def _prompts_used(sidecar: Mapping[str, Any], path: Path, problems: list[Problem
         problems.append(Problem(f"{show(segments)} is not a list of segments", str(path), field="segments"))
         return []
     prompts = []
-    for number, one in enumerate(segments):
+    for number, segment in enumerate(segments):
         where = "prompt_used" if segments is not sidecar.get("segments") else f"segments.{number}.prompt_used"
         try:
-            if not isinstance(one, dict):
-                raise ValueError(f"{show(one)} is not a mapping")
-            if one.get("prompt_used"):
-                prompts.append(str(PARSERS["prompt"](one["prompt_used"], False)))
+            if not isinstance(segment, dict):
+                raise ValueError(f"{show(segment)} is not a mapping")
+            if segment.get("prompt_used"):
+                prompts.append(str(PARSERS["prompt"](segment["prompt_used"], False)))
         except ValueError as error:
             problems.append(Problem(str(error), str(path), field=where))
     return prompts
@@ -132,12 +132,14 @@ def _pinned(request: dict[str, Any], prompts: list[str], path: Path) -> dict[str
 
     What contradicts itself is left as it is, to be refused.
     """
-    count, own = request.get("segments", 1), request.get("segment_prompts") or []
-    contradicts = not isinstance(own, list) or (own and (len(own) != count or own[0] != request.get("prompt")))
+    count, segment_prompts = request.get("segments", 1), request.get("segment_prompts") or []
+    contradicts = not isinstance(segment_prompts, list) or (
+        segment_prompts and (len(segment_prompts) != count or segment_prompts[0] != request.get("prompt"))
+    )
     if contradicts or not isinstance(count, int) or isinstance(count, bool) or count < 1 or len(prompts) < count:
         return request
     if len(prompts) > count:
-        message = f"{len(prompts)} segments are told of, and request.segments is {count}"
+        message = f"it describes {len(prompts)} segments, but request.segments is {count}"
         raise InputError([Problem(message, str(path), field="segments")])
     several = prompts if count > 1 else []
     return {**request, "prompt": prompts[0], "segment_prompts": several, "enhance": False, "auto_extend": False}

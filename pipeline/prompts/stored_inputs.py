@@ -28,7 +28,7 @@ class StoredInputs(InputCollector):
         self._named: dict[str, InputRef] = {}
 
     def admit(self, raw: object) -> str:
-        """What stands for an input in the fields of a line. Raises ValueError with the value and the rule."""
+        """Return what stands for an input in the fields of a line. Raises ValueError with the value and the rule."""
         if not isinstance(raw, Mapping):
             raise ValueError(f"{raw!r:.80} is not a mapping with sha256, media_type and name")
         try:
@@ -56,7 +56,7 @@ class StoredInputs(InputCollector):
 
         return self._as_named(cast(str, path), resolve), None
 
-    def there(self, value: str) -> InputRef:
+    def resolve_undecoded(self, value: str) -> InputRef:
         """An input that is large and was made here: its bytes are compared with its digest, and not decoded."""
         path, ref = self._fetched_here(value)
         with path.open("rb") as file:
@@ -65,9 +65,9 @@ class StoredInputs(InputCollector):
 
     def _as_named(self, value: str, resolve: Callable[[str], InputRef]) -> InputRef:
         path, ref = self._fetched_here(value)
-        found = resolve(path.name)
-        self._compare(ref, found.sha256)
-        return found.model_copy(update={"name": ref.name})
+        stored = resolve(path.name)
+        self._compare(ref, stored.sha256)
+        return stored.model_copy(update={"name": ref.name})
 
     def _fetched_here(self, value: str) -> tuple[Path, InputRef]:
         ref = self._named[value]

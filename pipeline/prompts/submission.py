@@ -1,4 +1,4 @@
-"""What a prompt file becomes: a fingerprint, the inputs to store, and its jobs, made when they are asked for."""
+"""A parsed prompt file: a fingerprint, the inputs to store, and its jobs, made when they are asked for."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Shot:
     seeds: Sequence[int] | None = None
     custom_id: str | None = None
     numbered: bool = False
-    """Whether ``custom_id`` gets ``.variant`` at its end, because several jobs share it."""
+    """True if ``custom_id`` gets ``.variant`` at its end, because several jobs share it."""
     labels: dict[str, str] | None = None
 
     def __len__(self) -> int:
@@ -85,10 +85,10 @@ class Shot:
     def job(self, offset: int, fingerprint: str) -> PlannedJob:
         variant = self.variant + offset
         seed = derive_seed(fingerprint, self.line, variant) if self.seeds is None else self.seeds[offset]
-        own = {"prompt": self.prompt, "seed": seed, "custom_id": self.custom_id_of(offset)}
+        fields = {"prompt": self.prompt, "seed": seed, "custom_id": self.custom_id_of(offset)}
         # A copy of what the template's jobs share: every value was checked when the file was read, and checking, or
         # only making, a million specs field by field would take minutes.
-        spec = _shared_spec(self.template).model_copy(update={**own, "labels": dict(self.labels or {})})
+        spec = _shared_spec(self.template).model_copy(update={**fields, "labels": dict(self.labels or {})})
         return PlannedJob(self.line, variant, spec)
 
 
@@ -153,10 +153,10 @@ class Submission:
     fingerprint: str
     """sha256 (hex) of every job's line, variant and values before seeds are derived."""
     inputs: Mapping[str, StoredInput]
-    """By sha256: what must be in the store before the rows are written."""
+    """The inputs by sha256 that must be in the store before the rows are written."""
     source_name: str
     scoring: FileScoring = NO_SCORING
-    """What the file says of scoring; not part of the fingerprint, but of the batch's options."""
+    """The file's scoring options; not part of the fingerprint, but of the batch's options."""
 
 
 def fingerprint_of(shots: Sequence[Shot]) -> str:
@@ -170,8 +170,8 @@ def fingerprint_of(shots: Sequence[Shot]) -> str:
                 templates.clear()
             template = templates[shot.template] = hashlib.sha256(_template_json(shot.template).encode()).hexdigest()
         seeds = None if shot.seeds is None else list(shot.seeds)
-        own = [shot.line, shot.variant, template, shot.prompt, seeds, shot.custom_id_of(0), shot.labels or {}]
-        digest.update(canonical_json(own).encode())
+        record = [shot.line, shot.variant, template, shot.prompt, seeds, shot.custom_id_of(0), shot.labels or {}]
+        digest.update(canonical_json(record).encode())
         digest.update(b"\n")
     return digest.hexdigest()
 
@@ -184,8 +184,8 @@ def _template_json(template: Template) -> str:
     # Without a preset of the user's own the JSON is as it was before there were any.
     if own_preset["preset_digest"] is not None:
         parts += own_preset.values()
-    given = {name: value for name, value in later.items() if value and (name, value) != ("segments", 1)}
-    return canonical_json([*parts, given] if given else parts)
+    later_values = {name: value for name, value in later.items() if value and (name, value) != ("segments", 1)}
+    return canonical_json([*parts, later_values] if later_values else parts)
 
 
 def _content(value: object) -> object:

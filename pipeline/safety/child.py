@@ -44,14 +44,14 @@ def main() -> int:
 
 
 def _predict(model: Any, path: Path, texts: Sequence[str]) -> dict[str, Any]:
-    found: list[tuple[str, float] | None] = []
+    predictions: list[tuple[str, float] | None] = []
     try:
         for text in texts:
             labels, scores = model.predict(text, k=1)
-            found.append((labels[0], float(scores[0])) if labels else None)
+            predictions.append((labels[0], float(scores[0])) if labels else None)
     except Exception as error:  # noqa: BLE001 - fastText raises RuntimeError on NaN weights, and who knows what else
         return {"error": f"{path} gives no score: {error}"}
-    return {"labels": found}
+    return {"labels": predictions}
 
 
 def _answer(answers: TextIO, content: dict[str, Any]) -> None:

@@ -70,7 +70,7 @@ class ClassifierProcess:
                 _pipe(self._process.stdin).write(json.dumps(texts).encode() + b"\n")
                 _pipe(self._process.stdin).flush()
             answer = self._answer(overdue, self._answer_s)
-        return [None if found is None else (str(found[0]), float(found[1])) for found in answer["labels"]]
+        return [None if label is None else (str(label[0]), float(label[1])) for label in answer["labels"]]
 
     def _read(self, limit_s: float) -> dict[str, Any]:
         with _killed_after(self._process, limit_s) as overdue:

@@ -61,12 +61,12 @@ class PromptSafetyFilter:
             self._drop()
 
     def _verdict(self, prompt: str, labels: Sequence[Label | None], version: str) -> SafetyResult:
-        known = [label for label in labels if label is not None]
-        if not known:
+        scored = [label for label in labels if label is not None]
+        if not scored:
             reason = "the classifier knows none of its words"
             return SafetyResult(prompt, SafetyDecision.ALLOW, reason=reason, model_version=version)
-        unsafe = [(score, name) for name, score in known if name == LABEL_PREFIX + UNSAFE_LABEL]
-        best = max(unsafe) if unsafe else (known[0][1], known[0][0])
+        unsafe = [(score, name) for name, score in scored if name == LABEL_PREFIX + UNSAFE_LABEL]
+        best = max(unsafe) if unsafe else (scored[0][1], scored[0][0])
         label, score = best[1].removeprefix(LABEL_PREFIX), min(best[0], 1.0)  # rounding may pass 1
         blocked = label == UNSAFE_LABEL and score >= self.block_threshold
         decision = SafetyDecision.BLOCK if blocked else SafetyDecision.ALLOW
@@ -83,8 +83,8 @@ class PromptSafetyFilter:
             facts = read_model_file(self.classifier_path)
             if UNSAFE_LABEL not in facts.labels:
                 raise ClassifierError(
-                    f"{self.classifier_path} has the labels {', '.join(facts.labels) or '(none)'} "
-                    f"not {UNSAFE_LABEL!r}: it can block nothing"
+                    f"{self.classifier_path} has the labels {', '.join(facts.labels) or '(none)'}, "
+                    f"but not {UNSAFE_LABEL!r}: it cannot block a prompt"
                 )
             process = ClassifierProcess(self.classifier_path)
             if self._identity() != identity:

@@ -25,7 +25,7 @@ _BLOCK = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """What a whole classifier file says of itself. ``labels`` are without fastText's prefix."""
+    """The header of a whole classifier file. ``labels`` are without fastText's prefix."""
 
     sha256: str
     labels: tuple[str, ...]
@@ -99,7 +99,7 @@ class _Reader:
         return words, tuple(labels), lower_case
 
     def _matrix(self, *, may_be_quantised: bool) -> tuple[bool, int, int]:
-        """Whether it is quantised, its rows and its columns."""
+        """Return whether it is quantised, its rows and its columns."""
         (quantised,) = self._take("<?")
         if not (quantised and may_be_quantised):
             rows, columns = self._take("<qq")

@@ -1,4 +1,4 @@
-"""What screening one text says, and the error of a classifier that cannot be used."""
+"""The result of screening one text, and the error of a classifier that cannot be used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ClassifierError(VgenError):
 
 
 class SafetyDecision(StrEnum):
-    """What the classifier says of one text."""
+    """The classifier's decision on one text."""
 
     ALLOW = "allow"
     """Not unsafe, or not surely enough."""

@@ -18,16 +18,16 @@ from itertools import product
 END_OF_LINE = "</s>"
 """fastText stops reading at this word: left in a prompt, it would hide all that follows it."""
 LABEL_PREFIX = "__label__"
-"""fastText's default; a word that begins with it is no word to it."""
+"""fastText's default; fastText does not take a word that begins with it for a word."""
 
 _UNESCAPED_AT_MOST = 4
 """Wan's pipelines unescape thrice; more than that no encoder undoes."""
 _ZEROS = re.compile(r"&#([xX]?)0+(?=[0-9a-fA-F])")
 _LONG_NUMBER = re.compile(r"&#(?:[0-9]{9,}|[xX][0-9a-fA-F]{9,});?")
 _MARKS_AT_MOST = 30
-"""In a row: Unicode's Stream-Safe Text Format (UAX 15) has no more, and no language needs them."""
+"""The most marks in a row: Unicode's Stream-Safe Text Format (UAX 15) has no more, and no language needs them."""
 _CHARS_AT_MOST = 200_000
-"""Of a cleaned prompt: a character may stand for eighteen, and encoders read a few hundred words."""
+"""The most characters of a cleaned prompt: one may stand for eighteen, and encoders read some hundred words."""
 _HIDDEN = "".join(
     f"{chr(first)}-{chr(last)}"
     for first, last in (
@@ -61,8 +61,8 @@ def written_forms(prompt: str, *, lower_case: bool) -> tuple[str, ...]:
     forms = [prompt]
     if not _is_plain(prompt):
         for cleaned, control, hidden in product(_cleaned(prompt), ("", " "), ("", " ")):
-            seen = _without_hidden(cleaned, control, hidden)
-            forms += [seen, *_without_marks(seen)]
+            visible = _without_hidden(cleaned, control, hidden)
+            forms += [visible, *_without_marks(visible)]
     lines = dict.fromkeys(one_line(form) for form in forms)
     if lower_case:
         lines |= dict.fromkeys(line.lower() for line in list(lines))
@@ -70,7 +70,7 @@ def written_forms(prompt: str, *, lower_case: bool) -> tuple[str, ...]:
 
 
 def one_line(text: str) -> str:
-    """What fastText is to read as words. Its own marks are taken apart, so that no prompt can hide words with them."""
+    """Return the words for fastText. Its own marks are taken apart, so that no prompt can hide words with them."""
     line = " ".join(text.replace(END_OF_LINE, " ").replace(LABEL_PREFIX, " ").split())
     return line.encode("utf-8", "replace").decode("utf-8")
 
@@ -81,7 +81,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _cleaned(text: str) -> tuple[str, ...]:
-    """In compatibility form, as pipelines clean a prompt before it is encoded: some with ftfy, some without."""
+    """Return the text in compatibility form, as pipelines clean a prompt: some with ftfy, some without."""
     import ftfy  # noqa: PLC0415 - takes a fifth of a second, and most prompts are plain
 
     text = text.encode("utf-8", "replace").decode("utf-8")
@@ -99,10 +99,10 @@ def _unescaped(text: str) -> str:
 
 
 def _without_hidden(text: str, control: str, hidden: str) -> str:
-    """With one text in place of each control character, and one of each other character that nobody sees."""
-    shown = {ord(char): _shown(char, control, hidden) for char in set(text)}
+    """Replace each control character by one text, and each other invisible character by another."""
+    replacements = {ord(char): _shown(char, control, hidden) for char in set(text)}
     # What stood on both sides of a hidden character may compose now.
-    return _compatible(text.translate(shown))
+    return _compatible(text.translate(replacements))
 
 
 def _shown(char: str, control: str, hidden: str) -> str:
@@ -116,12 +116,12 @@ def _shown(char: str, control: str, hidden: str) -> str:
 
 def _compatible(text: str) -> str:
     """The text in NFKC, in a time that grows with its length: runs of marks, which Unicode sorts, are cut short."""
-    kept, run = [], 0
+    chars, run = [], 0
     for char in text if not text.isascii() else ():
         run = run + 1 if unicodedata.combining(char) else 0
         if run <= _MARKS_AT_MOST:
-            kept.append(char)
-    return unicodedata.normalize("NFKC", "".join(kept) if kept else text)[:_CHARS_AT_MOST]
+            chars.append(char)
+    return unicodedata.normalize("NFKC", "".join(chars) if chars else text)[:_CHARS_AT_MOST]
 
 
 def _without_marks(text: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""From clips' scores to a dimension's value, and from those to quality, semantic and total, by VBench's constants."""
+"""Aggregate clips' scores to dimensions, and those to quality, semantic and total, by VBench's constants."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Aggregates:
 
 def pool(scores: Iterable[Score], pooling: Pooling) -> Pooled:
     """One value of many clips' scores."""
-    found = list(scores)
-    pairs = [(score.score, score.weight) for score in found if score.score is not None]
+    values = list(scores)
+    pairs = [(score.score, score.weight) for score in values if score.score is not None]
     weights = [weight if pooling is Pooling.WEIGHTED else 1.0 for _, weight in pairs]
     total = math.fsum(weights)
     value = (
         math.fsum(score * weight for (score, _), weight in zip(pairs, weights, strict=True)) / total if total else None
     )
-    return Pooled(value, len(pairs), len(found) - len(pairs))
+    return Pooled(value, len(pairs), len(values) - len(pairs))
 
 
 def pool_dimension(name: str, scores: Iterable[Score]) -> Pooled:
@@ -68,11 +68,11 @@ def aggregate(values: Mapping[str, float]) -> Aggregates:
     The official script counts a missing dimension as raw 0, which normalises below 0: here the sum is left out instead.
 
     Raises:
-        ValueError: a name that is no dimension.
+        ValueError: a name that is not a dimension.
     """
     unknown = set(values) - set(DIMENSIONS)
     if unknown:
-        raise ValueError(f"{sorted(unknown)[0]!r} is no VBench dimension")
+        raise ValueError(f"{sorted(unknown)[0]!r} is not a VBench dimension")
     normalised = {name: normalise(name, values[name]) for name in DIMENSIONS if name in values}
     quality, semantic = _mean(normalised, QUALITY), _mean(normalised, SEMANTIC)
     total = None
@@ -89,8 +89,8 @@ def disagreements(
 
     ``values`` are of 0..1. The tolerance is for dimensions that were rounded to two digits of a percent.
     """
-    found = aggregate(values)
-    ours = {"quality": found.quality, "semantic": found.semantic, "total": found.total}
+    recomputed = aggregate(values)
+    ours = {"quality": recomputed.quality, "semantic": recomputed.semantic, "total": recomputed.total}
     apart = {
         name: 100 * value - published[name] for name, value in ours.items() if value is not None and name in published
     }

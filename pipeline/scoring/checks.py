@@ -35,12 +35,12 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def luma(clip: Clip) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of each frame its mean BT.601 luma, 0..255, and the share of its pixels that are black; both (frames,)."""
+    """Return each frame's mean BT.601 luma, 0..255, and its share of black pixels; both (frames,)."""
 
     def make() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         planes = (frame.astype(np.float32) @ _LUMA for frame in clip.frames)  # one at a time: frames may be large
-        found = [(plane.mean(dtype=np.float64), np.mean(plane <= BLACK_PIXEL)) for plane in planes]
-        means, shares = np.array(found, dtype=np.float64).T
+        facts = [(plane.mean(dtype=np.float64), np.mean(plane <= BLACK_PIXEL)) for plane in planes]
+        means, shares = np.array(facts, dtype=np.float64).T
         return means, shares
 
     return clip.once("luma", make)
@@ -71,7 +71,7 @@ def frozen(clip: Clip, _context: Context) -> Score:
 
 
 def flicker(clip: Clip, _context: Context) -> Score:
-    """How much brightness jumps to and fro: mean second difference of the frames' mean luma."""
+    """Return how much brightness jumps to and fro: mean second difference of the frames' mean luma."""
     if len(clip.frames) < 3:
         return not_scored(f"needs at least 3 frames; this clip has {len(clip.frames)}")
     brightness, _ = luma(clip)
@@ -87,30 +87,34 @@ def duplicate_frames(clip: Clip, _context: Context) -> Score:
 
 
 def length(clip: Clip, context: Context) -> Score:
-    wanted = context.expected.num_frames
-    if wanted is None:
+    expected = context.expected.num_frames
+    if expected is None:
         return not_scored("no number of frames was asked for", frames=len(clip.frames))
-    found = len(clip.frames)
-    return Score(float(found), passed=found == wanted, details={"wanted": wanted})
+    count = len(clip.frames)
+    return Score(float(count), passed=count == expected, details={"wanted": expected})
 
 
 def fps(clip: Clip, context: Context) -> Score:
-    wanted = context.expected.fps
+    expected = context.expected.fps
     if clip.fps is None:
         return not_scored("the file does not say its frame rate")
-    if wanted is None:
+    if expected is None:
         return not_scored("no frame rate was asked for", fps=float(clip.fps))
-    found = float(clip.fps)
-    return Score(found, passed=abs(found - wanted) <= FPS_TOLERANCE * wanted, details={"wanted": wanted})
+    rate = float(clip.fps)
+    return Score(rate, passed=abs(rate - expected) <= FPS_TOLERANCE * expected, details={"wanted": expected})
 
 
 def size(clip: Clip, context: Context) -> Score:
     """1.0 for the size that was asked for, else 0.0: as the clip is shown, upright and with square pixels."""
-    wanted = (context.expected.width, context.expected.height)
-    found = (clip.shown_width, clip.height)
-    if None in wanted:
-        return not_scored("no size was asked for", size=list(found))
-    return Score(float(found == wanted), passed=found == wanted, details={"size": list(found), "wanted": list(wanted)})
+    expected = (context.expected.width, context.expected.height)
+    shown_size = (clip.shown_width, clip.height)
+    if None in expected:
+        return not_scored("no size was asked for", size=list(shown_size))
+    return Score(
+        float(shown_size == expected),
+        passed=shown_size == expected,
+        details={"size": list(shown_size), "wanted": list(expected)},
+    )
 
 
 def loudness(clip: Clip, _context: Context) -> Score:
@@ -120,7 +124,7 @@ def loudness(clip: Clip, _context: Context) -> Score:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", *ffmpeg_input(clip.path)]
     command += ["-vn", "-af", "ebur128=framelog=quiet", "-f", "null", "-"]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             capture_output=True,
             text=True,
@@ -131,11 +135,11 @@ def loudness(clip: Clip, _context: Context) -> Score:
         )
     except subprocess.TimeoutExpired:
         return not_scored(f"FFmpeg took over {_LOUDNESS_TIMEOUT_S:g} s to measure the loudness")
-    found = re.findall(r"I:\s+(-?[\d.]+|-inf) LUFS", done.stderr)
-    if done.returncode != 0 or not found:
-        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+    readings = re.findall(r"I:\s+(-?[\d.]+|-inf) LUFS", process.stderr)
+    if process.returncode != 0 or not readings:
+        last = process.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         return not_scored(f"FFmpeg could not measure the loudness: {last[0]}")
-    value = float(found[-1])
+    value = float(readings[-1])
     if not math.isfinite(value):
         return not_scored("the sound is too short to measure, or wholly silent")
     low, high = LOUDNESS_RANGE

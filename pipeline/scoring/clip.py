@@ -23,7 +23,7 @@ Value = TypeVar("Value")
 MAX_BYTES = 4 * 1024**3
 """Most bytes of decoded frames held at once: 81 frames of 832x480 are 97 MB, so only a wrong file comes near."""
 _FRAME_BYTES = 256
-"""Of a frame beside its pixels: a file may have millions of frames of one pixel."""
+"""The memory of a frame beside its pixels: a file may have millions of frames of one pixel."""
 DECODER = f"PyAV {av.__version__}"
 
 
@@ -35,12 +35,12 @@ class Clip:
     frames: Frames
     """uint8 RGB, (frames, height, width, 3), upright; at least one frame. Read-only."""
     fps: Fraction | None
-    """As the container says; None when it does not."""
+    """The rate by the container; None when it has none."""
     has_audio: bool
     pixel_aspect: Fraction = Fraction(1)
     """Width of a pixel by its height."""
     notes: tuple[str, ...] = ()
-    """What of the video its frames do not show, a sentence's end each."""
+    """Properties of the video that its frames do not show, a sentence's end each."""
     _found: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -57,11 +57,11 @@ class Clip:
         return round(self.width * self.pixel_aspect)
 
     def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """What ``make`` gives, computed once per clip: features that several metrics use."""
+        """Return what ``make`` gives, computed once per clip: features that several metrics use."""
         if key not in self._found:
             self._found[key] = make()
-        found: Value = self._found[key]
-        return found
+        value: Value = self._found[key]
+        return value
 
 
 def read_clip(path: Path, max_bytes: int = MAX_BYTES) -> Clip:
@@ -77,7 +77,7 @@ def read_clip(path: Path, max_bytes: int = MAX_BYTES) -> Clip:
             decoded = _decode(path, stream, container.decode(stream), max_bytes)
             end_s = decoded.end_s
             fps = stream.guessed_rate or stream.average_rate
-            said_s = _said_seconds(stream.metadata)
+            said_s = _container_seconds(stream.metadata)
             if fps and end_s is not None and said_s is not None and end_s + 2 / fps < said_s:
                 raise _unreadable(path, f"it is cut short: {end_s + 1 / fps:.3g} s of {said_s:.3g} s are there")
             has_audio = bool(container.streams.audio)
@@ -97,8 +97,8 @@ def pixel_digest(clip: Clip) -> str:
     return digest.hexdigest()
 
 
-def _said_seconds(metadata: Mapping[str, str]) -> float | None:
-    """How long Matroska and WebM say that the stream is: such a file that was cut off decodes without an error."""
+def _container_seconds(metadata: Mapping[str, str]) -> float | None:
+    """Return the stream's length by Matroska and WebM: such a file that was cut off decodes without an error."""
     try:
         hours, minutes, seconds = metadata.get("DURATION", "").split(":")
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
@@ -112,7 +112,7 @@ class _Decoded:
 
     frames: list[Frames] = field(default_factory=list)
     end_s: float | None = None
-    """When the last one begins, where the container says."""
+    """The time at which the last frame begins, where the container has it."""
     aspect: Fraction = Fraction(1)
     notes: dict[str, None] = field(default_factory=dict)
 

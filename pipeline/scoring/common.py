@@ -74,9 +74,9 @@ def _multi_scale(a: Plane, b: Plane) -> float:
     """Per channel the product over scales, contrast and structure at each and luminance at the last; then the mean."""
     result = np.ones(a.shape[2])
     for scale, weight in enumerate(_SCALES):
-        whole, contrast = _similarity(a, b)
+        similarity, contrast = _similarity(a, b)
         last = scale == len(_SCALES) - 1
-        value = np.maximum((whole if last else contrast).mean(axis=(0, 1)), 0.0)
+        value = np.maximum((similarity if last else contrast).mean(axis=(0, 1)), 0.0)
         result *= value**weight
         a, b = _halved(a), _halved(b)
     return float(result.mean())

@@ -64,10 +64,12 @@ def appearance_style(clip: Clip, context: Context) -> Score:
     from pipeline.scoring.models.clip_text import TextTooLongError  # noqa: PLC0415 - loads torch
 
     try:
-        found = context.models.get("clip_b32_text").likeness(clip, _phrase(context, "appearance_style"))
+        likeness = context.models.get("clip_b32_text").likeness(clip, _phrase(context, "appearance_style"))
     except TextTooLongError as error:
         return not_scored(str(error))
-    return Score(float(np.mean(found)), weight=len(found), details={"style": _phrase(context, "appearance_style")})
+    return Score(
+        float(np.mean(likeness)), weight=len(likeness), details={"style": _phrase(context, "appearance_style")}
+    )
 
 
 def video_text_likeness(clip: Clip, context: Context) -> Score:
@@ -79,17 +81,17 @@ def video_text_likeness(clip: Clip, context: Context) -> Score:
 
 def human_action(clip: Clip, context: Context) -> Score:
     """1 if the asked action is among the five likeliest, with at least 0.85; else 0."""
-    asked = action_of(context.prompt or "")
-    if asked not in KINETICS_400:
-        return not_scored(f"{asked!r} is no action of Kinetics-400, so it could never be found")
+    action = action_of(context.prompt or "")
+    if action not in KINETICS_400:
+        return not_scored(f"{action!r} is not an action of Kinetics-400, so it could never be recognised")
     top = context.models.get("umt").top(clip, ACTION_TOP)
-    shown = {KINETICS_400[index]: round(value, 4) for index, value in top}
-    found = shown.get(asked, 0.0) >= ACTION_LEAST
-    return Score(float(found), details={"asked": asked, "top": shown})
+    probabilities = {KINETICS_400[index]: round(value, 4) for index, value in top}
+    recognised = probabilities.get(action, 0.0) >= ACTION_LEAST
+    return Score(float(recognised), details={"asked": action, "top": probabilities})
 
 
 def action_of(prompt: str) -> str:
-    """What the official code reads from ``PROMPT-0.mp4``: after "person is ", up to a hyphen or underscore."""
+    """Return what the official code reads from ``PROMPT-0.mp4``: after "person is ", up to a hyphen or underscore."""
     return prompt.lower().split("-")[0].split("person is ")[-1].split("_")[0].strip()
 
 
@@ -97,15 +99,15 @@ def dynamic_degree(clip: Clip, context: Context) -> Score:
     """1 if enough of the frame pairs at about 8 frames a second move, else 0."""
     if clip.fps is None:
         return not_scored("the file does not say its frame rate, which decides which frames are compared")
-    kept = clip.frames[:: max(1, round(float(clip.fps) / FLOW_FPS))]
-    speeds = _speeds(clip, kept[:-1], kept[1:], context, FLOW_SHARE)
+    frames = clip.frames[:: max(1, round(float(clip.fps) / FLOW_FPS))]
+    speeds = _speeds(clip, frames[:-1], frames[1:], context, FLOW_SHARE)
     if not np.all(np.isfinite(speeds)):
         return _no_flow(clip)
     limit = FLOW_LIMIT * min(clip.height, clip.width) / 256
-    needed = round(4 * len(kept) / 16)
+    needed = round(4 * len(frames) / 16)
     hits = int(np.sum(speeds > limit))
     moves = len(speeds) > 0 and hits >= needed
-    details = {"kept_frames": len(kept), "hits": hits, "needed": needed, "limit": limit, "speeds": speeds.tolist()}
+    details = {"kept_frames": len(frames), "hits": hits, "needed": needed, "limit": limit, "speeds": speeds.tolist()}
     return Score(float(moves), details=details)
 
 
@@ -141,12 +143,12 @@ def _speeds(
     if len(firsts) and min(clip.height, clip.width) <= LEAST_SIDE - 8:  # padding reaches the next multiple of 8
         return np.array([np.nan], dtype=np.float32)
     model = context.models.get("raft")
-    found = []
+    pair_speeds = []
     for first, second in zip(firsts, seconds, strict=True):
         speeds = model.speeds(first, second).numpy().ravel()
         count = int(speeds.size * share)
-        found.append(np.mean(-np.sort(-speeds)[:count]))
-    return np.array(found, dtype=np.float32)
+        pair_speeds.append(np.mean(-np.sort(-speeds)[:count]))
+    return np.array(pair_speeds, dtype=np.float32)
 
 
 def _no_flow(clip: Clip) -> Score:
@@ -157,16 +159,16 @@ def _no_flow(clip: Clip) -> Score:
 def _consistency(features: object) -> Score:
     from pipeline.scoring.models.consistency import pair_scores  # noqa: PLC0415 - loads torch
 
-    found = pair_scores(features)  # type: ignore[arg-type]
-    return Score(sum(found) / len(found), weight=len(found))
+    similarities = pair_scores(features)  # type: ignore[arg-type]
+    return Score(sum(similarities) / len(similarities), weight=len(similarities))
 
 
 def _phrase(context: Context, dimension: str) -> str:
     """The suite wraps some dimensions' information once more under their own name."""
-    found = context.auxiliary[dimension]
-    while isinstance(found, dict) and dimension in found:
-        found = found[dimension]
-    return str(found)
+    phrase = context.auxiliary[dimension]
+    while isinstance(phrase, dict) and dimension in phrase:
+        phrase = phrase[dimension]
+    return str(phrase)
 
 
 def _too_short(clip: Clip, least: int) -> Score:

@@ -67,24 +67,24 @@ def read_manifest(path: Path, suite: Suite) -> list[ManifestClip]:
     Raises:
         InputError: every record that is wrong, names no entry of the suite, or repeats a key.
     """
-    found = read_json(path, what="the manifest", limit_bytes=MAX_FILE_BYTES)
-    if not isinstance(found, list) or not found:
-        raise InputError([Problem("it is no list of {video, entry, seed}", file=str(path))])
+    records = read_json(path, what="the manifest", limit_bytes=MAX_FILE_BYTES)
+    if not isinstance(records, list) or not records:
+        raise InputError([Problem("it is not a list of {video, entry, seed}", file=str(path))])
     clips, problems = [], []
-    seen: set[tuple[int, int]] = set()
-    for number, raw in enumerate(found):
-        problem = _manifest_mistake(raw, path.parent, len(suite.entries), seen)
+    keys: set[tuple[int, int]] = set()
+    for number, raw in enumerate(records):
+        problem = _manifest_mistake(raw, path.parent, len(suite.entries), keys)
         if problem:
             problems.append(Problem(problem, file=str(path), field=f"record {number}"))
             continue
-        seen.add((raw["entry"], raw["seed"]))
+        keys.add((raw["entry"], raw["seed"]))
         clips.append(ManifestClip(path.parent / raw["video"], raw["entry"], raw["seed"]))
     if problems:
         raise InputError(problems)
     return clips
 
 
-def _manifest_mistake(raw: object, folder: Path, entries: int, seen: set[Any]) -> str | None:
+def _manifest_mistake(raw: object, folder: Path, entries: int, keys: set[Any]) -> str | None:
     if not isinstance(raw, dict) or not isinstance(raw.get("video"), str) or not raw["video"]:
         return "it has no video"
     if unusable(raw["video"]):
@@ -93,10 +93,10 @@ def _manifest_mistake(raw: object, folder: Path, entries: int, seen: set[Any]) -
         return f"video: {raw['video'][:200]!r} is an address; a manifest names files on this machine"
     for name in ("entry", "seed"):
         if not isinstance(raw.get(name), int) or isinstance(raw.get(name), bool):
-            return f"{name}: {raw.get(name)!r:.80} is no whole number"
+            return f"{name}: {raw.get(name)!r:.80} is not a whole number"
     if not 0 <= raw["entry"] < entries:
         return f"entry: {raw['entry']} is not in the suite, which has 0 to {entries - 1}"
-    if (raw["entry"], raw["seed"]) in seen:
+    if (raw["entry"], raw["seed"]) in keys:
         return f"entry {raw['entry']} with seed {raw['seed']} is there twice"
     return None
 
@@ -107,30 +107,30 @@ def export(clips: Sequence[ManifestClip], suite: Suite, dimensions: Iterable[str
     Index i is the clip with the i-th smallest seed of its entry; only the first five are exported.
 
     Raises:
-        InputError: a clip is no MP4 or cannot be read, a prompt cannot be the name of a file, or ``target`` already has
+        InputError: a clip is not an MP4 or cannot be read, a prompt cannot be a file name, or ``target`` already has
             such a file. Nothing is left there then.
     """
     planned = _planned(clips, suite, dimensions)
     _refuse_names(planned, suite, target)
     frames = _frame_counts({clip.video for _, _, clip in planned})
-    done = []
+    exported = []
     try:
         for dimension, name, clip in planned:
             place = target / dimension / name
             place.parent.mkdir(parents=True, exist_ok=True)
             _place(clip.video, place)
-            done.append(
+            exported.append(
                 Exported(dimension, name, str(clip.video.absolute()), clip.entry, clip.seed, frames[clip.video])
             )
-        index = [{name: getattr(item, name) for name in Exported.__slots__} for item in done]
+        index = [{name: getattr(item, name) for name in Exported.__slots__} for item in exported]
         target.mkdir(parents=True, exist_ok=True)
         (target / INDEX).write_text(json.dumps({"suite_sha256": suite.sha256, "files": index}, indent=1), "utf-8")
     except OSError as error:
-        for item in done:
+        for item in exported:
             (target / item.dimension / item.name).unlink(missing_ok=True)
         message = f"{error.filename or target} cannot be written: {error.strerror or error}; nothing was exported"
         raise InputError([Problem(message, field="--to")]) from error
-    return done
+    return exported
 
 
 _Planned = tuple[str, str, ManifestClip]
@@ -144,14 +144,14 @@ def _planned(clips: Sequence[ManifestClip], suite: Suite, dimensions: Iterable[s
     return [
         (dimension, f"{suite.entries[entry].prompt}-{i}.mp4", clip)
         for dimension in dict.fromkeys(dimensions)
-        for entry, found in sorted(by_entry.items())
+        for entry, entry_clips in sorted(by_entry.items())
         if dimension in suite.entries[entry].dimensions
-        for i, clip in enumerate(sorted(found, key=lambda clip: clip.seed)[:READ_PER_PROMPT])
+        for i, clip in enumerate(sorted(entry_clips, key=lambda clip: clip.seed)[:READ_PER_PROMPT])
     ]
 
 
 def _refuse_names(planned: Sequence[_Planned], suite: Suite, target: Path) -> None:
-    """Before anything is written: a name is the prompt itself, for the official code knows a clip by nothing else.
+    """Refuse impossible names before anything is written: the official code knows a clip by its prompt alone.
 
     Raises:
         InputError: for each prompt that cannot be a file's name or that two entries share, and each file that is there.
@@ -159,14 +159,14 @@ def _refuse_names(planned: Sequence[_Planned], suite: Suite, target: Path) -> No
     problems = dict[str, Problem]()
     owners: dict[tuple[str, str], int] = {}
     for dimension, name, clip in planned:
-        shown, place = printable(suite.entries[clip.entry].prompt[:80]), target / dimension / name
+        prompt, place = printable(suite.entries[clip.entry].prompt[:80]), target / dimension / name
         if (rule := broken_rule(name)) is not None:
             message = (
-                f"entry {clip.entry}: its prompt {shown!r} cannot be the name of a file, which VBench's code needs"
+                f"entry {clip.entry}: its prompt {prompt!r} cannot be the name of a file, which VBench's code needs"
             )
             problems[message] = Problem(f"{message}: it {rule}", field="--suite")
-        elif (other := owners.setdefault((dimension, name), clip.entry)) != clip.entry:
-            message = f"entries {other} and {clip.entry} have the same prompt {shown!r} in {dimension}"
+        elif (owner := owners.setdefault((dimension, name), clip.entry)) != clip.entry:
+            message = f"entries {owner} and {clip.entry} have the same prompt {prompt!r} in {dimension}"
             problems[message] = Problem(f"{message}: VBench's code could not tell their clips apart", field="--suite")
         elif place.exists() or place.is_symlink():
             problems[str(place)] = Problem(f"{place} is there already: export into an empty folder", field="--to")
@@ -178,9 +178,9 @@ def read_export(folder: Path) -> dict[tuple[str, str], Exported]:
     """An export's files by dimension and name. Raises InputError when the folder is none."""
     path = folder / INDEX
     if not path.exists():
-        raise InputError([Problem(f"{folder} is no export: it has no {INDEX}", field="--export")])
-    found = read_json(path, what="the list of an export", limit_bytes=MAX_FILE_BYTES)
-    records = found.get("files") if isinstance(found, dict) else None
+        raise InputError([Problem(f"{folder} is not an export: it has no {INDEX}", field="--export")])
+    content = read_json(path, what="the list of an export", limit_bytes=MAX_FILE_BYTES)
+    records = content.get("files") if isinstance(content, dict) else None
     if not isinstance(records, list):
         raise InputError([Problem("it has no list 'files'", file=str(path))])
     files = {}
@@ -196,17 +196,17 @@ def read_results(path: Path, exported: Mapping[tuple[str, str], Exported]) -> li
     """The per-clip results of an official ``*_eval_results.json``; exported clips that it leaves out are not scored.
 
     Raises:
-        InputError: it is no such file, or names a clip that was not exported.
+        InputError: it is not such a file, or names a clip that was not exported.
     """
     # Python writes NaN for a clip that the official code could not score.
-    found = read_json(path, what="the file of results", limit_bytes=MAX_FILE_BYTES, allow_nan=True)
-    if not isinstance(found, dict) or not found:
+    content = read_json(path, what="the file of results", limit_bytes=MAX_FILE_BYTES, allow_nan=True)
+    if not isinstance(content, dict) or not content:
         raise InputError([Problem("it has no dimensions", file=str(path))])
     results: list[tuple[Exported, Score]] = []
     problems: list[Problem] = []
-    for dimension, value in found.items():
+    for dimension, value in content.items():
         if dimension not in DIMENSIONS:
-            problems.append(Problem(f"{dimension!r:.80} is no VBench dimension", file=str(path)))
+            problems.append(Problem(f"{dimension!r:.80} is not a VBench dimension", file=str(path)))
         elif not (isinstance(value, list) and len(value) == 2 and isinstance(value[1], list)):
             problems.append(Problem("it is not [value, [per clip, …]]", file=str(path), field=dimension))
         else:
@@ -246,7 +246,7 @@ def _score(dimension: str, record: Mapping[str, Any], clip: Exported, path: Path
 
 
 def _weight(dimension: str, clip: Exported) -> float:
-    """How much the clip counts in the official pooling."""
+    """Return how much the clip counts in the official pooling."""
     if dimension in ("subject_consistency", "background_consistency"):
         return float(max(clip.frames - 1, 1))
     if dimension in _DETECTED:
@@ -258,7 +258,7 @@ def _frame_counts(videos: set[Path]) -> dict[Path, int]:
     counts, problems = {}, []
     for video in sorted(videos):
         if video.suffix.lower() != ".mp4":
-            problems.append(Problem(f"{video} is no .mp4, and the official code reads no other", field="video"))
+            problems.append(Problem(f"{video} is not an .mp4: the official code reads nothing else", field="video"))
             continue
         try:
             counts[video] = _count_frames(video)

@@ -1,4 +1,4 @@
-"""What a run's scoring is divided into: slices of its clips, for one model family each."""
+"""Divide a run's scoring into slices of its clips, for one model family each."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def parts(jobs: Sequence[tuple[int, Mapping[str, str]]], metrics: Sequence[Metri
         some = jobs[start : start + SLICE]
         for family in dict.fromkeys(family_of(metric) for metric in metrics):
             of_it = of_family(metrics, family)
-            if any(asked(metric, labels) for _, labels in some for metric in of_it):
+            if any(is_scored_by(metric, labels) for _, labels in some for metric in of_it):
                 yield ScorePart(family, some[0][0], some[-1][0])
 
 
-def asked(metric: Metric, labels: Mapping[str, str]) -> bool:
-    """Whether a clip is to be scored by the metric: of a suite's clip only its entry's dimensions are asked for."""
+def is_scored_by(metric: Metric, labels: Mapping[str, str]) -> bool:
+    """Return whether the metric scores a clip: a suite's clip is scored in its entry's dimensions alone."""
     entry = entry_of(labels)
     return metric.group != "vbench" or entry is None or metric.dimension in entry.dimensions

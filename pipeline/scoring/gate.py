@@ -37,7 +37,7 @@ class Rule:
     bound: float | None = None
 
     def broken(self, scores: Mapping[str, Score]) -> Iterable[str]:
-        """What is wrong with these scores, a sentence each.
+        """Return what is wrong with these scores, a sentence each.
 
         A check that had nothing to say, such as the loudness of a silent clip, breaks no rule; a bound that cannot
         be compared is not kept.
@@ -88,24 +88,24 @@ def _rule(text: str, scored: set[str]) -> Rule:
     except ValueError:
         bound = math.nan
     if not math.isfinite(bound):
-        raise ValueError(f"{match['value']!r} is no number")
+        raise ValueError(f"{match['value']!r} is not a number")
     return Rule(text.strip(), (members[0],), match["sign"], bound)
 
 
 def _checks(members: Sequence[str], scored: set[str]) -> tuple[str, ...]:
     checks = tuple(name for name in members if name.partition(".")[0] == CHECKS)
     if len(checks) != len(members):
-        raise ValueError("is no check; give a bound, such as NAME>=0.5")
-    wanted = tuple(name for name in checks if name in scored)
-    if not wanted:
+        raise ValueError("is not a check; give a bound, such as NAME>=0.5")
+    selected = tuple(name for name in checks if name in scored)
+    if not selected:
         raise ValueError("is not among the metrics of --score")
-    return wanted
+    return selected
 
 
-def why_rejected(rules: Sequence[Rule], scores: Mapping[str, Score]) -> str | None:
+def rejection_reasons(rules: Sequence[Rule], scores: Mapping[str, Score]) -> str | None:
     """Everything that breaks a rule, in one sentence; None where the clip is accepted."""
-    found = list(dict.fromkeys(problem for rule in rules for problem in rule.broken(scores)))
-    return "; ".join(found) or None
+    reasons = list(dict.fromkeys(problem for rule in rules for problem in rule.broken(scores)))
+    return "; ".join(reasons) or None
 
 
 def check_metrics(names: Sequence[str], *, field: str = "--score") -> tuple[Metric, ...]:
@@ -115,17 +115,17 @@ def check_metrics(names: Sequence[str], *, field: str = "--score") -> tuple[Metr
         InputError: an unknown name; a metric that is named itself and is external or needs a reference clip; nothing
             is left.
     """
-    wanted, problems = [], []
+    selected, problems = [], []
     for metric, explicit in named(names):
         why = "is scored by another program" if metric.external else None
         if Need.REFERENCE in metric.needs:
             why = "needs a reference clip, which a clip that is being made has not"
         if why is None:
-            wanted.append(metric)
+            selected.append(metric)
         elif explicit:
             problems.append(Problem(f"{metric.name} {why}", field=field))
-    if not problems and not wanted:
-        problems.append(Problem(f"{', '.join(names)!r}: nothing of it can be scored within the line", field=field))
+    if not problems and not selected:
+        problems.append(Problem(f"{', '.join(names)!r}: nothing here can be scored before publishing", field=field))
     if problems:
         raise InputError(problems)
-    return tuple(wanted)
+    return tuple(selected)

@@ -1,4 +1,4 @@
-"""What a metric is: a name, what it needs, what its number means, and a function from a clip to a score."""
+"""The definition of a metric: a name, its needs, its number's meaning, and a function from a clip to a score."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Need(StrEnum):
-    """What a metric needs besides the clip."""
+    """The needs of a metric besides the clip."""
 
     REFERENCE = "reference"
     """A clip to compare with, of the same size and length."""
@@ -29,14 +29,14 @@ class Need(StrEnum):
 
 
 class Direction(StrEnum):
-    """Which way is better."""
+    """The direction in which a score is better."""
 
     HIGHER = "higher"
     LOWER = "lower"
 
 
 class Pooling(StrEnum):
-    """How the scores of many clips become one."""
+    """The way the scores of many clips become one."""
 
     MEAN = "mean"
     """Every scored clip counts once."""
@@ -52,7 +52,7 @@ class Score:
     reason: str | None = None
     weight: float = 1.0
     passed: bool | None = None
-    """The verdict of a check; None for what is no check."""
+    """The verdict of a check; None for other metrics."""
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def not_scored(reason: str, **details: Any) -> Score:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What was asked of the generator; None is unknown. Checks compare with it."""
+    """The properties asked of the generator; None is unknown. Checks compare with them."""
 
     num_frames: int | None = None
     fps: float | None = None
@@ -144,7 +144,7 @@ class Metric:
             return not_scored("needs the prompt, and none was given")
         if Need.AUXILIARY in self.needs and not context.auxiliary.get(self.dimension):
             return not_scored(f"needs the suite's auxiliary_info for {self.dimension}, and none was given")
-        found = self.score_clip(clip, context)
-        if found.score is not None and not math.isfinite(found.score):
-            return not_scored(f"the result is not a finite number ({found.score})", **found.details)
-        return found
+        result = self.score_clip(clip, context)
+        if result.score is not None and not math.isfinite(result.score):
+            return not_scored(f"the result is not a finite number ({result.score})", **result.details)
+        return result

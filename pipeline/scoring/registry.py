@@ -30,7 +30,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether a metric can be computed here: ``ready``, ``weights missing`` or ``external``, and what is missing."""
+    """The readiness of a metric here: ``ready``, ``weights missing`` or ``external``, and what is missing."""
 
     metric: Metric
     state: str
@@ -46,7 +46,7 @@ class Selection:
 
 
 def readiness(metric: Metric, weights: Weights) -> Readiness:
-    """What stands between this metric and a score, on this machine."""
+    """Return what stands between this metric and a score, on this machine."""
     if metric.external:
         return Readiness(metric, "external")
     missing = tuple(weights.missing(metric.weights))
@@ -59,23 +59,23 @@ def named(names: Iterable[str]) -> list[tuple[Metric, bool]]:
     Raises:
         InputError: a name that is neither; the message lists close ones.
     """
-    found: dict[str, bool] = {}
+    names_found: dict[str, bool] = {}
     problems = []
     for name in names:
         if name in METRICS:
-            found[name] = True
+            names_found[name] = True
         elif name in GROUPS:
             for member in GROUPS[name]:
-                found.setdefault(member, False)
+                names_found.setdefault(member, False)
         else:
-            problems.append(Problem(f"{name!r} is no metric and no group; {_near(name)}", field="metrics"))
+            problems.append(Problem(f"{name!r} is not a metric or a group; {_near(name)}", field="metrics"))
     if problems:
         raise InputError(problems)
-    return [(METRICS[name], explicit) for name, explicit in found.items()]
+    return [(METRICS[name], explicit) for name, explicit in names_found.items()]
 
 
 def select(names: Sequence[str], weights: Weights, *, reference: bool = True) -> Selection:
-    """What to compute. A group leaves out what cannot be computed here; a metric that is named itself may not be.
+    """Return what to compute. A group leaves out what cannot be computed here; a named metric is an error then.
 
     Raises:
         InputError: an unknown name; a named metric that is external, lacks its weights, or lacks its reference.
@@ -95,7 +95,7 @@ def select(names: Sequence[str], weights: Weights, *, reference: bool = True) ->
         raise InputError(problems)
     if not metrics:
         reasons = "; ".join(f"{metric.name}: {reason}" for metric, reason in left_out[:3])
-        raise InputError([Problem(f"nothing of {', '.join(names)} can be computed here ({reasons})", field="metrics")])
+        raise InputError([Problem(f"none of {', '.join(names)} can be computed here ({reasons})", field="metrics")])
     return Selection(tuple(metrics), tuple(left_out))
 
 

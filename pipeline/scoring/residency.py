@@ -37,8 +37,8 @@ FAMILIES: dict[str, Family] = {
 
 def weights_of(family: str) -> tuple[str, ...]:
     """Official names of all files that a family needs, those of its base first."""
-    found = FAMILIES[family]
-    return (*(weights_of(found.base) if found.base else ()), *found.files)
+    family_files = FAMILIES[family]
+    return (*(weights_of(family_files.base) if family_files.base else ()), *family_files.files)
 
 
 @dataclass
@@ -58,13 +58,13 @@ class Models:
             SettingsError: this machine has no such device.
         """
         if family not in self._loaded:
-            wanted = FAMILIES[family]
+            definition = FAMILIES[family]
             importlib.import_module("pipeline.scoring.models.device").require(self.device)
-            found = [self.weights.require(name) for name in wanted.files]
-            base = () if wanted.base is None else (self.get(wanted.base),)
+            weights = [self.weights.require(name) for name in definition.files]
+            base = () if definition.base is None else (self.get(definition.base),)
             started = time.perf_counter()
-            module = importlib.import_module(f"pipeline.scoring.models.{wanted.module}")
-            self._loaded[family] = module.load(found, self.device, *base)
+            module = importlib.import_module(f"pipeline.scoring.models.{definition.module}")
+            self._loaded[family] = module.load(weights, self.device, *base)
             self.load_seconds[family] = time.perf_counter() - started
         return self._loaded[family]
 

@@ -45,7 +45,7 @@ class ClipScores:
     pixels: str | None = None
     """``clip.pixel_digest``: runs with the same pixels need no comparison of scores."""
     notes: tuple[str, ...] = ()
-    """What of the video its scores do not tell."""
+    """Properties of the video that its scores do not show."""
 
 
 def score_clips(
@@ -107,27 +107,31 @@ def _decoded(item: ClipToScore, metrics: Sequence[Metric], max_bytes: int) -> tu
     clip = read_clip(item.video, max_bytes)
     if clip.fps is None and item.expected.fps is not None:
         clip = replace(clip, fps=Fraction(item.expected.fps).limit_denominator(1001))
-    wanted = item.reference is not None and any(Need.REFERENCE in metric.needs for metric in metrics)
-    return clip, read_clip(item.reference, max_bytes) if wanted and item.reference is not None else None
+    needs_reference = item.reference is not None and any(Need.REFERENCE in metric.needs for metric in metrics)
+    return clip, read_clip(item.reference, max_bytes) if needs_reference and item.reference is not None else None
 
 
 def fingerprint(metric: Metric, models: Models) -> dict[str, Any]:
-    """What decides a metric's numbers beside the clip: scores of different fingerprints are not compared."""
-    found: dict[str, Any] = {"version": metric.version, "decoder": DECODER, "numpy": version("numpy")}
+    """Return what decides a metric's numbers beside the clip: scores of different fingerprints are not compared."""
+    facts: dict[str, Any] = {"version": metric.version, "decoder": DECODER, "numpy": version("numpy")}
     if metric.family is not None:
-        found |= {name: version(name) for name in _LIBRARIES}
-        found |= {"device": models.device, "dtype": "float32", "weights": models.digests(metric.family)}
-    return found
+        facts |= {name: version(name) for name in _LIBRARIES}
+        facts |= {"device": models.device, "dtype": "float32", "weights": models.digests(metric.family)}
+    return facts
 
 
-def as_json(found: ClipScores, fingerprints: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def as_json(clip_scores: ClipScores, fingerprints: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """``{video, scores: {metric: {name, score, details}}}``, and the clip's key where it has one."""
     scores = {}
-    for name, score in found.scores.items():
-        shown = score.as_json()
+    for name, score in clip_scores.scores.items():
+        record = score.as_json()
         if score.score is not None and name in fingerprints:
-            shown["details"]["scorer"] = dict(fingerprints[name])
-        scores[name] = {"name": name, **shown}
-    key = {name: value for name, value in (("entry", found.clip.entry), ("seed", found.clip.seed)) if value is not None}
-    pixels = {} if found.pixels is None else {"pixels": found.pixels}
-    return {"video": str(found.clip.video), **key, **pixels, "scores": scores}
+            record["details"]["scorer"] = dict(fingerprints[name])
+        scores[name] = {"name": name, **record}
+    key = {
+        name: value
+        for name, value in (("entry", clip_scores.clip.entry), ("seed", clip_scores.clip.seed))
+        if value is not None
+    }
+    pixels = {} if clip_scores.pixels is None else {"pixels": clip_scores.pixels}
+    return {"video": str(clip_scores.clip.video), **key, **pixels, "scores": scores}

@@ -37,10 +37,10 @@ def write_scores(path: Path, records: Sequence[Record]) -> None:
 
 def read_scores(path: Path) -> list[Record]:
     """The records of a score file. Raises InputError when it is none."""
-    found = read_json(path, what="the score file", limit_bytes=MAX_FILE_BYTES)
-    if not isinstance(found, list):
-        raise InputError([Problem("it is no list of {video, scores}", file=str(path))])
-    for number, record in enumerate(found):
+    records = read_json(path, what="the score file", limit_bytes=MAX_FILE_BYTES)
+    if not isinstance(records, list):
+        raise InputError([Problem("it is not a list of {video, scores}", file=str(path))])
+    for number, record in enumerate(records):
         if not isinstance(record, dict) or not isinstance(record.get("scores"), dict) or "video" not in record:
             raise InputError([Problem("it has no video and scores", file=str(path), field=f"record {number}")])
         for name, (kind, form) in _FIELDS.items():
@@ -48,22 +48,22 @@ def read_scores(path: Path) -> list[Record]:
             if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
                 message = f"{name}: {value!r:.80} is not {form}"
                 raise InputError([Problem(message, file=str(path), field=f"record {number}")])
-        for name, shown in record["scores"].items():
-            rule = _broken_rule(shown)
+        for name, raw in record["scores"].items():
+            rule = _broken_rule(raw)
             if rule is not None:
                 raise InputError([Problem(f"{name}: {rule}", file=str(path), field=f"record {number}")])
-    return found
+    return records
 
 
-def _broken_rule(shown: object) -> str | None:
-    value = shown.get("score", "") if isinstance(shown, dict) else ""
+def _broken_rule(raw: object) -> str | None:
+    value = raw.get("score", "") if isinstance(raw, dict) else ""
     if value is not None and not _finite(value):
         return f"its score is not null or {_RULE}"
-    details = shown.get("details") or {} if isinstance(shown, dict) else None
+    details = raw.get("details") or {} if isinstance(raw, dict) else None
     if not isinstance(details, dict):
-        return "its details are no object"
+        return "its details are not an object"
     if not isinstance(details.get("reason", ""), str | None):
-        return "its details.reason is no text"
+        return "its details.reason is not a text"
     return None if _finite(details.get("weight", 1.0)) else f"its details.weight is not {_RULE}"
 
 
@@ -71,33 +71,33 @@ def _finite(value: object) -> bool:
     return isinstance(value, int | float) and -_LARGEST <= value <= _LARGEST
 
 
-def score_of(shown: Mapping[str, Any]) -> Score:
+def score_of(raw: Mapping[str, Any]) -> Score:
     """A score as it was before it was written."""
-    details = dict(shown.get("details") or {})
-    if shown["score"] is None:
+    details = dict(raw.get("details") or {})
+    if raw["score"] is None:
         return Score(None, details.pop("reason", None), details=details)
-    return Score(float(shown["score"]), weight=float(details.pop("weight", 1.0)), details=details)
+    return Score(float(raw["score"]), weight=float(details.pop("weight", 1.0)), details=details)
 
 
 def by_metric(records: Sequence[Record]) -> dict[str, list[Score]]:
     """Each metric's scores over all records; a clip with a key counts once for each metric, the last time.
 
-    Clips without a key are told apart by their path.
+    Clips without a key are distinguished by their path.
     """
-    found: dict[str, dict[object, Score]] = {}
+    by_name: dict[str, dict[object, Score]] = {}
     for record in records:
         key = record["video"] if record.get("entry") is None else (record["entry"], record.get("seed"))
-        for name, shown in record["scores"].items():
-            found.setdefault(name, {})[key] = score_of(shown)
-    return {name: list(scores.values()) for name, scores in found.items()}
+        for name, raw in record["scores"].items():
+            by_name.setdefault(name, {})[key] = score_of(raw)
+    return {name: list(scores.values()) for name, scores in by_name.items()}
 
 
 def mixed_scorers(records: Sequence[Record]) -> list[str]:
     """Metrics whose scores were made by different versions, weights, devices or libraries."""
-    found: dict[str, set[str]] = {}
+    by_name: dict[str, set[str]] = {}
     for record in records:
-        for name, shown in record["scores"].items():
-            scorer = (shown.get("details") or {}).get("scorer")
+        for name, raw in record["scores"].items():
+            scorer = (raw.get("details") or {}).get("scorer")
             if scorer is not None:
-                found.setdefault(name, set()).add(json.dumps(scorer, sort_keys=True))
-    return sorted(name for name, scorers in found.items() if len(scorers) > 1)
+                by_name.setdefault(name, set()).add(json.dumps(scorer, sort_keys=True))
+    return sorted(name for name, scorers in by_name.items() if len(scorers) > 1)

@@ -17,7 +17,7 @@ from pipeline.scoring.vbench import DIMENSIONS
 FILE_NAME = "VBench_full_info.json"
 MAX_FILE_BYTES = 64 * 1024 * 1024
 STANDARD_SHA256 = "5dd2de80ee43cda750b2b72ea7023657c0b90d3702041c7e4608c65dbe50dccd"
-"""Of the file that VBench 0.1.5 ships, with 946 entries."""
+"""The digest of the file that VBench 0.1.5 ships, with 946 entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class SuiteEntry:
     prompt: str
     dimensions: tuple[str, ...]
     auxiliary: Mapping[str, Any]
-    """By dimension; the file wraps some of it several times, which is undone here."""
+    """The facts by dimension; the file wraps some several times, which is undone here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Suite:
 
     @property
     def standard(self) -> bool:
-        """Whether it is the published suite, byte for byte."""
+        """Return whether it is the published suite, byte for byte."""
         return self.sha256 == STANDARD_SHA256
 
 
@@ -62,11 +62,11 @@ def find_suite(path: Path | None) -> Path:
 def read_suite(path: Path) -> Suite:
     """Read a suite file. Raises InputError with every mistake."""
     data = read_file_or_pipe(path, what="the suite", limit_bytes=MAX_FILE_BYTES)
-    found = json_of_bytes(data, str(path), what="the suite")
-    if not isinstance(found, list) or not found:
-        raise InputError([Problem("it is no list of entries", file=str(path))])
+    records = json_of_bytes(data, str(path), what="the suite")
+    if not isinstance(records, list) or not records:
+        raise InputError([Problem("it is not a list of entries", file=str(path))])
     entries, problems = [], []
-    for index, raw in enumerate(found):
+    for index, raw in enumerate(records):
         problem = _mistake(raw)
         if problem:
             problems.append(Problem(problem, file=str(path), field=f"entry {index}"))
@@ -85,8 +85,8 @@ def _mistake(raw: object) -> str | None:
         return "it has no list of dimensions"
     unknown = [name for name in raw["dimension"] if not isinstance(name, str) or name not in DIMENSIONS]
     if unknown:
-        return f"{unknown[0]!r:.80} is no VBench dimension"
-    return None if isinstance(raw.get("auxiliary_info", {}), dict) else "auxiliary_info is no object"
+        return f"{unknown[0]!r:.80} is not a VBench dimension"
+    return None if isinstance(raw.get("auxiliary_info", {}), dict) else "auxiliary_info is not an object"
 
 
 def _unwrapped(name: str, value: Any) -> Any:

@@ -17,12 +17,12 @@ from pipeline.settings import Settings
 from pipeline.spec import SUITE_ENTRY_LABEL
 
 _DIMENSION_LABEL = "vbench."
-"""With a dimension's name behind it; its value is the entry's ``auxiliary_info`` for it as JSON, or nothing."""
+"""The prefix of a dimension's label; its value is the entry's ``auxiliary_info`` for it as JSON, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class EntryOfJob:
-    """What a job's labels say of its entry."""
+    """A suite's entry as a job's labels name it."""
 
     index: int
     dimensions: tuple[str, ...]
@@ -57,8 +57,8 @@ def _by_entry(problem: Problem, suite: Suite) -> Problem:
 def labels_of(entry: SuiteEntry) -> dict[str, str]:
     labels = {SUITE_ENTRY_LABEL: str(entry.index)}
     for name in entry.dimensions:
-        said = entry.auxiliary.get(name)
-        labels[_DIMENSION_LABEL + name] = "" if said is None else json.dumps(said, ensure_ascii=False)
+        facts = entry.auxiliary.get(name)
+        labels[_DIMENSION_LABEL + name] = "" if facts is None else json.dumps(facts, ensure_ascii=False)
     return labels
 
 
@@ -67,8 +67,8 @@ def entry_of(labels: Mapping[str, str]) -> EntryOfJob | None:
     index = labels.get(SUITE_ENTRY_LABEL, "")
     if not index.isdecimal():
         return None
-    said = {
+    facts = {
         name.removeprefix(_DIMENSION_LABEL): text for name, text in labels.items() if name.startswith(_DIMENSION_LABEL)
     }
-    auxiliary = {name: json.loads(text) for name, text in said.items() if text}
-    return EntryOfJob(int(index), tuple(said), auxiliary)
+    auxiliary = {name: json.loads(text) for name, text in facts.items() if text}
+    return EntryOfJob(int(index), tuple(facts), auxiliary)

@@ -22,7 +22,7 @@ class Dimension:
     weight: float = 1.0
     pooling: Pooling = Pooling.MEAN
     scale: float = 1.0
-    """What the pooled value of clips is divided by: 100 for imaging_quality."""
+    """The divisor of the clips' pooled value: 100 for imaging_quality."""
 
 
 _WEIGHTED = Pooling.WEIGHTED
@@ -47,7 +47,7 @@ DIMENSIONS: dict[str, Dimension] = {
         Dimension("overall_consistency", False, 0.0, 0.364),
     )
 }
-"""In the order of the published tables. Constants of VBench's scripts/constant.py."""
+"""The dimensions in the order of the published tables, with the constants of VBench's scripts/constant.py."""
 
 QUALITY = tuple(name for name, dimension in DIMENSIONS.items() if dimension.quality)
 SEMANTIC = tuple(name for name, dimension in DIMENSIONS.items() if not dimension.quality)

@@ -25,7 +25,7 @@ class WeightFile:
     licence: str
     url: str
     member: str | None = None
-    """Where ``url`` is a zip archive: the file's path inside it."""
+    """The file's path inside ``url``, where that is a zip archive."""
     hub: str | None = None
 
 

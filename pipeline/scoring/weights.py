@@ -1,4 +1,4 @@
-"""Where weight files are on this machine, whether they are the official ones, and how they get here.
+"""Find weight files on this machine, check that they are the official ones, and download them.
 
 Looked up in this order: the weights directory (by official name, by its place in VBench's cache, by hub id as
 ``owner/name`` or ``owner--name``), then the local hub cache. Only ``pull`` uses the network.
@@ -36,7 +36,7 @@ _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 class WeightStatus(StrEnum):
-    """What ``check`` found."""
+    """The result of ``check``."""
 
     OFFICIAL = "official"
     OTHER = "other"
@@ -88,21 +88,21 @@ class Weights:
         return self._in_hub_cache(file)
 
     def require(self, name: str) -> FoundWeights:
-        """As ``find``.
+        """Return the file's path, or raise as ``find`` does.
 
         Raises:
             RefusedError: code ``eval_weights_missing``; the message says where it was looked for.
         """
-        found = self.find(name)
-        if found is None:
+        weights = self.find(name)
+        if weights is None:
             raise RefusedError(f"{name} is not on this machine: {self.where(name)}", code="eval_weights_missing")
-        return found
+        return weights
 
     def missing(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if self.find(name) is None]
 
     def where(self, name: str) -> str:
-        """Where it is looked for, and how it gets here."""
+        """Return where it is looked for, and how it gets here."""
         file = WEIGHT_FILES[name]
         places = [str(path) for path in (*self._own_places(file)[:1], *self._hub_folders(file)[:1])]
         if file.hub:
@@ -112,33 +112,33 @@ class Weights:
             looked.insert(0, "no weights directory is set (VGEN_EVAL_WEIGHTS_DIR, --weights)")
         return f"{'; '.join(looked)}; `vgen eval weights pull {name}`"
 
-    def digest(self, found: FoundWeights) -> str:
+    def digest(self, weights: FoundWeights) -> str:
         """sha256 of the file, in hex; computed once while the file does not change."""
-        stat = found.path.stat()
-        key = f"{found.path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+        stat = weights.path.stat()
+        key = f"{weights.path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
         if not self._known and self.digests is not None and self.digests.is_file():
             self._known.update(_read_digests(self.digests))
         if key not in self._known:
-            self._known[key] = file_digest(found.path)
+            self._known[key] = file_digest(weights.path)
             if self.digests is not None:
                 _write_atomically(self.digests, json.dumps(self._known, indent=1, sort_keys=True).encode())
         return self._known[key]
 
     def check(self, name: str) -> WeightCheck:
-        """Whether the file is there, and is the official one. Reads it whole."""
+        """Return whether the file is there, and is the official one. Reads it whole."""
         file = WEIGHT_FILES[name]
-        found = self.find(name)
-        if found is None:
+        weights = self.find(name)
+        if weights is None:
             return WeightCheck(file, WeightStatus.MISSING, None, None, self.where(name))
-        digest = self.digest(found)
+        digest = self.digest(weights)
         if digest == file.sha256:
-            return WeightCheck(file, WeightStatus.OFFICIAL, found.path, digest, None)
-        if found.hub:
+            return WeightCheck(file, WeightStatus.OFFICIAL, weights.path, digest, None)
+        if weights.hub:
             problem = f"hub weights of {file.hub}: no official digest to compare with"
         else:
-            size = found.path.stat().st_size
+            size = weights.path.stat().st_size
             problem = f"{size} bytes, sha256 {digest[:12]}…; the official file has {file.size}, {file.sha256[:12]}…"
-        return WeightCheck(file, WeightStatus.OTHER, found.path, digest, problem)
+        return WeightCheck(file, WeightStatus.OTHER, weights.path, digest, problem)
 
     def pull(self, name: str) -> Path:
         """Download the official file into the weights directory, if it is not there, and verify it.
@@ -157,12 +157,12 @@ class Weights:
         draft = target.with_name(f".{name}.{secrets.token_hex(4)}")
         try:
             _download(file, draft)
-            found = file_digest(draft)
-            if found != file.sha256:
+            digest = file_digest(draft)
+            if digest != file.sha256:
                 size = draft.stat().st_size
                 official = f"{file.size} bytes and {file.sha256}"
                 raise ServiceUnavailableError(
-                    f"{file.url} gave {size} bytes with sha256 {found}; the official file has {official}"
+                    f"{file.url} gave {size} bytes with sha256 {digest}; the official file has {official}"
                 )
             draft.replace(target)
         finally:
@@ -182,9 +182,9 @@ class Weights:
         if file.hub is None:
             return None
         for name in _HUB_FILES:
-            found = try_to_load_from_cache(file.hub, name)
-            if isinstance(found, str):
-                return FoundWeights(file, Path(found), hub=True)
+            cached = try_to_load_from_cache(file.hub, name)
+            if isinstance(cached, str):
+                return FoundWeights(file, Path(cached), hub=True)
         return None
 
 
@@ -221,11 +221,11 @@ def _download(file: WeightFile, target: Path) -> None:
 
 def _copy(source: IO[bytes], sink: IO[bytes], max_bytes: int, deadline: float) -> None:
     """Raises OSError for more bytes than there can be, and when they come so slowly that they never end."""
-    left = max_bytes
+    bytes_left = max_bytes
     read: Callable[[int], bytes] = getattr(source, "read1", source.read)  # what has come, not what will
     while chunk := read(_CHUNK):
-        left -= len(chunk)
-        if left < 0:
+        bytes_left -= len(chunk)
+        if bytes_left < 0:
             raise OSError(f"has more than {max_bytes} bytes, which the official file has not")
         if time.monotonic() > deadline:
             raise OSError(f"gives less than {_SLOWEST} bytes a second")
@@ -234,10 +234,10 @@ def _copy(source: IO[bytes], sink: IO[bytes], max_bytes: int, deadline: float) -
 
 def _read_digests(path: Path) -> dict[str, str]:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        digests = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}  # only a memory of what can be computed again
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+    return {str(key): str(value) for key, value in digests.items()} if isinstance(digests, dict) else {}
 
 
 def _write_atomically(path: Path, data: bytes) -> None:

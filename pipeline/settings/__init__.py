@@ -1,4 +1,4 @@
-"""What can be set, and from where: arguments > ``VGEN_*`` > ``.env`` > ``vgen.toml`` > defaults."""
+"""The settings and their sources: arguments > ``VGEN_*`` > ``.env`` > ``vgen.toml`` > defaults."""
 
 from pipeline.settings.schema import (
     EncodeSettings,

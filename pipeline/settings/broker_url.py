@@ -35,7 +35,7 @@ class BrokerUrl:
     """An address that is in order."""
 
     url: str
-    """Without what it says of TLS."""
+    """The URL without its options of TLS."""
     kind: str
     """``redis`` or ``amqp``."""
     addresses: tuple[tuple[str, int], ...]
@@ -53,7 +53,7 @@ def parse_broker_url(url: str) -> BrokerUrl:
     Raises:
         ValueError: it breaks a rule. The message holds nothing of it but its scheme and the names of its options.
     """
-    parts = [_split(one) for one in url.split(";")]
+    parts = [_split(node) for node in url.split(";")]
     kinds = {_KINDS[part.scheme] for part in parts}
     if len(kinds) > 1:
         raise ValueError("addresses that stand in for each other must be of one kind, Redis or AMQP")
@@ -103,7 +103,7 @@ def _address(part: SplitResult) -> tuple[str, int]:
 
 
 def _tls_of(part: SplitResult) -> tuple[bool, frozenset[tuple[str, str]]]:
-    """Whether TLS is asked for, and its options."""
+    """Return whether TLS is asked for, and its options."""
     options = frozenset((name, value) for name, value in _query(part) if name.startswith("ssl_"))
     return part.scheme in _TLS_SCHEMES or bool(options), options
 
@@ -113,8 +113,8 @@ def _query(part: SplitResult) -> list[tuple[str, str]]:
 
 
 def _bare(part: SplitResult) -> str:
-    others = urlencode([(name, value) for name, value in _query(part) if not name.startswith("ssl_")])
-    return f"{part.scheme}://{part.netloc}{part.path}" + (f"?{others}" if others else "")
+    query = urlencode([(name, value) for name, value in _query(part) if not name.startswith("ssl_")])
+    return f"{part.scheme}://{part.netloc}{part.path}" + (f"?{query}" if query else "")
 
 
 def _checked(options: Mapping[str, str]) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def read_toml(path: Path) -> tuple[dict[str, Any], str] | None:
 
 
 def toml_line(text: str, path: tuple[str, ...]) -> int | None:
-    """The line where a TOML file sets this; None when it cannot be told."""
+    """The line where a TOML file sets this; None when it is unknown."""
     table: str | None = None
     multiline: str | None = None
     first_of_table: int | None = None
@@ -123,8 +123,8 @@ def toml_line(text: str, path: tuple[str, ...]) -> int | None:
             name = key[1] or key[2] or key[3] or ""
             if (table, name) == (path[0], path[-1]) and len(path) > 1:
                 return number
-            rest = line[key.end() :].lstrip(" \"'")
-            is_whole = len(path) == 1 or key[4] == "=" or rest.startswith(path[-1])  # name = { … } or name.key = …
+            remainder = line[key.end() :].lstrip(" \"'")
+            is_whole = len(path) == 1 or key[4] == "=" or remainder.startswith(path[-1])  # name = { … } or name.key = …
             if table is None and name == path[0] and is_whole:
                 return number
         multiline = next((mark for mark in ('"""', "'''") if line.count(mark) % 2), None)
@@ -147,7 +147,7 @@ def _assignments(text: str, environ: Mapping[str, str]) -> Iterator[Assignment]:
     from dotenv.parser import parse_stream  # noqa: PLC0415 - most starts have no such file
     from dotenv.variables import parse_variables  # noqa: PLC0415
 
-    known: dict[str, str | None] = {}
+    values: dict[str, str | None] = {}
     for binding in parse_stream(StringIO(text)):
         blank = len(binding.original.string) - len(binding.original.string.lstrip())
         line = binding.original.line + binding.original.string[:blank].count("\n")
@@ -157,6 +157,6 @@ def _assignments(text: str, environ: Mapping[str, str]) -> Iterator[Assignment]:
             value = binding.value
             if value is not None:
                 # The file's own lines win over the environment, as in python-dotenv.
-                value = "".join(atom.resolve({**environ, **known}) for atom in parse_variables(value))
-            known[binding.key] = value
+                value = "".join(atom.resolve({**environ, **values}) for atom in parse_variables(value))
+            values[binding.key] = value
             yield Assignment(binding.key, value, line, binding.original.string.strip())

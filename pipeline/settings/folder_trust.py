@@ -1,4 +1,4 @@
-"""What the files of the current folder may set, when nobody said that the folder is trusted.
+"""The settings that files of the current folder may set, when nobody said that the folder is trusted.
 
 Somebody else may have made the folder: a repository that was cloned, an archive that was unpacked. Both belong to the
 user by then, so owner and mode say nothing. Its ``.env`` and ``vgen.toml`` may choose how clips are made; they may not
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 SettingPath = tuple[str, ...]
-"""Of a setting: its name, after the name of its group if it is in one."""
+"""The path of a setting: its name, after the name of its group if it is in one."""
 
 
 class Rule(StrEnum):
-    """When a setting of an untrusted folder's file counts. Those without a rule always do."""
+    """The condition on which a setting of an untrusted folder's file counts. Those without a rule always do."""
 
     NEVER = "never"
     INSIDE = "for places inside the folder"
@@ -62,13 +62,13 @@ _SEPARATORS = {("input_roots",): ":", ("enhance", "providers"): ","}
 
 
 def is_trusted(folder: Path, trusted: Iterable[object]) -> bool:
-    """Whether one of the trusted folders is this one, links resolved. Those below a trusted folder are not."""
-    own = os.path.realpath(folder)
-    return any(os.path.realpath(Path(_home_expanded(str(path)))) == own for path in trusted)
+    """Return whether one of the trusted folders is this one, links resolved. Those below a trusted folder are not."""
+    real_folder = os.path.realpath(folder)
+    return any(os.path.realpath(Path(_home_expanded(str(path)))) == real_folder for path in trusted)
 
 
 def objection(path: SettingPath, value: object, folder: Path, site: Mapping[str, Any]) -> str | None:
-    """Why a file of this untrusted folder may not set this; None when it may.
+    """Return why a file of this untrusted folder may not set this; None when it may.
 
     ``site`` holds what the environment and the user's own file set, groups as mappings.
     """
@@ -93,12 +93,12 @@ def _items(path: SettingPath, value: object) -> list[str]:
 
 
 def _inside(text: str, folder: Path) -> bool:
-    """Whether the path stays in the folder, links resolved; a URL never does."""
+    """Return whether the path stays in the folder, links resolved; a URL never does."""
     if "://" in text or "\0" in text:
         return False
-    own = os.path.realpath(folder)
-    target = os.path.realpath(Path(own, _home_expanded(text)))
-    return os.path.commonpath((own, target)) == own
+    real_folder = os.path.realpath(folder)
+    target = os.path.realpath(Path(real_folder, _home_expanded(text)))
+    return os.path.commonpath((real_folder, target)) == real_folder
 
 
 def _home_expanded(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What can be set, and from where: arguments > ``VGEN_*`` > ``.env`` > ``vgen.toml`` > the user's file > defaults.
+"""The settings and their sources: arguments > ``VGEN_*`` > ``.env`` > ``vgen.toml`` > the user's file > defaults.
 
 What the files of an untrusted folder may set is in ``pipeline.settings.folder_trust``. A field of a group is set by
 ``VGEN_<GROUP>_<FIELD>`` or in the group's table of ``vgen.toml``: ``VGEN_S3_ENDPOINT_URL`` and ``[s3] endpoint_url``
@@ -38,11 +38,11 @@ from pipeline.settings.sources import expanded, gather, variable
 
 MEBIBYTE = 1024 * 1024
 _LARGEST = 1e12
-"""Of a number that is not of bytes: more seconds than anybody waits, and no overflow in milliseconds."""
+"""The largest number that is not of bytes: more seconds than anybody waits, and no overflow in milliseconds."""
 
 
-class _Tidy(BaseModel):
-    """What every group and the settings themselves do with a value, whatever source it came from."""
+class _NormalisedModel(BaseModel):
+    """The base of every group and of the settings: it tidies a value, whatever source it came from."""
 
     @model_validator(mode="before")
     @classmethod
@@ -51,7 +51,7 @@ class _Tidy(BaseModel):
 
     @field_validator("*", mode="wrap")
     @classmethod
-    def _refuse_what_no_setting_is(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    def _refuse_unknown_settings(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
         if isinstance(value, str) and "\0" in value:
             raise ValueError("holds a NUL character")
         result = check(value)
@@ -63,7 +63,7 @@ class _Tidy(BaseModel):
         return result
 
 
-class _Group(_Tidy):
+class _Group(_NormalisedModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -277,7 +277,7 @@ def _user_name() -> str:
         return "unknown"
 
 
-class Settings(_Tidy, BaseSettings):
+class Settings(_NormalisedModel, BaseSettings):
     """All settings. The top-level ones say where things are; each group belongs to one part of the line."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
@@ -397,8 +397,8 @@ class Settings(_Tidy, BaseSettings):
 
     @property
     def kernels_dir(self) -> Path:
-        """Where compiled kernels are kept. They are code: those of a home that came with the current folder, which may
-        be somebody else's, are not run."""
+        """Return the folder of compiled kernels. They are code: those of a home that came with the current folder,
+        which may be somebody else's, are not run."""
         if self.cache_dir is None and self.home.resolve().is_relative_to(current_folder().resolve()):
             base = os.environ.get("XDG_CACHE_HOME", "")
             folder = Path(base) if base.startswith("/") else Path(os.path.expanduser("~")) / ".cache"  # noqa: PTH111
@@ -430,24 +430,24 @@ class Settings(_Tidy, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _FromOutside(settings_cls, init_settings)
+        return init_settings, _ExternalSource(settings_cls, init_settings)
 
 
-class _FromOutside(PydanticBaseSettingsSource):
-    """What the environment and the files set."""
+class _ExternalSource(PydanticBaseSettingsSource):
+    """The values that the environment and the files set."""
 
-    def __init__(self, settings_cls: type[BaseSettings], given: PydanticBaseSettingsSource) -> None:
+    def __init__(self, settings_cls: type[BaseSettings], arguments: PydanticBaseSettingsSource) -> None:
         super().__init__(settings_cls)
-        self._given = given
+        self._given = arguments
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         raise NotImplementedError("all fields are read at once")
 
     def __call__(self) -> dict[str, Any]:
-        given = self._given()
-        values = gather(self.settings_cls, os.environ, current_folder(), given).merged()
-        for one in (values, given):
-            remember(one)
+        arguments = self._given()
+        values = gather(self.settings_cls, os.environ, current_folder(), arguments).merged()
+        for source in (values, arguments):
+            remember(source)
         return values
 
 
@@ -486,11 +486,11 @@ def _sentences(error: ValidationError, overrides: Mapping[str, object]) -> list[
         place = source.places.get(path) or source.places[path[:1]] if source and path[0] not in overrides else ""
         name = variable(tuple(str(part) for part in item["loc"]))
         where = "" if place in ("", name) else f"{place}: "
-        given = item.get("input")
-        shown_given = repr(shown_setting(given)) if isinstance(given, str) else redact(repr(given))
-        hidden = "key" in name.lower() or (name.endswith("_URL") and not _is_address(given))
-        shown = "" if hidden else f" (given: {shown_given})"
-        lines.append(f"{where}{name}: {item['msg'].removeprefix('Value error, ')}{shown}")
+        value = item.get("input")
+        shown_value = repr(shown_setting(value)) if isinstance(value, str) else redact(repr(value))
+        hidden = "key" in name.lower() or (name.endswith("_URL") and not _is_address(value))
+        suffix = "" if hidden else f" (given: {shown_value})"
+        lines.append(f"{where}{name}: {item['msg'].removeprefix('Value error, ')}{suffix}")
     return lines
 
 

@@ -1,7 +1,7 @@
 """Gathers what every source sets: environment, ``.env`` and ``vgen.toml`` of the current folder, the user's own file.
 
 Every source is read the same way: blanks at the ends are left out, an empty value sets nothing, ``~`` is the user's
-home folder, and a name that is not a setting is told with the nearest that is.
+home folder, and a name that is not a setting is reported with the nearest that is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NOT_SETTINGS_PREFIXES = ("VGEN_IDLE_", "VGEN_ENHANCE_KEY_")
 
 @dataclass
 class Source:
-    """What one source sets, groups as mappings, and where each setting stands."""
+    """The settings of one source, groups as mappings, and where each setting stands."""
 
     name: str
     values: dict[str, Any] = field(default_factory=dict)
@@ -113,7 +113,7 @@ def _holds_path(name: str, info: FieldInfo) -> bool:
 
 
 def variable(path: SettingPath) -> str:
-    """Of a setting, the name in the environment."""
+    """Return a setting's name in the environment."""
     return PREFIX + "_".join(path).upper()
 
 
@@ -135,8 +135,8 @@ def _groups(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
     }
 
 
-def gather(model: type[BaseModel], environ: Mapping[str, str], folder: Path, given: Mapping[str, Any]) -> Gathered:
-    """Read every source. ``given`` are the settings of the command line, or of a program.
+def gather(model: type[BaseModel], environ: Mapping[str, str], folder: Path, arguments: Mapping[str, Any]) -> Gathered:
+    """Read every source. ``arguments`` are the settings of the command line, or of a program.
 
     Raises:
         SettingsError: a file cannot be read, or names a setting that its group does not have; with file and line.
@@ -145,17 +145,22 @@ def gather(model: type[BaseModel], environ: Mapping[str, str], folder: Path, giv
     environment = reader.variables(ENVIRONMENT, ((name, environ[name], name) for name in sorted(environ)))
     own_path = user_toml(environ)
     user = reader.users_file(own_path)
-    trusted = is_trusted(folder, _folders(given, environment, user))
+    trusted = is_trusted(folder, _folders(arguments, environment, user))
     filled_from = environ if trusted else {}
     lines = read_env_file(folder / ENV_FILE, filled_from) or []
     reader.note_unreadable(lines)
     env_file = reader.variables(
-        ENV_FILE, ((one.name, one.value or "", f"{ENV_FILE}:{one.line}") for one in lines if one.name)
+        ENV_FILE,
+        (
+            (assignment.name, assignment.value or "", f"{ENV_FILE}:{assignment.line}")
+            for assignment in lines
+            if assignment.name
+        ),
     )
     toml = reader.toml(TOML_FILE, folder / TOML_FILE)
     if not trusted:
         site = Gathered([environment, user], []).merged()
-        stronger = [given, environment.values]
+        stronger = [arguments, environment.values]
         ignored = [line for source in (env_file, toml) for line in _ignore(source, folder, site, stronger)]
         if ignored:
             reader.notices += [*ignored, _how_to_allow(folder, own_path)]
@@ -186,8 +191,8 @@ def model_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
     return _groups(model).get(name)
 
 
-def _folders(given: Mapping[str, Any], *sources: Source) -> list[str]:
-    for values in (given, *(source.values for source in sources)):
+def _folders(arguments: Mapping[str, Any], *sources: Source) -> list[str]:
+    for values in (arguments, *(source.values for source in sources)):
         value = values.get("trusted_folders")
         if value:
             return value.split(":") if isinstance(value, str) else [str(part) for part in value]
@@ -295,15 +300,15 @@ class _Reader:
 
     def note_unreadable(self, lines: list[Any]) -> None:
         """A line of ``.env`` that is not NAME=value: a mistake if it is ours, else a notice."""
-        for one in lines:
-            if one.name is None:
-                message = f"{ENV_FILE}:{one.line}: is not of the form NAME=value"
-                if PREFIX in one.text.upper():
+        for line in lines:
+            if line.name is None:
+                message = f"{ENV_FILE}:{line.line}: is not of the form NAME=value"
+                if PREFIX in line.text.upper():
                     raise SettingsError(message)
                 self.notices.append(message)
 
     def _unknown(self, name: str, place: str, upper: str) -> None:
-        """Of a group: refused, as ever. Others may be another program's, or another release's."""
+        """Refuse unknown names of a group. Other names may be another program's, or another release's."""
         near = get_close_matches(upper, self._known, n=1)
         if near and "." in name:  # a key of a table, or of a group's JSON: named as it is written there
             hint = f"; did you mean {'.'.join(self._known[near[0]])}?"

@@ -1,4 +1,4 @@
-"""What the next clip needs, fetched while the one before is made. A hint: who makes the clip looks for it and can do
+"""Fetch the next clip's inputs while the one before is made. A hint: who makes the clip looks for them and can do
 without."""
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pipeline.stages.lora_cache import fetch_lora
 from pipeline.storage.base import Storage
 
 KEEP_S = 900.0
-"""What nobody came for in so long goes when something else is fetched: the hint was wrong."""
+"""A file that nobody took for this long goes when another is fetched: the hint was wrong."""
 
 
-def fetch_ahead(spec: JobSpec, storage: Storage, settings: Settings) -> None:
+def prefetch_inputs(spec: JobSpec, storage: Storage, settings: Settings) -> None:
     """Bring a clip's inputs and LoRAs to this host. Raises what ``Storage`` does, and OSError."""
     folder = _folder(settings)
     for lora in spec.loras:
@@ -39,8 +39,8 @@ def fetch_ahead(spec: JobSpec, storage: Storage, settings: Settings) -> None:
             _download(ref, path, storage)
 
 
-def take(ref: InputRef, target: Path, settings: Settings) -> bool:
-    """Whether the input was fetched ahead, and is what was stored; then a copy of it is at ``target``."""
+def take_prefetched(ref: InputRef, target: Path, settings: Settings) -> bool:
+    """Return whether the input was fetched ahead, and is what was stored; then a copy of it is at ``target``."""
     path = _folder(settings) / ref.sha256
     try:
         shutil.copyfile(path, target)

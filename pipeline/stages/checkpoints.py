@@ -22,14 +22,14 @@ from pipeline.work import CheckpointRef, StageContext, StepWork
 logger = logging.getLogger(__name__)
 
 FINAL_PATIENCE_S = 30.0
-"""How long a store or database that is away is tried again for the state after the last step. Then the clip goes on
+"""The time for which an absent store or database is retried for the state after the last step. Then the clip goes on
 without: its frames are made, and are lost only if their host is too before they are encoded."""
 _PAUSE_S = 1.0
 _MEDIA_TYPE = "application/octet-stream"
 
 
 def checkpoint_key(work: StepWork, step: int, sha256: str) -> str:
-    """Where a state lies in the store; another state never does."""
+    """Return where a state lies in the store; another state never does."""
     return f"checkpoints/{work.job_id}/{work.roll}-{work.segment}-{step}-{sha256}.safetensors"
 
 
@@ -47,7 +47,7 @@ class ClipCheckpoints:
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody would find a checkpoint again."""
+        """Return whether anybody would find a checkpoint again."""
         return self._rows is not None
 
     def fetch(self, path: Path) -> Path | None:
@@ -56,18 +56,18 @@ class ClipCheckpoints:
         Raises:
             RetryableError, RefusedError: the store cannot be reached, or will not answer.
         """
-        found = self._work.checkpoint
-        if found is None or self._rows is None:
+        checkpoint = self._work.checkpoint
+        if checkpoint is None or self._rows is None:
             return None
         try:
-            self._storage.download(found.key, path)
+            self._storage.download(checkpoint.key, path)
         except NotFoundError:
-            self.unusable(f"{found.key} is not in the store")
+            self.unusable(f"{checkpoint.key} is not in the store")
             return None
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if sha256 != found.sha256:
-            self.unusable(f"{found.key} has sha256 {sha256}, expected {found.sha256}")
+        if sha256 != checkpoint.sha256:
+            self.unusable(f"{checkpoint.key} has sha256 {sha256}, expected {checkpoint.sha256}")
             path.unlink()
             return None
         return path
@@ -126,14 +126,14 @@ class ClipCheckpoints:
         for key in self._rows.discard(reason):
             self._storage.delete(key)
 
-    def _guarded(self, what: str, act: Callable[[Any], None], value: Any) -> bool:
+    def _guarded(self, action: str, act: Callable[[Any], None], value: Any) -> bool:
         """A checkpoint that cannot be handled costs a later attempt time, never this one."""
         try:
             act(value)
         except VgenError as error:
-            logger.warning(f"checkpoint not {what}", extra={"job_id": self._work.job_id, "reason": str(error)})
+            logger.warning(f"checkpoint not {action}", extra={"job_id": self._work.job_id, "reason": str(error)})
             return False
         except Exception:
-            logger.exception(f"checkpoint not {what}", extra={"job_id": self._work.job_id})
+            logger.exception(f"checkpoint not {action}", extra={"job_id": self._work.job_id})
             return False
         return True

@@ -69,14 +69,14 @@ def fetch_last_frames(work: StepWork, context: StageContext, path: Path) -> Path
     except NotFoundError:
         raise _lost(work, f"{blob['key']} is not in the store") from None
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != blob["sha256"]:
-        raise _lost(work, f"{blob['key']} has sha256 {found}, expected {blob['sha256']}")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != blob["sha256"]:
+        raise _lost(work, f"{blob['key']} has sha256 {digest}, expected {blob['sha256']}")
     return path
 
 
 def check_fits(state: ContinuationRef, *, frames: int, height: int, width: int) -> None:
-    """Whether a clip of that size can go on from the state with so many frames.
+    """Check that a clip of that size can go on from the state with so many frames.
 
     Raises:
         RefusedError: code ``continuation_unfit``.
@@ -87,10 +87,10 @@ def check_fits(state: ContinuationRef, *, frames: int, height: int, width: int) 
             f"this release goes on from {LAST_FRAMES!r} version {VERSION}",
             code="continuation_unfit",
         )
-    wanted = {"frames": frames, "height": height, "width": width}
+    expected = {"frames": frames, "height": height, "width": width}
     wrong = [
         f"{name} {state.payload.get(name)} in place of {value}"
-        for name, value in wanted.items()
+        for name, value in expected.items()
         if state.payload.get(name) != value
     ]
     if wrong:

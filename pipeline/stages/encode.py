@@ -28,7 +28,7 @@ _SAMPLE_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class _Frames:
-    """What the generate stage handed over: a raw file of F × H × W × 3 uint8, RGB."""
+    """The frames that the generate stage handed over: a raw file of F × H × W × 3 uint8, RGB."""
 
     path: Path
     num_frames: int
@@ -36,7 +36,7 @@ class _Frames:
     width: int
     sha256: str
     sound: Mapping[str, Any] | None = None
-    """What the generate stage says of its sound."""
+    """The generate stage's facts about its sound."""
 
     @property
     def raw_sound(self) -> ffmpeg.Sound | None:
@@ -98,14 +98,14 @@ def run(work: StepWork, context: StageContext) -> StageResult:
 
 
 def _frames_of(work: StepWork) -> _Frames:
-    made = work.outputs["generate"]
+    output = work.outputs["generate"]
     return _Frames(
-        Path(made["frames_path"]),
-        made["num_frames"],
-        made["height"],
-        made["width"],
-        made["frames_sha256"],
-        made.get("sound"),
+        Path(output["frames_path"]),
+        output["num_frames"],
+        output["height"],
+        output["width"],
+        output["frames_sha256"],
+        output.get("sound"),
     )
 
 
@@ -116,15 +116,15 @@ def _check_frames(frames: _Frames, check: Callable[[], None]) -> None:
         _check_raw(Path(frames.sound["path"]), size, frames.sound["sha256"], check)
 
 
-def _check_raw(path: Path, wanted: int, sha256: str, check: Callable[[], None]) -> None:
+def _check_raw(path: Path, expected_bytes: int, sha256: str, check: Callable[[], None]) -> None:
     if not path.is_file():
         raise RetryableError(f"the frames at {path} are gone", code="handoff_lost")
     size = path.stat().st_size
-    if size != wanted:
-        raise RetryableError(f"{path} holds {size} bytes, not {wanted}", code="frames_corrupt")
-    found = file_sha256(path, check)
-    if found != sha256:
-        raise RetryableError(f"{path} has sha256 {found}, but {sha256} was generated", code="frames_corrupt")
+    if size != expected_bytes:
+        raise RetryableError(f"{path} holds {size} bytes, not {expected_bytes}", code="frames_corrupt")
+    actual = file_sha256(path, check)
+    if actual != sha256:
+        raise RetryableError(f"{path} has sha256 {actual}, but {sha256} was generated", code="frames_corrupt")
 
 
 def _encode(work: StepWork, context: StageContext, preset: Preset, frames: _Frames, path: Path) -> VideoFacts:
@@ -193,7 +193,7 @@ def _write_sidecar(
 
 
 def _state(work: StepWork, context: StageContext, preset: Preset, frames: _Frames) -> ContinuationRef | None:
-    """What a clip that extends this one starts from; None where the model cannot go on, or made too few frames."""
+    """Return the state that an extending clip starts from; None if the model cannot go on, or made too few frames."""
     if preset.continuation is None or frames.num_frames < preset.continuation.frames:
         return None
     return keep_last_frames(work, context, frames.path, work.outputs["generate"], preset.continuation.frames)

@@ -29,24 +29,24 @@ def run(work: StepWork, context: StageContext) -> StageResult:
     enhancer = _enhancer(context.settings.enhance)
     if spec.segments == 1:
         return StageResult(Outcome.DONE, _asked(enhancer, spec.prompt_of(0), context))
-    made: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     for segment in range(spec.segments):
-        made.append(_segment(enhancer, spec, made, segment, context))
-    output = {**made[0], "prompts": [item["prompt"] for item in made], "segments": made}
+        records.append(_segment(enhancer, spec, records, segment, context))
+    output = {**records[0], "prompts": [item["prompt"] for item in records], "segments": records}
     return StageResult(Outcome.DONE, output)
 
 
 def _segment(
-    enhancer: PromptEnhancer, spec: JobSpec, made: list[dict[str, Any]], segment: int, context: StageContext
+    enhancer: PromptEnhancer, spec: JobSpec, records: list[dict[str, Any]], segment: int, context: StageContext
 ) -> dict[str, Any]:
     """One segment's prompt. One that the enhancer wrote is enhanced like one that a person did."""
     if spec.auto_extend and segment > 0:
-        extended = enhancer.auto_extend(made[-1]["prompt"], check=context.check)
+        extended = enhancer.auto_extend(records[-1]["prompt"], check=context.check)
         return _asked(enhancer, extended.content, context)
     if not spec.enhance:
         return {"prompt": spec.prompt_of(segment), "original": spec.prompt_of(segment)}
     if segment > 0 and not spec.segment_prompts:
-        return made[0]  # one prompt for all of them
+        return records[0]  # one prompt for all of them
     return _asked(enhancer, spec.prompt_of(segment), context)
 
 

@@ -17,7 +17,7 @@ from pipeline.stages import ahead
 from pipeline.stages.checkpoints import ClipCheckpoints
 from pipeline.stages.continuation import fetch_last_frames, keep_last_frames
 from pipeline.stages.lora_cache import fetch_lora
-from pipeline.work import RunsGenerations, StageContext, StageResult, StepWork
+from pipeline.work import GenerationRunner, StageContext, StageResult, StepWork
 
 CHANNELS = 3
 _ACCELERATION_REFUSED = frozenset({"acceleration_unsupported", "acceleration_unavailable"})
@@ -48,7 +48,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
     checkpoints = ClipCheckpoints(work, context)
     try:
         size = (spec.num_frames - repeats) * spec.height * spec.width * CHANNELS
-        context.handoff.reserve(frames, size, context.room)
+        context.handoff.reserve(frames, size, context.reservation)
         inputs = _fetch_inputs(spec, frames, context)
         loras = tuple(fetch_lora(ref, context.storage, context.settings) for ref in spec.loras)
         previous = fetch_last_frames(work, context, frames.with_suffix(".previous")) if repeats else None
@@ -82,7 +82,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
 
 
 def _generate(
-    generator: RunsGenerations,
+    generator: GenerationRunner,
     request: GenerationRequest,
     context: StageContext,
     checkpoints: ClipCheckpoints,
@@ -140,13 +140,13 @@ class _Inputs:
 
 def _fetch_inputs(spec: JobSpec, frames: Path, context: StageContext) -> _Inputs:
     """Every input beside the frames, under their stem, so that they are freed with them."""
-    found = _Inputs({}, [])
+    inputs = _Inputs({}, [])
 
     def fetch(field: str, ref: InputRef) -> Path:
-        local = frames.with_suffix(f".input{len(found.paths)}")
-        found.paths.append(local)
+        local = frames.with_suffix(f".input{len(inputs.paths)}")
+        inputs.paths.append(local)
         try:
-            if not ahead.take(ref, local, context.settings):
+            if not ahead.take_prefetched(ref, local, context.settings):
                 context.storage.download(ref.key, local)
                 if (digest := file_sha256(local, context.check)) != ref.sha256:
                     raise RetryableError(f"{field}: {ref.key} came with the sha256 {digest}", code="storage_corrupt")
@@ -159,10 +159,10 @@ def _fetch_inputs(spec: JobSpec, frames: Path, context: StageContext) -> _Inputs
     for field in ("image", "last_image", "video"):
         ref = getattr(spec, field)
         if ref is not None:
-            found.fields[field] = fetch(field, ref)
+            inputs.fields[field] = fetch(field, ref)
     if spec.reference_images:
-        found.fields["reference_images"] = tuple(fetch("reference_images", ref) for ref in spec.reference_images)
-    return found
+        inputs.fields["reference_images"] = tuple(fetch("reference_images", ref) for ref in spec.reference_images)
+    return inputs
 
 
 def _output(

@@ -33,7 +33,7 @@ def fetch_lora(ref: LoraRef, storage: Storage, settings: Settings) -> Path:
     except FileNotFoundError:
         folder.mkdir(parents=True, exist_ok=True)
         _download(ref, path, storage)
-        _make_room(folder, settings.worker.lora_cache_bytes)
+        _evict(folder, settings.worker.lora_cache_bytes)
     return path
 
 
@@ -54,14 +54,14 @@ def _download(ref: LoraRef, path: Path, storage: Storage) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _make_room(folder: Path, max_bytes: int) -> None:
-    found = []
+def _evict(folder: Path, max_bytes: int) -> None:
+    files = []
     for path in folder.glob(f"*{SUFFIX}"):
         with contextlib.suppress(FileNotFoundError):  # another worker of this host makes room too
             stat = path.stat()
-            found.append((stat.st_mtime, stat.st_size, path))
-    total = sum(size for _, size, _ in found)
-    for used, size, path in sorted(found):
+            files.append((stat.st_mtime, stat.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for used, size, path in sorted(files):
         if total <= max_bytes or time.time() - used < IN_USE_S:
             return
         path.unlink(missing_ok=True)

@@ -38,13 +38,13 @@ def _verify(artifact: Artifact, context: StageContext) -> None:
         raise _missing(artifact, "it is not in the store")
     if stored.size != artifact.size:
         raise _missing(artifact, f"it has {stored.size} bytes, not {artifact.size}")
-    found = stored.sha256 or _download_sha256(artifact, context)
-    if found != artifact.sha256:
-        raise _missing(artifact, f"it has sha256 {found}, not {artifact.sha256}")
+    digest = stored.sha256 or _download_sha256(artifact, context)
+    if digest != artifact.sha256:
+        raise _missing(artifact, f"it has sha256 {digest}, not {artifact.sha256}")
 
 
 def _download_sha256(artifact: Artifact, context: StageContext) -> str:
-    """For stores that keep no sha256: the bytes themselves say it."""
+    """Compute the sha256 from the bytes, for stores that keep none."""
     with tempfile.TemporaryDirectory(prefix="vgen-publish-") as folder:
         path = Path(folder) / "object"
         try:

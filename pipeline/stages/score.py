@@ -46,12 +46,15 @@ def run(work: StepWork, context: StageContext) -> StageResult:
     with tempfile.TemporaryDirectory(prefix="vgen-score-") as folder:
         video = _fetch("video", work, context, Path(folder))
         context.check()
-        found = _score(work, context, video, ready, models)
-        asked = _dimensions(work)
-        scores = {**found.scores, **{name: score for name, score in missing.items() if asked is None or name in asked}}
-        reason = gate.why_rejected(rules, scores)
-        if reason is None and rules and found.problem is not None:
-            reason = found.problem
+        clip_scores = _score(work, context, video, ready, models)
+        dimensions = _dimensions(work)
+        scores = {
+            **clip_scores.scores,
+            **{name: score for name, score in missing.items() if dimensions is None or name in dimensions},
+        }
+        reason = gate.rejection_reasons(rules, scores)
+        if reason is None and rules and clip_scores.problem is not None:
+            reason = clip_scores.problem
         # Of a suite's clip only the entry's dimensions are asked for.
         records = tuple(record_of(metric, scores[metric.name], models) for metric in metrics if metric.name in scores)
         output: dict[str, Any] = {
@@ -90,7 +93,7 @@ def models_of(settings: Settings, device: str | None = None) -> Models:
     return _loaded(settings.eval.weights_dir, digests, device or settings.eval.device)
 
 
-def forget_models() -> None:
+def drop_models() -> None:
     """Give back the memory of this process's models, a GPU's too; they are loaded again when they are needed."""
     if _loaded.cache_info().currsize == 0:
         return
@@ -125,17 +128,17 @@ def _score(work: StepWork, context: StageContext, video: Path, metrics: Sequence
         auxiliary=entry.auxiliary if entry else {},
         dimensions=entry.dimensions if entry else None,
     )
-    (found,) = score_clips([clip], metrics, models, context.settings.eval.clip_bytes, context.check)
-    return found
+    (scores,) = score_clips([clip], metrics, models, context.settings.eval.clip_bytes, context.check)
+    return scores
 
 
 def _fetch(kind: str, work: StepWork, context: StageContext, folder: Path) -> Path:
     """The file that encode left in the hand-off directory, where it is still that file; else a copy from the store."""
     encoded = work.outputs["encode"]
-    here = Path(encoded["files"][kind])
-    if here.is_file() and file_sha256(here, context.check) == encoded[kind]["sha256"]:
-        return here
-    copy = folder / here.name
+    local_path = Path(encoded["files"][kind])
+    if local_path.is_file() and file_sha256(local_path, context.check) == encoded[kind]["sha256"]:
+        return local_path
+    copy = folder / local_path.name
     try:
         context.storage.download(encoded[kind]["key"], copy)
     except NotFoundError as error:
@@ -149,8 +152,8 @@ def _fetch(kind: str, work: StepWork, context: StageContext, folder: Path) -> Pa
 def record_of(metric: Metric, score: Score, models: Models) -> ScoreRecord:
     """A score as it is stored, with how it was made."""
     details = {**score.details, "weight": score.weight} if score.score is not None else dict(score.details)
-    known = not readiness(metric, models.weights).missing
-    scorer = fingerprint(metric, models) if known else {"version": metric.version, "weights": None}
+    is_ready = not readiness(metric, models.weights).missing
+    scorer = fingerprint(metric, models) if is_ready else {"version": metric.version, "weights": None}
     return ScoreRecord(metric.name, score.score, score.reason, score.passed, details, metric.version, scorer)
 
 

@@ -11,7 +11,7 @@ from pipeline.errors import NotFoundError
 from pipeline.files.digests import file_sha256
 from pipeline.keys import canonical_json, sha256_hex
 from pipeline.scoring import Expected, Metric, Models, Score, gate, not_scored
-from pipeline.scoring.families import asked, of_family
+from pipeline.scoring.families import is_scored_by, of_family
 from pipeline.scoring.run import ClipToScore, fingerprint, score_clips
 from pipeline.scoring.suite_jobs import entry_of
 from pipeline.settings import Settings
@@ -50,14 +50,14 @@ def run(
     for clip in work.clips:
         check()
         failpoints.hit("score_clip", work.family)
-        wanted = [metric for metric in metrics if asked(metric, clip.spec.labels)]
-        if all((metric.name, digests.get(metric.name, "")) in clip.known for metric in wanted):
+        clip_metrics = [metric for metric in metrics if is_scored_by(metric, clip.spec.labels)]
+        if all((metric.name, digests.get(metric.name, "")) in clip.known for metric in clip_metrics):
             continue
-        able = [metric for metric in wanted if metric in ready]
+        able = [metric for metric in clip_metrics if metric in ready]
         scores, problem = _score(clip, able, models, settings, storage, check)
         unread += problem is not None
-        scores = {**scores, **{metric.name: missing[metric.name] for metric in wanted if metric.name in missing}}
-        record(clip, [record_of(metric, scores[metric.name], models) for metric in wanted])
+        scores = {**scores, **{metric.name: missing[metric.name] for metric in clip_metrics if metric.name in missing}}
+        record(clip, [record_of(metric, scores[metric.name], models) for metric in clip_metrics])
     return unread
 
 
@@ -84,8 +84,8 @@ def _score(
         if problem is not None:
             return {metric.name: not_scored(problem) for metric in metrics}, problem
         item = clip_to_score(clip, path)
-        (found,) = score_clips([item], metrics, models, settings.eval.clip_bytes, check)
-        return found.scores, found.problem
+        (scores,) = score_clips([item], metrics, models, settings.eval.clip_bytes, check)
+        return scores.scores, scores.problem
 
 
 def clip_to_score(clip: StoredClip, path: Path) -> ClipToScore:

@@ -66,7 +66,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
 
 
 def _call_texts(work: StepWork, context: StageContext) -> CallTexts:
-    """What the preset says of its call, where this host has the preset."""
+    """Return what the preset says of its call, where this host has the preset."""
     preset = load_library(context.settings.effective_presets_dir).presets.get(work.spec.preset)
     return NO_CALL_TEXTS if preset is None else CallTexts(preset.arguments, preset.argument_names)
 

@@ -23,7 +23,7 @@ _SOUND_SUFFIX = "segment.sound"
 
 
 def is_made_of_parts(spec: JobSpec) -> bool:
-    """Whether more than its own frames and sound is needed to finish the clip, or less: a segment repeats some."""
+    """Return whether finishing the clip needs more than its own frames and sound, or less: a segment repeats some."""
     return spec.segments > 1 or spec.extends is not None
 
 
@@ -41,15 +41,15 @@ def store_part(work: StepWork, context: StageContext, path: Path) -> dict[str, A
         raw = Path(sound["path"])
         key = media_key(work.job_id, sound["sha256"], _SOUND_SUFFIX)
         context.storage.put_file(key, raw, sha256=sound["sha256"], content_type="application/octet-stream")
-        told = {name: sound[name] for name in ("sha256", "sample_rate", "channels")}
-        part["sound"] = {"key": key, "size": raw.stat().st_size, **told}
+        sound_facts = {name: sound[name] for name in ("sha256", "sample_rate", "channels")}
+        part["sound"] = {"key": key, "size": raw.stat().st_size, **sound_facts}
     path.unlink()
     return part
 
 
 @dataclass(slots=True)
 class _Parts:
-    """What the clip is joined from, in order."""
+    """The parts that the clip is joined from, in order."""
 
     videos: list[Path] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
@@ -70,7 +70,7 @@ def finish_clip(
             encoded in another way.
         RetryableError: as ``pipeline.encoding.join.join``, ``pipeline.encoding.sound`` and the store raise.
     """
-    generated = [*(made["generate"] for made in work.earlier), work.outputs["generate"]]
+    generated = [*(outputs["generate"] for outputs in work.earlier), work.outputs["generate"]]
     try:
         parts = _gather(work, context, video)
         metadata = container_metadata(work, preset)
@@ -83,14 +83,14 @@ def finish_clip(
         for path in video.parent.glob(f"{video.stem}.part*"):
             path.unlink(missing_ok=True)
     before = () if work.spec.begins_with is None else work.spec.begins_with.frames_sha256
-    whole = {
+    facts = {
         **{name: value for name, value in generated[-1].items() if name != "sound"},
         "prompt": generated[0]["prompt"],
         "num_frames": sum(parts.counts),
-        "frames_sha256": joined_digest([*before, *(made["frames_sha256"] for made in generated)]),
+        "frames_sha256": joined_digest([*before, *(outputs["frames_sha256"] for outputs in generated)]),
         **({} if sound is None else {"sound": sound}),
     }
-    return {**work.outputs, "generate": whole}, generated if work.spec.segments > 1 else None
+    return {**work.outputs, "generate": facts}, generated if work.spec.segments > 1 else None
 
 
 def _gather(work: StepWork, context: StageContext, video: Path) -> _Parts:
@@ -105,12 +105,12 @@ def _gather(work: StepWork, context: StageContext, video: Path) -> _Parts:
             raw = video.with_suffix(".part-before-sound")
             rate, channels = sounds.decode(path, raw, fps=spec.fps, num_frames=spec.frames_before, check=context.check)
             parts.sounds.append(sounds.Piece(raw, 0, rate, channels))
-    for segment, made in enumerate((*work.earlier, work.outputs)):
+    for segment, outputs in enumerate((*work.earlier, work.outputs)):
         context.check()
-        sound = made["generate"].get("sound")
+        sound = outputs["generate"].get("sound")
         if segment < len(work.earlier):
             path, raw = video.with_suffix(f".part{segment}"), video.with_suffix(f".part{segment}-sound")
-            part = made["encode"]["part"]
+            part = outputs["encode"]["part"]
             _fetch(segment, part, path, context)
             if sound is not None:
                 _fetch(segment, part["sound"], raw, context)
@@ -121,7 +121,7 @@ def _gather(work: StepWork, context: StageContext, video: Path) -> _Parts:
             begins = sum(parts.counts) - repeated
             parts.sounds.append(sounds.Piece(raw, begins, sound["sample_rate"], sound["channels"]))
         parts.videos.append(path)
-        parts.counts.append(made["generate"]["num_frames"])
+        parts.counts.append(outputs["generate"]["num_frames"])
     return parts
 
 
@@ -140,7 +140,7 @@ def _join(work: StepWork, parts: _Parts, joined: Path, metadata: dict[str, str],
 def _add_sound(
     work: StepWork, context: StageContext, parts: _Parts, video: Path, metadata: dict[str, str]
 ) -> dict[str, Any] | None:
-    """Mix the parts' sounds and put them beside the pictures; what the sidecar tells of them."""
+    """Mix the parts' sounds and put them beside the pictures; return the sidecar's facts about them."""
     if not parts.sounds:
         return None
     raw, out = video.with_suffix(".part-mixed"), video.with_suffix(".part-sounding")
@@ -159,7 +159,7 @@ def _add_sound(
 
 
 def container_metadata(work: StepWork, preset: Preset) -> dict[str, str]:
-    """What is written into the video file of the clip, or of a segment of it."""
+    """Return what is written into the video file of the clip, or of a segment of it."""
     generated = work.earlier[0]["generate"] if work.earlier else work.outputs["generate"]
     prompt = generated.get("prompt", work.spec.prompt)
     return sidecar.container_metadata(work.job_id, work.spec, preset, prompt)
@@ -173,9 +173,9 @@ def _fetch_beginning(beginning: Beginning, path: Path, context: StageContext) ->
         raise RefusedError(
             f"begins_with: {ref.name!r} ({ref.key}) is not in the store", code="beginning_lost"
         ) from error
-    found = file_sha256(path, context.check)
-    if found != ref.sha256:
-        raise RefusedError(f"begins_with: {ref.key} has sha256 {found}: it is damaged", code="beginning_lost")
+    digest = file_sha256(path, context.check)
+    if digest != ref.sha256:
+        raise RefusedError(f"begins_with: {ref.key} has sha256 {digest}: it is damaged", code="beginning_lost")
 
 
 def _fetch(segment: int, part: dict[str, Any], path: Path, context: StageContext) -> None:
@@ -183,9 +183,9 @@ def _fetch(segment: int, part: dict[str, Any], path: Path, context: StageContext
         context.storage.download(part["key"], path)
     except NotFoundError:
         raise _lost(segment, part, "is not in the store") from None
-    found = file_sha256(path, context.check)
-    if found != part["sha256"]:
-        raise _lost(segment, part, f"has sha256 {found}, not {part['sha256']}")
+    digest = file_sha256(path, context.check)
+    if digest != part["sha256"]:
+        raise _lost(segment, part, f"has sha256 {digest}, not {part['sha256']}")
 
 
 def _lost(segment: int, part: dict[str, Any], why: str) -> SegmentLostError:

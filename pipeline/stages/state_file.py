@@ -59,7 +59,7 @@ def write_state(path: Path, state: ContinuationRef, frames: bytes, spec: JobSpec
 
 @dataclass(frozen=True, slots=True)
 class StateFile:
-    """What a state file holds. ``request`` and ``options`` are unchecked: ``prompts_file.imported`` does it."""
+    """The content of a state file. ``request`` and ``options`` are unchecked: ``pipeline.prompts.imported`` does it."""
 
     state: ContinuationRef
     frames: bytes
@@ -77,8 +77,8 @@ class StateFile:
         if (spec.height, spec.width) != (payload["height"], payload["width"]):
             size = f"{payload['width']}x{payload['height']}"
             raise _wrong(path, f"its frames are {size}, the clip was {spec.width}x{spec.height}")
-        own = {**payload, "fps": spec.fps, "preset": spec.preset, "prompt": spec.prompt}
-        return replace(self.state, payload=own)
+        content = {**payload, "fps": spec.fps, "preset": spec.preset, "prompt": spec.prompt}
+        return replace(self.state, payload=content)
 
 
 def read_state(path: Path) -> StateFile:
@@ -94,10 +94,10 @@ def read_state(path: Path) -> StateFile:
         if facts.st_size > MAX_BYTES:
             raise _wrong(path, f"has {facts.st_size} bytes; at most {MAX_BYTES}")
         with safe_open(path, framework="np") as file:
-            told = (file.metadata() or {}).get(_KEY)
-            if told is None:
+            text = (file.metadata() or {}).get(_KEY)
+            if text is None:
                 raise _wrong(path, f"is not a continuation state: its metadata have no {_KEY!r}")
-            head = strict_json(told.encode(), str(path))
+            head = strict_json(text.encode(), str(path))
             tensor = file.get_slice(BLOB)
             shape, dtype = tuple(tensor.get_shape()), str(tensor.get_dtype())
             if len(shape) != _DIMENSIONS or shape[3] != _CHANNELS or dtype != "U8" or not 0 < shape[0] <= MAX_FRAMES:
@@ -114,11 +114,11 @@ def read_state(path: Path) -> StateFile:
 
 def _checked(path: Path, head: object, data: bytes, shape: tuple[int, ...]) -> StateFile:
     if not isinstance(head, dict) or head.get("schema") != SCHEMA:
-        given = head.get("schema") if isinstance(head, dict) else head
-        raise _wrong(path, f"schema is {show(given)}, expected {SCHEMA!r}")
+        schema = head.get("schema") if isinstance(head, dict) else head
+        raise _wrong(path, f"schema is {show(schema)}, expected {SCHEMA!r}")
     problems = [
-        Problem("is missing" if head.get(name) is None else f"{show(head[name])} is not {what}", str(path), field=name)
-        for name, (kind, what) in _HEAD.items()
+        Problem("is missing" if head.get(name) is None else f"{show(head[name])} is not {form}", str(path), field=name)
+        for name, (kind, form) in _HEAD.items()
         if not isinstance(head.get(name), kind) or isinstance(head.get(name), bool)
     ]
     if problems:

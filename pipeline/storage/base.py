@@ -1,4 +1,4 @@
-"""Where media live: the protocol that the folder and S3 forms both keep."""
+"""The protocol of a store of media, which the folder and S3 forms both keep."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """What the store says about an object."""
+    """The store's facts about an object."""
 
     key: str
     size: int
     sha256: str | None
-    """As recorded when it was put, where the store keeps it."""
+    """The digest recorded at the put, where the store keeps it."""
     modified_at: float
     """Seconds since 1970, by the store's clock."""
 
@@ -37,7 +37,7 @@ class Storage(Protocol):
     def put_bytes(self, key: str, data: bytes, *, content_type: str) -> StoredObject: ...
 
     def stat(self, key: str) -> StoredObject | None:
-        """What is stored under the key; None when nothing is."""
+        """Return what is stored under the key; None when nothing is."""
 
     def read_bytes(self, key: str) -> bytes:
         """Raises NotFoundError when nothing is there."""

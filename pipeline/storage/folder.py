@@ -47,10 +47,10 @@ class FolderStorage:
         path = self._path(key)
         with os_errors(path):
             try:
-                found = path.stat()
+                status = path.stat()
             except _ABSENT:
                 return None
-        return StoredObject(key, found.st_size, None, found.st_mtime) if stat.S_ISREG(found.st_mode) else None
+        return StoredObject(key, status.st_size, None, status.st_mtime) if stat.S_ISREG(status.st_mode) else None
 
     def read_bytes(self, key: str) -> bytes:
         path = self._path(key)
@@ -83,16 +83,16 @@ class FolderStorage:
 
     def drop_unfinished(self, *, older_than_s: float, dry_run: bool = False) -> Sequence[str]:
         """Drafts of files whose process was killed before it gave them their name."""
-        found = []
+        dropped = []
         with os_errors(self.root):
             for draft in sorted(self.root.rglob(f"{TEMPORARY}*")):
                 with contextlib.suppress(FileNotFoundError):  # it got its name, or was removed
                     if time.time() - draft.stat().st_mtime >= older_than_s:
-                        found.append(str(draft))
+                        dropped.append(str(draft))
                         if not dry_run:
                             draft.unlink()
                             self._remove_empty_folders(draft.parent)
-        return found
+        return dropped
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Objects whose keys begin with ``prefix``, by key."""
@@ -110,12 +110,12 @@ class FolderStorage:
         return self.root / check_key(key)
 
     def _stored(self, key: str, size: int, sha256: str) -> StoredObject:
-        """What is there after a put, read back from the file system."""
-        found = self.stat(key)
-        if found is None or found.size != size:
-            held = "nothing" if found is None else f"{found.size} bytes"
-            raise RetryableError(f"{self._path(key)} has {held} after {size} were put", code="storage_corrupt")
-        return StoredObject(key, size, sha256, found.modified_at)
+        """Return what is there after a put, read back from the file system."""
+        stored = self.stat(key)
+        if stored is None or stored.size != size:
+            actual = "nothing" if stored is None else f"{stored.size} bytes"
+            raise RetryableError(f"{self._path(key)} has {actual} after {size} were put", code="storage_corrupt")
+        return StoredObject(key, size, sha256, stored.modified_at)
 
     def _remove_empty_folders(self, folder: Path) -> None:
         while folder != self.root:
@@ -130,13 +130,13 @@ class FolderStorage:
             folder = folder.parent
 
     def _walk(self, folder: str, prefix: str) -> Iterator[StoredObject]:
-        """In the order of S3: by the keys' UTF-8 bytes."""
+        """Walk the folder in the order of S3: by the keys' UTF-8 bytes."""
         try:
             with os.scandir(self.root / folder) as entries:
-                found = [(f"{folder}{entry.name}" + "/" * entry.is_dir(), entry) for entry in entries]
+                names = [(f"{folder}{entry.name}" + "/" * entry.is_dir(), entry) for entry in entries]
         except _ABSENT:
             return
-        for key, entry in sorted(found, key=lambda item: os.fsencode(item[0])):
+        for key, entry in sorted(names, key=lambda item: os.fsencode(item[0])):
             if key.endswith("/"):
                 if key.startswith(prefix) or prefix.startswith(key):
                     yield from self._walk(key, prefix)

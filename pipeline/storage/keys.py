@@ -1,4 +1,4 @@
-"""Which keys may be used, the same in every form of storage, so that media can move from one to another."""
+"""The rules for keys, the same in every form of storage, so that media can move from one to another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pipeline.errors import RefusedError
 MAX_KEY_BYTES = 1024  # Amazon S3's limit for object keys, in UTF-8
 MAX_PART_BYTES = 200  # common file systems allow 255; the rest is for the names of temporary files
 TEMPORARY = ".vgen-part-"
-"""How names of temporary files begin; no key may have such a part."""
+"""The prefix of temporary files' names; no key may have such a part."""
 
 
 def check_key(key: str) -> str:

@@ -25,7 +25,7 @@ def check_round_trip(storage: Storage) -> None:
     data = secrets.token_bytes(64)
     # Before anything is there: a store that hides what is missing from this user answers that it is forbidden.
     if storage.stat(keys[0]) is not None:
-        raise _strange(f"named an object {keys[0]} that nobody has put")
+        raise _unexpected(f"named an object {keys[0]} that nobody has put")
     try:
         storage.put_bytes(keys[0], data, content_type=_KIND)
         _put_file(storage, keys[1], data)
@@ -53,10 +53,10 @@ def _read_back(storage: Storage, keys: list[str], data: bytes) -> None:
         except NotFoundError:
             same = False
         if not same:
-            raise _strange(f"did not give back what was put under {key}")
+            raise _unexpected(f"did not give back what was put under {key}")
         if listed.get(key) != len(data):
-            raise _strange(f"did not list what was put under {key}")
+            raise _unexpected(f"did not list what was put under {key}")
 
 
-def _strange(what: str) -> RetryableError:
-    return RetryableError(f"the store {what}", code="storage_corrupt")
+def _unexpected(problem: str) -> RetryableError:
+    return RetryableError(f"the store {problem}", code="storage_corrupt")

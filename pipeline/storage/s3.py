@@ -104,7 +104,7 @@ class S3Storage:
 
     def drop_unfinished(self, *, older_than_s: float, dry_run: bool = False) -> Sequence[str]:
         """Uploads in parts that were neither completed nor aborted: their parts are kept, and paid for, for ever."""
-        found = []
+        dropped = []
         pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self.prefix)
         # Some stores answer NoSuchUpload where there is none at all.
         with self._translated("list uploads", self.prefix), contextlib.suppress(self._client.exceptions.NoSuchUpload):
@@ -112,13 +112,13 @@ class S3Storage:
                 for upload in page.get("Uploads", ()):
                     if time.time() - upload["Initiated"].timestamp() < older_than_s:
                         continue
-                    found.append(f"{upload['Key']} (upload {upload['UploadId']})")
+                    dropped.append(f"{upload['Key']} (upload {upload['UploadId']})")
                     if not dry_run:
                         with contextlib.suppress(self._client.exceptions.NoSuchUpload):  # it has ended since
                             self._client.abort_multipart_upload(
                                 Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                             )
-        return found
+        return dropped
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Objects whose keys begin with ``prefix``, by key; listings hold no checksums."""
@@ -231,14 +231,14 @@ class S3Storage:
             raise RefusedError(str(error), code="storage_missing") from error
 
     def _verified(self, key: str, size: int, sha256: str) -> StoredObject:
-        """What the store says it holds after a put; some stores forget the metadata, none the size."""
-        found = self.stat(key)
-        if found is None or found.size != size or found.sha256 not in (None, sha256):
+        """Return what the store says it holds after a put; some stores forget the metadata, none the size."""
+        stored = self.stat(key)
+        if stored is None or stored.size != size or stored.sha256 not in (None, sha256):
             raise RetryableError(
-                f"{key} in bucket {self.bucket}: {found} after {size} bytes, sha256 {sha256} were put",
+                f"{key} in bucket {self.bucket}: {stored} after {size} bytes, sha256 {sha256} were put",
                 code="storage_corrupt",
             )
-        return StoredObject(key, size, sha256, found.modified_at)
+        return StoredObject(key, size, sha256, stored.modified_at)
 
     # Gets
 

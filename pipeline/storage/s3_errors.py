@@ -1,4 +1,4 @@
-"""What an S3 client's errors mean for a job: by name, the most specific class first.
+"""The meaning of an S3 client's errors for a job: by name, the most specific class first.
 
 botocore's classes are looked up by name, so that nothing but the client itself loads botocore; a test compares the
 names with the library, and fails when it grows one that is not here.
@@ -13,7 +13,7 @@ from pipeline.errors import FatalError, NotFoundError, RefusedError, RetryableEr
 
 
 class Kind(Enum):
-    """What an error says about the store."""
+    """The meaning of an error for the store."""
 
     RETRY = "temporarily_unavailable"
     """Network, throttling or the store's own fault."""
@@ -84,7 +84,7 @@ _KIND_OF_STATUS = {
 
 
 def kind_of_class(error_class: type[BaseException]) -> Kind | None:
-    """What errors of this class mean; None when neither it nor a class it derives from is known."""
+    """Return what errors of this class mean; None when neither it nor a class it derives from is known."""
     for parent in error_class.__mro__:
         if parent.__name__ in _KIND_OF_CLASS:
             return _KIND_OF_CLASS[parent.__name__]
@@ -101,7 +101,7 @@ def code_and_status(error: BaseException) -> tuple[str, int]:
 
 
 def kind_of(error: BaseException) -> Kind:
-    """What an error of the S3 client means; an unknown one is taken for a bug of ours."""
+    """Return what an error of the S3 client means; an unknown one is taken for a bug of ours."""
     code, status = code_and_status(error)
     if code or status:
         if status >= 500 and status != 507:

@@ -69,9 +69,9 @@ def _run(role: Role, name: str, settings: Settings, parent: int) -> None:
     for number in stop_signals():
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals())
-    prctl.be_called(f"vgen-{role.name}")
+    prctl.set_process_name(f"vgen-{role.name}")
     # A worker whose `vgen worker` was killed drains: nobody would start it again, or stop it, any more.
-    if not prctl.die_with(parent, signal.SIGTERM):
+    if not prctl.die_with_parent(parent, signal.SIGTERM):
         return
     os.environ.update(role.env)
     logging.getLogger().handlers.clear()  # the command line's; Celery has its own, which name the process

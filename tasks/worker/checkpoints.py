@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class ClaimedRows:
-    """The rows of one claimed step; a ``CheckpointRows``. Each call is one short transaction of its own."""
+    """The rows of one claimed step; a ``CheckpointRecorder``. Each call is one short transaction of its own."""
 
     def __init__(self, runtime: WorkerContext, claimed: Claim) -> None:
         self._runtime = runtime

@@ -8,13 +8,13 @@ from contextlib import ExitStack, contextmanager
 
 from pipeline.generators.base import (
     NO_CHECKPOINTS,
+    CheckpointReceiver,
     GenerationRequest,
     GenerationResult,
     OnMade,
     OnProgress,
     Phase,
     Progress,
-    TakesCheckpoints,
 )
 from pipeline.generators.process.handle import GeneratorProcess, Load
 
@@ -61,7 +61,7 @@ class SharedGenerator:
         self,
         request: GenerationRequest,
         on_progress: OnProgress,
-        checkpoints: TakesCheckpoints = NO_CHECKPOINTS,
+        checkpoints: CheckpointReceiver = NO_CHECKPOINTS,
         on_made: OnMade | None = None,
     ) -> GenerationResult:
         """Call ``GeneratorProcess.generate`` once nobody else uses the generator."""

@@ -120,7 +120,7 @@ class ModelLoader(threading.Thread):
         for preset in (*library.presets, *library.problems):
             if preset_slug(preset) == slug:
                 return preset
-        raise NotFoundError(f"preset {library.why_not(slug)}")
+        raise NotFoundError(f"preset {library.explain(slug)}")
 
     def _on_progress(self, progress: Progress) -> None:
         if self._over.is_set() or self._stopping() is not None:

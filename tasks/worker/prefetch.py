@@ -14,7 +14,7 @@ from db.scheduling import lookahead
 from db.session import Database
 from pipeline.errors import VgenError
 from pipeline.settings import Settings
-from pipeline.stages.ahead import fetch_ahead
+from pipeline.stages.ahead import prefetch_inputs
 from pipeline.stages.generate import prompt_of, segment_spec
 from pipeline.storage.base import Storage
 from tasks.worker.generator import SharedGenerator
@@ -72,7 +72,7 @@ class Prefetcher(threading.Thread):
             return None  # it may come before this clip is done
         self._looked_for = making
         spec = segment_spec(work)
-        fetch_ahead(spec, self._storage(), self._settings)
+        prefetch_inputs(spec, self._storage(), self._settings)
         if not work.spec.continues(work.segment):  # another pipeline may encode that one's
             self._resident.prepare(spec.preset, prompt_of(work), spec.negative_prompt)
         return work.job_id

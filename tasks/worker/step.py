@@ -110,7 +110,7 @@ def _reserve(runtime: WorkerContext) -> Path | None:
     until, size, pause_s = time.monotonic() + _ROOM_WAIT_S, runtime.expected_frames_bytes, _ROOM_POLL_S
     while size and time.monotonic() < until and runtime.stopping() is None:
         try:
-            return runtime.handoff.take_room(size)
+            return runtime.handoff.make_reservation(size)
         except StageError as error:
             if error.code != _NO_ROOM:
                 return None  # the next clip's attempt reports what is wrong
@@ -208,12 +208,12 @@ def _run_stage(
         gpu_type=runtime.gpu_type,
         worker_name=runtime.name,
         checkpoints=ClaimedRows(runtime, claimed),
-        room=reservation,
+        reservation=reservation,
         on_made=on_made,
     )
     scorers = sys.modules.get("pipeline.stages.score")
     if claimed.work.stage is Stage.GENERATE and scorers is not None:
-        scorers.forget_models()  # what scored on this GPU: its memory is the generator's now
+        scorers.drop_models()  # what scored on this GPU: its memory is the generator's now
     failpoints.hit("before_work", claimed.work.stage.value)
     return stage_function(claimed.work.stage)(claimed.work, context)
 

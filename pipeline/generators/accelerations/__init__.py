@@ -1,1 +1,1 @@
-"""How ``Acceleration`` is put on a loaded pipeline, one way a file. Model files: they import torch and diffusers."""
+"""Put an ``Acceleration`` on a loaded pipeline, one kind a file. Model files: they import torch and diffusers."""

@@ -14,34 +14,38 @@ from pipeline.generators.accelerations import parallel, quantised
 from pipeline.generators.accelerations.refusals import denoisers, unavailable, unsupported
 
 _BLOCKS = ("transformer_blocks", "single_transformer_blocks", "temporal_transformer_blocks", "blocks", "layers")
-"""Where models that name no repeated blocks keep them: diffusers' own identifiers (``hooks/_common.py``)."""
+"""The attributes of repeated blocks in models that name none: diffusers' own list (``hooks/_common.py``)."""
 _GROUP_BLOCKS = 1
 """Blocks in a group: with a stream the next one is fetched meanwhile."""
 
 
-def reading_arguments(wanted: Acceleration, folder: Path, dtype: torch.dtype, device: str) -> dict[str, Any]:
-    """What ``from_pretrained`` is given besides.
+def reading_arguments(acceleration: Acceleration, folder: Path, dtype: torch.dtype, device: str) -> dict[str, Any]:
+    """Return what ``from_pretrained`` is given besides.
 
     Raises:
         RefusedError: codes ``acceleration_unavailable`` and ``acceleration_unsupported``.
     """
-    if wanted.context_parallel > 1:
-        parallel.check_joined(wanted.context_parallel)
-    return {} if wanted.quantisation is None else quantised.arguments(wanted.quantisation, folder, dtype, device)
+    if acceleration.context_parallel > 1:
+        parallel.check_joined(acceleration.context_parallel)
+    return (
+        {}
+        if acceleration.quantisation is None
+        else quantised.arguments(acceleration.quantisation, folder, dtype, device)
+    )
 
 
-def fit(pipe: Any, wanted: Acceleration, *, device: str, dtype: torch.dtype) -> Any:
+def fit(pipe: Any, acceleration: Acceleration, *, device: str, dtype: torch.dtype) -> Any:
     """The pipeline that was read, on its device, as it is wanted.
 
     Raises:
         RefusedError: codes ``acceleration_unavailable`` and ``acceleration_unsupported``.
     """
-    if wanted.layerwise_casting is not None:
-        _cast(pipe, getattr(torch, wanted.layerwise_casting), dtype)
-    pipe = _place(pipe, wanted, device)
-    if wanted.context_parallel > 1:
-        parallel.share(pipe, wanted.context_parallel)
-    if wanted.compile:
+    if acceleration.layerwise_casting is not None:
+        _cast(pipe, getattr(torch, acceleration.layerwise_casting), dtype)
+    pipe = _place(pipe, acceleration, device)
+    if acceleration.context_parallel > 1:
+        parallel.share(pipe, acceleration.context_parallel)
+    if acceleration.compile:
         _compile(pipe, device)
     return pipe
 
@@ -53,18 +57,18 @@ def _cast(pipe: Any, storage: torch.dtype, dtype: torch.dtype) -> None:
         model.enable_layerwise_casting(storage_dtype=storage, compute_dtype=dtype)
 
 
-def _place(pipe: Any, wanted: Acceleration, device: str) -> Any:
-    if wanted.offload is None and not wanted.text_encoder_offload:
+def _place(pipe: Any, acceleration: Acceleration, device: str) -> Any:
+    if acceleration.offload is None and not acceleration.text_encoder_offload:
         return pipe.to(device)
     if device == "cpu":
-        option = "offload" if wanted.offload else "text_encoder_offload"
+        option = "offload" if acceleration.offload else "text_encoder_offload"
         raise unavailable(option, "it needs a GPU to fetch weights to; vae_tiling and layerwise_casting work on a CPU")
-    if wanted.offload == "model":
+    if acceleration.offload == "model":
         pipe.enable_model_cpu_offload()
         return pipe
-    if wanted.offload is None:
+    if acceleration.offload is None:
         return _text_encoders_offloaded(pipe, device)
-    stream = wanted.offload == "group-stream"
+    stream = acceleration.offload == "group-stream"
     pipe.enable_group_offload(
         onload_device=torch.device(device),
         offload_device=torch.device("cpu"),

@@ -1,4 +1,4 @@
-"""What step caches remember between two steps, for a checkpoint: without it the steps that follow would differ."""
+"""The states of step caches between two steps, for a checkpoint: without them the steps that follow would differ."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WITHIN_A_CALL = frozenset({"head_block_output", "head_block_input"})
 """Set and used within one call of the model."""
 
 CacheStates = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""By hook, then by kind of call ("cond", "uncond"), the attributes of a state."""
+"""The attributes of states, by hook, then by kind of call ("cond", "uncond")."""
 
 
 def cache_states(pipe: Any) -> dict[str, Any]:
@@ -26,13 +26,13 @@ def cache_states(pipe: Any) -> dict[str, Any]:
     Raises:
         UnsupportedStateError: they are too large for a checkpoint.
     """
-    found: dict[str, Any] = {}
+    states: dict[str, Any] = {}
     for name, model in denoisers(pipe).items():
         for hook, manager in state_managers(model):
-            found[f"{name}/{hook}"] = {call: _attributes(state) for call, state in manager._state_cache.items()}
-    if (size := _bytes(found)) > MAX_BYTES:
+            states[f"{name}/{hook}"] = {call: _attributes(state) for call, state in manager._state_cache.items()}
+    if (size := _bytes(states)) > MAX_BYTES:
         raise UnsupportedStateError(f"the step cache remembers {size / 1e9:.1f} GB, too much for a checkpoint")
-    return found
+    return states
 
 
 def restore_cache_states(pipe: Any, saved: CacheStates) -> None:
@@ -60,7 +60,7 @@ def _attributes(state: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Without torch.Size, which is a tuple of its own type."""
+    """Replace torch.Size, which is a tuple of its own type."""
     if isinstance(value, tuple):
         return tuple(_plain(item) for item in value)
     if isinstance(value, dict):

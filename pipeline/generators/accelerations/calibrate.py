@@ -46,6 +46,6 @@ def ratios(generator: Any, request: GenerationRequest, on_progress: OnProgress) 
         raise unsupported("step_cache", models[0], f"mag_cache: {error}; use taylorseer") from error
     finally:
         take_off(pipe)
-    if not measured or any(len(one) != len(measured[0]) for one in measured):
-        raise FatalError(f"calibration measured {[len(one) for one in measured]} steps of {steps}")
+    if not measured or any(len(clip) != len(measured[0]) for clip in measured):
+        raise FatalError(f"calibration measured {[len(clip) for clip in measured]} steps of {steps}")
     return [sum(step) / len(measured) for step in zip(*measured, strict=True)]

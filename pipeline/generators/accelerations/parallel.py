@@ -27,10 +27,10 @@ def check_devices(ways: int) -> None:
         RefusedError: code ``acceleration_unavailable``; this worker has fewer GPUs.
     """
     if torch.cuda.is_available() and torch.cuda.device_count() < ways:
-        found = torch.cuda.device_count()
+        device_count = torch.cuda.device_count()
         raise unavailable(
             "context_parallel",
-            f"{ways} GPUs are asked for, this worker has {found} (VGEN_GPUS_PER_WORKER); {_INSTEAD}",
+            f"{ways} GPUs are asked for, this worker has {device_count} (VGEN_GPUS_PER_WORKER); {_INSTEAD}",
         )
 
 
@@ -95,7 +95,7 @@ def _countable_device() -> Iterator[None]:
 
 
 def agree(step: Callable[[], None], *, last: bool) -> None:
-    """After a denoising step: the first rank does ``step``, and what that raises stops the others at the same step.
+    """End a denoising step: the first rank calls ``step``, and an error from it stops the others at the same step.
 
     Raises:
         StoppedError: on the other ranks; where the first stops, and after the ``last`` step.

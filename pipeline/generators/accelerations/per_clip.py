@@ -16,20 +16,20 @@ _ON_A_CPU = ("native", "_native_math", "_native_flash")
 
 
 @contextmanager
-def accelerated(pipe: Any, wanted: Acceleration, *, steps: int, device: str) -> Iterator[None]:
+def accelerated(pipe: Any, acceleration: Acceleration, *, steps: int, device: str) -> Iterator[None]:
     """While open, the pipeline works in the wanted way. What belongs to its loading is not looked at.
 
     Raises:
         RefusedError: codes ``acceleration_unsupported`` and ``acceleration_unavailable``; nothing is left on then.
     """
     with ExitStack() as stack:
-        if wanted.attention is not None:
-            stack.enter_context(_attention(pipe, wanted.attention, device))
-        for option, wish in (("tiling", wanted.vae_tiling), ("slicing", wanted.vae_slicing)):
+        if acceleration.attention is not None:
+            stack.enter_context(_attention(pipe, acceleration.attention, device))
+        for option, wish in (("tiling", acceleration.vae_tiling), ("slicing", acceleration.vae_slicing)):
             if wish:
                 stack.enter_context(_vae(pipe, option))
-        if wanted.step_cache is not None:
-            step_caches.put_on(pipe, wanted.step_cache, steps)
+        if acceleration.step_cache is not None:
+            step_caches.put_on(pipe, acceleration.step_cache, steps)
             stack.callback(step_caches.take_off, pipe)
         yield
 
@@ -58,8 +58,8 @@ def _set_backend(model: Any, backend: str) -> None:
     try:
         model.set_attention_backend(backend)
     except (RuntimeError, ValueError, ImportError, OSError) as error:
-        others = ", ".join(name for name in _ON_A_CPU if name != backend)
-        raise unavailable("attention", f"{str(error).rstrip('.')}. Always there: {others}") from error
+        alternatives = ", ".join(name for name in _ON_A_CPU if name != backend)
+        raise unavailable("attention", f"{str(error).rstrip('.')}. Always there: {alternatives}") from error
 
 
 @contextmanager

@@ -33,7 +33,7 @@ _INSTEAD = "layerwise_casting and offload save memory without it"
 
 
 def arguments(quantisation: str, folder: Path, dtype: torch.dtype, device: str) -> dict[str, Any]:
-    """What ``from_pretrained`` is given for the pipeline in the folder.
+    """Return what ``from_pretrained`` is given for the pipeline in the folder.
 
     Raises:
         RefusedError: codes ``acceleration_unavailable`` and ``acceleration_unsupported``.

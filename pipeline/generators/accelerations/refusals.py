@@ -19,5 +19,5 @@ def unavailable(option: str, why: str) -> RefusedError:
 
 def denoisers(pipe: Any) -> dict[str, Any]:
     """The models that the denoising loop calls, by the pipeline's names for them; two in Wan 2.2's way."""
-    found = {name: getattr(pipe, name, None) for name in ("transformer", "transformer_2", "unet")}
-    return {name: model for name, model in found.items() if model is not None}
+    models = {name: getattr(pipe, name, None) for name in ("transformer", "transformer_2", "unet")}
+    return {name: model for name, model in models.items() if model is not None}

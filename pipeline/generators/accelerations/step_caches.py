@@ -55,7 +55,7 @@ def hooks(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def state_managers(model: Any) -> Iterator[tuple[str, StateManager]]:
-    """What step caches remember, each once: blocks may share one."""
+    """Yield the state managers of step caches, each once: blocks may share one."""
     seen: set[int] = set()
     for name, hook in hooks(model):
         manager = getattr(hook, "state_manager", None)
@@ -153,10 +153,10 @@ class _PyramidByCall(PyramidAttentionBroadcastHook):  # type: ignore[misc]  # my
 
 
 def _remember_by_call(model: Any) -> None:
-    found = [hook for _, hook in hooks(model) if isinstance(hook, PyramidAttentionBroadcastHook)]
-    if not found:
+    attention_hooks = [hook for _, hook in hooks(model) if isinstance(hook, PyramidAttentionBroadcastHook)]
+    if not attention_hooks:
         raise unsupported("step_cache", model, f"pyramid_attention finds no such attention in it; {_OTHERS}")
-    for hook in found:
+    for hook in attention_hooks:
         hook.__dict__.pop("state", None)
         hook.__class__ = _PyramidByCall
         hook.state_manager = StateManager(PyramidAttentionBroadcastState)

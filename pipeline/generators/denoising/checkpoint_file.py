@@ -21,12 +21,12 @@ from safetensors import SafetensorError, safe_open, serialize_file
 
 from pipeline.errors import StoppedError
 from pipeline.generators.base import (
+    CheckpointReceiver,
     GenerationRequest,
     OnProgress,
     Phase,
     Progress,
     SavedCheckpoint,
-    TakesCheckpoints,
 )
 
 SCHEMA = "vgen.checkpoint/1"
@@ -46,7 +46,7 @@ class UnsupportedStateError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a checkpoint fits."""
+    """The identity of the request that a checkpoint fits."""
 
     request: str
     """sha256 (hex) of all that decides the clip apart from the numerics."""
@@ -56,7 +56,7 @@ class Identity:
     def of(cls, request: GenerationRequest, *, model: Mapping[str, Any], numerics: dict[str, Any]) -> Identity:
         """``model`` is small JSON that names the model and its revision.
 
-        What accelerates the clip is the numerics' part: there the reason is told by name.
+        What accelerates the clip is the numerics' part: there the reason is named.
         """
         # Without LoRAs as before there were any, so that a checkpoint of then still fits.
         left_out = {"acceleration"} if request.spec.loras else {"acceleration", "loras"}
@@ -71,8 +71,8 @@ Write = Callable[[Path, dict[str, str]], None]
 """Writes the tensors with this metadata, and its own under keys of its own, to the path."""
 
 
-class Keeper:
-    """Saves one clip's state when it is time, and tells who asked for it.
+class CheckpointKeeper:
+    """Saves one clip's state when it is time, and passes it to the receiver.
 
     A checkpoint that cannot be written costs a later attempt time, never this one: the clip goes on without.
     """
@@ -81,7 +81,7 @@ class Keeper:
         self,
         request: GenerationRequest,
         identity: Identity,
-        checkpoints: TakesCheckpoints,
+        checkpoints: CheckpointReceiver,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._request = request
@@ -93,7 +93,7 @@ class Keeper:
         self.facts: dict[str, Any] = {"denoise_steps": 0}
 
     def check(self) -> dict[str, str] | None:
-        """The metadata of the request's checkpoint; None when there is none, or it does not fit (then told)."""
+        """The metadata of the request's checkpoint; None when there is none, or it does not fit (then reported)."""
         if self._request.resume_from is None:
             return None
         try:
@@ -120,14 +120,14 @@ class Keeper:
             StoppedError: ``on_progress`` did.
         """
         self.facts["denoise_steps"] += 1
-        wanted = self._request.checkpoint_s is not None and step != self._resumed_from
+        is_due = self._request.checkpoint_s is not None and step != self._resumed_from
         try:
             on_progress(Progress(Phase.DENOISE, step, total))
         except StoppedError as stop:
-            if stop.keep and wanted:
+            if stop.keep and is_due:
                 self._save(step, total, write)
             raise
-        if wanted and self._is_time(final=step == total):
+        if is_due and self._is_time(final=step == total):
             self._save(step, total, write)
 
     def _is_time(self, *, final: bool) -> bool:
@@ -151,7 +151,7 @@ class Keeper:
 
 
 def metadata(step: int, total: int, identity: Identity) -> dict[str, str]:
-    """What every checkpoint says of itself."""
+    """Return what every checkpoint says of itself."""
     values = {
         "schema": SCHEMA,
         "step": step,
@@ -162,9 +162,9 @@ def metadata(step: int, total: int, identity: Identity) -> dict[str, str]:
     return {_KEY: json.dumps(values, sort_keys=True)}
 
 
-def step_of(found: Mapping[str, str]) -> tuple[int, int]:
+def step_of(header: Mapping[str, str]) -> tuple[int, int]:
     """(step, total) of a checkpoint's metadata."""
-    values = json.loads(found[_KEY])
+    values = json.loads(header[_KEY])
     return int(values["step"]), int(values["total"])
 
 
@@ -176,10 +176,10 @@ def read_metadata(path: Path, identity: Identity) -> dict[str, str]:
     """
     try:
         with safe_open(path, framework="np") as file:
-            found: dict[str, str] = file.metadata() or {}
-        values = json.loads(found[_KEY])
+            header: dict[str, str] = file.metadata() or {}
+        values = json.loads(header[_KEY])
         schema, request, numerics = values["schema"], values["request"], values["numerics"]
-        step, total = step_of(found)
+        step, total = step_of(header)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointUnusableError(f"cannot be read: {type(error).__name__}: {error}") from error
     if schema != SCHEMA:
@@ -190,12 +190,12 @@ def read_metadata(path: Path, identity: Identity) -> dict[str, str]:
         raise CheckpointUnusableError(f"numerics differ: {changed}")
     if not 1 <= step <= total:
         raise CheckpointUnusableError(f"it says step {step} of {total}")
-    return found
+    return header
 
 
-def write_state_only(path: Path, found: dict[str, str]) -> None:
+def write_state_only(path: Path, header: dict[str, str]) -> None:
     """A checkpoint without tensors."""
-    serialize_file({}, path, found)
+    serialize_file({}, path, header)
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:

@@ -29,7 +29,7 @@ _CACHES = "caches"
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """Where a clip goes on: the loop, and the states of its random generators just after the step, by name.
+    """The point where a clip resumes: the loop, and its random generators' states just after the step, by name.
 
     ``caches`` is what a step cache remembered then, as ``accelerations.cache_states`` gives it.
     """
@@ -54,10 +54,11 @@ def write_checkpoint(
     """
     tensors = {f"{_RNG}{name}": state for name, state in rng.items()}
     schedulers = []
-    for index, found in sorted(loop.schedulers.items()):
-        returned = _pack(found.returned, tensors, f"scheduler {index}'s result")
+    for index, scheduler_state in sorted(loop.schedulers.items()):
+        returned = _pack(scheduler_state.returned, tensors, f"scheduler {index}'s result")
         attributes = {
-            name: _pack(value, tensors, f"scheduler {index}'s {name}") for name, value in found.attributes.items()
+            name: _pack(value, tensors, f"scheduler {index}'s {name}")
+            for name, value in scheduler_state.attributes.items()
         }
         schedulers.append({"index": index, "returned": returned, "attributes": attributes})
     more = {_CACHES: json.dumps(_pack(dict(caches), tensors, "the step cache"))} if caches else {}
@@ -127,26 +128,26 @@ def _store(value: torch.Tensor, tensors: dict[str, torch.Tensor]) -> str:
 
 
 def _unpack(packed: Any, tensors: Mapping[str, torch.Tensor], device: str) -> Any:
-    kind, *rest = packed
+    kind, *parts = packed
     if kind == "plain":
-        return rest[0]
+        return parts[0]
     if kind == "tensor":
-        return tensors[rest[0]].to("cpu" if rest[1] == "cpu" else device, copy=True)
+        return tensors[parts[0]].to("cpu" if parts[1] == "cpu" else device, copy=True)
     if kind == "array":
-        return tensors[rest[0]].numpy().copy()
+        return tensors[parts[0]].numpy().copy()
     if kind == "number":
-        return np.dtype(rest[0]).type(rest[1])
+        return np.dtype(parts[0]).type(parts[1])
     if kind == "device":
-        return torch.device("cpu" if rest[0] == "cpu" else device)
+        return torch.device("cpu" if parts[0] == "cpu" else device)
     if kind == "dtype":
-        return getattr(torch, rest[0])
+        return getattr(torch, parts[0])
     if kind == "output":
-        return _output_class(rest[0])(**{key: _unpack(item, tensors, device) for key, item in rest[1]})
+        return _output_class(parts[0])(**{key: _unpack(item, tensors, device) for key, item in parts[1]})
     if kind in ("list", "tuple"):
-        items = [_unpack(item, tensors, device) for item in rest[0]]
+        items = [_unpack(item, tensors, device) for item in parts[0]]
         return items if kind == "list" else tuple(items)
     if kind == "dict":
-        return {_unpack(key, tensors, device): _unpack(item, tensors, device) for key, item in rest[0]}
+        return {_unpack(key, tensors, device): _unpack(item, tensors, device) for key, item in parts[0]}
     raise ValueError(f"unknown kind {kind!r}")
 
 
@@ -154,8 +155,8 @@ def _output_class(name: str) -> type[BaseOutput]:
     """One of diffusers' own result classes; nothing else is imported for a checkpoint."""
     module, _, qualname = name.partition(":")
     if not module.startswith("diffusers."):
-        raise ValueError(f"{name} is no class of diffusers")
-    found = getattr(importlib.import_module(module), qualname)
-    if not issubclass(found, BaseOutput):
-        raise ValueError(f"{name} is no result of a scheduler")
-    return found  # type: ignore[no-any-return]
+        raise ValueError(f"{name} is not a class of diffusers")
+    output_class = getattr(importlib.import_module(module), qualname)
+    if not issubclass(output_class, BaseOutput):
+        raise ValueError(f"{name} is not a scheduler's result class")
+    return output_class  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""What pixels depend on beside the request, and what memory was used for them."""
+"""The facts that pixels depend on beside the request, and the memory that was used."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def peak(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def numerics(preset: Preset, device: str, wanted: Acceleration, *, loras: bool = False) -> dict[str, Any]:
+def numerics(preset: Preset, device: str, acceleration: Acceleration, *, loras: bool = False) -> dict[str, Any]:
     """The numerics fingerprint's parts; one that is off may be left out, which is the same as None."""
     parts: dict[str, Any] = {
         "device": device,
@@ -72,20 +72,20 @@ def numerics(preset: Preset, device: str, wanted: Acceleration, *, loras: bool =
         "torch": torch.__version__,
         "diffusers": version("diffusers"),
         "transformers": version("transformers"),
-        "attention": wanted.attention or os.environ.get("DIFFUSERS_ATTN_BACKEND", "native"),
-        "compile": wanted.compile,
-        "step_cache": None if wanted.step_cache is None else wanted.step_cache.model_dump(mode="json"),
-        "tiling": wanted.vae_tiling,
-        "quantisation": quantised.numerics(wanted.quantisation),
+        "attention": acceleration.attention or os.environ.get("DIFFUSERS_ATTN_BACKEND", "native"),
+        "compile": acceleration.compile,
+        "step_cache": None if acceleration.step_cache is None else acceleration.step_cache.model_dump(mode="json"),
+        "tiling": acceleration.vae_tiling,
+        "quantisation": quantised.numerics(acceleration.quantisation),
     }
     if loras:
         parts["peft"] = version("peft")
-    if wanted.vae_slicing:
+    if acceleration.vae_slicing:
         parts["slicing"] = True
-    if wanted.context_parallel > 1:
-        parts["context_parallel"] = wanted.context_parallel
-    if wanted.layerwise_casting is not None:
-        parts["layerwise_casting"] = wanted.layerwise_casting
+    if acceleration.context_parallel > 1:
+        parts["context_parallel"] = acceleration.context_parallel
+    if acceleration.layerwise_casting is not None:
+        parts["layerwise_casting"] = acceleration.layerwise_casting
     if device == "cuda":
         parts["cuda"] = torch.version.cuda
     else:

@@ -28,9 +28,9 @@ StepObserver = Callable[[int, int], None]
 
 _ATTRIBUTE = "_vgen_watch"
 _CONFIGURATION = "_internal_dict"
-"""Where diffusers keeps a scheduler's configuration: it comes with the model, not with the clip."""
+"""The attribute of a scheduler's configuration in diffusers: it comes with the model, not with the clip."""
 _LOOP_VIEWS = ("timesteps", "sigmas")
-"""What pipelines index by the number of their loop's round; LTX-2 and Wan read ``sigmas`` so."""
+"""The attributes that pipelines index by the round of their loop; LTX-2 and Wan read ``sigmas`` so."""
 
 
 class ReplayError(Exception):
@@ -81,12 +81,13 @@ class LoopWatch:
 
     def state(self) -> LoopState:
         """The loop as it is after its last whole step. Tensors are not copied."""
-        own = (_ATTRIBUTE, _CONFIGURATION)
+        excluded = (_ATTRIBUTE, _CONFIGURATION)
         states = {
             index: SchedulerState(
-                self._returned[index], {name: value for name, value in found.__dict__.items() if name not in own}
+                self._returned[index],
+                {name: value for name, value in scheduler.__dict__.items() if name not in excluded},
             )
-            for index, found in enumerate(self._schedulers)
+            for index, scheduler in enumerate(self._schedulers)
             if index not in self._bystanders
         }
         return LoopState(self._done, self._total(), states)
@@ -111,7 +112,7 @@ class LoopWatch:
         return returned
 
     def view(self, value: Any) -> Any:
-        """What the pipeline sees of the scheduler's ``timesteps`` or ``sigmas``."""
+        """Return what the pipeline sees of the scheduler's ``timesteps`` or ``sigmas``."""
         return value[self._skipped :] if self._open and self._skipped and value is not None else value
 
     def _replay(self, index: int, resume: LoopState) -> Any:
@@ -147,9 +148,9 @@ class _Place:
 
 @contextmanager
 def watched_steps(scheduler: Any, observer: StepObserver, resume: LoopState | None = None) -> Iterator[LoopWatch]:
-    """While open, ``observer`` is told of every step of the loop that this scheduler object drives.
+    """While open, ``observer`` is called at every step of the loop that this scheduler object drives.
 
-    With ``resume`` the loop begins by replaying that step; ``observer`` is told of it first. What is raised then may
+    With ``resume`` the loop begins by replaying that step; ``observer`` is called for it first. What is raised then may
     be a ``ReplayError``.
     """
     original = type(scheduler)

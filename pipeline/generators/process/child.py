@@ -52,7 +52,7 @@ class Child:
         self._cache_dir = cache_dir
         self._commands: queue.Queue[dict[str, Any]] = queue.Queue()
         self._stopped: dict[int, bool] = {}
-        """Commands that were told to stop, and whether they are to leave a checkpoint."""
+        """Commands that were asked to stop, and whether they are to leave a checkpoint."""
         self._generator: Any = None
         self._key = ""
         """What names the generator among those that wait in the host's memory."""
@@ -81,18 +81,18 @@ class Child:
             number = command["id"]
             try:
                 self._carry_out(command, number)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is reported to the parent
                 failed = error.with_traceback(None)  # its frames hold on to the clip's tensors
                 if self._ranks is not None and not isinstance(error, StoppedError):
-                    self._ranks.blame()
+                    self._ranks.exit_if_one_died()
                 self._free(failed)
                 self._send(number, "error", wire.error_to_wire(failed))
             if self._ranks is not None:
-                self._ranks.settle(number)
+                self._ranks.wait_for_all(number)
             self._stopped.pop(number, None)
 
     def _free(self, error: Exception) -> None:
-        """After too little memory: give back what nobody uses, before the next clip is tried."""
+        """Give back unused memory after a clip did not fit, before the next one is tried."""
         if isinstance(error, OutOfMemoryError):
             error.__cause__ = error.__context__ = None
             self._waiting.clear()
@@ -104,7 +104,7 @@ class Child:
             self._send(number, "progress", wire.progress_to_wire(progress))
             if self._ranks is not None and progress.phase is not Phase.DENOISE:
                 return  # ranks stop together, after a step
-            if number in self._stopped and not (self._stopped[number] and _all_but_done(progress)):
+            if number in self._stopped and not (self._stopped[number] and _is_nearly_done(progress)):
                 raise StoppedError(
                     f"stopped in {progress.phase} at step {progress.step} of {progress.total}",
                     keep=self._stopped[number],
@@ -112,7 +112,7 @@ class Child:
 
         if command["command"] == "load":
             how = Acceleration.model_validate(command["acceleration"])
-            self._meet(how.context_parallel, command)
+            self._join_ranks(how.context_parallel, command)
             source = self._load(Preset.model_validate(command["preset"]), how, command, on_progress)
             self._growth = Growth(command["growth_bytes"])
             self._send(number, "ready", {"source": source})
@@ -120,9 +120,9 @@ class Child:
             if self._generator is None:
                 raise FatalError("no model is loaded", code="model_not_loaded")
             if self._ranks is not None:
-                self._ranks.tell(command)
+                self._ranks.send(command)
             request = wire.request_from_wire(command["request"])
-            self._finish(number, self._generator.make(request, on_progress, _Reporter(self._send, number)))
+            self._finish(number, self._generator.make(request, on_progress, _CheckpointReporter(self._send, number)))
         elif command["command"] == "prepare":
             self._prepare(command)
         elif command["command"] == "calibrate":
@@ -152,7 +152,7 @@ class Child:
     def _hand_over(self, number: int, hand_over: HandOver) -> None:
         try:
             self._send(number, "result", wire.result_to_wire(hand_over()))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the parent is told
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is reported to the parent
             self._send(number, "error", wire.error_to_wire(error))
 
     def _prepare(self, command: dict[str, Any]) -> None:
@@ -165,8 +165,8 @@ class Child:
             print(f"prompt not encoded ahead: {error}", file=sys.stderr)  # noqa: T201 - the child's log
             self._generator.free()
 
-    def _meet(self, ways: int, command: dict[str, Any]) -> None:
-        """Before a load: part from the ranks of the model before, and meet those of this one."""
+    def _join_ranks(self, ways: int, command: dict[str, Any]) -> None:
+        """Leave the process group of the model before, and join that of this one, before a load."""
         if self._ranks is not None or self._place is not None:
             from pipeline.generators.accelerations import parallel  # noqa: PLC0415 - torch
 
@@ -185,7 +185,7 @@ class Child:
 
             parallel.check_devices(ways)
             self._ranks = Ranks(ways, self._cache_dir)
-            self._ranks.tell(command)
+            self._ranks.send(command)
             parallel.join(0, ways, self._ranks.store)
 
     def _load(
@@ -193,21 +193,23 @@ class Child:
     ) -> str:
         """Have the preset's generator at hand; ``host`` when it waited in the host's memory, else ``disk``."""
         key = json.dumps([command["preset"], command["acceleration"], command["files"]], sort_keys=True)
-        found: Any = self._waiting.take(key)  # first, so that it is not what has to make room
+        generator: Any = self._waiting.take(key)  # first, so that it is not what has to make room
         if self._generator is not None:
             evicted, self._generator = self._generator, None
             self._waiting.keep(self._key, evicted, command["host_cache_bytes"])
         self._key = key
-        if found is not None and found.is_current():
-            found.resume(on_progress)
-            self._generator = found
+        if generator is not None and generator.is_current():
+            generator.resume(on_progress)
+            self._generator = generator
             return "host"
-        if found is not None:
-            found.unload()
-        self._generator = self._made(preset, how, command["lora_bytes"], on_progress)
+        if generator is not None:
+            generator.unload()
+        self._generator = self._load_generator(preset, how, command["lora_bytes"], on_progress)
         return "disk"
 
-    def _made(self, preset: Preset, how: Acceleration, lora_bytes: int, on_progress: Callable[[Progress], None]) -> Any:
+    def _load_generator(
+        self, preset: Preset, how: Acceleration, lora_bytes: int, on_progress: Callable[[Progress], None]
+    ) -> Any:
         if preset.generator == "idle":
             idle = IdleGenerator()
             idle.load_preset(preset, on_progress)
@@ -226,12 +228,12 @@ class Child:
             self._events.flush()
 
 
-def _all_but_done(progress: Progress) -> bool:
+def _is_nearly_done(progress: Progress) -> bool:
     """Frames that are decoded are sooner handed on than made again."""
     return progress.phase is Phase.HAND_OFF or (progress.phase is Phase.DECODE and progress.step == progress.total)
 
 
-class _Reporter:
+class _CheckpointReporter:
     """Tells the parent of checkpoints."""
 
     def __init__(self, send: Callable[[int, str, dict[str, Any]], None], number: int) -> None:
@@ -247,7 +249,7 @@ class _Reporter:
 
 def main() -> None:
     """Start the reader and serve."""
-    if not prctl.die_with(int(sys.argv[1]), signal.SIGKILL):
+    if not prctl.die_with_parent(int(sys.argv[1]), signal.SIGKILL):
         os._exit(0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -17,12 +17,12 @@ from pipeline.acceleration import PLAIN, Acceleration
 from pipeline.errors import CrashError, StoppedError
 from pipeline.generators.base import (
     NO_CHECKPOINTS,
+    CheckpointReceiver,
     GenerationRequest,
     GenerationResult,
     OnMade,
     OnProgress,
     Progress,
-    TakesCheckpoints,
 )
 from pipeline.generators.process import wire
 from pipeline.generators.process.running_child import EXIT_S, RunningChild
@@ -30,14 +30,14 @@ from pipeline.presets import Library, Preset, load_library
 from pipeline.settings import Settings
 
 _POLL_S = 0.2
-"""How soon ``request_stop`` is passed on while the child is silent."""
+"""The delay until ``request_stop`` is passed on while the child is silent."""
 _Files = tuple[tuple[str, int, int], ...]
 """Path, bytes and time of the last change (ns) of each file of a model's folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How a preset came into the child."""
+    """The way a preset came into the child."""
 
     preset: str
     source: str
@@ -59,7 +59,7 @@ class GeneratorProcess:
         device_env: Mapping[str, str] | None = None,
         on_recycled: Callable[[str, str], None] | None = None,
     ) -> None:
-        """``on_recycled`` is told the preset and the reason when a child that grew too large was ended."""
+        """``on_recycled`` is called with the preset and the reason when a child that grew too large was ended."""
         self._settings = settings
         self._on_recycled = on_recycled
         self._device_env = dict(device_env or {})
@@ -114,7 +114,7 @@ class GeneratorProcess:
         self,
         request: GenerationRequest,
         on_progress: OnProgress,
-        checkpoints: TakesCheckpoints = NO_CHECKPOINTS,
+        checkpoints: CheckpointReceiver = NO_CHECKPOINTS,
         on_made: OnMade | None = None,
     ) -> GenerationResult:
         """Make a clip, loading its preset first when another or none is loaded.
@@ -123,7 +123,7 @@ class GeneratorProcess:
         never, when the child is not to make another.
 
         When ``on_progress`` raises, the child is stopped at its next sign of life and the error goes on to the caller,
-        after ``checkpoints`` was told of the one that the child left, where the error is a StoppedError with ``keep``.
+        after ``checkpoints`` received the one that the child left, where the error is a StoppedError with ``keep``.
         Then a clip that had been decoded already is finished all the same.
 
         Raises:
@@ -161,14 +161,14 @@ class GeneratorProcess:
         return [float(ratio) for ratio in answer["data"]["ratios"]]
 
     def prepare(self, preset: str, prompt: str, negative_prompt: str | None) -> None:
-        """From any thread: have the child encode the prompt of a clip that may come, once it has nothing else to do."""
+        """Have the idle child encode the prompt of a clip that may come; may be called from any thread."""
         child = self._child
         if child is not None and child.alive:
             data = {"preset": preset, "prompt": prompt, "negative_prompt": negative_prompt}
             child.send({"id": next(self._numbers), "command": "prepare", **data})
 
     def request_stop(self) -> None:
-        """From any thread: end the running call with StoppedError at the child's next sign of life."""
+        """End the running call with StoppedError at the child's next sign of life; may be called from any thread."""
         self._stop.set()
 
     def close(self) -> None:
@@ -211,7 +211,7 @@ class GeneratorProcess:
         data: dict[str, Any],
         on_progress: OnProgress,
         deadline_s: float,
-        checkpoints: TakesCheckpoints = NO_CHECKPOINTS,
+        checkpoints: CheckpointReceiver = NO_CHECKPOINTS,
         on_made: OnMade | None = None,
     ) -> dict[str, Any]:
         """Send one command and follow it to its end, the event returned; ``deadline_s`` is the longest silence."""
@@ -220,12 +220,14 @@ class GeneratorProcess:
             raise CrashError("the generator's process is not running")
         number = next(self._numbers)
         stopping: BaseException | None = None
-        made = False
+        was_made = False
         heard = time.monotonic()
         with child.answers(number) as next_event:
             child.send({"id": number, "command": command, **data})
             while True:
-                if self._stop.is_set() and stopping is None and not made:  # then it is the next clip that is to stop
+                if (
+                    self._stop.is_set() and stopping is None and not was_made
+                ):  # then it is the next clip that is to stop
                     stopping = StoppedError("asked to stop")
                     child.send({"id": number, "command": "stop", "keep": False})
                 event = next_event(_POLL_S)
@@ -237,17 +239,17 @@ class GeneratorProcess:
                 match event["event"]:
                     case "died":
                         self._drop_child(child)
-                        raise stopping or CrashError(f"the generator died during {command}: {child.last_words()}")
+                        raise stopping or CrashError(f"the generator died during {command}: {child.describe_end()}")
                     case "progress":
                         progress = wire.progress_from_wire(event["data"])
                         stopping = stopping or self._reported(child, number, progress, on_progress)
                     case "checkpoint" | "unusable" | "made":
-                        made = made or event["event"] == "made"
-                        _tell(event, checkpoints, on_made)
+                        was_made = was_made or event["event"] == "made"
+                        _report(event, checkpoints, on_made)
                     case "error":
                         raise stopping or wire.error_from_wire(event["data"])
                     case _:
-                        # A clip finished before the stop reached it is still stopped: the caller has been told so.
+                        # A clip finished before the stop reached it is still stopped: the caller was promised that.
                         if stopping is not None and not getattr(stopping, "keep", False):
                             raise stopping
                         return event
@@ -255,7 +257,7 @@ class GeneratorProcess:
     def _reported(
         self, child: RunningChild, number: int, progress: Progress, on_progress: OnProgress
     ) -> BaseException | None:
-        """Pass one sign of life on; what the callback raised, once the child has been told to stop."""
+        """Pass one sign of life on; what the callback raised, once the child was asked to stop."""
         try:
             on_progress(progress)
         except BaseException as error:  # noqa: BLE001 - raised again as soon as the child has stopped
@@ -269,7 +271,7 @@ class GeneratorProcess:
             raise stopping
         raise CrashError(
             f"the generator gave no sign of life for {deadline_s:g} s during {command} and was killed: "
-            f"{child.last_words()}",
+            f"{child.describe_end()}",
             code="generator_hung",
         )
 
@@ -282,7 +284,7 @@ class GeneratorProcess:
             child.end(0.0 if at_once else EXIT_S)
 
 
-def _tell(event: dict[str, Any], checkpoints: TakesCheckpoints, on_made: OnMade | None) -> None:
+def _report(event: dict[str, Any], checkpoints: CheckpointReceiver, on_made: OnMade | None) -> None:
     if event["event"] == "checkpoint":
         checkpoints.saved(wire.checkpoint_from_wire(event["data"]))
     elif event["event"] == "unusable":
@@ -292,13 +294,13 @@ def _tell(event: dict[str, Any], checkpoints: TakesCheckpoints, on_made: OnMade 
 
 
 def _files_of(preset: Preset) -> _Files:
-    """What tells that a model in a user's folder was replaced under its name; a hub's snapshot never is."""
+    """Return the files' state, which shows that a model in a user's folder was replaced; a hub's never is."""
     folder = Path(preset.repo)
     if not folder.is_absolute():
         return ()
-    found = []
+    files = []
     with contextlib.suppress(OSError):  # whether it can be loaded is the child's question
         for path in sorted(folder.resolve().glob("*/*")):
             stat = path.stat()
-            found.append((str(path), stat.st_size, stat.st_mtime_ns))
-    return tuple(found)
+            files.append((str(path), stat.st_size, stat.st_mtime_ns))
+    return tuple(files)

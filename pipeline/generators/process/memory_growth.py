@@ -1,4 +1,4 @@
-"""How much memory this process holds, and whether it has grown since it was warm. Loads no torch."""
+"""Measure the memory of this process, and its growth since it was warm. Loads no torch."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _NAMES = {"host": "resident in the host's memory", "gpu": "allocated on the GPU"
 
 def memory_in_use() -> dict[str, int]:
     """Bytes by kind: ``host`` (resident), and once a GPU is in use ``gpu`` (tensors) and ``gpu_reserved`` (all)."""
-    found = {}
+    sizes = {}
     with contextlib.suppress(OSError, ValueError, IndexError):
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-        found["host"] = pages * os.sysconf("SC_PAGE_SIZE")
+        sizes["host"] = pages * os.sysconf("SC_PAGE_SIZE")
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        found["gpu"] = int(torch.cuda.memory_allocated())
-        found["gpu_reserved"] = int(torch.cuda.memory_reserved())
-    return found
+        sizes["gpu"] = int(torch.cuda.memory_allocated())
+        sizes["gpu_reserved"] = int(torch.cuda.memory_reserved())
+    return sizes
 
 
 class Growth:
-    """What a warm generator held, against what it holds after a clip. ``limit`` (bytes) 0: it may grow for ever."""
+    """The memory of a warm generator against that after a clip. ``limit`` (bytes) 0: it may grow for ever."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._warm = memory_in_use()
 
     def has_outgrown(self, free: Callable[[], None]) -> str | None:
-        """Why the process is to be replaced, if it still is too large once it gave back what nobody uses."""
+        """Return why the process is to be replaced, if it still is too large once it gave back what nobody uses."""
         if not self._limit or self._excess() is None:
             return None
         free()

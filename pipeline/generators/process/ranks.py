@@ -23,7 +23,7 @@ from pipeline.errors import StoppedError
 from pipeline.generators.process.running_child import EXIT_S, RunningChild
 
 PATIENCE_S = 60.0
-"""How far behind or ahead of each other ranks may end a command; beyond that one waits for another for ever."""
+"""The time between the first and last rank's end of a command; after it one waits for another for ever."""
 _POLL_S = 0.5
 _MOMENT_S = 1.0
 _FOLDER = "vgen-ranks-"
@@ -40,43 +40,43 @@ class Ranks:
         self._answered = threading.Condition()
         self._done: dict[int, set[int]] = {}
         """By command: the ranks that have ended it."""
-        self._told = 0
-        self._own = 0
+        self._last_sent = 0
+        self._last_ended = 0
         """The last command that this rank has ended."""
         self._closing = False
         self._others = {
             rank: RunningChild(cache_dir, {}, (str(rank), str(ways), str(self.store))) for rank in range(1, ways)
         }
         self._threads = [
-            threading.Thread(target=self._follow, args=(rank, child), daemon=True)
+            threading.Thread(target=self._watch, args=(rank, child), daemon=True)
             for rank, child in self._others.items()
         ]
         for thread in self._threads:
             thread.start()
 
-    def tell(self, command: dict[str, Any]) -> None:
+    def send(self, command: dict[str, Any]) -> None:
         """Have the others carry out what this rank is about to."""
-        self._told = int(command["id"])
+        self._last_sent = int(command["id"])
         for child in self._others.values():
             child.send(command)
 
-    def settle(self, number: int) -> None:
+    def wait_for_all(self, number: int) -> None:
         """This rank has ended the command; wait for the others, or end the process: they are out of step."""
-        if number != self._told:
+        if number != self._last_sent:
             return  # this rank's alone
         with self._answered:
-            self._own = number
+            self._last_ended = number
             if not self._answered.wait_for(lambda: len(self._done.get(number, ())) == len(self._others), PATIENCE_S):
-                self._die(f"command {number} did not end on every rank within {PATIENCE_S:g} s")
+                self._exit(f"command {number} did not end on every rank within {PATIENCE_S:g} s")
             self._done.pop(number, None)
 
-    def blame(self) -> None:
+    def exit_if_one_died(self) -> None:
         """Something failed here: end the process if another rank died, which may be seen in a moment."""
         end = time.monotonic() + _MOMENT_S
         while time.monotonic() < end:
             for rank, child in self._others.items():
                 if not child.alive:
-                    self._die(f"rank {rank} died: {child.last_words()}")
+                    self._exit(f"rank {rank} died: {child.describe_end()}")
             time.sleep(_MOMENT_S / 10)
 
     def end(self) -> None:
@@ -89,13 +89,13 @@ class Ranks:
         shutil.rmtree(self._folder, ignore_errors=True)
         os.close(self._lock)
 
-    def _follow(self, rank: int, child: RunningChild) -> None:
+    def _watch(self, rank: int, child: RunningChild) -> None:
         failed: tuple[int, float, str] | None = None
         while not self._closing:
             event = child.next_event(_POLL_S)
             if event is not None and event["event"] == "died":
                 if not self._closing:
-                    self._die(f"rank {rank} died: {child.last_words()}")
+                    self._exit(f"rank {rank} died: {child.describe_end()}")
                 return
             if event is not None and event["event"] in _FINAL:
                 with self._answered:
@@ -104,10 +104,10 @@ class Ranks:
                 if event["event"] == "error" and event["data"]["code"] != StoppedError.code:
                     failed = event["id"], time.monotonic(), str(event["data"]["message"])
             # A rank that failed alone leaves this one waiting for it within a step.
-            if failed is not None and self._own < failed[0] and time.monotonic() - failed[1] > PATIENCE_S:
-                self._die(f"rank {rank} failed: {failed[2]}")
+            if failed is not None and self._last_ended < failed[0] and time.monotonic() - failed[1] > PATIENCE_S:
+                self._exit(f"rank {rank} failed: {failed[2]}")
 
-    def _die(self, why: str) -> None:
+    def _exit(self, why: str) -> None:
         sys.stderr.write(f"{why}\n")
         sys.stderr.flush()
         shutil.rmtree(self._folder, ignore_errors=True)

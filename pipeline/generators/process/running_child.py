@@ -20,7 +20,7 @@ import pipeline
 from pipeline.errors import CrashError
 
 EXIT_S = 5.0
-"""How long a child may take to leave when asked, before it is killed."""
+"""The time a child may take to exit when asked, before it is killed."""
 _STDERR_LINES = 30
 _DIED: dict[str, Any] = {"event": "died"}
 _Events = queue.SimpleQueue[dict[str, Any]]
@@ -84,11 +84,11 @@ class RunningChild:
     def answers(self, number: int) -> Iterator[Callable[[float], dict[str, Any] | None]]:
         """``next_event`` for the events of one command alone, which is to be sent within the block."""
         with self._sorting:
-            own = self._awaited[number] = queue.SimpleQueue()
+            answers_queue = self._awaited[number] = queue.SimpleQueue()
             if self._over:
-                own.put(_DIED)
+                answers_queue.put(_DIED)
         try:
-            yield partial(_next, own)
+            yield partial(_next, answers_queue)
         finally:
             with self._sorting:
                 del self._awaited[number]
@@ -97,8 +97,8 @@ class RunningChild:
         """The next event; ``{"event": "died"}`` is the last; None when nothing came in time."""
         return _next(self._events, timeout_s)
 
-    def last_words(self) -> str:
-        """How it ended and what it last wrote to its standard error."""
+    def describe_end(self) -> str:
+        """Return how it ended and what it last wrote to its standard error."""
         code = self._process.poll()
         if code is None:
             how = "it still runs"

@@ -1,4 +1,4 @@
-"""What parent and child say to each other: one JSON object a line, each way. Both sides use these functions.
+"""The messages between parent and child: one JSON object a line, each way. Both sides use these functions.
 
 Commands: ``load``, ``generate``, ``calibrate``, ``prepare`` (a hint, which has no answer), ``stop`` (with ``keep``:
 leave a checkpoint), ``exit``. Events: ``progress``, ``checkpoint``, ``unusable``, ``ready``, ``made``, ``result``,
@@ -100,7 +100,7 @@ def progress_from_wire(data: dict[str, Any]) -> Progress:
 
 
 def error_to_wire(error: Exception) -> dict[str, Any]:
-    """Whatever is not a StageError is a bug, told with its type."""
+    """Whatever is not a StageError is a bug, reported with its type."""
     if isinstance(error, StoppedError):
         kind = _STOPPED
     elif isinstance(error, StageError):

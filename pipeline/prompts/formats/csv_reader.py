@@ -17,7 +17,7 @@ MAX_COLUMNS = 1000
 _DELIMITERS = ",;\t|"
 _MISSING = frozenset({"nan", "NaN", "<NA>", "NaT"})
 _FAULTS = frozenset({"#N/A", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!"})
-_NO_NAME = "has cells, but no name in the header; pandas writes its index so, unless it is told index=False"
+_NO_NAME = "has cells, but no name in the header; pandas writes its index so: use to_csv(index=False)"
 _SEPARATOR_LINE = re.compile(r'"?sep=([^"\s]|\t)"?[ ,;]*')
 """The first line of a file that says to Excel what separates its cells."""
 _QUOTES = "“”„‟«»"
@@ -43,7 +43,7 @@ def read_csv(data: bytes, problems: Problems) -> Table:
 
 
 def _records(rows: Rows, header_line: int, names: Sequence[str], problems: Problems) -> Iterator[Record]:
-    """A column that is no field is said once, at the header, when a row has something in it; no row is read then."""
+    """A column that is not a field is said once, at the header, when a row has something in it; no row is read then."""
     strange = [at for at, name in enumerate(names) if name not in FIELD_RULES]
     # A spreadsheet saves columns in which there once was something, and leaves empty cells at the end of a row out.
     named = max((at for at, name in enumerate(names, 1) if name), default=0)
@@ -73,8 +73,8 @@ def _report_columns(
     strange: Sequence[int], names: Sequence[str], cells: Sequence[str], line: int, problems: Problems
 ) -> None:
     if not any(name.casefold() in FIELD_RULES for name in names):
-        shown = ", ".join(name[:30] for name in names[:3])
-        problems.add(f"the first row names the fields, such as 'prompt,seed'; {shown!r} are none", line=line)
+        first_names = ", ".join(name[:30] for name in names[:3])
+        problems.add(f"the first row names the fields, such as 'prompt,seed'; {first_names!r} are none", line=line)
         return
     for place, at in enumerate(strange):
         name = names[at]
@@ -82,12 +82,12 @@ def _report_columns(
             if cells[at].strip():
                 problems.add(f"column {at + 1} {_NO_NAME}", line=line)
         else:
-            index = "; pandas writes its index so, unless it is told index=False" if name.startswith("Unnamed:") else ""
+            index = "; pandas writes its index so: use to_csv(index=False)" if name.startswith("Unnamed:") else ""
             problems.add(unknown_field(name, hint=place < 20, known=place == 0) + index, line=line, field=name)
 
 
 def _report_placeholders(fields: dict[str, str], line: int, problems: Problems) -> bool:
-    """What programs write where there is nothing, or where a formula failed: as a prompt it would be generated."""
+    """Report what programs write for an empty cell or a failed formula: as a prompt it would be generated."""
     wrong = False
     for name, cell in fields.items():
         if cell in _MISSING:
@@ -108,14 +108,14 @@ def _rows(data: bytes, problems: Problems) -> Rows:
     if first is None:
         return
     begins, delimiter = first[0], _delimiter(first[1])
-    said = _SEPARATOR_LINE.fullmatch(first[1])
-    if said is not None:
-        begins, delimiter = first[0] + 1, said[1]
-    rest = lines if said is not None else chain((first,), lines)
+    separator = _SEPARATOR_LINE.fullmatch(first[1])
+    if separator is not None:
+        begins, delimiter = first[0] + 1, separator[1]
+    rows = lines if separator is not None else chain((first,), lines)
     position = [begins]
 
     def numbered() -> Iterator[str]:
-        for number, line in rest:
+        for number, line in rows:
             position[0] = number
             yield line + "\n"
 

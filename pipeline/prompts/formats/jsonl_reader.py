@@ -41,14 +41,14 @@ def _records(data: bytes, problems: Problems) -> Iterator[Record]:
             if error.key is not None:
                 problems.add(error.message, line=number, field=error.key)
                 continue
-            other = _other_form(line, second) if at == 0 else None
+            other_form = _other_form(line, second) if at == 0 else None
             column = f" at column {error.column}" if error.column else ""
             problems.add(
-                f"not a JSON object{column}: {error.message}{f'; {other}' if other else ''}",
+                f"not a JSON object{column}: {error.message}{f'; {other_form}' if other_form else ''}",
                 line=number,
                 kind=error.message,
             )
-            if other:  # every further line would be wrong for the same reason
+            if other_form:  # every further line would be wrong for the same reason
                 return
         else:
             if isinstance(value, dict):
@@ -61,7 +61,7 @@ def _records(data: bytes, problems: Problems) -> Iterator[Record]:
 
 
 def _other_form(line: str, second: str | None) -> str | None:
-    """What the file is, where its first line begins a JSON text of several lines."""
+    """Return what the file is, where its first line begins a JSON text of several lines."""
     if second is None or line[:1] not in ("[", "{"):
         return None
     if line.startswith("["):

@@ -9,7 +9,7 @@ from pipeline.prompts.problems import Problems
 
 MAX_LINE_BYTES = 1_000_000
 MAX_OBJECT_BYTES = 48_000_000
-"""Of a line of JSON, which may hold an image of 32 MiB in base64."""
+"""The limit of a line of JSON, which may hold an image of 32 MiB in base64."""
 MAX_FILE_BYTES = 256 * 1024 * 1024
 INVISIBLE = "\ufeff\u200b\u2060\u180e"
 """Byte order marks and blanks without width: files that were joined, and texts of web pages, have them anywhere."""

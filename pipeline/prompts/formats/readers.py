@@ -1,4 +1,4 @@
-"""Which reader a file has by its name's ending, and what is said of files that are something else."""
+"""Choose a file's reader by its name's ending, and describe files that are something else."""
 
 from __future__ import annotations
 

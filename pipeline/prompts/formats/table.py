@@ -1,4 +1,4 @@
-"""What a reader of a format gives: defaults and records of raw fields; it knows nothing of what they mean."""
+"""The output of a format's reader: defaults and records of raw fields, without their meaning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What a file says. ``text`` is true when all values are text and numbers must be read from it."""
+    """The content of a file. ``text`` is true when all values are text and numbers must be read from it."""
 
     defaults: tuple[Record, ...]
     records: Iterator[Record]

@@ -12,7 +12,7 @@ from pipeline.prompts.formats.table import Record, Table
 from pipeline.prompts.problems import Problems
 
 _DASHES = "‐‑‒–—―⁃−⸺⸻﹘﹣－"
-"""What editors, phones and word processors write for hyphens: hyphens, en and em dashes, minus signs."""
+"""The characters that editors, phones and word processors write for hyphens: dashes and minus signs."""
 _MARKS = INVISIBLE + "\u200c\u200d\u200e\u200f\u00ad"
 _OPTION = re.compile(r"(?:(?<=\s)|^)--(?=[^\W\d_])")
 _OPTION_NAME = re.compile(r"([^\W\d_][\w-]*)(?:\s*=\s*|\s+|$)")
@@ -62,11 +62,11 @@ def _fields(number: int, text: str, problems: Problems) -> dict[str, object] | N
     if not text.isascii() and (disguised := _disguised_option(text)):
         dash, name = disguised
         codes = ", ".join(f"U+{ord(mark):04X}" for mark in dict.fromkeys(dash) if mark != "-")
-        shown = "".join(mark for mark in dash if mark not in _MARKS)
-        other = f", or '\\{shown[-1]}{name}' where it belongs to the prompt" if shown[-1] in _DASHES else ""
+        marks = "".join(mark for mark in dash if mark not in _MARKS)
+        alternative = f", or '\\{marks[-1]}{name}' where it belongs to the prompt" if marks[-1] in _DASHES else ""
         problems.add(
-            f"'{shown}{name}' looks like the option '--{name}', but it has characters ({codes}) that editors, phones "
-            f"and web pages put for hyphens, or beside them; write '--{name}'{other}",
+            f"'{marks}{name}' looks like the option '--{name}', but it has characters ({codes}) that editors, phones "
+            f"and web pages put for hyphens, or beside them; write '--{name}'{alternative}",
             line=number,
             kind="disguised option",
         )

@@ -17,22 +17,22 @@ _SPAN = 3.0
 
 def element(tag: str, *children: Element | str, **attributes: object) -> Element:
     """An element; ``class_`` is class, and underscores in names are hyphens. Texts are escaped when it is written."""
-    made = Element(tag, {name.rstrip("_").replace("_", "-"): str(value) for name, value in attributes.items()})
+    new = Element(tag, {name.rstrip("_").replace("_", "-"): str(value) for name, value in attributes.items()})
     for child in children:
         if isinstance(child, str):
-            if len(made):
-                made[-1].tail = (made[-1].tail or "") + child
+            if len(new):
+                new[-1].tail = (new[-1].tail or "") + child
             else:
-                made.text = (made.text or "") + child
+                new.text = (new.text or "") + child
         else:
-            made.append(child)
-    return made
+            new.append(child)
+    return new
 
 
 def forest(metrics: Sequence[MetricComparison]) -> Element:
     """Gains and intervals, a row for each metric that has them, in units of its margin, or else of its interval."""
-    shown = [found for found in metrics if found.estimate is not None]
-    height = _ROW * len(shown) + 50
+    estimated = [compared for compared in metrics if compared.estimate is not None]
+    height = _ROW * len(estimated) + 50
     zero, margin_at = _x(0.0), _x(-1.0)
     parts = [
         element("title", "Gain over the baseline with its interval, in units of the margin"),
@@ -44,27 +44,27 @@ def forest(metrics: Sequence[MetricComparison]) -> Element:
         element("text", "← worse", x=_LEFT, y=height - 10),
         element("text", "better →", x=_LEFT + _PLOT, y=height - 10, text_anchor="end"),
     ]
-    for row, found in enumerate(shown):
-        parts += _forest_row(found, 20 + _ROW * row + _ROW / 2)
+    for row, compared in enumerate(estimated):
+        parts += _forest_row(compared, 20 + _ROW * row + _ROW / 2)
     return _svg(parts, height)
 
 
-def _forest_row(found: MetricComparison, y: float) -> list[Element]:
-    estimate = found.estimate
+def _forest_row(compared: MetricComparison, y: float) -> list[Element]:
+    estimate = compared.estimate
     assert estimate is not None
-    unit = found.margin or max(estimate.high - estimate.low, abs(estimate.mean)) / 2 or 1.0
+    unit = compared.margin or max(estimate.high - estimate.low, abs(estimate.mean)) / 2 or 1.0
     low, mean, high = (value / unit for value in (estimate.low, estimate.mean, estimate.high))
-    gated = "" if found.margin else " free"
+    gated = "" if compared.margin else " free"
     parts = [
-        element("text", found.metric.name, x=_LEFT - 10, y=y + 4, text_anchor="end"),
-        element("line", x1=_x(low), x2=_x(high), y1=y, y2=y, class_=f"interval {found.state.value}{gated}"),
-        element("text", f"{estimate.mean:+.3g} ({found.state.value})", x=_LEFT + _PLOT + 10, y=y + 4),
+        element("text", compared.metric.name, x=_LEFT - 10, y=y + 4, text_anchor="end"),
+        element("line", x1=_x(low), x2=_x(high), y1=y, y2=y, class_=f"interval {compared.state.value}{gated}"),
+        element("text", f"{estimate.mean:+.3g} ({compared.state.value})", x=_LEFT + _PLOT + 10, y=y + 4),
     ]
     if abs(mean) <= _SPAN:
-        parts.append(element("circle", cx=_x(mean), cy=y, r=5, class_=f"point {found.state.value}"))
+        parts.append(element("circle", cx=_x(mean), cy=y, r=5, class_=f"point {compared.state.value}"))
     for beyond, arrow, x in ((low < -_SPAN, "◀", _LEFT), (high > _SPAN, "▶", _LEFT + _PLOT)):
         if beyond:
-            parts.append(element("text", arrow, x=x, y=y + 5, text_anchor="middle", class_=found.state.value))
+            parts.append(element("text", arrow, x=x, y=y + 5, text_anchor="middle", class_=compared.state.value))
     return parts
 
 
@@ -73,11 +73,11 @@ def _x(value: float) -> float:
     return round(_LEFT + _PLOT * (inside + _SPAN) / (2 * _SPAN), 1)
 
 
-def history(found: MetricComparison, points: Sequence[tuple[str, float]]) -> Element:
+def history(compared: MetricComparison, points: Sequence[tuple[str, float]]) -> Element:
     """A metric's means over runs, oldest first and the candidate last, and the band that the margin allows."""
     height, top, bottom = 170, 20, 140
-    margin = found.margin or 0.0
-    middle = found.baseline if found.baseline is not None else points[-1][1]
+    margin = compared.margin or 0.0
+    middle = compared.baseline if compared.baseline is not None else points[-1][1]
     values = [value for _, value in points] + [middle - margin, middle + margin]
     low, high = min(values), max(values)
     scale = (bottom - top) / ((high - low) or 1.0)
@@ -92,8 +92,8 @@ def history(found: MetricComparison, points: Sequence[tuple[str, float]]) -> Ele
         height=max(1.0, round(y(middle - margin) - y(middle + margin), 1)), class_="band",
     )  # fmt: skip
     parts = [
-        element("title", f"{found.metric.name} over runs, with the baseline's band"),
-        element("text", found.metric.name, x=_LEFT - 10, y=(top + bottom) / 2, text_anchor="end"),
+        element("title", f"{compared.metric.name} over runs, with the baseline's band"),
+        element("text", compared.metric.name, x=_LEFT - 10, y=(top + bottom) / 2, text_anchor="end"),
         element("text", number(high), x=_LEFT - 10, y=top + 4, text_anchor="end"),
         element("text", number(low), x=_LEFT - 10, y=bottom + 4, text_anchor="end"),
         band,
@@ -102,14 +102,14 @@ def history(found: MetricComparison, points: Sequence[tuple[str, float]]) -> Ele
     ]
     for (x, at), (name, value) in zip(places, points, strict=True):
         last = name == points[-1][0] and (x, at) == places[-1]
-        state = found.state.value if last else "past"
+        state = compared.state.value if last else "past"
         parts.append(
             element("circle", element("title", f"{name}: {number(value)}"), cx=x, cy=at, r=4, class_=f"point {state}")
         )
     parts.append(
         element(
             "text",
-            f"{len(points)} runs, the candidate last; {found.metric.direction.value} is better",
+            f"{len(points)} runs, the candidate last; {compared.metric.direction.value} is better",
             x=_LEFT,
             y=height - 8,
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pipeline.errors import InputError, Problem
 from pipeline.scoring.compare.runs import Key, Run, identical
 from pipeline.scoring.compare.statistics import ALPHA, Estimate, estimate, holm
-from pipeline.scoring.compare.verdict import State, advice, gravest
+from pipeline.scoring.compare.verdict import State, advice, most_severe
 from pipeline.scoring.metric import Direction, Metric
 
 
@@ -24,10 +24,10 @@ class PromptDifference:
     gain: float
     baseline_video: str
     candidate_video: str
-    """Of the seed that lost most."""
+    """The clip of the seed that lost most."""
     worst_seed: int
     prompt: str | None = None
-    """Where the scores came with it."""
+    """The prompt, where the scores came with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +94,19 @@ def compare(
         for metric in metrics
     }
     tested = {name: estimates[name] for name in margins if obstacles[name] is None}
-    worse = holm({name: found.p_worse for name, found in tested.items() if found is not None}, alpha, len(margins))
+    worse = holm(
+        {name: result.p_worse for name, result in tested.items() if result is not None},
+        alpha,
+        len(margins),
+    )
     compared = []
     for metric in metrics:
-        (prompts, unpaired), found = paired[metric.name], estimates[metric.name]
+        (prompts, unpaired), result = paired[metric.name], estimates[metric.name]
         margin = margins.get(metric.name)
-        state, reason = obstacles[metric.name] or _judged(margin, found, metric.name in worse)
+        state, reason = obstacles[metric.name] or _judged(margin, result, metric.name in worse)
         before, after = (_mean(getattr(prompt, side) for prompt in prompts) for side in ("baseline", "candidate"))
-        compared.append(MetricComparison(metric, state, reason, margin, before, after, found, prompts, unpaired))
-    state = gravest([found.state for found in compared if found.margin is not None])
+        compared.append(MetricComparison(metric, state, reason, margin, before, after, result, prompts, unpaired))
+    state = most_severe([result.state for result in compared if result.margin is not None])
     if missing and state is not State.REGRESSED:  # a clip without any score shows in no metric
         state = State.INCOMPLETE
     return Comparison(baseline.name, candidate.name, state, advice(state), tuple(compared), missing, alpha)
@@ -165,7 +169,7 @@ def _number(run: Run, key: Key, metric: str) -> float | None:
 
 
 def _obstacle(
-    baseline: Run, candidate: Run, name: str, missing: int, found: Estimate | None
+    baseline: Run, candidate: Run, name: str, missing: int, tested: Estimate | None
 ) -> tuple[State, str] | None:
     before, after = baseline.scorers(name), candidate.scorers(name)
     if before and after and (before != after or len(before) > 1):
@@ -174,25 +178,25 @@ def _obstacle(
         return State.INCOMPLETE, f"{missing} clips have a score in one run only"
     if not before:
         return State.INCOMPLETE, "neither run has a score"
-    if found is None:
+    if tested is None:
         return State.NO_CALIBRATION, "the spread is not known: too few prompts, or all differ by the same"
     return None
 
 
-def _judged(margin: float | None, found: Estimate | None, worse: bool) -> tuple[State, str]:
-    if margin is None or found is None:
+def _judged(margin: float | None, tested: Estimate | None, worse: bool) -> tuple[State, str]:
+    if margin is None or tested is None:
         return State.NO_CALIBRATION, "no margin"
     if worse:
-        return State.REGRESSED, f"{found.high:+.4g} at best, below the margin of {-margin:.4g}"
-    if found.low > -margin:
-        return State.OK, f"{found.low:+.4g} at worst, above the margin of {-margin:.4g}"
-    if found.low == found.high == -margin:  # a point has no part below the margin
-        return State.OK, f"{found.low:+.4g} on every prompt"
-    if found.high < -margin:
+        return State.REGRESSED, f"{tested.high:+.4g} at best, below the margin of {-margin:.4g}"
+    if tested.low > -margin:
+        return State.OK, f"{tested.low:+.4g} at worst, above the margin of {-margin:.4g}"
+    if tested.low == tested.high == -margin:  # a point has no part below the margin
+        return State.OK, f"{tested.low:+.4g} on every prompt"
+    if tested.high < -margin:
         return State.INCONCLUSIVE, "below the margin by itself, but not when all gated metrics are counted (Holm)"
-    return State.INCONCLUSIVE, f"a loss of {found.detectable + margin:.4g} would be seen 8 times of 10"
+    return State.INCONCLUSIVE, f"a loss of {tested.detectable + margin:.4g} would be seen 8 times of 10"
 
 
 def _mean(values: Iterable[float]) -> float | None:
-    found = list(values)
-    return math.fsum(found) / len(found) if found else None
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers) if numbers else None

@@ -64,9 +64,9 @@ def html(report: Report) -> str:
     body += _history(report)
     if report.speed:
         body += [element("h2", "Speed"), _table(SPEED_COLUMNS, speed_rows(report.speed), state_column=3)]
-    for found in comparison.metrics:
-        if found.margin is not None:
-            body += _worst(found)
+    for compared in comparison.metrics:
+        if compared.margin is not None:
+            body += _worst(compared)
     title = f"{comparison.state.value}: {comparison.candidate}"
     head = element(
         "head",
@@ -114,23 +114,23 @@ def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], state_column:
 
 
 def _history(report: Report) -> list[Element]:
-    shown = []
-    for found in report.comparison.metrics:
-        if found.margin is None or found.candidate is None:
+    parts = []
+    for compared in report.comparison.metrics:
+        if compared.margin is None or compared.candidate is None:
             continue
-        means = ((run.name, run.mean(found.metric.name)) for run in report.history)
+        means = ((run.name, run.mean(compared.metric.name)) for run in report.history)
         points = [(name, mean) for name, mean in means if mean is not None]
         if points:
-            chart = charts.history(found, [*points, (report.comparison.candidate, found.candidate)])
-            shown.append(element("div", chart, class_="scroll"))
-    return [element("h2", "History"), *shown] if shown else []
+            chart = charts.history(compared, [*points, (report.comparison.candidate, compared.candidate)])
+            parts.append(element("div", chart, class_="scroll"))
+    return [element("h2", "History"), *parts] if parts else []
 
 
-def _worst(found: MetricComparison) -> list[Element]:
-    worst = worst_prompts(found)
+def _worst(compared: MetricComparison) -> list[Element]:
+    worst = worst_prompts(compared)
     if not worst:
         return []
-    parts = [element("h2", f"Worst prompts by {found.metric.name}")]
+    parts = [element("h2", f"Worst prompts by {compared.metric.name}")]
     for prompt in worst:
         seeds = ", ".join(str(seed) for seed in prompt.seeds)
         parts += [

@@ -1,4 +1,4 @@
-"""What a report says, apart from how it looks: the same for JSON, Markdown and HTML."""
+"""The content of a report, apart from its looks: the same for JSON, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Report:
     speed: Sequence[SpeedVerdict] = ()
 
 
-def worst_prompts(found: MetricComparison, most: int = WORST) -> list[PromptDifference]:
+def worst_prompts(compared: MetricComparison, most: int = WORST) -> list[PromptDifference]:
     """Prompts that lost, the largest loss first."""
-    return sorted((prompt for prompt in found.prompts if prompt.gain < 0), key=operator.attrgetter("gain"))[:most]
+    return sorted((prompt for prompt in compared.prompts if prompt.gain < 0), key=operator.attrgetter("gain"))[:most]
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -41,37 +41,37 @@ def as_json(report: Report) -> dict[str, Any]:
         "candidate": comparison.candidate,
         "confidence": 1 - 2 * comparison.alpha,
         "missing_clips": comparison.missing_clips,
-        "metrics": [_metric(found) for found in comparison.metrics],
+        "metrics": [_metric(compared) for compared in comparison.metrics],
         "speed": [
             {
-                "preset": one.preset,
-                "gpu_type": one.gpu_type,
-                "measure": one.measure,
-                "state": one.state.value,
-                "value": one.value,
-                "median": one.median,
+                "preset": verdict.preset,
+                "gpu_type": verdict.gpu_type,
+                "measure": verdict.measure,
+                "state": verdict.state.value,
+                "value": verdict.value,
+                "median": verdict.median,
             }
-            for one in report.speed
+            for verdict in report.speed
         ],
     }
 
 
-def _metric(found: MetricComparison) -> dict[str, Any]:
-    estimate = found.estimate
+def _metric(compared: MetricComparison) -> dict[str, Any]:
+    estimate = compared.estimate
     return {
-        "name": found.metric.name,
-        "state": found.state.value,
-        "reason": found.reason,
-        "better": found.metric.direction.value,
-        "margin": found.margin,
-        "prompts": len(found.prompts),
-        "missing": found.missing,
-        "baseline": found.baseline,
-        "candidate": found.candidate,
+        "name": compared.metric.name,
+        "state": compared.state.value,
+        "reason": compared.reason,
+        "better": compared.metric.direction.value,
+        "margin": compared.margin,
+        "prompts": len(compared.prompts),
+        "missing": compared.missing,
+        "baseline": compared.baseline,
+        "candidate": compared.candidate,
         "gain": estimate.mean if estimate else None,
         "low": estimate.low if estimate else None,
         "high": estimate.high if estimate else None,
-        "p_worse": estimate.p_worse if estimate and found.margin is not None else None,
+        "p_worse": estimate.p_worse if estimate and compared.margin is not None else None,
         "detectable": estimate.detectable if estimate else None,
         "method": estimate.method if estimate else None,
         "worst": [
@@ -83,7 +83,7 @@ def _metric(found: MetricComparison) -> dict[str, Any]:
                 "baseline_video": prompt.baseline_video,
                 "candidate_video": prompt.candidate_video,
             }
-            for prompt in worst_prompts(found)
+            for prompt in worst_prompts(compared)
         ],
     }
 
@@ -102,25 +102,35 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
     """The table of metrics, as text, in the order of ``COLUMNS``."""
     return [
         (
-            found.metric.name,
-            found.state.value,
-            number(found.baseline),
-            number(found.candidate),
-            number(found.estimate.mean, True) if found.estimate else "–",
-            f"{found.estimate.low:+.4g} to {found.estimate.high:+.4g}" if found.estimate else "–",
-            number(found.margin),
-            number(found.estimate.detectable) if found.estimate else "–",
-            f"{len(found.prompts)} ({found.estimate.method})" if found.estimate else str(len(found.prompts)),
-            found.reason,
+            compared.metric.name,
+            compared.state.value,
+            number(compared.baseline),
+            number(compared.candidate),
+            number(compared.estimate.mean, True) if compared.estimate else "–",
+            f"{compared.estimate.low:+.4g} to {compared.estimate.high:+.4g}" if compared.estimate else "–",
+            number(compared.margin),
+            number(compared.estimate.detectable) if compared.estimate else "–",
+            f"{len(compared.prompts)} ({compared.estimate.method})"
+            if compared.estimate
+            else str(len(compared.prompts)),
+            compared.reason,
         )
-        for found in comparison.metrics
+        for compared in comparison.metrics
     ]
 
 
 def speed_rows(speed: Sequence[SpeedVerdict]) -> list[tuple[str, ...]]:
     """The table of speeds, as text."""
     return [
-        (one.preset, one.gpu_type, one.measure, one.state.value, number(one.value), number(one.median)) for one in speed
+        (
+            verdict.preset,
+            verdict.gpu_type,
+            verdict.measure,
+            verdict.state.value,
+            number(verdict.value),
+            number(verdict.median),
+        )
+        for verdict in speed
     ]
 
 
@@ -128,22 +138,22 @@ SPEED_COLUMNS = ("preset", "GPU type", "measure", "state", "now", "median of the
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What a reader must know to judge the numbers."""
-    found = [
+    """Return what a reader must know to judge the numbers."""
+    sentences = [
         f"Gains are of the mean over prompts, each the mean over its seeds; positive is better. Intervals are of "
         f"{100 * (1 - 2 * comparison.alpha):.4g} %.",
         "Detectable: how far below the margin a loss must truly lie to be found 8 times of 10.",
     ]
     if comparison.missing_clips:
-        found.append(f"{comparison.missing_clips} clips are in one run only.")
+        sentences.append(f"{comparison.missing_clips} clips are in one run only.")
     unknown = State.OTHER_FINGERPRINT
-    if any(one.state is unknown for one in comparison.metrics):
-        found.append(MEANING[unknown])
-    return found
+    if any(compared.state is unknown for compared in comparison.metrics):
+        sentences.append(MEANING[unknown])
+    return sentences
 
 
 def markdown(report: Report) -> str:
-    """For a chat message or an issue: the verdict, the tables, the worst prompts' names."""
+    """Return the report for a chat message or an issue: the verdict, the tables, the worst prompts' names."""
     comparison = report.comparison
     parts = [
         f"# {comparison.state.value}",
@@ -154,10 +164,10 @@ def markdown(report: Report) -> str:
         parts += [_table(COLUMNS, rows(comparison)), "\n".join(f"- {note}" for note in notes(comparison))]
     if report.speed:
         parts += ["## Speed", _table(SPEED_COLUMNS, speed_rows(report.speed))]
-    for found in comparison.metrics:
-        if found.margin is not None and (worst := worst_prompts(found)):
+    for compared in comparison.metrics:
+        if compared.margin is not None and (worst := worst_prompts(compared)):
             parts += [
-                f"## Worst prompts by {found.metric.name}",
+                f"## Worst prompts by {compared.metric.name}",
                 _table(
                     ("entry", "prompt", "gain", "baseline", "candidate"),
                     [
@@ -170,8 +180,8 @@ def markdown(report: Report) -> str:
 
 
 def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    shown = [columns, ["---"] * len(columns), *lines]
-    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in shown)
+    all_lines = [columns, ["---"] * len(columns), *lines]
+    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in all_lines)
 
 
 def _cell(value: str) -> str:

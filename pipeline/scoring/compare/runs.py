@@ -14,7 +14,7 @@ from pipeline.scoring.score_file import Record, read_scores, score_of
 
 
 class Key(NamedTuple):
-    """Which clip of a suite. The same prompt under two entries is two prompts."""
+    """The key of a suite's clip. The same prompt under two entries is two prompts."""
 
     entry: int
     seed: int
@@ -38,9 +38,9 @@ class Run:
     clips: Mapping[Key, RunClip] = field(default_factory=dict)
 
     def scorers(self, metric: str) -> frozenset[str]:
-        """How this metric's numbers were made, as JSON texts: more than one is a mixed run."""
-        found = (clip.scores[metric] for clip in self.clips.values() if metric in clip.scores)
-        return frozenset(_scorer(score) for score in found if score.score is not None)
+        """Return how this metric's numbers were made, as JSON texts: more than one is a mixed run."""
+        scores = (clip.scores[metric] for clip in self.clips.values() if metric in clip.scores)
+        return frozenset(_scorer(score) for score in scores if score.score is not None)
 
     def mean(self, metric: str) -> float | None:
         """Mean over prompts of the mean over seeds, as runs are compared; None when nothing was scored."""
@@ -57,7 +57,7 @@ def read_run(path: Path) -> Run:
     """A score file as a run.
 
     Raises:
-        InputError: it is no score file, or a clip has no entry and seed and so no partner in another run.
+        InputError: it is not a score file, or a clip has no entry and seed and so no partner in another run.
         OSError: there is no such file.
     """
     return run_of(read_scores(path), str(path))
@@ -74,7 +74,7 @@ def run_of(records: Sequence[Record], name: str) -> Run:
             problems.append(Problem(f"entry {entry!r}, seed {seed!r}: {rule}", file=name, field=f"record {number}"))
             continue
         key = Key(entry, seed)
-        scores = {metric: score_of(shown) for metric, shown in record["scores"].items()}
+        scores = {metric: score_of(raw) for metric, raw in record["scores"].items()}
         before = clips.get(key)
         if before is not None:
             scores = {**before.scores, **scores}
@@ -89,7 +89,7 @@ def run_of(records: Sequence[Record], name: str) -> Run:
 
 
 def identical(baseline: Run, candidate: Run) -> bool:
-    """Whether both runs have the same clips and every pair shows the same pixels: then there is nothing to score."""
+    """Return whether both runs have the same clips with the same pixels: then there is nothing to score."""
     if baseline.clips.keys() != candidate.clips.keys():
         return False
     pairs = ((clip.pixels, candidate.clips[key].pixels) for key, clip in baseline.clips.items())

@@ -1,4 +1,4 @@
-"""Whether clips take longer or more memory than they used to, per preset and GPU type."""
+"""Compare the time and memory of clips with earlier ones, per preset and GPU type."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Threshold:
 
 SECONDS = Threshold(0.10, 1.0)
 BYTES = Threshold(0.05, 256 * 1024**2)
-"""Of peak memory; allocators round to blocks of megabytes, so a smaller step is noise."""
+"""The threshold of peak memory; allocators round to blocks of megabytes, so a smaller step is noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def speed_verdicts(
     A memory that was not measured is left out. State is ok, regressed, or no_calibration without five samples.
     """
     limits = {"seconds_per_clip": SECONDS, "peak_bytes": BYTES, **(thresholds or {})}
-    found = []
+    verdicts = []
     for sample in now:
         before = [old for old in history if (old.preset, old.gpu_type) == (sample.preset, sample.gpu_type)]
         for measure in ("seconds_per_clip", "peak_bytes"):
@@ -66,8 +66,8 @@ def speed_verdicts(
             past = [getattr(old, measure) for old in before if getattr(old, measure) is not None][-WINDOW:]
             usual = median(past) if len(past) == WINDOW else None
             state = _state(value, usual, limits[measure])
-            found.append(SpeedVerdict(sample.preset, sample.gpu_type, measure, state, float(value), usual))
-    return found
+            verdicts.append(SpeedVerdict(sample.preset, sample.gpu_type, measure, state, float(value), usual))
+    return verdicts
 
 
 def _state(value: float, usual: float | None, limit: Threshold) -> State:

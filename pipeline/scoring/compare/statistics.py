@@ -36,9 +36,9 @@ class Estimate:
     low: float
     high: float
     p_worse: float
-    """Of the test that the mean lies below the limit; small: it does."""
+    """The p-value of the test that the mean lies below the limit; small: it does."""
     detectable: float
-    """How far below the limit a mean must truly lie to be found with probability ``POWER``."""
+    """The distance below the limit that is detected with probability ``POWER``."""
     method: str
     """``t``, ``bootstrap``, or ``sign`` where all differences are equal."""
 
@@ -111,8 +111,8 @@ def resample(values: NDArray[np.float64], seed: int, resamples: int = RESAMPLES)
     random = np.random.default_rng(seed)
     step = max(1, _CHUNK // len(values))
     parts = [
-        values.take(random.integers(0, len(values), (min(step, resamples - done), len(values)), np.int32)).mean(axis=1)
-        for done in range(0, resamples, step)
+        values.take(random.integers(0, len(values), (min(step, resamples - start), len(values)), np.int32)).mean(axis=1)
+        for start in range(0, resamples, step)
     ]
     return np.sort(np.concatenate(parts))
 
@@ -158,13 +158,13 @@ def holm(p_values: Mapping[str, float], alpha: float = ALPHA, tests: int | None 
     """
     total = max(len(p_values), tests or 0)
     passed = []
-    for done, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
-        if p > alpha / (total - done):
+    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        if p > alpha / (total - rank):
             break
         passed.append(name)
     return frozenset(passed)
 
 
 def median(values: Sequence[float]) -> float:
-    """Of at least one value."""
+    """Return the median of at least one value."""
     return float(np.median(np.asarray(values, dtype=np.float64)))

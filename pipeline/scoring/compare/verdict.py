@@ -1,4 +1,4 @@
-"""What can be said of a metric, and of a run, against a baseline."""
+"""The verdict on a metric, and on a run, against a baseline."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _GRAVEST_FIRST = (
 )
 
 
-def gravest(states: list[State]) -> State:
+def most_severe(states: list[State]) -> State:
     """The state of a whole: ok only when all are. Of none it is no_calibration: nothing was gated."""
     return next((state for state in _GRAVEST_FIRST if state in states), State.NO_CALIBRATION)
 
 
 def advice(first: State, again: State | None = None) -> str | None:
-    """What to do after a comparison, and after that of both seed sets together; None when there is nothing to do.
+    """Return what to do after a comparison, and after one of both seed sets; None when there is nothing to do.
 
     One alarm needs both to say regressed, so it is at most as frequent by chance as one of them.
     """

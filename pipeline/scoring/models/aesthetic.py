@@ -20,13 +20,13 @@ class Aesthetic:
     @torch.inference_mode()
     def ratings(self, clip: Clip) -> torch.Tensor:
         """Rating of each frame, about 0..10, (frames,)."""
-        found: torch.Tensor = self._head(self._images.features(clip)).squeeze(-1)
-        return found
+        ratings: torch.Tensor = self._head(self._images.features(clip)).squeeze(-1)
+        return ratings
 
 
-def load(found: Sequence[FoundWeights], device: str) -> Aesthetic:
-    """From CLIP's weights and the head's. Raises RefusedError, code ``eval_weights_wrong``."""
-    state = checkpoint.read_state(found[1].path)
-    head = nn.Linear(checkpoint.size(state, "weight", found[1].path, 1), 1)
-    checkpoint.fill(head, state, found[1].path)
-    return Aesthetic(ClipImages(load_model(found[0], device), device), head.eval())
+def load(weights: Sequence[FoundWeights], device: str) -> Aesthetic:
+    """Load from CLIP's weights and the head's. Raises RefusedError, code ``eval_weights_wrong``."""
+    state = checkpoint.read_state(weights[1].path)
+    head = nn.Linear(checkpoint.size(state, "weight", weights[1].path, 1), 1)
+    checkpoint.fill(head, state, weights[1].path)
+    return Aesthetic(ClipImages(load_model(weights[0], device), device), head.eval())

@@ -39,16 +39,16 @@ def read_state(path: Path, *inside: str) -> State:
         RefusedError: code ``eval_weights_wrong``; it is none of these, or holds no tensors.
     """
     try:
-        found: Any = _read(path)
+        content: Any = _read(path)
     except (OSError, EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise _wrong(path, f"it cannot be read: {first}") from error
     for key in inside:
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not any(isinstance(value, Tensor) for value in found.values()):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
         raise _wrong(path, "it holds no tensors by name")
-    tensors = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
@@ -57,27 +57,27 @@ def read_state(path: Path, *inside: str) -> State:
 def fill(model: nn.Module, state: State, path: Path, ignored: tuple[str, ...] = ()) -> None:
     """Give a model its weights: every one, and no others but ``ignored``. Raises RefusedError as ``read_state``."""
     try:
-        found = model.load_state_dict({key: state[key] for key in state if key not in ignored}, strict=False)
+        report = model.load_state_dict({key: state[key] for key in state if key not in ignored}, strict=False)
     except RuntimeError as error:
         raise _wrong(path, str(error).splitlines()[-1].strip()) from error
-    if found.missing_keys or found.unexpected_keys:
+    if report.missing_keys or report.unexpected_keys:
         parts = [
             f"{name} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-            for name, keys in zip(("lacks", "has the unknown"), found, strict=True)
+            for name, keys in zip(("lacks", "has the unknown"), report, strict=True)
             if keys
         ]
         raise _wrong(path, " and ".join(parts))
 
 
 def size(state: State, key: str, path: Path, axis: int = 0) -> int:
-    """How long a tensor is on an axis: models take their sizes from their weights. Raises as ``read_state``."""
+    """Return how long a tensor is on an axis: models take their sizes from their weights. Raises as ``read_state``."""
     if key not in state or state[key].dim() <= axis:
         raise _wrong(path, f"lacks {key}")
     return int(state[key].shape[axis])
 
 
 def depth(state: State, prefix: str, path: Path) -> int:
-    """How many numbered blocks there are under ``prefix``. Raises as ``read_state``."""
+    """Return how many numbered blocks there are under ``prefix``. Raises as ``read_state``."""
     numbers = {key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)}
     if not numbers or not all(number.isdigit() for number in numbers):
         raise _wrong(path, f"lacks {prefix}0")
@@ -121,7 +121,7 @@ class _TorchScriptReader(pickle.Unpickler):
             return lambda values, *_: values
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
-        raise pickle.UnpicklingError(f"it holds a {module}.{name}, which is no tensor")
+        raise pickle.UnpicklingError(f"it holds a {module}.{name}, which is not a tensor")
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, _, count = pid

@@ -41,10 +41,10 @@ class ClipWithText:
         most = self._model.config.text_config.max_position_embeddings
         if len(ids) > most:
             raise TextTooLongError(f"the text has {len(ids)} tokens; CLIP takes at most {most}")
-        found = self._model.get_text_features(input_ids=torch.tensor([ids], device=self._device))
-        return F.normalize(found.pooler_output.cpu(), dim=-1)
+        features = self._model.get_text_features(input_ids=torch.tensor([ids], device=self._device))
+        return F.normalize(features.pooler_output.cpu(), dim=-1)
 
 
-def load(found: Sequence[FoundWeights], device: str, images: ClipImages) -> ClipWithText:
-    """From a loaded CLIP and its vocabulary. Raises RefusedError, code ``eval_weights_wrong``."""
-    return ClipWithText(images, load_tokens(found[0].path), device)
+def load(weights: Sequence[FoundWeights], device: str, images: ClipImages) -> ClipWithText:
+    """Load from a loaded CLIP and its vocabulary. Raises RefusedError, code ``eval_weights_wrong``."""
+    return ClipWithText(images, load_tokens(weights[0].path), device)

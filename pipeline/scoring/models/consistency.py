@@ -1,4 +1,4 @@
-"""How alike a clip's frames are, by their features: the formula of subject and background consistency."""
+"""The similarity of a clip's frames by their features: the formula of subject and background consistency."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @torch.inference_mode()
 def pair_scores(features: Tensor) -> list[float]:
-    """For each frame but the first, the mean of its cosines with the one before and with the first, none below 0.
+    """Return each later frame's mean of its cosines with the one before and with the first, none below 0.
 
     ``features`` is (frames, width); the result has frames - 1 values of 0..1.
     """

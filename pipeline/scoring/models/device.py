@@ -1,4 +1,4 @@
-"""Whether torch can compute on a device, before anything is loaded."""
+"""Check that torch can compute on a device, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _KINDS = ("cpu", "cuda", "mps")
 
 
 def require(name: str) -> None:
-    """Raises SettingsError: it is no device's name, or this machine has no such device."""
+    """Raises SettingsError: it is not a device's name, or this machine has no such device."""
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
     if device is None or device.type not in _KINDS:
-        raise SettingsError(f"device: {name!r} is none of cpu, cuda, cuda:NUMBER, mps")
+        raise SettingsError(f"device: {name!r} is not a device; use one of: cpu, cuda, cuda:NUMBER, mps")
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     if device.type == "mps" and not torch.backends.mps.is_available():
         count = 0

@@ -76,11 +76,11 @@ class Dino:
         return F.normalize(torch.cat(parts), dim=-1)
 
 
-def load(found: Sequence[FoundWeights], device: str) -> Dino:
-    """From DINO's own file or transformers' copy of it. Raises RefusedError, code ``eval_weights_wrong``."""
-    path = found[0].path
+def load(weights: Sequence[FoundWeights], device: str) -> Dino:
+    """Load from DINO's own file or transformers' copy. Raises RefusedError, code ``eval_weights_wrong``."""
+    path = weights[0].path
     state = checkpoint.read_state(path)
-    if found[0].hub:
+    if weights[0].hub:
         state = _from_hub(state)
     width = checkpoint.size(state, "cls_token", path, 2)
     model = DinoTransformer(

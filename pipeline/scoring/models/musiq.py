@@ -63,8 +63,8 @@ class Attention(nn.Module):
             part(tokens).view(*tokens.shape[:2], -1, HEAD).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         ]
-        seen = F.scaled_dot_product_attention(*parts)
-        out: Tensor = self.out(seen.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(*parts)
+        out: Tensor = self.out(attended.transpose(1, 2).flatten(2))
         return out
 
 
@@ -137,10 +137,10 @@ class MusiqNetwork(nn.Module):
         images = images * 2 - 1
         patches, places, scales = [], [], []
         for number, scale in enumerate((*(_to_side(images, side) for side in SIDES), images)):
-            found = _patches(scale)
-            patches.append(found)
+            scale_patches = _patches(scale)
+            patches.append(scale_patches)
             places.append(_hashed_places(*(math.ceil(side / PATCH) for side in scale.shape[-2:])))
-            scales.append(torch.full((found.shape[1],), number))
+            scales.append(torch.full((scale_patches.shape[1],), number))
         # Unlike the original, no scale is padded to a fixed number of patches: those were masked out anyway.
         tokens = self._tokens(torch.cat(patches, 1))
         feature = self.transformer_encoder(
@@ -160,7 +160,7 @@ class MusiqNetwork(nn.Module):
 def padded(x: Tensor, kernel: int, stride: int) -> Tensor:
     """Zeros around, so that a window of ``kernel`` fits ceil(size / stride) times; the odd one goes to the end."""
     missing = [max((math.ceil(size / stride) - 1) * stride + kernel - size, 0) for size in x.shape[-2:]]
-    (top, bottom), (left, right) = ((whole // 2, whole - whole // 2) for whole in missing)
+    (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in missing)
     return F.pad(x, (left, right, top, bottom))
 
 
@@ -180,8 +180,8 @@ def _to_side(images: Tensor, side: int) -> Tensor:
 
 def _patches(images: Tensor) -> Tensor:
     """(N, 3, H, W) to (N, L, 3, 32, 32), row by row."""
-    whole = padded(images, PATCH, PATCH)
-    tiles = whole.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)  # (N, 3, rows, columns, 32, 32)
+    padded_images = padded(images, PATCH, PATCH)
+    tiles = padded_images.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)  # (N, 3, rows, columns, 32, 32)
     return tiles.permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
 
 
@@ -203,20 +203,20 @@ class Musiq:
     @torch.inference_mode()
     def scores(self, clip: Clip) -> list[float]:
         """Quality of each frame, about 0..100. One frame at a time: a frame is some 300 patches."""
-        found = []
+        scores = []
         for frames in pixels.batches(clip.frames, 1):
             images = pixels.tensor(frames)
             height, width = images.shape[-2:]
             if max(height, width) > LONGEST:
                 ratio = LONGEST / max(height, width)
                 images = pixels.resized(images, (int(ratio * height), int(ratio * width)), "bilinear")
-            found.append(float(self._network((images / 255).to(self._device))))
-        return found
+            scores.append(float(self._network((images / 255).to(self._device))))
+        return scores
 
 
-def load(found: Sequence[FoundWeights], device: str) -> Musiq:
-    """From the PyTorch weights. Raises RefusedError, code ``eval_weights_wrong``."""
-    path = found[0].path
+def load(weights: Sequence[FoundWeights], device: str) -> Musiq:
+    """Load from the PyTorch weights. Raises RefusedError, code ``eval_weights_wrong``."""
+    path = weights[0].path
     state: State = checkpoint.read_state(path, "params")
     network = MusiqNetwork(
         checkpoint.size(state, "head.weight", path, 1),

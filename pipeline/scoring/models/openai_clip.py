@@ -31,33 +31,33 @@ class ClipImages:
         """Unit length, (frames, embedding), on the CPU."""
         parts = []
         for part in pixels.batches(clip.frames):
-            found = self.model.get_image_features(pixel_values=prepare(part).to(self._device))
-            parts.append(found.pooler_output.cpu())
+            features = self.model.get_image_features(pixel_values=prepare(part).to(self._device))
+            parts.append(features.pooler_output.cpu())
         return F.normalize(torch.cat(parts), dim=-1)
 
 
-def load(found: Sequence[FoundWeights], device: str) -> ClipImages:
+def load(weights: Sequence[FoundWeights], device: str) -> ClipImages:
     """The model. Raises RefusedError, code ``eval_weights_wrong``."""
-    return ClipImages(load_model(found[0], device), device)
+    return ClipImages(load_model(weights[0], device), device)
 
 
-def load_model(found: FoundWeights, device: str) -> CLIPModel:
+def load_model(weights: FoundWeights, device: str) -> CLIPModel:
     """The whole of CLIP, float32. Raises RefusedError, code ``eval_weights_wrong``."""
     transformers_logging.disable_progress_bar()
-    if found.hub:
+    if weights.hub:
         try:
             model, report = CLIPModel.from_pretrained(
-                found.path.parent, local_files_only=True, dtype=torch.float32, output_loading_info=True
+                weights.path.parent, local_files_only=True, dtype=torch.float32, output_loading_info=True
             )
         except (OSError, ValueError, KeyError) as error:
-            message = f"weights {found.path.parent}: {str(error).splitlines()[0]}"
+            message = f"weights {weights.path.parent}: {str(error).splitlines()[0]}"
             raise RefusedError(message, code="eval_weights_wrong") from error
-        return _whole(model, report, found.path.parent).eval().to(device)
-    state = checkpoint.read_state(found.path)
-    config = _config(state, found)
+        return _whole(model, report, weights.path.parent).eval().to(device)
+    state = checkpoint.read_state(weights.path)
+    config = _config(state, weights)
     renamed = _hub_keys(state)
     model, report = CLIPModel.from_pretrained(None, config=config, state_dict=renamed, output_loading_info=True)
-    return _whole(model, report, found.path).eval().to(device)
+    return _whole(model, report, weights.path).eval().to(device)
 
 
 def _whole(model: CLIPModel, report: dict[str, Any], path: Path) -> CLIPModel:
@@ -77,9 +77,9 @@ def _whole(model: CLIPModel, report: dict[str, Any], path: Path) -> CLIPModel:
     return model
 
 
-def _config(state: State, found: FoundWeights) -> CLIPConfig:
+def _config(state: State, weights: FoundWeights) -> CLIPConfig:
     """Every size follows from the weights, as in OpenAI's own loader."""
-    path = found.path
+    path = weights.path
     width = checkpoint.size(state, "visual.conv1.weight", path)
     patch = checkpoint.size(state, "visual.conv1.weight", path, 2)
     grid = round((checkpoint.size(state, "visual.positional_embedding", path) - 1) ** 0.5)
@@ -109,7 +109,7 @@ def _config(state: State, found: FoundWeights) -> CLIPConfig:
 
 
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
-"""Tensors of OpenAI's archives that are no weights."""
+"""Tensors of OpenAI's archives that are not weights."""
 _RENAMED = (
     ("visual.transformer.resblocks.", "vision_model.encoder.layers."),
     ("visual.conv1.", "vision_model.embeddings.patch_embedding."),

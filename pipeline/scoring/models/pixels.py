@@ -98,11 +98,11 @@ def for_umt(frames: Frames) -> Tensor:
     return normalised(images / 255, IMAGENET)
 
 
-def middle(count: int, wanted: int) -> list[int]:
-    """Indices of ``wanted`` frames, the middle of equal runs; a short clip's last index is repeated."""
-    edges = np.linspace(0, count, min(wanted, count) + 1).astype(int).tolist()
+def middle(count: int, length: int) -> list[int]:
+    """Indices of ``length`` frames, the middle of equal runs; a short clip's last index is repeated."""
+    edges = np.linspace(0, count, min(length, count) + 1).astype(int).tolist()
     indices = [(a + b - 1) // 2 for a, b in itertools.pairwise(edges)]
-    return indices + indices[-1:] * (wanted - len(indices))
+    return indices + indices[-1:] * (length - len(indices))
 
 
 def bilinear_bytes(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -63,9 +63,9 @@ class MotionEncoder(nn.Module):
         self.conv = nn.Conv2d(256, 126, 3, padding=1)
 
     def forward(self, flow: Tensor, correlation: Tensor) -> Tensor:
-        seen = F.relu(self.convc2(F.relu(self.convc1(correlation))))
+        encoded = F.relu(self.convc2(F.relu(self.convc1(correlation))))
         moved = F.relu(self.convf2(F.relu(self.convf1(flow))))
-        return torch.cat([F.relu(self.conv(torch.cat([seen, moved], 1))), flow], 1)
+        return torch.cat([F.relu(self.conv(torch.cat([encoded, moved], 1))), flow], 1)
 
 
 class SeparableGru(nn.Module):
@@ -80,8 +80,8 @@ class SeparableGru(nn.Module):
     def forward(self, state: Tensor, inputs: Tensor) -> Tensor:
         for way in "12":
             update, reset, candidate = (getattr(self, f"conv{gate}{way}") for gate in "zrq")
-            both = torch.cat([state, inputs], 1)
-            z, r = torch.sigmoid(update(both)), torch.sigmoid(reset(both))
+            joined = torch.cat([state, inputs], 1)
+            z, r = torch.sigmoid(update(joined)), torch.sigmoid(reset(joined))
             new = torch.tanh(candidate(torch.cat([r * state, inputs], 1)))
             state = (1 - z) * state + z * new
         return state
@@ -155,12 +155,12 @@ def _look_up(pyramid: list[Tensor], place: Tensor) -> Tensor:
     reach = torch.arange(-_RADIUS, _RADIUS + 1, device=place.device, dtype=place.dtype)
     # The first axis of a window moves x: so the weights of the trained network expect it.
     window = torch.stack(torch.meshgrid(reach, reach, indexing="ij"), -1)
-    found = []
+    levels = []
     for level, likeness in enumerate(pyramid):
         longest = torch.tensor([likeness.shape[-1] - 1, likeness.shape[-2] - 1], device=place.device)
         at = 2 * (centre / 2**level + window) / longest - 1
-        found.append(F.grid_sample(likeness, at, align_corners=True).view(1, height, width, -1))
-    return torch.cat(found, -1).permute(0, 3, 1, 2).contiguous()
+        levels.append(F.grid_sample(likeness, at, align_corners=True).view(1, height, width, -1))
+    return torch.cat(levels, -1).permute(0, 3, 1, 2).contiguous()
 
 
 def _upsampled(flow: Tensor, mask: Tensor) -> Tensor:
@@ -188,9 +188,9 @@ class Raft:
         return flow.square().sum(0).sqrt()
 
 
-def load(found: Sequence[FoundWeights], device: str) -> Raft:
-    """From the released file. Raises RefusedError, code ``eval_weights_wrong``."""
-    path = found[0].path
+def load(weights: Sequence[FoundWeights], device: str) -> Raft:
+    """Load from the released file. Raises RefusedError, code ``eval_weights_wrong``."""
+    path = weights[0].path
     state = checkpoint.read_state(path)
     network = RaftNetwork()
     # The released file names these tensors twice.

@@ -24,7 +24,7 @@ class Tokens:
         self.start, self.end = vocabulary["<|startoftext|>"], vocabulary["<|endoftext|>"]
 
     def ids(self, text: str) -> list[int]:
-        """With both ends. Text is mended (mojibake, HTML entities) as the official tokenizers do."""
+        """Return the tokens with both ends. Text is mended (mojibake, HTML entities) like in official tokenizers."""
         mended = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
         inner: list[int] = self._tokenizer(mended, add_special_tokens=False)["input_ids"]
         return [self.start, *inner, self.end]
@@ -52,5 +52,5 @@ def _vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
 def _letters() -> list[str]:
     """A printable character for each byte, in CLIP's order: printable bytes stand for themselves and come first."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = 256 - len(printable)
-    return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(others)]
+    unprintable = 256 - len(printable)
+    return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(unprintable)]

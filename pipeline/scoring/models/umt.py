@@ -66,16 +66,18 @@ class Umt:
     @torch.inference_mode()
     def top(self, clip: Clip, count: int = 5) -> list[tuple[int, float]]:
         """The likeliest classes and their probabilities: a sigmoid, although it was trained with a softmax."""
-        seen, places = np.unique(pixels.middle(len(clip.frames), FRAMES), return_inverse=True)
-        prepared = pixels.for_umt(clip.frames[seen])[torch.from_numpy(places)]  # a short clip's frames come repeatedly
+        indices, places = np.unique(pixels.middle(len(clip.frames), FRAMES), return_inverse=True)
+        prepared = pixels.for_umt(clip.frames[indices])[
+            torch.from_numpy(places)
+        ]  # a short clip's frames come repeatedly
         video = prepared.transpose(0, 1)[None].to(self._device)
         best, order = torch.topk(torch.sigmoid(self._model(video)).cpu(), count, dim=1)
         return list(zip(order[0].tolist(), best[0].tolist(), strict=True))
 
 
-def load(found: Sequence[FoundWeights], device: str) -> Umt:
-    """From the released file. Raises RefusedError, code ``eval_weights_wrong``."""
-    path = found[0].path
+def load(weights: Sequence[FoundWeights], device: str) -> Umt:
+    """Load from the released file. Raises RefusedError, code ``eval_weights_wrong``."""
+    path = weights[0].path
     state = checkpoint.read_state(path, "model", "module")
     width = checkpoint.size(state, "head.weight", path, 1)
     model = UmtTransformer(
@@ -87,6 +89,6 @@ def load(found: Sequence[FoundWeights], device: str) -> Umt:
     )
     state.setdefault("pos_embed", model.pos_embed.detach())
     # The official code takes what fits and leaves the rest; what is missing is refused here all the same.
-    others = tuple(key for key in state if key not in model.state_dict())
-    checkpoint.fill(model, state, path, ignored=others)
+    ignored = tuple(key for key in state if key not in model.state_dict())
+    checkpoint.fill(model, state, path, ignored=ignored)
     return Umt(model.eval().to(device), device)

@@ -68,8 +68,8 @@ class ViClip:
     @torch.inference_mode()
     def video(self, clip: Clip) -> Tensor:
         """Unit feature of the eight middle frames, (1, embedding), on the CPU."""
-        wanted = self._video.temporal_positional_embedding.shape[1]
-        frames = clip.frames[pixels.middle(len(clip.frames), wanted)]
+        frame_count = self._video.temporal_positional_embedding.shape[1]
+        frames = clip.frames[pixels.middle(len(clip.frames), frame_count)]
         return F.normalize(self._video(pixels.for_viclip(frames)[None].to(self._device)).cpu(), dim=-1)
 
     @torch.inference_mode()
@@ -82,23 +82,23 @@ class ViClip:
         return F.normalize(self._text(torch.tensor([ids], device=self._device)).cpu(), dim=-1)
 
 
-def load(found: Sequence[FoundWeights], device: str) -> ViClip:
-    """From the released file and CLIP's vocabulary. Raises RefusedError, code ``eval_weights_wrong``."""
-    path = found[0].path
+def load(weights: Sequence[FoundWeights], device: str) -> ViClip:
+    """Load from the released file and CLIP's vocabulary. Raises RefusedError, code ``eval_weights_wrong``."""
+    path = weights[0].path
     state = checkpoint.read_state(path, "model")
     video, text = (
-        _video_tower(_part(state, "vision_encoder."), found[0]),
-        _text_tower(_part(state, "text_encoder."), found[0]),
+        _video_tower(_part(state, "vision_encoder."), weights[0]),
+        _text_tower(_part(state, "text_encoder."), weights[0]),
     )
-    return ViClip(video.eval().to(device), text.eval().to(device), load_tokens(found[1].path), device)
+    return ViClip(video.eval().to(device), text.eval().to(device), load_tokens(weights[1].path), device)
 
 
 def _part(state: State, prefix: str) -> State:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-def _video_tower(state: State, found: FoundWeights) -> VideoTower:
-    path = found.path
+def _video_tower(state: State, weights: FoundWeights) -> VideoTower:
+    path = weights.path
     tower = VideoTower(
         checkpoint.size(state, "conv1.weight", path),
         checkpoint.depth(state, "transformer.resblocks.", path),
@@ -111,8 +111,8 @@ def _video_tower(state: State, found: FoundWeights) -> VideoTower:
     return tower
 
 
-def _text_tower(state: State, found: FoundWeights) -> TextTower:
-    path = found.path
+def _text_tower(state: State, weights: FoundWeights) -> TextTower:
+    path = weights.path
     tower = TextTower(
         checkpoint.size(state, "ln_final.weight", path),
         checkpoint.depth(state, "transformer.resblocks.", path),

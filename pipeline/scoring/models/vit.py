@@ -28,8 +28,8 @@ class Attention(nn.Module):
         joint = F.linear(tokens, self.qkv.weight, bias)
         joint = joint.view(*tokens.shape[:2], 3, -1, HEAD)
         query, key, value = joint.permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(query, key, value)
-        out: Tensor = self.proj(seen.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(query, key, value)
+        out: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
         return out
 
 

@@ -71,7 +71,7 @@ def test_bad_input_is_said_by_field_value_and_rule(vgen: Vgen, tmp_path: Path) -
         ((CLIPS.parent.parent.parent / "rules.py", "--metrics", "checks"), 3, "it cannot be decoded"),
         ((broken,), 3, f"not read: {broken}: it cannot be decoded"),
         ((), 2, "VIDEO: give videos, or --manifest"),
-        ((CLIPS, "--metrics", "psnr"), 2, "metrics: 'psnr' is no metric and no group; did you mean common.psnr"),
+        ((CLIPS, "--metrics", "psnr"), 2, "metrics: 'psnr' is not a metric or a group; did you mean common.psnr"),
         ((CLIPS, "--metrics", "common.psnr"), 2, "common.psnr: needs a reference clip (--reference)"),
         ((CLIPS, "--metrics", "vbench.color"), 2, "scored by another program"),
         ((CLIPS, "--metrics", "vbench.aesthetic_quality"), 2, "weights missing: ViT-L-14.pt"),
@@ -164,4 +164,4 @@ def test_a_suite_goes_out_and_its_results_come_back_into_the_sums(vgen: Vgen, tm
     scores.write_text(json.dumps(records), "utf-8")
     assert "vbench.temporal_flickering: scores of several scorers are mixed" in vgen("eval", "aggregate", scores).err
     scores.write_text("{}")
-    assert "it is no list of {video, scores}" in vgen("eval", "aggregate", scores).err
+    assert "it is not a list of {video, scores}" in vgen("eval", "aggregate", scores).err

@@ -112,7 +112,7 @@ def test_a_second_seed_set_decides_on_the_alarm(
     [
         ({}, "its score is not null or a number from -1e+50 to 1e+50"),
         ({"score": [1]}, "its score is not null or a number from -1e+50 to 1e+50"),
-        ({"score": 1, "details": [1]}, "its details are no object"),
+        ({"score": 1, "details": [1]}, "its details are not an object"),
         ({"score": 1, "details": {"weight": "x"}}, "its details.weight is not a number from -1e+50"),
     ],
 )
@@ -132,7 +132,7 @@ def test_bad_input_is_said_by_field_value_and_rule(vgen: Vgen, tmp_path: Path) -
         ((good, good, "--margin", NAME), "a margin is NAME=VALUE with a number"),
         ((good, good, "--margin", f"{NAME}=-1"), "a margin is a number of at least 0"),
         ((good, good, "--margin", "checks.black=1"), "checks.black: neither run has this metric"),
-        ((good, good, "--metrics", "nothing"), "'nothing' is no metric and no group"),
+        ((good, good, "--metrics", "nothing"), "'nothing' is not a metric or a group"),
         ((good, good, "--html", tmp_path / "no/such/r.html"), "no/such/r.html"),
     ):
         outcome = vgen("eval", "compare", *arguments)

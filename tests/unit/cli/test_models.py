@@ -53,7 +53,7 @@ def test_check_names_a_missing_folder_and_wrong_files(presets: Path, vgen: Vgen)
 
 def test_a_wrong_file_is_told_by_every_command_that_meets_it(presets: Path, vgen: Vgen, prompts: Path) -> None:
     (presets / "bad.toml").write_text('extends = "idle"\ncolour = 1\n', "utf-8")
-    said = f"{presets}/bad.toml: colour: is no field of presets"
+    said = f"{presets}/bad.toml: colour: is not a field of a preset"
     assert said in vgen("models", "list").err
     assert said in vgen("doctor").out
     for command in (("models", "show", "bad"), ("models", "pull", "bad"), ("submit", prompts, "--preset", "bad")):

@@ -140,8 +140,8 @@ def test_submitting_again_with_other_limits_says_that_they_stay(home: Home, vgen
 @pytest.mark.parametrize(
     ("prices", "arguments", "complaint"),
     [
-        (None, ("--by", "later"), "--by: 'later' is no moment"),
-        (None, ("--by", "2001-01-01T00:00"), "--by: '2001-01-01T00:00' does not lie ahead"),
+        (None, ("--by", "later"), "--by: 'later' is not a valid time"),
+        (None, ("--by", "2001-01-01T00:00"), "--by: '2001-01-01T00:00' is in the past"),
         (None, ("--max-gpu-hours", "0"), "--max-gpu-hours: 0 is not possible"),
         (None, ("--max-gpu-hours", "nan"), "--max-gpu-hours: nan is not possible"),
         (None, ("--max-cost", "5"), "--max-cost: needs prices"),

@@ -93,13 +93,13 @@ def test_a_sweep_compares_them(settings: Settings) -> None:
         ("compile,compile", "option 'compile' is given twice"),
         ("compile=", "'compile=' is not of the form"),
         ("compile=maybe", "compile: 'maybe' is not possible"),
-        ("attention=fast", "attention: 'fast' is no backend; there are: native"),
-        ("step_cache=second_block", "step_cache: 'second_block' is none; there are: first_block"),
+        ("attention=fast", "attention: 'fast' is not an attention backend; use one of: native"),
+        ("step_cache=second_block", "step_cache: 'second_block' is not a step cache; use one of: first_block"),
         ("step_cache=first_block:threshold=2", "step_cache.threshold: '2' is not possible"),
-        ("step_cache=first_block:interval=2", "step_cache.interval: is no option of it"),
+        ("step_cache=first_block:interval=2", "step_cache.interval: is not an option of this acceleration"),
         ("step_cache=taylorseer:interval", "'interval' is not of the form 'option=value'"),
         ("step_cache=pyramid_attention:spatial=none", "give spatial, temporal or cross"),
-        ("quantisation=int3", "quantisation: 'int3' is not possible; there are: torchao-int8"),
+        ("quantisation=int3", "quantisation: 'int3' is not possible; use one of: torchao-int8"),
         ("quantisation=gguf:model.gguf", "gguf:/path/to/file"),
         ("quantisation=torchao-int8,layerwise_casting=float8_e5m2", "both say how weights are stored"),
         ("context_parallel=4", "context_parallel: 4 needs `gpu` types of 4 devices, such as h200x4; given: none"),
@@ -145,7 +145,7 @@ def test_measured_ratios_are_pinned_at_submit(settings: Settings) -> None:
     [
         ("{", "the file of ratios is not JSON"),
         ("[" * 9999, "nested more than 64 deep"),
-        ('{"schema": "x", "digest": "d", "ratios": [1]}', "is no file of ratios"),
+        ('{"schema": "x", "digest": "d", "ratios": [1]}', "is not a file of ratios"),
     ],
 )
 def test_a_damaged_file_of_ratios_is_named(content: str, said: str, settings: Settings) -> None:

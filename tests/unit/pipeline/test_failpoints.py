@@ -39,8 +39,8 @@ def test_an_entry_is_read_whole() -> None:
 @pytest.mark.parametrize(
     ("plan", "said"),
     [
-        ("no_such_point=kill", "no point 'no_such_point'; there are: after_claim"),
-        ("after_claim=explode", "no action 'explode'; there are: enospc"),
+        ("no_such_point=kill", "'no_such_point' is not a failpoint; use one of: after_claim"),
+        ("after_claim=explode", "'explode' is not an action; use one of: enospc"),
         ("after_claim", "'after_claim' is not POINT"),
         ("after_claim=sleep", "sleep takes a number"),
         ("after_claim=exit:soon", "exit takes a number"),
@@ -65,7 +65,7 @@ def test_a_command_with_a_wrong_plan_ends_with_2_and_no_traceback() -> None:
     )
 
     assert done.returncode == 2
-    assert "no point 'nowhere'" in done.stderr
+    assert "'nowhere' is not a failpoint" in done.stderr
     assert "Traceback" not in done.stderr
 
 

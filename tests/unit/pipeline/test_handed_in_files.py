@@ -49,7 +49,7 @@ def json_mistake(data: str | bytes, path: Path) -> str:
         ("[" * 65 + "]" * 65, ":1: the suite is not JSON: it is nested more than 64 deep (at column 65)"),
         ("[\n" * 100_000, "the suite is larger than 100000 bytes"),
         (b'{"a": "\xff"}', ":1: the suite is not UTF-8 text"),
-        ('{"a": "\\ud800"}', "it holds a lone surrogate (U+D800), which is no character"),
+        ('{"a": "\\ud800"}', "it holds a lone surrogate (U+D800), which is not a character"),
         ('{"a": "\x00"}', "Invalid control character at"),
         ("b'x'", "Expecting value"),
     ],

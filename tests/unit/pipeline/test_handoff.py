@@ -95,9 +95,9 @@ def test_the_cap_holds(tmp_path: Path) -> None:
 
 def test_room_that_was_taken_becomes_the_frames(tmp_path: Path) -> None:
     handoff = Handoff.open(tmp_path / "handoff", 1000)
-    room, path = handoff.take_room(600), handoff.frames_path("job", 0, 0, 1)
+    room, path = handoff.make_reservation(600), handoff.frames_path("job", 0, 0, 1)
     with pytest.raises(RetryableError, match="1000"):
-        handoff.take_room(600)
+        handoff.make_reservation(600)
 
     handoff.reserve(path, 500, room)
 
@@ -108,7 +108,7 @@ def test_room_that_was_taken_becomes_the_frames(tmp_path: Path) -> None:
 
 def test_room_too_small_for_the_frames_is_given_back(tmp_path: Path) -> None:
     handoff = Handoff.open(tmp_path / "handoff", 1000)
-    room, path = handoff.take_room(600), handoff.frames_path("job", 0, 0, 1)
+    room, path = handoff.make_reservation(600), handoff.frames_path("job", 0, 0, 1)
 
     handoff.reserve(path, 700, room)
 
@@ -118,7 +118,7 @@ def test_room_too_small_for_the_frames_is_given_back(tmp_path: Path) -> None:
 
 def test_room_that_was_swept_is_looked_for_anew(tmp_path: Path) -> None:
     handoff = Handoff.open(tmp_path / "handoff", 1000)
-    room, path = handoff.take_room(600), handoff.frames_path("job", 0, 0, 1)
+    room, path = handoff.make_reservation(600), handoff.frames_path("job", 0, 0, 1)
     assert handoff.sweep(set(), older_than_s=60) == 0
     assert handoff.sweep(set(), older_than_s=0) == 1
 
@@ -134,7 +134,7 @@ def test_two_that_see_the_same_room_do_not_both_get_it(tmp_path: Path) -> None:
         "import sys, pathlib, pipeline.handoff as h\n"
         "handoff = h.Handoff.open(pathlib.Path(sys.argv[1]), 3500)\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
-        "try:\n    handoff.take_room(1000); print('took')\n"
+        "try:\n    handoff.make_reservation(1000); print('took')\n"
         "except h.RetryableError as error:\n    print(error.code)"
     )
     command = [sys.executable, "-c", code, str(handoff.path)]
@@ -161,7 +161,7 @@ def test_a_process_that_froze_while_it_counted_keeps_nobody_for_long(
     handoff = Handoff.open(tmp_path / "handoff", 1000)
     with (handoff.path / "handoff.id").open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        room = handoff.take_room(600)
+        room = handoff.make_reservation(600)
     assert room.stat().st_size == 600
 
 

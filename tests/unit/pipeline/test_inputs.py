@@ -131,7 +131,7 @@ def test_a_root_of_the_settings_allows_another_folder_and_no_more(tmp_path: Path
         (".", "is not a file"),
         ("x" * 5000, "is not a usable path|does not exist"),
         ("loop", "is not a usable path|does not exist|cannot be read"),
-        ("https://example.com/a.png", "is a URL, and none are fetched here"),
+        ("https://example.com/a.png", "is a URL, but URLs are not fetched here"),
         ("file:///etc/passwd", "is a URL"),
         ("data:image/gif;base64,AAAA", "is not of the form"),
         ("data:image/png,plain", "is not of the form"),

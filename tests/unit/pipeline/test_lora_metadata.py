@@ -39,7 +39,7 @@ def passed_on(path: Path) -> dict[str, Any]:
 REFUSED: dict[str, tuple[Any, str]] = {
     "ranks by an expression": ({**PLAIN, "rank_pattern": {REDOS: 2}}, "rank_pattern has"),
     "alphas by an expression": ({**PLAIN, "alpha_pattern": {REDOS: 2}}, "alpha_pattern has"),
-    "a pattern that is no mapping": ({**PLAIN, "rank_pattern": REDOS}, "is not a mapping"),
+    "a pattern that is not a mapping": ({**PLAIN, "rank_pattern": REDOS}, "is not a mapping"),
     "a list with an expression": ({**PLAIN, "target_modules": [REDOS]}, "target_modules"),
     "modules to save by an expression": ({**PLAIN, "modules_to_save": [REDOS]}, "modules_to_save"),
     "a module to import": ({**PLAIN, "megatron_config": {"a": 1}}, "'megatron_config' is given"),

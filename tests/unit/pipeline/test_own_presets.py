@@ -97,9 +97,9 @@ def test_the_hub_cache_names_the_class_too(tmp_path: Path, monkeypatch: pytest.M
     [
         ("not toml", "mine.toml: the preset is not TOML: "),
         ("", "mine.toml:.*frames: is required .or `extends`"),
-        ('extends = "wan-9"', r"extends: 'wan-9' is no preset of the catalogue; it has: .*tiny-wan"),
-        ("extends = 3", "extends: 3 is no preset"),
-        ('extends = "idle"\ncolour = "red"', "colour: is no field of presets; they are: extends, model, name, "),
+        ('extends = "wan-9"', r"extends: 'wan-9' is not a preset of the catalogue; use one of: .*tiny-wan"),
+        ("extends = 3", "extends: 3 is not a preset"),
+        ('extends = "idle"\ncolour = "red"', "colour: is not a field of a preset; use one of: extends, model, name, "),
         ('extends = "idle"\n[frames]\nmaximum = "many"', "frames.maximum: 'many' is not possible: .*integer"),
         ('extends = "idle"\n[frames]\nmultiple = 0', "frames.multiple: 0 is not possible: .*greater than or equal"),
         ('extends = "idle"\n[frames]\nminimum = 2000', "frames.minimum: 2000 is more than the maximum, 1000"),

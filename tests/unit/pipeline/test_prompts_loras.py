@@ -93,7 +93,7 @@ def test_content_and_scale_count_in_the_fingerprint_and_names_do_not(tmp_path: P
         ({"lora": "missing.safetensors"}, "'missing.safetensors' does not exist"),
         ({"lora": "p.jsonl"}, "'p.jsonl' is not a whole safetensors file"),
         ({"lora": "cut.safetensors"}, "'cut.safetensors' is not a whole safetensors file"),
-        ({"lora": "model.safetensors"}, "none of its 1 tensors is named so, the first of them 'proj.weight'"),
+        ({"lora": "model.safetensors"}, "none of its 1 tensors has a LoRA's name, the first of them 'proj.weight'"),
         ({"lora": "../a.safetensors"}, "outside the allowed folders"),
         ({"lora": "https://example.com/a.safetensors"}, "is a URL"),
         ({"lora": "a.safetensors@nan"}, "scale: nan is not a finite number"),

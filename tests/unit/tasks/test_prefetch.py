@@ -14,7 +14,7 @@ from pipeline.generators.base import GenerationRequest, Phase, Progress
 from pipeline.generators.process.handle import GeneratorProcess
 from pipeline.settings import load_settings
 from pipeline.spec import InputRef, JobSpec
-from pipeline.stages.ahead import KEEP_S, take
+from pipeline.stages.ahead import KEEP_S, take_prefetched
 from pipeline.states import Stage
 from pipeline.wiring import make_storage
 from tasks.worker.generator import SharedGenerator
@@ -72,7 +72,7 @@ def test_inputs_of_the_next_clip_are_fetched_once_for_each_clip_and_no_row_chang
         assert found == [second, None]
         assert line.snapshot() == before
         storage.delete(picture.key)
-        assert take(picture, tmp_path / "taken.png", settings)
+        assert take_prefetched(picture, tmp_path / "taken.png", settings)
         assert (tmp_path / "taken.png").read_bytes() == b"picture"
 
         # The hint was wrong: the next look sees another job, and the clips are the same
@@ -81,4 +81,4 @@ def test_inputs_of_the_next_clip_are_fetched_once_for_each_clip_and_no_row_chang
         assert resident.generate(request, look).frames_sha256 == first.frames_sha256
         assert found[2:] == [third, None]
     assert KEEP_S > 60
-    assert not take(picture.model_copy(update={"sha256": "0" * 64}), tmp_path / "none.png", settings)
+    assert not take_prefetched(picture.model_copy(update={"sha256": "0" * 64}), tmp_path / "none.png", settings)

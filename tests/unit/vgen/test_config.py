@@ -61,8 +61,8 @@ def test_the_default_output_is_named_after_the_file(
         ({"output": {"paht": "x.mp4"}}, "output.paht", "did you mean 'path'"),
         ({"settings": {"encod": {}}}, "settings.encod", "did you mean 'encode'"),
         ({"settings": {"encode": {"qualty": 3}}}, "settings.encode.qualty", "did you mean 'quality'"),
-        ({"settings": {"encode": 3}}, "settings.encode", "3 is no mapping"),
-        ({"output": "x.mp4"}, "output", "'x.mp4' is no mapping"),
+        ({"settings": {"encode": 3}}, "settings.encode", "3 is not a mapping"),
+        ({"output": "x.mp4"}, "output", "'x.mp4' is not a mapping"),
         ({"output": {"overwrite": "yes please"}}, "output.overwrite", "is not true or false"),
         ({"output": {"path": 3}}, "output.path", "3 is not text"),
         ({"preset": "a", "model": "b"}, "preset", "exclude each other"),
@@ -82,8 +82,8 @@ def test_a_mistake_is_named_with_its_key(config: dict[str, Any], field: str, mes
     ("text", "message"),
     [
         ("a: [", "run.yaml:2: the configuration cannot be read: not YAML"),
-        ("- a", "is no mapping of keys"),
-        ("", "is no mapping of keys"),
+        ("- a", "is not a mapping of keys"),
+        ("", "is not a mapping of keys"),
     ],
 )
 def test_a_file_that_is_no_configuration(file: Path, text: str, message: str) -> None:

@@ -208,7 +208,7 @@ def test_unknown_presets_and_models_that_are_no_models(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "WanPipeline"}', "utf-8")
     with pytest.raises(InputError, match=r"extends: is needed, since the model's class is WanPipeline.*tiny-wan"):
         VideoGenerator.from_pretrained(tmp_path)
-    with pytest.raises(InputError, match="extends: 'wan-9' is no preset"):
+    with pytest.raises(InputError, match="extends: 'wan-9' is not a preset"):
         VideoGenerator.from_pretrained(tmp_path, extends="wan-9")
 
 

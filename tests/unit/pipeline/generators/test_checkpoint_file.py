@@ -17,9 +17,9 @@ from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from pipeline.errors import StoppedError
 from pipeline.generators.base import GenerationRequest, Progress, SavedCheckpoint
 from pipeline.generators.denoising.checkpoint_file import (
+    CheckpointKeeper,
     CheckpointUnusableError,
     Identity,
-    Keeper,
     UnsupportedStateError,
     metadata,
     read_metadata,
@@ -55,7 +55,7 @@ def identity(request: GenerationRequest, **numerics: object) -> Identity:
 def run(request: GenerationRequest, seconds: list[float], told: Told, *, stop: StoppedError | None = None) -> None:
     """A loop whose steps end at these times after its begin; with ``stop`` there would be one more step."""
     now = 0.0
-    keeper = Keeper(request, identity(request), told, lambda: now)
+    keeper = CheckpointKeeper(request, identity(request), told, lambda: now)
 
     def on_progress(progress: Progress) -> None:
         if stop is not None and progress.step == len(seconds):
@@ -97,7 +97,7 @@ def test_a_folder_that_is_gone_costs_the_checkpoint_and_not_the_clip(make_reques
     request = make_request()
     request = replace(request, checkpoint_s=0.001, frames_path=request.frames_path.parent / "gone" / "clip.rgb")
     told, times = Told(), itertools.count()
-    keeper = Keeper(request, identity(request), told, lambda: float(next(times)))
+    keeper = CheckpointKeeper(request, identity(request), told, lambda: float(next(times)))
     keeper.after_step(1, 1, lambda _: None, write_state_only)
     assert told.steps == []
     assert "No such file" in keeper.facts["checkpoint_failed"]

@@ -189,7 +189,7 @@ def test_stable_video_diffusion_refuses_what_it_cannot(
     broken.write_bytes(image.read_bytes()[:60])
     shape = {"width": 64, "height": 64, "num_frames": 3, "num_inference_steps": 1}
     for request, text in (
-        (make_request("svd-xt", **shape), "image: none is given"),
+        (make_request("svd-xt", **shape), "image: is required by"),
         (make_request("svd-xt", image=broken, **shape), "image: cannot be read"),
         (make_request("svd-xt", image=image, negative_prompt="dull", **shape), "negative_prompt: 'dull' is given"),
         (make_request("svd-xt", image=image, **shape, fps=7.5), "fps: 7.5 is not whole"),

@@ -71,7 +71,7 @@ def test_gpus_that_share_a_clip_are_one_of_a_type_of_their_own(tmp_path: Path, m
         {"CUDA_VISIBLE_DEVICES": "GPU-0,GPU-1"},
     )
     assert (second.index, second.uuid) == (2, "GPU-2,GPU-3")
-    with pytest.raises(SettingsError, match="no groups of 3 whole GPUs of one type: h200, h200, h200, h200"):
+    with pytest.raises(SettingsError, match="cannot be grouped by 3 whole GPUs of one type: h200, h200, h200, h200"):
         find_gpus(per_worker=3)
     fake_nvidia_smi(tmp_path / "mixed", monkeypatch, f"printf '{rows}4, GPU-4, NVIDIA L40S, 46068, [N/A]\\n'")
     with pytest.raises(SettingsError, match="VGEN_GPUS_PER_WORKER"):

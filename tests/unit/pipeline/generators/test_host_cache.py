@@ -15,7 +15,7 @@ class Model:
     def host_bytes(self) -> int | None:
         return self.size
 
-    def set_aside(self) -> None:
+    def move_to_host(self) -> None:
         self.done.append("aside")
 
     def unload(self) -> None:

@@ -110,7 +110,7 @@ def _hinted(generator: DiffusersVideoGenerator, _: MakeRequest) -> None:
 
 def _set_aside(generator: DiffusersVideoGenerator, _: MakeRequest) -> None:
     """Out to the host's memory and in again."""
-    generator.set_aside()
+    generator.move_to_host()
     generator.resume(ignore)
 
 

@@ -57,7 +57,7 @@ def test_no_sum_without_all_its_dimensions() -> None:
         assert (found.quality is None) is dimension.quality
         assert (found.semantic is None) is not dimension.quality
         assert found.missing == (name,)
-    with pytest.raises(ValueError, match="'speed' is no VBench dimension"):
+    with pytest.raises(ValueError, match="'speed' is not a VBench dimension"):
         aggregate({"speed": 1.0})
 
 

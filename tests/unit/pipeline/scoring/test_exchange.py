@@ -52,7 +52,7 @@ def test_a_wrong_suite_is_refused_with_every_mistake(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_suite(path)
     assert [problem.field for problem in caught.value.problems] == ["entry 0", "entry 1"]
-    assert "'speed' is no VBench dimension" in str(caught.value)
+    assert "'speed' is not a VBench dimension" in str(caught.value)
     with pytest.raises(NotFoundError, match="no suite: give VBench's"):
         find_suite(None)
 
@@ -109,7 +109,7 @@ def test_foreign_results_are_refused(tmp_path: Path, suite: Suite) -> None:
     exported = exchange.read_export(tmp_path / "out")
     results = tmp_path / "results.json"
     for content, message in (
-        ({"speed": [1, []]}, "'speed' is no VBench dimension"),
+        ({"speed": [1, []]}, "'speed' is not a VBench dimension"),
         ({"color": 0.5}, r"color: it is not \[value, \[per clip"),
         ({"color": [1, [{"video_path": "b/other-0.mp4", "video_results": 1}]]}, r"'other-0\.mp4' was not exported"),
         ([], "it has no dimensions"),
@@ -117,7 +117,7 @@ def test_foreign_results_are_refused(tmp_path: Path, suite: Suite) -> None:
         results.write_text(json.dumps(content), "utf-8")
         with pytest.raises(InputError, match=message):
             exchange.read_results(results, exported)
-    with pytest.raises(InputError, match="is no export"):
+    with pytest.raises(InputError, match="is not an export"):
         exchange.read_export(tmp_path)
 
 
@@ -132,11 +132,11 @@ def test_a_wrong_manifest_is_refused_with_every_mistake(tmp_path: Path, suite: S
     assert [str(problem).removeprefix(f"{path}: ") for problem in caught.value.problems] == [
         "record 1: entry 0 with seed 1 is there twice",
         "record 2: entry: 4 is not in the suite, which has 0 to 3",
-        "record 3: seed: True is no whole number",
+        "record 3: seed: True is not a whole number",
         "record 4: it has no video",
     ]
     path.write_text(json.dumps([{**good, "video": "a.mov"}]), "utf-8")
-    with pytest.raises(InputError, match=r"a\.mov is no \.mp4"):
+    with pytest.raises(InputError, match=r"a\.mov is not an \.mp4"):
         exchange.export(exchange.read_manifest(path, suite), suite, ["color"], tmp_path / "out")
     path.write_text(json.dumps([good]), "utf-8")
     with pytest.raises(InputError, match=r"a\.mp4: it cannot be read: No such file"):

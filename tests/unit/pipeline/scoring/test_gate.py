@@ -10,7 +10,7 @@ METRICS = ("checks", "vbench.imaging_quality")
 
 def _why(rule: str, **scores: Score) -> str | None:
     by_name = {name.replace("__", "."): score for name, score in scores.items()}
-    return gate.why_rejected(gate.parse([rule], METRICS), by_name)
+    return gate.rejection_reasons(gate.parse([rule], METRICS), by_name)
 
 
 def test_a_failed_check_breaks_the_rule_of_its_name_and_of_its_group() -> None:
@@ -44,10 +44,10 @@ def test_a_bound_on_what_was_not_scored_is_not_kept() -> None:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("checks.blak", "'checks.blak' is no metric and no group; did you mean checks.black"),
-        ("vbench.imaging_quality", "is no check; give a bound, such as NAME>=0.5"),
-        ("vbench.imaging_quality>=high", "'high' is no number"),
-        ("vbench.imaging_quality>=nan", "'nan' is no number"),
+        ("checks.blak", "'checks.blak' is not a metric or a group; did you mean checks.black"),
+        ("vbench.imaging_quality", "is not a check; give a bound, such as NAME>=0.5"),
+        ("vbench.imaging_quality>=high", "'high' is not a number"),
+        ("vbench.imaging_quality>=nan", "'nan' is not a number"),
         ("vbench.dynamic_degree>=1", "vbench.dynamic_degree is not among the metrics of --score"),
         ("checks>=1", "checks is a group; a bound is for one metric"),
     ],

@@ -126,4 +126,4 @@ def test_what_a_metric_needs_and_does_not_get_is_said(models: Models, clip_of: C
     long = Context(models, auxiliary={"appearance_style": "very " * 100})
     assert "tokens; CLIP takes at most 77" in (METRICS["vbench.appearance_style"].score(clip, long).reason or "")
     no_action = METRICS["vbench.human_action"].score(clip, Context(models, "a lighthouse"))
-    assert no_action.reason == "'a lighthouse' is no action of Kinetics-400, so it could never be found"
+    assert no_action.reason == "'a lighthouse' is not an action of Kinetics-400, so it could never be recognised"

@@ -35,7 +35,7 @@ def test_each_name_comes_once_and_in_order() -> None:
 
 
 def test_an_unknown_name_is_refused_with_close_ones(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'psnr' is no metric and no group; did you mean common\.psnr"):
+    with pytest.raises(InputError, match=r"'psnr' is not a metric or a group; did you mean common\.psnr"):
         select(["psnr"], Weights(tmp_path))
     with pytest.raises(InputError, match=r"did you mean vbench\.dynamic_degree"):
         select(["vbench.dynamic_degre"], Weights(tmp_path))
@@ -54,7 +54,7 @@ def test_a_group_leaves_out_what_a_name_may_not(tmp_path: Path) -> None:
             select([name], weights)
     with pytest.raises(InputError, match="needs a reference clip"):
         select(["common.ssim"], weights, reference=False)
-    with pytest.raises(InputError, match="nothing of common can be computed"):
+    with pytest.raises(InputError, match="none of common can be computed"):
         select(["common"], weights, reference=False)
 
 

@@ -68,7 +68,8 @@ def test_missing_weights_end_the_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "message"), [("gpu", "is none of cpu, cuda"), ("cuda:7", "torch finds"), ("meta", "is none of")]
+    ("device", "message"),
+    [("gpu", "is not a device; use one of: cpu, cuda"), ("cuda:7", "torch finds"), ("meta", "is not a device")],
 )
 def test_a_device_that_is_not_here_is_said(weights_folder: Path, device: str, message: str) -> None:
     models = Models(Weights(weights_folder), device)
