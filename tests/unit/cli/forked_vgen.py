@@ -22,6 +22,12 @@ import typer.main
 from cli import main
 
 
+def _import_all(command: Any) -> None:
+    """Every command of the tree: a child would import each anew."""
+    for inner in getattr(command, "commands", {}).values():
+        _import_all(inner)
+
+
 def _point(number: int, path: str, flags: int) -> None:
     descriptor = os.open(path, flags)
     os.dup2(descriptor, number)
@@ -86,6 +92,7 @@ def _import_what_commands_import() -> None:
         with contextlib.redirect_stderr(io.StringIO()):
             for words in (["list"], ["list", "--json"], ["events", "x"], ["config"], ["models", "list"], ["--help"]):
                 main.run(["--home", home, *words])
+    _import_all(typer.main.get_command(main.app))
     gc.collect()
     gc.freeze()
 

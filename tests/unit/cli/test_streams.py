@@ -98,7 +98,12 @@ def test_help_of_every_command_outlives_its_reader_and_a_full_disk(home: Path) -
 
 def test_whatever_is_printed_outlives_every_broken_stream(home: Path) -> None:
     sound = _run(home, [{"arguments": arguments, "streams": "sound"} for arguments in PRINTING])
-    cases = [{"arguments": arguments, "streams": streams} for arguments in PRINTING for streams in BROKEN]
+    # Each command with three of the streams in turn, so that each stream is met by six commands.
+    cases = [
+        {"arguments": arguments, "streams": BROKEN[(number * 3 + turn) % len(BROKEN)]}
+        for number, arguments in enumerate(PRINTING)
+        for turn in range(3)
+    ]
     for case, result in zip(cases, _run(home, cases), strict=True):
         expected = sound[PRINTING.index(case["arguments"])]
         full = case["streams"] in ("stdout full", "both full") and expected["out"]
@@ -111,7 +116,7 @@ def test_any_encoding_of_the_terminal_is_written_and_json_stays_json(home: Path)
     cases = [
         {"arguments": arguments, "streams": "sound", "encoding": encoding}
         for arguments in PRINTING
-        for encoding in ("ascii", "latin-1", "utf-8")
+        for encoding in ("ascii", "latin-1")
     ]
     for case, result in zip(cases, _run(home, cases), strict=True):
         if "--json" in case["arguments"]:
