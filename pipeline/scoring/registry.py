@@ -10,15 +10,19 @@ from pipeline.nearest import nearest
 from pipeline.scoring.checks import CHECKS
 from pipeline.scoring.common import COMMON
 from pipeline.scoring.metric import Metric, Need
+from pipeline.scoring.shapes.metric import SHAPES_METRICS
 from pipeline.scoring.vbench import QUALITY, SEMANTIC, STATIC_FILTER, VBENCH
 from pipeline.scoring.weights import Weights
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in (*COMMON, *CHECKS, *VBENCH, STATIC_FILTER)}
+METRICS: dict[str, Metric] = {
+    metric.name: metric for metric in (*COMMON, *CHECKS, *SHAPES_METRICS, *VBENCH, STATIC_FILTER)
+}
 
 _TEXTED = frozenset({Need.PROMPT, Need.AUXILIARY})
 GROUPS: dict[str, tuple[str, ...]] = {
     "common": tuple(metric.name for metric in COMMON),
     "checks": tuple(metric.name for metric in CHECKS),
+    "shapes": tuple(metric.name for metric in SHAPES_METRICS),
     "vbench-free": tuple(metric.name for metric in VBENCH if not metric.external and not metric.needs & _TEXTED),
     "vbench-quality": tuple(f"vbench.{name}" for name in QUALITY),
     "vbench-semantic": tuple(f"vbench.{name}" for name in SEMANTIC),
