@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cli.views.operations import CheckView
     from pipeline.settings import Settings
 
-_OUR_NAMES = ("pipeline", "tasks", "db", "cli", "api", "migrations")
+_OUR_NAMES = ("pipeline", "tasks", "db", "cli", "vgen", "migrations")
 _TESTED_PYTHON = (3, 11)
 _POOLED = "; a pooler such as PgBouncer stands before it: no prepared statements, time limits set in each transaction"
 Check = Callable[["Settings"], "Iterator[CheckView]"]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from pipeline import failpoints
 from tests.conftest import REPOSITORY
+from tests.faults.mutants import MUTANTS, Mutant
 
 OPEN: set[str] = set()
 """Entries without a test, each with its reason in the table."""
@@ -51,3 +54,11 @@ def test_every_failpoint_is_documented() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|$", section, re.MULTILINE))
 
     assert rows.items() >= failpoints.POINTS.items()
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_every_mutant_has_its_place_and_its_tests(mutant: Mutant) -> None:
+    assert (REPOSITORY / mutant.path).read_text("utf-8").count(mutant.old) == 1
+    for test in mutant.tests:
+        file, _, name = test.partition("::")
+        assert name.partition("[")[0] in (REPOSITORY / file).read_text("utf-8"), test
