@@ -4,7 +4,9 @@ A classifier knows words by their bytes, so a word with an invisible character i
 marks is another word to it. Text encoders are not misled so easily: they clean their input (ftfy, HTML's entities,
 NFKC). A prompt is unsafe when any of its forms is. An ordinary prompt has one form.
 
-Encoders drop some characters that nobody sees and take others for blanks, so each kind is taken both ways.
+Encoders drop some characters that nobody sees and take others for blanks, so each kind is taken both ways. And they
+read a prompt's beginning only, how much of it depends on the model, so a long prompt is also shown cut: what no encoder
+reads could outweigh the rest for the classifier.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ LABEL_PREFIX = "__label__"
 
 _UNESCAPED_AT_MOST = 4
 """Wan's pipelines unescape thrice; more than that no encoder undoes."""
+_CUTS_WORDS = (25, 50, 100, 200, 400)
+"""Where long prompts are also cut: video models read from 77 to 512 tokens, and a word is one or more."""
 _ZEROS = re.compile(r"&#([xX]?)0+(?=[0-9a-fA-F])")
 _LONG_NUMBER = re.compile(r"&#(?:[0-9]{9,}|[xX][0-9a-fA-F]{9,});?")
 _MARKS_AT_MOST = 30
@@ -44,8 +48,17 @@ _CONFUSABLES = {
     **dict(zip("АВЕЅІЈКМНОРСТХУԚԜ", "ABESIJKMHOPCTXYQW", strict=True)),
     **dict(zip("αβειικνορτυχωγ", "abeiikvoptuxwy", strict=True)),
     **dict(zip("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "ABEZHIKMNOPTYX", strict=True)),
+    **dict(zip("օսցհյոզⲟⲣⲥ", "oughjnqopc", strict=True)),
+    **dict(zip("ɡıɩɑɵɔǝəɛƨ", "giiaooeees", strict=True)),
 }
-"""Letters of Cyrillic and Greek that look like Latin ones; used in words that hold Latin letters too."""
+"""Letters of Cyrillic, Greek, Armenian, Coptic and phonetic alphabets that look like plain Latin ones; used in words
+that hold Latin letters too."""
+_PARENTHESISED = {
+    first + place: letter
+    for first, letters in ((0x249C, "abcdefghijklmnopqrstuvwxyz"), (0x1F110, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    for place, letter in enumerate(letters)
+}
+"""Single characters such as ⒢, which NFKC would take apart into three."""
 _LATIN_NAME = re.compile(
     r"LATIN (?P<case>SMALL|CAPITAL) LETTER (?P<letter>[A-Z])(?: WITH .*)?"
     r"|LATIN LETTER SMALL CAPITAL (?P<small>[A-Z])"
@@ -54,7 +67,8 @@ _LATIN_NAME = re.compile(
 
 
 def written_forms(prompt: str, *, lower_case: bool) -> tuple[str, ...]:
-    """The different forms of a prompt, each one line without fastText's own marks; the first is the prompt itself.
+    """The different forms of a prompt, each one line without fastText's own marks; the first is the prompt itself, and
+    the last are beginnings of those before.
 
     ``lower_case`` is true where the classifier knows words in lower case only.
     """
@@ -66,7 +80,14 @@ def written_forms(prompt: str, *, lower_case: bool) -> tuple[str, ...]:
     lines = dict.fromkeys(one_line(form) for form in forms)
     if lower_case:
         lines |= dict.fromkeys(line.lower() for line in list(lines))
+    lines |= dict.fromkeys(beginning for line in list(lines) for beginning in _beginnings(line))
     return tuple(lines)
+
+
+def _beginnings(line: str) -> list[str]:
+    """The first words of a long line, in each of the lengths that encoders may read."""
+    words = line.split(" ", _CUTS_WORDS[-1])
+    return [" ".join(words[:count]) for count in _CUTS_WORDS if len(words) > count]
 
 
 def one_line(text: str) -> str:
@@ -116,6 +137,7 @@ def _shown(char: str, control: str, hidden: str) -> str:
 
 def _compatible(text: str) -> str:
     """The text in NFKC, in a time that grows with its length: runs of marks, which Unicode sorts, are cut short."""
+    text = text.translate(_PARENTHESISED)
     kept, run = [], 0
     for char in text if not text.isascii() else ():
         run = run + 1 if unicodedata.combining(char) else 0
