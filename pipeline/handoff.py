@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import secrets
 import time
@@ -63,6 +64,10 @@ class Handoff:
         """Return where one attempt's frames go: the attempt is in the name, so that a stale one never writes here."""
         return self.path / f"{job_id}.{roll}.{segment}.{attempt}.rgb"
 
+    def here(self, path: str) -> Path:
+        """The file of this folder that a row names: only the name counts, since what is encoded is removed."""
+        return self.path / Path(path).name
+
     def make_reservation(self, size: int) -> Path:
         """Make a file that keeps ``size`` bytes for whoever hands it to ``reserve``, or removes it.
 
@@ -86,6 +91,7 @@ class Handoff:
                 code="handoff_too_small",
             )
         try:
+            self.drop_links(path)
             with self._counting():
                 if reservation is not None and _becomes(reservation, path, size):
                     return
@@ -96,6 +102,12 @@ class Handoff:
             path.unlink(missing_ok=True)
             code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "handoff_unavailable"
             raise RetryableError(f"{size} bytes at {path}: {error.strerror}", code=code) from error
+
+    def drop_links(self, path: Path) -> None:
+        """Links by the names of what is going to be written: vgen makes none, and they would lead elsewhere."""
+        for leftover in path.parent.glob(f"{glob.escape(path.stem)}.*"):
+            if leftover.is_symlink():
+                leftover.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _counting(self) -> Iterator[None]:
@@ -140,7 +152,7 @@ class Handoff:
 
     def free(self, path: Path) -> None:
         """Remove what belongs to one set of frames: the frames and the files made of them."""
-        for leftover in path.parent.glob(f"{path.stem}.*"):
+        for leftover in path.parent.glob(f"{glob.escape(path.stem)}.*"):
             leftover.unlink(missing_ok=True)
 
     def empty(self, path: Path) -> None:

@@ -33,6 +33,9 @@ _NAMED = re.compile(
     r"""(?:["']\s{0,3}:|\s{0,3}=)\s{0,3})("[^"]*"|'[^']*'|[^\s,;&)"']+)""",
     re.IGNORECASE,
 )
+_WORD = re.compile(r"[^\s\"'<>`|]+")
+_USER_AND_PASSWORD = re.compile(r"[:\uff1a]\S")
+_BEARER = re.compile(r"\b(Bearer|Basic)\s{1,3}[\w.~+/=-]{8,}", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"(?:PASSWORD|PASSWD|SECRET|TOKEN|API_KEY|ACCESS_KEY|BASIC_AUTH|KEY_[A-Z0-9_]+)$")
 _SHORTEST, _LONGEST_WORD = 8, 15
 """Shorter secrets, and such as could be a word, are not looked for by value: they would mask parts of messages."""
@@ -44,14 +47,14 @@ def redact(text: str) -> str:
     for secret in sorted(_known, key=len, reverse=True):
         if secret in text:
             text = text.replace(secret, MASK)
-    if "://" in text:
-        text = _URL.sub(lambda match: _shown(match[0]), text)
-    return _NAMED.sub(rf"\1{MASK}", text)
+    if "://" in text or "@" in text:
+        text = "".join(_shown_parts(text))
+    return _NAMED.sub(rf"\1{MASK}", _BEARER.sub(rf"\1 {MASK}", text))
 
 
 def shown_setting(value: str) -> str:
     """A setting's value for people; one that holds URLs is nothing but URLs, and may hold blanks."""
-    if "://" not in value:
+    if not _URL.search(value):
         return redact(value)
     name, equals, entry = value.partition("=")
     if equals and re.fullmatch(r"[A-Za-z][\w-]*", name) and "@" not in entry and "?" not in entry:
@@ -77,6 +80,23 @@ def _shown(url: str) -> str:
 def _is_harmless(name: str, value: str) -> bool:
     known, rule = (_FILES, _FILE_NAME) if name.lower() in _FILES else (_HARMLESS, _HARMLESS_VALUE)
     return name.lower() in known and rule.fullmatch(value) is not None
+
+
+def _shown_parts(text: str) -> Iterator[str]:
+    """The text's URLs, and what stands between them."""
+    at = 0
+    for match in _URL.finditer(text):
+        yield _WORD.sub(lambda word: _without_user(word[0]), text[at : match.start()])
+        yield _shown(match[0])
+        at = match.end()
+    yield _WORD.sub(lambda word: _without_user(word[0]), text[at:])
+
+
+def _without_user(text: str) -> str:
+    """An address whose scheme is missing or misspelt (``redis:/user:password@host``), without what stands before its
+    host; any other text as it is."""
+    user, at, place = text.rpartition("@")
+    return f"{MASK}@{place}" if at and _USER_AND_PASSWORD.search(user) and not place.startswith(" ") else text
 
 
 def _shown_query(query: str) -> str:

@@ -26,15 +26,19 @@ def make_storage(settings: Settings) -> Storage:
     if not value.strip() or "\0" in value:
         raise SettingsError(f"VGEN_STORAGE {value!r}: {_RULE}")
     if not separator:
-        return FolderStorage(Path(value).expanduser())
+        return _folder_storage(settings, Path(value).expanduser())
     if scheme == "file":
         parts = urllib.parse.urlsplit(value)
         if parts.netloc not in ("", "localhost") or not parts.path or parts.query or parts.fragment:
             raise SettingsError(f"VGEN_STORAGE {value!r}: {_RULE}; a file URL names an absolute path of this host")
-        return FolderStorage(Path(urllib.parse.unquote(parts.path)))
+        return _folder_storage(settings, Path(urllib.parse.unquote(parts.path)))
     if scheme != "s3":
         raise SettingsError(f"VGEN_STORAGE {value!r}: {_RULE}")
     return _s3_storage(settings, value, address)
+
+
+def _folder_storage(settings: Settings, root: Path) -> Storage:
+    return FolderStorage(root, confined_to=settings.confined_to(root))
 
 
 def _s3_storage(settings: Settings, value: str, address: str) -> Storage:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +38,7 @@ def write(folder: Path, preset: Preset, ratios: Sequence[float], *, prompt: str,
         "seed": seed,
         "ratios": [round(float(ratio), 5) for ratio in ratios],
     }
-    draft = path.with_suffix(".draft")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     draft.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
     draft.replace(path)
     return path

@@ -136,5 +136,7 @@ def _ending(code: int) -> str:
 
 def _environment() -> dict[str, str]:
     """Our own package's folder in front, wherever we were started."""
-    root, inherited = str(Path(pipeline.__file__).parents[1]), os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root}
+    # An empty entry would be the current folder, which may be somebody else's.
+    inherited = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    root = str(Path(pipeline.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *inherited])}

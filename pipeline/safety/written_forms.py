@@ -2,9 +2,11 @@
 
 A classifier knows words by their bytes, so a word with an invisible character in it, in full-width letters or behind
 marks is another word to it. Text encoders are not misled so easily: they clean their input (ftfy, HTML's entities,
-NFKC). A prompt is unsafe when any of its forms is. An ordinary prompt has one form.
+NFKC). A prompt is unsafe when any of its forms is. An ordinary prompt has a few forms.
 
-Encoders drop some characters that nobody sees and take others for blanks, so each kind is taken both ways.
+Encoders drop some characters that nobody sees and take others for blanks, so each kind is taken both ways. And they
+read a prompt's beginning only, how much of it depends on the model, so a long prompt is also shown cut: what no encoder
+reads could outweigh the rest for the classifier. Words that punctuation joins (``a,b``) are also shown apart.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ LABEL_PREFIX = "__label__"
 
 _UNESCAPED_AT_MOST = 4
 """Wan's pipelines unescape thrice; more than that no encoder undoes."""
+_CUTS_WORDS = (25, 50, 100, 200, 400)
+"""Where long prompts are also cut: video models read from 77 to 512 tokens, and a word is one or more."""
 _ZEROS = re.compile(r"&#([xX]?)0+(?=[0-9a-fA-F])")
 _LONG_NUMBER = re.compile(r"&#(?:[0-9]{9,}|[xX][0-9a-fA-F]{9,});?")
 _MARKS_AT_MOST = 30
@@ -37,6 +41,7 @@ _HIDDEN = "".join(
 )
 """Characters without a picture that are letters or marks by category: Unicode's Default_Ignorable_Code_Point, and the
 blank of Braille."""
+_PUNCTUATION = re.compile(r"[^\w\s]+|_+")
 _IS_HIDDEN = re.compile(f"[{_HIDDEN}]")
 _HIDDEN_CATEGORIES = frozenset({"Cf", "Cn", "Co", "Cs"})
 _CONFUSABLES = {
@@ -44,8 +49,17 @@ _CONFUSABLES = {
     **dict(zip("АВЕЅІЈКМНОРСТХУԚԜ", "ABESIJKMHOPCTXYQW", strict=True)),
     **dict(zip("αβειικνορτυχωγ", "abeiikvoptuxwy", strict=True)),
     **dict(zip("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "ABEZHIKMNOPTYX", strict=True)),
+    **dict(zip("օսցհյոզⲟⲣⲥ", "oughjnqopc", strict=True)),
+    **dict(zip("ɡıɩɑɵɔǝəɛƨ", "giiaooeees", strict=True)),
 }
-"""Letters of Cyrillic and Greek that look like Latin ones; used in words that hold Latin letters too."""
+"""Letters of Cyrillic, Greek, Armenian, Coptic and phonetic alphabets that look like plain Latin ones; used in words
+that hold Latin letters too."""
+_PARENTHESISED = {
+    first + place: letter
+    for first, letters in ((0x249C, "abcdefghijklmnopqrstuvwxyz"), (0x1F110, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    for place, letter in enumerate(letters)
+}
+"""Single characters such as ⒢, which NFKC would take apart into three."""
 _LATIN_NAME = re.compile(
     r"LATIN (?P<case>SMALL|CAPITAL) LETTER (?P<letter>[A-Z])(?: WITH .*)?"
     r"|LATIN LETTER SMALL CAPITAL (?P<small>[A-Z])"
@@ -54,7 +68,8 @@ _LATIN_NAME = re.compile(
 
 
 def written_forms(prompt: str, *, lower_case: bool) -> tuple[str, ...]:
-    """The different forms of a prompt, each one line without fastText's own marks; the first is the prompt itself.
+    """The different forms of a prompt, each one line without fastText's own marks; the first is the prompt itself, and
+    the last are beginnings of those before.
 
     ``lower_case`` is true where the classifier knows words in lower case only.
     """
@@ -64,9 +79,19 @@ def written_forms(prompt: str, *, lower_case: bool) -> tuple[str, ...]:
             visible = _without_hidden(cleaned, control, hidden)
             forms += [visible, *_without_marks(visible)]
     lines = dict.fromkeys(one_line(form) for form in forms)
+    # Words that punctuation glues together or adorns: fastText divides at blanks only, encoders at punctuation too.
+    apart = (" ".join(_PUNCTUATION.sub(" ", line).split()) for line in list(lines))
+    lines |= dict.fromkeys(line for line in apart if line)
     if lower_case:
         lines |= dict.fromkeys(line.lower() for line in list(lines))
+    lines |= dict.fromkeys(beginning for line in list(lines) for beginning in _beginnings(line))
     return tuple(lines)
+
+
+def _beginnings(line: str) -> list[str]:
+    """The first words of a long line, in each of the lengths that encoders may read."""
+    words = line.split(" ", _CUTS_WORDS[-1])
+    return [" ".join(words[:count]) for count in _CUTS_WORDS if len(words) > count]
 
 
 def one_line(text: str) -> str:
@@ -76,7 +101,7 @@ def one_line(text: str) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Most prompts: printable ASCII without an entity, which has one form."""
+    """Most prompts: printable ASCII without an entity."""
     return text.isascii() and text.isprintable() and "&" not in text
 
 
@@ -116,6 +141,7 @@ def _shown(char: str, control: str, hidden: str) -> str:
 
 def _compatible(text: str) -> str:
     """The text in NFKC, in a time that grows with its length: runs of marks, which Unicode sorts, are cut short."""
+    text = text.translate(_PARENTHESISED)
     chars, run = [], 0
     for char in text if not text.isascii() else ():
         run = run + 1 if unicodedata.combining(char) else 0

@@ -18,6 +18,8 @@ from pipeline.errors import SettingsError
 ENV_FILE = ".env"
 TOML_FILE = "vgen.toml"
 MAX_BYTES = 1024 * 1024
+MAX_REFERENCES, MAX_FILLED_CHARS = 100, 65_536
+"""Of one value with ``${NAME}``: such a value may stand in the next one, and what is read grows with their product."""
 _OTHER_BOMS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -140,10 +142,14 @@ def read_env_file(path: Path, environ: Mapping[str, str]) -> list[Assignment] | 
         SettingsError: as ``read_text``.
     """
     text = read_text(path)
-    return None if text is None else list(_assignments(text, environ))
+    return None if text is None else list(_assignments(path, text, environ))
 
 
-def _assignments(text: str, environ: Mapping[str, str]) -> Iterator[Assignment]:
+def _is_short(value: str) -> bool:
+    return value.count("${") <= MAX_REFERENCES and len(value) <= MAX_FILLED_CHARS
+
+
+def _assignments(path: Path, text: str, environ: Mapping[str, str]) -> Iterator[Assignment]:
     from dotenv.parser import parse_stream  # noqa: PLC0415 - most starts have no such file
     from dotenv.variables import parse_variables  # noqa: PLC0415
 
@@ -155,8 +161,14 @@ def _assignments(text: str, environ: Mapping[str, str]) -> Iterator[Assignment]:
             yield Assignment(None, None, line, binding.original.string.strip())
         elif binding.key is not None:
             value = binding.value
-            if value is not None:
+            if value is not None and "${" in value:
+                atoms = tuple(parse_variables(value)) if _is_short(value) else ()
                 # The file's own lines win over the environment, as in python-dotenv.
-                value = "".join(atom.resolve({**environ, **values}) for atom in parse_variables(value))
+                value = "".join(atom.resolve({**environ, **values})[: MAX_FILLED_CHARS + 1] for atom in atoms)
+                if not atoms or len(value) > MAX_FILLED_CHARS:
+                    raise SettingsError(
+                        f"{path}:{line}: {binding.key}: a value with ${{NAME}} may have {MAX_REFERENCES} of them "
+                        f"and {MAX_FILLED_CHARS} characters, filled in, at most"
+                    )
             values[binding.key] = value
             yield Assignment(binding.key, value, line, binding.original.string.strip())

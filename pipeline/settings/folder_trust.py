@@ -67,6 +67,12 @@ def is_trusted(folder: Path, trusted: Iterable[object]) -> bool:
     return any(os.path.realpath(Path(_home_expanded(str(path)))) == real_folder for path in trusted)
 
 
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether a path, by its links, leads out of the folder."""
+    own = os.path.realpath(folder)
+    return os.path.commonpath((own, os.path.realpath(path))) != own
+
+
 def objection(path: SettingPath, value: object, folder: Path, site: Mapping[str, Any]) -> str | None:
     """Return why a file of this untrusted folder may not set this; None when it may.
 

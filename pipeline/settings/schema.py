@@ -34,6 +34,7 @@ from pipeline.gpu_types import check_gpu_type
 from pipeline.redaction import redact, remember, shown_setting
 from pipeline.settings.broker_url import parse_broker_url
 from pipeline.settings.files import current_folder
+from pipeline.settings.folder_trust import is_trusted
 from pipeline.settings.sources import expanded, gather, variable
 
 MEBIBYTE = 1024 * 1024
@@ -404,6 +405,13 @@ class Settings(_NormalisedModel, BaseSettings):
             folder = Path(base) if base.startswith("/") else Path(os.path.expanduser("~")) / ".cache"  # noqa: PTH111
             return folder / "vgen" / "inductor"
         return self.effective_cache_dir / "inductor"
+
+    def confined_to(self, path: Path) -> Path | None:
+        """The current folder, where the path lies in it and nobody trusts it: links in it may have come along with it,
+        and nothing is removed through them."""
+        folder = current_folder()
+        inside = Path(os.path.abspath(path)).is_relative_to(folder)  # noqa: PTH100 - links are not resolved yet
+        return folder if inside and not is_trusted(folder, self.trusted_folders) else None
 
     @property
     def folders(self) -> dict[str, Path]:

@@ -63,10 +63,11 @@ def run(work: StepWork, context: StageContext) -> StageResult:
         RefusedError: the encode options cannot work; code ``preset_missing`` or ``preset_differs``.
         StoppedError: asked to stop.
     """
-    frames = _frames_of(work)
+    frames = _frames_of(work, context)
     folder = frames.path.parent
     paths = {kind: folder / f"{frames.path.stem}.e{work.attempt}.{suffix}" for kind, suffix in _SUFFIXES.items()}
     try:
+        context.handoff.drop_links(frames.path)
         _check_frames(frames, context.check)
         preset = load_library(context.settings.effective_presets_dir).pinned(work.spec.preset, work.spec.preset_digest)
         facts = _encode(work, context, preset, frames, paths["video"])
@@ -97,15 +98,16 @@ def run(work: StepWork, context: StageContext) -> StageResult:
     return StageResult(output=output, continuation=state, after_commit=lambda: context.handoff.empty(frames.path))
 
 
-def _frames_of(work: StepWork) -> _Frames:
+def _frames_of(work: StepWork, context: StageContext) -> _Frames:
     output = work.outputs["generate"]
+    sound = output.get("sound")
     return _Frames(
-        Path(output["frames_path"]),
+        context.handoff.here(output["frames_path"]),
         output["num_frames"],
         output["height"],
         output["width"],
         output["frames_sha256"],
-        output.get("sound"),
+        None if sound is None else {**sound, "path": str(context.handoff.here(sound["path"]))},
     )
 
 

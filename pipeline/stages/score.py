@@ -67,12 +67,12 @@ def run(work: StepWork, context: StageContext) -> StageResult:
             content = json.loads(_fetch(SIDECAR, work, context, Path(folder)).read_text("utf-8"))
             content["scoring"] = _for_sidecar(options, records)
             output["replaced"] = {SIDECAR: _store(content, work, context, Path(folder))}
-    frames = Path(work.outputs["generate"]["frames_path"])
+    frames = context.handoff.here(work.outputs["generate"]["frames_path"])
     return StageResult(
         outcome=Outcome.DONE if reason is None else Outcome.REJECTED,
         output=output,
         scores=records,
-        after_commit=lambda: context.handoff.free(context.handoff.path / frames.name),
+        after_commit=lambda: context.handoff.free(frames),
     )
 
 

@@ -38,7 +38,7 @@ def store_part(work: StepWork, context: StageContext, path: Path) -> dict[str, A
     context.storage.put_file(key, path, sha256=facts["sha256"], content_type="video/mp4")
     part = {"key": key, **facts}
     if (sound := work.outputs["generate"].get("sound")) is not None:
-        raw = Path(sound["path"])
+        raw = context.handoff.here(sound["path"])
         key = media_key(work.job_id, sound["sha256"], _SOUND_SUFFIX)
         context.storage.put_file(key, raw, sha256=sound["sha256"], content_type="application/octet-stream")
         sound_facts = {name: sound[name] for name in ("sha256", "sample_rate", "channels")}

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.errors import NotFoundError, RetryableError
+from pipeline.errors import NotFoundError, RefusedError, RetryableError
+from pipeline.settings.folder_trust import leads_out
 from pipeline.storage.base import StoredObject
 from pipeline.storage.keys import TEMPORARY, check_key
 from pipeline.storage.local_files import copy_hashing, open_source, os_errors, whole_file
 from pipeline.storage.round_trip import check_round_trip
 
+logger = logging.getLogger(__name__)
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
@@ -24,10 +27,14 @@ class FolderStorage:
     """``Storage`` in a folder, one file per object. The folder is made by the first put.
 
     Content types and checksums are not kept: ``stat`` and ``list`` give None for ``sha256``.
+
+    ``confined_to`` is a folder that somebody else may have made, with links in it: nothing is listed or removed through
+    those that lead out of it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, confined_to: Path | None = None) -> None:
         self.root = root.absolute()
+        self._confined_to = confined_to
 
     def put_file(self, key: str, path: Path, *, sha256: str, content_type: str) -> StoredObject:
         target = self._path(key)
@@ -72,19 +79,27 @@ class FolderStorage:
 
     def delete(self, key: str) -> None:
         path = self._path(key)
+        if self._linked_out(path):
+            logger.warning("not removed", extra={"reason": self._objection(path)})
+            return
         with os_errors(path):
             with contextlib.suppress(*_ABSENT):
                 path.unlink()
             self._remove_empty_folders(path.parent)
 
     def delete_all(self, keys: Sequence[str]) -> None:
+        for path in map(self._path, keys):
+            if self._linked_out(path):
+                raise RefusedError(self._objection(path), code="storage_denied")
         for key in keys:
             self.delete(key)
 
     def drop_unfinished(self, *, older_than_s: float, dry_run: bool = False) -> Sequence[str]:
         """Drafts of files whose process was killed before it gave them their name."""
-        dropped = []
+        dropped: list[str] = []
         with os_errors(self.root):
+            if self._leads_out(self.root):
+                return dropped
             for draft in sorted(self.root.rglob(f"{TEMPORARY}*")):
                 with contextlib.suppress(FileNotFoundError):  # it got its name, or was removed
                     if time.time() - draft.stat().st_mtime >= older_than_s:
@@ -105,6 +120,19 @@ class FolderStorage:
 
     def check(self) -> None:
         check_round_trip(self)
+
+    def _linked_out(self, path: Path) -> bool:
+        """Whether a link below the store's own folder leads out of both."""
+        return self._leads_out(path.parent) and leads_out(path.parent, self.root)
+
+    def _objection(self, path: Path) -> str:
+        return (
+            f"{path} is not removed: a link leads out of {self._confined_to}, which is not trusted; to allow it: "
+            f"VGEN_TRUSTED_FOLDERS={self._confined_to}"
+        )
+
+    def _leads_out(self, folder: Path) -> bool:
+        return self._confined_to is not None and leads_out(folder, self._confined_to)
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
@@ -131,6 +159,8 @@ class FolderStorage:
 
     def _walk(self, folder: str, prefix: str) -> Iterator[StoredObject]:
         """Walk the folder in the order of S3: by the keys' UTF-8 bytes."""
+        if self._leads_out(self.root / folder):
+            return
         try:
             with os.scandir(self.root / folder) as entries:
                 names = [(f"{folder}{entry.name}" + "/" * entry.is_dir(), entry) for entry in entries]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -26,9 +27,12 @@ class HomeLock:
         """
         try:
             private_folder(self._home)
-            file = (self._home / "vgen.lock").open("a+", encoding="utf-8")
+            # Not through a link: the file is emptied, and the home may have come along with a cloned folder.
+            descriptor = os.open(self._home / "vgen.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            file = os.fdopen(descriptor, "r+", encoding="utf-8")
         except OSError as error:
-            raise SettingsError(f"VGEN_HOME {str(self._home)!r} cannot be used: {error.strerror}") from None
+            reason = "vgen.lock is a link" if error.errno == errno.ELOOP else error.strerror
+            raise SettingsError(f"VGEN_HOME {str(self._home)!r} cannot be used: {reason}") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -19,8 +19,10 @@ from typing import TypeVar
 from db.events import HISTORY_REMOVED, MEDIA_REMOVED
 from db.reading import handoffs, sweep
 from db.session import Database
+from pipeline.errors import RefusedError
 from pipeline.handoff import Handoff
 from pipeline.settings import Settings
+from pipeline.settings.folder_trust import leads_out
 from pipeline.storage.base import Storage, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -67,7 +69,10 @@ def sweep_once(database: Database, storage: Storage, settings: Settings, *, dry_
 
     Raises:
         ServiceUnavailableError, RetryableError, RefusedError: the database or the store cannot be used.
+        RefusedError: code ``storage_denied``; one of this host's folders is a link that may be somebody else's.
     """
+    if (problem := _linked_away(settings)) is not None:
+        raise RefusedError(problem, code="storage_denied")
     report = Report(dry_run)
     _rows(database, storage, settings, report)
     _orphans(database, storage, settings, report)
@@ -86,7 +91,28 @@ def sweep_if_due(database: Database, make_storage: Callable[[], Storage], settin
     with database.reading() as session:
         # A little less: the beat's own interval must not fall short of it by a moment.
         due = sweep.is_due(session, every_ms=int(settings.sweep.every_h * _HOUR_MS * 0.9))
+    if due and (problem := _linked_away(settings)) is not None:
+        logger.warning("not swept", extra={"reason": problem})
+        return None
     return sweep_once(database, make_storage(), settings) if due else None
+
+
+def _linked_away(settings: Settings) -> str | None:
+    """What stands against a sweep: a link leads out of a current folder that is not trusted, perhaps to files that were
+    never vgen's."""
+    for name, path in settings.folders.items():
+        if _leads_out(path, settings):
+            folder = settings.confined_to(path)
+            return (
+                f"nothing is swept: {name} {path} leads by a link out of {folder}, which is not trusted; "
+                f"to allow it: VGEN_TRUSTED_FOLDERS={folder}"
+            )
+    return None
+
+
+def _leads_out(path: Path, settings: Settings) -> bool:
+    folder = settings.confined_to(path)
+    return folder is not None and leads_out(path, folder)
 
 
 def _rows(database: Database, storage: Storage, settings: Settings, report: Report) -> None:
@@ -180,7 +206,8 @@ def _this_host(database: Database, settings: Settings, report: Report) -> None:
                 live = handoffs.live_stems(session, [job_id])
             if len(numbers) == 3 and ".".join((job_id, *numbers)) not in live:
                 _unlink("handoff", path, report)
-    for path in _old(settings.effective_cache_dir.glob(_BUILDS), older_than_s):
+    builds = (path for path in settings.effective_cache_dir.glob(_BUILDS) if not _leads_out(path.parent, settings))
+    for path in _old(builds, older_than_s):
         _unlink("model_build", path, report)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -17,6 +18,7 @@ from db.clips import jobs
 from db.models import ArtifactRow, Batch, Checkpoint, Job
 from db.queue import failures
 from db.session import Database, now_ms
+from pipeline.errors import RefusedError
 from pipeline.settings import Settings, load_settings
 from pipeline.states import JobState, Stage
 from pipeline.storage.base import Storage, StoredObject
@@ -334,3 +336,78 @@ def test_an_s3_store_is_swept_too(database: Database, s3: Any, tmp_path: Path) -
     assert world.sweep(dry_run=True).counts["orphan"] == 5
     assert world.sweep().counts["orphan"] == 5
     assert world.keys() == {f"media/{job_id}/{number}" for number in range(5)}
+
+
+def _cloned(folder: Path, link: str, target: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder as a repository may bring it: with a link in its home that leads to somebody's files."""
+    project, place = folder / "project", folder / "project" / "vgen-home" / link
+    place.parent.mkdir(parents=True)
+    place.symlink_to(target)
+    monkeypatch.chdir(project)
+    return project
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        *("", "storage", "storage/media", "storage/inputs", "storage/media/job", "storage/checkpoints"),
+        *("storage/states", "storage/work", "handoff", "cache", "cache/models"),
+    ],
+)
+def test_nothing_is_removed_through_a_link_that_came_with_the_current_folder(
+    tmp_path: Path, link: str, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given somebody's old files where such a link leads, by every name that a sweep removes elsewhere
+    theirs = tmp_path / "theirs"
+    names = ("a.1.2.3", "media/job/x.mp4", "job/x.mp4", "x.mp4", "inputs/x", "states/x", "checkpoints/job/x", "work/x")
+    inner = (
+        "storage/media/job/x.mp4",
+        "handoff/a.1.2.3",
+        "cache/models/.git/config",
+        "models/.git/config",
+        ".git/config",
+    )
+    files = [theirs / name for name in (*names, *inner)]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("thesis")
+        for path in (file, *file.parents[: len(file.relative_to(theirs).parts)]):
+            os.utime(path, (0, 0))
+    _cloned(tmp_path, link, theirs, monkeypatch)
+    settings = load_settings()
+
+    # When the store is swept, on its own and by command
+    sweep_if_due(sqlite_database, lambda: make_storage(settings), settings)
+    with contextlib.suppress(RefusedError):
+        sweep_once(sqlite_database, make_storage(settings), settings)
+    if link.startswith("storage/media"):
+        make_storage(settings).delete("media/job/x.mp4")
+
+    # Then all are there
+    assert all(file.exists() for file in files)
+
+
+def test_a_sweep_says_which_link_it_does_not_follow(
+    tmp_path: Path, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "theirs").mkdir()
+    project = _cloned(tmp_path, "storage", tmp_path / "theirs", monkeypatch)
+    settings = load_settings()
+
+    with pytest.raises(RefusedError, match=f"VGEN_STORAGE .*VGEN_TRUSTED_FOLDERS={project}"):
+        sweep_once(sqlite_database, make_storage(settings), settings)
+
+
+def test_a_trusted_folder_may_link_its_store_elsewhere(
+    tmp_path: Path, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orphan = tmp_path / "disk" / "media" / "job" / "x.mp4"
+    orphan.parent.mkdir(parents=True)
+    orphan.write_text("old")
+    os.utime(orphan, (0, 0))
+    project = _cloned(tmp_path, "storage", tmp_path / "disk", monkeypatch)
+    settings = load_settings(trusted_folders=(project,))
+
+    sweep_once(sqlite_database, make_storage(settings), settings)
+
+    assert not orphan.exists()

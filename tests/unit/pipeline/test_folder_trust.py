@@ -272,3 +272,31 @@ def test_kernels_of_a_home_in_the_current_folder_are_not_run(tmp_path: Path, mon
     monkeypatch.delenv("VGEN_CACHE_DIR")
     monkeypatch.setenv("VGEN_HOME", str(tmp_path.parent / "home"))
     assert load_settings().kernels_dir == tmp_path.parent / "home" / "cache" / "inductor"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A0=" + "x" * 100 + "\n" + "".join(f"A{i}=${{A{i - 1}}}${{A{i - 1}}}\n" for i in range(1, 60)),
+        "A=" + "${" * 100_000,
+        "A=" + "${A}" * 100_000,
+        "A=${" + "x" * 900_000,
+    ],
+    ids=["grows at each line", "never closed", "many", "long"],
+)
+def test_references_in_an_env_file_take_no_memory_and_no_time(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them took minutes, or all of the memory, at every command in that folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(text)
+
+    with pytest.raises(SettingsError, match=r"\.env:\d+: A\d*: a value with \$\{NAME\}"):
+        load_settings()
+
+
+def test_references_in_an_env_file_are_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("NAME=me\nVGEN_OWNER=${NAME}-${OTHER:-x}\n")
+
+    assert load_settings().owner == "me-x"

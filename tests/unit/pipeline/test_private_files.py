@@ -121,3 +121,46 @@ def test_a_home_is_readable_for_whom_the_setting_says(
     assert home.stat().st_mode & 0o777 == (folder if umask is None else 0o700)
     assert (home / "vgen.sqlite3").stat().st_mode & 0o777 == file
     assert after == 0o022
+
+
+def test_a_lock_empties_no_file_that_a_link_leads_to(tmp_path: Path) -> None:
+    """A home may have come along with a cloned folder, links included."""
+    (tmp_path / "theirs").write_text("keys")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "vgen.lock").symlink_to(tmp_path / "theirs")
+
+    with pytest.raises(SettingsError, match=r"VGEN_HOME .*vgen\.lock is a link"):
+        HomeLock(tmp_path / "home").acquire()
+
+    assert (tmp_path / "theirs").read_text() == "keys"
+
+
+def test_a_lock_is_taken_again_and_holds_the_process(tmp_path: Path) -> None:
+    for _ in range(2):
+        lock = HomeLock(tmp_path / "home")
+        assert lock.acquire()
+        assert not HomeLock(tmp_path / "home").acquire()
+        assert (tmp_path / "home" / "vgen.lock").read_text() == f"{os.getpid()}\n"
+        lock.release()
+
+
+@pytest.mark.parametrize("suffix", ["rgb", "input0", "e1.mp4", "e1.json", "f32"])
+def test_nothing_of_a_clip_is_written_through_a_link(tmp_path: Path, suffix: str) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("keys")
+    handoff = Handoff.open(tmp_path / "handoff", 1000)
+    frames = handoff.frames_path("job", 0, 0, 1)
+    frames.with_suffix(f".{suffix}").symlink_to(theirs)
+
+    handoff.reserve(frames, 10)
+
+    assert theirs.read_text() == "keys"
+    assert not frames.with_suffix(f".{suffix}").is_symlink()
+
+
+def test_a_row_names_no_frames_outside_the_folder(tmp_path: Path) -> None:
+    """What is encoded is removed, with all that has its name."""
+    handoff = Handoff.open(tmp_path / "handoff", 1000)
+
+    for path in ("/etc/job.0.0.1.rgb", "../job.0.0.1.rgb", str(handoff.frames_path("job", 0, 0, 1))):
+        assert handoff.here(path) == handoff.frames_path("job", 0, 0, 1)

@@ -8,7 +8,7 @@ import urllib.parse
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import redaction
@@ -58,6 +58,32 @@ def test_a_secret_in_any_place_of_a_url_is_masked(place: str, quoted: bool, midd
         assert url.partition("://")[0] in shown
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("redis:/:{}@host:6379/0", "redis:://vgen:{}@host/0", "redis//vgen:{}@host/0", "redis:vgen:{}@host/0"),
+        *(
+            "vgen:{}@host/vgen",
+            ":{}@host",
+            "//vgen:{}@host/vgen",
+            "redis ://vgen:{}@host/0",
+            "s3:/key:{}@bucket/prefix",
+        ),
+        *("redis\uff1a//vgen:{}@host/0", "redis\uff1a//vgen\uff1a{}@host/0", "mine=http:/vgen:{}@host/v1"),
+        *(r"redis:\\vgen:{}@host/0", "://vgen:{}@host", "postgresql+psycopg:vgen:{}@host/vgen"),
+    ],
+)
+@settings(max_examples=20)
+@given(middle=ODD.filter(lambda text: "://" not in text))
+def test_a_secret_is_masked_where_the_scheme_is_misspelt(address: str, middle: str) -> None:
+    """Such a setting is refused, and the message shows what was given."""
+    given_text = address.format(f"{HEAD}{middle}{TAIL}")
+
+    for shown in (shown_setting(given_text), redact(f"cannot reach {given_text!r}, is it there?")):
+        assert HEAD not in shown
+        assert TAIL not in shown
+
+
 @given(middle=st.text(st.sampled_from("@/:; '\"<>|`ab"), max_size=12))
 def test_a_secret_with_blanks_and_quotes_is_masked_where_it_is_known(middle: str) -> None:
     secret = f"{HEAD}{middle}{TAIL}"
@@ -81,6 +107,7 @@ def test_a_secret_with_blanks_and_quotes_is_masked_where_it_is_known(middle: str
         "redis://host:6379/0", "https://api.openai.com/v1", "s3://bucket/prefix", "sqlite:////home/me/vgen.sqlite3",
         "max_tokens=256", "the token is missing", "line 3: a fox @ dawn", "postgresql+psycopg://host/db?sslmode=require",
         "VGEN_S3_ACCESS_KEY_ID is not set", "openai=https://host/v1", "a=b://c",
+        "me@example.org", "worker celery@host: ready", "10:15:02 celery@host", "Basic usage", '{"name": "gpu@host"}',
     ],
 )  # fmt: skip
 def test_what_is_no_secret_stays(text: str) -> None:
@@ -89,7 +116,15 @@ def test_what_is_no_secret_stays(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["password=hidden", 'requirepass = "hidden"', '{"secret_access_key": "hidden"}', "a&API_KEY=hidden)"]
+    "text",
+    [
+        "password=hidden",
+        'requirepass = "hidden"',
+        '{"secret_access_key": "hidden"}',
+        "a&API_KEY=hidden)",
+        "Authorization: Bearer hidden-hidden",
+        "{'Authorization': 'Basic hiddenhidden=='}",
+    ],
 )
 def test_what_is_named_like_a_secret_is_masked(text: str) -> None:
     assert "hidden" not in redact(text)
