@@ -99,7 +99,7 @@ PULL = """
 import sys
 from pathlib import Path
 from pipeline.errors import VgenError
-from pipeline.generators.hub import model_folder, pins, pull
+from pipeline.models.hub import model_folder, pins, pull
 from pipeline.presets import get_preset
 cache, preset = Path(sys.argv[1]), get_preset("mochi-1")
 try:
