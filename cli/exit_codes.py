@@ -40,7 +40,10 @@ MEANING: dict[ExitCode, str] = {
 }
 
 _USAGE_ERRORS = (InputError, SettingsError, NotFoundError, ConflictError)
-_PATH_ERRNOS = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EROFS})
+_PATH_ERRNOS = frozenset(
+    {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EROFS}
+    | {errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EEXIST}
+)
 
 
 def of_error(error: BaseException) -> ExitCode:

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import re
 import unicodedata
+import zlib
 
 from pipeline.enhancers.chat_answer import UnusableAnswerError, excerpt
-from pipeline.enhancers.phrases import ABOUT_THE_PROMPT, CHAT, REFUSAL, REFUSAL_ANYWHERE
+from pipeline.enhancers.phrases import (
+    ABOUT_THE_PROMPT,
+    ADDRESS,
+    AFTERWORD,
+    CHAT,
+    REFUSAL,
+    REFUSAL_ANYWHERE,
+    REFUSAL_ELSEWHERE,
+)
 from pipeline.enhancers.thinking import without_thinking
 from pipeline.enhancers.wrappings import unwrapped
 
 MAX_PROMPT_CHARACTERS = 32_768
 """Longer answers are refused: no text encoder reads a fraction of it, and it would sit in a row for ever."""
 
+_LOOP_BYTES, _LOOP_RATIO = 300, 6
+"""Descriptions compress to half or a third of their length, loops to a tenth and less."""
+
 _CONTROLS = {"Cc", "Zl", "Zp"}
 """Control characters and line separators; joiners and direction marks stay, for emoji and right-to-left text."""
 
 _LIST_MARK = re.compile(r"\A(?:[-*•–‣◦▪]\s+|\(?\d{1,3}[.):]\s+|[①-⑳]\s*)")
+_LETTERED = re.compile(r"\(?(?:[a-hA-H]|[ivxIVX]{1,4})[.)]\s")
 _OPTION = re.compile(
     r"\A\W*\b(?:option|version|alternative|variation|variant|choice|prompt|rewrite)\s*(?:#\s*)?(?:\d{1,2}|[a-e]|one|two|three)\b"
     r"[\s*_)\]]{0,4}[:.)–—-][\s*_)\]]{0,4}",
@@ -25,7 +38,10 @@ _OPTION = re.compile(
 _LABELLED = re.compile(r"[^\w\n]{0,4}[^\W\d_][\w /&-]{0,30}[:：]\W")
 _OR = re.compile(r"\W*(?:or|alternatively|another option)\b\W*\Z|alternatively,", re.IGNORECASE)
 _REMAINS = re.compile(
-    r"<\||\|>|</?[A-Za-z][\w-]{0,30}(?:\s[^<>]{0,200})?/?>|&lt;/?\w|`{3}|~{3}|\[/?(?:INST|THINK)\]|◁/?think▷|"
+    r"<\||\|>|</?[A-Za-z][\w-]{0,30}(?:\s[^<>]{0,200})?/?>|&(?:[lg]t|amp|quot|apos|nbsp|#\d{1,6});|<0x[0-9A-F]{2}>|"
+    r"\A\||\\[a-z]{2,12}\{|\[TOOL_CALLS\]|TOOL_CALLS|[▁\ufffd]|"
+    r"(?:\[\d{1,2}\]){2}|【[^】]{0,20}†|\A\w{1,30}\(\s*[\"']|\A\w{1,30} = [\"']|\"{2}|"
+    r"`{3}|~{3}|\[/?(?:INST|THINK)\]|◁/?think▷|"
     r"\{\{|\}\}|\]\([^)\s]{1,300}\)|\[(?:insert|your|placeholder|describe|add)\b[^\]\n]{0,100}\]",
     re.IGNORECASE,
 )
@@ -88,6 +104,8 @@ def _require_one(lines: list[str]) -> None:
         raise UnusableAnswerError(f"answer is a list of {len(lines)} lines, and one prompt was asked for")
     if marked and re.search(r"\s\(?2[.):]\s", " ".join(lines)):
         raise UnusableAnswerError(f"answer is a numbered list, and one prompt was asked for: {excerpt(lines[0])}")
+    if sum(_LETTERED.match(line) is not None for line in lines) > 1:
+        raise UnusableAnswerError(f"answer is a list of {len(lines)} lines, and one prompt was asked for")
     options = [line for line in lines if _OPTION.match(line) or _OR.match(line)]
     if options:
         raise UnusableAnswerError(f"answer holds several prompts: {excerpt(options[0])}")
@@ -120,15 +138,30 @@ def _checked(prompt: str, original: str) -> str:
         raise UnusableAnswerError(f"answer holds no word: {excerpt(prompt)}")
     if prompt.endswith((":", "：")):
         raise UnusableAnswerError(f"answer ends before what it announces: {excerpt(prompt)}")
-    if REFUSAL.match(prompt) or REFUSAL_ANYWHERE.search(prompt):
+    if REFUSAL.match(prompt) or REFUSAL_ELSEWHERE.match(prompt) or REFUSAL_ANYWHERE.search(prompt):
         raise UnusableAnswerError(f"the model refused: {excerpt(prompt)}")
-    if CHAT.match(prompt) or ("prompt" not in original.lower() and ABOUT_THE_PROMPT.search(prompt)):
+    if (
+        CHAT.match(prompt)
+        or ADDRESS.match(prompt)
+        or ("prompt" not in original.lower() and ABOUT_THE_PROMPT.search(prompt))
+    ):
         raise UnusableAnswerError(f"answer speaks about the prompt instead of being one: {excerpt(prompt)}")
+    afterword = AFTERWORD.search(prompt)
+    if afterword:
+        raise UnusableAnswerError(f"answer goes on after the prompt: {excerpt(afterword[0])}")
+    if _repeats(prompt):
+        raise UnusableAnswerError(f"answer repeats itself: {excerpt(prompt)}")
     remains = _REMAINS.search(prompt)
     if remains or _WHOLE_IN_BRACKETS.fullmatch(prompt):
         mark = remains[0] if remains else prompt
         raise UnusableAnswerError(f"answer has markup that does not belong to a prompt: {excerpt(mark)}")
     return prompt
+
+
+def _repeats(prompt: str) -> bool:
+    """Whether a model was caught in a loop: a text of some length that is a fraction of it when it is compressed."""
+    data = prompt.encode()
+    return len(data) > _LOOP_BYTES and len(zlib.compress(data)) * _LOOP_RATIO < len(data)
 
 
 def _size(prompt: str) -> str:

@@ -125,4 +125,49 @@ ABOUT_THE_PROMPT = re.compile(
     r"an?) (?:\w+ ){0,4}(?:prompt|version|description)\b",
     _FLAGS,
 )
-"""Text about a prompt does not belong to the prompt."""
+"""What speaks about a prompt is no part of one."""
+
+REFUSAL_ELSEWHERE = re.compile(
+    r"(?:(?:i|we) (?:won(?:'|’)?t|will not|would not|wouldn(?:'|’)?t) be able\b|i(?:'|’)?d (?:rather|prefer) not\b|"
+    r"i(?:'|’)?m (?:going|gonna) (?:to )?have to (?:pass|decline|refuse|stop)|"
+    r"(?:i(?:'|’)?m|i am) (?:programmed|designed|just an? (?:ai|assistant|language|program))\b|"
+    r"(?:that(?:'|’)?s|this is) (?:not )?something (?:i|we) (?:can(?:'|’)?t|cannot|can|won|don)|"
+    r"(?:no(?:pe)?|sorry)?[,.]? ?can(?:'|’)?t (?:do|help|assist)\b|unable to (?:comply|assist|help|fulfil+|process|"
+    r"generate|provide)|my (?:guidelines|policy|policies|programming)\b|i do(?:n(?:'|’)?t| not) feel (?:right|"
+    r"good|comfortable)|(?:let(?:'|’)?s|can we|could we|perhaps we) (?:talk about|choose|discuss|pick|try) "
+    r"(?:something|another|a different)|(?:content|usage|safety) polic(?:y|ies)\b|"
+    r"please (?:consult|review|refer|see|try|rephrase|contact)\b|"
+    r"(?:internal )?(?:server |unknown )?error(?::|\W*\Z)|rate limit\b|too many requests|bad gateway|"
+    r"service unavailable|"
+    r"(?:desculpa|desculpe-me|não (?:consigo|posso))\b|(?:jag|jeg|ég) (?:kan|får) (?:\w+ ){0,3}(?:inte|ikke)|"
+    r"beklager\b|tyvärr\b|förlåt\b|valitettavasti\b|(?:maaf|saya (?:tidak|tak) (?:dapat|bisa))\b|"
+    r"bu konuda\b|yardımcı olam|ขออภัย|ขอโทษ|이 요청은|요청하신 내용|mohon maaf|bohužel\b|sajnos\b|din păcate|"
+    r"لا يمكنني|לא אוכל|λυπάμαι|на жаль|вибачте)",
+    _FLAGS,
+)
+"""More beginnings of refusals and of messages of servers."""
+
+ADDRESS = re.compile(
+    r"(?:(?:love|like) (?:it|this|that)[!.]|what an? (?:\w+ ){0,3}(?:idea|prompt|concept|scene|vision)[!.]|"
+    r"as (?:requested|you (?:asked|wished|wanted))\b|how about (?:this|something)|"
+    r"(?:try|check out|consider|use) this\b\W|"
+    r"(?:sure|yes|yep|absolutely|certainly|definitely|of course)(?: thing)?(?:[!.,:]| ?[—–]| - )|"
+    r"here(?:'|’)?s (?:an?|the|your|my) (?:\w+ )?(?:one|take|go)\b|"
+    r"thought for \d|\*?thinks about\b|\(thinking\)|(?:assistant|model|ai|bot|human|user):|assistant (?=(?-i:[A-Z]))|"
+    r"(?:description|prompt|output|response|answer)(?: ?[—–=]|(?= (?-i:[A-Z])))|sources?:)",
+    _FLAGS,
+)
+"""The beginning of what is said to a reader and is not known to end where the prompt begins."""
+
+AFTERWORD = re.compile(
+    r"(?:\A|(?<=[.!?…\"”'’`*)\]}])\s+)\W{0,4}(?:(?:negative prompts?|user|human|assistant|aspect ratio|word count)\s?:|"
+    r"this (?:version|prompt|rewrite|revision|enhancement)\b|"
+    r"i(?:'|’)?(?:ve)? (?:kept|added|changed|included|expanded|preserved|enhanced) (?:the|your|more|some|on) "
+    r"(?:original|subject|core|details?|prompt|idea|lighting|wording|style)\b|"
+    r"(?:i )?hope (?:you like|this (?:helps|works)|it helps)\b|anything else\b|enjoy\b\W*\Z|"
+    r"(?:this is|that(?:'|’)?s|approx\w*\.?|~)? ?"
+    r"\d{1,4} words\W*\Z|let me know\b|feel free\b|source:|--(?:ar|v|s|q|no|niji|seed|style|stylize|aspect)\s|"
+    r"#[^\W\d]\w*(?:\s#\w+)*\s*\Z)",
+    _FLAGS,
+)
+"""Behind a sentence or alone, what is about the prompt and no part of it."""

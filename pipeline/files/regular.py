@@ -7,10 +7,12 @@ one sentence.
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pipeline.errors import InputError, Problem
 from pipeline.files.names import printable
@@ -104,11 +106,20 @@ def reason(error: OSError | ValueError) -> str:
 def _checked(descriptor: int, printable_path: str, what: str) -> BinaryIO:
     try:
         _require_regular(os.fstat(descriptor), printable_path, what)
-        os.set_blocking(descriptor, True)
-        return os.fdopen(descriptor, "rb")
+        return io.BufferedReader(_Ready(descriptor, "rb"))
     except BaseException:
         os.close(descriptor)
         raise
+
+
+class _Ready(io.FileIO):
+    """A file that is never waited for: some of /proc are regular by their kind, and have nothing for now."""
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = super().readinto(buffer)
+        if count is None:
+            raise BlockingIOError(errno.EAGAIN, "it gives nothing for now, and is not waited for")
+        return count
 
 
 def _require_regular(status: os.stat_result, printable_path: str, what: str) -> None:

@@ -35,6 +35,8 @@ class Header:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """The shapes by the tensors' names."""
     metadata: dict[str, str] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
+    """By the tensors' names, in the format's words (``BF16``)."""
 
 
 def read_header(path: Path, *, max_bytes: int = MAX_HEADER_BYTES) -> Header:
@@ -51,7 +53,7 @@ def read_header(path: Path, *, max_bytes: int = MAX_HEADER_BYTES) -> Header:
         start = file.read(512)
         if not start:
             raise ValueError("is empty (0 bytes)")
-        _check_kind(start)
+        check_kind(start)
         (length,) = struct.unpack("<Q", start[:8]) if len(start) >= 8 else (0,)
         if length > max_bytes:
             raise ValueError(f"is not a safetensors file: its header would have {length} bytes; at most {max_bytes}")
@@ -73,13 +75,17 @@ def read_header(path: Path, *, max_bytes: int = MAX_HEADER_BYTES) -> Header:
             raise ValueError(f"is not a safetensors file: tensors overlap or leave a gap at byte {position}")
         position = end
     if position != state.st_size - 8 - length:
-        problem = "is cut" if position > state.st_size - 8 - length else "has bytes behind its tensors"
-        raise ValueError(f"{problem}: its tensors end at byte {position + 8 + length}, the file has {state.st_size}")
-    return Header({name: tuple(entry["shape"]) for name, entry in entries.items()}, metadata)
+        what = "is cut" if position > state.st_size - 8 - length else "has bytes behind its tensors"
+        raise ValueError(f"{what}: its tensors end at byte {position + 8 + length}, the file has {state.st_size}")
+    return Header(
+        {name: tuple(entry["shape"]) for name, entry in entries.items()},
+        metadata,
+        {name: entry["dtype"] for name, entry in entries.items()},
+    )
 
 
-def _check_kind(start: bytes) -> None:
-    """Refuse files that often lie in a model's place: a pointer of git-LFS, a web page."""
+def check_kind(start: bytes) -> None:
+    """What often lies in a model's place: a pointer of git-LFS, a web page."""
     if start.startswith(_LFS):
         raise ValueError("is a git-LFS pointer, not the weights: run `git lfs pull` in its folder")
     if start.lstrip()[:9].lower().startswith(_MARKUP):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipeline.inputs.png_chunks import colour_code
+from pipeline.inputs.png_chunks import bit_depth, colour_code
 
 MAX_INPUT_BYTES = 32 * 1024 * 1024
 MAX_PIXELS = 64_000_000
@@ -24,6 +24,8 @@ MAX_SCANNED = 100 * MAX_PIXELS
 """A progressive JPEG is decoded once for each of its scans, and real ones have some ten."""
 _SCAN = b"\xff\xda"
 """The marker of a scan; the compressed pixels themselves never have these bytes."""
+_EXIF, _MAX_EXIF = b"Exif\0\0", 1000
+"""Pillow joins the parts of a JPEG's EXIF data one by one; a file of 32 MB in parts of 64 KB has half as many."""
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _HINTS = (
     (4, (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftypmif1", b"ftypmsf1", b"ftyphevc"), "HEIC"),
@@ -71,7 +73,7 @@ def read_image(data: bytes, name: str) -> Picture:
     except MemoryError:
         raise ValueError(f"{name!r} needs more memory than there is") from None
     except Exception as error:  # noqa: BLE001 Pillow's decoders raise almost anything on broken data
-        raise ValueError(f"{name!r} is broken or truncated: {error}") from None
+        raise ValueError(f"{name!r} is broken or truncated: {str(error) or type(error).__name__}") from None
 
 
 def fitted(picture: Image.Image, size: tuple[int, int], aspect: float = 1.0) -> Image.Image:
@@ -96,6 +98,8 @@ class _RefusedError(Exception):
 def _read(data: bytes, name: str) -> Picture:
     from pipeline.inputs.picture_colours import in_srgb  # noqa: PLC0415 - numpy, and most files name no image
 
+    if data.count(_EXIF) > _MAX_EXIF:
+        raise _RefusedError(f"{name!r} has EXIF data in more than {_MAX_EXIF} parts")
     colours = colour_code(data)
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         width, height = image.size
@@ -111,7 +115,7 @@ def _read(data: bytes, name: str) -> Picture:
             raise _RefusedError(f"{name!r} is a JPEG of {data.count(_SCAN)} scans, which would take too long to decode")
         image.load()
         notes += _turn_upright(image)
-        converted, more = in_srgb(image)
+        converted, more = in_srgb(image, bit_depth(data))
         if colours is not None and colours.wide and "icc_profile" not in image.info:
             more = [*more, "has a colour code (cICP) other than sRGB's: its colours are taken as sRGB"]
         return Picture(converted, media_type, (*notes, *more))

@@ -19,12 +19,13 @@ _NEAR = 0.03
 _CMYK_GUESSED = "has CMYK colours without a profile: they are only roughly right"
 
 
-def in_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
+def in_srgb(image: Image.Image, bits: int | None = None) -> tuple[Image.Image, list[str]]:
     """The picture in mode RGB, and a note for each thing that is shown in another way than it was meant.
 
-    Everything that the file says beside its pixels is taken from ``image.info``.
+    ``bits`` are those of a channel in the file, where that is a PNG; all else that it says beside its pixels is taken
+    from ``image.info``.
     """
-    image, alpha = _eight_bits(image)
+    image, alpha = _eight_bits(image, bits or 8)
     notes = []
     profile = image.info.get("icc_profile")
     if profile:
@@ -40,14 +41,14 @@ def in_srgb(image: Image.Image) -> tuple[Image.Image, list[str]]:
     return converted, notes
 
 
-def _eight_bits(image: Any) -> tuple[Image.Image, Image.Image | None]:
+def _eight_bits(image: Any, bits: int) -> tuple[Image.Image, Image.Image | None]:
     """The picture's colours in L, RGB or CMYK, 8 bits each, and its transparency (L) where it has any."""
     info = dict(image.info)
     alpha: Image.Image | None = None
     if image.mode in _SIXTEEN_BITS or image.mode in ("I", "F"):
         image, alpha = _from_gray16(image)
     elif image.has_transparency_data:
-        _scale_colour_key(image)
+        _scale_colour_key(image, bits)
         with_alpha = image.convert("RGBA")
         image, alpha = with_alpha.convert("RGB"), with_alpha.getchannel("A")
     elif image.mode in ("1", "LA", "La"):
@@ -68,11 +69,13 @@ def _from_gray16(image: Any) -> tuple[Image.Image, Image.Image | None]:
     return gray, Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8))
 
 
-def _scale_colour_key(image: Any) -> None:
-    """A 16-bit RGB file names its transparent colour in 16 bits, and Pillow has its pixels in 8."""
+def _scale_colour_key(image: Any, bits: int) -> None:
+    """A file names its transparent colour in its own bits, and Pillow has its pixels in 8."""
     key = image.info.get("transparency")
-    if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
+    if image.mode == "RGB" and isinstance(key, tuple) and bits == 16:
         image.info["transparency"] = tuple(value >> 8 for value in key)
+    elif image.mode == "L" and isinstance(key, int) and bits in (2, 4):
+        image.info["transparency"] = key * 255 // (2**bits - 1)
 
 
 def _by_profile(image: Image.Image, profile: bytes) -> tuple[Image.Image, list[str]]:

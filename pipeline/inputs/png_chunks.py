@@ -9,6 +9,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 100_000
 """Pillow reads them one by one; a file of 32 MB in chunks of 1 KB has a third of them."""
 _HEAD = struct.Struct(">I4s")
+_BIT_DEPTH = 24
+"""Where it stands: the header is the first chunk."""
 _HDR = {16: "PQ", 18: "HLG"}
 _SDR_TRANSFERS = (1, 2, 6, 13, 14, 15)
 """BT.709, unspecified, BT.601, sRGB and the two of BT.2020 differ too little to be seen."""
@@ -31,6 +33,11 @@ class ColourCode:
     def wide(self) -> bool:
         """Return whether its colours are other than sRGB's."""
         return self.primaries not in _SRGB_PRIMARIES or self.transfer not in _SDR_TRANSFERS
+
+
+def bit_depth(data: bytes) -> int | None:
+    """Bits a channel (or a palette's index) of a PNG file, 1 to 16; None for other files."""
+    return data[_BIT_DEPTH] if data.startswith(SIGNATURE) and len(data) > _BIT_DEPTH else None
 
 
 def colour_code(data: bytes) -> ColourCode | None:

@@ -110,7 +110,7 @@ def _orientation(frame: VideoFrame) -> tuple[int, bool]:
     largest = max(map(abs, (a, b, c, d)))
     # What is small beside the rest comes of rounding; the sizes of the rest are in the pixels' aspect already.
     signs = tuple((value > 0) - (value < 0) if abs(value) * 100 > largest else 0 for value in (a, b, c, d))
-    if signs == _UPRIGHT:
+    if signs == _UPRIGHT or not largest:  # all zeros say nothing, and players show the video upright
         return 0, False
     if signs in _TURNS:
         return _TURNS[signs], False

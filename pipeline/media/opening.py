@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.errors import InputError
-from pipeline.files.regular import open_regular_file
+from pipeline.files.regular import open_regular_file, reason
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -94,6 +94,13 @@ class _Bytes:
     """A file without its name, from which FFmpeg would guess a format."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.read: Any = file.read
+        self._file = file
         self.seek: Any = file.seek
         self.tell: Any = file.tell
+
+    def read(self, size: int) -> bytes:
+        """Raises UnreadableMediaError where the disk, or what stands for it, gives no bytes."""
+        try:
+            return self._file.read(size)
+        except OSError as error:
+            raise UnreadableMediaError(f"it cannot be read: {reason(error)}") from error

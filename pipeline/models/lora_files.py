@@ -38,6 +38,10 @@ def check_lora(path: Path, name: str) -> None:
     if not any(mark in tensor for tensor in tensors for mark in _MARKS):
         first = f", the first of them {tensors[0][:80]!r}" if tensors else ""
         raise ValueError(f"{name!r} is not a LoRA: none of its {len(tensors)} tensors has a LoRA's name{first}")
+    odd = [tensor for tensor, kind in header.dtypes.items() if kind != "BF16" and kind[0] in "BC"]
+    odd += [tensor for tensor, kind in header.dtypes.items() if kind[0] in "IU" and header.shapes[tensor]]
+    if odd:
+        raise ValueError(f"{name!r}: tensor {odd[0][:80]!r} is not of floating-point numbers ({header.dtypes[odd[0]]})")
     _clean_metadata(header, name)
 
 

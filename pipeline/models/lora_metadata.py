@@ -16,6 +16,7 @@ KEY = "lora_adapter_metadata"
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,512}")
 _ANCHORED = re.compile(r"\^?[A-Za-z0-9_.-]{1,512}\$?")
 _NUMBERS = frozenset({"r", "lora_alpha", "alpha", "decompose_factor"})
+_RANKS = frozenset({"r", "rank_pattern"})
 _SWITCHES = frozenset(
     {"use_rslora", "use_dora", "lora_bias", "fan_in_fan_out", "decompose_both", "use_effective_conv2d"}
 )
@@ -103,6 +104,8 @@ def _modules(names: Iterable[str]) -> dict[str, list[str]]:
 def _number(field: str, value: Any) -> float | int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not -1e6 <= value <= 1e6:
         raise ValueError(f"{KEY}: {field} {_shown(value)} is not a number up to a million")
+    if field in _RANKS and (value < 1 or value != int(value)):
+        raise ValueError(f"{KEY}: {field} {_shown(value)} is not a rank: use a whole number from 1")
     return value
 
 

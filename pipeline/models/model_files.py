@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.files.safetensors_header import Header, read_header
+from pipeline.files.safetensors_header import Header, check_kind, read_header
 from pipeline.presets import Preset
 
 INDEX = "model_index.json"
@@ -24,6 +24,17 @@ _SHOWN = 4
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,127}")
 _CONFIGS = ("tokenizer_config.json", "scheduler_config.json", "preprocessor_config.json", "processor_config.json")
 """Each belongs to a component that has no weights."""
+_VOCABULARIES = (
+    "tokenizer.json",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "merges.txt",
+    "vocab.txt",
+)
+"""A tokenizer's files that are no small JSON."""
+_LAYERS = re.compile(r"layers|blocks|depth")
+_ALWAYS_LAYERS = 1000
 _STEMS = {"transformers": ("model", "pytorch_model")}
 _DIFFUSERS_STEM = ("diffusion_pytorch_model",)
 
@@ -118,16 +129,57 @@ def _component_problems(part: Path, library: str, variant: str | None) -> list[s
         problems = [f"{part / name} is there, and nothing in a model's folder may change its class" for name in code]
         for name in sorted(name for name in names if name.endswith(".json")):
             problems += _json_problems(part / name)
+        for name in sorted(name for name in names if name.endswith(_VOCABULARIES)):
+            problems += _vocabulary_problems(part / name)
         has_weights = any(name.endswith((".safetensors", ".bin", ".index.json")) for name in names)
         if has_weights or ("config.json" in names and not names & set(_CONFIGS)):
-            problems += read_weights(part, library, variant).problems
+            weights = read_weights(part, library, variant)
+            problems += weights.problems or _too_many_layers(part, len(weights.shapes))
         return problems
     except OSError as error:
         return [f"folder {part} cannot be read: {_first_line(error)}"]
 
 
+def _too_many_layers(part: Path, tensors: int) -> list[str]:
+    """A class is built before its weights are looked at, and a layer without a tensor costs memory as well."""
+    try:
+        config = _read_json(part / "config.json")
+    except (OSError, ValueError):
+        return []
+    return [
+        f"file {part / 'config.json'}: {key[:80]} is {value}, and the files have {tensors} tensors"
+        for key, value in config.items()
+        if _LAYERS.search(key) and isinstance(value, int) and value > max(tensors, _ALWAYS_LAYERS)
+    ]
+
+
+def _vocabulary_problems(path: Path) -> list[str]:
+    """Whether a tokenizer's file is one: no more than its beginning and its end is read."""
+    try:
+        if not path.is_file():
+            return [f"file {path} is {_absence(path)}"]
+        with path.open("rb") as file:
+            start = file.read(512)
+            file.seek(max(path.stat().st_size - 64, 0))
+            end = file.read().rstrip()
+        check_kind(start)
+        if not start:
+            raise ValueError("is empty (0 bytes)")
+        if path.suffix == ".json" and not (
+            start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{") and end.endswith(b"}")
+        ):
+            raise ValueError("is not JSON, or cut")
+    except OSError:
+        return [f"file {path} is {_absence(path)}"]
+    except ValueError as error:
+        return [f"file {path} {error}"]
+    return []
+
+
 def _json_problems(path: Path) -> list[str]:
-    if path.name == "tokenizer.json" or path.name.endswith(".index.json"):
+    if path.name == "tokenizer.json":
+        return []
+    if path.name.endswith(".index.json"):
         return [] if path.is_file() and path.stat().st_size else [f"file {path} is {_absence(path)}"]
     try:
         _read_json(path, objects_only=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,13 @@ import diffusers
 import transformers
 
 from pipeline.errors import RefusedError
-from pipeline.models.model_files import index_value, read_index, variant_of
+from pipeline.models.model_files import INDEX, index_value, read_index, variant_of
+from pipeline.models.pipeline_class import pipeline_class
 from pipeline.models.strict_loading import strict_loading
 from pipeline.presets import Preset
+
+_DENOISERS = ("transformer", "unet", "transformer_2")
+"""Pipelines of two stages take either of them."""
 
 
 def class_problems(preset: Preset, folder: Path) -> list[str]:
@@ -24,6 +29,7 @@ def class_problems(preset: Preset, folder: Path) -> list[str]:
     """
     problems = []
     variant = variant_of(preset, folder)
+    problems += _absent_parts(preset, folder)
     with _quiet(), strict_loading(preset.unused_weights):
         for name, (library, class_name) in read_index(folder).items():
             cls = _class_of(library, class_name)
@@ -31,7 +37,38 @@ def class_problems(preset: Preset, folder: Path) -> list[str]:
                 problems.append(f"{name}: {library} has no class {class_name}")
             elif issubclass(cls, diffusers.ModelMixin | transformers.PreTrainedModel):
                 problems += [f"{name}: {sentence}" for sentence in _component_problems(cls, folder / name, variant)]
+            elif issubclass(cls, diffusers.SchedulerMixin | transformers.PreTrainedTokenizerBase):
+                problems += [f"{name}: {sentence}" for sentence in _small_part_problems(cls, folder / name)]
     return problems
+
+
+def _absent_parts(preset: Preset, folder: Path) -> list[str]:
+    """What the pipeline's class cannot be without, and the model's index does not have."""
+    try:
+        cls = pipeline_class(preset.pipeline_class)
+    except RefusedError:
+        return []  # told by others
+    parameters = inspect.signature(cls.__init__).parameters
+    there = set(read_index(folder)) | {name for name in parameters if name == "self"}
+    optional = set(cls._optional_components)
+    absent = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is inspect.Parameter.empty and name not in optional | there
+    ]
+    denoisers = [name for name in _DENOISERS if name in parameters]
+    if denoisers and not there & set(denoisers):
+        absent += [" or ".join(denoisers)] if set(denoisers) <= optional else []
+    return [f"{folder / INDEX} has no {name}, which {preset.pipeline_class} needs" for name in absent]
+
+
+def _small_part_problems(cls: Any, part: Path) -> list[str]:
+    """Of a scheduler or a tokenizer, which is made as when the model is loaded."""
+    try:
+        cls.from_pretrained(part, local_files_only=True)
+    except Exception as error:  # noqa: BLE001 - what is wrong with a file may raise anything in its loader
+        return [f"cannot be loaded as {cls.__name__}: {type(error).__name__}: {_one_line(error)}"[:500]]
+    return []
 
 
 def _component_problems(cls: Any, part: Path, variant: dict[str, str]) -> list[str]:
@@ -43,8 +80,12 @@ def _component_problems(cls: Any, part: Path, variant: dict[str, str]) -> list[s
     except RefusedError as error:
         return [str(error)]
     except Exception as error:  # noqa: BLE001 - what is wrong with a file may raise anything in its loader
-        return [f"cannot be loaded as {cls.__name__}: {type(error).__name__}: {error}"[:500]]
+        return [f"cannot be loaded as {cls.__name__}: {type(error).__name__}: {_one_line(error)}"[:500]]
     return []
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _is_quantised(part: Path) -> bool:

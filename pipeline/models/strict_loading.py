@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, NoReturn
 
 import diffusers
@@ -18,6 +19,7 @@ import transformers
 from diffusers.loaders import single_file_model
 
 from pipeline.errors import RefusedError
+from pipeline.files.safetensors_header import read_header
 
 SHOWN = 4
 """Names in a message; the others are counted."""
@@ -59,6 +61,7 @@ def _checked(original: Callable[..., Any], unused: tuple[str, ...]) -> Callable[
             message = f"the weights in {path} do not fit {cls.__name__}: {error}"
             raise RefusedError(message[:1000], code="model_damaged") from error
         refuse_differences(model, report, str(path), unused)
+        _refuse_other_numbers(model, Path(path) / (options.get("subfolder") or ""))
         return (model, report) if wants_report else model
 
     return from_pretrained
@@ -97,6 +100,25 @@ def refuse_differences(model: Any, report: dict[str, Any], path: str, unused: It
     sentences = differences(model, report, unused)
     if sentences:
         _refuse(model, path, sentences)
+
+
+def _refuse_other_numbers(model: Any, part: Path) -> None:
+    """Whole and complex numbers would be taken for weights, and truths for ones and zeros.
+
+    Raises:
+        RefusedError: code ``model_damaged``.
+    """
+    if getattr(model, "hf_quantizer", None) is not None:
+        return  # its files hold packed tensors
+    parameters = {name for name, _ in model.named_parameters()}
+    wrong = []
+    for file in sorted(part.glob("*.safetensors")):
+        with suppress(OSError, ValueError):  # it was no part of the model, or the loader would have told
+            dtypes = read_header(file).dtypes
+            wrong += [f"{name} ({kind})" for name, kind in dtypes.items() if kind[0] in "BIUC" and kind != "BF16"]
+    wrong = [shown for shown in wrong if shown.partition(" ")[0] in parameters]
+    if wrong:
+        _refuse(model, str(part), [f"{len(wrong)} tensors are not of floating-point numbers: {named(wrong)}"])
 
 
 def refuse_meta(components: dict[str, Any], path: str) -> None:

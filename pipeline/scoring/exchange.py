@@ -164,10 +164,12 @@ def _refuse_names(planned: Sequence[_Planned], suite: Suite, target: Path) -> No
             message = (
                 f"entry {clip.entry}: its prompt {prompt!r} cannot be the name of a file, which VBench's code needs"
             )
-            problems[message] = Problem(f"{message}: it {rule}", field="--suite")
+            problems[message] = Problem(f"{message}: it {rule}", suite.source or None)
         elif (owner := owners.setdefault((dimension, name), clip.entry)) != clip.entry:
             message = f"entries {owner} and {clip.entry} have the same prompt {prompt!r} in {dimension}"
-            problems[message] = Problem(f"{message}: VBench's code could not tell their clips apart", field="--suite")
+            problems[message] = Problem(
+                f"{message}: VBench's code could not tell their clips apart", suite.source or None
+            )
         elif place.exists() or place.is_symlink():
             problems[str(place)] = Problem(f"{place} is there already: export into an empty folder", field="--to")
     if problems:

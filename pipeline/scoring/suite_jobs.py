@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import InputError, Problem
+from pipeline.files.json_reader import JsonError, parse_json
 from pipeline.prompts import Submission, parse_bytes
 from pipeline.scoring.suite import Suite, SuiteEntry
 from pipeline.settings import Settings
@@ -63,12 +64,15 @@ def labels_of(entry: SuiteEntry) -> dict[str, str]:
 
 
 def entry_of(labels: Mapping[str, str]) -> EntryOfJob | None:
-    """None for a job that belongs to no suite."""
+    """None for a job that belongs to no suite; also where its labels are not as a suite's jobs have them."""
     index = labels.get(SUITE_ENTRY_LABEL, "")
     if not index.isdecimal():
         return None
     facts = {
         name.removeprefix(_DIMENSION_LABEL): text for name, text in labels.items() if name.startswith(_DIMENSION_LABEL)
     }
-    auxiliary = {name: json.loads(text) for name, text in facts.items() if text}
+    try:
+        auxiliary = {name: parse_json(text) for name, text in facts.items() if text}
+    except JsonError:  # a person's own labels, by the same names
+        return None
     return EntryOfJob(int(index), tuple(facts), auxiliary)

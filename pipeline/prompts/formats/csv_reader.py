@@ -15,8 +15,10 @@ from pipeline.prompts.problems import Problems
 
 MAX_COLUMNS = 1000
 _DELIMITERS = ",;\t|"
-_MISSING = frozenset({"nan", "NaN", "<NA>", "NaT"})
-_FAULTS = frozenset({"#N/A", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NUM!", "#NULL!"})
+_MISSING = frozenset({"nan", "NaN", "<NA>", "NaT", "None", "NULL", "\\N", "N/A"})
+_FAULTS = re.compile(r"#(?:N/A|NV|[A-ZÀ-Þ/0-9]{2,12}[!?])|Err:[0-9]{3}")
+"""In any language of Excel and Numbers, and LibreOffice's."""
+_FORMULA = re.compile(r"=\s*(?:\"|[A-Z][A-Z.]{1,20}\()")
 _NO_NAME = "has cells, but no name in the header; pandas writes its index so: use to_csv(index=False)"
 _SEPARATOR_LINE = re.compile(r'"?sep=([^"\s]|\t)"?[ ,;]*')
 """The first line of a file that says to Excel what separates its cells."""
@@ -35,6 +37,10 @@ def read_csv(data: bytes, problems: Problems) -> Table:
     names = [cell.strip().strip(INVISIBLE).strip() for cell in cells]
     if len(names) > MAX_COLUMNS:
         problems.add(f"the header has {len(names)} columns; at most {MAX_COLUMNS} are read", line=line)
+        return Table((), iter(()), text=True)
+    if any(names) and not any(name.casefold() in FIELD_RULES for name in names):
+        shown = ", ".join(name[:30] for name in names[:3])
+        problems.add(f"the first row names the fields, such as 'prompt,seed'; {shown!r} are none", line=line)
         return Table((), iter(()), text=True)
     twice = [name for name, count in Counter(names).items() if count > 1 and name]
     for name in twice:
@@ -72,10 +78,6 @@ def _without_empty_end(row: list[str], columns: int) -> list[str]:
 def _report_columns(
     strange: Sequence[int], names: Sequence[str], cells: Sequence[str], line: int, problems: Problems
 ) -> None:
-    if not any(name.casefold() in FIELD_RULES for name in names):
-        first_names = ", ".join(name[:30] for name in names[:3])
-        problems.add(f"the first row names the fields, such as 'prompt,seed'; {first_names!r} are none", line=line)
-        return
     for place, at in enumerate(strange):
         name = names[at]
         if not name:
@@ -91,9 +93,11 @@ def _report_placeholders(fields: dict[str, str], line: int, problems: Problems) 
     wrong = False
     for name, cell in fields.items():
         if cell in _MISSING:
-            message = f"{cell!r} is what pandas writes for a missing value; leave the cell empty"
-        elif cell in _FAULTS:
+            message = f"{cell!r} is what pandas and databases write for a missing value; leave the cell empty"
+        elif _FAULTS.fullmatch(cell):
             message = f"{cell!r} is what a spreadsheet shows for a formula that failed"
+        elif _FORMULA.match(cell):
+            message = f"{cell[:60]!r} is a spreadsheet's formula; write its value"
         else:
             continue
         problems.add(message, line=line, field=name)

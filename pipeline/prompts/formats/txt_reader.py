@@ -18,6 +18,11 @@ _OPTION = re.compile(r"(?:(?<=\s)|^)--(?=[^\W\d_])")
 _OPTION_NAME = re.compile(r"([^\W\d_][\w-]*)(?:\s*=\s*|\s+|$)")
 _RUN = re.compile(rf"[-{_DASHES}{_MARKS}]++([^\W\d_][\w-]*+)?")
 _NOT_A_HYPHEN = re.compile(rf"[{_DASHES}{_MARKS}]")
+_CHAT_LINE = re.compile(
+    rf"[{_MARKS}]*\[?\d{{1,4}}[./-]\d{{1,2}}[./-]\d{{1,4}},? {{1,2}}\d{{1,2}}[:.]\d{{2}}(?:[:.]\d{{2}})?"
+    rf"(?:[ \u00a0\u202f]?[AaPp]\.?[Mm]\.?)?(?:\]| [-–]) [{_MARKS}]*[^:]{{1,60}}: "
+)
+"""A message in the export of a chat: date, time, who wrote it."""
 _ESCAPED = re.compile(rf"\\(--|[{_DASHES}])")
 
 
@@ -59,6 +64,14 @@ def _fields(number: int, text: str, problems: Problems) -> dict[str, object] | N
     """``prompt --name value --name=value``; an option starts at a blank, two hyphens and a letter; ``\\--`` is text."""
     if text.startswith("\\#"):
         text = text[1:]
+    if _CHAT_LINE.match(text):
+        problems.add(
+            f"{text[:60]!r} looks like a line of a chat's export, whose date and name would be part of the prompt; "
+            "leave the prompt alone on the line",
+            line=number,
+            kind="chat line",
+        )
+        return None
     if not text.isascii() and (disguised := _disguised_option(text)):
         dash, name = disguised
         codes = ", ".join(f"U+{ord(mark):04X}" for mark in dict.fromkeys(dash) if mark != "-")

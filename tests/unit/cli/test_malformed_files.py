@@ -155,6 +155,26 @@ def test_a_file_that_is_not_there_is_named_too(vgen: Vgen, tmp_path: Path, monke
             assert (done.code, f"gone-{row.file}" in done.err) == (2, True), (name, done.err)
 
 
+def test_a_name_that_no_file_can_have_ends_with_2(vgen: Vgen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VGEN_HOME", str(tmp_path / "home"))
+    (tmp_path / "loop").symlink_to("loop")
+    for file, value in {**GOOD, "results.json": {"color": [1.0, []]}}.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(json.dumps(value), "utf-8")
+    for name in ("x" * 5000, "loop/a"):
+        for row in (
+            *(command.words for command in COMMANDS.values() if "FILE" in command.words),
+            ("eval", "run", "FILE"),
+            ("eval", "import", "results.json", "--export", "FILE", "--scores", "new.json"),
+            ("rerun", "FILE"),
+            ("--home", "FILE", "status"),
+        ):
+            done = vgen(*(name if word == "FILE" else word for word in row))
+            assert done.code == 2, (row, done.err[-500:])
+            assert "Traceback" not in done.err
+            assert name[:4] in done.err, row
+
+
 def test_a_wrong_preset_harms_nobody_else(vgen: Vgen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VGEN_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("VGEN_PRESETS_DIR", str(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import MAX_PROBLEMS_SHOWN, InputError, Problem
+from pipeline.files import regular
 from pipeline.files.json_reader import MAX_DEPTH, JsonError, parse_json, read_json
 from pipeline.files.pipes import read_file_or_pipe
 from pipeline.files.toml_reader import read_toml
@@ -169,6 +171,18 @@ def test_what_is_no_file_is_refused_at_once(name: str, kind: str, tmp_path: Path
     rule = {"device": "this is a device", "pipe": "this is a pipe", "folder": "this is a folder"}.get(kind, "be read")
     assert rule in told
     assert str(path) in told
+
+
+def test_a_file_that_has_nothing_for_now_is_not_waited_for() -> None:
+    """Some of /proc are regular files and wait for the kernel; a pipe that nobody writes into stands for them."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    with (
+        io.BufferedReader(regular._Ready(read, "rb")) as file,
+        pytest.raises(BlockingIOError, match="nothing for now"),
+    ):
+        file.read(9)
+    os.close(write)
 
 
 def test_what_the_shell_hands_over_is_read_and_ends_at_the_limit(tmp_path: Path) -> None:

@@ -113,6 +113,48 @@ def test_a_transparent_gray_of_sixteen_bits_is_white() -> None:
     assert notes == (WHITE,)
 
 
+def raw_png(bits: int, kind: int, rows: bytes, *, key: bytes = b"") -> bytes:
+    """A PNG 8 pixels wide and one high, with the chunk tRNS where ``key`` is given."""
+    header = struct.pack(">IIBBBBB", 8, 1, bits, kind, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0" + rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + (parts[0] + chunk(b"tRNS", key) + parts[1] + parts[2] if key else b"".join(parts))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_transparent_gray_of_any_depth_is_white(bits: int) -> None:
+    most = 2**bits - 1
+    half = 4 * bits // 8 if bits >= 2 else 0
+    rows = bytes(half) + b"\xff" * half if half else b"\x0f"
+    pixels, notes = shown(raw_png(bits, 0, rows, key=struct.pack(">H", 0)))
+    assert (pixels == 255).all()
+    assert notes == (WHITE,)
+    pixels, notes = shown(raw_png(bits, 0, bytes(len(rows)), key=struct.pack(">H", most)))
+    assert (pixels == 0).all()
+    assert notes == ()
+
+
+def test_a_transparent_colour_is_compared_in_the_bits_of_the_file() -> None:
+    dark = (0x1400, 0x0A00, 0x0500)
+    rows = struct.pack(">24H", *(dark * 8))
+    assert shown(raw_png(16, 2, rows, key=struct.pack(">HHH", *dark)))[1] == (WHITE,)
+    pixels, notes = shown(raw_png(16, 2, rows, key=struct.pack(">HHH", 0x14, 0x0A, 0x05)))
+    assert (pixels == (0x14, 0x0A, 0x05)).all()
+    assert notes == ()
+
+
+def test_exif_data_in_very_many_parts_are_refused() -> None:
+    part = b"\xff\xe1" + struct.pack(">H", 9) + b"Exif\0\0x"
+    data = saved(RED, "JPEG")
+    shown(data[:2] + part * 10 + data[2:])
+    with pytest.raises(ValueError, match="'a' has EXIF data in more than 1000 parts"):
+        read_image(data[:2] + part * 1001 + data[2:], "a")
+
+
+def test_what_is_wrong_is_always_named() -> None:
+    with pytest.raises(ValueError, match=r"'a' is broken or truncated: \w"):
+        read_image(raw_png(8, 3, bytes(8)), "a")
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
 def test_common_modes_are_as_they_were(mode: str) -> None:
     image = Image.fromarray(NOISE).convert(mode)

@@ -90,6 +90,13 @@ def by_program(path: Path) -> Any:
     return np.asarray(Image.open(io.BytesIO(done.stdout)).convert("RGB")).astype(int)
 
 
+def test_a_matrix_of_zeros_turns_nothing(tmp_path: Path) -> None:
+    assert (
+        read_clip(write(tmp_path / "v.mp4", matrix=(0, 0, 0, 0))).frames[0]
+        == read_clip(write(tmp_path / "u.mp4")).frames[0]
+    ).all()
+
+
 @pytest.mark.parametrize("matrix", MATRICES)
 def test_videos_are_turned_as_players_turn_them(tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
     path = write(tmp_path / "v.mp4", matrix=matrix)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -106,3 +107,23 @@ def test_a_file_without_a_configuration_is_read_where_it_lies(tmp_path: Path) ->
     path = write_lora(tmp_path / "style.safetensors")
     with safe_to_load(path, path.name) as safe:
         assert safe == path
+
+
+@pytest.mark.parametrize("rank", [0, -3, 1.5, 1e-9])
+@pytest.mark.parametrize("form", ["r", "rank_pattern"])
+def test_a_rank_that_peft_would_refuse_is_refused_at_once(tmp_path: Path, form: str, rank: float) -> None:
+    value = rank if form == "r" else {"blocks.0": rank}
+    path = with_config(tmp_path / "a.safetensors", {**PLAIN, form: value})
+    with pytest.raises(ValueError, match=f"{form} .* is not a rank: use a whole number from 1"):
+        check_lora(path, "a")
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.uint8, torch.bool, torch.complex64])
+def test_tensors_of_other_numbers_are_no_lora(tmp_path: Path, kind: torch.dtype) -> None:
+    path = write_lora(tmp_path / "a.safetensors")
+    tensors = load_file(path)
+    save_file({**tensors, "alpha": torch.tensor(4)}, path, metadata={"format": "pt"})
+    check_lora(path, "a")  # a scale may be a whole number
+    save_file({name: value.to(kind) for name, value in tensors.items()}, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"'a': tensor .* is not of floating-point numbers"):
+        check_lora(path, "a")

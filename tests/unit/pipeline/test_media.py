@@ -180,6 +180,12 @@ def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path: Path, reader: s
             READERS[reader](path)
 
 
+@pytest.mark.parametrize("reader", READERS)
+def test_a_file_whose_bytes_cannot_be_read_is_refused(reader: str) -> None:
+    with pytest.raises(REFUSALS):
+        READERS[reader](Path("/proc/self/mem"))
+
+
 @pytest.mark.parametrize(
     "ending", ["mkv", "webm", "avi", "mov", "ts", "flv", "ogv", "nut", "mpg", "gif", "apng", "y4m"]
 )

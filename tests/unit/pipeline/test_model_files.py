@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.files.safetensors_header import read_header
+from pipeline.models.hub import check
 from pipeline.models.model_files import folder_problems
 from pipeline.models.tiny_wan import ensure_tiny_wan
+from pipeline.presets import get_preset
 from tests.safetensors_bytes import file_bytes
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
@@ -188,3 +190,68 @@ def test_a_configuration_that_is_cut_is_told(folder: Path) -> None:
 def test_a_header_of_the_library_is_read_as_the_library_reads_it(whole: Path) -> None:
     for path in whole.rglob("*.safetensors"):
         assert read_header(path).shapes == {name: tuple(value.shape) for name, value in load_file(path).items()}
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (write(LFS), "is a git-LFS pointer"),
+        (write(b"<html>404"), "is a web page"),
+        (write(b""), "is empty"),
+        (lambda path: path.write_bytes(path.read_bytes()[:2000]), "is not JSON, or cut"),
+        (pipe, "is empty or unreadable"),
+        (link_to_nothing, "is a link to nothing"),
+    ],
+)
+def test_a_damaged_vocabulary_is_named(folder: Path, damage: Callable[[Path], object], sentence: str) -> None:
+    path = folder / "tokenizer/tokenizer.json"
+    damage(path)
+    (problem,) = folder_problems(folder)
+    assert problem.startswith(f"tokenizer: file {path} ")
+    assert sentence in problem
+
+
+def test_a_class_of_more_layers_than_there_are_tensors_is_never_built(folder: Path) -> None:
+    path = folder / "transformer/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_layers": 10**9}), "utf-8")
+    (problem,) = folder_problems(folder)
+    assert problem == f"transformer: file {path}: num_layers is 1000000000, and the files have 69 tensors"
+
+
+def without_vocabulary(folder: Path) -> None:
+    (folder / "tokenizer/tokenizer.json").unlink()
+
+
+def with_odd_schedule(folder: Path) -> None:
+    path = folder / "scheduler/scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_train_timesteps": "many"}), "utf-8")
+
+
+def index_with(**entries: object) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        path = folder / "model_index.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **entries}), "utf-8")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (without_vocabulary, "tokenizer: cannot be loaded as "),
+        (with_odd_schedule, "scheduler: cannot be loaded as UniPCMultistepScheduler"),
+        (index_with(transformer=[None, None]), "has no transformer or transformer_2, which WanPipeline needs"),
+        (index_with(transformer="WanTransformer3DModel"), "has no transformer or transformer_2"),
+        (index_with(tokenizer=[None, None]), "has no tokenizer, which WanPipeline needs"),
+        (index_with(text_encoder=[None, None]), "has no text_encoder, which WanPipeline needs"),
+    ],
+)
+def test_what_the_loaders_would_miss_is_told_by_the_check(
+    folder: Path, tmp_path: Path, damage: Callable[[Path], object], sentence: str
+) -> None:
+    preset = get_preset("tiny-wan").model_copy(update={"name": "mine", "repo": str(folder)})
+    assert check(preset, tmp_path).problems == ()
+    damage(folder)
+    (problem,) = check(preset, tmp_path).problems
+    assert sentence in problem
+    assert "\n" not in problem

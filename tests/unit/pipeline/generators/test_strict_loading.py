@@ -47,11 +47,21 @@ def of_another_shape(tensors: Tensors) -> Tensors:
     return {**tensors, min(tensors): torch.zeros(3, 5)}
 
 
+def of_whole_numbers(tensors: Tensors) -> Tensors:
+    return {**tensors, min(tensors): tensors[min(tensors)].to(torch.int64)}
+
+
+def of_truths(tensors: Tensors) -> Tensors:
+    return {**tensors, min(tensors): tensors[min(tensors)].to(torch.bool)}
+
+
 CHANGES: dict[Callable[[Tensors], Tensors], str] = {
     prefixed: "tensors are missing",
     without_one: "1 tensors are missing",
     with_another: "1 tensors have no place in it: added.weight",
     of_another_shape: "shape",
+    of_whole_numbers: "1 tensors are not of floating-point numbers",
+    of_truths: "1 tensors are not of floating-point numbers",
 }
 
 

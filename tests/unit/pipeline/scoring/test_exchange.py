@@ -12,6 +12,8 @@ import pytest
 from pipeline.errors import InputError, NotFoundError
 from pipeline.scoring import exchange
 from pipeline.scoring.suite import Suite, find_suite, read_suite
+from pipeline.scoring.suite_jobs import entry_of
+from pipeline.spec import SUITE_ENTRY_LABEL
 from tests.unit.pipeline.scoring.conftest import DATA
 
 ENTRIES: list[dict[str, Any]] = [
@@ -161,7 +163,9 @@ def test_a_prompt_that_would_leave_the_folder_writes_nothing_at_all(tmp_path: Pa
     clips = exchange.read_manifest(manifest(tmp_path, (0, 1), (1, 1)), odd)
     before = sorted(tmp_path.rglob("*"))
 
-    with pytest.raises(InputError, match=r"--suite: entry 1: its prompt .* cannot be the name of a file") as caught:
+    with pytest.raises(
+        InputError, match=r"^\S*odd.json: entry 1: its prompt .* cannot be the name of a file"
+    ) as caught:
         exchange.export(clips, odd, ["scene"], tmp_path / "a" / "b")
 
     assert str(caught.value).isprintable()
@@ -225,3 +229,11 @@ def test_a_manifest_names_no_file_that_nobody_can_write(tmp_path: Path, suite: S
     with pytest.raises(InputError, match=r"control character|has no video|lone surrogate") as caught:
         exchange.read_manifest(path, suite)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "text", ["{[", "{", "nope", "[" * 250, "NaN", "9" * 200, '{"a": 1, "a": 2}', "'a'", '{"color": "red"} x']
+)
+def test_labels_that_no_suite_wrote_are_a_persons_own(text: str) -> None:
+    assert entry_of({SUITE_ENTRY_LABEL: "3", "vbench.color": text}) is None
+    assert entry_of({SUITE_ENTRY_LABEL: "3", "vbench.color": '{"color": "red"}'}) is not None
