@@ -129,7 +129,7 @@ def _result(storage: Storage, item: _Found, expires_s: int | None) -> ResultView
 
 def _names(database: Database, batch_id: str) -> dict[str, str]:
     """File names of a batch's clips, by job: the same whichever of them are finished, and no two alike."""
-    from pipeline.keys import slug
+    from pipeline.object_names import slug
 
     plain = {
         job.id: (f"{job.line:06d}-{job.spec['seed']}-{slug(job.spec['prompt'])}", job.variant)

@@ -157,10 +157,10 @@ def _score_one(
 
 
 def _clip(job: Job, path: Path) -> ClipToScore:
-    from pipeline.keys import roll_seed
     from pipeline.scoring import Expected
     from pipeline.scoring.run import ClipToScore
     from pipeline.scoring.suite_jobs import entry_of
+    from pipeline.seeds import roll_seed
     from pipeline.spec import JobSpec
 
     spec = JobSpec.model_validate(job.spec)

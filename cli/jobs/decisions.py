@@ -202,7 +202,7 @@ def rerun(
     """Make clips once more, exactly as specified, as a new batch: same seed, enhanced prompt pinned."""
     from cli.batches import submission
     from cli.jobs import extend, imports
-    from pipeline.keys import canonical_json, sha256_hex
+    from pipeline.digests import canonical_json, sha256_hex
     from pipeline.prompts import PlannedJob, Submission
     from pipeline.wiring import make_storage
 
@@ -246,7 +246,7 @@ def _source(database: Database, settings: Settings, source: str, inputs: StoredI
         return imported.spec, options
     from db.clips import batches, jobs
     from db.reading import history
-    from pipeline.keys import roll_seed
+    from pipeline.seeds import roll_seed
     from pipeline.spec import BatchOptions, JobSpec
 
     with database.reading() as session:

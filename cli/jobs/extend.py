@@ -109,7 +109,7 @@ def import_(
 ) -> int:
     """Extend a clip of another system: as `vgen extend`, from a file."""
     from cli.jobs import imports
-    from pipeline.keys import state_key
+    from pipeline.object_names import state_key
     from pipeline.stages.continuation import BLOB
     from pipeline.stages.state_file import read_state
     from pipeline.wiring import make_storage
@@ -161,7 +161,7 @@ def states_of(database: Database, sources: Sequence[str], specs: Sequence[JobSpe
 def _left_by(database: Database, job_id: str) -> tuple[ContinuationRef, JobSpec, BatchOptions, str]:
     """Raises NotFoundError, ConflictError: it has not succeeded, or its preset cannot go on."""
     from db.clips import batches, continuations, jobs
-    from pipeline.keys import roll_seed
+    from pipeline.seeds import roll_seed
     from pipeline.spec import BatchOptions, JobSpec
 
     with database.reading() as session:
@@ -212,9 +212,9 @@ def _beginning(database: Database, settings: Settings, job_id: str, spec: JobSpe
 
 def _next(spec: JobSpec, job_id: str, prompt: str, changes: dict[str, Any], settings: Settings) -> JobSpec:
     """The clip to be made. Raises InputError with every mistake."""
-    from pipeline.keys import segment_seed
     from pipeline.presets import load_library
     from pipeline.prompts.fields import PARSERS
+    from pipeline.seeds import segment_seed
     from pipeline.spec import MAX_SEGMENTS
 
     values: dict[str, Any] = {"segments": 1, "num_frames": spec.num_frames, "seed": None}
@@ -272,7 +272,7 @@ def _store(
     files: Mapping[str, StoredInput] | None = None,
 ) -> int:
     from cli.batches import submission
-    from pipeline.keys import canonical_json, sha256_hex
+    from pipeline.digests import canonical_json, sha256_hex
     from pipeline.prompts import PlannedJob, Submission
     from pipeline.stages.continuation import check_fits
 
@@ -291,7 +291,7 @@ def _store(
 
 
 def _checked_bytes(path: Path, blob: dict[str, Any]) -> bytes:
-    from pipeline.keys import sha256_hex
+    from pipeline.digests import sha256_hex
 
     data = path.read_bytes()
     if (digest := sha256_hex(data)) != blob["sha256"]:

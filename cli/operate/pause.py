@@ -12,7 +12,7 @@ from cli import output
 from cli.context import open_database, settings_of
 from cli.options import Json
 from pipeline.errors import InputError, Problem
-from pipeline.gpu_types import PATTERN, is_gpu_type
+from pipeline.gpu_type_names import PATTERN, is_gpu_type
 
 if TYPE_CHECKING:
     from db.session import Database

@@ -9,7 +9,8 @@ from pydantic import Field
 from cli.views.base import View, when
 from cli.views.clips import FileView
 from cli.views.events import EventView
-from pipeline.keys import joined_digest, roll_seed
+from pipeline.digests import joined_digest
+from pipeline.seeds import roll_seed
 from pipeline.states import Stage
 
 if TYPE_CHECKING:

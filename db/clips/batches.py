@@ -17,8 +17,9 @@ from db import events
 from db.clips import continuations
 from db.models import Batch, Job, Step
 from db.session import now_ms
+from pipeline.digests import canonical_json, sha256_hex
 from pipeline.errors import ConflictError, NotFoundError
-from pipeline.keys import canonical_json, job_id, new_batch_id, sha256_hex
+from pipeline.ids import job_id, new_batch_id
 from pipeline.spec import BatchOptions
 from pipeline.states import JobState, Stage, StepState
 from pipeline.work import ContinuationRef

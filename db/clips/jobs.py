@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Table, bindparam, case, delete, exists, func, insert, literal, select, update
+from sqlalchemy import Table, bindparam, case, delete, exists, func, insert, literal, select, update
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from db import events
 from db.clips import rerolls, segments
+from db.clips.batch_closing import close_batch
 from db.models import ArtifactRow, Batch, Checkpoint, Event, Job, StageRun, Step
 from db.session import now_ms
 from pipeline.errors import ConflictError, NotFoundError
@@ -124,40 +125,6 @@ def _concluding(to: JobState) -> ReturningUpdate[Any]:
             exists().where(Checkpoint.job_id == _JOBS.c.id),
         )
     )
-
-
-def close_batch(session: Session, batch_id: str) -> None:
-    """Mark a batch as no longer active once all its jobs are terminal.
-
-    Two last jobs that finish at the same instant may both see the other as unfinished: admission asks again.
-    """
-    if not session.scalars(select(_all_ended(batch_id))).one():
-        return
-    # A retry of another job may be about to commit. Only a statement that begins with the lock held sees it.
-    session.execute(select(Batch.id).where(Batch.id == batch_id).with_for_update())
-    session.execute(
-        update(Batch)
-        .where(Batch.id == batch_id, Batch.active, _all_ended(batch_id))
-        .values(active=False)
-        .execution_options(synchronize_session=False)
-    )
-
-
-_FINISHED = (
-    select(Batch.id)
-    .where(Batch.active, ~exists().where(Job.batch_id == Batch.id, Job.state.in_(_OPEN)))
-    .order_by(Batch.id)
-)
-
-
-def close_finished_batches(session: Session) -> None:
-    """Close what a job's end missed: batches whose last two jobs ended at the same instant."""
-    for (batch_id,) in session.connection().execute(_FINISHED).all():
-        close_batch(session, batch_id)
-
-
-def _all_ended(batch_id: str) -> ColumnElement[bool]:
-    return ~exists().where(Job.batch_id == batch_id, Job.state.in_(_OPEN))
 
 
 def publish(session: Session, job_id: str, roll: int, artifacts: Sequence[Artifact]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from db import events, workers
 from db.models import MemoryNeed, Step
 from db.session import now_ms
-from pipeline.keys import canonical_json, sha256_hex
+from pipeline.digests import canonical_json, sha256_hex
 from pipeline.policy.memory_ladder import CLIPS_TO_LEARN, REMEMBER_MS, Rung, changes_pixels, next_rung
 from pipeline.policy.routes import gpu_type_of, split_need
 from pipeline.spec import JobSpec

@@ -9,8 +9,8 @@ from db import events
 from db.clips.continuations import GIVEN
 from db.models import Checkpoint, ContinuationState, Job, Step
 from db.session import now_ms
-from pipeline.keys import roll_seed
 from pipeline.policy.routes import need_of
+from pipeline.seeds import roll_seed
 from pipeline.spec import JobSpec
 from pipeline.states import Stage, StepState
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from db.models import Score
 from db.session import now_ms
-from pipeline.keys import canonical_json, sha256_hex
+from pipeline.digests import canonical_json, sha256_hex
 from pipeline.work import ScoreRecord
 
 _SCORES = cast(Table, Score.__table__)

@@ -13,7 +13,8 @@ from db.evals import score_steps
 from db.models import ArtifactRow, EvalRun, Job, Score, Segment, StageRun, Step
 from db.session import now_ms
 from pipeline.errors import NotFoundError
-from pipeline.keys import new_batch_id, roll_seed
+from pipeline.ids import new_batch_id
+from pipeline.seeds import roll_seed
 from pipeline.spec import SUITE_ENTRY_LABEL
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, EvalState, JobState, Stage, StepState
 

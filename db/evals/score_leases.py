@@ -18,8 +18,8 @@ from db.models import ALL_QUEUES, ArtifactRow, Batch, EvalRun, Job, Queue, Score
 from db.queue.leases import Control
 from db.session import now_ms
 from pipeline.errors import FailureClass, StageError
-from pipeline.keys import roll_seed
 from pipeline.policy.retry import decide
+from pipeline.seeds import roll_seed
 from pipeline.spec import JobSpec
 from pipeline.states import JobState, StepState
 from pipeline.work import ScoreRecord, ScoreWork, StoredClip

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from db import events
 from db.clips import jobs, memory_ladder, segments
 from db.models import StageRun, Step
-from db.queue.endings import Finished, end_attempt_as, end_cancelled
+from db.queue.attempt_endings import Finished, end_attempt_as, end_cancelled
 from db.session import now_ms
 from pipeline.errors import FailureClass, StageError
 from pipeline.policy.retry import RetryDecision, decide

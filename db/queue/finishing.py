@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from db.base import EnumText, Json
 from db.clips import continuations, jobs, memory_ladder, rerolls, scores, segments, spending
 from db.models import Batch, Job
-from db.queue.endings import DispatchedStep, Finished, end_attempt, end_cancelled, ending_update
+from db.queue.attempt_endings import DispatchedStep, Finished, end_attempt, end_cancelled, ending_update
 from db.queue.enqueue import queue_step
 from db.session import now_ms
 from pipeline.policy.routes import need_of

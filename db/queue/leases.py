@@ -17,8 +17,8 @@ from db.base import EnumText
 from db.clips import checkpoints, continuations, memory_ladder, segments
 from db.models import ALL_QUEUES, STEPS, Batch, Job, Queue, Step, Worker
 from db.session import now_ms
-from pipeline.keys import roll_seed
 from pipeline.policy.memory_ladder import Rung
+from pipeline.seeds import roll_seed
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.states import Stage, StepState
 from pipeline.work import Claim, StepWork

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from db.clips import jobs
 from db.models import Step
-from db.queue.endings import Finished, end_attempt_as, end_cancelled
+from db.queue.attempt_endings import Finished, end_attempt_as, end_cancelled
 from db.session import now_ms
 from pipeline.states import AttemptOutcome, JobState, StepState
 from pipeline.work import Claim

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from db import events
 from db.clips import jobs, segments
 from db.models import Step
-from db.queue.endings import Finished, end_attempt_as, end_cancelled
+from db.queue.attempt_endings import Finished, end_attempt_as, end_cancelled
 from db.queue.failures import fail_for_good
 from pipeline.policy.retry import MAX_LOSSES
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState

@@ -1,1 +1,1 @@
-"""Reads for people and for upkeep: history, reports, estimates, alerts, what may be removed. Changes nothing."""
+"""What people and upkeep ask of the rows: history, reports, estimates, alerts, and what retention removes."""

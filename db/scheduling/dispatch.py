@@ -17,7 +17,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from db import workers
-from db.clips import jobs
+from db.clips import batch_closing, jobs
 from db.models import ALL_QUEUES, Batch, Job, Step
 from db.queue.pauses import is_paused, paused_queues
 from db.scheduling.budgets import Budgets
@@ -91,7 +91,7 @@ def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None)
     ``window`` bounds the steps in flight on each queue that is not a GPU queue. Steps nearest to the end go first, so
     that finished frames do not pile up behind new work.
     """
-    jobs.close_finished_batches(session)
+    batch_closing.close_finished_batches(session)
     paused = paused_queues(session)
     owners = _dispatchable(session)
     if not owners or ALL_QUEUES in paused:

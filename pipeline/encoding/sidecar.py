@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipeline.encoding.ffmpeg import ffmpeg_version
-from pipeline.keys import segment_seed
 from pipeline.presets.preset import Preset
+from pipeline.seeds import segment_seed
 from pipeline.spec import EncodeOptions, JobSpec
 
 SCHEMA = "vgen.sidecar/1"

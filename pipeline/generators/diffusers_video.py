@@ -41,7 +41,7 @@ from pipeline.generators.denoising.numerics import Clock, numerics, peak, reset_
 from pipeline.generators.denoising.randomness import Randomness
 from pipeline.generators.denoising.scheduler_hook import LoopWatch, watched_steps
 from pipeline.generators.embeddings import EmbeddingCache
-from pipeline.generators.frames import write_frames
+from pipeline.generators.frames_file import write_frames
 from pipeline.generators.frames_out import as_bytes, to_uint8
 from pipeline.generators.input_pictures import Pictures, read_pictures
 from pipeline.generators.loras import Loras

@@ -27,7 +27,7 @@ from pipeline.generators.base import (
     Progress,
 )
 from pipeline.generators.denoising.checkpoint_file import CheckpointKeeper, Identity, step_of, write_state_only
-from pipeline.generators.frames import CHANNELS, write_frames
+from pipeline.generators.frames_file import CHANNELS, write_frames
 from pipeline.presets import Preset, get_preset
 
 STEP_SECONDS = "VGEN_IDLE_STEP_S"

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import InputError, Problem
 from pipeline.generators.base import GenerationRequest
-from pipeline.generators.frames import frames_size
+from pipeline.generators.frames_file import frames_size
 from pipeline.presets import Library, Workload
 from pipeline.spec import JobSpec
 

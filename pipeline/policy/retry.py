@@ -1,7 +1,7 @@
 """Decide whether a failed step is tried again, and when: a pure function of what failed and how often.
 
 Bounds per step; being stopped (drain, pause) is counted nowhere. A lost lease counts as a crash only when that attempt
-made no progress; DESIGN's hard cap bounds every other loss.
+made no progress; ``MAX_LOSSES`` bounds every other loss.
 """
 
 from __future__ import annotations

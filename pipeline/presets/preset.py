@@ -10,10 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipeline.acceleration import PLAIN, Acceleration
 from pipeline.errors import NotFoundError
+from pipeline.presets.rules import FrameRule, PresetData, SizeRule
 from pipeline.rates import check_rate
 
 CATALOGUE = Path(__file__).parent / "catalogue"
@@ -28,62 +29,7 @@ class Workload(StrEnum):
     V2V = "v2v"
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class FrameRule(_Data):
-    """Legal frame counts: ``multiple * k + offset`` within ``[minimum, maximum]``."""
-
-    multiple: int = Field(1, ge=1)
-    offset: int = Field(0, ge=0)
-    minimum: int = Field(1, ge=1)
-    maximum: int = Field(ge=1)
-
-    def allows(self, frames: int) -> bool:
-        return self.minimum <= frames <= self.maximum and (frames - self.offset) % self.multiple == 0
-
-    def at_least(self, frames: int) -> int:
-        """The smallest legal count that is not below; the largest legal one where there is none."""
-        lowest = max(frames, self.minimum)
-        legal = lowest + (self.offset - lowest) % self.multiple
-        return legal if legal <= self.maximum else self.nearest(self.maximum)[0]
-
-    def nearest(self, frames: int) -> list[int]:
-        """The legal counts around an illegal one, at most two, for the error message."""
-        below = (frames - self.offset) // self.multiple * self.multiple + self.offset
-        legal = [n for n in (below, below + self.multiple) if self.allows(n)]
-        if legal:
-            return legal
-        lowest = self.minimum + (self.offset - self.minimum) % self.multiple
-        highest = self.maximum - (self.maximum - self.offset) % self.multiple
-        return [lowest] if frames < self.minimum else [highest]
-
-
-class SizeRule(_Data):
-    """Legal sizes: both sides a multiple of ``multiple`` within ``[minimum, maximum]``, in pixels."""
-
-    multiple: int = Field(ge=1)
-    minimum: int = Field(ge=1)
-    maximum: int = Field(ge=1)
-
-    def allows(self, side: int) -> bool:
-        return self.minimum <= side <= self.maximum and side % self.multiple == 0
-
-    def nearest(self, side: int) -> list[int]:
-        """The legal sides around an illegal one, at most two."""
-        below = side // self.multiple * self.multiple
-        legal = [n for n in (below, below + self.multiple) if self.allows(n)]
-        if legal:
-            return legal
-        return (
-            [-(-self.minimum // self.multiple) * self.multiple]
-            if side < self.minimum
-            else [self.maximum // self.multiple * self.multiple]
-        )
-
-
-class Defaults(_Data):
+class Defaults(PresetData):
     """Values for what a job does not say; the limits are those of ``JobSpec``."""
 
     width: int = Field(ge=1)
@@ -96,7 +42,7 @@ class Defaults(_Data):
     negative_prompt: str | None = None
 
 
-class Continuation(_Data):
+class Continuation(PresetData):
     """The way the model continues a segment: real frames go in, and the new segment begins with them."""
 
     frames: int = Field(1, ge=1)
@@ -107,9 +53,9 @@ class Continuation(_Data):
     """The argument of its call that takes them."""
     takes: Literal["image", "videos", "conditions"] = "image"
     """One picture, the last; a list of videos, of which the frames are the one; or LTX-2's conditions, likewise."""
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = Field(default_factory=dict)
     """Configuration of that class, where it differs from the loaded pipeline's."""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of its call."""
 
 
@@ -121,7 +67,7 @@ _NO_MATTER = frozenset(
 """Fields of a preset that change no frame of a job whose values are all decided."""
 
 
-class Preset(_Data):
+class Preset(PresetData):
     """One model as vgen runs it."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
@@ -154,9 +100,9 @@ class Preset(_Data):
     """True for presets that lists leave out unless asked."""
     takes_prompt: bool = True
     """False for a model without a text input: its jobs' prompts are recorded and have no effect."""
-    argument_names: dict[str, str] = {}
+    argument_names: dict[str, str] = Field(default_factory=dict)
     """The argument of each job's field that the pipeline's call names otherwise."""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the pipeline's call, the same for every job."""
     unused_weights: tuple[str, ...] = ()
     """Patterns (``*`` and ``?``) of tensors in the model's files that its classes have no place for; any other such

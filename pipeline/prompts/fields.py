@@ -6,13 +6,13 @@ import re
 from typing import cast
 
 from pipeline.files.json_reader import parse_json
-from pipeline.gpu_types import check_gpu_type
+from pipeline.gpu_type_names import check_gpu_type
 from pipeline.nearest import did_you_mean
 from pipeline.prompts.acceleration import parse_acceleration
 from pipeline.prompts.loras import parse_loras
 from pipeline.prompts.numbers import Parser, decimal, flag, number, show, spreadsheet_hint, whole
 from pipeline.prompts.scoring import SCORE_FIELDS
-from pipeline.prompts.seeds import MAX_SEEDS, parse_seed, parse_seeds
+from pipeline.prompts.seed_fields import MAX_SEEDS, parse_seed, parse_seeds
 from pipeline.rates import MAX_FPS, check_rate, parse_fraction
 from pipeline.spec import MAX_SEGMENTS
 

@@ -11,9 +11,10 @@ from functools import lru_cache
 from typing import Any, overload
 
 from pipeline.acceleration import Acceleration
+from pipeline.digests import canonical_json
 from pipeline.inputs.collector import StoredInput
-from pipeline.keys import canonical_json, derive_seed
 from pipeline.prompts.scoring import NO_SCORING, FileScoring
+from pipeline.seeds import derive_seed
 from pipeline.spec import InputRef, JobSpec, LoraRef
 
 TEMPLATE_FIELDS = (

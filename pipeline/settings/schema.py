@@ -30,7 +30,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipeline.errors import SettingsError
-from pipeline.gpu_types import check_gpu_type
+from pipeline.gpu_type_names import check_gpu_type
 from pipeline.redaction import redact, remember, shown_setting
 from pipeline.settings.broker_url import parse_broker_url
 from pipeline.settings.files import current_folder

@@ -10,8 +10,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from pipeline.digests import sha256_hex
 from pipeline.errors import NotFoundError, RefusedError, SegmentLostError
-from pipeline.keys import sha256_hex, state_key
+from pipeline.object_names import state_key
 from pipeline.work import ContinuationRef, StageContext, StepWork
 
 LAST_FRAMES = "last_frames"

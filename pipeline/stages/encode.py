@@ -14,7 +14,7 @@ from pipeline.encoding import ffmpeg, join, pictures, sidecar
 from pipeline.encoding.probe import VideoFacts, probe, verify, verify_sound
 from pipeline.errors import RetryableError
 from pipeline.files.digests import facts_of, file_sha256
-from pipeline.keys import media_key
+from pipeline.object_names import media_key
 from pipeline.presets import Preset, load_library
 from pipeline.stages.continuation import keep_last_frames
 from pipeline.stages.segments import container_metadata, finish_clip, is_made_of_parts, store_part

@@ -10,8 +10,8 @@ from pipeline.encoder_texts import prompt_for
 from pipeline.errors import FatalError, NotFoundError, OutOfMemoryError, RefusedError, RetryableError, StoppedError
 from pipeline.files.digests import file_sha256
 from pipeline.generators.base import GenerationRequest, GenerationResult, sound_path
-from pipeline.keys import segment_seed
 from pipeline.policy.memory_ladder import Rung, on_rung
+from pipeline.seeds import segment_seed
 from pipeline.spec import InputRef, JobSpec
 from pipeline.stages import ahead
 from pipeline.stages.checkpoints import ClipCheckpoints

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline import failpoints
 from pipeline.errors import NotFoundError, RefusedError, RetryableError
 from pipeline.files.digests import facts_of, file_sha256
-from pipeline.keys import media_key
+from pipeline.object_names import media_key
 from pipeline.scoring import Expected, Metric, Models, Score, Weights, gate, not_scored
 from pipeline.scoring.registry import readiness
 from pipeline.scoring.run import ClipScores, ClipToScore, fingerprint, score_clips

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline import failpoints
+from pipeline.digests import canonical_json, sha256_hex
 from pipeline.errors import NotFoundError
 from pipeline.files.digests import file_sha256
-from pipeline.keys import canonical_json, sha256_hex
 from pipeline.scoring import Expected, Metric, Models, Score, gate, not_scored
 from pipeline.scoring.families import is_scored_by, of_family
 from pipeline.scoring.run import ClipToScore, fingerprint, score_clips

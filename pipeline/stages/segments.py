@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import failpoints
+from pipeline.digests import joined_digest
 from pipeline.encoding import join, sidecar
 from pipeline.encoding import sound as sounds
 from pipeline.encoding.ffmpeg import Sound
 from pipeline.encoding.probe import has_sound
 from pipeline.errors import NotFoundError, RefusedError, RetryableError, SegmentLostError
 from pipeline.files.digests import facts_of, file_sha256
-from pipeline.keys import joined_digest, media_key
+from pipeline.object_names import media_key
 from pipeline.presets import Preset
 from pipeline.spec import Beginning, JobSpec
 from pipeline.work import StageContext, StepWork

@@ -16,8 +16,9 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from pipeline.digests import sha256_hex
 from pipeline.errors import InputError, Problem, RefusedError
-from pipeline.keys import sha256_hex, state_key
+from pipeline.object_names import state_key
 from pipeline.prompts.numbers import show
 from pipeline.prompts.sidecar_file import strict_json
 from pipeline.spec import BatchOptions, JobSpec

@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.errors import NotFoundError, RefusedError, RetryableError
 from pipeline.settings.folder_trust import leads_out
 from pipeline.storage.base import StoredObject
-from pipeline.storage.keys import TEMPORARY, check_key
+from pipeline.storage.key_rules import TEMPORARY, check_key
 from pipeline.storage.local_files import copy_hashing, open_source, os_errors, whole_file
 from pipeline.storage.round_trip import check_round_trip
 

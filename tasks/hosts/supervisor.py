@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 
 from pipeline.errors import SettingsError
-from pipeline.gpu_types import check_gpu_type
+from pipeline.gpu_type_names import check_gpu_type
 from pipeline.handoff import Handoff
 from pipeline.models.gpus import find_gpus
 from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue, encode_slots, gpu_queue

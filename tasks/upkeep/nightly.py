@@ -18,8 +18,8 @@ from db.clips import batches
 from db.evals import runs
 from db.models import EvalRun
 from db.session import Database
+from pipeline.digests import canonical_json, sha256_hex
 from pipeline.errors import ConflictError, InputError, Problem
-from pipeline.keys import canonical_json, sha256_hex
 from pipeline.prompts import Submission
 from pipeline.prompts.scoring import split_names
 from pipeline.scoring import compare as comparing

@@ -23,9 +23,9 @@ from celery import Task
 from sqlalchemy.orm import Session
 
 from db.queue import failures, finishing, leases, releases, rewinds
-from db.queue.endings import Finished
+from db.queue.attempt_endings import Finished
 from db.queue.finishing import Route
-from db.scheduling import residency
+from db.scheduling import worker_models
 from pipeline import failpoints
 from pipeline.errors import (
     FailureClass,
@@ -36,11 +36,11 @@ from pipeline.errors import (
     StoppedError,
 )
 from pipeline.generators.base import OnMade
-from pipeline.generators.frames import frames_size
+from pipeline.generators.frames_file import frames_size
 from pipeline.states import Stage
 from pipeline.work import Claim, StageContext, StageFunction, StageResult
 from tasks.worker import contexts, crashes
-from tasks.worker.checkpoints import ClaimedRows, remove_objects
+from tasks.worker.checkpoint_rows import ClaimedRows, remove_objects
 from tasks.worker.context import WorkerContext
 from tasks.worker.lease_keeper import LeaseKeeper
 from tasks.worker.next_queue import continue_chain, cut, route_of, send_chains, send_others
@@ -249,7 +249,7 @@ def _recorder(
 def _fail_and_drain(session: Session, runtime: WorkerContext, claimed: Claim, error: StageError) -> Finished:
     """Record the crash, and drain the worker: its GPU is most likely broken."""
     logger.error("worker drains itself", extra={"worker": runtime.name, "jobs": runtime.crashes.jobs})
-    residency.drain(session, runtime.name, f"{len(runtime.crashes)} different jobs crashed here in a row")
+    worker_models.drain(session, runtime.name, f"{len(runtime.crashes)} different jobs crashed here in a row")
     return failures.fail(session, claimed, error)
 
 

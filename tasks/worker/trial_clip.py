@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.encoding.ffmpeg import encode
 from pipeline.generators.base import GenerationRequest
-from pipeline.generators.frames import frames_size
+from pipeline.generators.frames_file import frames_size
 from pipeline.presets import Preset, Workload, load_library
 from pipeline.spec import EncodeOptions, JobSpec
 

@@ -18,9 +18,9 @@ from db import invariants
 from db.session import Database
 from pipeline.errors import NotFoundError
 from pipeline.generators.base import GenerationRequest
-from pipeline.generators.frames import frames_size
+from pipeline.generators.frames_file import frames_size
 from pipeline.generators.idle import IdleGenerator
-from pipeline.keys import roll_seed, segment_seed
+from pipeline.seeds import roll_seed, segment_seed
 from pipeline.spec import JobSpec
 from pipeline.storage.base import Storage
 

@@ -38,7 +38,7 @@ MUTANTS = (
         "db/queue/leases.py",
         '(Step.id == bindparam("p_step_id")) & (Step.attempt == bindparam("p_attempt")) &',
         '(Step.id == bindparam("p_step_id")) & (bindparam("p_attempt") > 0) &',
-        ["tests/unit/db/test_endings.py::test_a_worker_that_lost_its_lease_changes_nothing"],
+        ["tests/unit/db/test_attempt_endings.py::test_a_worker_that_lost_its_lease_changes_nothing"],
     ),
     Mutant(
         "a finish that does not ask whether the step still runs",

@@ -19,8 +19,8 @@ from cli.options import BatchChoices, FieldOptions
 from db.clips import batches
 from db.evals import runs
 from db.session import Database
-from pipeline.keys import roll_seed
 from pipeline.scoring import registry
+from pipeline.seeds import roll_seed
 from pipeline.settings import Settings, load_settings
 from pipeline.states import AttemptOutcome, JobState, Stage
 from tests.cluster import VGEN

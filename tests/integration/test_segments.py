@@ -10,7 +10,8 @@ import av
 import numpy as np
 
 from cli.options import BatchChoices
-from pipeline.keys import joined_digest, segment_seed
+from pipeline.digests import joined_digest
+from pipeline.seeds import segment_seed
 from pipeline.states import AttemptOutcome, JobState, Stage
 from tests.line_helpers import (
     IDLE,

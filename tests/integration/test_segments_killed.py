@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.keys import segment_seed
+from pipeline.seeds import segment_seed
 from pipeline.states import AttemptOutcome, JobState, Stage
 from tests.line_helpers import (
     IDLE,

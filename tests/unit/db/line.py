@@ -11,7 +11,7 @@ from db import events, workers
 from db.clips import batches, jobs
 from db.models import Batch, Job, Step, Worker
 from db.queue import finishing, leases
-from db.queue.endings import Finished
+from db.queue.attempt_endings import Finished
 from db.queue.finishing import Route
 from db.reading import history
 from db.scheduling import dispatch

@@ -14,9 +14,9 @@ from db.models import Checkpoint, Score
 from db.queue import recovery, rewinds
 from db.scheduling import dispatch
 from db.session import Database
-from pipeline.keys import roll_seed
 from pipeline.policy.routes import CPU_QUEUE, encode_queue
 from pipeline.presets import all_presets
+from pipeline.seeds import roll_seed
 from pipeline.spec import BatchOptions, ScoreOptions
 from pipeline.states import JobState, Stage, StepState
 from pipeline.work import CheckpointRef, Claim, Outcome

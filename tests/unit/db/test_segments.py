@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from db.clips import continuations, jobs
-from db.queue import endings, failures, recovery, rewinds
+from db.queue import attempt_endings, failures, recovery, rewinds
 from db.reading import sweep
 from db.session import Database
 from pipeline.errors import FatalError, RefusedError
@@ -43,7 +43,7 @@ class Clip:
         assert claimed is not None, f"{segment} {stage} cannot be claimed: {self.states()}"
         return claimed
 
-    def finish(self, claimed: Claim, sha: str = SHA) -> endings.Finished:
+    def finish(self, claimed: Claim, sha: str = SHA) -> attempt_endings.Finished:
         work = claimed.work
         last = work.segment == self.segments - 1
         result = result_of(claimed)
@@ -55,7 +55,7 @@ class Clip:
             result = StageResult(output={} if last else part, continuation=state_of(work.segment) if last else None)
         return self.line.finish(claimed, result)
 
-    def work_off(self, segment: int, stage: Stage, sha: str = SHA) -> endings.Finished:
+    def work_off(self, segment: int, stage: Stage, sha: str = SHA) -> attempt_endings.Finished:
         return self.finish(self.claim(segment, stage), sha)
 
     def states(self) -> dict[tuple[int, Stage], StepState]:
@@ -117,7 +117,7 @@ def test_the_next_segment_and_the_encoding_are_sent_at_once_where_there_is_room(
     finished = clip.line.finish(claimed, StageResult(output=output, continuation=state_of(0)), route=route)
 
     assert (finished.next_stage, finished.queue) == (E, f"vgen.encode.{HANDOFF}")
-    assert finished.others == (endings.DispatchedStep(1, G, GPU),)
+    assert finished.others == (attempt_endings.DispatchedStep(1, G, GPU),)
     assert clip.states()[1, G] is StepState.DISPATCHED
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import keys
+from pipeline import ids, keys, object_names
+from pipeline import seeds as pipeline_seeds
 from pipeline.spec import MAX_SEED, InputRef
 
 
@@ -28,42 +29,42 @@ def test_sha256_hex_takes_text_as_utf_8() -> None:
 
 @given(st.text(), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_derived_seeds_are_stable_and_in_range(fingerprint: str, line: int, variant: int) -> None:
-    seed = keys.derive_seed(fingerprint, line, variant)
-    assert seed == keys.derive_seed(fingerprint, line, variant)
+    seed = pipeline_seeds.derive_seed(fingerprint, line, variant)
+    assert seed == pipeline_seeds.derive_seed(fingerprint, line, variant)
     assert 0 <= seed <= MAX_SEED
 
 
 def test_derived_seeds_are_pinned() -> None:
     """Changing this changes what every stored submission would make again."""
-    assert keys.derive_seed("f", 1, 0) == 2300771160978396479
+    assert pipeline_seeds.derive_seed("f", 1, 0) == 2300771160978396479
 
 
 def test_derived_seeds_differ_by_line_variant_and_fingerprint() -> None:
-    seeds = {keys.derive_seed(f, line, variant) for f in "ab" for line in range(30) for variant in range(30)}
+    seeds = {pipeline_seeds.derive_seed(f, line, variant) for f in "ab" for line in range(30) for variant in range(30)}
     assert len(seeds) == 2 * 30 * 30
 
 
 def test_batch_ids_sort_by_time() -> None:
-    earlier = keys.new_batch_id()
+    earlier = ids.new_batch_id()
     time.sleep(0.003)
-    later = keys.new_batch_id()
+    later = ids.new_batch_id()
 
     assert earlier < later
     assert len(earlier) == 13
-    assert set(earlier + later) <= set(keys.CROCKFORD)
+    assert set(earlier + later) <= set(ids.CROCKFORD)
 
 
 def test_the_alphabet_sorts_as_its_numbers_do() -> None:
-    assert len(set(keys.CROCKFORD)) == 32
-    assert sorted(keys.CROCKFORD) == list(keys.CROCKFORD)
+    assert len(set(ids.CROCKFORD)) == 32
+    assert sorted(ids.CROCKFORD) == list(ids.CROCKFORD)
 
 
 def test_ids_and_keys() -> None:
     digest = "0" * 64
-    assert keys.job_id("b", 7) == "b-000007"
-    assert keys.media_key("b-000007", digest) == f"media/b-000007/{digest}.mp4"
-    assert keys.media_key("b-000007", digest, "json") == f"media/b-000007/{digest}.json"
-    assert keys.input_key(digest) == InputRef(sha256=digest, media_type="image/png", name="a").key
+    assert ids.job_id("b", 7) == "b-000007"
+    assert object_names.media_key("b-000007", digest) == f"media/b-000007/{digest}.mp4"
+    assert object_names.media_key("b-000007", digest, "json") == f"media/b-000007/{digest}.json"
+    assert object_names.input_key(digest) == InputRef(sha256=digest, media_type="image/png", name="a").key
 
 
 @pytest.mark.parametrize(
@@ -79,12 +80,12 @@ def test_ids_and_keys() -> None:
     ],
 )
 def test_slug(prompt: str, expected: str) -> None:
-    assert keys.slug(prompt) == expected
+    assert object_names.slug(prompt) == expected
 
 
 @given(st.text())
 def test_slugs_are_safe_file_names(prompt: str) -> None:
-    slug = keys.slug(prompt)
+    slug = object_names.slug(prompt)
     assert 1 <= len(slug) <= 40
     assert set(slug) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
     assert not slug.startswith("-")

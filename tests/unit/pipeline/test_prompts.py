@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.keys import derive_seed
 from pipeline.prompts import FIELD_RULES, Submission, parse, parse_bytes
 from pipeline.prompts.fields import PARSERS
+from pipeline.seeds import derive_seed
 from pipeline.settings import Settings
 from pipeline.spec import JobSpec
 

@@ -8,7 +8,7 @@ from sqlalchemy import update
 
 from db.clips import checkpoints
 from db.models import Step
-from db.queue import endings, failures, leases, releases, rewinds
+from db.queue import attempt_endings, failures, leases, releases, rewinds
 from db.scheduling import dispatch
 from db.session import now_ms
 from pipeline.errors import (
@@ -154,7 +154,7 @@ class Workers(LineAndModel):
         possible = OUTCOMES.get(work.stage, (Outcome.DONE,))
         outcome, sha = possible[number % len(possible)], "ab"[number % 7 == 1] * 64
 
-        def end() -> endings.Finished:
+        def end() -> attempt_endings.Finished:
             route = dispatch.NextQueue(all_presets) if goes_on else None
             return self.line.finish(claimed, made_by(claimed, outcome, sha), route=route)
 
@@ -170,7 +170,9 @@ class Workers(LineAndModel):
         if not expected.follows:
             assert (finished.next_stage, finished.queue) == (expected.next_stage, None)
 
-    def follow(self, finished: endings.Finished, claimed: Claim, follows: tuple[Place, ...], goes_on: bool) -> None:
+    def follow(
+        self, finished: attempt_endings.Finished, claimed: Claim, follows: tuple[Place, ...], goes_on: bool
+    ) -> None:
         """What was sent on is what has a way; a GPU's line may be full, and a budget is the dispatcher's to watch."""
         job, segment = self.jobs[claimed.work.job_id], claimed.work.segment
         sent: dict[Place, str] = {(one.segment, one.stage): one.queue for one in finished.others}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.generators.base import GenerationRequest
-from pipeline.generators.frames import frames_size
+from pipeline.generators.frames_file import frames_size
 from pipeline.generators.process.handle import GeneratorProcess
 from pipeline.settings import load_settings
 from pipeline.spec import JobSpec

@@ -12,10 +12,10 @@ import av
 import numpy as np
 import pytest
 
+from pipeline.digests import joined_digest
 from pipeline.encoding import ffmpeg
 from pipeline.encoding.sound import decode
 from pipeline.errors import RefusedError, RetryableError
-from pipeline.keys import joined_digest
 from pipeline.spec import Beginning, EncodeOptions, InputRef
 from pipeline.stages import encode
 from tests.unit.pipeline.encoding.test_join import pictures

@@ -8,7 +8,7 @@ import pytest
 
 from cli.operate.pause import queue_names
 from pipeline.errors import InputError, SettingsError
-from pipeline.gpu_types import MAX_CHARS, check_gpu_type, is_gpu_type
+from pipeline.gpu_type_names import MAX_CHARS, check_gpu_type, is_gpu_type
 from pipeline.prompts.parse import parse_bytes
 from pipeline.settings import load_settings
 
