@@ -8,23 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import ids, keys, object_names
+from pipeline import digests, ids, object_names
 from pipeline import seeds as pipeline_seeds
 from pipeline.spec import MAX_SEED, InputRef
 
 
 def test_canonical_json_ignores_the_order_of_keys() -> None:
-    assert keys.canonical_json({"b": 1, "a": ["é"]}) == keys.canonical_json({"a": ["é"], "b": 1}) == '{"a":["é"],"b":1}'
+    assert digests.canonical_json({"b": 1, "a": ["é"]}) == digests.canonical_json({"a": ["é"], "b": 1}) == '{"a":["é"],"b":1}'
 
 
 def test_canonical_json_refuses_nan() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        keys.canonical_json([float("nan")])
+        digests.canonical_json([float("nan")])
 
 
 def test_sha256_hex_takes_text_as_utf_8() -> None:
-    assert keys.sha256_hex("abc") == keys.sha256_hex(b"abc")
-    assert keys.sha256_hex(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert digests.sha256_hex("abc") == digests.sha256_hex(b"abc")
+    assert digests.sha256_hex(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 @given(st.text(), st.integers(0, 10**6), st.integers(0, 10**6))
