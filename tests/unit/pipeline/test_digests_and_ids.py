@@ -14,7 +14,8 @@ from pipeline.spec import MAX_SEED, InputRef
 
 
 def test_canonical_json_ignores_the_order_of_keys() -> None:
-    assert digests.canonical_json({"b": 1, "a": ["é"]}) == digests.canonical_json({"a": ["é"], "b": 1}) == '{"a":["é"],"b":1}'
+    expected = '{"a":["é"],"b":1}'
+    assert digests.canonical_json({"b": 1, "a": ["é"]}) == digests.canonical_json({"a": ["é"], "b": 1}) == expected
 
 
 def test_canonical_json_refuses_nan() -> None:
