@@ -1,8 +1,8 @@
 """The one reader of YAML: data only, built from parser events, in time and memory that follow the text's length.
 
 No tag can make an object, no alias can multiply a value, a second equal key is refused, and a plain value longer than
-any number is text (a number such as ``1:2:3:…``, read to base 60, would take time by the square of its length). Dates
-stay text. A document of any length needs no tree of nodes.
+any number is text. So are dates, and numbers to base 60 or 8 (``1:30``, ``010``). A document of any length needs no
+tree of nodes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ _PREFIX = "tag:yaml.org,2002:"
 _PLAIN_TAGS = frozenset(_PREFIX + name for name in ("str", "int", "float", "bool", "null"))
 _COLLECTION_TAGS = frozenset(_PREFIX + name for name in ("map", "seq"))
 _TAG_DIRECTIVE = re.compile(r"(?:^|[\n\r\x85\u2028\u2029])%TAG")
+_OLD_NUMBER = re.compile(r"[-+]?(?:[0-9_]+:[0-9:_.]*|0[0-9_]+)")
+"""``1:30`` and ``010``, which YAML 1.1 reads to base 60 and 8, and nobody who writes them means so: they stay text."""
 MAX_DEPTH = 16
 MAX_NUMBER_CHARS = 64
 
@@ -118,6 +120,8 @@ class YamlDocument:
         tag, value = event.tag, event.value
         if tag in (None, "!"):
             if len(value) > MAX_NUMBER_CHARS:
+                return value
+            if _OLD_NUMBER.fullmatch(value):
                 return value
             tag = self._loader.resolve(yaml.ScalarNode, value, event.implicit)
         if tag == _PREFIX + "str" or tag not in _PLAIN_TAGS:  # dates and the like stay text

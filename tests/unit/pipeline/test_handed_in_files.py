@@ -128,7 +128,7 @@ def test_a_mistake_in_yaml_is_named_with_its_line(text: str, said: str, line: in
 def test_yaml_is_plain_data() -> None:
     text = "a: [1, 1.5, true, null, x, 2001-13-45, 0x1f, 1:30, '1']\nb: {c: |\n  d\n}\n1: 2"
     assert parse_yaml("a: [1, 1.5, true, null, x, 2001-13-45, 0x1f, 1:30, '1']\n1: 2") == {
-        "a": [1, 1.5, True, None, "x", "2001-13-45", 31, 90, "1"],
+        "a": [1, 1.5, True, None, "x", "2001-13-45", 31, "1:30", "1"],
         "1": 2,
     }
     assert parse_yaml("") is parse_yaml("# nothing\n") is None
@@ -208,3 +208,14 @@ def test_a_great_many_mistakes_are_counted_and_names_cannot_act_on_a_terminal() 
     assert lines[0] == "a.json: \\x1b[31mrecord 0: is wrong"
     assert lines[-1] == f"and {5000 - MAX_PROBLEMS_SHOWN} more problems"
     assert str(InputError([Problem("x", field="--a"), Problem("y")]).in_file("f")) == "--a: x\nf: y"
+
+
+@pytest.mark.parametrize("text", ["1:30", "1:30:00", "-1:30", "1:30.5", "010", "-07", "00", "0_7"])
+def test_numbers_to_another_base_stay_text_in_yaml(text: str) -> None:
+    """YAML 1.1 reads ``fps: 1:30`` as 90 and ``seed: 010`` as 8."""
+    assert parse_yaml(f"value: {text}\n") == {"value": text}
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0), ("10", 10), ("0.5", 0.5), ("-3", -3), ("1e-3", "1e-3")])
+def test_plain_numbers_are_numbers_in_yaml(text: str, value: object) -> None:
+    assert parse_yaml(f"value: {text}\n") == {"value": value}
