@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, Problem
+from pipeline.files.json_reader import read_json
 from pipeline.prompts.fields import PARSERS
 from pipeline.prompts.numbers import show
 from pipeline.spec import MAX_SEGMENTS
@@ -17,8 +16,6 @@ from pipeline.spec import MAX_SEGMENTS
 SCHEMA = "vgen.sidecar/1"
 MAX_BYTES = 64 * 1024 * 1024
 """Room for the longest prompts of the most segments, in each of the places that hold them."""
-_DESCRIPTORS = "/dev/fd/"
-"""The folder of a shell's <(command): a pipe that somebody writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ def read_sidecar(path: Path) -> SidecarFile:
     Raises:
         InputError: it cannot be read, is not a sidecar, or a part of it has a wrong form; with the file and the field.
     """
-    sidecar = strict_json(_read(path), str(path))
+    sidecar = read_json(path, what="the sidecar", limit_bytes=MAX_BYTES)
     if not isinstance(sidecar, dict) or sidecar.get("schema") != SCHEMA:
         raise InputError([Problem(f"is not a sidecar: 'schema' is not {SCHEMA!r}", str(path))])
     problems: list[Problem] = []
@@ -49,48 +46,6 @@ def read_sidecar(path: Path) -> SidecarFile:
     if problems:
         raise InputError(problems)
     return SidecarFile(_pinned(request, prompts, path), version, encode)
-
-
-def strict_json(data: bytes, file: str) -> object:
-    """A JSON document as the standard has it: no NaN, no key twice, no nesting that ends the process.
-
-    Raises:
-        InputError: with the file.
-    """
-    try:
-        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_once_each, parse_constant=_no_number)
-    except RecursionError:
-        raise InputError([Problem("is not JSON that can be read: it is nested too deeply", file)]) from None
-    except ValueError as error:
-        raise InputError([Problem(f"is not JSON: {str(error)[:300]}", file)]) from None
-
-
-def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    content: dict[str, object] = {}
-    for name, value in pairs:
-        if name in content:
-            raise ValueError(f"the key {name!r:.80} is given twice")
-        content[name] = value
-    return content
-
-
-def _no_number(name: str) -> object:
-    raise ValueError(f"{name} is not a number of JSON")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and str(path).startswith(_DESCRIPTORS)):
-            raise InputError([Problem("is not a file", str(path))])
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError([Problem(f"cannot be read: {reason}", str(path))]) from None
-    if len(data) > MAX_BYTES:
-        raise InputError([Problem(f"has more than {MAX_BYTES} bytes, which no sidecar has", str(path))])
-    return data
 
 
 def _mapping(

@@ -18,9 +18,9 @@ from safetensors.numpy import save_file
 
 from pipeline.digests import sha256_hex
 from pipeline.errors import InputError, Problem, RefusedError
+from pipeline.files.json_reader import json_of_bytes
 from pipeline.object_names import state_key
 from pipeline.prompts.numbers import show
-from pipeline.prompts.sidecar_file import strict_json
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.stages.continuation import BLOB, check_fits
 from pipeline.work import ContinuationRef
@@ -98,7 +98,7 @@ def read_state(path: Path) -> StateFile:
             text = (file.metadata() or {}).get(_KEY)
             if text is None:
                 raise _wrong(path, f"is not a continuation state: its metadata have no {_KEY!r}")
-            head = strict_json(text.encode(), str(path))
+            head = json_of_bytes(text.encode(), str(path), what="the state")
             tensor = file.get_slice(BLOB)
             shape, dtype = tuple(tensor.get_shape()), str(tensor.get_dtype())
             if len(shape) != _DIMENSIONS or shape[3] != _CHANNELS or dtype != "U8" or not 0 < shape[0] <= MAX_FRAMES:
