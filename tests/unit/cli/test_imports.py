@@ -129,7 +129,7 @@ MALFORMED: list[tuple[str, str]] = [
     ("[" * 100_000, "is not JSON"),
     (
         '{"schema": "vgen.sidecar/1", "request": {"seed": 1e999}}',
-        "seed: the sidecar is not JSON: the number 1e999 is not allowed",
+        "the number 1e999 is not allowed",
     ),
     ('{"schema": "vgen.sidecar/1", "request": {"seed": Infinity}}', "Infinity is not allowed"),
     ('{"schema": "vgen.sidecar/1", "request": {"seed": NaN}}', "NaN is not allowed"),
