@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 # Read by huggingface_hub at import, so before any test module is collected.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -25,6 +27,10 @@ from tests.scheduling import pytest_xdist_make_scheduler
 from tests.servers import Bucket, Server
 
 __all__ = ["pytest_xdist_make_scheduler"]
+
+# Tests judge behaviour, not how long something took: a busy machine makes examples slowly.
+hypothesis_settings.register_profile("vgen", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("vgen")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
