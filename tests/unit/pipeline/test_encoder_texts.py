@@ -78,9 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     screen.close()
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=100, deadline=None, suppress_health_check=[*HealthCheck])
 @given(_works(st.sampled_from(["kitten", "kitten", "kitten", "gore"])))
 def test_no_stage_generates_what_the_screen_stage_would_block(folder: Path, work: dict[str, Any]) -> None:
     context = make_context(folder, safety=SafetySettings(classifier=folder / "safety.bin"))

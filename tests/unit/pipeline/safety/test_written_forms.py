@@ -78,9 +78,7 @@ _DRESSES = [
 ]
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=150, deadline=None, suppress_health_check=[*HealthCheck])
 @given(
     dresses=st.lists(st.sampled_from(_DRESSES), min_size=4, max_size=4),
     joints=st.lists(st.text(st.sampled_from([*_UNSEEN, *_CONTROLS]), max_size=3), min_size=5, max_size=5),
