@@ -157,7 +157,7 @@ def parse(text: str) -> dict[str, list[Failpoint]]:
         match = _ENTRY.fullmatch(entry)
         if match is None:
             raise errors.SettingsError(
-                f"{VARIABLE}: {entry!r} is not POINT[:WHAT]=ACTION[:ARGUMENT][@NTH][%PROBABILITY[/SEED]][!FILE]"
+                f"{VARIABLE}: {entry!r} is not POINT[:WHAT]=ACTION[:ARGUMENT], with @NTH, %PROBABILITY[/SEED] or !FILE"
             )
         item = _failpoint(entry, match.groupdict())
         failpoints.setdefault(item.point, []).append(item)
