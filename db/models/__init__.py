@@ -15,6 +15,7 @@ from db.models.line import (
     StageRun,
     Step,
 )
+from db.models.requests import RequestKey
 
 __all__ = [
     "ALL_QUEUES",
@@ -29,6 +30,7 @@ __all__ = [
     "Job",
     "MemoryNeed",
     "Queue",
+    "RequestKey",
     "Score",
     "ScoreStep",
     "Segment",

@@ -1,0 +1,62 @@
+"""A deleted clip is a tombstone: its row stays, its files go, and nothing brings it back."""
+
+from __future__ import annotations
+
+from db import events, invariants
+from db.clips import deletion, jobs
+from db.reading import sweep
+from db.session import Database
+from pipeline.states import JobState, Stage
+from tests.unit.db.line import SHA, Line
+
+
+def worked(database: Database) -> Line:
+    line = Line(database)
+    line.worker()
+    return line
+
+
+def delete(database: Database, job_id: str) -> bool:
+    with database.transaction() as session:
+        return deletion.request(session, job_id, by="ada")
+
+
+def test_a_finished_clip_loses_its_files_and_keeps_its_row(database: Database) -> None:
+    line = worked(database)
+    job_id = f"{line.submit(count=1)}-000000"
+    line.finish_job(job_id)
+
+    assert delete(database, job_id)
+    assert delete(database, job_id)
+
+    with database.transaction() as session:
+        assert jobs.artifacts(session, [job_id]) == {}
+        assert jobs.get(session, job_id).state is JobState.SUCCEEDED
+        key = f"media/{job_id}/{SHA}.mp4"
+        assert sweep.unreferenced(session, [key]) == {key}
+        assert [event.kind for event in events.of_job(session, job_id)].count(deletion.DELETED) == 1
+    assert invariants.violations(database) == []
+
+
+def test_a_clip_that_is_being_made_is_stopped_first(database: Database) -> None:
+    line = worked(database)
+    job_id = f"{line.submit(count=1)}-000000"
+    claimed = line.go_on(job_id, Stage.GENERATE)
+
+    assert not delete(database, job_id)
+    assert line.job(job_id).deleted_at is None
+    line.finish(claimed)
+
+    assert delete(database, job_id)
+    assert line.job(job_id).state is JobState.CANCELLED
+
+
+def test_nothing_brings_it_back(database: Database) -> None:
+    line = worked(database)
+    job_id = f"{line.submit(count=1)}-000000"
+    assert delete(database, job_id)
+    assert line.job(job_id).state is JobState.CANCELLED
+    with database.transaction() as session:
+        assert not jobs.retry(session, job_id)
+    assert line.job(job_id).state is JobState.CANCELLED
+    assert invariants.violations(database) == []
