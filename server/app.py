@@ -12,6 +12,7 @@ from pipeline.settings import Settings
 from server import openai
 from server.database import Line
 from server.errors import add_handlers
+from server.limits import BodyLimits
 from server.request_ids import RequestIds
 
 
@@ -21,4 +22,4 @@ def create_app(settings: Settings, database: Database, stopping: threading.Event
     app.state.line = Line(settings, database, stopping or threading.Event())
     add_handlers(app)
     app.include_router(openai.router, prefix="/v1")
-    return RequestIds(app)
+    return RequestIds(BodyLimits(app, settings.serve))

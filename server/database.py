@@ -6,7 +6,7 @@ SQLAlchemy's sessions block: a route that opens one is a plain function, which S
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated
 
@@ -17,6 +17,7 @@ from db.session import Database
 from pipeline.settings import Settings
 from pipeline.storage import Storage
 from pipeline.wiring import make_storage
+from server.recent_speed import RecentSpeed
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Line:
     database: Database
     stopping: threading.Event
     """Set when the server is to end: answers that wait for something end with what there is."""
+    speed: RecentSpeed = field(default_factory=RecentSpeed)
 
     @cached_property
     def storage(self) -> Storage:

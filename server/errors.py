@@ -8,8 +8,9 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from pipeline.errors import (
     ConflictError,
@@ -106,6 +107,10 @@ def add_handlers(app: FastAPI) -> None:
             message = f"{request.method} {request.url.path}: {message}"
         code = _CODE_OF.get(error.status_code)
         return answer(ApiError(error.status_code, message, code=code, headers=error.headers))
+
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=400)  # nobody is there to read it
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:

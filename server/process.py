@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,11 @@ from db.session import Database
 from pipeline.errors import InputError, Problem
 from pipeline.settings import Settings
 from server.app import create_app
+from server.connections import Connection
 from tasks.hosts.standing_line import StandingLine
+
+KEEP_ALIVE_S = 75
+"""Longer than proxies keep an idle connection, so that none sends a request into one that is just closed."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -30,12 +35,15 @@ def serve(settings: Settings, database: Database, listener: socket.socket, stopp
     """Answer requests until ``stopping`` is set and those that were begun are answered; in solo mode work, too."""
     config = uvicorn.Config(
         create_app(settings, database, stopping),
+        http=Connection,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
         lifespan="off",
-        timeout_graceful_shutdown=int(settings.worker.grace_s),
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(settings.serve.drain_s),
     )
     with contextlib.ExitStack() as stack:
         line = stack.enter_context(StandingLine(settings, database, stopping)) if settings.solo else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from service.choices import SubmissionChoices
 from service.views.submissions import DryRunView, NeedView, PlannedJobView
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from db.clips.batches import Limits, Submitted
     from db.session import Database
     from pipeline.policy.routes import GpuCapacity
@@ -91,8 +93,12 @@ def store(
     again: bool = False,
     limits: Limits | None = None,
     states: Mapping[int, ContinuationRef] | None = None,
+    also: Callable[[Session, str], None] | None = None,
 ) -> Submitted:
-    """Put the inputs into the store, then the batch and its jobs into the database, all or nothing."""
+    """Put the inputs into the store, then the batch and its jobs into the database, all or nothing.
+
+    ``also`` is called with the batch's id in the transaction that stores a new batch; what it raises undoes that.
+    """
     from db.clips import batches
 
     _put_inputs(submission, settings)
@@ -108,6 +114,8 @@ def store(
             limits=limits,
             states=states,
         )
+        if also is not None and stored.created:
+            also(session, stored.batch_id)
     # A sweep that looked before the commit may have deleted after it. From now on the rows keep it away.
     _put_inputs(submission, settings, only_missing=True)
     return stored

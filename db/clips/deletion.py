@@ -29,7 +29,7 @@ def request(session: Session, job_id: str, *, by: str) -> bool:
             return False
     if job.deleted_at is not None:
         return True
-    job.deleted_at = now_ms()  # type: ignore[assignment]  # SQLAlchemy takes an expression for a value
+    job.deleted_at = now_ms()
     for table in (ArtifactRow, Checkpoint, ContinuationState):
         session.execute(delete(table).where(table.job_id == job_id).execution_options(synchronize_session=False))
     events.record(session, DELETED, batch_id=job.batch_id, job_id=job_id, by=by)

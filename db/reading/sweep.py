@@ -56,7 +56,7 @@ def unreferenced(session: Session, keys: Sequence[str], *, inputs_age_ms: int | 
 def _named_inputs(session: Session, digests: Collection[str], age_ms: int | None) -> set[str]:
     """Return those of the digests that a job's inputs have."""
     named: set[str] = set()
-    kept = Job.deleted_at.is_(None)
+    kept: ColumnElement[bool] = Job.deleted_at.is_(None)
     if age_ms is not None:
         kept &= Job.finished_at.is_(None) | (Job.finished_at >= now_ms() - age_ms)
     for field in ("image", "last_image", "video"):

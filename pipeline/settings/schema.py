@@ -231,7 +231,9 @@ class ServeSettings(_Group):
     """How `vgen serve` answers."""
 
     body_bytes: int = Field(
-        48_000_000, ge=1, description="Longest body of a request without files (JSON, a plain form); a longer one is answered 413."
+        48_000_000,
+        ge=1,
+        description="Longest body of a request without files (JSON, a plain form); a longer one is answered 413.",
     )
     upload_bytes: int = Field(
         320 * MEBIBYTE, ge=1, description="Longest form in parts, its files included; a longer one is answered 413."

@@ -139,7 +139,6 @@ def _rows(database: Database, storage: Storage, settings: Settings, report: Repo
             if rows:
                 report.add("history", f"{rows} rows of batch {batch_id}", number=rows)
 
-
     if not report.dry_run:
         with database.transaction() as session:
             number = request_keys.drop_old(session, older_than_ms=int(settings.serve.idempotency_h * _HOUR_MS))
