@@ -10,7 +10,8 @@ from cli import output
 from cli.context import open_database, settings_of
 from cli.options import BatchArgument, Json
 from pipeline.errors import InputError, NotFoundError, Problem
-from pipeline.states import JobState
+from pipeline.outputs import ScreenOutput
+from pipeline.states import JobState, Stage
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -311,10 +312,10 @@ def _show_job(view: JobDetailView) -> None:
         output.line(text)
     if view.prompt_used not in (None, view.job.prompt):
         output.facts((("prompt used", view.prompt_used),))
-    screened = next((step.output for step in view.steps if step.stage == "screen" and step.output), None)
-    if screened is not None:
-        verdict = screened.get("decision") if screened.get("screened") else "not screened"
-        output.facts((("screening", f"{verdict}: {screened.get('reason')}"),))
+    screened = (ScreenOutput.from_row(step.output) for step in view.steps if step.stage == Stage.SCREEN)
+    if (screen := next(filter(None, screened), None)) is not None:
+        verdict = screen.decision if screen.screened else "not screened"
+        output.facts((("screening", f"{verdict}: {screen.reason}"),))
     for sentence in text_sentences(view):
         output.line(sentence)
     if view.job.random_weights:

@@ -38,7 +38,7 @@ from pipeline.errors import (
 from pipeline.generators.base import OnMade
 from pipeline.generators.frames_file import frames_size
 from pipeline.states import Stage
-from pipeline.work import Claim, StageContext, StageFunction, StageResult
+from pipeline.work import AnyResult, Claim, StageContext, StageFunction
 from tasks.worker import contexts, crashes
 from tasks.worker.checkpoint_rows import ClaimedRows, remove_objects
 from tasks.worker.context import WorkerContext
@@ -63,7 +63,7 @@ class _Recorded(NamedTuple):
     """A step whose attempt was recorded, with whatever outcome."""
 
     claimed: Claim
-    result: StageResult | None
+    result: AnyResult | None
     finished: Finished
 
 
@@ -176,7 +176,7 @@ def _clear_up(runtime: WorkerContext, recorded: _Recorded) -> None:
 
 def _work(
     runtime: WorkerContext, claimed: Claim, route: Route, reservation: Path | None, on_made: OnMade
-) -> tuple[StageResult | None, Callable[[Session, Claim], Finished]]:
+) -> tuple[AnyResult | None, Callable[[Session, Claim], Finished]]:
     """Do the stage's work; return its result, if there is one, and the function that records the outcome."""
     stage = claimed.work.stage
     with LeaseKeeper(runtime, claimed) as keeper:
@@ -197,7 +197,7 @@ def _work(
 
 def _run_stage(
     runtime: WorkerContext, claimed: Claim, keeper: LeaseKeeper, reservation: Path | None, on_made: OnMade
-) -> StageResult:
+) -> AnyResult:
     context = StageContext(
         settings=runtime.settings,
         storage=runtime.storage,

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.encoder_texts import CallTexts, negative_prompt_draws, prompt_for, texts_to_screen
+from pipeline.outputs import EnhancedPrompt, EnhanceOutput, StageOutputs
 from pipeline.settings import SafetySettings
 from pipeline.spec import JobSpec
 from pipeline.stages import screen
@@ -29,9 +30,10 @@ def _works(draw: st.DrawFn, texts: st.SearchStrategy[str] = _TEXTS) -> dict[str,
     """A specification, contradictory ones too, and an enhance stage's output of any of its forms."""
     segments = draw(st.integers(1, 4))
     prompts = draw(st.just(()) | st.lists(texts, min_size=segments, max_size=segments).map(tuple))
-    made = [{"prompt": draw(texts), "original": draw(texts)} for _ in range(segments)]
-    several = {**made[0], "prompts": [one["prompt"] for one in made], "segments": made}
-    outputs = draw(st.sampled_from([{}, {"enhance": {}}, {"enhance": made[0] if segments == 1 else several}]))
+    made = tuple(EnhancedPrompt(prompt=draw(texts), original=draw(texts)) for _ in range(segments))
+    several = {"prompts": tuple(one.prompt for one in made), "segments": made} if segments > 1 else {}
+    enhanced = EnhanceOutput(**made[0].as_json(), **several)
+    outputs = StageOutputs(enhance=draw(st.sampled_from([None, enhanced])))
     return {"prompt": draw(texts), "segments": segments, "segment_prompts": prompts, "outputs": outputs}
 
 
@@ -42,8 +44,8 @@ def test_prompts_that_a_preset_gives_to_every_call_are_screened() -> None:
         {"negative_prompt": "prompt_3"},
     )
 
-    assert set(texts_to_screen(spec, {}, call).values()) == {"kitten", "gore", "blood", "dog"}
-    assert set(texts_to_screen(spec, {}).values()) == {"kitten"}
+    assert set(texts_to_screen(spec, None, call).values()) == {"kitten", "gore", "blood", "dog"}
+    assert set(texts_to_screen(spec, None).values()) == {"kitten"}
 
 
 def test_the_screen_stage_looks_into_the_preset_of_the_job(folder: Path) -> None:
@@ -61,10 +63,10 @@ def test_the_screen_stage_looks_into_the_preset_of_the_job(folder: Path) -> None
 def test_every_prompt_that_is_generated_is_screened(work: dict[str, Any]) -> None:
     step = make_work(Stage.SCREEN, **work)
 
-    screened = texts_to_screen(step.spec, step.outputs.get("enhance", {})).values()
+    screened = texts_to_screen(step.spec, step.outputs.enhance).values()
 
     for segment in range(step.spec.segments):
-        assert prompt_for(step.spec, step.outputs.get("enhance", {}), segment) in screened
+        assert prompt_for(step.spec, step.outputs.enhance, segment) in screened
     assert step.spec.prompt in screened
     assert set(step.spec.segment_prompts) <= set(screened)
     assert len(set(screened)) == len(screened)
@@ -118,4 +120,4 @@ def test_a_negative_prompt_is_screened_where_it_draws(
     ).spec
 
     assert negative_prompt_draws(spec) is draws
-    assert ("negative prompt" in texts_to_screen(spec, {})) is draws
+    assert ("negative prompt" in texts_to_screen(spec, None)) is draws

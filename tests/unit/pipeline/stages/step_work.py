@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipeline.handoff import Handoff
+from pipeline.outputs import StageOutputs
 from pipeline.settings import EnhanceSettings, SafetySettings, Settings
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.states import Stage
@@ -19,7 +20,7 @@ def make_work(
     prompt: str,
     *,
     policy: str = "closed",
-    outputs: dict[str, dict[str, Any]] | None = None,
+    outputs: StageOutputs | None = None,
     **spec: Any,
 ) -> StepWork:
     values = {
@@ -42,7 +43,7 @@ def make_work(
         attempt=1,
         spec=JobSpec.model_validate(values | {"prompt": prompt} | spec),
         options=BatchOptions.model_validate({"safety_policy": policy}),
-        outputs=outputs or {},
+        outputs=outputs or StageOutputs(),
     )
 
 

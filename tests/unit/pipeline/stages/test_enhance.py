@@ -26,7 +26,7 @@ def _fresh_connections() -> Iterator[None]:
 def test_not_asked_for_is_skipped_even_without_providers(tmp_path: Path) -> None:
     result = enhance.run(make_work(Stage.ENHANCE, "a fox"), make_context(tmp_path))
 
-    assert (result.outcome, result.output) == (Outcome.SKIPPED, {})
+    assert (result.outcome, result.output) == (Outcome.SKIPPED, None)
 
 
 def test_result_holds_both_prompts_and_who_wrote_it(tmp_path: Path) -> None:
@@ -35,8 +35,10 @@ def test_result_holds_both_prompts_and_who_wrote_it(tmp_path: Path) -> None:
         result = enhance.run(make_work(Stage.ENHANCE, "a fox", enhance=True), make_context(tmp_path, enhance=settings))
 
     assert result.outcome is Outcome.DONE
-    assert result.output.pop("latency_ms") >= 0
-    assert result.output == {
+    assert result.output is not None
+    recorded = result.output.as_json()
+    assert recorded.pop("latency_ms") >= 0
+    assert recorded == {
         "prompt": "a better prompt",
         "provider": "local",
         "model": "m",
@@ -75,8 +77,9 @@ def test_an_auto_extended_prompt_is_written_from_the_one_before_and_enhanced(tmp
     systems = [request["body"]["messages"][0]["content"].split()[0:3] for request in server.requests]
     assert asked == ["a fox", "answer 1", "answer 2", "answer 3"]
     assert systems[0] == systems[2] != systems[1] == systems[3]
-    assert result.output["prompts"] == ["a fox", "answer 2", "answer 4"]
-    assert [made["original"] for made in result.output["segments"]] == ["a fox", "answer 1", "answer 3"]
+    assert result.output is not None
+    assert result.output.prompts == ("a fox", "answer 2", "answer 4")
+    assert [made.original for made in result.output.segments] == ["a fox", "answer 1", "answer 3"]
 
 
 def test_every_given_prompt_is_enhanced_and_one_for_all_segments_only_once(tmp_path: Path) -> None:
@@ -90,5 +93,7 @@ def test_every_given_prompt_is_enhanced_and_one_for_all_segments_only_once(tmp_p
         )
         counted = enhance.run(make_work(Stage.ENHANCE, "c", segments=3, enhance=True), context)
 
-    assert listed.output["prompts"] == ["answer 1", "answer 2"]
-    assert counted.output["prompts"] == ["answer 3"] * 3
+    assert listed.output is not None
+    assert listed.output.prompts == ("answer 1", "answer 2")
+    assert counted.output is not None
+    assert counted.output.prompts == ("answer 3",) * 3
