@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.handoff import Handoff
+    from pipeline.wiring import StageModels
 
 
 class Outcome(StrEnum):
@@ -190,6 +191,7 @@ class StageContext:
     settings: Settings
     storage: Storage
     handoff: Handoff
+    models: StageModels
     on_progress: OnProgress
     check: Callable[[], None]
     """Raises StoppedError when the step is to stop; long stages call it often."""

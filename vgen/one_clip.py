@@ -22,6 +22,7 @@ from pipeline.stages import encode, enhance, generate, screen
 from pipeline.states import Stage
 from pipeline.storage import FolderStorage
 from pipeline.storage.inputs import put_input
+from pipeline.wiring import StageModels
 from pipeline.work import GenerationRunner, Outcome, StageContext, StepWork
 from vgen.result import VideoResult
 
@@ -58,6 +59,7 @@ class ClipServices:
     """The objects that a clip is made with."""
 
     settings: Settings
+    models: StageModels
     generator: GenerationRunner
     gpu_type: str
     on_progress: OnProgress
@@ -118,6 +120,7 @@ def _context(folder: Path, submission: Submission, services: ClipServices) -> St
         settings=services.settings,
         storage=storage,
         handoff=Handoff.open(folder / "handoff", services.settings.handoff_bytes),
+        models=services.models,
         on_progress=services.on_progress,
         check=services.check,
         generator=services.generator,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pipeline.enhancers.enhancer import PromptEnhancer
-from pipeline.errors import RefusedError, SettingsError
 from pipeline.outputs import EnhancedPrompt, EnhanceOutput
-from pipeline.settings import EnhanceSettings
 from pipeline.spec import JobSpec
 from pipeline.work import Outcome, StageContext, StageResult, StepWork
 
@@ -21,7 +19,7 @@ def run(work: StepWork, context: StageContext) -> StageResult[EnhanceOutput | No
     spec = work.spec
     if not (spec.enhance or spec.auto_extend):
         return StageResult(None, Outcome.SKIPPED)
-    enhancer = _enhancer(context.settings.enhance)
+    enhancer = context.models.enhancer
     if spec.segments == 1:
         return StageResult(EnhanceOutput(**_asked(enhancer, spec.prompt_of(0), context).as_json()))
     records: list[EnhancedPrompt] = []
@@ -55,22 +53,3 @@ def _asked(enhancer: PromptEnhancer, prompt: str, context: StageContext) -> Enha
         fallback_used=response.fallback_used,
         original=prompt,
     )
-
-
-def close() -> None:
-    """Close the connections that are kept open from job to job."""
-    while _enhancers:
-        _enhancers.popitem()[1].close()
-
-
-_enhancers: dict[EnhanceSettings, PromptEnhancer] = {}
-"""A process has one set of settings; connecting anew for each job would cost more than the rest of the stage."""
-
-
-def _enhancer(settings: EnhanceSettings) -> PromptEnhancer:
-    if settings not in _enhancers:
-        try:
-            _enhancers[settings] = PromptEnhancer.from_settings(settings)
-        except SettingsError as error:
-            raise RefusedError(str(error), code="enhance_not_configured") from None
-    return _enhancers[settings]

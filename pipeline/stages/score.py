@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +13,10 @@ from pipeline.errors import NotFoundError, RefusedError, RetryableError
 from pipeline.files.digests import facts_of, file_sha256
 from pipeline.object_names import media_key
 from pipeline.outputs import ObjectRef, ScoreOutput
-from pipeline.scoring import Expected, Metric, Models, Score, Weights, gate, not_scored
+from pipeline.scoring import Expected, Metric, Models, Score, gate, not_scored
 from pipeline.scoring.registry import readiness
 from pipeline.scoring.run import ClipScores, ClipToScore, fingerprint, score_clips
 from pipeline.scoring.suite_jobs import entry_of
-from pipeline.settings import Settings
 from pipeline.spec import ScoreOptions
 from pipeline.work import Outcome, ScoreRecord, StageContext, StageResult, StepWork
 
@@ -38,7 +35,7 @@ def run(work: StepWork, context: StageContext) -> StageResult[ScoreOutput]:
     """
     options = work.options.score
     assert options is not None, "the stage is a part of the line only where the batch asks for it"
-    models, rules = models_of(context.settings), gate.parse(options.gate, options.metrics)
+    models, rules = context.models.scorers(), gate.parse(options.gate, options.metrics)
     metrics = gate.check_metrics(options.metrics)
     ready, missing = ready_of(metrics, models, {name for rule in rules for name in rule.metrics})
     with tempfile.TemporaryDirectory(prefix="vgen-score-") as folder:
@@ -75,27 +72,6 @@ def _dimensions(work: StepWork) -> frozenset[str] | None:
     """Metrics that may be asked of a suite's clip beside those without weights; None where it is none's."""
     entry = entry_of(work.spec.labels)
     return None if entry is None else frozenset(f"vbench.{name}" for name in entry.dimensions)
-
-
-@functools.lru_cache(maxsize=1)
-def _loaded(weights_dir: Path | None, digests: Path, device: str) -> Models:
-    return Models(Weights(weights_dir, digests), device)
-
-
-def models_of(settings: Settings, device: str | None = None) -> Models:
-    """The models of this process, which stay loaded from clip to clip; ``device`` in place of the setting's."""
-    digests = settings.effective_cache_dir / "eval" / "digests.json"
-    return _loaded(settings.eval.weights_dir, digests, device or settings.eval.device)
-
-
-def drop_models() -> None:
-    """Give back the memory of this process's models, a GPU's too; they are loaded again when they are needed."""
-    if _loaded.cache_info().currsize == 0:
-        return
-    _loaded.cache_clear()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 def ready_of(metrics: Sequence[Metric], models: Models, gated: set[str]) -> tuple[list[Metric], dict[str, Score]]:

@@ -14,8 +14,6 @@ negative prompt is screened only where it draws (``pipeline.encoder_texts``).
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
-from pathlib import Path
 
 from pipeline.encoder_texts import NO_CALL_TEXTS, CallTexts, texts_to_screen
 from pipeline.errors import RetryableError
@@ -34,9 +32,8 @@ def run(work: StepWork, context: StageContext) -> StageResult[ScreenOutput]:
     Raises:
         RetryableError: code ``classifier_unavailable``; the policy is ``closed`` or ``hold``.
     """
-    settings = context.settings.safety
-    policy = work.options.safety_policy
-    if settings.classifier is None:
+    policy, safety_filter = work.options.safety_policy, context.models.safety_filter
+    if safety_filter is None:
         if work.options.must_screen:
             raise RetryableError(
                 f"safety policy {policy} was asked for, and this worker has no classifier (VGEN_SAFETY_CLASSIFIER)",
@@ -45,7 +42,7 @@ def run(work: StepWork, context: StageContext) -> StageResult[ScreenOutput]:
         output = ScreenOutput(screened=False, reason="no classifier is configured")
         return StageResult(output, Outcome.SKIPPED)
     texts = texts_to_screen(work.spec, work.outputs.enhance, _call_texts(work, context))
-    name, result = _decide(_filter(settings.classifier, settings.threshold), texts)
+    name, result = _decide(safety_filter, texts)
     output = ScreenOutput(
         screened=result.decision is not SafetyDecision.UNAVAILABLE,
         decision=result.decision.value,
@@ -54,7 +51,7 @@ def run(work: StepWork, context: StageContext) -> StageResult[ScreenOutput]:
         reason=result.reason,
         text=name,
         model_version=result.model_version,
-        threshold=settings.threshold,
+        threshold=safety_filter.block_threshold,
         policy=policy,
     )
     match result.decision:
@@ -89,13 +86,3 @@ def _decide(safety_filter: PromptSafetyFilter, texts: dict[str, str]) -> tuple[s
         if last[1].decision is SafetyDecision.UNAVAILABLE:
             unavailable = unavailable or last
     return unavailable or last
-
-
-def close() -> None:
-    """End the classifiers' processes; the next prompt starts one again."""
-    _filter.cache_clear()
-
-
-@lru_cache(maxsize=4)
-def _filter(classifier: Path, threshold: float) -> PromptSafetyFilter:
-    return PromptSafetyFilter(classifier, block_threshold=threshold)

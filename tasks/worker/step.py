@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -198,10 +197,13 @@ def _work(
 def _run_stage(
     runtime: WorkerContext, claimed: Claim, keeper: LeaseKeeper, reservation: Path | None, on_made: OnMade
 ) -> AnyResult:
+    if claimed.work.stage is Stage.GENERATE:
+        runtime.models.release_scorers()  # what scored on this GPU: its memory is the generator's now
     context = StageContext(
         settings=runtime.settings,
         storage=runtime.storage,
         handoff=runtime.handoff,
+        models=runtime.models,
         on_progress=keeper.on_progress,
         check=keeper.check,
         generator=runtime.generator if claimed.work.stage is Stage.GENERATE else None,
@@ -211,9 +213,6 @@ def _run_stage(
         reservation=reservation,
         on_made=on_made,
     )
-    scorers = sys.modules.get("pipeline.stages.score")
-    if claimed.work.stage is Stage.GENERATE and scorers is not None:
-        scorers.drop_models()  # what scored on this GPU: its memory is the generator's now
     failpoints.hit("before_work", claimed.work.stage.value)
     return stage_function(claimed.work.stage)(claimed.work, context)
 

@@ -18,7 +18,7 @@ from pipeline.spec import JobSpec
 from pipeline.stages import screen
 from pipeline.stages.generate import prompt_of
 from pipeline.states import Stage
-from pipeline.work import Outcome
+from pipeline.work import Outcome, StageContext
 from tests.unit.pipeline.safety.fasttext_file import write_safety_classifier
 from tests.unit.pipeline.stages.step_work import make_context, make_work
 
@@ -48,11 +48,10 @@ def test_prompts_that_a_preset_gives_to_every_call_are_screened() -> None:
     assert set(texts_to_screen(spec, None).values()) == {"kitten"}
 
 
-def test_the_screen_stage_looks_into_the_preset_of_the_job(folder: Path) -> None:
+def test_the_screen_stage_looks_into_the_preset_of_the_job(folder: Path, context: StageContext) -> None:
     presets = folder / "home" / "presets"
     presets.mkdir(parents=True)
     (presets / "mine.toml").write_text('extends = "idle"\nargument_names = {negative_prompt = "prompt"}\n', "utf-8")
-    context = make_context(folder, safety=SafetySettings(classifier=folder / "safety.bin"))
     step = make_work(Stage.SCREEN, "kitten", negative_prompt="gore", preset="mine")
 
     assert screen.run(step, context).outcome is Outcome.BLOCKED
@@ -73,17 +72,22 @@ def test_every_prompt_that_is_generated_is_screened(work: dict[str, Any]) -> Non
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("screened")
     write_safety_classifier(path / "safety.bin")
-    yield path
-    screen.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def context(folder: Path) -> Iterator[StageContext]:
+    context = make_context(folder, safety=SafetySettings(classifier=folder / "safety.bin"))
+    yield context
+    context.models.close()
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[*HealthCheck])
 @given(_works(st.sampled_from(["kitten", "kitten", "kitten", "gore"])))
-def test_no_stage_generates_what_the_screen_stage_would_block(folder: Path, work: dict[str, Any]) -> None:
-    context = make_context(folder, safety=SafetySettings(classifier=folder / "safety.bin"))
+def test_no_stage_generates_what_the_screen_stage_would_block(context: StageContext, work: dict[str, Any]) -> None:
     step = make_work(Stage.SCREEN, **work)
 
     outcome = screen.run(step, context).outcome

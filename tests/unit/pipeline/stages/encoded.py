@@ -15,6 +15,7 @@ from pipeline.spec import BatchOptions, EncodeOptions, JobSpec
 from pipeline.states import Stage
 from pipeline.storage.base import Storage
 from pipeline.storage.folder import FolderStorage
+from pipeline.wiring import StageModels
 from pipeline.work import StageContext, StepWork
 from tests.unit.pipeline.encoding.clips import Frames, moving_picture
 
@@ -91,6 +92,7 @@ def make_bench(tmp_path: Path, check: Callable[[], None] = lambda: None, storage
     )
     context = StageContext(
         settings=Settings(home=tmp_path / "home"),
+        models=StageModels(Settings(home=tmp_path / "home")),
         storage=storage or FolderStorage(tmp_path / "media"),
         handoff=handoff,
         on_progress=lambda _: None,

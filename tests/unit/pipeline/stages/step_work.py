@@ -12,6 +12,7 @@ from pipeline.settings import EnhanceSettings, SafetySettings, Settings
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.states import Stage
 from pipeline.storage.base import Storage
+from pipeline.wiring import StageModels
 from pipeline.work import StageContext, StepWork
 
 
@@ -57,6 +58,7 @@ def make_context(
     settings = Settings(home=tmp_path / "home", enhance=enhance or EnhanceSettings(), safety=safety or SafetySettings())
     return StageContext(
         settings=settings,
+        models=StageModels(settings),
         storage=cast(Storage, None),
         handoff=Handoff.open(tmp_path / "handoff", 1024),
         on_progress=lambda progress: None,

@@ -22,6 +22,7 @@ from pipeline.spec import BatchOptions, InputRef, JobSpec
 from pipeline.stages import generate
 from pipeline.states import Stage
 from pipeline.storage.folder import FolderStorage
+from pipeline.wiring import StageModels
 from pipeline.work import StageContext, StepWork
 from tests.outputs import enhanced
 
@@ -45,6 +46,7 @@ def context(tmp_path: Path) -> Iterator[StageContext]:
     with GeneratorProcess(settings) as generator:
         yield StageContext(
             settings=settings,
+            models=StageModels(settings),
             storage=FolderStorage(tmp_path / "media"),
             handoff=Handoff.open(tmp_path / "handoff", 1_000_000),
             on_progress=lambda _: None,

@@ -20,6 +20,7 @@ from pipeline.spec import BatchOptions, JobSpec
 from pipeline.stages import checkpoints, generate
 from pipeline.states import Stage
 from pipeline.storage.folder import FolderStorage
+from pipeline.wiring import StageModels
 from pipeline.work import CheckpointRef, StageContext, StepWork
 
 SPEC = JobSpec(
@@ -74,6 +75,7 @@ def context(tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> Iter
     with GeneratorProcess(settings, device_env={"VGEN_IDLE_STEP_S": "0.01"}) as generator:
         yield StageContext(
             settings=settings,
+            models=StageModels(settings),
             storage=FolderStorage(tmp_path / "media"),
             handoff=Handoff.open(tmp_path / "handoff", 1_000_000),
             on_progress=lambda _: None,

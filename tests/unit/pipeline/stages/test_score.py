@@ -11,6 +11,7 @@ from pipeline.settings import EvalSettings, Settings
 from pipeline.spec import BatchOptions, ScoreOptions
 from pipeline.stages import encode, publish, score
 from pipeline.states import Stage
+from pipeline.wiring import StageModels
 from pipeline.work import Outcome, StepWork
 from tests.unit.pipeline.stages.encoded import Bench, make_bench
 
@@ -89,7 +90,7 @@ def test_a_clip_that_is_nowhere_has_its_frames_made_again(bench: Bench) -> None:
 
 def test_without_weights_a_metric_is_not_scored_unless_the_gate_needs_it(bench: Bench, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home", eval=EvalSettings(weights_dir=tmp_path))
-    context = replace(bench.context, settings=settings)
+    context = replace(bench.context, settings=settings, models=StageModels(settings))
     metrics = ("checks.black", "vbench.imaging_quality")
 
     result = score.run(_work(bench, options=ScoreOptions(metrics=metrics)), context)

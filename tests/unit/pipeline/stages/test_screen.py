@@ -53,7 +53,8 @@ def test_a_policy_that_was_asked_for_by_name_is_not_skipped_without_a_classifier
 def test_a_text_that_ends_the_classifier_hides_no_other(tmp_path: Path, classifier: Path) -> None:
     """Under the policy open too: what can be screened is, whatever became of the texts before."""
     context = make_context(tmp_path, safety=SafetySettings(classifier=classifier))
-    safety_filter = screen._filter(classifier, 0.5)
+    safety_filter = context.models.safety_filter
+    assert safety_filter is not None
     screened = safety_filter.screen
 
     def screen_one(prompt: str) -> SafetyResult:
@@ -141,12 +142,13 @@ def test_unusable_classifier_under_open_is_recorded_and_logged(
 
 def test_a_classifier_mended_between_tries_works(tmp_path: Path) -> None:
     path = tmp_path / "late.bin"
+    work, context = make_work(Stage.SCREEN, "kitten"), make_context(tmp_path, safety=SafetySettings(classifier=path))
     with pytest.raises(RetryableError):
-        _run(tmp_path, path, "kitten")
+        screen.run(work, context)
 
     write_safety_classifier(path)
 
-    assert _run(tmp_path, path, "kitten").outcome is Outcome.DONE
+    assert screen.run(work, context).outcome is Outcome.DONE
 
 
 @pytest.mark.parametrize(
