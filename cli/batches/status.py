@@ -8,7 +8,7 @@ import typer
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.options import BatchArgument, Json
+from cli.options import BatchArgument, Json, checked_owner
 from pipeline.errors import InputError, NotFoundError, Problem
 from pipeline.outputs import ScreenOutput
 from pipeline.states import JobState, Stage
@@ -173,7 +173,9 @@ def list_(
         str | None, typer.Argument(metavar="[BATCH]", help="List this batch's jobs; without it, the batches.")
     ] = None,
     state: Annotated[list[str] | None, typer.Option("--state", help="Only jobs in this state; repeatable.")] = None,
-    owner: Annotated[str | None, typer.Option("--owner", help="Only this owner's batches.")] = None,
+    owner: Annotated[
+        str | None, typer.Option("--owner", callback=checked_owner, help="Only this owner's batches.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
     json: Json = False,
 ) -> int:

@@ -15,10 +15,11 @@ from sqlalchemy.orm import Session, aliased
 
 from db.base import EnumText
 from db.clips import checkpoints, continuations, memory_ladder, segments
-from db.models import ALL_QUEUES, STEPS, Batch, Job, Queue, Step, Worker
+from db.models import STEPS, Batch, Job, Queue, Step, Worker
 from db.session import now_ms
 from pipeline.outputs import StageOutputs
 from pipeline.policy.memory_ladder import Rung
+from pipeline.policy.routes import ALL_QUEUES
 from pipeline.seeds import roll_seed
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.states import Stage, StepState

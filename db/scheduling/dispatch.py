@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from db import workers
 from db.clips import batch_closing, jobs
-from db.models import ALL_QUEUES, Batch, Job, Step
+from db.models import Batch, Job, Step
 from db.queue.pauses import is_paused, paused_queues
 from db.scheduling.budgets import Budgets
 from db.scheduling.capacity import CapacityOfPresets, gpu_capacity, in_flight, preset_capacity
@@ -25,6 +25,7 @@ from db.scheduling.placement import waiting_needs, waiting_steps, waits
 from db.session import now_ms
 from pipeline.outputs import GenerateOutput, StageOutput
 from pipeline.policy.routes import (
+    ALL_QUEUES,
     CPU_QUEUE,
     GpuCapacity,
     choose_gpu_type,

@@ -9,14 +9,14 @@ from sqlalchemy import update
 
 from db.clips import batches, jobs
 from db.clips.batches import Limits
-from db.models import ALL_QUEUES, Event, StageRun
+from db.models import Event, StageRun
 from db.queue import pauses
 from db.reading import alerts, estimates, remaining
 from db.reading.alerts import Alert, Topic
 from db.reading.estimates import Estimate, Stuck
 from db.reading.remaining import RemainingWork
 from db.session import Database
-from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, gpu_queue
+from pipeline.policy.routes import ALL_QUEUES, CPU_QUEUE, IO_QUEUE, gpu_queue
 from pipeline.presets import Preset, get_preset
 from pipeline.states import Stage
 from pipeline.work import ContinuationRef, StageResult
