@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -10,6 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.settings.schema import ServeSettings
 from server.errors import ApiError, answer
+
+LINGER_S = 5.0
+"""For so long the rest of a refused body is taken and thrown away, while its client reads the answer."""
 
 
 class BodyLimits:
@@ -34,8 +38,7 @@ class BodyLimits:
                 if request.refusal is None:
                     raise
         if request.refusal is not None and not request.started:
-            request.refusal.headers["connection"] = "close"  # the rest of the body is not read
-            await answer(request.refusal)(scope, receive, send)
+            await _refuse(request.refusal, receive, send)
 
     def _limit(self, headers: Headers) -> int:
         form = headers.get("content-type", "").lower().lstrip().startswith("multipart/")
@@ -80,6 +83,19 @@ class _Request:
     def _refused(self, refusal: ApiError) -> ApiError:
         self.refusal = refusal
         return refusal
+
+
+async def _refuse(refusal: ApiError, receive: Receive, send: Send) -> None:
+    """Answer, and only then close: a connection that is closed with bytes unread is reset, and the answer lost."""
+    refusal.headers["connection"] = "close"
+    response = answer(refusal)
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
+                pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _too_long(limit: int) -> ApiError:

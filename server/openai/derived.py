@@ -21,6 +21,7 @@ from server.errors import ApiError
 from server.openai import rows
 from server.openai.content import file_answer
 from server.openai.extension import extend
+from server.openai.fields import SPELLINGS
 from server.openai.objects import Video
 from server.openai.request_schema import request_body
 from server.openai.submitting import Order, create, order_of
@@ -34,8 +35,6 @@ _REPLACED = {
     "size": ("width", "height"),
     "aspect_ratio": ("width", "height"),
     "short_edge": ("width", "height"),
-    "model": ("preset",),
-    "n": ("seed",),
 }
 """What of the first video's specification a field of the remix stands in place of."""
 _INPUTS = ("image", "last_image", "video", "reference_images", "loras")
@@ -62,8 +61,9 @@ def _remix(order: Order, video_id: str) -> list[Video]:
         raise ApiError(400, message, code="unsupported_video", param="video_id")
     inputs = StoredInputs(order.line.storage.download)
     before = _specified(job.spec, job.roll, inputs)
-    replaced = {old for name in given for old in (name, *_REPLACED.get(name, ()))}
-    fixed = sorted(name for name in given if name in _INPUTS or name.startswith(("input_reference", "image_ref")))
+    targets = {name: SPELLINGS.get(name, name) for name in given}
+    replaced = {old for target in targets.values() for old in (target, *_REPLACED.get(target, ()))}
+    fixed = sorted(name for name, target in targets.items() if target in _INPUTS)
     if fixed:
         raise ApiError(400, f"{fixed[0]}: a remix has the first video's inputs", code="invalid_value", param=fixed[0])
     fields = {**{name: value for name, value in before.items() if name not in replaced}, **given}

@@ -116,7 +116,10 @@ class Asked:
         return _refusal([_Mistake(name, message) for name, message in dict.fromkeys(named)])
 
     def _name(self, name: str | None) -> str | None:
-        return None if name is None else self.spelled.get(name, "model" if name == "preset" else name)
+        if name is None:
+            return None
+        plain = name.removeprefix("--").replace("-", "_")  # as it is called outside of a command line
+        return self.spelled.get(plain, "model" if plain == "preset" else plain)
 
 
 @dataclass(frozen=True, slots=True)
