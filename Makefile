@@ -53,6 +53,7 @@ docs: $(STAMP)  ## Write the generated pages anew
 	$(BIN)/python -m cli.reference > docs/cli.md
 	$(BIN)/python -m cli.reference --json-output > docs/json-output.md
 	$(BIN)/python -m cli.settings_reference > docs/settings.md
+	$(BIN)/python -m server.reference > docs/http-api.md
 
 bench: $(STAMP)  ## Measure; see bench/README.md
 	$(BIN)/python -m bench.encode

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -35,6 +36,28 @@ _STATUS_OF: tuple[tuple[type[VgenError], int], ...] = (
     (RetryableError, 503),
 )
 _CODE_OF = {404: "unknown_url", 405: "method_not_allowed", 413: "request_too_large"}
+
+
+class ErrorDetail(BaseModel):
+    """What was wrong, in the form of OpenAI's API."""
+
+    message: str = Field(description="For people: each mistake on a line of its own.")
+    type: str = Field(description="invalid_request_error, rate_limit_error or server_error.")
+    param: str | None = Field(description="The first wrong field, as the client called it.")
+    code: str | None = Field(description="For programs; it does not change.")
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorDetail
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorBody, "description": "The request was refused."},
+    "5XX": {"model": ErrorBody, "description": "The request failed; 503 has the header retry-after."},
+}
+"""What every route may answer besides."""
 
 
 class ApiError(Exception):

@@ -17,10 +17,10 @@ from pipeline.prompts.stored_inputs import StoredInputs
 from pipeline.seeds import roll_seed
 from server.auth import Caller, require
 from server.database import Line, ServedLine
-from server.errors import ApiError
+from server.errors import ApiError, ErrorBody
 from server.openai import rows
 from server.openai.content import file_answer
-from server.openai.extension import extend
+from server.openai.extension import FIELDS, extend
 from server.openai.fields import SPELLINGS
 from server.openai.objects import Video
 from server.openai.request_schema import request_body
@@ -108,7 +108,7 @@ def _with_video_model(order: Order) -> dict[str, object]:
 @router.post(
     "/videos/extensions",
     response_model=Video,
-    openapi_extra=request_body("prompt", "video", more={"whole": "false: the new video has only what is new"}),
+    openapi_extra=request_body("prompt", "video", only=FIELDS),
 )
 async def extension(request: Request, response: Response, line: ServedLine, caller: Writer) -> Video:
     """Make a video that begins with a finished one and goes on from its last frames."""
@@ -118,12 +118,21 @@ async def extension(request: Request, response: Response, line: ServedLine, call
     return video
 
 
-@router.post("/videos/characters", status_code=501)
-@router.get("/videos/characters/{character_id}", status_code=501)
-async def characters(caller: Writer) -> Response:
+@router.post("/videos/characters", responses={501: {"model": ErrorBody}})
+async def create_character(caller: Writer) -> None:
     """Answer 501: there are no characters. Presets that take pictures of them have the field reference_images."""
+    raise _no_characters()
+
+
+@router.get("/videos/characters/{character_id}", responses={501: {"model": ErrorBody}})
+async def retrieve_character(character_id: str, caller: Writer) -> None:
+    """Answer 501, as above."""
+    raise _no_characters()
+
+
+def _no_characters() -> ApiError:
     message = "characters are not kept: give their pictures as reference_images to a preset that takes them"
-    raise ApiError(501, message, code="unsupported_characters", headers={"x-should-retry": "false"})
+    return ApiError(501, message, code="unsupported_characters", headers={"x-should-retry": "false"})
 
 
 @router.post("/videos/sync", response_class=Response, openapi_extra=request_body("prompt"))

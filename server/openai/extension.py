@@ -12,15 +12,15 @@ from server.openai.submitting import Order, answered_by
 from service import extension
 
 _CHANGES = ("segments", "num_frames", "seed", "enhance")
-_KNOWN = ("prompt", "video", "seconds", "whole", "model", *_CHANGES)
+FIELDS = ("prompt", "video", "seconds", "whole", "model", *_CHANGES)
 
 
 def extend(order: Order) -> list[Video]:
     """Store the video that goes on. Raises ApiError with every mistake."""
     given = {name: value for name, value in order.body.fields.items() if value not in (None, "")}
     for name in given:
-        if name not in _KNOWN:
-            message = f"{name[:80]}: is the finished video's: an extension takes {', '.join(_KNOWN)}"
+        if name not in FIELDS:
+            message = f"{name[:80]}: is the finished video's: an extension takes {', '.join(FIELDS)}"
             raise ApiError(400, message, code="unknown_parameter", param=name[:80])
     if "prompt" not in given:
         raise ApiError(400, "prompt: is missing", code="invalid_value", param="prompt")

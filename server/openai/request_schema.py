@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline.prompts.fields import FIELD_RULES
@@ -40,18 +41,18 @@ _RULES = {
     "diffusers_kwargs": "the same",
     "enable_teacache": "only false",
     "enable_frame_interpolation": "only false",
+    "whole": "whether an extension begins with the finished video; true if not given",
     "generate_sound": "true for presets whose model makes sound, else false",
 }
 """A sentence's end on each field."""
 
 
-def request_body(*required: str, more: dict[str, str] | None = None) -> dict[str, Any]:
-    """The part of an operation that describes its body, in each of its encodings."""
-    rules = {**_RULES, **(more or {})}
+def request_body(*required: str, only: Sequence[str] = ()) -> dict[str, Any]:
+    """The part of an operation that describes its body, in each of its encodings; ``only`` are all its fields."""
     schema = {
         "type": "object",
         "required": list(required),
-        "properties": {name: {"description": rules[name]} for name in sorted({*ACCEPTED, *(more or {})})},
+        "properties": {name: {"description": _RULES[name]} for name in only or ACCEPTED},
     }
     kinds = ("application/json", "multipart/form-data", "application/x-www-form-urlencoded")
     return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in kinds}}}

@@ -28,7 +28,9 @@ router = APIRouter(tags=["videos"])
 Reader = Annotated[Caller, Depends(require("videos.read"))]
 Writer = Annotated[Caller, Depends(require("videos.write"))]
 Wait = Annotated[float, Query(ge=0, le=60, description="Answer when the video has ended, or after so many seconds.")]
-Variant = Literal["video", "thumbnail", "spritesheet"]
+Variant = Annotated[
+    Literal["video", "thumbnail", "spritesheet"], Query(description="The clip, its poster, or its strip of frames.")
+]
 _FILES = {"video": "video", "thumbnail": "poster", "spritesheet": "strip"}
 _POLL_S = 0.5
 _POLL_MS = (1_000, 15_000)
@@ -51,9 +53,9 @@ async def create_video(request: Request, response: Response, line: ServedLine, c
 def list_videos(
     line: ServedLine,
     caller: Reader,
-    after: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    order: Literal["asc", "desc"] = "desc",
+    after: Annotated[str | None, Query(description="The last id of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="How many at most.")] = 20,
+    order: Annotated[Literal["asc", "desc"], Query(description="By the time of their creation.")] = "desc",
 ) -> VideoList:
     """List videos, newest first unless ``order`` says otherwise."""
     place = Job.id.desc() if order == "desc" else Job.id.asc()
@@ -96,7 +98,8 @@ async def delete(video_id: str, line: ServedLine, caller: Writer) -> DeletedVide
     return DeletedVideo(id=video_id_of(video_id))
 
 
-@router.api_route("/videos/{video_id}/content", methods=["GET", "HEAD"], response_class=Response)
+@router.head("/videos/{video_id}/content", include_in_schema=False)
+@router.get("/videos/{video_id}/content", response_class=Response)
 def content(request: Request, video_id: str, line: ServedLine, caller: Reader, variant: Variant = "video") -> Response:
     """Return the bytes of a finished video, its poster or its strip of frames."""
     with line.database.reading() as session:
