@@ -8,10 +8,10 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types imports check faults mutants docs bench clean
+.PHONY: help env demo test lint types imports check test-clients faults mutants docs bench clean
 
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
 env: $(STAMP)  ## Make the environment in .venv
 
@@ -39,6 +39,9 @@ check: lint types imports  ## Lint, types and import rules
 
 test: check  ## Everything: lint, types, import rules, all tests with real servers
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
+test-clients: $(STAMP)  ## Clients in their own versions, from the package indexes, against a real server
+	$(BIN)/python -m tests.clients.run
 
 SECONDS ?= 1800
 SEED ?= $(shell date +%S%M)

@@ -1,0 +1,138 @@
+"""OpenAI's Python library against a server: its part of the contract, whichever version this process has.
+
+Run with that version on PYTHONPATH and the server's address as the only argument. It imports nothing of vgen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import sys
+import time
+from typing import Any, Literal, get_origin
+
+import openai
+
+SMALL: dict[str, Any] = {"num_frames": 5, "num_inference_steps": 1}
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+def ended(client: openai.OpenAI, video_id: str) -> Any:
+    while (video := client.videos.retrieve(video_id)).status in ("queued", "in_progress"):
+        time.sleep(0.2)
+    return video
+
+
+def create(client: openai.OpenAI, **more: Any) -> Any:
+    extra = {**SMALL, **more.pop("extra_body", {})}
+    return client.videos.create(prompt="a fox", model="idle", size="32x32", extra_body=extra, **more)
+
+
+def check_objects(url: str) -> None:
+    """Every answer passes the library's strict validation, unless that knows OpenAI's own models alone."""
+    only_own_models = get_origin(openai.types.Video.model_fields["model"].annotation) is Literal
+    client = openai.OpenAI(base_url=url, api_key="fake-api-key", _strict_response_validation=not only_own_models)
+    large = {"num_frames": 1, "seed": 3}
+    video = client.videos.create(
+        prompt="a fox", model="idle", size="1280x720", extra_body={**large, "num_inference_steps": 1}
+    )
+    assert video.status in ("queued", "in_progress"), video
+    video = ended(client, video.id)
+    assert (video.status, video.progress, video.error) == ("completed", 100, None)
+    assert (video.seconds, video.size) == ("0.125", "1280x720")
+    assert video.model_extra["seed"] == 3
+
+
+def check_calls(client: openai.OpenAI) -> None:
+    nested = {"extra_body": {"negative_prompt": "rain"}, "metadata": {"shoot": "1"}, "enhance": False}
+    first = ended(client, create(client, extra_body=nested).id)
+    for variant, start in (("video", b"ftyp"), ("thumbnail", b"\xff\xd8"), ("spritesheet", b"\xff\xd8")):
+        content = client.videos.download_content(first.id, variant=variant).read()
+        assert start in content[:16], variant
+    remixed = client.videos.remix(first.id, prompt="a wolf")
+    assert remixed.remixed_from_video_id == first.id
+    raw = client.videos.with_raw_response.retrieve(create(client, extra_body={"num_inference_steps": 50}).id)
+    assert int(raw.headers["openai-poll-after-ms"]) >= 1000
+    running = raw.parse()
+    assert client.videos.delete(running.id).deleted is True
+    if hasattr(client.videos, "create_and_poll"):
+        polled = client.videos.create_and_poll(prompt="x", model="idle", size="32x32", extra_body=SMALL)
+        assert polled.status == "completed"
+
+
+def check_pages(client: openai.OpenAI) -> None:
+    made = [create(client).id for _ in range(5)]
+    listed = [video.id for video in client.videos.list(limit=2)]
+    assert [video for video in listed if video in made] == made[::-1]
+    assert len(set(listed)) == len(listed) >= 5
+
+
+def check_errors(client: openai.OpenAI) -> None:
+    for fields, param, code in (
+        ({"extra_body": {"fsp": 1}}, "fsp", "unknown_parameter"),
+        ({"extra_body": {"loras": [{"scale": 1}, {"scale": 2}]}}, "loras", "invalid_value"),
+        ({"seconds": "9999"}, "seconds", "invalid_value"),
+        ({"input_reference": ("a.png", b"not a picture", "image/png")}, "input_reference", "invalid_value"),
+    ):
+        try:
+            create(client, **fields)
+        except openai.BadRequestError as error:
+            assert (error.param, error.code) == (param, code), error
+            assert error.request_id
+        else:
+            raise AssertionError(f"{fields} was accepted")
+    try:
+        client.videos.retrieve("video_none")
+    except openai.NotFoundError as error:
+        assert error.code == "video_not_found"
+    running = create(client, extra_body={"num_inference_steps": 50})
+    begun = time.monotonic()
+    try:
+        client.videos.download_content(running.id)
+    except openai.BadRequestError as error:
+        assert error.code == "video_not_ready"
+    assert time.monotonic() - begun < 2, "it was tried again"
+    client.videos.delete(running.id)
+
+
+def check_files(client: openai.OpenAI) -> None:
+    """A picture of one pixel is read, and found to be no start of a clip of this preset, which takes none."""
+    try:
+        create(client, input_reference=PNG)
+    except openai.BadRequestError as error:
+        assert error.param == "input_reference"
+        assert "takes text only" in error.message
+    finished = next(video for video in client.videos.list(limit=50) if video.status == "completed")
+    if hasattr(client.videos, "extend"):
+        content = client.videos.download_content(finished.id).read()
+        for call, code in (("extend", "unsupported_video"), ("edit", "invalid_value")):
+            more = {"seconds": "1"} if call == "extend" else {}
+            try:
+                getattr(client.videos, call)(prompt="on", video=("a.mp4", content), **more)
+            except openai.BadRequestError as error:
+                assert error.code == code, error
+
+
+async def check_async(url: str) -> None:
+    async with openai.AsyncOpenAI(base_url=url, api_key="fake") as client:
+        videos = await asyncio.gather(
+            *(client.videos.create(prompt=f"{n}", model="idle", size="32x32", extra_body=SMALL) for n in range(4))
+        )
+        assert len({video.id for video in videos}) == 4
+
+
+def main(url: str) -> None:
+    client = openai.OpenAI(base_url=url, api_key="fake-api-key")
+    check_objects(url)
+    check_calls(client)
+    check_pages(client)
+    check_errors(client)
+    check_files(client)
+    asyncio.run(check_async(url))
+    sys.stdout.write(f"openai {openai.__version__}: ok\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
