@@ -45,12 +45,12 @@ _SYNC_POLL_S = 30.0
 async def remix(request: Request, response: Response, video_id: str, line: ServedLine, caller: Writer) -> Video:
     """Make a video as another one was specified, with another prompt; other fields may change, its inputs may not."""
     order = await order_of(request, line, caller, route=f"remix {video_id}")
-    video = (await run_in_threadpool(_remix, order, video_id))[0]
+    video = await run_in_threadpool(_remix, order, video_id)
     response.headers.update(poll_header(video))
     return video
 
 
-def _remix(order: Order, video_id: str) -> list[Video]:
+def _remix(order: Order, video_id: str) -> Video:
     given = {name: value for name, value in order.body.fields.items() if value not in (None, "")}
     if "prompt" not in given:
         raise ApiError(400, "prompt: is missing", code="invalid_value", param="prompt")
@@ -89,7 +89,7 @@ async def edit(request: Request, response: Response, line: ServedLine, caller: W
     order = await order_of(request, line, caller, route="edits")
     if order.body.fields.get("video") in (None, ""):
         raise ApiError(400, "video: is missing: upload it, or give video[id]", code="invalid_value", param="video")
-    video = (await run_in_threadpool(create, order, _with_video_model(order)))[0]
+    video = await run_in_threadpool(create, order, _with_video_model(order))
     response.headers.update(poll_header(video))
     return video
 
@@ -113,7 +113,7 @@ def _with_video_model(order: Order) -> dict[str, object]:
 async def extension(request: Request, response: Response, line: ServedLine, caller: Writer) -> Video:
     """Make a video that begins with a finished one and goes on from its last frames."""
     order = await order_of(request, line, caller, route="extensions")
-    video = (await run_in_threadpool(extend, order))[0]
+    video = await run_in_threadpool(extend, order)
     response.headers.update(poll_header(video))
     return video
 
@@ -139,10 +139,8 @@ def _no_characters() -> ApiError:
 async def sync(request: Request, line: ServedLine, caller: Writer) -> Response:
     """Make a video and answer with its bytes. A client that goes away finds it in the list of videos."""
     order = await order_of(request, line, caller, route="sync")
-    made = await run_in_threadpool(create, order, order.body.fields)
-    if len(made) > 1:
-        raise ApiError(400, "n: this call makes one video: use POST /v1/videos", code="invalid_value", param="n")
-    video = made[0]
+    order.most = 1
+    video = await run_in_threadpool(create, order, order.body.fields)
     while video.status in ("queued", "in_progress") and not line.stopping.is_set():
         if await request.is_disconnected():
             await asyncio.sleep(0)

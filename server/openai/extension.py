@@ -15,7 +15,7 @@ _CHANGES = ("segments", "num_frames", "seed", "enhance")
 FIELDS = ("prompt", "video", "seconds", "whole", "model", *_CHANGES)
 
 
-def extend(order: Order) -> list[Video]:
+def extend(order: Order) -> Video:
     """Store the video that goes on. Raises ApiError with every mistake."""
     given = {name: value for name, value in order.body.fields.items() if value not in (None, "")}
     for name in given:

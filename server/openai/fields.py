@@ -173,6 +173,7 @@ def read_fields(
     files: Mapping[str, object],
     owner: str,
     lenient: bool = False,
+    most: int = MAX_N,
 ) -> Asked:
     """Return what the fields ask for.
 
@@ -180,6 +181,7 @@ def read_fields(
         clip_file: the name of the file of a finished video, by the video's id.
         files: names of the request's own files.
         lenient: fields that nobody knows are left out and told, not refused.
+        most: the number of videos that may be asked for.
 
     Raises:
         ApiError: 400, with every mistake that can be told without the preset's rules.
@@ -192,7 +194,7 @@ def read_fields(
         _read(name, value, reader)
     if reader.preset is not None and set(_SHAPES) & given.keys():
         _shape(given, reader.preset, reader)
-    count = _count(given, reader)
+    count = _count(given, most, reader)
     if reader.labels:
         reader.give("labels", {**cast("dict[str, object]", reader.values.pop("labels", {})), **reader.labels}, "labels")
     if reader.mistakes:
@@ -320,11 +322,11 @@ def _shape(given: Mapping[str, object], preset: Preset, reader: _Reader) -> None
         reader.give("size", wanted["size"], first)
 
 
-def _count(given: Mapping[str, object], reader: _Reader) -> int:
+def _count(given: Mapping[str, object], most: int, reader: _Reader) -> int:
     numbers: dict[str, int] = {}
     for name in given.keys() & set(_COUNTS):
         try:
-            numbers[name] = cast(int, whole(1, MAX_N)(given[name], True))
+            numbers[name] = cast(int, whole(1, most)(given[name], True))
         except ValueError as error:
             reader.wrong(name, str(error))
     if len(set(numbers.values())) > 1:

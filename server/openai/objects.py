@@ -61,9 +61,11 @@ class Video(BaseModel):
     )
     eta_seconds: float | None = Field(None, description="An estimate; null in lists, and where nothing is known.")
     scores: dict[str, float | None] | None = Field(None, description="By metric, where it was scored.")
-    cost: float | None = Field(None, description="In the currency of the server's prices; null where it has none.")
-    inference_time_s: float | None = Field(None, description="GPU time of its generation.")
-    stage_durations: dict[str, float] | None = Field(None, description="Seconds of each stage that is done.")
+    cost: float | None = Field(
+        None, description="Of its GPU time, once it has ended; null where the server has no prices."
+    )
+    inference_time_s: float | None = Field(None, description="GPU time of its generation, once it has ended.")
+    stage_durations: dict[str, float] | None = Field(None, description="Seconds of each stage, once it has ended.")
     peak_memory_mb: float | None = None
     media_type: str | None = None
     file_name: str | None = None

@@ -38,11 +38,12 @@ class Incoming:
     """None: the client sends nothing that would tell."""
     since: float
 
-    def earlier(self, session: Session) -> str | None:
+    def earlier(self) -> str | None:
         """Return the batch that the same request made before. Raises ApiError: 422, its key was another request's."""
-        if self.repetition is None:
+        if self.repetition is None or not (self.repetition.by_key or self.repetition.repeated):
             return None
-        answered = request_keys.answered(session, self.repetition)
+        with self.line.database.reading() as session:
+            answered = request_keys.answered(session, self.repetition)
         return None if answered is None else self.checked(answered)
 
     def recorded(self, session: Session, batch_id: str) -> None:

@@ -46,11 +46,13 @@ def views(session: Session, line: Line, found: Sequence[JobRows]) -> list[Video]
     current = (Job.id == Step.job_id) & (Job.roll == Step.roll)
     for step in session.scalars(select(Step).join(Job, current).where(Step.job_id.in_(ids))):
         by_id[step.job_id].steps.append(step)
-    for run in session.scalars(select(StageRun).where(StageRun.job_id.in_(ids)).order_by(StageRun.id)):
-        by_id[run.job_id].runs.append(run)
-    for job_id, files in jobs.artifacts(session, ids).items():
-        by_id[job_id].files = files
-    scored = [rows.job.id for rows in found if rows.batch.options.get("score")]
+    ended = [rows.job.id for rows in found if rows.job.state in TERMINAL_JOB_STATES]
+    if ended:
+        for run in session.scalars(select(StageRun).where(StageRun.job_id.in_(ended)).order_by(StageRun.id)):
+            by_id[run.job_id].runs.append(run)
+        for job_id, files in jobs.artifacts(session, ended).items():
+            by_id[job_id].files = files
+    scored = [job_id for job_id in ended if by_id[job_id].batch.options.get("score")]
     if scored:
         of_roll = (Job.id == Score.job_id) & (Job.roll == Score.roll)
         for score in session.scalars(select(Score).join(Job, of_roll).where(Score.job_id.in_(scored))):

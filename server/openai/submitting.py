@@ -14,7 +14,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 
-from db.models import Job
+from db.models import ArtifactRow, Job
 from pipeline.errors import InputError, NotFoundError
 from pipeline.inputs.collector import Downloads, InputCollector
 from pipeline.prompts import Submission
@@ -24,8 +24,9 @@ from server.auth import Caller
 from server.database import Line
 from server.errors import ApiError
 from server.openai import rows
-from server.openai.fields import Asked, read_fields
+from server.openai.fields import MAX_N, Asked, read_fields
 from server.openai.forms import Body, read_body
+from server.openai.ids import video_id
 from server.openai.objects import Video
 from server.openai.repetition import Incoming, incoming
 from service import submission
@@ -44,6 +45,7 @@ class Order:
     body: Body
     incoming: Incoming
     lenient: bool
+    most: int = MAX_N
     clips: Downloads | None = field(default=None)
     """The folder of finished videos that the request names."""
 
@@ -55,24 +57,25 @@ class Order:
             files=self.body.files,
             owner=self.caller.owner,
             lenient=self.lenient,
+            most=self.most,
         )
 
-    def clip_file(self, video_id: str) -> str:
+    def clip_file(self, wanted: str) -> str:
         """Fetch a finished video's file, and return the name by which a field calls it. Raises ApiError."""
         with self.line.database.reading() as session:
-            found = rows.find(session, self.caller, video_id)
-            file = rows.views(session, self.line, [found]) and found.files.get("video")
+            found = rows.find(session, self.caller, wanted)
+            file = session.get(ArtifactRow, (found.job.id, "video"))
         if found.job.state is not JobState.SUCCEEDED:
-            raise ApiError(400, f"video {video_id} is not finished", code="video_not_ready", param="video")
+            raise ApiError(400, f"video {wanted} is not finished", code="video_not_ready", param="video")
         self.clips = self.clips or Downloads()
         name = f"clip-{secrets.token_hex(16)}"
         path = self.clips.path / f"{found.job.id}.mp4"
         try:
-            if not file:
-                raise NotFoundError(video_id)
+            if file is None:
+                raise NotFoundError(wanted)
             self.line.storage.download(file.key, path)
         except NotFoundError:
-            text = f"the file of video {video_id} is no longer kept"
+            text = f"the file of video {wanted} is no longer kept"
             raise ApiError(404, text, code="video_expired", param="video") from None
         self.body.files[name] = path
         return name
@@ -86,26 +89,21 @@ async def order_of(request: Request, line: Line, caller: Caller, *, route: str) 
     return Order(line, caller, body, came, request.query_params.get("lenient", "") in ("1", "true"))
 
 
-def answered_by(order: Order, store: Callable[[], str], notices: list[str]) -> list[Video]:
-    """The videos of the batch that ``store`` stores, unless the same request did so before; then of that one."""
+def answered_by(order: Order, store: Callable[[], str], notices: list[str]) -> Video:
+    """The first video of the batch that ``store`` stores, unless the same request did so before; then of that one."""
+    batch_id = order.incoming.earlier() or order.incoming.once(store)
     with order.line.database.reading() as session:
-        batch_id = order.incoming.earlier(session)
-    if batch_id is None:
-        batch_id = order.incoming.once(store)
-    with order.line.database.reading() as session:
-        videos = rows.views(session, order.line, rows.of_batch(session, batch_id))
-        if videos[0].status in ("queued", "in_progress"):
-            videos[0] = rows.view(session, order.line, rows.of_batch(session, batch_id)[0])
-    videos[0].notices = notices or None
-    if len(videos) > 1:
-        videos[0].group = [video.id for video in videos]
-    return videos
+        found = rows.of_batch(session, batch_id)
+        video = rows.view(session, order.line, found[0])
+    video.notices = notices or None
+    video.group = [video_id(each.job.id) for each in found] if len(found) > 1 else None
+    return video
 
 
 def create(
     order: Order, fields: Mapping[str, object], *, remixed_from: str | None = None, inputs: InputCollector | None = None
-) -> list[Video]:
-    """Store what the fields ask for; the videos. Raises ApiError with every mistake."""
+) -> Video:
+    """Store what the fields ask for; the first video. Raises ApiError with every mistake."""
     notices: list[str] = []
 
     def store() -> str:

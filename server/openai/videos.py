@@ -44,7 +44,7 @@ DELETE_WAIT_S = 60.0
 async def create_video(request: Request, response: Response, line: ServedLine, caller: Writer) -> Video:
     """Store a video to be made, or ``n`` of them: the answer is the first, and has the ids of all."""
     order = await order_of(request, line, caller, route="videos")
-    video = (await run_in_threadpool(create, order, order.body.fields))[0]
+    video = await run_in_threadpool(create, order, order.body.fields)
     response.headers.update(poll_header(video))
     return video
 

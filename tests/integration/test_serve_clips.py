@@ -188,6 +188,8 @@ def test_the_synchronous_call_answers_with_the_clip(served: Served) -> None:
     assert answer.headers["x-request-id"]
     with open_media(io.BytesIO(answer.content)) as media:
         assert media.streams.video[0].frames == 5
+    several = {"prompt": "x", **SMALL, "extra_body": {"n": 2}}
+    refused(served.client.post("/v1/videos/sync", json=several), 400, "invalid_value", "n")
     refused(served.client.post("/v1/videos/sync", json={"prompt": "x", "size": "1x1"}), 400, "invalid_value", "width")
 
 
