@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 from cli import output
 from cli.views.batches import BatchView, batch_view
 from cli.views.jobs import RunningView, running_view
+from db.clips import batches
+from db.evals import score_steps
+from db.reading import estimates
+from db.session import Database
 from pipeline.states import TERMINAL_JOB_STATES
-
-if TYPE_CHECKING:
-    from db.session import Database
 
 POLL_S = 0.3
 _PLAIN_PROGRESS_S = 10.0
@@ -65,10 +67,6 @@ class Snapshot:
 
 def snapshot_of(database: Database, batch_ids: Sequence[str]) -> Snapshot:
     """Read the batches as they are now."""
-    from db.clips import batches
-    from db.evals import score_steps
-    from db.reading import estimates
-
     with database.reading() as session:
         counts = batches.counts(session, batch_ids)
         rows = [batches.get(session, batch_id) for batch_id in batch_ids]
@@ -154,8 +152,6 @@ class LiveDisplay:
 
 def display() -> Display:
     """The display that fits where the output goes."""
-    import sys
-
     return LiveDisplay() if sys.stderr.isatty() and output.is_terminal() else PlainDisplay()
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
+from cli.batches import status
 from cli.context import open_database, settings_of
 from cli.options import BatchArgument, BatchChoices, Json
+from db.clips import batches
+from db.clips.batches import Limits
+from db.models import Batch
+from db.reading import estimates
+from db.scheduling import budgets
 from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from db.clips.batches import Limits
-    from db.models import Batch
-    from pipeline.settings import Settings
+from pipeline.policy.deadlines import parse_deadline
+from pipeline.settings import Settings
 
 NONE = "none"
 _MAX_GPU_HOURS = 1e7
@@ -25,8 +28,6 @@ _MAX_GPU_HOURS = 1e7
 
 def limits_of_options(choices: BatchChoices, settings: Settings, needed: Iterable[tuple[str, ...]]) -> Limits:
     """The batch's limits; ``needed`` are the GPU types that its jobs accept. Raises InputError with every mistake."""
-    from db.clips.batches import Limits
-
     problems: list[Problem] = []
     deadline = _deadline(choices.by, problems)
     hours = _positive("--max-gpu-hours", choices.max_gpu_hours, problems, most=_MAX_GPU_HOURS)
@@ -39,8 +40,6 @@ def limits_of_options(choices: BatchChoices, settings: Settings, needed: Iterabl
 
 
 def _deadline(text: str | None, problems: list[Problem]) -> int | None:
-    from pipeline.policy.deadlines import parse_deadline
-
     if text is None:
         return None
     try:
@@ -89,11 +88,6 @@ def budget(
     json: Json = False,
 ) -> int:
     """Change a batch's budget or deadline; without options, show what was used."""
-    from cli.batches import status
-    from db.clips import batches
-    from db.reading import estimates
-    from db.scheduling import budgets
-
     settings = settings_of(ctx)
     with open_database(settings) as database:
         with database.transaction() as session:
@@ -128,8 +122,6 @@ def _changed(
     by: str | None,
 ) -> Limits:
     """The batch's limits after the change. Raises InputError."""
-    from db.clips.batches import Limits
-
     problems: list[Problem] = []
     choices = BatchChoices(
         by=None if by == NONE else by,

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, tostring
 
 from cli.batches.report import figures
+from cli.views.reports import ReportView, WorkerReportView
 from pipeline.scoring.compare.charts import element
 from pipeline.states import Stage
-
-if TYPE_CHECKING:
-    from cli.views.reports import ReportView, WorkerReportView
 
 _ROW, _BAR = 34, 24
 _LEFT, _PLOT, _TOP = 250, 720, 26

@@ -9,26 +9,33 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Iterator
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
 from cli import output
+from cli.batches.batch_table import path_of, summary
+from cli.batches.status import states_of
 from cli.context import folder_of, open_database, settings_of
 from cli.options import BatchArgument, Json
+from cli.views.batches import BatchView, ResultsView, batch_view
+from cli.views.clips import FileView, file_views
+from cli.views.jobs import ResultView, job_view
+from db.clips import batches, jobs
+from db.evals import runs
+from db.models import ArtifactRow, Job, Score
+from db.reading import history
+from db.session import Database
 from pipeline.errors import InputError, Problem, RetryableError
 from pipeline.files.regular import open_regular_file
-
-if TYPE_CHECKING:
-    from cli.views.batches import BatchView
-    from cli.views.clips import FileView
-    from cli.views.jobs import ResultView
-    from db.models import ArtifactRow, Job, Score
-    from db.session import Database
-    from pipeline.settings import Settings
-    from pipeline.states import JobState
-    from pipeline.storage.base import Storage
+from pipeline.object_names import slug
+from pipeline.settings import Settings
+from pipeline.states import JobState
+from pipeline.storage import FolderStorage
+from pipeline.storage.base import Storage
+from pipeline.wiring import make_storage
 
 _Found: TypeAlias = "tuple[Job, dict[str, ArtifactRow], str | None, list[Score]]"
 """A job, its published files, the prompt that was used, and its scores."""
@@ -53,11 +60,6 @@ def results(
     json: Json = False,
 ) -> int:
     """Show a batch's clips: where they are, their URLs, or download them."""
-    from cli.batches.status import states_of
-    from cli.views.batches import ResultsView, batch_view
-    from db.clips import batches
-    from pipeline.wiring import make_storage
-
     expires_s = seconds(expires)
     states = states_of(state or [])
     settings = settings_of(ctx)
@@ -91,10 +93,6 @@ def seconds(text: str) -> int:
 
 
 def _jobs(database: Database, batch_id: str, states: list[JobState]) -> Iterator[_Found]:
-    from db.clips import batches, jobs
-    from db.evals import runs
-    from db.reading import history
-
     after = -1
     while True:
         with database.reading() as session:
@@ -110,10 +108,6 @@ def _jobs(database: Database, batch_id: str, states: list[JobState]) -> Iterator
 
 
 def _result(storage: Storage, item: _Found, expires_s: int | None) -> ResultView:
-    from cli.views.clips import file_views
-    from cli.views.jobs import ResultView, job_view
-    from pipeline.storage import FolderStorage
-
     job, artifacts, prompt, scores = item
     urls = {}
     if expires_s is not None or isinstance(storage, FolderStorage):
@@ -129,8 +123,6 @@ def _result(storage: Storage, item: _Found, expires_s: int | None) -> ResultView
 
 def _names(database: Database, batch_id: str) -> dict[str, str]:
     """File names of a batch's clips, by job: the same whichever of them are finished, and no two alike."""
-    from pipeline.object_names import slug
-
     plain = {
         job.id: (f"{job.line:06d}-{job.spec['seed']}-{slug(job.spec['prompt'])}", job.variant)
         for job, *_ in _jobs(database, batch_id, [])
@@ -161,8 +153,6 @@ def _downloaded(storage: Storage, views: list[ResultView], names: dict[str, str]
 
 
 def _quoted(text: str) -> str:
-    from json import dumps
-
     return dumps(text)
 
 
@@ -203,8 +193,6 @@ def _sha256(path: Path) -> str | None:
 
 
 def _show(batch: BatchView, views: list[ResultView], settings: Settings, urls: bool, download: Path | None) -> None:
-    from cli.batches.batch_table import path_of, summary
-
     output.notice(summary(batch))
     rows = []
     for result in views:

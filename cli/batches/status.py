@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from sqlalchemy.orm import Session
 
 from cli import output
+from cli.batches import batch_table, forecast, input_notes
 from cli.context import open_database, settings_of
 from cli.options import BatchArgument, Json
+from cli.views.base import when
+from cli.views.batches import BatchListView, JobListView, ScoreSummaryView, StatusView, batch_view
+from cli.views.clips import file_views
+from cli.views.events import event_view
+from cli.views.jobs import (
+    JobDetailView,
+    attempt_view,
+    job_view,
+    part_of,
+    roll_views,
+    running_view,
+    score_view,
+    segment_views,
+    step_view,
+    text_sentences,
+)
+from cli.views.workers import WorkerView
+from db import events, workers
+from db.clips import batches, jobs, spending
+from db.evals import runs
+from db.queue import pauses
+from db.reading import history
+from db.scheduling import capacity
+from db.session import Database
 from pipeline.errors import InputError, NotFoundError, Problem
+from pipeline.settings import Settings
+from pipeline.spec import JobSpec
 from pipeline.states import JobState
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from cli.views.batches import StatusView
-    from cli.views.jobs import JobDetailView
-    from cli.views.workers import WorkerView
-    from db.session import Database
-    from pipeline.settings import Settings
 
 _FAILED_SHOWN = 10
 
 
 def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = False) -> int:
     """Where a batch stands: jobs by state, what runs, what failed."""
-    from cli.batches import batch_table, forecast
-
     settings = settings_of(ctx)
     with open_database(settings) as database:
         view = status_view(database, settings, batch)
@@ -99,14 +116,6 @@ def limit_facts(view: StatusView) -> list[tuple[str, object]]:
 
 
 def status_view(database: Database, settings: Settings, batch_id: str) -> StatusView:
-    from cli.batches import forecast
-    from cli.views.batches import ScoreSummaryView, StatusView, batch_view
-    from cli.views.jobs import job_view, running_view
-    from db.clips import batches, spending
-    from db.evals import runs
-    from db.queue import pauses
-    from db.reading import history
-
     with database.reading() as session:
         batch = batches.get(session, batch_id)
         # A batch with a budget knows what it used; of the others the attempts are added up, at the prices of now.
@@ -135,12 +144,6 @@ def status_view(database: Database, settings: Settings, batch_id: str) -> Status
 
 def worker_views(session: Session) -> list[WorkerView]:
     """Return every live worker."""
-    from cli.views.base import when
-    from cli.views.workers import WorkerView
-    from db import workers
-    from db.queue import pauses
-    from db.scheduling import capacity
-
     names = (
         "name",
         "host",
@@ -199,10 +202,6 @@ def states_of(names: list[str]) -> list[JobState]:
 
 
 def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool) -> int:
-    from cli.batches import batch_table
-    from cli.views.batches import BatchListView, batch_view
-    from db.clips import batches
-
     try:
         with open_database(settings) as database, database.reading() as session:
             rows = batches.recent(session, limit=limit, owner=owner)
@@ -236,10 +235,6 @@ def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool)
 
 
 def _list_jobs(settings: Settings, batch_id: str, states: list[JobState], limit: int, json: bool) -> int:
-    from cli.views.batches import JobListView, batch_view
-    from cli.views.jobs import job_view
-    from db.clips import batches
-
     with open_database(settings) as database, database.reading() as session:
         batch = batches.get(session, batch_id)
         rows = batches.job_rows(session, batch.id, states=states, limit=limit)
@@ -265,15 +260,6 @@ def show(
     json: Json = False,
 ) -> int:
     """All that is known of a job: specification, steps, attempts, files, events."""
-    from cli.views.clips import file_views
-    from cli.views.events import event_view
-    from cli.views.jobs import JobDetailView, attempt_view, job_view, roll_views, score_view, segment_views, step_view
-    from db import events
-    from db.clips import jobs
-    from db.evals import runs
-    from db.reading import history
-    from pipeline.spec import JobSpec
-
     if "-" not in job:
         return status(ctx, job, json)
     settings = settings_of(ctx)
@@ -301,9 +287,6 @@ def show(
 
 
 def _show_job(view: JobDetailView) -> None:
-    from cli.batches import input_notes
-    from cli.views.jobs import part_of, text_sentences
-
     output.facts((("job", view.job.id), ("state", view.job.state), ("line", view.job.line)))
     output.facts((("error", view.job.error_code), ("message", view.job.error), ("finished", view.job.finished_at)))
     output.facts([(name, value) for name, value in view.spec.items() if value not in (None, [], {})])

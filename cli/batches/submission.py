@@ -4,30 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
 
 from cli import output
+from cli.batches import advice
+from cli.batches.scoring_options import score_options
 from cli.options import BatchChoices, FieldOptions
 from cli.views.batches import batch_view
 from cli.views.submissions import DryRunView, NeedView, PlannedJobView, SubmittedView
+from db.clips import batches
+from db.clips.batches import Limits, Submitted
+from db.session import Database
 from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from db.clips.batches import Limits, Submitted
-    from db.session import Database
-    from pipeline.policy.routes import GpuCapacity
-    from pipeline.presets import Library
-    from pipeline.prompts import Submission
-    from pipeline.prompts.scoring import FileScoring
-    from pipeline.settings import Settings
-    from pipeline.spec import BatchOptions, JobSpec
-    from pipeline.work import ContinuationRef
+from pipeline.policy.routes import GpuCapacity, fits
+from pipeline.presets import Library, load_library
+from pipeline.prompts import Submission, parse
+from pipeline.prompts.scoring import FileScoring
+from pipeline.prompts.submission import alike
+from pipeline.settings import EncodeSettings, SafetySettings, Settings
+from pipeline.spec import BatchOptions, EncodeOptions, JobSpec
+from pipeline.storage.inputs import put_input
+from pipeline.wiring import make_storage
+from pipeline.work import ContinuationRef
 
 
 def read(file: Path, fields: FieldOptions, choices: BatchChoices, settings: Settings) -> Submission:
     """Parse the file under the command line's options. Raises InputError with every mistake."""
-    from pipeline.prompts import parse
-
     if choices.key is not None and choices.again:
         raise InputError([Problem("--key and --again exclude each other: a key names one batch for ever")])
     if choices.key is not None and not 0 < len(choices.key) <= 128:
@@ -37,13 +40,6 @@ def read(file: Path, fields: FieldOptions, choices: BatchChoices, settings: Sett
 
 def batch_options(choices: BatchChoices, settings: Settings, in_file: FileScoring | None = None) -> BatchOptions:
     """The batch's options: the settings, the file's defaults, and the command line on top. Raises InputError."""
-    from pydantic import ValidationError
-
-    from cli.batches.scoring_options import score_options
-    from pipeline.prompts.scoring import FileScoring
-    from pipeline.settings import EncodeSettings, SafetySettings
-    from pipeline.spec import BatchOptions, EncodeOptions
-
     encode = settings.encode.model_dump()
     policy = choices.safety_policy or settings.safety.policy
     encode |= {name: value for name in ("codec", "quality") if (value := getattr(choices, name)) is not None}
@@ -106,8 +102,6 @@ def store(
     states: Mapping[int, ContinuationRef] | None = None,
 ) -> Submitted:
     """Put the inputs into the store, then the batch and its jobs into the database, all or nothing."""
-    from db.clips import batches
-
     _put_inputs(submission, settings)
     with database.transaction() as session:
         stored = batches.submit(
@@ -128,23 +122,16 @@ def store(
 
 def presets_of(submission: Submission) -> set[str]:
     """The names of the presets that its jobs have."""
-    from pipeline.prompts.submission import alike
-
     return {job.spec.preset for job, _ in alike(submission.jobs)}
 
 
 def advice_on(submission: Submission, settings: Settings) -> list[str]:
     """Return advice on the jobs that holds whoever makes them."""
-    from cli.batches import advice
-
     models = [f"preset {text}" for text in advice.model_sentences(presets_of(submission), settings)]
     return models + advice.text_sentences(submission.jobs, settings)
 
 
 def _put_inputs(submission: Submission, settings: Settings, *, only_missing: bool = False) -> None:
-    from pipeline.storage.inputs import put_input
-    from pipeline.wiring import make_storage
-
     if not submission.inputs:
         return
     storage = make_storage(settings)
@@ -163,8 +150,6 @@ def input_notes(submission: Submission) -> list[str]:
 
 def dry_run(submission: Submission, settings: Settings) -> DryRunView:
     """Print what would be stored, and what it would need."""
-    from pipeline.presets import load_library
-
     return DryRunView(
         source=submission.source_name,
         fingerprint=submission.fingerprint,
@@ -202,9 +187,6 @@ def unserved(
     needs: Iterable[tuple[str, tuple[str, ...]]], lines: Mapping[str, GpuCapacity], settings: Settings
 ) -> list[str]:
     """A sentence for each (preset, GPU types) that no live worker can run."""
-    from pipeline.policy.routes import fits
-    from pipeline.presets import load_library
-
     presets = load_library(settings.effective_presets_dir).presets
     sentences = []
     for name, gpu in sorted(set(needs)):
@@ -225,8 +207,6 @@ def print_stored(
     stored: Submitted, summary: str, options: BatchOptions, *, settings: Settings, database: Database, json: bool
 ) -> None:
     """Print a new batch, and the command that comes next."""
-    from db.clips import batches
-
     notices = screening_notices(options, settings)
     for text in notices:
         output.notice(text)

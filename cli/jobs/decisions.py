@@ -5,26 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import Annotated, Protocol
 
 import typer
+from sqlalchemy.orm import Session
 
 from cli import output
+from cli.batches import submission
 from cli.context import open_database, settings_of
+from cli.jobs import extend, imports
 from cli.options import Json
+from cli.views.operations import ChangedView
+from db.clips import batches, jobs, selection
+from db.clips.selection import Selection
+from db.evals import score_steps
+from db.reading import history
+from db.session import Database
+from pipeline.digests import canonical_json, sha256_hex
 from pipeline.errors import InputError, NotFoundError, Problem
+from pipeline.prompts import PlannedJob, Submission
+from pipeline.prompts.stored_inputs import StoredInputs
+from pipeline.seeds import roll_seed
+from pipeline.settings import Settings
+from pipeline.spec import BatchOptions, JobSpec
 from pipeline.states import JobState
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from db.clips.selection import Selection
-    from db.session import Database
-    from pipeline.prompts import PlannedJob
-    from pipeline.prompts.stored_inputs import StoredInputs
-    from pipeline.settings import Settings
-    from pipeline.spec import BatchOptions, JobSpec
-    from pipeline.storage.base import Storage
+from pipeline.storage.base import Storage
+from pipeline.wiring import make_storage
 
 
 class ChangeAll(Protocol):
@@ -54,9 +60,6 @@ _OPEN = (JobState.WAITING, JobState.HELD, JobState.IN_FLIGHT)
 
 def cancel(ctx: typer.Context, ids: Chosen = None, label: Label = None, json: Json = False) -> int:
     """Stop jobs; a running one stops within a step. What has succeeded stays."""
-    from db.clips import jobs
-    from db.clips.selection import Selection
-
     chosen = Selection(_OPEN, label=_label(label))
     code = _change(ctx, ids or [], chosen, jobs.cancel_all, "cancelled", json)
     if label is None:
@@ -66,9 +69,6 @@ def cancel(ctx: typer.Context, ids: Chosen = None, label: Label = None, json: Js
 
 def _cancel_scoring(settings: Settings, batch_ids: Sequence[str]) -> None:
     """Cancel the steps of whole batches' evaluation runs too."""
-    from db.clips import batches
-    from db.evals import score_steps
-
     with open_database(settings) as database:
         for batch_id in batch_ids:
             with database.transaction() as session:
@@ -88,9 +88,6 @@ def retry(
     json: Json = False,
 ) -> int:
     """Queue failed or cancelled jobs again, at the step where they ended."""
-    from db.clips import jobs
-    from db.clips.selection import Selection
-
     states = (JobState.FAILED, JobState.CANCELLED) if code is None else (JobState.FAILED,)
     chosen = Selection(states, code=code, label=_label(label))
     return _change(ctx, ids or [], chosen, jobs.retry_all, "queued again", json)
@@ -98,18 +95,12 @@ def retry(
 
 def approve(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
     """Let held jobs go on."""
-    from db.clips import jobs
-    from db.clips.selection import Selection
-
     by = settings_of(ctx).owner
     return _change(ctx, ids, Selection((JobState.HELD,)), _one_by_one(partial(jobs.approve, by=by)), "approved", json)
 
 
 def reject(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
     """Block held jobs."""
-    from db.clips import jobs
-    from db.clips.selection import Selection
-
     by = settings_of(ctx).owner
     return _change(ctx, ids, Selection((JobState.HELD,)), _one_by_one(partial(jobs.reject, by=by)), "rejected", json)
 
@@ -135,8 +126,6 @@ def _one_by_one(change: Callable[[Session, str], bool]) -> ChangeAll:
 
 def _change(ctx: typer.Context, ids: Sequence[str], chosen: Selection, change: ChangeAll, word: str, json: bool) -> int:
     """Change the jobs named and those chosen, a page at a time; ids are all looked up before the first is changed."""
-    from cli.views.operations import ChangedView
-
     if not ids and chosen.label is None and chosen.code is None:
         raise InputError([Problem("say which: ids of jobs or batches, --label, or for a retry --code")])
     changed: list[str] = []
@@ -160,8 +149,6 @@ def _change(ctx: typer.Context, ids: Sequence[str], chosen: Selection, change: C
 
 def _pages(database: Database, ids: Sequence[str], chosen: Selection) -> Iterator[list[str]]:
     """Pages of job ids; a batch stands for those of its jobs that are chosen. Raises NotFoundError, InputError."""
-    from db.clips import batches, jobs, selection
-
     named: dict[str, None] = {}
     whole: dict[str, None] = {}
     with database.reading() as session:
@@ -200,12 +187,6 @@ def rerun(
     json: Json = False,
 ) -> int:
     """Make clips once more, exactly as specified, as a new batch: same seed, enhanced prompt pinned."""
-    from cli.batches import submission
-    from cli.jobs import extend, imports
-    from pipeline.digests import canonical_json, sha256_hex
-    from pipeline.prompts import PlannedJob, Submission
-    from pipeline.wiring import make_storage
-
     settings = settings_of(ctx)
     with open_database(settings, upgrade=True) as database:
         inputs = imports.stored_inputs(settings)
@@ -240,14 +221,8 @@ def _encodable(text: str) -> str:
 
 def _source(database: Database, settings: Settings, source: str, inputs: StoredInputs) -> tuple[JobSpec, BatchOptions]:
     if source.endswith(".json") or "/" in source:
-        from cli.jobs import imports
-
         imported, options = imports.of_sidecar(Path(source), settings, inputs)
         return imported.spec, options
-    from db.clips import batches, jobs
-    from db.reading import history
-    from pipeline.seeds import roll_seed
-    from pipeline.spec import BatchOptions, JobSpec
 
     with database.reading() as session:
         job = jobs.get(session, source)

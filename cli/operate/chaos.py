@@ -6,21 +6,22 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
+from cli.batches import submission
 from cli.context import open_database, settings_of
 from cli.exit_codes import ExitCode
-from cli.options import Json
+from cli.interrupt import Interrupt
+from cli.options import BatchChoices, FieldOptions, Json
+from cli.views.operations import ChaosView, RecoveriesView
+from db.clips import batches
+from db.session import Database
 from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from cli.views.operations import ChaosView
-    from db.session import Database
-    from pipeline.settings import Settings
-    from tasks.upkeep.chaos import ChaosResult, Damage
+from pipeline.settings import Settings
+from tasks.upkeep.chaos import ChaosResult, Damage, inflict_faults, judge, targets
 
 _SETTLE_S = 900.0
 """The seconds that jobs are waited for once the faults are over: longer than every backoff of a step together."""
@@ -59,9 +60,6 @@ def chaos(
 def _run(
     settings: Settings, database: Database, *, seconds: float, seed: int, jobs: int, preset: str, json: bool
 ) -> int:
-    from cli.interrupt import Interrupt
-    from tasks.upkeep.chaos import Damage, inflict_faults, judge, targets
-
     with database.reading() as session:
         victims = targets(session)
     if not victims:
@@ -93,9 +91,6 @@ def _run(
 
 
 def _submit(settings: Settings, database: Database, jobs: int, preset: str, seed: int) -> str:
-    from cli.batches import submission
-    from cli.options import BatchChoices, FieldOptions
-
     with tempfile.TemporaryDirectory(prefix="vgen-chaos-") as folder:
         path = Path(folder) / "chaos.txt"
         path.write_text("".join(f"chaos {seed}, clip {number}\n" for number in range(jobs)), "utf-8")
@@ -108,8 +103,6 @@ def _submit(settings: Settings, database: Database, jobs: int, preset: str, seed
 
 
 def _states(database: Database, batch_id: str) -> Sequence[tuple[str, str]]:
-    from db.clips import batches
-
     with database.reading() as session:
         return [(job.id, job.state.value) for job in batches.job_rows(session, batch_id, limit=1000)]
 
@@ -134,8 +127,6 @@ def _show(batch_id: str, seed: int, damage: Damage, result: ChaosResult) -> None
 
 
 def _view(batch_id: str, seed: int, damage: Damage, result: ChaosResult) -> ChaosView:
-    from cli.views.operations import ChaosView, RecoveriesView
-
     times = result.quantiles()
     return ChaosView(
         batch_id=batch_id,

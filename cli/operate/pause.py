@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
 from cli.context import open_database, settings_of
 from cli.options import Json
+from cli.views.operations import PausedView
+from db import workers
+from db.clips import batches
+from db.evals import score_steps
+from db.queue import pauses
+from db.session import Database
 from pipeline.errors import InputError, Problem
 from pipeline.gpu_type_names import PATTERN, is_gpu_type
-
-if TYPE_CHECKING:
-    from db.session import Database
 
 Batches = Annotated[
     list[str] | None, typer.Argument(metavar="[BATCH...]", help="Ids of batches, the start of one, or 'latest'.")
@@ -49,10 +52,6 @@ def resume(
 def _set(
     ctx: typer.Context, ids: Sequence[str], names: Sequence[str], everything: bool, *, pausing: bool, json: bool
 ) -> int:
-    from cli.views.operations import PausedView
-    from db.clips import batches
-    from db.queue import pauses
-
     if not (ids or names or everything):
         raise InputError([Problem("say what: a BATCH, --queue NAME or --all")])
     queues = [*queue_names(names), *([_EVERY] if everything else [])]
@@ -99,9 +98,6 @@ def queue_names(names: Sequence[str]) -> list[str]:
 
 def _withdraw(database: Database) -> None:
     """Take back what was dispatched and not begun, a page at a time."""
-    from db.evals import score_steps
-    from db.queue import pauses
-
     while True:
         with database.transaction() as session:
             if not pauses.withdraw(session) + score_steps.withdraw(session):
@@ -111,10 +107,6 @@ def _withdraw(database: Database) -> None:
 def _notices(
     database: Database, names: Sequence[str], batch_ids: Sequence[str], still: Sequence[str], *, pausing: bool
 ) -> list[str]:
-    from db import workers
-    from db.clips import batches
-    from db.queue import pauses
-
     if not pausing:
         notices = [f"{_shown(name)} is still paused" for name in still if batch_ids]
         with database.reading() as session:

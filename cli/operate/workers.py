@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
+from cli.batches.status import worker_views
 from cli.context import open_database, settings_of
+from cli.interrupt import Interrupt
 from cli.options import Cpu, Gpu, Io
+from cli.views.workers import WorkerView
+from db.session import Database
 from pipeline.errors import InputError, Problem, ServiceUnavailableError
-
-if TYPE_CHECKING:
-    from cli.views.workers import WorkerView
-    from pipeline.settings import Settings
+from pipeline.settings import Settings
 
 _MIN_PASSWORD = 8
 
@@ -38,8 +39,6 @@ def worker(
 
 def show(ctx: typer.Context) -> int:
     """List the live workers: their GPUs, the presets that they hold, and whether they take work."""
-    from cli.batches.status import worker_views
-
     with open_database(settings_of(ctx)) as database, database.reading() as session:
         views = worker_views(session)
     rows = [
@@ -67,7 +66,6 @@ def _state(view: WorkerView) -> str:
 
 def dispatcher(ctx: typer.Context) -> int:
     """Dispatch and reconcile for a cluster, in the foreground; io workers do so too."""
-    from cli.interrupt import Interrupt
     from tasks.hosts import dispatcher
 
     settings = _cluster(settings_of(ctx), "dispatcher")
@@ -138,7 +136,6 @@ def _cluster(settings: Settings, verb: str) -> Settings:
 def _require_schema(settings: Settings) -> None:
     """Raises ServiceUnavailableError where the tables are older than this release; one that is away is waited for."""
     from db import schema
-    from db.session import Database
 
     database = Database(settings.effective_database_url)
     try:

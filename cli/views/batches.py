@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from pydantic import Field
 
+from cli.exit_codes import of_counts
 from cli.views.base import View, when
 from cli.views.jobs import JobView, ResultView, RunningView
 from cli.views.workers import WorkerView
+from db.models import Batch
 from pipeline.states import TERMINAL_JOB_STATES, JobState
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from db.models import Batch
 
 
 class BatchView(View):
@@ -103,8 +100,6 @@ class StatusView(View):
 
 
 def batch_view(batch: Batch, counts: Mapping[JobState, int]) -> BatchView:
-    from cli.exit_codes import of_counts
-
     finished = sum(counts[state] for state in TERMINAL_JOB_STATES) == batch.total
     return BatchView(
         id=batch.id,

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
 from cli.views.base import View
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from db.models import ArtifactRow
+from db.models import ArtifactRow
 
 _KINDS = ("video", "poster", "strip", "sidecar")
 

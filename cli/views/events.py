@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 
 from cli.views.base import View, when
-
-if TYPE_CHECKING:
-    from db.models import Event
-    from db.reading.history import Entry
+from db.models import Event
+from db.reading.history import Entry
 
 
 class EventView(View):

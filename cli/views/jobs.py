@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import Field
 
 from cli.views.base import View, when
 from cli.views.clips import FileView
 from cli.views.events import EventView
+from db.models import Job, Score, Segment, StageRun, Step
 from pipeline.digests import joined_digest
+from pipeline.presets import all_presets
 from pipeline.seeds import roll_seed
+from pipeline.spec import JobSpec
 from pipeline.states import Stage
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from db.models import Job, Score, Segment, StageRun, Step
-    from pipeline.spec import JobSpec
 
 
 class JobView(View):
@@ -173,8 +171,6 @@ def job_view(job: Job) -> JobView:
 
 def has_random_weights(spec: Mapping[str, Any]) -> bool:
     """Return whether the preset of a stored specification has random weights; a user's own preset is marked in it."""
-    from pipeline.presets import all_presets
-
     preset = all_presets().get(spec["preset"])
     return bool(spec.get("random_weights")) or (preset is not None and preset.random_weights)
 
