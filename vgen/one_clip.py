@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import FatalError, InputError, Problem, RefusedError
+from pipeline.files.drafts import draft_of
 from pipeline.generators.base import OnProgress
 from pipeline.handoff import Handoff
 from pipeline.prompts import PlannedJob, Submission
@@ -173,12 +173,5 @@ def _frames(generated: dict[str, Any]) -> Any:
 
 def _put(context: StageContext, key: str, path: Path) -> None:
     """Whole or not at all: what is at ``path`` is replaced when the new file is complete."""
-    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-    os.close(handle)
-    part = Path(name)
-    try:
-        part.unlink()
-        context.storage.download(key, part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with draft_of(path.absolute()) as draft:
+        context.storage.download(key, draft)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import os
 import re
-import secrets
 from collections import Counter
 from collections.abc import Iterator
 from json import dumps
@@ -29,6 +26,8 @@ from db.models import ArtifactRow, Job, Score
 from db.reading import history
 from db.session import Database
 from pipeline.errors import InputError, Problem, RetryableError
+from pipeline.files.digests import stream_sha256
+from pipeline.files.drafts import draft_of
 from pipeline.files.regular import open_regular_file
 from pipeline.object_names import slug
 from pipeline.settings import Settings
@@ -40,7 +39,6 @@ from pipeline.wiring import make_storage
 _Found: TypeAlias = "tuple[Job, dict[str, ArtifactRow], str | None, list[Score]]"
 """A job, its published files, the prompt that was used, and its scores."""
 _PAGE = 500
-_CHUNK = 1024 * 1024
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _MAX_EXPIRES_S = 7 * 86_400
 """Signature version 4 allows no longer."""
@@ -147,49 +145,29 @@ def _downloaded(storage: Storage, views: list[ResultView], names: dict[str, str]
         if _sha256(path) != video.sha256:
             _fetch(storage, video, path)
         done = result.model_copy(update={"downloaded": str(path.absolute())})
-        lines.append(done.model_dump_json(exclude={"downloaded"})[:-1] + f',"file":{_quoted(path.name)}}}\n')
+        lines.append(done.model_dump_json(exclude={"downloaded"})[:-1] + f',"file":{dumps(path.name)}}}\n')
         yield done
-    _write(folder / "manifest.jsonl", lines)
-
-
-def _quoted(text: str) -> str:
-    return dumps(text)
+    with draft_of(folder / "manifest.jsonl") as draft:
+        draft.write_text("".join(lines), "utf-8")
 
 
 def _fetch(storage: Storage, video: FileView, path: Path) -> None:
     """Download under another name, check the bytes, then rename: a file that is there is whole."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
+    with draft_of(path) as draft:
         storage.download(video.key, draft)
         if (arrived := _sha256(draft)) != video.sha256:
             raise RetryableError(
                 f"{video.key}: the bytes that arrived have sha256 {arrived}, recorded is {video.sha256}",
                 code="storage_corrupt",
             )
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _write(path: Path, lines: list[str]) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.writelines(lines)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str | None:
     """Return the digest; None when there is no such file. Raises InputError where something else has the name."""
     if not path.exists():
         return None
-    digest = hashlib.sha256()
     with open_regular_file(path, what="what is there already") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return stream_sha256(file)[0]
 
 
 def _show(batch: BatchView, views: list[ResultView], settings: Settings, urls: bool, download: Path | None) -> None:

@@ -21,6 +21,7 @@ from db.reading import history
 from db.session import Database
 from pipeline.digests import canonical_json, sha256_hex
 from pipeline.errors import ConflictError, InputError, NotFoundError, Problem, RefusedError
+from pipeline.files.drafts import draft_of
 from pipeline.inputs.collector import StoredInput
 from pipeline.object_names import state_key
 from pipeline.presets import load_library
@@ -87,15 +88,12 @@ def export(
     with open_database(settings) as database:
         state, spec, options, job_id = _left_by(database, job)
     path, blob = file or Path(f"{job_id}.vgen-state"), state.blobs[BLOB]
-    part = path.with_name(f"{path.name}.part")
     try:
-        make_storage(settings).download(blob["key"], part)
-        write_state(part, state, _checked_bytes(part, blob), spec, options)
-        part.replace(path)
+        with draft_of(path) as draft:
+            make_storage(settings).download(blob["key"], draft)
+            write_state(draft, state, _checked_bytes(draft, blob), spec, options)
     except OSError as error:
         raise InputError([Problem(f"cannot be written: {error.strerror}", str(path))]) from None
-    finally:
-        part.unlink(missing_ok=True)
     if json:
         output.as_json(StateView(job_id=job_id, file=str(path), kind=state.kind, version=state.version))
     else:

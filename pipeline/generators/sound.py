@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from pipeline.digests import sha256_hex
 from pipeline.errors import FatalError, RetryableError
 from pipeline.generators.base import RawSound, sound_path
 from pipeline.spec import JobSpec
@@ -62,5 +62,5 @@ def write_sound(frames_path: Path, samples: Any, sample_rate: int) -> RawSound:
         sample_rate=sample_rate,
         channels=samples.shape[1],
         num_samples=samples.shape[0],
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256_hex(data),
     )

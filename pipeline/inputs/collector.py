@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from pipeline.digests import sha256_hex
 from pipeline.errors import InputError, Problem
+from pipeline.files.digests import stream_sha256
 from pipeline.files.names import printable
 from pipeline.files.regular import open_regular_file, open_regular_file_below, read_regular_file
 from pipeline.files.spellings import existing_spelling
@@ -72,14 +74,14 @@ class StoredInput:
             return self.data
         assert self.path is not None
         data = read_regular_file(self.path, what="the input", limit_bytes=self.size)
-        self._require(hashlib.sha256(data).hexdigest())
+        self._require(sha256_hex(data))
         return data
 
     def require_unchanged(self) -> None:
         """Raises InputError where the file is another than the one that was checked."""
         if self.path is not None:
             with open_regular_file(self.path, what="the input") as file:
-                self._require(_digest_of(file)[0])
+                self._require(stream_sha256(file)[0])
 
     def _require(self, sha256: str) -> None:
         if sha256 != self.sha256:
@@ -187,7 +189,7 @@ class InputCollector:
         with self._opened(value, MAX_LORA_BYTES, ()) as source:
             # By the number of the open file: what is checked is what is digested, whatever the name leads to by now.
             check_lora(Path(f"/dev/fd/{source.file.fileno()}"), source.name)
-            digest, size = _digest_of(source.file)
+            digest, size = stream_sha256(source.file)
             return StoredInput(digest, LORA_MEDIA_TYPE, source.name, size, source.path)
 
     @contextlib.contextmanager
@@ -223,7 +225,7 @@ class InputCollector:
             raise ValueError(f"{shown_url(url)!r} has {len(url)} characters; a URL may have {MAX_URL_CHARS}")
         if self._downloads is None or self._downloader is None:
             self._downloads, self._downloader = Downloads(), self._make_downloader()
-        path = self._downloads.path / hashlib.sha256(url.encode()).hexdigest()
+        path = self._downloads.path / sha256_hex(url)
         self._downloader.fetch(url, path, max_bytes=max_bytes, media_types=media_types)
         return path, self._downloads
 
@@ -268,15 +270,6 @@ def _copied(source: BinaryIO, target: BinaryIO, max_bytes: int, value: str) -> t
     return digest.hexdigest(), size
 
 
-def _digest_of(file: BinaryIO) -> tuple[str, int]:
-    """The sha256 (hex) and the number of the bytes of a file, from its beginning."""
-    digest, size = hashlib.sha256(), 0
-    while chunk := file.read(_CHUNK):
-        digest.update(chunk)
-        size += len(chunk)
-    return digest.hexdigest(), size
-
-
 def _from_data_url(value: str) -> bytes:
     match = _DATA_URL.fullmatch(value)
     if match is None or plain_type(match[1]) not in IMAGE_TYPES:
@@ -292,7 +285,7 @@ def _from_data_url(value: str) -> bytes:
 def _stored_image(data: bytes, name: str, path: Path | None, folder: Downloads | None) -> StoredInput:
     picture = read_image(data, name)
     return StoredInput(
-        hashlib.sha256(data).hexdigest(),
+        sha256_hex(data),
         picture.media_type,
         name,
         len(data),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import logging
 import os
 import stat
@@ -12,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pipeline.digests import sha256_hex
 from pipeline.errors import NotFoundError, RefusedError, RetryableError
 from pipeline.settings.folder_trust import leads_out
 from pipeline.storage.base import StoredObject
@@ -48,7 +48,7 @@ class FolderStorage:
         target = self._path(key)
         with os_errors(target), whole_file(target) as file:
             file.write(data)
-        return self._stored(key, len(data), hashlib.sha256(data).hexdigest())
+        return self._stored(key, len(data), sha256_hex(data))
 
     def stat(self, key: str) -> StoredObject | None:
         path = self._path(key)

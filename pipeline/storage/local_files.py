@@ -117,12 +117,3 @@ def copy_hashing(source: IO[bytes], target: IO[bytes]) -> tuple[int, str]:
         digest.update(chunk)
         size += target.write(chunk)
     return size, digest.hexdigest()
-
-
-def hash_of(source: IO[bytes]) -> tuple[int, str]:
-    """Number and sha256 of all bytes that are left of ``source``."""
-    digest, size = hashlib.sha256(), 0
-    while chunk := source.read(CHUNK_BYTES):
-        digest.update(chunk)
-        size += len(chunk)
-    return size, digest.hexdigest()
