@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from cli import output
 from cli.exit_codes import ExitCode
-from pipeline.stop_signals import stop_signals
+from pipeline.processes import stop_signals
 
 
 class Interrupt:

@@ -50,12 +50,14 @@ TABLE: dict[str, Entry] = {
     "pause": Entry("cli.operate.pause:pause", "Hold a batch, a queue or everything; running work is given back."),
     "resume": Entry("cli.operate.pause:resume", "Let what was paused go on."),
     "budget": Entry("cli.batches.limits:budget", "Show or change a batch's budget and deadline."),
-    "cancel": Entry("cli.jobs.decisions:cancel", "Stop jobs; a running one stops within a step."),
-    "retry": Entry("cli.jobs.decisions:retry", "Try failed or cancelled jobs again, from the step where they ended."),
-    "approve": Entry("cli.jobs.decisions:approve", "Let held jobs go on."),
-    "reject": Entry("cli.jobs.decisions:reject", "Block held jobs."),
+    "cancel": Entry("cli.jobs.cancel_retry_approve:cancel", "Stop jobs; a running one stops within a step."),
+    "retry": Entry(
+        "cli.jobs.cancel_retry_approve:retry", "Try failed or cancelled jobs again, from the step where they ended."
+    ),
+    "approve": Entry("cli.jobs.cancel_retry_approve:approve", "Let held jobs go on."),
+    "reject": Entry("cli.jobs.cancel_retry_approve:reject", "Block held jobs."),
     "rerun": Entry(
-        "cli.jobs.decisions:rerun",
+        "cli.jobs.rerun:rerun",
         "Make clips once more, exactly as specified, as a new batch.",
     ),
     "extend": Entry("cli.jobs.extend:extend", "Make a clip that goes on where a finished one ends."),

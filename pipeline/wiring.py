@@ -7,9 +7,9 @@ import urllib.parse
 from pathlib import Path
 
 from pipeline.errors import RefusedError, SettingsError
+from pipeline.object_names import check_key
 from pipeline.settings import Settings
 from pipeline.storage import FolderStorage, Storage
-from pipeline.storage.key_rules import check_key
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # Amazon S3, general purpose bucket naming rules
 _RULE = "must be a folder, a file:///folder URL or s3://bucket/prefix"

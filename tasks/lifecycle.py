@@ -11,8 +11,8 @@ from celery import Celery, signals
 
 from pipeline.errors import SettingsError
 from pipeline.policy.routes import gpu_type_of
+from pipeline.processes import hang_up_like_sigterm
 from pipeline.settings import Settings, current_settings
-from pipeline.stop_signals import hang_up_like_sigterm
 from tasks.upkeep.timers import Timers
 from tasks.worker import contexts
 from tasks.worker.contexts import consumed_queues, drop, make_runtime

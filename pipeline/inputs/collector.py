@@ -28,8 +28,8 @@ from pipeline.inputs.media_types import plain_type
 from pipeline.inputs.videos import MAX_VIDEO_BYTES, VIDEO_TYPES, check_video
 from pipeline.models.lora_files import MAX_LORA_BYTES, check_lora, from_hub
 from pipeline.models.lora_files import MEDIA_TYPE as LORA_MEDIA_TYPE
+from pipeline.redaction import shown_url
 from pipeline.spec import InputRef
-from pipeline.urls import MAX_URL_CHARS, shown_url
 
 if TYPE_CHECKING:
     from pipeline.inputs.downloads import Downloader
@@ -40,6 +40,7 @@ IMAGE_TYPES = frozenset(MEDIA_TYPES.values())
 _DATA_URL = re.compile(r"data:([^,;]*)((?:;[^,;]*)*);base64,(.*)", re.DOTALL | re.IGNORECASE)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _CHUNK = 1024 * 1024
+_MAX_URL_CHARS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +222,8 @@ class InputCollector:
     def _fetched(self, url: str, max_bytes: int, media_types: Iterable[str]) -> tuple[Path, Downloads]:
         if self._make_downloader is None:
             raise ValueError(f"{shown_url(url)!r} is a URL, but URLs are not fetched here; give a path or a data URL")
-        if len(url) > MAX_URL_CHARS:
-            raise ValueError(f"{shown_url(url)!r} has {len(url)} characters; a URL may have {MAX_URL_CHARS}")
+        if len(url) > _MAX_URL_CHARS:
+            raise ValueError(f"{shown_url(url)!r} has {len(url)} characters; a URL may have {_MAX_URL_CHARS}")
         if self._downloads is None or self._downloader is None:
             self._downloads, self._downloader = Downloads(), self._make_downloader()
         path = self._downloads.path / sha256_hex(url)

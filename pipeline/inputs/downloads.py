@@ -23,7 +23,7 @@ import httpx
 
 from pipeline.inputs.addresses import is_public
 from pipeline.inputs.media_types import allows
-from pipeline.urls import shown_url
+from pipeline.redaction import shown_url
 
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -14,7 +14,7 @@ from pipeline.policy.memory_ladder import Rung, on_rung
 from pipeline.seeds import segment_seed
 from pipeline.spec import InputRef, JobSpec
 from pipeline.stages import ahead
-from pipeline.stages.checkpoints import ClipCheckpoints
+from pipeline.stages.checkpoint_upload import ClipCheckpoints
 from pipeline.stages.continuation import fetch_last_frames, keep_last_frames
 from pipeline.stages.lora_cache import fetch_lora
 from pipeline.work import GenerationRunner, StageContext, StageResult, StepWork
@@ -27,7 +27,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
     """Make the clip's frames; they stay in the hand-off directory for the encode stage of the same host.
 
     Goes on from ``work.checkpoint`` where that can be used, and keeps checkpoints of its own (see
-    ``pipeline.stages.checkpoints``). The final one is stored before this returns.
+    ``pipeline.stages.checkpoint_upload``). The final one is stored before this returns.
 
     The output has: ``frames_sha256``, ``frames_path``, ``handoff_id``, ``num_frames``, ``height``, ``width``,
     ``prompt`` (the one used), ``numerics``, ``model_revision``, ``timings_s``, ``peak_memory_bytes``, ``gpu_type``,

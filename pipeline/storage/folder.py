@@ -13,9 +13,9 @@ from pathlib import Path
 
 from pipeline.digests import sha256_hex
 from pipeline.errors import NotFoundError, RefusedError, RetryableError
+from pipeline.object_names import TEMPORARY, check_key
 from pipeline.settings.folder_trust import leads_out
 from pipeline.storage.base import StoredObject
-from pipeline.storage.key_rules import TEMPORARY, check_key
 from pipeline.storage.local_files import copy_hashing, open_source, os_errors, whole_file
 from pipeline.storage.round_trip import check_round_trip
 

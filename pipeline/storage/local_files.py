@@ -13,7 +13,7 @@ from typing import IO
 
 from pipeline.errors import InputError, RefusedError, RetryableError, StageError
 from pipeline.files.regular import open_regular_file
-from pipeline.storage.key_rules import TEMPORARY
+from pipeline.object_names import TEMPORARY
 
 CHUNK_BYTES = 1024 * 1024
 _FULL = {errno.ENOSPC, errno.EDQUOT}

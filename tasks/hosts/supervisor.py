@@ -21,8 +21,8 @@ from pipeline.gpu_type_names import check_gpu_type
 from pipeline.handoff import Handoff
 from pipeline.models.gpus import find_gpus
 from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue, encode_slots, gpu_queue
+from pipeline.processes import stop_signals
 from pipeline.settings import Settings
-from pipeline.stop_signals import stop_signals
 from tasks.hosts import forked_worker
 from tasks.hosts.forked_worker import Role
 from tasks.lifecycle import check_settings

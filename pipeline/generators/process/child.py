@@ -25,7 +25,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipeline import prctl
+from pipeline import processes
 from pipeline.acceleration import Acceleration
 from pipeline.errors import FatalError, OutOfMemoryError, StoppedError
 from pipeline.generators.base import HandOver, Phase, Progress, SavedCheckpoint
@@ -249,7 +249,7 @@ class _CheckpointReporter:
 
 def main() -> None:
     """Start the reader and serve."""
-    if not prctl.die_with_parent(int(sys.argv[1]), signal.SIGKILL):
+    if not processes.die_with_parent(int(sys.argv[1]), signal.SIGKILL):
         os._exit(0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
