@@ -1,7 +1,5 @@
 """Ctrl-C while work is going on: the first asks for an orderly stop, the second stops at once."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -3,8 +3,6 @@
 A command is imported when it is called, so that `vgen --help` loads neither torch, celery nor SQLAlchemy.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import traceback

@@ -3,8 +3,6 @@
 python -m cli.settings_reference > docs/settings.md
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path

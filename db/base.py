@@ -1,7 +1,5 @@
 """The base of all tables: naming of constraints, and the types that behave alike on Postgres and SQLite."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any

@@ -1,7 +1,5 @@
 """Workers as they report themselves: what they serve, what they are, when they were last seen."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import cast

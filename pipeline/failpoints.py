@@ -16,8 +16,6 @@ started), ``stop`` (SIGSTOP to the group), ``exit[:STATUS]``, ``raise[:NAME]`` (
 a dotted path), ``sleep:SECONDS``, ``enospc`` (the error of a full disk), ``leak:MEBIBYTES`` (memory never freed).
 """
 
-from __future__ import annotations
-
 import builtins
 import errno
 import os

@@ -1,7 +1,5 @@
 """The names of GPU types: one grammar for prompt files, settings, queues and commands."""
 
-from __future__ import annotations
-
 import re
 
 MAX_CHARS = 41

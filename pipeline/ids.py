@@ -1,7 +1,5 @@
 """Ids of batches and jobs: short texts that sort by time."""
 
-from __future__ import annotations
-
 import secrets
 import time
 

@@ -3,8 +3,6 @@
 And slugs, which remind people of a text.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 

@@ -1,7 +1,5 @@
 """One clip of a preset made in several ways, side by side: how long, how much memory, how near to the plain clip."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace

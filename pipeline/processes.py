@@ -1,7 +1,5 @@
 """A process and its signals: the stop signals, its name, and the signal it gets when its parent dies (Linux only)."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

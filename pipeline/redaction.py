@@ -5,8 +5,6 @@ unescaped ``@``, ``/``, ``?`` or ``#`` of a password makes the URL mean somethin
 secrets of this process, wherever they stand.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -4,8 +4,6 @@ The same table, with a diagram, is in docs/states.md; a test compares the two. T
 value with CHECK constraints.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 

@@ -1,7 +1,5 @@
 """Celery's signals: what a worker process makes when it starts and gives back when it ends."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

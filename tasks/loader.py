@@ -1,7 +1,5 @@
 """Celery's loader, importing by ``sys.path`` alone, never from the current folder, which may be somebody else's."""
 
-from __future__ import annotations
-
 from types import ModuleType
 from typing import Any
 

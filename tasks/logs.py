@@ -1,7 +1,5 @@
 """Redaction of what Celery logs: a broker's URL may hold one in a place where Celery does not look for it."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

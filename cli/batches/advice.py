@@ -1,7 +1,5 @@
 """Advice on jobs before they are made: models that are not here, and text that has no effect."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The table that ends `run`, `watch` and `submit --wait`: each job, its state and where its clip is."""
 
-from __future__ import annotations
-
 from urllib.parse import unquote, urlsplit
 
 from cli import context, output

@@ -3,8 +3,6 @@
 It says nothing of TLS and passwords, and loads no Celery; `vgen doctor` connects as a worker does.
 """
 
-from __future__ import annotations
-
 import socket
 
 from pipeline.settings import Settings

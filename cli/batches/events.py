@@ -1,7 +1,5 @@
 """`vgen events`: the history of a batch or job, read from rows."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Following batches until they end: a live display on a terminal, plain lines elsewhere."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence

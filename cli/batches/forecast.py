@@ -1,7 +1,5 @@
 """The forecast of a batch, in words: for `status`, `submit` and `watch`."""
 
-from __future__ import annotations
-
 import time
 
 from sqlalchemy import select

@@ -1,7 +1,5 @@
 """`vgen budget`, and the options of a batch's deadline and budget."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime

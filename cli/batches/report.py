@@ -1,7 +1,5 @@
 """`vgen report BATCH`: where a batch's time went, as text, JSON and a page with a picture."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """A batch's report as one HTML file with the timeline as a picture: no scripts, nothing loaded."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element, tostring
 

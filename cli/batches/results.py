@@ -1,7 +1,5 @@
 """`vgen results`: the clips of a batch, as URLs, as files, or as JSON."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections import Counter

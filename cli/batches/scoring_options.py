@@ -1,7 +1,5 @@
 """The scoring options of `submit` and `run`: the command line wins over the file's defaults."""
 
-from __future__ import annotations
-
 from cli.options import BatchChoices
 from pipeline.errors import InputError, Problem
 from pipeline.prompts.scoring import FileScoring, split_names

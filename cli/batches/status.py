@@ -1,7 +1,5 @@
 """`vgen status`, `vgen list` and `vgen show`: where batches and jobs stand."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

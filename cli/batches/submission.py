@@ -1,7 +1,5 @@
 """Reading a prompt file and storing it: what `submit` and `run` share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`vgen submit` and `vgen run`: a prompt file becomes a batch, and in solo mode the batch becomes clips."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`vgen sweep`: remove what nobody needs any more."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """`vgen watch`: follow a batch until it ends."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import typer

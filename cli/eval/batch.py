@@ -1,7 +1,5 @@
 """`vgen eval run BATCH`: a batch's published clips are scored, by a cluster's workers or here, and scores are rows."""
 
-from __future__ import annotations
-
 import re
 import tempfile
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """`vgen eval`: score videos, list metrics, summarise scores."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """`vgen eval compare`: whether a run is worse than another."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

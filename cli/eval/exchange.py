@@ -1,7 +1,5 @@
 """`vgen eval export` and `import`: dimensions that VBench's own code scores."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """The clips that `vgen eval run` scores, and what belongs to each."""
 
-from __future__ import annotations
-
 import dataclasses
 import glob
 import math

@@ -1,7 +1,5 @@
 """`vgen eval nightly`: the nightly evaluation, now."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`vgen eval suite`, `runs` and `scores`: a suite becomes a batch that is scored as its clips are made."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import sys

@@ -1,7 +1,5 @@
 """`vgen eval weights`: the files of the evaluation models."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`vgen cancel`, `retry`, `approve` and `reject`: what a person may ask of jobs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Annotated, Protocol

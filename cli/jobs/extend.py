@@ -1,7 +1,5 @@
 """`vgen extend` and `vgen state`: a finished clip goes on, here or in another system."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`vgen generate`: one clip by a configuration file, without rows, a queue or a home."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated

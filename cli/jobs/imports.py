@@ -1,7 +1,5 @@
 """Specifications out of files that another system, or anybody, wrote: what they may say, and what the site says."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`vgen rerun`: clips once more, exactly as specified."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated

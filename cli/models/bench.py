@@ -1,7 +1,5 @@
 """`vgen bench preset`: the accelerations that this machine can do, side by side."""
 
-from __future__ import annotations
-
 import tempfile
 from difflib import get_close_matches
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`vgen models calibrate`: what MagCache needs to know of a model, measured over one clip."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Annotated

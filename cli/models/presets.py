@@ -1,7 +1,5 @@
 """`vgen models`: the presets, and whether their models are on this machine."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated

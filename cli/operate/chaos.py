@@ -1,7 +1,5 @@
 """`vgen chaos`: faults on purpose in one's own cluster, and what came of them."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Sequence

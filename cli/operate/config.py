@@ -1,7 +1,5 @@
 """`vgen config`: which settings are in force, and where each came from."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path

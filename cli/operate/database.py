@@ -1,7 +1,5 @@
 """`vgen db`: the tables."""
 
-from __future__ import annotations
-
 import typer
 
 from cli import output

@@ -1,7 +1,5 @@
 """`vgen doctor`: everything that has to be right, checked, with how to mend what is not."""
 
-from __future__ import annotations
-
 import itertools
 import shutil
 import sys

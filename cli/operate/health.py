@@ -1,7 +1,5 @@
 """`vgen health`: whether this host's own processes are at work, as one answer for a container's health check."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Collection

@@ -1,7 +1,5 @@
 """`vgen pause` and `vgen resume`: stop and go for batches, queues and everything."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Annotated

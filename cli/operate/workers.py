@@ -1,7 +1,5 @@
 """`vgen worker`, `dispatcher`, `beat` and `flower`: the processes of a cluster, in the foreground."""
 
-from __future__ import annotations
-
 import secrets
 from pathlib import Path
 from typing import Annotated

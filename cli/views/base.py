@@ -1,7 +1,5 @@
 """The base of every view."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict

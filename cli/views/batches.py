@@ -1,7 +1,5 @@
 """Batches: one in a line, where one stands, and one with its jobs or results."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Clips: their files, the state that another clip can go on from, and what `vgen generate` makes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The events of batches and jobs."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Jobs: one in a line, and one with its steps, attempts, rolls, scores and files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

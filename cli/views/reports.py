@@ -1,7 +1,5 @@
 """The output of `vgen report`: plain values made of a batch's timeline."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 

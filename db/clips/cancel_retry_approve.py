@@ -1,7 +1,5 @@
 """What a person may ask of jobs: cancel, retry, approve and reject."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from sqlalchemy import func, select, update

@@ -1,7 +1,5 @@
 """The states that segments start from: a row each, written in the transaction that finishes the segment."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 from sqlalchemy import Insert, delete, select

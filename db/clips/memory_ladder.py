@@ -1,7 +1,5 @@
 """The memory ladder as rows: a step's rung, and what clips of one shape have needed on a GPU type."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

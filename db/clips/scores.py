@@ -1,7 +1,5 @@
 """Scores of clips as rows: stored with the step that computed them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """Workers, the memory that clips were seen to need, and paused queues."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from sqlalchemy import (

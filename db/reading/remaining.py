@@ -1,7 +1,5 @@
 """The work left to generate: counted in segments, since a clip of ten takes ten times as long as a clip of one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

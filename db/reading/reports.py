@@ -5,8 +5,6 @@ groups attempts by the spans in which they began and ended, and sums their times
 and only sums are read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """FFmpeg's arguments for each codec that vgen offers, and the rules their options must keep."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

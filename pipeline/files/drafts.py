@@ -1,7 +1,5 @@
 """Files that take their name when they are whole, so that a reader sees the old content or the new, and never half."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

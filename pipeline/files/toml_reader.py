@@ -1,7 +1,5 @@
 """TOML that people hand in: bounded in size and depth, and no exception of the parser but with its place."""
 
-from __future__ import annotations
-
 import os
 import re
 import tomllib

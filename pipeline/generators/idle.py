@@ -5,8 +5,6 @@ seconds (default 0), read at load. ``VGEN_IDLE_FRAMES`` names a file of raw fram
 its beginning and of the clip's size, so that encoding costs what it costs with a picture.
 """
 
-from __future__ import annotations
-
 import hashlib
 import mmap
 import os

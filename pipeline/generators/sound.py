@@ -1,7 +1,5 @@
 """The sound that some pipelines make (LTX-2): taken from their output, brought to the clip's length, written raw."""
 
-from __future__ import annotations
-
 import errno
 from pathlib import Path
 from typing import Any

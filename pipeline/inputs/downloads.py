@@ -5,8 +5,6 @@ Every address is judged in the moment it is connected to, so neither a name that
 could tell where a request ends.
 """
 
-from __future__ import annotations
-
 import hashlib
 import ipaddress
 import queue

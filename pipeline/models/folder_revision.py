@@ -3,8 +3,6 @@
 A file is read once as long as its size, time and inode stay the same: what was found is kept in the cache folder.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -5,8 +5,6 @@ It exists so that the whole line can be run and tested where no model can be dow
 clips are noise, and every output of it says so.
 """
 
-from __future__ import annotations
-
 import contextlib
 import secrets
 import shutil

@@ -6,8 +6,6 @@ higher priority waits elsewhere, or where another preset has waited too long bes
 would idle helps where a queue is long. Presets are named by their ``preset_slug``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

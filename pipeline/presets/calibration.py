@@ -4,8 +4,6 @@ They depend on the weights, so they are kept with the preset's digest, and a job
 no other host needs the file.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A preset: which model, by which pipeline class, with which rules and defaults."""
 
-from __future__ import annotations
-
 import json
 import tomllib
 from enum import StrEnum

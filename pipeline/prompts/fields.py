@@ -1,7 +1,5 @@
 """The fields of a job as people write them: one parser a field, from raw values to checked ones."""
 
-from __future__ import annotations
-
 import re
 from typing import cast
 

@@ -4,8 +4,6 @@ The specification is turned into the fields of a line, which pass the same parse
 the same checks of inputs. What a line cannot say (priority excepted, which is the site's) is checked here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast

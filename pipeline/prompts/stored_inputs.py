@@ -1,7 +1,5 @@
 """Inputs that an imported specification names by digest: taken from this site's store, and checked as a file's."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast

@@ -1,7 +1,5 @@
 """A parsed prompt file: a fingerprint, the inputs to store, and its jobs, made when they are asked for."""
 
-from __future__ import annotations
-
 import hashlib
 from array import array
 from bisect import bisect_right

@@ -1,7 +1,5 @@
 """Files of this host: written whole or not at all, and with their errors in vgen's words."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

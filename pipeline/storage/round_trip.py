@@ -1,7 +1,5 @@
 """The proof that a store can be used."""
 
-from __future__ import annotations
-
 import contextlib
 import secrets
 import tempfile

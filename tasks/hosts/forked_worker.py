@@ -3,8 +3,6 @@
 The forking process must have one thread and no open connection.
 """
 
-from __future__ import annotations
-
 import gc
 import logging
 import multiprocessing

@@ -4,8 +4,6 @@ A GPU worker for every GPU, one for screening and encoding, one for enhancing, p
 dies is started again; SIGTERM, SIGHUP and the first Ctrl-C drain them, a second Ctrl-C ends them at once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """Celery's worker program, as ``vgen worker`` and ``celery -A tasks worker`` run it."""
 
-from __future__ import annotations
-
 import signal
 import warnings
 from typing import Any

@@ -1,7 +1,5 @@
 """A GPU worker's consumer reads the queue of its preset while the worker's row says that it serves it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from typing import Any

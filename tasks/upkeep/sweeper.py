@@ -4,8 +4,6 @@ An object goes when it is old, no row names it, and neither has changed when tha
 number of sweeps may run at once.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 import secrets

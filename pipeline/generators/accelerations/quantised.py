@@ -1,7 +1,5 @@
 """Quantised weights of the denoiser: arguments for the pipeline's ``from_pretrained``."""
 
-from __future__ import annotations
-
 import json
 from functools import lru_cache
 from importlib import import_module

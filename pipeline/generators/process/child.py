@@ -10,8 +10,6 @@ its parent: it ends at the end of its input, and the kernel kills it when the th
 SIGTERM and SIGHUP are the parent's business: a Ctrl-C or a container's stop reaches both, and the parent decides.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import json

@@ -1,7 +1,5 @@
 """The parent's handle on a generator's child process. Imports no torch."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os
