@@ -7,7 +7,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,6 @@ import typer
 
 from cli import output, streams
 from cli.command_table import CommandTable, Entry
-from cli.context import debugging
 from cli.exit_codes import ExitCode, of_error
 from cli.typography import refuse_typographic_options
 from pipeline import failpoints
@@ -99,14 +97,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
 _WORKING = frozenset({"run", "generate", "worker", "dispatcher", "chaos", "bench", "eval"})
 """Commands whose work goes on when nobody reads their output any more; the others then end, with exit code 0."""
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import PackageNotFoundError, version  # a fifth of the time that --help takes
+
         try:
             output.line(f"vgen {version('vgen')}")
         except PackageNotFoundError:
@@ -134,7 +132,7 @@ def _options(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit code. Errors are shown on stderr, with a traceback only when debugging."""
-    debug = debugging() or "--debug" in arguments
+    debug = os.environ.get("VGEN_LOG_LEVEL", "").upper() == "DEBUG" or "--debug" in arguments
     before = os.umask(0o077)  # until the settings are read, which say it
     try:
         refuse_typographic_options(app, arguments)

@@ -17,8 +17,6 @@ from tasks.worker.contexts import consumed_queues, drop, make_runtime
 from tasks.worker.stopping import begin_in_fork, note_stop, stopping_since
 
 logger = logging.getLogger(__name__)
-
-
 _worker_pid = os.getpid()
 """Process of the worker itself, which its pool's children are not."""
 

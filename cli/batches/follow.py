@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from cli import output
@@ -78,9 +77,7 @@ def snapshot_of(database: Database, batch_ids: Sequence[str]) -> Snapshot:
 
 class Display(Protocol):
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
     def show(self, snapshot: Snapshot) -> None: ...
 
 

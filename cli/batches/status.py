@@ -142,24 +142,11 @@ def status_view(database: Database, settings: Settings, batch_id: str) -> Status
 
 def worker_views(session: Session) -> list[WorkerView]:
     """Return every live worker."""
-    names = (
-        "name",
-        "host",
-        "pid",
-        "queues",
-        "slots",
-        "gpu_type",
-        "memory_bytes",
-        "assigned_preset",
-        "loaded",
-        "draining",
-    )
     paused, now = pauses.paused_queues(session), workers.now(session)
     return [
-        WorkerView(
-            **{name: getattr(worker, name) for name in names},
+        WorkerView.of(
+            worker,
             ready=not worker.draining and (worker.gpu_type is None or capacity.ready(worker, now)),
-            drain_reason=worker.drain_reason,
             paused_queues=[queue for queue in worker.queues if pauses.is_paused(queue, paused)],
             seen_at=when(worker.seen_at),
         )

@@ -51,17 +51,13 @@ def list_(
     for metric in metrics:
         ready = registry.readiness(metric, store)
         rows.append(
-            views.MetricView(
-                name=metric.name,
-                title=metric.title,
+            views.MetricView.of(
+                metric,
                 state=ready.state,
                 missing=[f"{name}: {store.where(name)}" for name in ready.missing],
                 needs=sorted(metric.needs),
-                low=metric.low,
-                high=metric.high,
                 better=metric.direction.value,
                 pooling=metric.pooling.value,
-                version=metric.version,
             )
         )
     if json:
@@ -179,20 +175,12 @@ def aggregate(ctx: typer.Context, files: Files, json: Json = False) -> int:
     ]
     if pooled["temporal_flickering"].scored:
         notices.append("temporal_flickering is of all clips: the official protocol drops those that are not static")
-    view = views.EvalAggregateView(
+    view = views.EvalAggregateView.of(
+        summary,
         dimensions=[
-            views.DimensionView(
-                name=name,
-                value=score.value,
-                normalised=summary.normalised.get(name),
-                scored=score.scored,
-                not_scored=score.not_scored,
-            )
+            views.DimensionView.of(score, name=name, normalised=summary.normalised.get(name))
             for name, score in pooled.items()
         ],
-        quality=summary.quality,
-        semantic=summary.semantic,
-        total=summary.total,
         missing=list(summary.missing),
         notices=notices,
     )

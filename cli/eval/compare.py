@@ -10,7 +10,6 @@ from cli.context import settings_of
 from cli.exit_codes import ExitCode
 from cli.options import Json
 from cli.views import evals as views
-from pipeline.errors import InputError, Problem
 from pipeline.scoring import compare as comparing
 from pipeline.scoring import registry
 from pipeline.scoring.compare import MEANING
@@ -50,7 +49,7 @@ def compare(
 ) -> int:
     """Compare two runs of a suite, prompt by prompt. Ends with 0 when the state is ok or identical, else with 3."""
     settings_of(ctx)
-    margins = _margins(margin or [])
+    margins = comparing.read_margins(margin or [], "--margin")
     before, after = comparing.read_run(baseline), comparing.read_run(candidate)
     chosen = _chosen(metrics, list(margins), before, after)
     compared = comparing.compare(before, after, chosen, margins)
@@ -68,22 +67,6 @@ def compare(
     else:
         _show(report)
     return ExitCode.DONE if compared.state in comparing.PASSED else ExitCode.INCOMPLETE
-
-
-def _margins(texts: list[str]) -> dict[str, float]:
-    margins, problems = {}, []
-    for text in texts:
-        name, _, value = text.partition("=")
-        if name not in registry.METRICS:
-            problems.append(Problem(f"{name!r} is not a metric: `vgen eval list` shows them", field="--margin"))
-            continue
-        try:
-            margins[name] = float(value)
-        except ValueError:
-            problems.append(Problem(f"{text!r}: a margin is NAME=VALUE with a number", field="--margin"))
-    if problems:
-        raise InputError(problems)
-    return margins
 
 
 def _chosen(metrics: str | None, gated: list[str], before: Run, after: Run) -> list[Metric]:

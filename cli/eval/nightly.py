@@ -14,6 +14,7 @@ from db.evals import runs
 from db.session import Database
 from pipeline.errors import InputError, Problem
 from pipeline.prompts.scoring import split_names
+from pipeline.scoring.compare import read_margins
 from pipeline.settings import Settings
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
@@ -53,7 +54,7 @@ def nightly(
         work.Plan.of_settings(settings),
         suite=file,
         metrics=split_names(metrics) if metrics is not None else None,
-        margins=work.read_margins(margin, "--margin") if margin else None,
+        margins=read_margins(margin, "--margin") if margin else None,
         baseline=baseline,
         repeat_seeds=repeat_seeds,
         fields=overrides,

@@ -14,7 +14,7 @@ from cli.context import open_database, settings_of
 from cli.exit_codes import ExitCode
 from cli.options import BatchChoices, FieldOptions, Json, takes
 from cli.views import evals as views
-from cli.views.base import when
+from cli.views.base import when, when_if_set
 from db.evals import runs as evals
 from db.evals import score_steps
 from db.models import EvalRun
@@ -180,18 +180,13 @@ def _counted(states: dict[str, int]) -> str:
 def run_view(
     run: EvalRun, means: dict[str, tuple[int, int, float | None, int]], steps: dict[str, dict[str, int]] | None = None
 ) -> views.EvalRunStateView:
-    return views.EvalRunStateView(
-        id=run.id,
-        batch_id=run.batch_id,
-        kind=run.kind,
+    return views.EvalRunStateView.of(
+        run,
         state=run.state.value,
-        metrics=run.metrics,
-        suite=run.suite,
-        expected=run.expected,
         summary=run.summary or {},
         steps=steps or {},
         created_at=when(run.created_at),
-        finished_at=None if run.finished_at is None else when(run.finished_at),
+        finished_at=when_if_set(run.finished_at),
         scores=[
             views.MeanView(metric=metric, scored=scored, not_scored=missing, mean=mean, failed=failed)
             for metric, (scored, missing, mean, failed) in means.items()

@@ -77,14 +77,11 @@ def _known(names: list[str] | None) -> list[str]:
 
 def _view(name: str, status: str, path: Path | None, sha256: str | None, problem: str | None) -> views.WeightFileView:
     file = WEIGHT_FILES[name]
-    return views.WeightFileView(
-        name=name,
+    return views.WeightFileView.of(
+        file,
         status=status,
         path=None if path is None else str(path),
         sha256=sha256,
-        size=file.size,
-        licence=file.licence,
-        url=file.url,
         used_by=[metric.name for metric in METRICS.values() if name in metric.weights],
         problem=problem,
     )

@@ -103,16 +103,11 @@ def _view(
     return PresetBenchView(
         preset=name,
         ways=[
-            MeasuredWayView(
-                name=row.name,
+            MeasuredWayView.of(
+                row,
                 acceleration=row.acceleration.given(),
-                seconds=row.seconds,
-                first_s=row.first_s,
                 speed=plain / row.seconds if row.seconds else None,
                 peak_memory_bytes=row.peak_bytes,
-                psnr=row.psnr,
-                ssim=row.ssim,
-                problem=row.problem,
             )
             for row in done
         ],

@@ -126,16 +126,14 @@ def _show(batch_id: str, seed: int, damage: Damage, result: ChaosResult) -> None
 
 def _view(batch_id: str, seed: int, damage: Damage, result: ChaosResult) -> ChaosView:
     times = result.quantiles()
-    return ChaosView(
+    return ChaosView.of(
+        result,
         batch_id=batch_id,
         seed=seed,
         faults=dict(damage.kinds),
         jobs=dict(result.states),
         lost=result.unended,
-        published_twice=result.published_twice,
         recoveries_s=None if times is None else RecoveriesView(p50=times[0], p90=times[1], longest=times[2]),
-        gpu_s=result.gpu_s,
-        wasted_gpu_s=result.wasted_gpu_s,
     )
 
 

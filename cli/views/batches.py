@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from cli.exit_codes import of_counts
-from cli.views.base import View, when
+from cli.views.base import View, when, when_if_set
 from cli.views.jobs import JobView, ResultView, RunningView
 from cli.views.workers import WorkerView
 from db.models import Batch
@@ -99,19 +99,13 @@ class StatusView(View):
 
 def batch_view(batch: Batch, counts: Mapping[JobState, int]) -> BatchView:
     finished = sum(counts[state] for state in TERMINAL_JOB_STATES) == batch.total
-    return BatchView(
-        id=batch.id,
-        name=batch.name,
-        owner=batch.owner,
+    return BatchView.of(
+        batch,
         source=batch.source_name,
         created_at=when(batch.created_at),
-        total=batch.total,
         counts={state.value: counts[state] for state in JobState},
-        paused=batch.paused,
-        deadline_at=None if batch.deadline_at is None else when(batch.deadline_at),
+        deadline_at=when_if_set(batch.deadline_at),
         max_gpu_hours=None if batch.max_gpu_ms is None else batch.max_gpu_ms / 3_600_000,
-        max_cost=batch.max_cost,
-        over_budget=batch.over_budget,
         finished=finished,
         exit_code=int(of_counts(counts)) if finished else None,
     )

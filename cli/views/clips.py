@@ -53,14 +53,4 @@ class GeneratedView(View):
 def file_views(artifacts: Mapping[str, ArtifactRow], urls: Mapping[str, str]) -> list[FileView]:
     """A job's files, the video first; ``urls`` by key."""
     ordered: Sequence[str] = sorted(artifacts, key=lambda kind: (*_KINDS, kind).index(kind))
-    return [
-        FileView(
-            kind=kind,
-            key=artifacts[kind].key,
-            sha256=artifacts[kind].sha256,
-            size=artifacts[kind].size,
-            media_type=artifacts[kind].media_type,
-            url=urls.get(artifacts[kind].key),
-        )
-        for kind in ordered
-    ]
+    return [FileView.of(artifacts[kind], url=urls.get(artifacts[kind].key)) for kind in ordered]

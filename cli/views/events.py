@@ -39,8 +39,8 @@ class EventsView(View):
 
 
 def event_view(event: Event) -> EventView:
-    return EventView(at=when(event.at), kind=event.kind, data=event.data)
+    return EventView.of(event, at=when(event.at))
 
 
 def entry_view(entry: Entry) -> EntryView:
-    return EntryView(at=when(entry.at), kind=entry.kind, batch_id=entry.batch_id, job_id=entry.job_id, data=entry.data)
+    return EntryView.of(entry, at=when(entry.at))

@@ -20,8 +20,6 @@ from pipeline.work import Artifact
 
 # Written as a list of what is open, so that the index on (batch, state) finds one at once.
 OPEN = [state for state in JobState if state not in TERMINAL_JOB_STATES]
-
-
 _JOBS = cast(Table, Job.__table__)
 _RECORD_ARTIFACT = insert(cast(Table, ArtifactRow.__table__)).values(created_at=now_ms())
 
