@@ -8,8 +8,8 @@ from types import FrameType
 from typing import Any, Self
 
 from cli import output
-from cli.exit_codes import ExitCode
 from pipeline.processes import stop_signals
+from service.exit_codes import ExitCode
 
 
 class Interrupt:

@@ -3,13 +3,13 @@
 from urllib.parse import unquote, urlsplit
 
 from cli import context, output
-from cli.views.batches import BatchView, batch_view
-from cli.views.jobs import has_random_weights
 from db.clips import batches, jobs
 from db.session import Database
 from pipeline.settings import Settings
 from pipeline.states import JobState
 from pipeline.wiring import make_storage
+from service.views.batches import BatchView, batch_view
+from service.views.jobs import has_random_weights
 
 _ROWS = 1000
 """More jobs than this are not listed; the notice says how to see them."""

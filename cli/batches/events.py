@@ -9,16 +9,16 @@ import typer
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.exit_codes import ExitCode
 from cli.interrupt import Interrupt
 from cli.options import Json
-from cli.views.events import EventsView, entry_view
 from db.clips import batches, jobs
 from db.reading import history
 from db.reading.history import Entry
 from db.session import Database
 from pipeline.errors import InputError, Problem
 from pipeline.states import TERMINAL_JOB_STATES
+from service.exit_codes import ExitCode
+from service.views.events import EventsView, entry_view
 
 POLL_S = 0.5
 _LATE_S = 10.0

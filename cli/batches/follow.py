@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from cli import output
-from cli.views.batches import BatchView, batch_view
-from cli.views.jobs import RunningView, running_view
 from db.clips import batches
 from db.evals import score_steps
 from db.reading import estimates
 from db.session import Database
 from pipeline.states import TERMINAL_JOB_STATES
+from service.views.batches import BatchView, batch_view
+from service.views.jobs import RunningView, running_view
 
 POLL_S = 0.3
 _PLAIN_PROGRESS_S = 10.0

@@ -7,8 +7,6 @@ from sqlalchemy.orm import Session
 
 from cli import output
 from cli.batches.follow import Snapshot
-from cli.views.base import when
-from cli.views.batches import BatchView, OutlookView, StuckView
 from db import workers
 from db.clips import batches
 from db.models import Batch
@@ -17,6 +15,8 @@ from db.reading.estimates import Halt
 from db.session import Database, now_ms
 from pipeline.presets import load_library
 from pipeline.settings import Settings
+from service.views.base import when
+from service.views.batches import BatchView, OutlookView, StuckView
 
 _POLL_S = 10.0
 

@@ -10,9 +10,9 @@ from cli import output
 from cli.batches import batch_table
 from cli.context import open_database, settings_of
 from cli.options import BatchArgument, Json
-from cli.views.reports import ReportView, report_of
 from db.clips import batches
 from pipeline.errors import InputError, Problem
+from service.views.reports import ReportView, report_of
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _COLUMNS = 40

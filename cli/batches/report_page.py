@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element, tostring
 
 from cli.batches.report import figures
-from cli.views.reports import ReportView, WorkerReportView
 from pipeline.scoring.compare.charts import element
 from pipeline.states import Stage
+from service.views.reports import ReportView, WorkerReportView
 
 _ROW, _BAR = 34, 24
 _LEFT, _PLOT, _TOP = 250, 720, 26

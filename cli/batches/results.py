@@ -15,9 +15,6 @@ from cli.batches.batch_table import path_of, summary
 from cli.batches.status import states_of
 from cli.context import folder_of, open_database, settings_of
 from cli.options import BatchArgument, Json
-from cli.views.batches import BatchView, ResultsView, batch_view
-from cli.views.clips import FileView, file_views
-from cli.views.jobs import ResultView, job_view
 from db.clips import batches, jobs
 from db.evals import runs
 from db.models import ArtifactRow, Job, Score
@@ -33,6 +30,9 @@ from pipeline.states import JobState
 from pipeline.storage import FolderStorage
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
+from service.views.batches import BatchView, ResultsView, batch_view
+from service.views.clips import FileView, file_views
+from service.views.jobs import ResultView, job_view
 
 _Found: TypeAlias = "tuple[Job, dict[str, ArtifactRow], str | None, list[Score]]"
 """A job, its published files, the prompt that was used, and its scores."""

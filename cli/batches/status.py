@@ -6,26 +6,9 @@ import typer
 from sqlalchemy.orm import Session
 
 from cli import output
-from cli.batches import batch_table, forecast, input_notes
+from cli.batches import batch_table, forecast
 from cli.context import open_database, settings_of
 from cli.options import BatchArgument, Json
-from cli.views.base import when
-from cli.views.batches import BatchListView, JobListView, ScoreSummaryView, StatusView, batch_view
-from cli.views.clips import file_views
-from cli.views.events import event_view
-from cli.views.jobs import (
-    JobDetailView,
-    attempt_view,
-    job_view,
-    part_of,
-    roll_views,
-    running_view,
-    score_view,
-    segment_views,
-    step_view,
-    text_sentences,
-)
-from cli.views.workers import WorkerView
 from db import events, workers
 from db.clips import batches, jobs, spending
 from db.evals import runs
@@ -37,6 +20,24 @@ from pipeline.errors import InputError, NotFoundError, Problem
 from pipeline.settings import Settings
 from pipeline.spec import JobSpec
 from pipeline.states import JobState
+from service import input_notes
+from service.views.base import when
+from service.views.batches import BatchListView, JobListView, ScoreSummaryView, StatusView, batch_view
+from service.views.clips import file_views
+from service.views.events import event_view
+from service.views.jobs import (
+    JobDetailView,
+    attempt_view,
+    job_view,
+    part_of,
+    roll_views,
+    running_view,
+    score_view,
+    segment_views,
+    step_view,
+    text_sentences,
+)
+from service.views.workers import WorkerView
 
 _FAILED_SHOWN = 10
 

@@ -6,11 +6,9 @@ from typing import Annotated
 import typer
 
 from cli import output
-from cli.batches import advice, batch_table, broker, forecast, limits, submission, watch, work
+from cli.batches import batch_table, broker, forecast, prompt_file, watch, work
 from cli.context import open_database, settings_of
 from cli.options import BatchChoices, FieldOptions, FileArgument, Json, takes
-from cli.views.batches import BatchView, batch_view
-from cli.views.submissions import SubmittedView
 from db.clips import batches
 from db.clips.batches import Limits, Submitted
 from db.session import Database
@@ -18,6 +16,10 @@ from pipeline.errors import InputError, Problem
 from pipeline.prompts import Submission
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions
+from service import advice, submission
+from service.limits import limits_of
+from service.views.batches import BatchView, batch_view
+from service.views.submissions import SubmittedView
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the jobs and what they need; store nothing.")]
 _DRY_RUN_ROWS = 200
@@ -35,9 +37,9 @@ def submit(
 ) -> int:
     """Store a prompt file as a batch; repeating it adds nothing."""
     settings = settings_of(ctx)
-    parsed = submission.read(file, fields, choices, settings)
+    parsed = prompt_file.read(file, fields, choices, settings)
     options = submission.batch_options(choices, settings, parsed.scoring)
-    limited = limits.limits_of_options(choices, settings, (job.spec.gpu for job in parsed.jobs))
+    limited = limits_of(choices, settings, (job.spec.gpu for job in parsed.jobs))
     if dry_run:
         return _show_dry_run(parsed, settings, json)
     if wait and settings.solo:
@@ -78,7 +80,7 @@ def run(
         raise InputError(
             [Problem("`vgen run` works in solo mode only, and VGEN_BROKER_URL is set: use `vgen submit FILE --wait`")]
         )
-    parsed = None if file is None else submission.read(file, fields, choices, settings)
+    parsed = None if file is None else prompt_file.read(file, fields, choices, settings)
     if parsed is None and (fields.overrides() or choices != BatchChoices()):
         raise InputError([Problem("options of jobs and batches need a FILE")])
     options = submission.batch_options(choices, settings, parsed.scoring if parsed else None)
@@ -86,7 +88,7 @@ def run(
         return _show_dry_run(parsed, settings, False)
     if parsed is not None:
         advice.refuse_without_models(submission.presets_of(parsed), settings)
-    limited = limits.limits_of_options(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())
+    limited = limits_of(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())
     with open_database(settings, upgrade=True) as database:
         batch_id = None
         if parsed is not None:

@@ -7,8 +7,8 @@ import typer
 from cli import output
 from cli.context import open_database, settings_of
 from cli.options import Json
-from cli.views.operations import RemovedView, SweptView
 from pipeline.wiring import make_storage
+from service.views.operations import RemovedView, SweptView
 from tasks.upkeep.sweeper import Report, sweep_once
 
 _TABLE_ROWS = 50

@@ -8,12 +8,12 @@ from cli import output
 from cli.batches import batch_table, forecast, status
 from cli.batches.follow import display, follow, snapshot_of
 from cli.context import open_database, settings_of
-from cli.exit_codes import ExitCode
 from cli.interrupt import Interrupt
 from cli.options import BatchArgument, Json
 from db.clips import batches
 from db.session import Database
 from pipeline.settings import Settings
+from service.exit_codes import ExitCode
 
 
 def watch(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = False) -> int:

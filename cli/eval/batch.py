@@ -10,8 +10,6 @@ from typing import Any
 from cli import output
 from cli.context import open_database
 from cli.eval.suite import work_off
-from cli.exit_codes import ExitCode
-from cli.views import evals as views
 from db.clips import batches, jobs, scores
 from db.evals import runs
 from db.models import ArtifactRow, Job
@@ -27,6 +25,8 @@ from pipeline.stages.score import record_of
 from pipeline.states import EvalState, JobState
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
+from service.exit_codes import ExitCode
+from service.views import evals as views
 from tasks.worker.scoring import open_run
 
 _PAGE = 200

@@ -13,14 +13,14 @@ from cli.eval import suite as eval_suite
 from cli.eval import weights as eval_weights
 from cli.eval.inputs import ExpectedOptions, clips_of
 from cli.eval.weights import WeightsOption, weights_of
-from cli.exit_codes import ExitCode
 from cli.options import Json, takes
-from cli.views import evals as views
 from pipeline.errors import InputError, Problem
 from pipeline.scoring import Models, aggregates, registry, score_file
 from pipeline.scoring.run import ClipScores, as_json, fingerprint, score_clips
 from pipeline.scoring.score_file import write_scores
 from pipeline.scoring.vbench import DIMENSIONS, QUALITY
+from service.exit_codes import ExitCode
+from service.views import evals as views
 
 app = typer.Typer(help="Score videos, and compare scores.", no_args_is_help=True)
 app.add_typer(eval_weights.app, name="weights")

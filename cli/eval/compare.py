@@ -7,9 +7,7 @@ import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.exit_codes import ExitCode
 from cli.options import Json
-from cli.views import evals as views
 from pipeline.scoring import compare as comparing
 from pipeline.scoring import registry
 from pipeline.scoring.compare import MEANING
@@ -18,6 +16,8 @@ from pipeline.scoring.compare.html import html as page_of
 from pipeline.scoring.compare.report import Report
 from pipeline.scoring.compare.runs import Run
 from pipeline.scoring.metric import Metric
+from service.exit_codes import ExitCode
+from service.views import evals as views
 
 
 def compare(

@@ -9,7 +9,6 @@ import typer
 from cli import output
 from cli.context import settings_of
 from cli.options import Json
-from cli.views import evals as views
 from pipeline.errors import InputError, Problem
 from pipeline.scoring import exchange, score_file
 from pipeline.scoring.exchange import Exported
@@ -17,6 +16,7 @@ from pipeline.scoring.metric import Score
 from pipeline.scoring.score_file import Record
 from pipeline.scoring.suite import find_suite, read_suite
 from pipeline.scoring.vbench import DIMENSIONS, EXTERNAL
+from service.views import evals as views
 
 
 def export(

@@ -8,7 +8,6 @@ import typer
 from cli import output
 from cli.context import open_database, settings_of
 from cli.eval.suite import run_view, work_off
-from cli.exit_codes import ExitCode
 from cli.options import FieldOptions, Json, takes
 from db.evals import runs
 from db.session import Database
@@ -18,6 +17,7 @@ from pipeline.scoring.compare import read_margins
 from pipeline.settings import Settings
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
+from service.exit_codes import ExitCode
 from tasks.upkeep import nightly as work
 
 _LINK_S = 7 * 86_400

@@ -9,12 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from cli import output
-from cli.batches import submission, watch, work
+from cli.batches import watch, work
 from cli.context import open_database, settings_of
-from cli.exit_codes import ExitCode
 from cli.options import BatchChoices, FieldOptions, Json, takes
-from cli.views import evals as views
-from cli.views.base import when, when_if_set
 from db.evals import runs as evals
 from db.evals import score_steps
 from db.models import EvalRun
@@ -30,6 +27,10 @@ from pipeline.scoring.suite_jobs import submission_of
 from pipeline.scoring.vbench import DIMENSIONS
 from pipeline.settings import Settings
 from pipeline.states import EvalState
+from service import submission
+from service.exit_codes import ExitCode
+from service.views import evals as views
+from service.views.base import when, when_if_set
 from tasks.worker.scoring import open_run
 
 SEEDS = "1-5"

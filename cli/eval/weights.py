@@ -7,14 +7,14 @@ import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.exit_codes import ExitCode
 from cli.options import Json
-from cli.views import evals as views
 from pipeline.errors import InputError, Problem
 from pipeline.scoring.registry import METRICS
 from pipeline.scoring.weight_files import WEIGHT_FILES
 from pipeline.scoring.weights import Weights
 from pipeline.settings import Settings
+from service.exit_codes import ExitCode
+from service.views import evals as views
 
 app = typer.Typer(help="The files of the evaluation models.", no_args_is_help=True)
 WeightsOption = Annotated[

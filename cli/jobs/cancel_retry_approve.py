@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 from cli import output
 from cli.context import open_database, settings_of
 from cli.options import Json
-from cli.views.operations import ChangedView
 from db.clips import batches, jobs, selection
 from db.clips import cancel_retry_approve as requests
 from db.clips.selection import Selection
@@ -19,6 +18,7 @@ from db.session import Database
 from pipeline.errors import InputError, Problem
 from pipeline.settings import Settings
 from pipeline.states import JobState
+from service.views.operations import ChangedView
 
 
 class ChangeAll(Protocol):

@@ -9,11 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from cli import output
-from cli.batches import submission
+from cli.batches.stored import print_stored
 from cli.context import open_database, settings_of
 from cli.jobs import imports
 from cli.options import Json
-from cli.views.clips import StateView
 from db.clips import batches, continuations, jobs
 from db.reading import history
 from db.session import Database
@@ -33,6 +32,8 @@ from pipeline.stages.state_file import read_state, write_state
 from pipeline.states import JobState
 from pipeline.wiring import make_storage
 from pipeline.work import ContinuationRef
+from service import submission
+from service.views.clips import StateView
 
 app = typer.Typer(help="Export or import the continuation state of a finished clip.", no_args_is_help=True)
 
@@ -260,7 +261,7 @@ def _store(
     stored = submission.store(new, options, settings=settings, database=database, again=True, states={0: state})
     after = f", after its {spec.frames_before}" if spec.frames_before else ""
     summary = f"1 job stored, {spec.total_frames} frames that go on from {spec.extends}{after}"
-    submission.print_stored(stored, summary, options, settings=settings, database=database, json=json)
+    print_stored(stored, summary, options, settings=settings, database=database, json=json)
     return 0
 
 

@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from cli import output
-from cli.batches import input_notes
 from cli.context import prepare
 from cli.interrupt import Interrupt
 from cli.options import Json
-from cli.views.clips import GeneratedView
 from pipeline.errors import InputError, Problem, StoppedError
 from pipeline.nearest import did_you_mean
+from service import input_notes
+from service.views.clips import GeneratedView
 from vgen import ProgressEvent, VideoGenerator, read_config
 
 _KEYS = ("preset", "model", "extends", "fields.", "request.", "output.", "settings.")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from cli import output
-from cli.batches.submission import batch_options
 from cli.options import BatchChoices
 from pipeline.errors import InputError, Problem
 from pipeline.presets import load_library
@@ -18,6 +17,7 @@ from pipeline.settings import Settings
 from pipeline.spec import BatchOptions
 from pipeline.stages.state_file import StateFile
 from pipeline.wiring import make_storage
+from service.submission import batch_options
 
 _OPTIONS = ("safety_policy", "must_screen", "encode", "score")
 

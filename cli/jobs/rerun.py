@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.batches import submission
+from cli.batches.stored import print_stored
 from cli.context import open_database, settings_of
 from cli.jobs import extend, imports
 from cli.options import Json
@@ -22,6 +22,7 @@ from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
+from service import submission
 
 
 def rerun(
@@ -57,7 +58,7 @@ def rerun(
             states=states,
         )
         summary = f"{stored.total} jobs stored"
-        submission.print_stored(stored, summary, options, settings=settings, database=database, json=json)
+        print_stored(stored, summary, options, settings=settings, database=database, json=json)
     return 0
 
 

@@ -10,7 +10,6 @@ import typer
 from cli import output
 from cli.context import settings_of
 from cli.options import Json
-from cli.views.models import MeasuredWayView, PresetBenchView
 from pipeline import preset_benchmark
 from pipeline.acceleration import Acceleration
 from pipeline.errors import InputError, Problem
@@ -18,6 +17,7 @@ from pipeline.generators.probe_request import PROMPT, probe_request
 from pipeline.generators.process.handle import GeneratorProcess
 from pipeline.preset_benchmark import Measured, unsteady
 from pipeline.presets import load_library
+from service.views.models import MeasuredWayView, PresetBenchView
 
 app = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
 _MIB = 1024 * 1024

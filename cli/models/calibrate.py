@@ -9,10 +9,10 @@ import typer
 from cli import output
 from cli.context import settings_of
 from cli.options import Json
-from cli.views.models import CalibrationView
 from pipeline.generators.probe_request import PROMPT, probe_request
 from pipeline.generators.process.handle import GeneratorProcess
 from pipeline.presets import calibration, load_library
+from service.views.models import CalibrationView
 
 
 def calibrate(

@@ -8,13 +8,13 @@ import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.exit_codes import ExitCode
 from cli.models.calibrate import calibrate
 from cli.options import Json
-from cli.views.models import ModelChecksView, ModelCheckView, ModelListView, ModelView
 from pipeline.models import hub
 from pipeline.presets import Library, Preset, load_library
 from pipeline.settings import Settings
+from service.exit_codes import ExitCode
+from service.views.models import ModelChecksView, ModelCheckView, ModelListView, ModelView
 
 app = typer.Typer(help="The presets and their models.", no_args_is_help=True)
 app.command("calibrate")(calibrate)

@@ -9,16 +9,17 @@ from typing import Annotated
 import typer
 
 from cli import output
-from cli.batches import submission
+from cli.batches import prompt_file
 from cli.context import open_database, settings_of
-from cli.exit_codes import ExitCode
 from cli.interrupt import Interrupt
 from cli.options import BatchChoices, FieldOptions, Json
-from cli.views.operations import ChaosView, RecoveriesView
 from db.clips import batches
 from db.session import Database
 from pipeline.errors import InputError, Problem
 from pipeline.settings import Settings
+from service import submission
+from service.exit_codes import ExitCode
+from service.views.operations import ChaosView, RecoveriesView
 from tasks.upkeep.chaos import ChaosResult, Damage, inflict_faults, judge, targets
 
 _SETTLE_S = 900.0
@@ -93,7 +94,7 @@ def _submit(settings: Settings, database: Database, jobs: int, preset: str, seed
         path = Path(folder) / "chaos.txt"
         path.write_text("".join(f"chaos {seed}, clip {number}\n" for number in range(jobs)), "utf-8")
         choices = BatchChoices(name="chaos", again=True)
-        parsed = submission.read(path, FieldOptions(preset=preset), choices, settings)
+        parsed = prompt_file.read(path, FieldOptions(preset=preset), choices, settings)
         options = submission.batch_options(choices, settings)
         return submission.store(
             parsed, options, settings=settings, database=database, name="chaos", again=True

@@ -11,11 +11,11 @@ from pydantic import BaseModel, SecretStr
 from cli import output
 from cli.context import notices_of, settings_of
 from cli.options import Json
-from cli.views.operations import ConfigView, SettingView
 from pipeline.redaction import shown_setting
 from pipeline.settings import Settings
 from pipeline.settings.files import current_folder
 from pipeline.settings.sources import gather, variable
+from service.views.operations import ConfigView, SettingView
 
 _MASK = "********"
 

@@ -4,11 +4,11 @@ import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.exit_codes import ExitCode
 from cli.options import Json
-from cli.views.operations import DatabaseCheckView
 from db import invariants, schema
 from db.session import Database
+from service.exit_codes import ExitCode
+from service.views.operations import DatabaseCheckView
 
 app = typer.Typer(help="The database's tables.", no_args_is_help=True)
 

@@ -12,9 +12,7 @@ import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.exit_codes import ExitCode, of_error
 from cli.options import Json
-from cli.views.operations import CheckView, DoctorView
 from db import invariants, schema
 from db.session import Database
 from pipeline.encoding.ffmpeg import available_codecs, ffmpeg_version
@@ -27,10 +25,12 @@ from pipeline.safety.filter import PromptSafetyFilter
 from pipeline.safety.result import SafetyDecision
 from pipeline.settings import Settings, notices_of
 from pipeline.wiring import make_storage
+from service.exit_codes import ExitCode, of_error
+from service.views.operations import CheckView, DoctorView
 from tasks.broker import check_broker
 from tasks.lifecycle import check_settings
 
-_OUR_NAMES = ("pipeline", "tasks", "db", "cli", "vgen", "migrations")
+_OUR_NAMES = ("pipeline", "tasks", "db", "service", "server", "cli", "vgen", "migrations")
 _TESTED_PYTHON = (3, 11)
 _POOLED = "; a pooler such as PgBouncer stands before it: no prepared statements, time limits set in each transaction"
 Check = Callable[["Settings"], "Iterator[CheckView]"]

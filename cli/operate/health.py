@@ -8,10 +8,10 @@ import typer
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.exit_codes import ExitCode
 from cli.options import Cpu, Gpu, Io
 from db import workers
 from pipeline.settings import Settings
+from service.exit_codes import ExitCode
 from tasks.hosts import supervisor
 from tasks.upkeep.timers import DISPATCHER
 

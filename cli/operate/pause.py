@@ -9,7 +9,6 @@ import typer
 from cli import output
 from cli.context import open_database, settings_of
 from cli.options import Json
-from cli.views.operations import PausedView
 from db import workers
 from db.clips import batches
 from db.evals import score_steps
@@ -17,6 +16,7 @@ from db.queue import pauses
 from db.session import Database
 from pipeline.errors import InputError, Problem
 from pipeline.gpu_type_names import PATTERN, is_gpu_type
+from service.views.operations import PausedView
 
 Batches = Annotated[
     list[str] | None, typer.Argument(metavar="[BATCH...]", help="Ids of batches, the start of one, or 'latest'.")

@@ -11,10 +11,10 @@ from cli.batches.status import worker_views
 from cli.context import open_database, settings_of
 from cli.interrupt import Interrupt
 from cli.options import Cpu, Gpu, Io
-from cli.views.workers import WorkerView
 from db.session import Database
 from pipeline.errors import InputError, Problem, ServiceUnavailableError
 from pipeline.settings import Settings
+from service.views.workers import WorkerView
 
 _MIN_PASSWORD = 8
 
@@ -31,7 +31,7 @@ def worker(
     settings = _cluster(settings_of(ctx), "worker")
     if not (gpu or cpu or io):
         raise InputError([Problem("--no-gpu, --no-cpu and --no-io leave nothing to do")])
-    _require_schema(settings)
+    require_schema(settings)
     return supervisor.run(settings, gpu=gpu, cpu=cpu, io=io)
 
 
@@ -67,7 +67,7 @@ def dispatcher(ctx: typer.Context) -> int:
     from tasks.hosts import dispatcher
 
     settings = _cluster(settings_of(ctx), "dispatcher")
-    _require_schema(settings)
+    require_schema(settings)
     with Interrupt("stopping; again to stop at once") as interrupt:
         dispatcher.run_dispatcher(settings, interrupt.event)
     return 0
@@ -131,7 +131,7 @@ def _cluster(settings: Settings, verb: str) -> Settings:
     return settings
 
 
-def _require_schema(settings: Settings) -> None:
+def require_schema(settings: Settings) -> None:
     """Raises ServiceUnavailableError where the tables are older than this release; one that is away is waited for."""
     from db import schema
 

@@ -5,15 +5,15 @@ from typing import Any
 
 from pydantic import Field
 
-from cli.views.base import View, when, when_if_set
-from cli.views.clips import FileView
-from cli.views.events import EventView
 from db.models import Job, Score, Segment, StageRun, Step
 from pipeline.digests import joined_digest
 from pipeline.presets import all_presets
 from pipeline.seeds import roll_seed
 from pipeline.spec import JobSpec
 from pipeline.states import Stage
+from service.views.base import View, when, when_if_set
+from service.views.clips import FileView
+from service.views.events import EventView
 
 
 class JobView(View):

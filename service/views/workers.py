@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from cli.views.base import View
+from service.views.base import View
 
 
 class WorkerView(View):

@@ -1,12 +1,12 @@
-"""The scoring options of `submit` and `run`: the command line wins over the file's defaults."""
+"""The scoring options of a submission: what it chose wins over its file's defaults."""
 
-from cli.options import BatchChoices
 from pipeline.errors import InputError, Problem
 from pipeline.prompts.scoring import FileScoring, split_names
 from pipeline.spec import MAX_REROLL, ScoreOptions
+from service.choices import SubmissionChoices
 
 
-def score_options(choices: BatchChoices, in_file: FileScoring) -> ScoreOptions | None:
+def score_options(choices: SubmissionChoices, in_file: FileScoring) -> ScoreOptions | None:
     """Return how the batch's clips are scored; None: they are not.
 
     Raises:

@@ -4,9 +4,9 @@ from typing import Any
 
 from pydantic import Field
 
-from cli.views.base import View, when
 from db.models import Event
 from db.reading.history import Entry
+from service.views.base import View, when
 
 
 class EventView(View):

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from cli.views.base import View, when
-from cli.views.batches import BatchView, batch_view
 from db.clips import batches
 from db.clips.spending import type_of
 from db.models import Batch
 from db.reading import reports
 from db.reading.reports import KEPT, Clips, Timeline, Work
 from pipeline.states import Stage
+from service.views.base import View, when
+from service.views.batches import BatchView, batch_view
 
 HOUR_S = 3600
 _PIPELINE = ("encode_text_and_first_step", "denoise", "decode")

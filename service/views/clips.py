@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from cli.views.base import View
 from db.models import ArtifactRow
+from service.views.base import View
 
 _KINDS = ("video", "poster", "strip", "sidecar")
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from cli.exit_codes import of_counts
-from cli.views.base import View, when, when_if_set
-from cli.views.jobs import JobView, ResultView, RunningView
-from cli.views.workers import WorkerView
 from db.models import Batch
 from pipeline.states import TERMINAL_JOB_STATES, JobState
+from service.exit_codes import of_counts
+from service.views.base import View, when, when_if_set
+from service.views.jobs import JobView, ResultView, RunningView
+from service.views.workers import WorkerView
 
 
 class BatchView(View):
