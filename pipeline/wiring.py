@@ -1,7 +1,5 @@
 """Chooses the real parts by the settings."""
 
-from __future__ import annotations
-
 import re
 import urllib.parse
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The deadline and the budget of a batch, from what a submission chose."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime

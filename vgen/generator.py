@@ -1,7 +1,5 @@
 """A model in a child process, loaded once and asked many times."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import threading

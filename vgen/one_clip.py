@@ -1,7 +1,5 @@
 """The stages of one clip in turn, in this process and its generator's, without rows."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 import time

@@ -1,7 +1,5 @@
 """Reading a prompt file under the command line's options."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from cli.options import BatchChoices, FieldOptions

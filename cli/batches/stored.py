@@ -1,7 +1,5 @@
 """Saying what was stored, and the command that comes next."""
 
-from __future__ import annotations
-
 from cli import output
 from db.clips import batches
 from db.clips.batches import Submitted

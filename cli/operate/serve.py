@@ -1,7 +1,5 @@
 """`vgen serve`: the line over HTTP, in the foreground; in solo mode this process works it off, too."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

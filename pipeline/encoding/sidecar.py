@@ -1,7 +1,5 @@
 """The sidecar: everything that is needed to make a clip again, as one JSON object. docs/sidecar.md describes it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache

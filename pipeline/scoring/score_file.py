@@ -1,7 +1,5 @@
 """Score files: the JSON list that ``vgen eval run`` writes, read again to be pooled, extended and compared."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """VBench's prompt suite (``VBench_full_info.json``): read from a path, or from an installed ``vbench`` wheel."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass

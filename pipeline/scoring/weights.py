@@ -4,8 +4,6 @@ Looked up in this order: the weights directory (by official name, by its place i
 ``owner/name`` or ``owner--name``), then the local hub cache. Only ``pull`` uses the network.
 """
 
-from __future__ import annotations
-
 import json
 import time
 import urllib.error

@@ -1,7 +1,5 @@
 """Media in a folder: of this host, or a file system that all hosts share."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import logging

@@ -1,7 +1,5 @@
 """Media in an S3-compatible store. The only module that uses boto3."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """``/v1/videos``: a request becomes a batch of one job, and a job's rows become a video."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response

@@ -3,8 +3,6 @@
 The broker is lost with the process, which loses nothing: rows are the truth, and the next run takes them up.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import threading

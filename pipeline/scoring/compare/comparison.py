@@ -1,7 +1,5 @@
 """Two runs compared, paired per prompt: the same prompts and seeds, one difference a prompt."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Compare the time and memory of clips with earlier ones, per preset and GPU type."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """LAION's linear aesthetic head on CLIP ViT-L/14: the 2022 ``sa_0_4`` head, not the later one with hidden layers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -4,8 +4,6 @@ An own module and not transformers' ``ViTModel``: frames are not square, and DIN
 scale (n + 0.1) / grid, where transformers stretches to a size; scores then differ by up to 2e-3.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

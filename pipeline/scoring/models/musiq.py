@@ -4,8 +4,6 @@ Written from the paper and the authors' Apache-2.0 code. Keys and two numerical 
 VBench uses: bicubic resizing, and the unbiased deviation in standardised convolutions.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """OpenAI's CLIP (Radford et al. 2021) by transformers' ``CLIPModel``, from OpenAI's file or the hub's copy."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

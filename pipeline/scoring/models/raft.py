@@ -1,7 +1,5 @@
 """RAFT, the optical flow network (Teed and Deng 2020), large form: the flow between two frames in 20 steps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """UMT's Kinetics-400 classifier (Li et al. 2023): which of 400 actions a clip shows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

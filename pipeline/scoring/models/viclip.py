@@ -1,7 +1,5 @@
 """ViCLIP (Wang et al. 2023): CLIP whose image tower sees the patches of eight frames at once. transformers has none."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
