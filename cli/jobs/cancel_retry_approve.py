@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.options import Json
+from cli.options import Json, label_of
 from db.clips import batches, jobs, selection
 from db.clips import cancel_retry_approve as requests
 from db.clips.selection import Selection
@@ -48,7 +48,7 @@ _OPEN = (JobState.WAITING, JobState.HELD, JobState.IN_FLIGHT)
 
 def cancel(ctx: typer.Context, ids: Chosen = None, label: Label = None, json: Json = False) -> int:
     """Stop jobs; a running one stops within a step. What has succeeded stays."""
-    chosen = Selection(_OPEN, label=_label(label))
+    chosen = Selection(_OPEN, label=None if label is None else label_of(label))
     code = _change(ctx, ids or [], chosen, requests.cancel_all, "cancelled", json)
     if label is None:
         _cancel_scoring(settings_of(ctx), [name for name in ids or [] if "-" not in name])
@@ -77,7 +77,7 @@ def retry(
 ) -> int:
     """Queue failed or cancelled jobs again, at the step where they ended."""
     states = (JobState.FAILED, JobState.CANCELLED) if code is None else (JobState.FAILED,)
-    chosen = Selection(states, code=code, label=_label(label))
+    chosen = Selection(states, code=code, label=None if label is None else label_of(label))
     return _change(ctx, ids or [], chosen, requests.retry_all, "queued again", json)
 
 
@@ -105,16 +105,6 @@ def reject(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
         "rejected",
         json,
     )
-
-
-def _label(text: str | None) -> tuple[str, str | None] | None:
-    """Raises InputError."""
-    if text is None:
-        return None
-    name, equals, value = text.partition("=")
-    if not name.strip():
-        raise InputError([Problem(f"{text!r} is not of the form name or name=value", field="--label")])
-    return name.strip(), value.strip() if equals else None
 
 
 def _one_by_one(change: Callable[[Session, str], bool]) -> ChangeAll:

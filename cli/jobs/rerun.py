@@ -9,7 +9,7 @@ import typer
 from cli.batches.stored import print_stored
 from cli.context import open_database, settings_of
 from cli.jobs import extend, imports
-from cli.options import Json
+from cli.options import Json, checked_owner
 from db.clips import batches, jobs
 from db.reading import history
 from db.session import Database
@@ -31,7 +31,9 @@ def rerun(
         list[str], typer.Argument(metavar="SOURCE...", help="Job ids or sidecar files (.json) of clips.")
     ],
     name: Annotated[str | None, typer.Option("--name", help="Name of the new batch.")] = None,
-    owner: Annotated[str | None, typer.Option("--owner", help="The owner of the batch.")] = None,
+    owner: Annotated[
+        str | None, typer.Option("--owner", callback=checked_owner, help="The owner of the batch.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Make clips once more, exactly as specified, as a new batch: same seed, enhanced prompt pinned."""

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 
 from pipeline.errors import SettingsError
-from pipeline.gpu_type_names import check_gpu_type
 from pipeline.handoff import Handoff
 from pipeline.models.gpus import find_gpus
+from pipeline.names import check_gpu_type
 from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue, encode_slots, gpu_queue
 from pipeline.processes import stop_signals
 from pipeline.settings import Settings
