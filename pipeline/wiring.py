@@ -1,5 +1,7 @@
 """Chooses the real parts by the settings."""
 
+from __future__ import annotations
+
 import re
 import sys
 import urllib.parse
