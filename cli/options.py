@@ -1,7 +1,5 @@
 """Options that several commands share, as dataclasses: each field becomes an option."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import inspect

@@ -1,7 +1,5 @@
 """Owners, labels and GPU types: one grammar each, for prompt files, settings, queues, options and rows."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """A GPU worker's row about models: the preset assigned to it, the one it holds, and those that failed to load."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from sqlalchemy import bindparam, select, update

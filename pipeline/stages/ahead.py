@@ -1,8 +1,6 @@
 """Fetch the next clip's inputs while the one before is made. A hint: who makes the clip looks for them and can do
 without."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

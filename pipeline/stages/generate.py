@@ -1,7 +1,5 @@
 """The generate stage: from a prompt to raw frames in the hand-off directory."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any

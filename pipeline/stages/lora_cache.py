@@ -1,7 +1,5 @@
 """LoRA files on this host: fetched from the store once, kept by use."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

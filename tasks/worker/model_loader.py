@@ -4,8 +4,6 @@ Two parts share only the row, since in a cluster they run in two processes: ``Mo
 that has the generator; ``QueueSubscription`` is a timer of the process that has the consumer.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable
