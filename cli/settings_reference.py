@@ -43,12 +43,7 @@ _TYPES: dict[object, str] = {
     Path: "path",
     SecretStr: "secret",
 }
-_BOUNDS: tuple[tuple[Any, str, str], ...] = (
-    (Ge, "ge", "≥"),
-    (Gt, "gt", ">"),
-    (Le, "le", "≤"),
-    (Lt, "lt", "<"),
-)
+_BOUNDS: tuple[tuple[Any, str, str], ...] = ((Ge, "ge", "≥"), (Gt, "gt", ">"), (Le, "le", "≤"), (Lt, "lt", "<"))
 _LISTS = {
     "VGEN_FETCH_NETWORKS": "networks, separated by commas",
     "VGEN_ENHANCE_PROVIDERS": "texts, separated by commas",

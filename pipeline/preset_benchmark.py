@@ -141,12 +141,7 @@ def _clips(
 
 
 def _measured(
-    name: str,
-    acceleration: Acceleration,
-    results: list[GenerationResult],
-    first_s: float,
-    frames: Clip,
-    plain: Clip,
+    name: str, acceleration: Acceleration, results: list[GenerationResult], first_s: float, frames: Clip, plain: Clip
 ) -> Measured:
     context = Context(models=Models(), reference=plain)
     return Measured(

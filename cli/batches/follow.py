@@ -151,11 +151,7 @@ def display() -> Display:
 
 
 def follow(
-    poll: Callable[[], Snapshot],
-    display: Display,
-    *,
-    until: Callable[[Snapshot], bool],
-    wait: Callable[[float], bool],
+    poll: Callable[[], Snapshot], display: Display, *, until: Callable[[Snapshot], bool], wait: Callable[[float], bool]
 ) -> Snapshot:
     """Show snapshots until one satisfies ``until``, or ``wait`` (seconds) answers True: asked to stop."""
     while True:

@@ -228,8 +228,7 @@ def _list_jobs(settings: Settings, batch_id: str, states: list[JobState], limit:
         batch = batches.get(session, batch_id)
         rows = batches.job_rows(session, batch.id, states=states, limit=limit)
         view = JobListView(
-            batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
-            jobs=[job_view(row) for row in rows],
+            batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]), jobs=[job_view(row) for row in rows]
         )
     if json:
         output.as_json(view)

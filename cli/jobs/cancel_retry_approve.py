@@ -85,12 +85,7 @@ def approve(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
     """Let held jobs go on."""
     by = settings_of(ctx).owner
     return _change(
-        ctx,
-        ids,
-        Selection((JobState.HELD,)),
-        _one_by_one(partial(requests.approve, by=by)),
-        "approved",
-        json,
+        ctx, ids, Selection((JobState.HELD,)), _one_by_one(partial(requests.approve, by=by)), "approved", json
     )
 
 
@@ -98,12 +93,7 @@ def reject(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
     """Block held jobs."""
     by = settings_of(ctx).owner
     return _change(
-        ctx,
-        ids,
-        Selection((JobState.HELD,)),
-        _one_by_one(partial(requests.reject, by=by)),
-        "rejected",
-        json,
+        ctx, ids, Selection((JobState.HELD,)), _one_by_one(partial(requests.reject, by=by)), "rejected", json
     )
 
 

@@ -58,9 +58,7 @@ def list_(
 
 @app.command("show")
 def show(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A preset.")],
-    json: Json = False,
+    ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="A preset.")], json: Json = False
 ) -> int:
     """Show a preset: model, rules, defaults."""
     settings = settings_of(ctx)

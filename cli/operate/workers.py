@@ -19,12 +19,7 @@ from service.views.workers import WorkerView
 _MIN_PASSWORD = 8
 
 
-def worker(
-    ctx: typer.Context,
-    gpu: Gpu = True,
-    cpu: Cpu = True,
-    io: Io = True,
-) -> int:
+def worker(ctx: typer.Context, gpu: Gpu = True, cpu: Cpu = True, io: Io = True) -> int:
     """Work for a cluster on this host, in the foreground; Ctrl-C, SIGTERM or SIGHUP drains."""
     from tasks.hosts import supervisor
 

@@ -249,12 +249,7 @@ def counts(session: Session, batch_ids: Sequence[str]) -> dict[str, dict[JobStat
 
 
 def job_rows(
-    session: Session,
-    batch_id: str,
-    *,
-    states: Sequence[JobState] = (),
-    after_seq: int = -1,
-    limit: int | None = None,
+    session: Session, batch_id: str, *, states: Sequence[JobState] = (), after_seq: int = -1, limit: int | None = None
 ) -> Sequence[Job]:
     """Jobs of a batch in the order of its file."""
     query = select(Job).where(Job.batch_id == batch_id, Job.seq > after_seq).order_by(Job.seq)

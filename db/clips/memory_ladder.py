@@ -107,7 +107,6 @@ def note_made(session: Session, queue: str, spec: JobSpec, rung: Rung) -> None:
     )
     session.execute(
         new.on_conflict_do_update(
-            index_elements=["gpu_type", "shape"],
-            set_={"rung": new.excluded.rung, "clips": MemoryNeed.clips + 1},
+            index_elements=["gpu_type", "shape"], set_={"rung": new.excluded.rung, "clips": MemoryNeed.clips + 1}
         )
     )

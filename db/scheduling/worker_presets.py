@@ -55,14 +55,7 @@ def set_loaded(session: Session, name: str, preset: str | None) -> None:
 
 
 def record_load(
-    session: Session,
-    name: str,
-    gpu_type: str | None,
-    preset: str,
-    seconds: float,
-    *,
-    source: str,
-    was: str | None,
+    session: Session, name: str, gpu_type: str | None, preset: str, seconds: float, *, source: str, was: str | None
 ) -> None:
     """Count one load of a model, from ``disk`` or the ``host``'s memory: placement is there to save swaps."""
     took = round(seconds, 3)

@@ -74,11 +74,7 @@ def build_sidecar(
         "numerics": generate.numerics,
         "acceleration": generate.facts.acceleration,
         "loras": [
-            {
-                "name": lora.file.name,
-                "sha256": lora.file.sha256,
-                **lora.model_dump(mode="json", exclude={"file"}),
-            }
+            {"name": lora.file.name, "sha256": lora.file.sha256, **lora.model_dump(mode="json", exclude={"file"})}
             for lora in spec.loras
         ],
         "memory_rung": generate.facts.memory_rung,

@@ -57,8 +57,5 @@ def write_sound(frames_path: Path, samples: Any, sample_rate: int) -> RawSound:
         code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "handoff_unavailable"
         raise RetryableError(f"{path}: {error.strerror}", code=code) from error
     return RawSound(
-        sample_rate=sample_rate,
-        channels=samples.shape[1],
-        num_samples=samples.shape[0],
-        sha256=sha256_hex(data),
+        sample_rate=sample_rate, channels=samples.shape[1], num_samples=samples.shape[0], sha256=sha256_hex(data)
     )

@@ -62,11 +62,7 @@ class StoredInput:
     @property
     def ref(self) -> InputRef:
         return InputRef(
-            sha256=self.sha256,
-            media_type=self.media_type,
-            name=self.name,
-            num_frames=self.num_frames,
-            notes=self.notes,
+            sha256=self.sha256, media_type=self.media_type, name=self.name, num_frames=self.num_frames, notes=self.notes
         )
 
     def read(self) -> bytes:

@@ -146,11 +146,7 @@ class _Plan:
 
 
 def assign(
-    workers: Iterable[GpuWorker],
-    demands: Sequence[Demand],
-    states: Mapping[_Key, QueueLoad],
-    *,
-    affinity_s: float,
+    workers: Iterable[GpuWorker], demands: Sequence[Demand], states: Mapping[_Key, QueueLoad], *, affinity_s: float
 ) -> dict[str, str | None]:
     """The workers whose preset changes, and the preset that each gets; None takes it away."""
     plan = _Plan({worker.name: worker for worker in sorted(workers, key=_name)}, demands, states, affinity_s)

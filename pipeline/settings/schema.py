@@ -295,8 +295,7 @@ class Settings(_NormalisedModel, BaseSettings):
     handoff_bytes: int = Field(8 * 1024 * MEBIBYTE, gt=0, description="Most bytes of frames kept there at once.")
     cache_dir: Path | None = Field(None, description="Where built models are kept; unset means `home`/cache.")
     input_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
-        (),
-        description="Folders that input images may lie in; unset: the prompt file's and the current one.",
+        (), description="Folders that input images may lie in; unset: the prompt file's and the current one."
     )
     presets_dir: Path | None = Field(None, description="Folder of your own presets; unset means `home`/presets.")
     trusted_folders: Annotated[tuple[Path, ...], NoDecode] = Field(

@@ -92,10 +92,7 @@ def retrieve(video_id: str, line: ServedLine, caller: Reader) -> Video:
 
 @router.get("/videos/{video_id}/content")
 def content(
-    video_id: str,
-    line: ServedLine,
-    caller: Reader,
-    variant: Literal["video", "thumbnail", "spritesheet"] = "video",
+    video_id: str, line: ServedLine, caller: Reader, variant: Literal["video", "thumbnail", "spritesheet"] = "video"
 ) -> Response:
     """Return the bytes of a finished video, its poster or its strip of frames."""
     with line.database.reading() as session:

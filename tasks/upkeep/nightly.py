@@ -135,10 +135,7 @@ def _store(
 ) -> tuple[str, str]:
     """The batch under its key, or a new one without, and its run; (run, batch)."""
     encode = {name: getattr(settings.encode, name) for name in EncodeOptions.model_fields}
-    options = BatchOptions(
-        safety_policy=settings.safety.policy,
-        encode=EncodeOptions.model_validate(encode),
-    )
+    options = BatchOptions(safety_policy=settings.safety.policy, encode=EncodeOptions.model_validate(encode))
     stored = batches.submit(
         session, parsed, name=kind, owner=settings.owner, options=options, key=key, again=key is None
     )

@@ -227,8 +227,7 @@ def _recorder(
     runtime: WorkerContext, claimed: Claim, error: StageError, check: Callable[[], None]
 ) -> Callable[[Session, Claim], Finished]:
     logger.info(
-        "stage failed",
-        extra={"job_id": claimed.work.job_id, "stage": claimed.work.stage.value, "code": error.code},
+        "stage failed", extra={"job_id": claimed.work.job_id, "stage": claimed.work.stage.value, "code": error.code}
     )
     if isinstance(error, SegmentLostError):
         reason = f"{error.code}: {error}"

@@ -21,14 +21,7 @@ from safetensors import SafetensorError, safe_open, serialize_file
 from pipeline.digests import sha256_hex
 from pipeline.errors import StoppedError
 from pipeline.files.digests import file_sha256
-from pipeline.generators.base import (
-    CheckpointReceiver,
-    GenerationRequest,
-    OnProgress,
-    Phase,
-    Progress,
-    SavedCheckpoint,
-)
+from pipeline.generators.base import CheckpointReceiver, GenerationRequest, OnProgress, Phase, Progress, SavedCheckpoint
 
 SCHEMA = "vgen.checkpoint/1"
 WORTH_KEEPING_S = 1.0

@@ -93,11 +93,7 @@ def compare(
         for metric in metrics
     }
     tested = {name: estimates[name] for name in margins if obstacles[name] is None}
-    worse = holm(
-        {name: result.p_worse for name, result in tested.items() if result is not None},
-        alpha,
-        len(margins),
-    )
+    worse = holm({name: result.p_worse for name, result in tested.items() if result is not None}, alpha, len(margins))
     compared = []
     for metric in metrics:
         (prompts, unpaired), result = paired[metric.name], estimates[metric.name]

@@ -45,9 +45,7 @@ class SpeedVerdict:
 
 
 def speed_verdicts(
-    history: Sequence[SpeedSample],
-    now: Iterable[SpeedSample],
-    thresholds: Mapping[str, Threshold] | None = None,
+    history: Sequence[SpeedSample], now: Iterable[SpeedSample], thresholds: Mapping[str, Threshold] | None = None
 ) -> list[SpeedVerdict]:
     """Each new sample against the median of the last five of its preset and GPU type; history oldest first.
 

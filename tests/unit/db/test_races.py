@@ -107,9 +107,7 @@ def test_retry_against_cancel(line: Line) -> None:
             failures.fail_for_good(session, claimed, code="bug", message="bug")
 
         retried, cancelled = _at_once(
-            line,
-            _in_transaction(line, requests.retry, job_id),
-            _in_transaction(line, requests.cancel, job_id),
+            line, _in_transaction(line, requests.retry, job_id), _in_transaction(line, requests.cancel, job_id)
         )
 
         # A cancel that came first found nothing to stop.
