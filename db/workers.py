@@ -77,10 +77,6 @@ def forget_all(session: Session) -> None:
     session.execute(delete(Worker))
 
 
-def all_known(session: Session) -> Sequence[Worker]:
-    return session.scalars(select(Worker).order_by(Worker.name)).all()
-
-
 _ALIVE = select(Worker).where(Worker.seen_at > now_ms() - ALIVE_MS).order_by(Worker.name)
 
 

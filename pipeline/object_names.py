@@ -15,11 +15,6 @@ TEMPORARY = ".vgen-part-"
 """The prefix of temporary files' names; no key may have such a part."""
 
 
-def input_key(sha256: str) -> str:
-    """Return where an input's bytes are in the store; the same as ``InputRef.key``."""
-    return f"inputs/{sha256}"
-
-
 def media_key(job_id: str, sha256: str, extension: str = "mp4") -> str:
     """Return where a job's file of that digest is in the store: never shared between jobs, never another file's."""
     return f"media/{job_id}/{sha256}.{extension}"
