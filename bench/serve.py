@@ -5,8 +5,6 @@ least that a server can do: a bare FastAPI route that inserts one row. Each call
 eight clients at once; the client runs on the same machine.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import itertools

@@ -1,7 +1,5 @@
 """The application: every route, and what stands before all of them."""
 
-from __future__ import annotations
-
 import threading
 from importlib.metadata import version
 

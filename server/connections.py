@@ -1,7 +1,5 @@
 """uvicorn's connections, with a time limit for a request's head, and refusals in the form of all others."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """Every refusal and failure as an answer in the form of OpenAI's API, whoever raised it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from typing import Any

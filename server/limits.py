@@ -1,7 +1,5 @@
 """Bodies that are too long, or that never come to their end, are refused before anybody parses them."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The process of `vgen serve`: uvicorn, and in solo mode the line beside it."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import socket

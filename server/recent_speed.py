@@ -1,7 +1,5 @@
 """How fast clips are made now, as it was a moment ago: to ask for each poll would cost more than the answer."""
 
-from __future__ import annotations
-
 import time
 
 from sqlalchemy.orm import Session

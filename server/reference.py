@@ -3,8 +3,6 @@
 python -m server.reference > docs/http-api.md
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any

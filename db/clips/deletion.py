@@ -1,12 +1,10 @@
 """Deleting a clip: the job's row stays as a tombstone; what points at its files goes, and then the files."""
 
-from __future__ import annotations
-
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from db import events
-from db.clips import jobs
+from db.clips import cancel_retry_approve, jobs
 from db.models import ArtifactRow, Checkpoint, ContinuationState
 from db.session import now_ms
 from pipeline.states import TERMINAL_JOB_STATES
@@ -23,7 +21,7 @@ def request(session: Session, job_id: str, *, by: str) -> bool:
     job = jobs.lock(session, job_id)
     if job.state not in TERMINAL_JOB_STATES:
         if not job.cancel_requested:
-            jobs.cancel_all(session, [job_id])
+            cancel_retry_approve.cancel_all(session, [job_id])
             job = jobs.lock(session, job_id)
         if job.state not in TERMINAL_JOB_STATES:
             return False

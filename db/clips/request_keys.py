@@ -1,7 +1,5 @@
 """Requests that a client sends again, because no answer reached it: they get the first one's answer."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from sqlalchemy import and_, delete, select

@@ -1,7 +1,5 @@
 """Requests that clients send again."""
 
-from __future__ import annotations
-
 from sqlalchemy import BigInteger, ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 

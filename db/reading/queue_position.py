@@ -1,7 +1,5 @@
 """How many clips are to be made before one that waits."""
 
-from __future__ import annotations
-
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 

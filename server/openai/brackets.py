@@ -1,7 +1,5 @@
 """Names of form fields with brackets, as OpenAI's SDKs flatten nested values: ``a[b]``, ``a[]``, ``loras[][path]``."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

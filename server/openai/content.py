@@ -1,7 +1,5 @@
 """The bytes of a video's files: whole, in part, only when they have changed, or where else they are."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import urllib.parse

@@ -1,7 +1,5 @@
 """Videos made of others: remixes, edits, extensions; and the same as one call that waits for the bytes."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from typing import Annotated
@@ -105,11 +103,7 @@ def _with_video_model(order: Order) -> dict[str, object]:
     raise ApiError(400, message, code="invalid_value", param="model")
 
 
-@router.post(
-    "/videos/extensions",
-    response_model=Video,
-    openapi_extra=request_body("prompt", "video", only=FIELDS),
-)
+@router.post("/videos/extensions", response_model=Video, openapi_extra=request_body("prompt", "video", only=FIELDS))
 async def extension(request: Request, response: Response, line: ServedLine, caller: Writer) -> Video:
     """Make a video that begins with a finished one and goes on from its last frames."""
     order = await order_of(request, line, caller, route="extensions")

@@ -1,7 +1,5 @@
 """``/v1/videos/extensions``: the video that goes on from a finished one."""
 
-from __future__ import annotations
-
 from pipeline.errors import ConflictError, InputError
 from pipeline.prompts.numbers import flag, show
 from server.errors import ApiError

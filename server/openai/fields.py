@@ -4,8 +4,6 @@ A field that cannot be kept is refused by name: a parameter that does nothing is
 changed to one that can be made.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast

@@ -1,7 +1,5 @@
 """The body of a request, however it is encoded: fields by name, and the files that came with it."""
 
-from __future__ import annotations
-
 import secrets
 import shutil
 import urllib.parse

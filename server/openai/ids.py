@@ -1,7 +1,5 @@
 """Ids of videos: a job's own, with a prefix that says what it is."""
 
-from __future__ import annotations
-
 import re
 
 ID_PREFIX = "video_"

@@ -1,7 +1,5 @@
 """LoRAs as clients of other servers ask for them, as a prompt file's list."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """The answers of the API, made of rows."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Pictures and videos that a request refers to: by URL, as data, as one of its files, or by the id of a video."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 from pipeline.prompts.numbers import show

@@ -1,7 +1,5 @@
 """Requests that are sent again because no answer came: by the client's own key, or as OpenAI's SDKs do it."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

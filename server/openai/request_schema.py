@@ -1,7 +1,5 @@
 """What OpenAPI says of the bodies that are read field by field: their names, and what each is."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

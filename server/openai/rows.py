@@ -1,7 +1,5 @@
 """Jobs out of the rows, as videos: whose they are, where they stand, when they will be done."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from sqlalchemy import select

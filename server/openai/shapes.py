@@ -1,7 +1,5 @@
 """A clip's size from its aspect ratio and its short edge."""
 
-from __future__ import annotations
-
 import re
 
 from pipeline.presets import Preset

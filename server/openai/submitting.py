@@ -1,7 +1,5 @@
 """A request that asks for videos, on its way into the rows."""
 
-from __future__ import annotations
-
 import secrets
 import time
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """``/v1/videos``: a request becomes a batch of one job, and a job's rows become a video."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from typing import Annotated, Literal

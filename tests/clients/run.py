@@ -3,8 +3,6 @@
 The folders are kept in ``.clients``; what they need comes from the package indexes that pip and npm are set up for.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from db import events, invariants
-from db.clips import deletion, jobs
-from db.reading import sweep
+from db.clips import cancel_retry_approve, deletion, jobs, retention
 from db.session import Database
 from pipeline.states import JobState, Stage
 from tests.unit.db.line import SHA, Line
@@ -33,7 +32,7 @@ def test_a_finished_clip_loses_its_files_and_keeps_its_row(database: Database) -
         assert jobs.artifacts(session, [job_id]) == {}
         assert jobs.get(session, job_id).state is JobState.SUCCEEDED
         key = f"media/{job_id}/{SHA}.mp4"
-        assert sweep.unreferenced(session, [key]) == {key}
+        assert retention.unreferenced(session, [key]) == {key}
         assert [event.kind for event in events.of_job(session, job_id)].count(deletion.DELETED) == 1
     assert invariants.violations(database) == []
 
@@ -57,6 +56,6 @@ def test_nothing_brings_it_back(database: Database) -> None:
     assert delete(database, job_id)
     assert line.job(job_id).state is JobState.CANCELLED
     with database.transaction() as session:
-        assert not jobs.retry(session, job_id)
+        assert not cancel_retry_approve.retry(session, job_id)
     assert line.job(job_id).state is JobState.CANCELLED
     assert invariants.violations(database) == []

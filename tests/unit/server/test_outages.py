@@ -72,12 +72,7 @@ def test_a_database_that_is_away(open_client: Callable[..., TestClient], method:
 def test_a_store_that_is_away(open_client: Callable[..., TestClient], tmp_path: Path) -> None:
     away = {
         "storage": "s3://bucket",
-        "s3": {
-            "endpoint_url": "http://127.0.0.1:1",
-            "access_key_id": "a",
-            "secret_access_key": "b",
-            "timeout_s": 1,
-        },
+        "s3": {"endpoint_url": "http://127.0.0.1:1", "access_key_id": "a", "secret_access_key": "b", "timeout_s": 1},
     }
     with open_client(**away) as client:
         job_id = finished_job(tmp_path)
