@@ -1,11 +1,11 @@
 """Videos made of others: remixes, edits, extensions; and the same as one call that waits for the bytes."""
 
-import asyncio
 import json
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from db.models import ArtifactRow
 from pipeline.errors import NotFoundError
@@ -137,8 +137,7 @@ async def sync(request: Request, line: ServedLine, caller: Writer) -> Response:
     video = await run_in_threadpool(create, order, order.body.fields)
     while video.status in ("queued", "in_progress") and not line.stopping.is_set():
         if await request.is_disconnected():
-            await asyncio.sleep(0)
-            return Response(status_code=204)
+            raise ClientDisconnect
         video = await waited(request, line, caller, video.id, _SYNC_POLL_S)
     if video.error is not None:
         headers = {"x-should-retry": "false", "x-video-id": video.id}
