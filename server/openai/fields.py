@@ -4,8 +4,10 @@ A field that cannot be kept is refused by name: a parameter that does nothing is
 changed to one that can be made.
 """
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import cast
 
 from pipeline.errors import Problem
@@ -45,6 +47,8 @@ SPELLINGS: dict[str, str] = {
 }
 """Fields that clients call otherwise than a prompt file does. The two general references are a video for presets that
 take one."""
+_OPENAIS = {"preset": "model", "image": "input_reference", "metrics": "score"}
+"""What fields are called that are missing, or whose name only the rules know."""
 _GENERAL = ("input_reference", "reference_url")
 _COUNTS = ("n", "num_outputs_per_prompt", "num_videos")
 _OWN = frozenset(PARSERS) - {"seeds"}
@@ -107,17 +111,25 @@ class Asked:
     notices: list[str]
     spelled: dict[str, str]
     """The client's name of each field."""
+    folders: tuple[str, ...] = ()
+    """The server's folders."""
 
     def refusal(self, problems: Sequence[Problem]) -> ApiError:
         """The answer that names every mistake as the client calls it; ``param`` is the first one's."""
-        named = [(self._name(item.field), item.message) for item in problems]
+        named = [(self._name(item.field), self._told(item.message)) for item in problems]
         return _refusal([_Mistake(name, message) for name, message in dict.fromkeys(named)])
 
     def _name(self, name: str | None) -> str | None:
         if name is None:
             return None
         plain = name.removeprefix("--").replace("-", "_")  # as it is called outside of a command line
-        return self.spelled.get(plain, "model" if plain == "preset" else plain)
+        return self.spelled.get(plain, _OPENAIS.get(plain, plain))
+
+    def _told(self, message: str) -> str:
+        """A message without the server's folders, which are nobody's business."""
+        for folder in sorted(self.folders, key=len, reverse=True):
+            message = message.replace(f"{folder}/", "").replace(folder, "the server's folder")
+        return message
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +211,14 @@ def read_fields(
         raise _refusal(reader.mistakes)
     jobs = _copies(reader.values, count, reader)
     options = replace(SubmissionChoices(owner=owner), **reader.choices)  # type: ignore[arg-type]
-    return Asked(str(reader.values.get("preset", settings.preset)), jobs, options, reader.notices, reader.spelled)
+    return Asked(
+        str(reader.values.get("preset", settings.preset)),
+        jobs,
+        options,
+        reader.notices,
+        reader.spelled,
+        _folders(settings),
+    )
 
 
 def _merged(raw: Mapping[str, object], reader: _Reader) -> dict[str, object]:
@@ -396,6 +415,11 @@ def _copies(values: Mapping[str, object], count: int, reader: _Reader) -> list[d
             job["custom_id"] = f"{values['custom_id']}.{number}"
         jobs.append(job)
     return jobs
+
+
+def _folders(settings: Settings) -> tuple[str, ...]:
+    folders = (*settings.folders.values(), settings.effective_presets_dir, Path(tempfile.gettempdir()))
+    return tuple(str(folder) for folder in folders)
 
 
 def _text(value: object) -> str:

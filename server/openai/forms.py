@@ -1,5 +1,6 @@
 """The body of a request, however it is encoded: fields by name, and the files that came with it."""
 
+import re
 import secrets
 import shutil
 import urllib.parse
@@ -15,6 +16,7 @@ from starlette.requests import Request
 from pipeline.digests import canonical_json, sha256_hex
 from pipeline.files.digests import file_sha256
 from pipeline.files.json_reader import JsonError, parse_json
+from pipeline.files.names import broken_rule
 from pipeline.inputs.collector import Downloads
 from server.errors import ApiError
 from server.openai.brackets import nested
@@ -137,8 +139,16 @@ def _named(items: Iterable[tuple[str, object]], body: Body) -> Iterable[tuple[st
         elif value.size or value.filename:
             body.folder = body.folder or Downloads()
             # Not to be guessed: a field's text must not name another request's file, nor this one's by chance.
-            called, path = f"upload-{secrets.token_hex(16)}", body.folder.path / str(len(body.files))
+            called = f"upload-{secrets.token_hex(16)}"
+            path = body.folder.path / str(len(body.files)) / _file_name(value.filename or "")
+            path.parent.mkdir()
             with path.open("xb") as file:
                 shutil.copyfileobj(value.file, file)
             body.files[called] = path
             yield name, called
+
+
+def _file_name(given: str) -> str:
+    """The client's name for a file, for people, where it is safe as a part of a path."""
+    name = re.split(r"[/\\]", given)[-1]
+    return "upload" if broken_rule(name) else name

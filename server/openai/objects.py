@@ -154,7 +154,7 @@ def _progress(job: Job, steps: Sequence[Step]) -> int:
     generated = [step for step in steps if step.stage is Stage.GENERATE]
     if segments > 1 and generated:  # each segment has its part of the way
         begin, end = _SHARE[Stage.GENERATE]
-        share = sum((_reached(step) - begin) / (end - begin) for step in generated) / segments
+        share = sum(max(0, _reached(step) - begin) / (end - begin) for step in generated) / segments
         if share < 1:
             return begin + int((end - begin) * max(0.0, share))
     return max(reached, default=0)
@@ -165,7 +165,7 @@ def _reached(step: Step) -> int:
     if step.state in (StepState.DONE, StepState.SKIPPED):
         return end
     share = step.progress_step / step.progress_total if step.progress_total else 0.0
-    return begin + int((end - begin) * min(1.0, share)) if step.state is StepState.RUNNING else begin
+    return begin + int((end - begin) * min(1.0, share)) if step.state is StepState.RUNNING else 0
 
 
 def _error(job: Job) -> VideoError | None:

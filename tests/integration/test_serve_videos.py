@@ -202,6 +202,8 @@ REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     ({"task": "i2v"}, "invalid_value", "task"),
     ({"metadata": "x"}, "invalid_value", "metadata"),
     ({"gate": ["checks"]}, "invalid_value", "gate"),
+    ({"score": "nonesuch"}, "invalid_value", "score"),
+    ({"model": "svd-xt", "size": None}, "invalid_value", "input_reference"),
     ({"prompt": ""}, "invalid_value", "prompt"),
     ({"prompt": "a\u0000b"}, "invalid_value", "prompt"),
     ({"prompt": ["a"]}, "invalid_value", "prompt"),
@@ -331,9 +333,16 @@ def test_a_long_body_without_a_length_is_cut_off(served: Served) -> None:
 def test_a_hostile_picture_or_name_is_refused_and_stores_nothing(served: Served) -> None:
     before = served.client.get("/v1/videos?limit=1").json()["first_id"]
     fields = {"prompt": "x", "model": "svd-xt"}
-    for content, name in ((bomb(), "a.png"), (b"<svg/>", "a.svg"), (b"", "a.png"), (b"GIF89a", "..%2f\r\nx: y")):
+    for content, name, shown in (
+        (bomb(), "a cat.png", "a cat.png"),
+        (b"<svg/>", "C:\\cats\\a.svg", "a.svg"),
+        (b"", "a.png", "a.png"),
+        (b"GIF89a", "..", "upload"),
+        (b"GIF89a", "../../etc/cron.d/x", "x"),
+        (b"GIF89a", "x\r\ny: z", "x%0D%0Ay: z"),
+    ):
         answer = served.client.post("/v1/videos", data=fields, files={"input_reference": (name, content, "image/png")})
-        refused(answer, 400, "invalid_value", "input_reference")
+        assert repr(shown) in refused(answer, 400, "invalid_value", "input_reference")
     assert served.client.get("/v1/videos?limit=1").json()["first_id"] == before
 
 
