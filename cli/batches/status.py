@@ -13,15 +13,10 @@ from pipeline.errors import InputError, NotFoundError, Problem
 from pipeline.states import JobState
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
     from db.session import Database
     from pipeline.settings import Settings
     from service.views.batches import StatusView
     from service.views.jobs import JobDetailView
-    from service.views.workers import WorkerView
-
-_FAILED_SHOWN = 10
 
 
 def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = False) -> int:
@@ -99,71 +94,11 @@ def limit_facts(view: StatusView) -> list[tuple[str, object]]:
 
 
 def status_view(database: Database, settings: Settings, batch_id: str) -> StatusView:
-    from cli.batches import forecast
-    from db.clips import batches, spending
-    from db.evals import runs
-    from db.queue import pauses
-    from db.reading import history
-    from service.views.batches import ScoreSummaryView, StatusView, batch_view
-    from service.views.jobs import job_view, running_view
+    from db.clips import batches
+    from service.status import status_of
 
     with database.reading() as session:
-        batch = batches.get(session, batch_id)
-        # A batch with a budget knows what it used; of the others the attempts are added up, at the prices of now.
-        limited = batch.max_gpu_ms is not None or batch.max_cost is not None
-        prices = (batch.prices or {}) if limited else settings.prices
-        used = spending.usage(session, batch.id, prices)
-        paused = pauses.paused_queues(session)
-        failed = batches.job_rows(session, batch.id, states=(JobState.FAILED, JobState.BLOCKED), limit=_FAILED_SHOWN)
-        return StatusView(
-            batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
-            outlook=forecast.of_batch(session, batch, settings),
-            gpu_seconds=used.gpu_ms / 1000,
-            cost=used.cost,
-            paused_queues=list(paused),
-            running=[running_view(*step) for step in batches.running_steps(session, batch.id)],
-            rolls=runs.rolls_of_batch(session, batch.id),
-            scores={
-                metric: ScoreSummaryView(scored=scored, not_scored=missing, mean=mean, failed=failed)
-                for metric, (scored, missing, mean, failed) in runs.means(session, batch.id).items()
-            },
-            errors=dict(history.failures(session, batch.id)),
-            failed=[job_view(job) for job in failed],
-            workers=worker_views(session),
-        )
-
-
-def worker_views(session: Session) -> list[WorkerView]:
-    """Return every live worker."""
-    from db import workers
-    from db.queue import pauses
-    from db.scheduling import capacity
-    from service.views.base import when
-    from service.views.workers import WorkerView
-
-    names = (
-        "name",
-        "host",
-        "pid",
-        "queues",
-        "slots",
-        "gpu_type",
-        "memory_bytes",
-        "assigned_preset",
-        "loaded",
-        "draining",
-    )
-    paused, now = pauses.paused_queues(session), workers.now(session)
-    return [
-        WorkerView(
-            **{name: getattr(worker, name) for name in names},
-            ready=not worker.draining and (worker.gpu_type is None or capacity.ready(worker, now)),
-            drain_reason=worker.drain_reason,
-            paused_queues=[queue for queue in worker.queues if pauses.is_paused(queue, paused)],
-            seen_at=when(worker.seen_at),
-        )
-        for worker in workers.alive(session)
-    ]
+        return status_of(session, batches.get(session, batch_id), settings)
 
 
 def list_(
@@ -265,42 +200,14 @@ def show(
     json: Json = False,
 ) -> int:
     """All that is known of a job: specification, steps, attempts, files, events."""
-    from db import events
     from db.clips import jobs
-    from db.evals import runs
-    from db.reading import history
-    from pipeline.spec import JobSpec
-    from service.views.clips import file_views
-    from service.views.events import event_view
-    from service.views.jobs import (
-        JobDetailView,
-        attempt_view,
-        job_view,
-        roll_views,
-        score_view,
-        segment_views,
-        step_view,
-    )
+    from service.status import job_detail
 
     if "-" not in job:
         return status(ctx, job, json)
     settings = settings_of(ctx)
     with open_database(settings) as database, database.reading() as session:
-        row = jobs.get(session, job)
-        steps = history.steps_of_job(session, row.id)
-        spec, segment_of = JobSpec.model_validate(row.spec), {step.id: step.segment for step in steps}
-        view = JobDetailView(
-            job=job_view(row),
-            spec=spec.model_dump(mode="json"),
-            prompt_used=history.prompts_used(session, [row.id]).get(row.id),
-            rolls=roll_views(row, steps),
-            scores=[score_view(score) for score in runs.of_jobs(session, [row.id]).get(row.id, [])],
-            segments=segment_views(row, spec, steps, history.segments_of_job(session, row)),
-            steps=[step_view(step) for step in steps],
-            attempts=[attempt_view(run, segment_of[run.step_id]) for run in history.attempts_of_job(session, row.id)],
-            files=file_views(jobs.artifacts(session, [row.id]).get(row.id, {}), {}),
-            events=[event_view(event) for event in events.of_job(session, row.id)],
-        )
+        view = job_detail(session, jobs.get(session, job))
     if json:
         output.as_json(view)
     else:

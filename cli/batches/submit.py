@@ -164,12 +164,13 @@ def _notices(batch: BatchView, settings: Settings, database: Database) -> list[s
     """Print what keeps a stored batch from going on, and its forecast: it is stored all the same."""
     from cli.batches import broker, forecast
     from db.clips import batches
+    from service.forecast import of_batch
 
     notices = []
     if not settings.solo and (problem := broker.problem(settings)) is not None:
         notices.append(f"{problem}; the batch is stored and starts when the broker is back")
     with database.reading() as session:
-        view = forecast.of_batch(session, batches.get(session, batch.id), settings)
+        view = of_batch(session, batches.get(session, batch.id), settings)
     return notices + forecast.sentences(batch, view)
 
 

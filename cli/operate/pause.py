@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +11,10 @@ from cli import output
 from cli.context import open_database, settings_of
 from cli.options import Json
 from pipeline.errors import InputError, Problem
-from pipeline.gpu_type_names import PATTERN, is_gpu_type
 
 if TYPE_CHECKING:
     from db.session import Database
+    from service.views.operations import PausedView
 
 Batches = Annotated[
     list[str] | None, typer.Argument(metavar="[BATCH...]", help="Ids of batches, the start of one, or 'latest'.")
@@ -27,9 +26,6 @@ Queues = Annotated[
     ),
 ]
 All = Annotated[bool, typer.Option("--all", help="Everything: nothing is dispatched or begun anywhere.")]
-
-_EVERY = "*"
-_QUEUE = re.compile(rf"vgen\.(io|cpu|gpu|encode|gpu\.{PATTERN}(\.[A-Za-z0-9._-]+)?|encode\.[a-z0-9-]+)")
 
 
 def pause(
@@ -49,74 +45,35 @@ def resume(
 def _set(
     ctx: typer.Context, ids: Sequence[str], names: Sequence[str], everything: bool, *, pausing: bool, json: bool
 ) -> int:
-    from db.clips import batches
-    from db.queue import pauses
-    from service.views.operations import PausedView
+    from service.pausing import EVERYTHING, queue_names, set_paused
 
     if not (ids or names or everything):
         raise InputError([Problem("say what: a BATCH, --queue NAME or --all")])
-    queues = [*queue_names(names), *([_EVERY] if everything else [])]
+    queues = [*queue_names(names), *([EVERYTHING] if everything else [])]
     settings = settings_of(ctx)
-    on_batch = pauses.pause_batch if pausing else pauses.resume_batch
-    on_queue = pauses.pause_queue if pausing else pauses.resume_queue
     with open_database(settings) as database:
-        with database.transaction() as session:
-            batch_ids = list(dict.fromkeys(batches.get(session, name).id for name in ids))
-            changed = [name for name in batch_ids if on_batch(session, name, by=settings.owner)]
-            changed += [name for name in queues if on_queue(session, name, by=settings.owner)]
-            still = pauses.paused_queues(session)
-        if pausing:
-            _withdraw(database)
-        for text in _notices(database, names, batch_ids, still, pausing=pausing):
+        view = set_paused(database, ids, queues, paused=pausing, by=settings.owner)
+        for text in _notices(database, names, view):
             output.notice(text)
-    unchanged = [name for name in (*batch_ids, *queues) if name not in changed]
     if json:
-        output.as_json(PausedView(paused=pausing, changed=changed, unchanged=unchanged, queues=list(still)))
+        output.as_json(view)
         return 0
-    word = "paused" if pausing else "resumed"
-    for name in changed:
-        output.line(f"{_shown(name)}: {word}")
-    for name in unchanged:
+    for name in view.changed:
+        output.line(f"{_shown(name)}: {'paused' if pausing else 'resumed'}")
+    for name in view.unchanged:
         output.notice(f"{_shown(name)}: was {'paused already' if pausing else 'not paused'}")
     return 0
 
 
-def queue_names(names: Sequence[str]) -> list[str]:
-    """Names of queues: a name without `vgen.` is a GPU type. Raises InputError."""
-    queues, problems = [], []
-    for name in names:
-        if _QUEUE.fullmatch(name):
-            queues.append(name)
-        elif is_gpu_type(name):
-            queues.append(f"vgen.gpu.{name}")
-        else:
-            rule = "expected vgen.io, vgen.cpu, vgen.gpu, vgen.gpu.TYPE, vgen.encode, or a GPU type such as h200"
-            problems.append(Problem(f"{name!r} is not a queue: {rule}", field="--queue"))
-    if problems:
-        raise InputError(problems)
-    return list(dict.fromkeys(queues))
-
-
-def _withdraw(database: Database) -> None:
-    """Take back what was dispatched and not begun, a page at a time."""
-    from db.evals import score_steps
-    from db.queue import pauses
-
-    while True:
-        with database.transaction() as session:
-            if not pauses.withdraw(session) + score_steps.withdraw(session):
-                return
-
-
-def _notices(
-    database: Database, names: Sequence[str], batch_ids: Sequence[str], still: Sequence[str], *, pausing: bool
-) -> list[str]:
+def _notices(database: Database, names: Sequence[str], view: PausedView) -> list[str]:
     from db import workers
     from db.clips import batches
     from db.queue import pauses
+    from service.pausing import EVERYTHING, queue_names
 
-    if not pausing:
-        notices = [f"{_shown(name)} is still paused" for name in still if batch_ids]
+    if not view.paused:
+        batch_ids = [name for name in (*view.changed, *view.unchanged) if "." not in name and name != EVERYTHING]
+        notices = [f"{_shown(name)} is still paused" for name in view.queues if batch_ids]
         with database.reading() as session:
             over = [batch_id for batch_id in batch_ids if batches.get(session, batch_id).over_budget]
         return notices + [f"{batch_id}: its budget is used up; `vgen budget {batch_id}` raises it" for batch_id in over]
@@ -130,4 +87,4 @@ def _notices(
 
 
 def _shown(name: str) -> str:
-    return "everything" if name == _EVERY else name
+    return "everything" if name == "*" else name

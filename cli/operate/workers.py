@@ -38,7 +38,7 @@ def worker(
 
 def show(ctx: typer.Context) -> int:
     """List the live workers: their GPUs, the presets that they hold, and whether they take work."""
-    from cli.batches.status import worker_views
+    from service.status import worker_views
 
     with open_database(settings_of(ctx)) as database, database.reading() as session:
         views = worker_views(session)
