@@ -67,6 +67,7 @@ TABLE: dict[str, Entry] = {
         "List the live workers and the presets that they hold.",
     ),
     "serve": Entry("cli.operate.serve:serve", "Serve the line over HTTP; in solo mode work it off, too."),
+    "keys": Entry("cli.operate.keys:app", "Make, list and revoke the keys of programs that call `vgen serve`."),
     "dispatcher": Entry("cli.operate.workers:dispatcher", "Dispatch and reconcile for a cluster, in the foreground."),
     "beat": Entry(
         "cli.operate.workers:beat",

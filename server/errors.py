@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -12,9 +12,11 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from pipeline.errors import (
+    MAX_PROBLEMS_SHOWN,
     ConflictError,
     InputError,
     NotFoundError,
+    Problem,
     RefusedError,
     RetryableError,
     ServiceUnavailableError,
@@ -47,6 +49,7 @@ class ApiError(Exception):
         code: str | None = None,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -54,6 +57,8 @@ class ApiError(Exception):
         self.code = code
         self.param = param
         self.headers = dict(headers or {})
+        self.details = dict(details or {})
+        """What the body's ``error`` says besides."""
 
 
 def error_body(status: int, message: str, *, code: str | None = None, param: str | None = None) -> dict[str, Any]:
@@ -65,19 +70,34 @@ def error_body(status: int, message: str, *, code: str | None = None, param: str
 def answer(error: ApiError) -> JSONResponse:
     headers = {"retry-after": str(RETRY_AFTER_S), **error.headers} if error.status == 503 else error.headers
     body = error_body(error.status, error.message, code=error.code, param=error.param)
+    body["error"].update(error.details)
     return JSONResponse(body, error.status, headers)
 
 
 def of_vgen_error(error: VgenError) -> ApiError:
     """Return the answer to an error that vgen raised on purpose."""
-    param = error.problems[0].field if isinstance(error, InputError) and error.problems else None
-    if param is not None:
-        param = param.removeprefix("--").replace("-", "_")  # as it is called outside of a command line
+    problems = error.problems if isinstance(error, InputError) else ()
+    param = _param(problems[0]) if problems else None
     if isinstance(error, RefusedError):
         status = 503 if error.code.startswith("storage_") else 400
     else:
         status = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), 500)
-    return ApiError(status, str(error) or error.code, code=error.code, param=param)
+    details = _places(problems) if any(problem.line is not None for problem in problems) else {}
+    return ApiError(status, str(error) or error.code, code=error.code, param=param, details=details)
+
+
+def _param(problem: Problem) -> str | None:
+    """The field as it is called outside of a command line."""
+    return None if problem.field is None else problem.field.removeprefix("--").replace("-", "_")
+
+
+def _places(problems: Sequence[Problem]) -> dict[str, Any]:
+    """Where the mistakes of a file are."""
+    shown = [
+        {"message": redact(item.message), "param": _param(item), "file": item.file, "line": item.line}
+        for item in problems[:MAX_PROBLEMS_SHOWN]
+    ]
+    return {"line": problems[0].line, "problems": shown}
 
 
 def internal_error() -> JSONResponse:

@@ -148,8 +148,10 @@ def input_notes(submission: Submission) -> list[str]:
     return input_notes.sentences((item.name, item.notes) for item in submission.inputs.values())
 
 
-def dry_run(submission: Submission, settings: Settings) -> DryRunView:
-    """Print what would be stored, and what it would need."""
+def dry_run(submission: Submission, settings: Settings, *, most: int | None = None) -> DryRunView:
+    """Return what would be stored, at most so many of the jobs, and what it would need."""
+    from itertools import islice
+
     from pipeline.presets import load_library
 
     return DryRunView(
@@ -161,7 +163,7 @@ def dry_run(submission: Submission, settings: Settings) -> DryRunView:
         notices=[*input_notes(submission), *advice_on(submission, settings)],
         jobs=[
             PlannedJobView(line=job.line, variant=job.variant, spec=job.spec.model_dump(mode="json"))
-            for job in submission.jobs
+            for job in islice(submission.jobs, most)
         ],
     )
 

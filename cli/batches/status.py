@@ -140,11 +140,12 @@ def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool)
 
     try:
         with open_database(settings) as database, database.reading() as session:
-            rows = batches.recent(session, limit=limit, owner=owner)
+            rows = batches.recent(session, limit=limit + 1, owner=owner)
             counts = batches.counts(session, [row.id for row in rows])
     except NotFoundError:  # a home without a database has no batches, and that is no error
         rows, counts = [], {}
-    view = BatchListView(batches=[batch_view(row, counts[row.id]) for row in rows])
+    shown = [batch_view(row, counts[row.id]) for row in rows[:limit]]
+    view = BatchListView(batches=shown, has_more=len(rows) > limit)
     if json:
         output.as_json(view)
         return 0
@@ -177,10 +178,11 @@ def _list_jobs(settings: Settings, batch_id: str, states: list[JobState], limit:
 
     with open_database(settings) as database, database.reading() as session:
         batch = batches.get(session, batch_id)
-        rows = batches.job_rows(session, batch.id, states=states, limit=limit)
+        rows = batches.job_rows(session, batch.id, states=states, limit=limit + 1)
         view = JobListView(
             batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
-            jobs=[job_view(row) for row in rows],
+            jobs=[job_view(row) for row in rows[:limit]],
+            has_more=len(rows) > limit,
         )
     if json:
         output.as_json(view)
@@ -189,7 +191,7 @@ def _list_jobs(settings: Settings, batch_id: str, states: list[JobState], limit:
         ("job", "line", "seed", "state", "prompt"),
         [(job.id, job.line, job.seed, job.state, job.prompt) for job in view.jobs],
     )
-    if len(view.jobs) == limit < view.batch.total:
+    if view.has_more:
         output.notice(f"at most {limit} jobs are shown; --limit shows more")
     return 0
 

@@ -10,7 +10,7 @@ import typer
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.options import Cpu, Gpu, Io
+from cli.options import Cpu, Gpu, Io, Json
 from pipeline.errors import InputError, Problem, ServiceUnavailableError
 
 if TYPE_CHECKING:
@@ -36,12 +36,16 @@ def worker(
     return supervisor.run(settings, gpu=gpu, cpu=cpu, io=io)
 
 
-def show(ctx: typer.Context) -> int:
+def show(ctx: typer.Context, json: Json = False) -> int:
     """List the live workers: their GPUs, the presets that they hold, and whether they take work."""
     from service.status import worker_views
+    from service.views.workers import WorkersView
 
     with open_database(settings_of(ctx)) as database, database.reading() as session:
         views = worker_views(session)
+    if json:
+        output.as_json(WorkersView(workers=views))
+        return 0
     rows = [
         (
             view.name,
