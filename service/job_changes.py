@@ -17,6 +17,7 @@ from db.evals import score_steps
 from db.session import Database
 from pipeline.errors import InputError, Problem
 from pipeline.states import JobState
+from service.labels import label_of
 from service.views.operations import ChangedView
 
 _CHUNK = 500
@@ -32,7 +33,7 @@ class ChangeAll(Protocol):
 
 def cancel(database: Database, ids: Sequence[str], *, label: str | None = None) -> ChangedView:
     """Stop jobs; a running one stops within a step. What has succeeded stays."""
-    return _change(database, ids, Selection(_OPEN, label=_label(label)), jobs.cancel_all)
+    return _change(database, ids, Selection(_OPEN, label=None if label is None else label_of(label)), jobs.cancel_all)
 
 
 def cancel_scoring(database: Database, batch_id: str) -> int:
@@ -44,7 +45,9 @@ def cancel_scoring(database: Database, batch_id: str) -> int:
 def retry(database: Database, ids: Sequence[str], *, label: str | None = None, code: str | None = None) -> ChangedView:
     """Queue failed or cancelled jobs again, at the step where they ended; with ``code`` those that failed with it."""
     states = (JobState.FAILED, JobState.CANCELLED) if code is None else (JobState.FAILED,)
-    return _change(database, ids, Selection(states, code=code, label=_label(label)), jobs.retry_all)
+    return _change(
+        database, ids, Selection(states, code=code, label=None if label is None else label_of(label)), jobs.retry_all
+    )
 
 
 def approve(database: Database, ids: Sequence[str], *, by: str) -> ChangedView:
@@ -55,16 +58,6 @@ def approve(database: Database, ids: Sequence[str], *, by: str) -> ChangedView:
 def reject(database: Database, ids: Sequence[str], *, by: str) -> ChangedView:
     """Block held jobs."""
     return _change(database, ids, Selection((JobState.HELD,)), _one_by_one(partial(jobs.reject, by=by)))
-
-
-def _label(text: str | None) -> tuple[str, str | None] | None:
-    """Raises InputError."""
-    if text is None:
-        return None
-    name, equals, value = text.partition("=")
-    if not name.strip():
-        raise InputError([Problem(f"{text!r} is not of the form name or name=value", field="--label")])
-    return name.strip(), value.strip() if equals else None
 
 
 def _one_by_one(change: Callable[[Session, str], bool]) -> ChangeAll:

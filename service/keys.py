@@ -7,15 +7,17 @@ import hmac
 import re
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import Enum
+from functools import partial
 
 from db import api_keys
 from db.models import ApiKey
 from db.session import Database
 from pipeline.digests import sha256_hex
 from pipeline.errors import InputError, NotFoundError, Problem, ServiceUnavailableError
+from pipeline.names import check_name, check_owner
 from pipeline.nearest import did_you_mean
 from pipeline.policy.deadlines import parse_deadline
 from service.views.keys import KeyCreatedView, RevokedView, key_view
@@ -35,7 +37,7 @@ SCOPES = {
 DEFAULT_SCOPES = ("videos.read", "videos.write", "batches.write", "files.write", "webhooks.manage", "stream")
 _KEY = re.compile(r"vgen_sk_([a-z0-9]{8})_([0-9a-f]{64})")
 _ID_CHARACTERS = string.ascii_lowercase + string.digits
-_MAX_CHARACTERS = 200
+_MAX_NAME = 100
 
 
 class KeyRule(Enum):
@@ -55,21 +57,22 @@ def create(
     database: Database, *, name: str, owner: str, scopes: Sequence[str], expires: str | None, by: str
 ) -> KeyCreatedView:
     """Make a key. Raises InputError with every mistake."""
-    problems = [
-        Problem(f"has {len(value)} characters, or some that cannot be printed: use 1 to {_MAX_CHARACTERS}", field=field)
-        for field, value in (("NAME", name), ("--owner", owner))
-        if not (value.strip() and value.isprintable() and len(value) <= _MAX_CHARACTERS)
-    ]
+    problems: list[Problem] = []
+    checks: dict[str, Callable[[], object]] = {
+        "NAME": partial(check_name, name, _MAX_NAME),
+        "--owner": partial(check_owner, owner),
+        "--expires": partial(_lifetime_ms, expires),
+    }
+    for field, check in checks.items():
+        try:
+            check()
+        except ValueError as error:
+            problems.append(Problem(str(error), field=field))
     problems += [
         Problem(f"{scope!r} is not a scope: {did_you_mean(scope, SCOPES)}use {', '.join(SCOPES)}", field="--scope")
         for scope in scopes
         if scope not in SCOPES
     ]
-    lifetime_ms = None
-    try:
-        lifetime_ms = _lifetime_ms(expires)
-    except ValueError as error:
-        problems.append(Problem(str(error), field="--expires"))
     if problems:
         raise InputError(problems)
     key_id = "".join(secrets.choice(_ID_CHARACTERS) for _ in range(8))
@@ -82,7 +85,7 @@ def create(
             name=name,
             owner=owner,
             scopes=[scope for scope in SCOPES if scope in scopes],
-            lifetime_ms=lifetime_ms,
+            lifetime_ms=_lifetime_ms(expires),
             by=by,
         )
     return KeyCreatedView(key=key_view(key), secret=f"vgen_sk_{key_id}_{secret}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from db.clips import batches
@@ -10,11 +9,8 @@ from db.evals import score_steps
 from db.queue import pauses
 from db.session import Database
 from pipeline.errors import InputError, Problem
-from pipeline.gpu_type_names import PATTERN, is_gpu_type
+from pipeline.policy.routes import queue_named
 from service.views.operations import PausedView
-
-EVERYTHING = "*"
-_QUEUE = re.compile(rf"vgen\.(io|cpu|gpu|encode|gpu\.{PATTERN}(\.[A-Za-z0-9._-]+)?|encode\.[a-z0-9-]+)")
 
 
 def set_paused(database: Database, ids: Sequence[str], queues: Sequence[str], *, paused: bool, by: str) -> PausedView:
@@ -36,13 +32,10 @@ def queue_names(names: Sequence[str]) -> list[str]:
     """Names of queues: a name without `vgen.` is a GPU type. Raises InputError."""
     queues, problems = [], []
     for name in names:
-        if _QUEUE.fullmatch(name):
-            queues.append(name)
-        elif is_gpu_type(name):
-            queues.append(f"vgen.gpu.{name}")
-        else:
-            rule = "expected vgen.io, vgen.cpu, vgen.gpu, vgen.gpu.TYPE, vgen.encode, or a GPU type such as h200"
-            problems.append(Problem(f"{name!r} is not a queue: {rule}", field="--queue"))
+        try:
+            queues.append(queue_named(name))
+        except ValueError as error:
+            problems.append(Problem(str(error), field="--queue"))
     if problems:
         raise InputError(problems)
     return list(dict.fromkeys(queues))

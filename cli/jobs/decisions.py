@@ -9,7 +9,7 @@ import typer
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.options import Json
+from cli.options import Json, checked_owner
 
 if TYPE_CHECKING:
     from db.session import Database
@@ -103,7 +103,9 @@ def rerun(
         list[str], typer.Argument(metavar="SOURCE...", help="Job ids or sidecar files (.json) of clips.")
     ],
     name: Annotated[str | None, typer.Option("--name", help="Name of the new batch.")] = None,
-    owner: Annotated[str | None, typer.Option("--owner", help="The owner of the batch.")] = None,
+    owner: Annotated[
+        str | None, typer.Option("--owner", callback=checked_owner, help="The owner of the batch.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Make clips once more, exactly as specified, as a new batch: same seed, enhanced prompt pinned."""

@@ -8,7 +8,7 @@ import typer
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.options import Json
+from cli.options import Json, checked_owner
 
 app = typer.Typer(help="Make, list and revoke the keys with which programs call `vgen serve`.", no_args_is_help=True)
 
@@ -18,7 +18,10 @@ def create(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for, so that you know it again.")],
     owner: Annotated[
-        str | None, typer.Option("--owner", help="Whose batches it makes and sees; default: the setting owner.")
+        str | None,
+        typer.Option(
+            "--owner", callback=checked_owner, help="Whose batches it makes and sees; default: the setting owner."
+        ),
     ] = None,
     scope: Annotated[
         list[str] | None,
@@ -58,7 +61,9 @@ def create(
 @app.command("list")
 def list_(
     ctx: typer.Context,
-    owner: Annotated[str | None, typer.Option("--owner", help="Only this owner's keys.")] = None,
+    owner: Annotated[
+        str | None, typer.Option("--owner", callback=checked_owner, help="Only this owner's keys.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """List the keys, without their secrets."""

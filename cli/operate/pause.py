@@ -45,11 +45,12 @@ def resume(
 def _set(
     ctx: typer.Context, ids: Sequence[str], names: Sequence[str], everything: bool, *, pausing: bool, json: bool
 ) -> int:
-    from service.pausing import EVERYTHING, queue_names, set_paused
+    from pipeline.policy.routes import ALL_QUEUES
+    from service.pausing import queue_names, set_paused
 
     if not (ids or names or everything):
         raise InputError([Problem("say what: a BATCH, --queue NAME or --all")])
-    queues = [*queue_names(names), *([EVERYTHING] if everything else [])]
+    queues = [*queue_names(names), *([ALL_QUEUES] if everything else [])]
     settings = settings_of(ctx)
     with open_database(settings) as database:
         view = set_paused(database, ids, queues, paused=pausing, by=settings.owner)
@@ -69,10 +70,11 @@ def _notices(database: Database, names: Sequence[str], view: PausedView) -> list
     from db import workers
     from db.clips import batches
     from db.queue import pauses
-    from service.pausing import EVERYTHING, queue_names
+    from pipeline.policy.routes import ALL_QUEUES
+    from service.pausing import queue_names
 
     if not view.paused:
-        batch_ids = [name for name in (*view.changed, *view.unchanged) if "." not in name and name != EVERYTHING]
+        batch_ids = [name for name in (*view.changed, *view.unchanged) if "." not in name and name != ALL_QUEUES]
         notices = [f"{_shown(name)} is still paused" for name in view.queues if batch_ids]
         with database.reading() as session:
             over = [batch_id for batch_id in batch_ids if batches.get(session, batch_id).over_budget]

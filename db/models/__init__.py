@@ -3,7 +3,7 @@
 from db.models.access import ApiKey
 from db.models.evaluation import EvalRun, Score, ScoreStep
 from db.models.history import Event
-from db.models.hosts import ALL_QUEUES, MemoryNeed, Queue, Worker
+from db.models.hosts import MemoryNeed, Queue, Worker
 from db.models.line import (
     LIVE_INDEX,
     STEPS,
@@ -18,7 +18,6 @@ from db.models.line import (
 )
 
 __all__ = [
-    "ALL_QUEUES",
     "LIVE_INDEX",
     "STEPS",
     "ApiKey",

@@ -24,7 +24,7 @@ from server.auth import Caller, owned
 from server.database import Line, ServedLine
 from server.errors import ApiError
 from server.native.bodies import BatchOptions, Chosen, NewLimits, PromptText, ToRetry
-from server.native.lookup import Admin, Reader, Writer, require_batch, visible_batch
+from server.native.lookup import Admin, Reader, Writer, is_id, require_batch, visible_batch
 from service import job_changes, submission
 from service.budgets import change_limits
 from service.choices import SubmissionChoices
@@ -128,6 +128,8 @@ def list_batches(
     """List batches, newest first."""
     query = owned(select(Batch).order_by(Batch.id.desc()).limit(limit + 1), caller)
     if after is not None:
+        if not is_id(after):
+            raise InputError([Problem(f"{after[:80]!r} is not the id of a batch", field="after")])
         query = query.where(Batch.id < after)
     with line.database.reading() as session:
         rows = session.scalars(query).all()
@@ -160,7 +162,7 @@ def list_jobs(
         batch = visible_batch(session, caller, batch_id)
         after_seq = -1
         if after is not None:
-            last = session.get(Job, after)
+            last = session.get(Job, after) if is_id(after) else None
             if last is None or last.batch_id != batch.id:
                 raise InputError([Problem(f"{after[:80]!r} is not a job of this batch", field="after")])
             after_seq = last.seq

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.names import check_text
 from service.choices import SubmissionChoices
 
 
@@ -14,6 +15,14 @@ class Body(BaseModel):
     """A JSON object in which no unknown field is overlooked."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="after")
+    def _holds_text_that_rows_can_keep(self) -> Self:
+        for value in self.__dict__.values():
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str):
+                    check_text(text, len(text), empty=True)
+        return self
 
 
 class BatchOptions(Body):

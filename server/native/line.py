@@ -5,11 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from pipeline.errors import InputError, Problem
+from pipeline.policy.routes import ALL_QUEUES
 from server.auth import Caller
 from server.database import Line, ServedLine
 from server.native.bodies import Queues
 from server.native.lookup import Admin, Observer
-from service.pausing import EVERYTHING, queue_names, set_paused
+from service.pausing import queue_names, set_paused
 from service.status import worker_views
 from service.views.operations import PausedView
 from service.views.workers import WorkersView
@@ -37,7 +38,7 @@ def resume_queues(body: Queues, line: ServedLine, caller: Admin) -> PausedView:
 
 
 def _set(body: Queues, line: Line, caller: Caller, *, paused: bool) -> PausedView:
-    names = [*queue_names(body.queues), *([EVERYTHING] if body.everything else [])]
+    names = [*queue_names(body.queues), *([ALL_QUEUES] if body.everything else [])]
     if not names:
         raise InputError([Problem("name some, or give everything", field="queues")])
     return set_paused(line.database, (), names, paused=paused, by=caller.owner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from fastapi import Depends
@@ -20,9 +21,18 @@ Observer = Annotated[Caller, Depends(require("metrics.read"))]
 Admin = Annotated[Caller, Depends(require(ADMIN))]
 
 
+_ID = re.compile(r"[A-Za-z0-9-]{1,40}")
+"""What an id may look like; anything else is in no row."""
+
+
+def is_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None
+
+
 def visible_batch(session: Session, caller: Caller, batch_id: str) -> Batch:
     """Raises NotFoundError, also where it is another owner's."""
-    batch = session.scalars(owned(select(Batch).where(Batch.id == batch_id), caller)).one_or_none()
+    query = owned(select(Batch).where(Batch.id == batch_id), caller)
+    batch = session.scalars(query).one_or_none() if is_id(batch_id) else None
     if batch is None:
         raise NotFoundError(f"batch {batch_id[:80]!r} does not exist")
     return batch
@@ -31,7 +41,7 @@ def visible_batch(session: Session, caller: Caller, batch_id: str) -> Batch:
 def visible_job(session: Session, caller: Caller, job_id: str) -> Job:
     """Raises NotFoundError, also where its batch is another owner's."""
     query = select(Job).join(Batch, Batch.id == Job.batch_id).where(Job.id == job_id)
-    job = session.scalars(owned(query, caller)).one_or_none()
+    job = session.scalars(owned(query, caller)).one_or_none() if is_id(job_id) else None
     if job is None:
         raise NotFoundError(f"job {job_id[:80]!r} does not exist")
     return job
