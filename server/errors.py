@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -76,25 +77,26 @@ def answer(error: ApiError) -> JSONResponse:
 
 def of_vgen_error(error: VgenError) -> ApiError:
     """Return the answer to an error that vgen raised on purpose."""
-    problems = error.problems if isinstance(error, InputError) else ()
-    param = _param(problems[0]) if problems else None
+    problems = [replace(item, field=_param(item)) for item in error.problems] if isinstance(error, InputError) else []
+    message = str(InputError(problems)) if problems else str(error) or error.code
     if isinstance(error, RefusedError):
         status = 503 if error.code.startswith("storage_") else 400
     else:
         status = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), 500)
     details = _places(problems) if any(problem.line is not None for problem in problems) else {}
-    return ApiError(status, str(error) or error.code, code=error.code, param=param, details=details)
+    param = problems[0].field if problems else None
+    return ApiError(status, message, code=error.code, param=param, details=details)
 
 
 def _param(problem: Problem) -> str | None:
     """The field as it is called outside of a command line."""
-    return None if problem.field is None else problem.field.removeprefix("--").replace("-", "_")
+    return None if problem.field is None else problem.field.removeprefix("--").replace("-", "_").lower()
 
 
 def _places(problems: Sequence[Problem]) -> dict[str, Any]:
     """Where the mistakes of a file are."""
     shown = [
-        {"message": redact(item.message), "param": _param(item), "file": item.file, "line": item.line}
+        {"message": redact(item.message), "param": item.field, "file": item.file, "line": item.line}
         for item in problems[:MAX_PROBLEMS_SHOWN]
     ]
     return {"line": problems[0].line, "problems": shown}

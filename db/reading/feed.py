@@ -30,6 +30,8 @@ _POSITIONS = text(
 )
 """Ids given out so far; the oldest transaction at work, and the first that has not begun (PostgreSQL, 9.27)."""
 
+_NEWEST = select(*(func.coalesce(select(func.max(table.id)).scalar_subquery(), 0) for table in (Event, StageRun)))
+
 
 @dataclass(frozen=True, slots=True)
 class News:
@@ -71,14 +73,7 @@ class Feed:
         with self._database.reading(one_instant=self._database.is_sqlite) as session:
             ended = self._has_ended(session)
             given_out = self._settle(session)
-            entries = history.page(
-                session,
-                batch_id=None if self.job_id else self.batch_id,
-                job_id=self.job_id,
-                after=self.place,
-                until=self._settled,
-                limit=limit,
-            )
+            entries = self._next_entries(session, limit)
             running = batches.running_steps(session, self.batch_id)
         for entry in entries:
             self.place = self.place.with_entry(entry)
@@ -100,6 +95,18 @@ class Feed:
         """Return whether no row up to this place can come late any more."""
         return self._settled.event >= place.event and self._settled.attempt >= place.attempt
 
+    def _next_entries(self, session: Session, limit: int) -> list[Entry]:
+        if self._settled.event <= self.place.event and self._settled.attempt <= self.place.attempt:
+            return []
+        return history.page(
+            session,
+            batch_id=None if self.job_id else self.batch_id,
+            job_id=self.job_id,
+            after=self.place,
+            until=self._settled,
+            limit=limit,
+        )
+
     def _has_ended(self, session: Session) -> bool:
         if self.job_id is not None:
             state = session.scalars(select(Job.state).where(Job.id == self.job_id)).one_or_none()
@@ -109,8 +116,8 @@ class Feed:
     def _settle(self, session: Session) -> Seen:
         """Move on to the ids below which no row can appear any more; return those that are given out now."""
         if self._database.is_sqlite:  # has one writer at a time
-            newest = [session.scalars(select(func.max(table.id))).one() or 0 for table in (Event, StageRun)]
-            self._settled = Seen(*newest)
+            newest_event, newest_attempt = session.execute(_NEWEST).one()
+            self._settled = Seen(newest_event, newest_attempt)
             return self._settled
         events, attempts, oldest, first_to_come = session.execute(_POSITIONS).one()
         if self._marks and self._marks[-1][1] is None:
