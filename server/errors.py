@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
 from pipeline.errors import (
@@ -120,6 +121,11 @@ def add_handlers(app: FastAPI) -> None:
         if translated.status >= 500:
             logger.warning("request failed", extra={"path": request.url.path, "reason": str(error)})
         return answer(translated)
+
+    @app.exception_handler(DataError)
+    async def _cannot_be_kept(request: Request, error: DataError) -> JSONResponse:
+        message = "a value holds what the database cannot keep, such as a NUL (U+0000)"
+        return answer(ApiError(400, message, code="invalid_value"))
 
     @app.exception_handler(HTTPException)
     async def _http_error(request: Request, error: HTTPException) -> JSONResponse:

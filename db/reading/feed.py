@@ -30,7 +30,10 @@ _POSITIONS = text(
 )
 """Ids given out so far; the oldest transaction at work, and the first that has not begun (PostgreSQL, 9.27)."""
 
-_NEWEST = select(*(func.coalesce(select(func.max(table.id)).scalar_subquery(), 0) for table in (Event, StageRun)))
+_NEWEST = select(
+    func.coalesce(select(func.max(Event.id)).scalar_subquery(), 0),
+    func.coalesce(select(func.max(StageRun.id)).scalar_subquery(), 0),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +119,7 @@ class Feed:
     def _settle(self, session: Session) -> Seen:
         """Move on to the ids below which no row can appear any more; return those that are given out now."""
         if self._database.is_sqlite:  # has one writer at a time
-            newest_event, newest_attempt = session.execute(_NEWEST).one()
-            self._settled = Seen(newest_event, newest_attempt)
+            self._settled = Seen(*session.execute(_NEWEST).one().tuple())
             return self._settled
         events, attempts, oldest, first_to_come = session.execute(_POSITIONS).one()
         if self._marks and self._marks[-1][1] is None:

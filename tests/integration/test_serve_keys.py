@@ -14,9 +14,11 @@ import httpx
 import pytest
 from sqlalchemy import select, update
 
+from db.clips import jobs
 from db.models import ApiKey, Event
 from db.session import Database
 from pipeline.settings import Settings
+from pipeline.states import JobState
 from service import keys
 from service.keys import SCOPES
 from tests.cli_process import vgen
@@ -162,6 +164,24 @@ def test_a_change_with_a_key_leaves_an_event_with_its_id(site: Site) -> None:
         assert site.kinds(key) == changes[route.path], route
 
 
+def test_what_the_policy_holds_only_an_admin_lets_go(site: Site) -> None:
+    job_id = f"{site.batch_id}-000000"
+    with site.database.transaction() as session:
+        jobs.move(session, job_id, JobState.IN_FLIGHT)
+        jobs.move(session, job_id, JobState.HELD)
+    admin = site.key("root", "admin")
+    path, whole = f"/api/v1/jobs/{job_id}/approve", f"/api/v1/batches/{site.batch_id}/approve"
+    post = site.served.client.post
+
+    refused(post(path, headers={"x-api-key": site.keys["ada"]}), 403, "insufficient_scope")
+    refused(post(whole, headers={"x-api-key": site.keys["ada"]}), 403, "insufficient_scope")
+    assert post(path, headers={"x-api-key": admin}).json()["changed"] == [job_id]
+    assert site.kinds(admin) == ["approved"]
+    weaker = {"json": {"text": "a fox", "safety_policy": "open"}}
+    refused(post("/api/v1/batches", headers={"x-api-key": site.keys["ada"]}, **weaker), 403, "insufficient_scope")
+    assert post("/api/v1/batches", headers={"x-api-key": admin}, **weaker).status_code == 200
+
+
 def test_a_key_that_is_revoked_or_has_ended_is_refused_from_then_on(site: Site) -> None:
     key, brief = site.key("ada"), site.key("ada", expires="+1h")
     listing = Route("GET", "/api/v1/batches")
@@ -290,16 +310,17 @@ def test_an_address_for_others_needs_a_key_or_a_word(tmp_path: Path, host: str, 
     assert done.returncode == 2
     assert "--host: others can reach this address, and there is no key" in done.stderr
 
+    def list_(served: Served, **headers: str) -> httpx.Response:
+        url = f"http://{own}:{served.client.base_url.port}/api/v1/batches"
+        return httpx.get(url, headers={"host": "line.example.org", **headers})
+
     with serving(tmp_path, "--host", host, "--open") as served:
-        client = httpx.Client(base_url=f"http://{own}:{served.client.base_url.port}")
-        assert client.get("/api/v1/batches", headers={"host": "line.example.org"}).status_code == 200
+        assert list_(served).status_code == 200
 
     key = vgen("--home", tmp_path, "keys", "create", "first").stdout.strip()
     with serving(tmp_path, "--host", host) as served:
-        client = httpx.Client(base_url=f"http://{own}:{served.client.base_url.port}")
-        refused(client.get("/api/v1/batches"), 401, "invalid_api_key")
-        headers = {"host": "line.example.org", "x-api-key": key}
-        assert client.get("/api/v1/batches", headers=headers).status_code == 200
+        refused(list_(served), 401, "invalid_api_key")
+        assert list_(served, **{"x-api-key": key}).status_code == 200
 
 
 def test_what_is_no_origin_is_said(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from openapi_spec_validator import validate
 
 from cli.reference import JSON_OUTPUT
+from service.keys import SCOPES
+from tests.conftest import REPOSITORY
 from tests.unit.server.routes import PUBLIC, api, every_route
 
 
@@ -52,3 +54,12 @@ def test_what_is_answered_is_what_the_command_line_prints(description: dict[str,
     views = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(answers)))
     assert len(views) > 9
     assert views - {view.__name__ for view in JSON_OUTPUT.values()} == {"EventsPageView"}
+
+
+def test_every_scope_is_in_the_documentation(description: dict[str, Any]) -> None:
+    documented = re.findall(
+        r"^\| `([a-z.]+)` \|", (REPOSITORY / "docs" / "serving.md").read_text("utf-8"), re.MULTILINE
+    )
+
+    assert documented == list(SCOPES)
+    assert all(f"`{scope}`" in description["info"]["description"] for scope in SCOPES)
