@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 from starlette.datastructures import UploadFile
 
 from db.clips import batches
@@ -144,7 +145,7 @@ def show_batch(batch_id: str, line: ServedLine, caller: Reader) -> StatusView:
         return _status(session, visible_batch(session, caller, batch_id), line, caller)
 
 
-def _status(session: Any, batch: Batch, line: Line, caller: Caller) -> StatusView:
+def _status(session: Session, batch: Batch, line: Line, caller: Caller) -> StatusView:
     return status_of(session, batch, line.settings, with_workers=caller.may("metrics.read"))
 
 
