@@ -1,7 +1,5 @@
 """Keys for HTTP, as rows: made, found, revoked. Their secrets are not here, only digests."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

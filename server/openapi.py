@@ -1,7 +1,5 @@
 """The description of the API that programs read: keys, and errors in their one form."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastapi import FastAPI

@@ -1,7 +1,5 @@
 """The budget and the deadline of a batch that is stored already."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 from db.clips import batches

@@ -1,7 +1,5 @@
 """A finished clip goes on: a new clip that starts from its last frames, and begins with it where that is wanted."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass

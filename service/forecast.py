@@ -1,7 +1,5 @@
 """What is to be expected of a batch, from its rows and from who is at work."""
 
-from __future__ import annotations
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 

@@ -3,8 +3,6 @@
 An id is a job's, or a batch's, which stands for all of its jobs to which the change applies.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
@@ -12,6 +10,7 @@ from typing import Protocol
 from sqlalchemy.orm import Session
 
 from db.clips import batches, jobs, selection
+from db.clips import cancel_retry_approve as requests
 from db.clips.selection import Selection
 from db.evals import score_steps
 from db.session import Database
@@ -33,7 +32,9 @@ class ChangeAll(Protocol):
 
 def cancel(database: Database, ids: Sequence[str], *, label: str | None = None) -> ChangedView:
     """Stop jobs; a running one stops within a step. What has succeeded stays."""
-    return _change(database, ids, Selection(_OPEN, label=None if label is None else label_of(label)), jobs.cancel_all)
+    return _change(
+        database, ids, Selection(_OPEN, label=None if label is None else label_of(label)), requests.cancel_all
+    )
 
 
 def cancel_scoring(database: Database, batch_id: str) -> int:
@@ -46,18 +47,21 @@ def retry(database: Database, ids: Sequence[str], *, label: str | None = None, c
     """Queue failed or cancelled jobs again, at the step where they ended; with ``code`` those that failed with it."""
     states = (JobState.FAILED, JobState.CANCELLED) if code is None else (JobState.FAILED,)
     return _change(
-        database, ids, Selection(states, code=code, label=None if label is None else label_of(label)), jobs.retry_all
+        database,
+        ids,
+        Selection(states, code=code, label=None if label is None else label_of(label)),
+        requests.retry_all,
     )
 
 
 def approve(database: Database, ids: Sequence[str], *, by: str) -> ChangedView:
     """Let held jobs go on."""
-    return _change(database, ids, Selection((JobState.HELD,)), _one_by_one(partial(jobs.approve, by=by)))
+    return _change(database, ids, Selection((JobState.HELD,)), _one_by_one(partial(requests.approve, by=by)))
 
 
 def reject(database: Database, ids: Sequence[str], *, by: str) -> ChangedView:
     """Block held jobs."""
-    return _change(database, ids, Selection((JobState.HELD,)), _one_by_one(partial(jobs.reject, by=by)))
+    return _change(database, ids, Selection((JobState.HELD,)), _one_by_one(partial(requests.reject, by=by)))
 
 
 def _one_by_one(change: Callable[[Session, str], bool]) -> ChangeAll:

@@ -1,7 +1,5 @@
 """Keys for HTTP: how one looks, what it may do, how it is made, checked and revoked."""
 
-from __future__ import annotations
-
 import contextlib
 import hmac
 import re

@@ -1,7 +1,5 @@
 """Labels of jobs, as they are given to choose among them."""
 
-from __future__ import annotations
-
 from pipeline.errors import InputError, Problem
 from pipeline.names import check_labels, split_label
 

@@ -1,7 +1,5 @@
 """Stop and go for batches, queues and everything."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from db.clips import batches

@@ -1,7 +1,5 @@
 """Clips made once more, exactly as specified, as a new batch: same seed, the prompts that were used."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from db.clips import batches, continuations, jobs

@@ -1,7 +1,5 @@
 """Where batches, jobs and workers stand, as their rows say it."""
 
-from __future__ import annotations
-
 from sqlalchemy.orm import Session
 
 from db import events, workers
@@ -62,24 +60,11 @@ def status_of(session: Session, batch: Batch, settings: Settings, *, with_worker
 
 def worker_views(session: Session) -> list[WorkerView]:
     """Return every live worker."""
-    names = (
-        "name",
-        "host",
-        "pid",
-        "queues",
-        "slots",
-        "gpu_type",
-        "memory_bytes",
-        "assigned_preset",
-        "loaded",
-        "draining",
-    )
     paused, now = pauses.paused_queues(session), workers.now(session)
     return [
-        WorkerView(
-            **{name: getattr(worker, name) for name in names},
+        WorkerView.of(
+            worker,
             ready=not worker.draining and (worker.gpu_type is None or capacity.ready(worker, now)),
-            drain_reason=worker.drain_reason,
             paused_queues=[queue for queue in worker.queues if pauses.is_paused(queue, paused)],
             seen_at=when(worker.seen_at),
         )

@@ -1,21 +1,21 @@
 """`vgen events`: the history of a batch or job, read from rows."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
 from cli.context import open_database, settings_of
+from cli.interrupt import Interrupt
 from cli.options import Json
+from db.clips import batches, jobs
+from db.reading import history
+from db.reading.feed import Feed
+from db.reading.history import Entry
+from db.session import Database
 from pipeline.errors import InputError, Problem
 from service.exit_codes import ExitCode
-
-if TYPE_CHECKING:
-    from db.reading.feed import Feed
-    from db.reading.history import Entry
-    from db.session import Database
+from service.views.events import EventsView, entry_view
 
 POLL_S = 0.5
 
@@ -28,10 +28,6 @@ def events(
     json: Json = False,
 ) -> int:
     """What happened to a batch or job, in the order of time: events, and attempts as they ended."""
-    from db.reading import history
-    from db.reading.feed import Feed
-    from service.views.events import EventsView, entry_view
-
     if json and (follow or jsonl):
         raise InputError([Problem("prints one document; use --jsonl for lines", field="--json")])
     settings = settings_of(ctx)
@@ -52,8 +48,6 @@ def events(
 
 
 def _follow(feed: Feed, jsonl: bool) -> int:
-    from cli.interrupt import Interrupt
-
     with Interrupt("no longer following; the work goes on") as interrupt:
         while True:
             news = feed.poll()
@@ -68,8 +62,6 @@ def _follow(feed: Feed, jsonl: bool) -> int:
 
 def _whose(database: Database, of: str) -> tuple[str, str | None]:
     """The ids of the batch and, where one was named, of the job. Raises NotFoundError."""
-    from db.clips import batches, jobs
-
     with database.reading() as session:
         if "-" in of:
             return jobs.get(session, of).batch_id, of
@@ -77,8 +69,6 @@ def _whose(database: Database, of: str) -> tuple[str, str | None]:
 
 
 def _show(entry: Entry, jsonl: bool) -> None:
-    from service.views.events import entry_view
-
     view = entry_view(entry)
     if jsonl:
         output.raw_json(view.model_dump(mode="json"))

@@ -1,17 +1,15 @@
 """The forecast of a batch, in words: for `status`, `submit` and `watch`."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING
 
 from cli import output
+from cli.batches.follow import Snapshot
+from db.clips import batches
+from db.reading.estimates import Halt
+from db.session import Database
+from pipeline.settings import Settings
+from service.forecast import of_batch
 from service.views.batches import BatchView, OutlookView
-
-if TYPE_CHECKING:
-    from cli.batches.follow import Snapshot
-    from db.session import Database
-    from pipeline.settings import Settings
 
 _POLL_S = 10.0
 
@@ -28,8 +26,6 @@ def sentences(batch: BatchView, outlook: OutlookView) -> list[str]:
 
 
 def _mend(halt: str, batch: BatchView) -> str:
-    from db.reading.estimates import Halt
-
     if halt == Halt.BUDGET:
         return f"`vgen budget {batch.id} --max-gpu-hours N` or `--max-cost N` raises it"
     return f"`vgen resume {'--all' if halt == Halt.EVERYTHING else batch.id}` lets it go on"
@@ -66,9 +62,6 @@ class News:
         return snapshot
 
     def _urgent(self, snapshot: Snapshot) -> list[str]:
-        from db.clips import batches
-        from service.forecast import of_batch
-
         texts = []
         with self._database.reading() as session:
             for view in snapshot.batches:

@@ -1,16 +1,16 @@
 """`vgen budget`: what a batch may use, and by when it should be done."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
 from cli import output
+from cli.batches import status
 from cli.context import open_database, settings_of
 from cli.options import BatchArgument, Json
 from pipeline.errors import InputError, Problem
+from service.budgets import change_limits
 from service.choices import SubmissionChoices
 
 NONE = "none"
@@ -31,9 +31,6 @@ def budget(
     json: Json = False,
 ) -> int:
     """Change a batch's budget or deadline; without options, show what was used."""
-    from cli.batches import status
-    from service.budgets import change_limits
-
     settings = settings_of(ctx)
     given = {
         name: text

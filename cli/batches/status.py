@@ -1,29 +1,27 @@
 """`vgen status`, `vgen list` and `vgen show`: where batches and jobs stand."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
+from cli.batches import batch_table, forecast
 from cli.context import open_database, settings_of
 from cli.options import BatchArgument, Json, checked_owner
+from db.clips import batches, jobs
+from db.session import Database
 from pipeline.errors import InputError, NotFoundError, Problem
 from pipeline.outputs import ScreenOutput
+from pipeline.settings import Settings
 from pipeline.states import JobState, Stage
-
-if TYPE_CHECKING:
-    from db.session import Database
-    from pipeline.settings import Settings
-    from service.views.batches import StatusView
-    from service.views.jobs import JobDetailView
+from service import input_notes
+from service.status import job_detail, status_of
+from service.views.batches import BatchListView, JobListView, StatusView, batch_view
+from service.views.jobs import JobDetailView, job_view, part_of, text_sentences
 
 
 def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = False) -> int:
     """Where a batch stands: jobs by state, what runs, what failed."""
-    from cli.batches import batch_table, forecast
-
     settings = settings_of(ctx)
     with open_database(settings) as database:
         view = status_view(database, settings, batch)
@@ -95,9 +93,6 @@ def limit_facts(view: StatusView) -> list[tuple[str, object]]:
 
 
 def status_view(database: Database, settings: Settings, batch_id: str) -> StatusView:
-    from db.clips import batches
-    from service.status import status_of
-
     with database.reading() as session:
         return status_of(session, batches.get(session, batch_id), settings)
 
@@ -137,10 +132,6 @@ def states_of(names: list[str]) -> list[JobState]:
 
 
 def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool) -> int:
-    from cli.batches import batch_table
-    from db.clips import batches
-    from service.views.batches import BatchListView, batch_view
-
     try:
         with open_database(settings) as database, database.reading() as session:
             rows = batches.recent(session, limit=limit + 1, owner=owner)
@@ -175,10 +166,6 @@ def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool)
 
 
 def _list_jobs(settings: Settings, batch_id: str, states: list[JobState], limit: int, json: bool) -> int:
-    from db.clips import batches
-    from service.views.batches import JobListView, batch_view
-    from service.views.jobs import job_view
-
     with open_database(settings) as database, database.reading() as session:
         batch = batches.get(session, batch_id)
         rows = batches.job_rows(session, batch.id, states=states, limit=limit + 1)
@@ -205,9 +192,6 @@ def show(
     json: Json = False,
 ) -> int:
     """All that is known of a job: specification, steps, attempts, files, events."""
-    from db.clips import jobs
-    from service.status import job_detail
-
     if "-" not in job:
         return status(ctx, job, json)
     settings = settings_of(ctx)
@@ -221,9 +205,6 @@ def show(
 
 
 def _show_job(view: JobDetailView) -> None:
-    from service import input_notes
-    from service.views.jobs import part_of, text_sentences
-
     output.facts((("job", view.job.id), ("state", view.job.state), ("line", view.job.line)))
     output.facts((("error", view.job.error_code), ("message", view.job.error), ("finished", view.job.finished_at)))
     output.facts([(name, value) for name, value in view.spec.items() if value not in (None, [], {})])

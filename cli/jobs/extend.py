@@ -1,21 +1,26 @@
 """`vgen extend` and `vgen state`: a finished clip goes on, here or in another system."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
+from cli.batches.stored import print_stored
 from cli.context import open_database, settings_of
+from cli.jobs import imports
 from cli.options import Json
+from db.session import Database
 from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from db.session import Database
-    from pipeline.settings import Settings
-    from service.extension import Extended
+from pipeline.files.drafts import draft_of
+from pipeline.object_names import state_key
+from pipeline.settings import Settings
+from pipeline.stages.continuation import BLOB
+from pipeline.stages.state_file import read_state, write_state
+from pipeline.wiring import make_storage
+from service import extension
+from service.extension import Extended, checked_bytes, left_by, next_spec, store
+from service.views.clips import StateView
 
 app = typer.Typer(help="Export or import the continuation state of a finished clip.", no_args_is_help=True)
 
@@ -43,8 +48,6 @@ def extend(
     json: Json = False,
 ) -> int:
     """Make a new clip that goes on where a finished one ends, and begins with it."""
-    from service import extension
-
     settings = settings_of(ctx)
     changes = {"segments": segments, "num_frames": num_frames, "seed": seed, "enhance": enhance}
     with open_database(settings, upgrade=True) as database:
@@ -61,25 +64,16 @@ def export(
     json: Json = False,
 ) -> int:
     """Write what a finished clip can be extended from to one file."""
-    from pipeline.stages.continuation import BLOB
-    from pipeline.stages.state_file import write_state
-    from pipeline.wiring import make_storage
-    from service.extension import checked_bytes, left_by
-    from service.views.clips import StateView
-
     settings = settings_of(ctx)
     with open_database(settings) as database:
         left = left_by(database, job)
     path, blob = file or Path(f"{left.job_id}.vgen-state"), left.state.blobs[BLOB]
-    part = path.with_name(f"{path.name}.part")
     try:
-        make_storage(settings).download(blob["key"], part)
-        write_state(part, left.state, checked_bytes(part, blob), left.spec, left.options)
-        part.replace(path)
+        with draft_of(path) as draft:
+            make_storage(settings).download(blob["key"], draft)
+            write_state(draft, left.state, checked_bytes(draft, blob), left.spec, left.options)
     except OSError as error:
         raise InputError([Problem(f"cannot be written: {error.strerror}", str(path))]) from None
-    finally:
-        part.unlink(missing_ok=True)
     if json:
         output.as_json(StateView(job_id=left.job_id, file=str(path), kind=left.state.kind, version=left.state.version))
     else:
@@ -99,13 +93,6 @@ def import_(
     json: Json = False,
 ) -> int:
     """Extend a clip of another system: as `vgen extend`, from a file."""
-    from cli.jobs import imports
-    from pipeline.object_names import state_key
-    from pipeline.stages.continuation import BLOB
-    from pipeline.stages.state_file import read_state
-    from pipeline.wiring import make_storage
-    from service.extension import Extended, next_spec, store
-
     settings = settings_of(ctx)
     read, inputs = read_state(file), imports.stored_inputs(settings)
     imported, options = imports.of_state(file, read, settings, inputs)
@@ -129,8 +116,6 @@ def _name_of(file: Path) -> str:
 
 
 def _show(extended: Extended, settings: Settings, database: Database, json: bool) -> None:
-    from cli.batches.stored import print_stored
-
     spec = extended.spec
     after = f", after its {spec.frames_before}" if spec.frames_before else ""
     summary = f"1 job stored, {spec.total_frames} frames that go on from {spec.extends}{after}"

@@ -1,7 +1,5 @@
 """`vgen keys`: keys with which programs call `vgen serve`."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer
@@ -9,6 +7,9 @@ import typer
 from cli import output
 from cli.context import open_database, settings_of
 from cli.options import Json, checked_owner
+from db import api_keys
+from service import keys
+from service.views.keys import KeyListView, key_view
 
 app = typer.Typer(help="Make, list and revoke the keys with which programs call `vgen serve`.", no_args_is_help=True)
 
@@ -36,8 +37,6 @@ def create(
     json: Json = False,
 ) -> int:
     """Make a key and show it, which happens only now: what is stored is a digest."""
-    from service import keys
-
     settings = settings_of(ctx)
     with open_database(settings, upgrade=True) as database:
         view = keys.create(
@@ -67,9 +66,6 @@ def list_(
     json: Json = False,
 ) -> int:
     """List the keys, without their secrets."""
-    from db import api_keys
-    from service.views.keys import KeyListView, key_view
-
     with open_database(settings_of(ctx), upgrade=True) as database, database.reading() as session:
         view = KeyListView(keys=[key_view(key) for key in api_keys.all_keys(session, owner=owner)])
     if json:
@@ -101,8 +97,6 @@ def revoke(
     json: Json = False,
 ) -> int:
     """End keys for good, at once; what was made with them stays."""
-    from service import keys
-
     settings = settings_of(ctx)
     with open_database(settings, upgrade=True) as database:
         view = keys.revoke(database, ids, by=settings.owner)

@@ -1,20 +1,21 @@
 """`vgen pause` and `vgen resume`: stop and go for batches, queues and everything."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
 from cli.context import open_database, settings_of
 from cli.options import Json
+from db import workers
+from db.clips import batches
+from db.queue import pauses
+from db.session import Database
 from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from db.session import Database
-    from service.views.operations import PausedView
+from pipeline.policy.routes import ALL_QUEUES
+from service.pausing import queue_names, set_paused
+from service.views.operations import PausedView
 
 Batches = Annotated[
     list[str] | None, typer.Argument(metavar="[BATCH...]", help="Ids of batches, the start of one, or 'latest'.")
@@ -45,9 +46,6 @@ def resume(
 def _set(
     ctx: typer.Context, ids: Sequence[str], names: Sequence[str], everything: bool, *, pausing: bool, json: bool
 ) -> int:
-    from pipeline.policy.routes import ALL_QUEUES
-    from service.pausing import queue_names, set_paused
-
     if not (ids or names or everything):
         raise InputError([Problem("say what: a BATCH, --queue NAME or --all")])
     queues = [*queue_names(names), *([ALL_QUEUES] if everything else [])]
@@ -67,12 +65,6 @@ def _set(
 
 
 def _notices(database: Database, names: Sequence[str], view: PausedView) -> list[str]:
-    from db import workers
-    from db.clips import batches
-    from db.queue import pauses
-    from pipeline.policy.routes import ALL_QUEUES
-    from service.pausing import queue_names
-
     if not view.paused:
         batch_ids = [name for name in (*view.changed, *view.unchanged) if "." not in name and name != ALL_QUEUES]
         notices = [f"{_shown(name)} is still paused" for name in view.queues if batch_ids]
@@ -89,4 +81,4 @@ def _notices(database: Database, names: Sequence[str], view: PausedView) -> list
 
 
 def _shown(name: str) -> str:
-    return "everything" if name == "*" else name
+    return "everything" if name == ALL_QUEUES else name

@@ -1,19 +1,18 @@
 """`vgen serve`: the line over HTTP, in the foreground; in solo mode this process works it off, too."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
 from cli.context import settings_of
+from cli.interrupt import Interrupt
+from cli.operate.workers import require_schema
+from db import api_keys
+from db.session import Database
 from pipeline.errors import InputError, Problem, ServiceUnavailableError
-
-if TYPE_CHECKING:
-    from db.session import Database
-    from service.keys import KeyRule
+from service.keys import KeyRule
 
 _ORIGIN = re.compile(r"https?://[^/?#@\s*]+")
 
@@ -31,10 +30,7 @@ def serve(
     ] = None,
 ) -> int:
     """Serve the line over HTTP, in the foreground; in solo mode work it off, too. Ctrl-C or SIGTERM drains."""
-    from cli.interrupt import Interrupt
-    from cli.operate.workers import require_schema
     from db import schema
-    from db.session import Database
     from server import process
 
     settings, origins = settings_of(ctx), _origins(allow_origin or [])
@@ -58,9 +54,6 @@ def serve(
 
 def _key_rule(database: Database, open_: bool, *, is_loopback: bool) -> KeyRule:
     """Raises InputError: the server would be reached from elsewhere, and nobody has a key."""
-    from db import api_keys
-    from service.keys import KeyRule
-
     if open_:
         return KeyRule.NEVER
     if is_loopback:

@@ -1,7 +1,5 @@
 """Keys with which programs call the line over HTTP."""
 
-from __future__ import annotations
-
 from sqlalchemy import BigInteger, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 

@@ -5,8 +5,6 @@ id could pass over one that comes late. The feed reads up to an id only once eve
 still add a row below it: then a place in the history is two numbers, which hold for every process and after a restart.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from dataclasses import dataclass
 

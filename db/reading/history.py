@@ -1,12 +1,10 @@
 """The history of a job: its steps, the attempts at them, and the prompts that were used. Reads only."""
 
-from __future__ import annotations
-
 import heapq
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
@@ -112,7 +110,7 @@ class Seen:
     event: int = 0
     attempt: int = 0
 
-    def with_entry(self, entry: Entry) -> Seen:
+    def with_entry(self, entry: Entry) -> Self:
         return replace(self, **{entry.source: entry.id})
 
 

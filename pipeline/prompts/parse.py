@@ -74,11 +74,7 @@ def _parse(
 
 
 def parse_fields(
-    jobs: Sequence[Mapping[str, object]],
-    name: str,
-    *,
-    settings: Settings,
-    files: Mapping[str, Path] | None = None,
+    jobs: Sequence[Mapping[str, object]], name: str, *, settings: Settings, files: Mapping[str, Path] | None = None
 ) -> Submission:
     """Do the same for fields that came without a file, such as a request's: one line's for each of ``jobs``.
 
@@ -116,23 +112,14 @@ def _lazy_downloader(stack: contextlib.ExitStack, settings: Settings) -> Callabl
 
 
 def _read(
-    data: bytes,
-    name: str,
-    reader: Reader,
-    overrides: Mapping[str, object],
-    settings: Settings,
-    inputs: InputCollector,
+    data: bytes, name: str, reader: Reader, overrides: Mapping[str, object], settings: Settings, inputs: InputCollector
 ) -> Submission:
     problems = Problems(name)
     return _expand(reader(data, problems), problems, overrides, settings, inputs)
 
 
 def _expand(
-    table: Table,
-    problems: Problems,
-    overrides: Mapping[str, object],
-    settings: Settings,
-    inputs: InputCollector,
+    table: Table, problems: Problems, overrides: Mapping[str, object], settings: Settings, inputs: InputCollector
 ) -> Submission:
     expander = _Expander(problems, LayerReader(inputs), settings)
     expander.read_common(table, overrides)
@@ -157,12 +144,7 @@ class _Expander:
         self._problems = problems
         self._reader = reader
         self._resolver = Resolver(load_library(settings.effective_presets_dir))
-        self._base: Values = {
-            "preset": settings.preset,
-            "enhance": settings.enhance.enabled,
-            "priority": 0,
-            "gpu": (),
-        }
+        self._base: Values = {"preset": settings.preset, "enhance": settings.enhance.enabled, "priority": 0, "gpu": ()}
         self._defaults: Values = {}
         self._overrides: Values = {}
         self._common: Values = {}

@@ -1,7 +1,5 @@
 """The caller of a request: whose key it has, and what that key may do."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """``/batches``: prompt files in, where they stand, and what may be asked of all their jobs."""
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """The bodies of requests."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 from typing import Any, Literal, Self
 

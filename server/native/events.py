@@ -1,7 +1,5 @@
 """The history of a batch or job: by pages, and as a stream of server-sent events that goes on where it was cut off."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import re

@@ -1,7 +1,5 @@
 """``/jobs``: all that is known of one, and what may be asked of it."""
 
-from __future__ import annotations
-
 from fastapi import APIRouter
 
 from server.database import ServedLine
@@ -72,12 +70,6 @@ def extend_job(job_id: str, body: Continuation, line: ServedLine, caller: Writer
     """Make a new clip that goes on where a finished one ends."""
     require_job(line, caller, job_id)
     extended = extension.extend(
-        line.database,
-        line.settings,
-        job_id,
-        body.prompt,
-        body.changes(),
-        whole=body.whole,
-        owner=caller.owner,
+        line.database, line.settings, job_id, body.prompt, body.changes(), whole=body.whole, owner=caller.owner
     )
     return submitted(line, extended.stored, extended.options)

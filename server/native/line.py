@@ -1,7 +1,5 @@
 """The line itself: its workers and its queues."""
 
-from __future__ import annotations
-
 from fastapi import APIRouter
 
 from pipeline.errors import InputError, Problem

@@ -1,7 +1,5 @@
 """The batch or job of a path, where the caller may see it, and the scopes of these routes."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated
 

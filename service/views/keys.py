@@ -1,15 +1,9 @@
 """Keys with which programs call the line over HTTP."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
-from service.views.base import View, when
-
-if TYPE_CHECKING:
-    from db.models import ApiKey
+from db.models import ApiKey
+from service.views.base import View, when, when_if_set
 
 
 class KeyView(View):
@@ -46,13 +40,10 @@ class RevokedView(View):
 
 
 def key_view(key: ApiKey) -> KeyView:
-    return KeyView(
-        id=key.id,
-        name=key.name,
-        owner=key.owner,
-        scopes=key.scopes,
+    return KeyView.of(
+        key,
         created_at=when(key.created_at),
-        expires_at=None if key.expires_at is None else when(key.expires_at),
-        revoked_at=None if key.revoked_at is None else when(key.revoked_at),
-        last_used_at=None if key.last_used_at is None else when(key.last_used_at),
+        expires_at=when_if_set(key.expires_at),
+        revoked_at=when_if_set(key.revoked_at),
+        last_used_at=when_if_set(key.last_used_at),
     )

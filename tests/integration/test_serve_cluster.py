@@ -1,7 +1,5 @@
 """`vgen serve` on PostgreSQL, which only serves: several at once, keys, and the events of work that others do."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Iterator

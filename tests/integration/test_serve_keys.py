@@ -1,7 +1,5 @@
 """`vgen serve` with keys: who is let in, what each may do and see, over every route that there is."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import socket

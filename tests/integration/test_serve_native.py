@@ -1,7 +1,5 @@
 """`/api/v1` of a real server: prompt files in, documents of ``--json`` out, and events that are told once."""
 
-from __future__ import annotations
-
 import json
 import signal
 import time

@@ -1,7 +1,5 @@
 """`vgen keys`: made, listed and revoked; shown whole once, stored as a digest."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The history as a feed: each entry once, none left out, wherever a reader stops and goes on."""
 
-from __future__ import annotations
-
 import random
 import threading
 import time

@@ -1,7 +1,5 @@
 """Every route of the server, as it is called."""
 
-from __future__ import annotations
-
 import re
 import threading
 from typing import Any, NamedTuple, cast

@@ -1,7 +1,5 @@
 """The key of a request: in a header, once, never in the URL; whatever else headers hold is refused or is no key."""
 
-from __future__ import annotations
-
 import string
 
 import pytest

@@ -1,7 +1,5 @@
 """The description of the API: valid, and complete."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any
