@@ -1,30 +1,55 @@
 """The application: every route, and what stands before all of them."""
 
 import threading
+from collections.abc import Sequence
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from db.session import Database
 from pipeline.settings import Settings
-from server import openai
+from server import native, openai
 from server.database import Line
-from server.errors import ERRORS, add_handlers
+from server.errors import add_handlers
 from server.limits import BodyLimits
+from server.openapi import describe
 from server.request_ids import RequestIds
+from service.keys import KeyRule
 
 
-def make_api() -> FastAPI:
-    """Return every route, without the line behind them; docs/http-api.md is written from it."""
-    app = FastAPI(title="vgen", version=version("vgen"), docs_url=None, redoc_url=None, responses=ERRORS)
+def create_app(
+    settings: Settings,
+    database: Database,
+    stopping: threading.Event | None = None,
+    *,
+    key_rule: KeyRule = KeyRule.ONCE_ANY_EXISTS,
+    allowed_origins: Sequence[str] = (),
+) -> ASGIApp:
+    """The line over HTTP. It keeps nothing but the settings and connections: any number of them serve one line."""
+    app = make_api(Line(settings, database, stopping or threading.Event(), key_rule, tuple(allowed_origins)))
+    limited = BodyLimits(app, settings.serve)
+    return RequestIds(_with_cors(limited, allowed_origins) if allowed_origins else limited)
+
+
+def make_api(line: Line | None = None) -> FastAPI:
+    """Return every route, with what is handed to them; docs/http-api.md is written from it."""
+    app = FastAPI(title="vgen", version=version("vgen"), docs_url=None, redoc_url=None)
+    app.state.line = line
     add_handlers(app)
     app.include_router(openai.router, prefix="/v1")
+    app.include_router(native.router, prefix="/api/v1")
+    describe(app)
     return app
 
 
-def create_app(settings: Settings, database: Database, stopping: threading.Event | None = None) -> ASGIApp:
-    """The line over HTTP. It keeps nothing but the settings and connections: any number of them serve one line."""
-    app = make_api()
-    app.state.line = Line(settings, database, stopping or threading.Event())
-    return RequestIds(BodyLimits(app, settings.serve))
+def _with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """Let pages of these sites call the server; keys go in headers, never in cookies."""
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "HEAD", "POST", "PATCH", "DELETE"],
+        allow_headers=["authorization", "x-api-key", "content-type", "idempotency-key", "last-event-id", "range"],
+        expose_headers=["x-request-id", "openai-poll-after-ms", "retry-after", "etag", "content-range"],
+    )

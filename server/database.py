@@ -16,6 +16,7 @@ from pipeline.settings import Settings
 from pipeline.storage import Storage
 from pipeline.wiring import make_storage
 from server.recent_speed import RecentSpeed
+from service.keys import KeyRule
 
 
 @dataclass
@@ -26,6 +27,9 @@ class Line:
     database: Database
     stopping: threading.Event
     """Set when the server is to end: answers that wait for something end with what there is."""
+    key_rule: KeyRule = KeyRule.ONCE_ANY_EXISTS
+    allowed_origins: tuple[str, ...] = ()
+    """Sites whose pages may call the server, as browsers name them: ``https://example.org``."""
     speed: RecentSpeed = field(default_factory=RecentSpeed)
 
     @cached_property

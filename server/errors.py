@@ -1,20 +1,23 @@
 """Every refusal and failure as an answer in the form of OpenAI's API, whoever raised it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, Field
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from pipeline.errors import (
+    MAX_PROBLEMS_SHOWN,
     ConflictError,
     InputError,
     NotFoundError,
+    Problem,
     RefusedError,
     RetryableError,
     ServiceUnavailableError,
@@ -36,28 +39,6 @@ _STATUS_OF: tuple[tuple[type[VgenError], int], ...] = (
 _CODE_OF = {404: "unknown_url", 405: "method_not_allowed", 413: "request_too_large"}
 
 
-class ErrorDetail(BaseModel):
-    """What was wrong, in the form of OpenAI's API."""
-
-    message: str = Field(description="For people: each mistake on a line of its own.")
-    type: str = Field(description="invalid_request_error, rate_limit_error or server_error.")
-    param: str | None = Field(description="The first wrong field, as the client called it.")
-    code: str | None = Field(description="For programs; it does not change.")
-
-
-class ErrorBody(BaseModel):
-    """The body of every answer that is not a success."""
-
-    error: ErrorDetail
-
-
-ERRORS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ErrorBody, "description": "The request was refused."},
-    "5XX": {"model": ErrorBody, "description": "The request failed; 503 has the header retry-after."},
-}
-"""What every route may answer besides."""
-
-
 class ApiError(Exception):
     """An answer that refuses a request: its status, and what the body's ``error`` says."""
 
@@ -69,6 +50,7 @@ class ApiError(Exception):
         code: str | None = None,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -76,6 +58,8 @@ class ApiError(Exception):
         self.code = code
         self.param = param
         self.headers = dict(headers or {})
+        self.details = dict(details or {})
+        """What the body's ``error`` says besides."""
 
 
 def error_body(status: int, message: str, *, code: str | None = None, param: str | None = None) -> dict[str, Any]:
@@ -87,19 +71,35 @@ def error_body(status: int, message: str, *, code: str | None = None, param: str
 def answer(error: ApiError) -> JSONResponse:
     headers = {"retry-after": str(RETRY_AFTER_S), **error.headers} if error.status == 503 else error.headers
     body = error_body(error.status, error.message, code=error.code, param=error.param)
+    body["error"].update(error.details)
     return JSONResponse(body, error.status, headers)
 
 
 def of_vgen_error(error: VgenError) -> ApiError:
     """Return the answer to an error that vgen raised on purpose."""
-    param = error.problems[0].field if isinstance(error, InputError) and error.problems else None
-    if param is not None:
-        param = param.removeprefix("--").replace("-", "_")  # as it is called outside of a command line
+    problems = [replace(item, field=_param(item)) for item in error.problems] if isinstance(error, InputError) else []
+    message = str(InputError(problems)) if problems else str(error) or error.code
     if isinstance(error, RefusedError):
         status = 503 if error.code.startswith("storage_") else 400
     else:
         status = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), 500)
-    return ApiError(status, str(error) or error.code, code=error.code, param=param)
+    details = _places(problems) if any(problem.line is not None for problem in problems) else {}
+    param = problems[0].field if problems else None
+    return ApiError(status, message, code=error.code, param=param, details=details)
+
+
+def _param(problem: Problem) -> str | None:
+    """The field as it is called outside of a command line."""
+    return None if problem.field is None else problem.field.removeprefix("--").replace("-", "_").lower()
+
+
+def _places(problems: Sequence[Problem]) -> dict[str, Any]:
+    """Where the mistakes of a file are."""
+    shown = [
+        {"message": redact(item.message), "param": item.field, "file": item.file, "line": item.line}
+        for item in problems[:MAX_PROBLEMS_SHOWN]
+    ]
+    return {"line": problems[0].line, "problems": shown}
 
 
 def internal_error() -> JSONResponse:
@@ -120,6 +120,11 @@ def add_handlers(app: FastAPI) -> None:
         if translated.status >= 500:
             logger.warning("request failed", extra={"path": request.url.path, "reason": str(error)})
         return answer(translated)
+
+    @app.exception_handler(DataError)
+    async def _cannot_be_kept(request: Request, error: DataError) -> JSONResponse:
+        message = "a value holds what the database cannot keep, such as a NUL (U+0000)"
+        return answer(ApiError(400, message, code="invalid_value"))
 
     @app.exception_handler(HTTPException)
     async def _http_error(request: Request, error: HTTPException) -> JSONResponse:

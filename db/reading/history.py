@@ -1,11 +1,12 @@
 """The history of a job: its steps, the attempts at them, and the prompts that were used. Reads only."""
 
 import heapq
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from db.models import Batch, Event, Job, Segment, StageRun, Step
@@ -104,38 +105,60 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Rows up to these ids have been read."""
+    """The ids up to which rows have been read."""
 
     event: int = 0
     attempt: int = 0
 
+    def with_entry(self, entry: Entry) -> Self:
+        return replace(self, **{entry.source: entry.id})
 
-def entries(
-    session: Session, *, batch_id: str | None = None, job_id: str | None = None, after: Seen | None = None
-) -> Iterator[Entry]:
+
+def entries(session: Session, *, batch_id: str | None = None, job_id: str | None = None) -> Iterator[Entry]:
     """Yield the events of a batch, or of one job, in the order of time; read from the database as it is asked for.
 
     The session is one that ``Database.reading`` gave for one instant.
     """
-    after = after or Seen()
-    events = select(Event).where(Event.id > after.event).order_by(Event.at, Event.id)
+    events, runs = _history_of(batch_id, job_id)
+    events, runs = events.order_by(Event.at, Event.id), runs.order_by(StageRun.ended_at, StageRun.id)
+    return _merged(session, events, runs, {"yield_per": _PAGE})
+
+
+def page(
+    session: Session, *, batch_id: str | None, job_id: str | None, after: Seen, until: Seen, limit: int
+) -> list[Entry]:
+    """Return at most ``limit`` entries whose ids lie after ``after`` and not after ``until``.
+
+    Of each source they are the first in the order of ids, so that the last one's ids are where the next page begins.
+    """
+    events, runs = _history_of(batch_id, job_id)
+    events = events.where(Event.id > after.event, Event.id <= until.event).order_by(Event.id).limit(limit)
+    runs = runs.where(StageRun.id > after.attempt, StageRun.id <= until.attempt).order_by(StageRun.id).limit(limit)
+    return list(itertools.islice(_merged(session, events, runs, {}), limit))
+
+
+def _history_of(batch_id: str | None, job_id: str | None) -> tuple[Select[Event], Select[StageRun, str, int]]:
+    events = select(Event)
     runs = (
         select(StageRun, Job.batch_id, Step.segment)
         .join(Job, Job.id == StageRun.job_id)
         .join(Step, Step.id == StageRun.step_id)
-        .where(StageRun.id > after.attempt)
-        .order_by(StageRun.ended_at, StageRun.id)
     )
     if job_id is not None:
         events, runs = events.where(Event.job_id == job_id), runs.where(StageRun.job_id == job_id)
     if batch_id is not None:
         events, runs = events.where(Event.batch_id == batch_id), runs.where(Job.batch_id == batch_id)
-    by_page = {"yield_per": _PAGE}
+    return events, runs
+
+
+def _merged(
+    session: Session, events: Select[Event], runs: Select[StageRun, str, int], options: Mapping[str, Any]
+) -> Iterator[Entry]:
     happened = (
         Entry(event.at, event.kind, "event", event.id, event.batch_id, event.job_id, event.data)
-        for event in session.scalars(events, execution_options=by_page)
+        for event in session.scalars(events, execution_options=options)
     )
-    ended = (_attempt(run, batch, segment) for run, batch, segment in session.execute(runs, execution_options=by_page))
+    ended = (_attempt(run, batch, segment) for run, batch, segment in session.execute(runs, execution_options=options))
     return heapq.merge(ended, happened, key=lambda entry: entry.at)
 
 

@@ -15,7 +15,7 @@ from pipeline.prompts.stored_inputs import StoredInputs
 from pipeline.seeds import roll_seed
 from server.auth import Caller, require
 from server.database import Line, ServedLine
-from server.errors import ApiError, ErrorBody
+from server.errors import ApiError
 from server.openai import rows
 from server.openai.content import file_answer
 from server.openai.extension import FIELDS, extend
@@ -112,13 +112,13 @@ async def extension(request: Request, response: Response, line: ServedLine, call
     return video
 
 
-@router.post("/videos/characters", responses={501: {"model": ErrorBody}})
+@router.post("/videos/characters")
 async def create_character(caller: Writer) -> None:
     """Answer 501: there are no characters. Presets that take pictures of them have the field reference_images."""
     raise _no_characters()
 
 
-@router.get("/videos/characters/{character_id}", responses={501: {"model": ErrorBody}})
+@router.get("/videos/characters/{character_id}")
 async def retrieve_character(character_id: str, caller: Writer) -> None:
     """Answer 501, as above."""
     raise _no_characters()

@@ -96,7 +96,7 @@ async def delete(video_id: str, line: ServedLine, caller: Writer) -> DeletedVide
     return DeletedVideo(id=video_id_of(video_id))
 
 
-@router.head("/videos/{video_id}/content", include_in_schema=False)
+@router.head("/videos/{video_id}/content", response_class=Response)
 @router.get("/videos/{video_id}/content", response_class=Response)
 def content(request: Request, video_id: str, line: ServedLine, caller: Reader, variant: Variant = "video") -> Response:
     """Return the bytes of a finished video, its poster or its strip of frames."""
