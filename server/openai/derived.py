@@ -49,11 +49,11 @@ async def remix(request: Request, response: Response, video_id: str, line: Serve
 
 
 def _remix(order: Order, video_id: str) -> Video:
+    with order.line.database.reading() as session:
+        job = rows.find(session, order.caller, video_id).job
     given = {name: value for name, value in order.body.fields.items() if value not in (None, "")}
     if "prompt" not in given:
         raise ApiError(400, "prompt: is missing", code="invalid_value", param="prompt")
-    with order.line.database.reading() as session:
-        job = rows.find(session, order.caller, video_id).job
     if job.spec.get("extends"):
         message = f"video {video_id} goes on from another one: remix that one"
         raise ApiError(400, message, code="unsupported_video", param="video_id")
