@@ -117,7 +117,7 @@ class Feed:
     def _settle(self, session: Session) -> Seen:
         """Move on to the ids below which no row can appear any more; return those that are given out now."""
         if self._database.is_sqlite:  # has one writer at a time
-            self._settled = Seen(*session.execute(_NEWEST).one().tuple())
+            self._settled = Seen(*map(int, session.execute(_NEWEST).one()))
             return self._settled
         events, attempts, oldest, first_to_come = session.execute(_POSITIONS).one()
         if self._marks and self._marks[-1][1] is None:
