@@ -4,7 +4,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Site:
     served: Served
     database: Database
     batch_id: str = ""
-    keys: dict[str, str] = None  # type: ignore[assignment]
+    keys: dict[str, str] = field(default_factory=dict)
 
     def key(self, owner: str, *scopes: str, expires: str | None = None) -> str:
         view = keys.create(
