@@ -14,14 +14,13 @@ from sqlalchemy.orm import Session
 
 from db import events
 from db.clips import scores as clips_scores
-from db.models import ALL_QUEUES, ArtifactRow, Batch, EvalRun, Job, Queue, Score, ScoreStep, Worker
+from db.evals import clips as clips_of
+from db.models import ALL_QUEUES, Batch, EvalRun, Queue, ScoreStep, Worker
 from db.queue.leases import Control
 from db.session import now_ms
 from pipeline.errors import FailureClass, StageError
 from pipeline.policy.retry import decide
-from pipeline.seeds import roll_seed
-from pipeline.spec import JobSpec
-from pipeline.states import JobState, StepState
+from pipeline.states import StepState
 from pipeline.work import ScoreRecord, ScoreWork, StoredClip
 
 _COUNTERS = {FailureClass.RETRYABLE: "errors", FailureClass.CRASH: "crashes"}
@@ -85,32 +84,9 @@ def claim(session: Session, step_id: int, *, queues: Sequence[str], worker: str,
     if row is None:
         return None
     metrics = session.scalars(select(EvalRun.metrics).where(EvalRun.id == row.run_id)).one()
-    clips = _clips(session, row.batch_id, row.first_seq, row.last_seq)
+    clips = clips_of.published(session, row.batch_id, row.first_seq, row.last_seq)
     work = ScoreWork(row.family, tuple(metrics), clips)
     return ScoreClaim(step_id, row.attempt, row.queue or "", worker, row.run_id, row.batch_id, work)
-
-
-def _clips(session: Session, batch_id: str, first: int, last: int) -> tuple[StoredClip, ...]:
-    """The published clips of a slice, with what is known of each already."""
-    rows = session.execute(
-        select(Job.id, Job.spec, ArtifactRow.roll, ArtifactRow.key, ArtifactRow.sha256)
-        .join(ArtifactRow, (ArtifactRow.job_id == Job.id) & (ArtifactRow.kind == "video"))
-        .where(Job.batch_id == batch_id, Job.seq.between(first, last), Job.state == JobState.SUCCEEDED)
-        .order_by(Job.seq)
-    ).all()
-    scored: dict[str, set[tuple[str, str]]] = {}
-    for row in session.execute(
-        select(Score.job_id, Score.metric, Score.scorer_digest)
-        .join(Job, (Job.id == Score.job_id) & (Job.roll == Score.roll))
-        .where(Score.job_id.in_([row.id for row in rows]), Score.score.is_not(None))
-    ):
-        scored.setdefault(row.job_id, set()).add((row.metric, row.scorer_digest))
-    clips = []
-    for job_id, stored, roll, key, sha256 in rows:
-        spec = JobSpec.model_validate(stored)
-        spec = spec if roll == 1 else spec.model_copy(update={"seed": roll_seed(spec.seed, roll)})
-        clips.append(StoredClip(job_id, roll, spec, key, sha256, frozenset(scored.get(job_id, ()))))
-    return tuple(clips)
 
 
 def _current(claimed: ScoreClaim) -> ColumnElement[bool]:

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import failpoints
-from pipeline.errors import NotFoundError, RefusedError, RetryableError
+from pipeline.errors import NotFoundError, RetryableError
 from pipeline.files.digests import facts_of, file_sha256
 from pipeline.object_names import media_key
-from pipeline.scoring import Expected, Metric, Models, Score, Weights, gate, not_scored
-from pipeline.scoring.registry import readiness
-from pipeline.scoring.run import ClipScores, ClipToScore, fingerprint, score_clips
-from pipeline.scoring.suite_jobs import entry_of
+from pipeline.scoring import Models, Weights, gate
 from pipeline.settings import Settings
 from pipeline.spec import ScoreOptions
+from pipeline.stages.clip_scorer import ClipScorer
 from pipeline.work import Outcome, ScoreRecord, StageContext, StageResult, StepWork
 
 SIDECAR = "sidecar"
@@ -41,27 +39,26 @@ def run(work: StepWork, context: StageContext) -> StageResult:
     options = work.options.score
     assert options is not None, "the stage is a part of the line only where the batch asks for it"
     models, rules = models_of(context.settings), gate.parse(options.gate, options.metrics)
-    metrics = gate.check_metrics(options.metrics)
-    ready, missing = ready_of(metrics, models, {name for rule in rules for name in rule.metrics})
+    scorer = ClipScorer(
+        gate.check_metrics(options.metrics),
+        models,
+        context.settings.eval.clip_bytes,
+        context.check,
+        required={name for rule in rules for name in rule.metrics},
+    )
     with tempfile.TemporaryDirectory(prefix="vgen-score-") as folder:
         video = _fetch("video", work, context, Path(folder))
         context.check()
-        clip_scores = _score(work, context, video, ready, models)
-        dimensions = _dimensions(work)
-        scores = {
-            **clip_scores.scores,
-            **{name: score for name, score in missing.items() if dimensions is None or name in dimensions},
-        }
-        reason = gate.rejection_reasons(rules, scores)
-        if reason is None and rules and clip_scores.problem is not None:
-            reason = clip_scores.problem
-        # Of a suite's clip only the entry's dimensions are asked for.
-        records = tuple(record_of(metric, scores[metric.name], models) for metric in metrics if metric.name in scores)
+        scored = scorer.score(work.spec, video)
+        reason = gate.rejection_reasons(rules, scored.scores)
+        if reason is None and rules and scored.problem is not None:
+            reason = scored.problem
+        records = scorer.records(scored.scores)
         output: dict[str, Any] = {
             "accepted": reason is None,
             "reason": reason,
             "seed": work.spec.seed,
-            "scores": _numbers(records),
+            "scores": {record.metric: record.score for record in records},
         }
         if reason is None:
             content = json.loads(_fetch(SIDECAR, work, context, Path(folder)).read_text("utf-8"))
@@ -74,12 +71,6 @@ def run(work: StepWork, context: StageContext) -> StageResult:
         scores=records,
         after_commit=lambda: context.handoff.free(frames),
     )
-
-
-def _dimensions(work: StepWork) -> frozenset[str] | None:
-    """Metrics that may be asked of a suite's clip beside those without weights; None where it is none's."""
-    entry = entry_of(work.spec.labels)
-    return None if entry is None else frozenset(f"vbench.{name}" for name in entry.dimensions)
 
 
 @functools.lru_cache(maxsize=1)
@@ -103,35 +94,6 @@ def drop_models() -> None:
         torch.cuda.empty_cache()
 
 
-def ready_of(metrics: Sequence[Metric], models: Models, gated: set[str]) -> tuple[list[Metric], dict[str, Score]]:
-    """Metrics that can be computed here, and why the others cannot."""
-    ready, missing = [], {}
-    for metric in metrics:
-        lacking = readiness(metric, models.weights).missing
-        if not lacking:
-            ready.append(metric)
-            continue
-        why = "; ".join(f"{name}, {models.weights.where(name)}" for name in lacking)
-        if metric.name in gated:
-            raise RefusedError(f"{metric.name}: weights missing: {why}", code="eval_weights_missing")
-        missing[metric.name] = not_scored(f"weights missing: {why}")
-    return ready, missing
-
-
-def _score(work: StepWork, context: StageContext, video: Path, metrics: Sequence[Metric], models: Models) -> ClipScores:
-    spec = work.spec
-    entry = entry_of(spec.labels)
-    clip = ClipToScore(
-        video,
-        spec.prompt,
-        expected=Expected(spec.clip_frames, spec.fps, spec.width, spec.height),
-        auxiliary=entry.auxiliary if entry else {},
-        dimensions=entry.dimensions if entry else None,
-    )
-    (scores,) = score_clips([clip], metrics, models, context.settings.eval.clip_bytes, context.check)
-    return scores
-
-
 def _fetch(kind: str, work: StepWork, context: StageContext, folder: Path) -> Path:
     """The file that encode left in the hand-off directory, where it is still that file; else a copy from the store."""
     encoded = work.outputs["encode"]
@@ -147,18 +109,6 @@ def _fetch(kind: str, work: StepWork, context: StageContext, folder: Path) -> Pa
     if file_sha256(copy, context.check) != encoded[kind]["sha256"]:
         raise RetryableError(f"{kind} {encoded[kind]['key']}: its bytes are others", code="publish_missing")
     return copy
-
-
-def record_of(metric: Metric, score: Score, models: Models) -> ScoreRecord:
-    """A score as it is stored, with how it was made."""
-    details = {**score.details, "weight": score.weight} if score.score is not None else dict(score.details)
-    is_ready = not readiness(metric, models.weights).missing
-    scorer = fingerprint(metric, models) if is_ready else {"version": metric.version, "weights": None}
-    return ScoreRecord(metric.name, score.score, score.reason, score.passed, details, metric.version, scorer)
-
-
-def _numbers(records: Sequence[ScoreRecord]) -> dict[str, float | None]:
-    return {record.metric: record.score for record in records}
 
 
 def _for_sidecar(options: ScoreOptions, records: Sequence[ScoreRecord]) -> dict[str, Any]:
