@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from celery import Celery, chain, group
 from kombu.exceptions import OperationalError
 
-from db.evals import score_steps
 from db.evals.score_steps import ScoreMessage
+from db.models import ScoreStep
+from db.queue.outcomes import return_to_waiting
 from db.scheduling import dispatch
 from db.scheduling.dispatch import StepMessage
 from db.session import Database
@@ -68,7 +69,7 @@ def publish_scores(app: Celery, database: Database, steps: Sequence[ScoreMessage
     except (OperationalError, OSError) as error:
         logger.warning("broker away", extra={"reason": str(error), "unsent": len(steps)})
         with database.transaction() as session:
-            score_steps.return_to_waiting(session, [item.step_id for item in steps])
+            return_to_waiting(session, ScoreStep, [item.step_id for item in steps])
         return 0
     return len(steps)
 

@@ -99,12 +99,11 @@ def queue_names(names: Sequence[str]) -> list[str]:
 
 def _withdraw(database: Database) -> None:
     """Take back what was dispatched and not begun, a page at a time."""
-    from db.evals import score_steps
     from db.queue import pauses
 
     while True:
         with database.transaction() as session:
-            if not pauses.withdraw(session) + score_steps.withdraw(session):
+            if not pauses.withdraw(session):
                 return
 
 

@@ -16,7 +16,7 @@ from pipeline.states import Stage
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from db.models import Job, Score, Segment, StageRun, Step
+    from db.models import Job, Score, ScoreRun, Segment, StageRun, Step
     from pipeline.spec import JobSpec
 
 
@@ -79,7 +79,9 @@ class AttemptView(View):
     """One attempt at a step that ended."""
 
     stage: str
-    segment: int = Field(description="Number of the segment, from 0.")
+    segment: int | None = Field(
+        description="Number of the segment, from 0; null for a score step of an evaluation run: it is of several clips."
+    )
     attempt: int
     outcome: str
     worker: str | None
@@ -216,9 +218,10 @@ def step_view(step: Step) -> StepView:
     return StepView(stage=step.stage.value, state=step.state.value, **{name: getattr(step, name) for name in names})
 
 
-def attempt_view(run: StageRun, segment: int) -> AttemptView:
+def attempt_view(run: StageRun | ScoreRun, segment: int | None) -> AttemptView:
+    stage = getattr(run, "stage", Stage.SCORE)
     return AttemptView(
-        stage=run.stage.value,
+        stage=stage.value,
         segment=segment,
         attempt=run.attempt,
         outcome=run.outcome.value,

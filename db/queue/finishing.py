@@ -8,12 +8,12 @@ from typing import Any
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
-from db.base import EnumText, Json
+from db.base import Json
 from db.clips import continuations, jobs, memory_ladder, rerolls, scores, segments, spending
-from db.models import Batch, Job
-from db.queue.attempt_endings import DispatchedStep, Finished, end_attempt, end_cancelled, ending_update
+from db.models import Batch, Job, Step
 from db.queue.enqueue import queue_step
-from db.session import now_ms
+from db.queue.leases import held_by
+from db.queue.outcomes import DispatchedStep, Finished, end, end_cancelled, ending, redo_after
 from pipeline.policy.routes import need_of
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState, next_stage
 from pipeline.work import Claim, Outcome, StageResult, StepWork
@@ -21,13 +21,10 @@ from pipeline.work import Claim, Outcome, StageResult, StepWork
 Route = Callable[[Session, StepWork, Stage, dict[str, Any]], str | None]
 """Returns the next step's queue if it has room now, else None, from finished work, next stage and output."""
 
-_DONE = ending_update(
-    state=bindparam("p_state", type_=EnumText(StepState)),
-    finished_at=now_ms(),
-    output=bindparam("p_output", type_=Json),
-    error_code=None,
-    error=None,
-)
+_ENDINGS = {
+    state: ending(Step, state, output=bindparam("p_output", type_=Json), error_code=None, error=None)
+    for state in (StepState.DONE, StepState.SKIPPED)
+}
 _LOCK = (
     select(Job.cancel_requested, Batch.paused, spending.limited())
     .join(Batch, Batch.id == Job.batch_id)
@@ -47,9 +44,9 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, route: Rout
         return end_cancelled(session, claimed)
     if result.outcome is Outcome.REJECTED:
         return _reject(session, claimed, result)
-    state = StepState.SKIPPED if result.outcome is Outcome.SKIPPED else StepState.DONE
-    values = {"p_state": state, "p_output": result.output}
-    if not end_attempt(session, claimed, AttemptOutcome(result.outcome.value), _DONE, values):
+    ended = _ENDINGS[StepState.SKIPPED if result.outcome is Outcome.SKIPPED else StepState.DONE]
+    outcome = AttemptOutcome(result.outcome.value)
+    if not end(session, held_by(claimed), outcome, ended, {"p_output": result.output}):
         return Finished(recorded=False)
     if result.outcome is Outcome.BLOCKED:
         reason = str(result.output.get("reason", "the prompt was screened out"))
@@ -58,7 +55,8 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, route: Rout
     if result.continuation is not None:
         continuations.record(session, work, result.continuation)
     if work.stage is Stage.GENERATE:
-        segments.record(session, work, result.output)
+        if segments.record(session, work, result.output):
+            redo_after(session, work)
         memory_ladder.note_made(session, claimed.queue, work.spec, work.memory_rung)
     scores.record(session, work.job_id, work.roll, result.scores)
     if segments.branches(work):
@@ -86,11 +84,10 @@ def _reject(session: Session, claimed: Claim, result: StageResult) -> Finished:
     """Record a clip that the gate rejected: the job's next roll begins, or it fails. Its row is locked."""
     work, reason, code = claimed.work, str(result.output["reason"]), "gate_failed"
     more = work.options.score is not None and work.roll <= work.options.score.reroll
-    problem: dict[str, Any] = {} if more else {"error_code": code, "error": reason[:4000]}
-    ending = ending_update(
-        state=StepState.DONE if more else StepState.FAILED, finished_at=now_ms(), output=result.output, **problem
-    )
-    if not end_attempt(session, claimed, AttemptOutcome.REJECTED, ending, error_code=code, error=reason[:4000]):
+    problem = {} if more else {"error_code": code, "error": reason[:4000]}
+    ended = ending(Step, StepState.DONE if more else StepState.FAILED, output=result.output, **problem)
+    held = held_by(claimed)
+    if not end(session, held, AttemptOutcome.REJECTED, ended, error_code=code, error=reason[:4000]):
         return Finished(recorded=False)
     scores.record(session, work.job_id, work.roll, result.scores)
     if not more:

@@ -12,9 +12,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db import events
-from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Queue, Step
-from db.queue.leases import not_paused
-from db.queue.releases import return_to_waiting
+from db.models import ALL_QUEUES, Batch, Queue
+from db.moves import LEASED
+from db.queue.leases import live, not_paused
+from db.queue.outcomes import return_to_waiting
 from pipeline.states import StepState
 
 _PAGE = 200
@@ -87,9 +88,8 @@ def withdraw(session: Session) -> int:
     Their messages would find nothing to claim, and until the reconciler missed them they would take up the window of
     others. So a resume dispatches them anew, at once.
     """
-    rows = session.execute(
-        select(Step.id, Step.job_id).where(Step.state == StepState.DISPATCHED, LIVE_INDEX, ~not_paused()).limit(_PAGE)
-    ).all()
-    for step_id, job_id in sorted(rows, key=lambda row: row[1]):
-        return_to_waiting(session, step_id, job_id)
-    return len(rows)
+    count = 0
+    for table in LEASED:
+        paused = select(table.id).where(live(table, StepState.DISPATCHED), ~not_paused(table)).limit(_PAGE)
+        count += len(return_to_waiting(session, table, session.scalars(paused).all()))
+    return count

@@ -13,17 +13,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from db import workers
-from db.clips import batch_closing, jobs
+from db.clips import batch_closing
 from db.models import ALL_QUEUES, Batch, Job, Step
+from db.moves import LeasedTable, moving, table_of
+from db.queue.outcomes import return_to_waiting
 from db.queue.pauses import is_paused, paused_queues
 from db.scheduling.budgets import Budgets
 from db.scheduling.capacity import CapacityOfPresets, gpu_capacity, in_flight, preset_capacity
 from db.scheduling.placement import waiting_needs, waiting_steps, waits
-from db.session import now_ms
 from pipeline.policy.routes import (
     CPU_QUEUE,
     GpuCapacity,
@@ -277,21 +278,17 @@ def handoff_queue(session: Session, job_id: str, roll: int, segment: int) -> str
 
 def _mark_dispatched(session: Session, items: Sequence[_Candidate], queue: str) -> set[int]:
     """Move waiting steps to dispatched, and their jobs to in flight; the ids of those that still waited."""
-    moved = session.execute(
-        update(Step)
-        .where(Step.id.in_([item.step_id for item in items]), Step.state == StepState.WAITING)
-        .values(state=StepState.DISPATCHED, queue=queue, dispatched_at=now_ms())
-        .returning(Step.id)
-        .execution_options(synchronize_session=False)
-    )
-    ids = set(moved.scalars())
-    session.execute(
-        update(Job)
-        .where(Job.id.in_([item.job_id for item in items if item.step_id in ids]), Job.state == JobState.WAITING)
-        .values(state=JobState.IN_FLIGHT)
-        .execution_options(synchronize_session=False)
-    )
+    ids = mark_dispatched(session, Step, [item.step_id for item in items], queue)
+    in_flight = moving(Job, JobState.IN_FLIGHT, JobState.WAITING)
+    session.connection().execute(in_flight.where(Job.id.in_([item.job_id for item in items if item.step_id in ids])))
     return ids
+
+
+def mark_dispatched(session: Session, table: LeasedTable, step_ids: Sequence[int], queue: str) -> set[int]:
+    """Move waiting steps to dispatched; the ids of those that still waited."""
+    waiting = moving(table, StepState.DISPATCHED, StepState.WAITING).where(table.id.in_(step_ids))
+    moved = session.connection().execute(waiting.values(queue=queue).returning(table_of(table).c.id))
+    return set(moved.scalars())
 
 
 class NextQueue:
@@ -341,19 +338,7 @@ def _is_old(read_at: float | None) -> bool:
 
 def undispatch(session: Session, items: Sequence[StepMessage]) -> None:
     """Return to waiting the steps whose message could not be published."""
-    for item in sorted(items, key=lambda message: message.job_id):
-        jobs.lock(session, item.job_id)
-        returned = session.execute(
-            update(Step)
-            .where(
-                Step.job_id == item.job_id,
-                Step.segment == item.segment,
-                Step.stage == item.stage,
-                Step.state == StepState.DISPATCHED,
-            )
-            .values(state=StepState.WAITING, queue=None)
-            .returning(Step.id)
-            .execution_options(synchronize_session=False)
-        ).one_or_none()
-        if returned is not None:  # else its message came through after all, or the job was cancelled
-            jobs.move(session, item.job_id, JobState.WAITING)
+    places = [(item.job_id, item.segment, item.stage) for item in items]
+    of_them = tuple_(Step.job_id, Step.segment, Step.stage).in_(places)
+    unsent = session.scalars(select(Step.id).where(of_them, Step.state == StepState.DISPATCHED)).all()
+    return_to_waiting(session, Step, unsent)  # else a message came through after all, or the job was cancelled

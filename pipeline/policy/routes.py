@@ -14,7 +14,8 @@ NO_MODEL = "none"
 """The model family of metrics that need no model."""
 IO_QUEUE = "vgen.io"
 CPU_QUEUE = "vgen.cpu"
-_GPU_PREFIX = "vgen.gpu."
+GPU_QUEUES = "vgen.gpu."
+"""The beginning of the name of every queue that GPU workers read."""
 _ENCODE_PREFIX = "vgen.encode."
 _SLUG_CHARS = 60
 """With the prefix, and a GPU type of at most 41, a queue's name stays below the 120 that a row holds."""
@@ -37,12 +38,12 @@ class ScorePart:
 
 
 def gpu_queue(gpu_type: str) -> str:
-    return _GPU_PREFIX + gpu_type
+    return GPU_QUEUES + gpu_type
 
 
 def preset_queue(gpu_type: str, slug: str) -> str:
     """The queue of those GPUs of a type that hold one preset; ``slug`` is the preset's ``preset_slug``."""
-    return f"{_GPU_PREFIX}{gpu_type}.{slug}"
+    return f"{GPU_QUEUES}{gpu_type}.{slug}"
 
 
 def preset_slug(preset: str) -> str:
@@ -58,14 +59,14 @@ def gpu_type_of(queue: str) -> str | None:
 
     A GPU type contains no dot, a preset's name may: what comes after the first dot is the preset's slug.
     """
-    return queue.removeprefix(_GPU_PREFIX).partition(".")[0] if queue.startswith(_GPU_PREFIX) else None
+    return queue.removeprefix(GPU_QUEUES).partition(".")[0] if queue.startswith(GPU_QUEUES) else None
 
 
 def preset_slug_of(queue: str) -> str | None:
     """The slug of the preset that a queue belongs to; None for any other queue."""
-    if not queue.startswith(_GPU_PREFIX):
+    if not queue.startswith(GPU_QUEUES):
         return None
-    return queue.removeprefix(_GPU_PREFIX).partition(".")[2] or None
+    return queue.removeprefix(GPU_QUEUES).partition(".")[2] or None
 
 
 def encode_queue(handoff_id: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 from celery import Celery, Task
 from sqlalchemy.orm import Session
 
-from db.queue.attempt_endings import DispatchedStep, Finished
 from db.queue.finishing import Route
+from db.queue.outcomes import DispatchedStep, Finished
 from db.scheduling.dispatch import StepMessage
 from pipeline.states import Stage
 from pipeline.work import StepWork

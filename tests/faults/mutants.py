@@ -36,16 +36,36 @@ MUTANTS = (
     Mutant(
         "a finish that does not ask for the attempt's number",
         "db/queue/leases.py",
-        '(Step.id == bindparam("p_step_id")) & (Step.attempt == bindparam("p_attempt")) &',
-        '(Step.id == bindparam("p_step_id")) & (bindparam("p_attempt") > 0) &',
-        ["tests/unit/db/test_attempt_endings.py::test_a_worker_that_lost_its_lease_changes_nothing"],
+        '        & (table.attempt == bindparam("p_attempt"))\n',
+        '        & (bindparam("p_attempt") > 0)\n',
+        [
+            "tests/unit/db/test_attempt_endings.py::test_a_worker_that_lost_its_lease_changes_nothing",
+            "tests/unit/db/test_score_steps.py::test_a_worker_that_lost_its_lease_records_nothing",
+        ],
     ),
     Mutant(
-        "a finish that does not ask whether the step still runs",
+        "a state that changes from any other",
+        "db/moves.py",
+        "    return update(table).where(in_state).values(",
+        "    return update(table).values(",
+        [
+            "tests/unit/db/test_leases.py::test_only_a_dispatched_step_is_claimed",
+            "tests/unit/db/test_jobs.py",
+        ],
+    ),
+    Mutant(
+        "a move that states.py does not know",
+        "db/moves.py",
+        "    if forbidden := [",
+        "    if False and [",
+        ["tests/unit/db/test_moves.py::test_a_move_that_is_not_in_the_table_cannot_be_written"],
+    ),
+    Mutant(
+        "a renewal that does not ask whether the step still runs",
         "db/queue/leases.py",
-        '(Step.attempt == bindparam("p_attempt")) & (Step.state == StepState.RUNNING)',
-        '(Step.attempt == bindparam("p_attempt"))',
-        ["tests/unit/db/test_finishing.py::test_a_second_finish_of_the_same_attempt_is_fenced"],
+        "        & (table.state == StepState.RUNNING)\n",
+        "",
+        ["tests/unit/db/test_attempt_endings.py::test_an_attempt_that_has_ended_renews_nothing"],
     ),
     Mutant(
         "a gate's rejection that does not ask whether the attempt is the current one",
@@ -81,33 +101,30 @@ MUTANTS = (
     ),
     Mutant(
         "a failed clip whose other segments go on",
-        "db/queue/failures.py",
-        """            segments.end_open_steps(session, work.job_id)
-            jobs.conclude(
-                session, work""",
-        """            jobs.conclude(
-                session, work""",
+        "db/queue/outcomes.py",
+        "        return_to_pending(session, held.job_id)\n",
+        "",
         ["tests/unit/db/test_segments.py"],
     ),
     Mutant(
         "attempts that a budget does not count",
-        "db/clips/attempts.py",
-        '    if columns["stage"] is Stage.GENERATE:\n',
-        "    if False:\n",
+        "db/queue/outcomes.py",
+        "    spending.charge(session, held.batch_id,",
+        "    (lambda *_: None)(session, held.batch_id,",
         ["tests/unit/db/test_budgets.py::test_every_ended_attempt_at_generating_is_counted_whatever_came_of_it"],
     ),
     Mutant(
-        "a claim that does not ask for the step's state",
+        "a claim that takes over a lease",
         "db/queue/leases.py",
-        "        Step.state == StepState.DISPATCHED,\n        Step.queue.in_(bindparam",
-        "        Step.queue.in_(bindparam",
+        "moving(table, StepState.RUNNING, StepState.DISPATCHED)",
+        "moving(table, StepState.RUNNING, StepState.DISPATCHED, stays=True)",
         ["tests/unit/db/test_leases.py::test_only_a_dispatched_step_is_claimed"],
     ),
     Mutant(
         "a claim that does not look whether its batch or queue is paused",
         "db/queue/leases.py",
-        "        not_paused(),\n        # One whose GPU was found bad",
-        "        # One whose GPU was found bad",
+        "            not_paused(table),\n            # One whose GPU was found bad",
+        "            # One whose GPU was found bad",
         ["tests/unit/db/test_leases.py::test_nothing_of_a_paused_batch_or_queue_is_claimed"],
     ),
     Mutant(
@@ -141,8 +158,8 @@ MUTANTS = (
     Mutant(
         "a reconciler that ends leases which are not over",
         "db/queue/recovery.py",
-        "query = query.where(Step.lease_until < now_ms())",
-        "pass",
+        "still = () if all_of_them else (table.lease_until < now_ms(),)",
+        "still = ()",
         ["tests/unit/db/test_recovery.py::test_a_live_lease_is_left_alone"],
     ),
     Mutant(

@@ -11,8 +11,8 @@ from db import events, workers
 from db.clips import batches, jobs
 from db.models import Batch, Job, Step, Worker
 from db.queue import finishing, leases
-from db.queue.attempt_endings import Finished
 from db.queue.finishing import Route
+from db.queue.outcomes import Finished
 from db.reading import history
 from db.scheduling import dispatch
 from db.session import Database, now_ms

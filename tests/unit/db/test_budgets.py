@@ -11,7 +11,7 @@ from sqlalchemy import update
 from db.clips import spending
 from db.clips.batches import Limits
 from db.models import StageRun, Step
-from db.queue import failures, finishing, recovery, releases
+from db.queue import finishing, outcomes, recovery
 from db.reading import estimates
 from db.scheduling import budgets
 from db.session import Database, now_ms
@@ -79,11 +79,11 @@ def test_every_ended_attempt_at_generating_is_counted_whatever_came_of_it(line: 
     taken = [_run(line, job_id, 10.0) for job_id in ids]
     line.finish(taken[0])
     with line.database.transaction() as session:
-        failures.fail(session, taken[1], CrashError("died"))
+        outcomes.fail(session, taken[1], CrashError("died"))
     with line.database.transaction() as session:
-        failures.fail(session, taken[2], RefusedError("no"))
+        outcomes.fail(session, taken[2], RefusedError("no"))
     with line.database.transaction() as session:
-        releases.release(session, taken[3])
+        outcomes.release(session, taken[3])
     line.expire(ids[4])
     with line.database.transaction() as session:
         recovery.end_leases(session)

@@ -11,7 +11,7 @@ from db import workers
 from db.clips import checkpoints, jobs, scores
 from db.evals import runs
 from db.models import Checkpoint, Score
-from db.queue import recovery, rewinds
+from db.queue import outcomes, recovery
 from db.scheduling import dispatch
 from db.session import Database
 from pipeline.policy.routes import CPU_QUEUE, encode_queue
@@ -176,7 +176,7 @@ def test_a_rewind_scores_the_clip_anew(line: Line) -> None:
     job_id = _scored(line)
     claimed = line.go_on(job_id, Stage.PUBLISH)
     with line.database.transaction() as session:
-        rewinds.rewind(session, claimed, to=Stage.GENERATE, reason="gone")
+        outcomes.rewind(session, claimed, to=Stage.GENERATE, reason="gone")
     assert line.states(job_id)[Stage.SCORE] is StepState.PENDING
 
     line.finish_job(job_id)
@@ -189,7 +189,7 @@ def test_a_rewound_clip_that_is_rejected_then_leaves_nothing_open_of_its_roll(li
     job_id = _scored(line)
     publishing = line.go_on(job_id, Stage.PUBLISH)
     with line.database.transaction() as session:
-        rewinds.rewind(session, publishing, to=Stage.GENERATE, reason="gone")
+        outcomes.rewind(session, publishing, to=Stage.GENERATE, reason="gone")
 
     _reject(line, job_id)  # as on another type of GPU, whose pixels differ
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from db.clips import continuations, jobs
-from db.queue import attempt_endings, failures, recovery, rewinds
+from db.queue import outcomes, recovery
 from db.reading import sweep
 from db.session import Database
 from pipeline.errors import FatalError, RefusedError
@@ -43,7 +43,7 @@ class Clip:
         assert claimed is not None, f"{segment} {stage} cannot be claimed: {self.states()}"
         return claimed
 
-    def finish(self, claimed: Claim, sha: str = SHA) -> attempt_endings.Finished:
+    def finish(self, claimed: Claim, sha: str = SHA) -> outcomes.Finished:
         work = claimed.work
         last = work.segment == self.segments - 1
         result = result_of(claimed)
@@ -55,7 +55,7 @@ class Clip:
             result = StageResult(output={} if last else part, continuation=state_of(work.segment) if last else None)
         return self.line.finish(claimed, result)
 
-    def work_off(self, segment: int, stage: Stage, sha: str = SHA) -> attempt_endings.Finished:
+    def work_off(self, segment: int, stage: Stage, sha: str = SHA) -> outcomes.Finished:
         return self.finish(self.claim(segment, stage), sha)
 
     def states(self) -> dict[tuple[int, Stage], StepState]:
@@ -117,7 +117,7 @@ def test_the_next_segment_and_the_encoding_are_sent_at_once_where_there_is_room(
     finished = clip.line.finish(claimed, StageResult(output=output, continuation=state_of(0)), route=route)
 
     assert (finished.next_stage, finished.queue) == (E, f"vgen.encode.{HANDOFF}")
-    assert finished.others == (attempt_endings.DispatchedStep(1, G, GPU),)
+    assert finished.others == (outcomes.DispatchedStep(1, G, GPU),)
     assert clip.states()[1, G] is StepState.DISPATCHED
 
 
@@ -126,7 +126,7 @@ def test_a_step_that_fails_for_good_sets_the_others_aside_and_a_retry_takes_them
     encoding, generating = clip.claim(0, E), clip.claim(1, G)
 
     with clip.line.database.transaction() as session:
-        failures.fail(session, encoding, RefusedError("no such codec", code="encode_options"))
+        outcomes.fail(session, encoding, RefusedError("no such codec", code="encode_options"))
 
     assert (clip.job(), clip.states()) == (JobState.FAILED, {(0, G): DONE, (0, E): StepState.FAILED, (1, G): PENDING})
     assert not clip.finish(generating).recorded  # fenced: it was set aside
@@ -178,7 +178,7 @@ def test_a_segment_that_is_lost_at_the_join_is_made_again_and_only_that(clip: Cl
     joining = clip.claim(2, E)
 
     with clip.line.database.transaction() as session:
-        rewinds.rewind(session, joining, to=G, reason="segment_lost", segment=0)
+        outcomes.rewind(session, joining, to=G, reason="segment_lost", segment=0)
 
     assert clip.states() == {
         **{(0, G): WAITING, (0, E): PENDING, (1, G): DONE},
@@ -194,7 +194,7 @@ def test_segments_after_one_that_was_made_again_with_other_frames_are_made_again
         clip.work_off(segment, stage)
     last = clip.claim(2, G)
     with clip.line.database.transaction() as session:
-        rewinds.rewind(session, last, to=G, reason="continuation_lost", segment=1)
+        outcomes.rewind(session, last, to=G, reason="continuation_lost", segment=1)
 
     clip.work_off(1, G, sha="b" * 64)
 
@@ -209,7 +209,7 @@ def test_a_bug_in_one_segment_is_tried_again_while_another_is_encoded(clip: Clip
     clip.work_off(0, G)
     encoding, generating = clip.claim(0, E), clip.claim(1, G)
     with clip.line.database.transaction() as session:
-        failures.fail(session, generating, FatalError("a bug"))
+        outcomes.fail(session, generating, FatalError("a bug"))
 
     assert (clip.job(), clip.states()[1, G]) == (JobState.IN_FLIGHT, WAITING)
     clip.finish(encoding)

@@ -8,7 +8,7 @@ from sqlalchemy import update
 
 from db.clips import checkpoints
 from db.models import Step
-from db.queue import attempt_endings, failures, leases, releases, rewinds
+from db.queue import leases, outcomes
 from db.scheduling import dispatch
 from db.session import now_ms
 from pipeline.errors import (
@@ -154,7 +154,7 @@ class Workers(LineAndModel):
         possible = OUTCOMES.get(work.stage, (Outcome.DONE,))
         outcome, sha = possible[number % len(possible)], "ab"[number % 7 == 1] * 64
 
-        def end() -> attempt_endings.Finished:
+        def end() -> outcomes.Finished:
             route = dispatch.NextQueue(all_presets) if goes_on else None
             return self.line.finish(claimed, made_by(claimed, outcome, sha), route=route)
 
@@ -170,9 +170,7 @@ class Workers(LineAndModel):
         if not expected.follows:
             assert (finished.next_stage, finished.queue) == (expected.next_stage, None)
 
-    def follow(
-        self, finished: attempt_endings.Finished, claimed: Claim, follows: tuple[Place, ...], goes_on: bool
-    ) -> None:
+    def follow(self, finished: outcomes.Finished, claimed: Claim, follows: tuple[Place, ...], goes_on: bool) -> None:
         """What was sent on is what has a way; a GPU's line may be full, and a budget is the dispatcher's to watch."""
         job, segment = self.jobs[claimed.work.job_id], claimed.work.segment
         sent: dict[Place, str] = {(one.segment, one.stage): one.queue for one in finished.others}
@@ -201,7 +199,7 @@ class Workers(LineAndModel):
         claimed = self.chosen_claim(number)
         assert claimed is not None
         with self.database.transaction() as session:
-            recorded = failures.fail(session, claimed, error).recorded
+            recorded = outcomes.fail(session, claimed, error).recorded
             # Backoffs end when `backoffs_pass` says so, however slow this machine is.
             later = update(Step).where(Step.not_before > now_ms()).values(not_before=now_ms() + _LONG_MS)
             session.execute(later)
@@ -226,7 +224,7 @@ class Workers(LineAndModel):
         claimed = self.chosen_claim(number)
         assert claimed is not None
         with self.database.transaction() as session:
-            recorded = releases.release(session, claimed).recorded
+            recorded = outcomes.release(session, claimed).recorded
         self.told(recorded, self.jobs[claimed.work.job_id].release(claimed.work, claimed.attempt))
 
     @precondition(lambda self: self.claims)
@@ -247,7 +245,7 @@ class Workers(LineAndModel):
         elif work.stage is Stage.ENCODE and work.segment == work.spec.segments - 1:
             lost = number % work.spec.segments
         with self.database.transaction() as session:
-            recorded = rewinds.rewind(session, claimed, to=Stage.GENERATE, reason="gone", segment=lost).recorded
+            recorded = outcomes.rewind(session, claimed, to=Stage.GENERATE, reason="gone", segment=lost).recorded
         self.told(recorded, self.jobs[work.job_id].rewind(work, claimed.attempt, lost))
 
     @precondition(lambda self: any(item.work.stage is Stage.GENERATE for item in self.claims))
