@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from pipeline.errors import InputError, Problem
+from service.choices import SubmissionChoices
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; see docs/json-output.md.")]
 BatchArgument = Annotated[str, typer.Argument(metavar="BATCH", help="A batch's id, the start of one, or 'latest'.")]
@@ -148,7 +149,7 @@ def _labels(pairs: list[str]) -> dict[str, str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchChoices:
+class BatchChoices(SubmissionChoices):
     """The options of a whole batch."""
 
     owner: Annotated[

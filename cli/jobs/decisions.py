@@ -135,7 +135,7 @@ def _one_by_one(change: Callable[[Session, str], bool]) -> ChangeAll:
 
 def _change(ctx: typer.Context, ids: Sequence[str], chosen: Selection, change: ChangeAll, word: str, json: bool) -> int:
     """Change the jobs named and those chosen, a page at a time; ids are all looked up before the first is changed."""
-    from cli.views.operations import ChangedView
+    from service.views.operations import ChangedView
 
     if not ids and chosen.label is None and chosen.code is None:
         raise InputError([Problem("say which: ids of jobs or batches, --label, or for a retry --code")])
@@ -200,11 +200,12 @@ def rerun(
     json: Json = False,
 ) -> int:
     """Make clips once more, exactly as specified, as a new batch: same seed, enhanced prompt pinned."""
-    from cli.batches import submission
+    from cli.batches.stored import print_stored
     from cli.jobs import extend, imports
     from pipeline.digests import canonical_json, sha256_hex
     from pipeline.prompts import PlannedJob, Submission
     from pipeline.wiring import make_storage
+    from service import submission
 
     settings = settings_of(ctx)
     with open_database(settings, upgrade=True) as database:
@@ -229,7 +230,7 @@ def rerun(
             states=states,
         )
         summary = f"{stored.total} jobs stored"
-        submission.print_stored(stored, summary, options, settings=settings, database=database, json=json)
+        print_stored(stored, summary, options, settings=settings, database=database, json=json)
     return 0
 
 

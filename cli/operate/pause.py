@@ -49,9 +49,9 @@ def resume(
 def _set(
     ctx: typer.Context, ids: Sequence[str], names: Sequence[str], everything: bool, *, pausing: bool, json: bool
 ) -> int:
-    from cli.views.operations import PausedView
     from db.clips import batches
     from db.queue import pauses
+    from service.views.operations import PausedView
 
     if not (ids or names or everything):
         raise InputError([Problem("say what: a BATCH, --queue NAME or --all")])

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from cli.views.base import View, when
-from cli.views.clips import FileView
-from cli.views.events import EventView
 from pipeline.digests import joined_digest
 from pipeline.seeds import roll_seed
 from pipeline.states import Stage
+from service.views.base import View, when
+from service.views.clips import FileView
+from service.views.events import EventView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
