@@ -23,15 +23,6 @@ from pipeline.work import Claim
 
 
 @dataclass(frozen=True, slots=True)
-class DispatchedStep:
-    """A step of the same job that was dispatched."""
-
-    segment: int
-    stage: Stage
-    queue: str
-
-
-@dataclass(frozen=True, slots=True)
 class Finished:
     """The result of ending an attempt. ``recorded`` is False when the attempt was fenced."""
 
@@ -39,8 +30,6 @@ class Finished:
     next_stage: Stage | None = None
     queue: str | None = None
     """The queue that the next step was dispatched to; None: it waits for the dispatcher."""
-    others: tuple[DispatchedStep, ...] = ()
-    """Steps beside the next one that were dispatched, each for a chain of its own."""
     unneeded: tuple[str, ...] = ()
     """Keys of objects that no row points at any more: checkpoints of a job that has ended."""
 

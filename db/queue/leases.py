@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, exists, select, update
+from sqlalchemy import BigInteger, ColumnElement, SQLColumnExpression, and_, bindparam, exists, select, update
 from sqlalchemy.orm import Session, aliased
 
 from db.base import EnumText
@@ -34,10 +34,12 @@ class Control:
     pause: bool = False
 
 
-def not_paused() -> ColumnElement[bool]:
-    """Neither the step's batch nor its queue, one above it (``vgen.gpu``) or everything is paused."""
-    over_it = Queue.name.in_([Step.queue, ALL_QUEUES]) | Step.queue.startswith(Queue.name + ".")
-    return ~exists().where(over_it, Queue.paused) & ~exists().where(Batch.id == Step.batch_id, Batch.paused)
+def not_paused(
+    queue: SQLColumnExpression[Any] = Step.queue, batch_id: SQLColumnExpression[Any] = Step.batch_id
+) -> ColumnElement[bool]:
+    """Neither the batch nor the queue, one above it (``vgen.gpu``) or everything is paused: by default the step's."""
+    over_it = Queue.name.in_([queue, ALL_QUEUES]) | queue.startswith(Queue.name + ".")
+    return ~exists().where(over_it, Queue.paused) & ~exists().where(Batch.id == batch_id, Batch.paused)
 
 
 # The statements of the way that every step goes are built once, on tables rather than entities, and run on the

@@ -15,7 +15,7 @@ from db.session import Database
 from pipeline import failpoints
 from pipeline.presets import Preset, load_library
 from pipeline.settings import Settings
-from tasks.messages import publish, publish_scores
+from tasks.messages import send
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Dispatcher:
         scores = self._dispatch_scores() if everything else []
         if messages or scores:
             failpoints.hit("dispatch_committed")
-        return publish(self._app, database, messages) + publish_scores(self._app, database, scores)
+        return send(self._app, database, messages, scores)
 
     def _dispatch_scores(self) -> list[ScoreMessage]:
         with self._database.reading() as session:
