@@ -16,6 +16,7 @@ from db import events
 from db.clips import jobs, segments
 from db.clips.attempts import record_attempt
 from db.models import STEPS
+from db.notify import wake_dispatcher
 from db.queue.leases import CURRENT, fence
 from db.session import now_ms
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState
@@ -79,6 +80,8 @@ def end_attempt(
         error_code=error_code,
         error=error,
     )
+    if work.stage is Stage.GENERATE:  # its GPU has room for another
+        wake_dispatcher(session)
     return True
 
 

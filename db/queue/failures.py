@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from db import events
 from db.clips import jobs, memory_ladder, segments
 from db.models import StageRun, Step
+from db.notify import wake_dispatcher
 from db.queue.attempt_endings import Finished, end_attempt_as, end_cancelled
 from db.session import now_ms
 from pipeline.errors import FailureClass, StageError
@@ -60,6 +61,7 @@ def fail(session: Session, claimed: Claim, error: StageError) -> Finished:
     )
     if recorded:
         jobs.move(session, work.job_id, JobState.WAITING)
+        wake_dispatcher(session, after_ms=decision.delay_ms)
     return Finished(recorded)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from db import events
 from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Queue, Step
+from db.notify import wake_dispatcher
 from db.queue.leases import not_paused
 from db.queue.releases import return_to_waiting
 from pipeline.states import StepState
@@ -40,6 +41,7 @@ def _set_batch(session: Session, batch_id: str, paused: bool, by: str) -> bool:
     ).one_or_none()
     if changed is not None:
         events.record(session, "paused" if paused else "resumed", batch_id=batch_id, by=by)
+        wake_dispatcher(session)
     return changed is not None
 
 
@@ -68,6 +70,7 @@ def resume_queue(session: Session, queue: str, *, by: str) -> bool:
     ).one_or_none()
     if changed is not None:
         events.record(session, "queue_resumed", queue=queue, by=by)
+        wake_dispatcher(session)
     return changed is not None
 
 

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from db.clips import jobs
 from db.models import Step
+from db.notify import wake_dispatcher
 from db.queue.attempt_endings import Finished, end_attempt_as, end_cancelled
 from db.session import now_ms
 from pipeline.states import AttemptOutcome, JobState, StepState
@@ -28,6 +29,7 @@ def release(session: Session, claimed: Claim, *, delay_ms: int = 0) -> Finished:
     )
     if recorded:
         jobs.move(session, work.job_id, JobState.WAITING)
+        wake_dispatcher(session, after_ms=delay_ms)
     return Finished(recorded)
 
 

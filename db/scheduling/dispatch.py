@@ -82,12 +82,20 @@ class _Candidate:
     last_segment: bool = True
 
 
-def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None) -> list[StepMessage]:
-    """Dispatch waiting steps while their queues have room.
+_PLACE_LOCK = 0x7667656E
+"""The key of the advisory lock that a dispatcher holds ("vgen")."""
+_TRY_LOCK = select(func.pg_try_advisory_xact_lock(_PLACE_LOCK))
 
-    ``window`` bounds the steps in flight on each queue that is not a GPU queue. Steps nearest to the end go first, so
-    that finished frames do not pile up behind new work.
+
+def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None) -> list[StepMessage] | None:
+    """Dispatch waiting steps while their queues have room; None while another dispatcher does, which is not waited for.
+
+    Two at once would both fill the same room. ``window`` bounds the steps in flight on each queue that is not a GPU
+    queue. Steps nearest to the end go first, so that finished frames do not pile up behind new work.
     """
+    connection = session.connection()
+    if connection.dialect.name == "postgresql" and not connection.execute(_TRY_LOCK).scalar_one():
+        return None  # on SQLite the transaction itself is exclusive
     batch_closing.close_finished_batches(session)
     paused = paused_queues(session)
     owners = _dispatchable(session)

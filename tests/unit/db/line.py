@@ -99,7 +99,7 @@ class Line:
 
     def admit(self, window: int = 64) -> list[dispatch.StepMessage]:
         with self.database.transaction() as session:
-            return dispatch.dispatch_waiting(session, window=window)
+            return dispatch.dispatch_waiting(session, window=window) or []
 
     def claim(self, job_id: str, stage: Stage, *, lease_ms: int = LEASE_MS, queues: tuple[str, ...] = QUEUES) -> Claim:
         claimed = self.try_claim(job_id, stage, lease_ms=lease_ms, queues=queues)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -12,6 +14,7 @@ from db import workers
 from db.models import ALL_QUEUES, Job, Queue, StageRun, Step, Worker
 from db.queue import pauses
 from db.scheduling import dispatch
+from db.scheduling.capacity import in_flight
 from db.session import Database, now_ms
 from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, preset_queue
 from pipeline.states import JobState, Stage, StepState
@@ -246,17 +249,39 @@ def test_unsent_steps_wait_again(line: Line) -> None:
     assert len(line.admit()) == 2
 
 
-def test_two_dispatchers_at_once_admit_a_step_once(postgres_database: Database) -> None:
+def test_one_dispatcher_at_a_time_fills_the_room_and_none_waits_for_it(postgres_database: Database) -> None:
     line = Line(postgres_database)
-    line.submit(count=10)
+    _ready_to_generate(line, count=9)
+    line.worker(GPU)
 
     with ExitStack() as stack:
         first, second = (stack.enter_context(postgres_database.transaction()) for _ in range(2))
         one, two = dispatch.dispatch_waiting(first, window=6), dispatch.dispatch_waiting(second, window=6)
 
-    assert not {item.job_id for item in one} & {item.job_id for item in two}
-    assert len(one) == 6
+    assert [item.queue for item in one or []] == [GPU, GPU]
+    assert two is None
+    assert line.admit() == []
     line.check_sums()
+
+
+def test_many_dispatchers_never_overfill_a_window(postgres_database: Database) -> None:
+    line = Line(postgres_database)
+    _ready_to_generate(line, count=40)
+    line.submit(count=40)
+    line.worker(GPU)
+    together = threading.Barrier(4)
+
+    def poll() -> None:
+        for _ in range(10):
+            together.wait()
+            line.admit(window=5)
+
+    with ThreadPoolExecutor(4) as pool:
+        for poller in [pool.submit(poll) for _ in range(4)]:
+            poller.result()
+
+    with postgres_database.reading() as session:
+        assert in_flight(session) == {GPU: 2, CPU_QUEUE: 5}
 
 
 @pytest.mark.breaks_rules  # half a cancel, to see that admission waits for the other half
