@@ -20,6 +20,7 @@ from pipeline.redaction import redact
 from service.exit_codes import ExitCode, of_error
 
 if TYPE_CHECKING:
+    from db.session import Database
     from pipeline.settings import Settings
     from service.views.operations import CheckView
 
@@ -128,6 +129,8 @@ def _database(settings: Settings) -> Iterator[CheckView]:
             url = database.redacted_url
             pooled = "" if database.is_sqlite or not database.is_pooled else _POOLED
             yield _ok("database", f"{url}; its clock moves and differs from ours by {skew:.1f} s{pooled}")
+        if not database.is_sqlite:
+            yield _wake_up(settings, database)
         damage = database.damage()
         if damage is not None:
             yield _fail("database file", f"it is damaged: {damage}", "restore it from a copy, or move it away")
@@ -145,6 +148,16 @@ def _database(settings: Settings) -> Iterator[CheckView]:
             yield _ok("accounts", f"every batch adds up; {len(invariants.RULES)} rules hold for all rows")
     finally:
         database.close()
+
+
+def _wake_up(settings: Settings, database: Database) -> CheckView:
+    from db.listen import hears
+
+    mend = "set VGEN_DATABASE_LISTEN_URL to the database itself, past the pooler"
+    if hears(database, settings.database_listen_url):
+        return _ok("wake-up", "dispatchers hear of waiting steps at once")
+    seconds = settings.worker.dispatch_s
+    return _warn("wake-up", f"dispatchers hear nothing, and look for waiting steps every {seconds:g} s", mend)
 
 
 def _broker(settings: Settings) -> Iterator[CheckView]:

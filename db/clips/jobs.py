@@ -15,6 +15,7 @@ from db.clips import rerolls, segments
 from db.clips.batch_closing import close_batch
 from db.models import ArtifactRow, Batch, Checkpoint, Event, Job, StageRun, Step
 from db.moves import moving
+from db.notify import wake_dispatcher
 from db.session import now_ms
 from pipeline.errors import ConflictError, NotFoundError
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, JobState, Stage, StepState
@@ -71,6 +72,8 @@ def move(session: Session, job_id: str, to: JobState) -> None:
     """
     if session.connection().execute(_moving(to), {"p_job_id": job_id}).one_or_none() is None:
         raise ConflictError(f"job {job_id}: its state cannot become {to.value}")
+    if to is JobState.WAITING:
+        wake_dispatcher(session)
 
 
 @cache
@@ -222,6 +225,7 @@ def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) ->
         .execution_options(synchronize_session=False)
     )
     session.expire_all()
+    wake_dispatcher(session)
     events.record_each(session, "retry_requested", [(batch_id, job_id) for job_id, batch_id in ended_jobs.items()])
     return ids
 

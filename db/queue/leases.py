@@ -15,6 +15,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Select,
+    SQLColumnExpression,
     Update,
     and_,
     bindparam,
@@ -98,10 +99,12 @@ def live(table: LeasedTable, state: StepState | None = None) -> ColumnElement[bo
     return and_(either) if state is None else and_(table.state == state, either)
 
 
-def not_paused(table: LeasedTable = Step) -> ColumnElement[bool]:
-    """Neither the step's batch nor its queue, one above it (``vgen.gpu``) or everything is paused."""
-    over_it = Queue.name.in_([table.queue, ALL_QUEUES]) | table.queue.startswith(Queue.name + ".")
-    return ~exists().where(over_it, Queue.paused) & ~exists().where(Batch.id == table.batch_id, Batch.paused)
+def not_paused(
+    queue: SQLColumnExpression[Any] = Step.queue, batch_id: SQLColumnExpression[Any] = Step.batch_id
+) -> ColumnElement[bool]:
+    """Neither the batch nor the queue, one above it (``vgen.gpu``) or everything is paused: by default the step's."""
+    over_it = Queue.name.in_([queue, ALL_QUEUES]) | queue.startswith(Queue.name + ".")
+    return ~exists().where(over_it, Queue.paused) & ~exists().where(Batch.id == batch_id, Batch.paused)
 
 
 def current(table: LeasedTable) -> ColumnElement[bool]:
@@ -131,7 +134,7 @@ def taking(table: LeasedTable, *which: ColumnElement[bool], **started: Any) -> U
         .where(
             *which,
             table.queue.in_(bindparam("p_queues", expanding=True)),
-            not_paused(table),
+            not_paused(table.queue, table.batch_id),
             # One whose GPU was found bad: what it had been sent before waits again.
             ~exists().where(Worker.name == bindparam("p_worker"), Worker.drain_reason.is_not(None)),
         )
@@ -176,7 +179,7 @@ WORK = (
 
 @cache
 def _checking(table: LeasedTable) -> Select[bool, bool]:
-    return select(_asked_to_stop(table), ~not_paused(table)).where(current(table))
+    return select(_asked_to_stop(table), ~not_paused(table.queue, table.batch_id)).where(current(table))
 
 
 @cache
@@ -184,7 +187,7 @@ def _renewing(table: LeasedTable) -> ReturningUpdate[bool, bool]:
     progress: dict[str, Any] = {name: bindparam(f"p_{name}") for name in _PROGRESS} if table is Step else {}
     lease_until = now_ms() + bindparam("p_lease_ms", type_=BigInteger)
     renewal = update(table_of(table)).where(current(table)).values(lease_until=lease_until, **progress)
-    return renewal.returning(_asked_to_stop(table), ~not_paused(table))
+    return renewal.returning(_asked_to_stop(table), ~not_paused(table.queue, table.batch_id))
 
 
 def claim(

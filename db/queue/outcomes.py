@@ -19,6 +19,7 @@ from db import events
 from db.clips import jobs, memory_ladder, segments, spending
 from db.models import ScoreRun, StageRun, Step
 from db.moves import LeasedTable, moving, table_of
+from db.notify import wake_dispatcher
 from db.queue.leases import Held, current, held_by, held_of
 from db.session import now_ms
 from pipeline.errors import FailureClass, StageError
@@ -36,15 +37,6 @@ _LONGEST = 4000
 
 
 @dataclass(frozen=True, slots=True)
-class DispatchedStep:
-    """A step of the same job that was dispatched."""
-
-    segment: int
-    stage: Stage
-    queue: str
-
-
-@dataclass(frozen=True, slots=True)
 class Finished:
     """The result of ending an attempt. ``recorded`` is False when the attempt was fenced."""
 
@@ -52,8 +44,6 @@ class Finished:
     next_stage: Stage | None = None
     queue: str | None = None
     """The queue that the next step was dispatched to; None: it waits for the dispatcher."""
-    others: tuple[DispatchedStep, ...] = ()
-    """Steps beside the next one that were dispatched, each for a chain of its own."""
     unneeded: tuple[str, ...] = ()
     """Keys of objects that no row points at any more: checkpoints of a job that has ended."""
 
@@ -92,6 +82,8 @@ def end(
         columns |= {"batch_id": held.batch_id}
     session.connection().execute(_attempt_row(held.table), columns)
     spending.charge(session, held.batch_id, held.queue, started_at + held.overlapped_ms)  # the same length of time
+    if held.stage is Stage.GENERATE:  # its GPU has room for another
+        wake_dispatcher(session)
     return True
 
 
@@ -145,9 +137,11 @@ def _give_up(
     return Finished(recorded)
 
 
-def _try_again(session: Session, held: Held, outcome: AttemptOutcome, **columns: Any) -> Finished:
-    """End an attempt whose step waits for another."""
-    recorded = _end_as(session, held, outcome, StepState.WAITING, **columns)
+def _try_again(session: Session, held: Held, outcome: AttemptOutcome, *, delay_ms: int = 0, **columns: Any) -> Finished:
+    """End an attempt whose step waits for another, for so long at least."""
+    recorded = _end_as(session, held, outcome, StepState.WAITING, not_before=now_ms() + delay_ms, **columns)
+    if recorded:
+        wake_dispatcher(session, after_ms=delay_ms)
     if recorded and held.job_id is not None:
         jobs.move(session, held.job_id, JobState.WAITING)
     return Finished(recorded)
@@ -166,7 +160,7 @@ def release(session: Session, claimed: AnyClaim, *, delay_ms: int = 0) -> Finish
     held = held_by(claimed)
     if _lock_job(session, held):
         return _cancel(session, held, AttemptOutcome.CANCELLED)
-    return _try_again(session, held, AttemptOutcome.RELEASED, not_before=now_ms() + delay_ms)
+    return _try_again(session, held, AttemptOutcome.RELEASED, delay_ms=delay_ms)
 
 
 def fail(session: Session, claimed: AnyClaim, error: StageError) -> Finished:
@@ -185,8 +179,8 @@ def fail(session: Session, claimed: AnyClaim, error: StageError) -> Finished:
     if not decision.again:
         failed = AttemptOutcome.FAILED
         return _give_up(session, held, failed, code=error.code, message=str(error), **{counter: count})
-    later = {"not_before": now_ms() + decision.delay_ms, counter: count}
-    return _try_again(session, held, AttemptOutcome.RETRIED, **_problem(error.code, str(error)), **later)
+    problem = _problem(error.code, str(error)) | {counter: count}
+    return _try_again(session, held, AttemptOutcome.RETRIED, delay_ms=decision.delay_ms, **problem)
 
 
 def _decide_clip(

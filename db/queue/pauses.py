@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from db import events
 from db.models import ALL_QUEUES, Batch, Queue
 from db.moves import LEASED
+from db.notify import wake_dispatcher
 from db.queue.leases import live, not_paused
 from db.queue.outcomes import return_to_waiting
 from pipeline.states import StepState
@@ -41,6 +42,7 @@ def _set_batch(session: Session, batch_id: str, paused: bool, by: str) -> bool:
     ).one_or_none()
     if changed is not None:
         events.record(session, "paused" if paused else "resumed", batch_id=batch_id, by=by)
+        wake_dispatcher(session)
     return changed is not None
 
 
@@ -69,6 +71,7 @@ def resume_queue(session: Session, queue: str, *, by: str) -> bool:
     ).one_or_none()
     if changed is not None:
         events.record(session, "queue_resumed", queue=queue, by=by)
+        wake_dispatcher(session)
     return changed is not None
 
 
@@ -90,6 +93,10 @@ def withdraw(session: Session) -> int:
     """
     count = 0
     for table in LEASED:
-        paused = select(table.id).where(live(table, StepState.DISPATCHED), ~not_paused(table)).limit(_PAGE)
+        paused = (
+            select(table.id)
+            .where(live(table, StepState.DISPATCHED), ~not_paused(table.queue, table.batch_id))
+            .limit(_PAGE)
+        )
         count += len(return_to_waiting(session, table, session.scalars(paused).all()))
     return count

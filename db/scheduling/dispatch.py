@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import func, select, true, tuple_
 from sqlalchemy.orm import Session
 
 from db import workers
@@ -29,19 +27,15 @@ from pipeline.policy.routes import (
     CPU_QUEUE,
     GpuCapacity,
     choose_gpu_type,
-    encode_queue,
-    fixed_queue,
     gpu_type_of,
-    need_of,
     preset_queue,
     preset_slug,
+    route,
     split_need,
 )
 from pipeline.presets import Preset, all_presets
 from pipeline.states import JobState, Stage, StepState
-from pipeline.work import StepWork
 
-_CACHE_S = 1.0
 _NO_DEADLINE = 2**62
 
 
@@ -59,6 +53,8 @@ class StepMessage:
     queue: str
     scored: bool = False
     """Whether its batch has clips scored before they are published."""
+    last_segment: bool = True
+    """Whether its segment is the clip's last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +80,23 @@ class _Candidate:
     need: str = ""
     """The need of a generate step."""
     scored: bool = False
+    last_segment: bool = True
 
 
-def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None) -> list[StepMessage]:
-    """Dispatch waiting steps while their queues have room.
+_PLACE_LOCK = 0x7667656E
+"""The key of the advisory lock that a dispatcher holds ("vgen")."""
+_TRY_LOCK = select(func.pg_try_advisory_xact_lock(_PLACE_LOCK))
 
-    ``window`` bounds the steps in flight on each queue that is not a GPU queue. Steps nearest to the end go first, so
-    that finished frames do not pile up behind new work.
+
+def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None) -> list[StepMessage] | None:
+    """Dispatch waiting steps while their queues have room; None while another dispatcher does, which is not waited for.
+
+    Two at once would both fill the same room. ``window`` bounds the steps in flight on each queue that is not a GPU
+    queue. Steps nearest to the end go first, so that finished frames do not pile up behind new work.
     """
+    connection = session.connection()
+    if connection.dialect.name == "postgresql" and not connection.execute(_TRY_LOCK).scalar_one():
+        return None  # on SQLite the transaction itself is exclusive
     batch_closing.close_finished_batches(session)
     paused = paused_queues(session)
     owners = _dispatchable(session)
@@ -100,7 +105,7 @@ def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None)
     live = in_flight(session)
     messages = []
     for stage in (Stage.PUBLISH, Stage.SCORE, Stage.ENCODE, Stage.SCREEN, Stage.ENHANCE):
-        queue = fixed_queue(stage)
+        queue = route(stage)
         if queue is not None and is_paused(queue, paused):
             continue
         # Encode and score steps are bounded by the hand-off's size, not here.
@@ -174,11 +179,13 @@ def _candidates(
     """The first waiting steps of each batch, of one need where they generate: reads of an index only."""
     if limit <= 0:
         return
+    segments = func.coalesce(Job.spec["segments"].as_integer(), 1)
+    last_segment = (Step.segment == segments - 1) if stage is Stage.ENCODE else true()
     for batch_id, owner in owners.items():
         if stage not in owner.stages:
             continue
         rows = session.execute(
-            select(Step.id, Step.job_id, Step.segment, Step.roll, Step.priority)
+            select(Step.id, Step.job_id, Step.segment, Step.roll, Step.priority, last_segment)
             .join(Job, Job.id == Step.job_id)
             .where(*waiting_steps(batch_id, stage, need))
             .order_by(Step.priority.desc(), Step.id)
@@ -187,10 +194,9 @@ def _candidates(
             # in a circle. Nothing on SQLite, where the transaction is exclusive.
             .with_for_update(of=Job, skip_locked=True)
         )
-        for step_id, job_id, segment, roll, priority in rows:
-            yield _Candidate(
-                step_id, job_id, owner.name, batch_id, segment, roll, priority, owner.deadline, need, owner.scored
-            )
+        for step_id, job_id, segment, roll, priority, last in rows:
+            place = (step_id, job_id, owner.name, batch_id, segment, roll, priority, owner.deadline)
+            yield _Candidate(*place, need=need, scored=owner.scored, last_segment=bool(last))
 
 
 def _ordered(candidates: Iterable[_Candidate], limit: int | None = None) -> list[_Candidate]:
@@ -233,7 +239,7 @@ def _dispatch(
     moved = {queue: _mark_dispatched(session, items, queue) for queue, items in bound.items()}
     # In the order in which they were chosen: messages are published in it.
     return [
-        StepMessage(item.job_id, item.segment, stage, queue, item.scored)
+        StepMessage(item.job_id, item.segment, stage, queue, item.scored, item.last_segment)
         for item in chosen
         for queue, ids in moved.items()
         if item.step_id in ids
@@ -255,15 +261,15 @@ def _reserve_gpu(item: _Candidate, capacity: CapacityOfPresets, presets: _Preset
 def _queue_of(session: Session, stage: Stage, item: _Candidate) -> str | None:
     """The queue of a step that needs no GPU."""
     if stage not in (Stage.ENCODE, Stage.SCORE):
-        return fixed_queue(stage)
-    queue = handoff_queue(session, item.job_id, item.roll, item.segment)
+        return route(stage)
+    queue = route(stage, _handoff_id(session, item.job_id, item.roll, item.segment))
     if stage is Stage.SCORE and queue not in workers.served_handoffs(session):
         return CPU_QUEUE  # the clip lies in the store too
     return queue
 
 
-def handoff_queue(session: Session, job_id: str, roll: int, segment: int) -> str | None:
-    """The encode queue of the hand-off directory where a generate step left its frames."""
+def _handoff_id(session: Session, job_id: str, roll: int, segment: int) -> str | None:
+    """The hand-off where a generate step left its frames."""
     output = session.scalars(
         select(Step.output).where(
             Step.job_id == job_id,
@@ -273,7 +279,7 @@ def handoff_queue(session: Session, job_id: str, roll: int, segment: int) -> str
             Step.state == StepState.DONE,
         )
     ).one_or_none()
-    return encode_queue(output["handoff_id"]) if output else None
+    return output["handoff_id"] if output else None
 
 
 def _mark_dispatched(session: Session, items: Sequence[_Candidate], queue: str) -> set[int]:
@@ -289,51 +295,6 @@ def mark_dispatched(session: Session, table: LeasedTable, step_ids: Sequence[int
     waiting = moving(table, StepState.DISPATCHED, StepState.WAITING).where(table.id.in_(step_ids))
     moved = session.connection().execute(waiting.values(queue=queue).returning(table_of(table).c.id))
     return set(moved.scalars())
-
-
-class NextQueue:
-    """The queue that a job goes on to right after a finish, without waiting for the dispatcher: one object a worker.
-
-    Only generate has a window here: the other stages of a job in flight are bounded by how it came in. Workers and
-    pauses are read again once what was read is a second old, steps in flight each time; a claim refuses what was paused
-    meanwhile.
-    """
-
-    def __init__(self, presets: Callable[[], Mapping[str, Preset]]) -> None:
-        self._presets = presets
-        self._catalogue: Mapping[str, Preset] = {}
-        self._capacity: CapacityOfPresets = {}
-        self._capacity_read_at: float | None = None
-        self._paused: Sequence[str] = ()
-        self._paused_read_at: float | None = None
-
-    def __call__(self, session: Session, work: StepWork, stage: Stage, output: Mapping[str, Any]) -> str | None:
-        """The queue of the next step, if it has room now."""
-        if stage is Stage.GENERATE:
-            queue = self._preset_queue(session, work)
-        else:
-            handoff = {Stage.ENCODE: output, Stage.SCORE: work.outputs.get(Stage.GENERATE.value, {})}.get(stage)
-            queue = fixed_queue(stage) if handoff is None else encode_queue(handoff["handoff_id"])
-        if queue is None:
-            return None
-        if _is_old(self._paused_read_at):
-            self._paused, self._paused_read_at = paused_queues(session), time.monotonic()
-        return None if is_paused(queue, self._paused) else queue
-
-    def _preset_queue(self, session: Session, work: StepWork) -> str | None:
-        if _is_old(self._capacity_read_at):
-            self._capacity, self._catalogue = preset_capacity(session, {}), self._presets()
-            self._capacity_read_at = time.monotonic()
-        live, slug = in_flight(session), preset_slug(work.spec.preset)
-        capacity = {
-            gpu_type: replace(each, in_flight=live.get(preset_queue(gpu_type, slug), 0))
-            for gpu_type, each in self._capacity.get(slug, {}).items()
-        }
-        return choose_queue(need_of(work.spec), capacity, self._catalogue)
-
-
-def _is_old(read_at: float | None) -> bool:
-    return read_at is None or time.monotonic() - read_at > _CACHE_S
 
 
 def undispatch(session: Session, items: Sequence[StepMessage]) -> None:

@@ -94,9 +94,36 @@ def split_need(need: str) -> tuple[str, tuple[str, ...]]:
     return preset, tuple(types.split(",")) if types else ()
 
 
-def fixed_queue(stage: Stage) -> str | None:
-    """The queue of a stage that any worker can do; None for the others, whose queue depends on the job."""
+_CHAINS = (
+    (Stage.ENHANCE, Stage.SCREEN),
+    (Stage.GENERATE,),
+    (Stage.ENCODE, Stage.SCORE, Stage.PUBLISH),
+)
+"""The stages that one Celery chain carries a clip through: prepare, generate and deliver."""
+
+
+def route(stage: Stage, handoff_id: str | None = None) -> str | None:
+    """The queue of a stage's steps, for frames in that hand-off; None where the dispatcher places them."""
+    if stage in (Stage.ENCODE, Stage.SCORE):
+        return None if handoff_id is None else encode_queue(handoff_id)
     return {Stage.ENHANCE: IO_QUEUE, Stage.SCREEN: CPU_QUEUE, Stage.PUBLISH: IO_QUEUE}.get(stage)
+
+
+def chain_from(stage: Stage, queue: str, *, scored: bool, last_segment: bool) -> list[tuple[Stage, str]]:
+    """The steps that a message for this one carries, each with its queue: itself and what may follow in its chain.
+
+    A clip's segments are encoded one by one, and published with the last.
+    """
+    chain = next(stages for stages in _CHAINS if stage in stages)
+    links = [(stage, queue)]
+    if stage is Stage.ENCODE and not last_segment:
+        return links
+    handoff_id = queue.removeprefix(_ENCODE_PREFIX) if is_encode_queue(queue) else None
+    for following in chain[chain.index(stage) + 1 :]:
+        next_queue = route(following, handoff_id)
+        if next_queue is not None and (scored or following is not Stage.SCORE):
+            links.append((following, next_queue))
+    return links
 
 
 @dataclass(frozen=True, slots=True)

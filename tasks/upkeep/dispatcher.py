@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
+import math
+import time
 from collections.abc import Mapping
 
 from celery import Celery
@@ -15,14 +16,14 @@ from db.session import Database
 from pipeline import failpoints
 from pipeline.presets import Preset, load_library
 from pipeline.settings import Settings
-from tasks.messages import publish, publish_scores
+from tasks.messages import send
 
 logger = logging.getLogger(__name__)
 
 
 EVALS_EVERY = 2
-"""One poll of so many looks at everything: placements change and evaluation runs end far more seldom than clips are
-dispatched, and looking for that costs several times as much."""
+"""The time of so many polls passes between looks at everything: placements change and evaluation runs end far more
+seldom than clips are dispatched, and looking for that costs several times as much."""
 
 
 class Dispatcher:
@@ -32,25 +33,29 @@ class Dispatcher:
         self._app = app
         self._database = database
         self._settings = settings
-        self._polls = itertools.cycle(range(EVALS_EVERY))
+        self._everything_at = -math.inf
 
-    def poll(self) -> int:
-        """Dispatch once, and return how many steps were published.
+    def poll(self) -> int | None:
+        """Dispatch once, and return how many steps were published; None where another dispatcher is at it.
 
         Raises:
             ServiceUnavailableError: the database is away.
         """
         settings, database = self._settings, self._database
         presets = load_library(settings.effective_presets_dir).presets
-        everything = next(self._polls) == 0
+        now = time.monotonic()
+        everything = now >= self._everything_at + (EVALS_EVERY - 0.5) * settings.worker.dispatch_s
         if everything:
+            self._everything_at = now
             assign_presets(database, presets, settings.worker.affinity_s)
         with database.transaction() as session:
             messages = dispatch.dispatch_waiting(session, window=settings.worker.window, presets=presets)
+        if messages is None:
+            return None
         scores = self._dispatch_scores() if everything else []
         if messages or scores:
             failpoints.hit("dispatch_committed")
-        return publish(self._app, database, messages) + publish_scores(self._app, database, scores)
+        return send(self._app, database, messages, scores)
 
     def _dispatch_scores(self) -> list[ScoreMessage]:
         with self._database.reading() as session:

@@ -11,13 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from db.scheduling import worker_models
-from db.scheduling.dispatch import NextQueue
 from db.session import Database
 from pipeline.errors import ServiceUnavailableError
 from pipeline.generators.process.handle import GeneratorProcess, Load
 from pipeline.handoff import Handoff
 from pipeline.policy.routes import IO_QUEUE, gpu_type_of
-from pipeline.presets import load_library
 from pipeline.settings import Settings
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
@@ -67,10 +65,6 @@ class WorkerContext:
     @cached_property
     def lease_timer(self) -> LeaseTimer:
         return LeaseTimer(self.settings.worker.control_s)
-
-    @cached_property
-    def next_queue(self) -> NextQueue:
-        return NextQueue(lambda: load_library(self.settings.effective_presets_dir).presets)
 
     @cached_property
     def storage(self) -> Storage:

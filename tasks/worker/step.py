@@ -3,7 +3,8 @@
 Nothing is believed because a message says it: the claim asks the row, the finish holds only for the attempt that is
 current, and a message that finds nothing to do cuts the rest of its chain.
 
-A clip's chain is cut where its GPU can take the next clip (see ``tasks.worker.overlap``), and begun anew by the finish.
+Generating stands alone: its task ends where the GPU can take the next clip (see ``tasks.worker.overlap``), and the
+finish comes after that, with the clip's next chain.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from celery import Task
+from celery import Celery, Task
 from sqlalchemy.orm import Session
 
+from db.clips import segments
 from db.queue import finishing, leases, outcomes
-from db.queue.finishing import Route
 from db.queue.outcomes import Finished
 from db.scheduling import worker_models
+from db.scheduling.dispatch import StepMessage
 from pipeline import failpoints
 from pipeline.errors import (
     FailureClass,
@@ -39,11 +41,11 @@ from pipeline.generators.base import OnMade
 from pipeline.generators.frames_file import frames_size
 from pipeline.states import Stage
 from pipeline.work import AnyClaim, Claim, ScoreClaim, StageContext, StageFunction, StageResult
+from tasks.messages import send
 from tasks.worker import contexts, crashes
 from tasks.worker.checkpoint_rows import ClaimedRows, remove_objects
 from tasks.worker.context import WorkerContext
 from tasks.worker.lease_keeper import LeaseKeeper
-from tasks.worker.next_queue import continue_chain, cut, route_of, send_chains, send_others
 from tasks.worker.overlap import ReleaseWorker
 
 logger = logging.getLogger(__name__)
@@ -71,28 +73,46 @@ class _Recorded(NamedTuple):
 
 
 def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
-    """Claim the step, do its work, record it, and send the chain on or cut it."""
+    """Claim the step, do its work, record it, and let the chain go on or cut it."""
     runtime = contexts.context_of(task)
     if stage is Stage.GENERATE:
-        app, ids = task.app, (task.request.root_id, task.request.id)
-        cut(task)
-
-        def make(release_worker: ReleaseWorker) -> None:
-            with _reservation(runtime) as reservation:
-                recorded = _do(runtime, stage, job_id, segment, runtime.next_queue, reservation, release_worker)
-            if recorded is not None:
-                send_chains(app, runtime, recorded.claimed.work, recorded.finished, after=ids)
-                _clear_up(runtime, recorded)
-
-        runtime.overlap.run(make)
+        _generate(task.app, runtime, job_id, segment)
         return
-    recorded = _do(runtime, stage, job_id, segment, route_of(task, runtime))
-    if recorded is None:
-        cut(task)
+    recorded = _do(runtime, stage, job_id, segment)
+    if recorded is None or recorded.finished.queue is None:
+        _cut(task)
+    if recorded is not None:
+        _clear_up(runtime, recorded)
+
+
+def _generate(app: Celery, runtime: WorkerContext, job_id: str, segment: int) -> None:
+    """Make a clip, and begin its next chain once it is handed over, while the worker makes the next clip."""
+
+    def make(release_worker: ReleaseWorker) -> None:
+        with _reservation(runtime) as reservation:
+            recorded = _do(runtime, Stage.GENERATE, job_id, segment, reservation, release_worker)
+        if recorded is not None:
+            _deliver(app, runtime, recorded)
+            _clear_up(runtime, recorded)
+
+    runtime.overlap.run(make)
+
+
+def _deliver(app: Celery, runtime: WorkerContext, recorded: _Recorded) -> None:
+    """Send the chain that encodes the clip and all after that. Should it fail, the row waits again."""
+    work, finished = recorded.claimed.work, recorded.finished
+    if finished.next_stage is None or finished.queue is None:
         return
-    continue_chain(task, recorded.finished)
-    send_others(task, runtime, recorded.claimed.work, recorded.finished)
-    _clear_up(runtime, recorded)
+    last = segments.is_last(work)
+    scored = work.options.score is not None
+    message = StepMessage(work.job_id, work.segment, finished.next_stage, finished.queue, scored, last)
+    send(app, runtime.database, [message])
+
+
+def _cut(task: Task) -> None:
+    """Send nothing after this task. Raising Ignore would leave it unfinished in Flower for ever."""
+    task.request.chain = None
+    task.request.callbacks = None
 
 
 @contextlib.contextmanager
@@ -127,7 +147,6 @@ def _do(
     stage: Stage,
     job_id: str,
     segment: int,
-    route: Route,
     reservation: Path | None = None,
     release_worker: ReleaseWorker | None = None,
 ) -> _Recorded | None:
@@ -159,7 +178,7 @@ def _do(
         results.append(result)
         if stage is Stage.GENERATE:
             runtime.crashes.clear()
-        return lambda session, held: finishing.finish(session, held, result, route=route)
+        return lambda session, held: finishing.finish(session, held, result)
 
     def explain(claimed: Claim, error: StageError, keeper: LeaseKeeper) -> Recorder[Claim]:
         return _recorder(runtime, claimed, error, keeper.check)

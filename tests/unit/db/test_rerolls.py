@@ -12,10 +12,8 @@ from db.clips import checkpoints, jobs, scores
 from db.evals import runs
 from db.models import Checkpoint, Score
 from db.queue import outcomes, recovery
-from db.scheduling import dispatch
 from db.session import Database
 from pipeline.policy.routes import CPU_QUEUE, encode_queue
-from pipeline.presets import all_presets
 from pipeline.seeds import roll_seed
 from pipeline.spec import BatchOptions, ScoreOptions
 from pipeline.states import JobState, Stage, StepState
@@ -156,7 +154,7 @@ def test_a_clip_is_scored_where_it_lies_and_elsewhere_when_that_host_is_gone(lin
     # Given a clip that was encoded
     job_id = _scored(line)
     claimed = line.go_on(job_id, Stage.ENCODE)
-    finished = line.finish(claimed, route=dispatch.NextQueue(all_presets))
+    finished = line.finish(claimed)
     assert (finished.next_stage, finished.queue) == (Stage.SCORE, encode_queue(HANDOFF))
 
     # When nobody can read the folder any more

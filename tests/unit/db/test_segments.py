@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from db.clips import continuations, jobs
@@ -13,12 +11,13 @@ from db.session import Database
 from pipeline.errors import FatalError, RefusedError
 from pipeline.policy.routes import IO_QUEUE
 from pipeline.states import JobState, Stage, StepState
-from pipeline.work import Claim, ContinuationRef, StageResult, StepWork
+from pipeline.work import Claim, ContinuationRef, StageResult
 from tests.rules import keeps_every_rule
 from tests.unit.db.line import GPU, HANDOFF, SHA, Line, result_of
 
 G, E, P = Stage.GENERATE, Stage.ENCODE, Stage.PUBLISH
 DONE, WAITING, PENDING, RUNNING = StepState.DONE, StepState.WAITING, StepState.PENDING, StepState.RUNNING
+DISPATCHED = StepState.DISPATCHED
 
 
 def state_of(segment: int) -> ContinuationRef:
@@ -77,7 +76,7 @@ def clip(database: Database) -> Clip:
 
 def test_a_segment_is_encoded_while_the_next_is_generated_and_the_last_goes_on_alone(clip: Clip) -> None:
     clip.work_off(0, G)
-    assert clip.states() == {(0, G): DONE, (0, E): WAITING, (1, G): WAITING}
+    assert clip.states() == {(0, G): DONE, (0, E): DISPATCHED, (1, G): WAITING}
 
     encoding, generating = clip.claim(0, E), clip.claim(1, G)
     assert generating.work.continuation == state_of(0)
@@ -107,18 +106,13 @@ def test_a_segment_is_encoded_while_the_next_is_generated_and_the_last_goes_on_a
         assert sweep.unreferenced(session, sorted(kept)) == kept - {state_of(2).blobs["frames"]["key"]}
 
 
-def test_the_next_segment_and_the_encoding_are_sent_at_once_where_there_is_room(clip: Clip) -> None:
+def test_a_segment_is_encoded_at_once_and_the_next_one_waits_for_its_gpu(clip: Clip) -> None:
     claimed = clip.claim(0, G)
-
-    def route(_: Any, work: StepWork, stage: Stage, made: dict[str, Any]) -> str:
-        return GPU if stage is G else f"vgen.encode.{made['handoff_id']}"
-
     output = {"num_frames": 4, "frames_sha256": SHA, "handoff_id": HANDOFF}
-    finished = clip.line.finish(claimed, StageResult(output=output, continuation=state_of(0)), route=route)
+    finished = clip.line.finish(claimed, StageResult(output=output, continuation=state_of(0)))
 
     assert (finished.next_stage, finished.queue) == (E, f"vgen.encode.{HANDOFF}")
-    assert finished.others == (outcomes.DispatchedStep(1, G, GPU),)
-    assert clip.states()[1, G] is StepState.DISPATCHED
+    assert (clip.states()[0, E], clip.states()[1, G]) == (DISPATCHED, WAITING)
 
 
 def test_a_step_that_fails_for_good_sets_the_others_aside_and_a_retry_takes_them_up(clip: Clip) -> None:
@@ -199,7 +193,7 @@ def test_segments_after_one_that_was_made_again_with_other_frames_are_made_again
     clip.work_off(1, G, sha="b" * 64)
 
     # The last one goes on from the new frames; the first is as it was
-    assert clip.states() == {(0, G): DONE, (0, E): DONE, (1, G): DONE, (1, E): WAITING, (2, G): WAITING}
+    assert clip.states() == {(0, G): DONE, (0, E): DONE, (1, G): DONE, (1, E): DISPATCHED, (2, G): WAITING}
     for segment, stage in ((1, E), (2, G), (2, E), (2, P)):
         clip.work_off(segment, stage)
     assert clip.job() is JobState.SUCCEEDED

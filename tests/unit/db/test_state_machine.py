@@ -54,7 +54,7 @@ class LineMachine(Dispatchers, Workers, Time, People):
             if current and choice % 3:
                 claimed = current[choice % len(current)]
                 rejected = claimed.work.stage is Stage.SCORE and choice % 5 == 1
-                self.finish_claim(claimed, int(rejected), choice % 2 == 0)
+                self.finish_claim(claimed, int(rejected))
             elif waiting:
                 self.try_claim(*waiting[choice % len(waiting)], QUEUES)
             else:
@@ -94,7 +94,7 @@ class LineMachine(Dispatchers, Workers, Time, People):
             for job_id, place in self.dispatched():
                 claimed = self.try_claim(job_id, place, QUEUES)
                 assert claimed is not None
-                self.finish_claim(claimed, 0, False)
+                self.finish_claim(claimed, 0)
         assert all(job.ended for job in self.jobs.values())
         self.rows_are_what_the_model_says()
 
