@@ -104,7 +104,7 @@ def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None)
         return []
     live = in_flight(session)
     messages = []
-    for stage in (Stage.PUBLISH, Stage.SCORE, Stage.ENCODE, Stage.SCREEN, Stage.ENHANCE):
+    for stage in reversed([stage for stage in Stage if stage is not Stage.GENERATE]):
         queue = route(stage)
         if queue is not None and is_paused(queue, paused):
             continue

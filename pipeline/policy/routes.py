@@ -94,19 +94,23 @@ def split_need(need: str) -> tuple[str, tuple[str, ...]]:
     return preset, tuple(types.split(",")) if types else ()
 
 
-_CHAINS = (
-    (Stage.ENHANCE, Stage.SCREEN),
-    (Stage.GENERATE,),
-    (Stage.ENCODE, Stage.SCORE, Stage.PUBLISH),
-)
+_AT_HANDOFF = (Stage.ENCODE, Stage.SCORE)
+"""The stages that read the clip's frames, and so go to workers that can."""
+_FIXED = {Stage.ENHANCE: IO_QUEUE, Stage.SCREEN: CPU_QUEUE, Stage.PUBLISH: IO_QUEUE}
+"""The queue of each other stage but generate, which the dispatcher places."""
+_ORDER = tuple(Stage)
+_PLACED_AT = _ORDER.index(Stage.GENERATE)
+_CHAINS = (_ORDER[:_PLACED_AT], (Stage.GENERATE,), _ORDER[_PLACED_AT + 1 :])
 """The stages that one Celery chain carries a clip through: prepare, generate and deliver."""
 
 
 def route(stage: Stage, handoff_id: str | None = None) -> str | None:
     """The queue of a stage's steps, for frames in that hand-off; None where the dispatcher places them."""
-    if stage in (Stage.ENCODE, Stage.SCORE):
+    if stage is Stage.GENERATE:
+        return None
+    if stage in _AT_HANDOFF:
         return None if handoff_id is None else encode_queue(handoff_id)
-    return {Stage.ENHANCE: IO_QUEUE, Stage.SCREEN: CPU_QUEUE, Stage.PUBLISH: IO_QUEUE}.get(stage)
+    return _FIXED[stage]
 
 
 def chain_from(stage: Stage, queue: str, *, scored: bool, last_segment: bool) -> list[tuple[Stage, str]]:

@@ -39,7 +39,7 @@ from pipeline.errors import (
 )
 from pipeline.generators.base import OnMade
 from pipeline.generators.frames_file import frames_size
-from pipeline.states import Stage
+from pipeline.states import Stage, is_after
 from pipeline.work import AnyClaim, Claim, ScoreClaim, StageContext, StageFunction, StageResult
 from tasks.messages import send
 from tasks.worker import contexts, crashes
@@ -272,7 +272,7 @@ def _recorder(runtime: WorkerContext, claimed: Claim, error: StageError, check: 
         reason = f"{error.code}: {error}"
         segment = error.segment
         return lambda session, held: outcomes.rewind(session, held, to=Stage.GENERATE, reason=reason, segment=segment)
-    if error.code in _MAKE_FRAMES_AGAIN and claimed.work.stage in (Stage.ENCODE, Stage.SCORE, Stage.PUBLISH):
+    if error.code in _MAKE_FRAMES_AGAIN and is_after(claimed.work.stage, Stage.GENERATE):
         reason = f"{error.code}: {error}"
         return lambda session, held: outcomes.rewind(session, held, to=Stage.GENERATE, reason=reason)
     if error.code == _NO_ROOM:

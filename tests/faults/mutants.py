@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-_COPIED = (
+COPIED = (
     "pipeline",
     "tasks",
     "db",
@@ -305,7 +305,7 @@ def survives(mutant: Mutant, folder: Path) -> tuple[bool, str]:
 
 def _copy(tree: Path) -> Path:
     tree.mkdir()
-    for name in _COPIED:
+    for name in COPIED:
         source = REPOSITORY / name
         if source.is_dir():
             shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
