@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import String, bindparam, select
 from sqlalchemy.orm import Session
 
@@ -11,9 +13,10 @@ from db.models import Job, Step
 from db.queue.enqueue import queue_step
 from db.queue.leases import held_by, not_paused
 from db.queue.outcomes import Finished, end, end_cancelled, ending, redo_after
+from pipeline.outputs import GenerateOutput, ScoreOutput, ScreenOutput
 from pipeline.policy.routes import need_of, route
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState, next_stage
-from pipeline.work import Claim, Outcome, StageResult, StepWork
+from pipeline.work import AnyResult, Claim, Outcome, StepWork
 
 _ENDINGS = {
     state: ending(Step, state, output=bindparam("p_output", type_=Json), error_code=None, error=None)
@@ -29,7 +32,7 @@ _LOCK = (
 )
 
 
-def finish(session: Session, claimed: Claim, result: StageResult) -> Finished:
+def finish(session: Session, claimed: Claim, result: AnyResult) -> Finished:
     """Record a stage's result, and make the next step's row: ``dispatched`` where its chain goes on, else ``waiting``.
 
     What generates waits for the dispatcher, and so does what is held or paused. Cancel wins over everything but a
@@ -46,15 +49,16 @@ def finish(session: Session, claimed: Claim, result: StageResult) -> Finished:
         return _reject(session, claimed, result)
     ended = _ENDINGS[StepState.SKIPPED if result.outcome is Outcome.SKIPPED else StepState.DONE]
     outcome = AttemptOutcome(result.outcome.value)
-    if not end(session, held_by(claimed), outcome, ended, {"p_output": result.output}):
+    if not end(session, held_by(claimed), outcome, ended, {"p_output": _stored(result)}):
         return Finished(recorded=False)
     if result.outcome is Outcome.BLOCKED:
-        reason = str(result.output.get("reason", "the prompt was screened out"))
-        jobs.conclude(session, work.job_id, JobState.BLOCKED, error_code="unsafe_prompt", error=reason)
+        assert isinstance(result.output, ScreenOutput)
+        error = result.output.reason
+        jobs.conclude(session, work.job_id, JobState.BLOCKED, error_code="unsafe_prompt", error=error)
         return Finished(recorded=True)
     if result.continuation is not None:
         continuations.record(session, work, result.continuation)
-    if work.stage is Stage.GENERATE:
+    if isinstance(result.output, GenerateOutput):
         if segments.record(session, work, result.output):
             redo_after(session, work)
         memory_ladder.note_made(session, claimed.queue, work.spec, work.memory_rung)
@@ -76,10 +80,10 @@ def finish(session: Session, claimed: Claim, result: StageResult) -> Finished:
     return Finished(recorded=True, next_stage=following, queue=queue)
 
 
-def _handoff_id(work: StepWork, result: StageResult) -> str | None:
+def _handoff_id(work: StepWork, result: AnyResult) -> str | None:
     """The hand-off where the clip's frames are."""
-    generated = result.output if work.stage is Stage.GENERATE else work.outputs.get(Stage.GENERATE.value, {})
-    return generated.get("handoff_id")
+    generated = result.output if isinstance(result.output, GenerateOutput) else work.outputs.generate
+    return None if generated is None else generated.handoff_id
 
 
 def _queue(session: Session, work: StepWork, segment: int, stage: Stage, queue: str | None) -> None:
@@ -87,12 +91,17 @@ def _queue(session: Session, work: StepWork, segment: int, stage: Stage, queue: 
     queue_step(session, work.job_id, work.batch_id, work.roll, segment, stage, work.spec.priority, queue, need)
 
 
-def _reject(session: Session, claimed: Claim, result: StageResult) -> Finished:
+def _stored(result: AnyResult) -> dict[str, Any]:
+    return {} if result.output is None else result.output.as_json()
+
+
+def _reject(session: Session, claimed: Claim, result: AnyResult) -> Finished:
     """Record a clip that the gate rejected: the job's next roll begins, or it fails. Its row is locked."""
-    work, reason, code = claimed.work, str(result.output["reason"]), "gate_failed"
+    assert isinstance(result.output, ScoreOutput)
+    work, reason, code = claimed.work, str(result.output.reason), "gate_failed"
     more = work.options.score is not None and work.roll <= work.options.score.reroll
     problem = {} if more else {"error_code": code, "error": reason[:4000]}
-    ended = ending(Step, StepState.DONE if more else StepState.FAILED, output=result.output, **problem)
+    ended = ending(Step, StepState.DONE if more else StepState.FAILED, output=_stored(result), **problem)
     held = held_by(claimed)
     if not end(session, held, AttemptOutcome.REJECTED, ended, error_code=code, error=reason[:4000]):
         return Finished(recorded=False)

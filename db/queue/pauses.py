@@ -12,11 +12,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db import events
-from db.models import ALL_QUEUES, Batch, Queue
+from db.models import Batch, Queue
 from db.moves import LEASED
 from db.notify import wake_dispatcher
 from db.queue.leases import live, not_paused
 from db.queue.outcomes import return_to_waiting
+from pipeline.policy.routes import ALL_QUEUES
 from pipeline.states import StepState
 
 _PAGE = 200

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pipeline import failpoints
-from pipeline.scoring import gate
+from pipeline.scoring import Models, gate
 from pipeline.scoring.families import of_family
-from pipeline.settings import Settings
 from pipeline.stages.clip_scorer import ClipScorer
-from pipeline.stages.score import models_of
 from pipeline.storage.base import Storage
 from pipeline.work import ScoreRecord, ScoreWork, StoredClip
 
@@ -19,16 +17,14 @@ Record = Callable[[StoredClip, Sequence[ScoreRecord]], None]
 
 def run(
     work: ScoreWork,
-    settings: Settings,
+    models: Models,
     storage: Storage,
     record: Record,
     *,
-    device: str | None = None,
+    clip_bytes: int,
     check: Callable[[], None] = lambda: None,
 ) -> int:
     """Score the clips one by one, each recorded when it is done; how many of them could not be read.
-
-    The models stay loaded in this process.
 
     Raises:
         RefusedError: code ``eval_weights_wrong``.
@@ -37,7 +33,7 @@ def run(
         StoppedError: asked to stop.
     """
     metrics = of_family(gate.check_metrics(work.metrics), work.family)
-    scorer = ClipScorer(metrics, models_of(settings, device), settings.eval.clip_bytes, check)
+    scorer = ClipScorer(metrics, models, clip_bytes, check)
     unread = 0
     for clip in work.clips:
         check()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -40,7 +39,7 @@ from pipeline.errors import (
 from pipeline.generators.base import OnMade
 from pipeline.generators.frames_file import frames_size
 from pipeline.states import Stage, is_after
-from pipeline.work import AnyClaim, Claim, ScoreClaim, StageContext, StageFunction, StageResult
+from pipeline.work import AnyClaim, AnyResult, Claim, ScoreClaim, StageContext, StageFunction
 from tasks.messages import send
 from tasks.worker import contexts, crashes
 from tasks.worker.checkpoint_rows import ClaimedRows, remove_objects
@@ -68,7 +67,7 @@ class _Recorded(NamedTuple):
     """A step whose attempt was recorded, with whatever outcome."""
 
     claimed: Claim
-    result: StageResult | None
+    result: AnyResult | None
     finished: Finished
 
 
@@ -164,7 +163,7 @@ def _do(
             lease_ms=lease_ms,
         )
 
-    released_at, results = list[float](), list[StageResult]()
+    released_at, results = list[float](), list[AnyResult]()
 
     def on_made() -> None:
         released_at.append(time.monotonic())
@@ -240,11 +239,14 @@ def _clear_up(runtime: WorkerContext, recorded: _Recorded) -> None:
 
 def _run_stage(
     runtime: WorkerContext, claimed: Claim, keeper: LeaseKeeper, reservation: Path | None, on_made: OnMade
-) -> StageResult:
+) -> AnyResult:
+    if claimed.work.stage is Stage.GENERATE:
+        runtime.models.release_scorers()  # what scored on this GPU: its memory is the generator's now
     context = StageContext(
         settings=runtime.settings,
         storage=runtime.storage,
         handoff=runtime.handoff,
+        models=runtime.models,
         on_progress=keeper.on_progress,
         check=keeper.check,
         generator=runtime.generator if claimed.work.stage is Stage.GENERATE else None,
@@ -254,9 +256,6 @@ def _run_stage(
         reservation=reservation,
         on_made=on_made,
     )
-    scorers = sys.modules.get("pipeline.stages.score")
-    if claimed.work.stage is Stage.GENERATE and scorers is not None:
-        scorers.drop_models()  # what scored on this GPU: its memory is the generator's now
     failpoints.hit("before_work", claimed.work.stage.value)
     return stage_function(claimed.work.stage)(claimed.work, context)
 

@@ -15,13 +15,13 @@ STAGE = '''"""Stamp: note the digest of the clip that is about to be published."
 
 from __future__ import annotations
 
+from pipeline.outputs import StampOutput
 from pipeline.work import StageContext, StageResult, StepWork
 
 
-def run(work: StepWork, context: StageContext) -> StageResult:
-    """The output has ``of``, the sha256 of the encoded video."""
+def run(work: StepWork, context: StageContext) -> StageResult[StampOutput]:
     context.check()
-    return StageResult(output={"of": work.outputs["encode"]["video"]["sha256"]})
+    return StageResult(StampOutput(of=work.outputs.encoded.file("video").sha256))
 '''
 MIGRATION = '''"""Stamps."""
 
@@ -48,7 +48,21 @@ def downgrade() -> None:
         before = ", ".join(repr(stage.value) for stage in Stage if stage.value != "stamp")
         table.create_check_constraint(op.f("ck_steps_stage"), f"stage IN ({{before}})")
 '''
+OUTPUT = '''class StampOutput(StageOutput):
+    """The sha256 of the encoded video."""
+
+    of: str
+
+
+'''
 EDITS = (
+    ("pipeline/outputs.py", "class PublishOutput(", OUTPUT + "class PublishOutput("),
+    (
+        "pipeline/outputs.py",
+        "    publish: PublishOutput |",
+        "    stamp: StampOutput | None = None\n    publish: PublishOutput |",
+    ),
+    ("pipeline/outputs.py", "    Stage.PUBLISH:", "    Stage.STAMP: StampOutput,\n    Stage.PUBLISH:"),
     ("pipeline/states.py", '    PUBLISH = "publish"\n', '    STAMP = "stamp"\n    PUBLISH = "publish"\n'),
     ("pipeline/policy/routes.py", "Stage.PUBLISH: IO_QUEUE}", "Stage.STAMP: CPU_QUEUE, Stage.PUBLISH: IO_QUEUE}"),
     (
@@ -72,6 +86,9 @@ def test_a_job_passes_the_new_stage(world):
     stages = [stage for stage, _, _ in runs]
     assert stages == ["screen", "generate", "encode", "stamp", "publish"] * 2
     assert ("stamp", "done", "vgen.cpu") in runs
+    outputs = world.rows("SELECT output->>'of' FROM steps WHERE stage = 'stamp'")
+    videos = world.rows("SELECT sha256 FROM artifacts WHERE kind = 'video'")
+    assert set(outputs) == set(videos)
 '''
 
 
