@@ -110,16 +110,16 @@ def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None)
         # Encode and score steps are bounded by the hand-off's size, not here.
         room = window if queue is None else window - live.get(queue, 0)
         chosen = _ordered(_candidates(session, owners, stage, room), room)
-        dispatched = _dispatch(session, stage, chosen)
+        dispatched = _dispatch(session, stage, chosen, paused)
         for item in dispatched:
             live[item.queue] = live.get(item.queue, 0) + 1
         messages += dispatched
-    capacity = preset_capacity(session, live)
+    capacity = preset_capacity(session, live, paused)
     if not any(each.room > 0 for by_type in capacity.values() for each in by_type.values()):
         return messages
     budgets = Budgets.load(session, lambda: gpu_capacity(session, live))
     chosen = _ordered(_servable(session, owners, capacity, presets, budgets))
-    return messages + _dispatch(session, Stage.GENERATE, chosen, capacity, presets, budgets)
+    return messages + _dispatch(session, Stage.GENERATE, chosen, paused, capacity, presets, budgets)
 
 
 _DISPATCHABLE = (
@@ -220,13 +220,13 @@ def _dispatch(
     session: Session,
     stage: Stage,
     chosen: Sequence[_Candidate],
+    paused: Sequence[str],
     capacity: CapacityOfPresets | None = None,
     presets: _Presets = None,
     budgets: Budgets | None = None,
 ) -> list[StepMessage]:
     if not chosen:
         return []
-    paused = paused_queues(session)
     bound: dict[str, list[_Candidate]] = {}
     for item in chosen:
         if capacity is not None and budgets is not None:
