@@ -10,8 +10,8 @@ from types import FrameType
 from typing import Any, Self
 
 from cli import output
-from cli.exit_codes import ExitCode
 from pipeline.stop_signals import stop_signals
+from service.exit_codes import ExitCode
 
 
 class Interrupt:

@@ -18,11 +18,11 @@ import typer
 from cli import output, streams
 from cli.command_table import CommandTable, Entry
 from cli.context import debugging
-from cli.exit_codes import ExitCode, of_error
 from cli.typography import refuse_typographic_options
 from pipeline import failpoints
 from pipeline.errors import VgenError
 from pipeline.redaction import redact
+from service.exit_codes import ExitCode, of_error
 
 ANY_KEY = {"allow_extra_args": True, "ignore_unknown_options": True}
 """The context settings of `vgen generate`, whose options are the keys of its file."""
@@ -66,6 +66,7 @@ TABLE: dict[str, Entry] = {
         "cli.operate.workers:show",
         "List the live workers and the presets that they hold.",
     ),
+    "serve": Entry("cli.operate.serve:serve", "Serve the line over HTTP; in solo mode work it off, too."),
     "dispatcher": Entry("cli.operate.workers:dispatcher", "Dispatch and reconcile for a cluster, in the foreground."),
     "beat": Entry(
         "cli.operate.workers:beat",
@@ -101,7 +102,7 @@ app = typer.Typer(
 )
 
 
-_WORKING = frozenset({"run", "generate", "worker", "dispatcher", "chaos", "bench", "eval"})
+_WORKING = frozenset({"run", "generate", "worker", "serve", "dispatcher", "chaos", "bench", "eval"})
 """Commands whose work goes on when nobody reads their output any more; the others then end, with exit code 0."""
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from cli import context, output
-from cli.views.batches import BatchView, batch_view
-from cli.views.jobs import has_random_weights
 from pipeline.states import JobState
+from service.views.batches import BatchView, batch_view
+from service.views.jobs import has_random_weights
 
 if TYPE_CHECKING:
     from db.session import Database

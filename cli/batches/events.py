@@ -11,10 +11,10 @@ import typer
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.exit_codes import ExitCode
 from cli.options import Json
 from pipeline.errors import InputError, Problem
 from pipeline.states import TERMINAL_JOB_STATES
+from service.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from db.reading.history import Entry
@@ -34,7 +34,7 @@ def events(
 ) -> int:
     """What happened to a batch or job, in the order of time: events, and attempts as they ended."""
     from cli.interrupt import Interrupt
-    from cli.views.events import EventsView, entry_view
+    from service.views.events import EventsView, entry_view
 
     if json and (follow or jsonl):
         raise InputError([Problem("prints one document; use --jsonl for lines", field="--json")])
@@ -107,7 +107,7 @@ class _History:
 
 
 def _show(entry: Entry, jsonl: bool) -> None:
-    from cli.views.events import entry_view
+    from service.views.events import entry_view
 
     view = entry_view(entry)
     if jsonl:

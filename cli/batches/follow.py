@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from cli import output
-from cli.views.batches import BatchView, batch_view
-from cli.views.jobs import RunningView, running_view
 from pipeline.states import TERMINAL_JOB_STATES
+from service.views.batches import BatchView, batch_view
+from service.views.jobs import RunningView, running_view
 
 if TYPE_CHECKING:
     from db.session import Database

@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from cli import output
-from cli.views.base import when
-from cli.views.batches import BatchView, OutlookView, StuckView
+from service.views.base import when
+from service.views.batches import BatchView, OutlookView, StuckView
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

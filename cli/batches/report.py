@@ -14,7 +14,7 @@ from cli.options import BatchArgument, Json
 from pipeline.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from cli.views.reports import ReportView
+    from service.views.reports import ReportView
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _COLUMNS = 40
@@ -31,8 +31,8 @@ def report(
 ) -> int:
     """Where a batch's time went: who did what when, how busy the GPUs were, seconds and money per clip."""
     from cli.batches.report_page import page
-    from cli.views.reports import report_of
     from db.clips import batches
+    from service.views.reports import report_of
 
     settings = settings_of(ctx)
     with open_database(settings) as database, database.reading() as session:

@@ -11,7 +11,7 @@ from pipeline.scoring.compare.charts import element
 from pipeline.states import Stage
 
 if TYPE_CHECKING:
-    from cli.views.reports import ReportView, WorkerReportView
+    from service.views.reports import ReportView, WorkerReportView
 
 _ROW, _BAR = 34, 24
 _LEFT, _PLOT, _TOP = 250, 720, 26

@@ -21,14 +21,14 @@ from pipeline.errors import InputError, Problem, RetryableError
 from pipeline.files.regular import open_regular_file
 
 if TYPE_CHECKING:
-    from cli.views.batches import BatchView
-    from cli.views.clips import FileView
-    from cli.views.jobs import ResultView
     from db.models import ArtifactRow, Job, Score
     from db.session import Database
     from pipeline.settings import Settings
     from pipeline.states import JobState
     from pipeline.storage.base import Storage
+    from service.views.batches import BatchView
+    from service.views.clips import FileView
+    from service.views.jobs import ResultView
 
 _Found: TypeAlias = "tuple[Job, dict[str, ArtifactRow], str | None, list[Score]]"
 """A job, its published files, the prompt that was used, and its scores."""
@@ -54,9 +54,9 @@ def results(
 ) -> int:
     """Show a batch's clips: where they are, their URLs, or download them."""
     from cli.batches.status import states_of
-    from cli.views.batches import ResultsView, batch_view
     from db.clips import batches
     from pipeline.wiring import make_storage
+    from service.views.batches import ResultsView, batch_view
 
     expires_s = seconds(expires)
     states = states_of(state or [])
@@ -110,9 +110,9 @@ def _jobs(database: Database, batch_id: str, states: list[JobState]) -> Iterator
 
 
 def _result(storage: Storage, item: _Found, expires_s: int | None) -> ResultView:
-    from cli.views.clips import file_views
-    from cli.views.jobs import ResultView, job_view
     from pipeline.storage import FolderStorage
+    from service.views.clips import file_views
+    from service.views.jobs import ResultView, job_view
 
     job, artifacts, prompt, scores = item
     urls = {}

@@ -8,18 +8,19 @@ import typer
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.options import BatchArgument, Json
+from cli.options import BatchArgument, Json, checked_owner
 from pipeline.errors import InputError, NotFoundError, Problem
-from pipeline.states import JobState
+from pipeline.outputs import ScreenOutput
+from pipeline.states import JobState, Stage
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from cli.views.batches import StatusView
-    from cli.views.jobs import JobDetailView
-    from cli.views.workers import WorkerView
     from db.session import Database
     from pipeline.settings import Settings
+    from service.views.batches import StatusView
+    from service.views.jobs import JobDetailView
+    from service.views.workers import WorkerView
 
 _FAILED_SHOWN = 10
 
@@ -100,12 +101,12 @@ def limit_facts(view: StatusView) -> list[tuple[str, object]]:
 
 def status_view(database: Database, settings: Settings, batch_id: str) -> StatusView:
     from cli.batches import forecast
-    from cli.views.batches import ScoreSummaryView, StatusView, batch_view
-    from cli.views.jobs import job_view, running_view
     from db.clips import batches, spending
     from db.evals import runs
     from db.queue import pauses
     from db.reading import history
+    from service.views.batches import ScoreSummaryView, StatusView, batch_view
+    from service.views.jobs import job_view, running_view
 
     with database.reading() as session:
         batch = batches.get(session, batch_id)
@@ -135,11 +136,11 @@ def status_view(database: Database, settings: Settings, batch_id: str) -> Status
 
 def worker_views(session: Session) -> list[WorkerView]:
     """Return every live worker."""
-    from cli.views.base import when
-    from cli.views.workers import WorkerView
     from db import workers
     from db.queue import pauses
     from db.scheduling import capacity
+    from service.views.base import when
+    from service.views.workers import WorkerView
 
     names = (
         "name",
@@ -172,7 +173,9 @@ def list_(
         str | None, typer.Argument(metavar="[BATCH]", help="List this batch's jobs; without it, the batches.")
     ] = None,
     state: Annotated[list[str] | None, typer.Option("--state", help="Only jobs in this state; repeatable.")] = None,
-    owner: Annotated[str | None, typer.Option("--owner", help="Only this owner's batches.")] = None,
+    owner: Annotated[
+        str | None, typer.Option("--owner", callback=checked_owner, help="Only this owner's batches.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
     json: Json = False,
 ) -> int:
@@ -200,8 +203,8 @@ def states_of(names: list[str]) -> list[JobState]:
 
 def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool) -> int:
     from cli.batches import batch_table
-    from cli.views.batches import BatchListView, batch_view
     from db.clips import batches
+    from service.views.batches import BatchListView, batch_view
 
     try:
         with open_database(settings) as database, database.reading() as session:
@@ -236,9 +239,9 @@ def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool)
 
 
 def _list_jobs(settings: Settings, batch_id: str, states: list[JobState], limit: int, json: bool) -> int:
-    from cli.views.batches import JobListView, batch_view
-    from cli.views.jobs import job_view
     from db.clips import batches
+    from service.views.batches import JobListView, batch_view
+    from service.views.jobs import job_view
 
     with open_database(settings) as database, database.reading() as session:
         batch = batches.get(session, batch_id)
@@ -265,14 +268,22 @@ def show(
     json: Json = False,
 ) -> int:
     """All that is known of a job: specification, steps, attempts, files, events."""
-    from cli.views.clips import file_views
-    from cli.views.events import event_view
-    from cli.views.jobs import JobDetailView, attempt_view, job_view, roll_views, score_view, segment_views, step_view
     from db import events
     from db.clips import jobs
     from db.evals import runs
     from db.reading import history
     from pipeline.spec import JobSpec
+    from service.views.clips import file_views
+    from service.views.events import event_view
+    from service.views.jobs import (
+        JobDetailView,
+        attempt_view,
+        job_view,
+        roll_views,
+        score_view,
+        segment_views,
+        step_view,
+    )
 
     if "-" not in job:
         return status(ctx, job, json)
@@ -301,8 +312,8 @@ def show(
 
 
 def _show_job(view: JobDetailView) -> None:
-    from cli.batches import input_notes
-    from cli.views.jobs import part_of, text_sentences
+    from service import input_notes
+    from service.views.jobs import part_of, text_sentences
 
     output.facts((("job", view.job.id), ("state", view.job.state), ("line", view.job.line)))
     output.facts((("error", view.job.error_code), ("message", view.job.error), ("finished", view.job.finished_at)))
@@ -311,10 +322,10 @@ def _show_job(view: JobDetailView) -> None:
         output.line(text)
     if view.prompt_used not in (None, view.job.prompt):
         output.facts((("prompt used", view.prompt_used),))
-    screened = next((step.output for step in view.steps if step.stage == "screen" and step.output), None)
-    if screened is not None:
-        verdict = screened.get("decision") if screened.get("screened") else "not screened"
-        output.facts((("screening", f"{verdict}: {screened.get('reason')}"),))
+    screened = (ScreenOutput.from_row(step.output) for step in view.steps if step.stage == Stage.SCREEN)
+    if (screen := next(filter(None, screened), None)) is not None:
+        verdict = screen.decision if screen.screened else "not screened"
+        output.facts((("screening", f"{verdict}: {screen.reason}"),))
     for sentence in text_sentences(view):
         output.line(sentence)
     if view.job.random_weights:

@@ -13,12 +13,12 @@ from cli.options import BatchChoices, FieldOptions, FileArgument, Json, takes
 from pipeline.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from cli.views.batches import BatchView
     from db.clips.batches import Limits, Submitted
     from db.session import Database
     from pipeline.prompts import Submission
     from pipeline.settings import Settings
     from pipeline.spec import BatchOptions
+    from service.views.batches import BatchView
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the jobs and what they need; store nothing.")]
 _DRY_RUN_ROWS = 200
@@ -35,13 +35,15 @@ def submit(
     json: Json = False,
 ) -> int:
     """Store a prompt file as a batch; repeating it adds nothing."""
-    from cli.batches import limits, submission, watch
-    from cli.views.submissions import SubmittedView
+    from cli.batches import prompt_file, watch
+    from service import submission
+    from service.limits import limits_of
+    from service.views.submissions import SubmittedView
 
     settings = settings_of(ctx)
-    parsed = submission.read(file, fields, choices, settings)
+    parsed = prompt_file.read(file, fields, choices, settings)
     options = submission.batch_options(choices, settings, parsed.scoring)
-    limited = limits.limits_of_options(choices, settings, (job.spec.gpu for job in parsed.jobs))
+    limited = limits_of(choices, settings, (job.spec.gpu for job in parsed.jobs))
     if dry_run:
         return _show_dry_run(parsed, settings, json)
     if wait and settings.solo:
@@ -77,14 +79,16 @@ def run(
     dry_run: DryRun = False,
 ) -> int:
     """Solo mode: store FILE, then work off all that waits; so it also resumes."""
-    from cli.batches import advice, batch_table, limits, submission, work
+    from cli.batches import batch_table, prompt_file, work
+    from service import advice, submission
+    from service.limits import limits_of
 
     settings = settings_of(ctx)
     if not settings.solo:
         raise InputError(
             [Problem("`vgen run` works in solo mode only, and VGEN_BROKER_URL is set: use `vgen submit FILE --wait`")]
         )
-    parsed = None if file is None else submission.read(file, fields, choices, settings)
+    parsed = None if file is None else prompt_file.read(file, fields, choices, settings)
     if parsed is None and (fields.overrides() or choices != BatchChoices()):
         raise InputError([Problem("options of jobs and batches need a FILE")])
     options = submission.batch_options(choices, settings, parsed.scoring if parsed else None)
@@ -92,7 +96,7 @@ def run(
         return _show_dry_run(parsed, settings, False)
     if parsed is not None:
         advice.refuse_without_models(submission.presets_of(parsed), settings)
-    limited = limits.limits_of_options(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())
+    limited = limits_of(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())
     with open_database(settings, upgrade=True) as database:
         batch_id = None
         if parsed is not None:
@@ -117,7 +121,7 @@ def _store(
     settings: Settings,
     database: Database,
 ) -> Submitted:
-    from cli.batches import submission
+    from service import submission
 
     return submission.store(
         parsed,
@@ -133,8 +137,8 @@ def _store(
 
 
 def _batch(database: Database, batch_id: str) -> BatchView:
-    from cli.views.batches import batch_view
     from db.clips import batches
+    from service.views.batches import batch_view
 
     with database.reading() as session:
         row = batches.get(session, batch_id)
@@ -170,7 +174,7 @@ def _notices(batch: BatchView, settings: Settings, database: Database) -> list[s
 
 
 def _show_dry_run(parsed: Submission, settings: Settings, json: bool) -> int:
-    from cli.batches import submission
+    from service import submission
 
     plan = submission.dry_run(parsed, settings)
     if json:

@@ -11,7 +11,7 @@ from cli.context import open_database, settings_of
 from cli.options import Json
 
 if TYPE_CHECKING:
-    from cli.views.operations import SweptView
+    from service.views.operations import SweptView
     from tasks.upkeep.sweeper import Report
 
 _TABLE_ROWS = 50
@@ -43,7 +43,7 @@ def sweep(
 
 
 def _view(report: Report) -> SweptView:
-    from cli.views.operations import RemovedView, SweptView
+    from service.views.operations import RemovedView, SweptView
 
     return SweptView(
         dry_run=report.dry_run,

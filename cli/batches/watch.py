@@ -9,8 +9,8 @@ import typer
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.exit_codes import ExitCode
 from cli.options import BatchArgument, Json
+from service.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from db.session import Database

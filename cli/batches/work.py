@@ -11,8 +11,8 @@ from cli import output
 from cli.batches import batch_table
 from cli.batches.follow import Display, Snapshot, display, follow, snapshot_of
 from cli.batches.forecast import News
-from cli.exit_codes import ExitCode
 from cli.interrupt import Interrupt
+from service.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from db.session import Database
@@ -37,7 +37,7 @@ def off(database: Database, settings: Settings, batch_id: str | None) -> int:
         holding = lock.acquire()
         try:
             if not holding:
-                output.notice(f"another `vgen run` works in {settings.home.absolute()}: following it")
+                output.notice(f"another vgen works in {settings.home.absolute()}: following it")
                 holding = _follow_until_free(followed, interrupt, lock)
             if holding and not interrupt.stopped:
                 _work(database, settings, followed, interrupt)
@@ -89,7 +89,7 @@ def _follow_until_free(followed: _Followed, interrupt: Interrupt, lock: HomeLock
     with display() as screen:
         follow(followed.poll, screen, until=ended, wait=interrupt.wait)
     if locked:
-        output.notice("the other `vgen run` has gone: working on from here")
+        output.notice("the other one has gone: working on from here")
     return locked
 
 
@@ -136,9 +136,9 @@ class _Stuck:
         if time.monotonic() - self._quiet_since < _STUCK_S:
             return False
         self._quiet_since = time.monotonic()
-        from cli.batches.submission import unserved
         from db.reading import history
         from db.scheduling.capacity import gpu_capacity
+        from service.submission import unserved
 
         with self._database.reading() as session:
             lines = gpu_capacity(session)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from cli import output
 from cli.context import open_database
-from cli.exit_codes import ExitCode
 from pipeline.states import EvalState
+from service.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from db.models import ArtifactRow, Job
@@ -68,11 +68,11 @@ def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write
         InputError: an unknown metric, one that is external or needs a reference.
     """
     from cli.eval.suite import work_off
-    from cli.views import evals as views
     from db.clips import batches
     from db.evals import runs
     from pipeline.scoring import gate
     from pipeline.scoring.score_file import write_scores
+    from service.views import evals as views
     from tasks.worker.scoring import open_run
 
     wanted = {metric.name for metric in gate.check_metrics(names, field="--metrics")}

@@ -15,13 +15,13 @@ from cli.eval import suite as eval_suite
 from cli.eval import weights as eval_weights
 from cli.eval.inputs import ExpectedOptions, clips_of
 from cli.eval.weights import WeightsOption, weights_of
-from cli.exit_codes import ExitCode
 from cli.options import Json, takes
 from pipeline.errors import InputError, Problem
+from service.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from cli.views import evals as views
     from pipeline.scoring.run import ClipScores
+    from service.views import evals as views
 
 app = typer.Typer(help="Score videos, and compare scores.", no_args_is_help=True)
 app.add_typer(eval_weights.app, name="weights")
@@ -46,8 +46,8 @@ def list_(
     json: Json = False,
 ) -> int:
     """List the metrics: ready, weights missing, or scored by another program."""
-    from cli.views import evals as views
     from pipeline.scoring import registry
+    from service.views import evals as views
 
     store = weights_of(settings_of(ctx), weights)
     metrics = [metric for metric, _ in registry.named([group or "all"])]
@@ -174,9 +174,9 @@ def run(
 @app.command("aggregate")
 def aggregate(ctx: typer.Context, files: Files, json: Json = False) -> int:
     """Pool score files into VBench's dimensions, quality, semantic and total."""
-    from cli.views import evals as views
     from pipeline.scoring import aggregates, score_file
     from pipeline.scoring.vbench import DIMENSIONS
+    from service.views import evals as views
 
     settings_of(ctx)
     records = [record for file in files for record in score_file.read_scores(file)]
@@ -247,7 +247,7 @@ def _show(result: ClipScores) -> None:
 
 
 def _print_json(records: list[dict[str, Any]], left_out: Any) -> None:
-    from cli.views import evals as views
+    from service.views import evals as views
 
     output.as_json(
         views.EvalRunView(

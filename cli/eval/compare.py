@@ -9,9 +9,9 @@ import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.exit_codes import ExitCode
 from cli.options import Json
 from pipeline.errors import InputError, Problem
+from service.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from pipeline.scoring.compare.report import Report
@@ -47,10 +47,10 @@ def compare(
     json: Json = False,
 ) -> int:
     """Compare two runs of a suite, prompt by prompt. Ends with 0 when the state is ok or identical, else with 3."""
-    from cli.views import evals as views
     from pipeline.scoring import compare as comparing
     from pipeline.scoring.compare import report as reports
     from pipeline.scoring.compare.html import html as page_of
+    from service.views import evals as views
 
     settings_of(ctx)
     margins = _margins(margin or [])

@@ -32,10 +32,10 @@ def export(
     json: Json = False,
 ) -> int:
     """Lay clips out under the names that VBench's own code reads."""
-    from cli.views import evals as views
     from pipeline.scoring import exchange
     from pipeline.scoring.suite import find_suite, read_suite
     from pipeline.scoring.vbench import DIMENSIONS, EXTERNAL
+    from service.views import evals as views
 
     settings_of(ctx)
     unknown = [name for name in dimension or () if name not in DIMENSIONS]
@@ -63,8 +63,8 @@ def import_(
     json: Json = False,
 ) -> int:
     """Put the results of VBench's own code into a score file. Later results replace earlier ones."""
-    from cli.views import evals as views
     from pipeline.scoring import exchange, score_file
+    from service.views import evals as views
 
     settings_of(ctx)
     files = exchange.read_export(exported)

@@ -10,9 +10,9 @@ import typer
 from cli import output
 from cli.context import open_database, settings_of
 from cli.eval.suite import run_view, work_off
-from cli.exit_codes import ExitCode
 from cli.options import FieldOptions, Json, takes
 from pipeline.errors import InputError, Problem
+from service.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from db.session import Database

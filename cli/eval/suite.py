@@ -11,17 +11,17 @@ import typer
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.exit_codes import ExitCode
 from cli.options import BatchChoices, FieldOptions, Json, takes
 from pipeline.errors import InputError, Problem
+from service.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from cli.views import evals as views
     from db.models import EvalRun
     from db.session import Database
     from pipeline.prompts import Submission
     from pipeline.scoring.suite import Suite
     from pipeline.settings import Settings
+    from service.views import evals as views
 
 SEEDS = "1-5"
 """VBench's five clips a prompt."""
@@ -102,11 +102,11 @@ def submit(
     key: str | None = None,
 ) -> tuple[str, str]:
     """Store the suite as a batch, and an evaluation run over it: (run, batch). Repeated, it adds nothing."""
-    from cli.batches import submission
     from db.evals import runs as evals
     from pipeline.prompts.scoring import split_names
     from pipeline.scoring import gate
     from pipeline.states import EvalState
+    from service import submission
     from tasks.worker.scoring import open_run
 
     names = split_names(metrics)
@@ -194,8 +194,8 @@ def _counted(states: dict[str, int]) -> str:
 def run_view(
     run: EvalRun, means: dict[str, tuple[int, int, float | None, int]], steps: dict[str, dict[str, int]] | None = None
 ) -> views.EvalRunStateView:
-    from cli.views import evals as views
-    from cli.views.base import when
+    from service.views import evals as views
+    from service.views.base import when
 
     return views.EvalRunStateView(
         id=run.id,
@@ -222,8 +222,8 @@ def runs(
     json: Json = False,
 ) -> int:
     """List evaluation runs, newest first."""
-    from cli.views import evals as views
     from db.evals import runs as evals
+    from service.views import evals as views
 
     with open_database(settings_of(ctx)) as database:
         with database.transaction() as session:

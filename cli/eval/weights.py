@@ -9,14 +9,14 @@ import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.exit_codes import ExitCode
 from cli.options import Json
 from pipeline.errors import InputError, Problem
+from service.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from cli.views import evals as views
     from pipeline.scoring.weights import Weights
     from pipeline.settings import Settings
+    from service.views import evals as views
 
 app = typer.Typer(help="The files of the evaluation models.", no_args_is_help=True)
 WeightsOption = Annotated[
@@ -84,9 +84,9 @@ def _known(names: list[str] | None) -> list[str]:
 
 
 def _view(name: str, status: str, path: Path | None, sha256: str | None, problem: str | None) -> views.WeightFileView:
-    from cli.views import evals as views
     from pipeline.scoring.registry import METRICS
     from pipeline.scoring.weight_files import WEIGHT_FILES
+    from service.views import evals as views
 
     file = WEIGHT_FILES[name]
     return views.WeightFileView(
@@ -103,7 +103,7 @@ def _view(name: str, status: str, path: Path | None, sha256: str | None, problem
 
 
 def _print(rows: list[views.WeightFileView], store: Weights, json: bool) -> int:
-    from cli.views import evals as views
+    from service.views import evals as views
 
     if json:
         directory = None if store.directory is None else str(store.directory)

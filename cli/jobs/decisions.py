@@ -11,7 +11,7 @@ import typer
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.options import Json
+from cli.options import Json, checked_owner, label_of
 from pipeline.errors import InputError, NotFoundError, Problem
 from pipeline.states import JobState
 
@@ -57,7 +57,7 @@ def cancel(ctx: typer.Context, ids: Chosen = None, label: Label = None, json: Js
     from db.clips import jobs
     from db.clips.selection import Selection
 
-    chosen = Selection(_OPEN, label=_label(label))
+    chosen = Selection(_OPEN, label=None if label is None else label_of(label))
     code = _change(ctx, ids or [], chosen, jobs.cancel_all, "cancelled", json)
     if label is None:
         _cancel_scoring(settings_of(ctx), [name for name in ids or [] if "-" not in name])
@@ -92,7 +92,7 @@ def retry(
     from db.clips.selection import Selection
 
     states = (JobState.FAILED, JobState.CANCELLED) if code is None else (JobState.FAILED,)
-    chosen = Selection(states, code=code, label=_label(label))
+    chosen = Selection(states, code=code, label=None if label is None else label_of(label))
     return _change(ctx, ids or [], chosen, jobs.retry_all, "queued again", json)
 
 
@@ -114,16 +114,6 @@ def reject(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
     return _change(ctx, ids, Selection((JobState.HELD,)), _one_by_one(partial(jobs.reject, by=by)), "rejected", json)
 
 
-def _label(text: str | None) -> tuple[str, str | None] | None:
-    """Raises InputError."""
-    if text is None:
-        return None
-    name, equals, value = text.partition("=")
-    if not name.strip():
-        raise InputError([Problem(f"{text!r} is not of the form name or name=value", field="--label")])
-    return name.strip(), value.strip() if equals else None
-
-
 def _one_by_one(change: Callable[[Session, str], bool]) -> ChangeAll:
     """Change one job at a time, in the order of their ids, so that no two commands deadlock: for the rarer verbs."""
 
@@ -135,7 +125,7 @@ def _one_by_one(change: Callable[[Session, str], bool]) -> ChangeAll:
 
 def _change(ctx: typer.Context, ids: Sequence[str], chosen: Selection, change: ChangeAll, word: str, json: bool) -> int:
     """Change the jobs named and those chosen, a page at a time; ids are all looked up before the first is changed."""
-    from cli.views.operations import ChangedView
+    from service.views.operations import ChangedView
 
     if not ids and chosen.label is None and chosen.code is None:
         raise InputError([Problem("say which: ids of jobs or batches, --label, or for a retry --code")])
@@ -196,15 +186,18 @@ def rerun(
         list[str], typer.Argument(metavar="SOURCE...", help="Job ids or sidecar files (.json) of clips.")
     ],
     name: Annotated[str | None, typer.Option("--name", help="Name of the new batch.")] = None,
-    owner: Annotated[str | None, typer.Option("--owner", help="The owner of the batch.")] = None,
+    owner: Annotated[
+        str | None, typer.Option("--owner", callback=checked_owner, help="The owner of the batch.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Make clips once more, exactly as specified, as a new batch: same seed, enhanced prompt pinned."""
-    from cli.batches import submission
+    from cli.batches.stored import print_stored
     from cli.jobs import extend, imports
     from pipeline.digests import canonical_json, sha256_hex
     from pipeline.prompts import PlannedJob, Submission
     from pipeline.wiring import make_storage
+    from service import submission
 
     settings = settings_of(ctx)
     with open_database(settings, upgrade=True) as database:
@@ -229,7 +222,7 @@ def rerun(
             states=states,
         )
         summary = f"{stored.total} jobs stored"
-        submission.print_stored(stored, summary, options, settings=settings, database=database, json=json)
+        print_stored(stored, summary, options, settings=settings, database=database, json=json)
     return 0
 
 

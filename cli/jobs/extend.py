@@ -71,10 +71,10 @@ def export(
     json: Json = False,
 ) -> int:
     """Write what a finished clip can be extended from to one file."""
-    from cli.views.clips import StateView
     from pipeline.stages.continuation import BLOB
     from pipeline.stages.state_file import write_state
     from pipeline.wiring import make_storage
+    from service.views.clips import StateView
 
     settings = settings_of(ctx)
     with open_database(settings) as database:
@@ -271,10 +271,11 @@ def _store(
     beginning: _Finished | None = None,
     files: Mapping[str, StoredInput] | None = None,
 ) -> int:
-    from cli.batches import submission
+    from cli.batches.stored import print_stored
     from pipeline.digests import canonical_json, sha256_hex
     from pipeline.prompts import PlannedJob, Submission
     from pipeline.stages.continuation import check_fits
+    from service import submission
 
     try:
         check_fits(state, frames=spec.seam_frames, height=spec.height, width=spec.width)
@@ -286,7 +287,7 @@ def _store(
     stored = submission.store(new, options, settings=settings, database=database, again=True, states={0: state})
     after = f", after its {spec.frames_before}" if spec.frames_before else ""
     summary = f"1 job stored, {spec.total_frames} frames that go on from {spec.extends}{after}"
-    submission.print_stored(stored, summary, options, settings=settings, database=database, json=json)
+    print_stored(stored, summary, options, settings=settings, database=database, json=json)
     return 0
 
 

@@ -29,10 +29,10 @@ def generate(
 
     The clip goes to output.path, its sidecar beside it. docs/python-api.md has the keys.
     """
-    from cli.batches import input_notes
     from cli.interrupt import Interrupt
-    from cli.views.clips import GeneratedView
     from pipeline.errors import StoppedError
+    from service import input_notes
+    from service.views.clips import GeneratedView
     from vgen import VideoGenerator, read_config
 
     run = read_config(config, overrides_of(ctx.args), settings=ctx.find_root().obj or {})

@@ -36,9 +36,9 @@ def of_sidecar(path: Path, settings: Settings, inputs: StoredInputs) -> tuple[Im
     Raises:
         InputError: not a sidecar, or its specification breaks a rule; every mistake has the file and the field.
     """
-    from cli.batches.submission import batch_options
     from pipeline.prompts.imported import resolve_specification
     from pipeline.prompts.sidecar_file import read_sidecar
+    from service.submission import batch_options
 
     sidecar = read_sidecar(path)
     imported = resolve_specification(sidecar.request, file=str(path), settings=settings, inputs=inputs)
@@ -50,8 +50,8 @@ def of_sidecar(path: Path, settings: Settings, inputs: StoredInputs) -> tuple[Im
 
 def of_state(path: Path, state: StateFile, settings: Settings, inputs: StoredInputs) -> tuple[Imported, BatchOptions]:
     """The same of a continuation state; its scores are asked for as a prompt file's would be."""
-    from cli.batches.submission import batch_options
     from pipeline.prompts.imported import resolve_specification
+    from service.submission import batch_options
 
     imported = resolve_specification(state.request, file=str(path), settings=settings, inputs=inputs, continues=True)
     unknown = sorted(state.options.keys() - set(_OPTIONS))

@@ -14,9 +14,9 @@ from cli.context import settings_of
 from cli.options import Json
 
 if TYPE_CHECKING:
-    from cli.views.models import PresetBenchView
     from pipeline.acceleration import Acceleration
     from pipeline.preset_benchmark import Measured
+    from service.views.models import PresetBenchView
 
 app = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
 _MIB = 1024 * 1024
@@ -105,8 +105,8 @@ def _chosen(ways: dict[str, Acceleration], only: str | None) -> dict[str, Accele
 def _view(
     name: str, done: list[Measured], best: Measured | None, least_ssim: float, least_psnr: float
 ) -> PresetBenchView:
-    from cli.views.models import MeasuredWayView, PresetBenchView
     from pipeline.preset_benchmark import unsteady
+    from service.views.models import MeasuredWayView, PresetBenchView
 
     plain = done[0].seconds or 0.0
     return PresetBenchView(

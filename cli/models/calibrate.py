@@ -23,10 +23,10 @@ def calibrate(
     json: Json = False,
 ) -> int:
     """Measure and keep the ratios that step_cache=mag_cache needs for a preset."""
-    from cli.views.models import CalibrationView
     from pipeline.generators.probe_request import PROMPT, probe_request
     from pipeline.generators.process.handle import GeneratorProcess
     from pipeline.presets import calibration, load_library
+    from service.views.models import CalibrationView
 
     settings = settings_of(ctx)
     library = load_library(settings.effective_presets_dir)

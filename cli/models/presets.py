@@ -9,16 +9,16 @@ import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.exit_codes import ExitCode
 from cli.models.calibrate import calibrate
 from cli.options import Json
+from service.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cli.views.models import ModelView
     from pipeline.presets import Library, Preset
     from pipeline.settings import Settings
+    from service.views.models import ModelView
 
 app = typer.Typer(help="The presets and their models.", no_args_is_help=True)
 app.command("calibrate")(calibrate)
@@ -32,7 +32,7 @@ def list_(
     json: Json = False,
 ) -> int:
     """List the presets."""
-    from cli.views.models import ModelListView
+    from service.views.models import ModelListView
 
     settings = settings_of(ctx)
     library = _library(settings)
@@ -108,8 +108,8 @@ def pull(ctx: typer.Context, names: Annotated[list[str], typer.Argument(metavar=
 @app.command("check")
 def check(ctx: typer.Context, names: Names = None, json: Json = False) -> int:
     """Check presets and their models; without NAME, your own and what is on this machine. Ends with 3 on a problem."""
-    from cli.views.models import ModelChecksView, ModelCheckView
     from pipeline.models import hub
+    from service.views.models import ModelChecksView, ModelCheckView
 
     settings = settings_of(ctx)
     library = _library(settings)
@@ -165,8 +165,8 @@ def _worth_checking(preset: Preset, library: Library, cache: Path) -> bool:
 
 
 def _view(preset: Preset, library: Library, settings: Settings) -> ModelView:
-    from cli.views.models import ModelView
     from pipeline.models import hub
+    from service.views.models import ModelView
 
     cache = settings.effective_cache_dir
     return ModelView(

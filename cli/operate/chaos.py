@@ -12,14 +12,14 @@ import typer
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.exit_codes import ExitCode
 from cli.options import Json
 from pipeline.errors import InputError, Problem
+from service.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from cli.views.operations import ChaosView
     from db.session import Database
     from pipeline.settings import Settings
+    from service.views.operations import ChaosView
     from tasks.upkeep.chaos import ChaosResult, Damage
 
 _SETTLE_S = 900.0
@@ -93,14 +93,15 @@ def _run(
 
 
 def _submit(settings: Settings, database: Database, jobs: int, preset: str, seed: int) -> str:
-    from cli.batches import submission
+    from cli.batches import prompt_file
     from cli.options import BatchChoices, FieldOptions
+    from service import submission
 
     with tempfile.TemporaryDirectory(prefix="vgen-chaos-") as folder:
         path = Path(folder) / "chaos.txt"
         path.write_text("".join(f"chaos {seed}, clip {number}\n" for number in range(jobs)), "utf-8")
         choices = BatchChoices(name="chaos", again=True)
-        parsed = submission.read(path, FieldOptions(preset=preset), choices, settings)
+        parsed = prompt_file.read(path, FieldOptions(preset=preset), choices, settings)
         options = submission.batch_options(choices, settings)
         return submission.store(
             parsed, options, settings=settings, database=database, name="chaos", again=True
@@ -134,7 +135,7 @@ def _show(batch_id: str, seed: int, damage: Damage, result: ChaosResult) -> None
 
 
 def _view(batch_id: str, seed: int, damage: Damage, result: ChaosResult) -> ChaosView:
-    from cli.views.operations import ChaosView, RecoveriesView
+    from service.views.operations import ChaosView, RecoveriesView
 
     times = result.quantiles()
     return ChaosView(

@@ -14,15 +14,15 @@ from cli.context import notices_of, settings_of
 from cli.options import Json
 
 if TYPE_CHECKING:
-    from cli.views.operations import SettingView
     from pipeline.settings import Settings
+    from service.views.operations import SettingView
 
 _MASK = "********"
 
 
 def config(ctx: typer.Context, json: Json = False) -> int:
     """Show the settings in force and where each came from; secrets are masked. What is ignored is told on stderr."""
-    from cli.views.operations import ConfigView
+    from service.views.operations import ConfigView
 
     settings = settings_of(ctx)
     view = ConfigView(
@@ -43,9 +43,9 @@ def config(ctx: typer.Context, json: Json = False) -> int:
 
 def in_force(settings: Settings, arguments: Mapping[str, object]) -> Iterator[SettingView]:
     """Every setting, in the order of its declaration."""
-    from cli.views.operations import SettingView
     from pipeline.settings.files import current_folder
     from pipeline.settings.sources import gather, variable
+    from service.views.operations import SettingView
 
     gathered = gather(type(settings), os.environ, current_folder(), arguments)
     for path, value, description in _leaves(settings):

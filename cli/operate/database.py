@@ -6,8 +6,8 @@ import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.exit_codes import ExitCode
 from cli.options import Json
+from service.exit_codes import ExitCode
 
 app = typer.Typer(help="The database's tables.", no_args_is_help=True)
 
@@ -30,9 +30,9 @@ def upgrade(ctx: typer.Context) -> int:
 @app.command("check")
 def check(ctx: typer.Context, json: Json = False) -> int:
     """Say whether the tables are in this release's form, and whether every batch adds up. Ends with 3 if not."""
-    from cli.views.operations import DatabaseCheckView
     from db import invariants, schema
     from db.session import Database
+    from service.views.operations import DatabaseCheckView
 
     database = Database(settings_of(ctx).effective_database_url)
     try:

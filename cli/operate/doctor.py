@@ -14,17 +14,17 @@ import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.exit_codes import ExitCode, of_error
 from cli.options import Json
 from pipeline.errors import VgenError
 from pipeline.redaction import redact
+from service.exit_codes import ExitCode, of_error
 
 if TYPE_CHECKING:
-    from cli.views.operations import CheckView
     from db.session import Database
     from pipeline.settings import Settings
+    from service.views.operations import CheckView
 
-_OUR_NAMES = ("pipeline", "tasks", "db", "cli", "vgen", "migrations")
+_OUR_NAMES = ("pipeline", "tasks", "db", "service", "server", "cli", "vgen", "migrations")
 _TESTED_PYTHON = (3, 11)
 _POOLED = "; a pooler such as PgBouncer stands before it: no prepared statements, time limits set in each transaction"
 Check = Callable[["Settings"], "Iterator[CheckView]"]
@@ -32,7 +32,7 @@ Check = Callable[["Settings"], "Iterator[CheckView]"]
 
 def doctor(ctx: typer.Context, json: Json = False) -> int:
     """Check everything and say how to mend it. Ends with 4 when a service is unreachable, 1 on another failure."""
-    from cli.views.operations import DoctorView
+    from service.views.operations import DoctorView
 
     settings = settings_of(ctx)
     checks: list[CheckView] = []
@@ -59,7 +59,7 @@ def doctor(ctx: typer.Context, json: Json = False) -> int:
 
 
 def _line(result: str, name: str, message: str, mend: str | None = None) -> CheckView:
-    from cli.views.operations import CheckView
+    from service.views.operations import CheckView
 
     return CheckView(name=name, result=result, message=redact(message), mend=mend)
 

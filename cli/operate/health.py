@@ -10,8 +10,8 @@ import typer
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.exit_codes import ExitCode
 from cli.options import Cpu, Gpu, Io
+from service.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Collection

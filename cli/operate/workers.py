@@ -14,8 +14,8 @@ from cli.options import Cpu, Gpu, Io
 from pipeline.errors import InputError, Problem, ServiceUnavailableError
 
 if TYPE_CHECKING:
-    from cli.views.workers import WorkerView
     from pipeline.settings import Settings
+    from service.views.workers import WorkerView
 
 _MIN_PASSWORD = 8
 
@@ -32,7 +32,7 @@ def worker(
     settings = _cluster(settings_of(ctx), "worker")
     if not (gpu or cpu or io):
         raise InputError([Problem("--no-gpu, --no-cpu and --no-io leave nothing to do")])
-    _require_schema(settings)
+    require_schema(settings)
     return supervisor.run(settings, gpu=gpu, cpu=cpu, io=io)
 
 
@@ -71,7 +71,7 @@ def dispatcher(ctx: typer.Context) -> int:
     from tasks.hosts import dispatcher
 
     settings = _cluster(settings_of(ctx), "dispatcher")
-    _require_schema(settings)
+    require_schema(settings)
     with Interrupt("stopping; again to stop at once") as interrupt:
         dispatcher.run_dispatcher(settings, interrupt.event)
     return 0
@@ -135,7 +135,7 @@ def _cluster(settings: Settings, verb: str) -> Settings:
     return settings
 
 
-def _require_schema(settings: Settings) -> None:
+def require_schema(settings: Settings) -> None:
     """Raises ServiceUnavailableError where the tables are older than this release; one that is away is waited for."""
     from db import schema
     from db.session import Database

@@ -14,9 +14,10 @@ from db.queue.attempt_endings import Finished, end_attempt, end_cancelled, endin
 from db.queue.enqueue import queue_step
 from db.queue.leases import not_paused
 from db.session import now_ms
+from pipeline.outputs import GenerateOutput, ScoreOutput, ScreenOutput
 from pipeline.policy.routes import need_of, route
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState, next_stage
-from pipeline.work import Claim, Outcome, StageResult, StepWork
+from pipeline.work import AnyResult, Claim, Outcome, StepWork
 
 _DONE = ending_update(
     state=bindparam("p_state", type_=EnumText(StepState)),
@@ -35,7 +36,7 @@ _LOCK = (
 )
 
 
-def finish(session: Session, claimed: Claim, result: StageResult) -> Finished:
+def finish(session: Session, claimed: Claim, result: AnyResult) -> Finished:
     """Record a stage's result, and make the next step's row: ``dispatched`` where its chain goes on, else ``waiting``.
 
     What generates waits for the dispatcher, and so does what is held or paused. Cancel wins over everything but a
@@ -51,16 +52,17 @@ def finish(session: Session, claimed: Claim, result: StageResult) -> Finished:
     if result.outcome is Outcome.REJECTED:
         return _reject(session, claimed, result)
     state = StepState.SKIPPED if result.outcome is Outcome.SKIPPED else StepState.DONE
-    values = {"p_state": state, "p_output": result.output}
+    values = {"p_state": state, "p_output": _stored(result)}
     if not end_attempt(session, claimed, AttemptOutcome(result.outcome.value), _DONE, values):
         return Finished(recorded=False)
     if result.outcome is Outcome.BLOCKED:
-        reason = str(result.output.get("reason", "the prompt was screened out"))
-        jobs.conclude(session, work.job_id, JobState.BLOCKED, error_code="unsafe_prompt", error=reason)
+        assert isinstance(result.output, ScreenOutput)
+        error = result.output.reason
+        jobs.conclude(session, work.job_id, JobState.BLOCKED, error_code="unsafe_prompt", error=error)
         return Finished(recorded=True)
     if result.continuation is not None:
         continuations.record(session, work, result.continuation)
-    if work.stage is Stage.GENERATE:
+    if isinstance(result.output, GenerateOutput):
         segments.record(session, work, result.output)
         memory_ladder.note_made(session, claimed.queue, work.spec, work.memory_rung)
     scores.record(session, work.job_id, work.roll, result.scores)
@@ -81,10 +83,10 @@ def finish(session: Session, claimed: Claim, result: StageResult) -> Finished:
     return Finished(recorded=True, next_stage=following, queue=queue)
 
 
-def _handoff_id(work: StepWork, result: StageResult) -> str | None:
+def _handoff_id(work: StepWork, result: AnyResult) -> str | None:
     """The hand-off where the clip's frames are."""
-    generated = result.output if work.stage is Stage.GENERATE else work.outputs.get(Stage.GENERATE.value, {})
-    return generated.get("handoff_id")
+    generated = result.output if isinstance(result.output, GenerateOutput) else work.outputs.generate
+    return generated.handoff_id if generated else None
 
 
 def _queue(session: Session, work: StepWork, segment: int, stage: Stage, queue: str | None) -> None:
@@ -92,13 +94,18 @@ def _queue(session: Session, work: StepWork, segment: int, stage: Stage, queue: 
     queue_step(session, work.job_id, work.batch_id, work.roll, segment, stage, work.spec.priority, queue, need)
 
 
-def _reject(session: Session, claimed: Claim, result: StageResult) -> Finished:
+def _stored(result: AnyResult) -> dict[str, Any]:
+    return {} if result.output is None else result.output.as_json()
+
+
+def _reject(session: Session, claimed: Claim, result: AnyResult) -> Finished:
     """Record a clip that the gate rejected: the job's next roll begins, or it fails. Its row is locked."""
-    work, reason, code = claimed.work, str(result.output["reason"]), "gate_failed"
+    assert isinstance(result.output, ScoreOutput)
+    work, reason, code = claimed.work, str(result.output.reason), "gate_failed"
     more = work.options.score is not None and work.roll <= work.options.score.reroll
     problem: dict[str, Any] = {} if more else {"error_code": code, "error": reason[:4000]}
     ending = ending_update(
-        state=StepState.DONE if more else StepState.FAILED, finished_at=now_ms(), output=result.output, **problem
+        state=StepState.DONE if more else StepState.FAILED, finished_at=now_ms(), output=_stored(result), **problem
     )
     if not end_attempt(session, claimed, AttemptOutcome.REJECTED, ending, error_code=code, error=reason[:4000]):
         return Finished(recorded=False)

@@ -16,13 +16,15 @@ from sqlalchemy.orm import Session
 
 from db import workers
 from db.clips import batch_closing, jobs
-from db.models import ALL_QUEUES, Batch, Job, Step
+from db.models import Batch, Job, Step
 from db.queue.pauses import is_paused, paused_queues
 from db.scheduling.budgets import Budgets
 from db.scheduling.capacity import CapacityOfPresets, gpu_capacity, in_flight, preset_capacity
 from db.scheduling.placement import waiting_needs, waiting_steps, waits
 from db.session import now_ms
+from pipeline.outputs import GenerateOutput
 from pipeline.policy.routes import (
+    ALL_QUEUES,
     CPU_QUEUE,
     GpuCapacity,
     choose_gpu_type,
@@ -278,7 +280,8 @@ def _handoff_id(session: Session, job_id: str, roll: int, segment: int) -> str |
             Step.state == StepState.DONE,
         )
     ).one_or_none()
-    return output["handoff_id"] if output else None
+    generated = GenerateOutput.from_row(output)
+    return generated.handoff_id if generated else None
 
 
 def _mark_dispatched(session: Session, items: Sequence[_Candidate], queue: str) -> set[int]:

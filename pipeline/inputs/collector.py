@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import urllib.parse
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -99,21 +99,27 @@ class InputCollector:
     """Finds the inputs that one prompt file names, each once.
 
     Args:
-        folder: relative paths start here: the prompt file's folder.
+        folder: relative paths start here: the prompt file's folder; None refuses paths.
         roots: a path must lie in one of these, links resolved; empty means ``folder`` and the current folder.
         downloader: makes, at the first URL, what fetches them; None refuses URLs.
+        files: files that values may name by these names, wherever they lie.
     """
 
     def __init__(
-        self, folder: Path, roots: Sequence[Path] = (), downloader: Callable[[], Downloader] | None = None
+        self,
+        folder: Path | None,
+        roots: Sequence[Path] = (),
+        downloader: Callable[[], Downloader] | None = None,
+        *,
+        files: Mapping[str, Path] | None = None,
     ) -> None:
         self._folder = folder
         self._make_downloader = downloader
         self._downloader: Downloader | None = None
         self._downloads: Downloads | None = None
-        self._roots = tuple(root.resolve() for root in (roots or (folder, Path.cwd())))
+        self._roots = () if folder is None else tuple(root.resolve() for root in (roots or (folder, Path.cwd())))
         self._known: dict[tuple[str, str], InputRef | ValueError] = {}
-        self._from_hub: dict[str, Path] = {}
+        self._files: dict[str, Path] = dict(files or {})
         self._commits: dict[str, str] = {}
         self.stored: dict[str, StoredInput] = {}
 
@@ -136,7 +142,7 @@ class InputCollector:
         if path is None:
             key = f"hub:{repo}:{weight_name}:{revision}"
             if key not in self._commits:
-                self._from_hub[key], self._commits[key] = from_hub(str(repo), weight_name, revision)
+                self._files[key], self._commits[key] = from_hub(str(repo), weight_name, revision)
             return self._resolve(key, self._lora), self._commits[key]
         if _URL.match(path):
             raise ValueError(f"{shown_url(path)!r} is a URL; a LoRA is a path, or the id of a repository of the hub")
@@ -196,8 +202,8 @@ class InputCollector:
         path: Path
         folder: Downloads | None
         try:
-            if value in self._from_hub:
-                path, folder = self._from_hub[value], None
+            if value in self._files:
+                path, folder = self._files[value], None
                 name, file = path.name, open_regular_file(path, what="it")
             elif _URL.match(value):
                 path, folder = self._fetched(value, max_bytes, media_types)
@@ -229,6 +235,8 @@ class InputCollector:
 
     def _inside_roots(self, value: str) -> tuple[Path, Path]:
         """The folder that allows the path, and the path with its links resolved."""
+        if self._folder is None:
+            raise ValueError(f"{value[:200]!r} is a path: upload the file, or give an http(s) URL")
         try:
             path = existing_spelling(self._folder / value).resolve()
             root = next((root for root in self._roots if path.is_relative_to(root)), None)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import logging
+import math
 import os
 import stat
 import time
@@ -16,7 +17,7 @@ from pipeline.errors import NotFoundError, RefusedError, RetryableError
 from pipeline.settings.folder_trust import leads_out
 from pipeline.storage.base import StoredObject
 from pipeline.storage.key_rules import TEMPORARY, check_key
-from pipeline.storage.local_files import copy_hashing, open_source, os_errors, whole_file
+from pipeline.storage.local_files import CHUNK_BYTES, copy_hashing, open_source, os_errors, whole_file
 from pipeline.storage.round_trip import check_round_trip
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,20 @@ class FolderStorage:
                 return path.read_bytes()
             except (*_ABSENT, IsADirectoryError):
                 raise NotFoundError(f"nothing is stored under {key} in {self.root}") from None
+
+    def chunks(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        path = self._path(key)
+        with os_errors(path):
+            try:
+                source = path.open("rb")
+            except (*_ABSENT, IsADirectoryError):
+                raise NotFoundError(f"nothing is stored under {key} in {self.root}") from None
+            with source:
+                source.seek(start)
+                left = math.inf if stop is None else stop - start
+                while left > 0 and (chunk := source.read(int(min(CHUNK_BYTES, left)))):
+                    left -= len(chunk)
+                    yield chunk
 
     def download(self, key: str, path: Path) -> None:
         source_path = self._path(key)

@@ -84,6 +84,14 @@ class S3Storage:
         self._fetch(key, target)
         return target.getvalue()
 
+    def chunks(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        wanted = {} if start == 0 and stop is None else {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
+        with self._translated("get", key):
+            answer = self._client.get_object(Bucket=self.bucket, Key=self._name(key), **wanted)
+            with contextlib.closing(answer["Body"]) as body:
+                while chunk := body.read(CHUNK_BYTES):
+                    yield chunk
+
     def download(self, key: str, path: Path) -> None:
         with os_errors(path), whole_file(path) as file:
             self._fetch(key, file)

@@ -18,7 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-_COPIED = ("pipeline", "tasks", "db", "cli", "vgen", "migrations", "tests", "docs", "pyproject.toml")
+_COPIED = (
+    "pipeline",
+    "tasks",
+    "db",
+    "service",
+    "server",
+    "cli",
+    "vgen",
+    "migrations",
+    "tests",
+    "docs",
+    "pyproject.toml",
+)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from tests.servers import answers, free_port
 
 SCRIPT = Path(sys.executable).with_name("vgen")
 MODULES = (
-    *("celery", "celeryconfig", "flowerconfig", "tasks", "cli", "db", "pipeline", "vgen", "migrations"),
+    *("celery", "celeryconfig", "flowerconfig", "tasks", "cli", "db", "pipeline", "service", "vgen", "migrations"),
     *("json", "yaml", "redis", "kombu", "billiard", "sqlalchemy", "alembic", "psycopg", "click", "tornado", "flower"),
     *("torch", "numpy", "diffusers", "transformers", "PIL", "av", "multiprocessing", "encodings", "readline"),
     *("sitecustomize", "usercustomize", "vgen", "imageio_ffmpeg", "openai", "pickle", "socket", "random"),

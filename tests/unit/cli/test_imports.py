@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from cli.exit_codes import ExitCode, of_error
 from cli.jobs import extend, imports
 from db.clips import batches
 from pipeline.errors import InputError, VgenError
@@ -29,6 +28,7 @@ from pipeline.spec import BatchOptions, JobSpec
 from pipeline.stages.state_file import read_state
 from pipeline.storage.inputs import put_input
 from pipeline.wiring import make_storage
+from service.exit_codes import ExitCode, of_error
 from tests.loras import write_lora
 from tests.unit.cli.conftest import Home, Vgen
 

@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from db import workers
-from db.models import ALL_QUEUES, Job, Queue, StageRun, Step, Worker
+from db.models import Job, Queue, StageRun, Step, Worker
 from db.queue import pauses
 from db.scheduling import dispatch
 from db.scheduling.capacity import in_flight
 from db.session import Database, now_ms
-from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, preset_queue
+from pipeline.policy.routes import ALL_QUEUES, CPU_QUEUE, IO_QUEUE, preset_queue
 from pipeline.states import JobState, Stage, StepState
 from tests.unit.db.line import GPU, Line
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from cli.views.base import View
+from service.views.base import View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from cli.views.base import View
+from service.views.base import View
 
 
 class ChangedView(View):

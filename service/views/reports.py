@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from cli.views.base import View, when
-from cli.views.batches import BatchView, batch_view
 from pipeline.states import Stage
+from service.views.base import View, when
+from service.views.batches import BatchView, batch_view
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from cli.views.base import View
-from cli.views.batches import BatchView
+from service.views.base import View
+from service.views.batches import BatchView
 
 
 class SubmittedView(View):

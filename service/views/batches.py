@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from cli.views.base import View, when
-from cli.views.jobs import JobView, ResultView, RunningView
-from cli.views.workers import WorkerView
 from pipeline.states import TERMINAL_JOB_STATES, JobState
+from service.views.base import View, when
+from service.views.jobs import JobView, ResultView, RunningView
+from service.views.workers import WorkerView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +103,7 @@ class StatusView(View):
 
 
 def batch_view(batch: Batch, counts: Mapping[JobState, int]) -> BatchView:
-    from cli.exit_codes import of_counts
+    from service.exit_codes import of_counts
 
     finished = sum(counts[state] for state in TERMINAL_JOB_STATES) == batch.total
     return BatchView(

@@ -1,4 +1,4 @@
-"""Reading a prompt file and storing it: what `submit` and `run` share."""
+"""A submission on its way into the rows: its options, its inputs, what should be said of it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli import output
-from cli.options import BatchChoices, FieldOptions
-from cli.views.batches import batch_view
-from cli.views.submissions import DryRunView, NeedView, PlannedJobView, SubmittedView
 from pipeline.errors import InputError, Problem
+from service.choices import SubmissionChoices
+from service.views.submissions import DryRunView, NeedView, PlannedJobView
 
 if TYPE_CHECKING:
     from db.clips.batches import Limits, Submitted
@@ -24,25 +22,14 @@ if TYPE_CHECKING:
     from pipeline.work import ContinuationRef
 
 
-def read(file: Path, fields: FieldOptions, choices: BatchChoices, settings: Settings) -> Submission:
-    """Parse the file under the command line's options. Raises InputError with every mistake."""
-    from pipeline.prompts import parse
-
-    if choices.key is not None and choices.again:
-        raise InputError([Problem("--key and --again exclude each other: a key names one batch for ever")])
-    if choices.key is not None and not 0 < len(choices.key) <= 128:
-        raise InputError([Problem(f"has {len(choices.key)} characters; 1 to 128 are allowed", field="--key")])
-    return parse(file, overrides=fields.overrides(), settings=settings)
-
-
-def batch_options(choices: BatchChoices, settings: Settings, in_file: FileScoring | None = None) -> BatchOptions:
+def batch_options(choices: SubmissionChoices, settings: Settings, in_file: FileScoring | None = None) -> BatchOptions:
     """The batch's options: the settings, the file's defaults, and the command line on top. Raises InputError."""
     from pydantic import ValidationError
 
-    from cli.batches.scoring_options import score_options
     from pipeline.prompts.scoring import FileScoring
     from pipeline.settings import EncodeSettings, SafetySettings
     from pipeline.spec import BatchOptions, EncodeOptions
+    from service.scoring_options import score_options
 
     encode = settings.encode.model_dump()
     policy = choices.safety_policy or settings.safety.policy
@@ -135,7 +122,7 @@ def presets_of(submission: Submission) -> set[str]:
 
 def advice_on(submission: Submission, settings: Settings) -> list[str]:
     """Return advice on the jobs that holds whoever makes them."""
-    from cli.batches import advice
+    from service import advice
 
     models = [f"preset {text}" for text in advice.model_sentences(presets_of(submission), settings)]
     return models + advice.text_sentences(submission.jobs, settings)
@@ -156,7 +143,7 @@ def _put_inputs(submission: Submission, settings: Settings, *, only_missing: boo
 
 def input_notes(submission: Submission) -> list[str]:
     """Return sentences on the parts of the inputs that the clips will not show."""
-    from cli.batches import input_notes
+    from service import input_notes
 
     return input_notes.sentences((item.name, item.notes) for item in submission.inputs.values())
 
@@ -219,22 +206,3 @@ def unserved(
             live = ", ".join(sorted(lines)) or "none"
             sentences.append(f"preset {name} on {wanted}: no live worker can run it (live GPU types: {live})")
     return sentences
-
-
-def print_stored(
-    stored: Submitted, summary: str, options: BatchOptions, *, settings: Settings, database: Database, json: bool
-) -> None:
-    """Print a new batch, and the command that comes next."""
-    from db.clips import batches
-
-    notices = screening_notices(options, settings)
-    for text in notices:
-        output.notice(text)
-    if json:
-        with database.reading() as session:
-            row = batches.get(session, stored.batch_id)
-            view = batch_view(row, batches.counts(session, [row.id])[row.id])
-        output.as_json(SubmittedView(batch=view, created=True, notices=notices))
-    else:
-        output.line(f"batch {stored.batch_id}: {summary}")
-        output.line(f"next: vgen {'run' if settings.solo else f'watch {stored.batch_id}'}")

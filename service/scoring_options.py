@@ -1,18 +1,18 @@
-"""The scoring options of `submit` and `run`: the command line wins over the file's defaults."""
+"""The scoring options of a submission: what it chose wins over its file's defaults."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cli.options import BatchChoices
 from pipeline.errors import InputError, Problem
+from service.choices import SubmissionChoices
 
 if TYPE_CHECKING:
     from pipeline.prompts.scoring import FileScoring
     from pipeline.spec import ScoreOptions
 
 
-def score_options(choices: BatchChoices, in_file: FileScoring) -> ScoreOptions | None:
+def score_options(choices: SubmissionChoices, in_file: FileScoring) -> ScoreOptions | None:
     """Return how the batch's clips are scored; None: they are not.
 
     Raises:

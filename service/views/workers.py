@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from cli.views.base import View
+from service.views.base import View
 
 
 class WorkerView(View):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from cli.views.base import View, when
+from service.views.base import View, when
 
 if TYPE_CHECKING:
     from db.models import Event
