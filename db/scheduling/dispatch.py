@@ -105,7 +105,9 @@ def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None)
         return []
     live = in_flight(session)
     messages = []
-    for stage in (Stage.PUBLISH, Stage.SCORE, Stage.ENCODE, Stage.SCREEN, Stage.ENHANCE):
+    for stage in reversed(Stage):
+        if stage is Stage.GENERATE:
+            continue
         queue = route(stage)
         if queue is not None and is_paused(queue, paused):
             continue
@@ -261,9 +263,9 @@ def _reserve_gpu(item: _Candidate, capacity: CapacityOfPresets, presets: _Preset
 
 def _queue_of(session: Session, stage: Stage, item: _Candidate) -> str | None:
     """The queue of a step that needs no GPU."""
-    if stage not in (Stage.ENCODE, Stage.SCORE):
-        return route(stage)
-    queue = route(stage, _handoff_id(session, item.job_id, item.roll, item.segment))
+    queue = route(stage)
+    if queue is None:
+        queue = route(stage, _handoff_id(session, item.job_id, item.roll, item.segment))
     if stage is Stage.SCORE and queue not in workers.served_handoffs(session):
         return CPU_QUEUE  # the clip lies in the store too
     return queue
