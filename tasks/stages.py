@@ -1,4 +1,4 @@
-"""The tasks: one a stage of the line, and the one that scores clips of evaluation runs.
+"""The line's tasks, one a stage, and the one that scores clips of evaluation runs.
 
 A message carries a job id and a segment, or a score step's id; the row says the rest.
 """
@@ -16,14 +16,14 @@ from tasks.worker.step import run_step
 def register(app: Celery) -> None:
     """Give the application its tasks."""
     for stage in Stage:
-        _register_stage(app, stage)
+        _register(app, stage)
 
     @app.task(bind=True, name=SCORE_CLIPS, shared=False)  # type: ignore[untyped-decorator]
     def score_clips(task: Task, step_id: int) -> None:
         run_score_step(task, step_id)
 
 
-def _register_stage(app: Celery, stage: Stage) -> None:
+def _register(app: Celery, stage: Stage) -> None:
     @app.task(bind=True, name=task_name(stage), shared=False)  # type: ignore[untyped-decorator]
     def run(task: Task, job_id: str, segment: int) -> None:
         run_step(task, stage, job_id, segment)

@@ -83,7 +83,7 @@ def finish(session: Session, claimed: Claim, result: AnyResult) -> Finished:
 def _handoff_id(work: StepWork, result: AnyResult) -> str | None:
     """The hand-off where the clip's frames are."""
     generated = result.output if isinstance(result.output, GenerateOutput) else work.outputs.generate
-    return None if generated is None else generated.handoff_id
+    return generated.handoff_id if generated else None
 
 
 def _queue(session: Session, work: StepWork, segment: int, stage: Stage, queue: str | None) -> None:

@@ -101,9 +101,9 @@ def failed(worker: Worker, now: int) -> frozenset[str]:
     return frozenset(preset for preset, failure in failures.items() if now - failure["at"] < FAILED_MS)
 
 
-def preset_capacity(session: Session, live: Mapping[str, int]) -> CapacityOfPresets:
+def preset_capacity(session: Session, live: Mapping[str, int], paused: Sequence[str]) -> CapacityOfPresets:
     """The capacity of the presets that are served now; paused queues are left out."""
-    now, paused = session.scalars(select(now_ms())).one(), paused_queues(session)
+    now = session.scalars(select(now_ms())).one()
     serving: dict[tuple[str, str], list[Worker]] = {}
     for worker in workers.alive(session):
         if (

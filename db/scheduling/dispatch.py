@@ -106,23 +106,25 @@ def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None)
         return []
     live = in_flight(session)
     messages = []
-    for stage in reversed([stage for stage in Stage if stage is not Stage.GENERATE]):
+    for stage in reversed(Stage):
+        if stage is Stage.GENERATE:
+            continue
         queue = route(stage)
         if queue is not None and is_paused(queue, paused):
             continue
         # Encode and score steps are bounded by the hand-off's size, not here.
         room = window if queue is None else window - live.get(queue, 0)
         chosen = _ordered(_candidates(session, owners, stage, room), room)
-        dispatched = _dispatch(session, stage, chosen)
+        dispatched = _dispatch(session, stage, chosen, paused)
         for item in dispatched:
             live[item.queue] = live.get(item.queue, 0) + 1
         messages += dispatched
-    capacity = preset_capacity(session, live)
+    capacity = preset_capacity(session, live, paused)
     if not any(each.room > 0 for by_type in capacity.values() for each in by_type.values()):
         return messages
     budgets = Budgets.load(session, lambda: gpu_capacity(session, live))
     chosen = _ordered(_servable(session, owners, capacity, presets, budgets))
-    return messages + _dispatch(session, Stage.GENERATE, chosen, capacity, presets, budgets)
+    return messages + _dispatch(session, Stage.GENERATE, chosen, paused, capacity, presets, budgets)
 
 
 _DISPATCHABLE = (
@@ -223,13 +225,13 @@ def _dispatch(
     session: Session,
     stage: Stage,
     chosen: Sequence[_Candidate],
+    paused: Sequence[str],
     capacity: CapacityOfPresets | None = None,
     presets: _Presets = None,
     budgets: Budgets | None = None,
 ) -> list[StepMessage]:
     if not chosen:
         return []
-    paused = paused_queues(session)
     bound: dict[str, list[_Candidate]] = {}
     for item in chosen:
         if capacity is not None and budgets is not None:
@@ -262,9 +264,9 @@ def _reserve_gpu(item: _Candidate, capacity: CapacityOfPresets, presets: _Preset
 
 def _queue_of(session: Session, stage: Stage, item: _Candidate) -> str | None:
     """The queue of a step that needs no GPU."""
-    if stage not in (Stage.ENCODE, Stage.SCORE):
-        return route(stage)
-    queue = route(stage, _handoff_id(session, item.job_id, item.roll, item.segment))
+    queue = route(stage)
+    if queue is None:
+        queue = route(stage, _handoff_id(session, item.job_id, item.roll, item.segment))
     if stage is Stage.SCORE and queue not in workers.served_handoffs(session):
         return CPU_QUEUE  # the clip lies in the store too
     return queue
@@ -282,7 +284,7 @@ def _handoff_id(session: Session, job_id: str, roll: int, segment: int) -> str |
         )
     ).one_or_none()
     generated = GenerateOutput.from_row(output)
-    return None if generated is None else generated.handoff_id
+    return generated.handoff_id if generated else None
 
 
 def _mark_dispatched(session: Session, items: Sequence[_Candidate], queue: str) -> set[int]:

@@ -111,8 +111,7 @@ def test_a_segment_is_encoded_while_the_next_is_generated_and_the_last_goes_on_a
 
 def test_a_segment_is_encoded_at_once_and_the_next_one_waits_for_its_gpu(clip: Clip) -> None:
     claimed = clip.claim(0, G)
-    result = StageResult(generated(num_frames=4), continuation=state_of(0))
-    finished = clip.line.finish(claimed, result)
+    finished = clip.line.finish(claimed, StageResult(generated(num_frames=4), continuation=state_of(0)))
 
     assert (finished.next_stage, finished.queue) == (E, f"vgen.encode.{HANDOFF}")
     assert (clip.states()[0, E], clip.states()[1, G]) == (DISPATCHED, WAITING)
