@@ -12,10 +12,11 @@ from sqlalchemy import insert, select, update
 
 from db import workers
 from db.models import Job, Queue, StageRun, Step, Worker
-from db.queue import pauses
+from db.queue import failures, pauses
 from db.scheduling import dispatch
 from db.scheduling.capacity import in_flight
 from db.session import Database, now_ms
+from pipeline.errors import CrashError
 from pipeline.policy.routes import ALL_QUEUES, CPU_QUEUE, IO_QUEUE, preset_queue
 from pipeline.states import JobState, Stage, StepState
 from tests.unit.db.line import GPU, Line
@@ -66,30 +67,54 @@ def test_higher_priority_goes_first_whatever_the_batch(line: Line) -> None:
 
 @pytest.mark.breaks_rules  # an attempt that nobody made, to tell how long one takes
 def test_an_urgent_job_starts_after_at_most_one_waiting_job_a_slot_while_a_batch_is_screened(line: Line) -> None:
-    batch_id = line.submit(count=30)
-    line.worker(GPU)
-    line.worker(CPU_QUEUE, name="cpu")
-    line.admit(window=3)
-    _screen(line, batch_id, 0)
-    _record_attempt(line, f"{batch_id}-000000", seconds=60)
-    _screen(line, batch_id, 1)
-    line.admit(window=4)
-    generating, waiting = f"{batch_id}-000000", f"{batch_id}-000001"
+    batch_id = _full_line(line)
     urgent = line.submit({"prompt": "now", "priority": 100}) + "-000000"
     line.admit()
     line.finish(line.claim(urgent, Stage.SCREEN))
 
-    running = line.claim(generating, Stage.GENERATE)
+    assert urgent in _generated(line, batch_id)[:2]
+
+
+@pytest.mark.breaks_rules  # an attempt that nobody made, to tell how long one takes
+def test_a_clip_whose_generator_crashed_is_not_passed_by_those_that_are_screened_later(line: Line) -> None:
+    batch_id = _full_line(line)
+    crashed = f"{batch_id}-000000"
+    with line.database.transaction() as session:
+        failures.fail(session, line.claim(crashed, Stage.GENERATE), CrashError("died"))
+    _screen(line, batch_id, 20)
+    line.make_due(crashed)
+    line.admit()
+    generating = f"{batch_id}-000001"
+
+    assert crashed in _generated(line, batch_id, generating)[:2]
+
+
+def _full_line(line: Line) -> str:
+    """A batch of which one clip of 60 s fills the GPU and another waits for it."""
+    batch_id = line.submit(count=30)
+    line.worker(GPU)
+    line.worker(CPU_QUEUE, name="cpu")
+    line.admit()
+    _screen(line, batch_id, 0)
+    _record_attempt(line, f"{batch_id}-000000", seconds=60)
+    _screen(line, batch_id, 1)
+    line.admit()
+    return batch_id
+
+
+def _generated(line: Line, batch_id: str, first: str | None = None) -> list[str]:
+    """The jobs that are generated next, while a prompt is screened between any two polls of the dispatcher."""
+    running = line.claim(first or f"{batch_id}-000000", Stage.GENERATE)
+    (waiting,) = _sent_to_generate(line)
     started = []
     for number in range(2, 14):
         line.finish(running)
-        _screen(line, batch_id, number)  # between two polls of the dispatcher
+        _screen(line, batch_id, number)
         running = line.claim(waiting, Stage.GENERATE)
         started.append(waiting)
         line.admit()
         (waiting,) = _sent_to_generate(line)
-
-    assert urgent in started[:2]
+    return started
 
 
 def _sent_to_generate(line: Line) -> list[str]:
