@@ -30,10 +30,12 @@ HOST = encode_queue("x")
 @pytest.fixture
 def app() -> Iterator[Celery]:
     application = make_app()
-    application.conf.broker_url = "memory://"
+    application.conf.broker_url = "memory://"  # which all tests of this process share
+    for queue in (IO_QUEUE, CPU_QUEUE, HOST):
+        _sent(application, queue)
     yield application
-    with application.connection() as connection:
-        connection.default_channel.queue_purge(IO_QUEUE)
+    for queue in (IO_QUEUE, CPU_QUEUE, HOST):
+        _sent(application, queue)
 
 
 def _sent(app: Celery, queue: str) -> list[tuple[str, str, list[Any], list[tuple[str, str]]]]:
