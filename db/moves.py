@@ -1,7 +1,5 @@
 """Every change of a state: an UPDATE of rows whose state allows the move, and of the columns that follow from it."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Any, cast
 

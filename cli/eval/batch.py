@@ -1,23 +1,27 @@
 """`vgen eval run BATCH`: a batch's published clips are scored, by a cluster's workers or here, and scores are rows."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cli import output
 from cli.context import open_database
+from cli.eval.suite import work_off
+from db.clips import batches, scores
+from db.evals import clips, runs
+from db.session import Database
+from pipeline.scoring import Metric, Models, gate
+from pipeline.scoring.run import ClipScores, as_json
+from pipeline.scoring.score_file import write_scores
+from pipeline.settings import Settings
+from pipeline.stages.clip_scorer import ClipScorer
 from pipeline.states import EvalState
+from pipeline.wiring import make_storage
+from pipeline.work import StoredClip
 from service.exit_codes import ExitCode
-
-if TYPE_CHECKING:
-    from db.session import Database
-    from pipeline.scoring import Metric, Models
-    from pipeline.scoring.run import ClipScores
-    from pipeline.settings import Settings
-    from pipeline.work import StoredClip
+from service.views import evals as views
+from tasks.worker.scoring import open_run
 
 _PAGE = 200
 _BATCH_ID = re.compile(r"latest|[0-9a-hjkmnp-tv-z]{13}")
@@ -35,12 +39,6 @@ def score(
 
     An evaluation run is opened, and ended as complete when every job has a clip and every clip could be read.
     """
-    from db.clips import batches, scores
-    from db.evals import runs
-    from pipeline.scoring.run import as_json
-    from pipeline.stages.clip_scorer import ClipScorer
-    from pipeline.wiring import make_storage
-
     storage = make_storage(settings)
     with open_database(settings) as database:
         with database.transaction() as session:
@@ -69,14 +67,6 @@ def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write
     Raises:
         InputError: an unknown metric, one that is external or needs a reference.
     """
-    from cli.eval.suite import work_off
-    from db.clips import batches
-    from db.evals import runs
-    from pipeline.scoring import gate
-    from pipeline.scoring.score_file import write_scores
-    from service.views import evals as views
-    from tasks.worker.scoring import open_run
-
     wanted = {metric.name for metric in gate.check_metrics(names, field="--metrics")}
     with open_database(settings) as database:
         with database.transaction() as session:
@@ -117,9 +107,6 @@ def _verdict(score: dict[str, Any]) -> str:
 
 
 def _clips(database: Database, batch_id: str) -> Iterator[StoredClip]:
-    from db.clips import batches
-    from db.evals import clips
-
     with database.reading() as session:
         total = batches.get(session, batch_id).total
     for first in range(0, total, _PAGE):

@@ -1,7 +1,5 @@
 """The attempts at a batch's steps that have ended, those of its jobs and those of its evaluation runs."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from sqlalchemy import Subquery, false, literal, select, true, union_all

@@ -1,7 +1,5 @@
 """The published clips of a batch, as scorers are given them."""
 
-from __future__ import annotations
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 

@@ -1,7 +1,5 @@
 """Rules for a step's attempts: how many there may be, and what they left."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from sqlalchemy import and_, case, false, func, or_, select

@@ -1,7 +1,5 @@
 """Rules for evaluation runs and their steps."""
 
-from __future__ import annotations
-
 from sqlalchemy import exists, select
 
 from db.invariants.rule import OPEN, Query, Rule

@@ -1,7 +1,5 @@
 """What every table of a leased queue has, and every table of its attempts."""
 
-from __future__ import annotations
-
 from sqlalchemy import BigInteger, CheckConstraint, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 

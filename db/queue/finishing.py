@@ -1,7 +1,5 @@
 """Record a stage's result, and what comes next: the next step, a new roll, the next segment, or the job's end."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from sqlalchemy import String, bindparam, select
@@ -23,10 +21,7 @@ _ENDINGS = {
     for state in (StepState.DONE, StepState.SKIPPED)
 }
 _LOCK = (
-    select(
-        Job.cancel_requested,
-        ~not_paused(bindparam("p_queue", type_=String), Job.batch_id),
-    )
+    select(Job.cancel_requested, ~not_paused(bindparam("p_queue", type_=String), Job.batch_id))
     .where(Job.id == bindparam("p_job_id"))
     .with_for_update(of=Job)
 )

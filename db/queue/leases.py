@@ -4,8 +4,6 @@ Each function is a short part of its caller's transaction around one conditional
 whether the condition held.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache

@@ -4,8 +4,6 @@ An end is one conditional UPDATE that holds for the current attempt alone, and t
 job's, the job's state changes in the same transaction. What a finish goes on to is in ``db.queue.finishing``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache

@@ -3,8 +3,6 @@
 Each function handles at most one page and is safe to run from any number of processes at once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Scores a clip of a job, for every caller alike: what its specification asks, and what this machine cannot score."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace

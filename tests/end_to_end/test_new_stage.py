@@ -65,11 +65,7 @@ EDITS = (
     ("pipeline/outputs.py", "    Stage.PUBLISH:", "    Stage.STAMP: StampOutput,\n    Stage.PUBLISH:"),
     ("pipeline/states.py", '    PUBLISH = "publish"\n', '    STAMP = "stamp"\n    PUBLISH = "publish"\n'),
     ("pipeline/policy/routes.py", "Stage.PUBLISH: IO_QUEUE}", "Stage.STAMP: CPU_QUEUE, Stage.PUBLISH: IO_QUEUE}"),
-    (
-        "docs/stages.md",
-        "\n| `publish` | `vgen.io` |",
-        "\n| `stamp` | `vgen.cpu` | | |\n| `publish` | `vgen.io` |",
-    ),
+    ("docs/stages.md", "\n| `publish` | `vgen.io` |", "\n| `stamp` | `vgen.cpu` | | |\n| `publish` | `vgen.io` |"),
     ("docs/stages.md", "\n## publish\n", "\n## stamp\n\nIt notes the digest.\n\n## publish\n"),
 )
 JOB = '''

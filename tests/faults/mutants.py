@@ -60,10 +60,7 @@ MUTANTS = (
         "db/moves.py",
         "    return update(table).where(in_state).values(",
         "    return update(table).values(",
-        [
-            "tests/unit/db/test_leases.py::test_only_a_dispatched_step_is_claimed",
-            "tests/unit/db/test_jobs.py",
-        ],
+        ["tests/unit/db/test_leases.py::test_only_a_dispatched_step_is_claimed", "tests/unit/db/test_jobs.py"],
     ),
     Mutant(
         "a move that states.py does not know",
