@@ -70,6 +70,5 @@ def _chain(app: Celery, step: StepMessage) -> chain:
 def _group(app: Celery, steps: Sequence[ScoreMessage]) -> group:
     """No chord: that all are done is counted in rows."""
     return group(
-        (app.signature(SCORE_CLIPS, args=(step.step_id,), immutable=True, queue=step.queue) for step in steps),
-        app=app,
+        (app.signature(SCORE_CLIPS, args=(step.step_id,), immutable=True, queue=step.queue) for step in steps), app=app
     )

@@ -27,10 +27,7 @@ _DONE = ending_update(
     error=None,
 )
 _LOCK = (
-    select(
-        Job.cancel_requested,
-        ~not_paused(bindparam("p_queue", type_=String), Job.batch_id),
-    )
+    select(Job.cancel_requested, ~not_paused(bindparam("p_queue", type_=String), Job.batch_id))
     .where(Job.id == bindparam("p_job_id"))
     .with_for_update(of=Job)
 )
