@@ -14,6 +14,7 @@ from cli import output
 from cli.context import settings_of
 from cli.options import Json
 from db import invariants, schema
+from db.listen import hears
 from db.session import Database
 from pipeline.encoding.ffmpeg import available_codecs, ffmpeg_version
 from pipeline.errors import VgenError
@@ -145,8 +146,6 @@ def _database(settings: Settings) -> Iterator[CheckView]:
 
 
 def _wake_up(settings: Settings, database: Database) -> CheckView:
-    from db.listen import hears
-
     mend = "set VGEN_DATABASE_LISTEN_URL to the database itself, past the pooler"
     if hears(database, settings.database_listen_url):
         return _ok("wake-up", "dispatchers hear of waiting steps at once")

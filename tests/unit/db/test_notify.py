@@ -12,12 +12,12 @@ import psycopg
 import pytest
 from sqlalchemy.orm import Session
 
-from db.clips import jobs
+from db.clips import cancel_retry_approve, jobs
 from db.clips.batches import Limits
 from db.listen import Listener, hears
 from db.notify import CHANNEL, Notifier, wake_dispatcher
 from db.queue import outcomes, pauses
-from db.scheduling import budgets, worker_models
+from db.scheduling import budgets, worker_presets
 from db.session import Database
 from pipeline.errors import CrashError, NotFoundError, ServiceUnavailableError, SettingsError
 from pipeline.policy.routes import CPU_QUEUE
@@ -175,7 +175,7 @@ def test_all_that_leaves_steps_waiting_wakes_dispatchers(sqlite_database: Databa
     assert _wakes(sqlite_database, lambda: line.submit(count=1)) == {0}
     batch_id, job_id, screening = line.bring_to(Stage.SCREEN)
     assert _wakes(sqlite_database, lambda: line.finish(screening, result_of(screening, Outcome.HELD))) == set()
-    assert move(jobs.approve, job_id, by="ada") == {0}
+    assert move(cancel_retry_approve.approve, job_id, by="ada") == {0}
     assert move(outcomes.fail, line.go_on(job_id, Stage.GENERATE), CrashError("died")) - {0}
     assert move(outcomes.release, line.go_on(job_id, Stage.GENERATE), delay_ms=70) == {0, 70}
     generating = line.go_on(job_id, Stage.GENERATE)
@@ -190,9 +190,9 @@ def test_all_that_leaves_steps_waiting_wakes_dispatchers(sqlite_database: Databa
     assert move(pauses.resume_batch, batch_id, by="ada") == {0}
     move(pauses.pause_queue, CPU_QUEUE, by="ada")
     assert move(pauses.resume_queue, CPU_QUEUE, by="ada") == {0}
-    move(jobs.cancel, job_id)
-    assert move(jobs.retry, job_id) == {0}
-    assert move(worker_models.set_loaded, "w1", "idle") == {0}
+    move(cancel_retry_approve.cancel, job_id)
+    assert move(cancel_retry_approve.retry, job_id) == {0}
+    assert move(worker_presets.set_loaded, "w1", "idle") == {0}
     limits = {"max_gpu_ms": 1, "max_cost": None, "prices": Limits().prices, "by": "ada"}
     assert move(budgets.set_limits, batch_id, **limits) == {0}
 
