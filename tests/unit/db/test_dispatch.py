@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, update
 
 from db import workers
 from db.models import Job, Queue, StageRun, Step, Worker
-from db.queue import failures, pauses
+from db.queue import outcomes, pauses
 from db.scheduling import dispatch
 from db.scheduling.capacity import in_flight
 from db.session import Database, now_ms
@@ -80,7 +80,7 @@ def test_a_clip_whose_generator_crashed_is_not_passed_by_those_that_are_screened
     batch_id = _full_line(line)
     crashed = f"{batch_id}-000000"
     with line.database.transaction() as session:
-        failures.fail(session, line.claim(crashed, Stage.GENERATE), CrashError("died"))
+        outcomes.fail(session, line.claim(crashed, Stage.GENERATE), CrashError("died"))
     _screen(line, batch_id, 20)
     line.make_due(crashed)
     line.admit()
