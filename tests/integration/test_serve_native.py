@@ -256,7 +256,7 @@ def test_ids_that_cannot_be_do_not_exist(served: Served, job_id: str) -> None:
 def test_the_history_comes_by_pages_and_as_a_stream_alike(served: Served, made: str) -> None:
     path = f"/api/v1/batches/{made}/events"
     paged: list[Any] = []
-    after = "0-0"
+    after = "0-0-0"
     while True:
         page = served.client.get(path, params={"after": after, "limit": 3}).json()
         paged += page["entries"]
@@ -266,7 +266,6 @@ def test_the_history_comes_by_pages_and_as_a_stream_alike(served: Served, made: 
 
     told = entries(streamed(served, path))
     assert [data for _, data in told] == paged
-    assert told[-1][0] == after
     assert told[0][1]["kind"] == "submitted"
     of_job = entries(streamed(served, f"/api/v1/jobs/{made}-000001/events"))
     assert {data["job_id"] for _, data in of_job} == {f"{made}-000001"}
@@ -278,7 +277,7 @@ def test_the_history_comes_by_pages_and_as_a_stream_alike(served: Served, made: 
     assert answer.status_code == 204
 
 
-@pytest.mark.parametrize("place", ["x", "1", "-1-0", "1-", "9" * 40 + "-0"])
+@pytest.mark.parametrize("place", ["x", "1", "-1-0-0", "1-2", "1-2-", "9" * 40 + "-0-0"])
 def test_a_place_that_is_none_is_refused(served: Served, made: str, place: str) -> None:
     path = f"/api/v1/batches/{made}/events"
     by_query = served.client.get(path, params={"after": place})
