@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from db.clips import batches
-from db.evals import score_steps
 from db.queue import pauses
 from db.session import Database
 from pipeline.errors import InputError, Problem
@@ -43,5 +42,5 @@ def _withdraw(database: Database) -> None:
     """Take back what was dispatched and not begun, a page at a time."""
     while True:
         with database.transaction() as session:
-            if not pauses.withdraw(session) + score_steps.withdraw(session):
+            if not pauses.withdraw(session):
                 return

@@ -84,7 +84,10 @@ def job_detail(session: Session, job: Job) -> JobDetailView:
         scores=[score_view(score) for score in runs.of_jobs(session, [job.id]).get(job.id, [])],
         segments=segment_views(job, spec, steps, history.segments_of_job(session, job)),
         steps=[step_view(step) for step in steps],
-        attempts=[attempt_view(run, segment_of[run.step_id]) for run in history.attempts_of_job(session, job.id)],
+        attempts=[
+            *(attempt_view(run, segment_of[run.step_id]) for run in history.attempts_of_job(session, job.id)),
+            *(attempt_view(run, None) for run in history.scoring_attempts(session, job)),
+        ],
         files=file_views(jobs.artifacts(session, [job.id]).get(job.id, {}), {}),
         events=[event_view(event) for event in events.of_job(session, job.id)],
     )

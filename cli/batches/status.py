@@ -230,7 +230,9 @@ def _show_job(view: JobDetailView) -> None:
         )
     _show_segments(view)
     if view.attempts:
-        parts = [part_of(attempt.segment, len(view.segments)) for attempt in view.attempts]
+        parts = [
+            "" if attempt.segment is None else part_of(attempt.segment, len(view.segments)) for attempt in view.attempts
+        ]
         output.table(
             ("stage", "segment", "attempt", "outcome", "worker", "started", "ended", "error"),
             [

@@ -2,7 +2,7 @@
 
 Rows become visible when their transaction ends, not in the order of their ids. So a reader that remembers only the last
 id could pass over one that comes late. The feed reads up to an id only once every transaction has ended that might
-still add a row below it: then a place in the history is two numbers, which hold for every process and after a restart.
+still add a row below it: then a place in the history is a few numbers, which hold in every process and over restarts.
 """
 
 from collections import deque
@@ -12,26 +12,27 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from db.clips import batches
-from db.models import Batch, Event, Job, StageRun, Step
+from db.models import Batch, Event, Job, ScoreRun, StageRun, Step
 from db.reading import history
 from db.reading.history import Entry, Seen
 from db.session import Database
 from pipeline.states import TERMINAL_JOB_STATES
 
+_TABLES = (Event, StageRun, ScoreRun)
+"""In the order of ``Seen``."""
+_GIVEN_OUT = ", ".join(
+    f"coalesce(pg_sequence_last_value(pg_get_serial_sequence('{table.__tablename__}', 'id')::regclass), 0)"
+    for table in _TABLES
+)
 _POSITIONS = text(
-    """
-    SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('events', 'id')::regclass), 0),
-           coalesce(pg_sequence_last_value(pg_get_serial_sequence('stage_runs', 'id')::regclass), 0),
+    f"""
+    SELECT {_GIVEN_OUT},
            pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
            pg_snapshot_xmax(pg_current_snapshot())::text::bigint
     """
 )
 """Ids given out so far; the oldest transaction at work, and the first that has not begun (PostgreSQL, 9.27)."""
-
-_NEWEST = select(
-    func.coalesce(select(func.max(Event.id)).scalar_subquery(), 0),
-    func.coalesce(select(func.max(StageRun.id)).scalar_subquery(), 0),
-)
+_NEWEST = select(*(func.coalesce(select(func.max(table.id)).scalar_subquery(), 0) for table in _TABLES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class Feed:
             running = batches.running_steps(session, self.batch_id)
         for entry in entries:
             self.place = self.place.with_entry(entry)
+        if len(entries) < limit:
+            self.place = self.place.further(self._settled)
         self._end = (self._end or given_out) if ended else None
         return News(
             entries,
@@ -94,10 +97,10 @@ class Feed:
 
     def has_settled(self, place: Seen) -> bool:
         """Return whether no row up to this place can come late any more."""
-        return self._settled.event >= place.event and self._settled.attempt >= place.attempt
+        return self._settled.reaches(place)
 
     def _next_entries(self, session: Session, limit: int) -> list[Entry]:
-        if self._settled.event <= self.place.event and self._settled.attempt <= self.place.attempt:
+        if self.place.reaches(self._settled):
             return []
         return history.page(
             session,
@@ -117,14 +120,14 @@ class Feed:
     def _settle(self, session: Session) -> Seen:
         """Move on to the ids below which no row can appear any more; return those that are given out now."""
         if self._database.is_sqlite:  # has one writer at a time
-            self._settled = Seen(*session.execute(_NEWEST).one().tuple())
+            self._settled = Seen(*map(int, session.execute(_NEWEST).one()))
             return self._settled
-        events, attempts, oldest, first_to_come = session.execute(_POSITIONS).one()
+        *ids, oldest, first_to_come = session.execute(_POSITIONS).one()
         if self._marks and self._marks[-1][1] is None:
             # Taken later than the ids: whoever had been given one of them had begun by now.
             self._marks[-1] = (self._marks[-1][0], first_to_come)
         while self._marks and self._marks[0][1] is not None and self._marks[0][1] <= oldest:
             self._settled = self._marks.popleft()[0]
-        given_out = Seen(events, attempts)
+        given_out = Seen(*ids)
         self._marks.append((given_out, None))
         return given_out

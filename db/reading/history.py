@@ -3,13 +3,13 @@
 import heapq
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import astuple, dataclass, replace
+from typing import Any, NamedTuple, Self
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, false, func, select
 from sqlalchemy.orm import Session
 
-from db.models import Batch, Event, Job, Segment, StageRun, Step
+from db.models import Batch, Event, Job, ScoreRun, ScoreStep, Segment, StageRun, Step
 from pipeline.states import JobState, Stage, StepState
 
 ATTEMPT = "attempt"
@@ -25,6 +25,13 @@ def steps_of_job(session: Session, job_id: str) -> Sequence[Step]:
 def attempts_of_job(session: Session, job_id: str) -> Sequence[StageRun]:
     """Attempts that ended, oldest first."""
     return session.scalars(select(StageRun).where(StageRun.job_id == job_id).order_by(StageRun.id)).all()
+
+
+def scoring_attempts(session: Session, job: Job) -> Sequence[ScoreRun]:
+    """Attempts at those steps of evaluation runs that score its clip among others, oldest first."""
+    of_it = (ScoreStep.batch_id == job.batch_id, ScoreStep.first_seq <= job.seq, ScoreStep.last_seq >= job.seq)
+    runs = select(ScoreRun).join(ScoreStep, ScoreStep.id == ScoreRun.step_id)
+    return session.scalars(runs.where(*of_it).order_by(ScoreRun.id)).all()
 
 
 def segments_of_job(session: Session, job: Job) -> Sequence[Segment]:
@@ -96,7 +103,7 @@ class Entry:
     at: int
     kind: str
     source: str
-    """``event`` or ``attempt``; with ``id`` it names the row."""
+    """``event``, ``attempt`` or ``score_attempt``, which is of an evaluation run; with ``id`` it names the row."""
     id: int
     batch_id: str | None
     job_id: str | None
@@ -109,9 +116,26 @@ class Seen:
 
     event: int = 0
     attempt: int = 0
+    score_attempt: int = 0
 
     def with_entry(self, entry: Entry) -> Self:
         return replace(self, **{entry.source: entry.id})
+
+    def reaches(self, other: Self) -> bool:
+        """Return whether whoever has read up to here has read up to there."""
+        return all(mine >= theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True))
+
+    def further(self, other: Self) -> Self:
+        """Return the place up to which rows have been read that were read up to either."""
+        return type(self)(*map(max, zip(astuple(self), astuple(other), strict=True)))
+
+
+class _Sources(NamedTuple):
+    """The rows that make a history, as queries."""
+
+    events: Select[Event]
+    runs: Select[StageRun, str, int]
+    scored: Select[ScoreRun, ScoreStep]
 
 
 def entries(session: Session, *, batch_id: str | None = None, job_id: str | None = None) -> Iterator[Entry]:
@@ -119,9 +143,13 @@ def entries(session: Session, *, batch_id: str | None = None, job_id: str | None
 
     The session is one that ``Database.reading`` gave for one instant.
     """
-    events, runs = _history_of(batch_id, job_id)
-    events, runs = events.order_by(Event.at, Event.id), runs.order_by(StageRun.ended_at, StageRun.id)
-    return _merged(session, events, runs, {"yield_per": _PAGE})
+    events, runs, scored = _history_of(batch_id, job_id)
+    ordered = _Sources(
+        events.order_by(Event.at, Event.id),
+        runs.order_by(StageRun.ended_at, StageRun.id),
+        scored.order_by(ScoreRun.ended_at, ScoreRun.id),
+    )
+    return _merged(session, ordered, {"yield_per": _PAGE})
 
 
 def page(
@@ -131,48 +159,54 @@ def page(
 
     Of each source they are the first in the order of ids, so that the last one's ids are where the next page begins.
     """
-    events, runs = _history_of(batch_id, job_id)
-    events = events.where(Event.id > after.event, Event.id <= until.event).order_by(Event.id).limit(limit)
-    runs = runs.where(StageRun.id > after.attempt, StageRun.id <= until.attempt).order_by(StageRun.id).limit(limit)
-    return list(itertools.islice(_merged(session, events, runs, {}), limit))
+    events, runs, scored = _history_of(batch_id, job_id)
+    ordered = _Sources(
+        events.where(Event.id > after.event, Event.id <= until.event).order_by(Event.id).limit(limit),
+        runs.where(StageRun.id > after.attempt, StageRun.id <= until.attempt).order_by(StageRun.id).limit(limit),
+        scored.where(ScoreRun.id > after.score_attempt, ScoreRun.id <= until.score_attempt)
+        .order_by(ScoreRun.id)
+        .limit(limit),
+    )
+    return list(itertools.islice(_merged(session, ordered, {}), limit))
 
 
-def _history_of(batch_id: str | None, job_id: str | None) -> tuple[Select[Event], Select[StageRun, str, int]]:
+def _history_of(batch_id: str | None, job_id: str | None) -> _Sources:
     events = select(Event)
     runs = (
         select(StageRun, Job.batch_id, Step.segment)
         .join(Job, Job.id == StageRun.job_id)
         .join(Step, Step.id == StageRun.step_id)
     )
+    scored = select(ScoreRun, ScoreStep).join(ScoreStep, ScoreStep.id == ScoreRun.step_id)
     if job_id is not None:
         events, runs = events.where(Event.job_id == job_id), runs.where(StageRun.job_id == job_id)
+        scored = scored.where(false())  # they are the batch's
     if batch_id is not None:
         events, runs = events.where(Event.batch_id == batch_id), runs.where(Job.batch_id == batch_id)
-    return events, runs
+        scored = scored.where(ScoreRun.batch_id == batch_id)
+    return _Sources(events, runs, scored)
 
 
-def _merged(
-    session: Session, events: Select[Event], runs: Select[StageRun, str, int], options: Mapping[str, Any]
-) -> Iterator[Entry]:
+def _merged(session: Session, of: _Sources, options: Mapping[str, Any]) -> Iterator[Entry]:
     happened = (
         Entry(event.at, event.kind, "event", event.id, event.batch_id, event.job_id, event.data)
-        for event in session.scalars(events, execution_options=options)
+        for event in session.scalars(of.events, execution_options=options)
     )
-    ended = (_attempt(run, batch, segment) for run, batch, segment in session.execute(runs, execution_options=options))
-    return heapq.merge(ended, happened, key=lambda entry: entry.at)
+    ended = (
+        _attempt(run, batch, run.job_id, "attempt", stage=run.stage.value, segment=segment)
+        for run, batch, segment in session.execute(of.runs, execution_options=options)
+    )
+    of_evals = (
+        _attempt(
+            run, run.batch_id, None, "score_attempt", stage=Stage.SCORE.value, eval_run=step.run_id, family=step.family
+        )
+        for run, step in session.execute(of.scored, execution_options=options)
+    )
+    return heapq.merge(ended, of_evals, happened, key=lambda entry: entry.at)
 
 
-def _attempt(run: StageRun, batch_id: str, segment: int) -> Entry:
-    data = {
-        "stage": run.stage.value,
-        "segment": segment,
-        "attempt": run.attempt,
-        "outcome": run.outcome.value,
-        "worker": run.worker,
-        "queue": run.queue,
-        "started_at": run.started_at,
-        "ended_at": run.ended_at,
-        "error_code": run.error_code,
-        "error": run.error,
-    }
-    return Entry(run.ended_at, ATTEMPT, "attempt", run.id, batch_id, run.job_id, data)
+def _attempt(run: StageRun | ScoreRun, batch_id: str, job_id: str | None, source: str, **of: Any) -> Entry:
+    names = ("attempt", "outcome", "worker", "queue", "started_at", "ended_at", "error_code", "error")
+    return Entry(
+        run.ended_at, ATTEMPT, source, run.id, batch_id, job_id, of | {name: getattr(run, name) for name in names}
+    )

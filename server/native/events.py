@@ -5,6 +5,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import astuple
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
@@ -28,7 +29,7 @@ KEEP_ALIVE_S = 15.0
 _SETTLE_S = 2.0
 """How long a page waits for transactions at work; what they add is then left to the next page."""
 _SETTLE_POLL_S = 0.05
-_PLACE = re.compile(r"(\d{1,18})-(\d{1,18})")
+_PLACE = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,18})")
 _SSE = "text/event-stream"
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
@@ -82,9 +83,9 @@ def _place(after: str | None, last_event_id: str | None) -> Seen | None:
         return None
     match = _PLACE.fullmatch(text)
     if match is None:
-        rule = "use `next` of a page or the `id` of an event, such as 120-45"
+        rule = "use `next` of a page or the `id` of an event, such as 120-45-0"
         raise InputError([Problem(f"{text[:80]!r} is not a place in a history: {rule}", field=name)])
-    return Seen(int(match[1]), int(match[2]))
+    return Seen(*map(int, match.groups()))
 
 
 async def _answer(
@@ -187,4 +188,4 @@ def _changed(news: News, shown: dict[tuple[str, str, int], str]) -> Iterator[str
 
 
 def _text(place: Seen) -> str:
-    return f"{place.event}-{place.attempt}"
+    return "-".join(map(str, astuple(place)))

@@ -35,6 +35,10 @@ def submit(served: Served, text: str = SMALL, **options: Any) -> str:
     return batch_id
 
 
+def listed(served: Served) -> list[str]:
+    return [batch["id"] for batch in served.client.get("/api/v1/batches").json()["batches"]]
+
+
 def ended(served: Served, batch_id: str) -> dict[str, Any]:
     status: dict[str, Any] = {}
 
@@ -87,7 +91,7 @@ def test_a_prompt_file_goes_in_as_text_and_as_an_upload(served: Served) -> None:
 
 
 def test_a_dry_run_stores_nothing(served: Served) -> None:
-    before = served.client.get("/api/v1/batches").json()
+    before = listed(served)
 
     plan = served.client.post("/api/v1/batches", json={"text": "a\nb\n" * 600, "dry_run": True})
     upload = served.client.post(
@@ -98,7 +102,7 @@ def test_a_dry_run_stores_nothing(served: Served) -> None:
 
     assert (plan.json()["total"], len(plan.json()["jobs"])) == (1200, 1000)
     assert upload.json()["total"] == 2
-    assert served.client.get("/api/v1/batches").json() == before
+    assert listed(served) == before
 
 
 @pytest.mark.parametrize(
@@ -124,7 +128,7 @@ def test_a_dry_run_stores_nothing(served: Served) -> None:
 def test_mistakes_are_named_with_their_lines_and_nothing_is_stored(
     served: Served, body: dict[str, Any], param: str | None, line: int | None, said: str
 ) -> None:
-    before = served.client.get("/api/v1/batches").json()
+    before = listed(served)
 
     answer = served.client.post("/api/v1/batches", json=body)
 
@@ -134,7 +138,7 @@ def test_mistakes_are_named_with_their_lines_and_nothing_is_stored(
     assert said in error["message"]
     if line is not None:
         assert [problem["line"] for problem in error["problems"]] == [line]
-    assert served.client.get("/api/v1/batches").json() == before
+    assert listed(served) == before
 
 
 @pytest.mark.parametrize(
@@ -252,7 +256,7 @@ def test_ids_that_cannot_be_do_not_exist(served: Served, job_id: str) -> None:
 def test_the_history_comes_by_pages_and_as_a_stream_alike(served: Served, made: str) -> None:
     path = f"/api/v1/batches/{made}/events"
     paged: list[Any] = []
-    after = "0-0"
+    after = "0-0-0"
     while True:
         page = served.client.get(path, params={"after": after, "limit": 3}).json()
         paged += page["entries"]
@@ -262,7 +266,6 @@ def test_the_history_comes_by_pages_and_as_a_stream_alike(served: Served, made: 
 
     told = entries(streamed(served, path))
     assert [data for _, data in told] == paged
-    assert told[-1][0] == after
     assert told[0][1]["kind"] == "submitted"
     of_job = entries(streamed(served, f"/api/v1/jobs/{made}-000001/events"))
     assert {data["job_id"] for _, data in of_job} == {f"{made}-000001"}
@@ -274,7 +277,7 @@ def test_the_history_comes_by_pages_and_as_a_stream_alike(served: Served, made: 
     assert answer.status_code == 204
 
 
-@pytest.mark.parametrize("place", ["x", "1", "-1-0", "1-", "9" * 40 + "-0"])
+@pytest.mark.parametrize("place", ["x", "1", "-1-0-0", "1-2", "1-2-", "9" * 40 + "-0-0"])
 def test_a_place_that_is_none_is_refused(served: Served, made: str, place: str) -> None:
     path = f"/api/v1/batches/{made}/events"
     by_query = served.client.get(path, params={"after": place})
