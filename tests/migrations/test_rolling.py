@@ -18,7 +18,7 @@ from sqlalchemy import select, text
 
 from cli.main import run
 from db import invariants, schema
-from db.evals import runs, score_steps
+from db.evals import planning, runs, score_steps
 from db.models import ScoreRun
 from db.queue import recovery
 from db.session import Database
@@ -193,7 +193,7 @@ def test_score_attempts_of_the_release_before_have_no_rows_and_break_no_rule(dat
     line.finish_job(f"{batch_id}-000000")
     with database.transaction() as session:
         run_id = runs.open_run(session, batch_id, kind="batch", metrics=["checks.black"])
-        score_steps.plan(session, run_id, batch_id, [ScorePart("none", 0, 0)])
+        planning.plan(session, run_id, batch_id, [ScorePart("none", 0, 0)])
         (message,) = score_steps.dispatch_waiting(session, window=8, gpu=False)
         claim = {"queues": (message.queue,), "worker": "w1", "lease_ms": LEASE_MS}
         claimed = score_steps.claim(session, message.step_id, **claim)
