@@ -10,6 +10,7 @@ from cli.context import open_database
 from cli.eval.suite import work_off
 from db.clips import batches, scores
 from db.evals import clips, runs
+from db.evals.planning import start_run
 from db.session import Database
 from pipeline.scoring import Metric, Models, gate
 from pipeline.scoring.run import ClipScores, as_json
@@ -21,7 +22,6 @@ from pipeline.wiring import make_storage
 from pipeline.work import StoredClip
 from service.exit_codes import ExitCode
 from service.views import evals as views
-from tasks.worker.scoring import open_run
 
 _PAGE = 200
 _BATCH_ID = re.compile(r"latest|[0-9a-hjkmnp-tv-z]{13}")
@@ -71,7 +71,7 @@ def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write
     with open_database(settings) as database:
         with database.transaction() as session:
             batch_id = batches.get(session, batch).id
-            run_id = open_run(session, batch_id, kind="batch", metrics=names)
+            run_id = start_run(session, batch_id, kind="batch", metrics=names)
         output.notice(f"evaluation run {run_id}")
         code = work_off(database, settings, batch_id)
         with database.transaction() as session:

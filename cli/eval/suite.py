@@ -14,6 +14,7 @@ from cli.context import open_database, settings_of
 from cli.options import BatchChoices, FieldOptions, Json, takes
 from db.evals import runs as evals
 from db.evals import score_steps
+from db.evals.planning import start_run
 from db.models import EvalRun
 from db.session import Database
 from pipeline.errors import InputError, Problem
@@ -31,7 +32,6 @@ from service import submission
 from service.exit_codes import ExitCode
 from service.views import evals as views
 from service.views.base import when, when_if_set
-from tasks.worker.scoring import open_run
 
 SEEDS = "1-5"
 """VBench's five clips a prompt."""
@@ -121,7 +121,7 @@ def submit(
         run_id = (
             runs[0].id
             if runs and runs[0].state is not EvalState.INCOMPLETE  # else its clips may be made after a retry
-            else open_run(session, stored.batch_id, kind=kind, metrics=names, suite=description)
+            else start_run(session, stored.batch_id, kind=kind, metrics=names, suite=description)
         )
     return run_id, stored.batch_id
 

@@ -1,4 +1,4 @@
-"""What only the steps of evaluation runs have: planned with the run, ready with their clips, sent to CPUs or GPUs.
+"""What only the steps of evaluation runs have: ready with their clips, sent to CPUs or GPUs.
 
 They are leased, ended, recovered and paused as jobs' steps are, by ``db.queue``.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from sqlalchemy import ColumnElement, bindparam, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from db import events, workers
@@ -23,7 +23,7 @@ from db.queue.pauses import is_paused, paused_queues
 from db.scheduling.capacity import in_flight
 from db.scheduling.dispatch import mark_dispatched
 from db.session import now_ms
-from pipeline.policy.routes import CPU_QUEUE, NO_MODEL, ScorePart, gpu_queue, gpu_type_of, preset_slug_of
+from pipeline.policy.routes import CPU_QUEUE, NO_MODEL, gpu_queue, gpu_type_of, preset_slug_of
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, JobState, StepState
 from pipeline.work import ScoreClaim, ScoreRecord, ScoreWork, StoredClip
 
@@ -39,23 +39,6 @@ class ScoreMessage:
 
     step_id: int
     queue: str
-
-
-def plan(session: Session, run_id: str, batch_id: str, parts: Sequence[ScorePart]) -> None:
-    """Make the rows of a new run, in the order in which they are to be scored."""
-    rows = [
-        {
-            "run_id": run_id,
-            "batch_id": batch_id,
-            "family": part.family,
-            "first_seq": part.first_seq,
-            "last_seq": part.last_seq,
-            "state": StepState.PENDING,
-        }
-        for part in parts
-    ]
-    if rows:
-        session.execute(insert(ScoreStep), rows)
 
 
 def _of_slice() -> ColumnElement[bool]:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from db.clips import batches
 from db.evals import runs
+from db.evals.planning import start_run
 from db.models import EvalRun
 from db.session import Database
 from pipeline.digests import canonical_json, sha256_hex
@@ -33,7 +34,6 @@ from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, EncodeOptions
 from pipeline.states import EvalState
 from pipeline.storage.base import Storage
-from tasks.worker.scoring import open_run
 
 KIND = "nightly"
 REPEAT = "nightly-repeat"
@@ -142,7 +142,7 @@ def _store(
     for run in runs.runs(session, batch_id=stored.batch_id):
         if run.kind == kind:
             return run.id, run.batch_id
-    return open_run(session, stored.batch_id, kind=kind, metrics=metrics, suite=description), stored.batch_id
+    return start_run(session, stored.batch_id, kind=kind, metrics=metrics, suite=description), stored.batch_id
 
 
 def _alike(session: Session, identity: str) -> list[EvalRun]:

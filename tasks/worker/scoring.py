@@ -1,38 +1,19 @@
-"""Evaluation runs: begun with all their steps, and one step of them, from claim to finish."""
+"""One step of an evaluation run, from claim to finish."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from celery import Task
 from sqlalchemy.orm import Session
 
-from db.clips import batches
-from db.evals import runs, score_steps
+from db.evals import score_steps
 from pipeline.errors import StoppedError
 from pipeline.work import ScoreClaim, ScoreRecord, StoredClip
 from tasks.worker import contexts
 from tasks.worker.context import WorkerContext
 from tasks.worker.lease_keeper import LeaseKeeper
 from tasks.worker.step import Recorder, perform, persist
-
-
-def open_run(
-    session: Session, batch_id: str, *, kind: str, metrics: Sequence[str], suite: Mapping[str, Any] | None = None
-) -> str:
-    """Begin an evaluation run over a batch: its row and those of its steps; the run's id.
-
-    Raises:
-        InputError: a metric that is none, is external, or needs a reference.
-    """
-    from pipeline.scoring import families, gate  # noqa: PLC0415  # a worker that scores nothing needs no scorers
-
-    chosen = gate.check_metrics(metrics)
-    run_id = runs.open_run(session, batch_id, kind=kind, metrics=metrics, suite=suite)
-    jobs = [(job.seq, job.spec.get("labels", {})) for job in batches.job_rows(session, batch_id)]
-    score_steps.plan(session, run_id, batch_id, list(families.parts(jobs, chosen)))
-    return run_id
 
 
 def run_score_step(task: Task, step_id: int) -> None:

@@ -15,9 +15,9 @@ from safetensors.numpy import save_file
 from cli.main import run
 from db.clips import jobs
 from db.evals import runs
+from db.evals.planning import start_run
 from db.session import Database
 from pipeline.settings import Settings, load_settings
-from tasks.worker.scoring import open_run
 from tests.line_helpers import (
     IDLE,
     artifacts_of,
@@ -70,7 +70,7 @@ def has_its_length(settings: Settings, database: Database, job_id: str) -> bool 
     """What ``checks.length`` says of a clip in an evaluation run: whether it is as long as it should be."""
     with database.transaction() as session:
         batch_id = jobs.get(session, job_id).batch_id
-        open_run(session, batch_id, kind="batch", metrics=["checks.length"])
+        start_run(session, batch_id, kind="batch", metrics=["checks.length"])
     work_off(settings, database, batch_id)
     with database.reading() as session:
         (score,) = runs.of_jobs(session, [job_id])[job_id]

@@ -20,7 +20,7 @@ from sqlalchemy import select, text
 from cli.main import run
 from db import invariants, schema
 from db.clips import deletion
-from db.evals import runs, score_steps
+from db.evals import planning, runs, score_steps
 from db.models import ScoreRun
 from db.queue import recovery
 from db.session import Database
@@ -148,7 +148,7 @@ def test_an_upgrade_keeps_every_row_and_lets_those_at_work_finish(
 def test_tombstones_come_to_a_line_at_work_and_the_release_before_goes_on_writing_its_rows(database: Database) -> None:
     # Given a line of the release before them, with work that ended and work in hand
     config = schema._config()
-    migration = ScriptDirectory.from_config(config).get_revision("0009")
+    migration = ScriptDirectory.from_config(config).get_revision("0011")
     line, batch_id = _line_with_work(database)
     in_hand = line.go_on(f"{batch_id}-000002", Stage.SCREEN)
     with database.transaction() as session:
@@ -254,7 +254,7 @@ def test_score_attempts_of_the_release_before_have_no_rows_and_break_no_rule(dat
     line.finish_job(f"{batch_id}-000000")
     with database.transaction() as session:
         run_id = runs.open_run(session, batch_id, kind="batch", metrics=["checks.black"])
-        score_steps.plan(session, run_id, batch_id, [ScorePart("none", 0, 0)])
+        planning.plan(session, run_id, batch_id, [ScorePart("none", 0, 0)])
         (message,) = score_steps.dispatch_waiting(session, window=8, gpu=False)
         claim = {"queues": (message.queue,), "worker": "w1", "lease_ms": LEASE_MS}
         claimed = score_steps.claim(session, message.step_id, **claim)

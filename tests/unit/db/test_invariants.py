@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import text
 
 from db import invariants
-from db.evals import runs, score_steps
+from db.evals import planning, runs
 from db.session import Database
 from pipeline.policy.routes import ScorePart
 from pipeline.spec import ScoreOptions
@@ -134,7 +134,7 @@ def _rows(line: Line) -> dict[str, str]:
     line.finish(claimed, result_of(claimed, Outcome.HELD))
     with line.database.transaction() as session:
         run_id = runs.open_run(session, rolled.split("-", maxsplit=1)[0], kind="suite", metrics=["checks"])
-        score_steps.plan(session, run_id, rolled.split("-", maxsplit=1)[0], [ScorePart("none", 0, 0)])
+        planning.plan(session, run_id, rolled.split("-", maxsplit=1)[0], [ScorePart("none", 0, 0)])
         session.execute(text("UPDATE score_steps SET state = 'done'"))
         runs.settle(session)
     with line.database.transaction() as session:

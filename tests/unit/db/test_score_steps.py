@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select, update
 
 from db.clips import spending
-from db.evals import runs, score_steps
+from db.evals import planning, runs, score_steps
 from db.models import ScoreRun, ScoreStep
 from db.queue import leases, outcomes, pauses, recovery
 from db.reading import history, reports
@@ -38,7 +38,7 @@ class Run:
         with self.database.transaction() as session:
             self.id = runs.open_run(session, self.batch_id, kind="suite", metrics=["checks.black"])
             parts = [ScorePart("none", 0, 1), ScorePart("dino", 0, 1)]
-            score_steps.plan(session, self.id, self.batch_id, parts)
+            planning.plan(session, self.id, self.batch_id, parts)
 
     def make_clips(self) -> None:
         for job_id in self.jobs:
