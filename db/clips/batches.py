@@ -13,7 +13,7 @@ from sqlalchemy import case, false, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from db import events
+from db import events, measurements
 from db.clips import continuations
 from db.models import Batch, Job, Step
 from db.session import now_ms
@@ -127,6 +127,10 @@ def submit(
             for (preset, gpu), (count, segments) in sorted(needs.items())
         ],
     )
+    by_preset: Counter[str] = Counter()
+    for (preset, _), (count, _) in needs.items():
+        by_preset[preset] += count
+    measurements.record_submitted(session, by_preset)
     return Submitted(batch_id, len(submission.jobs), created=True)
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Table, bindparam, case, delete, exists, func, insert, lit
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from db import events
+from db import events, measurements
 from db.clips import rerolls, segments
 from db.clips.batch_closing import close_batch
 from db.models import ArtifactRow, Batch, Checkpoint, Event, Job, StageRun, Step
@@ -101,6 +101,7 @@ def conclude(
         raise ConflictError(f"job {job_id}: its state cannot become {to.value}")
     batch_id, others_open, has_checkpoints = ended
     events.record(session, f"job_{to.value}", batch_id=batch_id, job_id=job_id, code=error_code)
+    measurements.record_ended(session, [job_id], to, code=error_code)
     if not others_open:
         close_batch(session, batch_id)
     return _forget_checkpoints(session, [job_id]) if has_checkpoints and to is not JobState.FAILED else ()
@@ -188,6 +189,7 @@ def cancel_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) -
     session.expire_all()
     events.record_each(session, "cancel_requested", [(batch_id, job_id) for job_id, batch_id in open_jobs.items()])
     events.record_each(session, "job_cancelled", ended, code=None)
+    measurements.record_ended(session, [job_id for _, job_id in ended], JobState.CANCELLED)
     for batch_id in sorted({batch_id for batch_id, _ in ended}):
         close_batch(session, batch_id)
     return ids

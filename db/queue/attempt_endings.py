@@ -86,6 +86,7 @@ def end_attempt(
         worker=claimed.worker,
         started_at=started[0],
         overlapped_ms=claimed.overlapped_ms,
+        resumed=work.checkpoint is not None,
         outcome=outcome,
         error_code=error_code,
         error=error,

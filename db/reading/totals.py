@@ -1,0 +1,182 @@
+"""The counters of metrics: measurements added up, and moved into totals that nothing takes anything from.
+
+What is shown is the totals and the measurements that are not in them yet, read at one instant; so a count never goes
+back, whichever server is asked, and is that of the rows that were committed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from db import measurements
+from db.clips import spending
+from db.models import Batch, Job, Measurement, StageRun, Step, Total
+from pipeline.digests import canonical_json
+from pipeline.states import AttemptOutcome, JobState, Stage
+
+BUCKETS_S = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 14_400)
+"""Upper bounds of the buckets of every histogram, in seconds."""
+BOUNDS = (*map(str, BUCKETS_S), "+Inf")
+SUM = "sum"
+"""The ``bucket`` of a histogram's sum."""
+COUNTER = ""
+"""The ``bucket`` of a counter."""
+_AGAIN = (AttemptOutcome.RETRIED, AttemptOutcome.LEASE_ENDED, AttemptOutcome.REWOUND)
+_PAGE = 1_000
+_LABEL_CHARS = 200
+_MS = 1_000
+
+Key = tuple[str, str, str]
+"""Name, labels as JSON, bucket."""
+Facts = Iterable[tuple[str, dict[str, Any]]]
+"""Kind and data of measurements."""
+
+
+def read(session: Session) -> dict[str, dict[str, dict[str, float]]]:
+    """Values by name, labels and bucket, as of now; ``session`` must read one instant."""
+    values: Counter[Key] = Counter()
+    for total in session.execute(select(Total.name, Total.labels, Total.bucket, Total.value)):
+        values[total.name, total.labels, total.bucket] += total.value
+    values.update(_added_up(session, [tuple(row) for row in session.execute(_UNCOUNTED)], prices=None))
+    by_name: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for (name, labels, bucket), value in sorted(values.items()):
+        by_name[name][labels][bucket] = value
+    return by_name
+
+
+_UNCOUNTED = select(Measurement.kind, Measurement.data)
+
+
+def fold(session: Session, prices: Mapping[str, float]) -> int:
+    """Move a page of measurements into the totals; return how many there were. Several may do so at once.
+
+    ``prices`` are those of the settings, for batches that have none of their own: a cost is counted with the prices of
+    this moment, so that it does not change with them later.
+    """
+    page = select(Measurement.id).order_by(Measurement.id).limit(_PAGE).with_for_update(skip_locked=True)
+    taken = session.execute(
+        delete(Measurement)
+        .where(Measurement.id.in_(page.scalar_subquery()))
+        .returning(Measurement.kind, Measurement.data)
+        .execution_options(synchronize_session=False)
+    ).all()
+    _add(session, _added_up(session, [tuple(row) for row in taken], prices=prices))
+    return len(taken)
+
+
+def _add(session: Session, values: Mapping[Key, float]) -> None:
+    """Add to the totals, in one order: of two that fold at once, neither holds what the other waits for."""
+    if not values:
+        return
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    rows = [
+        {"name": name, "labels": labels, "bucket": bucket, "value": float(value)}
+        for (name, labels, bucket), value in sorted(values.items())
+    ]
+    statement = dialect.insert(Total)
+    added = statement.on_conflict_do_update(
+        index_elements=["name", "labels", "bucket"], set_={"value": Total.value + statement.excluded.value}
+    )
+    session.connection().execute(added, rows)
+
+
+def _added_up(session: Session, facts: Facts, *, prices: Mapping[str, float] | None) -> Counter[Key]:
+    """Return what the facts add to each value; without ``prices``, to costs nothing."""
+    by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for kind, data in facts:
+        by_kind[kind].append(data)
+    values: Counter[Key] = Counter()
+    _count_attempts(session, by_kind[measurements.ATTEMPT], values, prices)
+    _count_ended(session, by_kind[measurements.JOB], values)
+    for data in by_kind[measurements.BATCH]:
+        for preset, jobs in data["jobs"].items():
+            _count(values, "vgen_jobs_submitted", jobs, preset=preset)
+    for data in by_kind[measurements.MODEL_LOAD]:
+        _count(values, "vgen_model_loads", preset=data["preset"])
+    return values
+
+
+def _count_attempts(
+    session: Session, facts: list[dict[str, Any]], values: Counter[Key], prices: Mapping[str, float] | None
+) -> None:
+    resumed = {(fact["step"], fact["attempt"]): fact.get("resumed", False) for fact in facts}
+    preset = Job.spec["preset"].as_string().label("preset")
+    columns = (
+        *(StageRun.step_id, StageRun.attempt, StageRun.stage, StageRun.queue, StageRun.outcome, StageRun.error_code),
+        *(StageRun.started_at, StageRun.ended_at, Step.segment, Step.roll, Job.created_at, preset),
+        *(Batch.owner, Batch.prices),
+    )
+    joined = select(*columns).join(Step, Step.id == StageRun.step_id).join(Job, Job.id == StageRun.job_id)
+    joined = joined.join(Batch, Batch.id == Job.batch_id)
+    for step_ids in _pages(sorted({step_id for step_id, _ in resumed})):
+        for run in session.execute(joined.where(StageRun.step_id.in_(step_ids))):
+            if (run.step_id, run.attempt) in resumed:
+                _count_attempt(run, values, prices)
+                if resumed[run.step_id, run.attempt]:
+                    _count(values, "vgen_checkpoint_resumes")
+
+
+def _count_attempt(run: Any, values: Counter[Key], prices: Mapping[str, float] | None) -> None:
+    stage, outcome, gpu_type = run.stage.value, run.outcome.value, spending.type_of(run.queue) or ""
+    seconds = max(0, run.ended_at - run.started_at) / _MS
+    _count(values, "vgen_attempts", stage=stage, outcome=outcome)
+    if run.outcome in _AGAIN:
+        _count(values, "vgen_retries", cause=run.error_code or outcome)
+    if run.outcome is AttemptOutcome.DONE:
+        _observe(values, "vgen_stage_duration_seconds", seconds, stage=stage, preset=run.preset, gpu_type=gpu_type)
+    if run.stage is not Stage.GENERATE:
+        return
+    if (run.attempt, run.segment, run.roll) == (1, 0, 1):
+        _observe(values, "vgen_queue_wait_seconds", max(0, run.started_at - run.created_at) / _MS)
+    _count(values, "vgen_gpu_busy_seconds", seconds, gpu_type=gpu_type)
+    _count(values, "vgen_gpu_seconds", seconds, tenant=run.owner, preset=run.preset)
+    if prices is not None and (price := spending.price_of(run.queue, run.prices or prices)):
+        _count(values, "vgen_cost", price * seconds * _MS / spending.HOUR_MS, tenant=run.owner)
+
+
+def _count_ended(session: Session, facts: list[dict[str, Any]], values: Counter[Key]) -> None:
+    preset = Job.spec["preset"].as_string()
+    jobs: dict[str, Any] = {}
+    for ids in _pages(sorted({fact["job"] for fact in facts})):
+        query = select(Job.id, preset.label("preset"), Job.created_at, Job.finished_at).where(Job.id.in_(ids))
+        jobs |= {job.id: job for job in session.execute(query)}
+    for fact in facts:
+        job, outcome = jobs[fact["job"]], fact["state"]
+        _count(values, "vgen_jobs_finished", outcome=outcome, error_code=fact["code"] or "", preset=job.preset)
+        if outcome == JobState.SUCCEEDED:  # which no job leaves
+            seconds = max(0, job.finished_at - job.created_at) / _MS
+            _observe(values, "vgen_clip_duration_seconds", seconds, preset=job.preset)
+
+
+def _pages(ids: list[Any]) -> Iterable[list[Any]]:
+    bounds = [*range(0, len(ids), _PAGE), len(ids)]
+    return (ids[first:end] for first, end in pairwise(bounds))
+
+
+def _count(values: Counter[Key], name: str, by: float = 1, **labels: str) -> None:
+    values[name, _as_text(labels), COUNTER] += by  # type: ignore[assignment]
+
+
+def _observe(values: Counter[Key], name: str, seconds: float, **labels: str) -> None:
+    text = _as_text(labels)
+    bound = next((str(bound) for bound in BUCKETS_S if seconds <= bound), "+Inf")
+    values[name, text, bound] += 1
+    values[name, text, SUM] += seconds  # type: ignore[assignment]
+
+
+def _as_text(labels: Mapping[str, str]) -> str:
+    return canonical_json({name: value[:_LABEL_CHARS] for name, value in labels.items()})
+
+
+def labels_of(text: str) -> dict[str, str]:
+    """The labels that a value was stored with."""
+    labels: dict[str, str] = json.loads(text)
+    return labels
