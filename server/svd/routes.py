@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -74,7 +75,8 @@ def _generate(body: Body, line: Line, caller: Caller) -> Task:
     try:
         parsed = parse_fields([fields], "request", settings=settings, files=body.files)
     except InputError as error:
-        raise refusal(error.problems) from None
+        problems = [replace(item, field="file") if item.field == "image" else item for item in error.problems]
+        raise refusal(problems) from None
     options = submission.batch_options(SubmissionChoices(owner=caller.owner), settings, parsed.scoring)
     stored = submission.store(
         parsed,
