@@ -141,11 +141,33 @@ def _loras_from_here(values: list[str]) -> str:
 def _labels(pairs: list[str]) -> dict[str, str]:
     labels: dict[str, str] = {}
     for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.strip():
+        name, value = label_of(pair)
+        if value is None:
             raise InputError([Problem(f"{pair!r} is not of the form name=value", field="--label")])
-        labels[name.strip()] = value.strip()
+        labels[name] = value
     return labels
+
+
+def label_of(text: str) -> tuple[str, str | None]:
+    """Return the name and value of a label; of a name alone the value is None. Raises InputError."""
+    from pipeline.names import check_labels, split_label
+
+    try:
+        name, value = split_label(text)
+        check_labels({name: value or ""})
+    except ValueError as error:
+        raise InputError([Problem(str(error), field="--label")]) from None
+    return name, value
+
+
+def checked_owner(owner: str | None) -> str | None:
+    """Return the value of an option ``--owner``. Raises InputError."""
+    from pipeline.names import check_owner
+
+    try:
+        return check_owner(owner) if owner else None
+    except ValueError as error:
+        raise InputError([Problem(str(error), field="--owner")]) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +175,8 @@ class BatchChoices(SubmissionChoices):
     """The options of a whole batch."""
 
     owner: Annotated[
-        str | None, typer.Option("--owner", help="The owner of the batch; default: the setting owner.")
+        str | None,
+        typer.Option("--owner", callback=checked_owner, help="The owner of the batch; default: the setting owner."),
     ] = None
     name: Annotated[str | None, typer.Option("--name", help="Name of the batch; default: the file's name.")] = None
     key: Annotated[

@@ -8,9 +8,10 @@ import typer
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.options import BatchArgument, Json
+from cli.options import BatchArgument, Json, checked_owner
 from pipeline.errors import InputError, NotFoundError, Problem
-from pipeline.states import JobState
+from pipeline.outputs import ScreenOutput
+from pipeline.states import JobState, Stage
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -172,7 +173,9 @@ def list_(
         str | None, typer.Argument(metavar="[BATCH]", help="List this batch's jobs; without it, the batches.")
     ] = None,
     state: Annotated[list[str] | None, typer.Option("--state", help="Only jobs in this state; repeatable.")] = None,
-    owner: Annotated[str | None, typer.Option("--owner", help="Only this owner's batches.")] = None,
+    owner: Annotated[
+        str | None, typer.Option("--owner", callback=checked_owner, help="Only this owner's batches.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
     json: Json = False,
 ) -> int:
@@ -319,10 +322,10 @@ def _show_job(view: JobDetailView) -> None:
         output.line(text)
     if view.prompt_used not in (None, view.job.prompt):
         output.facts((("prompt used", view.prompt_used),))
-    screened = next((step.output for step in view.steps if step.stage == "screen" and step.output), None)
-    if screened is not None:
-        verdict = screened.get("decision") if screened.get("screened") else "not screened"
-        output.facts((("screening", f"{verdict}: {screened.get('reason')}"),))
+    screened = (ScreenOutput.from_row(step.output) for step in view.steps if step.stage == Stage.SCREEN)
+    if (screen := next(filter(None, screened), None)) is not None:
+        verdict = screen.decision if screen.screened else "not screened"
+        output.facts((("screening", f"{verdict}: {screen.reason}"),))
     for sentence in text_sentences(view):
         output.line(sentence)
     if view.job.random_weights:

@@ -11,7 +11,7 @@ import typer
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.options import Json
+from cli.options import Json, checked_owner, label_of
 from pipeline.errors import InputError, NotFoundError, Problem
 from pipeline.states import JobState
 
@@ -57,7 +57,7 @@ def cancel(ctx: typer.Context, ids: Chosen = None, label: Label = None, json: Js
     from db.clips import jobs
     from db.clips.selection import Selection
 
-    chosen = Selection(_OPEN, label=_label(label))
+    chosen = Selection(_OPEN, label=None if label is None else label_of(label))
     code = _change(ctx, ids or [], chosen, jobs.cancel_all, "cancelled", json)
     if label is None:
         _cancel_scoring(settings_of(ctx), [name for name in ids or [] if "-" not in name])
@@ -92,7 +92,7 @@ def retry(
     from db.clips.selection import Selection
 
     states = (JobState.FAILED, JobState.CANCELLED) if code is None else (JobState.FAILED,)
-    chosen = Selection(states, code=code, label=_label(label))
+    chosen = Selection(states, code=code, label=None if label is None else label_of(label))
     return _change(ctx, ids or [], chosen, jobs.retry_all, "queued again", json)
 
 
@@ -112,16 +112,6 @@ def reject(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
 
     by = settings_of(ctx).owner
     return _change(ctx, ids, Selection((JobState.HELD,)), _one_by_one(partial(jobs.reject, by=by)), "rejected", json)
-
-
-def _label(text: str | None) -> tuple[str, str | None] | None:
-    """Raises InputError."""
-    if text is None:
-        return None
-    name, equals, value = text.partition("=")
-    if not name.strip():
-        raise InputError([Problem(f"{text!r} is not of the form name or name=value", field="--label")])
-    return name.strip(), value.strip() if equals else None
 
 
 def _one_by_one(change: Callable[[Session, str], bool]) -> ChangeAll:
@@ -196,7 +186,9 @@ def rerun(
         list[str], typer.Argument(metavar="SOURCE...", help="Job ids or sidecar files (.json) of clips.")
     ],
     name: Annotated[str | None, typer.Option("--name", help="Name of the new batch.")] = None,
-    owner: Annotated[str | None, typer.Option("--owner", help="The owner of the batch.")] = None,
+    owner: Annotated[
+        str | None, typer.Option("--owner", callback=checked_owner, help="The owner of the batch.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Make clips once more, exactly as specified, as a new batch: same seed, enhanced prompt pinned."""

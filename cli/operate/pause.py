@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,7 @@ from cli import output
 from cli.context import open_database, settings_of
 from cli.options import Json
 from pipeline.errors import InputError, Problem
-from pipeline.gpu_type_names import PATTERN, is_gpu_type
+from pipeline.policy.routes import ALL_QUEUES, queue_named
 
 if TYPE_CHECKING:
     from db.session import Database
@@ -27,9 +26,6 @@ Queues = Annotated[
     ),
 ]
 All = Annotated[bool, typer.Option("--all", help="Everything: nothing is dispatched or begun anywhere.")]
-
-_EVERY = "*"
-_QUEUE = re.compile(rf"vgen\.(io|cpu|gpu|encode|gpu\.{PATTERN}(\.[A-Za-z0-9._-]+)?|encode\.[a-z0-9-]+)")
 
 
 def pause(
@@ -55,7 +51,7 @@ def _set(
 
     if not (ids or names or everything):
         raise InputError([Problem("say what: a BATCH, --queue NAME or --all")])
-    queues = [*queue_names(names), *([_EVERY] if everything else [])]
+    queues = [*queue_names(names), *([ALL_QUEUES] if everything else [])]
     settings = settings_of(ctx)
     on_batch = pauses.pause_batch if pausing else pauses.resume_batch
     on_queue = pauses.pause_queue if pausing else pauses.resume_queue
@@ -85,13 +81,10 @@ def queue_names(names: Sequence[str]) -> list[str]:
     """Names of queues: a name without `vgen.` is a GPU type. Raises InputError."""
     queues, problems = [], []
     for name in names:
-        if _QUEUE.fullmatch(name):
-            queues.append(name)
-        elif is_gpu_type(name):
-            queues.append(f"vgen.gpu.{name}")
-        else:
-            rule = "expected vgen.io, vgen.cpu, vgen.gpu, vgen.gpu.TYPE, vgen.encode, or a GPU type such as h200"
-            problems.append(Problem(f"{name!r} is not a queue: {rule}", field="--queue"))
+        try:
+            queues.append(queue_named(name))
+        except ValueError as error:
+            problems.append(Problem(str(error), field="--queue"))
     if problems:
         raise InputError(problems)
     return list(dict.fromkeys(queues))
@@ -130,4 +123,4 @@ def _notices(
 
 
 def _shown(name: str) -> str:
-    return "everything" if name == _EVERY else name
+    return "everything" if name == ALL_QUEUES else name

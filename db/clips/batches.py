@@ -20,6 +20,7 @@ from db.session import now_ms
 from pipeline.digests import canonical_json, sha256_hex
 from pipeline.errors import ConflictError, NotFoundError
 from pipeline.ids import job_id, new_batch_id
+from pipeline.names import check_owner
 from pipeline.spec import BatchOptions
 from pipeline.states import JobState, Stage, StepState
 from pipeline.work import ContinuationRef
@@ -84,6 +85,7 @@ def submit(
     Raises:
         ConflictError: ``key`` was used for another file or other settings.
     """
+    check_owner(owner)
     content_key = default_key(submission, owner, options)
     idempotency_key = f"again:{uuid.uuid4()}" if again else f"key:{owner}:{key}" if key else content_key
     now = session.scalars(select(now_ms())).one()

@@ -19,6 +19,7 @@ from db.clips import continuations
 from db.clips.attempts import record_attempt
 from db.models import Job, Segment, Step
 from db.session import now_ms
+from pipeline.outputs import GenerateOutput, StageOutputs
 from pipeline.spec import JobSpec
 from pipeline.states import AttemptOutcome, Stage, StepState
 from pipeline.work import StepWork
@@ -41,17 +42,11 @@ def is_last(work: StepWork) -> bool:
     return work.segment == work.spec.segments - 1
 
 
-def record(session: Session, work: StepWork, output: dict[str, Any]) -> None:
+def record(session: Session, work: StepWork, output: GenerateOutput) -> None:
     """Write the segment's row. What was made from other frames than these are now is made again."""
     connection = session.connection()
     changed = (
-        work.spec.segments > 1
-        and not is_last(work)
-        and _frames_of(session, work)
-        not in (
-            None,
-            output["frames_sha256"],
-        )
+        work.spec.segments > 1 and not is_last(work) and _frames_of(session, work) not in (None, output.frames_sha256)
     )
     connection.execute(
         _recording(connection.dialect.name),
@@ -59,10 +54,10 @@ def record(session: Session, work: StepWork, output: dict[str, Any]) -> None:
             "job_id": work.job_id,
             "roll": work.roll,
             "segment": work.segment,
-            "prompt": output.get("prompt", work.spec.prompt_of(work.segment)),
-            "num_frames": output["num_frames"],
-            "frames_sha256": output["frames_sha256"],
-            "numerics": output.get("numerics", {}),
+            "prompt": output.prompt,
+            "num_frames": output.num_frames,
+            "frames_sha256": output.frames_sha256,
+            "numerics": output.numerics,
         },
     )
     if changed:
@@ -202,9 +197,9 @@ def one_runs(session: Session, job_id: str) -> bool:
     return bool(session.scalars(select(exists().where(Step.job_id == job_id, Step.state == StepState.RUNNING))).one())
 
 
-def outputs(session: Session, job_id: str, roll: int, *, before: int) -> tuple[dict[str, dict[str, Any]], ...]:
-    """Return the outputs of generate and encode for each segment before that one, by stage name."""
-    by_segment: list[dict[str, dict[str, Any]]] = [{} for _ in range(before)]
+def outputs(session: Session, job_id: str, roll: int, *, before: int) -> tuple[StageOutputs, ...]:
+    """Return the outputs of generate and encode for each segment before that one."""
+    by_segment: list[dict[Stage, dict[str, Any]]] = [{} for _ in range(before)]
     rows = session.execute(
         select(Step.segment, Step.stage, Step.output).where(
             Step.job_id == job_id,
@@ -214,8 +209,8 @@ def outputs(session: Session, job_id: str, roll: int, *, before: int) -> tuple[d
         )
     )
     for segment, stage, output in rows:
-        by_segment[segment][stage.value] = output or {}
-    return tuple(by_segment)
+        by_segment[segment][stage] = output
+    return tuple(StageOutputs.from_rows(stored) for stored in by_segment)
 
 
 def clear(session: Session, work: StepWork) -> tuple[str, ...]:
@@ -224,5 +219,5 @@ def clear(session: Session, work: StepWork) -> tuple[str, ...]:
         return ()
     continuations.drop(session, work.job_id, keep=work.segment)
     earlier = outputs(session, work.job_id, work.roll, before=work.segment)
-    parts = [part for item in earlier if (part := item.get("encode", {}).get("part"))]
-    return tuple(output["key"] for part in parts for output in (part, part.get("sound")) if output is not None)
+    parts = [item.encode.part for item in earlier if item.encode and item.encode.part]
+    return tuple(ref.key for part in parts for ref in (part, part.sound) if ref is not None)

@@ -14,11 +14,12 @@ from sqlalchemy.orm import Session
 
 from db import events
 from db.clips import scores as clips_scores
-from db.models import ALL_QUEUES, ArtifactRow, Batch, EvalRun, Job, Queue, Score, ScoreStep, Worker
+from db.models import ArtifactRow, Batch, EvalRun, Job, Queue, Score, ScoreStep, Worker
 from db.queue.leases import Control
 from db.session import now_ms
 from pipeline.errors import FailureClass, StageError
 from pipeline.policy.retry import decide
+from pipeline.policy.routes import ALL_QUEUES
 from pipeline.seeds import roll_seed
 from pipeline.spec import JobSpec
 from pipeline.states import JobState, StepState

@@ -2,7 +2,7 @@
 
 from db.models.evaluation import EvalRun, Score, ScoreStep
 from db.models.history import Event
-from db.models.hosts import ALL_QUEUES, MemoryNeed, Queue, Worker
+from db.models.hosts import MemoryNeed, Queue, Worker
 from db.models.line import (
     LIVE_INDEX,
     STEPS,
@@ -18,7 +18,6 @@ from db.models.line import (
 from db.models.metrics import Measurement, Total
 
 __all__ = [
-    "ALL_QUEUES",
     "LIVE_INDEX",
     "STEPS",
     "ArtifactRow",

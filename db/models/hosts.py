@@ -61,10 +61,6 @@ class MemoryNeed(Base):
     since: Mapped[int] = mapped_column(BigInteger)
 
 
-ALL_QUEUES = "*"
-"""The name of the row that stands for every queue."""
-
-
 class Queue(Base):
     """Whether a person paused a queue; a queue without a row is not paused."""
 

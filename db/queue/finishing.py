@@ -14,11 +14,12 @@ from db.models import Batch, Job
 from db.queue.attempt_endings import DispatchedStep, Finished, end_attempt, end_cancelled, ending_update
 from db.queue.enqueue import queue_step
 from db.session import now_ms
+from pipeline.outputs import GenerateOutput, ScoreOutput, ScreenOutput, StageOutput
 from pipeline.policy.routes import need_of
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState, next_stage
-from pipeline.work import Claim, Outcome, StageResult, StepWork
+from pipeline.work import AnyResult, Claim, Outcome, StepWork
 
-Route = Callable[[Session, StepWork, Stage, dict[str, Any]], str | None]
+Route = Callable[[Session, StepWork, Stage, StageOutput | None], str | None]
 """Returns the next step's queue if it has room now, else None, from finished work, next stage and output."""
 
 _DONE = ending_update(
@@ -36,7 +37,7 @@ _LOCK = (
 )
 
 
-def finish(session: Session, claimed: Claim, result: StageResult, *, route: Route | None = None) -> Finished:
+def finish(session: Session, claimed: Claim, result: AnyResult, *, route: Route | None = None) -> Finished:
     """Record a stage's result, and make the next step's row: dispatched where ``route`` has a queue, else ``waiting``.
 
     Cancel wins over everything but a finished publish.
@@ -48,16 +49,17 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, route: Rout
     if result.outcome is Outcome.REJECTED:
         return _reject(session, claimed, result)
     state = StepState.SKIPPED if result.outcome is Outcome.SKIPPED else StepState.DONE
-    values = {"p_state": state, "p_output": result.output}
+    values = {"p_state": state, "p_output": _stored(result)}
     if not end_attempt(session, claimed, AttemptOutcome(result.outcome.value), _DONE, values):
         return Finished(recorded=False)
     if result.outcome is Outcome.BLOCKED:
-        reason = str(result.output.get("reason", "the prompt was screened out"))
-        jobs.conclude(session, work.job_id, JobState.BLOCKED, error_code="unsafe_prompt", error=reason)
+        assert isinstance(result.output, ScreenOutput)
+        error = result.output.reason
+        jobs.conclude(session, work.job_id, JobState.BLOCKED, error_code="unsafe_prompt", error=error)
         return Finished(recorded=True)
     if result.continuation is not None:
         continuations.record(session, work, result.continuation)
-    if work.stage is Stage.GENERATE:
+    if isinstance(result.output, GenerateOutput):
         segments.record(session, work, result.output)
         memory_ladder.note_made(session, claimed.queue, work.spec, work.memory_rung)
     scores.record(session, work.job_id, work.roll, result.scores)
@@ -82,13 +84,18 @@ def finish(session: Session, claimed: Claim, result: StageResult, *, route: Rout
     return Finished(recorded=True, next_stage=following, queue=queue)
 
 
-def _reject(session: Session, claimed: Claim, result: StageResult) -> Finished:
+def _stored(result: AnyResult) -> dict[str, Any]:
+    return {} if result.output is None else result.output.as_json()
+
+
+def _reject(session: Session, claimed: Claim, result: AnyResult) -> Finished:
     """Record a clip that the gate rejected: the job's next roll begins, or it fails. Its row is locked."""
-    work, reason, code = claimed.work, str(result.output["reason"]), "gate_failed"
+    assert isinstance(result.output, ScoreOutput)
+    work, reason, code = claimed.work, str(result.output.reason), "gate_failed"
     more = work.options.score is not None and work.roll <= work.options.score.reroll
     problem: dict[str, Any] = {} if more else {"error_code": code, "error": reason[:4000]}
     ending = ending_update(
-        state=StepState.DONE if more else StepState.FAILED, finished_at=now_ms(), output=result.output, **problem
+        state=StepState.DONE if more else StepState.FAILED, finished_at=now_ms(), output=_stored(result), **problem
     )
     if not end_attempt(session, claimed, AttemptOutcome.REJECTED, ending, error_code=code, error=reason[:4000]):
         return Finished(recorded=False)
@@ -103,7 +110,7 @@ def _reject(session: Session, claimed: Claim, result: StageResult) -> Finished:
 
 
 def _finish_segment(
-    session: Session, work: StepWork, output: dict[str, Any], route: Route | None, waits: dict[Stage, bool]
+    session: Session, work: StepWork, output: StageOutput | None, route: Route | None, waits: dict[Stage, bool]
 ) -> Finished:
     """Go on after a segment that is not the clip's last: encode it while the next one is generated."""
     encode_queue: str | None = None

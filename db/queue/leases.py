@@ -15,9 +15,11 @@ from sqlalchemy.orm import Session, aliased
 
 from db.base import EnumText
 from db.clips import checkpoints, continuations, memory_ladder, segments
-from db.models import ALL_QUEUES, STEPS, Batch, Job, Queue, Step, Worker
+from db.models import STEPS, Batch, Job, Queue, Step, Worker
 from db.session import now_ms
+from pipeline.outputs import StageOutputs
 from pipeline.policy.memory_ladder import Rung
+from pipeline.policy.routes import ALL_QUEUES
 from pipeline.seeds import roll_seed
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.states import Stage, StepState
@@ -163,9 +165,9 @@ def spec_of(stored: dict[str, Any], roll: int) -> JobSpec:
     return spec if roll == 1 else spec.model_copy(update={"seed": roll_seed(spec.seed, roll)})
 
 
-def outputs_of(rows: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    """Return what earlier stages recorded, by stage name, in the rows of ``WORK``."""
-    return {done.value: output or {} for *_, done, output in rows if done is not None}
+def outputs_of(rows: Sequence[Any]) -> StageOutputs:
+    """Return what earlier stages recorded, in the rows of ``WORK``."""
+    return StageOutputs.from_rows({done: output for *_, done, output in rows if done is not None})
 
 
 def fence(claimed: Claim) -> dict[str, Any]:

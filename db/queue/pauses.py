@@ -12,9 +12,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db import events
-from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Queue, Step
+from db.models import LIVE_INDEX, Batch, Queue, Step
 from db.queue.leases import not_paused
 from db.queue.releases import return_to_waiting
+from pipeline.policy.routes import ALL_QUEUES
 from pipeline.states import StepState
 
 _PAGE = 200

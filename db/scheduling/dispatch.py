@@ -11,20 +11,21 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from db import workers
 from db.clips import batch_closing, jobs
-from db.models import ALL_QUEUES, Batch, Job, Step
+from db.models import Batch, Job, Step
 from db.queue.pauses import is_paused, paused_queues
 from db.scheduling.budgets import Budgets
 from db.scheduling.capacity import CapacityOfPresets, gpu_capacity, in_flight, preset_capacity
 from db.scheduling.placement import waiting_needs, waiting_steps, waits
 from db.session import now_ms
+from pipeline.outputs import GenerateOutput, StageOutput
 from pipeline.policy.routes import (
+    ALL_QUEUES,
     CPU_QUEUE,
     GpuCapacity,
     choose_gpu_type,
@@ -272,7 +273,8 @@ def handoff_queue(session: Session, job_id: str, roll: int, segment: int) -> str
             Step.state == StepState.DONE,
         )
     ).one_or_none()
-    return encode_queue(output["handoff_id"]) if output else None
+    generated = GenerateOutput.from_row(output)
+    return encode_queue(generated.handoff_id) if generated else None
 
 
 def _mark_dispatched(session: Session, items: Sequence[_Candidate], queue: str) -> set[int]:
@@ -310,13 +312,13 @@ class NextQueue:
         self._paused: Sequence[str] = ()
         self._paused_read_at: float | None = None
 
-    def __call__(self, session: Session, work: StepWork, stage: Stage, output: Mapping[str, Any]) -> str | None:
+    def __call__(self, session: Session, work: StepWork, stage: Stage, output: StageOutput | None) -> str | None:
         """The queue of the next step, if it has room now."""
         if stage is Stage.GENERATE:
             queue = self._preset_queue(session, work)
         else:
-            handoff = {Stage.ENCODE: output, Stage.SCORE: work.outputs.get(Stage.GENERATE.value, {})}.get(stage)
-            queue = fixed_queue(stage) if handoff is None else encode_queue(handoff["handoff_id"])
+            generated = {Stage.ENCODE: output, Stage.SCORE: work.outputs.generate}.get(stage)
+            queue = encode_queue(generated.handoff_id) if isinstance(generated, GenerateOutput) else fixed_queue(stage)
         if queue is None:
             return None
         if _is_old(self._paused_read_at):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.gpu_type_names import PATTERN, is_gpu_type
 from pipeline.presets import Preset
 from pipeline.spec import JobSpec
 from pipeline.states import Stage
@@ -14,6 +16,8 @@ NO_MODEL = "none"
 """The model family of metrics that need no model."""
 IO_QUEUE = "vgen.io"
 CPU_QUEUE = "vgen.cpu"
+ALL_QUEUES = "*"
+"""The name of the row that stands for every queue."""
 _GPU_PREFIX = "vgen.gpu."
 _ENCODE_PREFIX = "vgen.encode."
 _SLUG_CHARS = 60
@@ -34,6 +38,23 @@ class ScorePart:
     family: str
     first_seq: int
     last_seq: int
+
+
+_QUEUE = re.compile(rf"vgen\.(io|cpu|gpu|encode|gpu\.{PATTERN}(\.[A-Za-z0-9._-]+)?|encode\.[a-z0-9-]+)")
+
+
+def queue_named(name: str) -> str:
+    """Return the queue, or the queues (``vgen.gpu``), that people mean: a GPU type alone is its queue.
+
+    Raises:
+        ValueError: no queue can have the name.
+    """
+    if _QUEUE.fullmatch(name):
+        return name
+    if is_gpu_type(name):
+        return gpu_queue(name)
+    rule = "expected vgen.io, vgen.cpu, vgen.gpu, vgen.gpu.TYPE, vgen.encode, or a GPU type such as h200"
+    raise ValueError(f"{name!r} is not a queue: {rule}")
 
 
 def gpu_queue(gpu_type: str) -> str:

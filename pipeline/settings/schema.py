@@ -31,6 +31,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from pipeline.errors import SettingsError
 from pipeline.gpu_type_names import check_gpu_type
+from pipeline.names import check_owner
 from pipeline.redaction import redact, remember, shown_setting
 from pipeline.settings.broker_url import parse_broker_url
 from pipeline.settings.files import current_folder
@@ -273,8 +274,8 @@ class RetentionSettings(_Group):
 
 def _user_name() -> str:
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
+        return check_owner(getpass.getuser())
+    except (KeyError, OSError, ValueError):  # a container's user may have no name
         return "unknown"
 
 
@@ -307,7 +308,9 @@ class Settings(_NormalisedModel, BaseSettings):
         pattern=r"^0?[0-7]{3}$",
         description="Permissions that files and folders made by vgen do not have, in octal; 027 lets the group read.",
     )
-    owner: str = Field(default_factory=_user_name, description="Who a batch belongs to.")
+    owner: str = Field(
+        default_factory=_user_name, description="Who a batch belongs to: one line of at most 64 characters."
+    )
     preset: str = Field("tiny-wan", description="Preset of jobs that name none.")
     gpu_type: str | None = Field(None, description="Type this host's GPUs are given, instead of the one found.")
     gpu_count: int = Field(1, ge=1, le=64, description="GPUs that the CPU stands for on a host that has none.")
@@ -356,6 +359,11 @@ class Settings(_NormalisedModel, BaseSettings):
         if wrong is not None:
             raise ValueError(f"{wrong.strip()!r} is not of the form type=price")
         return {name.strip(): price.strip() for name, _, price in pairs}
+
+    @field_validator("owner")
+    @classmethod
+    def _check_owner(cls, value: str) -> str:
+        return check_owner(value)
 
     @field_validator("gpu_type")
     @classmethod

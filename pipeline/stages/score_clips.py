@@ -14,8 +14,7 @@ from pipeline.scoring import Expected, Metric, Models, Score, gate, not_scored
 from pipeline.scoring.families import is_scored_by, of_family
 from pipeline.scoring.run import ClipToScore, fingerprint, score_clips
 from pipeline.scoring.suite_jobs import entry_of
-from pipeline.settings import Settings
-from pipeline.stages.score import models_of, ready_of, record_of
+from pipeline.stages.score import ready_of, record_of
 from pipeline.storage.base import Storage
 from pipeline.work import ScoreRecord, ScoreWork, StoredClip
 
@@ -25,16 +24,14 @@ Record = Callable[[StoredClip, Sequence[ScoreRecord]], None]
 
 def run(
     work: ScoreWork,
-    settings: Settings,
+    models: Models,
     storage: Storage,
     record: Record,
     *,
-    device: str | None = None,
+    clip_bytes: int,
     check: Callable[[], None] = lambda: None,
 ) -> int:
     """Score the clips one by one, each recorded when it is done; how many of them could not be read.
-
-    The models stay loaded in this process.
 
     Raises:
         RefusedError: code ``eval_weights_wrong``.
@@ -43,7 +40,6 @@ def run(
         StoppedError: asked to stop.
     """
     metrics = of_family(gate.check_metrics(work.metrics), work.family)
-    models = models_of(settings, device)
     ready, missing = ready_of(metrics, models, set())
     digests = {metric.name: sha256_hex(canonical_json(fingerprint(metric, models))) for metric in ready}
     unread = 0
@@ -54,7 +50,7 @@ def run(
         if all((metric.name, digests.get(metric.name, "")) in clip.known for metric in clip_metrics):
             continue
         able = [metric for metric in clip_metrics if metric in ready]
-        scores, problem = _score(clip, able, models, settings, storage, check)
+        scores, problem = _score(clip, able, models, storage, clip_bytes, check)
         unread += problem is not None
         scores = {**scores, **{metric.name: missing[metric.name] for metric in clip_metrics if metric.name in missing}}
         record(clip, [record_of(metric, scores[metric.name], models) for metric in clip_metrics])
@@ -65,8 +61,8 @@ def _score(
     clip: StoredClip,
     metrics: Sequence[Metric],
     models: Models,
-    settings: Settings,
     storage: Storage,
+    clip_bytes: int,
     check: Callable[[], None],
 ) -> tuple[Mapping[str, Score], str | None]:
     """Scores by metric, and why the clip could not be read, if it could not."""
@@ -84,7 +80,7 @@ def _score(
         if problem is not None:
             return {metric.name: not_scored(problem) for metric in metrics}, problem
         item = clip_to_score(clip, path)
-        (scores,) = score_clips([item], metrics, models, settings.eval.clip_bytes, check)
+        (scores,) = score_clips([item], metrics, models, clip_bytes, check)
         return scores.scores, scores.problem
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from pipeline.digests import joined_digest
+from pipeline.outputs import GenerateOutput, ScoreOutput
 from pipeline.seeds import roll_seed
 from pipeline.states import Stage
 from service.views.base import View, when
@@ -201,12 +202,14 @@ def text_sentences(view: JobDetailView) -> list[str]:
     """Return sentences on texts that the model did not read, as its newest generate steps recorded it."""
     sentences = []
     for step in view.steps:
-        facts = (step.output or {}).get("facts", {}) if step.stage == "generate" else {}
+        generated = GenerateOutput.from_row(step.output) if step.stage == Stage.GENERATE else None
+        if generated is None:
+            continue
         part = part_of(step.segment, len(view.segments))
         where = f"{part}: " if part else ""
-        for field, count in facts.get("tokens_read", {}).items():
-            sentences.append(f"{where}The text encoder read {count['read']} of {count['of']} tokens of the {field}.")
-        if facts.get("negative_prompt_used") is False:
+        for field, count in generated.facts.tokens_read.items():
+            sentences.append(f"{where}The text encoder read {count.read} of {count.of} tokens of the {field}.")
+        if not generated.facts.negative_prompt_used:
             sentences.append(f"{where}The negative prompt had no effect at this guidance_scale.")
     return sentences
 
@@ -259,19 +262,19 @@ def roll_views(job: Job, steps: Sequence[Step]) -> list[RollView]:
     scores = {step.roll: step for step in steps if step.stage is Stage.SCORE}
     frames: dict[int, dict[int, str]] = {}
     for step in steps:
-        if step.stage is Stage.GENERATE and (digest := (step.output or {}).get("frames_sha256")):
-            frames.setdefault(step.roll, {})[step.segment] = digest
+        if step.stage is Stage.GENERATE and (generated := GenerateOutput.from_row(step.output)):
+            frames.setdefault(step.roll, {})[step.segment] = generated.frames_sha256
     segments = job.spec.get("segments", 1)
     views = []
     for roll in range(1, job.roll + 1):
         scored, digests = scores.get(roll), frames.get(roll, {})
-        verdict = (scored.output or {}) if scored is not None else {}
+        verdict = ScoreOutput.from_row(scored.output) if scored else None
         views.append(
             RollView(
                 roll=roll,
                 seed=roll_seed(job.spec["seed"], roll),
-                accepted=verdict.get("accepted"),
-                reason=verdict.get("reason"),
+                accepted=verdict and verdict.accepted,
+                reason=verdict and verdict.reason,
                 frames_sha256=joined_digest([digests[segment] for segment in range(segments)])
                 if len(digests) == segments
                 else None,

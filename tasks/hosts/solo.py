@@ -23,6 +23,7 @@ from pipeline.handoff import Handoff
 from pipeline.models.gpus import find_gpus
 from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue, encode_slots, gpu_queue
 from pipeline.settings import Settings
+from pipeline.wiring import StageModels
 from tasks.app import make_app
 from tasks.node_name import new_node_name
 from tasks.upkeep.queue_subscription import QueueSubscription
@@ -58,6 +59,8 @@ class SoloLine:
         worker = settings.worker.model_copy(update={"dispatch_s": min(_DISPATCH_S, settings.worker.dispatch_s)})
         self._settings = settings.model_copy(update={"worker": worker})
         self._database = database
+        self._models = StageModels(self._settings)
+        """Shared by all workers: they are one process, and have one GPU's memory between them."""
         self._stop_since: float | None = None
         self._runtimes: list[WorkerContext] = []
         self._threads: list[_WorkerThread] = []
@@ -80,6 +83,7 @@ class SoloLine:
                 queues=role.queues,
                 stopping=lambda: self._stop_since,
                 database=self._database,
+                models=self._models,
                 device_env=role.device_env,
             )
             self._runtimes.append(runtime)
@@ -130,6 +134,7 @@ class SoloLine:
             self._loops.stop()
         for thread in self._threads:
             contexts.drop(thread.app)
+        self._models.close()
 
 
 def _roles(settings: Settings, handoff: Handoff) -> list[_Role]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from celery import Celery, Task
 from sqlalchemy.orm import Session
@@ -11,6 +10,7 @@ from sqlalchemy.orm import Session
 from db.queue.attempt_endings import DispatchedStep, Finished
 from db.queue.finishing import Route
 from db.scheduling.dispatch import StepMessage
+from pipeline.outputs import StageOutput
 from pipeline.states import Stage
 from pipeline.work import StepWork
 from tasks.messages import publish
@@ -20,7 +20,7 @@ from tasks.worker.context import WorkerContext
 def route_of(task: Task, runtime: WorkerContext) -> Route:
     """Return the route of a finish: a queue with room, if this message's chain continues with the next stage."""
 
-    def route(session: Session, work: StepWork, stage: Stage, output: dict[str, Any]) -> str | None:
+    def route(session: Session, work: StepWork, stage: Stage, output: StageOutput | None) -> str | None:
         if stage is work.stage:  # the next segment's, which begins a chain of its own
             return runtime.next_queue(session, work, stage, output)
         chain = task.request.chain

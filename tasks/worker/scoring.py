@@ -78,5 +78,9 @@ def _score(runtime: WorkerContext, claimed: ScoreClaim, keeper: LeaseKeeper) -> 
         if not persist(runtime, lambda session: score_leases.record(session, claimed, clip, scores)):
             raise StoppedError("lease lost", keep=False)
 
-    device = "cuda" if (runtime.gpu_type or "cpu") != "cpu" and runtime.settings.eval.device == "cpu" else None
-    return score_clips.run(claimed.work, runtime.settings, runtime.storage, record, device=device, check=keeper.check)
+    settings = runtime.settings.eval
+    device = "cuda" if (runtime.gpu_type or "cpu") != "cpu" and settings.device == "cpu" else None
+    models = runtime.models.scorers(device)
+    return score_clips.run(
+        claimed.work, models, runtime.storage, record, clip_bytes=settings.clip_bytes, check=keeper.check
+    )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -38,7 +37,7 @@ from pipeline.errors import (
 from pipeline.generators.base import OnMade
 from pipeline.generators.frames_file import frames_size
 from pipeline.states import Stage
-from pipeline.work import Claim, StageContext, StageFunction, StageResult
+from pipeline.work import AnyResult, Claim, StageContext, StageFunction
 from tasks.worker import contexts, crashes
 from tasks.worker.checkpoint_rows import ClaimedRows, remove_objects
 from tasks.worker.context import WorkerContext
@@ -63,7 +62,7 @@ class _Recorded(NamedTuple):
     """A step whose attempt was recorded, with whatever outcome."""
 
     claimed: Claim
-    result: StageResult | None
+    result: AnyResult | None
     finished: Finished
 
 
@@ -176,7 +175,7 @@ def _clear_up(runtime: WorkerContext, recorded: _Recorded) -> None:
 
 def _work(
     runtime: WorkerContext, claimed: Claim, route: Route, reservation: Path | None, on_made: OnMade
-) -> tuple[StageResult | None, Callable[[Session, Claim], Finished]]:
+) -> tuple[AnyResult | None, Callable[[Session, Claim], Finished]]:
     """Do the stage's work; return its result, if there is one, and the function that records the outcome."""
     stage = claimed.work.stage
     with LeaseKeeper(runtime, claimed) as keeper:
@@ -197,11 +196,14 @@ def _work(
 
 def _run_stage(
     runtime: WorkerContext, claimed: Claim, keeper: LeaseKeeper, reservation: Path | None, on_made: OnMade
-) -> StageResult:
+) -> AnyResult:
+    if claimed.work.stage is Stage.GENERATE:
+        runtime.models.release_scorers()  # what scored on this GPU: its memory is the generator's now
     context = StageContext(
         settings=runtime.settings,
         storage=runtime.storage,
         handoff=runtime.handoff,
+        models=runtime.models,
         on_progress=keeper.on_progress,
         check=keeper.check,
         generator=runtime.generator if claimed.work.stage is Stage.GENERATE else None,
@@ -211,9 +213,6 @@ def _run_stage(
         reservation=reservation,
         on_made=on_made,
     )
-    scorers = sys.modules.get("pipeline.stages.score")
-    if claimed.work.stage is Stage.GENERATE and scorers is not None:
-        scorers.drop_models()  # what scored on this GPU: its memory is the generator's now
     failpoints.hit("before_work", claimed.work.stage.value)
     return stage_function(claimed.work.stage)(claimed.work, context)
 

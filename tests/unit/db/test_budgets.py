@@ -185,7 +185,7 @@ def test_a_finish_leaves_it_to_the_dispatcher_whether_a_budget_allows_more(line:
         job_id = line.submit(count=1, again=True, limits=limits) + "-000000"
         claimed = line.go_on(job_id, Stage.SCREEN)
         with line.database.transaction() as session:
-            finished = finishing.finish(session, claimed, StageResult(), route=route)
+            finished = finishing.finish(session, claimed, StageResult(None), route=route)
         assert (finished.queue is not None) is goes_on
 
 

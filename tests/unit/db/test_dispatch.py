@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import insert, update
 
 from db import workers
-from db.models import ALL_QUEUES, Batch, Job, Queue, StageRun, Worker
+from db.models import Batch, Job, Queue, StageRun, Worker
 from db.queue import pauses
 from db.scheduling import dispatch
 from db.session import Database, now_ms
-from pipeline.policy.routes import preset_queue
+from pipeline.policy.routes import ALL_QUEUES, preset_queue
 from pipeline.presets import all_presets
 from pipeline.states import JobState, Stage, StepState
 from tests.unit.db.line import GPU, Line

@@ -6,6 +6,7 @@ import pytest
 
 from db.clips import jobs
 from db.session import Database
+from pipeline.outputs import ScreenOutput
 from pipeline.states import JobState, Stage, StepState
 from pipeline.work import Outcome, StageResult
 from tests.unit.db.line import SHA, Line, result_of
@@ -41,7 +42,7 @@ def test_a_publish_without_a_video_is_refused(line: Line) -> None:
     _, job_id, claimed = line.bring_to(Stage.PUBLISH)
 
     with pytest.raises(ValueError, match="exactly one video"):
-        line.finish(claimed, StageResult())
+        line.finish(claimed, StageResult(None))
 
     assert line.states(job_id)[Stage.PUBLISH] is StepState.RUNNING
 
@@ -49,7 +50,7 @@ def test_a_publish_without_a_video_is_refused(line: Line) -> None:
 def test_a_blocked_prompt_ends_the_job(line: Line) -> None:
     batch_id, job_id, claimed = line.bring_to(Stage.SCREEN)
 
-    line.finish(claimed, StageResult(outcome=Outcome.BLOCKED, output={"reason": "unsafe 0.9"}))
+    line.finish(claimed, StageResult(ScreenOutput(screened=True, reason="unsafe 0.9"), Outcome.BLOCKED))
 
     job = line.job(job_id)
     assert (job.state, job.error_code, job.error) == (JobState.BLOCKED, "unsafe_prompt", "unsafe 0.9")

@@ -21,7 +21,7 @@ def line(database: Database) -> Line:
 def test_a_claim_hands_over_what_earlier_stages_recorded(line: Line) -> None:
     _, job_id, claimed = line.bring_to(Stage.ENCODE)
 
-    assert claimed.work.outputs["generate"]["frames_sha256"] == SHA
+    assert claimed.work.outputs.generated.frames_sha256 == SHA
     assert claimed.work.spec.prompt == "a cat"
     assert claimed.attempt == 1
     assert line.job(job_id).state is JobState.IN_FLIGHT

@@ -6,11 +6,10 @@ import threading
 
 import pytest
 
-from db.models import ALL_QUEUES
 from db.queue import leases, pauses, releases
 from db.session import Database
 from pipeline import work
-from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE
+from pipeline.policy.routes import ALL_QUEUES, CPU_QUEUE, IO_QUEUE
 from pipeline.states import JobState, Stage, StepState
 from tests.unit.db.line import GPU, Line
 from tests.unit.db.test_dispatch import _ready_to_generate

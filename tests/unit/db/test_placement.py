@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import select, update
 
 from db import workers
-from db.models import ALL_QUEUES, Event, Queue, Step, Worker
+from db.models import Event, Queue, Step, Worker
 from db.scheduling import placement, worker_models
 from db.session import Database, now_ms
 from db.workers import WorkerReport
-from pipeline.policy.routes import gpu_queue, preset_queue
+from pipeline.policy.routes import ALL_QUEUES, gpu_queue, preset_queue
 from pipeline.presets import all_presets
 from pipeline.states import JobState, Stage, StepState
 from tests.unit.db.line import Line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from pipeline.errors import FatalError, RefusedError
 from pipeline.policy.routes import IO_QUEUE
 from pipeline.states import JobState, Stage, StepState
 from pipeline.work import Claim, ContinuationRef, StageResult, StepWork
+from tests.outputs import encoded_part, generated
 from tests.rules import keeps_every_rule
 from tests.unit.db.line import GPU, HANDOFF, SHA, Line, result_of
 
@@ -48,11 +50,11 @@ class Clip:
         last = work.segment == self.segments - 1
         result = result_of(claimed)
         if work.stage is G:
-            output = {"num_frames": 4, "frames_sha256": sha, "handoff_id": HANDOFF, "prompt": "p"}
-            result = StageResult(output=output, continuation=None if last else state_of(work.segment))
+            output = generated(num_frames=4, frames_sha256=sha, prompt="p")
+            result = StageResult(output, continuation=None if last else state_of(work.segment))
         elif work.stage is E:
-            part = {"part": {"key": f"media/{self.id}/{work.segment}.segment.mp4"}}
-            result = StageResult(output={} if last else part, continuation=state_of(work.segment) if last else None)
+            part = encoded_part(f"media/{self.id}/{work.segment}.segment.mp4")
+            result = replace(result, continuation=state_of(work.segment)) if last else StageResult(part)
         return self.line.finish(claimed, result)
 
     def work_off(self, segment: int, stage: Stage, sha: str = SHA) -> attempt_endings.Finished:
@@ -81,7 +83,7 @@ def test_a_segment_is_encoded_while_the_next_is_generated_and_the_last_goes_on_a
 
     encoding, generating = clip.claim(0, E), clip.claim(1, G)
     assert generating.work.continuation == state_of(0)
-    assert (generating.work.outputs["screen"], clip.job()) == ({}, JobState.IN_FLIGHT)
+    assert (generating.work.outputs.screen is not None, clip.job()) == (True, JobState.IN_FLIGHT)
     clip.finish(generating)
     assert clip.job() is JobState.IN_FLIGHT  # the first segment is being encoded
     clip.work_off(2, G)
@@ -92,7 +94,7 @@ def test_a_segment_is_encoded_while_the_next_is_generated_and_the_last_goes_on_a
     assert clip.states()[2, E] is WAITING
 
     joining = clip.claim(2, E)
-    assert [made["encode"]["part"]["key"] for made in joining.work.earlier] == [
+    assert [made.encoded.part and made.encoded.part.key for made in joining.work.earlier] == [
         f"media/{clip.id}/{segment}.segment.mp4" for segment in (0, 1)
     ]
     clip.finish(joining)
@@ -110,11 +112,11 @@ def test_a_segment_is_encoded_while_the_next_is_generated_and_the_last_goes_on_a
 def test_the_next_segment_and_the_encoding_are_sent_at_once_where_there_is_room(clip: Clip) -> None:
     claimed = clip.claim(0, G)
 
-    def route(_: Any, work: StepWork, stage: Stage, made: dict[str, Any]) -> str:
-        return GPU if stage is G else f"vgen.encode.{made['handoff_id']}"
+    def route(_: Any, work: StepWork, stage: Stage, made: Any) -> str:
+        return GPU if stage is G else f"vgen.encode.{made.handoff_id}"
 
-    output = {"num_frames": 4, "frames_sha256": SHA, "handoff_id": HANDOFF}
-    finished = clip.line.finish(claimed, StageResult(output=output, continuation=state_of(0)), route=route)
+    result = StageResult(generated(num_frames=4), continuation=state_of(0))
+    finished = clip.line.finish(claimed, result, route=route)
 
     assert (finished.next_stage, finished.queue) == (E, f"vgen.encode.{HANDOFF}")
     assert finished.others == (attempt_endings.DispatchedStep(1, G, GPU),)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from cli.operate.pause import queue_names
 from pipeline.errors import InputError, SettingsError
 from pipeline.gpu_type_names import MAX_CHARS, check_gpu_type, is_gpu_type
 from pipeline.prompts.parse import parse_bytes
 from pipeline.settings import load_settings
+from pipeline.spec import JobSpec
 
 VALID = ["h200", "a100-80gb", "rtx4090", "h200x4", "9", "a" * MAX_CHARS]
 WRONG = ["a100_80gb", "H200", "a.b", "-a", "", "a b", "../x", "é", "a" * (MAX_CHARS + 1), "a100-80GB"]
@@ -41,6 +43,15 @@ def _by_pause(name: str) -> bool:
     return True
 
 
+def _by_row(name: str) -> bool:
+    values = {"width": 32, "height": 32, "num_frames": 5, "fps": 8, "num_inference_steps": 1, "guidance_scale": 1}
+    try:
+        JobSpec.model_validate({"prompt": "a", "seed": 1, "preset": "tiny-wan", "gpu": [name], **values})
+    except ValidationError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("name", [*VALID, *WRONG])
 def test_every_place_has_the_same_word_on_a_name(name: str) -> None:
     valid = name in VALID
@@ -48,6 +59,7 @@ def test_every_place_has_the_same_word_on_a_name(name: str) -> None:
     assert is_gpu_type(name) is valid
     assert _by_line(name) is valid
     assert _by_pause(name) is valid
+    assert _by_row(name) is valid
     if name.strip() == name != "":  # a setting loses its blanks, and is unset where it is empty
         assert _by_setting(gpu_type=name) is valid
         assert _by_setting(prices={name: 1.0}) is valid

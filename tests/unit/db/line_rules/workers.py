@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from sqlalchemy import update
@@ -22,8 +24,9 @@ from pipeline.errors import (
 )
 from pipeline.presets import all_presets
 from pipeline.states import Stage, StepState
-from pipeline.work import CheckpointRef, Claim, ContinuationRef, Outcome, StageResult, StepWork
-from tests.unit.db.line import GPU, HANDOFF, LEASE_MS, QUEUES, SHA, result_of
+from pipeline.work import AnyResult, CheckpointRef, Claim, ContinuationRef, Outcome, StageResult, StepWork
+from tests.outputs import encoded_part, generated, recorded
+from tests.unit.db.line import GPU, LEASE_MS, QUEUES, SHA, result_of
 from tests.unit.db.line_rules.base import QUEUE_OF, LineAndModel, pick
 from tests.unit.db.line_values import Place
 
@@ -49,18 +52,16 @@ def state_after(work: StepWork) -> ContinuationRef:
     return ContinuationRef("last_frames", 1, {"of": key}, {"frames": {"key": key, "sha256": SHA, "size": 3}})
 
 
-def made_by(claimed: Claim, outcome: Outcome, sha: str) -> StageResult:
+def made_by(claimed: Claim, outcome: Outcome, sha: str) -> AnyResult:
     """What the stage hands back: with frames of that digest, and what the next segment or clip goes on from."""
     work, result = claimed.work, result_of(claimed, outcome)
     if work.stage is Stage.GENERATE:
-        output = {"num_frames": 5, "frames_sha256": sha, "handoff_id": HANDOFF}
-        return StageResult(
-            output=output, continuation=state_after(work) if work.segment < work.spec.segments - 1 else None
-        )
+        state = state_after(work) if work.segment < work.spec.segments - 1 else None
+        return StageResult(generated(frames_sha256=sha), continuation=state)
     if work.stage is Stage.ENCODE:
-        last = work.segment == work.spec.segments - 1
-        part = {} if last else {"part": {"key": f"media/{work.job_id}/{work.segment}.segment.mp4"}}
-        return StageResult(output=part, continuation=state_after(work) if last else None)
+        if work.segment == work.spec.segments - 1:
+            return replace(result, continuation=state_after(work))
+        return StageResult(encoded_part(f"media/{work.job_id}/{work.segment}.segment.mp4"))
     return result
 
 
@@ -111,7 +112,7 @@ class Workers(LineAndModel):
             assert step is not None
             assert (claimed.attempt, claimed.queue) == (job.claim(place), step.queue)
             assert (claimed.work.segment, claimed.work.stage, claimed.work.roll) == (*place, job.roll)
-            assert set(claimed.work.outputs) == job.outputs(place)
+            assert recorded(claimed.work.outputs) == job.outputs(place)
             self.check_given(claimed)
             self.claims.append(claimed)
         return claimed
