@@ -1,14 +1,14 @@
 #!/bin/sh
 # Make a video of an image: examples/demo.sh IMAGE [VIDEO]
 #
-# It starts `vgen serve` for itself; with VGEN_URL=http://host:8000 it uses a server that runs. The preset is VGEN_PRESET
-# if that makes videos of images, else svd-xt. VGEN_API_KEY is sent where the server wants keys.
+# It starts `vgen serve` for itself; with SERVER_URL=http://host:8000 it uses a server that runs. The preset is VGEN_PRESET
+# if that makes videos of images, else svd-xt. SERVER_KEY is sent where the server wants keys.
 set -eu
 
 image=${1:?"usage: demo.sh IMAGE [VIDEO]"}
 video=${2:-output_video.mp4}
 [ -f "$image" ] || { echo "demo.sh: $image: there is no such file" >&2; exit 2; }
-url=${VGEN_URL:-}
+url=${SERVER_URL:-}
 folder=$(mktemp -d)
 server=
 
@@ -20,7 +20,7 @@ trap stop EXIT
 trap 'exit 130' INT TERM
 
 ask() {
-    curl --silent --show-error --header "Authorization: Bearer ${VGEN_API_KEY:-none}" "$@"
+    curl --silent --show-error --header "Authorization: Bearer ${SERVER_KEY:-none}" "$@"
 }
 
 # The text of a field of a JSON object on standard input.

@@ -170,11 +170,11 @@ def test_the_demo_uses_a_server_that_runs_and_says_what_is_wrong(served: Served,
     text.write_text("no picture")
     url = str(served.client.base_url).rstrip("/")
 
-    done = demo(tmp_path, image, "fox.mp4", VGEN_URL=url)
+    done = demo(tmp_path, image, "fox.mp4", SERVER_URL=url)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "fox.mp4").stat().st_size > 0
 
     for argument, said in ((text, "invalid_value"), (tmp_path / "none.png", "no such file")):
-        refused = demo(tmp_path, argument, VGEN_URL=url)
+        refused = demo(tmp_path, argument, SERVER_URL=url)
         assert refused.returncode != 0
         assert said in refused.stderr

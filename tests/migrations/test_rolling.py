@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command as alembic_command
 from alembic.config import Config
 from sqlalchemy import text
 
 from cli.main import run
 from db import invariants, schema
 from db.queue import recovery
+from db.reading import totals
 from db.session import Database
 from pipeline.errors import ServiceUnavailableError
 from pipeline.states import JobState, Stage
@@ -137,6 +139,28 @@ def test_an_upgrade_keeps_every_row_and_lets_those_at_work_finish(
         line.admit()
         line.finish_job(job_id)
     assert invariants.violations(database) == []
+
+
+def test_totals_come_to_a_line_at_work_and_count_what_ends_from_then_on(database: Database) -> None:
+    # Given a line of the release before them, with work that ended and work in hand
+    config = schema._config()
+    line, batch_id = _line_with_work(database)
+    in_hand = line.go_on(f"{batch_id}-000002", Stage.SCREEN)
+    with database.transaction() as session:
+        config.attributes["connection"] = session.connection()
+        alembic_command.downgrade(config, "0007")
+    before = _counts(database)
+
+    # When the tables are upgraded
+    schema.upgrade(database)
+
+    # Then nothing is lost, and work that was in hand is counted as it ends
+    assert schema.check(database) == []
+    assert _counts(database) == before
+    line.finish(in_hand)
+    with database.reading(one_instant=True) as session:
+        (attempts,) = totals.read(session)["vgen_attempts"].values()
+    assert attempts == {totals.COUNTER: 1}
 
 
 def test_an_upgrade_that_cannot_have_its_lock_gives_up_and_changes_nothing(

@@ -117,6 +117,19 @@ def test_every_metric_is_on_the_dashboard() -> None:
     assert shown | hidden == {family.name for family in (*COUNTERS, *HISTOGRAMS, *GAUGES)}
 
 
+def test_the_manual_has_every_metric_with_its_labels() -> None:
+    table = (REPOSITORY / "docs" / "serving.md").read_text("utf-8").partition("## Metrics")[2]
+    documented: dict[str, set[str]] = {}
+    for cell, labels in re.findall(r"^\| (`vgen_.*?) \| (.*?) \|", table, re.MULTILINE):
+        names = re.findall(r"`(\w+)`", cell)
+        by_name = labels.split(";") if ";" in labels else [labels] * len(names)
+        documented |= {name: set(re.findall(r"`(\w+)`", text)) for name, text in zip(names, by_name, strict=True)}
+
+    expected = {f"{family.name}_total": set(family.labels) for family in COUNTERS}
+    expected |= {family.name: set(family.labels) for family in (*HISTOGRAMS, *GAUGES)}
+    assert documented == expected
+
+
 def test_the_settings_that_annotations_name_are_there() -> None:
     reference = (REPOSITORY / "docs" / "settings.md").read_text("utf-8")
 
