@@ -19,6 +19,7 @@ ATTEMPT = "attempt"
 JOB = "job"
 BATCH = "batch"
 MODEL_LOAD = "model_load"
+VALUES = "values"
 
 _RECORD = insert(cast(Table, Measurement.__table__)).values(at=now_ms())
 
@@ -40,6 +41,12 @@ def record_submitted(session: Session, jobs: Mapping[str, int]) -> None:
 
 def record_model_load(session: Session, preset: str) -> None:
     _record(session, MODEL_LOAD, [{"preset": preset}])
+
+
+def record_values(session: Session, values: Mapping[tuple[str, str, str], float]) -> None:
+    """Add to totals by their names, labels and buckets: for what no row tells, added up before."""
+    facts = [[*key, value] for key, value in values.items()]
+    _record(session, VALUES, [{"values": facts}] if facts else [])
 
 
 def _record(session: Session, kind: str, facts: Sequence[dict[str, Any]]) -> None:

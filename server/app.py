@@ -12,6 +12,7 @@ from pipeline.settings import Settings
 from server import health, metrics, openai, svd
 from server.database import Line
 from server.errors import add_handlers
+from server.metrics.requests import CountedRequests
 from server.request_ids import RequestIds
 
 
@@ -25,4 +26,5 @@ def create_app(settings: Settings, database: Database, stopping: threading.Event
     app.include_router(health.models_router, prefix="/v1")
     app.include_router(openai.router, prefix="/v1")
     app.include_router(svd.router)
-    return RequestIds(app)
+    app.state.requests = CountedRequests(app, database, app.state.line.stopping)
+    return RequestIds(app.state.requests)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -22,9 +22,8 @@ from db.models import Batch, Job, Measurement, StageRun, Step, Total
 from pipeline.digests import canonical_json
 from pipeline.states import AttemptOutcome, JobState, Stage
 
-BUCKETS_S = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 14_400)
-"""Upper bounds of the buckets of every histogram, in seconds."""
-BOUNDS = (*map(str, BUCKETS_S), "+Inf")
+BUCKETS_S: tuple[float, ...] = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 14_400)
+"""Upper bounds of the buckets of the histograms of attempts and clips."""
 SUM = "sum"
 """The ``bucket`` of a histogram's sum."""
 COUNTER = ""
@@ -98,9 +97,12 @@ def _added_up(session: Session, facts: Facts, *, prices: Mapping[str, float] | N
     _count_ended(session, by_kind[measurements.JOB], values)
     for data in by_kind[measurements.BATCH]:
         for preset, jobs in data["jobs"].items():
-            _count(values, "vgen_jobs_submitted", jobs, preset=preset)
+            count(values, "vgen_jobs_submitted", jobs, preset=preset)
     for data in by_kind[measurements.MODEL_LOAD]:
-        _count(values, "vgen_model_loads", preset=data["preset"])
+        count(values, "vgen_model_loads", preset=data["preset"])
+    for data in by_kind[measurements.VALUES]:
+        for name, labels, bucket, value in data["values"]:
+            values[name, labels, bucket] += value
     return values
 
 
@@ -121,25 +123,25 @@ def _count_attempts(
             if (run.step_id, run.attempt) in resumed:
                 _count_attempt(run, values, prices)
                 if resumed[run.step_id, run.attempt]:
-                    _count(values, "vgen_checkpoint_resumes")
+                    count(values, "vgen_checkpoint_resumes")
 
 
 def _count_attempt(run: Any, values: Counter[Key], prices: Mapping[str, float] | None) -> None:
     stage, outcome, gpu_type = run.stage.value, run.outcome.value, spending.type_of(run.queue) or ""
     seconds = max(0, run.ended_at - run.started_at) / _MS
-    _count(values, "vgen_attempts", stage=stage, outcome=outcome)
+    count(values, "vgen_attempts", stage=stage, outcome=outcome)
     if run.outcome in _AGAIN:
-        _count(values, "vgen_retries", cause=run.error_code or outcome)
+        count(values, "vgen_retries", cause=run.error_code or outcome)
     if run.outcome is AttemptOutcome.DONE:
-        _observe(values, "vgen_stage_duration_seconds", seconds, stage=stage, preset=run.preset, gpu_type=gpu_type)
+        observe(values, "vgen_stage_duration_seconds", seconds, stage=stage, preset=run.preset, gpu_type=gpu_type)
     if run.stage is not Stage.GENERATE:
         return
     if (run.attempt, run.segment, run.roll) == (1, 0, 1):
-        _observe(values, "vgen_queue_wait_seconds", max(0, run.started_at - run.created_at) / _MS)
-    _count(values, "vgen_gpu_busy_seconds", seconds, gpu_type=gpu_type)
-    _count(values, "vgen_gpu_seconds", seconds, tenant=run.owner, preset=run.preset)
+        observe(values, "vgen_queue_wait_seconds", max(0, run.started_at - run.created_at) / _MS)
+    count(values, "vgen_gpu_busy_seconds", seconds, gpu_type=gpu_type)
+    count(values, "vgen_gpu_seconds", seconds, tenant=run.owner, preset=run.preset)
     if prices is not None and (price := spending.price_of(run.queue, run.prices or prices)):
-        _count(values, "vgen_cost", price * seconds * _MS / spending.HOUR_MS, tenant=run.owner)
+        count(values, "vgen_cost", price * seconds * _MS / spending.HOUR_MS, tenant=run.owner)
 
 
 def _count_ended(session: Session, facts: list[dict[str, Any]], values: Counter[Key]) -> None:
@@ -150,10 +152,10 @@ def _count_ended(session: Session, facts: list[dict[str, Any]], values: Counter[
         jobs |= {job.id: job for job in session.execute(query)}
     for fact in facts:
         job, outcome = jobs[fact["job"]], fact["state"]
-        _count(values, "vgen_jobs_finished", outcome=outcome, error_code=fact["code"] or "", preset=job.preset)
+        count(values, "vgen_jobs_finished", outcome=outcome, error_code=fact["code"] or "", preset=job.preset)
         if outcome == JobState.SUCCEEDED:  # which no job leaves
             seconds = max(0, job.finished_at - job.created_at) / _MS
-            _observe(values, "vgen_clip_duration_seconds", seconds, preset=job.preset)
+            observe(values, "vgen_clip_duration_seconds", seconds, preset=job.preset)
 
 
 def _pages(ids: list[Any]) -> Iterable[list[Any]]:
@@ -161,13 +163,17 @@ def _pages(ids: list[Any]) -> Iterable[list[Any]]:
     return (ids[first:end] for first, end in pairwise(bounds))
 
 
-def _count(values: Counter[Key], name: str, by: float = 1, **labels: str) -> None:
+def count(values: Counter[Key], name: str, by: float = 1, **labels: str) -> None:
+    """Add to a counter."""
     values[name, _as_text(labels), COUNTER] += by  # type: ignore[assignment]
 
 
-def _observe(values: Counter[Key], name: str, seconds: float, **labels: str) -> None:
+def observe(
+    values: Counter[Key], name: str, seconds: float, *, buckets: Sequence[float] = BUCKETS_S, **labels: str
+) -> None:
+    """Add to a histogram."""
     text = _as_text(labels)
-    bound = next((str(bound) for bound in BUCKETS_S if seconds <= bound), "+Inf")
+    bound = next((str(bound) for bound in buckets if seconds <= bound), "+Inf")
     values[name, text, bound] += 1
     values[name, text, SUM] += seconds  # type: ignore[assignment]
 

@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import Metric
 
 from db.reading import totals
 from db.reading.gauges import Gauges
+from server.metrics.requests import BUCKETS_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class Family:
     name: str
     says: str
     labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = totals.BUCKETS_S
+    """Of a histogram: the upper bounds of its buckets but the last, which has none."""
 
 
 COUNTERS = (
@@ -35,11 +38,15 @@ COUNTERS = (
     Family("vgen_cost", "Cost of attempts at generating, by the prices of the settings.", ("tenant",)),
     Family("vgen_model_loads", "Models that GPU workers loaded.", ("preset",)),
     Family("vgen_checkpoint_resumes", "Attempts that went on from a checkpoint."),
+    Family("vgen_http_requests", "Requests that servers answered.", ("route", "method", "code")),
 )
 HISTOGRAMS = (
     Family("vgen_stage_duration_seconds", "Time of attempts that are done, by stage.", ("stage", "preset", "gpu_type")),
     Family("vgen_clip_duration_seconds", "Time from submission to the finished clip.", ("preset",)),
     Family("vgen_queue_wait_seconds", "Time from submission to a clip's first attempt at generating."),
+    Family(
+        "vgen_http_request_duration_seconds", "Time from a request to the end of its answer.", ("route",), BUCKETS_S
+    ),
 )
 _JOBS = Family("vgen_jobs", "Jobs that have not ended.", ("state", "preset"))
 _QUEUE_JOBS = Family("vgen_queue_jobs", "Clips that wait for a GPU.", ("gpu_type",))
@@ -81,7 +88,7 @@ def _histogram(family: Family, by_labels: Mapping[str, Mapping[str, float]]) -> 
     metric = HistogramMetricFamily(family.name, family.says, labels=family.labels)
     for text, values in by_labels.items():
         count, buckets = 0.0, []
-        for bound in totals.BOUNDS:
+        for bound in (*map(str, family.buckets), "+Inf"):
             count += values.get(bound, 0.0)
             buckets.append((bound, count))
         metric.add_metric(_values_of(family, text), buckets, values[totals.SUM])

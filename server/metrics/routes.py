@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
@@ -30,8 +30,9 @@ class _Collected(Collector):
 
 
 @router.get("/metrics", response_class=Response)
-def metrics(line: ServedLine, caller: Reader, accept: Annotated[str, Header()] = "") -> Response:
+def metrics(request: Request, line: ServedLine, caller: Reader, accept: Annotated[str, Header()] = "") -> Response:
     """Return every metric in Prometheus's text format, or in OpenMetrics where it is asked for."""
+    request.app.state.requests.record()
     with line.database.reading(one_instant=True) as session:
         collected = list(families.collect(totals.read(session), gauges.read(session)))
     registry = CollectorRegistry()

@@ -146,3 +146,27 @@ def test_openmetrics_is_answered_where_it_is_asked_for(busy: tuple[Served, str])
 
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     assert "vgen_jobs_finished" in {family.name for family in parse_openmetrics(answer.text)}
+
+
+def test_requests_are_counted_by_route_over_servers_and_never_by_what_clients_make_up(tmp_path: Path) -> None:
+    def of(server: Served, **labels: str) -> float:
+        return total(scrape(server.client), "vgen_http_requests_total", **labels)
+
+    with serving(tmp_path) as first, serving(tmp_path) as second:
+        for number in range(3):
+            first.client.get(f"/v1/videos/video_{number}")
+            second.client.get(f"/nonesuch/{number}")
+            second.client.request("BREW", "/healthz")
+        scrape(second.client)
+
+        assert of(first, route="/v1/videos/{video_id}", method="GET", code="404") == 3
+        assert of(first, route="none", code="404") == 3
+        assert of(first, method="other", code="405") == 3
+        text = first.client.get("/metrics").text
+        assert "nonesuch" not in text
+        assert "BREW" not in text
+        first.process.send_signal(signal.SIGTERM)
+        first.process.wait(60)
+        assert of(second, route="/v1/videos/{video_id}") == 3
+        count = total(scrape(second.client), "vgen_http_request_duration_seconds_count", route="/v1/videos/{video_id}")
+        assert count == 3
