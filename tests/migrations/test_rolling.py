@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from alembic import command as alembic_command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from cli.main import run
@@ -144,11 +145,12 @@ def test_an_upgrade_keeps_every_row_and_lets_those_at_work_finish(
 def test_totals_come_to_a_line_at_work_and_count_what_ends_from_then_on(database: Database) -> None:
     # Given a line of the release before them, with work that ended and work in hand
     config = schema._config()
+    totals_migration = ScriptDirectory.from_config(config).get_revision("0010")
     line, batch_id = _line_with_work(database)
     in_hand = line.go_on(f"{batch_id}-000002", Stage.SCREEN)
     with database.transaction() as session:
         config.attributes["connection"] = session.connection()
-        alembic_command.downgrade(config, "0007")
+        alembic_command.downgrade(config, str(totals_migration.down_revision))
     before = _counts(database)
 
     # When the tables are upgraded
