@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import Counter
+from functools import cached_property
 
+from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi.routing import iter_route_contexts
+from starlette.types import Message, Receive, Scope, Send
 
 from db import measurements
 from db.reading import totals
@@ -27,13 +28,21 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class CountedRequests:
     """Counts the requests of the application that it wraps."""
 
-    def __init__(self, app: ASGIApp, database: Database, stopping: threading.Event) -> None:
+    def __init__(self, app: FastAPI, database: Database, stopping: threading.Event) -> None:
         self._app = app
         self._database = database
         self._stopping = stopping
         self._values: Counter[totals.Key] = Counter()
         self._lock = threading.Lock()
         self._recorded_at = time.monotonic()
+
+    @cached_property
+    def _paths(self) -> dict[int, str]:
+        """The whole path of each route, by its identity: routes have no hash. Their own paths lack
+        the prefixes with which their routers were included."""
+        return {
+            id(context.original_route): context.path or NO_ROUTE for context in iter_route_contexts(self._app.routes)
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,7 +64,7 @@ class CountedRequests:
             await run_in_threadpool(self.record)
 
     def _count(self, scope: Scope, code: int, seconds: float) -> None:
-        route = _template(scope)
+        route = self._paths.get(id(scope.get("route")), NO_ROUTE)
         method = scope["method"] if scope["method"] in _METHODS else "other"
         with self._lock:
             totals.count(self._values, "vgen_http_requests", route=route, method=method, code=str(code))
@@ -72,14 +81,3 @@ class CountedRequests:
         except ServiceUnavailableError:
             with self._lock:
                 self._values.update(values)
-
-
-def _template(scope: Scope) -> str:
-    """The path of the route that was taken, with the names of its parameters."""
-    route = scope.get("route")
-    if not isinstance(route, Route):
-        return NO_ROUTE
-    path: str = scope["path"]
-    # The route's own path lacks the prefix with which its router was included.
-    starts = (match.start() for match in re.finditer("/", path))
-    return next((path[:start] + route.path for start in starts if route.path_regex.match(path[start:])), route.path)
