@@ -20,7 +20,7 @@ trap stop EXIT
 trap 'exit 130' INT TERM
 
 ask() {
-    curl --silent --show-error --header "Authorization: Bearer ${SERVER_KEY:-none}" "$@"
+    curl --silent --show-error ${SERVER_KEY:+--header "Authorization: Bearer $SERVER_KEY"} "$@"
 }
 
 # The text of a field of a JSON object on standard input.
