@@ -1,7 +1,5 @@
 """Options that several commands share, as dataclasses: each field becomes an option."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import inspect
@@ -59,11 +57,7 @@ def takes(**groups: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., A
 
 
 def _field(flag: str, text: str, metavar: str = "VALUE") -> Any:
-    return typer.Option(
-        flag,
-        help=text,
-        metavar=metavar,
-    )
+    return typer.Option(flag, help=text, metavar=metavar)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,8 +195,7 @@ class BatchChoices(SubmissionChoices):
         int | None, typer.Option("--reroll", help="Make a clip that the gate rejects again so often; 0 to 20.")
     ] = None
     by: Annotated[
-        str | None,
-        typer.Option("--by", metavar="TIME", help="When it should be done: 07:00, 2026-03-01T07:00 or +3h."),
+        str | None, typer.Option("--by", metavar="TIME", help="When it should be done: 07:00, 2026-03-01T07:00 or +3h.")
     ] = None
     max_gpu_hours: Annotated[
         float | None, typer.Option("--max-gpu-hours", help="Dispatch no more to GPUs after so many GPU-hours.")

@@ -4,8 +4,6 @@ python -m cli.reference > docs/cli.md
 python -m cli.reference --json-output > docs/json-output.md
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

@@ -4,8 +4,6 @@
 reaches an encoder is added here, or it reaches none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any

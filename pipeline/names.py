@@ -1,6 +1,4 @@
-"""Owners and labels: one grammar each, for prompt files, settings, options and rows."""
-
-from __future__ import annotations
+"""Owners, labels and GPU types: one grammar each, for prompt files, settings, queues, options and rows."""
 
 import re
 from collections.abc import Mapping
@@ -9,6 +7,10 @@ MAX_OWNER = 64
 """With the longest submission key, a batch's idempotency key stays within the 200 characters that a row holds."""
 MAX_LABELS = 32
 _MAX_LABEL_NAME, _MAX_LABEL_VALUE = 64, 256
+MAX_GPU_TYPE = 41
+"""With a preset's part and the prefix, a queue's name stays below the 120 characters that a row holds."""
+GPU_TYPE_PATTERN = rf"[a-z0-9][a-z0-9-]{{0,{MAX_GPU_TYPE - 1}}}"
+"""No dot: what comes after a dot in a queue's name is the preset."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -69,3 +71,24 @@ def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
             except ValueError as error:
                 raise ValueError(f"label's {what}: {error}") from None
     return dict(labels)
+
+
+def is_gpu_type(name: str) -> bool:
+    """Return whether a worker can bear this name."""
+    return re.fullmatch(GPU_TYPE_PATTERN, name) is not None
+
+
+def check_gpu_type(name: str) -> str:
+    """Return the name.
+
+    Raises:
+        ValueError: no worker can bear it; the message has the nearest name that one can.
+    """
+    if is_gpu_type(name):
+        return name
+    near = re.sub(r"[^a-z0-9]+", "-", name.lower())[:MAX_GPU_TYPE].strip("-")
+    hint = f"use {near!r}" if is_gpu_type(near) else "use one such as 'h200' or 'a100-80gb'"
+    raise ValueError(
+        f"{name[:80]!r} is not a valid GPU type: {hint} "
+        f"(lower-case letters, digits and hyphens, at most {MAX_GPU_TYPE})"
+    )

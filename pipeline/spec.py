@@ -4,8 +4,6 @@
 to make. Field names are those of diffusers' pipelines.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -19,8 +17,7 @@ from pydantic import (
 )
 
 from pipeline.acceleration import PLAIN, Acceleration
-from pipeline.gpu_type_names import check_gpu_type
-from pipeline.names import check_labels
+from pipeline.names import check_gpu_type, check_labels
 
 MAX_SEED = 2**63 - 1
 """torch.Generator.manual_seed takes 64 bits; a signed 64-bit column holds up to here."""

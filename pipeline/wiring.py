@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import RefusedError, SettingsError
+from pipeline.object_names import check_key
 from pipeline.settings import Settings
 from pipeline.storage import FolderStorage, Storage
-from pipeline.storage.key_rules import check_key
 
 if TYPE_CHECKING:
     from pipeline.enhancers.enhancer import PromptEnhancer

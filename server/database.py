@@ -3,8 +3,6 @@
 SQLAlchemy's sessions block: a route that opens one is a plain function, which Starlette runs in a thread.
 """
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The outermost layer: each answer has an id, and no error leaves a client without an answer."""
 
-from __future__ import annotations
-
 import logging
 import secrets
 

@@ -1,21 +1,19 @@
 """Advice on jobs before they are made: models that are not here, and text that has no effect."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pipeline.presets import Preset
-    from pipeline.presets.signatures import CallSignature
-    from pipeline.prompts.submission import PlannedJob
-    from pipeline.settings import Settings
+from pipeline.models import hub
+from pipeline.models.hub import examine
+from pipeline.models.text_limits import count_tokens, may_exceed
+from pipeline.presets import Preset, load_library
+from pipeline.presets.binding import negative_prompt_acts, token_limit
+from pipeline.presets.signatures import CallSignature, call_signature
+from pipeline.prompts.submission import PlannedJob, alike
+from pipeline.settings import Settings
 
 _MOST_COUNTED = 10_000
 """Long prompts whose tokens are counted: a file of a million must not take minutes."""
@@ -34,9 +32,6 @@ def refuse_without_models(presets: set[str], settings: Settings) -> None:
 
 def model_sentences(presets: set[str], settings: Settings) -> list[str]:
     """A sentence on each preset whose model is not here, or not whole. Only headers of files are read."""
-    from pipeline.models import hub
-    from pipeline.presets import load_library
-
     library, sentences = load_library(settings.effective_presets_dir), []
     for name in sorted(presets & set(library.presets)):
         state = hub.examine(library.presets[name], settings.effective_cache_dir)
@@ -49,9 +44,6 @@ def model_sentences(presets: set[str], settings: Settings) -> list[str]:
 
 def text_sentences(jobs: Sequence[PlannedJob], settings: Settings) -> list[str]:
     """A sentence on each kind of text that the models will not read, with the first line and how many jobs."""
-    from pipeline.presets import load_library
-    from pipeline.prompts.submission import alike
-
     library = load_library(settings.effective_presets_dir)
     readers: dict[str, _Reader] = {}
     first: dict[tuple[str, str], str] = {}
@@ -76,20 +68,14 @@ class _Reader:
 
     @cached_property
     def _signature(self) -> CallSignature | None:
-        from pipeline.presets.signatures import call_signature
-
         return call_signature(self._preset.pipeline_class)
 
     @cached_property
     def _folder(self) -> Path | None:
-        from pipeline.models.hub import examine
-
         return examine(self._preset, self._settings.effective_cache_dir).folder
 
     def sentences(self, job: PlannedJob) -> list[tuple[str, str]]:
         """Return the sentences, each with its kind."""
-        from pipeline.presets.binding import negative_prompt_acts, token_limit
-
         signature, spec, advice = self._signature, job.spec, list[tuple[str, str]]()
         if signature is None or not self._preset.takes_prompt:
             return []
@@ -107,8 +93,6 @@ class _Reader:
 
     def _tokens(self, text: str, limit: int) -> int:
         """Tokens of a text that may have more than the limit; 0 where it cannot, or nobody can tell here."""
-        from pipeline.models.text_limits import count_tokens, may_exceed
-
         if self._left <= 0 or not may_exceed(text, limit) or self._folder is None:
             return 0
         self._left -= 1

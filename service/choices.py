@@ -1,7 +1,5 @@
 """The options of a whole batch, as they are given with a submission."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

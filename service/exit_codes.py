@@ -1,7 +1,5 @@
 """The exit codes of `vgen`, which scripts can rely on. docs/cli.md lists them."""
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Mapping
 from enum import IntEnum

@@ -1,7 +1,5 @@
 """Sentences on the parts of its input files that a clip will not show."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 

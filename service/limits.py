@@ -1,26 +1,20 @@
 """The deadline and the budget of a batch, from what a submission chose."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
 
+from db.clips.batches import Limits
 from pipeline.errors import InputError, Problem
+from pipeline.policy.deadlines import parse_deadline
+from pipeline.settings import Settings
 from service.choices import SubmissionChoices
-
-if TYPE_CHECKING:
-    from db.clips.batches import Limits
-    from pipeline.settings import Settings
 
 _MAX_GPU_HOURS = 1e7
 
 
 def limits_of(choices: SubmissionChoices, settings: Settings, needed: Iterable[tuple[str, ...]]) -> Limits:
     """The batch's limits; ``needed`` are the GPU types that its jobs accept. Raises InputError with every mistake."""
-    from db.clips.batches import Limits
-
     problems: list[Problem] = []
     deadline = _deadline(choices.by, problems)
     hours = _positive("--max-gpu-hours", choices.max_gpu_hours, problems, most=_MAX_GPU_HOURS)
@@ -33,8 +27,6 @@ def limits_of(choices: SubmissionChoices, settings: Settings, needed: Iterable[t
 
 
 def _deadline(text: str | None, problems: list[Problem]) -> int | None:
-    from pipeline.policy.deadlines import parse_deadline
-
     if text is None:
         return None
     try:

@@ -1,15 +1,9 @@
 """The scoring options of a submission: what it chose wins over its file's defaults."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from pipeline.errors import InputError, Problem
+from pipeline.prompts.scoring import FileScoring, split_names
+from pipeline.spec import MAX_REROLL, ScoreOptions
 from service.choices import SubmissionChoices
-
-if TYPE_CHECKING:
-    from pipeline.prompts.scoring import FileScoring
-    from pipeline.spec import ScoreOptions
 
 
 def score_options(choices: SubmissionChoices, in_file: FileScoring) -> ScoreOptions | None:
@@ -18,9 +12,6 @@ def score_options(choices: SubmissionChoices, in_file: FileScoring) -> ScoreOpti
     Raises:
         InputError: a gate without scores, an unknown metric, an invalid rule, a number out of range.
     """
-    from pipeline.prompts.scoring import split_names
-    from pipeline.spec import MAX_REROLL, ScoreOptions
-
     metrics = split_names(choices.score) if choices.score is not None else in_file.score
     rules = [name for text in choices.gate for name in split_names(text)] if choices.gate else list(in_file.gate or ())
     reroll = choices.reroll if choices.reroll is not None else in_file.reroll

@@ -1,36 +1,32 @@
 """A submission on its way into the rows: its options, its inputs, what should be said of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
+from db.clips import batches
+from db.clips.batches import Limits, Submitted
+from db.session import Database
 from pipeline.errors import InputError, Problem
+from pipeline.policy.routes import GpuCapacity, fits
+from pipeline.presets import Library, load_library
+from pipeline.prompts import Submission
+from pipeline.prompts.scoring import FileScoring
+from pipeline.prompts.submission import alike
+from pipeline.settings import EncodeSettings, SafetySettings, Settings
+from pipeline.spec import BatchOptions, EncodeOptions, JobSpec
+from pipeline.storage.inputs import put_input
+from pipeline.wiring import make_storage
+from pipeline.work import ContinuationRef
+from service import advice
 from service.choices import SubmissionChoices
+from service.scoring_options import score_options
 from service.views.submissions import DryRunView, NeedView, PlannedJobView
-
-if TYPE_CHECKING:
-    from db.clips.batches import Limits, Submitted
-    from db.session import Database
-    from pipeline.policy.routes import GpuCapacity
-    from pipeline.presets import Library
-    from pipeline.prompts import Submission
-    from pipeline.prompts.scoring import FileScoring
-    from pipeline.settings import Settings
-    from pipeline.spec import BatchOptions, JobSpec
-    from pipeline.work import ContinuationRef
 
 
 def batch_options(choices: SubmissionChoices, settings: Settings, in_file: FileScoring | None = None) -> BatchOptions:
     """The batch's options: the settings, the file's defaults, and the command line on top. Raises InputError."""
-    from pydantic import ValidationError
-
-    from pipeline.prompts.scoring import FileScoring
-    from pipeline.settings import EncodeSettings, SafetySettings
-    from pipeline.spec import BatchOptions, EncodeOptions
-    from service.scoring_options import score_options
-
     encode = settings.encode.model_dump()
     policy = choices.safety_policy or settings.safety.policy
     encode |= {name: value for name in ("codec", "quality") if (value := getattr(choices, name)) is not None}
@@ -93,8 +89,6 @@ def store(
     states: Mapping[int, ContinuationRef] | None = None,
 ) -> Submitted:
     """Put the inputs into the store, then the batch and its jobs into the database, all or nothing."""
-    from db.clips import batches
-
     _put_inputs(submission, settings)
     with database.transaction() as session:
         stored = batches.submit(
@@ -115,23 +109,16 @@ def store(
 
 def presets_of(submission: Submission) -> set[str]:
     """The names of the presets that its jobs have."""
-    from pipeline.prompts.submission import alike
-
     return {job.spec.preset for job, _ in alike(submission.jobs)}
 
 
 def advice_on(submission: Submission, settings: Settings) -> list[str]:
     """Return advice on the jobs that holds whoever makes them."""
-    from service import advice
-
     models = [f"preset {text}" for text in advice.model_sentences(presets_of(submission), settings)]
     return models + advice.text_sentences(submission.jobs, settings)
 
 
 def _put_inputs(submission: Submission, settings: Settings, *, only_missing: bool = False) -> None:
-    from pipeline.storage.inputs import put_input
-    from pipeline.wiring import make_storage
-
     if not submission.inputs:
         return
     storage = make_storage(settings)
@@ -150,8 +137,6 @@ def input_notes(submission: Submission) -> list[str]:
 
 def dry_run(submission: Submission, settings: Settings) -> DryRunView:
     """Print what would be stored, and what it would need."""
-    from pipeline.presets import load_library
-
     return DryRunView(
         source=submission.source_name,
         fingerprint=submission.fingerprint,
@@ -189,9 +174,6 @@ def unserved(
     needs: Iterable[tuple[str, tuple[str, ...]]], lines: Mapping[str, GpuCapacity], settings: Settings
 ) -> list[str]:
     """A sentence for each (preset, GPU types) that no live worker can run."""
-    from pipeline.policy.routes import fits
-    from pipeline.presets import load_library
-
     presets = load_library(settings.effective_presets_dir).presets
     sentences = []
     for name, gpu in sorted(set(needs)):

@@ -59,8 +59,7 @@ def publish_scores(app: Celery, database: Database, steps: Sequence[ScoreMessage
     if not steps:
         return 0
     messages = group(
-        (app.signature(SCORE_CLIPS, args=(item.step_id,), immutable=True, queue=item.queue) for item in steps),
-        app=app,
+        (app.signature(SCORE_CLIPS, args=(item.step_id,), immutable=True, queue=item.queue) for item in steps), app=app
     )
     try:
         with app.producer_pool.acquire(block=True) as producer:

@@ -3,8 +3,6 @@
 A message carries a job id and a segment, or a score step's id; the row says the rest.
 """
 
-from __future__ import annotations
-
 from celery import Celery, Task
 
 from pipeline.states import Stage

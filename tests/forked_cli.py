@@ -23,7 +23,7 @@ _LOADED = (
         "cli.main",
         *("cli.batches.submit", "cli.batches.status", "cli.batches.watch", "cli.batches.results", "cli.batches.work"),
         *("cli.batches.events", "cli.batches.report", "cli.batches.limits", "cli.operate.workers", "cli.operate.pause"),
-        *("cli.jobs.decisions", "cli.jobs.extend", "cli.eval.commands", "cli.eval.suite"),
+        *("cli.jobs.cancel_retry_approve", "cli.jobs.extend", "cli.eval.commands", "cli.eval.suite"),
         "cli.batches.prompt_file",
         "cli.batches.follow",
         "cli.batches.forecast",

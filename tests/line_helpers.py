@@ -16,7 +16,7 @@ from sqlalchemy import select, text
 from cli.batches import prompt_file
 from cli.options import BatchChoices, FieldOptions
 from db import schema
-from db.clips import batches, jobs
+from db.clips import batches, cancel_retry_approve
 from db.evals import score_steps
 from db.models import ArtifactRow, Job, StageRun
 from db.session import Database
@@ -129,7 +129,7 @@ def job_states(database: Database, batch_id: str) -> list[JobState]:
 
 def cancel(database: Database, job_id: str) -> None:
     with database.transaction() as session:
-        assert jobs.cancel(session, job_id)
+        assert cancel_retry_approve.cancel(session, job_id)
 
 
 def denoises(database: Database, batch_id: str) -> bool:

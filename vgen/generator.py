@@ -1,13 +1,10 @@
 """A model in a child process, loaded once and asked many times."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from pipeline.errors import ConflictError, InputError, Problem, StoppedError, VgenError
@@ -217,9 +214,7 @@ class VideoGenerator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.shutdown()
 
     def _loaded(self, on_progress: OnEvent) -> Self:

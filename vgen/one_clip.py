@@ -1,9 +1,6 @@
 """The stages of one clip in turn, in this process and its generator's, without rows."""
 
-from __future__ import annotations
-
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import FatalError, InputError, Problem, RefusedError
+from pipeline.files.drafts import draft_of
 from pipeline.generators.base import OnProgress
 from pipeline.handoff import Handoff
 from pipeline.outputs import GenerateOutput, StageOutputs
@@ -171,12 +169,5 @@ def _frames(generated: GenerateOutput) -> Any:
 
 def _put(context: StageContext, key: str, path: Path) -> None:
     """Whole or not at all: what is at ``path`` is replaced when the new file is complete."""
-    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-    os.close(handle)
-    part = Path(name)
-    try:
-        part.unlink()
-        context.storage.download(key, part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with draft_of(path.absolute()) as draft:
+        context.storage.download(key, draft)

@@ -1,22 +1,22 @@
 """`vgen budget`: what a batch may use, and by when it should be done."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
+from cli.batches import status
 from cli.context import open_database, settings_of
 from cli.options import BatchArgument, BatchChoices, Json
+from db.clips import batches
+from db.clips.batches import Limits
+from db.models import Batch
+from db.reading import estimates
+from db.scheduling import budgets
 from pipeline.errors import InputError, Problem
+from pipeline.settings import Settings
 from service.limits import limits_of
-
-if TYPE_CHECKING:
-    from db.clips.batches import Limits
-    from db.models import Batch
-    from pipeline.settings import Settings
 
 NONE = "none"
 
@@ -36,11 +36,6 @@ def budget(
     json: Json = False,
 ) -> int:
     """Change a batch's budget or deadline; without options, show what was used."""
-    from cli.batches import status
-    from db.clips import batches
-    from db.reading import estimates
-    from db.scheduling import budgets
-
     settings = settings_of(ctx)
     with open_database(settings) as database:
         with database.transaction() as session:
@@ -75,8 +70,6 @@ def _changed(
     by: str | None,
 ) -> Limits:
     """The batch's limits after the change. Raises InputError."""
-    from db.clips.batches import Limits
-
     problems: list[Problem] = []
     choices = BatchChoices(
         by=None if by == NONE else by,

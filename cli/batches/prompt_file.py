@@ -1,22 +1,15 @@
 """Reading a prompt file under the command line's options."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cli.options import BatchChoices, FieldOptions
 from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from pipeline.prompts import Submission
-    from pipeline.settings import Settings
+from pipeline.prompts import Submission, parse
+from pipeline.settings import Settings
 
 
 def read(file: Path, fields: FieldOptions, choices: BatchChoices, settings: Settings) -> Submission:
     """Parse the file under the command line's options. Raises InputError with every mistake."""
-    from pipeline.prompts import parse
-
     if choices.key is not None and choices.again:
         raise InputError([Problem("--key and --again exclude each other: a key names one batch for ever")])
     if choices.key is not None and not 0 < len(choices.key) <= 128:

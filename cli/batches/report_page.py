@@ -1,17 +1,12 @@
 """A batch's report as one HTML file with the timeline as a picture: no scripts, nothing loaded."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, tostring
 
 from cli.batches.report import figures
 from pipeline.scoring.compare.charts import element
 from pipeline.states import Stage
-
-if TYPE_CHECKING:
-    from service.views.reports import ReportView, WorkerReportView
+from service.views.reports import ReportView, WorkerReportView
 
 _ROW, _BAR = 34, 24
 _LEFT, _PLOT, _TOP = 250, 720, 26

@@ -1,34 +1,50 @@
 """`vgen status`, `vgen list` and `vgen show`: where batches and jobs stand."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from sqlalchemy.orm import Session
 
 from cli import output
+from cli.batches import batch_table, forecast
 from cli.context import open_database, settings_of
 from cli.options import BatchArgument, Json, checked_owner
+from db import events, workers
+from db.clips import batches, jobs, spending
+from db.evals import runs
+from db.queue import pauses
+from db.reading import history
+from db.scheduling import capacity
+from db.session import Database
 from pipeline.errors import InputError, NotFoundError, Problem
 from pipeline.outputs import ScreenOutput
+from pipeline.settings import Settings
+from pipeline.spec import JobSpec
 from pipeline.states import JobState, Stage
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from db.session import Database
-    from pipeline.settings import Settings
-    from service.views.batches import StatusView
-    from service.views.jobs import JobDetailView
-    from service.views.workers import WorkerView
+from service import input_notes
+from service.views.base import when
+from service.views.batches import BatchListView, JobListView, ScoreSummaryView, StatusView, batch_view
+from service.views.clips import file_views
+from service.views.events import event_view
+from service.views.jobs import (
+    JobDetailView,
+    attempt_view,
+    job_view,
+    part_of,
+    roll_views,
+    running_view,
+    score_view,
+    segment_views,
+    step_view,
+    text_sentences,
+)
+from service.views.workers import WorkerView
 
 _FAILED_SHOWN = 10
 
 
 def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = False) -> int:
     """Where a batch stands: jobs by state, what runs, what failed."""
-    from cli.batches import batch_table, forecast
-
     settings = settings_of(ctx)
     with open_database(settings) as database:
         view = status_view(database, settings, batch)
@@ -100,14 +116,6 @@ def limit_facts(view: StatusView) -> list[tuple[str, object]]:
 
 
 def status_view(database: Database, settings: Settings, batch_id: str) -> StatusView:
-    from cli.batches import forecast
-    from db.clips import batches, spending
-    from db.evals import runs
-    from db.queue import pauses
-    from db.reading import history
-    from service.views.batches import ScoreSummaryView, StatusView, batch_view
-    from service.views.jobs import job_view, running_view
-
     with database.reading() as session:
         batch = batches.get(session, batch_id)
         # A batch with a budget knows what it used; of the others the attempts are added up, at the prices of now.
@@ -136,30 +144,11 @@ def status_view(database: Database, settings: Settings, batch_id: str) -> Status
 
 def worker_views(session: Session) -> list[WorkerView]:
     """Return every live worker."""
-    from db import workers
-    from db.queue import pauses
-    from db.scheduling import capacity
-    from service.views.base import when
-    from service.views.workers import WorkerView
-
-    names = (
-        "name",
-        "host",
-        "pid",
-        "queues",
-        "slots",
-        "gpu_type",
-        "memory_bytes",
-        "assigned_preset",
-        "loaded",
-        "draining",
-    )
     paused, now = pauses.paused_queues(session), workers.now(session)
     return [
-        WorkerView(
-            **{name: getattr(worker, name) for name in names},
+        WorkerView.of(
+            worker,
             ready=not worker.draining and (worker.gpu_type is None or capacity.ready(worker, now)),
-            drain_reason=worker.drain_reason,
             paused_queues=[queue for queue in worker.queues if pauses.is_paused(queue, paused)],
             seen_at=when(worker.seen_at),
         )
@@ -202,10 +191,6 @@ def states_of(names: list[str]) -> list[JobState]:
 
 
 def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool) -> int:
-    from cli.batches import batch_table
-    from db.clips import batches
-    from service.views.batches import BatchListView, batch_view
-
     try:
         with open_database(settings) as database, database.reading() as session:
             rows = batches.recent(session, limit=limit, owner=owner)
@@ -239,16 +224,11 @@ def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool)
 
 
 def _list_jobs(settings: Settings, batch_id: str, states: list[JobState], limit: int, json: bool) -> int:
-    from db.clips import batches
-    from service.views.batches import JobListView, batch_view
-    from service.views.jobs import job_view
-
     with open_database(settings) as database, database.reading() as session:
         batch = batches.get(session, batch_id)
         rows = batches.job_rows(session, batch.id, states=states, limit=limit)
         view = JobListView(
-            batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
-            jobs=[job_view(row) for row in rows],
+            batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]), jobs=[job_view(row) for row in rows]
         )
     if json:
         output.as_json(view)
@@ -268,23 +248,6 @@ def show(
     json: Json = False,
 ) -> int:
     """All that is known of a job: specification, steps, attempts, files, events."""
-    from db import events
-    from db.clips import jobs
-    from db.evals import runs
-    from db.reading import history
-    from pipeline.spec import JobSpec
-    from service.views.clips import file_views
-    from service.views.events import event_view
-    from service.views.jobs import (
-        JobDetailView,
-        attempt_view,
-        job_view,
-        roll_views,
-        score_view,
-        segment_views,
-        step_view,
-    )
-
     if "-" not in job:
         return status(ctx, job, json)
     settings = settings_of(ctx)
@@ -312,9 +275,6 @@ def show(
 
 
 def _show_job(view: JobDetailView) -> None:
-    from service import input_notes
-    from service.views.jobs import part_of, text_sentences
-
     output.facts((("job", view.job.id), ("state", view.job.state), ("line", view.job.line)))
     output.facts((("error", view.job.error_code), ("message", view.job.error), ("finished", view.job.finished_at)))
     output.facts([(name, value) for name, value in view.spec.items() if value not in (None, [], {})])

@@ -1,27 +1,20 @@
 """Saying what was stored, and the command that comes next."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from cli import output
+from db.clips import batches
+from db.clips.batches import Submitted
+from db.session import Database
+from pipeline.settings import Settings
+from pipeline.spec import BatchOptions
 from service.submission import screening_notices
 from service.views.batches import batch_view
 from service.views.submissions import SubmittedView
-
-if TYPE_CHECKING:
-    from db.clips.batches import Submitted
-    from db.session import Database
-    from pipeline.settings import Settings
-    from pipeline.spec import BatchOptions
 
 
 def print_stored(
     stored: Submitted, summary: str, options: BatchOptions, *, settings: Settings, database: Database, json: bool
 ) -> None:
     """Print a new batch, and the command that comes next."""
-    from db.clips import batches
-
     notices = screening_notices(options, settings)
     for text in notices:
         output.notice(text)

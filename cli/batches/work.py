@@ -12,11 +12,14 @@ from cli.batches import batch_table
 from cli.batches.follow import Display, Snapshot, display, follow, snapshot_of
 from cli.batches.forecast import News
 from cli.interrupt import Interrupt
+from db.reading import history, remaining
+from db.scheduling.capacity import gpu_capacity
+from db.session import Database
+from pipeline.settings import Settings
 from service.exit_codes import ExitCode
+from service.submission import unserved
 
 if TYPE_CHECKING:
-    from db.session import Database
-    from pipeline.settings import Settings
     from tasks.hosts.home_lock import HomeLock
 
 _STUCK_S = 10.0
@@ -54,8 +57,6 @@ def off(database: Database, settings: Settings, batch_id: str | None) -> int:
 
 
 def _unfinished(database: Database) -> list[str]:
-    from db.reading import remaining
-
     with database.reading() as session:
         return list(remaining.unfinished(session))
 
@@ -136,9 +137,6 @@ class _Stuck:
         if time.monotonic() - self._quiet_since < _STUCK_S:
             return False
         self._quiet_since = time.monotonic()
-        from db.reading import history
-        from db.scheduling.capacity import gpu_capacity
-        from service.submission import unserved
 
         with self._database.reading() as session:
             lines = gpu_capacity(session)

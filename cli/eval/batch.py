@@ -1,26 +1,33 @@
 """`vgen eval run BATCH`: a batch's published clips are scored, by a cluster's workers or here, and scores are rows."""
 
-from __future__ import annotations
-
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cli import output
 from cli.context import open_database
-from pipeline.states import EvalState
+from cli.eval.suite import work_off
+from db.clips import batches, jobs, scores
+from db.evals import runs
+from db.models import ArtifactRow, Job
+from db.session import Database
+from pipeline.scoring import Expected, Metric, Models, gate
+from pipeline.scoring.run import ClipScores, ClipToScore, as_json, fingerprint, score_clips
+from pipeline.scoring.score_file import write_scores
+from pipeline.scoring.suite_jobs import entry_of
+from pipeline.seeds import roll_seed
+from pipeline.settings import Settings
+from pipeline.spec import JobSpec
+from pipeline.stages.score import record_of
+from pipeline.states import EvalState, JobState
+from pipeline.storage.base import Storage
+from pipeline.wiring import make_storage
 from service.exit_codes import ExitCode
-
-if TYPE_CHECKING:
-    from db.models import ArtifactRow, Job
-    from db.session import Database
-    from pipeline.scoring import Metric, Models
-    from pipeline.scoring.run import ClipScores, ClipToScore
-    from pipeline.settings import Settings
-    from pipeline.storage.base import Storage
+from service.views import evals as views
+from tasks.worker.scoring import open_run
 
 _PAGE = 200
 _BATCH_ID = re.compile(r"latest|[0-9a-hjkmnp-tv-z]{13}")
@@ -38,10 +45,6 @@ def score(
 
     An evaluation run is opened, and ended as complete when every job has a clip and every clip could be read.
     """
-    from db.clips import batches
-    from db.evals import runs
-    from pipeline.wiring import make_storage
-
     storage = make_storage(settings)
     with open_database(settings) as database:
         with database.transaction() as session:
@@ -67,14 +70,6 @@ def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write
     Raises:
         InputError: an unknown metric, one that is external or needs a reference.
     """
-    from cli.eval.suite import work_off
-    from db.clips import batches
-    from db.evals import runs
-    from pipeline.scoring import gate
-    from pipeline.scoring.score_file import write_scores
-    from service.views import evals as views
-    from tasks.worker.scoring import open_run
-
     wanted = {metric.name for metric in gate.check_metrics(names, field="--metrics")}
     with open_database(settings) as database:
         with database.transaction() as session:
@@ -115,9 +110,6 @@ def _verdict(score: dict[str, Any]) -> str:
 
 
 def _clips(database: Database, batch_id: str) -> Iterator[tuple[Job, ArtifactRow]]:
-    from db.clips import batches, jobs
-    from pipeline.states import JobState
-
     after = -1
     while True:
         with database.reading() as session:
@@ -138,10 +130,6 @@ def _score_one(
     models: Models,
     settings: Settings,
 ) -> tuple[ClipScores, dict[str, Any]]:
-    from db.clips import scores
-    from pipeline.scoring.run import as_json, fingerprint, score_clips
-    from pipeline.stages.score import record_of
-
     with tempfile.TemporaryDirectory(prefix="vgen-eval-") as folder:
         path = Path(folder) / "clip.mp4"
         storage.download(video.key, path)
@@ -157,12 +145,6 @@ def _score_one(
 
 
 def _clip(job: Job, path: Path) -> ClipToScore:
-    from pipeline.scoring import Expected
-    from pipeline.scoring.run import ClipToScore
-    from pipeline.scoring.suite_jobs import entry_of
-    from pipeline.seeds import roll_seed
-    from pipeline.spec import JobSpec
-
     spec = JobSpec.model_validate(job.spec)
     entry = entry_of(spec.labels)
     return ClipToScore(

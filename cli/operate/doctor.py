@@ -1,27 +1,34 @@
 """`vgen doctor`: everything that has to be right, checked, with how to mend what is not."""
 
-from __future__ import annotations
-
 import itertools
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from cli import output
 from cli.context import settings_of
 from cli.options import Json
+from db import invariants, schema
+from db.session import Database
+from pipeline.encoding.ffmpeg import available_codecs, ffmpeg_version
 from pipeline.errors import VgenError
+from pipeline.models import hub
+from pipeline.models.gpus import find_gpus
+from pipeline.presets import load_library
 from pipeline.redaction import redact
+from pipeline.safety.filter import PromptSafetyFilter
+from pipeline.safety.result import SafetyDecision
+from pipeline.settings import Settings, notices_of
+from pipeline.wiring import make_storage
 from service.exit_codes import ExitCode, of_error
-
-if TYPE_CHECKING:
-    from pipeline.settings import Settings
-    from service.views.operations import CheckView
+from service.views.operations import CheckView, DoctorView
+from tasks.broker import check_broker
+from tasks.lifecycle import check_settings
 
 _OUR_NAMES = ("pipeline", "tasks", "db", "service", "server", "cli", "vgen", "migrations")
 _TESTED_PYTHON = (3, 11)
@@ -31,8 +38,6 @@ Check = Callable[["Settings"], "Iterator[CheckView]"]
 
 def doctor(ctx: typer.Context, json: Json = False) -> int:
     """Check everything and say how to mend it. Ends with 4 when a service is unreachable, 1 on another failure."""
-    from service.views.operations import DoctorView
-
     settings = settings_of(ctx)
     checks: list[CheckView] = []
     code = ExitCode.DONE
@@ -58,8 +63,6 @@ def doctor(ctx: typer.Context, json: Json = False) -> int:
 
 
 def _line(result: str, name: str, message: str, mend: str | None = None) -> CheckView:
-    from service.views.operations import CheckView
-
     return CheckView(name=name, result=result, message=redact(message), mend=mend)
 
 
@@ -85,8 +88,6 @@ def _python(settings: Settings) -> Iterator[CheckView]:
 
 def _packages(settings: Settings) -> Iterator[CheckView]:
     """Our top-level names are plain words: another distribution with one of them would shadow ours."""
-    from importlib.metadata import packages_distributions
-
     owners = packages_distributions()
     foreign = {name: sorted({owner for owner in owners.get(name, []) if owner != "vgen"}) for name in _OUR_NAMES}
     clashes = {name: names for name, names in foreign.items() if names}
@@ -98,9 +99,6 @@ def _packages(settings: Settings) -> Iterator[CheckView]:
 
 
 def _settings(settings: Settings) -> Iterator[CheckView]:
-    from pipeline.settings import notices_of
-    from tasks.lifecycle import check_settings
-
     check_settings(settings)  # the visibility timeout against the longest stage
     notices = notices_of()
     for text in notices:
@@ -111,9 +109,6 @@ def _settings(settings: Settings) -> Iterator[CheckView]:
 
 
 def _database(settings: Settings) -> Iterator[CheckView]:
-    from db import invariants, schema
-    from db.session import Database
-
     if settings.database_url is None and not (settings.home / "vgen.sqlite3").exists():
         yield _ok("database", f"none yet in {settings.home.absolute()}; `vgen run` makes it")
         return
@@ -151,7 +146,6 @@ def _broker(settings: Settings) -> Iterator[CheckView]:
     if settings.broker_url is None:
         yield _ok("broker", "in process (solo mode)")
         return
-    from tasks.broker import check_broker
 
     broker = check_broker(settings)
     encryption = "" if not broker.tls else ", by TLS, certificate verified" if broker.verified else ", by TLS"
@@ -167,15 +161,11 @@ def _broker(settings: Settings) -> Iterator[CheckView]:
 
 
 def _storage(settings: Settings) -> Iterator[CheckView]:
-    from pipeline.wiring import make_storage
-
     make_storage(settings).check()
     yield _ok("storage", f"{settings.effective_storage}: put, read, listed and deleted objects")
 
 
 def _ffmpeg(settings: Settings) -> Iterator[CheckView]:
-    from pipeline.encoding.ffmpeg import available_codecs, ffmpeg_version
-
     codecs = available_codecs()
     yield _ok("ffmpeg", f"{ffmpeg_version()}; encoders: {', '.join(codecs)}")
     if settings.encode.codec not in codecs:
@@ -195,16 +185,12 @@ def _hand_off(settings: Settings) -> Iterator[CheckView]:
 
 
 def _gpus(settings: Settings) -> Iterator[CheckView]:
-    from pipeline.models.gpus import find_gpus
-
     yield _ok(
         "GPUs", ", ".join(gpu.type for gpu in find_gpus(settings.gpu_type, 1, settings.gpus_per_worker)) or "none"
     )
 
 
 def _presets(settings: Settings) -> Iterator[CheckView]:
-    from pipeline.presets import load_library
-
     library = load_library(settings.effective_presets_dir)
     if settings.presets_dir is not None and not settings.effective_presets_dir.is_dir():
         yield _warn(
@@ -217,9 +203,6 @@ def _presets(settings: Settings) -> Iterator[CheckView]:
 
 
 def _model(settings: Settings) -> Iterator[CheckView]:
-    from pipeline.models import hub
-    from pipeline.presets import load_library
-
     preset = load_library(settings.effective_presets_dir).get(settings.preset)
     status = hub.model_status(preset, settings.effective_cache_dir)
     if status is hub.ModelStatus.MISSING:
@@ -235,9 +218,6 @@ def _model(settings: Settings) -> Iterator[CheckView]:
 
 
 def _safety(settings: Settings) -> Iterator[CheckView]:
-    from pipeline.safety.filter import PromptSafetyFilter
-    from pipeline.safety.result import SafetyDecision
-
     safety = settings.safety
     if safety.classifier is None:
         message = "no classifier is set: prompts are not screened"

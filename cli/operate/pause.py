@@ -1,20 +1,21 @@
 """`vgen pause` and `vgen resume`: stop and go for batches, queues and everything."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
 from cli.context import open_database, settings_of
 from cli.options import Json
+from db import workers
+from db.clips import batches
+from db.evals import score_steps
+from db.queue import pauses
+from db.session import Database
 from pipeline.errors import InputError, Problem
 from pipeline.policy.routes import ALL_QUEUES, queue_named
-
-if TYPE_CHECKING:
-    from db.session import Database
+from service.views.operations import PausedView
 
 Batches = Annotated[
     list[str] | None, typer.Argument(metavar="[BATCH...]", help="Ids of batches, the start of one, or 'latest'.")
@@ -45,10 +46,6 @@ def resume(
 def _set(
     ctx: typer.Context, ids: Sequence[str], names: Sequence[str], everything: bool, *, pausing: bool, json: bool
 ) -> int:
-    from db.clips import batches
-    from db.queue import pauses
-    from service.views.operations import PausedView
-
     if not (ids or names or everything):
         raise InputError([Problem("say what: a BATCH, --queue NAME or --all")])
     queues = [*queue_names(names), *([ALL_QUEUES] if everything else [])]
@@ -92,9 +89,6 @@ def queue_names(names: Sequence[str]) -> list[str]:
 
 def _withdraw(database: Database) -> None:
     """Take back what was dispatched and not begun, a page at a time."""
-    from db.evals import score_steps
-    from db.queue import pauses
-
     while True:
         with database.transaction() as session:
             if not pauses.withdraw(session) + score_steps.withdraw(session):
@@ -104,10 +98,6 @@ def _withdraw(database: Database) -> None:
 def _notices(
     database: Database, names: Sequence[str], batch_ids: Sequence[str], still: Sequence[str], *, pausing: bool
 ) -> list[str]:
-    from db import workers
-    from db.clips import batches
-    from db.queue import pauses
-
     if not pausing:
         notices = [f"{_shown(name)} is still paused" for name in still if batch_ids]
         with database.reading() as session:

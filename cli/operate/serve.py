@@ -1,13 +1,14 @@
 """`vgen serve`: the line over HTTP, in the foreground; in solo mode this process works it off, too."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer
 
 from cli import output
 from cli.context import settings_of
+from cli.interrupt import Interrupt
+from cli.operate.workers import require_schema
+from db.session import Database
 
 
 def serve(
@@ -16,10 +17,7 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8000,
 ) -> int:
     """Serve the line over HTTP, in the foreground; in solo mode work it off, too. Ctrl-C or SIGTERM drains."""
-    from cli.interrupt import Interrupt
-    from cli.operate.workers import require_schema
     from db import schema
-    from db.session import Database
     from server import process
 
     settings = settings_of(ctx)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, false, func, insert, literal, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db import events, measurements
+from db.base import insert_into
 from db.clips import continuations
 from db.models import Batch, Job, Step
 from db.session import now_ms
@@ -138,8 +138,8 @@ def submit(
 
 def _claim_key(session: Session, values: dict[str, Any]) -> bool:
     """Insert the batch unless its key is taken; of two at one instant, the second waits and then sees the first."""
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(Batch).values(values).on_conflict_do_nothing(index_elements=["idempotency_key"])
+    new = insert_into(session.get_bind().dialect.name, Batch).values(values)
+    statement = new.on_conflict_do_nothing(index_elements=["idempotency_key"])
     return session.execute(statement.returning(Batch.id)).one_or_none() is not None
 
 
@@ -253,12 +253,7 @@ def counts(session: Session, batch_ids: Sequence[str]) -> dict[str, dict[JobStat
 
 
 def job_rows(
-    session: Session,
-    batch_id: str,
-    *,
-    states: Sequence[JobState] = (),
-    after_seq: int = -1,
-    limit: int | None = None,
+    session: Session, batch_id: str, *, states: Sequence[JobState] = (), after_seq: int = -1, limit: int | None = None
 ) -> Sequence[Job]:
     """Jobs of a batch in the order of its file."""
     query = select(Job).where(Job.batch_id == batch_id, Job.seq > after_seq).order_by(Job.seq)

@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Insert, Table, exists, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db import events
+from db.base import upsert
 from db.clips import continuations
 from db.clips.attempts import record_attempt
 from db.models import Job, Segment, Step
@@ -66,12 +66,8 @@ def record(session: Session, work: StepWork, output: GenerateOutput) -> None:
 
 @lru_cache(maxsize=2)
 def _recording(dialect: str) -> Insert:
-    insert = postgresql.insert(_SEGMENTS) if dialect == "postgresql" else sqlite.insert(_SEGMENTS)
-    new = insert.values(created_at=now_ms())
     columns = ("prompt", "num_frames", "frames_sha256", "numerics", "created_at")
-    return new.on_conflict_do_update(
-        index_elements=["job_id", "roll", "segment"], set_={name: new.excluded[name] for name in columns}
-    )
+    return upsert(dialect, _SEGMENTS, ("job_id", "roll", "segment"), columns, created_at=now_ms())
 
 
 def _frames_of(session: Session, work: StepWork) -> str | None:

@@ -1,7 +1,5 @@
 """Scores of clips, and evaluation runs: what was to be scored, and whether all of it was."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Rules for a step's attempts: how many there may be, and what they left."""
 
-from __future__ import annotations
-
 from sqlalchemy import and_, case, func, or_, select
 
 from db.invariants.rule import OPEN, Query, Rule, history_removed

@@ -1,7 +1,5 @@
 """Rules for evaluation runs and their steps."""
 
-from __future__ import annotations
-
 from sqlalchemy import and_, exists, or_, select
 
 from db.invariants.rule import OPEN, Query, Rule

@@ -1,15 +1,8 @@
 """Workers, the memory that clips were seen to need, and paused queues."""
 
-from __future__ import annotations
-
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    String,
-    Text,
-)
+from sqlalchemy import BigInteger, CheckConstraint, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base, Json

@@ -205,10 +205,7 @@ class ArtifactRow(Base):
     """A published object of a job: at most one of a kind."""
 
     __tablename__ = "artifacts"
-    __table_args__ = (
-        UniqueConstraint("key"),
-        CheckConstraint("size >= 1", name="size"),
-    )
+    __table_args__ = (UniqueConstraint("key"), CheckConstraint("size >= 1", name="size"))
 
     job_id: Mapped[str] = mapped_column(ROW_ID, ForeignKey("jobs.id"), primary_key=True)
     kind: Mapped[str] = mapped_column(String(32), primary_key=True)

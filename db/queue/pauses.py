@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db import events
+from db.base import insert_into
 from db.models import LIVE_INDEX, Batch, Queue, Step
 from db.queue.leases import not_paused
 from db.queue.releases import return_to_waiting
@@ -46,8 +46,7 @@ def _set_batch(session: Session, batch_id: str, paused: bool, by: str) -> bool:
 
 def pause_queue(session: Session, queue: str, *, by: str) -> bool:
     """Pause a queue with those below it (``vgen.gpu`` stands for every GPU's), or ``*``; False when it was."""
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    paused = dialect.insert(Queue).values(name=queue, paused=True)
+    paused = insert_into(session.get_bind().dialect.name, Queue).values(name=queue, paused=True)
     changed = session.execute(
         paused.on_conflict_do_update(index_elements=["name"], set_={"paused": True}, where=~Queue.paused).returning(
             Queue.name

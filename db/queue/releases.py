@@ -19,12 +19,7 @@ def release(session: Session, claimed: Claim, *, delay_ms: int = 0) -> Finished:
     if jobs.lock(session, work.job_id).cancel_requested:
         return end_cancelled(session, claimed)
     recorded = end_attempt_as(
-        session,
-        claimed,
-        AttemptOutcome.RELEASED,
-        state=StepState.WAITING,
-        queue=None,
-        not_before=now_ms() + delay_ms,
+        session, claimed, AttemptOutcome.RELEASED, state=StepState.WAITING, queue=None, not_before=now_ms() + delay_ms
     )
     if recorded:
         jobs.move(session, work.job_id, JobState.WAITING)

@@ -1,7 +1,5 @@
 """The history of a job: its steps, the attempts at them, and the prompts that were used. Reads only."""
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ groups attempts by the spans in which they began and ended, and sums their times
 and only sums are read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,13 +20,7 @@ SPANS = 120
 PIPELINE_PARTS = ("encode_text_and_first_step", "denoise", "decode", "hand_off")
 """The parts of a generation that generators time (``timings_s``), by name."""
 KEPT = frozenset(
-    {
-        AttemptOutcome.DONE,
-        AttemptOutcome.SKIPPED,
-        AttemptOutcome.HELD,
-        AttemptOutcome.BLOCKED,
-        AttemptOutcome.REJECTED,
-    }
+    {AttemptOutcome.DONE, AttemptOutcome.SKIPPED, AttemptOutcome.HELD, AttemptOutcome.BLOCKED, AttemptOutcome.REJECTED}
 )
 """Attempts whose result was recorded; the time of the others is lost, apart from their checkpoints."""
 

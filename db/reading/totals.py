@@ -13,10 +13,10 @@ from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db import measurements
+from db.base import insert_into
 from db.clips import spending
 from db.models import Batch, Job, Measurement, StageRun, Step, Total
 from pipeline.digests import canonical_json
@@ -75,12 +75,11 @@ def _add(session: Session, values: Mapping[Key, float]) -> None:
     """Add to the totals, in one order: of two that fold at once, neither holds what the other waits for."""
     if not values:
         return
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     rows = [
         {"name": name, "labels": labels, "bucket": bucket, "value": float(value)}
         for (name, labels, bucket), value in sorted(values.items())
     ]
-    statement = dialect.insert(Total)
+    statement = insert_into(session.get_bind().dialect.name, Total)
     added = statement.on_conflict_do_update(
         index_elements=["name", "labels", "bucket"], set_={"value": Total.value + statement.excluded.value}
     )

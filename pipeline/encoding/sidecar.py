@@ -1,7 +1,5 @@
 """The sidecar: everything that is needed to make a clip again, as one JSON object. docs/sidecar.md describes it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -76,11 +74,7 @@ def build_sidecar(
         "numerics": generate.numerics,
         "acceleration": generate.facts.acceleration,
         "loras": [
-            {
-                "name": lora.file.name,
-                "sha256": lora.file.sha256,
-                **lora.model_dump(mode="json", exclude={"file"}),
-            }
+            {"name": lora.file.name, "sha256": lora.file.sha256, **lora.model_dump(mode="json", exclude={"file"})}
             for lora in spec.loras
         ],
         "memory_rung": generate.facts.memory_rung,

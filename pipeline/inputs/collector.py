@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from pipeline.digests import sha256_hex
 from pipeline.errors import InputError, Problem
+from pipeline.files.digests import stream_sha256
 from pipeline.files.names import printable
 from pipeline.files.regular import open_regular_file, open_regular_file_below, read_regular_file
 from pipeline.files.spellings import existing_spelling
@@ -26,8 +28,8 @@ from pipeline.inputs.media_types import plain_type
 from pipeline.inputs.videos import MAX_VIDEO_BYTES, VIDEO_TYPES, check_video
 from pipeline.models.lora_files import MAX_LORA_BYTES, check_lora, from_hub
 from pipeline.models.lora_files import MEDIA_TYPE as LORA_MEDIA_TYPE
+from pipeline.redaction import shown_url
 from pipeline.spec import InputRef
-from pipeline.urls import MAX_URL_CHARS, shown_url
 
 if TYPE_CHECKING:
     from pipeline.inputs.downloads import Downloader
@@ -38,6 +40,7 @@ IMAGE_TYPES = frozenset(MEDIA_TYPES.values())
 _DATA_URL = re.compile(r"data:([^,;]*)((?:;[^,;]*)*);base64,(.*)", re.DOTALL | re.IGNORECASE)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _CHUNK = 1024 * 1024
+_MAX_URL_CHARS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,7 @@ class StoredInput:
     @property
     def ref(self) -> InputRef:
         return InputRef(
-            sha256=self.sha256,
-            media_type=self.media_type,
-            name=self.name,
-            num_frames=self.num_frames,
-            notes=self.notes,
+            sha256=self.sha256, media_type=self.media_type, name=self.name, num_frames=self.num_frames, notes=self.notes
         )
 
     def read(self) -> bytes:
@@ -72,14 +71,14 @@ class StoredInput:
             return self.data
         assert self.path is not None
         data = read_regular_file(self.path, what="the input", limit_bytes=self.size)
-        self._require(hashlib.sha256(data).hexdigest())
+        self._require(sha256_hex(data))
         return data
 
     def require_unchanged(self) -> None:
         """Raises InputError where the file is another than the one that was checked."""
         if self.path is not None:
             with open_regular_file(self.path, what="the input") as file:
-                self._require(_digest_of(file)[0])
+                self._require(stream_sha256(file)[0])
 
     def _require(self, sha256: str) -> None:
         if sha256 != self.sha256:
@@ -193,7 +192,7 @@ class InputCollector:
         with self._opened(value, MAX_LORA_BYTES, ()) as source:
             # By the number of the open file: what is checked is what is digested, whatever the name leads to by now.
             check_lora(Path(f"/dev/fd/{source.file.fileno()}"), source.name)
-            digest, size = _digest_of(source.file)
+            digest, size = stream_sha256(source.file)
             return StoredInput(digest, LORA_MEDIA_TYPE, source.name, size, source.path)
 
     @contextlib.contextmanager
@@ -225,11 +224,11 @@ class InputCollector:
     def _fetched(self, url: str, max_bytes: int, media_types: Iterable[str]) -> tuple[Path, Downloads]:
         if self._make_downloader is None:
             raise ValueError(f"{shown_url(url)!r} is a URL, but URLs are not fetched here; give a path or a data URL")
-        if len(url) > MAX_URL_CHARS:
-            raise ValueError(f"{shown_url(url)!r} has {len(url)} characters; a URL may have {MAX_URL_CHARS}")
+        if len(url) > _MAX_URL_CHARS:
+            raise ValueError(f"{shown_url(url)!r} has {len(url)} characters; a URL may have {_MAX_URL_CHARS}")
         if self._downloads is None or self._downloader is None:
             self._downloads, self._downloader = Downloads(), self._make_downloader()
-        path = self._downloads.path / hashlib.sha256(url.encode()).hexdigest()
+        path = self._downloads.path / sha256_hex(url)
         self._downloader.fetch(url, path, max_bytes=max_bytes, media_types=media_types)
         return path, self._downloads
 
@@ -276,15 +275,6 @@ def _copied(source: BinaryIO, target: BinaryIO, max_bytes: int, value: str) -> t
     return digest.hexdigest(), size
 
 
-def _digest_of(file: BinaryIO) -> tuple[str, int]:
-    """The sha256 (hex) and the number of the bytes of a file, from its beginning."""
-    digest, size = hashlib.sha256(), 0
-    while chunk := file.read(_CHUNK):
-        digest.update(chunk)
-        size += len(chunk)
-    return digest.hexdigest(), size
-
-
 def _from_data_url(value: str) -> bytes:
     match = _DATA_URL.fullmatch(value)
     if match is None or plain_type(match[1]) not in IMAGE_TYPES:
@@ -300,7 +290,7 @@ def _from_data_url(value: str) -> bytes:
 def _stored_image(data: bytes, name: str, path: Path | None, folder: Downloads | None) -> StoredInput:
     picture = read_image(data, name)
     return StoredInput(
-        hashlib.sha256(data).hexdigest(),
+        sha256_hex(data),
         picture.media_type,
         name,
         len(data),

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.gpu_type_names import PATTERN, is_gpu_type
+from pipeline.names import GPU_TYPE_PATTERN, is_gpu_type
 from pipeline.presets import Preset
 from pipeline.spec import JobSpec
 from pipeline.states import Stage
@@ -40,7 +40,7 @@ class ScorePart:
     last_seq: int
 
 
-_QUEUE = re.compile(rf"vgen\.(io|cpu|gpu|encode|gpu\.{PATTERN}(\.[A-Za-z0-9._-]+)?|encode\.[a-z0-9-]+)")
+_QUEUE = re.compile(rf"vgen\.(io|cpu|gpu|encode|gpu\.{GPU_TYPE_PATTERN}(\.[A-Za-z0-9._-]+)?|encode\.[a-z0-9-]+)")
 
 
 def queue_named(name: str) -> str:

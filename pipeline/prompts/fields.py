@@ -1,13 +1,10 @@
 """The fields of a job as people write them: one parser a field, from raw values to checked ones."""
 
-from __future__ import annotations
-
 import re
 from typing import cast
 
 from pipeline.files.json_reader import parse_json
-from pipeline.gpu_type_names import check_gpu_type
-from pipeline.names import check_labels, check_name, check_text, split_label
+from pipeline.names import check_gpu_type, check_labels, check_name, check_text, split_label
 from pipeline.nearest import did_you_mean
 from pipeline.prompts.acceleration import parse_acceleration
 from pipeline.prompts.loras import parse_loras

@@ -58,20 +58,12 @@ def parse_bytes(
     if (sentence := other_format(data)) is not None:
         raise InputError([Problem(sentence, name)])
     with contextlib.ExitStack() as stack:
-        inputs = InputCollector(
-            folder or Path.cwd(),
-            settings.input_roots,
-            _lazy_downloader(stack, settings),
-        )
+        inputs = InputCollector(folder or Path.cwd(), settings.input_roots, _lazy_downloader(stack, settings))
         return _read(data, name, reader, overrides, settings, inputs)
 
 
 def parse_fields(
-    jobs: Sequence[Mapping[str, object]],
-    name: str,
-    *,
-    settings: Settings,
-    files: Mapping[str, Path] | None = None,
+    jobs: Sequence[Mapping[str, object]], name: str, *, settings: Settings, files: Mapping[str, Path] | None = None
 ) -> Submission:
     """Do the same for fields that came without a file, such as a request's: one line's for each of ``jobs``.
 
@@ -109,23 +101,14 @@ def _lazy_downloader(stack: contextlib.ExitStack, settings: Settings) -> Callabl
 
 
 def _read(
-    data: bytes,
-    name: str,
-    reader: Reader,
-    overrides: Mapping[str, object],
-    settings: Settings,
-    inputs: InputCollector,
+    data: bytes, name: str, reader: Reader, overrides: Mapping[str, object], settings: Settings, inputs: InputCollector
 ) -> Submission:
     problems = Problems(name)
     return _expand(reader(data, problems), problems, overrides, settings, inputs)
 
 
 def _expand(
-    table: Table,
-    problems: Problems,
-    overrides: Mapping[str, object],
-    settings: Settings,
-    inputs: InputCollector,
+    table: Table, problems: Problems, overrides: Mapping[str, object], settings: Settings, inputs: InputCollector
 ) -> Submission:
     expander = _Expander(problems, LayerReader(inputs), settings)
     expander.read_common(table, overrides)
@@ -150,12 +133,7 @@ class _Expander:
         self._problems = problems
         self._reader = reader
         self._resolver = Resolver(load_library(settings.effective_presets_dir))
-        self._base: Values = {
-            "preset": settings.preset,
-            "enhance": settings.enhance.enabled,
-            "priority": 0,
-            "gpu": (),
-        }
+        self._base: Values = {"preset": settings.preset, "enhance": settings.enhance.enabled, "priority": 0, "gpu": ()}
         self._defaults: Values = {}
         self._overrides: Values = {}
         self._common: Values = {}

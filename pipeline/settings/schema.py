@@ -30,8 +30,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipeline.errors import SettingsError
-from pipeline.gpu_type_names import check_gpu_type
-from pipeline.names import check_owner
+from pipeline.names import check_gpu_type, check_owner
 from pipeline.redaction import redact, remember, shown_setting
 from pipeline.settings.broker_url import parse_broker_url
 from pipeline.settings.files import current_folder
@@ -296,8 +295,7 @@ class Settings(_NormalisedModel, BaseSettings):
     handoff_bytes: int = Field(8 * 1024 * MEBIBYTE, gt=0, description="Most bytes of frames kept there at once.")
     cache_dir: Path | None = Field(None, description="Where built models are kept; unset means `home`/cache.")
     input_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
-        (),
-        description="Folders that input images may lie in; unset: the prompt file's and the current one.",
+        (), description="Folders that input images may lie in; unset: the prompt file's and the current one."
     )
     presets_dir: Path | None = Field(None, description="Folder of your own presets; unset means `home`/presets.")
     trusted_folders: Annotated[tuple[Path, ...], NoDecode] = Field(

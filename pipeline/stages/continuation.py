@@ -4,8 +4,6 @@ Blobs lie under their digest: any worker can fetch them, and equal ones are one.
 the transaction that finishes the segment.
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

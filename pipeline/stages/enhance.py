@@ -1,7 +1,5 @@
 """Makes a job's prompt richer, if its line asks for it."""
 
-from __future__ import annotations
-
 from pipeline.enhancers.enhancer import PromptEnhancer
 from pipeline.outputs import EnhancedPrompt, EnhanceOutput
 from pipeline.spec import JobSpec

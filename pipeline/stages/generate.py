@@ -1,7 +1,5 @@
 """The generate stage: from a prompt to raw frames in the hand-off directory."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from pipeline.policy.memory_ladder import Rung, on_rung
 from pipeline.seeds import segment_seed
 from pipeline.spec import InputRef, JobSpec
 from pipeline.stages import ahead
-from pipeline.stages.checkpoints import ClipCheckpoints
+from pipeline.stages.checkpoint_upload import ClipCheckpoints
 from pipeline.stages.continuation import fetch_last_frames, keep_last_frames
 from pipeline.stages.lora_cache import fetch_lora
 from pipeline.work import GenerationRunner, StageContext, StageResult, StepWork
@@ -28,7 +26,7 @@ def run(work: StepWork, context: StageContext) -> StageResult[GenerateOutput]:
     """Make the clip's frames; they stay in the hand-off directory for the encode stage of the same host.
 
     Goes on from ``work.checkpoint`` where that can be used, and keeps checkpoints of its own (see
-    ``pipeline.stages.checkpoints``). The final one is stored before this returns.
+    ``pipeline.stages.checkpoint_upload``). The final one is stored before this returns.
 
     Raises:
         RetryableError: the hand-off directory is full, or the store that has an input cannot be reached.

@@ -11,8 +11,6 @@ Without a configured classifier the stage is skipped, unless the policy was aske
 negative prompt is screened only where it draws (``pipeline.encoder_texts``).
 """
 
-from __future__ import annotations
-
 import logging
 
 from pipeline.encoder_texts import NO_CALL_TEXTS, CallTexts, texts_to_screen

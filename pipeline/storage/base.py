@@ -1,7 +1,5 @@
 """The protocol of a store of media, which the folder and S3 forms both keep."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

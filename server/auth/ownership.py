@@ -1,7 +1,5 @@
 """The one clause that keeps an owner's rows from others."""
 
-from __future__ import annotations
-
 from typing import Any, TypeVar
 
 from sqlalchemy import Select

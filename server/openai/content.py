@@ -1,7 +1,5 @@
 """The bytes of a video's files."""
 
-from __future__ import annotations
-
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 

@@ -1,7 +1,5 @@
 """``/v1/videos``: a request becomes a batch of one job, and a job's rows become a video."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -94,10 +92,7 @@ def retrieve(video_id: str, line: ServedLine, caller: Reader) -> Video:
 
 @router.get("/videos/{video_id}/content")
 def content(
-    video_id: str,
-    line: ServedLine,
-    caller: Reader,
-    variant: Literal["video", "thumbnail", "spritesheet"] = "video",
+    video_id: str, line: ServedLine, caller: Reader, variant: Literal["video", "thumbnail", "spritesheet"] = "video"
 ) -> Response:
     """Return the bytes of a finished video, its poster or its strip of frames."""
     with line.database.reading() as session:

@@ -79,13 +79,7 @@ def _generate(body: Body, line: Line, caller: Caller) -> Task:
         raise refusal(problems) from None
     options = submission.batch_options(SubmissionChoices(owner=caller.owner), settings, parsed.scoring)
     stored = submission.store(
-        parsed,
-        options,
-        settings=settings,
-        database=line.database,
-        name="generate",
-        owner=caller.owner,
-        again=True,
+        parsed, options, settings=settings, database=line.database, name="generate", owner=caller.owner, again=True
     )
     with line.database.reading() as session:
         return Task(task_id=session.scalars(select(Job.id).where(Job.batch_id == stored.batch_id)).one())

@@ -1,20 +1,15 @@
 """Batches: one in a line, where one stands, and one with its jobs or results."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from pydantic import Field
 
+from db.models import Batch
 from pipeline.states import TERMINAL_JOB_STATES, JobState
-from service.views.base import View, when
+from service.exit_codes import of_counts
+from service.views.base import View, when, when_if_set
 from service.views.jobs import JobView, ResultView, RunningView
 from service.views.workers import WorkerView
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from db.models import Batch
 
 
 class BatchView(View):
@@ -103,22 +98,14 @@ class StatusView(View):
 
 
 def batch_view(batch: Batch, counts: Mapping[JobState, int]) -> BatchView:
-    from service.exit_codes import of_counts
-
     finished = sum(counts[state] for state in TERMINAL_JOB_STATES) == batch.total
-    return BatchView(
-        id=batch.id,
-        name=batch.name,
-        owner=batch.owner,
+    return BatchView.of(
+        batch,
         source=batch.source_name,
         created_at=when(batch.created_at),
-        total=batch.total,
         counts={state.value: counts[state] for state in JobState},
-        paused=batch.paused,
-        deadline_at=None if batch.deadline_at is None else when(batch.deadline_at),
+        deadline_at=when_if_set(batch.deadline_at),
         max_gpu_hours=None if batch.max_gpu_ms is None else batch.max_gpu_ms / 3_600_000,
-        max_cost=batch.max_cost,
-        over_budget=batch.over_budget,
         finished=finished,
         exit_code=int(of_counts(counts)) if finished else None,
     )

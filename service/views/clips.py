@@ -1,17 +1,11 @@
 """Clips: their files, the state that another clip can go on from, and what `vgen generate` makes."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
+from db.models import ArtifactRow
 from service.views.base import View
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from db.models import ArtifactRow
 
 _KINDS = ("video", "poster", "strip", "sidecar")
 
@@ -59,14 +53,4 @@ class GeneratedView(View):
 def file_views(artifacts: Mapping[str, ArtifactRow], urls: Mapping[str, str]) -> list[FileView]:
     """A job's files, the video first; ``urls`` by key."""
     ordered: Sequence[str] = sorted(artifacts, key=lambda kind: (*_KINDS, kind).index(kind))
-    return [
-        FileView(
-            kind=kind,
-            key=artifacts[kind].key,
-            sha256=artifacts[kind].sha256,
-            size=artifacts[kind].size,
-            media_type=artifacts[kind].media_type,
-            url=urls.get(artifacts[kind].key),
-        )
-        for kind in ordered
-    ]
+    return [FileView.of(artifacts[kind], url=urls.get(artifacts[kind].key)) for kind in ordered]

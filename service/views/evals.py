@@ -1,7 +1,5 @@
 """The output of `vgen eval … --json`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field

@@ -1,16 +1,12 @@
 """The events of batches and jobs."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 
+from db.models import Event
+from db.reading.history import Entry
 from service.views.base import View, when
-
-if TYPE_CHECKING:
-    from db.models import Event
-    from db.reading.history import Entry
 
 
 class EventView(View):
@@ -43,8 +39,8 @@ class EventsView(View):
 
 
 def event_view(event: Event) -> EventView:
-    return EventView(at=when(event.at), kind=event.kind, data=event.data)
+    return EventView.of(event, at=when(event.at))
 
 
 def entry_view(entry: Entry) -> EntryView:
-    return EntryView(at=when(entry.at), kind=entry.kind, batch_id=entry.batch_id, job_id=entry.job_id, data=entry.data)
+    return EntryView.of(entry, at=when(entry.at))

@@ -1,24 +1,20 @@
 """Jobs: one in a line, and one with its steps, attempts, rolls, scores and files."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import Field
 
+from db.models import Job, Score, Segment, StageRun, Step
 from pipeline.digests import joined_digest
 from pipeline.outputs import GenerateOutput, ScoreOutput
+from pipeline.presets import all_presets
 from pipeline.seeds import roll_seed
+from pipeline.spec import JobSpec
 from pipeline.states import Stage
-from service.views.base import View, when
+from service.views.base import View, when, when_if_set
 from service.views.clips import FileView
 from service.views.events import EventView
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from db.models import Job, Score, Segment, StageRun, Step
-    from pipeline.spec import JobSpec
 
 
 class JobView(View):
@@ -151,42 +147,30 @@ class ResultView(View):
 
 
 def job_view(job: Job) -> JobView:
-    return JobView(
-        id=job.id,
-        batch_id=job.batch_id,
-        line=job.line,
-        variant=job.variant,
+    return JobView.of(
+        job,
         state=job.state.value,
         prompt=job.spec["prompt"],
         seed=roll_seed(job.spec["seed"], job.roll),
-        roll=job.roll,
         preset=job.spec["preset"],
-        custom_id=job.custom_id,
         labels=job.spec.get("labels", {}),
-        priority=job.priority,
         random_weights=has_random_weights(job.spec),
-        error_code=job.error_code,
-        error=job.error,
         created_at=when(job.created_at),
-        finished_at=None if job.finished_at is None else when(job.finished_at),
+        finished_at=when_if_set(job.finished_at),
     )
 
 
 def has_random_weights(spec: Mapping[str, Any]) -> bool:
     """Return whether the preset of a stored specification has random weights; a user's own preset is marked in it."""
-    from pipeline.presets import all_presets
-
     preset = all_presets().get(spec["preset"])
     return bool(spec.get("random_weights")) or (preset is not None and preset.random_weights)
 
 
 def running_view(step: Step, segments: int) -> RunningView:
-    return RunningView(
-        job_id=step.job_id,
+    return RunningView.of(
+        step,
         stage=step.stage.value,
-        segment=step.segment,
         segments=segments,
-        worker=step.worker,
         phase=step.progress_phase,
         step=step.progress_step,
         steps=step.progress_total,
@@ -215,28 +199,22 @@ def text_sentences(view: JobDetailView) -> list[str]:
 
 
 def step_view(step: Step) -> StepView:
-    names = ("roll", "segment", "attempt", "queue", "worker", "error_code", "error", "output")
-    return StepView(stage=step.stage.value, state=step.state.value, **{name: getattr(step, name) for name in names})
+    return StepView.of(step, stage=step.stage.value, state=step.state.value)
 
 
 def attempt_view(run: StageRun, segment: int) -> AttemptView:
-    return AttemptView(
+    return AttemptView.of(
+        run,
         stage=run.stage.value,
         segment=segment,
-        attempt=run.attempt,
         outcome=run.outcome.value,
-        worker=run.worker,
-        queue=run.queue,
         started_at=when(run.started_at),
         ended_at=when(run.ended_at),
-        error_code=run.error_code,
-        error=run.error,
     )
 
 
 def score_view(row: Score) -> ScoreView:
-    names = ("roll", "metric", "score", "reason", "passed", "details", "scorer")
-    return ScoreView(**{name: getattr(row, name) for name in names}, scored_at=when(row.scored_at))
+    return ScoreView.of(row, scored_at=when(row.scored_at))
 
 
 def segment_views(job: Job, spec: JobSpec, steps: Sequence[Step], generated: Sequence[Segment]) -> list[SegmentView]:

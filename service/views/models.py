@@ -1,7 +1,5 @@
 """Presets and their models: which can be used, how fast, and how their caches are calibrated."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field

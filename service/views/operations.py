@@ -1,7 +1,5 @@
 """The results of the operating commands: changes to jobs, pauses, sweeps, checks and settings."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field

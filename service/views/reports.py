@@ -1,22 +1,19 @@
 """The output of `vgen report`: plain values made of a batch's timeline."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from pydantic import Field
+from sqlalchemy.orm import Session
 
+from db.clips import batches
+from db.clips.spending import type_of
+from db.models import Batch
+from db.reading import reports
+from db.reading.reports import KEPT, Clips, Timeline, Work
 from pipeline.states import Stage
 from service.views.base import View, when
 from service.views.batches import BatchView, batch_view
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from db.models import Batch
-    from db.reading.reports import Clips, Timeline, Work
 
 HOUR_S = 3600
 _PIPELINE = ("encode_text_and_first_step", "denoise", "decode")
@@ -98,10 +95,6 @@ class ReportView(View):
 
 def report_of(session: Session, batch: Batch, prices: Mapping[str, float]) -> ReportView:
     """The batch's report as its rows are now; ``prices`` of an hour by GPU type."""
-    from db.clips import batches
-    from db.clips.spending import type_of
-    from db.reading import reports
-
     view = batch_view(batch, batches.counts(session, [batch.id])[batch.id])
     timeline = reports.timeline(session, batch)
     happened = reports.event_counts(session, batch.id)
@@ -166,14 +159,10 @@ def _over(value: float, count: int) -> float | None:
 
 
 def _lost(work: Work) -> bool:
-    from db.reading.reports import KEPT
-
     return work.outcome is not None and work.outcome not in KEPT
 
 
 def _gpus(gpu_work: Sequence[Work], prices: Mapping[str, float]) -> list[GpuReportView]:
-    from db.clips.spending import type_of
-
     ms: Counter[str] = Counter()
     workers: dict[str, set[str]] = {}
     for work in gpu_work:
@@ -248,8 +237,6 @@ def _stages(work: Sequence[Work]) -> list[StageReportView]:
 
 
 def _workers(timeline: Timeline, others: Mapping[str, int]) -> list[WorkerReportView]:
-    from db.clips.spending import type_of
-
     total_ms = timeline.ended_at - timeline.began_at
     by_name: dict[str, list[Work]] = {}
     for item in timeline.work:

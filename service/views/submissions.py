@@ -1,7 +1,5 @@
 """The results of `vgen submit` and its dry run."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Workers."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from service.views.base import View

@@ -3,15 +3,12 @@
 The broker is lost with the process, which loses nothing: rows are the truth, and the next run takes them up.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 from celery import Celery
@@ -121,9 +118,7 @@ class SoloLine:
         grace = self._settings.worker.grace_s if now else 0.0
         self._stop_since = time.monotonic() - grace
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.request_stop(now=True)
         # Celery's flag is one for the process, and all its workers are ours.
         worker_state.should_stop = _EX_OK

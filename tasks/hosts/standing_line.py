@@ -1,7 +1,5 @@
 """A solo line that stands ready for as long as its process lives, whether anything waits or not."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from types import TracebackType

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from db.scheduling import worker_models
+from db.scheduling import worker_presets
 from db.scheduling.dispatch import NextQueue
 from db.session import Database
 from pipeline.errors import ServiceUnavailableError
@@ -131,7 +131,7 @@ class WorkerContext:
     def _on_loaded(self, load: Load, was: str | None) -> None:
         try:
             with self.database.transaction() as session:
-                worker_models.record_load(
+                worker_presets.record_load(
                     session, self.name, self.gpu_type, load.preset, load.seconds, source=load.source, was=was
                 )
         except ServiceUnavailableError as error:
@@ -141,7 +141,7 @@ class WorkerContext:
         logger.warning("generator replaced", extra={"preset": preset, "reason": reason})
         try:
             with self.database.transaction() as session:
-                worker_models.record_recycled(session, self.name, self.gpu_type, preset, reason)
+                worker_presets.record_recycled(session, self.name, self.gpu_type, preset, reason)
         except ServiceUnavailableError as error:
             logger.warning("replacement not recorded", extra={"preset": preset, "reason": str(error)})
 

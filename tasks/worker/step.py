@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from db.queue import failures, finishing, leases, releases, rewinds
 from db.queue.attempt_endings import Finished
 from db.queue.finishing import Route
-from db.scheduling import worker_models
+from db.scheduling import worker_presets
 from pipeline import failpoints
 from pipeline.errors import (
     FailureClass,
@@ -227,8 +227,7 @@ def _recorder(
     runtime: WorkerContext, claimed: Claim, error: StageError, check: Callable[[], None]
 ) -> Callable[[Session, Claim], Finished]:
     logger.info(
-        "stage failed",
-        extra={"job_id": claimed.work.job_id, "stage": claimed.work.stage.value, "code": error.code},
+        "stage failed", extra={"job_id": claimed.work.job_id, "stage": claimed.work.stage.value, "code": error.code}
     )
     if isinstance(error, SegmentLostError):
         reason = f"{error.code}: {error}"
@@ -248,7 +247,7 @@ def _recorder(
 def _fail_and_drain(session: Session, runtime: WorkerContext, claimed: Claim, error: StageError) -> Finished:
     """Record the crash, and drain the worker: its GPU is most likely broken."""
     logger.error("worker drains itself", extra={"worker": runtime.name, "jobs": runtime.crashes.jobs})
-    worker_models.drain(session, runtime.name, f"{len(runtime.crashes)} different jobs crashed here in a row")
+    worker_presets.drain(session, runtime.name, f"{len(runtime.crashes)} different jobs crashed here in a row")
     return failures.fail(session, claimed, error)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from db.clips import jobs
+from db.clips import cancel_retry_approve
 from db.clips.batches import Limits
 from tests.faults import invariant_check
 from tests.faults.fault_cluster import World, running_world
@@ -184,7 +184,7 @@ def _retry_failed(world: World, batches: Sequence[str]) -> int:
     failed = world.rows(f"SELECT id FROM jobs WHERE {_FAILED} AND batch_id IN {_listed(batches)}")
     for (job_id,) in failed:
         with world.database.transaction() as session:
-            jobs.retry(session, job_id)
+            cancel_retry_approve.retry(session, job_id)
     return len(failed)
 
 

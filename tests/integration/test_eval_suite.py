@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from db.clips import jobs
+from db.clips import cancel_retry_approve
 from db.evals import runs
 from pipeline.scoring.dimensions import action_of
 from pipeline.scoring.kinetics import KINETICS_400
@@ -83,7 +83,7 @@ def test_a_clip_that_is_missing_makes_the_run_incomplete(vgen: Vgen, suite: Path
     with home_of(settings_for(tmp_path)) as database:
         for job in job_list(database, submitted["batch_id"]):
             with database.transaction() as session:
-                jobs.cancel(session, job.id)
+                cancel_retry_approve.cancel(session, job.id)
 
     shown = vgen("eval", "scores", submitted["id"], "--json")
 

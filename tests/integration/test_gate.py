@@ -90,11 +90,7 @@ def test_clips_that_pass_are_published_with_their_scores(world: World) -> None:
     assert_published_once(world.settings, world.database, world.batches["well"])
     for job in job_list(world.database, world.batches["well"]):
         assert (job.state, job.roll) == (JobState.SUCCEEDED, 1)
-        assert [run.stage for run in runs_of(world.database, job.id)][-3:] == [
-            Stage.ENCODE,
-            Stage.SCORE,
-            Stage.PUBLISH,
-        ]
+        assert [run.stage for run in runs_of(world.database, job.id)][-3:] == [Stage.ENCODE, Stage.SCORE, Stage.PUBLISH]
         scored = sidecar_of(world.settings, world.database, job.id)["scoring"]
         assert scored["gate"] == BATCHES["well"].gate
         assert scored["scores"]["checks.size"]["passed"] is True

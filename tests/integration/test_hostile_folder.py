@@ -100,7 +100,7 @@ def test_a_solo_run_with_its_generator_and_encoder(hostile: Path, env: dict[str,
     assert marks(tmp_path) == ""
     assert done.stderr.count("vgen.toml:5: VGEN_ENHANCE_PROVIDERS is ignored") == 1
     assert sorted(path.name for path in hostile.iterdir() if path.suffix != ".py") == [
-        *(".env", "prompts.txt", "tasks", "vgen.toml"),
+        *(".env", "prompts.txt", "tasks", "vgen.toml")
     ]
 
 

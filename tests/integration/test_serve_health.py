@@ -98,11 +98,7 @@ def test_what_is_away_is_named_and_a_live_process_stays_alive(tmp_path: Path, mo
             waiting = get("/readyz")
             assert (waiting.status_code, waiting.json()["status"]) == (200, "warming")
 
-            for service, server in {
-                "database": cluster.postgres,
-                "broker": cluster.redis,
-                "store": cluster.s3,
-            }.items():
+            for service, server in {"database": cluster.postgres, "broker": cluster.redis, "store": cluster.s3}.items():
                 server.stop()
                 away = get("/readyz")
                 assert (away.status_code, away.json()["status"]) == (503, "unavailable"), service

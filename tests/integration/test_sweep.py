@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import insert, update
 
 from db import events
-from db.clips import jobs
+from db.clips import cancel_retry_approve
 from db.models import ArtifactRow, Batch, Checkpoint, Job
 from db.queue import failures
 from db.session import Database, now_ms
@@ -133,7 +133,7 @@ def test_what_a_row_points_at_stays_however_old_it_is(world: World) -> None:
     video = ObjectRef(key=f"media/{failed}/{'3' * 64}.mp4", sha256="3" * 64, size=5)
     world.line.finish(claimed, StageResult(EncodeOutput(video=video, probe={})))
     with world.line.database.transaction() as session:
-        jobs.cancel(session, failed)  # a retry goes on from what it had encoded
+        cancel_retry_approve.cancel(session, failed)  # a retry goes on from what it had encoded
         refs = [{"sha256": digit * 64, "media_type": "image/png", "name": "a.png"} for digit in "45678"]
         inputs: dict[str, object] = {
             "image": refs[0],

@@ -48,8 +48,7 @@ def _section(text: str, title: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("title", "meaning", "moves"),
-    [("Jobs", JOB_STATE_MEANING, JOB_MOVES), ("Steps", STEP_STATE_MEANING, STEP_MOVES)],
+    ("title", "meaning", "moves"), [("Jobs", JOB_STATE_MEANING, JOB_MOVES), ("Steps", STEP_STATE_MEANING, STEP_MOVES)]
 )
 def test_states_and_moves_are_those_of_the_code(
     title: str, meaning: Mapping[StrEnum, str], moves: Mapping[StrEnum, frozenset[StrEnum]]

@@ -127,10 +127,7 @@ def test_a_sidecar_that_breaks_a_rule_of_lines_is_refused(
 
 MALFORMED: list[tuple[str, str]] = [
     ("[" * 100_000, "is not JSON"),
-    (
-        '{"schema": "vgen.sidecar/1", "request": {"seed": 1e999}}',
-        "the number 1e999 is not allowed",
-    ),
+    ('{"schema": "vgen.sidecar/1", "request": {"seed": 1e999}}', "the number 1e999 is not allowed"),
     ('{"schema": "vgen.sidecar/1", "request": {"seed": Infinity}}', "Infinity is not allowed"),
     ('{"schema": "vgen.sidecar/1", "request": {"seed": NaN}}', "NaN is not allowed"),
     ('{"schema": "vgen.sidecar/1", "request": {"seed": ' + "9" * 5000 + "}}", "is not JSON"),

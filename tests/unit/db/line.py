@@ -114,13 +114,7 @@ class Line:
         return claimed
 
     def try_claim(
-        self,
-        job_id: str,
-        stage: Stage,
-        *,
-        lease_ms: int = LEASE_MS,
-        queues: tuple[str, ...] = QUEUES,
-        segment: int = 0,
+        self, job_id: str, stage: Stage, *, lease_ms: int = LEASE_MS, queues: tuple[str, ...] = QUEUES, segment: int = 0
     ) -> Claim | None:
         with self.database.transaction() as session:
             return leases.claim(

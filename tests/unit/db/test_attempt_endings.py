@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from db.clips import jobs
+from db.clips import cancel_retry_approve
 from db.queue import failures, leases, recovery, releases, rewinds
 from db.session import Database
 from pipeline.errors import FatalError
@@ -57,7 +57,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing(
     line.go_on(job_id, Stage.ENCODE)
     if cancelled:
         with line.database.transaction() as session:
-            jobs.cancel(session, job_id)
+            cancel_retry_approve.cancel(session, job_id)
     before = line.snapshot()
 
     # when the first attempt speaks up

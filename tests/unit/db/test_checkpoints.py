@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db.clips import checkpoints, jobs
+from db.clips import cancel_retry_approve, checkpoints
 from db.models import Checkpoint
 from db.queue import failures, releases
 from db.session import Database
@@ -87,7 +87,7 @@ def test_an_attempt_that_lost_its_step_writes_nothing(line: Line) -> None:
 def test_a_job_that_is_to_be_cancelled_keeps_no_new_state(line: Line) -> None:
     _, job_id, claimed = line.bring_to(Stage.GENERATE)
     with line.database.transaction() as session:
-        assert jobs.cancel(session, job_id)
+        assert cancel_retry_approve.cancel(session, job_id)
 
     assert record(line, claimed, saved(3)) is None
     assert newest(line, job_id) is None
@@ -119,7 +119,7 @@ def test_a_cancelled_job_keeps_none(line: Line) -> None:
     _, job_id, claimed = line.bring_to(Stage.GENERATE)
     record(line, claimed, saved(3))
     with line.database.transaction() as session:
-        assert jobs.cancel(session, job_id)
+        assert cancel_retry_approve.cancel(session, job_id)
 
     with line.database.transaction() as session:
         released = releases.release(session, claimed)
@@ -134,7 +134,7 @@ def test_a_job_that_waits_and_is_cancelled_keeps_none(line: Line) -> None:
     crash(line, claimed)
 
     with line.database.transaction() as session:
-        assert jobs.cancel(session, job_id)
+        assert cancel_retry_approve.cancel(session, job_id)
 
     assert line.job(job_id).state is JobState.CANCELLED
     assert newest(line, job_id) is None
@@ -148,7 +148,7 @@ def test_a_failed_job_keeps_its_state_for_a_retry(line: Line) -> None:
     assert line.job(job_id).state is JobState.FAILED
 
     with line.database.transaction() as session:
-        assert jobs.retry(session, job_id)
+        assert cancel_retry_approve.retry(session, job_id)
 
     assert line.go_on(job_id, Stage.GENERATE).work.checkpoint == saved(3)
 

@@ -122,10 +122,7 @@ def test_a_job_goes_to_the_gpu_type_where_it_starts_soonest(line: Line) -> None:
 
 def test_a_job_keeps_to_the_gpu_types_it_names_and_fits(line: Line) -> None:
     _ready_to_generate(
-        line,
-        {"prompt": "a", "gpu": ["big"]},
-        {"prompt": "b", "preset": "tiny-wan"},
-        {"prompt": "c", "gpu": ["absent"]},
+        line, {"prompt": "a", "gpu": ["big"]}, {"prompt": "b", "preset": "tiny-wan"}, {"prompt": "c", "gpu": ["absent"]}
     )
     for preset in ("idle", "tiny-wan"):
         line.worker(preset_queue("small", preset), name=f"{preset} 1", memory=1024)

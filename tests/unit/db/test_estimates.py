@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from db.clips import batches, jobs
+from db.clips import batches, cancel_retry_approve
 from db.clips.batches import Limits
 from db.models import Event, StageRun
 from db.queue import pauses
@@ -72,7 +72,7 @@ def test_jobs_that_have_ended_wait_for_nothing(line: Line) -> None:
     line.worker()
     batch_id = line.submit({"prompt": "a", "gpu": "h200"}, {"prompt": "b"})
     with line.database.transaction() as session:
-        jobs.cancel(session, f"{batch_id}-000000")
+        cancel_retry_approve.cancel(session, f"{batch_id}-000000")
 
     assert _stuck(line, batch_id) == []
 

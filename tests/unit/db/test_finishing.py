@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db.clips import jobs
+from db.clips import cancel_retry_approve, jobs
 from db.session import Database
 from pipeline.outputs import ScreenOutput
 from pipeline.states import JobState, Stage, StepState
@@ -57,7 +57,7 @@ def test_a_blocked_prompt_ends_the_job(line: Line) -> None:
     assert Stage.GENERATE not in line.states(job_id)
     assert not line.batch(batch_id).active
     with line.database.transaction() as session:
-        assert not jobs.retry(session, job_id)
+        assert not cancel_retry_approve.retry(session, job_id)
 
 
 def test_a_skipped_stage_lets_the_job_go_on(line: Line) -> None:

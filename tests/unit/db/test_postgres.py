@@ -114,9 +114,7 @@ def pgbouncer(folder: Path, upstream: int) -> Iterator[int]:
         "utf-8",
     )
     process = subprocess.Popen(
-        ["pgbouncer", "-q", *user, str(folder / "pgbouncer.ini")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        ["pgbouncer", "-q", *user, str(folder / "pgbouncer.ini")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         end = time.monotonic() + 20

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from db import workers
-from db.clips import checkpoints, jobs, scores
+from db.clips import cancel_retry_approve, checkpoints, scores
 from db.evals import runs
 from db.models import Checkpoint, Score
 from db.queue import recovery, rewinds
@@ -104,7 +104,7 @@ def test_the_last_roll_that_is_rejected_fails_the_job_and_a_retry_gives_one_more
     assert job.error == "roll 2 was rejected and is the last: it is black"
 
     with line.database.transaction() as session:
-        assert jobs.retry(session, job_id)
+        assert cancel_retry_approve.retry(session, job_id)
     assert (line.job(job_id).state, line.job(job_id).roll) == (JobState.WAITING, 3)
     line.finish_job(job_id)
     assert line.job(job_id).state is JobState.SUCCEEDED
@@ -132,7 +132,7 @@ def test_a_cancel_beats_a_gate(line: Line) -> None:
     job_id = _scored(line)
     claimed = line.go_on(job_id, Stage.SCORE)
     with line.database.transaction() as session:
-        assert jobs.cancel(session, job_id)
+        assert cancel_retry_approve.cancel(session, job_id)
 
     line.finish(claimed, result_of(claimed, Outcome.REJECTED))
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from db.clips import continuations, jobs
+from db.clips import cancel_retry_approve, continuations, retention
 from db.queue import attempt_endings, failures, recovery, rewinds
-from db.reading import sweep
 from db.session import Database
 from pipeline.errors import FatalError, RefusedError
 from pipeline.policy.routes import IO_QUEUE
@@ -106,7 +105,7 @@ def test_a_segment_is_encoded_while_the_next_is_generated_and_the_last_goes_on_a
     with clip.line.database.transaction() as session:
         assert continuations.last(session, clip.id, 1) == state_of(2)
         kept = {f"states/{segment:064d}" for segment in range(3)}
-        assert sweep.unreferenced(session, sorted(kept)) == kept - {state_of(2).blobs["frames"]["key"]}
+        assert retention.unreferenced(session, sorted(kept)) == kept - {state_of(2).blobs["frames"]["key"]}
 
 
 def test_the_next_segment_and_the_encoding_are_sent_at_once_where_there_is_room(clip: Clip) -> None:
@@ -133,7 +132,7 @@ def test_a_step_that_fails_for_good_sets_the_others_aside_and_a_retry_takes_them
     assert (clip.job(), clip.states()) == (JobState.FAILED, {(0, G): DONE, (0, E): StepState.FAILED, (1, G): PENDING})
     assert not clip.finish(generating).recorded  # fenced: it was set aside
     with clip.line.database.transaction() as session:
-        assert jobs.retry(session, clip.id)
+        assert cancel_retry_approve.retry(session, clip.id)
     assert clip.states() == {(0, G): DONE, (0, E): WAITING, (1, G): WAITING}
     for segment, stage in ((1, G), (0, E), (2, G), (1, E), (2, E), (2, P)):
         clip.work_off(segment, stage)
@@ -144,7 +143,7 @@ def test_a_cancelled_clip_ends_with_the_last_of_its_running_steps(clip: Clip) ->
     clip.work_off(0, G)
     encoding, generating = clip.claim(0, E), clip.claim(1, G)
     with clip.line.database.transaction() as session:
-        jobs.cancel(session, clip.id)
+        cancel_retry_approve.cancel(session, clip.id)
 
     clip.finish(encoding)
     assert (clip.job(), clip.states()[1, G]) == (JobState.IN_FLIGHT, RUNNING)
@@ -155,7 +154,7 @@ def test_a_cancelled_clip_ends_with_the_last_of_its_running_steps(clip: Clip) ->
     assert clip.job() is JobState.CANCELLED
     assert not clip.finish(generating).recorded
     with clip.line.database.transaction() as session:
-        assert jobs.retry(session, clip.id)
+        assert cancel_retry_approve.retry(session, clip.id)
     assert clip.states() == {(0, G): DONE, (0, E): WAITING, (1, G): WAITING}
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from db.clips import checkpoints, jobs
+from db.clips import cancel_retry_approve, checkpoints, retention
 from db.models import Event, Job, Measurement, StageRun, Step
 from db.queue import failures, recovery
-from db.reading import gauges, sweep, totals
-from db.scheduling import worker_models
+from db.reading import gauges, totals
+from db.scheduling import worker_presets
 from db.session import Database
 from pipeline.errors import RetryableError
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState
@@ -89,8 +89,8 @@ def work_with_mishaps(line: Line) -> None:
         recovery.end_leases(session)
     line.finish_job(ids[2])
     with line.database.transaction() as session:
-        jobs.cancel_all(session, ids[3:5])
-        jobs.retry_all(session, ids[3:4])
+        cancel_retry_approve.cancel_all(session, ids[3:5])
+        cancel_retry_approve.retry_all(session, ids[3:4])
     line.finish_job(ids[3])
     screening = line.go_on(ids[5], Stage.SCREEN)
     line.finish(screening, result_of(screening, Outcome.BLOCKED))
@@ -107,11 +107,7 @@ def test_counts_are_those_of_the_rows(database: Database) -> None:
 
     before = read(database)
     check(database, before)
-    assert sums(before, "vgen_jobs_finished", "outcome") == {
-        ("succeeded",): 4,
-        ("cancelled",): 2,
-        ("blocked",): 1,
-    }
+    assert sums(before, "vgen_jobs_finished", "outcome") == {("succeeded",): 4, ("cancelled",): 2, ("blocked",): 1}
     assert sums(before, "vgen_retries", "cause") == {("storage_unreachable",): 1, ("worker_lost",): 1}
     assert sums(before, "vgen_jobs_submitted", "preset") == {("idle",): 6}
     assert observed(before, "vgen_clip_duration_seconds") == 4
@@ -155,7 +151,7 @@ def test_a_count_never_goes_back_while_several_fold(database: Database) -> None:
     work_with_mishaps(line)
     with database.transaction() as session:
         for _ in range(3 * totals._PAGE):
-            worker_models.record_load(session, "w1", "cpu", random.choice("ab"), 1.0, source="disk", was=None)
+            worker_presets.record_load(session, "w1", "cpu", random.choice("ab"), 1.0, source="disk", was=None)
 
     def loads() -> float:
         return sum(sums(read(database), "vgen_model_loads", "preset").values())
@@ -197,7 +193,7 @@ def test_totals_outlive_the_history_that_they_count(database: Database) -> None:
     before = read(database)
     with database.transaction() as session:
         session.execute(update(Job).values(finished_at=1))
-        assert sweep.drop_history(session, batch_id, older_than_ms=0, dry_run=False) > 0
+        assert retention.drop_history(session, batch_id, older_than_ms=0, dry_run=False) > 0
 
     assert attempts(database) == {}
     assert read(database) == before
@@ -210,7 +206,7 @@ def test_history_that_goes_before_it_is_counted_does_no_harm(database: Database)
     line.finish_job(f"{batch_id}-000000")
     with database.transaction() as session:
         session.execute(update(Job).values(finished_at=1))
-        sweep.drop_history(session, batch_id, older_than_ms=0, dry_run=False)
+        retention.drop_history(session, batch_id, older_than_ms=0, dry_run=False)
 
     assert fold(database) > 0
     assert sums(read(database), "vgen_jobs_finished", "outcome") == {("succeeded",): 1}

@@ -116,11 +116,7 @@ def test_a_negative_prompt_is_screened_where_it_draws(
     guidance_scale: float, guidance_scale_2: float | None, draws: bool
 ) -> None:
     spec: JobSpec = make_work(
-        Stage.SCREEN,
-        "kitten",
-        negative_prompt="gore",
-        guidance_scale=guidance_scale,
-        guidance_scale_2=guidance_scale_2,
+        Stage.SCREEN, "kitten", negative_prompt="gore", guidance_scale=guidance_scale, guidance_scale_2=guidance_scale_2
     ).spec
 
     assert negative_prompt_draws(spec) is draws

@@ -14,15 +14,7 @@ from cli.options import FieldOptions, checked_owner, label_of
 from db.models import Queue, Step
 from pipeline.errors import InputError, SettingsError
 from pipeline.names import MAX_OWNER, check_labels, check_owner
-from pipeline.policy.routes import (
-    CPU_QUEUE,
-    IO_QUEUE,
-    encode_queue,
-    gpu_queue,
-    preset_queue,
-    preset_slug,
-    queue_named,
-)
+from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue, gpu_queue, preset_queue, preset_slug, queue_named
 from pipeline.prompts.parse import parse_bytes
 from pipeline.settings import load_settings
 from pipeline.spec import JobSpec

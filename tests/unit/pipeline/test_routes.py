@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.gpu_type_names import is_gpu_type
+from pipeline.names import is_gpu_type
 from pipeline.policy.routes import (
     GpuCapacity,
     choose_gpu_type,

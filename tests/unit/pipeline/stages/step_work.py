@@ -17,12 +17,7 @@ from pipeline.work import StageContext, StepWork
 
 
 def make_work(
-    stage: Stage,
-    prompt: str,
-    *,
-    policy: str = "closed",
-    outputs: StageOutputs | None = None,
-    **spec: Any,
+    stage: Stage, prompt: str, *, policy: str = "closed", outputs: StageOutputs | None = None, **spec: Any
 ) -> StepWork:
     values = {
         "seed": 1,

@@ -88,12 +88,7 @@ def test_the_video_says_what_it_is_and_nothing_of_the_attempt(bench: Bench, tmp_
         assert container.metadata["title"] == PROMPT
         comment = json.loads(container.metadata["comment"])
         assert not {"creation_time", "encoder"} & set(container.metadata)
-    assert comment == {
-        "job": JOB_ID,
-        "seed": 2**63 - 1,
-        "preset": "tiny-wan@1",
-        "notice": "weights are random",
-    }
+    assert comment == {"job": JOB_ID, "seed": 2**63 - 1, "preset": "tiny-wan@1", "notice": "weights are random"}
 
 
 def test_the_hand_off_is_freed_only_once_the_result_is_recorded(bench: Bench) -> None:

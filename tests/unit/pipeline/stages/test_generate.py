@@ -72,10 +72,7 @@ def test_frames_lie_in_the_handoff_under_their_digest(context: StageContext) -> 
 
 @pytest.mark.parametrize(
     ("outputs", "prompt"),
-    [
-        (StageOutputs(), "a lighthouse"),
-        (StageOutputs(enhance=enhanced("a tall lighthouse")), "a tall lighthouse"),
-    ],
+    [(StageOutputs(), "a lighthouse"), (StageOutputs(enhance=enhanced("a tall lighthouse")), "a tall lighthouse")],
 )
 def test_prompt_is_the_enhanced_one_where_there_is_one(
     context: StageContext, outputs: StageOutputs, prompt: str

@@ -1,7 +1,5 @@
 """Reading weight files without running anything that is in them."""
 
-from __future__ import annotations
-
 import io
 import pickle
 import zipfile

@@ -15,7 +15,7 @@ from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
 
 from pipeline.errors import RefusedError
 from pipeline.scoring import Clip
-from pipeline.scoring.models import checkpoint, dino, openai_clip, pixels, raft, umt
+from pipeline.scoring.models import dino, openai_clip, pixels, raft, umt, weight_reader
 from pipeline.scoring.weight_files import CLIP_B32, DINO, RAFT, UMT
 from pipeline.scoring.weights import FoundWeights
 from tests.data.vbench_oracle import tiny_weights
@@ -28,7 +28,7 @@ class Evil:
 
 def refusal(path: Path) -> str:
     with pytest.raises(RefusedError) as caught:
-        checkpoint.read_state(path)
+        weight_reader.read_state(path)
     assert caught.value.code == "eval_weights_wrong"
     assert str(path) in str(caught.value)
     return str(caught.value)
@@ -40,13 +40,13 @@ def test_formats_give_the_same_tensors(tmp_path: Path) -> None:
     torch.save({"model": {f"module.{key}": value.half() for key, value in state.items()}}, tmp_path / "nested.pth")
     save_file(state, tmp_path / "tensors.safetensors")
     for name in ("plain.pth", "nested.pth", "tensors.safetensors"):
-        found = checkpoint.read_state(tmp_path / name, "model")
+        found = weight_reader.read_state(tmp_path / name, "model")
         assert found["a"].dtype == torch.float32
         assert found["a"].equal(state["a"])
 
 
 def test_torchscript_archives_are_read_as_data(weights_folder: Path) -> None:
-    found = checkpoint.read_state(weights_folder / CLIP_B32.name)
+    found = weight_reader.read_state(weights_folder / CLIP_B32.name)
     shapes = tiny_weights.clip(32, 49, 64)
     assert {key: tuple(value.shape) for key, value in found.items()} == shapes
     wanted = tiny_weights.weights(shapes, 2.0)["visual.transformer.resblocks.1.attn.in_proj_weight"]
@@ -87,7 +87,7 @@ def test_weights_of_another_model_are_refused(weights_folder: Path, tmp_path: Pa
 
 def test_tensors_that_are_no_weights_are_passed_over(weights_folder: Path, tmp_path: Path) -> None:
     """OpenAI's archives hold such beside the weights; UMT's official loader passes over all that it does not know."""
-    clip = checkpoint.read_state(weights_folder / CLIP_B32.name)
+    clip = weight_reader.read_state(weights_folder / CLIP_B32.name)
     extra = {"input_resolution": torch.tensor(224), "transformer.resblocks.0.attn_mask": torch.zeros(77, 77)}
     torch.save(clip | extra, tmp_path / CLIP_B32.name)
     openai_clip.load([FoundWeights(CLIP_B32, tmp_path / CLIP_B32.name)], "cpu")

@@ -4,8 +4,6 @@ Nothing here touches the store. Whoever removes an object asks right before, and
 names it, however old it is.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A GPU worker's row about models: the preset assigned to it, the one it holds, and those that failed to load."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from sqlalchemy import bindparam, select, update
@@ -57,14 +55,7 @@ def set_loaded(session: Session, name: str, preset: str | None) -> None:
 
 
 def record_load(
-    session: Session,
-    name: str,
-    gpu_type: str | None,
-    preset: str,
-    seconds: float,
-    *,
-    source: str,
-    was: str | None,
+    session: Session, name: str, gpu_type: str | None, preset: str, seconds: float, *, source: str, was: str | None
 ) -> None:
     """Count one load of a model, from ``disk`` or the ``host``'s memory: placement is there to save swaps."""
     took = round(seconds, 3)

@@ -1,6 +1,4 @@
-"""Settings of a process in the Linux kernel; elsewhere nothing happens."""
-
-from __future__ import annotations
+"""A process and its signals: the stop signals, its name, and the signal it gets when its parent dies (Linux only)."""
 
 import contextlib
 import ctypes
@@ -29,3 +27,15 @@ def set_process_name(name: str) -> None:
 def _prctl(option: int, value: ctypes.c_char_p | ctypes.c_ulong) -> None:
     with contextlib.suppress(OSError, AttributeError):  # a C library without it
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """SIGINT, SIGTERM and SIGHUP; the last one only where nobody has this process ignore it, as ``nohup`` does."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM) if ignored else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def hang_up_like_sigterm() -> None:
+    """Have SIGHUP do what SIGTERM does in this process, unless it is ignored."""
+    if signal.SIGHUP in stop_signals():
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))

@@ -4,8 +4,6 @@ The generator's child writes a file beside the frames and goes on at once; a thr
 What is stored is never changed: a newer state is another object, and the older one goes when the row points elsewhere.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import time

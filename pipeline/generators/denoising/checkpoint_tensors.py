@@ -4,8 +4,6 @@ What a scheduler may hold is written down here, type by type; anything else is r
 so that a pipeline whose state is not understood starts again from its seed instead of going on wrongly.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 from collections.abc import Mapping
