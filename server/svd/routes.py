@@ -66,7 +66,8 @@ async def generate(request: Request, line: ServedLine, caller: Writer) -> Task:
 
 def _generate(body: Body, line: Line, caller: Caller) -> Task:
     fields = canonical({"image" if name == "file" else name: value for name, value in body.fields.items()})
-    if fields.get("image") not in body.files:
+    image = fields.get("image")
+    if not isinstance(image, str) or image not in body.files:
         message = "file: send the image as a file, in the part 'file' or 'image' of a multipart form"
         raise ApiError(400, message, code="invalid_value", param="file")
     settings = line.settings

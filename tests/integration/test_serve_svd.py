@@ -119,6 +119,7 @@ def test_an_unknown_task_is_not_found(served: Served, path: str) -> None:
     [
         ({"data": {"prompt": "a fox"}}, "file"),
         ({"json": {"image": "/etc/passwd"}}, "file"),
+        ({"json": {"image": {"file_id": ["x"]}}}, "file"),
         ({"content": picture(), "headers": {"content-type": "image/png"}}, None),
         ({"files": {"file": ("fox.png", b"no picture", "image/png")}}, "file"),
         ({"files": {"file": ("fox.png", picture()), "other": ("x.png", picture())}}, "other"),
