@@ -127,7 +127,7 @@ def measure(database: Database, ids: list[str], rounds: int) -> tuple[dict[str, 
         return (time.perf_counter() - began) * 1000
 
     def dispatch_once(session: Session) -> list[dispatch.StepMessage]:
-        return dispatch.dispatch_waiting(session, window=64)
+        return dispatch.dispatch_waiting(session, window=64) or []
 
     def reconcile(session: Session) -> None:
         recovery.end_leases(session)

@@ -21,12 +21,18 @@ BATCH = "batch"
 MODEL_LOAD = "model_load"
 VALUES = "values"
 
-_RECORD = insert(cast(Table, Measurement.__table__)).values(at=now_ms())
+_RECORD = insert(cast(Table, Measurement.__table__)).inline().values(at=now_ms())
 
 
-def record_attempt(session: Session, *, step_id: int, attempt: int, resumed: bool = False) -> None:
-    """Count an attempt whose row was just written; ``resumed``: it went on from a checkpoint."""
-    _record(session, ATTEMPT, [{"step": step_id, "attempt": attempt} | ({"resumed": True} if resumed else {})])
+def record_attempt(
+    session: Session, *, step_id: int, attempt: int, evaluation: bool = False, resumed: bool = False
+) -> None:
+    """Count an attempt whose row was just written.
+
+    ``evaluation``: the step is an evaluation run's; ``resumed``: the attempt went on from a checkpoint.
+    """
+    flags = {name: True for name, value in (("evaluation", evaluation), ("resumed", resumed)) if value}
+    _record(session, ATTEMPT, [{"step": step_id, "attempt": attempt, **flags}])
 
 
 def record_ended(session: Session, job_ids: Sequence[str], state: JobState, *, code: str | None = None) -> None:

@@ -125,6 +125,11 @@ class EvalState(StrEnum):
 _ORDER = tuple(Stage)
 
 
+def is_after(stage: Stage, other: Stage) -> bool:
+    """Return whether a job passes the stage later than the other one."""
+    return _ORDER.index(stage) > _ORDER.index(other)
+
+
 def next_stage(stage: Stage, *, scored: bool = False) -> Stage | None:
     """The stage after this one, with ``SCORE`` where the batch is ``scored``; None after the last."""
     position = _ORDER.index(stage) + 1

@@ -119,6 +119,11 @@ class StepWork:
     earlier: tuple[StageOutputs, ...] = ()
     """What was recorded of the segments before it, where the clip's last segment is encoded."""
 
+    @property
+    def log_data(self) -> dict[str, Any]:
+        """What a log's line about it names."""
+        return {"job_id": self.job_id, "segment": self.segment}
+
 
 @dataclass(frozen=True, slots=True)
 class StoredClip:
@@ -138,10 +143,17 @@ class StoredClip:
 class ScoreWork:
     """One claimed step of an evaluation run."""
 
+    run_id: str
+    batch_id: str
     family: str
     metrics: tuple[str, ...]
     """The metrics of the whole run; those of the family are this step's."""
     clips: tuple[StoredClip, ...]
+
+    @property
+    def log_data(self) -> dict[str, Any]:
+        """What a log's line about it names."""
+        return {"run": self.run_id, "family": self.family}
 
 
 Output_co = TypeVar("Output_co", bound=StageOutput | None, covariant=True)
@@ -221,3 +233,17 @@ class Claim:
     work: StepWork
     overlapped_ms: int = 0
     """The time before its end in which the worker had taken the next step: it is not counted as the GPU's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreClaim:
+    """The right to work on a step of an evaluation run, as a ``Claim`` is that to a job's."""
+
+    step_id: int
+    attempt: int
+    queue: str
+    worker: str
+    work: ScoreWork
+
+
+AnyClaim = Claim | ScoreClaim

@@ -67,8 +67,8 @@ class _History:
 
     def __init__(self, database: Database, batch_id: str, job_id: str | None, *, follow: bool) -> None:
         self._database, self.batch_id, self.job_id, self._follow = database, batch_id, job_id, follow
-        self._shown: dict[str, set[int]] = {"event": set(), "attempt": set()}
-        self._floor = {"event": 0, "attempt": 0}
+        self._floor = {"event": 0, "attempt": 0, "score_attempt": 0}
+        self._shown = {source: set[int]() for source in self._floor}
         self._marks: deque[tuple[float, dict[str, int]]] = deque()
 
     def news(self) -> Iterator[Entry]:

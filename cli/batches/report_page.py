@@ -27,7 +27,8 @@ th:first-child, td:first-child { text-align: left; } .note { color: var(--soft);
 svg { display: block; } svg text { fill: var(--ink); font-size: 12.5px; } svg .soft { fill: var(--soft); }
 svg .empty { fill: var(--empty); } .key { display: inline-block; width: .8rem; height: .8rem; margin: 0 .35rem 0 1rem; }
 """ + "".join(
-    f"svg .{stage} {{ fill: var(--{stage}); }} .key.{stage} {{ background: var(--{stage}); }}\n" for stage in Stage
+    f"svg .{stage} {{ fill: var(--{stage}, gray); }} .key.{stage} {{ background: var(--{stage}, gray); }}\n"
+    for stage in Stage
 )
 
 

@@ -263,7 +263,10 @@ def show(
             scores=[score_view(score) for score in runs.of_jobs(session, [row.id]).get(row.id, [])],
             segments=segment_views(row, spec, steps, history.segments_of_job(session, row)),
             steps=[step_view(step) for step in steps],
-            attempts=[attempt_view(run, segment_of[run.step_id]) for run in history.attempts_of_job(session, row.id)],
+            attempts=[
+                *(attempt_view(run, segment_of[run.step_id]) for run in history.attempts_of_job(session, row.id)),
+                *(attempt_view(run, None) for run in history.scoring_attempts(session, row)),
+            ],
             files=file_views(jobs.artifacts(session, [row.id]).get(row.id, {}), {}),
             events=[event_view(event) for event in events.of_job(session, row.id)],
         )
@@ -300,7 +303,9 @@ def _show_job(view: JobDetailView) -> None:
         )
     _show_segments(view)
     if view.attempts:
-        parts = [part_of(attempt.segment, len(view.segments)) for attempt in view.attempts]
+        parts = [
+            "" if attempt.segment is None else part_of(attempt.segment, len(view.segments)) for attempt in view.attempts
+        ]
         output.table(
             ("stage", "segment", "attempt", "outcome", "worker", "started", "ended", "error"),
             [

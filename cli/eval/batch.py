@@ -1,30 +1,24 @@
 """`vgen eval run BATCH`: a batch's published clips are scored, by a cluster's workers or here, and scores are rows."""
 
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cli import output
 from cli.context import open_database
 from cli.eval.suite import work_off
-from db.clips import batches, jobs, scores
-from db.evals import runs
-from db.models import ArtifactRow, Job
+from db.clips import batches, scores
+from db.evals import clips, runs
 from db.session import Database
-from pipeline.scoring import Expected, Metric, Models, gate
-from pipeline.scoring.run import ClipScores, ClipToScore, as_json, fingerprint, score_clips
+from pipeline.scoring import Metric, Models, gate
+from pipeline.scoring.run import ClipScores, as_json
 from pipeline.scoring.score_file import write_scores
-from pipeline.scoring.suite_jobs import entry_of
-from pipeline.seeds import roll_seed
 from pipeline.settings import Settings
-from pipeline.spec import JobSpec
-from pipeline.stages.score import record_of
-from pipeline.states import EvalState, JobState
-from pipeline.storage.base import Storage
+from pipeline.stages.clip_scorer import ClipScorer
+from pipeline.states import EvalState
 from pipeline.wiring import make_storage
+from pipeline.work import StoredClip
 from service.exit_codes import ExitCode
 from service.views import evals as views
 from tasks.worker.scoring import open_run
@@ -54,10 +48,13 @@ def score(
         if unfinished or missing:
             output.notice(f"{unfinished + missing} jobs of batch {batch_id} have no clip: the run will be incomplete")
         unread = 0
-        for job, video in _clips(database, batch_id):
-            result, record = _score_one(database, storage, job, video, metrics, models, settings)
+        scorer = ClipScorer(metrics, models, settings.eval.clip_bytes)
+        for clip in _clips(database, batch_id):
+            result = scorer.score_stored(clip, storage)
             unread += result.problem is not None
-            yield result, record
+            with database.transaction() as session:
+                scores.record(session, clip.job_id, clip.roll, scorer.records(result.scores))
+            yield result, as_json(result, scorer.fingerprints)
         summary = {"missing_clips": unfinished + missing, "unread_clips": unread}
         with database.transaction() as session:
             runs.close_run(session, run_id, complete=not (unfinished or missing or unread), summary=summary)
@@ -109,50 +106,10 @@ def _verdict(score: dict[str, Any]) -> str:
     return f"{score['score']:.6g}{'' if passed is None else ' pass' if passed else ' FAIL'}"
 
 
-def _clips(database: Database, batch_id: str) -> Iterator[tuple[Job, ArtifactRow]]:
-    after = -1
-    while True:
+def _clips(database: Database, batch_id: str) -> Iterator[StoredClip]:
+    with database.reading() as session:
+        total = batches.get(session, batch_id).total
+    for first in range(0, total, _PAGE):
         with database.reading() as session:
-            rows = batches.job_rows(session, batch_id, states=(JobState.SUCCEEDED,), after_seq=after, limit=_PAGE)
-            files = jobs.artifacts(session, [row.id for row in rows])
-        yield from ((row, files[row.id]["video"]) for row in rows if "video" in files.get(row.id, {}))
-        if len(rows) < _PAGE:
-            return
-        after = rows[-1].seq
-
-
-def _score_one(
-    database: Database,
-    storage: Storage,
-    job: Job,
-    video: ArtifactRow,
-    metrics: Sequence[Metric],
-    models: Models,
-    settings: Settings,
-) -> tuple[ClipScores, dict[str, Any]]:
-    with tempfile.TemporaryDirectory(prefix="vgen-eval-") as folder:
-        path = Path(folder) / "clip.mp4"
-        storage.download(video.key, path)
-        (scored,) = score_clips([_clip(job, path)], metrics, models, settings.eval.clip_bytes)
-    records = [
-        record_of(metric, scored.scores[metric.name], models) for metric in metrics if metric.name in scored.scores
-    ]
-    with database.transaction() as session:
-        scores.record(session, job.id, video.roll, records)
-    prints = {metric.name: fingerprint(metric, models) for metric in metrics}
-    labelled = replace(scored, clip=replace(scored.clip, video=Path(video.key)))
-    return labelled, as_json(labelled, prints)
-
-
-def _clip(job: Job, path: Path) -> ClipToScore:
-    spec = JobSpec.model_validate(job.spec)
-    entry = entry_of(spec.labels)
-    return ClipToScore(
-        path,
-        spec.prompt,
-        expected=Expected(spec.clip_frames, spec.fps, spec.width, spec.height),
-        auxiliary=entry.auxiliary if entry else {},
-        entry=entry.index if entry else None,
-        seed=roll_seed(spec.seed, job.roll),
-        dimensions=entry.dimensions if entry else None,
-    )
+            page = clips.published(session, batch_id, first, first + _PAGE - 1)
+        yield from page

@@ -14,6 +14,7 @@ from cli import output
 from cli.context import settings_of
 from cli.options import Json
 from db import invariants, schema
+from db.listen import hears
 from db.session import Database
 from pipeline.encoding.ffmpeg import available_codecs, ffmpeg_version
 from pipeline.errors import VgenError
@@ -142,6 +143,22 @@ def _database(settings: Settings) -> Iterator[CheckView]:
         database.close()
 
 
+def _wake_up(settings: Settings) -> Iterator[CheckView]:
+    """Steps that wait are looked for in any case; dispatchers that hear of them are quicker."""
+    if settings.database_url is None or settings.database_url.startswith("sqlite"):
+        return
+    database = Database(settings.effective_database_url)
+    try:
+        if hears(database, settings.database_listen_url):
+            yield _ok("wake-up", "dispatchers hear of waiting steps at once")
+        else:
+            seconds = settings.worker.dispatch_s
+            message = f"dispatchers hear nothing, and look for waiting steps every {seconds:g} s"
+            yield _warn("wake-up", message, "set VGEN_DATABASE_LISTEN_URL to the database itself, past the pooler")
+    finally:
+        database.close()
+
+
 def _broker(settings: Settings) -> Iterator[CheckView]:
     if settings.broker_url is None:
         yield _ok("broker", "in process (solo mode)")
@@ -238,11 +255,12 @@ def _safety(settings: Settings) -> Iterator[CheckView]:
 
 
 CHECKS: tuple[Check, ...] = (
-    *(_python, _packages, _settings, _database, _broker, _storage),
+    *(_python, _packages, _settings, _database, _wake_up, _broker, _storage),
     *(_ffmpeg, _hand_off, _gpus, _presets, _model, _safety),
 )
 MEND: dict[Check, str] = {
     _database: "start it, or correct VGEN_DATABASE_URL",
+    _wake_up: "correct VGEN_DATABASE_LISTEN_URL",
     _broker: "start it, or correct VGEN_BROKER_URL",
     _storage: "start it, or correct VGEN_STORAGE and VGEN_S3_*",
     _model: "set VGEN_PRESET to one that `vgen models list` shows",

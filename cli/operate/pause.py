@@ -10,7 +10,6 @@ from cli.context import open_database, settings_of
 from cli.options import Json
 from db import workers
 from db.clips import batches
-from db.evals import score_steps
 from db.queue import pauses
 from db.session import Database
 from pipeline.errors import InputError, Problem
@@ -91,7 +90,7 @@ def _withdraw(database: Database) -> None:
     """Take back what was dispatched and not begun, a page at a time."""
     while True:
         with database.transaction() as session:
-            if not pauses.withdraw(session) + score_steps.withdraw(session):
+            if not pauses.withdraw(session):
                 return
 
 

@@ -16,6 +16,7 @@ from db import events, measurements
 from db.base import insert_into
 from db.clips import continuations
 from db.models import Batch, Job, Step
+from db.notify import wake_dispatcher
 from db.session import now_ms
 from pipeline.digests import canonical_json, sha256_hex
 from pipeline.errors import ConflictError, NotFoundError
@@ -117,6 +118,7 @@ def submit(
     needs = _insert_jobs(session, batch_id, submission.jobs, now)
     for seq, state in (states or {}).items():
         continuations.put(session, job_id(batch_id, seq), 1, continuations.GIVEN, state)
+    wake_dispatcher(session)
     events.record(
         session,
         "submitted",

@@ -9,10 +9,15 @@ from db import events, measurements
 from db.clips import jobs, rerolls, segments
 from db.clips.batch_closing import close_batch
 from db.models import Batch, Event, Job, StageRun, Step
-from db.session import now_ms
+from db.moves import moving
+from db.notify import wake_dispatcher
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState
 
 _ORDER = {stage: place for place, stage in enumerate(Stage)}
+_UNCLAIMED = (StepState.PENDING, StepState.WAITING, StepState.DISPATCHED)
+_COUNTERS = ("errors", "faults", "crashes", "losses")
+_RETRIED_FROM = {JobState.HELD: (JobState.CANCELLED,), JobState.WAITING: (JobState.FAILED, JobState.CANCELLED)}
+"""The states that a retry leaves, by where to: a job that a person has to judge was cancelled, and has not failed."""
 
 
 def cancel(session: Session, job_id: str) -> bool:
@@ -32,20 +37,12 @@ def cancel_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) -
     session.execute(
         update(Job).where(Job.id.in_(ids)).values(cancel_requested=True).execution_options(synchronize_session=False)
     )
-    session.execute(
-        update(Step)
-        .where(Step.job_id.in_(ids), Step.state.in_((StepState.PENDING, StepState.WAITING, StepState.DISPATCHED)))
-        .values(state=StepState.CANCELLED, finished_at=now_ms())
-        .execution_options(synchronize_session=False)
-    )
+    change = session.connection().execute
+    change(moving(Step, StepState.CANCELLED, *_UNCLAIMED).where(Step.job_id.in_(ids)))
     running = set(session.scalars(select(Step.job_id).where(Step.job_id.in_(ids), Step.state == StepState.RUNNING)))
     ended = [(batch_id, job_id) for job_id, batch_id in open_jobs.items() if job_id not in running]
-    session.execute(
-        update(Job)
-        .where(Job.id.in_([job_id for _, job_id in ended]))
-        .values(state=JobState.CANCELLED, finished_at=now_ms(), error_code=None, error=None)
-        .execution_options(synchronize_session=False)
-    )
+    is_over = moving(Job, JobState.CANCELLED).where(Job.id.in_([job_id for _, job_id in ended]))
+    change(is_over.values(error_code=None, error=None))
     jobs.forget_checkpoints(session, [job_id for _, job_id in ended])
     session.expire_all()
     events.record_each(session, "cancel_requested", [(batch_id, job_id) for job_id, batch_id in open_jobs.items()])
@@ -79,13 +76,9 @@ def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) ->
         (StepState.WAITING, [place[2] for place in first.values()]),
         (StepState.PENDING, [place[2] for job_id, place in steps if place != first[job_id]]),
     ):
-        session.execute(
-            update(Step)
-            .where(Step.id.in_(step_ids))
-            .values(state=state, queue=None, finished_at=None, error_code=None, error=None)
-            .values(not_before=0, errors=0, faults=0, crashes=0, losses=0)
-            .execution_options(synchronize_session=False)
-        )
+        again = moving(Step, state, StepState.FAILED, StepState.CANCELLED).where(Step.id.in_(step_ids))
+        forgotten = {"error_code": None, "error": None, "not_before": 0, **dict.fromkeys(_COUNTERS, 0)}
+        session.connection().execute(again.values(**forgotten))
     for job_id in rejected:
         rerolls.start_next_roll(session, job_id, reason="vgen retry")  # the same clip would only be rejected again
     for job_id, roll in session.execute(
@@ -94,12 +87,8 @@ def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) ->
         segments.unblock(session, job_id, roll)
     held = _need_approval(session, ids)
     for job_state, members in ((JobState.HELD, held), (JobState.WAITING, ended_jobs.keys() - held)):
-        session.execute(
-            update(Job)
-            .where(Job.id.in_(members))
-            .values(state=job_state, cancel_requested=False, error_code=None, error=None, finished_at=None)
-            .execution_options(synchronize_session=False)
-        )
+        revived = moving(Job, job_state, *_RETRIED_FROM[job_state]).where(Job.id.in_(members))
+        session.connection().execute(revived.values(cancel_requested=False, error_code=None, error=None))
     session.execute(
         update(Batch)
         .where(Batch.id.in_(set(ended_jobs.values())))
@@ -107,6 +96,7 @@ def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) ->
         .execution_options(synchronize_session=False)
     )
     session.expire_all()
+    wake_dispatcher(session)
     events.record_each(session, "retry_requested", [(batch_id, job_id) for job_id, batch_id in ended_jobs.items()])
     return ids
 
@@ -162,12 +152,8 @@ def reject(session: Session, job_id: str, *, by: str) -> bool:
     job = jobs.lock(session, job_id)
     if job.state is not JobState.HELD:
         return False
-    session.execute(
-        update(Step)
-        .where(Step.job_id == job_id, Step.state == StepState.WAITING)
-        .values(state=StepState.CANCELLED, finished_at=now_ms())
-        .execution_options(synchronize_session=False)
-    )
+    unwanted = moving(Step, StepState.CANCELLED, StepState.WAITING).where(Step.job_id == job_id)
+    session.connection().execute(unwanted)
     jobs.conclude(session, job_id, JobState.BLOCKED, error_code="rejected", error=f"rejected by {by}")
     events.record(session, "rejected", batch_id=job.batch_id, job_id=job_id, by=by)
     return True

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import Table, bindparam, case, delete, exists, insert, literal, select, update
+from sqlalchemy import Table, bindparam, case, delete, exists, insert, literal, select
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from db import events, measurements
 from db.clips.batch_closing import close_batch
 from db.models import ArtifactRow, Checkpoint, Job, Step
+from db.moves import moving
+from db.notify import wake_dispatcher
 from db.session import now_ms
 from pipeline.errors import ConflictError, NotFoundError
-from pipeline.states import JOB_MOVES, TERMINAL_JOB_STATES, JobState, StepState
+from pipeline.states import TERMINAL_JOB_STATES, JobState, StepState
 from pipeline.work import Artifact
 
 # Written as a list of what is open, so that the index on (batch, state) finds one at once.
@@ -56,10 +58,6 @@ def lock_unless_cancelled(session: Session, job_id: str) -> bool:
     return session.connection().execute(_UNLESS_CANCELLED, {"p_job_id": job_id}).one_or_none() is not None
 
 
-def _sources(to: JobState) -> list[JobState]:
-    return [state for state, targets in JOB_MOVES.items() if to in targets or state is to]
-
-
 def move(session: Session, job_id: str, to: JobState) -> None:
     """Change a job's state along an allowed move; a job that is already there stays.
 
@@ -67,6 +65,8 @@ def move(session: Session, job_id: str, to: JobState) -> None:
     """
     if session.connection().execute(_moving(to), {"p_job_id": job_id}).one_or_none() is None:
         raise ConflictError(f"job {job_id}: its state cannot become {to.value}")
+    if to is JobState.WAITING:
+        wake_dispatcher(session)
 
 
 @cache
@@ -76,12 +76,7 @@ def _moving(to: JobState) -> ReturningUpdate[tuple[str]]:
         # Of a clip of several segments another step may be dispatched, or with a worker.
         live = exists().where(Step.job_id == Job.id, Step.state.in_((StepState.DISPATCHED, StepState.RUNNING)))
         state = case((live, literal(JobState.IN_FLIGHT.value)), else_=literal(JobState.WAITING.value))
-    return (
-        update(_JOBS)
-        .where(Job.id == bindparam("p_job_id"), Job.state.in_(_sources(to)))
-        .values(state=state)
-        .returning(_JOBS.c.id)
-    )
+    return moving(Job, to, stays=True).where(Job.id == bindparam("p_job_id")).values(state=state).returning(_JOBS.c.id)
 
 
 def conclude(
@@ -112,11 +107,10 @@ def forget_checkpoints(session: Session, job_ids: Sequence[str]) -> tuple[str, .
 @cache
 def _concluding(to: JobState) -> ReturningUpdate[Any]:
     other = aliased(Job)
-    sources = [state for state in _sources(to) if state not in TERMINAL_JOB_STATES]
     return (
-        update(_JOBS)
-        .where(Job.id == bindparam("p_job_id"), Job.state.in_(sources))
-        .values(state=to, finished_at=now_ms(), error_code=bindparam("p_code"), error=bindparam("p_error"))
+        moving(Job, to)
+        .where(Job.id == bindparam("p_job_id"))
+        .values(error_code=bindparam("p_code"), error=bindparam("p_error"))
         .returning(
             _JOBS.c.batch_id,
             exists().where(other.batch_id == _JOBS.c.batch_id, other.state.in_(OPEN), other.id != _JOBS.c.id),

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from db import events
 from db.events import HISTORY_REMOVED, MEDIA_REMOVED
-from db.models import ArtifactRow, Batch, Checkpoint, ContinuationState, Event, Job, StageRun, Step
+from db.models import ArtifactRow, Batch, Checkpoint, ContinuationState, Event, Job, ScoreRun, StageRun, Step
 from db.session import now_ms
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, JobState, Stage, StepState
 
@@ -161,11 +161,11 @@ def drop_history(session: Session, batch_id: str, *, older_than_ms: int, dry_run
         StageRun.outcome != AttemptOutcome.HELD
     )
     of_batch = (Event.batch_id == batch_id) & Event.kind.not_in(_KEPT_EVENTS)
+    rows = ((StageRun, runs), (ScoreRun, ScoreRun.batch_id == batch_id), (Event, of_batch))
     if dry_run:
-        rows = ((StageRun, runs), (Event, of_batch))
         return sum(session.scalars(select(func.count()).select_from(table).where(cond)).one() for table, cond in rows)
     removed = 0
-    for table, condition in ((StageRun, runs), (Event, of_batch)):
+    for table, condition in rows:
         statement = delete(table).where(condition).returning(table.id).execution_options(synchronize_session=False)
         removed += len(session.scalars(statement).all())
     events.record(session, HISTORY_REMOVED, batch_id=batch_id, rows=removed)

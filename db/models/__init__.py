@@ -1,6 +1,6 @@
 """The tables. Times are the database's clock, in integer milliseconds since 1970; texts are UTF-8 without NUL."""
 
-from db.models.evaluation import EvalRun, Score, ScoreStep
+from db.models.evaluation import EvalRun, Score, ScoreRun, ScoreStep
 from db.models.history import Event
 from db.models.hosts import MemoryNeed, Queue, Worker
 from db.models.line import (
@@ -31,6 +31,7 @@ __all__ = [
     "MemoryNeed",
     "Queue",
     "Score",
+    "ScoreRun",
     "ScoreStep",
     "Segment",
     "StageRun",

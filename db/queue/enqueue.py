@@ -11,7 +11,7 @@ from db.base import insert_into
 from db.models import STEPS, Step
 from db.session import now_ms
 from pipeline.errors import ConflictError
-from pipeline.states import Stage, StepState
+from pipeline.states import STEP_MOVES, Stage, StepState
 
 
 def queue_step(
@@ -53,6 +53,7 @@ def queue_step(
 @lru_cache(maxsize=4)
 def _queueing(dialect: str, *, dispatched: bool) -> ReturningInsert[tuple[int]]:
     state = StepState.DISPATCHED if dispatched else StepState.WAITING
+    assert state in STEP_MOVES[StepState.PENDING]
     at = {"dispatched_at": now_ms()} if dispatched else {}
     new = insert_into(dialect, STEPS).values(state=state, **at)
     return new.on_conflict_do_update(

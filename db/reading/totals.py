@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, literal, select
 from sqlalchemy.orm import Session
 
 from db import measurements
 from db.base import insert_into
 from db.clips import spending
-from db.models import Batch, Job, Measurement, StageRun, Step, Total
+from db.models import Batch, Job, Measurement, ScoreRun, StageRun, Step, Total
 from pipeline.digests import canonical_json
 from pipeline.states import AttemptOutcome, JobState, Stage
 
@@ -28,6 +28,8 @@ SUM = "sum"
 """The ``bucket`` of a histogram's sum."""
 COUNTER = ""
 """The ``bucket`` of a counter."""
+EVALUATION = "evaluation"
+"""The ``stage`` of attempts at steps of evaluation runs."""
 _AGAIN = (AttemptOutcome.RETRIED, AttemptOutcome.LEASE_ENDED, AttemptOutcome.REWOUND)
 _PAGE = 1_000
 _LABEL_CHARS = 200
@@ -108,39 +110,49 @@ def _added_up(session: Session, facts: Facts, *, prices: Mapping[str, float] | N
 def _count_attempts(
     session: Session, facts: list[dict[str, Any]], values: Counter[Key], prices: Mapping[str, float] | None
 ) -> None:
-    resumed = {(fact["step"], fact["attempt"]): fact.get("resumed", False) for fact in facts}
-    preset = Job.spec["preset"].as_string().label("preset")
-    columns = (
-        *(StageRun.step_id, StageRun.attempt, StageRun.stage, StageRun.queue, StageRun.outcome, StageRun.error_code),
-        *(StageRun.started_at, StageRun.ended_at, Step.segment, Step.roll, Job.created_at, preset),
-        *(Batch.owner, Batch.prices),
-    )
-    joined = select(*columns).join(Step, Step.id == StageRun.step_id).join(Job, Job.id == StageRun.job_id)
-    joined = joined.join(Batch, Batch.id == Job.batch_id)
-    for step_ids in _pages(sorted({step_id for step_id, _ in resumed})):
-        for run in session.execute(joined.where(StageRun.step_id.in_(step_ids))):
-            if (run.step_id, run.attempt) in resumed:
-                _count_attempt(run, values, prices)
-                if resumed[run.step_id, run.attempt]:
-                    count(values, "vgen_checkpoint_resumes")
+    for evaluation, attempts in ((False, _OF_JOBS), (True, _OF_RUNS)):
+        own = [fact for fact in facts if fact.get("evaluation", False) is evaluation]
+        resumed = {(fact["step"], fact["attempt"]): fact.get("resumed", False) for fact in own}
+        for step_ids in _pages(sorted({step_id for step_id, _ in resumed})):
+            for run in session.execute(attempts.where(attempts.selected_columns.step_id.in_(step_ids))):
+                if (run.step_id, run.attempt) in resumed:
+                    _count_attempt(run, values, prices)
+                    if resumed[run.step_id, run.attempt]:
+                        count(values, "vgen_checkpoint_resumes")
+
+
+_PRESET = Job.spec["preset"].as_string().label("preset")
+_FACTS = ("step_id", "attempt", "queue", "outcome", "error_code", "started_at", "ended_at")
+_OF_JOBS = (
+    select(*(getattr(StageRun, name) for name in _FACTS), StageRun.stage, _PRESET, Job.created_at)
+    .add_columns(Step.segment, Step.roll, Batch.owner, Batch.prices)
+    .join(Step, Step.id == StageRun.step_id)
+    .join(Job, Job.id == StageRun.job_id)
+    .join(Batch, Batch.id == Job.batch_id)
+)
+_OF_RUNS = (
+    select(*(getattr(ScoreRun, name) for name in _FACTS), literal(EVALUATION).label("stage"))
+    .add_columns(literal("").label("preset"), Batch.owner, Batch.prices)
+    .join(Batch, Batch.id == ScoreRun.batch_id)
+)
 
 
 def _count_attempt(run: Any, values: Counter[Key], prices: Mapping[str, float] | None) -> None:
-    stage, outcome, gpu_type = run.stage.value, run.outcome.value, spending.type_of(run.queue) or ""
+    stage, outcome, gpu_type = str(run.stage), run.outcome.value, spending.type_of(run.queue)
     seconds = max(0, run.ended_at - run.started_at) / _MS
     count(values, "vgen_attempts", stage=stage, outcome=outcome)
     if run.outcome in _AGAIN:
         count(values, "vgen_retries", cause=run.error_code or outcome)
     if run.outcome is AttemptOutcome.DONE:
-        observe(values, "vgen_stage_duration_seconds", seconds, stage=stage, preset=run.preset, gpu_type=gpu_type)
-    if run.stage is not Stage.GENERATE:
-        return
-    if (run.attempt, run.segment, run.roll) == (1, 0, 1):
+        labels = {"stage": stage, "preset": run.preset, "gpu_type": gpu_type or ""}
+        observe(values, "vgen_stage_duration_seconds", seconds, **labels)
+    if stage == Stage.GENERATE and (run.attempt, run.segment, run.roll) == (1, 0, 1):
         observe(values, "vgen_queue_wait_seconds", max(0, run.started_at - run.created_at) / _MS)
-    count(values, "vgen_gpu_busy_seconds", seconds, gpu_type=gpu_type)
-    count(values, "vgen_gpu_seconds", seconds, tenant=run.owner, preset=run.preset)
-    if prices is not None and (price := spending.price_of(run.queue, run.prices or prices)):
-        count(values, "vgen_cost", price * seconds * _MS / spending.HOUR_MS, tenant=run.owner)
+    if gpu_type is not None:
+        count(values, "vgen_gpu_busy_seconds", seconds, gpu_type=gpu_type)
+        count(values, "vgen_gpu_seconds", seconds, tenant=run.owner, preset=run.preset)
+        if prices is not None and (price := spending.price_of(run.queue, run.prices or prices)):
+            count(values, "vgen_cost", price * seconds * _MS / spending.HOUR_MS, tenant=run.owner)
 
 
 def _count_ended(session: Session, facts: list[dict[str, Any]], values: Counter[Key]) -> None:

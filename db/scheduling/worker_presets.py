@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from db import events, measurements
 from db.models import Worker
+from db.notify import wake_dispatcher
 from db.scheduling import capacity
 from db.session import now_ms
 
@@ -49,6 +50,7 @@ def set_loaded(session: Session, name: str, preset: str | None) -> None:
     if row is None:
         return
     row.loaded = preset
+    wake_dispatcher(session)
     failures = row.failed_presets or {}
     if preset is not None and preset in failures:
         row.failed_presets = {name: failure for name, failure in failures.items() if name != preset}

@@ -184,7 +184,9 @@ class WorkerSettings(_Group):
     lease_s: float = Field(30.0, gt=0, description="A step whose lease is not renewed for so long is given to another.")
     renew_s: float = Field(5.0, gt=0, description="How often a running step's lease is renewed.")
     control_s: float = Field(1.0, gt=0, description="How often a running step looks for cancel and pause.")
-    dispatch_s: float = Field(1.0, gt=0, description="How often the dispatcher looks for waiting steps.")
+    dispatch_s: float = Field(
+        1.0, gt=0, description="How often the dispatcher looks for waiting steps, if nothing wakes it before."
+    )
     reconcile_s: float = Field(5.0, gt=0, description="How often expired leases and lost messages are looked for.")
     grace_s: float = Field(25.0, ge=0, description="How long a stopping worker may finish what it runs.")
     affinity_s: float = Field(
@@ -286,6 +288,11 @@ class Settings(_NormalisedModel, BaseSettings):
     home: Path = Field(Path("vgen-home"), description="Folder of a solo run: database, clips, caches, hand-offs.")
     database_url: str | None = Field(
         None, description="SQLAlchemy URL, postgresql+psycopg://… for a cluster; unset means SQLite in `home`."
+    )
+    database_listen_url: str | None = Field(
+        None,
+        description="The same database without a pooler, where `database_url` reaches it by one in transaction mode: "
+        "dispatchers hear of waiting steps by it.",
     )
     broker_url: str | None = Field(
         None, description="redis://…, rediss://…, amqp://… or amqps://…; unset means solo mode, in process."

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import failpoints
-from pipeline.errors import NotFoundError, RefusedError, RetryableError
+from pipeline.errors import NotFoundError, RetryableError
 from pipeline.files.digests import facts_of, file_sha256
 from pipeline.object_names import media_key
 from pipeline.outputs import ObjectRef, ScoreOutput
-from pipeline.scoring import Expected, Metric, Models, Score, gate, not_scored
-from pipeline.scoring.registry import readiness
-from pipeline.scoring.run import ClipScores, ClipToScore, fingerprint, score_clips
-from pipeline.scoring.suite_jobs import entry_of
+from pipeline.scoring import gate
 from pipeline.spec import ScoreOptions
+from pipeline.stages.clip_scorer import ClipScorer
 from pipeline.work import Outcome, ScoreRecord, StageContext, StageResult, StepWork
 
 SIDECAR = "sidecar"
@@ -35,25 +33,24 @@ def run(work: StepWork, context: StageContext) -> StageResult[ScoreOutput]:
     """
     options = work.options.score
     assert options is not None, "the stage is a part of the line only where the batch asks for it"
-    models, rules = context.models.scorers(), gate.parse(options.gate, options.metrics)
-    metrics = gate.check_metrics(options.metrics)
-    ready, missing = ready_of(metrics, models, {name for rule in rules for name in rule.metrics})
+    rules = gate.parse(options.gate, options.metrics)
+    scorer = ClipScorer(
+        gate.check_metrics(options.metrics),
+        context.models.scorers(),
+        context.settings.eval.clip_bytes,
+        context.check,
+        required={name for rule in rules for name in rule.metrics},
+    )
     with tempfile.TemporaryDirectory(prefix="vgen-score-") as folder:
         video = _fetch("video", work, context, Path(folder))
         context.check()
-        clip_scores = _score(work, context, video, ready, models)
-        dimensions = _dimensions(work)
-        scores = {
-            **clip_scores.scores,
-            **{name: score for name, score in missing.items() if dimensions is None or name in dimensions},
-        }
-        reason = gate.rejection_reasons(rules, scores)
-        if reason is None and rules and clip_scores.problem is not None:
-            reason = clip_scores.problem
-        # Of a suite's clip only the entry's dimensions are asked for.
-        records = tuple(record_of(metric, scores[metric.name], models) for metric in metrics if metric.name in scores)
-        scored = {record.metric: record.score for record in records}
-        output = ScoreOutput(accepted=reason is None, reason=reason, seed=work.spec.seed, scores=scored)
+        scored = scorer.score(work.spec, video)
+        reason = gate.rejection_reasons(rules, scored.scores)
+        if reason is None and rules and scored.problem is not None:
+            reason = scored.problem
+        records = scorer.records(scored.scores)
+        by_metric = {record.metric: record.score for record in records}
+        output = ScoreOutput(accepted=reason is None, reason=reason, seed=work.spec.seed, scores=by_metric)
         if reason is None:
             content = json.loads(_fetch(SIDECAR, work, context, Path(folder)).read_text("utf-8"))
             content["scoring"] = _for_sidecar(options, records)
@@ -66,41 +63,6 @@ def run(work: StepWork, context: StageContext) -> StageResult[ScoreOutput]:
         scores=records,
         after_commit=lambda: context.handoff.free(frames),
     )
-
-
-def _dimensions(work: StepWork) -> frozenset[str] | None:
-    """Metrics that may be asked of a suite's clip beside those without weights; None where it is none's."""
-    entry = entry_of(work.spec.labels)
-    return None if entry is None else frozenset(f"vbench.{name}" for name in entry.dimensions)
-
-
-def ready_of(metrics: Sequence[Metric], models: Models, gated: set[str]) -> tuple[list[Metric], dict[str, Score]]:
-    """Metrics that can be computed here, and why the others cannot."""
-    ready, missing = [], {}
-    for metric in metrics:
-        lacking = readiness(metric, models.weights).missing
-        if not lacking:
-            ready.append(metric)
-            continue
-        why = "; ".join(f"{name}, {models.weights.where(name)}" for name in lacking)
-        if metric.name in gated:
-            raise RefusedError(f"{metric.name}: weights missing: {why}", code="eval_weights_missing")
-        missing[metric.name] = not_scored(f"weights missing: {why}")
-    return ready, missing
-
-
-def _score(work: StepWork, context: StageContext, video: Path, metrics: Sequence[Metric], models: Models) -> ClipScores:
-    spec = work.spec
-    entry = entry_of(spec.labels)
-    clip = ClipToScore(
-        video,
-        spec.prompt,
-        expected=Expected(spec.clip_frames, spec.fps, spec.width, spec.height),
-        auxiliary=entry.auxiliary if entry else {},
-        dimensions=entry.dimensions if entry else None,
-    )
-    (scores,) = score_clips([clip], metrics, models, context.settings.eval.clip_bytes, context.check)
-    return scores
 
 
 def _fetch(kind: str, work: StepWork, context: StageContext, folder: Path) -> Path:
@@ -116,14 +78,6 @@ def _fetch(kind: str, work: StepWork, context: StageContext, folder: Path) -> Pa
     if file_sha256(copy, context.check) != ref.sha256:
         raise RetryableError(f"{kind} {ref.key}: its bytes are others", code="publish_missing")
     return copy
-
-
-def record_of(metric: Metric, score: Score, models: Models) -> ScoreRecord:
-    """A score as it is stored, with how it was made."""
-    details = {**score.details, "weight": score.weight} if score.score is not None else dict(score.details)
-    is_ready = not readiness(metric, models.weights).missing
-    scorer = fingerprint(metric, models) if is_ready else {"version": metric.version, "weights": None}
-    return ScoreRecord(metric.name, score.score, score.reason, score.passed, details, metric.version, scorer)
 
 
 def _for_sidecar(options: ScoreOptions, records: Sequence[ScoreRecord]) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def _progress(job: Job, steps: Sequence[Step]) -> int:
 
 
 def _reached(step: Step) -> int:
-    begin, end = _SHARE[step.stage]
+    begin, end = _SHARE.get(step.stage, _SHARE[Stage.PUBLISH])
     if step.state in (StepState.DONE, StepState.SKIPPED):
         return end
     share = step.progress_step / step.progress_total if step.progress_total else 0.0

@@ -26,7 +26,8 @@ class EntryView(View):
     job_id: str | None = Field(description="null for what concerns the whole batch.")
     data: dict[str, Any] = Field(
         description="For an attempt: stage, segment (from 0), attempt, outcome, worker, queue, started_at, ended_at "
-        "(milliseconds since 1970), error_code, error."
+        "(milliseconds since 1970), error_code, error. Of a step of an evaluation run eval_run and "
+        "family in place of segment."
     )
 
 

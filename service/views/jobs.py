@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from db.models import Job, Score, Segment, StageRun, Step
+from db.models import Job, Score, ScoreRun, Segment, StageRun, Step
 from pipeline.digests import joined_digest
 from pipeline.outputs import GenerateOutput, ScoreOutput
 from pipeline.presets import all_presets
@@ -76,7 +76,9 @@ class AttemptView(View):
     """One attempt at a step that ended."""
 
     stage: str
-    segment: int = Field(description="Number of the segment, from 0.")
+    segment: int | None = Field(
+        description="Number of the segment, from 0; null for a score step of an evaluation run: it is of several clips."
+    )
     attempt: int
     outcome: str
     worker: str | None
@@ -202,10 +204,10 @@ def step_view(step: Step) -> StepView:
     return StepView.of(step, stage=step.stage.value, state=step.state.value)
 
 
-def attempt_view(run: StageRun, segment: int) -> AttemptView:
+def attempt_view(run: StageRun | ScoreRun, segment: int | None) -> AttemptView:
     return AttemptView.of(
         run,
-        stage=run.stage.value,
+        stage=(run.stage if isinstance(run, StageRun) else Stage.SCORE).value,
         segment=segment,
         outcome=run.outcome.value,
         started_at=when(run.started_at),

@@ -114,12 +114,12 @@ def report_of(session: Session, batch: Batch, prices: Mapping[str, float]) -> Re
         seconds=_seconds(timeline.ended_at - timeline.began_at),
         span_seconds=_seconds(timeline.span_ms),
         clips=ended.succeeded,
-        seconds_per_clip=_over(_seconds(timeline.ended_at - timeline.began_at), ended.succeeded),
+        seconds_per_clip=_over(_seconds(timeline.made_at - timeline.began_at), ended.succeeded),
         gpu_seconds_per_clip=_over(sum(gpu.seconds for gpu in gpus), ended.succeeded),
         cost_per_clip=None if cost is None else _over(cost, ended.succeeded),
         cost=cost,
         waiting_seconds_per_job=_waiting(timeline, ended),
-        **_efficiency(timeline, gpu_work, parts),
+        **_efficiency(timeline, parts),
         generating=_generating(gpu_work, parts),
         gpus=gpus,
         stages=_stages(timeline.work),
@@ -183,22 +183,20 @@ def _gpus(gpu_work: Sequence[Work], prices: Mapping[str, float]) -> list[GpuRepo
 
 def _waiting(timeline: Timeline, ended: Clips) -> float | None:
     """Work that still runs belongs to jobs that have not ended."""
-    worked = sum(work.ms for work in timeline.work if work.outcome is not None)
+    worked = sum(work.ms for work in timeline.of_jobs if work.outcome is not None)
     return _over(max(0.0, (ended.ms - worked) / 1000), ended.ended)
 
 
-def _efficiency(
-    timeline: Timeline, gpu_work: Sequence[Work], parts: Mapping[str, float]
-) -> dict[str, float | int | None]:
-    generating = [work for work in gpu_work if work.stage is Stage.GENERATE]
+def _efficiency(timeline: Timeline, parts: Mapping[str, float]) -> dict[str, float | int | None]:
+    generating = [work for work in timeline.work if work.stage is Stage.GENERATE]
     workers = len({work.worker for work in generating})
     if not generating:
         return {"gpu_workers": 0, "gpu_busy_share": None, "line_efficiency": None}
-    wall_s = max(1, timeline.ended_at - min(work.first_at for work in generating)) / 1000 * workers
+    wall_s = max(1, timeline.made_at - min(work.first_at for work in generating)) / 1000 * workers
     bare = sum(parts.get(part, 0.0) for part in _PIPELINE)
     return {
         "gpu_workers": workers,
-        "gpu_busy_share": round(sum(work.ms for work in gpu_work) / 1000 / wall_s, 4),
+        "gpu_busy_share": round(sum(work.ms for work in generating) / 1000 / wall_s, 4),
         "line_efficiency": round(bare / wall_s, 4) if bare else None,
     }
 

@@ -9,13 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from db.scheduling import worker_presets
-from db.scheduling.dispatch import NextQueue
 from db.session import Database
 from pipeline.errors import ServiceUnavailableError
 from pipeline.generators.process.handle import GeneratorProcess, Load
 from pipeline.handoff import Handoff
 from pipeline.policy.routes import gpu_type_of
-from pipeline.presets import load_library
 from pipeline.settings import Settings
 from pipeline.storage.base import Storage
 from pipeline.wiring import StageModels, make_storage
@@ -66,10 +64,6 @@ class WorkerContext:
     @cached_property
     def lease_timer(self) -> LeaseTimer:
         return LeaseTimer(self.settings.worker.control_s)
-
-    @cached_property
-    def next_queue(self) -> NextQueue:
-        return NextQueue(lambda: load_library(self.settings.effective_presets_dir).presets)
 
     @cached_property
     def storage(self) -> Storage:

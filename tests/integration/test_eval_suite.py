@@ -57,6 +57,13 @@ def test_a_suite_is_made_scored_and_scored_again(vgen: Vgen, suite: Path, tmp_pa
     assert records[0]["scores"]["vbench.subject_consistency"]["details"]["reason"].startswith("weights missing")
     assert records[0]["scores"][flicker]["score"] == records[2]["scores"][flicker]["score"]
 
+    # And who asks for a clip is told by which attempts it was scored, and what they took
+    shown = vgen("show", records[0]["job"], "--json").json["attempts"]
+    assert {item["outcome"] for item in shown if item["stage"] == "score"} == {"done"}
+    assert "score" in vgen("show", records[0]["job"]).out
+    assert "score" in [item["stage"] for item in vgen("report", done.json["batch_id"], "--json").json["stages"]]
+    assert "score" in vgen("events", done.json["batch_id"]).out
+
     # And the same command adds nothing
     again = vgen(*command, "--json")
     assert (again.code, again.json["id"]) == (0, done.json["id"])

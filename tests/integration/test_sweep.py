@@ -16,7 +16,7 @@ from sqlalchemy import insert, update
 from db import events
 from db.clips import cancel_retry_approve
 from db.models import ArtifactRow, Batch, Checkpoint, Job
-from db.queue import failures
+from db.queue import outcomes
 from db.session import Database, now_ms
 from pipeline.errors import RefusedError
 from pipeline.outputs import EncodeOutput, ObjectRef
@@ -221,7 +221,7 @@ def test_checkpoints_of_ended_jobs_go_with_their_rows(world: World) -> None:
     _, failed, claimed = world.line.bring_to(Stage.GENERATE)
     _, running, _ = world.line.bring_to(Stage.GENERATE)
     with world.line.database.transaction() as session:
-        failures.fail_for_good(session, claimed, code="bug", message="bug")
+        outcomes.fail(session, claimed, RefusedError("bug", code="bug"))
     kept = {clip, world.checkpoint(failed, old=False), world.checkpoint(running)}
     world.checkpoint(done, old=False)
 

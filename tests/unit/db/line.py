@@ -11,8 +11,7 @@ from db import events, workers
 from db.clips import batches, jobs
 from db.models import Batch, Job, Step, Worker
 from db.queue import finishing, leases
-from db.queue.attempt_endings import Finished
-from db.queue.finishing import Route
+from db.queue.outcomes import Finished
 from db.reading import history
 from db.scheduling import dispatch
 from db.session import Database, now_ms
@@ -106,7 +105,7 @@ class Line:
 
     def admit(self, window: int = 64) -> list[dispatch.StepMessage]:
         with self.database.transaction() as session:
-            return dispatch.dispatch_waiting(session, window=window)
+            return dispatch.dispatch_waiting(session, window=window) or []
 
     def claim(self, job_id: str, stage: Stage, *, lease_ms: int = LEASE_MS, queues: tuple[str, ...] = QUEUES) -> Claim:
         claimed = self.try_claim(job_id, stage, lease_ms=lease_ms, queues=queues)
@@ -121,9 +120,9 @@ class Line:
                 session, job_id=job_id, segment=segment, stage=stage, queues=queues, worker="w1", lease_ms=lease_ms
             )
 
-    def finish(self, claimed: Claim, result: AnyResult | None = None, *, route: Route | None = None) -> Finished:
+    def finish(self, claimed: Claim, result: AnyResult | None = None) -> Finished:
         with self.database.transaction() as session:
-            return finishing.finish(session, claimed, result or result_of(claimed), route=route)
+            return finishing.finish(session, claimed, result or result_of(claimed))
 
     def bring_to(self, stage: Stage, *, lease_ms: int = LEASE_MS, **line: Any) -> tuple[str, str, Claim]:
         """A new batch of one job whose step of that stage is running: batch id, job id, the claim."""

@@ -6,7 +6,7 @@ import pytest
 
 from db.clips import cancel_retry_approve, checkpoints
 from db.models import Checkpoint
-from db.queue import failures, releases
+from db.queue import outcomes
 from db.session import Database
 from pipeline.errors import CrashError, RefusedError
 from pipeline.states import JobState, Stage
@@ -35,7 +35,7 @@ def newest(line: Line, job_id: str) -> CheckpointRef | None:
 
 def crash(line: Line, claimed: Claim) -> None:
     with line.database.transaction() as session:
-        assert failures.fail(session, claimed, CrashError("killed")).recorded
+        assert outcomes.fail(session, claimed, CrashError("killed")).recorded
 
 
 def test_a_newer_state_replaces_the_older_and_the_next_attempt_is_handed_it(line: Line) -> None:
@@ -122,7 +122,7 @@ def test_a_cancelled_job_keeps_none(line: Line) -> None:
         assert cancel_retry_approve.cancel(session, job_id)
 
     with line.database.transaction() as session:
-        released = releases.release(session, claimed)
+        released = outcomes.release(session, claimed)
 
     assert released.unneeded == (saved(3).key,)
     assert newest(line, job_id) is None
@@ -144,7 +144,7 @@ def test_a_failed_job_keeps_its_state_for_a_retry(line: Line) -> None:
     _, job_id, claimed = line.bring_to(Stage.GENERATE)
     record(line, claimed, saved(3))
     with line.database.transaction() as session:
-        assert failures.fail(session, claimed, RefusedError("no")).unneeded == ()
+        assert outcomes.fail(session, claimed, RefusedError("no")).unneeded == ()
     assert line.job(job_id).state is JobState.FAILED
 
     with line.database.transaction() as session:

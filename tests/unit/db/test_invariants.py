@@ -13,6 +13,10 @@ from pipeline.states import Stage
 from pipeline.work import Outcome
 from tests.unit.db.line import Line, result_of
 
+_SCORED = (
+    "INSERT INTO score_runs (id, step_id, batch_id, attempt, started_at, ended_at, outcome) "
+    "SELECT 999, id, batch_id, {}, 1, 1, '{}' FROM score_steps"
+)
 BROKEN: dict[str, tuple[str, ...]] = {
     "sums": ("UPDATE batches SET total = total + 1", "UPDATE jobs SET seq = 7 WHERE id LIKE '%-000000'"),
     "active": ("UPDATE batches SET active = {false}",),
@@ -105,6 +109,8 @@ BROKEN: dict[str, tuple[str, ...]] = {
     "eval_ended": ("UPDATE score_steps SET state = 'pending'", "UPDATE score_steps SET state = 'waiting'"),
     "eval_complete": ("UPDATE score_steps SET state = 'failed'",),
     "score_bounds": ("UPDATE score_steps SET losses = 11", "UPDATE score_steps SET state = 'waiting', crashes = 3"),
+    "score_attempts": (_SCORED.format(2, "done"), "UPDATE score_steps SET attempt = 1;" + _SCORED.format(2, "done")),
+    "score_outcome": ("UPDATE score_steps SET attempt = 1;" + _SCORED.format(1, "retried"),),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from db.clips import cancel_retry_approve, jobs
-from db.queue import failures, recovery, releases, rewinds
+from db.queue import outcomes, recovery
 from db.session import Database
 from pipeline.errors import ConflictError, FatalError, NotFoundError, RefusedError
 from pipeline.states import JobState, Stage, StepState
@@ -86,11 +86,11 @@ def test_cancel_wins_however_the_attempt_ends(line: Line, how: str) -> None:
     line.expire(job_id)
     with line.database.transaction() as session:
         if how == "release":
-            releases.release(session, claimed)
+            outcomes.release(session, claimed)
         elif how == "fail":
-            failures.fail(session, claimed, FatalError("bug"))
+            outcomes.fail(session, claimed, FatalError("bug"))
         elif how == "rewind":
-            rewinds.rewind(session, claimed, to=Stage.GENERATE, reason="gone")
+            outcomes.rewind(session, claimed, to=Stage.GENERATE, reason="gone")
         else:
             recovery.end_leases(session)
 
@@ -162,7 +162,7 @@ def test_cancel_and_retry_do_not_get_a_held_job_past_approval(line: Line) -> Non
 def test_a_retried_job_goes_on_where_it_failed_with_all_its_tries(line: Line) -> None:
     batch_id, job_id, claimed = line.bring_to(Stage.PUBLISH)
     with line.database.transaction() as session:
-        failures.fail(session, claimed, RefusedError("no"))
+        outcomes.fail(session, claimed, RefusedError("no"))
     assert not line.batch(batch_id).active
 
     assert _retry(line, job_id)
@@ -194,7 +194,7 @@ def test_a_cancelled_job_can_be_retried_from_any_stage(line: Line, stage: Stage)
 def test_a_rewound_job_that_was_cancelled_is_made_again_in_order(line: Line, stage: Stage, when: str) -> None:
     _, job_id, claimed = line.bring_to(stage)
     with line.database.transaction() as session:
-        rewinds.rewind(session, claimed, to=Stage.GENERATE, reason="gone")
+        outcomes.rewind(session, claimed, to=Stage.GENERATE, reason="gone")
     if when == "during":
         again = line.go_on(job_id, Stage.GENERATE)
         _cancel(line, job_id)

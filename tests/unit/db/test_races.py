@@ -13,9 +13,10 @@ import pytest
 
 from db import invariants
 from db.clips import cancel_retry_approve as requests
-from db.queue import failures, leases, recovery
+from db.queue import leases, recovery
+from db.queue import outcomes as attempts
 from db.session import Database
-from pipeline.errors import CrashError, FatalError
+from pipeline.errors import CrashError, FatalError, RefusedError
 from pipeline.states import JobState, Stage, StepState
 from pipeline.work import Claim
 from tests.unit.db.line import Line
@@ -104,7 +105,7 @@ def test_retry_against_cancel(line: Line) -> None:
     for _ in _until_both_happen(outcomes):
         job_id, claimed = _running(line, Stage.GENERATE)
         with line.database.transaction() as session:
-            failures.fail_for_good(session, claimed, code="bug", message="bug")
+            attempts.fail(session, claimed, RefusedError("bug", code="bug"))
 
         retried, cancelled = _at_once(
             line, _in_transaction(line, requests.retry, job_id), _in_transaction(line, requests.cancel, job_id)
@@ -120,7 +121,7 @@ def test_two_retries_make_one(line: Line) -> None:
     for _ in range(_REPEATS):
         job_id, claimed = _running(line, Stage.SCREEN)
         with line.database.transaction() as session:
-            failures.fail_for_good(session, claimed, code="bug", message="bug")
+            attempts.fail(session, claimed, RefusedError("bug", code="bug"))
 
         assert sorted(_at_once(line, *[_in_transaction(line, requests.retry, job_id)] * 2)) == [False, True]
         assert line.events(job_id).count("retry_requested") == 1
@@ -132,7 +133,7 @@ def test_the_end_of_a_lease_against_the_end_of_the_work(line: Line, error: Fatal
     for _ in _until_both_happen(outcomes):
         job_id, claimed = _running(line, Stage.GENERATE)
         line.expire(job_id)
-        ends = partial(line.finish, claimed) if error is None else _in_transaction(line, failures.fail, claimed, error)
+        ends = partial(line.finish, claimed) if error is None else _in_transaction(line, attempts.fail, claimed, error)
 
         _, ended = _at_once(line, _in_transaction(line, recovery.end_leases), ends)
 

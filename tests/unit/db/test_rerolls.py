@@ -11,11 +11,9 @@ from db import workers
 from db.clips import cancel_retry_approve, checkpoints, scores
 from db.evals import runs
 from db.models import Checkpoint, Score
-from db.queue import recovery, rewinds
-from db.scheduling import dispatch
+from db.queue import outcomes, recovery
 from db.session import Database
 from pipeline.policy.routes import CPU_QUEUE, encode_queue
-from pipeline.presets import all_presets
 from pipeline.seeds import roll_seed
 from pipeline.spec import BatchOptions, ScoreOptions
 from pipeline.states import JobState, Stage, StepState
@@ -157,7 +155,7 @@ def test_a_clip_is_scored_where_it_lies_and_elsewhere_when_that_host_is_gone(lin
     # Given a clip that was encoded
     job_id = _scored(line)
     claimed = line.go_on(job_id, Stage.ENCODE)
-    finished = line.finish(claimed, route=dispatch.NextQueue(all_presets))
+    finished = line.finish(claimed)
     assert (finished.next_stage, finished.queue) == (Stage.SCORE, encode_queue(HANDOFF))
 
     # When nobody can read the folder any more
@@ -177,7 +175,7 @@ def test_a_rewind_scores_the_clip_anew(line: Line) -> None:
     job_id = _scored(line)
     claimed = line.go_on(job_id, Stage.PUBLISH)
     with line.database.transaction() as session:
-        rewinds.rewind(session, claimed, to=Stage.GENERATE, reason="gone")
+        outcomes.rewind(session, claimed, to=Stage.GENERATE, reason="gone")
     assert line.states(job_id)[Stage.SCORE] is StepState.PENDING
 
     line.finish_job(job_id)
@@ -190,7 +188,7 @@ def test_a_rewound_clip_that_is_rejected_then_leaves_nothing_open_of_its_roll(li
     job_id = _scored(line)
     publishing = line.go_on(job_id, Stage.PUBLISH)
     with line.database.transaction() as session:
-        rewinds.rewind(session, publishing, to=Stage.GENERATE, reason="gone")
+        outcomes.rewind(session, publishing, to=Stage.GENERATE, reason="gone")
 
     _reject(line, job_id)  # as on another type of GPU, whose pixels differ
 

@@ -8,7 +8,7 @@ import pytest
 
 from db.clips import cancel_retry_approve, jobs
 from db.clips.selection import Selection, batches_with, pages
-from db.queue import failures
+from db.queue import outcomes
 from db.session import Database
 from pipeline.errors import RefusedError
 from pipeline.states import JobState, Stage, StepState
@@ -90,7 +90,7 @@ def test_failed_jobs_are_chosen_by_their_error_and_put_back_together(line: Line)
     for job_id, code in zip(ids, ("generator_crashed", "refused", "generator_crashed"), strict=True):
         claimed = line.claim(job_id, Stage.SCREEN)
         with line.database.transaction() as session:
-            failures.fail(session, claimed, RefusedError("no", code=code))
+            outcomes.fail(session, claimed, RefusedError("no", code=code))
     crashed = Selection((JobState.FAILED,), code="generator_crashed")
 
     (page,) = pages(line.database, batch_id, crashed, size=10)

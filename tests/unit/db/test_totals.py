@@ -10,15 +10,17 @@ import pytest
 from sqlalchemy import func, select, update
 
 from db.clips import cancel_retry_approve, checkpoints, retention
-from db.models import Event, Job, Measurement, StageRun, Step
-from db.queue import failures, recovery
+from db.evals import runs, score_steps
+from db.models import Event, Job, Measurement, ScoreStep, StageRun, Step
+from db.queue import outcomes, recovery
 from db.reading import gauges, totals
 from db.scheduling import worker_presets
 from db.session import Database
 from pipeline.errors import RetryableError
+from pipeline.policy.routes import ScorePart
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState
 from pipeline.work import CheckpointRef, Outcome
-from tests.unit.db.line import SHA, Line, result_of
+from tests.unit.db.line import LEASE_MS, SHA, Line, result_of
 
 PRICES = {"cpu": 3.6}
 Values = dict[str, dict[str, dict[str, float]]]
@@ -81,7 +83,7 @@ def work_with_mishaps(line: Line) -> None:
     line.finish_job(ids[0])
     generating = line.go_on(ids[1], Stage.GENERATE)
     with line.database.transaction() as session:
-        failures.fail(session, generating, RetryableError("the store is away", code="storage_unreachable"))
+        outcomes.fail(session, generating, RetryableError("the store is away", code="storage_unreachable"))
     line.finish_job(ids[1])
     line.go_on(ids[2], Stage.GENERATE)
     line.expire(ids[2])
@@ -144,6 +146,27 @@ def test_time_and_cost_are_counted_by_whose_they_are(database: Database) -> None
     assert sums(values, "vgen_cost", "tenant") == pytest.approx({("ada",): 0.1, ("bob",): 0.1}, abs=0.005)
     (by_labels,) = values["vgen_queue_wait_seconds"].values()
     assert set(by_labels) <= {*map(str, totals.BUCKETS_S), totals.SUM}
+
+
+def test_attempts_of_evaluation_runs_are_counted_with_their_gpu_time(database: Database) -> None:
+    line = Line(database)
+    line.worker(slots=2)
+    batch_id = line.submit(count=1, owner="ada")
+    line.finish_job(f"{batch_id}-000000")
+    with database.transaction() as session:
+        run_id = runs.open_run(session, batch_id, kind="batch", metrics=["checks.black"])
+        score_steps.plan(session, run_id, batch_id, [ScorePart("clip", 0, 0)])
+        (message,) = score_steps.dispatch_waiting(session, window=8, gpu=True)
+        claimed = score_steps.claim(session, message.step_id, queues=(message.queue,), worker="w1", lease_ms=LEASE_MS)
+        assert claimed is not None
+        session.execute(update(ScoreStep).values(started_at=ScoreStep.started_at - 50_000))
+        score_steps.finish(session, claimed, unread=0)
+
+    for _ in range(2):
+        values = read(database)
+        assert sums(values, "vgen_attempts", "stage", "outcome")[totals.EVALUATION, "done"] == 1
+        assert sums(values, "vgen_gpu_seconds", "tenant", "preset")["ada", ""] == pytest.approx(50, abs=5)
+        fold(database)
 
 
 def test_a_count_never_goes_back_while_several_fold(database: Database) -> None:

@@ -17,7 +17,7 @@ from pipeline.handoff import Handoff
 from pipeline.outputs import StageOutputs
 from pipeline.settings import load_settings
 from pipeline.spec import BatchOptions, JobSpec
-from pipeline.stages import checkpoints, generate
+from pipeline.stages import checkpoint_upload, generate
 from pipeline.states import Stage
 from pipeline.storage.folder import FolderStorage
 from pipeline.wiring import StageModels
@@ -70,7 +70,7 @@ def rows() -> Rows:
 
 @pytest.fixture
 def context(tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> Iterator[StageContext]:
-    monkeypatch.setattr(checkpoints, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(checkpoint_upload, "_PAUSE_S", 0.01)
     settings = load_settings(home=tmp_path, worker={"checkpoint_s": 0.001})
     with GeneratorProcess(settings, device_env={"VGEN_IDLE_STEP_S": "0.01"}) as generator:
         yield StageContext(
@@ -187,8 +187,8 @@ def test_a_store_that_is_away_when_it_ends_costs_the_state_and_not_the_frames(
     assert left_over(context) == ["job.1.0.1.rgb"]
 
 
-def _impatient(work: StepWork, context: StageContext) -> checkpoints.ClipCheckpoints:
-    return checkpoints.ClipCheckpoints(work, context, patience_s=0.05)
+def _impatient(work: StepWork, context: StageContext) -> checkpoint_upload.ClipCheckpoints:
+    return checkpoint_upload.ClipCheckpoints(work, context, patience_s=0.05)
 
 
 def test_a_database_that_comes_back_in_time_has_the_final_state(context: StageContext, rows: Rows) -> None:
