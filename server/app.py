@@ -10,10 +10,11 @@ from starlette.types import ASGIApp
 
 from db.session import Database
 from pipeline.settings import Settings
-from server import native, openai
+from server import health, metrics, native, openai, svd
 from server.database import Line
 from server.errors import add_handlers
 from server.limits import BodyLimits
+from server.metrics.requests import CountedRequests
 from server.openapi import describe
 from server.request_ids import RequestIds
 from service.keys import KeyRule
@@ -29,7 +30,8 @@ def create_app(
 ) -> ASGIApp:
     """The line over HTTP. It keeps nothing but the settings and connections: any number of them serve one line."""
     app = make_api(Line(settings, database, stopping or threading.Event(), key_rule, tuple(allowed_origins)))
-    limited = BodyLimits(app, settings.serve)
+    app.state.requests = CountedRequests(app, database, app.state.line.stopping)
+    limited = BodyLimits(app.state.requests, settings.serve)
     return RequestIds(_with_cors(limited, allowed_origins) if allowed_origins else limited)
 
 
@@ -38,8 +40,12 @@ def make_api(line: Line | None = None) -> FastAPI:
     app = FastAPI(title="vgen", version=version("vgen"), docs_url=None, redoc_url=None)
     app.state.line = line
     add_handlers(app)
+    app.include_router(health.probes_router)
+    app.include_router(metrics.router)
+    app.include_router(health.models_router, prefix="/v1")
     app.include_router(openai.router, prefix="/v1")
     app.include_router(native.router, prefix="/api/v1")
+    app.include_router(svd.router)
     describe(app)
     return app
 

@@ -16,6 +16,7 @@ from db.models.line import (
     StageRun,
     Step,
 )
+from db.models.metrics import Measurement, Total
 from db.models.requests import RequestKey
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "EvalRun",
     "Event",
     "Job",
+    "Measurement",
     "MemoryNeed",
     "Queue",
     "RequestKey",
@@ -38,5 +40,6 @@ __all__ = [
     "Segment",
     "StageRun",
     "Step",
+    "Total",
     "Worker",
 ]
