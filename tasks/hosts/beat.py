@@ -1,4 +1,4 @@
-"""Runs Celery's beat in this process; ``celery -A tasks beat`` would import ``tasks`` from the current folder."""
+"""Runs Celery's beat in this process; ``celery -A tasks.app beat`` would import ``tasks`` from the current folder."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.errors import SettingsError
 from pipeline.files.private import private_folder, require_own
 from pipeline.settings import Settings
-from tasks import app
+from tasks.app import app
 
 _MAX_INTERVAL_S = 60
 """Beat wakes at least so often; its health check looks at how old the file is that it then writes."""

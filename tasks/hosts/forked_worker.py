@@ -20,7 +20,7 @@ from pipeline.processes import stop_signals
 from pipeline.settings import Settings
 from pipeline.states import Stage
 from pipeline.wiring import make_storage
-from tasks import app
+from tasks.app import app
 from tasks.broker import is_redis
 
 _PRELOADED = ("celery.apps.worker", "celery.worker.consumer", "celery.concurrency.prefork", "kombu.transport.redis")

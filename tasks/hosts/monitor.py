@@ -1,6 +1,6 @@
 """Runs Flower, Celery's monitor, in this process.
 
-``celery -A tasks flower`` would import ``tasks`` and run ``flowerconfig.py`` from the current folder, and split a
+``celery -A tasks.app flower`` would import ``tasks`` and run ``flowerconfig.py`` from the current folder, and split a
 password at its commas.
 """
 
@@ -12,7 +12,7 @@ from celery.bin.celery import celery
 from flower.command import flower
 from tornado.options import options
 
-from tasks import app
+from tasks.app import app
 
 _CONFIG_FILE = "FLOWER_CONF"
 _LOGIN = "FLOWER_BASIC_AUTH"

@@ -1,4 +1,4 @@
-"""Celery's worker program, as ``vgen worker`` and ``celery -A tasks worker`` run it."""
+"""Celery's worker program, as ``vgen worker`` and ``celery -A tasks.app worker`` run it."""
 
 import signal
 import warnings

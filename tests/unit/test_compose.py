@@ -92,7 +92,7 @@ def _commands() -> dict[str, list[str]]:
 @pytest.mark.parametrize("name", _commands())
 def test_command_resolves(name: str) -> None:
     program, *arguments = _commands()[name]
-    assert program == "vgen"  # `celery -A tasks` would import from the current folder
+    assert program == "vgen"  # `celery -A tasks.app` would import from the current folder
     command: Any = typer.main.get_command(app)
     while hasattr(command, "commands") and arguments[0] != "--help":
         assert arguments[0] in command.commands, arguments

@@ -73,7 +73,7 @@ def test_the_generator_leaves_every_such_signal_to_its_parent() -> None:
 
 
 def test_beat_writes_its_schedule_when_the_terminal_closes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "celery", "-A", "tasks", "beat", "--pidfile=", "--loglevel=DEBUG"]
+    command = [sys.executable, "-m", "celery", "-A", "tasks.app", "beat", "--pidfile=", "--loglevel=DEBUG"]
     environment = {**os.environ, "VGEN_BROKER_URL": "redis://127.0.0.1:1/0", "VGEN_HOME": str(tmp_path / "home")}
     with subprocess.Popen(
         command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
