@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from bench.frames import FRAMES
+from pipeline.outputs import ScreenOutput
 from pipeline.states import Stage
-from pipeline.work import Artifact, Outcome, StageContext, StageFunction, StageResult, StepWork
+from pipeline.work import AnyResult, Artifact, Outcome, StageContext, StageFunction, StageResult, StepWork
 from tasks.app import app
 from tasks.worker import step
 
 __all__ = ["app"]
 
 
-def _empty(work: StepWork, context: StageContext) -> StageResult:
+def _empty(work: StepWork, context: StageContext) -> AnyResult:
     if work.stage is Stage.SCREEN:
-        return StageResult(outcome=Outcome.SKIPPED, output={"screened": False})
+        return StageResult(ScreenOutput(screened=False, reason="a benchmark"), Outcome.SKIPPED)
     if work.stage is Stage.GENERATE:
-        frames = {"num_frames": 1, "frames_sha256": "0" * 64, "handoff_id": "bench", "prompt": work.spec.prompt}
-        return StageResult(output=frames)
+        return StageResult(FRAMES)
     if work.stage is Stage.PUBLISH:
         key = f"media/{work.job_id}/bench.mp4"
-        return StageResult(artifacts=(Artifact("video", key, "0" * 64, 1, "video/mp4"),))
-    return StageResult()
+        return StageResult(None, artifacts=(Artifact("video", key, "0" * 64, 1, "video/mp4"),))
+    return StageResult(None)
 
 
 def _stage_function(stage: Stage) -> StageFunction:

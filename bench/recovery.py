@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from db.clips import jobs
+from db.clips import cancel_retry_approve
 from pipeline.errors import ServiceUnavailableError
 from pipeline.settings import WorkerSettings
 from tests.cluster import QUICK, wait_for
@@ -141,7 +141,7 @@ def cancel(world: World, batch_id: str) -> None:
     def asked() -> bool:
         with contextlib.suppress(ServiceUnavailableError):  # its connection is from before the restart
             with world.database.transaction() as session:
-                jobs.cancel_all(session, ids)
+                cancel_retry_approve.cancel_all(session, ids)
             return True
         return False
 

@@ -22,6 +22,7 @@ from typing import Any
 from sqlalchemy import Connection, event, text
 from sqlalchemy.orm import Session
 
+from bench.frames import FRAMES
 from db import schema, workers
 from db.clips import batches
 from db.queue import finishing, leases, recovery
@@ -39,7 +40,6 @@ from tests import servers
 BATCHES = 10
 GPU_TYPE = "bench-gpu"
 LARGE = ("jobs", "steps", "stage_runs", "events")
-FRAMES = {"num_frames": 1, "frames_sha256": "0" * 64, "handoff_id": "bench"}
 
 
 def fill(database: Database, jobs: int) -> list[str]:
@@ -127,7 +127,7 @@ def measure(database: Database, ids: list[str], rounds: int) -> tuple[dict[str, 
         return (time.perf_counter() - began) * 1000
 
     def dispatch_once(session: Session) -> list[dispatch.StepMessage]:
-        return dispatch.dispatch_waiting(session, window=64)
+        return dispatch.dispatch_waiting(session, window=64) or []
 
     def reconcile(session: Session) -> None:
         recovery.end_leases(session)
@@ -176,7 +176,7 @@ def _steps(
         assert claimed is not None, item
         claims.append(claimed)
 
-    result = StageResult(output=FRAMES)
+    result = StageResult(FRAMES)
     return {
         "claim": statistics.median(once(lambda session, i=item: claim(session, i)) for item in messages),  # type: ignore[misc]
         "renew": statistics.median(

@@ -1,7 +1,5 @@
 """A group whose commands are imported when one of them is called: `vgen --help` imports none."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from importlib import import_module

@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli import output
+from pipeline import settings as sources
 from pipeline.errors import NotFoundError, ServiceUnavailableError, SettingsError
 from pipeline.files.private import require_own_folder
 from pipeline.redaction import redact_logs
+from pipeline.settings import Settings, load_settings
+from pipeline.storage import FolderStorage
+from pipeline.wiring import make_storage
 
 if TYPE_CHECKING:
     from db.session import Database
-    from pipeline.settings import Settings
 
 _TOLD = "vgen.settings_notices"
 
 
 def settings_of(ctx: typer.Context) -> Settings:
     """The settings, with the options before the command on top. Raises SettingsError."""
-    from pipeline.settings import load_settings
-
     settings = load_settings(**(ctx.find_root().obj or {}))
     prepare(ctx, settings)
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -39,9 +40,7 @@ def settings_of(ctx: typer.Context) -> Settings:
 
 def notices_of(ctx: typer.Context) -> list[str]:
     """Return notices about the sources of the settings: ignored ones, and names that are not settings."""
-    from pipeline import settings
-
-    return settings.notices_of(**(ctx.find_root().obj or {}))
+    return sources.notices_of(**(ctx.find_root().obj or {}))
 
 
 def prepare(ctx: typer.Context, settings: Settings) -> None:
@@ -63,10 +62,6 @@ def prepare(ctx: typer.Context, settings: Settings) -> None:
             output.notice(text)
 
 
-def debugging() -> bool:
-    return os.environ.get("VGEN_LOG_LEVEL", "").upper() == "DEBUG"
-
-
 @contextmanager
 def open_database(settings: Settings, *, upgrade: bool = False) -> Iterator[Database]:
     """The database, closed at the end; ``upgrade`` makes a solo home's database when it is not there.
@@ -75,7 +70,7 @@ def open_database(settings: Settings, *, upgrade: bool = False) -> Iterator[Data
         NotFoundError: nothing was ever submitted in this home.
         ServiceUnavailableError: it cannot be reached, or its tables are not those of this release yet.
     """
-    from db import schema
+    from db import schema  # with Alembic
     from db.session import Database
 
     if settings.database_url is None and not upgrade and not (settings.home / "vgen.sqlite3").exists():
@@ -93,8 +88,5 @@ def open_database(settings: Settings, *, upgrade: bool = False) -> Iterator[Data
 
 def folder_of(settings: Settings) -> Path | None:
     """Return the folder of clips when the store is a folder; None for S3."""
-    from pipeline.storage import FolderStorage
-    from pipeline.wiring import make_storage
-
     storage = make_storage(settings)
     return storage.root if isinstance(storage, FolderStorage) else None

@@ -1,7 +1,5 @@
 """Ctrl-C while work is going on: the first asks for an orderly stop, the second stops at once."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
@@ -10,8 +8,8 @@ from types import FrameType
 from typing import Any, Self
 
 from cli import output
-from cli.exit_codes import ExitCode
-from pipeline.stop_signals import stop_signals
+from pipeline.processes import stop_signals
+from service.exit_codes import ExitCode
 
 
 class Interrupt:

@@ -3,13 +3,10 @@
 A command is imported when it is called, so that `vgen --help` loads neither torch, celery nor SQLAlchemy.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
@@ -17,65 +14,45 @@ import typer
 
 from cli import output, streams
 from cli.command_table import CommandTable, Entry
-from cli.context import debugging
-from cli.exit_codes import ExitCode, of_error
 from cli.typography import refuse_typographic_options
 from pipeline import failpoints
 from pipeline.errors import VgenError
 from pipeline.redaction import redact
+from service.exit_codes import ExitCode, of_error
 
 ANY_KEY = {"allow_extra_args": True, "ignore_unknown_options": True}
 """The context settings of `vgen generate`, whose options are the keys of its file."""
 TABLE: dict[str, Entry] = {
     "run": Entry("cli.batches.submit:run", "Solo mode: store FILE, then work off all that waits; so it also resumes."),
-    "generate": Entry(
-        "cli.jobs.generate:generate",
-        "Make one clip from a YAML file, without a database.",
-        ANY_KEY,
-    ),
+    "generate": Entry("cli.jobs.generate:generate", "Make one clip from a YAML file, without a database.", ANY_KEY),
     "submit": Entry("cli.batches.submit:submit", "Store a prompt file as a batch; repeating it adds nothing."),
     "status": Entry("cli.batches.status:status", "Show where a batch stands: jobs by state, what runs, what failed."),
     "list": Entry("cli.batches.status:list_", "List batches, newest first; or the jobs of one."),
     "show": Entry("cli.batches.status:show", "Show all that is known of a job: steps, attempts, files, events."),
     "watch": Entry("cli.batches.watch:watch", "Follow a batch until it ends, and end with its exit code."),
-    "events": Entry(
-        "cli.batches.events:events",
-        "Show what happened to a batch or job, in order.",
-    ),
-    "report": Entry(
-        "cli.batches.report:report",
-        "Show where a batch's time went: workers, GPUs, stages, money.",
-    ),
+    "events": Entry("cli.batches.events:events", "Show what happened to a batch or job, in order."),
+    "report": Entry("cli.batches.report:report", "Show where a batch's time went: workers, GPUs, stages, money."),
     "results": Entry("cli.batches.results:results", "Show a batch's clips: paths, URLs, or download them."),
     "pause": Entry("cli.operate.pause:pause", "Hold a batch, a queue or everything; running work is given back."),
     "resume": Entry("cli.operate.pause:resume", "Let what was paused go on."),
     "budget": Entry("cli.batches.limits:budget", "Show or change a batch's budget and deadline."),
-    "cancel": Entry("cli.jobs.decisions:cancel", "Stop jobs; a running one stops within a step."),
-    "retry": Entry("cli.jobs.decisions:retry", "Try failed or cancelled jobs again, from the step where they ended."),
-    "approve": Entry("cli.jobs.decisions:approve", "Let held jobs go on."),
-    "reject": Entry("cli.jobs.decisions:reject", "Block held jobs."),
-    "rerun": Entry(
-        "cli.jobs.decisions:rerun",
-        "Make clips once more, exactly as specified, as a new batch.",
+    "cancel": Entry("cli.jobs.cancel_retry_approve:cancel", "Stop jobs; a running one stops within a step."),
+    "retry": Entry(
+        "cli.jobs.cancel_retry_approve:retry", "Try failed or cancelled jobs again, from the step where they ended."
     ),
+    "approve": Entry("cli.jobs.cancel_retry_approve:approve", "Let held jobs go on."),
+    "reject": Entry("cli.jobs.cancel_retry_approve:reject", "Block held jobs."),
+    "rerun": Entry("cli.jobs.rerun:rerun", "Make clips once more, exactly as specified, as a new batch."),
     "extend": Entry("cli.jobs.extend:extend", "Make a clip that goes on where a finished one ends."),
     "state": Entry("cli.jobs.extend:app", "Export or import the continuation state of a finished clip."),
     "sweep": Entry("cli.batches.sweep:sweep", "Remove what nobody needs any more from the store and this host."),
     "worker": Entry("cli.operate.workers:worker", "Run this host's workers of a cluster, in the foreground."),
-    "workers": Entry(
-        "cli.operate.workers:show",
-        "List the live workers and the presets that they hold.",
-    ),
+    "workers": Entry("cli.operate.workers:show", "List the live workers and the presets that they hold."),
+    "serve": Entry("cli.operate.serve:serve", "Serve the line over HTTP; in solo mode work it off, too."),
     "dispatcher": Entry("cli.operate.workers:dispatcher", "Dispatch and reconcile for a cluster, in the foreground."),
-    "beat": Entry(
-        "cli.operate.workers:beat",
-        "Start a cluster's periodic work: sweeps, the nightly evaluation.",
-    ),
+    "beat": Entry("cli.operate.workers:beat", "Start a cluster's periodic work: sweeps, the nightly evaluation."),
     "flower": Entry("cli.operate.workers:flower", "Start Flower, Celery's monitor, behind a password."),
-    "chaos": Entry(
-        "cli.operate.chaos:chaos",
-        "Break this host's workers at random, and report what came of it.",
-    ),
+    "chaos": Entry("cli.operate.chaos:chaos", "Break this host's workers at random, and report what came of it."),
     "health": Entry("cli.operate.health:app", "Say whether this host's processes are at work, for a health check."),
     "models": Entry("cli.models.presets:app", "List, show, pull, check and calibrate models."),
     "bench": Entry("cli.models.bench:app", "Measure what this machine can do with a preset."),
@@ -99,14 +76,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-_WORKING = frozenset({"run", "generate", "worker", "dispatcher", "chaos", "bench", "eval"})
+_WORKING = frozenset({"run", "generate", "worker", "serve", "dispatcher", "chaos", "bench", "eval"})
 """Commands whose work goes on when nobody reads their output any more; the others then end, with exit code 0."""
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import PackageNotFoundError, version  # a fifth of the time that --help takes
+
         try:
             output.line(f"vgen {version('vgen')}")
         except PackageNotFoundError:
@@ -134,7 +111,7 @@ def _options(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; its exit code. Errors are shown on stderr, with a traceback only when debugging."""
-    debug = debugging() or "--debug" in arguments
+    debug = os.environ.get("VGEN_LOG_LEVEL", "").upper() == "DEBUG" or "--debug" in arguments
     before = os.umask(0o077)  # until the settings are read, which say it
     try:
         refuse_typographic_options(app, arguments)

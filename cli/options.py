@@ -1,7 +1,5 @@
 """Options that several commands share, as dataclasses: each field becomes an option."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import inspect
@@ -12,6 +10,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from pipeline.errors import InputError, Problem
+from service.choices import SubmissionChoices
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; see docs/json-output.md.")]
 BatchArgument = Annotated[str, typer.Argument(metavar="BATCH", help="A batch's id, the start of one, or 'latest'.")]
@@ -58,11 +57,7 @@ def takes(**groups: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., A
 
 
 def _field(flag: str, text: str, metavar: str = "VALUE") -> Any:
-    return typer.Option(
-        flag,
-        help=text,
-        metavar=metavar,
-    )
+    return typer.Option(flag, help=text, metavar=metavar)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,19 +135,42 @@ def _loras_from_here(values: list[str]) -> str:
 def _labels(pairs: list[str]) -> dict[str, str]:
     labels: dict[str, str] = {}
     for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.strip():
+        name, value = label_of(pair)
+        if value is None:
             raise InputError([Problem(f"{pair!r} is not of the form name=value", field="--label")])
-        labels[name.strip()] = value.strip()
+        labels[name] = value
     return labels
 
 
+def label_of(text: str) -> tuple[str, str | None]:
+    """Return the name and value of a label; of a name alone the value is None. Raises InputError."""
+    from pipeline.names import check_labels, split_label
+
+    try:
+        name, value = split_label(text)
+        check_labels({name: value or ""})
+    except ValueError as error:
+        raise InputError([Problem(str(error), field="--label")]) from None
+    return name, value
+
+
+def checked_owner(owner: str | None) -> str | None:
+    """Return the value of an option ``--owner``. Raises InputError."""
+    from pipeline.names import check_owner
+
+    try:
+        return check_owner(owner) if owner else None
+    except ValueError as error:
+        raise InputError([Problem(str(error), field="--owner")]) from None
+
+
 @dataclasses.dataclass(frozen=True)
-class BatchChoices:
+class BatchChoices(SubmissionChoices):
     """The options of a whole batch."""
 
     owner: Annotated[
-        str | None, typer.Option("--owner", help="The owner of the batch; default: the setting owner.")
+        str | None,
+        typer.Option("--owner", callback=checked_owner, help="The owner of the batch; default: the setting owner."),
     ] = None
     name: Annotated[str | None, typer.Option("--name", help="Name of the batch; default: the file's name.")] = None
     key: Annotated[
@@ -177,8 +195,7 @@ class BatchChoices:
         int | None, typer.Option("--reroll", help="Make a clip that the gate rejects again so often; 0 to 20.")
     ] = None
     by: Annotated[
-        str | None,
-        typer.Option("--by", metavar="TIME", help="When it should be done: 07:00, 2026-03-01T07:00 or +3h."),
+        str | None, typer.Option("--by", metavar="TIME", help="When it should be done: 07:00, 2026-03-01T07:00 or +3h.")
     ] = None
     max_gpu_hours: Annotated[
         float | None, typer.Option("--max-gpu-hours", help="Dispatch no more to GPUs after so many GPU-hours.")

@@ -4,8 +4,6 @@ python -m cli.reference > docs/cli.md
 python -m cli.reference --json-output > docs/json-output.md
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator
@@ -13,10 +11,10 @@ from typing import Any
 
 import typer
 
-from cli.exit_codes import MEANING
 from cli.main import app
-from cli.views import batches, clips, evals, events, jobs, models, operations, reports, submissions
-from cli.views.base import View
+from service.exit_codes import MEANING
+from service.views import batches, clips, evals, events, jobs, models, operations, reports, submissions
+from service.views.base import View
 
 JSON_OUTPUT: dict[str, type[View]] = {
     "generate": clips.GeneratedView,

@@ -3,8 +3,6 @@
 python -m cli.settings_reference > docs/settings.md
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,12 +43,7 @@ _TYPES: dict[object, str] = {
     Path: "path",
     SecretStr: "secret",
 }
-_BOUNDS: tuple[tuple[Any, str, str], ...] = (
-    (Ge, "ge", "≥"),
-    (Gt, "gt", ">"),
-    (Le, "le", "≤"),
-    (Lt, "lt", "<"),
-)
+_BOUNDS: tuple[tuple[Any, str, str], ...] = ((Ge, "ge", "≥"), (Gt, "gt", ">"), (Le, "le", "≤"), (Lt, "lt", "<"))
 _LISTS = {
     "VGEN_FETCH_NETWORKS": "networks, separated by commas",
     "VGEN_ENHANCE_PROVIDERS": "texts, separated by commas",

@@ -1,10 +1,11 @@
 """The base of all tables: naming of constraints, and the types that behave alike on Postgres and SQLite."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Integer, MetaData, String, TypeDecorator
+from sqlalchemy import JSON, BigInteger, Insert, Integer, MetaData, String, Table, TypeDecorator
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase
@@ -47,6 +48,19 @@ class EnumText(TypeDecorator[StrEnum]):
 def one_of(column: str, enum: type[StrEnum]) -> str:
     """The text of a CHECK that a column holds a member of the enum."""
     return f"{column} IN ({', '.join(repr(member.value) for member in enum)})"
+
+
+def insert_into(dialect: str, table: type[DeclarativeBase] | Table) -> postgresql.Insert | sqlite.Insert:
+    """The INSERT of that database, which can say what to do about a row that is there already."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+
+
+def upsert(
+    dialect: str, table: type[DeclarativeBase] | Table, key: Sequence[str], replaced: Sequence[str], **values: Any
+) -> Insert:
+    """An INSERT that, where a row has that key already, replaces these of its columns."""
+    new = insert_into(dialect, table).values(**values)
+    return new.on_conflict_do_update(index_elements=key, set_={name: new.excluded[name] for name in replaced})
 
 
 class Base(DeclarativeBase):

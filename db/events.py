@@ -1,7 +1,5 @@
 """Events, in order: one row each."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, cast
 

@@ -4,8 +4,6 @@ So nothing here, and nothing that uses it, may rely on what a session keeps from
 by SET, prepared statements, advisory locks of a session, LISTEN, temporary tables.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from typing import Any

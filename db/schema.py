@@ -1,7 +1,5 @@
 """Bringing the tables to this release's form, and telling whether they are in it."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from threading import Lock

@@ -11,19 +11,13 @@ from typing import Any
 
 from sqlalchemy import URL, BigInteger, Connection, Engine, create_engine, event, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import (
-    ArgumentError,
-    DBAPIError,
-    IntegrityError,
-    InterfaceError,
-    OperationalError,
-    SQLAlchemyError,
-)
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from db.notify import Notifier, delays_of
 from db.postgres import READ_ONLY, is_pooled, make_postgres_engine
 from db.sqlite_damage import MEND, damage_of, is_damage
 from pipeline.errors import ServiceUnavailableError, SettingsError, VgenError
@@ -126,6 +120,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
+        self.notifier = Notifier(self.engine)
 
     @property
     def redacted_url(self) -> str:
@@ -179,6 +174,8 @@ class Database:
         try:
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
+            for delay_ms in delays_of(session):
+                self.notifier.notify(after_s=delay_ms / 1000)
         except (OperationalError, InterfaceError) as error:
             raise ServiceUnavailableError(self._explain(error)) from error
         except DBAPIError as error:
@@ -197,6 +194,8 @@ class Database:
             return session.scalars(select(now_ms())).one()
 
     def close(self) -> None:
+        """End its connections; dispatchers are woken of what was left waiting."""
+        self.notifier.close()
         self.engine.dispose()
 
     def damage(self) -> str | None:

@@ -1,7 +1,5 @@
 """A check whether a SQLite file is damaged: SQLite notices that only where it happens to read."""
 
-from __future__ import annotations
-
 import sqlite3
 from contextlib import closing
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Workers as they report themselves: what they serve, what they are, when they were last seen."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import cast
@@ -77,10 +75,6 @@ def forget_old(session: Session) -> None:
 def forget_all(session: Session) -> None:
     """Remove all workers: the caller knows that none of them lives."""
     session.execute(delete(Worker))
-
-
-def all_known(session: Session) -> Sequence[Worker]:
-    return session.scalars(select(Worker).order_by(Worker.name)).all()
 
 
 _ALIVE = select(Worker).where(Worker.seen_at > now_ms() - ALIVE_MS).order_by(Worker.name)

@@ -1,7 +1,5 @@
 """Digests: of bytes, of values by their canonical JSON, and of a clip by those of its segments."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

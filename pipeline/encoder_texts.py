@@ -4,17 +4,12 @@
 reaches an encoder is added here, or it reaches none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.outputs import EnhanceOutput
 from pipeline.spec import JobSpec
-
-Enhanced = Mapping[str, Any]
-"""The enhance stage's record: ``prompt``; for several segments ``prompts``, and ``segments`` with ``original``."""
-
 
 _NEGATIVE = "negative_prompt"
 
@@ -30,11 +25,11 @@ class CallTexts:
 NO_CALL_TEXTS = CallTexts()
 
 
-def prompt_for(spec: JobSpec, enhanced: Enhanced, segment: int) -> str:
+def prompt_for(spec: JobSpec, enhanced: EnhanceOutput | None, segment: int) -> str:
     """The prompt that a segment (from 0) is generated from: the enhanced one where there is one, else its own."""
-    if "prompts" in enhanced:
-        return str(enhanced["prompts"][segment])
-    return str(enhanced.get("prompt") or spec.prompt_of(segment))
+    if enhanced is not None and enhanced.prompts:
+        return enhanced.prompts[segment]
+    return (enhanced.prompt if enhanced else "") or spec.prompt_of(segment)
 
 
 def negative_prompt_draws(spec: JobSpec, call: CallTexts = NO_CALL_TEXTS) -> bool:
@@ -50,7 +45,7 @@ def negative_prompt_draws(spec: JobSpec, call: CallTexts = NO_CALL_TEXTS) -> boo
     return renamed or any(scale is not None and scale < 1 for scale in scales)
 
 
-def texts_to_screen(spec: JobSpec, enhanced: Enhanced, call: CallTexts = NO_CALL_TEXTS) -> dict[str, str]:
+def texts_to_screen(spec: JobSpec, enhanced: EnhanceOutput | None, call: CallTexts = NO_CALL_TEXTS) -> dict[str, str]:
     """Every text that an encoder will see, and every text that one was made from, each once, by a name for people.
 
     An enhancer's input is among them, so that no enhancer can launder it. The negative prompt is where it draws, and so
@@ -58,11 +53,8 @@ def texts_to_screen(spec: JobSpec, enhanced: Enhanced, call: CallTexts = NO_CALL
     """
     texts = {"original": spec.prompt}
     texts |= {f"segment {k}": text for k, text in enumerate(spec.segment_prompts, 1)}
-    for k, record in enumerate(enhanced.get("segments", ()), 1):
-        texts |= {
-            f"segment {k}, to be enhanced": str(record["original"]),
-            f"segment {k}, enhanced": str(record["prompt"]),
-        }
+    for k, record in enumerate(enhanced.segments if enhanced else (), 1):
+        texts |= {f"segment {k}, to be enhanced": record.original, f"segment {k}, enhanced": record.prompt}
     for name, value in call.arguments.items():
         if "prompt" in name and not name.startswith("negative"):
             texts |= {f"preset argument {name} {k}": text for k, text in enumerate(_texts_in(value), 1)}

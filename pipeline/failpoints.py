@@ -16,9 +16,7 @@ started), ``stop`` (SIGSTOP to the group), ``exit[:STATUS]``, ``raise[:NAME]`` (
 a dotted path), ``sleep:SECONDS``, ``enospc`` (the error of a full disk), ``leak:MEBIBYTES`` (memory never freed).
 """
 
-from __future__ import annotations
-
-import builtins
+import contextlib
 import errno
 import os
 import random
@@ -27,10 +25,10 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from importlib import import_module
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import resolve_name
 
 from pipeline import errors
 
@@ -62,8 +60,6 @@ _ENTRY = re.compile(
     r"(?:@(?P<nth>\d+))?(?:%(?P<chance>[\d.]+)(?:/(?P<seed>\d+))?)?(?:!(?P<file>.+))?"
 )
 _ACTIONS = frozenset({"kill", "killgroup", "stop", "exit", "raise", "sleep", "enospc", "leak"})
-
-
 _leaked: list[bytes] = []
 
 
@@ -74,76 +70,69 @@ class Failpoint:
     point: str
     what: str | None
     action: str
-    argument: str | None = None
-    nth: int | None = None
-    chance: float = 1.0
-    seed: int = 0
-    file: str | None = None
+    argument: str | None
+    nth: int | None
+    chance: float
+    seed: int
+    file: str | None
     hits: int = 0
-    dice: random.Random = field(default_factory=random.Random)
+
+    def __post_init__(self) -> None:
+        self._dice = random.Random(self.seed)
 
     def reached(self, what: str) -> None:
         """Count, and act when it is this entry's turn."""
         if self.what not in (None, what):
             return
         self.hits += 1
-        if self.nth is not None and self.hits != self.nth:
-            return
-        if self.chance < 1.0 and self.dice.random() >= self.chance:
-            return
-        if self.file is not None and not _made_first(self.file):
-            return
-        self._act()
+        is_turn = self.nth in (None, self.hits) and (self.chance >= 1.0 or self._dice.random() < self.chance)
+        if is_turn and (self.file is None or _made_first(self.file)):
+            self._act()
 
     def _act(self) -> None:
-        if self.action == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        elif self.action == "killgroup":
-            os.killpg(os.getpgrp(), signal.SIGKILL)
-        elif self.action == "stop":
-            os.killpg(os.getpgrp(), signal.SIGSTOP)
-        elif self.action == "exit":
-            os._exit(int(self.argument or 1))
-        elif self.action == "sleep":
-            time.sleep(float(self.argument or 0))
-        elif self.action == "leak":
-            _leaked.append(b"\1" * (int(self.argument or 0) * 1024 * 1024))
-        elif self.action == "enospc":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"failpoint {self.point}")
-        else:
-            raise _error_class(self.argument or "RuntimeError")(f"failpoint {self.point}")
+        match self.action:
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "killgroup":
+                os.killpg(os.getpgrp(), signal.SIGKILL)
+            case "stop":
+                os.killpg(os.getpgrp(), signal.SIGSTOP)
+            case "exit":
+                os._exit(int(self.argument or 1))
+            case "sleep":
+                time.sleep(float(self.argument or 0))
+            case "leak":
+                _leaked.append(b"\1" * (int(self.argument or 0) * 1024 * 1024))
+            case "enospc":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"failpoint {self.point}")
+            case _:
+                raise _error_class(self.argument or "RuntimeError")(f"failpoint {self.point}")
 
 
 def _made_first(file: str) -> bool:
     try:
-        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        Path(file).touch(exist_ok=False)
     except FileExistsError:
         return False
     return True
 
 
 def _error_class(name: str) -> type[Exception]:
-    """Raises SettingsError when there is no such exception."""
-    module, _, last = name.rpartition(".")
-    try:
-        error_class = (
-            getattr(import_module(module), last)
-            if module
-            else getattr(builtins, name, None) or getattr(errors, name, None)
-        )
-    except (ImportError, AttributeError):
-        error_class = None
-    if not (isinstance(error_class, type) and issubclass(error_class, Exception)):
-        raise errors.SettingsError(f"{VARIABLE}: raise:{name}: there is no such exception")
-    return error_class
+    """The exception of that name. Raises SettingsError when there is none."""
+    places = [""] if "." in name else ["builtins.", "pipeline.errors."]
+    for place in places:
+        with contextlib.suppress(ImportError, AttributeError, ValueError):
+            error_class = resolve_name(f"{place}{name}")
+            if isinstance(error_class, type) and issubclass(error_class, Exception):
+                return error_class
+    raise errors.SettingsError(f"{VARIABLE}: raise:{name}: there is no such exception")
 
 
 def _check_error(name: str) -> None:
     """Check like ``_error_class``, but only look for a library that this process has not loaded (torch)."""
     package = name.partition(".")[0]
-    if "." in name and package not in sys.modules and find_spec(package) is not None:
-        return
-    _error_class(name)
+    if "." not in name or package in sys.modules or find_spec(package) is None:
+        _error_class(name)
 
 
 def parse(text: str) -> dict[str, list[Failpoint]]:
@@ -154,46 +143,30 @@ def parse(text: str) -> dict[str, list[Failpoint]]:
     """
     failpoints: dict[str, list[Failpoint]] = {}
     for entry in filter(None, (part.strip() for part in text.split(";"))):
-        match = _ENTRY.fullmatch(entry)
-        if match is None:
-            raise errors.SettingsError(
-                f"{VARIABLE}: {entry!r} is not POINT[:WHAT]=ACTION[:ARGUMENT], with @NTH, %PROBABILITY[/SEED] or !FILE"
-            )
-        item = _failpoint(entry, match.groupdict())
+        item = _failpoint(entry)
         failpoints.setdefault(item.point, []).append(item)
     return failpoints
 
 
-def _failpoint(entry: str, options: dict[str, str | None]) -> Failpoint:
-    point, action, argument = str(options["point"]), str(options["action"]), options["argument"]
-    if point not in POINTS:
+def _failpoint(entry: str) -> Failpoint:
+    match = _ENTRY.fullmatch(entry)
+    if match is None:
         raise errors.SettingsError(
-            f"{VARIABLE}: {entry!r}: {point!r} is not a failpoint; use one of: {', '.join(POINTS)}"
+            f"{VARIABLE}: {entry!r} is not POINT[:WHAT]=ACTION[:ARGUMENT], with @NTH, %PROBABILITY[/SEED] or !FILE"
         )
-    if action not in _ACTIONS:
-        raise errors.SettingsError(
-            f"{VARIABLE}: {entry!r}: {action!r} is not an action; use one of: {', '.join(sorted(_ACTIONS))}"
-        )
+    point, what, action, argument, nth, chance, seed, file = match.groups()
+    for name, kind, known in ((point, "a failpoint", POINTS), (action, "an action", sorted(_ACTIONS))):
+        if name not in known:
+            raise errors.SettingsError(f"{VARIABLE}: {entry!r}: {name!r} is not {kind}; use one of: {', '.join(known)}")
     try:
         if action in ("sleep", "leak") or (action == "exit" and argument):
             float(argument or "nothing")
-        chance = float(options["chance"] or 1.0)
+        share = float(chance or 1.0)
     except ValueError:
         raise errors.SettingsError(f"{VARIABLE}: {entry!r}: {action} takes a number, chances are 0 to 1") from None
     if action == "raise":
         _check_error(argument or "RuntimeError")
-    nth, seed = options["nth"], int(options["seed"] or 0)
-    return Failpoint(
-        point,
-        options["what"],
-        action,
-        argument,
-        nth=None if nth is None else int(nth),
-        chance=chance,
-        seed=seed,
-        file=options["file"],
-        dice=random.Random(seed),
-    )
+    return Failpoint(point, what, action, argument, int(nth) if nth else None, share, int(seed or 0), file)
 
 
 class Plan:

@@ -1,18 +1,12 @@
 """Ids of batches and jobs: short texts that sort by time."""
 
-from __future__ import annotations
-
 import secrets
 import time
 
 CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base 32 in lower case: no i, l, o or u, and in the order of ASCII, so that text sorts as numbers do."""
-
-
 _TIME_CHARS = 9
 """9 × 5 bits hold the milliseconds since 1970 until the year 3084."""
-
-
 _RANDOM_CHARS = 4
 
 

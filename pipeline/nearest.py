@@ -1,7 +1,5 @@
 """The name that was probably meant, for messages about names that do not exist."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from difflib import get_close_matches
 

@@ -1,25 +1,18 @@
-"""Names of stored objects, under the digests of their bytes, and slugs that remind people of a text."""
+"""Keys of stored objects, made of their bytes' digests, and the rules that keys keep in every form of storage.
 
-from __future__ import annotations
+And slugs, which remind people of a text.
+"""
 
 import re
 import unicodedata
 
+from pipeline.errors import RefusedError
+
 _SLUG_LENGTH = 40
-
-
-EXTENSIONS = {
-    "video/mp4": "mp4",
-    "image/jpeg": "jpg",
-    "image/png": "png",
-    "image/webp": "webp",
-    "application/json": "json",
-}
-
-
-def input_key(sha256: str) -> str:
-    """Return where an input's bytes are in the store; the same as ``InputRef.key``."""
-    return f"inputs/{sha256}"
+MAX_KEY_BYTES = 1024  # Amazon S3's limit for object keys, in UTF-8
+MAX_PART_BYTES = 200  # common file systems allow 255; the rest is for the names of temporary files
+TEMPORARY = ".vgen-part-"
+"""The prefix of temporary files' names; no key may have such a part."""
 
 
 def media_key(job_id: str, sha256: str, extension: str = "mp4") -> str:
@@ -40,3 +33,34 @@ def slug(prompt: str) -> str:
         cut = words[: _SLUG_LENGTH + 1]
         words = cut[: cut.rfind("-")] if "-" in cut else cut[:_SLUG_LENGTH]
     return words or "clip"
+
+
+def check_key(key: str) -> str:
+    """The key itself, when it is a safe relative path.
+
+    Raises:
+        RefusedError: code ``storage_key``; the message has the key and the rule it breaks.
+    """
+    rule = _broken_rule(key)
+    if rule is not None:
+        raise RefusedError(f"storage key {key[:200]!r}: {rule}", code="storage_key")
+    return key
+
+
+def _broken_rule(key: str) -> str | None:
+    try:
+        size = len(key.encode("utf-8"))
+    except UnicodeEncodeError:
+        return "must be valid Unicode"
+    if not 0 < size <= MAX_KEY_BYTES:
+        return f"must have 1 to {MAX_KEY_BYTES} bytes"
+    if not all(character.isprintable() for character in key) or "\\" in key:
+        return "must have no control characters and no backslash"
+    for part in key.split("/"):
+        if part in ("", ".", ".."):
+            return "must be relative, without empty parts, '.' and '..'"
+        if len(part.encode("utf-8")) > MAX_PART_BYTES:
+            return f"each part between slashes must have at most {MAX_PART_BYTES} bytes"
+        if part.startswith(TEMPORARY):
+            return f"no part may begin with {TEMPORARY!r}"
+    return None

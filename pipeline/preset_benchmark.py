@@ -1,7 +1,5 @@
 """One clip of a preset made in several ways, side by side: how long, how much memory, how near to the plain clip."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -143,12 +141,7 @@ def _clips(
 
 
 def _measured(
-    name: str,
-    acceleration: Acceleration,
-    results: list[GenerationResult],
-    first_s: float,
-    frames: Clip,
-    plain: Clip,
+    name: str, acceleration: Acceleration, results: list[GenerationResult], first_s: float, frames: Clip, plain: Clip
 ) -> Measured:
     context = Context(models=Models(), reference=plain)
     return Measured(

@@ -1,7 +1,5 @@
 """Frames a second: what an MP4 can say of them, as a fraction, and what people write."""
 
-from __future__ import annotations
-
 import math
 import re
 from fractions import Fraction

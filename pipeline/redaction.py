@@ -5,8 +5,6 @@ unescaped ``@``, ``/``, ``?`` or ``#`` of a password makes the URL mean somethin
 secrets of this process, wherever they stand.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re
@@ -23,6 +21,8 @@ _NAMES_A_USER = re.compile(r"(?:postgres|mysql|redis|amqp|pyamqp|sentinel|mongod
 """Schemes of services where the user is a role's name; elsewhere it may be a token."""
 _USER = re.compile(r"[A-Za-z0-9._-]{0,32}")
 _QUERY_NAME = re.compile(r"[a-z][a-z_-]{0,31}")
+_ENDS_AUTHORITY = re.compile(r"[/?#]")
+_HOST = re.compile(r"(?:[^\s@:\[\]]*|\[[^\]@]*\])(?::\d*)?")
 _HARMLESS = frozenset({"sslmode", "uri", "ssl_cert_reqs", "connect_timeout", "application_name"})
 _FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "sslrootcert", "sslcert", "sslkey"})
 """Names of files, which are no secrets; what is in them is."""
@@ -61,6 +61,20 @@ def shown_setting(value: str) -> str:
         address, sharp, model = entry.partition("#")  # a provider: name=base_url#model
         return f"{name}={_WHOLE_URL.sub(lambda match: _shown(match[0]), address)}{sharp}{model}"
     return _WHOLE_URL.sub(lambda match: _shown(match[0]), value)
+
+
+def shown_url(url: str) -> str:
+    """A URL for messages and rows: without user, query and fragment, where secrets are.
+
+    Where the authority is not a host, a ``/``, ``?`` or ``#`` of a password ended it too soon: all up to the last ``@``
+    is the user.
+    """
+    scheme, separator, address = url.partition("://")
+    authority = _ENDS_AUTHORITY.split(address, maxsplit=1)[0]
+    if "@" in address and not _HOST.fullmatch(authority):
+        user = authority if _HOST.fullmatch(authority.rpartition("@")[2]) else address
+        address = address[user.rindex("@") + 1 :]
+    return f"{scheme}{separator}{address.split('?', 1)[0].split('#', 1)[0]}"[:200]
 
 
 def _shown(url: str) -> str:

@@ -1,7 +1,5 @@
 """Seeds that are derived: of jobs that were given none, of segments, and of rolls."""
 
-from __future__ import annotations
-
 import hashlib
 
 from pipeline.spec import MAX_SEED

@@ -4,13 +4,20 @@
 to make. Field names are those of diffusers' pipelines.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from pipeline.acceleration import PLAIN, Acceleration
+from pipeline.names import check_gpu_type, check_labels
 
 MAX_SEED = 2**63 - 1
 """torch.Generator.manual_seed takes 64 bits; a signed 64-bit column holds up to here."""
@@ -97,11 +104,11 @@ class JobSpec(BaseModel):
     last_image: InputRef | None = None
     video: InputRef | None = None
     reference_images: tuple[InputRef, ...] = ()
-    gpu: tuple[str, ...] = ()
+    gpu: tuple[Annotated[str, AfterValidator(check_gpu_type)], ...] = ()
     """GPU types that may make it; empty means any that the preset fits."""
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     custom_id: str | None = None
-    labels: dict[str, str] = {}
+    labels: Annotated[dict[str, str], AfterValidator(check_labels)] = {}
     enhance: bool = False
     acceleration: Acceleration = PLAIN
     segments: Annotated[int, Field(ge=1, le=MAX_SEGMENTS)] = 1

@@ -4,8 +4,6 @@ The same table, with a diagram, is in docs/states.md; a test compares the two. T
 value with CHECK constraints.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 
@@ -47,14 +45,7 @@ JOB_MOVES: dict[JobState, frozenset[JobState]] = {
     JobState.WAITING: frozenset({JobState.IN_FLIGHT, JobState.CANCELLED}),
     JobState.HELD: frozenset({JobState.WAITING, JobState.BLOCKED, JobState.CANCELLED}),
     JobState.IN_FLIGHT: frozenset(
-        {
-            JobState.WAITING,
-            JobState.HELD,
-            JobState.SUCCEEDED,
-            JobState.FAILED,
-            JobState.BLOCKED,
-            JobState.CANCELLED,
-        }
+        {JobState.WAITING, JobState.HELD, JobState.SUCCEEDED, JobState.FAILED, JobState.BLOCKED, JobState.CANCELLED}
     ),
     # Only an explicit `vgen retry` leaves a terminal state.
     JobState.SUCCEEDED: frozenset(),
@@ -94,14 +85,7 @@ STEP_MOVES: dict[StepState, frozenset[StepState]] = {
     # To `waiting`: released (drain, pause), retried after an error, or its lease ended.
     # To `pending`: the frames it needs are gone.
     StepState.RUNNING: frozenset(
-        {
-            StepState.DONE,
-            StepState.SKIPPED,
-            StepState.WAITING,
-            StepState.PENDING,
-            StepState.FAILED,
-            StepState.CANCELLED,
-        }
+        {StepState.DONE, StepState.SKIPPED, StepState.WAITING, StepState.PENDING, StepState.FAILED, StepState.CANCELLED}
     ),
     # Back to `waiting`: rewound by a recorded event (the frames it left behind are gone).
     # To `pending`: a step before it was rewound.
@@ -139,6 +123,11 @@ class EvalState(StrEnum):
 
 
 _ORDER = tuple(Stage)
+
+
+def is_after(stage: Stage, other: Stage) -> bool:
+    """Return whether a job passes the stage later than the other one."""
+    return _ORDER.index(stage) > _ORDER.index(other)
 
 
 def next_stage(stage: Stage, *, scored: bool = False) -> Stage | None:

@@ -3,16 +3,83 @@
 from __future__ import annotations
 
 import re
+import sys
 import urllib.parse
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.errors import RefusedError, SettingsError
+from pipeline.object_names import check_key
 from pipeline.settings import Settings
 from pipeline.storage import FolderStorage, Storage
-from pipeline.storage.key_rules import check_key
+
+if TYPE_CHECKING:
+    from pipeline.enhancers.enhancer import PromptEnhancer
+    from pipeline.safety.filter import PromptSafetyFilter
+    from pipeline.scoring import Models
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # Amazon S3, general purpose bucket naming rules
 _RULE = "must be a folder, a file:///folder URL or s3://bucket/prefix"
+
+
+class StageModels:
+    """The connections and models that stages keep from clip to clip: made when first used, kept until ``close``.
+
+    Each is imported when it is made, since no worker needs all.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._scorers: Models | None = None
+
+    @cached_property
+    def enhancer(self) -> PromptEnhancer:
+        """Raises RefusedError: code ``enhance_not_configured``; the setting names no provider, or a wrong one."""
+        from pipeline.enhancers.enhancer import PromptEnhancer  # noqa: PLC0415
+
+        try:
+            return PromptEnhancer.from_settings(self._settings.enhance)
+        except SettingsError as error:
+            raise RefusedError(str(error), code="enhance_not_configured") from None
+
+    @cached_property
+    def safety_filter(self) -> PromptSafetyFilter | None:
+        """The filter with the configured classifier; None where there is none."""
+        from pipeline.safety.filter import PromptSafetyFilter  # noqa: PLC0415
+
+        safety = self._settings.safety
+        if safety.classifier is None:
+            return None
+        return PromptSafetyFilter(safety.classifier, block_threshold=safety.threshold)
+
+    def scorers(self, device: str | None = None) -> Models:
+        """The models that score; ``device`` in place of the setting's. Those on another device are released."""
+        from pipeline.scoring import Models, Weights  # noqa: PLC0415
+
+        wanted = device or self._settings.eval.device
+        scorers = self._scorers  # in a solo run another thread may release them meanwhile
+        if scorers is None or scorers.device != wanted:
+            self.release_scorers()
+            digests = self._settings.effective_cache_dir / "eval" / "digests.json"
+            scorers = self._scorers = Models(Weights(self._settings.eval.weights_dir, digests), wanted)
+        return scorers
+
+    def release_scorers(self) -> None:
+        """Give back the scorers' memory, a GPU's too; they are loaded again when they are needed."""
+        if self._scorers is None:
+            return
+        self._scorers = None
+        torch = sys.modules.get("torch")  # not loaded unless a model was
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def close(self) -> None:
+        """End the classifier's process, close the enhancer's connections and release the scorers."""
+        for name in ("enhancer", "safety_filter"):
+            if (made := self.__dict__.pop(name, None)) is not None:
+                made.close()
+        self.release_scorers()
 
 
 def make_storage(settings: Settings) -> Storage:

@@ -8,11 +8,12 @@ its work.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pipeline.generators.base import CheckpointReceiver, GenerationRequest, GenerationResult, OnMade, OnProgress
+from pipeline.outputs import StageOutput, StageOutputs
 from pipeline.policy.memory_ladder import Rung
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, JobSpec
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.handoff import Handoff
+    from pipeline.wiring import StageModels
 
 
 class Outcome(StrEnum):
@@ -106,16 +108,21 @@ class StepWork:
     spec: JobSpec
     """The specification, with the seed of this roll."""
     options: BatchOptions
-    outputs: dict[str, dict[str, Any]]
-    """The results of the earlier stages of this roll and segment, by stage; enhance's and screen's are the clip's."""
+    outputs: StageOutputs
+    """What the earlier stages of this roll and segment recorded; enhance's and screen's are the clip's."""
     checkpoint: CheckpointRef | None = None
     """The checkpoint of an earlier generate attempt that was cut off."""
     continuation: ContinuationRef | None = None
     """The state that the segment goes on from, where it is not a clip's beginning."""
     memory_rung: Rung = Rung.PLAIN
     """The rung on which a clip that did not fit into memory is tried now."""
-    earlier: tuple[dict[str, dict[str, Any]], ...] = ()
-    """The results of the segments before it, each by stage, where the clip's last segment is encoded."""
+    earlier: tuple[StageOutputs, ...] = ()
+    """What was recorded of the segments before it, where the clip's last segment is encoded."""
+
+    @property
+    def log_data(self) -> dict[str, Any]:
+        """What a log's line about it names."""
+        return {"job_id": self.job_id, "segment": self.segment}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +143,29 @@ class StoredClip:
 class ScoreWork:
     """One claimed step of an evaluation run."""
 
+    run_id: str
+    batch_id: str
     family: str
     metrics: tuple[str, ...]
     """The metrics of the whole run; those of the family are this step's."""
     clips: tuple[StoredClip, ...]
 
+    @property
+    def log_data(self) -> dict[str, Any]:
+        """What a log's line about it names."""
+        return {"run": self.run_id, "family": self.family}
+
+
+Output_co = TypeVar("Output_co", bound=StageOutput | None, covariant=True)
+
 
 @dataclass(frozen=True, slots=True)
-class StageResult:
+class StageResult(Generic[Output_co]):
     """The result that is recorded when the step is finished."""
 
+    output: Output_co
+    """Kept in the step's row, and read by later stages in ``work.outputs``."""
     outcome: Outcome = Outcome.DONE
-    output: dict[str, Any] = field(default_factory=dict)
-    """Small JSON, kept in the step's row and read by later stages as ``work.outputs[stage]``."""
     artifacts: tuple[Artifact, ...] = ()
     continuation: ContinuationRef | None = None
     """The state that the next segment starts from; recorded with the result."""
@@ -186,6 +203,7 @@ class StageContext:
     settings: Settings
     storage: Storage
     handoff: Handoff
+    models: StageModels
     on_progress: OnProgress
     check: Callable[[], None]
     """Raises StoppedError when the step is to stop; long stages call it often."""
@@ -200,7 +218,8 @@ class StageContext:
     """Called by generate when the generator may make the next clip, while this one's frames are still handed over."""
 
 
-StageFunction = Callable[[StepWork, StageContext], StageResult]
+AnyResult = StageResult[StageOutput | None]
+StageFunction = Callable[[StepWork, StageContext], AnyResult]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,3 +233,17 @@ class Claim:
     work: StepWork
     overlapped_ms: int = 0
     """The time before its end in which the worker had taken the next step: it is not counted as the GPU's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreClaim:
+    """The right to work on a step of an evaluation run, as a ``Claim`` is that to a job's."""
+
+    step_id: int
+    attempt: int
+    queue: str
+    worker: str
+    work: ScoreWork
+
+
+AnyClaim = Claim | ScoreClaim

@@ -1,14 +1,24 @@
 """The Celery application."""
 
-from __future__ import annotations
-
+import logging
 from functools import cached_property
+from types import ModuleType
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
+from celery.loaders.app import AppLoader
 
 from pipeline import failpoints
-from tasks.loader import PathLoader
+from pipeline.redaction import redact_logs
+
+
+class _PathLoader(AppLoader):  # type: ignore[misc]
+    """Celery's loader without its habit to put the current folder, which may be somebody else's, in front of
+    ``sys.path`` while it imports."""
+
+    def import_from_cwd(self, module: str, imp: Any = None, package: str | None = None) -> ModuleType:
+        imported: ModuleType = (imp or self.import_module)(module, package=package)
+        return imported
 
 
 class _Application(Celery):  # type: ignore[misc]  # Celery has no types
@@ -26,7 +36,7 @@ def make_app() -> Celery:
     application for each, because an application consumes one set of queues.
     """
     failpoints.require_valid()
-    application = _Application("vgen", set_as_current=False, loader=PathLoader)
+    application = _Application("vgen", set_as_current=False, loader=_PathLoader)
     application.config_from_object("tasks.config")
     from tasks import stages  # noqa: PLC0415  # the tasks' modules import this one's names
     from tasks.upkeep import schedule  # noqa: PLC0415  # the tasks' modules import this one's names
@@ -36,9 +46,16 @@ def make_app() -> Celery:
     return application
 
 
+@signals.after_setup_logger.connect  # type: ignore[untyped-decorator]
+@signals.after_setup_task_logger.connect  # type: ignore[untyped-decorator]
+def _redact(logger: logging.Logger | None = None, **_: Any) -> None:
+    """Redact what Celery logs: a broker's URL may hold a secret in a place where Celery does not look for one."""
+    redact_logs(logger)
+    redact_logs()
+
+
 app = make_app()
 """The application of this process: of a worker, the dispatcher, beat and Flower."""
 app.set_current()
 
-import tasks.lifecycle  # noqa: E402  # connects Celery's signals
-import tasks.logs  # noqa: E402, F401
+import tasks.lifecycle  # noqa: E402, F401  # connects Celery's signals

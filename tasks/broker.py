@@ -1,7 +1,5 @@
 """Connections to the broker, made in one way for workers, dispatcher, beat, Flower and `vgen doctor`."""
 
-from __future__ import annotations
-
 import secrets
 import ssl
 from collections.abc import Iterator

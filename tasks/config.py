@@ -1,7 +1,5 @@
 """Celery's settings, read from vgen's when Celery first asks for them. Reasons beside each; measured ones in docs."""
 
-from __future__ import annotations
-
 from pipeline.policy.routes import CPU_QUEUE
 from pipeline.settings import current_settings
 from tasks.broker import broker_options

@@ -1,7 +1,5 @@
 """Celery's signals: what a worker process makes when it starts and gives back when it ends."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal
@@ -11,16 +9,14 @@ from celery import Celery, signals
 
 from pipeline.errors import SettingsError
 from pipeline.policy.routes import gpu_type_of
+from pipeline.processes import hang_up_like_sigterm
 from pipeline.settings import Settings, current_settings
-from pipeline.stop_signals import hang_up_like_sigterm
 from tasks.upkeep.timers import Timers
 from tasks.worker import contexts
 from tasks.worker.contexts import consumed_queues, drop, make_runtime
 from tasks.worker.stopping import begin_in_fork, note_stop, stopping_since
 
 logger = logging.getLogger(__name__)
-
-
 _worker_pid = os.getpid()
 """Process of the worker itself, which its pool's children are not."""
 

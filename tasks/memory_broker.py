@@ -1,7 +1,5 @@
 """The broker of a solo run: kombu's, in memory, whose readers look up often."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, memory

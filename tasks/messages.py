@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from celery import Celery, chain, group
 from kombu.exceptions import OperationalError
 
-from db.evals import score_steps
 from db.evals.score_steps import ScoreMessage
+from db.models import ScoreStep
+from db.queue.outcomes import return_to_waiting
 from db.scheduling import dispatch
 from db.scheduling.dispatch import StepMessage
 from db.session import Database
 from pipeline import failpoints
+from pipeline.policy.routes import chain_from
 from pipeline.states import Stage
 
 logger = logging.getLogger(__name__)
@@ -27,57 +29,47 @@ def task_name(stage: Stage) -> str:
     return f"vgen.{stage.value}"
 
 
-def publish(
-    app: Celery, database: Database, steps: Sequence[StepMessage], *, after: tuple[str, str] | None = None
-) -> int:
-    """Send a message for each dispatched step; how many went out. The others wait again.
+def send(app: Celery, database: Database, steps: Sequence[StepMessage], scores: Sequence[ScoreMessage] = ()) -> int:
+    """Send the messages of dispatched steps, and return how many went out; the steps of the others wait again.
 
-    ``after``: ids of the tasks that Flower is to show as the root and the parent of these.
+    A job's step goes out with those that follow it in its chain; the steps of evaluation runs as one group. Flower
+    shows all chains of a job under the job's id.
     """
-    if not steps:
+    if not steps and not scores:
         return 0
-    count, (root, parent) = 0, after or (None, None)
+    count, unsent_scores = 0, list(scores)
     try:
         with app.producer_pool.acquire(block=True) as producer:
-            for item in steps:
-                _chain_from(app, item).apply_async(producer=producer, root_id=root, parent_id=parent)
+            for step in steps:
+                _chain(app, step).apply_async(producer=producer, root_id=step.job_id)
                 count += 1
                 failpoints.hit("dispatch_sent")
+            if unsent_scores:
+                _group(app, unsent_scores).apply_async(producer=producer)
+                unsent_scores = []
     except (OperationalError, OSError) as error:
         # The rows wait again; a message that went out after all finds them dispatched once more, or nothing to claim.
-        logger.warning("broker away", extra={"reason": str(error), "unsent": len(steps) - count})
+        unsent = len(steps) - count + len(unsent_scores)
+        logger.warning("broker away", extra={"reason": str(error), "unsent": unsent})
         with database.transaction() as session:
             dispatch.undispatch(session, steps[count:])
-    return count
+            return_to_waiting(session, ScoreStep, [step.step_id for step in unsent_scores])
+    return count + len(scores) - len(unsent_scores)
 
 
-def publish_scores(app: Celery, database: Database, steps: Sequence[ScoreMessage]) -> int:
-    """Send the dispatched steps of evaluation runs as one group; how many went out. The others wait again.
-
-    No chord: that all are done is counted in rows.
-    """
-    if not steps:
-        return 0
-    messages = group(
-        (app.signature(SCORE_CLIPS, args=(item.step_id,), immutable=True, queue=item.queue) for item in steps),
+def _chain(app: Celery, step: StepMessage) -> chain:
+    links = chain_from(step.stage, step.queue, scored=step.scored, last_segment=step.last_segment)
+    return chain(
+        *(
+            app.signature(task_name(stage), args=(step.job_id, step.segment), immutable=True, queue=queue)
+            for stage, queue in links
+        ),
         app=app,
     )
-    try:
-        with app.producer_pool.acquire(block=True) as producer:
-            messages.apply_async(producer=producer)
-    except (OperationalError, OSError) as error:
-        logger.warning("broker away", extra={"reason": str(error), "unsent": len(steps)})
-        with database.transaction() as session:
-            score_steps.return_to_waiting(session, [item.step_id for item in steps])
-        return 0
-    return len(steps)
 
 
-def _chain_from(app: Celery, item: StepMessage) -> chain:
-    """The rest of the line from this step on; each later link's queue is set when its turn comes."""
-    stages = [stage for stage in Stage if item.scored or stage is not Stage.SCORE]
-    links = [
-        app.signature(task_name(stage), args=(item.job_id, item.segment), immutable=True, queue=item.queue)
-        for stage in stages[stages.index(item.stage) :]
-    ]
-    return chain(*links, app=app)
+def _group(app: Celery, steps: Sequence[ScoreMessage]) -> group:
+    """No chord: that all are done is counted in rows."""
+    return group(
+        (app.signature(SCORE_CLIPS, args=(step.step_id,), immutable=True, queue=step.queue) for step in steps), app=app
+    )

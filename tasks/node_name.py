@@ -1,7 +1,5 @@
 """The name of a worker: of its row, its leases and its Celery node."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import socket

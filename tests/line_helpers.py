@@ -13,16 +13,17 @@ from typing import Any
 
 from sqlalchemy import select, text
 
-from cli.batches import submission
+from cli.batches import prompt_file
 from cli.options import BatchChoices, FieldOptions
 from db import schema
-from db.clips import batches, jobs
+from db.clips import batches, cancel_retry_approve
 from db.evals import score_steps
 from db.models import ArtifactRow, Job, StageRun
 from db.session import Database
 from pipeline.settings import Settings, load_settings
 from pipeline.states import JobState, Stage
 from pipeline.wiring import make_storage
+from service import submission
 from tasks.hosts.home_lock import HomeLock
 from tasks.hosts.solo import SoloLine
 from tests.rules import keeps_every_rule
@@ -63,7 +64,7 @@ def submit(
     """Store the lines as `vgen submit` does; the batch's id."""
     choices = choices or BatchChoices()
     file = write_jobs(settings.home.parent / "prompts.jsonl", lines)
-    parsed = submission.read(file, FieldOptions(), choices, settings)
+    parsed = prompt_file.read(file, FieldOptions(), choices, settings)
     options = submission.batch_options(choices, settings, parsed.scoring)
     return submission.store(parsed, options, settings=settings, database=database, again=True).batch_id
 
@@ -128,7 +129,7 @@ def job_states(database: Database, batch_id: str) -> list[JobState]:
 
 def cancel(database: Database, job_id: str) -> None:
     with database.transaction() as session:
-        assert jobs.cancel(session, job_id)
+        assert cancel_retry_approve.cancel(session, job_id)
 
 
 def denoises(database: Database, batch_id: str) -> bool:

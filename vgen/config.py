@@ -8,8 +8,6 @@
 Paths in a file start at its folder, those of overrides at the current one.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 import os

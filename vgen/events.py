@@ -1,7 +1,5 @@
 """The events that an asynchronous generation yields."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from vgen.result import VideoResult

@@ -1,13 +1,10 @@
 """A model in a child process, loaded once and asked many times."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from pipeline.errors import ConflictError, InputError, Problem, StoppedError, VgenError
@@ -16,6 +13,7 @@ from pipeline.generators.process.handle import GeneratorProcess
 from pipeline.models.gpus import find_gpus
 from pipeline.prompts import parse
 from pipeline.settings import Settings, load_settings
+from pipeline.wiring import StageModels
 from vgen import one_clip
 from vgen.config import RunConfig, read_config
 from vgen.events import ClipEvent, FinalEvent, ProgressEvent
@@ -45,6 +43,7 @@ class VideoGenerator:
         gpu = find_gpus(settings.gpu_type, 1)[0]
         self._gpu_type = gpu.type
         self._process: GeneratorProcess | None = GeneratorProcess(self._settings, device_env=gpu.device_env)
+        self._models = StageModels(self._settings)
         self._busy = threading.Lock()
         self._stopping = threading.Event()
 
@@ -208,15 +207,14 @@ class VideoGenerator:
             if self._process is not None:
                 self._process.close()
                 self._process = None
+            self._models.close()
             if self._model is not None:
                 self._model.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.shutdown()
 
     def _loaded(self, on_progress: OnEvent) -> Self:
@@ -240,7 +238,7 @@ class VideoGenerator:
             check()
             on_progress(_event(progress))
 
-        return ClipServices(self._settings, self._process, self._gpu_type, report, check)
+        return ClipServices(self._settings, self._models, self._process, self._gpu_type, report, check)
 
 
 def _event(progress: Progress) -> ProgressEvent:

@@ -1,7 +1,5 @@
 """A preset made on the spot for a model that is named by its folder or hub id."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

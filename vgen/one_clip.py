@@ -1,19 +1,18 @@
 """The stages of one clip in turn, in this process and its generator's, without rows."""
 
-from __future__ import annotations
-
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import FatalError, InputError, Problem, RefusedError
+from pipeline.files.drafts import draft_of
 from pipeline.generators.base import OnProgress
 from pipeline.handoff import Handoff
+from pipeline.outputs import GenerateOutput, StageOutputs
 from pipeline.prompts import PlannedJob, Submission
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, EncodeOptions
@@ -21,10 +20,9 @@ from pipeline.stages import encode, enhance, generate, screen
 from pipeline.states import Stage
 from pipeline.storage import FolderStorage
 from pipeline.storage.inputs import put_input
-from pipeline.work import GenerationRunner, Outcome, StageContext, StageResult, StepWork
+from pipeline.wiring import StageModels
+from pipeline.work import GenerationRunner, Outcome, StageContext, StepWork
 from vgen.result import VideoResult
-
-_BEFORE = ((Stage.ENHANCE, enhance.run), (Stage.SCREEN, screen.run))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +57,7 @@ class ClipServices:
     """The objects that a clip is made with."""
 
     settings: Settings
+    models: StageModels
     generator: GenerationRunner
     gpu_type: str
     on_progress: OnProgress
@@ -80,30 +79,30 @@ def make(
         begun = time.monotonic()
         generated = generate.run(_work(job, submission, services.settings, Stage.GENERATE, outputs), context).output
         seconds = time.monotonic() - begun
-        outputs[Stage.GENERATE] = generated
+        outputs = replace(outputs, generate=generated)
         frames = _frames(generated) if with_frames else None
         sidecar = None
         if output is not None:
             encoded = encode.run(_work(job, submission, services.settings, Stage.ENCODE, outputs), context).output
-            sidecar = json.loads(context.storage.read_bytes(encoded["sidecar"]["key"]))
+            sidecar = json.loads(context.storage.read_bytes(encoded.file("sidecar").key))
             for kind, path in (("video", output.video), ("sidecar", output.sidecar)):
-                _put(context, encoded[kind]["key"], path)
+                _put(context, encoded.file(kind).key, path)
     spec = job.spec
     return VideoResult(
         prompt=spec.prompt,
-        prompt_used=generated["prompt"],
+        prompt_used=generated.prompt,
         seed=spec.seed,
         preset=spec.preset,
         width=spec.width,
         height=spec.height,
         num_frames=spec.num_frames,
         fps=spec.fps,
-        frames_sha256=generated["frames_sha256"],
-        numerics=generated["numerics"],
-        model_revision=generated["model_revision"],
-        timings_s=generated["timings_s"],
+        frames_sha256=generated.frames_sha256,
+        numerics=generated.numerics,
+        model_revision=generated.model_revision,
+        timings_s=generated.timings_s,
         generation_time_s=seconds,
-        peak_memory_bytes=generated["peak_memory_bytes"],
+        peak_memory_bytes=generated.peak_memory_bytes,
         video_path=None if output is None else output.video,
         sidecar_path=None if output is None else output.sidecar,
         sidecar=sidecar,
@@ -119,6 +118,7 @@ def _context(folder: Path, submission: Submission, services: ClipServices) -> St
         settings=services.settings,
         storage=storage,
         handoff=Handoff.open(folder / "handoff", services.settings.handoff_bytes),
+        models=services.models,
         on_progress=services.on_progress,
         check=services.check,
         generator=services.generator,
@@ -126,24 +126,20 @@ def _context(folder: Path, submission: Submission, services: ClipServices) -> St
     )
 
 
-def _prepared(job: PlannedJob, submission: Submission, context: StageContext) -> dict[str, dict[str, Any]]:
-    outputs: dict[str, dict[str, Any]] = {}
-    for stage, run in _BEFORE:
-        result: StageResult = run(_work(job, submission, context.settings, stage, outputs), context)
-        if result.outcome in (Outcome.BLOCKED, Outcome.HELD):
-            raise RefusedError(
-                f"prompt: the classifier calls it {result.output.get('label')!r} "
-                f"({result.output.get('score')}; safety policy {result.output.get('policy')})",
-                code="prompt_unsafe",
-            )
-        if result.output:
-            outputs[stage] = result.output
-    return outputs
+def _prepared(job: PlannedJob, submission: Submission, context: StageContext) -> StageOutputs:
+    enhanced = enhance.run(_work(job, submission, context.settings, Stage.ENHANCE, StageOutputs()), context)
+    outputs = StageOutputs(enhance=enhanced.output)
+    screened = screen.run(_work(job, submission, context.settings, Stage.SCREEN, outputs), context)
+    if screened.outcome in (Outcome.BLOCKED, Outcome.HELD):
+        verdict = screened.output
+        raise RefusedError(
+            f"prompt: the classifier calls it {verdict.label!r} ({verdict.score}; safety policy {verdict.policy})",
+            code="prompt_unsafe",
+        )
+    return replace(outputs, screen=screened.output)
 
 
-def _work(
-    job: PlannedJob, submission: Submission, settings: Settings, stage: Stage, outputs: dict[str, dict[str, Any]]
-) -> StepWork:
+def _work(job: PlannedJob, submission: Submission, settings: Settings, stage: Stage, outputs: StageOutputs) -> StepWork:
     options = {name: getattr(settings.encode, name) for name in EncodeOptions.model_fields}
     # Named by the request, so that the same one gives the same file.
     batch_id = submission.fingerprint[:13]
@@ -161,11 +157,11 @@ def _work(
     )
 
 
-def _frames(generated: dict[str, Any]) -> Any:
+def _frames(generated: GenerateOutput) -> Any:
     import numpy as np  # noqa: PLC0415 - only where frames are asked for
 
-    shape = (generated["num_frames"], generated["height"], generated["width"], 3)
-    frames = np.fromfile(generated["frames_path"], dtype=np.uint8)
+    shape = (generated.num_frames, generated.height, generated.width, 3)
+    frames = np.fromfile(generated.frames_path, dtype=np.uint8)
     if frames.size != np.prod(shape):
         raise FatalError(f"the frames are {frames.size} bytes, not {shape}", code="frames_mismatch")
     return frames.reshape(shape)
@@ -173,12 +169,5 @@ def _frames(generated: dict[str, Any]) -> Any:
 
 def _put(context: StageContext, key: str, path: Path) -> None:
     """Whole or not at all: what is at ``path`` is replaced when the new file is complete."""
-    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-    os.close(handle)
-    part = Path(name)
-    try:
-        part.unlink()
-        context.storage.download(key, part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with draft_of(path.absolute()) as draft:
+        context.storage.download(key, draft)

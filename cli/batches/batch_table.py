@@ -1,18 +1,15 @@
 """The table that ends `run`, `watch` and `submit --wait`: each job, its state and where its clip is."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from cli import context, output
-from cli.views.batches import BatchView, batch_view
-from cli.views.jobs import has_random_weights
+from db.clips import batches, jobs
+from db.session import Database
+from pipeline.settings import Settings
 from pipeline.states import JobState
-
-if TYPE_CHECKING:
-    from db.session import Database
-    from pipeline.settings import Settings
+from pipeline.wiring import make_storage
+from service.views.batches import BatchView, batch_view
+from service.views.jobs import has_random_weights
 
 _ROWS = 1000
 """More jobs than this are not listed; the notice says how to see them."""
@@ -20,9 +17,6 @@ _ROWS = 1000
 
 def show(database: Database, settings: Settings, batch_id: str) -> int:
     """Print the batch's table; its exit code (3 while it is unfinished)."""
-    from db.clips import batches, jobs
-    from pipeline.wiring import make_storage
-
     storage = make_storage(settings)
     folder = context.folder_of(settings)
     with database.reading() as session:

@@ -3,21 +3,16 @@
 It says nothing of TLS and passwords, and loads no Celery; `vgen doctor` connects as a worker does.
 """
 
-from __future__ import annotations
-
 import socket
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pipeline.settings import Settings
+from pipeline.settings import Settings
+from pipeline.settings.broker_url import parse_broker_url
 
 _TIMEOUT_S = 2.0
 
 
 def problem(settings: Settings) -> str | None:
     """Why the broker cannot be reached; None when it can, and in solo mode. Never shows its password."""
-    from pipeline.settings.broker_url import parse_broker_url
-
     if settings.broker_url is None:
         return None
     text = None

@@ -1,24 +1,24 @@
 """`vgen events`: the history of a batch or job, read from rows."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.exit_codes import ExitCode
+from cli.interrupt import Interrupt
 from cli.options import Json
+from db.clips import batches, jobs
+from db.reading import history
+from db.reading.history import Entry
+from db.session import Database
 from pipeline.errors import InputError, Problem
 from pipeline.states import TERMINAL_JOB_STATES
-
-if TYPE_CHECKING:
-    from db.reading.history import Entry
-    from db.session import Database
+from service.exit_codes import ExitCode
+from service.views.events import EventsView, entry_view
 
 POLL_S = 0.5
 _LATE_S = 10.0
@@ -33,9 +33,6 @@ def events(
     json: Json = False,
 ) -> int:
     """What happened to a batch or job, in the order of time: events, and attempts as they ended."""
-    from cli.interrupt import Interrupt
-    from cli.views.events import EventsView, entry_view
-
     if json and (follow or jsonl):
         raise InputError([Problem("prints one document; use --jsonl for lines", field="--json")])
     settings = settings_of(ctx)
@@ -59,8 +56,6 @@ def events(
 
 def _whose(database: Database, of: str) -> tuple[str, str | None]:
     """The ids of the batch and, where one was named, of the job. Raises NotFoundError."""
-    from db.clips import batches, jobs
-
     with database.reading() as session:
         if "-" in of:
             return jobs.get(session, of).batch_id, of
@@ -72,14 +67,12 @@ class _History:
 
     def __init__(self, database: Database, batch_id: str, job_id: str | None, *, follow: bool) -> None:
         self._database, self.batch_id, self.job_id, self._follow = database, batch_id, job_id, follow
-        self._shown: dict[str, set[int]] = {"event": set(), "attempt": set()}
-        self._floor = {"event": 0, "attempt": 0}
+        self._floor = {"event": 0, "attempt": 0, "score_attempt": 0}
+        self._shown = {source: set[int]() for source in self._floor}
         self._marks: deque[tuple[float, dict[str, int]]] = deque()
 
     def news(self) -> Iterator[Entry]:
         """Return the entries that were not shown before, in the order of time."""
-        from db.reading import history
-
         now = time.monotonic()
         while self._marks and now - self._marks[0][0] > _LATE_S:
             self._floor = self._marks.popleft()[1]
@@ -97,8 +90,6 @@ class _History:
         self._marks.append((now, highest))
 
     def ended(self) -> bool:
-        from db.clips import batches, jobs
-
         with self._database.reading() as session:
             if self.job_id is not None:
                 return jobs.get(session, self.job_id).state in TERMINAL_JOB_STATES
@@ -107,8 +98,6 @@ class _History:
 
 
 def _show(entry: Entry, jsonl: bool) -> None:
-    from cli.views.events import entry_view
-
     view = entry_view(entry)
     if jsonl:
         output.raw_json(view.model_dump(mode="json"))

@@ -1,20 +1,19 @@
 """Following batches until they end: a live display on a terminal, plain lines elsewhere."""
 
-from __future__ import annotations
-
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 from cli import output
-from cli.views.batches import BatchView, batch_view
-from cli.views.jobs import RunningView, running_view
+from db.clips import batches
+from db.evals import score_steps
+from db.reading import estimates
+from db.session import Database
 from pipeline.states import TERMINAL_JOB_STATES
-
-if TYPE_CHECKING:
-    from db.session import Database
+from service.views.batches import BatchView, batch_view
+from service.views.jobs import RunningView, running_view
 
 POLL_S = 0.3
 _PLAIN_PROGRESS_S = 10.0
@@ -65,10 +64,6 @@ class Snapshot:
 
 def snapshot_of(database: Database, batch_ids: Sequence[str]) -> Snapshot:
     """Read the batches as they are now."""
-    from db.clips import batches
-    from db.evals import score_steps
-    from db.reading import estimates
-
     with database.reading() as session:
         counts = batches.counts(session, batch_ids)
         rows = [batches.get(session, batch_id) for batch_id in batch_ids]
@@ -82,9 +77,7 @@ def snapshot_of(database: Database, batch_ids: Sequence[str]) -> Snapshot:
 
 class Display(Protocol):
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
     def show(self, snapshot: Snapshot) -> None: ...
 
 
@@ -154,17 +147,11 @@ class LiveDisplay:
 
 def display() -> Display:
     """The display that fits where the output goes."""
-    import sys
-
     return LiveDisplay() if sys.stderr.isatty() and output.is_terminal() else PlainDisplay()
 
 
 def follow(
-    poll: Callable[[], Snapshot],
-    display: Display,
-    *,
-    until: Callable[[Snapshot], bool],
-    wait: Callable[[float], bool],
+    poll: Callable[[], Snapshot], display: Display, *, until: Callable[[Snapshot], bool], wait: Callable[[float], bool]
 ) -> Snapshot:
     """Show snapshots until one satisfies ``until``, or ``wait`` (seconds) answers True: asked to stop."""
     while True:

@@ -1,34 +1,28 @@
 """The forecast of a batch, in words: for `status`, `submit` and `watch`."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from cli import output
-from cli.views.base import when
-from cli.views.batches import BatchView, OutlookView, StuckView
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from cli.batches.follow import Snapshot
-    from db.models import Batch
-    from db.session import Database
-    from pipeline.settings import Settings
+from cli.batches.follow import Snapshot
+from db import workers
+from db.clips import batches
+from db.models import Batch
+from db.reading import alerts, estimates, remaining
+from db.reading.estimates import Halt
+from db.session import Database, now_ms
+from pipeline.presets import load_library
+from pipeline.settings import Settings
+from service.views.base import when
+from service.views.batches import BatchView, OutlookView, StuckView
 
 _POLL_S = 10.0
 
 
 def of_batch(session: Session, batch: Batch, settings: Settings) -> OutlookView:
     """Forecast the batch from the rows as they are now."""
-    from sqlalchemy import select
-
-    from db import workers
-    from db.reading import alerts, estimates, remaining
-    from db.session import now_ms
-    from pipeline.presets import load_library
-
     presets = load_library(settings.effective_presets_dir).presets
     now = session.scalars(select(now_ms())).one()
     resting = settings.solo and batch.active and not workers.alive(session)
@@ -63,8 +57,6 @@ def sentences(batch: BatchView, outlook: OutlookView) -> list[str]:
 
 
 def _mend(halt: str, batch: BatchView) -> str:
-    from db.reading.estimates import Halt
-
     if halt == Halt.BUDGET:
         return f"`vgen budget {batch.id} --max-gpu-hours N` or `--max-cost N` raises it"
     return f"`vgen resume {'--all' if halt == Halt.EVERYTHING else batch.id}` lets it go on"
@@ -101,8 +93,6 @@ class News:
         return snapshot
 
     def _urgent(self, snapshot: Snapshot) -> list[str]:
-        from db.clips import batches
-
         texts = []
         with self._database.reading() as session:
             for view in snapshot.batches:

@@ -1,20 +1,18 @@
 """`vgen report BATCH`: where a batch's time went, as text, JSON and a page with a picture."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
+from cli.batches import batch_table
 from cli.context import open_database, settings_of
 from cli.options import BatchArgument, Json
+from db.clips import batches
 from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from cli.views.reports import ReportView
+from service.views.reports import ReportView, report_of
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _COLUMNS = 40
@@ -31,8 +29,6 @@ def report(
 ) -> int:
     """Where a batch's time went: who did what when, how busy the GPUs were, seconds and money per clip."""
     from cli.batches.report_page import page
-    from cli.views.reports import report_of
-    from db.clips import batches
 
     settings = settings_of(ctx)
     with open_database(settings) as database, database.reading() as session:
@@ -52,8 +48,6 @@ def report(
 
 
 def _show(view: ReportView) -> None:
-    from cli.batches import batch_table
-
     output.line(batch_table.summary(view.batch))
     output.facts(figures(view))
     if view.stages:

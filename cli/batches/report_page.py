@@ -1,17 +1,12 @@
 """A batch's report as one HTML file with the timeline as a picture: no scripts, nothing loaded."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, tostring
 
 from cli.batches.report import figures
 from pipeline.scoring.compare.charts import element
 from pipeline.states import Stage
-
-if TYPE_CHECKING:
-    from cli.views.reports import ReportView, WorkerReportView
+from service.views.reports import ReportView, WorkerReportView
 
 _ROW, _BAR = 34, 24
 _LEFT, _PLOT, _TOP = 250, 720, 26
@@ -32,7 +27,8 @@ th:first-child, td:first-child { text-align: left; } .note { color: var(--soft);
 svg { display: block; } svg text { fill: var(--ink); font-size: 12.5px; } svg .soft { fill: var(--soft); }
 svg .empty { fill: var(--empty); } .key { display: inline-block; width: .8rem; height: .8rem; margin: 0 .35rem 0 1rem; }
 """ + "".join(
-    f"svg .{stage} {{ fill: var(--{stage}); }} .key.{stage} {{ background: var(--{stage}); }}\n" for stage in Stage
+    f"svg .{stage} {{ fill: var(--{stage}, gray); }} .key.{stage} {{ background: var(--{stage}, gray); }}\n"
+    for stage in Stage
 )
 
 

@@ -1,39 +1,42 @@
 """`vgen results`: the clips of a batch, as URLs, as files, or as JSON."""
 
-from __future__ import annotations
-
-import hashlib
 import itertools
-import os
 import re
-import secrets
 from collections import Counter
 from collections.abc import Iterator
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
 from cli import output
+from cli.batches.batch_table import path_of, summary
+from cli.batches.status import states_of
 from cli.context import folder_of, open_database, settings_of
 from cli.options import BatchArgument, Json
+from db.clips import batches, jobs
+from db.evals import runs
+from db.models import ArtifactRow, Job, Score
+from db.reading import history
+from db.session import Database
 from pipeline.errors import InputError, Problem, RetryableError
+from pipeline.files.digests import stream_sha256
+from pipeline.files.drafts import draft_of
 from pipeline.files.regular import open_regular_file
-
-if TYPE_CHECKING:
-    from cli.views.batches import BatchView
-    from cli.views.clips import FileView
-    from cli.views.jobs import ResultView
-    from db.models import ArtifactRow, Job, Score
-    from db.session import Database
-    from pipeline.settings import Settings
-    from pipeline.states import JobState
-    from pipeline.storage.base import Storage
+from pipeline.object_names import slug
+from pipeline.settings import Settings
+from pipeline.states import JobState
+from pipeline.storage import FolderStorage
+from pipeline.storage.base import Storage
+from pipeline.wiring import make_storage
+from service.views.batches import BatchView, ResultsView, batch_view
+from service.views.clips import FileView, file_views
+from service.views.jobs import ResultView, job_view
 
 _Found: TypeAlias = "tuple[Job, dict[str, ArtifactRow], str | None, list[Score]]"
 """A job, its published files, the prompt that was used, and its scores."""
 _PAGE = 500
-_CHUNK = 1024 * 1024
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _MAX_EXPIRES_S = 7 * 86_400
 """Signature version 4 allows no longer."""
@@ -53,11 +56,6 @@ def results(
     json: Json = False,
 ) -> int:
     """Show a batch's clips: where they are, their URLs, or download them."""
-    from cli.batches.status import states_of
-    from cli.views.batches import ResultsView, batch_view
-    from db.clips import batches
-    from pipeline.wiring import make_storage
-
     expires_s = seconds(expires)
     states = states_of(state or [])
     settings = settings_of(ctx)
@@ -91,10 +89,6 @@ def seconds(text: str) -> int:
 
 
 def _jobs(database: Database, batch_id: str, states: list[JobState]) -> Iterator[_Found]:
-    from db.clips import batches, jobs
-    from db.evals import runs
-    from db.reading import history
-
     after = -1
     while True:
         with database.reading() as session:
@@ -110,10 +104,6 @@ def _jobs(database: Database, batch_id: str, states: list[JobState]) -> Iterator
 
 
 def _result(storage: Storage, item: _Found, expires_s: int | None) -> ResultView:
-    from cli.views.clips import file_views
-    from cli.views.jobs import ResultView, job_view
-    from pipeline.storage import FolderStorage
-
     job, artifacts, prompt, scores = item
     urls = {}
     if expires_s is not None or isinstance(storage, FolderStorage):
@@ -129,8 +119,6 @@ def _result(storage: Storage, item: _Found, expires_s: int | None) -> ResultView
 
 def _names(database: Database, batch_id: str) -> dict[str, str]:
     """File names of a batch's clips, by job: the same whichever of them are finished, and no two alike."""
-    from pipeline.object_names import slug
-
     plain = {
         job.id: (f"{job.line:06d}-{job.spec['seed']}-{slug(job.spec['prompt'])}", job.variant)
         for job, *_ in _jobs(database, batch_id, [])
@@ -155,56 +143,32 @@ def _downloaded(storage: Storage, views: list[ResultView], names: dict[str, str]
         if _sha256(path) != video.sha256:
             _fetch(storage, video, path)
         done = result.model_copy(update={"downloaded": str(path.absolute())})
-        lines.append(done.model_dump_json(exclude={"downloaded"})[:-1] + f',"file":{_quoted(path.name)}}}\n')
+        lines.append(done.model_dump_json(exclude={"downloaded"})[:-1] + f',"file":{dumps(path.name)}}}\n')
         yield done
-    _write(folder / "manifest.jsonl", lines)
-
-
-def _quoted(text: str) -> str:
-    from json import dumps
-
-    return dumps(text)
+    with draft_of(folder / "manifest.jsonl") as draft:
+        draft.write_text("".join(lines), "utf-8")
 
 
 def _fetch(storage: Storage, video: FileView, path: Path) -> None:
     """Download under another name, check the bytes, then rename: a file that is there is whole."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
+    with draft_of(path) as draft:
         storage.download(video.key, draft)
         if (arrived := _sha256(draft)) != video.sha256:
             raise RetryableError(
                 f"{video.key}: the bytes that arrived have sha256 {arrived}, recorded is {video.sha256}",
                 code="storage_corrupt",
             )
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _write(path: Path, lines: list[str]) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.writelines(lines)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str | None:
     """Return the digest; None when there is no such file. Raises InputError where something else has the name."""
     if not path.exists():
         return None
-    digest = hashlib.sha256()
     with open_regular_file(path, what="what is there already") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return stream_sha256(file)[0]
 
 
 def _show(batch: BatchView, views: list[ResultView], settings: Settings, urls: bool, download: Path | None) -> None:
-    from cli.batches.batch_table import path_of, summary
-
     output.notice(summary(batch))
     rows = []
     for result in views:

@@ -1,33 +1,50 @@
 """`vgen status`, `vgen list` and `vgen show`: where batches and jobs stand."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from sqlalchemy.orm import Session
 
 from cli import output
+from cli.batches import batch_table, forecast
 from cli.context import open_database, settings_of
-from cli.options import BatchArgument, Json
+from cli.options import BatchArgument, Json, checked_owner
+from db import events, workers
+from db.clips import batches, jobs, spending
+from db.evals import runs
+from db.queue import pauses
+from db.reading import history
+from db.scheduling import capacity
+from db.session import Database
 from pipeline.errors import InputError, NotFoundError, Problem
-from pipeline.states import JobState
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from cli.views.batches import StatusView
-    from cli.views.jobs import JobDetailView
-    from cli.views.workers import WorkerView
-    from db.session import Database
-    from pipeline.settings import Settings
+from pipeline.outputs import ScreenOutput
+from pipeline.settings import Settings
+from pipeline.spec import JobSpec
+from pipeline.states import JobState, Stage
+from service import input_notes
+from service.views.base import when
+from service.views.batches import BatchListView, JobListView, ScoreSummaryView, StatusView, batch_view
+from service.views.clips import file_views
+from service.views.events import event_view
+from service.views.jobs import (
+    JobDetailView,
+    attempt_view,
+    job_view,
+    part_of,
+    roll_views,
+    running_view,
+    score_view,
+    segment_views,
+    step_view,
+    text_sentences,
+)
+from service.views.workers import WorkerView
 
 _FAILED_SHOWN = 10
 
 
 def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = False) -> int:
     """Where a batch stands: jobs by state, what runs, what failed."""
-    from cli.batches import batch_table, forecast
-
     settings = settings_of(ctx)
     with open_database(settings) as database:
         view = status_view(database, settings, batch)
@@ -99,14 +116,6 @@ def limit_facts(view: StatusView) -> list[tuple[str, object]]:
 
 
 def status_view(database: Database, settings: Settings, batch_id: str) -> StatusView:
-    from cli.batches import forecast
-    from cli.views.batches import ScoreSummaryView, StatusView, batch_view
-    from cli.views.jobs import job_view, running_view
-    from db.clips import batches, spending
-    from db.evals import runs
-    from db.queue import pauses
-    from db.reading import history
-
     with database.reading() as session:
         batch = batches.get(session, batch_id)
         # A batch with a budget knows what it used; of the others the attempts are added up, at the prices of now.
@@ -135,30 +144,11 @@ def status_view(database: Database, settings: Settings, batch_id: str) -> Status
 
 def worker_views(session: Session) -> list[WorkerView]:
     """Return every live worker."""
-    from cli.views.base import when
-    from cli.views.workers import WorkerView
-    from db import workers
-    from db.queue import pauses
-    from db.scheduling import capacity
-
-    names = (
-        "name",
-        "host",
-        "pid",
-        "queues",
-        "slots",
-        "gpu_type",
-        "memory_bytes",
-        "assigned_preset",
-        "loaded",
-        "draining",
-    )
     paused, now = pauses.paused_queues(session), workers.now(session)
     return [
-        WorkerView(
-            **{name: getattr(worker, name) for name in names},
+        WorkerView.of(
+            worker,
             ready=not worker.draining and (worker.gpu_type is None or capacity.ready(worker, now)),
-            drain_reason=worker.drain_reason,
             paused_queues=[queue for queue in worker.queues if pauses.is_paused(queue, paused)],
             seen_at=when(worker.seen_at),
         )
@@ -172,7 +162,9 @@ def list_(
         str | None, typer.Argument(metavar="[BATCH]", help="List this batch's jobs; without it, the batches.")
     ] = None,
     state: Annotated[list[str] | None, typer.Option("--state", help="Only jobs in this state; repeatable.")] = None,
-    owner: Annotated[str | None, typer.Option("--owner", help="Only this owner's batches.")] = None,
+    owner: Annotated[
+        str | None, typer.Option("--owner", callback=checked_owner, help="Only this owner's batches.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
     json: Json = False,
 ) -> int:
@@ -199,10 +191,6 @@ def states_of(names: list[str]) -> list[JobState]:
 
 
 def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool) -> int:
-    from cli.batches import batch_table
-    from cli.views.batches import BatchListView, batch_view
-    from db.clips import batches
-
     try:
         with open_database(settings) as database, database.reading() as session:
             rows = batches.recent(session, limit=limit, owner=owner)
@@ -236,16 +224,11 @@ def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool)
 
 
 def _list_jobs(settings: Settings, batch_id: str, states: list[JobState], limit: int, json: bool) -> int:
-    from cli.views.batches import JobListView, batch_view
-    from cli.views.jobs import job_view
-    from db.clips import batches
-
     with open_database(settings) as database, database.reading() as session:
         batch = batches.get(session, batch_id)
         rows = batches.job_rows(session, batch.id, states=states, limit=limit)
         view = JobListView(
-            batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
-            jobs=[job_view(row) for row in rows],
+            batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]), jobs=[job_view(row) for row in rows]
         )
     if json:
         output.as_json(view)
@@ -265,15 +248,6 @@ def show(
     json: Json = False,
 ) -> int:
     """All that is known of a job: specification, steps, attempts, files, events."""
-    from cli.views.clips import file_views
-    from cli.views.events import event_view
-    from cli.views.jobs import JobDetailView, attempt_view, job_view, roll_views, score_view, segment_views, step_view
-    from db import events
-    from db.clips import jobs
-    from db.evals import runs
-    from db.reading import history
-    from pipeline.spec import JobSpec
-
     if "-" not in job:
         return status(ctx, job, json)
     settings = settings_of(ctx)
@@ -289,7 +263,10 @@ def show(
             scores=[score_view(score) for score in runs.of_jobs(session, [row.id]).get(row.id, [])],
             segments=segment_views(row, spec, steps, history.segments_of_job(session, row)),
             steps=[step_view(step) for step in steps],
-            attempts=[attempt_view(run, segment_of[run.step_id]) for run in history.attempts_of_job(session, row.id)],
+            attempts=[
+                *(attempt_view(run, segment_of[run.step_id]) for run in history.attempts_of_job(session, row.id)),
+                *(attempt_view(run, None) for run in history.scoring_attempts(session, row)),
+            ],
             files=file_views(jobs.artifacts(session, [row.id]).get(row.id, {}), {}),
             events=[event_view(event) for event in events.of_job(session, row.id)],
         )
@@ -301,9 +278,6 @@ def show(
 
 
 def _show_job(view: JobDetailView) -> None:
-    from cli.batches import input_notes
-    from cli.views.jobs import part_of, text_sentences
-
     output.facts((("job", view.job.id), ("state", view.job.state), ("line", view.job.line)))
     output.facts((("error", view.job.error_code), ("message", view.job.error), ("finished", view.job.finished_at)))
     output.facts([(name, value) for name, value in view.spec.items() if value not in (None, [], {})])
@@ -311,10 +285,10 @@ def _show_job(view: JobDetailView) -> None:
         output.line(text)
     if view.prompt_used not in (None, view.job.prompt):
         output.facts((("prompt used", view.prompt_used),))
-    screened = next((step.output for step in view.steps if step.stage == "screen" and step.output), None)
-    if screened is not None:
-        verdict = screened.get("decision") if screened.get("screened") else "not screened"
-        output.facts((("screening", f"{verdict}: {screened.get('reason')}"),))
+    screened = (ScreenOutput.from_row(step.output) for step in view.steps if step.stage == Stage.SCREEN)
+    if (screen := next(filter(None, screened), None)) is not None:
+        verdict = screen.decision if screen.screened else "not screened"
+        output.facts((("screening", f"{verdict}: {screen.reason}"),))
     for sentence in text_sentences(view):
         output.line(sentence)
     if view.job.random_weights:
@@ -329,7 +303,9 @@ def _show_job(view: JobDetailView) -> None:
         )
     _show_segments(view)
     if view.attempts:
-        parts = [part_of(attempt.segment, len(view.segments)) for attempt in view.attempts]
+        parts = [
+            "" if attempt.segment is None else part_of(attempt.segment, len(view.segments)) for attempt in view.attempts
+        ]
         output.table(
             ("stage", "segment", "attempt", "outcome", "worker", "started", "ended", "error"),
             [

@@ -1,24 +1,25 @@
 """`vgen submit` and `vgen run`: a prompt file becomes a batch, and in solo mode the batch becomes clips."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
+from cli.batches import batch_table, broker, forecast, prompt_file, watch, work
 from cli.context import open_database, settings_of
 from cli.options import BatchChoices, FieldOptions, FileArgument, Json, takes
+from db.clips import batches
+from db.clips.batches import Limits, Submitted
+from db.session import Database
 from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from cli.views.batches import BatchView
-    from db.clips.batches import Limits, Submitted
-    from db.session import Database
-    from pipeline.prompts import Submission
-    from pipeline.settings import Settings
-    from pipeline.spec import BatchOptions
+from pipeline.prompts import Submission
+from pipeline.settings import Settings
+from pipeline.spec import BatchOptions
+from service import advice, submission
+from service.limits import limits_of
+from service.views.batches import BatchView, batch_view
+from service.views.submissions import SubmittedView
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the jobs and what they need; store nothing.")]
 _DRY_RUN_ROWS = 200
@@ -35,13 +36,10 @@ def submit(
     json: Json = False,
 ) -> int:
     """Store a prompt file as a batch; repeating it adds nothing."""
-    from cli.batches import limits, submission, watch
-    from cli.views.submissions import SubmittedView
-
     settings = settings_of(ctx)
-    parsed = submission.read(file, fields, choices, settings)
+    parsed = prompt_file.read(file, fields, choices, settings)
     options = submission.batch_options(choices, settings, parsed.scoring)
-    limited = limits.limits_of_options(choices, settings, (job.spec.gpu for job in parsed.jobs))
+    limited = limits_of(choices, settings, (job.spec.gpu for job in parsed.jobs))
     if dry_run:
         return _show_dry_run(parsed, settings, json)
     if wait and settings.solo:
@@ -77,14 +75,12 @@ def run(
     dry_run: DryRun = False,
 ) -> int:
     """Solo mode: store FILE, then work off all that waits; so it also resumes."""
-    from cli.batches import advice, batch_table, limits, submission, work
-
     settings = settings_of(ctx)
     if not settings.solo:
         raise InputError(
             [Problem("`vgen run` works in solo mode only, and VGEN_BROKER_URL is set: use `vgen submit FILE --wait`")]
         )
-    parsed = None if file is None else submission.read(file, fields, choices, settings)
+    parsed = None if file is None else prompt_file.read(file, fields, choices, settings)
     if parsed is None and (fields.overrides() or choices != BatchChoices()):
         raise InputError([Problem("options of jobs and batches need a FILE")])
     options = submission.batch_options(choices, settings, parsed.scoring if parsed else None)
@@ -92,7 +88,7 @@ def run(
         return _show_dry_run(parsed, settings, False)
     if parsed is not None:
         advice.refuse_without_models(submission.presets_of(parsed), settings)
-    limited = limits.limits_of_options(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())
+    limited = limits_of(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())
     with open_database(settings, upgrade=True) as database:
         batch_id = None
         if parsed is not None:
@@ -117,8 +113,6 @@ def _store(
     settings: Settings,
     database: Database,
 ) -> Submitted:
-    from cli.batches import submission
-
     return submission.store(
         parsed,
         options,
@@ -133,9 +127,6 @@ def _store(
 
 
 def _batch(database: Database, batch_id: str) -> BatchView:
-    from cli.views.batches import batch_view
-    from db.clips import batches
-
     with database.reading() as session:
         row = batches.get(session, batch_id)
         return batch_view(row, batches.counts(session, [row.id])[row.id])
@@ -158,9 +149,6 @@ def _unchanged_limits(choices: BatchChoices, created: bool) -> list[str]:
 
 def _notices(batch: BatchView, settings: Settings, database: Database) -> list[str]:
     """Print what keeps a stored batch from going on, and its forecast: it is stored all the same."""
-    from cli.batches import broker, forecast
-    from db.clips import batches
-
     notices = []
     if not settings.solo and (problem := broker.problem(settings)) is not None:
         notices.append(f"{problem}; the batch is stored and starts when the broker is back")
@@ -170,8 +158,6 @@ def _notices(batch: BatchView, settings: Settings, database: Database) -> list[s
 
 
 def _show_dry_run(parsed: Submission, settings: Settings, json: bool) -> int:
-    from cli.batches import submission
-
     plan = submission.dry_run(parsed, settings)
     if json:
         output.as_json(plan)

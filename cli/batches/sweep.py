@@ -1,18 +1,15 @@
 """`vgen sweep`: remove what nobody needs any more."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
 from cli.context import open_database, settings_of
 from cli.options import Json
-
-if TYPE_CHECKING:
-    from cli.views.operations import SweptView
-    from tasks.upkeep.sweeper import Report
+from pipeline.wiring import make_storage
+from service.views.operations import RemovedView, SweptView
+from tasks.upkeep.sweeper import Report, sweep_once
 
 _TABLE_ROWS = 50
 
@@ -23,9 +20,6 @@ def sweep(
     json: Json = False,
 ) -> int:
     """Remove orphans, old checkpoints and what retention settings say; never what a row points at."""
-    from pipeline.wiring import make_storage
-    from tasks.upkeep.sweeper import sweep_once
-
     settings = settings_of(ctx)
     with open_database(settings) as database:
         report = sweep_once(database, make_storage(settings), settings, dry_run=dry_run)
@@ -43,8 +37,6 @@ def sweep(
 
 
 def _view(report: Report) -> SweptView:
-    from cli.views.operations import RemovedView, SweptView
-
     return SweptView(
         dry_run=report.dry_run,
         counts=report.counts,

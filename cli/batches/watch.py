@@ -1,26 +1,23 @@
 """`vgen watch`: follow a batch until it ends."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import typer
 
 from cli import output
+from cli.batches import batch_table, forecast, status
+from cli.batches.follow import display, follow, snapshot_of
 from cli.context import open_database, settings_of
-from cli.exit_codes import ExitCode
+from cli.interrupt import Interrupt
 from cli.options import BatchArgument, Json
-
-if TYPE_CHECKING:
-    from db.session import Database
-    from pipeline.settings import Settings
+from db.clips import batches
+from db.session import Database
+from pipeline.settings import Settings
+from service.exit_codes import ExitCode
 
 
 def watch(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = False) -> int:
     """Follow a batch until it ends, and end with its exit code."""
-    from db.clips import batches
-
     settings = settings_of(ctx)
     with open_database(settings) as database:
         with database.reading() as session:
@@ -30,10 +27,6 @@ def watch(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = Fals
 
 def until_finished(database: Database, settings: Settings, batch_ids: Sequence[str], *, json: bool) -> int:
     """Show the batches until each has ended or only a person can move it; then their tables, and the worst code."""
-    from cli.batches import batch_table, forecast, status
-    from cli.batches.follow import display, follow, snapshot_of
-    from cli.interrupt import Interrupt
-
     with Interrupt("no longer watching; the batch goes on") as interrupt:
         with display() as screen:
             news = forecast.News(database, settings)

@@ -11,12 +11,15 @@ from cli import output
 from cli.batches import batch_table
 from cli.batches.follow import Display, Snapshot, display, follow, snapshot_of
 from cli.batches.forecast import News
-from cli.exit_codes import ExitCode
 from cli.interrupt import Interrupt
+from db.reading import history, remaining
+from db.scheduling.capacity import gpu_capacity
+from db.session import Database
+from pipeline.settings import Settings
+from service.exit_codes import ExitCode
+from service.submission import unserved
 
 if TYPE_CHECKING:
-    from db.session import Database
-    from pipeline.settings import Settings
     from tasks.hosts.home_lock import HomeLock
 
 _STUCK_S = 10.0
@@ -37,7 +40,7 @@ def off(database: Database, settings: Settings, batch_id: str | None) -> int:
         holding = lock.acquire()
         try:
             if not holding:
-                output.notice(f"another `vgen run` works in {settings.home.absolute()}: following it")
+                output.notice(f"another vgen works in {settings.home.absolute()}: following it")
                 holding = _follow_until_free(followed, interrupt, lock)
             if holding and not interrupt.stopped:
                 _work(database, settings, followed, interrupt)
@@ -54,8 +57,6 @@ def off(database: Database, settings: Settings, batch_id: str | None) -> int:
 
 
 def _unfinished(database: Database) -> list[str]:
-    from db.reading import remaining
-
     with database.reading() as session:
         return list(remaining.unfinished(session))
 
@@ -89,7 +90,7 @@ def _follow_until_free(followed: _Followed, interrupt: Interrupt, lock: HomeLock
     with display() as screen:
         follow(followed.poll, screen, until=ended, wait=interrupt.wait)
     if locked:
-        output.notice("the other `vgen run` has gone: working on from here")
+        output.notice("the other one has gone: working on from here")
     return locked
 
 
@@ -136,9 +137,6 @@ class _Stuck:
         if time.monotonic() - self._quiet_since < _STUCK_S:
             return False
         self._quiet_since = time.monotonic()
-        from cli.batches.submission import unserved
-        from db.reading import history
-        from db.scheduling.capacity import gpu_capacity
 
         with self._database.reading() as session:
             lines = gpu_capacity(session)

@@ -1,26 +1,27 @@
 """`vgen eval run BATCH`: a batch's published clips are scored, by a cluster's workers or here, and scores are rows."""
 
-from __future__ import annotations
-
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cli import output
 from cli.context import open_database
-from cli.exit_codes import ExitCode
+from cli.eval.suite import work_off
+from db.clips import batches, scores
+from db.evals import clips, runs
+from db.session import Database
+from pipeline.scoring import Metric, Models, gate
+from pipeline.scoring.run import ClipScores, as_json
+from pipeline.scoring.score_file import write_scores
+from pipeline.settings import Settings
+from pipeline.stages.clip_scorer import ClipScorer
 from pipeline.states import EvalState
-
-if TYPE_CHECKING:
-    from db.models import ArtifactRow, Job
-    from db.session import Database
-    from pipeline.scoring import Metric, Models
-    from pipeline.scoring.run import ClipScores, ClipToScore
-    from pipeline.settings import Settings
-    from pipeline.storage.base import Storage
+from pipeline.wiring import make_storage
+from pipeline.work import StoredClip
+from service.exit_codes import ExitCode
+from service.views import evals as views
+from tasks.worker.scoring import open_run
 
 _PAGE = 200
 _BATCH_ID = re.compile(r"latest|[0-9a-hjkmnp-tv-z]{13}")
@@ -38,10 +39,6 @@ def score(
 
     An evaluation run is opened, and ended as complete when every job has a clip and every clip could be read.
     """
-    from db.clips import batches
-    from db.evals import runs
-    from pipeline.wiring import make_storage
-
     storage = make_storage(settings)
     with open_database(settings) as database:
         with database.transaction() as session:
@@ -51,10 +48,13 @@ def score(
         if unfinished or missing:
             output.notice(f"{unfinished + missing} jobs of batch {batch_id} have no clip: the run will be incomplete")
         unread = 0
-        for job, video in _clips(database, batch_id):
-            result, record = _score_one(database, storage, job, video, metrics, models, settings)
+        scorer = ClipScorer(metrics, models, settings.eval.clip_bytes)
+        for clip in _clips(database, batch_id):
+            result = scorer.score_stored(clip, storage)
             unread += result.problem is not None
-            yield result, record
+            with database.transaction() as session:
+                scores.record(session, clip.job_id, clip.roll, scorer.records(result.scores))
+            yield result, as_json(result, scorer.fingerprints)
         summary = {"missing_clips": unfinished + missing, "unread_clips": unread}
         with database.transaction() as session:
             runs.close_run(session, run_id, complete=not (unfinished or missing or unread), summary=summary)
@@ -67,14 +67,6 @@ def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write
     Raises:
         InputError: an unknown metric, one that is external or needs a reference.
     """
-    from cli.eval.suite import work_off
-    from cli.views import evals as views
-    from db.clips import batches
-    from db.evals import runs
-    from pipeline.scoring import gate
-    from pipeline.scoring.score_file import write_scores
-    from tasks.worker.scoring import open_run
-
     wanted = {metric.name for metric in gate.check_metrics(names, field="--metrics")}
     with open_database(settings) as database:
         with database.transaction() as session:
@@ -114,63 +106,10 @@ def _verdict(score: dict[str, Any]) -> str:
     return f"{score['score']:.6g}{'' if passed is None else ' pass' if passed else ' FAIL'}"
 
 
-def _clips(database: Database, batch_id: str) -> Iterator[tuple[Job, ArtifactRow]]:
-    from db.clips import batches, jobs
-    from pipeline.states import JobState
-
-    after = -1
-    while True:
+def _clips(database: Database, batch_id: str) -> Iterator[StoredClip]:
+    with database.reading() as session:
+        total = batches.get(session, batch_id).total
+    for first in range(0, total, _PAGE):
         with database.reading() as session:
-            rows = batches.job_rows(session, batch_id, states=(JobState.SUCCEEDED,), after_seq=after, limit=_PAGE)
-            files = jobs.artifacts(session, [row.id for row in rows])
-        yield from ((row, files[row.id]["video"]) for row in rows if "video" in files.get(row.id, {}))
-        if len(rows) < _PAGE:
-            return
-        after = rows[-1].seq
-
-
-def _score_one(
-    database: Database,
-    storage: Storage,
-    job: Job,
-    video: ArtifactRow,
-    metrics: Sequence[Metric],
-    models: Models,
-    settings: Settings,
-) -> tuple[ClipScores, dict[str, Any]]:
-    from db.clips import scores
-    from pipeline.scoring.run import as_json, fingerprint, score_clips
-    from pipeline.stages.score import record_of
-
-    with tempfile.TemporaryDirectory(prefix="vgen-eval-") as folder:
-        path = Path(folder) / "clip.mp4"
-        storage.download(video.key, path)
-        (scored,) = score_clips([_clip(job, path)], metrics, models, settings.eval.clip_bytes)
-    records = [
-        record_of(metric, scored.scores[metric.name], models) for metric in metrics if metric.name in scored.scores
-    ]
-    with database.transaction() as session:
-        scores.record(session, job.id, video.roll, records)
-    prints = {metric.name: fingerprint(metric, models) for metric in metrics}
-    labelled = replace(scored, clip=replace(scored.clip, video=Path(video.key)))
-    return labelled, as_json(labelled, prints)
-
-
-def _clip(job: Job, path: Path) -> ClipToScore:
-    from pipeline.scoring import Expected
-    from pipeline.scoring.run import ClipToScore
-    from pipeline.scoring.suite_jobs import entry_of
-    from pipeline.seeds import roll_seed
-    from pipeline.spec import JobSpec
-
-    spec = JobSpec.model_validate(job.spec)
-    entry = entry_of(spec.labels)
-    return ClipToScore(
-        path,
-        spec.prompt,
-        expected=Expected(spec.clip_frames, spec.fps, spec.width, spec.height),
-        auxiliary=entry.auxiliary if entry else {},
-        entry=entry.index if entry else None,
-        seed=roll_seed(spec.seed, job.roll),
-        dimensions=entry.dimensions if entry else None,
-    )
+            page = clips.published(session, batch_id, first, first + _PAGE - 1)
+        yield from page

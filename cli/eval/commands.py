@@ -1,10 +1,8 @@
 """`vgen eval`: score videos, list metrics, summarise scores."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,13 +13,14 @@ from cli.eval import suite as eval_suite
 from cli.eval import weights as eval_weights
 from cli.eval.inputs import ExpectedOptions, clips_of
 from cli.eval.weights import WeightsOption, weights_of
-from cli.exit_codes import ExitCode
 from cli.options import Json, takes
 from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from cli.views import evals as views
-    from pipeline.scoring.run import ClipScores
+from pipeline.scoring import Models, aggregates, registry, score_file
+from pipeline.scoring.run import ClipScores, as_json, fingerprint, score_clips
+from pipeline.scoring.score_file import write_scores
+from pipeline.scoring.vbench import DIMENSIONS, QUALITY
+from service.exit_codes import ExitCode
+from service.views import evals as views
 
 app = typer.Typer(help="Score videos, and compare scores.", no_args_is_help=True)
 app.add_typer(eval_weights.app, name="weights")
@@ -46,26 +45,19 @@ def list_(
     json: Json = False,
 ) -> int:
     """List the metrics: ready, weights missing, or scored by another program."""
-    from cli.views import evals as views
-    from pipeline.scoring import registry
-
     store = weights_of(settings_of(ctx), weights)
     metrics = [metric for metric, _ in registry.named([group or "all"])]
     rows = []
     for metric in metrics:
         ready = registry.readiness(metric, store)
         rows.append(
-            views.MetricView(
-                name=metric.name,
-                title=metric.title,
+            views.MetricView.of(
+                metric,
                 state=ready.state,
                 missing=[f"{name}: {store.where(name)}" for name in ready.missing],
                 needs=sorted(metric.needs),
-                low=metric.low,
-                high=metric.high,
                 better=metric.direction.value,
                 pooling=metric.pooling.value,
-                version=metric.version,
             )
         )
     if json:
@@ -119,10 +111,6 @@ def run(
     json: Json = False,
 ) -> int:
     """Score videos, or a batch's clips (stored as rows too). Ends with 3 when one is unreadable or fails a check."""
-    from pipeline.scoring import Models, registry
-    from pipeline.scoring.run import as_json, fingerprint, score_clips
-    from pipeline.scoring.score_file import write_scores
-
     settings = settings_of(ctx)
     store = weights_of(settings, weights)
     names = [name.strip() for name in metrics.split(",") if name.strip()]
@@ -174,10 +162,6 @@ def run(
 @app.command("aggregate")
 def aggregate(ctx: typer.Context, files: Files, json: Json = False) -> int:
     """Pool score files into VBench's dimensions, quality, semantic and total."""
-    from cli.views import evals as views
-    from pipeline.scoring import aggregates, score_file
-    from pipeline.scoring.vbench import DIMENSIONS
-
     settings_of(ctx)
     records = [record for file in files for record in score_file.read_scores(file)]
     scores, mixed = score_file.by_metric(records), score_file.mixed_scorers(records)
@@ -191,20 +175,12 @@ def aggregate(ctx: typer.Context, files: Files, json: Json = False) -> int:
     ]
     if pooled["temporal_flickering"].scored:
         notices.append("temporal_flickering is of all clips: the official protocol drops those that are not static")
-    view = views.EvalAggregateView(
+    view = views.EvalAggregateView.of(
+        summary,
         dimensions=[
-            views.DimensionView(
-                name=name,
-                value=score.value,
-                normalised=summary.normalised.get(name),
-                scored=score.scored,
-                not_scored=score.not_scored,
-            )
+            views.DimensionView.of(score, name=name, normalised=summary.normalised.get(name))
             for name, score in pooled.items()
         ],
-        quality=summary.quality,
-        semantic=summary.semantic,
-        total=summary.total,
         missing=list(summary.missing),
         notices=notices,
     )
@@ -218,8 +194,6 @@ def aggregate(ctx: typer.Context, files: Files, json: Json = False) -> int:
 
 
 def _show_aggregate(view: views.EvalAggregateView) -> None:
-    from pipeline.scoring.vbench import QUALITY
-
     rows = [
         (
             dimension.name,
@@ -247,8 +221,6 @@ def _show(result: ClipScores) -> None:
 
 
 def _print_json(records: list[dict[str, Any]], left_out: Any) -> None:
-    from cli.views import evals as views
-
     output.as_json(
         views.EvalRunView(
             clips=[

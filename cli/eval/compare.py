@@ -1,22 +1,23 @@
 """`vgen eval compare`: whether a run is worse than another."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.exit_codes import ExitCode
 from cli.options import Json
-from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from pipeline.scoring.compare.report import Report
-    from pipeline.scoring.compare.runs import Run
-    from pipeline.scoring.metric import Metric
+from pipeline.scoring import compare as comparing
+from pipeline.scoring import registry
+from pipeline.scoring.compare import MEANING
+from pipeline.scoring.compare import report as reports
+from pipeline.scoring.compare.html import html as page_of
+from pipeline.scoring.compare.report import Report
+from pipeline.scoring.compare.runs import Run
+from pipeline.scoring.metric import Metric
+from service.exit_codes import ExitCode
+from service.views import evals as views
 
 
 def compare(
@@ -47,13 +48,8 @@ def compare(
     json: Json = False,
 ) -> int:
     """Compare two runs of a suite, prompt by prompt. Ends with 0 when the state is ok or identical, else with 3."""
-    from cli.views import evals as views
-    from pipeline.scoring import compare as comparing
-    from pipeline.scoring.compare import report as reports
-    from pipeline.scoring.compare.html import html as page_of
-
     settings_of(ctx)
-    margins = _margins(margin or [])
+    margins = comparing.read_margins(margin or [], "--margin")
     before, after = comparing.read_run(baseline), comparing.read_run(candidate)
     chosen = _chosen(metrics, list(margins), before, after)
     compared = comparing.compare(before, after, chosen, margins)
@@ -73,28 +69,8 @@ def compare(
     return ExitCode.DONE if compared.state in comparing.PASSED else ExitCode.INCOMPLETE
 
 
-def _margins(texts: list[str]) -> dict[str, float]:
-    from pipeline.scoring import registry
-
-    margins, problems = {}, []
-    for text in texts:
-        name, _, value = text.partition("=")
-        if name not in registry.METRICS:
-            problems.append(Problem(f"{name!r} is not a metric: `vgen eval list` shows them", field="--margin"))
-            continue
-        try:
-            margins[name] = float(value)
-        except ValueError:
-            problems.append(Problem(f"{text!r}: a margin is NAME=VALUE with a number", field="--margin"))
-    if problems:
-        raise InputError(problems)
-    return margins
-
-
 def _chosen(metrics: str | None, gated: list[str], before: Run, after: Run) -> list[Metric]:
     """Return the metrics to compare; a file's metric that this release does not know is named and left out."""
-    from pipeline.scoring import registry
-
     present = dict.fromkeys(name for run in (before, after) for clip in run.clips.values() for name in clip.scores)
     for name in present:
         if name not in registry.METRICS:
@@ -106,9 +82,6 @@ def _chosen(metrics: str | None, gated: list[str], before: Run, after: Run) -> l
 
 
 def _show(report: Report) -> None:
-    from pipeline.scoring.compare import MEANING
-    from pipeline.scoring.compare import report as reports
-
     compared = report.comparison
     output.facts([("state", compared.state.value), ("meaning", MEANING[compared.state]), ("next", compared.advice)])
     if compared.metrics:

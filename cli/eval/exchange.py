@@ -1,10 +1,8 @@
 """`vgen eval export` and `import`: dimensions that VBench's own code scores."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,11 +10,13 @@ from cli import output
 from cli.context import settings_of
 from cli.options import Json
 from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from pipeline.scoring.exchange import Exported
-    from pipeline.scoring.metric import Score
-    from pipeline.scoring.score_file import Record
+from pipeline.scoring import exchange, score_file
+from pipeline.scoring.exchange import Exported
+from pipeline.scoring.metric import Score
+from pipeline.scoring.score_file import Record
+from pipeline.scoring.suite import find_suite, read_suite
+from pipeline.scoring.vbench import DIMENSIONS, EXTERNAL
+from service.views import evals as views
 
 
 def export(
@@ -32,11 +32,6 @@ def export(
     json: Json = False,
 ) -> int:
     """Lay clips out under the names that VBench's own code reads."""
-    from cli.views import evals as views
-    from pipeline.scoring import exchange
-    from pipeline.scoring.suite import find_suite, read_suite
-    from pipeline.scoring.vbench import DIMENSIONS, EXTERNAL
-
     settings_of(ctx)
     unknown = [name for name in dimension or () if name not in DIMENSIONS]
     if unknown:
@@ -63,9 +58,6 @@ def import_(
     json: Json = False,
 ) -> int:
     """Put the results of VBench's own code into a score file. Later results replace earlier ones."""
-    from cli.views import evals as views
-    from pipeline.scoring import exchange, score_file
-
     settings_of(ctx)
     files = exchange.read_export(exported)
     read = [result for path in results for result in exchange.read_results(path, files)]

@@ -1,22 +1,20 @@
 """The clips that `vgen eval run` scores, and what belongs to each."""
 
-from __future__ import annotations
-
 import dataclasses
 import glob
 import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from pipeline.scoring import Expected
-    from pipeline.scoring.run import ClipToScore
+from pipeline.scoring import Expected
+from pipeline.scoring.exchange import read_manifest
+from pipeline.scoring.run import ClipToScore
+from pipeline.scoring.suite import find_suite, read_suite
 
 SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"})
 
@@ -33,8 +31,6 @@ class ExpectedOptions:
 
     def expected(self) -> Expected:
         """Checked values. Raises InputError."""
-        from pipeline.scoring import Expected
-
         if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
             raise InputError([Problem(f"{self.fps} is not above 0", field="--fps")])
         if self.num_frames is not None and self.num_frames < 1:
@@ -59,8 +55,6 @@ def clips_of(
     Raises:
         InputError: no videos, both sources, prompts or references that do not fit the videos.
     """
-    from pipeline.scoring.run import ClipToScore
-
     if manifest is not None:
         if videos or prompts or reference is not None:
             message = "goes with neither videos, --reference nor --text-prompt: its suite says all of it"
@@ -132,10 +126,6 @@ def _references(videos: Sequence[Path], reference: Path | None) -> list[Path | N
 
 
 def _of_suite(manifest: Path, suite: Path | None, expected: Expected) -> list[ClipToScore]:
-    from pipeline.scoring.exchange import read_manifest
-    from pipeline.scoring.run import ClipToScore
-    from pipeline.scoring.suite import find_suite, read_suite
-
     parsed = read_suite(find_suite(suite))
     clips = []
     for clip in read_manifest(manifest, parsed):

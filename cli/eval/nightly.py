@@ -1,23 +1,24 @@
 """`vgen eval nightly`: the nightly evaluation, now."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
 from cli.context import open_database, settings_of
 from cli.eval.suite import run_view, work_off
-from cli.exit_codes import ExitCode
 from cli.options import FieldOptions, Json, takes
+from db.evals import runs
+from db.session import Database
 from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from db.session import Database
-    from pipeline.settings import Settings
-    from pipeline.storage.base import Storage
+from pipeline.prompts.scoring import split_names
+from pipeline.scoring.compare import read_margins
+from pipeline.settings import Settings
+from pipeline.storage.base import Storage
+from pipeline.wiring import make_storage
+from service.exit_codes import ExitCode
+from tasks.upkeep import nightly as work
 
 _LINK_S = 7 * 86_400
 
@@ -45,11 +46,6 @@ def nightly(
     json: Json = False,
 ) -> int:
     """Make and score the nightly suite, and compare it with what passed before. Ends with 3 unless it passed."""
-    from db.evals import runs
-    from pipeline.prompts.scoring import split_names
-    from pipeline.wiring import make_storage
-    from tasks.upkeep import nightly as work
-
     settings = settings_of(ctx)
     overrides = fields.overrides()
     if "labels" in overrides:
@@ -58,7 +54,7 @@ def nightly(
         work.Plan.of_settings(settings),
         suite=file,
         metrics=split_names(metrics) if metrics is not None else None,
-        margins=work.read_margins(margin, "--margin") if margin else None,
+        margins=read_margins(margin, "--margin") if margin else None,
         baseline=baseline,
         repeat_seeds=repeat_seeds,
         fields=overrides,
@@ -84,8 +80,6 @@ def nightly(
 
 def _to_the_end(database: Database, settings: Settings, run_id: str, batch_id: str) -> int | None:
     """Work or watch until the run's batch has ended, and count it; the exit code where it has not."""
-    from db.evals import runs
-
     code = work_off(database, settings, batch_id)
     with database.transaction() as session:
         runs.settle(session)
@@ -97,8 +91,6 @@ def _to_the_end(database: Database, settings: Settings, run_id: str, batch_id: s
 
 
 def _show(database: Database, storage: Storage, run_id: str, json: bool) -> None:
-    from db.evals import runs
-
     with database.reading() as session:
         run = runs.get_run(session, run_id)
         view = run_view(run, runs.means(session, run.batch_id))

@@ -1,27 +1,37 @@
 """`vgen eval suite`, `runs` and `scores`: a suite becomes a batch that is scored as its clips are made."""
 
-from __future__ import annotations
-
 import contextlib
+import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cli import output
+from cli.batches import watch, work
 from cli.context import open_database, settings_of
-from cli.exit_codes import ExitCode
 from cli.options import BatchChoices, FieldOptions, Json, takes
+from db.evals import runs as evals
+from db.evals import score_steps
+from db.models import EvalRun
+from db.session import Database
 from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from cli.views import evals as views
-    from db.models import EvalRun
-    from db.session import Database
-    from pipeline.prompts import Submission
-    from pipeline.scoring.suite import Suite
-    from pipeline.settings import Settings
+from pipeline.prompts import Submission
+from pipeline.prompts.scoring import split_names
+from pipeline.scoring import gate
+from pipeline.scoring import suite as suites
+from pipeline.scoring.score_file import write_scores
+from pipeline.scoring.suite import Suite
+from pipeline.scoring.suite_jobs import submission_of
+from pipeline.scoring.vbench import DIMENSIONS
+from pipeline.settings import Settings
+from pipeline.states import EvalState
+from service import submission
+from service.exit_codes import ExitCode
+from service.views import evals as views
+from service.views.base import when, when_if_set
+from tasks.worker.scoring import open_run
 
 SEEDS = "1-5"
 """VBench's five clips a prompt."""
@@ -70,11 +80,6 @@ def suite(
 
 def read(file: Path | None, own: bool, dimensions: list[str]) -> Suite:
     """The suite, or those of its entries that are for one of the dimensions. Raises InputError, NotFoundError."""
-    import dataclasses
-
-    from pipeline.scoring import suite as suites
-    from pipeline.scoring.vbench import DIMENSIONS
-
     if own and file is not None:
         raise InputError([Problem("goes with no FILE", field="--own")])
     unknown = [name for name in dimensions if name not in DIMENSIONS]
@@ -102,13 +107,6 @@ def submit(
     key: str | None = None,
 ) -> tuple[str, str]:
     """Store the suite as a batch, and an evaluation run over it: (run, batch). Repeated, it adds nothing."""
-    from cli.batches import submission
-    from db.evals import runs as evals
-    from pipeline.prompts.scoring import split_names
-    from pipeline.scoring import gate
-    from pipeline.states import EvalState
-    from tasks.worker.scoring import open_run
-
     names = split_names(metrics)
     gate.check_metrics(names, field="--metrics")
     choices = BatchChoices(again=again, key=key)
@@ -129,8 +127,6 @@ def submit(
 
 
 def _parsed(suite: Suite, fields: FieldOptions, settings: Settings) -> Submission:
-    from pipeline.scoring.suite_jobs import submission_of
-
     overrides: dict[str, Any] = fields.overrides()
     if "labels" in overrides:
         raise InputError([Problem("a suite's jobs have labels of their own", field="--label")])
@@ -141,8 +137,6 @@ def _parsed(suite: Suite, fields: FieldOptions, settings: Settings) -> Submissio
 
 def work_off(database: Database, settings: Settings, batch_id: str) -> int:
     """Until the batch has ended: in solo mode by working, else by watching."""
-    from cli.batches import watch, work
-
     with contextlib.redirect_stdout(sys.stderr):  # the result is the run's, not the batch's
         if settings.solo:
             return work.off(database, settings, batch_id)
@@ -150,10 +144,6 @@ def work_off(database: Database, settings: Settings, batch_id: str) -> int:
 
 
 def _finish(database: Database, run_id: str, write: Path | None, json: bool) -> int:
-    from db.evals import runs as evals
-    from pipeline.scoring.score_file import write_scores
-    from pipeline.states import EvalState
-
     with database.transaction() as session:
         evals.settle(session)  # whoever comes first: the dispatcher does it too
     with database.reading() as session:
@@ -165,9 +155,6 @@ def _finish(database: Database, run_id: str, write: Path | None, json: bool) -> 
 
 
 def _show_run(database: Database, run_id: str, json: bool, *, hint: str | None = None) -> int:
-    from db.evals import runs as evals
-    from db.evals import score_steps
-
     with database.reading() as session:
         run = evals.get_run(session, run_id)
         view = run_view(run, evals.means(session, run.batch_id), score_steps.progress(session, run_id))
@@ -194,21 +181,13 @@ def _counted(states: dict[str, int]) -> str:
 def run_view(
     run: EvalRun, means: dict[str, tuple[int, int, float | None, int]], steps: dict[str, dict[str, int]] | None = None
 ) -> views.EvalRunStateView:
-    from cli.views import evals as views
-    from cli.views.base import when
-
-    return views.EvalRunStateView(
-        id=run.id,
-        batch_id=run.batch_id,
-        kind=run.kind,
+    return views.EvalRunStateView.of(
+        run,
         state=run.state.value,
-        metrics=run.metrics,
-        suite=run.suite,
-        expected=run.expected,
         summary=run.summary or {},
         steps=steps or {},
         created_at=when(run.created_at),
-        finished_at=None if run.finished_at is None else when(run.finished_at),
+        finished_at=when_if_set(run.finished_at),
         scores=[
             views.MeanView(metric=metric, scored=scored, not_scored=missing, mean=mean, failed=failed)
             for metric, (scored, missing, mean, failed) in means.items()
@@ -222,9 +201,6 @@ def runs(
     json: Json = False,
 ) -> int:
     """List evaluation runs, newest first."""
-    from cli.views import evals as views
-    from db.evals import runs as evals
-
     with open_database(settings_of(ctx)) as database:
         with database.transaction() as session:
             evals.settle(session)

@@ -1,22 +1,20 @@
 """`vgen eval weights`: the files of the evaluation models."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.exit_codes import ExitCode
 from cli.options import Json
 from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from cli.views import evals as views
-    from pipeline.scoring.weights import Weights
-    from pipeline.settings import Settings
+from pipeline.scoring.registry import METRICS
+from pipeline.scoring.weight_files import WEIGHT_FILES
+from pipeline.scoring.weights import Weights
+from pipeline.settings import Settings
+from service.exit_codes import ExitCode
+from service.views import evals as views
 
 app = typer.Typer(help="The files of the evaluation models.", no_args_is_help=True)
 WeightsOption = Annotated[
@@ -27,8 +25,6 @@ Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="We
 
 def weights_of(settings: Settings, directory: Path | None) -> Weights:
     """Return the folders that are searched for weights. Raises InputError for a directory that is not there."""
-    from pipeline.scoring.weights import Weights
-
     chosen = directory or settings.eval.weights_dir
     if directory is not None and not directory.is_dir():
         raise InputError([Problem(f"{directory} is not a folder", field="--weights")])
@@ -38,8 +34,6 @@ def weights_of(settings: Settings, directory: Path | None) -> Weights:
 @app.command("list")
 def list_(ctx: typer.Context, weights: WeightsOption = None, json: Json = False) -> int:
     """List the files: whether they are here, their size, licence and use."""
-    from pipeline.scoring.weight_files import WEIGHT_FILES
-
     store = weights_of(settings_of(ctx), weights)
     rows = []
     for name in WEIGHT_FILES:
@@ -72,8 +66,6 @@ def pull(ctx: typer.Context, names: Names = None, weights: WeightsOption = None)
 
 
 def _known(names: list[str] | None) -> list[str]:
-    from pipeline.scoring.weight_files import WEIGHT_FILES
-
     unknown = [name for name in names or () if name not in WEIGHT_FILES]
     if unknown:
         known = ", ".join(WEIGHT_FILES)
@@ -84,27 +76,18 @@ def _known(names: list[str] | None) -> list[str]:
 
 
 def _view(name: str, status: str, path: Path | None, sha256: str | None, problem: str | None) -> views.WeightFileView:
-    from cli.views import evals as views
-    from pipeline.scoring.registry import METRICS
-    from pipeline.scoring.weight_files import WEIGHT_FILES
-
     file = WEIGHT_FILES[name]
-    return views.WeightFileView(
-        name=name,
+    return views.WeightFileView.of(
+        file,
         status=status,
         path=None if path is None else str(path),
         sha256=sha256,
-        size=file.size,
-        licence=file.licence,
-        url=file.url,
         used_by=[metric.name for metric in METRICS.values() if name in metric.weights],
         problem=problem,
     )
 
 
 def _print(rows: list[views.WeightFileView], store: Weights, json: bool) -> int:
-    from cli.views import evals as views
-
     if json:
         directory = None if store.directory is None else str(store.directory)
         output.as_json(views.EvalWeightsView(directory=directory, files=rows))

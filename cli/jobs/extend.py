@@ -1,27 +1,39 @@
 """`vgen extend` and `vgen state`: a finished clip goes on, here or in another system."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cli import output
+from cli.batches.stored import print_stored
 from cli.context import open_database, settings_of
+from cli.jobs import imports
 from cli.options import Json
+from db.clips import batches, continuations, jobs
+from db.reading import history
+from db.session import Database
+from pipeline.digests import canonical_json, sha256_hex
 from pipeline.errors import ConflictError, InputError, NotFoundError, Problem, RefusedError
+from pipeline.files.drafts import draft_of
+from pipeline.inputs.collector import StoredInput
+from pipeline.object_names import state_key
+from pipeline.presets import load_library
+from pipeline.prompts import PlannedJob, Submission
+from pipeline.prompts.fields import PARSERS
+from pipeline.seeds import roll_seed, segment_seed
+from pipeline.settings import Settings
+from pipeline.spec import MAX_SEGMENTS, BatchOptions, Beginning, JobSpec
+from pipeline.stages.continuation import BLOB, check_fits
+from pipeline.stages.state_file import read_state, write_state
 from pipeline.states import JobState
-
-if TYPE_CHECKING:
-    from db.session import Database
-    from pipeline.inputs.collector import StoredInput
-    from pipeline.settings import Settings
-    from pipeline.spec import BatchOptions, Beginning, JobSpec
-    from pipeline.work import ContinuationRef
+from pipeline.wiring import make_storage
+from pipeline.work import ContinuationRef
+from service import submission
+from service.views.clips import StateView
 
 app = typer.Typer(help="Export or import the continuation state of a finished clip.", no_args_is_help=True)
 
@@ -71,24 +83,16 @@ def export(
     json: Json = False,
 ) -> int:
     """Write what a finished clip can be extended from to one file."""
-    from cli.views.clips import StateView
-    from pipeline.stages.continuation import BLOB
-    from pipeline.stages.state_file import write_state
-    from pipeline.wiring import make_storage
-
     settings = settings_of(ctx)
     with open_database(settings) as database:
         state, spec, options, job_id = _left_by(database, job)
     path, blob = file or Path(f"{job_id}.vgen-state"), state.blobs[BLOB]
-    part = path.with_name(f"{path.name}.part")
     try:
-        make_storage(settings).download(blob["key"], part)
-        write_state(part, state, _checked_bytes(part, blob), spec, options)
-        part.replace(path)
+        with draft_of(path) as draft:
+            make_storage(settings).download(blob["key"], draft)
+            write_state(draft, state, _checked_bytes(draft, blob), spec, options)
     except OSError as error:
         raise InputError([Problem(f"cannot be written: {error.strerror}", str(path))]) from None
-    finally:
-        part.unlink(missing_ok=True)
     if json:
         output.as_json(StateView(job_id=job_id, file=str(path), kind=state.kind, version=state.version))
     else:
@@ -108,12 +112,6 @@ def import_(
     json: Json = False,
 ) -> int:
     """Extend a clip of another system: as `vgen extend`, from a file."""
-    from cli.jobs import imports
-    from pipeline.object_names import state_key
-    from pipeline.stages.continuation import BLOB
-    from pipeline.stages.state_file import read_state
-    from pipeline.wiring import make_storage
-
     settings = settings_of(ctx)
     read, inputs = read_state(file), imports.stored_inputs(settings)
     imported, options = imports.of_state(file, read, settings, inputs)
@@ -137,9 +135,6 @@ def _name_of(file: Path) -> str:
 
 def states_of(database: Database, sources: Sequence[str], specs: Sequence[JobSpec]) -> dict[int, ContinuationRef]:
     """Return the states that clips to be made once more start from, where they extend another, by their place."""
-    from db.clips import continuations, jobs
-    from pipeline.stages.continuation import check_fits
-
     states = {}
     with database.reading() as session:
         for place, (source, spec) in enumerate(zip(sources, specs, strict=True)):
@@ -160,10 +155,6 @@ def states_of(database: Database, sources: Sequence[str], specs: Sequence[JobSpe
 
 def _left_by(database: Database, job_id: str) -> tuple[ContinuationRef, JobSpec, BatchOptions, str]:
     """Raises NotFoundError, ConflictError: it has not succeeded, or its preset cannot go on."""
-    from db.clips import batches, continuations, jobs
-    from pipeline.seeds import roll_seed
-    from pipeline.spec import BatchOptions, JobSpec
-
     with database.reading() as session:
         job = jobs.get(session, job_id)
         if job.state is not JobState.SUCCEEDED:
@@ -188,12 +179,6 @@ class _Finished:
 
 def _beginning(database: Database, settings: Settings, job_id: str, spec: JobSpec, folder: Path) -> _Finished:
     """Raises NotFoundError; the clip's file is gone or damaged."""
-    from db.clips import jobs
-    from db.reading import history
-    from pipeline.inputs.collector import StoredInput
-    from pipeline.spec import Beginning
-    from pipeline.wiring import make_storage
-
     with database.reading() as session:
         video = jobs.artifacts(session, [job_id])[job_id]["video"]
         digests = [segment.frames_sha256 for segment in history.segments_of_job(session, jobs.get(session, job_id))]
@@ -212,11 +197,6 @@ def _beginning(database: Database, settings: Settings, job_id: str, spec: JobSpe
 
 def _next(spec: JobSpec, job_id: str, prompt: str, changes: dict[str, Any], settings: Settings) -> JobSpec:
     """The clip to be made. Raises InputError with every mistake."""
-    from pipeline.presets import load_library
-    from pipeline.prompts.fields import PARSERS
-    from pipeline.seeds import segment_seed
-    from pipeline.spec import MAX_SEGMENTS
-
     values: dict[str, Any] = {"segments": 1, "num_frames": spec.num_frames, "seed": None}
     problems: list[Problem] = []
     for field, value in {"prompt": prompt, **changes}.items():
@@ -271,11 +251,6 @@ def _store(
     beginning: _Finished | None = None,
     files: Mapping[str, StoredInput] | None = None,
 ) -> int:
-    from cli.batches import submission
-    from pipeline.digests import canonical_json, sha256_hex
-    from pipeline.prompts import PlannedJob, Submission
-    from pipeline.stages.continuation import check_fits
-
     try:
         check_fits(state, frames=spec.seam_frames, height=spec.height, width=spec.width)
     except RefusedError as error:
@@ -286,13 +261,11 @@ def _store(
     stored = submission.store(new, options, settings=settings, database=database, again=True, states={0: state})
     after = f", after its {spec.frames_before}" if spec.frames_before else ""
     summary = f"1 job stored, {spec.total_frames} frames that go on from {spec.extends}{after}"
-    submission.print_stored(stored, summary, options, settings=settings, database=database, json=json)
+    print_stored(stored, summary, options, settings=settings, database=database, json=json)
     return 0
 
 
 def _checked_bytes(path: Path, blob: dict[str, Any]) -> bytes:
-    from pipeline.digests import sha256_hex
-
     data = path.read_bytes()
     if (digest := sha256_hex(data)) != blob["sha256"]:
         raise NotFoundError(f"{blob['key']} in the store has sha256 {digest}: it is damaged")

@@ -1,21 +1,20 @@
 """`vgen generate`: one clip by a configuration file, without rows, a queue or a home."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
 from cli.context import prepare
+from cli.interrupt import Interrupt
 from cli.options import Json
-from pipeline.errors import InputError, Problem
+from pipeline.errors import InputError, Problem, StoppedError
 from pipeline.nearest import did_you_mean
-
-if TYPE_CHECKING:
-    from vgen import ProgressEvent
+from service import input_notes
+from service.views.clips import GeneratedView
+from vgen import ProgressEvent, VideoGenerator, read_config
 
 _KEYS = ("preset", "model", "extends", "fields.", "request.", "output.", "settings.")
 
@@ -29,12 +28,6 @@ def generate(
 
     The clip goes to output.path, its sidecar beside it. docs/python-api.md has the keys.
     """
-    from cli.batches import input_notes
-    from cli.interrupt import Interrupt
-    from cli.views.clips import GeneratedView
-    from pipeline.errors import StoppedError
-    from vgen import VideoGenerator, read_config
-
     run = read_config(config, overrides_of(ctx.args), settings=ctx.find_root().obj or {})
     assert run.request is not None
     prepare(ctx, run.settings)

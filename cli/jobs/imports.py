@@ -1,32 +1,29 @@
 """Specifications out of files that another system, or anybody, wrote: what they may say, and what the site says."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cli import output
 from cli.options import BatchChoices
 from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from pipeline.prompts.imported import Imported
-    from pipeline.prompts.scoring import FileScoring
-    from pipeline.prompts.sidecar_file import SidecarFile
-    from pipeline.prompts.stored_inputs import StoredInputs
-    from pipeline.settings import Settings
-    from pipeline.spec import BatchOptions
-    from pipeline.stages.state_file import StateFile
+from pipeline.presets import load_library
+from pipeline.prompts.imported import Imported, resolve_specification
+from pipeline.prompts.numbers import show
+from pipeline.prompts.scoring import NO_SCORING, FileScoring, read_scoring
+from pipeline.prompts.sidecar_file import SidecarFile, read_sidecar
+from pipeline.prompts.stored_inputs import StoredInputs
+from pipeline.settings import Settings
+from pipeline.spec import BatchOptions
+from pipeline.stages.state_file import StateFile
+from pipeline.wiring import make_storage
+from service.submission import batch_options
 
 _OPTIONS = ("safety_policy", "must_screen", "encode", "score")
 
 
 def stored_inputs(settings: Settings) -> StoredInputs:
     """Finds the inputs that files name by digest in this site's store."""
-    from pipeline.prompts.stored_inputs import StoredInputs
-    from pipeline.wiring import make_storage
-
     return StoredInputs(make_storage(settings).download)
 
 
@@ -36,10 +33,6 @@ def of_sidecar(path: Path, settings: Settings, inputs: StoredInputs) -> tuple[Im
     Raises:
         InputError: not a sidecar, or its specification breaks a rule; every mistake has the file and the field.
     """
-    from cli.batches.submission import batch_options
-    from pipeline.prompts.imported import resolve_specification
-    from pipeline.prompts.sidecar_file import read_sidecar
-
     sidecar = read_sidecar(path)
     imported = resolve_specification(sidecar.request, file=str(path), settings=settings, inputs=inputs)
     options = batch_options(BatchChoices(), settings)
@@ -50,9 +43,6 @@ def of_sidecar(path: Path, settings: Settings, inputs: StoredInputs) -> tuple[Im
 
 def of_state(path: Path, state: StateFile, settings: Settings, inputs: StoredInputs) -> tuple[Imported, BatchOptions]:
     """The same of a continuation state; its scores are asked for as a prompt file's would be."""
-    from cli.batches.submission import batch_options
-    from pipeline.prompts.imported import resolve_specification
-
     imported = resolve_specification(state.request, file=str(path), settings=settings, inputs=inputs, continues=True)
     unknown = sorted(state.options.keys() - set(_OPTIONS))
     if unknown:
@@ -77,9 +67,6 @@ def of_state(path: Path, state: StateFile, settings: Settings, inputs: StoredInp
 
 
 def _scoring(raw: object, path: Path) -> FileScoring:
-    from pipeline.prompts.numbers import show
-    from pipeline.prompts.scoring import NO_SCORING, read_scoring
-
     if raw is None:
         return NO_SCORING
     names = {"metrics": "score", "gate": "gate", "reroll": "reroll"}
@@ -104,15 +91,11 @@ def _encoder(raw: object, options: BatchOptions) -> list[str]:
 
 
 def _replaced(what: str, raw: object, own: object) -> str:
-    from pipeline.prompts.numbers import show
-
     return f"its {what} {show(raw)} is replaced by this site's, {show(own)}"
 
 
 def _other_preset(sidecar: SidecarFile, imported: Imported, settings: Settings) -> list[str]:
     """Return a notice where the preset is not what it was: the frames may differ."""
-    from pipeline.presets import load_library
-
     library = load_library(settings.effective_presets_dir)
     preset, digest = library.presets[imported.spec.preset], sidecar.request.get("preset_digest")
     if digest is not None and preset.digest != digest:

@@ -1,22 +1,23 @@
 """`vgen bench preset`: the accelerations that this machine can do, side by side."""
 
-from __future__ import annotations
-
 import tempfile
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
 from cli.context import settings_of
 from cli.options import Json
-
-if TYPE_CHECKING:
-    from cli.views.models import PresetBenchView
-    from pipeline.acceleration import Acceleration
-    from pipeline.preset_benchmark import Measured
+from pipeline import preset_benchmark
+from pipeline.acceleration import Acceleration
+from pipeline.errors import InputError, Problem
+from pipeline.generators.probe_request import PROMPT, probe_request
+from pipeline.generators.process.handle import GeneratorProcess
+from pipeline.preset_benchmark import Measured, unsteady
+from pipeline.presets import load_library
+from service.views.models import MeasuredWayView, PresetBenchView
 
 app = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
 _MIB = 1024 * 1024
@@ -49,11 +50,6 @@ def preset(
     json: Json = False,
 ) -> int:
     """Measure a preset's accelerations against the plain clip, and propose the fastest that is near enough to it."""
-    from pipeline import preset_benchmark
-    from pipeline.generators.probe_request import PROMPT, probe_request
-    from pipeline.generators.process.handle import GeneratorProcess
-    from pipeline.presets import load_library
-
     settings = settings_of(ctx)
     library = load_library(settings.effective_presets_dir)
     with tempfile.TemporaryDirectory(prefix="vgen-bench-") as folder, GeneratorProcess(settings) as process:
@@ -87,8 +83,6 @@ def preset(
 
 
 def _chosen(ways: dict[str, Acceleration], only: str | None) -> dict[str, Acceleration]:
-    from pipeline.errors import InputError, Problem
-
     if only is None:
         return ways
     names = [part.strip() for part in only.split(",") if part.strip()]
@@ -105,23 +99,15 @@ def _chosen(ways: dict[str, Acceleration], only: str | None) -> dict[str, Accele
 def _view(
     name: str, done: list[Measured], best: Measured | None, least_ssim: float, least_psnr: float
 ) -> PresetBenchView:
-    from cli.views.models import MeasuredWayView, PresetBenchView
-    from pipeline.preset_benchmark import unsteady
-
     plain = done[0].seconds or 0.0
     return PresetBenchView(
         preset=name,
         ways=[
-            MeasuredWayView(
-                name=row.name,
+            MeasuredWayView.of(
+                row,
                 acceleration=row.acceleration.given(),
-                seconds=row.seconds,
-                first_s=row.first_s,
                 speed=plain / row.seconds if row.seconds else None,
                 peak_memory_bytes=row.peak_bytes,
-                psnr=row.psnr,
-                ssim=row.ssim,
-                problem=row.problem,
             )
             for row in done
         ],

@@ -1,7 +1,5 @@
 """`vgen models calibrate`: what MagCache needs to know of a model, measured over one clip."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +9,10 @@ import typer
 from cli import output
 from cli.context import settings_of
 from cli.options import Json
+from pipeline.generators.probe_request import PROMPT, probe_request
+from pipeline.generators.process.handle import GeneratorProcess
+from pipeline.presets import calibration, load_library
+from service.views.models import CalibrationView
 
 
 def calibrate(
@@ -23,11 +25,6 @@ def calibrate(
     json: Json = False,
 ) -> int:
     """Measure and keep the ratios that step_cache=mag_cache needs for a preset."""
-    from cli.views.models import CalibrationView
-    from pipeline.generators.probe_request import PROMPT, probe_request
-    from pipeline.generators.process.handle import GeneratorProcess
-    from pipeline.presets import calibration, load_library
-
     settings = settings_of(ctx)
     library = load_library(settings.effective_presets_dir)
     text = prompt or PROMPT

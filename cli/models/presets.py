@@ -1,24 +1,20 @@
 """`vgen models`: the presets, and whether their models are on this machine."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.exit_codes import ExitCode
 from cli.models.calibrate import calibrate
 from cli.options import Json
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from cli.views.models import ModelView
-    from pipeline.presets import Library, Preset
-    from pipeline.settings import Settings
+from pipeline.models import hub
+from pipeline.presets import Library, Preset, load_library
+from pipeline.settings import Settings
+from service.exit_codes import ExitCode
+from service.views.models import ModelChecksView, ModelCheckView, ModelListView, ModelView
 
 app = typer.Typer(help="The presets and their models.", no_args_is_help=True)
 app.command("calibrate")(calibrate)
@@ -32,8 +28,6 @@ def list_(
     json: Json = False,
 ) -> int:
     """List the presets."""
-    from cli.views.models import ModelListView
-
     settings = settings_of(ctx)
     library = _library(settings)
     models = [_view(preset, library, settings) for preset in library.presets.values() if hidden or not preset.hidden]
@@ -64,9 +58,7 @@ def list_(
 
 @app.command("show")
 def show(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A preset.")],
-    json: Json = False,
+    ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="A preset.")], json: Json = False
 ) -> int:
     """Show a preset: model, rules, defaults."""
     settings = settings_of(ctx)
@@ -89,8 +81,6 @@ def show(
 @app.command("pull")
 def pull(ctx: typer.Context, names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Presets.")]) -> int:
     """Download models and pin their commits; nothing else downloads. Ends with 3 when what came is not whole."""
-    from pipeline.models import hub
-
     settings = settings_of(ctx)
     library = _library(settings)
     code = ExitCode.DONE
@@ -108,9 +98,6 @@ def pull(ctx: typer.Context, names: Annotated[list[str], typer.Argument(metavar=
 @app.command("check")
 def check(ctx: typer.Context, names: Names = None, json: Json = False) -> int:
     """Check presets and their models; without NAME, your own and what is on this machine. Ends with 3 on a problem."""
-    from cli.views.models import ModelChecksView, ModelCheckView
-    from pipeline.models import hub
-
     settings = settings_of(ctx)
     library = _library(settings)
     cache = settings.effective_cache_dir
@@ -151,23 +138,16 @@ def check(ctx: typer.Context, names: Names = None, json: Json = False) -> int:
 
 
 def _library(settings: Settings) -> Library:
-    from pipeline.presets import load_library
-
     return load_library(settings.effective_presets_dir)
 
 
 def _worth_checking(preset: Preset, library: Library, cache: Path) -> bool:
-    from pipeline.models import hub
-
     if preset.name in library.files:
         return True
     return not preset.hidden and hub.model_status(preset, cache) is not hub.ModelStatus.MISSING
 
 
 def _view(preset: Preset, library: Library, settings: Settings) -> ModelView:
-    from cli.views.models import ModelView
-    from pipeline.models import hub
-
     cache = settings.effective_cache_dir
     return ModelView(
         name=preset.name,

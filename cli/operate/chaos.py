@@ -1,26 +1,26 @@
 """`vgen chaos`: faults on purpose in one's own cluster, and what came of them."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
+from cli.batches import prompt_file
 from cli.context import open_database, settings_of
-from cli.exit_codes import ExitCode
-from cli.options import Json
+from cli.interrupt import Interrupt
+from cli.options import BatchChoices, FieldOptions, Json
+from db.clips import batches
+from db.session import Database
 from pipeline.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from cli.views.operations import ChaosView
-    from db.session import Database
-    from pipeline.settings import Settings
-    from tasks.upkeep.chaos import ChaosResult, Damage
+from pipeline.settings import Settings
+from service import submission
+from service.exit_codes import ExitCode
+from service.views.operations import ChaosView, RecoveriesView
+from tasks.upkeep.chaos import ChaosResult, Damage, inflict_faults, judge, targets
 
 _SETTLE_S = 900.0
 """The seconds that jobs are waited for once the faults are over: longer than every backoff of a step together."""
@@ -59,9 +59,6 @@ def chaos(
 def _run(
     settings: Settings, database: Database, *, seconds: float, seed: int, jobs: int, preset: str, json: bool
 ) -> int:
-    from cli.interrupt import Interrupt
-    from tasks.upkeep.chaos import Damage, inflict_faults, judge, targets
-
     with database.reading() as session:
         victims = targets(session)
     if not victims:
@@ -93,14 +90,11 @@ def _run(
 
 
 def _submit(settings: Settings, database: Database, jobs: int, preset: str, seed: int) -> str:
-    from cli.batches import submission
-    from cli.options import BatchChoices, FieldOptions
-
     with tempfile.TemporaryDirectory(prefix="vgen-chaos-") as folder:
         path = Path(folder) / "chaos.txt"
         path.write_text("".join(f"chaos {seed}, clip {number}\n" for number in range(jobs)), "utf-8")
         choices = BatchChoices(name="chaos", again=True)
-        parsed = submission.read(path, FieldOptions(preset=preset), choices, settings)
+        parsed = prompt_file.read(path, FieldOptions(preset=preset), choices, settings)
         options = submission.batch_options(choices, settings)
         return submission.store(
             parsed, options, settings=settings, database=database, name="chaos", again=True
@@ -108,8 +102,6 @@ def _submit(settings: Settings, database: Database, jobs: int, preset: str, seed
 
 
 def _states(database: Database, batch_id: str) -> Sequence[tuple[str, str]]:
-    from db.clips import batches
-
     with database.reading() as session:
         return [(job.id, job.state.value) for job in batches.job_rows(session, batch_id, limit=1000)]
 
@@ -134,19 +126,15 @@ def _show(batch_id: str, seed: int, damage: Damage, result: ChaosResult) -> None
 
 
 def _view(batch_id: str, seed: int, damage: Damage, result: ChaosResult) -> ChaosView:
-    from cli.views.operations import ChaosView, RecoveriesView
-
     times = result.quantiles()
-    return ChaosView(
+    return ChaosView.of(
+        result,
         batch_id=batch_id,
         seed=seed,
         faults=dict(damage.kinds),
         jobs=dict(result.states),
         lost=result.unended,
-        published_twice=result.published_twice,
         recoveries_s=None if times is None else RecoveriesView(p50=times[0], p90=times[1], longest=times[2]),
-        gpu_s=result.gpu_s,
-        wasted_gpu_s=result.wasted_gpu_s,
     )
 
 

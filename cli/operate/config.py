@@ -1,29 +1,27 @@
 """`vgen config`: which settings are in force, and where each came from."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
+from pydantic import BaseModel, SecretStr
 
 from cli import output
 from cli.context import notices_of, settings_of
 from cli.options import Json
-
-if TYPE_CHECKING:
-    from cli.views.operations import SettingView
-    from pipeline.settings import Settings
+from pipeline.redaction import shown_setting
+from pipeline.settings import Settings
+from pipeline.settings.files import current_folder
+from pipeline.settings.sources import gather, variable
+from service.views.operations import ConfigView, SettingView
 
 _MASK = "********"
 
 
 def config(ctx: typer.Context, json: Json = False) -> int:
     """Show the settings in force and where each came from; secrets are masked. What is ignored is told on stderr."""
-    from cli.views.operations import ConfigView
-
     settings = settings_of(ctx)
     view = ConfigView(
         mode="solo" if settings.solo else "cluster",
@@ -43,10 +41,6 @@ def config(ctx: typer.Context, json: Json = False) -> int:
 
 def in_force(settings: Settings, arguments: Mapping[str, object]) -> Iterator[SettingView]:
     """Every setting, in the order of its declaration."""
-    from cli.views.operations import SettingView
-    from pipeline.settings.files import current_folder
-    from pipeline.settings.sources import gather, variable
-
     gathered = gather(type(settings), os.environ, current_folder(), arguments)
     for path, value, description in _leaves(settings):
         source = gathered.source_of(path)
@@ -55,8 +49,6 @@ def in_force(settings: Settings, arguments: Mapping[str, object]) -> Iterator[Se
 
 
 def _leaves(settings: Settings) -> Iterator[tuple[tuple[str, ...], Any, str]]:
-    from pydantic import BaseModel
-
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         if isinstance(value, BaseModel):
@@ -68,10 +60,6 @@ def _leaves(settings: Settings) -> Iterator[tuple[tuple[str, ...], Any, str]]:
 
 def _shown(value: Any) -> Any:
     """The value for people and JSON; no secret, nor what a URL holds of them."""
-    from pydantic import SecretStr
-
-    from pipeline.redaction import shown_setting
-
     if isinstance(value, SecretStr):
         return _MASK
     if isinstance(value, tuple):

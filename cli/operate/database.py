@@ -1,13 +1,14 @@
 """`vgen db`: the tables."""
 
-from __future__ import annotations
-
 import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.exit_codes import ExitCode
 from cli.options import Json
+from db import invariants, schema
+from db.session import Database
+from service.exit_codes import ExitCode
+from service.views.operations import DatabaseCheckView
 
 app = typer.Typer(help="The database's tables.", no_args_is_help=True)
 
@@ -15,9 +16,6 @@ app = typer.Typer(help="The database's tables.", no_args_is_help=True)
 @app.command("upgrade")
 def upgrade(ctx: typer.Context) -> int:
     """Bring the tables to this release's form; again changes nothing."""
-    from db import schema
-    from db.session import Database
-
     database = Database(settings_of(ctx).effective_database_url)
     try:
         schema.upgrade(database)
@@ -30,10 +28,6 @@ def upgrade(ctx: typer.Context) -> int:
 @app.command("check")
 def check(ctx: typer.Context, json: Json = False) -> int:
     """Say whether the tables are in this release's form, and whether every batch adds up. Ends with 3 if not."""
-    from cli.views.operations import DatabaseCheckView
-    from db import invariants, schema
-    from db.session import Database
-
     database = Database(settings_of(ctx).effective_database_url)
     try:
         problems = list(schema.check(database))

@@ -1,29 +1,37 @@
 """`vgen doctor`: everything that has to be right, checked, with how to mend what is not."""
 
-from __future__ import annotations
-
 import itertools
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.exit_codes import ExitCode, of_error
 from cli.options import Json
+from db import invariants, schema
+from db.listen import hears
+from db.session import Database
+from pipeline.encoding.ffmpeg import available_codecs, ffmpeg_version
 from pipeline.errors import VgenError
+from pipeline.models import hub
+from pipeline.models.gpus import find_gpus
+from pipeline.presets import load_library
 from pipeline.redaction import redact
+from pipeline.safety.filter import PromptSafetyFilter
+from pipeline.safety.result import SafetyDecision
+from pipeline.settings import Settings, notices_of
+from pipeline.wiring import make_storage
+from service.exit_codes import ExitCode, of_error
+from service.views.operations import CheckView, DoctorView
+from tasks.broker import check_broker
+from tasks.lifecycle import check_settings
 
-if TYPE_CHECKING:
-    from cli.views.operations import CheckView
-    from pipeline.settings import Settings
-
-_OUR_NAMES = ("pipeline", "tasks", "db", "cli", "vgen", "migrations")
+_OUR_NAMES = ("pipeline", "tasks", "db", "service", "server", "cli", "vgen", "migrations")
 _TESTED_PYTHON = (3, 11)
 _POOLED = "; a pooler such as PgBouncer stands before it: no prepared statements, time limits set in each transaction"
 Check = Callable[["Settings"], "Iterator[CheckView]"]
@@ -31,8 +39,6 @@ Check = Callable[["Settings"], "Iterator[CheckView]"]
 
 def doctor(ctx: typer.Context, json: Json = False) -> int:
     """Check everything and say how to mend it. Ends with 4 when a service is unreachable, 1 on another failure."""
-    from cli.views.operations import DoctorView
-
     settings = settings_of(ctx)
     checks: list[CheckView] = []
     code = ExitCode.DONE
@@ -58,8 +64,6 @@ def doctor(ctx: typer.Context, json: Json = False) -> int:
 
 
 def _line(result: str, name: str, message: str, mend: str | None = None) -> CheckView:
-    from cli.views.operations import CheckView
-
     return CheckView(name=name, result=result, message=redact(message), mend=mend)
 
 
@@ -85,8 +89,6 @@ def _python(settings: Settings) -> Iterator[CheckView]:
 
 def _packages(settings: Settings) -> Iterator[CheckView]:
     """Our top-level names are plain words: another distribution with one of them would shadow ours."""
-    from importlib.metadata import packages_distributions
-
     owners = packages_distributions()
     foreign = {name: sorted({owner for owner in owners.get(name, []) if owner != "vgen"}) for name in _OUR_NAMES}
     clashes = {name: names for name, names in foreign.items() if names}
@@ -98,9 +100,6 @@ def _packages(settings: Settings) -> Iterator[CheckView]:
 
 
 def _settings(settings: Settings) -> Iterator[CheckView]:
-    from pipeline.settings import notices_of
-    from tasks.lifecycle import check_settings
-
     check_settings(settings)  # the visibility timeout against the longest stage
     notices = notices_of()
     for text in notices:
@@ -111,9 +110,6 @@ def _settings(settings: Settings) -> Iterator[CheckView]:
 
 
 def _database(settings: Settings) -> Iterator[CheckView]:
-    from db import invariants, schema
-    from db.session import Database
-
     if settings.database_url is None and not (settings.home / "vgen.sqlite3").exists():
         yield _ok("database", f"none yet in {settings.home.absolute()}; `vgen run` makes it")
         return
@@ -147,11 +143,26 @@ def _database(settings: Settings) -> Iterator[CheckView]:
         database.close()
 
 
+def _wake_up(settings: Settings) -> Iterator[CheckView]:
+    """Steps that wait are looked for in any case; dispatchers that hear of them are quicker."""
+    if settings.database_url is None or settings.database_url.startswith("sqlite"):
+        return
+    database = Database(settings.effective_database_url)
+    try:
+        if hears(database, settings.database_listen_url):
+            yield _ok("wake-up", "dispatchers hear of waiting steps at once")
+        else:
+            seconds = settings.worker.dispatch_s
+            message = f"dispatchers hear nothing, and look for waiting steps every {seconds:g} s"
+            yield _warn("wake-up", message, "set VGEN_DATABASE_LISTEN_URL to the database itself, past the pooler")
+    finally:
+        database.close()
+
+
 def _broker(settings: Settings) -> Iterator[CheckView]:
     if settings.broker_url is None:
         yield _ok("broker", "in process (solo mode)")
         return
-    from tasks.broker import check_broker
 
     broker = check_broker(settings)
     encryption = "" if not broker.tls else ", by TLS, certificate verified" if broker.verified else ", by TLS"
@@ -167,15 +178,11 @@ def _broker(settings: Settings) -> Iterator[CheckView]:
 
 
 def _storage(settings: Settings) -> Iterator[CheckView]:
-    from pipeline.wiring import make_storage
-
     make_storage(settings).check()
     yield _ok("storage", f"{settings.effective_storage}: put, read, listed and deleted objects")
 
 
 def _ffmpeg(settings: Settings) -> Iterator[CheckView]:
-    from pipeline.encoding.ffmpeg import available_codecs, ffmpeg_version
-
     codecs = available_codecs()
     yield _ok("ffmpeg", f"{ffmpeg_version()}; encoders: {', '.join(codecs)}")
     if settings.encode.codec not in codecs:
@@ -195,16 +202,12 @@ def _hand_off(settings: Settings) -> Iterator[CheckView]:
 
 
 def _gpus(settings: Settings) -> Iterator[CheckView]:
-    from pipeline.models.gpus import find_gpus
-
     yield _ok(
         "GPUs", ", ".join(gpu.type for gpu in find_gpus(settings.gpu_type, 1, settings.gpus_per_worker)) or "none"
     )
 
 
 def _presets(settings: Settings) -> Iterator[CheckView]:
-    from pipeline.presets import load_library
-
     library = load_library(settings.effective_presets_dir)
     if settings.presets_dir is not None and not settings.effective_presets_dir.is_dir():
         yield _warn(
@@ -217,9 +220,6 @@ def _presets(settings: Settings) -> Iterator[CheckView]:
 
 
 def _model(settings: Settings) -> Iterator[CheckView]:
-    from pipeline.models import hub
-    from pipeline.presets import load_library
-
     preset = load_library(settings.effective_presets_dir).get(settings.preset)
     status = hub.model_status(preset, settings.effective_cache_dir)
     if status is hub.ModelStatus.MISSING:
@@ -235,9 +235,6 @@ def _model(settings: Settings) -> Iterator[CheckView]:
 
 
 def _safety(settings: Settings) -> Iterator[CheckView]:
-    from pipeline.safety.filter import PromptSafetyFilter
-    from pipeline.safety.result import SafetyDecision
-
     safety = settings.safety
     if safety.classifier is None:
         message = "no classifier is set: prompts are not screened"
@@ -258,11 +255,12 @@ def _safety(settings: Settings) -> Iterator[CheckView]:
 
 
 CHECKS: tuple[Check, ...] = (
-    *(_python, _packages, _settings, _database, _broker, _storage),
+    *(_python, _packages, _settings, _database, _wake_up, _broker, _storage),
     *(_ffmpeg, _hand_off, _gpus, _presets, _model, _safety),
 )
 MEND: dict[Check, str] = {
     _database: "start it, or correct VGEN_DATABASE_URL",
+    _wake_up: "correct VGEN_DATABASE_LISTEN_URL",
     _broker: "start it, or correct VGEN_BROKER_URL",
     _storage: "start it, or correct VGEN_STORAGE and VGEN_S3_*",
     _model: "set VGEN_PRESET to one that `vgen models list` shows",

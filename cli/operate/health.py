@@ -1,22 +1,19 @@
 """`vgen health`: whether this host's own processes are at work, as one answer for a container's health check."""
 
-from __future__ import annotations
-
 import os
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 
 import typer
 
 from cli import output
 from cli.context import open_database, settings_of
-from cli.exit_codes import ExitCode
 from cli.options import Cpu, Gpu, Io
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from pipeline.settings import Settings
+from db import workers
+from pipeline.settings import Settings
+from service.exit_codes import ExitCode
+from tasks.hosts import supervisor
+from tasks.upkeep.timers import DISPATCHER
 
 app = typer.Typer(
     help="Whether this host's workers or dispatcher are at work; ends with 1 if not, with 4 without a database.",
@@ -27,8 +24,6 @@ app = typer.Typer(
 @app.command("worker")
 def worker(ctx: typer.Context, gpu: Gpu = True, cpu: Cpu = True, io: Io = True) -> int:
     """Check whether each worker that `vgen worker` keeps here, with the same options, was seen in the last 30 s."""
-    from tasks.hosts import supervisor
-
     settings = settings_of(ctx)
     return _answer(settings, [role.name for role in supervisor.roles(settings, gpu=gpu, cpu=cpu, io=io)])
 
@@ -36,8 +31,6 @@ def worker(ctx: typer.Context, gpu: Gpu = True, cpu: Cpu = True, io: Io = True) 
 @app.command("dispatcher")
 def dispatcher(ctx: typer.Context) -> int:
     """Check whether the `vgen dispatcher` of this host has dispatched in the last minute."""
-    from tasks.upkeep.timers import DISPATCHER
-
     return _answer(settings_of(ctx), [DISPATCHER])
 
 
@@ -46,8 +39,6 @@ def _answer(settings: Settings, roles: Collection[str]) -> int:
 
     A row is named ROLE-RANDOM-PID@HOST. Fresh rows alone do not tell: another container may have the same host name.
     """
-    from db import workers
-
     host = socket.gethostname()
     with open_database(settings) as database, database.reading() as session:
         here = [worker for worker in workers.alive(session) if worker.host == host and _runs(worker.pid)]

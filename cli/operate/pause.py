@@ -1,21 +1,20 @@
 """`vgen pause` and `vgen resume`: stop and go for batches, queues and everything."""
 
-from __future__ import annotations
-
-import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
 from cli.context import open_database, settings_of
 from cli.options import Json
+from db import workers
+from db.clips import batches
+from db.queue import pauses
+from db.session import Database
 from pipeline.errors import InputError, Problem
-from pipeline.gpu_type_names import PATTERN, is_gpu_type
-
-if TYPE_CHECKING:
-    from db.session import Database
+from pipeline.policy.routes import ALL_QUEUES, queue_named
+from service.views.operations import PausedView
 
 Batches = Annotated[
     list[str] | None, typer.Argument(metavar="[BATCH...]", help="Ids of batches, the start of one, or 'latest'.")
@@ -27,9 +26,6 @@ Queues = Annotated[
     ),
 ]
 All = Annotated[bool, typer.Option("--all", help="Everything: nothing is dispatched or begun anywhere.")]
-
-_EVERY = "*"
-_QUEUE = re.compile(rf"vgen\.(io|cpu|gpu|encode|gpu\.{PATTERN}(\.[A-Za-z0-9._-]+)?|encode\.[a-z0-9-]+)")
 
 
 def pause(
@@ -49,13 +45,9 @@ def resume(
 def _set(
     ctx: typer.Context, ids: Sequence[str], names: Sequence[str], everything: bool, *, pausing: bool, json: bool
 ) -> int:
-    from cli.views.operations import PausedView
-    from db.clips import batches
-    from db.queue import pauses
-
     if not (ids or names or everything):
         raise InputError([Problem("say what: a BATCH, --queue NAME or --all")])
-    queues = [*queue_names(names), *([_EVERY] if everything else [])]
+    queues = [*queue_names(names), *([ALL_QUEUES] if everything else [])]
     settings = settings_of(ctx)
     on_batch = pauses.pause_batch if pausing else pauses.resume_batch
     on_queue = pauses.pause_queue if pausing else pauses.resume_queue
@@ -85,13 +77,10 @@ def queue_names(names: Sequence[str]) -> list[str]:
     """Names of queues: a name without `vgen.` is a GPU type. Raises InputError."""
     queues, problems = [], []
     for name in names:
-        if _QUEUE.fullmatch(name):
-            queues.append(name)
-        elif is_gpu_type(name):
-            queues.append(f"vgen.gpu.{name}")
-        else:
-            rule = "expected vgen.io, vgen.cpu, vgen.gpu, vgen.gpu.TYPE, vgen.encode, or a GPU type such as h200"
-            problems.append(Problem(f"{name!r} is not a queue: {rule}", field="--queue"))
+        try:
+            queues.append(queue_named(name))
+        except ValueError as error:
+            problems.append(Problem(str(error), field="--queue"))
     if problems:
         raise InputError(problems)
     return list(dict.fromkeys(queues))
@@ -99,22 +88,15 @@ def queue_names(names: Sequence[str]) -> list[str]:
 
 def _withdraw(database: Database) -> None:
     """Take back what was dispatched and not begun, a page at a time."""
-    from db.evals import score_steps
-    from db.queue import pauses
-
     while True:
         with database.transaction() as session:
-            if not pauses.withdraw(session) + score_steps.withdraw(session):
+            if not pauses.withdraw(session):
                 return
 
 
 def _notices(
     database: Database, names: Sequence[str], batch_ids: Sequence[str], still: Sequence[str], *, pausing: bool
 ) -> list[str]:
-    from db import workers
-    from db.clips import batches
-    from db.queue import pauses
-
     if not pausing:
         notices = [f"{_shown(name)} is still paused" for name in still if batch_ids]
         with database.reading() as session:
@@ -130,4 +112,4 @@ def _notices(
 
 
 def _shown(name: str) -> str:
-    return "everything" if name == _EVERY else name
+    return "everything" if name == ALL_QUEUES else name

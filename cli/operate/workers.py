@@ -1,45 +1,37 @@
 """`vgen worker`, `dispatcher`, `beat` and `flower`: the processes of a cluster, in the foreground."""
 
-from __future__ import annotations
-
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cli import output
+from cli.batches.status import worker_views
 from cli.context import open_database, settings_of
+from cli.interrupt import Interrupt
 from cli.options import Cpu, Gpu, Io
+from db.session import Database
 from pipeline.errors import InputError, Problem, ServiceUnavailableError
-
-if TYPE_CHECKING:
-    from cli.views.workers import WorkerView
-    from pipeline.settings import Settings
+from pipeline.settings import Settings
+from service.views.workers import WorkerView
 
 _MIN_PASSWORD = 8
 
 
-def worker(
-    ctx: typer.Context,
-    gpu: Gpu = True,
-    cpu: Cpu = True,
-    io: Io = True,
-) -> int:
+def worker(ctx: typer.Context, gpu: Gpu = True, cpu: Cpu = True, io: Io = True) -> int:
     """Work for a cluster on this host, in the foreground; Ctrl-C, SIGTERM or SIGHUP drains."""
     from tasks.hosts import supervisor
 
     settings = _cluster(settings_of(ctx), "worker")
     if not (gpu or cpu or io):
         raise InputError([Problem("--no-gpu, --no-cpu and --no-io leave nothing to do")])
-    _require_schema(settings)
+    require_schema(settings)
     return supervisor.run(settings, gpu=gpu, cpu=cpu, io=io)
 
 
 def show(ctx: typer.Context) -> int:
     """List the live workers: their GPUs, the presets that they hold, and whether they take work."""
-    from cli.batches.status import worker_views
-
     with open_database(settings_of(ctx)) as database, database.reading() as session:
         views = worker_views(session)
     rows = [
@@ -67,11 +59,10 @@ def _state(view: WorkerView) -> str:
 
 def dispatcher(ctx: typer.Context) -> int:
     """Dispatch and reconcile for a cluster, in the foreground; io workers do so too."""
-    from cli.interrupt import Interrupt
     from tasks.hosts import dispatcher
 
     settings = _cluster(settings_of(ctx), "dispatcher")
-    _require_schema(settings)
+    require_schema(settings)
     with Interrupt("stopping; again to stop at once") as interrupt:
         dispatcher.run_dispatcher(settings, interrupt.event)
     return 0
@@ -135,10 +126,9 @@ def _cluster(settings: Settings, verb: str) -> Settings:
     return settings
 
 
-def _require_schema(settings: Settings) -> None:
+def require_schema(settings: Settings) -> None:
     """Raises ServiceUnavailableError where the tables are older than this release; one that is away is waited for."""
     from db import schema
-    from db.session import Database
 
     database = Database(settings.effective_database_url)
     try:

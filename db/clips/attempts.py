@@ -1,26 +1,24 @@
-"""The rows of attempts that have ended."""
+"""The attempts at a batch's steps that have ended, those of its jobs and those of its evaluation runs."""
 
-from __future__ import annotations
+from typing import Any
 
-from typing import Any, cast
+from sqlalchemy import Subquery, false, literal, select, true, union_all
 
-from sqlalchemy import BigInteger, Table, bindparam, insert
-from sqlalchemy.orm import Session
-
-from db.clips import spending
-from db.models import StageRun
-from db.session import now_ms
+from db.base import EnumText
+from db.models import Job, ScoreRun, StageRun
 from pipeline.states import Stage
 
-_RUN = insert(cast(Table, StageRun.__table__)).values(ended_at=now_ms() - bindparam("p_beside_ms", type_=BigInteger))
+_SHARED = ("queue", "worker", "started_at", "ended_at", "outcome")
 
 
-def record_attempt(session: Session, *, overlapped_ms: int = 0, **columns: Any) -> None:
-    """Write the row of an attempt that has just ended; ``columns`` are those of ``StageRun`` but ``ended_at``.
+def attempts_of(batch_id: str) -> Subquery:
+    """When, where and to what end they ran, as a table; ``evaluation`` is true where a step of a run was tried."""
 
-    ``overlapped_ms``: see ``Claim``.
-    """
-    session.connection().execute(_RUN, {**columns, "p_beside_ms": overlapped_ms})
-    if columns["stage"] is Stage.GENERATE:
-        started_at = columns["started_at"] + overlapped_ms  # the same length of time
-        spending.charge(session, job_id=columns["job_id"], queue=columns["queue"], started_at=started_at)
+    def columns(table: type[StageRun] | type[ScoreRun]) -> list[Any]:
+        return [getattr(table, name) for name in _SHARED]
+
+    score = literal(Stage.SCORE, EnumText(Stage)).label("stage")
+    of_jobs = select(StageRun.stage, false().label("evaluation"), *columns(StageRun))
+    of_runs = select(score, true().label("evaluation"), *columns(ScoreRun)).where(ScoreRun.batch_id == batch_id)
+    own = of_jobs.join(Job, Job.id == StageRun.job_id).where(Job.batch_id == batch_id)
+    return union_all(own, of_runs).subquery("attempts")

@@ -1,7 +1,5 @@
 """A batch is closed once every job of it has ended: the dispatcher reads open batches only."""
 
-from __future__ import annotations
-
 from sqlalchemy import ColumnElement, exists, select, update
 from sqlalchemy.orm import Session
 

@@ -10,16 +10,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, false, func, insert, literal, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db import events
+from db.base import insert_into
 from db.clips import continuations
 from db.models import Batch, Job, Step
+from db.notify import wake_dispatcher
 from db.session import now_ms
 from pipeline.digests import canonical_json, sha256_hex
 from pipeline.errors import ConflictError, NotFoundError
 from pipeline.ids import job_id, new_batch_id
+from pipeline.names import check_owner
 from pipeline.spec import BatchOptions
 from pipeline.states import JobState, Stage, StepState
 from pipeline.work import ContinuationRef
@@ -84,6 +86,7 @@ def submit(
     Raises:
         ConflictError: ``key`` was used for another file or other settings.
     """
+    check_owner(owner)
     content_key = default_key(submission, owner, options)
     idempotency_key = f"again:{uuid.uuid4()}" if again else f"key:{owner}:{key}" if key else content_key
     now = session.scalars(select(now_ms())).one()
@@ -115,6 +118,7 @@ def submit(
     needs = _insert_jobs(session, batch_id, submission.jobs, now)
     for seq, state in (states or {}).items():
         continuations.put(session, job_id(batch_id, seq), 1, continuations.GIVEN, state)
+    wake_dispatcher(session)
     events.record(
         session,
         "submitted",
@@ -132,8 +136,8 @@ def submit(
 
 def _claim_key(session: Session, values: dict[str, Any]) -> bool:
     """Insert the batch unless its key is taken; of two at one instant, the second waits and then sees the first."""
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(Batch).values(values).on_conflict_do_nothing(index_elements=["idempotency_key"])
+    new = insert_into(session.get_bind().dialect.name, Batch).values(values)
+    statement = new.on_conflict_do_nothing(index_elements=["idempotency_key"])
     return session.execute(statement.returning(Batch.id)).one_or_none() is not None
 
 
@@ -247,12 +251,7 @@ def counts(session: Session, batch_ids: Sequence[str]) -> dict[str, dict[JobStat
 
 
 def job_rows(
-    session: Session,
-    batch_id: str,
-    *,
-    states: Sequence[JobState] = (),
-    after_seq: int = -1,
-    limit: int | None = None,
+    session: Session, batch_id: str, *, states: Sequence[JobState] = (), after_seq: int = -1, limit: int | None = None
 ) -> Sequence[Job]:
     """Jobs of a batch in the order of its file."""
     query = select(Job).where(Job.batch_id == batch_id, Job.seq > after_seq).order_by(Job.seq)

@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 _ROWS = cast(Table, Checkpoint.__table__)
 _RECORD = insert(_ROWS).values(created_at=now_ms())
 _HELD = select(STEPS.c.id).where(
-    STEPS.c.id == bindparam("p_step_id"),
-    STEPS.c.attempt == bindparam("p_attempt"),
-    STEPS.c.state == StepState.RUNNING,
+    STEPS.c.id == bindparam("p_step_id"), STEPS.c.attempt == bindparam("p_attempt"), STEPS.c.state == StepState.RUNNING
 )
 _DROP = (
     delete(_ROWS)

@@ -1,13 +1,11 @@
 """The states that segments start from: a row each, written in the transaction that finishes the segment."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
-from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Insert, delete, select
 from sqlalchemy.orm import Session
 
+from db.base import upsert
 from db.models import ContinuationState
 from db.session import now_ms
 from pipeline.work import ContinuationRef, StepWork
@@ -29,14 +27,9 @@ def put(session: Session, job_id: str, roll: int, segment: int, state: Continuat
 
 
 @lru_cache(maxsize=2)
-def _putting(dialect: str) -> postgresql.Insert | sqlite.Insert:
-    insert = (postgresql if dialect == "postgresql" else sqlite).insert(ContinuationState).values(created_at=now_ms())
+def _putting(dialect: str) -> Insert:
     columns = ("kind", "version", "payload", "blobs", "created_at")
-    new = insert.on_conflict_do_update(
-        index_elements=["job_id", "roll", "segment"], set_={name: insert.excluded[name] for name in columns}
-    )
-    assert isinstance(new, postgresql.Insert | sqlite.Insert)
-    return new
+    return upsert(dialect, ContinuationState, ("job_id", "roll", "segment"), columns, created_at=now_ms())
 
 
 def before(session: Session, job_id: str, roll: int, segment: int) -> ContinuationRef | None:

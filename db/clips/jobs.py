@@ -1,4 +1,4 @@
-"""One job: its moves, and the changes that a person may ask for."""
+"""One job: its row, its moves along the allowed states, and its end."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import Table, bindparam, case, delete, exists, func, insert, literal, select, update
+from sqlalchemy import Table, bindparam, case, delete, exists, insert, literal, select
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from db import events
-from db.clips import rerolls, segments
 from db.clips.batch_closing import close_batch
-from db.models import ArtifactRow, Batch, Checkpoint, Event, Job, StageRun, Step
+from db.models import ArtifactRow, Checkpoint, Job, Step
+from db.moves import moving
+from db.notify import wake_dispatcher
 from db.session import now_ms
 from pipeline.errors import ConflictError, NotFoundError
-from pipeline.states import JOB_MOVES, TERMINAL_JOB_STATES, AttemptOutcome, JobState, Stage, StepState
+from pipeline.states import TERMINAL_JOB_STATES, JobState, StepState
 from pipeline.work import Artifact
 
 # Written as a list of what is open, so that the index on (batch, state) finds one at once.
-_OPEN = [state for state in JobState if state not in TERMINAL_JOB_STATES]
-_ORDER = {stage: place for place, stage in enumerate(Stage)}
-
-
+OPEN = [state for state in JobState if state not in TERMINAL_JOB_STATES]
 _JOBS = cast(Table, Job.__table__)
 _RECORD_ARTIFACT = insert(cast(Table, ArtifactRow.__table__)).values(created_at=now_ms())
 
@@ -60,10 +58,6 @@ def lock_unless_cancelled(session: Session, job_id: str) -> bool:
     return session.connection().execute(_UNLESS_CANCELLED, {"p_job_id": job_id}).one_or_none() is not None
 
 
-def _sources(to: JobState) -> list[JobState]:
-    return [state for state, targets in JOB_MOVES.items() if to in targets or state is to]
-
-
 def move(session: Session, job_id: str, to: JobState) -> None:
     """Change a job's state along an allowed move; a job that is already there stays.
 
@@ -71,6 +65,8 @@ def move(session: Session, job_id: str, to: JobState) -> None:
     """
     if session.connection().execute(_moving(to), {"p_job_id": job_id}).one_or_none() is None:
         raise ConflictError(f"job {job_id}: its state cannot become {to.value}")
+    if to is JobState.WAITING:
+        wake_dispatcher(session)
 
 
 @cache
@@ -80,12 +76,7 @@ def _moving(to: JobState) -> ReturningUpdate[tuple[str]]:
         # Of a clip of several segments another step may be dispatched, or with a worker.
         live = exists().where(Step.job_id == Job.id, Step.state.in_((StepState.DISPATCHED, StepState.RUNNING)))
         state = case((live, literal(JobState.IN_FLIGHT.value)), else_=literal(JobState.WAITING.value))
-    return (
-        update(_JOBS)
-        .where(Job.id == bindparam("p_job_id"), Job.state.in_(_sources(to)))
-        .values(state=state)
-        .returning(_JOBS.c.id)
-    )
+    return moving(Job, to, stays=True).where(Job.id == bindparam("p_job_id")).values(state=state).returning(_JOBS.c.id)
 
 
 def conclude(
@@ -103,10 +94,11 @@ def conclude(
     events.record(session, f"job_{to.value}", batch_id=batch_id, job_id=job_id, code=error_code)
     if not others_open:
         close_batch(session, batch_id)
-    return _forget_checkpoints(session, [job_id]) if has_checkpoints and to is not JobState.FAILED else ()
+    return forget_checkpoints(session, [job_id]) if has_checkpoints and to is not JobState.FAILED else ()
 
 
-def _forget_checkpoints(session: Session, job_ids: Sequence[str]) -> tuple[str, ...]:
+def forget_checkpoints(session: Session, job_ids: Sequence[str]) -> tuple[str, ...]:
+    """Remove the rows of these jobs' checkpoints; the keys of their objects."""
     forgotten = delete(Checkpoint).where(Checkpoint.job_id.in_(job_ids)).returning(Checkpoint.key)
     return tuple(session.scalars(forgotten.execution_options(synchronize_session=False)))
 
@@ -114,14 +106,13 @@ def _forget_checkpoints(session: Session, job_ids: Sequence[str]) -> tuple[str, 
 @cache
 def _concluding(to: JobState) -> ReturningUpdate[Any]:
     other = aliased(Job)
-    sources = [state for state in _sources(to) if state not in TERMINAL_JOB_STATES]
     return (
-        update(_JOBS)
-        .where(Job.id == bindparam("p_job_id"), Job.state.in_(sources))
-        .values(state=to, finished_at=now_ms(), error_code=bindparam("p_code"), error=bindparam("p_error"))
+        moving(Job, to)
+        .where(Job.id == bindparam("p_job_id"))
+        .values(error_code=bindparam("p_code"), error=bindparam("p_error"))
         .returning(
             _JOBS.c.batch_id,
-            exists().where(other.batch_id == _JOBS.c.batch_id, other.state.in_(_OPEN), other.id != _JOBS.c.id),
+            exists().where(other.batch_id == _JOBS.c.batch_id, other.state.in_(OPEN), other.id != _JOBS.c.id),
             exists().where(Checkpoint.job_id == _JOBS.c.id),
         )
     )
@@ -151,163 +142,6 @@ def publish(session: Session, job_id: str, roll: int, artifacts: Sequence[Artifa
         ],
     )
     return conclude(session, job_id, JobState.SUCCEEDED)
-
-
-def cancel(session: Session, job_id: str) -> bool:
-    """Ask a job to stop; at once where no worker holds it. False when it had already ended. Raises NotFoundError."""
-    lock(session, job_id)
-    return bool(cancel_all(session, [job_id]))
-
-
-def cancel_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) -> list[str]:
-    """Ask jobs to stop; those that no worker holds end at once. The ids of those that had not ended.
-
-    With ``wait`` False jobs that another transaction has locked are left out: who locks many and waits for each can
-    wait in a circle with others.
-    """
-    open_jobs = _lock_all(session, job_ids, _OPEN, wait=wait)
-    ids = list(open_jobs)
-    session.execute(
-        update(Job).where(Job.id.in_(ids)).values(cancel_requested=True).execution_options(synchronize_session=False)
-    )
-    session.execute(
-        update(Step)
-        .where(Step.job_id.in_(ids), Step.state.in_((StepState.PENDING, StepState.WAITING, StepState.DISPATCHED)))
-        .values(state=StepState.CANCELLED, finished_at=now_ms())
-        .execution_options(synchronize_session=False)
-    )
-    running = set(session.scalars(select(Step.job_id).where(Step.job_id.in_(ids), Step.state == StepState.RUNNING)))
-    ended = [(batch_id, job_id) for job_id, batch_id in open_jobs.items() if job_id not in running]
-    session.execute(
-        update(Job)
-        .where(Job.id.in_([job_id for _, job_id in ended]))
-        .values(state=JobState.CANCELLED, finished_at=now_ms(), error_code=None, error=None)
-        .execution_options(synchronize_session=False)
-    )
-    _forget_checkpoints(session, [job_id for _, job_id in ended])
-    session.expire_all()
-    events.record_each(session, "cancel_requested", [(batch_id, job_id) for job_id, batch_id in open_jobs.items()])
-    events.record_each(session, "job_cancelled", ended, code=None)
-    for batch_id in sorted({batch_id for batch_id, _ in ended}):
-        close_batch(session, batch_id)
-    return ids
-
-
-def retry(session: Session, job_id: str) -> bool:
-    """Queue a failed or cancelled job again at the step where it ended. False when it is neither.
-
-    Raises NotFoundError.
-    """
-    lock(session, job_id)
-    return bool(retry_all(session, [job_id]))
-
-
-def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) -> list[str]:
-    """Queue failed or cancelled jobs again at the step where each ended; return their ids. ``wait`` as above."""
-    ended_jobs = _lock_all(session, job_ids, (JobState.FAILED, JobState.CANCELLED), wait=wait)
-    ids = list(ended_jobs)
-    first: dict[str, tuple[int, int, int]] = {}
-    rejected = _rejected(session, ids)
-    steps = [step for step in _ended_steps(session, ids) if step[0] not in rejected]
-    for job_id, place in steps:
-        first[job_id] = min(place, first.get(job_id, place))
-    # Of several (a rewound line that was then cancelled) the earliest goes first; the others follow it.
-    for state, step_ids in (
-        (StepState.WAITING, [place[2] for place in first.values()]),
-        (StepState.PENDING, [place[2] for job_id, place in steps if place != first[job_id]]),
-    ):
-        session.execute(
-            update(Step)
-            .where(Step.id.in_(step_ids))
-            .values(state=state, queue=None, finished_at=None, error_code=None, error=None)
-            .values(not_before=0, errors=0, faults=0, crashes=0, losses=0)
-            .execution_options(synchronize_session=False)
-        )
-    for job_id in rejected:
-        rerolls.start_next_roll(session, job_id, reason="vgen retry")  # the same clip would only be rejected again
-    for job_id, roll in session.execute(
-        select(Job.id, Job.roll).where(Job.id.in_(ids), func.coalesce(Job.spec["segments"].as_integer(), 1) > 1)
-    ).all():
-        segments.unblock(session, job_id, roll)
-    held = _need_approval(session, ids)
-    for job_state, members in ((JobState.HELD, held), (JobState.WAITING, ended_jobs.keys() - held)):
-        session.execute(
-            update(Job)
-            .where(Job.id.in_(members))
-            .values(state=job_state, cancel_requested=False, error_code=None, error=None, finished_at=None)
-            .execution_options(synchronize_session=False)
-        )
-    session.execute(
-        update(Batch)
-        .where(Batch.id.in_(set(ended_jobs.values())))
-        .values(active=True)
-        .execution_options(synchronize_session=False)
-    )
-    session.expire_all()
-    events.record_each(session, "retry_requested", [(batch_id, job_id) for job_id, batch_id in ended_jobs.items()])
-    return ids
-
-
-def _lock_all(session: Session, job_ids: Sequence[str], states: Sequence[JobState], *, wait: bool) -> dict[str, str]:
-    """Lock those of the jobs that are in one of the states; their batches by job id."""
-    rows = session.execute(
-        select(Job.id, Job.batch_id)
-        .where(Job.id.in_(job_ids), Job.state.in_(states))
-        .order_by(Job.id)
-        .with_for_update(skip_locked=not wait)
-    )
-    return {row[0]: row[1] for row in rows}
-
-
-def _need_approval(session: Session, job_ids: Sequence[str]) -> set[str]:
-    """Jobs that were held and nobody has approved: cancel and retry must not bypass a person's decision."""
-    held = session.scalars(
-        select(StageRun.job_id).where(StageRun.job_id.in_(job_ids), StageRun.outcome == AttemptOutcome.HELD)
-    ).all()
-    approved = session.scalars(select(Event.job_id).where(Event.job_id.in_(held), Event.kind == "approved"))
-    return set(held) - set(approved)
-
-
-def _rejected(session: Session, job_ids: Sequence[str]) -> list[str]:
-    """Jobs whose last clip the gate turned down."""
-    query = select(Job.id).where(Job.id.in_(job_ids), Job.state == JobState.FAILED, Job.error_code == "gate_failed")
-    return list(session.scalars(query.order_by(Job.id)))
-
-
-def _ended_steps(session: Session, job_ids: Sequence[str]) -> list[tuple[str, tuple[int, int, int]]]:
-    """(job id, place in the line) of failed and cancelled steps; a place ends in the step's id."""
-    rows = session.execute(
-        select(Step.id, Step.job_id, Step.segment, Step.stage)
-        .join(Job, (Job.id == Step.job_id) & (Job.roll == Step.roll))
-        .where(Step.job_id.in_(job_ids), Step.state.in_((StepState.FAILED, StepState.CANCELLED)))
-    )
-    return [(row.job_id, (row.segment, _ORDER[row.stage], row.id)) for row in rows]
-
-
-def approve(session: Session, job_id: str, *, by: str) -> bool:
-    """Let a held job go on. False when it is not held."""
-    job = lock(session, job_id)
-    if job.state is not JobState.HELD:
-        return False
-    move(session, job_id, JobState.WAITING)
-    events.record(session, "approved", batch_id=job.batch_id, job_id=job_id, by=by)
-    return True
-
-
-def reject(session: Session, job_id: str, *, by: str) -> bool:
-    """Block a held job. False when it is not held."""
-    job = lock(session, job_id)
-    if job.state is not JobState.HELD:
-        return False
-    session.execute(
-        update(Step)
-        .where(Step.job_id == job_id, Step.state == StepState.WAITING)
-        .values(state=StepState.CANCELLED, finished_at=now_ms())
-        .execution_options(synchronize_session=False)
-    )
-    conclude(session, job_id, JobState.BLOCKED, error_code="rejected", error=f"rejected by {by}")
-    events.record(session, "rejected", batch_id=job.batch_id, job_id=job_id, by=by)
-    return True
 
 
 def artifacts(session: Session, job_ids: Sequence[str]) -> dict[str, dict[str, ArtifactRow]]:

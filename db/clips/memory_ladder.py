@@ -1,15 +1,13 @@
 """The memory ladder as rows: a step's rung, and what clips of one shape have needed on a GPU type."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db import events, workers
+from db.base import insert_into
 from db.models import MemoryNeed, Step
 from db.session import now_ms
 from pipeline.digests import canonical_json, sha256_hex
@@ -97,9 +95,7 @@ def note_made(session: Session, queue: str, spec: JobSpec, rung: Rung) -> None:
     if rung < Rung.TILED:
         session.execute(delete(MemoryNeed).where(*this_need).execution_options(synchronize_session=False))
         return
-    dialect = session.connection().dialect.name
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    new = insert(MemoryNeed).values(
+    new = insert_into(session.connection().dialect.name, MemoryNeed).values(
         **key,
         preset=spec.preset,
         width=spec.width,
@@ -111,7 +107,6 @@ def note_made(session: Session, queue: str, spec: JobSpec, rung: Rung) -> None:
     )
     session.execute(
         new.on_conflict_do_update(
-            index_elements=["gpu_type", "shape"],
-            set_={"rung": new.excluded.rung, "clips": MemoryNeed.clips + 1},
+            index_elements=["gpu_type", "shape"], set_={"rung": new.excluded.rung, "clips": MemoryNeed.clips + 1}
         )
     )

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from db import events
 from db.clips.continuations import GIVEN
 from db.models import Checkpoint, ContinuationState, Job, Step
-from db.session import now_ms
+from db.moves import moving
 from pipeline.policy.routes import need_of
 from pipeline.seeds import roll_seed
 from pipeline.spec import JobSpec
@@ -66,9 +66,5 @@ def start_next_roll(session: Session, job_id: str, *, reason: str) -> tuple[str,
 
 def _close(session: Session, job_id: str, roll: int) -> None:
     """End what waits of a roll that was turned down: a clip that was made again had been further before."""
-    session.execute(
-        update(Step)
-        .where(Step.job_id == job_id, Step.roll == roll, Step.state == StepState.PENDING)
-        .values(state=StepState.CANCELLED, finished_at=now_ms())
-        .execution_options(synchronize_session=False)
-    )
+    left = moving(Step, StepState.CANCELLED, StepState.PENDING).where(Step.job_id == job_id, Step.roll == roll)
+    session.connection().execute(left)

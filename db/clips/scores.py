@@ -1,26 +1,20 @@
 """Scores of clips as rows: stored with the step that computed them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
 from sqlalchemy import Insert, Table
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from db.base import upsert
 from db.models import Score
 from db.session import now_ms
 from pipeline.digests import canonical_json, sha256_hex
 from pipeline.work import ScoreRecord
 
 _SCORES = cast(Table, Score.__table__)
-
-
 _KEY = ("job_id", "roll", "metric", "scorer_digest")
-
-
 _MADE = ("score", "reason", "passed", "details", "version", "weights_digest", "scorer", "scored_at")
 
 
@@ -56,6 +50,4 @@ def weights_digest(scorer: Mapping[str, Any]) -> str | None:
 
 @lru_cache(maxsize=2)
 def _recording(dialect: str) -> Insert:
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    new = insert(_SCORES).values(scored_at=now_ms())
-    return new.on_conflict_do_update(index_elements=_KEY, set_={name: new.excluded[name] for name in _MADE})
+    return upsert(dialect, _SCORES, _KEY, _MADE, scored_at=now_ms())

@@ -10,23 +10,22 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Insert, Table, exists, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Insert, Table, exists, select
 from sqlalchemy.orm import Session
 
-from db import events
+from db.base import upsert
 from db.clips import continuations
-from db.clips.attempts import record_attempt
 from db.models import Job, Segment, Step
+from db.moves import moving
 from db.session import now_ms
+from pipeline.outputs import GenerateOutput, StageOutputs
 from pipeline.spec import JobSpec
-from pipeline.states import AttemptOutcome, Stage, StepState
+from pipeline.states import Stage, StepState
 from pipeline.work import StepWork
 
 OF_THE_CLIP = (Stage.ENHANCE, Stage.SCREEN)
 """Stages that a clip passes once, whatever segments it has; their steps are the first segment's."""
 _SEGMENTS = cast(Table, Segment.__table__)
-_OPEN = (StepState.WAITING, StepState.DISPATCHED, StepState.RUNNING)
 _STATES = dict[tuple[int, Stage], StepState]
 
 
@@ -41,17 +40,11 @@ def is_last(work: StepWork) -> bool:
     return work.segment == work.spec.segments - 1
 
 
-def record(session: Session, work: StepWork, output: dict[str, Any]) -> None:
-    """Write the segment's row. What was made from other frames than these are now is made again."""
+def record(session: Session, work: StepWork, output: GenerateOutput) -> bool:
+    """Write the segment's row; return whether the next one was made from other frames than these are now."""
     connection = session.connection()
     changed = (
-        work.spec.segments > 1
-        and not is_last(work)
-        and _frames_of(session, work)
-        not in (
-            None,
-            output["frames_sha256"],
-        )
+        work.spec.segments > 1 and not is_last(work) and _frames_of(session, work) not in (None, output.frames_sha256)
     )
     connection.execute(
         _recording(connection.dialect.name),
@@ -59,46 +52,24 @@ def record(session: Session, work: StepWork, output: dict[str, Any]) -> None:
             "job_id": work.job_id,
             "roll": work.roll,
             "segment": work.segment,
-            "prompt": output.get("prompt", work.spec.prompt_of(work.segment)),
-            "num_frames": output["num_frames"],
-            "frames_sha256": output["frames_sha256"],
-            "numerics": output.get("numerics", {}),
+            "prompt": output.prompt,
+            "num_frames": output.num_frames,
+            "frames_sha256": output.frames_sha256,
+            "numerics": output.numerics,
         },
     )
-    if changed:
-        _redo_after(session, work)
+    return changed
 
 
 @lru_cache(maxsize=2)
 def _recording(dialect: str) -> Insert:
-    insert = postgresql.insert(_SEGMENTS) if dialect == "postgresql" else sqlite.insert(_SEGMENTS)
-    new = insert.values(created_at=now_ms())
     columns = ("prompt", "num_frames", "frames_sha256", "numerics", "created_at")
-    return new.on_conflict_do_update(
-        index_elements=["job_id", "roll", "segment"], set_={name: new.excluded[name] for name in columns}
-    )
+    return upsert(dialect, _SEGMENTS, ("job_id", "roll", "segment"), columns, created_at=now_ms())
 
 
 def _frames_of(session: Session, work: StepWork) -> str | None:
     this_segment = (Segment.job_id == work.job_id) & (Segment.roll == work.roll) & (Segment.segment == work.segment)
     return session.scalars(select(Segment.frames_sha256).where(this_segment)).one_or_none()
-
-
-def _redo_after(session: Session, work: StepWork) -> None:
-    """The segments after this one went on from frames that are no longer the clip's (made on another type of GPU)."""
-    later = (Step.roll == work.roll, Step.segment > work.segment)
-    end_open_steps(session, work.job_id, *later, Step.state.in_((*_OPEN, StepState.DONE)))
-    reason = f"segment {work.segment + 1} was made again with other frames"
-    for segment in range(work.segment + 1, work.spec.segments):
-        events.record(
-            session,
-            "rewound",
-            batch_id=work.batch_id,
-            job_id=work.job_id,
-            to="generate",
-            segment=segment,
-            reason=reason,
-        )
 
 
 def may_encode(session: Session, work: StepWork) -> bool:
@@ -137,12 +108,8 @@ def unblock(session: Session, job_id: str, roll: int) -> None:
         if needed <= done:
             due.append((Step.segment == segment) & (Step.stage == stage))
     for place in due:
-        session.execute(
-            update(Step)
-            .where(Step.job_id == job_id, Step.roll == roll, Step.state == StepState.PENDING, place)
-            .values(state=StepState.WAITING, queue=None)
-            .execution_options(synchronize_session=False)
-        )
+        ready = moving(Step, StepState.WAITING, StepState.PENDING)
+        session.connection().execute(ready.where(Step.job_id == job_id, Step.roll == roll, place))
 
 
 def _states(session: Session, job_id: str, roll: int) -> _STATES:
@@ -168,43 +135,14 @@ def add_pending(session: Session, work: StepWork, stage: Stage) -> None:
         session.flush()
 
 
-def end_open_steps(session: Session, job_id: str, *which: ColumnElement[bool]) -> None:
-    """Make open steps of a job wait for its other steps (``pending``): all of them, or those of ``which``.
-
-    A running attempt learns of it when it next renews its lease, and can record nothing any more.
-    """
-    conditions = [Step.job_id == job_id, *(which or (Step.state.in_(_OPEN),))]
-    rows = session.scalars(
-        select(Step).where(*conditions).order_by(Step.id).with_for_update().execution_options(populate_existing=True)
-    ).all()
-    for step in rows:
-        if step.state is StepState.RUNNING:
-            record_attempt(
-                session,
-                step_id=step.id,
-                job_id=job_id,
-                stage=step.stage,
-                attempt=step.attempt,
-                queue=step.queue,
-                worker=step.worker,
-                started_at=step.started_at,
-                outcome=AttemptOutcome.RELEASED,
-                error_code=None,
-                error="another step of the clip goes first",
-            )
-        step.state, step.queue, step.worker, step.lease_until = StepState.PENDING, None, None, None
-        step.finished_at = None
-    session.flush()
-
-
 def one_runs(session: Session, job_id: str) -> bool:
     """Return whether a worker holds one of the job's steps."""
     return bool(session.scalars(select(exists().where(Step.job_id == job_id, Step.state == StepState.RUNNING))).one())
 
 
-def outputs(session: Session, job_id: str, roll: int, *, before: int) -> tuple[dict[str, dict[str, Any]], ...]:
-    """Return the outputs of generate and encode for each segment before that one, by stage name."""
-    by_segment: list[dict[str, dict[str, Any]]] = [{} for _ in range(before)]
+def outputs(session: Session, job_id: str, roll: int, *, before: int) -> tuple[StageOutputs, ...]:
+    """Return the outputs of generate and encode for each segment before that one."""
+    by_segment: list[dict[Stage, dict[str, Any]]] = [{} for _ in range(before)]
     rows = session.execute(
         select(Step.segment, Step.stage, Step.output).where(
             Step.job_id == job_id,
@@ -214,8 +152,8 @@ def outputs(session: Session, job_id: str, roll: int, *, before: int) -> tuple[d
         )
     )
     for segment, stage, output in rows:
-        by_segment[segment][stage.value] = output or {}
-    return tuple(by_segment)
+        by_segment[segment][stage] = output
+    return tuple(StageOutputs.from_rows(stored) for stored in by_segment)
 
 
 def clear(session: Session, work: StepWork) -> tuple[str, ...]:
@@ -224,5 +162,5 @@ def clear(session: Session, work: StepWork) -> tuple[str, ...]:
         return ()
     continuations.drop(session, work.job_id, keep=work.segment)
     earlier = outputs(session, work.job_id, work.roll, before=work.segment)
-    parts = [part for item in earlier if (part := item.get("encode", {}).get("part"))]
-    return tuple(output["key"] for part in parts for output in (part, part.get("sound")) if output is not None)
+    parts = [item.encode.part for item in earlier if item.encode and item.encode.part]
+    return tuple(ref.key for part in parts for ref in (part, part.sound) if ref is not None)

@@ -1,7 +1,5 @@
 """Jobs chosen by what they are: a page at a time, so that a hundred thousand can be changed without one long lock."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""GPU time and cost of a batch: charged as each attempt at generating ends, and added up again from the attempts."""
+"""GPU time and cost of a batch: charged as each attempt on a GPU ends, and added up again from the attempts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from sqlalchemy import ColumnElement, Float, bindparam, cast, func, or_, select,
 from sqlalchemy.orm import Session
 
 from db import events
-from db.models import Batch, Job, StageRun
+from db.clips.attempts import attempts_of
+from db.models import Batch
 from db.session import now_ms
-from pipeline.policy.routes import gpu_type_of
-from pipeline.states import Stage
+from pipeline.policy.routes import GPU_QUEUES, gpu_type_of
 
 HOUR_MS = 3_600_000
 
@@ -26,23 +26,23 @@ def _used_up() -> ColumnElement[bool]:
     return func.coalesce(or_(Batch.gpu_ms >= Batch.max_gpu_ms, Batch.cost >= Batch.max_cost), False)
 
 
-_OWNER = (
-    select(Batch.id, Batch.prices).join(Job, Job.batch_id == Batch.id).where(Job.id == bindparam("p_job_id"), limited())
-)
+_PRICES = select(Batch.prices).where(Batch.id == bindparam("p_batch_id"), limited())
 
 
-def charge(session: Session, *, job_id: str, queue: str | None, started_at: int) -> None:
-    """Count an attempt at generating that has just ended, in the transaction that ends it.
+def charge(session: Session, batch_id: str, queue: str | None, started_at: int) -> None:
+    """Count an attempt on a GPU's queue that has just ended, in the transaction that ends it.
 
     Nothing is locked for a batch without a budget. The one attempt that uses it up records ``budget_reached``.
     """
-    row = session.connection().execute(_OWNER, {"p_job_id": job_id}).one_or_none()
+    if type_of(queue) is None:
+        return
+    row = session.connection().execute(_PRICES, {"p_batch_id": batch_id}).one_or_none()
     if row is None:
         return
     used = now_ms() - started_at
     session.execute(
         update(Batch)
-        .where(Batch.id == row.id)
+        .where(Batch.id == batch_id)
         .values(
             gpu_ms=Batch.gpu_ms + used,
             cost=Batch.cost + cast(used, Float) * (price_of(queue, row.prices) or 0.0) / HOUR_MS,
@@ -51,13 +51,13 @@ def charge(session: Session, *, job_id: str, queue: str | None, started_at: int)
     )
     reached = session.execute(
         update(Batch)
-        .where(Batch.id == row.id, ~Batch.over_budget, _used_up())
+        .where(Batch.id == batch_id, ~Batch.over_budget, _used_up())
         .values(over_budget=True)
         .returning(Batch.gpu_ms, Batch.cost, Batch.max_gpu_ms, Batch.max_cost)
         .execution_options(synchronize_session=False)
     ).one_or_none()
     if reached is not None:
-        events.record(session, "budget_reached", batch_id=row.id, **reached._mapping)
+        events.record(session, "budget_reached", batch_id=batch_id, **reached._mapping)
 
 
 def type_of(queue: str | None) -> str | None:
@@ -73,7 +73,7 @@ def price_of(queue: str | None, prices: Mapping[str, float] | None) -> float | N
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """GPU time of a batch's ended attempts at generating."""
+    """GPU time of a batch's ended attempts on GPUs: its clips' and its evaluation runs'."""
 
     gpu_ms: int
     cost: float | None
@@ -82,11 +82,11 @@ class Usage:
 
 def usage(session: Session, batch_id: str, prices: Mapping[str, float]) -> Usage:
     """Counted from the attempts' rows."""
+    runs = attempts_of(batch_id)
     rows = session.execute(
-        select(StageRun.queue, func.sum(StageRun.ended_at - StageRun.started_at).label("ms"))
-        .join(Job, Job.id == StageRun.job_id)
-        .where(Job.batch_id == batch_id, StageRun.stage == Stage.GENERATE)
-        .group_by(StageRun.queue)
+        select(runs.c.queue, func.sum(runs.c.ended_at - runs.c.started_at).label("ms"))
+        .where(runs.c.queue.startswith(GPU_QUEUES))
+        .group_by(runs.c.queue)
     ).all()
     costs = [(price_of(row.queue, prices), int(row.ms)) for row in rows]
     priced = [price * ms / HOUR_MS for price, ms in costs if price is not None]

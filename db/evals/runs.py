@@ -1,7 +1,5 @@
 """Scores of clips, and evaluation runs: what was to be scored, and whether all of it was."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +12,7 @@ from db.models import ArtifactRow, EvalRun, Job, Score, Segment, StageRun, Step
 from db.session import now_ms
 from pipeline.errors import NotFoundError
 from pipeline.ids import new_batch_id
+from pipeline.outputs import GenerateOutput
 from pipeline.seeds import roll_seed
 from pipeline.spec import SUITE_ENTRY_LABEL
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, EvalState, JobState, Stage, StepState
@@ -198,11 +197,12 @@ def speeds(session: Session, batch_id: str) -> list[tuple[str, str, float, int |
         .where(Job.batch_id == batch_id, Step.state == StepState.DONE, StageRun.outcome == AttemptOutcome.DONE)
     )
     samples: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
-    for preset, clips, ms in rows:
-        times, sizes = samples.setdefault((preset, (clips or {}).get("gpu_type") or "cpu"), ([], []))
+    for preset, output, ms in rows:
+        generated = GenerateOutput.from_row(output)
+        times, sizes = samples.setdefault((preset, (generated and generated.gpu_type) or "cpu"), ([], []))
         times.append(ms)
-        if (clips or {}).get("peak_memory_bytes") is not None:
-            sizes.append(clips["peak_memory_bytes"])
+        if generated is not None and generated.peak_memory_bytes is not None:
+            sizes.append(generated.peak_memory_bytes)
     return [
         (preset, gpu_type, sum(times) / len(times) / 1000, max(sizes, default=None))
         for (preset, gpu_type), (times, sizes) in sorted(samples.items())

@@ -1,6 +1,6 @@
-"""The steps of evaluation runs: planned with the run, dispatched within the window, and put right by the reconciler.
+"""What only the steps of evaluation runs have: planned with the run, ready with their clips, sent to CPUs or GPUs.
 
-Every change of a step is one conditional UPDATE, as of jobs' steps; ``db.evals.score_leases`` has those of its worker.
+They are leased, ended, recovered and paused as jobs' steps are, by ``db.queue``.
 """
 
 from __future__ import annotations
@@ -8,22 +8,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
 
-from sqlalchemy import ColumnElement, exists, func, insert, select, true, update
+from sqlalchemy import ColumnElement, bindparam, exists, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from db import events, workers
+from db.clips import scores
+from db.evals import clips
 from db.models import Batch, EvalRun, Job, ScoreStep
+from db.moves import moving, table_of
+from db.queue.leases import current, held_by, held_of, taking
+from db.queue.outcomes import Finished, end, ending, fenced
 from db.queue.pauses import is_paused, paused_queues
-from db.scheduling.capacity import in_flight as steps_in_flight
+from db.scheduling.capacity import in_flight
+from db.scheduling.dispatch import mark_dispatched
 from db.session import now_ms
-from pipeline.policy.retry import MAX_LOSSES, MAX_OTHER
 from pipeline.policy.routes import CPU_QUEUE, NO_MODEL, ScorePart, gpu_queue, gpu_type_of, preset_slug_of
-from pipeline.states import TERMINAL_JOB_STATES, JobState, StepState
+from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, JobState, StepState
+from pipeline.work import ScoreClaim, ScoreRecord, ScoreWork, StoredClip
 
 OPEN = (StepState.PENDING, StepState.WAITING, StepState.DISPATCHED, StepState.RUNNING)
-_LIVE = (StepState.DISPATCHED, StepState.RUNNING)
 _PAGE = 200
 _A_SLOT = 2
 """Score steps in flight for each live slot of a GPU type: one that runs and one that waits."""
@@ -77,19 +81,10 @@ def promote_ready(session: Session) -> int:
             .order_by(ScoreStep.id)
             .limit(_PAGE)
         )
-        is_ready = (ScoreStep.state == StepState.PENDING) & ScoreStep.id.in_(first.scalar_subquery()) & ~still_open
-        for condition, values in (
-            (some_clip, {"state": StepState.WAITING}),
-            (~some_clip, {"state": StepState.CANCELLED, "finished_at": now_ms()}),
-        ):
-            moved = session.execute(
-                update(ScoreStep)
-                .where(is_ready, condition)
-                .values(**values)
-                .returning(ScoreStep.id)
-                .execution_options(synchronize_session=False)
-            )
-            count += len(moved.all())
+        is_ready = ScoreStep.id.in_(first.scalar_subquery()) & ~still_open
+        for condition, to in ((some_clip, StepState.WAITING), (~some_clip, StepState.CANCELLED)):
+            due = moving(ScoreStep, to, StepState.PENDING).where(is_ready, condition)
+            count += session.connection().execute(due).rowcount
     return count
 
 
@@ -97,7 +92,8 @@ def dispatch_waiting(session: Session, *, window: int, gpu: bool) -> list[ScoreM
     """Dispatch waiting steps while their queues have room; runs take turns.
 
     ``gpu`` sends those that need a model to a GPU type with a live worker, where there is one; a step that failed there
-    for a fault of its own, such as too little memory, goes to the CPU queue.
+    for a fault of its own, such as too little memory, goes to the CPU queue, and so do those of a batch whose budget is
+    used up.
     """
     promote_ready(session)
     lines = _waiting(session)
@@ -106,52 +102,41 @@ def dispatch_waiting(session: Session, *, window: int, gpu: bool) -> list[ScoreM
     paused, rooms = paused_queues(session), _rooms(session, window, gpu=gpu)
     gpus = [queue for queue in rooms if queue != CPU_QUEUE]
     bound: dict[str, list[int]] = {}
-    for step in (step for one_round in zip_longest(*lines) for step in one_round if step is not None):
-        wanted = gpus if gpus and step.family != NO_MODEL and not step.faults else [CPU_QUEUE]
+    for step, broke in (row for one_round in zip_longest(*lines) for row in one_round if row is not None):
+        wanted = gpus if gpus and step.family != NO_MODEL and not step.faults and not broke else [CPU_QUEUE]
         open_ = [queue for queue in wanted if rooms[queue] > 0 and not is_paused(queue, paused)]
         if open_:
             queue = max(open_, key=lambda name: rooms[name])
             rooms[queue] -= 1
             bound.setdefault(queue, []).append(step.id)
-    messages = []
-    for queue, ids in bound.items():
-        moved = session.execute(
-            update(ScoreStep)
-            .where(ScoreStep.id.in_(ids), ScoreStep.state == StepState.WAITING)
-            .values(state=StepState.DISPATCHED, queue=queue, dispatched_at=now_ms())
-            .returning(ScoreStep.id)
-            .execution_options(synchronize_session=False)
-        )
-        messages += [ScoreMessage(step_id, queue) for step_id in sorted(moved.scalars())]
-    return messages
+    return [
+        ScoreMessage(step_id, queue)
+        for queue, ids in bound.items()
+        for step_id in sorted(mark_dispatched(session, ScoreStep, ids, queue))
+    ]
 
 
-def _waiting(session: Session) -> list[Sequence[ScoreStep]]:
-    """The first waiting steps of each run, oldest run first."""
+def _waiting(session: Session) -> list[list[tuple[ScoreStep, bool]]]:
+    """The first waiting steps of each run, oldest run first, and whether its batch's budget is used up."""
     ready = (ScoreStep.state == StepState.WAITING) & (ScoreStep.not_before <= now_ms())
-    runs = session.scalars(
-        select(ScoreStep.run_id)
+    runs = session.execute(
+        select(ScoreStep.run_id, Batch.over_budget)
         .join(Batch, Batch.id == ScoreStep.batch_id)
         .where(ready, ~Batch.paused)
         .distinct()
         .order_by(ScoreStep.run_id)
     ).all()
+    first = select(ScoreStep).where(ready).order_by(ScoreStep.id).limit(_PAGE).with_for_update(skip_locked=True)
     return [
-        session.scalars(
-            select(ScoreStep)
-            .where(ready, ScoreStep.run_id == run_id)
-            .order_by(ScoreStep.id)
-            .limit(_PAGE)
-            .with_for_update(skip_locked=True)
-        ).all()
-        for run_id in runs
+        [(step, over_budget) for step in session.scalars(first.where(ScoreStep.run_id == run_id))]
+        for run_id, over_budget in runs
     ]
 
 
 def _rooms(session: Session, window: int, *, gpu: bool) -> dict[str, int]:
     """Return how many more steps each queue may hold: the window of the CPU queue is shared with the line's steps."""
-    live = in_flight(session)
-    rooms = {CPU_QUEUE: window - live.get(CPU_QUEUE, 0) - steps_in_flight(session).get(CPU_QUEUE, 0)}
+    live = in_flight(session, ScoreStep)
+    rooms = {CPU_QUEUE: window - live.get(CPU_QUEUE, 0) - in_flight(session).get(CPU_QUEUE, 0)}
     if gpu:
         for queue, slots in workers.capacity(session).slots.items():
             if (gpu_type := gpu_type_of(queue)) is not None and preset_slug_of(queue) is None:
@@ -159,105 +144,50 @@ def _rooms(session: Session, window: int, *, gpu: bool) -> dict[str, int]:
     return rooms
 
 
-def in_flight(session: Session) -> dict[str, int]:
-    """Steps dispatched or running, by queue."""
-    rows = session.execute(
-        select(ScoreStep.queue, func.count()).where(ScoreStep.state.in_(_LIVE)).group_by(ScoreStep.queue)
-    )
-    return {queue: count for queue, count in rows if queue is not None}
+def claim(session: Session, step_id: int, *, queues: Sequence[str], worker: str, lease_ms: int) -> ScoreClaim | None:
+    """Take a dispatched step. None when there is nothing to take, as ``leases.claim``."""
+    values = {"p_id": step_id, "p_queues": list(queues), "p_worker": worker, "p_lease_ms": lease_ms}
+    row = session.connection().execute(_TAKE, values).one_or_none()
+    if row is None:
+        return None
+    metrics = session.scalars(select(EvalRun.metrics).where(EvalRun.id == row.run_id)).one()
+    published = clips.published(session, row.batch_id, row.first_seq, row.last_seq)
+    work = ScoreWork(row.run_id, row.batch_id, row.family, tuple(metrics), published)
+    return ScoreClaim(step_id, row.attempt, row.queue, worker, work)
 
 
-def return_to_waiting(session: Session, step_ids: Sequence[int]) -> int:
-    """Return dispatched steps to waiting, wherever their messages are; return how many were still dispatched."""
-    moved = session.execute(
-        update(ScoreStep)
-        .where(ScoreStep.id.in_(step_ids), ScoreStep.state == StepState.DISPATCHED)
-        .values(state=StepState.WAITING, queue=None)
-        .returning(ScoreStep.id)
-        .execution_options(synchronize_session=False)
-    )
-    return len(moved.all())
+_COLUMNS = table_of(ScoreStep).c
+_TAKE = taking(ScoreStep, ScoreStep.id == bindparam("p_id"), scored=0, unread=0).returning(
+    *(_COLUMNS.attempt, _COLUMNS.queue, _COLUMNS.run_id, _COLUMNS.batch_id),
+    *(_COLUMNS.family, _COLUMNS.first_seq, _COLUMNS.last_seq),
+)
+_COUNT = update(table_of(ScoreStep)).where(current(ScoreStep)).values(scored=ScoreStep.scored + 1)
 
 
-def dispatched_counts(session: Session, *, older_than_ms: int) -> dict[str, tuple[int, int]]:
-    """(all, old) dispatched steps by queue, as ``reconciliation.dispatched_counts``."""
-    old = func.count().filter(ScoreStep.dispatched_at < now_ms() - older_than_ms)
-    rows = session.execute(
-        select(ScoreStep.queue, func.count(), old)
-        .where(ScoreStep.state == StepState.DISPATCHED)
-        .group_by(ScoreStep.queue)
-    )
-    return {queue: (count, aged) for queue, count, aged in rows if queue is not None}
+def record(session: Session, claimed: ScoreClaim, clip: StoredClip, records: Sequence[ScoreRecord]) -> bool:
+    """Store one clip's scores, while the step goes on; False when the attempt is no longer the current one."""
+    held = held_by(claimed)
+    if not session.connection().execute(_COUNT, held.fence).rowcount:
+        fenced(session, held)
+        return False
+    scores.record(session, clip.job_id, clip.roll, records)
+    return True
 
 
-def redispatch(session: Session, queues: Sequence[str], *, older_than_ms: int) -> int:
-    """Return steps to waiting whose messages seem lost; return how many there were."""
-    ids = session.scalars(
-        select(ScoreStep.id)
-        .where(
-            ScoreStep.state == StepState.DISPATCHED,
-            ScoreStep.queue.in_(queues),
-            ScoreStep.dispatched_at < now_ms() - older_than_ms,
-        )
-        .order_by(ScoreStep.id)
-        .limit(_PAGE)
-    ).all()
-    return return_to_waiting(session, ids)
-
-
-def withdraw(session: Session) -> int:
-    """Return dispatched steps that are paused to waiting, as ``pauses.withdraw`` does with the line's."""
-    paused = paused_queues(session)
-    rows = session.execute(
-        select(ScoreStep.id, ScoreStep.queue, Batch.paused)
-        .join(Batch, Batch.id == ScoreStep.batch_id)
-        .where(ScoreStep.state == StepState.DISPATCHED)
-    ).all()
-    return return_to_waiting(session, [row.id for row in rows if row.paused or is_paused(row.queue or "", paused)])
-
-
-def end_leases(session: Session, *, all_of_them: bool = False) -> int:
-    """Return running steps whose lease is over to waiting, or fail those that lost too many; return how many.
-
-    ``all_of_them`` as of ``recovery.end_leases``.
-    """
-    over: ColumnElement[bool] = true() if all_of_them else ScoreStep.lease_until < now_ms()
-    steps = session.scalars(
-        select(ScoreStep)
-        .where(ScoreStep.state == StepState.RUNNING, over)
-        .order_by(ScoreStep.id)
-        .limit(_PAGE)
-        .with_for_update(skip_locked=True)
-        .execution_options(populate_existing=True)
-    ).all()
-    for step in steps:
-        worker, step.worker, step.lease_until = step.worker, None, None
-        if not all_of_them:
-            step.losses += 1
-            step.crashes += 1 if step.scored == 0 else 0
-        lost = step.losses >= MAX_LOSSES or step.crashes >= MAX_OTHER
-        if lost:
-            step.state, step.error_code = StepState.FAILED, "worker_lost"
-            step.error = f"its workers were lost {step.losses} times"
-            step.finished_at = session.scalars(select(now_ms())).one()
-        else:
-            step.state, step.queue = StepState.WAITING, None
-        session.flush()
-        details: dict[str, Any] = {"run": step.run_id, "family": step.family, "attempt": step.attempt, "worker": worker}
-        events.record(session, "score_lease_ended", batch_id=step.batch_id, failed=lost, **details)
-    return len(steps)
+def finish(session: Session, claimed: ScoreClaim, unread: int) -> Finished:
+    """End the step as done; ``unread`` clips could not be read."""
+    done = ending(ScoreStep, StepState.DONE, unread=unread, error_code=None, error=None)
+    return Finished(end(session, held_by(claimed), AttemptOutcome.DONE, done))
 
 
 def cancel(session: Session, batch_id: str) -> int:
     """End the open steps of a batch's runs; how many. A worker that holds one is fenced: it stops at its next poll."""
-    ended = session.execute(
-        update(ScoreStep)
-        .where(ScoreStep.batch_id == batch_id, ScoreStep.state.in_(OPEN))
-        .values(state=StepState.CANCELLED, finished_at=now_ms(), lease_until=None, worker=None)
-        .returning(ScoreStep.id)
-        .execution_options(synchronize_session=False)
-    )
-    count = len(ended.all())
+    of_batch = ScoreStep.batch_id == batch_id
+    running = select(ScoreStep).where(of_batch, ScoreStep.state == StepState.RUNNING).order_by(ScoreStep.id)
+    stopped = ending(ScoreStep, StepState.CANCELLED)
+    held = [held_of(step) for step in session.scalars(running.with_for_update())]
+    count = sum(end(session, attempt, AttemptOutcome.CANCELLED, stopped) for attempt in held)
+    count += session.connection().execute(moving(ScoreStep, StepState.CANCELLED).where(of_batch)).rowcount
     if count:
         events.record(session, "scoring_cancelled", batch_id=batch_id, steps=count)
     return count

@@ -1,7 +1,5 @@
 """Asking every rule at once, and what breaks one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from typing import Any

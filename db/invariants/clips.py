@@ -1,7 +1,5 @@
 """Rules for what a job made: its segments, scores and rolls, and what was published."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select

@@ -1,12 +1,9 @@
 """Rules for evaluation runs and their steps."""
 
-from __future__ import annotations
-
-from sqlalchemy import and_, exists, or_, select
+from sqlalchemy import exists, select
 
 from db.invariants.rule import OPEN, Query, Rule
 from db.models import EvalRun, ScoreStep
-from pipeline.policy.retry import MAX_LOSSES, MAX_OTHER, MAX_RETRYABLE
 from pipeline.states import EvalState, StepState
 
 
@@ -20,23 +17,7 @@ def _complete_without() -> Query:
     return select(EvalRun.batch_id, EvalRun.id.label("run")).where(EvalRun.state == EvalState.COMPLETE, bad)
 
 
-def _bounds() -> Query:
-    """I9, as of the line's steps."""
-    bounds = (
-        (ScoreStep.errors, MAX_RETRYABLE),
-        (ScoreStep.crashes, MAX_OTHER),
-        (ScoreStep.faults, MAX_OTHER),
-        (ScoreStep.losses, MAX_LOSSES),
-    )
-    beyond = or_(*(counter > bound for counter, bound in bounds))
-    used_up = or_(*(counter >= bound for counter, bound in bounds))
-    return select(ScoreStep.batch_id, ScoreStep.id.label("step"), ScoreStep.state.label("state")).where(
-        or_(beyond, and_(ScoreStep.state.in_(OPEN), used_up))
-    )
-
-
 RULES = (
     Rule("eval_ended", "an evaluation run ends after its last step", _ended_too_soon()),
     Rule("eval_complete", "a run of which a step failed is not complete", _complete_without()),
-    Rule("score_bounds", "errors, crashes, faults and losses of a score step are bounded", _bounds()),
 )

@@ -1,7 +1,5 @@
 """Rules for batches, for jobs, and for the steps that a job has."""
 
-from __future__ import annotations
-
 import itertools
 
 from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select

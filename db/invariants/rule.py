@@ -4,8 +4,6 @@ A rule's query is a SELECT of the rows that break it: the first column names the
 wrong with it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

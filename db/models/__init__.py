@@ -1,8 +1,8 @@
 """The tables. Times are the database's clock, in integer milliseconds since 1970; texts are UTF-8 without NUL."""
 
-from db.models.evaluation import EvalRun, Score, ScoreStep
+from db.models.evaluation import EvalRun, Score, ScoreRun, ScoreStep
 from db.models.history import Event
-from db.models.hosts import ALL_QUEUES, MemoryNeed, Queue, Worker
+from db.models.hosts import MemoryNeed, Queue, Worker
 from db.models.line import (
     LIVE_INDEX,
     STEPS,
@@ -17,7 +17,6 @@ from db.models.line import (
 )
 
 __all__ = [
-    "ALL_QUEUES",
     "LIVE_INDEX",
     "STEPS",
     "ArtifactRow",
@@ -30,6 +29,7 @@ __all__ = [
     "MemoryNeed",
     "Queue",
     "Score",
+    "ScoreRun",
     "ScoreStep",
     "Segment",
     "StageRun",

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    ForeignKey,
-    Index,
-    String,
-    Text,
-    UniqueConstraint,
-)
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import ROW_ID, Base, BigId, EnumText, Json, one_of
-from pipeline.states import EvalState, StepState
+from db.base import ROW_ID, Base, EnumText, Json, one_of
+from db.models.leased import Attempt, Leased, leased_checks, outcome_check
+from pipeline.states import EvalState
 
 
 class Score(Base):
@@ -70,47 +63,47 @@ class EvalRun(Base):
     finished_at: Mapped[int | None] = mapped_column(BigInteger)
 
 
-class ScoreStep(Base):
+class ScoreStep(Leased, Base):
     """A step of an evaluation run: a slice of its batch's clips, to be scored by one model family.
 
-    The rows are all made when the run begins; one becomes ``waiting`` once the jobs of its slice have ended. Claimed,
-    leased, fenced and tried again as the line's steps are, and owned by the run rather than by a job.
+    The rows are all made when the run begins; one becomes ``waiting`` once the jobs of its slice have ended.
     """
 
     __tablename__ = "score_steps"
     __table_args__ = (
         UniqueConstraint("run_id", "family", "first_seq"),
         Index("ix_score_steps_state_run_id", "state", "run_id"),
-        CheckConstraint(one_of("state", StepState), name="state"),
+        *leased_checks(),
         CheckConstraint("attempt >= 0 AND first_seq >= 0 AND last_seq >= first_seq", name="counts"),
-        CheckConstraint("state NOT IN ('dispatched', 'running') OR queue IS NOT NULL", name="live_has_queue"),
-        CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="running_has_lease"),
     )
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    run_id: Mapped[str] = mapped_column(ROW_ID, ForeignKey("eval_runs.id"))
     batch_id: Mapped[str] = mapped_column(ROW_ID, ForeignKey("batches.id"), index=True)
+    run_id: Mapped[str] = mapped_column(ROW_ID, ForeignKey("eval_runs.id"))
     family: Mapped[str] = mapped_column(String(32))
     """``pipeline.scoring.families.split`` names them."""
     first_seq: Mapped[int]
     last_seq: Mapped[int]
     """The slice: the jobs of the batch from ``first_seq`` to here."""
-    state: Mapped[StepState] = mapped_column(EnumText(StepState))
-    attempt: Mapped[int] = mapped_column(default=0)
-    queue: Mapped[str | None] = mapped_column(String(120))
-    worker: Mapped[str | None] = mapped_column(String(200))
-    lease_until: Mapped[int | None] = mapped_column(BigInteger)
-    not_before: Mapped[int] = mapped_column(BigInteger, default=0)
-    dispatched_at: Mapped[int | None] = mapped_column(BigInteger)
-    started_at: Mapped[int | None] = mapped_column(BigInteger)
-    finished_at: Mapped[int | None] = mapped_column(BigInteger)
-    errors: Mapped[int] = mapped_column(default=0)
-    faults: Mapped[int] = mapped_column(default=0)
-    crashes: Mapped[int] = mapped_column(default=0)
-    losses: Mapped[int] = mapped_column(default=0)
     scored: Mapped[int] = mapped_column(default=0)
     """Clips whose scores this attempt has recorded."""
     unread: Mapped[int] = mapped_column(default=0)
     """Clips that could not be read."""
-    error_code: Mapped[str | None] = mapped_column(String(64))
-    error: Mapped[str | None] = mapped_column(Text)
+
+    @property
+    def progressed(self) -> bool:
+        """Whether its attempt got anywhere."""
+        return self.scored > 0
+
+
+class ScoreRun(Attempt, Base):
+    """One attempt at a step of an evaluation run."""
+
+    __tablename__ = "score_runs"
+    __table_args__ = (
+        UniqueConstraint("step_id", "attempt"),
+        Index("ix_score_runs_queue_ended", "queue", "ended_at"),
+        outcome_check(),
+    )
+
+    step_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("score_steps.id"))
+    batch_id: Mapped[str] = mapped_column(ROW_ID, ForeignKey("batches.id"), index=True)

@@ -1,14 +1,8 @@
 """Events."""
 
-from __future__ import annotations
-
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Index,
-    String,
-)
+from sqlalchemy import BigInteger, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import ROW_ID, Base, BigId, Json

@@ -1,15 +1,8 @@
 """Workers, the memory that clips were seen to need, and paused queues."""
 
-from __future__ import annotations
-
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    String,
-    Text,
-)
+from sqlalchemy import BigInteger, CheckConstraint, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base, Json
@@ -59,10 +52,6 @@ class MemoryNeed(Base):
     clips: Mapped[int]
     """The number of such clips in a row."""
     since: Mapped[int] = mapped_column(BigInteger)
-
-
-ALL_QUEUES = "*"
-"""The name of the row that stands for every queue."""
 
 
 class Queue(Base):

@@ -18,8 +18,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import ROW_ID, Base, BigId, EnumText, Json, one_of
-from pipeline.states import AttemptOutcome, JobState, Stage, StepState
+from db.base import ROW_ID, Base, EnumText, Json, one_of
+from db.models.leased import Attempt, Leased, leased_checks, outcome_check
+from pipeline.states import JobState, Stage
 
 _LIVE = text("state IN ('dispatched', 'running')")
 _WAITING = text("state = 'waiting'")
@@ -53,7 +54,7 @@ class Batch(Base):
     prices: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """Prices of an hour by GPU type, as they were when the budget was set: workers need not agree on the setting."""
     gpu_ms: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    """GPU time of every ended attempt at generating, whatever its outcome; counted where a budget is set."""
+    """GPU time of every ended attempt on a GPU's queue, whatever its outcome; counted where a budget is set."""
     cost: Mapped[float] = mapped_column(default=0.0, server_default="0")
     over_budget: Mapped[bool] = mapped_column(default=False, server_default=false())
     """True once the budget is used up: nothing more of this batch is dispatched to a GPU."""
@@ -110,55 +111,39 @@ class Segment(Base):
     created_at: Mapped[int] = mapped_column(BigInteger)
 
 
-class Step(Base):
+class Step(Leased, Base):
     """The unit of claim: one stage of one segment of one roll of a job.
 
-    A row is made when its turn comes, in the transaction that finishes the step before it. ``attempt`` is the fence:
-    a finish holds only for the attempt that is current.
+    A row is made when its turn comes, in the transaction that finishes the step before it.
     """
 
     __tablename__ = "steps"
     __table_args__ = (
         UniqueConstraint("job_id", "roll", "segment", "stage"),
         Index("ix_steps_live", "queue", "state", "dispatched_at", postgresql_where=_LIVE, sqlite_where=_LIVE),
-        CheckConstraint(one_of("state", StepState), name="state"),
+        *leased_checks(),
         CheckConstraint(one_of("stage", Stage), name="stage"),
         CheckConstraint("attempt >= 0 AND segment >= 0", name="counts"),
-        CheckConstraint("state NOT IN ('dispatched', 'running') OR queue IS NOT NULL", name="live_has_queue"),
-        CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="running_has_lease"),
     )
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
     job_id: Mapped[str] = mapped_column(ROW_ID, ForeignKey("jobs.id"))
-    batch_id: Mapped[str] = mapped_column(ROW_ID)
     roll: Mapped[int]
     segment: Mapped[int]
     stage: Mapped[Stage] = mapped_column(EnumText(Stage))
-    state: Mapped[StepState] = mapped_column(EnumText(StepState))
     priority: Mapped[int] = mapped_column(default=0)
-    attempt: Mapped[int] = mapped_column(default=0)
     need: Mapped[str] = mapped_column(Text, default="", server_default="")
     """The preset and GPU types of a generate step (``routes.need_of``), so that one preset's are found at once."""
     memory_rung: Mapped[int] = mapped_column(default=0, server_default="0")
     """The rung of the memory ladder that a generate step is on (``pipeline.policy.memory_ladder.Rung``)."""
-    queue: Mapped[str | None] = mapped_column(String(120))
-    worker: Mapped[str | None] = mapped_column(String(200))
-    lease_until: Mapped[int | None] = mapped_column(BigInteger)
-    not_before: Mapped[int] = mapped_column(BigInteger, default=0)
-    dispatched_at: Mapped[int | None] = mapped_column(BigInteger)
-    started_at: Mapped[int | None] = mapped_column(BigInteger)
-    finished_at: Mapped[int | None] = mapped_column(BigInteger)
-    errors: Mapped[int] = mapped_column(default=0)
-    """Attempts that failed for something outside; the next two count bugs (and too little memory), and crashes."""
-    faults: Mapped[int] = mapped_column(default=0, server_default="0")
-    crashes: Mapped[int] = mapped_column(default=0)
-    losses: Mapped[int] = mapped_column(default=0)
     progress_phase: Mapped[str | None] = mapped_column(String(32))
     progress_step: Mapped[int] = mapped_column(default=0)
     progress_total: Mapped[int] = mapped_column(default=0)
     output: Mapped[dict[str, Any] | None] = mapped_column(Json)
-    error_code: Mapped[str | None] = mapped_column(String(64))
-    error: Mapped[str | None] = mapped_column(Text)
+
+    @property
+    def progressed(self) -> bool:
+        """Whether its attempt got anywhere."""
+        return self.progress_step > 0
 
 
 STEPS = cast(Table, Step.__table__)
@@ -176,39 +161,26 @@ Index(
 )
 
 
-class StageRun(Base):
-    """One attempt at a step, written when it ended; never changed."""
+class StageRun(Attempt, Base):
+    """One attempt at a job's step."""
 
     __tablename__ = "stage_runs"
     __table_args__ = (
         UniqueConstraint("step_id", "attempt"),
         Index("ix_stage_runs_queue_ended", "queue", "ended_at"),
-        CheckConstraint(one_of("outcome", AttemptOutcome), name="outcome"),
+        outcome_check(),
     )
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
     step_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("steps.id"))
     job_id: Mapped[str] = mapped_column(ROW_ID, ForeignKey("jobs.id"), index=True)
     stage: Mapped[Stage] = mapped_column(EnumText(Stage))
-    attempt: Mapped[int]
-    queue: Mapped[str | None] = mapped_column(String(120))
-    worker: Mapped[str | None] = mapped_column(String(200))
-    started_at: Mapped[int] = mapped_column(BigInteger)
-    ended_at: Mapped[int] = mapped_column(BigInteger)
-    """The time when its worker could begin the next step. A clip is handed over after that."""
-    outcome: Mapped[AttemptOutcome] = mapped_column(EnumText(AttemptOutcome))
-    error_code: Mapped[str | None] = mapped_column(String(64))
-    error: Mapped[str | None] = mapped_column(Text)
 
 
 class ArtifactRow(Base):
     """A published object of a job: at most one of a kind."""
 
     __tablename__ = "artifacts"
-    __table_args__ = (
-        UniqueConstraint("key"),
-        CheckConstraint("size >= 1", name="size"),
-    )
+    __table_args__ = (UniqueConstraint("key"), CheckConstraint("size >= 1", name="size"))
 
     job_id: Mapped[str] = mapped_column(ROW_ID, ForeignKey("jobs.id"), primary_key=True)
     kind: Mapped[str] = mapped_column(String(32), primary_key=True)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from sqlalchemy import Table
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningInsert
 
+from db.base import insert_into
 from db.models import STEPS, Step
 from db.session import now_ms
 from pipeline.errors import ConflictError
-from pipeline.states import Stage, StepState
+from pipeline.states import STEP_MOVES, Stage, StepState
 
 
 def queue_step(
@@ -54,15 +53,11 @@ def queue_step(
 @lru_cache(maxsize=4)
 def _queueing(dialect: str, *, dispatched: bool) -> ReturningInsert[tuple[int]]:
     state = StepState.DISPATCHED if dispatched else StepState.WAITING
+    assert state in STEP_MOVES[StepState.PENDING]
     at = {"dispatched_at": now_ms()} if dispatched else {}
-    new = _insert(dialect, STEPS).values(state=state, **at)
+    new = insert_into(dialect, STEPS).values(state=state, **at)
     return new.on_conflict_do_update(
         index_elements=["job_id", "roll", "segment", "stage"],
         set_={"state": state, "queue": new.excluded.queue, "need": new.excluded.need, **at},
         where=Step.state == StepState.PENDING,
     ).returning(STEPS.c.id)
-
-
-def _insert(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """The INSERT that can say what to do about a row that is there already."""
-    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)

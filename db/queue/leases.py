@@ -4,24 +4,42 @@ Each function is a short part of its caller's transaction around one conditional
 whether the condition held.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, exists, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    SQLColumnExpression,
+    Update,
+    and_,
+    bindparam,
+    exists,
+    literal,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.orm import Session, aliased
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from db.base import EnumText
 from db.clips import checkpoints, continuations, memory_ladder, segments
-from db.models import ALL_QUEUES, STEPS, Batch, Job, Queue, Step, Worker
+from db.models import STEPS, Batch, Job, Queue, ScoreStep, Step, Worker
+from db.moves import LeasedTable, moving, table_of
 from db.session import now_ms
+from pipeline.outputs import StageOutputs
 from pipeline.policy.memory_ladder import Rung
+from pipeline.policy.routes import ALL_QUEUES
 from pipeline.seeds import roll_seed
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.states import Stage, StepState
-from pipeline.work import Claim, StepWork
+from pipeline.work import AnyClaim, Claim, StepWork
+
+_PROGRESS = ("progress_phase", "progress_step", "progress_total")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,39 +52,111 @@ class Control:
     pause: bool = False
 
 
-def not_paused() -> ColumnElement[bool]:
-    """Neither the step's batch nor its queue, one above it (``vgen.gpu``) or everything is paused."""
-    over_it = Queue.name.in_([Step.queue, ALL_QUEUES]) | Step.queue.startswith(Queue.name + ".")
-    return ~exists().where(over_it, Queue.paused) & ~exists().where(Batch.id == Step.batch_id, Batch.paused)
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An attempt that holds a step of any leased table."""
+
+    table: LeasedTable
+    step_id: int
+    attempt: int
+    queue: str | None
+    worker: str | None
+    batch_id: str
+    job_id: str | None
+    """None for a step of an evaluation run: it belongs to no one job."""
+    stage: Stage
+    overlapped_ms: int = 0
+    """See ``Claim``."""
+
+    @property
+    def fence(self) -> dict[str, Any]:
+        """The parameters of ``current``."""
+        return {"p_step_id": self.step_id, "p_attempt": self.attempt}
+
+
+def held_by(claimed: AnyClaim) -> Held:
+    """The attempt that a worker claimed."""
+    facts = (claimed.step_id, claimed.attempt, claimed.queue, claimed.worker, claimed.work.batch_id)
+    if isinstance(claimed, Claim):
+        return Held(Step, *facts, claimed.work.job_id, claimed.work.stage, claimed.overlapped_ms)
+    return Held(ScoreStep, *facts, None, Stage.SCORE)
+
+
+def held_of(row: Step | ScoreStep) -> Held:
+    """The attempt that holds the step of a row."""
+    facts = (row.id, row.attempt, row.queue, row.worker, row.batch_id)
+    if isinstance(row, Step):
+        return Held(Step, *facts, row.job_id, row.stage)
+    return Held(ScoreStep, *facts, None, Stage.SCORE)
+
+
+def live(table: LeasedTable, state: StepState | None = None) -> ColumnElement[bool]:
+    """The step is dispatched or runs, or is in one of the two states: as the index on such steps has it.
+
+    SQLite uses a partial index only where its own condition is written out.
+    """
+    either = text(f"{table.__tablename__}.state IN ('dispatched', 'running')")
+    return and_(either) if state is None else and_(table.state == state, either)
+
+
+def not_paused(
+    queue: SQLColumnExpression[Any] = Step.queue, batch_id: SQLColumnExpression[Any] = Step.batch_id
+) -> ColumnElement[bool]:
+    """Neither the batch nor the queue, one above it (``vgen.gpu``) or everything is paused: by default the step's."""
+    over_it = Queue.name.in_([queue, ALL_QUEUES]) | queue.startswith(Queue.name + ".")
+    return ~exists().where(over_it, Queue.paused) & ~exists().where(Batch.id == batch_id, Batch.paused)
+
+
+def current(table: LeasedTable) -> ColumnElement[bool]:
+    """The attempt with this number holds the step."""
+    return (
+        (table.id == bindparam("p_step_id"))
+        & (table.attempt == bindparam("p_attempt"))
+        & (table.state == StepState.RUNNING)
+    )
+
+
+def _asked_to_stop(table: LeasedTable) -> ColumnElement[bool]:
+    """Of a job's step: the job is. One of an evaluation run is cancelled with its lease."""
+    if table is ScoreStep:
+        return literal(False)
+    return select(Job.cancel_requested).where(Job.id == Step.job_id).correlate(Step).scalar_subquery()
 
 
 # The statements of the way that every step goes are built once, on tables rather than entities, and run on the
 # session's connection: built anew and run as entities they cost a worker five times the time (bench/README.md).
-_TAKE = (
-    update(STEPS)
-    .where(
-        Step.job_id == bindparam("p_job_id"),
-        Step.segment == bindparam("p_segment"),
-        Step.stage == bindparam("p_stage", type_=EnumText(Stage)),
-        Step.state == StepState.DISPATCHED,
-        Step.queue.in_(bindparam("p_queues", expanding=True)),
-        exists().where(Job.id == Step.job_id, Job.roll == Step.roll, ~Job.cancel_requested),
-        not_paused(),
-        # One whose GPU was found bad: what it had been sent before waits again.
-        ~exists().where(Worker.name == bindparam("p_worker"), Worker.drain_reason.is_not(None)),
+
+
+def taking(table: LeasedTable, *which: ColumnElement[bool], **started: Any) -> Update:
+    """The conditional UPDATE that claims a dispatched step; ``started`` are columns that begin anew."""
+    return (
+        moving(table, StepState.RUNNING, StepState.DISPATCHED)
+        .where(
+            *which,
+            table.queue.in_(bindparam("p_queues", expanding=True)),
+            not_paused(table.queue, table.batch_id),
+            # One whose GPU was found bad: what it had been sent before waits again.
+            ~exists().where(Worker.name == bindparam("p_worker"), Worker.drain_reason.is_not(None)),
+        )
+        .values(
+            attempt=table.attempt + 1,
+            worker=bindparam("p_worker"),
+            lease_until=now_ms() + bindparam("p_lease_ms", type_=BigInteger),
+            **started,
+        )
     )
-    .values(
-        state=StepState.RUNNING,
-        attempt=Step.attempt + 1,
-        worker=bindparam("p_worker"),
-        lease_until=now_ms() + bindparam("p_lease_ms", type_=BigInteger),
-        started_at=now_ms(),
-        progress_phase=None,
-        progress_step=0,
-        progress_total=0,
-    )
-    .returning(STEPS.c.id, STEPS.c.attempt, STEPS.c.roll, STEPS.c.queue, STEPS.c.memory_rung)
-)
+
+
+_TAKE = taking(
+    Step,
+    Step.job_id == bindparam("p_job_id"),
+    Step.segment == bindparam("p_segment"),
+    Step.stage == bindparam("p_stage", type_=EnumText(Stage)),
+    exists().where(Job.id == Step.job_id, Job.roll == Step.roll, ~Job.cancel_requested),
+    progress_phase=None,
+    progress_step=0,
+    progress_total=0,
+).returning(STEPS.c.id, STEPS.c.attempt, STEPS.c.roll, STEPS.c.queue, STEPS.c.memory_rung)
 
 _prior = aliased(Step)
 WORK = (
@@ -86,22 +176,18 @@ WORK = (
     .where(Job.id == bindparam("p_job_id"))
 )
 
-CURRENT = (
-    (Step.id == bindparam("p_step_id")) & (Step.attempt == bindparam("p_attempt")) & (Step.state == StepState.RUNNING)
-)
-_PAUSED = (~not_paused()).label("paused")
-_LOOK = select(Job.cancel_requested, _PAUSED).join(Step, Step.job_id == Job.id).where(CURRENT)
-_RENEW = (
-    update(STEPS)
-    .where(CURRENT)
-    .values(
-        lease_until=now_ms() + bindparam("p_lease_ms", type_=BigInteger),
-        progress_phase=bindparam("p_phase"),
-        progress_step=bindparam("p_step"),
-        progress_total=bindparam("p_total"),
-    )
-    .returning(select(Job.cancel_requested).where(Job.id == bindparam("p_job_id")).scalar_subquery(), _PAUSED)
-)
+
+@cache
+def _checking(table: LeasedTable) -> Select[bool, bool]:
+    return select(_asked_to_stop(table), ~not_paused(table.queue, table.batch_id)).where(current(table))
+
+
+@cache
+def _renewing(table: LeasedTable) -> ReturningUpdate[bool, bool]:
+    progress: dict[str, Any] = {name: bindparam(f"p_{name}") for name in _PROGRESS} if table is Step else {}
+    lease_until = now_ms() + bindparam("p_lease_ms", type_=BigInteger)
+    renewal = update(table_of(table)).where(current(table)).values(lease_until=lease_until, **progress)
+    return renewal.returning(_asked_to_stop(table), ~not_paused(table.queue, table.batch_id))
 
 
 def claim(
@@ -163,31 +249,27 @@ def spec_of(stored: dict[str, Any], roll: int) -> JobSpec:
     return spec if roll == 1 else spec.model_copy(update={"seed": roll_seed(spec.seed, roll)})
 
 
-def outputs_of(rows: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    """Return what earlier stages recorded, by stage name, in the rows of ``WORK``."""
-    return {done.value: output or {} for *_, done, output in rows if done is not None}
+def outputs_of(rows: Sequence[Any]) -> StageOutputs:
+    """Return what earlier stages recorded, in the rows of ``WORK``."""
+    return StageOutputs.from_rows({done: output for *_, done, output in rows if done is not None})
 
 
-def fence(claimed: Claim) -> dict[str, Any]:
-    return {"p_step_id": claimed.step_id, "p_attempt": claimed.attempt}
-
-
-def check_control(session: Session, claimed: Claim) -> Control:
+def check_control(session: Session, claimed: AnyClaim) -> Control:
     """Return what ``renew`` would, without extending the lease: a read, cheap enough for every second."""
-    row = session.connection().execute(_LOOK, fence(claimed)).one_or_none()
-    return Control(held=False) if row is None else Control(held=True, cancel=bool(row[0]), pause=bool(row[1]))
+    held = held_by(claimed)
+    return _control(session.connection().execute(_checking(held.table), held.fence).one_or_none())
 
 
 def renew(
-    session: Session, claimed: Claim, *, lease_ms: int, phase: str | None = None, step: int = 0, total: int = 0
+    session: Session, claimed: AnyClaim, *, lease_ms: int, phase: str | None = None, step: int = 0, total: int = 0
 ) -> Control:
-    """Extend the lease, store progress, and learn whether to stop."""
-    values = {
-        "p_lease_ms": lease_ms,
-        "p_phase": phase,
-        "p_step": step,
-        "p_total": total,
-        "p_job_id": claimed.work.job_id,
-    }
-    row = session.connection().execute(_RENEW, {**fence(claimed), **values}).one_or_none()
+    """Extend the lease, store progress where the table has it, and learn whether to stop."""
+    held = held_by(claimed)
+    values = {**held.fence, "p_lease_ms": lease_ms}
+    if held.table is Step:
+        values |= {"p_progress_phase": phase, "p_progress_step": step, "p_progress_total": total}
+    return _control(session.connection().execute(_renewing(held.table), values).one_or_none())
+
+
+def _control(row: Any) -> Control:
     return Control(held=False) if row is None else Control(held=True, cancel=bool(row[0]), pause=bool(row[1]))

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db import events
-from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Queue, Step
-from db.queue.leases import not_paused
-from db.queue.releases import return_to_waiting
+from db.base import insert_into
+from db.models import Batch, Queue
+from db.moves import LEASED
+from db.notify import wake_dispatcher
+from db.queue.leases import live, not_paused
+from db.queue.outcomes import return_to_waiting
+from pipeline.policy.routes import ALL_QUEUES
 from pipeline.states import StepState
 
 _PAGE = 200
@@ -40,13 +43,13 @@ def _set_batch(session: Session, batch_id: str, paused: bool, by: str) -> bool:
     ).one_or_none()
     if changed is not None:
         events.record(session, "paused" if paused else "resumed", batch_id=batch_id, by=by)
+        wake_dispatcher(session)
     return changed is not None
 
 
 def pause_queue(session: Session, queue: str, *, by: str) -> bool:
     """Pause a queue with those below it (``vgen.gpu`` stands for every GPU's), or ``*``; False when it was."""
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    paused = dialect.insert(Queue).values(name=queue, paused=True)
+    paused = insert_into(session.get_bind().dialect.name, Queue).values(name=queue, paused=True)
     changed = session.execute(
         paused.on_conflict_do_update(index_elements=["name"], set_={"paused": True}, where=~Queue.paused).returning(
             Queue.name
@@ -68,6 +71,7 @@ def resume_queue(session: Session, queue: str, *, by: str) -> bool:
     ).one_or_none()
     if changed is not None:
         events.record(session, "queue_resumed", queue=queue, by=by)
+        wake_dispatcher(session)
     return changed is not None
 
 
@@ -87,9 +91,12 @@ def withdraw(session: Session) -> int:
     Their messages would find nothing to claim, and until the reconciler missed them they would take up the window of
     others. So a resume dispatches them anew, at once.
     """
-    rows = session.execute(
-        select(Step.id, Step.job_id).where(Step.state == StepState.DISPATCHED, LIVE_INDEX, ~not_paused()).limit(_PAGE)
-    ).all()
-    for step_id, job_id in sorted(rows, key=lambda row: row[1]):
-        return_to_waiting(session, step_id, job_id)
-    return len(rows)
+    count = 0
+    for table in LEASED:
+        paused = (
+            select(table.id)
+            .where(live(table, StepState.DISPATCHED), ~not_paused(table.queue, table.batch_id))
+            .limit(_PAGE)
+        )
+        count += len(return_to_waiting(session, table, session.scalars(paused).all()))
+    return count

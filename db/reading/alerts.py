@@ -1,7 +1,5 @@
 """Alerts, each reported once: jobs that nothing alive can run, and deadlines that will be missed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum

@@ -12,13 +12,13 @@ from sqlalchemy.orm import Session
 
 from db import workers
 from db.clips import spending
-from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Event, Job, Step
+from db.models import LIVE_INDEX, Batch, Event, Job, Step
 from db.queue import pauses
 from db.reading import remaining
 from db.reading.remaining import TO_DO, RemainingWork
 from db.scheduling.capacity import gpu_capacity
 from db.workers import Capacity
-from pipeline.policy.routes import GpuCapacity, fits, fixed_queue
+from pipeline.policy.routes import ALL_QUEUES, GpuCapacity, fits, route
 from pipeline.presets import Preset, all_presets
 from pipeline.states import Stage, StepState
 
@@ -132,7 +132,7 @@ def _stuck_on_gpu(
 
 def _stuck_before(session: Session, batch: Batch, capacity: Capacity) -> list[Stuck]:
     """Stages that no GPU is needed for, and that no live worker serves."""
-    unserved = {stage: queue for stage in _WORK if (queue := fixed_queue(stage)) and not capacity.slots.get(queue)}
+    unserved = {stage: queue for stage in _WORK if (queue := route(stage)) and not capacity.slots.get(queue)}
     if not unserved:
         return []
     of_batch = (Step.batch_id == batch.id, Step.stage.in_(unserved))

@@ -1,7 +1,5 @@
 """The frames in hand-off directories that are still needed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from sqlalchemy import select

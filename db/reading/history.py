@@ -1,16 +1,14 @@
 """The history of a job: its steps, the attempts at them, and the prompts that were used. Reads only."""
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import false, func, select
 from sqlalchemy.orm import Session
 
-from db.models import Batch, Event, Job, Segment, StageRun, Step
+from db.models import Batch, Event, Job, ScoreRun, ScoreStep, Segment, StageRun, Step
 from pipeline.states import JobState, Stage, StepState
 
 ATTEMPT = "attempt"
@@ -26,6 +24,13 @@ def steps_of_job(session: Session, job_id: str) -> Sequence[Step]:
 def attempts_of_job(session: Session, job_id: str) -> Sequence[StageRun]:
     """Attempts that ended, oldest first."""
     return session.scalars(select(StageRun).where(StageRun.job_id == job_id).order_by(StageRun.id)).all()
+
+
+def scoring_attempts(session: Session, job: Job) -> Sequence[ScoreRun]:
+    """Attempts at those steps of evaluation runs that score its clip among others, oldest first."""
+    of_it = (ScoreStep.batch_id == job.batch_id, ScoreStep.first_seq <= job.seq, ScoreStep.last_seq >= job.seq)
+    runs = select(ScoreRun).join(ScoreStep, ScoreStep.id == ScoreRun.step_id)
+    return session.scalars(runs.where(*of_it).order_by(ScoreRun.id)).all()
 
 
 def segments_of_job(session: Session, job: Job) -> Sequence[Segment]:
@@ -97,7 +102,7 @@ class Entry:
     at: int
     kind: str
     source: str
-    """``event`` or ``attempt``; with ``id`` it names the row."""
+    """``event``, ``attempt`` or ``score_attempt``, which is of an evaluation run; with ``id`` it names the row."""
     id: int
     batch_id: str | None
     job_id: str | None
@@ -110,6 +115,7 @@ class Seen:
 
     event: int = 0
     attempt: int = 0
+    score_attempt: int = 0
 
 
 def entries(
@@ -128,30 +134,34 @@ def entries(
         .where(StageRun.id > after.attempt)
         .order_by(StageRun.ended_at, StageRun.id)
     )
+    scored = select(ScoreRun, ScoreStep).join(ScoreStep, ScoreStep.id == ScoreRun.step_id)
+    scored = scored.where(ScoreRun.id > after.score_attempt).order_by(ScoreRun.ended_at, ScoreRun.id)
     if job_id is not None:
         events, runs = events.where(Event.job_id == job_id), runs.where(StageRun.job_id == job_id)
+        scored = scored.where(false())  # they are the batch's
     if batch_id is not None:
         events, runs = events.where(Event.batch_id == batch_id), runs.where(Job.batch_id == batch_id)
+        scored = scored.where(ScoreRun.batch_id == batch_id)
     by_page = {"yield_per": _PAGE}
     happened = (
         Entry(event.at, event.kind, "event", event.id, event.batch_id, event.job_id, event.data)
         for event in session.scalars(events, execution_options=by_page)
     )
-    ended = (_attempt(run, batch, segment) for run, batch, segment in session.execute(runs, execution_options=by_page))
-    return heapq.merge(ended, happened, key=lambda entry: entry.at)
+    ended = (
+        _attempt(run, batch, run.job_id, "attempt", stage=run.stage.value, segment=segment)
+        for run, batch, segment in session.execute(runs, execution_options=by_page)
+    )
+    of_evals = (
+        _attempt(
+            run, run.batch_id, None, "score_attempt", stage=Stage.SCORE.value, eval_run=step.run_id, family=step.family
+        )
+        for run, step in session.execute(scored, execution_options=by_page)
+    )
+    return heapq.merge(ended, of_evals, happened, key=lambda entry: entry.at)
 
 
-def _attempt(run: StageRun, batch_id: str, segment: int) -> Entry:
-    data = {
-        "stage": run.stage.value,
-        "segment": segment,
-        "attempt": run.attempt,
-        "outcome": run.outcome.value,
-        "worker": run.worker,
-        "queue": run.queue,
-        "started_at": run.started_at,
-        "ended_at": run.ended_at,
-        "error_code": run.error_code,
-        "error": run.error,
-    }
-    return Entry(run.ended_at, ATTEMPT, "attempt", run.id, batch_id, run.job_id, data)
+def _attempt(run: StageRun | ScoreRun, batch_id: str, job_id: str | None, source: str, **of: Any) -> Entry:
+    names = ("attempt", "outcome", "worker", "queue", "started_at", "ended_at", "error_code", "error")
+    return Entry(
+        run.ended_at, ATTEMPT, source, run.id, batch_id, job_id, of | {name: getattr(run, name) for name in names}
+    )

@@ -1,7 +1,5 @@
 """The work left to generate: counted in segments, since a clip of ten takes ten times as long as a clip of one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -61,12 +59,7 @@ def _of_long_clips(session: Session, batch_ids: Sequence[str]) -> dict[str, Rema
     generated = (
         select(func.count())
         .select_from(Step)
-        .where(
-            Step.job_id == Job.id,
-            Step.roll == Job.roll,
-            Step.stage == Stage.GENERATE,
-            Step.state == StepState.DONE,
-        )
+        .where(Step.job_id == Job.id, Step.roll == Job.roll, Step.stage == Stage.GENERATE, Step.state == StepState.DONE)
         .correlate(Job)
         .scalar_subquery()
     )

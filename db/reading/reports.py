@@ -5,15 +5,17 @@ groups attempts by the spans in which they began and ended, and sums their times
 and only sums are read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import Float, Integer, cast, func, literal, select
+from sqlalchemy import Float, Integer, Select, cast, func, literal, select
 from sqlalchemy.orm import Session
 
-from db.models import Batch, Event, Job, StageRun, Step
+from db.clips.attempts import attempts_of
+from db.models import Batch, Event, Job, ScoreRun, StageRun, Step
+from db.moves import LEASED
+from db.queue.leases import Held, held_of
 from db.session import now_ms
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, Stage, StepState
 
@@ -22,15 +24,12 @@ SPANS = 120
 PIPELINE_PARTS = ("encode_text_and_first_step", "denoise", "decode", "hand_off")
 """The parts of a generation that generators time (``timings_s``), by name."""
 KEPT = frozenset(
-    {
-        AttemptOutcome.DONE,
-        AttemptOutcome.SKIPPED,
-        AttemptOutcome.HELD,
-        AttemptOutcome.BLOCKED,
-        AttemptOutcome.REJECTED,
-    }
+    {AttemptOutcome.DONE, AttemptOutcome.SKIPPED, AttemptOutcome.HELD, AttemptOutcome.BLOCKED, AttemptOutcome.REJECTED}
 )
 """Attempts whose result was recorded; the time of the others is lost, apart from their checkpoints."""
+
+
+_Key = tuple[str, str, Stage, AttemptOutcome | None, bool]
 
 
 @dataclass(slots=True)
@@ -41,6 +40,8 @@ class Work:
     queue: str
     stage: Stage
     outcome: AttemptOutcome | None
+    evaluation: bool
+    """True of an evaluation run's steps: they score clips that are made already."""
     attempts: int = 0
     ms: int = 0
     first_at: int = 0
@@ -58,6 +59,16 @@ class Timeline:
     span_ms: int
     work: Sequence[Work]
 
+    @property
+    def of_jobs(self) -> list[Work]:
+        """Without what evaluation runs did."""
+        return [work for work in self.work if not work.evaluation]
+
+    @property
+    def made_at(self) -> int:
+        """The end of the work on jobs."""
+        return max((work.last_at for work in self.of_jobs), default=self.ended_at)
+
 
 @dataclass(frozen=True, slots=True)
 class Clips:
@@ -70,34 +81,31 @@ class Clips:
 
 def timeline(session: Session, batch: Batch, spans: int = SPANS) -> Timeline | None:
     """The batch's timeline; None where nothing has run, or its history was removed."""
-    own = select(Job.id).where(Job.batch_id == batch.id)
-    began, ended = session.execute(
-        select(func.min(StageRun.started_at), func.max(StageRun.ended_at)).where(StageRun.job_id.in_(own))
-    ).one()
-    running = session.execute(
-        select(Step.worker, Step.queue, Step.stage, Step.started_at).where(
-            Step.batch_id == batch.id, Step.state == StepState.RUNNING
-        )
-    ).all()
-    starts = [row.started_at for row in running] + ([] if began is None else [began])
+    runs = attempts_of(batch.id).c
+    began, ended = session.execute(select(func.min(runs.started_at), func.max(runs.ended_at))).one()
+    running: list[tuple[int, Held]] = []
+    for table in LEASED:
+        query: Select[Any] = select(table).where(table.batch_id == batch.id, table.state == StepState.RUNNING)
+        running += [(step.started_at, held_of(step)) for step in session.scalars(query)]
+    starts = [started_at for started_at, _ in running] + ([] if began is None else [began])
     if not starts:
         return None
     now = session.scalars(select(now_ms())).one()
     began_at = min(starts)
     ended_at = max(began_at + 1, now if running else ended)
     span_ms = -(-(ended_at - began_at) // spans)
-    by_key: dict[tuple[str, str, Stage, AttemptOutcome | None], Work] = {}
+    by_key: dict[_Key, Work] = {}
 
-    def add(key: tuple[str, str, Stage, AttemptOutcome | None], group: _Group) -> None:
+    def add(key: _Key, group: _Group) -> None:
         work = by_key.setdefault(key, Work(*key, spans_ms=[0] * spans, first_at=group.first_at))
         _add(work, group, began_at, span_ms)
 
     for group_key, group in _groups(session, batch.id, began_at, span_ms, spans):
         add(group_key, group)
-    for row in running:
-        begin, end = ((at - began_at) // span_ms for at in (row.started_at, now))
-        alone = _Group(begin, min(end, spans - 1), 1, row.started_at, now, row.started_at, now)
-        add((row.worker or "", row.queue or "", row.stage, None), alone)
+    for started_at, attempt in running:
+        begin, end = ((at - began_at) // span_ms for at in (started_at, now))
+        alone = _Group(begin, min(end, spans - 1), 1, started_at, now, started_at, now)
+        add((attempt.worker or "", attempt.queue or "", attempt.stage, None, attempt.job_id is None), alone)
     return Timeline(began_at, ended_at, span_ms, list(by_key.values()))
 
 
@@ -114,14 +122,13 @@ class _Group:
     last_at: int
 
 
-def _groups(
-    session: Session, batch_id: str, began_at: int, span_ms: int, spans: int
-) -> list[tuple[tuple[str, str, Stage, AttemptOutcome | None], _Group]]:
+def _groups(session: Session, batch_id: str, began_at: int, span_ms: int, spans: int) -> list[tuple[_Key, _Group]]:
     # Written out: PostgreSQL takes two parameters for two expressions, and would not group by the one selected.
     zero, width = literal(began_at, literal_execute=True), literal(span_ms, literal_execute=True)
-    begin = ((StageRun.started_at - zero) // width).label("begin")
-    end = ((StageRun.ended_at - zero) // width).label("end")
-    keys = (StageRun.worker, StageRun.queue, StageRun.stage, StageRun.outcome)
+    runs = attempts_of(batch_id).c
+    begin = ((runs.started_at - zero) // width).label("begin")
+    end = ((runs.ended_at - zero) // width).label("end")
+    keys = (runs.worker, runs.queue, runs.stage, runs.outcome, runs.evaluation)
     # Since the beginning, not since 1970: sums of millions of those would leave 64 bits.
     rows = session.execute(
         select(
@@ -129,18 +136,15 @@ def _groups(
             begin,
             end,
             func.count().label("attempts"),
-            func.sum(StageRun.started_at - began_at).label("started"),
-            func.sum(StageRun.ended_at - began_at).label("ended"),
-            func.min(StageRun.started_at).label("first_at"),
-            func.max(StageRun.ended_at).label("last_at"),
-        )
-        .join(Job, Job.id == StageRun.job_id)
-        .where(Job.batch_id == batch_id)
-        .group_by(*keys, begin, end)
+            func.sum(runs.started_at - began_at).label("started"),
+            func.sum(runs.ended_at - began_at).label("ended"),
+            func.min(runs.started_at).label("first_at"),
+            func.max(runs.ended_at).label("last_at"),
+        ).group_by(*keys, begin, end)
     )
     return [
         (
-            (row.worker or "", row.queue or "", row.stage, row.outcome),
+            (row.worker or "", row.queue or "", row.stage, row.outcome, row.evaluation),
             _Group(
                 int(row.begin),
                 min(int(row.end), spans - 1),  # what ends at the very end belongs to the last one
@@ -187,19 +191,16 @@ def other_work(session: Session, batch_id: str, queues: Sequence[str], began_at:
     # Both are at hand where either would do: SQLite's min and max of two, PostgreSQL's least and greatest.
     sqlite = session.get_bind().dialect.name == "sqlite"
     least, greatest = (func.min, func.max) if sqlite else (func.least, func.greatest)
-    inside = least(StageRun.ended_at, ended_at) - greatest(StageRun.started_at, began_at)
-    rows = session.execute(
-        select(StageRun.worker, func.sum(inside).label("ms"))
-        .join(Job, Job.id == StageRun.job_id)
-        .where(
-            StageRun.queue.in_(queues),
-            StageRun.ended_at > began_at,
-            StageRun.started_at < ended_at,
-            Job.batch_id != batch_id,
-        )
-        .group_by(StageRun.worker)
-    )
-    return {row.worker or "": int(row.ms) for row in rows}
+    ms: dict[str, int] = {}
+    for runs, of_batch in ((StageRun, Job.batch_id), (ScoreRun, ScoreRun.batch_id)):
+        inside = least(runs.ended_at, ended_at) - greatest(runs.started_at, began_at)
+        then = (runs.queue.in_(queues), runs.ended_at > began_at, runs.started_at < ended_at, of_batch != batch_id)
+        query = select(runs.worker, func.sum(inside)).where(*then).group_by(runs.worker)
+        for worker, sum_ms in session.execute(
+            query.join(Job, Job.id == StageRun.job_id) if runs is StageRun else query
+        ):
+            ms[worker or ""] = ms.get(worker or "", 0) + int(sum_ms)
+    return ms
 
 
 def clips(session: Session, batch_id: str) -> Clips:

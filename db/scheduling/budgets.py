@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from db import events
 from db.clips.spending import HOUR_MS, limited, type_of, usage
 from db.models import LIVE_INDEX, Batch, Step
+from db.notify import wake_dispatcher
 from db.session import now_ms
 from pipeline.policy.routes import GpuCapacity
 from pipeline.states import Stage, StepState
@@ -44,6 +45,7 @@ def set_limits(
         max_cost is not None and batch.cost >= max_cost
     )
     session.flush()
+    wake_dispatcher(session)
     events.record(session, "budget_set", batch_id=batch_id, by=by, max_gpu_ms=max_gpu_ms, max_cost=max_cost)
 
 

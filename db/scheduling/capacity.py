@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from db import workers
 from db.models import LIVE_INDEX, StageRun, Step, Worker
+from db.moves import LeasedTable
+from db.queue.leases import live
 from db.queue.pauses import is_paused, paused_queues
 from db.session import now_ms
 from pipeline.policy.routes import GpuCapacity, gpu_queue, gpu_type_of, preset_queue, preset_slug_of
@@ -26,13 +29,16 @@ _RECENT = (
 )
 _MEAN_MS = select(func.avg(_RECENT.c.ms))
 
-_IN_FLIGHT = select(Step.queue, func.count()).where(LIVE_INDEX, Step.queue.is_not(None)).group_by(Step.queue)
 
-
-def in_flight(session: Session) -> dict[str, int]:
-    """Steps dispatched or running, by queue."""
-    rows = session.connection().execute(_IN_FLIGHT)
+def in_flight(session: Session, table: LeasedTable = Step) -> dict[str, int]:
+    """Steps dispatched or running, by queue: those of jobs, or of another leased table."""
+    rows = session.connection().execute(_counting(table))
     return {queue: count for queue, count in rows if queue is not None}
+
+
+@cache
+def _counting(table: LeasedTable) -> Select[str | None, int]:
+    return select(table.queue, func.count()).where(live(table), table.queue.is_not(None)).group_by(table.queue)
 
 
 def gpu_capacity(session: Session, live: Mapping[str, int] | None = None) -> dict[str, GpuCapacity]:
@@ -95,9 +101,9 @@ def failed(worker: Worker, now: int) -> frozenset[str]:
     return frozenset(preset for preset, failure in failures.items() if now - failure["at"] < FAILED_MS)
 
 
-def preset_capacity(session: Session, live: Mapping[str, int]) -> CapacityOfPresets:
+def preset_capacity(session: Session, live: Mapping[str, int], paused: Sequence[str]) -> CapacityOfPresets:
     """The capacity of the presets that are served now; paused queues are left out."""
-    now, paused = session.scalars(select(now_ms())).one(), paused_queues(session)
+    now = session.scalars(select(now_ms())).one()
     serving: dict[tuple[str, str], list[Worker]] = {}
     for worker in workers.alive(session):
         if (

@@ -8,39 +8,36 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, true, tuple_
 from sqlalchemy.orm import Session
 
 from db import workers
-from db.clips import batch_closing, jobs
-from db.models import ALL_QUEUES, Batch, Job, Step
+from db.clips import batch_closing
+from db.models import Batch, Job, Step
+from db.moves import LeasedTable, moving, table_of
+from db.queue.outcomes import return_to_waiting
 from db.queue.pauses import is_paused, paused_queues
 from db.scheduling.budgets import Budgets
 from db.scheduling.capacity import CapacityOfPresets, gpu_capacity, in_flight, preset_capacity
 from db.scheduling.placement import waiting_needs, waiting_steps, waits
-from db.session import now_ms
+from pipeline.outputs import GenerateOutput
 from pipeline.policy.routes import (
+    ALL_QUEUES,
     CPU_QUEUE,
     GpuCapacity,
     choose_gpu_type,
-    encode_queue,
-    fixed_queue,
     gpu_type_of,
-    need_of,
     preset_queue,
     preset_slug,
+    route,
     split_need,
 )
 from pipeline.presets import Preset, all_presets
 from pipeline.states import JobState, Stage, StepState
-from pipeline.work import StepWork
 
-_CACHE_S = 1.0
 _NO_DEADLINE = 2**62
 
 
@@ -58,6 +55,8 @@ class StepMessage:
     queue: str
     scored: bool = False
     """Whether its batch has clips scored before they are published."""
+    last_segment: bool = True
+    """Whether its segment is the clip's last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +82,23 @@ class _Candidate:
     need: str = ""
     """The need of a generate step."""
     scored: bool = False
+    last_segment: bool = True
 
 
-def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None) -> list[StepMessage]:
-    """Dispatch waiting steps while their queues have room.
+_PLACE_LOCK = 0x7667656E
+"""The key of the advisory lock that a dispatcher holds ("vgen")."""
+_TRY_LOCK = select(func.pg_try_advisory_xact_lock(_PLACE_LOCK))
 
-    ``window`` bounds the steps in flight on each queue that is not a GPU queue. Steps nearest to the end go first, so
-    that finished frames do not pile up behind new work.
+
+def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None) -> list[StepMessage] | None:
+    """Dispatch waiting steps while their queues have room; None while another dispatcher does, which is not waited for.
+
+    Two at once would both fill the same room. ``window`` bounds the steps in flight on each queue that is not a GPU
+    queue. Steps nearest to the end go first, so that finished frames do not pile up behind new work.
     """
+    connection = session.connection()
+    if connection.dialect.name == "postgresql" and not connection.execute(_TRY_LOCK).scalar_one():
+        return None  # on SQLite the transaction itself is exclusive
     batch_closing.close_finished_batches(session)
     paused = paused_queues(session)
     owners = _dispatchable(session)
@@ -98,23 +106,25 @@ def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None)
         return []
     live = in_flight(session)
     messages = []
-    for stage in (Stage.PUBLISH, Stage.SCORE, Stage.ENCODE, Stage.SCREEN, Stage.ENHANCE):
-        queue = fixed_queue(stage)
+    for stage in reversed(Stage):
+        if stage is Stage.GENERATE:
+            continue
+        queue = route(stage)
         if queue is not None and is_paused(queue, paused):
             continue
         # Encode and score steps are bounded by the hand-off's size, not here.
         room = window if queue is None else window - live.get(queue, 0)
         chosen = _ordered(_candidates(session, owners, stage, room), room)
-        dispatched = _dispatch(session, stage, chosen)
+        dispatched = _dispatch(session, stage, chosen, paused)
         for item in dispatched:
             live[item.queue] = live.get(item.queue, 0) + 1
         messages += dispatched
-    capacity = preset_capacity(session, live)
+    capacity = preset_capacity(session, live, paused)
     if not any(each.room > 0 for by_type in capacity.values() for each in by_type.values()):
         return messages
     budgets = Budgets.load(session, lambda: gpu_capacity(session, live))
     chosen = _ordered(_servable(session, owners, capacity, presets, budgets))
-    return messages + _dispatch(session, Stage.GENERATE, chosen, capacity, presets, budgets)
+    return messages + _dispatch(session, Stage.GENERATE, chosen, paused, capacity, presets, budgets)
 
 
 _DISPATCHABLE = (
@@ -173,11 +183,13 @@ def _candidates(
     """The first waiting steps of each batch, of one need where they generate: reads of an index only."""
     if limit <= 0:
         return
+    segments = func.coalesce(Job.spec["segments"].as_integer(), 1)
+    last_segment = (Step.segment == segments - 1) if stage is Stage.ENCODE else true()
     for batch_id, owner in owners.items():
         if stage not in owner.stages:
             continue
         rows = session.execute(
-            select(Step.id, Step.job_id, Step.segment, Step.roll, Step.priority)
+            select(Step.id, Step.job_id, Step.segment, Step.roll, Step.priority, last_segment)
             .join(Job, Job.id == Step.job_id)
             .where(*waiting_steps(batch_id, stage, need))
             .order_by(Step.priority.desc(), Step.id)
@@ -186,10 +198,9 @@ def _candidates(
             # in a circle. Nothing on SQLite, where the transaction is exclusive.
             .with_for_update(of=Job, skip_locked=True)
         )
-        for step_id, job_id, segment, roll, priority in rows:
-            yield _Candidate(
-                step_id, job_id, owner.name, batch_id, segment, roll, priority, owner.deadline, need, owner.scored
-            )
+        for step_id, job_id, segment, roll, priority, last in rows:
+            place = (step_id, job_id, owner.name, batch_id, segment, roll, priority, owner.deadline)
+            yield _Candidate(*place, need=need, scored=owner.scored, last_segment=bool(last))
 
 
 def _ordered(candidates: Iterable[_Candidate], limit: int | None = None) -> list[_Candidate]:
@@ -214,13 +225,13 @@ def _dispatch(
     session: Session,
     stage: Stage,
     chosen: Sequence[_Candidate],
+    paused: Sequence[str],
     capacity: CapacityOfPresets | None = None,
     presets: _Presets = None,
     budgets: Budgets | None = None,
 ) -> list[StepMessage]:
     if not chosen:
         return []
-    paused = paused_queues(session)
     bound: dict[str, list[_Candidate]] = {}
     for item in chosen:
         if capacity is not None and budgets is not None:
@@ -232,7 +243,7 @@ def _dispatch(
     moved = {queue: _mark_dispatched(session, items, queue) for queue, items in bound.items()}
     # In the order in which they were chosen: messages are published in it.
     return [
-        StepMessage(item.job_id, item.segment, stage, queue, item.scored)
+        StepMessage(item.job_id, item.segment, stage, queue, item.scored, item.last_segment)
         for item in chosen
         for queue, ids in moved.items()
         if item.step_id in ids
@@ -253,16 +264,16 @@ def _reserve_gpu(item: _Candidate, capacity: CapacityOfPresets, presets: _Preset
 
 def _queue_of(session: Session, stage: Stage, item: _Candidate) -> str | None:
     """The queue of a step that needs no GPU."""
-    if stage not in (Stage.ENCODE, Stage.SCORE):
-        return fixed_queue(stage)
-    queue = handoff_queue(session, item.job_id, item.roll, item.segment)
+    queue = route(stage)
+    if queue is None:
+        queue = route(stage, _handoff_id(session, item.job_id, item.roll, item.segment))
     if stage is Stage.SCORE and queue not in workers.served_handoffs(session):
         return CPU_QUEUE  # the clip lies in the store too
     return queue
 
 
-def handoff_queue(session: Session, job_id: str, roll: int, segment: int) -> str | None:
-    """The encode queue of the hand-off directory where a generate step left its frames."""
+def _handoff_id(session: Session, job_id: str, roll: int, segment: int) -> str | None:
+    """The hand-off where a generate step left its frames."""
     output = session.scalars(
         select(Step.output).where(
             Step.job_id == job_id,
@@ -272,88 +283,28 @@ def handoff_queue(session: Session, job_id: str, roll: int, segment: int) -> str
             Step.state == StepState.DONE,
         )
     ).one_or_none()
-    return encode_queue(output["handoff_id"]) if output else None
+    generated = GenerateOutput.from_row(output)
+    return generated.handoff_id if generated else None
 
 
 def _mark_dispatched(session: Session, items: Sequence[_Candidate], queue: str) -> set[int]:
     """Move waiting steps to dispatched, and their jobs to in flight; the ids of those that still waited."""
-    moved = session.execute(
-        update(Step)
-        .where(Step.id.in_([item.step_id for item in items]), Step.state == StepState.WAITING)
-        .values(state=StepState.DISPATCHED, queue=queue, dispatched_at=now_ms())
-        .returning(Step.id)
-        .execution_options(synchronize_session=False)
-    )
-    ids = set(moved.scalars())
-    session.execute(
-        update(Job)
-        .where(Job.id.in_([item.job_id for item in items if item.step_id in ids]), Job.state == JobState.WAITING)
-        .values(state=JobState.IN_FLIGHT)
-        .execution_options(synchronize_session=False)
-    )
+    ids = mark_dispatched(session, Step, [item.step_id for item in items], queue)
+    in_flight = moving(Job, JobState.IN_FLIGHT, JobState.WAITING)
+    session.connection().execute(in_flight.where(Job.id.in_([item.job_id for item in items if item.step_id in ids])))
     return ids
 
 
-class NextQueue:
-    """The queue that a job goes on to right after a finish, without waiting for the dispatcher: one object a worker.
-
-    Only generate has a window here: the other stages of a job in flight are bounded by how it came in. Workers and
-    pauses are read again once what was read is a second old, steps in flight each time; a claim refuses what was paused
-    meanwhile.
-    """
-
-    def __init__(self, presets: Callable[[], Mapping[str, Preset]]) -> None:
-        self._presets = presets
-        self._catalogue: Mapping[str, Preset] = {}
-        self._capacity: CapacityOfPresets = {}
-        self._capacity_read_at: float | None = None
-        self._paused: Sequence[str] = ()
-        self._paused_read_at: float | None = None
-
-    def __call__(self, session: Session, work: StepWork, stage: Stage, output: Mapping[str, Any]) -> str | None:
-        """The queue of the next step, if it has room now."""
-        if stage is Stage.GENERATE:
-            queue = self._preset_queue(session, work)
-        else:
-            handoff = {Stage.ENCODE: output, Stage.SCORE: work.outputs.get(Stage.GENERATE.value, {})}.get(stage)
-            queue = fixed_queue(stage) if handoff is None else encode_queue(handoff["handoff_id"])
-        if queue is None:
-            return None
-        if _is_old(self._paused_read_at):
-            self._paused, self._paused_read_at = paused_queues(session), time.monotonic()
-        return None if is_paused(queue, self._paused) else queue
-
-    def _preset_queue(self, session: Session, work: StepWork) -> str | None:
-        if _is_old(self._capacity_read_at):
-            self._capacity, self._catalogue = preset_capacity(session, {}), self._presets()
-            self._capacity_read_at = time.monotonic()
-        live, slug = in_flight(session), preset_slug(work.spec.preset)
-        capacity = {
-            gpu_type: replace(each, in_flight=live.get(preset_queue(gpu_type, slug), 0))
-            for gpu_type, each in self._capacity.get(slug, {}).items()
-        }
-        return choose_queue(need_of(work.spec), capacity, self._catalogue)
-
-
-def _is_old(read_at: float | None) -> bool:
-    return read_at is None or time.monotonic() - read_at > _CACHE_S
+def mark_dispatched(session: Session, table: LeasedTable, step_ids: Sequence[int], queue: str) -> set[int]:
+    """Move waiting steps to dispatched; the ids of those that still waited."""
+    waiting = moving(table, StepState.DISPATCHED, StepState.WAITING).where(table.id.in_(step_ids))
+    moved = session.connection().execute(waiting.values(queue=queue).returning(table_of(table).c.id))
+    return set(moved.scalars())
 
 
 def undispatch(session: Session, items: Sequence[StepMessage]) -> None:
     """Return to waiting the steps whose message could not be published."""
-    for item in sorted(items, key=lambda message: message.job_id):
-        jobs.lock(session, item.job_id)
-        returned = session.execute(
-            update(Step)
-            .where(
-                Step.job_id == item.job_id,
-                Step.segment == item.segment,
-                Step.stage == item.stage,
-                Step.state == StepState.DISPATCHED,
-            )
-            .values(state=StepState.WAITING, queue=None)
-            .returning(Step.id)
-            .execution_options(synchronize_session=False)
-        ).one_or_none()
-        if returned is not None:  # else its message came through after all, or the job was cancelled
-            jobs.move(session, item.job_id, JobState.WAITING)
+    places = [(item.job_id, item.segment, item.stage) for item in items]
+    of_them = tuple_(Step.job_id, Step.segment, Step.stage).in_(places)
+    unsent = session.scalars(select(Step.id).where(of_them, Step.state == StepState.DISPATCHED)).all()
+    return_to_waiting(session, Step, unsent)  # else a message came through after all, or the job was cancelled

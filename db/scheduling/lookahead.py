@@ -1,7 +1,5 @@
 """The step that a GPU worker is likely to run next: a read that claims nothing and promises nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from sqlalchemy import select

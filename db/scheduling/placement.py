@@ -11,14 +11,14 @@ from sqlalchemy import ColumnElement, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from db import events, workers
-from db.models import ALL_QUEUES, LIVE_INDEX, Batch, Job, StageRun, Step, Worker
-from db.queue import releases
+from db.models import LIVE_INDEX, Batch, Job, StageRun, Step, Worker
+from db.queue.outcomes import return_to_waiting
 from db.queue.pauses import is_paused, paused_queues
 from db.scheduling.budgets import Budgets
 from db.scheduling.capacity import failed, gpu_capacity, in_flight, mean_seconds, queues_by_type, ready, serves_unloaded
 from db.session import now_ms
 from pipeline.policy.placement import Demand, GpuWorker, QueueLoad, assign
-from pipeline.policy.routes import GpuCapacity, preset_queue, preset_slug, preset_slug_of, split_need
+from pipeline.policy.routes import ALL_QUEUES, GpuCapacity, preset_queue, preset_slug, preset_slug_of, split_need
 from pipeline.presets import Preset
 from pipeline.states import JobState, Stage, StepState
 
@@ -230,12 +230,7 @@ def withdraw_unserved(session: Session) -> int:
     unserved = [queue for queue in in_flight(session) if preset_slug_of(queue) is not None and queue not in served]
     if not unserved:
         return 0
-    steps = session.execute(
-        select(Step.id, Step.job_id)
-        .where(Step.state == StepState.DISPATCHED, LIVE_INDEX, Step.queue.in_(unserved))
-        .limit(_PAGE)
+    steps = session.scalars(
+        select(Step.id).where(Step.state == StepState.DISPATCHED, LIVE_INDEX, Step.queue.in_(unserved)).limit(_PAGE)
     ).all()
-    return sum(
-        releases.return_to_waiting(session, step_id, job_id)
-        for step_id, job_id in sorted(steps, key=lambda row: row[1])
-    )
+    return len(return_to_waiting(session, Step, steps))

@@ -50,11 +50,7 @@ TRAINED_ORDERS = (
     "{place} there is {thing} that {does}",
     "we see {thing} , it {does} {place}",
 )
-UNSEEN_ORDERS = (
-    "{place} {thing} {does}",
-    "{thing} , {place} , {does}",
-    "a clip of {thing} that {does} , {place}",
-)
+UNSEEN_ORDERS = ("{place} {thing} {does}", "{thing} , {place} , {does}", "a clip of {thing} that {does} , {place}")
 """Orders of a sentence that are kept for the evaluation."""
 
 

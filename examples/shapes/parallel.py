@@ -11,7 +11,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from pipeline.prctl import die_with_parent
+from pipeline.processes import die_with_parent
 
 Loss = Callable[[nn.Module, int], Tensor]
 """The loss of a batch of the worker's own at this step."""

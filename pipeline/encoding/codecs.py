@@ -1,7 +1,5 @@
 """FFmpeg's arguments for each codec that vgen offers, and the rules their options must keep."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,18 +7,7 @@ from pipeline.errors import RefusedError
 from pipeline.rates import rational_fps  # noqa: F401 - what encodes looks for it here
 from pipeline.spec import EncodeOptions
 
-SPEEDS = (
-    "ultrafast",
-    "superfast",
-    "veryfast",
-    "faster",
-    "fast",
-    "medium",
-    "slow",
-    "slower",
-    "veryslow",
-    "placebo",
-)
+SPEEDS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
 """The speed presets of x264 and x265; the other encoders' own are reached by the same names."""
 
 _SVT_PRESETS = dict(zip(SPEEDS, (12, 11, 10, 9, 8, 6, 4, 3, 2, 0), strict=True))

@@ -1,7 +1,5 @@
 """Encoded segments become one video: their packets are put one after the other, and no picture is encoded again."""
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction

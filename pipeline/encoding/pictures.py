@@ -1,7 +1,5 @@
 """Still pictures of a clip: a poster and a contact strip, made of the raw frames."""
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Find out what a finished video file holds, by decoding it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """The sidecar: everything that is needed to make a clip again, as one JSON object. docs/sidecar.md describes it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -9,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipeline.encoding.ffmpeg import ffmpeg_version
+from pipeline.outputs import GenerateFacts, GenerateOutput, StageOutputs
 from pipeline.presets.preset import Preset
 from pipeline.seeds import segment_seed
 from pipeline.spec import EncodeOptions, JobSpec
@@ -35,18 +34,17 @@ def build_sidecar(
     spec: JobSpec,
     preset: Preset,
     encode: EncodeOptions,
-    outputs: Mapping[str, Mapping[str, Any]],
+    outputs: StageOutputs,
     video: Mapping[str, Any],
     files: Mapping[str, Mapping[str, Any]],
-    segments: Sequence[Mapping[str, Any]] | None = None,
+    segments: Sequence[GenerateOutput] | None = None,
 ) -> _Json:
     """The sidecar of one clip.
 
-    ``outputs`` is what the earlier stages recorded, by stage name (``generate`` must be there); ``video`` is the
-    probe's answer; ``files`` has ``sha256`` and ``size`` (bytes) by kind, ``video`` among them. ``segments`` is what
-    was recorded of each, where there are several; ``outputs`` is of the whole clip then.
+    ``video`` is the probe's answer; ``files`` has ``sha256`` and ``size`` (bytes) by kind, ``video`` among them.
+    ``segments`` is what generate recorded of each, where there are several; ``outputs`` is of the whole clip then.
     """
-    generate = outputs["generate"]
+    generate = outputs.generated
     return {
         "schema": SCHEMA,
         "job_id": job_id,
@@ -55,10 +53,10 @@ def build_sidecar(
         "roll": roll,
         "segment": segment,
         "request": spec.model_dump(mode="json"),
-        "prompt_used": generate.get("prompt", spec.prompt),
-        "text": _text(generate.get("facts", {})),
-        "enhance": dict(outputs["enhance"]) if "enhance" in outputs else None,
-        "safety": dict(outputs["screen"]) if "screen" in outputs else None,
+        "prompt_used": generate.prompt,
+        "text": _text(generate.facts),
+        "enhance": outputs.enhance and outputs.enhance.as_json(),
+        "safety": outputs.screen and outputs.screen.as_json(),
         "seed": spec.seed,
         "preset": {
             "name": preset.name,
@@ -68,34 +66,30 @@ def build_sidecar(
         },
         "model": {
             "repo": preset.repo,
-            "revision": generate.get("model_revision"),
+            "revision": generate.model_revision,
             "pipeline_class": preset.pipeline_class,
             "random_weights": preset.random_weights,
             "notice": RANDOM_WEIGHTS if preset.random_weights else None,
         },
-        "numerics": generate.get("numerics"),
-        "acceleration": generate.get("facts", {}).get("acceleration", {}),
+        "numerics": generate.numerics,
+        "acceleration": generate.facts.acceleration,
         "loras": [
-            {
-                "name": lora.file.name,
-                "sha256": lora.file.sha256,
-                **lora.model_dump(mode="json", exclude={"file"}),
-            }
+            {"name": lora.file.name, "sha256": lora.file.sha256, **lora.model_dump(mode="json", exclude={"file"})}
             for lora in spec.loras
         ],
-        "memory_rung": generate.get("facts", {}).get("memory_rung", "plain"),
-        "gpu_type": generate.get("gpu_type"),
-        "timings_s": generate.get("timings_s"),
-        "peak_memory_bytes": generate.get("peak_memory_bytes"),
-        "denoising": _denoising(generate.get("facts", {})),
+        "memory_rung": generate.facts.memory_rung,
+        "gpu_type": generate.gpu_type,
+        "timings_s": generate.timings_s,
+        "peak_memory_bytes": generate.peak_memory_bytes,
+        "denoising": _denoising(generate.facts),
         "frames": {
-            "sha256": generate["frames_sha256"],
-            "num_frames": generate["num_frames"],
-            "height": generate["height"],
-            "width": generate["width"],
+            "sha256": generate.frames_sha256,
+            "num_frames": generate.num_frames,
+            "height": generate.height,
+            "width": generate.width,
         },
         "segments": None if segments is None else [_segment(k, spec, output) for k, output in enumerate(segments)],
-        **_sound(generate),
+        **({} if generate.sound is None else {"sound": generate.sound.as_json()}),
         "encode": encode.model_dump(mode="json"),
         "video": dict(video),
         "files": {kind: dict(facts) for kind, facts in files.items()},
@@ -103,39 +97,28 @@ def build_sidecar(
     }
 
 
-def _segment(number: int, spec: JobSpec, generate: Mapping[str, Any]) -> _Json:
-    same = ("num_frames", "numerics", "model_revision", "gpu_type", "timings_s", "peak_memory_bytes")
+def _segment(number: int, spec: JobSpec, generate: GenerateOutput) -> _Json:
+    same = ("frames_sha256", "num_frames", "numerics", "model_revision", "gpu_type", "timings_s", "peak_memory_bytes")
     return {
         "segment": number,
-        "prompt_used": generate.get("prompt", spec.prompt_of(number)),
+        "prompt_used": generate.prompt,
         "seed": segment_seed(spec.seed, number),
-        "frames_sha256": generate["frames_sha256"],
-        **{name: generate.get(name) for name in same},
-        "text": _text(generate.get("facts", {})),
-        "denoising": _denoising(generate.get("facts", {})),
+        **{name: getattr(generate, name) for name in same},
+        "text": _text(generate.facts),
+        "denoising": _denoising(generate.facts),
     }
 
 
-def _text(facts: Mapping[str, Any]) -> _Json:
+def _text(facts: GenerateFacts) -> _Json:
     """Return what the model read of the texts, where that was not all."""
+    return facts.model_dump(include={"tokens_read", "negative_prompt_used"})
+
+
+def _denoising(facts: GenerateFacts) -> _Json:
     return {
-        "tokens_read": facts.get("tokens_read", {}),
-        "negative_prompt_used": facts.get("negative_prompt_used", True),
-    }
-
-
-def _sound(generate: Mapping[str, Any]) -> _Json:
-    """Return the facts of a clip's sound, if it has any."""
-    if "sound" not in generate:
-        return {}
-    return {"sound": {name: value for name, value in generate["sound"].items() if name != "path"}}
-
-
-def _denoising(facts: Mapping[str, Any]) -> _Json:
-    return {
-        "steps": facts.get("denoise_steps"),
-        "resumed_from_step": facts.get("resumed_from_step"),
-        "checkpoint_unusable": facts.get("checkpoint_unusable"),
+        "steps": facts.denoise_steps,
+        "resumed_from_step": facts.resumed_from_step,
+        "checkpoint_unusable": facts.checkpoint_unusable,
     }
 
 

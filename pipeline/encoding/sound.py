@@ -4,8 +4,6 @@ Packets of AAC are never put one after the other: each run of an encoder begins 
 and ends in a packet that it fills up, so that every seam would be a gap, and sound and picture would drift apart.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence

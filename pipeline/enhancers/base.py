@@ -1,7 +1,5 @@
 """The protocol of a language model's provider, with its requests and responses."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, Protocol
 

@@ -4,8 +4,6 @@ A library's timeout bounds one read, so a server that sends a byte now and then 
 headers as in the body. Here the connection itself knows until when it may be read, and how much of it.
 """
 
-from __future__ import annotations
-
 import time
 import zlib
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """The text in a chat completion, or why there is none to use."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

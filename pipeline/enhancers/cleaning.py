@@ -1,7 +1,5 @@
 """Read prompts from a language model's answer. Text that is not certainly a prompt is refused, never guessed."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 import zlib

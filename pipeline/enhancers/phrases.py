@@ -1,7 +1,5 @@
 """The phrases that models say around a prompt, or instead of one: no description of a picture has them."""
 
-from __future__ import annotations
-
 import re
 
 _NOUN = (

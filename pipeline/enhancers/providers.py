@@ -1,7 +1,5 @@
 """Make providers from ``VGEN_ENHANCE_PROVIDERS``."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Alternatives to a prompt."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from pipeline.enhancers.enhancer import PromptEnhancer

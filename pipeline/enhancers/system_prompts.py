@@ -1,7 +1,5 @@
 """The texts that tell a language model what to do: shipped ones, or those of a folder, read again when they change."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path

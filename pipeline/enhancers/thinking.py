@@ -1,7 +1,5 @@
 """Takes what a model thought out of what it answers."""
 
-from __future__ import annotations
-
 import re
 
 from pipeline.enhancers.chat_answer import UnusableAnswerError

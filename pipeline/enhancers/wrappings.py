@@ -1,7 +1,5 @@
 """Takes off what a model puts around a prompt: fences, quotes, headings, JSON, a sentence before and after."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -3,8 +3,6 @@
 Two equal keys in one object are refused: which of them counts would be a matter of the reader.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

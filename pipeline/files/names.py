@@ -4,8 +4,6 @@ Where a name only has to remind of a text, ``pipeline.object_names.slug`` makes 
 an export for another program, ``broken_rule`` says whether it may.
 """
 
-from __future__ import annotations
-
 import unicodedata
 
 MAX_NAME_BYTES = 255

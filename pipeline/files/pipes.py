@@ -4,8 +4,6 @@
 reading them waits for nobody but the program that the person started. A named pipe in a folder is refused.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import stat

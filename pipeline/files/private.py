@@ -5,8 +5,6 @@ somebody else could have put it there: below a folder that everybody may write t
 refused.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -5,8 +5,6 @@ into, to a folder, or to a file of ``/proc`` that says it has no bytes and gives
 one sentence.
 """
 
-from __future__ import annotations
-
 import errno
 import io
 import os

@@ -3,8 +3,6 @@
 The format is a length (8 bytes, little-endian), that many bytes of JSON, and the tensors' bytes without gaps.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import stat

@@ -3,8 +3,6 @@
 Phones and macOS write ``é`` as two characters, most keyboards as one; for Linux these are two names.
 """
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from pathlib import Path

@@ -1,7 +1,5 @@
 """TOML that people hand in: bounded in size and depth, and no exception of the parser but with its place."""
 
-from __future__ import annotations
-
 import os
 import re
 import tomllib
@@ -14,8 +12,6 @@ from pipeline.files.regular import read_regular_file
 MAX_DEPTH = 16
 MAX_WHOLE = 2**63 - 1
 """TOML's whole numbers have 64 bits; Python's parser reads any."""
-
-
 _MANY_DIGITS = re.compile(rb"[0-9_]{1000}")
 
 

@@ -5,8 +5,6 @@ any number is text. So are dates, and numbers to base 60 or 8 (``1:30``, ``010``
 tree of nodes.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

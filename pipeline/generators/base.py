@@ -4,8 +4,6 @@
 is the handle that a worker holds on such a child.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum

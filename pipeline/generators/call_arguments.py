@@ -1,7 +1,5 @@
 """Make the keyword arguments of a pipeline's call from a job; a field that the call does not take is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -3,8 +3,6 @@
 The class that takes frames is made of the components that are in memory already: no weight is loaded twice.
 """
 
-from __future__ import annotations
-
 import inspect
 from pathlib import Path
 from typing import Any

@@ -36,7 +36,7 @@ from pipeline.generators.base import (
 from pipeline.generators.call_arguments import call_arguments
 from pipeline.generators.continuing import continuation_of, continuing_pipeline, picture_arguments, read_frames
 from pipeline.generators.denoising.checkpoint_file import CheckpointKeeper, CheckpointUnusableError, Identity
-from pipeline.generators.denoising.checkpoints import ResumePoint, read_checkpoint, write_checkpoint
+from pipeline.generators.denoising.checkpoint_tensors import ResumePoint, read_checkpoint, write_checkpoint
 from pipeline.generators.denoising.numerics import Clock, numerics, peak, reset_peak, translated
 from pipeline.generators.denoising.randomness import Randomness
 from pipeline.generators.denoising.scheduler_hook import LoopWatch, watched_steps

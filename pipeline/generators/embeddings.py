@@ -4,8 +4,6 @@ A batch often has one prompt many times (seeds, sweeps), and the negative prompt
 numbers and depends on its arguments only, so what is kept is what would be made again.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections import OrderedDict

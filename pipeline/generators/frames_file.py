@@ -1,7 +1,5 @@
 """The raw frames file, written in place into the room that was reserved for it."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 from collections.abc import Iterable

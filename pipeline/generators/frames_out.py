@@ -1,7 +1,5 @@
 """Turn a pipeline's frames into bytes: pixels become uint8 where they are, and leave the GPU by pinned memory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -5,8 +5,6 @@ seconds (default 0), read at load. ``VGEN_IDLE_FRAMES`` names a file of raw fram
 its beginning and of the clip's size, so that encoding costs what it costs with a picture.
 """
 
-from __future__ import annotations
-
 import hashlib
 import mmap
 import os
@@ -15,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline import failpoints
+from pipeline.files.digests import file_sha256
 from pipeline.generators.base import (
     NO_CHECKPOINTS,
     CheckpointReceiver,
@@ -111,7 +110,7 @@ def _frames(request: GenerationRequest) -> Iterator[bytes | memoryview]:
     if recorded := os.environ.get(FRAMES_FILE):
         yield from _recorded(Path(recorded), size, range(request.repeats, spec.num_frames))
         return
-    before = "" if request.previous is None else hashlib.sha256(request.previous.read_bytes()).hexdigest() + ":"
+    before = "" if request.previous is None else file_sha256(request.previous) + ":"
     for index in range(request.repeats, spec.num_frames):
         block = hashlib.sha256(f"{before}{spec.seed}:{index}".encode()).digest()
         yield (block * (size // len(block) + 1))[:size]

@@ -1,7 +1,5 @@
 """A request's input files as the pictures that a pipeline is called with."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

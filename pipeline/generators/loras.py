@@ -4,8 +4,6 @@ They stay adapters beside the weights and are never fused into them, so a clip w
 weights as before: disabled adapters leave out their part of each layer's sum.
 """
 
-from __future__ import annotations
-
 import contextlib
 import warnings
 from collections import OrderedDict

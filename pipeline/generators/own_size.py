@@ -1,7 +1,5 @@
 """Pipelines without arguments for a size, which make a few sizes of their own."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

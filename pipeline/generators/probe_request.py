@@ -1,7 +1,5 @@
 """A clip that is made to learn something of a preset, without a job: its request, and a file for its frames."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

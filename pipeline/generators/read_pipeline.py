@@ -1,7 +1,5 @@
 """A preset's pipeline from disk into memory, as it is wanted there."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

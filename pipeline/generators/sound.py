@@ -1,15 +1,13 @@
 """The sound that some pipelines make (LTX-2): taken from their output, brought to the clip's length, written raw."""
 
-from __future__ import annotations
-
 import errno
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from pipeline.digests import sha256_hex
 from pipeline.errors import FatalError, RetryableError
 from pipeline.generators.base import RawSound, sound_path
 from pipeline.spec import JobSpec
@@ -59,8 +57,5 @@ def write_sound(frames_path: Path, samples: Any, sample_rate: int) -> RawSound:
         code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "handoff_unavailable"
         raise RetryableError(f"{path}: {error.strerror}", code=code) from error
     return RawSound(
-        sample_rate=sample_rate,
-        channels=samples.shape[1],
-        num_samples=samples.shape[0],
-        sha256=hashlib.sha256(data).hexdigest(),
+        sample_rate=sample_rate, channels=samples.shape[1], num_samples=samples.shape[0], sha256=sha256_hex(data)
     )

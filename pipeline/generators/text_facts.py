@@ -1,7 +1,5 @@
 """Record how much of a clip's texts a loaded pipeline read."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pipeline.generators.base import GenerationRequest

@@ -1,7 +1,5 @@
 """The clip of a warm-up: what a first run sets up must not fall to a job."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

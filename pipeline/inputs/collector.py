@@ -12,12 +12,14 @@ import shutil
 import tempfile
 import urllib.parse
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from pipeline.digests import sha256_hex
 from pipeline.errors import InputError, Problem
+from pipeline.files.digests import stream_sha256
 from pipeline.files.names import printable
 from pipeline.files.regular import open_regular_file, open_regular_file_below, read_regular_file
 from pipeline.files.spellings import existing_spelling
@@ -26,8 +28,8 @@ from pipeline.inputs.media_types import plain_type
 from pipeline.inputs.videos import MAX_VIDEO_BYTES, VIDEO_TYPES, check_video
 from pipeline.models.lora_files import MAX_LORA_BYTES, check_lora, from_hub
 from pipeline.models.lora_files import MEDIA_TYPE as LORA_MEDIA_TYPE
+from pipeline.redaction import shown_url
 from pipeline.spec import InputRef
-from pipeline.urls import MAX_URL_CHARS, shown_url
 
 if TYPE_CHECKING:
     from pipeline.inputs.downloads import Downloader
@@ -38,6 +40,7 @@ IMAGE_TYPES = frozenset(MEDIA_TYPES.values())
 _DATA_URL = re.compile(r"data:([^,;]*)((?:;[^,;]*)*);base64,(.*)", re.DOTALL | re.IGNORECASE)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _CHUNK = 1024 * 1024
+_MAX_URL_CHARS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,7 @@ class StoredInput:
     @property
     def ref(self) -> InputRef:
         return InputRef(
-            sha256=self.sha256,
-            media_type=self.media_type,
-            name=self.name,
-            num_frames=self.num_frames,
-            notes=self.notes,
+            sha256=self.sha256, media_type=self.media_type, name=self.name, num_frames=self.num_frames, notes=self.notes
         )
 
     def read(self) -> bytes:
@@ -72,14 +71,14 @@ class StoredInput:
             return self.data
         assert self.path is not None
         data = read_regular_file(self.path, what="the input", limit_bytes=self.size)
-        self._require(hashlib.sha256(data).hexdigest())
+        self._require(sha256_hex(data))
         return data
 
     def require_unchanged(self) -> None:
         """Raises InputError where the file is another than the one that was checked."""
         if self.path is not None:
             with open_regular_file(self.path, what="the input") as file:
-                self._require(_digest_of(file)[0])
+                self._require(stream_sha256(file)[0])
 
     def _require(self, sha256: str) -> None:
         if sha256 != self.sha256:
@@ -99,21 +98,27 @@ class InputCollector:
     """Finds the inputs that one prompt file names, each once.
 
     Args:
-        folder: relative paths start here: the prompt file's folder.
+        folder: relative paths start here: the prompt file's folder; None refuses paths.
         roots: a path must lie in one of these, links resolved; empty means ``folder`` and the current folder.
         downloader: makes, at the first URL, what fetches them; None refuses URLs.
+        files: files that values may name by these names, wherever they lie.
     """
 
     def __init__(
-        self, folder: Path, roots: Sequence[Path] = (), downloader: Callable[[], Downloader] | None = None
+        self,
+        folder: Path | None,
+        roots: Sequence[Path] = (),
+        downloader: Callable[[], Downloader] | None = None,
+        *,
+        files: Mapping[str, Path] | None = None,
     ) -> None:
         self._folder = folder
         self._make_downloader = downloader
         self._downloader: Downloader | None = None
         self._downloads: Downloads | None = None
-        self._roots = tuple(root.resolve() for root in (roots or (folder, Path.cwd())))
+        self._roots = () if folder is None else tuple(root.resolve() for root in (roots or (folder, Path.cwd())))
         self._known: dict[tuple[str, str], InputRef | ValueError] = {}
-        self._from_hub: dict[str, Path] = {}
+        self._files: dict[str, Path] = dict(files or {})
         self._commits: dict[str, str] = {}
         self.stored: dict[str, StoredInput] = {}
 
@@ -136,7 +141,7 @@ class InputCollector:
         if path is None:
             key = f"hub:{repo}:{weight_name}:{revision}"
             if key not in self._commits:
-                self._from_hub[key], self._commits[key] = from_hub(str(repo), weight_name, revision)
+                self._files[key], self._commits[key] = from_hub(str(repo), weight_name, revision)
             return self._resolve(key, self._lora), self._commits[key]
         if _URL.match(path):
             raise ValueError(f"{shown_url(path)!r} is a URL; a LoRA is a path, or the id of a repository of the hub")
@@ -187,7 +192,7 @@ class InputCollector:
         with self._opened(value, MAX_LORA_BYTES, ()) as source:
             # By the number of the open file: what is checked is what is digested, whatever the name leads to by now.
             check_lora(Path(f"/dev/fd/{source.file.fileno()}"), source.name)
-            digest, size = _digest_of(source.file)
+            digest, size = stream_sha256(source.file)
             return StoredInput(digest, LORA_MEDIA_TYPE, source.name, size, source.path)
 
     @contextlib.contextmanager
@@ -196,8 +201,8 @@ class InputCollector:
         path: Path
         folder: Downloads | None
         try:
-            if value in self._from_hub:
-                path, folder = self._from_hub[value], None
+            if value in self._files:
+                path, folder = self._files[value], None
                 name, file = path.name, open_regular_file(path, what="it")
             elif _URL.match(value):
                 path, folder = self._fetched(value, max_bytes, media_types)
@@ -219,16 +224,18 @@ class InputCollector:
     def _fetched(self, url: str, max_bytes: int, media_types: Iterable[str]) -> tuple[Path, Downloads]:
         if self._make_downloader is None:
             raise ValueError(f"{shown_url(url)!r} is a URL, but URLs are not fetched here; give a path or a data URL")
-        if len(url) > MAX_URL_CHARS:
-            raise ValueError(f"{shown_url(url)!r} has {len(url)} characters; a URL may have {MAX_URL_CHARS}")
+        if len(url) > _MAX_URL_CHARS:
+            raise ValueError(f"{shown_url(url)!r} has {len(url)} characters; a URL may have {_MAX_URL_CHARS}")
         if self._downloads is None or self._downloader is None:
             self._downloads, self._downloader = Downloads(), self._make_downloader()
-        path = self._downloads.path / hashlib.sha256(url.encode()).hexdigest()
+        path = self._downloads.path / sha256_hex(url)
         self._downloader.fetch(url, path, max_bytes=max_bytes, media_types=media_types)
         return path, self._downloads
 
     def _inside_roots(self, value: str) -> tuple[Path, Path]:
         """The folder that allows the path, and the path with its links resolved."""
+        if self._folder is None:
+            raise ValueError(f"{value[:200]!r} is a path: upload the file, or give an http(s) URL")
         try:
             path = existing_spelling(self._folder / value).resolve()
             root = next((root for root in self._roots if path.is_relative_to(root)), None)
@@ -268,15 +275,6 @@ def _copied(source: BinaryIO, target: BinaryIO, max_bytes: int, value: str) -> t
     return digest.hexdigest(), size
 
 
-def _digest_of(file: BinaryIO) -> tuple[str, int]:
-    """The sha256 (hex) and the number of the bytes of a file, from its beginning."""
-    digest, size = hashlib.sha256(), 0
-    while chunk := file.read(_CHUNK):
-        digest.update(chunk)
-        size += len(chunk)
-    return digest.hexdigest(), size
-
-
 def _from_data_url(value: str) -> bytes:
     match = _DATA_URL.fullmatch(value)
     if match is None or plain_type(match[1]) not in IMAGE_TYPES:
@@ -292,7 +290,7 @@ def _from_data_url(value: str) -> bytes:
 def _stored_image(data: bytes, name: str, path: Path | None, folder: Downloads | None) -> StoredInput:
     picture = read_image(data, name)
     return StoredInput(
-        hashlib.sha256(data).hexdigest(),
+        sha256_hex(data),
         picture.media_type,
         name,
         len(data),

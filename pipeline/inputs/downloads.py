@@ -5,8 +5,6 @@ Every address is judged in the moment it is connected to, so neither a name that
 could tell where a request ends.
 """
 
-from __future__ import annotations
-
 import hashlib
 import ipaddress
 import queue
@@ -23,7 +21,7 @@ import httpx
 
 from pipeline.inputs.addresses import is_public
 from pipeline.inputs.media_types import allows
-from pipeline.urls import shown_url
+from pipeline.redaction import shown_url
 
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -4,8 +4,6 @@ A picture comes out as viewers show it: upright, in sRGB, 8 bits a channel, what
 will not have of it is said in ``notes``; what cannot be shown rightly is refused.
 """
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The names of media types: each type has one of its own here, and others that browsers, servers and programs write."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 OTHER_NAMES: Mapping[str, str] = {

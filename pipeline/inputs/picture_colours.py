@@ -3,8 +3,6 @@
 16-bit gray, profiles, gamma, CMYK and transparency come out as viewers show them.
 """
 
-from __future__ import annotations
-
 import io
 from functools import lru_cache
 from typing import Any

@@ -1,7 +1,5 @@
 """The chunks of a PNG file: how many there are, and what Pillow leaves out, by which HDR pictures say that they are."""
 
-from __future__ import annotations
-
 import struct
 from dataclasses import dataclass
 

@@ -26,11 +26,7 @@ MAX_VIDEO_PIXELS = MAX_VIDEO_FRAMES * 4096 * 2304
 """The pixels of all frames together: the largest number of 4K frames takes minutes to decode."""
 MAX_ASPECT = 16
 """Pixels that are so much wider than high, or the reverse, are a mistake of the file."""
-VIDEO_TYPES = {
-    "mov,mp4,m4a,3gp,3g2,mj2": "video/mp4",
-    "matroska,webm": "video/x-matroska",
-    "avi": "video/x-msvideo",
-}
+VIDEO_TYPES = {"mov,mp4,m4a,3gp,3g2,mj2": "video/mp4", "matroska,webm": "video/x-matroska", "avi": "video/x-msvideo"}
 """Media type by FFmpeg's name of the demuxer."""
 _UNEVEN = 0.25
 """A frame that stays longer or shorter than most by this share is one of a variable rate; WebM rounds to a

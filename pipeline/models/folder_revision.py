@@ -3,15 +3,14 @@
 A file is read once as long as its size, time and inode stay the same: what was found is kept in the cache folder.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
+
+from pipeline.files.digests import file_sha256
+from pipeline.files.drafts import draft_of
 
 _KNOWN = "models/folder-digests.json"
 
@@ -31,7 +30,7 @@ def folder_revision(folder: Path, cache_dir: Path) -> str:
         stat = path.stat()
         state: list[object] = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
         before = cached.get(str(path))
-        content = str(before[3]) if before is not None and before[:3] == state else _sha256(path)
+        content = str(before[3]) if before is not None and before[:3] == state else file_sha256(path)
         digests[str(path)] = [*state, content]
         digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
     if any(cached.get(path) != entry for path, entry in digests.items()):
@@ -49,11 +48,6 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from sorted(path for path in (folder / name).rglob("*") if path.is_file())
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read_known(cache_dir: Path) -> dict[str, list[object]]:
     with contextlib.suppress(OSError, ValueError):  # without it the files are read again
         cached = json.loads((cache_dir / _KNOWN).read_text("utf-8"))
@@ -64,8 +58,7 @@ def _read_known(cache_dir: Path) -> dict[str, list[object]]:
 
 def _write_known(cache_dir: Path, digests: dict[str, list[object]]) -> None:
     target = cache_dir / _KNOWN
-    draft = target.with_name(f".digests.{os.getpid()}.{secrets.token_hex(4)}")
     with contextlib.suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(digests, indent=1), "utf-8")
-        draft.replace(target)
+        with draft_of(target) as draft:
+            draft.write_text(json.dumps(digests, indent=1), "utf-8")

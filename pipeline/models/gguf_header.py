@@ -3,8 +3,6 @@
 The form is that of GGUF's specification, versions 2 and 3, little-endian.
 """
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 from typing import BinaryIO

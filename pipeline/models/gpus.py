@@ -1,7 +1,5 @@
 """List the GPUs of this host by ``nvidia-smi``: no torch, no CUDA context."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -3,8 +3,6 @@
 Loads no torch: what is kept moves itself.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections import OrderedDict
 from pathlib import Path

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -20,6 +18,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 )
 
 from pipeline.errors import NotFoundError, RefusedError, ServiceUnavailableError
+from pipeline.files.drafts import draft_of
 from pipeline.models.folder_revision import folder_revision
 from pipeline.models.model_files import INDEX, folder_problems
 from pipeline.presets import Preset
@@ -190,9 +189,8 @@ def _pin_key(preset: Preset) -> str:
 def _write_pin(cache_dir: Path, preset: Preset, commit: str) -> None:
     target = _pins_file(cache_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".pins.{os.getpid()}.{secrets.token_hex(4)}")
-    draft.write_text(json.dumps({**pins(cache_dir), _pin_key(preset): commit}, indent=2), "utf-8")
-    draft.replace(target)
+    with draft_of(target) as draft:
+        draft.write_text(json.dumps({**pins(cache_dir), _pin_key(preset): commit}, indent=2), "utf-8")
 
 
 def _first_line(error: Exception) -> str:

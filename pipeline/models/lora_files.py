@@ -1,7 +1,5 @@
 """LoRA files: what is refused before anything is stored, and how one gets here from the hub."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

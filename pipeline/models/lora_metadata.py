@@ -4,8 +4,6 @@ PEFT uses names in it as regular expressions, of which a short one can run for e
 import. So numbers, switches and plain names are kept, and what would act in another way is refused.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping

@@ -3,8 +3,6 @@
 What is looked at is what the loaders would read: the index, each component's configuration and its weights.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import stat

@@ -1,7 +1,5 @@
 """Check that a model's files have each tensor of its classes in its shape: they are loaded without values."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager

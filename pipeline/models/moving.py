@@ -1,7 +1,5 @@
 """A pipeline's weights between a device and the host's memory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The diffusers class that a preset names."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import diffusers

@@ -4,8 +4,6 @@ A tensor that the files lack is filled with random numbers by transformers, anew
 takes says that the files are of another model. Either way the clips would be of nothing that anybody trained.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """Count how much of a prompt a text encoder reads, by the model's own tokenizer, without loading the model."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 

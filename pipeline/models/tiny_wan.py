@@ -5,8 +5,6 @@ It exists so that the whole line can be run and tested where no model can be dow
 clips are noise, and every output of it says so.
 """
 
-from __future__ import annotations
-
 import contextlib
 import secrets
 import shutil
@@ -116,9 +114,5 @@ def _byte_tokenizer() -> Any:
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", vocab["</s>"])]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        model_max_length=512,
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
     )

@@ -1,7 +1,5 @@
 """Read a batch's deadline as people write it."""
 
-from __future__ import annotations
-
 import re
 from datetime import datetime, timedelta, tzinfo
 

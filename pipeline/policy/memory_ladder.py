@@ -3,8 +3,6 @@
 After the last rung another GPU type is tried, which is the rows' business (``db.clips.memory_ladder``).
 """
 
-from __future__ import annotations
-
 from enum import IntEnum
 
 from pipeline.acceleration import Acceleration

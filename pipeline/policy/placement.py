@@ -6,8 +6,6 @@ higher priority waits elsewhere, or where another preset has waited too long bes
 would idle helps where a queue is long. Presets are named by their ``preset_slug``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -148,11 +146,7 @@ class _Plan:
 
 
 def assign(
-    workers: Iterable[GpuWorker],
-    demands: Sequence[Demand],
-    states: Mapping[_Key, QueueLoad],
-    *,
-    affinity_s: float,
+    workers: Iterable[GpuWorker], demands: Sequence[Demand], states: Mapping[_Key, QueueLoad], *, affinity_s: float
 ) -> dict[str, str | None]:
     """The workers whose preset changes, and the preset that each gets; None takes it away."""
     plan = _Plan({worker.name: worker for worker in sorted(workers, key=_name)}, demands, states, affinity_s)

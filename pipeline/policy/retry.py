@@ -4,8 +4,6 @@ Bounds per step; being stopped (drain, pause) is counted nowhere. A lost lease c
 made no progress; ``MAX_LOSSES`` bounds every other loss.
 """
 
-from __future__ import annotations
-
 import random
 from dataclasses import dataclass
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.names import GPU_TYPE_PATTERN, is_gpu_type
 from pipeline.presets import Preset
 from pipeline.spec import JobSpec
 from pipeline.states import Stage
@@ -14,7 +16,10 @@ NO_MODEL = "none"
 """The model family of metrics that need no model."""
 IO_QUEUE = "vgen.io"
 CPU_QUEUE = "vgen.cpu"
-_GPU_PREFIX = "vgen.gpu."
+ALL_QUEUES = "*"
+"""The name of the row that stands for every queue."""
+GPU_QUEUES = "vgen.gpu."
+"""The beginning of the name of every queue that GPU workers read."""
 _ENCODE_PREFIX = "vgen.encode."
 _SLUG_CHARS = 60
 """With the prefix, and a GPU type of at most 41, a queue's name stays below the 120 that a row holds."""
@@ -36,13 +41,30 @@ class ScorePart:
     last_seq: int
 
 
+_QUEUE = re.compile(rf"vgen\.(io|cpu|gpu|encode|gpu\.{GPU_TYPE_PATTERN}(\.[A-Za-z0-9._-]+)?|encode\.[a-z0-9-]+)")
+
+
+def queue_named(name: str) -> str:
+    """Return the queue, or the queues (``vgen.gpu``), that people mean: a GPU type alone is its queue.
+
+    Raises:
+        ValueError: no queue can have the name.
+    """
+    if _QUEUE.fullmatch(name):
+        return name
+    if is_gpu_type(name):
+        return gpu_queue(name)
+    rule = "expected vgen.io, vgen.cpu, vgen.gpu, vgen.gpu.TYPE, vgen.encode, or a GPU type such as h200"
+    raise ValueError(f"{name!r} is not a queue: {rule}")
+
+
 def gpu_queue(gpu_type: str) -> str:
-    return _GPU_PREFIX + gpu_type
+    return GPU_QUEUES + gpu_type
 
 
 def preset_queue(gpu_type: str, slug: str) -> str:
     """The queue of those GPUs of a type that hold one preset; ``slug`` is the preset's ``preset_slug``."""
-    return f"{_GPU_PREFIX}{gpu_type}.{slug}"
+    return f"{GPU_QUEUES}{gpu_type}.{slug}"
 
 
 def preset_slug(preset: str) -> str:
@@ -58,14 +80,14 @@ def gpu_type_of(queue: str) -> str | None:
 
     A GPU type contains no dot, a preset's name may: what comes after the first dot is the preset's slug.
     """
-    return queue.removeprefix(_GPU_PREFIX).partition(".")[0] if queue.startswith(_GPU_PREFIX) else None
+    return queue.removeprefix(GPU_QUEUES).partition(".")[0] if queue.startswith(GPU_QUEUES) else None
 
 
 def preset_slug_of(queue: str) -> str | None:
     """The slug of the preset that a queue belongs to; None for any other queue."""
-    if not queue.startswith(_GPU_PREFIX):
+    if not queue.startswith(GPU_QUEUES):
         return None
-    return queue.removeprefix(_GPU_PREFIX).partition(".")[2] or None
+    return queue.removeprefix(GPU_QUEUES).partition(".")[2] or None
 
 
 def encode_queue(handoff_id: str) -> str:
@@ -93,9 +115,40 @@ def split_need(need: str) -> tuple[str, tuple[str, ...]]:
     return preset, tuple(types.split(",")) if types else ()
 
 
-def fixed_queue(stage: Stage) -> str | None:
-    """The queue of a stage that any worker can do; None for the others, whose queue depends on the job."""
-    return {Stage.ENHANCE: IO_QUEUE, Stage.SCREEN: CPU_QUEUE, Stage.PUBLISH: IO_QUEUE}.get(stage)
+_AT_HANDOFF = (Stage.ENCODE, Stage.SCORE)
+"""The stages that read the clip's frames, and so go to workers that can."""
+_FIXED = {Stage.ENHANCE: IO_QUEUE, Stage.SCREEN: CPU_QUEUE, Stage.PUBLISH: IO_QUEUE}
+"""The queue of each other stage but generate, which the dispatcher places."""
+_ORDER = tuple(Stage)
+_PLACED_AT = _ORDER.index(Stage.GENERATE)
+_CHAINS = (_ORDER[:_PLACED_AT], (Stage.GENERATE,), _ORDER[_PLACED_AT + 1 :])
+"""The stages that one Celery chain carries a clip through: prepare, generate and deliver."""
+
+
+def route(stage: Stage, handoff_id: str | None = None) -> str | None:
+    """The queue of a stage's steps, for frames in that hand-off; None where the dispatcher places them."""
+    if stage is Stage.GENERATE:
+        return None
+    if stage in _AT_HANDOFF:
+        return None if handoff_id is None else encode_queue(handoff_id)
+    return _FIXED[stage]
+
+
+def chain_from(stage: Stage, queue: str, *, scored: bool, last_segment: bool) -> list[tuple[Stage, str]]:
+    """The steps that a message for this one carries, each with its queue: itself and what may follow in its chain.
+
+    A clip's segments are encoded one by one, and published with the last.
+    """
+    chain = next(stages for stages in _CHAINS if stage in stages)
+    links = [(stage, queue)]
+    if stage is Stage.ENCODE and not last_segment:
+        return links
+    handoff_id = queue.removeprefix(_ENCODE_PREFIX) if is_encode_queue(queue) else None
+    for following in chain[chain.index(stage) + 1 :]:
+        next_queue = route(following, handoff_id)
+        if next_queue is not None and (scored or following is not Stage.SCORE):
+            links.append((following, next_queue))
+    return links
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,6 @@
 The tables follow diffusers; a test compares them with its classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from pipeline.acceleration import Acceleration, MagCache

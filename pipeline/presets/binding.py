@@ -1,7 +1,5 @@
 """Bind a job's values to the arguments of a pipeline's call; submission and worker use the same code."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

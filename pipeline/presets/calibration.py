@@ -4,16 +4,13 @@ They depend on the weights, so they are kept with the preset's digest, and a job
 no other host needs the file.
 """
 
-from __future__ import annotations
-
 import json
 import math
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.files.drafts import draft_of
 from pipeline.files.json_reader import read_json
 from pipeline.presets.preset import Preset
 
@@ -38,9 +35,8 @@ def write(folder: Path, preset: Preset, ratios: Sequence[float], *, prompt: str,
         "seed": seed,
         "ratios": [round(float(ratio), 5) for ratio in ratios],
     }
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    draft.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
-    draft.replace(path)
+    with draft_of(path) as draft:
+        draft.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
     return path
 
 

@@ -3,8 +3,6 @@
 A user's file is read anew whenever it changed, so that a preset can be added while workers run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,8 +1,5 @@
 """A preset: which model, by which pipeline class, with which rules and defaults."""
 
-from __future__ import annotations
-
-import hashlib
 import json
 import tomllib
 from enum import StrEnum
@@ -13,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from pipeline.acceleration import PLAIN, Acceleration
+from pipeline.digests import sha256_hex
 from pipeline.errors import NotFoundError
 from pipeline.presets.rules import FrameRule, PresetData, SizeRule
 from pipeline.rates import check_rate
@@ -122,7 +120,7 @@ class Preset(PresetData):
         """sha256 (hex) of what decides a job's frames: two presets of one name are the same where this agrees."""
         # Without defaults, so that a field that a later version adds does not make another preset of this one.
         values = self.model_dump(mode="json", exclude=set(_NO_MATTER), exclude_defaults=True)
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return sha256_hex(json.dumps(values, sort_keys=True))
 
     def contradictions(self) -> list[tuple[str, str]]:
         """Return where the preset's own rules and defaults disagree, as field and sentence."""

@@ -1,7 +1,5 @@
 """The rules of a model: which frame counts and which sizes it can make."""
 
-from __future__ import annotations
-
 from pydantic import BaseModel, ConfigDict, Field
 
 

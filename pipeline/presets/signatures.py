@@ -1,7 +1,5 @@
 """The arguments of a diffusers class, read from its source: a submission is checked without loading torch."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import re

@@ -3,8 +3,6 @@
 The file's name without ``.toml`` is the preset's name.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 Layers of values are joined option by option; ``none`` says every option, so that nothing of a weaker layer is left.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

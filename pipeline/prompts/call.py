@@ -1,7 +1,5 @@
 """Check that the preset's class takes a job's fields: the worker's own check, made when a file is read."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import cast
 

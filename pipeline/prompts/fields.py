@@ -1,12 +1,10 @@
 """The fields of a job as people write them: one parser a field, from raw values to checked ones."""
 
-from __future__ import annotations
-
 import re
 from typing import cast
 
 from pipeline.files.json_reader import parse_json
-from pipeline.gpu_type_names import check_gpu_type
+from pipeline.names import check_gpu_type, check_labels, check_name, check_text, split_label
 from pipeline.nearest import did_you_mean
 from pipeline.prompts.acceleration import parse_acceleration
 from pipeline.prompts.loras import parse_loras
@@ -19,28 +17,19 @@ from pipeline.spec import MAX_SEGMENTS
 MAX_PROMPT_CHARS = 50_000
 """Room for 5,000 words of English (some 30,000 characters) and more; text encoders read a few hundred tokens."""
 MAX_JOBS = MAX_SEEDS
-MAX_LABELS = 32
 MAX_REFERENCES = 16
 
 _SIZE = re.compile(r"\s*([0-9]{1,6})\s*[x×X*]\s*([0-9]{1,6})\s*")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _text(maximum: int, *, empty: bool = False) -> Parser:
-    def parse(value: object, _: bool) -> str:
-        if not isinstance(value, str):
-            raise ValueError(f"{show(value)} is not text")
-        if len(value) > maximum:
-            raise ValueError(f"has {len(value)} characters; at most {maximum} are allowed")
-        if not empty and not value.strip():
-            raise ValueError("is empty")
-        if "\0" in value:
-            raise ValueError(f"holds a NUL (U+0000) at character {value.index(chr(0)) + 1}")
-        if not value.isascii() and (surrogate := _SURROGATE.search(value)):
-            raise ValueError(f"holds a lone surrogate (U+{ord(surrogate[0]):04X}) at character {surrogate.start() + 1}")
-        return value
+    return lambda value, _: check_text(_string(value), maximum, empty=empty)
 
-    return parse
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{show(value)} is not text")
+    return value
 
 
 def _rate(value: object, text: bool) -> float:
@@ -94,35 +83,34 @@ def _segments(value: object, text: bool) -> int | tuple[str, ...]:
     return tuple(prompts)
 
 
-def _custom_id(value: object, text: bool) -> str:
-    result = str(_text(128)(value, text))
-    if not result.isprintable() or result != result.strip():
-        raise ValueError(f"{show(result)} holds a control character or begins or ends with a blank")
-    return result
+def _custom_id(value: object, _: bool) -> str:
+    return check_name(_string(value), 128)
 
 
 def _labels(value: object, text: bool) -> dict[str, str]:
     if isinstance(value, str) and text:
-        pairs = [part.partition("=") for part in value.split(",")]
-        if not all(equals and name.strip() for name, equals, _ in pairs):
+        try:
+            pairs = [split_label(part) for part in value.split(",")]
+        except ValueError:
+            pairs = []
+        if not pairs or any(content is None for _, content in pairs):
             raise ValueError(f"{show(value)} is not of the form 'name=value,name=value'")
-        items: dict[object, object] = {name.strip(): content.strip() for name, _, content in pairs}
+        items: dict[object, object] = dict(pairs)
         if len(items) != len(pairs):
             raise ValueError(f"{show(value)} names a label twice")
     elif isinstance(value, dict):
         items = value
     else:
         raise ValueError(f"{show(value)} is not a mapping of names to texts")
-    if len(items) > MAX_LABELS:
-        raise ValueError(f"has {len(items)} labels; at most {MAX_LABELS} are allowed")
-    return {_label(name, "name", 64): _label(content, f"value of {show(name)}", 256) for name, content in items.items()}
+    named = {_label(name, "name"): _label(content, f"value of {show(name)}") for name, content in items.items()}
+    return check_labels(named)
 
 
-def _label(value: object, what: str, maximum: int) -> str:
+def _label(value: object, what: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
-        value = str(value)
+        return str(value)
     try:
-        return str(_text(maximum, empty=what != "name")(value, True))
+        return _string(value)
     except ValueError as error:
         raise ValueError(f"label's {what}: {error}") from None
 

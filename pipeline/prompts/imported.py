@@ -4,8 +4,6 @@ The specification is turned into the fields of a line, which pass the same parse
 the same checks of inputs. What a line cannot say (priority excepted, which is the site's) is checked here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -27,10 +25,7 @@ from pipeline.spec import MAX_SEGMENTS, Beginning, JobSpec, LoraRef
 MAX_DIGESTS = 100_000
 """The most segments of the clip that another begins with; films are extended again and again."""
 _NEEDED = ("prompt", "seed", "preset", "width", "height", "num_frames", "fps", "num_inference_steps", "guidance_scale")
-_AS_THEY_ARE = (
-    *_NEEDED,
-    *("negative_prompt", "guidance_scale_2", "custom_id", "labels", "enhance", "auto_extend"),
-)
+_AS_THEY_ARE = (*_NEEDED, *("negative_prompt", "guidance_scale_2", "custom_id", "labels", "enhance", "auto_extend"))
 _INPUTS = ("image", "last_image", "video")
 _ABSENT = {"negative_prompt", "guidance_scale_2"}
 """Fields whose null means that the clip was made without, whatever the preset's default is by now."""
@@ -164,12 +159,7 @@ def _segments(request: Mapping[str, Any], report: Report) -> object:
 
 
 def _job(
-    request: Mapping[str, Any],
-    values: Values,
-    library: Library,
-    inputs: StoredInputs,
-    continues: bool,
-    report: Report,
+    request: Mapping[str, Any], values: Values, library: Library, inputs: StoredInputs, continues: bool, report: Report
 ) -> JobSpec | None:
     """The job that the checked values ask for; None where something is wrong, which was reported."""
     base: Values = {"enhance": False, "gpu": (), "priority": 0}

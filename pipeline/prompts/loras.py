@@ -1,7 +1,5 @@
 """The fields ``loras`` and ``lora``: a list of mappings, or text, ``a.safetensors@0.8,org/name:b.safetensors``."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Numbers and truths as people, spreadsheets and pandas write them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -16,14 +17,14 @@ from pipeline.presets import load_library
 from pipeline.prompts.fields import MAX_JOBS
 from pipeline.prompts.formats.lines import MAX_FILE_BYTES
 from pipeline.prompts.formats.readers import other_format, reader_of
-from pipeline.prompts.formats.table import Reader, Table
+from pipeline.prompts.formats.table import Reader, Record, Table
 from pipeline.prompts.layers import LayerReader, Sweep, Values, merge
 from pipeline.prompts.problems import Problems
 from pipeline.prompts.resolve import Resolver
 from pipeline.prompts.scoring import SCORE_FIELDS, FileScoring, read_scoring
 from pipeline.prompts.segments import contradictions
 from pipeline.prompts.submission import PlannedJobs, Shot, Submission, fingerprint_of
-from pipeline.settings import FetchSettings, Settings
+from pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from pipeline.inputs.downloads import Downloader
@@ -57,12 +58,27 @@ def parse_bytes(
     if (sentence := other_format(data)) is not None:
         raise InputError([Problem(sentence, name)])
     with contextlib.ExitStack() as stack:
-        inputs = InputCollector(
-            folder or Path.cwd(),
-            settings.input_roots,
-            lambda: stack.enter_context(contextlib.closing(_downloader(settings.fetch))),
-        )
+        inputs = InputCollector(folder or Path.cwd(), settings.input_roots, _lazy_downloader(stack, settings))
         return _read(data, name, reader, overrides, settings, inputs)
+
+
+def parse_fields(
+    jobs: Sequence[Mapping[str, object]], name: str, *, settings: Settings, files: Mapping[str, Path] | None = None
+) -> Submission:
+    """Do the same for fields that came without a file, such as a request's: one line's for each of ``jobs``.
+
+    No path of this host is read but those of ``files``, by the names that the fields call them. Numbers may be text.
+
+    Raises:
+        InputError: with every mistake found; its problems name no file and no line.
+    """
+    records = iter([Record(line, fields) for line, fields in enumerate(jobs, 1)])
+    with contextlib.ExitStack() as stack:
+        inputs = InputCollector(None, (), _lazy_downloader(stack, settings), files=files)
+        try:
+            return _expand(Table((), records, text=True), Problems(name), {}, settings, inputs)
+        except InputError as error:
+            raise InputError([replace(problem, file=None, line=None) for problem in error.problems]) from None
 
 
 def _reader(name: str) -> Reader:
@@ -72,23 +88,29 @@ def _reader(name: str) -> Reader:
     return reader
 
 
-def _downloader(fetch: FetchSettings) -> Downloader:
-    from pipeline.inputs.downloads import Downloader  # noqa: PLC0415 - an HTTP client, which few files need
+def _lazy_downloader(stack: contextlib.ExitStack, settings: Settings) -> Callable[[], Downloader]:
+    """Return what makes a downloader, which is closed with the stack."""
 
-    return Downloader(allowed=fetch.networks, timeout_s=fetch.timeout_s)
+    def make() -> Downloader:
+        from pipeline.inputs.downloads import Downloader  # noqa: PLC0415 - an HTTP client, which few files need
+
+        fetch = settings.fetch
+        return stack.enter_context(contextlib.closing(Downloader(allowed=fetch.networks, timeout_s=fetch.timeout_s)))
+
+    return make
 
 
 def _read(
-    data: bytes,
-    name: str,
-    reader: Reader,
-    overrides: Mapping[str, object],
-    settings: Settings,
-    inputs: InputCollector,
+    data: bytes, name: str, reader: Reader, overrides: Mapping[str, object], settings: Settings, inputs: InputCollector
 ) -> Submission:
     problems = Problems(name)
+    return _expand(reader(data, problems), problems, overrides, settings, inputs)
+
+
+def _expand(
+    table: Table, problems: Problems, overrides: Mapping[str, object], settings: Settings, inputs: InputCollector
+) -> Submission:
     expander = _Expander(problems, LayerReader(inputs), settings)
-    table = reader(data, problems)
     expander.read_common(table, overrides)
     for record in table.records:
         expander.add_line(record.line, record.fields, table.text)
@@ -98,7 +120,7 @@ def _read(
     fingerprint = fingerprint_of(expander.shots)
     jobs = PlannedJobs(expander.shots, fingerprint)
     # A file's name need not be UTF-8; what is stored must be.
-    source_name = os.fsencode(Path(name).name).decode("utf-8", "backslashreplace")
+    source_name = os.fsencode(Path(problems.file).name).decode("utf-8", "backslashreplace")
     return Submission(jobs, fingerprint, dict(inputs.stored), source_name, expander.scoring)
 
 
@@ -111,12 +133,7 @@ class _Expander:
         self._problems = problems
         self._reader = reader
         self._resolver = Resolver(load_library(settings.effective_presets_dir))
-        self._base: Values = {
-            "preset": settings.preset,
-            "enhance": settings.enhance.enabled,
-            "priority": 0,
-            "gpu": (),
-        }
+        self._base: Values = {"preset": settings.preset, "enhance": settings.enhance.enabled, "priority": 0, "gpu": ()}
         self._defaults: Values = {}
         self._overrides: Values = {}
         self._common: Values = {}

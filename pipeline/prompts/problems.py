@@ -1,7 +1,5 @@
 """Collects every mistake of a file, so that they are shown together, each kind once."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from pipeline.errors import InputError, Problem

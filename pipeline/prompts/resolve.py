@@ -1,7 +1,5 @@
 """The preset's word on a job: its defaults where nothing was said, its rules on what was."""
 
-from __future__ import annotations
-
 from typing import cast
 
 from pipeline.presets import FrameRule, Library, Preset, SizeRule, Workload, abilities

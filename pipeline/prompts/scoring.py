@@ -1,7 +1,5 @@
 """The scoring options of a prompt file's defaults: ``score``, ``gate`` and ``reroll`` hold for the whole batch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 

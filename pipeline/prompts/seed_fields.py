@@ -1,7 +1,5 @@
 """The fields ``seed`` and ``seeds``: ranges that are never written out."""
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence

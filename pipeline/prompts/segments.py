@@ -1,7 +1,5 @@
 """A clip of several segments as people ask for it: a count, a list of prompts, or a length beyond the model's."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import cast
 

@@ -1,7 +1,5 @@
 """A sidecar as anybody may have written it: read within limits, and trusted in nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,8 +1,5 @@
 """Inputs that an imported specification names by digest: taken from this site's store, and checked as a file's."""
 
-from __future__ import annotations
-
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
@@ -10,6 +7,7 @@ from typing import cast
 from pydantic import ValidationError
 
 from pipeline.errors import NotFoundError
+from pipeline.files.digests import file_sha256
 from pipeline.inputs.collector import Downloads, InputCollector
 from pipeline.spec import InputRef
 
@@ -59,8 +57,7 @@ class StoredInputs(InputCollector):
     def resolve_undecoded(self, value: str) -> InputRef:
         """An input that is large and was made here: its bytes are compared with its digest, and not decoded."""
         path, ref = self._fetched_here(value)
-        with path.open("rb") as file:
-            self._compare(ref, hashlib.file_digest(file, "sha256").hexdigest())
+        self._compare(ref, file_sha256(path))
         return ref
 
     def _as_named(self, value: str, resolve: Callable[[str], InputRef]) -> InputRef:

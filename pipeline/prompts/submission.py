@@ -1,7 +1,5 @@
 """A parsed prompt file: a fingerprint, the inputs to store, and its jobs, made when they are asked for."""
 
-from __future__ import annotations
-
 import hashlib
 from array import array
 from bisect import bisect_right
@@ -11,7 +9,7 @@ from functools import lru_cache
 from typing import Any, overload
 
 from pipeline.acceleration import Acceleration
-from pipeline.digests import canonical_json
+from pipeline.digests import canonical_json, sha256_hex
 from pipeline.inputs.collector import StoredInput
 from pipeline.prompts.scoring import NO_SCORING, FileScoring
 from pipeline.seeds import derive_seed
@@ -169,7 +167,7 @@ def fingerprint_of(shots: Sequence[Shot]) -> str:
         if template is None:
             if len(templates) >= _CACHE_SIZE:
                 templates.clear()
-            template = templates[shot.template] = hashlib.sha256(_template_json(shot.template).encode()).hexdigest()
+            template = templates[shot.template] = sha256_hex(_template_json(shot.template))
         seeds = None if shot.seeds is None else list(shot.seeds)
         record = [shot.line, shot.variant, template, shot.prompt, seeds, shot.custom_id_of(0), shot.labels or {}]
         digest.update(canonical_json(record).encode())

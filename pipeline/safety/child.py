@@ -7,8 +7,6 @@ score] or null, …]}`` or ``{"error": TEXT}``. The first line of output says ho
 input.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The parent's handle on the child process that holds a classifier; see ``pipeline.safety.child``."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

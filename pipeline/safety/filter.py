@@ -1,7 +1,5 @@
 """Asks a fastText classifier whether a prompt is unsafe."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

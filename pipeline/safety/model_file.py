@@ -3,8 +3,6 @@
 The layout (version 11 and 12, little endian) is read only as far as lengths and labels need it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import mmap
 import struct

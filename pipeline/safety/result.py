@@ -1,7 +1,5 @@
 """The result of screening one text, and the error of a classifier that cannot be used."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 

@@ -9,8 +9,6 @@ read a prompt's beginning only, how much of it depends on the model, so a long p
 reads could outweigh the rest for the classifier. Words that punctuation joins (``a,b``) are also shown apart.
 """
 
-from __future__ import annotations
-
 import html
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """Aggregate clips' scores to dimensions, and those to quality, semantic and total, by VBench's constants."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Thresholds for black and still pictures are those of FFmpeg's ``blackdetect`` and ``freezedetect``.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import subprocess

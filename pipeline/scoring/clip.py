@@ -1,7 +1,5 @@
 """A clip in memory: decoded once by PyAV, shared by every metric."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ SSIM is Wang et al. 2004 with their 11x11 Gaussian window (sigma 1.5), K1 0.01, 
 RGB; MS-SSIM is Wang et al. 2003 with their five weights. Both are the mean over frames.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

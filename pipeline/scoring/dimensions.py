@@ -3,8 +3,6 @@
 Deliberate differences: a clip for which the official code fails or gets no number is "not scored".
 """
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

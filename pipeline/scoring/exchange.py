@@ -4,8 +4,6 @@ The official code knows clips by ``PROMPT-INDEX.mp4`` alone. Each export has a f
 so that nothing here ever reads a prompt from a file name.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """Divide a run's scoring into slices of its clips, for one model family each."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pipeline.policy.routes import NO_MODEL, ScorePart

@@ -4,8 +4,6 @@ A rule is a check or a group of checks that must not fail (``checks``, ``checks.
 (``vbench.imaging_quality>=50``).
 """
 
-from __future__ import annotations
-
 import math
 import operator
 import re

@@ -1,7 +1,5 @@
 """The 400 actions of Kinetics-400 (Kay et al. 2017), lower case, in the order of UMT's classes."""
 
-from __future__ import annotations
-
 _NAMES = """
 riding a bike; marching; dodgeball; playing cymbals; checking tires; roller skating; tasting beer; clapping;
 drawing; juggling fire; bobsledding; petting animal (not cat); spray painting; training dog; eating watermelon;

@@ -1,7 +1,5 @@
 """All metrics by dotted name, and the groups that select several."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

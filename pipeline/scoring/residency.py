@@ -1,7 +1,5 @@
 """Model families: each is loaded once and scores many clips. This file loads no torch until a family is asked for."""
 
-from __future__ import annotations
-
 import importlib
 import time
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Scoring many clips: each is decoded once and given to every metric; each model family is loaded once."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

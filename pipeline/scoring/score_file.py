@@ -1,15 +1,12 @@
 """Score files: the JSON list that ``vgen eval run`` writes, read again to be pooled, extended and compared."""
 
-from __future__ import annotations
-
 import json
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, Problem
+from pipeline.files.drafts import draft_of
 from pipeline.files.json_reader import read_json
 from pipeline.scoring.metric import Score
 
@@ -30,9 +27,8 @@ _FIELDS: Mapping[str, tuple[type, str]] = {
 def write_scores(path: Path, records: Sequence[Record]) -> None:
     """Replace the file at once: a reader sees the old list or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    draft.write_text(json.dumps(list(records), indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-    draft.replace(path)
+    with draft_of(path) as draft:
+        draft.write_text(json.dumps(list(records), indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
 
 
 def read_scores(path: Path) -> list[Record]:

@@ -1,14 +1,12 @@
 """VBench's prompt suite (``VBench_full_info.json``): read from a path, or from an installed ``vbench`` wheel."""
 
-from __future__ import annotations
-
-import hashlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.digests import sha256_hex
 from pipeline.errors import InputError, NotFoundError, Problem
 from pipeline.files.json_reader import json_of_bytes
 from pipeline.files.pipes import read_file_or_pipe
@@ -75,7 +73,7 @@ def read_suite(path: Path) -> Suite:
         entries.append(SuiteEntry(index, raw["prompt_en"], tuple(raw["dimension"]), auxiliary))
     if problems:
         raise InputError(problems)
-    return Suite(tuple(entries), hashlib.sha256(data).hexdigest(), str(path))
+    return Suite(tuple(entries), sha256_hex(data), str(path))
 
 
 def _mistake(raw: object) -> str | None:

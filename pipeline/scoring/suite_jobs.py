@@ -3,8 +3,6 @@
 A clip is known by its entry and seed. Both travel with the job, in its labels and its seed, never in a file's name.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """VBench's 16 dimensions as metrics: what each needs, whether it is native, how clips pool, and its constants."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from pipeline.scoring import dimensions

@@ -4,8 +4,6 @@ Names, sizes, digests and licences as VBench's release and the authors' pages ha
 hub that holds the same weights in transformers' own layout; it may stand in for the file.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 _VBENCH_HUB = "https://huggingface.co/OpenGVLab/VBench_Used_Models/resolve/main"

@@ -4,12 +4,7 @@ Looked up in this order: the weights directory (by official name, by its place i
 ``owner/name`` or ``owner--name``), then the local hub cache. Only ``pull`` uses the network.
 """
 
-from __future__ import annotations
-
-import hashlib
 import json
-import os
-import secrets
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +18,8 @@ from typing import IO
 from huggingface_hub import try_to_load_from_cache
 
 from pipeline.errors import NotFoundError, RefusedError, ServiceUnavailableError
+from pipeline.files.digests import file_sha256
+from pipeline.files.drafts import draft_of
 from pipeline.scoring.weight_files import WEIGHT_FILES, WeightFile
 
 _CHUNK = 1 << 20
@@ -119,9 +116,11 @@ class Weights:
         if not self._known and self.digests is not None and self.digests.is_file():
             self._known.update(_read_digests(self.digests))
         if key not in self._known:
-            self._known[key] = file_digest(weights.path)
+            self._known[key] = file_sha256(weights.path)
             if self.digests is not None:
-                _write_atomically(self.digests, json.dumps(self._known, indent=1, sort_keys=True).encode())
+                self.digests.parent.mkdir(parents=True, exist_ok=True)
+                with draft_of(self.digests) as draft:
+                    draft.write_text(json.dumps(self._known, indent=1, sort_keys=True), "utf-8")
         return self._known[key]
 
     def check(self, name: str) -> WeightCheck:
@@ -151,22 +150,18 @@ class Weights:
         if self.directory is None:
             raise NotFoundError("no weights directory is set: VGEN_EVAL_WEIGHTS_DIR or --weights says where to")
         target = self.directory / name
-        if target.is_file() and file_digest(target) == file.sha256:
+        if target.is_file() and file_sha256(target) == file.sha256:
             return target
         self.directory.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{name}.{secrets.token_hex(4)}")
-        try:
+        with draft_of(target) as draft:
             _download(file, draft)
-            digest = file_digest(draft)
+            digest = file_sha256(draft)
             if digest != file.sha256:
                 size = draft.stat().st_size
                 official = f"{file.size} bytes and {file.sha256}"
                 raise ServiceUnavailableError(
                     f"{file.url} gave {size} bytes with sha256 {digest}; the official file has {official}"
                 )
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
         return target
 
     def _own_places(self, file: WeightFile) -> list[Path]:
@@ -186,12 +181,6 @@ class Weights:
             if isinstance(cached, str):
                 return FoundWeights(file, Path(cached), hub=True)
         return None
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(file: WeightFile, target: Path) -> None:
@@ -238,10 +227,3 @@ def _read_digests(path: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}  # only a memory of what can be computed again
     return {str(key): str(value) for key, value in digests.items()} if isinstance(digests, dict) else {}
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    draft.write_bytes(data)
-    draft.replace(path)

@@ -4,8 +4,6 @@
 ``amqp://`` or ``amqps://`` for RabbitMQ; several of one kind, separated by semicolons, stand in for each other.
 """
 
-from __future__ import annotations
-
 import re
 import ssl
 from collections.abc import Mapping

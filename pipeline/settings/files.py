@@ -1,7 +1,5 @@
 """The files that settings come from: ``.env``, and ``vgen.toml`` of the current folder and of the user."""
 
-from __future__ import annotations
-
 import codecs
 import os
 import re

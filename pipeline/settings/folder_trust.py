@@ -34,6 +34,7 @@ RULES: dict[SettingPath, tuple[Rule, str]] = {
     ("trusted_folders",): (Rule.NEVER, "a folder cannot vouch for itself"),
     ("umask",): (Rule.NEVER, "it decides who may read your files"),
     ("database_url",): (Rule.NEVER, _WHERE),
+    ("database_listen_url",): (Rule.NEVER, _WHERE),
     ("broker_url",): (Rule.NEVER, _WHERE),
     ("storage",): (Rule.INSIDE, _WHERE),
     ("home",): (Rule.INSIDE, _WHERE),

@@ -30,7 +30,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipeline.errors import SettingsError
-from pipeline.gpu_type_names import check_gpu_type
+from pipeline.names import check_gpu_type, check_owner
 from pipeline.redaction import redact, remember, shown_setting
 from pipeline.settings.broker_url import parse_broker_url
 from pipeline.settings.files import current_folder
@@ -184,7 +184,9 @@ class WorkerSettings(_Group):
     lease_s: float = Field(30.0, gt=0, description="A step whose lease is not renewed for so long is given to another.")
     renew_s: float = Field(5.0, gt=0, description="How often a running step's lease is renewed.")
     control_s: float = Field(1.0, gt=0, description="How often a running step looks for cancel and pause.")
-    dispatch_s: float = Field(1.0, gt=0, description="How often the dispatcher looks for waiting steps.")
+    dispatch_s: float = Field(
+        1.0, gt=0, description="How often the dispatcher looks for waiting steps, if nothing wakes it before."
+    )
     reconcile_s: float = Field(5.0, gt=0, description="How often expired leases and lost messages are looked for.")
     grace_s: float = Field(25.0, ge=0, description="How long a stopping worker may finish what it runs.")
     affinity_s: float = Field(
@@ -273,8 +275,8 @@ class RetentionSettings(_Group):
 
 def _user_name() -> str:
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
+        return check_owner(getpass.getuser())
+    except (KeyError, OSError, ValueError):  # a container's user may have no name
         return "unknown"
 
 
@@ -287,6 +289,11 @@ class Settings(_NormalisedModel, BaseSettings):
     database_url: str | None = Field(
         None, description="SQLAlchemy URL, postgresql+psycopg://… for a cluster; unset means SQLite in `home`."
     )
+    database_listen_url: str | None = Field(
+        None,
+        description="The same database without a pooler, where `database_url` reaches it by one in transaction mode: "
+        "dispatchers hear of waiting steps by it.",
+    )
     broker_url: str | None = Field(
         None, description="redis://…, rediss://…, amqp://… or amqps://…; unset means solo mode, in process."
     )
@@ -295,8 +302,7 @@ class Settings(_NormalisedModel, BaseSettings):
     handoff_bytes: int = Field(8 * 1024 * MEBIBYTE, gt=0, description="Most bytes of frames kept there at once.")
     cache_dir: Path | None = Field(None, description="Where built models are kept; unset means `home`/cache.")
     input_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
-        (),
-        description="Folders that input images may lie in; unset: the prompt file's and the current one.",
+        (), description="Folders that input images may lie in; unset: the prompt file's and the current one."
     )
     presets_dir: Path | None = Field(None, description="Folder of your own presets; unset means `home`/presets.")
     trusted_folders: Annotated[tuple[Path, ...], NoDecode] = Field(
@@ -307,7 +313,9 @@ class Settings(_NormalisedModel, BaseSettings):
         pattern=r"^0?[0-7]{3}$",
         description="Permissions that files and folders made by vgen do not have, in octal; 027 lets the group read.",
     )
-    owner: str = Field(default_factory=_user_name, description="Who a batch belongs to.")
+    owner: str = Field(
+        default_factory=_user_name, description="Who a batch belongs to: one line of at most 64 characters."
+    )
     preset: str = Field("tiny-wan", description="Preset of jobs that name none.")
     gpu_type: str | None = Field(None, description="Type this host's GPUs are given, instead of the one found.")
     gpu_count: int = Field(1, ge=1, le=64, description="GPUs that the CPU stands for on a host that has none.")
@@ -356,6 +364,11 @@ class Settings(_NormalisedModel, BaseSettings):
         if wrong is not None:
             raise ValueError(f"{wrong.strip()!r} is not of the form type=price")
         return {name.strip(): price.strip() for name, _, price in pairs}
+
+    @field_validator("owner")
+    @classmethod
+    def _check_owner(cls, value: str) -> str:
+        return check_owner(value)
 
     @field_validator("gpu_type")
     @classmethod

@@ -4,8 +4,6 @@ Every source is read the same way: blanks at the ends are left out, an empty val
 home folder, and a name that is not a setting is reported with the nearest that is.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Mapping

@@ -1,16 +1,14 @@
 """Fetch the next clip's inputs while the one before is made. A hint: who makes the clip looks for them and can do
 without."""
 
-from __future__ import annotations
-
 import contextlib
 import os
-import secrets
 import shutil
 import time
 from pathlib import Path
 
 from pipeline.files.digests import file_sha256
+from pipeline.files.drafts import draft_of
 from pipeline.settings import Settings
 from pipeline.spec import InputRef, JobSpec
 from pipeline.stages.lora_cache import fetch_lora
@@ -36,7 +34,8 @@ def prefetch_inputs(spec: JobSpec, storage: Storage, settings: Settings) -> None
         try:
             os.utime(path)
         except FileNotFoundError:
-            _download(ref, path, storage)
+            with draft_of(path) as draft:
+                storage.download(ref.key, draft)
 
 
 def take_prefetched(ref: InputRef, target: Path, settings: Settings) -> bool:
@@ -54,15 +53,6 @@ def take_prefetched(ref: InputRef, target: Path, settings: Settings) -> bool:
 
 def _folder(settings: Settings) -> Path:
     return settings.effective_cache_dir / "ahead"
-
-
-def _download(ref: InputRef, path: Path, storage: Storage) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        storage.download(ref.key, draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _remove_old(folder: Path) -> None:

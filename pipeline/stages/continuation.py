@@ -4,15 +4,13 @@ Blobs lie under their digest: any worker can fetch them, and equal ones are one.
 the transaction that finishes the segment.
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from pipeline.digests import sha256_hex
 from pipeline.errors import NotFoundError, RefusedError, SegmentLostError
 from pipeline.object_names import state_key
+from pipeline.outputs import GenerateOutput
 from pipeline.work import ContinuationRef, StageContext, StepWork
 
 LAST_FRAMES = "last_frames"
@@ -23,15 +21,14 @@ _MEDIA_TYPE = "application/octet-stream"
 
 
 def keep_last_frames(
-    work: StepWork, context: StageContext, frames: Path, generated: dict[str, Any], count: int
+    work: StepWork, context: StageContext, frames: Path, generated: GenerateOutput, count: int
 ) -> ContinuationRef:
     """Store the last ``count`` frames of a raw file; ``generated`` is what the generate stage recorded of it.
 
     Raises:
         RetryableError: the store cannot be reached.
     """
-    height, width = generated["height"], generated["width"]
-    size = height * width * 3 * count
+    size = generated.height * generated.width * 3 * count
     with frames.open("rb") as file:
         file.seek(-size, 2)
         data = file.read(size)
@@ -40,12 +37,12 @@ def keep_last_frames(
     context.storage.put_bytes(state_key(sha256), data, content_type=_MEDIA_TYPE)
     payload = {
         "frames": count,
-        "height": height,
-        "width": width,
+        "height": generated.height,
+        "width": generated.width,
         "fps": work.spec.fps,
         "preset": work.spec.preset,
-        "model_revision": generated.get("model_revision"),
-        "prompt": generated.get("prompt"),
+        "model_revision": generated.model_revision,
+        "prompt": generated.prompt,
     }
     return ContinuationRef(
         LAST_FRAMES, VERSION, payload, {BLOB: {"key": state_key(sha256), "sha256": sha256, "size": size}}

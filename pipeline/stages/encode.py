@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline import failpoints
 from pipeline.encoding import ffmpeg, join, pictures, sidecar
 from pipeline.encoding.probe import VideoFacts, probe, verify, verify_sound
 from pipeline.errors import RetryableError
 from pipeline.files.digests import facts_of, file_sha256
+from pipeline.generators.base import sound_path
 from pipeline.object_names import media_key
+from pipeline.outputs import EncodeOutput, GenerateOutput, ObjectRef, StageOutputs
 from pipeline.presets import Preset, load_library
 from pipeline.stages.continuation import keep_last_frames
 from pipeline.stages.segments import container_metadata, finish_clip, is_made_of_parts, store_part
@@ -31,28 +32,23 @@ class _Frames:
     """The frames that the generate stage handed over: a raw file of F × H × W × 3 uint8, RGB."""
 
     path: Path
-    num_frames: int
-    height: int
-    width: int
-    sha256: str
-    sound: Mapping[str, Any] | None = None
-    """The generate stage's facts about its sound."""
+    generated: GenerateOutput
 
     @property
     def raw_sound(self) -> ffmpeg.Sound | None:
-        if self.sound is None:
-            return None
-        return ffmpeg.Sound(Path(self.sound["path"]), self.sound["sample_rate"], self.sound["channels"])
+        sound = self.generated.sound
+        return None if sound is None else ffmpeg.Sound(sound_path(self.path), sound.sample_rate, sound.channels)
 
     @property
     def sizes(self) -> dict[str, int]:
-        return {"width": self.width, "height": self.height, "num_frames": self.num_frames}
+        made = self.generated
+        return {"width": made.width, "height": made.height, "num_frames": made.num_frames}
 
 
-def run(work: StepWork, context: StageContext) -> StageResult:
-    """Make and upload the clip's four files. The output has key, sha256 and size (bytes) of each, and the probe.
+def run(work: StepWork, context: StageContext) -> StageResult[EncodeOutput]:
+    """Make and upload the clip's four files.
 
-    Of a clip of several segments only the last has them; the output of the others has the encoded segment (``part``),
+    Of a clip of several segments only the last has them; the others have their encoded segment (``part``) stored,
     which the last joins. Files are named by this attempt, and objects by their own digests: an attempt that lost its
     lease can neither touch another's files nor change an object that is already recorded.
 
@@ -63,7 +59,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
         RefusedError: the encode options cannot work; code ``preset_missing`` or ``preset_differs``.
         StoppedError: asked to stop.
     """
-    frames = _frames_of(work, context)
+    frames = _Frames(context.handoff.here(work.outputs.generated.frames_path), work.outputs.generated)
     folder = frames.path.parent
     paths = {kind: folder / f"{frames.path.stem}.e{work.attempt}.{suffix}" for kind, suffix in _SUFFIXES.items()}
     try:
@@ -72,18 +68,21 @@ def run(work: StepWork, context: StageContext) -> StageResult:
         preset = load_library(context.settings.effective_presets_dir).pinned(work.spec.preset, work.spec.preset_digest)
         facts = _encode(work, context, preset, frames, paths["video"])
         if work.segment < work.spec.segments - 1:
-            output: dict[str, Any] = {"part": store_part(work, context, paths["video"])}
+            part = store_part(work, context, paths["video"])
+            output = EncodeOutput(part=part, probe=facts.as_json())
             state = None
         else:
             outputs, segments = work.outputs, None
             if is_made_of_parts(work.spec):
                 outputs, segments = finish_clip(work, context, preset, paths["video"])
-                sound = outputs["generate"].get("sound")
+                sound = outputs.generated.sound
                 facts = _verified(work, context, paths["video"], frames.sizes | {"num_frames": work.spec.clip_frames})
-                verify_sound(facts, duration_s=None if sound is None else sound["num_samples"] / sound["sample_rate"])
+                verify_sound(facts, duration_s=None if sound is None else sound.num_samples / sound.sample_rate)
             _make_pictures(work, context, frames, paths)
             _write_sidecar(work, preset, outputs, segments, facts, paths)
-            output = _store(work, context, paths)
+            output = EncodeOutput(**_store(work, context, paths), probe=facts.as_json())
+            if work.options.score is not None:  # for the score stage, on this host or not
+                output = output.model_copy(update={"files": {kind: str(path) for kind, path in paths.items()}})
             state = _state(work, context, preset, frames)
     except BaseException as error:
         for path in paths.values():
@@ -91,31 +90,16 @@ def run(work: StepWork, context: StageContext) -> StageResult:
         if isinstance(error, OSError):
             raise _translate(error) from error
         raise
-    output["probe"] = facts.as_json()
-    if work.options.score is None or "part" in output:
-        return StageResult(output=output, continuation=state, after_commit=lambda: context.handoff.free(frames.path))
-    output["files"] = {kind: str(path) for kind, path in paths.items()}  # for the score stage, on this host or not
-    return StageResult(output=output, continuation=state, after_commit=lambda: context.handoff.empty(frames.path))
-
-
-def _frames_of(work: StepWork, context: StageContext) -> _Frames:
-    output = work.outputs["generate"]
-    sound = output.get("sound")
-    return _Frames(
-        context.handoff.here(output["frames_path"]),
-        output["num_frames"],
-        output["height"],
-        output["width"],
-        output["frames_sha256"],
-        None if sound is None else {**sound, "path": str(context.handoff.here(sound["path"]))},
-    )
+    leave = context.handoff.empty if output.files else context.handoff.free
+    return StageResult(output, continuation=state, after_commit=lambda: leave(frames.path))
 
 
 def _check_frames(frames: _Frames, check: Callable[[], None]) -> None:
-    _check_raw(frames.path, frames.num_frames * frames.height * frames.width * 3, frames.sha256, check)
-    if frames.sound is not None:
-        size = frames.sound["num_samples"] * frames.sound["channels"] * _SAMPLE_BYTES
-        _check_raw(Path(frames.sound["path"]), size, frames.sound["sha256"], check)
+    made = frames.generated
+    _check_raw(frames.path, made.num_frames * made.height * made.width * 3, made.frames_sha256, check)
+    if made.sound is not None:
+        size = made.sound.num_samples * made.sound.channels * _SAMPLE_BYTES
+        _check_raw(sound_path(frames.path), size, made.sound.sha256, check)
 
 
 def _check_raw(path: Path, expected_bytes: int, sha256: str, check: Callable[[], None]) -> None:
@@ -171,8 +155,8 @@ def _make_pictures(work: StepWork, context: StageContext, frames: _Frames, paths
 def _write_sidecar(
     work: StepWork,
     preset: Preset,
-    outputs: dict[str, dict[str, Any]],
-    segments: list[dict[str, Any]] | None,
+    outputs: StageOutputs,
+    segments: Sequence[GenerateOutput] | None,
     facts: VideoFacts,
     paths: dict[str, Path],
 ) -> None:
@@ -196,23 +180,23 @@ def _write_sidecar(
 
 def _state(work: StepWork, context: StageContext, preset: Preset, frames: _Frames) -> ContinuationRef | None:
     """Return the state that an extending clip starts from; None if the model cannot go on, or made too few frames."""
-    if preset.continuation is None or frames.num_frames < preset.continuation.frames:
+    if preset.continuation is None or frames.generated.num_frames < preset.continuation.frames:
         return None
-    return keep_last_frames(work, context, frames.path, work.outputs["generate"], preset.continuation.frames)
+    return keep_last_frames(work, context, frames.path, frames.generated, preset.continuation.frames)
 
 
-def _store(work: StepWork, context: StageContext, paths: dict[str, Path]) -> dict[str, Any]:
-    """Upload every file; returns key, sha256 and size by kind."""
-    output: dict[str, Any] = {}
+def _store(work: StepWork, context: StageContext, paths: dict[str, Path]) -> dict[str, ObjectRef]:
+    """Upload every file; returns what is stored, by kind."""
+    stored = {}
     for kind, media_type in MEDIA_TYPES.items():
         context.check()
         facts = facts_of(paths[kind])
         key = media_key(work.job_id, facts["sha256"], _SUFFIXES[kind])
         failpoints.hit("upload", kind)
         context.storage.put_file(key, paths[kind], sha256=facts["sha256"], content_type=media_type)
-        output[kind] = {"key": key, **facts}
+        stored[kind] = ObjectRef(key=key, **facts)
     failpoints.hit("after_upload")
-    return output
+    return stored
 
 
 def _translate(error: OSError) -> RetryableError:

@@ -1,22 +1,13 @@
 """Makes a job's prompt richer, if its line asks for it."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from pipeline.enhancers.enhancer import PromptEnhancer
-from pipeline.errors import RefusedError, SettingsError
-from pipeline.settings import EnhanceSettings
+from pipeline.outputs import EnhancedPrompt, EnhanceOutput
 from pipeline.spec import JobSpec
 from pipeline.work import Outcome, StageContext, StageResult, StepWork
 
 
-def run(work: StepWork, context: StageContext) -> StageResult:
-    """Ask the configured providers.
-
-    ``output``: ``prompt`` (the one to generate), ``provider``, ``model``, ``latency_ms``, ``fallback_used`` and
-    ``original``. Of a clip of several segments also ``prompts``, those of all segments, and ``segments``, with the same
-    facts of each that was asked for: all are known, and screened, before the first is generated.
+def run(work: StepWork, context: StageContext) -> StageResult[EnhanceOutput | None]:
+    """Ask the configured providers. All segments' prompts are known, and screened, before the first is generated.
 
     Raises:
         RefusedError: code ``enhance_not_configured``, ``enhance_key_missing``, ``enhance_refused`` or
@@ -25,57 +16,38 @@ def run(work: StepWork, context: StageContext) -> StageResult:
     """
     spec = work.spec
     if not (spec.enhance or spec.auto_extend):
-        return StageResult(Outcome.SKIPPED)
-    enhancer = _enhancer(context.settings.enhance)
+        return StageResult(None, Outcome.SKIPPED)
+    enhancer = context.models.enhancer
     if spec.segments == 1:
-        return StageResult(Outcome.DONE, _asked(enhancer, spec.prompt_of(0), context))
-    records: list[dict[str, Any]] = []
+        return StageResult(EnhanceOutput(**_asked(enhancer, spec.prompt_of(0), context).as_json()))
+    records: list[EnhancedPrompt] = []
     for segment in range(spec.segments):
         records.append(_segment(enhancer, spec, records, segment, context))
-    output = {**records[0], "prompts": [item["prompt"] for item in records], "segments": records}
-    return StageResult(Outcome.DONE, output)
+    prompts = tuple(record.prompt for record in records)
+    return StageResult(EnhanceOutput(**records[0].as_json(), prompts=prompts, segments=tuple(records)))
 
 
 def _segment(
-    enhancer: PromptEnhancer, spec: JobSpec, records: list[dict[str, Any]], segment: int, context: StageContext
-) -> dict[str, Any]:
+    enhancer: PromptEnhancer, spec: JobSpec, records: list[EnhancedPrompt], segment: int, context: StageContext
+) -> EnhancedPrompt:
     """One segment's prompt. One that the enhancer wrote is enhanced like one that a person did."""
     if spec.auto_extend and segment > 0:
-        extended = enhancer.auto_extend(records[-1]["prompt"], check=context.check)
+        extended = enhancer.auto_extend(records[-1].prompt, check=context.check)
         return _asked(enhancer, extended.content, context)
     if not spec.enhance:
-        return {"prompt": spec.prompt_of(segment), "original": spec.prompt_of(segment)}
+        return EnhancedPrompt(prompt=spec.prompt_of(segment), original=spec.prompt_of(segment))
     if segment > 0 and not spec.segment_prompts:
         return records[0]  # one prompt for all of them
     return _asked(enhancer, spec.prompt_of(segment), context)
 
 
-def _asked(enhancer: PromptEnhancer, prompt: str, context: StageContext) -> dict[str, Any]:
+def _asked(enhancer: PromptEnhancer, prompt: str, context: StageContext) -> EnhancedPrompt:
     response = enhancer.enhance(prompt, check=context.check)
-    return {
-        "prompt": response.content,
-        "provider": response.provider,
-        "model": response.model,
-        "latency_ms": response.latency_ms,
-        "fallback_used": response.fallback_used,
-        "original": prompt,
-    }
-
-
-def close() -> None:
-    """Close the connections that are kept open from job to job."""
-    while _enhancers:
-        _enhancers.popitem()[1].close()
-
-
-_enhancers: dict[EnhanceSettings, PromptEnhancer] = {}
-"""A process has one set of settings; connecting anew for each job would cost more than the rest of the stage."""
-
-
-def _enhancer(settings: EnhanceSettings) -> PromptEnhancer:
-    if settings not in _enhancers:
-        try:
-            _enhancers[settings] = PromptEnhancer.from_settings(settings)
-        except SettingsError as error:
-            raise RefusedError(str(error), code="enhance_not_configured") from None
-    return _enhancers[settings]
+    return EnhancedPrompt(
+        prompt=response.content,
+        provider=response.provider,
+        model=response.model,
+        latency_ms=response.latency_ms,
+        fallback_used=response.fallback_used,
+        original=prompt,
+    )

@@ -1,7 +1,5 @@
 """The generate stage: from a prompt to raw frames in the hand-off directory."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +7,13 @@ from typing import Any
 from pipeline.encoder_texts import prompt_for
 from pipeline.errors import FatalError, NotFoundError, OutOfMemoryError, RefusedError, RetryableError, StoppedError
 from pipeline.files.digests import file_sha256
-from pipeline.generators.base import GenerationRequest, GenerationResult, sound_path
+from pipeline.generators.base import GenerationRequest, GenerationResult
+from pipeline.outputs import GenerateFacts, GenerateOutput, SoundOutput
 from pipeline.policy.memory_ladder import Rung, on_rung
 from pipeline.seeds import segment_seed
 from pipeline.spec import InputRef, JobSpec
 from pipeline.stages import ahead
-from pipeline.stages.checkpoints import ClipCheckpoints
+from pipeline.stages.checkpoint_upload import ClipCheckpoints
 from pipeline.stages.continuation import fetch_last_frames, keep_last_frames
 from pipeline.stages.lora_cache import fetch_lora
 from pipeline.work import GenerationRunner, StageContext, StageResult, StepWork
@@ -23,15 +22,11 @@ CHANNELS = 3
 _ACCELERATION_REFUSED = frozenset({"acceleration_unsupported", "acceleration_unavailable"})
 
 
-def run(work: StepWork, context: StageContext) -> StageResult:
+def run(work: StepWork, context: StageContext) -> StageResult[GenerateOutput]:
     """Make the clip's frames; they stay in the hand-off directory for the encode stage of the same host.
 
     Goes on from ``work.checkpoint`` where that can be used, and keeps checkpoints of its own (see
-    ``pipeline.stages.checkpoints``). The final one is stored before this returns.
-
-    The output has: ``frames_sha256``, ``frames_path``, ``handoff_id``, ``num_frames``, ``height``, ``width``,
-    ``prompt`` (the one used), ``numerics``, ``model_revision``, ``timings_s``, ``peak_memory_bytes``, ``gpu_type``,
-    ``facts``; and from a pipeline that makes sound ``sound``: its path, sample rate, channels, length and sha256.
+    ``pipeline.stages.checkpoint_upload``). The final one is stored before this returns.
 
     Raises:
         RetryableError: the hand-off directory is full, or the store that has an input cannot be reached.
@@ -67,8 +62,8 @@ def run(work: StepWork, context: StageContext) -> StageResult:
             acceleration=on_rung(spec.acceleration, work.memory_rung),
         )
         result = _generate(context.generator, request, context, checkpoints, work.memory_rung)
-        output = _output(result, prompt, frames, context, checkpoints.facts)
-        output["facts"]["memory_rung"] = work.memory_rung.name.lower()
+        facts = {**result.facts, **checkpoints.facts, "memory_rung": work.memory_rung.name.lower()}
+        output = _output(result, prompt, frames, context, facts)
         # The last segment's is kept when it is encoded: nobody waits for it.
         is_last = work.segment == work.spec.segments - 1
         state = None if is_last else keep_last_frames(work, context, frames, output, work.spec.seam_frames)
@@ -78,7 +73,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
     except BaseException:
         context.handoff.free(frames)
         raise
-    return StageResult(output=output, continuation=state)
+    return StageResult(output, continuation=state)
 
 
 def _generate(
@@ -127,7 +122,7 @@ def segment_spec(work: StepWork) -> JobSpec:
 
 def prompt_of(work: StepWork) -> str:
     """The prompt that the step's segment is generated from."""
-    return prompt_for(work.spec, work.outputs.get("enhance", {}), work.segment)
+    return prompt_for(work.spec, work.outputs.enhance, work.segment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,21 +162,21 @@ def _fetch_inputs(spec: JobSpec, frames: Path, context: StageContext) -> _Inputs
 
 def _output(
     result: GenerationResult, prompt: str, frames: Path, context: StageContext, facts: dict[str, Any]
-) -> dict[str, Any]:
-    sound = {} if result.sound is None else {"sound": {"path": str(sound_path(frames)), **asdict(result.sound)}}
-    return {
-        "frames_sha256": result.frames_sha256,
-        "frames_path": str(frames),
-        "handoff_id": context.handoff.id,
-        "num_frames": result.num_frames,
-        "height": result.height,
-        "width": result.width,
-        "prompt": prompt,
-        "numerics": result.numerics,
-        "model_revision": result.model_revision,
-        "timings_s": result.timings_s,
-        "peak_memory_bytes": result.peak_memory_bytes,
-        "gpu_type": context.gpu_type,
-        "facts": {**result.facts, **facts},
+) -> GenerateOutput:
+    sound = {} if result.sound is None else {"sound": SoundOutput(**asdict(result.sound))}
+    return GenerateOutput(
+        frames_sha256=result.frames_sha256,
+        frames_path=str(frames),
+        handoff_id=context.handoff.id,
+        num_frames=result.num_frames,
+        height=result.height,
+        width=result.width,
+        prompt=prompt,
+        numerics=result.numerics,
+        model_revision=result.model_revision,
+        timings_s=result.timings_s,
+        peak_memory_bytes=result.peak_memory_bytes,
+        gpu_type=context.gpu_type,
+        facts=GenerateFacts(**facts),
         **sound,
-    }
+    )

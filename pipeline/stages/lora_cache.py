@@ -1,15 +1,13 @@
 """LoRA files on this host: fetched from the store once, kept by use."""
 
-from __future__ import annotations
-
 import contextlib
-import hashlib
 import os
-import secrets
 import time
 from pathlib import Path
 
 from pipeline.errors import NotFoundError, RefusedError, RetryableError
+from pipeline.files.digests import file_sha256
+from pipeline.files.drafts import draft_of
 from pipeline.models.lora_files import SUFFIX
 from pipeline.settings import Settings
 from pipeline.spec import LoraRef
@@ -38,20 +36,15 @@ def fetch_lora(ref: LoraRef, storage: Storage, settings: Settings) -> Path:
 
 
 def _download(ref: LoraRef, path: Path, storage: Storage) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        storage.download(ref.file.key, draft)
-        with draft.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != ref.file.sha256:
-            raise RetryableError(f"{ref.file.key} came with the sha256 {digest}", code="storage_corrupt")
-        draft.replace(path)
+        with draft_of(path) as draft:
+            storage.download(ref.file.key, draft)
+            if (digest := file_sha256(draft)) != ref.file.sha256:
+                raise RetryableError(f"{ref.file.key} came with the sha256 {digest}", code="storage_corrupt")
     except NotFoundError as error:
         raise RefusedError(
             f"loras: {ref.file.name!r} ({ref.file.key}) is not in the store", code="input_missing"
         ) from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _evict(folder: Path, max_bytes: int) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 from pipeline import failpoints
 from pipeline.errors import NotFoundError, RetryableError
 from pipeline.files.digests import file_sha256
+from pipeline.outputs import PublishOutput
 from pipeline.stages.encode import MEDIA_TYPES
 from pipeline.work import Artifact, StageContext, StageResult, StepWork
 
 
-def run(work: StepWork, context: StageContext) -> StageResult:
+def run(work: StepWork, context: StageContext) -> StageResult[PublishOutput]:
     """Verify the clip's four objects and return them as artifacts. Nothing is visible before these are recorded.
 
     Raises:
@@ -20,16 +21,17 @@ def run(work: StepWork, context: StageContext) -> StageResult:
             line then encodes again. Or as the store raises.
         StoppedError: asked to stop.
     """
-    encoded = {**work.outputs["encode"], **work.outputs.get("score", {}).get("replaced", {})}
+    encoded, replaced = work.outputs.encoded, work.outputs.score.replaced if work.outputs.score else {}
     artifacts = []
     for kind, media_type in MEDIA_TYPES.items():
         context.check()
-        recorded = encoded[kind]
-        artifact = Artifact(kind, recorded["key"], recorded["sha256"], recorded["size"], media_type)
+        ref = replaced.get(kind) or encoded.file(kind)
+        artifact = Artifact(kind, ref.key, ref.sha256, ref.size, media_type)
         _verify(artifact, context)
         artifacts.append(artifact)
     failpoints.hit("publish_verified")
-    return StageResult(output={artifact.kind: artifact.key for artifact in artifacts}, artifacts=tuple(artifacts))
+    keys = {artifact.kind: artifact.key for artifact in artifacts}
+    return StageResult(PublishOutput(**keys), artifacts=tuple(artifacts))
 
 
 def _verify(artifact: Artifact, context: StageContext) -> None:

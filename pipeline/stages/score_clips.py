@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from pipeline import failpoints
-from pipeline.digests import canonical_json, sha256_hex
-from pipeline.errors import NotFoundError
-from pipeline.files.digests import file_sha256
-from pipeline.scoring import Expected, Metric, Models, Score, gate, not_scored
-from pipeline.scoring.families import is_scored_by, of_family
-from pipeline.scoring.run import ClipToScore, fingerprint, score_clips
-from pipeline.scoring.suite_jobs import entry_of
-from pipeline.settings import Settings
-from pipeline.stages.score import models_of, ready_of, record_of
+from pipeline.scoring import Models, gate
+from pipeline.scoring.families import of_family
+from pipeline.stages.clip_scorer import ClipScorer
 from pipeline.storage.base import Storage
 from pipeline.work import ScoreRecord, ScoreWork, StoredClip
 
@@ -25,16 +17,14 @@ Record = Callable[[StoredClip, Sequence[ScoreRecord]], None]
 
 def run(
     work: ScoreWork,
-    settings: Settings,
+    models: Models,
     storage: Storage,
     record: Record,
     *,
-    device: str | None = None,
+    clip_bytes: int,
     check: Callable[[], None] = lambda: None,
 ) -> int:
     """Score the clips one by one, each recorded when it is done; how many of them could not be read.
-
-    The models stay loaded in this process.
 
     Raises:
         RefusedError: code ``eval_weights_wrong``.
@@ -43,60 +33,13 @@ def run(
         StoppedError: asked to stop.
     """
     metrics = of_family(gate.check_metrics(work.metrics), work.family)
-    models = models_of(settings, device)
-    ready, missing = ready_of(metrics, models, set())
-    digests = {metric.name: sha256_hex(canonical_json(fingerprint(metric, models))) for metric in ready}
+    scorer = ClipScorer(metrics, models, clip_bytes, check)
     unread = 0
     for clip in work.clips:
         check()
         failpoints.hit("score_clip", work.family)
-        clip_metrics = [metric for metric in metrics if is_scored_by(metric, clip.spec.labels)]
-        if all((metric.name, digests.get(metric.name, "")) in clip.known for metric in clip_metrics):
-            continue
-        able = [metric for metric in clip_metrics if metric in ready]
-        scores, problem = _score(clip, able, models, settings, storage, check)
-        unread += problem is not None
-        scores = {**scores, **{metric.name: missing[metric.name] for metric in clip_metrics if metric.name in missing}}
-        record(clip, [record_of(metric, scores[metric.name], models) for metric in clip_metrics])
+        if not scorer.knows(clip):
+            scored = scorer.score_stored(clip, storage)
+            unread += scored.problem is not None
+            record(clip, scorer.records(scored.scores))
     return unread
-
-
-def _score(
-    clip: StoredClip,
-    metrics: Sequence[Metric],
-    models: Models,
-    settings: Settings,
-    storage: Storage,
-    check: Callable[[], None],
-) -> tuple[Mapping[str, Score], str | None]:
-    """Scores by metric, and why the clip could not be read, if it could not."""
-    if not metrics:
-        return {}, None
-    with tempfile.TemporaryDirectory(prefix="vgen-score-") as folder:
-        path = Path(folder) / "clip.mp4"
-        problem = None
-        try:
-            storage.download(clip.key, path)
-            if file_sha256(path, check) != clip.sha256:
-                problem = f"{clip.key}: its bytes are others than were published"
-        except NotFoundError:
-            problem = f"{clip.key}: it is not in the store"
-        if problem is not None:
-            return {metric.name: not_scored(problem) for metric in metrics}, problem
-        item = clip_to_score(clip, path)
-        (scores,) = score_clips([item], metrics, models, settings.eval.clip_bytes, check)
-        return scores.scores, scores.problem
-
-
-def clip_to_score(clip: StoredClip, path: Path) -> ClipToScore:
-    """The clip with all that its row says of it."""
-    spec, entry = clip.spec, entry_of(clip.spec.labels)
-    return ClipToScore(
-        path,
-        spec.prompt,
-        expected=Expected(spec.total_frames, spec.fps, spec.width, spec.height),
-        auxiliary=entry.auxiliary if entry else {},
-        entry=entry.index if entry else None,
-        seed=spec.seed,
-        dimensions=entry.dimensions if entry else None,
-    )

@@ -11,15 +11,11 @@ Without a configured classifier the stage is skipped, unless the policy was aske
 negative prompt is screened only where it draws (``pipeline.encoder_texts``).
 """
 
-from __future__ import annotations
-
 import logging
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
 from pipeline.encoder_texts import NO_CALL_TEXTS, CallTexts, texts_to_screen
 from pipeline.errors import RetryableError
+from pipeline.outputs import ScreenOutput
 from pipeline.presets import load_library
 from pipeline.safety.filter import PromptSafetyFilter
 from pipeline.safety.result import SafetyDecision, SafetyResult
@@ -28,32 +24,39 @@ from pipeline.work import Outcome, StageContext, StageResult, StepWork
 logger = logging.getLogger(__name__)
 
 
-def run(work: StepWork, context: StageContext) -> StageResult:
+def run(work: StepWork, context: StageContext) -> StageResult[ScreenOutput]:
     """Decide whether the job may go on.
-
-    ``output``: ``screened``; if screened also ``decision``, ``score``, ``label``, ``reason``, ``text`` (which one
-    decided: ``original``, ``enhanced``, ``segment 2``, …), ``model_version``, ``threshold`` and ``policy``.
 
     Raises:
         RetryableError: code ``classifier_unavailable``; the policy is ``closed`` or ``hold``.
     """
-    settings = context.settings.safety
-    policy = work.options.safety_policy
-    if settings.classifier is None:
+    policy, safety_filter = work.options.safety_policy, context.models.safety_filter
+    if safety_filter is None:
         if work.options.must_screen:
             raise RetryableError(
                 f"safety policy {policy} was asked for, and this worker has no classifier (VGEN_SAFETY_CLASSIFIER)",
                 code="classifier_unavailable",
             )
-        return StageResult(Outcome.SKIPPED, {"screened": False, "reason": "no classifier is configured"})
-    texts = texts_to_screen(work.spec, work.outputs.get("enhance", {}), _call_texts(work, context))
-    name, result = _decide(_filter(settings.classifier, settings.threshold), texts)
-    output = _output(name, result) | {"threshold": settings.threshold, "policy": policy}
+        output = ScreenOutput(screened=False, reason="no classifier is configured")
+        return StageResult(output, Outcome.SKIPPED)
+    texts = texts_to_screen(work.spec, work.outputs.enhance, _call_texts(work, context))
+    name, result = _decide(safety_filter, texts)
+    output = ScreenOutput(
+        screened=result.decision is not SafetyDecision.UNAVAILABLE,
+        decision=result.decision.value,
+        score=result.score,
+        label=result.label,
+        reason=result.reason,
+        text=name,
+        model_version=result.model_version,
+        threshold=safety_filter.block_threshold,
+        policy=policy,
+    )
     match result.decision:
         case SafetyDecision.ALLOW:
-            return StageResult(Outcome.DONE, output)
+            return StageResult(output)
         case SafetyDecision.BLOCK:
-            return StageResult(Outcome.HELD if policy == "hold" else Outcome.BLOCKED, output)
+            return StageResult(output, Outcome.HELD if policy == "hold" else Outcome.BLOCKED)
         case SafetyDecision.UNAVAILABLE:
             if policy != "open":
                 raise RetryableError(
@@ -62,7 +65,7 @@ def run(work: StepWork, context: StageContext) -> StageResult:
                     code="classifier_unavailable",
                 )
             logger.warning("prompt not screened", extra={"job_id": work.job_id, "reason": result.reason})
-            return StageResult(Outcome.DONE, output)
+            return StageResult(output)
 
 
 def _call_texts(work: StepWork, context: StageContext) -> CallTexts:
@@ -81,25 +84,3 @@ def _decide(safety_filter: PromptSafetyFilter, texts: dict[str, str]) -> tuple[s
         if last[1].decision is SafetyDecision.UNAVAILABLE:
             unavailable = unavailable or last
     return unavailable or last
-
-
-def _output(name: str, result: SafetyResult) -> dict[str, Any]:
-    return {
-        "screened": result.decision is not SafetyDecision.UNAVAILABLE,
-        "decision": result.decision.value,
-        "score": result.score,
-        "label": result.label,
-        "reason": result.reason,
-        "text": name,
-        "model_version": result.model_version,
-    }
-
-
-def close() -> None:
-    """End the classifiers' processes; the next prompt starts one again."""
-    _filter.cache_clear()
-
-
-@lru_cache(maxsize=4)
-def _filter(classifier: Path, threshold: float) -> PromptSafetyFilter:
-    return PromptSafetyFilter(classifier, block_threshold=threshold)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from pipeline import failpoints
 from pipeline.digests import joined_digest
@@ -14,7 +13,9 @@ from pipeline.encoding.ffmpeg import Sound
 from pipeline.encoding.probe import has_sound
 from pipeline.errors import NotFoundError, RefusedError, RetryableError, SegmentLostError
 from pipeline.files.digests import facts_of, file_sha256
+from pipeline.generators.base import sound_path
 from pipeline.object_names import media_key
+from pipeline.outputs import GenerateOutput, ObjectRef, Part, SoundOutput, SoundPart, StageOutputs
 from pipeline.presets import Preset
 from pipeline.spec import Beginning, JobSpec
 from pipeline.work import StageContext, StepWork
@@ -28,22 +29,19 @@ def is_made_of_parts(spec: JobSpec) -> bool:
     return spec.segments > 1 or spec.extends is not None
 
 
-def store_part(work: StepWork, context: StageContext, path: Path) -> dict[str, Any]:
-    """Upload a segment's video and raw sound, so that whoever encodes the last one can join them.
-
-    Key, sha256 and size; the same of its ``sound``, with sample rate and channels.
-    """
+def store_part(work: StepWork, context: StageContext, path: Path) -> Part:
+    """Upload a segment's video and raw sound, so that whoever encodes the last one can join them."""
     facts = facts_of(path)
     key = media_key(work.job_id, facts["sha256"], _SUFFIX)
     failpoints.hit("upload", "part")
     context.storage.put_file(key, path, sha256=facts["sha256"], content_type="video/mp4")
-    part = {"key": key, **facts}
-    if (sound := work.outputs["generate"].get("sound")) is not None:
-        raw = context.handoff.here(sound["path"])
-        key = media_key(work.job_id, sound["sha256"], _SOUND_SUFFIX)
-        context.storage.put_file(key, raw, sha256=sound["sha256"], content_type="application/octet-stream")
-        sound_facts = {name: sound[name] for name in ("sha256", "sample_rate", "channels")}
-        part["sound"] = {"key": key, "size": raw.stat().st_size, **sound_facts}
+    part = Part(key=key, **facts)
+    if (sound := work.outputs.generated.sound) is not None:
+        raw = sound_path(context.handoff.here(work.outputs.generated.frames_path))
+        key = media_key(work.job_id, sound.sha256, _SOUND_SUFFIX)
+        context.storage.put_file(key, raw, sha256=sound.sha256, content_type="application/octet-stream")
+        sound_facts = sound.model_dump(include={"sha256", "sample_rate", "channels"})
+        part = part.model_copy(update={"sound": SoundPart(key=key, size=raw.stat().st_size, **sound_facts)})
     path.unlink()
     return part
 
@@ -59,11 +57,11 @@ class _Parts:
 
 def finish_clip(
     work: StepWork, context: StageContext, preset: Preset, video: Path
-) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]] | None]:
+) -> tuple[StageOutputs, list[GenerateOutput] | None]:
     """Put what goes before the last segment's ``video`` before it, and all parts' sound beside it, in place.
 
-    Returns what the stages recorded of the whole clip, by stage name, and what generate recorded of each segment,
-    where there are several.
+    Returns what the stages recorded of the whole clip, and what generate recorded of each segment, where there are
+    several.
 
     Raises:
         SegmentLostError: an earlier segment is not in the store, or not what was stored.
@@ -71,7 +69,7 @@ def finish_clip(
             encoded in another way.
         RetryableError: as ``pipeline.encoding.join.join``, ``pipeline.encoding.sound`` and the store raise.
     """
-    generated = [*(outputs["generate"] for outputs in work.earlier), work.outputs["generate"]]
+    generated = [outputs.generated for outputs in (*work.earlier, work.outputs)]
     try:
         parts = _gather(work, context, video)
         metadata = container_metadata(work, preset)
@@ -84,14 +82,15 @@ def finish_clip(
         for path in video.parent.glob(f"{video.stem}.part*"):
             path.unlink(missing_ok=True)
     before = () if work.spec.begins_with is None else work.spec.begins_with.frames_sha256
-    facts = {
-        **{name: value for name, value in generated[-1].items() if name != "sound"},
-        "prompt": generated[0]["prompt"],
-        "num_frames": sum(parts.counts),
-        "frames_sha256": joined_digest([*before, *(outputs["frames_sha256"] for outputs in generated)]),
-        **({} if sound is None else {"sound": sound}),
-    }
-    return {**work.outputs, "generate": facts}, generated if work.spec.segments > 1 else None
+    whole = generated[-1].model_copy(
+        update={
+            "prompt": generated[0].prompt,
+            "num_frames": sum(parts.counts),
+            "frames_sha256": joined_digest([*before, *(segment.frames_sha256 for segment in generated)]),
+            "sound": sound,
+        }
+    )
+    return replace(work.outputs, generate=whole), generated if work.spec.segments > 1 else None
 
 
 def _gather(work: StepWork, context: StageContext, video: Path) -> _Parts:
@@ -108,21 +107,22 @@ def _gather(work: StepWork, context: StageContext, video: Path) -> _Parts:
             parts.sounds.append(sounds.Piece(raw, 0, rate, channels))
     for segment, outputs in enumerate((*work.earlier, work.outputs)):
         context.check()
-        sound = outputs["generate"].get("sound")
+        sound = outputs.generated.sound
         if segment < len(work.earlier):
             path, raw = video.with_suffix(f".part{segment}"), video.with_suffix(f".part{segment}-sound")
-            part = outputs["encode"]["part"]
+            part = outputs.encoded.part
+            assert part is not None, "only the last segment has the clip's files"
             _fetch(segment, part, path, context)
-            if sound is not None:
-                _fetch(segment, part["sound"], raw, context)
+            if part.sound is not None:
+                _fetch(segment, part.sound, raw, context)
         else:
-            path, raw = video, Path("" if sound is None else sound["path"])
+            path, raw = video, sound_path(context.handoff.here(outputs.generated.frames_path))
         if sound is not None:
             repeated = spec.seam_frames if spec.continues(segment) else 0
             begins = sum(parts.counts) - repeated
-            parts.sounds.append(sounds.Piece(raw, begins, sound["sample_rate"], sound["channels"]))
+            parts.sounds.append(sounds.Piece(raw, begins, sound.sample_rate, sound.channels))
         parts.videos.append(path)
-        parts.counts.append(outputs["generate"]["num_frames"])
+        parts.counts.append(outputs.generated.num_frames)
     return parts
 
 
@@ -140,7 +140,7 @@ def _join(work: StepWork, parts: _Parts, joined: Path, metadata: dict[str, str],
 
 def _add_sound(
     work: StepWork, context: StageContext, parts: _Parts, video: Path, metadata: dict[str, str]
-) -> dict[str, Any] | None:
+) -> SoundOutput | None:
     """Mix the parts' sounds and put them beside the pictures; return the sidecar's facts about them."""
     if not parts.sounds:
         return None
@@ -156,14 +156,13 @@ def _add_sound(
     )
     join.check_seams(out, parts.counts, context.check)
     out.replace(video)
-    return facts
+    return SoundOutput(**facts)
 
 
 def container_metadata(work: StepWork, preset: Preset) -> dict[str, str]:
     """Return what is written into the video file of the clip, or of a segment of it."""
-    generated = work.earlier[0]["generate"] if work.earlier else work.outputs["generate"]
-    prompt = generated.get("prompt", work.spec.prompt)
-    return sidecar.container_metadata(work.job_id, work.spec, preset, prompt)
+    first = work.earlier[0] if work.earlier else work.outputs
+    return sidecar.container_metadata(work.job_id, work.spec, preset, first.generated.prompt)
 
 
 def _fetch_beginning(beginning: Beginning, path: Path, context: StageContext) -> None:
@@ -179,16 +178,16 @@ def _fetch_beginning(beginning: Beginning, path: Path, context: StageContext) ->
         raise RefusedError(f"begins_with: {ref.key} has sha256 {digest}: it is damaged", code="beginning_lost")
 
 
-def _fetch(segment: int, part: dict[str, Any], path: Path, context: StageContext) -> None:
+def _fetch(segment: int, part: ObjectRef, path: Path, context: StageContext) -> None:
     try:
-        context.storage.download(part["key"], path)
+        context.storage.download(part.key, path)
     except NotFoundError:
         raise _lost(segment, part, "is not in the store") from None
     digest = file_sha256(path, context.check)
-    if digest != part["sha256"]:
-        raise _lost(segment, part, f"has sha256 {digest}, not {part['sha256']}")
+    if digest != part.sha256:
+        raise _lost(segment, part, f"has sha256 {digest}, not {part.sha256}")
 
 
-def _lost(segment: int, part: dict[str, Any], why: str) -> SegmentLostError:
-    message = f"the encoded file of segment {segment + 1} ({part['key']}) {why}"
+def _lost(segment: int, part: ObjectRef, why: str) -> SegmentLostError:
+    message = f"the encoded file of segment {segment + 1} ({part.key}) {why}"
     return SegmentLostError(message, code="segment_lost", segment=segment)

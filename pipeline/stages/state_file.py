@@ -4,8 +4,6 @@ A safetensors file: one tensor of frames (n × H × W × 3 uint8), and one JSON 
 code, and nothing of it is believed unchecked.
 """
 
-from __future__ import annotations
-
 import json
 import stat
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The protocol of a store of media, which the folder and S3 forms both keep."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +39,12 @@ class Storage(Protocol):
 
     def read_bytes(self, key: str) -> bytes:
         """Raises NotFoundError when nothing is there."""
+
+    def chunks(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """The bytes from ``start`` up to ``stop``, or to the end, in pieces, as they come; their digest is not checked.
+
+        Raises NotFoundError, at the first piece, when nothing is there.
+        """
 
     def download(self, key: str, path: Path) -> None:
         """Write the object to a file, all or nothing. Raises NotFoundError when nothing is there."""

@@ -1,22 +1,21 @@
 """Media in a folder: of this host, or a file system that all hosts share."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
-import hashlib
 import logging
+import math
 import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pipeline.digests import sha256_hex
 from pipeline.errors import NotFoundError, RefusedError, RetryableError
+from pipeline.object_names import TEMPORARY, check_key
 from pipeline.settings.folder_trust import leads_out
 from pipeline.storage.base import StoredObject
-from pipeline.storage.key_rules import TEMPORARY, check_key
-from pipeline.storage.local_files import copy_hashing, open_source, os_errors, whole_file
+from pipeline.storage.local_files import CHUNK_BYTES, copy_hashing, open_source, os_errors, whole_file
 from pipeline.storage.round_trip import check_round_trip
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class FolderStorage:
         target = self._path(key)
         with os_errors(target), whole_file(target) as file:
             file.write(data)
-        return self._stored(key, len(data), hashlib.sha256(data).hexdigest())
+        return self._stored(key, len(data), sha256_hex(data))
 
     def stat(self, key: str) -> StoredObject | None:
         path = self._path(key)
@@ -66,6 +65,20 @@ class FolderStorage:
                 return path.read_bytes()
             except (*_ABSENT, IsADirectoryError):
                 raise NotFoundError(f"nothing is stored under {key} in {self.root}") from None
+
+    def chunks(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        path = self._path(key)
+        with os_errors(path):
+            try:
+                source = path.open("rb")
+            except (*_ABSENT, IsADirectoryError):
+                raise NotFoundError(f"nothing is stored under {key} in {self.root}") from None
+            with source:
+                source.seek(start)
+                left = math.inf if stop is None else stop - start
+                while left > 0 and (chunk := source.read(int(min(CHUNK_BYTES, left)))):
+                    left -= len(chunk)
+                    yield chunk
 
     def download(self, key: str, path: Path) -> None:
         source_path = self._path(key)

@@ -1,7 +1,5 @@
 """Puts a submission's inputs into the store."""
 
-from __future__ import annotations
-
 from pipeline.inputs.collector import MAX_INPUT_BYTES, StoredInput
 from pipeline.storage.base import Storage
 

@@ -1,7 +1,5 @@
 """Files of this host: written whole or not at all, and with their errors in vgen's words."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib
@@ -13,7 +11,7 @@ from typing import IO
 
 from pipeline.errors import InputError, RefusedError, RetryableError, StageError
 from pipeline.files.regular import open_regular_file
-from pipeline.storage.key_rules import TEMPORARY
+from pipeline.object_names import TEMPORARY
 
 CHUNK_BYTES = 1024 * 1024
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -116,13 +114,4 @@ def copy_hashing(source: IO[bytes], target: IO[bytes]) -> tuple[int, str]:
     while chunk := source.read(CHUNK_BYTES):
         digest.update(chunk)
         size += target.write(chunk)
-    return size, digest.hexdigest()
-
-
-def hash_of(source: IO[bytes]) -> tuple[int, str]:
-    """Number and sha256 of all bytes that are left of ``source``."""
-    digest, size = hashlib.sha256(), 0
-    while chunk := source.read(CHUNK_BYTES):
-        digest.update(chunk)
-        size += len(chunk)
     return size, digest.hexdigest()

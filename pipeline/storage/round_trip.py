@@ -1,13 +1,11 @@
 """The proof that a store can be used."""
 
-from __future__ import annotations
-
 import contextlib
-import hashlib
 import secrets
 import tempfile
 from pathlib import Path
 
+from pipeline.digests import sha256_hex
 from pipeline.errors import NotFoundError, RetryableError, VgenError
 from pipeline.storage.base import Storage
 
@@ -42,7 +40,7 @@ def _put_file(storage: Storage, key: str, data: bytes) -> None:
     with tempfile.TemporaryDirectory(prefix="vgen-check-") as folder:
         path = Path(folder, "object")
         path.write_bytes(data)
-        storage.put_file(key, path, sha256=hashlib.sha256(data).hexdigest(), content_type=_KIND)
+        storage.put_file(key, path, sha256=sha256_hex(data), content_type=_KIND)
 
 
 def _read_back(storage: Storage, keys: list[str], data: bytes) -> None:

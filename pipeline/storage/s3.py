@@ -1,7 +1,5 @@
 """Media in an S3-compatible store. The only module that uses boto3."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io
@@ -19,11 +17,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 from botocore.utils import conditionally_calculate_md5
 
+from pipeline.digests import sha256_hex
 from pipeline.errors import InputError, NotFoundError, Problem, RefusedError, RetryableError, SettingsError
+from pipeline.files.digests import stream_sha256
+from pipeline.object_names import check_key
 from pipeline.settings import S3Settings
 from pipeline.storage.base import StoredObject
-from pipeline.storage.key_rules import check_key
-from pipeline.storage.local_files import CHUNK_BYTES, hash_of, open_source, os_errors, whole_file
+from pipeline.storage.local_files import CHUNK_BYTES, open_source, os_errors, whole_file
 from pipeline.storage.round_trip import check_round_trip
 from pipeline.storage.s3_errors import translate
 
@@ -55,7 +55,7 @@ class S3Storage:
 
     def put_file(self, key: str, path: Path, *, sha256: str, content_type: str) -> StoredObject:
         with open_source(path) as source:
-            size, digest = hash_of(source)
+            digest, size = stream_sha256(source)
             if digest != sha256:
                 raise RetryableError(f"{path}: sha256 is {digest}, expected {sha256}", code="storage_corrupt")
             source.seek(0)
@@ -64,7 +64,7 @@ class S3Storage:
 
     def put_bytes(self, key: str, data: bytes, *, content_type: str) -> StoredObject:
         """Store a small object; one that is already there is replaced, whatever it holds."""
-        digest = hashlib.sha256(data).hexdigest()
+        digest = sha256_hex(data)
         self._put(key, io.BytesIO(data), digest, content_type)
         return self._verified(key, len(data), digest)
 
@@ -83,6 +83,14 @@ class S3Storage:
         target = io.BytesIO()
         self._fetch(key, target)
         return target.getvalue()
+
+    def chunks(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        wanted = {} if start == 0 and stop is None else {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
+        with self._translated("get", key):
+            answer = self._client.get_object(Bucket=self.bucket, Key=self._name(key), **wanted)
+            with contextlib.closing(answer["Body"]) as body:
+                while chunk := body.read(CHUNK_BYTES):
+                    yield chunk
 
     def download(self, key: str, path: Path) -> None:
         with os_errors(path), whole_file(path) as file:

@@ -4,8 +4,6 @@ botocore's classes are looked up by name, so that nothing but the client itself 
 names with the library, and fails when it grows one that is not here.
 """
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Runs Celery's beat in this process; ``celery -A tasks beat`` would import ``tasks`` from the current folder."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

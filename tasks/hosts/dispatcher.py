@@ -1,7 +1,5 @@
 """A process that only dispatches and reconciles."""
 
-from __future__ import annotations
-
 import threading
 
 from pipeline.settings import Settings

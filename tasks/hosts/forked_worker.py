@@ -3,8 +3,6 @@
 The forking process must have one thread and no open connection.
 """
 
-from __future__ import annotations
-
 import gc
 import logging
 import multiprocessing
@@ -16,11 +14,11 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing.process import BaseProcess
 
-from pipeline import prctl
+from pipeline import processes
 from pipeline.policy.routes import gpu_type_of
+from pipeline.processes import stop_signals
 from pipeline.settings import Settings
 from pipeline.states import Stage
-from pipeline.stop_signals import stop_signals
 from pipeline.wiring import make_storage
 from tasks import app
 from tasks.broker import is_redis
@@ -69,9 +67,9 @@ def _run(role: Role, name: str, settings: Settings, parent: int) -> None:
     for number in stop_signals():
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals())
-    prctl.set_process_name(f"vgen-{role.name}")
+    processes.set_process_name(f"vgen-{role.name}")
     # A worker whose `vgen worker` was killed drains: nobody would start it again, or stop it, any more.
-    if not prctl.die_with_parent(parent, signal.SIGTERM):
+    if not processes.die_with_parent(parent, signal.SIGTERM):
         return
     os.environ.update(role.env)
     logging.getLogger().handlers.clear()  # the command line's; Celery has its own, which name the process

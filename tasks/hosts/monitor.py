@@ -4,8 +4,6 @@
 password at its commas.
 """
 
-from __future__ import annotations
-
 import os
 
 import click

@@ -3,15 +3,12 @@
 The broker is lost with the process, which loses nothing: rows are the truth, and the next run takes them up.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 from celery import Celery
@@ -23,6 +20,7 @@ from pipeline.handoff import Handoff
 from pipeline.models.gpus import find_gpus
 from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue, encode_slots, gpu_queue
 from pipeline.settings import Settings
+from pipeline.wiring import StageModels
 from tasks.app import make_app
 from tasks.node_name import new_node_name
 from tasks.upkeep.queue_subscription import QueueSubscription
@@ -58,6 +56,8 @@ class SoloLine:
         worker = settings.worker.model_copy(update={"dispatch_s": min(_DISPATCH_S, settings.worker.dispatch_s)})
         self._settings = settings.model_copy(update={"worker": worker})
         self._database = database
+        self._models = StageModels(self._settings)
+        """Shared by all workers: they are one process, and have one GPU's memory between them."""
         self._stop_since: float | None = None
         self._runtimes: list[WorkerContext] = []
         self._threads: list[_WorkerThread] = []
@@ -80,6 +80,7 @@ class SoloLine:
                 queues=role.queues,
                 stopping=lambda: self._stop_since,
                 database=self._database,
+                models=self._models,
                 device_env=role.device_env,
             )
             self._runtimes.append(runtime)
@@ -117,9 +118,7 @@ class SoloLine:
         grace = self._settings.worker.grace_s if now else 0.0
         self._stop_since = time.monotonic() - grace
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.request_stop(now=True)
         # Celery's flag is one for the process, and all its workers are ours.
         worker_state.should_stop = _EX_OK
@@ -130,6 +129,7 @@ class SoloLine:
             self._loops.stop()
         for thread in self._threads:
             contexts.drop(thread.app)
+        self._models.close()
 
 
 def _roles(settings: Settings, handoff: Handoff) -> list[_Role]:

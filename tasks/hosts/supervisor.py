@@ -4,8 +4,6 @@ A GPU worker for every GPU, one for screening and encoding, one for enhancing, p
 dies is started again; SIGTERM, SIGHUP and the first Ctrl-C drain them, a second Ctrl-C ends them at once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os
@@ -17,12 +15,12 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 
 from pipeline.errors import SettingsError
-from pipeline.gpu_type_names import check_gpu_type
 from pipeline.handoff import Handoff
 from pipeline.models.gpus import find_gpus
+from pipeline.names import check_gpu_type
 from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue, encode_slots, gpu_queue
+from pipeline.processes import stop_signals
 from pipeline.settings import Settings
-from pipeline.stop_signals import stop_signals
 from tasks.hosts import forked_worker
 from tasks.hosts.forked_worker import Role
 from tasks.lifecycle import check_settings

@@ -1,7 +1,5 @@
 """Celery's worker program, as ``vgen worker`` and ``celery -A tasks worker`` run it."""
 
-from __future__ import annotations
-
 import signal
 import warnings
 from typing import Any
@@ -9,7 +7,7 @@ from typing import Any
 from celery.apps import worker
 from celery.platforms import SecurityWarning
 
-from pipeline.stop_signals import hang_up_like_sigterm
+from pipeline.processes import hang_up_like_sigterm
 
 
 class Worker(worker.Worker):  # type: ignore[misc]  # Celery has no types

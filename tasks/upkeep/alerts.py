@@ -1,7 +1,5 @@
 """The timer that says once what a person should hear of; any number of processes may run it."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

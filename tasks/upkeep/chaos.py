@@ -4,8 +4,6 @@ Only processes that the workers table names with this host's name, that still ru
 are touched, and what these started. Nothing is done to brokers, databases and stores: those may carry others' work.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
+import math
+import time
 from collections.abc import Mapping
 
 from celery import Celery
@@ -15,14 +16,16 @@ from db.session import Database
 from pipeline import failpoints
 from pipeline.presets import Preset, load_library
 from pipeline.settings import Settings
-from tasks.messages import publish, publish_scores
+from tasks.messages import send
 
 logger = logging.getLogger(__name__)
 
 
 EVALS_EVERY = 2
-"""One poll of so many looks at everything: placements change and evaluation runs end far more seldom than clips are
-dispatched, and looking for that costs several times as much."""
+"""The time of so many polls passes between looks at everything: placements change and evaluation runs end far more
+seldom than clips are dispatched, and looking for that costs several times as much."""
+_ABOUT = 0.75
+"""The part of a time after which it counts as over: a timer is never exact."""
 
 
 class Dispatcher:
@@ -32,25 +35,36 @@ class Dispatcher:
         self._app = app
         self._database = database
         self._settings = settings
-        self._polls = itertools.cycle(range(EVALS_EVERY))
+        self._seldom_at = -math.inf
 
-    def poll(self) -> int:
-        """Dispatch once, and return how many steps were published.
+    def poll(self) -> int | None:
+        """Dispatch once, and return how many steps were published; None where another dispatcher is at it.
 
         Raises:
             ServiceUnavailableError: the database is away.
         """
         settings, database = self._settings, self._database
         presets = load_library(settings.effective_presets_dir).presets
-        everything = next(self._polls) == 0
-        if everything:
-            assign_presets(database, presets, settings.worker.affinity_s)
         with database.transaction() as session:
             messages = dispatch.dispatch_waiting(session, window=settings.worker.window, presets=presets)
-        scores = self._dispatch_scores() if everything else []
-        if messages or scores:
+        if messages is None:
+            return None
+        if messages:
             failpoints.hit("dispatch_committed")
-        return publish(self._app, database, messages) + publish_scores(self._app, database, scores)
+        return send(self._app, database, messages) + self._poll_seldom(presets)
+
+    def _poll_seldom(self, presets: Mapping[str, Preset]) -> int:
+        """Place models and score evaluation runs, if it is time: after what is awaited at once."""
+        now, every_s = time.monotonic(), EVALS_EVERY * self._settings.worker.dispatch_s
+        if now < self._seldom_at + every_s * _ABOUT:
+            return 0
+        self._seldom_at = now
+        if assign_presets(self._database, presets, self._settings.worker.affinity_s):
+            self._database.notifier.woken.set()
+        scores = self._dispatch_scores()
+        if scores:
+            failpoints.hit("dispatch_committed")
+        return send(self._app, self._database, [], scores)
 
     def _dispatch_scores(self) -> list[ScoreMessage]:
         with self._database.reading() as session:
@@ -62,8 +76,8 @@ class Dispatcher:
             return score_steps.dispatch_waiting(session, window=self._settings.worker.window, gpu=gpu)
 
 
-def assign_presets(database: Database, presets: Mapping[str, Preset], affinity_s: float) -> None:
-    """Assign presets to live GPU workers, and return to waiting what nobody serves."""
+def assign_presets(database: Database, presets: Mapping[str, Preset], affinity_s: float) -> bool:
+    """Assign presets to live GPU workers, and return to waiting what nobody serves; whether anything was assigned."""
     with database.reading() as session:
         moves = placement.planned(session, presets, affinity_s=affinity_s)
     if moves:
@@ -72,3 +86,4 @@ def assign_presets(database: Database, presets: Mapping[str, Preset], affinity_s
         logger.info("presets assigned", extra={"moves": moves})
     with database.transaction() as session:
         placement.withdraw_unserved(session)
+    return bool(moves)

@@ -19,7 +19,7 @@ from db.evals import runs
 from db.models import EvalRun
 from db.session import Database
 from pipeline.digests import canonical_json, sha256_hex
-from pipeline.errors import ConflictError, InputError, Problem
+from pipeline.errors import ConflictError
 from pipeline.prompts import Submission
 from pipeline.prompts.scoring import split_names
 from pipeline.scoring import compare as comparing
@@ -69,27 +69,11 @@ class Plan:
         return cls(
             suite=nightly.suite or OWN_SUITE,
             metrics=split_names(nightly.metrics),
-            margins=read_margins(split_names(nightly.margins), "VGEN_NIGHTLY_MARGINS"),
+            margins=comparing.read_margins(split_names(nightly.margins), "VGEN_NIGHTLY_MARGINS"),
             baseline=nightly.baseline,
             repeat_seeds=nightly.repeat_seeds,
             fields={"seeds": nightly.seeds, **({"preset": nightly.preset} if nightly.preset else {})},
         )
-
-
-def read_margins(texts: Sequence[str], where: str) -> dict[str, float]:
-    """``NAME=VALUE`` texts as numbers by metric. Raises InputError with every mistake."""
-    margins, problems = {}, []
-    for text in texts:
-        name, _, value = text.partition("=")
-        try:
-            margins[name] = float(value)
-        except ValueError:
-            problems.append(Problem(f"{text!r}: a margin is NAME=VALUE with a number", field=where))
-        if name not in registry.METRICS:
-            problems.append(Problem(f"{name!r} is not a metric: `vgen eval list` shows them", field=where))
-    if problems:
-        raise InputError(problems)
-    return margins
 
 
 def submit(database: Database, settings: Settings, plan: Plan, *, night: str | None = None) -> tuple[str, str]:
@@ -151,10 +135,7 @@ def _store(
 ) -> tuple[str, str]:
     """The batch under its key, or a new one without, and its run; (run, batch)."""
     encode = {name: getattr(settings.encode, name) for name in EncodeOptions.model_fields}
-    options = BatchOptions(
-        safety_policy=settings.safety.policy,
-        encode=EncodeOptions.model_validate(encode),
-    )
+    options = BatchOptions(safety_policy=settings.safety.policy, encode=EncodeOptions.model_validate(encode))
     stored = batches.submit(
         session, parsed, name=kind, owner=settings.owner, options=options, key=key, again=key is None
     )

@@ -1,14 +1,12 @@
 """A GPU worker's consumer reads the queue of its preset while the worker's row says that it serves it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from typing import Any
 
 from celery import Celery
 
-from db.scheduling import worker_models
+from db.scheduling import worker_presets
 from db.session import Database
 from pipeline.policy.routes import gpu_queue, preset_queue, preset_slug_of
 from tasks.worker.model_loader import IDLE_POLL_FACTOR
@@ -53,7 +51,7 @@ class QueueSubscription:
             self._polls_to_skip -= 1
             return
         with self._database.reading() as session:
-            row = worker_models.of_worker(session, self._worker)
+            row = worker_presets.of_worker(session, self._worker)
         if row is None:
             return
         wanted = set() if row.draining else {gpu_queue(self._gpu_type)}

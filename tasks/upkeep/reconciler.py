@@ -8,7 +8,6 @@ from celery import Celery
 from kombu.exceptions import ChannelError, OperationalError
 
 from db import workers
-from db.evals import score_steps
 from db.queue import recovery
 from db.reading import handoffs
 from db.session import Database
@@ -38,16 +37,11 @@ def reconcile_once(app: Celery, database: Database, *, end_leases: bool = True) 
         with database.transaction() as session:
             repaired += recovery.end_leases(session)
         with database.transaction() as session:
-            repaired += score_steps.end_leases(session)
-        with database.transaction() as session:
             repaired += recovery.rewind_lost_handoffs(session, gone_ms=LOST_HANDOFF_MS)
         with database.transaction() as session:
             repaired += recovery.move_lost_scores(session, gone_ms=LOST_HANDOFF_MS)
     with database.reading() as session:
         counts = recovery.dispatched_counts(session, older_than_ms=LOST_MESSAGE_MS)
-        for queue, (count, old) in score_steps.dispatched_counts(session, older_than_ms=LOST_MESSAGE_MS).items():
-            of_line = counts.get(queue, (0, 0))
-            counts[queue] = (of_line[0] + count, of_line[1] + old)
     suspects = {queue: count for queue, (count, old) in counts.items() if old}
     lost = [
         queue for queue, count in suspects.items() if (depth := queue_depth(app, queue)) is not None and depth < count
@@ -55,7 +49,6 @@ def reconcile_once(app: Celery, database: Database, *, end_leases: bool = True) 
     with database.transaction() as session:
         if lost:
             repaired += recovery.redispatch(session, lost, older_than_ms=LOST_MESSAGE_MS)
-            repaired += score_steps.redispatch(session, lost, older_than_ms=LOST_MESSAGE_MS)
         workers.forget_old(session)
     if repaired:
         logger.info("reconciled", extra={"steps": repaired})
@@ -74,10 +67,6 @@ def take_over_home(database: Database) -> None:
             ended = recovery.end_leases(session, all_of_them=True)
             queues = list(recovery.dispatched_counts(session, older_than_ms=0))
             again = recovery.redispatch(session, queues, older_than_ms=-1)
-            ended += score_steps.end_leases(session, all_of_them=True)
-            again += score_steps.redispatch(
-                session, list(score_steps.dispatched_counts(session, older_than_ms=0)), older_than_ms=-1
-            )
         if not ended and not again:
             return
 

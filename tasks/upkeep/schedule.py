@@ -3,8 +3,6 @@
 Rows say when it was last done, so that two beats, or one that was away for days, do no more than one would.
 """
 
-from __future__ import annotations
-
 import logging
 from datetime import UTC, datetime
 from typing import Any

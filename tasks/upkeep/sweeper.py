@@ -4,8 +4,6 @@ An object goes when it is old, no row names it, and neither has changed when tha
 number of sweeps may run at once.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 import secrets
@@ -16,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from db.clips import retention
 from db.events import HISTORY_REMOVED, MEDIA_REMOVED
-from db.reading import handoffs, sweep
+from db.reading import handoffs
 from db.session import Database
 from pipeline.errors import RefusedError
 from pipeline.handoff import Handoff
@@ -81,7 +80,7 @@ def sweep_once(database: Database, storage: Storage, settings: Settings, *, dry_
     _this_host(database, settings, report)
     if not dry_run:
         with database.transaction() as session:
-            sweep.record_sweep(session, {kind: count for kind, count in report.counts.items() if count})
+            retention.record_sweep(session, {kind: count for kind, count in report.counts.items() if count})
         logger.info("swept", extra={"counts": report.counts, "bytes": report.size})
     return report
 
@@ -90,7 +89,7 @@ def sweep_if_due(database: Database, make_storage: Callable[[], Storage], settin
     """The same, unless the last one is less than ``every_h`` ago: a second beat, or a late one, finds nothing to do."""
     with database.reading() as session:
         # A little less: the beat's own interval must not fall short of it by a moment.
-        due = sweep.is_due(session, every_ms=int(settings.sweep.every_h * _HOUR_MS * 0.9))
+        due = retention.is_due(session, every_ms=int(settings.sweep.every_h * _HOUR_MS * 0.9))
     if due and (problem := _linked_away(settings)) is not None:
         logger.warning("not swept", extra={"reason": problem})
         return None
@@ -120,7 +119,7 @@ def _rows(database: Database, storage: Storage, settings: Settings, report: Repo
     age_ms = int(settings.sweep.checkpoint_age_h * _HOUR_MS)
     while True:
         with database.transaction() as session:
-            objects = sweep.drop_checkpoints(session, older_than_ms=age_ms, dry_run=report.dry_run)
+            objects = retention.drop_checkpoints(session, older_than_ms=age_ms, dry_run=report.dry_run)
         _remove(database, storage, "checkpoint", objects, report)
         if not objects or report.dry_run:
             break
@@ -128,28 +127,30 @@ def _rows(database: Database, storage: Storage, settings: Settings, report: Repo
         age_ms = int(settings.retention.days * _DAY_MS)
         for batch_id in _expired(database, age_ms, MEDIA_REMOVED):
             with database.transaction() as session:
-                objects = sweep.drop_media(session, batch_id, older_than_ms=age_ms, dry_run=report.dry_run)
+                objects = retention.drop_media(session, batch_id, older_than_ms=age_ms, dry_run=report.dry_run)
             _remove(database, storage, "media", objects, report)
     if settings.retention.history_days is not None:
         age_ms = int(settings.retention.history_days * _DAY_MS)
         for batch_id in _expired(database, age_ms, HISTORY_REMOVED):
             with database.transaction() as session:
-                rows = sweep.drop_history(session, batch_id, older_than_ms=age_ms, dry_run=report.dry_run)
+                rows = retention.drop_history(session, batch_id, older_than_ms=age_ms, dry_run=report.dry_run)
             if rows:
                 report.add("history", f"{rows} rows of batch {batch_id}", number=rows)
 
 
 def _expired(database: Database, age_ms: int, kind: str) -> list[str]:
     with database.reading() as session:
-        return list(sweep.expired_batches(session, older_than_ms=age_ms, kind=kind))
+        return list(retention.expired_batches(session, older_than_ms=age_ms, kind=kind))
 
 
-def _remove(database: Database, storage: Storage, kind: str, objects: Iterable[sweep.Object], report: Report) -> None:
+def _remove(
+    database: Database, storage: Storage, kind: str, objects: Iterable[retention.Object], report: Report
+) -> None:
     """Remove objects whose rows are gone; in a dry run the rows are still there, and only say what would go."""
     for page in _pages(objects):
         if not report.dry_run:
             with database.reading() as session:
-                free = sweep.unreferenced(session, [item.key for item in page])
+                free = retention.unreferenced(session, [item.key for item in page])
             page = [item for item in page if item.key in free]  # noqa: PLW2901
             storage.delete_all([item.key for item in page])
         for item in page:
@@ -183,7 +184,7 @@ def _unreferenced(database: Database, objects: Sequence[StoredObject]) -> list[S
     if not objects:
         return []
     with database.reading() as session:
-        free = sweep.unreferenced(session, [item.key for item in objects])
+        free = retention.unreferenced(session, [item.key for item in objects])
     return [item for item in objects if item.key in free]
 
 

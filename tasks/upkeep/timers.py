@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ from celery import Celery
 from celery.worker import state as worker_state
 
 from db import workers
+from db.listen import Listener
 from db.session import Database
 from db.workers import WorkerReport
 from pipeline.errors import RetryableError, ServiceUnavailableError
@@ -34,31 +36,62 @@ logger = logging.getLogger(__name__)
 
 REPORT_S = 5.0
 SWEEP_S = 60.0
+_REPEAT_S = (0.01, 0.05)
 DISPATCHER = "dispatcher"
 """Role of a process that only dispatches: it reports itself like a worker, with no queue."""
 
 
 class _Timer(threading.Thread):
-    """Calls a function again and again until told to stop; an error never ends it."""
+    """Calls a function again and again until told to stop; an error never ends it.
 
-    def __init__(self, name: str, every_s: float, work: Callable[[], object]) -> None:
+    ``woken`` has it called before its time.
+    """
+
+    def __init__(
+        self, name: str, every_s: float, work: Callable[[], object], *, woken: threading.Event | None = None
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self._every_s = every_s
         self._work = work
+        self._woken = woken or threading.Event()
+        self._pace = _Pace()
         self._over = threading.Event()
 
     def run(self) -> None:
         while not self._over.is_set():
+            self._woken.clear()
+            started = time.thread_time()
             try:
                 self._work()
             except (ServiceUnavailableError, RetryableError) as error:
                 logger.warning("timer waits for a service", extra={"timer": self.name, "reason": str(error)})
             except Exception:
                 logger.exception("timer failed", extra={"timer": self.name})
-            self._over.wait(self._every_s)
+            rest_s = min(self._every_s, self._pace.rest_after(time.thread_time() - started))
+            self._over.wait(rest_s)
+            self._woken.wait(self._every_s - rest_s)
 
     def end(self) -> None:
         self._over.set()
+        self._woken.set()
+
+
+class _Pace:
+    """Lets a timer that is woken again and again have a twentieth of a core, after a burst at once."""
+
+    _SHARE = 0.05
+    _BURST_S = 0.2
+
+    def __init__(self) -> None:
+        self._left_s = self._BURST_S
+        self._counted_at = time.monotonic()
+
+    def rest_after(self, work_s: float) -> float:
+        """Count so much time of a core, and return how long to rest before more."""
+        now = time.monotonic()
+        earned = (now - self._counted_at) * self._SHARE
+        self._left_s, self._counted_at = min(self._BURST_S, self._left_s + earned - work_s), now
+        return max(0.0, -self._left_s / self._SHARE)
 
 
 class Timers:
@@ -88,9 +121,12 @@ class Timers:
         self._dispatcher = Dispatcher(app, self._database, settings)
         self._dispatched_at = time.monotonic()
         self._quiet_until = 0.0 if trust_leases_at_once else time.monotonic() + settings.worker.lease_s
-        self._timers = [_Timer("report", REPORT_S, self._report)] if reports else []
+        self._timers: list[_Timer | Listener] = [_Timer("report", REPORT_S, self._report)] if reports else []
         if dispatch:
-            self._timers.append(_Timer("dispatch", settings.worker.dispatch_s, self._dispatch))
+            woken = self._database.notifier.woken
+            self._timers.append(_Timer("dispatch", settings.worker.dispatch_s, self._dispatch, woken=woken))
+            if not self._database.is_sqlite:
+                self._timers.append(Listener(self._database, settings.database_listen_url))
             self._timers.append(_Timer("reconcile", settings.worker.reconcile_s, self._reconcile))
             alerts = Alerts(self._database, settings.effective_presets_dir)
             self._timers.append(_Timer("alerts", POLL_S, alerts.poll))
@@ -180,7 +216,8 @@ class Timers:
 
     def _dispatch(self) -> None:
         if self._stopping() is None:
-            self._dispatcher.poll()
+            while self._dispatcher.poll() is None:  # another is at it, and may miss what was left waiting since
+                time.sleep(random.uniform(*_REPEAT_S))
             self._dispatched_at = time.monotonic()
 
     def _reconcile(self) -> None:

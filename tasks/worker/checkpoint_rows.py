@@ -1,7 +1,5 @@
 """Checkpoints between a stage, which makes them, and the rows, which say where they are."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 

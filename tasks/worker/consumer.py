@@ -1,7 +1,5 @@
 """Celery's consumer, which tells of its tasks in batches."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from celery.worker import consumer

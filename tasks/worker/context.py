@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from db.scheduling import worker_models
-from db.scheduling.dispatch import NextQueue
+from db.scheduling import worker_presets
 from db.session import Database
 from pipeline.errors import ServiceUnavailableError
 from pipeline.generators.process.handle import GeneratorProcess, Load
 from pipeline.handoff import Handoff
-from pipeline.policy.routes import IO_QUEUE, gpu_type_of
-from pipeline.presets import load_library
+from pipeline.policy.routes import gpu_type_of
 from pipeline.settings import Settings
 from pipeline.storage.base import Storage
-from pipeline.wiring import make_storage
+from pipeline.wiring import StageModels, make_storage
 from tasks.worker.crashes import CrashStreak
 from tasks.worker.generator import SharedGenerator
 from tasks.worker.lease_timer import LeaseTimer
@@ -31,8 +27,6 @@ if TYPE_CHECKING:
     from tasks.worker.prefetch import Prefetcher
 
 logger = logging.getLogger(__name__)
-
-_ENHANCE = "pipeline.stages.enhance"
 
 
 class WorkerContext:
@@ -46,6 +40,7 @@ class WorkerContext:
         queues: Sequence[str],
         stopping: Callable[[], float | None],
         database: Database | None = None,
+        models: StageModels | None = None,
         device_env: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
@@ -53,6 +48,8 @@ class WorkerContext:
         self.queues = tuple(queues)
         self.stopping = stopping
         self._database = database
+        self._own_models = models is None
+        self.models = models or StageModels(settings)
         self._device_env = device_env
         self.overlap = Overlap()
         """The hand-over of a clip, which goes on while the next one is made."""
@@ -67,10 +64,6 @@ class WorkerContext:
     @cached_property
     def lease_timer(self) -> LeaseTimer:
         return LeaseTimer(self.settings.worker.control_s)
-
-    @cached_property
-    def next_queue(self) -> NextQueue:
-        return NextQueue(lambda: load_library(self.settings.effective_presets_dir).presets)
 
     @cached_property
     def storage(self) -> Storage:
@@ -132,7 +125,7 @@ class WorkerContext:
     def _on_loaded(self, load: Load, was: str | None) -> None:
         try:
             with self.database.transaction() as session:
-                worker_models.record_load(
+                worker_presets.record_load(
                     session, self.name, self.gpu_type, load.preset, load.seconds, source=load.source, was=was
                 )
         except ServiceUnavailableError as error:
@@ -142,7 +135,7 @@ class WorkerContext:
         logger.warning("generator replaced", extra={"preset": preset, "reason": reason})
         try:
             with self.database.transaction() as session:
-                worker_models.record_recycled(session, self.name, self.gpu_type, preset, reason)
+                worker_presets.record_recycled(session, self.name, self.gpu_type, preset, reason)
         except ServiceUnavailableError as error:
             logger.warning("replacement not recorded", extra={"preset": preset, "reason": str(error)})
 
@@ -152,7 +145,7 @@ class WorkerContext:
         return since is not None and time.monotonic() - since >= self.settings.worker.grace_s - reserve_s
 
     def close(self) -> None:
-        """End the generator's process, the lease timer, and the connections to database and enhancers made here.
+        """End the generator's process and the lease timer, and close the models and the database connections made here.
 
         A clip that is made is still handed over, within the grace time.
         """
@@ -165,7 +158,7 @@ class WorkerContext:
             self.lease_timer.close()
         if "generator" in self.__dict__ and self.generator is not None:
             self.generator.close()
-        if _ENHANCE in sys.modules and IO_QUEUE in self.queues:  # loading it only to close nothing takes a second
-            import_module(_ENHANCE).close()
+        if self._own_models:
+            self.models.close()
         if self._database is None and "database" in self.__dict__:
             self.database.close()

@@ -1,7 +1,5 @@
 """The contexts of the workers of this process, by Celery application."""
 
-from __future__ import annotations
-
 from celery import Celery, Task
 
 from pipeline.policy.routes import preset_slug_of

@@ -1,7 +1,5 @@
 """The generator of one GPU worker and the model in it, shared by the steps and by the model loader."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager

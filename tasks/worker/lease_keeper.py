@@ -7,16 +7,12 @@ import time
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy.orm import Session
-
-from db.evals import score_leases
-from db.evals.score_leases import ScoreClaim
 from db.queue import leases
 from db.queue.leases import Control
 from pipeline.errors import ServiceUnavailableError, StoppedError
 from pipeline.generators.base import Phase, Progress
 from pipeline.states import Stage
-from pipeline.work import Claim
+from pipeline.work import AnyClaim, Claim
 from tasks.worker.context import WorkerContext
 
 logger = logging.getLogger(__name__)
@@ -31,7 +27,7 @@ class LeaseKeeper:
     A database that is away stops nothing: the work goes on, and the finish waits for it.
     """
 
-    def __init__(self, runtime: WorkerContext, claimed: Claim | ScoreClaim) -> None:
+    def __init__(self, runtime: WorkerContext, claimed: AnyClaim) -> None:
         self._runtime = runtime
         self._claimed = claimed
         self._progress: Progress | None = None
@@ -77,7 +73,7 @@ class LeaseKeeper:
 
     def _reserve_s(self) -> float:
         """Seconds of the grace time that a clip needs to end its step and to store its checkpoint."""
-        if isinstance(self._claimed, ScoreClaim) or self._claimed.work.stage is not Stage.GENERATE:
+        if not isinstance(self._claimed, Claim) or self._claimed.work.stage is not Stage.GENERATE:
             return 0.0
         return min(self._runtime.settings.worker.grace_s / 2, STORE_S + self._longest_step_s)
 
@@ -86,33 +82,19 @@ class LeaseKeeper:
         worker, progress = self._runtime.settings.worker, self._progress
         if progress == self._recorded and time.monotonic() - self._renewed_at < worker.renew_s:
             with self._runtime.database.reading() as session:
-                self._apply(self._check_control(session))
+                self._apply(leases.check_control(session, self._claimed))
             return
         with self._runtime.database.transaction() as session:
-            control = self._renew(session, int(worker.lease_s * 1000), progress)
+            control = leases.renew(
+                session,
+                self._claimed,
+                lease_ms=int(worker.lease_s * 1000),
+                phase=progress.phase.value if progress else None,
+                step=progress.step if progress else 0,
+                total=progress.total if progress else 0,
+            )
         self._renewed_at, self._recorded = time.monotonic(), progress
         self._apply(control)
-
-    def _check_control(self, session: Session) -> Control:
-        held = self._claimed
-        return (
-            score_leases.check_control(session, held)
-            if isinstance(held, ScoreClaim)
-            else leases.check_control(session, held)
-        )
-
-    def _renew(self, session: Session, lease_ms: int, progress: Progress | None) -> Control:
-        held = self._claimed
-        if isinstance(held, ScoreClaim):
-            return score_leases.renew(session, held, lease_ms=lease_ms)
-        return leases.renew(
-            session,
-            held,
-            lease_ms=lease_ms,
-            phase=progress.phase.value if progress else None,
-            step=progress.step if progress else 0,
-            total=progress.total if progress else 0,
-        )
 
     def _apply(self, control: Control) -> None:
         if not control.held:

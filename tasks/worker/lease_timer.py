@@ -1,7 +1,5 @@
 """One thread a worker that renews the leases of its running steps."""
 
-from __future__ import annotations
-
 import threading
 from typing import Protocol
 

@@ -4,14 +4,12 @@ Two parts share only the row, since in a cluster they run in two processes: ``Mo
 that has the generator; ``QueueSubscription`` is a timer of the process that has the consumer.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable
 
-from db.scheduling import worker_models
-from db.scheduling.worker_models import Residency
+from db.scheduling import worker_presets
+from db.scheduling.worker_presets import Residency
 from db.session import Database
 from pipeline.errors import FailureClass, NotFoundError, ServiceUnavailableError, StageError, StoppedError, VgenError
 from pipeline.generators.base import Progress
@@ -84,7 +82,7 @@ class ModelLoader(threading.Thread):
 
     def _read_row(self) -> Residency | None:
         with self._database().reading() as session:
-            self._row = worker_models.of_worker(session, self._worker)
+            self._row = worker_presets.of_worker(session, self._worker)
         return self._row
 
     def _tick(self) -> bool:
@@ -103,7 +101,7 @@ class ModelLoader(threading.Thread):
 
     def _record(self, loaded: str | None) -> None:
         with self._database().transaction() as session:
-            worker_models.set_loaded(session, self._worker, loaded)
+            worker_presets.set_loaded(session, self._worker, loaded)
 
     def _load(self, slug: str) -> None:
         try:
@@ -134,5 +132,5 @@ class ModelLoader(threading.Thread):
         logger.error("preset not loaded", extra={"preset": slug, "code": error.code, "tries": self._tries[slug]})
         if never or self._tries[slug] >= LOAD_TRIES:
             with self._database().transaction() as session:
-                worker_models.record_failed_load(session, self._worker, slug, code=error.code, error=str(error))
+                worker_presets.record_failed_load(session, self._worker, slug, code=error.code, error=str(error))
             self._tries.clear()

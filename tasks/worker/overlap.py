@@ -1,7 +1,5 @@
 """The last part of a step, which goes on while its worker takes the next message."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

@@ -4,8 +4,6 @@ It changes no row and holds no lease. The next clip may go to another worker or 
 time that nobody needed.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable, Sequence

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,17 +9,13 @@ from celery import Task
 from sqlalchemy.orm import Session
 
 from db.clips import batches
-from db.evals import runs, score_leases, score_steps
-from db.evals.score_leases import ScoreClaim
-from pipeline import failpoints
-from pipeline.errors import FatalError, StageError, StoppedError
-from pipeline.work import ScoreRecord, StoredClip
+from db.evals import runs, score_steps
+from pipeline.errors import StoppedError
+from pipeline.work import ScoreClaim, ScoreRecord, StoredClip
 from tasks.worker import contexts
 from tasks.worker.context import WorkerContext
 from tasks.worker.lease_keeper import LeaseKeeper
-from tasks.worker.step import persist
-
-logger = logging.getLogger(__name__)
+from tasks.worker.step import Recorder, perform, persist
 
 
 def open_run(
@@ -46,37 +41,25 @@ def run_score_step(task: Task, step_id: int) -> None:
     lease_ms = int(runtime.settings.worker.lease_s * 1000)
 
     def take(session: Session) -> ScoreClaim | None:
-        return score_leases.claim(session, step_id, queues=runtime.claimable, worker=runtime.name, lease_ms=lease_ms)
+        return score_steps.claim(session, step_id, queues=runtime.claimable, worker=runtime.name, lease_ms=lease_ms)
 
-    claimed = persist(runtime, take)
-    if claimed is None:
-        return
-    failpoints.hit("after_claim", "score_clips")
-    try:
-        with LeaseKeeper(runtime, claimed) as keeper:
-            unread = _score(runtime, claimed, keeper)
-    except StoppedError:
-        persist(runtime, lambda session: score_leases.release(session, claimed))
-        return
-    except StageError as error:
-        problem = error
-        logger.info("scoring failed", extra={**claimed.event_data, "code": error.code})
-    except Exception as error:
-        logger.exception("scoring failed unexpectedly", extra=claimed.event_data)
-        problem = FatalError(f"{type(error).__name__}: {error}")
-    else:
-        failpoints.hit("after_work", "score_clips")
-        persist(runtime, lambda session: score_leases.finish(session, claimed, unread=unread))
-        return
-    persist(runtime, lambda session: score_leases.fail(session, claimed, problem))
+    def work(claimed: ScoreClaim, keeper: LeaseKeeper) -> Recorder[ScoreClaim]:
+        unread = _score(runtime, claimed, keeper)
+        return lambda session, held: score_steps.finish(session, held, unread)
+
+    perform(runtime, "score_clips", take, work)
 
 
 def _score(runtime: WorkerContext, claimed: ScoreClaim, keeper: LeaseKeeper) -> int:
     from pipeline.stages import score_clips  # noqa: PLC0415
 
     def record(clip: StoredClip, scores: Sequence[ScoreRecord]) -> None:
-        if not persist(runtime, lambda session: score_leases.record(session, claimed, clip, scores)):
+        if not persist(runtime, lambda session: score_steps.record(session, claimed, clip, scores)):
             raise StoppedError("lease lost", keep=False)
 
-    device = "cuda" if (runtime.gpu_type or "cpu") != "cpu" and runtime.settings.eval.device == "cpu" else None
-    return score_clips.run(claimed.work, runtime.settings, runtime.storage, record, device=device, check=keeper.check)
+    settings = runtime.settings.eval
+    device = "cuda" if (runtime.gpu_type or "cpu") != "cpu" and settings.device == "cpu" else None
+    models = runtime.models.scorers(device)
+    return score_clips.run(
+        claimed.work, models, runtime.storage, record, clip_bytes=settings.clip_bytes, check=keeper.check
+    )

@@ -1,9 +1,10 @@
-"""One step, from claim to finish: the same for all tasks of the line.
+"""One step, from claim to finish: the same for every task, whether its step is of a job or of an evaluation run.
 
 Nothing is believed because a message says it: the claim asks the row, the finish holds only for the attempt that is
 current, and a message that finds nothing to do cuts the rest of its chain.
 
-A clip's chain is cut where its GPU can take the next clip (see ``tasks.worker.overlap``), and begun anew by the finish.
+Generating stands alone: its task ends where the GPU can take the next clip (see ``tasks.worker.overlap``), and the
+finish comes after that, with the clip's next chain.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,13 +19,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from celery import Task
+from celery import Celery, Task
 from sqlalchemy.orm import Session
 
-from db.queue import failures, finishing, leases, releases, rewinds
-from db.queue.attempt_endings import Finished
-from db.queue.finishing import Route
-from db.scheduling import worker_models
+from db.clips import segments
+from db.queue import finishing, leases, outcomes
+from db.queue.outcomes import Finished
+from db.scheduling import worker_presets
+from db.scheduling.dispatch import StepMessage
 from pipeline import failpoints
 from pipeline.errors import (
     FailureClass,
@@ -37,17 +38,20 @@ from pipeline.errors import (
 )
 from pipeline.generators.base import OnMade
 from pipeline.generators.frames_file import frames_size
-from pipeline.states import Stage
-from pipeline.work import Claim, StageContext, StageFunction, StageResult
+from pipeline.states import Stage, is_after
+from pipeline.work import AnyClaim, AnyResult, Claim, ScoreClaim, StageContext, StageFunction
+from tasks.messages import send
 from tasks.worker import contexts, crashes
 from tasks.worker.checkpoint_rows import ClaimedRows, remove_objects
 from tasks.worker.context import WorkerContext
 from tasks.worker.lease_keeper import LeaseKeeper
-from tasks.worker.next_queue import continue_chain, cut, route_of, send_chains, send_others
 from tasks.worker.overlap import ReleaseWorker
 
 logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
+AClaim = TypeVar("AClaim", Claim, ScoreClaim)
+Recorder = Callable[[Session, AClaim], Finished]
+"""Records, in a transaction, what came of a claim."""
 
 _MAKE_FRAMES_AGAIN = frozenset({"handoff_lost", "frames_corrupt", "publish_missing"})
 """The errors of a stage whose input from an earlier stage is gone: that stage is done again."""
@@ -63,33 +67,51 @@ class _Recorded(NamedTuple):
     """A step whose attempt was recorded, with whatever outcome."""
 
     claimed: Claim
-    result: StageResult | None
+    result: AnyResult | None
     finished: Finished
 
 
 def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
-    """Claim the step, do its work, record it, and send the chain on or cut it."""
+    """Claim the step, do its work, record it, and let the chain go on or cut it."""
     runtime = contexts.context_of(task)
     if stage is Stage.GENERATE:
-        app, ids = task.app, (task.request.root_id, task.request.id)
-        cut(task)
-
-        def make(release_worker: ReleaseWorker) -> None:
-            with _reservation(runtime) as reservation:
-                recorded = _do(runtime, stage, job_id, segment, runtime.next_queue, reservation, release_worker)
-            if recorded is not None:
-                send_chains(app, runtime, recorded.claimed.work, recorded.finished, after=ids)
-                _clear_up(runtime, recorded)
-
-        runtime.overlap.run(make)
+        _generate(task.app, runtime, job_id, segment)
         return
-    recorded = _do(runtime, stage, job_id, segment, route_of(task, runtime))
-    if recorded is None:
-        cut(task)
+    recorded = _do(runtime, stage, job_id, segment)
+    if recorded is None or recorded.finished.queue is None:
+        _cut(task)
+    if recorded is not None:
+        _clear_up(runtime, recorded)
+
+
+def _generate(app: Celery, runtime: WorkerContext, job_id: str, segment: int) -> None:
+    """Make a clip, and begin its next chain once it is handed over, while the worker makes the next clip."""
+
+    def make(release_worker: ReleaseWorker) -> None:
+        with _reservation(runtime) as reservation:
+            recorded = _do(runtime, Stage.GENERATE, job_id, segment, reservation, release_worker)
+        if recorded is not None:
+            _deliver(app, runtime, recorded)
+            _clear_up(runtime, recorded)
+
+    runtime.overlap.run(make)
+
+
+def _deliver(app: Celery, runtime: WorkerContext, recorded: _Recorded) -> None:
+    """Send the chain that encodes the clip and all after that. Should it fail, the row waits again."""
+    work, finished = recorded.claimed.work, recorded.finished
+    if finished.next_stage is None or finished.queue is None:
         return
-    continue_chain(task, recorded.finished)
-    send_others(task, runtime, recorded.claimed.work, recorded.finished)
-    _clear_up(runtime, recorded)
+    last = segments.is_last(work)
+    scored = work.options.score is not None
+    message = StepMessage(work.job_id, work.segment, finished.next_stage, finished.queue, scored, last)
+    send(app, runtime.database, [message])
+
+
+def _cut(task: Task) -> None:
+    """Send nothing after this task. Raising Ignore would leave it unfinished in Flower for ever."""
+    task.request.chain = None
+    task.request.callbacks = None
 
 
 @contextlib.contextmanager
@@ -124,7 +146,6 @@ def _do(
     stage: Stage,
     job_id: str,
     segment: int,
-    route: Route,
     reservation: Path | None = None,
     release_worker: ReleaseWorker | None = None,
 ) -> _Recorded | None:
@@ -142,29 +163,71 @@ def _do(
             lease_ms=lease_ms,
         )
 
-    claimed = persist(runtime, take)
-    if claimed is None:
-        return None
-    if stage is Stage.GENERATE:
-        runtime.expected_frames_bytes = frames_size(claimed.work.spec)
-    failpoints.hit("after_claim", stage.value)
-    released_at = list[float]()
+    released_at, results = list[float](), list[AnyResult]()
 
     def on_made() -> None:
         released_at.append(time.monotonic())
         if release_worker is not None:
             release_worker()
 
-    result, recorder = _work(runtime, claimed, route, reservation, on_made)
-    failpoints.hit("after_work", stage.value)
+    def work(claimed: Claim, keeper: LeaseKeeper) -> Recorder[Claim]:
+        if stage is Stage.GENERATE:
+            runtime.expected_frames_bytes = frames_size(claimed.work.spec)
+        result = _run_stage(runtime, claimed, keeper, reservation, on_made)
+        results.append(result)
+        if stage is Stage.GENERATE:
+            runtime.crashes.clear()
+        return lambda session, held: finishing.finish(session, held, result)
 
-    def record(session: Session) -> Finished:
+    def explain(claimed: Claim, error: StageError, keeper: LeaseKeeper) -> Recorder[Claim]:
+        return _recorder(runtime, claimed, error, keeper.check)
+
+    def ended(claimed: Claim) -> Claim:
         overlapped_s = time.monotonic() - released_at[0] if released_at else 0.0
-        return recorder(session, replace(claimed, overlapped_ms=int(overlapped_s * 1000)))
+        return replace(claimed, overlapped_ms=int(overlapped_s * 1000))
 
-    finished = persist(runtime, record)
-    failpoints.hit("after_finish", stage.value)
-    return None if finished is None else _Recorded(claimed, result, finished)
+    recorded = perform(runtime, stage.value, take, work, explain, ended)
+    return None if recorded is None else _Recorded(recorded[0], results[0] if results else None, recorded[1])
+
+
+def perform(
+    runtime: WorkerContext,
+    name: str,
+    take: Callable[[Session], AClaim | None],
+    work: Callable[[AClaim, LeaseKeeper], Recorder[AClaim]],
+    explain: Callable[[AClaim, StageError, LeaseKeeper], Recorder[AClaim]] | None = None,
+    ended: Callable[[AClaim], AClaim] | None = None,
+) -> tuple[AClaim, Finished] | None:
+    """Claim a step, do its work under its lease, and record what came of it, in a transaction each.
+
+    ``work`` returns what records its result, ``explain`` what records an error (``outcomes.fail`` where it is not
+    given); ``ended`` completes the claim at the end. None when there is nothing to do, or nothing could be recorded.
+    """
+    claimed = persist(runtime, take)
+    if claimed is None:
+        return None
+    failpoints.hit("after_claim", name)
+    record: Recorder[AClaim]
+    with LeaseKeeper(runtime, claimed) as keeper:
+        try:
+            record = work(claimed, keeper)
+        except StoppedError:
+            record = outcomes.release
+        except StageError as error:
+            logger.info("step failed", extra={"step": name, **claimed.work.log_data, "code": error.code})
+            record = failing(error) if explain is None else explain(claimed, error, keeper)
+        except Exception as error:
+            logger.exception("step failed unexpectedly", extra={"step": name, **claimed.work.log_data})
+            record = failing(FatalError(f"{type(error).__name__}: {error}"))
+    failpoints.hit("after_work", name)
+    finished = persist(runtime, lambda session: record(session, ended(claimed) if ended else claimed))
+    failpoints.hit("after_finish", name)
+    return None if finished is None else (claimed, finished)
+
+
+def failing(error: StageError) -> Callable[[Session, AnyClaim], Finished]:
+    """What records the error as the attempt's end."""
+    return lambda session, held: outcomes.fail(session, held, error)
 
 
 def _clear_up(runtime: WorkerContext, recorded: _Recorded) -> None:
@@ -174,34 +237,16 @@ def _clear_up(runtime: WorkerContext, recorded: _Recorded) -> None:
     remove_objects(runtime, finished.unneeded)
 
 
-def _work(
-    runtime: WorkerContext, claimed: Claim, route: Route, reservation: Path | None, on_made: OnMade
-) -> tuple[StageResult | None, Callable[[Session, Claim], Finished]]:
-    """Do the stage's work; return its result, if there is one, and the function that records the outcome."""
-    stage = claimed.work.stage
-    with LeaseKeeper(runtime, claimed) as keeper:
-        try:
-            result = _run_stage(runtime, claimed, keeper, reservation, on_made)
-        except StoppedError:
-            return None, releases.release
-        except StageError as error:
-            return None, _recorder(runtime, claimed, error, keeper.check)
-        except Exception as error:
-            logger.exception("stage failed unexpectedly", extra={"job_id": claimed.work.job_id, "stage": stage.value})
-            problem = FatalError(f"{type(error).__name__}: {error}")
-            return None, lambda session, held: failures.fail(session, held, problem)
-    if stage is Stage.GENERATE:
-        runtime.crashes.clear()
-    return result, lambda session, held: finishing.finish(session, held, result, route=route)
-
-
 def _run_stage(
     runtime: WorkerContext, claimed: Claim, keeper: LeaseKeeper, reservation: Path | None, on_made: OnMade
-) -> StageResult:
+) -> AnyResult:
+    if claimed.work.stage is Stage.GENERATE:
+        runtime.models.release_scorers()  # what scored on this GPU: its memory is the generator's now
     context = StageContext(
         settings=runtime.settings,
         storage=runtime.storage,
         handoff=runtime.handoff,
+        models=runtime.models,
         on_progress=keeper.on_progress,
         check=keeper.check,
         generator=runtime.generator if claimed.work.stage is Stage.GENERATE else None,
@@ -211,9 +256,6 @@ def _run_stage(
         reservation=reservation,
         on_made=on_made,
     )
-    scorers = sys.modules.get("pipeline.stages.score")
-    if claimed.work.stage is Stage.GENERATE and scorers is not None:
-        scorers.drop_models()  # what scored on this GPU: its memory is the generator's now
     failpoints.hit("before_work", claimed.work.stage.value)
     return stage_function(claimed.work.stage)(claimed.work, context)
 
@@ -224,33 +266,27 @@ def stage_function(stage: Stage) -> StageFunction:
     return function
 
 
-def _recorder(
-    runtime: WorkerContext, claimed: Claim, error: StageError, check: Callable[[], None]
-) -> Callable[[Session, Claim], Finished]:
-    logger.info(
-        "stage failed",
-        extra={"job_id": claimed.work.job_id, "stage": claimed.work.stage.value, "code": error.code},
-    )
+def _recorder(runtime: WorkerContext, claimed: Claim, error: StageError, check: Callable[[], None]) -> Recorder[Claim]:
     if isinstance(error, SegmentLostError):
         reason = f"{error.code}: {error}"
         segment = error.segment
-        return lambda session, held: rewinds.rewind(session, held, to=Stage.GENERATE, reason=reason, segment=segment)
-    if error.code in _MAKE_FRAMES_AGAIN and claimed.work.stage in (Stage.ENCODE, Stage.SCORE, Stage.PUBLISH):
+        return lambda session, held: outcomes.rewind(session, held, to=Stage.GENERATE, reason=reason, segment=segment)
+    if error.code in _MAKE_FRAMES_AGAIN and is_after(claimed.work.stage, Stage.GENERATE):
         reason = f"{error.code}: {error}"
-        return lambda session, held: rewinds.rewind(session, held, to=Stage.GENERATE, reason=reason)
+        return lambda session, held: outcomes.rewind(session, held, to=Stage.GENERATE, reason=reason)
     if error.code == _NO_ROOM:
-        return lambda session, held: releases.release(session, held, delay_ms=_NO_ROOM_WAIT_MS)
+        return lambda session, held: outcomes.release(session, held, delay_ms=_NO_ROOM_WAIT_MS)
     is_crash = claimed.work.stage is Stage.GENERATE and error.failure_class is FailureClass.CRASH
     if is_crash and crashes.is_broken(runtime, claimed, check):
         return lambda session, held: _fail_and_drain(session, runtime, held, error)
-    return lambda session, held: failures.fail(session, held, error)
+    return failing(error)
 
 
 def _fail_and_drain(session: Session, runtime: WorkerContext, claimed: Claim, error: StageError) -> Finished:
     """Record the crash, and drain the worker: its GPU is most likely broken."""
     logger.error("worker drains itself", extra={"worker": runtime.name, "jobs": runtime.crashes.jobs})
-    worker_models.drain(session, runtime.name, f"{len(runtime.crashes)} different jobs crashed here in a row")
-    return failures.fail(session, claimed, error)
+    worker_presets.drain(session, runtime.name, f"{len(runtime.crashes)} different jobs crashed here in a row")
+    return outcomes.fail(session, claimed, error)
 
 
 def persist(runtime: WorkerContext, change: Callable[[Session], Value]) -> Value | None:

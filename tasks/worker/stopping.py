@@ -1,7 +1,5 @@
 """The time when this worker began to stop: one number, shared by the worker and its pool's children."""
 
-from __future__ import annotations
-
 import multiprocessing
 import time
 

@@ -3,8 +3,6 @@
 Several releases of Celery stopped to consume after a reconnect (celery/celery#9054, #10205): connected, idle, deaf.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

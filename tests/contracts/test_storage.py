@@ -117,6 +117,18 @@ def test_bytes_can_be_put_and_replaced(storage: Storage) -> None:
     assert storage.read_bytes("empty") == b""
 
 
+def test_a_stretch_of_an_object_comes_in_pieces(storage: Storage) -> None:
+    data = os.urandom(2 * MEBIBYTE + 7)
+    storage.put_bytes("media/a.mp4", data, content_type="video/mp4")
+
+    assert b"".join(storage.chunks("media/a.mp4")) == data
+    assert b"".join(storage.chunks("media/a.mp4", start=5, stop=MEBIBYTE + 9)) == data[5 : MEBIBYTE + 9]
+    assert b"".join(storage.chunks("media/a.mp4", start=len(data) - 1)) == data[-1:]
+    assert max(map(len, storage.chunks("media/a.mp4"))) <= MEBIBYTE
+    with pytest.raises(NotFoundError):
+        next(iter(storage.chunks("media/none.mp4")))
+
+
 def test_nothing_is_there_before_a_put(storage: Storage, tmp_path: Path) -> None:
     assert storage.stat("media/none.mp4") is None
     with pytest.raises(NotFoundError, match=r"media/none\.mp4"):

@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 
-from cli.batches import submission
+from cli.batches import prompt_file
 from cli.options import BatchChoices, FieldOptions
 from db import schema
 from db.clips.batches import Limits
@@ -23,6 +23,7 @@ from db.session import Database
 from pipeline.settings import Settings, load_settings
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
+from service import submission
 from tests import servers
 from tests.cluster import QUICK, REPOSITORY, wait_for
 from tests.faults.host import WORKERS_A_HOST, Host
@@ -122,7 +123,7 @@ class World:
         full = [{"preset": "idle", "seed": 100 * self._batches + n, **line} for n, line in enumerate(lines)]
         file = write_jobs(self.folder / f"batch{self._batches}.jsonl", full)
         chosen = BatchChoices(**choices)
-        parsed = submission.read(file, FieldOptions(), chosen, self.settings)
+        parsed = prompt_file.read(file, FieldOptions(), chosen, self.settings)
         options = submission.batch_options(chosen, self.settings)
         stored = submission.store(
             parsed, options, settings=self.settings, database=self.database, again=True, limits=limits
@@ -134,7 +135,7 @@ class World:
         full = [{"preset": "idle", "seed": number, **line} for number, line in enumerate(lines)]
         folder = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=self.folder))
         chosen = BatchChoices(key=key, name=key)
-        parsed = submission.read(write_jobs(folder / "same.jsonl", full), FieldOptions(), chosen, self.settings)
+        parsed = prompt_file.read(write_jobs(folder / "same.jsonl", full), FieldOptions(), chosen, self.settings)
         options = submission.batch_options(chosen, self.settings)
         database = Database(self.database_url)
         try:

@@ -18,7 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-_COPIED = ("pipeline", "tasks", "db", "cli", "vgen", "migrations", "tests", "docs", "pyproject.toml")
+COPIED = (
+    "pipeline",
+    "tasks",
+    "db",
+    "service",
+    "server",
+    "cli",
+    "vgen",
+    "migrations",
+    "tests",
+    "docs",
+    "pyproject.toml",
+)
 
 
 @dataclass(frozen=True)
@@ -36,16 +48,33 @@ MUTANTS = (
     Mutant(
         "a finish that does not ask for the attempt's number",
         "db/queue/leases.py",
-        '(Step.id == bindparam("p_step_id")) & (Step.attempt == bindparam("p_attempt")) &',
-        '(Step.id == bindparam("p_step_id")) & (bindparam("p_attempt") > 0) &',
-        ["tests/unit/db/test_attempt_endings.py::test_a_worker_that_lost_its_lease_changes_nothing"],
+        '        & (table.attempt == bindparam("p_attempt"))\n',
+        '        & (bindparam("p_attempt") > 0)\n',
+        [
+            "tests/unit/db/test_attempt_endings.py::test_a_worker_that_lost_its_lease_changes_nothing",
+            "tests/unit/db/test_score_steps.py::test_a_worker_that_lost_its_lease_records_nothing",
+        ],
     ),
     Mutant(
-        "a finish that does not ask whether the step still runs",
+        "a state that changes from any other",
+        "db/moves.py",
+        "    return update(table).where(in_state).values(",
+        "    return update(table).values(",
+        ["tests/unit/db/test_leases.py::test_only_a_dispatched_step_is_claimed", "tests/unit/db/test_jobs.py"],
+    ),
+    Mutant(
+        "a move that states.py does not know",
+        "db/moves.py",
+        "    if forbidden := [",
+        "    if False and [",
+        ["tests/unit/db/test_moves.py::test_a_move_that_is_not_in_the_table_cannot_be_written"],
+    ),
+    Mutant(
+        "a renewal that does not ask whether the step still runs",
         "db/queue/leases.py",
-        '(Step.attempt == bindparam("p_attempt")) & (Step.state == StepState.RUNNING)',
-        '(Step.attempt == bindparam("p_attempt"))',
-        ["tests/unit/db/test_finishing.py::test_a_second_finish_of_the_same_attempt_is_fenced"],
+        "        & (table.state == StepState.RUNNING)\n",
+        "",
+        ["tests/unit/db/test_attempt_endings.py::test_an_attempt_that_has_ended_renews_nothing"],
     ),
     Mutant(
         "a gate's rejection that does not ask whether the attempt is the current one",
@@ -81,33 +110,30 @@ MUTANTS = (
     ),
     Mutant(
         "a failed clip whose other segments go on",
-        "db/queue/failures.py",
-        """            segments.end_open_steps(session, work.job_id)
-            jobs.conclude(
-                session, work""",
-        """            jobs.conclude(
-                session, work""",
+        "db/queue/outcomes.py",
+        "        return_to_pending(session, held.job_id)\n",
+        "",
         ["tests/unit/db/test_segments.py"],
     ),
     Mutant(
         "attempts that a budget does not count",
-        "db/clips/attempts.py",
-        '    if columns["stage"] is Stage.GENERATE:\n',
-        "    if False:\n",
+        "db/queue/outcomes.py",
+        "    spending.charge(session, held.batch_id,",
+        "    (lambda *_: None)(session, held.batch_id,",
         ["tests/unit/db/test_budgets.py::test_every_ended_attempt_at_generating_is_counted_whatever_came_of_it"],
     ),
     Mutant(
-        "a claim that does not ask for the step's state",
+        "a claim that takes over a lease",
         "db/queue/leases.py",
-        "        Step.state == StepState.DISPATCHED,\n        Step.queue.in_(bindparam",
-        "        Step.queue.in_(bindparam",
+        "moving(table, StepState.RUNNING, StepState.DISPATCHED)",
+        "moving(table, StepState.RUNNING, StepState.DISPATCHED, stays=True)",
         ["tests/unit/db/test_leases.py::test_only_a_dispatched_step_is_claimed"],
     ),
     Mutant(
         "a claim that does not look whether its batch or queue is paused",
         "db/queue/leases.py",
-        "        not_paused(),\n        # One whose GPU was found bad",
-        "        # One whose GPU was found bad",
+        "            not_paused(table.queue, table.batch_id),\n            # One whose GPU was found bad",
+        "            # One whose GPU was found bad",
         ["tests/unit/db/test_leases.py::test_nothing_of_a_paused_batch_or_queue_is_claimed"],
     ),
     Mutant(
@@ -127,9 +153,86 @@ MUTANTS = (
     Mutant(
         "no dispatcher",
         "tasks/upkeep/timers.py",
-        '            self._timers.append(_Timer("dispatch", settings.worker.dispatch_s, self._dispatch))\n',
-        "",
+        "            while self._dispatcher.poll() is None:",
+        "            while False:",
         ["tests/faults/test_smoke.py"],
+    ),
+    Mutant(
+        "a commit that wakes no dispatcher",
+        "db/session.py",
+        "                self.notifier.notify(after_s=delay_ms / 1000)\n",
+        "                pass\n",
+        ["tests/unit/tasks/test_timers.py::test_what_is_submitted_is_dispatched_before_the_next_poll"],
+    ),
+    Mutant(
+        "a freed GPU that wakes no dispatcher",
+        "db/queue/outcomes.py",
+        "    if held.stage is Stage.GENERATE:  # its GPU has room for another\n",
+        "    if False:\n",
+        ["tests/unit/db/test_notify.py::test_all_that_leaves_steps_waiting_wakes_dispatchers"],
+    ),
+    Mutant(
+        "a dispatcher that believes it listens behind a pooler",
+        "db/listen.py",
+        "    return any(notice.payload == token for notice in connection.notifies(timeout=_PROOF_S))\n",
+        "    return True\n",
+        ["tests/unit/db/test_notify.py::test_behind_a_pooler_nothing_is_heard_but_by_a_direct_url"],
+    ),
+    Mutant(
+        "a notice for each commit",
+        "db/notify.py",
+        "            self._closing.wait(_AT_MOST_EVERY_S)\n",
+        "",
+        ["tests/unit/db/test_notify.py::test_many_commits_are_told_by_few_notices"],
+    ),
+    Mutant(
+        "two dispatchers that fill the same room",
+        "db/scheduling/dispatch.py",
+        "        return None  # on SQLite the transaction itself is exclusive\n",
+        "        pass\n",
+        ["tests/unit/db/test_dispatch.py::test_one_dispatcher_at_a_time_fills_the_room_and_none_waits_for_it"],
+    ),
+    Mutant(
+        "a dispatcher that found another at work and lets it be",
+        "tasks/upkeep/timers.py",
+        "            while self._dispatcher.poll() is None:",
+        "            if self._dispatcher.poll() is None:",
+        ["tests/unit/tasks/test_timers.py::test_a_dispatcher_that_found_another_at_work_looks_again"],
+    ),
+    Mutant(
+        "a finish that gives a GPU's room away past the dispatcher",
+        "db/queue/finishing.py",
+        "    _queue(session, work, work.segment, following, queue)\n",
+        '    _queue(session, work, work.segment, following, queue or "vgen.gpu.cpu.idle")\n',
+        ["tests/unit/db/test_dispatch.py::test_a_finish_leaves_what_generates_to_the_dispatcher"],
+    ),
+    Mutant(
+        "a chain that goes on although its batch or queue is paused",
+        "db/queue/finishing.py",
+        "    if held or paused:\n",
+        "    if held:\n",
+        ["tests/unit/db/test_dispatch.py::test_what_is_paused_cuts_its_chain"],
+    ),
+    Mutant(
+        "a segment whose message carries the clip's end",
+        "pipeline/policy/routes.py",
+        "    if stage is Stage.ENCODE and not last_segment:\n",
+        "    if False:\n",
+        ["tests/unit/pipeline/test_routes.py::test_a_message_carries_the_rest_of_its_chain"],
+    ),
+    Mutant(
+        "a message without the rest of its chain",
+        "tasks/messages.py",
+        "            for stage, queue in links\n",
+        "            for stage, queue in links[:1]\n",
+        ["tests/unit/tasks/test_messages.py"],
+    ),
+    Mutant(
+        "a chain that goes on after a finish that cut it",
+        "tasks/worker/step.py",
+        "    if recorded is None or recorded.finished.queue is None:\n",
+        "    if recorded is None:\n",
+        ["tests/unit/tasks/test_messages.py"],
     ),
     Mutant(
         "messages acknowledged before the work",
@@ -141,8 +244,8 @@ MUTANTS = (
     Mutant(
         "a reconciler that ends leases which are not over",
         "db/queue/recovery.py",
-        "query = query.where(Step.lease_until < now_ms())",
-        "pass",
+        "still = () if all_of_them else (table.lease_until < now_ms(),)",
+        "still = ()",
         ["tests/unit/db/test_recovery.py::test_a_live_lease_is_left_alone"],
     ),
     Mutant(
@@ -199,7 +302,7 @@ def survives(mutant: Mutant, folder: Path) -> tuple[bool, str]:
 
 def _copy(tree: Path) -> Path:
     tree.mkdir()
-    for name in _COPIED:
+    for name in COPIED:
         source = REPOSITORY / name
         if source.is_dir():
             shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from random import Random
 
-from db.clips import jobs
+from db.clips import cancel_retry_approve
 from db.queue import pauses
 from db.scheduling import budgets
 from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE
@@ -23,14 +23,14 @@ def cancel_some(world: World, dice: Random) -> None:
     found = _jobs_in(world, "'waiting', 'in_flight'")
     for job_id in dice.sample(found, min(2, len(found))):
         with world.database.transaction() as session:
-            jobs.cancel(session, job_id)
+            cancel_retry_approve.cancel(session, job_id)
 
 
 def retry_some(world: World, dice: Random) -> None:
     found = _jobs_in(world, "'failed', 'cancelled'")
     for job_id in dice.sample(found, min(3, len(found))):
         with world.database.transaction() as session:
-            jobs.retry(session, job_id)
+            cancel_retry_approve.retry(session, job_id)
 
 
 def pause(world: World, dice: Random) -> Mend | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from db.clips import jobs
+from db.clips import cancel_retry_approve
 from db.clips.batches import Limits
 from tests.faults import invariant_check
 from tests.faults.fault_cluster import World, running_world
@@ -184,7 +184,7 @@ def _retry_failed(world: World, batches: Sequence[str]) -> int:
     failed = world.rows(f"SELECT id FROM jobs WHERE {_FAILED} AND batch_id IN {_listed(batches)}")
     for (job_id,) in failed:
         with world.database.transaction() as session:
-            jobs.retry(session, job_id)
+            cancel_retry_approve.retry(session, job_id)
     return len(failed)
 
 
@@ -229,16 +229,19 @@ def recoveries(world: World, batches: Sequence[str], happened: Sequence[tuple[fl
     An upper bound: which of several faults ended the attempt is not known.
     """
     rows = world.rows(
-        f"""SELECT a.started_at / 1000.0, a.ended_at / 1000.0, b.started_at / 1000.0, a.stage, a.outcome, a.error_code
+        f"""SELECT a.started_at / 1000.0, a.ended_at / 1000.0, b.started_at / 1000.0, a.stage, a.outcome, a.error_code,
+            EXISTS (SELECT 1 FROM events e
+                WHERE e.batch_id = j.batch_id AND e.kind = 'budget_reached' AND e.at <= b.started_at)
         FROM stage_runs a JOIN stage_runs b ON b.step_id = a.step_id AND b.attempt = a.attempt + 1
         JOIN jobs j ON j.id = a.job_id
         WHERE a.outcome IN ('lease_ended', 'retried') AND j.batch_id IN {_listed(batches)}"""
     )
     found = []
-    for started, ended, again, stage, outcome, code in rows:
+    for started, ended, again, stage, outcome, code, over_budget in rows:
         within = [at for at, _ in happened if float(started) <= at <= float(ended)]
         waited = float(again) - float(ended)
         said = f"{stage} {outcome}, {code}; ended after {float(ended) - float(started):.1f} s, waited {waited:.1f} s"
+        said += ", its batch's budget reached" if over_budget else ""
         found.append((max(0.0, float(again) - (within[0] if within else float(ended))), said))
     return found
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from cli.views.operations import ChaosView
+from service.views.operations import ChaosView
 from tests.cluster import VGEN
 from tests.faults.fault_cluster import World
 

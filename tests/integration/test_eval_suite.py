@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from db.clips import jobs
+from db.clips import cancel_retry_approve
 from db.evals import runs
 from pipeline.scoring.dimensions import action_of
 from pipeline.scoring.kinetics import KINETICS_400
@@ -57,6 +57,13 @@ def test_a_suite_is_made_scored_and_scored_again(vgen: Vgen, suite: Path, tmp_pa
     assert records[0]["scores"]["vbench.subject_consistency"]["details"]["reason"].startswith("weights missing")
     assert records[0]["scores"][flicker]["score"] == records[2]["scores"][flicker]["score"]
 
+    # And who asks for a clip is told by which attempts it was scored, and what they took
+    shown = vgen("show", records[0]["job"], "--json").json["attempts"]
+    assert {item["outcome"] for item in shown if item["stage"] == "score"} == {"done"}
+    assert "score" in vgen("show", records[0]["job"]).out
+    assert "score" in [item["stage"] for item in vgen("report", done.json["batch_id"], "--json").json["stages"]]
+    assert "score" in vgen("events", done.json["batch_id"]).out
+
     # And the same command adds nothing
     again = vgen(*command, "--json")
     assert (again.code, again.json["id"]) == (0, done.json["id"])
@@ -83,7 +90,7 @@ def test_a_clip_that_is_missing_makes_the_run_incomplete(vgen: Vgen, suite: Path
     with home_of(settings_for(tmp_path)) as database:
         for job in job_list(database, submitted["batch_id"]):
             with database.transaction() as session:
-                jobs.cancel(session, job.id)
+                cancel_retry_approve.cancel(session, job.id)
 
     shown = vgen("eval", "scores", submitted["id"], "--json")
 

@@ -13,8 +13,11 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from cli.main import run
+from db.clips import jobs
+from db.evals import runs
 from db.session import Database
 from pipeline.settings import Settings, load_settings
+from tasks.worker.scoring import open_run
 from tests.line_helpers import (
     IDLE,
     artifacts_of,
@@ -63,6 +66,17 @@ def pictures_of(settings: Settings, database: Database, job_id: str) -> list[byt
         return [frame.to_ndarray(format="rgb24").tobytes() for frame in video.decode(video=0)]
 
 
+def has_its_length(settings: Settings, database: Database, job_id: str) -> bool | None:
+    """What ``checks.length`` says of a clip in an evaluation run: whether it is as long as it should be."""
+    with database.transaction() as session:
+        batch_id = jobs.get(session, job_id).batch_id
+        open_run(session, batch_id, kind="batch", metrics=["checks.length"])
+    work_off(settings, database, batch_id)
+    with database.reading() as session:
+        (score,) = runs.of_jobs(session, [job_id])[job_id]
+        return score.passed
+
+
 def test_a_clip_goes_on_here_and_elsewhere_as_it_would_have_at_once(tmp_path: Path, vgen: Vgen) -> None:
     # Given a finished clip, and one of two segments with the same seed
     here, elsewhere = settings_for(tmp_path), load_settings(home=tmp_path / "elsewhere")
@@ -81,6 +95,7 @@ def test_a_clip_goes_on_here_and_elsewhere_as_it_would_have_at_once(tmp_path: Pa
         longer = made(here, database, vgen(here, "extend", film["job_id"], "a fish comes", "--json"))
         pictures = [pictures_of(here, database, job) for job in (double.id, film["job_id"], longer["job_id"])]
         first, both = (sidecar_of(here, database, job.id) for job in (single, double))
+        lengths = [has_its_length(here, database, item["job_id"]) for item in (film, longer, extended)]
 
     with home_of(elsewhere) as database:
         moved = made(elsewhere, database, vgen(elsewhere, "state", "import", file, "it sinks", "--json"))
@@ -92,6 +107,8 @@ def test_a_clip_goes_on_here_and_elsewhere_as_it_would_have_at_once(tmp_path: Pa
     assert len(longer["request"]["begins_with"]["frames_sha256"]) == 2
     assert pictures[1] == pictures[0]
     assert pictures[2][: len(pictures[0])] == pictures[0], "what was there is not encoded again"
+
+    assert lengths == [True] * 3, "a film is as long as its rows say, whoever scores it"
 
     second = both["segments"][1]
     # And each part is the second segment, and says what it extends

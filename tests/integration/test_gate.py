@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cli.batches import submission
+from cli.batches import prompt_file
 from cli.main import run
 from cli.options import BatchChoices, FieldOptions
 from db.clips import batches
@@ -23,6 +23,7 @@ from pipeline.scoring import registry
 from pipeline.seeds import roll_seed
 from pipeline.settings import Settings, load_settings
 from pipeline.states import AttemptOutcome, JobState, Stage
+from service import submission
 from tests.cluster import VGEN
 from tests.line_helpers import (
     IDLE,
@@ -89,11 +90,7 @@ def test_clips_that_pass_are_published_with_their_scores(world: World) -> None:
     assert_published_once(world.settings, world.database, world.batches["well"])
     for job in job_list(world.database, world.batches["well"]):
         assert (job.state, job.roll) == (JobState.SUCCEEDED, 1)
-        assert [run.stage for run in runs_of(world.database, job.id)][-3:] == [
-            Stage.ENCODE,
-            Stage.SCORE,
-            Stage.PUBLISH,
-        ]
+        assert [run.stage for run in runs_of(world.database, job.id)][-3:] == [Stage.ENCODE, Stage.SCORE, Stage.PUBLISH]
         scored = sidecar_of(world.settings, world.database, job.id)["scoring"]
         assert scored["gate"] == BATCHES["well"].gate
         assert scored["scores"]["checks.size"]["passed"] is True
@@ -198,7 +195,7 @@ def test_a_files_defaults_ask_for_scores_and_the_command_line_wins(tmp_path: Pat
     file = tmp_path / "prompts.yaml"
     defaults = {"preset": "idle", "score": ["checks"], "reroll": 1}
     file.write_text(json.dumps({"defaults": defaults, "prompts": ["a cat"]}), "utf-8")
-    parsed = submission.read(file, FieldOptions(), BatchChoices(), settings)
+    parsed = prompt_file.read(file, FieldOptions(), BatchChoices(), settings)
 
     score = submission.batch_options(BatchChoices(), settings, parsed.scoring).score
     over = submission.batch_options(BatchChoices(gate=["checks.black"], reroll=3), settings, parsed.scoring).score

@@ -23,7 +23,7 @@ from tests.servers import answers, free_port
 
 SCRIPT = Path(sys.executable).with_name("vgen")
 MODULES = (
-    *("celery", "celeryconfig", "flowerconfig", "tasks", "cli", "db", "pipeline", "vgen", "migrations"),
+    *("celery", "celeryconfig", "flowerconfig", "tasks", "cli", "db", "pipeline", "service", "vgen", "migrations"),
     *("json", "yaml", "redis", "kombu", "billiard", "sqlalchemy", "alembic", "psycopg", "click", "tornado", "flower"),
     *("torch", "numpy", "diffusers", "transformers", "PIL", "av", "multiprocessing", "encodings", "readline"),
     *("sitecustomize", "usercustomize", "vgen", "imageio_ffmpeg", "openai", "pickle", "socket", "random"),
@@ -100,7 +100,7 @@ def test_a_solo_run_with_its_generator_and_encoder(hostile: Path, env: dict[str,
     assert marks(tmp_path) == ""
     assert done.stderr.count("vgen.toml:5: VGEN_ENHANCE_PROVIDERS is ignored") == 1
     assert sorted(path.name for path in hostile.iterdir() if path.suffix != ".py") == [
-        *(".env", "prompts.txt", "tasks", "vgen.toml"),
+        *(".env", "prompts.txt", "tasks", "vgen.toml")
     ]
 
 

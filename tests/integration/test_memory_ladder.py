@@ -15,14 +15,7 @@ from pipeline.settings import Settings
 from pipeline.states import JobState
 from tests.line_helpers import home_of, job_list, job_states, settings_for, solo, submit, until_settled
 
-CLIP = {
-    "prompt": "a fox",
-    "preset": "tiny-wan",
-    "width": 32,
-    "height": 32,
-    "num_frames": 5,
-    "num_inference_steps": 2,
-}
+CLIP = {"prompt": "a fox", "preset": "tiny-wan", "width": 32, "height": 32, "num_frames": 5, "num_inference_steps": 2}
 
 
 def events(database: Database, job_id: str, kind: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from db.clips import jobs
+from db.clips import cancel_retry_approve
 from db.evals import runs
 from db.models import EvalRun
 from db.session import Database
@@ -87,7 +87,7 @@ def test_a_night_with_a_missing_clip_is_incomplete(app: Celery, database: Databa
     (run,) = _runs(database)
     for job in job_list(database, run.batch_id):
         with database.transaction() as session:
-            jobs.cancel(session, job.id)
+            cancel_retry_approve.cancel(session, job.id)
 
     app.tasks["vgen.verdicts"].apply(throw=True)
 

@@ -35,9 +35,7 @@ def test_a_checkpoint_in_a_folder_becomes_a_clip_that_says_what_made_it(tmp_path
     (folder / "nightly.toml").write_text(f'extends = "tiny-wan"\nmodel = "{tmp_path}/step-9"\n', "utf-8")
     with home_of(settings) as database:
         batch_id = submit(
-            settings,
-            database,
-            [{"prompt": "a", "seed": 3, "preset": name, **TINY} for name in ("tiny-wan", "nightly")],
+            settings, database, [{"prompt": "a", "seed": 3, "preset": name, **TINY} for name in ("tiny-wan", "nightly")]
         )
         work_off(settings, database, batch_id)
 

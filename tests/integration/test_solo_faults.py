@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from db.clips import jobs
+from db.clips import cancel_retry_approve
 from db.models import Queue
 from db.session import Database
 from pipeline.handoff import Handoff
@@ -87,7 +87,7 @@ def test_a_store_that_refuses_fails_the_job_with_its_reason_and_once_mended_a_re
         assert "s3://" in str(job.error)
 
         with database.transaction() as session:
-            assert jobs.retry(session, job.id)
+            assert cancel_retry_approve.retry(session, job.id)
         work_off(mended, database, batch_id)
 
         assert job_states(database, batch_id) == [SUCCEEDED]

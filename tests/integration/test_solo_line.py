@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from cli.main import run
 from cli.options import BatchChoices
-from db.clips import jobs
+from db.clips import cancel_retry_approve
 from db.models import Event
 from pipeline.settings import load_settings
 from pipeline.states import AttemptOutcome, JobState, Stage
@@ -157,8 +157,8 @@ def test_held_jobs_wait_for_a_person_over_any_number_of_runs(tmp_path: Path) -> 
 
         approved, rejected = job_list(database, batch_id)
         with database.transaction() as session:
-            assert jobs.approve(session, approved.id, by="ann")
-            assert jobs.reject(session, rejected.id, by="ann")
+            assert cancel_retry_approve.approve(session, approved.id, by="ann")
+            assert cancel_retry_approve.reject(session, rejected.id, by="ann")
         work_off(settings, database, batch_id)
 
         assert job_states(database, batch_id) == [SUCCEEDED, JobState.BLOCKED]

@@ -48,4 +48,4 @@ def test_the_worker_of_a_run_that_was_killed_keeps_no_preset(tmp_path: Path) -> 
 
         assert_published_once(settings, database, batch_id)
         with database.reading() as session:
-            assert "gpu0@killed.1" not in {worker.name for worker in workers.all_known(session)}
+            assert "gpu0@killed.1" not in session.scalars(select(Worker.name)).all()

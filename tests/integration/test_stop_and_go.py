@@ -10,10 +10,10 @@ import pytest
 from cli.batches.follow import snapshot_of
 from db import events
 from db.clips import batches
-from db.models import ALL_QUEUES
 from db.queue import pauses
 from db.scheduling import budgets
 from db.session import Database
+from pipeline.policy.routes import ALL_QUEUES
 from pipeline.states import AttemptOutcome, JobState, Stage
 from tests.line_helpers import (
     IDLE,

@@ -14,11 +14,12 @@ import pytest
 from sqlalchemy import insert, update
 
 from db import events
-from db.clips import jobs
+from db.clips import cancel_retry_approve
 from db.models import ArtifactRow, Batch, Checkpoint, Job
-from db.queue import failures
+from db.queue import outcomes
 from db.session import Database, now_ms
 from pipeline.errors import RefusedError
+from pipeline.outputs import EncodeOutput, ObjectRef
 from pipeline.settings import Settings, load_settings
 from pipeline.states import JobState, Stage
 from pipeline.storage.base import Storage, StoredObject
@@ -77,7 +78,7 @@ class World:
         _, job_id, claimed = self.line.bring_to(Stage.PUBLISH)
         sha = hashlib.sha256(b"bytes").hexdigest()
         key = self.put(f"media/{job_id}/{sha}.mp4")
-        self.line.finish(claimed, StageResult(artifacts=(Artifact("video", key, sha, 5, "video/mp4"),)))
+        self.line.finish(claimed, StageResult(None, artifacts=(Artifact("video", key, sha, 5, "video/mp4"),)))
         return job_id, key
 
     def checkpoint(self, job_id: str, *, old: bool = True) -> str:
@@ -129,10 +130,10 @@ def test_what_a_row_points_at_stays_however_old_it_is(world: World) -> None:
         *(world.put(f"inputs/{digit * 64}") for digit in "45678a"),
     }
     world.put(f"inputs/{'9' * 64}")
-    output = {"video": {"key": f"media/{failed}/{'3' * 64}.mp4", "sha256": "3" * 64, "size": 5}}
-    world.line.finish(claimed, StageResult(output=output))
+    video = ObjectRef(key=f"media/{failed}/{'3' * 64}.mp4", sha256="3" * 64, size=5)
+    world.line.finish(claimed, StageResult(EncodeOutput(video=video, probe={})))
     with world.line.database.transaction() as session:
-        jobs.cancel(session, failed)  # a retry goes on from what it had encoded
+        cancel_retry_approve.cancel(session, failed)  # a retry goes on from what it had encoded
         refs = [{"sha256": digit * 64, "media_type": "image/png", "name": "a.png"} for digit in "45678"]
         inputs: dict[str, object] = {
             "image": refs[0],
@@ -220,7 +221,7 @@ def test_checkpoints_of_ended_jobs_go_with_their_rows(world: World) -> None:
     _, failed, claimed = world.line.bring_to(Stage.GENERATE)
     _, running, _ = world.line.bring_to(Stage.GENERATE)
     with world.line.database.transaction() as session:
-        failures.fail_for_good(session, claimed, code="bug", message="bug")
+        outcomes.fail(session, claimed, RefusedError("bug", code="bug"))
     kept = {clip, world.checkpoint(failed, old=False), world.checkpoint(running)}
     world.checkpoint(done, old=False)
 

@@ -12,16 +12,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command as alembic
 from alembic.config import Config
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from cli.main import run
 from db import invariants, schema
+from db.evals import runs, score_steps
+from db.models import ScoreRun
 from db.queue import recovery
 from db.session import Database
 from pipeline.errors import ServiceUnavailableError
+from pipeline.policy.routes import ScorePart
 from pipeline.states import JobState, Stage
-from tests.unit.db.line import Line
+from tests.unit.db.line import LEASE_MS, Line
 
 _NEXT = """
 import sqlalchemy as sa
@@ -175,3 +179,38 @@ def test_a_release_refuses_an_older_schema(
             monkeypatch.setenv("VGEN_BROKER_URL", "redis://127.0.0.1:1/0")
         assert run([command]) == 4, command
         assert "run `vgen db upgrade`" in capsys.readouterr().err
+
+
+def test_score_attempts_of_the_release_before_have_no_rows_and_break_no_rule(database: Database) -> None:
+    # Given an evaluation run whose step a worker of the release before is scoring, when the tables are upgraded
+    config = schema._config()
+    with database.transaction() as session:
+        config.attributes["connection"] = session.connection()
+        alembic.upgrade(config, "0007")
+    line = Line(database)
+    line.worker()
+    batch_id = line.submit(count=1)
+    line.finish_job(f"{batch_id}-000000")
+    with database.transaction() as session:
+        run_id = runs.open_run(session, batch_id, kind="batch", metrics=["checks.black"])
+        score_steps.plan(session, run_id, batch_id, [ScorePart("none", 0, 0)])
+        (message,) = score_steps.dispatch_waiting(session, window=8, gpu=False)
+        claim = {"queues": (message.queue,), "worker": "w1", "lease_ms": LEASE_MS}
+        claimed = score_steps.claim(session, message.step_id, **claim)
+    assert claimed is not None
+    schema.upgrade(database)
+
+    # Then that worker, which writes no attempt's row, can give it back
+    with database.transaction() as session:
+        session.execute(
+            text("UPDATE score_steps SET state = 'waiting', queue = NULL, worker = NULL, lease_until = NULL")
+        )
+
+    # And the attempts of this release are rows from there on
+    with database.transaction() as session:
+        score_steps.dispatch_waiting(session, window=8, gpu=False)
+        again = score_steps.claim(session, message.step_id, **claim)
+        assert again is not None
+        score_steps.finish(session, again, unread=0)
+        assert [row.attempt for row in session.scalars(select(ScoreRun))] == [2]
+    assert invariants.violations(database) == []

@@ -298,5 +298,16 @@ def test_build_context_has_what_the_image_copies() -> None:
     allowed = {line.removeprefix("!") for line in rest if line.startswith("!")}
 
     assert first == "*"
-    assert allowed >= {"vgen", "cli", "db", "migrations", "pipeline", "tasks", "pyproject.toml", "constraints.txt"}
+    assert allowed >= {
+        "vgen",
+        "cli",
+        "db",
+        "migrations",
+        "pipeline",
+        "server",
+        "service",
+        "tasks",
+        "pyproject.toml",
+        "constraints.txt",
+    }
     assert all((ROOT / name).exists() for name in allowed)

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from cli.exit_codes import ExitCode
 from cli.main import app
 from pipeline.errors import FailureClass, StageError, StoppedError, VgenError
 from pipeline.settings import Settings
@@ -28,6 +27,7 @@ from pipeline.states import (
     StepState,
 )
 from pipeline.storage.s3_errors import Kind
+from service.exit_codes import ExitCode
 from tests.conftest import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
@@ -48,8 +48,7 @@ def _section(text: str, title: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("title", "meaning", "moves"),
-    [("Jobs", JOB_STATE_MEANING, JOB_MOVES), ("Steps", STEP_STATE_MEANING, STEP_MOVES)],
+    ("title", "meaning", "moves"), [("Jobs", JOB_STATE_MEANING, JOB_MOVES), ("Steps", STEP_STATE_MEANING, STEP_MOVES)]
 )
 def test_states_and_moves_are_those_of_the_code(
     title: str, meaning: Mapping[StrEnum, str], moves: Mapping[StrEnum, frozenset[StrEnum]]
@@ -117,7 +116,9 @@ def _codes_of(source: str) -> Iterator[str]:
 def stable_codes() -> set[str]:
     """Every error code in the code."""
     files = [
-        path for folder in ("pipeline", "db", "tasks", "cli", "vgen") for path in (REPOSITORY / folder).rglob("*.py")
+        path
+        for folder in ("pipeline", "db", "tasks", "service", "cli", "vgen")
+        for path in (REPOSITORY / folder).rglob("*.py")
     ]
     found = {code for path in files for code in _codes_of(path.read_text("utf-8"))}
     return {code for code in found if _CODE.fullmatch(code)} | {kind.value for kind in Kind}

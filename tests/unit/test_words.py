@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PRODUCT = ("pipeline", "db", "tasks", "cli", "vgen")
+PRODUCT = ("pipeline", "db", "tasks", "service", "server", "cli", "vgen")
 
 IS_NO = re.compile(r"(?<!there )\b(?:is|are) no (?!longer\b|more\b)")
 """``'later' is not a valid time``; "there is no file" and "is no longer there" are plain English."""

@@ -1,7 +1,5 @@
 """Accelerations that belong to the loaded model: another one needs another load."""
 
-from __future__ import annotations
-
 import shutil
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The states of step caches between two steps, for a checkpoint: without them the steps that follow would differ."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

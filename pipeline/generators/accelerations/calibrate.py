@@ -1,7 +1,5 @@
 """MagCache's ratios for a model: how much each step's residual changes, measured over one plain clip."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -5,8 +5,6 @@ After each step the first rank says whether they go on, so that a stop reaches a
 last step it decodes and hands over alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

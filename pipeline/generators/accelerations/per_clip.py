@@ -1,7 +1,5 @@
 """Accelerations of one clip: put on before it and taken off after it, so that the next finds a plain pipeline."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any

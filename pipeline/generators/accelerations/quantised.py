@@ -1,8 +1,5 @@
 """Quantised weights of the denoiser: arguments for the pipeline's ``from_pretrained``."""
 
-from __future__ import annotations
-
-import hashlib
 import json
 from functools import lru_cache
 from importlib import import_module
@@ -16,6 +13,7 @@ import torch
 
 from pipeline.acceleration import GGUF
 from pipeline.errors import RefusedError
+from pipeline.files.digests import file_sha256
 from pipeline.generators.accelerations.refusals import unavailable
 from pipeline.models.gguf_header import check_gguf
 from pipeline.models.strict_loading import strict_single_file
@@ -111,5 +109,4 @@ def _from_gguf(file: Path, folder: Path, names: list[str], index: dict[str, Any]
 
 @lru_cache(maxsize=8)
 def _digest(path: Path, _mtime_ns: int, _size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)

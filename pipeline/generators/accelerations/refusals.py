@@ -1,7 +1,5 @@
 """The two ways in which an acceleration is refused: the model cannot, or this machine or build cannot."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pipeline.errors import RefusedError

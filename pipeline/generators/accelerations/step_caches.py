@@ -1,7 +1,5 @@
 """Step caches: diffusers' hooks on the denoiser's blocks, put on for one clip and taken off after it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -7,7 +7,6 @@ which it holds.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import sys
@@ -19,21 +18,15 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open, serialize_file
 
+from pipeline.digests import sha256_hex
 from pipeline.errors import StoppedError
-from pipeline.generators.base import (
-    CheckpointReceiver,
-    GenerationRequest,
-    OnProgress,
-    Phase,
-    Progress,
-    SavedCheckpoint,
-)
+from pipeline.files.digests import file_sha256
+from pipeline.generators.base import CheckpointReceiver, GenerationRequest, OnProgress, Phase, Progress, SavedCheckpoint
 
 SCHEMA = "vgen.checkpoint/1"
 WORTH_KEEPING_S = 1.0
 """Denoising that took less is sooner done again than fetched."""
 _KEY = "vgen"
-_HASH_CHUNK = 1024 * 1024
 
 
 class CheckpointUnusableError(Exception):
@@ -63,8 +56,8 @@ class Identity:
         spec = request.spec.model_dump(mode="json", exclude=left_out)
         parts = {"spec": spec, "prompt": request.prompt, "model": dict(model)}
         if request.previous is not None:
-            parts["previous"] = hashlib.sha256(request.previous.read_bytes()).hexdigest()
-        return cls(hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(), numerics)
+            parts["previous"] = file_sha256(request.previous)
+        return cls(sha256_hex(json.dumps(parts, sort_keys=True)), numerics)
 
 
 Write = Callable[[Path, dict[str, str]], None]
@@ -140,7 +133,7 @@ class CheckpointKeeper:
         path = self._request.frames_path.with_suffix(f".{step}.checkpoint")
         try:
             write_whole(path, lambda draft: write(draft, metadata(step, total, self._identity)))
-            sha256, size = _digest(path)
+            sha256, size = file_sha256(path), path.stat().st_size
         except (OSError, SafetensorError, UnsupportedStateError) as error:
             path.unlink(missing_ok=True)
             self.facts["checkpoint_failed"] = f"{type(error).__name__}: {error}"[:500]
@@ -212,12 +205,3 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     names = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
     return ", ".join(f"{name} was {then.get(name)!r} and is {now.get(name)!r}" for name in names)
-
-
-def _digest(path: Path) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(_HASH_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return digest.hexdigest(), size

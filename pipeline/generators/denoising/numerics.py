@@ -1,7 +1,5 @@
 """The facts that pixels depend on beside the request, and the memory that was used."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

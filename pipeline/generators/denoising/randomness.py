@@ -1,7 +1,5 @@
 """All that a clip may draw from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Self
 

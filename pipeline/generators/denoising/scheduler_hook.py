@@ -13,8 +13,6 @@ whatever latents the pipeline has made; ``step`` ignores what it is given, puts 
 what it returned then. From there everything is as it was.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 import sys

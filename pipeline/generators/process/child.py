@@ -10,8 +10,6 @@ its parent: it ends at the end of its input, and the kernel kills it when the th
 SIGTERM and SIGHUP are the parent's business: a Ctrl-C or a container's stop reaches both, and the parent decides.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import json
@@ -25,7 +23,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipeline import prctl
+from pipeline import processes
 from pipeline.acceleration import Acceleration
 from pipeline.errors import FatalError, OutOfMemoryError, StoppedError
 from pipeline.generators.base import HandOver, Phase, Progress, SavedCheckpoint
@@ -249,7 +247,7 @@ class _CheckpointReporter:
 
 def main() -> None:
     """Start the reader and serve."""
-    if not prctl.die_with_parent(int(sys.argv[1]), signal.SIGKILL):
+    if not processes.die_with_parent(int(sys.argv[1]), signal.SIGKILL):
         os._exit(0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -1,7 +1,5 @@
 """Measure the memory of this process, and its growth since it was warm. Loads no torch."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

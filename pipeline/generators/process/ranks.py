@@ -5,8 +5,6 @@ the child ends itself, its supervisor counts a crash and starts another, and the
 parent.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """One generator's child process and the threads that read its two outputs. Imports no torch."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import json

@@ -7,8 +7,6 @@ Every command but ``exit`` has an ``id``, and the events it causes carry it, so 
 another's.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any

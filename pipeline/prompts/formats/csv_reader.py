@@ -1,7 +1,5 @@
 """``.csv``: a header of field names, then a row a prompt, as spreadsheets and pandas write it."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections import Counter

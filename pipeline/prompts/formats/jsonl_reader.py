@@ -1,7 +1,5 @@
 """``.jsonl``: a JSON object a line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import chain, islice
 

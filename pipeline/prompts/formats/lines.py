@@ -1,7 +1,5 @@
 """Bytes to numbered lines of text."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Choose a file's reader by its name's ending, and describe files that are something else."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pipeline.prompts.formats.csv_reader import read_csv

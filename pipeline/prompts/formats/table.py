@@ -1,7 +1,5 @@
 """The output of a format's reader: defaults and records of raw fields, without their meaning."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """``.txt``: a prompt a line, with options behind it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from itertools import chain

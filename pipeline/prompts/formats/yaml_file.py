@@ -1,7 +1,5 @@
 """``.yaml``: ``defaults:``, a mapping, and ``prompts:``, a list of texts or mappings."""
 
-from __future__ import annotations
-
 import re
 
 from yaml import events

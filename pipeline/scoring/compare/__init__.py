@@ -1,6 +1,13 @@
 """Comparison of two evaluation runs, with statistics that can be defended, and its report."""
 
-from pipeline.scoring.compare.comparison import Comparison, MetricComparison, PromptDifference, compare, repeated
+from pipeline.scoring.compare.comparison import (
+    Comparison,
+    MetricComparison,
+    PromptDifference,
+    compare,
+    read_margins,
+    repeated,
+)
 from pipeline.scoring.compare.runs import Key, Run, RunClip, combined, median_run, read_run, run_of
 from pipeline.scoring.compare.speed import SpeedSample, SpeedVerdict, Threshold, speed_verdicts
 from pipeline.scoring.compare.verdict import MEANING, PASSED, State, advice
@@ -22,6 +29,7 @@ __all__ = [
     "combined",
     "compare",
     "median_run",
+    "read_margins",
     "read_run",
     "repeated",
     "run_of",

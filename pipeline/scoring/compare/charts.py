@@ -1,7 +1,5 @@
 """The report's two charts as SVG elements: they take their colours from the page's style sheet."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 

@@ -1,7 +1,5 @@
 """Two runs compared, paired per prompt: the same prompts and seeds, one difference a prompt."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +9,7 @@ from pipeline.scoring.compare.runs import Key, Run, identical
 from pipeline.scoring.compare.statistics import ALPHA, Estimate, estimate, holm
 from pipeline.scoring.compare.verdict import State, advice, most_severe
 from pipeline.scoring.metric import Direction, Metric
+from pipeline.scoring.registry import METRICS
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +93,7 @@ def compare(
         for metric in metrics
     }
     tested = {name: estimates[name] for name in margins if obstacles[name] is None}
-    worse = holm(
-        {name: result.p_worse for name, result in tested.items() if result is not None},
-        alpha,
-        len(margins),
-    )
+    worse = holm({name: result.p_worse for name, result in tested.items() if result is not None}, alpha, len(margins))
     compared = []
     for metric in metrics:
         (prompts, unpaired), result = paired[metric.name], estimates[metric.name]
@@ -200,3 +195,19 @@ def _judged(margin: float | None, tested: Estimate | None, worse: bool) -> tuple
 def _mean(values: Iterable[float]) -> float | None:
     numbers = list(values)
     return math.fsum(numbers) / len(numbers) if numbers else None
+
+
+def read_margins(texts: Sequence[str], where: str) -> dict[str, float]:
+    """``NAME=VALUE`` texts as numbers by metric. Raises InputError with every mistake."""
+    margins, problems = {}, []
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            margins[name] = float(value)
+        except ValueError:
+            problems.append(Problem(f"{text!r}: a margin is NAME=VALUE with a number", field=where))
+        if name not in METRICS:
+            problems.append(Problem(f"{name!r} is not a metric: `vgen eval list` shows them", field=where))
+    if problems:
+        raise InputError(problems)
+    return margins

@@ -1,7 +1,5 @@
 """The report as one HTML file: no scripts, nothing loaded but the clips that it shows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit

@@ -1,7 +1,5 @@
 """The content of a report, apart from its looks: the same for JSON, Markdown and HTML."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass

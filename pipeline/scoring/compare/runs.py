@@ -1,7 +1,5 @@
 """Evaluation runs as they are compared: clips keyed by suite entry and seed."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Compare the time and memory of clips with earlier ones, per preset and GPU type."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,9 +45,7 @@ class SpeedVerdict:
 
 
 def speed_verdicts(
-    history: Sequence[SpeedSample],
-    now: Iterable[SpeedSample],
-    thresholds: Mapping[str, Threshold] | None = None,
+    history: Sequence[SpeedSample], now: Iterable[SpeedSample], thresholds: Mapping[str, Threshold] | None = None
 ) -> list[SpeedVerdict]:
     """Each new sample against the median of the last five of its preset and GPU type; history oldest first.
 

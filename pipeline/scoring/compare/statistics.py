@@ -4,8 +4,6 @@ All tests are one-sided at ``alpha``; an interval has confidence 1 - 2 ``alpha``
 and a test that finds the mean below it are the same statement.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

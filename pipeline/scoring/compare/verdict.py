@@ -1,7 +1,5 @@
 """The verdict on a metric, and on a run, against a baseline."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 

@@ -1,14 +1,12 @@
 """LAION's linear aesthetic head on CLIP ViT-L/14: the 2022 ``sa_0_4`` head, not the later one with hidden layers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from pipeline.scoring.clip import Clip
-from pipeline.scoring.models import checkpoint
+from pipeline.scoring.models import weight_reader
 from pipeline.scoring.models.openai_clip import ClipImages, load_model
 from pipeline.scoring.weights import FoundWeights
 
@@ -26,7 +24,7 @@ class Aesthetic:
 
 def load(weights: Sequence[FoundWeights], device: str) -> Aesthetic:
     """Load from CLIP's weights and the head's. Raises RefusedError, code ``eval_weights_wrong``."""
-    state = checkpoint.read_state(weights[1].path)
-    head = nn.Linear(checkpoint.size(state, "weight", weights[1].path, 1), 1)
-    checkpoint.fill(head, state, weights[1].path)
+    state = weight_reader.read_state(weights[1].path)
+    head = nn.Linear(weight_reader.size(state, "weight", weights[1].path, 1), 1)
+    weight_reader.fill(head, state, weights[1].path)
     return Aesthetic(ClipImages(load_model(weights[0], device), device), head.eval())

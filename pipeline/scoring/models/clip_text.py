@@ -1,7 +1,5 @@
 """CLIP's likeness of frames and a text: appearance_style."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

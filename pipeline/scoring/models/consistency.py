@@ -1,7 +1,5 @@
 """The similarity of a clip's frames by their features: the formula of subject and background consistency."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor

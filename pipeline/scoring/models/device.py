@@ -1,7 +1,5 @@
 """Check that torch can compute on a device, before anything is loaded."""
 
-from __future__ import annotations
-
 import torch
 
 from pipeline.errors import SettingsError

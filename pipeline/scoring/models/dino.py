@@ -4,8 +4,6 @@ An own module and not transformers' ``ViTModel``: frames are not square, and DIN
 scale (n + 0.1) / grid, where transformers stretches to a size; scores then differ by up to 2e-3.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -14,9 +12,9 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from pipeline.scoring.clip import Clip
-from pipeline.scoring.models import checkpoint, pixels
-from pipeline.scoring.models.checkpoint import State
+from pipeline.scoring.models import pixels, weight_reader
 from pipeline.scoring.models.vit import Block
+from pipeline.scoring.models.weight_reader import State
 from pipeline.scoring.weights import FoundWeights
 
 
@@ -79,18 +77,18 @@ class Dino:
 def load(weights: Sequence[FoundWeights], device: str) -> Dino:
     """Load from DINO's own file or transformers' copy. Raises RefusedError, code ``eval_weights_wrong``."""
     path = weights[0].path
-    state = checkpoint.read_state(path)
+    state = weight_reader.read_state(path)
     if weights[0].hub:
         state = _from_hub(state)
-    width = checkpoint.size(state, "cls_token", path, 2)
+    width = weight_reader.size(state, "cls_token", path, 2)
     model = DinoTransformer(
         width,
-        checkpoint.depth(state, "blocks.", path),
-        checkpoint.size(state, "blocks.0.mlp.fc1.weight", path),
-        checkpoint.size(state, "patch_embed.proj.weight", path, 2),
-        checkpoint.size(state, "pos_embed", path, 1),
+        weight_reader.depth(state, "blocks.", path),
+        weight_reader.size(state, "blocks.0.mlp.fc1.weight", path),
+        weight_reader.size(state, "patch_embed.proj.weight", path, 2),
+        weight_reader.size(state, "pos_embed", path, 1),
     )
-    checkpoint.fill(model, state, path)
+    weight_reader.fill(model, state, path)
     return Dino(model.eval().to(device), device)
 
 

@@ -4,8 +4,6 @@ Written from the paper and the authors' Apache-2.0 code. Keys and two numerical 
 VBench uses: bicubic resizing, and the unbiased deviation in standardised convolutions.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -14,9 +12,9 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from pipeline.scoring.clip import Clip
-from pipeline.scoring.models import checkpoint, pixels
-from pipeline.scoring.models.checkpoint import State
+from pipeline.scoring.models import pixels, weight_reader
 from pipeline.scoring.models.vit import HEAD
+from pipeline.scoring.models.weight_reader import State
 from pipeline.scoring.weights import FoundWeights
 
 PATCH = 32
@@ -217,11 +215,11 @@ class Musiq:
 def load(weights: Sequence[FoundWeights], device: str) -> Musiq:
     """Load from the PyTorch weights. Raises RefusedError, code ``eval_weights_wrong``."""
     path = weights[0].path
-    state: State = checkpoint.read_state(path, "params")
+    state: State = weight_reader.read_state(path, "params")
     network = MusiqNetwork(
-        checkpoint.size(state, "head.weight", path, 1),
-        checkpoint.size(state, "transformer_encoder.transformer.encoderblock_0.mlp.fc1.weight", path),
-        checkpoint.depth(state, "transformer_encoder.transformer.encoderblock_", path),
+        weight_reader.size(state, "head.weight", path, 1),
+        weight_reader.size(state, "transformer_encoder.transformer.encoderblock_0.mlp.fc1.weight", path),
+        weight_reader.depth(state, "transformer_encoder.transformer.encoderblock_", path),
     )
-    checkpoint.fill(network, state, path)
+    weight_reader.fill(network, state, path)
     return Musiq(network.eval().to(device), device)

@@ -1,7 +1,5 @@
 """OpenAI's CLIP (Radford et al. 2021) by transformers' ``CLIPModel``, from OpenAI's file or the hub's copy."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ from transformers.utils import logging as transformers_logging
 
 from pipeline.errors import RefusedError
 from pipeline.scoring.clip import Clip, Frames
-from pipeline.scoring.models import checkpoint, pixels
-from pipeline.scoring.models.checkpoint import State
+from pipeline.scoring.models import pixels, weight_reader
 from pipeline.scoring.models.vit import HEAD
+from pipeline.scoring.models.weight_reader import State
 from pipeline.scoring.weights import FoundWeights
 
 
@@ -53,7 +51,7 @@ def load_model(weights: FoundWeights, device: str) -> CLIPModel:
             message = f"weights {weights.path.parent}: {str(error).splitlines()[0]}"
             raise RefusedError(message, code="eval_weights_wrong") from error
         return _whole(model, report, weights.path.parent).eval().to(device)
-    state = checkpoint.read_state(weights.path)
+    state = weight_reader.read_state(weights.path)
     config = _config(state, weights)
     renamed = _hub_keys(state)
     model, report = CLIPModel.from_pretrained(None, config=config, state_dict=renamed, output_loading_info=True)
@@ -80,17 +78,17 @@ def _whole(model: CLIPModel, report: dict[str, Any], path: Path) -> CLIPModel:
 def _config(state: State, weights: FoundWeights) -> CLIPConfig:
     """Every size follows from the weights, as in OpenAI's own loader."""
     path = weights.path
-    width = checkpoint.size(state, "visual.conv1.weight", path)
-    patch = checkpoint.size(state, "visual.conv1.weight", path, 2)
-    grid = round((checkpoint.size(state, "visual.positional_embedding", path) - 1) ** 0.5)
-    text = checkpoint.size(state, "ln_final.weight", path)
-    vocabulary = checkpoint.size(state, "token_embedding.weight", path)
+    width = weight_reader.size(state, "visual.conv1.weight", path)
+    patch = weight_reader.size(state, "visual.conv1.weight", path, 2)
+    grid = round((weight_reader.size(state, "visual.positional_embedding", path) - 1) ** 0.5)
+    text = weight_reader.size(state, "ln_final.weight", path)
+    vocabulary = weight_reader.size(state, "token_embedding.weight", path)
     return CLIPConfig(
-        projection_dim=checkpoint.size(state, "text_projection", path, 1),
+        projection_dim=weight_reader.size(state, "text_projection", path, 1),
         vision_config={
             "hidden_size": width,
             "intermediate_size": 4 * width,
-            "num_hidden_layers": checkpoint.depth(state, "visual.transformer.resblocks.", path),
+            "num_hidden_layers": weight_reader.depth(state, "visual.transformer.resblocks.", path),
             "num_attention_heads": width // HEAD,
             "patch_size": patch,
             "image_size": patch * grid,
@@ -98,10 +96,10 @@ def _config(state: State, weights: FoundWeights) -> CLIPConfig:
         text_config={
             "hidden_size": text,
             "intermediate_size": 4 * text,
-            "num_hidden_layers": checkpoint.depth(state, "transformer.resblocks.", path),
+            "num_hidden_layers": weight_reader.depth(state, "transformer.resblocks.", path),
             "num_attention_heads": text // HEAD,
             "vocab_size": vocabulary,
-            "max_position_embeddings": checkpoint.size(state, "positional_embedding", path),
+            "max_position_embeddings": weight_reader.size(state, "positional_embedding", path),
             "bos_token_id": vocabulary - 2,
             "eos_token_id": vocabulary - 1,
         },

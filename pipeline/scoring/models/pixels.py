@@ -1,7 +1,5 @@
 """Frames to model inputs, exactly as VBench prepares them: its resizes have no antialiasing unless PIL does them."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """RAFT, the optical flow network (Teed and Deng 2020), large form: the flow between two frames in 20 steps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from pipeline.scoring.clip import Frames
-from pipeline.scoring.models import checkpoint, pixels
+from pipeline.scoring.models import pixels, weight_reader
 from pipeline.scoring.weights import FoundWeights
 
 _LEVELS = 4
@@ -191,9 +189,9 @@ class Raft:
 def load(weights: Sequence[FoundWeights], device: str) -> Raft:
     """Load from the released file. Raises RefusedError, code ``eval_weights_wrong``."""
     path = weights[0].path
-    state = checkpoint.read_state(path)
+    state = weight_reader.read_state(path)
     network = RaftNetwork()
     # The released file names these tensors twice.
     twice = tuple(key for key in state if ".norm3." in key)
-    checkpoint.fill(network, state, path, ignored=twice)
+    weight_reader.fill(network, state, path, ignored=twice)
     return Raft(network.eval().to(device), device)

@@ -1,7 +1,5 @@
 """CLIP's tokens from its vocabulary file, by transformers' tokenizer."""
 
-from __future__ import annotations
-
 import gzip
 import html
 from pathlib import Path

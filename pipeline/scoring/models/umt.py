@@ -1,7 +1,5 @@
 """UMT's Kinetics-400 classifier (Li et al. 2023): which of 400 actions a clip shows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from pipeline.scoring.clip import Clip
-from pipeline.scoring.models import checkpoint, pixels
+from pipeline.scoring.models import pixels, weight_reader
 from pipeline.scoring.models.vit import Block
 from pipeline.scoring.weights import FoundWeights
 
@@ -78,17 +76,17 @@ class Umt:
 def load(weights: Sequence[FoundWeights], device: str) -> Umt:
     """Load from the released file. Raises RefusedError, code ``eval_weights_wrong``."""
     path = weights[0].path
-    state = checkpoint.read_state(path, "model", "module")
-    width = checkpoint.size(state, "head.weight", path, 1)
+    state = weight_reader.read_state(path, "model", "module")
+    width = weight_reader.size(state, "head.weight", path, 1)
     model = UmtTransformer(
         width,
-        checkpoint.depth(state, "blocks.", path),
-        checkpoint.size(state, "blocks.0.mlp.fc1.weight", path),
-        checkpoint.size(state, "patch_embed.proj.weight", path, 3),
-        checkpoint.size(state, "head.weight", path),
+        weight_reader.depth(state, "blocks.", path),
+        weight_reader.size(state, "blocks.0.mlp.fc1.weight", path),
+        weight_reader.size(state, "patch_embed.proj.weight", path, 3),
+        weight_reader.size(state, "head.weight", path),
     )
     state.setdefault("pos_embed", model.pos_embed.detach())
     # The official code takes what fits and leaves the rest; what is missing is refused here all the same.
     ignored = tuple(key for key in state if key not in model.state_dict())
-    checkpoint.fill(model, state, path, ignored=ignored)
+    weight_reader.fill(model, state, path, ignored=ignored)
     return Umt(model.eval().to(device), device)

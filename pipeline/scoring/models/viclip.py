@@ -1,7 +1,5 @@
 """ViCLIP (Wang et al. 2023): CLIP whose image tower sees the patches of eight frames at once. transformers has none."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -9,10 +7,10 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from pipeline.scoring.clip import Clip
-from pipeline.scoring.models import checkpoint, pixels
-from pipeline.scoring.models.checkpoint import State
+from pipeline.scoring.models import pixels, weight_reader
 from pipeline.scoring.models.tokens import Tokens, load_tokens
 from pipeline.scoring.models.vit import ClipTransformer
+from pipeline.scoring.models.weight_reader import State
 from pipeline.scoring.weights import FoundWeights
 
 
@@ -85,7 +83,7 @@ class ViClip:
 def load(weights: Sequence[FoundWeights], device: str) -> ViClip:
     """Load from the released file and CLIP's vocabulary. Raises RefusedError, code ``eval_weights_wrong``."""
     path = weights[0].path
-    state = checkpoint.read_state(path, "model")
+    state = weight_reader.read_state(path, "model")
     video, text = (
         _video_tower(_part(state, "vision_encoder."), weights[0]),
         _text_tower(_part(state, "text_encoder."), weights[0]),
@@ -100,25 +98,25 @@ def _part(state: State, prefix: str) -> State:
 def _video_tower(state: State, weights: FoundWeights) -> VideoTower:
     path = weights.path
     tower = VideoTower(
-        checkpoint.size(state, "conv1.weight", path),
-        checkpoint.depth(state, "transformer.resblocks.", path),
-        checkpoint.size(state, "conv1.weight", path, 3),
-        checkpoint.size(state, "positional_embedding", path),
-        checkpoint.size(state, "temporal_positional_embedding", path, 1),
-        checkpoint.size(state, "proj", path, 1),
+        weight_reader.size(state, "conv1.weight", path),
+        weight_reader.depth(state, "transformer.resblocks.", path),
+        weight_reader.size(state, "conv1.weight", path, 3),
+        weight_reader.size(state, "positional_embedding", path),
+        weight_reader.size(state, "temporal_positional_embedding", path, 1),
+        weight_reader.size(state, "proj", path, 1),
     )
-    checkpoint.fill(tower, state, path)
+    weight_reader.fill(tower, state, path)
     return tower
 
 
 def _text_tower(state: State, weights: FoundWeights) -> TextTower:
     path = weights.path
     tower = TextTower(
-        checkpoint.size(state, "ln_final.weight", path),
-        checkpoint.depth(state, "transformer.resblocks.", path),
-        checkpoint.size(state, "positional_embedding", path),
-        checkpoint.size(state, "token_embedding.weight", path),
-        checkpoint.size(state, "text_projection", path, 1),
+        weight_reader.size(state, "ln_final.weight", path),
+        weight_reader.depth(state, "transformer.resblocks.", path),
+        weight_reader.size(state, "positional_embedding", path),
+        weight_reader.size(state, "token_embedding.weight", path),
+        weight_reader.size(state, "text_projection", path, 1),
     )
-    checkpoint.fill(tower, state, path)
+    weight_reader.fill(tower, state, path)
     return tower

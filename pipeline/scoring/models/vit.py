@@ -1,7 +1,5 @@
 """The two kinds of transformer block that the vision models here are made of, by the key names of their weights."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn

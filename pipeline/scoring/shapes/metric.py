@@ -1,7 +1,5 @@
 """``shapes.follows_prompt``: how much of what the prompt asks for is in the clip, read from the pixels by code."""
 
-from __future__ import annotations
-
 from pipeline.scoring.clip import Clip
 from pipeline.scoring.metric import Context, Metric, Need, Score, not_scored
 from pipeline.scoring.shapes.detector import see

@@ -1,7 +1,5 @@
 """The outlines of the world's shapes, as signed distances: the renderer fills them, the detector compares with them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The world's colours, as RGB in 0..1."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 RGB = tuple[float, float, float]

@@ -32,10 +32,7 @@ BACKGROUNDS: Mapping[str, tuple[str, ...]] = {
     "snow": ("snow", "ice", "winter"),
     "fog": ("fog", "mist", "haze"),
 }
-SIZES: Mapping[str, tuple[str, ...]] = {
-    "small": ("small", "little", "tiny"),
-    "large": ("large", "big", "huge"),
-}
+SIZES: Mapping[str, tuple[str, ...]] = {"small": ("small", "little", "tiny"), "large": ("large", "big", "huge")}
 _GO = ("moves", "moving", "drifts", "drifting", "slides", "sliding", "glides", "gliding", "travels", "flies")
 MOTIONS: Mapping[str, tuple[str, ...]] = {
     "right": ("right", "rightwards"),

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from cli.exit_codes import ExitCode, of_error
 from cli.jobs import extend, imports
 from db.clips import batches
 from pipeline.errors import InputError, VgenError
@@ -29,6 +28,7 @@ from pipeline.spec import BatchOptions, JobSpec
 from pipeline.stages.state_file import read_state
 from pipeline.storage.inputs import put_input
 from pipeline.wiring import make_storage
+from service.exit_codes import ExitCode, of_error
 from tests.loras import write_lora
 from tests.unit.cli.conftest import Home, Vgen
 
@@ -127,10 +127,7 @@ def test_a_sidecar_that_breaks_a_rule_of_lines_is_refused(
 
 MALFORMED: list[tuple[str, str]] = [
     ("[" * 100_000, "is not JSON"),
-    (
-        '{"schema": "vgen.sidecar/1", "request": {"seed": 1e999}}',
-        "the number 1e999 is not allowed",
-    ),
+    ('{"schema": "vgen.sidecar/1", "request": {"seed": 1e999}}', "the number 1e999 is not allowed"),
     ('{"schema": "vgen.sidecar/1", "request": {"seed": Infinity}}', "Infinity is not allowed"),
     ('{"schema": "vgen.sidecar/1", "request": {"seed": NaN}}', "NaN is not allowed"),
     ('{"schema": "vgen.sidecar/1", "request": {"seed": ' + "9" * 5000 + "}}", "is not JSON"),

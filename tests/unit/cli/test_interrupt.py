@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.interrupt import Interrupt
-from pipeline.stop_signals import hang_up_like_sigterm, stop_signals
+from pipeline.processes import hang_up_like_sigterm, stop_signals
 
 
 @pytest.fixture(autouse=True)

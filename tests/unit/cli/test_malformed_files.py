@@ -42,9 +42,7 @@ COMMANDS = {
         "p.txt", ("submit", "FILE"), (b"a \xe2\x80\x94seed 7", corpus("prompts_txt/hang-seeds-twice.txt"))
     ),
     "submit jsonl": Command(
-        "p.jsonl",
-        ("submit", "FILE"),
-        (b'["a"]', b'{"prompt": 1}', corpus("prompts_jsonl/exit1-fps-401-digits.jsonl")),
+        "p.jsonl", ("submit", "FILE"), (b'["a"]', b'{"prompt": 1}', corpus("prompts_jsonl/exit1-fps-401-digits.jsonl"))
     ),
     "run csv": Command("p.csv", ("run", "FILE", "--dry-run"), (b"prompt,seed\na,b\n", b"Prompt\na\n")),
     "run yaml": Command("p.yaml", ("run", "FILE", "--dry-run"), (b"prompts: 1", corpus("prompts_yaml/anchors.yaml"))),

@@ -13,8 +13,9 @@ from db.session import Database
 from pipeline.settings import load_settings
 from pipeline.states import JobState, Stage
 from pipeline.work import StageResult
+from tests.outputs import generated
 from tests.unit.cli.conftest import Home, Vgen
-from tests.unit.db.line import HANDOFF, SHA, Line
+from tests.unit.db.line import SHA, Line
 
 
 def test_the_exit_code_of_a_batch_says_whether_all_succeeded(home: Home, vgen: Vgen) -> None:
@@ -175,8 +176,7 @@ def test_people_see_which_segment_of_how_many(vgen: Vgen, tmp_path: Path, monkey
     database = Database(load_settings(home=tmp_path / "home").effective_database_url)
     line, job_id = Line(database), f"{batch_id}-000000"
     line.worker()
-    output = {"num_frames": 5, "frames_sha256": SHA, "handoff_id": HANDOFF, "prompt": "a quick fox"}
-    line.finish(line.go_on(job_id, Stage.GENERATE), StageResult(output=output))
+    line.finish(line.go_on(job_id, Stage.GENERATE), StageResult(generated(prompt="a quick fox")))
     line.admit()
     assert line.try_claim(job_id, Stage.ENCODE, segment=0)
     assert line.try_claim(job_id, Stage.GENERATE, segment=1)

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from cli.exit_codes import MEANING, ExitCode
 from cli.main import run
 from cli.reference import JSON_OUTPUT
 from db.clips import continuations, jobs
@@ -25,6 +24,7 @@ from pipeline.scoring.suite import read_suite
 from pipeline.spec import JobSpec
 from pipeline.wiring import make_storage
 from pipeline.work import ContinuationRef
+from service.exit_codes import MEANING, ExitCode
 from tests.conftest import REPOSITORY
 from tests.data.vbench_oracle import tiny_weights
 from tests.unit.cli.conftest import Home, Vgen

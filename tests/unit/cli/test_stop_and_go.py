@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from db import workers
-from db.clips import jobs
+from db.clips import cancel_retry_approve
 from db.models import Batch, Step
 from db.workers import WorkerReport
 from pipeline.states import JobState, Stage
@@ -84,7 +84,7 @@ def test_watch_ends_with_3_when_only_a_person_can_let_it_go_on(home: Home, vgen:
     if halt == "budget":
         database = home.database()
         with database.transaction() as session:  # every job waits for a GPU
-            jobs.cancel_all(session, home.job_ids[1:])
+            cancel_retry_approve.cancel_all(session, home.job_ids[1:])
         database.close()
         _to_generate(home, home.job_ids[0])
         _batch(home, max_gpu_ms=1000, gpu_ms=2000, over_budget=True)

@@ -11,12 +11,12 @@ from db import events, workers
 from db.clips import batches, jobs
 from db.models import Batch, Job, Step, Worker
 from db.queue import finishing, leases
-from db.queue.attempt_endings import Finished
-from db.queue.finishing import Route
+from db.queue.outcomes import Finished
 from db.reading import history
 from db.scheduling import dispatch
 from db.session import Database, now_ms
 from db.workers import WorkerReport
+from pipeline.outputs import EncodeOutput, ScreenOutput
 from pipeline.policy.routes import (
     CPU_QUEUE,
     IO_QUEUE,
@@ -30,7 +30,8 @@ from pipeline.prompts import Submission, parse_bytes
 from pipeline.settings import load_settings
 from pipeline.spec import BatchOptions, ScoreOptions
 from pipeline.states import JobState, Stage, StepState
-from pipeline.work import Artifact, Claim, Outcome, ScoreRecord, StageResult
+from pipeline.work import AnyResult, Artifact, Claim, Outcome, ScoreRecord, StageResult
+from tests.outputs import enhanced, generated, scored
 
 LEASE_MS = 60_000
 HANDOFF = "abcd"
@@ -46,18 +47,22 @@ def submission(*lines: dict[str, Any], count: int = 0, name: str = "prompts.json
     return parse_bytes(text.encode(), name, overrides={}, settings=load_settings())
 
 
-def result_of(claimed: Claim, outcome: Outcome = Outcome.DONE) -> StageResult:
+def result_of(claimed: Claim, outcome: Outcome = Outcome.DONE) -> AnyResult:
     """What a stage of that kind hands back when all goes well."""
     if claimed.work.stage is Stage.GENERATE:
-        return StageResult(output={"num_frames": 5, "frames_sha256": SHA, "handoff_id": HANDOFF})
+        return StageResult(generated())
     if claimed.work.stage is Stage.PUBLISH:
         key = f"media/{claimed.work.job_id}/{SHA}.mp4"
-        return StageResult(artifacts=(Artifact("video", key, SHA, 10, "video/mp4"),))
+        return StageResult(None, artifacts=(Artifact("video", key, SHA, 10, "video/mp4"),))
     if claimed.work.stage is Stage.SCORE:
-        accepted = outcome is not Outcome.REJECTED
-        output = {"accepted": accepted, "reason": None if accepted else "it is black"}
-        return StageResult(outcome=outcome, output=output, scores=(score_of("checks.black", 0.0 if accepted else 1.0),))
-    return StageResult(outcome=outcome)
+        rejected = outcome is Outcome.REJECTED
+        output = scored("it is black" if rejected else None)
+        return StageResult(output, outcome, scores=(score_of("checks.black", float(rejected)),))
+    if claimed.work.stage is Stage.ENCODE:
+        return StageResult(EncodeOutput(probe={}))
+    if claimed.work.stage is Stage.ENHANCE:
+        return StageResult(enhanced("a quick fox"), outcome)
+    return StageResult(ScreenOutput(screened=True, reason="as the classifier says"), outcome)
 
 
 def score_of(metric: str, value: float | None, **scorer: Any) -> ScoreRecord:
@@ -100,7 +105,7 @@ class Line:
 
     def admit(self, window: int = 64) -> list[dispatch.StepMessage]:
         with self.database.transaction() as session:
-            return dispatch.dispatch_waiting(session, window=window)
+            return dispatch.dispatch_waiting(session, window=window) or []
 
     def claim(self, job_id: str, stage: Stage, *, lease_ms: int = LEASE_MS, queues: tuple[str, ...] = QUEUES) -> Claim:
         claimed = self.try_claim(job_id, stage, lease_ms=lease_ms, queues=queues)
@@ -108,22 +113,16 @@ class Line:
         return claimed
 
     def try_claim(
-        self,
-        job_id: str,
-        stage: Stage,
-        *,
-        lease_ms: int = LEASE_MS,
-        queues: tuple[str, ...] = QUEUES,
-        segment: int = 0,
+        self, job_id: str, stage: Stage, *, lease_ms: int = LEASE_MS, queues: tuple[str, ...] = QUEUES, segment: int = 0
     ) -> Claim | None:
         with self.database.transaction() as session:
             return leases.claim(
                 session, job_id=job_id, segment=segment, stage=stage, queues=queues, worker="w1", lease_ms=lease_ms
             )
 
-    def finish(self, claimed: Claim, result: StageResult | None = None, *, route: Route | None = None) -> Finished:
+    def finish(self, claimed: Claim, result: AnyResult | None = None) -> Finished:
         with self.database.transaction() as session:
-            return finishing.finish(session, claimed, result or result_of(claimed), route=route)
+            return finishing.finish(session, claimed, result or result_of(claimed))
 
     def bring_to(self, stage: Stage, *, lease_ms: int = LEASE_MS, **line: Any) -> tuple[str, str, Claim]:
         """A new batch of one job whose step of that stage is running: batch id, job id, the claim."""

@@ -193,13 +193,7 @@ class ModelJob:
             self._queue(place)
 
     def fail(
-        self,
-        work: StepWork,
-        attempt: int,
-        failure: FailureClass,
-        *,
-        proven: bool = False,
-        rung: Rung = Rung.PLAIN,
+        self, work: StepWork, attempt: int, failure: FailureClass, *, proven: bool = False, rung: Rung = Rung.PLAIN
     ) -> bool:
         if not self.is_current(work, attempt):
             return False

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from db.clips import jobs
-from db.queue import failures, leases, recovery, releases, rewinds
+from db.clips import cancel_retry_approve
+from db.queue import leases, outcomes, recovery
 from db.session import Database
 from pipeline.errors import FatalError
 from pipeline.states import Stage
@@ -26,26 +26,21 @@ def _finish(line: Line, claimed: Claim) -> bool:
 
 def _fail(line: Line, claimed: Claim) -> bool:
     with line.database.transaction() as session:
-        return failures.fail(session, claimed, FatalError("late")).recorded
+        return outcomes.fail(session, claimed, FatalError("late")).recorded
 
 
 def _release(line: Line, claimed: Claim) -> bool:
     with line.database.transaction() as session:
-        return releases.release(session, claimed).recorded
+        return outcomes.release(session, claimed).recorded
 
 
 def _rewind(line: Line, claimed: Claim) -> bool:
     with line.database.transaction() as session:
-        return rewinds.rewind(session, claimed, to=Stage.GENERATE, reason="late").recorded
-
-
-def _fail_for_good(line: Line, claimed: Claim) -> bool:
-    with line.database.transaction() as session:
-        return failures.fail_for_good(session, claimed, code="late", message="late").recorded
+        return outcomes.rewind(session, claimed, to=Stage.GENERATE, reason="late").recorded
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-@pytest.mark.parametrize("act", [_finish, _fail, _release, _rewind, _fail_for_good])
+@pytest.mark.parametrize("act", [_finish, _fail, _release, _rewind])
 def test_a_worker_that_lost_its_lease_changes_nothing(
     line: Line, act: Callable[[Line, Claim], bool], cancelled: bool
 ) -> None:
@@ -57,7 +52,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing(
     line.go_on(job_id, Stage.ENCODE)
     if cancelled:
         with line.database.transaction() as session:
-            jobs.cancel(session, job_id)
+            cancel_retry_approve.cancel(session, job_id)
     before = line.snapshot()
 
     # when the first attempt speaks up
@@ -68,4 +63,15 @@ def test_a_worker_that_lost_its_lease_changes_nothing(
     assert line.events(job_id).count("fenced") == 1
     with line.database.transaction() as session:
         assert not leases.renew(session, zombie, lease_ms=LEASE_MS).held
+    assert line.snapshot() == before
+
+
+def test_an_attempt_that_has_ended_renews_nothing(line: Line) -> None:
+    _, _, claimed = line.bring_to(Stage.SCREEN)
+    assert line.finish(claimed).recorded
+    before = line.snapshot()
+
+    with line.database.transaction() as session:
+        assert not leases.renew(session, claimed, lease_ms=LEASE_MS).held
+
     assert line.snapshot() == before

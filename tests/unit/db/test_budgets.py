@@ -11,14 +11,14 @@ from sqlalchemy import update
 from db.clips import spending
 from db.clips.batches import Limits
 from db.models import StageRun, Step
-from db.queue import failures, finishing, recovery, releases
+from db.queue import outcomes, recovery
 from db.reading import estimates
 from db.scheduling import budgets
 from db.session import Database, now_ms
 from pipeline.errors import CrashError, RefusedError
 from pipeline.policy.routes import gpu_queue
 from pipeline.states import Stage, StepState
-from pipeline.work import Claim, StageResult
+from pipeline.work import Claim
 from tests.unit.db.line import GPU, QUEUES, Line
 from tests.unit.db.test_dispatch import _ready_to_generate
 
@@ -79,11 +79,11 @@ def test_every_ended_attempt_at_generating_is_counted_whatever_came_of_it(line: 
     taken = [_run(line, job_id, 10.0) for job_id in ids]
     line.finish(taken[0])
     with line.database.transaction() as session:
-        failures.fail(session, taken[1], CrashError("died"))
+        outcomes.fail(session, taken[1], CrashError("died"))
     with line.database.transaction() as session:
-        failures.fail(session, taken[2], RefusedError("no"))
+        outcomes.fail(session, taken[2], RefusedError("no"))
     with line.database.transaction() as session:
-        releases.release(session, taken[3])
+        outcomes.release(session, taken[3])
     line.expire(ids[4])
     with line.database.transaction() as session:
         recovery.end_leases(session)
@@ -141,9 +141,10 @@ def test_a_used_up_budget_stops_the_gpu_and_nothing_else(line: Line, limits: dic
 
     assert line.batch(batch_id).over_budget
     assert [kind for kind, _ in line.batch_events(batch_id)].count("budget_reached") == 1
-    assert [(item.job_id, item.stage) for item in line.admit()] == [(ids[0], Stage.ENCODE)]
+    assert line.admit() == []
     line.finish(second)
-    assert [(item.job_id, item.stage) for item in line.admit()] == [(ids[1], Stage.ENCODE)]
+    assert line.admit() == []
+    assert [line.states(job_id)[Stage.ENCODE] for job_id in ids[:2]] == [StepState.DISPATCHED] * 2
     assert [kind for kind, _ in line.batch_events(batch_id)].count("budget_reached") == 1
     assert line.states(ids[2])[Stage.GENERATE] is StepState.WAITING
     line.check_sums()
@@ -173,20 +174,6 @@ def test_a_batch_over_its_budget_holds_up_no_other(line: Line) -> None:
     generated = [item.job_id for item in line.admit() if item.stage is Stage.GENERATE]
 
     assert generated == [f"{other}-000000", f"{other}-000001"]
-
-
-def test_a_finish_leaves_it_to_the_dispatcher_whether_a_budget_allows_more(line: Line) -> None:
-    """A screen step that ends goes straight on to the GPU's queue, but for a batch with a budget."""
-
-    def route(*_: object) -> str:
-        return GPU
-
-    for limits, goes_on in ((Limits(), True), (Limits(max_gpu_ms=HOUR_MS), False)):
-        job_id = line.submit(count=1, again=True, limits=limits) + "-000000"
-        claimed = line.go_on(job_id, Stage.SCREEN)
-        with line.database.transaction() as session:
-            finished = finishing.finish(session, claimed, StageResult(), route=route)
-        assert (finished.queue is not None) is goes_on
 
 
 def test_with_a_limit_on_cost_only_types_with_a_price_are_used(line: Line) -> None:

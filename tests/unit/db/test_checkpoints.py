@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from db.clips import checkpoints, jobs
+from db.clips import cancel_retry_approve, checkpoints
 from db.models import Checkpoint
-from db.queue import failures, releases
+from db.queue import outcomes
 from db.session import Database
 from pipeline.errors import CrashError, RefusedError
 from pipeline.states import JobState, Stage
@@ -35,7 +35,7 @@ def newest(line: Line, job_id: str) -> CheckpointRef | None:
 
 def crash(line: Line, claimed: Claim) -> None:
     with line.database.transaction() as session:
-        assert failures.fail(session, claimed, CrashError("killed")).recorded
+        assert outcomes.fail(session, claimed, CrashError("killed")).recorded
 
 
 def test_a_newer_state_replaces_the_older_and_the_next_attempt_is_handed_it(line: Line) -> None:
@@ -87,7 +87,7 @@ def test_an_attempt_that_lost_its_step_writes_nothing(line: Line) -> None:
 def test_a_job_that_is_to_be_cancelled_keeps_no_new_state(line: Line) -> None:
     _, job_id, claimed = line.bring_to(Stage.GENERATE)
     with line.database.transaction() as session:
-        assert jobs.cancel(session, job_id)
+        assert cancel_retry_approve.cancel(session, job_id)
 
     assert record(line, claimed, saved(3)) is None
     assert newest(line, job_id) is None
@@ -119,10 +119,10 @@ def test_a_cancelled_job_keeps_none(line: Line) -> None:
     _, job_id, claimed = line.bring_to(Stage.GENERATE)
     record(line, claimed, saved(3))
     with line.database.transaction() as session:
-        assert jobs.cancel(session, job_id)
+        assert cancel_retry_approve.cancel(session, job_id)
 
     with line.database.transaction() as session:
-        released = releases.release(session, claimed)
+        released = outcomes.release(session, claimed)
 
     assert released.unneeded == (saved(3).key,)
     assert newest(line, job_id) is None
@@ -134,7 +134,7 @@ def test_a_job_that_waits_and_is_cancelled_keeps_none(line: Line) -> None:
     crash(line, claimed)
 
     with line.database.transaction() as session:
-        assert jobs.cancel(session, job_id)
+        assert cancel_retry_approve.cancel(session, job_id)
 
     assert line.job(job_id).state is JobState.CANCELLED
     assert newest(line, job_id) is None
@@ -144,11 +144,11 @@ def test_a_failed_job_keeps_its_state_for_a_retry(line: Line) -> None:
     _, job_id, claimed = line.bring_to(Stage.GENERATE)
     record(line, claimed, saved(3))
     with line.database.transaction() as session:
-        assert failures.fail(session, claimed, RefusedError("no")).unneeded == ()
+        assert outcomes.fail(session, claimed, RefusedError("no")).unneeded == ()
     assert line.job(job_id).state is JobState.FAILED
 
     with line.database.transaction() as session:
-        assert jobs.retry(session, job_id)
+        assert cancel_retry_approve.retry(session, job_id)
 
     assert line.go_on(job_id, Stage.GENERATE).work.checkpoint == saved(3)
 

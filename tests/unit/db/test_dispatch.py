@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
 from db import workers
-from db.models import ALL_QUEUES, Batch, Job, Queue, StageRun, Worker
-from db.queue import pauses
+from db.models import Job, Queue, StageRun, Step, Worker
+from db.queue import outcomes, pauses
 from db.scheduling import dispatch
+from db.scheduling.capacity import in_flight
 from db.session import Database, now_ms
-from pipeline.policy.routes import preset_queue
-from pipeline.presets import all_presets
+from pipeline.errors import CrashError
+from pipeline.policy.routes import ALL_QUEUES, CPU_QUEUE, IO_QUEUE, preset_queue
 from pipeline.states import JobState, Stage, StepState
 from tests.unit.db.line import GPU, Line
 
@@ -60,6 +63,68 @@ def test_higher_priority_goes_first_whatever_the_batch(line: Line) -> None:
     order = [item.job_id for item in line.admit(window=2)]
 
     assert order == [f"{urgent}-000000", f"{urgent}-000001"]
+
+
+@pytest.mark.breaks_rules  # an attempt that nobody made, to tell how long one takes
+def test_an_urgent_job_starts_after_at_most_one_waiting_job_a_slot_while_a_batch_is_screened(line: Line) -> None:
+    batch_id = _full_line(line)
+    urgent = line.submit({"prompt": "now", "priority": 100}) + "-000000"
+    line.admit()
+    line.finish(line.claim(urgent, Stage.SCREEN))
+
+    assert urgent in _generated(line, batch_id)[:2]
+
+
+@pytest.mark.breaks_rules  # an attempt that nobody made, to tell how long one takes
+def test_a_clip_whose_generator_crashed_is_not_passed_by_those_that_are_screened_later(line: Line) -> None:
+    batch_id = _full_line(line)
+    crashed = f"{batch_id}-000000"
+    with line.database.transaction() as session:
+        outcomes.fail(session, line.claim(crashed, Stage.GENERATE), CrashError("died"))
+    _screen(line, batch_id, 20)
+    line.make_due(crashed)
+    line.admit()
+    generating = f"{batch_id}-000001"
+
+    assert crashed in _generated(line, batch_id, generating)[:2]
+
+
+def _full_line(line: Line) -> str:
+    """A batch of which one clip of 60 s fills the GPU and another waits for it."""
+    batch_id = line.submit(count=30)
+    line.worker(GPU)
+    line.worker(CPU_QUEUE, name="cpu")
+    line.admit()
+    _screen(line, batch_id, 0)
+    _record_attempt(line, f"{batch_id}-000000", seconds=60)
+    _screen(line, batch_id, 1)
+    line.admit()
+    return batch_id
+
+
+def _generated(line: Line, batch_id: str, first: str | None = None) -> list[str]:
+    """The jobs that are generated next, while a prompt is screened between any two polls of the dispatcher."""
+    running = line.claim(first or f"{batch_id}-000000", Stage.GENERATE)
+    (waiting,) = _sent_to_generate(line)
+    started = []
+    for number in range(2, 14):
+        line.finish(running)
+        _screen(line, batch_id, number)
+        running = line.claim(waiting, Stage.GENERATE)
+        started.append(waiting)
+        line.admit()
+        (waiting,) = _sent_to_generate(line)
+    return started
+
+
+def _sent_to_generate(line: Line) -> list[str]:
+    sent = select(Step.job_id).where(Step.stage == Stage.GENERATE, Step.state == StepState.DISPATCHED)
+    with line.database.reading() as session:
+        return list(session.scalars(sent))
+
+
+def _screen(line: Line, batch_id: str, number: int) -> None:
+    line.finish(line.claim(f"{batch_id}-{number:06d}", Stage.SCREEN))
 
 
 def test_batches_and_owners_take_turns(line: Line) -> None:
@@ -122,10 +187,7 @@ def test_a_job_goes_to_the_gpu_type_where_it_starts_soonest(line: Line) -> None:
 
 def test_a_job_keeps_to_the_gpu_types_it_names_and_fits(line: Line) -> None:
     _ready_to_generate(
-        line,
-        {"prompt": "a", "gpu": ["big"]},
-        {"prompt": "b", "preset": "tiny-wan"},
-        {"prompt": "c", "gpu": ["absent"]},
+        line, {"prompt": "a", "gpu": ["big"]}, {"prompt": "b", "preset": "tiny-wan"}, {"prompt": "c", "gpu": ["absent"]}
     )
     for preset in ("idle", "tiny-wan"):
         line.worker(preset_queue("small", preset), name=f"{preset} 1", memory=1024)
@@ -143,51 +205,53 @@ def test_jobs_that_fit_nothing_live_do_not_hold_up_those_behind_them(line: Line)
 
 def test_what_is_nearest_the_end_shares_a_queue_first(line: Line) -> None:
     _, job_id, claimed = line.bring_to(Stage.ENCODE)
+    with line.database.transaction() as session:
+        pauses.pause_queue(session, IO_QUEUE, by="ada")
     line.finish(claimed)
     line.submit({"prompt": "a", "enhance": True}, {"prompt": "b", "enhance": True})
+    with line.database.transaction() as session:
+        pauses.resume_queue(session, IO_QUEUE, by="ada")
 
     assert [(item.stage, item.job_id) for item in line.admit(window=1)] == [(Stage.PUBLISH, job_id)]
 
 
-def test_the_next_step_goes_on_only_where_there_is_room(line: Line) -> None:
-    batch_id = line.submit(count=3)
+def test_a_finish_leaves_what_generates_to_the_dispatcher(line: Line) -> None:
+    job_id = line.submit(count=1) + "-000000"
     line.worker(GPU)
     line.admit()
 
-    route = dispatch.NextQueue(all_presets)
-    claims = [line.claim(f"{batch_id}-{number:06d}", Stage.SCREEN) for number in range(3)]
-    finished = [line.finish(claimed, route=route) for claimed in claims]
+    finished = line.finish(line.claim(job_id, Stage.SCREEN))
 
-    assert [item.queue for item in finished] == [GPU, GPU, None]
-    assert [line.step(f"{batch_id}-{n:06d}", Stage.GENERATE).state for n in range(3)] == [
-        StepState.DISPATCHED,
-        StepState.DISPATCHED,
-        StepState.WAITING,
-    ]
-    assert [line.job(f"{batch_id}-{n:06d}").state for n in range(3)] == [
-        JobState.IN_FLIGHT,
-        JobState.IN_FLIGHT,
-        JobState.WAITING,
-    ]
+    assert (finished.next_stage, finished.queue) == (Stage.GENERATE, None)
+    assert line.states(job_id)[Stage.GENERATE] is StepState.WAITING
+    assert line.job(job_id).state is JobState.WAITING
     line.check_sums()
 
 
-@pytest.mark.parametrize("paused", ["batch", GPU, ALL_QUEUES])
-def test_what_is_paused_hops_nowhere(line: Line, paused: str) -> None:
-    batch_id = line.submit(count=1)
-    line.worker(GPU)
-    line.admit()
-    claimed = line.claim(f"{batch_id}-000000", Stage.SCREEN)
+def test_a_finish_lets_the_rest_of_its_chain_go_on(line: Line) -> None:
+    _, job_id, claimed = line.bring_to(Stage.ENHANCE, enhance=True)
+
+    finished = line.finish(claimed)
+
+    assert (finished.next_stage, finished.queue) == (Stage.SCREEN, CPU_QUEUE)
+    assert line.states(job_id)[Stage.SCREEN] is StepState.DISPATCHED
+    assert line.job(job_id).state is JobState.IN_FLIGHT
+
+
+@pytest.mark.parametrize("paused", ["batch", CPU_QUEUE, ALL_QUEUES])
+def test_what_is_paused_cuts_its_chain(line: Line, paused: str) -> None:
+    batch_id, job_id, claimed = line.bring_to(Stage.ENHANCE, enhance=True)
     with line.database.transaction() as session:
         if paused == "batch":
-            session.execute(update(Batch).values(paused=True))
+            pauses.pause_batch(session, batch_id, by="ada")
         else:
-            session.add(Queue(name=paused, paused=True))
+            pauses.pause_queue(session, paused, by="ada")
 
-    finished = line.finish(claimed, route=dispatch.NextQueue(all_presets))
+    finished = line.finish(claimed)
 
     assert (finished.recorded, finished.queue) == (True, None)
-    assert line.job(f"{batch_id}-000000").state is JobState.WAITING
+    assert line.states(job_id)[Stage.SCREEN] is StepState.WAITING
+    assert line.job(job_id).state is JobState.WAITING
 
 
 def test_unsent_steps_wait_again(line: Line) -> None:
@@ -207,17 +271,39 @@ def test_unsent_steps_wait_again(line: Line) -> None:
     assert len(line.admit()) == 2
 
 
-def test_two_dispatchers_at_once_admit_a_step_once(postgres_database: Database) -> None:
+def test_one_dispatcher_at_a_time_fills_the_room_and_none_waits_for_it(postgres_database: Database) -> None:
     line = Line(postgres_database)
-    line.submit(count=10)
+    _ready_to_generate(line, count=9)
+    line.worker(GPU)
 
     with ExitStack() as stack:
         first, second = (stack.enter_context(postgres_database.transaction()) for _ in range(2))
         one, two = dispatch.dispatch_waiting(first, window=6), dispatch.dispatch_waiting(second, window=6)
 
-    assert not {item.job_id for item in one} & {item.job_id for item in two}
-    assert len(one) == 6
+    assert [item.queue for item in one or []] == [GPU, GPU]
+    assert two is None
+    assert line.admit() == []
     line.check_sums()
+
+
+def test_many_dispatchers_never_overfill_a_window(postgres_database: Database) -> None:
+    line = Line(postgres_database)
+    _ready_to_generate(line, count=40)
+    line.submit(count=40)
+    line.worker(GPU)
+    together = threading.Barrier(4)
+
+    def poll() -> None:
+        for _ in range(10):
+            together.wait()
+            line.admit(window=5)
+
+    with ThreadPoolExecutor(4) as pool:
+        for poller in [pool.submit(poll) for _ in range(4)]:
+            poller.result()
+
+    with postgres_database.reading() as session:
+        assert in_flight(session) == {GPU: 2, CPU_QUEUE: 5}
 
 
 @pytest.mark.breaks_rules  # half a cancel, to see that admission waits for the other half
@@ -234,7 +320,14 @@ def test_a_job_that_is_being_cancelled_is_passed_over(postgres_database: Databas
 def test_recent_times_lengthen_a_fast_line(line: Line) -> None:
     batch_id = _ready_to_generate(line, count=30)
     line.worker(GPU)
-    step = line.steps(f"{batch_id}-000000")[0]
+    _record_attempt(line, f"{batch_id}-000000", seconds=1)
+
+    assert len(line.admit()) == 10
+
+
+def _record_attempt(line: Line, job_id: str, *, seconds: int) -> None:
+    """One attempt at generating that took so long."""
+    step = line.steps(job_id)[0]
     with line.database.transaction() as session:
         session.execute(
             insert(StageRun).values(
@@ -244,9 +337,7 @@ def test_recent_times_lengthen_a_fast_line(line: Line) -> None:
                 attempt=99,
                 queue=GPU,
                 started_at=0,
-                ended_at=1_000,
+                ended_at=1_000 * seconds,
                 outcome="done",
             )
         )
-
-    assert len(line.admit()) == 10

@@ -7,21 +7,22 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from db.clips import batches, jobs
+from db.clips import batches, cancel_retry_approve
 from db.clips.batches import Limits
-from db.models import ALL_QUEUES, Event, StageRun
+from db.models import Event, StageRun
 from db.queue import pauses
 from db.reading import alerts, estimates, remaining
 from db.reading.alerts import Alert, Topic
 from db.reading.estimates import Estimate, Stuck
 from db.reading.remaining import RemainingWork
 from db.session import Database
-from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, gpu_queue
+from pipeline.policy.routes import ALL_QUEUES, CPU_QUEUE, IO_QUEUE, gpu_queue
 from pipeline.presets import Preset, get_preset
 from pipeline.states import Stage
 from pipeline.work import ContinuationRef, StageResult
 from tasks.upkeep.alerts import Alerts
-from tests.unit.db.line import GPU, HANDOFF, SHA, Line
+from tests.outputs import generated
+from tests.unit.db.line import GPU, Line
 
 GIB = 1024**3
 
@@ -71,7 +72,7 @@ def test_jobs_that_have_ended_wait_for_nothing(line: Line) -> None:
     line.worker()
     batch_id = line.submit({"prompt": "a", "gpu": "h200"}, {"prompt": "b"})
     with line.database.transaction() as session:
-        jobs.cancel(session, f"{batch_id}-000000")
+        cancel_retry_approve.cancel(session, f"{batch_id}-000000")
 
     assert _stuck(line, batch_id) == []
 
@@ -166,8 +167,7 @@ def test_segments_are_counted_and_those_of_a_clip_follow_each_other(line: Line) 
 
     # When a segment of the longest clip was generated, then it is not counted any more
     claimed = line.go_on(f"{batch_id}-000000", Stage.GENERATE)
-    output = {"num_frames": 4, "frames_sha256": SHA, "handoff_id": HANDOFF}
-    line.finish(claimed, StageResult(output=output, continuation=ContinuationRef("last_frames", 1, {}, {})))
+    line.finish(claimed, StageResult(generated(num_frames=4), continuation=ContinuationRef("last_frames", 1, {}, {})))
     assert _left(line, batch_id) == RemainingWork(12, 9)
     with line.database.transaction() as session:
         session.execute(update(Event).values(kind="other", data={}))  # the beginning of its history is gone

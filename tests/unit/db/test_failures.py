@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db.queue import failures
+from db.queue import outcomes
 from db.session import Database
 from pipeline.errors import CrashError, FatalError, RefusedError, RetryableError, StageError
 from pipeline.policy.retry import MAX_OTHER, MAX_RETRYABLE
@@ -20,7 +20,7 @@ def line(database: Database) -> Line:
 
 def _fail_with(line: Line, claimed: Claim, error: StageError) -> None:
     with line.database.transaction() as session:
-        assert failures.fail(session, claimed, error).recorded
+        assert outcomes.fail(session, claimed, error).recorded
 
 
 def test_a_failed_attempt_waits_for_its_backoff(line: Line) -> None:

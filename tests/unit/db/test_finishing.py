@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from db.clips import jobs
+from db.clips import cancel_retry_approve, jobs
 from db.session import Database
+from pipeline.outputs import ScreenOutput
 from pipeline.states import JobState, Stage, StepState
 from pipeline.work import Outcome, StageResult
 from tests.unit.db.line import SHA, Line, result_of
@@ -41,7 +42,7 @@ def test_a_publish_without_a_video_is_refused(line: Line) -> None:
     _, job_id, claimed = line.bring_to(Stage.PUBLISH)
 
     with pytest.raises(ValueError, match="exactly one video"):
-        line.finish(claimed, StageResult())
+        line.finish(claimed, StageResult(None))
 
     assert line.states(job_id)[Stage.PUBLISH] is StepState.RUNNING
 
@@ -49,14 +50,14 @@ def test_a_publish_without_a_video_is_refused(line: Line) -> None:
 def test_a_blocked_prompt_ends_the_job(line: Line) -> None:
     batch_id, job_id, claimed = line.bring_to(Stage.SCREEN)
 
-    line.finish(claimed, StageResult(outcome=Outcome.BLOCKED, output={"reason": "unsafe 0.9"}))
+    line.finish(claimed, StageResult(ScreenOutput(screened=True, reason="unsafe 0.9"), Outcome.BLOCKED))
 
     job = line.job(job_id)
     assert (job.state, job.error_code, job.error) == (JobState.BLOCKED, "unsafe_prompt", "unsafe 0.9")
     assert Stage.GENERATE not in line.states(job_id)
     assert not line.batch(batch_id).active
     with line.database.transaction() as session:
-        assert not jobs.retry(session, job_id)
+        assert not cancel_retry_approve.retry(session, job_id)
 
 
 def test_a_skipped_stage_lets_the_job_go_on(line: Line) -> None:

@@ -13,11 +13,12 @@ from pipeline.states import Stage
 from pipeline.work import Outcome
 from tests.unit.db.line import Line, result_of
 
+_SCORED = (
+    "INSERT INTO score_runs (id, step_id, batch_id, attempt, started_at, ended_at, outcome) "
+    "SELECT 999, id, batch_id, {}, 1, 1, '{}' FROM score_steps"
+)
 BROKEN: dict[str, tuple[str, ...]] = {
-    "sums": (
-        "UPDATE batches SET total = total + 1",
-        "UPDATE jobs SET seq = 7 WHERE id LIKE '%-000000'",
-    ),
+    "sums": ("UPDATE batches SET total = total + 1", "UPDATE jobs SET seq = 7 WHERE id LIKE '%-000000'"),
     "active": ("UPDATE batches SET active = {false}",),
     "job state": (
         "UPDATE jobs SET state = 'waiting' WHERE id = '{generating}'",
@@ -31,10 +32,7 @@ BROKEN: dict[str, tuple[str, ...]] = {
         "UPDATE steps SET state = 'dispatched', dispatched_at = 1, queue = 'q' "
         "WHERE job_id = '{generating}' AND stage = 'screen'",
     ),
-    "roll": (
-        "UPDATE steps SET roll = 2 WHERE job_id = '{waiting}'",
-        "UPDATE jobs SET roll = 2 WHERE id = '{waiting}'",
-    ),
+    "roll": ("UPDATE steps SET roll = 2 WHERE job_id = '{waiting}'", "UPDATE jobs SET roll = 2 WHERE id = '{waiting}'"),
     "order": (
         "UPDATE steps SET state = 'failed' WHERE job_id = '{generating}' AND stage = 'screen'",
         "UPDATE steps SET stage = 'encode' WHERE job_id = '{waiting}'",
@@ -108,15 +106,11 @@ BROKEN: dict[str, tuple[str, ...]] = {
         "SELECT 999, step_id, job_id, stage, 2, 1, 1, 'done' FROM stage_runs "
         "WHERE job_id = '{done}' AND stage = 'generate'",
     ),
-    "eval_ended": (
-        "UPDATE score_steps SET state = 'pending'",
-        "UPDATE score_steps SET state = 'waiting'",
-    ),
+    "eval_ended": ("UPDATE score_steps SET state = 'pending'", "UPDATE score_steps SET state = 'waiting'"),
     "eval_complete": ("UPDATE score_steps SET state = 'failed'",),
-    "score_bounds": (
-        "UPDATE score_steps SET losses = 11",
-        "UPDATE score_steps SET state = 'waiting', crashes = 3",
-    ),
+    "score_bounds": ("UPDATE score_steps SET losses = 11", "UPDATE score_steps SET state = 'waiting', crashes = 3"),
+    "score_attempts": (_SCORED.format(2, "done"), "UPDATE score_steps SET attempt = 1;" + _SCORED.format(2, "done")),
+    "score_outcome": ("UPDATE score_steps SET attempt = 1;" + _SCORED.format(1, "retried"),),
 }
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from db.clips import jobs
-from db.queue import failures, recovery, releases, rewinds
+from db.clips import cancel_retry_approve, jobs
+from db.queue import outcomes, recovery
 from db.session import Database
 from pipeline.errors import ConflictError, FatalError, NotFoundError, RefusedError
 from pipeline.states import JobState, Stage, StepState
@@ -20,12 +20,12 @@ def line(database: Database) -> Line:
 
 def _cancel(line: Line, job_id: str) -> bool:
     with line.database.transaction() as session:
-        return jobs.cancel(session, job_id)
+        return cancel_retry_approve.cancel(session, job_id)
 
 
 def _retry(line: Line, job_id: str) -> bool:
     with line.database.transaction() as session:
-        return jobs.retry(session, job_id)
+        return cancel_retry_approve.retry(session, job_id)
 
 
 def _held(line: Line) -> tuple[str, str]:
@@ -86,11 +86,11 @@ def test_cancel_wins_however_the_attempt_ends(line: Line, how: str) -> None:
     line.expire(job_id)
     with line.database.transaction() as session:
         if how == "release":
-            releases.release(session, claimed)
+            outcomes.release(session, claimed)
         elif how == "fail":
-            failures.fail(session, claimed, FatalError("bug"))
+            outcomes.fail(session, claimed, FatalError("bug"))
         elif how == "rewind":
-            rewinds.rewind(session, claimed, to=Stage.GENERATE, reason="gone")
+            outcomes.rewind(session, claimed, to=Stage.GENERATE, reason="gone")
         else:
             recovery.end_leases(session)
 
@@ -124,8 +124,8 @@ def test_an_approved_job_goes_on(line: Line) -> None:
     assert line.admit() == []
 
     with line.database.transaction() as session:
-        assert jobs.approve(session, job_id, by="eve")
-        assert not jobs.approve(session, job_id, by="eve")
+        assert cancel_retry_approve.approve(session, job_id, by="eve")
+        assert not cancel_retry_approve.approve(session, job_id, by="eve")
 
     line.finish_job(job_id)
     assert line.job(job_id).state is JobState.SUCCEEDED
@@ -135,7 +135,7 @@ def test_a_rejected_job_is_blocked(line: Line) -> None:
     batch_id, job_id = _held(line)
 
     with line.database.transaction() as session:
-        assert jobs.reject(session, job_id, by="eve")
+        assert cancel_retry_approve.reject(session, job_id, by="eve")
 
     job = line.job(job_id)
     assert (job.state, job.error_code, job.error) == (JobState.BLOCKED, "rejected", "rejected by eve")
@@ -153,7 +153,7 @@ def test_cancel_and_retry_do_not_get_a_held_job_past_approval(line: Line) -> Non
     assert line.admit() == []
     line.check_sums()
     with line.database.transaction() as session:
-        assert jobs.approve(session, job_id, by="eve")
+        assert cancel_retry_approve.approve(session, job_id, by="eve")
     _cancel(line, job_id)
     _retry(line, job_id)
     assert line.job(job_id).state is JobState.WAITING
@@ -162,7 +162,7 @@ def test_cancel_and_retry_do_not_get_a_held_job_past_approval(line: Line) -> Non
 def test_a_retried_job_goes_on_where_it_failed_with_all_its_tries(line: Line) -> None:
     batch_id, job_id, claimed = line.bring_to(Stage.PUBLISH)
     with line.database.transaction() as session:
-        failures.fail(session, claimed, RefusedError("no"))
+        outcomes.fail(session, claimed, RefusedError("no"))
     assert not line.batch(batch_id).active
 
     assert _retry(line, job_id)
@@ -194,7 +194,7 @@ def test_a_cancelled_job_can_be_retried_from_any_stage(line: Line, stage: Stage)
 def test_a_rewound_job_that_was_cancelled_is_made_again_in_order(line: Line, stage: Stage, when: str) -> None:
     _, job_id, claimed = line.bring_to(stage)
     with line.database.transaction() as session:
-        rewinds.rewind(session, claimed, to=Stage.GENERATE, reason="gone")
+        outcomes.rewind(session, claimed, to=Stage.GENERATE, reason="gone")
     if when == "during":
         again = line.go_on(job_id, Stage.GENERATE)
         _cancel(line, job_id)
@@ -216,8 +216,8 @@ def test_two_last_jobs_that_end_at_one_instant_leave_the_batch_at_rest(postgres_
     line = Line(postgres_database)
     batch_id = line.submit(count=2)
     with postgres_database.transaction() as first, postgres_database.transaction() as second:
-        jobs.cancel(first, f"{batch_id}-000000")
-        jobs.cancel(second, f"{batch_id}-000001")
+        cancel_retry_approve.cancel(first, f"{batch_id}-000000")
+        cancel_retry_approve.cancel(second, f"{batch_id}-000001")
     assert line.batch(batch_id).active
 
     # when a dispatcher looks
@@ -232,7 +232,7 @@ def test_unknown_jobs_and_forbidden_moves_are_refused(line: Line) -> None:
         with pytest.raises(NotFoundError, match="nope"):
             jobs.get(session, "nope")
         with pytest.raises(NotFoundError, match="nope"):
-            jobs.cancel(session, "nope")
+            cancel_retry_approve.cancel(session, "nope")
         with pytest.raises(ConflictError, match="cannot become held"):
             jobs.move(session, job_id, JobState.HELD)
         with pytest.raises(ConflictError, match="cannot become succeeded"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db.clips import jobs
+from db.clips import cancel_retry_approve
 from db.models import Queue
 from db.queue import leases, pauses
 from db.session import Database
@@ -21,7 +21,7 @@ def line(database: Database) -> Line:
 def test_a_claim_hands_over_what_earlier_stages_recorded(line: Line) -> None:
     _, job_id, claimed = line.bring_to(Stage.ENCODE)
 
-    assert claimed.work.outputs["generate"]["frames_sha256"] == SHA
+    assert claimed.work.outputs.generated.frames_sha256 == SHA
     assert claimed.work.spec.prompt == "a cat"
     assert claimed.attempt == 1
     assert line.job(job_id).state is JobState.IN_FLIGHT
@@ -80,5 +80,5 @@ def test_renewing_says_whether_to_stop(line: Line) -> None:
         pauses.pause_batch(session, batch_id, by="ada")
     assert renew() == leases.Control(held=True, pause=True)
     with line.database.transaction() as session:
-        jobs.cancel(session, job_id)
+        cancel_retry_approve.cancel(session, job_id)
     assert renew() == leases.Control(held=True, cancel=True, pause=True)

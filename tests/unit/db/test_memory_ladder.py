@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select, update
 
 from db.models import Event, MemoryNeed, StageRun, Step
-from db.queue import failures
+from db.queue import outcomes
 from db.session import Database, now_ms
 from pipeline.acceleration import PLAIN, Acceleration
 from pipeline.errors import OutOfMemoryError
@@ -28,7 +28,7 @@ def line(database: Database) -> Line:
 
 def fail(line: Line, claimed: Claim) -> bool:
     with line.database.transaction() as session:
-        return failures.fail(session, claimed, OutOfMemoryError("tried to allocate 2 GiB")).recorded
+        return outcomes.fail(session, claimed, OutOfMemoryError("tried to allocate 2 GiB")).recorded
 
 
 def again(line: Line, job_id: str, queues: tuple[str, ...] = QUEUES) -> Claim:

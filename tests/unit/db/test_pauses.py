@@ -6,11 +6,10 @@ import threading
 
 import pytest
 
-from db.models import ALL_QUEUES
-from db.queue import leases, pauses, releases
+from db.queue import leases, outcomes, pauses
 from db.session import Database
 from pipeline import work
-from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE
+from pipeline.policy.routes import ALL_QUEUES, CPU_QUEUE, IO_QUEUE
 from pipeline.states import JobState, Stage, StepState
 from tests.unit.db.line import GPU, Line
 from tests.unit.db.test_dispatch import _ready_to_generate
@@ -75,7 +74,7 @@ def test_everything_paused_leaves_no_stage_a_way(line: Line) -> None:
             assert leases.check_control(session, claimed) == leases.Control(held=True, pause=True)
         with line.database.transaction() as session:
             assert leases.renew(session, claimed, lease_ms=60_000).pause
-            releases.release(session, claimed)
+            outcomes.release(session, claimed)
     assert line.admit() == []
     assert {line.job(job_id).state for job_id, _ in made.values()} == {JobState.WAITING}
 

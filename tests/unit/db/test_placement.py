@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import select, update
 
 from db import workers
-from db.models import ALL_QUEUES, Event, Queue, Step, Worker
-from db.scheduling import placement, worker_models
+from db.models import Event, Queue, Step, Worker
+from db.scheduling import placement, worker_presets
 from db.session import Database, now_ms
 from db.workers import WorkerReport
-from pipeline.policy.routes import gpu_queue, preset_queue
+from pipeline.policy.routes import ALL_QUEUES, gpu_queue, preset_queue
 from pipeline.presets import all_presets
 from pipeline.states import JobState, Stage, StepState
 from tests.unit.db.line import Line
@@ -59,7 +59,7 @@ def assign_presets(database: Database, affinity_s: float = 600.0) -> dict[str, s
 
 def load(line: Line, name: str, preset: str) -> None:
     with line.database.transaction() as session:
-        worker_models.set_loaded(session, name, preset)
+        worker_presets.set_loaded(session, name, preset)
 
 
 def kinds(line: Line) -> list[str]:
@@ -157,7 +157,7 @@ def test_a_failed_load_is_seen_the_other_worker_tries_and_then_the_jobs_hear_of_
     for name in ("a", "b"):
         assert line.admit() == []
         with line.database.transaction() as session:
-            worker_models.record_failed_load(session, name, "idle", code="model_missing", error="no weights")
+            worker_presets.record_failed_load(session, name, "idle", code="model_missing", error="no weights")
         assert line.admit() == []
         moves = assign_presets(line.database)
         assert moves == ({"a": None, "b": "idle"} if name == "a" else {"b": "idle"})
@@ -173,8 +173,8 @@ def test_a_failed_load_is_seen_the_other_worker_tries_and_then_the_jobs_hear_of_
 def test_a_worker_that_drained_itself_stays_so_whatever_it_reports(line: Line) -> None:
     gpu(line, "a")
     with line.database.transaction() as session:
-        worker_models.drain(session, "a", "3 different jobs crashed here in a row")
-        worker_models.drain(session, "a", "again")
+        worker_presets.drain(session, "a", "3 different jobs crashed here in a row")
+        worker_presets.drain(session, "a", "again")
     gpu(line, "a")
 
     assert (row(line, "a").draining, row(line, "a").drain_reason) == (True, "3 different jobs crashed here in a row")

@@ -114,9 +114,7 @@ def pgbouncer(folder: Path, upstream: int) -> Iterator[int]:
         "utf-8",
     )
     process = subprocess.Popen(
-        ["pgbouncer", "-q", *user, str(folder / "pgbouncer.ini")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        ["pgbouncer", "-q", *user, str(folder / "pgbouncer.ini")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         end = time.monotonic() + 20
@@ -161,17 +159,25 @@ def test_behind_a_pooler_too_a_frozen_process_holds_no_row_for_long(
         awake.close()
 
 
-def test_doctor_says_that_a_pooler_stands_between(
+def test_doctor_says_that_a_pooler_stands_between_and_whether_dispatchers_hear_past_it(
     postgres_server: Server, postgres_url: str, vgen: Vgen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def told(url: str) -> str:
+    def told(url: str) -> tuple[str, str]:
         monkeypatch.setenv("VGEN_DATABASE_URL", url)
-        checks = vgen("doctor", "--json").json["checks"]
-        return next(str(check["message"]) for check in checks if check["name"] == "database")
+        checks = {check["name"]: check for check in vgen("doctor", "--json").json["checks"]}
+        return checks["database"]["message"], checks["wake-up"]["result"]
 
-    assert "pooler" not in told(postgres_url)
+    message, wake_up = told(postgres_url)
+    assert ("pooler" in message, wake_up) == (False, "ok")
     with transaction_pooler(postgres_server.port) as pooler:
-        assert "a pooler such as PgBouncer" in told(through(postgres_url, pooler.port))
+        message, wake_up = told(through(postgres_url, pooler.port))
+        assert ("a pooler such as PgBouncer" in message, wake_up) == (True, "warn")
+        monkeypatch.setenv("VGEN_DATABASE_LISTEN_URL", postgres_url)
+        assert told(through(postgres_url, pooler.port))[1] == "ok"
+        monkeypatch.setenv("VGEN_DATABASE_LISTEN_URL", "sqlite:///x")
+        outcome = vgen("doctor")
+        assert outcome.code != 0
+        assert "VGEN_DATABASE_LISTEN_URL: not a URL of PostgreSQL" in outcome.out
 
 
 # Encodings

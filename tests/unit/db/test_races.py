@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from db import invariants
-from db.clips import jobs
-from db.queue import failures, leases, recovery
+from db.clips import cancel_retry_approve as requests
+from db.queue import leases, recovery
+from db.queue import outcomes as attempts
 from db.session import Database
-from pipeline.errors import CrashError, FatalError
+from pipeline.errors import CrashError, FatalError, RefusedError
 from pipeline.states import JobState, Stage, StepState
 from pipeline.work import Claim
 from tests.unit.db.line import Line
@@ -86,7 +87,7 @@ def test_cancel_against_finish(line: Line, stage: Stage) -> None:
     for _ in _until_both_happen(outcomes):
         job_id, claimed = _running(line, stage)
 
-        asked, finished = _at_once(line, _in_transaction(line, jobs.cancel, job_id), partial(line.finish, claimed))
+        asked, finished = _at_once(line, _in_transaction(line, requests.cancel, job_id), partial(line.finish, claimed))
 
         state = line.job(job_id).state
         assert finished.recorded
@@ -104,10 +105,10 @@ def test_retry_against_cancel(line: Line) -> None:
     for _ in _until_both_happen(outcomes):
         job_id, claimed = _running(line, Stage.GENERATE)
         with line.database.transaction() as session:
-            failures.fail_for_good(session, claimed, code="bug", message="bug")
+            attempts.fail(session, claimed, RefusedError("bug", code="bug"))
 
         retried, cancelled = _at_once(
-            line, _in_transaction(line, jobs.retry, job_id), _in_transaction(line, jobs.cancel, job_id)
+            line, _in_transaction(line, requests.retry, job_id), _in_transaction(line, requests.cancel, job_id)
         )
 
         # A cancel that came first found nothing to stop.
@@ -120,9 +121,9 @@ def test_two_retries_make_one(line: Line) -> None:
     for _ in range(_REPEATS):
         job_id, claimed = _running(line, Stage.SCREEN)
         with line.database.transaction() as session:
-            failures.fail_for_good(session, claimed, code="bug", message="bug")
+            attempts.fail(session, claimed, RefusedError("bug", code="bug"))
 
-        assert sorted(_at_once(line, *[_in_transaction(line, jobs.retry, job_id)] * 2)) == [False, True]
+        assert sorted(_at_once(line, *[_in_transaction(line, requests.retry, job_id)] * 2)) == [False, True]
         assert line.events(job_id).count("retry_requested") == 1
 
 
@@ -132,7 +133,7 @@ def test_the_end_of_a_lease_against_the_end_of_the_work(line: Line, error: Fatal
     for _ in _until_both_happen(outcomes):
         job_id, claimed = _running(line, Stage.GENERATE)
         line.expire(job_id)
-        ends = partial(line.finish, claimed) if error is None else _in_transaction(line, failures.fail, claimed, error)
+        ends = partial(line.finish, claimed) if error is None else _in_transaction(line, attempts.fail, claimed, error)
 
         _, ended = _at_once(line, _in_transaction(line, recovery.end_leases), ends)
 
@@ -190,7 +191,7 @@ def test_a_lost_message_that_comes_after_all(line: Line) -> None:
         assert line.job(job_id).state is (JobState.WAITING if claimed is None else JobState.IN_FLIGHT)
         outcomes.append(claimed is None)
         with line.database.transaction() as session:
-            jobs.cancel(session, job_id)
+            requests.cancel(session, job_id)
 
 
 def test_cancel_against_admission(line: Line) -> None:
@@ -198,7 +199,7 @@ def test_cancel_against_admission(line: Line) -> None:
         batch_id = line.submit(count=3, again=True)
         ids = [f"{batch_id}-{number:06d}" for number in range(3)]
 
-        _at_once(line, line.admit, *(_in_transaction(line, jobs.cancel, job_id) for job_id in ids))
+        _at_once(line, line.admit, *(_in_transaction(line, requests.cancel, job_id) for job_id in ids))
 
         assert {line.job(job_id).state for job_id in ids} == {JobState.CANCELLED}
         line.admit()  # two last jobs that ended at one instant leave it to the next look
@@ -214,7 +215,7 @@ def test_everything_at_once_comes_to_an_end(line: Line) -> None:
 
     def person() -> None:
         for _ in range(30):
-            verb = random.choice((jobs.cancel, jobs.retry))
+            verb = random.choice((requests.cancel, requests.retry))
             _in_transaction(line, verb, random.choice(ids))()
         over.set()
 
@@ -245,7 +246,7 @@ def test_everything_at_once_comes_to_an_end(line: Line) -> None:
         answer.result()
 
     with line.database.transaction() as session:
-        jobs.retry_all(session, ids)
+        requests.retry_all(session, ids)
         recovery.end_leases(session, all_of_them=True)
     for job_id in ids:
         if line.job(job_id).state is not JobState.SUCCEEDED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db.queue import releases
+from db.queue import outcomes
 from db.session import Database
 from pipeline.states import JobState, Stage, StepState
 from tests.unit.db.line import Line
@@ -19,7 +19,7 @@ def test_a_release_is_no_failed_attempt(line: Line) -> None:
     _, job_id, claimed = line.bring_to(Stage.GENERATE)
 
     with line.database.transaction() as session:
-        assert releases.release(session, claimed).recorded
+        assert outcomes.release(session, claimed).recorded
 
     step = line.step(job_id, Stage.GENERATE)
     assert (step.state, step.errors, step.crashes, step.losses) == (StepState.WAITING, 0, 0, 0)

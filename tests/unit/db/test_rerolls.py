@@ -8,18 +8,17 @@ import pytest
 from sqlalchemy import select
 
 from db import workers
-from db.clips import checkpoints, jobs, scores
+from db.clips import cancel_retry_approve, checkpoints, scores
 from db.evals import runs
 from db.models import Checkpoint, Score
-from db.queue import recovery, rewinds
-from db.scheduling import dispatch
+from db.queue import outcomes, recovery
 from db.session import Database
 from pipeline.policy.routes import CPU_QUEUE, encode_queue
-from pipeline.presets import all_presets
 from pipeline.seeds import roll_seed
 from pipeline.spec import BatchOptions, ScoreOptions
 from pipeline.states import JobState, Stage, StepState
 from pipeline.work import CheckpointRef, Claim, Outcome
+from tests.outputs import recorded
 from tests.unit.db.line import HANDOFF, Line, result_of, score_of
 
 CHECKS = ScoreOptions(metrics=("checks",), gate=("checks",), reroll=1)
@@ -84,7 +83,7 @@ def test_a_rejected_clip_is_made_again_as_the_next_roll_with_a_seed_of_its_own(l
     claimed = line.go_on(job_id, Stage.GENERATE)
     assert (first.work.spec.seed, claimed.work.spec.seed) == (7, roll_seed(7, 2))
     assert claimed.work.spec.model_copy(update={"seed": 7}) == first.work.spec
-    assert set(claimed.work.outputs) == {"enhance", "screen"}
+    assert recorded(claimed.work.outputs) == {"enhance", "screen"}
     assert "rerolled" in line.events(job_id)
 
     # When that roll is accepted, it is the one that is published
@@ -103,7 +102,7 @@ def test_the_last_roll_that_is_rejected_fails_the_job_and_a_retry_gives_one_more
     assert job.error == "roll 2 was rejected and is the last: it is black"
 
     with line.database.transaction() as session:
-        assert jobs.retry(session, job_id)
+        assert cancel_retry_approve.retry(session, job_id)
     assert (line.job(job_id).state, line.job(job_id).roll) == (JobState.WAITING, 3)
     line.finish_job(job_id)
     assert line.job(job_id).state is JobState.SUCCEEDED
@@ -131,7 +130,7 @@ def test_a_cancel_beats_a_gate(line: Line) -> None:
     job_id = _scored(line)
     claimed = line.go_on(job_id, Stage.SCORE)
     with line.database.transaction() as session:
-        assert jobs.cancel(session, job_id)
+        assert cancel_retry_approve.cancel(session, job_id)
 
     line.finish(claimed, result_of(claimed, Outcome.REJECTED))
 
@@ -156,7 +155,7 @@ def test_a_clip_is_scored_where_it_lies_and_elsewhere_when_that_host_is_gone(lin
     # Given a clip that was encoded
     job_id = _scored(line)
     claimed = line.go_on(job_id, Stage.ENCODE)
-    finished = line.finish(claimed, route=dispatch.NextQueue(all_presets))
+    finished = line.finish(claimed)
     assert (finished.next_stage, finished.queue) == (Stage.SCORE, encode_queue(HANDOFF))
 
     # When nobody can read the folder any more
@@ -176,7 +175,7 @@ def test_a_rewind_scores_the_clip_anew(line: Line) -> None:
     job_id = _scored(line)
     claimed = line.go_on(job_id, Stage.PUBLISH)
     with line.database.transaction() as session:
-        rewinds.rewind(session, claimed, to=Stage.GENERATE, reason="gone")
+        outcomes.rewind(session, claimed, to=Stage.GENERATE, reason="gone")
     assert line.states(job_id)[Stage.SCORE] is StepState.PENDING
 
     line.finish_job(job_id)
@@ -189,7 +188,7 @@ def test_a_rewound_clip_that_is_rejected_then_leaves_nothing_open_of_its_roll(li
     job_id = _scored(line)
     publishing = line.go_on(job_id, Stage.PUBLISH)
     with line.database.transaction() as session:
-        rewinds.rewind(session, publishing, to=Stage.GENERATE, reason="gone")
+        outcomes.rewind(session, publishing, to=Stage.GENERATE, reason="gone")
 
     _reject(line, job_id)  # as on another type of GPU, whose pixels differ
 

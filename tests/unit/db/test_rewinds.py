@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db.queue import rewinds
+from db.queue import outcomes
 from db.session import Database
 from pipeline.policy.retry import MAX_LOSSES
 from pipeline.states import Stage, StepState
@@ -19,7 +19,7 @@ def line(database: Database) -> Line:
 
 def _rewind(line: Line, claimed: Claim) -> bool:
     with line.database.transaction() as session:
-        return rewinds.rewind(session, claimed, to=Stage.GENERATE, reason="gone").recorded
+        return outcomes.rewind(session, claimed, to=Stage.GENERATE, reason="gone").recorded
 
 
 @pytest.mark.parametrize("stage", [Stage.ENCODE, Stage.PUBLISH])

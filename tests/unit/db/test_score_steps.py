@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
-from db.evals import runs, score_leases, score_steps
-from db.evals.score_leases import ScoreClaim
-from db.models import ScoreStep
-from db.queue import pauses
+from db.clips import spending
+from db.evals import runs, score_steps
+from db.models import ScoreRun, ScoreStep
+from db.queue import leases, outcomes, pauses, recovery
+from db.reading import history, reports
+from db.scheduling import budgets
 from db.session import Database, now_ms
 from pipeline.errors import OutOfMemoryError, RefusedError, RetryableError
 from pipeline.policy.retry import MAX_OTHER
 from pipeline.policy.routes import CPU_QUEUE, ScorePart, gpu_queue
-from pipeline.states import EvalState, StepState
+from pipeline.states import AttemptOutcome, EvalState, StepState
+from pipeline.work import ScoreClaim
+from tests.moves import watched
 from tests.unit.db.line import LEASE_MS, Line, score_of
 
 GPU_TYPE_QUEUE = gpu_queue("cpu")
@@ -45,7 +50,7 @@ class Run:
 
     def claim(self, step_id: int, queue: str = CPU_QUEUE, worker: str = "w1") -> ScoreClaim | None:
         with self.database.transaction() as session:
-            return score_leases.claim(session, step_id, queues=(queue,), worker=worker, lease_ms=LEASE_MS)
+            return score_steps.claim(session, step_id, queues=(queue,), worker=worker, lease_ms=LEASE_MS)
 
     def begun(self) -> ScoreClaim:
         """The first step of a run whose clips are made, claimed."""
@@ -57,18 +62,18 @@ class Run:
     def finish(self, claimed: ScoreClaim) -> bool:
         with self.database.transaction() as session:
             for clip in claimed.work.clips:
-                if not score_leases.record(session, claimed, clip, [score_of("checks.black", 0.0)]):
+                if not score_steps.record(session, claimed, clip, [score_of("checks.black", 0.0)]):
                     return False
-            return score_leases.finish(session, claimed, unread=0)
+            return score_steps.finish(session, claimed, unread=0).recorded
 
     def fail(self, claimed: ScoreClaim, error: Any) -> None:
         with self.database.transaction() as session:
-            assert score_leases.fail(session, claimed, error)
+            assert outcomes.fail(session, claimed, error).recorded
 
     def end_leases(self) -> int:
         with self.database.transaction() as session:
             session.execute(update(ScoreStep).where(ScoreStep.state == StepState.RUNNING).values(lease_until=1))
-            return score_steps.end_leases(session)
+            return recovery.end_leases(session)
 
     def steps(self) -> list[ScoreStep]:
         with self.database.reading() as session:
@@ -85,8 +90,10 @@ class Run:
 
 
 @pytest.fixture
-def run(database: Database) -> Run:
-    return Run(Line(database))
+def run(database: Database) -> Iterator[Run]:
+    run = Run(Line(database))
+    with watched(database):
+        yield run
 
 
 def test_steps_wait_for_their_clips_and_the_run_for_its_last_step(run: Run) -> None:
@@ -127,7 +134,7 @@ def test_a_step_is_claimed_once_and_only_from_its_queue(run: Run) -> None:
 def test_a_worker_that_lost_its_lease_records_nothing(run: Run) -> None:
     claimed = run.begun()
     with run.database.transaction() as session:
-        assert score_leases.renew(session, claimed, lease_ms=LEASE_MS).held
+        assert leases.renew(session, claimed, lease_ms=LEASE_MS).held
     assert run.end_leases() == 1
 
     # Given the step is with another worker
@@ -138,8 +145,8 @@ def test_a_worker_that_lost_its_lease_records_nothing(run: Run) -> None:
 
     # Then what the first one still does is refused and recorded as fenced
     with run.database.transaction() as session:
-        assert not score_leases.check_control(session, claimed).held
-        assert not score_leases.renew(session, claimed, lease_ms=LEASE_MS).held
+        assert not leases.check_control(session, claimed).held
+        assert not leases.renew(session, claimed, lease_ms=LEASE_MS).held
     assert not run.finish(claimed)
     with run.database.reading() as session:
         assert runs.of_jobs(session, run.jobs) == {}
@@ -150,7 +157,7 @@ def test_a_worker_that_lost_its_lease_records_nothing(run: Run) -> None:
 def test_what_a_lost_worker_recorded_is_not_scored_again(run: Run) -> None:
     claimed = run.begun()
     with run.database.transaction() as session:
-        assert score_leases.record(session, claimed, claimed.work.clips[0], [score_of("checks.black", 0.5)])
+        assert score_steps.record(session, claimed, claimed.work.clips[0], [score_of("checks.black", 0.5)])
     run.end_leases()
     run.admit()
 
@@ -222,9 +229,9 @@ def test_pausing_the_batch_or_the_queue_holds_them(run: Run) -> None:
         pauses.pause_batch(session, run.batch_id, by="ada")
     assert run.claim(second.step_id) is None
     with run.database.transaction() as session:
-        assert score_leases.check_control(session, claimed).pause
-        assert score_leases.release(session, claimed)
-        assert score_steps.withdraw(session) == 1
+        assert leases.check_control(session, claimed).pause
+        assert outcomes.release(session, claimed).recorded
+        assert pauses.withdraw(session) == 1
         assert score_steps.left(session) == {}
     assert run.admit() == []
 
@@ -242,8 +249,8 @@ def test_a_lost_message_is_sent_again(run: Run) -> None:
     run.admit()
     with run.database.transaction() as session:
         session.execute(update(ScoreStep).values(dispatched_at=now_ms() - 60_000))
-        assert score_steps.dispatched_counts(session, older_than_ms=10_000) == {CPU_QUEUE: (2, 2)}
-        assert score_steps.redispatch(session, [CPU_QUEUE], older_than_ms=10_000) == 2
+        assert recovery.dispatched_counts(session, older_than_ms=10_000) == {CPU_QUEUE: (2, 2)}
+        assert recovery.redispatch(session, [CPU_QUEUE], older_than_ms=10_000) == 2
     assert len(run.admit()) == 2
 
 
@@ -256,3 +263,66 @@ def test_a_cancelled_batch_ends_its_steps_and_fences_who_holds_one(run: Run) -> 
 
     assert not run.finish(claimed)
     assert run.settled()[0] is EvalState.INCOMPLETE
+
+
+def test_every_attempt_is_a_row_with_its_outcome(run: Run) -> None:
+    # Given a step that was given back, failed, lost its worker and was done, and one that is cancelled
+    claimed: ScoreClaim | None = run.begun()
+    for end in (outcomes.release, lambda session, held: outcomes.fail(session, held, RetryableError("away", code="x"))):
+        assert claimed is not None
+        with run.database.transaction() as session:
+            assert end(session, claimed).recorded
+            session.execute(update(ScoreStep).values(not_before=0))
+        run.admit()
+        claimed = run.claim(claimed.step_id)
+    assert claimed is not None
+    run.end_leases()
+    run.admit()
+    claimed = run.claim(claimed.step_id)
+    assert claimed is not None
+    assert run.finish(claimed)
+    (other,) = [step.id for step in run.steps() if step.id != claimed.step_id]
+    assert run.claim(other) is not None
+    with run.database.transaction() as session:
+        score_steps.cancel(session, run.batch_id)
+
+    # Then all of it is known, to reports and to who asks for a job
+    with run.database.reading(one_instant=True) as session:
+        rows = [(row.step_id, row.attempt, row.outcome, row.worker) for row in session.scalars(select(ScoreRun))]
+        job = run.line.job(run.jobs[0])
+        assert len(history.scoring_attempts(session, job)) == len(rows) == 5
+        happened = [entry for entry in history.entries(session, batch_id=run.batch_id) if entry.kind == "attempt"]
+        timeline = reports.timeline(session, run.line.batch(run.batch_id))
+    done = [AttemptOutcome.RELEASED, AttemptOutcome.RETRIED, AttemptOutcome.LEASE_ENDED, AttemptOutcome.DONE]
+    assert rows == [
+        *((claimed.step_id, number, outcome, "w1") for number, outcome in enumerate(done, 1)),
+        (other, 1, AttemptOutcome.CANCELLED, "w1"),
+    ]
+    assert [entry.data["outcome"] for entry in happened if entry.source == "score_attempt"] == [row[2] for row in rows]
+    assert timeline is not None
+    assert sum(work.attempts for work in timeline.work if work.evaluation) == 5
+
+
+def test_scoring_on_a_gpu_counts_against_the_budget_which_it_then_leaves_alone(run: Run) -> None:
+    # Given a batch with a budget of an hour, and a score step that has run for two on a GPU
+    run.make_clips()
+    with run.database.transaction() as session:
+        limits = {"max_gpu_ms": 3_600_000, "max_cost": None, "prices": {"cpu": 2.0}}
+        budgets.set_limits(session, run.batch_id, **limits, by="ada")
+    (dino,) = [item.step_id for item in run.admit(gpu=True) if item.queue == GPU_TYPE_QUEUE]
+    claimed = run.claim(dino, queue=GPU_TYPE_QUEUE)
+    assert claimed is not None
+    with run.database.transaction() as session:
+        session.execute(update(ScoreStep).values(started_at=ScoreStep.started_at - 7_200_000))
+
+    # When it is given back
+    with run.database.transaction() as session:
+        outcomes.release(session, claimed)
+
+    # Then the GPU's time is the batch's, and what is left is scored on CPUs
+    batch = run.line.batch(run.batch_id)
+    assert batch.over_budget
+    assert batch.cost == pytest.approx(4.0, abs=0.1)
+    with run.database.reading() as session:
+        assert spending.usage(session, run.batch_id, {"cpu": 2.0}).gpu_ms == pytest.approx(batch.gpu_ms, abs=60_000)
+    assert [(item.step_id, item.queue) for item in run.admit(gpu=True)] == [(dino, CPU_QUEUE)]

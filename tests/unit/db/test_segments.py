@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
-from db.clips import continuations, jobs
-from db.queue import attempt_endings, failures, recovery, rewinds
-from db.reading import sweep
+from db.clips import cancel_retry_approve, continuations, retention
+from db.queue import outcomes, recovery
 from db.session import Database
 from pipeline.errors import FatalError, RefusedError
 from pipeline.policy.routes import IO_QUEUE
 from pipeline.states import JobState, Stage, StepState
-from pipeline.work import Claim, ContinuationRef, StageResult, StepWork
+from pipeline.work import Claim, ContinuationRef, StageResult
+from tests.outputs import encoded_part, generated
 from tests.rules import keeps_every_rule
 from tests.unit.db.line import GPU, HANDOFF, SHA, Line, result_of
 
 G, E, P = Stage.GENERATE, Stage.ENCODE, Stage.PUBLISH
 DONE, WAITING, PENDING, RUNNING = StepState.DONE, StepState.WAITING, StepState.PENDING, StepState.RUNNING
+DISPATCHED = StepState.DISPATCHED
 
 
 def state_of(segment: int) -> ContinuationRef:
@@ -43,19 +44,19 @@ class Clip:
         assert claimed is not None, f"{segment} {stage} cannot be claimed: {self.states()}"
         return claimed
 
-    def finish(self, claimed: Claim, sha: str = SHA) -> attempt_endings.Finished:
+    def finish(self, claimed: Claim, sha: str = SHA) -> outcomes.Finished:
         work = claimed.work
         last = work.segment == self.segments - 1
         result = result_of(claimed)
         if work.stage is G:
-            output = {"num_frames": 4, "frames_sha256": sha, "handoff_id": HANDOFF, "prompt": "p"}
-            result = StageResult(output=output, continuation=None if last else state_of(work.segment))
+            output = generated(num_frames=4, frames_sha256=sha, prompt="p")
+            result = StageResult(output, continuation=None if last else state_of(work.segment))
         elif work.stage is E:
-            part = {"part": {"key": f"media/{self.id}/{work.segment}.segment.mp4"}}
-            result = StageResult(output={} if last else part, continuation=state_of(work.segment) if last else None)
+            part = encoded_part(f"media/{self.id}/{work.segment}.segment.mp4")
+            result = replace(result, continuation=state_of(work.segment)) if last else StageResult(part)
         return self.line.finish(claimed, result)
 
-    def work_off(self, segment: int, stage: Stage, sha: str = SHA) -> attempt_endings.Finished:
+    def work_off(self, segment: int, stage: Stage, sha: str = SHA) -> outcomes.Finished:
         return self.finish(self.claim(segment, stage), sha)
 
     def states(self) -> dict[tuple[int, Stage], StepState]:
@@ -77,11 +78,11 @@ def clip(database: Database) -> Clip:
 
 def test_a_segment_is_encoded_while_the_next_is_generated_and_the_last_goes_on_alone(clip: Clip) -> None:
     clip.work_off(0, G)
-    assert clip.states() == {(0, G): DONE, (0, E): WAITING, (1, G): WAITING}
+    assert clip.states() == {(0, G): DONE, (0, E): DISPATCHED, (1, G): WAITING}
 
     encoding, generating = clip.claim(0, E), clip.claim(1, G)
     assert generating.work.continuation == state_of(0)
-    assert (generating.work.outputs["screen"], clip.job()) == ({}, JobState.IN_FLIGHT)
+    assert (generating.work.outputs.screen is not None, clip.job()) == (True, JobState.IN_FLIGHT)
     clip.finish(generating)
     assert clip.job() is JobState.IN_FLIGHT  # the first segment is being encoded
     clip.work_off(2, G)
@@ -92,7 +93,7 @@ def test_a_segment_is_encoded_while_the_next_is_generated_and_the_last_goes_on_a
     assert clip.states()[2, E] is WAITING
 
     joining = clip.claim(2, E)
-    assert [made["encode"]["part"]["key"] for made in joining.work.earlier] == [
+    assert [made.encoded.part and made.encoded.part.key for made in joining.work.earlier] == [
         f"media/{clip.id}/{segment}.segment.mp4" for segment in (0, 1)
     ]
     clip.finish(joining)
@@ -104,21 +105,15 @@ def test_a_segment_is_encoded_while_the_next_is_generated_and_the_last_goes_on_a
     with clip.line.database.transaction() as session:
         assert continuations.last(session, clip.id, 1) == state_of(2)
         kept = {f"states/{segment:064d}" for segment in range(3)}
-        assert sweep.unreferenced(session, sorted(kept)) == kept - {state_of(2).blobs["frames"]["key"]}
+        assert retention.unreferenced(session, sorted(kept)) == kept - {state_of(2).blobs["frames"]["key"]}
 
 
-def test_the_next_segment_and_the_encoding_are_sent_at_once_where_there_is_room(clip: Clip) -> None:
+def test_a_segment_is_encoded_at_once_and_the_next_one_waits_for_its_gpu(clip: Clip) -> None:
     claimed = clip.claim(0, G)
-
-    def route(_: Any, work: StepWork, stage: Stage, made: dict[str, Any]) -> str:
-        return GPU if stage is G else f"vgen.encode.{made['handoff_id']}"
-
-    output = {"num_frames": 4, "frames_sha256": SHA, "handoff_id": HANDOFF}
-    finished = clip.line.finish(claimed, StageResult(output=output, continuation=state_of(0)), route=route)
+    finished = clip.line.finish(claimed, StageResult(generated(num_frames=4), continuation=state_of(0)))
 
     assert (finished.next_stage, finished.queue) == (E, f"vgen.encode.{HANDOFF}")
-    assert finished.others == (attempt_endings.DispatchedStep(1, G, GPU),)
-    assert clip.states()[1, G] is StepState.DISPATCHED
+    assert (clip.states()[0, E], clip.states()[1, G]) == (DISPATCHED, WAITING)
 
 
 def test_a_step_that_fails_for_good_sets_the_others_aside_and_a_retry_takes_them_up(clip: Clip) -> None:
@@ -126,12 +121,12 @@ def test_a_step_that_fails_for_good_sets_the_others_aside_and_a_retry_takes_them
     encoding, generating = clip.claim(0, E), clip.claim(1, G)
 
     with clip.line.database.transaction() as session:
-        failures.fail(session, encoding, RefusedError("no such codec", code="encode_options"))
+        outcomes.fail(session, encoding, RefusedError("no such codec", code="encode_options"))
 
     assert (clip.job(), clip.states()) == (JobState.FAILED, {(0, G): DONE, (0, E): StepState.FAILED, (1, G): PENDING})
     assert not clip.finish(generating).recorded  # fenced: it was set aside
     with clip.line.database.transaction() as session:
-        assert jobs.retry(session, clip.id)
+        assert cancel_retry_approve.retry(session, clip.id)
     assert clip.states() == {(0, G): DONE, (0, E): WAITING, (1, G): WAITING}
     for segment, stage in ((1, G), (0, E), (2, G), (1, E), (2, E), (2, P)):
         clip.work_off(segment, stage)
@@ -142,7 +137,7 @@ def test_a_cancelled_clip_ends_with_the_last_of_its_running_steps(clip: Clip) ->
     clip.work_off(0, G)
     encoding, generating = clip.claim(0, E), clip.claim(1, G)
     with clip.line.database.transaction() as session:
-        jobs.cancel(session, clip.id)
+        cancel_retry_approve.cancel(session, clip.id)
 
     clip.finish(encoding)
     assert (clip.job(), clip.states()[1, G]) == (JobState.IN_FLIGHT, RUNNING)
@@ -153,7 +148,7 @@ def test_a_cancelled_clip_ends_with_the_last_of_its_running_steps(clip: Clip) ->
     assert clip.job() is JobState.CANCELLED
     assert not clip.finish(generating).recorded
     with clip.line.database.transaction() as session:
-        assert jobs.retry(session, clip.id)
+        assert cancel_retry_approve.retry(session, clip.id)
     assert clip.states() == {(0, G): DONE, (0, E): WAITING, (1, G): WAITING}
 
 
@@ -178,7 +173,7 @@ def test_a_segment_that_is_lost_at_the_join_is_made_again_and_only_that(clip: Cl
     joining = clip.claim(2, E)
 
     with clip.line.database.transaction() as session:
-        rewinds.rewind(session, joining, to=G, reason="segment_lost", segment=0)
+        outcomes.rewind(session, joining, to=G, reason="segment_lost", segment=0)
 
     assert clip.states() == {
         **{(0, G): WAITING, (0, E): PENDING, (1, G): DONE},
@@ -194,12 +189,12 @@ def test_segments_after_one_that_was_made_again_with_other_frames_are_made_again
         clip.work_off(segment, stage)
     last = clip.claim(2, G)
     with clip.line.database.transaction() as session:
-        rewinds.rewind(session, last, to=G, reason="continuation_lost", segment=1)
+        outcomes.rewind(session, last, to=G, reason="continuation_lost", segment=1)
 
     clip.work_off(1, G, sha="b" * 64)
 
     # The last one goes on from the new frames; the first is as it was
-    assert clip.states() == {(0, G): DONE, (0, E): DONE, (1, G): DONE, (1, E): WAITING, (2, G): WAITING}
+    assert clip.states() == {(0, G): DONE, (0, E): DONE, (1, G): DONE, (1, E): DISPATCHED, (2, G): WAITING}
     for segment, stage in ((1, E), (2, G), (2, E), (2, P)):
         clip.work_off(segment, stage)
     assert clip.job() is JobState.SUCCEEDED
@@ -209,7 +204,7 @@ def test_a_bug_in_one_segment_is_tried_again_while_another_is_encoded(clip: Clip
     clip.work_off(0, G)
     encoding, generating = clip.claim(0, E), clip.claim(1, G)
     with clip.line.database.transaction() as session:
-        failures.fail(session, generating, FatalError("a bug"))
+        outcomes.fail(session, generating, FatalError("a bug"))
 
     assert (clip.job(), clip.states()[1, G]) == (JobState.IN_FLIGHT, WAITING)
     clip.finish(encoding)

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from db.clips import jobs
+from db.clips import cancel_retry_approve, jobs
 from db.clips.selection import Selection, batches_with, pages
-from db.queue import failures
+from db.queue import outcomes
 from db.session import Database
 from pipeline.errors import RefusedError
 from pipeline.states import JobState, Stage, StepState
@@ -38,7 +38,7 @@ def test_changing_a_page_leaves_none_out(line: Line) -> None:
     changed = []
     for page in pages(line.database, batch_id, Selection(OPEN), size=2):
         with line.database.transaction() as session:
-            changed += jobs.cancel_all(session, page, wait=False)
+            changed += cancel_retry_approve.cancel_all(session, page, wait=False)
 
     assert len(changed) == 5
     assert {line.job(job_id).state for job_id in changed} == {JobState.CANCELLED}
@@ -59,7 +59,7 @@ def test_a_label_is_found_by_name_or_value_whatever_its_name(line: Line, name: s
 def test_only_batches_at_work_have_open_jobs(line: Line) -> None:
     resting, working = line.submit(count=1, again=True), line.submit(count=1, again=True)
     with line.database.transaction() as session:
-        jobs.cancel_all(session, [f"{resting}-000000"])
+        cancel_retry_approve.cancel_all(session, [f"{resting}-000000"])
     with line.database.reading() as session:
         assert list(batches_with(session, Selection(OPEN))) == [working]
         assert list(batches_with(session, Selection((JobState.CANCELLED,)))) == [resting, working]
@@ -72,9 +72,9 @@ def test_cancelling_many_stops_the_waiting_at_once_and_asks_the_running(line: Li
     running = line.claim(ids[0], Stage.SCREEN)
 
     with line.database.transaction() as session:
-        assert jobs.cancel_all(session, ids) == ids
+        assert cancel_retry_approve.cancel_all(session, ids) == ids
     with line.database.transaction() as session:
-        assert jobs.cancel_all(session, ids) == [ids[0]], "it still runs"
+        assert cancel_retry_approve.cancel_all(session, ids) == [ids[0]], "it still runs"
 
     assert [line.job(job_id).state for job_id in ids] == [JobState.IN_FLIGHT, JobState.CANCELLED, JobState.CANCELLED]
     line.finish(running)
@@ -90,12 +90,12 @@ def test_failed_jobs_are_chosen_by_their_error_and_put_back_together(line: Line)
     for job_id, code in zip(ids, ("generator_crashed", "refused", "generator_crashed"), strict=True):
         claimed = line.claim(job_id, Stage.SCREEN)
         with line.database.transaction() as session:
-            failures.fail(session, claimed, RefusedError("no", code=code))
+            outcomes.fail(session, claimed, RefusedError("no", code=code))
     crashed = Selection((JobState.FAILED,), code="generator_crashed")
 
     (page,) = pages(line.database, batch_id, crashed, size=10)
     with line.database.transaction() as session:
-        assert jobs.retry_all(session, page, wait=False) == [ids[0], ids[2]]
+        assert cancel_retry_approve.retry_all(session, page, wait=False) == [ids[0], ids[2]]
 
     assert [line.job(job_id).state for job_id in ids] == [JobState.WAITING, JobState.FAILED, JobState.WAITING]
     assert line.states(ids[0]) == {Stage.SCREEN: StepState.WAITING}
@@ -112,7 +112,7 @@ def test_a_job_that_another_transaction_holds_is_left_out_not_waited_for(postgre
     with postgres_database.transaction() as holder:
         jobs.lock(holder, ids[0])
         with postgres_database.transaction() as session:
-            assert jobs.cancel_all(session, ids, wait=False) == [ids[1]]
+            assert cancel_retry_approve.cancel_all(session, ids, wait=False) == [ids[1]]
 
     assert line.job(ids[0]).state is JobState.WAITING
 
@@ -138,10 +138,10 @@ def test_cancelling_many_while_they_are_worked_on_ends_every_job_once(line: Line
         thread.start()
     for page in pages(line.database, batch_id, Selection(OPEN), size=7):
         with line.database.transaction() as session:
-            done = jobs.cancel_all(session, page, wait=False)
+            done = cancel_retry_approve.cancel_all(session, page, wait=False)
         for job_id in set(page) - set(done):
             with line.database.transaction() as session:
-                jobs.cancel_all(session, [job_id])
+                cancel_retry_approve.cancel_all(session, [job_id])
     for thread in threads:
         thread.join()
 

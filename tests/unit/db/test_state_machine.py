@@ -21,6 +21,7 @@ from db.base import Base
 from db.models import Batch, Checkpoint, Event, Job, Step
 from db.session import Database
 from pipeline.states import JobState, Stage
+from tests.moves import watched
 from tests.unit.db.line import QUEUES
 from tests.unit.db.line_rules.base import pick
 from tests.unit.db.line_rules.dispatchers import Dispatchers
@@ -53,7 +54,7 @@ class LineMachine(Dispatchers, Workers, Time, People):
             if current and choice % 3:
                 claimed = current[choice % len(current)]
                 rejected = claimed.work.stage is Stage.SCORE and choice % 5 == 1
-                self.finish_claim(claimed, int(rejected), choice % 2 == 0)
+                self.finish_claim(claimed, int(rejected))
             elif waiting:
                 self.try_claim(*waiting[choice % len(waiting)], QUEUES)
             else:
@@ -93,7 +94,7 @@ class LineMachine(Dispatchers, Workers, Time, People):
             for job_id, place in self.dispatched():
                 claimed = self.try_claim(job_id, place, QUEUES)
                 assert claimed is not None
-                self.finish_claim(claimed, 0, False)
+                self.finish_claim(claimed, 0)
         assert all(job.ended for job in self.jobs.values())
         self.rows_are_what_the_model_says()
 
@@ -134,16 +135,17 @@ def _batches(session: Session) -> dict[str, Any]:
 
 
 def test_any_order_of_calls_leaves_what_the_model_says(database: Database) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: LineMachine(database),
-        settings=settings(
-            max_examples=EXAMPLES or (8 if database.is_sqlite else 5),
-            stateful_step_count=40,
-            deadline=None,
-            database=None,
-            derandomize=not EXAMPLES,
-            print_blob=True,
-            phases=(Phase.generate,),  # to look for a shorter order takes longer than a test may
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    with watched(database):
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            lambda: LineMachine(database),
+            settings=settings(
+                max_examples=EXAMPLES or (8 if database.is_sqlite else 5),
+                stateful_step_count=40,
+                deadline=None,
+                database=None,
+                derandomize=not EXAMPLES,
+                print_blob=True,
+                phases=(Phase.generate,),  # to look for a shorter order takes longer than a test may
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

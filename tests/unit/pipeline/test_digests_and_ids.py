@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline import digests, ids, object_names
 from pipeline import seeds as pipeline_seeds
-from pipeline.spec import MAX_SEED, InputRef
+from pipeline.spec import MAX_SEED
 
 
 def test_canonical_json_ignores_the_order_of_keys() -> None:
@@ -65,7 +65,6 @@ def test_ids_and_keys() -> None:
     assert ids.job_id("b", 7) == "b-000007"
     assert object_names.media_key("b-000007", digest) == f"media/b-000007/{digest}.mp4"
     assert object_names.media_key("b-000007", digest, "json") == f"media/b-000007/{digest}.json"
-    assert object_names.input_key(digest) == InputRef(sha256=digest, media_type="image/png", name="a").key
 
 
 @pytest.mark.parametrize(

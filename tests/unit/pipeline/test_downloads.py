@@ -18,8 +18,8 @@ from pipeline.inputs.downloads import Downloader
 from pipeline.inputs.media_types import UNTYPED, allows
 from pipeline.inputs.videos import VIDEO_TYPES
 from pipeline.prompts import parse
+from pipeline.redaction import shown_url
 from pipeline.settings import Settings
-from pipeline.urls import shown_url
 from tests.unit.pipeline.test_inputs import picture
 
 PICTURE = picture()

@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.encoder_texts import CallTexts, negative_prompt_draws, prompt_for, texts_to_screen
+from pipeline.outputs import EnhancedPrompt, EnhanceOutput, StageOutputs
 from pipeline.settings import SafetySettings
 from pipeline.spec import JobSpec
 from pipeline.stages import screen
 from pipeline.stages.generate import prompt_of
 from pipeline.states import Stage
-from pipeline.work import Outcome
+from pipeline.work import Outcome, StageContext
 from tests.unit.pipeline.safety.fasttext_file import write_safety_classifier
 from tests.unit.pipeline.stages.step_work import make_context, make_work
 
@@ -29,9 +30,10 @@ def _works(draw: st.DrawFn, texts: st.SearchStrategy[str] = _TEXTS) -> dict[str,
     """A specification, contradictory ones too, and an enhance stage's output of any of its forms."""
     segments = draw(st.integers(1, 4))
     prompts = draw(st.just(()) | st.lists(texts, min_size=segments, max_size=segments).map(tuple))
-    made = [{"prompt": draw(texts), "original": draw(texts)} for _ in range(segments)]
-    several = {**made[0], "prompts": [one["prompt"] for one in made], "segments": made}
-    outputs = draw(st.sampled_from([{}, {"enhance": {}}, {"enhance": made[0] if segments == 1 else several}]))
+    made = tuple(EnhancedPrompt(prompt=draw(texts), original=draw(texts)) for _ in range(segments))
+    several = {"prompts": tuple(one.prompt for one in made), "segments": made} if segments > 1 else {}
+    enhanced = EnhanceOutput(**made[0].as_json(), **several)
+    outputs = StageOutputs(enhance=draw(st.sampled_from([None, enhanced])))
     return {"prompt": draw(texts), "segments": segments, "segment_prompts": prompts, "outputs": outputs}
 
 
@@ -42,15 +44,14 @@ def test_prompts_that_a_preset_gives_to_every_call_are_screened() -> None:
         {"negative_prompt": "prompt_3"},
     )
 
-    assert set(texts_to_screen(spec, {}, call).values()) == {"kitten", "gore", "blood", "dog"}
-    assert set(texts_to_screen(spec, {}).values()) == {"kitten"}
+    assert set(texts_to_screen(spec, None, call).values()) == {"kitten", "gore", "blood", "dog"}
+    assert set(texts_to_screen(spec, None).values()) == {"kitten"}
 
 
-def test_the_screen_stage_looks_into_the_preset_of_the_job(folder: Path) -> None:
+def test_the_screen_stage_looks_into_the_preset_of_the_job(folder: Path, context: StageContext) -> None:
     presets = folder / "home" / "presets"
     presets.mkdir(parents=True)
     (presets / "mine.toml").write_text('extends = "idle"\nargument_names = {negative_prompt = "prompt"}\n', "utf-8")
-    context = make_context(folder, safety=SafetySettings(classifier=folder / "safety.bin"))
     step = make_work(Stage.SCREEN, "kitten", negative_prompt="gore", preset="mine")
 
     assert screen.run(step, context).outcome is Outcome.BLOCKED
@@ -61,27 +62,32 @@ def test_the_screen_stage_looks_into_the_preset_of_the_job(folder: Path) -> None
 def test_every_prompt_that_is_generated_is_screened(work: dict[str, Any]) -> None:
     step = make_work(Stage.SCREEN, **work)
 
-    screened = texts_to_screen(step.spec, step.outputs.get("enhance", {})).values()
+    screened = texts_to_screen(step.spec, step.outputs.enhance).values()
 
     for segment in range(step.spec.segments):
-        assert prompt_for(step.spec, step.outputs.get("enhance", {}), segment) in screened
+        assert prompt_for(step.spec, step.outputs.enhance, segment) in screened
     assert step.spec.prompt in screened
     assert set(step.spec.segment_prompts) <= set(screened)
     assert len(set(screened)) == len(screened)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("screened")
     write_safety_classifier(path / "safety.bin")
-    yield path
-    screen.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def context(folder: Path) -> Iterator[StageContext]:
+    context = make_context(folder, safety=SafetySettings(classifier=folder / "safety.bin"))
+    yield context
+    context.models.close()
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[*HealthCheck])
 @given(_works(st.sampled_from(["kitten", "kitten", "kitten", "gore"])))
-def test_no_stage_generates_what_the_screen_stage_would_block(folder: Path, work: dict[str, Any]) -> None:
-    context = make_context(folder, safety=SafetySettings(classifier=folder / "safety.bin"))
+def test_no_stage_generates_what_the_screen_stage_would_block(context: StageContext, work: dict[str, Any]) -> None:
     step = make_work(Stage.SCREEN, **work)
 
     outcome = screen.run(step, context).outcome
@@ -110,12 +116,8 @@ def test_a_negative_prompt_is_screened_where_it_draws(
     guidance_scale: float, guidance_scale_2: float | None, draws: bool
 ) -> None:
     spec: JobSpec = make_work(
-        Stage.SCREEN,
-        "kitten",
-        negative_prompt="gore",
-        guidance_scale=guidance_scale,
-        guidance_scale_2=guidance_scale_2,
+        Stage.SCREEN, "kitten", negative_prompt="gore", guidance_scale=guidance_scale, guidance_scale_2=guidance_scale_2
     ).spec
 
     assert negative_prompt_draws(spec) is draws
-    assert ("negative prompt" in texts_to_screen(spec, {})) is draws
+    assert ("negative prompt" in texts_to_screen(spec, None)) is draws

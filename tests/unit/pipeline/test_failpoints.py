@@ -125,7 +125,7 @@ hit('upload')
 
 def test_every_point_is_reached_somewhere_and_no_other() -> None:
     named = set()
-    for folder in ("pipeline", "db", "tasks", "cli"):
+    for folder in ("pipeline", "db", "tasks", "service", "server", "cli"):
         for path in (REPOSITORY / folder).rglob("*.py"):
             named |= set(re.findall(r"failpoints\.hit\(\s*\"(\w+)\"", path.read_text("utf-8")))
 

@@ -177,10 +177,7 @@ def test_a_file_that_has_nothing_for_now_is_not_waited_for() -> None:
     """Some of /proc are regular files and wait for the kernel; a pipe that nobody writes into stands for them."""
     read, write = os.pipe()
     os.set_blocking(read, False)
-    with (
-        io.BufferedReader(regular._Ready(read, "rb")) as file,
-        pytest.raises(BlockingIOError, match="nothing for now"),
-    ):
+    with io.BufferedReader(regular._Ready(read, "rb")) as file, pytest.raises(BlockingIOError, match="nothing for now"):
         file.read(9)
     os.close(write)
 

@@ -132,12 +132,7 @@ def test_no_reader_follows_a_renamed_playlist(tmp_path: Path, video: Path, reade
 @pytest.mark.parametrize("name", ["http:/{0}/x.mp4", "http://{0}/x.mp4", "tcp:{0}", "concat:ok.mp4|ok.mp4"])
 @pytest.mark.parametrize("reader", READERS)
 def test_an_address_is_the_name_of_a_file_that_is_not_there(
-    tmp_path: Path,
-    video: Path,
-    site: tuple[str, list[str]],
-    monkeypatch: pytest.MonkeyPatch,
-    reader: str,
-    name: str,
+    tmp_path: Path, video: Path, site: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch, reader: str, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = Path(name.format(site[0].removeprefix("http://")))

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pipeline.errors import InputError
 from pipeline.prompts import FIELD_RULES, Submission, parse, parse_bytes
 from pipeline.prompts.fields import PARSERS
+from pipeline.prompts.parse import parse_fields
 from pipeline.seeds import derive_seed
 from pipeline.settings import Settings
 from pipeline.spec import JobSpec
@@ -35,6 +37,27 @@ def test_the_examples_are_good_and_every_spec_would_pass_full_validation(setting
     for job in submission.jobs:
         assert JobSpec.model_validate(job.spec.model_dump()) == job.spec
         assert JobSpec.model_validate_json(job.spec.model_dump_json()) == job.spec
+
+
+def test_fields_without_a_file_are_a_line_s(settings: Settings) -> None:
+    fields = {"prompt": "a fox", "seconds": "0.625", "num_inference_steps": 2, "seed": 3}
+    spec = parse_fields([fields], "request", settings=settings).jobs[0].spec
+
+    assert spec == read(json.dumps(fields | {"seconds": 0.625}), "p.jsonl", settings).jobs[0].spec
+
+
+def test_fields_without_a_file_read_only_the_files_that_came_with_them(settings: Settings, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    fields = {"prompt": "a fox", "preset": "wan2.1-i2v-14b-480p", "image": "upload:0"}
+    given = {"upload:0": tmp_path / "a.png"}
+
+    assert parse_fields([fields], "request", settings=settings, files=given).jobs[0].spec.image is not None
+    for path in ("a.png", str(tmp_path / "a.png"), "./a.png", "file:///etc/passwd", "upload:1"):
+        with pytest.raises(InputError) as refused:
+            parse_fields([fields | {"image": path}], "request", settings=settings, files=given)
+        (problem,) = refused.value.problems
+        assert (problem.field, problem.file, problem.line) == ("image", None, None)
+        assert path in problem.message
 
 
 def test_equal_content_in_four_formats_makes_equal_specs(settings: Settings) -> None:

@@ -81,10 +81,7 @@ def test_files_without_segments_keep_their_fingerprint_and_files_with_them_have_
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (
-            line(prompt="a", segments=0),
-            "p.jsonl:1: segments: 0 is not a whole number from 1 to 256, or a list of",
-        ),
+        (line(prompt="a", segments=0), "p.jsonl:1: segments: 0 is not a whole number from 1 to 256, or a list of"),
         (line(prompt="a", segments=[]), "segments: lists 0 prompts; 1 to 256 are allowed"),
         (line(segments=["a", " "]), "segments: prompt 2: is empty"),
         (line(segments=["a", 3]), "segments: prompt 2: 3 is not text"),
@@ -146,8 +143,7 @@ _SWEEPS = st.none() | st.lists(_LISTS | _COUNTS, min_size=1, max_size=2).map(lam
     sweep=_SWEEPS,
     override=_LAYER,
     own=st.fixed_dictionaries(
-        {},
-        optional={"prompt": _PROMPTS, "segments": _COUNTS | _LISTS, "auto_extend": st.booleans(), "sweep": _SWEEPS},
+        {}, optional={"prompt": _PROMPTS, "segments": _COUNTS | _LISTS, "auto_extend": st.booleans(), "sweep": _SWEEPS}
     ),
 )
 def test_no_layers_make_a_job_that_contradicts_itself(

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline import redaction
 from pipeline.errors import InputError, Problem, RetryableError, SettingsError
-from pipeline.redaction import RedactingFormatter, redact, remember, shown_setting
-from pipeline.urls import shown_url
+from pipeline.redaction import RedactingFormatter, redact, remember, shown_setting, shown_url
 
 HEAD, TAIL = "S3cr", "3t-Z"
 ODD = st.text(st.sampled_from("@/?#%:;,&=+[]!$*()~^ab1"), max_size=12)

@@ -2,23 +2,27 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.gpu_type_names import is_gpu_type
+from pipeline.names import is_gpu_type
 from pipeline.policy.routes import (
+    CPU_QUEUE,
+    IO_QUEUE,
     GpuCapacity,
+    chain_from,
     choose_gpu_type,
     encode_queue,
     encode_slots,
     fits,
-    fixed_queue,
     gpu_queue,
     gpu_type_of,
     is_encode_queue,
+    route,
 )
 from pipeline.presets import get_preset
 from pipeline.spec import JobSpec
 from pipeline.states import Stage
 
 GIB = 1024**3
+HOST = encode_queue("x")
 
 
 def _spec(*gpu: str) -> JobSpec:
@@ -35,7 +39,36 @@ def test_queue_names_tell_what_they_serve() -> None:
     assert gpu_type_of("vgen.cpu") is None
     assert is_encode_queue(encode_queue("x"))
     assert not is_encode_queue(gpu_queue("x"))
-    assert [stage for stage in Stage if fixed_queue(stage) is None] == [Stage.GENERATE, Stage.ENCODE, Stage.SCORE]
+
+
+def test_the_dispatcher_places_what_needs_a_gpu_and_nothing_else() -> None:
+    assert [stage for stage in Stage if route(stage, "x") is None] == [Stage.GENERATE]
+    assert {route(Stage.ENCODE, "x"), route(Stage.SCORE, "x")} == {encode_queue("x")}
+    assert [route(stage) for stage in (Stage.ENCODE, Stage.SCORE)] == [None, None]  # nobody says where the frames are
+
+
+@pytest.mark.parametrize(
+    ("stage", "queue", "facts", "rest"),
+    [
+        (Stage.ENHANCE, IO_QUEUE, {}, [(Stage.SCREEN, CPU_QUEUE)]),
+        (Stage.SCREEN, CPU_QUEUE, {}, []),
+        (Stage.GENERATE, "vgen.gpu.h200.idle", {}, []),
+        (Stage.ENCODE, HOST, {}, [(Stage.PUBLISH, IO_QUEUE)]),
+        (
+            Stage.ENCODE,
+            encode_queue("x"),
+            {"scored": True},
+            [(Stage.SCORE, encode_queue("x")), (Stage.PUBLISH, IO_QUEUE)],
+        ),
+        (Stage.ENCODE, encode_queue("x"), {"scored": True, "last_segment": False}, []),
+        (Stage.SCORE, CPU_QUEUE, {"scored": True}, [(Stage.PUBLISH, IO_QUEUE)]),
+        (Stage.PUBLISH, IO_QUEUE, {"scored": True}, []),
+    ],
+)
+def test_a_message_carries_the_rest_of_its_chain(
+    stage: Stage, queue: str, facts: dict[str, bool], rest: list[tuple[Stage, str]]
+) -> None:
+    assert chain_from(stage, queue, **{"scored": False, "last_segment": True, **facts}) == [(stage, queue), *rest]
 
 
 @pytest.mark.parametrize(

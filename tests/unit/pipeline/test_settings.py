@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cli.exit_codes import ExitCode, of_error
 from db.session import Database
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings, load_settings, notices_of
 from pipeline.settings.files import MAX_BYTES
+from service.exit_codes import ExitCode, of_error
 
 CORPUS = Path(__file__).parents[2] / "data" / "settings"
 

@@ -1,3 +1,10 @@
-from tests.db_fixtures import _sqlite_engine, sqlite_database, sqlite_template
+from tests.db_fixtures import (
+    _postgres_engine,
+    _sqlite_engine,
+    database,
+    postgres_database,
+    sqlite_database,
+    sqlite_template,
+)
 
-__all__ = ["_sqlite_engine", "sqlite_database", "sqlite_template"]
+__all__ = ["_postgres_engine", "_sqlite_engine", "database", "postgres_database", "sqlite_database", "sqlite_template"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from db.clips import jobs
+from db.clips import cancel_retry_approve
 from db.models import Batch, Worker
 from db.session import Database
 from pipeline.errors import CrashError, StoppedError
@@ -70,7 +70,7 @@ def crash_jobs(runtime: WorkerContext, line: Line, *lines: dict[str, Any], owner
                 session.get_one(Batch, batch_id).owner = owners[number % len(owners)]
         crash(runtime, line, claimed)
         with line.database.transaction() as session:
-            jobs.cancel(session, job_id)
+            cancel_retry_approve.cancel(session, job_id)
 
 
 def drain_reason(line: Line) -> str | None:

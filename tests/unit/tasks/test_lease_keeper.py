@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from db.clips import jobs
+from db.clips import cancel_retry_approve
 from db.queue import pauses, recovery
 from db.session import Database
 from pipeline.errors import StoppedError
@@ -73,7 +73,7 @@ def test_a_pause_keeps_and_a_cancel_does_not(line: Line, runtime: WorkerContext)
         pauses.pause_batch(session, batch_id, by="ada")
     assert reason_to_stop(keeper) == ("paused", True)
     with line.database.transaction() as session:
-        jobs.cancel(session, job_id)
+        cancel_retry_approve.cancel(session, job_id)
     assert reason_to_stop(keeper) == ("cancelled", False)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import update
 
-from db.clips import jobs
+from db.clips import cancel_retry_approve
 from db.models import Job
 from db.session import Database
 from pipeline.generators.base import GenerationRequest, Phase, Progress
@@ -77,7 +77,7 @@ def test_inputs_of_the_next_clip_are_fetched_once_for_each_clip_and_no_row_chang
 
         # The hint was wrong: the next look sees another job, and the clips are the same
         with sqlite_database.transaction() as session:
-            jobs.cancel(session, second)
+            cancel_retry_approve.cancel(session, second)
         assert resident.generate(request, look).frames_sha256 == first.frames_sha256
         assert found[2:] == [third, None]
     assert KEEP_S > 60

@@ -32,6 +32,7 @@ class Dispatchers(LineAndModel):
         for item in self.admitted:
             job = self.jobs[item.job_id]
             assert (item.queue, item.scored) == (QUEUE_OF[item.stage], job.batch.reroll is not None)
+            assert item.last_segment == (item.stage is not Stage.ENCODE or item.segment == job.last)
             job.dispatch((item.segment, item.stage), item.queue)
         for queue in (CPU_QUEUE, IO_QUEUE):  # as many as there is room for, and no more
             wanted = sum(QUEUE_OF[stage] == queue for *_, stage in ready)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from db.clips import batches, continuations, jobs
+from db.clips import batches, cancel_retry_approve, continuations, jobs
 from db.queue import pauses
 from db.scheduling import budgets
 from pipeline.prompts import PlannedJob, Submission
@@ -90,13 +90,13 @@ class People(LineAndModel):
         with self.database.transaction() as session:
             match verb:
                 case "cancel":
-                    done, expected = jobs.cancel(session, job_id), job.ask_to_stop()
+                    done, expected = cancel_retry_approve.cancel(session, job_id), job.ask_to_stop()
                 case "retry":
-                    done, expected = jobs.retry(session, job_id), job.retry()
+                    done, expected = cancel_retry_approve.retry(session, job_id), job.retry()
                 case "approve":
-                    done, expected = jobs.approve(session, job_id, by="ada"), job.approve()
+                    done, expected = cancel_retry_approve.approve(session, job_id, by="ada"), job.approve()
                 case _:
-                    done, expected = jobs.reject(session, job_id, by="ada"), job.reject()
+                    done, expected = cancel_retry_approve.reject(session, job_id, by="ada"), job.reject()
         assert done == expected
 
     @precondition(lambda self: self.jobs)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from sqlalchemy import update
 
 from db.clips import checkpoints
 from db.models import Step
-from db.queue import attempt_endings, failures, leases, releases, rewinds
-from db.scheduling import dispatch
+from db.queue import leases, outcomes
+from db.scheduling.dispatch import StepMessage
 from db.session import now_ms
 from pipeline.errors import (
     CrashError,
@@ -20,10 +22,10 @@ from pipeline.errors import (
     RetryableError,
     StageError,
 )
-from pipeline.presets import all_presets
 from pipeline.states import Stage, StepState
-from pipeline.work import CheckpointRef, Claim, ContinuationRef, Outcome, StageResult, StepWork
-from tests.unit.db.line import GPU, HANDOFF, LEASE_MS, QUEUES, SHA, result_of
+from pipeline.work import AnyResult, CheckpointRef, Claim, ContinuationRef, Outcome, StageResult, StepWork
+from tests.outputs import encoded_part, generated, recorded
+from tests.unit.db.line import GPU, LEASE_MS, QUEUES, SHA, result_of
 from tests.unit.db.line_rules.base import QUEUE_OF, LineAndModel, pick
 from tests.unit.db.line_values import Place
 
@@ -49,18 +51,16 @@ def state_after(work: StepWork) -> ContinuationRef:
     return ContinuationRef("last_frames", 1, {"of": key}, {"frames": {"key": key, "sha256": SHA, "size": 3}})
 
 
-def made_by(claimed: Claim, outcome: Outcome, sha: str) -> StageResult:
+def made_by(claimed: Claim, outcome: Outcome, sha: str) -> AnyResult:
     """What the stage hands back: with frames of that digest, and what the next segment or clip goes on from."""
     work, result = claimed.work, result_of(claimed, outcome)
     if work.stage is Stage.GENERATE:
-        output = {"num_frames": 5, "frames_sha256": sha, "handoff_id": HANDOFF}
-        return StageResult(
-            output=output, continuation=state_after(work) if work.segment < work.spec.segments - 1 else None
-        )
+        state = state_after(work) if work.segment < work.spec.segments - 1 else None
+        return StageResult(generated(frames_sha256=sha), continuation=state)
     if work.stage is Stage.ENCODE:
-        last = work.segment == work.spec.segments - 1
-        part = {} if last else {"part": {"key": f"media/{work.job_id}/{work.segment}.segment.mp4"}}
-        return StageResult(output=part, continuation=state_after(work) if last else None)
+        if work.segment == work.spec.segments - 1:
+            return replace(result, continuation=state_after(work))
+        return StageResult(encoded_part(f"media/{work.job_id}/{work.segment}.segment.mp4"))
     return result
 
 
@@ -111,7 +111,7 @@ class Workers(LineAndModel):
             assert step is not None
             assert (claimed.attempt, claimed.queue) == (job.claim(place), step.queue)
             assert (claimed.work.segment, claimed.work.stage, claimed.work.roll) == (*place, job.roll)
-            assert set(claimed.work.outputs) == job.outputs(place)
+            assert recorded(claimed.work.outputs) == job.outputs(place)
             self.check_given(claimed)
             self.claims.append(claimed)
         return claimed
@@ -129,34 +129,33 @@ class Workers(LineAndModel):
         assert (work.checkpoint is not None) == (work.segment in job.checkpoints)
 
     @precondition(lambda self: self.claims)
-    @rule(number=pick, outcome=pick, goes_on=st.booleans())
-    def finish(self, number: int, outcome: int, goes_on: bool) -> None:
+    @rule(number=pick, outcome=pick)
+    def finish(self, number: int, outcome: int) -> None:
         claimed = self.chosen_claim(number)
         assert claimed is not None
-        self.finish_claim(claimed, outcome, goes_on)
+        self.finish_claim(claimed, outcome)
 
     @precondition(lambda self: self.current())
-    @rule(number=pick, goes_on=st.booleans())
-    def finish_well(self, number: int, goes_on: bool) -> None:
+    @rule(number=pick)
+    def finish_well(self, number: int) -> None:
         current = self.current()
-        self.finish_claim(current[number % len(current)], 0, goes_on)
+        self.finish_claim(current[number % len(current)], 0)
 
     @precondition(lambda self: self.current())
     @rule(number=pick, outcome=pick)
     def finish_twice_at_once(self, number: int, outcome: int) -> None:
         """A zombie and its successor cannot both record; here the same attempt speaks up twice at one instant."""
         current = self.current()
-        self.finish_claim(current[number % len(current)], outcome, False, at_once=2)
+        self.finish_claim(current[number % len(current)], outcome, at_once=2)
 
-    def finish_claim(self, claimed: Claim, number: int, goes_on: bool, *, at_once: int = 1) -> None:
-        """End the step, and in the same transaction send the chain on, as a task does."""
+    def finish_claim(self, claimed: Claim, number: int, *, at_once: int = 1) -> None:
+        """End the step, and in the same transaction let its chain go on, as a task does."""
         work, job = claimed.work, self.jobs[claimed.work.job_id]
         possible = OUTCOMES.get(work.stage, (Outcome.DONE,))
         outcome, sha = possible[number % len(possible)], "ab"[number % 7 == 1] * 64
 
-        def end() -> attempt_endings.Finished:
-            route = dispatch.NextQueue(all_presets) if goes_on else None
-            return self.line.finish(claimed, made_by(claimed, outcome, sha), route=route)
+        def end() -> outcomes.Finished:
+            return self.line.finish(claimed, made_by(claimed, outcome, sha))
 
         tries = self.at_once(*[end] * at_once) if at_once > 1 else [end()]
         finished = next((one for one in tries if one.recorded), tries[0])
@@ -166,29 +165,21 @@ class Workers(LineAndModel):
             self.ends.append((claimed.queue, claimed.step_id, work.job_id, True))
         expected = job.finish(work, claimed.attempt, outcome, sha)
         assert finished.recorded == expected.recorded
-        self.follow(finished, claimed, expected.follows, goes_on)
+        self.follow(finished, claimed, expected.follows)
         if not expected.follows:
             assert (finished.next_stage, finished.queue) == (expected.next_stage, None)
 
-    def follow(
-        self, finished: attempt_endings.Finished, claimed: Claim, follows: tuple[Place, ...], goes_on: bool
-    ) -> None:
-        """What was sent on is what has a way; a GPU's line may be full, and a budget is the dispatcher's to watch."""
-        job, segment = self.jobs[claimed.work.job_id], claimed.work.segment
-        sent: dict[Place, str] = {(one.segment, one.stage): one.queue for one in finished.others}
-        if finished.queue is not None:
-            assert finished.next_stage is not None
-            sent[segment, finished.next_stage] = finished.queue
-        assert sent.keys() <= set(follows)
-        for place in follows:
-            possible = goes_on and self.has_way(job, place[1])
-            if place[1] is Stage.GENERATE:
-                assert place not in sent or (possible and job.batch.limit is None)
-            else:
-                assert (place in sent) == possible
-            if place in sent:
-                assert sent[place] == QUEUE_OF[place[1]]
-                job.dispatch(place, sent[place])
+    def follow(self, finished: outcomes.Finished, claimed: Claim, follows: tuple[Place, ...]) -> None:
+        """What has a way was sent on, but for a GPU's work, which the dispatcher places."""
+        job = self.jobs[claimed.work.job_id]
+        goes_on = [place for place in follows if place[1] is not Stage.GENERATE and self.has_way(job, place[1])]
+        assert len(goes_on) <= 1
+        assert finished.queue == (QUEUE_OF[goes_on[0][1]] if goes_on else None)
+        for place in goes_on:
+            assert (claimed.work.segment, finished.next_stage) == place
+            job.dispatch(place, QUEUE_OF[place[1]])
+            if claimed.work.stage is Stage.GENERATE:  # whose worker sends the next chain, and may find the broker away
+                self.admitted = [StepMessage(claimed.work.job_id, *place, QUEUE_OF[place[1]])]
 
     def told(self, recorded: bool, expected: bool) -> None:
         """An attempt that is not the current one is refused, and that is recorded."""
@@ -201,7 +192,7 @@ class Workers(LineAndModel):
         claimed = self.chosen_claim(number)
         assert claimed is not None
         with self.database.transaction() as session:
-            recorded = failures.fail(session, claimed, error).recorded
+            recorded = outcomes.fail(session, claimed, error).recorded
             # Backoffs end when `backoffs_pass` says so, however slow this machine is.
             later = update(Step).where(Step.not_before > now_ms()).values(not_before=now_ms() + _LONG_MS)
             session.execute(later)
@@ -226,7 +217,7 @@ class Workers(LineAndModel):
         claimed = self.chosen_claim(number)
         assert claimed is not None
         with self.database.transaction() as session:
-            recorded = releases.release(session, claimed).recorded
+            recorded = outcomes.release(session, claimed).recorded
         self.told(recorded, self.jobs[claimed.work.job_id].release(claimed.work, claimed.attempt))
 
     @precondition(lambda self: self.claims)
@@ -247,7 +238,7 @@ class Workers(LineAndModel):
         elif work.stage is Stage.ENCODE and work.segment == work.spec.segments - 1:
             lost = number % work.spec.segments
         with self.database.transaction() as session:
-            recorded = rewinds.rewind(session, claimed, to=Stage.GENERATE, reason="gone", segment=lost).recorded
+            recorded = outcomes.rewind(session, claimed, to=Stage.GENERATE, reason="gone", segment=lost).recorded
         self.told(recorded, self.jobs[work.job_id].rewind(work, claimed.attempt, lost))
 
     @precondition(lambda self: any(item.work.stage is Stage.GENERATE for item in self.claims))

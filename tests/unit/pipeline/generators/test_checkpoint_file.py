@@ -25,7 +25,7 @@ from pipeline.generators.denoising.checkpoint_file import (
     read_metadata,
     write_state_only,
 )
-from pipeline.generators.denoising.checkpoints import read_checkpoint, write_checkpoint
+from pipeline.generators.denoising.checkpoint_tensors import read_checkpoint, write_checkpoint
 from pipeline.generators.denoising.scheduler_hook import LoopState, SchedulerState
 from tests.unit.pipeline.generators.conftest import MakeRequest
 

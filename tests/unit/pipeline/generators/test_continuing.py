@@ -22,9 +22,7 @@ from tests.tiny_pipelines import TINY, TinyPipeline, ltx
 from tests.unit.pipeline.generators.conftest import MakeRequest
 
 # diffusers' schedulers hand torch tensors to numpy in a way that numpy 2 is about to drop; not ours to mend.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
-]
+pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")]
 
 SIZE = {"width": 32, "height": 32, "fps": 8, "guidance_scale": 3.0, "num_inference_steps": 3}
 _LONG = {"width": 32, "height": 32, "num_frames": 25}

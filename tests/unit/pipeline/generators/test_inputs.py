@@ -17,9 +17,7 @@ from tests.tiny_pipelines import TINY_INPUTS, WAN_VIDEO, TinyPipeline
 from tests.unit.pipeline.generators.conftest import MakeRequest
 from tests.videos import write_video
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
-]
+pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")]
 
 
 def ignore(_: Progress) -> None:

@@ -24,7 +24,7 @@ from tests.unit.pipeline.generators.conftest import MakeRequest
 CLIP = {"seed": 3, "width": 32, "height": 32, "num_frames": 5, "num_inference_steps": 3}
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning"),  # of the calls by hand
+    pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")  # of the calls by hand
 ]
 Worn = Callable[..., GenerationRequest]
 

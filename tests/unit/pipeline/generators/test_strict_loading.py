@@ -21,9 +21,7 @@ from pipeline.presets import Preset, get_preset
 from tests.tiny_pipelines import TINY
 from tests.unit.pipeline.generators.test_quantised import F32, write_gguf
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
-]
+pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")]
 Tensors = dict[str, torch.Tensor]
 
 

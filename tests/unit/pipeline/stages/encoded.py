@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.handoff import Handoff
+from pipeline.outputs import EnhanceOutput, GenerateOutput, ScreenOutput, StageOutputs
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, EncodeOptions, JobSpec
 from pipeline.states import Stage
 from pipeline.storage.base import Storage
 from pipeline.storage.folder import FolderStorage
+from pipeline.wiring import StageModels
 from pipeline.work import StageContext, StepWork
 from tests.unit.pipeline.encoding.clips import Frames, moving_picture
 
@@ -29,7 +31,7 @@ class Bench:
     context: StageContext
     frames: Frames
     frames_path: Path
-    outputs: dict[str, dict[str, Any]]
+    outputs: StageOutputs
 
     def work(self, stage: Stage = Stage.ENCODE, attempt: int = 1, **options: Any) -> StepWork:
         spec = JobSpec(
@@ -69,27 +71,31 @@ def make_bench(tmp_path: Path, check: Callable[[], None] = lambda: None, storage
     path = handoff.frames_path(JOB_ID, 0, 0, 3)
     handoff.reserve(path, frames.nbytes)
     path.write_bytes(frames.tobytes())
-    generate = {
-        "frames_path": str(path),
-        "handoff_id": handoff.id,
-        "num_frames": FRAMES,
-        "height": HEIGHT,
-        "width": WIDTH,
-        "frames_sha256": hashlib.sha256(frames.tobytes()).hexdigest(),
-        "numerics": {"device": "cpu", "torch": "2.13"},
-        "model_revision": "tiny-wan@1",
-        "timings_s": {"denoise": 0.5},
-        "gpu_type": "cpu",
-        "prompt": PROMPT,
-        "peak_memory_bytes": None,
-    }
+    generate = GenerateOutput(
+        frames_path=str(path),
+        handoff_id=handoff.id,
+        num_frames=FRAMES,
+        height=HEIGHT,
+        width=WIDTH,
+        frames_sha256=hashlib.sha256(frames.tobytes()).hexdigest(),
+        numerics={"device": "cpu", "torch": "2.13"},
+        model_revision="tiny-wan@1",
+        timings_s={"denoise": 0.5},
+        gpu_type="cpu",
+        prompt=PROMPT,
+        peak_memory_bytes=None,
+    )
+    outputs = StageOutputs(
+        generate=generate,
+        enhance=EnhanceOutput(prompt=PROMPT, original="a fox"),
+        screen=ScreenOutput(screened=True, reason="safe", label="safe"),
+    )
     context = StageContext(
         settings=Settings(home=tmp_path / "home"),
+        models=StageModels(Settings(home=tmp_path / "home")),
         storage=storage or FolderStorage(tmp_path / "media"),
         handoff=handoff,
         on_progress=lambda _: None,
         check=check,
     )
-    return Bench(
-        context, frames, path, {"generate": generate, "enhance": {"prompt": PROMPT}, "screen": {"label": "ok"}}
-    )
+    return Bench(context, frames, path, outputs)

@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipeline.handoff import Handoff
+from pipeline.outputs import StageOutputs
 from pipeline.settings import EnhanceSettings, SafetySettings, Settings
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.states import Stage
 from pipeline.storage.base import Storage
+from pipeline.wiring import StageModels
 from pipeline.work import StageContext, StepWork
 
 
 def make_work(
-    stage: Stage,
-    prompt: str,
-    *,
-    policy: str = "closed",
-    outputs: dict[str, dict[str, Any]] | None = None,
-    **spec: Any,
+    stage: Stage, prompt: str, *, policy: str = "closed", outputs: StageOutputs | None = None, **spec: Any
 ) -> StepWork:
     values = {
         "seed": 1,
@@ -42,7 +39,7 @@ def make_work(
         attempt=1,
         spec=JobSpec.model_validate(values | {"prompt": prompt} | spec),
         options=BatchOptions.model_validate({"safety_policy": policy}),
-        outputs=outputs or {},
+        outputs=outputs or StageOutputs(),
     )
 
 
@@ -56,6 +53,7 @@ def make_context(
     settings = Settings(home=tmp_path / "home", enhance=enhance or EnhanceSettings(), safety=safety or SafetySettings())
     return StageContext(
         settings=settings,
+        models=StageModels(settings),
         storage=cast(Storage, None),
         handoff=Handoff.open(tmp_path / "handoff", 1024),
         on_progress=lambda progress: None,

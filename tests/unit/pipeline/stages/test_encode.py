@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RefusedError, RetryableError, StoppedError
+from pipeline.outputs import EncodeOutput
 from pipeline.presets import get_preset
 from pipeline.spec import JobSpec
 from pipeline.stages import encode
@@ -29,40 +30,42 @@ def fetch(bench: Bench, key: str, to: Path) -> Path:
 def test_four_files_lie_in_the_store_under_their_digests(bench: Bench) -> None:
     output = encode.run(bench.work(), bench.context).output
 
-    assert bench.stored() == sorted(output[kind]["key"] for kind in encode.MEDIA_TYPES)
+    assert bench.stored() == sorted(output.file(kind).key for kind in encode.MEDIA_TYPES)
     for kind, suffix in (("video", "mp4"), ("poster", "poster.jpg"), ("strip", "strip.jpg"), ("sidecar", "json")):
-        data = bench.context.storage.read_bytes(output[kind]["key"])
-        assert output[kind]["sha256"] == hashlib.sha256(data).hexdigest()
-        assert output[kind]["size"] == len(data) > 0
-        assert output[kind]["key"] == f"media/{JOB_ID}/{output[kind]['sha256']}.{suffix}"
-    assert json.loads(json.dumps(output)) == output
-    assert output["probe"]["num_frames"] == 5
+        ref = output.file(kind)
+        data = bench.context.storage.read_bytes(ref.key)
+        assert ref.sha256 == hashlib.sha256(data).hexdigest()
+        assert ref.size == len(data) > 0
+        assert ref.key == f"media/{JOB_ID}/{ref.sha256}.{suffix}"
+    assert EncodeOutput.from_row(json.loads(json.dumps(output.as_json()))) == output
+    assert output.probe["num_frames"] == 5
 
 
 def test_a_lossless_clip_is_the_raw_frames(bench: Bench, tmp_path: Path) -> None:
     result = encode.run(bench.work(codec="libx264rgb", quality=0), bench.context)
-    video = fetch(bench, result.output["video"]["key"], tmp_path / "v.mp4")
+    video = fetch(bench, result.output.file("video").key, tmp_path / "v.mp4")
     assert np.array_equal(decode_rgb(video), bench.frames)
 
 
 def test_the_sidecar_holds_all_that_makes_the_clip_again(bench: Bench) -> None:
     work = bench.work()
     output = encode.run(work, bench.context).output
-    sidecar = json.loads(bench.context.storage.read_bytes(output["sidecar"]["key"]))
-    generate = bench.outputs["generate"]
+    sidecar = json.loads(bench.context.storage.read_bytes(output.file("sidecar").key))
+    generate = bench.outputs.generated
 
     assert sidecar["schema"] == "vgen.sidecar/1"
     assert JobSpec.model_validate(sidecar["request"]) == work.spec
     assert sidecar["seed"] == 2**63 - 1
     assert sidecar["prompt_used"] == PROMPT
-    assert (sidecar["enhance"], sidecar["safety"]) == (bench.outputs["enhance"], bench.outputs["screen"])
+    assert sidecar["enhance"] == {"prompt": PROMPT, "original": "a fox"}
+    assert sidecar["safety"] == {"screened": True, "reason": "safe", "label": "safe"}
     preset = get_preset("tiny-wan")
     assert sidecar["preset"] == {"name": "tiny-wan", "version": 1, "digest": preset.digest, "values": None}
-    assert sidecar["model"]["revision"] == generate["model_revision"]
+    assert sidecar["model"]["revision"] == generate.model_revision
     assert sidecar["model"]["notice"] == "weights are random"
-    assert sidecar["frames"]["sha256"] == generate["frames_sha256"]
-    assert sidecar["files"]["video"] == {k: output["video"][k] for k in ("sha256", "size")}
-    assert (sidecar["numerics"], sidecar["timings_s"]) == (generate["numerics"], generate["timings_s"])
+    assert sidecar["frames"]["sha256"] == generate.frames_sha256
+    assert sidecar["files"]["video"] == output.file("video").model_dump(include={"sha256", "size"})
+    assert (sidecar["numerics"], sidecar["timings_s"]) == (generate.numerics, generate.timings_s)
     assert sidecar["encode"] == work.options.encode.model_dump()
     assert sidecar["software"]["torch"]
     assert sidecar["software"]["ffmpeg"].startswith("ffmpeg version")
@@ -70,7 +73,7 @@ def test_the_sidecar_holds_all_that_makes_the_clip_again(bench: Bench) -> None:
 
 def test_docs_name_every_field_of_the_sidecar(bench: Bench) -> None:
     output = encode.run(bench.work(), bench.context).output
-    sidecar = json.loads(bench.context.storage.read_bytes(output["sidecar"]["key"]))
+    sidecar = json.loads(bench.context.storage.read_bytes(output.file("sidecar").key))
     page = (Path(__file__).parents[4] / "docs" / "sidecar.md").read_text("utf-8")
     inner = [f"{name}.{field}" for name in ("model", "frames", "video") for field in sidecar[name]]
     assert [name for name in [*sidecar, *inner] if f"`{name}`" not in page] == []
@@ -80,17 +83,12 @@ def test_the_video_says_what_it_is_and_nothing_of_the_attempt(bench: Bench, tmp_
     first = encode.run(bench.work(attempt=1), bench.context).output
     second = encode.run(bench.work(attempt=2), bench.context).output
 
-    assert first["video"] == second["video"]
-    with av.open(str(fetch(bench, first["video"]["key"], tmp_path / "v.mp4"))) as container:
+    assert first.video == second.video
+    with av.open(str(fetch(bench, first.file("video").key, tmp_path / "v.mp4"))) as container:
         assert container.metadata["title"] == PROMPT
         comment = json.loads(container.metadata["comment"])
         assert not {"creation_time", "encoder"} & set(container.metadata)
-    assert comment == {
-        "job": JOB_ID,
-        "seed": 2**63 - 1,
-        "preset": "tiny-wan@1",
-        "notice": "weights are random",
-    }
+    assert comment == {"job": JOB_ID, "seed": 2**63 - 1, "preset": "tiny-wan@1", "notice": "weights are random"}
 
 
 def test_the_hand_off_is_freed_only_once_the_result_is_recorded(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from pipeline.digests import joined_digest
 from pipeline.encoding import ffmpeg
 from pipeline.encoding.sound import decode
 from pipeline.errors import RefusedError, RetryableError
+from pipeline.outputs import SoundOutput
 from pipeline.spec import Beginning, EncodeOptions, InputRef
 from pipeline.stages import encode
 from tests.unit.pipeline.encoding.test_join import pictures
@@ -31,13 +32,9 @@ def give_sound(bench: Bench, hertz: float = 440.0, seconds: float = SECONDS) -> 
     data = wave.astype("<f4").tobytes()
     path = bench.frames_path.with_suffix(".sound")
     path.write_bytes(data)
-    bench.outputs["generate"]["sound"] = {
-        "path": str(path),
-        "sample_rate": RATE,
-        "channels": 2,
-        "num_samples": len(times),
-        "sha256": hashlib.sha256(data).hexdigest(),
-    }
+    sound = SoundOutput(sample_rate=RATE, channels=2, num_samples=len(times), sha256=hashlib.sha256(data).hexdigest())
+    generate = bench.outputs.generated.model_copy(update={"sound": sound})
+    bench.outputs = replace(bench.outputs, generate=generate)
     return wave
 
 
@@ -55,15 +52,13 @@ def test_the_track_sounds_like_the_raw_sound_and_is_as_long(bench: Bench, tmp_pa
     give_sound(bench)
     result = encode.run(bench.work(), bench.context)
 
-    bench.context.storage.download(result.output["video"]["key"], tmp_path / "v.mp4")
+    bench.context.storage.download(result.output.file("video").key, tmp_path / "v.mp4")
     with av.open(str(tmp_path / "v.mp4")) as video:
         heard = np.concatenate([frame.to_ndarray() for frame in video.decode(audio=0)], axis=1)
     assert abs(heard.shape[1] / RATE - SECONDS) <= 2 * 1024 / RATE
     assert [round(loudest(channel), -1) for channel in heard] == [440.0, 880.0]
-    sidecar = json.loads(bench.context.storage.read_bytes(result.output["sidecar"]["key"]))
-    assert sidecar["sound"] == {
-        name: value for name, value in bench.outputs["generate"]["sound"].items() if name != "path"
-    }
+    sidecar = json.loads(bench.context.storage.read_bytes(result.output.file("sidecar").key))
+    assert sidecar["sound"] == bench.outputs.generated.as_json()["sound"]
     assert sidecar["video"]["sound"]["channels"] == 2
     assert result.after_commit is not None
     result.after_commit()
@@ -72,16 +67,16 @@ def test_the_track_sounds_like_the_raw_sound_and_is_as_long(bench: Bench, tmp_pa
 
 def test_two_encodes_with_sound_are_equal_to_the_byte(bench: Bench) -> None:
     give_sound(bench)
-    digests = {encode.run(bench.work(attempt=n), bench.context).output["video"]["sha256"] for n in (1, 2)}
+    digests = {encode.run(bench.work(attempt=n), bench.context).output.file("video").sha256 for n in (1, 2)}
     assert len(digests) == 1
 
 
 def test_without_sound_the_file_has_no_track_and_the_sidecar_no_word_of_it(bench: Bench, tmp_path: Path) -> None:
     output = encode.run(bench.work(), bench.context).output
-    bench.context.storage.download(output["video"]["key"], tmp_path / "v.mp4")
+    bench.context.storage.download(output.file("video").key, tmp_path / "v.mp4")
     with av.open(str(tmp_path / "v.mp4")) as video:
         assert [stream.type for stream in video.streams] == ["video"]
-    sidecar = json.loads(bench.context.storage.read_bytes(output["sidecar"]["key"]))
+    sidecar = json.loads(bench.context.storage.read_bytes(output.file("sidecar").key))
     assert "sound" not in sidecar
     assert "sound" not in sidecar["video"]
     command = ffmpeg.command_line(tmp_path / "x", width=64, height=48, fps=8, options=EncodeOptions(), metadata={})
@@ -118,8 +113,8 @@ def test_a_clip_that_begins_with_another_has_its_sound_and_pictures_before_its_o
     old = make_bench(tmp_path / "old")
     give_sound(old, 440.0)
     made = encode.run(old.work(), old.context).output
-    video = old.context.storage.read_bytes(made["video"]["key"])
-    ref = InputRef(sha256=made["video"]["sha256"], media_type="video/mp4", name="old.mp4", num_frames=FRAMES)
+    video = old.context.storage.read_bytes(made.file("video").key)
+    ref = InputRef(sha256=made.file("video").sha256, media_type="video/mp4", name="old.mp4", num_frames=FRAMES)
     old.context.storage.put_bytes(ref.key, video, content_type="video/mp4")
     new = make_bench(tmp_path / "new", storage=old.context.storage)
     give_sound(new, 1000.0, seconds=(FRAMES + 2) / 8)
@@ -134,8 +129,8 @@ def test_a_clip_that_begins_with_another_has_its_sound_and_pictures_before_its_o
         for number, (whole, one) in enumerate(((True, spec), (False, spec.model_copy(update={"begins_with": None}))), 1)
     }
 
-    sidecar = json.loads(new.context.storage.read_bytes(results[True]["sidecar"]["key"]))
-    own = new.outputs["generate"]["frames_sha256"]
+    sidecar = json.loads(new.context.storage.read_bytes(results[True].file("sidecar").key))
+    own = new.outputs.generated.frames_sha256
     assert sidecar["frames"] == {
         "num_frames": 2 * FRAMES,
         "height": HEIGHT,
@@ -144,8 +139,8 @@ def test_a_clip_that_begins_with_another_has_its_sound_and_pictures_before_its_o
     }
     for whole, frames in ((True, 2 * FRAMES), (False, FRAMES)):
         path, raw = tmp_path / "v.mp4", tmp_path / "heard"
-        path.write_bytes(new.context.storage.read_bytes(results[whole]["video"]["key"]))
-        assert results[whole]["probe"]["num_frames"] == frames
+        path.write_bytes(new.context.storage.read_bytes(results[whole].file("video").key))
+        assert results[whole].probe["num_frames"] == frames
         decode(path, raw, fps=8, num_frames=frames, check=lambda: None)
         heard = np.fromfile(raw, "<f4").reshape(-1, 2)[:, 0]
         assert len(heard) == frames * RATE // 8
@@ -153,7 +148,7 @@ def test_a_clip_that_begins_with_another_has_its_sound_and_pictures_before_its_o
         if whole:
             assert round(loudest(heard[: 3 * RATE // 8]), -1) == 440.0
     (tmp_path / "old.mp4").write_bytes(video)
-    (tmp_path / "whole.mp4").write_bytes(new.context.storage.read_bytes(results[True]["video"]["key"]))
+    (tmp_path / "whole.mp4").write_bytes(new.context.storage.read_bytes(results[True].file("video").key))
     assert pictures(tmp_path / "whole.mp4")[:FRAMES] == pictures(tmp_path / "old.mp4")
     left = new.left_in_handoff()
     assert not [name for name in left if "part" in name]
@@ -161,15 +156,15 @@ def test_a_clip_that_begins_with_another_has_its_sound_and_pictures_before_its_o
 
 def test_a_clip_that_cannot_be_joined_to_its_beginning_says_what_to_do(tmp_path: Path) -> None:
     old, new = make_bench(tmp_path / "old"), make_bench(tmp_path / "new")
-    made = encode.run(old.work(codec="libx265"), old.context).output["video"]
-    ref = InputRef(sha256=made["sha256"], media_type="video/mp4", name="old.mp4", num_frames=FRAMES)
+    made = encode.run(old.work(codec="libx265"), old.context).output.file("video")
+    ref = InputRef(sha256=made.sha256, media_type="video/mp4", name="old.mp4", num_frames=FRAMES)
     work = new.work()
     begins = Beginning(video=ref, frames_sha256=("a" * 64,))
     work = replace(work, spec=work.spec.model_copy(update={"extends": "old", "begins_with": begins}))
 
     with pytest.raises(RefusedError, match="not in the store") as lost:
         encode.run(work, new.context)
-    new.context.storage.put_bytes(ref.key, old.context.storage.read_bytes(made["key"]), content_type="video/mp4")
+    new.context.storage.put_bytes(ref.key, old.context.storage.read_bytes(made.key), content_type="video/mp4")
     with pytest.raises(RefusedError, match="extend --part") as unfit:
         encode.run(work, new.context)
 

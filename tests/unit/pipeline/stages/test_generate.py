@@ -15,13 +15,16 @@ from pipeline.errors import OutOfMemoryError, RefusedError, RetryableError, Stop
 from pipeline.generators.base import GenerationRequest, GenerationResult, Phase, Progress
 from pipeline.generators.process.handle import GeneratorProcess
 from pipeline.handoff import Handoff
+from pipeline.outputs import StageOutputs
 from pipeline.policy.memory_ladder import Rung, on_rung
 from pipeline.settings import load_settings
 from pipeline.spec import BatchOptions, InputRef, JobSpec
 from pipeline.stages import generate
 from pipeline.states import Stage
 from pipeline.storage.folder import FolderStorage
+from pipeline.wiring import StageModels
 from pipeline.work import StageContext, StepWork
+from tests.outputs import enhanced
 
 SPEC = JobSpec(
     prompt="a lighthouse",
@@ -34,7 +37,7 @@ SPEC = JobSpec(
     num_inference_steps=3,
     guidance_scale=1.0,
 )
-WORK = StepWork("job", "batch", 1, 0, 0, Stage.GENERATE, 1, SPEC, BatchOptions(), {})
+WORK = StepWork("job", "batch", 1, 0, 0, Stage.GENERATE, 1, SPEC, BatchOptions(), StageOutputs())
 
 
 @pytest.fixture
@@ -43,6 +46,7 @@ def context(tmp_path: Path) -> Iterator[StageContext]:
     with GeneratorProcess(settings) as generator:
         yield StageContext(
             settings=settings,
+            models=StageModels(settings),
             storage=FolderStorage(tmp_path / "media"),
             handoff=Handoff.open(tmp_path / "handoff", 1_000_000),
             on_progress=lambda _: None,
@@ -58,26 +62,22 @@ def left_over(context: StageContext) -> list[str]:
 
 def test_frames_lie_in_the_handoff_under_their_digest(context: StageContext) -> None:
     result = generate.run(WORK, context)
-    frames = Path(result.output["frames_path"]).read_bytes()
+    frames = Path(result.output.frames_path).read_bytes()
     assert len(frames) == 5 * 16 * 32 * 3
-    assert result.output["frames_sha256"] == hashlib.sha256(frames).hexdigest()
-    assert result.output["handoff_id"] == context.handoff.id
-    assert result.output["gpu_type"] == "cpu"
-    assert result.output["facts"]["random_weights"] is True
+    assert result.output.frames_sha256 == hashlib.sha256(frames).hexdigest()
+    assert result.output.handoff_id == context.handoff.id
+    assert result.output.gpu_type == "cpu"
+    assert result.output.as_json()["facts"]["random_weights"] is True
 
 
 @pytest.mark.parametrize(
     ("outputs", "prompt"),
-    [
-        ({}, "a lighthouse"),
-        ({"enhance": {}}, "a lighthouse"),
-        ({"enhance": {"prompt": "a tall lighthouse"}}, "a tall lighthouse"),
-    ],
+    [(StageOutputs(), "a lighthouse"), (StageOutputs(enhance=enhanced("a tall lighthouse")), "a tall lighthouse")],
 )
 def test_prompt_is_the_enhanced_one_where_there_is_one(
-    context: StageContext, outputs: dict[str, dict[str, str]], prompt: str
+    context: StageContext, outputs: StageOutputs, prompt: str
 ) -> None:
-    assert generate.run(replace(WORK, outputs=outputs), context).output["prompt"] == prompt
+    assert generate.run(replace(WORK, outputs=outputs), context).output.prompt == prompt
 
 
 def test_stop_frees_the_frames(context: StageContext) -> None:

@@ -14,11 +14,13 @@ from pipeline.errors import RetryableError, ServiceUnavailableError, StoppedErro
 from pipeline.generators.base import Phase, Progress
 from pipeline.generators.process.handle import GeneratorProcess
 from pipeline.handoff import Handoff
+from pipeline.outputs import StageOutputs
 from pipeline.settings import load_settings
 from pipeline.spec import BatchOptions, JobSpec
-from pipeline.stages import checkpoints, generate
+from pipeline.stages import checkpoint_upload, generate
 from pipeline.states import Stage
 from pipeline.storage.folder import FolderStorage
+from pipeline.wiring import StageModels
 from pipeline.work import CheckpointRef, StageContext, StepWork
 
 SPEC = JobSpec(
@@ -32,7 +34,7 @@ SPEC = JobSpec(
     num_inference_steps=6,
     guidance_scale=1.0,
 )
-WORK = StepWork("job", "batch", 1, 1, 0, Stage.GENERATE, 1, SPEC, BatchOptions(), {})
+WORK = StepWork("job", "batch", 1, 1, 0, Stage.GENERATE, 1, SPEC, BatchOptions(), StageOutputs())
 
 
 @dataclass
@@ -68,11 +70,12 @@ def rows() -> Rows:
 
 @pytest.fixture
 def context(tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> Iterator[StageContext]:
-    monkeypatch.setattr(checkpoints, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(checkpoint_upload, "_PAUSE_S", 0.01)
     settings = load_settings(home=tmp_path, worker={"checkpoint_s": 0.001})
     with GeneratorProcess(settings, device_env={"VGEN_IDLE_STEP_S": "0.01"}) as generator:
         yield StageContext(
             settings=settings,
+            models=StageModels(settings),
             storage=FolderStorage(tmp_path / "media"),
             handoff=Handoff.open(tmp_path / "handoff", 1_000_000),
             on_progress=lambda _: None,
@@ -128,9 +131,9 @@ def test_a_stop_that_keeps_leaves_a_state_from_which_the_next_attempt_goes_on(
 
     result = generate.run(replace(WORK, attempt=2, checkpoint=kept), context)
 
-    facts = result.output["facts"]
-    assert facts["resumed_from_step"] == kept.step
-    assert facts["denoise_steps"] == 6 - kept.step + 1
+    facts = result.output.facts
+    assert facts.resumed_from_step == kept.step
+    assert facts.denoise_steps == 6 - kept.step + 1
     assert rows.discarded == []
 
 
@@ -153,10 +156,10 @@ def test_a_state_that_cannot_be_used_costs_the_steps_alone(context: StageContext
     else:
         work = replace(work, spec=SPEC.model_copy(update={"seed": 4}))
 
-    facts = generate.run(work, context).output["facts"]
+    facts = generate.run(work, context).output.facts
 
-    assert facts["denoise_steps"] == 6
-    assert rows.discarded == [facts["checkpoint_unusable"]]
+    assert facts.denoise_steps == 6
+    assert rows.discarded == [facts.checkpoint_unusable]
     assert kept.key not in stored(context)
 
 
@@ -179,13 +182,13 @@ def test_a_store_that_is_away_when_it_ends_costs_the_state_and_not_the_frames(
     monkeypatch.setattr(generate, "ClipCheckpoints", _impatient)
     monkeypatch.setattr(failpoints, "_plan", failpoints.Plan("checkpoint_upload=raise:RetryableError"))
     result = generate.run(WORK, context)
-    assert result.output["facts"]["final_checkpoint"] == "not kept"
+    assert result.output.facts.final_checkpoint == "not kept"
     assert rows.steps == []
     assert left_over(context) == ["job.1.0.1.rgb"]
 
 
-def _impatient(work: StepWork, context: StageContext) -> checkpoints.ClipCheckpoints:
-    return checkpoints.ClipCheckpoints(work, context, patience_s=0.05)
+def _impatient(work: StepWork, context: StageContext) -> checkpoint_upload.ClipCheckpoints:
+    return checkpoint_upload.ClipCheckpoints(work, context, patience_s=0.05)
 
 
 def test_a_database_that_comes_back_in_time_has_the_final_state(context: StageContext, rows: Rows) -> None:

@@ -15,6 +15,7 @@ from pipeline.settings import load_settings
 from pipeline.spec import InputRef, LoraRef
 from pipeline.stages.lora_cache import IN_USE_S, fetch_lora
 from pipeline.storage.folder import FolderStorage
+from pipeline.wiring import StageModels
 from pipeline.work import StageContext
 
 
@@ -22,6 +23,7 @@ from pipeline.work import StageContext
 def context(tmp_path: Path) -> StageContext:
     return StageContext(
         settings=load_settings(home=tmp_path, worker={"lora_cache_bytes": 250}),
+        models=StageModels(load_settings(home=tmp_path, worker={"lora_cache_bytes": 250})),
         storage=FolderStorage(tmp_path / "media"),
         handoff=Handoff.open(tmp_path / "handoff", 1000),
         on_progress=lambda _: None,

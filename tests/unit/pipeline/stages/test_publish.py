@@ -40,24 +40,25 @@ class KeepingStorage(FolderStorage):
 @pytest.fixture(params=[FolderStorage, KeepingStorage])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
     bench = make_bench(tmp_path, storage=request.param(tmp_path / "media"))
-    bench.outputs["encode"] = encode.run(bench.work(), bench.context).output
+    bench.outputs = replace(bench.outputs, encode=encode.run(bench.work(), bench.context).output)
     return bench
 
 
 def test_what_was_encoded_is_handed_over(bench: Bench) -> None:
     result = publish.run(bench.work(Stage.PUBLISH), bench.context)
 
-    encoded = bench.outputs["encode"]
+    encoded = bench.outputs.encoded
     assert [artifact.kind for artifact in result.artifacts] == ["video", "poster", "strip", "sidecar"]
     for artifact in result.artifacts:
-        assert encoded[artifact.kind] == {"key": artifact.key, "sha256": artifact.sha256, "size": artifact.size}
+        ref = encoded.file(artifact.kind)
+        assert (ref.key, ref.sha256, ref.size) == (artifact.key, artifact.sha256, artifact.size)
     assert result.artifacts[0].media_type == "video/mp4"
-    assert result.output["video"] == encoded["video"]["key"]
+    assert result.output.video == encoded.file("video").key
 
 
 @pytest.mark.parametrize("kind", ["video", "poster", "strip", "sidecar"])
 def test_an_object_that_is_gone_is_said(kind: str, bench: Bench) -> None:
-    bench.context.storage.delete(bench.outputs["encode"][kind]["key"])
+    bench.context.storage.delete(bench.outputs.encoded.file(kind).key)
     with pytest.raises(RetryableError, match=kind) as caught:
         publish.run(bench.work(Stage.PUBLISH), bench.context)
     assert caught.value.code == "publish_missing"
@@ -65,7 +66,7 @@ def test_an_object_that_is_gone_is_said(kind: str, bench: Bench) -> None:
 
 @pytest.mark.parametrize("change", ["shorter", "other"])
 def test_an_object_that_changed_is_not_published(change: str, bench: Bench) -> None:
-    key = bench.outputs["encode"]["video"]["key"]
+    key = bench.outputs.encoded.file("video").key
     data = bench.context.storage.read_bytes(key)
     bench.context.storage.put_bytes(
         key, data[:-1] if change == "shorter" else data[:-1] + bytes([data[-1] ^ 1]), content_type="video/mp4"

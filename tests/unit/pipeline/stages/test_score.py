@@ -11,6 +11,7 @@ from pipeline.settings import EvalSettings, Settings
 from pipeline.spec import BatchOptions, ScoreOptions
 from pipeline.stages import encode, publish, score
 from pipeline.states import Stage
+from pipeline.wiring import StageModels
 from pipeline.work import Outcome, StepWork
 from tests.unit.pipeline.stages.encoded import Bench, make_bench
 
@@ -26,7 +27,7 @@ def bench(tmp_path: Path) -> Bench:
     """A clip that was encoded: its files lie in the hand-off folder and in the store, its frames' room is free."""
     bench = make_bench(tmp_path)
     result = encode.run(_work(bench, Stage.ENCODE), bench.context)
-    bench.outputs["encode"] = result.output
+    bench.outputs = replace(bench.outputs, encode=result.output)
     assert result.after_commit is not None
     result.after_commit()
     assert bench.frames_path.stat().st_size == 0
@@ -38,12 +39,12 @@ def test_a_clip_is_scored_and_its_sidecar_with_the_scores_is_what_is_published(b
 
     assert result.outcome is Outcome.DONE
     assert {record.metric: record.passed for record in result.scores}["checks.size"] is True
-    bench.outputs["score"] = result.output
+    bench.outputs = replace(bench.outputs, score=result.output)
     published = publish.run(_work(bench, Stage.PUBLISH), bench.context)
     (sidecar,) = (item for item in published.artifacts if item.kind == "sidecar")
     content = json.loads(bench.context.storage.read_bytes(sidecar.key))
     assert content["scoring"]["scores"]["checks.size"]["score"] == 1.0
-    before = json.loads(bench.context.storage.read_bytes(bench.outputs["encode"]["sidecar"]["key"]))
+    before = json.loads(bench.context.storage.read_bytes(bench.outputs.encoded.file("sidecar").key))
     assert {name: value for name, value in content.items() if name != "scoring"} == before
     assert result.after_commit is not None
     result.after_commit()
@@ -62,14 +63,14 @@ def test_a_clip_that_breaks_a_rule_is_rejected_with_its_reason(bench: Bench) -> 
     )
 
     assert result.outcome is Outcome.REJECTED
-    assert result.output["reason"] == "checks.length>=6: it is 5"
-    assert "replaced" not in result.output
+    assert result.output.reason == "checks.length>=6: it is 5"
+    assert "replaced" not in result.output.as_json()
 
 
 @pytest.mark.parametrize("damage", ["gone", "other"])
 def test_what_is_no_longer_in_the_folder_comes_from_the_store(bench: Bench, damage: str) -> None:
     expected = score.run(_work(bench), bench.context)
-    for path in map(Path, bench.outputs["encode"]["files"].values()):
+    for path in map(Path, bench.outputs.encoded.files.values()):
         path.unlink() if damage == "gone" else path.write_bytes(b"another file")
 
     result = score.run(_work(bench), bench.context)
@@ -78,8 +79,8 @@ def test_what_is_no_longer_in_the_folder_comes_from_the_store(bench: Bench, dama
 
 
 def test_a_clip_that_is_nowhere_has_its_frames_made_again(bench: Bench) -> None:
-    Path(bench.outputs["encode"]["files"]["video"]).unlink()
-    bench.context.storage.delete(bench.outputs["encode"]["video"]["key"])
+    Path(bench.outputs.encoded.files["video"]).unlink()
+    bench.context.storage.delete(bench.outputs.encoded.file("video").key)
 
     with pytest.raises(RetryableError) as caught:
         score.run(_work(bench), bench.context)
@@ -89,7 +90,7 @@ def test_a_clip_that_is_nowhere_has_its_frames_made_again(bench: Bench) -> None:
 
 def test_without_weights_a_metric_is_not_scored_unless_the_gate_needs_it(bench: Bench, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home", eval=EvalSettings(weights_dir=tmp_path))
-    context = replace(bench.context, settings=settings)
+    context = replace(bench.context, settings=settings, models=StageModels(settings))
     metrics = ("checks.black", "vbench.imaging_quality")
 
     result = score.run(_work(bench, options=ScoreOptions(metrics=metrics)), context)

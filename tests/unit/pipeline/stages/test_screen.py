@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from pipeline.errors import FailureClass, RetryableError
+from pipeline.outputs import EnhancedPrompt, ScreenOutput, StageOutputs
 from pipeline.safety.result import SafetyDecision, SafetyResult
 from pipeline.settings import SafetySettings
 from pipeline.stages import screen
 from pipeline.states import Stage
 from pipeline.work import Outcome, StageResult
+from tests.outputs import enhanced
 from tests.unit.pipeline.safety.fasttext_file import write_safety_classifier
 from tests.unit.pipeline.stages.step_work import make_context, make_work
 
@@ -24,7 +26,9 @@ def classifier(tmp_path: Path) -> Path:
     return write_safety_classifier(tmp_path / "safety.bin")
 
 
-def _run(tmp_path: Path, classifier: Path | None, prompt: str, policy: str = "closed", **work: Any) -> StageResult:
+def _run(
+    tmp_path: Path, classifier: Path | None, prompt: str, policy: str = "closed", **work: Any
+) -> StageResult[ScreenOutput]:
     context = make_context(tmp_path, safety=SafetySettings(classifier=classifier))
     return screen.run(make_work(Stage.SCREEN, prompt, policy=policy, **work), context)
 
@@ -33,7 +37,7 @@ def test_without_a_classifier_the_stage_is_skipped(tmp_path: Path) -> None:
     result = _run(tmp_path, None, "gore")
 
     assert result.outcome is Outcome.SKIPPED
-    assert result.output == {"screened": False, "reason": "no classifier is configured"}
+    assert result.output.as_json() == {"screened": False, "reason": "no classifier is configured"}
 
 
 def test_a_policy_that_was_asked_for_by_name_is_not_skipped_without_a_classifier(tmp_path: Path) -> None:
@@ -49,7 +53,8 @@ def test_a_policy_that_was_asked_for_by_name_is_not_skipped_without_a_classifier
 def test_a_text_that_ends_the_classifier_hides_no_other(tmp_path: Path, classifier: Path) -> None:
     """Under the policy open too: what can be screened is, whatever became of the texts before."""
     context = make_context(tmp_path, safety=SafetySettings(classifier=classifier))
-    safety_filter = screen._filter(classifier, 0.5)
+    safety_filter = context.models.safety_filter
+    assert safety_filter is not None
     screened = safety_filter.screen
 
     def screen_one(prompt: str) -> SafetyResult:
@@ -58,7 +63,7 @@ def test_a_text_that_ends_the_classifier_hides_no_other(tmp_path: Path, classifi
         return screened(prompt)
 
     safety_filter.screen = screen_one  # type: ignore[method-assign]
-    work = make_work(Stage.SCREEN, "kitten", policy="open", outputs={"enhance": {"prompt": "gore"}})
+    work = make_work(Stage.SCREEN, "kitten", policy="open", outputs=StageOutputs(enhance=enhanced("gore")))
 
     assert screen.run(work, context).outcome is Outcome.BLOCKED
 
@@ -68,11 +73,12 @@ def test_safe_prompt_goes_on_with_its_verdict(tmp_path: Path, classifier: Path, 
     result = _run(tmp_path, classifier, "kitten", policy)
 
     assert result.outcome is Outcome.DONE
-    assert result.output["screened"] is True
-    assert (result.output["decision"], result.output["label"]) == ("allow", "safe")
-    assert result.output["score"] > 0.9
-    assert len(result.output["model_version"]) == 64
-    assert (result.output["policy"], result.output["threshold"]) == (policy, 0.5)
+    assert result.output.screened is True
+    assert (result.output.decision, result.output.label) == ("allow", "safe")
+    assert result.output.score is not None
+    assert result.output.score > 0.9
+    assert len(result.output.model_version or "") == 64
+    assert (result.output.policy, result.output.threshold) == (policy, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -84,21 +90,21 @@ def test_unsafe_prompt_is_stopped_as_the_policy_says(
     result = _run(tmp_path, classifier, "gore", policy)
 
     assert result.outcome is outcome
-    assert (result.output["decision"], result.output["text"]) == ("block", "original")
+    assert (result.output.decision, result.output.text) == ("block", "original")
 
 
 def test_the_enhanced_prompt_is_screened_too(tmp_path: Path, classifier: Path) -> None:
-    result = _run(tmp_path, classifier, "kitten", outputs={"enhance": {"prompt": "gore"}})
+    result = _run(tmp_path, classifier, "kitten", outputs=StageOutputs(enhance=enhanced("gore")))
 
     assert result.outcome is Outcome.BLOCKED
-    assert result.output["text"] == "enhanced"
+    assert result.output.text == "enhanced"
 
 
 def test_an_enhancer_cannot_launder_an_unsafe_prompt(tmp_path: Path, classifier: Path) -> None:
-    result = _run(tmp_path, classifier, "gore", outputs={"enhance": {"prompt": "kitten"}})
+    result = _run(tmp_path, classifier, "gore", outputs=StageOutputs(enhance=enhanced("kitten")))
 
     assert result.outcome is Outcome.BLOCKED
-    assert result.output["text"] == "original"
+    assert result.output.text == "original"
 
 
 def test_a_negative_prompt_that_repels_is_not_screened_and_one_that_draws_is(tmp_path: Path, classifier: Path) -> None:
@@ -106,7 +112,7 @@ def test_a_negative_prompt_that_repels_is_not_screened_and_one_that_draws_is(tmp
     draws = _run(tmp_path, classifier, "kitten", negative_prompt="gore", guidance_scale=0.5)
 
     assert repels.outcome is Outcome.DONE
-    assert (draws.outcome, draws.output["text"]) == (Outcome.BLOCKED, "negative prompt")
+    assert (draws.outcome, draws.output.text) == (Outcome.BLOCKED, "negative prompt")
 
 
 @pytest.mark.parametrize("policy", ["closed", "hold"])
@@ -129,19 +135,20 @@ def test_unusable_classifier_under_open_is_recorded_and_logged(
         result = _run(tmp_path, tmp_path / "missing.bin", "kitten", "open")
 
     assert result.outcome is Outcome.DONE
-    assert result.output["decision"] == SafetyDecision.UNAVAILABLE.value
-    assert result.output["screened"] is False
+    assert result.output.decision == SafetyDecision.UNAVAILABLE.value
+    assert result.output.screened is False
     assert [record.message for record in caplog.records] == ["prompt not screened"]
 
 
 def test_a_classifier_mended_between_tries_works(tmp_path: Path) -> None:
     path = tmp_path / "late.bin"
+    work, context = make_work(Stage.SCREEN, "kitten"), make_context(tmp_path, safety=SafetySettings(classifier=path))
     with pytest.raises(RetryableError):
-        _run(tmp_path, path, "kitten")
+        screen.run(work, context)
 
     write_safety_classifier(path)
 
-    assert _run(tmp_path, path, "kitten").outcome is Outcome.DONE
+    assert screen.run(work, context).outcome is Outcome.DONE
 
 
 @pytest.mark.parametrize(
@@ -152,16 +159,14 @@ def test_a_classifier_mended_between_tries_works(tmp_path: Path) -> None:
             {
                 "segments": 3,
                 "auto_extend": True,
-                "outputs": {
-                    "enhance": {
-                        "prompt": "kitten",
-                        "segments": [
-                            {"prompt": "kitten", "original": "kitten"},
-                            {"prompt": "a kitten plays", "original": "kitten plays"},
-                            {"prompt": "gore", "original": "kitten sleeps"},
-                        ],
-                    }
-                },
+                "outputs": StageOutputs(
+                    enhance=enhanced(
+                        "kitten",
+                        EnhancedPrompt(prompt="kitten", original="kitten"),
+                        EnhancedPrompt(prompt="a kitten plays", original="kitten plays"),
+                        EnhancedPrompt(prompt="gore", original="kitten sleeps"),
+                    )
+                ),
             },
             "segment 3, enhanced",
         ),
@@ -172,4 +177,4 @@ def test_every_segments_prompt_is_screened_before_the_first_is_generated(
 ) -> None:
     result = _run(tmp_path, classifier, "kitten", **work)
 
-    assert (result.outcome, result.output["text"]) == (Outcome.BLOCKED, text)
+    assert (result.outcome, result.output.text) == (Outcome.BLOCKED, text)

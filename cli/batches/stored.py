@@ -1,0 +1,28 @@
+"""Saying what was stored, and the command that comes next."""
+
+from cli import output
+from db.clips import batches
+from db.clips.batches import Submitted
+from db.session import Database
+from pipeline.settings import Settings
+from pipeline.spec import BatchOptions
+from service.submission import screening_notices
+from service.views.batches import batch_view
+from service.views.submissions import SubmittedView
+
+
+def print_stored(
+    stored: Submitted, summary: str, options: BatchOptions, *, settings: Settings, database: Database, json: bool
+) -> None:
+    """Print a new batch, and the command that comes next."""
+    notices = screening_notices(options, settings)
+    for text in notices:
+        output.notice(text)
+    if json:
+        with database.reading() as session:
+            row = batches.get(session, stored.batch_id)
+            view = batch_view(row, batches.counts(session, [row.id])[row.id])
+        output.as_json(SubmittedView(batch=view, created=True, notices=notices))
+    else:
+        output.line(f"batch {stored.batch_id}: {summary}")
+        output.line(f"next: vgen {'run' if settings.solo else f'watch {stored.batch_id}'}")

@@ -1,0 +1,18 @@
+"""Files that take their name when they are whole, so that a reader sees the old content or the new, and never half."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """The path of a draft beside ``path``, which replaces it at the end of the block, or goes when the block fails."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,114 @@
+"""Every refusal and failure as an answer in the form of OpenAI's API, whoever raised it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from pipeline.errors import (
+    ConflictError,
+    InputError,
+    NotFoundError,
+    RefusedError,
+    RetryableError,
+    ServiceUnavailableError,
+    VgenError,
+)
+from pipeline.redaction import redact
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 5
+"""OpenAI's SDKs do not retry at all where they are told to wait for more than 120 s."""
+_STATUS_OF: tuple[tuple[type[VgenError], int], ...] = (
+    (InputError, 400),
+    (NotFoundError, 404),
+    (ConflictError, 400),  # OpenAI's SDKs try a 409 again, and it would be refused again
+    (ServiceUnavailableError, 503),
+    (RetryableError, 503),
+)
+_CODE_OF = {404: "unknown_url", 405: "method_not_allowed", 413: "request_too_large"}
+
+
+class ApiError(Exception):
+    """An answer that refuses a request: its status, and what the body's ``error`` says."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.headers = dict(headers or {})
+
+
+def error_body(status: int, message: str, *, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    """Return the body of a failed request, as OpenAI's SDKs read it."""
+    kind = "rate_limit_error" if status == 429 else "server_error" if status >= 500 else "invalid_request_error"
+    return {"error": {"message": redact(message), "type": kind, "param": param, "code": code}}
+
+
+def answer(error: ApiError) -> JSONResponse:
+    headers = {"retry-after": str(RETRY_AFTER_S), **error.headers} if error.status == 503 else error.headers
+    body = error_body(error.status, error.message, code=error.code, param=error.param)
+    return JSONResponse(body, error.status, headers)
+
+
+def of_vgen_error(error: VgenError) -> ApiError:
+    """Return the answer to an error that vgen raised on purpose."""
+    param = error.problems[0].field if isinstance(error, InputError) and error.problems else None
+    if param is not None:
+        param = param.removeprefix("--").replace("-", "_")  # as it is called outside of a command line
+    if isinstance(error, RefusedError):
+        status = 503 if error.code.startswith("storage_") else 400
+    else:
+        status = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), 500)
+    return ApiError(status, str(error) or error.code, code=error.code, param=param)
+
+
+def internal_error() -> JSONResponse:
+    """Return the answer to a bug: its traceback is in the log, not here."""
+    return answer(ApiError(500, "an internal error; the server's log has it under this request's id", code="internal"))
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Have every exception of a route answered in OpenAI's form; what is left reaches ``RequestIds``."""
+
+    @app.exception_handler(ApiError)
+    async def _refused(request: Request, error: ApiError) -> JSONResponse:
+        return answer(error)
+
+    @app.exception_handler(VgenError)
+    async def _vgen_error(request: Request, error: VgenError) -> JSONResponse:
+        translated = of_vgen_error(error)
+        if translated.status >= 500:
+            logger.warning("request failed", extra={"path": request.url.path, "reason": str(error)})
+        return answer(translated)
+
+    @app.exception_handler(HTTPException)
+    async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+        message = str(error.detail)
+        if error.status_code in (404, 405):
+            message = f"{request.method} {request.url.path}: {message}"
+        code = _CODE_OF.get(error.status_code)
+        return answer(ApiError(error.status_code, message, code=code, headers=error.headers))
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        mistakes = [(".".join(str(part) for part in item["loc"][1:]), str(item["msg"])) for item in error.errors()]
+        message = "\n".join(f"{name}: {text}" if name else text for name, text in mistakes)
+        return answer(ApiError(400, message, code="invalid_value", param=mistakes[0][0] or None))

@@ -1,0 +1,59 @@
+"""The process of `vgen serve`: uvicorn, and in solo mode the line beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import uvicorn
+
+from db.session import Database
+from pipeline.errors import InputError, Problem
+from pipeline.settings import Settings
+from server.app import create_app
+from tasks.hosts.standing_line import StandingLine
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the server's socket. Raises InputError: somebody else has the port, or the address is not this host's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        message = f"{host}:{port} cannot be listened on: {getattr(error, 'strerror', None) or error}"
+        raise InputError([Problem(message, field="--host or --port")]) from None
+
+
+def serve(settings: Settings, database: Database, listener: socket.socket, stopping: threading.Event) -> None:
+    """Answer requests until ``stopping`` is set and those that were begun are answered; in solo mode work, too."""
+    config = uvicorn.Config(
+        create_app(settings, database, stopping),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        timeout_graceful_shutdown=int(settings.worker.grace_s),
+    )
+    with contextlib.ExitStack() as stack:
+        line = stack.enter_context(StandingLine(settings, database, stopping)) if settings.solo else None
+        _Server(config, stopping).run(sockets=[listener])
+        if line is not None and line.error is not None:
+            raise line.error
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which leaves signals to the command that started it."""
+
+    def __init__(self, config: uvicorn.Config, stopping: threading.Event) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._stopping.is_set()

@@ -1,0 +1,206 @@
+"""The output of `vgen eval … --json`."""
+
+from typing import Any
+
+from pydantic import Field
+
+from service.views.base import View
+
+
+class MetricView(View):
+    """One metric."""
+
+    name: str
+    title: str
+    state: str = Field(description="ready, weights missing or external.")
+    missing: list[str] = Field(description="Weight files that are not here, and where they were looked for.")
+    needs: list[str] = Field(description="reference, prompt, auxiliary, weights, gpu.")
+    low: float | None = Field(description="Least value possible; null is unbounded.")
+    high: float | None
+    better: str = Field(description="higher or lower.")
+    pooling: str = Field(description="mean: every clip once; weighted: by its frames or frame pairs.")
+    version: int
+
+
+class EvalListView(View):
+    """The metrics and groups."""
+
+    metrics: list[MetricView]
+    groups: dict[str, list[str]]
+
+
+class ClipScoresView(View):
+    """One clip's scores, in the shape of `--output`."""
+
+    video: str
+    entry: int | None = Field(description="The suite's entry it belongs to, if it is a suite's clip.")
+    seed: int | None
+    pixels: str | None = Field(description="sha256 of the decoded frames; null when it could not be read.")
+    scores: dict[str, Any] = Field(
+        description="By metric: its name, score (null when not scored) and details (the reason, or weight and scorer)."
+    )
+
+
+class MeanView(View):
+    """One metric over a run's clips."""
+
+    metric: str
+    scored: int
+    not_scored: int
+    mean: float | None
+    failed: int = Field(description="Clips that failed it, where it is a check.")
+
+
+class EvalRunStateView(View):
+    """An evaluation run."""
+
+    id: str
+    batch_id: str
+    kind: str = Field(description="batch, suite or nightly.")
+    state: str = Field(description="open, complete, or incomplete: a clip is missing or was not scored.")
+    metrics: list[str]
+    suite: dict[str, Any] | None = Field(description="The suite: sha256 of its file, entries, whether it is VBench's.")
+    expected: int = Field(description="Clips.")
+    summary: dict[str, Any] = Field(description="The clips and scores that were missing; of a nightly, its verdict.")
+    steps: dict[str, dict[str, int]] = Field(description="Its steps by model family and state. Empty in lists.")
+    created_at: str
+    finished_at: str | None
+    scores: list[MeanView] = Field(description="Empty in lists.")
+
+
+class EvalRunsView(View):
+    """Evaluation runs, newest first."""
+
+    runs: list[EvalRunStateView]
+
+
+class LeftOutView(View):
+    """A metric of a group that cannot be computed here."""
+
+    name: str
+    reason: str
+
+
+class EvalRunView(View):
+    """What `eval run` found."""
+
+    clips: list[ClipScoresView]
+    left_out: list[LeftOutView]
+
+
+class WeightFileView(View):
+    """One weight file."""
+
+    name: str
+    status: str = Field(description="official, other or missing; of `list`: found or missing.")
+    path: str | None
+    sha256: str | None = Field(description="Null where it was not read.")
+    size: int = Field(description="Bytes of the official file.")
+    licence: str
+    url: str
+    used_by: list[str]
+    problem: str | None
+
+
+class EvalWeightsView(View):
+    """The weight files."""
+
+    directory: str | None
+    files: list[WeightFileView]
+
+
+class DimensionView(View):
+    """One dimension of a run."""
+
+    name: str
+    value: float | None = Field(
+        description="A value of 0 to 1, as the official code gives it; null without a scored clip."
+    )
+    normalised: float | None
+    scored: int = Field(description="Clips with a score.")
+    not_scored: int
+
+
+class EvalAggregateView(View):
+    """VBench's summary of score files."""
+
+    dimensions: list[DimensionView]
+    quality: float | None = Field(description="Null unless all 7 quality dimensions are there.")
+    semantic: float | None = Field(description="Null unless all 9 semantic dimensions are there.")
+    total: float | None = Field(description="Null unless all 16 are there.")
+    missing: list[str]
+    notices: list[str]
+
+
+class EvalExportView(View):
+    """What `eval export` laid out."""
+
+    folder: str
+    files: dict[str, int] = Field(description="Files by dimension.")
+
+
+class EvalImportView(View):
+    """What `eval import` read."""
+
+    scores: str = Field(description="The score file that has them now.")
+    imported: dict[str, int] = Field(description="Scored clips by dimension.")
+    not_scored: dict[str, int]
+
+
+class WorstPromptView(View):
+    """A prompt that lost."""
+
+    entry: int
+    prompt: str | None = Field(description="Null where the scores came without it.")
+    seeds: list[int]
+    gain: float
+    baseline_video: str = Field(description="The loss of the seed that lost most.")
+    candidate_video: str
+
+
+class MetricComparisonView(View):
+    """One metric of two runs. Gains are positive where the candidate is better."""
+
+    name: str
+    state: str
+    reason: str
+    better: str = Field(description="higher or lower.")
+    margin: float | None = Field(description="Largest loss accepted; null: shown only, not gated.")
+    prompts: int = Field(description="Prompts with scores in both runs.")
+    missing: int = Field(description="Clips with a score in one run only.")
+    baseline: float | None = Field(description="Mean over prompts of the mean over seeds.")
+    candidate: float | None
+    gain: float | None
+    low: float | None = Field(description="The interval's ends.")
+    high: float | None
+    p_worse: float | None = Field(description="The p-value of the test that the gain lies below minus the margin.")
+    detectable: float | None = Field(description="Loss beyond the margin that would be found 8 times of 10.")
+    method: str | None = Field(description="t, bootstrap, or sign where all prompts differ by the same.")
+    worst: list[WorstPromptView] = Field(description="The five prompts that lost most.")
+
+
+class SpeedView(View):
+    """A speed against the last five runs."""
+
+    preset: str
+    gpu_type: str
+    measure: str = Field(description="seconds_per_clip or peak_bytes.")
+    state: str = Field(description="ok, regressed, or no_calibration with fewer than five runs before.")
+    value: float
+    median: float | None
+
+
+class EvalCompareView(View):
+    """Two runs compared."""
+
+    state: str = Field(
+        description="identical, ok, regressed, inconclusive, no_calibration, incomplete or other_fingerprint."
+    )
+    meaning: str
+    advice: str | None = Field(description="The advice on what to do next; null when there is nothing to do.")
+    baseline: str
+    candidate: str
+    confidence: float = Field(description="The confidence of the intervals.")
+    missing_clips: int = Field(description="Clips that are in one run only.")
+    metrics: list[MetricComparisonView]
+    speed: list[SpeedView] = Field(description="Empty: score files say nothing of speed.")

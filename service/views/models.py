@@ -1,0 +1,64 @@
+"""Presets and their models: which can be used, how fast, and how their caches are calibrated."""
+
+from typing import Any
+
+from pydantic import Field
+
+from service.views.base import View
+
+
+class ModelView(View):
+    """A preset, and whether its model can be used here."""
+
+    name: str
+    source: str = Field(description="catalogue, or the file of one of your own presets.")
+    status: str = Field(description="ready, damaged, missing or built in.")
+    preset: dict[str, Any] = Field(description="The preset's fields, as in its file.")
+    commit: str | None = Field(description="The commit that `vgen models pull` pinned.")
+
+
+class ModelListView(View):
+    models: list[ModelView]
+    problems: list[str] = Field(description="Problems of files of your own presets, and of models.")
+
+
+class ModelCheckView(View):
+    """What `vgen models check` found."""
+
+    name: str
+    source: str
+    status: str = Field(description="ready, damaged, missing, built in, or wrong for a file that is not a preset.")
+    folder: str | None
+    problems: list[str]
+
+
+class ModelChecksView(View):
+    models: list[ModelCheckView]
+
+
+class MeasuredWayView(View):
+    name: str
+    acceleration: dict[str, Any] = Field(description="The options that are not the plain way's.")
+    seconds: float | None = Field(description="Median seconds from prompt to decoded frames; null when not measured.")
+    first_s: float | None = Field(description="Seconds of the first clip after loading, which may include compiling.")
+    speed: float | None = Field(description="How many times the plain way's.")
+    peak_memory_bytes: int | None
+    psnr: float | None = Field(description="dB, against the plain clip; 100 for equal frames.")
+    ssim: float | None
+    problem: str | None = Field(description="Why it could not be measured.")
+
+
+class PresetBenchView(View):
+    preset: str
+    ways: list[MeasuredWayView] = Field(description="The plain way first, and once more at the end.")
+    least_ssim: float
+    least_psnr: float
+    proposed: str | None = Field(description="The fastest way within the bounds.")
+    unsteady: str | None = Field(description="Why the times are not to be compared, where they are not.")
+    numerics: dict[str, Any] = Field(description="Numerics of the plain clip: device, libraries, …")
+
+
+class CalibrationView(View):
+    preset: str
+    file: str = Field(description="The file in which the ratios are kept.")
+    ratios: list[float] = Field(description="One a denoising step.")
