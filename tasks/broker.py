@@ -86,6 +86,12 @@ def check_broker(settings: Settings) -> BrokerState:
     return BrokerState(addresses, parsed.tls, parsed.verify is ssl.CERT_REQUIRED and parsed.check_hostname, eviction)
 
 
+def reach_broker(settings: Settings) -> None:
+    """Connect as a worker does, and no more. Raises as ``check_broker`` does."""
+    with _connected(settings):
+        pass
+
+
 def _parsed(url: str) -> BrokerUrl:
     try:
         parsed = parse_broker_url(url)

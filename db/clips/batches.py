@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import case, false, func, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from db import events
+from db import events, measurements
 from db.base import insert_into
 from db.clips import continuations
 from db.models import Batch, Job, Step
@@ -131,6 +131,10 @@ def submit(
             for (preset, gpu), (count, segments) in sorted(needs.items())
         ],
     )
+    by_preset: Counter[str] = Counter()
+    for (preset, _), (count, _) in needs.items():
+        by_preset[preset] += count
+    measurements.record_submitted(session, by_preset)
     return Submitted(batch_id, len(submission.jobs), created=True)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from db import events
+from db import events, measurements
 from db.clips import jobs, rerolls, segments
 from db.clips.batch_closing import close_batch
 from db.models import Batch, Event, Job, StageRun, Step
@@ -47,6 +47,7 @@ def cancel_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) -
     session.expire_all()
     events.record_each(session, "cancel_requested", [(batch_id, job_id) for job_id, batch_id in open_jobs.items()])
     events.record_each(session, "job_cancelled", ended, code=None)
+    measurements.record_ended(session, [job_id for _, job_id in ended], JobState.CANCELLED)
     for batch_id in sorted({batch_id for batch_id, _ in ended}):
         close_batch(session, batch_id)
     return ids

@@ -10,7 +10,7 @@ from sqlalchemy import Table, bindparam, case, delete, exists, insert, literal, 
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from db import events
+from db import events, measurements
 from db.clips.batch_closing import close_batch
 from db.models import ArtifactRow, Checkpoint, Job, Step
 from db.moves import moving
@@ -92,6 +92,7 @@ def conclude(
         raise ConflictError(f"job {job_id}: its state cannot become {to.value}")
     batch_id, others_open, has_checkpoints = ended
     events.record(session, f"job_{to.value}", batch_id=batch_id, job_id=job_id, code=error_code)
+    measurements.record_ended(session, [job_id], to, code=error_code)
     if not others_open:
         close_batch(session, batch_id)
     return forget_checkpoints(session, [job_id]) if has_checkpoints and to is not JobState.FAILED else ()

@@ -15,6 +15,7 @@ from db.models.line import (
     StageRun,
     Step,
 )
+from db.models.metrics import Measurement, Total
 
 __all__ = [
     "LIVE_INDEX",
@@ -26,6 +27,7 @@ __all__ = [
     "EvalRun",
     "Event",
     "Job",
+    "Measurement",
     "MemoryNeed",
     "Queue",
     "Score",
@@ -34,5 +36,6 @@ __all__ = [
     "Segment",
     "StageRun",
     "Step",
+    "Total",
     "Worker",
 ]

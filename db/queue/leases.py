@@ -67,6 +67,8 @@ class Held:
     stage: Stage
     overlapped_ms: int = 0
     """See ``Claim``."""
+    resumed: bool = False
+    """Whether it went on from a checkpoint."""
 
     @property
     def fence(self) -> dict[str, Any]:
@@ -78,7 +80,8 @@ def held_by(claimed: AnyClaim) -> Held:
     """The attempt that a worker claimed."""
     facts = (claimed.step_id, claimed.attempt, claimed.queue, claimed.worker, claimed.work.batch_id)
     if isinstance(claimed, Claim):
-        return Held(Step, *facts, claimed.work.job_id, claimed.work.stage, claimed.overlapped_ms)
+        work = claimed.work
+        return Held(Step, *facts, work.job_id, work.stage, claimed.overlapped_ms, work.checkpoint is not None)
     return Held(ScoreStep, *facts, None, Stage.SCORE)
 
 

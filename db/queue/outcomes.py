@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, insert, sel
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import Insert, ReturningUpdate
 
-from db import events
+from db import events, measurements
 from db.clips import jobs, memory_ladder, segments, spending
 from db.models import ScoreRun, StageRun, Step
 from db.moves import LeasedTable, moving, table_of
@@ -79,6 +79,10 @@ def end(
     else:
         columns |= {"batch_id": held.batch_id}
     session.connection().execute(_attempt_row(held.table), columns)
+    of_run = held.table is not Step
+    measurements.record_attempt(
+        session, step_id=held.step_id, attempt=held.attempt, evaluation=of_run, resumed=held.resumed
+    )
     spending.charge(session, held.batch_id, held.queue, started_at + held.overlapped_ms)  # the same length of time
     if held.stage is Stage.GENERATE:  # its GPU has room for another
         wake_dispatcher(session)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
-from db import events
+from db import events, measurements
 from db.models import Worker
 from db.notify import wake_dispatcher
 from db.scheduling import capacity
@@ -64,6 +64,7 @@ def record_load(
     events.record(
         session, "model_loaded", worker=name, gpu=gpu_type, preset=preset, seconds=took, source=source, was=was
     )
+    measurements.record_model_load(session, preset)
 
 
 def record_recycled(session: Session, name: str, gpu_type: str | None, preset: str, reason: str) -> None:

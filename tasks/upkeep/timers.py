@@ -17,6 +17,7 @@ from celery.worker import state as worker_state
 
 from db import workers
 from db.listen import Listener
+from db.reading import totals
 from db.session import Database
 from db.workers import WorkerReport
 from pipeline.errors import RetryableError, ServiceUnavailableError
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 REPORT_S = 5.0
 SWEEP_S = 60.0
+FOLD_S = 5.0
 _REPEAT_S = (0.01, 0.05)
 DISPATCHER = "dispatcher"
 """Role of a process that only dispatches: it reports itself like a worker, with no queue."""
@@ -130,6 +132,7 @@ class Timers:
             self._timers.append(_Timer("reconcile", settings.worker.reconcile_s, self._reconcile))
             alerts = Alerts(self._database, settings.effective_presets_dir)
             self._timers.append(_Timer("alerts", POLL_S, alerts.poll))
+            self._timers.append(_Timer("totals", FOLD_S, self._fold))
         self.watchdog = watchdog
         if watchdog is not None:
             self._timers.append(_Timer("watchdog", POLL_WORKER_S, watchdog.poll))
@@ -227,6 +230,13 @@ class Timers:
             # Workers could not renew either: give them one whole lease before any is ended.
             self._quiet_until = time.monotonic() + self._settings.worker.lease_s + self._settings.worker.reconcile_s
             raise
+
+    def _fold(self) -> None:
+        """Move what was measured into the totals, a page a transaction."""
+        while True:
+            with self._database.transaction() as session:
+                if not totals.fold(session, self._settings.prices):
+                    return
 
     def _sweep(self) -> None:
         handoff = Handoff.open(self._settings.effective_handoff_dir, self._settings.handoff_bytes)

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -35,7 +36,7 @@ from tests.cluster import REPOSITORY, processes, wait_for
 from tests.compose import OURS, SECRETS, SERVICES
 from tests.servers import Server
 
-PROFILE = "cpu"
+PROFILES = {"cpu", "serve"}
 CONTAINER_HOME = "/var/lib/vgen"
 DOTENV = {**SECRETS, "VGEN_PRESET": "idle", "VGEN_GPU_TYPE": "cpu", "VGEN_WORKER_GRACE_S": "5"}
 """A person's .env: every secret, and settings with which a test on any machine ends soon."""
@@ -54,6 +55,7 @@ class Stack:
     places: dict[str, str]
     database_url: str
     flower_port: int
+    serve_port: int
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def service(self, name: str) -> dict[str, Any]:
@@ -195,20 +197,21 @@ def _running(server: Server) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def stack(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Every service of the profile `cpu`, started in the order of `depends_on`."""
+    """Every service of the profiles `cpu` and `serve`, started in the order of `depends_on`."""
     folder = tmp_path_factory.mktemp("compose")
     with (
         servers.fresh_database(postgres_server) as database_url,
         redis_as_written(folder / "redis") as redis,
         store_as_written(folder / "store") as store,
     ):
-        flower_port = servers.free_port()
+        flower_port, serve_port = servers.free_port(), servers.free_port()
         places = {
             "@postgres:5432/vgen": "@" + database_url.rpartition("@")[2],
             "@redis:6379": f"@127.0.0.1:{redis.port}",
             "http://store:9000": f"http://127.0.0.1:{store.port}",
             "http://127.0.0.1:9000": f"http://127.0.0.1:{store.port}",
             "http://127.0.0.1:5555": f"http://127.0.0.1:{flower_port}",
+            "http://127.0.0.1:8000": f"http://127.0.0.1:{serve_port}",
             "redis-cli ": f"redis-cli -p {redis.port} ",
             "0.0.0.0": "127.0.0.1",
         }
@@ -216,14 +219,15 @@ def stack(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> 
         for name, target in volumes.items():
             (folder / target).mkdir()
             places[name] = str(folder / target)
-        found = Stack(folder, _path_of_programs(), places, database_url, flower_port)
+        found = Stack(folder, _path_of_programs(), places, database_url, flower_port, serve_port)
         try:
             for name in _order():
                 if SERVICES[name]["restart"] == "no":
                     done = found.call(name, found.service(name)["command"])
                     assert done.returncode == 0, done.stderr
                 else:
-                    found.start(name, *([f"--port={flower_port}"] if name == "flower" else []))
+                    port = {"flower": flower_port, "serve": serve_port}.get(name)
+                    found.start(name, *([] if port is None else [f"--port={port}"]))
             yield found
         finally:
             found.end()
@@ -237,18 +241,19 @@ def _path_of_programs() -> str:
 
 
 def _order() -> list[str]:
-    """Our services that `up` starts with this profile, each after those it depends on."""
-    wanted = {name for name, service in OURS.items() if PROFILE in service.get("profiles", [PROFILE])}
+    """Our services that `up` starts with these profiles, each after those it depends on."""
+    wanted = {name for name, service in OURS.items() if PROFILES & set(service.get("profiles", PROFILES))}
     graph = {name: set(OURS[name].get("depends_on", ())) & wanted for name in wanted}
     return list(TopologicalSorter(graph).static_order())
 
 
 def test_every_service_becomes_healthy(stack: Stack) -> None:
-    # Given every service of the profile, each of which has come up
-    assert set(stack.running) == {"dispatcher", "beat", "worker", "worker-gpu-on-cpu", "flower"}
+    # Given every service of the profiles, each of which has come up
+    assert set(stack.running) == {"dispatcher", "beat", "worker", "worker-gpu-on-cpu", "flower", "serve"}
     roles = Counter(cpu=2, dispatcher=1, gpu0=1, io=1)  # and more on a host with several GPUs
     wait_for(lambda: roles <= stack.roles(), "two workers' processes and the dispatcher report themselves")
     wait_for(lambda: servers.answers(stack.flower_port), "Flower listens")
+    wait_for(lambda: servers.answers(stack.serve_port), "the server listens")
     wait_for(lambda: any((stack.folder / "beat").iterdir()), "beat writes its schedule")
 
     # When each is asked for its health
@@ -291,6 +296,17 @@ def fetch(url: str) -> bytes:
         return bytes(response.read())
 
 
+def test_a_video_is_made_over_http(stack: Stack) -> None:
+    url = stack.places["http://127.0.0.1:8000"]
+    body = urllib.parse.urlencode({"prompt": "a kite", "model": DOTENV["VGEN_PRESET"]}).encode()
+
+    video = json.loads(urllib.request.urlopen(f"{url}/v1/videos", data=body, timeout=20).read())
+    wait_for(lambda: json.loads(fetch(f"{url}/v1/videos/{video['id']}"))["status"] == "completed", "it is made")
+
+    assert len(fetch(f"{url}/v1/videos/{video['id']}/content")) > 0
+    assert b'vgen_jobs_finished_total{error_code="",outcome="succeeded",preset="idle"}' in fetch(f"{url}/metrics")
+
+
 def test_the_store_refuses_a_request_without_a_key(stack: Stack) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(stack.places["http://store:9000"] + "/vgen", timeout=20)
@@ -319,7 +335,7 @@ def test_services_that_are_stopped_end_in_order_and_are_no_longer_healthy(stack:
 
     assert codes == dict.fromkeys(stack.running, 0)
     # Beat's check looks at the age of a file, which is young yet; the second worker's is like the first's.
-    assert {name for name in ("dispatcher", "worker", "flower") if stack.health(name).returncode == 0} == set()
+    assert {name for name in ("dispatcher", "worker", "flower", "serve") if stack.health(name).returncode == 0} == set()
 
 
 def test_vgens_role_can_do_its_work_and_no_more(postgres_server: Server) -> None:

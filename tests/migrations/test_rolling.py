@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from alembic import command as alembic
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import select, text
 
 from cli.main import run
@@ -21,6 +22,7 @@ from db import invariants, schema
 from db.evals import planning, runs, score_steps
 from db.models import ScoreRun
 from db.queue import recovery
+from db.reading import totals
 from db.session import Database
 from pipeline.errors import ServiceUnavailableError
 from pipeline.policy.routes import ScorePart
@@ -143,6 +145,29 @@ def test_an_upgrade_keeps_every_row_and_lets_those_at_work_finish(
     assert invariants.violations(database) == []
 
 
+def test_totals_come_to_a_line_at_work_and_count_what_ends_from_then_on(database: Database) -> None:
+    # Given a line of the release before them, with work that ended and work in hand
+    config = schema._config()
+    totals_migration = ScriptDirectory.from_config(config).get_revision("0010")
+    line, batch_id = _line_with_work(database)
+    in_hand = line.go_on(f"{batch_id}-000002", Stage.SCREEN)
+    with database.transaction() as session:
+        config.attributes["connection"] = session.connection()
+        alembic.downgrade(config, str(totals_migration.down_revision))
+    before = _counts(database)
+
+    # When the tables are upgraded
+    schema.upgrade(database)
+
+    # Then nothing is lost, and work that was in hand is counted as it ends
+    assert schema.check(database) == []
+    assert _counts(database) == before
+    line.finish(in_hand)
+    with database.reading(one_instant=True) as session:
+        (attempts,) = totals.read(session)["vgen_attempts"].values()
+    assert attempts == {totals.COUNTER: 1}
+
+
 def test_an_upgrade_that_cannot_have_its_lock_gives_up_and_changes_nothing(
     postgres_url: str, add_migration: Callable[[], None]
 ) -> None:
@@ -184,9 +209,7 @@ def test_a_release_refuses_an_older_schema(
 def test_score_attempts_of_the_release_before_have_no_rows_and_break_no_rule(database: Database) -> None:
     # Given an evaluation run whose step a worker of the release before is scoring, when the tables are upgraded
     config = schema._config()
-    with database.transaction() as session:
-        config.attributes["connection"] = session.connection()
-        alembic.upgrade(config, "0007")
+    schema.upgrade(database)
     line = Line(database)
     line.worker()
     batch_id = line.submit(count=1)
@@ -198,6 +221,9 @@ def test_score_attempts_of_the_release_before_have_no_rows_and_break_no_rule(dat
         claim = {"queues": (message.queue,), "worker": "w1", "lease_ms": LEASE_MS}
         claimed = score_steps.claim(session, message.step_id, **claim)
     assert claimed is not None
+    with database.transaction() as session:
+        config.attributes["connection"] = session.connection()
+        alembic.downgrade(config, "0007")
     schema.upgrade(database)
 
     # Then that worker, which writes no attempt's row, can give it back

@@ -72,7 +72,7 @@ def test_the_schema_refuses_a_file_that_is_wrong(tmp_path: Path) -> None:
 def test_every_service_of_the_design_is_there() -> None:
     assert set(SERVICES) == {
         "postgres", "redis", "store-init", "store", "migrate", "dispatcher", "beat",
-        "worker", "worker-gpu", "worker-gpu-on-cpu", "flower", "cli",
+        "worker", "worker-gpu", "worker-gpu-on-cpu", "flower", "serve", "cli",
     }  # fmt: skip
 
 
@@ -213,7 +213,7 @@ def test_a_container_has_no_more_rights_than_it_needs(name: str) -> None:
     assert set(service.get("cap_add", [])) <= ({"CHOWN", "DAC_OVERRIDE"} if name == "store-init" else set())
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert not service.get("privileged")
-    if name not in ("worker", "worker-gpu", "worker-gpu-on-cpu", "cli"):  # they keep large temporary files
+    if name not in ("worker", "worker-gpu", "worker-gpu-on-cpu", "serve", "cli"):  # they keep large temporary files
         assert service["read_only"] is True
 
 
