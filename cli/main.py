@@ -49,6 +49,7 @@ TABLE: dict[str, Entry] = {
     "worker": Entry("cli.operate.workers:worker", "Run this host's workers of a cluster, in the foreground."),
     "workers": Entry("cli.operate.workers:show", "List the live workers and the presets that they hold."),
     "serve": Entry("cli.operate.serve:serve", "Serve the line over HTTP; in solo mode work it off, too."),
+    "keys": Entry("cli.operate.keys:app", "Make, list and revoke the keys of programs that call `vgen serve`."),
     "dispatcher": Entry("cli.operate.workers:dispatcher", "Dispatch and reconcile for a cluster, in the foreground."),
     "beat": Entry("cli.operate.workers:beat", "Start a cluster's periodic work: sweeps, the nightly evaluation."),
     "flower": Entry("cli.operate.workers:flower", "Start Flower, Celery's monitor, behind a password."),

@@ -11,6 +11,7 @@ import typer
 
 from pipeline.errors import InputError, Problem
 from service.choices import SubmissionChoices
+from service.labels import label_of
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; see docs/json-output.md.")]
 BatchArgument = Annotated[str, typer.Argument(metavar="BATCH", help="A batch's id, the start of one, or 'latest'.")]
@@ -140,18 +141,6 @@ def _labels(pairs: list[str]) -> dict[str, str]:
             raise InputError([Problem(f"{pair!r} is not of the form name=value", field="--label")])
         labels[name] = value
     return labels
-
-
-def label_of(text: str) -> tuple[str, str | None]:
-    """Return the name and value of a label; of a name alone the value is None. Raises InputError."""
-    from pipeline.names import check_labels, split_label
-
-    try:
-        name, value = split_label(text)
-        check_labels({name: value or ""})
-    except ValueError as error:
-        raise InputError([Problem(str(error), field="--label")]) from None
-    return name, value
 
 
 def checked_owner(owner: str | None) -> str | None:

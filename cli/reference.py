@@ -13,7 +13,7 @@ import typer
 
 from cli.main import app
 from service.exit_codes import MEANING
-from service.views import batches, clips, evals, events, jobs, models, operations, reports, submissions
+from service.views import batches, clips, evals, events, jobs, keys, models, operations, reports, submissions, workers
 from service.views.base import View
 
 JSON_OUTPUT: dict[str, type[View]] = {
@@ -59,6 +59,10 @@ JSON_OUTPUT: dict[str, type[View]] = {
     "models calibrate": models.CalibrationView,
     "bench preset": models.PresetBenchView,
     "sweep": operations.SweptView,
+    "workers": workers.WorkersView,
+    "keys create": keys.KeyCreatedView,
+    "keys list": keys.KeyListView,
+    "keys revoke": keys.RevokedView,
     "chaos": operations.ChaosView,
     "db check": operations.DatabaseCheckView,
     "doctor": operations.DoctorView,

@@ -1,6 +1,7 @@
 """Events, in order: one row each."""
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any, cast
 
 from sqlalchemy import Table, insert, select
@@ -14,19 +15,29 @@ HISTORY_REMOVED = "history_removed"
 MEDIA_REMOVED = "media_removed"
 """The same of its published files, which retention settings gave an end."""
 
+acting_key: ContextVar[str | None] = ContextVar("acting_key", default=None)
+"""The id of the key with which somebody asked for what happens now, over HTTP: each event that it leads to has it."""
+
 _RECORD = insert(cast(Table, Event.__table__)).values(at=now_ms())
 
 
 def record(session: Session, kind: str, *, batch_id: str | None = None, job_id: str | None = None, **data: Any) -> None:
     """Add one event. ``data`` is small JSON: ids, counts, codes; never prompts or secrets."""
-    session.connection().execute(_RECORD, {"batch_id": batch_id, "job_id": job_id, "kind": kind, "data": data})
+    session.connection().execute(_RECORD, {"batch_id": batch_id, "job_id": job_id, "kind": kind, "data": _signed(data)})
 
 
 def record_each(session: Session, kind: str, of: Sequence[tuple[str, str]], **data: Any) -> None:
     """The same event for each of some jobs, given as (batch id, job id)."""
     if of:
-        rows = [{"batch_id": batch_id, "job_id": job_id, "kind": kind, "data": data} for batch_id, job_id in of]
+        rows = [
+            {"batch_id": batch_id, "job_id": job_id, "kind": kind, "data": _signed(data)} for batch_id, job_id in of
+        ]
         session.connection().execute(insert(cast(Table, Event.__table__)).values(at=now_ms()), rows)
+
+
+def _signed(data: dict[str, Any]) -> dict[str, Any]:
+    key = acting_key.get()
+    return data if key is None else {**data, "by_key": key}
 
 
 def of_job(session: Session, job_id: str) -> Sequence[Event]:

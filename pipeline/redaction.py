@@ -35,6 +35,8 @@ _NAMED = re.compile(
 )
 _WORD = re.compile(r"[^\s\"'<>`|]+")
 _USER_AND_PASSWORD = re.compile(r"[:\uff1a]\S")
+_KEY = re.compile(r"\b(vgen_sk_[a-z0-9]{1,16}_)\w{8,}")
+"""A key of ours: its id may be known."""
 _BEARER = re.compile(r"\b(Bearer|Basic)\s{1,3}[\w.~+/=-]{8,}", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"(?:PASSWORD|PASSWD|SECRET|TOKEN|API_KEY|ACCESS_KEY|BASIC_AUTH|KEY_[A-Z0-9_]+)$")
 _SHORTEST, _LONGEST_WORD = 8, 15
@@ -49,6 +51,7 @@ def redact(text: str) -> str:
             text = text.replace(secret, MASK)
     if "://" in text or "@" in text:
         text = "".join(_shown_parts(text))
+    text = _KEY.sub(rf"\1{MASK}", text)
     return _NAMED.sub(rf"\1{MASK}", _BEARER.sub(rf"\1 {MASK}", text))
 
 

@@ -3,28 +3,58 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from db.session import Database
 from pipeline.settings import Settings
-from server import health, metrics, openai, svd
+from server import health, metrics, native, openai, svd
 from server.database import Line
 from server.errors import add_handlers
 from server.metrics.requests import CountedRequests
+from server.openapi import describe
 from server.request_ids import RequestIds
+from service.keys import KeyRule
 
 
-def create_app(settings: Settings, database: Database, stopping: threading.Event | None = None) -> ASGIApp:
+def create_app(
+    settings: Settings,
+    database: Database,
+    stopping: threading.Event | None = None,
+    *,
+    key_rule: KeyRule = KeyRule.ONCE_ANY_EXISTS,
+    allowed_origins: Sequence[str] = (),
+) -> ASGIApp:
     """The line over HTTP. It keeps nothing but the settings and connections: any number of them serve one line."""
+    app = make_api(Line(settings, database, stopping or threading.Event(), key_rule, tuple(allowed_origins)))
+    app.state.requests = counted = CountedRequests(app, database, app.state.line.stopping)
+    return RequestIds(_with_cors(counted, allowed_origins) if allowed_origins else counted)
+
+
+def make_api(line: Line) -> FastAPI:
+    """Every route, with what is handed to them."""
     app = FastAPI(title="vgen", docs_url=None, redoc_url=None)
-    app.state.line = Line(settings, database, stopping or threading.Event())
+    app.state.line = line
     add_handlers(app)
     app.include_router(health.probes_router)
     app.include_router(metrics.router)
     app.include_router(health.models_router, prefix="/v1")
     app.include_router(openai.router, prefix="/v1")
     app.include_router(svd.router)
-    app.state.requests = CountedRequests(app, database, app.state.line.stopping)
-    return RequestIds(app.state.requests)
+    app.include_router(native.router, prefix="/api/v1")
+    describe(app)
+    return app
+
+
+def _with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """Let pages of these sites call the server; keys go in headers, never in cookies."""
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "HEAD", "POST", "PATCH", "DELETE"],
+        allow_headers=["authorization", "x-api-key", "content-type", "idempotency-key", "last-event-id", "range"],
+        expose_headers=["x-request-id", "openai-poll-after-ms", "retry-after", "etag", "content-range"],
+    )

@@ -15,6 +15,7 @@ from db.session import Database
 from pipeline.settings import Settings
 from pipeline.storage import Storage
 from pipeline.wiring import make_storage
+from service.keys import KeyRule
 
 
 @dataclass
@@ -25,6 +26,9 @@ class Line:
     database: Database
     stopping: threading.Event
     """Set when the server is to end: answers that wait for something end with what there is."""
+    key_rule: KeyRule = KeyRule.ONCE_ANY_EXISTS
+    allowed_origins: tuple[str, ...] = ()
+    """Sites whose pages may call the server, as browsers name them: ``https://example.org``."""
 
     @cached_property
     def storage(self) -> Storage:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
 from pipeline.errors import (
+    MAX_PROBLEMS_SHOWN,
     ConflictError,
     InputError,
     NotFoundError,
+    Problem,
     RefusedError,
     RetryableError,
     ServiceUnavailableError,
@@ -47,6 +51,7 @@ class ApiError(Exception):
         code: str | None = None,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -54,6 +59,8 @@ class ApiError(Exception):
         self.code = code
         self.param = param
         self.headers = dict(headers or {})
+        self.details = dict(details or {})
+        """What the body's ``error`` says besides."""
 
 
 def error_body(status: int, message: str, *, code: str | None = None, param: str | None = None) -> dict[str, Any]:
@@ -65,19 +72,35 @@ def error_body(status: int, message: str, *, code: str | None = None, param: str
 def answer(error: ApiError) -> JSONResponse:
     headers = {"retry-after": str(RETRY_AFTER_S), **error.headers} if error.status == 503 else error.headers
     body = error_body(error.status, error.message, code=error.code, param=error.param)
+    body["error"].update(error.details)
     return JSONResponse(body, error.status, headers)
 
 
 def of_vgen_error(error: VgenError) -> ApiError:
     """Return the answer to an error that vgen raised on purpose."""
-    param = error.problems[0].field if isinstance(error, InputError) and error.problems else None
-    if param is not None:
-        param = param.removeprefix("--").replace("-", "_")  # as it is called outside of a command line
+    problems = [replace(item, field=_param(item)) for item in error.problems] if isinstance(error, InputError) else []
+    message = str(InputError(problems)) if problems else str(error) or error.code
     if isinstance(error, RefusedError):
         status = 503 if error.code.startswith("storage_") else 400
     else:
         status = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), 500)
-    return ApiError(status, str(error) or error.code, code=error.code, param=param)
+    details = _places(problems) if any(problem.line is not None for problem in problems) else {}
+    param = problems[0].field if problems else None
+    return ApiError(status, message, code=error.code, param=param, details=details)
+
+
+def _param(problem: Problem) -> str | None:
+    """The field as it is called outside of a command line."""
+    return None if problem.field is None else problem.field.removeprefix("--").replace("-", "_").lower()
+
+
+def _places(problems: Sequence[Problem]) -> dict[str, Any]:
+    """Where the mistakes of a file are."""
+    shown = [
+        {"message": redact(item.message), "param": item.field, "file": item.file, "line": item.line}
+        for item in problems[:MAX_PROBLEMS_SHOWN]
+    ]
+    return {"line": problems[0].line, "problems": shown}
 
 
 def internal_error() -> JSONResponse:
@@ -98,6 +121,11 @@ def add_handlers(app: FastAPI) -> None:
         if translated.status >= 500:
             logger.warning("request failed", extra={"path": request.url.path, "reason": str(error)})
         return answer(translated)
+
+    @app.exception_handler(DataError)
+    async def _cannot_be_kept(request: Request, error: DataError) -> JSONResponse:
+        message = "a value holds what the database cannot keep, such as a NUL (U+0000)"
+        return answer(ApiError(400, message, code="invalid_value"))
 
     @app.exception_handler(HTTPException)
     async def _http_error(request: Request, error: HTTPException) -> JSONResponse:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import uvicorn
 
@@ -13,6 +14,7 @@ from db.session import Database
 from pipeline.errors import InputError, Problem
 from pipeline.settings import Settings
 from server.app import create_app
+from service.keys import KeyRule
 from tasks.hosts.standing_line import StandingLine
 
 
@@ -26,10 +28,24 @@ def listen(host: str, port: int) -> socket.socket:
         raise InputError([Problem(message, field="--host or --port")]) from None
 
 
-def serve(settings: Settings, database: Database, listener: socket.socket, stopping: threading.Event) -> None:
+def is_loopback(listener: socket.socket) -> bool:
+    """Return whether only this machine can reach the socket."""
+    address = ipaddress.ip_address(listener.getsockname()[0].partition("%")[0])
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def serve(
+    settings: Settings,
+    database: Database,
+    listener: socket.socket,
+    stopping: threading.Event,
+    *,
+    key_rule: KeyRule = KeyRule.ONCE_ANY_EXISTS,
+    allowed_origins: Sequence[str] = (),
+) -> None:
     """Answer requests until ``stopping`` is set and those that were begun are answered; in solo mode work, too."""
     config = uvicorn.Config(
-        create_app(settings, database, stopping),
+        create_app(settings, database, stopping, key_rule=key_rule, allowed_origins=allowed_origins),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+from pipeline.errors import InputError, Problem
+
+_MAX_KEY = 128
+
 
 @dataclass(frozen=True)
 class SubmissionChoices:
@@ -23,3 +27,10 @@ class SubmissionChoices:
     """The deadline, as ``pipeline.policy.deadlines`` reads it."""
     max_gpu_hours: float | None = None
     max_cost: float | None = None
+
+    def require_possible(self) -> None:
+        """Raises InputError: choices contradict each other, or the key is too long."""
+        if self.key is not None and self.again:
+            raise InputError([Problem("--key and --again exclude each other: a key names one batch for ever")])
+        if self.key is not None and not 0 < len(self.key) <= _MAX_KEY:
+            raise InputError([Problem(f"has {len(self.key)} characters; 1 to {_MAX_KEY} are allowed", field="--key")])

@@ -1,6 +1,7 @@
 """A submission on its way into the rows: its options, its inputs, what should be said of it."""
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -135,8 +136,8 @@ def input_notes(submission: Submission) -> list[str]:
     return input_notes.sentences((item.name, item.notes) for item in submission.inputs.values())
 
 
-def dry_run(submission: Submission, settings: Settings) -> DryRunView:
-    """Print what would be stored, and what it would need."""
+def dry_run(submission: Submission, settings: Settings, *, most: int | None = None) -> DryRunView:
+    """Return what would be stored, at most so many of the jobs, and what it would need."""
     return DryRunView(
         source=submission.source_name,
         fingerprint=submission.fingerprint,
@@ -146,7 +147,7 @@ def dry_run(submission: Submission, settings: Settings) -> DryRunView:
         notices=[*input_notes(submission), *advice_on(submission, settings)],
         jobs=[
             PlannedJobView(line=job.line, variant=job.variant, spec=job.spec.model_dump(mode="json"))
-            for job in submission.jobs
+            for job in islice(submission.jobs, most)
         ],
     )
 

@@ -1,8 +1,5 @@
 """`vgen events`: the history of a batch or job, read from rows."""
 
-import time
-from collections import deque
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -13,16 +10,14 @@ from cli.interrupt import Interrupt
 from cli.options import Json
 from db.clips import batches, jobs
 from db.reading import history
+from db.reading.feed import Feed
 from db.reading.history import Entry
 from db.session import Database
 from pipeline.errors import InputError, Problem
-from pipeline.states import TERMINAL_JOB_STATES
 from service.exit_codes import ExitCode
 from service.views.events import EventsView, entry_view
 
 POLL_S = 0.5
-_LATE_S = 10.0
-"""Rows become visible when their transaction ends, not in the order of their ids: so long one may come late."""
 
 
 def events(
@@ -37,21 +32,32 @@ def events(
         raise InputError([Problem("prints one document; use --jsonl for lines", field="--json")])
     settings = settings_of(ctx)
     with open_database(settings) as database:
-        history = _History(database, *_whose(database, of), follow=follow)
-        if json:
-            views = [entry_view(entry) for entry in history.news()]
-            output.as_json(EventsView(batch_id=history.batch_id, job_id=history.job_id, entries=views))
-            return ExitCode.DONE
-        with Interrupt("no longer following; the work goes on") as interrupt:
-            while True:
-                ended = not follow or history.ended()  # asked before the last poll, so that it misses nothing
-                for entry in history.news():
-                    _show(entry, jsonl)
-                output.flush()
-                if ended:
-                    return ExitCode.DONE
-                if interrupt.wait(POLL_S):
-                    return ExitCode.INTERRUPTED
+        batch_id, job_id = _whose(database, of)
+        if follow:
+            return _follow(Feed(database, batch_id, job_id), jsonl)
+        which = {"batch_id": batch_id} if job_id is None else {"job_id": job_id}
+        with database.reading(one_instant=True) as session:
+            entries = history.entries(session, **which)
+            if json:
+                views = [entry_view(entry) for entry in entries]
+                output.as_json(EventsView(batch_id=batch_id, job_id=job_id, entries=views))
+                return ExitCode.DONE
+            for entry in entries:
+                _show(entry, jsonl)
+    return ExitCode.DONE
+
+
+def _follow(feed: Feed, jsonl: bool) -> int:
+    with Interrupt("no longer following; the work goes on") as interrupt:
+        while True:
+            news = feed.poll()
+            for entry in news.entries:
+                _show(entry, jsonl)
+            output.flush()
+            if news.finished:
+                return ExitCode.DONE
+            if interrupt.wait(0 if news.more else POLL_S):
+                return ExitCode.INTERRUPTED
 
 
 def _whose(database: Database, of: str) -> tuple[str, str | None]:
@@ -60,41 +66,6 @@ def _whose(database: Database, of: str) -> tuple[str, str | None]:
         if "-" in of:
             return jobs.get(session, of).batch_id, of
         return batches.get(session, of).id, None
-
-
-class _History:
-    """The rows of one batch or job; when they are followed, each is told once."""
-
-    def __init__(self, database: Database, batch_id: str, job_id: str | None, *, follow: bool) -> None:
-        self._database, self.batch_id, self.job_id, self._follow = database, batch_id, job_id, follow
-        self._floor = {"event": 0, "attempt": 0, "score_attempt": 0}
-        self._shown = {source: set[int]() for source in self._floor}
-        self._marks: deque[tuple[float, dict[str, int]]] = deque()
-
-    def news(self) -> Iterator[Entry]:
-        """Return the entries that were not shown before, in the order of time."""
-        now = time.monotonic()
-        while self._marks and now - self._marks[0][0] > _LATE_S:
-            self._floor = self._marks.popleft()[1]
-        for source, numbers in self._shown.items():
-            self._shown[source] = {number for number in numbers if number > self._floor[source]}
-        highest = dict(self._floor)
-        of = {"batch_id": self.batch_id} if self.job_id is None else {"job_id": self.job_id}
-        with self._database.reading(one_instant=True) as session:
-            for entry in history.entries(session, after=history.Seen(**self._floor), **of):
-                highest[entry.source] = max(highest[entry.source], entry.id)
-                if entry.id not in self._shown[entry.source]:
-                    if self._follow:
-                        self._shown[entry.source].add(entry.id)
-                    yield entry
-        self._marks.append((now, highest))
-
-    def ended(self) -> bool:
-        with self._database.reading() as session:
-            if self.job_id is not None:
-                return jobs.get(session, self.job_id).state in TERMINAL_JOB_STATES
-            counts = batches.counts(session, [self.batch_id])[self.batch_id]
-        return not any(count for state, count in counts.items() if state not in TERMINAL_JOB_STATES)
 
 
 def _show(entry: Entry, jsonl: bool) -> None:

@@ -3,44 +3,21 @@
 from typing import Annotated
 
 import typer
-from sqlalchemy.orm import Session
 
 from cli import output
 from cli.batches import batch_table, forecast
 from cli.context import open_database, settings_of
 from cli.options import BatchArgument, Json, checked_owner
-from db import events, workers
-from db.clips import batches, jobs, spending
-from db.evals import runs
-from db.queue import pauses
-from db.reading import history
-from db.scheduling import capacity
+from db.clips import batches, jobs
 from db.session import Database
 from pipeline.errors import InputError, NotFoundError, Problem
 from pipeline.outputs import ScreenOutput
 from pipeline.settings import Settings
-from pipeline.spec import JobSpec
 from pipeline.states import JobState, Stage
 from service import input_notes
-from service.views.base import when
-from service.views.batches import BatchListView, JobListView, ScoreSummaryView, StatusView, batch_view
-from service.views.clips import file_views
-from service.views.events import event_view
-from service.views.jobs import (
-    JobDetailView,
-    attempt_view,
-    job_view,
-    part_of,
-    roll_views,
-    running_view,
-    score_view,
-    segment_views,
-    step_view,
-    text_sentences,
-)
-from service.views.workers import WorkerView
-
-_FAILED_SHOWN = 10
+from service.status import job_detail, status_of
+from service.views.batches import BatchListView, JobListView, StatusView, batch_view
+from service.views.jobs import JobDetailView, job_view, part_of, text_sentences
 
 
 def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = False) -> int:
@@ -117,43 +94,7 @@ def limit_facts(view: StatusView) -> list[tuple[str, object]]:
 
 def status_view(database: Database, settings: Settings, batch_id: str) -> StatusView:
     with database.reading() as session:
-        batch = batches.get(session, batch_id)
-        # A batch with a budget knows what it used; of the others the attempts are added up, at the prices of now.
-        limited = batch.max_gpu_ms is not None or batch.max_cost is not None
-        prices = (batch.prices or {}) if limited else settings.prices
-        used = spending.usage(session, batch.id, prices)
-        paused = pauses.paused_queues(session)
-        failed = batches.job_rows(session, batch.id, states=(JobState.FAILED, JobState.BLOCKED), limit=_FAILED_SHOWN)
-        return StatusView(
-            batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
-            outlook=forecast.of_batch(session, batch, settings),
-            gpu_seconds=used.gpu_ms / 1000,
-            cost=used.cost,
-            paused_queues=list(paused),
-            running=[running_view(*step) for step in batches.running_steps(session, batch.id)],
-            rolls=runs.rolls_of_batch(session, batch.id),
-            scores={
-                metric: ScoreSummaryView(scored=scored, not_scored=missing, mean=mean, failed=failed)
-                for metric, (scored, missing, mean, failed) in runs.means(session, batch.id).items()
-            },
-            errors=dict(history.failures(session, batch.id)),
-            failed=[job_view(job) for job in failed],
-            workers=worker_views(session),
-        )
-
-
-def worker_views(session: Session) -> list[WorkerView]:
-    """Return every live worker."""
-    paused, now = pauses.paused_queues(session), workers.now(session)
-    return [
-        WorkerView.of(
-            worker,
-            ready=not worker.draining and (worker.gpu_type is None or capacity.ready(worker, now)),
-            paused_queues=[queue for queue in worker.queues if pauses.is_paused(queue, paused)],
-            seen_at=when(worker.seen_at),
-        )
-        for worker in workers.alive(session)
-    ]
+        return status_of(session, batches.get(session, batch_id), settings)
 
 
 def list_(
@@ -193,11 +134,12 @@ def states_of(names: list[str]) -> list[JobState]:
 def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool) -> int:
     try:
         with open_database(settings) as database, database.reading() as session:
-            rows = batches.recent(session, limit=limit, owner=owner)
+            rows = batches.recent(session, limit=limit + 1, owner=owner)
             counts = batches.counts(session, [row.id for row in rows])
     except NotFoundError:  # a home without a database has no batches, and that is no error
         rows, counts = [], {}
-    view = BatchListView(batches=[batch_view(row, counts[row.id]) for row in rows])
+    shown = [batch_view(row, counts[row.id]) for row in rows[:limit]]
+    view = BatchListView(batches=shown, has_more=len(rows) > limit)
     if json:
         output.as_json(view)
         return 0
@@ -226,9 +168,11 @@ def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool)
 def _list_jobs(settings: Settings, batch_id: str, states: list[JobState], limit: int, json: bool) -> int:
     with open_database(settings) as database, database.reading() as session:
         batch = batches.get(session, batch_id)
-        rows = batches.job_rows(session, batch.id, states=states, limit=limit)
+        rows = batches.job_rows(session, batch.id, states=states, limit=limit + 1)
         view = JobListView(
-            batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]), jobs=[job_view(row) for row in rows]
+            batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
+            jobs=[job_view(row) for row in rows[:limit]],
+            has_more=len(rows) > limit,
         )
     if json:
         output.as_json(view)
@@ -237,7 +181,7 @@ def _list_jobs(settings: Settings, batch_id: str, states: list[JobState], limit:
         ("job", "line", "seed", "state", "prompt"),
         [(job.id, job.line, job.seed, job.state, job.prompt) for job in view.jobs],
     )
-    if len(view.jobs) == limit < view.batch.total:
+    if view.has_more:
         output.notice(f"at most {limit} jobs are shown; --limit shows more")
     return 0
 
@@ -252,24 +196,7 @@ def show(
         return status(ctx, job, json)
     settings = settings_of(ctx)
     with open_database(settings) as database, database.reading() as session:
-        row = jobs.get(session, job)
-        steps = history.steps_of_job(session, row.id)
-        spec, segment_of = JobSpec.model_validate(row.spec), {step.id: step.segment for step in steps}
-        view = JobDetailView(
-            job=job_view(row),
-            spec=spec.model_dump(mode="json"),
-            prompt_used=history.prompts_used(session, [row.id]).get(row.id),
-            rolls=roll_views(row, steps),
-            scores=[score_view(score) for score in runs.of_jobs(session, [row.id]).get(row.id, [])],
-            segments=segment_views(row, spec, steps, history.segments_of_job(session, row)),
-            steps=[step_view(step) for step in steps],
-            attempts=[
-                *(attempt_view(run, segment_of[run.step_id]) for run in history.attempts_of_job(session, row.id)),
-                *(attempt_view(run, None) for run in history.scoring_attempts(session, row)),
-            ],
-            files=file_views(jobs.artifacts(session, [row.id]).get(row.id, {}), {}),
-            events=[event_view(event) for event in events.of_job(session, row.id)],
-        )
+        view = job_detail(session, jobs.get(session, job))
     if json:
         output.as_json(view)
     else:

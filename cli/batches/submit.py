@@ -17,6 +17,7 @@ from pipeline.prompts import Submission
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions
 from service import advice, submission
+from service.forecast import of_batch
 from service.limits import limits_of
 from service.views.batches import BatchView, batch_view
 from service.views.submissions import SubmittedView
@@ -153,7 +154,7 @@ def _notices(batch: BatchView, settings: Settings, database: Database) -> list[s
     if not settings.solo and (problem := broker.problem(settings)) is not None:
         notices.append(f"{problem}; the batch is stored and starts when the broker is back")
     with database.reading() as session:
-        view = forecast.of_batch(session, batches.get(session, batch.id), settings)
+        view = of_batch(session, batches.get(session, batch.id), settings)
     return notices + forecast.sentences(batch, view)
 
 

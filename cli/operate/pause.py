@@ -13,7 +13,8 @@ from db.clips import batches
 from db.queue import pauses
 from db.session import Database
 from pipeline.errors import InputError, Problem
-from pipeline.policy.routes import ALL_QUEUES, queue_named
+from pipeline.policy.routes import ALL_QUEUES
+from service.pausing import queue_names, set_paused
 from service.views.operations import PausedView
 
 Batches = Annotated[
@@ -49,56 +50,24 @@ def _set(
         raise InputError([Problem("say what: a BATCH, --queue NAME or --all")])
     queues = [*queue_names(names), *([ALL_QUEUES] if everything else [])]
     settings = settings_of(ctx)
-    on_batch = pauses.pause_batch if pausing else pauses.resume_batch
-    on_queue = pauses.pause_queue if pausing else pauses.resume_queue
     with open_database(settings) as database:
-        with database.transaction() as session:
-            batch_ids = list(dict.fromkeys(batches.get(session, name).id for name in ids))
-            changed = [name for name in batch_ids if on_batch(session, name, by=settings.owner)]
-            changed += [name for name in queues if on_queue(session, name, by=settings.owner)]
-            still = pauses.paused_queues(session)
-        if pausing:
-            _withdraw(database)
-        for text in _notices(database, names, batch_ids, still, pausing=pausing):
+        view = set_paused(database, ids, queues, paused=pausing, by=settings.owner)
+        for text in _notices(database, names, view):
             output.notice(text)
-    unchanged = [name for name in (*batch_ids, *queues) if name not in changed]
     if json:
-        output.as_json(PausedView(paused=pausing, changed=changed, unchanged=unchanged, queues=list(still)))
+        output.as_json(view)
         return 0
-    word = "paused" if pausing else "resumed"
-    for name in changed:
-        output.line(f"{_shown(name)}: {word}")
-    for name in unchanged:
+    for name in view.changed:
+        output.line(f"{_shown(name)}: {'paused' if pausing else 'resumed'}")
+    for name in view.unchanged:
         output.notice(f"{_shown(name)}: was {'paused already' if pausing else 'not paused'}")
     return 0
 
 
-def queue_names(names: Sequence[str]) -> list[str]:
-    """Names of queues: a name without `vgen.` is a GPU type. Raises InputError."""
-    queues, problems = [], []
-    for name in names:
-        try:
-            queues.append(queue_named(name))
-        except ValueError as error:
-            problems.append(Problem(str(error), field="--queue"))
-    if problems:
-        raise InputError(problems)
-    return list(dict.fromkeys(queues))
-
-
-def _withdraw(database: Database) -> None:
-    """Take back what was dispatched and not begun, a page at a time."""
-    while True:
-        with database.transaction() as session:
-            if not pauses.withdraw(session):
-                return
-
-
-def _notices(
-    database: Database, names: Sequence[str], batch_ids: Sequence[str], still: Sequence[str], *, pausing: bool
-) -> list[str]:
-    if not pausing:
-        notices = [f"{_shown(name)} is still paused" for name in still if batch_ids]
+def _notices(database: Database, names: Sequence[str], view: PausedView) -> list[str]:
+    if not view.paused:
+        batch_ids = [name for name in (*view.changed, *view.unchanged) if "." not in name and name != ALL_QUEUES]
+        notices = [f"{_shown(name)} is still paused" for name in view.queues if batch_ids]
         with database.reading() as session:
             over = [batch_id for batch_id in batch_ids if batches.get(session, batch_id).over_budget]
         return notices + [f"{batch_id}: its budget is used up; `vgen budget {batch_id}` raises it" for batch_id in over]

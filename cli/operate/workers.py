@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from cli import output
-from cli.batches.status import worker_views
 from cli.context import open_database, settings_of
 from cli.interrupt import Interrupt
-from cli.options import Cpu, Gpu, Io
+from cli.options import Cpu, Gpu, Io, Json
 from db.session import Database
 from pipeline.errors import InputError, Problem, ServiceUnavailableError
 from pipeline.settings import Settings
-from service.views.workers import WorkerView
+from service.status import worker_views
+from service.views.workers import WorkersView, WorkerView
 
 _MIN_PASSWORD = 8
 
@@ -30,10 +30,13 @@ def worker(ctx: typer.Context, gpu: Gpu = True, cpu: Cpu = True, io: Io = True) 
     return supervisor.run(settings, gpu=gpu, cpu=cpu, io=io)
 
 
-def show(ctx: typer.Context) -> int:
+def show(ctx: typer.Context, json: Json = False) -> int:
     """List the live workers: their GPUs, the presets that they hold, and whether they take work."""
     with open_database(settings_of(ctx)) as database, database.reading() as session:
         views = worker_views(session)
+    if json:
+        output.as_json(WorkersView(workers=views))
+        return 0
     rows = [
         (
             view.name,

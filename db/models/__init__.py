@@ -1,5 +1,6 @@
 """The tables. Times are the database's clock, in integer milliseconds since 1970; texts are UTF-8 without NUL."""
 
+from db.models.access import ApiKey
 from db.models.evaluation import EvalRun, Score, ScoreRun, ScoreStep
 from db.models.history import Event
 from db.models.hosts import MemoryNeed, Queue, Worker
@@ -20,6 +21,7 @@ from db.models.metrics import Measurement, Total
 __all__ = [
     "LIVE_INDEX",
     "STEPS",
+    "ApiKey",
     "ArtifactRow",
     "Batch",
     "Checkpoint",

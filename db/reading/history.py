@@ -1,11 +1,12 @@
 """The history of a job: its steps, the attempts at them, and the prompts that were used. Reads only."""
 
 import heapq
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from typing import Any, NamedTuple, Self
 
-from sqlalchemy import false, func, select
+from sqlalchemy import Select, false, func, select
 from sqlalchemy.orm import Session
 
 from db.models import Batch, Event, Job, ScoreRun, ScoreStep, Segment, StageRun, Step
@@ -111,51 +112,95 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Rows up to these ids have been read."""
+    """The ids up to which rows have been read."""
 
     event: int = 0
     attempt: int = 0
     score_attempt: int = 0
 
+    def with_entry(self, entry: Entry) -> Self:
+        return replace(self, **{entry.source: entry.id})
 
-def entries(
-    session: Session, *, batch_id: str | None = None, job_id: str | None = None, after: Seen | None = None
-) -> Iterator[Entry]:
+    def reaches(self, other: Self) -> bool:
+        """Return whether whoever has read up to here has read up to there."""
+        return all(mine >= theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True))
+
+    def further(self, other: Self) -> Self:
+        """Return the place up to which rows have been read that were read up to either."""
+        return type(self)(*map(max, zip(astuple(self), astuple(other), strict=True)))
+
+
+class _Sources(NamedTuple):
+    """The rows that make a history, as queries."""
+
+    events: Select[Event]
+    runs: Select[StageRun, str, int]
+    scored: Select[ScoreRun, ScoreStep]
+
+
+def entries(session: Session, *, batch_id: str | None = None, job_id: str | None = None) -> Iterator[Entry]:
     """Yield the events of a batch, or of one job, in the order of time; read from the database as it is asked for.
 
     The session is one that ``Database.reading`` gave for one instant.
     """
-    after = after or Seen()
-    events = select(Event).where(Event.id > after.event).order_by(Event.at, Event.id)
+    events, runs, scored = _history_of(batch_id, job_id)
+    ordered = _Sources(
+        events.order_by(Event.at, Event.id),
+        runs.order_by(StageRun.ended_at, StageRun.id),
+        scored.order_by(ScoreRun.ended_at, ScoreRun.id),
+    )
+    return _merged(session, ordered, {"yield_per": _PAGE})
+
+
+def page(
+    session: Session, *, batch_id: str | None, job_id: str | None, after: Seen, until: Seen, limit: int
+) -> list[Entry]:
+    """Return at most ``limit`` entries whose ids lie after ``after`` and not after ``until``.
+
+    Of each source they are the first in the order of ids, so that the last one's ids are where the next page begins.
+    """
+    events, runs, scored = _history_of(batch_id, job_id)
+    ordered = _Sources(
+        events.where(Event.id > after.event, Event.id <= until.event).order_by(Event.id).limit(limit),
+        runs.where(StageRun.id > after.attempt, StageRun.id <= until.attempt).order_by(StageRun.id).limit(limit),
+        scored.where(ScoreRun.id > after.score_attempt, ScoreRun.id <= until.score_attempt)
+        .order_by(ScoreRun.id)
+        .limit(limit),
+    )
+    return list(itertools.islice(_merged(session, ordered, {}), limit))
+
+
+def _history_of(batch_id: str | None, job_id: str | None) -> _Sources:
+    events = select(Event)
     runs = (
         select(StageRun, Job.batch_id, Step.segment)
         .join(Job, Job.id == StageRun.job_id)
         .join(Step, Step.id == StageRun.step_id)
-        .where(StageRun.id > after.attempt)
-        .order_by(StageRun.ended_at, StageRun.id)
     )
     scored = select(ScoreRun, ScoreStep).join(ScoreStep, ScoreStep.id == ScoreRun.step_id)
-    scored = scored.where(ScoreRun.id > after.score_attempt).order_by(ScoreRun.ended_at, ScoreRun.id)
     if job_id is not None:
         events, runs = events.where(Event.job_id == job_id), runs.where(StageRun.job_id == job_id)
         scored = scored.where(false())  # they are the batch's
     if batch_id is not None:
         events, runs = events.where(Event.batch_id == batch_id), runs.where(Job.batch_id == batch_id)
         scored = scored.where(ScoreRun.batch_id == batch_id)
-    by_page = {"yield_per": _PAGE}
+    return _Sources(events, runs, scored)
+
+
+def _merged(session: Session, of: _Sources, options: Mapping[str, Any]) -> Iterator[Entry]:
     happened = (
         Entry(event.at, event.kind, "event", event.id, event.batch_id, event.job_id, event.data)
-        for event in session.scalars(events, execution_options=by_page)
+        for event in session.scalars(of.events, execution_options=options)
     )
     ended = (
         _attempt(run, batch, run.job_id, "attempt", stage=run.stage.value, segment=segment)
-        for run, batch, segment in session.execute(runs, execution_options=by_page)
+        for run, batch, segment in session.execute(of.runs, execution_options=options)
     )
     of_evals = (
         _attempt(
             run, run.batch_id, None, "score_attempt", stage=Stage.SCORE.value, eval_run=step.run_id, family=step.family
         )
-        for run, step in session.execute(scored, execution_options=by_page)
+        for run, step in session.execute(of.scored, execution_options=options)
     )
     return heapq.merge(ended, of_evals, happened, key=lambda entry: entry.at)
 

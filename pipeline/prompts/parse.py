@@ -52,13 +52,24 @@ def parse_bytes(
     data: bytes, name: str, *, overrides: Mapping[str, object], settings: Settings, folder: Path | None = None
 ) -> Submission:
     """Do what ``parse`` does, for bytes; the name's ending is the format, relative image paths start at ``folder``."""
+    return _parse(data, name, overrides, settings, folder or Path.cwd())
+
+
+def parse_upload(data: bytes, name: str, *, settings: Settings) -> Submission:
+    """Do the same for a file from elsewhere: no path of this host is read. Raises InputError."""
+    return _parse(data, name, {}, settings, None)
+
+
+def _parse(
+    data: bytes, name: str, overrides: Mapping[str, object], settings: Settings, folder: Path | None
+) -> Submission:
     reader = _reader(name)
     if len(data) > MAX_FILE_BYTES:
         raise InputError([Problem(f"has {len(data)} bytes; at most {MAX_FILE_BYTES}", name)])
     if (sentence := other_format(data)) is not None:
         raise InputError([Problem(sentence, name)])
     with contextlib.ExitStack() as stack:
-        inputs = InputCollector(folder or Path.cwd(), settings.input_roots, _lazy_downloader(stack, settings))
+        inputs = InputCollector(folder, settings.input_roots, _lazy_downloader(stack, settings))
         return _read(data, name, reader, overrides, settings, inputs)
 
 

@@ -1,14 +1,21 @@
-"""The caller of a request."""
+"""The caller of a request: whose key it has, and what that key may do."""
 
+import ipaddress
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends
+from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
-from server.database import ServedLine
+from db import api_keys
+from db.events import acting_key
+from server.database import Line, ServedLine
 from server.errors import ApiError
+from service import keys
+from service.keys import ADMIN, KeyRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +28,35 @@ class Caller:
     """What it may do; None: everything."""
     sees_all: bool = False
     """True if it sees every owner's rows."""
+    key_id: str | None = None
+    """The key that it has, if it has one."""
 
     def may(self, scope: str) -> bool:
         return self.scopes is None or scope in self.scopes
 
 
 async def caller(connection: HTTPConnection, line: ServedLine) -> Caller:
-    """Return the owner of the settings, who sees everything: only this machine can reach the server."""
-    return Caller(line.settings.owner, sees_all=True)
+    """Return the owner of the request's key; without keys, on this machine, the owner of the settings.
+
+    Every event that the request leads to has the key's id (``db.events.acting_key``).
+
+    Raises:
+        ApiError: 401, there is no valid key; 403, a page of another site asks.
+    """
+    acting_key.set(None)
+    text = credential(connection.headers, connection.url.query)
+    if text is None:
+        if not await run_in_threadpool(_may_come_without_key, line):
+            raise _refusal("a key is needed: send it as `Authorization: Bearer vgen_sk_…` or as `X-API-Key`")
+        _require_own_page(connection, line)
+        return Caller(line.settings.owner, sees_all=True)
+    try:
+        key = await run_in_threadpool(keys.verify, line.database, text)
+    except keys.KeyRefusedError as error:
+        raise _refusal(f"the key is not valid: {error}") from None
+    acting_key.set(key.id)
+    is_admin = ADMIN in key.scopes
+    return Caller(key.owner, None if is_admin else frozenset(key.scopes), sees_all=is_admin, key_id=key.id)
 
 
 CurrentCaller = Annotated[Caller, Depends(caller)]
@@ -36,6 +64,7 @@ CurrentCaller = Annotated[Caller, Depends(caller)]
 
 def require(scope: str) -> Callable[[Caller], Coroutine[Any, Any, Caller]]:
     """Return a dependency: the caller, who may do what the scope names. Raises ApiError: 403."""
+    assert scope in keys.SCOPES, scope
 
     async def permitted(caller: CurrentCaller) -> Caller:
         if not caller.may(scope):
@@ -43,3 +72,56 @@ def require(scope: str) -> Callable[[Caller], Coroutine[Any, Any, Caller]]:
         return caller
 
     return permitted
+
+
+def still_holds(caller: Caller, line: Line) -> bool:
+    """Return whether the caller would still be let in: asked now and then by answers that take long."""
+    with line.database.reading() as session:
+        return caller.key_id is None or api_keys.usable(session, caller.key_id)
+
+
+def credential(headers: Headers, query: str) -> str | None:
+    """Return the text that is given as a key; None: none is. Raises ApiError: 401, it is given in a wrong way."""
+    if "vgen_sk_" in query:
+        raise _refusal("keys are not read from URLs, which logs keep: revoke this one, and send keys in a header")
+    given = {value.strip() for value in headers.getlist("x-api-key")}
+    for value in headers.getlist("authorization"):
+        scheme, _, token = value.strip().partition(" ")
+        if scheme.lower() != "bearer":
+            raise _refusal("Authorization is not of the form `Bearer vgen_sk_…`")
+        given.add(token.strip())
+    if len(given) > 1:
+        raise _refusal("several different keys are given")
+    return next(iter(given), None)
+
+
+def _refusal(message: str) -> ApiError:
+    return ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
+
+
+def _may_come_without_key(line: Line) -> bool:
+    if line.key_rule is not KeyRule.ONCE_ANY_EXISTS:
+        return line.key_rule is KeyRule.NEVER
+    with line.database.reading() as session:
+        return not api_keys.any_exist(session)
+
+
+def _require_own_page(connection: HTTPConnection, line: Line) -> None:
+    """Keep out what only got here through the user's browser. Raises ApiError: 403."""
+    host, origin = connection.headers.get("host", ""), connection.headers.get("origin")
+    if line.key_rule is KeyRule.ONCE_ANY_EXISTS and not _is_this_machine(host):
+        # A name of another site that was made to lead here.
+        raise ApiError(403, f"without keys only this machine is served, and not as {host!r}", code="host_refused")
+    if origin is not None and origin not in line.allowed_origins and origin.partition("://")[2] != host:
+        raise ApiError(403, f"pages of {origin} may not use this server without a key", code="origin_refused")
+
+
+def _is_this_machine(host: str) -> bool:
+    """Return whether a Host header names this machine by what no other site can be called."""
+    name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

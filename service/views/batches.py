@@ -35,6 +35,7 @@ class BatchListView(View):
     """Batches, newest first."""
 
     batches: list[BatchView]
+    has_more: bool = Field(default=False, description="Whether there are more after the last of these.")
 
 
 class JobListView(View):
@@ -42,6 +43,7 @@ class JobListView(View):
 
     batch: BatchView
     jobs: list[JobView]
+    has_more: bool = Field(default=False, description="Whether there are more after the last of these.")
 
 
 class ResultsView(View):

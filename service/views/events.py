@@ -39,6 +39,13 @@ class EventsView(View):
     entries: list[EntryView]
 
 
+class EventsPageView(EventsView):
+    """A part of that, in the order in which it was written."""
+
+    next: str = Field(description="Where the next page begins: its `after`, or the stream's.")
+    has_more: bool = Field(description="Whether more of it was there already.")
+
+
 def event_view(event: Event) -> EventView:
     return EventView.of(event, at=when(event.at))
 

@@ -48,4 +48,4 @@ class DryRunView(View):
         description="Notices: parts of the inputs that the clips would not show, models that are not here, "
         "text without effect."
     )
-    jobs: list[PlannedJobView]
+    jobs: list[PlannedJobView] = Field(description="Over HTTP the first thousand.")

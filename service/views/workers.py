@@ -22,3 +22,9 @@ class WorkerView(View):
     drain_reason: str | None = Field(description="Why it takes no more work although nobody stopped it.")
     paused_queues: list[str] = Field(description="Its queues that are paused.")
     seen_at: str
+
+
+class WorkersView(View):
+    """The live workers."""
+
+    workers: list[WorkerView]

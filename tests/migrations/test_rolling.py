@@ -199,11 +199,36 @@ def test_a_release_refuses_an_older_schema(
     add_migration()
     monkeypatch.setenv("VGEN_DATABASE_URL", url)
 
-    for command in ("status", "list", "sweep", "worker", "dispatcher"):
-        if command == "worker":
+    for verb in ("status", "list", "sweep", "worker", "dispatcher"):
+        if verb == "worker":
             monkeypatch.setenv("VGEN_BROKER_URL", "redis://127.0.0.1:1/0")
-        assert run([command]) == 4, command
+        assert run([verb]) == 4, verb
         assert "run `vgen db upgrade`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("before", ["0007", "0008"])
+def test_each_migration_of_ours_keeps_the_rows_and_the_work(database: Database, before: str) -> None:
+    # Given the tables of a release before, with work in them
+    config = schema._config()
+    with database.transaction() as session:
+        config.attributes["connection"] = session.connection()
+        alembic.upgrade(config, before)
+    line = Line(database)
+    line.worker(slots=50)
+    batch_id = line.submit(count=3)
+    line.finish_job(f"{batch_id}-000000")
+    counts = _counts(database)
+
+    # When they are upgraded
+    schema.upgrade(database)
+
+    # Then nothing is lost, and the work goes on to its end
+    assert schema.check(database) == []
+    assert _counts(database) == counts
+    for number in (1, 2):
+        line.admit()
+        line.finish_job(f"{batch_id}-{number:06d}")
+    assert invariants.violations(database) == []
 
 
 def test_score_attempts_of_the_release_before_have_no_rows_and_break_no_rule(database: Database) -> None:

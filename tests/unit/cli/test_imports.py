@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from cli.jobs import extend, imports
+from cli.jobs import imports
 from db.clips import batches
 from pipeline.errors import InputError, VgenError
 from pipeline.inputs.collector import StoredInput
@@ -29,6 +29,7 @@ from pipeline.stages.state_file import read_state
 from pipeline.storage.inputs import put_input
 from pipeline.wiring import make_storage
 from service.exit_codes import ExitCode, of_error
+from service.extension import next_spec
 from tests.loras import write_lora
 from tests.unit.cli.conftest import Home, Vgen
 
@@ -419,7 +420,7 @@ def test_no_state_ends_in_anything_but_a_checked_job_or_a_message(
         imported, options = imports.of_state(path, state, site, imports.stored_inputs(site))
         assert state.of(imported.spec, path).payload["prompt"] == imported.spec.prompt
         asked = {"segments": None, "num_frames": None, "seed": None, "enhance": None}
-        return extend._next(imported.spec, "other", "rain", asked, site), options
+        return next_spec(imported.spec, "other", "rain", asked, site), options
 
     outcome = _tried(read)
 

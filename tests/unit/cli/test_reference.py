@@ -24,6 +24,7 @@ from pipeline.scoring.suite import read_suite
 from pipeline.spec import JobSpec
 from pipeline.wiring import make_storage
 from pipeline.work import ContinuationRef
+from service import keys
 from service.exit_codes import MEANING, ExitCode
 from tests.conftest import REPOSITORY
 from tests.data.vbench_oracle import tiny_weights
@@ -136,6 +137,13 @@ def _run_config(home: Home) -> list[object]:
     return ["--config", path]
 
 
+def _key_of(home: Home) -> str:
+    database = home.database()
+    view = keys.create(database, name="ci", owner="ada", scopes=["stream"], expires=None, by="ada")
+    database.close()
+    return view.key.id
+
+
 COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "generate": lambda home: ["generate", *_run_config(home)],
     "submit": lambda home: ["submit", home.file],
@@ -180,6 +188,10 @@ COMMANDS: dict[str, Callable[[Home], list[object]]] = {
         *("--width", "48", "--height", "48", "--num-frames", "5", "--steps", "2"),
     ],
     "sweep": lambda home: ["sweep"],
+    "workers": lambda home: ["workers"],
+    "keys create": lambda home: ["keys", "create", "ci"],
+    "keys list": lambda home: ["keys", "list"],
+    "keys revoke": lambda home: ["keys", "revoke", _key_of(home)],
     "db check": lambda home: ["db", "check"],
     "doctor": lambda home: ["doctor"],
     "config": lambda home: ["config"],

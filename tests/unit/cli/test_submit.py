@@ -80,7 +80,7 @@ def test_wrong_options_end_with_2_and_name_the_option(
     assert outcome.code == 2
     assert complaint in outcome.err
     assert "Traceback" not in outcome.err
-    assert vgen("list", "--json").json == {"batches": []}
+    assert vgen("list", "--json").json["batches"] == []
 
 
 def test_every_mistake_of_a_file_is_shown_with_its_line(tmp_path: Path, vgen: Vgen) -> None:
@@ -179,7 +179,7 @@ def test_a_policy_by_name_without_a_classifier_is_refused(
         outcome = vgen(command, prompts, "--safety-policy", policy)
         assert outcome.code == 2
         assert f"--safety-policy: '{policy}' is given, but no classifier is set" in outcome.err
-    assert vgen("list", "--json").json == {"batches": []}
+    assert vgen("list", "--json").json["batches"] == []
 
 
 def test_a_cluster_screens_under_a_policy_by_name_or_does_not_generate(

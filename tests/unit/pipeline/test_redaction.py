@@ -122,6 +122,7 @@ def test_what_is_no_secret_stays(text: str) -> None:
         '{"secret_access_key": "hidden"}',
         "a&API_KEY=hidden)",
         "Authorization: Bearer hidden-hidden",
+        "X-API-Key: vgen_sk_3f9k2m7q_hiddenhidden is refused",
         "{'Authorization': 'Basic hiddenhidden=='}",
     ],
 )

@@ -1,0 +1,24 @@
+"""Keys with which programs call the line over HTTP."""
+
+from sqlalchemy import BigInteger, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.base import Base, Json
+
+
+class ApiKey(Base):
+    """One key. Its secret is random and long, so that a plain digest of it gives nothing away."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(8), primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    owner: Mapped[str] = mapped_column(Text)
+    """Whose batches it makes and sees."""
+    scopes: Mapped[list[str]] = mapped_column(Json)
+    secret_sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[int | None] = mapped_column(BigInteger)
+    revoked_at: Mapped[int | None] = mapped_column(BigInteger)
+    last_used_at: Mapped[int | None] = mapped_column(BigInteger)
+    """Written at most once a minute."""

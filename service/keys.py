@@ -1,0 +1,129 @@
+"""Keys for HTTP: how one looks, what it may do, how it is made, checked and revoked."""
+
+import contextlib
+import hmac
+import re
+import secrets
+import string
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from enum import Enum
+from functools import partial
+
+from db import api_keys
+from db.models import ApiKey
+from db.session import Database
+from pipeline.digests import sha256_hex
+from pipeline.errors import InputError, NotFoundError, Problem, ServiceUnavailableError
+from pipeline.names import check_name, check_owner
+from pipeline.nearest import did_you_mean
+from pipeline.policy.deadlines import parse_deadline
+from service.views.keys import KeyCreatedView, RevokedView, key_view
+
+ADMIN = "admin"
+SCOPES = {
+    "videos.read": "See videos, batches, jobs, events and reports.",
+    "videos.write": "Make and delete videos.",
+    "batches.write": "Submit prompt files; cancel, retry, pause, resume, rerun and extend; change budgets.",
+    "files.write": "Upload and delete files.",
+    "webhooks.manage": "Create, change and delete webhooks.",
+    "stream": "Open streams.",
+    "metrics.read": "Read metrics and the list of workers.",
+    ADMIN: "Everything, of every owner; also approve and reject held jobs, and pause queues.",
+}
+"""What a key may be allowed to do."""
+DEFAULT_SCOPES = ("videos.read", "videos.write", "batches.write", "files.write", "webhooks.manage", "stream")
+_KEY = re.compile(r"vgen_sk_([a-z0-9]{8})_([0-9a-f]{64})")
+_ID_CHARACTERS = string.ascii_lowercase + string.digits
+_MAX_NAME = 100
+
+
+class KeyRule(Enum):
+    """When a request must have a key."""
+
+    ALWAYS = "always"
+    ONCE_ANY_EXISTS = "once any exists"
+    """While no key was ever made, whoever reaches the server is its user: it listens on this machine alone."""
+    NEVER = "never"
+
+
+class KeyRefusedError(Exception):
+    """The key does not open anything; the text says why."""
+
+
+def create(
+    database: Database, *, name: str, owner: str, scopes: Sequence[str], expires: str | None, by: str
+) -> KeyCreatedView:
+    """Make a key. Raises InputError with every mistake."""
+    problems: list[Problem] = []
+    checks: dict[str, Callable[[], object]] = {
+        "NAME": partial(check_name, name, _MAX_NAME),
+        "--owner": partial(check_owner, owner),
+        "--expires": partial(_lifetime_ms, expires),
+    }
+    for field, check in checks.items():
+        try:
+            check()
+        except ValueError as error:
+            problems.append(Problem(str(error), field=field))
+    problems += [
+        Problem(f"{scope!r} is not a scope: {did_you_mean(scope, SCOPES)}use {', '.join(SCOPES)}", field="--scope")
+        for scope in scopes
+        if scope not in SCOPES
+    ]
+    if problems:
+        raise InputError(problems)
+    key_id = "".join(secrets.choice(_ID_CHARACTERS) for _ in range(8))
+    secret = secrets.token_hex(32)
+    with database.transaction() as session:
+        key = api_keys.add(
+            session,
+            key_id,
+            secret_sha256=sha256_hex(secret),
+            name=name,
+            owner=owner,
+            scopes=[scope for scope in SCOPES if scope in scopes],
+            lifetime_ms=_lifetime_ms(expires),
+            by=by,
+        )
+    return KeyCreatedView(key=key_view(key), secret=f"vgen_sk_{key_id}_{secret}")
+
+
+def _lifetime_ms(expires: str | None) -> int | None:
+    if expires is None:
+        return None
+    now = datetime.now().astimezone()
+    return int((parse_deadline(expires, now) - now).total_seconds() * 1000)
+
+
+def revoke(database: Database, ids: Sequence[str], *, by: str) -> RevokedView:
+    """End keys for good, all or none. Raises NotFoundError: there is no such key."""
+    with database.transaction() as session:
+        for key_id in ids:
+            if api_keys.find(session, key_id) is None:
+                raise NotFoundError(f"key {key_id[:80]!r} does not exist; `vgen keys list` shows the keys")
+        revoked = [key_id for key_id in dict.fromkeys(ids) if api_keys.revoke(session, key_id, by=by)]
+    return RevokedView(revoked=revoked, unchanged=[key_id for key_id in dict.fromkeys(ids) if key_id not in revoked])
+
+
+def verify(database: Database, text: str) -> ApiKey:
+    """Return the key that this text is, and note its use. Raises KeyRefusedError."""
+    parts = _KEY.fullmatch(text)
+    if parts is None:
+        raise KeyRefusedError("it does not look like a key of vgen: vgen_sk_, an id, _ and a secret")
+    key_id, secret = parts.groups()
+    with database.reading() as session:
+        held = api_keys.find(session, key_id)
+    # Compared also where there is no such key, so that the time tells nobody which ids exist.
+    expected = "0" * 64 if held is None else held.key.secret_sha256
+    if not hmac.compare_digest(sha256_hex(secret), expected) or held is None:
+        raise KeyRefusedError("there is no such key")
+    key, now = held
+    if key.revoked_at is not None:
+        raise KeyRefusedError("this key was revoked")
+    if key.expires_at is not None and key.expires_at <= now:
+        raise KeyRefusedError("this key has expired")
+    if key.last_used_at is None or key.last_used_at <= now - api_keys.USED_EVERY_MS:
+        with contextlib.suppress(ServiceUnavailableError), database.transaction() as session:
+            api_keys.note_use(session, key_id)
+    return key
