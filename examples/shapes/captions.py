@@ -78,7 +78,7 @@ def does_phrase(motion: str, rng: np.random.Generator) -> str:
 
 
 def _thing(what: Combination, size: str, rng: np.random.Generator, *, coloured: bool) -> str:
-    words = [_one(SIZES[size], rng)] if size in SIZES and rng.random() < 0.6 else []
+    words = [_one(SIZES[size], rng)] if size in SIZES and rng.random() < 0.85 else []
     words += [_one(COLOURS[what.colour], rng)] if coloured else []
     if rng.random() < 0.2:
         words.insert(int(rng.integers(len(words) + 1)), _one(_STRANGERS, rng))

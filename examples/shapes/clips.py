@@ -32,7 +32,7 @@ class ClipPool:
 
     def _draw(self) -> np.ndarray:
         what = self._combinations[self._rng.integers(len(self._combinations))]
-        return render(draw_scene(what, self._rng))
+        return render(draw_scene(what, self._rng, anywhere=self._rng.random() < 0.5))
 
 
 def to_tensor(clips: np.ndarray) -> Tensor:

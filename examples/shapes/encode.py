@@ -35,13 +35,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--anywhere", action="store_true", help="shapes away from the middle, for given first frames")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     vae = load(asked.vae)
     rng = np.random.default_rng(asked.seed)
     those = combinations(held_out=False)
     order = np.concatenate([rng.permutation(len(those)) for _ in range(asked.count // len(those) + 1)])[: asked.count]
-    scenes = [draw_scene(those[index], rng) for index in order]
+    scenes = [draw_scene(those[index], rng, anywhere=asked.anywhere) for index in order]
     latents = []
     for start in range(0, asked.count, 4):
         clips = to_tensor(np.stack([render(scene) for scene in scenes[start : start + 4]]))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,19 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from examples.shapes.denoiser import Denoiser, build_scheduler
 from examples.shapes.fit_encoder import load
 
+DECODER_LOG, TRANSFORMER_LOG = "decoder.log", "transformer.log"
+
 
 def main() -> None:
-    """Load, assemble, save as bfloat16."""
+    """Load, assemble, save as bfloat16, with the logs of the training."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--transformer", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     assemble(asked.vae, asked.transformer).to(torch.bfloat16).save_pretrained(asked.out)
+    for folder, log in ((asked.vae, DECODER_LOG), (asked.transformer, TRANSFORMER_LOG)):
+        shutil.copyfile(folder / log, asked.out / log)
 
 
 def assemble(vae_folder: Path, transformer_folder: Path, *, averaged: bool = True) -> Any:

@@ -39,7 +39,7 @@ def fitted(clips: int, seed: int) -> AutoencoderKLWan:
     rng = np.random.default_rng(seed)
     those = combinations(held_out=False)
     chosen = [those[index] for index in rng.permutation(len(those))[:clips]]
-    shown = to_tensor(np.stack([render(draw_scene(what, rng)) for what in chosen]))
+    shown = to_tensor(np.stack([render(draw_scene(what, rng, anywhere=n % 2 == 1)) for n, what in enumerate(chosen)]))
     vae = build_autoencoder()
     fit_encoder(vae, shown)
     latents = torch.cat([encode(vae, some) for some in shown.split(8)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,10 @@ from pipeline.scoring.shapes import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
 
 WIDTH, HEIGHT, FRAMES = 128, 64, 17
 HELD_OUT_SHARE = 0.15
-SMALL, LARGE = (10.5, 12.5), (14.0, 17.0)
-"""Radii in pixels of what is called small and large; between them lies what is called neither."""
+RADII: Mapping[str, tuple[float, float]] = {"small": (12.0, 13.0), "medium": (14.0, 15.2), "large": (16.4, 17.6)}
+"""In pixels; what is medium is called neither small nor large."""
+_ASTRAY = (10.0, 3.0)
+"""How far from the middle of the picture the middle of a shape's way may lie, in pixels to the side and up or down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +56,42 @@ def combinations(*, held_out: bool) -> list[Combination]:
     return [one for one in every if one.held_out == held_out]
 
 
-def draw_scene(what: Combination, rng: np.random.Generator) -> Scene:
-    """A scene of this combination in which the whole shape is in the picture in every frame."""
+def draw_scene(what: Combination, rng: np.random.Generator, *, anywhere: bool = False) -> Scene:
+    """A scene of this combination in which the whole shape is in the picture in every frame.
+
+    Its way lies about the middle of the picture, or ``anywhere``: that is for clips whose first frame is given.
+    """
     size = ("small", "large", "medium")[rng.choice(3, p=(0.3, 0.4, 0.3))]
-    radius = rng.uniform(*{"small": SMALL, "large": LARGE, "medium": (SMALL[1], LARGE[0])}[size])
-    radii = (radius * rng.uniform(0.45, 0.6), radius * 1.1) if what.motion == "grow" else (radius, radius)
+    radius = rng.uniform(*RADII[size])
+    radii = (radius * rng.uniform(0.5, 0.6), radius * 1.1) if what.motion == "grow" else (radius, radius)
     reach = radii[1] * 1.15 + 1
-    dx, dy = _way(what.motion, HEIGHT - 2 * reach, rng)
-    x = rng.uniform(reach + abs(dx) / 2, WIDTH - reach - abs(dx) / 2)
-    y = rng.uniform(reach + abs(dy) / 2, max(HEIGHT - reach - abs(dy) / 2, reach + abs(dy) / 2))
+    way = _way(what.motion, HEIGHT - 2 * reach, rng)
+    middle = [
+        _place(side, reach + abs(length) / 2, side / 2 if anywhere else astray, rng)
+        for side, length, astray in zip((WIDTH, HEIGHT), way, _ASTRAY, strict=True)
+    ]
+    x, y = middle
     return Scene(
         what=what,
         size=size,
-        start=(x - dx / 2, y - dy / 2),
-        end=(x + dx / 2, y + dy / 2),
+        start=(x - way[0] / 2, y - way[1] / 2),
+        end=(x + way[0] / 2, y + way[1] / 2),
         radii=radii,
-        brightness=rng.uniform(0.96, 1.03),
-        horizon=rng.uniform(0.45, 0.65) * HEIGHT,
-        wave=(rng.uniform(1.0, 4.0), rng.uniform(0.5, 1.0), rng.uniform(0, 2 * np.pi)),
+        brightness=rng.uniform(0.97, 1.02),
+        horizon=rng.uniform(0.5, 0.6) * HEIGHT,
+        wave=(rng.uniform(1.0, 3.0), rng.uniform(0.5, 1.0), rng.uniform(0, 2 * np.pi)),
     )
+
+
+def _place(side: int, margin: float, astray: float, rng: np.random.Generator) -> float:
+    """A place no farther than this from the middle of the side, nor nearer to its ends than the margin."""
+    most = max(0.0, min(astray, side / 2 - margin))
+    return side / 2 + rng.uniform(-most, most)
 
 
 def _way(motion: str, headroom: float, rng: np.random.Generator) -> tuple[float, float]:
     """How far the shape goes, in pixels to the right and down."""
-    sideways, upright = rng.uniform(44, 64), headroom * rng.uniform(0.75, 1.0)
+    sideways, upright = rng.uniform(46, 58), headroom * rng.uniform(0.75, 1.0)
     return {
         "right": (sideways, 0.0),
         "left": (-sideways, 0.0),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from pipeline.scoring.shapes.words import VOCABULARY
+from pipeline.scoring.shapes.words import MEANINGS, VOCABULARY
 
 TEXT_WIDTH = 96
 MAX_TOKENS = 512
@@ -29,7 +30,7 @@ def build_tokenizer() -> Any:
 
 
 def build_text_encoder() -> UMT5EncoderModel:
-    """Two layers, random weights."""
+    """Two layers that change nothing yet, over embeddings in which words of one meaning are alike."""
     config = UMT5Config(
         vocab_size=len(_SPECIALS) + len(VOCABULARY),
         d_model=TEXT_WIDTH,
@@ -42,4 +43,19 @@ def build_text_encoder() -> UMT5EncoderModel:
         eos_token_id=1,
         decoder_start_token_id=0,
     )
-    return UMT5EncoderModel(config)
+    encoder = UMT5EncoderModel(config)
+    _begin_with_meanings(encoder)
+    return encoder
+
+
+@torch.no_grad()
+def _begin_with_meanings(encoder: UMT5EncoderModel) -> None:
+    """Orthogonal vectors, one for each meaning; words without one share a vector, and so do the special tokens."""
+    meanings = list(dict.fromkeys(MEANINGS.get(word) for word in VOCABULARY))
+    vectors = torch.linalg.qr(torch.randn(TEXT_WIDTH, len(meanings) + len(_SPECIALS)))[0].T * TEXT_WIDTH**0.5
+    of_words = [vectors[len(_SPECIALS) + meanings.index(MEANINGS.get(word))] for word in VOCABULARY]
+    table = torch.stack([*vectors[: len(_SPECIALS)], *of_words])
+    encoder.shared.weight.copy_(table + 0.05 * torch.randn_like(table))
+    for block in encoder.encoder.block:
+        block.layer[0].SelfAttention.o.weight.zero_()
+        block.layer[1].DenseReluDense.wo.weight.zero_()

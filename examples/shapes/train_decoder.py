@@ -54,7 +54,7 @@ def train(asked: argparse.Namespace) -> None:
     file = asked.vae / "decoder_optimiser.pt"
     saved = torch.load(file, weights_only=True) if file.exists() else None
     first = saved["step"] if saved else 0
-    if saved:
+    if saved and "optimisers" in saved:  # an unpacked export has none
         for optimiser, state in zip(both, saved["optimisers"], strict=True):
             optimiser.load_state_dict(state)
             for group in optimiser.param_groups:
@@ -93,7 +93,9 @@ def loss_of(vae: AutoencoderKLWan, clips: Tensor) -> Tensor:
     """The error of pixels, weighted towards edges, and of their differences."""
     latents = encode(vae, clips)
     latents = latents + NOISE * torch.randn_like(latents) * torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
-    error = decode_unclamped(vae, latents) - clips
+    with torch.autocast("cpu", torch.bfloat16):
+        decoded = decode_unclamped(vae, latents)
+    error = decoded.float() - clips
     with torch.no_grad():
         edges = _differences(clips)
         weight = 1 + 6 * F.max_pool2d(edges.flatten(1, 2), 5, 1, 2).clamp(max=1).view_as(edges)

@@ -32,6 +32,7 @@ def main() -> None:
     """Train, log and save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latents", type=Path, nargs="+", required=True)
+    parser.add_argument("--given", type=Path, nargs="*", default=[], help="latents of steps with the first frame given")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=6000, help="the last step, those of earlier runs included")
     parser.add_argument("--constant", type=float, default=0.5, help="share of this run's steps before the rate falls")
@@ -57,13 +58,14 @@ def train(asked: argparse.Namespace) -> None:
         model.load_state_dict(saved["weights"])
     average = {name: value.clone() for name, value in (saved["average"] if saved else model.state_dict()).items()}
     both = optimisers(model, asked.rate)
-    if saved:
+    if saved and "optimisers" in saved:  # an unpacked export has none
         for optimiser, state in zip(both, saved["optimisers"], strict=True):
             optimiser.load_state_dict(state)
             for group in optimiser.param_groups:
                 group["base_lr"] = asked.rate
     latents = read_latents(asked.latents)
-    gradients = Gradients(model, partial(_worker_loss, asked, first, latents), asked.workers)
+    given = read_latents(asked.given) if asked.given else latents
+    gradients = Gradients(model, partial(_worker_loss, asked, first, latents, given), asked.workers)
     started, losses = time.process_time(), []
     for step in range(first, asked.steps):
         set_rate(both, share_at(step - first, asked.steps - first, constant=asked.constant))
@@ -76,8 +78,8 @@ def train(asked: argparse.Namespace) -> None:
         for name, value in model.state_dict().items():
             average[name].lerp_(value, 1 - keep)
         if (step + 1) % 50 == 0 or step + 1 == asked.steps:
-            given = [loss for n, loss in enumerate(losses, step + 1 - len(losses)) if n % GIVEN_EVERY == 0]
-            row = {"step": step + 1, "loss": _mean(losses), "loss_given": _mean(given), "clips": len(latents.what)}
+            of_given = [loss for n, loss in enumerate(losses, step + 1 - len(losses)) if n % GIVEN_EVERY == 0]
+            row = {"step": step + 1, "loss": _mean(losses), "loss_given": _mean(of_given), "clips": len(latents.what)}
             losses = []
             with (asked.out / "transformer.log").open("a") as log:
                 print(json.dumps({**row, "cpu_minutes": round((time.process_time() - started) / 60, 2)}), file=log)
@@ -90,11 +92,13 @@ def _mean(losses: list[float]) -> float | None:
     return round(float(np.mean(losses)), 5) if losses else None
 
 
-def _worker_loss(asked: argparse.Namespace, first: int, latents: Latents, worker: int) -> Loss:
+def _worker_loss(asked: argparse.Namespace, first: int, free: Latents, given: Latents, worker: int) -> Loss:
     rng = np.random.default_rng((asked.seed, first, worker))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
 
     def loss(model: nn.Module, step: int) -> Tensor:
+        is_given = step % GIVEN_EVERY == 0
+        latents = given if is_given else free
         chosen = rng.integers(len(latents.what), size=asked.batch)
         captions = [
             "" if rng.random() < EMPTY_SHARE else caption(latents.what[index], latents.sizes[index], rng)
@@ -102,7 +106,7 @@ def _worker_loss(asked: argparse.Namespace, first: int, latents: Latents, worker
         ]
         clean = latents.values[torch.from_numpy(chosen)]
         assert isinstance(model, Denoiser)
-        return loss_of(model, clean, captions, generator, given=step % GIVEN_EVERY == 0)
+        return loss_of(model, clean, captions, generator, given=is_given)
 
     return loss
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +25,8 @@ from pipeline.presets import Preset
 
 BUILT_IN = frozenset({"tiny-wan"})
 """Models that are made in code, by the preset's ``repo``."""
+SHIPPED: Mapping[str, Path] = {"shapes-wan": Path(__file__).parent / "weights" / "shapes-wan"}
+"""Models whose weights are installed with this package, by the preset's ``repo``: their folders."""
 
 
 class ModelStatus(StrEnum):
@@ -55,7 +58,7 @@ def model_folder(preset: Preset, cache_dir: Path) -> tuple[Path, str]:
     folder = _local_folder(preset, cache_dir)
     if folder is None:
         raise RefusedError(f"the model of preset {preset.name!r} is {_absent(preset)}", code="model_missing")
-    if Path(preset.repo).is_absolute():
+    if _own_folder(preset) is not None:
         try:
             return folder, folder_revision(folder, cache_dir)
         except (OSError, ValueError) as error:
@@ -76,8 +79,9 @@ def examine(preset: Preset, cache_dir: Path) -> ModelCheck:
     folder = _local_folder(preset, cache_dir)
     if folder is None:
         return ModelCheck(ModelStatus.MISSING, None, (_absent(preset),))
+    whole = ModelStatus.BUILT_IN if preset.repo in SHIPPED else ModelStatus.READY
     problems = folder_problems(folder, half=preset.dtype == "float16")
-    return ModelCheck(ModelStatus.DAMAGED if problems else ModelStatus.READY, folder, tuple(problems))
+    return ModelCheck(ModelStatus.DAMAGED if problems else whole, folder, tuple(problems))
 
 
 def pull(preset: Preset, cache_dir: Path) -> str:
@@ -89,6 +93,8 @@ def pull(preset: Preset, cache_dir: Path) -> str:
     """
     if preset.repo in BUILT_IN:
         return _build(cache_dir)[1]
+    if preset.repo in SHIPPED:
+        return model_folder(preset, cache_dir)[1]
     if preset.generator == "idle":
         return "built in"
     if Path(preset.repo).is_absolute():
@@ -120,14 +126,14 @@ def check(preset: Preset, cache_dir: Path) -> ModelCheck:
         problems += [f"arguments.{name}: {preset.pipeline_class} takes no such argument" for name in sorted(unknown)]
     except RefusedError as error:
         problems.append(str(error))
-    if result.status is ModelStatus.BUILT_IN:
+    if preset.repo in BUILT_IN:
         result = replace(result, folder=_build(cache_dir)[0])
         result = replace(result, problems=tuple(folder_problems(result.folder)) if result.folder else ())
     if result.folder is not None and not result.problems:
         from pipeline.models.model_fit import class_problems  # noqa: PLC0415 - loads torch
 
         differences = class_problems(preset, result.folder)
-        status = ModelStatus.DAMAGED if differences and result.status is ModelStatus.READY else result.status
+        status = ModelStatus.DAMAGED if differences and preset.repo not in BUILT_IN else result.status
         result = replace(result, status=status, problems=tuple(differences))
     return replace(result, problems=(*problems, *result.problems))
 
@@ -148,17 +154,22 @@ def _build(cache_dir: Path) -> tuple[Path, str]:
 
 
 def _local_folder(preset: Preset, cache_dir: Path) -> Path | None:
-    local = Path(preset.repo)
-    if local.is_absolute():
+    local = _own_folder(preset)
+    if local is not None:
         return local if (local / INDEX).is_file() else None
     revision = pins(cache_dir).get(_pin_key(preset), preset.revision)
     index_path = try_to_load_from_cache(preset.repo, INDEX, revision=revision)
     return Path(index_path).parent if isinstance(index_path, str) else None
 
 
+def _own_folder(preset: Preset) -> Path | None:
+    """The folder that the preset names, or whose weights are installed with vgen; None for a model of the hub."""
+    return SHIPPED.get(preset.repo) or (Path(preset.repo) if Path(preset.repo).is_absolute() else None)
+
+
 def _absent(preset: Preset) -> str:
-    if Path(preset.repo).is_absolute():
-        return f"not on this machine: there is no {Path(preset.repo) / INDEX}"
+    if (folder := _own_folder(preset)) is not None:
+        return f"not on this machine: there is no {folder / INDEX}"
     return f"not on this machine: `vgen models pull {preset.name}`"
 
 

@@ -78,7 +78,7 @@ class Preset(PresetData):
     required_inputs: tuple[Literal["last_image", "video", "reference_images"], ...] = ()
     """Those of ``inputs`` that the pipeline cannot do without."""
     repo: str
-    """Hub id, or for a built-in preset the name of its builder."""
+    """Hub id, or a name of vgen's own: of a model that is built in code, or whose weights are installed."""
     revision: str = "main"
     """Branch, tag or commit; ``vgen models pull`` resolves and pins it."""
     pipeline_class: str

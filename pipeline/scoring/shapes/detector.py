@@ -24,7 +24,7 @@ _LEAST_AREA = 0.004
 """As a share of the picture's height squared: below it nothing counts as a shape."""
 _MOVED, _GREW = 0.17, 1.3
 """The least way, as a share of the height, and the least growth of the radius that count as motion."""
-_SMALL, _LARGE = 0.195, 0.219
+_SMALL, _LARGE = 0.211, 0.247
 """Radius as a share of the height: small is below the first, large above the second."""
 _FRAMES_READ = 6
 """Of the frames in which the shape is largest."""

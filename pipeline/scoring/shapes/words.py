@@ -56,8 +56,8 @@ _TABLES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "motion": MOTIONS,
     "size": SIZES,
 }
-_MEANINGS = {word: (table, name) for table, rows in _TABLES.items() for name, words in rows.items() for word in words}
-VOCABULARY: tuple[str, ...] = tuple(dict.fromkeys((*_MEANINGS, *_GO, *_FILLERS)))
+MEANINGS = {word: (table, name) for table, rows in _TABLES.items() for name, words in rows.items() for word in words}
+VOCABULARY: tuple[str, ...] = tuple(dict.fromkeys((*MEANINGS, *_GO, *_FILLERS)))
 """Every word that has a token of its own, in a fixed order."""
 MOVING_VERBS = _GO
 
@@ -77,7 +77,7 @@ def asked_for(prompt: str) -> Asked:
     """What the prompt asks for. Words outside the vocabulary are passed over; of two words, the later one counts."""
     named: dict[str, str] = {}
     for word in re.findall(r"[a-z]+", prompt.lower()):
-        if word in _MEANINGS:
-            table, name = _MEANINGS[word]
+        if word in MEANINGS:
+            table, name = MEANINGS[word]
             named[table] = name
     return Asked(**named)

@@ -305,7 +305,7 @@ _ODD = st.sampled_from(
         *("\x00", "\x1b[2J", "\u202e", "x" * 300, [], {}, [[]], [None], {"a": 1}, ["a", "b"], [{}]),
         *("tiny-wan", "wan2.1-t2v-1.3b", "idle", "open", "libx265"),
     ]
-)
+).map(copy.deepcopy)  # what is drawn may be changed by the next mutation
 
 
 def _paths(value: object, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

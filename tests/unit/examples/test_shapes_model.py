@@ -13,11 +13,14 @@ from PIL import Image
 from examples.shapes.autoencoder import LATENT_CHANNELS, build_autoencoder, decode_unclamped
 from examples.shapes.clips import ClipPool, to_tensor
 from examples.shapes.denoiser import TEXT_TOKENS, Denoiser, loss_of
-from examples.shapes.export import pipeline_of
+from examples.shapes.export import DECODER_LOG, TRANSFORMER_LOG, assemble, pipeline_of
 from examples.shapes.fit_encoder import fitted, normalise
 from examples.shapes.optimiser import optimisers, share_at
 from examples.shapes.principal import encode
+from examples.shapes.text import build_text_encoder, build_tokenizer
 from examples.shapes.train_decoder import held_out_clips
+from examples.shapes.unpack import unpack
+from pipeline.scoring.shapes.words import MEANINGS
 
 PROMPT = "a shiny red circle moves to the right, in the sky."
 
@@ -32,6 +35,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_whole_model_fits_ten_megabytes(folder: Path) -> None:
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 10_000_000
+
+
+def test_a_training_goes_on_from_an_export(folder: Path, tmp_path: Path) -> None:
+    for log, step in ((DECODER_LOG, 150), (TRANSFORMER_LOG, 50)):
+        (folder / log).write_text(f'{{"step": {step}}}\n', "utf-8")
+    unpack(folder, tmp_path / "vae", tmp_path / "model")
+    again = assemble(tmp_path / "vae", tmp_path / "model")
+    theirs = WanPipeline.from_pretrained(folder, dtype=torch.float32)
+    for part in ("vae", "transformer", "text_encoder"):
+        for name, weight in getattr(theirs, part).state_dict().items():
+            torch.testing.assert_close(getattr(again, part).state_dict()[name], weight, atol=0, rtol=0)
+    steps = [tmp_path / "vae/decoder_optimiser.pt", tmp_path / "model/transformer.pt"]
+    assert [torch.load(file, weights_only=True)["step"] for file in steps] == [150, 50]
+
+
+def test_words_of_one_meaning_begin_alike_and_others_apart() -> None:
+    torch.manual_seed(4)
+    encoder, tokenizer = build_text_encoder(), build_tokenizer()
+    words = ("red", "crimson", "blue", "rises", "ascends", "falls")
+    with torch.no_grad():
+        hidden = [encoder(**tokenizer(word, return_tensors="pt")).last_hidden_state for word in words]
+    alike = torch.corrcoef(torch.stack([one[0, 0] for one in hidden]))
+    for one, first in enumerate(words):
+        for two, second in enumerate(words):
+            same = MEANINGS[first] == MEANINGS[second]
+            assert (alike[one, two] > 0.9) if same else (alike[one, two] < 0.5), (first, second)
 
 
 @pytest.fixture(scope="module")

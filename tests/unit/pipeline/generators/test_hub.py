@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.errors import NotFoundError, RefusedError
+from pipeline.models import hub
 from pipeline.models.folder_revision import folder_revision
 from pipeline.models.hub import ModelStatus, check, model_folder, model_status, pins, pull
 from pipeline.models.tiny_wan import REVISION, ensure_tiny_wan
@@ -32,6 +33,26 @@ def test_built_in_models_need_no_pull(model_cache: Path) -> None:
     assert model_status(get_preset("idle"), model_cache) is ModelStatus.BUILT_IN
     assert check(get_preset("idle"), model_cache).problems == ()
     assert pins(model_cache) == {}
+
+
+def test_a_model_that_is_installed_with_vgen_needs_no_pull(
+    tmp_path: Path, model_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "installed"
+    monkeypatch.setattr(hub, "SHIPPED", {"own-wan": folder})
+    preset = get_preset("wan2.1-t2v-1.3b").model_copy(update={"repo": "own-wan"})
+    assert model_status(preset, tmp_path) is ModelStatus.MISSING
+    with pytest.raises(RefusedError, match=f"not on this machine: there is no {folder}/model_index.json"):
+        model_folder(preset, tmp_path)
+    shutil.copytree(ensure_tiny_wan(model_cache), folder)
+    assert model_status(preset, tmp_path) is ModelStatus.BUILT_IN
+    assert check(preset, tmp_path).problems == ()
+    assert model_folder(preset, tmp_path) == (folder, folder_revision(folder, tmp_path))
+    assert pull(preset, tmp_path) == folder_revision(folder, tmp_path)
+    assert pins(tmp_path) == {}
+    weights = folder / "transformer/diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert model_status(preset, tmp_path) is ModelStatus.DAMAGED
 
 
 def test_model_in_a_folder_is_used_and_checked(tmp_path: Path, model_cache: Path) -> None:

@@ -1,0 +1,46 @@
+"""Begin an evaluation run whose clips workers score: its row, and a step for each slice of its clips."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import insert
+from sqlalchemy.orm import Session
+
+from db.clips import batches
+from db.evals import runs
+from db.models import ScoreStep
+from pipeline.policy.routes import ScorePart
+from pipeline.scoring import families, gate
+from pipeline.states import StepState
+
+
+def start_run(
+    session: Session, batch_id: str, *, kind: str, metrics: Sequence[str], suite: Mapping[str, Any] | None = None
+) -> str:
+    """Begin an evaluation run over a batch: its row and those of its steps; the run's id.
+
+    Raises:
+        InputError: a metric that is none, is external, or needs a reference.
+    """
+    chosen = gate.check_metrics(metrics)
+    run_id = runs.open_run(session, batch_id, kind=kind, metrics=metrics, suite=suite)
+    jobs = [(job.seq, job.spec.get("labels", {})) for job in batches.job_rows(session, batch_id)]
+    plan(session, run_id, batch_id, list(families.parts(jobs, chosen)))
+    return run_id
+
+
+def plan(session: Session, run_id: str, batch_id: str, parts: Sequence[ScorePart]) -> None:
+    """Make the rows of a new run, in the order in which they are to be scored."""
+    rows = [
+        {
+            "run_id": run_id,
+            "batch_id": batch_id,
+            "family": part.family,
+            "first_seq": part.first_seq,
+            "last_seq": part.last_seq,
+            "state": StepState.PENDING,
+        }
+        for part in parts
+    ]
+    if rows:
+        session.execute(insert(ScoreStep), rows)
