@@ -245,13 +245,14 @@ def test_a_release_refuses_an_older_schema(
 def test_each_migration_of_ours_keeps_the_rows_and_the_work(database: Database, before: str) -> None:
     # Given the tables of a release before, with work in them
     config = schema._config()
-    with database.transaction() as session:
-        config.attributes["connection"] = session.connection()
-        alembic.upgrade(config, before)
+    schema.upgrade(database)
     line = Line(database)
     line.worker(slots=50)
     batch_id = line.submit(count=3)
     line.finish_job(f"{batch_id}-000000")
+    with database.transaction() as session:
+        config.attributes["connection"] = session.connection()
+        alembic.downgrade(config, before)
     counts = _counts(database)
 
     # When they are upgraded
