@@ -9,7 +9,7 @@ from fastapi.routing import iter_route_contexts
 from server.app import make_api
 from server.database import Line
 
-PUBLIC = frozenset({"/openapi.json"})
+PUBLIC = frozenset({"/health", "/healthz", "/openapi.json", "/readyz"})
 """Paths that answer without a key: they tell nothing about the line."""
 
 

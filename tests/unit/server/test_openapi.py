@@ -26,7 +26,7 @@ def test_it_is_valid_openapi(description: dict[str, Any]) -> None:
 def test_it_has_every_route(description: dict[str, Any]) -> None:
     described = {(method.upper(), path) for path, methods in description["paths"].items() for method in methods}
 
-    routes = {tuple(route) for route in every_route() if route.path not in PUBLIC}
+    routes = {(route.method, route.path.replace(":path}", "}")) for route in every_route() if route.path not in PUBLIC}
     assert len(routes) > 20
     assert described == routes
 
