@@ -8,10 +8,10 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types imports check faults mutants docs bench clean
+.PHONY: help env demo test lint types imports check test-clients faults mutants docs bench clean
 
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
 env: $(STAMP)  ## Make the environment in .venv
 
@@ -40,6 +40,9 @@ check: lint types imports  ## Lint, types and import rules
 test: check  ## Everything: lint, types, import rules, all tests with real servers
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
+test-clients: $(STAMP)  ## Clients in their own versions, from the package indexes, against a real server
+	$(BIN)/python -m tests.clients.run
+
 SECONDS ?= 1800
 SEED ?= $(shell date +%S%M)
 faults: $(STAMP)  ## Every fault test, then a storm: SECONDS=1800 SEED=7; BARE=1 also over pure Celery chains
@@ -53,12 +56,14 @@ docs: $(STAMP)  ## Write the generated pages anew
 	$(BIN)/python -m cli.reference > docs/cli.md
 	$(BIN)/python -m cli.reference --json-output > docs/json-output.md
 	$(BIN)/python -m cli.settings_reference > docs/settings.md
+	$(BIN)/python -m server.reference > docs/http-api.md
 
 bench: $(STAMP)  ## Measure; see bench/README.md
 	$(BIN)/python -m bench.encode
 	$(BIN)/python -m bench.submit
 	$(BIN)/python -m bench.orchestration
 	$(BIN)/python -m bench.startup
+	$(BIN)/python -m bench.serve
 	$(BIN)/python -m bench.scoring
 	$(BIN)/python -m bench.line_efficiency
 	if command -v nvidia-smi > /dev/null; then $(BIN)/python -m bench.gpu; else echo "no GPU: bench.gpu is left out"; fi

@@ -1,9 +1,8 @@
 """The application: every route, and what stands before all of them."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -14,6 +13,7 @@ from pipeline.settings import Settings
 from server import health, metrics, native, openai, svd
 from server.database import Line
 from server.errors import add_handlers
+from server.limits import BodyLimits
 from server.metrics.requests import CountedRequests
 from server.openapi import describe
 from server.request_ids import RequestIds
@@ -30,21 +30,22 @@ def create_app(
 ) -> ASGIApp:
     """The line over HTTP. It keeps nothing but the settings and connections: any number of them serve one line."""
     app = make_api(Line(settings, database, stopping or threading.Event(), key_rule, tuple(allowed_origins)))
-    app.state.requests = counted = CountedRequests(app, database, app.state.line.stopping)
-    return RequestIds(_with_cors(counted, allowed_origins) if allowed_origins else counted)
+    app.state.requests = CountedRequests(app, database, app.state.line.stopping)
+    limited = BodyLimits(app.state.requests, settings.serve)
+    return RequestIds(_with_cors(limited, allowed_origins) if allowed_origins else limited)
 
 
-def make_api(line: Line) -> FastAPI:
-    """Every route, with what is handed to them."""
-    app = FastAPI(title="vgen", docs_url=None, redoc_url=None)
+def make_api(line: Line | None = None) -> FastAPI:
+    """Return every route, with what is handed to them; docs/http-api.md is written from it."""
+    app = FastAPI(title="vgen", version=version("vgen"), docs_url=None, redoc_url=None)
     app.state.line = line
     add_handlers(app)
     app.include_router(health.probes_router)
     app.include_router(metrics.router)
     app.include_router(health.models_router, prefix="/v1")
     app.include_router(openai.router, prefix="/v1")
-    app.include_router(svd.router)
     app.include_router(native.router, prefix="/api/v1")
+    app.include_router(svd.router)
     describe(app)
     return app
 

@@ -4,7 +4,7 @@ SQLAlchemy's sessions block: a route that opens one is a plain function, which S
 """
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated
 
@@ -15,6 +15,7 @@ from db.session import Database
 from pipeline.settings import Settings
 from pipeline.storage import Storage
 from pipeline.wiring import make_storage
+from server.recent_speed import RecentSpeed
 from service.keys import KeyRule
 
 
@@ -29,6 +30,7 @@ class Line:
     key_rule: KeyRule = KeyRule.ONCE_ANY_EXISTS
     allowed_origins: tuple[str, ...] = ()
     """Sites whose pages may call the server, as browsers name them: ``https://example.org``."""
+    speed: RecentSpeed = field(default_factory=RecentSpeed)
 
     @cached_property
     def storage(self) -> Storage:

@@ -1,7 +1,5 @@
 """Every refusal and failure as an answer in the form of OpenAI's API, whoever raised it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,9 +7,10 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from pipeline.errors import (
     MAX_PROBLEMS_SHOWN,
@@ -134,6 +133,10 @@ def add_handlers(app: FastAPI) -> None:
             message = f"{request.method} {request.url.path}: {message}"
         code = _CODE_OF.get(error.status_code)
         return answer(ApiError(error.status_code, message, code=code, headers=error.headers))
+
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=400)  # nobody is there to read it
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:

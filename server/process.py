@@ -1,9 +1,8 @@
 """The process of `vgen serve`: uvicorn, and in solo mode the line beside it."""
 
-from __future__ import annotations
-
 import contextlib
 import ipaddress
+import math
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,8 +13,12 @@ from db.session import Database
 from pipeline.errors import InputError, Problem
 from pipeline.settings import Settings
 from server.app import create_app
+from server.connections import Connection
 from service.keys import KeyRule
 from tasks.hosts.standing_line import StandingLine
+
+KEEP_ALIVE_S = 75
+"""Longer than proxies keep an idle connection, so that none sends a request into one that is just closed."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -46,12 +49,15 @@ def serve(
     """Answer requests until ``stopping`` is set and those that were begun are answered; in solo mode work, too."""
     config = uvicorn.Config(
         create_app(settings, database, stopping, key_rule=key_rule, allowed_origins=allowed_origins),
+        http=Connection,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
         lifespan="off",
-        timeout_graceful_shutdown=int(settings.worker.grace_s),
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(settings.serve.drain_s),
     )
     with contextlib.ExitStack() as stack:
         line = stack.enter_context(StandingLine(settings, database, stopping)) if settings.solo else None

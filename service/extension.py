@@ -1,10 +1,12 @@
 """A finished clip goes on: a new clip that starts from its last frames, and begins with it where that is wanted."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy.orm import Session
 
 from db.clips import batches, continuations, jobs
 from db.clips.batches import Submitted
@@ -64,8 +66,9 @@ def extend(
     *,
     whole: bool,
     owner: str | None = None,
+    also: Callable[[Session, str], None] | None = None,
 ) -> Extended:
-    """Store a clip that goes on where a job's ends; ``whole``: it begins with it.
+    """Store a clip that goes on where a job's ends; ``whole``: it begins with it. ``also`` as in ``submission.store``.
 
     Raises:
         NotFoundError: there is no such job, or its file is gone.
@@ -75,12 +78,14 @@ def extend(
     left = left_by(database, job_id)
     spec = next_spec(left.spec, left.job_id, prompt, changes, settings)
     if not whole:
-        return Extended(store(database, settings, left.state, spec, left.options, owner=owner), spec, left.options)
+        return Extended(
+            store(database, settings, left.state, spec, left.options, owner=owner, also=also), spec, left.options
+        )
     with tempfile.TemporaryDirectory(prefix="vgen-extend-") as folder:
         beginning = _beginning(database, settings, left.job_id, left.spec, Path(folder))
         spec = spec.model_copy(update={"begins_with": beginning.spec})
         files = {beginning.file.sha256: beginning.file}
-        stored = store(database, settings, left.state, spec, left.options, files, owner=owner)
+        stored = store(database, settings, left.state, spec, left.options, files, owner=owner, also=also)
     return Extended(stored, spec, left.options)
 
 
@@ -160,6 +165,7 @@ def store(
     files: Mapping[str, StoredInput] | None = None,
     *,
     owner: str | None = None,
+    also: Callable[[Session, str], None] | None = None,
 ) -> Submitted:
     """Store the clip as a batch. Raises ConflictError: the state does not fit it."""
     try:
@@ -169,7 +175,7 @@ def store(
     content = sha256_hex(canonical_json(spec.model_dump(mode="json")))
     new = Submission([PlannedJob(1, 0, spec)], content, dict(files or {}), f"extend-{spec.extends}")
     return submission.store(
-        new, options, settings=settings, database=database, owner=owner, again=True, states={0: state}
+        new, options, settings=settings, database=database, owner=owner, again=True, states={0: state}, also=also
     )
 
 

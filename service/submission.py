@@ -1,10 +1,11 @@
 """A submission on its way into the rows: its options, its inputs, what should be said of it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 
 from pydantic import ValidationError
+from sqlalchemy.orm import Session
 
 from db.clips import batches
 from db.clips.batches import Limits, Submitted
@@ -88,8 +89,12 @@ def store(
     again: bool = False,
     limits: Limits | None = None,
     states: Mapping[int, ContinuationRef] | None = None,
+    also: Callable[[Session, str], None] | None = None,
 ) -> Submitted:
-    """Put the inputs into the store, then the batch and its jobs into the database, all or nothing."""
+    """Put the inputs into the store, then the batch and its jobs into the database, all or nothing.
+
+    ``also`` is called with the batch's id in the transaction that stores a new batch; what it raises undoes that.
+    """
     _put_inputs(submission, settings)
     with database.transaction() as session:
         stored = batches.submit(
@@ -103,6 +108,8 @@ def store(
             limits=limits,
             states=states,
         )
+        if also is not None and stored.created:
+            also(session, stored.batch_id)
     # A sweep that looked before the commit may have deleted after it. From now on the rows keep it away.
     _put_inputs(submission, settings, only_missing=True)
     return stored

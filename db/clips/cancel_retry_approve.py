@@ -102,10 +102,10 @@ def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) ->
 
 
 def _lock_all(session: Session, job_ids: Sequence[str], states: Sequence[JobState], *, wait: bool) -> dict[str, str]:
-    """Lock those of the jobs that are in one of the states; their batches by job id."""
+    """Lock those of the jobs that are in one of the states and not deleted; their batches by job id."""
     rows = session.execute(
         select(Job.id, Job.batch_id)
-        .where(Job.id.in_(job_ids), Job.state.in_(states))
+        .where(Job.id.in_(job_ids), Job.state.in_(states), Job.deleted_at.is_(None))
         .order_by(Job.id)
         .with_for_update(skip_locked=not wait)
     )

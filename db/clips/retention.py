@@ -26,8 +26,10 @@ _KEPT_EVENTS = ("approved", "rejected", HISTORY_REMOVED, MEDIA_REMOVED)
 _PAGE = 500
 
 
-def unreferenced(session: Session, keys: Sequence[str]) -> set[str]:
+def unreferenced(session: Session, keys: Sequence[str], *, inputs_age_ms: int | None = None) -> set[str]:
     """Return those of the keys that no row points at now.
+
+    A deleted job points at nothing, and one that ended ``inputs_age_ms`` ago no longer at its inputs.
 
     Everything of a job that has not ended is pointed at, and so is what an ended job's encode step recorded: a retry
     goes on from it.
@@ -41,7 +43,7 @@ def unreferenced(session: Session, keys: Sequence[str]) -> set[str]:
     referenced |= _encoded(session, ids)
     inputs = {key.removeprefix("inputs/"): key for key in keys if key.startswith("inputs/")}
     if inputs:
-        referenced |= {inputs[digest] for digest in _named_inputs(session, inputs)}
+        referenced |= {inputs[digest] for digest in _named_inputs(session, inputs, inputs_age_ms)}
     others = set(keys) - jobs.keys() - referenced
     if others:
         blob = ContinuationState.blobs["frames"]["key"].as_string()
@@ -49,19 +51,22 @@ def unreferenced(session: Session, keys: Sequence[str]) -> set[str]:
     return set(keys) - referenced
 
 
-def _named_inputs(session: Session, digests: Collection[str]) -> set[str]:
+def _named_inputs(session: Session, digests: Collection[str], age_ms: int | None) -> set[str]:
     """Return those of the digests that a job's inputs have."""
     named: set[str] = set()
+    kept: ColumnElement[bool] = Job.deleted_at.is_(None)
+    if age_ms is not None:
+        kept &= Job.finished_at.is_(None) | (Job.finished_at >= now_ms() - age_ms)
     for field in ("image", "last_image", "video"):
         digest = Job.spec[field]["sha256"].as_string()
-        named.update(session.scalars(select(digest).where(digest.in_(digests)).distinct()))
+        named.update(session.scalars(select(digest).where(digest.in_(digests), kept).distinct()))
     before = Job.spec["begins_with"]["video"]["sha256"].as_string()
-    named.update(session.scalars(select(before).where(before.in_(digests)).distinct()))
+    named.update(session.scalars(select(before).where(before.in_(digests), kept).distinct()))
     lists = Job.spec["reference_images"].as_string()
-    for text in session.scalars(select(lists).where(lists.is_not(None)).distinct()):
+    for text in session.scalars(select(lists).where(lists.is_not(None), kept).distinct()):
         named.update(str(ref["sha256"]) for ref in json.loads(text))
     lists = Job.spec["loras"].as_string()
-    for text in session.scalars(select(lists).where(lists.is_not(None), lists != "[]").distinct()):
+    for text in session.scalars(select(lists).where(lists.is_not(None), lists != "[]", kept).distinct()):
         named.update(str(lora["file"]["sha256"]) for lora in json.loads(text))
     return named & set(digests)
 
@@ -77,6 +82,7 @@ def _encoded(session: Session, job_ids: Sequence[str]) -> set[str]:
             Step.state == StepState.DONE,
             Step.roll == Job.roll,
             Job.state.in_((JobState.FAILED, JobState.CANCELLED)),
+            Job.deleted_at.is_(None),
         )
     )
     return {text for output in outputs for text in _texts(output)}

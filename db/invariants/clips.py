@@ -7,7 +7,7 @@ from sqlalchemy.orm import aliased
 
 from db.events import MEDIA_REMOVED
 from db.invariants.rule import OPEN, SUCCESS, Query, Rule, has_step
-from db.models import ArtifactRow, Batch, ContinuationState, Event, Job, Score, Segment, Step
+from db.models import ArtifactRow, Batch, Checkpoint, ContinuationState, Event, Job, Score, Segment, Step
 from pipeline.states import JobState, Stage, StepState
 
 
@@ -18,7 +18,8 @@ def _media_removed(batch_id: Any) -> ColumnElement[bool]:
 def _published() -> Query:
     videos = func.count(ArtifactRow.job_id).filter(ArtifactRow.kind == "video")
     done = has_step((StepState.DONE,), Stage.PUBLISH)
-    wanted = case((Job.state != JobState.SUCCEEDED, 0), (_media_removed(Job.batch_id), 0), else_=1)
+    gone = or_(Job.state != JobState.SUCCEEDED, Job.deleted_at.is_not(None), _media_removed(Job.batch_id))
+    wanted = case((gone, 0), else_=1)
     return (
         select(Job.id, Job.state.label("state"), videos.label("videos"))
         .join(ArtifactRow, and_(ArtifactRow.job_id == Job.id, ArtifactRow.roll == Job.roll), isouter=True)
@@ -130,8 +131,16 @@ def _continued() -> Query:
     )
 
 
+def _deleted() -> Query:
+    """A deleted job has ended, and nothing of it is left to go on from or to be shown."""
+    left = or_(*(exists().where(table.job_id == Job.id) for table in (ArtifactRow, Checkpoint, ContinuationState)))
+    open_ = or_(Job.finished_at.is_(None), has_step(OPEN))
+    return select(Job.id, Job.state.label("state")).where(Job.deleted_at.is_not(None), or_(left, open_))
+
+
 RULES = (
-    Rule("published", "a succeeded job has one video, any other none", _published()),
+    Rule("published", "a succeeded job has one video unless it was deleted, any other none", _published()),
+    Rule("deleted", "a deleted job has ended and has no files", _deleted()),
     Rule("artifacts", "files belong to the current roll of a succeeded job, under their own digest", _artifacts()),
     Rule("accepted", "where clips are scored, the published roll is the accepted one", _accepted()),
     Rule("rolls", "every roll before the current one was scored and rejected", _rolls()),

@@ -17,6 +17,7 @@ from db.models.line import (
     Step,
 )
 from db.models.metrics import Measurement, Total
+from db.models.requests import RequestKey
 
 __all__ = [
     "LIVE_INDEX",
@@ -32,6 +33,7 @@ __all__ = [
     "Measurement",
     "MemoryNeed",
     "Queue",
+    "RequestKey",
     "Score",
     "ScoreRun",
     "ScoreStep",

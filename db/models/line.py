@@ -93,6 +93,10 @@ class Job(Base):
     error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[int] = mapped_column(BigInteger)
     finished_at: Mapped[int | None] = mapped_column(BigInteger)
+    deleted_at: Mapped[int | None] = mapped_column(BigInteger)
+    """When somebody deleted its clip: the row stays, its files are gone, and nothing brings it back."""
+    remixed_from: Mapped[str | None] = mapped_column(ROW_ID)
+    """The job whose specification it is, with another prompt."""
 
 
 class Segment(Base):

@@ -71,7 +71,7 @@ def resolve_specification(
     for name in _NEEDED:
         if request.get(name) is None:
             report(name, "is missing")
-    fields = _line_fields(request, inputs, report)
+    fields = line_fields(request, inputs, report)
     values, _ = LayerReader(inputs).read(fields, False, report)
     problems.raise_if_any()
     library = load_library(settings.effective_presets_dir)
@@ -81,7 +81,7 @@ def resolve_specification(
     return Imported(spec, _notices(request))
 
 
-def _line_fields(request: Mapping[str, Any], inputs: StoredInputs, report: Report) -> dict[str, object]:
+def line_fields(request: Mapping[str, Any], inputs: StoredInputs, report: Report) -> dict[str, object]:
     """The fields of a line that asks for the same; null and empty lists are not given."""
     fields: dict[str, object] = {name: request[name] for name in _AS_THEY_ARE if request.get(name) is not None}
     if request.get("gpu") not in (None, []):

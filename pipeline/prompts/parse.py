@@ -74,18 +74,24 @@ def _parse(
 
 
 def parse_fields(
-    jobs: Sequence[Mapping[str, object]], name: str, *, settings: Settings, files: Mapping[str, Path] | None = None
+    jobs: Sequence[Mapping[str, object]],
+    name: str,
+    *,
+    settings: Settings,
+    files: Mapping[str, Path] | None = None,
+    inputs: InputCollector | None = None,
 ) -> Submission:
     """Do the same for fields that came without a file, such as a request's: one line's for each of ``jobs``.
 
     No path of this host is read but those of ``files``, by the names that the fields call them. Numbers may be text.
+    ``inputs``, where it is given, finds them instead.
 
     Raises:
         InputError: with every mistake found; its problems name no file and no line.
     """
     records = iter([Record(line, fields) for line, fields in enumerate(jobs, 1)])
     with contextlib.ExitStack() as stack:
-        inputs = InputCollector(None, (), _lazy_downloader(stack, settings), files=files)
+        inputs = inputs or InputCollector(None, (), _lazy_downloader(stack, settings), files=files)
         try:
             return _expand(Table((), records, text=True), Problems(name), {}, settings, inputs)
         except InputError as error:

@@ -56,6 +56,8 @@ RULES: dict[SettingPath, tuple[Rule, str]] = {
     ("safety", "policy"): (Rule.UNSCREENED, "it decides what is screened"),
     ("retention", "days"): (Rule.NEVER, _REMOVES),
     ("retention", "history_days"): (Rule.NEVER, _REMOVES),
+    ("retention", "inputs_days"): (Rule.NEVER, _REMOVES),
+    ("serve", "redirect"): (Rule.NEVER, "it decides who gets addresses of the store"),
     ("sweep", "orphan_age_h"): (Rule.NEVER, _REMOVES),
     ("sweep", "checkpoint_age_h"): (Rule.NEVER, _REMOVES),
 }

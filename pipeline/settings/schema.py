@@ -229,6 +229,31 @@ class WorkerSettings(_Group):
     step_deadline_s: float = Field(600.0, gt=0, description="Longest time for one denoising step or decode.")
 
 
+class ServeSettings(_Group):
+    """How `vgen serve` answers."""
+
+    body_bytes: int = Field(
+        48_000_000,
+        ge=1,
+        description="Longest body of a request without files (JSON, a plain form); a longer one is answered 413.",
+    )
+    upload_bytes: int = Field(
+        320 * MEBIBYTE, ge=1, description="Longest form in parts, its files included; a longer one is answered 413."
+    )
+    receive_s: float = Field(
+        30.0, gt=0, description="A client that sends nothing for so long, in the middle of a request, is answered 408."
+    )
+    drain_s: float = Field(
+        60.0, ge=0, description="How long a stopping server goes on with answers that were begun, such as downloads."
+    )
+    redirect: bool = Field(
+        False, description="Answer downloads by a redirect to the store's presigned URL, where that is another origin."
+    )
+    idempotency_h: float = Field(
+        24.0, gt=0, description="Hours for which a request with the same Idempotency-Key gets the first one's answer."
+    )
+
+
 class NightlySettings(_Group):
     """The evaluation that the beat starts each night, and `vgen eval nightly` at once."""
 
@@ -270,6 +295,9 @@ class RetentionSettings(_Group):
     days: float | None = Field(None, ge=0, description="Days after its end that a batch's clips are kept.")
     history_days: float | None = Field(
         None, ge=0, description="Days after its end that a batch's attempts and events are kept."
+    )
+    inputs_days: float | None = Field(
+        None, ge=0, description="Days after its end that the inputs which only a finished batch names are kept."
     )
 
 
@@ -336,6 +364,7 @@ class Settings(_NormalisedModel, BaseSettings):
     safety: SafetySettings = Field(default_factory=SafetySettings)
     eval: EvalSettings = Field(default_factory=EvalSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    serve: ServeSettings = Field(default_factory=ServeSettings)
     nightly: NightlySettings = Field(default_factory=NightlySettings)
     sweep: SweepSettings = Field(default_factory=SweepSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)

@@ -7,7 +7,7 @@ from sqlalchemy import Select
 from db.models import Batch
 from server.auth.caller import Caller
 
-Query = TypeVar("Query", bound=Select[Any])
+Query = TypeVar("Query", bound=Select[*tuple[Any, ...]])
 
 
 def owned(query: Query, caller: Caller) -> Query:

@@ -1,27 +1,432 @@
-"""The fields of a request under every spelling that clients have, as the fields of a prompt file."""
+"""The fields of a request under every spelling that clients have, as the fields of a prompt file.
 
-from __future__ import annotations
+A field that cannot be kept is refused by name: a parameter that does nothing is worse than an error. No value is
+changed to one that can be made.
+"""
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
 
 from pipeline.errors import Problem
+from pipeline.files.json_reader import JsonError, parse_json
+from pipeline.nearest import did_you_mean
+from pipeline.presets import Library, Preset, Workload, load_library
+from pipeline.prompts.fields import PARSERS
+from pipeline.prompts.numbers import flag, show, whole
+from pipeline.settings import Settings
 from server.errors import ApiError
+from server.openai.loras import lora_list
+from server.openai.references import ClipFile, reference
+from server.openai.shapes import size_of
+from service.choices import SubmissionChoices
 
-_SPELLINGS = {"model": "preset", "input_reference": "image"}
+MAX_N = 10
+OVERRIDING = ("extra_body", "extra_json")
+"""Mappings whose fields win over those beside them."""
+NESTED = ("video_params", "extra_params", "diffusers_kwargs")
+"""Mappings whose fields must not contradict those beside them."""
+_JSON_TEXT = (*OVERRIDING, *NESTED, "metadata", "labels", "acceleration", "reference_images", "lora", "loras")
+SPELLINGS: dict[str, str] = {
+    "model": "preset",
+    "image": "image",
+    "image_reference": "image",
+    "image_url": "image",
+    "video": "video",
+    "video_reference": "video",
+    "video_url": "video",
+    "input_reference": "image",
+    "reference_url": "image",
+    "steps": "num_inference_steps",
+    "frame_rate": "fps",
+    "frames_per_second": "fps",
+    "duration": "seconds",
+    "lora": "loras",
+}
+"""Fields that clients call otherwise than a prompt file does. The two general references are a video for presets that
+take one."""
+_OPENAIS = {"preset": "model", "image": "input_reference", "metrics": "score"}
+"""What fields are called that are missing, or whose name only the rules know."""
+_GENERAL = ("input_reference", "reference_url")
+_COUNTS = ("n", "num_outputs_per_prompt", "num_videos")
+_OWN = frozenset(PARSERS) - {"seeds"}
+_CHOICES = ("score", "gate", "reroll", "codec")
+_QUALITY = ("quality", "output_quality")
+QUALITIES: dict[str, int | None] = {
+    "auto": None,
+    "default": None,
+    "standard": None,
+    "low": 28,
+    "medium": 23,
+    "high": 18,
+    "hd": 18,
+    "maximum": 12,
+}
+"""The encoder's CRF for each word; None: as the server's settings have it."""
+_SHAPES = ("aspect_ratio", "short_edge")
+IGNORED: dict[str, str] = {"generator_device": "has no effect: noise is always drawn on the CPU"}
+_OFF = {
+    "enable_teacache": "is not available: ask for a step cache by acceleration, such as step_cache=first_block",
+    "enable_frame_interpolation": "is not available: frames are generated; use num_frames and fps",
+    "generate_sound": "cannot be switched on: a preset whose model makes sound always does",
+}
+"""Switches that may be given where they are off."""
+_WITH_SOUND = frozenset({"LTX2Pipeline", "LTX2ImageToVideoPipeline"})
+_FIXED = "is decided by the preset: leave it out"
+_PATH = "would be a path of the server, which no client chooses: upload the file, or give an http(s) URL"
+REFUSED: dict[str, str] = {
+    "seeds": "is not read here: use n, and seed for the first of them",
+    "sweep": "is not read here: it is a field of prompt files",
+    "true_cfg_scale": "is not an argument of these presets: use guidance_scale",
+    "boundary_ratio": _FIXED,
+    "flow_shift": _FIXED,
+    "max_sequence_length": _FIXED,
+    "frame_interpolation_exp": _OFF["enable_frame_interpolation"],
+    "frame_interpolation_scale": _OFF["enable_frame_interpolation"],
+    "frame_interpolation_model_path": _OFF["enable_frame_interpolation"],
+    "sound_duration": "is not available: sound is as long as its clip",
+    "audio_reference": "is not available: no preset takes sound",
+    "start_time_seconds": "is not available: a video is taken from its beginning",
+    "output_compression": "is not available: use quality, a word or a CRF from 0 to 63",
+    "video_path": _PATH,
+    "image_path": _PATH,
+    "output_path": _PATH,
+}
+ACCEPTED = sorted(
+    {*_OWN, *SPELLINGS, *_COUNTS, *_CHOICES, *_QUALITY, *_SHAPES, *IGNORED, *_OFF, *OVERRIDING, *NESTED}
+    | {"metadata", "user", "task"}
+)
+"""Every name that is read."""
 
 
-def canonical(fields: Mapping[str, object]) -> dict[str, object]:
-    """Return the fields by their names in a prompt file."""
-    return {_SPELLINGS.get(name, name): value for name, value in fields.items()}
+@dataclass
+class Asked:
+    """What a request asks for: the fields of each job, and the choices for their batch."""
+
+    preset: str
+    jobs: list[dict[str, object]]
+    choices: SubmissionChoices
+    notices: list[str]
+    spelled: dict[str, str]
+    """The client's name of each field."""
+    folders: tuple[str, ...] = ()
+    """The server's folders."""
+
+    def refusal(self, problems: Sequence[Problem]) -> ApiError:
+        """The answer that names every mistake as the client calls it; ``param`` is the first one's."""
+        named = [(self._name(item.field), self._told(item.message)) for item in problems]
+        return _refusal([_Mistake(name, message) for name, message in dict.fromkeys(named)])
+
+    def _name(self, name: str | None) -> str | None:
+        if name is None:
+            return None
+        plain = name.removeprefix("--").replace("-", "_")  # as it is called outside of a command line
+        return self.spelled.get(plain, _OPENAIS.get(plain, plain))
+
+    def _told(self, message: str) -> str:
+        """A message without the server's folders, which are nobody's business."""
+        for folder in sorted(self.folders, key=len, reverse=True):
+            message = message.replace(f"{folder}/", "").replace(folder, "the server's folder")
+        return message
 
 
-def spelled(name: str) -> str:
-    """Return the name by which clients know a field of a prompt file."""
-    return next((spelling for spelling, field in _SPELLINGS.items() if field == name), name)
+@dataclass(frozen=True, slots=True)
+class _Mistake:
+    name: str | None
+    message: str
+    code: str = "invalid_value"
 
 
-def refusal(problems: Sequence[Problem]) -> ApiError:
-    """The answer that names every mistake by the client's own spelling; ``param`` is the first one's."""
-    named = [(spelled(item.field) if item.field else None, item.message) for item in problems]
-    message = "\n".join(f"{name}: {text}" if name else text for name, text in named)
-    return ApiError(400, message, code="invalid_value", param=named[0][0])
+@dataclass
+class _Reader:
+    """One request on its way from a client's fields to a prompt file's."""
+
+    settings: Settings
+    library: Library
+    clip_file: ClipFile
+    files: Mapping[str, object]
+    lenient: bool
+    values: dict[str, object] = field(default_factory=dict)
+    spelled: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, object] = field(default_factory=dict)
+    preset: Preset | None = None
+    choices: dict[str, object] = field(default_factory=dict)
+    mistakes: list[_Mistake] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+    def give(self, name: str, value: object, spelling: str) -> None:
+        """Take a value; a second spelling of the same field must say the same."""
+        if name in self.values and _text(self.values[name]) != _text(value):
+            self.wrong(spelling, f"{show(value)} contradicts {self.spelled[name]}, {show(self.values[name])}")
+            return
+        self.values[name], self.spelled[name] = value, spelling
+
+    def wrong(self, name: str | None, message: str, code: str = "invalid_value") -> None:
+        self.mistakes.append(_Mistake(name, message, code))
+
+    def checked(self, name: str, parse: Callable[[], object]) -> object:
+        """The parsed value; None where it is wrong, which is noted."""
+        try:
+            return parse()
+        except ValueError as error:
+            self.wrong(name, str(error))
+            return None
+
+
+def read_fields(
+    raw: Mapping[str, object],
+    *,
+    settings: Settings,
+    clip_file: ClipFile,
+    files: Mapping[str, object],
+    owner: str,
+    lenient: bool = False,
+    most: int = MAX_N,
+) -> Asked:
+    """Return what the fields ask for.
+
+    Args:
+        clip_file: the name of the file of a finished video, by the video's id.
+        files: names of the request's own files.
+        lenient: fields that nobody knows are left out and told, not refused.
+        most: the number of videos that may be asked for.
+
+    Raises:
+        ApiError: 400, with every mistake that can be told without the preset's rules.
+    """
+    library = load_library(settings.effective_presets_dir)
+    reader = _Reader(settings, library, clip_file, files, lenient)
+    given = {name: value for name, value in _merged(raw, reader).items() if value is not None and value != ""}
+    reader.preset = _preset(given, reader)
+    for name, value in given.items():
+        _read(name, value, reader)
+    if reader.preset is not None and set(_SHAPES) & given.keys():
+        _shape(given, reader.preset, reader)
+    count = _count(given, most, reader)
+    if reader.labels:
+        reader.give("labels", {**cast("dict[str, object]", reader.values.pop("labels", {})), **reader.labels}, "labels")
+    if reader.mistakes:
+        raise _refusal(reader.mistakes)
+    jobs = _copies(reader.values, count, reader)
+    options = replace(SubmissionChoices(owner=owner), **reader.choices)  # type: ignore[arg-type]
+    return Asked(
+        str(reader.values.get("preset", settings.preset)),
+        jobs,
+        options,
+        reader.notices,
+        reader.spelled,
+        _folders(settings),
+    )
+
+
+def _merged(raw: Mapping[str, object], reader: _Reader) -> dict[str, object]:
+    """One level of fields, of which those within mappings are a part."""
+    fields = {name: _parsed(name, value, reader) for name, value in raw.items()}
+    merged = {name: value for name, value in fields.items() if name not in (*OVERRIDING, *NESTED)}
+    for container in (*NESTED, *OVERRIDING):
+        inner = fields.get(container)
+        if inner is None or inner == "":
+            continue
+        if not isinstance(inner, dict):
+            reader.wrong(container, f"{show(inner)} is not a valid mapping: give a JSON object of fields")
+            continue
+        for name, value in inner.items():
+            if name in (*OVERRIDING, *NESTED):
+                reader.wrong(f"{container}.{name}", "is not read within another mapping")
+            elif container in NESTED and name in merged and _text(merged[name]) != _text(value):
+                reader.wrong(name, f"{show(value)} in {container} contradicts {show(merged[name])} beside it")
+            else:
+                merged[name] = _parsed(name, value, reader)
+    return merged
+
+
+def _parsed(name: str, value: object, reader: _Reader) -> object:
+    """JSON text as what it says, in fields that hold mappings or lists, and in references."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
+        return value
+    is_reference = SPELLINGS.get(name) in ("image", "video") or name == "last_image"
+    if name not in _JSON_TEXT and not is_reference:
+        return value
+    try:
+        return parse_json(value)
+    except JsonError as error:
+        reader.wrong(name, f"is not valid JSON: {error}")
+        return None
+
+
+def _preset(given: Mapping[str, object], reader: _Reader) -> Preset | None:
+    spelling = "preset" if "preset" in given and "model" not in given else "model"
+    name = given.get(spelling, reader.settings.preset)
+    preset = reader.library.presets.get(name) if isinstance(name, str) else None
+    if preset is None:
+        near = did_you_mean(name, reader.library.presets)
+        reader.wrong(spelling, f"{show(name)} is not a model of this server; {near}GET /v1/models lists them")
+    return preset
+
+
+def _read(name: str, value: object, reader: _Reader) -> None:
+    target = SPELLINGS.get(name, name)
+    if name in _GENERAL and reader.preset is not None and reader.preset.workload is Workload.V2V:
+        target = "video"
+    if name in REFUSED or name.startswith("rollout"):
+        reader.wrong(name, REFUSED.get(name, "is not available"), "unsupported_parameter")
+    elif name in IGNORED:
+        reader.notices.append(f"{name} {IGNORED[name]}")
+    elif (special := _SPECIAL.get(name)) is not None:
+        special(name, value, reader)
+    elif target in ("image", "video", "last_image"):
+        given_as = reader.checked(name, lambda: reference(value, target == "video", reader.clip_file))
+        if given_as is not None:
+            reader.give(target, given_as, name)
+    elif target in _OWN:
+        reader.give(target, value, name)
+    elif name not in (*_COUNTS, *_SHAPES):
+        _unknown(name, reader)
+
+
+def _switch(name: str, value: object, reader: _Reader) -> None:
+    preset, on = reader.preset, reader.checked(name, lambda: flag(value, True))
+    has_sound = name == "generate_sound" and preset is not None and preset.pipeline_class in _WITH_SOUND
+    if on is not None and on != has_sound:
+        message = f"cannot be switched off: {preset.name}'s model makes it" if has_sound and preset else _OFF[name]
+        reader.wrong(name, message, "unsupported_parameter")
+
+
+def _pictures(name: str, value: object, reader: _Reader) -> None:
+    items = value if isinstance(value, list) else [value]
+    reader.give(name, reader.checked(name, lambda: [reference(item, False, reader.clip_file) for item in items]), name)
+
+
+def _loras(name: str, value: object, reader: _Reader) -> None:
+    reader.give("loras", reader.checked(name, lambda: lora_list(value, reader.files)), name)
+
+
+def _size(name: str, value: object, reader: _Reader) -> None:
+    if str(value).strip().lower() != "auto":
+        reader.give(name, value, name)
+
+
+def _task(name: str, value: object, reader: _Reader) -> None:
+    preset = reader.preset
+    if preset is not None and str(value).strip().lower() != preset.workload.value:
+        reader.wrong(name, f"{show(value)} contradicts the model: {preset.name} is {preset.workload.value}")
+
+
+def _unknown(name: str, reader: _Reader) -> None:
+    near = did_you_mean(name, ACCEPTED).strip()
+    message = " ".join(["is not a parameter of this server", f"({near.rstrip('?')}?)" if near else ""]).strip()
+    if reader.lenient:
+        reader.notices.append(f"{name[:80]} {message}: left out")
+    else:
+        reader.wrong(name[:80], message, "unknown_parameter")
+
+
+def _shape(given: Mapping[str, object], preset: Preset, reader: _Reader) -> None:
+    """Width and height of a ratio and a short edge."""
+    first = next(name for name in _SHAPES if name in given)
+    size = reader.checked(first, lambda: size_of(given.get("aspect_ratio"), given.get("short_edge"), preset))
+    if size is None:
+        return
+    width, height = cast("tuple[int, int]", size)
+    own = {name: reader.values[name] for name in ("size", "width", "height") if name in reader.values}
+    wanted = {"width": width, "height": height, "size": f"{width}x{height}"}
+    for name, value in own.items():
+        if str(value).strip().lower().replace(" ", "") != str(wanted[name]):
+            reader.wrong(name, f"{show(value)} contradicts {first}, which makes it {wanted[name]}")
+    if not own:
+        reader.give("size", wanted["size"], first)
+
+
+def _count(given: Mapping[str, object], most: int, reader: _Reader) -> int:
+    numbers: dict[str, int] = {}
+    for name in given.keys() & set(_COUNTS):
+        try:
+            numbers[name] = cast(int, whole(1, most)(given[name], True))
+        except ValueError as error:
+            reader.wrong(name, str(error))
+    if len(set(numbers.values())) > 1:
+        reader.wrong(min(numbers), f"{' and '.join(sorted(numbers))} contradict each other")
+    return max(numbers.values(), default=1)
+
+
+def _quality(name: str, value: object, reader: _Reader) -> None:
+    word = str(value).strip().lower()
+    crf = QUALITIES.get(word)
+    if word not in QUALITIES:
+        try:
+            crf = cast(int, whole(0, 63)(value, True))
+        except ValueError:
+            reader.wrong(
+                name, f"{show(value)} is not a valid quality: use {', '.join(QUALITIES)} or a CRF from 0 to 63"
+            )
+            return
+    if reader.choices.setdefault("quality", crf) != crf:
+        reader.wrong(name, "quality and output_quality contradict each other")
+
+
+def _choice(name: str, value: object, reader: _Reader) -> None:
+    if name == "reroll":
+        reader.choices[name] = reader.checked(name, lambda: whole(0, 20)(value, True))
+        return
+    items = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, str) for item in items) or (name == "codec" and len(items) > 1):
+        reader.wrong(name, f"{show(value)} is not text" if name == "codec" else f"{show(value)} is not a list of texts")
+        return
+    reader.choices[name] = items if name == "gate" else ",".join(cast("list[str]", items))
+
+
+def _label(name: str, value: object, reader: _Reader) -> None:
+    if name == "user":
+        reader.labels["user"] = value
+    elif isinstance(value, dict):
+        reader.labels |= value
+    else:
+        reader.wrong(name, f"{show(value)} is not a valid mapping: give names and texts")
+
+
+_SPECIAL: dict[str, Callable[[str, object, _Reader], None]] = {
+    **dict.fromkeys(_OFF, _switch),
+    **dict.fromkeys(_QUALITY, _quality),
+    **dict.fromkeys(_CHOICES, _choice),
+    **dict.fromkeys(("metadata", "user"), _label),
+    **dict.fromkeys(("lora", "loras"), _loras),
+    "reference_images": _pictures,
+    "size": _size,
+    "task": _task,
+}
+"""Fields that are read by a rule of their own."""
+
+
+def _copies(values: Mapping[str, object], count: int, reader: _Reader) -> list[dict[str, object]]:
+    """The fields of each of the jobs: a given seed is the first one's, and the others follow it."""
+    if count == 1:
+        return [dict(values)]
+    jobs = []
+    for number in range(count):
+        job = dict(values)
+        if "seed" in values:
+            first = reader.checked(reader.spelled["seed"], lambda: whole(0, 2**63 - count)(values["seed"], True))
+            if reader.mistakes:
+                raise _refusal(reader.mistakes)
+            job["seed"] = cast(int, first) + number
+        if "custom_id" in values:
+            job["custom_id"] = f"{values['custom_id']}.{number}"
+        jobs.append(job)
+    return jobs
+
+
+def _folders(settings: Settings) -> tuple[str, ...]:
+    folders = (*settings.folders.values(), settings.effective_presets_dir, Path(tempfile.gettempdir()))
+    return tuple(str(folder) for folder in folders)
+
+
+def _text(value: object) -> str:
+    """A value as forms and JSON both would have it, to compare spellings."""
+    return str(value).strip().lower()
+
+
+def _refusal(mistakes: Sequence[_Mistake]) -> ApiError:
+    lines = [f"{item.name}: {item.message}" if item.name else item.message for item in mistakes]
+    return ApiError(400, "\n".join(lines), code=mistakes[0].code, param=mistakes[0].name)

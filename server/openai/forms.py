@@ -1,20 +1,29 @@
 """The body of a request, however it is encoded: fields by name, and the files that came with it."""
 
-from __future__ import annotations
-
+import re
+import secrets
 import shutil
+import urllib.parse
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from pipeline.digests import canonical_json, sha256_hex
+from pipeline.files.digests import file_sha256
 from pipeline.files.json_reader import JsonError, parse_json
+from pipeline.files.names import broken_rule
 from pipeline.inputs.collector import Downloads
 from server.errors import ApiError
+from server.openai.brackets import nested
 
-_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+MAX_FIELDS = 300
+_JSON = ("application/json", "text/plain", "application/octet-stream", "")
+_URLENCODED = "application/x-www-form-urlencoded"
 
 
 @dataclass
@@ -26,13 +35,35 @@ class Body:
     folder: Downloads | None = None
     """The folder of the files, which exists as long as somebody holds it."""
 
+    def fingerprint(self, route: str) -> str:
+        """Return the digest of what was asked for; a file counts by its bytes, not by its name or its boundary."""
+        digests = {name: file_sha256(path) for name, path in self.files.items()}
+        return sha256_hex(canonical_json([route, _replaced(self.fields, digests)]))
+
+
+def _replaced(value: object, digests: dict[str, str]) -> object:
+    if isinstance(value, dict):
+        return {name: _replaced(item, digests) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, digests) for item in value]
+    return digests.get(value, value) if isinstance(value, str) else value
+
 
 async def read_body(request: Request) -> Body:
-    """Read JSON, a form or a form in parts. Raises ApiError: 400."""
+    """Read JSON, a form or a form in parts. Raises ApiError: 400, 415."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type in _FORMS:
-        return await _read_form(request)
-    return Body(_json_object(await request.body()))
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise ApiError(415, "a body with a content-encoding is not read: send it plain", code="unsupported_media_type")
+    if media_type == "multipart/form-data":
+        return await _read_parts(request)
+    if media_type == _URLENCODED:
+        data = await request.body()
+        # curl labels whatever --data holds as a form.
+        return Body(_json_object(data) if data.lstrip()[:1] == b"{" else nested(_pairs(data)))
+    if media_type in _JSON or media_type.endswith("+json"):
+        return Body(_json_object(await request.body()))
+    message = f"{media_type[:100]!r} is not a valid content-type: use application/json or multipart/form-data"
+    raise ApiError(415, message, code="unsupported_media_type")
 
 
 def _json_object(data: bytes) -> dict[str, object]:
@@ -47,20 +78,77 @@ def _json_object(data: bytes) -> dict[str, object]:
     return value
 
 
-async def _read_form(request: Request) -> Body:
+def _pairs(data: bytes) -> list[tuple[str, object]]:
+    try:
+        text = data.decode("utf-8").strip()
+        return [*urllib.parse.parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)]
+    except ValueError as error:  # also of a name or value that is not UTF-8
+        raise _not_a_form(str(error)) from None
+
+
+class _StrictParser(MultiPartParser):
+    """A parser that takes text for what it says it is, and no form for whole whose end is missing."""
+
+    ended = False
+
+    def on_part_end(self) -> None:
+        part = self._current_part
+        if part.file is None:
+            try:
+                part.data.decode("utf-8")
+            except UnicodeDecodeError:
+                raise MultiPartException(f"field {part.field_name[:80]!r} is not UTF-8 text") from None
+        super().on_part_end()
+
+    def on_end(self) -> None:
+        self.ended = True
+
+
+async def _read_parts(request: Request) -> Body:
+    most = request.app.state.line.settings.serve.body_bytes
+    parser = _StrictParser(
+        request.headers, request.stream(), max_files=MAX_FIELDS, max_fields=MAX_FIELDS, max_part_size=most
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise _not_a_form(error.message) from None
+    try:
+        if not parser.ended:
+            raise _not_a_form("its last boundary is missing: it was cut off")
+        return await run_in_threadpool(_kept, form.multi_items())
+    finally:
+        await form.close()
+
+
+def _not_a_form(reason: str) -> ApiError:
+    return ApiError(400, f"the body is not a valid form: {reason}", code="invalid_form")
+
+
+def _kept(items: Sequence[tuple[str, object]]) -> Body:
+    """Write the uploaded files to a folder; their fields have the names by which they are called there."""
     body = Body({})
-    async with request.form() as form:
-        for name, value in form.multi_items():
-            body.fields[name] = await run_in_threadpool(_kept, value, body) if isinstance(value, UploadFile) else value
+    body.fields = nested(_named(items, body))
     return body
 
 
-def _kept(upload: UploadFile, body: Body) -> str:
-    """Write an uploaded file to the body's folder; the name by which its field calls it."""
-    body.folder = body.folder or Downloads()
-    name = f"upload:{len(body.files)}"
-    path = body.folder.path / str(len(body.files))
-    with path.open("xb") as file:
-        shutil.copyfileobj(upload.file, file)
-    body.files[name] = path
-    return name
+def _named(items: Iterable[tuple[str, object]], body: Body) -> Iterable[tuple[str, object]]:
+    for name, value in items:
+        if not isinstance(value, UploadFile):
+            yield name, value
+        elif value.size or value.filename:
+            body.folder = body.folder or Downloads()
+            # Not to be guessed: a field's text must not name another request's file, nor this one's by chance.
+            called = f"upload-{secrets.token_hex(16)}"
+            path = body.folder.path / str(len(body.files)) / _file_name(value.filename or "")
+            path.parent.mkdir()
+            with path.open("xb") as file:
+                shutil.copyfileobj(value.file, file)
+            body.files[called] = path
+            yield name, called
+
+
+def _file_name(given: str) -> str:
+    """The client's name for a file, for people, where it is safe as a part of a path."""
+    name = re.split(r"[/\\]", given)[-1]
+    return "upload" if broken_rule(name) else name

@@ -1,8 +1,5 @@
 """``/generate``, ``/status/{task_id}`` and ``/results/{task_id}``: a task is a job, and its id the job's."""
 
-from __future__ import annotations
-
-from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -12,21 +9,19 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.models import ArtifactRow, Batch, Job, Step
-from pipeline.errors import InputError
+from db.models import ArtifactRow, Batch, Job
+from pipeline.errors import NotFoundError
 from pipeline.presets import load_library
-from pipeline.prompts.parse import parse_fields
 from pipeline.settings import Settings
 from pipeline.states import JobState
 from server.auth import Caller, owned, require
-from server.database import Line, ServedLine
+from server.database import ServedLine
 from server.errors import ApiError, error_body
-from server.openai import objects
+from server.openai import rows
 from server.openai.content import file_answer
-from server.openai.fields import canonical, refusal
-from server.openai.forms import Body, read_body
-from service import submission
-from service.choices import SubmissionChoices
+from server.openai.objects import JobRows
+from server.openai.request_schema import request_body
+from server.openai.submitting import Order, create, order_of
 
 router = APIRouter(tags=["tasks"])
 Reader = Annotated[Caller, Depends(require("videos.read"))]
@@ -54,36 +49,33 @@ class TaskState(Task):
     error: str | None = Field(description="Why it failed.")
 
 
-@router.post("/generate")
+@router.post("/generate", openapi_extra=request_body("image"))
 async def generate(request: Request, line: ServedLine, caller: Writer) -> Task:
     """Take an image, of which a video is made: the part ``file`` or ``image`` of a form.
 
     Further fields are those of ``/v1/videos``.
     """
-    body = await read_body(request)
-    return await run_in_threadpool(_generate, body, line, caller)
+    order = await order_of(request, line, caller, route="generate")
+    return Task(task_id=await run_in_threadpool(_generate, order))
 
 
-def _generate(body: Body, line: Line, caller: Caller) -> Task:
-    fields = canonical({"image" if name == "file" else name: value for name, value in body.fields.items()})
+def _generate(order: Order) -> str:
+    """The id of the stored job."""
+    fields = {"image" if name == "file" else name: value for name, value in order.body.fields.items()}
     image = fields.get("image")
-    if not isinstance(image, str) or image not in body.files:
+    if not isinstance(image, str) or image not in order.body.files:
         message = "file: send the image as a file, in the part 'file' or 'image' of a multipart form"
         raise ApiError(400, message, code="invalid_value", param="file")
-    settings = line.settings
-    fields.setdefault("preset", _preset(settings))
+    if "preset" not in fields:
+        fields.setdefault("model", _preset(order.line.settings))
     fields.setdefault("prompt", _PROMPT)
     try:
-        parsed = parse_fields([fields], "request", settings=settings, files=body.files)
-    except InputError as error:
-        problems = [replace(item, field="file") if item.field == "image" else item for item in error.problems]
-        raise refusal(problems) from None
-    options = submission.batch_options(SubmissionChoices(owner=caller.owner), settings, parsed.scoring)
-    stored = submission.store(
-        parsed, options, settings=settings, database=line.database, name="generate", owner=caller.owner, again=True
-    )
-    with line.database.reading() as session:
-        return Task(task_id=session.scalars(select(Job.id).where(Job.batch_id == stored.batch_id)).one())
+        return create(order, fields).vgen_job
+    except ApiError as error:
+        if error.param != "image":
+            raise
+        message = f"file{error.message.removeprefix('image')}"
+        raise ApiError(error.status, message, code=error.code, param="file") from None
 
 
 def _preset(settings: Settings) -> str:
@@ -95,40 +87,44 @@ def _preset(settings: Settings) -> str:
 def status(task_id: str, line: ServedLine, caller: Reader) -> TaskState | JSONResponse:
     """Return where a task stands; 404 with the status ``not_found`` where there is none of that id."""
     with line.database.reading() as session:
-        job = _find(session, caller, task_id)
-        if job is None:
+        found = _find(session, caller, task_id)
+        if found is None:
             return _not_found(task_id)
-        current = (Step.job_id == job.id, Step.roll == job.roll)
-        video = objects.video(job, session.scalars(select(Step).where(*current)).all(), {})
+        video = rows.views(session, line, [found])[0]
     return TaskState(
-        task_id=job.id,
+        task_id=video.vgen_job,
         status=_STATUS.get(video.status, video.status),
         progress=video.progress,
-        result=f"/results/{job.id}" if video.status == "completed" else None,
+        result=f"/results/{video.vgen_job}" if video.status == "completed" else None,
         error=None if video.error is None else f"{video.error.code}: {video.error.message}",
     )
 
 
 @router.get("/results/{task_id}", response_class=Response)
-def result(task_id: str, line: ServedLine, caller: Reader) -> Response:
+def result(request: Request, task_id: str, line: ServedLine, caller: Reader) -> Response:
     """Return the finished video, an MP4."""
     with line.database.reading() as session:
-        job = _find(session, caller, task_id)
-        if job is None:
+        found = _find(session, caller, task_id)
+        if found is None:
             return _not_found(task_id)
+        job = found.job
         file = session.get(ArtifactRow, (job.id, "video"))
     if job.finished_at is None:
         raise ApiError(400, f"task {task_id} is not finished yet", code="video_not_ready")
     if job.state is not JobState.SUCCEEDED:
         raise ApiError(400, f"task {task_id} failed: it has no video", code="video_generation_failed")
-    if file is None or line.storage.stat(file.key) is None:
-        raise ApiError(404, f"the video of task {task_id} is no longer kept", code="video_expired")
-    return file_answer(line.storage, file)
+    try:
+        if file is None:
+            raise NotFoundError(task_id)
+        return file_answer(request, line.storage, file, redirect=line.settings.serve.redirect)
+    except NotFoundError:
+        raise ApiError(404, f"the video of task {task_id} is no longer kept", code="video_expired") from None
 
 
-def _find(session: Session, caller: Caller, task_id: str) -> Job | None:
-    query = select(Job).join(Batch, Batch.id == Job.batch_id).where(Job.id == task_id)
-    return session.scalars(owned(query, caller)).one_or_none()
+def _find(session: Session, caller: Caller, task_id: str) -> JobRows | None:
+    query = select(Job, Batch).join(Batch, Batch.id == Job.batch_id).where(Job.id == task_id, Job.deleted_at.is_(None))
+    row = session.execute(owned(query, caller)).one_or_none()
+    return None if row is None else JobRows(row[0], row[1])
 
 
 def _not_found(task_id: str) -> JSONResponse:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from db.clips import retention
+from db.clips import request_keys, retention
 from db.events import HISTORY_REMOVED, MEDIA_REMOVED
 from db.reading import handoffs
 from db.session import Database
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 PREFIXES = ("media/", "checkpoints/", "states/", "work/", "inputs/", "vgen-check/")
 """The prefixes under which vgen puts objects. Whatever else lies in the store is somebody else's."""
-KINDS = ("orphan", "checkpoint", "media", "history", "unfinished", "handoff", "model_build")
+KINDS = ("orphan", "checkpoint", "media", "history", "request_key", "unfinished", "handoff", "model_build")
 _HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
 _PAGE = 200
 _SHOWN = 1_000
@@ -137,6 +137,12 @@ def _rows(database: Database, storage: Storage, settings: Settings, report: Repo
             if rows:
                 report.add("history", f"{rows} rows of batch {batch_id}", number=rows)
 
+    if not report.dry_run:
+        with database.transaction() as session:
+            number = request_keys.drop_old(session, older_than_ms=int(settings.serve.idempotency_h * _HOUR_MS))
+        if number:
+            report.add("request_key", f"{number} requests", number=number)
+
 
 def _expired(database: Database, age_ms: int, kind: str) -> list[str]:
     with database.reading() as session:
@@ -164,27 +170,31 @@ def _orphans(database: Database, storage: Storage, settings: Settings, report: R
         # An input or a state is put before the row that names it: nothing may come between check and removal.
         size = 1 if prefix in ("inputs/", "states/") else _PAGE
         for page in _pages((item for item in storage.list(prefix) if item.modified_at <= oldest), size):
-            _remove_orphans(database, storage, page, oldest, report)
+            _remove_orphans(database, storage, page, oldest, settings, report)
 
 
 def _remove_orphans(
-    database: Database, storage: Storage, page: list[StoredObject], oldest: float, report: Report
+    database: Database, storage: Storage, page: list[StoredObject], oldest: float, settings: Settings, report: Report
 ) -> None:
-    free = _unreferenced(database, page)
+    free = _unreferenced(database, page, settings)
     if not report.dry_run:
         # Whoever puts it again meanwhile makes it fresh, and whoever records it has put it again before.
         ages = [(item, storage.stat(item.key)) for item in free]
-        free = _unreferenced(database, [item for item, now in ages if now is not None and now.modified_at <= oldest])
+        old = [item for item, now in ages if now is not None and now.modified_at <= oldest]
+        free = _unreferenced(database, old, settings)
         storage.delete_all([item.key for item in free])
     for item in free:
         report.add("orphan", item.key, item.size)
 
 
-def _unreferenced(database: Database, objects: Sequence[StoredObject]) -> list[StoredObject]:
+def _unreferenced(database: Database, objects: Sequence[StoredObject], settings: Settings) -> list[StoredObject]:
     if not objects:
         return []
+    days = settings.retention.inputs_days
     with database.reading() as session:
-        free = retention.unreferenced(session, [item.key for item in objects])
+        free = retention.unreferenced(
+            session, [item.key for item in objects], inputs_age_ms=None if days is None else int(days * _DAY_MS)
+        )
     return [item for item in objects if item.key in free]
 
 

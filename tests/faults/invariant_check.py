@@ -90,6 +90,8 @@ class _Facts:
         self.segments = self._read(f"SELECT job_id, roll, segment, frames_sha256 FROM segments WHERE job_id {mine}")
         self.events = self._read(f"SELECT job_id, kind FROM events WHERE job_id {mine}")
         self.state = {job[0]: job[2] for job in self.jobs}
+        gone = self._read("SELECT id FROM jobs WHERE batch_id IN :batches AND deleted_at IS NOT NULL")
+        self.deleted = {row[0] for row in gone}
 
     def _read(self, query: str) -> list[Any]:
         from sqlalchemy import bindparam  # noqa: PLC0415
@@ -105,7 +107,7 @@ def _json(value: Any) -> dict[str, Any]:
 
 
 def _check_jobs(facts: _Facts, report: Report) -> None:
-    """Invariants 1, 2, 3, 6: every job is there once, has ended, and ended once."""
+    """Invariants 1, 2, 3, 6: every job is there once, a deleted one too, has ended, and ended once."""
     counted = Counter(job[1] for job in facts.jobs)
     for batch_id, total in facts.totals.items():
         if counted[batch_id] != total:
@@ -207,7 +209,7 @@ _undisturbed: dict[tuple[int, int, int, int, int], list[str]] = {}
 
 
 def _check_objects(facts: _Facts, storage: Storage, report: Report) -> None:
-    """Invariant 4: a job that succeeded has its four files, whole, and no other job has any."""
+    """Invariant 4: a job that succeeded and was not deleted has its four files, whole, and no other job has any."""
     kinds: dict[str, list[str]] = {}
     named = set()
     with tempfile.TemporaryDirectory() as folder:
@@ -226,7 +228,7 @@ def _check_objects(facts: _Facts, storage: Storage, report: Report) -> None:
     stored = [item.key for item in storage.list("media/")]
     report.orphans = sum(key.split("/")[1] in facts.state and key not in named for key in stored)
     for job, state in facts.state.items():
-        if sorted(kinds.get(job, [])) != (sorted(KINDS) if state == "succeeded" else []):
+        if sorted(kinds.get(job, [])) != (sorted(KINDS) if state == "succeeded" and job not in facts.deleted else []):
             report.problems.append(f"job {job} is {state} and has {sorted(kinds.get(job, []))}")
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import select, text
 
 from cli.main import run
 from db import invariants, schema
+from db.clips import deletion
 from db.evals import planning, runs, score_steps
 from db.models import ScoreRun
 from db.queue import recovery
@@ -142,6 +143,40 @@ def test_an_upgrade_keeps_every_row_and_lets_those_at_work_finish(
             recovery.end_leases(session)
         line.admit()
         line.finish_job(job_id)
+    assert invariants.violations(database) == []
+
+
+def test_tombstones_come_to_a_line_at_work_and_the_release_before_goes_on_writing_its_rows(database: Database) -> None:
+    # Given a line of the release before them, with work that ended and work in hand
+    config = schema._config()
+    migration = ScriptDirectory.from_config(config).get_revision("0011")
+    line, batch_id = _line_with_work(database)
+    in_hand = line.go_on(f"{batch_id}-000002", Stage.SCREEN)
+    with database.transaction() as session:
+        config.attributes["connection"] = session.connection()
+        alembic.downgrade(config, str(migration.down_revision))
+    before = _counts(database)
+
+    # When the tables are upgraded, and a process of that release stores another job
+    schema.upgrade(database)
+    columns = "batch_id, line, variant, spec, state, roll, priority, cancel_requested, created_at"
+    with database.transaction() as session:
+        session.execute(
+            text(
+                f"INSERT INTO jobs (id, seq, {columns}) SELECT 'old-000000', 99, {columns} FROM jobs WHERE id = :first"
+            ),
+            {"first": f"{batch_id}-000039"},
+        )
+        stored = session.execute(text("SELECT deleted_at, remixed_from FROM jobs WHERE id = 'old-000000'")).one()
+        assert tuple(stored) == (None, None)
+        session.rollback()
+
+    # Then nothing is lost, work in hand goes on, and what ended can be deleted
+    assert schema.check(database) == []
+    assert _counts(database) == before
+    line.finish(in_hand)
+    with database.transaction() as session:
+        assert deletion.request(session, f"{batch_id}-000000", by="ada")
     assert invariants.violations(database) == []
 
 

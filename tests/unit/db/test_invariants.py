@@ -64,6 +64,10 @@ BROKEN: dict[str, tuple[str, ...]] = {
         "UPDATE artifacts SET job_id = '{waiting}' WHERE job_id = '{done}'",
         "UPDATE steps SET state = 'skipped' WHERE job_id = '{done}' AND stage = 'publish'",
     ),
+    "deleted": (
+        "UPDATE jobs SET deleted_at = 1 WHERE id = '{done}'",
+        "UPDATE jobs SET deleted_at = 1 WHERE id = '{waiting}'",
+    ),
     "artifacts": (
         "UPDATE artifacts SET roll = 2",
         "UPDATE artifacts SET job_id = '{waiting}' WHERE job_id = '{done}'",

@@ -41,6 +41,8 @@ DANGEROUS: dict[SettingPath, str] = {
     ("safety", "policy"): "open",
     ("retention", "days"): "0",
     ("retention", "history_days"): "0",
+    ("retention", "inputs_days"): "0",
+    ("serve", "redirect"): "true",
     ("sweep", "orphan_age_h"): "0",
     ("sweep", "checkpoint_age_h"): "0",
 }

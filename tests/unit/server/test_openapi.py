@@ -8,6 +8,10 @@ import pytest
 from openapi_spec_validator import validate
 
 from cli.reference import JSON_OUTPUT
+from server.app import make_api
+from server.openai.fields import ACCEPTED
+from server.openai.request_schema import request_body
+from server.reference import page
 from service.keys import SCOPES
 from tests.conftest import REPOSITORY
 from tests.unit.server.routes import api, every_route
@@ -26,9 +30,7 @@ def test_it_is_valid_openapi(description: dict[str, Any]) -> None:
 def test_it_has_every_route(description: dict[str, Any]) -> None:
     described = {(method.upper(), path) for path, methods in description["paths"].items() for method in methods}
 
-    routes = {
-        (route.method, route.path.replace(":path}", "}")) for route in every_route() if route.path != "/openapi.json"
-    }
+    routes = {(method, re.sub(r":\w+}", "}", path)) for method, path in every_route() if path != "/openapi.json"}
     assert len(routes) > 20
     assert described == routes
 
@@ -63,3 +65,15 @@ def test_every_scope_is_in_the_documentation(description: dict[str, Any]) -> Non
 
     assert documented == list(SCOPES)
     assert all(f"`{scope}`" in description["info"]["description"] for scope in SCOPES)
+
+
+def test_every_field_of_a_request_for_videos_is_described() -> None:
+    schema = request_body("prompt")["requestBody"]["content"]["application/json"]["schema"]
+    assert list(schema["properties"]) == ACCEPTED
+
+
+def test_the_page_is_not_stale() -> None:
+    printed = page(make_api().openapi())
+    assert printed == (REPOSITORY / "docs" / "http-api.md").read_text("utf-8"), (
+        "run `python -m server.reference > docs/http-api.md`"
+    )

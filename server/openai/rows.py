@@ -1,0 +1,87 @@
+"""Jobs out of the rows, as videos: whose they are, where they stand, when they will be done."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db.clips import jobs
+from db.models import Batch, Job, Score, StageRun, Step
+from db.reading.queue_position import queue_position
+from db.session import now_ms
+from pipeline.states import TERMINAL_JOB_STATES, Stage, StepState
+from server.auth import Caller, owned
+from server.database import Line
+from server.errors import ApiError
+from server.openai import objects
+from server.openai.ids import is_video_id, job_id_of
+from server.openai.objects import JobRows, Video
+
+_EARLY_SHARE = 0.1
+"""Before so much of a clip is made, how long the others took says more than how long it has taken."""
+
+
+def find(session: Session, caller: Caller, video_id: str) -> JobRows:
+    """Raises ApiError: 404, also where it is another owner's, or was deleted."""
+    job_id = job_id_of(video_id)
+    query = select(Job, Batch).join(Batch, Batch.id == Job.batch_id).where(Job.id == job_id, Job.deleted_at.is_(None))
+    row = session.execute(owned(query, caller)).one_or_none() if is_video_id(video_id) else None
+    if row is None:
+        raise ApiError(404, f"video {video_id[:80]!r} does not exist", code="video_not_found", param="video_id")
+    return JobRows(row[0], row[1])
+
+
+def of_batch(session: Session, batch_id: str) -> list[JobRows]:
+    """The jobs of a batch, in their order."""
+    query = select(Job, Batch).join(Batch, Batch.id == Job.batch_id).where(Job.batch_id == batch_id).order_by(Job.seq)
+    return [JobRows(job, batch) for job, batch in session.execute(query)]
+
+
+def views(session: Session, line: Line, found: Sequence[JobRows]) -> list[Video]:
+    """The videos of jobs, with a handful of queries however many there are."""
+    by_id = {rows.job.id: rows for rows in found}
+    ids = list(by_id)
+    current = (Job.id == Step.job_id) & (Job.roll == Step.roll)
+    for step in session.scalars(select(Step).join(Job, current).where(Step.job_id.in_(ids))):
+        by_id[step.job_id].steps.append(step)
+    ended = [rows.job.id for rows in found if rows.job.state in TERMINAL_JOB_STATES]
+    if ended:
+        for run in session.scalars(select(StageRun).where(StageRun.job_id.in_(ended)).order_by(StageRun.id)):
+            by_id[run.job_id].runs.append(run)
+        for job_id, files in jobs.artifacts(session, ended).items():
+            by_id[job_id].files = files
+    scored = [job_id for job_id in ended if by_id[job_id].batch.options.get("score")]
+    if scored:
+        of_roll = (Job.id == Score.job_id) & (Job.roll == Score.roll)
+        for score in session.scalars(select(Score).join(Job, of_roll).where(Score.job_id.in_(scored))):
+            by_id[score.job_id].scores.append(score)
+    settings = line.settings
+    return [objects.video(rows, settings.prices, settings.retention.days) for rows in found]
+
+
+def view(session: Session, line: Line, rows: JobRows) -> Video:
+    """One video, with its place in the queue and when it should be done."""
+    video = views(session, line, [rows])[0]
+    if rows.job.state in TERMINAL_JOB_STATES:
+        return video
+    each, between = line.speed.of(session)
+    if video.status == "queued":
+        video.queue_position = queue_position(session, rows.job)
+        if each is not None and between is not None and video.queue_position is not None:
+            video.eta_seconds = round(video.queue_position * between + each, 1)
+    else:
+        video.queue_position = 0
+        video.eta_seconds = _remaining(session, rows, each)
+    return video
+
+
+def _remaining(session: Session, rows: JobRows, each: float | None) -> float | None:
+    """Seconds until a clip at work is done: from its own pace, or at its beginning from the others'."""
+    running = next((step for step in rows.steps if step.state is StepState.RUNNING), None)
+    if running is None or running.stage is not Stage.GENERATE or running.started_at is None:
+        return None if each is None else 1.0
+    elapsed = max(0, session.scalars(select(now_ms())).one() - running.started_at) / 1000
+    share = running.progress_step / running.progress_total if running.progress_total else 0.0
+    if share >= _EARLY_SHARE:
+        return round(elapsed * (1 - share) / share, 1)
+    return None if each is None else round(max(0.0, each - elapsed), 1)

@@ -1,0 +1,1 @@
+"""Clients that vgen does not depend on, against a real server: `make test-clients`."""
