@@ -33,7 +33,9 @@ SCOPES = {
 }
 """What a key may be allowed to do."""
 DEFAULT_SCOPES = ("videos.read", "videos.write", "batches.write", "files.write", "webhooks.manage", "stream")
-_KEY = re.compile(r"vgen_sk_([a-z0-9]{8})_([0-9a-f]{64})")
+PREFIX = "vgen_sk_"
+"""The beginning of every key."""
+_KEY = re.compile(PREFIX + r"([a-z0-9]{8})_([0-9a-f]{64})")
 _ID_CHARACTERS = string.ascii_lowercase + string.digits
 _MAX_NAME = 100
 
@@ -86,7 +88,7 @@ def create(
             lifetime_ms=_lifetime_ms(expires),
             by=by,
         )
-    return KeyCreatedView(key=key_view(key), secret=f"vgen_sk_{key_id}_{secret}")
+    return KeyCreatedView(key=key_view(key), secret=f"{PREFIX}{key_id}_{secret}")
 
 
 def _lifetime_ms(expires: str | None) -> int | None:

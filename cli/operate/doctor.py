@@ -149,14 +149,17 @@ def _wake_up(settings: Settings) -> Iterator[CheckView]:
         return
     database = Database(settings.effective_database_url)
     try:
-        if hears(database, settings.database_listen_url):
-            yield _ok("wake-up", "dispatchers hear of waiting steps at once")
-        else:
-            seconds = settings.worker.dispatch_s
-            message = f"dispatchers hear nothing, and look for waiting steps every {seconds:g} s"
-            yield _warn("wake-up", message, "set VGEN_DATABASE_LISTEN_URL to the database itself, past the pooler")
+        is_heard = hears(database, settings.database_listen_url)
+    except VgenError:
+        return  # the check of the database says what is wrong with it
     finally:
         database.close()
+    if is_heard:
+        yield _ok("wake-up", "dispatchers hear of waiting steps at once")
+    else:
+        seconds = settings.worker.dispatch_s
+        message = f"dispatchers hear nothing, and look for waiting steps every {seconds:g} s"
+        yield _warn("wake-up", message, "set VGEN_DATABASE_LISTEN_URL to the database itself, past the pooler")
 
 
 def _broker(settings: Settings) -> Iterator[CheckView]:

@@ -45,12 +45,13 @@ async def caller(connection: HTTPConnection, line: ServedLine) -> Caller:
     """
     acting_key.set(None)
     text = credential(connection.headers, connection.url.query)
-    # OpenAI's SDKs do without no key at all: their users give them anything where none is needed.
-    if text is None or not text.startswith("vgen_sk_"):
-        if not await run_in_threadpool(_may_come_without_key, line):
+    # OpenAI's libraries always send something as their key.
+    if text is None or not text.startswith(keys.PREFIX):
+        if await run_in_threadpool(_may_come_without_key, line):
+            _require_own_page(connection, line)
+            return Caller(line.settings.owner, sees_all=True)
+        if text is None:
             raise _refusal("a key is needed: send it as `Authorization: Bearer vgen_sk_…` or as `X-API-Key`")
-        _require_own_page(connection, line)
-        return Caller(line.settings.owner, sees_all=True)
     try:
         key = await run_in_threadpool(keys.verify, line.database, text)
     except keys.KeyRefusedError as error:
@@ -83,7 +84,7 @@ def still_holds(caller: Caller, line: Line) -> bool:
 
 def credential(headers: Headers, query: str) -> str | None:
     """Return the text that is given as a key; None: none is. Raises ApiError: 401, it is given in a wrong way."""
-    if "vgen_sk_" in query:
+    if keys.PREFIX in query:
         raise _refusal("keys are not read from URLs, which logs keep: revoke this one, and send keys in a header")
     given = {value.strip() for value in headers.getlist("x-api-key")}
     for value in headers.getlist("authorization"):

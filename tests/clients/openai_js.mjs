@@ -41,13 +41,14 @@ if (client.videos.extend) {
   await refused(() => client.videos.edit({ prompt: "x", video: { id: first.id } }), "invalid_value");
 }
 
-for (let n = 0; n < 4; n += 1) await client.videos.create({ prompt: `${n}`, ...small });
+let own;
+for (let n = 0; n < 4; n += 1) own = await client.videos.create({ prompt: `${n}`, ...small });
 const listed = [];
 for await (const video of client.videos.list({ limit: 2 })) listed.push(video.id);
 assert.ok(listed.length >= 5 && new Set(listed).size === listed.length);
 
-const gone = await client.videos.delete(listed[0]);
+const gone = await client.videos.delete(own.id);
 assert.equal(gone.deleted, true);
-await refused(() => client.videos.retrieve(listed[0]), "video_not_found");
+await refused(() => client.videos.retrieve(own.id), "video_not_found");
 const { version } = JSON.parse(readFileSync("node_modules/openai/package.json", "utf8"));
 console.log(`openai-node ${version}: ok`);

@@ -56,6 +56,8 @@ class Stack:
     database_url: str
     flower_port: int
     serve_port: int
+    key: str = ""
+    """One of the server's, which starts once there is one."""
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def service(self, name: str) -> dict[str, Any]:
@@ -226,6 +228,10 @@ def stack(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory) -> 
                     done = found.call(name, found.service(name)["command"])
                     assert done.returncode == 0, done.stderr
                 else:
+                    if name == "serve":  # which starts once there is a key
+                        made = found.cli("keys", "create", "me", "--scope", "admin", "--json")
+                        assert made.returncode == 0, made.stderr
+                        found.key = json.loads(made.stdout)["secret"]
                     port = {"flower": flower_port, "serve": serve_port}.get(name)
                     found.start(name, *([] if port is None else [f"--port={port}"]))
             yield found
@@ -291,8 +297,9 @@ def test_a_file_becomes_clips(stack: Stack) -> None:
         assert json.loads(contents["sidecar"])["request"]["preset"] == DOTENV["VGEN_PRESET"]
 
 
-def fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=20) as response:
+def fetch(url: str, key: str = "", body: bytes | None = None) -> bytes:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=20) as response:
         return bytes(response.read())
 
 
@@ -300,11 +307,13 @@ def test_a_video_is_made_over_http(stack: Stack) -> None:
     url = stack.places["http://127.0.0.1:8000"]
     body = urllib.parse.urlencode({"prompt": "a kite", "model": DOTENV["VGEN_PRESET"]}).encode()
 
-    video = json.loads(urllib.request.urlopen(f"{url}/v1/videos", data=body, timeout=20).read())
-    wait_for(lambda: json.loads(fetch(f"{url}/v1/videos/{video['id']}"))["status"] == "completed", "it is made")
+    video = json.loads(fetch(f"{url}/v1/videos", stack.key, body))
+    path = f"{url}/v1/videos/{video['id']}"
+    wait_for(lambda: json.loads(fetch(path, stack.key))["status"] == "completed", "it is made")
 
-    assert len(fetch(f"{url}/v1/videos/{video['id']}/content")) > 0
-    assert b'vgen_jobs_finished_total{error_code="",outcome="succeeded",preset="idle"}' in fetch(f"{url}/metrics")
+    assert len(fetch(f"{path}/content", stack.key)) > 0
+    finished = b'vgen_jobs_finished_total{error_code="",outcome="succeeded",preset="idle"}'
+    assert finished in fetch(f"{url}/metrics", stack.key)
 
 
 def test_the_store_refuses_a_request_without_a_key(stack: Stack) -> None:

@@ -64,6 +64,7 @@ class Site:
             "batch_id": self.batch_id,
             "job_id": f"{self.batch_id}-000000",
             "video_id": f"video_{self.batch_id}-000000",
+            "task_id": f"{self.batch_id}-000000",
         }
         path = route.at(**{**dict.fromkeys(route.parameters, "none"), **ids, **values})
         return self.served.client.request(route.method, path, headers=headers, **BODIES.get(route.path, {}))

@@ -9,8 +9,8 @@ from fastapi.routing import iter_route_contexts
 from server.app import make_api
 from server.database import Line
 
-PUBLIC = frozenset({"/openapi.json"})
-"""Paths that answer without a key: they tell nothing about the line."""
+PUBLIC = frozenset({"/openapi.json", "/health", "/healthz", "/readyz"})
+"""Paths that answer without a key: the routes' list, and probes of load balancers, which have none."""
 
 
 class Route(NamedTuple):

@@ -14,7 +14,7 @@ from server.openai.request_schema import request_body
 from server.reference import page
 from service.keys import SCOPES
 from tests.conftest import REPOSITORY
-from tests.unit.server.routes import PUBLIC, api, every_route
+from tests.unit.server.routes import api, every_route
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,8 @@ def test_it_is_valid_openapi(description: dict[str, Any]) -> None:
 def test_it_has_every_route(description: dict[str, Any]) -> None:
     described = {(method.upper(), path) for path, methods in description["paths"].items() for method in methods}
 
-    routes = {(method, re.sub(r":\w+}", "}", path)) for method, path in every_route() if path not in PUBLIC}
+    # The description's own path is not in it, and it names a parameter without what may stand there
+    routes = {(method, re.sub(r":\w+}", "}", path)) for method, path in every_route() if path != "/openapi.json"}
     assert len(routes) > 20
     assert described == routes
 
