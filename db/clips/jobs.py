@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import Table, bindparam, case, delete, exists, insert, literal, select
+from sqlalchemy import Table, bindparam, case, delete, exists, insert, literal, select, update
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -117,6 +117,11 @@ def _concluding(to: JobState) -> ReturningUpdate[Any]:
             exists().where(Checkpoint.job_id == _JOBS.c.id),
         )
     )
+
+
+def note_remix(session: Session, batch_id: str, *, of: str) -> None:
+    """Write down that the jobs of a new batch are remixes of another job."""
+    session.execute(update(Job).where(Job.batch_id == batch_id).values(remixed_from=of))
 
 
 def publish(session: Session, job_id: str, roll: int, artifacts: Sequence[Artifact]) -> tuple[str, ...]:

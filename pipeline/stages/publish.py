@@ -18,7 +18,7 @@ def run(work: StepWork, context: StageContext) -> StageResult[PublishOutput]:
 
     Raises:
         RetryableError: code ``publish_missing``: an object is not there, or is not the one that was uploaded; the
-            line then encodes again. Or as the store raises.
+            line then makes its frames again. Or as the store raises.
         StoppedError: asked to stop.
     """
     encoded, replaced = work.outputs.encoded, work.outputs.score.replaced if work.outputs.score else {}

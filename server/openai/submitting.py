@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import cast
 
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import update
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 
+from db.clips import jobs
 from db.models import ArtifactRow, Job
 from pipeline.errors import InputError, NotFoundError
 from pipeline.inputs.collector import Downloads, InputCollector
@@ -116,7 +116,7 @@ def create(
         def also(session: Session, batch_id: str) -> None:
             order.incoming.recorded(session, batch_id)
             if remixed_from is not None:
-                session.execute(update(Job).where(Job.batch_id == batch_id).values(remixed_from=remixed_from))
+                jobs.note_remix(session, batch_id, of=remixed_from)
 
         stored = submission.store(
             parsed,

@@ -290,3 +290,24 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
         ]
 
     assert {path.resolve() for path in DOCS.rglob("*.md")} <= seen
+
+
+# The map and the changelog
+
+
+def test_the_map_names_each_thing_once() -> None:
+    page = _page("architecture.md")
+    tables = [[line for line in block.splitlines() if line.startswith("| ")] for block in page.split("\n\n")]
+    for table in tables:
+        named = [line.split(" | ")[0] for line in table]
+        assert len(named) == len(set(named)), [name for name in named if named.count(name) > 1]
+    numbers = [int(number) for number in re.findall(r"^(\d)\. ", page, re.MULTILINE)]
+    assert numbers == list(range(1, 9))
+
+
+def test_each_release_has_a_heading_once_and_says_nothing_twice() -> None:
+    for release in (REPOSITORY / "CHANGELOG.md").read_text("utf-8").split("\n## ")[1:]:
+        headings = re.findall(r"^### (.*)$", release, re.MULTILINE)
+        assert len(headings) == len(set(headings)), headings
+        entries = re.findall(r"^- (.{60})", release, re.MULTILINE)
+        assert len(entries) == len(set(entries))
