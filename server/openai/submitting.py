@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 
 from db.clips import jobs
-from db.models import ArtifactRow, Job
+from db.models import ArtifactRow
 from pipeline.errors import InputError, NotFoundError
 from pipeline.inputs.collector import Downloads, InputCollector
 from pipeline.prompts import Submission
