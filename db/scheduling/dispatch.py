@@ -96,9 +96,8 @@ def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None)
     Two at once would both fill the same room. ``window`` bounds the steps in flight on each queue that is not a GPU
     queue. Steps nearest to the end go first, so that finished frames do not pile up behind new work.
     """
-    connection = session.connection()
-    if connection.dialect.name == "postgresql" and not connection.execute(_TRY_LOCK).scalar_one():
-        return None  # on SQLite the transaction itself is exclusive
+    if not is_alone(session):
+        return None
     batch_closing.close_finished_batches(session)
     paused = paused_queues(session)
     owners = _dispatchable(session)
@@ -125,6 +124,14 @@ def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None)
     budgets = Budgets.load(session, lambda: gpu_capacity(session, live))
     chosen = _ordered(_servable(session, owners, capacity, presets, budgets))
     return messages + _dispatch(session, Stage.GENERATE, chosen, paused, capacity, presets, budgets)
+
+
+def is_alone(session: Session) -> bool:
+    """Return whether no other transaction dispatches; then none will until this one ends. Nobody is waited for."""
+    connection = session.connection()
+    if connection.dialect.name != "postgresql":
+        return True  # on SQLite the transaction itself is exclusive
+    return bool(connection.execute(_TRY_LOCK).scalar_one())
 
 
 _DISPATCHABLE = (
