@@ -24,14 +24,11 @@ _GIVEN_OUT = ", ".join(
     f"coalesce(pg_sequence_last_value(pg_get_serial_sequence('{table.__tablename__}', 'id')::regclass), 0)"
     for table in _TABLES
 )
-_POSITIONS = text(
-    f"""
-    SELECT {_GIVEN_OUT},
-           pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
-           pg_snapshot_xmax(pg_current_snapshot())::text::bigint
-    """
-)
-"""Ids given out so far; the oldest transaction at work, and the first that has not begun (PostgreSQL, 9.27)."""
+_POSITIONS = text(f"SELECT {_GIVEN_OUT}, pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+"""Ids given out so far; and the transaction before which all have ended (PostgreSQL, 9.27)."""
+_BEGIN_ONE = text("SELECT pg_current_xact_id()::text::bigint")
+"""A transaction that begins now: after all that have begun. A snapshot's xmax is none: it is one after the last that
+has ended, and those that work on may come after it."""
 _NEWEST = select(*(func.coalesce(select(func.max(table.id)).scalar_subquery(), 0) for table in _TABLES))
 
 
@@ -122,12 +119,13 @@ class Feed:
         if self._database.is_sqlite:  # has one writer at a time
             self._settled = Seen(*map(int, session.execute(_NEWEST).one()))
             return self._settled
-        *ids, oldest, first_to_come = session.execute(_POSITIONS).one()
+        *ids, oldest = session.execute(_POSITIONS).one()
         if self._marks and self._marks[-1][1] is None:
             # Taken later than the ids: whoever had been given one of them had begun by now.
-            self._marks[-1] = (self._marks[-1][0], first_to_come)
+            self._marks[-1] = (self._marks[-1][0], session.scalars(_BEGIN_ONE).one())
         while self._marks and self._marks[0][1] is not None and self._marks[0][1] <= oldest:
             self._settled = self._marks.popleft()[0]
         given_out = Seen(*ids)
-        self._marks.append((given_out, None))
+        if given_out != (self._marks[-1][0] if self._marks else self._settled):
+            self._marks.append((given_out, None))
         return given_out

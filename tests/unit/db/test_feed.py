@@ -6,8 +6,11 @@ import time
 from collections import Counter
 
 import pytest
+from sqlalchemy import update
 
 from db import events
+from db.clips import retention
+from db.models import Job
 from db.reading.feed import Feed
 from db.reading.history import Entry, Seen
 from db.session import Database
@@ -67,6 +70,23 @@ def test_what_works_on_is_not_finished(line: Line) -> None:
     assert {step.job_id for step, _ in polls[-1].running} == {job_id}
 
 
+def test_no_entry_is_passed_over_when_the_history_of_another_batch_is_removed(line: Line) -> None:
+    old, _, claimed = line.bring_to(Stage.PUBLISH)
+    line.finish(claimed)
+    batch_id = line.submit(count=1, again=True)
+    feed = Feed(line.database, batch_id)
+    told = _polled(feed)
+    with line.database.transaction() as session:
+        session.execute(update(Job).where(Job.batch_id == old).values(finished_at=1))
+        assert retention.drop_history(session, old, older_than_ms=1_000, dry_run=False)
+
+    line.finish_job(f"{batch_id}-000000")
+    told += _polled(feed)
+
+    assert told.count("attempt") == 4
+    assert told == [entry.kind for entry in _until_finished(Feed(line.database, batch_id))]
+
+
 def test_an_entry_that_becomes_visible_late_is_not_passed_over(postgres_database: Database) -> None:
     line = Line(postgres_database)
     batch_id = line.submit(count=1)
@@ -81,6 +101,19 @@ def test_an_entry_that_becomes_visible_late_is_not_passed_over(postgres_database
 
     assert while_it_works == []
     assert _polled(feed) == ["first", "second"]
+
+
+def test_an_entry_of_the_newest_transaction_is_not_passed_over(postgres_database: Database) -> None:
+    line = Line(postgres_database)
+    batch_id = line.submit(count=1)
+    postgres_database.notifier.close()  # its notice is a transaction too
+    feed = Feed(postgres_database, batch_id)
+
+    with postgres_database.transaction() as slow:  # none that began later has ended when it is polled
+        events.record(slow, "first", batch_id=batch_id)
+        while_it_works = _polled(feed)
+
+    assert while_it_works + _polled(feed) == ["submitted", "first"]
 
 
 def test_one_that_was_rolled_back_holds_nothing_up(postgres_database: Database) -> None:
