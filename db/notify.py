@@ -51,7 +51,8 @@ class Notifier:
         with self._changed:
             heapq.heappush(self._due, time.monotonic() + after_s)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="notify", daemon=True)
+                self._closing = threading.Event()  # its own: one that is slow to end sees that it is to
+                self._thread = threading.Thread(target=self._run, args=(self._closing,), name="notify", daemon=True)
                 self._thread.start()
             self._changed.notify()
 
@@ -73,21 +74,20 @@ class Notifier:
             thread.join(_FLUSH_S)
         with self._changed:
             self._thread, self._due = None, []
-            self._closing.clear()
 
-    def _run(self) -> None:
-        while self._wait_until_due():
+    def _run(self, closing: threading.Event) -> None:
+        while self._wait_until_due(closing):
             try:
                 self.send()
             except SQLAlchemyError as error:
                 logger.debug("dispatchers not woken", extra={"reason": str(error)})
-            self._closing.wait(_AT_MOST_EVERY_S)
+            closing.wait(_AT_MOST_EVERY_S)
 
-    def _wait_until_due(self) -> bool:
+    def _wait_until_due(self, closing: threading.Event) -> bool:
         """Return True when something is due, of which nothing is left then; False to end."""
         with self._changed:
             while not self._due or self._due[0] > time.monotonic():
-                if self._closing.is_set():
+                if closing.is_set():
                     return False
                 self._changed.wait(self._due[0] - time.monotonic() if self._due else None)
             while self._due and self._due[0] <= time.monotonic():

@@ -133,6 +133,28 @@ def test_a_notice_that_cannot_be_sent_is_let_go(postgres_database: Database) -> 
     away.close()
 
 
+def test_a_notice_that_takes_long_ends_its_thread_after_the_database_was_closed(sqlite_database: Database) -> None:
+    notifier, begun, may_end = Notifier(sqlite_database.engine), threading.Event(), threading.Event()
+    threads = list[threading.Thread]()
+
+    def send(payload: str = "") -> None:
+        threads.append(threading.current_thread())
+        begun.set()
+        may_end.wait(SOON_S)
+
+    notifier.send = send  # type: ignore[method-assign]
+    notifier.notify()
+    assert begun.wait(SOON_S)
+
+    notifier.close()
+    notifier.notify()  # another thread's by now
+    may_end.set()
+
+    threads[0].join(SOON_S)
+    assert not threads[0].is_alive()
+    notifier.close()
+
+
 @pytest.mark.parametrize("after_ms", [0, 300])
 def test_dispatchers_are_woken_when_a_backoff_is_over(database: Database, after_ms: int) -> None:
     notifier = Notifier(database.engine)
