@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import func, select, true, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, exists, func, select, true, tuple_
+from sqlalchemy.orm import Session, aliased
 
 from db import workers
 from db.clips import batch_closing
@@ -30,7 +30,9 @@ from pipeline.policy.routes import (
     CPU_QUEUE,
     GpuCapacity,
     choose_gpu_type,
+    encode_queue,
     gpu_type_of,
+    is_encode_queue,
     preset_queue,
     preset_slug,
     route,
@@ -116,7 +118,8 @@ def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None)
             continue
         # Encode and score steps are bounded by the hand-off's size, not here.
         room = window if queue is None else window - live.get(queue, 0)
-        chosen = _ordered(_candidates(session, owners, stage, room), room)
+        held_back = [] if queue is not None else _at_paused_handoffs(session, stage, paused)
+        chosen = _ordered(_candidates(session, owners, stage, room, *held_back), room)
         dispatched = _dispatch(session, stage, chosen, paused)
         for item in dispatched:
             live[item.queue] = live.get(item.queue, 0) + 1
@@ -217,18 +220,40 @@ def choose_queue(need: str, capacity: Mapping[str, GpuCapacity], presets: _Prese
     return None if gpu_type is None else preset_queue(gpu_type, preset_slug(preset))
 
 
-def _candidates(session: Session, owners: Mapping[str, _Owner], stage: Stage, room: int) -> Iterable[_Candidate]:
+def _at_paused_handoffs(session: Session, stage: Stage, paused: Sequence[str]) -> list[ColumnElement[bool]]:
+    """A condition that leaves out the steps of hand-offs whose queues are paused: they hold up nobody behind them."""
+    queues = {queue for queue in paused if is_encode_queue(queue)}
+    if stage is Stage.SCORE:  # where nobody reads the frames, any CPU scores
+        queues &= workers.served_handoffs(session) if queues else set()
+    if not queues:
+        return []
+    generated = aliased(Step)
+    place = (generated.job_id == Step.job_id, generated.roll == Step.roll, generated.segment == Step.segment)
+    handoff_id = generated.output["handoff_id"].as_string()
+    names = [queue.removeprefix(encode_queue("")) for queue in sorted(queues)]
+    return [~exists().where(*place, generated.stage == Stage.GENERATE, handoff_id.in_(names))]
+
+
+def _candidates(
+    session: Session, owners: Mapping[str, _Owner], stage: Stage, room: int, *which: ColumnElement[bool]
+) -> Iterable[_Candidate]:
     """The first waiting steps of batches, as far as there can be room for them; not of those to be generated."""
     enough = _Enough()
     for batch_id, owner in _in_turn(owners, stage):
         if not enough.reached((owner.name,), room):
-            candidates = _first_waiting(session, batch_id, owner, stage, room)
+            candidates = _first_waiting(session, batch_id, owner, stage, room, which=which)
             enough.note((owner.name,), candidates, owner.heads[stage])
             yield from candidates
 
 
 def _first_waiting(
-    session: Session, batch_id: str, owner: _Owner, stage: Stage, limit: int, need: str = ""
+    session: Session,
+    batch_id: str,
+    owner: _Owner,
+    stage: Stage,
+    limit: int,
+    need: str = "",
+    which: Sequence[ColumnElement[bool]] = (),
 ) -> list[_Candidate]:
     """The first waiting steps of a batch, of one need where they generate: reads of an index only."""
     segments = func.coalesce(Job.spec["segments"].as_integer(), 1)
@@ -236,7 +261,7 @@ def _first_waiting(
     rows = session.execute(
         select(Step.id, Step.job_id, Step.segment, Step.roll, Step.priority, last_segment)
         .join(Job, Job.id == Step.job_id)
-        .where(*waiting_steps(batch_id, stage, need))
+        .where(*waiting_steps(batch_id, stage, need), *which)
         .order_by(Step.priority.desc(), Step.id)
         .limit(limit)
         # The job and not the step: whoever changes a step locks its job first, so that none waits for another

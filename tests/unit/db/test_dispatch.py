@@ -20,9 +20,12 @@ from db.scheduling import dispatch
 from db.scheduling.capacity import in_flight
 from db.session import Database, now_ms
 from pipeline.errors import CrashError
-from pipeline.policy.routes import ALL_QUEUES, CPU_QUEUE, IO_QUEUE, preset_queue
+from pipeline.policy.routes import ALL_QUEUES, CPU_QUEUE, IO_QUEUE, encode_queue, preset_queue
+from pipeline.spec import ScoreOptions
 from pipeline.states import JobState, Stage, StepState
-from tests.unit.db.line import GPU, Line
+from pipeline.work import StageResult
+from tests.outputs import generated
+from tests.unit.db.line import GPU, HANDOFF, QUEUES, Line
 
 
 @pytest.fixture
@@ -408,3 +411,21 @@ def test_what_is_not_read_would_not_have_been_dispatched(
 
     assert of_those_read
     assert of_those_read == dispatched()
+
+
+@pytest.mark.parametrize("stage", [Stage.ENCODE, Stage.SCORE])
+def test_steps_of_a_paused_handoff_hold_up_nobody_behind_them(line: Line, stage: Stage) -> None:
+    line.worker(*QUEUES, encode_queue("paused"), slots=20)
+    score = ScoreOptions(metrics=("checks",)) if stage is Stage.SCORE else None
+    batch_id = line.submit(count=2, score=score)
+    ids = [f"{batch_id}-{number:06d}" for number in range(2)]
+    for job_id, handoff_id in zip(ids, ("paused", HANDOFF), strict=True):
+        generating = line.go_on(job_id, Stage.GENERATE)
+        line.finish(generating, StageResult(generated().model_copy(update={"handoff_id": handoff_id})))
+        if stage is Stage.SCORE:
+            line.finish(line.claim(job_id, Stage.ENCODE, queues=(encode_queue(handoff_id),)))
+    with line.database.transaction() as session:
+        outcomes.return_to_waiting(session, Step, [line.step(job_id, stage).id for job_id in ids])
+        pauses.pause_queue(session, encode_queue("paused"), by="ada")
+
+    assert [(item.job_id, item.queue) for item in line.admit(window=1)] == [(ids[1], encode_queue(HANDOFF))]
