@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from db.clips import cancel_retry_approve, checkpoints, retention
-from db.evals import runs, score_steps
+from db.evals import planning, runs, score_steps
 from db.models import Event, Job, Measurement, ScoreStep, StageRun, Step
 from db.queue import outcomes, recovery
 from db.reading import gauges, totals
@@ -155,7 +155,7 @@ def test_attempts_of_evaluation_runs_are_counted_with_their_gpu_time(database: D
     line.finish_job(f"{batch_id}-000000")
     with database.transaction() as session:
         run_id = runs.open_run(session, batch_id, kind="batch", metrics=["checks.black"])
-        score_steps.plan(session, run_id, batch_id, [ScorePart("clip", 0, 0)])
+        planning.plan(session, run_id, batch_id, [ScorePart("clip", 0, 0)])
         (message,) = score_steps.dispatch_waiting(session, window=8, gpu=True)
         claimed = score_steps.claim(session, message.step_id, queues=(message.queue,), worker="w1", lease_ms=LEASE_MS)
         assert claimed is not None
