@@ -21,7 +21,7 @@ from db.queue.leases import current, held_by, held_of, taking
 from db.queue.outcomes import Finished, end, ending, fenced
 from db.queue.pauses import is_paused, paused_queues
 from db.scheduling.capacity import in_flight
-from db.scheduling.dispatch import mark_dispatched
+from db.scheduling.dispatch import is_alone, mark_dispatched
 from db.session import now_ms
 from pipeline.policy.routes import CPU_QUEUE, NO_MODEL, gpu_queue, gpu_type_of, preset_slug_of
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, JobState, StepState
@@ -72,12 +72,14 @@ def promote_ready(session: Session) -> int:
 
 
 def dispatch_waiting(session: Session, *, window: int, gpu: bool) -> list[ScoreMessage]:
-    """Dispatch waiting steps while their queues have room; runs take turns.
+    """Dispatch waiting steps while their queues have room, unless another dispatcher is at it; runs take turns.
 
     ``gpu`` sends those that need a model to a GPU type with a live worker, where there is one; a step that failed there
     for a fault of its own, such as too little memory, goes to the CPU queue, and so do those of a batch whose budget is
     used up.
     """
+    if not is_alone(session):
+        return []
     promote_ready(session)
     lines = _waiting(session)
     if not lines:

@@ -284,12 +284,12 @@ def redo_after(session: Session, work: StepWork) -> None:
 
 
 def end_lease(session: Session, held: Held, *still: ColumnElement[bool], charged: bool) -> bool:
-    """End the lease of an attempt whose worker is lost; False when it ended or was renewed meanwhile.
+    """End the lease of an attempt whose worker is lost; False when it ended or was renewed meanwhile, or is just now.
 
     ``still`` are more conditions of the step. ``charged`` counts it: as a loss, and as a crash if it got nowhere.
     """
     cancelled, table = _lock_job(session, held), held.table
-    query: Select[Any] = select(table).where(current(table), *still).with_for_update()
+    query: Select[Any] = select(table).where(current(table), *still).with_for_update(skip_locked=True)
     step = session.scalars(query.execution_options(populate_existing=True), held.fence).one_or_none()
     if step is None:
         return False

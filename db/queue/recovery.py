@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from db import events, workers
 from db.clips import jobs
-from db.models import Step
+from db.models import Job, Step
 from db.moves import LEASED
 from db.queue import outcomes
 from db.queue.leases import Held, held_of, live
@@ -37,10 +37,24 @@ def end_leases(session: Session, *, all_of_them: bool = False) -> int:
         still = () if all_of_them else (table.lease_until < now_ms(),)
         # Sorted here, for one order of locks: asked to sort, SQLite reads every step instead of the index.
         expired = _held(session, select(table).where(live(table, StepState.RUNNING), *still).limit(_PAGE))
-        for lost in sorted(expired, key=lambda attempt: attempt.step_id):
-            outcomes.end_lease(session, lost, *still, charged=not all_of_them)
+        free = _lock_free_jobs(session, expired)
+        for lost in sorted(expired, key=lambda attempt: (attempt.batch_id, attempt.step_id)):
+            if lost.job_id is None or lost.job_id in free:
+                outcomes.end_lease(session, lost, *still, charged=not all_of_them)
         count += len(expired)
     return count
+
+
+def _lock_free_jobs(session: Session, attempts: Sequence[Held]) -> set[str]:
+    """Lock those of the attempts' jobs that nobody else has locked; their ids.
+
+    The others are left for the next time. Who holds one may wait for the batch's row, which is charged here: to wait
+    for that job as well would be a circle.
+    """
+    ids = {attempt.job_id for attempt in attempts if attempt.job_id is not None}
+    if not ids:
+        return set()
+    return set(session.scalars(select(Job.id).where(Job.id.in_(ids)).with_for_update(skip_locked=True)))
 
 
 def dispatched_counts(session: Session, *, older_than_ms: int) -> dict[str, tuple[int, int]]:
@@ -105,7 +119,10 @@ def rewind_lost_handoffs(session: Session, *, gone_ms: int) -> int:
     A hand-off counts as gone when its step has been in the broker for ``gone_ms`` and none of its readers is alive.
     """
     rows = _unserved(session, Stage.ENCODE, gone_ms)
+    free = _lock_free_jobs(session, [held_of(row) for row in rows])
     for lost in rows:
+        if lost.job_id not in free:
+            continue
         job = jobs.lock(session, lost.job_id)
         step = session.get(Step, lost.id, populate_existing=True)
         if step is not None and step.state is StepState.DISPATCHED and not job.cancel_requested:

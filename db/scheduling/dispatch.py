@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +23,7 @@ from db.queue.outcomes import return_to_waiting
 from db.queue.pauses import is_paused, paused_queues
 from db.scheduling.budgets import Budgets
 from db.scheduling.capacity import CapacityOfPresets, gpu_capacity, in_flight, preset_capacity
-from db.scheduling.placement import waiting_needs, waiting_steps, waits
+from db.scheduling.placement import ONLY_NEED, head_priority, waiting_needs, waiting_steps
 from pipeline.outputs import GenerateOutput
 from pipeline.policy.routes import (
     ALL_QUEUES,
@@ -64,8 +65,10 @@ class _Owner:
     name: str
     deadline: int
     """The batch's deadline, in the database's milliseconds."""
-    stages: frozenset[Stage]
-    """The stages at which steps of the batch wait."""
+    heads: Mapping[Stage, int]
+    """The priority of the first step that waits, by stage; of those that wait to be generated, of the first need's."""
+    only_need: str | None
+    """The need of all its clips that wait to be generated; None where there are several, or none."""
     scored: bool
 
 
@@ -96,9 +99,8 @@ def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None)
     Two at once would both fill the same room. ``window`` bounds the steps in flight on each queue that is not a GPU
     queue. Steps nearest to the end go first, so that finished frames do not pile up behind new work.
     """
-    connection = session.connection()
-    if connection.dialect.name == "postgresql" and not connection.execute(_TRY_LOCK).scalar_one():
-        return None  # on SQLite the transaction itself is exclusive
+    if not is_alone(session):
+        return None
     batch_closing.close_finished_batches(session)
     paused = paused_queues(session)
     owners = _dispatchable(session)
@@ -127,11 +129,20 @@ def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None)
     return messages + _dispatch(session, Stage.GENERATE, chosen, paused, capacity, presets, budgets)
 
 
+def is_alone(session: Session) -> bool:
+    """Return whether no other transaction dispatches; then none will until this one ends. Nobody is waited for."""
+    connection = session.connection()
+    if connection.dialect.name != "postgresql":
+        return True  # on SQLite the transaction itself is exclusive
+    return bool(connection.execute(_TRY_LOCK).scalar_one())
+
+
 _DISPATCHABLE = (
     select(
         *(Batch.id, Batch.owner, Batch.deadline_at),
         Batch.options["score"].as_string().is_not(None),
-        *(waits(stage).label(stage.value) for stage in Stage),
+        ONLY_NEED,
+        *(head_priority(stage).label(stage.value) for stage in Stage),
     )
     .where(Batch.active, ~Batch.paused)
     .order_by(Batch.id)
@@ -141,25 +152,54 @@ _DISPATCHABLE = (
 def _dispatchable(session: Session) -> dict[str, _Owner]:
     """The batches of which something may be dispatched, oldest first."""
     owners = {}
-    for batch_id, owner, deadline, scored, *waiting in session.connection().execute(_DISPATCHABLE):
-        stages = frozenset(stage for stage, waits_there in zip(Stage, waiting, strict=True) if waits_there)
-        if stages:
-            owners[batch_id] = _Owner(owner, _NO_DEADLINE if deadline is None else deadline, stages, bool(scored))
+    for batch_id, owner, deadline, scored, only_need, *waiting in session.connection().execute(_DISPATCHABLE):
+        heads = {stage: head for stage, head in zip(Stage, waiting, strict=True) if head is not None}
+        if heads:
+            due = _NO_DEADLINE if deadline is None else deadline
+            owners[batch_id] = _Owner(owner, due, heads, only_need, bool(scored))
     return owners
+
+
+class _Enough:
+    """Tells which batches need not be read: where each clip is a batch of its own, there are thousands.
+
+    Batches are read in the order of ``_in_turn``. Once as many of one owner as there is room for have each had a step
+    of the priority that was expected, whatever the next ones have comes after those.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, ...]] = Counter()
+
+    def reached(self, of: tuple[str, ...], room: int) -> bool:
+        return self._counts[of] >= room
+
+    def note(self, of: tuple[str, ...], candidates: Sequence[_Candidate], expected: int) -> None:
+        self._counts[of] += any(item.priority == expected for item in candidates)
+
+
+def _in_turn(owners: Mapping[str, _Owner], stage: Stage) -> list[tuple[str, _Owner]]:
+    """The batches with steps that wait there: highest priority first, then the earliest deadline, then the oldest."""
+    waiting = [(batch_id, owner) for batch_id, owner in owners.items() if stage in owner.heads]
+    return sorted(waiting, key=lambda item: (-item[1].heads[stage], item[1].deadline))
 
 
 def _servable(
     session: Session, owners: dict[str, _Owner], capacity: CapacityOfPresets, presets: _Presets, budgets: Budgets
 ) -> Iterable[_Candidate]:
     """Generate steps that a preset's queue has room for: those without room hold up nobody behind them."""
-    for batch_id, owner in owners.items():
-        if Stage.GENERATE not in owner.stages or not budgets.allows(batch_id):
+    enough = _Enough()
+    for batch_id, owner in _in_turn(owners, Stage.GENERATE):
+        if not budgets.allows(batch_id):
             continue
-        for need in waiting_needs(session, batch_id):
+        for need in waiting_needs(session, batch_id) if owner.only_need is None else [owner.only_need]:
             by_type = budgets.open_to(batch_id, _capacity_of(need, capacity))
-            room = sum(max(0, each.room) for each in by_type.values())
-            if choose_queue(need, by_type, presets) is not None:
-                yield from _candidates(session, {batch_id: owner}, Stage.GENERATE, room, need)
+            room, alike = sum(max(0, each.room) for each in by_type.values()), (owner.name, need, *sorted(by_type))
+            if choose_queue(need, by_type, presets) is None or (owner.only_need and enough.reached(alike, room)):
+                continue
+            candidates = _first_waiting(session, batch_id, owner, Stage.GENERATE, room, need)
+            if owner.only_need:
+                enough.note(alike, candidates, owner.heads[Stage.GENERATE])
+            yield from candidates
 
 
 def _capacity_of(need: str, capacity: CapacityOfPresets) -> dict[str, GpuCapacity]:
@@ -177,30 +217,37 @@ def choose_queue(need: str, capacity: Mapping[str, GpuCapacity], presets: _Prese
     return None if gpu_type is None else preset_queue(gpu_type, preset_slug(preset))
 
 
-def _candidates(
-    session: Session, owners: Mapping[str, _Owner], stage: Stage, limit: int, need: str = ""
-) -> Iterable[_Candidate]:
-    """The first waiting steps of each batch, of one need where they generate: reads of an index only."""
-    if limit <= 0:
-        return
+def _candidates(session: Session, owners: Mapping[str, _Owner], stage: Stage, room: int) -> Iterable[_Candidate]:
+    """The first waiting steps of batches, as far as there can be room for them; not of those to be generated."""
+    enough = _Enough()
+    for batch_id, owner in _in_turn(owners, stage):
+        if not enough.reached((owner.name,), room):
+            candidates = _first_waiting(session, batch_id, owner, stage, room)
+            enough.note((owner.name,), candidates, owner.heads[stage])
+            yield from candidates
+
+
+def _first_waiting(
+    session: Session, batch_id: str, owner: _Owner, stage: Stage, limit: int, need: str = ""
+) -> list[_Candidate]:
+    """The first waiting steps of a batch, of one need where they generate: reads of an index only."""
     segments = func.coalesce(Job.spec["segments"].as_integer(), 1)
     last_segment = (Step.segment == segments - 1) if stage is Stage.ENCODE else true()
-    for batch_id, owner in owners.items():
-        if stage not in owner.stages:
-            continue
-        rows = session.execute(
-            select(Step.id, Step.job_id, Step.segment, Step.roll, Step.priority, last_segment)
-            .join(Job, Job.id == Step.job_id)
-            .where(*waiting_steps(batch_id, stage, need))
-            .order_by(Step.priority.desc(), Step.id)
-            .limit(limit)
-            # The job and not the step: whoever changes a step locks its job first, so that none waits for another
-            # in a circle. Nothing on SQLite, where the transaction is exclusive.
-            .with_for_update(of=Job, skip_locked=True)
-        )
-        for step_id, job_id, segment, roll, priority, last in rows:
-            place = (step_id, job_id, owner.name, batch_id, segment, roll, priority, owner.deadline)
-            yield _Candidate(*place, need=need, scored=owner.scored, last_segment=bool(last))
+    rows = session.execute(
+        select(Step.id, Step.job_id, Step.segment, Step.roll, Step.priority, last_segment)
+        .join(Job, Job.id == Step.job_id)
+        .where(*waiting_steps(batch_id, stage, need))
+        .order_by(Step.priority.desc(), Step.id)
+        .limit(limit)
+        # The job and not the step: whoever changes a step locks its job first, so that none waits for another
+        # in a circle. Nothing on SQLite, where the transaction is exclusive.
+        .with_for_update(of=Job, skip_locked=True)
+    )
+    candidates = []
+    for step_id, job_id, segment, roll, priority, last in rows:
+        place = (step_id, job_id, owner.name, batch_id, segment, roll, priority, owner.deadline)
+        candidates.append(_Candidate(*place, need=need, scored=owner.scored, last_segment=bool(last)))
+    return candidates
 
 
 def _ordered(candidates: Iterable[_Candidate], limit: int | None = None) -> list[_Candidate]:
@@ -214,7 +261,9 @@ def _ordered(candidates: Iterable[_Candidate], limit: int | None = None) -> list
         by_owner.setdefault((item.priority, item.owner), {}).setdefault(item.batch_id, []).append(item)
     ranked: list[tuple[int, int, int, int, _Candidate]] = []
     for (priority, _), batches in by_owner.items():
-        rounds = itertools.zip_longest(*sorted(batches.values(), key=lambda items: items[0].deadline))
+        rounds = itertools.zip_longest(
+            *sorted(batches.values(), key=lambda items: (items[0].deadline, items[0].batch_id))
+        )
         in_turn = (item for one_round in rounds for item in one_round if item is not None)
         ranked += [(-priority, rank, item.deadline, item.step_id, item) for rank, item in enumerate(in_turn)]
     most = len(ranked) if limit is None else max(0, limit)

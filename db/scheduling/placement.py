@@ -6,8 +6,9 @@ The rows of live GPU workers are locked, in one order, while presets are assigne
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, func, select
+from sqlalchemy import ColumnElement, ScalarSelect, SQLColumnExpression, bindparam, case, func, select
 from sqlalchemy.orm import Session
 
 from db import events, workers
@@ -24,17 +25,31 @@ from pipeline.states import JobState, Stage, StepState
 
 _COUNTED = 100
 """Clips of one batch that are counted at most: the order of large numbers decides nothing."""
+_MOST_COUNTED = 500
+"""Clips of one preset after which no further batch is read: where each clip is a batch, there are thousands."""
 _PAGE = 200
 _GIB = 1024**3
 
 
-def waits(stage: Stage) -> ColumnElement[bool]:
-    """A condition on batches: some step of this stage waits, whatever for."""
+def _of_first_waiting(
+    stage: Stage, column: SQLColumnExpression[Any], *order: SQLColumnExpression[Any]
+) -> ScalarSelect[Any]:
     conditions = (Step.batch_id == Batch.id, Step.stage == stage, Step.state == StepState.WAITING)
-    # Not EXISTS, which Postgres may answer by reading all that waits, of every batch, into a hash.
-    return (
-        select(Step.id).where(*conditions).order_by(Step.need).limit(1).correlate(Batch).scalar_subquery().is_not(None)
-    )
+    return select(column).where(*conditions).order_by(*order).limit(1).correlate(Batch).scalar_subquery()
+
+
+def head_priority(stage: Stage) -> ScalarSelect[int]:
+    """The priority of a batch's first step of this stage that waits, whatever for; null where none does.
+
+    Not EXISTS, which Postgres may answer by reading all that waits, of every batch, into a hash.
+    """
+    return _of_first_waiting(stage, Step.priority, Step.need, Step.priority.desc(), Step.id)
+
+
+_FIRST_NEED = _of_first_waiting(Stage.GENERATE, Step.need, Step.need)
+_LAST_NEED = _of_first_waiting(Stage.GENERATE, Step.need, Step.need.desc())
+ONLY_NEED = case((_FIRST_NEED == _LAST_NEED, _FIRST_NEED))
+"""The need of all clips of a batch that wait to be generated; null where there are several, or none."""
 
 
 _NEXT_NEED = (
@@ -50,7 +65,9 @@ _NEXT_NEED = (
 )
 
 
-_TO_GENERATE = select(Batch.id).where(Batch.active, ~Batch.paused, waits(Stage.GENERATE)).order_by(Batch.id)
+_TO_GENERATE = (
+    select(Batch.id, ONLY_NEED, head_priority(Stage.GENERATE)).where(Batch.active, ~Batch.paused).order_by(Batch.id)
+)
 
 
 def waiting_needs(session: Session, batch_id: str) -> list[str]:
@@ -134,23 +151,25 @@ def _demands(session: Session, rows: Sequence[Worker], presets: Mapping[str, Pre
     paused = paused_queues(session)
     if ALL_QUEUES in paused:
         return []
-    batches = session.connection().execute(_TO_GENERATE).all()
+    batches = [row for row in session.connection().execute(_TO_GENERATE) if row[-1] is not None]
     if not batches:
         return []
     budgets = Budgets.load(session, lambda: gpu_capacity(session))
     live = {row.gpu_type or "": GpuCapacity(1, 0, None) for row in rows}
     demands: dict[tuple[str, frozenset[str]], Demand] = {}
-    for (batch_id,) in batches:
+    for batch_id, only_need, _ in sorted(batches, key=lambda row: -row[-1]):  # the highest priority first
         if not budgets.allows(batch_id):
             continue
         open_to = budgets.open_to(batch_id, live)
-        for need in waiting_needs(session, batch_id):
+        for need in waiting_needs(session, batch_id) if only_need is None else [only_need]:
             preset, gpu = split_need(need)
             slug = preset_slug(preset)
             able = [gpu_type for gpu_type in open_to if not gpu or gpu_type in gpu]
             types = frozenset(kind for kind in able if not is_paused(preset_queue(kind, slug), paused))
-            if types and (demand := _demand(session, batch_id, need, slug, types, presets.get(preset), now)):
-                earlier = demands.get((slug, types))
+            earlier = demands.get((slug, types))
+            if not types or (earlier is not None and earlier.waiting >= _MOST_COUNTED):
+                continue
+            if demand := _demand(session, batch_id, need, slug, types, presets.get(preset), now):
                 demands[slug, types] = _sum(earlier, demand) if earlier else demand
     return list(demands.values())
 

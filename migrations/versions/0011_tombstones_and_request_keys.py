@@ -15,8 +15,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("jobs", sa.Column("deleted_at", sa.BigInteger(), nullable=True))
-    op.add_column("jobs", sa.Column("remixed_from", sa.String(length=40), nullable=True))
     op.create_table(
         "request_keys",
         sa.Column("owner", sa.Text(), nullable=False),
@@ -29,6 +27,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("owner", "key", name=op.f("pk_request_keys")),
     )
     op.create_index(op.f("ix_request_keys_created_at"), "request_keys", ["created_at"], unique=False)
+    # Batches before jobs, as a submission locks them.
+    op.add_column("jobs", sa.Column("deleted_at", sa.BigInteger(), nullable=True))
+    op.add_column("jobs", sa.Column("remixed_from", sa.String(length=40), nullable=True))
 
 
 def downgrade() -> None:

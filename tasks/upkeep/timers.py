@@ -70,8 +70,8 @@ class _Timer(threading.Thread):
             except Exception:
                 logger.exception("timer failed", extra={"timer": self.name})
             rest_s = min(self._every_s, self._pace.rest_after(time.thread_time() - started))
-            self._over.wait(rest_s)
-            self._woken.wait(self._every_s - rest_s)
+            if not self._over.wait(rest_s):  # `end` may have come before `woken` was cleared
+                self._woken.wait(self._every_s - rest_s)
 
     def end(self) -> None:
         self._over.set()

@@ -223,6 +223,29 @@ def test_an_upgrade_that_cannot_have_its_lock_gives_up_and_changes_nothing(
         database.close()
 
 
+def test_an_upgrade_and_a_submission_do_not_wait_for_each_other(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'batches'::regclass")
+    config = schema._config()
+    try:
+        schema.upgrade(database)
+        with database.transaction() as session:
+            config.attributes["connection"] = session.connection()
+            alembic.downgrade(config, "0010")
+        upgrade = threading.Thread(target=lambda: schema.upgrade(database))
+        with database.transaction() as session:
+            session.execute(text("LOCK TABLE batches IN ROW EXCLUSIVE MODE"))  # as the batch's INSERT does
+            upgrade.start()
+            while not session.scalars(waiting).one():
+                time.sleep(0.05)
+            session.execute(text("LOCK TABLE jobs IN ROW EXCLUSIVE MODE"))  # as those of its jobs do
+        upgrade.join(60)
+
+        assert schema.check(database) == []
+    finally:
+        database.close()
+
+
 def test_a_release_refuses_an_older_schema(
     database: Database,
     url: str,

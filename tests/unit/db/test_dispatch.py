@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import event, insert, select, update
+from sqlalchemy.orm import Session
 
 from db import workers
+from db.clips.batches import Limits
 from db.models import Job, Queue, StageRun, Step, Worker
 from db.queue import outcomes, pauses
 from db.scheduling import dispatch
@@ -341,3 +344,67 @@ def _record_attempt(line: Line, job_id: str, *, seconds: int) -> None:
                 outcome="done",
             )
         )
+
+
+def _read(session: Session) -> list[str]:
+    """The batches of which steps are read from here on."""
+    batches: list[str] = []
+
+    def note(_: object, __: object, statement: str, parameters: dict[str, object], *___: object) -> None:
+        if "FOR UPDATE OF jobs" in statement:
+            batches.append(str(parameters["batch_id_1"]))
+
+    event.listen(session.connection(), "before_cursor_execute", note)
+    return batches
+
+
+@pytest.mark.parametrize("stage", [Stage.SCREEN, Stage.GENERATE])
+def test_of_many_batches_no_more_are_read_than_have_room(postgres_database: Database, stage: Stage) -> None:
+    line = Line(postgres_database)
+    for _ in range(12):
+        _ready_to_generate(line, count=1) if stage is Stage.GENERATE else line.submit(count=1, again=True)
+    line.worker()
+
+    with postgres_database.transaction() as session:
+        batches = _read(session)
+        dispatched = dispatch.dispatch_waiting(session, window=2)
+
+    assert dispatched is not None
+    assert len(dispatched) == len(batches) == 2
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_not_read_would_not_have_been_dispatched(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    line, chance = Line(sqlite_database), random.Random(seed)
+    for _ in range(60):
+        jobs = [
+            {
+                "prompt": str(number),
+                "priority": chance.choice((0, 0, 1, 5)),
+                **chance.choice(({}, {}, {"gpu": ["cpu"]})),
+            }
+            for number in range(chance.choice((1, 1, 1, 3)))
+        ]
+        limits = Limits(deadline_at=chance.choice((None, 2**40, 2**41)))
+        line.submit(*jobs, owner=chance.choice("abc"), limits=limits, again=True)
+    for item in line.admit(window=40):
+        line.finish(line.claim(item.job_id, item.stage))
+    with sqlite_database.transaction() as session:
+        backoff = update(Step).where(Step.state == StepState.WAITING, Step.id % 5 == 0)
+        session.execute(backoff.values(not_before=now_ms() + 60_000))
+    line.worker(slots=1)
+
+    def dispatched() -> list[dispatch.StepMessage] | None:
+        with sqlite_database.transaction() as session:
+            messages = dispatch.dispatch_waiting(session, window=window)
+            session.rollback()
+            return messages
+
+    window = chance.choice((2, 4))
+    of_those_read = dispatched()
+    monkeypatch.setattr(dispatch._Enough, "reached", lambda *_: False)
+
+    assert of_those_read
+    assert of_those_read == dispatched()

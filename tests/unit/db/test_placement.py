@@ -181,3 +181,20 @@ def test_a_worker_that_drained_itself_stays_so_whatever_it_reports(line: Line) -
     assert kinds(line) == ["worker_drained"]
     ready_to_generate(line, *of("idle", 1))
     assert assign_presets(line.database) == {}
+
+
+def test_of_many_batches_no_more_are_counted_than_decide_anything(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "_MOST_COUNTED", 2)
+    for priority in (0, 0, 0, 3):
+        ready_to_generate(line, *of("idle", 1, priority=priority))
+    ready_to_generate(line, *of("idle", 1), *of("tiny-wan", 1, priority=1))
+    gpu(line, "a")
+
+    with line.database.reading() as session:
+        workers_alive = workers.alive(session)
+        demands = placement._demands(session, workers_alive, all_presets(), now=workers.now(session))
+
+    assert {(demand.preset, demand.waiting, demand.priority) for demand in demands} == {
+        ("idle", 2, 3),
+        ("tiny-wan", 1, 1),
+    }

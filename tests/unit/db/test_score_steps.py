@@ -326,3 +326,17 @@ def test_scoring_on_a_gpu_counts_against_the_budget_which_it_then_leaves_alone(r
     with run.database.reading() as session:
         assert spending.usage(session, run.batch_id, {"cpu": 2.0}).gpu_ms == pytest.approx(batch.gpu_ms, abs=60_000)
     assert [(item.step_id, item.queue) for item in run.admit(gpu=True)] == [(dino, CPU_QUEUE)]
+
+
+def test_two_dispatchers_do_not_fill_the_same_room(postgres_database: Database) -> None:
+    run = Run(Line(postgres_database))
+    run.make_clips()
+    with postgres_database.transaction() as session:
+        parts = [ScorePart(f"family{number}", 0, 1) for number in range(300)]
+        planning.plan(session, run.id, run.batch_id, parts)
+
+    with postgres_database.transaction() as first, postgres_database.transaction() as second:
+        sent = [score_steps.dispatch_waiting(session, window=6, gpu=False) for session in (first, second)]
+
+    assert [len(messages) for messages in sent] == [6, 0]
+    assert len(run.admit(window=8)) == 2

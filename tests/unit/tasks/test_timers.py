@@ -36,6 +36,21 @@ def test_a_timer_that_is_woken_works_before_its_time() -> None:
     assert not timer.is_alive()
 
 
+def test_a_timer_that_is_ended_as_it_begins_to_work_ends() -> None:
+    class Late(threading.Event):
+        """Is cleared right after the timer was ended."""
+
+        def clear(self) -> None:
+            timer.end()
+            super().clear()
+
+    timer = _Timer("t", _SELDOM_S, lambda: None, woken=Late())
+    timer.start()
+
+    timer.join(SOON_S)
+    assert not timer.is_alive()
+
+
 def test_a_timer_that_is_woken_all_the_time_rests_in_between() -> None:
     pace = _Pace()
 
