@@ -118,7 +118,8 @@ def add_handlers(app: FastAPI) -> None:
     async def _vgen_error(request: Request, error: VgenError) -> JSONResponse:
         translated = of_vgen_error(error)
         if translated.status >= 500:
-            logger.warning("request failed", extra={"path": request.url.path, "reason": str(error)})
+            of = {"request_id": request.state.request_id, "path": request.url.path}
+            logger.warning("request failed", extra={**of, "reason": str(error)})
         return answer(translated)
 
     @app.exception_handler(DataError)

@@ -16,7 +16,7 @@ _HEAD = """# HTTP interface
 
 `vgen serve` answers the requests below; [serving](serving.md) says how to run it. `GET /openapi.json` has the same for
 programs. Bodies are JSON, forms in parts (`multipart/form-data`) or plain forms, whichever a client sends; every answer
-has an id in `x-request-id`, which the server's log has, too.
+has an id in `x-request-id`, by which the server's log names the request where it failed (5xx).
 
 A request that is refused has a status of 400 or more and the body of OpenAI's API: `error` with `message`, `type`,
 `param` and `code`. What is away (database, store) is answered 503 with `retry-after`. Nothing is stored then.
