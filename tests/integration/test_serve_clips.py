@@ -192,7 +192,9 @@ def test_the_synchronous_call_answers_with_the_clip(served: Served) -> None:
     with open_media(io.BytesIO(answer.content)) as media:
         assert media.streams.video[0].frames == 5
     several = {"prompt": "x", **SMALL, "extra_body": {"n": 2}}
-    refused(served.client.post("/v1/videos/sync", json=several), 400, "invalid_value", "n")
+    several_refused = served.client.post("/v1/videos/sync", json=several)
+    refused(several_refused, 400, "invalid_value", "n")
+    assert several_refused.json()["error"]["message"] == "n: 2 is not possible here: only 1 is"
     refused(served.client.post("/v1/videos/sync", json={"prompt": "x", "size": "1x1"}), 400, "invalid_value", "width")
 
 
