@@ -67,6 +67,8 @@ def test_its_bytes_come_whole_in_part_and_not_again(served: Served, clip: dict[s
     for header in (f"bytes={size}-", "bytes=-0"):
         none = served.client.get(url, headers={"range": header})
         assert (none.status_code, none.headers["content-range"]) == (416, f"bytes */{size}")
+        assert f"'{header}' is not a part of the file, which has {size} bytes" in none.json()["error"]["message"]
+        assert served.client.head(url, headers={"range": header}).status_code == 416
     for header in ("bytes=9-2", "bytes=0-1,3-4", "pages=1-2", "bytes=x"):
         assert served.client.get(url, headers={"range": header}).content == whole.content
     other = served.client.get(url, headers={"range": "bytes=0-1", "if-range": '"other"'})
