@@ -5,6 +5,7 @@ unescaped ``@``, ``/``, ``?`` or ``#`` of a password makes the URL mean somethin
 secrets of this process, wherever they stand.
 """
 
+import copy
 import logging
 import os
 import re
@@ -41,6 +42,9 @@ _BEARER = re.compile(r"\b(Bearer|Basic)\s{1,3}[\w.~+/=-]{8,}", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"(?:PASSWORD|PASSWD|SECRET|TOKEN|API_KEY|ACCESS_KEY|BASIC_AUTH|KEY_[A-Z0-9_]+)$")
 _SHORTEST, _LONGEST_WORD = 8, 15
 """Shorter secrets, and such as could be a word, are not looked for by value: they would mask parts of messages."""
+_OUR_PACKAGES = frozenset({"pipeline", "db", "tasks", "service", "server", "cli", "vgen"})
+_OF_EVERY_RECORD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName", "task_id", "task_name"}
+"""What a record has besides ``extra``, or gets from formatters: Celery's name the task."""
 _known: set[str] = set()
 
 
@@ -170,14 +174,30 @@ def _forms(secrets: Iterable[str]) -> Iterator[str]:
 
 
 class RedactingFormatter(logging.Formatter):
-    """Shows what another formatter makes of a record, traceback included, without secrets."""
+    """Shows what another formatter makes of a record, details and traceback included, without secrets."""
 
     def __init__(self, inner: logging.Formatter | None = None) -> None:
         super().__init__()
         self._inner = inner or logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(self._inner.format(record))
+        return redact(self._inner.format(_with_details(record)))
+
+
+def _with_details(record: logging.LogRecord) -> logging.LogRecord:
+    """A record of ours whose message ends with what its logger was given as ``extra``; any other as it is."""
+    if record.name.partition(".")[0] not in _OUR_PACKAGES:  # others' details are for their own formatters
+        return record
+    details = [f"{name}={_one_word(value)}" for name, value in vars(record).items() if name not in _OF_EVERY_RECORD]
+    shown = copy.copy(record)
+    shown.msg, shown.args = " ".join([record.getMessage(), *details]), None
+    return shown
+
+
+def _one_word(value: object) -> str:
+    """The value, quoted where it would not end at the next blank, or would begin another line."""
+    text = str(value)
+    return text if re.fullmatch(r"[!-~]+", text) else repr(text)
 
 
 def redact_logs(logger: logging.Logger | None = None) -> None:

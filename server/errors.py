@@ -23,6 +23,7 @@ from pipeline.errors import (
     ServiceUnavailableError,
     VgenError,
 )
+from pipeline.prompts.numbers import show
 from pipeline.redaction import redact
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,8 @@ def add_handlers(app: FastAPI) -> None:
     async def _vgen_error(request: Request, error: VgenError) -> JSONResponse:
         translated = of_vgen_error(error)
         if translated.status >= 500:
-            logger.warning("request failed", extra={"path": request.url.path, "reason": str(error)})
+            of = {"request_id": request.state.request_id, "path": request.url.path}
+            logger.warning("request failed", extra={**of, "reason": str(error)})
         return answer(translated)
 
     @app.exception_handler(DataError)
@@ -140,6 +142,18 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        mistakes = [(".".join(str(part) for part in item["loc"][1:]), str(item["msg"])) for item in error.errors()]
-        message = "\n".join(f"{name}: {text}" if name else text for name, text in mistakes)
-        return answer(ApiError(400, message, code="invalid_value", param=mistakes[0][0] or None))
+        mistakes = [_mistake(item) for item in error.errors()]
+        message = "\n".join(f"{name}: {text}" for name, text in mistakes)
+        return answer(ApiError(400, message, code="invalid_value", param=mistakes[0][0]))
+
+
+def _mistake(item: Mapping[str, Any]) -> tuple[str, str]:
+    """The field or parameter, and what is wrong with its value."""
+    name = str((*item["loc"][1:], "body")[0])
+    if item["type"] == "missing":
+        return name, "is missing"
+    if item["type"] == "extra_forbidden":
+        return name, "is not a field of this request"
+    if item["type"] == "value_error":
+        return name, f"{show(item['input'])} {item['msg'].removeprefix('Value error, ')}"
+    return name, f"{show(item['input'])} is not possible: {item['msg']}"

@@ -149,9 +149,11 @@ def _wake_up(settings: Settings) -> Iterator[CheckView]:
         return
     database = Database(settings.effective_database_url)
     try:
+        try:
+            database.now()
+        except VgenError:
+            return  # the check of the database says what is wrong with it
         is_heard = hears(database, settings.database_listen_url)
-    except VgenError:
-        return  # the check of the database says what is wrong with it
     finally:
         database.close()
     if is_heard:

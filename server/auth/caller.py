@@ -51,7 +51,7 @@ async def caller(connection: HTTPConnection, line: ServedLine) -> Caller:
             _require_own_page(connection, line)
             return Caller(line.settings.owner, sees_all=True)
         if text is None:
-            raise _refusal("a key is needed: send it as `Authorization: Bearer vgen_sk_…` or as `X-API-Key`")
+            raise _refusal("a key is needed: send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`")
     try:
         key = await run_in_threadpool(keys.verify, line.database, text)
     except keys.KeyRefusedError as error:
@@ -90,7 +90,7 @@ def credential(headers: Headers, query: str) -> str | None:
     for value in headers.getlist("authorization"):
         scheme, _, token = value.strip().partition(" ")
         if scheme.lower() != "bearer":
-            raise _refusal("Authorization is not of the form `Bearer vgen_sk_…`")
+            raise _refusal("Authorization is not of the form `Bearer KEY`")
         given.add(token.strip())
     if len(given) > 1:
         raise _refusal("several different keys are given")

@@ -22,6 +22,7 @@ from pipeline.states import JobState
 from server.auth import Caller, owned
 from server.database import Line, ServedLine
 from server.errors import ApiError
+from server.json_bodies import JsonRoute
 from server.native.bodies import BatchOptions, Chosen, NewLimits, PromptText, ToRetry
 from server.native.lookup import Admin, Reader, Writer, is_id, require_batch, visible_batch
 from service import job_changes, submission
@@ -37,7 +38,7 @@ from service.views.operations import ChangedView, PausedView
 from service.views.reports import ReportView, report_of
 from service.views.submissions import DryRunView, SubmittedView
 
-router = APIRouter(prefix="/batches")
+router = APIRouter(prefix="/batches", route_class=JsonRoute)
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
 _PLANNED_SHOWN = 1000
 _FILE = {"type": "string", "format": "binary", "description": "A .txt, .jsonl, .csv or .yaml prompt file."}

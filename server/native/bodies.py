@@ -1,9 +1,9 @@
 """The bodies of requests."""
 
 from dataclasses import fields
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.names import check_text
 from service.choices import SubmissionChoices
@@ -14,13 +14,13 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    @model_validator(mode="after")
-    def _holds_text_that_rows_can_keep(self) -> Self:
-        for value in self.__dict__.values():
-            for text in value if isinstance(value, list) else [value]:
-                if isinstance(text, str):
-                    check_text(text, len(text), empty=True)
-        return self
+    @field_validator("*")
+    @classmethod
+    def _is_text_that_rows_can_keep(cls, value: object) -> object:
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                check_text(text, len(text), empty=True)
+        return value
 
 
 class BatchOptions(Body):

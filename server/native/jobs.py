@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from server.database import ServedLine
+from server.json_bodies import JsonRoute
 from server.native.batches import submitted
 from server.native.bodies import Continuation
 from server.native.lookup import Admin, Reader, Writer, require_job, visible_job
@@ -12,7 +13,7 @@ from service.views.jobs import JobDetailView
 from service.views.operations import ChangedView
 from service.views.submissions import SubmittedView
 
-router = APIRouter(prefix="/jobs/{job_id}")
+router = APIRouter(prefix="/jobs/{job_id}", route_class=JsonRoute)
 
 
 @router.get("")

@@ -6,6 +6,7 @@ from pipeline.errors import InputError, Problem
 from pipeline.policy.routes import ALL_QUEUES
 from server.auth import Caller
 from server.database import Line, ServedLine
+from server.json_bodies import JsonRoute
 from server.native.bodies import Queues
 from server.native.lookup import Admin, Observer
 from service.pausing import queue_names, set_paused
@@ -13,7 +14,7 @@ from service.status import worker_views
 from service.views.operations import PausedView
 from service.views.workers import WorkersView
 
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 
 
 @router.get("/workers")

@@ -11,6 +11,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from db.models import ArtifactRow
 from pipeline.errors import NotFoundError
 from pipeline.storage import Storage
+from server.errors import ApiError
 
 EXPIRES_S = 3600
 _ENDINGS = {"video/mp4": "mp4", "image/jpeg": "jpg", "image/webp": "webp", "image/png": "png"}
@@ -18,7 +19,8 @@ _RANGE = re.compile(r"\s*bytes\s*=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})\s*", re.I
 
 
 def file_answer(request: Request, storage: Storage, file: ArtifactRow, *, redirect: bool) -> Response:
-    """The answer to a GET or HEAD of a published file. Raises NotFoundError: it is no longer in the store."""
+    """The answer to a GET or HEAD of a published file. Raises NotFoundError: it is no longer in the store.
+    ApiError: 416."""
     etag = f'"{file.sha256}"'
     headers = {
         "accept-ranges": "bytes",
@@ -34,8 +36,9 @@ def file_answer(request: Request, storage: Storage, file: ArtifactRow, *, redire
     whole = request.headers.get("if-range", etag) != etag  # what the client has a part of is something else
     wanted = None if whole else _part(request.headers.get("range"), file.size)
     if wanted == ():
-        headers["content-range"] = f"bytes */{file.size}"
-        return Response(status_code=416, headers=headers)
+        text = f"{request.headers['range'][:80]!r} is not a part of the file, which has {file.size} bytes"
+        headers = {"content-range": f"bytes */{file.size}", "etag": etag}
+        raise ApiError(416, text, code="invalid_range", param="Range", headers=headers)
     start, stop = wanted or (0, file.size)
     headers["content-length"] = str(stop - start)
     if wanted:

@@ -345,7 +345,7 @@ def _count(given: Mapping[str, object], most: int, reader: _Reader) -> int:
         try:
             numbers[name] = cast(int, whole(1, most)(given[name], True))
         except ValueError as error:
-            reader.wrong(name, str(error))
+            reader.wrong(name, str(error) if most > 1 else f"{show(given[name])} is not possible here: only 1 is")
     if len(set(numbers.values())) > 1:
         reader.wrong(min(numbers), f"{' and '.join(sorted(numbers))} contradict each other")
     return max(numbers.values(), default=1)

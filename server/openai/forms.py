@@ -15,10 +15,10 @@ from starlette.requests import Request
 
 from pipeline.digests import canonical_json, sha256_hex
 from pipeline.files.digests import file_sha256
-from pipeline.files.json_reader import JsonError, parse_json
 from pipeline.files.names import broken_rule
 from pipeline.inputs.collector import Downloads
 from server.errors import ApiError
+from server.json_bodies import json_object
 from server.openai.brackets import nested
 
 MAX_FIELDS = 300
@@ -59,23 +59,11 @@ async def read_body(request: Request) -> Body:
     if media_type == _URLENCODED:
         data = await request.body()
         # curl labels whatever --data holds as a form.
-        return Body(_json_object(data) if data.lstrip()[:1] == b"{" else nested(_pairs(data)))
+        return Body(json_object(data) if data.lstrip()[:1] == b"{" else nested(_pairs(data)))
     if media_type in _JSON or media_type.endswith("+json"):
-        return Body(_json_object(await request.body()))
+        return Body(json_object(await request.body()))
     message = f"{media_type[:100]!r} is not a valid content-type: use application/json or multipart/form-data"
     raise ApiError(415, message, code="unsupported_media_type")
-
-
-def _json_object(data: bytes) -> dict[str, object]:
-    try:
-        value = parse_json(data.decode("utf-8")) if data.strip() else {}
-    except UnicodeDecodeError:
-        raise ApiError(400, "the body is not UTF-8 text", code="invalid_json") from None
-    except JsonError as error:
-        raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from None
-    if not isinstance(value, dict):
-        raise ApiError(400, "the body is not a JSON object", code="invalid_json")
-    return value
 
 
 def _pairs(data: bytes) -> list[tuple[str, object]]:

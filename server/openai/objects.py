@@ -67,7 +67,9 @@ class Video(BaseModel):
     peak_memory_mb: float | None = None
     media_type: str | None = None
     file_name: str | None = None
-    notices: list[str] | None = Field(None, description="On a new video: what of the request has no effect.")
+    notices: list[str] | None = Field(
+        None, description="On a new video: what of the request has no effect, and why no live worker can make it."
+    )
     group: list[str] | None = Field(None, description="On a new video: the ids of all that were asked for.")
 
 

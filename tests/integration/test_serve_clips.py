@@ -67,6 +67,8 @@ def test_its_bytes_come_whole_in_part_and_not_again(served: Served, clip: dict[s
     for header in (f"bytes={size}-", "bytes=-0"):
         none = served.client.get(url, headers={"range": header})
         assert (none.status_code, none.headers["content-range"]) == (416, f"bytes */{size}")
+        assert f"'{header}' is not a part of the file, which has {size} bytes" in none.json()["error"]["message"]
+        assert served.client.head(url, headers={"range": header}).status_code == 416
     for header in ("bytes=9-2", "bytes=0-1,3-4", "pages=1-2", "bytes=x"):
         assert served.client.get(url, headers={"range": header}).content == whole.content
     other = served.client.get(url, headers={"range": "bytes=0-1", "if-range": '"other"'})
@@ -192,7 +194,9 @@ def test_the_synchronous_call_answers_with_the_clip(served: Served) -> None:
     with open_media(io.BytesIO(answer.content)) as media:
         assert media.streams.video[0].frames == 5
     several = {"prompt": "x", **SMALL, "extra_body": {"n": 2}}
-    refused(served.client.post("/v1/videos/sync", json=several), 400, "invalid_value", "n")
+    several_refused = served.client.post("/v1/videos/sync", json=several)
+    refused(several_refused, 400, "invalid_value", "n")
+    assert several_refused.json()["error"]["message"] == "n: 2 is not possible here: only 1 is"
     refused(served.client.post("/v1/videos/sync", json={"prompt": "x", "size": "1x1"}), 400, "invalid_value", "width")
 
 

@@ -112,9 +112,10 @@ def test_a_dry_run_stores_nothing(served: Served) -> None:
         ({"text": '{"prompt": "a", "image": "/etc/passwd"}', "format": "jsonl"}, "image", 1, "is a path"),
         ({"text": '{"prompt": "a", "lora": "/x.safetensors"}', "format": "jsonl"}, "lora", 1, "lora"),
         ({"text": ""}, None, None, "holds no prompt"),
-        ({"text": "a", "format": "docx"}, "format", None, "Input should be"),
-        ({"text": "a", "nam": "b"}, "nam", None, "Extra inputs"),
-        ({"text": "a", "name": "b\0"}, None, None, "NUL"),
+        ({"text": "a", "format": "docx"}, "format", None, "'docx' is not possible: Input should be"),
+        ({"text": "a", "nam": "b"}, "nam", None, "not a field of this request"),
+        ({"text": "a", "name": "b\0"}, "name", None, r"'b\x00' holds a NUL"),
+        ({"text": "a", "gate": "checks"}, "gate", None, "'checks' is not possible"),
         ({"text": "a", "codec": "nonesuch"}, "codec", None, "nonesuch"),
         ({"text": "a", "gate": ["checks"]}, "gate", None, "names no metric"),
         ({"text": "a", "by": "soon"}, "by", None, "not a valid time"),
@@ -122,7 +123,7 @@ def test_a_dry_run_stores_nothing(served: Served) -> None:
         ({"text": "a", "max_cost": 1}, "max_cost", None, "prices"),
         ({"text": "a", "key": "k", "again": True}, None, None, "exclude each other"),
         ({"text": "a", "key": ""}, "key", None, "1 to 128"),
-        ({}, "text", None, "required"),
+        ({}, "text", None, "is missing"),
     ],
 )
 def test_mistakes_are_named_with_their_lines_and_nothing_is_stored(
@@ -139,6 +140,44 @@ def test_mistakes_are_named_with_their_lines_and_nothing_is_stored(
     if line is not None:
         assert [problem["line"] for problem in error["problems"]] == [line]
     assert listed(served) == before
+
+
+@pytest.mark.parametrize("label", ["application/x-www-form-urlencoded", "text/plain", "application/json", ""])
+def test_json_is_read_whatever_it_is_called(served: Served, label: str) -> None:
+    def post(path: str, data: bytes) -> tuple[int, Any]:
+        answer = served.client.post(f"/api/v1/{path}", content=data, headers={"content-type": label})
+        return answer.status_code, answer.json()
+
+    assert post("batches", b'{"text": "a fox", "dry_run": true}')[1]["total"] == 1
+    assert post("queues/resume", b'{"everything": true}')[1]["paused"] is False
+    for data, said in [
+        (b"[]", "not a JSON object"),
+        (b'{"text":', "ends too early"),
+        (b"a=b", "not JSON"),
+        (b"\xff", "UTF-8"),
+    ]:
+        status, document = post("batches", data)
+        assert (status, document["error"]["code"]) == (400, "invalid_json")
+        assert said in document["error"]["message"]
+    status, document = post("batches", b"")
+    assert (status, document["error"]["message"]) == (400, "text: is missing")
+
+
+@pytest.mark.parametrize(
+    ("path", "param", "said"),
+    [
+        ("/v1/videos?limit=0", "limit", "'0' is not possible"),
+        ("/v1/videos/video_1-000000?wait=abc", "wait", "'abc' is not possible"),
+        ("/api/v1/batches?limit=many", "limit", "'many' is not possible"),
+        ("/api/v1/batches/1/jobs?state=gone", "state", "'gone' is not possible"),
+    ],
+)
+def test_parameters_are_refused_with_their_values(served: Served, path: str, param: str, said: str) -> None:
+    answer = served.client.get(path)
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+    assert said in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -141,15 +143,21 @@ def demo(folder: Path, *arguments: object, **env: str) -> subprocess.CompletedPr
     command.parent.mkdir(exist_ok=True)
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m cli.main "$@"\n')
     command.chmod(0o755)
-    return subprocess.run(
+    process = subprocess.Popen(
         [REPOSITORY / "examples" / "demo.sh", *map(str, arguments)],
         env={**os.environ, **env, "PATH": f"{command.parent}:{os.environ['PATH']}"},
         cwd=folder,
-        check=False,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=LIMIT_S,
+        start_new_session=True,
     )
+    try:
+        out, err = process.communicate(timeout=LIMIT_S)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # also the server that it started, if the test ended before it
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def test_the_demo_makes_a_video_of_an_image(home: Path, tmp_path: Path) -> None:

@@ -226,6 +226,11 @@ def test_an_unknown_field_names_the_nearest_and_may_be_left_out_on_purpose(serve
     assert "num_inference_step" in lenient.json()["notices"][0]
 
 
+def test_a_video_that_no_live_worker_can_make_says_so(served: Served) -> None:
+    assert create(served)["notices"] is None
+    assert "h200" in create(served, gpu="h200")["notices"][0]
+
+
 def test_every_mistake_is_told_at_once(served: Served) -> None:
     answer = served.client.post("/v1/videos", json={"prompt": "x", **SMALL, "seed": "x", "fps": "fast"})
     assert {line.partition(":")[0] for line in answer.json()["error"]["message"].splitlines()} == {"seed", "fps"}

@@ -27,6 +27,7 @@ def test_a_file_is_worked_off_through_tls_and_a_pooler(tmp_path: Path) -> None:
         cluster.env["VGEN_DATABASE_URL"] = cluster.database_url.replace(
             f":{cluster.postgres.port}/", f":{pooler.port}/"
         )
+        cluster.env["VGEN_DATABASE_LISTEN_URL"] = cluster.database_url  # through the pooler nothing is heard
         cluster.start_worker()
 
         done = cluster.vgen("submit", str(file), "--wait")

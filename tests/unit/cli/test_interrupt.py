@@ -79,11 +79,14 @@ def test_beat_writes_its_schedule_when_the_terminal_closes(tmp_path: Path) -> No
         command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as beat:
         assert beat.stderr is not None
-        for line in beat.stderr:  # until its handlers are in place
-            if "Waking up" in line:
-                break
-        beat.send_signal(signal.SIGHUP)
-        beat.stderr.read()
+        try:
+            for line in beat.stderr:  # until its handlers are in place
+                if "Waking up" in line:
+                    break
+            beat.send_signal(signal.SIGHUP)
+            beat.stderr.read()
 
-        assert beat.wait(30) == 0
+            assert beat.wait(30) == 0
+        finally:
+            beat.kill()
     assert list(tmp_path.glob("celerybeat-schedule*"))

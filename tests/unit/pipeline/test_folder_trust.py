@@ -20,6 +20,7 @@ DANGEROUS: dict[SettingPath, str] = {
     ("trusted_folders",): ".",
     ("umask",): "000",
     ("database_url",): "postgresql+psycopg://them/rows",
+    ("database_listen_url",): "postgresql+psycopg://them/rows",
     ("broker_url",): "redis://them/0",
     ("storage",): "s3://theirs",
     ("home",): "../elsewhere",

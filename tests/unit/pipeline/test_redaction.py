@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import tomllib
 import urllib.parse
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pipeline import redaction
 from pipeline.errors import InputError, Problem, RetryableError, SettingsError
 from pipeline.redaction import RedactingFormatter, redact, remember, shown_setting, shown_url
+from tests.conftest import REPOSITORY
 
 HEAD, TAIL = "S3cr", "3t-Z"
 ODD = st.text(st.sampled_from("@/?#%:;,&=+[]!$*()~^ab1"), max_size=12)
@@ -148,6 +150,26 @@ def test_logs_and_their_tracebacks_hold_none() -> None:
 
     assert "away" in stream.getvalue()
     assert "hidden" not in stream.getvalue()
+
+
+def logged(name: str, message: str, *args: object, **extra: object) -> str:
+    record = logging.getLogger(name).makeRecord(name, logging.WARNING, "", 0, message, args, None, extra=extra)
+    return RedactingFormatter(logging.Formatter("%(message)s")).format(record)
+
+
+def test_logs_show_what_they_were_given_besides() -> None:
+    shown = logged("server.x", "%s failed", "a 100% sure request", request_id="req_1", path="/a b\n/c", tries=2)
+
+    assert shown == r"a 100% sure request failed request_id=req_1 path='/a b\n/c' tries=2"
+    assert "hidden" not in logged("db.x", "away", reason="redis://:hid/hidden@host/0 is away", password="hidden")
+    assert logged("celery.worker", "received", data={"args": "of a task"}) == "received"
+
+
+def test_every_package_of_ours_is_known_to_the_logs() -> None:
+    configured = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+
+    for package in configured["tool"]["importlinter"]["root_packages"]:
+        assert logged(f"{package}.x", "away", tries=2) == "away tries=2"
 
 
 def test_long_texts_take_linear_work() -> None:

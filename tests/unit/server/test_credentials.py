@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
+from pipeline.redaction import redact
 from server.auth.caller import _is_this_machine, credential
 from server.errors import ApiError
 from service import keys
@@ -52,6 +53,7 @@ def test_what_is_given_in_another_way_is_refused(pairs: list[tuple[str, str]], q
     with pytest.raises(ApiError, match=said) as refused:
         credential(headers(*pairs), query)
     assert (refused.value.status, refused.value.code) == (401, "invalid_api_key")
+    assert redact(refused.value.message) == refused.value.message  # what it explains must not look like a secret
 
 
 def test_without_either_header_none_is_given() -> None:

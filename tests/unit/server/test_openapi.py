@@ -78,3 +78,18 @@ def test_the_page_is_not_stale() -> None:
     assert printed == (REPOSITORY / "docs" / "http-api.md").read_text("utf-8"), (
         "run `python -m server.reference > docs/http-api.md`"
     )
+
+
+def test_the_reference_says_between_which_numbers_a_parameter_lies(description: dict[str, Any]) -> None:
+    bounded = [
+        (parameter["name"], schema["maximum"])
+        for methods in description["paths"].values()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", ())
+        for schema in (parameter["schema"], *parameter["schema"].get("anyOf", ()))
+        if "maximum" in schema
+    ]
+
+    assert {name for name, _ in bounded} == {"limit", "wait"}
+    for name, most in bounded:
+        assert re.search(rf"`{name}` \| query \| (whole )?number from \d+ to {most:g} ", page(description))

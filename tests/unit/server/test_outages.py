@@ -64,9 +64,14 @@ def check_503(answer: Any) -> None:
         ("POST", "/v1/videos/sync", {"prompt": "a fox", "model": "idle"}),
     ],
 )
-def test_a_database_that_is_away(open_client: Callable[..., TestClient], method: str, path: str, body: Any) -> None:
+def test_a_database_that_is_away(
+    open_client: Callable[..., TestClient], method: str, path: str, body: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     with open_client(AWAY) as client:
-        check_503(client.request(method, path, json=body))
+        answer = client.request(method, path, json=body)
+    check_503(answer)
+    logged = [vars(record) for record in caplog.records if record.name == "server.errors"]
+    assert [record["request_id"] for record in logged] == [answer.headers["x-request-id"]]
 
 
 def test_a_store_that_is_away(open_client: Callable[..., TestClient], tmp_path: Path) -> None:
