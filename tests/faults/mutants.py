@@ -181,15 +181,15 @@ MUTANTS = (
     Mutant(
         "a notice for each commit",
         "db/notify.py",
-        "            self._closing.wait(_AT_MOST_EVERY_S)\n",
+        "            closing.wait(_AT_MOST_EVERY_S)\n",
         "",
         ["tests/unit/db/test_notify.py::test_many_commits_are_told_by_few_notices"],
     ),
     Mutant(
         "two dispatchers that fill the same room",
         "db/scheduling/dispatch.py",
-        "        return None  # on SQLite the transaction itself is exclusive\n",
-        "        pass\n",
+        "    return bool(connection.execute(_TRY_LOCK).scalar_one())\n",
+        "    return True\n",
         ["tests/unit/db/test_dispatch.py::test_one_dispatcher_at_a_time_fills_the_room_and_none_waits_for_it"],
     ),
     Mutant(
