@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 
 from db.clips.spending import HOUR_MS, price_of
 from db.models import ArtifactRow, Batch, Job, Score, StageRun, Step
+from pipeline.generators.base import Phase
 from pipeline.seeds import roll_seed
 from pipeline.spec import JobSpec
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState
@@ -22,6 +23,12 @@ _ERROR_OF = {
 _SHARE = {Stage.ENHANCE: (0, 1), Stage.SCREEN: (1, 2), Stage.GENERATE: (2, 90), Stage.ENCODE: (90, 96)}
 _SHARE |= {Stage.SCORE: (96, 98), Stage.PUBLISH: (98, 99)}
 """Where each stage begins and ends on the way from 0 to 100."""
+_SHARE_OF_PHASE: Mapping[str, tuple[float, float]] = {
+    Phase.DENOISE: (0.0, 0.9),
+    Phase.DECODE: (0.9, 1.0),
+    Phase.HAND_OFF: (1.0, 1.0),
+}
+"""The same of a generator's phases, on the way from 0 to 1; those before them are its beginning."""
 _DAY_S = 86_400
 _MEBIBYTE = 1024 * 1024
 
@@ -166,8 +173,16 @@ def _reached(step: Step) -> int:
     begin, end = _SHARE.get(step.stage, _SHARE[Stage.PUBLISH])
     if step.state in (StepState.DONE, StepState.SKIPPED):
         return end
-    share = step.progress_step / step.progress_total if step.progress_total else 0.0
-    return begin + int((end - begin) * min(1.0, share)) if step.state is StepState.RUNNING else 0
+    return begin + int((end - begin) * share_done(step)) if step.state is StepState.RUNNING else 0
+
+
+def share_done(step: Step) -> float:
+    """How much of a running step is done, 0 to 1; what a generator counts anew in each phase never goes back."""
+    share = min(1.0, step.progress_step / step.progress_total) if step.progress_total else 0.0
+    if step.stage is not Stage.GENERATE:
+        return share
+    begin, end = _SHARE_OF_PHASE.get(step.progress_phase or "", (0.0, 0.0))
+    return begin + (end - begin) * share
 
 
 def _error(job: Job) -> VideoError | None:

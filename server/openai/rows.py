@@ -81,7 +81,7 @@ def _remaining(session: Session, rows: JobRows, each: float | None) -> float | N
     if running is None or running.stage is not Stage.GENERATE or running.started_at is None:
         return None if each is None else 1.0
     elapsed = max(0, session.scalars(select(now_ms())).one() - running.started_at) / 1000
-    share = running.progress_step / running.progress_total if running.progress_total else 0.0
+    share = objects.share_done(running)
     if share >= _EARLY_SHARE:
         return round(elapsed * (1 - share) / share, 1)
     return None if each is None else round(max(0.0, each - elapsed), 1)
