@@ -29,6 +29,7 @@ field() {
 }
 
 if [ -z "$url" ]; then
+    : >"$folder/log"
     vgen serve --port 0 2>"$folder/log" &
     server=$!
     while [ -z "$url" ]; do

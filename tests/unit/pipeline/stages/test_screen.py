@@ -137,7 +137,7 @@ def test_unusable_classifier_under_open_is_recorded_and_logged(
     assert result.outcome is Outcome.DONE
     assert result.output.decision == SafetyDecision.UNAVAILABLE.value
     assert result.output.screened is False
-    assert [record.message for record in caplog.records] == ["prompt not screened"]
+    assert [record.getMessage() for record in caplog.records] == ["prompt not screened"]
 
 
 def test_a_classifier_mended_between_tries_works(tmp_path: Path) -> None:
