@@ -71,7 +71,7 @@ def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) ->
     steps = [step for step in _ended_steps(session, ids) if step[0] not in rejected]
     for job_id, place in steps:
         first[job_id] = min(place, first.get(job_id, place))
-    # Of several (a rewound line that was then cancelled) the earliest goes first; the others follow it.
+    # A job that was rewound and then cancelled has several such steps: the earliest goes first, the others follow it.
     for state, step_ids in (
         (StepState.WAITING, [place[2] for place in first.values()]),
         (StepState.PENDING, [place[2] for job_id, place in steps if place != first[job_id]]),

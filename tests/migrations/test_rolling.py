@@ -148,13 +148,9 @@ def test_an_upgrade_keeps_every_row_and_lets_those_at_work_finish(
 
 def test_tombstones_come_to_a_line_at_work_and_the_release_before_goes_on_writing_its_rows(database: Database) -> None:
     # Given a line of the release before them, with work that ended and work in hand
-    config = schema._config()
-    migration = ScriptDirectory.from_config(config).get_revision("0011")
     line, batch_id = _line_with_work(database)
     in_hand = line.go_on(f"{batch_id}-000002", Stage.SCREEN)
-    with database.transaction() as session:
-        config.attributes["connection"] = session.connection()
-        alembic.downgrade(config, str(migration.down_revision))
+    _take_back(database, to="0010")
     before = _counts(database)
 
     # When the tables are upgraded, and a process of that release stores another job
@@ -182,13 +178,9 @@ def test_tombstones_come_to_a_line_at_work_and_the_release_before_goes_on_writin
 
 def test_totals_come_to_a_line_at_work_and_count_what_ends_from_then_on(database: Database) -> None:
     # Given a line of the release before them, with work that ended and work in hand
-    config = schema._config()
-    totals_migration = ScriptDirectory.from_config(config).get_revision("0010")
     line, batch_id = _line_with_work(database)
     in_hand = line.go_on(f"{batch_id}-000002", Stage.SCREEN)
-    with database.transaction() as session:
-        config.attributes["connection"] = session.connection()
-        alembic.downgrade(config, str(totals_migration.down_revision))
+    _take_back(database, to="0009")
     before = _counts(database)
 
     # When the tables are upgraded
@@ -226,12 +218,9 @@ def test_an_upgrade_that_cannot_have_its_lock_gives_up_and_changes_nothing(
 def test_an_upgrade_and_a_submission_do_not_wait_for_each_other(postgres_url: str) -> None:
     database = Database(postgres_url)
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'batches'::regclass")
-    config = schema._config()
     try:
         schema.upgrade(database)
-        with database.transaction() as session:
-            config.attributes["connection"] = session.connection()
-            alembic.downgrade(config, "0010")
+        _take_back(database, to="0010")
         upgrade = threading.Thread(target=lambda: schema.upgrade(database))
         with database.transaction() as session:
             session.execute(text("LOCK TABLE batches IN ROW EXCLUSIVE MODE"))  # as the batch's INSERT does
@@ -264,6 +253,14 @@ def test_a_release_refuses_an_older_schema(
         assert "run `vgen db upgrade`" in capsys.readouterr().err
 
 
+def _take_back(database: Database, *, to: str) -> None:
+    """Make the tables those of an earlier revision."""
+    config = schema._config()
+    with database.transaction() as session:
+        config.attributes["connection"] = session.connection()
+        alembic.downgrade(config, to)
+
+
 def _released_before() -> list[str]:
     """Each revision but the newest."""
     revisions = ScriptDirectory.from_config(schema._config()).walk_revisions()
@@ -273,15 +270,12 @@ def _released_before() -> list[str]:
 @pytest.mark.parametrize("before", _released_before())
 def test_each_migration_of_ours_keeps_the_rows_and_the_work(database: Database, before: str) -> None:
     # Given the tables of a release before, with work in them
-    config = schema._config()
     schema.upgrade(database)
     line = Line(database)
     line.worker(slots=50)
     batch_id = line.submit(count=3)
     line.finish_job(f"{batch_id}-000000")
-    with database.transaction() as session:
-        config.attributes["connection"] = session.connection()
-        alembic.downgrade(config, before)
+    _take_back(database, to=before)
     counts = _counts(database)
 
     # When they are upgraded
@@ -298,7 +292,6 @@ def test_each_migration_of_ours_keeps_the_rows_and_the_work(database: Database, 
 
 def test_score_attempts_of_the_release_before_have_no_rows_and_break_no_rule(database: Database) -> None:
     # Given an evaluation run whose step a worker of the release before is scoring, when the tables are upgraded
-    config = schema._config()
     schema.upgrade(database)
     line = Line(database)
     line.worker()
@@ -311,9 +304,7 @@ def test_score_attempts_of_the_release_before_have_no_rows_and_break_no_rule(dat
         claim = {"queues": (message.queue,), "worker": "w1", "lease_ms": LEASE_MS}
         claimed = score_steps.claim(session, message.step_id, **claim)
     assert claimed is not None
-    with database.transaction() as session:
-        config.attributes["connection"] = session.connection()
-        alembic.downgrade(config, "0007")
+    _take_back(database, to="0007")
     schema.upgrade(database)
 
     # Then that worker, which writes no attempt's row, can give it back
