@@ -96,7 +96,7 @@ def _attempt_row(table: LeasedTable) -> Insert:
 
 
 def fenced(session: Session, held: Held, outcome: AttemptOutcome | None = None) -> None:
-    """Record that an attempt which is no longer the current one spoke up, and as what it wanted to end."""
+    """Record that an attempt tried to end, with which outcome, although it is no longer the current one."""
     facts = {"stage": held.stage.value, "attempt": held.attempt, "worker": held.worker, "outcome": outcome}
     events.record(session, "fenced", batch_id=held.batch_id, job_id=held.job_id, **facts)
 
