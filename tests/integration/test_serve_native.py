@@ -59,9 +59,11 @@ def made(served: Served) -> str:
 
 
 def streamed(served: Served, path: str, after: str | None = None) -> Iterator[tuple[str | None, str, Any]]:
-    """The messages of a stream: id, kind, data."""
+    """The messages of a stream: id, kind, data. None where everything was told before: 204 tells a browser to stop."""
     headers = {"accept": "text/event-stream"} | ({} if after is None else {"last-event-id": after})
     with served.client.stream("GET", path, headers=headers) as stream:
+        if stream.status_code == 204:
+            return
         assert stream.headers["content-type"].startswith("text/event-stream")
         message: dict[str, str] = {}
         for line in stream.iter_lines():
