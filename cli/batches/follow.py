@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from cli import output
+from cli.batches.patience import RETRY_S, Patience
 from db.clips import batches
 from db.evals import score_steps
 from db.reading import estimates
@@ -151,14 +152,27 @@ def display() -> Display:
 
 
 def follow(
-    poll: Callable[[], Snapshot], display: Display, *, until: Callable[[Snapshot], bool], wait: Callable[[float], bool]
-) -> Snapshot:
-    """Show snapshots until one satisfies ``until``, or ``wait`` (seconds) answers True: asked to stop."""
+    poll: Callable[[], Snapshot],
+    display: Display,
+    *,
+    until: Callable[[Snapshot], bool],
+    wait: Callable[[float], bool],
+    patience: Patience | None = None,
+) -> Snapshot | None:
+    """Show snapshots until one satisfies ``until``, or ``wait`` (seconds) answers True: asked to stop.
+
+    With ``patience`` a database that is away is waited for. Returns the last snapshot, None where there was none.
+    """
+    last: Snapshot | None = None
     while True:
-        snapshot = poll()
-        display.show(snapshot)
-        if until(snapshot) or wait(POLL_S):
-            return snapshot
+        snapshot = poll() if patience is None else patience.read(poll)
+        if snapshot is not None:
+            last = snapshot
+            display.show(snapshot)
+            if until(snapshot):
+                return last
+        if wait(POLL_S if snapshot is not None else RETRY_S):
+            return last
 
 
 def _sum(snapshot: Snapshot) -> str:
