@@ -112,7 +112,11 @@ def _places(problems: Sequence[Problem]) -> dict[str, Any]:
 
 def internal_error() -> JSONResponse:
     """Return the answer to a bug: its traceback is in the log, not here."""
-    return answer(ApiError(500, "an internal error; the server's log has it under this request's id", code="internal"))
+    return answer(internal())
+
+
+def internal() -> ApiError:
+    return ApiError(500, "an internal error; the server's log has it under this request's id", code="internal")
 
 
 def add_handlers(app: FastAPI) -> None:

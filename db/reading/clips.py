@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from db.clips.selection import labelled
@@ -19,6 +19,7 @@ from db.models import Event, Job, Score
 from pipeline.states import JobState
 
 _ENDED_BADLY = (JobState.FAILED, JobState.BLOCKED)
+Query = Select[*tuple[Any, ...]]
 
 
 class Order(StrEnum):
@@ -85,7 +86,7 @@ class _Phase:
     """A part of an order: its jobs, and what they are sorted by before their place in the file."""
 
     condition: ColumnElement[bool] | None
-    key: ColumnElement[Any] | None = None
+    key: SQLColumnExpression[Any] | None = None
     descending: bool = False
 
 
@@ -157,7 +158,7 @@ def presets_of(session: Session, batch_id: str) -> list[str]:
     return sorted({str(need["preset"]) for need in needs})
 
 
-def _matching(session: Session, batch_id: str, chosen: Filter) -> Select[Any]:
+def _matching(session: Session, batch_id: str, chosen: Filter) -> Query:
     return select(Job.id, Job.seq).where(Job.batch_id == batch_id, *_conditions(session, chosen))
 
 
@@ -207,7 +208,7 @@ def _phases(order: Order, chosen: Filter) -> tuple[_Phase, ...]:
     return (_Phase(None),)
 
 
-def _of_phase(query: Select[Any], phase: _Phase, after: Place) -> Select[Any]:
+def _of_phase(query: Query, phase: _Phase, after: Place) -> Query:
     if phase.condition is not None:
         query = query.where(phase.condition)
     if phase.key is None:

@@ -62,6 +62,14 @@ class Address:
     def filtered(self) -> bool:
         return any(name in self.given for name in _FILTERS)
 
+    @property
+    def filtered_closely(self) -> bool:
+        return any(name in self.given for name in _FILTERS if name not in ("state", "q"))
+
+    def text(self, name: str) -> str:
+        """Return what was given, for the form that shows it."""
+        return self.given.get(name, "")
+
     def with_(self, **changes: object) -> str:
         """Return the address with other values; None takes one away. Without a place it begins at the first page."""
         values = {name: value for name, value in self.given.items() if name != "after"}

@@ -18,7 +18,7 @@ router = APIRouter(include_in_schema=False)
 Looking = Annotated[Visit, Depends(seeing("videos.read"))]
 FOREVER = "max-age=31536000, immutable"
 Kind = Literal["video", "poster", "strip", "sidecar"]
-_TYPES = {".css": "text/css", ".js": "text/javascript"}
+_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 @router.get("/static/{name}")

@@ -21,9 +21,8 @@ from server.native.events import HEADERS, KEEP_ALIVE_S, SSE, place_of, place_tex
 from server.native.lookup import visible_batch, visible_job
 from server.pages.assets import Looking
 from server.pages.clips import cards
-from server.pages.progress import page_of_batches, progress_of
+from server.pages.progress import job_now, page_of_batches, progress_of
 from server.pages.rendering import fragment
-from service.status import job_detail
 
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/live", include_in_schema=False)
@@ -74,7 +73,8 @@ async def batch(
     def look() -> _Part:
         news = feed.poll()
         with line.database.reading() as session:
-            head = fragment("parts.html", "progress", progress_of(session, visible_batch(session, visit.caller, batch_id), line))
+            row = visible_batch(session, visit.caller, batch_id)
+            head = fragment("parts.html", "progress", progress_of(session, row, line))
             changed = list(dict.fromkeys(entry.job_id for entry in news.entries if entry.job_id is not None))[:_CARDS]
             found = [job for job_id in changed if (job := jobs.find(session, job_id)) is not None]
             once = fragment("parts.html", "changed_cards", cards(session, found)) if found else ""
@@ -94,7 +94,7 @@ async def job(
         news: News = feed.poll()
         with line.database.reading() as session:
             row = visible_job(session, visit.caller, job_id)
-            html = fragment("parts.html", "job_state", job_detail(session, row))
+            html = fragment("parts.html", "job_state", job_now(session, row))
         return _Part(html, place=place_text(feed.place), over=news.finished)
 
     return _stream(look, line, visit)

@@ -1,4 +1,4 @@
-"""How far a batch is: what stands at the head of its page and in the list of batches, and changes meanwhile."""
+"""How far batches and jobs are: what stands at the head of their pages, and changes while these are looked at."""
 
 from dataclasses import dataclass
 
@@ -6,13 +6,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.clips import batches
-from db.models import Batch
-from pipeline.states import JobState
+from db.models import Batch, Job
+from db.reading import history
+from pipeline.states import JobState, StepState
 from server.auth import Caller, owned
 from server.database import Line
 from service.forecast import of_batch
 from service.views.batches import BatchView, OutlookView, batch_view
-from service.views.jobs import RunningView, running_view
+from service.views.jobs import JobView, RunningView, job_view, running_view
 
 SHOWN = 50
 """Batches of one page."""
@@ -41,6 +42,20 @@ class Progress:
                 parts.append((state, count, round(begin, 3), round(width, 3)))
                 begin += width
         return parts
+
+
+@dataclass(frozen=True, slots=True)
+class JobNow:
+    """What a job's page says of its state, which changes while it is looked at."""
+
+    job: JobView
+    running: tuple[RunningView, ...]
+
+
+def job_now(session: Session, job: Job) -> JobNow:
+    segments = job.spec.get("segments", 1)
+    steps = [step for step in history.steps_of_job(session, job.id) if step.state is StepState.RUNNING]
+    return JobNow(job_view(job), tuple(running_view(step, segments) for step in steps))
 
 
 def page_of_batches(

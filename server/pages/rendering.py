@@ -1,5 +1,6 @@
 """Pages as answers: rendered from templates, with the headers that keep what strangers wrote from acting."""
 
+import json
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -9,8 +10,8 @@ from fastapi import Request
 from jinja2 import Environment, FileSystemLoader
 from starlette.responses import HTMLResponse, Response
 
-from pipeline.html import STATIC, environment
 from pipeline.digests import sha256_hex
+from pipeline.html import STATIC, environment
 from server.auth import Visit
 from server.auth.visit import keep_form_cookie
 
@@ -19,7 +20,7 @@ ASSETS = {
     path.name: path
     for folder in (STATIC, HERE / "static")
     for path in folder.iterdir()
-    if path.suffix in (".css", ".js")
+    if path.suffix in (".css", ".js", ".svg")
 }
 """The files that pages load."""
 NAVIGATION = (("/", "Batches", "videos.read"),)
@@ -62,7 +63,7 @@ def asset_digest(name: str) -> str:
 def _environment() -> Environment:
     made = environment(FileSystemLoader(HERE / "templates"))
     made.globals.update(asset=asset_url, nav=NAVIGATION)
-    made.filters.update(moment=_moment, seconds=_seconds)
+    made.filters.update(moment=_moment, pretty=_pretty, seconds=_seconds)
     return made
 
 
@@ -71,6 +72,10 @@ def _moment(iso: str | None) -> str:
     if iso is None:
         return ""
     return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def _seconds(value: float | None) -> str:

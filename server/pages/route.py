@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse
 
 from pipeline.errors import VgenError
 from server.auth.visit import SESSION_COOKIE, close_session
-from server.errors import RETRY_AFTER_S, ApiError, of_validation, of_vgen_error
+from server.errors import RETRY_AFTER_S, ApiError, internal, of_validation, of_vgen_error
 from server.pages.rendering import page
 
 logger = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ _TITLES = {
     400: "This cannot be done",
     403: "This is not allowed",
     404: "This is not here",
+    500: "Something is wrong here",
     503: "Something is away for now",
 }
 
@@ -46,6 +47,9 @@ class PageRoute(APIRoute):
                     of = {"request_id": request.state.request_id, "path": request.url.path}
                     logger.warning("request failed", extra={**of, "reason": str(error)})
                 return _refused(request, translated)
+            except Exception:
+                logger.exception("request failed", extra={"request_id": request.state.request_id})
+                return _refused(request, internal())
 
         return answered
 

@@ -13,6 +13,17 @@
   localise(document);
   document.addEventListener("htmx:after:swap", () => localise(document));
 
+  // What has ended is shown whole: its video, its scores, its timeline.
+  document.addEventListener("done", ({ target }) => target.matches?.("[data-reload]") && location.reload());
+
+  // Arrows lead to the clip or page before and after, unless something else has the focus.
+  document.addEventListener("keydown", (event) => {
+    if (event.target !== document.body && event.target.id !== "main") return;
+    if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    const rel = { ArrowLeft: "prev", ArrowRight: "next" }[event.key];
+    if (rel) document.querySelector(`a[rel=${rel}]`)?.click();
+  });
+
   // A form of filters sends nothing for what is left empty, so that addresses stay short.
   document.addEventListener("formdata", ({ target, formData }) => {
     if (!target.matches(".filters")) return;
