@@ -43,7 +43,7 @@ def show_job(request: Request, job_id: str, line: ServedLine, visit: Looking, di
     """Show a clip, how it was made, and what became of it."""
     with line.database.reading() as session:
         job = visible_job(session, visit.caller, job_id)
-        detail = job_detail(session, job)
+        detail = job_detail(session, job, line.settings)
         batch = batches.get(session, job.batch_id)
         values: dict[str, Any] = {
             "card": cards(session, [job])[0],
