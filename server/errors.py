@@ -108,6 +108,14 @@ def plain(message: str) -> str:
     return _OPTION.sub(lambda option: option[1].replace("-", "_"), _COMMANDS.sub("", message))
 
 
+def of_validation(error: RequestValidationError) -> ApiError:
+    """Return the answer to parameters or a body that a route does not take."""
+    mistakes = [mistake for item in error.errors() for mistake in _mistakes(item)]
+    message = "\n".join(f"{name}: {text}" for name, text in mistakes)
+    code = "unknown_parameter" if error.errors()[0]["type"] == _UNKNOWN else "invalid_value"
+    return ApiError(400, message, code=code, param=mistakes[0][0])
+
+
 def _places(problems: Sequence[Problem]) -> dict[str, Any]:
     """Where the mistakes of a file are."""
     shown = [
@@ -119,7 +127,11 @@ def _places(problems: Sequence[Problem]) -> dict[str, Any]:
 
 def internal_error() -> JSONResponse:
     """Return the answer to a bug: its traceback is in the log, not here."""
-    return answer(ApiError(500, "an internal error; the server's log has it under this request's id", code="internal"))
+    return answer(internal())
+
+
+def internal() -> ApiError:
+    return ApiError(500, "an internal error; the server's log has it under this request's id", code="internal")
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -158,10 +170,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        mistakes = [mistake for item in error.errors() for mistake in _mistakes(item)]
-        message = "\n".join(f"{name}: {text}" for name, text in mistakes)
-        code = "unknown_parameter" if error.errors()[0]["type"] == _UNKNOWN else "invalid_value"
-        return answer(ApiError(400, message, code=code, param=mistakes[0][0]))
+        return answer(of_validation(error))
 
 
 def _mistakes(item: Mapping[str, Any]) -> list[tuple[str, str]]:
