@@ -123,7 +123,7 @@ def from_hub(repo: str, weight_name: str | None, revision: str | None) -> tuple[
     where = f"{repo} at {revision or 'main'}"
     try:
         try:
-            info = HfApi().repo_info(repo, revision=revision, timeout=HUB_PATIENCE_S)
+            info = HfApi().model_info(repo, revision=revision, timeout=HUB_PATIENCE_S)
         except (HTTPError, OSError) as error:
             if weight_name is None or not _is_away(error):
                 raise
