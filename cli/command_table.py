@@ -17,6 +17,8 @@ class Entry:
     """``module:attribute``: a function, or a ``typer.Typer`` with commands of its own."""
     help: str
     context_settings: Mapping[str, Any] | None = None
+    usage: str = "[OPTIONS]"
+    """The options' place in the usage line."""
 
     def load(self, name: str) -> Any:
         """The command, imported and ready to be called."""
@@ -27,7 +29,7 @@ class Entry:
         if isinstance(target, typer.Typer):
             holder.add_typer(target, name=name)
         else:
-            holder.command(name, context_settings=dict(self.context_settings or {}))(target)
+            holder.command(name, context_settings=dict(self.context_settings or {}), options_metavar=self.usage)(target)
         group: Any = typer.main.get_command(holder)
         return group.commands[name]
 

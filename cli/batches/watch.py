@@ -40,7 +40,12 @@ def until_finished(database: Database, settings: Settings, batch_ids: Sequence[s
             return ExitCode.INTERRUPTED
     for reason in last.stopped:
         output.notice(f"no longer waiting: {reason}")
-    codes = []
+    return show_ended(database, settings, batch_ids, json=json)
+
+
+def show_ended(database: Database, settings: Settings, batch_ids: Sequence[str], *, json: bool) -> int:
+    """Print each batch's table, or its status as JSON; the worst exit code."""
+    codes: list[int] = [ExitCode.DONE]
     for batch_id in batch_ids:
         if json:
             view = status.status_view(database, settings, batch_id)
@@ -48,4 +53,4 @@ def until_finished(database: Database, settings: Settings, batch_ids: Sequence[s
             codes.append(ExitCode.INCOMPLETE if view.batch.exit_code is None else view.batch.exit_code)
         else:
             codes.append(batch_table.show(database, settings, batch_id))
-    return int(max(codes))
+    return max(codes)

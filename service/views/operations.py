@@ -14,6 +14,15 @@ class ChangedView(View):
     unchanged: list[str] = Field(description="Ids of the jobs to which it did not apply.")
 
 
+class DeletedView(View):
+    """What delete removed."""
+
+    batch_id: str
+    jobs: int
+    files: int = Field(description="Objects in the store: videos, pictures, sidecars, checkpoints.")
+    bytes: int = Field(description="Their size.")
+
+
 class PausedView(View):
     """What pause or resume did."""
 
