@@ -96,10 +96,10 @@ def _ratio(vae: Mapping[str, Any], kind: str) -> int:
     scaling = vae.get("spatio_temporal_scaling")
     if isinstance(scaling, list):
         patch = vae.get("patch_size_t" if kind == "temporal" else "patch_size", 1)
-        return int(int(patch) * 2 ** sum(map(bool, scaling)))
+        return int(patch) * int(2 ** sum(map(bool, scaling)))
     halved = vae.get("temperal_downsample")
     if isinstance(halved, list):
-        return 2 ** (sum(map(bool, halved)) if kind == "temporal" else len(halved))
+        return 1 << (sum(map(bool, halved)) if kind == "temporal" else len(halved))
     blocks = vae.get("block_out_channels")
     if not isinstance(blocks, list):
         raise _wrong(Path("vae/config.json"), f"tells no {kind} ratio; write the preset by hand (docs/models.md)")
