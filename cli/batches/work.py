@@ -26,6 +26,10 @@ _STUCK_S = 10.0
 """The seconds with nothing running after which it is checked whether anything here can run what waits."""
 
 
+_FOLLOWING = "no longer following; the other vgen goes on with the work"
+_WORKING = "stopping: what runs is given back; again to stop at once"
+
+
 def off(database: Database, settings: Settings, wanted: Sequence[str] = (), *, json: bool = False) -> int:
     """Work off all that waits; the worst exit code of the batches that are wanted, or of all when none is named."""
     from tasks.hosts.home_lock import HomeLock
@@ -36,23 +40,27 @@ def off(database: Database, settings: Settings, wanted: Sequence[str] = (), *, j
         return ExitCode.DONE
     followed = _Followed(database, wanted or batch_ids)
     lock = HomeLock(settings.home)
-    with Interrupt("stopping: what runs is given back; again to stop at once") as interrupt:
+    with Interrupt(_FOLLOWING) as interrupt:
         holding = lock.acquire()
         try:
             if not holding:
                 output.notice(f"another vgen works in {settings.home.absolute()}: following it")
                 holding = _follow_until_free(followed, interrupt, lock)
             if holding and not interrupt.stopped:
+                interrupt.message = _WORKING
                 _work(database, settings, followed, interrupt)
         finally:
             if holding:
                 lock.release()
+        if interrupt.stopped and interrupt.message == _FOLLOWING:
+            return ExitCode.INTERRUPTED
         if interrupt.stopped:
             output.notice("stopped; `vgen run` goes on where it was")
             return ExitCode.INTERRUPTED
     for reason in followed.poll().stopped:
         output.notice(f"no longer waiting: {reason}")
-    return watch.show_ended(database, settings, wanted if json else followed.ids, json=json)
+    shown = wanted if json else followed.ids
+    return max((watch.show_ended(database, settings, batch_id, json=json) for batch_id in shown), default=ExitCode.DONE)
 
 
 def _unfinished(database: Database) -> list[str]:
