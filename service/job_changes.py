@@ -9,7 +9,7 @@ from typing import Protocol
 
 from sqlalchemy.orm import Session
 
-from db.clips import batches, lookup, selection
+from db.clips import batches, jobs, lookup, selection
 from db.clips import cancel_retry_approve as requests
 from db.clips.selection import Selection
 from db.evals import score_steps
