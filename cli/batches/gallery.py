@@ -1,5 +1,6 @@
 """`vgen gallery BATCH`: a batch as a wall of clips in a folder or an S3 prefix, and as a contact sheet."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from cli.context import open_database, settings_of
 from cli.options import BatchArgument
 from db.clips import batches
 from db.session import Database
-from pipeline.errors import InputError, Problem, SettingsError
+from pipeline.errors import InputError, Problem, SettingsError, VgenError
 from pipeline.settings import Settings
 from pipeline.states import JobState
 from pipeline.storage import FolderStorage, Storage
@@ -41,6 +42,8 @@ def gallery(
     settings = settings_of(ctx)
     with open_database(settings) as database:
         view = _batch(database, batch)
+        if sheet is not None:
+            return _write_sheets(database, settings, view, sheet, states)
         _write_pages(database, settings, view, out or f"gallery-{view.id}", states)
     return 0
 
@@ -59,6 +62,20 @@ def _write_pages(database: Database, settings: Settings, view: BatchView, out: s
     output.line(f"{written.clips} clips: {where}")
 
 
+def _write_sheets(database: Database, settings: Settings, view: BatchView, path: Path, states: list[JobState]) -> int:
+    from service.gallery import clips_of
+    from service.gallery.sheet import write_sheets
+
+    if path.suffix.lower() != ".png":
+        raise InputError([Problem(f"{str(path)!r} must end in .png", field="--sheet")])
+    try:
+        for written in write_sheets(path, view, clips_of(database, view.id, states), make_storage(settings)):
+            output.line(str(written.absolute()))
+    except OSError as error:
+        raise InputError([Problem(f"{str(path)!r} cannot be written: {error.strerror}", field="--sheet")]) from None
+    return 0
+
+
 def _target(settings: Settings, out: str) -> Storage:
     """Return the place that -o names. Raises InputError."""
     try:
@@ -73,19 +90,30 @@ def _batch(database: Database, batch_id: str) -> BatchView:
         return batch_view(row, batches.counts(session, [row.id])[row.id])
 
 
-def beside_clips(database: Database, settings: Settings, batch_id: str) -> Path | None:
-    """Write the gallery of a solo run's batch, with links to its clips; its first page.
+def show(database: Database, settings: Settings, batch_ids: Sequence[str]) -> None:
+    """Write the galleries of a solo run's batches, and print their paths: they are what is looked at next."""
+    for batch_id in batch_ids:
+        try:
+            page = _beside_clips(database, settings, batch_id)
+        except (VgenError, OSError) as error:  # the clips are made all the same
+            output.notice(f"no gallery was written: {error}")
+        else:
+            output.line(f"`vgen gallery {batch_id}` writes its gallery" if page is None else f"gallery: {page}")
 
-    None where there is nothing to see, where the store is no folder, and for a batch of very many clips.
+
+def _beside_clips(database: Database, settings: Settings, batch_id: str) -> Path | None:
+    """Write a gallery with links to the clips where they are; its first page.
+
+    None where the store is not a folder, and for a batch of very many clips.
     """
     from service.gallery import clips_of, linked, write
     from service.gallery.writer import own_files
 
     storage, view = make_storage(settings), _batch(database, batch_id)
-    if not isinstance(storage, FolderStorage) or not 0 < view.total <= _MOST_LINKED:
+    if not isinstance(storage, FolderStorage) or view.total > _MOST_LINKED:
         return None
     folder = settings.home / "gallery" / view.id
-    target = FolderStorage(folder)
+    target = FolderStorage(folder, confined_to=settings.confined_to(folder))
     before = own_files(target, view.id)
     write(target, view, clips_of(database, view.id), linked(storage, folder, settings.home), before)
-    return folder / "index.html"
+    return target.root / "index.html"
