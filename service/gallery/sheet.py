@@ -43,6 +43,6 @@ def _tile(clip: Clip, storage: Storage) -> Tile:
             missing = AWAY
         except OSError:
             missing = "the poster is damaged in the store"
-    note = [clip.job.state.replace("_", " "), f"seed {clip.job.seed}"]
-    note += [f"{metric} {score:.4g}" for metric, score in list(clip.scores.items())[:1]]
-    return Tile(poster, clip.job.prompt, " · ".join(note), missing)
+    score = [f"{metric} {value:.4g}" for metric, value in list(clip.scores.items())[:1]]
+    note = " · ".join([clip.job.state.replace("_", " "), *score, f"seed {clip.job.seed}"])
+    return Tile(poster, clip.job.prompt, note, missing)
