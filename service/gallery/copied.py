@@ -1,11 +1,9 @@
 """A gallery that stands by itself: clips, posters and strips are copied beside its pages, posters made small."""
 
-import io
 from collections.abc import Mapping
 
-from PIL import Image
-
 from pipeline.digests import sha256_hex
+from pipeline.encoding.pictures import small_poster
 from pipeline.errors import NotFoundError, RetryableError
 from pipeline.storage.base import Storage
 from service.gallery.clips import Clip
@@ -14,7 +12,6 @@ from service.views.clips import FileView
 
 _POSTER_WIDTH = 480
 """Pixels: a card is up to 320 wide, and screens have up to two pixels for each."""
-_POSTER_QUALITY = 75
 _ENDINGS = {
     "video/mp4": "mp4",
     "image/jpeg": "jpg",
@@ -77,7 +74,7 @@ class _Copied:
         """Put a file beside the pages; the digest of what it was made of, and its size here."""
         media_type = file.media_type
         if kind == "poster":
-            data, media_type = _small(data), "image/webp"
+            data, media_type = small_poster(data, _POSTER_WIDTH), "image/webp"
         self._target.put_bytes(name, data, content_type=media_type)
         return file.sha256, len(data)
 
@@ -87,14 +84,3 @@ def _name(job_id: str, kind: str, file: FileView) -> str:
         return f"clips/{job_id}.poster.webp"
     ending = _ENDINGS.get(file.media_type, "bin")
     return f"clips/{job_id}.{ending}" if kind in ("video", "sidecar") else f"clips/{job_id}.{kind}.{ending}"
-
-
-def _small(data: bytes) -> bytes:
-    """The poster as WebP, no wider than a card needs."""
-    with Image.open(io.BytesIO(data)) as picture:
-        picture.draft("RGB", (_POSTER_WIDTH, _POSTER_WIDTH))
-        small = picture.convert("RGB")
-    small.thumbnail((_POSTER_WIDTH, _POSTER_WIDTH * 4))
-    out = io.BytesIO()
-    small.save(out, "WEBP", quality=_POSTER_QUALITY)
-    return out.getvalue()
