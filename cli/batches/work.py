@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from cli import output
-from cli.batches import watch
+from cli.batches import gallery, watch
 from cli.batches.follow import Display, Snapshot, display, follow, snapshot_of
 from cli.batches.forecast import News
 from cli.interrupt import Interrupt
@@ -60,7 +60,10 @@ def off(database: Database, settings: Settings, wanted: Sequence[str] = (), *, j
     for reason in followed.poll().stopped:
         output.notice(f"no longer waiting: {reason}")
     shown = wanted if json else followed.ids
-    return max((watch.show_ended(database, settings, batch_id, json=json) for batch_id in shown), default=ExitCode.DONE)
+    codes = [watch.show_ended(database, settings, batch_id, json=json) for batch_id in shown]
+    if not json:
+        gallery.show(database, settings, followed.ids)
+    return max(codes, default=ExitCode.DONE)
 
 
 def _unfinished(database: Database) -> list[str]:
