@@ -5,6 +5,7 @@
     ├── SettingsError         a setting has a wrong value
     ├── NotFoundError         no such batch, job, preset or artifact
     ├── ConflictError         the request contradicts what is stored
+    ├── NotInstalledError     an extra of the package is not installed (`pip install 'vgen[generate]'`)
     ├── ServiceUnavailableError a database, broker or store cannot be reached
     └── StageError            a stage could not do its work; ``failure_class`` decides what happens next
         ├── RetryableError    network, throttling, a full disk: try again later
@@ -116,6 +117,12 @@ class ConflictError(VgenError):
     """The request contradicts what is stored, for example a key that is used for another file."""
 
     code = "conflict"
+
+
+class NotInstalledError(VgenError):
+    """An extra of the package is needed and not installed; the message has the command that installs it."""
+
+    code = "not_installed"
 
 
 class ServiceUnavailableError(VgenError):

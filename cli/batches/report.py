@@ -28,14 +28,14 @@ def report(
     json: Json = False,
 ) -> int:
     """Where a batch's time went: who did what when, how busy the GPUs were, seconds and money per clip."""
-    from cli.batches.report_page import page
-
     settings = settings_of(ctx)
     with open_database(settings) as database, database.reading() as session:
         row = batches.get(session, batch)
         limited = row.max_gpu_ms is not None or row.max_cost is not None
         view = report_of(session, row, (row.prices or {}) if limited else settings.prices)
     if html is not None:
+        from cli.batches.report_page import page
+
         try:
             html.write_text(page(view), "utf-8")
         except OSError as error:

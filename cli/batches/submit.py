@@ -12,6 +12,7 @@ from cli.options import BatchChoices, FieldOptions, FileArgument, Json, takes
 from db.clips import batches
 from db.clips.batches import Limits, Submitted
 from db.session import Database
+from pipeline import extras
 from pipeline.errors import InputError, Problem
 from pipeline.prompts import Submission
 from pipeline.settings import Settings
@@ -87,6 +88,7 @@ def run(
     options = submission.batch_options(choices, settings, parsed.scoring if parsed else None)
     if parsed is not None and dry_run:
         return _show_dry_run(parsed, settings, False)
+    extras.require(extras.GENERATE, purpose="what `vgen run` makes clips with")
     if parsed is not None:
         advice.refuse_without_models(submission.presets_of(parsed), settings)
     limited = limits_of(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())
