@@ -1,4 +1,11 @@
-"""Clips from Python, without a database or a queue: a model in a child process, loaded once, asked many times.
+"""Clips from Python: batches that nothing loses, and single clips without a database or a queue.
+
+    import vgen
+
+    batch = vgen.submit(["a red fox", {"prompt": "a lighthouse", "seed": 7}])
+    batch.wait()
+
+`vgen.batches` says more. Of single clips, a model is loaded once in a child process, and asked many times:
 
     from vgen import VideoGenerator, VideoRequest
 
@@ -12,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vgen.batches import Batch, Clip, Connection, connect, submit, submit_async
     from vgen.config import RunConfig, read_config
     from vgen.events import ClipEvent, FinalEvent, ProgressEvent
     from vgen.generator import VideoGenerator
@@ -19,7 +27,10 @@ if TYPE_CHECKING:
     from vgen.result import VideoResult
 
 __all__ = [
+    "Batch",
+    "Clip",
     "ClipEvent",
+    "Connection",
     "FinalEvent",
     "Lora",
     "ProgressEvent",
@@ -27,9 +38,13 @@ __all__ = [
     "VideoGenerator",
     "VideoRequest",
     "VideoResult",
+    "connect",
     "read_config",
+    "submit",
+    "submit_async",
 ]
 _HOMES = {
+    **dict.fromkeys(("Batch", "Clip", "Connection", "connect", "submit", "submit_async"), "batches"),
     "RunConfig": "config",
     "read_config": "config",
     "ClipEvent": "events",

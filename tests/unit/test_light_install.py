@@ -62,8 +62,12 @@ class Refuse:
 
 REFUSED = frozenset(sys.argv[1].split(","))
 sys.meta_path.insert(0, Refuse())
-from cli.main import run
 import vgen
+from cli.main import run
+from pipeline import extras
+
+vgen.connect
+extras._installed = lambda distribution: False
 
 job = ""
 for line in sys.stdin:
@@ -112,7 +116,8 @@ def test_light_commands_import_nothing_that_only_extras_install(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     ends = re.findall(r"^ended (\d+) (\w+) (.*)$", done.stdout, re.MULTILINE)
     assert [line for *_, line in ends] == LIGHT.strip().splitlines()
-    wrong = [line for code, kind, line in ends if (code, kind) != ("0", "light")]
+    expected = {"doctor": "1"}  # in solo mode it says that nothing here makes clips
+    wrong = [line for code, kind, line in ends if (code, kind) != (expected.get(line, "0"), "light")]
     assert not wrong, done.stderr
 
 
