@@ -56,8 +56,9 @@ check: lint types imports  ## Lint, types and import rules
 test: check  ## Everything: lint, types, import rules, all tests with real servers
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-test-clients: $(STAMP)  ## Clients in their own versions, from the package indexes, against a real server
+test-clients: $(STAMP)  ## Clients in their own versions, from the package indexes, a browser and promtool where they are installed
 	$(BIN)/python -m tests.clients.run
+	$(BIN)/python -m pytest -o python_files='check_*.py' tests/clients
 
 SECONDS ?= 1800
 SEED ?= $(shell date +%S%M)

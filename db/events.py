@@ -15,6 +15,9 @@ HISTORY_REMOVED = "history_removed"
 MEDIA_REMOVED = "media_removed"
 """The same of its published files, which retention settings gave an end."""
 
+BROKER_AWAY, BROKER_BACK = "broker_away", "broker_back"
+"""Kinds of the events that say that messages could not be sent, and that they can be again."""
+
 acting_key: ContextVar[str | None] = ContextVar("acting_key", default=None)
 """The id of the key with which somebody asked for what happens now, over HTTP: each event that it leads to has it."""
 
@@ -46,3 +49,20 @@ def of_job(session: Session, job_id: str) -> Sequence[Event]:
 
 def of_batch(session: Session, batch_id: str) -> Sequence[Event]:
     return session.scalars(select(Event).where(Event.batch_id == batch_id).order_by(Event.id)).all()
+
+
+def broker_away_since(session: Session) -> int | None:
+    """Return when the broker was found away, for as long as nobody has sent a message since."""
+    last = session.execute(
+        select(Event.at, Event.kind)
+        .where(Event.batch_id.is_(None), Event.kind.in_((BROKER_AWAY, BROKER_BACK)))
+        .order_by(Event.id.desc())
+        .limit(1)
+    ).one_or_none()
+    return None if last is None or last.kind == BROKER_BACK else last.at
+
+
+def record_broker(session: Session, *, away: bool, reason: str = "") -> None:
+    """Record that the broker is away, or back, unless that is known."""
+    if (broker_away_since(session) is not None) != away:
+        record(session, BROKER_AWAY if away else BROKER_BACK, **({"reason": reason[:500]} if away else {}))

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from db.session import Database
 from pipeline.settings import Settings
-from server import health, metrics, native, openai, svd
+from server import health, metrics, native, openai, pages, svd
 from server.database import Line
 from server.errors import add_handlers
 from server.limits import BodyLimits
@@ -46,6 +46,7 @@ def make_api(line: Line | None = None) -> FastAPI:
     app.include_router(openai.router, prefix="/v1")
     app.include_router(native.router, prefix="/api/v1")
     app.include_router(svd.router)
+    app.include_router(pages.router)
     describe(app)
     return app
 

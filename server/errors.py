@@ -89,6 +89,13 @@ def of_vgen_error(error: VgenError) -> ApiError:
     return ApiError(status, message, code=error.code, param=param, details=details)
 
 
+def of_validation(error: RequestValidationError) -> ApiError:
+    """Return the answer to parameters or a body that a route does not take."""
+    mistakes = [_mistake(item) for item in error.errors()]
+    message = "\n".join(f"{name}: {text}" for name, text in mistakes)
+    return ApiError(400, message, code="invalid_value", param=mistakes[0][0])
+
+
 def _param(problem: Problem) -> str | None:
     """The field as it is called outside of a command line."""
     return None if problem.field is None else problem.field.removeprefix("--").replace("-", "_").lower()
@@ -105,7 +112,11 @@ def _places(problems: Sequence[Problem]) -> dict[str, Any]:
 
 def internal_error() -> JSONResponse:
     """Return the answer to a bug: its traceback is in the log, not here."""
-    return answer(ApiError(500, "an internal error; the server's log has it under this request's id", code="internal"))
+    return answer(internal())
+
+
+def internal() -> ApiError:
+    return ApiError(500, "an internal error; the server's log has it under this request's id", code="internal")
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -142,9 +153,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        mistakes = [_mistake(item) for item in error.errors()]
-        message = "\n".join(f"{name}: {text}" for name, text in mistakes)
-        return answer(ApiError(400, message, code="invalid_value", param=mistakes[0][0]))
+        return answer(of_validation(error))
 
 
 def _mistake(item: Mapping[str, Any]) -> tuple[str, str]:

@@ -28,6 +28,7 @@ from service.views.jobs import (
     step_view,
 )
 from service.views.workers import WorkerView
+from service.waiting import job_views, waits_of
 
 _FAILED_SHOWN = 10
 
@@ -40,13 +41,16 @@ def status_of(session: Session, batch: Batch, settings: Settings, *, with_worker
     used = spending.usage(session, batch.id, prices)
     paused = pauses.paused_queues(session)
     failed = batches.job_rows(session, batch.id, states=(JobState.FAILED, JobState.BLOCKED), limit=_FAILED_SHOWN)
+    waiting = waits_of(session, batch, settings)
+    counts = batches.counts(session, [batch.id])[batch.id]
     return StatusView(
-        batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
+        batch=batch_view(batch, counts, reason=waiting[0].reason if waiting else None),
         outlook=of_batch(session, batch, settings),
         gpu_seconds=used.gpu_ms / 1000,
         cost=used.cost,
         paused_queues=list(paused),
         running=[running_view(*step) for step in batches.running_steps(session, batch.id)],
+        waiting=waiting,
         rolls=runs.rolls_of_batch(session, batch.id),
         scores={
             metric: ScoreSummaryView(scored=scored, not_scored=missing, mean=mean, failed=failed)
@@ -72,12 +76,12 @@ def worker_views(session: Session) -> list[WorkerView]:
     ]
 
 
-def job_detail(session: Session, job: Job) -> JobDetailView:
+def job_detail(session: Session, job: Job, settings: Settings) -> JobDetailView:
     """Return all that is known of a job."""
     steps = history.steps_of_job(session, job.id)
     spec, segment_of = JobSpec.model_validate(job.spec), {step.id: step.segment for step in steps}
     return JobDetailView(
-        job=job_view(job),
+        job=job_views(session, [job], settings)[0],
         spec=spec.model_dump(mode="json"),
         prompt_used=history.prompts_used(session, [job.id]).get(job.id),
         rolls=roll_views(job, steps),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from celery import Celery, chain, group
 from kombu.exceptions import OperationalError
 
+from db import events
 from db.evals.score_steps import ScoreMessage
 from db.models import ScoreStep
 from db.queue.outcomes import return_to_waiting
@@ -23,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 SCORE_CLIPS = "vgen.score_clips"
 """The task that scores clips of an evaluation run."""
+
+
+_unsure = {"broker"}
+"""Holds ``broker`` until this process has recorded that messages go out, and again once one did not."""
 
 
 def task_name(stage: Stage) -> str:
@@ -51,9 +56,16 @@ def send(app: Celery, database: Database, steps: Sequence[StepMessage], scores: 
         # The rows wait again; a message that went out after all finds them dispatched once more, or nothing to claim.
         unsent = len(steps) - count + len(unsent_scores)
         logger.warning("broker away", extra={"reason": str(error), "unsent": unsent})
+        _unsure.add("broker")
         with database.transaction() as session:
+            events.record_broker(session, away=True, reason=str(error))
             dispatch.undispatch(session, steps[count:])
             return_to_waiting(session, ScoreStep, [step.step_id for step in unsent_scores])
+    else:
+        if _unsure:
+            with database.transaction() as session:
+                events.record_broker(session, away=False)
+            _unsure.clear()
     return count + len(scores) - len(unsent_scores)
 
 

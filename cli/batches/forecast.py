@@ -1,25 +1,34 @@
 """The forecast of a batch, in words: for `status`, `submit` and `watch`."""
 
 import time
+from collections.abc import Sequence
 
-from cli import output
+from cli import output, times
+from cli.batches import reasons
 from cli.batches.follow import Snapshot
 from db.clips import batches
 from db.reading.estimates import Halt
+from db.reading.reasons import Code, Needs
 from db.session import Database
 from pipeline.settings import Settings
 from service.forecast import of_batch
 from service.views.batches import BatchView, OutlookView
+from service.views.waiting import WaitView
+from service.waiting import waits_of
 
-_POLL_S = 10.0
+_POLL_S = 5.0
+_PAUSES = frozenset({Code.ALL_PAUSED, Code.BATCH_PAUSED, Code.OVER_BUDGET})
 
 
-def sentences(batch: BatchView, outlook: OutlookView) -> list[str]:
-    """Return what a person should know, the most urgent first."""
+def sentences(batch: BatchView, outlook: OutlookView, waits: Sequence[WaitView] = ()) -> list[str]:
+    """Return what a person should know, the most urgent first; what ``waits`` say already is left out."""
     texts = []
-    if outlook.stopped is not None:
+    codes = {(wait.stage, wait.reason.code) for wait in waits}
+    if outlook.stopped is not None and not _PAUSES.intersection(code for _, code in codes):
         texts.append(f"stopped: {outlook.stopped}; {_mend(outlook.stopped, batch)}")
-    texts += [item.reason for item in outlook.stuck]
+    known = {stage for stage, code in codes if code == Code.NO_WORKER}
+    nobody = any(code == Code.NOBODY_AT_WORK for _, code in codes)
+    texts += [item.reason for item in outlook.stuck if not nobody and item.stage not in known]
     if batch.deadline_at is not None and not batch.finished:
         texts.append(_deadline(batch.deadline_at, outlook))
     return texts
@@ -32,45 +41,58 @@ def _mend(halt: str, batch: BatchView) -> str:
 
 
 def _deadline(deadline_at: str, outlook: OutlookView) -> str:
+    deadline = f"deadline {times.clock(deadline_at)}"
     if outlook.expected_at is None and outlook.deadline_at_risk:
-        return f"deadline {deadline_at}: it has passed"
+        return f"{deadline}: it has passed"
     if outlook.expected_at is None:
-        return f"deadline {deadline_at}: no estimate yet: {outlook.no_estimate}"
-    if outlook.deadline_at_risk:
-        return f"deadline {deadline_at} at risk: done about {outlook.expected_at} as it goes now"
-    return f"deadline {deadline_at}: done about {outlook.expected_at} as it goes now"
+        return f"{deadline}: no estimate yet: {outlook.no_estimate}"
+    risk = " at risk" if outlook.deadline_at_risk else ""
+    return f"{deadline}{risk}: {times.left(outlook.expected_at)} as it goes now"
 
 
 class News:
-    """Prints each urgent notice once, while a batch is watched."""
+    """Prints each urgent notice once, while a batch is watched; for the first ``start_s`` no worker is missed."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, *, start_s: float = 0.0) -> None:
         self._database = database
         self._settings = settings
         self._shown: set[str] = set()
+        self._starts_until = time.monotonic() + start_s
         self._polled_at: float | None = None
 
     def report(self, snapshot: Snapshot) -> Snapshot:
-        """Print new notices, at most every ten seconds, and return the snapshot."""
+        """Print new notices, at most every few seconds, and return the snapshot."""
         if self._polled_at is None or time.monotonic() - self._polled_at >= _POLL_S:
             self._polled_at = time.monotonic()
             urgent = self._urgent(snapshot)
-            for text in urgent:
-                if text not in self._shown:
+            for key, text in urgent.items():
+                if key not in self._shown:
                     output.notice(text)
             self._shown = set(urgent)
         return snapshot
 
-    def _urgent(self, snapshot: Snapshot) -> list[str]:
-        texts = []
+    def _urgent(self, snapshot: Snapshot) -> dict[str, str]:
+        """Return the notices, each by what stays the same of it while the time goes on."""
+        texts: dict[str, str] = {}
         with self._database.reading() as session:
             for view in snapshot.batches:
                 if not view.finished:
-                    texts += self._of(of_batch(session, batches.get(session, view.id), self._settings), view)
+                    row = batches.get(session, view.id)
+                    waits = waits_of(session, row, self._settings)
+                    texts |= self._of(of_batch(session, row, self._settings), view, waits)
         return texts
 
-    def _of(self, outlook: OutlookView, batch: BatchView) -> list[str]:
-        texts = [f"batch {batch.id}: {item.reason}" for item in outlook.stuck]
+    def _of(self, outlook: OutlookView, batch: BatchView, waits: Sequence[WaitView]) -> dict[str, str]:
+        started = time.monotonic() < self._starts_until
+        texts = {}
+        for wait in waits:
+            passing = wait.reason.needs == Needs.NOTHING or (started and wait.reason.needs == Needs.WORKER)
+            if not passing:
+                [text] = reasons.of_waits([wait])
+                texts[f"{batch.id} {wait.stage} {wait.reason.code}"] = f"batch {batch.id}: {text}"
+        plain = outlook.model_copy(update={"stopped": None})
+        undated = batch.model_copy(update={"deadline_at": None})
+        texts |= {text: f"batch {batch.id}: {text}" for text in sentences(undated, plain, waits)}
         if outlook.deadline_at_risk:
-            texts.append(f"batch {batch.id}: its deadline {batch.deadline_at} is at risk")
+            texts[f"{batch.id} deadline"] = f"batch {batch.id}: {_deadline(batch.deadline_at or '', outlook)}"
         return texts

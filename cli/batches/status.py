@@ -1,14 +1,16 @@
 """`vgen status`, `vgen list` and `vgen show`: where batches and jobs stand."""
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 
-from cli import output
-from cli.batches import batch_table, forecast
+from cli import output, times
+from cli.batches import batch_table, forecast, reasons
 from cli.context import open_database, settings_of
 from cli.options import BatchArgument, Json, checked_owner
 from db.clips import batches, jobs
+from db.reading.reasons import Needs
 from db.session import Database
 from pipeline.errors import InputError, NotFoundError, Problem
 from pipeline.outputs import ScreenOutput
@@ -16,8 +18,9 @@ from pipeline.settings import Settings
 from pipeline.states import JobState, Stage
 from service import input_notes
 from service.status import job_detail, status_of
-from service.views.batches import BatchListView, JobListView, StatusView, batch_view
-from service.views.jobs import JobDetailView, job_view, part_of, text_sentences
+from service.views.batches import BatchListView, BatchView, JobListView, StatusView, batch_view
+from service.views.jobs import JobDetailView, JobView, part_of, text_sentences
+from service.waiting import job_views, with_reasons
 
 
 def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = False) -> int:
@@ -33,14 +36,14 @@ def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = Fal
         (
             ("file", view.batch.source),
             ("owner", view.batch.owner),
-            ("submitted", view.batch.created_at),
+            ("submitted", times.shown(view.batch.created_at)),
             ("workers", len(view.workers)),
             ("paused queues", ", ".join(view.paused_queues) or None),
             *limit_facts(view),
             ("exit code", view.batch.exit_code),
         )
     )
-    for text in forecast.sentences(view.batch, view.outlook):
+    for text in (*reasons.of_waits(view.waiting), *forecast.sentences(view.batch, view.outlook, view.waiting)):
         output.line(text)
     if view.running:
         rows = [
@@ -54,6 +57,8 @@ def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = Fal
             ("job", "line", "state", "error", "message"),
             [(job.id, job.line, job.state, job.error_code, job.error) for job in view.failed],
         )
+    if view.batch.counts[JobState.FAILED]:
+        output.line(f"after the cause is mended: `vgen retry {view.batch.id}`")
     return 0
 
 
@@ -87,8 +92,8 @@ def limit_facts(view: StatusView) -> list[tuple[str, object]]:
         ("GPU seconds", f"{view.gpu_seconds:.1f}{hours}"),
         ("cost", None if view.cost is None else f"{view.cost:.4g}{most}"),
         ("segments to generate", view.outlook.segments_left or None),
-        ("deadline", batch.deadline_at),
-        ("expected", view.outlook.expected_at),
+        ("deadline", times.shown(batch.deadline_at)),
+        ("expected", None if (end := view.outlook.expected_at) is None else times.left(end)),
     ]
 
 
@@ -136,9 +141,10 @@ def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool)
         with open_database(settings) as database, database.reading() as session:
             rows = batches.recent(session, limit=limit + 1, owner=owner)
             counts = batches.counts(session, [row.id for row in rows])
+            views = [batch_view(row, counts[row.id]) for row in rows[:limit]]
+            shown = with_reasons(session, rows[:limit], views, settings)
     except NotFoundError:  # a home without a database has no batches, and that is no error
-        rows, counts = [], {}
-    shown = [batch_view(row, counts[row.id]) for row in rows[:limit]]
+        rows, shown = [], []
     view = BatchListView(batches=shown, has_more=len(rows) > limit)
     if json:
         output.as_json(view)
@@ -147,7 +153,7 @@ def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool)
         output.notice("no batches")
         return 0
     output.table(
-        ("batch", "name", "owner", "jobs", "done", "failed", "submitted", "note"),
+        ("batch", "name", "owner", "jobs", "done", "failed", "held", "cancelled", "submitted", "note"),
         [
             (
                 row.id,
@@ -156,13 +162,22 @@ def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool)
                 row.total,
                 row.counts["succeeded"],
                 row.counts["failed"] + row.counts["blocked"],
-                row.created_at,
-                ", ".join(batch_table.notes(row)),
+                row.counts["held"],
+                row.counts["cancelled"],
+                times.shown(row.created_at),
+                _note(row),
             )
             for row in view.batches
         ],
     )
     return 0
+
+
+def _note(batch: BatchView) -> str:
+    """Return what stops the batch, or what most of its jobs wait for."""
+    if batch.reason is not None and batch.reason.needs != Needs.NOTHING:
+        return reasons.sentence(batch.reason)
+    return ", ".join(batch_table.notes(batch)) or ("" if batch.reason is None else reasons.sentence(batch.reason))
 
 
 def _list_jobs(settings: Settings, batch_id: str, states: list[JobState], limit: int, json: bool) -> int:
@@ -171,19 +186,26 @@ def _list_jobs(settings: Settings, batch_id: str, states: list[JobState], limit:
         rows = batches.job_rows(session, batch.id, states=states, limit=limit + 1)
         view = JobListView(
             batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
-            jobs=[job_view(row) for row in rows[:limit]],
+            jobs=job_views(session, rows[:limit], settings),
             has_more=len(rows) > limit,
         )
     if json:
         output.as_json(view)
         return 0
     output.table(
-        ("job", "line", "seed", "state", "prompt"),
-        [(job.id, job.line, job.seed, job.state, job.prompt) for job in view.jobs],
+        ("job", "line", "seed", "state", "prompt", "reason"),
+        [(job.id, job.line, job.seed, job.state, job.prompt, _reason(job)) for job in view.jobs],
     )
     if view.has_more:
         output.notice(f"at most {limit} jobs are shown; --limit shows more")
     return 0
+
+
+def _reason(job: JobView) -> str:
+    """Return why the job waits, or why it has ended without a clip."""
+    if job.reason is not None:
+        return reasons.sentence(job.reason)
+    return f"{job.error_code}: {job.error or ''}" if job.error_code else ""
 
 
 def show(
@@ -196,7 +218,7 @@ def show(
         return status(ctx, job, json)
     settings = settings_of(ctx)
     with open_database(settings) as database, database.reading() as session:
-        view = job_detail(session, jobs.get(session, job))
+        view = job_detail(session, jobs.get(session, job), settings)
     if json:
         output.as_json(view)
     else:
@@ -206,8 +228,11 @@ def show(
 
 def _show_job(view: JobDetailView) -> None:
     output.facts((("job", view.job.id), ("state", view.job.state), ("line", view.job.line)))
-    output.facts((("error", view.job.error_code), ("message", view.job.error), ("finished", view.job.finished_at)))
-    output.facts([(name, value) for name, value in view.spec.items() if value not in (None, [], {})])
+    finished = times.shown(view.job.finished_at)
+    output.facts((("error", view.job.error_code), ("message", view.job.error), ("finished", finished)))
+    if view.job.reason is not None:
+        output.line(reasons.sentence(view.job.reason))
+    output.facts([(name, value) for name, value in flat(view.spec) if name != "random_weights"])
     for text in input_notes.of_spec(view.spec):
         output.line(text)
     if view.prompt_used not in (None, view.job.prompt):
@@ -236,7 +261,16 @@ def _show_job(view: JobDetailView) -> None:
         output.table(
             ("stage", "segment", "attempt", "outcome", "worker", "started", "ended", "error"),
             [
-                (a.stage, part, a.attempt, a.outcome, a.worker, a.started_at, a.ended_at, a.error)
+                (
+                    a.stage,
+                    part,
+                    a.attempt,
+                    a.outcome,
+                    a.worker,
+                    times.shown(a.started_at),
+                    times.shown(a.ended_at),
+                    a.error,
+                )
                 for a, part in zip(view.attempts, parts, strict=True)
             ],
         )
@@ -244,6 +278,19 @@ def _show_job(view: JobDetailView) -> None:
         output.table(("stage", "state", "attempt"), [(step.stage, step.state, step.attempt) for step in view.steps])
     if view.files:
         output.table(("file", "bytes", "sha256", "key"), [(f.kind, f.size, f.sha256, f.key) for f in view.files])
+
+
+def flat(fields: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, object]]:
+    """Return the fields of a specification that say something, for a table: ``a.b`` for those within another."""
+    for name, value in fields.items():
+        path = f"{within}.{name}" if within else name
+        if isinstance(value, Mapping):
+            yield from flat(value, path)
+        elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            for number, item in enumerate(value, start=1):
+                yield from flat(item if isinstance(item, Mapping) else {"": item}, f"{path}[{number}]")
+        elif value is not None and value is not False and value != []:
+            yield path, ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _show_segments(view: JobDetailView) -> None:

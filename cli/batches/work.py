@@ -101,7 +101,7 @@ def _work(database: Database, settings: Settings, followed: _Followed, interrupt
     with ExitStack() as stack:
         line = stack.enter_context(SoloLine(settings, database))
         stuck = _Stuck(database, settings)
-        news = News(database, settings)
+        news = News(database, settings, start_s=_STUCK_S)
         with display() as screen:
             _follow_line(followed, screen, interrupt, line, stuck, news)
         if line.error is not None:

@@ -157,12 +157,18 @@ def end_cancelled(session: Session, claimed: Claim) -> Finished:
     return _cancel(session, held_by(claimed), AttemptOutcome.CANCELLED)
 
 
-def release(session: Session, claimed: AnyClaim, *, delay_ms: int = 0) -> Finished:
-    """Give a step back unfinished (drain, pause, cancel, back-pressure): no failed attempt."""
+def release(
+    session: Session, claimed: AnyClaim, *, delay_ms: int = 0, error_code: str | None = None, error: str | None = None
+) -> Finished:
+    """Give a step back unfinished (drain, pause, cancel, back-pressure): no failed attempt.
+
+    ``error_code`` and ``error`` say what it waits for; of an earlier attempt's failure nothing is left.
+    """
     held = held_by(claimed)
     if _lock_job(session, held):
         return _cancel(session, held, AttemptOutcome.CANCELLED)
-    return _try_again(session, held, AttemptOutcome.RELEASED, delay_ms=delay_ms)
+    why = {"error_code": error_code, "error": error}
+    return _try_again(session, held, AttemptOutcome.RELEASED, delay_ms=delay_ms, **why)
 
 
 def fail(session: Session, claimed: AnyClaim, error: StageError) -> Finished:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -99,6 +99,18 @@ def cannot_run(need: Need, live: Mapping[str, int | None], presets: Mapping[str,
     )
 
 
+def lacking(
+    need: Need, live: Mapping[str, int | None], presets: Mapping[str, Preset], priced: Set[str] | None
+) -> str | None:
+    """As ``cannot_run``, for a batch that may use the GPU types in ``priced`` only; None: it may use all."""
+    if priced is None:
+        return cannot_run(need, live, presets)
+    reason = cannot_run(need, {name: size for name, size in live.items() if name in priced}, presets)
+    if reason is not None and cannot_run(need, live, presets) is None:
+        return f"a GPU type that has a price (VGEN_PRICES), since the batch has a limit on cost: not {_some(live)}"
+    return reason
+
+
 def stuck(session: Session, batch: Batch, presets: Mapping[str, Preset] | None = None) -> list[Stuck]:
     """Return the jobs of the batch that no live worker can ever run, most first. They do not fail: workers may come."""
     if not batch.active:
@@ -112,14 +124,10 @@ def stuck(session: Session, batch: Batch, presets: Mapping[str, Preset] | None =
 def _stuck_on_gpu(
     session: Session, batch: Batch, live: dict[str, int | None], presets: Mapping[str, Preset]
 ) -> list[Stuck]:
+    priced = None if batch.max_cost is None else frozenset(batch.prices or {})
+
     def missing(need: Need) -> str | None:
-        if batch.max_cost is None:
-            return cannot_run(need, live, presets)
-        priced = {gpu_type: size for gpu_type, size in live.items() if gpu_type in (batch.prices or {})}
-        reason = cannot_run(need, priced, presets)
-        if reason is not None and cannot_run(need, live, presets) is None:
-            return f"a GPU type that has a price (VGEN_PRICES), since the batch has a limit on cost: not {_some(live)}"
-        return reason
+        return lacking(need, live, presets, priced)
 
     if not any(missing(need) for need in needs(session, batch.id)):
         return []

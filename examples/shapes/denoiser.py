@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from examples.shapes.autoencoder import LATENT_CHANNELS
+from examples.shapes.places import begin_with_places
 from examples.shapes.text import TEXT_WIDTH, build_text_encoder, build_tokenizer
 
 TEXT_TOKENS = 64
@@ -25,11 +26,11 @@ _LEAST_SIGMA = 0.15
 
 
 def build_transformer() -> WanTransformer3DModel:
-    """The architecture with random weights."""
-    return WanTransformer3DModel(
+    """The architecture with weights that find places, and random ones otherwise."""
+    transformer = WanTransformer3DModel(
         patch_size=(1, 2, 2),
-        num_attention_heads=4,
-        attention_head_dim=40,
+        num_attention_heads=5,
+        attention_head_dim=32,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
         text_dim=TEXT_WIDTH,
@@ -40,6 +41,8 @@ def build_transformer() -> WanTransformer3DModel:
         qk_norm="rms_norm_across_heads",
         rope_max_seq_len=64,
     )
+    begin_with_places(transformer)
+    return transformer
 
 
 def build_scheduler(shift: float = 6.0) -> UniPCMultistepScheduler:

@@ -47,18 +47,30 @@ async def caller(connection: HTTPConnection, line: ServedLine) -> Caller:
     text = credential(connection.headers, connection.url.query)
     # OpenAI's libraries always send something as their key.
     if text is None or not text.startswith(keys.PREFIX):
-        if await run_in_threadpool(_may_come_without_key, line):
-            _require_own_page(connection, line)
-            return Caller(line.settings.owner, sees_all=True)
+        if (unnamed := await without_key(connection, line)) is not None:
+            return unnamed
         if text is None:
-            raise _refusal("a key is needed: send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`")
+            raise refusal("a key is needed: send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`")
+    return await holder_of(text, line)
+
+
+async def holder_of(text: str, line: Line) -> Caller:
+    """Return the owner of a key, by whom all is done from here on. Raises ApiError: 401, the key is not valid."""
     try:
         key = await run_in_threadpool(keys.verify, line.database, text)
     except keys.KeyRefusedError as error:
-        raise _refusal(f"the key is not valid: {error}") from None
+        raise refusal(f"the key is not valid: {error}") from None
     acting_key.set(key.id)
     is_admin = ADMIN in key.scopes
     return Caller(key.owner, None if is_admin else frozenset(key.scopes), sees_all=is_admin, key_id=key.id)
+
+
+async def without_key(connection: HTTPConnection, line: Line) -> Caller | None:
+    """Return the owner of the settings, where nobody needs a key; else None. Raises ApiError: 403."""
+    if not await run_in_threadpool(_may_come_without_key, line):
+        return None
+    _require_own_page(connection, line)
+    return Caller(line.settings.owner, sees_all=True)
 
 
 CurrentCaller = Annotated[Caller, Depends(caller)]
@@ -85,19 +97,20 @@ def still_holds(caller: Caller, line: Line) -> bool:
 def credential(headers: Headers, query: str) -> str | None:
     """Return the text that is given as a key; None: none is. Raises ApiError: 401, it is given in a wrong way."""
     if keys.PREFIX in query:
-        raise _refusal("keys are not read from URLs, which logs keep: revoke this one, and send keys in a header")
+        raise refusal("keys are not read from URLs, which logs keep: revoke this one, and send keys in a header")
     given = {value.strip() for value in headers.getlist("x-api-key")}
     for value in headers.getlist("authorization"):
         scheme, _, token = value.strip().partition(" ")
         if scheme.lower() != "bearer":
-            raise _refusal("Authorization is not of the form `Bearer KEY`")
+            raise refusal("Authorization is not of the form `Bearer KEY`")
         given.add(token.strip())
     if len(given) > 1:
-        raise _refusal("several different keys are given")
+        raise refusal("several different keys are given")
     return next(iter(given), None)
 
 
-def _refusal(message: str) -> ApiError:
+def refusal(message: str) -> ApiError:
+    """The answer to who has no valid key."""
     return ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
 
 
@@ -114,8 +127,13 @@ def _require_own_page(connection: HTTPConnection, line: Line) -> None:
     if line.key_rule is KeyRule.ONCE_ANY_EXISTS and not _is_this_machine(host):
         # A name of another site that was made to lead here.
         raise ApiError(403, f"without keys only this machine is served, and not as {host!r}", code="host_refused")
-    if origin is not None and origin not in line.allowed_origins and origin.partition("://")[2] != host:
+    if origin is not None and origin not in line.allowed_origins and not is_own_origin(origin, host):
         raise ApiError(403, f"pages of {origin} may not use this server without a key", code="origin_refused")
+
+
+def is_own_origin(origin: str, host: str) -> bool:
+    """Return whether an Origin header names the site of the Host header."""
+    return origin.partition("://")[2] == host
 
 
 def _is_this_machine(host: str) -> bool:

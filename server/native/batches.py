@@ -33,10 +33,10 @@ from service.limits import limits_of
 from service.pausing import set_paused
 from service.status import status_of
 from service.views.batches import BatchListView, JobListView, StatusView, batch_view
-from service.views.jobs import job_view
 from service.views.operations import ChangedView, PausedView
 from service.views.reports import ReportView, report_of
 from service.views.submissions import DryRunView, SubmittedView
+from service.waiting import job_views, with_reasons
 
 router = APIRouter(prefix="/batches", route_class=JsonRoute)
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
@@ -134,7 +134,9 @@ def list_batches(
     with line.database.reading() as session:
         rows = session.scalars(query).all()
         counts = batches.counts(session, [row.id for row in rows[:limit]])
-    return BatchListView(batches=[batch_view(row, counts[row.id]) for row in rows[:limit]], has_more=len(rows) > limit)
+        views = [batch_view(row, counts[row.id]) for row in rows[:limit]]
+        views = with_reasons(session, rows[:limit], views, line.settings)
+    return BatchListView(batches=views, has_more=len(rows) > limit)
 
 
 @router.get("/{batch_id}")
@@ -169,7 +171,7 @@ def list_jobs(
         rows = batches.job_rows(session, batch.id, states=state or (), after_seq=after_seq, limit=limit + 1)
         return JobListView(
             batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
-            jobs=[job_view(row) for row in rows[:limit]],
+            jobs=job_views(session, rows[:limit], line.settings),
             has_more=len(rows) > limit,
         )
 

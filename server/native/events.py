@@ -26,15 +26,15 @@ router = APIRouter()
 POLL_S = 0.5
 KEEP_ALIVE_S = 15.0
 _PLACE = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,18})")
-_SSE = "text/event-stream"
-_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+SSE = "text/event-stream"
+HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 After = Annotated[str | None, Query(description="`next` of the page before, or the `id` of an event of the stream.")]
 LastEventId = Annotated[str | None, Header(description="The same; sent by a browser that connects once more.")]
 Accept = Annotated[str, Header(include_in_schema=False)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many, of a page.")]
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {_SSE: {"schema": {"type": "string"}}}},
+    200: {"content": {SSE: {"schema": {"type": "string"}}}},
     204: {"description": "The work has ended and the stream was read to its end: do not connect again."},
 }
 
@@ -53,8 +53,8 @@ async def batch_events(
 
     The stream's messages are entries; ``event: progress`` tells of running steps, and ``event: done`` ends it.
     """
-    place = _place(after, last_event_id)
-    return await _answer(line, caller, batch_id, None, place, limit, stream=_SSE in accept)
+    place = place_of(after, last_event_id)
+    return await _answer(line, caller, batch_id, None, place, limit, stream=SSE in accept)
 
 
 @router.get("/jobs/{job_id}/events", responses=_ANSWERS, response_model=EventsPageView)
@@ -68,12 +68,12 @@ async def job_events(
     limit: Limit = 200,
 ) -> Response | EventsPageView:
     """Return what happened to a job, as for batches."""
-    place = _place(after, last_event_id)
-    return await _answer(line, caller, None, job_id, place, limit, stream=_SSE in accept)
+    place = place_of(after, last_event_id)
+    return await _answer(line, caller, None, job_id, place, limit, stream=SSE in accept)
 
 
-def _place(after: str | None, last_event_id: str | None) -> Seen | None:
-    """Raises InputError."""
+def place_of(after: str | None, last_event_id: str | None) -> Seen | None:
+    """Return the place that a request names, the header's before the query's. Raises InputError."""
     name, text = ("Last-Event-ID", last_event_id) if last_event_id is not None else ("after", after)
     if text is None:
         return None
@@ -99,7 +99,7 @@ async def _answer(
         return await run_in_threadpool(_page, feed, limit)
     if place is not None and await run_in_threadpool(_is_over, Feed(line.database, feed.batch_id, job_id, place)):
         return Response(status_code=204)
-    return StreamingResponse(_messages(feed, line, caller), media_type=_SSE, headers=_HEADERS)
+    return StreamingResponse(_messages(feed, line, caller), media_type=SSE, headers=HEADERS)
 
 
 def _feed(line: Line, caller: Caller, batch_id: str | None, job_id: str | None, place: Seen | None) -> Feed:
@@ -118,7 +118,7 @@ def _page(feed: Feed, limit: int) -> EventsPageView:
         batch_id=feed.batch_id,
         job_id=feed.job_id,
         entries=[entry_view(entry) for entry in news.entries],
-        next=str(feed.place),
+        next=place_text(feed.place),
         has_more=news.more,
     )
 
@@ -155,7 +155,7 @@ async def _messages(feed: Feed, line: Line, caller: Caller) -> AsyncIterator[str
         for message in (*_entries(news, place), *_changed(news, progress)):
             yield message
         if news.finished:
-            yield f'event: done\ndata: {{"next":"{feed.place}"}}\n\n'
+            yield f'event: done\ndata: {{"next":"{place_text(feed.place)}"}}\n\n'
             return
         if not news.more:
             await asyncio.sleep(POLL_S)
@@ -164,7 +164,7 @@ async def _messages(feed: Feed, line: Line, caller: Caller) -> AsyncIterator[str
 def _entries(news: News, place: Seen) -> Iterator[str]:
     for entry in news.entries:
         place = place.with_entry(entry)
-        yield f"id: {place}\ndata: {entry_view(entry).model_dump_json()}\n\n"
+        yield f"id: {place_text(place)}\ndata: {entry_view(entry).model_dump_json()}\n\n"
 
 
 def _changed(news: News, shown: dict[tuple[str, str, int], str]) -> Iterator[str]:
@@ -177,3 +177,8 @@ def _changed(news: News, shown: dict[tuple[str, str, int], str]) -> Iterator[str
             yield f"event: progress\ndata: {text}\n\n"
     shown.clear()
     shown.update(current)
+
+
+def place_text(place: Seen) -> str:
+    """The place as `id` of an event and `next` of a page."""
+    return str(place)

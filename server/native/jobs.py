@@ -20,7 +20,7 @@ router = APIRouter(prefix="/jobs/{job_id}", route_class=JsonRoute)
 def show_job(job_id: str, line: ServedLine, caller: Reader) -> JobDetailView:
     """Return all that is known of a job: specification, steps, attempts, files, events."""
     with line.database.reading() as session:
-        return job_detail(session, visible_job(session, caller, job_id))
+        return job_detail(session, visible_job(session, caller, job_id), line.settings)
 
 
 @router.post("/cancel")

@@ -9,6 +9,7 @@ from pipeline.states import TERMINAL_JOB_STATES, JobState
 from service.exit_codes import of_counts
 from service.views.base import View, when, when_if_set
 from service.views.jobs import JobView, ResultView, RunningView
+from service.views.waiting import ReasonView, WaitView
 from service.views.workers import WorkerView
 
 
@@ -27,6 +28,9 @@ class BatchView(View):
     max_gpu_hours: float | None = Field(description="Its budget of GPU time, if it has one.")
     max_cost: float | None = Field(description="Its budget of money, if it has one.")
     over_budget: bool = Field(description="Whether a budget is used up: nothing more is dispatched to GPUs.")
+    reason: ReasonView | None = Field(
+        default=None, description="Why its jobs wait, the foremost reason, in `list` and `status`."
+    )
     finished: bool = Field(description="Whether every job has ended.")
     exit_code: int | None = Field(description="The exit code of `vgen watch`; null until the batch is finished.")
 
@@ -92,6 +96,9 @@ class StatusView(View):
     cost: float | None = Field(description="Cost of that time; null when a GPU type that was used has no price.")
     paused_queues: list[str] = Field(description="Names that were paused; * is everything.")
     running: list[RunningView]
+    waiting: list[WaitView] = Field(
+        description="Why its other jobs wait or are tried again, what needs a person first."
+    )
     rolls: dict[int, int] = Field(description="Jobs by their roll; more than 1 where the gate turned clips down.")
     scores: dict[str, ScoreSummaryView] = Field(description="Scores of the current rolls, by metric.")
     errors: dict[str, int] = Field(description="Error codes of failed and blocked jobs, with their number.")
@@ -99,11 +106,12 @@ class StatusView(View):
     workers: list[WorkerView]
 
 
-def batch_view(batch: Batch, counts: Mapping[JobState, int]) -> BatchView:
+def batch_view(batch: Batch, counts: Mapping[JobState, int], *, reason: ReasonView | None = None) -> BatchView:
     finished = sum(counts[state] for state in TERMINAL_JOB_STATES) == batch.total
     return BatchView.of(
         batch,
         source=batch.source_name,
+        reason=reason,
         created_at=when(batch.created_at),
         counts={state.value: counts[state] for state in JobState},
         deadline_at=when_if_set(batch.deadline_at),

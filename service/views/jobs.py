@@ -15,6 +15,7 @@ from pipeline.states import Stage
 from service.views.base import View, when, when_if_set
 from service.views.clips import FileView
 from service.views.events import EventView
+from service.views.waiting import ReasonView
 
 
 class JobView(View):
@@ -35,6 +36,9 @@ class JobView(View):
     random_weights: bool = Field(description="True when the model's weights are random: no picture of anything.")
     error_code: str | None
     error: str | None
+    reason: ReasonView | None = Field(
+        default=None, description="Why it waits or is tried again, in `list`, `show` and `status`; null while it runs."
+    )
     created_at: str = Field(description="ISO 8601, UTC.")
     finished_at: str | None
 
@@ -148,9 +152,10 @@ class ResultView(View):
     downloaded: str | None = Field(description="Path of the video, with --download.")
 
 
-def job_view(job: Job) -> JobView:
+def job_view(job: Job, *, reason: ReasonView | None = None) -> JobView:
     return JobView.of(
         job,
+        reason=reason,
         state=job.state.value,
         prompt=job.spec["prompt"],
         seed=roll_seed(job.spec["seed"], job.roll),

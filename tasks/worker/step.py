@@ -275,7 +275,9 @@ def _recorder(runtime: WorkerContext, claimed: Claim, error: StageError, check: 
         reason = f"{error.code}: {error}"
         return lambda session, held: outcomes.rewind(session, held, to=Stage.GENERATE, reason=reason)
     if error.code == _NO_ROOM:
-        return lambda session, held: outcomes.release(session, held, delay_ms=_NO_ROOM_WAIT_MS)
+        return lambda session, held: outcomes.release(
+            session, held, delay_ms=_NO_ROOM_WAIT_MS, error_code=error.code, error=str(error)
+        )
     is_crash = claimed.work.stage is Stage.GENERATE and error.failure_class is FailureClass.CRASH
     if is_crash and crashes.is_broken(runtime, claimed, check):
         return lambda session, held: _fail_and_drain(session, runtime, held, error)

@@ -151,7 +151,7 @@ def test_control_characters_of_a_prompt_do_not_reach_the_terminal(home: Home, vg
         listed = vgen("list", "latest")
         assert "\x1b" not in listed.out
         assert len(listed.rows) == 1
-        assert len(listed.rows[0]) == 5
+        assert len(listed.rows[0]) == 6
     else:
         assert "\x1b" not in submitted.err
 
