@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 # The sizes are of Linux on x86-64 with the versions of constraints.txt; pip says them again, file by file.
 $(DEMO_STAMP): pyproject.toml constraints.txt
 	@echo "vgen is installed into $(VENV), once, with torch, diffusers and what else makes clips; no tools for work on vgen."
-	@echo "  with torch for CPUs: 0.4 GB to download, @DISK@ GB on disk"
+	@echo "  with torch for CPUs: 0.4 GB to download, 1.7 GB on disk"
 	@echo "  with torch as PyPI has it, with CUDA: 3.0 GB to download"
 	@echo "  free here: $$(df -h . | awk 'NR == 2 {print $$4}'). TORCH_INDEX=https://download.pytorch.org/whl/cpu chooses the first."
 	@$(MAKE) --no-print-directory $(BIN)/python

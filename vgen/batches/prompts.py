@@ -65,5 +65,5 @@ def _line(number: int, item: object, defaults: Mapping[str, Any]) -> str:
 
 def _path(value: object) -> str:
     if isinstance(value, os.PathLike):
-        return os.fspath(value)
+        return str(os.fspath(value))
     raise TypeError(f"{value!r} cannot be a field's value")
