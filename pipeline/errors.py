@@ -4,6 +4,7 @@
     ├── InputError            the user's input is wrong; carries one ``Problem`` per mistake
     ├── SettingsError         a setting has a wrong value
     ├── NotFoundError         no such batch, job, preset or artifact
+    │   └── NoSuchRowError    no such batch or job in the database that was asked
     ├── ConflictError         the request contradicts what is stored
     ├── NotInstalledError     an extra of the package is not installed (`pip install 'vgen[generate]'`)
     ├── ServiceUnavailableError a database, broker or store cannot be reached
@@ -111,6 +112,10 @@ class NotFoundError(VgenError):
     """No such batch, job, preset or artifact."""
 
     code = "not_found"
+
+
+class NoSuchRowError(NotFoundError):
+    """No such batch or job in the database that was asked; whoever shows it adds which that is."""
 
 
 class ConflictError(VgenError):
