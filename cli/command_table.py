@@ -17,6 +17,8 @@ class Entry:
     """``module:attribute``: a function, or a ``typer.Typer`` with commands of its own."""
     help: str
     context_settings: Mapping[str, Any] | None = None
+    extra: str | None = None
+    """The extra of the package that the command needs; without one: whichever brings what is missing."""
     usage: str = "[OPTIONS]"
     """The options' place in the usage line."""
 

@@ -16,8 +16,9 @@ from cli import output, streams
 from cli.command_table import CommandTable, Entry
 from cli.command_words import HELP, global_options_first
 from cli.typography import refuse_typographic_options
-from pipeline import failpoints
+from pipeline import extras, failpoints
 from pipeline.errors import VgenError
+from pipeline.extras import EVAL, SERVE
 from pipeline.processes import set_process_name
 from pipeline.redaction import redact
 from service.exit_codes import ExitCode, of_error
@@ -59,16 +60,16 @@ TABLE: dict[str, Entry] = {
     "sweep": Entry("cli.batches.sweep:sweep", "Remove what nobody needs any more from the store and this host."),
     "worker": Entry("cli.operate.workers:worker", "Run this host's workers of a cluster, in the foreground."),
     "workers": Entry("cli.operate.workers:app", "List the live workers and their presets; drain a host."),
-    "serve": Entry("cli.operate.serve:serve", "Serve the line over HTTP; in solo mode work it off, too."),
+    "serve": Entry("cli.operate.serve:serve", "Serve the line over HTTP; in solo mode work it off, too.", extra=SERVE),
     "keys": Entry("cli.operate.keys:app", "Make, list and revoke the keys of programs that call `vgen serve`."),
     "dispatcher": Entry("cli.operate.workers:dispatcher", "Dispatch and reconcile for a cluster, in the foreground."),
     "beat": Entry("cli.operate.workers:beat", "Start a cluster's periodic work: sweeps, the nightly evaluation."),
-    "flower": Entry("cli.operate.workers:flower", "Start Flower, Celery's monitor, behind a password."),
+    "flower": Entry("cli.operate.workers:flower", "Start Flower, Celery's monitor, behind a password.", extra=SERVE),
     "chaos": Entry("cli.operate.chaos:chaos", "Break this host's workers at random, and report what came of it."),
     "health": Entry("cli.operate.health:app", "Say whether this host's processes are at work, for a health check."),
     "models": Entry("cli.models.presets:app", "List, show, add, pull, check and calibrate models."),
     "bench": Entry("cli.models.bench:app", "Measure what this machine can do with a preset."),
-    "eval": Entry("cli.eval.commands:app", "Score videos, compare runs, and evaluate every night."),
+    "eval": Entry("cli.eval.commands:app", "Score videos, compare runs, and evaluate every night.", extra=EVAL),
     "db": Entry("cli.operate.database:app", "Create, upgrade and check the database's tables."),
     "doctor": Entry("cli.operate.doctor:doctor", "Check everything, and say how to mend what is wrong."),
     "config": Entry("cli.operate.config:config", "Show the settings in force and where each came from."),
@@ -162,13 +163,25 @@ def run(arguments: Sequence[str]) -> int:
             traceback.print_exc()
         output.error(f"{error.object[:200]!r} is not UTF-8: use a name that is")
         return ExitCode.USAGE
+    except ModuleNotFoundError as error:
+        return _not_installed(error, arguments, debug)
     except Exception as error:  # noqa: BLE001 - the last place where an error can be told
-        if debug:
-            sys.stderr.write(redact(traceback.format_exc()))
-        output.error(_message(error, debug))
-        return of_error(error)
+        return _failed(error, debug)
     finally:
         os.umask(before)
+
+
+def _not_installed(error: ModuleNotFoundError, arguments: Sequence[str], debug: bool) -> int:
+    command = next((name for name in arguments if name in TABLE), "")
+    purpose, extra = (f"`vgen {command}`", TABLE[command].extra) if command else ("this", None)
+    return _failed(extras.missing_module(error.name or "", purpose=purpose, prefer=extra) or error, debug)
+
+
+def _failed(error: Exception, debug: bool) -> int:
+    if debug:
+        sys.stderr.write(redact(traceback.format_exc()))
+    output.error(_message(error, debug))
+    return of_error(error)
 
 
 def _message(error: Exception, debug: bool) -> str:

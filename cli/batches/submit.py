@@ -11,6 +11,7 @@ from cli.options import BatchChoices, FieldOptions, Json, PromptsArgument, Wait,
 from db.clips import batches
 from db.clips.batches import Limits, Submitted
 from db.session import Database
+from pipeline import extras
 from pipeline.errors import InputError, Problem
 from pipeline.prompts import Submission
 from pipeline.settings import Settings
@@ -93,6 +94,7 @@ def run(
     dry_run.require(plan_only, all_jobs)
     if parsed is not None and plan_only:
         return dry_run.show(parsed, settings, all_jobs=all_jobs, json=False)
+    extras.require(extras.GENERATE, purpose="what `vgen run` makes clips with")
     if parsed is not None:
         advice.refuse_without_models(submission.presets_of(parsed), settings)
     limited = limits_of(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())

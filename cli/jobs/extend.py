@@ -16,7 +16,6 @@ from pipeline.files.drafts import draft_of
 from pipeline.object_names import state_key
 from pipeline.settings import Settings
 from pipeline.stages.continuation import BLOB
-from pipeline.stages.state_file import read_state, write_state
 from pipeline.wiring import make_storage
 from service import extension
 from service.extension import Extended, checked_bytes, left_by, next_spec, store
@@ -65,6 +64,8 @@ def export(
     json: Json = False,
 ) -> int:
     """Write what a finished clip can be extended from to one file."""
+    from pipeline.stages.state_file import write_state  # numpy, which `vgen extend` does without
+
     settings = settings_of(ctx)
     with open_database(settings) as database:
         left = left_by(database, job)
@@ -95,6 +96,8 @@ def import_(
     json: Json = False,
 ) -> int:
     """Extend a clip of another system: as `vgen extend`, from a file."""
+    from pipeline.stages.state_file import read_state
+
     settings = settings_of(ctx)
     read, inputs = read_state(file), imports.stored_inputs(settings)
     imported, options = imports.of_state(file, read, settings, inputs)

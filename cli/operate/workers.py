@@ -11,6 +11,7 @@ from cli.context import open_database, settings_of
 from cli.interrupt import Interrupt
 from cli.options import Cpu, Gpu, Io, Json
 from db.session import Database
+from pipeline import extras
 from pipeline.errors import InputError, Problem, ServiceUnavailableError
 from pipeline.settings import Settings
 from service import draining
@@ -30,6 +31,8 @@ def worker(ctx: typer.Context, gpu: Gpu = True, cpu: Cpu = True, io: Io = True) 
     settings = _cluster(settings_of(ctx), "worker")
     if not (gpu or cpu or io):
         raise InputError([Problem("--no-gpu, --no-cpu and --no-io leave nothing to do")])
+    if gpu or cpu:
+        extras.require(extras.GENERATE, purpose="what a worker makes clips with")
     require_schema(settings)
     return supervisor.run(settings, gpu=gpu, cpu=cpu, io=io)
 
