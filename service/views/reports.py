@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from db.clips import batches
 from db.clips.spending import type_of
 from db.models import Batch
-from db.reading import reports
+from db.reading import past_estimates, reports
 from db.reading.reports import KEPT, Clips, Timeline, Work
 from pipeline.states import Stage
 from service.views.base import View, when
@@ -67,6 +67,7 @@ class ReportView(View):
     ended_at: str | None = Field(description="When its last attempt ended, or now while any is running.")
     seconds: float = Field(description="Seconds from the first to the last.")
     span_seconds: float = Field(description="Seconds of each value of the workers' timelines.")
+    estimated_gpu_seconds: float | None = Field(description="What was estimated at submit; null where nothing was.")
     clips: int = Field(description="Jobs that succeeded.")
     seconds_per_clip: float | None = Field(description="Wall seconds over clips.")
     gpu_seconds_per_clip: float | None
@@ -113,6 +114,7 @@ def report_of(session: Session, batch: Batch, prices: Mapping[str, float]) -> Re
         ended_at=when(timeline.ended_at),
         seconds=_seconds(timeline.ended_at - timeline.began_at),
         span_seconds=_seconds(timeline.span_ms),
+        estimated_gpu_seconds=past_estimates.kept(session, batch.id),
         clips=ended.succeeded,
         seconds_per_clip=_over(_seconds(timeline.made_at - timeline.began_at), ended.succeeded),
         gpu_seconds_per_clip=_over(sum(gpu.seconds for gpu in gpus), ended.succeeded),
@@ -133,7 +135,9 @@ def _empty(view: BatchView, happened: dict[str, int]) -> ReportView:
     removed = "history_removed" in happened
     note = "its attempts were removed (VGEN_RETENTION_HISTORY_DAYS)" if removed else "nothing of it has run yet"
     times = ("began_at", "ended_at", "seconds_per_clip", "gpu_seconds_per_clip", "waiting_seconds_per_job")
-    nothing = dict.fromkeys((*times, "cost", "cost_per_clip", "gpu_busy_share", "line_efficiency"))
+    nothing = dict.fromkeys(
+        (*times, "estimated_gpu_seconds", "cost", "cost_per_clip", "gpu_busy_share", "line_efficiency")
+    )
     return ReportView.model_validate(
         {
             **nothing,
