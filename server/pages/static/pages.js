@@ -24,6 +24,19 @@
     if (rel) document.querySelector(`a[rel=${rel}]`)?.click();
   });
 
+  // A file that is dropped on the prompts is read into them.
+  const prompts = document.querySelector("textarea[data-drop]");
+  prompts?.addEventListener("dragover", (event) => event.preventDefault());
+  prompts?.addEventListener("drop", async (event) => {
+    const [file] = event.dataTransfer.files;
+    if (!file) return; // text, which the browser takes itself
+    event.preventDefault();
+    prompts.value = await file.text();
+    const ending = file.name.split(".").pop().toLowerCase().replace("yml", "yaml");
+    const format = prompts.form.elements.format;
+    if ([...format.options].some((option) => option.value === ending)) format.value = ending;
+  });
+
   // A form of filters sends nothing for what is left empty, so that addresses stay short.
   document.addEventListener("formdata", ({ target, formData }) => {
     if (!target.matches(".filters")) return;
