@@ -17,6 +17,7 @@ from cli.command_table import CommandTable, Entry
 from cli.typography import refuse_typographic_options
 from pipeline import failpoints
 from pipeline.errors import VgenError
+from pipeline.processes import set_process_name
 from pipeline.redaction import redact
 from service.exit_codes import ExitCode, of_error
 
@@ -81,6 +82,10 @@ _WORKING = frozenset({"run", "generate", "worker", "serve", "dispatcher", "chaos
 """Commands whose work goes on when nobody reads their output any more; the others then end, with exit code 0."""
 
 
+_STANDING = frozenset({"run", "worker", "serve", "dispatcher", "beat", "flower"})
+"""Commands whose process is named after them."""
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import PackageNotFoundError, version  # a fifth of the time that --help takes
@@ -106,6 +111,8 @@ def _options(
     failpoints.require_valid()
     if ctx.invoked_subcommand in _WORKING:
         streams.keep_working()
+    if ctx.invoked_subcommand in _STANDING:
+        set_process_name(f"vgen-{ctx.invoked_subcommand}")
     ctx.obj = {} if home is None else {"home": home}
     ctx.obj |= {"log_level": "DEBUG"} if debug else {}
 

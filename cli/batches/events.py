@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from cli import output
+from cli.batches.patience import Patience, goes_on
 from cli.context import open_database, settings_of
 from cli.interrupt import Interrupt
 from cli.options import Json
@@ -34,7 +35,7 @@ def events(
     with open_database(settings) as database:
         batch_id, job_id = _whose(database, of)
         if follow:
-            return _follow(Feed(database, batch_id, job_id), jsonl)
+            return _follow(Feed(database, batch_id, job_id), jsonl, Patience(goes_on([batch_id])))
         which = {"batch_id": batch_id} if job_id is None else {"job_id": job_id}
         with database.reading(one_instant=True) as session:
             entries = history.entries(session, **which)
@@ -47,10 +48,12 @@ def events(
     return ExitCode.DONE
 
 
-def _follow(feed: Feed, jsonl: bool) -> int:
+def _follow(feed: Feed, jsonl: bool, patience: Patience) -> int:
     with Interrupt("no longer following; the work goes on") as interrupt:
         while True:
-            news = feed.poll()
+            news = patience.insist(feed.poll, interrupt.wait)
+            if news is None:
+                return ExitCode.INTERRUPTED
             for entry in news.entries:
                 _show(entry, jsonl)
             output.flush()

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import output, times
-from cli.batches import batch_table, forecast, reasons
+from cli.batches import batch_table, follow, forecast, reasons
 from cli.context import open_database, settings_of
 from cli.options import BatchArgument, Json, checked_owner
 from db.clips import batches, jobs
@@ -47,7 +47,7 @@ def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = Fal
         output.line(text)
     if view.running:
         rows = [
-            (step.job_id, step.stage, step.part, step.phase, f"{step.step}/{step.steps}", step.worker)
+            (step.job_id, step.stage, step.part, follow.doing(step), f"{step.step}/{step.steps}", step.worker)
             for step in view.running
         ]
         output.table(("job", "stage", "segment", "phase", "step", "worker"), rows)
@@ -93,8 +93,13 @@ def limit_facts(view: StatusView) -> list[tuple[str, object]]:
         ("cost", None if view.cost is None else f"{view.cost:.4g}{most}"),
         ("segments to generate", view.outlook.segments_left or None),
         ("deadline", times.shown(batch.deadline_at)),
-        ("expected", None if (end := view.outlook.expected_at) is None else times.left(end)),
+        ("expected", None if (end := view.outlook.expected_at) is None or _is_blocked(view) else times.left(end)),
     ]
+
+
+def _is_blocked(view: StatusView) -> bool:
+    """Return whether something has to happen first: then nobody knows when it ends."""
+    return any(wait.reason.needs != Needs.NOTHING for wait in view.waiting)
 
 
 def status_view(database: Database, settings: Settings, batch_id: str) -> StatusView:

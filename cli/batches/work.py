@@ -26,6 +26,10 @@ _STUCK_S = 10.0
 """The seconds with nothing running after which it is checked whether anything here can run what waits."""
 
 
+_FOLLOWING = "no longer following; the other vgen goes on with the work"
+_WORKING = "stopping: what runs is given back; again to stop at once"
+
+
 def off(database: Database, settings: Settings, batch_id: str | None) -> int:
     """Work off all that waits; the exit code of the batch, or the worst of all when none is given."""
     from tasks.hosts.home_lock import HomeLock
@@ -36,17 +40,20 @@ def off(database: Database, settings: Settings, batch_id: str | None) -> int:
         return ExitCode.DONE
     followed = _Followed(database, batch_ids if batch_id is None else [batch_id])
     lock = HomeLock(settings.home)
-    with Interrupt("stopping: what runs is given back; again to stop at once") as interrupt:
+    with Interrupt(_FOLLOWING) as interrupt:
         holding = lock.acquire()
         try:
             if not holding:
                 output.notice(f"another vgen works in {settings.home.absolute()}: following it")
                 holding = _follow_until_free(followed, interrupt, lock)
             if holding and not interrupt.stopped:
+                interrupt.message = _WORKING
                 _work(database, settings, followed, interrupt)
         finally:
             if holding:
                 lock.release()
+        if interrupt.stopped and interrupt.message == _FOLLOWING:
+            return ExitCode.INTERRUPTED
         if interrupt.stopped:
             output.notice("stopped; `vgen run` goes on where it was")
             return ExitCode.INTERRUPTED

@@ -1,9 +1,9 @@
 """The caller of a request: whose key it has, and what that key may do."""
 
 import ipaddress
-from collections.abc import Callable, Coroutine
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, cast
 
 from fastapi import Depends
 from fastapi.concurrency import run_in_threadpool
@@ -36,14 +36,21 @@ class Caller:
 
 
 async def caller(connection: HTTPConnection, line: ServedLine) -> Caller:
-    """Return the owner of the request's key; without keys, on this machine, the owner of the settings.
+    """Return whose request it is: its key's owner's; without keys, on this machine, that of the owner of the settings.
 
     Every event that the request leads to has the key's id (``db.events.acting_key``).
 
     Raises:
         ApiError: 401, there is no valid key; 403, a page of another site asks.
     """
-    acting_key.set(None)
+    known = getattr(connection.state, "caller", None)
+    if known is None:
+        known = connection.state.caller = await _caller(connection, line)
+    acting_key.set(known.key_id)
+    return cast(Caller, known)
+
+
+async def _caller(connection: HTTPConnection, line: Line) -> Caller:
     text = credential(connection.headers, connection.url.query)
     # OpenAI's libraries always send something as their key.
     if text is None or not text.startswith(keys.PREFIX):
@@ -76,16 +83,33 @@ async def without_key(connection: HTTPConnection, line: Line) -> Caller | None:
 CurrentCaller = Annotated[Caller, Depends(caller)]
 
 
-def require(scope: str) -> Callable[[Caller], Coroutine[Any, Any, Caller]]:
-    """Return a dependency: the caller, who may do what the scope names. Raises ApiError: 403."""
-    assert scope in keys.SCOPES, scope
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """A dependency: the caller, who may do what the scope names."""
 
-    async def permitted(caller: CurrentCaller) -> Caller:
-        if not caller.may(scope):
-            raise ApiError(403, f"this key does not have the scope {scope!r}", code="insufficient_scope")
+    scope: str
+
+    async def __call__(self, caller: CurrentCaller) -> Caller:
+        """Raises ApiError: 403."""
+        if not caller.may(self.scope):
+            raise ApiError(403, f"this key does not have the scope {self.scope!r}", code="insufficient_scope")
         return caller
 
-    return permitted
+
+def require(scope: str) -> Permission:
+    """Return the dependency for a scope."""
+    assert scope in keys.SCOPES, scope
+    return Permission(scope)
+
+
+async def admit(connection: HTTPConnection, line: Line, permissions: Iterable[Permission]) -> None:
+    """Check the key before the body is read; what the route is handed later is what was found here.
+
+    Raises:
+        ApiError: 401, 403.
+    """
+    for permission in permissions:
+        await permission(await caller(connection, line))
 
 
 def still_holds(caller: Caller, line: Line) -> bool:
