@@ -78,5 +78,5 @@ def _card(
         labels=view.labels,
         reason=reason_of(job),
         command=mending_command(job, view),
-        missing=None if "poster" in urls else missing_clip(job, view),
+        missing=None if urls else missing_clip(job, view),
     )
