@@ -92,7 +92,7 @@ def _worker_row(worker: WorkerReportView, top: float) -> list[Element]:
         element("text", name, x=_LEFT - 10, y=top + 12, text_anchor="end"),
         element("text", worker.gpu_type or "", x=_LEFT - 10, y=top + 26, text_anchor="end", class_="soft"),
         element("rect", x=_LEFT, y=top, width=_PLOT, height=_BAR, class_="empty"),
-        element("text", f"{worker.busy_share:.0%}", x=_LEFT + _PLOT + 8, y=top + 16),
+        element("text", f"{worker.busy_share:.0%} of {worker.busy_of_seconds:.0f} s", x=_LEFT + _PLOT + 8, y=top + 16),
     ]
     spans = len(next(iter(worker.timeline.values())))
     step = _PLOT / spans
@@ -137,13 +137,14 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Element:
 
 def _stages(view: ReportView) -> Element:
     return _table(
-        ("stage", "attempts", "seconds", "mean", "lost attempts", "lost seconds"),
+        ("stage", "attempts", "seconds", "mean", "continued", "lost attempts", "lost seconds"),
         [
             (
                 item.stage,
                 item.attempts,
                 f"{item.seconds:.1f}",
                 None if item.mean_seconds is None else f"{item.mean_seconds:.3f}",
+                item.continued_attempts,
                 item.lost_attempts,
                 f"{item.lost_seconds:.1f}",
             )

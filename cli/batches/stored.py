@@ -1,6 +1,7 @@
 """Saying what was stored, and the command that comes next."""
 
 from cli import output
+from cli.batches import next_step
 from db.clips import batches
 from db.clips.batches import Submitted
 from db.session import Database
@@ -25,4 +26,4 @@ def print_stored(
         output.as_json(SubmittedView(batch=view, created=True, notices=notices))
     else:
         output.line(f"batch {stored.batch_id}: {summary}")
-        output.line(f"next: vgen {'run' if settings.solo else f'watch {stored.batch_id}'}")
+        output.line(next_step.line(database, settings, stored.batch_id))
