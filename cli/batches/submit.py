@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cli import output
-from cli.batches import batch_table, broker, forecast, next_step, prompt_file, watch, work
+from cli.batches import batch_table, broker, forecast, gallery, next_step, prompt_file, watch, work
 from cli.context import open_database, settings_of
 from cli.options import BatchChoices, FieldOptions, FileArgument, Json, takes
 from db.clips import batches
@@ -102,7 +102,9 @@ def run(
             _say_stored(batch, stored.created, to_stderr=True)
             if batch.finished:
                 output.notice("it is finished; `--again` makes a new batch of it")
-                return batch_table.show(database, settings, batch_id)
+                code = batch_table.show(database, settings, batch_id)
+                gallery.show(database, settings, [batch_id])
+                return code
         return work.off(database, settings, batch_id)
 
 

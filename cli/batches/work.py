@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from cli import output
-from cli.batches import batch_table
+from cli.batches import batch_table, gallery
 from cli.batches.follow import Display, Snapshot, display, follow, snapshot_of
 from cli.batches.forecast import News
 from cli.interrupt import Interrupt
@@ -60,6 +60,7 @@ def off(database: Database, settings: Settings, batch_id: str | None) -> int:
     for reason in followed.poll().stopped:
         output.notice(f"no longer waiting: {reason}")
     codes = [batch_table.show(database, settings, batch_id) for batch_id in followed.ids]
+    gallery.show(database, settings, followed.ids)
     return max(codes, default=ExitCode.DONE)
 
 

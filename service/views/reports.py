@@ -38,7 +38,7 @@ class WorkerReportView(View):
     """One worker's part in the batch; one that was started again is the same."""
 
     worker: str = Field(description="Its role and host.")
-    starts: int = Field(description="How often it was started, as far as it did something for the batch.")
+    names: list[str] = Field(description="Its names: another one each time it is started.")
     gpu_type: str | None = Field(description="GPU type of a worker that generated; null for others.")
     first_at: str = Field(description="ISO 8601, UTC.")
     last_at: str
@@ -276,7 +276,7 @@ def _workers(timeline: Timeline, others: Mapping[str, int]) -> list[WorkerReport
         views.append(
             WorkerReportView(
                 worker=place or "unknown",
-                starts=len(names),
+                names=sorted(names),
                 gpu_type=", ".join(types) or None,
                 first_at=when(min(item.first_at for item in items)),
                 last_at=when(max(item.last_at for item in items)),

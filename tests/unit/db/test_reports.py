@@ -190,7 +190,7 @@ def test_an_attempt_that_another_went_on_from_is_not_lost_and_a_restarted_worker
     assert (generate.attempts, generate.continued_attempts, generate.lost_attempts) == (4, 1, 1)
     assert (generate.continued_seconds, generate.lost_seconds) == (0.1, 0.1)
     (worker,) = view.workers
-    assert (worker.worker, worker.starts, view.gpu_workers, view.gpus[0].workers) == ("gpu0@h", 2, 1, 1)
+    assert (worker.worker, len(worker.names), view.gpu_workers, view.gpus[0].workers) == ("gpu0@h", 2, 1, 1)
     assert (worker.busy_share, worker.busy_of_seconds) == (view.gpu_busy_share, view.gpu_busy_of_seconds) == (0.5, 0.8)
 
 
