@@ -183,6 +183,9 @@ class BatchChoices(SubmissionChoices):
         typer.Option("--key", help="Submission key: submitting again under it adds nothing. Default: the content."),
     ] = None
     again: Annotated[bool, typer.Option("--again", help="Make a new batch even if the same was submitted.")] = False
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Make only what no earlier batch of this file has made or begun.")
+    ] = False
     safety_policy: Annotated[
         str | None, typer.Option("--safety-policy", help="closed, open or hold; default: the setting safety.policy.")
     ] = None
@@ -197,7 +200,8 @@ class BatchChoices(SubmissionChoices):
         typer.Option("--gate", metavar="RULE", help="Publish only what keeps it: checks, or NAME>=0.5. Repeatable."),
     ] = None
     reroll: Annotated[
-        int | None, typer.Option("--reroll", help="Make a clip that the gate rejects again so often; 0 to 20.")
+        int | None,
+        typer.Option("--reroll", help="Most further rolls of a rejected clip, each with its own seed; 0 to 20."),
     ] = None
     by: Annotated[
         str | None, typer.Option("--by", metavar="TIME", help="When it should be done: 07:00, 2026-03-01T07:00 or +3h.")
