@@ -1,4 +1,4 @@
-"""docs/tutorial.md and deploy/systemd: each command exists with its options, and each file in them is one that vgen reads."""
+"""docs/tutorial.md and deploy/systemd: each command exists with its options, and vgen reads each file in them."""
 
 from __future__ import annotations
 
