@@ -29,7 +29,7 @@ from server.native.lookup import Admin, Reader, Writer, is_id, require_batch, vi
 from service import job_changes, submission
 from service.budgets import change_limits
 from service.choices import SubmissionChoices
-from service.forecast import of_batch
+from service.forecast import stuck
 from service.limits import limits_of
 from service.pausing import set_paused
 from service.status import status_of
@@ -111,11 +111,11 @@ def submitted(line: Line, stored: Submitted, options: StoredOptions, notices: li
     """What was stored, with sentences on what keeps it from going on."""
     with line.database.reading() as session:
         batch = batches.get(session, stored.batch_id)
-        stuck = [item.reason for item in of_batch(session, batch, line.settings).stuck]
+        reasons = [item.reason for item in stuck(session, batch, line.settings)]
         return SubmittedView(
             batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
             created=stored.created,
-            notices=[*stuck, *(submission.screening_notices(options, line.settings) if notices is None else notices)],
+            notices=[*reasons, *(submission.screening_notices(options, line.settings) if notices is None else notices)],
         )
 
 
