@@ -15,6 +15,12 @@ TEMPORARY = ".vgen-part-"
 """The prefix of temporary files' names; no key may have such a part."""
 
 
+MEDIA_TYPES = {"video": "video/mp4", "poster": "image/jpeg", "strip": "image/jpeg", "sidecar": "application/json"}
+"""Every kind of file that a clip has, in the order in which they are uploaded."""
+SUFFIXES = {"video": "mp4", "poster": "poster.jpg", "strip": "strip.jpg", "sidecar": "json"}
+"""The ending of each kind of file, which keeps files of one name apart."""
+
+
 def media_key(job_id: str, sha256: str, extension: str = "mp4") -> str:
     """Return where a job's file of that digest is in the store: never shared between jobs, never another file's."""
     return f"media/{job_id}/{sha256}.{extension}"
