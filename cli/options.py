@@ -183,6 +183,9 @@ class BatchChoices(SubmissionChoices):
         typer.Option("--key", help="Submission key: submitting again under it adds nothing. Default: the content."),
     ] = None
     again: Annotated[bool, typer.Option("--again", help="Make a new batch even if the same was submitted.")] = False
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Make only what no earlier batch of this file has made or begun.")
+    ] = False
     safety_policy: Annotated[
         str | None, typer.Option("--safety-policy", help="closed, open or hold; default: the setting safety.policy.")
     ] = None

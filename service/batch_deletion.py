@@ -2,7 +2,9 @@
 
 from db.clips.batch_deletion import delete_batch
 from db.session import Database
+from pipeline.storage import FolderStorage
 from pipeline.storage.base import Storage
+from service.clip_names import unlink_clips
 from service.views.operations import DeletedView
 
 
@@ -21,4 +23,6 @@ def delete(database: Database, storage: Storage, batch_id: str, *, by: str) -> D
         found = list(storage.list(prefix))
         storage.delete_all([item.key for item in found])
         files, size = files + len(found), size + sum(item.size for item in found)
+    if isinstance(storage, FolderStorage):
+        unlink_clips(storage.root, batch_id)
     return DeletedView(batch_id=batch_id, jobs=jobs, files=files, bytes=size)

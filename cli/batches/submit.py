@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cli import output
-from cli.batches import batch_table, broker, dry_run, forecast, gallery, prompt_file, waiting, work
+from cli.batches import batch_table, broker, dry_run, forecast, gallery, prompt_file, reusing, waiting, work
 from cli.context import open_database, settings_of
 from cli.options import BatchChoices, FieldOptions, Json, PromptsArgument, Wait, takes
 from db.clips import batches
@@ -46,7 +46,8 @@ def submit(
     if plan_only:
         return dry_run.show(parsed, settings, all_jobs=all_jobs, json=json)
     with open_database(settings, upgrade=True) as database:
-        stored = _store(file, parsed, options, choices, limited, settings, database)
+        wanted = reusing.only_new(parsed, options, choices, settings, database)
+        stored = _store(file, wanted, options, choices, limited, settings, database)
         batch = _batch(database, stored.batch_id)
         notices = [
             *_unchanged_limits(choices, stored.created),
@@ -101,7 +102,8 @@ def run(
         batch_id = None
         if parsed is not None:
             assert file is not None
-            stored = _store(file, parsed, options, choices, limited, settings, database)
+            wanted = reusing.only_new(parsed, options, choices, settings, database)
+            stored = _store(file, wanted, options, choices, limited, settings, database)
             batch_id = stored.batch_id
             batch = _batch(database, batch_id)
             notices = submission.notices(parsed, options, settings)
@@ -118,15 +120,18 @@ def run(
 
 def _store(
     file: str,
-    parsed: Submission,
+    wanted: Submission | str,
     options: BatchOptions,
     choices: BatchChoices,
     limited: Limits,
     settings: Settings,
     database: Database,
 ) -> Submitted:
+    """Store the submission; of an id, where everything is in that batch already, say what it is."""
+    if isinstance(wanted, str):
+        return Submitted(wanted, _batch(database, wanted).total, created=False)
     return submission.store(
-        parsed,
+        wanted,
         options,
         settings=settings,
         database=database,

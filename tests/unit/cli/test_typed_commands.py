@@ -217,3 +217,48 @@ def test_a_folder_that_is_no_video_model_is_refused_and_no_preset_is_left(
     outcome = vgen("models", "add", folder)
     assert (outcome.code, complaint in outcome.err, "Traceback" in outcome.err) == (2, True, False)
     assert not list(home.folder.glob("presets/*.toml"))
+
+
+def test_a_line_that_is_added_changes_no_other_seed_and_reuse_makes_only_it(
+    home: Home, vgen: Vgen, tmp_path: Path
+) -> None:
+    # Given a file of which a clip is made and the others wait
+    file = tmp_path / "shots.txt"
+    file.write_text("a hen\na hen\na fox\n", "utf-8")
+    first = vgen("submit", file, "--json").json["batch"]["id"]
+    seeds = [job["seed"] for job in vgen("list", first, "--json").json["jobs"]]
+    assert len(set(seeds)) == 3
+    home.succeed(f"{first}-000000")
+
+    # When a line is put at its beginning
+    file.write_text("a new one\na hen\na hen\na fox\n", "utf-8")
+    plan = vgen("submit", file, "--dry-run", "--json").json
+    assert [job["spec"]["seed"] for job in plan["jobs"]][1:] == seeds
+    reused = vgen("submit", file, "--reuse", "--json")
+
+    # Then only that one is new, which is said, and once more there is nothing
+    assert reused.json["batch"]["total"] == 1
+    assert f"3 of 4 jobs are in batch {first} already" in reused.err
+    again = vgen("submit", file, "--reuse", "--json")
+    assert (again.json["created"], again.json["batch"]["id"]) == (False, reused.json["batch"]["id"])
+    assert "--reuse makes only what is new" in vgen("submit", file).err
+    assert "--reuse goes with neither" in vgen("submit", file, "--reuse", "--again").err
+
+
+def test_downloads_of_two_batches_and_foreign_files_keep_apart(home: Home, vgen: Vgen, tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    other = vgen("submit", home.file, "--again", "--json").json["batch"]["id"]
+    data = [home.succeed(home.job_ids[0]), home.succeed(f"{other}-000000"), home.succeed(home.job_ids[1])]
+    second = next(job for job in vgen("list", home.batch_id, "--json").json["jobs"] if job["id"] == home.job_ids[1])
+    foreign = folder / f"000002-{second['seed']}-a-blue-boat.mp4"
+    foreign.write_bytes(b"my own film")
+
+    for batch_id in (home.batch_id, other, home.batch_id):
+        assert vgen("results", batch_id, "--download", folder).code == 0
+
+    contents = sorted(path.read_bytes() for path in folder.glob("*.mp4"))
+    assert contents == sorted([*data, b"my own film"])
+    assert foreign.read_bytes() == b"my own film"
+    entries = [json.loads(line) for line in (folder / "manifest.jsonl").read_text("utf-8").splitlines()]
+    assert {entry["job"]["id"] for entry in entries} == {*home.job_ids[:2], f"{other}-000000"}
