@@ -24,6 +24,7 @@ from pipeline.states import JobState
 from server.auth import Caller, owned
 from server.database import Line, ServedLine
 from server.errors import ApiError
+from server.form_bodies import form_in_parts
 from server.json_bodies import JsonRoute
 from server.native.bodies import BatchOptions, Chosen, NewLimits, PromptText, ToRetry
 from server.native.lookup import Admin, Reader, Writer, is_id, require_batch, visible_batch
@@ -61,7 +62,9 @@ def submit_text(body: PromptText, line: ServedLine, caller: Writer) -> Submitted
 )
 async def submit_file(request: Request, line: ServedLine, caller: Writer) -> SubmittedView | DryRunView:
     """Store a prompt file that is uploaded as ``file``, its format by its name; otherwise as above."""
-    async with request.form(max_files=1, max_fields=100) as form:
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise ApiError(400, "file: upload a prompt file under this name", code="invalid_value", param="file")
+    async with form_in_parts(request, max_files=1, max_fields=100) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise ApiError(400, "file: upload a prompt file under this name", code="invalid_value", param="file")

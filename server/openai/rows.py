@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import BindParameter, bindparam, select
 from sqlalchemy.orm import Session
 
 from db.clips import jobs
@@ -27,7 +27,7 @@ _FIND = (
     .join(Batch, Batch.id == Job.batch_id)
     .where(Job.id == bindparam("job_id"), Job.deleted_at.is_(None))
 )
-_IDS = bindparam("ids", expanding=True)
+_IDS: BindParameter[Sequence[str]] = bindparam("ids", expanding=True)
 _STEPS = select(Step).join(Job, (Job.id == Step.job_id) & (Job.roll == Step.roll)).where(Step.job_id.in_(_IDS))
 _RUNS = select(StageRun).where(StageRun.job_id.in_(_IDS)).order_by(StageRun.id)
 
