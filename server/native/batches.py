@@ -89,7 +89,8 @@ def submit_upload(
     stored_options = submission.batch_options(choices, settings, parsed.scoring)
     limits = limits_of(choices, settings, (job.spec.gpu for job in parsed.jobs))
     if options.dry_run:
-        return submission.dry_run(parsed, settings, most=_PLANNED_SHOWN)
+        with line.database.reading() as session:
+            return submission.dry_run(session, parsed, settings, most=_PLANNED_SHOWN)
     made = _made_before(line, parsed, stored_options, choices)
     if made is not None and choices.reuse:
         if not made.new.jobs:
@@ -106,6 +107,7 @@ def submit_upload(
         key=choices.key,
         again=choices.again,
         limits=limits,
+        estimated=True,
     )
     notices = submission.notices(parsed, stored_options, settings)
     before = [] if made is None else [made.sentence]
