@@ -143,9 +143,8 @@ def main() -> None:
                 "/search?q=number+77",
             ):
                 median, high, cpu, size = measure(served, path, options.repeat)
-                print(
-                    f"{path.replace(batch_id, 'ID'):50} {median:7.1f} ms  p95 {high:7.1f} ms  CPU {cpu:5.1f} ms  {size / 1000:6.0f} kB"
-                )
+                times = f"{median:7.1f} ms  p95 {high:7.1f} ms  CPU {cpu:5.1f} ms"
+                print(f"{path.replace(batch_id, 'ID'):50} {times}  {size / 1000:6.0f} kB")
             figures = paint(f"{served.client.base_url}{batch}")
             print("no browser here" if figures is None else f"in Chromium, {batch.replace(batch_id, 'ID')}: {figures}")
     print(f"{options.clips} clips; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", file=sys.stderr)
