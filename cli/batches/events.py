@@ -9,7 +9,7 @@ from cli.batches.patience import Patience, goes_on
 from cli.context import open_database, settings_of
 from cli.interrupt import Interrupt
 from cli.options import Json
-from db.clips import batches, jobs
+from db.clips import lookup
 from db.reading import history
 from db.reading.feed import Feed
 from db.reading.history import Entry
@@ -66,9 +66,8 @@ def _follow(feed: Feed, jsonl: bool, patience: Patience) -> int:
 def _whose(database: Database, of: str) -> tuple[str, str | None]:
     """The ids of the batch and, where one was named, of the job. Raises NotFoundError."""
     with database.reading() as session:
-        if "-" in of:
-            return jobs.get(session, of).batch_id, of
-        return batches.get(session, of).id, None
+        target = lookup.target_named(session, of)
+        return target.batch_id, target.job_id
 
 
 def _show(entry: Entry, jsonl: bool) -> None:

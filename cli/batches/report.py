@@ -6,12 +6,17 @@ from typing import Annotated
 
 import typer
 
-from cli import output
+from cli import output, times
 from cli.batches import batch_table
 from cli.context import open_database, settings_of
 from cli.options import BatchArgument, Json
 from db.clips import batches
+from db.session import Database
 from pipeline.errors import InputError, Problem
+from pipeline.files.drafts import draft_of
+from pipeline.settings import Settings
+from pipeline.states import Stage
+from pipeline.wiring import make_storage
 from service.views.reports import ReportView, report_of
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -23,23 +28,19 @@ def report(
     ctx: typer.Context,
     batch: BatchArgument = "latest",
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with the timeline as a picture.")
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page: clips, failures, the timeline.")
     ] = None,
     json: Json = False,
 ) -> int:
     """Where a batch's time went: who did what when, how busy the GPUs were, seconds and money per clip."""
-    from cli.batches.report_page import page
-
     settings = settings_of(ctx)
-    with open_database(settings) as database, database.reading() as session:
-        row = batches.get(session, batch)
-        limited = row.max_gpu_ms is not None or row.max_cost is not None
-        view = report_of(session, row, (row.prices or {}) if limited else settings.prices)
-    if html is not None:
-        try:
-            html.write_text(page(view), "utf-8")
-        except OSError as error:
-            raise InputError([Problem(f"{str(html)!r} cannot be written: {error.strerror}", field="--html")]) from None
+    with open_database(settings) as database:
+        with database.reading() as session:
+            row = batches.get(session, batch)
+            limited = row.max_gpu_ms is not None or row.max_cost is not None
+            view = report_of(session, row, (row.prices or {}) if limited else settings.prices)
+        if html is not None:
+            _write_page(html, view, database, settings)
     if json:
         output.as_json(view)
     else:
@@ -47,14 +48,34 @@ def report(
     return 0
 
 
+def _write_page(path: Path, view: ReportView, database: Database, settings: Settings) -> None:
+    """Raises InputError."""
+    from cli.batches.report_page import contents, page
+
+    text = page(view, contents(database, make_storage(settings), view.batch.id))
+    try:
+        with draft_of(path) as draft:
+            draft.write_text(text, "utf-8")
+    except OSError as error:
+        raise InputError([Problem(f"{str(path)!r} cannot be written: {error.strerror}", field="--html")]) from None
+
+
 def _show(view: ReportView) -> None:
     output.line(batch_table.summary(view.batch))
     output.facts(figures(view))
     if view.stages:
         output.table(
-            ("stage", "attempts", "seconds", "mean", "lost attempts", "lost seconds"),
+            ("stage", "attempts", "seconds", "mean", "continued", "lost attempts", "lost seconds"),
             [
-                (item.stage, item.attempts, item.seconds, item.mean_seconds, item.lost_attempts, item.lost_seconds)
+                (
+                    item.stage,
+                    item.attempts,
+                    item.seconds,
+                    item.mean_seconds,
+                    item.continued_attempts,
+                    item.lost_attempts,
+                    item.lost_seconds,
+                )
                 for item in view.stages
             ],
         )
@@ -64,7 +85,7 @@ def _show(view: ReportView) -> None:
                 (
                     item.worker,
                     item.gpu_type,
-                    f"{item.busy_share:.0%}",
+                    f"{item.busy_share:.0%} of {item.busy_of_seconds:.1f} s",
                     f"{item.other_share:.0%}" if item.gpu_type else None,
                     ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in item.seconds.items()),
                     sparkline(list(item.timeline.values())),
@@ -76,17 +97,27 @@ def _show(view: ReportView) -> None:
         output.line(note)
 
 
+def _against_truth(view: ReportView) -> str | None:
+    """The estimate of the submission, and what was taken."""
+    if view.estimated_gpu_seconds is None:
+        return None
+    taken = sum(stage.seconds for stage in view.stages if stage.stage == Stage.GENERATE)
+    share = f", {taken / view.estimated_gpu_seconds:.2f} of it" if view.estimated_gpu_seconds else ""
+    return f"{view.estimated_gpu_seconds:.1f}; taken so far: {taken:.1f}{share}"
+
+
 def figures(view: ReportView) -> list[tuple[str, object]]:
     """Names and values, most wanted first."""
     share = "{:.1%}".format
     parts = {part.replace("_", " "): seconds for part, seconds in view.generating.items()}
     return [
-        ("began", view.began_at),
-        ("ended", view.ended_at),
+        ("began", times.shown(view.began_at)),
+        ("ended", times.shown(view.ended_at)),
         ("seconds", f"{view.seconds:.1f}" if view.began_at else None),
         ("clips", view.clips),
+        ("estimated GPU seconds", _against_truth(view)),
         ("line efficiency", None if view.line_efficiency is None else share(view.line_efficiency)),
-        ("GPUs busy", None if view.gpu_busy_share is None else f"{share(view.gpu_busy_share)} of {view.gpu_workers}"),
+        ("GPUs busy", _busy(view)),
         ("GPU seconds per clip", _number(view.gpu_seconds_per_clip)),
         ("wall seconds per clip", _number(view.seconds_per_clip)),
         ("cost", _number(view.cost)),
@@ -95,6 +126,14 @@ def figures(view: ReportView) -> list[tuple[str, object]]:
         ("generating", ", ".join(f"{part} {seconds:.1f} s" for part, seconds in parts.items()) or None),
         ("events", ", ".join(f"{kind} {count}" for kind, count in view.events.items()) or None),
     ]
+
+
+def _busy(view: ReportView) -> str | None:
+    """Return the share of time in which GPUs generated, with what it is a share of."""
+    if view.gpu_busy_share is None or view.gpu_busy_of_seconds is None:
+        return None
+    gpus = "1 GPU" if view.gpu_workers == 1 else f"{view.gpu_workers} GPUs"
+    return f"{view.gpu_busy_share:.1%} of {gpus} for {view.gpu_busy_of_seconds:.1f} s"
 
 
 def _number(value: float | None) -> str | None:

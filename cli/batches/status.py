@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import output, times
+from cli import completion, output, times
 from cli.batches import batch_table, follow, forecast, reasons
-from cli.context import open_database, settings_of
+from cli.context import open_database, settings_of, where
 from cli.options import BatchArgument, Json, checked_owner
-from db.clips import batches, jobs
+from db.clips import batches, jobs, lookup
 from db.reading.reasons import Needs
 from db.session import Database
 from pipeline.errors import InputError, NotFoundError, Problem
@@ -64,9 +64,10 @@ def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = Fal
 
 def show_scores(view: StatusView) -> None:
     """The batch's scores, where it has any, and how many clips were made again."""
-    again = sum(jobs for roll, jobs in view.rolls.items() if roll > 1)
-    if again:
-        output.line(f"{again} clips were turned down by the gate and made again")
+    clips = sum(jobs for roll, jobs in view.rolls.items() if roll > 1)
+    more = sum((roll - 1) * jobs for roll, jobs in view.rolls.items())
+    if clips:
+        output.line(f"the gate turned down {clips} clips, for which {more} more rolls were begun")
     if view.scores:
         output.table(
             ("metric", "scored", "not scored", "mean", "failed"),
@@ -155,7 +156,7 @@ def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool)
         output.as_json(view)
         return 0
     if not view.batches:
-        output.notice("no batches")
+        output.notice(f"no batches{f' of {owner}' if owner else ''} (looked in {where(settings)})")
         return 0
     output.table(
         ("batch", "name", "owner", "jobs", "done", "failed", "held", "cancelled", "submitted", "note"),
@@ -215,15 +216,21 @@ def _reason(job: JobView) -> str:
 
 def show(
     ctx: typer.Context,
-    job: Annotated[str, typer.Argument(metavar="ID", help="A job's id, or a batch's.")],
+    job: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="A job's id or custom_id, or a batch's id.", autocompletion=completion.targets_here
+        ),
+    ],
     json: Json = False,
 ) -> int:
     """All that is known of a job: specification, steps, attempts, files, events."""
-    if "-" not in job:
-        return status(ctx, job, json)
     settings = settings_of(ctx)
     with open_database(settings) as database, database.reading() as session:
-        view = job_detail(session, jobs.get(session, job), settings)
+        target = lookup.target_named(session, job)
+        view = None if target.job_id is None else job_detail(session, jobs.get(session, target.job_id), settings)
+    if view is None:
+        return status(ctx, target.batch_id, json)
     if json:
         output.as_json(view)
     else:

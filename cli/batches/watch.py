@@ -47,14 +47,15 @@ def until_finished(database: Database, settings: Settings, batch_ids: Sequence[s
         for batch_id in batch_ids:
 
             def show(batch_id: str = batch_id) -> int:
-                return _show(database, settings, batch_id, json=json)
+                return show_ended(database, settings, batch_id, json=json)
 
             code = show() if patience is None else patience.insist(show, interrupt.wait)
             codes.append(ExitCode.INTERRUPTED if code is None else code)
     return int(max(codes))
 
 
-def _show(database: Database, settings: Settings, batch_id: str, *, json: bool) -> int:
+def show_ended(database: Database, settings: Settings, batch_id: str, *, json: bool) -> int:
+    """Print the batch's table, or its status as JSON; its exit code."""
     if not json:
         return batch_table.show(database, settings, batch_id)
     view = status.status_view(database, settings, batch_id)

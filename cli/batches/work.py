@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from cli import output
-from cli.batches import batch_table
+from cli.batches import gallery, watch
 from cli.batches.follow import Display, Snapshot, display, follow, snapshot_of
 from cli.batches.forecast import News
 from cli.interrupt import Interrupt
@@ -30,15 +30,15 @@ _FOLLOWING = "no longer following; the other vgen goes on with the work"
 _WORKING = "stopping: what runs is given back; again to stop at once"
 
 
-def off(database: Database, settings: Settings, batch_id: str | None) -> int:
-    """Work off all that waits; the exit code of the batch, or the worst of all when none is given."""
+def off(database: Database, settings: Settings, wanted: Sequence[str] = (), *, json: bool = False) -> int:
+    """Work off all that waits; the worst exit code of the batches that are wanted, or of all when none is named."""
     from tasks.hosts.home_lock import HomeLock
 
     batch_ids = _unfinished(database)
-    if batch_id is None and not batch_ids:
+    if not wanted and not batch_ids:
         output.line("nothing to do: every batch is finished")
         return ExitCode.DONE
-    followed = _Followed(database, batch_ids if batch_id is None else [batch_id])
+    followed = _Followed(database, wanted or batch_ids)
     lock = HomeLock(settings.home)
     with Interrupt(_FOLLOWING) as interrupt:
         holding = lock.acquire()
@@ -59,7 +59,10 @@ def off(database: Database, settings: Settings, batch_id: str | None) -> int:
             return ExitCode.INTERRUPTED
     for reason in followed.poll().stopped:
         output.notice(f"no longer waiting: {reason}")
-    codes = [batch_table.show(database, settings, batch_id) for batch_id in followed.ids]
+    shown = wanted if json else followed.ids
+    codes = [watch.show_ended(database, settings, batch_id, json=json) for batch_id in shown]
+    if not json:
+        gallery.show(database, settings, followed.ids)
     return max(codes, default=ExitCode.DONE)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import output
-from cli.batches import watch, work
+from cli.batches import next_step, watch, work
 from cli.context import open_database, settings_of
 from cli.options import BatchChoices, FieldOptions, Json, takes
 from db.evals import runs as evals
@@ -69,10 +69,8 @@ def suite(
             parsed, fields, metrics, settings=settings, database=database, name=name, again=again, kind="suite"
         )
         if not wait:
-            return _show_run(
-                database, run_id, json, hint=f"next: vgen {'run' if settings.solo else f'watch {batch_id}'}"
-            )
-        code = work_off(database, settings, batch_id)
+            return _show_run(database, run_id, json, hint=next_step.line(database, settings, batch_id))
+        code = work.off(database, settings, [batch_id])
         if code not in (ExitCode.DONE, ExitCode.INCOMPLETE):
             return code
         return _finish(database, run_id, write, json)
@@ -139,7 +137,7 @@ def work_off(database: Database, settings: Settings, batch_id: str) -> int:
     """Until the batch has ended: in solo mode by working, else by watching."""
     with contextlib.redirect_stdout(sys.stderr):  # the result is the run's, not the batch's
         if settings.solo:
-            return work.off(database, settings, batch_id)
+            return work.off(database, settings, [batch_id])
         return watch.until_finished(database, settings, [batch_id], json=False)
 
 

@@ -1,22 +1,27 @@
 """`vgen bench preset`: the accelerations that this machine can do, side by side."""
 
 import tempfile
+from collections.abc import Mapping
 from difflib import get_close_matches
+from json import dumps as json_text
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from cli import output
 from cli.context import settings_of
 from cli.options import Json
-from pipeline import preset_benchmark
+from pipeline import extras, preset_benchmark
 from pipeline.acceleration import Acceleration
 from pipeline.errors import InputError, Problem
 from pipeline.generators.probe_request import PROMPT, probe_request
 from pipeline.generators.process.handle import GeneratorProcess
+from pipeline.models.gpus import find_gpus
 from pipeline.preset_benchmark import Measured, unsteady
-from pipeline.presets import load_library
+from pipeline.presets import load_library, measured
+from pipeline.settings import Settings
+from pipeline.spec import JobSpec
 from service.views.models import MeasuredWayView, PresetBenchView
 
 app = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
@@ -51,6 +56,7 @@ def preset(
 ) -> int:
     """Measure a preset's accelerations against the plain clip, and propose the fastest that is near enough to it."""
     settings = settings_of(ctx)
+    extras.require(extras.GENERATE, purpose="what makes clips")
     library = load_library(settings.effective_presets_dir)
     with tempfile.TemporaryDirectory(prefix="vgen-bench-") as folder, GeneratorProcess(settings) as process:
         request = probe_request(
@@ -73,13 +79,32 @@ def preset(
             repeats=repeats,
             on_progress=lambda way: None if json else output.notice(f"measuring {way}"),
         )
-    best = preset_benchmark.proposed(done, least_ssim=least_ssim, least_psnr=least_psnr)
+    comparable = unsteady(done) is None
+    if comparable:
+        _keep(settings, name, request.spec, done)
+    best = preset_benchmark.proposed(done, least_ssim=least_ssim, least_psnr=least_psnr) if comparable else None
     view = _view(name, done, best, least_ssim, least_psnr)
     if json:
         output.as_json(view)
     else:
         _show(view)
     return 0
+
+
+def _keep(settings: Settings, name: str, spec: JobSpec, done: list[Measured]) -> None:
+    """Keep the plain clip's time: `vgen plan` scales it where no clip was made yet."""
+    if not done or not done[0].seconds:
+        return
+    gpu = find_gpus(settings.gpu_type, 1)[0]
+    clip = measured.PlainClip(
+        gpu_type=gpu.type,
+        width=spec.width,
+        height=spec.height,
+        num_frames=spec.num_frames,
+        steps=spec.num_inference_steps,
+        seconds=done[0].seconds,
+    )
+    measured.write(settings.effective_presets_dir, name, clip)
 
 
 def _chosen(ways: dict[str, Acceleration], only: str | None) -> dict[str, Acceleration]:
@@ -139,10 +164,21 @@ def _show(view: PresetBenchView) -> None:
         ],
     )
     if view.unsteady is not None:
-        output.line(view.unsteady)
+        output.line(f"nothing is proposed: {view.unsteady}; try again when nothing else runs here")
+        return
     bound = f"SSIM of {view.least_ssim:g} and PSNR of {view.least_psnr:g} dB at least, against the plain clip"
     if view.proposed is None:
         output.line(f"nothing to propose with {bound}")
         return
     acceleration = next(way.acceleration for way in view.ways if way.name == view.proposed)
-    output.line(f"proposed, with {bound}: {view.proposed} {acceleration or '(no options)'}")
+    output.line(f"proposed, with {bound}: {view.proposed}")
+    for text in adoption(view.preset, acceleration):
+        output.line(text)
+
+
+def adoption(preset: str, acceleration: Mapping[str, Any]) -> list[str]:
+    """Return how the proposed options come into use: in a prompt file, or in a preset of one's own."""
+    if not acceleration:
+        return [f"nothing is to be done: it is how {preset} is made without options"]
+    line = json_text({"prompt": "…", "preset": preset, "acceleration": acceleration}, ensure_ascii=False)
+    return [f"to adopt it, in a line of a .jsonl prompt file, or in its defaults: {line}"]

@@ -16,13 +16,14 @@ from db.models import ArtifactRow, Checkpoint, Job, Step
 from db.moves import moving
 from db.notify import wake_dispatcher
 from db.session import now_ms
-from pipeline.errors import ConflictError, NotFoundError
+from pipeline.errors import ConflictError, NoSuchRowError, NotFoundError
 from pipeline.states import TERMINAL_JOB_STATES, JobState, StepState
 from pipeline.work import Artifact
 
 # Written as a list of what is open, so that the index on (batch, state) finds one at once.
 OPEN = [state for state in JobState if state not in TERMINAL_JOB_STATES]
 _JOBS = cast(Table, Job.__table__)
+_ARTIFACTS = select(ArtifactRow).where(ArtifactRow.job_id.in_(bindparam("job_ids", expanding=True)))
 _RECORD_ARTIFACT = insert(cast(Table, ArtifactRow.__table__)).values(created_at=now_ms())
 
 
@@ -30,7 +31,7 @@ def get(session: Session, job_id: str) -> Job:
     """Raises NotFoundError."""
     job = session.get(Job, job_id)
     if job is None:
-        raise NotFoundError(f"job {job_id!r} does not exist; `vgen list` shows batches, `vgen list BATCH` its jobs")
+        raise NoSuchRowError(f"job {job_id!r} does not exist; `vgen list` shows batches, `vgen list BATCH` its jobs")
     return job
 
 
@@ -153,6 +154,6 @@ def publish(session: Session, job_id: str, roll: int, artifacts: Sequence[Artifa
 def artifacts(session: Session, job_ids: Sequence[str]) -> dict[str, dict[str, ArtifactRow]]:
     """The published objects of jobs, by job id and kind."""
     by_job: dict[str, dict[str, ArtifactRow]] = {}
-    for row in session.scalars(select(ArtifactRow).where(ArtifactRow.job_id.in_(job_ids))):
+    for row in session.scalars(_ARTIFACTS, {"job_ids": job_ids}):
         by_job.setdefault(row.job_id, {})[row.kind] = row
     return by_job

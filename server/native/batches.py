@@ -16,6 +16,7 @@ from db.clips.batches import Submitted
 from db.models import Batch, Job
 from pipeline.errors import InputError, Problem
 from pipeline.ids import is_batch_id
+from pipeline.prompts import Submission
 from pipeline.prompts.formats.lines import MAX_FILE_BYTES
 from pipeline.prompts.parse import parse_upload
 from pipeline.spec import BatchOptions as StoredOptions
@@ -23,15 +24,17 @@ from pipeline.states import JobState
 from server.auth import Caller, owned
 from server.database import Line, ServedLine
 from server.errors import ApiError
+from server.form_bodies import form_in_parts
 from server.json_bodies import JsonRoute
 from server.native.bodies import BatchOptions, Chosen, NewLimits, PromptText, ToRetry
 from server.native.lookup import Admin, Reader, Writer, is_id, require_batch, visible_batch
-from service import job_changes, submission
+from service import job_changes, reuse, submission
 from service.budgets import change_limits
 from service.choices import SubmissionChoices
-from service.forecast import of_batch
+from service.forecast import stuck
 from service.limits import limits_of
 from service.pausing import set_paused
+from service.reuse import MadeBefore
 from service.status import status_of
 from service.views.batches import BatchListView, JobListView, StatusView, batch_view
 from service.views.operations import ChangedView, PausedView
@@ -50,7 +53,7 @@ _UPLOAD = {**_UPLOAD, "properties": {"file": _FILE, **_UPLOAD["properties"]}, "r
 @router.post("")
 def submit_text(body: PromptText, line: ServedLine, caller: Writer) -> SubmittedView | DryRunView:
     """Store a prompt file that is given as text; repeating it adds nothing. A dry run stores nothing."""
-    return _submit(body.text.encode(), f"{body.name or 'prompts'}.{body.format}", body, line, caller)
+    return submit_upload(body.text.encode(), f"{body.name or 'prompts'}.{body.format}", body, line, caller)
 
 
 @router.post(
@@ -59,7 +62,9 @@ def submit_text(body: PromptText, line: ServedLine, caller: Writer) -> Submitted
 )
 async def submit_file(request: Request, line: ServedLine, caller: Writer) -> SubmittedView | DryRunView:
     """Store a prompt file that is uploaded as ``file``, its format by its name; otherwise as above."""
-    async with request.form(max_files=1, max_fields=100) as form:
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise ApiError(400, "file: upload a prompt file under this name", code="invalid_value", param="file")
+    async with form_in_parts(request, max_files=1, max_fields=100) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise ApiError(400, "file: upload a prompt file under this name", code="invalid_value", param="file")
@@ -72,10 +77,13 @@ async def submit_file(request: Request, line: ServedLine, caller: Writer) -> Sub
             raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in error.errors()]) from None
         data = await file.read(MAX_FILE_BYTES + 1)
         name = PurePosixPath((file.filename or "prompts").replace("\\", "/")).name
-    return await run_in_threadpool(_submit, data, name, options, line, caller)
+    return await run_in_threadpool(submit_upload, data, name, options, line, caller)
 
 
-def _submit(data: bytes, name: str, options: BatchOptions, line: Line, caller: Caller) -> SubmittedView | DryRunView:
+def submit_upload(
+    data: bytes, name: str, options: BatchOptions, line: Line, caller: Caller
+) -> SubmittedView | DryRunView:
+    """Store the jobs of a prompt file, or plan them. Raises InputError with every mistake."""
     settings, choices = line.settings, options.choices(caller.owner)
     if options.safety_policy is not None and not caller.sees_all:
         raise ApiError(403, "only a key with the scope 'admin' chooses safety_policy", code="insufficient_scope")
@@ -84,7 +92,14 @@ def _submit(data: bytes, name: str, options: BatchOptions, line: Line, caller: C
     stored_options = submission.batch_options(choices, settings, parsed.scoring)
     limits = limits_of(choices, settings, (job.spec.gpu for job in parsed.jobs))
     if options.dry_run:
-        return submission.dry_run(parsed, settings, most=_PLANNED_SHOWN)
+        with line.database.reading() as session:
+            return submission.dry_run(session, parsed, settings, most=_PLANNED_SHOWN)
+    made = _made_before(line, parsed, stored_options, choices)
+    if made is not None and choices.reuse:
+        if not made.new.jobs:
+            newest = Submitted(made.batch_ids[0], made.jobs, created=False)
+            return submitted(line, newest, stored_options, [f"{made.sentence}: nothing was added"])
+        parsed = made.new
     stored = submission.store(
         parsed,
         stored_options,
@@ -95,9 +110,21 @@ def _submit(data: bytes, name: str, options: BatchOptions, line: Line, caller: C
         key=choices.key,
         again=choices.again,
         limits=limits,
+        estimated=True,
     )
     notices = submission.notices(parsed, stored_options, settings)
-    return submitted(line, stored, stored_options, [*_unchanged(choices, stored), *notices])
+    before = [] if made is None else [made.sentence]
+    return submitted(line, stored, stored_options, [*before, *_unchanged(choices, stored), *notices])
+
+
+def _made_before(
+    line: Line, parsed: Submission, options: StoredOptions, choices: SubmissionChoices
+) -> MadeBefore | None:
+    if choices.again or choices.key is not None:
+        return None
+    with line.database.reading() as session:
+        owner = choices.owner or line.settings.owner
+        return reuse.made_before(session, parsed, options, owner, asked=choices.reuse)
 
 
 def _unchanged(choices: SubmissionChoices, stored: Submitted) -> list[str]:
@@ -111,11 +138,11 @@ def submitted(line: Line, stored: Submitted, options: StoredOptions, notices: li
     """What was stored, with sentences on what keeps it from going on."""
     with line.database.reading() as session:
         batch = batches.get(session, stored.batch_id)
-        stuck = [item.reason for item in of_batch(session, batch, line.settings).stuck]
+        reasons = [item.reason for item in stuck(session, batch, line.settings)]
         return SubmittedView(
             batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
             created=stored.created,
-            notices=[*stuck, *(submission.screening_notices(options, line.settings) if notices is None else notices)],
+            notices=[*reasons, *(submission.screening_notices(options, line.settings) if notices is None else notices)],
         )
 
 

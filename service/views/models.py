@@ -13,6 +13,7 @@ class ModelView(View):
     name: str
     source: str = Field(description="catalogue, or the file of one of your own presets.")
     status: str = Field(description="ready, damaged, missing or built in.")
+    fits: str = Field(description="Whether this machine's memory is enough: yes, no and why, unknown, or no GPU.")
     preset: dict[str, Any] = Field(description="The preset's fields, as in its file.")
     commit: str | None = Field(description="The commit that `vgen models pull` pinned.")
 
@@ -62,3 +63,12 @@ class CalibrationView(View):
     preset: str
     file: str = Field(description="The file in which the ratios are kept.")
     ratios: list[float] = Field(description="One a denoising step.")
+
+
+class ModelAddedView(View):
+    """What `models add` wrote."""
+
+    preset: str
+    file: str
+    clip: str | None = Field(description="The clip that was made with it; null with --no-clip, or after a problem.")
+    problems: list[str] = Field(description="What is wrong with the model's files.")
