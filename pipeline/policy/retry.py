@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from pipeline.errors import FailureClass
 
-MAX_RETRYABLE = 8
-"""Tries against something outside that fails: with the backoff below about ten minutes."""
+MAX_RETRYABLE = 14
+"""Tries against something outside that fails: with the backoff below 7 to 14 minutes, so that a store, a language model
+or a disk that is away or full for some minutes fails no job."""
 MAX_OTHER = 3
 """Tries after an unexpected error, a crash, or running out of memory."""
 MAX_PROVEN = 2

@@ -17,8 +17,9 @@ def test_delays_double_up_to_a_cap_and_are_spread_over_their_upper_half() -> Non
     longest = [decide(FailureClass.RETRYABLE, count, jitter=1.0).delay_ms for count in range(1, MAX_RETRYABLE)]
     shortest = [decide(FailureClass.RETRYABLE, count, jitter=0.0).delay_ms for count in range(1, MAX_RETRYABLE)]
 
-    assert longest == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000]
+    assert longest == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000] + [120_000] * 6
     assert shortest == [delay // 2 for delay in longest]
+    assert sum(shortest) > 7 * 60_000, "an outage of some minutes fails no job"
     for count, delay in enumerate(longest, start=1):
         assert delay // 2 <= decide(FailureClass.RETRYABLE, count).delay_ms <= delay
 
