@@ -17,6 +17,11 @@ def new_batch_id() -> str:
     return _base32(value, _TIME_CHARS) + _base32(random, _RANDOM_CHARS)
 
 
+def is_batch_id(text: str) -> bool:
+    """Return whether it has the form of a batch's id; what has not is in no row."""
+    return len(text) == _TIME_CHARS + _RANDOM_CHARS and set(text) <= set(CROCKFORD)
+
+
 def job_id(batch_id: str, seq: int) -> str:
     """The id of a batch's job; ``seq`` counts from 0 or 1 as the caller likes and is never used twice in a batch."""
     return f"{batch_id}-{seq:06d}"

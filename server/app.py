@@ -4,18 +4,19 @@ import threading
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from db.session import Database
 from pipeline.settings import Settings
-from server import health, metrics, native, openai, svd
+from server import health, metrics, native, openai, pages, svd
 from server.database import Line
 from server.errors import add_handlers
 from server.limits import BodyLimits
 from server.metrics.requests import CountedRequests
 from server.openapi import describe
+from server.query import known_query
 from server.request_ids import RequestIds
 from service.keys import KeyRule
 
@@ -30,22 +31,25 @@ def create_app(
 ) -> ASGIApp:
     """The line over HTTP. It keeps nothing but the settings and connections: any number of them serve one line."""
     app = make_api(Line(settings, database, stopping or threading.Event(), key_rule, tuple(allowed_origins)))
-    app.state.requests = CountedRequests(app, database, app.state.line.stopping)
-    limited = BodyLimits(app.state.requests, settings.serve)
-    return RequestIds(_with_cors(limited, allowed_origins) if allowed_origins else limited)
+    app.state.requests = CountedRequests(app, BodyLimits(app, settings.serve), database, app.state.line.stopping)
+    counted: ASGIApp = app.state.requests
+    return RequestIds(_with_cors(counted, allowed_origins) if allowed_origins else counted)
 
 
 def make_api(line: Line | None = None) -> FastAPI:
     """Return every route, with what is handed to them; docs/http-api.md is written from it."""
-    app = FastAPI(title="vgen", version=version("vgen"), docs_url=None, redoc_url=None)
+    # A path with a slash too many is told so: a redirect would lead past proxies, and loses the body of some clients.
+    app = FastAPI(title="vgen", version=version("vgen"), docs_url=None, redoc_url=None, redirect_slashes=False)
+    strict = [Depends(known_query)]
     app.state.line = line
     add_handlers(app)
     app.include_router(health.probes_router)
     app.include_router(metrics.router)
-    app.include_router(health.models_router, prefix="/v1")
-    app.include_router(openai.router, prefix="/v1")
-    app.include_router(native.router, prefix="/api/v1")
-    app.include_router(svd.router)
+    app.include_router(health.models_router, prefix="/v1", dependencies=strict)
+    app.include_router(openai.router, prefix="/v1", dependencies=strict)
+    app.include_router(native.router, prefix="/api/v1", dependencies=strict)
+    app.include_router(svd.router, dependencies=strict)
+    app.include_router(pages.router)
     describe(app)
     return app
 

@@ -15,7 +15,7 @@ from db.session import Database
 from pipeline.settings import Settings
 from pipeline.storage import Storage
 from pipeline.wiring import make_storage
-from server.recent_speed import RecentSpeed
+from server.recently import RecentQueue, RecentSpeed
 from service.keys import KeyRule
 
 
@@ -31,6 +31,7 @@ class Line:
     allowed_origins: tuple[str, ...] = ()
     """Sites whose pages may call the server, as browsers name them: ``https://example.org``."""
     speed: RecentSpeed = field(default_factory=RecentSpeed)
+    queue: RecentQueue = field(default_factory=RecentQueue)
 
     @cached_property
     def storage(self) -> Storage:

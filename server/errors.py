@@ -1,6 +1,7 @@
 """Every refusal and failure as an answer in the form of OpenAI's API, whoever raised it."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,6 +38,12 @@ _STATUS_OF: tuple[tuple[type[VgenError], int], ...] = (
     (ServiceUnavailableError, 503),
     (RetryableError, 503),
 )
+_UNKNOWN = "unknown_fields"
+"""The type of pydantic's error for fields that a body does not have (``server.native.bodies``)."""
+_OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*[a-z])")
+_COMMANDS = re.compile(r"; `vgen [^`]*`[^;\n]*")
+_FIELDS = {"metrics": "score"}
+"""What fields are called over HTTP whose name only the rules know."""
 _CODE_OF = {404: "unknown_url", 405: "method_not_allowed", 413: "request_too_large"}
 
 
@@ -78,8 +85,8 @@ def answer(error: ApiError) -> JSONResponse:
 
 def of_vgen_error(error: VgenError) -> ApiError:
     """Return the answer to an error that vgen raised on purpose."""
-    problems = [replace(item, field=_param(item)) for item in error.problems] if isinstance(error, InputError) else []
-    message = str(InputError(problems)) if problems else str(error) or error.code
+    problems = [_outside(item) for item in error.problems] if isinstance(error, InputError) else []
+    message = str(InputError(problems)) if problems else plain(str(error)) or error.code
     if isinstance(error, RefusedError):
         status = 503 if error.code.startswith("storage_") else 400
     else:
@@ -89,9 +96,24 @@ def of_vgen_error(error: VgenError) -> ApiError:
     return ApiError(status, message, code=error.code, param=param, details=details)
 
 
-def _param(problem: Problem) -> str | None:
-    """The field as it is called outside of a command line."""
-    return None if problem.field is None else problem.field.removeprefix("--").replace("-", "_").lower()
+def _outside(problem: Problem) -> Problem:
+    """A mistake in the words of those who have no command line."""
+    field = None if problem.field is None else problem.field.removeprefix("--").replace("-", "_").lower()
+    field = _FIELDS.get(field or "", field)
+    return replace(problem, field=field, message=plain(problem.message))
+
+
+def plain(message: str) -> str:
+    """Return a message without advice on commands, and with options (``--max-cost``) called as fields are."""
+    return _OPTION.sub(lambda option: option[1].replace("-", "_"), _COMMANDS.sub("", message))
+
+
+def of_validation(error: RequestValidationError) -> ApiError:
+    """Return the answer to parameters or a body that a route does not take."""
+    mistakes = [mistake for item in error.errors() for mistake in _mistakes(item)]
+    message = "\n".join(f"{name}: {text}" for name, text in mistakes)
+    code = "unknown_parameter" if error.errors()[0]["type"] == _UNKNOWN else "invalid_value"
+    return ApiError(400, message, code=code, param=mistakes[0][0])
 
 
 def _places(problems: Sequence[Problem]) -> dict[str, Any]:
@@ -105,7 +127,11 @@ def _places(problems: Sequence[Problem]) -> dict[str, Any]:
 
 def internal_error() -> JSONResponse:
     """Return the answer to a bug: its traceback is in the log, not here."""
-    return answer(ApiError(500, "an internal error; the server's log has it under this request's id", code="internal"))
+    return answer(internal())
+
+
+def internal() -> ApiError:
+    return ApiError(500, "an internal error; the server's log has it under this request's id", code="internal")
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -133,6 +159,8 @@ def add_handlers(app: FastAPI) -> None:
         message = str(error.detail)
         if error.status_code in (404, 405):
             message = f"{request.method} {request.url.path}: {message}"
+        if error.status_code == 404 and request.url.path.endswith("/"):
+            message += f" (did you mean {request.url.path.rstrip('/') or '/v1/videos'}?)"
         code = _CODE_OF.get(error.status_code)
         return answer(ApiError(error.status_code, message, code=code, headers=error.headers))
 
@@ -142,18 +170,21 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        mistakes = [_mistake(item) for item in error.errors()]
-        message = "\n".join(f"{name}: {text}" for name, text in mistakes)
-        return answer(ApiError(400, message, code="invalid_value", param=mistakes[0][0]))
+        return answer(of_validation(error))
+
+
+def _mistakes(item: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Each wrong field or parameter, and what is wrong with it."""
+    if item["type"] == _UNKNOWN:
+        hints = item["ctx"]["hints"]
+        return [(name, f"is not a field of this request{near and f' ({near})'}") for name, near in hints.items()]
+    return [_mistake(item)]
 
 
 def _mistake(item: Mapping[str, Any]) -> tuple[str, str]:
-    """The field or parameter, and what is wrong with its value."""
     name = str((*item["loc"][1:], "body")[0])
     if item["type"] == "missing":
         return name, "is missing"
-    if item["type"] == "extra_forbidden":
-        return name, "is not a field of this request"
     if item["type"] == "value_error":
         return name, f"{show(item['input'])} {item['msg'].removeprefix('Value error, ')}"
     return name, f"{show(item['input'])} is not possible: {item['msg']}"

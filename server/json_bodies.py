@@ -1,13 +1,15 @@
 """JSON in the body of a request, read strictly, whatever its client calls it."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.types import Message
 
 from pipeline.files.json_reader import JsonError, parse_json
+from server.auth import Permission, admit
 from server.errors import ApiError
 
 
@@ -25,17 +27,22 @@ def json_object(data: bytes) -> dict[str, object]:
 
 
 class JsonRoute(APIRoute):
-    """A route whose body is a JSON object, also where its client calls it a form, as curl does with ``--data``."""
+    """A route whose body is a JSON object, also where its client calls it a form, as curl does with ``--data``.
+
+    Of who may not send it nothing is read: FastAPI reads a body before it looks at anything else.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         return self._read_first(handle) if self.body_field is not None else handle
 
-    @staticmethod
     def _read_first(
-        handle: Callable[[Request], Coroutine[Any, Any, Response]],
+        self, handle: Callable[[Request], Coroutine[Any, Any, Response]]
     ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        permissions = list(_permissions(self.dependant))
+
         async def read_and_handle(request: Request) -> Response:
+            await admit(request, request.app.state.line, permissions)
             data = await request.body()
             json_object(data)
 
@@ -47,3 +54,10 @@ class JsonRoute(APIRoute):
             return await handle(Request({**request.scope, "headers": headers}, whole))
 
         return read_and_handle
+
+
+def _permissions(dependant: Dependant) -> Iterator[Permission]:
+    for inner in dependant.dependencies:
+        if isinstance(inner.call, Permission):
+            yield inner.call
+        yield from _permissions(inner)

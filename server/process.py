@@ -27,7 +27,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
-        message = f"{host}:{port} cannot be listened on: {getattr(error, 'strerror', None) or error}"
+        reason = (getattr(error, "strerror", None) or str(error)).partition(" (while attempting")[0]
+        message = f"{host}:{port} cannot be listened on: {reason}"
         raise InputError([Problem(message, field="--host or --port")]) from None
 
 

@@ -21,6 +21,7 @@ from service.views.operations import ChangedView
 
 _CHUNK = 500
 """Jobs changed in one transaction: on SQLite others wait for it."""
+_EXPLAINED = 10
 _OPEN = (JobState.WAITING, JobState.HELD, JobState.IN_FLIGHT)
 
 
@@ -32,9 +33,8 @@ class ChangeAll(Protocol):
 
 def cancel(database: Database, ids: Sequence[str], *, label: str | None = None) -> ChangedView:
     """Stop jobs; a running one stops within a step. What has succeeded stays."""
-    return _change(
-        database, ids, Selection(_OPEN, label=None if label is None else label_of(label)), requests.cancel_all
-    )
+    chosen = Selection(_OPEN, label=None if label is None else label_of(label))
+    return _change(database, ids, chosen, requests.cancel_all)
 
 
 def cancel_scoring(database: Database, batch_id: str) -> int:
@@ -83,7 +83,20 @@ def _change(database: Database, ids: Sequence[str], chosen: Selection, change: C
         done = set(_change_page(database, page, change))
         changed += [job_id for job_id in page if job_id in done]
         unchanged += [job_id for job_id in page if job_id not in done]
-    return ChangedView(changed=changed, unchanged=unchanged)
+    return ChangedView(changed=changed, unchanged=unchanged, reasons=_reasons(database, unchanged[:_EXPLAINED], chosen))
+
+
+def _reasons(database: Database, job_ids: Sequence[str], chosen: Selection) -> dict[str, str]:
+    """Say of each job why it stayed as it was."""
+    if not job_ids:
+        return {}
+    wanted = " or ".join(state.value for state in chosen.states)
+    with database.reading() as session:
+        rows = {job_id: jobs.get(session, job_id) for job_id in job_ids}
+        return {
+            job_id: "it was deleted" if job.deleted_at is not None else f"it is {job.state.value}, not {wanted}"
+            for job_id, job in rows.items()
+        }
 
 
 def _pages(database: Database, ids: Sequence[str], chosen: Selection) -> Iterator[list[str]]:

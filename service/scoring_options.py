@@ -20,7 +20,7 @@ def score_options(choices: SubmissionChoices, in_file: FileScoring) -> ScoreOpti
         if choices.score is not None:
             flags.insert(0, "--score")
         if flags:
-            raise InputError([Problem("names no metric: give some, such as --score checks", field=flags[0])])
+            raise InputError([Problem("names no metric: give some, such as checks for --score", field=flags[0])])
         return None
     from pipeline.scoring import gate
 

@@ -94,7 +94,10 @@ def store(
     """Put the inputs into the store, then the batch and its jobs into the database, all or nothing.
 
     ``also`` is called with the batch's id in the transaction that stores a new batch; what it raises undoes that.
+
+    Raises InputError: prompts are to be enhanced, and nobody could do it.
     """
+    require_enhancer(submission, settings)
     _put_inputs(submission, settings)
     with database.transaction() as session:
         stored = batches.submit(
@@ -113,6 +116,21 @@ def store(
     # A sweep that looked before the commit may have deleted after it. From now on the rows keep it away.
     _put_inputs(submission, settings, only_missing=True)
     return stored
+
+
+def require_enhancer(submission: Submission, settings: Settings) -> None:
+    """Refuse prompts that are to be enhanced where no provider is set, and this machine's settings are its workers'.
+
+    Raises:
+        InputError: with the first line that asks for it.
+    """
+    if settings.enhance.providers or not settings.solo:
+        return
+    for job, _ in alike(submission.jobs):
+        for field in ("enhance", "auto_extend"):
+            if getattr(job.spec, field):
+                message = "prompts cannot be enhanced here: VGEN_ENHANCE_PROVIDERS names no provider"
+                raise InputError([Problem(message, line=job.line, field=field)])
 
 
 def presets_of(submission: Submission) -> set[str]:

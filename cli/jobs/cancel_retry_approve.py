@@ -76,7 +76,8 @@ def _show(view: ChangedView, word: str, settings: Settings, json: bool) -> None:
         return
     output.line(f"{len(view.changed)} jobs {word}")
     if view.unchanged:
-        more = " …" if len(view.unchanged) > 10 else ""
-        output.notice(f"it does not apply to {', '.join(view.unchanged[:10])}{more}")
+        said = [f"{job_id} ({reason})" for job_id, reason in view.reasons.items()]
+        more = " …" if len(view.unchanged) > len(said) else ""
+        output.notice(f"it does not apply to {', '.join(said)}{more}")
     if settings.solo and view.changed and word in ("queued again", "approved"):
         output.line("next: vgen run")

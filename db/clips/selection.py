@@ -48,11 +48,12 @@ def _chosen(batch_id: str, selection: Selection, *, sqlite: bool) -> Select[str,
     if selection.code is not None:
         query = query.where(Job.error_code == selection.code)
     if selection.label is not None:
-        query = query.where(_labelled(*selection.label, sqlite=sqlite))
+        query = query.where(labelled(*selection.label, sqlite=sqlite))
     return query
 
 
-def _labelled(name: str, value: str | None, *, sqlite: bool) -> ColumnElement[bool]:
+def labelled(name: str, value: str | None, *, sqlite: bool) -> ColumnElement[bool]:
+    """The condition that a job has this label; of a name without a value any value will do."""
     if sqlite:
         # A path such as $."labels"."größe" does not find the name as it is stored: "gr\u00f6\u00dfe".
         pairs = func.json_each(Job.spec, literal("$.labels", String)).table_valued("key", "value")

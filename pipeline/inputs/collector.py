@@ -175,7 +175,7 @@ class InputCollector:
             raise ValueError(f"{value[:40]!r}… is a data URL; a video is a path or an http(s) URL")
         # What is checked is what is digested: a copy that nobody else can change.
         with self._opened(value, MAX_VIDEO_BYTES, VIDEO_TYPES.values()) as source, tempfile.TemporaryFile() as copy:
-            digest, size = _copied(source.file, copy, MAX_VIDEO_BYTES, value)
+            digest, size = _copied(source.file, copy, MAX_VIDEO_BYTES, source.name)
             checked = check_video(copy, source.name)
             return StoredInput(
                 digest,
@@ -200,6 +200,7 @@ class InputCollector:
         """A file of at most so many bytes, open; of a URL, what was fetched. Raises ValueError."""
         path: Path
         folder: Downloads | None
+        shown = self._files[value].name if value in self._files else value[:200]
         try:
             if value in self._files:
                 path, folder = self._files[value], None
@@ -211,15 +212,15 @@ class InputCollector:
                 root, path = self._inside_roots(value)
                 folder, name, file = None, printable(path.name), open_regular_file_below(root, path, what="it")
         except InputError as error:
-            raise ValueError(f"{value[:200]!r} cannot be used ({path}): {error.problems[0].message}") from None
+            raise ValueError(f"{shown!r} cannot be used ({path}): {error.problems[0].message}") from None
         with file:
             size = os.fstat(file.fileno()).st_size
             if size > max_bytes:
-                raise ValueError(f"{value[:200]!r} has {size} bytes; at most {max_bytes} are allowed")
+                raise ValueError(f"{shown!r} has {size} bytes; at most {max_bytes} are allowed")
             try:
                 yield _Source(file, path, name, folder)
             except OSError as error:
-                raise ValueError(f"{value[:200]!r} cannot be read: {error.strerror or error}") from None
+                raise ValueError(f"{shown!r} cannot be read: {error.strerror or error}") from None
 
     def _fetched(self, url: str, max_bytes: int, media_types: Iterable[str]) -> tuple[Path, Downloads]:
         if self._make_downloader is None:

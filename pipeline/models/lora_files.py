@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.errors import ServiceUnavailableError
 from pipeline.files.safetensors_header import Header, read_header
 from pipeline.models.lora_metadata import KEY, check_names, cleaned
 
@@ -22,6 +23,8 @@ _MAX_HEADER_BYTES = 32 * 1024 * 1024
 _MAX_TENSORS = 50_000
 _MARKS = ("lora", "lokr")
 """Each form that diffusers reads has one of them in its tensors' names."""
+HUB_PATIENCE_S = 10.0
+"""The hub that has not answered by then is away: somebody waits for the answer to a submission."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -108,21 +111,41 @@ def _write_copy(path: Path, copy: Path, metadata: dict[str, str]) -> None:
 def from_hub(repo: str, weight_name: str | None, revision: str | None) -> tuple[Path, str]:
     """The file in the hub's cache on this machine, fetched if it is not there, and the commit that it is of.
 
+    A file that is named and in the cache will do while the hub is away; it is asked once, for few seconds.
+
     Raises:
-        ValueError: there is no such repository or file, it wants a login, or the hub cannot be reached.
+        ValueError: there is no such repository or file, or it wants a login.
+        ServiceUnavailableError: the hub cannot be reached.
     """
     from huggingface_hub import HfApi, hf_hub_download  # noqa: PLC0415 - few files name a LoRA of the hub
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled  # type: ignore[attr-defined]  # noqa: PLC0415
 
     where = f"{repo} at {revision or 'main'}"
     try:
-        if weight_name is None:
-            weight_name = _only_file(where, HfApi().list_repo_files(repo, revision=revision))
-        path = Path(hf_hub_download(repo, weight_name, revision=revision))
+        try:
+            info = HfApi().model_info(repo, revision=revision, timeout=HUB_PATIENCE_S)
+        except (HTTPError, OSError) as error:
+            if weight_name is None or not _is_away(error):
+                raise
+            path = Path(hf_hub_download(repo, weight_name, revision=revision, local_files_only=True))
+        else:
+            names = [file.rfilename for file in info.siblings or ()]
+            weight_name = weight_name or _only_file(where, names)
+            path = Path(hf_hub_download(repo, weight_name, revision=info.sha))
     except (HfHubHTTPError, HTTPError, OSError) as error:
+        if isinstance(error, LocalEntryNotFoundError):
+            error = error.__context__ if isinstance(error.__context__, OSError | HTTPError) else error
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if _is_away(error) and not isinstance(error, OfflineModeIsEnabled):
+            raise ServiceUnavailableError(f"the hub cannot be asked for {where}: {first_line}") from None
         raise ValueError(f"{where}: {first_line}") from None
     return path, next(part for part in reversed(path.parts) if _COMMIT.fullmatch(part))
+
+
+def _is_away(error: BaseException) -> bool:
+    """Return whether asking the hub again may help: it was not reached, or is not well."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status is None or status == 429 or status >= 500
 
 
 def _only_file(where: str, names: list[str]) -> str:

@@ -58,6 +58,7 @@ RULES: dict[SettingPath, tuple[Rule, str]] = {
     ("retention", "history_days"): (Rule.NEVER, _REMOVES),
     ("retention", "inputs_days"): (Rule.NEVER, _REMOVES),
     ("serve", "redirect"): (Rule.NEVER, "it decides who gets addresses of the store"),
+    ("serve", "public_pages"): (Rule.NEVER, "it decides who sees clips and prompts"),
     ("sweep", "orphan_age_h"): (Rule.NEVER, _REMOVES),
     ("sweep", "checkpoint_age_h"): (Rule.NEVER, _REMOVES),
 }

@@ -252,6 +252,9 @@ class ServeSettings(_Group):
     idempotency_h: float = Field(
         24.0, gt=0, description="Hours for which a request with the same Idempotency-Key gets the first one's answer."
     )
+    public_pages: bool = Field(
+        False, description="Show the pages, of every owner and to read only, also to those who have no key."
+    )
 
 
 class NightlySettings(_Group):

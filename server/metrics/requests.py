@@ -10,7 +10,7 @@ from functools import cached_property
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import iter_route_contexts
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from db import measurements
 from db.reading import totals
@@ -26,10 +26,11 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class CountedRequests:
-    """Counts the requests of the application that it wraps."""
+    """Counts the requests that come to the application, those among them that ``limited`` refuses before it."""
 
-    def __init__(self, app: FastAPI, database: Database, stopping: threading.Event) -> None:
+    def __init__(self, app: FastAPI, limited: ASGIApp, database: Database, stopping: threading.Event) -> None:
         self._app = app
+        self._limited = limited
         self._database = database
         self._stopping = stopping
         self._values: Counter[totals.Key] = Counter()
@@ -46,7 +47,7 @@ class CountedRequests:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._limited(scope, receive, send)
             return
         began, code = time.monotonic(), 500
 
@@ -57,7 +58,7 @@ class CountedRequests:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_counted)
+            await self._limited(scope, receive, send_counted)
         finally:
             self._count(scope, code, time.monotonic() - began)
         if self._stopping.is_set() or time.monotonic() - self._recorded_at > KEPT_S:

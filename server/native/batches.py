@@ -15,6 +15,7 @@ from db.clips import batches
 from db.clips.batches import Submitted
 from db.models import Batch, Job
 from pipeline.errors import InputError, Problem
+from pipeline.ids import is_batch_id
 from pipeline.prompts.formats.lines import MAX_FILE_BYTES
 from pipeline.prompts.parse import parse_upload
 from pipeline.spec import BatchOptions as StoredOptions
@@ -128,7 +129,7 @@ def list_batches(
     """List batches, newest first."""
     query = owned(select(Batch).order_by(Batch.id.desc()).limit(limit + 1), caller)
     if after is not None:
-        if not is_id(after):
+        if not is_batch_id(after):
             raise InputError([Problem(f"{after[:80]!r} is not the id of a batch", field="after")])
         query = query.where(Batch.id < after)
     with line.database.reading() as session:

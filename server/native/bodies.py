@@ -3,9 +3,11 @@
 from dataclasses import fields
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline.names import check_text
+from pipeline.nearest import did_you_mean
 from service.choices import SubmissionChoices
 
 
@@ -13,6 +15,15 @@ class Body(BaseModel):
     """A JSON object in which no unknown field is overlooked."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_known_fields(cls, data: object) -> object:
+        unknown = [name for name in data if name not in cls.model_fields] if isinstance(data, dict) else []
+        if unknown:
+            hints = {str(name)[:80]: did_you_mean(name, cls.model_fields).strip() for name in unknown}
+            raise PydanticCustomError("unknown_fields", "has unknown fields", {"hints": hints})
+        return data
 
     @field_validator("*")
     @classmethod

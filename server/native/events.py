@@ -30,15 +30,15 @@ _SETTLE_S = 2.0
 """How long a page waits for transactions at work; what they add is then left to the next page."""
 _SETTLE_POLL_S = 0.05
 _PLACE = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,18})")
-_SSE = "text/event-stream"
-_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+SSE = "text/event-stream"
+HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 After = Annotated[str | None, Query(description="`next` of the page before, or the `id` of an event of the stream.")]
 LastEventId = Annotated[str | None, Header(description="The same; sent by a browser that connects once more.")]
 Accept = Annotated[str, Header(include_in_schema=False)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many, of a page.")]
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {_SSE: {"schema": {"type": "string"}}}},
+    200: {"content": {SSE: {"schema": {"type": "string"}}}},
     204: {"description": "The work has ended and the stream was read to its end: do not connect again."},
 }
 
@@ -57,8 +57,8 @@ async def batch_events(
 
     The stream's messages are entries; ``event: progress`` tells of running steps, and ``event: done`` ends it.
     """
-    place = _place(after, last_event_id)
-    return await _answer(line, caller, batch_id, None, place, limit, stream=_SSE in accept)
+    place = place_of(after, last_event_id)
+    return await _answer(line, caller, batch_id, None, place, limit, stream=SSE in accept)
 
 
 @router.get("/jobs/{job_id}/events", responses=_ANSWERS, response_model=EventsPageView)
@@ -72,12 +72,12 @@ async def job_events(
     limit: Limit = 200,
 ) -> Response | EventsPageView:
     """Return what happened to a job, as for batches."""
-    place = _place(after, last_event_id)
-    return await _answer(line, caller, None, job_id, place, limit, stream=_SSE in accept)
+    place = place_of(after, last_event_id)
+    return await _answer(line, caller, None, job_id, place, limit, stream=SSE in accept)
 
 
-def _place(after: str | None, last_event_id: str | None) -> Seen | None:
-    """Raises InputError."""
+def place_of(after: str | None, last_event_id: str | None) -> Seen | None:
+    """Return the place that a request names, the header's before the query's. Raises InputError."""
     name, text = ("Last-Event-ID", last_event_id) if last_event_id is not None else ("after", after)
     if text is None:
         return None
@@ -103,7 +103,7 @@ async def _answer(
         return await run_in_threadpool(_page, feed, limit)
     if place is not None and await run_in_threadpool(_is_over, Feed(line.database, feed.batch_id, job_id, place)):
         return Response(status_code=204)
-    return StreamingResponse(_messages(feed, line, caller), media_type=_SSE, headers=_HEADERS)
+    return StreamingResponse(_messages(feed, line, caller), media_type=SSE, headers=HEADERS)
 
 
 def _feed(line: Line, caller: Caller, batch_id: str | None, job_id: str | None, place: Seen | None) -> Feed:
@@ -126,7 +126,7 @@ def _page(feed: Feed, limit: int) -> EventsPageView:
         batch_id=feed.batch_id,
         job_id=feed.job_id,
         entries=[entry_view(entry) for entry in news.entries],
-        next=_text(feed.place),
+        next=place_text(feed.place),
         has_more=news.more,
     )
 
@@ -163,7 +163,7 @@ async def _messages(feed: Feed, line: Line, caller: Caller) -> AsyncIterator[str
         for message in (*_entries(news, place), *_changed(news, progress)):
             yield message
         if news.finished:
-            yield f'event: done\ndata: {{"next":"{_text(feed.place)}"}}\n\n'
+            yield f'event: done\ndata: {{"next":"{place_text(feed.place)}"}}\n\n'
             return
         if not news.more:
             await asyncio.sleep(POLL_S)
@@ -172,7 +172,7 @@ async def _messages(feed: Feed, line: Line, caller: Caller) -> AsyncIterator[str
 def _entries(news: News, place: Seen) -> Iterator[str]:
     for entry in news.entries:
         place = place.with_entry(entry)
-        yield f"id: {_text(place)}\ndata: {entry_view(entry).model_dump_json()}\n\n"
+        yield f"id: {place_text(place)}\ndata: {entry_view(entry).model_dump_json()}\n\n"
 
 
 def _changed(news: News, shown: dict[tuple[str, str, int], str]) -> Iterator[str]:
@@ -187,5 +187,6 @@ def _changed(news: News, shown: dict[tuple[str, str, int], str]) -> Iterator[str
     shown.update(current)
 
 
-def _text(place: Seen) -> str:
+def place_text(place: Seen) -> str:
+    """The place as `id` of an event and `next` of a page."""
     return "-".join(map(str, astuple(place)))

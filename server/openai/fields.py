@@ -17,7 +17,7 @@ from pipeline.presets import Library, Preset, Workload, load_library
 from pipeline.prompts.fields import PARSERS
 from pipeline.prompts.numbers import flag, show, whole
 from pipeline.settings import Settings
-from server.errors import ApiError
+from server.errors import ApiError, plain
 from server.openai.loras import lora_list
 from server.openai.references import ClipFile, reference
 from server.openai.shapes import size_of
@@ -119,17 +119,23 @@ class Asked:
         named = [(self._name(item.field), self._told(item.message)) for item in problems]
         return _refusal([_Mistake(name, message) for name, message in dict.fromkeys(named)])
 
+    def said(self, sentences: Sequence[str]) -> list[str]:
+        """Sentences on the request as its client may read them: it has no lines, and no folders of the server."""
+        return [self._told(sentence.removeprefix("line 1: ")) for sentence in sentences]
+
     def _name(self, name: str | None) -> str | None:
         if name is None:
             return None
         plain = name.removeprefix("--").replace("-", "_")  # as it is called outside of a command line
+        if plain in ("width", "height") and plain not in self.spelled and "size" in self.spelled:
+            plain = "size"
         return self.spelled.get(plain, _OPENAIS.get(plain, plain))
 
     def _told(self, message: str) -> str:
         """A message without the server's folders, which are nobody's business."""
         for folder in sorted(self.folders, key=len, reverse=True):
             message = message.replace(f"{folder}/", "").replace(folder, "the server's folder")
-        return message
+        return plain(message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ async def read_body(request: Request) -> Body:
     if media_type == _URLENCODED:
         data = await request.body()
         # curl labels whatever --data holds as a form.
-        return Body(json_object(data) if data.lstrip()[:1] == b"{" else nested(_pairs(data)))
+        return Body(json_object(data) if data.lstrip()[:1] in (b"{", b"[") else nested(_pairs(data)))
     if media_type in _JSON or media_type.endswith("+json"):
         return Body(json_object(await request.body()))
     message = f"{media_type[:100]!r} is not a valid content-type: use application/json or multipart/form-data"

@@ -62,9 +62,10 @@ class Video(BaseModel):
     group_id: str = Field(description="What the videos that were asked for together have in common: their batch.")
     vgen_job: str = Field(description="The job's id.")
     queue_position: int | None = Field(
-        None, description="Videos to be made before it; null in lists, and where there are more than 1,000."
+        None,
+        description="Videos to be made before it; of many, as it was up to three seconds ago. Null once it has ended.",
     )
-    eta_seconds: float | None = Field(None, description="An estimate; null in lists, and where nothing is known.")
+    eta_seconds: float | None = Field(None, description="An estimate; null where nothing is known.")
     scores: dict[str, float | None] | None = Field(None, description="By metric, where it was scored.")
     cost: float | None = Field(
         None, description="Of its GPU time, once it has ended; null where the server has no prices."

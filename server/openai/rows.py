@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from db.clips import jobs
 from db.models import Batch, Job, Score, StageRun, Step
-from db.reading.queue_position import queue_position
+from db.reading.queue_position import positions, queue_position
 from db.session import now_ms
 from pipeline.states import TERMINAL_JOB_STATES, Stage, StepState
 from server.auth import Caller, owned
@@ -61,18 +61,36 @@ def views(session: Session, line: Line, found: Sequence[JobRows]) -> list[Video]
 
 def view(session: Session, line: Line, rows: JobRows) -> Video:
     """One video, with its place in the queue and when it should be done."""
-    video = views(session, line, [rows])[0]
-    if rows.job.state in TERMINAL_JOB_STATES:
-        return video
-    each, between = line.speed.of(session)
-    if video.status == "queued":
-        video.queue_position = queue_position(session, rows.job)
-        if each is not None and between is not None and video.queue_position is not None:
-            video.eta_seconds = round(video.queue_position * between + each, 1)
-    else:
-        video.queue_position = 0
-        video.eta_seconds = _remaining(session, rows, each)
-    return video
+    return placed_views(session, line, [rows])[0]
+
+
+def placed_views(session: Session, line: Line, found: Sequence[JobRows]) -> list[Video]:
+    """The same of several: few are asked for exactly, of many the queue's beginning is as it was a moment ago."""
+    videos = views(session, line, found)
+    places = _places(session, line, [rows.job for rows, video in zip(found, videos, strict=True) if _waits(video)])
+    for rows, video in zip(found, videos, strict=True):
+        if rows.job.state in TERMINAL_JOB_STATES:
+            continue
+        each, between = line.speed.of(session)
+        if _waits(video):
+            place = video.queue_position = places[rows.job.id]
+            video.eta_seconds = None if each is None or between is None else round(place * between + each, 1)
+        else:
+            video.queue_position = 0
+            video.eta_seconds = _remaining(session, rows, each)
+    return videos
+
+
+def _waits(video: Video) -> bool:
+    return video.status == "queued"
+
+
+def _places(session: Session, line: Line, waiting: Sequence[Job]) -> dict[str, int]:
+    if len(waiting) == 1:
+        exact = queue_position(session, waiting[0])
+        if exact is not None:
+            return {waiting[0].id: exact}
+    return positions(session, waiting, line.queue.of(session)) if waiting else {}
 
 
 def _remaining(session: Session, rows: JobRows, each: float | None) -> float | None:

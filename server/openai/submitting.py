@@ -27,6 +27,7 @@ from server.openai.forms import Body, read_body
 from server.openai.ids import video_id
 from server.openai.objects import Video
 from server.openai.repetition import Incoming, incoming
+from server.query import is_lenient
 from service import submission
 from service.forecast import of_batch
 
@@ -85,7 +86,7 @@ async def order_of(request: Request, line: Line, caller: Caller, *, route: str) 
     since = time.monotonic()
     body = await read_body(request)
     came = await run_in_threadpool(incoming, request.headers, body, route, caller, line, since)
-    return Order(line, caller, body, came, request.query_params.get("lenient", "") in ("1", "true"))
+    return Order(line, caller, body, came, is_lenient(request))
 
 
 def answered_by(order: Order, store: Callable[[], str], notices: list[str]) -> Video:
@@ -120,16 +121,20 @@ def create(
             if remixed_from is not None:
                 jobs.note_remix(session, batch_id, of=remixed_from)
 
-        stored = submission.store(
-            parsed,
-            options,
-            settings=settings,
-            database=order.line.database,
-            name=_SOURCE,
-            owner=order.caller.owner,
-            again=True,
-            also=also,
-        )
+        try:
+            stored = submission.store(
+                parsed,
+                options,
+                settings=settings,
+                database=order.line.database,
+                name=_SOURCE,
+                owner=order.caller.owner,
+                again=True,
+                also=also,
+            )
+        except InputError as error:
+            raise asked.refusal(error.problems) from None
+        notices.extend(asked.said([*submission.input_notes(parsed), *submission.advice_on(parsed, settings)]))
         return stored.batch_id
 
     return answered_by(order, store, notices)

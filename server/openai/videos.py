@@ -65,7 +65,7 @@ def list_videos(
         query = query.where(Job.id < last if order == "desc" else Job.id > last)
     with line.database.reading() as session:
         found = session.execute(owned(query, caller).order_by(place).limit(limit + 1)).all()
-        videos = rows.views(session, line, [JobRows(job, batch) for job, batch in found[:limit]])
+        videos = rows.placed_views(session, line, [JobRows(job, batch) for job, batch in found[:limit]])
     return VideoList(
         data=videos,
         first_id=videos[0].id if videos else None,

@@ -12,6 +12,7 @@ class ChangedView(View):
 
     changed: list[str] = Field(description="Ids of the jobs that changed.")
     unchanged: list[str] = Field(description="Ids of the jobs to which it did not apply.")
+    reasons: dict[str, str] = Field(description="Why not, by id; of the first ten.")
 
 
 class PausedView(View):

@@ -121,4 +121,5 @@ def test_a_port_that_is_taken_is_said(served: Served) -> None:
     done = vgen("serve", "--port", served.client.base_url.port)
 
     assert done.returncode == 2
-    assert "cannot be listened on" in done.stderr
+    assert done.stderr.count(str(served.client.base_url.port)) == 1
+    assert done.stderr.endswith("cannot be listened on: Address already in use\n")

@@ -58,7 +58,9 @@ class Site:
         )
         return view.secret
 
-    def call(self, route: Route, key: str | None = None, **values: str) -> httpx.Response:
+    def call(
+        self, route: Route, key: str | None = None, *, body: dict[str, Any] | None = None, **values: str
+    ) -> httpx.Response:
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         ids = {
             "batch_id": self.batch_id,
@@ -67,7 +69,7 @@ class Site:
             "task_id": f"{self.batch_id}-000000",
         }
         path = route.at(**{**dict.fromkeys(route.parameters, "none"), **ids, **values})
-        return self.served.client.request(route.method, path, headers=headers, **BODIES.get(route.path, {}))
+        return self.served.client.request(route.method, path, headers=headers, **(body or BODIES.get(route.path, {})))
 
     def kinds(self, key: str) -> list[str]:
         """The events that requests with a key led to."""
@@ -106,11 +108,14 @@ def test_no_route_answers_without_a_valid_key(site: Site, route: Route) -> None:
     refused(site.call(route), 401, "invalid_api_key")
     refused(site.call(route, f"vgen_sk_abcd1234_{'0' * 64}"), 401, "invalid_api_key")
     refused(site.call(route, site.keys["ada"][:-1] + "x"), 401, "invalid_api_key")
+    refused(site.call(route, body={"content": b"{no JSON"}), 401, "invalid_api_key")
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=name_of)
 def test_no_route_answers_a_key_without_its_scope(site: Site, route: Route) -> None:
-    refused(site.call(route, site.key("ada", "files.write")), 403, "insufficient_scope")
+    other = site.key("ada", "files.write")
+    refused(site.call(route, other), 403, "insufficient_scope")
+    refused(site.call(route, other, body={"content": b"{no JSON"}), 403, "insufficient_scope")
 
 
 @pytest.mark.parametrize("route", OWNED, ids=name_of)

@@ -148,7 +148,11 @@ def test_openmetrics_is_answered_where_it_is_asked_for(busy: tuple[Served, str])
     assert "vgen_jobs_finished" in {family.name for family in parse_openmetrics(answer.text)}
 
 
-def test_requests_are_counted_by_route_over_servers_and_never_by_what_clients_make_up(tmp_path: Path) -> None:
+def test_requests_are_counted_by_route_over_servers_and_never_by_what_clients_make_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGEN_SERVE_BODY_BYTES", "1000")
+
     def of(server: Served, **labels: str) -> float:
         return total(scrape(server.client), "vgen_http_requests_total", **labels)
 
@@ -157,11 +161,13 @@ def test_requests_are_counted_by_route_over_servers_and_never_by_what_clients_ma
             first.client.get(f"/v1/videos/video_{number}")
             second.client.get(f"/nonesuch/{number}")
             second.client.request("BREW", "/healthz")
+        first.client.post("/v1/videos", content=bytes(2_000), headers={"content-type": "application/json"})
         scrape(second.client)
 
         assert of(first, route="/v1/videos/{video_id}", method="GET", code="404") == 3
         assert of(first, route="none", code="404") == 3
         assert of(first, method="other", code="405") == 3
+        assert of(first, method="POST", code="413") == 1, "what is refused before the application is counted, too"
         text = first.client.get("/metrics").text
         assert "nonesuch" not in text
         assert "BREW" not in text

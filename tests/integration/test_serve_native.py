@@ -115,15 +115,17 @@ def test_a_dry_run_stores_nothing(served: Served) -> None:
         ({"text": '{"prompt": "a", "lora": "/x.safetensors"}', "format": "jsonl"}, "lora", 1, "lora"),
         ({"text": ""}, None, None, "holds no prompt"),
         ({"text": "a", "format": "docx"}, "format", None, "'docx' is not possible: Input should be"),
-        ({"text": "a", "nam": "b"}, "nam", None, "not a field of this request"),
+        ({"text": "a", "nam": "b"}, "nam", None, "not a field of this request (did you mean 'name'?)"),
         ({"text": "a", "name": "b\0"}, "name", None, r"'b\x00' holds a NUL"),
         ({"text": "a", "gate": "checks"}, "gate", None, "'checks' is not possible"),
         ({"text": "a", "codec": "nonesuch"}, "codec", None, "nonesuch"),
         ({"text": "a", "gate": ["checks"]}, "gate", None, "names no metric"),
+        ({"text": "a", "score": "nonesuch"}, "score", None, "'nonesuch' is not a metric"),
+        ({"text": '{"prompt": "a", "enhance": true}', "format": "jsonl"}, "enhance", 1, "names no provider"),
         ({"text": "a", "by": "soon"}, "by", None, "not a valid time"),
         ({"text": "a", "max_gpu_hours": -1}, "max_gpu_hours", None, "not possible"),
         ({"text": "a", "max_cost": 1}, "max_cost", None, "prices"),
-        ({"text": "a", "key": "k", "again": True}, None, None, "exclude each other"),
+        ({"text": "a", "key": "k", "again": True}, None, None, "key and again exclude each other"),
         ({"text": "a", "key": ""}, "key", None, "1 to 128"),
         ({}, "text", None, "is missing"),
     ],
@@ -138,6 +140,8 @@ def test_mistakes_are_named_with_their_lines_and_nothing_is_stored(
     error = answer.json()["error"]
     assert answer.status_code == 400
     assert (error["param"], error.get("line")) == (param, line), error
+    assert "--" not in error["message"], "what a command line is told"
+    assert "`vgen" not in error["message"]
     assert said in error["message"]
     if line is not None:
         assert [problem["line"] for problem in error["problems"]] == [line]
@@ -172,6 +176,12 @@ def test_json_is_read_whatever_it_is_called(served: Served, label: str) -> None:
         ("/v1/videos/video_1-000000?wait=abc", "wait", "'abc' is not possible"),
         ("/api/v1/batches?limit=many", "limit", "'many' is not possible"),
         ("/api/v1/batches/1/jobs?state=gone", "state", "'gone' is not possible"),
+        ("/api/v1/batches?after=nope", "after", "'nope' is not the id of a batch"),
+        ("/v1/videos?limt=3", "limt", "did you mean 'limit'?"),
+        ("/v1/videos/video_1-000000?wiat=3", "wiat", "did you mean 'wait'?"),
+        ("/v1/models?x=1", "x", "not a query parameter"),
+        ("/status/1-000000?xyz=3", "xyz", "not a query parameter"),
+        ("/api/v1/batches?aftr=1&after=nope", "aftr", "did you mean 'after'?"),
     ],
 )
 def test_parameters_are_refused_with_their_values(served: Served, path: str, param: str, said: str) -> None:
@@ -257,8 +267,11 @@ def test_what_a_person_asks_is_done(served: Served) -> None:
     assert post(f"batches/{batch_id}/retry", {"code": "nonesuch"})["changed"] == []
     assert post(f"batches/{batch_id}/retry", {"label": "part=one"})["changed"] == [jobs[0]]
     assert post(f"jobs/{jobs[1]}/retry")["changed"] == [jobs[1]]
-    assert post(f"batches/{batch_id}/approve") == {"changed": [], "unchanged": []}
+    assert post(f"batches/{batch_id}/approve") == {"changed": [], "unchanged": [], "reasons": {}}
     assert post(f"jobs/{jobs[0]}/reject")["unchanged"] == [jobs[0]]
+    assert post(f"jobs/{jobs[1]}/cancel")["changed"] == [jobs[1]]
+    assert post(f"jobs/{jobs[1]}/cancel")["reasons"] == {jobs[1]: "it is cancelled, not waiting or held or in_flight"}
+    assert post(f"jobs/{jobs[1]}/retry")["reasons"] == {}
     status = served.client.patch(f"/api/v1/batches/{batch_id}/budget", json={"max_gpu_hours": 2, "by": "+3h"}).json()
     assert (status["batch"]["max_gpu_hours"], status["batch"]["deadline_at"] is None) == (2, False)
     status = served.client.patch(f"/api/v1/batches/{batch_id}/budget", json={"by": None}).json()

@@ -164,7 +164,10 @@ REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     ({"model": "tiny-wam"}, "invalid_value", "model"),
     ({"model": 7}, "invalid_value", "model"),
     ({"negativ_prompt": "x"}, "unknown_parameter", "negativ_prompt"),
-    ({"size": "33x32"}, "invalid_value", "width"),
+    ({"size": "33x32"}, "invalid_value", "size"),
+    ({"size": "32x33"}, "invalid_value", "size"),
+    ({"size": None, "width": 33, "height": 32}, "invalid_value", "width"),
+    ({"enhance": True}, "invalid_value", "enhance"),
     ({"size": "big"}, "invalid_value", "size"),
     ({"size": "32x32", "width": 64}, "invalid_value", "size"),
     ({"size": "32x32", "aspect_ratio": "16:9"}, "invalid_value", "size"),
@@ -228,6 +231,7 @@ def test_an_unknown_field_names_the_nearest_and_may_be_left_out_on_purpose(serve
 
 def test_a_video_that_no_live_worker_can_make_says_so(served: Served) -> None:
     assert create(served)["notices"] is None
+    assert "model is missing" in create(served, model="wan2.1-t2v-1.3b", size=None, num_frames=None)["notices"][0]
     assert "h200" in create(served, gpu="h200")["notices"][0]
 
 
@@ -350,6 +354,28 @@ def test_a_hostile_picture_or_name_is_refused_and_stores_nothing(served: Served)
         answer = served.client.post("/v1/videos", data=fields, files={"input_reference": (name, content, "image/png")})
         assert repr(shown) in refused(answer, 400, "invalid_value", "input_reference")
     assert served.client.get("/v1/videos?limit=1").json()["first_id"] == before
+
+
+def test_a_file_that_is_too_large_is_called_by_its_own_name(served: Served) -> None:
+    large = served.client.post(
+        "/v1/videos",
+        data={"prompt": "x", "model": "svd-xt"},
+        files={"input_reference": ("fox.png", b"\x89PNG" + bytes(1_500_000), "image/png")},
+    )
+    assert "'fox.png'" in refused(large, 400, "invalid_value", "input_reference")
+
+
+@pytest.mark.parametrize("data", [b"[]", b'["prompt"]', b' [{"prompt": "a"}]'])
+def test_a_list_is_no_request_however_it_is_called(served: Served, data: bytes) -> None:
+    for label in ("application/json", "application/x-www-form-urlencoded", "text/plain"):
+        answer = served.client.post("/v1/videos", content=data, headers={"content-type": label})
+        assert "not a JSON object" in refused(answer, 400, "invalid_json")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_a_slash_too_many_is_told_and_leads_nowhere(served: Served, method: str) -> None:
+    message = refused(served.client.request(method, "/v1/videos/"), 404, "unknown_url")
+    assert "did you mean /v1/videos?" in message
 
 
 def test_an_uploaded_picture_is_an_input(served: Served) -> None:

@@ -44,6 +44,7 @@ DANGEROUS: dict[SettingPath, str] = {
     ("retention", "history_days"): "0",
     ("retention", "inputs_days"): "0",
     ("serve", "redirect"): "true",
+    ("serve", "public_pages"): "true",
     ("sweep", "orphan_age_h"): "0",
     ("sweep", "checkpoint_age_h"): "0",
 }

@@ -2,6 +2,7 @@
 
 import re
 import threading
+from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 from fastapi.routing import iter_route_contexts
@@ -34,5 +35,17 @@ def api() -> Any:
 
 
 def every_route() -> list[Route]:
-    contexts = iter_route_contexts(api().routes)
-    return [Route(method, str(context.path)) for context in contexts for method in sorted(context.methods or ())]
+    """The routes of the API; pages have others."""
+    return [route for route, in_pages in _routes() if not in_pages]
+
+
+def every_page() -> list[Route]:
+    """The routes of what a browser shows, the parts of pages and clips among them."""
+    return [route for route, in_pages in _routes() if in_pages]
+
+
+def _routes() -> Iterator[tuple[Route, bool]]:
+    for context in iter_route_contexts(api().routes):
+        in_pages = getattr(context.original_route, "endpoint", None).__module__.startswith("server.pages.")
+        for method in sorted(context.methods or ()):
+            yield Route(method, str(context.path)), in_pages

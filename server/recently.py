@@ -1,12 +1,15 @@
-"""How fast clips are made now, as it was a moment ago: to ask for each poll would cost more than the answer."""
+"""What was known a moment ago of the whole line: to ask for each poll would cost more than the answer."""
 
 import time
 
 from sqlalchemy.orm import Session
 
+from db.reading.queue_position import Queue, queue
 from db.scheduling.capacity import gpu_capacity
 
 _KEPT_S = 3.0
+_TIMES = 20.0
+"""What took a while to count is kept so many times as long, so that counting takes a small share of the time."""
 
 
 class RecentSpeed:
@@ -25,3 +28,19 @@ class RecentSpeed:
             each = min((seconds for _, seconds in rates), default=None)
             known = self._known = (time.monotonic(), each, 1 / rate if rate else None)
         return known[1], known[2]
+
+
+class RecentQueue:
+    """The line's queue, counted anew as often as that is cheap, and every few seconds at least."""
+
+    def __init__(self) -> None:
+        self._known: tuple[float, Queue] | None = None
+
+    def of(self, session: Session) -> Queue:
+        known = self._known
+        if known is None or time.monotonic() > known[0]:
+            began = time.monotonic()
+            counted = queue(session)
+            took = time.monotonic() - began
+            known = self._known = (time.monotonic() + min(_KEPT_S, _TIMES * took), counted)
+        return known[1]

@@ -1,0 +1,225 @@
+"""A batch's jobs as people look through them: filtered, in an order, a page at a time, in groups of one prompt.
+
+A page begins where the one before ended, at a key and not after a number of rows: no page takes longer than the first,
+and none shows a job twice because others have moved meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from db.clips.selection import labelled
+from db.models import Event, Job, Score
+from pipeline.states import JobState
+
+_ENDED_BADLY = (JobState.FAILED, JobState.BLOCKED)
+Query = Select[*tuple[Any, ...]]
+
+
+class Order(StrEnum):
+    """The orders in which jobs are shown."""
+
+    TROUBLE = "trouble"
+    """Failed and blocked ones first, then all others, both in the order of the file."""
+    FILE = "file"
+    NEWEST = "newest"
+    """The last to end first; then what has not ended."""
+    BEST = "best"
+    """The highest score of the filter's metric first, then what has none."""
+    WORST = "worst"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What the jobs that are shown have in common."""
+
+    states: tuple[JobState, ...] = ()
+    label: tuple[str, str | None] | None = None
+    """A label's name, and its value unless any will do."""
+    preset: str | None = None
+    seed: int | None = None
+    text: str | None = None
+    """A part of the prompt or of the custom id, in any case."""
+    metric: str | None = None
+    """The metric that ``least``, ``most`` and the orders by score are about: the newest score of the current roll."""
+    least: float | None = None
+    most: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page begins: after the job with this key, in the phase of the order that it was in."""
+
+    phase: int
+    seq: int
+    key: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some jobs, and where the next page begins."""
+
+    jobs: Sequence[Job]
+    next: Place | None
+    """None: there are no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptGroup:
+    """The jobs of a batch that have one prompt."""
+
+    prompt: str
+    first_seq: int
+    count: int
+    jobs: Sequence[Job]
+    """The first of them, in the order of the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """A part of an order: its jobs, and what they are sorted by before their place in the file."""
+
+    condition: ColumnElement[bool] | None
+    key: SQLColumnExpression[Any] | None = None
+    descending: bool = False
+
+
+def page(session: Session, batch_id: str, chosen: Filter, order: Order, *, after: Place | None, limit: int) -> Page:
+    """Return at most ``limit`` jobs of a batch."""
+    place, rows = after or Place(0, -1), list[tuple[str, Place]]()
+    phases = _phases(order, chosen)
+    for number, phase in enumerate(phases[place.phase :], place.phase):
+        start = place if number == place.phase else Place(number, -1)
+        query = _of_phase(_matching(session, batch_id, chosen), phase, start).limit(limit + 1 - len(rows))
+        rows += [(row.id, Place(number, row.seq, row.key)) for row in session.execute(query)]
+        if len(rows) > limit:
+            break
+    jobs = _in_order(session, [job_id for job_id, _ in rows[:limit]])
+    return Page(jobs, rows[limit - 1][1] if len(rows) > limit else None)
+
+
+def prompt_groups(
+    session: Session, batch_id: str, chosen: Filter, *, after_seq: int, limit: int, most: int
+) -> list[PromptGroup]:
+    """Return the groups whose first job lies after ``after_seq``, each with at most ``most`` of its jobs."""
+    prompt = Job.spec["prompt"].as_string()
+    numbered = (
+        _matching(session, batch_id, chosen)
+        .with_only_columns(
+            Job.id,
+            prompt.label("prompt"),
+            func.row_number().over(partition_by=prompt, order_by=Job.seq).label("place"),
+            func.count().over(partition_by=prompt).label("number"),
+            func.min(Job.seq).over(partition_by=prompt).label("first_seq"),
+        )
+        .subquery()
+    )
+    group = func.dense_rank().over(order_by=numbered.c.first_seq).label("group_number")
+    ranked = select(numbered, group).where(numbered.c.first_seq > after_seq, numbered.c.place <= most).subquery()
+    rows = session.execute(
+        select(ranked).where(ranked.c.group_number <= limit).order_by(ranked.c.first_seq, ranked.c.place)
+    ).all()
+    jobs = {job.id: job for job in _in_order(session, [row.id for row in rows])}
+    members: dict[int, list[Any]] = {}
+    for row in rows:
+        members.setdefault(row.first_seq, []).append(row)
+    return [
+        PromptGroup(of[0].prompt, first_seq, of[0].number, [jobs[row.id] for row in of])
+        for first_seq, of in members.items()
+    ]
+
+
+def metrics_of(session: Session, batch_id: str) -> Sequence[str]:
+    """Return the names of the metrics that some clip of a batch was scored by: of the first hundred scored jobs."""
+    scored = (
+        select(Score.job_id)
+        .join(Job, Job.id == Score.job_id)
+        .where(Job.batch_id == batch_id)
+        .order_by(Score.job_id)
+        .limit(100)
+        .distinct()
+        .subquery()
+    )
+    query = select(Score.metric).where(Score.job_id.in_(select(scored.c.job_id))).distinct().order_by(Score.metric)
+    return session.scalars(query).all()
+
+
+def presets_of(session: Session, batch_id: str) -> list[str]:
+    """Return the presets of a batch's jobs, as its first event names them; none once its history was removed."""
+    first = select(Event.kind, Event.data).where(Event.batch_id == batch_id).order_by(Event.id).limit(1)
+    row = session.execute(first).one_or_none()
+    needs = [] if row is None or row.kind != "submitted" else row.data.get("needs", [])
+    return sorted({str(need["preset"]) for need in needs})
+
+
+def _matching(session: Session, batch_id: str, chosen: Filter) -> Query:
+    return select(Job.id, Job.seq).where(Job.batch_id == batch_id, *_conditions(session, chosen))
+
+
+def _conditions(session: Session, chosen: Filter) -> Iterator[ColumnElement[bool]]:
+    if chosen.states:
+        yield Job.state.in_(chosen.states)
+    if chosen.label is not None:
+        yield labelled(*chosen.label, sqlite=session.get_bind().dialect.name == "sqlite")
+    if chosen.preset is not None:
+        yield Job.spec["preset"].as_string() == chosen.preset
+    if chosen.seed is not None:
+        yield Job.spec["seed"].as_integer() == chosen.seed
+    if chosen.text:
+        yield containing(chosen.text)
+    if chosen.metric is not None and chosen.least is not None:
+        yield _score(chosen.metric) >= chosen.least
+    if chosen.metric is not None and chosen.most is not None:
+        yield _score(chosen.metric) <= chosen.most
+
+
+def containing(text: str) -> ColumnElement[bool]:
+    """The condition that a job's prompt or custom id has this text in it, in any case."""
+    prompt = Job.spec["prompt"].as_string()
+    return or_(prompt.icontains(text, autoescape=True), Job.custom_id.icontains(text, autoescape=True))
+
+
+def _score(metric: str) -> ColumnElement[Any]:
+    """The newest score of a job's current roll."""
+    return (
+        select(Score.score)
+        .where(Score.job_id == Job.id, Score.roll == Job.roll, Score.metric == metric)
+        .order_by(Score.scored_at.desc(), Score.scorer_digest)
+        .limit(1)
+        .correlate(Job)
+        .scalar_subquery()
+    )
+
+
+def _phases(order: Order, chosen: Filter) -> tuple[_Phase, ...]:
+    if order is Order.TROUBLE:
+        return _Phase(Job.state.in_(_ENDED_BADLY)), _Phase(Job.state.not_in(_ENDED_BADLY))
+    if order is Order.NEWEST:
+        return _Phase(Job.finished_at.is_not(None), Job.finished_at, True), _Phase(Job.finished_at.is_(None))
+    if order in (Order.BEST, Order.WORST) and chosen.metric is not None:
+        score = _score(chosen.metric)
+        return _Phase(score.is_not(None), score, order is Order.BEST), _Phase(score.is_(None))
+    return (_Phase(None),)
+
+
+def _of_phase(query: Query, phase: _Phase, after: Place) -> Query:
+    if phase.condition is not None:
+        query = query.where(phase.condition)
+    if phase.key is None:
+        return query.add_columns(func.nullif(0, 0).label("key")).where(Job.seq > after.seq).order_by(Job.seq)
+    if after.key is not None:
+        further = phase.key < after.key if phase.descending else phase.key > after.key
+        query = query.where(or_(further, and_(phase.key == after.key, Job.seq > after.seq)))
+    sorted_by = phase.key.desc() if phase.descending else phase.key
+    return query.add_columns(phase.key.label("key")).order_by(sorted_by, Job.seq)
+
+
+def _in_order(session: Session, ids: Sequence[str]) -> Sequence[Job]:
+    by_id = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_(ids)))}
+    return [by_id[job_id] for job_id in ids]

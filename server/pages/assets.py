@@ -1,0 +1,55 @@
+"""``/static``: stylesheet and scripts, for whoever asks; and the bytes of clips, for those who may see them."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Request, Response
+from starlette.responses import FileResponse
+
+from db.models import ArtifactRow
+from pipeline.errors import NotFoundError
+from server.auth import Visit, seeing
+from server.database import ServedLine
+from server.errors import ApiError
+from server.native.lookup import visible_job
+from server.openai.content import file_answer
+from server.pages.rendering import ASSETS, asset_digest
+
+router = APIRouter(include_in_schema=False)
+Looking = Annotated[Visit, Depends(seeing("videos.read"))]
+FOREVER = "max-age=31536000, immutable"
+Kind = Literal["video", "poster", "strip", "sidecar"]
+_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+@router.get("/static/{name}")
+def static(name: str, v: str = "") -> Response:
+    """Return a file that pages load; under the address that they have for it, it never changes."""
+    path = ASSETS.get(name)
+    if path is None:
+        raise ApiError(404, f"there is no file {name[:80]!r}", code="unknown_url")
+    cached = f"public, {FOREVER}" if v == asset_digest(name) else "no-cache"
+    headers = {"cache-control": cached, "x-content-type-options": "nosniff"}
+    return FileResponse(path, headers=headers, media_type=_TYPES[path.suffix])
+
+
+def media_url(file: ArtifactRow) -> str:
+    return f"/media/{file.job_id}/{file.kind}?v={file.sha256[:16]}"
+
+
+@router.get("/media/{job_id}/{kind}")
+def media(request: Request, job_id: str, kind: Kind, line: ServedLine, visit: Looking, v: str = "") -> Response:
+    """Return the bytes of a clip's file. They come from here also where downloads are redirected: addresses of the
+    store expire, and a page may stay open for days."""
+    with line.database.reading() as session:
+        file = session.get(ArtifactRow, (visible_job(session, visit.caller, job_id).id, kind))
+    try:
+        if file is None:
+            raise NotFoundError(job_id)
+        response = file_answer(request, line.storage, file, redirect=False)
+    except NotFoundError:
+        text = f"the {kind} of job {job_id} is no longer kept"
+        raise ApiError(404, text, code="video_expired", headers={"cache-control": "no-store"}) from None
+    if v == file.sha256[:16]:
+        response.headers["cache-control"] = f"private, {FOREVER}"
+    response.headers["cross-origin-resource-policy"] = "same-origin"
+    return response

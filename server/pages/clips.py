@@ -1,0 +1,74 @@
+"""Jobs as cards: their pictures, their scores, and in words what became of them."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy.orm import Session
+
+from db.clips import jobs
+from db.evals import runs
+from db.models import ArtifactRow, Job, Score
+from pipeline.encoding.pictures import strip_indices
+from pipeline.html import Card
+from pipeline.spec import JobSpec
+from pipeline.states import JobState
+from server.pages.assets import media_url
+from service.views.jobs import job_view
+
+_NO_PICTURE = {
+    JobState.WAITING: "Waits for its turn",
+    JobState.HELD: "Held: waits for a person's word",
+    JobState.IN_FLIGHT: "Is being made",
+    JobState.FAILED: "Failed",
+    JobState.BLOCKED: "Blocked",
+    JobState.CANCELLED: "Cancelled",
+}
+_MENDED_BY = {JobState.FAILED: "retry", JobState.CANCELLED: "retry", JobState.HELD: "approve"}
+
+
+def cards(session: Session, found: Sequence[Job], *, metric: str | None = None) -> list[Card]:
+    """Return the jobs' cards, with three queries however many there are."""
+    ids = [job.id for job in found]
+    files = jobs.artifacts(session, ids)
+    scores = runs.of_jobs(session, ids, current=True)
+    return [_card(job, files.get(job.id, {}), scores.get(job.id, ()), metric) for job in found]
+
+
+def missing_clip(job: Job) -> str:
+    """Say why there is no picture of a job's clip."""
+    if job.deleted_at is not None:
+        return "Deleted"
+    if job.state is JobState.SUCCEEDED:
+        return "Swept: its files are no longer kept"
+    return _NO_PICTURE[job.state]
+
+
+def mending_command(job: Job) -> str | None:
+    verb = _MENDED_BY.get(job.state)
+    return None if verb is None or job.deleted_at is not None else f"vgen {verb} {job.id}"
+
+
+def reason_of(job: Job) -> str | None:
+    """Say why it failed, or was blocked."""
+    return None if job.error_code is None else f"{job.error_code}: {job.error or 'no more is known'}"
+
+
+def _card(job: Job, files: Mapping[str, ArtifactRow], scores: Sequence[Score], metric: str | None) -> Card:
+    view = job_view(job)
+    urls = {kind: media_url(file) for kind, file in files.items()}
+    shown = next((score for score in scores if metric in (None, score.metric) and score.score is not None), None)
+    return Card(
+        id=job.id,
+        prompt=view.prompt,
+        state=view.state,
+        seed=view.seed,
+        href=f"/jobs/{job.id}",
+        video=urls.get("video"),
+        poster=urls.get("poster"),
+        strip=urls.get("strip"),
+        strip_frames=len(strip_indices(JobSpec.model_validate(job.spec).clip_frames)) if "strip" in urls else 0,
+        score=None if shown is None or shown.score is None else (shown.metric, shown.score),
+        labels=view.labels,
+        reason=reason_of(job),
+        command=mending_command(job),
+        missing=None if "poster" in urls else missing_clip(job),
+    )

@@ -1,0 +1,88 @@
+"""Pages as answers: rendered from templates, with the headers that keep what strangers wrote from acting."""
+
+import json
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from jinja2 import Environment, FileSystemLoader
+from starlette.responses import HTMLResponse, Response
+
+from pipeline.digests import sha256_hex
+from pipeline.html import STATIC, environment
+from server.auth import Visit
+from server.auth.visit import keep_form_cookie
+
+HERE = Path(__file__).parent
+ASSETS = {
+    path.name: path
+    for folder in (STATIC, HERE / "static")
+    for path in folder.iterdir()
+    if path.suffix in (".css", ".js", ".svg")
+}
+"""The files that pages load."""
+NAVIGATION = (("/", "Batches", "videos.read"),)
+"""The pages that each page leads to: address, name, and the scope without which there is nothing to see."""
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "media-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "cache-control": "private, no-cache",
+}
+
+
+def page(request: Request, visit: Visit | None, template: str, /, status: int = 200, **values: Any) -> Response:
+    """Return the answer with a whole page."""
+    values = {"visit": visit, "path": request.url.path, **values}
+    response = HTMLResponse(_environment().get_template(template).render(values), status, HEADERS)
+    keep_form_cookie(request, response)
+    return response
+
+
+def fragment(template: str, macro: str, /, *arguments: Any) -> str:
+    """Return what a template's macro makes: a part of a page that changes while it is looked at."""
+    return str(getattr(_environment().get_template(template).module, macro)(*arguments))
+
+
+def asset_url(name: str) -> str:
+    """Return the address of a file that pages load, with the digest of what it holds."""
+    return f"/static/{name}?v={asset_digest(name)}"
+
+
+@cache
+def asset_digest(name: str) -> str:
+    return sha256_hex(ASSETS[name].read_bytes())[:16]
+
+
+@cache
+def _environment() -> Environment:
+    made = environment(FileSystemLoader(HERE / "templates"))
+    made.globals.update(asset=asset_url, nav=NAVIGATION)
+    made.filters.update(moment=_moment, pretty=_pretty, seconds=_seconds)
+    return made
+
+
+def _moment(iso: str | None) -> str:
+    """A view's time as people read it; the browser shows it in its own zone."""
+    if iso is None:
+        return ""
+    return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    if value < 100:
+        return f"{value:.1f} s"
+    minutes, seconds = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"

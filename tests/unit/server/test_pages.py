@@ -1,0 +1,273 @@
+"""Pages as a browser gets them: who sees what, and that nothing that a stranger wrote acts in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from db import schema
+from db.session import Database
+from pipeline.settings import load_settings
+from pipeline.spec import ScoreOptions
+from pipeline.states import Stage
+from pipeline.work import Outcome
+from server.app import create_app
+from service import keys
+from service.keys import KeyRule
+from tests.unit.db.line import Line, result_of
+from tests.unit.server.routes import every_page
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(1)>' onmouseover='alert(1)",
+    "\u202egnp.exe\u202c \u2066isolated\u2069 \x1b[31m",
+    "{{ 7*7 }} {% raw %} ${7*7} </textarea></title></style>",
+    '=HYPERLINK("http://x";"y")',
+)
+HARMLESS = "a fox"
+LINES = [{"prompt": HARMLESS, "seed": 7, "labels": {"shot": "x"}, "custom_id": "one"}]
+
+
+class Site:
+    """A line, its rows, and browsers of it."""
+
+    def __init__(self, home: Path, **settings: Any) -> None:
+        self.settings = load_settings(home=home, **settings)
+        self.database = Database(self.settings.effective_database_url)
+        schema.upgrade(self.database)
+        self.line = Line(self.database)
+        self.line.worker()
+
+    def browser(self, rule: KeyRule = KeyRule.ONCE_ANY_EXISTS) -> TestClient:
+        app = create_app(self.settings, self.database, key_rule=rule)
+        return TestClient(app, base_url="http://127.0.0.1:8000", follow_redirects=False)
+
+    def key(self, owner: str, *scopes: str) -> str:
+        return keys.create(
+            self.database, name="t", owner=owner, scopes=scopes or keys.DEFAULT_SCOPES, expires=None, by="t"
+        ).secret
+
+    def signed_in(self, key: str) -> TestClient:
+        browser = self.browser(KeyRule.ALWAYS)
+        browser.get("/sign-in")
+        assert (
+            browser.post("/sign-in", data={"key": key, "token": token(browser.get("/sign-in").text)}).status_code == 303
+        )
+        return browser
+
+
+@pytest.fixture
+def open_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    sites = list[Site]()
+
+    def opened(**settings: Any) -> Site:
+        sites.append(Site(tmp_path, **settings))
+        return sites[-1]
+
+    yield opened
+    for site in sites:
+        site.database.close()
+
+
+def token(html: str) -> str:
+    held = re.search(r'name="token" value="([0-9a-f]{64})"', html)
+    assert held is not None
+    return held[1]
+
+
+class Structure(HTMLParser):
+    """The tags of a page with the names of their attributes, without any text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags = list[tuple[str, tuple[str, ...]]]()
+        self.addresses = set[str]()
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag in ("ins", "del"):
+            return  # as many as words that an enhancer changed
+        self.tags.append((tag, tuple(name for name, _ in attributes)))
+        self.addresses |= {str(value) for name, value in attributes if name in ("href", "src", "action")}
+
+
+def paths(site: Site, batch_id: str, job_id: str) -> list[str]:
+    """Each page that there is something on."""
+    ids = {"batch_id": batch_id, "job_id": job_id}
+    found = [
+        page.at(**{name: ids[name] for name in page.parameters})
+        for page in every_page()
+        if page.method == "GET" and set(page.parameters) <= ids.keys() and not page.path.startswith(("/live", "/sign"))
+    ]
+    return [*found, f"/batches/{batch_id}?view=prompts", f"/batches/{batch_id}?view=grid&by=label:shot"]
+
+
+def _printable(text: str) -> str:
+    """The text as a custom id may be, which is one plain line."""
+    return "".join(filter(str.isprintable, text))
+
+
+def made(site: Site, text: str) -> tuple[str, str]:
+    """A batch of a blocked clip and a scored one whose texts are all this one; the batch, and the scored job."""
+    lines = [
+        {
+            **LINES[0],
+            "prompt": f"{text} {number}",
+            "labels": {"shot": text[:200]},
+            "custom_id": f"{_printable(text)} {number}",
+        }
+        for number in (1, 2)
+    ]
+    batch_id = site.line.submit(*lines, again=True, score=ScoreOptions(metrics=("checks",)))
+    blocked = site.line.go_on(f"{batch_id}-000000", Stage.SCREEN)
+    site.line.finish(blocked, result_of(blocked, Outcome.BLOCKED))
+    site.line.finish_job(f"{batch_id}-000001")
+    return batch_id, f"{batch_id}-000001"
+
+
+def test_what_strangers_write_changes_no_page(open_site: Callable[..., Site]) -> None:
+    site = open_site()
+    browser = site.browser()
+    harmless = {path: browser.get(path) for path in paths(site, *made(site, HARMLESS))}
+    assert {answer.status_code for answer in harmless.values()} == {200}, harmless
+    for text in HOSTILE:
+        hostile = [browser.get(path) for path in paths(site, *made(site, text.replace("\x1b", "")))]
+        for (path, before), after in zip(harmless.items(), hostile, strict=True):
+            if path == "/":
+                continue  # has another batch each time
+            assert after.status_code == 200, (text, path)
+            assert Structure(after.text).tags == Structure(before.text).tags, (text, path)
+            assert not re.search("[\u202a-\u202e\u2066-\u2069]", after.text), path
+
+
+def test_no_page_has_script_or_style_in_it_and_each_says_so(open_site: Callable[..., Site]) -> None:
+    site = open_site()
+    browser = site.browser()
+    answers = [browser.get(path) for path in (*paths(site, *made(site, HARMLESS)), "/sign-in", "/batches/none")]
+    loaded = set[str]()
+    for answer in answers:
+        policy = answer.headers["content-security-policy"]
+        assert "unsafe" not in policy
+        assert {"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"} <= set(policy.split("; "))
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        structure = Structure(answer.text)
+        assert not [names for tag, names in structure.tags if {"style", "onclick", "onerror"} & set(names)]
+        assert not [tag for tag, names in structure.tags if tag == "style" or (tag == "script" and "src" not in names)]
+        assert all(address.startswith(("/", "#")) for address in structure.addresses)
+        loaded |= {address for address in structure.addresses if address.startswith("/static/")}
+    assert {"text/css", "text/javascript"} <= {
+        browser.get(address).headers["content-type"].partition(";")[0] for address in loaded
+    }
+    assert all("immutable" in browser.get(address).headers["cache-control"] for address in loaded)
+
+
+def test_nobody_sees_a_page_without_a_key_and_each_owner_its_own(open_site: Callable[..., Site]) -> None:
+    site = open_site()
+    batch_id, job_id = made(site, HARMLESS)
+    stranger = site.browser(KeyRule.ALWAYS)
+    ids = {"batch_id": batch_id, "job_id": job_id, "kind": "video", "name": "vgen.css"}
+    for route in every_page():
+        if route.path.startswith(("/static", "/sign-in")):
+            continue
+        answer = stranger.request(route.method, route.at(**dict.fromkeys(route.parameters, "x") | ids))
+        assert answer.status_code in (303, 401), route
+        assert answer.headers.get("location", "/sign-in").startswith("/sign-in"), route
+
+    ada, bob = site.signed_in(site.key("ada")), site.signed_in(site.key("bob"))
+    assert ada.get(f"/batches/{batch_id}").status_code == 200
+    for path in (f"/batches/{batch_id}", f"/media/{job_id}/video", f"/live/batches/{batch_id}"):
+        assert bob.get(path).status_code == 404, path
+    assert batch_id in ada.get("/").text
+    assert batch_id not in bob.get("/").text
+
+
+def test_a_session_ends_with_its_key_and_when_it_is_signed_out(open_site: Callable[..., Site]) -> None:
+    site = open_site()
+    secret = site.key("ada")
+    browser, other = site.signed_in(secret), site.signed_in(secret)
+    cookie = browser.get("/sign-in").headers.get("set-cookie", "")
+    assert secret not in browser.get("/").text
+    assert "vgen_session" not in cookie
+
+    assert browser.post("/sign-out", data={"token": token(browser.get("/").text)}).status_code == 303
+    assert browser.get("/").headers["location"] == "/sign-in"
+    keys.revoke(site.database, [secret.split("_")[2]], by="t")
+    answer = other.get("/batches/x?q=a")
+    assert answer.headers["location"] == "/sign-in?next=%2Fbatches%2Fx%3Fq%3Da"
+    assert 'vgen_session=""' in answer.headers["set-cookie"]
+
+
+@pytest.mark.parametrize("wanted", ["//evil.example", "/\\evil.example", "https://evil.example", "/\x00", "\x7f"])
+def test_signing_in_leads_nowhere_else(open_site: Callable[..., Site], wanted: str) -> None:
+    site = open_site()
+    browser = site.browser(KeyRule.ALWAYS)
+    form = browser.get("/sign-in", params={"next": wanted})
+    answer = browser.post("/sign-in", data={"key": site.key("ada"), "token": token(form.text), "next": wanted})
+
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert "HttpOnly" in answer.headers["set-cookie"]
+    assert "samesite=lax" in answer.headers["set-cookie"].lower()
+
+
+def test_forms_of_other_sites_and_sessions_are_refused(open_site: Callable[..., Site]) -> None:
+    site = open_site()
+    browser = site.signed_in(site.key("ada"))
+    held = token(browser.get("/").text)
+    for data, headers in (
+        ({}, {}),
+        ({"token": "0" * 64}, {}),
+        ({"token": held}, {"origin": "https://evil.example"}),
+        ({"token": held}, {"origin": "null"}),
+        ({"token": held}, {"sec-fetch-site": "cross-site"}),
+        ({"token": held}, {"sec-fetch-site": "same-site"}),
+    ):
+        assert browser.post("/sign-out", data=data, headers=headers).status_code == 403, (data, headers)
+    own = {"origin": "http://127.0.0.1:8000", "sec-fetch-site": "same-origin"}
+    assert browser.post("/sign-out", data={"token": held}, headers=own).status_code == 303
+
+
+def test_public_pages_are_read_only(open_site: Callable[..., Site]) -> None:
+    site = open_site(serve={"public_pages": True})
+    batch_id, job_id = made(site, HARMLESS)
+    stranger = site.browser(KeyRule.ALWAYS)
+
+    page = stranger.get(f"/batches/{batch_id}")
+    assert (page.status_code, "Sign in" in page.text) == (200, True)
+    assert stranger.get(f"/api/v1/batches/{batch_id}").status_code == 401
+    for route in every_page():
+        if route.method == "POST" and route.path != "/sign-in":
+            answer = stranger.post(route.at(**dict.fromkeys(route.parameters, job_id)), data={"token": "x"})
+            assert answer.headers["location"].startswith("/sign-in"), route
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("state=gone", "use one of waiting"),
+        ("seed=-1", "not a whole number"),
+        ("seed=99999999999999999999", "not a whole number"),
+        ("least=nan&metric=a", "not a number"),
+        ("least=1", "name the metric"),
+        ("sort=best", "name the metric"),
+        ("after=x", "not a place"),
+        ("after=7_0", "not a place"),
+        ("after=0_0_1_2", "not a place"),
+        ("label==x", "label"),
+        ("view=list", "use one of wall"),
+    ],
+)
+def test_an_address_that_says_nothing_is_refused_with_what_is_wrong(
+    open_site: Callable[..., Site], query: str, said: str
+) -> None:
+    site = open_site()
+    answer = site.browser().get(f"/batches/{site.line.submit(*LINES)}?{query}")
+
+    assert answer.status_code == 400
+    assert said in answer.text
+    assert "content-security-policy" in answer.headers
