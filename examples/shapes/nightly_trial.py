@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
+from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from examples.shapes.evaluate import sample
@@ -50,39 +54,50 @@ class Judged:
 
 
 def main() -> None:
-    """Make and judge the nights; the table goes to standard output, each night to standard error."""
+    """Make the nights, judge them in order; the table goes to standard output, each night to standard error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--nights", type=int, default=NIGHTS)
     parser.add_argument("--damage", type=float, default=DAMAGE)
     parser.add_argument("--margin", type=float, default=MARGIN)
+    parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     asked = parser.parse_args()
-    from diffusers import WanPipeline  # noqa: PLC0415 - slow to load
-
-    torch.set_num_threads(1)
-    started = time.process_time()
-    pipe = WanPipeline.from_pretrained(asked.folder, dtype=torch.float32)
-    prompts = [entry.prompt for entry in read_suite(SHAPES_SUITE).entries]
-    first = night(pipe, prompts, 0)
-    passed = [first]
-    again = judged(passed, night(pipe, prompts, 0), asked.margin)
-    unchanged = nights(pipe, prompts, range(1, asked.nights + 1), passed, asked.margin)
-    damage(pipe.transformer, asked.damage)
-    damaged = nights(pipe, prompts, range(asked.nights + 1, 2 * asked.nights + 1), passed, asked.margin)
+    numbers = [0, *range(2 * asked.nights + 1)]  # the first night twice
+    damages = [0.0] * (asked.nights + 2) + [asked.damage] * asked.nights
+    with ProcessPoolExecutor(asked.workers, get_context("spawn")) as pool:
+        runs = pool.map(partial(made, asked.folder), damages, numbers)
+        passed = [next(runs)]
+        again = judged(passed, next(runs), asked.margin)
+        unchanged = nights(islice(runs, asked.nights), passed, asked.margin)
+        damaged = nights(runs, passed, asked.margin)
     print("| model | nights | followed | regressed | inconclusive | ok |\n| --- | --- | --- | --- | --- | --- |")  # noqa: T201
     print(row("unchanged, new noise", unchanged))  # noqa: T201
     print(row(f"damaged by {asked.damage:g}, new noise", damaged))  # noqa: T201
-    minutes = (time.process_time() - started) / 60
-    print(f"\nThe first night again: {again.state}. {len(prompts)} prompts, {minutes:.1f} CPU minutes.")  # noqa: T201
+    print(f"\nThe first night again: {again.state}.")  # noqa: T201
+
+
+def made(folder: Path, share: float, number: int) -> Run:
+    """One night of the model with that damage, in a worker."""
+    return night(_pipeline(folder, share), [entry.prompt for entry in read_suite(SHAPES_SUITE).entries], number)
+
+
+@cache
+def _pipeline(folder: Path, share: float) -> Any:
+    from diffusers import WanPipeline  # noqa: PLC0415 - slow to load
+
+    torch.set_num_threads(1)
+    pipe = WanPipeline.from_pretrained(folder, dtype=torch.float32)
+    damage(pipe.transformer, share)
+    return pipe
 
 
 def night(pipe: Any, prompts: Sequence[str], number: int) -> Run:
     """A clip of each prompt, scored, with noise that no other night has; its clips have the keys of every night."""
     clips = {}
-    for entry, made in enumerate(sample(pipe, prompts, seed=1000 * number)):
-        clip = Clip(Path(f"{entry}"), made.frames, None, has_audio=False)
-        score = METRIC.score(clip, Context(Models(), made.prompt))
-        clips[Key(entry, 1)] = RunClip(str(entry), {METRIC.name: score}, pixel_digest(clip), made.prompt)
+    for entry, shown in enumerate(sample(pipe, prompts, seed=1000 * number)):
+        clip = Clip(Path(f"{entry}"), np.ascontiguousarray(shown.frames), None, has_audio=False)
+        score = METRIC.score(clip, Context(Models(), shown.prompt))
+        clips[Key(entry, 1)] = RunClip(str(entry), {METRIC.name: score}, pixel_digest(clip), shown.prompt)
     return Run(f"night {number}", clips)
 
 
@@ -92,11 +107,11 @@ def judged(passed: Sequence[Run], candidate: Run, margin: float) -> Judged:
     return Judged(candidate, comparison.state)
 
 
-def nights(pipe: Any, prompts: Sequence[str], numbers: Iterable[int], passed: list[Run], margin: float) -> list[Judged]:
+def nights(runs: Iterable[Run], passed: list[Run], margin: float) -> list[Judged]:
     """Night after night; one that passes is compared with from then on."""
     verdicts = []
-    for number in numbers:
-        verdict = judged(passed, night(pipe, prompts, number), margin)
+    for run in runs:
+        verdict = judged(passed, run, margin)
         print(f"{verdict.run.name}: {verdict.followed:.3f}, {verdict.state}", file=sys.stderr, flush=True)  # noqa: T201
         verdicts.append(verdict)
         if verdict.state in PASSED:
