@@ -18,7 +18,9 @@ RUN pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--ext
 
 # Then what vgen needs, so that a change of vgen's own code makes neither layer anew.
 COPY pyproject.toml ./
-RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+RUN python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+    extras = project["optional-dependencies"]; \
+    print(*project["dependencies"], *extras["generate"], *extras["eval"], *extras["serve"], sep="\n")' \
     > requirements.txt \
     && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
 

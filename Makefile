@@ -3,6 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-demo
+# Where torch's builds are, instead of pip's own index: https://download.pytorch.org/whl/cpu has the one without CUDA.
+TORCH_INDEX ?=
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --config-settings editable_mode=compat --editable
 
 # The tests start hundreds of processes: each would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -13,16 +18,27 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
-env: $(STAMP)  ## Make the environment in .venv
+env: $(STAMP)  ## Make the environment for work on vgen in .venv
 
-$(STAMP): pyproject.toml constraints.txt
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("vgen needs Python 3.11 or newer; set PYTHON=..." if sys.version_info < (3, 11) else 0)'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --config-settings editable_mode=compat --editable '.[dev]'
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) '.[dev]' --quiet
+	@touch $@ $(DEMO_STAMP)
+
+# The sizes are of Linux on x86-64 with the versions of constraints.txt; pip says them again, file by file.
+$(DEMO_STAMP): pyproject.toml constraints.txt
+	@echo "vgen is installed into $(VENV), once, with torch, diffusers and what else makes clips; no tools for work on vgen."
+	@echo "  with torch for CPUs: 0.4 GB to download, 1.7 GB on disk"
+	@echo "  with torch as PyPI has it, with CUDA: 3.0 GB to download"
+	@echo "  free here: $$(df -h . | awk 'NR == 2 {print $$4}'). TORCH_INDEX=https://download.pytorch.org/whl/cpu chooses the first."
+	@$(MAKE) --no-print-directory $(BIN)/python
+	$(INSTALL) '.[generate,serve]'
 	@touch $@
 
-demo: $(STAMP)  ## Make the clips of examples/prompts.txt
+demo: $(DEMO_STAMP)  ## Make the clips of examples/prompts.txt
 	$(BIN)/vgen run examples/prompts.txt
 
 lint: $(STAMP)  ## Check style

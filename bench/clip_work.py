@@ -19,10 +19,9 @@ from pipeline.encoding.probe import probe
 from pipeline.files.digests import facts_of, file_sha256
 from pipeline.generators.frames_file import write_frames
 from pipeline.handoff import Handoff
-from pipeline.object_names import media_key
+from pipeline.object_names import MEDIA_TYPES, media_key
 from pipeline.settings import load_settings
 from pipeline.spec import EncodeOptions, JobSpec
-from pipeline.stages.encode import MEDIA_TYPES
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
 from tests import servers

@@ -17,6 +17,10 @@ class Entry:
     """``module:attribute``: a function, or a ``typer.Typer`` with commands of its own."""
     help: str
     context_settings: Mapping[str, Any] | None = None
+    extra: str | None = None
+    """The extra of the package that the command needs; without one: whichever brings what is missing."""
+    usage: str = "[OPTIONS]"
+    """The options' place in the usage line."""
 
     def load(self, name: str) -> Any:
         """The command, imported and ready to be called."""
@@ -27,7 +31,7 @@ class Entry:
         if isinstance(target, typer.Typer):
             holder.add_typer(target, name=name)
         else:
-            holder.command(name, context_settings=dict(self.context_settings or {}))(target)
+            holder.command(name, context_settings=dict(self.context_settings or {}), options_metavar=self.usage)(target)
         group: Any = typer.main.get_command(holder)
         return group.commands[name]
 

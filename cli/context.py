@@ -13,10 +13,11 @@ import typer
 
 from cli import output
 from pipeline import settings as sources
-from pipeline.errors import NotFoundError, ServiceUnavailableError, SettingsError
+from pipeline.errors import NoSuchRowError, NotFoundError, ServiceUnavailableError, SettingsError
 from pipeline.files.private import require_own_folder
-from pipeline.redaction import redact_logs
+from pipeline.redaction import redact_logs, shown_setting
 from pipeline.settings import Settings, load_settings
+from pipeline.settings.project import DATABASE_NAME, HOME_NAME
 from pipeline.storage import FolderStorage
 from pipeline.wiring import make_storage
 
@@ -73,8 +74,8 @@ def open_database(settings: Settings, *, upgrade: bool = False) -> Iterator[Data
     from db import schema  # with Alembic
     from db.session import Database
 
-    if settings.database_url is None and not upgrade and not (settings.home / "vgen.sqlite3").exists():
-        raise NotFoundError(f"nothing was submitted yet in {settings.home.absolute()} (VGEN_HOME)")
+    if settings.database_url is None and not upgrade and not (settings.home / DATABASE_NAME).exists():
+        raise NotFoundError(_nothing_yet(settings))
     database = Database(settings.effective_database_url)
     try:
         if upgrade and database.is_sqlite:
@@ -82,8 +83,24 @@ def open_database(settings: Settings, *, upgrade: bool = False) -> Iterator[Data
         elif (problem := schema.behind(database)) is not None:
             raise ServiceUnavailableError(problem)
         yield database
+    except NoSuchRowError as error:
+        raise NotFoundError(f"{error} (looked in {where(settings)})") from None
     finally:
         database.close()
+
+
+def where(settings: Settings) -> str:
+    """Return which database the settings name, without its password, for people who find nothing there."""
+    return shown_setting(settings.database_url) if settings.database_url else str(settings.home.absolute())
+
+
+def _nothing_yet(settings: Settings) -> str:
+    if settings.home == Path(HOME_NAME):
+        return (
+            f"nothing was submitted yet: there is no {HOME_NAME} in {settings.home.absolute().parent} or above it; "
+            "`vgen run FILE` makes one, --home or VGEN_HOME names another"
+        )
+    return f"nothing was submitted yet in {settings.home.absolute()} (VGEN_HOME)"
 
 
 def folder_of(settings: Settings) -> Path | None:

@@ -19,7 +19,8 @@ class Interrupt:
     """
 
     def __init__(self, message: str) -> None:
-        self._message = message
+        self.message = message
+        """What the first signal is answered with."""
         self.event = threading.Event()
         self._before: dict[signal.Signals, Any] = {}
 
@@ -49,4 +50,4 @@ class Interrupt:
         self.event.set()
         # Not through sys.stderr: a signal may come while that is being written.
         with contextlib.suppress(OSError):  # the terminal is gone
-            os.write(2, f"\n{output.clean(self._message)}\n".encode())
+            os.write(2, f"\n{output.clean(self.message)}\n".encode())

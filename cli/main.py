@@ -14,17 +14,26 @@ import typer
 
 from cli import output, streams
 from cli.command_table import CommandTable, Entry
+from cli.command_words import HELP, global_options_first
 from cli.typography import refuse_typographic_options
-from pipeline import failpoints
+from pipeline import extras, failpoints
 from pipeline.errors import VgenError
+from pipeline.extras import EVAL, SERVE
+from pipeline.processes import set_process_name
 from pipeline.redaction import redact
 from service.exit_codes import ExitCode, of_error
 
 ANY_KEY = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""The context settings of `vgen generate`, whose options are the keys of its file."""
+"""The context settings of `vgen generate`, whose options are a clip's fields and the keys of its file."""
 TABLE: dict[str, Entry] = {
+    "init": Entry("cli.operate.init:init", "Write a commented vgen.toml into the current folder."),
     "run": Entry("cli.batches.submit:run", "Solo mode: store FILE, then work off all that waits; so it also resumes."),
-    "generate": Entry("cli.jobs.generate:generate", "Make one clip from a YAML file, without a database.", ANY_KEY),
+    "generate": Entry(
+        "cli.jobs.generate:generate",
+        "Make one clip of a prompt or a YAML file, without a database.",
+        ANY_KEY,
+        "[PROMPT] [OPTIONS]",
+    ),
     "submit": Entry("cli.batches.submit:submit", "Store a prompt file as a batch; repeating it adds nothing."),
     "status": Entry("cli.batches.status:status", "Show where a batch stands: jobs by state, what runs, what failed."),
     "list": Entry("cli.batches.status:list_", "List batches, newest first; or the jobs of one."),
@@ -33,6 +42,7 @@ TABLE: dict[str, Entry] = {
     "events": Entry("cli.batches.events:events", "Show what happened to a batch or job, in order."),
     "report": Entry("cli.batches.report:report", "Show where a batch's time went: workers, GPUs, stages, money."),
     "results": Entry("cli.batches.results:results", "Show a batch's clips: paths, URLs, or download them."),
+    "gallery": Entry("cli.batches.gallery:gallery", "Write a batch's clips as pages, or as a contact sheet."),
     "pause": Entry("cli.operate.pause:pause", "Hold a batch, a queue or everything; running work is given back."),
     "resume": Entry("cli.operate.pause:resume", "Let what was paused go on."),
     "budget": Entry("cli.batches.limits:budget", "Show or change a batch's budget and deadline."),
@@ -45,19 +55,21 @@ TABLE: dict[str, Entry] = {
     "rerun": Entry("cli.jobs.rerun:rerun", "Make clips once more, exactly as specified, as a new batch."),
     "extend": Entry("cli.jobs.extend:extend", "Make a clip that goes on where a finished one ends."),
     "state": Entry("cli.jobs.extend:app", "Export or import the continuation state of a finished clip."),
+    "open": Entry("cli.jobs.open:open_", "Open a finished clip in this desktop's player."),
+    "delete": Entry("cli.batches.delete:delete", "Delete a batch that has ended: its files and rows."),
     "sweep": Entry("cli.batches.sweep:sweep", "Remove what nobody needs any more from the store and this host."),
     "worker": Entry("cli.operate.workers:worker", "Run this host's workers of a cluster, in the foreground."),
-    "workers": Entry("cli.operate.workers:show", "List the live workers and the presets that they hold."),
-    "serve": Entry("cli.operate.serve:serve", "Serve the line over HTTP; in solo mode work it off, too."),
+    "workers": Entry("cli.operate.workers:app", "List the live workers and their presets; drain a host."),
+    "serve": Entry("cli.operate.serve:serve", "Serve the line over HTTP; in solo mode work it off, too.", extra=SERVE),
     "keys": Entry("cli.operate.keys:app", "Make, list and revoke the keys of programs that call `vgen serve`."),
     "dispatcher": Entry("cli.operate.workers:dispatcher", "Dispatch and reconcile for a cluster, in the foreground."),
     "beat": Entry("cli.operate.workers:beat", "Start a cluster's periodic work: sweeps, the nightly evaluation."),
-    "flower": Entry("cli.operate.workers:flower", "Start Flower, Celery's monitor, behind a password."),
+    "flower": Entry("cli.operate.workers:flower", "Start Flower, Celery's monitor, behind a password.", extra=SERVE),
     "chaos": Entry("cli.operate.chaos:chaos", "Break this host's workers at random, and report what came of it."),
     "health": Entry("cli.operate.health:app", "Say whether this host's processes are at work, for a health check."),
-    "models": Entry("cli.models.presets:app", "List, show, pull, check and calibrate models."),
+    "models": Entry("cli.models.presets:app", "List, show, add, pull, check and calibrate models."),
     "bench": Entry("cli.models.bench:app", "Measure what this machine can do with a preset."),
-    "eval": Entry("cli.eval.commands:app", "Score videos, compare runs, and evaluate every night."),
+    "eval": Entry("cli.eval.commands:app", "Score videos, compare runs, and evaluate every night.", extra=EVAL),
     "db": Entry("cli.operate.database:app", "Create, upgrade and check the database's tables."),
     "doctor": Entry("cli.operate.doctor:doctor", "Check everything, and say how to mend what is wrong."),
     "config": Entry("cli.operate.config:config", "Show the settings in force and where each came from."),
@@ -76,9 +88,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": list(HELP)},
 )
-_WORKING = frozenset({"run", "generate", "worker", "serve", "dispatcher", "chaos", "bench", "eval"})
+_WORKING = frozenset({"run", "generate", "worker", "serve", "dispatcher", "chaos", "bench", "eval", "models"})
 """Commands whose work goes on when nobody reads their output any more; the others then end, with exit code 0."""
+
+
+_STANDING = frozenset({"run", "worker", "serve", "dispatcher", "beat", "flower"})
+"""Commands whose process is named after them."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -96,7 +113,7 @@ def _show_version(wanted: bool) -> None:
 def _options(
     ctx: typer.Context,
     home: Annotated[
-        Path | None, typer.Option("--home", help="Folder of a solo run; over VGEN_HOME and its like.")
+        Path | None, typer.Option("--home", help="Folder of a solo run, over VGEN_HOME; may stand anywhere.")
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")] = False,
     show_version: Annotated[
@@ -106,6 +123,8 @@ def _options(
     failpoints.require_valid()
     if ctx.invoked_subcommand in _WORKING:
         streams.keep_working()
+    if ctx.invoked_subcommand in _STANDING:
+        set_process_name(f"vgen-{ctx.invoked_subcommand}")
     ctx.obj = {} if home is None else {"home": home}
     ctx.obj |= {"log_level": "DEBUG"} if debug else {}
 
@@ -116,7 +135,7 @@ def run(arguments: Sequence[str]) -> int:
     before = os.umask(0o077)  # until the settings are read, which say it
     try:
         refuse_typographic_options(app, arguments)
-        code = app(args=list(arguments), prog_name="vgen", standalone_mode=False)
+        code = app(args=global_options_first(app, arguments), prog_name="vgen", standalone_mode=False)
         sys.stdout.flush()
         return int(code or 0)
     except KeyboardInterrupt:
@@ -131,6 +150,10 @@ def run(arguments: Sequence[str]) -> int:
         output.error(str(error))
         return ExitCode.INTERNAL
     except typer.TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # of a group alone: typer does not export it
+            for text in error.format_message().splitlines():
+                output.line(text)
+            return ExitCode.DONE
         output.error(error.format_message())
         output.notice("`vgen COMMAND --help` shows what is possible")
         return error.exit_code
@@ -140,13 +163,25 @@ def run(arguments: Sequence[str]) -> int:
             traceback.print_exc()
         output.error(f"{error.object[:200]!r} is not UTF-8: use a name that is")
         return ExitCode.USAGE
+    except ModuleNotFoundError as error:
+        return _not_installed(error, arguments, debug)
     except Exception as error:  # noqa: BLE001 - the last place where an error can be told
-        if debug:
-            sys.stderr.write(redact(traceback.format_exc()))
-        output.error(_message(error, debug))
-        return of_error(error)
+        return _failed(error, debug)
     finally:
         os.umask(before)
+
+
+def _not_installed(error: ModuleNotFoundError, arguments: Sequence[str], debug: bool) -> int:
+    command = next((name for name in arguments if name in TABLE), "")
+    purpose, extra = (f"`vgen {command}`", TABLE[command].extra) if command else ("this", None)
+    return _failed(extras.missing_module(error.name or "", purpose=purpose, prefer=extra) or error, debug)
+
+
+def _failed(error: Exception, debug: bool) -> int:
+    if debug:
+        sys.stderr.write(redact(traceback.format_exc()))
+    output.error(_message(error, debug))
+    return of_error(error)
 
 
 def _message(error: Exception, debug: bool) -> str:

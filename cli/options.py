@@ -9,16 +9,28 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from cli import completion
 from pipeline.errors import InputError, Problem
 from service.choices import SubmissionChoices
 from service.labels import label_of
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document; see docs/json-output.md.")]
-BatchArgument = Annotated[str, typer.Argument(metavar="BATCH", help="A batch's id, the start of one, or 'latest'.")]
+BatchArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="BATCH", help="A batch's id, the start of one, or 'latest'.", autocompletion=completion.batches_here
+    ),
+]
 Gpu = Annotated[bool, typer.Option("--gpu/--no-gpu", help="A GPU worker for each GPU of this host.")]
 Cpu = Annotated[bool, typer.Option("--cpu/--no-cpu", help="A worker that screens and encodes.")]
 Io = Annotated[bool, typer.Option("--io/--no-io", help="A worker that enhances, publishes and dispatches.")]
-FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A .txt, .jsonl, .csv or .yaml prompt file.")]
+PromptsArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE", help="A .txt, .jsonl, .csv or .yaml prompt file; - for standard input; or one prompt, quoted."
+    ),
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until it is done, and end with the batch's exit code.")]
 
 
 def takes(**groups: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -57,8 +69,8 @@ def takes(**groups: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., A
     return decorate
 
 
-def _field(flag: str, text: str, metavar: str = "VALUE") -> Any:
-    return typer.Option(flag, help=text, metavar=metavar)
+def _field(flag: str, text: str, metavar: str = "VALUE", complete: Any = None) -> Any:
+    return typer.Option(flag, help=text, metavar=metavar, autocompletion=complete)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +97,14 @@ class FieldOptions:
     reference_image: Annotated[
         list[str] | None, _field("--reference-image", "An image as for --image; any number of times.")
     ] = None
-    preset: Annotated[str | None, _field("--preset", "Preset; `vgen models list` shows them.")] = None
+    preset: Annotated[
+        str | None, _field("--preset", "Preset; `vgen models list` shows them.", complete=completion.presets_here)
+    ] = None
     gpu: Annotated[str | None, _field("--gpu", "GPU types that may make them, separated by commas.")] = None
     priority: Annotated[str | None, _field("--priority", "-100 to 100; higher runs first.")] = None
-    label: Annotated[list[str] | None, _field("--label", "Any number of times.", "NAME=VALUE")] = None
+    label: Annotated[
+        list[str] | None, _field("--label", "Any number of times.", "NAME=VALUE", completion.labels_here)
+    ] = None
     acceleration: Annotated[
         str | None, _field("--acceleration", "How to be faster or smaller, such as vae_tiling,step_cache=first_block.")
     ] = None
@@ -167,6 +183,9 @@ class BatchChoices(SubmissionChoices):
         typer.Option("--key", help="Submission key: submitting again under it adds nothing. Default: the content."),
     ] = None
     again: Annotated[bool, typer.Option("--again", help="Make a new batch even if the same was submitted.")] = False
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Make only what no earlier batch of this file has made or begun.")
+    ] = False
     safety_policy: Annotated[
         str | None, typer.Option("--safety-policy", help="closed, open or hold; default: the setting safety.policy.")
     ] = None

@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from cli.command_words import HELP
 from cli.main import app
 from service.exit_codes import MEANING
 from service.views import batches, clips, evals, events, jobs, keys, models, operations, reports, submissions, workers
@@ -56,10 +57,13 @@ JSON_OUTPUT: dict[str, type[View]] = {
     "models list": models.ModelListView,
     "models show": models.ModelView,
     "models check": models.ModelChecksView,
+    "models add": models.ModelAddedView,
     "models calibrate": models.CalibrationView,
     "bench preset": models.PresetBenchView,
     "sweep": operations.SweptView,
     "workers": workers.WorkersView,
+    "workers drain": workers.DrainedView,
+    "delete": operations.DeletedView,
     "keys create": keys.KeyCreatedView,
     "keys list": keys.KeyListView,
     "keys revoke": keys.RevokedView,
@@ -93,7 +97,9 @@ def cli_reference() -> str:
         "| `submit`, `run` | nothing, if the same was submitted before | where it was | going on |",
     ]
     for path, command in _commands(typer.main.get_command(app), ("vgen",)):
-        context = typer.Context(command, info_name=" ".join(path), terminal_width=100, max_content_width=100)
+        context = typer.Context(
+            command, info_name=" ".join(path), terminal_width=100, max_content_width=100, help_option_names=list(HELP)
+        )
         parts += [f"## `{' '.join(path)}`", f"```text\n{command.get_help(context).rstrip()}\n```"]
     return "\n\n".join(parts) + "\n"
 

@@ -34,10 +34,9 @@ def left(iso: str, now: datetime | None = None) -> str:
     return f"about {span(seconds)} left ({clock(iso, now)})"
 
 
-def ago(iso: str, now: datetime | None = None) -> str:
-    """Return how long ago it was, and when: ``35 s ago (02:43)``."""
-    now = now or datetime.now(UTC)
-    return f"{span((now - datetime.fromisoformat(iso)).total_seconds())} ago ({clock(iso, now)})"
+def so_far(iso: str, now: datetime | None = None) -> str:
+    """Return how long it has been going on since then: ``13 s so far``."""
+    return f"{span(((now or datetime.now(UTC)) - datetime.fromisoformat(iso)).total_seconds())} so far"
 
 
 def shown(iso: str | None) -> str | None:

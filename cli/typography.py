@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from cli.command_words import walk
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def refuse_typographic_options(app: typer.Typer, arguments: Sequence[str]) -> No
         return
     import typer.main
 
-    for argument, options, value_of in _walk(typer.main.get_command(app), arguments):
+    for argument, options, value_of in walk(typer.main.get_command(app), arguments):
         if value_of is not None:
             _check_value(value_of, argument)
             continue
@@ -56,29 +57,3 @@ def _check_name(argument: str, options: dict[str, Any]) -> None:
         mark = next(mark for mark in name if mark in DASHES)
         called = f"U+{ord(mark):04X} ({unicodedata.name(mark, 'unnamed').lower()})"
         raise InputError(f"{name!r} has the dash {called}, which no option begins with: write {option}")
-
-
-def _walk(command: Any, arguments: Sequence[str]) -> Iterator[tuple[str, dict[str, Any], str | None]]:
-    """Yield each argument up to ``--``, with the options that are known there, and the one whose value it is."""
-    options = _options(command)
-    value_of: str | None = None
-    for argument in arguments:
-        if argument == "--":
-            return
-        yield argument, options, value_of
-        if value_of is not None:
-            value_of = None
-        elif argument in options:
-            value_of = argument if _takes_value(options[argument]) else None
-        elif argument in getattr(command, "commands", {}):
-            command = command.commands[argument]
-            options = options | _options(command)
-
-
-def _options(command: Any) -> dict[str, Any]:
-    named = {name: option for option in command.params for name in (*option.opts, *option.secondary_opts)}
-    return {"--help": None} | {name: option for name, option in named.items() if name.startswith("-")}
-
-
-def _takes_value(option: Any) -> bool:
-    return option is not None and not option.is_flag and not getattr(option, "count", False)

@@ -4,7 +4,9 @@
     ├── InputError            the user's input is wrong; carries one ``Problem`` per mistake
     ├── SettingsError         a setting has a wrong value
     ├── NotFoundError         no such batch, job, preset or artifact
+    │   └── NoSuchRowError    no such batch or job in the database that was asked
     ├── ConflictError         the request contradicts what is stored
+    ├── NotInstalledError     an extra of the package is not installed (`pip install 'vgen[generate]'`)
     ├── ServiceUnavailableError a database, broker or store cannot be reached
     └── StageError            a stage could not do its work; ``failure_class`` decides what happens next
         ├── RetryableError    network, throttling, a full disk: try again later
@@ -112,10 +114,20 @@ class NotFoundError(VgenError):
     code = "not_found"
 
 
+class NoSuchRowError(NotFoundError):
+    """No such batch or job in the database that was asked; whoever shows it adds which that is."""
+
+
 class ConflictError(VgenError):
     """The request contradicts what is stored, for example a key that is used for another file."""
 
     code = "conflict"
+
+
+class NotInstalledError(VgenError):
+    """An extra of the package is needed and not installed; the message has the command that installs it."""
+
+    code = "not_installed"
 
 
 class ServiceUnavailableError(VgenError):

@@ -15,6 +15,12 @@ TEMPORARY = ".vgen-part-"
 """The prefix of temporary files' names; no key may have such a part."""
 
 
+MEDIA_TYPES = {"video": "video/mp4", "poster": "image/jpeg", "strip": "image/jpeg", "sidecar": "application/json"}
+"""Every kind of file that a clip has, in the order in which they are uploaded."""
+SUFFIXES = {"video": "mp4", "poster": "poster.jpg", "strip": "strip.jpg", "sidecar": "json"}
+"""The ending of each kind of file, which keeps files of one name apart."""
+
+
 def media_key(job_id: str, sha256: str, extension: str = "mp4") -> str:
     """Return where a job's file of that digest is in the store: never shared between jobs, never another file's."""
     return f"media/{job_id}/{sha256}.{extension}"
@@ -26,13 +32,17 @@ def state_key(sha256: str) -> str:
 
 
 def slug(prompt: str) -> str:
-    """A short name for a prompt, for people who list a folder: ``[a-z0-9-]``, at most 40 characters, never empty."""
-    plain = unicodedata.normalize("NFKD", prompt[:400]).encode("ascii", "ignore").decode().lower()
-    words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+    """A short name for a prompt, for people who list a folder: letters and digits of any script, and hyphens.
+
+    At most 40 characters, never empty; accents stay, and so do the vowel signs that scripts write as marks.
+    """
+    plain = unicodedata.normalize("NFKC", prompt[:400]).lower()
+    kept = (character if unicodedata.category(character)[0] in "LMN" else "-" for character in plain)
+    words = re.sub(r"-+", "-", "".join(kept)).strip("-")
     if len(words) > _SLUG_LENGTH:
         cut = words[: _SLUG_LENGTH + 1]
         words = cut[: cut.rfind("-")] if "-" in cut else cut[:_SLUG_LENGTH]
-    return words or "clip"
+    return unicodedata.normalize("NFC", words).strip("-") or "clip"
 
 
 def check_key(key: str) -> str:

@@ -29,6 +29,16 @@ def _prctl(option: int, value: ctypes.c_char_p | ctypes.c_ulong) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
+def cause_of_death(exit_code: int) -> str:
+    """Return how a process ended, in words: the signal that killed it, by number and name, or its exit code."""
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    try:
+        return f"signal {-exit_code} ({signal.Signals(-exit_code).name})"
+    except ValueError:
+        return f"signal {-exit_code}"
+
+
 def stop_signals() -> tuple[signal.Signals, ...]:
     """SIGINT, SIGTERM and SIGHUP; the last one only where nobody has this process ignore it, as ``nohup`` does."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

@@ -2,21 +2,29 @@
 
 import hashlib
 
-from pipeline.spec import MAX_SEED
+MAX_DERIVED = 2**53 - 1
+"""JavaScript, spreadsheets and many readers of JSON keep whole numbers up to here, and round larger ones."""
 
 
-def derive_seed(fingerprint: str, line: int, variant: int) -> int:
-    """The seed of a job that was given none, in ``0 .. 2**63 - 1``: the same file has the same seeds every time."""
-    digest = hashlib.sha256(f"{fingerprint}:{line}:{variant}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") & MAX_SEED
+def derive_seed(prompt: str, variant: int, occurrence: int) -> int:
+    """The seed of a job that was given none, below 2**53.
+
+    It follows from the prompt, the job's place among its line's, and which of the file's lines with this prompt (from
+    0) it is: a line that is added elsewhere in the file changes no other line's seed.
+    """
+    return _seed_of(f"{occurrence}:{variant}:{prompt}")
+
+
+def _seed_of(text: str) -> int:
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") & MAX_DERIVED
 
 
 def segment_seed(seed: int, segment: int) -> int:
     """The seed of a clip's segment: the clip's own for the first, so that it is the clip of one segment."""
     if segment == 0:
         return seed
-    digest = hashlib.sha256(f"{seed}:segment:{segment}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") & MAX_SEED
+    return _seed_of(f"{seed}:segment:{segment}")
 
 
 def roll_seed(seed: int, roll: int) -> int:
@@ -24,4 +32,4 @@ def roll_seed(seed: int, roll: int) -> int:
 
     Not ``seed + 1``, which in a line with seeds 1 to 4 is the next job's.
     """
-    return seed if roll == 1 else derive_seed(f"roll:{seed}", roll, 0)
+    return seed if roll == 1 else _seed_of(f"{seed}:roll:{roll}")

@@ -17,6 +17,8 @@ class SubmissionChoices:
     """Submitting again under it adds nothing."""
     again: bool = False
     """Make a new batch even if the same content was submitted before."""
+    reuse: bool = False
+    """Make only what no earlier batch of the file has."""
     safety_policy: str | None = None
     codec: str | None = None
     quality: int | None = None
@@ -32,5 +34,7 @@ class SubmissionChoices:
         """Raises InputError: choices contradict each other, or the key is too long."""
         if self.key is not None and self.again:
             raise InputError([Problem("--key and --again exclude each other: a key names one batch for ever")])
+        if self.reuse and (self.again or self.key is not None):
+            raise InputError([Problem("--reuse goes with neither --again nor --key: it makes what is not made yet")])
         if self.key is not None and not 0 < len(self.key) <= _MAX_KEY:
             raise InputError([Problem(f"has {len(self.key)} characters; 1 to {_MAX_KEY} are allowed", field="--key")])

@@ -8,6 +8,7 @@ from pipeline.errors import (
     ConflictError,
     InputError,
     NotFoundError,
+    NotInstalledError,
     RefusedError,
     RetryableError,
     ServiceUnavailableError,
@@ -37,7 +38,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.INTERRUPTED: "Interrupted; what was stored stays, and the work goes on at the next run.",
 }
 
-_USAGE_ERRORS = (InputError, SettingsError, NotFoundError, ConflictError)
+_USAGE_ERRORS = (InputError, SettingsError, NotFoundError, ConflictError, NotInstalledError)
 _PATH_ERRNOS = frozenset(
     {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EROFS}
     | {errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EEXIST}

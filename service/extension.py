@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db.clips import batches, continuations, jobs
+from db.clips import batches, continuations, jobs, lookup
 from db.clips.batches import Submitted
 from db.reading import history
 from db.session import Database
@@ -97,7 +97,7 @@ def left_by(database: Database, job_id: str) -> Left:
         ConflictError: it has not succeeded, or its preset cannot go on.
     """
     with database.reading() as session:
-        job = jobs.get(session, job_id)
+        job = lookup.job_named(session, job_id)
         if job.state is not JobState.SUCCEEDED:
             raise ConflictError(f"job {job.id} is {job.state.value}: only a finished clip is extended")
         state = continuations.last(session, job.id, job.roll)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from sqlalchemy.orm import Session
 
-from db.clips import batches, jobs, selection
+from db.clips import batches, jobs, lookup, selection
 from db.clips import cancel_retry_approve as requests
 from db.clips.selection import Selection
 from db.evals import score_steps
@@ -35,6 +35,13 @@ def cancel(database: Database, ids: Sequence[str], *, label: str | None = None) 
     """Stop jobs; a running one stops within a step. What has succeeded stays."""
     chosen = Selection(_OPEN, label=None if label is None else label_of(label))
     return _change(database, ids, chosen, requests.cancel_all)
+
+
+def whole_batches(database: Database, ids: Sequence[str]) -> list[str]:
+    """Return the ids of the batches among what was named. Raises NotFoundError."""
+    with database.reading() as session:
+        targets = [lookup.target_named(session, name) for name in ids]
+    return [target.batch_id for target in targets if target.job_id is None]
 
 
 def cancel_scoring(database: Database, batch_id: str) -> int:
@@ -105,12 +112,13 @@ def _pages(database: Database, ids: Sequence[str], chosen: Selection) -> Iterato
     whole: dict[str, None] = {}
     with database.reading() as session:
         for name in ids:
-            if "-" not in name:
-                whole[batches.get(session, name).id] = None
+            target = lookup.target_named(session, name)
+            if target.job_id is None:
+                whole[target.batch_id] = None
             elif chosen.label is not None or chosen.code is not None:
                 raise InputError([Problem(f"{name!r} is a job: --label and --code choose among those of batches")])
             else:
-                named[jobs.get(session, name).id] = None
+                named[target.job_id] = None
         if not ids:
             whole = dict.fromkeys(selection.batches_with(session, chosen))
     job_ids = [job_id for job_id in named if job_id.partition("-")[0] not in whole]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from db.clips import batches, continuations, jobs
+from db.clips import batches, continuations, jobs, lookup
 from db.clips.batches import Submitted
 from db.reading import history
 from db.session import Database
@@ -25,7 +25,7 @@ Clip = tuple[str, JobSpec, BatchOptions]
 def as_made(database: Database, job_id: str) -> tuple[JobSpec, BatchOptions]:
     """Return the specification that makes a job's clip once more. Raises NotFoundError."""
     with database.reading() as session:
-        job = jobs.get(session, job_id)
+        job = lookup.job_named(session, job_id)
         options = BatchOptions.model_validate(batches.get(session, job.batch_id).options)
         prompts = history.segment_prompts(session, [job.id]).get(job.id, [])
     spec = JobSpec.model_validate(job.spec)

@@ -12,7 +12,7 @@ from pipeline.policy.routes import gpu_type_of
 from pipeline.processes import hang_up_like_sigterm
 from pipeline.settings import Settings, current_settings
 from tasks.upkeep.timers import Timers
-from tasks.worker import contexts
+from tasks.worker import announcements, contexts
 from tasks.worker.contexts import consumed_queues, drop, make_runtime
 from tasks.worker.stopping import begin_in_fork, note_stop, stopping_since
 
@@ -97,6 +97,8 @@ def _worker_ready(sender: Any = None, **_: Any) -> None:
     )
     _loops[sender.hostname] = loops
     loops.start()
+    role, queues = announcements.role_of(sender.hostname), consumed_queues(sender.app)
+    announcements.announce(f"{role} is ready: {announcements.work_on(queues)}", at_once=controller.concurrency or 1)
 
 
 @signals.task_received.connect  # type: ignore[untyped-decorator]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from celery import Celery, chain, group
 from kombu.exceptions import OperationalError
@@ -16,6 +16,7 @@ from db.scheduling import dispatch
 from db.scheduling.dispatch import StepMessage
 from db.session import Database
 from pipeline import failpoints
+from pipeline.errors import ServiceUnavailableError
 from pipeline.policy.routes import chain_from
 from pipeline.states import Stage
 
@@ -44,9 +45,10 @@ def send(app: Celery, database: Database, steps: Sequence[StepMessage], scores: 
         return 0
     count, unsent_scores = 0, list(scores)
     try:
+        attempts = _attempts(database, steps)
         with app.producer_pool.acquire(block=True) as producer:
             for step in steps:
-                _chain(app, step).apply_async(producer=producer, root_id=step.job_id)
+                _chain(app, step, attempts).apply_async(producer=producer, root_id=step.job_id)
                 count += 1
                 failpoints.hit("dispatch_sent")
             if unsent_scores:
@@ -69,15 +71,49 @@ def send(app: Celery, database: Database, steps: Sequence[StepMessage], scores: 
     return count + len(scores) - len(unsent_scores)
 
 
-def _chain(app: Celery, step: StepMessage) -> chain:
+def task_id(job_id: str, roll: int, segment: int, stage: str, attempt: int) -> str:
+    """The id of a task, as Flower shows it: it names the attempt that its message is for."""
+    return f"{job_id}.{roll}.{segment}.{stage}.{attempt}"
+
+
+Attempts = Mapping[tuple[str, int, int, Stage], int]
+
+
+def _attempts(database: Database, steps: Sequence[StepMessage]) -> Attempts:
+    """Return the earlier attempts of the steps in these messages, without those that are sent for the first time.
+
+    Where the first step of a chain was never claimed, no later one was.
+    """
+    again = [step for step in steps if step.attempts]
+    if not again:
+        return {}
+    try:
+        with database.reading() as session:
+            return dispatch.earlier_attempts(session, again)
+    except ServiceUnavailableError:  # the names of tasks are for people only
+        return {}
+
+
+def _chain(app: Celery, step: StepMessage, attempts: Attempts) -> chain:
     links = chain_from(step.stage, step.queue, scored=step.scored, last_segment=step.last_segment)
     return chain(
         *(
-            app.signature(task_name(stage), args=(step.job_id, step.segment), immutable=True, queue=queue)
+            app.signature(
+                task_name(stage),
+                args=(step.job_id, step.segment),
+                immutable=True,
+                queue=queue,
+                task_id=_next_id(step, stage, attempts),
+            )
             for stage, queue in links
         ),
         app=app,
     )
+
+
+def _next_id(step: StepMessage, stage: Stage, attempts: Attempts) -> str:
+    attempt = attempts.get((step.job_id, step.roll, step.segment, stage), 0) + 1
+    return task_id(step.job_id, step.roll, step.segment, stage.value, attempt)
 
 
 def _group(app: Celery, steps: Sequence[ScoreMessage]) -> group:

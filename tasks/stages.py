@@ -8,7 +8,7 @@ from celery import Celery, Task
 from pipeline.states import Stage
 from tasks.messages import SCORE_CLIPS, task_name
 from tasks.worker.scoring import run_score_step
-from tasks.worker.step import run_step
+from tasks.worker.step import StepFailedError, run_step
 
 
 def register(app: Celery) -> None:
@@ -22,6 +22,7 @@ def register(app: Celery) -> None:
 
 
 def _register(app: Celery, stage: Stage) -> None:
-    @app.task(bind=True, name=task_name(stage), shared=False)  # type: ignore[untyped-decorator]
+    # What is in `throws` is logged in a line, without a traceback: the rows and the worker's own log say more.
+    @app.task(bind=True, name=task_name(stage), shared=False, throws=(StepFailedError,))  # type: ignore[untyped-decorator]
     def run(task: Task, job_id: str, segment: int) -> None:
         run_step(task, stage, job_id, segment)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline import extras
 from pipeline.errors import ConflictError, InputError, Problem, StoppedError, VgenError
 from pipeline.generators.base import Progress
 from pipeline.generators.process.handle import GeneratorProcess
@@ -36,6 +37,7 @@ class VideoGenerator:
     """
 
     def __init__(self, preset: str, settings: Settings, *, model: ModelFolder | None = None) -> None:
+        extras.require(extras.GENERATE, purpose="what makes clips")
         self.preset = preset
         self._model = model
         # A program names its own files: what is fenced in is a prompt file, which may come from elsewhere.

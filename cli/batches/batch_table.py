@@ -5,9 +5,11 @@ from urllib.parse import unquote, urlsplit
 from cli import context, output
 from db.clips import batches, jobs
 from db.session import Database
+from pipeline.object_names import SUFFIXES
 from pipeline.settings import Settings
 from pipeline.states import JobState
 from pipeline.wiring import make_storage
+from service.clip_names import MOST_LINKED, clip_names, link_clips
 from service.views.batches import BatchView, batch_view
 from service.views.jobs import has_random_weights
 
@@ -25,18 +27,23 @@ def show(database: Database, settings: Settings, batch_id: str) -> int:
         files = jobs.artifacts(session, [job.id for job in rows])
         view = batch_view(batch, batches.counts(session, [batch.id])[batch.id])
     output.line(summary(view))
+    links, names = None, {}
+    if folder is not None and view.total <= MOST_LINKED:
+        links, names = link_clips(folder, database, batch), clip_names(database, batch.id)
     views = []
     for job in rows:
         video = files.get(job.id, {}).get("video")
         # A presigned URL is long and ends; without --urls a store's key says where the clip is.
         where = path_of(storage.url(video.key, expires_s=3600)) if video and folder else video.key if video else ""
+        if video and links is not None and (link := links / f"{names[job.id]}.{SUFFIXES['video']}").exists():
+            where = str(link)
         problem = f"{job.error_code}: {job.error or ''}" if job.error_code else ""
         views.append((job.id, job.state.value, where or problem))
     output.table(("job", "state", "clip"), views)
     if view.total > _ROWS:
         output.notice(f"the first {_ROWS} of {view.total} jobs; `vgen results {view.id}` shows all")
     if folder is not None and view.counts[JobState.SUCCEEDED]:
-        output.line(f"clips are in {folder / 'media'}")
+        output.line(f"clips are in {links if links is not None else folder / 'media'}")
     elif view.counts[JobState.SUCCEEDED]:
         output.line(f"`vgen results {view.id} --urls` gives URLs")
     if any(has_random_weights(job.spec) for job in rows):

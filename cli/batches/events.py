@@ -5,10 +5,11 @@ from typing import Annotated
 import typer
 
 from cli import output
+from cli.batches.patience import Patience, goes_on
 from cli.context import open_database, settings_of
 from cli.interrupt import Interrupt
 from cli.options import Json
-from db.clips import batches, jobs
+from db.clips import lookup
 from db.reading import history
 from db.reading.feed import Feed
 from db.reading.history import Entry
@@ -34,7 +35,7 @@ def events(
     with open_database(settings) as database:
         batch_id, job_id = _whose(database, of)
         if follow:
-            return _follow(Feed(database, batch_id, job_id), jsonl)
+            return _follow(Feed(database, batch_id, job_id), jsonl, Patience(goes_on([batch_id])))
         which = {"batch_id": batch_id} if job_id is None else {"job_id": job_id}
         with database.reading(one_instant=True) as session:
             entries = history.entries(session, **which)
@@ -47,10 +48,12 @@ def events(
     return ExitCode.DONE
 
 
-def _follow(feed: Feed, jsonl: bool) -> int:
+def _follow(feed: Feed, jsonl: bool, patience: Patience) -> int:
     with Interrupt("no longer following; the work goes on") as interrupt:
         while True:
-            news = feed.poll()
+            news = patience.insist(feed.poll, interrupt.wait)
+            if news is None:
+                return ExitCode.INTERRUPTED
             for entry in news.entries:
                 _show(entry, jsonl)
             output.flush()
@@ -63,9 +66,8 @@ def _follow(feed: Feed, jsonl: bool) -> int:
 def _whose(database: Database, of: str) -> tuple[str, str | None]:
     """The ids of the batch and, where one was named, of the job. Raises NotFoundError."""
     with database.reading() as session:
-        if "-" in of:
-            return jobs.get(session, of).batch_id, of
-        return batches.get(session, of).id, None
+        target = lookup.target_named(session, of)
+        return target.batch_id, target.job_id
 
 
 def _show(entry: Entry, jsonl: bool) -> None:

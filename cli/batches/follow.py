@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
-from cli import output
+from cli import output, times
+from cli.batches.patience import RETRY_S, Patience
 from db.clips import batches
 from db.evals import score_steps
 from db.reading import estimates
 from db.session import Database
+from pipeline.generators.base import Phase
 from pipeline.states import TERMINAL_JOB_STATES
 from service.views.batches import BatchView, batch_view
 from service.views.jobs import RunningView, running_view
@@ -28,6 +30,8 @@ class Snapshot:
     running: tuple[RunningView, ...]
     scoring: int = 0
     """Steps of evaluation runs over these batches that are still to be done."""
+    waiting: tuple[str, ...] = ()
+    """Why jobs that are not at work wait, what needs a person first."""
     at_rest: Mapping[str, str] = field(default_factory=dict)
     """Stopped batches of which nothing runs or will run before a person says so, with the reason."""
 
@@ -71,7 +75,9 @@ def snapshot_of(database: Database, batch_ids: Sequence[str]) -> Snapshot:
             tuple(batch_view(row, counts[row.id]) for row in rows),
             tuple(running_view(*step) for batch_id in batch_ids for step in batches.running_steps(session, batch_id)),
             sum(score_steps.left(session, batch_ids).values()),
-            {row.id: estimates.why_stopped(session, row) or "" for row in rows if estimates.rests(session, row)},
+            at_rest={
+                row.id: estimates.why_stopped(session, row) or "" for row in rows if estimates.rests(session, row)
+            },
         )
 
 
@@ -102,7 +108,8 @@ class PlainDisplay:
         self._counts, self._last = counts, now
         running = ", ".join(_describe(step) for step in snapshot.running[:4])
         more = f" and {len(snapshot.running) - 4} more" if len(snapshot.running) > 4 else ""
-        output.notice(f"{_sum(snapshot)}{f'; running: {running}{more}' if running else ''}")
+        waiting = f"; {snapshot.waiting[0]}" if snapshot.waiting and not running else ""
+        output.notice(f"{_sum(snapshot)}{f'; running: {running}{more}' if running else ''}{waiting}")
 
 
 class LiveDisplay:
@@ -134,14 +141,16 @@ class LiveDisplay:
     def show(self, snapshot: Snapshot) -> None:
         if self._all is None:
             self._all = self._progress.add_task("jobs", total=snapshot.total, completed=0)
-        self._progress.update(self._all, description=_sum(snapshot), total=snapshot.total, completed=snapshot.ended)
+        waiting = f"; {snapshot.waiting[0]}" if snapshot.waiting and not snapshot.running else ""
+        text = f"{_sum(snapshot)}{waiting}"
+        self._progress.update(self._all, description=text, total=snapshot.total, completed=snapshot.ended)
         current = {(step.job_id, step.stage, step.segment): step for step in snapshot.running[:20]}
         for key in self._steps.keys() - current.keys():
             self._progress.remove_task(self._steps.pop(key))
         for key, step in current.items():
             if key not in self._steps:
                 self._steps[key] = self._progress.add_task("", total=None)
-            label = " ".join(part for part in (step.job_id, step.stage, step.part, step.phase) if part)
+            label = " ".join(part for part in (step.job_id, step.stage, step.part, doing(step)) if part)
             self._progress.update(self._steps[key], description=label, total=step.steps or None, completed=step.step)
 
 
@@ -151,14 +160,27 @@ def display() -> Display:
 
 
 def follow(
-    poll: Callable[[], Snapshot], display: Display, *, until: Callable[[Snapshot], bool], wait: Callable[[float], bool]
-) -> Snapshot:
-    """Show snapshots until one satisfies ``until``, or ``wait`` (seconds) answers True: asked to stop."""
+    poll: Callable[[], Snapshot],
+    display: Display,
+    *,
+    until: Callable[[Snapshot], bool],
+    wait: Callable[[float], bool],
+    patience: Patience | None = None,
+) -> Snapshot | None:
+    """Show snapshots until one satisfies ``until``, or ``wait`` (seconds) answers True: asked to stop.
+
+    With ``patience`` a database that is away is waited for. Returns the last snapshot, None where there was none.
+    """
+    last: Snapshot | None = None
     while True:
-        snapshot = poll()
-        display.show(snapshot)
-        if until(snapshot) or wait(POLL_S):
-            return snapshot
+        snapshot = poll() if patience is None else patience.read(poll)
+        if snapshot is not None:
+            last = snapshot
+            display.show(snapshot)
+            if until(snapshot):
+                return last
+        if wait(POLL_S if snapshot is not None else RETRY_S):
+            return last
 
 
 def _sum(snapshot: Snapshot) -> str:
@@ -171,6 +193,17 @@ def _sum(snapshot: Snapshot) -> str:
     return f"{snapshot.ended}/{snapshot.total} done ({text}){scoring}" if text else "no jobs"
 
 
+_LONG = (Phase.LIBRARIES, Phase.LOAD, Phase.WARM_UP)
+"""Phases without steps that say how far they are."""
+
+
+def doing(step: RunningView) -> str:
+    """Return what a step does, with its time so far where no count of steps says how far it is."""
+    if step.phase in _LONG and step.started_at is not None:
+        return f"{step.doing}, {times.so_far(step.started_at)}"
+    return step.doing or ""
+
+
 def _describe(step: RunningView) -> str:
-    progress = (step.phase, f"{step.step}/{step.steps}") if step.steps else ()
+    progress = (doing(step), f"{step.step}/{step.steps}") if step.steps else ()
     return " ".join(part for part in (step.job_id, step.stage, step.part, *progress) if part)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cli import output, times
 from cli.batches import reasons
@@ -17,6 +18,8 @@ from service.views.waiting import WaitView
 from service.waiting import waits_of
 
 _POLL_S = 5.0
+_IDLE_POLL_S = 2.0
+"""While nothing runs, what is waited for is all there is to show."""
 _PAUSES = frozenset({Code.ALL_PAUSED, Code.BATCH_PAUSED, Code.OVER_BUDGET})
 
 
@@ -57,19 +60,21 @@ class News:
         self._database = database
         self._settings = settings
         self._shown: set[str] = set()
+        self._waiting: list[str] = []
         self._starts_until = time.monotonic() + start_s
         self._polled_at: float | None = None
 
     def report(self, snapshot: Snapshot) -> Snapshot:
         """Print new notices, at most every few seconds, and return the snapshot."""
-        if self._polled_at is None or time.monotonic() - self._polled_at >= _POLL_S:
-            self._polled_at = time.monotonic()
+        pause_s = _POLL_S if snapshot.running else _IDLE_POLL_S
+        if self._polled_at is None or time.monotonic() - self._polled_at >= pause_s:
+            self._polled_at, self._waiting = time.monotonic(), []
             urgent = self._urgent(snapshot)
             for key, text in urgent.items():
                 if key not in self._shown:
                     output.notice(text)
             self._shown = set(urgent)
-        return snapshot
+        return replace(snapshot, waiting=tuple(self._waiting))
 
     def _urgent(self, snapshot: Snapshot) -> dict[str, str]:
         """Return the notices, each by what stays the same of it while the time goes on."""
@@ -79,6 +84,7 @@ class News:
                 if not view.finished:
                     row = batches.get(session, view.id)
                     waits = waits_of(session, row, self._settings)
+                    self._waiting += reasons.of_waits(waits)
                     texts |= self._of(of_batch(session, row, self._settings), view, waits)
         return texts
 

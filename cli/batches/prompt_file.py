@@ -1,13 +1,65 @@
-"""Reading a prompt file under the command line's options."""
+"""Reading what is to be made under the command line's options: a prompt file, standard input, or one prompt."""
 
+import json
+import os
+import sys
 from pathlib import Path
 
+from cli import output
 from cli.options import BatchChoices, FieldOptions
-from pipeline.prompts import Submission, parse
+from pipeline.errors import InputError, Problem
+from pipeline.object_names import slug
+from pipeline.prompts import Submission, parse, parse_bytes
+from pipeline.prompts.formats.lines import MAX_FILE_BYTES
+from pipeline.prompts.formats.readers import READERS
 from pipeline.settings import Settings
 
+STDIN = "-"
 
-def read(file: Path, fields: FieldOptions, choices: BatchChoices, settings: Settings) -> Submission:
-    """Parse the file under the command line's options. Raises InputError with every mistake."""
+
+def read(source: str, fields: FieldOptions, choices: BatchChoices, settings: Settings) -> Submission:
+    """Parse the file, what standard input brings, or the prompt itself, under the command line's options.
+
+    Raises:
+        InputError: with every mistake.
+    """
     choices.require_possible()
-    return parse(file, overrides=fields.overrides(), settings=settings)
+    overrides = fields.overrides()
+    if source == STDIN:
+        data = _from_stdin()
+        name = "stdin.jsonl" if data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") else "stdin.txt"
+        return parse_bytes(data, name, overrides=overrides, settings=settings)
+    if is_prompt(source):
+        record = json.dumps({"prompt": source}).encode()
+        return parse_bytes(record, "prompt.jsonl", overrides=overrides, settings=settings)
+    _require_file(source)
+    return parse(Path(source), overrides=overrides, settings=settings)
+
+
+def is_prompt(source: str) -> bool:
+    """Return whether it is a prompt: several words that are no file's name."""
+    if len(source.split()) < 2 or source.lower().endswith(tuple(READERS)):
+        return False
+    return not os.path.exists(source)  # noqa: PTH110 - Path.exists() fails where the prompt is too long for a name
+
+
+def name_of(source: str) -> str | None:
+    """Return the name of a batch of one prompt; None where a file gives it."""
+    return slug(source) if is_prompt(source) else None
+
+
+def _require_file(source: str) -> None:
+    """Raises InputError: one word that names nothing may be meant as a prompt."""
+    if not os.path.lexists(source) and not Path(source).suffix and os.sep not in source:
+        message = f"there is no such file; a prompt of one word comes by standard input: echo {source} | vgen run -"
+        raise InputError([Problem(message, source)])
+
+
+def _from_stdin() -> bytes:
+    """Raises InputError: there is nothing, or too much."""
+    if sys.stdin.isatty():
+        output.notice("reading prompts, one a line; Ctrl-D ends them")
+    data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+    if not data.strip():
+        raise InputError([Problem("standard input brought no prompt", STDIN)])
+    return data

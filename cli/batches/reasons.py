@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 
 from cli import times
+from db.reading.reasons import Code
 from service.views.waiting import ReasonView, WaitView
 
 
 def sentence(reason: ReasonView, *, mend: bool = True) -> str:
     """Return the reason as one sentence, with its times and the command that mends it."""
     text = reason.text
-    if reason.since is not None:
+    if reason.since is not None and reason.code == Code.LOADING:
+        text += f", {times.so_far(reason.since)}"
+    elif reason.since is not None:
         text += f", since {times.clock(reason.since)}"
     if reason.until is not None:
         text += f"; tried again in {_until(reason.until)}"

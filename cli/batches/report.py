@@ -11,7 +11,11 @@ from cli.batches import batch_table
 from cli.context import open_database, settings_of
 from cli.options import BatchArgument, Json
 from db.clips import batches
+from db.session import Database
 from pipeline.errors import InputError, Problem
+from pipeline.files.drafts import draft_of
+from pipeline.settings import Settings
+from pipeline.wiring import make_storage
 from service.views.reports import ReportView, report_of
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -23,28 +27,36 @@ def report(
     ctx: typer.Context,
     batch: BatchArgument = "latest",
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with the timeline as a picture.")
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page: clips, failures, the timeline.")
     ] = None,
     json: Json = False,
 ) -> int:
     """Where a batch's time went: who did what when, how busy the GPUs were, seconds and money per clip."""
-    from cli.batches.report_page import page
-
     settings = settings_of(ctx)
-    with open_database(settings) as database, database.reading() as session:
-        row = batches.get(session, batch)
-        limited = row.max_gpu_ms is not None or row.max_cost is not None
-        view = report_of(session, row, (row.prices or {}) if limited else settings.prices)
-    if html is not None:
-        try:
-            html.write_text(page(view), "utf-8")
-        except OSError as error:
-            raise InputError([Problem(f"{str(html)!r} cannot be written: {error.strerror}", field="--html")]) from None
+    with open_database(settings) as database:
+        with database.reading() as session:
+            row = batches.get(session, batch)
+            limited = row.max_gpu_ms is not None or row.max_cost is not None
+            view = report_of(session, row, (row.prices or {}) if limited else settings.prices)
+        if html is not None:
+            _write_page(html, view, database, settings)
     if json:
         output.as_json(view)
     else:
         _show(view)
     return 0
+
+
+def _write_page(path: Path, view: ReportView, database: Database, settings: Settings) -> None:
+    """Raises InputError."""
+    from cli.batches.report_page import contents, page
+
+    text = page(view, contents(database, make_storage(settings), view.batch.id))
+    try:
+        with draft_of(path) as draft:
+            draft.write_text(text, "utf-8")
+    except OSError as error:
+        raise InputError([Problem(f"{str(path)!r} cannot be written: {error.strerror}", field="--html")]) from None
 
 
 def _show(view: ReportView) -> None:

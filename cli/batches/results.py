@@ -1,10 +1,10 @@
 """`vgen results`: the clips of a batch, as URLs, as files, or as JSON."""
 
+import contextlib
 import itertools
 import re
-from collections import Counter
-from collections.abc import Iterator
-from json import dumps
+from collections.abc import Iterator, Mapping
+from json import dumps, loads
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -24,18 +24,20 @@ from pipeline.errors import InputError, Problem, RetryableError
 from pipeline.files.digests import stream_sha256
 from pipeline.files.drafts import draft_of
 from pipeline.files.regular import open_regular_file
-from pipeline.object_names import slug
+from pipeline.object_names import SUFFIXES
 from pipeline.settings import Settings
 from pipeline.states import JobState
 from pipeline.storage import FolderStorage
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
+from service.clip_names import clip_names
 from service.views.batches import BatchView, ResultsView, batch_view
 from service.views.clips import FileView, file_views
 from service.views.jobs import ResultView, job_view
 
 _Found: TypeAlias = "tuple[Job, dict[str, ArtifactRow], str | None, list[Score]]"
 """A job, its published files, the prompt that was used, and its scores."""
+_MANIFEST = "manifest.jsonl"
 _PAGE = 500
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _MAX_EXPIRES_S = 7 * 86_400
@@ -50,7 +52,10 @@ def results(
         str, typer.Option("--expires", help="How long URLs work: seconds, or 30m, 12h, 7d; at most 7 days.")
     ] = "12h",
     download: Annotated[
-        Path | None, typer.Option("--download", metavar="DIR", help="Copy the clips there, with manifest.jsonl.")
+        Path | None,
+        typer.Option(
+            "--download", metavar="DIR", help="Copy the clips there, their pictures, sidecars and manifest.jsonl."
+        ),
     ] = None,
     state: Annotated[list[str] | None, typer.Option("--state", help="Only jobs in this state; repeatable.")] = None,
     json: Json = False,
@@ -66,7 +71,7 @@ def results(
             view = batch_view(row, batches.counts(session, [row.id])[row.id])
         views = [_result(storage, item, expires_s if urls else None) for item in _jobs(database, view.id, states)]
         if download is not None:
-            names = _names(database, view.id)
+            names = clip_names(database, view.id)
             views = list(_downloaded(storage, views, names, download))
     folder = folder_of(settings)
     if json:
@@ -117,36 +122,47 @@ def _result(storage: Storage, item: _Found, expires_s: int | None) -> ResultView
     )
 
 
-def _names(database: Database, batch_id: str) -> dict[str, str]:
-    """File names of a batch's clips, by job: the same whichever of them are finished, and no two alike."""
-    plain = {
-        job.id: (f"{job.line:06d}-{job.spec['seed']}-{slug(job.spec['prompt'])}", job.variant)
-        for job, *_ in _jobs(database, batch_id, [])
-    }
-    uses = Counter(name for name, _ in plain.values())
-    # A sweep over anything but the seed makes several clips of one line and seed.
-    return {
-        job_id: f"{name}.mp4" if uses[name] == 1 else f"{name}-v{variant}.mp4"
-        for job_id, (name, variant) in plain.items()
-    }
-
-
 def _downloaded(storage: Storage, views: list[ResultView], names: dict[str, str], folder: Path) -> Iterator[ResultView]:
     folder.mkdir(parents=True, exist_ok=True)
-    lines: list[str] = []
+    lines = _manifest(folder)
+    before = {str(loads(line)["file"]): job_id for job_id, line in lines.items()}
     for result in views:
         video = next((file for file in result.files if file.kind == "video"), None)
         if video is None:
             yield result
             continue
-        path = folder / names[result.job.id]
-        if _sha256(path) != video.sha256:
-            _fetch(storage, video, path)
+        stem = _own_stem(folder, names[result.job.id], result, video, before)
+        for file in result.files:
+            path = folder / f"{stem}.{SUFFIXES[file.kind]}"
+            if _sha256(path) != file.sha256:
+                _fetch(storage, file, path)
+        path = folder / f"{stem}.{SUFFIXES[video.kind]}"
         done = result.model_copy(update={"downloaded": str(path.absolute())})
-        lines.append(done.model_dump_json(exclude={"downloaded"})[:-1] + f',"file":{dumps(path.name)}}}\n')
+        lines[result.job.id] = done.model_dump_json(exclude={"downloaded"})[:-1] + f',"file":{dumps(path.name)}}}'
         yield done
-    with draft_of(folder / "manifest.jsonl") as draft:
-        draft.write_text("".join(lines), "utf-8")
+    with draft_of(folder / _MANIFEST) as draft:
+        draft.write_text("".join(f"{line}\n" for line in lines.values()), "utf-8")
+
+
+def _manifest(folder: Path) -> dict[str, str]:
+    """The lines of the manifest that earlier downloads left, by job: those of clips that are still there."""
+    lines: dict[str, str] = {}
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in (folder / _MANIFEST).read_text("utf-8").splitlines():
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                entry = loads(line)
+                if (folder / str(entry["file"])).exists():
+                    lines[str(entry["job"]["id"])] = line
+    return lines
+
+
+def _own_stem(folder: Path, name: str, result: ResultView, video: FileView, before: Mapping[str, str]) -> str:
+    """The name without ending; with the batch's id where another batch's clip, or another file, has the plain one."""
+    path = folder / f"{name}.{SUFFIXES[video.kind]}"
+    owner = before.get(path.name)
+    if not path.exists() or owner == result.job.id or (owner is None and _sha256(path) == video.sha256):
+        return name
+    return f"{name}-{result.job.id.partition('-')[0]}"
 
 
 def _fetch(storage: Storage, video: FileView, path: Path) -> None:

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import output, times
-from cli.batches import batch_table, forecast, reasons
-from cli.context import open_database, settings_of
+from cli import completion, output, times
+from cli.batches import batch_table, follow, forecast, reasons
+from cli.context import open_database, settings_of, where
 from cli.options import BatchArgument, Json, checked_owner
-from db.clips import batches, jobs
+from db.clips import batches, jobs, lookup
 from db.reading.reasons import Needs
 from db.session import Database
 from pipeline.errors import InputError, NotFoundError, Problem
@@ -47,7 +47,7 @@ def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = Fal
         output.line(text)
     if view.running:
         rows = [
-            (step.job_id, step.stage, step.part, step.phase, f"{step.step}/{step.steps}", step.worker)
+            (step.job_id, step.stage, step.part, follow.doing(step), f"{step.step}/{step.steps}", step.worker)
             for step in view.running
         ]
         output.table(("job", "stage", "segment", "phase", "step", "worker"), rows)
@@ -93,8 +93,13 @@ def limit_facts(view: StatusView) -> list[tuple[str, object]]:
         ("cost", None if view.cost is None else f"{view.cost:.4g}{most}"),
         ("segments to generate", view.outlook.segments_left or None),
         ("deadline", times.shown(batch.deadline_at)),
-        ("expected", None if (end := view.outlook.expected_at) is None else times.left(end)),
+        ("expected", None if (end := view.outlook.expected_at) is None or _is_blocked(view) else times.left(end)),
     ]
+
+
+def _is_blocked(view: StatusView) -> bool:
+    """Return whether something has to happen first: then nobody knows when it ends."""
+    return any(wait.reason.needs != Needs.NOTHING for wait in view.waiting)
 
 
 def status_view(database: Database, settings: Settings, batch_id: str) -> StatusView:
@@ -150,7 +155,7 @@ def _list_batches(settings: Settings, owner: str | None, limit: int, json: bool)
         output.as_json(view)
         return 0
     if not view.batches:
-        output.notice("no batches")
+        output.notice(f"no batches{f' of {owner}' if owner else ''} (looked in {where(settings)})")
         return 0
     output.table(
         ("batch", "name", "owner", "jobs", "done", "failed", "held", "cancelled", "submitted", "note"),
@@ -210,15 +215,21 @@ def _reason(job: JobView) -> str:
 
 def show(
     ctx: typer.Context,
-    job: Annotated[str, typer.Argument(metavar="ID", help="A job's id, or a batch's.")],
+    job: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="A job's id or custom_id, or a batch's id.", autocompletion=completion.targets_here
+        ),
+    ],
     json: Json = False,
 ) -> int:
     """All that is known of a job: specification, steps, attempts, files, events."""
-    if "-" not in job:
-        return status(ctx, job, json)
     settings = settings_of(ctx)
     with open_database(settings) as database, database.reading() as session:
-        view = job_detail(session, jobs.get(session, job), settings)
+        target = lookup.target_named(session, job)
+        view = None if target.job_id is None else job_detail(session, jobs.get(session, target.job_id), settings)
+    if view is None:
+        return status(ctx, target.batch_id, json)
     if json:
         output.as_json(view)
     else:

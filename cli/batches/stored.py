@@ -1,6 +1,7 @@
-"""Saying what was stored, and the command that comes next."""
+"""Saying what was stored, and the command that comes next; or waiting for it."""
 
 from cli import output
+from cli.batches import waiting
 from db.clips import batches
 from db.clips.batches import Submitted
 from db.session import Database
@@ -12,12 +13,22 @@ from service.views.submissions import SubmittedView
 
 
 def print_stored(
-    stored: Submitted, summary: str, options: BatchOptions, *, settings: Settings, database: Database, json: bool
-) -> None:
-    """Print a new batch, and the command that comes next."""
+    stored: Submitted,
+    summary: str,
+    options: BatchOptions,
+    *,
+    settings: Settings,
+    database: Database,
+    wait: bool,
+    json: bool,
+) -> int:
+    """Print a new batch and the command that comes next, or wait for it; the exit code."""
     notices = screening_notices(options, settings)
     for text in notices:
         output.notice(text)
+    if wait:
+        output.notice(f"batch {stored.batch_id}: {summary}")
+        return waiting.until_done(database, settings, [stored.batch_id], json=json)
     if json:
         with database.reading() as session:
             row = batches.get(session, stored.batch_id)
@@ -26,3 +37,4 @@ def print_stored(
     else:
         output.line(f"batch {stored.batch_id}: {summary}")
         output.line(f"next: vgen {'run' if settings.solo else f'watch {stored.batch_id}'}")
+    return 0

@@ -1,17 +1,17 @@
 """`vgen submit` and `vgen run`: a prompt file becomes a batch, and in solo mode the batch becomes clips."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli import output
-from cli.batches import batch_table, broker, forecast, prompt_file, watch, work
+from cli.batches import batch_table, broker, dry_run, forecast, gallery, prompt_file, reusing, waiting, work
 from cli.context import open_database, settings_of
-from cli.options import BatchChoices, FieldOptions, FileArgument, Json, takes
+from cli.options import BatchChoices, FieldOptions, Json, PromptsArgument, Wait, takes
 from db.clips import batches
 from db.clips.batches import Limits, Submitted
 from db.session import Database
+from pipeline import extras
 from pipeline.errors import InputError, Problem
 from pipeline.prompts import Submission
 from pipeline.settings import Settings
@@ -22,18 +22,19 @@ from service.limits import limits_of
 from service.views.batches import BatchView, batch_view
 from service.views.submissions import SubmittedView
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the jobs and what they need; store nothing.")]
-_DRY_RUN_ROWS = 200
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be made and what it needs; store nothing.")]
+All = Annotated[bool, typer.Option("--all", help="With --dry-run: every job, not the first ones.")]
 
 
 @takes(fields=FieldOptions, choices=BatchChoices)
 def submit(
     ctx: typer.Context,
-    file: FileArgument,
+    file: PromptsArgument,
     fields: FieldOptions,
     choices: BatchChoices,
-    dry_run: DryRun = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Watch the batch and end with its exit code.")] = False,
+    plan_only: DryRun = False,
+    all_jobs: All = False,
+    wait: Wait = False,
     json: Json = False,
 ) -> int:
     """Store a prompt file as a batch; repeating it adds nothing."""
@@ -41,12 +42,12 @@ def submit(
     parsed = prompt_file.read(file, fields, choices, settings)
     options = submission.batch_options(choices, settings, parsed.scoring)
     limited = limits_of(choices, settings, (job.spec.gpu for job in parsed.jobs))
-    if dry_run:
-        return _show_dry_run(parsed, settings, json)
-    if wait and settings.solo:
-        raise InputError([Problem("nobody works in solo mode but `vgen run FILE`; use that", field="--wait")])
+    dry_run.require(plan_only, all_jobs)
+    if plan_only:
+        return dry_run.show(parsed, settings, all_jobs=all_jobs, json=json)
     with open_database(settings, upgrade=True) as database:
-        stored = _store(parsed, options, choices, limited, settings, database)
+        wanted = reusing.only_new(parsed, options, choices, settings, database)
+        stored = _store(file, wanted, options, choices, limited, settings, database)
         batch = _batch(database, stored.batch_id)
         notices = [
             *_unchanged_limits(choices, stored.created),
@@ -56,7 +57,7 @@ def submit(
         for text in notices:
             output.notice(text)
         if wait:
-            return watch.until_finished(database, settings, [stored.batch_id], json=json)
+            return waiting.until_done(database, settings, [stored.batch_id], json=json)
         if json:
             output.as_json(SubmittedView(batch=batch, created=stored.created, notices=notices))
         else:
@@ -71,9 +72,14 @@ def run(
     fields: FieldOptions,
     choices: BatchChoices,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A prompt file; without one, what waits is worked off.")
+        str | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="A prompt file; - for standard input; or one prompt, quoted. Without it, what waits is worked off.",
+        ),
     ] = None,
-    dry_run: DryRun = False,
+    plan_only: DryRun = False,
+    all_jobs: All = False,
 ) -> int:
     """Solo mode: store FILE, then work off all that waits; so it also resumes."""
     settings = settings_of(ctx)
@@ -82,18 +88,22 @@ def run(
             [Problem("`vgen run` works in solo mode only, and VGEN_BROKER_URL is set: use `vgen submit FILE --wait`")]
         )
     parsed = None if file is None else prompt_file.read(file, fields, choices, settings)
-    if parsed is None and (fields.overrides() or choices != BatchChoices()):
+    if parsed is None and (fields.overrides() or choices != BatchChoices() or plan_only):
         raise InputError([Problem("options of jobs and batches need a FILE")])
     options = submission.batch_options(choices, settings, parsed.scoring if parsed else None)
-    if parsed is not None and dry_run:
-        return _show_dry_run(parsed, settings, False)
+    dry_run.require(plan_only, all_jobs)
+    if parsed is not None and plan_only:
+        return dry_run.show(parsed, settings, all_jobs=all_jobs, json=False)
+    extras.require(extras.GENERATE, purpose="what `vgen run` makes clips with")
     if parsed is not None:
         advice.refuse_without_models(submission.presets_of(parsed), settings)
     limited = limits_of(choices, settings, (job.spec.gpu for job in parsed.jobs) if parsed else ())
     with open_database(settings, upgrade=True) as database:
         batch_id = None
         if parsed is not None:
-            stored = _store(parsed, options, choices, limited, settings, database)
+            assert file is not None
+            wanted = reusing.only_new(parsed, options, choices, settings, database)
+            stored = _store(file, wanted, options, choices, limited, settings, database)
             batch_id = stored.batch_id
             batch = _batch(database, batch_id)
             notices = submission.notices(parsed, options, settings)
@@ -102,24 +112,30 @@ def run(
             _say_stored(batch, stored.created, to_stderr=True)
             if batch.finished:
                 output.notice("it is finished; `--again` makes a new batch of it")
-                return batch_table.show(database, settings, batch_id)
-        return work.off(database, settings, batch_id)
+                code = batch_table.show(database, settings, batch_id)
+                gallery.show(database, settings, [batch_id])
+                return code
+        return work.off(database, settings, [batch_id] if batch_id else [])
 
 
 def _store(
-    parsed: Submission,
+    file: str,
+    wanted: Submission | str,
     options: BatchOptions,
     choices: BatchChoices,
     limited: Limits,
     settings: Settings,
     database: Database,
 ) -> Submitted:
+    """Store the submission; of an id, where everything is in that batch already, say what it is."""
+    if isinstance(wanted, str):
+        return Submitted(wanted, _batch(database, wanted).total, created=False)
     return submission.store(
-        parsed,
+        wanted,
         options,
         settings=settings,
         database=database,
-        name=choices.name,
+        name=choices.name or prompt_file.name_of(file),
         owner=choices.owner,
         key=choices.key,
         again=choices.again,
@@ -156,37 +172,3 @@ def _notices(batch: BatchView, settings: Settings, database: Database) -> list[s
     with database.reading() as session:
         view = of_batch(session, batches.get(session, batch.id), settings)
     return notices + forecast.sentences(batch, view)
-
-
-def _show_dry_run(parsed: Submission, settings: Settings, json: bool) -> int:
-    plan = submission.dry_run(parsed, settings)
-    if json:
-        output.as_json(plan)
-        return 0
-    rows = [
-        (
-            job.line,
-            job.variant,
-            spec["seed"],
-            spec["preset"],
-            f"{spec['width']}x{spec['height']}",
-            spec["num_frames"],
-            spec["prompt"],
-        )
-        for job in plan.jobs[: _DRY_RUN_ROWS if output.is_terminal() else None]
-        for spec in [job.spec]
-    ]
-    output.table(("line", "variant", "seed", "preset", "size", "frames", "prompt"), rows)
-    if len(rows) < plan.total:
-        output.line(f"the first {len(rows)} of {plan.total} jobs")
-    output.facts((("jobs", plan.total), ("fingerprint", plan.fingerprint), ("inputs", plan.inputs)))
-    for need in plan.needs:
-        memory = "memory unknown" if need.memory_gib is None else f"{need.memory_gib:g} GiB of GPU memory"
-        gpu = ", ".join(need.gpu) or "any GPU type that fits"
-        weights = "; its weights are random" if need.random_weights else ""
-        jobs = f"{need.jobs} jobs" if need.segments == need.jobs else f"{need.jobs} jobs of {need.segments} segments"
-        output.line(f"needs preset {need.preset} on {gpu}: {jobs}, {need.seconds:g} s of video, {memory}{weights}")
-    for text in plan.notices:
-        output.notice(text)
-    output.line("nothing was stored")
-    return 0

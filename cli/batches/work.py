@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from cli import output
-from cli.batches import batch_table
+from cli.batches import gallery, watch
 from cli.batches.follow import Display, Snapshot, display, follow, snapshot_of
 from cli.batches.forecast import News
 from cli.interrupt import Interrupt
@@ -26,33 +26,43 @@ _STUCK_S = 10.0
 """The seconds with nothing running after which it is checked whether anything here can run what waits."""
 
 
-def off(database: Database, settings: Settings, batch_id: str | None) -> int:
-    """Work off all that waits; the exit code of the batch, or the worst of all when none is given."""
+_FOLLOWING = "no longer following; the other vgen goes on with the work"
+_WORKING = "stopping: what runs is given back; again to stop at once"
+
+
+def off(database: Database, settings: Settings, wanted: Sequence[str] = (), *, json: bool = False) -> int:
+    """Work off all that waits; the worst exit code of the batches that are wanted, or of all when none is named."""
     from tasks.hosts.home_lock import HomeLock
 
     batch_ids = _unfinished(database)
-    if batch_id is None and not batch_ids:
+    if not wanted and not batch_ids:
         output.line("nothing to do: every batch is finished")
         return ExitCode.DONE
-    followed = _Followed(database, batch_ids if batch_id is None else [batch_id])
+    followed = _Followed(database, wanted or batch_ids)
     lock = HomeLock(settings.home)
-    with Interrupt("stopping: what runs is given back; again to stop at once") as interrupt:
+    with Interrupt(_FOLLOWING) as interrupt:
         holding = lock.acquire()
         try:
             if not holding:
                 output.notice(f"another vgen works in {settings.home.absolute()}: following it")
                 holding = _follow_until_free(followed, interrupt, lock)
             if holding and not interrupt.stopped:
+                interrupt.message = _WORKING
                 _work(database, settings, followed, interrupt)
         finally:
             if holding:
                 lock.release()
+        if interrupt.stopped and interrupt.message == _FOLLOWING:
+            return ExitCode.INTERRUPTED
         if interrupt.stopped:
             output.notice("stopped; `vgen run` goes on where it was")
             return ExitCode.INTERRUPTED
     for reason in followed.poll().stopped:
         output.notice(f"no longer waiting: {reason}")
-    codes = [batch_table.show(database, settings, batch_id) for batch_id in followed.ids]
+    shown = wanted if json else followed.ids
+    codes = [watch.show_ended(database, settings, batch_id, json=json) for batch_id in shown]
+    if not json:
+        gallery.show(database, settings, followed.ids)
     return max(codes, default=ExitCode.DONE)
 
 

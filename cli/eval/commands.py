@@ -14,6 +14,7 @@ from cli.eval import weights as eval_weights
 from cli.eval.inputs import ExpectedOptions, clips_of
 from cli.eval.weights import WeightsOption, weights_of
 from cli.options import Json, takes
+from pipeline import extras
 from pipeline.errors import InputError, Problem
 from pipeline.scoring import Models, aggregates, registry, score_file
 from pipeline.scoring.run import ClipScores, as_json, fingerprint, score_clips
@@ -119,6 +120,7 @@ def run(
         raise InputError([Problem("a batch's rows say what its clips should be: give --metrics only", field="VIDEO")])
     if of_batch and not (settings.solo or here or weights or device):
         return batch.score_by_workers(settings, (videos or more or [""])[0], names, write, json)
+    extras.require(extras.EVAL, purpose="what `vgen eval run` scores with")
     clips = (
         []
         if of_batch

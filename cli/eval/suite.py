@@ -72,7 +72,7 @@ def suite(
             return _show_run(
                 database, run_id, json, hint=f"next: vgen {'run' if settings.solo else f'watch {batch_id}'}"
             )
-        code = work_off(database, settings, batch_id)
+        code = work.off(database, settings, [batch_id])
         if code not in (ExitCode.DONE, ExitCode.INCOMPLETE):
             return code
         return _finish(database, run_id, write, json)
@@ -139,7 +139,7 @@ def work_off(database: Database, settings: Settings, batch_id: str) -> int:
     """Until the batch has ended: in solo mode by working, else by watching."""
     with contextlib.redirect_stdout(sys.stderr):  # the result is the run's, not the batch's
         if settings.solo:
-            return work.off(database, settings, batch_id)
+            return work.off(database, settings, [batch_id])
         return watch.until_finished(database, settings, [batch_id], json=False)
 
 

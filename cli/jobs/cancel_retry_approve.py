@@ -4,24 +4,37 @@ from typing import Annotated
 
 import typer
 
-from cli import output
+from cli import completion, output
+from cli.batches import waiting
 from cli.context import open_database, settings_of
-from cli.options import Json
+from cli.options import Json, Wait
 from pipeline.settings import Settings
 from service import job_changes
 from service.views.operations import ChangedView
 
 Targets = Annotated[
-    list[str], typer.Argument(metavar="ID...", help="Jobs, or batches: all of a batch's jobs to which it applies.")
+    list[str],
+    typer.Argument(
+        metavar="ID...",
+        help="Jobs, or batches: all of a batch's jobs to which it applies.",
+        autocompletion=completion.targets_here,
+    ),
 ]
 Chosen = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ID...]", help="Jobs, or batches: those of a batch's jobs to which it applies."),
+    typer.Argument(
+        metavar="[ID...]",
+        help="Jobs, or batches: those of a batch's jobs to which it applies.",
+        autocompletion=completion.targets_here,
+    ),
 ]
 Label = Annotated[
     str | None,
     typer.Option(
-        "--label", metavar="NAME[=VALUE]", help="Only jobs with this label; without a batch, those of every batch."
+        "--label",
+        metavar="NAME[=VALUE]",
+        help="Only jobs with this label; without a batch, those of every batch.",
+        autocompletion=completion.labels_here,
     ),
 ]
 
@@ -31,7 +44,7 @@ def cancel(ctx: typer.Context, ids: Chosen = None, label: Label = None, json: Js
     settings = settings_of(ctx)
     with open_database(settings) as database:
         _show(job_changes.cancel(database, ids or [], label=label), "cancelled", settings, json)
-        for batch_id in [name for name in ids or [] if label is None and "-" not in name]:
+        for batch_id in job_changes.whole_batches(database, ids or []) if label is None else ():
             if count := job_changes.cancel_scoring(database, batch_id):
                 output.notice(f"batch {batch_id}: {count} score steps cancelled")
     return 0
@@ -45,13 +58,19 @@ def retry(
         str | None,
         typer.Option("--code", help="Only jobs that failed with this error; without a batch, those of every batch."),
     ] = None,
+    wait: Wait = False,
     json: Json = False,
 ) -> int:
     """Queue failed or cancelled jobs again, at the step where they ended."""
     settings = settings_of(ctx)
     with open_database(settings) as database:
-        _show(job_changes.retry(database, ids or [], label=label, code=code), "queued again", settings, json)
-    return 0
+        changed = job_changes.retry(database, ids or [], label=label, code=code)
+        batch_ids = list(dict.fromkeys(job_id.partition("-")[0] for job_id in changed.changed))
+        if not wait or not batch_ids:
+            _show(changed, "queued again", settings, json)
+            return 0
+        output.notice(f"{len(changed.changed)} jobs queued again")
+        return waiting.until_done(database, settings, batch_ids, json=json)
 
 
 def approve(ctx: typer.Context, ids: Targets, json: Json = False) -> int:

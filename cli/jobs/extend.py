@@ -5,18 +5,17 @@ from typing import Annotated
 
 import typer
 
-from cli import output
+from cli import completion, output
 from cli.batches.stored import print_stored
 from cli.context import open_database, settings_of
 from cli.jobs import imports
-from cli.options import Json
+from cli.options import Json, Wait
 from db.session import Database
 from pipeline.errors import InputError, Problem
 from pipeline.files.drafts import draft_of
 from pipeline.object_names import state_key
 from pipeline.settings import Settings
 from pipeline.stages.continuation import BLOB
-from pipeline.stages.state_file import read_state, write_state
 from pipeline.wiring import make_storage
 from service import extension
 from service.extension import Extended, checked_bytes, left_by, next_spec, store
@@ -24,6 +23,7 @@ from service.views.clips import StateView
 
 app = typer.Typer(help="Export or import the continuation state of a finished clip.", no_args_is_help=True)
 
+FinishedJob = Annotated[str, typer.Argument(metavar="JOB", help="A finished job.", autocompletion=completion.jobs_here)]
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="The prompt of what happens next.")]
 Segments = Annotated[str | None, typer.Option("--segments", metavar="COUNT", help="Number of segments that are added.")]
 Length = Annotated[
@@ -38,13 +38,14 @@ Enhance = Annotated[bool | None, typer.Option("--enhance/--no-enhance", help="De
 
 def extend(
     ctx: typer.Context,
-    job: Annotated[str, typer.Argument(metavar="JOB", help="A finished job.")],
+    job: FinishedJob,
     prompt: Prompt,
     segments: Segments = None,
     num_frames: Length = None,
     seed: Seed = None,
     enhance: Enhance = None,
     whole: Whole = True,
+    wait: Wait = False,
     json: Json = False,
 ) -> int:
     """Make a new clip that goes on where a finished one ends, and begins with it."""
@@ -52,18 +53,19 @@ def extend(
     changes = {"segments": segments, "num_frames": num_frames, "seed": seed, "enhance": enhance}
     with open_database(settings, upgrade=True) as database:
         extended = extension.extend(database, settings, job, prompt, changes, whole=whole)
-        _show(extended, settings, database, json)
-    return 0
+        return _show(extended, settings, database, wait=wait, json=json)
 
 
 @app.command("export")
 def export(
     ctx: typer.Context,
-    job: Annotated[str, typer.Argument(metavar="JOB", help="A finished job.")],
+    job: FinishedJob,
     file: Annotated[Path | None, typer.Option("--output", "-o", help="Default: JOB.vgen-state.")] = None,
     json: Json = False,
 ) -> int:
     """Write what a finished clip can be extended from to one file."""
+    from pipeline.stages.state_file import write_state  # numpy, which `vgen extend` does without
+
     settings = settings_of(ctx)
     with open_database(settings) as database:
         left = left_by(database, job)
@@ -90,9 +92,12 @@ def import_(
     num_frames: Length = None,
     seed: Seed = None,
     enhance: Enhance = None,
+    wait: Wait = False,
     json: Json = False,
 ) -> int:
     """Extend a clip of another system: as `vgen extend`, from a file."""
+    from pipeline.stages.state_file import read_state
+
     settings = settings_of(ctx)
     read, inputs = read_state(file), imports.stored_inputs(settings)
     imported, options = imports.of_state(file, read, settings, inputs)
@@ -105,8 +110,7 @@ def import_(
         stored = store(database, settings, state, new, options, inputs.stored)
         if storage.stat(key) is None:  # a sweep that looked before the rows were there
             storage.put_bytes(key, read.frames, content_type="application/octet-stream")
-        _show(Extended(stored, new, options), settings, database, json)
-    return 0
+        return _show(Extended(stored, new, options), settings, database, wait=wait, json=json)
 
 
 def _name_of(file: Path) -> str:
@@ -115,8 +119,10 @@ def _name_of(file: Path) -> str:
     return name.encode("utf-8", "replace").decode("utf-8")[:128] or "state"
 
 
-def _show(extended: Extended, settings: Settings, database: Database, json: bool) -> None:
+def _show(extended: Extended, settings: Settings, database: Database, *, wait: bool, json: bool) -> int:
     spec = extended.spec
     after = f", after its {spec.frames_before}" if spec.frames_before else ""
     summary = f"1 job stored, {spec.total_frames} frames that go on from {spec.extends}{after}"
-    print_stored(extended.stored, summary, extended.options, settings=settings, database=database, json=json)
+    return print_stored(
+        extended.stored, summary, extended.options, settings=settings, database=database, wait=wait, json=json
+    )

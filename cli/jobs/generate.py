@@ -1,5 +1,6 @@
-"""`vgen generate`: one clip by a configuration file, without rows, a queue or a home."""
+"""`vgen generate`: one clip of a prompt or a configuration file, without rows, a queue or a home."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,23 +13,34 @@ from cli.interrupt import Interrupt
 from cli.options import Json
 from pipeline.errors import InputError, Problem, StoppedError
 from pipeline.nearest import did_you_mean
+from pipeline.object_names import slug
+from pipeline.prompts.fields import PARSERS
 from service import input_notes
 from service.views.clips import GeneratedView
 from vgen import ProgressEvent, VideoGenerator, read_config
+from vgen.config import RunConfig
 
 _KEYS = ("preset", "model", "extends", "fields.", "request.", "output.", "settings.")
 
 
 def generate(
     ctx: typer.Context,
-    config: Annotated[Path, typer.Option("--config", help="A YAML file: preset or model, request, output, settings.")],
+    target: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.mp4", help="The clip's file; default: named by the prompt."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A YAML file: preset or model, request, output, settings.")
+    ] = None,
     json: Json = False,
 ) -> int:
-    """Make one clip, without rows: --config run.yaml, with any of its keys as --dotted.key VALUE on top.
+    """Make one clip, without rows: vgen generate "a fox" -o fox.mp4.
 
-    The clip goes to output.path, its sidecar beside it. docs/python-api.md has the keys.
+    A clip's fields are options: --preset NAME, --seed 7, --size 832x480, --num-frames 33, as in a prompt file. With
+    --config run.yaml they and its keys, as --dotted.key VALUE, go on top of the file. The sidecar goes beside the clip.
+    docs/python-api.md has the keys.
     """
-    run = read_config(config, overrides_of(ctx.args), settings=ctx.find_root().obj or {})
+    run = _configuration(ctx, config, target)
     assert run.request is not None
     prepare(ctx, run.settings)
     run.output.check()
@@ -46,7 +58,7 @@ def generate(
         except StoppedError:
             raise KeyboardInterrupt from None
         except InputError as error:
-            raise error.in_file(str(config)) from None
+            raise (error if config is None else error.in_file(str(config))) from None
     for text in input_notes.of_spec((clip.sidecar or {}).get("request", {})):
         output.notice(text)
     view = GeneratedView.model_validate(
@@ -69,8 +81,34 @@ def generate(
     return 0
 
 
+def _configuration(ctx: typer.Context, config: Path | None, target: Path | None) -> RunConfig:
+    """Read the file, or nothing, and what the command line says on top. Raises InputError."""
+    arguments, prompt = list(ctx.args), None
+    if config is None and arguments and not arguments[0].startswith("-"):
+        prompt = arguments.pop(0)
+        if prompt.endswith((".yaml", ".yml")):
+            raise InputError([Problem(f"a configuration is named by --config {prompt}", prompt)])
+    if config is None and prompt is None and not any(word.startswith("--request.prompt") for word in arguments):
+        raise InputError([Problem('needs a PROMPT, as in vgen generate "a fox" -o fox.mp4, or --config FILE')])
+    overrides = overrides_of(arguments)
+    if prompt is not None:
+        overrides.append(("request.prompt", prompt))
+    if target is not None:
+        overrides.append(("output.path", str(target)))
+    elif config is None and not any(name == "output.path" for name, _ in overrides):
+        overrides.append(("output.path", str(_free_name(prompt or "clip"))))
+    return read_config({} if config is None else config, overrides, settings=ctx.find_root().obj or {})
+
+
+def _free_name(prompt: str) -> Path:
+    """A name that reminds of the prompt and that no clip here has."""
+    stem = slug(prompt)
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    return next(Path(f"{name}.mp4") for name in names if not list(Path().glob(f"{name}.*")))
+
+
 def overrides_of(arguments: Sequence[str]) -> list[tuple[str, str]]:
-    """``--a.b VALUE`` and ``--a.b=VALUE`` as pairs.
+    """``--a.b VALUE`` and ``--a.b=VALUE`` as pairs; a clip's field by itself is the request's.
 
     Raises:
         InputError: an argument is neither, or names no key of the configuration.
@@ -80,14 +118,16 @@ def overrides_of(arguments: Sequence[str]) -> list[tuple[str, str]]:
     while remaining:
         argument = remaining.pop(0)
         name, equals, value = argument.removeprefix("--").partition("=")
+        if (field := name.replace("-", "_")) in PARSERS and name not in _KEYS:
+            name = f"request.{field}"
         if not argument.startswith("--") or not name:
-            raise InputError([Problem(f"{argument!r} is not an override: write --dotted.key VALUE")])
+            raise InputError([Problem(f"{argument!r} is not an override: write --dotted.key VALUE; quote a prompt")])
         if name not in _KEYS and not name.startswith(tuple(key for key in _KEYS if key.endswith("."))):
             hint = did_you_mean(name, ("--config", "--json", *_KEYS), 2)
             raise InputError([Problem(f"unknown key; {hint}keys begin with {', '.join(_KEYS)}", field=f"--{name}")])
         if not equals:
             if not remaining:
-                raise InputError([Problem("needs a value", field=f"--{name}")])
+                raise InputError([Problem("needs a value", field=argument)])
             value = remaining.pop(0)
         pairs.append((name, value))
     return pairs

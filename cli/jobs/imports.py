@@ -1,8 +1,10 @@
 """Specifications out of files that another system, or anybody, wrote: what they may say, and what the site says."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cli import output
 from cli.options import BatchChoices
@@ -15,9 +17,11 @@ from pipeline.prompts.sidecar_file import SidecarFile, read_sidecar
 from pipeline.prompts.stored_inputs import StoredInputs
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions
-from pipeline.stages.state_file import StateFile
 from pipeline.wiring import make_storage
 from service.submission import batch_options
+
+if TYPE_CHECKING:
+    from pipeline.stages.state_file import StateFile  # numpy, and a sidecar file needs none
 
 _OPTIONS = ("safety_policy", "must_screen", "encode", "score")
 

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from cli import completion
 from cli.batches.stored import print_stored
 from cli.context import open_database, settings_of
 from cli.jobs import imports
-from cli.options import Json, checked_owner
+from cli.options import Json, Wait, checked_owner
 from db.session import Database
 from pipeline.prompts.stored_inputs import StoredInputs
 from pipeline.settings import Settings
@@ -19,12 +20,18 @@ from service.rerun import as_made, store_again
 def rerun(
     ctx: typer.Context,
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Job ids or sidecar files (.json) of clips.")
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Job ids, custom_ids or sidecar files (.json) of clips.",
+            autocompletion=completion.jobs_here,
+        ),
     ],
     name: Annotated[str | None, typer.Option("--name", help="Name of the new batch.")] = None,
     owner: Annotated[
         str | None, typer.Option("--owner", callback=checked_owner, help="The owner of the batch.")
     ] = None,
+    wait: Wait = False,
     json: Json = False,
 ) -> int:
     """Make clips once more, exactly as specified, as a new batch: same seed, enhanced prompt pinned."""
@@ -41,8 +48,9 @@ def rerun(
             owner=owner,
         )
         summary = f"{stored.total} jobs stored"
-        print_stored(stored, summary, originals[0][1], settings=settings, database=database, json=json)
-    return 0
+        return print_stored(
+            stored, summary, originals[0][1], settings=settings, database=database, wait=wait, json=json
+        )
 
 
 def _encodable(text: str) -> str:

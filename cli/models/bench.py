@@ -10,7 +10,7 @@ import typer
 from cli import output
 from cli.context import settings_of
 from cli.options import Json
-from pipeline import preset_benchmark
+from pipeline import extras, preset_benchmark
 from pipeline.acceleration import Acceleration
 from pipeline.errors import InputError, Problem
 from pipeline.generators.probe_request import PROMPT, probe_request
@@ -60,6 +60,7 @@ def preset(
 ) -> int:
     """Measure a preset's accelerations against the plain clip, and propose the fastest that is near enough to it."""
     settings = settings_of(ctx)
+    extras.require(extras.GENERATE, purpose="what makes clips")
     library = load_library(settings.effective_presets_dir)
     asked = preset_benchmark.prompts_of_world(library, name, prompts)
     with tempfile.TemporaryDirectory(prefix="vgen-bench-") as folder, GeneratorProcess(settings) as process:

@@ -9,6 +9,7 @@ import typer
 from cli import output
 from cli.context import settings_of
 from cli.options import Json
+from pipeline import extras
 from pipeline.generators.probe_request import PROMPT, probe_request
 from pipeline.generators.process.handle import GeneratorProcess
 from pipeline.presets import calibration, load_library
@@ -26,6 +27,7 @@ def calibrate(
 ) -> int:
     """Measure and keep the ratios that step_cache=mag_cache needs for a preset."""
     settings = settings_of(ctx)
+    extras.require(extras.GENERATE, purpose="what makes clips")
     library = load_library(settings.effective_presets_dir)
     text = prompt or PROMPT
     with tempfile.TemporaryDirectory(prefix="vgen-calibrate-") as folder, GeneratorProcess(settings) as process:

@@ -8,6 +8,7 @@ import typer
 
 from cli import output
 from cli.context import settings_of
+from cli.models.add import add
 from cli.models.calibrate import calibrate
 from cli.options import Json
 from pipeline.models import hub
@@ -18,6 +19,7 @@ from service.views.models import ModelChecksView, ModelCheckView, ModelListView,
 
 app = typer.Typer(help="The presets and their models.", no_args_is_help=True)
 app.command("calibrate")(calibrate)
+app.command("add")(add)
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Presets; all that are here by default.")]
 
 

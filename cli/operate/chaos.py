@@ -94,7 +94,7 @@ def _submit(settings: Settings, database: Database, jobs: int, preset: str, seed
         path = Path(folder) / "chaos.txt"
         path.write_text("".join(f"chaos {seed}, clip {number}\n" for number in range(jobs)), "utf-8")
         choices = BatchChoices(name="chaos", again=True)
-        parsed = prompt_file.read(path, FieldOptions(preset=preset), choices, settings)
+        parsed = prompt_file.read(str(path), FieldOptions(preset=preset), choices, settings)
         options = submission.batch_options(choices, settings)
         return submission.store(
             parsed, options, settings=settings, database=database, name="chaos", again=True

@@ -13,7 +13,7 @@ from cli.context import notices_of, settings_of
 from cli.options import Json
 from pipeline.redaction import shown_setting
 from pipeline.settings import Settings
-from pipeline.settings.files import current_folder
+from pipeline.settings.project import project_folder
 from pipeline.settings.sources import gather, variable
 from service.views.operations import ConfigView, SettingView
 
@@ -41,7 +41,7 @@ def config(ctx: typer.Context, json: Json = False) -> int:
 
 def in_force(settings: Settings, arguments: Mapping[str, object]) -> Iterator[SettingView]:
     """Every setting, in the order of its declaration."""
-    gathered = gather(type(settings), os.environ, current_folder(), arguments)
+    gathered = gather(type(settings), os.environ, project_folder(), arguments)
     for path, value, description in _leaves(settings):
         source = gathered.source_of(path)
         name = "argument" if path[0] in arguments else source.name if source else "default"

@@ -16,6 +16,7 @@ from cli.options import Json
 from db import invariants, schema
 from db.listen import hears
 from db.session import Database
+from pipeline import extras
 from pipeline.encoding.ffmpeg import available_codecs, ffmpeg_version
 from pipeline.errors import VgenError
 from pipeline.models import hub
@@ -97,6 +98,20 @@ def _packages(settings: Settings) -> Iterator[CheckView]:
         yield _fail("packages", f"package {name!r} also belongs to {', '.join(names)}", mend)
     if not clashes:
         yield _ok("packages", "no other distribution owns our names")
+
+
+def _extras(settings: Settings) -> Iterator[CheckView]:
+    """What is installed apart: a host that only submits or serves does without what makes clips."""
+    installed = extras.installed()
+    here = ", ".join(name for name, whole in installed.items() if whole) or "none"
+    if installed.get(extras.GENERATE, True):
+        yield _ok("extras", here)
+        return
+    message = f"{here}; what makes clips is not installed"
+    if settings.solo:
+        yield _fail("extras", message, "`pip install 'vgen[generate]'`")
+    else:
+        yield _ok("extras", f"{message}, and a host without workers needs none of it")
 
 
 def _settings(settings: Settings) -> Iterator[CheckView]:
@@ -188,6 +203,8 @@ def _storage(settings: Settings) -> Iterator[CheckView]:
 
 
 def _ffmpeg(settings: Settings) -> Iterator[CheckView]:
+    if not extras.installed().get(extras.GENERATE, True):
+        return
     codecs = available_codecs()
     yield _ok("ffmpeg", f"{ffmpeg_version()}; encoders: {', '.join(codecs)}")
     if settings.encode.codec not in codecs:
@@ -260,7 +277,7 @@ def _safety(settings: Settings) -> Iterator[CheckView]:
 
 
 CHECKS: tuple[Check, ...] = (
-    *(_python, _packages, _settings, _database, _wake_up, _broker, _storage),
+    *(_python, _packages, _extras, _settings, _database, _wake_up, _broker, _storage),
     *(_ffmpeg, _hand_off, _gpus, _presets, _model, _safety),
 )
 MEND: dict[Check, str] = {

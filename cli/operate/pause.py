@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import output
+from cli import completion, output
 from cli.context import open_database, settings_of
 from cli.options import Json
 from db import workers
@@ -18,7 +18,12 @@ from service.pausing import queue_names, set_paused
 from service.views.operations import PausedView
 
 Batches = Annotated[
-    list[str] | None, typer.Argument(metavar="[BATCH...]", help="Ids of batches, the start of one, or 'latest'.")
+    list[str] | None,
+    typer.Argument(
+        metavar="[BATCH...]",
+        help="Ids of batches, the start of one, or 'latest'.",
+        autocompletion=completion.batches_here,
+    ),
 ]
 Queues = Annotated[
     list[str] | None,

@@ -11,6 +11,7 @@ from cli.interrupt import Interrupt
 from cli.operate.workers import require_schema
 from db import api_keys
 from db.session import Database
+from pipeline import extras
 from pipeline.errors import InputError, Problem, ServiceUnavailableError
 from service.keys import KeyRule
 
@@ -31,9 +32,13 @@ def serve(
 ) -> int:
     """Serve the line over HTTP, in the foreground; in solo mode work it off, too. Ctrl-C or SIGTERM drains."""
     from db import schema
+
+    extras.require(extras.SERVE, purpose="what `vgen serve` answers with")
     from server import process
 
     settings, origins = settings_of(ctx), _origins(allow_origin or [])
+    if settings.solo:
+        extras.require(extras.GENERATE, purpose="what makes the clips of a server in solo mode")
     listener = process.listen(host, port)
     database = Database(settings.effective_database_url)
     try:

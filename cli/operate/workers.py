@@ -11,12 +11,17 @@ from cli.context import open_database, settings_of
 from cli.interrupt import Interrupt
 from cli.options import Cpu, Gpu, Io, Json
 from db.session import Database
+from pipeline import extras
 from pipeline.errors import InputError, Problem, ServiceUnavailableError
 from pipeline.settings import Settings
+from service import draining
+from service.exit_codes import ExitCode
 from service.status import worker_views
-from service.views.workers import WorkersView, WorkerView
+from service.views.workers import DrainedView, WorkersView, WorkerView
 
+app = typer.Typer(help="List the live workers and the presets that they hold; drain a host.")
 _MIN_PASSWORD = 8
+_POLL_S = 1.0
 
 
 def worker(ctx: typer.Context, gpu: Gpu = True, cpu: Cpu = True, io: Io = True) -> int:
@@ -26,12 +31,17 @@ def worker(ctx: typer.Context, gpu: Gpu = True, cpu: Cpu = True, io: Io = True) 
     settings = _cluster(settings_of(ctx), "worker")
     if not (gpu or cpu or io):
         raise InputError([Problem("--no-gpu, --no-cpu and --no-io leave nothing to do")])
+    if gpu or cpu:
+        extras.require(extras.GENERATE, purpose="what a worker makes clips with")
     require_schema(settings)
     return supervisor.run(settings, gpu=gpu, cpu=cpu, io=io)
 
 
+@app.callback(invoke_without_command=True)
 def show(ctx: typer.Context, json: Json = False) -> int:
     """List the live workers: their GPUs, the presets that they hold, and whether they take work."""
+    if ctx.invoked_subcommand is not None:
+        return 0
     with open_database(settings_of(ctx)) as database, database.reading() as session:
         views = worker_views(session)
     if json:
@@ -50,6 +60,33 @@ def show(ctx: typer.Context, json: Json = False) -> int:
     ]
     output.table(("worker", "GPU", "assigned", "loaded", "state", "queues"), rows)
     return 0
+
+
+@app.command("drain")
+def drain(
+    ctx: typer.Context,
+    host: Annotated[str, typer.Argument(metavar="HOST", help="A host, as `vgen workers` names it.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the host has nothing left to do.")] = False,
+    json: Json = False,
+) -> int:
+    """Have a host's GPUs finish their clips and take no more; its other workers go on until they are stopped.
+
+    `vgen worker` takes work again when it is started anew.
+    """
+    settings = _cluster(settings_of(ctx), "workers drain")
+    with open_database(settings) as database:
+        drained = draining.drain(database, host, by=settings.owner)
+        left = drained.left
+        with Interrupt("no longer waiting; the host goes on draining") as interrupt:
+            while wait and left and not interrupt.wait(_POLL_S):
+                left = draining.left(database, host)
+        view = DrainedView(host=host, workers=drained.workers, left=left)
+    if json:
+        output.as_json(view)
+    else:
+        output.line(f"{host}: {len(view.workers)} GPU workers take no more work; {view.left} steps are left")
+        output.line(f"next: {f'vgen workers drain {host} --wait' if left else f'stop `vgen worker` on {host}'}")
+    return ExitCode.INTERRUPTED if interrupt.stopped else ExitCode.DONE
 
 
 def _state(view: WorkerView) -> str:

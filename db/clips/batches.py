@@ -19,7 +19,7 @@ from db.models import Batch, Job, Step
 from db.notify import wake_dispatcher
 from db.session import now_ms
 from pipeline.digests import canonical_json, sha256_hex
-from pipeline.errors import ConflictError, NotFoundError
+from pipeline.errors import ConflictError, NoSuchRowError
 from pipeline.ids import job_id, new_batch_id
 from pipeline.names import check_owner
 from pipeline.spec import BatchOptions
@@ -232,7 +232,7 @@ def get(session: Session, batch_id: str) -> Batch:
     if len(matches) == 1 and batch_id:
         return matches[0]
     problem = "is not unique" if len(matches) > 1 and batch_id else "does not exist"
-    raise NotFoundError(f"batch {batch_id!r} {problem}; `vgen list` shows the batches")
+    raise NoSuchRowError(f"batch {batch_id!r} {problem}; `vgen list` shows the batches")
 
 
 def recent(session: Session, *, limit: int = 50, owner: str | None = None) -> Sequence[Batch]:

@@ -16,7 +16,7 @@ from db.models import ArtifactRow, Checkpoint, Job, Step
 from db.moves import moving
 from db.notify import wake_dispatcher
 from db.session import now_ms
-from pipeline.errors import ConflictError, NotFoundError
+from pipeline.errors import ConflictError, NoSuchRowError, NotFoundError
 from pipeline.states import TERMINAL_JOB_STATES, JobState, StepState
 from pipeline.work import Artifact
 
@@ -30,7 +30,7 @@ def get(session: Session, job_id: str) -> Job:
     """Raises NotFoundError."""
     job = session.get(Job, job_id)
     if job is None:
-        raise NotFoundError(f"job {job_id!r} does not exist; `vgen list` shows batches, `vgen list BATCH` its jobs")
+        raise NoSuchRowError(f"job {job_id!r} does not exist; `vgen list` shows batches, `vgen list BATCH` its jobs")
     return job
 
 

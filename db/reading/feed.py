@@ -5,6 +5,7 @@ id could pass over one that comes late. The feed reads up to an id only once eve
 still add a row below it: then a place in the history is a few numbers, which hold in every process and over restarts.
 """
 
+import time
 from collections import deque
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ from db.reading.history import Entry, Seen
 from db.session import Database
 from pipeline.states import TERMINAL_JOB_STATES
 
+SETTLE_S = 2.0
+"""How long a page waits for transactions at work; what they add is then left to the next page."""
+SETTLE_POLL_S = 0.05
 _TABLES = (Event, StageRun, ScoreRun)
 """In the order of ``Seen``."""
 _GIVEN_OUT = ", ".join(
@@ -86,6 +90,18 @@ class Feed:
             ended=ended,
             finished=self._end is not None and len(entries) < limit and self.has_settled(self._end),
         )
+
+    def poll_settled(self, limit: int = 500) -> News:
+        """Poll once all that was there at this call can be read, or after two seconds: the next poll has what is late.
+
+        Raises:
+            ServiceUnavailableError: the database is away; another poll may follow.
+        """
+        now, give_up_at = self.mark(), time.monotonic() + SETTLE_S
+        while not self.has_settled(now) and time.monotonic() < give_up_at:
+            time.sleep(SETTLE_POLL_S)
+            self.mark()
+        return self.poll(limit)
 
     def mark(self) -> Seen:
         """Return a place that has every row that can be read now; once it ``has_settled`` a poll brings them all."""

@@ -118,6 +118,9 @@ class Seen:
     attempt: int = 0
     score_attempt: int = 0
 
+    def __str__(self) -> str:
+        return "-".join(map(str, astuple(self)))
+
     def with_entry(self, entry: Entry) -> Self:
         return replace(self, **{entry.source: entry.id})
 

@@ -356,7 +356,7 @@ def _on_its_way(step: OpenStep, batch: BatchFacts, now: Situation) -> Reason:
         serving = [worker for worker in able if worker.loaded == slug == worker.assigned_preset]
         if loading and not serving:
             since = min((worker.assigned_since for worker in loading if worker.assigned_since), default=None)
-            return Reason(Code.LOADING, f"a worker loads {preset}", Needs.NOTHING, since=since)
+            return Reason(Code.LOADING, f"loading the model of {preset}", Needs.NOTHING, since=since)
         ahead = sum(now.in_flight.get(queue, 0) for queue in _queues_of(step, batch, now))
         if ahead or serving:
             return Reason(Code.IN_TURN, f"it waits for its turn: {ahead} of {preset} go before it", Needs.NOTHING)

@@ -60,6 +60,9 @@ class StepMessage:
     """Whether its batch has clips scored before they are published."""
     last_segment: bool = True
     """Whether its segment is the clip's last."""
+    roll: int = 1
+    attempts: int = 0
+    """The attempts that were made at this step before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ class _Candidate:
     """The need of a generate step."""
     scored: bool = False
     last_segment: bool = True
+    attempts: int = 0
 
 
 _PLACE_LOCK = 0x7667656E
@@ -259,7 +263,7 @@ def _first_waiting(
     segments = func.coalesce(Job.spec["segments"].as_integer(), 1)
     last_segment = (Step.segment == segments - 1) if stage is Stage.ENCODE else true()
     rows = session.execute(
-        select(Step.id, Step.job_id, Step.segment, Step.roll, Step.priority, last_segment)
+        select(Step.id, Step.job_id, Step.segment, Step.roll, Step.priority, Step.attempt, last_segment)
         .join(Job, Job.id == Step.job_id)
         .where(*waiting_steps(batch_id, stage, need), *which)
         .order_by(Step.priority.desc(), Step.id)
@@ -269,9 +273,9 @@ def _first_waiting(
         .with_for_update(of=Job, skip_locked=True)
     )
     candidates = []
-    for step_id, job_id, segment, roll, priority, last in rows:
+    for step_id, job_id, segment, roll, priority, attempts, last in rows:
         place = (step_id, job_id, owner.name, batch_id, segment, roll, priority, owner.deadline)
-        candidates.append(_Candidate(*place, need=need, scored=owner.scored, last_segment=bool(last)))
+        candidates.append(_Candidate(*place, need, owner.scored, bool(last), attempts))
     return candidates
 
 
@@ -317,7 +321,7 @@ def _dispatch(
     moved = {queue: _mark_dispatched(session, items, queue) for queue, items in bound.items()}
     # In the order in which they were chosen: messages are published in it.
     return [
-        StepMessage(item.job_id, item.segment, stage, queue, item.scored, item.last_segment)
+        StepMessage(item.job_id, item.segment, stage, queue, item.scored, item.last_segment, item.roll, item.attempts)
         for item in chosen
         for queue, ids in moved.items()
         if item.step_id in ids
@@ -382,3 +386,12 @@ def undispatch(session: Session, items: Sequence[StepMessage]) -> None:
     of_them = tuple_(Step.job_id, Step.segment, Step.stage).in_(places)
     unsent = session.scalars(select(Step.id).where(of_them, Step.state == StepState.DISPATCHED)).all()
     return_to_waiting(session, Step, unsent)  # else a message came through after all, or the job was cancelled
+
+
+def earlier_attempts(session: Session, messages: Sequence[StepMessage]) -> dict[tuple[str, int, int, Stage], int]:
+    """Return how often each step of these messages' jobs was claimed, by job, roll, segment and stage."""
+    job_ids = {item.job_id for item in messages}
+    rows = session.execute(
+        select(Step.job_id, Step.roll, Step.segment, Step.stage, Step.attempt).where(Step.job_id.in_(job_ids))
+    )
+    return {(job_id, roll, segment, stage): attempt for job_id, roll, segment, stage, attempt in rows}

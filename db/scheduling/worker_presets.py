@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from db import events, measurements
-from db.models import Worker
+from db import events, measurements, workers
+from db.models import LIVE_INDEX, Step, Worker
 from db.notify import wake_dispatcher
 from db.scheduling import capacity
 from db.session import now_ms
+from pipeline.errors import NoSuchRowError
+from pipeline.policy.routes import is_encode_queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,33 @@ def record_failed_load(session: Session, name: str, preset: str, *, code: str, e
     now = session.scalars(select(now_ms())).one()
     row.failed_presets = {**(row.failed_presets or {}), preset: {"at": now, "code": code, "error": error[:500]}}
     events.record(session, "preset_failed", worker=name, gpu=row.gpu_type, preset=preset, code=code, error=error[:500])
+
+
+def drain_host(session: Session, host: str, reason: str) -> list[str]:
+    """Stop a host's live GPU workers from taking more work; the names of all that are stopped now.
+
+    Its other workers go on: frames that it has made are encoded where they lie.
+
+    Raises:
+        NoSuchRowError: no live worker is on that host.
+    """
+    on_host = [row for row in workers.alive(session) if row.host == host]
+    if not on_host:
+        hosts = ", ".join(sorted({row.host for row in workers.alive(session)})) or "none"
+        raise NoSuchRowError(f"no live worker is on host {host!r}; hosts with live workers: {hosts}")
+    names = [row.name for row in on_host if row.gpu_type is not None]
+    for name in names:
+        drain(session, name, reason)
+    return names
+
+
+def work_left(session: Session, host: str) -> int:
+    """Return how many steps the host's workers are at, its frames that wait for their encoder included."""
+    on_host = [row for row in workers.alive(session) if row.host == host]
+    queues = {queue for row in on_host for queue in row.queues if is_encode_queue(queue)}
+    running = Step.worker.in_([row.name for row in on_host])
+    query = select(func.count()).select_from(Step).where(LIVE_INDEX, running | Step.queue.in_(queues))
+    return session.scalars(query).one()
 
 
 def drain(session: Session, name: str, reason: str) -> None:

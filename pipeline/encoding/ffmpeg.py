@@ -16,10 +16,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-import imageio_ffmpeg
-
 from pipeline.encoding.codecs import CODECS, codec_of
 from pipeline.errors import RefusedError, RetryableError, StageError
+from pipeline.media.opening import ffmpeg_program
 from pipeline.rates import rational_fps
 from pipeline.spec import EncodeOptions
 
@@ -129,7 +128,7 @@ def available_codecs() -> tuple[str, ...]:
 
 def _ask(flag: str) -> str:
     try:
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", flag]
+        command = [ffmpeg_program(), "-hide_banner", flag]
         if flag == "-version":
             command.remove("-hide_banner")
         return subprocess.run(
@@ -162,7 +161,7 @@ def command_line(
         )
     rate = str(rational_fps(fps))
     return [
-        *(imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", "-loglevel", "error", "-y"),
+        *(ffmpeg_program(), "-hide_banner", "-nostats", "-loglevel", "error", "-y"),
         *("-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}", "-framerate", rate),
         *("-r", rate),  # once more: FFmpeg else takes 120000/1001 for 120, and drops frames to keep it
         *("-i", "pipe:0", *_sound_inputs(sound), *metadata_input(metadata)),

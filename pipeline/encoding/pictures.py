@@ -1,6 +1,7 @@
 """Still pictures of a clip: a poster and a contact strip, made of the raw frames."""
 
 import errno
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ _TILE_WIDTH, _TILE_HEIGHT = 480, 180
 """Largest size of one frame in a strip, in pixels: six fit a page."""
 _QUALITY = 90
 """Pillow's quality number for JPEG and WebP."""
+_SMALL_QUALITY = 75
 
 
 def read_frame(frames_path: Path, index: int, *, width: int, height: int) -> Image.Image:
@@ -74,6 +76,17 @@ def strip_indices(num_frames: int) -> list[int]:
     """Return which frames a strip shows: evenly spread, at most ``STRIP_FRAMES``, no frame twice."""
     count = min(STRIP_FRAMES, num_frames)
     return [round(place * (num_frames - 1) / max(1, count - 1)) for place in range(count)]
+
+
+def small_poster(data: bytes, width: int) -> bytes:
+    """Return a poster as WebP, at most that many pixels wide. Raises OSError where it is damaged."""
+    with Image.open(io.BytesIO(data)) as picture:
+        picture.draft("RGB", (width, width))
+        small = picture.convert("RGB")
+    small.thumbnail((width, width * 4))
+    out = io.BytesIO()
+    small.save(out, "WEBP", quality=_SMALL_QUALITY)
+    return out.getvalue()
 
 
 def _save(image: Image.Image, path: Path) -> None:

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import imageio_ffmpeg
 import numpy as np
 
 from pipeline.encoding.ffmpeg import AUDIO_OPTIONS, Sound, audio_input, metadata_input, metadata_options, run_ffmpeg
 from pipeline.errors import RetryableError
-from pipeline.media.opening import UnreadableMediaError, ffmpeg_input, open_media
+from pipeline.media.opening import UnreadableMediaError, ffmpeg_input, ffmpeg_program, open_media
 from pipeline.rates import rational_fps
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
@@ -112,7 +111,7 @@ def add(
         RetryableError: code ``encoder_failed``, ``encoder_timeout`` or ``disk_full``.
     """
     command = [
-        *(imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", "-loglevel", "error", "-y"),
+        *(ffmpeg_program(), "-hide_banner", "-nostats", "-loglevel", "error", "-y"),
         *(*ffmpeg_input(video), *audio_input(sound, "pipe:0"), *metadata_input(metadata)),
         *("-map", "0:v", "-map", "1:a", "-c:v", "copy", *AUDIO_OPTIONS, *metadata_options(metadata, number=2)),
         *("-movflags", "+faststart", "-f", "mp4", f"file:{out_path}"),

@@ -17,12 +17,29 @@ from pipeline.spec import JobSpec
 class Phase(StrEnum):
     """The work a generator is doing; each phase has its own deadline."""
 
+    LIBRARIES = "libraries"
     LOAD = "load"
     WARM_UP = "warm_up"
     ENCODE_TEXT = "encode_text"
     DENOISE = "denoise"
     DECODE = "decode"
     HAND_OFF = "hand_off"
+
+
+PHASE_MEANING: dict[Phase, str] = {
+    Phase.LIBRARIES: "loading torch",
+    Phase.LOAD: "loading the model",
+    Phase.WARM_UP: "warming up",
+    Phase.ENCODE_TEXT: "reading the prompt",
+    Phase.DENOISE: "denoising",
+    Phase.DECODE: "decoding",
+    Phase.HAND_OFF: "handing over the frames",
+}
+
+
+def phase_in_words(name: str | None) -> str | None:
+    """Return what a stored phase is about; one that is not known as it is."""
+    return next((words for phase, words in PHASE_MEANING.items() if phase == name), name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class _RefusedError(Exception):
 
 
 def _read(data: bytes, name: str) -> Picture:
-    from pipeline.inputs.picture_colours import in_srgb  # noqa: PLC0415 - numpy, and most files name no image
+    from pipeline.inputs.picture_colours import in_srgb  # noqa: PLC0415 - most files name no image
 
     if data.count(_EXIF) > _MAX_EXIF:
         raise _RefusedError(f"{name!r} has EXIF data in more than {_MAX_EXIF} parts")

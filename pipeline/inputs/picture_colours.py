@@ -5,9 +5,9 @@
 
 import io
 from functools import lru_cache
-from typing import Any
+from itertools import product
+from typing import Any, cast
 
-import numpy as np
 from PIL import Image, ImageChops, ImageCms
 
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -59,6 +59,8 @@ def _eight_bits(image: Any, bits: int) -> tuple[Image.Image, Image.Image | None]
 
 def _from_gray16(image: Any) -> tuple[Image.Image, Image.Image | None]:
     """All 65,536 grays scaled to 256. Pillow's own conversion cuts off what is above 255: a white picture."""
+    import numpy as np  # noqa: PLC0415 - slow to load, and few pictures have 16 bits
+
     values = np.asarray(image).astype(np.uint32)
     gray = Image.fromarray(((np.minimum(values, 65535) + 128) // 257).astype(np.uint8))
     key = image.info.get("transparency")
@@ -107,10 +109,11 @@ def _transform(image: Image.Image, source: Any) -> Image.Image:
 @lru_cache(maxsize=16)
 def _same_as_srgb(profile: bytes) -> bool:
     """Return whether a profile leaves colours as they are: most are sRGB's, by many makers, under many names."""
-    steps = np.linspace(0, 255, 9).round().astype(np.uint8)
-    colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(27, 27, 3)
-    converted = np.asarray(_transform(Image.fromarray(colours), ImageCms.ImageCmsProfile(io.BytesIO(profile))))
-    return int(np.abs(converted.astype(np.int16) - colours).max()) <= 1
+    steps = [round(255 * step / 8) for step in range(9)]
+    colours = Image.frombytes("RGB", (27, 27), bytes(value for colour in product(steps, repeat=3) for value in colour))
+    converted = _transform(colours, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+    extrema = ImageChops.difference(converted, colours).getextrema()
+    return max(most for _, most in cast(tuple[tuple[int, int], ...], extrema)) <= 1
 
 
 def _by_gamma(image: Image.Image, info: dict[Any, Any]) -> Image.Image:

@@ -66,6 +66,13 @@ def open_media(source: Path | BinaryIO, *, formats: str = CLIP_FORMATS) -> Itera
             raise UnreadableMediaError(f"it cannot be decoded: {error.strerror or error}") from error
 
 
+def ffmpeg_program() -> str:
+    """The path of the FFmpeg program: the package's own, or the one that ``IMAGEIO_FFMPEG_EXE`` names."""
+    import imageio_ffmpeg  # noqa: PLC0415 - only what makes or scores clips has it
+
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
 def ffmpeg_input(path: Path, *, formats: str = CLIP_FORMATS) -> list[str]:
     """The arguments for the FFmpeg program to read a file under the same rules."""
     return ["-protocol_whitelist", "file", "-format_whitelist", formats, "-i", f"file:{path}"]

@@ -185,7 +185,7 @@ def _job(
         custom_id=cast("str | None", values.get("custom_id")),
         labels=cast("dict[str, str] | None", values.get("labels")),
     )
-    spec = shot.job(0, "").spec
+    spec = shot.job(0).spec
     changes: dict[str, Any] = {name: None for name in _ABSENT if request.get(name) is None}
     if extends is not None and seam is not None:
         changes |= {"extends": extends, "begins_with": beginning, "seam_frames": seam.frames}

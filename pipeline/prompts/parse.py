@@ -135,7 +135,7 @@ def _expand(
         problems.add("holds no prompt")
     problems.raise_if_any()
     fingerprint = fingerprint_of(expander.shots)
-    jobs = PlannedJobs(expander.shots, fingerprint)
+    jobs = PlannedJobs(expander.shots)
     # A file's name need not be UTF-8; what is stored must be.
     source_name = os.fsencode(Path(problems.file).name).decode("utf-8", "backslashreplace")
     return Submission(jobs, fingerprint, dict(inputs.stored), source_name, expander.scoring)
@@ -158,6 +158,8 @@ class _Expander:
         self._sweep_is_files = False
         self._jobs = 0
         self._first_line_of_id: dict[str, int] = {}
+        self._lines_with: dict[str, tuple[int, int]] = {}
+        """Of each prompt: how many lines had it before the last one that has it, and that one's number."""
 
     def read_common(self, table: Table, overrides: Mapping[str, object]) -> None:
         """Read what holds for every line. What names one job only cannot stand there."""
@@ -242,10 +244,19 @@ class _Expander:
                 custom_id=cast("str | None", values.get("custom_id")),
                 numbered=count > 1 or (combinations > 1 and not swept_ids),
                 labels=cast("dict[str, str] | None", values.get("labels")),
+                occurrence=self._occurrence(cast(str, values["prompt"]), line),
             )
             self._check_ids(shot)
             self.shots.append(shot)
             variant += count
+
+    def _occurrence(self, prompt: str, line: int) -> int:
+        """Count the lines before this one that have its prompt; a sweep makes several jobs of one line."""
+        before, last = self._lines_with.get(prompt, (-1, -1))
+        if last != line:
+            before += 1
+            self._lines_with[prompt] = (before, line)
+        return before
 
     def _too_many(self, line: int, jobs: int) -> bool:
         """Counted before anything is expanded, and reported once, where the limit is crossed."""

@@ -74,6 +74,8 @@ class Shot:
     numbered: bool = False
     """True if ``custom_id`` gets ``.variant`` at its end, because several jobs share it."""
     labels: dict[str, str] | None = None
+    occurrence: int = 0
+    """How many earlier lines of the file have this prompt."""
 
     def __len__(self) -> int:
         return 1 if self.seeds is None else len(self.seeds)
@@ -81,9 +83,9 @@ class Shot:
     def custom_id_of(self, offset: int) -> str | None:
         return f"{self.custom_id}.{self.variant + offset}" if self.numbered and self.custom_id else self.custom_id
 
-    def job(self, offset: int, fingerprint: str) -> PlannedJob:
+    def job(self, offset: int) -> PlannedJob:
         variant = self.variant + offset
-        seed = derive_seed(fingerprint, self.line, variant) if self.seeds is None else self.seeds[offset]
+        seed = derive_seed(self.prompt, variant, self.occurrence) if self.seeds is None else self.seeds[offset]
         fields = {"prompt": self.prompt, "seed": seed, "custom_id": self.custom_id_of(offset)}
         # A copy of what the template's jobs share: every value was checked when the file was read, and checking, or
         # only making, a million specs field by field would take minutes.
@@ -100,9 +102,8 @@ def _shared_spec(template: Template) -> JobSpec:
 class PlannedJobs(Sequence[PlannedJob]):
     """The jobs, in the order of the file. Each is made anew when asked for: iterate, or slice, and keep few."""
 
-    def __init__(self, shots: Sequence[Shot], fingerprint: str) -> None:
+    def __init__(self, shots: Sequence[Shot]) -> None:
         self._shots = shots
-        self._fingerprint = fingerprint
         self._starts = array("Q")
         self._count = 0
         for shot in shots:
@@ -119,7 +120,7 @@ class PlannedJobs(Sequence[PlannedJob]):
     def __iter__(self) -> Iterator[PlannedJob]:
         for shot in self._shots:
             for offset in range(len(shot)):
-                yield shot.job(offset, self._fingerprint)
+                yield shot.job(offset)
 
     @overload
     def __getitem__(self, index: int) -> PlannedJob: ...
@@ -132,14 +133,14 @@ class PlannedJobs(Sequence[PlannedJob]):
         if not 0 <= at < self._count:
             raise IndexError(index)
         number = bisect_right(self._starts, at) - 1
-        return self._shots[number].job(at - self._starts[number], self._fingerprint)
+        return self._shots[number].job(at - self._starts[number])
 
 
 def alike(jobs: Sequence[PlannedJob]) -> Iterator[tuple[PlannedJob, int]]:
     """One job of each group that differs only in seeds, and how many these are: quick, however many there are."""
     if isinstance(jobs, PlannedJobs):
         for shot in jobs.shots:
-            yield shot.job(0, ""), len(shot)
+            yield shot.job(0), len(shot)
     else:
         yield from ((job, 1) for job in jobs)
 

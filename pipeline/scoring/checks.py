@@ -7,11 +7,10 @@ import math
 import re
 import subprocess
 
-import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.media.opening import ffmpeg_input
+from pipeline.media.opening import ffmpeg_input, ffmpeg_program
 from pipeline.scoring.clip import Clip
 from pipeline.scoring.metric import Context, Direction, Metric, Score, not_scored
 
@@ -119,7 +118,7 @@ def loudness(clip: Clip, _context: Context) -> Score:
     """Integrated loudness in LUFS (EBU R 128), measured by FFmpeg."""
     if not clip.has_audio:
         return not_scored("the clip has no sound")
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", *ffmpeg_input(clip.path)]
+    command = [ffmpeg_program(), "-hide_banner", "-nostats", *ffmpeg_input(clip.path)]
     command += ["-vn", "-af", "ebur128=framelog=quiet", "-f", "null", "-"]
     try:
         process = subprocess.run(

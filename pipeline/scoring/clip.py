@@ -7,7 +7,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +21,6 @@ MAX_BYTES = 4 * 1024**3
 """Most bytes of decoded frames held at once: 81 frames of 832x480 are 97 MB, so only a wrong file comes near."""
 _FRAME_BYTES = 256
 """The memory of a frame beside its pixels: a file may have millions of frames of one pixel."""
-DECODER = f"PyAV {av.__version__}"
 
 
 @dataclass(frozen=True, eq=False)

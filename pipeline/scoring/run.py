@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import OutOfMemoryError, RefusedError
-from pipeline.scoring.clip import DECODER, MAX_BYTES, Clip, pixel_digest, read_clip
+from pipeline.scoring.clip import MAX_BYTES, Clip, pixel_digest, read_clip
 from pipeline.scoring.metric import Context, Expected, Metric, Need, Score, not_scored
 from pipeline.scoring.residency import Models
 
@@ -111,7 +111,7 @@ def _decoded(item: ClipToScore, metrics: Sequence[Metric], max_bytes: int) -> tu
 
 def fingerprint(metric: Metric, models: Models) -> dict[str, Any]:
     """Return what decides a metric's numbers beside the clip: scores of different fingerprints are not compared."""
-    facts: dict[str, Any] = {"version": metric.version, "decoder": DECODER, "numpy": version("numpy")}
+    facts: dict[str, Any] = {"version": metric.version, "decoder": f"PyAV {version('av')}", "numpy": version("numpy")}
     if metric.family is not None:
         facts |= {name: version(name) for name in _LIBRARIES}
         facts |= {"device": models.device, "dtype": "float32", "weights": models.digests(metric.family)}

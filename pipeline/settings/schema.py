@@ -33,8 +33,8 @@ from pipeline.errors import SettingsError
 from pipeline.names import check_gpu_type, check_owner
 from pipeline.redaction import redact, remember, shown_setting
 from pipeline.settings.broker_url import parse_broker_url
-from pipeline.settings.files import current_folder
 from pipeline.settings.folder_trust import is_trusted
+from pipeline.settings.project import DATABASE_NAME, HOME_NAME, project_folder
 from pipeline.settings.sources import expanded, gather, variable
 
 MEBIBYTE = 1024 * 1024
@@ -316,7 +316,11 @@ class Settings(_NormalisedModel, BaseSettings):
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
-    home: Path = Field(Path("vgen-home"), description="Folder of a solo run: database, clips, caches, hand-offs.")
+    home: Path = Field(
+        Path(HOME_NAME),
+        description="Folder of a solo run: database, clips, caches, hand-offs; unset means `vgen-home` in the current "
+        "folder, or in the nearest above it that has one or a `vgen.toml`.",
+    )
     database_url: str | None = Field(
         None, description="SQLAlchemy URL, postgresql+psycopg://… for a cluster; unset means SQLite in `home`."
     )
@@ -426,7 +430,7 @@ class Settings(_NormalisedModel, BaseSettings):
         """SQLAlchemy's URL; it decodes the path, so what has a meaning in a URL is encoded."""
         if self.database_url:
             return self.database_url
-        path = str(self.home.absolute() / "vgen.sqlite3")
+        path = str(self.home.absolute() / DATABASE_NAME)
         return "sqlite:///" + path.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
 
     @property
@@ -445,7 +449,7 @@ class Settings(_NormalisedModel, BaseSettings):
     def kernels_dir(self) -> Path:
         """Return the folder of compiled kernels. They are code: those of a home that came with the current folder,
         which may be somebody else's, are not run."""
-        if self.cache_dir is None and self.home.resolve().is_relative_to(current_folder().resolve()):
+        if self.cache_dir is None and self.home.resolve().is_relative_to(project_folder().resolve()):
             base = os.environ.get("XDG_CACHE_HOME", "")
             folder = Path(base) if base.startswith("/") else Path(os.path.expanduser("~")) / ".cache"  # noqa: PTH111
             return folder / "vgen" / "inductor"
@@ -454,7 +458,7 @@ class Settings(_NormalisedModel, BaseSettings):
     def confined_to(self, path: Path) -> Path | None:
         """The current folder, where the path lies in it and nobody trusts it: links in it may have come along with it,
         and nothing is removed through them."""
-        folder = current_folder()
+        folder = project_folder()
         inside = Path(os.path.abspath(path)).is_relative_to(folder)  # noqa: PTH100 - links are not resolved yet
         return folder if inside and not is_trusted(folder, self.trusted_folders) else None
 
@@ -498,7 +502,7 @@ class _ExternalSource(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         arguments = self._given()
-        values = gather(self.settings_cls, os.environ, current_folder(), arguments).merged()
+        values = gather(self.settings_cls, os.environ, project_folder(), arguments).merged()
         for source in (values, arguments):
             remember(source)
         return values
@@ -518,7 +522,7 @@ def load_settings(**overrides: object) -> Settings:
 
 def notices_of(**overrides: object) -> list[str]:
     """Sentences for people about the sources: what an untrusted folder may not set, and names that are not settings."""
-    return gather(Settings, os.environ, current_folder(), overrides).notices
+    return gather(Settings, os.environ, project_folder(), overrides).notices
 
 
 def _is_address(given: object) -> bool:
@@ -531,7 +535,7 @@ def _is_address(given: object) -> bool:
 
 
 def _sentences(error: ValidationError, overrides: Mapping[str, object]) -> list[str]:
-    gathered = gather(Settings, os.environ, current_folder(), overrides)
+    gathered = gather(Settings, os.environ, project_folder(), overrides)
     lines = []
     for item in error.errors():
         path = tuple(str(part) for part in item["loc"][:2])

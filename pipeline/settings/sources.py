@@ -18,10 +18,13 @@ from pydantic.fields import FieldInfo
 
 from pipeline.errors import SettingsError
 from pipeline.files.private import require_own
-from pipeline.settings.files import ENV_FILE, TOML_FILE, read_env_file, read_toml, toml_line, user_toml
+from pipeline.settings.files import ENV_FILE, TOML_FILE, current_folder, read_env_file, read_toml, toml_line, user_toml
 from pipeline.settings.folder_trust import SettingPath, is_trusted, objection
+from pipeline.settings.project import HOME_NAME
 
 PREFIX = "VGEN_"
+SEPARATED_PATHS = (("input_roots",), ("trusted_folders",))
+"""Settings that hold several paths."""
 ENVIRONMENT = "environment"
 NOT_SETTINGS = frozenset({"VGEN_FAILPOINTS", "VGEN_FLOWER_BASIC_AUTH", "VGEN_GPU_MEMORY_BYTES"})
 """Variables that are read where they are needed; those of the preset idle and of providers' keys besides."""
@@ -49,6 +52,13 @@ class Source:
         for path in self.places:
             value = self.values[path[0]]
             yield path, value if len(path) == 1 else value[path[1]]
+
+    def start_at(self, folder: Path, model: type[BaseModel]) -> None:
+        """Have relative paths start at this folder, which is not the current one."""
+        for path, value in list(self.leaves()):
+            group = model if len(path) == 1 else model_of(model, path[0])
+            if group is not None and _holds_path(path[-1], group.model_fields[path[-1]]):
+                self.put(path, _started_at(folder, path, value), self.places[path])
 
     def drop(self, path: SettingPath) -> None:
         del self.places[path]
@@ -110,6 +120,16 @@ def _holds_path(name: str, info: FieldInfo) -> bool:
     return name == "storage" or info.annotation is Path or Path in get_args(info.annotation)
 
 
+def _started_at(folder: Path, path: SettingPath, value: Any) -> Any:
+    """The value with its relative paths below the folder; several are a list, or text with colons."""
+    if not isinstance(value, str):
+        return [_started_at(folder, path, item) for item in value] if isinstance(value, list) else value
+    if path in SEPARATED_PATHS:
+        return ":".join(_started_at(folder, (), part) for part in value.split(":") if part.strip())
+    text = value.strip()
+    return value if "://" in text or text.startswith(("~", "/")) else os.path.normpath(folder / text)
+
+
 def variable(path: SettingPath) -> str:
     """Return a setting's name in the environment."""
     return PREFIX + "_".join(path).upper()
@@ -156,13 +176,18 @@ def gather(model: type[BaseModel], environ: Mapping[str, str], folder: Path, arg
         ),
     )
     toml = reader.toml(TOML_FILE, folder / TOML_FILE)
+    above = Source(f"{folder}, found upwards")
+    if folder != current_folder():
+        above.put(("home",), str(folder / HOME_NAME), above.name)
+        for source in (env_file, toml):
+            source.start_at(folder, model)
     if not trusted:
         site = Gathered([environment, user], []).merged()
         stronger = [arguments, environment.values]
         ignored = [line for source in (env_file, toml) for line in _ignore(source, folder, site, stronger)]
         if ignored:
             reader.notices += [*ignored, _how_to_allow(folder, own_path)]
-    return Gathered([environment, env_file, toml, user], reader.notices)
+    return Gathered([environment, env_file, toml, user, above], reader.notices)
 
 
 def allowed_of_file(

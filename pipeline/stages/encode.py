@@ -14,16 +14,13 @@ from pipeline.encoding.probe import VideoFacts, probe, verify, verify_sound
 from pipeline.errors import RetryableError
 from pipeline.files.digests import facts_of, file_sha256
 from pipeline.generators.base import sound_path
-from pipeline.object_names import media_key
+from pipeline.object_names import MEDIA_TYPES, SUFFIXES, media_key
 from pipeline.outputs import EncodeOutput, GenerateOutput, ObjectRef, StageOutputs
 from pipeline.presets import Preset, load_library
 from pipeline.stages.continuation import keep_last_frames
 from pipeline.stages.segments import container_metadata, finish_clip, is_made_of_parts, store_part
 from pipeline.work import ContinuationRef, StageContext, StageResult, StepWork
 
-MEDIA_TYPES = {"video": "video/mp4", "poster": "image/jpeg", "strip": "image/jpeg", "sidecar": "application/json"}
-"""Every kind of file that a clip has, in the order in which they are uploaded."""
-_SUFFIXES = {"video": "mp4", "poster": "poster.jpg", "strip": "strip.jpg", "sidecar": "json"}
 _SAMPLE_BYTES = 4
 
 
@@ -61,7 +58,7 @@ def run(work: StepWork, context: StageContext) -> StageResult[EncodeOutput]:
     """
     frames = _Frames(context.handoff.here(work.outputs.generated.frames_path), work.outputs.generated)
     folder = frames.path.parent
-    paths = {kind: folder / f"{frames.path.stem}.e{work.attempt}.{suffix}" for kind, suffix in _SUFFIXES.items()}
+    paths = {kind: folder / f"{frames.path.stem}.e{work.attempt}.{suffix}" for kind, suffix in SUFFIXES.items()}
     try:
         context.handoff.drop_links(frames.path)
         _check_frames(frames, context.check)
@@ -191,7 +188,7 @@ def _store(work: StepWork, context: StageContext, paths: dict[str, Path]) -> dic
     for kind, media_type in MEDIA_TYPES.items():
         context.check()
         facts = facts_of(paths[kind])
-        key = media_key(work.job_id, facts["sha256"], _SUFFIXES[kind])
+        key = media_key(work.job_id, facts["sha256"], SUFFIXES[kind])
         failpoints.hit("upload", kind)
         context.storage.put_file(key, paths[kind], sha256=facts["sha256"], content_type=media_type)
         stored[kind] = ObjectRef(key=key, **facts)

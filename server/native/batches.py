@@ -16,6 +16,7 @@ from db.clips.batches import Submitted
 from db.models import Batch, Job
 from pipeline.errors import InputError, Problem
 from pipeline.ids import is_batch_id
+from pipeline.prompts import Submission
 from pipeline.prompts.formats.lines import MAX_FILE_BYTES
 from pipeline.prompts.parse import parse_upload
 from pipeline.spec import BatchOptions as StoredOptions
@@ -26,12 +27,13 @@ from server.errors import ApiError
 from server.json_bodies import JsonRoute
 from server.native.bodies import BatchOptions, Chosen, NewLimits, PromptText, ToRetry
 from server.native.lookup import Admin, Reader, Writer, is_id, require_batch, visible_batch
-from service import job_changes, submission
+from service import job_changes, reuse, submission
 from service.budgets import change_limits
 from service.choices import SubmissionChoices
 from service.forecast import of_batch
 from service.limits import limits_of
 from service.pausing import set_paused
+from service.reuse import MadeBefore
 from service.status import status_of
 from service.views.batches import BatchListView, JobListView, StatusView, batch_view
 from service.views.operations import ChangedView, PausedView
@@ -85,6 +87,12 @@ def _submit(data: bytes, name: str, options: BatchOptions, line: Line, caller: C
     limits = limits_of(choices, settings, (job.spec.gpu for job in parsed.jobs))
     if options.dry_run:
         return submission.dry_run(parsed, settings, most=_PLANNED_SHOWN)
+    made = _made_before(line, parsed, stored_options, choices)
+    if made is not None and choices.reuse:
+        if not made.new.jobs:
+            newest = Submitted(made.batch_ids[0], made.jobs, created=False)
+            return submitted(line, newest, stored_options, [f"{made.sentence}: nothing was added"])
+        parsed = made.new
     stored = submission.store(
         parsed,
         stored_options,
@@ -97,7 +105,18 @@ def _submit(data: bytes, name: str, options: BatchOptions, line: Line, caller: C
         limits=limits,
     )
     notices = submission.notices(parsed, stored_options, settings)
-    return submitted(line, stored, stored_options, [*_unchanged(choices, stored), *notices])
+    before = [] if made is None else [made.sentence]
+    return submitted(line, stored, stored_options, [*before, *_unchanged(choices, stored), *notices])
+
+
+def _made_before(
+    line: Line, parsed: Submission, options: StoredOptions, choices: SubmissionChoices
+) -> MadeBefore | None:
+    if choices.again or choices.key is not None:
+        return None
+    with line.database.reading() as session:
+        owner = choices.owner or line.settings.owner
+        return reuse.made_before(session, parsed, options, owner, asked=choices.reuse)
 
 
 def _unchanged(choices: SubmissionChoices, stored: Submitted) -> list[str]:

@@ -5,14 +5,13 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import astuple
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from db.reading.feed import Feed, News
+from db.reading.feed import SETTLE_POLL_S, SETTLE_S, Feed, News
 from db.reading.history import Seen
 from pipeline.errors import InputError, Problem, ServiceUnavailableError
 from server.auth import Caller, still_holds
@@ -26,9 +25,6 @@ router = APIRouter()
 
 POLL_S = 0.5
 KEEP_ALIVE_S = 15.0
-_SETTLE_S = 2.0
-"""How long a page waits for transactions at work; what they add is then left to the next page."""
-_SETTLE_POLL_S = 0.05
 _PLACE = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,18})")
 SSE = "text/event-stream"
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -117,11 +113,7 @@ def _feed(line: Line, caller: Caller, batch_id: str | None, job_id: str | None, 
 
 
 def _page(feed: Feed, limit: int) -> EventsPageView:
-    now, give_up_at = feed.mark(), time.monotonic() + _SETTLE_S
-    while not feed.has_settled(now) and time.monotonic() < give_up_at:
-        time.sleep(_SETTLE_POLL_S)
-        feed.mark()
-    news = feed.poll(limit)
+    news = feed.poll_settled(limit)
     return EventsPageView(
         batch_id=feed.batch_id,
         job_id=feed.job_id,
@@ -133,14 +125,14 @@ def _page(feed: Feed, limit: int) -> EventsPageView:
 
 def _is_over(feed: Feed) -> bool:
     """Return whether the work has ended and nothing of its history is left to be read."""
-    give_up_at = time.monotonic() + _SETTLE_S
+    give_up_at = time.monotonic() + SETTLE_S
     while True:
         news = feed.poll(1)
         if news.finished:
             return True
         if news.entries or not news.ended or time.monotonic() > give_up_at:
             return False
-        time.sleep(_SETTLE_POLL_S)
+        time.sleep(SETTLE_POLL_S)
 
 
 async def _messages(feed: Feed, line: Line, caller: Caller) -> AsyncIterator[str]:
@@ -189,4 +181,4 @@ def _changed(news: News, shown: dict[tuple[str, str, int], str]) -> Iterator[str
 
 def place_text(place: Seen) -> str:
     """The place as `id` of an event and `next` of a page."""
-    return "-".join(map(str, astuple(place)))
+    return str(place)

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from db.models import Job, Score, ScoreRun, Segment, StageRun, Step
 from pipeline.digests import joined_digest
+from pipeline.generators.base import phase_in_words
 from pipeline.outputs import GenerateOutput, ScoreOutput
 from pipeline.presets import all_presets
 from pipeline.seeds import roll_seed
@@ -52,6 +53,8 @@ class RunningView(View):
     segments: int = Field(description="How many the clip has.")
     worker: str | None
     phase: str | None = Field(description="The phase of the step, such as denoise.")
+    doing: str | None = Field(description="The phase in words, such as loading the model.")
+    started_at: str | None = Field(description="When this attempt began: ISO 8601, UTC.")
     step: int = Field(description="Progress within the phase, of `steps`.")
     steps: int
 
@@ -179,6 +182,8 @@ def running_view(step: Step, segments: int) -> RunningView:
         stage=step.stage.value,
         segments=segments,
         phase=step.progress_phase,
+        doing=phase_in_words(step.progress_phase),
+        started_at=when_if_set(step.started_at),
         step=step.progress_step,
         steps=step.progress_total,
     )

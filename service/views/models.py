@@ -66,3 +66,12 @@ class CalibrationView(View):
     preset: str
     file: str = Field(description="The file in which the ratios are kept.")
     ratios: list[float] = Field(description="One a denoising step.")
+
+
+class ModelAddedView(View):
+    """What `models add` wrote."""
+
+    preset: str
+    file: str
+    clip: str | None = Field(description="The clip that was made with it; null with --no-clip, or after a problem.")
+    problems: list[str] = Field(description="What is wrong with the model's files.")

@@ -15,6 +15,15 @@ class ChangedView(View):
     reasons: dict[str, str] = Field(description="Why not, by id; of the first ten.")
 
 
+class DeletedView(View):
+    """What delete removed."""
+
+    batch_id: str
+    jobs: int
+    files: int = Field(description="Objects in the store: videos, pictures, sidecars, checkpoints.")
+    bytes: int = Field(description="Their size.")
+
+
 class PausedView(View):
     """What pause or resume did."""
 

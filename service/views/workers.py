@@ -24,6 +24,14 @@ class WorkerView(View):
     seen_at: str
 
 
+class DrainedView(View):
+    """A host that takes no more work."""
+
+    host: str
+    workers: list[str] = Field(description="Its GPU workers.")
+    left: int = Field(description="Steps that it is still at, frames that wait for their encoder included.")
+
+
 class WorkersView(View):
     """The live workers."""
 

@@ -15,6 +15,8 @@ from tornado.options import options
 from tasks.app import app
 
 _CONFIG_FILE = "FLOWER_CONF"
+_COLUMNS = "uuid,state,exception,worker,received,started,runtime"
+"""The columns of the page of tasks. An id says job, roll, segment, stage and attempt: name and arguments say less."""
 _LOGIN = "FLOWER_BASIC_AUTH"
 
 
@@ -24,6 +26,6 @@ def run_flower(address: str, port: int, login: str) -> None:
     os.environ.pop(_LOGIN, None)
     options.basic_auth = [login]
     config_file = os.environ.pop(_CONFIG_FILE, os.devnull)
-    arguments = [f"--conf={config_file}", f"--address={address}", f"--port={port}"]
+    arguments = [f"--conf={config_file}", f"--address={address}", f"--port={port}", f"--tasks-columns={_COLUMNS}"]
     with click.Context(celery, obj=CLIContext(app=app, no_color=False, workdir=None)) as parent:
         flower.main(arguments, prog_name="flower", parent=parent, standalone_mode=False)

@@ -19,12 +19,13 @@ from pipeline.handoff import Handoff
 from pipeline.models.gpus import find_gpus
 from pipeline.names import check_gpu_type
 from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue, encode_slots, gpu_queue
-from pipeline.processes import stop_signals
+from pipeline.processes import cause_of_death, stop_signals
 from pipeline.settings import Settings
 from tasks.hosts import forked_worker
 from tasks.hosts.forked_worker import Role
 from tasks.lifecycle import check_settings
 from tasks.node_name import new_node_name
+from tasks.worker import announcements
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ class _Member:
         lived = time.monotonic() - self.started
         self.deaths = 0 if lived >= _HEALTHY_S else self.deaths + 1
         pause = 0.0 if lived >= _HEALTHY_S else _RESTART_S[min(self.deaths, len(_RESTART_S)) - 1]
-        logger.error("worker died", extra={"role": self.role.name, "exit_code": code, "again_in_s": pause})
+        facts = {"role": self.role.name, "pid": self.process.pid, "by": cause_of_death(code)}
+        logger.error("worker died", extra={**facts, "lived_s": round(lived, 1), "again_in_s": pause})
         self.process = None
         self.not_before = time.monotonic() + pause
 
@@ -119,6 +121,9 @@ def run(settings: Settings, *, gpu: bool = True, cpu: bool = True, io: bool = Tr
         raise SettingsError("VGEN_BROKER_URL: `vgen worker` needs a broker, such as redis://host:6379/0")
     check_settings(settings)
     workers = [_Member(role, new_node_name(role.name)) for role in roles(settings, gpu=gpu, cpu=cpu, io=io)]
+    announcements.show()
+    names = ", ".join(worker.role.name for worker in workers)
+    announcements.announce(f"starting {len(workers)} workers of this host: {names}")
     forked_worker.preload(settings)
     stop, at_once = threading.Event(), threading.Event()
 
@@ -133,7 +138,11 @@ def run(settings: Settings, *, gpu: bool = True, cpu: bool = True, io: bool = Tr
         for worker in workers:
             worker.look_after(settings)
         stop.wait(_POLL_S)
+    announcements.announce(
+        f"stopping: what runs has {settings.worker.grace_s:g} s to end; Ctrl-C again ends it at once"
+    )
     _drain(workers, settings, at_once)
+    announcements.announce("all workers of this host have ended")
     return 0
 
 

@@ -58,6 +58,7 @@ class _Timer(threading.Thread):
         self._woken = woken or threading.Event()
         self._pace = _Pace()
         self._over = threading.Event()
+        self._waits_since: float | None = None
 
     def run(self) -> None:
         while not self._over.is_set():
@@ -65,8 +66,15 @@ class _Timer(threading.Thread):
             started = time.thread_time()
             try:
                 self._work()
+                if self._waits_since is not None:
+                    away_s = round(time.monotonic() - self._waits_since, 1)
+                    logger.warning("timer goes on", extra={"timer": self.name, "waited_s": away_s})
+                self._waits_since = None
             except (ServiceUnavailableError, RetryableError) as error:
-                logger.warning("timer waits for a service", extra={"timer": self.name, "reason": str(error)})
+                # Said once, and not each second until the service is back.
+                level = logging.WARNING if self._waits_since is None else logging.DEBUG
+                self._waits_since = self._waits_since or time.monotonic()
+                logger.log(level, "timer waits for a service", extra={"timer": self.name, "reason": str(error)})
             except Exception:
                 logger.exception("timer failed", extra={"timer": self.name})
             rest_s = min(self._every_s, self._pace.rest_after(time.thread_time() - started))

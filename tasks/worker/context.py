@@ -17,6 +17,7 @@ from pipeline.policy.routes import gpu_type_of
 from pipeline.settings import Settings
 from pipeline.storage.base import Storage
 from pipeline.wiring import StageModels, make_storage
+from tasks.worker.announcements import announce, role_of
 from tasks.worker.crashes import CrashStreak
 from tasks.worker.generator import SharedGenerator
 from tasks.worker.lease_timer import LeaseTimer
@@ -123,6 +124,8 @@ class WorkerContext:
         return self.queues if self.model_loader is None else (*self.queues, *self.model_loader.queues())
 
     def _on_loaded(self, load: Load, was: str | None) -> None:
+        source = "disk" if load.source == "disk" else "the host's memory"
+        announce(f"{role_of(self.name)} holds {load.preset}: loaded from {source} in {load.seconds:.1f} s")
         try:
             with self.database.transaction() as session:
                 worker_presets.record_load(

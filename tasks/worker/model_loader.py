@@ -12,10 +12,11 @@ from db.scheduling import worker_presets
 from db.scheduling.worker_presets import Residency
 from db.session import Database
 from pipeline.errors import FailureClass, NotFoundError, ServiceUnavailableError, StageError, StoppedError, VgenError
-from pipeline.generators.base import Progress
+from pipeline.generators.base import PHASE_MEANING, Progress
 from pipeline.policy.routes import preset_queue, preset_slug
 from pipeline.presets import load_library
 from pipeline.settings import Settings
+from tasks.worker.announcements import announce, role_of
 from tasks.worker.generator import SharedGenerator
 
 logger = logging.getLogger(__name__)
@@ -104,8 +105,17 @@ class ModelLoader(threading.Thread):
             worker_presets.set_loaded(session, self._worker, loaded)
 
     def _load(self, slug: str) -> None:
+        phase = ""
+
+        def on_progress(progress: Progress) -> None:
+            nonlocal phase
+            if progress.phase != phase:
+                phase = progress.phase
+                announce(f"{role_of(self._worker)}: {PHASE_MEANING[progress.phase]}", preset=slug)
+            self._on_progress(progress)
+
         try:
-            self._resident().load(self._preset_of(slug), self._on_progress)
+            self._resident().load(self._preset_of(slug), on_progress)
         except StoppedError:
             return
         except VgenError as error:
@@ -129,7 +139,8 @@ class ModelLoader(threading.Thread):
             return  # the generator was ended under it
         self._tries[slug] = self._tries.get(slug, 0) + 1
         never = not isinstance(error, StageError) or error.failure_class is FailureClass.REFUSED
-        logger.error("preset not loaded", extra={"preset": slug, "code": error.code, "tries": self._tries[slug]})
+        facts = {"preset": slug, "code": error.code, "reason": str(error), "tries": self._tries[slug]}
+        logger.error("preset not loaded", extra=facts)
         if never or self._tries[slug] >= LOAD_TRIES:
             with self._database().transaction() as session:
                 worker_presets.record_failed_load(session, self._worker, slug, code=error.code, error=str(error))

@@ -39,9 +39,10 @@ from pipeline.errors import (
 from pipeline.generators.base import OnMade
 from pipeline.generators.frames_file import frames_size
 from pipeline.states import Stage, is_after
-from pipeline.work import AnyClaim, AnyResult, Claim, ScoreClaim, StageContext, StageFunction
+from pipeline.work import AnyClaim, AnyResult, Claim, Outcome, ScoreClaim, StageContext, StageFunction
 from tasks.messages import send
 from tasks.worker import contexts, crashes
+from tasks.worker.announcements import announce
 from tasks.worker.checkpoint_rows import ClaimedRows, remove_objects
 from tasks.worker.context import WorkerContext
 from tasks.worker.lease_keeper import LeaseKeeper
@@ -69,6 +70,12 @@ class _Recorded(NamedTuple):
     claimed: Claim
     result: AnyResult | None
     finished: Finished
+    failure: str | None
+    """The code of what failed or was refused, for Flower; a message might hold a prompt."""
+
+
+class StepFailedError(Exception):
+    """Ends the task of an attempt that failed, so that Flower shows it as failed; the rows know already."""
 
 
 def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
@@ -82,6 +89,13 @@ def run_step(task: Task, stage: Stage, job_id: str, segment: int) -> None:
         _cut(task)
     if recorded is not None:
         _clear_up(runtime, recorded)
+        _tell_failure(recorded)
+
+
+def _tell_failure(recorded: _Recorded) -> None:
+    """Raises StepFailedError where the attempt failed or its prompt was refused."""
+    if recorded.failure is not None and recorded.finished.recorded:
+        raise StepFailedError(recorded.failure)
 
 
 def _generate(app: Celery, runtime: WorkerContext, job_id: str, segment: int) -> None:
@@ -93,6 +107,7 @@ def _generate(app: Celery, runtime: WorkerContext, job_id: str, segment: int) ->
         if recorded is not None:
             _deliver(app, runtime, recorded)
             _clear_up(runtime, recorded)
+            _tell_failure(recorded)
 
     runtime.overlap.run(make)
 
@@ -104,7 +119,9 @@ def _deliver(app: Celery, runtime: WorkerContext, recorded: _Recorded) -> None:
         return
     last = segments.is_last(work)
     scored = work.options.score is not None
-    message = StepMessage(work.job_id, work.segment, finished.next_stage, finished.queue, scored, last)
+    # Where the clip was made more than once, so may the steps after it have been.
+    place = (work.job_id, work.segment, finished.next_stage, finished.queue)
+    message = StepMessage(*place, scored, last, work.roll, attempts=work.attempt - 1)
     send(app, runtime.database, [message])
 
 
@@ -151,6 +168,7 @@ def _do(
 ) -> _Recorded | None:
     """Claim the step, do its work and record it; None when there is nothing to do, or nothing could be recorded."""
     lease_ms = int(runtime.settings.worker.lease_s * 1000)
+    began_at = time.monotonic()
 
     def take(session: Session) -> Claim | None:
         return leases.claim(
@@ -163,7 +181,7 @@ def _do(
             lease_ms=lease_ms,
         )
 
-    released_at, results = list[float](), list[AnyResult]()
+    released_at, results, failures = list[float](), list[AnyResult](), list[str]()
 
     def on_made() -> None:
         released_at.append(time.monotonic())
@@ -175,11 +193,15 @@ def _do(
             runtime.expected_frames_bytes = frames_size(claimed.work.spec)
         result = _run_stage(runtime, claimed, keeper, reservation, on_made)
         results.append(result)
+        if result.outcome in (Outcome.BLOCKED, Outcome.REJECTED):
+            failures.append(f"{result.outcome.value} by {stage.value}")
         if stage is Stage.GENERATE:
             runtime.crashes.clear()
         return lambda session, held: finishing.finish(session, held, result)
 
     def explain(claimed: Claim, error: StageError, keeper: LeaseKeeper) -> Recorder[Claim]:
+        if error.code != _NO_ROOM:
+            failures.append(error.code)
         return _recorder(runtime, claimed, error, keeper.check)
 
     def ended(claimed: Claim) -> Claim:
@@ -187,7 +209,20 @@ def _do(
         return replace(claimed, overlapped_ms=int(overlapped_s * 1000))
 
     recorded = perform(runtime, stage.value, take, work, explain, ended)
-    return None if recorded is None else _Recorded(recorded[0], results[0] if results else None, recorded[1])
+    if recorded is None:
+        return None
+    _announce(stage, job_id, time.monotonic() - began_at, failures, stopped=not results and not failures)
+    return _Recorded(recorded[0], next(iter(results), None), recorded[1], next(iter(failures), None))
+
+
+def _announce(stage: Stage, job_id: str, seconds: float, failures: list[str], *, stopped: bool) -> None:
+    """Write a line for a clip that was made or published, and for whatever did not end well."""
+    if failures:
+        announce(f"{job_id}: {stage.value} failed after {seconds:.1f} s", code=failures[0])
+    elif stopped:
+        announce(f"{job_id}: {stage.value} was given back after {seconds:.1f} s")
+    elif stage in (Stage.GENERATE, Stage.PUBLISH):
+        announce(f"{job_id}: {'generated' if stage is Stage.GENERATE else 'published'} in {seconds:.1f} s")
 
 
 def perform(
@@ -214,11 +249,13 @@ def perform(
         except StoppedError:
             record = outcomes.release
         except StageError as error:
-            logger.info("step failed", extra={"step": name, **claimed.work.log_data, "code": error.code})
+            facts = {"step": name, **claimed.work.log_data, "code": error.code, "reason": str(error)}
+            logger.info("step failed", extra=facts)
             record = failing(error) if explain is None else explain(claimed, error, keeper)
         except Exception as error:
             logger.exception("step failed unexpectedly", extra={"step": name, **claimed.work.log_data})
-            record = failing(FatalError(f"{type(error).__name__}: {error}"))
+            fatal = FatalError(f"{type(error).__name__}: {error}")
+            record = failing(fatal) if explain is None else explain(claimed, fatal, keeper)
     failpoints.hit("after_work", name)
     finished = persist(runtime, lambda session: record(session, ended(claimed) if ended else claimed))
     failpoints.hit("after_finish", name)

@@ -212,6 +212,8 @@ class Child:
             idle = IdleGenerator()
             idle.load_preset(preset, on_progress)
             return idle
+        if "torch" not in sys.modules:
+            on_progress(Progress(Phase.LIBRARIES, 0, 1))
         from pipeline.generators.diffusers_video import DiffusersVideoGenerator  # noqa: PLC0415 - torch
 
         if not gc.get_freeze_count():
@@ -249,6 +251,7 @@ def main() -> None:
     """Start the reader and serve."""
     if not processes.die_with_parent(int(sys.argv[1]), signal.SIGKILL):
         os._exit(0)
+    processes.set_process_name("vgen-generator")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")

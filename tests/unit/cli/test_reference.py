@@ -144,6 +144,16 @@ def _key_of(home: Home) -> str:
     return view.key.id
 
 
+def _model_folder(home: Home) -> Path:
+    """The configuration of a model whose weights are not there."""
+    folder = home.folder / "own-model"
+    for part, content in (("vae", {"temperal_downsample": [True, True]}), ("transformer", {"patch_size": 2})):
+        (folder / part).mkdir(parents=True)
+        (folder / part / "config.json").write_text(json.dumps(content), "utf-8")
+    (folder / "model_index.json").write_text('{"_class_name": "WanPipeline"}', "utf-8")
+    return folder
+
+
 COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "generate": lambda home: ["generate", *_run_config(home)],
     "submit": lambda home: ["submit", home.file],
@@ -187,6 +197,8 @@ COMMANDS: dict[str, Callable[[Home], list[object]]] = {
         *("bench", "preset", "tiny-wan", "--only", "first_block-0.1,attention-flash"),
         *("--width", "48", "--height", "48", "--num-frames", "5", "--steps", "2"),
     ],
+    "delete": lambda home: ["delete", home.batch_id, "--yes"],
+    "models add": lambda home: ["models", "add", _model_folder(home), "--no-clip"],
     "sweep": lambda home: ["sweep"],
     "workers": lambda home: ["workers"],
     "keys create": lambda home: ["keys", "create", "ci"],
@@ -202,13 +214,14 @@ def test_every_documented_output_is_checked() -> None:
     # `eval nightly` prints what `eval scores` does (tests/integration/test_nightly.py checks it too).
     # `submit --wait` needs a cluster: it prints what `watch` prints, by the same function.
     # `chaos` needs workers to break: tests/faults/test_chaos.py reads what it prints by its view.
-    assert set(COMMANDS) | {"submit --wait", "eval nightly", "chaos"} == set(JSON_OUTPUT)
+    # `workers drain` needs a cluster: tests/unit/db/test_placement.py drains a host.
+    assert set(COMMANDS) | {"submit --wait", "eval nightly", "chaos", "workers drain"} == set(JSON_OUTPUT)
 
 
 @pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified:UserWarning")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_real_output_fits_the_documented_schema(finished: Home, vgen: Vgen, command: str) -> None:
-    if command == "watch":  # which would wait for the two other jobs
+    if command in ("watch", "delete"):  # which would wait for the two other jobs, or refuse
         vgen("cancel", finished.batch_id)
 
     outcome = vgen(*COMMANDS[command](finished), "--json")

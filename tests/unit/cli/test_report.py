@@ -9,6 +9,9 @@ from xml.etree import ElementTree
 import pytest
 
 from cli.batches.report import sparkline
+from db.models import StageRun, Step
+from db.reading.marks import marks
+from pipeline.states import AttemptOutcome, JobState, Stage, StepState
 from tests.line_helpers import home_of, settings_for, submit, work_off
 from tests.unit.cli.conftest import Home, Vgen
 
@@ -60,7 +63,9 @@ def test_the_page_is_whole_and_loads_nothing(
     assert "line efficiency" in said.out
     assert "no cost: VGEN_PRICES has no price of cpu" in said.out
     text = (tmp_path / "r.html").read_text("utf-8")
-    assert not re.search(r"<script|https?://|src=|href=", text)
+    assert not re.search(r"<script|https?://|src=\"(?!data:image/webp;base64,)|href=\"(?!#main)", text)
+    assert text.count('<img class="poster" src="data:') == 4
+    assert "clip &lt;0&gt;" in text
     drawing = ElementTree.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
     bars = [rect.get("class") for rect in drawing.iter("rect")]
     assert bars.count("empty") == 3
@@ -69,6 +74,37 @@ def test_the_page_is_whole_and_loads_nothing(
     refused = vgen("report", "latest", "--html", tmp_path / "no" / "r.html")
     assert refused.code == 2
     assert "--html" in refused.err
+
+
+def test_the_page_says_what_failed_and_why(vgen: Vgen, home: Home, tmp_path: Path) -> None:
+    home.end(home.job_ids[1], JobState.FAILED, error_code="out_of_memory", error="it needs 9 GiB")
+    assert vgen("report", home.batch_id, "--html", tmp_path / "r.html").code == 0
+    text = (tmp_path / "r.html").read_text("utf-8")
+    assert "Failed and blocked (1)" in text
+    assert "out_of_memory: it needs 9 GiB" in text
+    assert f"vgen retry {home.job_ids[1]}" in text
+
+
+def test_marks_say_what_was_killed_what_was_made_again_and_what_went_on(home: Home) -> None:
+    database = home.database()
+    ends = {"lease_ended": "killed", "rewound": "rewound", "done": "resumed"}
+    with database.transaction() as session:
+        for number, outcome in enumerate(ends, 1):
+            facts = {"facts": {"resumed_from_step": 7}} if outcome == "done" else None
+            step = Step(
+                job_id=home.job_ids[0], batch_id=home.batch_id, roll=1, segment=number, stage=Stage.GENERATE,
+                state=StepState.DONE, attempt=1, priority=0, output=facts,
+            )  # fmt: skip
+            session.add(step)
+            session.flush()
+            times = {"started_at": 1000 * number, "ended_at": 1000 * number + 500}
+            ended = {"attempt": 1, "outcome": AttemptOutcome(outcome), "worker": "gpu0", "queue": "q", **times}
+            session.add(StageRun(step_id=step.id, job_id=step.job_id, stage=step.stage, **ended))
+        session.flush()
+        shown = [(mark.kind.value, mark.at, mark.note) for mark in marks(session, home.batch_id)]
+        session.rollback()
+    database.close()
+    assert shown == [("killed", 1500, ""), ("rewound", 2500, ""), ("resumed", 3000, "from step 7")]
 
 
 def test_a_batch_that_has_not_begun(vgen: Vgen, home: Home, tmp_path: Path) -> None:

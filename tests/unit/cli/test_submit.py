@@ -67,7 +67,6 @@ def test_a_dry_run_stores_nothing(prompts: Path, vgen: Vgen, tmp_path: Path) -> 
         (("--safety-policy", "maybe"), "--safety-policy"),
         (("--key", "k", "--again"), "--key and --again"),
         (("--preset", "nonesuch"), "nonesuch"),
-        (("--wait",), "vgen run FILE"),
         (("--nonesuch",), "--nonesuch"),
     ],
 )

@@ -12,9 +12,11 @@ from db.models import Event, Queue, Step, Worker
 from db.scheduling import placement, worker_presets
 from db.session import Database, now_ms
 from db.workers import WorkerReport
+from pipeline.errors import NotFoundError
 from pipeline.policy.routes import ALL_QUEUES, gpu_queue, preset_queue
 from pipeline.presets import all_presets
 from pipeline.states import JobState, Stage, StepState
+from service import draining
 from tests.unit.db.line import Line
 
 LONG_AGO_MS = 3_600_000
@@ -198,3 +200,23 @@ def test_of_many_batches_no_more_are_counted_than_decide_anything(line: Line, mo
         ("idle", 2, 3),
         ("tiny-wan", 1, 1),
     }
+
+
+def test_a_drained_host_keeps_all_but_its_gpus_and_an_unknown_one_is_named(line: Line) -> None:
+    # Given two hosts, one with a GPU worker and an io worker
+    with line.database.transaction() as session:
+        for name, host, gpu_type in (("gpu0@a", "a", "h200"), ("io@a", "a", None), ("gpu0@b", "b", "h200")):
+            queue = gpu_queue(gpu_type) if gpu_type else "vgen.io"
+            workers.report(session, WorkerReport(name, host, 1, [queue], gpu_type=gpu_type))
+
+    drained = draining.drain(line.database, "a", by="ada")
+
+    assert (drained.workers, drained.left) == (["gpu0@a"], 0)
+    with line.database.reading() as session:
+        assert {row.name: row.draining for row in workers.alive(session)} == {
+            "gpu0@a": True,
+            "gpu0@b": False,
+            "io@a": False,
+        }
+    with pytest.raises(NotFoundError, match="'c'; hosts with live workers: a, b"):
+        draining.drain(line.database, "c", by="ada")

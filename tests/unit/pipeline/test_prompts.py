@@ -135,7 +135,7 @@ def test_seeds_not_given_are_derived_and_stay(settings: Settings) -> None:
     one, two = (read("fox\nfox", "p.txt", settings) for _ in range(2))
 
     assert one.fingerprint == two.fingerprint
-    assert [job.spec.seed for job in one.jobs] == [derive_seed(one.fingerprint, line, 0) for line in (1, 2)]
+    assert [job.spec.seed for job in one.jobs] == [derive_seed("fox", 0, occurrence) for occurrence in (0, 1)]
     assert one.jobs[0].spec.seed != one.jobs[1].spec.seed
 
 

@@ -12,16 +12,17 @@ from sqlalchemy import update
 
 from db.evals.score_steps import ScoreMessage
 from db.models import Job
-from db.queue import pauses
+from db.queue import outcomes, pauses
 from db.scheduling.dispatch import StepMessage
 from db.session import Database
 from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue
 from pipeline.settings import load_settings
-from pipeline.states import Stage, StepState
+from pipeline.states import JobState, Stage, StepState
 from tasks.app import make_app
 from tasks.messages import send, task_name
 from tasks.worker import contexts
 from tasks.worker.context import WorkerContext
+from tasks.worker.step import StepFailedError
 from tests.unit.db.line import Line
 
 HOST = encode_queue("x")
@@ -71,6 +72,55 @@ def test_a_step_goes_out_with_the_rest_of_its_chain_and_under_its_jobs_id(
         ("vgen.score_clips", [7]),
         ("vgen.score_clips", [8]),
     ]
+
+
+def _ids(app: Celery, queue: str) -> list[list[str]]:
+    """The ids of the tasks of each chain that waits in a queue."""
+    chains = []
+    with app.connection() as connection, connection.SimpleQueue(queue) as waiting:
+        while waiting.qsize():
+            message = waiting.get(timeout=1)
+            message.ack()
+            rest = [link["options"]["task_id"] for link in reversed(message.payload[2]["chain"] or [])]
+            chains.append([message.headers["id"], *rest])
+    return chains
+
+
+def test_a_tasks_id_names_job_roll_segment_stage_and_attempt(app: Celery, sqlite_database: Database) -> None:
+    line = Line(sqlite_database)
+    _, job_id, claimed = line.bring_to(Stage.PUBLISH)
+    with sqlite_database.transaction() as session:
+        outcomes.rewind(session, claimed, to=Stage.GENERATE, reason="its frames are gone")
+    line.finish(line.go_on(job_id, Stage.GENERATE))
+
+    again, new = (
+        StepMessage(job_id, 0, Stage.ENCODE, HOST, attempts=1),
+        StepMessage("j2", 3, Stage.ENCODE, HOST, roll=2),
+    )
+    send(app, sqlite_database, [again, new])
+
+    assert _ids(app, HOST) == [
+        [f"{job_id}.1.0.encode.2", f"{job_id}.1.0.publish.2"],
+        ["j2.2.3.encode.1", "j2.2.3.publish.1"],
+    ]
+
+
+def test_an_attempt_that_failed_ends_its_task_as_failed(app: Celery, sqlite_database: Database, tmp_path: Path) -> None:
+    """A rejected prompt, too; the reason is a code, for a message might hold a prompt."""
+    settings = load_settings(home=tmp_path)
+    queues = (IO_QUEUE, CPU_QUEUE)
+    runtime = WorkerContext("w1", settings, queues=queues, stopping=lambda: None, database=sqlite_database)
+    contexts.adopt(app, runtime)
+    line = Line(sqlite_database)
+    job_id = f"{line.submit({'prompt': 'a cat', 'enhance': True}, again=True)}-000000"
+    line.worker()
+    line.admit()
+    try:
+        with pytest.raises(StepFailedError, match=r"^enhance_not_configured$"):
+            _run(app, job_id, Stage.ENHANCE)
+    finally:
+        contexts.drop(app)
+    assert line.job(job_id).state is JobState.FAILED
 
 
 def _run(app: Celery, job_id: str, stage: Stage) -> bool:

@@ -223,12 +223,12 @@ def test_inputs_are_taken_from_anywhere(tmp_path: Path, tmp_path_factory: pytest
     assert result.sidecar["request"]["image"]["name"] == "a.png"
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_the_examples_of_the_manual_run(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/python-api.md").read_text("utf-8"), re.DOTALL)
-    # The second with a preset that loads no torch: the model is the first one's matter.
-    text = blocks[number] if number == 0 else blocks[number].replace("tiny-wan", "idle")
+    # The others with a preset that loads no torch: the model is the second one's matter.
+    text = blocks[number] if number == 1 else blocks[number].replace("tiny-wan", "idle")
     exec(compile(text, "python-api.md", "exec"), {"__name__": "__main__"})
     said = capsys.readouterr().out
-    assert ("(9, 48, 64, 3)" if number == 0 else "made lighthouse.mp4") in said
-    assert len(blocks) == 2
+    assert ("2 of 2", "(9, 48, 64, 3)", "made lighthouse.mp4")[number] in said
+    assert len(blocks) == 3

@@ -73,8 +73,8 @@ def test_the_page_stands_by_itself_and_shows_both_clips(report: Report, tmp_path
     videos = parsed.all("video", "src")
     assert len(videos) == 10
     assert videos[:2] == [f"{tmp_path.as_uri()}/before%207.mp4", "https://x/7.mp4?signed=by&whom=me"]
-    assert ">7.mp4</a>" in page
-    assert "-5.1: view 7 of &lt;all&gt;" in page
+    assert ">7.mp4</bdi></a>" in page
+    assert "-5.1: <bdi>view 7 of &lt;all&gt;</bdi>" in page
     assert "last &lt;night&gt;" in page
     assert "last <night>" not in page
     assert "prefers-color-scheme: dark" in page

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RefusedError, RetryableError, StoppedError
+from pipeline.object_names import MEDIA_TYPES
 from pipeline.outputs import EncodeOutput
 from pipeline.presets import get_preset
 from pipeline.spec import JobSpec
@@ -30,7 +31,7 @@ def fetch(bench: Bench, key: str, to: Path) -> Path:
 def test_four_files_lie_in_the_store_under_their_digests(bench: Bench) -> None:
     output = encode.run(bench.work(), bench.context).output
 
-    assert bench.stored() == sorted(output.file(kind).key for kind in encode.MEDIA_TYPES)
+    assert bench.stored() == sorted(output.file(kind).key for kind in MEDIA_TYPES)
     for kind, suffix in (("video", "mp4"), ("poster", "poster.jpg"), ("strip", "strip.jpg"), ("sidecar", "json")):
         ref = output.file(kind)
         data = bench.context.storage.read_bytes(ref.key)
