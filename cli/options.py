@@ -200,7 +200,8 @@ class BatchChoices(SubmissionChoices):
         typer.Option("--gate", metavar="RULE", help="Publish only what keeps it: checks, or NAME>=0.5. Repeatable."),
     ] = None
     reroll: Annotated[
-        int | None, typer.Option("--reroll", help="Make a clip that the gate rejects again so often; 0 to 20.")
+        int | None,
+        typer.Option("--reroll", help="Most further rolls of a rejected clip, each with its own seed; 0 to 20."),
     ] = None
     by: Annotated[
         str | None, typer.Option("--by", metavar="TIME", help="When it should be done: 07:00, 2026-03-01T07:00 or +3h.")

@@ -20,6 +20,7 @@ from service.views.events import event_view
 from service.views.jobs import (
     JobDetailView,
     attempt_view,
+    has_random_weights,
     job_view,
     roll_views,
     running_view,
@@ -82,7 +83,7 @@ def job_detail(session: Session, job: Job, settings: Settings) -> JobDetailView:
     spec, segment_of = JobSpec.model_validate(job.spec), {step.id: step.segment for step in steps}
     return JobDetailView(
         job=job_views(session, [job], settings)[0],
-        spec=spec.model_dump(mode="json"),
+        spec=spec.model_dump(mode="json") | {"random_weights": has_random_weights(job.spec)},
         prompt_used=history.prompts_used(session, [job.id]).get(job.id),
         rolls=roll_views(job, steps),
         scores=[score_view(score) for score in runs.of_jobs(session, [job.id]).get(job.id, [])],

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli import output
+from cli import output, times
 from cli.batches import batch_table
 from cli.context import open_database, settings_of
 from cli.options import BatchArgument, Json
@@ -64,9 +64,17 @@ def _show(view: ReportView) -> None:
     output.facts(figures(view))
     if view.stages:
         output.table(
-            ("stage", "attempts", "seconds", "mean", "lost attempts", "lost seconds"),
+            ("stage", "attempts", "seconds", "mean", "continued", "lost attempts", "lost seconds"),
             [
-                (item.stage, item.attempts, item.seconds, item.mean_seconds, item.lost_attempts, item.lost_seconds)
+                (
+                    item.stage,
+                    item.attempts,
+                    item.seconds,
+                    item.mean_seconds,
+                    item.continued_attempts,
+                    item.lost_attempts,
+                    item.lost_seconds,
+                )
                 for item in view.stages
             ],
         )
@@ -76,7 +84,7 @@ def _show(view: ReportView) -> None:
                 (
                     item.worker,
                     item.gpu_type,
-                    f"{item.busy_share:.0%}",
+                    f"{item.busy_share:.0%} of {item.busy_of_seconds:.1f} s",
                     f"{item.other_share:.0%}" if item.gpu_type else None,
                     ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in item.seconds.items()),
                     sparkline(list(item.timeline.values())),
@@ -93,12 +101,12 @@ def figures(view: ReportView) -> list[tuple[str, object]]:
     share = "{:.1%}".format
     parts = {part.replace("_", " "): seconds for part, seconds in view.generating.items()}
     return [
-        ("began", view.began_at),
-        ("ended", view.ended_at),
+        ("began", times.shown(view.began_at)),
+        ("ended", times.shown(view.ended_at)),
         ("seconds", f"{view.seconds:.1f}" if view.began_at else None),
         ("clips", view.clips),
         ("line efficiency", None if view.line_efficiency is None else share(view.line_efficiency)),
-        ("GPUs busy", None if view.gpu_busy_share is None else f"{share(view.gpu_busy_share)} of {view.gpu_workers}"),
+        ("GPUs busy", _busy(view)),
         ("GPU seconds per clip", _number(view.gpu_seconds_per_clip)),
         ("wall seconds per clip", _number(view.seconds_per_clip)),
         ("cost", _number(view.cost)),
@@ -107,6 +115,14 @@ def figures(view: ReportView) -> list[tuple[str, object]]:
         ("generating", ", ".join(f"{part} {seconds:.1f} s" for part, seconds in parts.items()) or None),
         ("events", ", ".join(f"{kind} {count}" for kind, count in view.events.items()) or None),
     ]
+
+
+def _busy(view: ReportView) -> str | None:
+    """Return the share of time in which GPUs generated, with what it is a share of."""
+    if view.gpu_busy_share is None or view.gpu_busy_of_seconds is None:
+        return None
+    gpus = "1 GPU" if view.gpu_workers == 1 else f"{view.gpu_workers} GPUs"
+    return f"{view.gpu_busy_share:.1%} of {gpus} for {view.gpu_busy_of_seconds:.1f} s"
 
 
 def _number(value: float | None) -> str | None:

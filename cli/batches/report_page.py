@@ -157,7 +157,7 @@ def _rows(view: ReportView, shown: Sequence[Mark]) -> list[_Row]:
             name=worker.worker if len(worker.worker) <= 34 else f"…{worker.worker[-33:]}",
             gpu_type=worker.gpu_type or "",
             top=_TOP + _ROW * number,
-            busy=f"{worker.busy_share:.0%}",
+            busy=f"{worker.busy_share:.0%} of {worker.busy_of_seconds:.0f} s",
             bars=list(_bars(worker, _TOP + _ROW * number)),
             marks=[
                 _Placed(
@@ -166,7 +166,7 @@ def _rows(view: ReportView, shown: Sequence[Mark]) -> list[_Row]:
                     text=f"{mark.kind.value}: {mark.stage.value} of {mark.job_id} {mark.note}"[:300],
                 )
                 for mark in shown
-                if mark.worker == worker.worker
+                if mark.worker in worker.names
             ],
         )
         for number, worker in enumerate(view.workers)
@@ -198,6 +198,7 @@ def _stages(view: ReportView) -> list[tuple[object, ...]]:
             item.attempts,
             f"{item.seconds:.1f}",
             None if item.mean_seconds is None else f"{item.mean_seconds:.3f}",
+            item.continued_attempts,
             item.lost_attempts,
             f"{item.lost_seconds:.1f}",
         )

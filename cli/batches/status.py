@@ -64,9 +64,10 @@ def status(ctx: typer.Context, batch: BatchArgument = "latest", json: Json = Fal
 
 def show_scores(view: StatusView) -> None:
     """The batch's scores, where it has any, and how many clips were made again."""
-    again = sum(jobs for roll, jobs in view.rolls.items() if roll > 1)
-    if again:
-        output.line(f"{again} clips were turned down by the gate and made again")
+    clips = sum(jobs for roll, jobs in view.rolls.items() if roll > 1)
+    more = sum((roll - 1) * jobs for roll, jobs in view.rolls.items())
+    if clips:
+        output.line(f"the gate turned down {clips} clips, for which {more} more rolls were begun")
     if view.scores:
         output.table(
             ("metric", "scored", "not scored", "mean", "failed"),

@@ -1,7 +1,7 @@
 """Saying what was stored, and the command that comes next; or waiting for it."""
 
 from cli import output
-from cli.batches import waiting
+from cli.batches import next_step, waiting
 from db.clips import batches
 from db.clips.batches import Submitted
 from db.session import Database
@@ -36,5 +36,5 @@ def print_stored(
         output.as_json(SubmittedView(batch=view, created=True, notices=notices))
     else:
         output.line(f"batch {stored.batch_id}: {summary}")
-        output.line(f"next: vgen {'run' if settings.solo else f'watch {stored.batch_id}'}")
+        output.line(next_step.line(database, settings, stored.batch_id))
     return 0

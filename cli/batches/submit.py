@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cli import output
-from cli.batches import batch_table, broker, dry_run, forecast, gallery, prompt_file, reusing, waiting, work
+from cli.batches import batch_table, broker, dry_run, forecast, gallery, next_step, prompt_file, reusing, waiting, work
 from cli.context import open_database, settings_of
 from cli.options import BatchChoices, FieldOptions, Json, PromptsArgument, Wait, takes
 from db.clips import batches
@@ -62,7 +62,7 @@ def submit(
             output.as_json(SubmittedView(batch=batch, created=stored.created, notices=notices))
         else:
             _say_stored(batch, stored.created)
-            output.line(f"next: vgen {'run' if settings.solo else f'watch {batch.id}'}")
+            output.line(next_step.line(database, settings, batch.id))
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import output
-from cli.batches import watch, work
+from cli.batches import next_step, watch, work
 from cli.context import open_database, settings_of
 from cli.options import BatchChoices, FieldOptions, Json, takes
 from db.evals import runs as evals
@@ -69,9 +69,7 @@ def suite(
             parsed, fields, metrics, settings=settings, database=database, name=name, again=again, kind="suite"
         )
         if not wait:
-            return _show_run(
-                database, run_id, json, hint=f"next: vgen {'run' if settings.solo else f'watch {batch_id}'}"
-            )
+            return _show_run(database, run_id, json, hint=next_step.line(database, settings, batch_id))
         code = work.off(database, settings, [batch_id])
         if code not in (ExitCode.DONE, ExitCode.INCOMPLETE):
             return code

@@ -5,9 +5,10 @@ from typing import Annotated
 import typer
 
 from cli import completion, output
-from cli.batches import waiting
+from cli.batches import next_step, waiting
 from cli.context import open_database, settings_of
 from cli.options import Json, Wait
+from db.session import Database
 from pipeline.settings import Settings
 from service import job_changes
 from service.views.operations import ChangedView
@@ -43,7 +44,7 @@ def cancel(ctx: typer.Context, ids: Chosen = None, label: Label = None, json: Js
     """Stop jobs; a running one stops within a step. What has succeeded stays."""
     settings = settings_of(ctx)
     with open_database(settings) as database:
-        _show(job_changes.cancel(database, ids or [], label=label), "cancelled", settings, json)
+        _show(database, job_changes.cancel(database, ids or [], label=label), "cancelled", settings, json)
         for batch_id in job_changes.whole_batches(database, ids or []) if label is None else ():
             if count := job_changes.cancel_scoring(database, batch_id):
                 output.notice(f"batch {batch_id}: {count} score steps cancelled")
@@ -67,7 +68,7 @@ def retry(
         changed = job_changes.retry(database, ids or [], label=label, code=code)
         batch_ids = list(dict.fromkeys(job_id.partition("-")[0] for job_id in changed.changed))
         if not wait or not batch_ids:
-            _show(changed, "queued again", settings, json)
+            _show(database, changed, "queued again", settings, json)
             return 0
         output.notice(f"{len(changed.changed)} jobs queued again")
         return waiting.until_done(database, settings, batch_ids, json=json)
@@ -77,7 +78,7 @@ def approve(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
     """Let held jobs go on."""
     settings = settings_of(ctx)
     with open_database(settings) as database:
-        _show(job_changes.approve(database, ids, by=settings.owner), "approved", settings, json)
+        _show(database, job_changes.approve(database, ids, by=settings.owner), "approved", settings, json)
     return 0
 
 
@@ -85,11 +86,11 @@ def reject(ctx: typer.Context, ids: Targets, json: Json = False) -> int:
     """Block held jobs."""
     settings = settings_of(ctx)
     with open_database(settings) as database:
-        _show(job_changes.reject(database, ids, by=settings.owner), "rejected", settings, json)
+        _show(database, job_changes.reject(database, ids, by=settings.owner), "rejected", settings, json)
     return 0
 
 
-def _show(view: ChangedView, word: str, settings: Settings, json: bool) -> None:
+def _show(database: Database, view: ChangedView, word: str, settings: Settings, json: bool) -> None:
     if json:
         output.as_json(view)
         return
@@ -98,5 +99,5 @@ def _show(view: ChangedView, word: str, settings: Settings, json: bool) -> None:
         said = [f"{job_id} ({reason})" for job_id, reason in view.reasons.items()]
         more = " …" if len(view.unchanged) > len(said) else ""
         output.notice(f"it does not apply to {', '.join(said)}{more}")
-    if settings.solo and view.changed and word in ("queued again", "approved"):
-        output.line("next: vgen run")
+    if view.changed and word in ("queued again", "approved"):
+        output.line(next_step.line(database, settings, view.changed[0].rpartition("-")[0]))

@@ -1,9 +1,11 @@
 """`vgen bench preset`: the accelerations that this machine can do, side by side."""
 
 import tempfile
+from collections.abc import Mapping
 from difflib import get_close_matches
+from json import dumps as json_text
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -85,7 +87,8 @@ def preset(
             prompts=asked,
             on_progress=lambda way: None if json else output.notice(f"measuring {way}"),
         )
-    best = preset_benchmark.proposed(done, least_ssim=least_ssim, least_psnr=least_psnr)
+    comparable = unsteady(done) is None
+    best = preset_benchmark.proposed(done, least_ssim=least_ssim, least_psnr=least_psnr) if comparable else None
     view = _view(name, done, best, least_ssim, least_psnr)
     if json:
         output.as_json(view)
@@ -155,10 +158,21 @@ def _show(view: PresetBenchView) -> None:
         ],
     )
     if view.unsteady is not None:
-        output.line(view.unsteady)
+        output.line(f"nothing is proposed: {view.unsteady}; try again when nothing else runs here")
+        return
     bound = f"SSIM of {view.least_ssim:g} and PSNR of {view.least_psnr:g} dB at least, against the plain clip"
     if view.proposed is None:
         output.line(f"nothing to propose with {bound}")
         return
     acceleration = next(way.acceleration for way in view.ways if way.name == view.proposed)
-    output.line(f"proposed, with {bound}: {view.proposed} {acceleration or '(no options)'}")
+    output.line(f"proposed, with {bound}: {view.proposed}")
+    for text in adoption(view.preset, acceleration):
+        output.line(text)
+
+
+def adoption(preset: str, acceleration: Mapping[str, Any]) -> list[str]:
+    """Return how the proposed options come into use: in a prompt file, or in a preset of one's own."""
+    if not acceleration:
+        return [f"nothing is to be done: it is how {preset} is made without options"]
+    line = json_text({"prompt": "…", "preset": preset, "acceleration": acceleration}, ensure_ascii=False)
+    return [f"to adopt it, in a line of a .jsonl prompt file, or in its defaults: {line}"]

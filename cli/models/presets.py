@@ -1,5 +1,6 @@
 """`vgen models`: the presets, and whether their models are on this machine."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,10 @@ from cli.context import settings_of
 from cli.models.add import add
 from cli.models.calibrate import calibrate
 from cli.options import Json
+from pipeline.errors import ServiceUnavailableError, SettingsError
 from pipeline.models import hub
+from pipeline.models.gpus import Gpu, find_gpus
+from pipeline.policy.routes import fits
 from pipeline.presets import Library, Preset, load_library
 from pipeline.settings import Settings
 from service.exit_codes import ExitCode
@@ -32,7 +36,9 @@ def list_(
     """List the presets."""
     settings = settings_of(ctx)
     library = _library(settings)
-    models = [_view(preset, library, settings) for preset in library.presets.values() if hidden or not preset.hidden]
+    device = _device(settings)
+    shown = [preset for preset in library.presets.values() if hidden or not preset.hidden]
+    models = [_view(preset, library, settings, device) for preset in shown]
     problems = [str(problem) for of_preset in library.problems.values() for problem in of_preset]
     damaged = [model.name for model in models if model.status == "damaged"]
     problems += [f"preset {name!r}: its model is damaged: `vgen models check {name}` says where" for name in damaged]
@@ -40,13 +46,14 @@ def list_(
         output.as_json(ModelListView(models=models, problems=problems))
         return 0
     output.table(
-        ("preset", "model", "takes", "memory", "licence", "source"),
+        ("preset", "model", "takes", "memory", "fits here", "licence", "source"),
         [
             (
                 model.name,
                 model.status,
                 model.preset["workload"],
                 "unknown" if model.preset["memory_gib"] is None else f"{model.preset['memory_gib']:g} GiB",
+                model.fits,
                 model.preset["licence"] or "unknown",
                 model.source,
             )
@@ -65,13 +72,17 @@ def show(
     """Show a preset: model, rules, defaults."""
     settings = settings_of(ctx)
     library = _library(settings)
-    view = _view(library.get(name), library, settings)
+    preset = library.get(name)
+    view = _view(preset, library, settings, _device(settings))
     if json:
         output.as_json(view)
         return 0
-    output.facts((("source", view.source), ("model", view.status), ("commit", view.commit)))
+    output.facts((("source", view.source), ("model", view.status), ("commit", view.commit), ("fits here", view.fits)))
     flat: list[tuple[str, object]] = []
+    flat += [("published", str(item)) for item in preset.published]
     for key, value in view.preset.items():
+        if key == "published":
+            continue
         if isinstance(value, dict):
             flat += [(f"{key}.{inner}", content) for inner, content in value.items()]
         else:
@@ -90,7 +101,11 @@ def pull(ctx: typer.Context, names: Annotated[list[str], typer.Argument(metavar=
         if hub.model_status(preset, settings.effective_cache_dir) is hub.ModelStatus.BUILT_IN:
             output.line(f"{preset.name}: built in, nothing to download")
         else:
-            output.line(f"{preset.name}: {hub.pull(preset, settings.effective_cache_dir)}")
+
+            def tell(sentence: str, name: str = preset.name) -> None:
+                output.notice(f"{name}: {sentence}")
+
+            output.line(f"{preset.name}: {hub.pull(preset, settings.effective_cache_dir, tell)}")
             for problem in hub.examine(preset, settings.effective_cache_dir).problems:
                 output.notice(f"{preset.name}: {problem}")
                 code = ExitCode.INCOMPLETE
@@ -149,12 +164,31 @@ def _worth_checking(preset: Preset, library: Library, cache: Path) -> bool:
     return not preset.hidden and hub.model_status(preset, cache) is not hub.ModelStatus.MISSING
 
 
-def _view(preset: Preset, library: Library, settings: Settings) -> ModelView:
+def _device(settings: Settings) -> Gpu | None:
+    """This machine's first GPU, or its CPU; None where nobody can tell."""
+    try:
+        return find_gpus(settings.gpu_type, 1, settings.gpus_per_worker)[0]
+    except (ServiceUnavailableError, SettingsError):
+        return None
+
+
+def _fits(preset: Preset, device: Gpu | None) -> str:
+    """Whether this machine can run it: what is unknown is said to be, since jobs are tried all the same."""
+    if device is None:
+        return "unknown"
+    if preset.memory_gib is None:
+        return "unknown" if device.uuid else "no GPU"
+    memory = device.memory_bytes if device.uuid else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return "yes" if fits(preset, memory) else f"no: {memory / 2**30:.0f} GiB here"
+
+
+def _view(preset: Preset, library: Library, settings: Settings, device: Gpu | None) -> ModelView:
     cache = settings.effective_cache_dir
     return ModelView(
         name=preset.name,
         source=library.source(preset.name),
         status=hub.model_status(preset, cache).value,
+        fits=_fits(preset, device),
         preset=preset.model_dump(mode="json"),
         commit=hub.pins(cache).get(f"{preset.repo}@{preset.revision}"),
     )

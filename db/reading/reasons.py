@@ -278,7 +278,7 @@ def _after_failure(step: OpenStep, now: Situation) -> Reason | None:
     return Reason(Code.BACKOFF, text, Needs.NOTHING, until=until)
 
 
-_LONGEST = 300
+_LONGEST = 160
 
 
 def _brief(error: str) -> str:

@@ -16,6 +16,7 @@ from db.clips.attempts import attempts_of
 from db.models import Batch, Event, Job, ScoreRun, StageRun, Step
 from db.moves import LEASED
 from db.queue.leases import Held, held_of
+from db.reading.worker_places import Span, places
 from db.session import now_ms
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, Stage, StepState
 
@@ -29,7 +30,7 @@ KEPT = frozenset(
 """Attempts whose result was recorded; the time of the others is lost, apart from their checkpoints."""
 
 
-_Key = tuple[str, str, Stage, AttemptOutcome | None, bool]
+_Key = tuple[str, str, Stage, AttemptOutcome | None, bool, bool]
 
 
 @dataclass(slots=True)
@@ -42,6 +43,8 @@ class Work:
     outcome: AttemptOutcome | None
     evaluation: bool
     """True of an evaluation run's steps: they score clips that are made already."""
+    continued: bool = False
+    """True of interrupted attempts that a later one went on from."""
     attempts: int = 0
     ms: int = 0
     first_at: int = 0
@@ -63,6 +66,11 @@ class Timeline:
     def of_jobs(self) -> list[Work]:
         """Without what evaluation runs did."""
         return [work for work in self.work if not work.evaluation]
+
+    @property
+    def places(self) -> dict[str, str]:
+        """The place of each worker: one that was started again is the same."""
+        return places(Span(work.worker, work.first_at, work.last_at) for work in self.work)
 
     @property
     def made_at(self) -> int:
@@ -105,7 +113,7 @@ def timeline(session: Session, batch: Batch, spans: int = SPANS) -> Timeline | N
     for started_at, attempt in running:
         begin, end = ((at - began_at) // span_ms for at in (started_at, now))
         alone = _Group(begin, min(end, spans - 1), 1, started_at, now, started_at, now)
-        add((attempt.worker or "", attempt.queue or "", attempt.stage, None, attempt.job_id is None), alone)
+        add((attempt.worker or "", attempt.queue or "", attempt.stage, None, attempt.job_id is None, False), alone)
     return Timeline(began_at, ended_at, span_ms, list(by_key.values()))
 
 
@@ -128,7 +136,7 @@ def _groups(session: Session, batch_id: str, began_at: int, span_ms: int, spans:
     runs = attempts_of(batch_id).c
     begin = ((runs.started_at - zero) // width).label("begin")
     end = ((runs.ended_at - zero) // width).label("end")
-    keys = (runs.worker, runs.queue, runs.stage, runs.outcome, runs.evaluation)
+    keys = (runs.worker, runs.queue, runs.stage, runs.outcome, runs.evaluation, runs.continued)
     # Since the beginning, not since 1970: sums of millions of those would leave 64 bits.
     rows = session.execute(
         select(
@@ -144,7 +152,7 @@ def _groups(session: Session, batch_id: str, began_at: int, span_ms: int, spans:
     )
     return [
         (
-            (row.worker or "", row.queue or "", row.stage, row.outcome, row.evaluation),
+            (row.worker or "", row.queue or "", row.stage, row.outcome, row.evaluation, bool(row.continued)),
             _Group(
                 int(row.begin),
                 min(int(row.end), spans - 1),  # what ends at the very end belongs to the last one

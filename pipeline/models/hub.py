@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is not in its list
     GatedRepoError,
     HTTPError,  # the base of its HTTP client's errors, under whatever name that client has
@@ -84,8 +86,10 @@ def examine(preset: Preset, cache_dir: Path) -> ModelCheck:
     return ModelCheck(ModelStatus.DAMAGED if problems else whole, folder, tuple(problems))
 
 
-def pull(preset: Preset, cache_dir: Path) -> str:
+def pull(preset: Preset, cache_dir: Path, tell: Callable[[str], None] = lambda _: None) -> str:
     """Download the preset's revision into the hub cache and pin its commit; the commit.
+
+    ``tell`` is given a sentence on the size before anything is downloaded.
 
     Raises:
         NotFoundError: the hub has no such repository or revision, or wants a login.
@@ -103,13 +107,26 @@ def pull(preset: Preset, cache_dir: Path) -> str:
         commit = HfApi().model_info(preset.repo, revision=preset.revision).sha
         if commit is None:
             raise NotFoundError(f"{preset.repo} at {preset.revision!r} has no commit")
-        snapshot_download(preset.repo, revision=commit, allow_patterns=_wanted_files())
+        wanted = _wanted_files()
+        files = snapshot_download(preset.repo, revision=commit, allow_patterns=wanted, dry_run=True)
+        tell(_size_sentence([file.file_size for file in files if file.will_download]))
+        snapshot_download(preset.repo, revision=commit, allow_patterns=wanted)
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise NotFoundError(f"{preset.repo} at {preset.revision!r}: {_first_line(error)}") from error
     except (HTTPError, OSError) as error:
         raise ServiceUnavailableError(f"the hub, for {preset.repo}: {_first_line(error)}") from error
     _write_pin(cache_dir, preset, commit)
     return commit
+
+
+def _size_sentence(sizes: Sequence[int | None]) -> str:
+    if not sizes:
+        return "all of its files are here already"
+    folder = Path(HF_HUB_CACHE)
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+    unknown = f" and {sizes.count(None)} of unknown size" if None in sizes else ""
+    known = sum(size or 0 for size in sizes) / 1e9
+    return f"{len(sizes)} files, {known:.1f} GB{unknown} to download into {folder}, where {free / 1e9:.1f} GB are free"
 
 
 def check(preset: Preset, cache_dir: Path) -> ModelCheck:

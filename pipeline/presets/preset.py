@@ -57,8 +57,27 @@ class Continuation(PresetData):
     """Further arguments of its call."""
 
 
+class Published(PresetData):
+    """What a public source says of a model's needs, under its own conditions: it is shown, and decides nothing."""
+
+    source: str = Field(pattern=r"^https://\S+$")
+    conditions: str
+    """The clip and the code that it was measured with."""
+    gpu: str | None = None
+    seconds: float | None = Field(None, gt=0)
+    """Of one clip, on ``gpu``."""
+    memory_gb: float | None = Field(None, gt=0)
+
+    def __str__(self) -> str:
+        facts = [
+            None if self.seconds is None else f"{self.seconds:g} s a clip on {self.gpu or 'an unnamed GPU'}",
+            None if self.memory_gb is None else f"{self.memory_gb:g} GB of GPU memory",
+        ]
+        return f"{', '.join(fact for fact in facts if fact)} ({self.conditions}): {self.source}"
+
+
 _NO_MATTER = frozenset(
-    {"description", "family", "licence", "memory_gib", "memory_source", "hidden", "resumable"}
+    {"description", "family", "licence", "memory_gib", "memory_source", "published", "hidden", "resumable"}
     | {"inputs", "required_inputs", "acceleration", "unused_weights", "world"}
     | {"frames", "size", "defaults"}
 )
@@ -91,6 +110,7 @@ class Preset(PresetData):
     """GPU memory needed at the defaults; None is unknown."""
     memory_source: str | None = None
     """The page on which ``memory_gib`` is published."""
+    published: tuple[Published, ...] = ()
     licence: str | None = None
     generator: Literal["diffusers", "idle"] = "diffusers"
     """The generator that runs it; ``idle`` makes no picture and is for benches and fault tests."""

@@ -92,7 +92,13 @@ def _merged(data: Mapping[str, Any], file: Path) -> tuple[dict[str, Any], list[t
             values = base.model_dump(mode="json")
             if fields.get("repo", base.repo) != base.repo:
                 # What was published of the base does not hold for another model.
-                values |= {"revision": "main", "memory_gib": None, "memory_source": None, "licence": None}
+                values |= {
+                    "revision": "main",
+                    "memory_gib": None,
+                    "memory_source": None,
+                    "published": (),
+                    "licence": None,
+                }
             if fields.get("pipeline_class", base.pipeline_class) != base.pipeline_class:
                 values["continuation"] = None  # how the base goes on says nothing of another class
     for key, value in fields.items():

@@ -52,7 +52,7 @@ _UPLOAD = {**_UPLOAD, "properties": {"file": _FILE, **_UPLOAD["properties"]}, "r
 @router.post("")
 def submit_text(body: PromptText, line: ServedLine, caller: Writer) -> SubmittedView | DryRunView:
     """Store a prompt file that is given as text; repeating it adds nothing. A dry run stores nothing."""
-    return _submit(body.text.encode(), f"{body.name or 'prompts'}.{body.format}", body, line, caller)
+    return submit_upload(body.text.encode(), f"{body.name or 'prompts'}.{body.format}", body, line, caller)
 
 
 @router.post(
@@ -74,10 +74,13 @@ async def submit_file(request: Request, line: ServedLine, caller: Writer) -> Sub
             raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in error.errors()]) from None
         data = await file.read(MAX_FILE_BYTES + 1)
         name = PurePosixPath((file.filename or "prompts").replace("\\", "/")).name
-    return await run_in_threadpool(_submit, data, name, options, line, caller)
+    return await run_in_threadpool(submit_upload, data, name, options, line, caller)
 
 
-def _submit(data: bytes, name: str, options: BatchOptions, line: Line, caller: Caller) -> SubmittedView | DryRunView:
+def submit_upload(
+    data: bytes, name: str, options: BatchOptions, line: Line, caller: Caller
+) -> SubmittedView | DryRunView:
+    """Store the jobs of a prompt file, or plan them. Raises InputError with every mistake."""
     settings, choices = line.settings, options.choices(caller.owner)
     if options.safety_policy is not None and not caller.sees_all:
         raise ApiError(403, "only a key with the scope 'admin' chooses safety_policy", code="insufficient_scope")

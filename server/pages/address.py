@@ -14,7 +14,6 @@ from service.labels import label_of
 
 ARRANGEMENTS = ("wall", "prompts", "grid")
 PAGE_SIZE = 120
-GROUPS = 30
 _MAX_TEXT = 500
 _FILTERS = ("state", "label", "preset", "seed", "q", "metric", "least", "most")
 _OTHERS = ("sort", "view", "by")

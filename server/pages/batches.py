@@ -10,10 +10,11 @@ from db.reading import clips as reading
 from db.reading.clips import Order
 from pipeline.errors import InputError, Problem
 from pipeline.states import JobState
-from server.database import ServedLine
+from server.database import Line, ServedLine
 from server.native.lookup import is_id, visible_batch
 from server.pages import live
 from server.pages.address import PAGE_SIZE, Address
+from server.pages.arrangement import groups_of
 from server.pages.assets import Looking
 from server.pages.clips import cards
 from server.pages.progress import page_of_batches, progress_of
@@ -43,7 +44,11 @@ def show_batch(request: Request, batch_id: str, line: ServedLine, visit: Looking
         address = Address.of(f"/batches/{batch.id}", request.query_params)
         place = live.mark(line, batch.id) if batch.active else None
         values = {"progress": progress_of(session, batch, line), **_choices(session, batch, address)}
-        values |= _wall(session, batch, address)
+        values |= (
+            _wall(session, batch, line, address)
+            if address.arrangement == "wall"
+            else _groups(session, batch, line, address)
+        )
     return page(request, visit, "batch.html", address=address, live=place, **values)
 
 
@@ -59,9 +64,15 @@ def _choices(session: Session, batch: Batch, address: Address) -> dict[str, Any]
     }
 
 
-def _wall(session: Session, batch: Batch, address: Address) -> dict[str, Any]:
+def _wall(session: Session, batch: Batch, line: Line, address: Address) -> dict[str, Any]:
     shown = reading.page(session, batch.id, address.filter, address.order, after=address.place, limit=PAGE_SIZE)
     return {
-        "cards": cards(session, shown.jobs, metric=address.filter.metric),
+        "cards": cards(session, shown.jobs, line.settings, metric=address.filter.metric),
         "next_page": None if shown.next is None else address.after(shown.next),
+        "arranged": None,
     }
+
+
+def _groups(session: Session, batch: Batch, line: Line, address: Address) -> dict[str, Any]:
+    arranged = groups_of(session, batch, line.settings, address, address.text("by") or None)
+    return {"cards": [], "next_page": arranged.next_page, "arranged": arranged}

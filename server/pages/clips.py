@@ -9,10 +9,12 @@ from db.evals import runs
 from db.models import ArtifactRow, Job, Score
 from pipeline.encoding.pictures import strip_indices
 from pipeline.html import Card
+from pipeline.settings import Settings
 from pipeline.spec import JobSpec
 from pipeline.states import JobState
 from server.pages.assets import media_url
-from service.views.jobs import job_view
+from service.views.jobs import JobView
+from service.waiting import job_views
 
 _NO_PICTURE = {
     JobState.WAITING: "Waits for its turn",
@@ -25,24 +27,29 @@ _NO_PICTURE = {
 _MENDED_BY = {JobState.FAILED: "retry", JobState.CANCELLED: "retry", JobState.HELD: "approve"}
 
 
-def cards(session: Session, found: Sequence[Job], *, metric: str | None = None) -> list[Card]:
-    """Return the jobs' cards, with three queries however many there are."""
+def cards(session: Session, found: Sequence[Job], settings: Settings, *, metric: str | None = None) -> list[Card]:
+    """Return the jobs' cards, with a few queries however many there are."""
     ids = [job.id for job in found]
     files = jobs.artifacts(session, ids)
     scores = runs.of_jobs(session, ids, current=True)
-    return [_card(job, files.get(job.id, {}), scores.get(job.id, ()), metric) for job in found]
+    return [
+        _card(job, view, files.get(job.id, {}), scores.get(job.id, ()), metric)
+        for job, view in zip(found, job_views(session, found, settings), strict=True)
+    ]
 
 
-def missing_clip(job: Job) -> str:
+def missing_clip(job: Job, view: JobView) -> str:
     """Say why there is no picture of a job's clip."""
     if job.deleted_at is not None:
         return "Deleted"
     if job.state is JobState.SUCCEEDED:
         return "Swept: its files are no longer kept"
-    return _NO_PICTURE[job.state]
+    return _NO_PICTURE[job.state] if view.reason is None else view.reason.text
 
 
-def mending_command(job: Job) -> str | None:
+def mending_command(job: Job, view: JobView) -> str | None:
+    if view.reason is not None and view.reason.mend is not None:
+        return view.reason.mend
     verb = _MENDED_BY.get(job.state)
     return None if verb is None or job.deleted_at is not None else f"vgen {verb} {job.id}"
 
@@ -52,8 +59,9 @@ def reason_of(job: Job) -> str | None:
     return None if job.error_code is None else f"{job.error_code}: {job.error or 'no more is known'}"
 
 
-def _card(job: Job, files: Mapping[str, ArtifactRow], scores: Sequence[Score], metric: str | None) -> Card:
-    view = job_view(job)
+def _card(
+    job: Job, view: JobView, files: Mapping[str, ArtifactRow], scores: Sequence[Score], metric: str | None
+) -> Card:
     urls = {kind: media_url(file) for kind, file in files.items()}
     shown = next((score for score in scores if metric in (None, score.metric) and score.score is not None), None)
     return Card(
@@ -69,6 +77,6 @@ def _card(job: Job, files: Mapping[str, ArtifactRow], scores: Sequence[Score], m
         score=None if shown is None or shown.score is None else (shown.metric, shown.score),
         labels=view.labels,
         reason=reason_of(job),
-        command=mending_command(job),
-        missing=None if "poster" in urls else missing_clip(job),
+        command=mending_command(job, view),
+        missing=None if urls else missing_clip(job, view),
     )

@@ -46,8 +46,8 @@ def show_job(request: Request, job_id: str, line: ServedLine, visit: Looking, di
         detail = job_detail(session, job, line.settings)
         batch = batches.get(session, job.batch_id)
         values: dict[str, Any] = {
-            "card": cards(session, [job])[0],
-            "now": job_now(session, job),
+            "card": cards(session, [job], line.settings)[0],
+            "now": job_now(session, job, line),
             "live": None if job.state in TERMINAL_JOB_STATES else live.mark(line, job.batch_id, job.id),
             "before": id_of(batch.id, job.seq - 1) if job.seq > 0 else None,
             "after": id_of(batch.id, job.seq + 1) if job.seq + 1 < batch.total else None,

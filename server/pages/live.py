@@ -77,7 +77,7 @@ async def batch(
             head = fragment("parts.html", "progress", progress_of(session, row, line))
             changed = list(dict.fromkeys(entry.job_id for entry in news.entries if entry.job_id is not None))[:_CARDS]
             found = [job for job_id in changed if (job := jobs.find(session, job_id)) is not None]
-            once = fragment("parts.html", "changed_cards", cards(session, found)) if found else ""
+            once = fragment("parts.html", "changed_cards", cards(session, found, line.settings)) if found else ""
         return _Part(head, once, place_text(feed.place), over=news.finished)
 
     return _stream(look, line, visit)
@@ -94,7 +94,7 @@ async def job(
         news: News = feed.poll()
         with line.database.reading() as session:
             row = visible_job(session, visit.caller, job_id)
-            html = fragment("parts.html", "job_state", job_now(session, row))
+            html = fragment("parts.html", "job_state", job_now(session, row, line))
         return _Part(html, place=place_text(feed.place), over=news.finished)
 
     return _stream(look, line, visit)

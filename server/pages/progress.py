@@ -8,12 +8,13 @@ from sqlalchemy.orm import Session
 from db.clips import batches
 from db.models import Batch, Job
 from db.reading import history
-from pipeline.states import JobState, StepState
+from pipeline.states import StepState
 from server.auth import Caller, owned
 from server.database import Line
 from service.forecast import of_batch
 from service.views.batches import BatchView, OutlookView, batch_view
-from service.views.jobs import JobView, RunningView, job_view, running_view
+from service.views.jobs import JobView, RunningView, running_view
+from service.waiting import job_views, with_reasons
 
 SHOWN = 50
 """Batches of one page."""
@@ -52,10 +53,10 @@ class JobNow:
     running: tuple[RunningView, ...]
 
 
-def job_now(session: Session, job: Job) -> JobNow:
+def job_now(session: Session, job: Job, line: Line) -> JobNow:
     segments = job.spec.get("segments", 1)
     steps = [step for step in history.steps_of_job(session, job.id) if step.state is StepState.RUNNING]
-    return JobNow(job_view(job), tuple(running_view(step, segments) for step in steps))
+    return JobNow(job_views(session, [job], line.settings)[0], tuple(running_view(step, segments) for step in steps))
 
 
 def page_of_batches(
@@ -66,18 +67,19 @@ def page_of_batches(
     found = session.scalars(query.where(Batch.id < after) if after else query).all()
     shown = found[:SHOWN]
     counts = batches.counts(session, [batch.id for batch in shown])
-    rows = [_progress(session, batch, line, counts[batch.id]) for batch in shown]
+    views = with_reasons(session, shown, [batch_view(batch, counts[batch.id]) for batch in shown], line.settings)
+    rows = [_progress(session, batch, view, line) for batch, view in zip(shown, views, strict=True)]
     return rows, shown[-1].id if len(found) > SHOWN else None
 
 
 def progress_of(session: Session, batch: Batch, line: Line) -> Progress:
     """Return how far one batch is, with the steps that workers hold now."""
     running = tuple(running_view(*step) for step in batches.running_steps(session, batch.id))
-    return _progress(session, batch, line, batches.counts(session, [batch.id])[batch.id], running)
+    view = batch_view(batch, batches.counts(session, [batch.id])[batch.id])
+    return _progress(session, batch, with_reasons(session, [batch], [view], line.settings)[0], line, running)
 
 
 def _progress(
-    session: Session, batch: Batch, line: Line, counts: dict[JobState, int], running: tuple[RunningView, ...] = ()
+    session: Session, batch: Batch, view: BatchView, line: Line, running: tuple[RunningView, ...] = ()
 ) -> Progress:
-    outlook = of_batch(session, batch, line.settings) if batch.active else None
-    return Progress(batch_view(batch, counts), outlook, running)
+    return Progress(view, of_batch(session, batch, line.settings) if batch.active else None, running)

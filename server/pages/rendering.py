@@ -23,7 +23,15 @@ ASSETS = {
     if path.suffix in (".css", ".js", ".svg")
 }
 """The files that pages load."""
-NAVIGATION = (("/", "Batches", "videos.read"),)
+NAVIGATION = (
+    ("/", "Batches", "videos.read"),
+    ("/submit", "Submit", "batches.write"),
+    ("/search", "Search", "videos.read"),
+    ("/held", "Held", "videos.read"),
+    ("/evals", "Evaluations", "videos.read"),
+    ("/models", "Models", "videos.read"),
+    ("/workers", "Workers", "metrics.read"),
+)
 """The pages that each page leads to: address, name, and the scope without which there is nothing to see."""
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "

@@ -13,6 +13,7 @@ class ModelView(View):
     name: str
     source: str = Field(description="catalogue, or the file of one of your own presets.")
     status: str = Field(description="ready, damaged, missing or built in.")
+    fits: str = Field(description="Whether this machine's memory is enough: yes, no and why, unknown, or no GPU.")
     preset: dict[str, Any] = Field(description="The preset's fields, as in its file.")
     commit: str | None = Field(description="The commit that `vgen models pull` pinned.")
 

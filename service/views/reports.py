@@ -27,23 +27,32 @@ class StageReportView(View):
     attempts: int
     seconds: float = Field(description="Seconds of all attempts that have ended.")
     mean_seconds: float | None = Field(description="Mean of the attempts whose result was recorded.")
-    lost_attempts: int = Field(description="Attempts whose result was not recorded: failed, stopped, taken back.")
+    continued_attempts: int = Field(description="Interrupted attempts that a later one went on from: not lost.")
+    continued_seconds: float
+    lost_attempts: int = Field(description="Attempts of which nothing was kept: failed, stopped, taken back.")
     lost_seconds: float
     outcomes: dict[str, int] = Field(description="Attempts by how they ended.")
 
 
 class WorkerReportView(View):
-    """One worker's part in the batch."""
+    """One worker's part in the batch; one that was started again is the same."""
 
-    worker: str
+    worker: str = Field(description="Its role and host.")
+    names: list[str] = Field(description="Its names: another one each time it is started.")
     gpu_type: str | None = Field(description="GPU type of a worker that generated; null for others.")
     first_at: str = Field(description="ISO 8601, UTC.")
     last_at: str
     attempts: int
     seconds: dict[str, float] = Field(description="Seconds at work by stage.")
     lost_seconds: float
-    busy_share: float = Field(description="Seconds at work for the batch over the report's seconds.")
-    other_share: float = Field(description="The same for other batches, on GPU queues.")
+    busy_share: float = Field(
+        description="Share of busy_of_seconds that it worked for the batch; of a worker with a GPU, that it generated."
+    )
+    busy_of_seconds: float = Field(
+        description="What the shares are of: with a GPU the seconds from the first attempt at generating to the end of "
+        "the work on clips, else the report's seconds."
+    )
+    other_share: float = Field(description="The share given to other batches, on GPU queues.")
     timeline: dict[str, list[float]] = Field(
         description="By stage, the busy share of each span of time; more than 1 where it did several steps at once."
     )
@@ -53,7 +62,7 @@ class GpuReportView(View):
     """What one GPU type was used for, and what that cost."""
 
     gpu_type: str
-    workers: int
+    workers: int = Field(description="GPUs of this type that worked.")
     seconds: float = Field(description="Seconds of all attempts at generating, and of what else its queue held.")
     price: float | None = Field(description="Price of an hour; null where VGEN_PRICES has none.")
     cost: float | None
@@ -75,9 +84,12 @@ class ReportView(View):
     waiting_seconds_per_job: float | None = Field(
         description="Seconds from submit to end, less the work on it: queued, held, paused, between stages."
     )
-    gpu_workers: int = Field(description="Workers that generated.")
+    gpu_workers: int = Field(description="GPUs that generated; one whose worker was started again is one.")
     gpu_busy_share: float | None = Field(
-        description="The share of their time, from the first attempt at generating to the end, spent on this batch."
+        description="The share of their time (gpu_workers times gpu_busy_of_seconds) in which they generated for it."
+    )
+    gpu_busy_of_seconds: float | None = Field(
+        description="Seconds from the first attempt at generating to the end of the work on clips."
     )
     line_efficiency: float | None = Field(
         description="Bare pipeline seconds over GPU workers times seconds, from the first attempt at generating to the "
@@ -105,7 +117,7 @@ def report_of(session: Session, batch: Batch, prices: Mapping[str, float]) -> Re
     others = reports.other_work(session, batch.id, queues, timeline.began_at, timeline.ended_at)
     parts = reports.pipeline_seconds(session, batch.id)
     gpu_work = [work for work in timeline.work if type_of(work.queue)]
-    gpus = _gpus(gpu_work, prices)
+    gpus = _gpus(gpu_work, prices, timeline.places)
     cost = None if any(gpu.cost is None for gpu in gpus) or not gpus else sum(gpu.cost or 0.0 for gpu in gpus)
     return ReportView(
         batch=view,
@@ -133,7 +145,8 @@ def _empty(view: BatchView, happened: dict[str, int]) -> ReportView:
     removed = "history_removed" in happened
     note = "its attempts were removed (VGEN_RETENTION_HISTORY_DAYS)" if removed else "nothing of it has run yet"
     times = ("began_at", "ended_at", "seconds_per_clip", "gpu_seconds_per_clip", "waiting_seconds_per_job")
-    nothing = dict.fromkeys((*times, "cost", "cost_per_clip", "gpu_busy_share", "line_efficiency"))
+    shares = ("gpu_busy_share", "gpu_busy_of_seconds", "line_efficiency")
+    nothing = dict.fromkeys((*times, "cost", "cost_per_clip", *shares))
     return ReportView.model_validate(
         {
             **nothing,
@@ -159,16 +172,16 @@ def _over(value: float, count: int) -> float | None:
 
 
 def _lost(work: Work) -> bool:
-    return work.outcome is not None and work.outcome not in KEPT
+    return work.outcome is not None and work.outcome not in KEPT and not work.continued
 
 
-def _gpus(gpu_work: Sequence[Work], prices: Mapping[str, float]) -> list[GpuReportView]:
+def _gpus(gpu_work: Sequence[Work], prices: Mapping[str, float], places: Mapping[str, str]) -> list[GpuReportView]:
     ms: Counter[str] = Counter()
     workers: dict[str, set[str]] = {}
     for work in gpu_work:
         gpu_type = type_of(work.queue) or ""
         ms[gpu_type] += work.ms
-        workers.setdefault(gpu_type, set()).add(work.worker)
+        workers.setdefault(gpu_type, set()).add(places[work.worker])
     return [
         GpuReportView(
             gpu_type=gpu_type,
@@ -189,22 +202,28 @@ def _waiting(timeline: Timeline, ended: Clips) -> float | None:
 
 def _efficiency(timeline: Timeline, parts: Mapping[str, float]) -> dict[str, float | int | None]:
     generating = [work for work in timeline.work if work.stage is Stage.GENERATE]
-    workers = len({work.worker for work in generating})
-    if not generating:
-        return {"gpu_workers": 0, "gpu_busy_share": None, "line_efficiency": None}
-    wall_s = max(1, timeline.made_at - min(work.first_at for work in generating)) / 1000 * workers
+    workers = len({timeline.places[work.worker] for work in generating})
+    window_ms = _generating_ms(timeline)
+    if window_ms is None:
+        return {"gpu_workers": 0, "gpu_busy_share": None, "gpu_busy_of_seconds": None, "line_efficiency": None}
+    wall_s = window_ms / 1000 * workers
     bare = sum(parts.get(part, 0.0) for part in _PIPELINE)
     return {
         "gpu_workers": workers,
+        "gpu_busy_of_seconds": _seconds(window_ms),
         "gpu_busy_share": round(sum(work.ms for work in generating) / 1000 / wall_s, 4),
         "line_efficiency": round(bare / wall_s, 4) if bare else None,
     }
 
 
+def _generating_ms(timeline: Timeline) -> int | None:
+    """The time from the first attempt at generating to the end of the work on clips; None where there was none."""
+    firsts = [work.first_at for work in timeline.work if work.stage is Stage.GENERATE]
+    return max(1, timeline.made_at - min(firsts)) if firsts else None
+
+
 def _generating(gpu_work: Sequence[Work], parts: Mapping[str, float]) -> dict[str, float]:
-    recorded = (
-        sum(work.ms for work in gpu_work if work.stage is Stage.GENERATE and work.outcome and not _lost(work)) / 1000
-    )
+    recorded = sum(work.ms for work in gpu_work if work.stage is Stage.GENERATE and work.outcome in KEPT) / 1000
     rounded = {part: round(value, 3) for part, value in parts.items()}
     return rounded | {"around": round(max(0.0, recorded - sum(parts.values())), 3)} if rounded else {}
 
@@ -215,7 +234,8 @@ def _stages(work: Sequence[Work]) -> list[StageReportView]:
         of_stage = [item for item in work if item.stage is stage and item.outcome is not None]
         if not of_stage:
             continue
-        recorded = [item for item in of_stage if not _lost(item)]
+        recorded = [item for item in of_stage if item.outcome in KEPT]
+        continued = [item for item in of_stage if item.continued]
         lost = [item for item in of_stage if _lost(item)]
         outcomes: Counter[str] = Counter()
         for item in of_stage:
@@ -226,6 +246,8 @@ def _stages(work: Sequence[Work]) -> list[StageReportView]:
                 attempts=sum(item.attempts for item in of_stage),
                 seconds=_seconds(sum(item.ms for item in of_stage)),
                 mean_seconds=_over(sum(item.ms for item in recorded) / 1000, sum(item.attempts for item in recorded)),
+                continued_attempts=sum(item.attempts for item in continued),
+                continued_seconds=_seconds(sum(item.ms for item in continued)),
                 lost_attempts=sum(item.attempts for item in lost),
                 lost_seconds=_seconds(sum(item.ms for item in lost)),
                 outcomes=dict(sorted(outcomes.items())),
@@ -236,29 +258,34 @@ def _stages(work: Sequence[Work]) -> list[StageReportView]:
 
 def _workers(timeline: Timeline, others: Mapping[str, int]) -> list[WorkerReportView]:
     total_ms = timeline.ended_at - timeline.began_at
-    by_name: dict[str, list[Work]] = {}
+    generating_ms = _generating_ms(timeline) or total_ms
+    by_place: dict[str, list[Work]] = {}
     for item in timeline.work:
-        by_name.setdefault(item.worker, []).append(item)
+        by_place.setdefault(timeline.places[item.worker], []).append(item)
     views = []
-    for name, items in by_name.items():
+    for place, items in by_place.items():
         stages: dict[str, list[int]] = {}
         ms: Counter[str] = Counter()
         for item in items:
             spans = stages.setdefault(item.stage.value, [0] * len(item.spans_ms))
             stages[item.stage.value] = [a + b for a, b in zip(spans, item.spans_ms, strict=True)]
             ms[item.stage.value] += item.ms
+        names = {item.worker for item in items}
         types = sorted({gpu for item in items if (gpu := type_of(item.queue)) is not None})
+        of_ms = generating_ms if types else total_ms
         views.append(
             WorkerReportView(
-                worker=name or "unknown",
+                worker=place or "unknown",
+                names=sorted(names),
                 gpu_type=", ".join(types) or None,
                 first_at=when(min(item.first_at for item in items)),
                 last_at=when(max(item.last_at for item in items)),
                 attempts=sum(item.attempts for item in items),
                 seconds={stage: _seconds(value) for stage, value in ms.items()},
                 lost_seconds=_seconds(sum(item.ms for item in items if _lost(item))),
-                busy_share=round(sum(item.ms for item in items) / total_ms, 4),
-                other_share=round(others.get(name, 0) / total_ms, 4),
+                busy_share=round((ms[Stage.GENERATE.value] if types else sum(ms.values())) / of_ms, 4),
+                busy_of_seconds=_seconds(of_ms),
+                other_share=round(sum(others.get(name, 0) for name in names) / of_ms, 4),
                 timeline={
                     stage: [round(value / timeline.span_ms, 3) for value in spans] for stage, spans in stages.items()
                 },
@@ -278,6 +305,7 @@ def _notes(
         notes.append(f"no cost: VGEN_PRICES has no price of {missing}")
     if "history_removed" in happened:
         notes.append("attempts of its ended jobs were removed (VGEN_RETENTION_HISTORY_DAYS)")
-    if any(work.stage is Stage.GENERATE and _lost(work) for work in timeline.work):
+    if any(work.continued for work in timeline.work):
         notes.append("a clip that went on from a checkpoint counts in the efficiency with the part that was made last")
+        notes.append("of a killed attempt, what came after its last checkpoint is lost and not counted as such")
     return notes

@@ -5,16 +5,20 @@ password at its commas.
 """
 
 import os
+import sys
+import threading
+from types import FrameType
 
 import click
 from celery.bin.base import CLIContext
 from celery.bin.celery import celery
-from flower.command import flower
+from flower import command
 from tornado.options import options
 
 from tasks.app import app
 
 _CONFIG_FILE = "FLOWER_CONF"
+_END_S = 3.0
 _COLUMNS = "uuid,state,exception,worker,received,started,runtime"
 """The columns of the page of tasks. An id says job, roll, segment, stage and attempt: name and arguments say less."""
 _LOGIN = "FLOWER_BASIC_AUTH"
@@ -27,5 +31,22 @@ def run_flower(address: str, port: int, login: str) -> None:
     options.basic_auth = [login]
     config_file = os.environ.pop(_CONFIG_FILE, os.devnull)
     arguments = [f"--conf={config_file}", f"--address={address}", f"--port={port}", f"--tasks-columns={_COLUMNS}"]
-    with click.Context(celery, obj=CLIContext(app=app, no_color=False, workdir=None)) as parent:
-        flower.main(arguments, prog_name="flower", parent=parent, standalone_mode=False)
+    command.sigterm_handler = _on_sigterm  # Flower connects it
+    try:
+        with click.Context(celery, obj=CLIContext(app=app, no_color=False, workdir=None)) as parent:
+            command.flower.main(arguments, prog_name="flower", parent=parent, standalone_mode=False)
+    finally:
+        _end_for_certain()
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    """End as Flower does; for certain, since whatever runs just now may swallow the exception."""
+    _end_for_certain()
+    sys.exit(0)
+
+
+def _end_for_certain() -> None:
+    """Have the process end soon: its threads that ask a broker which is away would be waited for, without an end."""
+    timer = threading.Timer(_END_S, os._exit, args=(0,))
+    timer.daemon = True
+    timer.start()

@@ -16,6 +16,9 @@ from tests.serving import serving
 
 PYTHON_VERSIONS = ("3.57.0", "2.46.0", "2.2.0")
 NODE_VERSIONS = ("7.59.0", "6.49.0")
+BROWSER_VERSIONS = ("1.65.1",)
+"""Of playwright-core, which drives the browser."""
+AXE_VERSION = "4.14.1"
 HERE = Path(__file__).parent
 FOLDER = HERE.parents[1] / ".clients"
 LIMIT_S = 150
@@ -35,6 +38,23 @@ def node_client(version: str, url: str) -> subprocess.CompletedProcess[str]:
     folder = FOLDER / f"openai-node-{version}"
     _once(folder, ("npm", "install", "--silent", "--no-audit", "--prefix", str(folder), f"openai@{version}"))
     return _finished(("node", str(HERE / "openai_js.mjs"), url), cwd=folder)
+
+
+def browser_client(version: str, url: str) -> subprocess.CompletedProcess[str]:
+    """The pages, in the Chromium of this machine."""
+    folder, browser = FOLDER / "pages", chromium()
+    if browser is None:
+        return subprocess.CompletedProcess(
+            (), 0, "Chromium is not installed: the pages are not tried in a browser\n", ""
+        )
+    packages = (f"playwright-core@{version}", f"axe-core@{AXE_VERSION}")
+    _once(folder, ("npm", "install", "--silent", "--no-audit", "--prefix", str(folder), *packages))
+    return _finished(("node", str(HERE / "pages_browser.mjs"), url.removesuffix("/v1"), browser), cwd=folder)
+
+
+def chromium() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((path for name in names if (path := shutil.which(name))), None)
 
 
 def _once(folder: Path, command: tuple[str, ...]) -> None:
@@ -59,6 +79,7 @@ def main() -> int:
     clients = [(python_client, version) for version in PYTHON_VERSIONS]
     if shutil.which("node"):
         clients += [(node_client, version) for version in NODE_VERSIONS]
+        clients += [(browser_client, version) for version in BROWSER_VERSIONS]
     elif os.environ.get("CI"):
         sys.stderr.write("node is missing: OpenAI's JavaScript library is not tried\n")
         return 1

@@ -1,6 +1,7 @@
 """`/api/v1` of a real server: prompt files in, documents of ``--json`` out, and events that are told once."""
 
 import json
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -225,6 +226,21 @@ def test_documents_are_those_of_the_command_line(served: Served, home: Path, mad
     status = JSON_OUTPUT["status"].model_validate(served.client.get(f"/api/v1/batches/{made}").json())
     assert status.batch.finished  # type: ignore[attr-defined]
     assert JSON_OUTPUT["workers"].model_validate(served.client.get("/api/v1/workers").json())
+
+
+def test_a_browser_sees_what_was_made(served: Served, made: str) -> None:
+    wall = served.client.get(f"/batches/{made}", headers={"accept": "text/html"})
+    assert "script-src 'self'" in wall.headers["content-security-policy"]
+    files = re.findall(rf'"(/media/{made}-[^"]+)"', wall.text)
+    assert len(files) == 2 * len(("video", "poster", "strip"))
+    for path in files:
+        whole, part = served.client.get(path), served.client.get(path, headers={"range": "bytes=0-9"})
+        assert (whole.status_code, part.status_code, part.content) == (200, 206, whole.content[:10])
+        assert "immutable" in whole.headers["cache-control"]
+    with served.client.stream("GET", f"/live/batches/{made}") as stream:
+        told = stream.read().decode()
+    assert told.count(f"#clip-{made}-") == 2
+    assert "event: done" in told
 
 
 def test_lists_come_by_pages(served: Served) -> None:

@@ -30,6 +30,17 @@ def test_own_presets_are_listed_with_their_file(presets: Path, vgen: Vgen) -> No
     assert listed["problems"] == []
 
 
+def test_what_fits_here_and_what_was_published_is_said(presets: Path, vgen: Vgen) -> None:
+    listed = {model["name"]: model["fits"] for model in vgen("models", "list", "--json").json["models"]}
+    shown = vgen("models", "show", "wan2.1-t2v-1.3b").out
+
+    assert listed["tiny-wan"] == "yes"
+    assert listed["wan2.1-t2v-1.3b"] in ("unknown", "no GPU"), "no source says what it needs without offloading"
+    assert "240 s a clip on RTX 4090, 8.19 GB of GPU memory" in shown
+    assert "https://github.com/Wan-Video/Wan2.1/blob/main/README.md" in shown
+    assert "published" not in vgen("models", "show", "nightly").out, "another model than the one that it extends"
+
+
 def test_show_tells_where_a_preset_comes_from_and_what_it_became(presets: Path, vgen: Vgen) -> None:
     shown = vgen("models", "show", "nightly", "--json").json
     assert shown["source"] == str(presets / "nightly.toml")

@@ -12,6 +12,7 @@ from db.models import Batch, Job, StageRun, Step
 from db.reading import reports
 from db.session import Database
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState
+from service.views.reports import report_of
 from tests.unit.db.line import Line
 
 T0 = 1_700_000_000_000
@@ -173,3 +174,31 @@ def test_clips_are_counted_with_their_time(line: Line) -> None:
             )
     with line.database.reading() as session:
         assert reports.clips(session, batch_id) == reports.Clips(ended=2, succeeded=1, ms=300)
+
+
+def test_an_attempt_that_another_went_on_from_is_not_lost_and_a_restarted_worker_is_the_same_gpu(line: Line) -> None:
+    writer = Writer(line, line.submit(count=2))
+    for output, worker in (({"facts": {"resumed_from_step": 3}}, "gpu0-0a1b2c3d-1@h"), ({}, "gpu0-99999999-2@h")):
+        start = 0 if output else 500
+        writer.run(start, start + 100, worker=worker, outcome=AttemptOutcome.RELEASED, output=output)
+        _next_attempt(line, start + 200, start + 300, worker=worker)
+
+    with line.database.reading() as session:
+        view = report_of(session, batches.get(session, writer.batch_id), {})
+
+    (generate,) = view.stages
+    assert (generate.attempts, generate.continued_attempts, generate.lost_attempts) == (4, 1, 1)
+    assert (generate.continued_seconds, generate.lost_seconds) == (0.1, 0.1)
+    (worker,) = view.workers
+    assert (worker.worker, len(worker.names), view.gpu_workers, view.gpus[0].workers) == ("gpu0@h", 2, 1, 1)
+    assert (worker.busy_share, worker.busy_of_seconds) == (view.gpu_busy_share, view.gpu_busy_of_seconds) == (0.5, 0.8)
+
+
+def _next_attempt(line: Line, start: int, end: int, *, worker: str) -> None:
+    """The step that was written last is done by a second attempt."""
+    with line.database.transaction() as session:
+        step = session.scalars(select(Step).order_by(Step.id.desc()).limit(1)).one()
+        step.attempt = 2
+        place = {"stage": Stage.GENERATE, "queue": "vgen.gpu.h200.idle", "worker": worker, "job_id": step.job_id}
+        times = {"started_at": T0 + start, "ended_at": T0 + end, "outcome": AttemptOutcome.DONE}
+        session.add(StageRun(step_id=step.id, attempt=2, **place, **times))
