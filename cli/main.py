@@ -35,6 +35,7 @@ TABLE: dict[str, Entry] = {
         "[PROMPT] [OPTIONS]",
     ),
     "submit": Entry("cli.batches.submit:submit", "Store a prompt file as a batch; repeating it adds nothing."),
+    "plan": Entry("cli.batches.submit:plan", "Show what a file would make, cost and take; store nothing."),
     "status": Entry("cli.batches.status:status", "Show where a batch stands: jobs by state, what runs, what failed."),
     "list": Entry("cli.batches.status:list_", "List batches, newest first; or the jobs of one."),
     "show": Entry("cli.batches.status:show", "Show all that is known of a job: steps, attempts, files, events."),

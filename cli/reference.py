@@ -20,6 +20,7 @@ from service.views.base import View
 JSON_OUTPUT: dict[str, type[View]] = {
     "generate": clips.GeneratedView,
     "submit": submissions.SubmittedView,
+    "plan": submissions.DryRunView,
     "submit --dry-run": submissions.DryRunView,
     "submit --wait": batches.StatusView,
     "status": batches.StatusView,

@@ -158,9 +158,9 @@ def add_handlers(app: FastAPI) -> None:
     async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
         message = str(error.detail)
         if error.status_code in (404, 405):
-            message = f"{request.method} {request.url.path}: {message}"
+            message = f"{request.method} {request.url.path[:200]}: {message}"
         if error.status_code == 404 and request.url.path.endswith("/"):
-            message += f" (did you mean {request.url.path.rstrip('/') or '/v1/videos'}?)"
+            message += f" (did you mean {request.url.path[:200].rstrip('/') or '/v1/videos'}?)"
         code = _CODE_OF.get(error.status_code)
         return answer(ApiError(error.status_code, message, code=code, headers=error.headers))
 

@@ -13,13 +13,19 @@ from service.views.base import when
 from service.views.batches import OutlookView, StuckView
 
 
+def stuck(session: Session, batch: Batch, settings: Settings) -> list[estimates.Stuck]:
+    """Return the jobs that no live worker can ever run; in solo mode nobody is alive between two runs, which is no
+    want of capacity."""
+    if settings.solo and batch.active and not workers.alive(session):
+        return []
+    return estimates.stuck(session, batch, load_library(settings.effective_presets_dir).presets)
+
+
 def of_batch(session: Session, batch: Batch, settings: Settings) -> OutlookView:
     """Forecast the batch from the rows as they are now."""
     presets = load_library(settings.effective_presets_dir).presets
     now = session.scalars(select(now_ms())).one()
     resting = settings.solo and batch.active and not workers.alive(session)
-    # In solo mode nobody is alive between two runs: that is no want of capacity.
-    stuck = [] if resting else estimates.stuck(session, batch, presets)
     estimate = estimates.completion(session, batch, presets)
     if resting and estimate.seconds is None and estimates.why_stopped(session, batch) is None:
         estimate = estimates.Estimate(None, "nobody is at work: `vgen run` goes on")
@@ -28,7 +34,8 @@ def of_batch(session: Session, batch: Batch, settings: Settings) -> OutlookView:
     return OutlookView(
         stopped=estimates.why_stopped(session, batch),
         stuck=[
-            StuckView(jobs=item.jobs, stage=item.stage.value, gpu=list(item.gpu), reason=item.reason) for item in stuck
+            StuckView(jobs=item.jobs, stage=item.stage.value, gpu=list(item.gpu), reason=item.reason)
+            for item in stuck(session, batch, settings)
         ],
         segments_left=remaining.of_batches(session, [batch.id])[batch.id].segments,
         expected_at=None if seconds is None or ended else when(now + int(seconds * 1000)),

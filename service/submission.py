@@ -21,7 +21,7 @@ from pipeline.spec import BatchOptions, EncodeOptions, JobSpec
 from pipeline.storage.inputs import put_input
 from pipeline.wiring import make_storage
 from pipeline.work import ContinuationRef
-from service import advice
+from service import advice, estimate
 from service.choices import SubmissionChoices
 from service.scoring_options import score_options
 from service.views.submissions import DryRunView, NeedView, PlannedJobView
@@ -90,8 +90,11 @@ def store(
     limits: Limits | None = None,
     states: Mapping[int, ContinuationRef] | None = None,
     also: Callable[[Session, str], None] | None = None,
+    estimated: bool = False,
 ) -> Submitted:
     """Put the inputs into the store, then the batch and its jobs into the database, all or nothing.
+
+    ``estimated`` keeps an estimate beside a new batch, which reads some of the history.
 
     ``also`` is called with the batch's id in the transaction that stores a new batch; what it raises undoes that.
 
@@ -99,6 +102,10 @@ def store(
     """
     require_enhancer(submission, settings)
     _put_inputs(submission, settings)
+    expected = None
+    if estimated:
+        with database.reading() as session:
+            expected = estimate.of_submission(session, submission, settings)
     with database.transaction() as session:
         stored = batches.submit(
             session,
@@ -111,6 +118,8 @@ def store(
             limits=limits,
             states=states,
         )
+        if expected is not None and stored.created:
+            estimate.keep(session, stored.batch_id, expected)
         if also is not None and stored.created:
             also(session, stored.batch_id)
     # A sweep that looked before the commit may have deleted after it. From now on the rows keep it away.
@@ -161,8 +170,13 @@ def input_notes(submission: Submission) -> list[str]:
     return input_notes.sentences((item.name, item.notes) for item in submission.inputs.values())
 
 
-def dry_run(submission: Submission, settings: Settings, *, most: int | None = None) -> DryRunView:
-    """Return what would be stored, at most so many of the jobs, and what it would need."""
+def dry_run(
+    session: Session | None, submission: Submission, settings: Settings, *, most: int | None = None
+) -> DryRunView:
+    """Return what would be stored, at most so many of the jobs, and what it would need and take.
+
+    Without a session nothing was submitted here yet.
+    """
     return DryRunView(
         source=submission.source_name,
         fingerprint=submission.fingerprint,
@@ -170,6 +184,8 @@ def dry_run(submission: Submission, settings: Settings, *, most: int | None = No
         needs=_needs((job.spec for job in submission.jobs), load_library(settings.effective_presets_dir)),
         inputs=len(submission.inputs),
         notices=[*input_notes(submission), *advice_on(submission, settings)],
+        estimate=estimate.of_submission(session, submission, settings),
+        calibration=None if session is None else estimate.calibration(session),
         jobs=[
             PlannedJobView(line=job.line, variant=job.variant, spec=job.spec.model_dump(mode="json"))
             for job in islice(submission.jobs, most)

@@ -1,12 +1,21 @@
 """`--dry-run`: what a submission would make and what it needs, then its first jobs."""
 
+import contextlib
+from collections.abc import Iterator
+
+from sqlalchemy.orm import Session
+
 from cli import output
-from pipeline.errors import InputError, Problem
+from cli import times as times_of
+from cli.context import open_database
+from pipeline.errors import InputError, NotFoundError, Problem, ServiceUnavailableError
 from pipeline.prompts import Submission
 from pipeline.settings import Settings
 from service import submission
+from service.views.estimates import CalibrationOfEstimatesView, EstimateView
 from service.views.submissions import DryRunView, NeedView, PlannedJobView
 
+_HOUR_S = 3600
 _FIRST = 10
 """Jobs that are shown to people unless they ask for all."""
 
@@ -19,7 +28,8 @@ def require(plan_only: bool, all_jobs: bool) -> None:
 
 def show(parsed: Submission, settings: Settings, *, all_jobs: bool, json: bool) -> int:
     """Print the plan; as JSON it has every job."""
-    view = submission.dry_run(parsed, settings, most=None if json or all_jobs else _FIRST)
+    with _history(settings) as session:
+        view = submission.dry_run(session, parsed, settings, most=None if json or all_jobs else _FIRST)
     if json:
         output.as_json(view)
         return 0
@@ -35,10 +45,55 @@ def show(parsed: Submission, settings: Settings, *, all_jobs: bool, json: bool) 
     return 0
 
 
+@contextlib.contextmanager
+def _history(settings: Settings) -> Iterator[Session | None]:
+    """A session of the database; None where nothing was submitted yet, or it cannot be reached, which is said."""
+    with contextlib.ExitStack() as stack:
+        session = None
+        try:
+            session = stack.enter_context(stack.enter_context(open_database(settings)).reading())
+        except NotFoundError:
+            pass
+        except ServiceUnavailableError as error:
+            output.notice(f"no history for the estimate: {error}")
+        yield session
+
+
+def _show_estimate(view: EstimateView) -> None:
+    rows = []
+    for part in view.parts:
+        size = f"{part.width}x{part.height}, {part.num_frames} frames, {part.num_inference_steps} steps"
+        times = [None if value is None else f"{value:.2f} s" for value in (part.p50_seconds, part.p90_seconds)]
+        rows.append((part.preset, size, part.gpu_type or "unknown", part.segments, *times, part.basis, part.n))
+    output.table(("preset", "shape", "GPU", "segments", "p50", "p90", "from", "n"), rows)
+    hours = None if view.gpu_seconds is None else f"{view.gpu_seconds / _HOUR_S:.4f}, {view.gpu_seconds:.1f} s"
+    done = None if view.finished_at is None else times_of.left(view.finished_at)
+    output.facts(
+        (
+            ("GPU hours", hours),
+            ("cost", None if view.cost is None else f"{view.cost:.4g}"),
+            ("bytes", view.bytes),
+            ("done", done),
+            ("not known", view.no_estimate),
+        )
+    )
+
+
+def _show_calibration(view: CalibrationOfEstimatesView | None) -> None:
+    if view is None or not view.batches:
+        return
+    output.line(
+        f"of the last {view.batches} estimates {view.near} were within 20 % of the GPU time taken; "
+        f"truth over estimate: {view.median_ratio:g} (median)"
+    )
+
+
 def _show_summary(view: DryRunView) -> None:
     output.facts((("jobs", view.total), ("inputs", view.inputs), ("fingerprint", view.fingerprint)))
     for need in view.needs:
         output.line(_sentence(need))
+    _show_estimate(view.estimate)
+    _show_calibration(view.calibration)
 
 
 def _sentence(need: NeedView) -> str:

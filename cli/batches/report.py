@@ -15,6 +15,7 @@ from db.session import Database
 from pipeline.errors import InputError, Problem
 from pipeline.files.drafts import draft_of
 from pipeline.settings import Settings
+from pipeline.states import Stage
 from pipeline.wiring import make_storage
 from service.views.reports import ReportView, report_of
 
@@ -96,6 +97,15 @@ def _show(view: ReportView) -> None:
         output.line(note)
 
 
+def _against_truth(view: ReportView) -> str | None:
+    """The estimate of the submission, and what was taken."""
+    if view.estimated_gpu_seconds is None:
+        return None
+    taken = sum(stage.seconds for stage in view.stages if stage.stage == Stage.GENERATE)
+    share = f", {taken / view.estimated_gpu_seconds:.2f} of it" if view.estimated_gpu_seconds else ""
+    return f"{view.estimated_gpu_seconds:.1f}; taken so far: {taken:.1f}{share}"
+
+
 def figures(view: ReportView) -> list[tuple[str, object]]:
     """Names and values, most wanted first."""
     share = "{:.1%}".format
@@ -105,6 +115,7 @@ def figures(view: ReportView) -> list[tuple[str, object]]:
         ("ended", times.shown(view.ended_at)),
         ("seconds", f"{view.seconds:.1f}" if view.began_at else None),
         ("clips", view.clips),
+        ("estimated GPU seconds", _against_truth(view)),
         ("line efficiency", None if view.line_efficiency is None else share(view.line_efficiency)),
         ("GPUs busy", _busy(view)),
         ("GPU seconds per clip", _number(view.gpu_seconds_per_clip)),

@@ -140,6 +140,7 @@ def _store(
         key=choices.key,
         again=choices.again,
         limits=limited,
+        estimated=True,
     )
 
 
@@ -172,3 +173,17 @@ def _notices(batch: BatchView, settings: Settings, database: Database) -> list[s
     with database.reading() as session:
         view = of_batch(session, batches.get(session, batch.id), settings)
     return notices + forecast.sentences(batch, view)
+
+
+@takes(fields=FieldOptions, choices=BatchChoices)
+def plan(
+    ctx: typer.Context,
+    file: PromptsArgument,
+    fields: FieldOptions,
+    choices: BatchChoices,
+    all_jobs: All = False,
+    json: Json = False,
+) -> int:
+    """Show what a file would make, and what it would take: GPU hours, cost, bytes, when it would be done."""
+    settings = settings_of(ctx)
+    return dry_run.show(prompt_file.read(file, fields, choices, settings), settings, all_jobs=all_jobs, json=json)

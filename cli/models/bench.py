@@ -17,8 +17,11 @@ from pipeline.acceleration import Acceleration
 from pipeline.errors import InputError, Problem
 from pipeline.generators.probe_request import PROMPT, probe_request
 from pipeline.generators.process.handle import GeneratorProcess
+from pipeline.models.gpus import find_gpus
 from pipeline.preset_benchmark import Measured, unsteady
-from pipeline.presets import load_library
+from pipeline.presets import load_library, measured
+from pipeline.settings import Settings
+from pipeline.spec import JobSpec
 from service.views.models import MeasuredWayView, PresetBenchView
 
 app = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
@@ -88,6 +91,8 @@ def preset(
             on_progress=lambda way: None if json else output.notice(f"measuring {way}"),
         )
     comparable = unsteady(done) is None
+    if comparable:
+        _keep(settings, name, request.spec, done)
     best = preset_benchmark.proposed(done, least_ssim=least_ssim, least_psnr=least_psnr) if comparable else None
     view = _view(name, done, best, least_ssim, least_psnr)
     if json:
@@ -95,6 +100,22 @@ def preset(
     else:
         _show(view)
     return 0
+
+
+def _keep(settings: Settings, name: str, spec: JobSpec, done: list[Measured]) -> None:
+    """Keep the plain clip's time: `vgen plan` scales it where no clip was made yet."""
+    if not done or not done[0].seconds:
+        return
+    gpu = find_gpus(settings.gpu_type, 1)[0]
+    clip = measured.PlainClip(
+        gpu_type=gpu.type,
+        width=spec.width,
+        height=spec.height,
+        num_frames=spec.num_frames,
+        steps=spec.num_inference_steps,
+        seconds=done[0].seconds,
+    )
+    measured.write(settings.effective_presets_dir, name, clip)
 
 
 def _chosen(ways: dict[str, Acceleration], only: str | None) -> dict[str, Acceleration]:

@@ -23,6 +23,7 @@ from pipeline.work import Artifact
 # Written as a list of what is open, so that the index on (batch, state) finds one at once.
 OPEN = [state for state in JobState if state not in TERMINAL_JOB_STATES]
 _JOBS = cast(Table, Job.__table__)
+_ARTIFACTS = select(ArtifactRow).where(ArtifactRow.job_id.in_(bindparam("job_ids", expanding=True)))
 _RECORD_ARTIFACT = insert(cast(Table, ArtifactRow.__table__)).values(created_at=now_ms())
 
 
@@ -153,6 +154,6 @@ def publish(session: Session, job_id: str, roll: int, artifacts: Sequence[Artifa
 def artifacts(session: Session, job_ids: Sequence[str]) -> dict[str, dict[str, ArtifactRow]]:
     """The published objects of jobs, by job id and kind."""
     by_job: dict[str, dict[str, ArtifactRow]] = {}
-    for row in session.scalars(select(ArtifactRow).where(ArtifactRow.job_id.in_(job_ids))):
+    for row in session.scalars(_ARTIFACTS, {"job_ids": job_ids}):
         by_job.setdefault(row.job_id, {})[row.kind] = row
     return by_job

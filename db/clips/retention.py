@@ -181,6 +181,18 @@ def drop_history(session: Session, batch_id: str, *, older_than_ms: int, dry_run
     return removed
 
 
+def drop_lone_events(session: Session, *, older_than_ms: int, dry_run: bool) -> int:
+    """Remove events of that age that belong to no batch, such as those of keys and queues; how many. Of sweeps the last
+    one stays, which says when the next is due."""
+    last = select(func.max(Event.id)).where(Event.batch_id.is_(None), Event.kind == SWEPT).scalar_subquery()
+    old = Event.batch_id.is_(None) & (Event.at < now_ms() - older_than_ms) & (Event.id != func.coalesce(last, 0))
+    old &= _number_stays_given(session, Event)
+    if dry_run:
+        return session.scalars(select(func.count()).select_from(Event).where(old)).one()
+    statement = delete(Event).where(old).returning(Event.id).execution_options(synchronize_session=False)
+    return len(session.scalars(statement).all())
+
+
 def _number_stays_given(session: Session, table: type[StageRun] | type[ScoreRun] | type[Event]) -> ColumnElement[bool]:
     """A condition: to remove the row has no later one take its number. SQLite gives the highest one away again, which
     a feed that has read up to it would pass over."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import Integer, and_, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from db.models import Batch, Job
@@ -20,24 +20,27 @@ _STRETCH = 1_000
 """So many jobs of a batch, one after the other, are counted together."""
 
 
+_PRIORITY = bindparam("own_priority", type_=Integer)
+_AHEAD = select(func.count()).select_from(
+    select(Job.id)
+    .join(Batch, Batch.id == Job.batch_id)
+    .where(
+        Batch.active,
+        ~Batch.paused,
+        Job.state.in_(TO_DO),
+        or_(Job.priority > _PRIORITY, and_(Job.priority == _PRIORITY, Job.id < bindparam("own_id"))),
+    )
+    .limit(MOST + 1)
+    .subquery()
+)
+
+
 def queue_position(session: Session, job: Job) -> int | None:
     """Count the unfinished jobs of higher priority, and the older ones of the same; None: more than ``MOST``.
 
     Owners take turns, and so do an owner's batches: a small batch is often reached earlier than this says.
     """
-    ahead = (
-        select(Job.id)
-        .join(Batch, Batch.id == Job.batch_id)
-        .where(
-            Batch.active,
-            ~Batch.paused,
-            Job.state.in_(TO_DO),
-            or_(Job.priority > job.priority, and_(Job.priority == job.priority, Job.id < job.id)),
-        )
-        .limit(MOST + 1)
-        .subquery()
-    )
-    count = session.scalars(select(func.count()).select_from(ahead)).one()
+    count = session.scalars(_AHEAD, {"own_priority": job.priority, "own_id": job.id}).one()
     return None if count > MOST else count
 
 

@@ -19,6 +19,7 @@ from db import measurements
 from db.base import insert_into
 from db.clips import spending
 from db.models import Batch, Job, Measurement, ScoreRun, StageRun, Step, Total
+from db.session import now_ms
 from pipeline.digests import canonical_json
 from pipeline.states import AttemptOutcome, JobState, Stage
 
@@ -32,6 +33,8 @@ EVALUATION = "evaluation"
 """The ``stage`` of attempts at steps of evaluation runs."""
 _AGAIN = (AttemptOutcome.RETRIED, AttemptOutcome.LEASE_ENDED, AttemptOutcome.REWOUND)
 _PAGE = 1_000
+_FOLDED_WITHIN_MS = 60_000
+"""Dispatchers fold every few seconds."""
 _LABEL_CHARS = 200
 _MS = 1_000
 
@@ -71,6 +74,12 @@ def fold(session: Session, prices: Mapping[str, float]) -> int:
     ).all()
     _add(session, _added_up(session, [tuple(row) for row in taken], prices=prices))
     return len(taken)
+
+
+def is_behind(session: Session) -> bool:
+    """Return whether measurements wait for so long that nobody seems to fold: no dispatcher is at work."""
+    oldest = session.scalars(select(Measurement.at).order_by(Measurement.id).limit(1)).one_or_none()
+    return oldest is not None and oldest < session.scalars(select(now_ms())).one() - _FOLDED_WITHIN_MS
 
 
 def _add(session: Session, values: Mapping[Key, float]) -> None:

@@ -297,7 +297,10 @@ class RetentionSettings(_Group):
 
     days: float | None = Field(None, ge=0, description="Days after its end that a batch's clips are kept.")
     history_days: float | None = Field(
-        None, ge=0, description="Days after its end that a batch's attempts and events are kept."
+        None,
+        ge=0,
+        description="Days after its end that a batch's attempts and events are kept; also events of no batch, such as "
+        "those of keys and queues, by their own age.",
     )
     inputs_days: float | None = Field(
         None, ge=0, description="Days after its end that the inputs which only a finished batch names are kept."

@@ -24,13 +24,14 @@ from pipeline.states import JobState
 from server.auth import Caller, owned
 from server.database import Line, ServedLine
 from server.errors import ApiError
+from server.form_bodies import form_in_parts
 from server.json_bodies import JsonRoute
 from server.native.bodies import BatchOptions, Chosen, NewLimits, PromptText, ToRetry
 from server.native.lookup import Admin, Reader, Writer, is_id, require_batch, visible_batch
 from service import job_changes, reuse, submission
 from service.budgets import change_limits
 from service.choices import SubmissionChoices
-from service.forecast import of_batch
+from service.forecast import stuck
 from service.limits import limits_of
 from service.pausing import set_paused
 from service.reuse import MadeBefore
@@ -61,7 +62,9 @@ def submit_text(body: PromptText, line: ServedLine, caller: Writer) -> Submitted
 )
 async def submit_file(request: Request, line: ServedLine, caller: Writer) -> SubmittedView | DryRunView:
     """Store a prompt file that is uploaded as ``file``, its format by its name; otherwise as above."""
-    async with request.form(max_files=1, max_fields=100) as form:
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise ApiError(400, "file: upload a prompt file under this name", code="invalid_value", param="file")
+    async with form_in_parts(request, max_files=1, max_fields=100) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise ApiError(400, "file: upload a prompt file under this name", code="invalid_value", param="file")
@@ -89,7 +92,8 @@ def submit_upload(
     stored_options = submission.batch_options(choices, settings, parsed.scoring)
     limits = limits_of(choices, settings, (job.spec.gpu for job in parsed.jobs))
     if options.dry_run:
-        return submission.dry_run(parsed, settings, most=_PLANNED_SHOWN)
+        with line.database.reading() as session:
+            return submission.dry_run(session, parsed, settings, most=_PLANNED_SHOWN)
     made = _made_before(line, parsed, stored_options, choices)
     if made is not None and choices.reuse:
         if not made.new.jobs:
@@ -106,6 +110,7 @@ def submit_upload(
         key=choices.key,
         again=choices.again,
         limits=limits,
+        estimated=True,
     )
     notices = submission.notices(parsed, stored_options, settings)
     before = [] if made is None else [made.sentence]
@@ -133,11 +138,11 @@ def submitted(line: Line, stored: Submitted, options: StoredOptions, notices: li
     """What was stored, with sentences on what keeps it from going on."""
     with line.database.reading() as session:
         batch = batches.get(session, stored.batch_id)
-        stuck = [item.reason for item in of_batch(session, batch, line.settings).stuck]
+        reasons = [item.reason for item in stuck(session, batch, line.settings)]
         return SubmittedView(
             batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
             created=stored.created,
-            notices=[*stuck, *(submission.screening_notices(options, line.settings) if notices is None else notices)],
+            notices=[*reasons, *(submission.screening_notices(options, line.settings) if notices is None else notices)],
         )
 
 

@@ -212,7 +212,8 @@ def read_fields(
         _shape(given, reader.preset, reader)
     count = _count(given, most, reader)
     if reader.labels:
-        reader.give("labels", {**cast("dict[str, object]", reader.values.pop("labels", {})), **reader.labels}, "labels")
+        spelling = next(name for name in ("labels", "metadata", "user") if name in given)
+        reader.give("labels", {**cast("dict[str, object]", reader.values.pop("labels", {})), **reader.labels}, spelling)
     if reader.mistakes:
         raise _refusal(reader.mistakes)
     jobs = _copies(reader.values, count, reader)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from pipeline.digests import canonical_json, sha256_hex
@@ -18,6 +17,7 @@ from pipeline.files.digests import file_sha256
 from pipeline.files.names import broken_rule
 from pipeline.inputs.collector import Downloads
 from server.errors import ApiError
+from server.form_bodies import form_in_parts, not_a_form
 from server.json_bodies import json_object
 from server.openai.brackets import nested
 
@@ -71,46 +71,12 @@ def _pairs(data: bytes) -> list[tuple[str, object]]:
         text = data.decode("utf-8").strip()
         return [*urllib.parse.parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)]
     except ValueError as error:  # also of a name or value that is not UTF-8
-        raise _not_a_form(str(error)) from None
-
-
-class _StrictParser(MultiPartParser):
-    """A parser that takes text for what it says it is, and no form for whole whose end is missing."""
-
-    ended = False
-
-    def on_part_end(self) -> None:
-        part = self._current_part
-        if part.file is None:
-            try:
-                part.data.decode("utf-8")
-            except UnicodeDecodeError:
-                raise MultiPartException(f"field {part.field_name[:80]!r} is not UTF-8 text") from None
-        super().on_part_end()
-
-    def on_end(self) -> None:
-        self.ended = True
+        raise not_a_form(str(error)) from None
 
 
 async def _read_parts(request: Request) -> Body:
-    most = request.app.state.line.settings.serve.body_bytes
-    parser = _StrictParser(
-        request.headers, request.stream(), max_files=MAX_FIELDS, max_fields=MAX_FIELDS, max_part_size=most
-    )
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise _not_a_form(error.message) from None
-    try:
-        if not parser.ended:
-            raise _not_a_form("its last boundary is missing: it was cut off")
+    async with form_in_parts(request, max_files=MAX_FIELDS, max_fields=MAX_FIELDS) as form:
         return await run_in_threadpool(_kept, form.multi_items())
-    finally:
-        await form.close()
-
-
-def _not_a_form(reason: str) -> ApiError:
-    return ApiError(400, f"the body is not a valid form: {reason}", code="invalid_form")
 
 
 def _kept(items: Sequence[tuple[str, object]]) -> Body:

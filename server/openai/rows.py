@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import BindParameter, bindparam, select
 from sqlalchemy.orm import Session
 
 from db.clips import jobs
@@ -21,11 +21,21 @@ _EARLY_SHARE = 0.1
 """Before so much of a clip is made, how long the others took says more than how long it has taken."""
 
 
+# Made once: to build a statement takes as long as to run it.
+_FIND = (
+    select(Job, Batch)
+    .join(Batch, Batch.id == Job.batch_id)
+    .where(Job.id == bindparam("job_id"), Job.deleted_at.is_(None))
+)
+_IDS: BindParameter[Sequence[str]] = bindparam("ids", expanding=True)
+_STEPS = select(Step).join(Job, (Job.id == Step.job_id) & (Job.roll == Step.roll)).where(Step.job_id.in_(_IDS))
+_RUNS = select(StageRun).where(StageRun.job_id.in_(_IDS)).order_by(StageRun.id)
+
+
 def find(session: Session, caller: Caller, video_id: str) -> JobRows:
     """Raises ApiError: 404, also where it is another owner's, or was deleted."""
-    job_id = job_id_of(video_id)
-    query = select(Job, Batch).join(Batch, Batch.id == Job.batch_id).where(Job.id == job_id, Job.deleted_at.is_(None))
-    row = session.execute(owned(query, caller)).one_or_none() if is_video_id(video_id) else None
+    found = {"job_id": job_id_of(video_id)}
+    row = session.execute(owned(_FIND, caller), found).one_or_none() if is_video_id(video_id) else None
     if row is None:
         raise ApiError(404, f"video {video_id[:80]!r} does not exist", code="video_not_found", param="video_id")
     return JobRows(row[0], row[1])
@@ -40,13 +50,11 @@ def of_batch(session: Session, batch_id: str) -> list[JobRows]:
 def views(session: Session, line: Line, found: Sequence[JobRows]) -> list[Video]:
     """The videos of jobs, with a handful of queries however many there are."""
     by_id = {rows.job.id: rows for rows in found}
-    ids = list(by_id)
-    current = (Job.id == Step.job_id) & (Job.roll == Step.roll)
-    for step in session.scalars(select(Step).join(Job, current).where(Step.job_id.in_(ids))):
+    for step in session.scalars(_STEPS, {"ids": list(by_id)}):
         by_id[step.job_id].steps.append(step)
     ended = [rows.job.id for rows in found if rows.job.state in TERMINAL_JOB_STATES]
     if ended:
-        for run in session.scalars(select(StageRun).where(StageRun.job_id.in_(ended)).order_by(StageRun.id)):
+        for run in session.scalars(_RUNS, {"ids": ended}):
             by_id[run.job_id].runs.append(run)
         for job_id, files in jobs.artifacts(session, ended).items():
             by_id[job_id].files = files

@@ -29,7 +29,7 @@ from server.openai.objects import Video
 from server.openai.repetition import Incoming, incoming
 from server.query import is_lenient
 from service import submission
-from service.forecast import of_batch
+from service.forecast import stuck
 
 _SEEDS = 2**31
 """Every client's number type holds a seed below this one."""
@@ -95,8 +95,8 @@ def answered_by(order: Order, store: Callable[[], str], notices: list[str]) -> V
     with order.line.database.reading() as session:
         found = rows.of_batch(session, batch_id)
         video = rows.view(session, order.line, found[0])
-        stuck = [item.reason for item in of_batch(session, found[0].batch, order.line.settings).stuck]
-    video.notices = [*notices, *stuck] or None
+        reasons = [item.reason for item in stuck(session, found[0].batch, order.line.settings)]
+    video.notices = [*notices, *reasons] or None
     video.group = [video_id(each.job.id) for each in found] if len(found) > 1 else None
     return video
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from db.clips import batches
 from db.clips.spending import type_of
 from db.models import Batch
-from db.reading import reports
+from db.reading import past_estimates, reports
 from db.reading.reports import KEPT, Clips, Timeline, Work
 from pipeline.states import Stage
 from service.views.base import View, when
@@ -76,6 +76,7 @@ class ReportView(View):
     ended_at: str | None = Field(description="When its last attempt ended, or now while any is running.")
     seconds: float = Field(description="Seconds from the first to the last.")
     span_seconds: float = Field(description="Seconds of each value of the workers' timelines.")
+    estimated_gpu_seconds: float | None = Field(description="What was estimated at submit; null where nothing was.")
     clips: int = Field(description="Jobs that succeeded.")
     seconds_per_clip: float | None = Field(description="Wall seconds over clips.")
     gpu_seconds_per_clip: float | None
@@ -111,7 +112,8 @@ def report_of(session: Session, batch: Batch, prices: Mapping[str, float]) -> Re
     timeline = reports.timeline(session, batch)
     happened = reports.event_counts(session, batch.id)
     if timeline is None:
-        return _empty(view, happened)
+        estimated = past_estimates.kept(session, batch.id)
+        return _empty(view, happened).model_copy(update={"estimated_gpu_seconds": estimated})
     ended = reports.clips(session, batch.id)
     queues = sorted({work.queue for work in timeline.work if type_of(work.queue)})
     others = reports.other_work(session, batch.id, queues, timeline.began_at, timeline.ended_at)
@@ -125,6 +127,7 @@ def report_of(session: Session, batch: Batch, prices: Mapping[str, float]) -> Re
         ended_at=when(timeline.ended_at),
         seconds=_seconds(timeline.ended_at - timeline.began_at),
         span_seconds=_seconds(timeline.span_ms),
+        estimated_gpu_seconds=past_estimates.kept(session, batch.id),
         clips=ended.succeeded,
         seconds_per_clip=_over(_seconds(timeline.made_at - timeline.began_at), ended.succeeded),
         gpu_seconds_per_clip=_over(sum(gpu.seconds for gpu in gpus), ended.succeeded),
@@ -146,7 +149,7 @@ def _empty(view: BatchView, happened: dict[str, int]) -> ReportView:
     note = "its attempts were removed (VGEN_RETENTION_HISTORY_DAYS)" if removed else "nothing of it has run yet"
     times = ("began_at", "ended_at", "seconds_per_clip", "gpu_seconds_per_clip", "waiting_seconds_per_job")
     shares = ("gpu_busy_share", "gpu_busy_of_seconds", "line_efficiency")
-    nothing = dict.fromkeys((*times, "cost", "cost_per_clip", *shares))
+    nothing = dict.fromkeys((*times, "estimated_gpu_seconds", "cost", "cost_per_clip", *shares))
     return ReportView.model_validate(
         {
             **nothing,

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from service.views.base import View
 from service.views.batches import BatchView
+from service.views.estimates import CalibrationOfEstimatesView, EstimateView
 
 
 class SubmittedView(View):
@@ -47,5 +48,9 @@ class DryRunView(View):
     notices: list[str] = Field(
         description="Notices: parts of the inputs that the clips would not show, models that are not here, "
         "text without effect."
+    )
+    estimate: EstimateView
+    calibration: CalibrationOfEstimatesView | None = Field(
+        description="How near the estimates of earlier batches were; null where nothing was submitted yet."
     )
     jobs: list[PlannedJobView] = Field(description="Over HTTP the first thousand.")

@@ -136,7 +136,10 @@ def _rows(database: Database, storage: Storage, settings: Settings, report: Repo
                 rows = retention.drop_history(session, batch_id, older_than_ms=age_ms, dry_run=report.dry_run)
             if rows:
                 report.add("history", f"{rows} rows of batch {batch_id}", number=rows)
-
+        with database.transaction() as session:
+            rows = retention.drop_lone_events(session, older_than_ms=age_ms, dry_run=report.dry_run)
+        if rows:
+            report.add("history", f"{rows} events of no batch", number=rows)
     if not report.dry_run:
         with database.transaction() as session:
             number = request_keys.drop_old(session, older_than_ms=int(settings.serve.idempotency_h * _HOUR_MS))

@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 REPORT_S = 5.0
 SWEEP_S = 60.0
 FOLD_S = 5.0
+_SAID_EVERY_S = 60.0
 _REPEAT_S = (0.01, 0.05)
 DISPATCHER = "dispatcher"
 """Role of a process that only dispatches: it reports itself like a worker, with no queue."""
@@ -59,6 +60,8 @@ class _Timer(threading.Thread):
         self._pace = _Pace()
         self._over = threading.Event()
         self._waits_since: float | None = None
+        self._failed: tuple[object, float] = (None, 0.0)
+        """What was logged of the last error, and when."""
 
     def run(self) -> None:
         while not self._over.is_set():
@@ -75,11 +78,19 @@ class _Timer(threading.Thread):
                 level = logging.WARNING if self._waits_since is None else logging.DEBUG
                 self._waits_since = self._waits_since or time.monotonic()
                 logger.log(level, "timer waits for a service", extra={"timer": self.name, "reason": str(error)})
-            except Exception:
-                logger.exception("timer failed", extra={"timer": self.name})
+            except Exception as error:  # noqa: BLE001 - a timer goes on whatever happens
+                self._tell(error)
             rest_s = min(self._every_s, self._pace.rest_after(time.thread_time() - started))
             if not self._over.wait(rest_s):  # `end` may have come before `woken` was cleared
                 self._woken.wait(self._every_s - rest_s)
+
+    def _tell(self, error: Exception) -> None:
+        """Log an error, with its traceback; the same one again only once a minute: a full disk must not get fuller."""
+        said, now = (type(error), str(error)), time.monotonic()
+        if said == self._failed[0] and now - self._failed[1] < _SAID_EVERY_S:
+            return
+        self._failed = (said, now)
+        logger.error("timer failed", exc_info=error, extra={"timer": self.name})
 
     def end(self) -> None:
         self._over.set()

@@ -50,6 +50,13 @@ class Browser:
     def click(self, selector: str) -> None:
         self._ask(f"/element/{self._element(selector)}/click")
 
+    def hover(self, selector: str) -> None:
+        """Move the mouse's pointer to an element."""
+        place = {"origin": {_ELEMENT: self._element(selector)}, "x": 0, "y": 0}
+        move = {"type": "pointerMove", "duration": 0, **place}
+        mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": [move]}
+        self._ask("/actions", actions=[mouse])
+
     def resize(self, width: int, height: int) -> None:
         self._ask("/window/rect", width=width, height=height)
 

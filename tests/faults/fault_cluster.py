@@ -27,6 +27,7 @@ from service import submission
 from tests import servers
 from tests.cluster import QUICK, REPOSITORY, wait_for
 from tests.faults.host import WORKERS_A_HOST, Host
+from tests.faults.http_clients import Server as HttpServer
 from tests.faults.proxy import Proxies, Proxy, StoreProxy, running_proxies
 from tests.line_helpers import write_jobs
 from tests.rows import Rows
@@ -63,6 +64,8 @@ class World:
     database: Database
     settings: Settings
     hosts: dict[str, Host] = field(default_factory=dict)
+    servers: list[HttpServer] = field(default_factory=list)
+    """What answers over HTTP, behind the same proxies."""
     _batches: int = 0
 
     def __post_init__(self) -> None:
@@ -81,6 +84,15 @@ class World:
         home["VGEN_FAILPOINTS"] = f"@{folder / 'failpoints'}"
         self.hosts[name] = Host(name, folder, {**self.env, **home, **env})
         return self.hosts[name]
+
+    def serve(self, count: int) -> None:
+        """Have so many servers answer over HTTP."""
+        for _ in range(count - len(self.servers)):
+            server = HttpServer(self.folder / f"server{len(self.servers)}", self.env)
+            server.start()
+            self.servers.append(server)
+        for server in self.servers:
+            wait_for(lambda server=server: server.url, f"a server answers\n{server.log[-3000:]}")  # type: ignore[misc]
 
     def start(self, *hosts: Host, **env: str) -> None:
         """Start hosts and wait until all their workers report."""
@@ -237,6 +249,8 @@ class World:
             host.signal(signal.SIGCONT)
 
     def close(self) -> None:
+        for server in self.servers:
+            server.kill()
         for host in self.hosts.values():
             host.signal(signal.SIGCONT)
             host.kill()

@@ -271,6 +271,12 @@ def database_read_only(world: World, dice: Random) -> Mend:
     return mend
 
 
+def kill_server(world: World, dice: Random) -> None:
+    """One of those that answer over HTTP, with what it was just answering; another begins in its place."""
+    if world.servers:
+        dice.choice(world.servers).kill_and_start()
+
+
 # Store
 
 
@@ -310,6 +316,7 @@ FAULTS: Mapping[str, Fault] = {
     "kill every dispatcher": Fault(kill_dispatcher, "", 2),
     "kill vgen worker": Fault(kill_parent, "hosts", 1),
     "kill a host": Fault(kill_host, "hosts", 2, bare=True),
+    "kill a server": Fault(kill_server, "", 4),
     "kill everything": Fault(kill_everything, "hosts", 1, bare=True),
     "SIGTERM, then too little grace": Fault(short_grace, "hosts", 2, (0.2, 1.5), bare=True),
     "freeze a host beyond its leases": Fault(freeze, "hosts", 2, (4.0, 7.0), bare=True),

@@ -23,6 +23,7 @@ from db.clips.batches import Limits
 from tests.faults import invariant_check
 from tests.faults.fault_cluster import World, running_world
 from tests.faults.fault_kinds import FAULTS, Mend
+from tests.faults.http_clients import Asked, Client, together
 
 SETTLE_S = 240.0
 """Everything must have ended so long after the last fault was mended: some jobs wait out a backoff of two minutes."""
@@ -106,10 +107,12 @@ class Outcome:
     recoveries: list[tuple[float, str]]
     """Seconds, and what was interrupted."""
     settled_s: float
+    over_http: Asked
+    """What clients of the servers asked for, and were answered."""
 
     @property
     def sound(self) -> bool:
-        return not self.report.problems
+        return not self.report.problems and not self.over_http.problems
 
     def lines(self) -> Iterable[str]:
         """For people."""
@@ -119,6 +122,7 @@ class Outcome:
             yield f"  {count:4} {name}"
         yield f"jobs {sum(report.jobs.values())}: {dict(report.jobs)}; put back by hand after the storm: {self.retried}"
         yield f"clips that the gate turned down: {report.rerolled}"
+        yield f"over HTTP: {len(self.over_http.answered)} asked for, {len(self.over_http.deleted)} of them deleted"
         yield (
             f"lost {report.lost}, published twice {report.published_twice}, steps recorded twice "
             f"{report.committed_twice}; fenced attempts {report.fenced}; orphaned objects {report.orphans}"
@@ -130,7 +134,7 @@ class Outcome:
         wasted = 100 * report.wasted_gpu_s / report.gpu_s if report.gpu_s else 0.0
         yield f"GPU time {report.gpu_s:.1f} s, of which wasted {report.wasted_gpu_s:.1f} s ({wasted:.0f} %)"
         yield f"all jobs had ended {self.settled_s:.0f} s after the last fault"
-        yield from report.problems
+        yield from (*report.problems, *self.over_http.problems)
 
 
 def run(
@@ -141,16 +145,26 @@ def run(
     between_s: tuple[float, float] = (0.5, 2.5),
     names: Sequence[str] | None = None,
     open_jobs: int = OPEN_JOBS,
+    clients: int = 3,
     say: Callable[[str], object] = lambda text: None,
 ) -> Outcome:
-    """Blow a storm over a world whose hosts work, settle, and judge; ``open_jobs`` are never fewer meanwhile."""
+    """Blow a storm over a world whose hosts work, settle, and judge; ``open_jobs`` are never fewer meanwhile.
+
+    Where the world has servers, so many clients ask them for videos, poll and delete.
+    """
     dice = Random(seed + 1)
     before = {row[0] for row in world.rows("SELECT id FROM batches")}
     storm = Storm(seed)
     feeder = _Feeder(world, dice, open_jobs)
-    storm.blow(world, seconds, between_s, names=names, meanwhile=feeder.feed, say=say)
-    began = time.monotonic()
-    _heal(world)
+    callers = _clients(world, seed, clients)
+    for caller in callers:
+        caller.start()
+    try:
+        storm.blow(world, seconds, between_s, names=names, meanwhile=feeder.feed, say=say)
+    finally:
+        began = time.monotonic()
+        _heal(world)
+        asked = together(callers)
     batches = [row[0] for row in world.rows("SELECT id FROM batches") if row[0] not in before]
     world.wait_ended(*batches, patience_s=SETTLE_S)
     retried = _retry_failed(world, batches)
@@ -159,8 +173,39 @@ def run(
     report = invariant_check.check(world.database, world.store, batches)
     failed = world.rows(f"SELECT id, error_code, error FROM jobs WHERE {_FAILED} AND batch_id IN {_listed(batches)}")
     report.problems += [f"job {job}: failed with all healed: {code}: {error}" for job, code, error in failed]
+    asked.problems += _not_as_answered(world, asked, batches)
     faults = Counter(name for _, name in storm.happened)
-    return Outcome(seed, faults, report, retried, recoveries(world, batches, storm.happened), settled)
+    return Outcome(seed, faults, report, retried, recoveries(world, batches, storm.happened), settled, asked)
+
+
+def _clients(world: World, seed: int, count: int) -> list[Client]:
+    """Clients that ask for what takes a while, so that some of it is deleted while a GPU works on it."""
+
+    def urls() -> list[str]:
+        return [server.url for server in world.servers]
+
+    def still_at_work(video_id: str) -> str | None:
+        query = f"SELECT worker FROM steps WHERE job_id = '{video_id.removeprefix('video_')}' AND state = 'running'"
+        at_work = world.rows(query)
+        return f"{video_id}: deleted while {at_work[0][0]} goes on with it" if at_work else None
+
+    names = [f"storm {seed} client {number}" for number in range(count if world.servers else 0)]
+    return [Client(name, urls, poll=True, steps=(2, 60), after_delete=still_at_work) for name in names]
+
+
+def _not_as_answered(world: World, asked: Asked, batches: Sequence[str]) -> list[str]:
+    """What was answered over HTTP and is not so in the rows: lost, made twice, or there after it was deleted."""
+    rows = world.rows(f"SELECT id, spec, deleted_at FROM jobs WHERE batch_id IN {_listed(batches)}")
+    stored: dict[str, list[str]] = {}
+    for job_id, spec, _ in rows:
+        stored.setdefault(spec["prompt"], []).append(f"video_{job_id}")
+    problems = [
+        f"{prompt!r} was answered with {video}, and stored as {stored.get(prompt)}"
+        for prompt, video in asked.answered.items()
+        if stored.get(prompt) != [video]
+    ]
+    there = {f"video_{job_id}" for job_id, _, deleted_at in rows if deleted_at is None}
+    return problems + [f"{video} was deleted, and is there" for video in sorted(asked.deleted & there)]
 
 
 def _heal(world: World) -> None:
@@ -170,6 +215,7 @@ def _heal(world: World) -> None:
     world.execute("UPDATE batches SET paused = false")
     world.execute("UPDATE queues SET paused = false")
     world.execute("UPDATE batches SET max_gpu_ms = NULL, max_cost = NULL, over_budget = false")
+    world.serve(len(world.servers))
     gone = [host for host in world.hosts.values() if host.process is None or host.process.poll() is not None]
     for host in gone:
         host.kill()
@@ -256,6 +302,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--hosts", type=int, default=3)
+    parser.add_argument("--servers", type=int, default=2, help="servers that clients ask over HTTP meanwhile")
     parser.add_argument("--between", type=float, nargs=2, default=(1.0, 5.0), help="seconds between two faults")
     parser.add_argument("--bare", action="store_true", help="the same over pure Celery chains, afterwards")
     parser.add_argument("--verbose", action="store_true")
@@ -269,6 +316,7 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory(prefix="vgen-storm-") as folder:
         with running_world(Path(folder)) as world:
+            world.serve(chosen.servers)
             world.start(*(world.host(f"host{number}") for number in range(chosen.hosts)))
             try:
                 outcome = run(world, seconds=chosen.seconds, seed=chosen.seed, between_s=tuple(chosen.between), say=say)

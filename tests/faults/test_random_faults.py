@@ -12,8 +12,10 @@ SEED = 11
 
 @pytest.mark.timeout(360)
 def test_a_short_storm_loses_nothing_and_doubles_nothing(world: World) -> None:
-    outcome = random_faults.run(world, seconds=12, seed=SEED, between_s=(0.4, 1.4), open_jobs=6)
+    world.serve(1)
+    outcome = random_faults.run(world, seconds=12, seed=SEED, between_s=(0.4, 1.4), open_jobs=4, clients=2)
 
     assert outcome.sound, "\n".join(outcome.lines())
     assert sum(outcome.faults.values()) >= 5
     assert outcome.report.jobs["succeeded"] > 0
+    assert outcome.over_http.answered

@@ -193,6 +193,13 @@ def test_parameters_are_refused_with_their_values(served: Served, path: str, par
     assert said in answer.json()["error"]["message"]
 
 
+FORM = (
+    b'--b\r\ncontent-disposition: form-data; name="key"\r\n\r\nfox\r\n'
+    b'--b\r\ncontent-disposition: form-data; name="file"; filename="p.txt"\r\n\r\na\r\n--b--\r\n'
+)
+"""An upload as it goes over the wire."""
+
+
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
@@ -203,7 +210,13 @@ def test_parameters_are_refused_with_their_values(served: Served, path: str, par
         ({"files": {"file": ("p.txt", b"a")}, "data": {"dry_run": "perhaps"}}, "dry_run"),
         ({"files": {"file": ("p\r\n\0.txt", b"")}}, "holds no prompt"),
         ({"content": b"--x\r\n", "headers": {"content-type": "multipart/form-data; boundary=x"}}, ""),
-        ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, ""),
+        ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, "Missing boundary"),
+        ({"content": FORM[:-6], "headers": {"content-type": "multipart/form-data; boundary=b"}}, "cut off"),
+        (
+            {"content": FORM.replace(b"fox", b"\xff"), "headers": {"content-type": "multipart/form-data; boundary=b"}},
+            "key",
+        ),
+        ({"json": {"file": "a"}}, "file: upload"),
     ],
 )
 def test_uploads_that_are_none_are_refused(served: Served, request_: dict[str, Any], said: str) -> None:

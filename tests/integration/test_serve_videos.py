@@ -205,6 +205,8 @@ REFUSALS: list[tuple[dict[str, Any], str, str]] = [
     ({"video_params": {"num_frames": 9}}, "invalid_value", "num_frames"),
     ({"task": "i2v"}, "invalid_value", "task"),
     ({"metadata": "x"}, "invalid_value", "metadata"),
+    ({"metadata": {"a": {"b": 1}}}, "invalid_value", "metadata"),
+    ({"user": "x" * 5000}, "invalid_value", "user"),
     ({"gate": ["checks"]}, "invalid_value", "gate"),
     ({"score": "nonesuch"}, "invalid_value", "score"),
     ({"model": "svd-xt", "size": None}, "invalid_value", "input_reference"),

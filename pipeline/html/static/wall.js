@@ -16,11 +16,13 @@
   window.vgenClips = (all) => {
     records = all;
     for (const [index, record] of records.entries()) record.at = index;
-    form.hidden = records.length < 2;
     const wanted = new URLSearchParams(location.hash.slice(1));
     if ([...wanted.keys()].some((name) => name === "page" || form.elements[name])) restore(wanted);
+    else if ([...new FormData(form)].some(([name, value]) => value && name !== "metric")) show(1); // typed meanwhile
     else shown = records;
+    wall.dataset.ready = "true";
   };
+  form.hidden = Number(wall.dataset.total) < 2;
 
   // Where the reader is
   function restore(wanted) {
@@ -105,6 +107,7 @@
   }
 
   function show(wanted) {
+    if (!records.length) return; // they are not there yet
     shown = filtered();
     const last = Math.max(1, Math.ceil(shown.length / size));
     page = Math.min(last, Math.max(1, wanted));

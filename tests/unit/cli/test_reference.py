@@ -157,6 +157,7 @@ def _model_folder(home: Home) -> Path:
 COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "generate": lambda home: ["generate", *_run_config(home)],
     "submit": lambda home: ["submit", home.file],
+    "plan": lambda home: ["plan", home.file],
     "submit --dry-run": lambda home: ["submit", home.file, "--dry-run"],
     "status": lambda home: ["status"],
     "watch": lambda home: ["watch"],

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
 from db import schema
+from db.models import Measurement
 from db.session import Database
 from pipeline.settings import load_settings
 from server.app import create_app
+from server.health import readiness
 from tests.unit.db.line import SHA, Line
 
 AWAY = "postgresql+psycopg://x@127.0.0.1:1/x?connect_timeout=2"
@@ -110,3 +114,40 @@ def test_a_download_goes_to_the_store_where_that_is_another_origin(
             same = client.get(url, follow_redirects=False, headers={"host": "127.0.0.1:9000"})
             assert (same.status_code, same.content) == (200, b"0123456789")
             assert client.head(url, follow_redirects=False).status_code == 200
+
+
+def test_a_full_disk_takes_the_server_out_of_the_balance(
+    open_client: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_client() as client:
+        assert client.get("/readyz").status_code == 200
+        usage = shutil.disk_usage("/")
+        monkeypatch.setattr(readiness.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+
+        answer = client.get("/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json()["reasons"] == ["disk: VGEN_STORAGE has no room: 0 MiB are free, and 64 are needed"]
+
+
+def test_where_no_dispatcher_is_the_server_folds_what_was_measured(
+    open_client: Callable[..., TestClient], tmp_path: Path
+) -> None:
+    database = Database(load_settings(home=tmp_path).effective_database_url)
+
+    def uncounted() -> int:
+        with database.reading() as session:
+            return session.scalars(select(func.count()).select_from(Measurement)).one()
+
+    with open_client() as client:
+        Line(database).submit(count=3)
+        before, fresh = client.get("/metrics").text, uncounted()
+        with database.transaction() as session:
+            session.execute(update(Measurement).values(at=Measurement.at - 3_600_000))
+        after = client.get("/metrics").text
+
+    assert fresh > 0
+    assert uncounted() == 0
+    counted = [line for line in before.splitlines() if line.startswith("vgen_jobs_submitted_total{")]
+    assert counted == [line for line in after.splitlines() if line.startswith("vgen_jobs_submitted_total{")] != []
+    database.close()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from sqlalchemy import func, select
 
 from db.models import Step
@@ -107,3 +108,12 @@ def test_a_dispatcher_that_found_another_at_work_looks_again(postgres_database: 
 
         assert _is_sent_soon(postgres_database)
     other.close()
+
+
+def test_an_error_that_repeats_is_logged_once_and_another_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    timer = _Timer("t", _SELDOM_S, lambda: None)
+
+    for error in (OSError(28, "no space"), OSError(28, "no space"), OSError(28, "no space"), ValueError("a bug")):
+        timer._tell(error)
+
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["[Errno 28] no space", "a bug"]
