@@ -27,6 +27,11 @@ def job_id(batch_id: str, seq: int) -> str:
     return f"{batch_id}-{seq:06d}"
 
 
+def task_id(job_id: str, roll: int, segment: int, stage: str, attempt: int) -> str:
+    """The id of a Celery task, as Flower shows it: it names the attempt that its message is for."""
+    return f"{job_id}.{roll}.{segment}.{stage}.{attempt}"
+
+
 def _base32(value: int, length: int) -> str:
     chars = [CROCKFORD[value >> (5 * place) & 31] for place in reversed(range(length))]
     return "".join(chars)

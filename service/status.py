@@ -80,7 +80,7 @@ def worker_views(session: Session) -> list[WorkerView]:
 def job_detail(session: Session, job: Job, settings: Settings) -> JobDetailView:
     """Return all that is known of a job."""
     steps = history.steps_of_job(session, job.id)
-    spec, segment_of = JobSpec.model_validate(job.spec), {step.id: step.segment for step in steps}
+    spec, step_of = JobSpec.model_validate(job.spec), {step.id: step for step in steps}
     return JobDetailView(
         job=job_views(session, [job], settings)[0],
         spec=spec.model_dump(mode="json") | {"random_weights": has_random_weights(job.spec)},
@@ -90,7 +90,7 @@ def job_detail(session: Session, job: Job, settings: Settings) -> JobDetailView:
         segments=segment_views(job, spec, steps, history.segments_of_job(session, job)),
         steps=[step_view(step) for step in steps],
         attempts=[
-            *(attempt_view(run, segment_of[run.step_id]) for run in history.attempts_of_job(session, job.id)),
+            *(attempt_view(run, step_of[run.step_id]) for run in history.attempts_of_job(session, job.id)),
             *(attempt_view(run, None) for run in history.scoring_attempts(session, job)),
         ],
         files=file_views(jobs.artifacts(session, [job.id]).get(job.id, {}), {}),

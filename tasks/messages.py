@@ -17,6 +17,7 @@ from db.scheduling.dispatch import StepMessage
 from db.session import Database
 from pipeline import failpoints
 from pipeline.errors import ServiceUnavailableError
+from pipeline.ids import task_id
 from pipeline.policy.routes import chain_from
 from pipeline.states import Stage
 
@@ -69,11 +70,6 @@ def send(app: Celery, database: Database, steps: Sequence[StepMessage], scores: 
                 events.record_broker(session, away=False)
             _unsure.clear()
     return count + len(scores) - len(unsent_scores)
-
-
-def task_id(job_id: str, roll: int, segment: int, stage: str, attempt: int) -> str:
-    """The id of a task, as Flower shows it: it names the attempt that its message is for."""
-    return f"{job_id}.{roll}.{segment}.{stage}.{attempt}"
 
 
 Attempts = Mapping[tuple[str, int, int, Stage], int]

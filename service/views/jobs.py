@@ -8,6 +8,7 @@ from pydantic import Field
 from db.models import Job, Score, ScoreRun, Segment, StageRun, Step
 from pipeline.digests import joined_digest
 from pipeline.generators.base import phase_in_words
+from pipeline.ids import task_id
 from pipeline.outputs import GenerateOutput, ScoreOutput
 from pipeline.presets import all_presets
 from pipeline.seeds import roll_seed
@@ -87,6 +88,7 @@ class AttemptView(View):
         description="Number of the segment, from 0; null for a score step of an evaluation run: it is of several clips."
     )
     attempt: int
+    task: str | None = Field(description="Id of its task in Flower; null for a step of an evaluation run.")
     outcome: str
     worker: str | None
     queue: str | None
@@ -214,9 +216,15 @@ def step_view(step: Step) -> StepView:
     return StepView.of(step, stage=step.stage.value, state=step.state.value)
 
 
-def attempt_view(run: StageRun | ScoreRun, segment: int | None) -> AttemptView:
+def attempt_view(run: StageRun | ScoreRun, step: Step | None) -> AttemptView:
+    """Return the view of an attempt at a job's step, or of an evaluation run's."""
+    segment, task = None, None
+    if step is not None:
+        segment = step.segment
+        task = task_id(step.job_id, step.roll, step.segment, step.stage.value, run.attempt)
     return AttemptView.of(
         run,
+        task=task,
         stage=(run.stage if isinstance(run, StageRun) else Stage.SCORE).value,
         segment=segment,
         outcome=run.outcome.value,
