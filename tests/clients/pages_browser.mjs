@@ -1,5 +1,5 @@
-// The pages in a real browser: someone new finds the best of four seeds, sees why a clip failed, and makes it again.
-// Arguments: the server's address, the browser's path, a key for sign-in (or "-").
+// The pages in a real browser: prompts are submitted, the wall follows, the best of four seeds is found, and a clip is made again.
+// Arguments: the server's address, the browser's path.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
