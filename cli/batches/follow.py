@@ -108,7 +108,7 @@ class PlainDisplay:
         self._counts, self._last = counts, now
         running = ", ".join(_describe(step) for step in snapshot.running[:4])
         more = f" and {len(snapshot.running) - 4} more" if len(snapshot.running) > 4 else ""
-        waiting = f"; {snapshot.waiting[0]}" if snapshot.waiting and not running else ""
+        waiting = f"; {snapshot.waiting[0]}" if snapshot.waiting and not running and not snapshot.finished else ""
         output.notice(f"{_sum(snapshot)}{f'; running: {running}{more}' if running else ''}{waiting}")
 
 
@@ -141,7 +141,7 @@ class LiveDisplay:
     def show(self, snapshot: Snapshot) -> None:
         if self._all is None:
             self._all = self._progress.add_task("jobs", total=snapshot.total, completed=0)
-        waiting = f"; {snapshot.waiting[0]}" if snapshot.waiting and not snapshot.running else ""
+        waiting = f"; {snapshot.waiting[0]}" if snapshot.waiting and not (snapshot.running or snapshot.finished) else ""
         text = f"{_sum(snapshot)}{waiting}"
         self._progress.update(self._all, description=text, total=snapshot.total, completed=snapshot.ended)
         current = {(step.job_id, step.stage, step.segment): step for step in snapshot.running[:20]}

@@ -17,7 +17,7 @@ from pipeline.settings import Settings
 STDIN = "-"
 
 
-def read(source: str, fields: FieldOptions, choices: BatchChoices, settings: Settings) -> Submission:
+def read(source: str | Path, fields: FieldOptions, choices: BatchChoices, settings: Settings) -> Submission:
     """Parse the file, what standard input brings, or the prompt itself, under the command line's options.
 
     Raises:
@@ -25,6 +25,7 @@ def read(source: str, fields: FieldOptions, choices: BatchChoices, settings: Set
     """
     choices.require_possible()
     overrides = fields.overrides()
+    source = os.fspath(source)
     if source == STDIN:
         data = _from_stdin()
         name = "stdin.jsonl" if data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") else "stdin.txt"
