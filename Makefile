@@ -13,7 +13,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --constraint 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types imports check test-clients faults mutants docs bench clean
+.PHONY: help env demo test lint types imports check test-clients test-training faults mutants docs bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -38,7 +38,7 @@ $(DEMO_STAMP): pyproject.toml constraints.txt
 	$(INSTALL) '.[generate,serve]'
 	@touch $@
 
-demo: $(DEMO_STAMP)  ## Make the six clips of examples/prompts.txt
+demo: $(DEMO_STAMP)  ## Make the clips of examples/prompts.txt
 	$(BIN)/vgen run examples/prompts.txt
 
 lint: $(STAMP)  ## Check style
@@ -59,6 +59,9 @@ test: check  ## Everything: lint, types, import rules, all tests with real serve
 test-clients: $(STAMP)  ## Clients in their own versions, from the package indexes, a browser and promtool where they are installed
 	$(BIN)/python -m tests.clients.run
 	$(BIN)/python -m pytest -o python_files='check_*.py' tests/clients
+
+test-training: $(STAMP)  ## Train shapes-wan from scratch for ten minutes: what it shows must beat chance by far
+	$(BIN)/python -m pytest -s -o python_files='check_*.py' tests/training
 
 SECONDS ?= 1800
 SEED ?= $(shell date +%S%M)

@@ -1,7 +1,7 @@
 """One clip of a preset made in several ways, side by side: how long, how much memory, how near to the plain clip."""
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from pipeline.acceleration import ATTENTION_BACKENDS, PLAIN, Acceleration
 from pipeline.errors import StageError
 from pipeline.generators.base import GenerationRequest, GenerationResult
 from pipeline.generators.process.handle import GeneratorProcess
-from pipeline.presets import Library, abilities, calibration
+from pipeline.presets import Library, Workload, abilities, calibration
 from pipeline.scoring.clip import Clip
 from pipeline.scoring.common import psnr, ssim
 from pipeline.scoring.metric import Context
 from pipeline.scoring.residency import Models
+from pipeline.scoring.shapes.metric import follows_prompt
+from pipeline.scoring.suite import SHAPES_SUITE, read_suite
 
 PLAIN_NAME, AGAIN_NAME = "plain", "plain-again"
 STEADY = 1.15
@@ -41,6 +43,8 @@ class Measured:
     psnr: float | None = None
     """dB, mean over frames, against the plain clip; 100 for equal ones."""
     ssim: float | None = None
+    followed: float | None = None
+    """The share of what the prompts of the preset's world ask for that its clips show."""
     numerics: dict[str, Any] | None = None
     problem: str | None = None
 
@@ -75,17 +79,28 @@ def candidates(library: Library, preset_name: str) -> dict[str, Acceleration]:
     }
 
 
+def prompts_of_world(library: Library, preset_name: str, count: int) -> tuple[str, ...]:
+    """As many prompts of the preset's world, spread over its suite; none where there is none or an image decides."""
+    preset = library.get(preset_name)
+    if preset.world is None or preset.workload is not Workload.T2V or count == 0:
+        return ()
+    prompts = [entry.prompt for entry in read_suite(SHAPES_SUITE).entries]
+    return tuple(prompts[index * len(prompts) // count % len(prompts)] for index in range(count))
+
+
 def measure(
     process: GeneratorProcess,
     request: GenerationRequest,
     accelerations: Iterable[tuple[str, Acceleration]],
     *,
     repeats: int,
+    prompts: Sequence[str] = (),
     on_progress: Callable[[str], None],
 ) -> list[Measured]:
     """Every way in turn, after the plain one, which is made in any case, and once more at the end.
 
-    A refused way is reported, not raised.
+    Each way also makes a clip of each of ``prompts``, with seeds of their own, to count what is followed. A refused way
+    is reported, not raised.
 
     Raises:
         StageError: the plain clip cannot be made.
@@ -93,21 +108,22 @@ def measure(
     on_progress(PLAIN_NAME)
     results, first_s = _clips(process, request, PLAIN, repeats)
     plain = _frames(request)
-    results_so_far = [_measured(PLAIN_NAME, PLAIN, results, first_s, plain, plain)]
+    row = _measured(PLAIN_NAME, PLAIN, results, first_s, plain, plain)
+    results_so_far = [replace(row, followed=_followed(process, request, PLAIN, prompts))]
     for name, acceleration in accelerations:
         if acceleration == PLAIN:
             continue
         on_progress(name)
         try:
             results, first_s = _clips(process, request, acceleration, repeats)
+            row = _measured(name, acceleration, results, first_s, _frames(request), plain)
+            results_so_far.append(replace(row, followed=_followed(process, request, acceleration, prompts)))
         except StageError as error:
             results_so_far.append(Measured(name, acceleration, problem=f"{error.code}: {error}"[:500]))
-            continue
-        results_so_far.append(_measured(name, acceleration, results, first_s, _frames(request), plain))
     on_progress(AGAIN_NAME)
     results, first_s = _clips(process, request, PLAIN, repeats)
-    results_so_far.append(_measured(AGAIN_NAME, PLAIN, results, first_s, _frames(request), plain))
-    return results_so_far
+    row = _measured(AGAIN_NAME, PLAIN, results, first_s, _frames(request), plain)
+    return [*results_so_far, replace(row, followed=results_so_far[0].followed)]
 
 
 def unsteady(measured: list[Measured]) -> str | None:
@@ -138,6 +154,21 @@ def _clips(
     accelerated = replace(request, acceleration=acceleration)
     results = [process.generate(accelerated, lambda progress: None) for _ in range(1 + repeats)]
     return results[1:], _seconds(results[0])
+
+
+def _followed(
+    process: GeneratorProcess, request: GenerationRequest, acceleration: Acceleration, prompts: Sequence[str]
+) -> float | None:
+    """The mean of ``shapes.follows_prompt`` over a clip of each prompt; None without prompts."""
+    shares = []
+    for seed, prompt in enumerate(prompts):
+        spec = request.spec.model_copy(update={"prompt": prompt, "seed": seed})
+        asked = replace(request, spec=spec, prompt=prompt, acceleration=acceleration)
+        process.generate(asked, lambda progress: None)
+        share = follows_prompt(_frames(asked), Context(models=Models(), prompt=prompt)).score
+        if share is not None:
+            shares.append(share)
+    return statistics.fmean(shares) if shares else None
 
 
 def _measured(

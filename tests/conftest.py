@@ -88,10 +88,12 @@ def _only_local_network() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _isolated_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No VGEN_* or AWS_* variable, vgen.toml, .env or home folder of the user; child processes still find our code."""
+    """No variable (VGEN_*, AWS_*), vgen.toml, .env or home folder of the user; child processes still find our code."""
     for name in list(os.environ):
         if name.startswith(("VGEN_", "AWS_")):
             monkeypatch.delenv(name)
+    # Most tests are of mechanics: the model that is built in a second and makes any size and length.
+    monkeypatch.setenv("VGEN_PRESET", "tiny-wan")
     home = tmp_path / "user-home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))

@@ -9,8 +9,8 @@
 
     from vgen import VideoGenerator, VideoRequest
 
-    with VideoGenerator.from_preset("tiny-wan") as generator:
-        result = generator.generate(VideoRequest("a red fox", seed=7), output="fox.mp4")
+    with VideoGenerator.from_preset("shapes-wan") as generator:
+        result = generator.generate(VideoRequest("a red star rises", seed=7), output="star.mp4")
 
 The clips are those that the line makes of the same request, frame by frame. A name is imported when it is first used.
 """

@@ -1,8 +1,8 @@
 """A run's configuration: one YAML file, or a mapping of the same form, for one clip.
 
-    preset: tiny-wan            # or model: ./step-9000, with extends: wan2.1-t2v-1.3b
-    request: { prompt: a red fox, seed: 7 }
-    output: { path: fox.mp4, overwrite: true }
+    preset: shapes-wan          # or model: ./step-9000, with extends: wan2.1-t2v-1.3b
+    request: { prompt: a red star rises, seed: 7 }
+    output: { path: star.mp4, overwrite: true }
     settings: { encode: { quality: 20 } }
 
 Paths in a file start at its folder, those of overrides at the current one.

@@ -49,6 +49,15 @@ def preset(
     num_frames: Annotated[int | None, typer.Option("--num-frames", help="Default: the preset's.")] = None,
     image: Annotated[Path | None, typer.Option("--image", help="First frame, where the preset needs one.")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Prompt of the measured clip.")] = None,
+    prompts: Annotated[
+        int,
+        typer.Option(
+            "--prompts",
+            min=0,
+            max=36,
+            help="Prompts of the preset's world that each way makes, to count what is shown.",
+        ),
+    ] = 12,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the measured clip.")] = 0,
     least_ssim: Annotated[float, typer.Option("--least-ssim", min=-1, max=1, help="Quality bound.")] = 0.9,
     least_psnr: Annotated[float, typer.Option("--least-psnr", min=0, max=100, help="Quality bound, dB.")] = 25.0,
@@ -58,12 +67,13 @@ def preset(
     settings = settings_of(ctx)
     extras.require(extras.GENERATE, purpose="what makes clips")
     library = load_library(settings.effective_presets_dir)
+    asked = preset_benchmark.prompts_of_world(library, name, prompts)
     with tempfile.TemporaryDirectory(prefix="vgen-bench-") as folder, GeneratorProcess(settings) as process:
         request = probe_request(
             library,
             name,
             Path(folder),
-            prompt=prompt or PROMPT,
+            prompt=prompt or next(iter(asked), PROMPT),
             seed=seed,
             image=image,
             num_inference_steps=steps,
@@ -77,6 +87,7 @@ def preset(
             request,
             wanted.items(),
             repeats=repeats,
+            prompts=asked,
             on_progress=lambda way: None if json else output.notice(f"measuring {way}"),
         )
     comparable = unsteady(done) is None
@@ -124,7 +135,7 @@ def _chosen(ways: dict[str, Acceleration], only: str | None) -> dict[str, Accele
 def _view(
     name: str, done: list[Measured], best: Measured | None, least_ssim: float, least_psnr: float
 ) -> PresetBenchView:
-    plain = done[0].seconds or 0.0
+    plain, shown = done[0].seconds or 0.0, done[0].followed
     return PresetBenchView(
         preset=name,
         ways=[
@@ -133,6 +144,7 @@ def _view(
                 acceleration=row.acceleration.given(),
                 speed=plain / row.seconds if row.seconds else None,
                 peak_memory_bytes=row.peak_bytes,
+                followed_loss=None if shown is None or row.followed is None else shown - row.followed,
             )
             for row in done
         ],
@@ -148,8 +160,10 @@ def _show(view: PresetBenchView) -> None:
     def number(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)
 
+    followed = view.ways[0].followed is not None
+    shares = ("followed", "loss") if followed else ()
     output.table(
-        ("way", "seconds", "speed", "peak MiB", "PSNR dB", "SSIM", "problem"),
+        ("way", "seconds", "speed", "peak MiB", "PSNR dB", "SSIM", *shares, "problem"),
         [
             (
                 way.name,
@@ -158,6 +172,7 @@ def _show(view: PresetBenchView) -> None:
                 "" if way.peak_memory_bytes is None else str(way.peak_memory_bytes // _MIB),
                 number(way.psnr, ".1f"),
                 number(way.ssim, ".3f"),
+                *([number(way.followed, ".3f"), number(way.followed_loss, "+.3f")] if followed else []),
                 (way.problem or "")[:100],
             )
             for way in view.ways

@@ -1,5 +1,6 @@
 """`vgen chaos`: faults on purpose in one's own cluster, and what came of them."""
 
+import itertools
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from cli.options import BatchChoices, FieldOptions, Json
 from db.clips import batches
 from db.session import Database
 from pipeline.errors import InputError, Problem
+from pipeline.scoring.suite import SHAPES_SUITE, read_suite
 from pipeline.settings import Settings
 from service import submission
 from service.exit_codes import ExitCode
@@ -38,7 +40,7 @@ def chaos(
     jobs: Annotated[
         int, typer.Option("--jobs", min=1, max=1000, help="Clips of the batch that meets the faults.")
     ] = 24,
-    preset: Annotated[str, typer.Option("--preset", help="The preset of the clips.")] = "idle",
+    preset: Annotated[str, typer.Option("--preset", help="The preset of the clips.")] = "shapes-wan",
     json: Json = False,
 ) -> int:
     """Kill, stop and end this host's workers at random while a small batch runs, and report what came of it.
@@ -64,7 +66,7 @@ def _run(
     if not victims:
         raise InputError([Problem("no live worker of this host; start `vgen worker` first", field="chaos")])
     output.notice(f"seed {seed}: breaking {len(victims)} workers of this host for {seconds:g} s")
-    batch_id = _submit(settings, database, jobs, preset, seed)
+    batch_id = _submit(settings, database, jobs, preset)
     damage, end = Damage(), time.monotonic() + seconds
     with Interrupt("no more faults; again to stop at once") as interrupt:
         inflict_faults(
@@ -89,10 +91,11 @@ def _run(
     return ExitCode.DONE if result.unended == 0 and result.published_twice == 0 else ExitCode.INCOMPLETE
 
 
-def _submit(settings: Settings, database: Database, jobs: int, preset: str, seed: int) -> str:
+def _submit(settings: Settings, database: Database, jobs: int, preset: str) -> str:
     with tempfile.TemporaryDirectory(prefix="vgen-chaos-") as folder:
         path = Path(folder) / "chaos.txt"
-        path.write_text("".join(f"chaos {seed}, clip {number}\n" for number in range(jobs)), "utf-8")
+        prompts = itertools.cycle(entry.prompt for entry in read_suite(SHAPES_SUITE).entries)
+        path.write_text("".join(f"{prompt}\n" for prompt in itertools.islice(prompts, jobs)), "utf-8")
         choices = BatchChoices(name="chaos", again=True)
         parsed = prompt_file.read(str(path), FieldOptions(preset=preset), choices, settings)
         options = submission.batch_options(choices, settings)

@@ -38,7 +38,7 @@ def init(ctx: typer.Context) -> int:
     except OSError as error:
         raise InputError([Problem(f"cannot be written: {error.strerror}", str(file.absolute()))]) from None
     output.line(f"{file.absolute()}: every setting, as a comment")
-    output.line('next: vgen run "a red fox runs through snow"')
+    output.line('next: vgen run "a red star rises in the snow"')
     return 0
 
 

@@ -11,9 +11,14 @@ from pipeline.acceleration import Acceleration
 from pipeline.errors import RefusedError
 from pipeline.generators.accelerations import at_load
 from pipeline.models.model_files import folder_problems, variant_of
+from pipeline.models.moving import weight_bytes
 from pipeline.models.pipeline_class import pipeline_class
 from pipeline.models.strict_loading import refuse_meta, strict_loading
 from pipeline.presets import Preset
+
+_SMALL_BYTES = 64 * 1024 * 1024
+_THREADS = torch.get_num_threads()
+"""As many as torch takes by itself, for models that are not small."""
 
 
 def read_pipeline(preset: Preset, folder: Path, acceleration: Acceleration) -> tuple[Any, str]:
@@ -40,7 +45,13 @@ def read_pipeline(preset: Preset, folder: Path, acceleration: Acceleration) -> t
         pipe = cls.from_pretrained(folder, dtype=dtypes, local_files_only=True, **more)
     refuse_meta(pipe.components, str(folder))
     pipe.set_progress_bar_config(disable=True)
+    torch.set_num_threads(_threads_for(pipe, device))
     return at_load.fit(pipe, acceleration, device=device, dtype=dtype), device
+
+
+def _threads_for(pipe: Any, device: str) -> int:
+    """One for a small model on a CPU: its threads would wait for each other longer than they compute."""
+    return 1 if device == "cpu" and weight_bytes(pipe) < _SMALL_BYTES else _THREADS
 
 
 def dtype_on(preset: Preset, device: str) -> str:

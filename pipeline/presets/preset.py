@@ -78,7 +78,7 @@ class Published(PresetData):
 
 _NO_MATTER = frozenset(
     {"description", "family", "licence", "memory_gib", "memory_source", "published", "hidden", "resumable"}
-    | {"inputs", "required_inputs", "acceleration", "unused_weights"}
+    | {"inputs", "required_inputs", "acceleration", "unused_weights", "world"}
     | {"frames", "size", "defaults"}
 )
 """Fields of a preset that change no frame of a job whose values are all decided."""
@@ -114,6 +114,8 @@ class Preset(PresetData):
     licence: str | None = None
     generator: Literal["diffusers", "idle"] = "diffusers"
     """The generator that runs it; ``idle`` makes no picture and is for benches and fault tests."""
+    world: Literal["shapes"] | None = None
+    """The closed world of a model that knows no other: measurements ask for what is in it, and count what is shown."""
     hidden: bool = False
     """True for presets that lists leave out unless asked."""
     takes_prompt: bool = True

@@ -42,8 +42,13 @@ class Suite:
         return self.sha256 == STANDARD_SHA256
 
 
-OWN_SUITE = Path(__file__).parent / "suites" / "nightly.json"
+_FOLDER = Path(__file__).parent / "suites"
+OWN_SUITE = _FOLDER / "nightly.json"
 """Forty prompts of our own over the native dimensions: for each night, and for those without VBench's file."""
+SHAPES_SUITE = _FOLDER / "shapes.json"
+"""Thirty-six prompts of the shapes' world, for ``shapes.follows_prompt``: it needs no weights but the model's."""
+NAMED: Mapping[str, Path] = {"own": OWN_SUITE, "shapes": SHAPES_SUITE}
+"""Suites that vgen brings along, by the names that stand for them wherever a suite's file is asked for."""
 
 
 def find_suite(path: Path | None) -> Path:
@@ -58,7 +63,8 @@ def find_suite(path: Path | None) -> Path:
 
 
 def read_suite(path: Path) -> Suite:
-    """Read a suite file. Raises InputError with every mistake."""
+    """Read a suite's file, or the one that its name in ``NAMED`` stands for. Raises InputError with every mistake."""
+    path = NAMED[path.name] if path.name in NAMED and not path.exists() else path
     data = read_file_or_pipe(path, what="the suite", limit_bytes=MAX_FILE_BYTES)
     records = json_of_bytes(data, str(path), what="the suite")
     if not isinstance(records, list) or not records:

@@ -354,7 +354,7 @@ class Settings(_NormalisedModel, BaseSettings):
     owner: str = Field(
         default_factory=_user_name, description="Who a batch belongs to: one line of at most 64 characters."
     )
-    preset: str = Field("tiny-wan", description="Preset of jobs that name none.")
+    preset: str = Field("shapes-wan", description="Preset of jobs that name none.")
     gpu_type: str | None = Field(None, description="Type this host's GPUs are given, instead of the one found.")
     gpu_count: int = Field(1, ge=1, le=64, description="GPUs that the CPU stands for on a host that has none.")
     gpus_per_worker: int = Field(

@@ -46,6 +46,10 @@ class MeasuredWayView(View):
     peak_memory_bytes: int | None
     psnr: float | None = Field(description="dB, against the plain clip; 100 for equal frames.")
     ssim: float | None
+    followed: float | None = Field(
+        description="Share of what the prompts ask for that its clips show; null for a preset without `world`."
+    )
+    followed_loss: float | None = Field(description="The plain way's share less its own.")
     problem: str | None = Field(description="Why it could not be measured.")
 
 

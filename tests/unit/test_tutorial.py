@@ -55,7 +55,7 @@ def test_its_files_are_ones_that_vgen_reads(tmp_path: Path) -> None:
     assert load_library(tmp_path).get("own").defaults.num_frames == 81
     assert len(read_suite(tmp_path / "suite.json").entries) == 2
     parsed = parse_bytes(block("text prompts.txt").encode(), "prompts.txt", overrides={}, settings=Settings())
-    assert [job.spec.preset for job in parsed.jobs] == ["tiny-wan", "tiny-wan"]
+    assert [job.spec.preset for job in parsed.jobs] == ["shapes-wan", "shapes-wan"]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")

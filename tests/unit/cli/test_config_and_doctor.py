@@ -20,6 +20,7 @@ def test_config_names_the_source_of_each_setting_and_masks_secrets(
     # Given settings from every source
     (tmp_path / "vgen.toml").write_text('owner = "toml"\npreset = "mochi-1"\n[s3]\nregion = "eu-north-1"\n', "utf-8")
     (tmp_path / ".env").write_text("VGEN_PRESET=ltx-2\n", "utf-8")
+    monkeypatch.delenv("VGEN_PRESET")
     monkeypatch.setenv("VGEN_S3_SECRET_ACCESS_KEY", "hidden")
     monkeypatch.setenv("VGEN_DATABASE_URL", "postgresql+psycopg://someone:hidden@127.0.0.1/vgen")
 

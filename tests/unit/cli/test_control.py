@@ -18,7 +18,7 @@ def test_cancelling_a_batch_spares_what_succeeded(home: Home, vgen: Vgen) -> Non
 
     outcome = vgen("cancel", home.batch_id, "--json")
 
-    assert outcome.json == {"changed": home.job_ids[1:], "unchanged": []}
+    assert outcome.json == {"changed": home.job_ids[1:], "unchanged": [], "reasons": {}}
     counts = vgen("status", "--json").json["batch"]["counts"]
     assert (counts["succeeded"], counts["cancelled"]) == (1, 2)
     assert vgen("cancel", home.job_ids[0], "--json").json == {"changed": [], "unchanged": [home.job_ids[0]]}

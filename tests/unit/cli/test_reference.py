@@ -195,8 +195,8 @@ COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "models check": lambda home: ["models", "check", "wan2.1-t2v-1.3b"],
     "models calibrate": lambda home: ["models", "calibrate", "tiny-wan", "--steps", "2"],
     "bench preset": lambda home: [
-        *("bench", "preset", "tiny-wan", "--only", "first_block-0.1,attention-flash"),
-        *("--width", "48", "--height", "48", "--num-frames", "5", "--steps", "2"),
+        *("bench", "preset", "shapes-wan", "--prompts", "2", "--only", "first_block-0.1,attention-flash"),
+        *("--steps", "2"),
     ],
     "delete": lambda home: ["delete", home.batch_id, "--yes"],
     "models add": lambda home: ["models", "add", _model_folder(home), "--no-clip"],

@@ -48,6 +48,7 @@ def test_home_and_settings_are_found_upwards_and_paths_start_there(
     below.mkdir(parents=True)
     (tmp_path / "films" / "vgen.toml").write_text('preset = "idle"\nstorage = "clips"\n', "utf-8")
     monkeypatch.delenv("VGEN_HOME", raising=False)
+    monkeypatch.delenv("VGEN_PRESET")
     monkeypatch.chdir(below)
 
     settings = load_settings()

@@ -84,6 +84,12 @@ def site(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VGEN_SAFETY_POLICY", "closed")
 
 
+@pytest.fixture(autouse=True)
+def _no_preset_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would win over that of a folder."""
+    monkeypatch.delenv("VGEN_PRESET")
+
+
 def test_every_rule_has_an_example_and_is_of_a_setting() -> None:
     assert set(RULES) == set(DANGEROUS)
     assert set(RULES) <= set(known_paths(Settings).values())

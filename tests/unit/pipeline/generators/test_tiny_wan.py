@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 import torch
 
+from pipeline.generators import read_pipeline
 from pipeline.models.hub import ModelStatus, check, model_status
 from pipeline.models.tiny_wan import build_pipeline, ensure_tiny_wan
 from pipeline.presets import get_preset
@@ -54,3 +57,12 @@ def test_any_prompt_can_be_tokenized() -> None:
         assert ids[-1] == tokenizer.eos_token_id
         assert tokenizer.unk_token_id not in ids
         assert len(ids) <= 512
+
+
+@pytest.mark.parametrize(
+    ("device", "numbers", "one"), [("cpu", 1_000, True), ("cpu", 20_000_000, False), ("cuda", 1_000, False)]
+)
+def test_small_models_compute_in_one_thread_of_a_cpu(device: str, numbers: int, one: bool) -> None:
+    pipe = SimpleNamespace(components={"transformer": torch.nn.Linear(1, numbers, bias=False), "tokenizer": None})
+
+    assert read_pipeline._threads_for(pipe, device) == (1 if one else read_pipeline._THREADS)

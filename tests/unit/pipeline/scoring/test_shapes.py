@@ -19,6 +19,7 @@ from pipeline.scoring.shapes import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Asked
 from pipeline.scoring.shapes.detector import see
 from pipeline.scoring.shapes.metric import PARTS
 from pipeline.scoring.shapes.words import VOCABULARY
+from pipeline.scoring.suite import read_suite
 
 METRIC = METRICS["shapes.follows_prompt"]
 
@@ -121,3 +122,22 @@ def test_the_metric_counts_what_was_asked_for() -> None:
     assert score(f"a {other} thing") == 0.0
     assert score("an elephant") is None
     assert score("") is None
+
+
+def test_the_suite_asks_for_all_of_the_world_in_combinations_that_training_never_saw() -> None:
+    prompts = [entry.prompt for entry in read_suite(Path("shapes")).entries]
+
+    asked = [asked_for(prompt) for prompt in prompts]
+    kept = {(one.colour, one.shape, one.background, one.motion) for one in combinations(held_out=True)}
+    assert len(set(prompts)) == 36
+    assert {(one.colour, one.shape, one.background, one.motion) for one in asked} <= kept
+    for part, names in zip(PARTS, (COLOURS, SHAPES, BACKGROUNDS, MOTIONS), strict=True):
+        times = [[getattr(one, part) for one in asked].count(name) for name in names]
+        assert min(times) >= 36 / len(names) / 2, part
+
+
+def test_a_file_of_a_suite_s_name_is_read_before_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shapes").write_text('[{"prompt_en": "a fox", "dimension": ["scene"]}]', "utf-8")
+
+    assert [entry.prompt for entry in read_suite(Path("shapes")).entries] == ["a fox"]
