@@ -15,7 +15,7 @@ def only_new(
     """Return what is to be stored, or the id of the newest batch where everything was made before."""
     if choices.again or choices.key is not None:
         return parsed
-    with database.reading() as session:
+    with database.reading(one_instant=True) as session:
         made = reuse.made_before(session, parsed, options, choices.owner or settings.owner, asked=choices.reuse)
     if made is None:
         return parsed

@@ -122,7 +122,7 @@ def _made_before(
 ) -> MadeBefore | None:
     if choices.again or choices.key is not None:
         return None
-    with line.database.reading() as session:
+    with line.database.reading(one_instant=True) as session:
         owner = choices.owner or line.settings.owner
         return reuse.made_before(session, parsed, options, owner, asked=choices.reuse)
 

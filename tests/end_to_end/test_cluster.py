@@ -125,7 +125,7 @@ def test_a_finished_batch_leaves_nothing_in_the_broker(cluster: Cluster) -> None
 def test_a_clip_that_the_gate_rejects_is_made_again_and_the_accepted_roll_published(cluster: Cluster) -> None:
     # Given a seed of which the second roll keeps the rule, and one whose clip keeps it at once
     prompts = cluster.folder / "gate.jsonl"
-    prompts.write_text('{"prompt": "a", "seeds": "3,1"}\n')
+    prompts.write_text('{"prompt": "a", "seeds": "4,10"}\n')
     gate = ("--score", "checks", "--gate", "checks.flicker<=0.075", "--gate", "checks.black", "--reroll", "1")
 
     done = cluster.vgen("submit", "--wait", str(prompts), "--preset", "idle", *gate)

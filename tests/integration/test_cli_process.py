@@ -81,7 +81,7 @@ def test_piped_tables_are_tab_separated_lines(prompts: Path) -> None:
     lines = vgen("list").stdout.splitlines()
 
     assert lines[0].split("\t")[0] == "batch"
-    assert [len(line.split("\t")) for line in lines] == [8, 8]
+    assert [len(line.split("\t")) for line in lines] == [10, 10]
     assert all(ord(character) < 128 for line in lines for character in line)
 
 
@@ -104,7 +104,7 @@ def test_watching_ends_with_130_on_ctrl_c_and_leaves_the_batch_alone(prompts: Pa
     assert vgen("submit", prompts).returncode == 0
     with started("watch") as process:
         assert process.stderr is not None
-        assert "2 waiting" in process.stderr.readline()
+        assert "2 jobs wait" in process.stderr.readline()
 
         process.send_signal(signal.SIGINT)
         code = process.wait(timeout=LIMIT_S)
