@@ -70,7 +70,7 @@ def suite(
         )
         if not wait:
             return _show_run(database, run_id, json, hint=next_step.line(database, settings, batch_id))
-        code = work.off(database, settings, [batch_id])
+        code = work_off(database, settings, batch_id)
         if code not in (ExitCode.DONE, ExitCode.INCOMPLETE):
             return code
         return _finish(database, run_id, write, json)
