@@ -86,14 +86,25 @@ def _only_local_network() -> Iterator[None]:
         yield
 
 
+_PRESET = ("VGEN_PRESET", "tiny-wan")
+"""Most tests are of mechanics: the model that is built in a second and makes any size and length."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _default_preset() -> Iterator[None]:
+    """The same for servers and workers that a module's fixture starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(*_PRESET)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _isolated_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No variable (VGEN_*, AWS_*), vgen.toml, .env or home folder of the user; child processes still find our code."""
     for name in list(os.environ):
         if name.startswith(("VGEN_", "AWS_")):
             monkeypatch.delenv(name)
-    # Most tests are of mechanics: the model that is built in a second and makes any size and length.
-    monkeypatch.setenv("VGEN_PRESET", "tiny-wan")
+    monkeypatch.setenv(*_PRESET)
     home = tmp_path / "user-home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))

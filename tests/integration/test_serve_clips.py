@@ -197,7 +197,7 @@ def test_the_synchronous_call_answers_with_the_clip(served: Served) -> None:
     several_refused = served.client.post("/v1/videos/sync", json=several)
     refused(several_refused, 400, "invalid_value", "n")
     assert several_refused.json()["error"]["message"] == "n: 2 is not possible here: only 1 is"
-    refused(served.client.post("/v1/videos/sync", json={"prompt": "x", "size": "1x1"}), 400, "invalid_value", "width")
+    refused(served.client.post("/v1/videos/sync", json={"prompt": "x", "size": "1x1"}), 400, "invalid_value", "size")
 
 
 # Requests that come twice

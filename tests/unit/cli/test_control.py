@@ -21,7 +21,9 @@ def test_cancelling_a_batch_spares_what_succeeded(home: Home, vgen: Vgen) -> Non
     assert outcome.json == {"changed": home.job_ids[1:], "unchanged": [], "reasons": {}}
     counts = vgen("status", "--json").json["batch"]["counts"]
     assert (counts["succeeded"], counts["cancelled"]) == (1, 2)
-    assert vgen("cancel", home.job_ids[0], "--json").json == {"changed": [], "unchanged": [home.job_ids[0]]}
+    again = vgen("cancel", home.job_ids[0], "--json").json
+    assert (again["changed"], again["unchanged"]) == ([], [home.job_ids[0]])
+    assert again["reasons"][home.job_ids[0]].startswith("it is succeeded")
 
 
 def test_retry_puts_failed_and_cancelled_jobs_back_in_line(home: Home, vgen: Vgen) -> None:
