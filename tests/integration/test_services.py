@@ -35,7 +35,7 @@ def test_a_file_is_worked_off_through_tls_and_a_pooler(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr + cluster.log
         assert cluster.job_states() == {"succeeded": 2}
         # No warning of a library, about TLS or the user, that nobody who runs a worker can act on
-        assert cluster.log == ""
+        assert "warning" not in cluster.log.casefold()
         checks = {
             check["name"]: check["message"] for check in json.loads(cluster.vgen("doctor", "--json").stdout)["checks"]
         }
