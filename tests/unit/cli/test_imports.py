@@ -61,7 +61,10 @@ def _state(path: Path, change: Callable[[Json], None] = lambda head: None, frame
 
 
 @pytest.mark.parametrize("file", SIDECARS, ids=lambda file: file.name)
-def test_a_sidecar_of_ours_becomes_the_same_job_again(home: Home, vgen: Vgen, file: Path) -> None:
+def test_a_sidecar_of_ours_becomes_the_same_job_again(
+    home: Home, vgen: Vgen, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGEN_ENHANCE_PROVIDERS", "own=http://127.0.0.1:9/v1")  # where nobody enhances it is refused
     batch = vgen("rerun", file, "--json").json["batch"]
 
     spec = vgen("show", f"{batch['id']}-000000", "--json").json["spec"]

@@ -90,7 +90,7 @@ BROKEN: dict[str, tuple[str, ...]] = {
     ),
     "continuation": ("UPDATE steps SET segment = 1 WHERE job_id = '{generating}' AND stage = 'generate'",),
     "bounds": (
-        "UPDATE steps SET errors = 8 WHERE job_id = '{waiting}'",
+        "UPDATE steps SET errors = 14 WHERE job_id = '{waiting}'",
         "UPDATE steps SET crashes = 3 WHERE job_id = '{waiting}'",
         "UPDATE steps SET faults = 3 WHERE job_id = '{waiting}'",
         "UPDATE steps SET losses = 10 WHERE job_id = '{generating}'",
