@@ -65,6 +65,7 @@ def test_progress_counts_every_denoising_step(real: GeneratorProcess, make_reque
     real.generate(make_request("tiny-wan", num_inference_steps=5), seen.append)
     assert [(p.step, p.total) for p in seen if p.phase is Phase.DENOISE] == [(step, 5) for step in range(1, 6)]
     assert list(dict.fromkeys(p.phase for p in seen)) == [
+        Phase.LIBRARIES,
         Phase.LOAD,
         Phase.WARM_UP,
         Phase.ENCODE_TEXT,
