@@ -88,14 +88,7 @@ def _only_local_network() -> Iterator[None]:
 
 _PRESET = ("VGEN_PRESET", "tiny-wan")
 """Most tests are of mechanics: the model that is built in a second and makes any size and length."""
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _default_preset() -> Iterator[None]:
-    """The same for servers and workers that a module's fixture starts."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(*_PRESET)
-        yield
+os.environ[_PRESET[0]] = _PRESET[1]  # also for what modules read when they are imported, and servers of a whole module
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from server.openai.objects import share_done
 
 
 def test_progress_never_goes_back_while_a_clip_is_generated() -> None:
-    order = [Phase.LOAD, Phase.WARM_UP, Phase.ENCODE_TEXT, Phase.DENOISE, Phase.DECODE, Phase.HAND_OFF]
+    order = [Phase.LIBRARIES, Phase.LOAD, Phase.WARM_UP, Phase.ENCODE_TEXT, Phase.DENOISE, Phase.DECODE, Phase.HAND_OFF]
     assert set(order) == set(Phase)
 
     shares = [
