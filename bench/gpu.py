@@ -33,8 +33,8 @@ from typing import Any
 import numpy as np
 
 from bench.line_efficiency import CALM, spec_of, submit_and_wait
-from bench.loops import SAME_QUALITY, Loop, run_loops
-from bench.made_weights import make_model, write_preset
+from bench.parts.loops import SAME_QUALITY, Loop, run_loops
+from bench.parts.made_weights import make_model, write_preset
 from pipeline.models.gpus import find_gpus
 from tests.cluster import REPOSITORY, running_cluster
 

@@ -15,10 +15,10 @@ The loops' quality is ``export_to_video``'s own number: 6.4 is x264's CRF 18, as
 large; 5, its default, is CRF 25. The speed preset is medium in both cases: it cannot be chosen there.
 
 The bound is what the cores allow, from the core-seconds that a clip's own work takes while all cores are busy with
-such work and nothing else (``bench.clip_work``, before and after each batch of the line): no clip is encoded before the
-first one is made, none is done before the last of each GPU is encoded. (The line writes and hashes the frames, reads
-them for the digest again, encodes, decodes the finished file, makes two pictures and uploads; the loops convert frames,
-encode and upload.) A batch lasts as long as asked where the bound is kept.
+such work and nothing else (``bench.parts.clip_work``, before and after each batch of the line): no clip is encoded
+before the first one is made, none is done before the last of each GPU is encoded. (The line writes and hashes the
+frames, reads them for the digest again, encodes, decodes the finished file, makes two pictures and uploads; the loops
+convert frames, encode and upload.) A batch lasts as long as asked where the bound is kept.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.clip_work import ClipWork, core_seconds
 from bench.encode import write_clip
-from bench.loops import SAME_QUALITY, Loop, run_loops
+from bench.parts.clip_work import ClipWork, core_seconds
+from bench.parts.loops import SAME_QUALITY, Loop, run_loops
 from pipeline.encoding import ffmpeg
 from pipeline.presets import get_preset
 from pipeline.spec import EncodeOptions, JobSpec

@@ -86,7 +86,7 @@ def line_seconds(jobs: int, gpu_workers: int, database_url: str, redis_url: str,
     text = "".join(f"prompt {number}\n" for number in range(jobs)).encode()
     submission = parse_bytes(text, "bench.txt", overrides={}, settings=settings)
     everyone = roles(gpu_workers)
-    workers = start_workers("bench.empty_stages", everyone, env)
+    workers = start_workers("bench.parts.empty_stages", everyone, env)
     try:
         wait_until(lambda: _live(database) == len(everyone), 120)
         _warm_up(database, settings)
@@ -139,7 +139,7 @@ def chain_seconds(jobs: int, redis_url: str) -> float:
     """Wall time from the first bare chain sent to the last one's end."""
     env = {**os.environ, "BENCH_REDIS_URL": redis_url}
     application = Celery("bare", broker=redis_url, backend=redis_url, set_as_current=False)
-    workers = start_workers("bench.bare_chain", {"a": "bare", "b": "bare", "c": "bare"}, env)
+    workers = start_workers("bench.parts.bare_chain", {"a": "bare", "b": "bare", "c": "bare"}, env)
     try:
         warm = chain(*[application.signature("bare.empty", immutable=True, queue="bare")] * 5, app=application)
         warm.apply_async().get(timeout=60)

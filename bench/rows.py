@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy import Connection, event, text
 from sqlalchemy.orm import Session
 
-from bench.frames import FRAMES
+from bench.parts.frames import FRAMES
 from db import schema, workers
 from db.clips import batches
 from db.queue import finishing, leases, recovery

@@ -28,7 +28,7 @@ from db import schema
 from db.models import ArtifactRow
 from db.session import Database
 from pipeline.digests import sha256_hex
-from pipeline.object_names import media_key
+from pipeline.files.object_names import media_key
 from pipeline.settings import Settings, load_settings
 from pipeline.wiring import make_storage
 from tests import servers

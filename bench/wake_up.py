@@ -36,7 +36,7 @@ def waits_ms(clips: int, database_url: str, env: dict[str, str], home: Path) -> 
     """Milliseconds from each clip's screen to its dispatch, and to its claim."""
     database, settings = Database(database_url), load_settings(home=home, preset="idle")
     schema.upgrade(database)
-    workers = start_workers("bench.empty_stages", roles(1), env)
+    workers = start_workers("bench.parts.empty_stages", roles(1), env)
     try:
         wait_until(lambda: _live(database) == len(roles(1)), 120)
         _warm_up(database, settings)

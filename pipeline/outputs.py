@@ -149,7 +149,7 @@ class EncodeOutput(StageOutput):
     """The files that are still in the hand-off directory for the score stage, by kind."""
 
     def file(self, kind: str) -> ObjectRef:
-        """Return the clip's file of that kind (``pipeline.object_names.MEDIA_TYPES``)."""
+        """Return the clip's file of that kind (``pipeline.files.object_names.MEDIA_TYPES``)."""
         ref: ObjectRef | None = getattr(self, kind)
         assert ref is not None, f"{kind}: only the last segment has the clip's files"
         return ref

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import RefusedError, SettingsError
-from pipeline.object_names import check_key
+from pipeline.files.object_names import check_key
 from pipeline.settings import Settings
 from pipeline.storage import FolderStorage, Storage
 

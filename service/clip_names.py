@@ -10,7 +10,7 @@ from pathlib import Path
 from db.clips import batches, jobs
 from db.models import ArtifactRow, Batch, Job
 from db.session import Database
-from pipeline.object_names import SUFFIXES, TEMPORARY, slug
+from pipeline.files.object_names import SUFFIXES, TEMPORARY, slug
 
 LINKS = "by-name"
 """The folder of links in the store; no key of an object begins so."""

@@ -77,12 +77,12 @@ def _part(group: _Group, segments: int, known: ByShape, slots: Slots, settings: 
         name for name, (_, memory) in slots.items() if (not group.gpu or name in group.gpu) and fits(preset, memory)
     ]
     candidates = able or list(group.gpu) or sorted({gpu for shape, gpu in known if shape.preset == group.shape.preset})
-    found = [
+    measured = [
         (gpu, learnt[0], learnt[1])
         for gpu in candidates
         if (learnt := _times(group.shape, gpu, known, settings)) is not None
     ]
-    fastest = min(found, key=lambda item: item[1].mean, default=None)
+    fastest = min(measured, key=lambda item: item[1].mean, default=None)
     gpu_type, times, basis = fastest or (None, None, "unknown")
     return EstimatePartView(
         preset=group.shape.preset,

@@ -29,7 +29,10 @@ from tests.servers import Bucket, Server
 __all__ = ["pytest_xdist_make_scheduler"]
 
 # Tests judge behaviour, not how long something took: a busy machine makes examples slowly.
-hypothesis_settings.register_profile("vgen", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# They judge it on the same examples each time, so that what fails has been changed: `--hypothesis-profile explore`
+# looks for new ones, which become examples of their tests.
+hypothesis_settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.register_profile("vgen", hypothesis_settings.get_profile("explore"), derandomize=True)
 hypothesis_settings.load_profile("vgen")
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -21,8 +21,8 @@ from pathlib import Path
 _LOADED = (
     *(
         "cli.main",
-        *("cli.batches.submit", "cli.batches.status", "cli.batches.watch", "cli.batches.results", "cli.batches.work"),
-        *("cli.batches.events", "cli.batches.report", "cli.batches.limits", "cli.operate.workers", "cli.operate.pause"),
+        *("cli.batches.submit", "cli.batches.status", "cli.batches.watch", "cli.results.clips", "cli.batches.work"),
+        *("cli.batches.events", "cli.results.report", "cli.batches.limits", "cli.operate.workers", "cli.operate.pause"),
         *("cli.jobs.cancel_retry_approve", "cli.jobs.extend", "cli.eval.commands", "cli.eval.suite"),
         "cli.batches.prompt_file",
         "cli.batches.follow",

@@ -5,7 +5,7 @@ from urllib.parse import unquote, urlsplit
 from cli import context, output
 from db.clips import batches, jobs
 from db.session import Database
-from pipeline.object_names import SUFFIXES
+from pipeline.files.object_names import SUFFIXES
 from pipeline.settings import Settings
 from pipeline.states import JobState
 from pipeline.wiring import make_storage

@@ -12,7 +12,7 @@ from db.clips import batches
 from pipeline.errors import ConflictError, InputError, Problem
 from pipeline.states import JobState
 from pipeline.wiring import make_storage
-from service import batch_deletion
+from service.changes import batch_deletion
 from service.views.batches import BatchView, batch_view
 
 

@@ -10,7 +10,7 @@ from cli.batches import status
 from cli.context import open_database, settings_of
 from cli.options import BatchArgument, Json
 from pipeline.errors import InputError, Problem
-from service.budgets import change_limits
+from service.changes.budgets import change_limits
 from service.choices import SubmissionChoices
 
 NONE = "none"

@@ -16,7 +16,7 @@ RETRY_S = 1.0
 
 
 class Patience:
-    """Reads that bear a database which is away; once it gives up, ``advice`` says what goes on and how to come back."""
+    """Reads again while the database is away; on giving up, ``advice`` says what goes on and how to come back."""
 
     def __init__(
         self, advice: str, *, give_up_s: float = GIVE_UP_S, clock: Callable[[], float] = time.monotonic

@@ -2,13 +2,14 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
 from cli import output
 from cli.options import BatchChoices, FieldOptions
 from pipeline.errors import InputError, Problem
-from pipeline.object_names import slug
+from pipeline.files.object_names import slug
 from pipeline.prompts import Submission, parse, parse_bytes
 from pipeline.prompts.formats.lines import MAX_FILE_BYTES
 from pipeline.prompts.formats.readers import READERS
@@ -52,7 +53,8 @@ def name_of(source: str) -> str | None:
 def _require_file(source: str) -> None:
     """Raises InputError: one word that names nothing may be meant as a prompt."""
     if not os.path.lexists(source) and not Path(source).suffix and os.sep not in source:
-        message = f"there is no such file; a prompt of one word comes by standard input: echo {source} | vgen run -"
+        command = f"echo {shlex.quote(source)} | vgen run -"
+        message = f"there is no such file; a prompt of one word comes by standard input: {command}"
         raise InputError([Problem(message, source)])
 
 

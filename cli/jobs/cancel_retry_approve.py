@@ -10,7 +10,7 @@ from cli.context import open_database, settings_of
 from cli.options import Json, Wait
 from db.session import Database
 from pipeline.settings import Settings
-from service import job_changes
+from service.changes import job_changes
 from service.views.operations import ChangedView
 
 Targets = Annotated[

@@ -13,7 +13,7 @@ from cli.options import Json, Wait
 from db.session import Database
 from pipeline.errors import InputError, Problem
 from pipeline.files.drafts import draft_of
-from pipeline.object_names import state_key
+from pipeline.files.object_names import state_key
 from pipeline.settings import Settings
 from pipeline.stages.continuation import BLOB
 from pipeline.wiring import make_storage

@@ -12,8 +12,8 @@ from cli.context import prepare
 from cli.interrupt import Interrupt
 from cli.options import Json
 from pipeline.errors import InputError, Problem, StoppedError
+from pipeline.files.object_names import slug
 from pipeline.nearest import did_you_mean
-from pipeline.object_names import slug
 from pipeline.prompts.fields import PARSERS
 from service import input_notes
 from service.views.clips import GeneratedView

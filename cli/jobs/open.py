@@ -12,7 +12,7 @@ from cli.completion import jobs_here
 from cli.context import open_database, settings_of
 from db.clips import jobs, lookup
 from pipeline.errors import ConflictError, InputError, Problem
-from pipeline.object_names import MEDIA_TYPES
+from pipeline.files.object_names import MEDIA_TYPES
 from pipeline.states import JobState
 from pipeline.wiring import make_storage
 from service.exit_codes import ExitCode

@@ -14,7 +14,7 @@ from db.queue import pauses
 from db.session import Database
 from pipeline.errors import InputError, Problem
 from pipeline.policy.routes import ALL_QUEUES
-from service.pausing import queue_names, set_paused
+from service.changes.pausing import queue_names, set_paused
 from service.views.operations import PausedView
 
 Batches = Annotated[

@@ -14,7 +14,7 @@ from db.session import Database
 from pipeline import extras
 from pipeline.errors import InputError, Problem, ServiceUnavailableError
 from pipeline.settings import Settings
-from service import draining
+from service.changes import draining
 from service.exit_codes import ExitCode
 from service.status import worker_views
 from service.views.workers import DrainedView, WorkersView, WorkerView

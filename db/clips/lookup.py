@@ -69,10 +69,10 @@ def _require_no_batch(session: Session, name: str, job: Job) -> None:
 def _of_custom_id(session: Session, custom_id: str) -> Job | None:
     """Reads every job: people ask so, workers do not."""
     query = select(Job).where(Job.custom_id == custom_id).order_by(Job.id.desc()).limit(_SHOWN + 1)
-    found = session.scalars(query).all()
-    if len(found) > 1:
-        ids = ", ".join(job.id for job in found[:_SHOWN]) + (", …" if len(found) > _SHOWN else "")
+    matches = session.scalars(query).all()
+    if len(matches) > 1:
+        ids = ", ".join(job.id for job in matches[:_SHOWN]) + (", …" if len(matches) > _SHOWN else "")
         raise InputError(
             [Problem(f"several jobs have custom_id {custom_id!r}: write the id of one, newest first: {ids}")]
         )
-    return found[0] if found else None
+    return matches[0] if matches else None

@@ -56,11 +56,11 @@ def marks(session: Session, batch_id: str) -> list[Mark]:
         .order_by(StageRun.ended_at, StageRun.id)
         .limit(_MOST)
     )
-    found = [
+    ends = [
         Mark(run.ended_at, _OF_OUTCOME[run.outcome], run.worker or "", run.stage, run.job_id, _note(run))
         for run in ended
     ]
-    return sorted([*found, *_resumes(session, batch_id)], key=lambda mark: mark.at)
+    return sorted([*ends, *_resumes(session, batch_id)], key=lambda mark: mark.at)
 
 
 def _note(run: StageRun) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.digests import sha256_hex
 from pipeline.errors import NotFoundError, RefusedError, SegmentLostError
-from pipeline.object_names import state_key
+from pipeline.files.object_names import state_key
 from pipeline.outputs import GenerateOutput
 from pipeline.work import ContinuationRef, StageContext, StepWork
 

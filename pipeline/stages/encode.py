@@ -13,8 +13,8 @@ from pipeline.encoding import ffmpeg, join, pictures, sidecar
 from pipeline.encoding.probe import VideoFacts, probe, verify, verify_sound
 from pipeline.errors import RetryableError
 from pipeline.files.digests import facts_of, file_sha256
+from pipeline.files.object_names import MEDIA_TYPES, SUFFIXES, media_key
 from pipeline.generators.base import sound_path
-from pipeline.object_names import MEDIA_TYPES, SUFFIXES, media_key
 from pipeline.outputs import EncodeOutput, GenerateOutput, ObjectRef, StageOutputs
 from pipeline.presets import Preset, load_library
 from pipeline.stages.continuation import keep_last_frames

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline import failpoints
 from pipeline.errors import NotFoundError, RetryableError
 from pipeline.files.digests import file_sha256
-from pipeline.object_names import MEDIA_TYPES
+from pipeline.files.object_names import MEDIA_TYPES
 from pipeline.outputs import PublishOutput
 from pipeline.work import Artifact, StageContext, StageResult, StepWork
 

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline import failpoints
 from pipeline.errors import NotFoundError, RetryableError
 from pipeline.files.digests import facts_of, file_sha256
-from pipeline.object_names import media_key
+from pipeline.files.object_names import media_key
 from pipeline.outputs import ObjectRef, ScoreOutput
 from pipeline.scoring import gate
 from pipeline.spec import ScoreOptions

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from pipeline.digests import sha256_hex
 from pipeline.errors import InputError, Problem, RefusedError
 from pipeline.files.json_reader import json_of_bytes
-from pipeline.object_names import state_key
+from pipeline.files.object_names import state_key
 from pipeline.prompts.numbers import show
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.stages.continuation import BLOB, check_fits

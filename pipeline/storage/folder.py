@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.digests import sha256_hex
 from pipeline.errors import NotFoundError, RefusedError, RetryableError
-from pipeline.object_names import TEMPORARY, check_key
+from pipeline.files.object_names import TEMPORARY, check_key
 from pipeline.settings.folder_trust import leads_out
 from pipeline.storage.base import StoredObject
 from pipeline.storage.local_files import CHUNK_BYTES, copy_hashing, open_source, os_errors, whole_file

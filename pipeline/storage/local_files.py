@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.errors import InputError, RefusedError, RetryableError, StageError
+from pipeline.files.object_names import TEMPORARY
 from pipeline.files.regular import open_regular_file
-from pipeline.object_names import TEMPORARY
 
 CHUNK_BYTES = 1024 * 1024
 _FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -20,7 +20,7 @@ from botocore.utils import conditionally_calculate_md5
 from pipeline.digests import sha256_hex
 from pipeline.errors import InputError, NotFoundError, Problem, RefusedError, RetryableError, SettingsError
 from pipeline.files.digests import stream_sha256
-from pipeline.object_names import check_key
+from pipeline.files.object_names import check_key
 from pipeline.settings import S3Settings
 from pipeline.storage.base import StoredObject
 from pipeline.storage.local_files import CHUNK_BYTES, open_source, os_errors, whole_file

@@ -28,12 +28,13 @@ from server.form_bodies import form_in_parts
 from server.json_bodies import JsonRoute
 from server.native.bodies import BatchOptions, Chosen, NewLimits, PromptText, ToRetry
 from server.native.lookup import Admin, Reader, Writer, is_id, require_batch, visible_batch
-from service import job_changes, reuse, submission
-from service.budgets import change_limits
+from service import reuse, submission
+from service.changes import job_changes
+from service.changes.budgets import change_limits
+from service.changes.pausing import set_paused
 from service.choices import SubmissionChoices
 from service.forecast import stuck
 from service.limits import limits_of
-from service.pausing import set_paused
 from service.reuse import MadeBefore
 from service.status import status_of
 from service.views.batches import BatchListView, JobListView, StatusView, batch_view

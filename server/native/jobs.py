@@ -7,7 +7,8 @@ from server.json_bodies import JsonRoute
 from server.native.batches import submitted
 from server.native.bodies import Continuation
 from server.native.lookup import Admin, Reader, Writer, require_job, visible_job
-from service import extension, job_changes, rerun
+from service import extension, rerun
+from service.changes import job_changes
 from service.status import job_detail
 from service.views.jobs import JobDetailView
 from service.views.operations import ChangedView

@@ -9,7 +9,7 @@ from server.database import Line, ServedLine
 from server.json_bodies import JsonRoute
 from server.native.bodies import Queues
 from server.native.lookup import Admin, Observer
-from service.pausing import queue_names, set_paused
+from service.changes.pausing import queue_names, set_paused
 from service.status import worker_views
 from service.views.operations import PausedView
 from service.views.workers import WorkersView

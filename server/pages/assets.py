@@ -15,7 +15,7 @@ from server.openai.content import file_answer
 from server.pages.rendering import ASSETS, asset_digest
 
 router = APIRouter(include_in_schema=False)
-Looking = Annotated[Visit, Depends(seeing("videos.read"))]
+Viewer = Annotated[Visit, Depends(seeing("videos.read"))]
 FOREVER = "max-age=31536000, immutable"
 Kind = Literal["video", "poster", "strip", "sidecar"]
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -37,7 +37,7 @@ def media_url(file: ArtifactRow) -> str:
 
 
 @router.get("/media/{job_id}/{kind}")
-def media(request: Request, job_id: str, kind: Kind, line: ServedLine, visit: Looking, v: str = "") -> Response:
+def media(request: Request, job_id: str, kind: Kind, line: ServedLine, visit: Viewer, v: str = "") -> Response:
     """Return the bytes of a clip's file. They come from here also where downloads are redirected: addresses of the
     store expire, and a page may stay open for days."""
     with line.database.reading() as session:

@@ -15,7 +15,7 @@ from server.native.lookup import is_id, visible_batch
 from server.pages import live
 from server.pages.address import PAGE_SIZE, Address
 from server.pages.arrangement import groups_of
-from server.pages.assets import Looking
+from server.pages.assets import Viewer
 from server.pages.clips import cards
 from server.pages.progress import page_of_batches, progress_of
 from server.pages.rendering import page
@@ -26,7 +26,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @router.get("/")
 def list_batches(
-    request: Request, line: ServedLine, visit: Looking, after: Annotated[str | None, Query()] = None
+    request: Request, line: ServedLine, visit: Viewer, after: Annotated[str | None, Query()] = None
 ) -> Response:
     """Show the batches, newest first, with how far each is."""
     if after and not is_id(after):
@@ -37,7 +37,7 @@ def list_batches(
 
 
 @router.get("/batches/{batch_id}")
-def show_batch(request: Request, batch_id: str, line: ServedLine, visit: Looking) -> Response:
+def show_batch(request: Request, batch_id: str, line: ServedLine, visit: Viewer) -> Response:
     """Show a batch: how far it is, and its clips as a wall of posters."""
     with line.database.reading() as session:
         batch = visible_batch(session, visit.caller, batch_id)

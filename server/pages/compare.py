@@ -16,7 +16,7 @@ from pipeline.settings import Settings
 from server.auth import Caller
 from server.database import ServedLine
 from server.native.lookup import visible_batch, visible_job
-from server.pages.assets import Looking
+from server.pages.assets import Viewer
 from server.pages.clips import cards
 from server.pages.rendering import page
 from server.pages.route import PageRoute
@@ -39,7 +39,7 @@ class Compared:
 def compare(
     request: Request,
     line: ServedLine,
-    visit: Looking,
+    visit: Viewer,
     job: Annotated[list[str] | None, Query()] = None,
     batch: Annotated[list[str] | None, Query()] = None,
     at: Annotated[int, Query(ge=0)] = 0,

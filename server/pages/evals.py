@@ -11,7 +11,7 @@ from pipeline.errors import NotFoundError
 from server.auth import owned
 from server.database import ServedLine
 from server.native.lookup import is_id
-from server.pages.assets import Looking
+from server.pages.assets import Viewer
 from server.pages.rendering import page
 from server.pages.route import PageRoute
 from service.views.base import when, when_if_set
@@ -21,7 +21,7 @@ _SHOWN = 100
 
 
 @router.get("")
-def show_runs(request: Request, line: ServedLine, visit: Looking) -> Response:
+def show_runs(request: Request, line: ServedLine, visit: Viewer) -> Response:
     """Show the evaluation runs, newest first."""
     query = select(EvalRun, Batch).join(Batch, Batch.id == EvalRun.batch_id).order_by(EvalRun.id.desc()).limit(_SHOWN)
     with line.database.reading() as session:
@@ -33,7 +33,7 @@ def show_runs(request: Request, line: ServedLine, visit: Looking) -> Response:
 
 
 @router.get("/{run_id}")
-def show_run(request: Request, run_id: str, line: ServedLine, visit: Looking) -> Response:
+def show_run(request: Request, run_id: str, line: ServedLine, visit: Viewer) -> Response:
     """Show one run: its metrics over all clips, and its verdict."""
     query = select(EvalRun, Batch).join(Batch, Batch.id == EvalRun.batch_id).where(EvalRun.id == run_id)
     with line.database.reading() as session:

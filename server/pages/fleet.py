@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from server.auth import Visit, seeing
 from server.database import ServedLine
 from server.health.models import models
-from server.pages.assets import Looking
+from server.pages.assets import Viewer
 from server.pages.rendering import page
 from server.pages.route import PageRoute
 from service.status import worker_views
@@ -26,6 +26,6 @@ def show_workers(
 
 
 @router.get("/models")
-def show_models(request: Request, line: ServedLine, visit: Looking) -> Response:
+def show_models(request: Request, line: ServedLine, visit: Viewer) -> Response:
     """Show the presets, the default one first."""
     return page(request, visit, "models.html", cards=models(line).data, default=line.settings.preset)

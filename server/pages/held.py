@@ -13,7 +13,7 @@ from pipeline.states import JobState, Stage
 from server.auth import Caller, owned
 from server.database import ServedLine
 from server.native.lookup import is_id
-from server.pages.assets import Looking
+from server.pages.assets import Viewer
 from server.pages.rendering import page
 from server.pages.route import PageRoute
 from service.views.jobs import job_view
@@ -24,7 +24,7 @@ _SHOWN = 100
 
 @router.get("/held")
 def show_held(
-    request: Request, line: ServedLine, visit: Looking, after: Annotated[str | None, Query()] = None
+    request: Request, line: ServedLine, visit: Viewer, after: Annotated[str | None, Query()] = None
 ) -> Response:
     """Show the held jobs, oldest first."""
     if after and not is_id(after):

@@ -15,7 +15,7 @@ from server.native import jobs as api
 from server.native.bodies import Continuation
 from server.native.lookup import visible_job
 from server.pages import live
-from server.pages.assets import Looking
+from server.pages.assets import Viewer
 from server.pages.clips import cards
 from server.pages.progress import job_now
 from server.pages.rendering import page
@@ -39,7 +39,7 @@ _DONE = {
 
 
 @router.get("")
-def show_job(request: Request, job_id: str, line: ServedLine, visit: Looking, did: str = "") -> Response:
+def show_job(request: Request, job_id: str, line: ServedLine, visit: Viewer, did: str = "") -> Response:
     """Show a clip, how it was made, and what became of it."""
     with line.database.reading() as session:
         job = visible_job(session, visit.caller, job_id)

@@ -19,7 +19,7 @@ from server.auth import Visit, still_holds
 from server.database import Line, ServedLine
 from server.native.events import HEADERS, KEEP_ALIVE_S, SSE, place_of, place_text
 from server.native.lookup import visible_batch, visible_job
-from server.pages.assets import Looking
+from server.pages.assets import Viewer
 from server.pages.clips import cards
 from server.pages.progress import job_now, page_of_batches, progress_of
 from server.pages.rendering import fragment
@@ -52,52 +52,56 @@ def mark(line: Line, batch_id: str, job_id: str | None = None) -> str:
 
 
 @router.get("/batches")
-async def batches(line: ServedLine, visit: Looking, after: After = None) -> Response:
+async def batches(line: ServedLine, visit: Viewer, after: After = None) -> Response:
     """Send the list of batches whenever it is another one."""
 
-    def look() -> _Part:
+    def read_part() -> _Part:
         with line.database.reading() as session:
             rows, _ = page_of_batches(session, line, visit.caller, after=after)
         return _Part(fragment("parts.html", "batch_list", rows))
 
-    return _stream(look, line, visit)
+    return _stream(read_part, line, visit)
 
 
 @router.get("/batches/{batch_id}")
 async def batch(
-    batch_id: str, line: ServedLine, visit: Looking, after: After = None, last_event_id: LastEventId = None
+    batch_id: str, line: ServedLine, visit: Viewer, after: After = None, last_event_id: LastEventId = None
 ) -> Response:
     """Send the head of a batch's page, and the cards of jobs to which something has happened."""
     feed = await run_in_threadpool(_feed, line, visit, batch_id, None, place_of(after, last_event_id))
 
-    def look() -> _Part:
+    def read_part() -> _Part:
         news = feed.poll()
         with line.database.reading() as session:
             row = visible_batch(session, visit.caller, batch_id)
             head = fragment("parts.html", "progress", progress_of(session, row, line))
             changed = list(dict.fromkeys(entry.job_id for entry in news.entries if entry.job_id is not None))[:_CARDS]
-            found = [job for job_id in changed if (job := jobs.find(session, job_id)) is not None]
-            once = fragment("parts.html", "changed_cards", cards(session, found, line.settings)) if found else ""
+            changed_jobs = [job for job_id in changed if (job := jobs.find(session, job_id)) is not None]
+            once = (
+                fragment("parts.html", "changed_cards", cards(session, changed_jobs, line.settings))
+                if changed_jobs
+                else ""
+            )
         return _Part(head, once, place_text(feed.place), over=news.finished)
 
-    return _stream(look, line, visit)
+    return _stream(read_part, line, visit)
 
 
 @router.get("/jobs/{job_id}")
 async def job(
-    job_id: str, line: ServedLine, visit: Looking, after: After = None, last_event_id: LastEventId = None
+    job_id: str, line: ServedLine, visit: Viewer, after: After = None, last_event_id: LastEventId = None
 ) -> Response:
     """Send what a job's page says of its state, whenever something has happened to it."""
     feed = await run_in_threadpool(_feed, line, visit, None, job_id, place_of(after, last_event_id))
 
-    def look() -> _Part:
+    def read_part() -> _Part:
         news: News = feed.poll()
         with line.database.reading() as session:
             row = visible_job(session, visit.caller, job_id)
             html = fragment("parts.html", "job_state", job_now(session, row, line))
         return _Part(html, place=place_text(feed.place), over=news.finished)
 
-    return _stream(look, line, visit)
+    return _stream(read_part, line, visit)
 
 
 def _feed(line: Line, visit: Visit, batch_id: str | None, job_id: str | None, place: Seen | None) -> Feed:
@@ -110,11 +114,11 @@ def _feed(line: Line, visit: Visit, batch_id: str | None, job_id: str | None, pl
     return Feed(line.database, batch_id, job_id, place)
 
 
-def _stream(look: Callable[[], _Part], line: Line, visit: Visit) -> Response:
-    return StreamingResponse(_messages(look, line, visit), media_type=SSE, headers=HEADERS)
+def _stream(read_part: Callable[[], _Part], line: Line, visit: Visit) -> Response:
+    return StreamingResponse(_messages(read_part, line, visit), media_type=SSE, headers=HEADERS)
 
 
-async def _messages(look: Callable[[], _Part], line: Line, visit: Visit) -> AsyncIterator[str]:
+async def _messages(read_part: Callable[[], _Part], line: Line, visit: Visit) -> AsyncIterator[str]:
     """Yield the stream's messages. It ends with the work, with the server, and with the visitor's key."""
     yield "retry: 2000\n\n"
     shown, quiet_since = "", time.monotonic()
@@ -125,7 +129,7 @@ async def _messages(look: Callable[[], _Part], line: Line, visit: Visit) -> Asyn
                     return
                 yield ": keep-alive\n\n"
                 quiet_since = time.monotonic()
-            part = await run_in_threadpool(look)
+            part = await run_in_threadpool(read_part)
         except ServiceUnavailableError as error:  # the browser comes back, with the last id that it has
             logger.warning("stream ended", extra={"reason": str(error)})
             return

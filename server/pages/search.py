@@ -12,7 +12,7 @@ from server.auth import owned
 from server.database import ServedLine
 from server.native.lookup import is_id
 from server.pages.address import PAGE_SIZE, Address
-from server.pages.assets import Looking
+from server.pages.assets import Viewer
 from server.pages.clips import cards
 from server.pages.rendering import page
 from server.pages.route import PageRoute
@@ -21,9 +21,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @router.get("/search")
-def search(
-    request: Request, line: ServedLine, visit: Looking, after: Annotated[str | None, Query()] = None
-) -> Response:
+def search(request: Request, line: ServedLine, visit: Viewer, after: Annotated[str | None, Query()] = None) -> Response:
     """Show the clips, newest first."""
     if after and not is_id(after):
         raise InputError([Problem(f"{after[:80]!r} is not the id of a job", field="after")])

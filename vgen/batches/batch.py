@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.errors import ConflictError, NotFoundError, RetryableError
 from pipeline.files.digests import file_sha256
 from pipeline.files.drafts import draft_of
-from pipeline.object_names import slug
+from pipeline.files.object_names import slug
 from service.views.batches import StatusView
 from service.views.clips import FileView
 from service.views.events import EntryView

@@ -18,7 +18,8 @@ from pipeline.errors import ServiceUnavailableError
 from pipeline.prompts.parse import parse_bytes
 from pipeline.settings import Settings
 from pipeline.wiring import make_storage
-from service import job_changes, submission
+from service import submission
+from service.changes import job_changes
 from service.choices import SubmissionChoices
 from service.forecast import of_batch
 from service.limits import limits_of

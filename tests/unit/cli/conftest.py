@@ -18,7 +18,7 @@ import typer.main
 from cli.main import run
 from db.clips import jobs
 from db.session import Database
-from pipeline.object_names import media_key
+from pipeline.files.object_names import media_key
 from pipeline.settings import Settings
 from pipeline.states import JobState
 from pipeline.wiring import make_storage

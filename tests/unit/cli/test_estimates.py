@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert
 
-from cli.batches.report import figures
+from cli.results.report import figures
 from db.models import Batch, Job, StageRun, Step
 from db.reading import clip_times
 from db.session import Database

@@ -18,7 +18,7 @@ from cli.main import run
 from cli.reference import JSON_OUTPUT
 from db.clips import continuations, jobs
 from db.evals import runs
-from pipeline.object_names import state_key
+from pipeline.files.object_names import state_key
 from pipeline.scoring import exchange
 from pipeline.scoring.suite import read_suite
 from pipeline.spec import JobSpec

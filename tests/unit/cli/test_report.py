@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from cli.batches.report import sparkline
+from cli.results.report import sparkline
 from db.models import StageRun, Step
 from db.reading.marks import marks
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState

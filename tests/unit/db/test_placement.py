@@ -16,7 +16,7 @@ from pipeline.errors import NotFoundError
 from pipeline.policy.routes import ALL_QUEUES, gpu_queue, preset_queue
 from pipeline.presets import all_presets
 from pipeline.states import JobState, Stage, StepState
-from service import draining
+from service.changes import draining
 from tests.unit.db.line import Line
 
 LONG_AGO_MS = 3_600_000

@@ -12,7 +12,7 @@ from pipeline.names import MAX_GPU_TYPE, check_gpu_type, is_gpu_type
 from pipeline.prompts.parse import parse_bytes
 from pipeline.settings import load_settings
 from pipeline.spec import JobSpec
-from service.pausing import queue_names
+from service.changes.pausing import queue_names
 
 VALID = ["h200", "a100-80gb", "rtx4090", "h200x4", "9", "a" * MAX_GPU_TYPE]
 WRONG = ["a100_80gb", "H200", "a.b", "-a", "", "a b", "../x", "é", "a" * (MAX_GPU_TYPE + 1), "a100-80GB"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RefusedError, RetryableError, StoppedError
-from pipeline.object_names import MEDIA_TYPES
+from pipeline.files.object_names import MEDIA_TYPES
 from pipeline.outputs import EncodeOutput
 from pipeline.presets import get_preset
 from pipeline.spec import JobSpec

@@ -17,9 +17,9 @@ from bench.together import seconds_together
 from pipeline.encoding import ffmpeg, pictures
 from pipeline.encoding.probe import probe
 from pipeline.files.digests import facts_of, file_sha256
+from pipeline.files.object_names import MEDIA_TYPES, media_key
 from pipeline.generators.frames_file import write_frames
 from pipeline.handoff import Handoff
-from pipeline.object_names import MEDIA_TYPES, media_key
 from pipeline.settings import load_settings
 from pipeline.spec import EncodeOptions, JobSpec
 from pipeline.storage.base import Storage

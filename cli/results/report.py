@@ -50,7 +50,7 @@ def report(
 
 def _write_page(path: Path, view: ReportView, database: Database, settings: Settings) -> None:
     """Raises InputError."""
-    from cli.batches.report_page import contents, page
+    from cli.results.report_page import contents, page
 
     text = page(view, contents(database, make_storage(settings), view.batch.id))
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.frames import FRAMES
+from bench.parts.frames import FRAMES
 from pipeline.outputs import ScreenOutput
 from pipeline.states import Stage
 from pipeline.work import AnyResult, Artifact, Outcome, StageContext, StageFunction, StageResult, StepWork

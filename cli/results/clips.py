@@ -23,8 +23,8 @@ from db.session import Database
 from pipeline.errors import InputError, Problem, RetryableError
 from pipeline.files.digests import stream_sha256
 from pipeline.files.drafts import draft_of
+from pipeline.files.object_names import SUFFIXES
 from pipeline.files.regular import open_regular_file
-from pipeline.object_names import SUFFIXES
 from pipeline.settings import Settings
 from pipeline.states import JobState
 from pipeline.storage import FolderStorage

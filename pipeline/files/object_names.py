@@ -7,6 +7,7 @@ import re
 import unicodedata
 
 from pipeline.errors import RefusedError
+from pipeline.files.names import broken_rule
 
 _SLUG_LENGTH = 40
 MAX_KEY_BYTES = 1024  # Amazon S3's limit for object keys, in UTF-8
@@ -34,7 +35,8 @@ def state_key(sha256: str) -> str:
 def slug(prompt: str) -> str:
     """A short name for a prompt, for people who list a folder: letters and digits of any script, and hyphens.
 
-    At most 40 characters, never empty; accents stay, and so do the vowel signs that scripts write as marks.
+    At most 40 characters, never empty; accents stay, and so do the vowel signs that scripts write as marks. It is
+    always safe as a file's name: `com0`, a device on Windows, becomes `clip-com0`.
     """
     plain = unicodedata.normalize("NFKC", prompt[:400]).lower()
     kept = (character if unicodedata.category(character)[0] in "LMN" else "-" for character in plain)
@@ -42,7 +44,8 @@ def slug(prompt: str) -> str:
     if len(words) > _SLUG_LENGTH:
         cut = words[: _SLUG_LENGTH + 1]
         words = cut[: cut.rfind("-")] if "-" in cut else cut[:_SLUG_LENGTH]
-    return unicodedata.normalize("NFC", words).strip("-") or "clip"
+    name = unicodedata.normalize("NFC", words).strip("-") or "clip"
+    return name if broken_rule(name) is None else f"clip-{name}"
 
 
 def check_key(key: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 
-from cli.batches.report import figures
+from cli.results.report import figures
 from db.reading.marks import Mark, MarkKind, marks
 from db.session import Database
 from pipeline.encoding.pictures import small_poster
@@ -71,10 +71,10 @@ def contents(database: Database, storage: Storage, batch_id: str) -> Contents:
     failed = (JobState.FAILED, JobState.BLOCKED)
     others = tuple(state for state in JobState if state not in failed)
     with database.reading() as session:
-        found = marks(session, batch_id)
+        restarts_and_resumes = marks(session, batch_id)
     posters = _Posters(storage)
     return Contents(
-        marks=found,
+        marks=restarts_and_resumes,
         failures=list(islice(clips_of(database, batch_id, failed), _FAILURES)),
         cards=[posters.card(clip) for clip in islice(clips_of(database, batch_id, others), _POSTERS)],
     )

@@ -1,0 +1,1 @@
+"""What the benches share: loops, chains and stages to compare with, and made inputs."""

@@ -1,0 +1,1 @@
+"""Changes of what is already stored: holding, cancelling, deleting, draining, pausing, budgets."""
