@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import OutOfMemoryError, RefusedError
+from pipeline.media.opening import UnreadableMediaError
+from pipeline.media.packets import packets_sha256
 from pipeline.scoring.clip import MAX_BYTES, Clip, pixel_digest, read_clip
 from pipeline.scoring.metric import Context, Expected, Metric, Need, Score, not_scored
 from pipeline.scoring.residency import Models
@@ -41,7 +43,9 @@ class ClipScores:
     decode_seconds: float
     score_seconds: Mapping[str, float]
     pixels: str | None = None
-    """``clip.pixel_digest``: runs with the same pixels need no comparison of scores."""
+    """``clip.pixel_digest``: runs with the same pixels and sound need no comparison of scores."""
+    sound: str | None = None
+    """The digest of the sound's packets, where there is one."""
     notes: tuple[str, ...] = ()
     """Properties of the video that its scores do not show."""
 
@@ -71,20 +75,31 @@ def _score(
     chosen = [metric for metric in metrics if _asked(metric, item)]
     started = time.perf_counter()
     try:
-        clip, reference = _decoded(item, chosen, max_bytes)
+        clip = _decoded(item, max_bytes)
     except RefusedError as error:
         return ClipScores(item, {metric.name: not_scored(str(error)) for metric in chosen}, str(error), 0.0, {})
+    reference, problem = _reference(item, chosen, max_bytes)
     decoded = time.perf_counter() - started
     context = Context(models, item.prompt, reference, item.auxiliary, item.expected)
     scores, seconds = {}, {}
     for metric in chosen:
         check()
+        if problem is not None and Need.REFERENCE in metric.needs:
+            scores[metric.name] = not_scored(problem)
+            continue
         if metric.family is not None:
             models.get(metric.family)  # so that loading is not counted as scoring
         started = time.perf_counter()
         scores[metric.name] = _of_metric(metric, clip, context)
         seconds[metric.name] = time.perf_counter() - started
-    return ClipScores(item, scores, None, decoded, seconds, pixel_digest(clip), clip.notes)
+    return ClipScores(item, scores, None, decoded, seconds, pixel_digest(clip), _sound(clip), clip.notes)
+
+
+def _sound(clip: Clip) -> str | None:
+    try:
+        return packets_sha256(clip.path, sound_only=True) if clip.has_audio else None
+    except UnreadableMediaError:
+        return None  # the pictures could be read; checks.loudness says what is wrong with the sound
 
 
 def _of_metric(metric: Metric, clip: Clip, context: Context) -> Score:
@@ -101,12 +116,21 @@ def _asked(metric: Metric, item: ClipToScore) -> bool:
     return metric.group != "vbench" or item.dimensions is None or metric.dimension in item.dimensions
 
 
-def _decoded(item: ClipToScore, metrics: Sequence[Metric], max_bytes: int) -> tuple[Clip, Clip | None]:
+def _decoded(item: ClipToScore, max_bytes: int) -> Clip:
     clip = read_clip(item.video, max_bytes)
     if clip.fps is None and item.expected.fps is not None:
         clip = replace(clip, fps=Fraction(item.expected.fps).limit_denominator(1001))
-    needs_reference = item.reference is not None and any(Need.REFERENCE in metric.needs for metric in metrics)
-    return clip, read_clip(item.reference, max_bytes) if needs_reference and item.reference is not None else None
+    return clip
+
+
+def _reference(item: ClipToScore, metrics: Sequence[Metric], max_bytes: int) -> tuple[Clip | None, str | None]:
+    """The clip to compare with, where a metric needs one, and why it cannot be read, if it cannot."""
+    if item.reference is None or all(Need.REFERENCE not in metric.needs for metric in metrics):
+        return None, None
+    try:
+        return read_clip(item.reference, max_bytes), None
+    except RefusedError as error:
+        return None, f"the reference cannot be read: {error}"
 
 
 def fingerprint(metric: Metric, models: Models) -> dict[str, Any]:
@@ -132,4 +156,5 @@ def as_json(clip_scores: ClipScores, fingerprints: Mapping[str, Mapping[str, Any
         if value is not None
     }
     pixels = {} if clip_scores.pixels is None else {"pixels": clip_scores.pixels}
+    pixels |= {} if clip_scores.sound is None else {"sound": clip_scores.sound}
     return {"video": str(clip_scores.clip.video), **key, **pixels, "scores": scores}

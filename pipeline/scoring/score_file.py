@@ -20,6 +20,7 @@ _FIELDS: Mapping[str, tuple[type, str]] = {
     "entry": (int, "a whole number"),
     "seed": (int, "a whole number"),
     "pixels": (str, "text"),
+    "sound": (str, "text"),
     "prompt": (str, "text"),
 }
 

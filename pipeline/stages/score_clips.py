@@ -32,7 +32,7 @@ def run(
         SettingsError: this machine has no such device.
         StoppedError: asked to stop.
     """
-    metrics = of_family(gate.check_metrics(work.metrics), work.family)
+    metrics = of_family(gate.check_metrics(work.metrics, reference=work.reference is not None), work.family)
     scorer = ClipScorer(metrics, models, clip_bytes, check)
     unread = 0
     for clip in work.clips:
@@ -41,5 +41,5 @@ def run(
         if not scorer.knows(clip):
             scored = scorer.score_stored(clip, storage)
             unread += scored.problem is not None
-            record(clip, scorer.records(scored.scores))
+            record(clip, scorer.records(scored.scores, clip.reference))
     return unread

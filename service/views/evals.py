@@ -35,7 +35,11 @@ class ClipScoresView(View):
     video: str
     entry: int | None = Field(description="The suite's entry it belongs to, if it is a suite's clip.")
     seed: int | None
-    pixels: str | None = Field(description="sha256 of the decoded frames; null when it could not be read.")
+    pixels: str | None = Field(
+        description="sha256 of the decoded frames, or, of a cluster's clips, of all that is seen and heard; "
+        "null when it could not be read."
+    )
+    sound: str | None = Field(default=None, description="sha256 of the sound's packets; null without sound.")
     scores: dict[str, Any] = Field(
         description="By metric: its name, score (null when not scored) and details (the reason, or weight and scorer)."
     )
@@ -175,7 +179,9 @@ class MetricComparisonView(View):
     high: float | None
     p_worse: float | None = Field(description="The p-value of the test that the gain lies below minus the margin.")
     detectable: float | None = Field(description="Loss beyond the margin that would be found 8 times of 10.")
-    method: str | None = Field(description="t, bootstrap, or sign where all prompts differ by the same.")
+    method: str | None = Field(
+        description="t, bootstrap, sign where all prompts differ by the same, or equal where none differs."
+    )
     worst: list[WorstPromptView] = Field(description="The five prompts that lost most.")
 
 
