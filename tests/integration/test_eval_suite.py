@@ -82,7 +82,11 @@ def test_a_suite_is_made_scored_and_scored_again(vgen: Vgen, suite: Path, tmp_pa
     with home_of(settings_for(tmp_path)) as database, database.reading() as session:
         found = runs.records_of(session, batch_id)
         assert all("checks.black" in record["scores"] for record in found)
-    assert [row[2:4] for row in vgen("eval", "runs").rows] == [["batch", "complete"], ["suite", "open"], ["suite", "incomplete"]]
+    assert [row[2:4] for row in vgen("eval", "runs").rows] == [
+        ["batch", "complete"],
+        ["suite", "open"],
+        ["suite", "incomplete"],
+    ]
     assert vgen("eval", "compare", tmp_path / "scores.json", tmp_path / "again.json").code == 3
 
 
