@@ -101,7 +101,7 @@ def square(count: int, key: str, path: Path) -> int:
     """Return the side of a square grid with ``count`` places. Raises as ``read_state`` where none is so large."""
     side = math.isqrt(max(count, 0))
     if side < 1 or side * side != count:
-        raise _wrong(path, f"{key} is of {count} places beside the first, which are no square")
+        raise _wrong(path, f"{key} has {count} places beside the first, which do not make a square")
     return side
 
 
