@@ -118,7 +118,11 @@ def test_what_cannot_be_is_said(vgen: Vgen, settings: Settings, monkeypatch: pyt
         (("--metrics", "vbench.color"), 2, "scored by another program"),
         (("--baseline", "e0"), 2, "evaluation run 'e0' does not exist"),
         ((settings.home / "none.json",), 2, "cannot be read"),
-        (("--margin", "common.ssim>=0.9"), 2, "margin: common.ssim is not among the night's metrics"),
+        (
+            ("--metrics", "checks", "--margin", "common.ssim>=0.9"),
+            2,
+            "margin: common.ssim is not among the night's metrics",
+        ),
     ):
         outcome = vgen("eval", "nightly", *arguments)
         assert (message in outcome.err, "Traceback" in outcome.err) == (True, False), outcome
@@ -178,6 +182,6 @@ def test_a_night_whose_reference_is_gone_says_so_and_scores_the_rest(settings: S
     report = json.loads(make_storage(settings).read_bytes(verdict["reports"]["json"]))
     by_name = {metric["name"]: metric for metric in report["metrics"]}
     assert by_name["common.psnr"]["reason"] == (
-        f"1 clips could not be compared with the baseline's: the reference: {lost}: it is not in the store"
+        f"1 clips could not be compared with the baseline's: the reference {lost} is not in the store"
     )
     assert by_name[FLICKER]["candidate"] is not None
