@@ -12,7 +12,9 @@ def _open_batch() -> Query:
     """A session's batch stays open until the session is settled."""
     wrong = and_(StreamSession.settled_at.is_(None), ~Batch.active)
     return (
-        select(StreamSession.id, Batch.id.label("batch")).join(Batch, Batch.id == StreamSession.batch_id).where(wrong)
+        select(StreamSession.batch_id, StreamSession.id.label("session_id"))
+        .join(Batch, Batch.id == StreamSession.batch_id)
+        .where(wrong)
     )
 
 
@@ -21,7 +23,7 @@ def _segments() -> Query:
     jobs = func.count(Job.id)
     with_join = StreamSession.segments + case((StreamSession.joined_job_id.is_not(None), 1), else_=0)
     return (
-        select(StreamSession.id, StreamSession.segments.label("segments"), jobs.label("jobs"))
+        select(StreamSession.batch_id, StreamSession.segments.label("segments"), jobs.label("jobs"))
         .join(Job, Job.batch_id == StreamSession.batch_id, isouter=True)
         .group_by(StreamSession.id)
         .having(jobs != with_join)
@@ -32,7 +34,7 @@ def _settled() -> Query:
     """The job that joins a session's segments is there only where one succeeded."""
     segment = and_(Job.batch_id == StreamSession.batch_id, Job.seq < StreamSession.segments)
     succeeded = exists().where(segment, Job.state == JobState.SUCCEEDED)
-    return select(StreamSession.id, StreamSession.joined_job_id.label("joined")).where(
+    return select(StreamSession.batch_id, StreamSession.joined_job_id.label("joined")).where(
         StreamSession.joined_job_id.is_not(None), ~succeeded
     )
 

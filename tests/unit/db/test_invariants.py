@@ -150,6 +150,7 @@ def _rows(line: Line) -> dict[str, str]:
         session.execute(text("UPDATE score_steps SET state = 'done'"))
         runs.settle(session)
     names["stream"] = _session_between_two_segments(line)
+    names |= {name: f"{names['stream']}-00000{number}" for number, name in enumerate(("segment", "next_segment"))}
     with line.database.transaction() as session:
         session.execute(text(f"UPDATE steps SET state = 'waiting', queue = NULL WHERE job_id = '{names['waiting']}'"))
         session.execute(text(f"UPDATE jobs SET state = 'waiting' WHERE id = '{names['waiting']}'"))
