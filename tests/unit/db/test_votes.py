@@ -81,7 +81,7 @@ def test_stars_and_votes_are_for_clips_that_were_made_and_notes_for_any(database
     waiting = f"{made}-000003"
     assert rate(database, waiting, note="why is it not made?") is not None
     for refused in (lambda: rate(database, waiting, stars=1), lambda: vote(database, f"{made}-000000", waiting, None)):
-        with pytest.raises(ConflictError, match="is waiting: stars and votes"):
+        with pytest.raises(ConflictError, match="stars and votes"):
             refused()
     with pytest.raises(NotFoundError):
         rate(database, "none-000000", stars=1)
