@@ -181,7 +181,7 @@ def test_sessions_come_to_a_line_at_work_which_closes_batches_as_before(database
     # Given a line of the release before them, with work that ended and work in hand
     line, batch_id = _line_with_work(database)
     in_hand = line.go_on(f"{batch_id}-000002", Stage.SCREEN)
-    _take_back(database, to="0011")
+    _take_back(database, to="0012")
     before = _counts(database)
 
     # When the tables are upgraded
