@@ -55,8 +55,8 @@ def score(
         scored = next(results) if clip in pending else ClipScores(clip, {}, None, 0.0, {})
         before = kept.get(clip.video, _Kept({"scores": {}}, frozenset()))
         scores = {**{name: score_of(before.record["scores"][name]) for name in before.metrics}, **scored.scores}
-        digests = {name: getattr(scored, name) or before.record.get(name) for name in ("pixels", "sha256")}
-        record = as_json(replace(scored, **digests), prints)
+        pixels, sha256 = scored.pixels or before.record.get("pixels"), scored.sha256 or before.record.get("sha256")
+        record = as_json(replace(scored, pixels=pixels, sha256=sha256), prints)
         record["scores"] = {**before.record["scores"], **record["scores"]}
         earlier.pop(str(clip.video), None)
         yield replace(scored, scores=scores), {**record, "inputs": _inputs(clip)}
