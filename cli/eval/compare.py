@@ -8,6 +8,7 @@ import typer
 from cli import output
 from cli.context import settings_of
 from cli.eval.likeness import ClipFiles, strips, with_likeness
+from cli.eval.run_sources import read_run
 from cli.eval.weights import WeightsOption, weights_of
 from cli.options import Json
 from pipeline import extras
@@ -31,21 +32,23 @@ MARGIN_HELP = (
 
 def compare(
     ctx: typer.Context,
-    baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="Score file of the run to be measured by.")],
-    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="Score file of the run in question.")],
+    baseline: Annotated[
+        str, typer.Argument(metavar="BASELINE", help="The run to be measured by: a score file, a run's id, or latest.")
+    ],
+    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The run in question, by the same.")],
     metrics: Annotated[
         str | None,
         typer.Option("--metrics", help="Metrics and groups, separated by commas; default: all in the files."),
     ] = None,
     margin: Annotated[list[str] | None, typer.Option("--margin", metavar="NAME=VALUE", help=MARGIN_HELP)] = None,
     repeat: Annotated[
-        tuple[Path, Path] | None,
+        tuple[str, str] | None,
         typer.Option(
             "--repeat", metavar="BASELINE CANDIDATE", help="Both with other seeds: only what they show together alarms."
         ),
     ] = None,
     history: Annotated[
-        list[Path] | None, typer.Option("--history", metavar="FILE", help="Earlier runs to draw, oldest first.")
+        list[str] | None, typer.Option("--history", metavar="RUN", help="Earlier runs to draw, oldest first.")
     ] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report with charts.")] = None,
     markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="Write it as Markdown.")] = None,
@@ -61,7 +64,7 @@ def compare(
     """
     settings = settings_of(ctx)
     margins = comparing.read_margins(margin or [], "--margin")
-    before, after = comparing.read_run(baseline), comparing.read_run(candidate)
+    before, after = read_run(baseline, settings), read_run(candidate, settings)
     chosen = _chosen(metrics, list(margins), before, after)
     models = Models(weights_of(settings, weights), device or settings.eval.device)
     chosen, alike = _ready(chosen, list(margins), models)
@@ -75,13 +78,13 @@ def compare(
         after = both(before, after)
         compared = comparing.compare(before, after, chosen, margins)
         if repeat is not None:
-            again = comparing.read_run(repeat[0]), comparing.read_run(repeat[1])
+            again = read_run(repeat[0], settings), read_run(repeat[1], settings)
             baselines = comparing.combined(before, again[0])
             candidates = comparing.combined(after, both(*again))
             compared = comparing.repeated(compared, comparing.compare(baselines, candidates, chosen, margins))
             before, after = baselines, candidates
         pictures = {} if html is None else strips(before, after, compared, files, settings.eval.clip_bytes)
-    report = reports.Report(compared, [comparing.read_run(path) for path in history or []], strips=pictures)
+    report = reports.Report(compared, [read_run(source, settings) for source in history or []], strips=pictures)
     if html is not None:
         html.write_text(page_of(report), "utf-8")
     if markdown is not None:

@@ -31,9 +31,10 @@ class ClipFiles:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def path(self, video: str) -> Path:
+    def path(self, clip: RunClip) -> Path:
         """Raises NotFoundError: it is neither a file nor in the store."""
-        if Path(video).is_file():
+        video = clip.key or clip.video
+        if clip.key is None and Path(video).is_file():
             return Path(video)
         if video not in self._fetched:
             if self._folder is None:
@@ -70,7 +71,7 @@ def _likeness(
     before: RunClip, after: RunClip, metrics: Sequence[Metric], models: Models, files: ClipFiles, max_bytes: int
 ) -> Mapping[str, Score]:
     try:
-        item = ClipToScore(files.path(after.video), after.prompt, reference=files.path(before.video))
+        item = ClipToScore(files.path(after), after.prompt, reference=files.path(before))
     except NotFoundError as error:
         return {metric.name: not_scored(str(error)) for metric in metrics}
     (scored,) = score_clips([item], metrics, models, max_bytes)
@@ -81,7 +82,7 @@ def strips(before: Run, after: Run, compared: Comparison, files: ClipFiles, max_
     """Pictures of how the clips that a report shows differ from the baseline's."""
 
     def read(key: Key) -> tuple[Clip, Clip]:
-        first, second = (read_clip(files.path(run.clips[key].video), max_bytes) for run in (before, after))
+        first, second = (read_clip(files.path(run.clips[key]), max_bytes) for run in (before, after))
         return first, second
 
     return strips_of_worst(compared, read)

@@ -4,14 +4,16 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipeline.digests import canonical_json, sha256_hex
 from pipeline.errors import OutOfMemoryError, RefusedError, VgenError
+from pipeline.files.digests import file_sha256
 from pipeline.media.opening import UnreadableMediaError
 from pipeline.media.packets import packets_sha256
 from pipeline.scoring.clip import MAX_BYTES, Clip, pixel_digest, read_clip
@@ -34,6 +36,15 @@ class ClipToScore:
     seed: int | None = None
     dimensions: tuple[str, ...] | None = None
     """VBench dimensions that the suite asks for this clip; None means all that were chosen."""
+    known: frozenset[str] = frozenset()
+    """Metrics whose scores are there already: they are not computed again."""
+
+    def inputs_digest(self) -> str:
+        """sha256 of all that scores depend on beside the file and the scorer. Raises OSError for a lost reference."""
+        reference = None if self.reference is None else file_sha256(self.reference)
+        dimensions = None if self.dimensions is None else sorted(self.dimensions)
+        facts = {"prompt": self.prompt, "reference": reference, "auxiliary": self.auxiliary, "dimensions": dimensions}
+        return sha256_hex(canonical_json({**facts, "expected": asdict(self.expected)}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +62,8 @@ class ClipScores:
     """The digest of the sound's packets, where there is one."""
     notes: tuple[str, ...] = ()
     """Properties of the video that its scores do not show."""
+    sha256: str | None = None
+    """The digest of the file."""
 
 
 @dataclass(eq=False)
@@ -66,6 +79,7 @@ class Loaded:
     sound: str | None = None
     """The digest of the sound's packets, where there is one."""
     seconds: float = 0.0
+    sha256: str | None = None
     folder: tempfile.TemporaryDirectory[str] | None = None
     """The folder of the clip's own copy, which is there until it is scored."""
 
@@ -110,11 +124,13 @@ def load(item: ClipToScore, metrics: Sequence[Metric], max_bytes: int = MAX_BYTE
     started = time.perf_counter()
     try:
         clip = _decoded(item, max_bytes)
-    except RefusedError as error:
+        sha256 = file_sha256(item.video)
+    except (RefusedError, OSError) as error:
         return Loaded(item, problem=str(error))
-    reference, problem = _reference(item, [metric for metric in metrics if _asked(metric, item)], max_bytes)
-    seconds = time.perf_counter() - started
-    return Loaded(item, clip, reference, reference_problem=problem, sound=_sound(clip), seconds=seconds)
+    reference, problem = _reference(item, [metric for metric in metrics if is_asked(metric, item)], max_bytes)
+    loaded = Loaded(item, clip, reference, reference_problem=problem, sound=_sound(clip), sha256=sha256)
+    loaded.seconds = time.perf_counter() - started
+    return loaded
 
 
 def ahead(loads: Iterable[Callable[[], Loaded]], max_bytes: int = MAX_BYTES) -> Iterator[Loaded]:
@@ -155,7 +171,7 @@ def score_loaded(
 ) -> ClipScores:
     """Score one clip. Raises as ``score_clips``."""
     item, clip = loaded.item, loaded.clip
-    chosen = [metric for metric in metrics if _asked(metric, item)]
+    chosen = [metric for metric in metrics if is_asked(metric, item)]
     if clip is None:
         problem = loaded.problem or "it could not be read"
         return ClipScores(item, {metric.name: not_scored(problem) for metric in chosen}, problem, 0.0, {})
@@ -174,7 +190,9 @@ def score_loaded(
             seconds[metric.name] = time.perf_counter() - started
         except Exception as error:  # noqa: BLE001 - one model's fault costs no other metric its score
             scores[metric.name] = _failed(metric, clip, error, required=required, strict=strict)
-    return ClipScores(item, scores, None, loaded.seconds, seconds, pixel_digest(clip), loaded.sound, clip.notes)
+    return ClipScores(
+        item, scores, None, loaded.seconds, seconds, pixel_digest(clip), loaded.sound, clip.notes, loaded.sha256
+    )
 
 
 def _failed(metric: Metric, clip: Clip, error: Exception, *, required: Collection[str], strict: bool) -> Score:
@@ -198,7 +216,10 @@ def _failed(metric: Metric, clip: Clip, error: Exception, *, required: Collectio
     return not_scored(f"{metric.name} failed: {type(error).__name__}: {first:.300}", failed=True)
 
 
-def _asked(metric: Metric, item: ClipToScore) -> bool:
+def is_asked(metric: Metric, item: ClipToScore) -> bool:
+    """Return whether the clip is to be scored by the metric: a suite may ask for less, and some scores be known."""
+    if metric.name in item.known:
+        return False
     return metric.group != "vbench" or item.dimensions is None or metric.dimension in item.dimensions
 
 
@@ -248,6 +269,7 @@ def as_json(clip_scores: ClipScores, fingerprints: Mapping[str, Mapping[str, Any
         for name, value in (("entry", clip_scores.clip.entry), ("seed", clip_scores.clip.seed))
         if value is not None
     }
-    pixels = {} if clip_scores.pixels is None else {"pixels": clip_scores.pixels}
-    pixels |= {} if clip_scores.sound is None else {"sound": clip_scores.sound}
-    return {"video": str(clip_scores.clip.video), **key, **pixels, "scores": scores}
+    digests = (("pixels", clip_scores.pixels), ("sound", clip_scores.sound), ("sha256", clip_scores.sha256))
+    known = {name: value for name, value in digests if value is not None}
+    prompt = {} if clip_scores.clip.prompt is None else {"prompt": clip_scores.clip.prompt}
+    return {"video": str(clip_scores.clip.video), **key, **prompt, **known, "scores": scores}

@@ -32,6 +32,8 @@ class RunClip:
     pixels: str | None = None
     prompt: str | None = None
     sound: str | None = None
+    key: str | None = None
+    """Its object in the store, where ``video`` is an address that plays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def run_of(records: Sequence[Record], name: str) -> Run:
         pixels = record.get("pixels") or (before.pixels if before else None)
         prompt = record.get("prompt") or (before.prompt if before else None)
         sound = record.get("sound") or (before.sound if before else None)
-        clips[key] = RunClip(str(record["video"]), scores, pixels, prompt, sound)
+        clips[key] = RunClip(str(record["video"]), scores, pixels, prompt, sound, record.get("key"))
     if problems:
         raise InputError(problems)
     if not clips:
