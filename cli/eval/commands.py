@@ -111,7 +111,7 @@ def run(
     write: Annotated[Path | None, typer.Option("--output", help="Write the scores there, as a JSON list.")] = None,
     json: Json = False,
 ) -> int:
-    """Score videos, or a batch's clips (stored as rows too). Ends with 3 when one is unreadable or fails a check."""
+    """Score videos, or a batch's clips (as rows too). Ends with 3 when one is unreadable, or a check or model fails."""
     settings = settings_of(ctx)
     store = weights_of(settings, weights)
     names = [name.strip() for name in metrics.split(",") if name.strip()]
@@ -241,9 +241,12 @@ def _exit_code(scores: list[ClipScores]) -> ExitCode:
             output.notice(f"{result.clip.video} {note}")
     for result in unread:
         output.notice(f"not read: {result.problem}")
+    broken = [score.reason for result in scores for score in result.scores.values() if score.details.get("failed")]
+    for reason in dict.fromkeys(broken):
+        output.notice(f"not scored ({broken.count(reason)} clips): {reason}")
     if failed:
         output.notice(f"failed checks: {len(failed)}, on {len({str(result.clip.video) for result, _ in failed})} clips")
-    return ExitCode.INCOMPLETE if unread or failed else ExitCode.DONE
+    return ExitCode.INCOMPLETE if unread or failed or broken else ExitCode.DONE
 
 
 def _percent(value: float | None) -> str | None:

@@ -1,14 +1,17 @@
 """Scoring many clips: each is decoded once and given to every metric; each model family is loaded once."""
 
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import OutOfMemoryError, RefusedError
+from pipeline.errors import OutOfMemoryError, RefusedError, VgenError
 from pipeline.scoring.clip import MAX_BYTES, Clip, pixel_digest, read_clip
 from pipeline.scoring.metric import Context, Expected, Metric, Need, Score, not_scored
 from pipeline.scoring.residency import Models
@@ -46,55 +49,140 @@ class ClipScores:
     """Properties of the video that its scores do not show."""
 
 
+@dataclass(eq=False)
+class Loaded:
+    """A clip that is decoded, with its reference; or ``problem`` says why it is not."""
+
+    item: ClipToScore
+    clip: Clip | None = None
+    reference: Clip | None = None
+    problem: str | None = None
+    seconds: float = 0.0
+    folder: tempfile.TemporaryDirectory[str] | None = None
+    """The folder of the clip's own copy, which is there until it is scored."""
+
+    @property
+    def bytes(self) -> int:
+        return sum(clip.frames.nbytes for clip in (self.clip, self.reference) if clip is not None)
+
+    def close(self) -> None:
+        if self.folder is not None:
+            self.folder.cleanup()
+
+
 def score_clips(
     clips: Iterable[ClipToScore],
     metrics: Sequence[Metric],
     models: Models,
     max_bytes: int = MAX_BYTES,
     check: Callable[[], None] = lambda: None,
+    *,
+    required: Collection[str] = (),
+    strict: bool = False,
 ) -> Iterator[ClipScores]:
     """Score clips one by one, in order. A clip that cannot be read is not scored by any metric, and the rest goes on.
 
-    ``check`` is called before each metric; what it raises ends the scoring.
+    So it does where a metric fails: the clip is not scored by it. The next clip is decoded meanwhile. ``check`` is
+    called before each metric; what it raises ends the scoring.
 
     Raises:
-        RefusedError: code ``eval_weights_missing`` or ``eval_weights_wrong``: no clip could be scored with these.
-        OutOfMemoryError: a clip is too large for a model on this device.
+        RefusedError: code ``eval_weights_missing``: no clip could be scored with these; code ``eval_weights_wrong``,
+            of a metric that is ``required``.
+        OutOfMemoryError: a clip is too large for a model of a required metric, or of any where ``strict``; so are other
+            errors of theirs raised as they are.
+        SettingsError: this machine has no such device.
     """
-    for clip in clips:
-        yield _score(clip, metrics, models, max_bytes, check)
+    loads = (partial(load, item, metrics, max_bytes) for item in clips)
+    for loaded in ahead(loads, max_bytes):
+        yield score_loaded(loaded, metrics, models, check, required=required, strict=strict)
 
 
-def _score(
-    item: ClipToScore, metrics: Sequence[Metric], models: Models, max_bytes: int, check: Callable[[], None]
-) -> ClipScores:
-    chosen = [metric for metric in metrics if _asked(metric, item)]
+def load(item: ClipToScore, metrics: Sequence[Metric], max_bytes: int = MAX_BYTES) -> Loaded:
+    """Decode a clip, and its reference where one of its metrics needs it."""
     started = time.perf_counter()
     try:
-        clip, reference = _decoded(item, chosen, max_bytes)
+        clip, reference = _decoded(item, [metric for metric in metrics if _asked(metric, item)], max_bytes)
     except RefusedError as error:
-        return ClipScores(item, {metric.name: not_scored(str(error)) for metric in chosen}, str(error), 0.0, {})
-    decoded = time.perf_counter() - started
-    context = Context(models, item.prompt, reference, item.auxiliary, item.expected)
+        return Loaded(item, problem=str(error))
+    return Loaded(item, clip, reference, seconds=time.perf_counter() - started)
+
+
+def ahead(loads: Iterable[Callable[[], Loaded]], max_bytes: int = MAX_BYTES) -> Iterator[Loaded]:
+    """What the functions return, in order; each next one is called while its caller has the one before.
+
+    Where that one has more than a quarter of ``max_bytes``, the next waits: two such clips need not be there at once.
+    """
+    remaining = iter(loads)
+    with ThreadPoolExecutor(1, thread_name_prefix="vgen-decode") as pool:
+        function = next(remaining, None)
+        future = None if function is None else pool.submit(function)
+        while future is not None:
+            loaded = future.result()
+            following = next(remaining, None)
+            small = loaded.bytes <= max_bytes // 4
+            future = pool.submit(following) if following is not None and small else None
+            try:
+                yield loaded
+            except GeneratorExit:
+                if future is not None:
+                    future.result().close()
+                raise
+            finally:
+                loaded.close()
+            del loaded
+            if future is None and following is not None:
+                future = pool.submit(following)
+
+
+def score_loaded(
+    loaded: Loaded,
+    metrics: Sequence[Metric],
+    models: Models,
+    check: Callable[[], None] = lambda: None,
+    *,
+    required: Collection[str] = (),
+    strict: bool = False,
+) -> ClipScores:
+    """Score one clip. Raises as ``score_clips``."""
+    item, clip = loaded.item, loaded.clip
+    chosen = [metric for metric in metrics if _asked(metric, item)]
+    if clip is None:
+        problem = loaded.problem or "it could not be read"
+        return ClipScores(item, {metric.name: not_scored(problem) for metric in chosen}, problem, 0.0, {})
+    context = Context(models, item.prompt, loaded.reference, item.auxiliary, item.expected)
     scores, seconds = {}, {}
     for metric in chosen:
         check()
-        if metric.family is not None:
-            models.get(metric.family)  # so that loading is not counted as scoring
-        started = time.perf_counter()
-        scores[metric.name] = _of_metric(metric, clip, context)
-        seconds[metric.name] = time.perf_counter() - started
-    return ClipScores(item, scores, None, decoded, seconds, pixel_digest(clip), clip.notes)
+        try:
+            if metric.family is not None:
+                models.get(metric.family)  # so that loading is not counted as scoring
+            started = time.perf_counter()
+            scores[metric.name] = metric.score(clip, context)
+            seconds[metric.name] = time.perf_counter() - started
+        except Exception as error:  # noqa: BLE001 - one model's fault costs no other metric its score
+            scores[metric.name] = _failed(metric, clip, error, required=required, strict=strict)
+    return ClipScores(item, scores, None, loaded.seconds, seconds, pixel_digest(clip), clip.notes)
 
 
-def _of_metric(metric: Metric, clip: Clip, context: Context) -> Score:
-    try:
-        return metric.score(clip, context)
-    except (MemoryError, RuntimeError) as error:
-        if type(error).__name__ not in ("MemoryError", "OutOfMemoryError"):  # torch's is known by name: no torch here
-            raise
+def _failed(metric: Metric, clip: Clip, error: Exception, *, required: Collection[str], strict: bool) -> Score:
+    """The clip's score by a metric that failed: none. What must be heard is raised instead, as ``score_clips`` says."""
+    needed = metric.name in required
+    if isinstance(error, RefusedError) and error.code == "eval_weights_wrong":
+        if needed:
+            raise error
+        return not_scored(str(error), failed=True)
+    if isinstance(error, VgenError):
+        raise error
+    if type(error).__name__ in ("MemoryError", "OutOfMemoryError"):  # torch's is known by name: no torch here
         size = f"{len(clip.frames)} frames of {clip.width}x{clip.height}"
-        raise OutOfMemoryError(f"{clip.path}, {size}: too little memory for {metric.name}") from error
+        message = f"{clip.path}, {size}: too little memory for {metric.name}"
+        if needed or strict:
+            raise OutOfMemoryError(message) from error
+        return not_scored(message, failed=True)
+    if needed or strict:
+        raise error
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return not_scored(f"{metric.name} failed: {type(error).__name__}: {first:.300}", failed=True)
 
 
 def _asked(metric: Metric, item: ClipToScore) -> bool:
