@@ -78,7 +78,7 @@ def test_of_a_file_that_grew_only_what_is_new_is_made_and_of_a_list_everything(
         assert len(listed.results()) == 3
         assert listed.submitted is not None
         assert "the option 'reuse'" in " ".join(listed.submitted.notices)
-        assert len(connection.submit([*PROMPTS, line, "a crow"], preset="idle", reuse=True).results()) == 1
+        assert len(connection.submit([*PROMPTS, line, f"{line} flees"], preset="idle", reuse=True).results()) == 1
 
     # And a batch has its estimate, however it was submitted
     assert "estimated" in [entry.kind for entry in rows.submit(PROMPTS, preset="idle", again=True).events(follow=False)]
