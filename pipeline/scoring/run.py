@@ -4,14 +4,16 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipeline.digests import canonical_json, sha256_hex
 from pipeline.errors import OutOfMemoryError, RefusedError, VgenError
+from pipeline.files.digests import file_sha256
 from pipeline.scoring.clip import MAX_BYTES, Clip, pixel_digest, read_clip
 from pipeline.scoring.metric import Context, Expected, Metric, Need, Score, not_scored
 from pipeline.scoring.residency import Models
@@ -32,6 +34,15 @@ class ClipToScore:
     seed: int | None = None
     dimensions: tuple[str, ...] | None = None
     """VBench dimensions that the suite asks for this clip; None means all that were chosen."""
+    known: frozenset[str] = frozenset()
+    """Metrics whose scores are there already: they are not computed again."""
+
+    def inputs_digest(self) -> str:
+        """sha256 of all that scores depend on beside the file and the scorer. Raises OSError for a lost reference."""
+        reference = None if self.reference is None else file_sha256(self.reference)
+        dimensions = None if self.dimensions is None else sorted(self.dimensions)
+        facts = {"prompt": self.prompt, "reference": reference, "auxiliary": self.auxiliary, "dimensions": dimensions}
+        return sha256_hex(canonical_json({**facts, "expected": asdict(self.expected)}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,8 @@ class ClipScores:
     """``clip.pixel_digest``: runs with the same pixels need no comparison of scores."""
     notes: tuple[str, ...] = ()
     """Properties of the video that its scores do not show."""
+    sha256: str | None = None
+    """The digest of the file."""
 
 
 @dataclass(eq=False)
@@ -58,6 +71,7 @@ class Loaded:
     reference: Clip | None = None
     problem: str | None = None
     seconds: float = 0.0
+    sha256: str | None = None
     folder: tempfile.TemporaryDirectory[str] | None = None
     """The folder of the clip's own copy, which is there until it is scored."""
 
@@ -101,10 +115,11 @@ def load(item: ClipToScore, metrics: Sequence[Metric], max_bytes: int = MAX_BYTE
     """Decode a clip, and its reference where one of its metrics needs it."""
     started = time.perf_counter()
     try:
-        clip, reference = _decoded(item, [metric for metric in metrics if _asked(metric, item)], max_bytes)
-    except RefusedError as error:
+        clip, reference = _decoded(item, [metric for metric in metrics if is_asked(metric, item)], max_bytes)
+        sha256 = file_sha256(item.video)
+    except (RefusedError, OSError) as error:
         return Loaded(item, problem=str(error))
-    return Loaded(item, clip, reference, seconds=time.perf_counter() - started)
+    return Loaded(item, clip, reference, seconds=time.perf_counter() - started, sha256=sha256)
 
 
 def ahead(loads: Iterable[Callable[[], Loaded]], max_bytes: int = MAX_BYTES) -> Iterator[Loaded]:
@@ -145,7 +160,7 @@ def score_loaded(
 ) -> ClipScores:
     """Score one clip. Raises as ``score_clips``."""
     item, clip = loaded.item, loaded.clip
-    chosen = [metric for metric in metrics if _asked(metric, item)]
+    chosen = [metric for metric in metrics if is_asked(metric, item)]
     if clip is None:
         problem = loaded.problem or "it could not be read"
         return ClipScores(item, {metric.name: not_scored(problem) for metric in chosen}, problem, 0.0, {})
@@ -161,7 +176,7 @@ def score_loaded(
             seconds[metric.name] = time.perf_counter() - started
         except Exception as error:  # noqa: BLE001 - one model's fault costs no other metric its score
             scores[metric.name] = _failed(metric, clip, error, required=required, strict=strict)
-    return ClipScores(item, scores, None, loaded.seconds, seconds, pixel_digest(clip), clip.notes)
+    return ClipScores(item, scores, None, loaded.seconds, seconds, pixel_digest(clip), clip.notes, loaded.sha256)
 
 
 def _failed(metric: Metric, clip: Clip, error: Exception, *, required: Collection[str], strict: bool) -> Score:
@@ -185,7 +200,10 @@ def _failed(metric: Metric, clip: Clip, error: Exception, *, required: Collectio
     return not_scored(f"{metric.name} failed: {type(error).__name__}: {first:.300}", failed=True)
 
 
-def _asked(metric: Metric, item: ClipToScore) -> bool:
+def is_asked(metric: Metric, item: ClipToScore) -> bool:
+    """Return whether the clip is to be scored by the metric: a suite may ask for less, and some scores be known."""
+    if metric.name in item.known:
+        return False
     return metric.group != "vbench" or item.dimensions is None or metric.dimension in item.dimensions
 
 
@@ -219,5 +237,7 @@ def as_json(clip_scores: ClipScores, fingerprints: Mapping[str, Mapping[str, Any
         for name, value in (("entry", clip_scores.clip.entry), ("seed", clip_scores.clip.seed))
         if value is not None
     }
-    pixels = {} if clip_scores.pixels is None else {"pixels": clip_scores.pixels}
-    return {"video": str(clip_scores.clip.video), **key, **pixels, "scores": scores}
+    digests = (("pixels", clip_scores.pixels), ("sha256", clip_scores.sha256))
+    known = {name: value for name, value in digests if value is not None}
+    prompt = {} if clip_scores.clip.prompt is None else {"prompt": clip_scores.clip.prompt}
+    return {"video": str(clip_scores.clip.video), **key, **prompt, **known, "scores": scores}
