@@ -275,6 +275,21 @@ class ServeSettings(_Group):
         return value.rstrip("/")
 
 
+class StreamSettings(_Group):
+    """Sessions that watch a video while it is made."""
+
+    gpu_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of the live GPU workers that sessions may have at once, rounded up; 0: no sessions here.",
+    )
+    sessions_per_owner: int = Field(4, ge=1, description="Sessions that one owner may have open at once.")
+    session_timeout_s: float = Field(
+        300.0, gt=0, description="A session of which nothing was heard for so long ends, and its GPU goes to others."
+    )
+
+
 class NightlySettings(_Group):
     """The evaluation that the beat starts each night, and `vgen eval nightly` at once."""
 
@@ -393,6 +408,7 @@ class Settings(_NormalisedModel, BaseSettings):
     eval: EvalSettings = Field(default_factory=EvalSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     serve: ServeSettings = Field(default_factory=ServeSettings)
+    stream: StreamSettings = Field(default_factory=StreamSettings)
     nightly: NightlySettings = Field(default_factory=NightlySettings)
     sweep: SweepSettings = Field(default_factory=SweepSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
