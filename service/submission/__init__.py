@@ -8,7 +8,7 @@ from service.submission.flow import Prepared, prepare, submit, view_of
 from service.submission.notices import advice_on, input_notes, presets_of, screening_notices
 from service.submission.options import batch_options
 from service.submission.planning import dry_run, unserved
-from service.submission.storing import store
+from service.submission.storing import require_enhancer, store
 
 __all__ = [
     "Prepared",
@@ -18,6 +18,7 @@ __all__ = [
     "input_notes",
     "prepare",
     "presets_of",
+    "require_enhancer",
     "screening_notices",
     "store",
     "submit",
