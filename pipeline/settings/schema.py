@@ -255,6 +255,24 @@ class ServeSettings(_Group):
     public_pages: bool = Field(
         False, description="Show the pages, of every owner and to read only, also to those who have no key."
     )
+    public_url: str | None = Field(
+        None, description="URL by which people reach the pages of `vgen serve`: Flower and `vgen show` link to it."
+    )
+    flower_url: str | None = Field(
+        None, description="URL by which people reach `vgen flower`: the pages of jobs and `vgen show` link to it."
+    )
+
+    @field_validator("public_url", "flower_url")
+    @classmethod
+    def _check_page(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        parts = urllib.parse.urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("is not the URL of a site: use one such as https://clips.example.org")
+        if parts.username or parts.password:
+            raise ValueError("holds a name or a password, which every link would show: leave it out")
+        return value.rstrip("/")
 
 
 class StreamSettings(_Group):
