@@ -14,7 +14,20 @@ import typer
 from cli.command_words import HELP
 from cli.main import app
 from service.exit_codes import MEANING
-from service.views import batches, clips, evals, events, jobs, keys, models, operations, reports, submissions, workers
+from service.views import (
+    batches,
+    clips,
+    evals,
+    events,
+    jobs,
+    keys,
+    models,
+    operations,
+    reports,
+    submissions,
+    votes,
+    workers,
+)
 from service.views.base import View
 
 JSON_OUTPUT: dict[str, type[View]] = {
@@ -32,6 +45,9 @@ JSON_OUTPUT: dict[str, type[View]] = {
     "events": events.EventsView,
     "report": reports.ReportView,
     "results": batches.ResultsView,
+    "votes rate": votes.RatingView,
+    "votes cast": votes.VoteView,
+    "votes export": votes.VotesView,
     "pause": operations.PausedView,
     "resume": operations.PausedView,
     "budget": batches.StatusView,
@@ -95,7 +111,7 @@ def cli_reference() -> str:
         "| making a clip once more |\n"
         "| `submit --again`, `run --again` | a new batch of the whole file | the beginning "
         "| the whole file once more |\n"
-        "| `submit`, `run` | nothing, if the same was submitted before | where it was | going on |",
+        "| `submit`, `run` | what is new in the file, or nothing | where it was | a file that grew; going on |",
     ]
     for path, command in _commands(typer.main.get_command(app), ("vgen",)):
         context = typer.Context(

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, select, update
 from starlette.testclient import TestClient
 
+from db import browser_sessions
 from db.clips import deletion
-from db.models import ArtifactRow
+from db.models import ArtifactRow, BrowserSession
 from db.session import Database
 from pipeline.settings import load_settings
 from pipeline.spec import ScoreOptions
@@ -205,12 +206,49 @@ def test_a_session_ends_with_its_key_and_when_it_is_signed_out(open_site: Callab
     assert secret not in browser.get("/").text
     assert "vgen_session" not in cookie
 
+    kept = browser.cookies["vgen_session"]
     assert browser.post("/sign-out", data={"token": token(browser.get("/").text)}).status_code == 303
     assert browser.get("/").headers["location"] == "/sign-in"
+    stolen = site.browser(KeyRule.ALWAYS)
+    stolen.cookies["vgen_session"] = kept
+    assert stolen.get("/").headers["location"] == "/sign-in"
     keys.revoke(site.database, [secret.split("_")[2]], by="t")
     answer = other.get("/batches/x?q=a")
     assert answer.headers["location"] == "/sign-in?next=%2Fbatches%2Fx%3Fq%3Da"
     assert 'vgen_session=""' in answer.headers["set-cookie"]
+
+
+def test_neither_a_cookie_nor_a_row_opens_anything_but_the_session_that_it_is_of(
+    open_site: Callable[..., Site],
+) -> None:
+    site = open_site()
+    secret = site.key("ada")
+    browser = site.signed_in(secret)
+    cookie = browser.cookies["vgen_session"]
+    with site.database.reading() as session:
+        (row,) = session.scalars(select(BrowserSession)).all()
+    assert secret not in cookie
+    assert secret.split("_")[3] not in cookie
+    assert row.secret_sha256 != cookie
+
+    for text in (row.secret_sha256, secret, cookie[:-1], "", "vgen_session"):
+        stranger = site.browser(KeyRule.ALWAYS)
+        stranger.cookies["vgen_session"] = text
+        assert stranger.get("/").status_code == 303, text
+    for header in ({"authorization": f"Bearer {cookie}"}, {"x-api-key": cookie}):
+        assert site.browser(KeyRule.ALWAYS).get("/api/v1/batches", headers=header).status_code == 401
+
+
+def test_a_session_ends_by_itself_and_its_row_is_swept(open_site: Callable[..., Site]) -> None:
+    site = open_site()
+    browser = site.signed_in(site.key("ada"))
+    assert browser.get("/").status_code == 200
+    with site.database.transaction() as session:
+        session.execute(update(BrowserSession).values(expires_at=BrowserSession.created_at))
+    assert browser.get("/").headers["location"] == "/sign-in"
+    with site.database.transaction() as session:
+        assert browser_sessions.drop_expired(session) == 1
+        assert session.scalars(select(BrowserSession)).all() == []
 
 
 def test_signing_in_leads_nowhere_else(open_site: Callable[..., Site]) -> None:
@@ -241,6 +279,23 @@ def test_forms_of_other_sites_and_sessions_are_refused(open_site: Callable[..., 
         assert browser.post("/sign-out", data=data, headers=headers).status_code == 403, (data, headers)
     own = {"origin": "http://127.0.0.1:8000", "sec-fetch-site": "same-origin"}
     assert browser.post("/sign-out", data={"token": held}, headers=own).status_code == 303
+
+
+def test_a_job_leads_to_its_tasks_in_flower_where_that_is_known(open_site: Callable[..., Site]) -> None:
+    links = {"flower_url": "https://flower.example.org/f/", "public_url": "https://clips.example.org"}
+    site = open_site(serve=links)
+    job_id = f"{site.line.submit(*LINES)}-000000"
+    claimed = site.line.go_on(job_id, Stage.GENERATE)
+    page = site.browser().get(f"/jobs/{job_id}").text
+    screened, running = (
+        f"https://flower.example.org/f/task/{job_id}.1.0.{stage}.1" for stage in ("screen", "generate")
+    )
+    assert {screened, running} <= Structure(page).addresses
+
+    view = site.browser().get(f"/api/v1/jobs/{job_id}").json()
+    assert (view["task_url"], view["url"]) == (running, f"https://clips.example.org/jobs/{job_id}")
+    assert view["attempts"][0]["task_url"] == screened
+    assert claimed.attempt == 1
 
 
 def test_public_pages_are_read_only(open_site: Callable[..., Site]) -> None:

@@ -76,11 +76,13 @@ def test_a_key_needs_the_scope(site: Site) -> None:
 
 def test_a_cookie_counts_from_our_own_pages_alone(site: Site) -> None:
     client = site.browser(origins=("https://front.example",))
-    cookie = {"cookie": f"{SESSION_COOKIE}={site.key()}"}
+    session = keys.open_session(site.database, keys.verify(site.database, site.key()))
+    cookie = {"cookie": f"{SESSION_COOKIE}={session}"}
     assert _code(client, headers=cookie | {"origin": OWN}) == ""
     assert _code(client, headers=cookie | {"origin": "https://front.example"}) == ""
     assert _code(client, headers=cookie | {"origin": "https://evil.example"}) == 403
     assert _code(client, headers=cookie) == 403
+    assert _code(client, headers={"cookie": f"{SESSION_COOKIE}=x", "origin": OWN}) == 401
 
 
 def test_without_keys_this_machine_s_own_pages_are_served(site: Site) -> None:
