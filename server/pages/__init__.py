@@ -2,7 +2,21 @@
 
 from fastapi import APIRouter
 
-from server.pages import assets, batches, compare, evals, fleet, held, jobs, live, ratings, search, sign_in, stream, submit
+from server.pages import (
+    assets,
+    batches,
+    compare,
+    evals,
+    fleet,
+    held,
+    jobs,
+    live,
+    ratings,
+    search,
+    sign_in,
+    stream,
+    submit,
+)
 from server.pages.route import PageRoute
 
 router = APIRouter(include_in_schema=False)

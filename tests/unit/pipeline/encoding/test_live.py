@@ -130,6 +130,7 @@ def test_who_takes_the_chunks_may_fail() -> None:
         raise RuntimeError("no room")
 
     encoder = FragmentedMp4Encoder(TRACK, on_chunk=take)
+
     def write_all() -> None:
         for number in range(48):
             encoder.write(frame(number))
