@@ -95,6 +95,17 @@ class ContinuationRef:
 
 
 @dataclass(frozen=True, slots=True)
+class JoinedClip:
+    """A published clip of a session, to be put behind the others in one file."""
+
+    job_id: str
+    spec: JobSpec
+    """The specification, with the seed of its roll."""
+    outputs: StageOutputs
+    """What its stages recorded."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepWork:
     """One claimed step, with all that a worker knows."""
 
@@ -118,6 +129,8 @@ class StepWork:
     """The rung on which a clip that did not fit into memory is tried now."""
     earlier: tuple[StageOutputs, ...] = ()
     """What was recorded of the segments before it, where the clip's last segment is encoded."""
+    joins: tuple[JoinedClip, ...] = ()
+    """The clips, in order, that a session's last job puts into one file; none for every other job."""
 
     @property
     def log_data(self) -> dict[str, Any]:
