@@ -308,9 +308,11 @@ class NightlySettings(_Group):
     repeat_seeds: str = Field(
         "", description="Other seeds, with which a regression is repeated before it alarms; empty: it is not."
     )
-    metrics: str = Field("checks,vbench", description="Metrics and groups, separated by commas.")
+    metrics: str = Field("checks,common,vbench", description="Metrics and groups, separated by commas.")
     margins: str = Field(
-        "", description="Largest losses accepted, as NAME=VALUE,NAME=VALUE in the metrics' units; only these gate."
+        "",
+        description="Largest losses accepted, as NAME=VALUE in the metrics' units, and bounds on a likeness, as "
+        "common.ssim>=0.98, separated by commas; only these gate.",
     )
     baseline: str | None = Field(
         None, description="Id of the run to compare with; unset: the median of the last five that passed."
