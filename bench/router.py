@@ -1,8 +1,8 @@
 """What the router adds: ``python -m bench.router [--rounds 2000] [--mebibytes 256]``.
 
 A server that echoes, and the router before it, each a process; the client is this one. Round trips of a small text and
-of 64 KiB, one after the other, in turns with and without the router, and long runs of 64 KiB messages from the server, as
-fragments of a video come. Ratios are what can be compared: machines differ, and so do their hours.
+of 64 KiB, one after the other, in turns with and without the router; then long runs of 64 KiB messages from the server,
+as fragments of a video come. Ratios are what can be compared: machines differ, and so do their hours.
 """
 
 import argparse

@@ -43,6 +43,7 @@ TABLE: dict[str, Entry] = {
     "events": Entry("cli.batches.events:events", "Show what happened to a batch or job, in order."),
     "report": Entry("cli.results.report:report", "Show where a batch's time went: workers, GPUs, stages, money."),
     "results": Entry("cli.results.clips:results", "Show a batch's clips: paths, URLs, or download them."),
+    "votes": Entry("cli.results.votes:app", "Rate clips, vote between two, and export it, also for other tools."),
     "gallery": Entry("cli.batches.gallery:gallery", "Write a batch's clips as pages, or as a contact sheet."),
     "pause": Entry("cli.operate.pause:pause", "Hold a batch, a queue or everything; running work is given back."),
     "resume": Entry("cli.operate.pause:resume", "Let what was paused go on."),

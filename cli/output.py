@@ -38,6 +38,12 @@ def line(text: str = "") -> None:
     _write(f"{clean(text)}\n")
 
 
+def whole(text: str) -> None:
+    """A result that is a whole file: as it is, but for marks that the encoding of stdout lacks, which are escaped."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    _write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
 def notice(text: str) -> None:
     """Something a person should know, apart from the result; secrets are masked."""
     sys.stderr.write(f"{clean(redact(text))}\n")

@@ -14,7 +14,20 @@ import typer
 from cli.command_words import HELP
 from cli.main import app
 from service.exit_codes import MEANING
-from service.views import batches, clips, evals, events, jobs, keys, models, operations, reports, submissions, workers
+from service.views import (
+    batches,
+    clips,
+    evals,
+    events,
+    jobs,
+    keys,
+    models,
+    operations,
+    reports,
+    submissions,
+    votes,
+    workers,
+)
 from service.views.base import View
 
 JSON_OUTPUT: dict[str, type[View]] = {
@@ -32,6 +45,9 @@ JSON_OUTPUT: dict[str, type[View]] = {
     "events": events.EventsView,
     "report": reports.ReportView,
     "results": batches.ResultsView,
+    "votes rate": votes.RatingView,
+    "votes cast": votes.VoteView,
+    "votes export": votes.VotesView,
     "pause": operations.PausedView,
     "resume": operations.PausedView,
     "budget": batches.StatusView,

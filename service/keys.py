@@ -10,7 +10,8 @@ from datetime import datetime
 from enum import Enum
 from functools import partial
 
-from db import api_keys
+from db import api_keys, browser_sessions
+from db.api_keys import Held
 from db.models import ApiKey
 from db.session import Database
 from pipeline.digests import sha256_hex
@@ -25,6 +26,7 @@ SCOPES = {
     "videos.read": "See videos, batches, jobs, events and reports.",
     "videos.write": "Make and delete videos.",
     "batches.write": "Submit prompt files; cancel, retry, pause, resume, rerun and extend; change budgets.",
+    "votes.write": "Give clips stars and notes, and vote between them.",
     "files.write": "Upload and delete files.",
     "webhooks.manage": "Create, change and delete webhooks.",
     "stream": "Open streams.",
@@ -32,7 +34,15 @@ SCOPES = {
     ADMIN: "Everything, of every owner; also approve and reject held jobs, and pause queues.",
 }
 """What a key may be allowed to do."""
-DEFAULT_SCOPES = ("videos.read", "videos.write", "batches.write", "files.write", "webhooks.manage", "stream")
+DEFAULT_SCOPES = (
+    "videos.read",
+    "videos.write",
+    "batches.write",
+    "votes.write",
+    "files.write",
+    "webhooks.manage",
+    "stream",
+)
 PREFIX = "vgen_sk_"
 """The beginning of every key."""
 _KEY = re.compile(PREFIX + r"([a-z0-9]{8})_([0-9a-f]{64})")
@@ -120,6 +130,34 @@ def verify(database: Database, text: str) -> ApiKey:
     expected = "0" * 64 if held is None else held.key.secret_sha256
     if not hmac.compare_digest(sha256_hex(secret), expected) or held is None:
         raise KeyRefusedError("there is no such key")
+    return _in_use(database, held)
+
+
+def open_session(database: Database, key: ApiKey) -> str:
+    """Open a browser's session with a key that was verified; the secret text that the browser is to send."""
+    secret = secrets.token_urlsafe(32)
+    with database.transaction() as session:
+        browser_sessions.open_session(session, sha256_hex(secret), key.id)
+    return secret
+
+
+def verify_session(database: Database, secret: str) -> ApiKey:
+    """Return the key with which this session was opened, and note its use. Raises KeyRefusedError."""
+    with database.reading() as session:
+        held = browser_sessions.key_of(session, sha256_hex(secret))
+    if held is None:
+        raise KeyRefusedError("this session has ended")
+    return _in_use(database, held)
+
+
+def close_session(database: Database, secret: str) -> None:
+    """End a browser's session."""
+    with database.transaction() as session:
+        browser_sessions.close_session(session, sha256_hex(secret))
+
+
+def _in_use(database: Database, held: Held) -> ApiKey:
+    """Return the key, if it is one still, and note its use. Raises KeyRefusedError."""
     key, now = held
     if key.revoked_at is not None:
         raise KeyRefusedError("this key was revoked")
@@ -127,5 +165,5 @@ def verify(database: Database, text: str) -> ApiKey:
         raise KeyRefusedError("this key has expired")
     if key.last_used_at is None or key.last_used_at <= now - api_keys.USED_EVERY_MS:
         with contextlib.suppress(ServiceUnavailableError), database.transaction() as session:
-            api_keys.note_use(session, key_id)
+            api_keys.note_use(session, key.id)
     return key

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from db.evals.planning import start_run
 from db.session import Database
 from pipeline.scoring import Metric, Models, gate
 from pipeline.scoring.run import ClipScores, as_json
-from pipeline.scoring.score_file import write_scores
+from pipeline.scoring.score_file import score_of, write_scores
 from pipeline.settings import Settings
 from pipeline.stages.clip_scorer import ClipScorer
 from pipeline.states import EvalState
@@ -45,19 +46,24 @@ def score(
             batch_id = batches.get(session, batch).id
             run_id = runs.open_run(session, batch_id, kind="batch", metrics=names)
             unfinished, missing = runs.clips_left(session, batch_id)
+            wanted = {metric.name for metric in metrics}
+            stored = {record["job"]: record["scores"] for record in runs.records_of(session, batch_id, wanted)}
         if unfinished or missing:
             output.notice(f"{unfinished + missing} jobs of batch {batch_id} have no clip: the run will be incomplete")
-        unread = 0
+        unread = failed = 0
         scorer = ClipScorer(metrics, models, settings.eval.clip_bytes)
-        for clip in _clips(database, batch_id):
-            result = scorer.score_stored(clip, storage)
+        for clip, result in scorer.score_stored(_clips(database, batch_id), storage):
             unread += result.problem is not None
+            failed += sum(bool(score.details.get("failed")) for score in result.scores.values())
             with database.transaction() as session:
                 scores.record(session, clip.job_id, clip.roll, scorer.records(result.scores))
-            yield result, as_json(result, scorer.fingerprints)
+            before = {name: score_of(stored[clip.job_id][name]) for name in scorer.known(clip)}
+            complete = replace(result, scores={**before, **result.scores})
+            yield complete, as_json(complete, scorer.fingerprints)
         summary = {"missing_clips": unfinished + missing, "unread_clips": unread}
+        summary |= {"failed_scores": failed} if failed else {}
         with database.transaction() as session:
-            runs.close_run(session, run_id, complete=not (unfinished or missing or unread), summary=summary)
+            runs.close_run(session, run_id, complete=not any(summary.values()), summary=summary)
     output.notice(f"evaluation run {run_id}: scores are stored")
 
 
@@ -84,7 +90,7 @@ def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write
     if write is not None:
         write_scores(write, records)
     if json:
-        clips = [views.ClipScoresView(**{"entry": None, **_public(record)}) for record in records]
+        clips = [views.ClipScoresView(**{**views.NO_CLIP_SCORES, **_public(record)}) for record in records]
         output.as_json(views.EvalRunView(clips=clips, left_out=[]))
     failed = 0
     for record in records:
@@ -96,7 +102,7 @@ def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write
 
 
 def _public(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in ("job", "prompt")}
+    return {name: value for name, value in record.items() if name in views.ClipScoresView.model_fields}
 
 
 def _verdict(score: dict[str, Any]) -> str:

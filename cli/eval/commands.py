@@ -8,7 +8,7 @@ import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.eval import batch, compare, exchange, nightly
+from cli.eval import batch, compare, exchange, nightly, resume
 from cli.eval import suite as eval_suite
 from cli.eval import weights as eval_weights
 from cli.eval.inputs import ExpectedOptions, clips_of
@@ -17,7 +17,7 @@ from cli.options import Json, takes
 from pipeline import extras
 from pipeline.errors import InputError, Problem
 from pipeline.scoring import Models, aggregates, registry, score_file
-from pipeline.scoring.run import ClipScores, as_json, fingerprint, score_clips
+from pipeline.scoring.run import ClipScores
 from pipeline.scoring.score_file import write_scores
 from pipeline.scoring.vbench import DIMENSIONS, QUALITY
 from service.exit_codes import ExitCode
@@ -94,6 +94,10 @@ def run(
     text_prompt: Annotated[
         list[str] | None, typer.Option("--text-prompt", help="One for all videos, or one for each, in order.")
     ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option("--prompts", metavar="FILE", help="JSON object {video: prompt}; default: their manifest.jsonl."),
+    ] = None,
     manifest: Annotated[
         Path | None, typer.Option("--manifest", help="JSON list of {video, entry, seed}: clips of a suite.")
     ] = None,
@@ -108,15 +112,17 @@ def run(
     here: Annotated[
         bool, typer.Option("--here", help="Score a batch in this process, not on the cluster's workers.")
     ] = False,
-    write: Annotated[Path | None, typer.Option("--output", help="Write the scores there, as a JSON list.")] = None,
+    write: Annotated[
+        Path | None, typer.Option("--output", help="Write the scores there, as a JSON list; what it has is kept.")
+    ] = None,
     json: Json = False,
 ) -> int:
-    """Score videos, or a batch's clips (stored as rows too). Ends with 3 when one is unreadable or fails a check."""
+    """Score videos, or a batch's clips (as rows too). Ends with 3 when one is unreadable, or a check or model fails."""
     settings = settings_of(ctx)
     store = weights_of(settings, weights)
     names = [name.strip() for name in metrics.split(",") if name.strip()]
     of_batch = batch.names_batch([*(videos or []), *(more or [])])
-    if of_batch and (reference or text_prompt or manifest or expected != ExpectedOptions()):
+    if of_batch and (reference or text_prompt or prompts or manifest or expected != ExpectedOptions()):
         raise InputError([Problem("a batch's rows say what its clips should be: give --metrics only", field="VIDEO")])
     if of_batch and not (settings.solo or here or weights or device):
         return batch.score_by_workers(settings, (videos or more or [""])[0], names, write, json)
@@ -125,21 +131,24 @@ def run(
         []
         if of_batch
         else clips_of(
-            [*(videos or []), *(more or [])], reference, text_prompt or [], manifest, suite, expected.expected()
+            [*(videos or []), *(more or [])],
+            reference,
+            text_prompt or [],
+            prompts,
+            manifest,
+            suite,
+            expected.expected(),
         )
     )
     selection = registry.select(names, store, reference=reference is not None)
     for metric, reason in selection.left_out:
         output.notice(f"left out: {metric.name}: {reason}")
     models = Models(store, device or settings.eval.device)
-    prints = {metric.name: fingerprint(metric, models) for metric in selection.metrics}
+    earlier = {} if of_batch else resume.earlier_records(write)
     results = (
         batch.score(settings, (videos or more or [""])[0], names, selection.metrics, models)
         if of_batch
-        else (
-            (result, as_json(result, prints))
-            for result in score_clips(clips, selection.metrics, models, settings.eval.clip_bytes)
-        )
+        else resume.score(clips, selection.metrics, models, settings.eval.clip_bytes, earlier)
     )
     scores: list[ClipScores] = []
     records: list[dict[str, Any]] = []
@@ -149,13 +158,13 @@ def run(
             scores.append(result)
             records.append(record)
             if write is not None and time.monotonic() - written > _WRITE_S:
-                write_scores(write, records)
+                write_scores(write, [*records, *earlier.values()])
                 written = time.monotonic()
             if not json:
                 _show(result)
     finally:  # what was scored stays, also when the rest is interrupted
         if write is not None:
-            write_scores(write, records)
+            write_scores(write, [*records, *earlier.values()])
     if json:
         _print_json(records, selection.left_out)
     return _exit_code(scores)
@@ -225,9 +234,7 @@ def _show(result: ClipScores) -> None:
 def _print_json(records: list[dict[str, Any]], left_out: Any) -> None:
     output.as_json(
         views.EvalRunView(
-            clips=[
-                views.ClipScoresView(**{"entry": None, "seed": None, "pixels": None, **record}) for record in records
-            ],
+            clips=[views.ClipScoresView(**{**views.NO_CLIP_SCORES, **record}) for record in records],
             left_out=[views.LeftOutView(name=metric.name, reason=reason) for metric, reason in left_out],
         )
     )
@@ -241,9 +248,12 @@ def _exit_code(scores: list[ClipScores]) -> ExitCode:
             output.notice(f"{result.clip.video} {note}")
     for result in unread:
         output.notice(f"not read: {result.problem}")
+    broken = [score.reason for result in scores for score in result.scores.values() if score.details.get("failed")]
+    for reason in dict.fromkeys(broken):
+        output.notice(f"not scored ({broken.count(reason)} clips): {reason}")
     if failed:
         output.notice(f"failed checks: {len(failed)}, on {len({str(result.clip.video) for result, _ in failed})} clips")
-    return ExitCode.INCOMPLETE if unread or failed else ExitCode.DONE
+    return ExitCode.INCOMPLETE if unread or failed or broken else ExitCode.DONE
 
 
 def _percent(value: float | None) -> str | None:

@@ -7,6 +7,7 @@ import typer
 
 from cli import output
 from cli.context import settings_of
+from cli.eval.run_sources import read_run
 from cli.options import Json
 from pipeline.scoring import compare as comparing
 from pipeline.scoring import registry
@@ -22,8 +23,10 @@ from service.views import evals as views
 
 def compare(
     ctx: typer.Context,
-    baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="Score file of the run to be measured by.")],
-    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="Score file of the run in question.")],
+    baseline: Annotated[
+        str, typer.Argument(metavar="BASELINE", help="The run to be measured by: a score file, a run's id, or latest.")
+    ],
+    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The run in question, by the same.")],
     metrics: Annotated[
         str | None,
         typer.Option("--metrics", help="Metrics and groups, separated by commas; default: all in the files."),
@@ -35,29 +38,29 @@ def compare(
         ),
     ] = None,
     repeat: Annotated[
-        tuple[Path, Path] | None,
+        tuple[str, str] | None,
         typer.Option(
             "--repeat", metavar="BASELINE CANDIDATE", help="Both with other seeds: only what they show together alarms."
         ),
     ] = None,
     history: Annotated[
-        list[Path] | None, typer.Option("--history", metavar="FILE", help="Earlier runs to draw, oldest first.")
+        list[str] | None, typer.Option("--history", metavar="RUN", help="Earlier runs to draw, oldest first.")
     ] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report with charts.")] = None,
     markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="Write it as Markdown.")] = None,
     json: Json = False,
 ) -> int:
     """Compare two runs of a suite, prompt by prompt. Ends with 0 when the state is ok or identical, else with 3."""
-    settings_of(ctx)
+    settings = settings_of(ctx)
     margins = comparing.read_margins(margin or [], "--margin")
-    before, after = comparing.read_run(baseline), comparing.read_run(candidate)
+    before, after = read_run(baseline, settings), read_run(candidate, settings)
     chosen = _chosen(metrics, list(margins), before, after)
     compared = comparing.compare(before, after, chosen, margins)
     if repeat is not None:
-        baselines = comparing.combined(before, comparing.read_run(repeat[0]))
-        candidates = comparing.combined(after, comparing.read_run(repeat[1]))
+        baselines = comparing.combined(before, read_run(repeat[0], settings))
+        candidates = comparing.combined(after, read_run(repeat[1], settings))
         compared = comparing.repeated(compared, comparing.compare(baselines, candidates, chosen, margins))
-    report = reports.Report(compared, [comparing.read_run(path) for path in history or []])
+    report = reports.Report(compared, [read_run(source, settings) for source in history or []])
     if html is not None:
         html.write_text(page_of(report), "utf-8")
     if markdown is not None:

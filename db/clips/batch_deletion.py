@@ -1,6 +1,6 @@
 """Deleting a batch that has ended: every row of it goes, in one transaction; its objects are then nobody's."""
 
-from sqlalchemy import ColumnElement, delete, exists, select
+from sqlalchemy import ColumnElement, delete, exists, or_, select
 from sqlalchemy.orm import Session
 
 from db import events
@@ -8,6 +8,8 @@ from db.models import (
     ArtifactRow,
     Batch,
     Checkpoint,
+    ClipRating,
+    ClipVote,
     ContinuationState,
     EvalRun,
     Event,
@@ -54,8 +56,9 @@ def _conditions(batch_id: str) -> list[tuple[type, ColumnElement[bool]]]:
     """Each table and the rows of the batch in it: what points at a row goes before that row."""
     jobs = select(Job.id).where(Job.batch_id == batch_id)
     of_jobs = (Score, ArtifactRow, Checkpoint, ContinuationState, Segment, StageRun)
-    of_batch = (Step, ScoreRun, ScoreStep, EvalRun, RequestKey, Event, Job)
+    of_batch = (ClipRating, Step, ScoreRun, ScoreStep, EvalRun, RequestKey, Event, Job)
     return [
+        (ClipVote, or_(ClipVote.first_job_id.in_(jobs), ClipVote.second_job_id.in_(jobs))),
         *((table, table.job_id.in_(jobs)) for table in of_jobs),
         *((table, table.batch_id == batch_id) for table in of_batch),
         (Batch, Batch.id == batch_id),

@@ -3,7 +3,7 @@
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import Subquery, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from db import events
@@ -13,6 +13,7 @@ from db.session import now_ms
 from pipeline.errors import NotFoundError
 from pipeline.ids import new_batch_id
 from pipeline.outputs import GenerateOutput
+from pipeline.scoring.registry import GROUPS, METRICS, WEIGHTS_MISSING, is_known, named
 from pipeline.seeds import roll_seed
 from pipeline.spec import SUITE_ENTRY_LABEL
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, EvalState, JobState, Stage, StepState
@@ -50,17 +51,7 @@ def rolls_of_batch(session: Session, batch_id: str) -> dict[int, int]:
 
 def means(session: Session, batch_id: str) -> dict[str, tuple[int, int, float | None, int]]:
     """(scored, not scored, mean, failed) by metric, of the current rolls' scores; of each the newest scorer's."""
-    newest = (
-        func.row_number()
-        .over(partition_by=(Score.job_id, Score.metric), order_by=(Score.scored_at.desc(), Score.scorer_digest))
-        .label("place")
-    )
-    of = (
-        select(Score.metric, Score.score, Score.reason, Score.passed, newest)
-        .join(Job, (Job.id == Score.job_id) & (Job.roll == Score.roll))
-        .where(Job.batch_id == batch_id)
-        .subquery()
-    )
+    of = _newest_scores(batch_id)
     failed = func.count().filter(~of.c.passed)
     rows = session.execute(
         select(of.c.metric, func.count(of.c.score), func.count(of.c.reason), func.avg(of.c.score), failed)
@@ -69,6 +60,22 @@ def means(session: Session, batch_id: str) -> dict[str, tuple[int, int, float | 
         .order_by(of.c.metric)
     )
     return {metric: (scored, missing, mean, wrong) for metric, scored, missing, mean, wrong in rows}
+
+
+def _newest_scores(batch_id: str) -> Subquery:
+    """Scores of the current rolls, ``place`` 1 being the newest of a job and metric; ``broke`` where a model failed."""
+    newest = (
+        func.row_number()
+        .over(partition_by=(Score.job_id, Score.metric), order_by=(Score.scored_at.desc(), Score.scorer_digest))
+        .label("place")
+    )
+    broke = Score.details["failed"].as_boolean().label("broke")
+    return (
+        select(Score.metric, Score.score, Score.reason, Score.passed, newest, broke)
+        .join(Job, (Job.id == Score.job_id) & (Job.roll == Score.roll))
+        .where(Job.batch_id == batch_id)
+        .subquery()
+    )
 
 
 def open_run(
@@ -220,7 +227,8 @@ def some_open(session: Session) -> bool:
 def settle(session: Session) -> list[str]:
     """End the runs whose batch and whose steps have ended; the runs' ids.
 
-    Complete is one of which every job has a clip, every clip could be read and has scores, and no step failed.
+    Complete is one of which every job has a clip, every clip could be read and has scores, no step or model failed, and
+    no metric that was asked for lacked its weights.
     """
     score_steps.promote_ready(session)
     open_jobs = exists().where(Job.batch_id == EvalRun.batch_id, Job.state.not_in(TERMINAL_JOB_STATES))
@@ -235,10 +243,38 @@ def settle(session: Session) -> list[str]:
         unscored = _unscored(session, batch_id)
         failed, unread = score_steps.outcome(session, run_id)
         summary = {"missing_clips": missing, "unscored_clips": unscored}
-        summary |= {"unread_clips": unread, "failed_steps": failed}
+        summary |= {"unread_clips": unread, "failed_steps": failed, **_shortcomings(session, run_id, batch_id)}
         if close_run(session, run_id, complete=not any(summary.values()), summary=summary) is not None:
             ended.append(run_id)
     return ended
+
+
+def _shortcomings(session: Session, run_id: str, batch_id: str) -> dict[str, int]:
+    """What keeps a run from being complete beside clips and steps; only what there is any of.
+
+    ``failed_scores`` are those that a model's failure cost. ``metrics_without_weights`` are metrics that scored no clip
+    for want of weights: those that were named, and those of a group of which that holds for all that need any. Nights
+    are judged by the metrics that gate, whatever else is there.
+    """
+    run = get_run(session, run_id)
+    of = _newest_scores(batch_id)
+    weightless = func.count().filter(of.c.reason.startswith(WEIGHTS_MISSING))
+    rows = session.execute(
+        select(of.c.metric, func.count(of.c.score), weightless, func.count().filter(of.c.broke))
+        .where(of.c.place == 1)
+        .group_by(of.c.metric)
+    ).all()
+    asked = {metric.name: explicit for metric, explicit in named(name for name in run.metrics if is_known(name))}
+    lacking = {metric for metric, scored, missing, _ in rows if not scored and missing and metric in asked}
+    present = {metric for metric, *_ in rows if metric in asked and METRICS[metric].weights}
+    counted = {metric for metric in lacking if asked[metric]}
+    for name in run.metrics:
+        members = present & set(GROUPS.get(name, ()))
+        counted |= members if members <= lacking else set()
+    without = 0 if run.kind.startswith("nightly") else len(counted)
+    failed = sum(broken for metric, _, _, broken in rows if metric in asked)
+    shortcomings = {"failed_scores": failed, "metrics_without_weights": without}
+    return {name: count for name, count in shortcomings.items() if count}
 
 
 def _unscored(session: Session, batch_id: str) -> int:

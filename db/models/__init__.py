@@ -1,6 +1,6 @@
 """The tables. Times are the database's clock, in integer milliseconds since 1970; texts are UTF-8 without NUL."""
 
-from db.models.access import ApiKey
+from db.models.access import ApiKey, BrowserSession
 from db.models.evaluation import EvalRun, Score, ScoreRun, ScoreStep
 from db.models.history import Event
 from db.models.hosts import MemoryNeed, Queue, Worker
@@ -18,6 +18,7 @@ from db.models.line import (
 )
 from db.models.metrics import Measurement, Total
 from db.models.requests import RequestKey
+from db.models.votes import ClipRating, ClipVote
 
 __all__ = [
     "LIVE_INDEX",
@@ -25,7 +26,10 @@ __all__ = [
     "ApiKey",
     "ArtifactRow",
     "Batch",
+    "BrowserSession",
     "Checkpoint",
+    "ClipRating",
+    "ClipVote",
     "ContinuationState",
     "EvalRun",
     "Event",

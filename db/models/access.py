@@ -1,6 +1,6 @@
-"""Keys with which programs call the line over HTTP."""
+"""Keys with which programs call the line over HTTP, and the sessions of browsers that they open."""
 
-from sqlalchemy import BigInteger, String, Text
+from sqlalchemy import BigInteger, ForeignKey, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base, Json
@@ -22,3 +22,15 @@ class ApiKey(Base):
     revoked_at: Mapped[int | None] = mapped_column(BigInteger)
     last_used_at: Mapped[int | None] = mapped_column(BigInteger)
     """Written at most once a minute."""
+
+
+class BrowserSession(Base):
+    """A browser in which somebody signed in with a key. The browser has a random text, the row its digest."""
+
+    __tablename__ = "browser_sessions"
+
+    secret_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key_id: Mapped[str] = mapped_column(String(8), ForeignKey("api_keys.id"))
+    """A session is worth what its key is worth at each request."""
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[int] = mapped_column(BigInteger, index=True)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, func, or_, select
+from sqlalchemy import ColumnElement, Float, Select, SQLColumnExpression, and_, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from db.clips.selection import labelled
-from db.models import Event, Job, Score
+from db.models import ClipRating, Event, Job, Score
 from pipeline.states import JobState
 
 _ENDED_BADLY = (JobState.FAILED, JobState.BLOCKED)
@@ -33,6 +33,8 @@ class Order(StrEnum):
     BEST = "best"
     """The highest score of the filter's metric first, then what has none."""
     WORST = "worst"
+    STARS = "stars"
+    """Most stars first, the mean of all raters'; then what nobody gave any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Filter:
     """The metric that ``least``, ``most`` and the orders by score are about: the newest score of the current roll."""
     least: float | None = None
     most: float | None = None
+    stars: float | None = None
+    """At least so many stars, the mean of all raters'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ class _Phase:
 def page(session: Session, batch_id: str, chosen: Filter, order: Order, *, after: Place | None, limit: int) -> Page:
     """Return at most ``limit`` jobs of a batch."""
     place, rows = after or Place(0, -1), list[tuple[str, Place]]()
-    phases = _phases(order, chosen)
+    phases = _phases(order, chosen, batch_id)
     for number, phase in enumerate(phases[place.phase :], place.phase):
         start = place if number == place.phase else Place(number, -1)
         query = _of_phase(_matching(session, batch_id, chosen), phase, start).limit(limit + 1 - len(rows))
@@ -177,6 +181,8 @@ def _conditions(session: Session, chosen: Filter) -> Iterator[ColumnElement[bool
         yield _score(chosen.metric) >= chosen.least
     if chosen.metric is not None and chosen.most is not None:
         yield _score(chosen.metric) <= chosen.most
+    if chosen.stars is not None:
+        yield _stars() >= chosen.stars
 
 
 def containing(text: str) -> ColumnElement[bool]:
@@ -197,7 +203,13 @@ def _score(metric: str) -> ColumnElement[Any]:
     )
 
 
-def _phases(order: Order, chosen: Filter) -> tuple[_Phase, ...]:
+def _stars() -> ColumnElement[Any]:
+    """The mean of the stars that a job's raters gave."""
+    mean = func.avg(ClipRating.stars, type_=Float)
+    return select(cast(mean, Float)).where(ClipRating.job_id == Job.id).correlate(Job).scalar_subquery()
+
+
+def _phases(order: Order, chosen: Filter, batch_id: str) -> tuple[_Phase, ...]:
     if order is Order.TROUBLE:
         return _Phase(Job.state.in_(_ENDED_BADLY)), _Phase(Job.state.not_in(_ENDED_BADLY))
     if order is Order.NEWEST:
@@ -205,6 +217,9 @@ def _phases(order: Order, chosen: Filter) -> tuple[_Phase, ...]:
     if order in (Order.BEST, Order.WORST) and chosen.metric is not None:
         score = _score(chosen.metric)
         return _Phase(score.is_not(None), score, order is Order.BEST), _Phase(score.is_(None))
+    if order is Order.STARS:
+        rated = select(ClipRating.job_id).where(ClipRating.batch_id == batch_id, ClipRating.stars.is_not(None))
+        return _Phase(Job.id.in_(rated), _stars(), True), _Phase(Job.id.not_in(rated))
     return (_Phase(None),)
 
 

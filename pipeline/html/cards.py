@@ -26,5 +26,15 @@ class Card:
     """Why there is no clip, in a sentence."""
     command: str | None = None
     """The command that mends it."""
+    stars: float | None = None
+    """The mean of all raters' stars, of five."""
+    own_stars: int = 0
+    """Those that the one who looks gave; 0: none."""
+    own_note: str | None = None
+    """What the one who looks noted."""
+    note: str | None = None
+    """What people noted, a line each."""
+    won: tuple[int, int] | None = None
+    """How many of how many votes it won."""
     missing: str | None = None
     """Why there is no picture: not made yet, swept, the store cannot be reached."""

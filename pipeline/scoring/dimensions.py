@@ -83,6 +83,8 @@ def human_action(clip: Clip, context: Context) -> Score:
     if action not in KINETICS_400:
         return not_scored(f"{action!r} is not an action of Kinetics-400, so it could never be recognised")
     top = context.models.get("umt").top(clip, ACTION_TOP)
+    if not np.all(np.isfinite([value for _, value in top])):
+        return not_scored("the model's answer is not a number: its weights are damaged")
     probabilities = {KINETICS_400[index]: round(value, 4) for index, value in top}
     recognised = probabilities.get(action, 0.0) >= ACTION_LEAST
     return Score(float(recognised), details={"asked": action, "top": probabilities})
@@ -98,7 +100,7 @@ def dynamic_degree(clip: Clip, context: Context) -> Score:
     if clip.fps is None:
         return not_scored("the file does not say its frame rate, which decides which frames are compared")
     frames = clip.frames[:: max(1, round(float(clip.fps) / FLOW_FPS))]
-    speeds = _speeds(clip, frames[:-1], frames[1:], context, FLOW_SHARE)
+    speeds = _speeds(frames, list(itertools.pairwise(range(len(frames)))), context, FLOW_SHARE)
     if not np.all(np.isfinite(speeds)):
         return _no_flow(clip)
     limit = FLOW_LIMIT * min(clip.height, clip.width) / 256
@@ -111,10 +113,9 @@ def dynamic_degree(clip: Clip, context: Context) -> Score:
 
 def static_filter(clip: Clip, context: Context) -> Score:
     """1 if the clip stands still by VBench's filter for temporal_flickering, else 0. Compares every frame pair."""
-    frames = clip.frames
-    firsts = [*frames[:-1], frames[0], frames[-1]]
-    seconds = [*frames[1:], frames[-1], frames[0]]
-    speeds = _speeds(clip, firsts, seconds, context, STATIC_SHARE)
+    last = len(clip.frames) - 1
+    pairs = [*itertools.pairwise(range(last + 1)), (0, last), (last, 0)]
+    speeds = _speeds(clip.frames, pairs, context, STATIC_SHARE)
     if not np.all(np.isfinite(speeds)):
         return _no_flow(clip)
     limit = STATIC_LIMIT * min(clip.height, clip.width) / 256
@@ -132,18 +133,15 @@ def is_static(speeds: NDArray[np.float32], limit: float) -> bool:
     return int(np.sum(speeds[:-2] > limit)) <= allowed and near
 
 
-def _speeds(
-    clip: Clip, firsts: Frames | list[Frames], seconds: Frames | list[Frames], context: Context, share: float
-) -> NDArray[np.float32]:
+def _speeds(frames: Frames, pairs: list[tuple[int, int]], context: Context, share: float) -> NDArray[np.float32]:
     """Mean speed of each pair's fastest pixels; nothing is computed for clips whose flow is known to have no number."""
     from pipeline.scoring.models.raft import LEAST_SIDE  # noqa: PLC0415 - loads torch
 
-    if len(firsts) and min(clip.height, clip.width) <= LEAST_SIDE - 8:  # padding reaches the next multiple of 8
+    if pairs and min(frames.shape[1:3]) <= LEAST_SIDE - 8:  # padding reaches the next multiple of 8
         return np.array([np.nan], dtype=np.float32)
-    model = context.models.get("raft")
     pair_speeds = []
-    for first, second in zip(firsts, seconds, strict=True):
-        speeds = model.speeds(first, second).numpy().ravel()
+    for flow in context.models.get("raft").flows(frames, pairs):
+        speeds = flow.square().sum(0).sqrt().cpu().numpy().ravel()
         count = int(speeds.size * share)
         pair_speeds.append(np.mean(-np.sort(-speeds)[:count]))
     return np.array(pair_speeds, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Divide a run's scoring into slices of its clips, for one model family each."""
+"""Divide a run's scoring into slices of its clips, each scored by all of its metrics: decoding is done once."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -7,6 +7,8 @@ from pipeline.scoring.metric import Metric
 from pipeline.scoring.residency import FAMILIES
 from pipeline.scoring.suite_jobs import entry_of
 
+ALL = "models"
+"""The family of a step that scores by every metric of the run, some of which need models."""
 SLICE = 8
 """Clips of a step: a model that must be loaded first is loaded for several, and what a lost worker had left to do is
 little."""
@@ -20,17 +22,19 @@ def family_of(metric: Metric) -> str:
 
 
 def of_family(metrics: Iterable[Metric], family: str) -> list[Metric]:
+    """The metrics by which a step of that family scores: with ``ALL`` every one, else those of one model."""
+    if family == ALL:
+        return list(metrics)
     return [metric for metric in metrics if family_of(metric) == family]
 
 
 def parts(jobs: Sequence[tuple[int, Mapping[str, str]]], metrics: Sequence[Metric]) -> Iterator[ScorePart]:
-    """The steps of a run over jobs, given as (seq, labels) in order; families that no clip of a slice asks for none."""
+    """The steps of a run over jobs, given as (seq, labels) in order; a slice whose clips ask for nothing has none."""
     for start in range(0, len(jobs), SLICE):
         some = jobs[start : start + SLICE]
-        for family in dict.fromkeys(family_of(metric) for metric in metrics):
-            of_it = of_family(metrics, family)
-            if any(is_scored_by(metric, labels) for _, labels in some for metric in of_it):
-                yield ScorePart(family, some[0][0], some[-1][0])
+        asked = {family_of(metric) for metric in metrics for _, labels in some if is_scored_by(metric, labels)}
+        if asked:
+            yield ScorePart(NO_MODEL if asked == {NO_MODEL} else ALL, some[0][0], some[-1][0])
 
 
 def is_scored_by(metric: Metric, labels: Mapping[str, str]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +145,16 @@ class Metric:
         if Need.AUXILIARY in self.needs and not context.auxiliary.get(self.dimension):
             return not_scored(f"needs the suite's auxiliary_info for {self.dimension}, and none was given")
         result = self.score_clip(clip, context)
-        if result.score is not None and not math.isfinite(result.score):
-            return not_scored(f"the result is not a finite number ({result.score})", **result.details)
-        return result
+        details = {name: _finite(value) for name, value in result.details.items()}
+        if result.score is not None and not (math.isfinite(result.score) and math.isfinite(result.weight)):
+            return not_scored(f"the result is not a finite number ({result.score})", **details)
+        return replace(result, details=details)
+
+
+def _finite(value: Any) -> Any:
+    """The value with None in place of each number that JSON cannot hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -30,6 +30,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """vbench-free: the native dimensions that need no text, so that any clip can be scored."""
 
 
+WEIGHTS_MISSING = "weights missing"
+"""The beginning of the reason why a metric without weights scores nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Readiness:
     """The readiness of a metric here: ``ready``, ``weights missing`` or ``external``, and what is missing."""
@@ -52,7 +56,12 @@ def readiness(metric: Metric, weights: Weights) -> Readiness:
     if metric.external:
         return Readiness(metric, "external")
     missing = tuple(weights.missing(metric.weights))
-    return Readiness(metric, "weights missing" if missing else "ready", missing)
+    return Readiness(metric, WEIGHTS_MISSING if missing else "ready", missing)
+
+
+def is_known(name: str) -> bool:
+    """Return whether this release has a metric or a group of that name: an older run may have asked for others."""
+    return name in METRICS or name in GROUPS
 
 
 def named(names: Iterable[str]) -> list[tuple[Metric, bool]]:
@@ -106,7 +115,7 @@ def _obstacle(metric: Metric, weights: Weights, reference: bool) -> str | None:
     if ready.state == "external":
         return "scored by another program: `vgen eval export`, then `vgen eval import`"
     if ready.missing:
-        return f"weights missing: {'; '.join(f'{name}, {weights.where(name)}' for name in ready.missing)}"
+        return f"{WEIGHTS_MISSING}: {'; '.join(f'{name}, {weights.where(name)}' for name in ready.missing)}"
     if Need.REFERENCE in metric.needs and not reference:
         return "needs a reference clip (--reference)"
     return None

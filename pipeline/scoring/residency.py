@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.errors import RefusedError
 from pipeline.scoring.weight_files import AESTHETIC_HEAD, BPE, CLIP_B32, CLIP_L14, DINO, MUSIQ, RAFT, UMT, VICLIP
 from pipeline.scoring.weights import Weights
 
@@ -47,6 +48,8 @@ class Models:
     device: str = "cpu"
     load_seconds: dict[str, float] = field(default_factory=dict)
     _loaded: dict[str, Any] = field(default_factory=dict, repr=False)
+    _broken: dict[str, RefusedError] = field(default_factory=dict, repr=False)
+    """Families whose files are no weights of theirs: they are read once, and not again for each clip."""
 
     def get(self, family: str) -> Any:
         """The family's model, loaded at the first call.
@@ -55,6 +58,8 @@ class Models:
             RefusedError: code ``eval_weights_missing`` or ``eval_weights_wrong``.
             SettingsError: this machine has no such device.
         """
+        if family in self._broken:
+            raise self._broken[family]
         if family not in self._loaded:
             definition = FAMILIES[family]
             importlib.import_module("pipeline.scoring.models.device").require(self.device)
@@ -62,7 +67,11 @@ class Models:
             base = () if definition.base is None else (self.get(definition.base),)
             started = time.perf_counter()
             module = importlib.import_module(f"pipeline.scoring.models.{definition.module}")
-            self._loaded[family] = module.load(weights, self.device, *base)
+            try:
+                self._loaded[family] = module.load(weights, self.device, *base)
+            except RefusedError as error:
+                self._broken[family] = error
+                raise
             self.load_seconds[family] = time.perf_counter() - started
         return self._loaded[family]
 
@@ -73,3 +82,4 @@ class Models:
     def unload(self) -> None:
         """Forget every model, so that its memory can be used again."""
         self._loaded.clear()
+        self._broken.clear()

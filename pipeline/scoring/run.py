@@ -1,14 +1,19 @@
 """Scoring many clips: each is decoded once and given to every metric; each model family is loaded once."""
 
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import OutOfMemoryError, RefusedError
+from pipeline.digests import canonical_json, sha256_hex
+from pipeline.errors import OutOfMemoryError, RefusedError, VgenError
+from pipeline.files.digests import file_sha256
 from pipeline.scoring.clip import MAX_BYTES, Clip, pixel_digest, read_clip
 from pipeline.scoring.metric import Context, Expected, Metric, Need, Score, not_scored
 from pipeline.scoring.residency import Models
@@ -29,6 +34,15 @@ class ClipToScore:
     seed: int | None = None
     dimensions: tuple[str, ...] | None = None
     """VBench dimensions that the suite asks for this clip; None means all that were chosen."""
+    known: frozenset[str] = frozenset()
+    """Metrics whose scores are there already: they are not computed again."""
+
+    def inputs_digest(self) -> str:
+        """sha256 of all that scores depend on beside the file and the scorer. Raises OSError for a lost reference."""
+        reference = None if self.reference is None else file_sha256(self.reference)
+        dimensions = None if self.dimensions is None else sorted(self.dimensions)
+        facts = {"prompt": self.prompt, "reference": reference, "auxiliary": self.auxiliary, "dimensions": dimensions}
+        return sha256_hex(canonical_json({**facts, "expected": asdict(self.expected)}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +58,30 @@ class ClipScores:
     """``clip.pixel_digest``: runs with the same pixels need no comparison of scores."""
     notes: tuple[str, ...] = ()
     """Properties of the video that its scores do not show."""
+    sha256: str | None = None
+    """The digest of the file."""
+
+
+@dataclass(eq=False)
+class Loaded:
+    """A clip that is decoded, with its reference; or ``problem`` says why it is not."""
+
+    item: ClipToScore
+    clip: Clip | None = None
+    reference: Clip | None = None
+    problem: str | None = None
+    seconds: float = 0.0
+    sha256: str | None = None
+    folder: tempfile.TemporaryDirectory[str] | None = None
+    """The folder of the clip's own copy, which is there until it is scored."""
+
+    @property
+    def bytes(self) -> int:
+        return sum(clip.frames.nbytes for clip in (self.clip, self.reference) if clip is not None)
+
+    def close(self) -> None:
+        if self.folder is not None:
+            self.folder.cleanup()
 
 
 def score_clips(
@@ -52,52 +90,120 @@ def score_clips(
     models: Models,
     max_bytes: int = MAX_BYTES,
     check: Callable[[], None] = lambda: None,
+    *,
+    required: Collection[str] = (),
+    strict: bool = False,
 ) -> Iterator[ClipScores]:
     """Score clips one by one, in order. A clip that cannot be read is not scored by any metric, and the rest goes on.
 
-    ``check`` is called before each metric; what it raises ends the scoring.
+    So it does where a metric fails: the clip is not scored by it. The next clip is decoded meanwhile. ``check`` is
+    called before each metric; what it raises ends the scoring.
 
     Raises:
-        RefusedError: code ``eval_weights_missing`` or ``eval_weights_wrong``: no clip could be scored with these.
-        OutOfMemoryError: a clip is too large for a model on this device.
+        RefusedError: code ``eval_weights_missing``: no clip could be scored with these; code ``eval_weights_wrong``,
+            of a metric that is ``required``.
+        OutOfMemoryError: a clip is too large for a model of a required metric, or of any where ``strict``; so are other
+            errors of theirs raised as they are.
+        SettingsError: this machine has no such device.
     """
-    for clip in clips:
-        yield _score(clip, metrics, models, max_bytes, check)
+    loads = (partial(load, item, metrics, max_bytes) for item in clips)
+    for loaded in ahead(loads, max_bytes):
+        yield score_loaded(loaded, metrics, models, check, required=required, strict=strict)
 
 
-def _score(
-    item: ClipToScore, metrics: Sequence[Metric], models: Models, max_bytes: int, check: Callable[[], None]
-) -> ClipScores:
-    chosen = [metric for metric in metrics if _asked(metric, item)]
+def load(item: ClipToScore, metrics: Sequence[Metric], max_bytes: int = MAX_BYTES) -> Loaded:
+    """Decode a clip, and its reference where one of its metrics needs it."""
     started = time.perf_counter()
     try:
-        clip, reference = _decoded(item, chosen, max_bytes)
-    except RefusedError as error:
-        return ClipScores(item, {metric.name: not_scored(str(error)) for metric in chosen}, str(error), 0.0, {})
-    decoded = time.perf_counter() - started
-    context = Context(models, item.prompt, reference, item.auxiliary, item.expected)
+        clip, reference = _decoded(item, [metric for metric in metrics if is_asked(metric, item)], max_bytes)
+        sha256 = file_sha256(item.video)
+    except (RefusedError, OSError) as error:
+        return Loaded(item, problem=str(error))
+    return Loaded(item, clip, reference, seconds=time.perf_counter() - started, sha256=sha256)
+
+
+def ahead(loads: Iterable[Callable[[], Loaded]], max_bytes: int = MAX_BYTES) -> Iterator[Loaded]:
+    """What the functions return, in order; each next one is called while its caller has the one before.
+
+    Where that one has more than a quarter of ``max_bytes``, the next waits: two such clips need not be there at once.
+    """
+    remaining = iter(loads)
+    with ThreadPoolExecutor(1, thread_name_prefix="vgen-decode") as pool:
+        function = next(remaining, None)
+        future = None if function is None else pool.submit(function)
+        while future is not None:
+            loaded = future.result()
+            following = next(remaining, None)
+            small = loaded.bytes <= max_bytes // 4
+            future = pool.submit(following) if following is not None and small else None
+            try:
+                yield loaded
+            except GeneratorExit:
+                if future is not None:
+                    future.result().close()
+                raise
+            finally:
+                loaded.close()
+            del loaded
+            if future is None and following is not None:
+                future = pool.submit(following)
+
+
+def score_loaded(
+    loaded: Loaded,
+    metrics: Sequence[Metric],
+    models: Models,
+    check: Callable[[], None] = lambda: None,
+    *,
+    required: Collection[str] = (),
+    strict: bool = False,
+) -> ClipScores:
+    """Score one clip. Raises as ``score_clips``."""
+    item, clip = loaded.item, loaded.clip
+    chosen = [metric for metric in metrics if is_asked(metric, item)]
+    if clip is None:
+        problem = loaded.problem or "it could not be read"
+        return ClipScores(item, {metric.name: not_scored(problem) for metric in chosen}, problem, 0.0, {})
+    context = Context(models, item.prompt, loaded.reference, item.auxiliary, item.expected)
     scores, seconds = {}, {}
     for metric in chosen:
         check()
-        if metric.family is not None:
-            models.get(metric.family)  # so that loading is not counted as scoring
-        started = time.perf_counter()
-        scores[metric.name] = _of_metric(metric, clip, context)
-        seconds[metric.name] = time.perf_counter() - started
-    return ClipScores(item, scores, None, decoded, seconds, pixel_digest(clip), clip.notes)
+        try:
+            if metric.family is not None:
+                models.get(metric.family)  # so that loading is not counted as scoring
+            started = time.perf_counter()
+            scores[metric.name] = metric.score(clip, context)
+            seconds[metric.name] = time.perf_counter() - started
+        except Exception as error:  # noqa: BLE001 - one model's fault costs no other metric its score
+            scores[metric.name] = _failed(metric, clip, error, required=required, strict=strict)
+    return ClipScores(item, scores, None, loaded.seconds, seconds, pixel_digest(clip), clip.notes, loaded.sha256)
 
 
-def _of_metric(metric: Metric, clip: Clip, context: Context) -> Score:
-    try:
-        return metric.score(clip, context)
-    except (MemoryError, RuntimeError) as error:
-        if type(error).__name__ not in ("MemoryError", "OutOfMemoryError"):  # torch's is known by name: no torch here
-            raise
+def _failed(metric: Metric, clip: Clip, error: Exception, *, required: Collection[str], strict: bool) -> Score:
+    """The clip's score by a metric that failed: none. What must be heard is raised instead, as ``score_clips`` says."""
+    needed = metric.name in required
+    if isinstance(error, RefusedError) and error.code == "eval_weights_wrong":
+        if needed:
+            raise error
+        return not_scored(str(error), failed=True)
+    if isinstance(error, VgenError):
+        raise error
+    if type(error).__name__ in ("MemoryError", "OutOfMemoryError"):  # torch's is known by name: no torch here
         size = f"{len(clip.frames)} frames of {clip.width}x{clip.height}"
-        raise OutOfMemoryError(f"{clip.path}, {size}: too little memory for {metric.name}") from error
+        message = f"{clip.path}, {size}: too little memory for {metric.name}"
+        if needed or strict:
+            raise OutOfMemoryError(message) from error
+        return not_scored(message, failed=True)
+    if needed or strict:
+        raise error
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return not_scored(f"{metric.name} failed: {type(error).__name__}: {first:.300}", failed=True)
 
 
-def _asked(metric: Metric, item: ClipToScore) -> bool:
+def is_asked(metric: Metric, item: ClipToScore) -> bool:
+    """Return whether the clip is to be scored by the metric: a suite may ask for less, and some scores be known."""
+    if metric.name in item.known:
+        return False
     return metric.group != "vbench" or item.dimensions is None or metric.dimension in item.dimensions
 
 
@@ -131,5 +237,7 @@ def as_json(clip_scores: ClipScores, fingerprints: Mapping[str, Mapping[str, Any
         for name, value in (("entry", clip_scores.clip.entry), ("seed", clip_scores.clip.seed))
         if value is not None
     }
-    pixels = {} if clip_scores.pixels is None else {"pixels": clip_scores.pixels}
-    return {"video": str(clip_scores.clip.video), **key, **pixels, "scores": scores}
+    digests = (("pixels", clip_scores.pixels), ("sha256", clip_scores.sha256))
+    known = {name: value for name, value in digests if value is not None}
+    prompt = {} if clip_scores.clip.prompt is None else {"prompt": clip_scores.clip.prompt}
+    return {"video": str(clip_scores.clip.video), **key, **prompt, **known, "scores": scores}

@@ -1,9 +1,10 @@
 """Scores a clip of a job, for every caller alike: what its specification asks, and what this machine cannot score."""
 
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from pipeline.digests import canonical_json, sha256_hex
@@ -11,8 +12,8 @@ from pipeline.errors import NotFoundError, RefusedError
 from pipeline.files.digests import file_sha256
 from pipeline.scoring import Expected, Metric, Models, Score, not_scored
 from pipeline.scoring.families import is_scored_by
-from pipeline.scoring.registry import readiness
-from pipeline.scoring.run import ClipScores, ClipToScore, fingerprint, score_clips
+from pipeline.scoring.registry import WEIGHTS_MISSING, readiness
+from pipeline.scoring.run import ClipScores, ClipToScore, Loaded, ahead, fingerprint, load, score_loaded
 from pipeline.scoring.suite_jobs import entry_of
 from pipeline.spec import JobSpec
 from pipeline.storage.base import Storage
@@ -37,10 +38,12 @@ class ClipScorer:
     """Scores clips by some metrics; one whose weights are not on this machine scores none and says so.
 
     A suite's clip is scored in its entry's dimensions alone. ``check`` is called often: what it raises ends it all.
+    A metric that fails gives no score and says why, but for those that are ``required``, and for all of them where
+    ``strict``: their errors are raised.
 
     Raises:
         RefusedError: code ``eval_weights_missing``: weights of a metric among ``required`` are missing; code
-            ``eval_weights_wrong``, by any method.
+            ``eval_weights_wrong``: they are none of its model.
         OutOfMemoryError: a model has too little memory for a clip.
     """
 
@@ -52,15 +55,17 @@ class ClipScorer:
         check: Callable[[], None] = lambda: None,
         *,
         required: Collection[str] = (),
+        strict: bool = False,
     ) -> None:
+        self._required, self._strict = frozenset(required), strict
         self._metrics, self._models, self._max_bytes, self._check = metrics, models, max_bytes, check
         self._missing: dict[str, Score] = {}
         for metric in metrics:
             if lacking := readiness(metric, models.weights).missing:
                 why = "; ".join(f"{name}, {models.weights.where(name)}" for name in lacking)
                 if metric.name in required:
-                    raise RefusedError(f"{metric.name}: weights missing: {why}", code="eval_weights_missing")
-                self._missing[metric.name] = not_scored(f"weights missing: {why}")
+                    raise RefusedError(f"{metric.name}: {WEIGHTS_MISSING}: {why}", code="eval_weights_missing")
+                self._missing[metric.name] = not_scored(f"{WEIGHTS_MISSING}: {why}")
 
     @cached_property
     def fingerprints(self) -> dict[str, dict[str, object]]:
@@ -77,28 +82,62 @@ class ClipScorer:
 
     def score(self, spec: JobSpec, video: Path) -> ClipScores:
         """The clip's score by each metric that is asked of it, in no order."""
-        able = [metric for metric in self._asked(spec) if metric.name not in self._missing]
-        (scored,) = score_clips([clip_to_score(spec, video)], able, self._models, self._max_bytes, self._check)
-        return replace(scored, scores={**scored.scores, **self._unable(spec)})
+        able = self._able(spec)
+        loaded = load(clip_to_score(spec, video), able, self._max_bytes)
+        return self._scored(loaded, able, self._unable(spec))
 
-    def score_stored(self, clip: StoredClip, storage: Storage) -> ClipScores:
-        """The same of a published clip. One that is not in the store, or is another, could not be read."""
-        able = [metric for metric in self._asked(clip.spec) if metric.name not in self._missing]
-        item = clip_to_score(clip.spec, Path(clip.key))
+    def score_stored(
+        self, clips: Iterable[StoredClip], storage: Storage, begin: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[StoredClip, ClipScores]]:
+        """The same of published clips, by the metrics whose scores each does not have yet.
+
+        Each clip is fetched, checked and decoded once, while the one before is scored. One that is not in the store,
+        or is another, could not be read. ``begin`` is called before each is scored.
+        """
+        fetched: deque[StoredClip] = deque()
+
+        def loads() -> Iterator[Callable[[], Loaded]]:
+            for clip in clips:
+                fetched.append(clip)
+                yield partial(self._fetch, clip, storage)
+
+        for loaded in ahead(loads(), self._max_bytes):
+            clip = fetched.popleft()
+            self._check()
+            begin()
+            able = self._able(clip.spec, clip.known)
+            scored = self._scored(loaded, able, self._unable(clip.spec))
+            yield clip, replace(scored, clip=clip_to_score(clip.spec, Path(clip.key)))
+
+    def _scored(self, loaded: Loaded, able: Sequence[Metric], unable: Mapping[str, Score]) -> ClipScores:
         if not able:
-            return ClipScores(item, self._unable(clip.spec), None, 0.0, {})
-        with tempfile.TemporaryDirectory(prefix="vgen-score-") as folder:
-            path, problem = Path(folder) / "clip.mp4", None
-            try:
-                storage.download(clip.key, path)
-                if file_sha256(path, self._check) != clip.sha256:
-                    problem = f"{clip.key}: its bytes are others than were published"
-            except NotFoundError:
-                problem = f"{clip.key}: it is not in the store"
-            if problem is None:
-                return replace(self.score(clip.spec, path), clip=item)
-        unread = {metric.name: not_scored(problem) for metric in able}
-        return ClipScores(item, {**unread, **self._unable(clip.spec)}, problem, 0.0, {})
+            return ClipScores(loaded.item, unable, loaded.problem, 0.0, {})
+        scored = score_loaded(loaded, able, self._models, self._check, required=self._required, strict=self._strict)
+        return replace(scored, scores={**scored.scores, **unable})
+
+    def _fetch(self, clip: StoredClip, storage: Storage) -> Loaded:
+        """A copy of the clip from the store, decoded; its folder is there until it is scored."""
+        item = clip_to_score(clip.spec, Path(clip.key))
+        able = self._able(clip.spec, clip.known)
+        if not able:
+            return Loaded(item)
+        folder = tempfile.TemporaryDirectory(prefix="vgen-score-")
+        path = Path(folder.name) / "clip.mp4"
+        try:
+            storage.download(clip.key, path)
+            if file_sha256(path) != clip.sha256:
+                return Loaded(item, problem=f"{clip.key}: its bytes are others than were published", folder=folder)
+            return replace(load(replace(item, video=path), able, self._max_bytes), folder=folder)
+        except NotFoundError:
+            return Loaded(item, problem=f"{clip.key}: it is not in the store", folder=folder)
+        except BaseException:
+            folder.cleanup()
+            raise
+
+    def known(self, clip: StoredClip) -> list[str]:
+        """The metrics that this scorer would compute and whose scores the clip has already."""
+        names = [metric.name for metric in self._asked(clip.spec) if metric.name in self._digests]
+        return [name for name in names if (name, self._digests[name]) in clip.known]
 
     def knows(self, clip: StoredClip) -> bool:
         """Return whether the clip has every score already that it would be given."""
@@ -115,6 +154,14 @@ class ClipScorer:
 
     def _asked(self, spec: JobSpec) -> list[Metric]:
         return [metric for metric in self._metrics if is_scored_by(metric, spec.labels)]
+
+    def _able(self, spec: JobSpec, known: Collection[tuple[str, str]] = ()) -> list[Metric]:
+        """The metrics that are asked and can be computed here, but for those whose scores are ``known``."""
+        return [
+            metric
+            for metric in self._asked(spec)
+            if metric.name not in self._missing and not (known and (metric.name, self._digests[metric.name]) in known)
+        ]
 
     def _unable(self, spec: JobSpec) -> dict[str, Score]:
         return {metric.name: self._missing[metric.name] for metric in self._asked(spec) if metric.name in self._missing}

@@ -1,4 +1,4 @@
-"""Score clips that are published: a slice of a run's, by one model family. No stage of a job: nothing waits for it."""
+"""Score clips that are published: a slice of a run's. No stage of a job: nothing waits for it."""
 
 from __future__ import annotations
 
@@ -26,20 +26,19 @@ def run(
 ) -> int:
     """Score the clips one by one, each recorded when it is done; how many of them could not be read.
 
+    On a GPU a model's failure ends the step, which the CPUs then do again; there it costs the clip that score alone.
+
     Raises:
-        RefusedError: code ``eval_weights_wrong``.
-        OutOfMemoryError: a model has too little memory for a clip.
+        OutOfMemoryError: a model has too little memory for a clip on the GPU.
         SettingsError: this machine has no such device.
         StoppedError: asked to stop.
     """
     metrics = of_family(gate.check_metrics(work.metrics), work.family)
-    scorer = ClipScorer(metrics, models, clip_bytes, check)
+    scorer = ClipScorer(metrics, models, clip_bytes, check, strict=models.device != "cpu")
     unread = 0
-    for clip in work.clips:
-        check()
-        failpoints.hit("score_clip", work.family)
-        if not scorer.knows(clip):
-            scored = scorer.score_stored(clip, storage)
-            unread += scored.problem is not None
-            record(clip, scorer.records(scored.scores))
+    check()
+    todo = [clip for clip in work.clips if not scorer.knows(clip)]
+    for clip, scored in scorer.score_stored(todo, storage, lambda: failpoints.hit("score_clip", work.family)):
+        unread += scored.problem is not None
+        record(clip, scorer.records(scored.scores))
     return unread

@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 
 from db import api_keys
 from db.events import acting_key
+from db.models import ApiKey
 from server.database import Line, ServedLine
 from server.errors import ApiError
 from service import keys
@@ -67,6 +68,11 @@ async def holder_of(text: str, line: Line) -> Caller:
         key = await run_in_threadpool(keys.verify, line.database, text)
     except keys.KeyRefusedError as error:
         raise refusal(f"the key is not valid: {error}") from None
+    return caller_with(key)
+
+
+def caller_with(key: ApiKey) -> Caller:
+    """Return the owner of a key that was verified, by whom all is done from here on."""
     acting_key.set(key.id)
     is_admin = ADMIN in key.scopes
     return Caller(key.owner, None if is_admin else frozenset(key.scopes), sees_all=is_admin, key_id=key.id)

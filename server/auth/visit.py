@@ -1,7 +1,8 @@
 """Whoever looks at the pages: a browser's session, which a key opens, and the forms that it sends.
 
-The session's cookie holds the key itself: no script can read it, it ends with the browser, and any server knows at
-once when the key is revoked. A form carries a token made of that cookie, which another site's page cannot know.
+The session's cookie holds a random text whose digest is a row (``db.browser_sessions``), never the key: no script can
+read it, it ends with the browser, by itself after a week, and at once when its key is revoked. A form carries a token
+made of that cookie, which another site's page cannot know.
 """
 
 import hashlib
@@ -12,11 +13,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Form, Request
+from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from db.events import acting_key
-from server.auth.caller import Caller, credential, holder_of, is_own_origin, refusal, without_key
-from server.database import ServedLine
+from server.auth.caller import Caller, caller_with, credential, holder_of, is_own_origin, refusal, without_key
+from server.database import Line, ServedLine
 from server.errors import ApiError
 from service import keys
 
@@ -48,15 +50,24 @@ async def visitor(request: Request, line: ServedLine) -> Visit:
     """
     acting_key.set(None)
     session = request.cookies.get(SESSION_COOKIE)
-    text = credential(request.headers, request.url.query) or session
-    if text is not None:
-        return Visit(await holder_of(text, line), _token(text), signed_in=session is not None)
+    if (text := credential(request.headers, request.url.query)) is not None:
+        return Visit(await holder_of(text, line), _token(text))
+    if session is not None:
+        return Visit(await _session_holder(session, line), _token(session), signed_in=True)
     caller = await without_key(request, line)
     if caller is None and line.settings.serve.public_pages and request.method in ("GET", "HEAD"):
         caller = Caller(line.settings.owner, _PUBLIC, sees_all=True)
     if caller is None:
         raise refusal("sign in with a key to see this page")
     return Visit(caller, form_token(request))
+
+
+async def _session_holder(secret: str, line: Line) -> Caller:
+    """Raises ApiError: 401."""
+    try:
+        return caller_with(await run_in_threadpool(keys.verify_session, line.database, secret))
+    except keys.KeyRefusedError as error:
+        raise refusal(str(error)) from None
 
 
 CurrentVisit = Annotated[Visit, Depends(visitor)]
@@ -111,11 +122,24 @@ def keep_form_cookie(request: Request, response: Response) -> None:
         _set(request, response, FORM_COOKIE, held)
 
 
-def open_session(request: Request, response: Response, key: str) -> None:
-    _set(request, response, SESSION_COOKIE, key)
+async def open_session(request: Request, response: Response, line: Line, key: str) -> None:
+    """Have the browser signed in from here on. Raises ApiError: 401, the key is not valid."""
+    try:
+        held = await run_in_threadpool(keys.verify, line.database, key)
+    except keys.KeyRefusedError as error:
+        raise refusal(f"the key is not valid: {error}") from None
+    _set(request, response, SESSION_COOKIE, await run_in_threadpool(keys.open_session, line.database, held))
 
 
-def close_session(response: Response) -> None:
+async def close_session(request: Request, response: Response, line: Line) -> None:
+    """End the session in the rows and in the browser."""
+    if (secret := request.cookies.get(SESSION_COOKIE)) is not None:
+        await run_in_threadpool(keys.close_session, line.database, secret)
+    forget_session(response)
+
+
+def forget_session(response: Response) -> None:
+    """Have the browser forget a session that is over."""
     response.delete_cookie(SESSION_COOKIE)
 
 

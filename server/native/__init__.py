@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter
 
-from server.native import batches, events, jobs, line
+from server.native import batches, events, jobs, line, votes
 
 router = APIRouter(tags=["line"])
-for part in (batches.router, events.router, jobs.router, line.router):
+for part in (batches.router, events.router, jobs.router, line.router, votes.router):
     router.include_router(part)
 
 __all__ = ["router"]

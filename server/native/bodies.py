@@ -98,6 +98,24 @@ class Continuation(Body):
         return self.model_dump(exclude={"prompt", "whole"})
 
 
+class Rating(Body):
+    """What somebody says of a clip; what is left out stays as it was, null takes it away."""
+
+    stars: int | None = Field(None, description="1 to 5.")
+    note: str | None = Field(None, description="At most 4,000 characters.")
+
+    def changes(self) -> dict[str, Any]:
+        return self.model_dump(exclude_unset=True)
+
+
+class Vote(Body):
+    """Which of two clips is better."""
+
+    first: str = Field(description="The id of a job.")
+    second: str = Field(description="The id of another one.")
+    preferred: str | None = Field(description="The id of the better of the two; null: neither is.")
+
+
 class Queues(Body):
     """Which queues."""
 

@@ -15,6 +15,7 @@ from service.keys import ADMIN
 
 Reader = Annotated[Caller, Depends(require("videos.read"))]
 Writer = Annotated[Caller, Depends(require("batches.write"))]
+Judge = Annotated[Caller, Depends(require("votes.write"))]
 Observer = Annotated[Caller, Depends(require("metrics.read"))]
 Admin = Annotated[Caller, Depends(require(ADMIN))]
 

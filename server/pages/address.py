@@ -15,8 +15,14 @@ from service.labels import label_of
 ARRANGEMENTS = ("wall", "prompts", "grid")
 PAGE_SIZE = 120
 _MAX_TEXT = 500
-_FILTERS = ("state", "label", "preset", "seed", "q", "metric", "least", "most")
+_FILTERS = ("state", "label", "preset", "seed", "q", "metric", "least", "most", "stars")
 _OTHERS = ("sort", "view", "by")
+
+
+def own_path(text: str) -> str:
+    """Return the path, if it is one of this server: ``//host`` and ``/\\host`` lead elsewhere; else ``/``."""
+    own = text.startswith("/") and not text.startswith(("//", "/\\")) and text.isprintable()
+    return text if own else "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class Address:
             metric=given.get("metric"),
             least=reader.number("least"),
             most=reader.number("most"),
+            stars=reader.number("stars"),
         )
         order = Order(reader.choice("sort", tuple(Order)) or Order.TROUBLE)
         arrangement = reader.choice("view", ARRANGEMENTS) or "wall"
@@ -75,6 +82,11 @@ class Address:
         values |= {name: str(value) for name, value in changes.items() if value is not None}
         kept = {name: value for name, value in values.items() if name not in changes or changes[name] is not None}
         return f"{self.path}?{urllib.parse.urlencode(kept)}" if kept else self.path
+
+    @property
+    def here(self) -> str:
+        """The address of this page itself."""
+        return self.with_(after=self.given.get("after"))
 
     def after(self, place: Place) -> str:
         """Return the address of the page that begins after this place."""

@@ -47,7 +47,9 @@ class Groups:
     next_page: str | None
 
 
-def groups_of(session: Session, batch: Batch, settings: Settings, address: Address, by: str | None) -> Groups:
+def groups_of(
+    session: Session, batch: Batch, settings: Settings, address: Address, by: str | None, rater: str
+) -> Groups:
     """Return a page of a batch's clips by prompt."""
     after = -1 if address.place is None else address.place.seq
     found = reading.prompt_groups(session, batch.id, address.filter, after_seq=after, limit=GROUPS + 1, most=_MOST)
@@ -55,9 +57,8 @@ def groups_of(session: Session, batch: Batch, settings: Settings, address: Addre
     jobs = [job for group in shown for job in group.jobs]
     fields = _differing(shown)
     by = by if by in fields else next(iter(fields), None)
-    by_id = dict(
-        zip([job.id for job in jobs], cards(session, jobs, settings, metric=address.filter.metric), strict=True)
-    )
+    shown_cards = cards(session, jobs, settings, metric=address.filter.metric, rater=rater)
+    by_id = {card.id: card for card in shown_cards}
     columns = sorted({value_of(job.spec, by) for job in jobs}, key=_by_number)[:_COLUMNS] if by else []
     groups = [_group(group, by, by_id, address) for group in shown]
     more = address.after(Place(0, shown[-1].first_seq)) if len(found) > GROUPS else None

@@ -45,9 +45,9 @@ def show_batch(request: Request, batch_id: str, line: ServedLine, visit: Viewer)
         place = live.mark(line, batch.id) if batch.active else None
         values = {"progress": progress_of(session, batch, line), **_choices(session, batch, address)}
         values |= (
-            _wall(session, batch, line, address)
+            _wall(session, batch, line, address, visit.caller.owner)
             if address.arrangement == "wall"
-            else _groups(session, batch, line, address)
+            else _groups(session, batch, line, address, visit.caller.owner)
         )
     return page(request, visit, "batch.html", address=address, live=place, **values)
 
@@ -64,15 +64,15 @@ def _choices(session: Session, batch: Batch, address: Address) -> dict[str, Any]
     }
 
 
-def _wall(session: Session, batch: Batch, line: Line, address: Address) -> dict[str, Any]:
+def _wall(session: Session, batch: Batch, line: Line, address: Address, rater: str) -> dict[str, Any]:
     shown = reading.page(session, batch.id, address.filter, address.order, after=address.place, limit=PAGE_SIZE)
     return {
-        "cards": cards(session, shown.jobs, line.settings, metric=address.filter.metric),
+        "cards": cards(session, shown.jobs, line.settings, metric=address.filter.metric, rater=rater),
         "next_page": None if shown.next is None else address.after(shown.next),
         "arranged": None,
     }
 
 
-def _groups(session: Session, batch: Batch, line: Line, address: Address) -> dict[str, Any]:
-    arranged = groups_of(session, batch, line.settings, address, address.text("by") or None)
+def _groups(session: Session, batch: Batch, line: Line, address: Address, rater: str) -> dict[str, Any]:
+    arranged = groups_of(session, batch, line.settings, address, address.text("by") or None, rater)
     return {"cards": [], "next_page": arranged.next_page, "arranged": arranged}

@@ -1,10 +1,13 @@
 """Jobs as cards: their pictures, their scores, and in words what became of them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from db.clips import jobs
+from db.clips.votes import Opinion, opinions
 from db.evals import runs
 from db.models import ArtifactRow, Job, Score
 from pipeline.encoding.pictures import strip_indices
@@ -27,15 +30,38 @@ _NO_PICTURE = {
 _MENDED_BY = {JobState.FAILED: "retry", JobState.CANCELLED: "retry", JobState.HELD: "approve"}
 
 
-def cards(session: Session, found: Sequence[Job], settings: Settings, *, metric: str | None = None) -> list[Card]:
-    """Return the jobs' cards, with a few queries however many there are."""
+def cards(
+    session: Session, found: Sequence[Job], settings: Settings, *, metric: str | None = None, rater: str | None = None
+) -> list[Card]:
+    """Return the jobs' cards, with a few queries however many there are; ``rater`` is who looks at them."""
     ids = [job.id for job in found]
     files = jobs.artifacts(session, ids)
     scores = runs.of_jobs(session, ids, current=True)
+    said = opinions(session, ids)
     return [
-        _card(job, view, files.get(job.id, {}), scores.get(job.id, ()), metric)
+        replace(
+            _card(job, view, files.get(job.id, {}), scores.get(job.id, ()), metric), **_said(said.get(job.id), rater)
+        )
         for job, view in zip(found, job_views(session, found, settings), strict=True)
     ]
+
+
+def _said(opinion: Opinion | None, rater: str | None) -> dict[str, Any]:
+    """What people say of a clip, as a card shows it: one's own first."""
+    if opinion is None:
+        return {}
+    own = opinion.of(rater) if rater is not None else None
+    noted = sorted((rating for rating in opinion.ratings if rating.note), key=lambda rating: rating is not own)
+    several = len(opinion.ratings) > 1
+    notes = [f"{rating.rater}: {rating.note}" if several else str(rating.note) for rating in noted]
+    cast = opinion.won + opinion.lost + opinion.tied
+    return {
+        "stars": opinion.stars,
+        "own_stars": (own.stars or 0) if own is not None else 0,
+        "own_note": own.note if own is not None else None,
+        "note": "\n".join(notes) or None,
+        "won": (opinion.won, cast) if cast else None,
+    }
 
 
 def missing_clip(job: Job, view: JobView) -> str:

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
+from db.clips import votes
+from db.clips.votes import Opinion
 from db.evals import runs
-from db.models import Job
+from db.models import ClipVote, Job
 from pipeline.errors import InputError, Problem
 from pipeline.html import Card
 from pipeline.ids import job_id as id_of
@@ -33,6 +35,10 @@ class Compared:
     card: Card
     spec: dict[str, Any]
     scores: dict[str, float | None]
+    votes: str
+    """How it fared in votes, in words."""
+    chosen: bool
+    """True if the one who looks found it better than each of the others."""
 
 
 @router.get("/compare")
@@ -56,13 +62,16 @@ def compare(
         if not 2 <= len(chosen) <= _MOST:
             rule = f"{len(chosen)} clips are chosen: choose two to four on the page of a batch"
             raise InputError([Problem(rule, field="job")])
-        clips = _compared(session, visit.caller, line.settings, chosen)
+        clips, own = _compared(session, visit.caller, line.settings, chosen)
     pair = f"/compare?batch={batch[0]}&batch={batch[1]}&at=" if batch else ""
     return page(
         request,
         visit,
         "compare.html",
         clips=clips,
+        neither=len(clips) == 2 and any(vote.preferred_job_id is None for vote in own),
+        votable=all(clip.card.video for clip in clips),
+        here=f"/compare?{request.url.query}",
         differing=_differing(clips),
         metrics=sorted({metric for clip in clips for metric in clip.scores}),
         before=f"{pair}{at - 1}" if batch and at > 0 else None,
@@ -70,13 +79,30 @@ def compare(
     )
 
 
-def _compared(session: Session, caller: Caller, settings: Settings, ids: Sequence[str]) -> list[Compared]:
+def _compared(
+    session: Session, caller: Caller, settings: Settings, ids: Sequence[str]
+) -> tuple[list[Compared], list[ClipVote]]:
+    """Return the clips, and the votes between them of the one who looks."""
     jobs: list[Job] = [visible_job(session, caller, job_id) for job_id in ids]
     scores = runs.of_jobs(session, ids, current=True)
-    return [
-        Compared(card, job.spec, {score.metric: score.score for score in scores.get(job.id, [])})
-        for card, job in zip(cards(session, jobs, settings), jobs, strict=True)
+    said, own = votes.opinions(session, ids), votes.votes_among(session, ids, caller.owner)
+    clips = [
+        Compared(
+            card,
+            job.spec,
+            {score.metric: score.score for score in scores.get(job.id, [])},
+            _in_words(said.get(job.id)),
+            chosen=sum(vote.preferred_job_id == job.id for vote in own) == len(ids) - 1,
+        )
+        for card, job in zip(cards(session, jobs, settings, rater=caller.owner), jobs, strict=True)
     ]
+    return clips, own
+
+
+def _in_words(opinion: Opinion | None) -> str:
+    if opinion is None or not (cast := opinion.won + opinion.lost + opinion.tied):
+        return ""
+    return f"won {opinion.won} of {cast} {'vote' if cast == 1 else 'votes'}"
 
 
 def _differing(clips: Sequence[Compared]) -> list[str]:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from starlette.responses import RedirectResponse
 
 from db.clips import batches
+from db.clips.votes import Opinion, opinions
 from pipeline.ids import job_id as id_of
 from pipeline.states import TERMINAL_JOB_STATES
 from server.auth import Caller, Visit, sending
@@ -34,6 +35,7 @@ _DONE = {
     "retry": "It is queued again, at the step where it ended.",
     "approve": "It was approved, and goes on.",
     "reject": "It was rejected.",
+    "rate": "Your stars and note are stored.",
     "nothing": "Nothing was changed: meanwhile it was in another state.",
 }
 
@@ -47,11 +49,14 @@ def show_job(request: Request, job_id: str, line: ServedLine, visit: Viewer, did
         batch = batches.get(session, job.batch_id)
         values: dict[str, Any] = {
             "card": cards(session, [job], line.settings)[0],
+            "opinion": (opinion := opinions(session, [job.id]).get(job.id, Opinion())),
+            "own": opinion.of(visit.caller.owner),
             "now": job_now(session, job, line),
             "live": None if job.state in TERMINAL_JOB_STATES else live.mark(line, job.batch_id, job.id),
             "before": id_of(batch.id, job.seq - 1) if job.seq > 0 else None,
             "after": id_of(batch.id, job.seq + 1) if job.seq + 1 < batch.total else None,
         }
+        values["deleted"] = job.deleted_at is not None
     used = detail.prompt_used
     return page(
         request,

@@ -69,6 +69,7 @@ async def batch(
 ) -> Response:
     """Send the head of a batch's page, and the cards of jobs to which something has happened."""
     feed = await run_in_threadpool(_feed, line, visit, batch_id, None, place_of(after, last_event_id))
+    rater, judges = visit.caller.owner, visit.may("votes.write")
 
     def read_part() -> _Part:
         news = feed.poll()
@@ -78,7 +79,9 @@ async def batch(
             changed = list(dict.fromkeys(entry.job_id for entry in news.entries if entry.job_id is not None))[:_CARDS]
             changed_jobs = [job for job_id in changed if (job := jobs.find(session, job_id)) is not None]
             once = (
-                fragment("parts.html", "changed_cards", cards(session, changed_jobs, line.settings))
+                fragment(
+                    "parts.html", "changed_cards", cards(session, changed_jobs, line.settings, rater=rater), judges
+                )
                 if changed_jobs
                 else ""
             )

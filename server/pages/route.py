@@ -12,7 +12,7 @@ from sqlalchemy.exc import DataError
 from starlette.responses import RedirectResponse
 
 from pipeline.errors import VgenError
-from server.auth.visit import SESSION_COOKIE, close_session
+from server.auth.visit import SESSION_COOKIE, forget_session
 from server.errors import RETRY_AFTER_S, ApiError, internal, of_validation, of_vgen_error
 from server.pages.rendering import page
 
@@ -69,5 +69,5 @@ def _to_sign_in(request: Request) -> Response:
     wanted = {"next": back} if request.method == "GET" and back != "/" else {}
     response = RedirectResponse("/sign-in" + (f"?{urllib.parse.urlencode(wanted)}" if wanted else ""), 303)
     if SESSION_COOKIE in request.cookies:
-        close_session(response)
+        forget_session(response)
     return response

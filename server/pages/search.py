@@ -31,6 +31,6 @@ def search(request: Request, line: ServedLine, visit: Viewer, after: Annotated[s
     query = owned(query, visit.caller).order_by(Job.id.desc()).limit(PAGE_SIZE + 1)
     with line.database.reading() as session:
         jobs = session.scalars(query.where(Job.id < after) if after else query).all() if text else []
-        found = cards(session, jobs[:PAGE_SIZE], line.settings)
+        found = cards(session, jobs[:PAGE_SIZE], line.settings, rater=visit.caller.owner)
     more = address.with_(after=jobs[PAGE_SIZE - 1].id) if len(jobs) > PAGE_SIZE else None
     return page(request, visit, "search.html", text=text, cards=found, after=after, next_page=more, address=address)

@@ -7,10 +7,10 @@ from starlette.responses import RedirectResponse
 
 from pipeline.redaction import redact
 from server.auth import CurrentVisit
-from server.auth.caller import holder_of
 from server.auth.visit import close_session, form_token, open_session, require_own_form
 from server.database import ServedLine
 from server.errors import ApiError
+from server.pages.address import own_path
 from server.pages.rendering import page
 from server.pages.route import PageRoute
 
@@ -33,30 +33,25 @@ async def sign_in(
 ) -> Response:
     """Open a session, and go on to the page that was asked for."""
     require_own_form(request, form_token(request), token)
+    response = RedirectResponse(own_path(next), 303)
     try:
-        await holder_of(key.strip(), line)
+        await open_session(request, response, line, key.strip())
     except ApiError as error:
         return _form(request, next, problem=redact(error.message), status=401)
-    response = RedirectResponse(_own_path(next), 303)
-    open_session(request, response, key.strip())
     return response
 
 
 @router.post("/sign-out")
-async def sign_out(request: Request, visit: CurrentVisit, token: Annotated[str, Form()] = "") -> Response:
-    """End the session in this browser; the key stays valid."""
+async def sign_out(
+    request: Request, line: ServedLine, visit: CurrentVisit, token: Annotated[str, Form()] = ""
+) -> Response:
+    """End the session; the key stays valid."""
     require_own_form(request, visit.token, token)
     response = RedirectResponse("/sign-in", 303)
-    close_session(response)
+    await close_session(request, response, line)
     return response
 
 
 def _form(request: Request, wanted: str, *, problem: str | None = None, status: int = 200) -> Response:
-    values = {"token": form_token(request), "next": _own_path(wanted), "problem": problem}
+    values = {"token": form_token(request), "next": own_path(wanted), "problem": problem}
     return page(request, None, "sign_in.html", status, **values)
-
-
-def _own_path(text: str) -> str:
-    """The path, if it is one of this server: ``//host`` and ``/\\host`` lead elsewhere."""
-    own = text.startswith("/") and not text.startswith(("//", "/\\")) and text.isprintable()
-    return text if own else "/"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from db import browser_sessions
 from db.clips import request_keys, retention
 from db.events import HISTORY_REMOVED, MEDIA_REMOVED
 from db.reading import handoffs
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 PREFIXES = ("media/", "checkpoints/", "states/", "work/", "inputs/", "vgen-check/")
 """The prefixes under which vgen puts objects. Whatever else lies in the store is somebody else's."""
-KINDS = ("orphan", "checkpoint", "media", "history", "request_key", "unfinished", "handoff", "model_build")
+KINDS = ("orphan", "checkpoint", "media", "history", "request_key", "session", "unfinished", "handoff", "model_build")
 _HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
 _PAGE = 200
 _SHOWN = 1_000
@@ -145,6 +146,10 @@ def _rows(database: Database, storage: Storage, settings: Settings, report: Repo
             number = request_keys.drop_old(session, older_than_ms=int(settings.serve.idempotency_h * _HOUR_MS))
         if number:
             report.add("request_key", f"{number} requests", number=number)
+        with database.transaction() as session:
+            number = browser_sessions.drop_expired(session)
+        if number:
+            report.add("session", f"{number} sessions of browsers", number=number)
 
 
 def _expired(database: Database, age_ms: int, kind: str) -> list[str]:

@@ -196,7 +196,7 @@ def test_scoring_survives_kill_nine_and_an_emptied_broker(cluster: Cluster) -> N
     suite = cluster.folder / "suite.json"
     entries = [{"prompt_en": f"view {n}", "dimension": ["subject_consistency", "imaging_quality"]} for n in range(9)]
     suite.write_text(json.dumps(entries))
-    (cluster.folder / "failpoints").write_text(f"score_clip:dino=killgroup!{cluster.folder}/killed")
+    (cluster.folder / "failpoints").write_text(f"score_clip:models=killgroup!{cluster.folder}/killed")
     small = ("--width", "32", "--height", "32", "--num-frames", "3", "--num-inference-steps", "1")
     command = ("eval", "suite", str(suite), "--seeds", "1", "--metrics", "checks,vbench", *small)
     run_id = cluster.json(*command)["id"]
@@ -215,10 +215,11 @@ def test_scoring_survives_kill_nine_and_an_emptied_broker(cluster: Cluster) -> N
         assert 0 < record["scores"]["vbench.subject_consistency"]["score"] <= 1
         assert "weights missing" in record["scores"]["vbench.imaging_quality"]["details"]["reason"]
 
-    # And the kill cost one attempt of one step: nine clips in two slices, by three families
+    # And the kill cost one attempt of one step: nine clips in two slices
     steps = cluster.rows("SELECT family, state, attempt, losses, queue FROM score_steps ORDER BY family, first_seq")
     assert [(family, state, queue) for family, state, _, _, queue in steps] == [
-        (family, "done", "vgen.cpu") for family in ("dino", "dino", "musiq", "musiq", "none", "none")
+        ("models", "done", "vgen.cpu"),
+        ("models", "done", "vgen.cpu"),
     ]
     assert sum(losses for *_, losses, _ in steps) >= 1
     assert cluster.one("SELECT count(*) FROM scores WHERE metric = 'vbench.subject_consistency'") == 9

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 
@@ -44,9 +47,11 @@ def test_a_suite_is_made_scored_and_scored_again(vgen: Vgen, suite: Path, tmp_pa
     command = ("eval", "suite", suite, "--dimension", "temporal_flickering", *asked)
     done = vgen(*command, "--wait", "--output", tmp_path / "scores.json", "--json")
 
-    # Then each entry and seed has its clip, scored by what its entry asks for
-    assert done.code == 0, done.err
-    assert (done.json["state"], done.json["expected"]) == ("complete", 4)
+    # Then each entry and seed has its clip, scored by what its entry asks for; a group whose models have no weights
+    # is not complete
+    assert done.code == 3, done.err
+    assert (done.json["state"], done.json["expected"]) == ("incomplete", 4)
+    assert done.json["summary"]["metrics_without_weights"] == 1
     records = json.loads((tmp_path / "scores.json").read_text("utf-8"))
     assert [(record["entry"], record["seed"]) for record in records] == [(0, 1), (0, 2), (2, 1), (2, 2)]
     flicker = "vbench.temporal_flickering"
@@ -64,9 +69,9 @@ def test_a_suite_is_made_scored_and_scored_again(vgen: Vgen, suite: Path, tmp_pa
     assert "score" in [item["stage"] for item in vgen("report", done.json["batch_id"], "--json").json["stages"]]
     assert "score" in vgen("events", done.json["batch_id"]).out
 
-    # And the same command adds nothing
+    # And the same command adds no clip, but scores anew what is not complete
     again = vgen(*command, "--json")
-    assert (again.code, again.json["id"]) == (0, done.json["id"])
+    assert (again.code, again.json["batch_id"]) == (0, done.json["batch_id"])
 
     # When the batch is scored once more, here
     batch_id = done.json["batch_id"]
@@ -80,8 +85,29 @@ def test_a_suite_is_made_scored_and_scored_again(vgen: Vgen, suite: Path, tmp_pa
     with home_of(settings_for(tmp_path)) as database, database.reading() as session:
         found = runs.records_of(session, batch_id)
         assert all("checks.black" in record["scores"] for record in found)
-    assert [row[2:4] for row in vgen("eval", "runs").rows] == [["batch", "complete"], ["suite", "complete"]]
+    assert [row[2:4] for row in vgen("eval", "runs").rows] == [
+        ["batch", "complete"],
+        ["suite", "open"],
+        ["suite", "incomplete"],
+    ]
     assert vgen("eval", "compare", tmp_path / "scores.json", tmp_path / "again.json").code == 3
+
+    # And runs are compared by their ids; what is in files was scored of clips in the store: both play
+    page = tmp_path / "report.html"
+    worse = json.loads((tmp_path / "scores.json").read_text("utf-8"))
+    for record in worse:
+        record["scores"][flicker]["score"] -= 0.5 + record["entry"] / 100
+        record["pixels"] = "other"
+    (tmp_path / "worse.json").write_text(json.dumps(worse), "utf-8")
+    compared = vgen(
+        "eval", "compare", done.json["id"], tmp_path / "worse.json", "--margin", f"{flicker}=1", "--html", page
+    )
+    assert "Traceback" not in compared.err
+    sources = re.findall('<video src="([^"]+)"', page.read_text("utf-8"))
+    assert sources
+    assert all(Path(url2pathname(urlsplit(source).path)).is_file() for source in sources)
+    assert vgen("eval", "compare", "latest", done.json["id"]).out.startswith("state\t")
+    assert "evaluation run 'e1m7zw9b10n745' does not exist" in vgen("eval", "compare", "latest", "e1m7zw9b10n745").err
 
 
 def test_a_clip_that_is_missing_makes_the_run_incomplete(vgen: Vgen, suite: Path, tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def _prompt(
 def _number(run: Run, key: Key, metric: str) -> float | None:
     clip = run.clips.get(key)
     score = None if clip is None else clip.scores.get(metric)
-    return None if score is None else score.score
+    return None if score is None or score.score is None or not math.isfinite(score.score) else score.score
 
 
 def _obstacle(

@@ -1,6 +1,7 @@
 """Evaluation runs as they are compared: clips keyed by suite entry and seed."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,7 +46,7 @@ class Run:
         by_entry: dict[int, list[float]] = {}
         for key, clip in self.clips.items():
             score = clip.scores.get(metric)
-            if score is not None and score.score is not None:
+            if score is not None and score.score is not None and math.isfinite(score.score):
                 by_entry.setdefault(key.entry, []).append(score.score)
         means = [sum(scores) / len(scores) for scores in by_entry.values()]
         return sum(means) / len(means) if means else None

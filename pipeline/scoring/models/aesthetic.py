@@ -27,4 +27,7 @@ def load(weights: Sequence[FoundWeights], device: str) -> Aesthetic:
     state = weight_reader.read_state(weights[1].path)
     head = nn.Linear(weight_reader.size(state, "weight", weights[1].path, 1), 1)
     weight_reader.fill(head, state, weights[1].path)
-    return Aesthetic(ClipImages(load_model(weights[0], device), device), head.eval())
+    model = load_model(weights[0], device)
+    what = f"the head's inputs and the features of {weights[0].path.name}"
+    weight_reader.same(head.in_features, model.config.projection_dim, what, weights[1].path)
+    return Aesthetic(ClipImages(model, device), head.eval())

@@ -31,12 +31,12 @@ class PatchEmbedding(nn.Module):
 class DinoTransformer(nn.Module):
     """(N, 3, H, W), normalised, to the class token's feature (N, width)."""
 
-    def __init__(self, width: int, depth: int, hidden: int, patch: int, positions: int) -> None:
+    def __init__(self, width: int, depth: int, hidden: int, heads: int, patch: int, positions: int) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, positions, width))
         self.patch_embed = PatchEmbedding(width, patch)
-        self.blocks = nn.ModuleList(Block(width, hidden, key_bias=True) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, hidden, heads, key_bias=True) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -85,8 +85,9 @@ def load(weights: Sequence[FoundWeights], device: str) -> Dino:
         width,
         weight_reader.depth(state, "blocks.", path),
         weight_reader.size(state, "blocks.0.mlp.fc1.weight", path),
+        weight_reader.heads(width, path, hub=weights[0].hub),
         weight_reader.size(state, "patch_embed.proj.weight", path, 2),
-        weight_reader.size(state, "pos_embed", path, 1),
+        weight_reader.square(weight_reader.size(state, "pos_embed", path, 1) - 1, "pos_embed", path) ** 2 + 1,
     )
     weight_reader.fill(model, state, path)
     return Dino(model.eval().to(device), device)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from pipeline.scoring.clip import Clip
 from pipeline.scoring.models import pixels, weight_reader
-from pipeline.scoring.models.vit import HEAD
 from pipeline.scoring.models.weight_reader import State
 from pipeline.scoring.weights import FoundWeights
 
@@ -52,13 +51,14 @@ class Stem(nn.Module):
 
 
 class Attention(nn.Module):
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
+        self._heads = heads
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, tokens: Tensor) -> Tensor:
         parts = [
-            part(tokens).view(*tokens.shape[:2], -1, HEAD).transpose(1, 2)
+            part(tokens).view(*tokens.shape[:2], self._heads, -1).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         ]
         attended = F.scaled_dot_product_attention(*parts)
@@ -77,10 +77,10 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, heads: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
-        self.attention = Attention(width)
+        self.attention = Attention(width, heads)
         self.mlp = Mlp(width, hidden)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -102,13 +102,13 @@ class Table(nn.Module):
 
 
 class Encoder(nn.Module):
-    def __init__(self, width: int, hidden: int, depth: int) -> None:
+    def __init__(self, width: int, hidden: int, depth: int, heads: int) -> None:
         super().__init__()
         self.posembed_input = Table("position_emb", (1, GRID * GRID, width))
         self.scaleembed_input = Table("scale_emb", (len(SIDES) + 1, width))
         self.cls = nn.Parameter(torch.zeros(1, 1, width))
         self.encoder_norm = nn.LayerNorm(width, eps=1e-6)
-        self.transformer = nn.ModuleDict({f"encoderblock_{i}": Block(width, hidden) for i in range(depth)})
+        self.transformer = nn.ModuleDict({f"encoderblock_{i}": Block(width, hidden, heads) for i in range(depth)})
 
     def forward(self, tokens: Tensor, places: Tensor, scales: Tensor) -> Tensor:
         tokens = tokens + self.posembed_input(places) + self.scaleembed_input(scales)
@@ -122,13 +122,13 @@ class Encoder(nn.Module):
 class MusiqNetwork(nn.Module):
     """Pictures (N, 3, H, W) of 0..1 to scores (N,), about 0..100."""
 
-    def __init__(self, width: int, hidden: int, depth: int) -> None:
+    def __init__(self, width: int, hidden: int, depth: int, heads: int) -> None:
         super().__init__()
         self.conv_root = StandardConv(3, 64, 7, 2, bias=False)
         self.gn_root = nn.GroupNorm(32, 64, eps=1e-6)
         self.block1 = Stem(64, 256)
         self.embedding = nn.Linear(256 * (PATCH // 4) ** 2, width)
-        self.transformer_encoder = Encoder(width, hidden, depth)
+        self.transformer_encoder = Encoder(width, hidden, depth, heads)
         self.head = nn.Linear(width, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -216,10 +216,12 @@ def load(weights: Sequence[FoundWeights], device: str) -> Musiq:
     """Load from the PyTorch weights. Raises RefusedError, code ``eval_weights_wrong``."""
     path = weights[0].path
     state: State = weight_reader.read_state(path, "params")
+    width = weight_reader.size(state, "head.weight", path, 1)
     network = MusiqNetwork(
-        weight_reader.size(state, "head.weight", path, 1),
+        width,
         weight_reader.size(state, "transformer_encoder.transformer.encoderblock_0.mlp.fc1.weight", path),
         weight_reader.depth(state, "transformer_encoder.transformer.encoderblock_", path),
+        weight_reader.heads(width, path),
     )
     weight_reader.fill(network, state, path)
     return Musiq(network.eval().to(device), device)

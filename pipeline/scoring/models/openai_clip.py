@@ -13,7 +13,6 @@ from transformers.utils import logging as transformers_logging
 from pipeline.errors import RefusedError
 from pipeline.scoring.clip import Clip, Frames
 from pipeline.scoring.models import pixels, weight_reader
-from pipeline.scoring.models.vit import HEAD
 from pipeline.scoring.models.weight_reader import State
 from pipeline.scoring.weights import FoundWeights
 
@@ -47,14 +46,18 @@ def load_model(weights: FoundWeights, device: str) -> CLIPModel:
             model, report = CLIPModel.from_pretrained(
                 weights.path.parent, local_files_only=True, dtype=torch.float32, output_loading_info=True
             )
-        except (OSError, ValueError, KeyError) as error:
-            message = f"weights {weights.path.parent}: {str(error).splitlines()[0]}"
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            message = f"weights {weights.path.parent}: {str(error).strip().splitlines()[0]}"
             raise RefusedError(message, code="eval_weights_wrong") from error
         return _whole(model, report, weights.path.parent).eval().to(device)
     state = weight_reader.read_state(weights.path)
     config = _config(state, weights)
     renamed = _hub_keys(state)
-    model, report = CLIPModel.from_pretrained(None, config=config, state_dict=renamed, output_loading_info=True)
+    try:
+        model, report = CLIPModel.from_pretrained(None, config=config, state_dict=renamed, output_loading_info=True)
+    except (RuntimeError, ValueError) as error:  # a tensor of another width
+        message = f"weights {weights.path}: {str(error).strip().splitlines()[-1].strip()}"
+        raise RefusedError(message, code="eval_weights_wrong") from error
     return _whole(model, report, weights.path).eval().to(device)
 
 
@@ -80,7 +83,8 @@ def _config(state: State, weights: FoundWeights) -> CLIPConfig:
     path = weights.path
     width = weight_reader.size(state, "visual.conv1.weight", path)
     patch = weight_reader.size(state, "visual.conv1.weight", path, 2)
-    grid = round((weight_reader.size(state, "visual.positional_embedding", path) - 1) ** 0.5)
+    positions = weight_reader.size(state, "visual.positional_embedding", path) - 1
+    grid = weight_reader.square(positions, "visual.positional_embedding", path)
     text = weight_reader.size(state, "ln_final.weight", path)
     vocabulary = weight_reader.size(state, "token_embedding.weight", path)
     return CLIPConfig(
@@ -89,7 +93,7 @@ def _config(state: State, weights: FoundWeights) -> CLIPConfig:
             "hidden_size": width,
             "intermediate_size": 4 * width,
             "num_hidden_layers": weight_reader.depth(state, "visual.transformer.resblocks.", path),
-            "num_attention_heads": width // HEAD,
+            "num_attention_heads": weight_reader.heads(width, path),
             "patch_size": patch,
             "image_size": patch * grid,
         },
@@ -97,7 +101,7 @@ def _config(state: State, weights: FoundWeights) -> CLIPConfig:
             "hidden_size": text,
             "intermediate_size": 4 * text,
             "num_hidden_layers": weight_reader.depth(state, "transformer.resblocks.", path),
-            "num_attention_heads": text // HEAD,
+            "num_attention_heads": weight_reader.heads(text, path),
             "vocab_size": vocabulary,
             "max_position_embeddings": weight_reader.size(state, "positional_embedding", path),
             "bos_token_id": vocabulary - 2,

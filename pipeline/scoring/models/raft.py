@@ -1,13 +1,16 @@
 """RAFT, the optical flow network (Teed and Deng 2020), large form: the flow between two frames in 20 steps."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from pipeline.scoring.clip import Frames
-from pipeline.scoring.models import pixels, weight_reader
+from pipeline.scoring.models import weight_reader
 from pipeline.scoring.weights import FoundWeights
 
 _LEVELS = 4
@@ -17,6 +20,11 @@ _STRIDE = 8
 STEPS = 20
 LEAST_SIDE = _STRIDE * 2**_LEVELS
 """Below 128 pixels the coarsest correlation map is one cell wide, and its coordinates divide by zero."""
+
+
+CORRELATION_BYTES = 2 * 1024**3
+"""Most memory for the likenesses of pairs that are compared at once: one pair of 1280 x 720 takes 1.1 GB."""
+_BATCH = 8
 
 
 class Residual(nn.Module):
@@ -116,19 +124,25 @@ class RaftNetwork(nn.Module):
         self.cnet = Encoder(2 * _HIDDEN, nn.BatchNorm2d)
         self.update_block = UpdateBlock()
 
-    def flow(self, first: Tensor, second: Tensor, steps: int = STEPS) -> Tensor:
-        """Images (1, 3, H, W), 0..255, sides multiples of 8; flow in pixels, (1, 2, H, W), x before y."""
-        first, second = 2 * (first / 255) - 1, 2 * (second / 255) - 1
-        features = self.fnet(torch.cat([first, second]))
-        pyramid = _pyramid(features[:1], features[1:])
-        context = self.cnet(first)
+    def features(self, images: Tensor) -> Tensor:
+        """Of images (N, 3, H, W), 0..255: what pairs of them are compared by, (N, 256, H/8, W/8)."""
+        features: Tensor = self.fnet(2 * (images / 255) - 1)
+        return features.float()
+
+    def flow(self, images: Tensor, first: Tensor, second: Tensor, most_bytes: int, steps: int = STEPS) -> Tensor:
+        """Flow in pixels, (N, 2, H, W), x before y, from images (N, 3, H, W), 0..255, sides multiples of 8.
+
+        ``first`` and ``second`` are the features of the images and of those that they move to.
+        """
+        correlation = correlation_of(first, second, most_bytes)
+        context = self.cnet(2 * (images / 255) - 1)
         state, inputs = torch.tanh(context[:, :_HIDDEN]), F.relu(context[:, _HIDDEN:])
-        start = _grid(features.shape[-2], features.shape[-1], first.device)
+        start = _grid(first.shape[-2], first.shape[-1], first.device).expand(len(images), -1, -1, -1)
         place = start
         for _ in range(steps):
-            state, step = self.update_block(state, inputs, _look_up(pyramid, place), place - start)
+            state, step = self.update_block(state, inputs, correlation.around(place), place - start)
             place = place + step
-        return _upsampled(place - start, 0.25 * self.update_block.mask(state))
+        return _upsampled(place - start, 0.25 * self.update_block.mask(state).float())
 
 
 def _grid(height: int, width: int, device: torch.device) -> Tensor:
@@ -136,54 +150,134 @@ def _grid(height: int, width: int, device: torch.device) -> Tensor:
     return torch.stack([x, y])[None].float()
 
 
-def _pyramid(first: Tensor, second: Tensor) -> list[Tensor]:
-    """Likeness of every place in the first map to every place in the second, and to their halvings."""
-    channels, height, width = first.shape[1:]
-    likeness = first.flatten(2).transpose(1, 2) @ second.flatten(2) / channels**0.5
-    levels = [likeness.view(height * width, 1, height, width)]
-    for _ in range(_LEVELS - 1):
-        levels.append(F.avg_pool2d(levels[-1], 2, 2))
-    return levels
+class Correlation(Protocol):
+    """Likeness of every place in the first map to places in the second, and in its halvings."""
+
+    def around(self, place: Tensor) -> Tensor:
+        """A 9 x 9 window at each level around ``place`` (N, 2, H, W): (N, levels * 81, H, W)."""
+        ...
 
 
-def _look_up(pyramid: list[Tensor], place: Tensor) -> Tensor:
-    """Likeness around each place, a 9x9 window at each level: (1, levels * 81, H, W)."""
-    height, width = place.shape[-2:]
-    centre = place.permute(0, 2, 3, 1).reshape(height * width, 1, 1, 2)
+def pyramid_bytes(height: int, width: int) -> int:
+    """Bytes of the whole pyramid for a pair of maps of this size: the fourth power of a picture's side."""
+    return (height * width) ** 2 * 4 * 4 // 3
+
+
+def correlation_of(first: Tensor, second: Tensor, most_bytes: int) -> Correlation:
+    """The whole pyramid where it takes at most ``most_bytes``; else one that is computed where it is looked at.
+
+    A pair of 3840 x 2160 would need 90 GB. Both give the same numbers but for rounding: averages and interpolations
+    of likenesses are likenesses to averaged and interpolated features.
+    """
+    if len(first) * pyramid_bytes(*first.shape[-2:]) <= most_bytes:
+        return _Pyramid(first, second)
+    return _Sampled(first, second, most_bytes)
+
+
+class _Pyramid:
+    def __init__(self, first: Tensor, second: Tensor) -> None:
+        count, channels, height, width = first.shape
+        likeness = first.flatten(2).transpose(1, 2) @ second.flatten(2) / channels**0.5
+        levels = [likeness.float().view(count * height * width, 1, height, width)]
+        for _ in range(_LEVELS - 1):
+            levels.append(F.avg_pool2d(levels[-1], 2, 2))
+        self._levels = levels
+
+    def around(self, place: Tensor) -> Tensor:
+        count, _, height, width = place.shape
+        centre = place.permute(0, 2, 3, 1).reshape(count * height * width, 1, 1, 2)
+        window = _window(place)
+        levels = []
+        for level, likeness in enumerate(self._levels):
+            at = _relative(centre / 2**level + window, likeness)
+            levels.append(F.grid_sample(likeness, at, align_corners=True).view(count, height, width, -1))
+        return torch.cat(levels, -1).permute(0, 3, 1, 2).contiguous()
+
+
+class _Sampled:
+    def __init__(self, first: Tensor, second: Tensor, most_bytes: int) -> None:
+        self._first = first.flatten(2) / first.shape[1] ** 0.5
+        levels = [second]
+        for _ in range(_LEVELS - 1):
+            levels.append(F.avg_pool2d(levels[-1], 2, 2))
+        self._levels = levels
+        sampled_bytes = first.shape[1] * (2 * _RADIUS + 1) ** 2 * 4
+        self._places = max(1, most_bytes // (4 * sampled_bytes))
+        """Places of the first map that are looked at together: their windows of features are there at once."""
+
+    def around(self, place: Tensor) -> Tensor:
+        count, _, height, width = place.shape
+        window = _window(place).view(1, -1, 2)
+        levels = []
+        for level, features in enumerate(self._levels):
+            centres = (place / 2**level).flatten(2).transpose(1, 2)  # (N, H * W, 2)
+            parts = []
+            for start in range(0, height * width, self._places):
+                at = _relative(centres[:, start : start + self._places, None] + window, features)
+                near = F.grid_sample(features, at, align_corners=True)  # (N, 256, places, 81)
+                parts.append(torch.einsum("ncp,ncpw->nwp", self._first[..., start : start + self._places], near))
+            levels.append(torch.cat(parts, -1).float())
+        return torch.cat(levels, 1).view(count, -1, height, width)
+
+
+def _window(place: Tensor) -> Tensor:
+    """Steps around a place, (9, 9, 2). The first axis moves x: so the weights of the trained network expect it."""
     reach = torch.arange(-_RADIUS, _RADIUS + 1, device=place.device, dtype=place.dtype)
-    # The first axis of a window moves x: so the weights of the trained network expect it.
-    window = torch.stack(torch.meshgrid(reach, reach, indexing="ij"), -1)
-    levels = []
-    for level, likeness in enumerate(pyramid):
-        longest = torch.tensor([likeness.shape[-1] - 1, likeness.shape[-2] - 1], device=place.device)
-        at = 2 * (centre / 2**level + window) / longest - 1
-        levels.append(F.grid_sample(likeness, at, align_corners=True).view(1, height, width, -1))
-    return torch.cat(levels, -1).permute(0, 3, 1, 2).contiguous()
+    return torch.stack(torch.meshgrid(reach, reach, indexing="ij"), -1)
+
+
+def _relative(at: Tensor, among: Tensor) -> Tensor:
+    """Places (…, 2), x before y, in ``among`` (N, C, H, W), as ``grid_sample`` wants them: -1..1."""
+    longest = torch.tensor([among.shape[-1] - 1, among.shape[-2] - 1], device=at.device)
+    return 2 * at / longest - 1
 
 
 def _upsampled(flow: Tensor, mask: Tensor) -> Tensor:
     """Eight times as large: each fine pixel is a convex mix of its coarse neighbours."""
-    height, width = flow.shape[-2:]
-    share = torch.softmax(mask.view(9, _STRIDE, _STRIDE, height, width), 0)
-    around = F.unfold(_STRIDE * flow, 3, padding=1).view(2, 9, 1, 1, height, width)
-    fine = (share * around).sum(1)  # (2, 8, 8, H, W): rows and columns inside a coarse pixel
-    return fine.permute(0, 3, 1, 4, 2).reshape(1, 2, _STRIDE * height, _STRIDE * width)
+    count, _, height, width = flow.shape
+    share = torch.softmax(mask.view(count, 1, 9, _STRIDE, _STRIDE, height, width), 2)
+    around = F.unfold(_STRIDE * flow, 3, padding=1).view(count, 2, 9, 1, 1, height, width)
+    fine = (share * around).sum(2)  # (N, 2, 8, 8, H, W): rows and columns inside a coarse pixel
+    return fine.permute(0, 1, 4, 2, 5, 3).reshape(count, 2, _STRIDE * height, _STRIDE * width)
 
 
 class Raft:
-    def __init__(self, network: RaftNetwork, device: str) -> None:
-        self._network, self._device = network, device
+    """Flows between a clip's frames. Each frame's features are computed once, however many pairs it is in."""
+
+    def __init__(self, network: RaftNetwork, device: str, most_bytes: int = CORRELATION_BYTES) -> None:
+        self._network, self._device, self._most_bytes = network, device, most_bytes
 
     @torch.inference_mode()
-    def speeds(self, first: Frames, second: Frames) -> Tensor:
-        """Length of the flow, pixels, of two frames (H, W, 3); of the padded picture, as VBench takes it."""
-        pair = pixels.tensor(torch.stack([torch.from_numpy(first.copy()), torch.from_numpy(second.copy())]).numpy())
-        height, width = pair.shape[-2:]
-        down, across = -height % _STRIDE, -width % _STRIDE
-        padded = F.pad(pair, (across // 2, across - across // 2, down // 2, down - down // 2), mode="replicate")
-        images = padded.to(self._device)
-        flow = self._network.flow(images[:1], images[1:])[0].cpu()
-        return flow.square().sum(0).sqrt()
+    def flows(self, frames: Frames, pairs: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
+        """The flow of each pair of frames (T, H, W, 3), pixels, (2, H', W') on the device.
+
+        H' and W' are H and W padded to multiples of 8, half before and half after, as VBench takes them.
+        """
+        features: dict[int, Tensor] = {}
+        size = self._together(frames)
+        for start in range(0, len(pairs), size):
+            some = pairs[start : start + size]
+            later = {index for pair in pairs[start:] for index in pair}
+            features = {index: feature for index, feature in features.items() if index in later}
+            for index in dict.fromkeys(index for pair in some for index in pair):
+                if index not in features:
+                    features[index] = self._network.features(self._image(frames[index]))
+            images = torch.cat([self._image(frames[first]) for first, _ in some])
+            before, after = (torch.cat([features[pair[side]] for pair in some]) for side in (0, 1))
+            yield from self._network.flow(images, before, after, self._most_bytes)
+
+    def _together(self, frames: Frames) -> int:
+        """Pairs that are compared at once: one on a CPU, which is no faster with more."""
+        if torch.device(self._device).type == "cpu":
+            return 1
+        sides = (math.ceil(length / _STRIDE) for length in frames.shape[1:3])
+        return min(_BATCH, max(1, self._most_bytes // pyramid_bytes(*sides)))
+
+    def _image(self, frame: Frames) -> Tensor:
+        """(1, 3, H', W'), 0..255, on the device."""
+        image = torch.from_numpy(np.array(frame)).to(self._device).permute(2, 0, 1)[None].float()
+        down, across = (-length % _STRIDE for length in frame.shape[:2])
+        return F.pad(image, (across // 2, across - across // 2, down // 2, down - down // 2), mode="replicate")
 
 
 def load(weights: Sequence[FoundWeights], device: str) -> Raft:

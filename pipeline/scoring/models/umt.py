@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from pipeline.scoring.clip import Clip
+from pipeline.scoring.kinetics import KINETICS_400
 from pipeline.scoring.models import pixels, weight_reader
 from pipeline.scoring.models.vit import Block
 from pipeline.scoring.weights import FoundWeights
@@ -15,7 +16,7 @@ from pipeline.scoring.weights import FoundWeights
 FRAMES = 16
 _TRAINED_FRAMES = 8
 """UMT was trained with 8 time steps; its position table is stretched from there."""
-_GRID = 14
+_GRID, _PATCH = 14, 16
 
 
 class TubeEmbedding(nn.Module):
@@ -31,11 +32,11 @@ class TubeEmbedding(nn.Module):
 class UmtTransformer(nn.Module):
     """(1, 3, 16, 224, 224) to logits (1, classes)."""
 
-    def __init__(self, width: int, depth: int, hidden: int, patch: int, classes: int) -> None:
+    def __init__(self, width: int, depth: int, hidden: int, heads: int, patch: int, classes: int) -> None:
         super().__init__()
         self.pos_embed = nn.Parameter(position_table(width))
         self.patch_embed = TubeEmbedding(width, patch)
-        self.blocks = nn.ModuleList(Block(width, hidden, key_bias=False) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, hidden, heads, key_bias=False) for _ in range(depth))
         self.fc_norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, classes)
 
@@ -82,8 +83,9 @@ def load(weights: Sequence[FoundWeights], device: str) -> Umt:
         width,
         weight_reader.depth(state, "blocks.", path),
         weight_reader.size(state, "blocks.0.mlp.fc1.weight", path),
-        weight_reader.size(state, "patch_embed.proj.weight", path, 3),
-        weight_reader.size(state, "head.weight", path),
+        weight_reader.heads(width, path),
+        weight_reader.exactly(_PATCH, state, "patch_embed.proj.weight", path, 3),
+        weight_reader.exactly(len(KINETICS_400), state, "head.weight", path),
     )
     state.setdefault("pos_embed", model.pos_embed.detach())
     # The official code takes what fits and leaves the rest; what is missing is refused here all the same.

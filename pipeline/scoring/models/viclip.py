@@ -17,14 +17,16 @@ from pipeline.scoring.weights import FoundWeights
 class VideoTower(nn.Module):
     """(1, T, 3, 224, 224) to (1, embedding). One class token for the whole video."""
 
-    def __init__(self, width: int, depth: int, patch: int, positions: int, frames: int, embedding: int) -> None:
+    def __init__(
+        self, width: int, depth: int, heads: int, patch: int, positions: int, frames: int, embedding: int
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv3d(3, width, (1, patch, patch), (1, patch, patch), bias=False)
         self.class_embedding = nn.Parameter(torch.zeros(width))
         self.positional_embedding = nn.Parameter(torch.zeros(positions, width))
         self.temporal_positional_embedding = nn.Parameter(torch.zeros(1, frames, width))
         self.ln_pre = nn.LayerNorm(width)
-        self.transformer = ClipTransformer(width, depth)
+        self.transformer = ClipTransformer(width, depth, heads)
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.zeros(width, embedding))
 
@@ -42,11 +44,11 @@ class VideoTower(nn.Module):
 class TextTower(nn.Module):
     """Ids (1, at most 32) to (1, embedding), read at the last token."""
 
-    def __init__(self, width: int, depth: int, positions: int, vocabulary: int, embedding: int) -> None:
+    def __init__(self, width: int, depth: int, heads: int, positions: int, vocabulary: int, embedding: int) -> None:
         super().__init__()
         self.token_embedding = nn.Embedding(vocabulary, width)
         self.positional_embedding = nn.Parameter(torch.zeros(positions, width))
-        self.transformer = ClipTransformer(width, depth)
+        self.transformer = ClipTransformer(width, depth, heads)
         self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.zeros(width, embedding))
 
@@ -88,6 +90,7 @@ def load(weights: Sequence[FoundWeights], device: str) -> ViClip:
         _video_tower(_part(state, "vision_encoder."), weights[0]),
         _text_tower(_part(state, "text_encoder."), weights[0]),
     )
+    weight_reader.same(video.proj.shape[1], text.text_projection.shape[1], "the embeddings of video and text", path)
     return ViClip(video.eval().to(device), text.eval().to(device), load_tokens(weights[1].path), device)
 
 
@@ -97,9 +100,11 @@ def _part(state: State, prefix: str) -> State:
 
 def _video_tower(state: State, weights: FoundWeights) -> VideoTower:
     path = weights.path
+    width = weight_reader.size(state, "conv1.weight", path)
     tower = VideoTower(
-        weight_reader.size(state, "conv1.weight", path),
+        width,
         weight_reader.depth(state, "transformer.resblocks.", path),
+        weight_reader.heads(width, path),
         weight_reader.size(state, "conv1.weight", path, 3),
         weight_reader.size(state, "positional_embedding", path),
         weight_reader.size(state, "temporal_positional_embedding", path, 1),
@@ -111,9 +116,11 @@ def _video_tower(state: State, weights: FoundWeights) -> VideoTower:
 
 def _text_tower(state: State, weights: FoundWeights) -> TextTower:
     path = weights.path
+    width = weight_reader.size(state, "ln_final.weight", path)
     tower = TextTower(
-        weight_reader.size(state, "ln_final.weight", path),
+        width,
         weight_reader.depth(state, "transformer.resblocks.", path),
+        weight_reader.heads(width, path),
         weight_reader.size(state, "positional_embedding", path),
         weight_reader.size(state, "token_embedding.weight", path),
         weight_reader.size(state, "text_projection", path, 1),

@@ -5,14 +5,15 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 HEAD = 64
-"""Width of an attention head in every model here, so that the number of heads follows from the width."""
+"""Width of an attention head in every released model here: the number of heads follows from it, where no file says."""
 
 
 class Attention(nn.Module):
     """Self-attention with one matrix for query, key and value. Bias on all three, or on query and value alone."""
 
-    def __init__(self, width: int, *, key_bias: bool) -> None:
+    def __init__(self, width: int, heads: int, *, key_bias: bool) -> None:
         super().__init__()
+        self._heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=key_bias)
         self.q_bias: nn.Parameter | None = None if key_bias else nn.Parameter(torch.zeros(width))
         self.v_bias: nn.Parameter | None = None if key_bias else nn.Parameter(torch.zeros(width))
@@ -24,7 +25,7 @@ class Attention(nn.Module):
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         joint = F.linear(tokens, self.qkv.weight, bias)
-        joint = joint.view(*tokens.shape[:2], 3, -1, HEAD)
+        joint = joint.view(*tokens.shape[:2], 3, self._heads, -1)
         query, key, value = joint.permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(query, key, value)
         out: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
@@ -45,10 +46,10 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Pre-norm block of DINO and UMT."""
 
-    def __init__(self, width: int, hidden: int, *, key_bias: bool) -> None:
+    def __init__(self, width: int, hidden: int, heads: int, *, key_bias: bool) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = Attention(width, key_bias=key_bias)
+        self.attn = Attention(width, heads, key_bias=key_bias)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width, hidden)
 
@@ -73,9 +74,9 @@ class ClipMlp(nn.Module):
 class ClipBlock(nn.Module):
     """Pre-norm block of CLIP's towers, as ViCLIP has them."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.attn = nn.MultiheadAttention(width, width // HEAD, batch_first=True)
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.ln_1 = nn.LayerNorm(width)
         self.mlp = ClipMlp(width)
         self.ln_2 = nn.LayerNorm(width)
@@ -88,9 +89,9 @@ class ClipBlock(nn.Module):
 
 
 class ClipTransformer(nn.Module):
-    def __init__(self, width: int, depth: int) -> None:
+    def __init__(self, width: int, depth: int, heads: int) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList(ClipBlock(width) for _ in range(depth))
+        self.resblocks = nn.ModuleList(ClipBlock(width, heads) for _ in range(depth))
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         for block in self.resblocks:

@@ -1,7 +1,10 @@
 """Reading weight files without running anything that is in them."""
 
 import io
+import json
+import math
 import pickle
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -14,9 +17,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.errors import RefusedError
+from pipeline.scoring.models.vit import HEAD
 
 State = dict[str, Tensor]
 
+_UNREADABLE = (
+    *(OSError, EOFError, LookupError, RuntimeError, ValueError, AttributeError, TypeError, StopIteration),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, SafetensorError),
+)
+"""What damaged archives make their readers raise."""
 _DTYPES = {
     "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16,
@@ -38,7 +47,7 @@ def read_state(path: Path, *inside: str) -> State:
     """
     try:
         content: Any = _read(path)
-    except (OSError, EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+    except _UNREADABLE as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise _wrong(path, f"it cannot be read: {first}") from error
     for key in inside:
@@ -72,6 +81,51 @@ def size(state: State, key: str, path: Path, axis: int = 0) -> int:
     if key not in state or state[key].dim() <= axis:
         raise _wrong(path, f"lacks {key}")
     return int(state[key].shape[axis])
+
+
+def exactly(wanted: int, state: State, key: str, path: Path, axis: int = 0) -> int:
+    """Return ``wanted``, which the tensor's length on an axis must be. Raises as ``read_state``."""
+    length = size(state, key, path, axis)
+    if length != wanted:
+        raise _wrong(path, f"{key} has {length} on axis {axis}; this model has {wanted}")
+    return wanted
+
+
+def same(one: int, other: int, what: str, path: Path) -> None:
+    """Raises as ``read_state`` where two lengths differ that must be equal."""
+    if one != other:
+        raise _wrong(path, f"{what} do not fit: {one} and {other}")
+
+
+def square(count: int, key: str, path: Path) -> int:
+    """Return the side of a square grid with ``count`` places. Raises as ``read_state`` where none is so large."""
+    side = math.isqrt(max(count, 0))
+    if side < 1 or side * side != count:
+        raise _wrong(path, f"{key} has {count} places beside the first, which do not make a square")
+    return side
+
+
+def heads(width: int, path: Path, *, hub: bool = False) -> int:
+    """Return how many attention heads share ``width``: by ``config.json`` beside a hub's file, else ``HEAD`` wide each.
+
+    Raises:
+        RefusedError: code ``eval_weights_wrong``; ``config.json`` cannot be read, or the heads do not divide the width.
+    """
+    count, rule = width // HEAD, f"heads of {HEAD}"
+    config_path = path.parent / "config.json"
+    stated_there = hub and config_path.is_file()
+    if stated_there:
+        try:
+            config = json.loads(config_path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise _wrong(path, f"config.json beside it cannot be read: {error}") from error
+        stated = config.get("num_attention_heads") if isinstance(config, dict) else None
+        if type(stated) is not int or stated < 1:
+            raise _wrong(path, f"config.json: num_attention_heads {stated!r:.40} is not a whole number above 0")
+        count, rule = stated, f"{stated} heads, which config.json asks for"
+    if count < 1 or width % count or (not stated_there and width % HEAD):
+        raise _wrong(path, f"its width {width} cannot be divided into {rule}")
+    return count
 
 
 def depth(state: State, prefix: str, path: Path) -> int:

@@ -59,6 +59,83 @@
     if ([...format.options].some((option) => option.value === ending)) format.value = ending;
   });
 
+  // Stars on a wall are stored without leaving it; the pressed star, pressed again, takes them away.
+  async function send(form, body) {
+    const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(body), redirect: "manual" });
+    if (answer.type !== "opaqueredirect") throw new Error(`the server answered ${answer.status}`);
+  }
+
+  document.addEventListener("submit", async (event) => {
+    const button = event.submitter;
+    if (event.target.id !== "rate" || !button?.matches(".stars button")) return;
+    event.preventDefault();
+    const [job, stars] = button.value.split(" ");
+    const buttons = [...button.parentElement.querySelectorAll("button")];
+    try {
+      await send(event.target, new FormData(event.target, button));
+    } catch {
+      return event.target.submit(); // the page that answers says why
+    }
+    buttons.forEach((other, index) => {
+      other.setAttribute("aria-pressed", String(index < Number(stars)));
+      other.value = `${job} ${index + 1 === Number(stars) ? 0 : index + 1}`;
+    });
+  });
+
+  // Digits give the card with the focus its stars, and a comparison its vote.
+  document.addEventListener("keydown", (event) => {
+    if (!/^[0-5]$/.test(event.key) || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.matches("input, textarea, select")) return;
+    const stars = event.target.closest("[data-card]")?.querySelectorAll(".stars button");
+    const pressed = [...(stars ?? [])].filter((button) => button.getAttribute("aria-pressed") === "true").length;
+    const wanted = event.key === "0" ? pressed : Number(event.key);
+    const button = stars?.length
+      ? wanted > 0 && (event.key === "0" || wanted !== pressed) && stars[wanted - 1]
+      : document.querySelector(`#vote [data-key="${event.key}"]`);
+    if (!button) return;
+    event.preventDefault();
+    button.click();
+  });
+
+  // A note is written on the wall itself.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.("[data-note]");
+    const form = document.getElementById("rate");
+    if (!link || !form || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    const card = link.closest("[data-card]");
+    const dialog = document.createElement("dialog");
+    dialog.setAttribute("aria-label", "Note");
+    dialog.innerHTML =
+      '<form method="dialog"><label>Your note <textarea rows="4" maxlength="4000"></textarea></label>' +
+      '<p class="bar"><button value="store">Store</button> <button value="">Cancel</button></p></form>';
+    const area = dialog.querySelector("textarea");
+    area.value = link.dataset.note;
+    dialog.addEventListener("close", async () => {
+      dialog.remove();
+      if (dialog.returnValue !== "store") return;
+      const token = form.elements.token.value;
+      const action = link.href.replace("#rating", "/rate");
+      await send({ action }, { token, note: area.value }).then(
+        () => noted(card, link, area.value.trim()),
+        () => location.assign(link.href),
+      );
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+
+  function noted(card, link, text) {
+    link.dataset.note = text;
+    card.querySelector(".noted")?.remove();
+    if (!text) return;
+    const note = document.createElement("p");
+    note.className = "noted";
+    note.append(document.createElement("bdi"));
+    note.firstChild.textContent = text;
+    card.querySelector(".facts").after(note);
+  }
+
   // A form of filters sends nothing for what is left empty, so that addresses stay short.
   document.addEventListener("formdata", ({ target, formData }) => {
     if (!target.matches(".filters")) return;

@@ -65,6 +65,11 @@ def finished(home: Home, tmp_path: Path) -> Home:
 CLIP = Path(tiny_weights.__file__).parent / "clips/static.mp4"
 
 
+def _another_clip(home: Home) -> str:
+    home.succeed(home.job_ids[1])
+    return home.job_ids[1]
+
+
 def _with_state(home: Home) -> str:
     """The finished job, with the last frames of its clip."""
     sizes = _spec(home)
@@ -168,6 +173,9 @@ COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "events": lambda home: ["events", home.job_ids[0]],
     "report": lambda home: ["report", "latest"],
     "results": lambda home: ["results", "--urls"],
+    "votes rate": lambda home: ["votes", "rate", home.job_ids[0], "--stars", "4"],
+    "votes cast": lambda home: ["votes", "cast", home.job_ids[0], _another_clip(home), "--preferred", "neither"],
+    "votes export": lambda home: ["votes", "export"],
     "pause": lambda home: ["pause", "latest", "--queue", "h200"],
     "resume": lambda home: ["resume", "latest"],
     "budget": lambda home: ["budget", "latest", "--max-gpu-hours", "2", "--by", "+1h"],

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, select, update
 from starlette.testclient import TestClient
 
+from db import browser_sessions
 from db.clips import deletion
-from db.models import ArtifactRow
+from db.models import ArtifactRow, BrowserSession
 from db.session import Database
 from pipeline.settings import load_settings
 from pipeline.spec import ScoreOptions
@@ -205,12 +206,49 @@ def test_a_session_ends_with_its_key_and_when_it_is_signed_out(open_site: Callab
     assert secret not in browser.get("/").text
     assert "vgen_session" not in cookie
 
+    kept = browser.cookies["vgen_session"]
     assert browser.post("/sign-out", data={"token": token(browser.get("/").text)}).status_code == 303
     assert browser.get("/").headers["location"] == "/sign-in"
+    stolen = site.browser(KeyRule.ALWAYS)
+    stolen.cookies["vgen_session"] = kept
+    assert stolen.get("/").headers["location"] == "/sign-in"
     keys.revoke(site.database, [secret.split("_")[2]], by="t")
     answer = other.get("/batches/x?q=a")
     assert answer.headers["location"] == "/sign-in?next=%2Fbatches%2Fx%3Fq%3Da"
     assert 'vgen_session=""' in answer.headers["set-cookie"]
+
+
+def test_neither_a_cookie_nor_a_row_opens_anything_but_the_session_that_it_is_of(
+    open_site: Callable[..., Site],
+) -> None:
+    site = open_site()
+    secret = site.key("ada")
+    browser = site.signed_in(secret)
+    cookie = browser.cookies["vgen_session"]
+    with site.database.reading() as session:
+        (row,) = session.scalars(select(BrowserSession)).all()
+    assert secret not in cookie
+    assert secret.split("_")[3] not in cookie
+    assert row.secret_sha256 != cookie
+
+    for text in (row.secret_sha256, secret, cookie[:-1], "", "vgen_session"):
+        stranger = site.browser(KeyRule.ALWAYS)
+        stranger.cookies["vgen_session"] = text
+        assert stranger.get("/").status_code == 303, text
+    for header in ({"authorization": f"Bearer {cookie}"}, {"x-api-key": cookie}):
+        assert site.browser(KeyRule.ALWAYS).get("/api/v1/batches", headers=header).status_code == 401
+
+
+def test_a_session_ends_by_itself_and_its_row_is_swept(open_site: Callable[..., Site]) -> None:
+    site = open_site()
+    browser = site.signed_in(site.key("ada"))
+    assert browser.get("/").status_code == 200
+    with site.database.transaction() as session:
+        session.execute(update(BrowserSession).values(expires_at=BrowserSession.created_at))
+    assert browser.get("/").headers["location"] == "/sign-in"
+    with site.database.transaction() as session:
+        assert browser_sessions.drop_expired(session) == 1
+        assert session.scalars(select(BrowserSession)).all() == []
 
 
 def test_signing_in_leads_nowhere_else(open_site: Callable[..., Site]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,19 @@ from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
 
 from pipeline.errors import RefusedError
 from pipeline.scoring import Clip
-from pipeline.scoring.models import dino, openai_clip, pixels, raft, umt, weight_reader
-from pipeline.scoring.weight_files import CLIP_B32, DINO, RAFT, UMT
+from pipeline.scoring.models import aesthetic, dino, musiq, openai_clip, pixels, raft, umt, viclip, weight_reader
+from pipeline.scoring.weight_files import (
+    AESTHETIC_HEAD,
+    BPE,
+    CLIP_B32,
+    CLIP_L14,
+    DINO,
+    MUSIQ,
+    RAFT,
+    UMT,
+    VICLIP,
+    WEIGHT_FILES,
+)
 from pipeline.scoring.weights import FoundWeights
 from tests.data.vbench_oracle import tiny_weights
 
@@ -85,6 +97,59 @@ def test_weights_of_another_model_are_refused(weights_folder: Path, tmp_path: Pa
         dino.load([FoundWeights(DINO, tmp_path / "cut.pth")], "cpu")
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "shape", "rule"),
+    [
+        (DINO.name, "cls_token", (1, 1, 96), "its width 96 cannot be divided into heads of 64"),
+        (DINO.name, "pos_embed", (1, 190, 128), "pos_embed has 189 places beside the first"),
+        (UMT.name, "head.weight", (300, 128), "head.weight has 300 on axis 0; this model has 400"),
+        (MUSIQ.name, "head.weight", (1, 100), "its width 100 cannot be divided into heads of 64"),
+    ],
+)
+def test_widths_that_no_such_model_has_are_refused(
+    weights_folder: Path, tmp_path: Path, name: str, key: str, shape: tuple[int, ...], rule: str
+) -> None:
+    state = torch.load(weights_folder / name)
+    state[key] = torch.zeros(shape)
+    torch.save(state, tmp_path / name)
+    load = {DINO.name: dino.load, UMT.name: umt.load, MUSIQ.name: musiq.load}[name]
+    with pytest.raises(RefusedError, match=re.escape(rule)) as caught:
+        load([FoundWeights(WEIGHT_FILES[name], tmp_path / name)], "cpu")
+    assert caught.value.code == "eval_weights_wrong"
+
+
+def test_files_that_do_not_fit_each_other_are_refused(weights_folder: Path, tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1, 64), "bias": torch.zeros(1)}, tmp_path / AESTHETIC_HEAD.name)
+    files = [FoundWeights(CLIP_L14, weights_folder / CLIP_L14.name)]
+    files.append(FoundWeights(AESTHETIC_HEAD, tmp_path / AESTHETIC_HEAD.name))
+    with pytest.raises(
+        RefusedError, match=r"the head's inputs and the features of ViT-L-14\.pt do not fit: 64 and 768"
+    ):
+        aesthetic.load(files, "cpu")
+    state = torch.load(weights_folder / VICLIP.name)
+    state["model"]["text_encoder.text_projection"] = torch.zeros(64, 32)
+    torch.save(state, tmp_path / VICLIP.name)
+    files = [FoundWeights(VICLIP, tmp_path / VICLIP.name), FoundWeights(BPE, weights_folder / BPE.name)]
+    with pytest.raises(RefusedError, match="the embeddings of video and text do not fit: 64 and 32"):
+        viclip.load(files, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("config", "rule"),
+    [
+        ("{", "config.json beside it cannot be read"),
+        ('{"num_attention_heads": 0}', "num_attention_heads 0 is not a whole number above 0"),
+        ('{"num_attention_heads": "12"}', "num_attention_heads '12' is not a whole number above 0"),
+        ('{"num_attention_heads": 3}', "its width 128 cannot be divided into 3 heads, which config.json asks for"),
+    ],
+)
+def test_a_config_that_says_no_count_of_heads_is_refused(tmp_path: Path, config: str, rule: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(RefusedError, match=re.escape(rule)) as caught:
+        weight_reader.heads(128, tmp_path / "model.safetensors", hub=True)
+    assert caught.value.code == "eval_weights_wrong"
+
+
 def test_tensors_that_are_no_weights_are_passed_over(weights_folder: Path, tmp_path: Path) -> None:
     """OpenAI's archives hold such beside the weights; UMT's official loader passes over all that it does not know."""
     clip = weight_reader.read_state(weights_folder / CLIP_B32.name)
@@ -100,11 +165,12 @@ def test_tensors_that_are_no_weights_are_passed_over(weights_folder: Path, tmp_p
         umt.load([FoundWeights(UMT, tmp_path / UMT.name)], "cpu")
 
 
-def test_dino_from_the_hub_is_transformers_vit(tmp_path: Path, clip_of: Callable[[str], Clip]) -> None:
+@pytest.mark.parametrize("heads", [2, 4])
+def test_dino_from_the_hub_is_transformers_vit(tmp_path: Path, clip_of: Callable[[str], Clip], heads: int) -> None:
     # Given transformers' own model, saved as on the hub, and square frames, for which its position rule is DINO's
     torch.manual_seed(0)
     config = ViTConfig(
-        hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=256, layer_norm_eps=1e-6
+        hidden_size=128, num_hidden_layers=2, num_attention_heads=heads, intermediate_size=256, layer_norm_eps=1e-6
     )
     model = ViTModel(config, add_pooling_layer=False).eval()
     with torch.no_grad():
