@@ -113,6 +113,39 @@ class AttemptOutcome(StrEnum):
     LEASE_ENDED = "lease_ended"
 
 
+class SessionState(StrEnum):
+    """The states of a session that watches a video while it is made."""
+
+    QUEUED = "queued"
+    GPU_BINDING = "gpu_binding"
+    ACTIVE = "active"
+    COMPLETE = "complete"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+
+
+SESSION_STATE_MEANING: dict[SessionState, str] = {
+    SessionState.QUEUED: "It waits for a GPU.",
+    SessionState.GPU_BINDING: "A GPU is reserved for it: what ran there is put aside, or the model is loaded.",
+    SessionState.ACTIVE: "A GPU has been ready for it; should it lose that one, it waits for another in this state.",
+    SessionState.COMPLETE: "Its client ended it, or it has as many segments as it may have.",
+    SessionState.ERROR: "It could not go on.",
+    SessionState.TIMEOUT: "Nothing was heard of its client for too long.",
+}
+
+SESSION_ENDS = frozenset({SessionState.COMPLETE, SessionState.ERROR, SessionState.TIMEOUT})
+
+SESSION_MOVES: dict[SessionState, frozenset[SessionState]] = {
+    SessionState.QUEUED: frozenset({SessionState.GPU_BINDING, *SESSION_ENDS}),
+    # To `queued`: its GPU was lost before it was ready.
+    SessionState.GPU_BINDING: frozenset({SessionState.QUEUED, SessionState.ACTIVE, *SESSION_ENDS}),
+    SessionState.ACTIVE: SESSION_ENDS,
+    SessionState.COMPLETE: frozenset(),
+    SessionState.ERROR: frozenset(),
+    SessionState.TIMEOUT: frozenset(),
+}
+
+
 class EvalState(StrEnum):
     """The state of an evaluation run."""
 

@@ -6,7 +6,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from db import events, measurements
-from db.clips import jobs, rerolls, segments
+from db.clips import jobs, rerolls, segments, succession
 from db.clips.batch_closing import close_batch
 from db.models import Batch, Event, Job, StageRun, Step
 from db.moves import moving
@@ -85,6 +85,7 @@ def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) ->
         select(Job.id, Job.roll).where(Job.id.in_(ids), func.coalesce(Job.spec["segments"].as_integer(), 1) > 1)
     ).all():
         segments.unblock(session, job_id, roll)
+    succession.hold_back(session, ids)
     held = _need_approval(session, ids)
     for job_state, members in ((JobState.HELD, held), (JobState.WAITING, ended_jobs.keys() - held)):
         revived = moving(Job, job_state, *_RETRIED_FROM[job_state]).where(Job.id.in_(members))

@@ -31,13 +31,14 @@ from db.clips import checkpoints, continuations, memory_ladder, segments
 from db.models import STEPS, Batch, Job, Queue, ScoreStep, Step, Worker
 from db.moves import LeasedTable, moving, table_of
 from db.session import now_ms
+from db.sessions import joined
 from pipeline.outputs import StageOutputs
 from pipeline.policy.memory_ladder import Rung
 from pipeline.policy.routes import ALL_QUEUES
 from pipeline.seeds import roll_seed
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.states import Stage, StepState
-from pipeline.work import AnyClaim, Claim, StepWork
+from pipeline.work import AnyClaim, Claim, JoinedClip, StepWork
 
 _PROGRESS = ("progress_phase", "progress_step", "progress_total")
 
@@ -216,8 +217,8 @@ def claim(
         return None
     step_id, attempt, roll, queue, rung = row
     rows = connection.execute(WORK, {"p_job_id": job_id, "p_roll": roll, "p_segment": segment}).all()
-    batch_id, line, stored_spec, options = rows[0][:4]
-    spec = spec_of(stored_spec, roll)
+    batch_id, line, stored_spec, stored_options = rows[0][:4]
+    spec, options = spec_of(stored_spec, roll), BatchOptions.model_validate(stored_options)
     if stage is Stage.GENERATE and attempt == 1:
         rung = memory_ladder.at_start(session, step_id, queue or "", spec, batch_id=batch_id, job_id=job_id)
     work = StepWork(
@@ -229,7 +230,7 @@ def claim(
         stage=stage,
         attempt=attempt,
         spec=spec,
-        options=BatchOptions.model_validate(options),
+        options=options,
         outputs=outputs_of(rows),
         # A first attempt finds none.
         checkpoint=checkpoints.newest(session, job_id, roll, segment)
@@ -242,8 +243,16 @@ def claim(
         earlier=segments.outputs(session, job_id, roll, before=segment)
         if stage is Stage.ENCODE and segment > 0 and segment == spec.segments - 1
         else (),
+        joins=_joins(session, batch_id, job_id, stage, options),
     )
     return Claim(step_id, attempt, queue or "", worker, work)
+
+
+def _joins(session: Session, batch_id: str, job_id: str, stage: Stage, options: BatchOptions) -> tuple[JoinedClip, ...]:
+    """The clips that the job joins, where it is the last of a session."""
+    if options.session is None or stage not in (Stage.ENCODE, Stage.PUBLISH) or not joined.is_joined(session, job_id):
+        return ()
+    return joined.clips(session, batch_id, before=job_id)
 
 
 def spec_of(stored: dict[str, Any], roll: int) -> JobSpec:

@@ -24,6 +24,7 @@ from db.queue.pauses import is_paused, paused_queues
 from db.scheduling.budgets import Budgets
 from db.scheduling.capacity import CapacityOfPresets, gpu_capacity, in_flight, preset_capacity
 from db.scheduling.placement import ONLY_NEED, head_priority, waiting_needs, waiting_steps
+from db.sessions import joined
 from pipeline.outputs import GenerateOutput
 from pipeline.policy.routes import (
     ALL_QUEUES,
@@ -345,6 +346,8 @@ def _queue_of(session: Session, stage: Stage, item: _Candidate) -> str | None:
     queue = route(stage)
     if queue is None:
         queue = route(stage, _handoff_id(session, item.job_id, item.roll, item.segment))
+    if queue is None and stage is Stage.ENCODE and joined.is_joined(session, item.job_id):
+        return CPU_QUEUE  # what it joins lies in the store
     if stage is Stage.SCORE and queue not in workers.served_handoffs(session):
         return CPU_QUEUE  # the clip lies in the store too
     return queue

@@ -6,7 +6,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import RefusedError
-from pipeline.scoring.weight_files import AESTHETIC_HEAD, BPE, CLIP_B32, CLIP_L14, DINO, MUSIQ, RAFT, UMT, VICLIP
+from pipeline.scoring.weight_files import (
+    AESTHETIC_HEAD,
+    ALEXNET,
+    BPE,
+    CLIP_B32,
+    CLIP_L14,
+    DINO,
+    LPIPS_LINEAR,
+    MUSIQ,
+    RAFT,
+    UMT,
+    VICLIP,
+)
 from pipeline.scoring.weights import Weights
 
 
@@ -31,6 +43,8 @@ FAMILIES: dict[str, Family] = {
     "umt": Family("umt", (UMT.name,)),
     "raft": Family("raft", (RAFT.name,)),
     "musiq": Family("musiq", (MUSIQ.name,)),
+    "similarity": Family("similarity", ()),
+    "lpips": Family("lpips", (ALEXNET.name, LPIPS_LINEAR.name)),
 }
 
 

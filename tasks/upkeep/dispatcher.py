@@ -13,6 +13,7 @@ from db.evals import runs, score_steps
 from db.evals.score_steps import ScoreMessage
 from db.scheduling import dispatch, placement
 from db.session import Database
+from db.sessions import upkeep
 from pipeline import failpoints
 from pipeline.presets import Preset, load_library
 from pipeline.settings import Settings
@@ -59,6 +60,7 @@ class Dispatcher:
         if now < self._seldom_at + every_s * _ABOUT:
             return 0
         self._seldom_at = now
+        poll_sessions(self._database)
         if assign_presets(self._database, presets, self._settings.worker.affinity_s):
             self._database.notifier.woken.set()
         scores = self._dispatch_scores()
@@ -74,6 +76,15 @@ class Dispatcher:
             runs.settle(session)
             gpu = self._settings.eval.workers == "gpu"
             return score_steps.dispatch_waiting(session, window=self._settings.worker.window, gpu=gpu)
+
+
+def poll_sessions(database: Database) -> None:
+    """End sessions of which nothing is heard, and bring those forward that have ended, each in its own transaction."""
+    with database.reading() as session:
+        ids = upkeep.unsettled(session)
+    for session_id in ids:
+        with database.transaction() as session:
+            upkeep.poll(session, session_id)
 
 
 def assign_presets(database: Database, presets: Mapping[str, Preset], affinity_s: float) -> bool:

@@ -19,10 +19,13 @@ from pipeline.settings import Settings
 from pipeline.states import (
     JOB_MOVES,
     JOB_STATE_MEANING,
+    SESSION_MOVES,
+    SESSION_STATE_MEANING,
     STEP_MOVES,
     STEP_STATE_MEANING,
     AttemptOutcome,
     JobState,
+    SessionState,
     Stage,
     StepState,
 )
@@ -48,7 +51,12 @@ def _section(text: str, title: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("title", "meaning", "moves"), [("Jobs", JOB_STATE_MEANING, JOB_MOVES), ("Steps", STEP_STATE_MEANING, STEP_MOVES)]
+    ("title", "meaning", "moves"),
+    [
+        ("Jobs", JOB_STATE_MEANING, JOB_MOVES),
+        ("Sessions", SESSION_STATE_MEANING, SESSION_MOVES),
+        ("Steps", STEP_STATE_MEANING, STEP_MOVES),
+    ],
 )
 def test_states_and_moves_are_those_of_the_code(
     title: str, meaning: Mapping[StrEnum, str], moves: Mapping[StrEnum, frozenset[StrEnum]]
@@ -68,6 +76,7 @@ def test_states_and_moves_are_those_of_the_code(
 def test_every_state_has_a_sentence_and_its_moves() -> None:
     assert set(JOB_STATE_MEANING) == set(JOB_MOVES) == set(JobState)
     assert set(STEP_STATE_MEANING) == set(STEP_MOVES) == set(StepState)
+    assert set(SESSION_STATE_MEANING) == set(SESSION_MOVES) == set(SessionState)
 
 
 def test_every_outcome_of_an_attempt_is_described() -> None:
