@@ -55,6 +55,7 @@ def serve(
 
     extras.require(extras.SERVE, purpose="what `vgen serve` answers with")
     from server import process
+    from server.listener import is_loopback, listen, shown_address
     from server.stream import ServeFile, read_serve_file
 
     file = ServeFile() if config is None else read_serve_file(config)
@@ -65,7 +66,7 @@ def serve(
         purpose = "what encodes the streams of a mock" if mock else "what makes the clips of a server in solo mode"
         extras.require(extras.GENERATE, purpose=purpose)
     port = port if port is not None else file.server.port if file.server.port is not None else _PORT
-    listener = process.listen(host or file.server.host or _HOST, port)
+    listener = listen(host or file.server.host or _HOST, port)
     if mock:
         return _serve_mock(settings, file, listener, origins, open_=open_)
     database = Database(settings.effective_database_url)
@@ -74,9 +75,9 @@ def serve(
             schema.upgrade(database)
         else:
             require_schema(settings)
-        rule = _key_rule(database, open_, is_loopback=process.is_loopback(listener))
+        rule = _key_rule(database, open_, is_loopback=is_loopback(listener))
         with Interrupt("stopping: what runs is answered and given back; again to stop at once") as interrupt:
-            output.notice(f"serving on {_address(listener)}")
+            output.notice(f"serving on http://{shown_address(listener)}")
             process.serve(settings, database, listener, interrupt.event, key_rule=rule, allowed_origins=origins)
     finally:
         database.close()
@@ -86,20 +87,18 @@ def serve(
 def _serve_mock(settings: Settings, file: ServeFile, listener: socket, origins: list[str], *, open_: bool) -> int:
     """Raises InputError: others can reach it, and nobody said that they may."""
     from server import process
+    from server.listener import is_loopback, shown_address
     from server.stream import StreamService
 
-    if not open_ and not process.is_loopback(listener):
+    if not open_ and not is_loopback(listener):
         message = "others can reach this address, and a mock knows no keys: give --open to serve whoever asks"
         raise InputError([Problem(message, field="--host")])
     with Interrupt("stopping; again to stop at once") as interrupt:
-        output.notice(f"serving on {_address(listener)} (mock: /stream shows it, /v1/stream is the protocol)")
+        output.notice(
+            f"serving on http://{shown_address(listener)} (mock: /stream shows it, /v1/stream is the protocol)"
+        )
         process.serve_mock(settings, StreamService.mock(file), listener, interrupt.event, allowed_origins=origins)
     return 0
-
-
-def _address(listener: socket) -> str:
-    address, port = listener.getsockname()[:2]
-    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
 def _key_rule(database: Database, open_: bool, *, is_loopback: bool) -> KeyRule:
