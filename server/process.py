@@ -1,7 +1,6 @@
 """The process of `vgen serve`: uvicorn, and in solo mode the line beside it."""
 
 import contextlib
-import ipaddress
 import math
 import socket
 import threading
@@ -10,7 +9,6 @@ from collections.abc import Iterator, Sequence
 import uvicorn
 
 from db.session import Database
-from pipeline.errors import InputError, Problem
 from pipeline.settings import Settings
 from server.app import create_app
 from server.connections import Connection
@@ -19,23 +17,6 @@ from tasks.hosts.standing_line import StandingLine
 
 KEEP_ALIVE_S = 75
 """Longer than proxies keep an idle connection, so that none sends a request into one that is just closed."""
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Open the server's socket. Raises InputError: somebody else has the port, or the address is not this host's."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).partition(" (while attempting")[0]
-        message = f"{host}:{port} cannot be listened on: {reason}"
-        raise InputError([Problem(message, field="--host or --port")]) from None
-
-
-def is_loopback(listener: socket.socket) -> bool:
-    """Return whether only this machine can reach the socket."""
-    address = ipaddress.ip_address(listener.getsockname()[0].partition("%")[0])
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def serve(

@@ -35,22 +35,21 @@ def serve(
 
     extras.require(extras.SERVE, purpose="what `vgen serve` answers with")
     from server import process
+    from server.listener import is_loopback, listen, shown_address
 
     settings, origins = settings_of(ctx), _origins(allow_origin or [])
     if settings.solo:
         extras.require(extras.GENERATE, purpose="what makes the clips of a server in solo mode")
-    listener = process.listen(host, port)
+    listener = listen(host, port)
     database = Database(settings.effective_database_url)
     try:
         if database.is_sqlite:
             schema.upgrade(database)
         else:
             require_schema(settings)
-        rule = _key_rule(database, open_, is_loopback=process.is_loopback(listener))
+        rule = _key_rule(database, open_, is_loopback=is_loopback(listener))
         with Interrupt("stopping: what runs is answered and given back; again to stop at once") as interrupt:
-            address, bound = listener.getsockname()[:2]
-            shown = f"[{address}]" if ":" in address else address
-            output.notice(f"serving on http://{shown}:{bound}")
+            output.notice(f"serving on http://{shown_address(listener)}")
             process.serve(settings, database, listener, interrupt.event, key_rule=rule, allowed_origins=origins)
     finally:
         database.close()

@@ -171,6 +171,10 @@ class EvalSettings(_Group):
         None, description="Folder of the evaluation models, by official file name or hub id; besides, the hub cache."
     )
     device: str = Field("cpu", description="Where they run: cpu, cuda or cuda:1, as torch names it.")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="Of the models' matrix products: half precision is faster, and scores are not comparable.",
+    )
     workers: Literal["cpu", "gpu"] = Field(
         "cpu",
         description="Which workers score the clips of runs where a model is needed: cpu, or gpu while one is alive.",
@@ -304,9 +308,11 @@ class NightlySettings(_Group):
     repeat_seeds: str = Field(
         "", description="Other seeds, with which a regression is repeated before it alarms; empty: it is not."
     )
-    metrics: str = Field("checks,vbench", description="Metrics and groups, separated by commas.")
+    metrics: str = Field("checks,common,vbench", description="Metrics and groups, separated by commas.")
     margins: str = Field(
-        "", description="Largest losses accepted, as NAME=VALUE,NAME=VALUE in the metrics' units; only these gate."
+        "",
+        description="Largest losses accepted, as NAME=VALUE in the metrics' units, and bounds on a likeness, as "
+        "common.ssim>=0.98, separated by commas; only these gate.",
     )
     baseline: str | None = Field(
         None, description="Id of the run to compare with; unset: the median of the last five that passed."
