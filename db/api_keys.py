@@ -1,7 +1,7 @@
 """Keys for HTTP, as rows: made, found, revoked. Their secrets are not here, only digests."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
@@ -54,7 +54,8 @@ def add(
 def limit(session: Session, key_id: str, quotas: Mapping[str, int | None], *, by: str) -> None:
     """Change what a key may have, by the names of its columns."""
     session.execute(update(ApiKey).where(ApiKey.id == key_id).values(**quotas))
-    events.record(session, "api_key_limited", key=key_id, by=by, **quotas)
+    told: dict[str, Any] = {"key": key_id, "by": by, **quotas}
+    events.record(session, "api_key_limited", **told)
 
 
 def find(session: Session, key_id: str) -> Held | None:

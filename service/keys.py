@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import Enum
 from functools import partial
+from typing import Any
 
 from db import api_keys, browser_sessions
 from db.api_keys import Held
@@ -171,14 +172,14 @@ def limit(database: Database, key_id: str, changes: Mapping[str, float | None], 
         held = api_keys.find(session, key_id)
         if held is None:
             raise NotFoundError(f"key {key_id[:80]!r} does not exist; `vgen keys list` shows the keys")
-        quotas = Quotas(**{**_quotas_of(held.key), **changes})  # type: ignore[arg-type] - names and numbers
+        quotas = Quotas(**{**_quotas_of(held.key), **changes})
         if problems := quotas.problems():
             raise InputError(problems)
         api_keys.limit(session, key_id, quotas.columns(), by=by)
         return key_view(held.key)
 
 
-def _quotas_of(key: ApiKey) -> dict[str, float | None]:
+def _quotas_of(key: ApiKey) -> dict[str, Any]:
     gpu_ms = key.max_daily_gpu_ms
     return {
         "max_active_jobs": key.max_active_jobs,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import case, false, func, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from db import events, measurements
+from db import events, measurements, quotas
 from db.base import insert_into
-from db.clips import continuations, quotas
+from db.clips import continuations
 from db.models import STEPS, Batch, Job, Step
 from db.notify import wake_dispatcher
 from db.session import now_ms

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Float, bindparam, cast, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from db import events
-from db.clips import quotas
+from db import events, quotas
 from db.clips.attempts import attempts_of
 from db.models import Batch
 from db.session import now_ms
