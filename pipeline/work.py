@@ -139,6 +139,14 @@ class StepWork:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceClip:
+    """The published clip of an earlier run that another is compared with."""
+
+    key: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoredClip:
     """A published clip and what belongs to it."""
 
@@ -150,6 +158,8 @@ class StoredClip:
     sha256: str
     known: frozenset[tuple[str, str]] = frozenset()
     """Metrics that have scored it, each with the digest of its scorer: the same need not do it again."""
+    reference: ReferenceClip | None = None
+    """The clip that an earlier run made of the same entry and seed, where this one is to be compared with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +172,8 @@ class ScoreWork:
     metrics: tuple[str, ...]
     """The metrics of the whole run; those of the family are this step's."""
     clips: tuple[StoredClip, ...]
+    reference: str | None = None
+    """The run whose clips these are compared with; None where there is none."""
 
     @property
     def log_data(self) -> dict[str, Any]:

@@ -59,6 +59,8 @@ def _of_rows(source: str, settings: Settings) -> Run:
 def _playable(records: Sequence[dict[str, Any]], storage: Storage) -> list[dict[str, Any]]:
     """The records with addresses in place of the store's keys; a clip of a file stays where it is."""
     return [
-        {**record, "video": storage.url(record["video"], expires_s=_LINK_S)} if record.get("job") else record
+        {**record, "key": record["video"], "video": storage.url(record["video"], expires_s=_LINK_S)}
+        if record.get("job")
+        else record
         for record in records
     ]

@@ -122,6 +122,13 @@ class Metric:
     """True where another program scores it: ``vgen eval export`` and ``import``."""
 
     @property
+    def perfect(self) -> float | None:
+        """The score of a clip that equals its reference, of a metric that needs one; None of the others."""
+        if Need.REFERENCE not in self.needs:
+            return None
+        return self.high if self.direction is Direction.HIGHER else self.low
+
+    @property
     def group(self) -> str:
         return self.name.partition(".")[0]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pipeline.errors import InputError, Problem
 from pipeline.nearest import nearest
 from pipeline.scoring.checks import CHECKS
-from pipeline.scoring.common import COMMON
 from pipeline.scoring.metric import Metric, Need
 from pipeline.scoring.shapes.metric import SHAPES_METRICS
+from pipeline.scoring.similarity import COMMON
 from pipeline.scoring.vbench import QUALITY, SEMANTIC, STATIC_FILTER, VBENCH
 from pipeline.scoring.weights import Weights
 

@@ -14,6 +14,8 @@ from typing import Any
 from pipeline.digests import canonical_json, sha256_hex
 from pipeline.errors import OutOfMemoryError, RefusedError, VgenError
 from pipeline.files.digests import file_sha256
+from pipeline.media.opening import UnreadableMediaError
+from pipeline.media.packets import packets_sha256
 from pipeline.scoring.clip import MAX_BYTES, Clip, pixel_digest, read_clip
 from pipeline.scoring.metric import Context, Expected, Metric, Need, Score, not_scored
 from pipeline.scoring.residency import Models
@@ -55,7 +57,9 @@ class ClipScores:
     decode_seconds: float
     score_seconds: Mapping[str, float]
     pixels: str | None = None
-    """``clip.pixel_digest``: runs with the same pixels need no comparison of scores."""
+    """``clip.pixel_digest``: runs with the same pixels and sound need no comparison of scores."""
+    sound: str | None = None
+    """The digest of the sound's packets, where there is one."""
     notes: tuple[str, ...] = ()
     """Properties of the video that its scores do not show."""
     sha256: str | None = None
@@ -70,6 +74,10 @@ class Loaded:
     clip: Clip | None = None
     reference: Clip | None = None
     problem: str | None = None
+    reference_problem: str | None = None
+    """Why there is no reference, where one is needed."""
+    sound: str | None = None
+    """The digest of the sound's packets, where there is one."""
     seconds: float = 0.0
     sha256: str | None = None
     folder: tempfile.TemporaryDirectory[str] | None = None
@@ -115,11 +123,14 @@ def load(item: ClipToScore, metrics: Sequence[Metric], max_bytes: int = MAX_BYTE
     """Decode a clip, and its reference where one of its metrics needs it."""
     started = time.perf_counter()
     try:
-        clip, reference = _decoded(item, [metric for metric in metrics if is_asked(metric, item)], max_bytes)
+        clip = _decoded(item, max_bytes)
         sha256 = file_sha256(item.video)
     except (RefusedError, OSError) as error:
         return Loaded(item, problem=str(error))
-    return Loaded(item, clip, reference, seconds=time.perf_counter() - started, sha256=sha256)
+    reference, problem = _reference(item, [metric for metric in metrics if is_asked(metric, item)], max_bytes)
+    loaded = Loaded(item, clip, reference, reference_problem=problem, sound=_sound(clip), sha256=sha256)
+    loaded.seconds = time.perf_counter() - started
+    return loaded
 
 
 def ahead(loads: Iterable[Callable[[], Loaded]], max_bytes: int = MAX_BYTES) -> Iterator[Loaded]:
@@ -168,15 +179,21 @@ def score_loaded(
     scores, seconds = {}, {}
     for metric in chosen:
         check()
+        if loaded.reference_problem is not None and Need.REFERENCE in metric.needs:
+            scores[metric.name] = not_scored(loaded.reference_problem)
+            continue
         try:
             if metric.family is not None:
                 models.get(metric.family)  # so that loading is not counted as scoring
             started = time.perf_counter()
-            scores[metric.name] = metric.score(clip, context)
+            with models.computing(metric.family):
+                scores[metric.name] = metric.score(clip, context)
             seconds[metric.name] = time.perf_counter() - started
         except Exception as error:  # noqa: BLE001 - one model's fault costs no other metric its score
             scores[metric.name] = _failed(metric, clip, error, required=required, strict=strict)
-    return ClipScores(item, scores, None, loaded.seconds, seconds, pixel_digest(clip), clip.notes, loaded.sha256)
+    return ClipScores(
+        item, scores, None, loaded.seconds, seconds, pixel_digest(clip), loaded.sound, clip.notes, loaded.sha256
+    )
 
 
 def _failed(metric: Metric, clip: Clip, error: Exception, *, required: Collection[str], strict: bool) -> Score:
@@ -207,12 +224,28 @@ def is_asked(metric: Metric, item: ClipToScore) -> bool:
     return metric.group != "vbench" or item.dimensions is None or metric.dimension in item.dimensions
 
 
-def _decoded(item: ClipToScore, metrics: Sequence[Metric], max_bytes: int) -> tuple[Clip, Clip | None]:
+def _sound(clip: Clip) -> str | None:
+    try:
+        return packets_sha256(clip.path, sound_only=True) if clip.has_audio else None
+    except UnreadableMediaError:
+        return None  # the pictures could be read; checks.loudness says what is wrong with the sound
+
+
+def _decoded(item: ClipToScore, max_bytes: int) -> Clip:
     clip = read_clip(item.video, max_bytes)
     if clip.fps is None and item.expected.fps is not None:
         clip = replace(clip, fps=Fraction(item.expected.fps).limit_denominator(1001))
-    needs_reference = item.reference is not None and any(Need.REFERENCE in metric.needs for metric in metrics)
-    return clip, read_clip(item.reference, max_bytes) if needs_reference and item.reference is not None else None
+    return clip
+
+
+def _reference(item: ClipToScore, metrics: Sequence[Metric], max_bytes: int) -> tuple[Clip | None, str | None]:
+    """The clip to compare with, where a metric needs one, and why it cannot be read, if it cannot."""
+    if item.reference is None or all(Need.REFERENCE not in metric.needs for metric in metrics):
+        return None, None
+    try:
+        return read_clip(item.reference, max_bytes), None
+    except RefusedError as error:
+        return None, f"the reference cannot be read: {error}"
 
 
 def fingerprint(metric: Metric, models: Models) -> dict[str, Any]:
@@ -220,7 +253,8 @@ def fingerprint(metric: Metric, models: Models) -> dict[str, Any]:
     facts: dict[str, Any] = {"version": metric.version, "decoder": f"PyAV {version('av')}", "numpy": version("numpy")}
     if metric.family is not None:
         facts |= {name: version(name) for name in _LIBRARIES}
-        facts |= {"device": models.device, "dtype": "float32", "weights": models.digests(metric.family)}
+        device = models.device.partition(":")[0]  # which of several it is does not decide
+        facts |= {"device": device, "dtype": models.precision, "weights": models.digests(metric.family)}
     return facts
 
 
@@ -237,7 +271,7 @@ def as_json(clip_scores: ClipScores, fingerprints: Mapping[str, Mapping[str, Any
         for name, value in (("entry", clip_scores.clip.entry), ("seed", clip_scores.clip.seed))
         if value is not None
     }
-    digests = (("pixels", clip_scores.pixels), ("sha256", clip_scores.sha256))
+    digests = (("pixels", clip_scores.pixels), ("sound", clip_scores.sound), ("sha256", clip_scores.sha256))
     known = {name: value for name, value in digests if value is not None}
     prompt = {} if clip_scores.clip.prompt is None else {"prompt": clip_scores.clip.prompt}
     return {"video": str(clip_scores.clip.video), **key, **prompt, **known, "scores": scores}

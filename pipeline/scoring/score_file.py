@@ -20,6 +20,8 @@ _FIELDS: Mapping[str, tuple[type, str]] = {
     "entry": (int, "a whole number"),
     "seed": (int, "a whole number"),
     "pixels": (str, "text"),
+    "sound": (str, "text"),
+    "key": (str, "text"),
     "sha256": (str, "text"),
     "inputs": (str, "text"),
     "prompt": (str, "text"),

@@ -15,7 +15,8 @@ from pipeline.errors import RetryableError
 from pipeline.files.digests import facts_of, file_sha256
 from pipeline.files.object_names import MEDIA_TYPES, SUFFIXES, media_key
 from pipeline.generators.base import sound_path
-from pipeline.outputs import EncodeOutput, GenerateOutput, ObjectRef, StageOutputs
+from pipeline.media.packets import packets_sha256
+from pipeline.outputs import PACKETS, EncodeOutput, GenerateOutput, ObjectRef, StageOutputs
 from pipeline.presets import Preset, load_library
 from pipeline.stages import joining
 from pipeline.stages.continuation import keep_last_frames
@@ -81,7 +82,8 @@ def run(work: StepWork, context: StageContext) -> StageResult[EncodeOutput]:
                 verify_sound(facts, duration_s=None if sound is None else sound.num_samples / sound.sample_rate)
             _make_pictures(work, context, frames, paths)
             _write_sidecar(work, preset, outputs, segments, facts, paths)
-            output = EncodeOutput(**_store(work, context, paths), probe=facts.as_json())
+            packets = packets_sha256(paths["video"], context.check)
+            output = EncodeOutput(**_store(work, context, paths), probe={**facts.as_json(), PACKETS: packets})
             if work.options.score is not None:  # for the score stage, on this host or not
                 output = output.model_copy(update={"files": {kind: str(path) for kind, path in paths.items()}})
             state = _state(work, context, preset, frames)

@@ -232,7 +232,7 @@ def test_pages_name_only_commands_that_exist() -> None:
     command = get_command(app)
     known = set(command.commands)  # type: ignore[attr-defined]
     for path, text in _texts():
-        named = set(re.findall(r"(?:`|^    |^\$ )(?:\.venv/bin/)?vgen ([a-z]+)", text, re.MULTILINE))
+        named = set(re.findall(r"(?:`|^    |^\$ )(?:\.venv/bin/)?vgen ([a-z]+(?:-[a-z]+)*)", text, re.MULTILINE))
         assert named <= known, f"{path.name}: {sorted(named - known)}"
 
 
@@ -240,7 +240,7 @@ def test_the_readme_names_every_exit_code_and_every_command() -> None:
     text = (REPOSITORY / "README.md").read_text("utf-8")
 
     assert set(re.findall(r"^\| (\d+) \|", text, re.MULTILINE)) == {str(code.value) for code in ExitCode}
-    assert set(get_command(app).commands) <= set(re.findall(r"vgen ([a-z]+)", text))  # type: ignore[attr-defined]
+    assert set(get_command(app).commands) <= set(re.findall(r"vgen ([a-z]+(?:-[a-z]+)*)", text))  # type: ignore[attr-defined]
 
 
 # Links
