@@ -68,7 +68,7 @@ def update(session: Session, presets: Mapping[str, Preset], *, share: float) -> 
     room = math.ceil(share * len(gpus)) - len(taken)
     free = [row for row in gpus if row.name not in taken]
     sent_to = _bind_waiting(session, presets, free, {owner.id for _, owner in reserved}, room, now)
-    _take_back(session, [*sent_to, *(item.queue for item, _, _ in ended)])
+    _withdraw_sent(session, [*sent_to, *(item.queue for item, _, _ in ended)])
     for item, owner in held:
         item.until = owner.last_seen + owner.timeout_ms if now - item.counted_to >= COUNT_MS else item.until
     due = [item for item, _ in held if now - item.counted_to >= COUNT_MS]
@@ -197,7 +197,7 @@ def _bind(session: Session, owner: StreamSession, worker: Worker, now: int) -> l
     return [gpu_queue(row.gpu_type or ""), *([] if was is None else [preset_queue(row.gpu_type or "", was)])]
 
 
-def _take_back(session: Session, queues: Sequence[str]) -> None:
+def _withdraw_sent(session: Session, queues: Sequence[str]) -> None:
     """Return to waiting what was sent to these queues and has not begun: their messages may be with that worker."""
     for table in (Step, ScoreStep) if queues else ():
         sent = select(table.id).where(live(table, StepState.DISPATCHED), table.queue.in_(queues)).limit(_PAGE)
