@@ -67,7 +67,7 @@ class StepState(StrEnum):
 
 
 STEP_STATE_MEANING: dict[StepState, str] = {
-    StepState.PENDING: "Another step goes first (what it left is gone, or it is another segment's), or the job is held.",
+    StepState.PENDING: "Another step goes first (what it left is gone, or is another segment's), or the job is held.",
     StepState.WAITING: "The dispatcher may publish it once its not-before time has come and its queue has room.",
     StepState.DISPATCHED: "A message for it is, or was, in the broker; any worker of its queue may claim it.",
     StepState.RUNNING: "A worker holds its lease.",
