@@ -27,14 +27,7 @@ from server.stream.prompt_queue import PromptQueue, Ready
 from server.stream.segments import SegmentTeller
 from server.stream.service import StreamService
 from server.stream.session import Session, SessionRejectedError, SessionState
-from server.stream.source import (
-    Assigned,
-    ContinuationState,
-    Opening,
-    SegmentSource,
-    SourceError,
-    Waiting,
-)
+from server.stream.source import Assigned, ContinuationState, Opening, SegmentSource, SourceError, Waiting
 
 logger = logging.getLogger(__name__)
 

@@ -54,7 +54,8 @@ _POLL_S = 0.1
 """How often the rows are asked while something is waited for; media are not waited for in them."""
 _TOUCH_S = 20.0
 _LOST = frozenset({"failed", "blocked", "cancelled"})
-_NUMBER = re.compile(r"(\d+)\D*$")
+_NUMBER = re.compile(r"gpu(\d+)")
+"""The device's number in a worker's name (``tasks.node_name``)."""
 T = TypeVar("T")
 
 
