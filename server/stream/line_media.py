@@ -112,9 +112,9 @@ class LineMedia:
         """Wait until it is known how many frames there will be; None once it is not wanted any more."""
         while not self._stop.is_set():
             if (path := self._newest_attempt()) is not None:
-                size = path.stat().st_size
-                if size:
-                    return size // self._frame_bytes
+                with contextlib.suppress(OSError):
+                    if size := path.stat().st_size:
+                        return size // self._frame_bytes
             if self._segment.num_frames is not None:
                 return self._segment.num_frames
             self._stop.wait(_POLL_S * 10)
@@ -125,12 +125,12 @@ class LineMedia:
         return self._view.width * self._view.height * _CHANNELS
 
     def _newest_attempt(self) -> Path | None:
-        """The file of the newest attempt's frames, which has its full size from the beginning."""
+        """The file of the newest attempt's frames: of full size from the beginning, and empty once they are encoded."""
         folder, prefix = self._settings.effective_handoff_dir, f"{self._segment.job_id}."
         found: list[tuple[tuple[int, ...], Path]] = []
         with contextlib.suppress(OSError, ValueError), os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith(prefix) and entry.name.endswith(".rgb"):
+                if entry.name.startswith(prefix) and entry.name.endswith(".rgb") and entry.stat().st_size:
                     numbers = tuple(int(part) for part in entry.name.removeprefix(prefix).split(".")[:-1])
                     found.append((numbers, Path(entry.path)))
         return max(found)[1] if found else None
@@ -159,7 +159,6 @@ class LineMedia:
                     if self._segment.generated or number < frames_written(path):
                         frame = os.pread(file.fileno(), size, number * size)
                         if len(frame) < size:  # they are encoded, and their room was given back
-                            self._await_published()
                             return
                         yield frame
                         number += 1
@@ -171,10 +170,6 @@ class LineMedia:
                         self._stop.wait(_POLL_S)
         except FileNotFoundError:
             return
-
-    def _await_published(self) -> None:
-        while self._segment.video_key is None and self._newest_attempt() is not None and not self._stop.is_set():
-            self._stop.wait(_POLL_S * 10)
 
     def _published(self, number: int, count: int) -> Iterator[bytes]:
         assert self._segment.video_key is not None

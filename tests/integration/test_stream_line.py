@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -154,14 +153,16 @@ def test_a_prompt_with_a_wrong_value_costs_no_segment(line: Line) -> None:
     assert all(each["segment_idx"] == 0 for each in client.of("ltx2_segment_start"))
 
 
-def test_frames_that_lie_here_no_more_are_taken_from_the_published_clip(line: Line, tmp_path: Path) -> None:
-    with line.client(INIT | {"single_clip_mode": True}, prompt("one")) as first:
+def test_frames_that_lie_here_no_more_are_taken_from_the_published_clip(line: Line) -> None:
+    with line.client(INIT, prompt("one")) as first:
         session_id = first.until("gpu_assigned")["session_id"]
-        first.until("ltx2_segment_complete")  # the client goes before it hears of the end
-    view = sessions.session_view(line.database, session_id)
-    if view.ended_at is None:
-        until(lambda: sessions.session_view(line.database, session_id).segments[0].video_key is not None)
-        until(lambda: not list(line.settings.effective_handoff_dir.glob("*.rgb")))
-        with line.client(INIT | {"session_id": session_id, "single_clip_mode": True}) as second:
-            second.end()
-        assert second.of("media_segment_complete")[0]["chunks"] == first.of("media_segment_complete")[0]["chunks"]
+        first.until("ltx2_segment_complete")
+    until(lambda: sessions.session_view(line.database, session_id).segments[0].video_key is not None)
+    job_id = sessions.session_view(line.database, session_id).segments[0].job_id
+    until(lambda: not list(line.settings.effective_handoff_dir.glob(f"{job_id}.*.rgb")))
+
+    with line.client(INIT | {"session_id": session_id}) as second:
+        second.until("ltx2_segment_complete")
+        second.send({"type": "stop_session"})
+        second.end()
+    assert second.of("media_segment_complete")[0]["chunks"] == first.of("media_segment_complete")[0]["chunks"] == 5
