@@ -301,6 +301,11 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     assert {path.resolve() for path in DOCS.rglob("*.md")} <= seen
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_pages_hold_no_marks_of_an_unfinished_merge(page: Path) -> None:
+    assert not re.search(r"^(<{7}|={7}$|>{7})", page.read_text("utf-8"), re.MULTILINE)
+
+
 # The map and the changelog
 
 
