@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Float, bindparam, cast, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from db import events
+from db import events, quotas
 from db.clips.attempts import attempts_of
 from db.models import Batch, Reservation
 from db.session import now_ms
@@ -26,13 +26,14 @@ def _used_up() -> ColumnElement[bool]:
     return func.coalesce(or_(Batch.gpu_ms >= Batch.max_gpu_ms, Batch.cost >= Batch.max_cost), False)
 
 
-_PRICES = select(Batch.prices).where(Batch.id == bindparam("p_batch_id"), limited())
+_PRICES = select(Batch.prices).where(Batch.id == bindparam("p_batch_id"), or_(limited(), quotas.counts_gpu_time()))
 
 
 def charge(session: Session, batch_id: str, queue: str | None, started_at: int) -> None:
     """Count an attempt on a GPU's queue that has just ended, in the transaction that ends it.
 
-    Nothing is locked for a batch without a budget. The one attempt that uses it up records ``budget_reached``.
+    Nothing is locked for a batch without a budget, unless the GPU time of its key is limited. The one attempt that uses
+    a budget up records ``budget_reached``.
     """
     if type_of(queue) is None:
         return
