@@ -75,7 +75,9 @@ def html(report: Report) -> str:
         nothing_changed=NOTHING_CHANGED,
         columns=COLUMNS[:-1],
         metric_tables=[
-            (title, rows(metrics)) for title, metrics in zip(METRIC_TITLES, gated(comparison), strict=True) if metrics
+            (title, [_with_method(row) for row in rows(metrics)])
+            for title, metrics in zip(METRIC_TITLES, gated(comparison), strict=True)
+            if metrics
         ],
         notes=list(notes(comparison)),
         forest_chart=charts.forest(comparison.metrics),
@@ -88,6 +90,12 @@ def html(report: Report) -> str:
             if compared.margin is not None and (prompts := _worst(compared, report))
         ],
     )
+
+
+def _with_method(row: tuple[str, ...]) -> tuple[str, ...]:
+    """The row with the method of its interval in the line below it, where there is room."""
+    prompts, _, method = row[-2].partition(" ")
+    return (*row[:-2], prompts, f"{row[-1]} {method}".rstrip())
 
 
 def _histories(report: Report) -> Iterator[charts.History]:
