@@ -49,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 INIT_S = 10.0
 """A client has so long for its first message."""
+_STOPPED = "stop_requested"
 _LONG = 64 * 1024
 """A message of more characters is read in a thread."""
 _SOURCES: dict[m.Source, PromptSource] = {
@@ -81,8 +82,9 @@ class DreamverseConversation(Conversation):
         self._assigned_at: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     async def _until_the_end(self, sending: asyncio.Task[None]) -> Ending:
-        """A client of this protocol cannot come back to its session: nothing is kept for it."""
-        return replace(await super()._until_the_end(sending), client_left=False)
+        """A client of this protocol cannot come back to its session: nothing is kept, and nothing more made, for it."""
+        end = await super()._until_the_end(sending)
+        return replace(end, client_left=False, reason=_STOPPED) if end.client_left else end
 
     async def _first_end(self, sending: asyncio.Task[None]) -> Ending:
         """Raises what ended the session, or the connection."""
@@ -206,7 +208,7 @@ class DreamverseConversation(Conversation):
         project = self._project
         match message:
             case m.Leave():
-                raise Ending(SessionState.COMPLETE, endings.NORMAL, "left")
+                raise Ending(SessionState.COMPLETE, endings.NORMAL, _STOPPED)
             case m.EndProjectKeepSession():
                 self._end_project()
             case m.ProjectInit():
@@ -570,6 +572,7 @@ class DreamverseConversation(Conversation):
             negative_prompt=self._service.request.negative_prompt,
         )
         await source.announce(request)
+        self._segment_of_source += 1  # also of one that is lost: its number is taken
         events = cast(AsyncGenerator[SegmentEvent, None], source.start_segment(request))
         done: Done | None = None
         stream_id = ""
@@ -592,6 +595,8 @@ class DreamverseConversation(Conversation):
                         logger.warning("stream notice: %s", message, extra=of)
                     case Done():
                         done = event
+                    case _:  # steps, and another GPU: the page shows neither
+                        pass
         if done is None:
             raise SourceError("worker_failed", f"segment {index} ended without its frames")
         await self._tell_made(project, chosen, done)
@@ -607,7 +612,6 @@ class DreamverseConversation(Conversation):
         await self._put(m.SegmentStart(total_segments=project.total_segments, prompt=prompt, **common))
 
     async def _tell_made(self, project: Project, chosen: Chosen, done: Done) -> None:
-        self._segment_of_source += 1
         self._session.segment_idx = self._segment_of_source
         project.generated += 1
         project.last_prompt = chosen.prompt
@@ -667,7 +671,7 @@ class DreamverseConversation(Conversation):
         source, self._source = self._source, None
         self._session.gpu_id = None
         if source is not None:
-            await source.close(client_left=False)
+            await source.close(client_left=False, state=SessionState.COMPLETE, reason=_STOPPED)
 
 
 def _since(begun: float) -> float:

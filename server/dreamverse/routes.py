@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 from starlette.websockets import WebSocket
 
 from server.auth import require
 from server.dreamverse.conversation import DreamverseConversation
+from server.stream.config import StoryPreset
 from server.stream.routes import serve_socket
 from server.stream.service import StreamService
 
 router = APIRouter(tags=["dreamverse"])
-_MAY_STREAM = [Depends(require("stream"))]
 
 
 @router.websocket("/ws")
@@ -23,16 +21,18 @@ async def ws(socket: WebSocket) -> None:
     await serve_socket(socket, DreamverseConversation)
 
 
-@router.get("/curated-presets", include_in_schema=False, dependencies=_MAY_STREAM)
-async def curated_presets(request: Request) -> Any:
-    """List the stories of the configuration; the page keeps its own where there are none."""
+class CuratedPresets(BaseModel):
+    """Stories, as Dreamverse's page reads them."""
+
+    presets: tuple[StoryPreset, ...]
+    count: int
+    file_path: None = Field(None, description="Always null: stories are in the server's configuration.")
+    fallback_file_path: None = None
+
+
+@router.get("/curated-presets", dependencies=[Depends(require("stream"))])
+async def curated_presets(request: Request) -> CuratedPresets:
+    """List the stories of the configuration; Dreamverse's page keeps its own where there are none."""
     streams: StreamService | None = request.app.state.stream
-    stories = [] if streams is None else [story.model_dump() for story in streams.config.curated_presets]
-    return {"presets": stories, "count": len(stories), "file_path": None, "fallback_file_path": None}
-
-
-@router.post("/curated-presets/append", include_in_schema=False, dependencies=_MAY_STREAM)
-async def append_curated_preset() -> JSONResponse:
-    """Refuse to write: stories are in the configuration's file."""
-    text = "stories are read from `streaming.curated_presets` of the server's configuration; add it there"
-    return JSONResponse({"detail": text}, 403)
+    stories = () if streams is None else streams.config.curated_presets
+    return CuratedPresets(presets=stories, count=len(stories))

@@ -78,7 +78,7 @@ class Server:
 
     @contextlib.contextmanager
     def client(self, *messages: dict[str, Any], path: str = "/v1/stream") -> Iterator[Client]:
-        with self.http.websocket_connect(path) as socket:
+        with self.http.websocket_connect(f"ws://127.0.0.1:8000{path}") as socket:
             client = Client(socket)
             client.send(*messages)
             yield client
