@@ -168,7 +168,7 @@ _LIVE = _BY_STAGE.where(LIVE_INDEX)
 
 
 def _by_stage(
-    session: Session, counted: Select[tuple[Stage, int]], batch_id: str, stages: Iterable[Stage]
+    session: Session, counted: Select[Stage, int], batch_id: str, stages: Iterable[Stage]
 ) -> dict[Stage, int]:
     rows = session.connection().execute(counted, {"p_batch_id": batch_id, "p_stages": list(stages)})
     return {row[0]: row[1] for row in rows}
