@@ -94,7 +94,7 @@ def _compared(
             _in_words(said.get(job.id)),
             chosen=sum(vote.preferred_job_id == job.id for vote in own) == len(ids) - 1,
         )
-        for card, job in zip(cards(session, jobs, settings, rater=caller.owner), jobs, strict=True)
+        for card, job in zip(cards(session, jobs, settings, rater=caller.owner, large=True), jobs, strict=True)
     ]
     return clips, own
 
