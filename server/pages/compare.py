@@ -40,6 +40,13 @@ class Compared:
     chosen: bool
     """True if the one who looks found it better than each of the others."""
 
+    def shown(self, name: str) -> str:
+        """Return a field of its specification as text."""
+        value = self.spec.get(name)
+        if isinstance(value, dict):
+            return ", ".join(f"{key}={item}" for key, item in value.items()) or "–"
+        return "–" if value is None else str(value)
+
 
 @router.get("/compare")
 def compare(
