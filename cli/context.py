@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ from pipeline.storage import FolderStorage
 from pipeline.wiring import make_storage
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from db.session import Database
 
 _TOLD = "vgen.settings_notices"
@@ -87,6 +89,20 @@ def open_database(settings: Settings, *, upgrade: bool = False) -> Iterator[Data
         raise NotFoundError(f"{error} (looked in {where(settings)})") from None
     finally:
         database.close()
+
+
+@contextmanager
+def open_history(settings: Settings) -> Iterator[Session | None]:
+    """A session on what was made before; None where there is nothing yet, or the database is away, which is said."""
+    with ExitStack() as stack:
+        session = None
+        try:
+            session = stack.enter_context(stack.enter_context(open_database(settings)).reading(one_instant=True))
+        except NotFoundError:
+            pass
+        except ServiceUnavailableError as error:
+            output.notice(f"what was made before is not known: {error}")
+        yield session
 
 
 def where(settings: Settings) -> str:

@@ -184,8 +184,12 @@ class BatchChoices(SubmissionChoices):
     ] = None
     again: Annotated[bool, typer.Option("--again", help="Make a new batch even if the same was submitted.")] = False
     reuse: Annotated[
-        bool, typer.Option("--reuse", help="Make only what no earlier batch of this file has made or begun.")
-    ] = False
+        bool | None,
+        typer.Option(
+            "--reuse/--no-reuse",
+            help="Make only what no earlier batch of this file has made or begun; default: yes, of a file.",
+        ),
+    ] = None
     safety_policy: Annotated[
         str | None, typer.Option("--safety-policy", help="closed, open or hold; default: the setting safety.policy.")
     ] = None

@@ -111,7 +111,7 @@ def cli_reference() -> str:
         "| making a clip once more |\n"
         "| `submit --again`, `run --again` | a new batch of the whole file | the beginning "
         "| the whole file once more |\n"
-        "| `submit`, `run` | nothing, if the same was submitted before | where it was | going on |",
+        "| `submit`, `run` | what is new in the file, or nothing | where it was | a file that grew; going on |",
     ]
     for path, command in _commands(typer.main.get_command(app), ("vgen",)):
         context = typer.Context(

@@ -8,6 +8,8 @@
     ├── ConflictError         the request contradicts what is stored
     ├── NotInstalledError     an extra of the package is not installed (`pip install 'vgen[generate]'`)
     ├── ServiceUnavailableError a database, broker or store cannot be reached
+    ├── SessionRejectedError  no further session may be opened
+    ├── GpuUnavailableError   no GPU can be reserved for a session
     └── StageError            a stage could not do its work; ``failure_class`` decides what happens next
         ├── RetryableError    network, throttling, a full disk: try again later
         │   └── SegmentLostError  what an earlier segment left is gone: that one is made again
@@ -134,6 +136,37 @@ class ServiceUnavailableError(VgenError):
     """A database, broker or store cannot be reached; the message says which and where."""
 
     code = "service_unavailable"
+
+
+class QuotaError(VgenError):
+    """A key asks for more than it may have in a day, or ever.
+
+    ``retry_after_s`` says when it may have it; None: never as it was asked for.
+    """
+
+    code = "insufficient_quota"
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TooManyAtOnceError(QuotaError):
+    """A key has as many jobs open as it may have."""
+
+    code = "rate_limit_exceeded"
+
+
+class SessionRejectedError(VgenError):
+    """No further session may be opened: its owner has as many as one may have."""
+
+    code = "session_rejected"
+
+
+class GpuUnavailableError(VgenError):
+    """No GPU can be reserved for a session: none is there that fits, or sessions may have none."""
+
+    code = "gpu_unavailable"
 
 
 class StageError(VgenError):

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.states import Stage
 
+PACKETS = "packets_sha256"
+"""The key of a probe under which a file's ``pipeline.media.packets.packets_sha256`` is kept."""
+
 
 class StageOutput(BaseModel):
     """A part of what a stage records. It knows what was given to it: the rest is not written."""
@@ -144,7 +147,7 @@ class EncodeOutput(StageOutput):
     sidecar: ObjectRef | None = None
     part: Part | None = None
     probe: dict[str, Any]
-    """``pipeline.encoding.probe.VideoFacts`` as JSON."""
+    """``pipeline.encoding.probe.VideoFacts`` as JSON, and under ``PACKETS`` the digest of the file's packets."""
     files: dict[str, str] = {}
     """The files that are still in the hand-off directory for the score stage, by kind."""
 

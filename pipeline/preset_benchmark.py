@@ -14,10 +14,10 @@ from pipeline.generators.base import GenerationRequest, GenerationResult
 from pipeline.generators.process.handle import GeneratorProcess
 from pipeline.presets import Library, Workload, abilities, calibration
 from pipeline.scoring.clip import Clip
-from pipeline.scoring.common import psnr, ssim
 from pipeline.scoring.metric import Context
 from pipeline.scoring.residency import Models
 from pipeline.scoring.shapes.metric import follows_prompt
+from pipeline.scoring.similarity import psnr, ssim
 from pipeline.scoring.suite import SHAPES_SUITE, read_suite
 
 PLAIN_NAME, AGAIN_NAME = "plain", "plain-again"

@@ -211,6 +211,9 @@ class BatchOptions(BaseModel):
     """True where the policy was asked for by name: then a worker without a classifier does not skip the screening."""
     encode: EncodeOptions = EncodeOptions()
     score: ScoreOptions | None = None
+    session: str | None = None
+    """The session that the batch belongs to: each job goes on from the one that it ``extends`` as soon as that one's
+    frames are generated."""
 
     def as_json(self) -> dict[str, Any]:
         """Return what is stored: without unset fields, so that equal submissions stay equal."""

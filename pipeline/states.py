@@ -67,7 +67,7 @@ class StepState(StrEnum):
 
 
 STEP_STATE_MEANING: dict[StepState, str] = {
-    StepState.PENDING: "Another step of the job goes first: what it left is gone, or it is of another segment.",
+    StepState.PENDING: "Another step goes first (what it left is gone, or is another segment's), or the job is held.",
     StepState.WAITING: "The dispatcher may publish it once its not-before time has come and its queue has room.",
     StepState.DISPATCHED: "A message for it is, or was, in the broker; any worker of its queue may claim it.",
     StepState.RUNNING: "A worker holds its lease.",
@@ -78,6 +78,7 @@ STEP_STATE_MEANING: dict[StepState, str] = {
 }
 
 STEP_MOVES: dict[StepState, frozenset[StepState]] = {
+    # To `waiting`: the step before it is done, or a person approved the job.
     StepState.PENDING: frozenset({StepState.WAITING, StepState.DISPATCHED, StepState.CANCELLED}),
     StepState.WAITING: frozenset({StepState.DISPATCHED, StepState.PENDING, StepState.CANCELLED}),
     # To `waiting`: its message was lost. To `pending`: its hand-off's host is gone.
@@ -111,6 +112,39 @@ class AttemptOutcome(StrEnum):
     RELEASED = "released"
     REWOUND = "rewound"
     LEASE_ENDED = "lease_ended"
+
+
+class SessionState(StrEnum):
+    """The states of a session that watches a video while it is made."""
+
+    QUEUED = "queued"
+    GPU_BINDING = "gpu_binding"
+    ACTIVE = "active"
+    COMPLETE = "complete"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+
+
+SESSION_STATE_MEANING: dict[SessionState, str] = {
+    SessionState.QUEUED: "It waits for a GPU.",
+    SessionState.GPU_BINDING: "A GPU is reserved for it: what ran there is put aside, or the model is loaded.",
+    SessionState.ACTIVE: "A GPU has been ready for it; should it lose that one, it waits for another in this state.",
+    SessionState.COMPLETE: "Its client ended it, or it has as many segments as it may have.",
+    SessionState.ERROR: "It could not go on.",
+    SessionState.TIMEOUT: "Nothing was heard of its client for too long.",
+}
+
+SESSION_ENDS = frozenset({SessionState.COMPLETE, SessionState.ERROR, SessionState.TIMEOUT})
+
+SESSION_MOVES: dict[SessionState, frozenset[SessionState]] = {
+    SessionState.QUEUED: frozenset({SessionState.GPU_BINDING, *SESSION_ENDS}),
+    # To `queued`: its GPU was lost before it was ready.
+    SessionState.GPU_BINDING: frozenset({SessionState.QUEUED, SessionState.ACTIVE, *SESSION_ENDS}),
+    SessionState.ACTIVE: SESSION_ENDS,
+    SessionState.COMPLETE: frozenset(),
+    SessionState.ERROR: frozenset(),
+    SessionState.TIMEOUT: frozenset(),
+}
 
 
 class EvalState(StrEnum):

@@ -95,6 +95,17 @@ class ContinuationRef:
 
 
 @dataclass(frozen=True, slots=True)
+class JoinedClip:
+    """A published clip of a session, to be put behind the others in one file."""
+
+    job_id: str
+    spec: JobSpec
+    """The specification, with the seed of its roll."""
+    outputs: StageOutputs
+    """What its stages recorded."""
+
+
+@dataclass(frozen=True, slots=True)
 class StepWork:
     """One claimed step, with all that a worker knows."""
 
@@ -118,11 +129,21 @@ class StepWork:
     """The rung on which a clip that did not fit into memory is tried now."""
     earlier: tuple[StageOutputs, ...] = ()
     """What was recorded of the segments before it, where the clip's last segment is encoded."""
+    joins: tuple[JoinedClip, ...] = ()
+    """The clips, in order, that a session's last job puts into one file; none for every other job."""
 
     @property
     def log_data(self) -> dict[str, Any]:
         """What a log's line about it names."""
         return {"job_id": self.job_id, "segment": self.segment}
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceClip:
+    """The published clip of an earlier run that another is compared with."""
+
+    key: str
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +158,8 @@ class StoredClip:
     sha256: str
     known: frozenset[tuple[str, str]] = frozenset()
     """Metrics that have scored it, each with the digest of its scorer: the same need not do it again."""
+    reference: ReferenceClip | None = None
+    """The clip that an earlier run made of the same entry and seed, where this one is to be compared with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +172,8 @@ class ScoreWork:
     metrics: tuple[str, ...]
     """The metrics of the whole run; those of the family are this step's."""
     clips: tuple[StoredClip, ...]
+    reference: str | None = None
+    """The run whose clips these are compared with; None where there is none."""
 
     @property
     def log_data(self) -> dict[str, Any]:

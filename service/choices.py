@@ -17,8 +17,8 @@ class SubmissionChoices:
     """Submitting again under it adds nothing."""
     again: bool = False
     """Make a new batch even if the same content was submitted before."""
-    reuse: bool = False
-    """Make only what no earlier batch of the file has."""
+    reuse: bool | None = None
+    """Make only what no earlier batch of the file has; None: of a file that has a name."""
     safety_policy: str | None = None
     codec: str | None = None
     quality: int | None = None

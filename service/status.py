@@ -22,6 +22,7 @@ from service.views.jobs import (
     attempt_view,
     has_random_weights,
     job_view,
+    newest_task_url,
     roll_views,
     running_view,
     score_view,
@@ -81,8 +82,11 @@ def job_detail(session: Session, job: Job, settings: Settings) -> JobDetailView:
     """Return all that is known of a job."""
     steps = history.steps_of_job(session, job.id)
     spec, step_of = JobSpec.model_validate(job.spec), {step.id: step for step in steps}
+    site, flower = settings.serve.public_url, settings.serve.flower_url
     return JobDetailView(
         job=job_views(session, [job], settings)[0],
+        url=None if site is None else f"{site}/jobs/{job.id}",
+        task_url=newest_task_url(flower, steps),
         spec=spec.model_dump(mode="json") | {"random_weights": has_random_weights(job.spec)},
         prompt_used=history.prompts_used(session, [job.id]).get(job.id),
         rolls=roll_views(job, steps),
@@ -90,8 +94,8 @@ def job_detail(session: Session, job: Job, settings: Settings) -> JobDetailView:
         segments=segment_views(job, spec, steps, history.segments_of_job(session, job)),
         steps=[step_view(step) for step in steps],
         attempts=[
-            *(attempt_view(run, step_of[run.step_id]) for run in history.attempts_of_job(session, job.id)),
-            *(attempt_view(run, None) for run in history.scoring_attempts(session, job)),
+            *(attempt_view(run, step_of[run.step_id], flower) for run in history.attempts_of_job(session, job.id)),
+            *(attempt_view(run, None, flower) for run in history.scoring_attempts(session, job)),
         ],
         files=file_views(jobs.artifacts(session, [job.id]).get(job.id, {}), {}),
         events=[event_view(event) for event in events.of_job(session, job.id)],

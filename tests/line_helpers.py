@@ -64,7 +64,7 @@ def submit(
     """Store the lines as `vgen submit` does; the batch's id."""
     choices = choices or BatchChoices()
     file = write_jobs(settings.home.parent / "prompts.jsonl", lines)
-    parsed = prompt_file.read(str(file), FieldOptions(), choices, settings)
+    parsed = prompt_file.read(str(file), FieldOptions(), settings)
     options = submission.batch_options(choices, settings, parsed.scoring)
     return submission.store(parsed, options, settings=settings, database=database, again=True).batch_id
 

@@ -1,17 +1,12 @@
 """`--dry-run`: what a submission would make and what it needs, then its first jobs."""
 
-import contextlib
-from collections.abc import Iterator
-
-from sqlalchemy.orm import Session
-
 from cli import output
 from cli import times as times_of
-from cli.context import open_database
-from pipeline.errors import InputError, NotFoundError, Problem, ServiceUnavailableError
-from pipeline.prompts import Submission
+from cli.context import open_history
+from pipeline.errors import InputError, Problem
 from pipeline.settings import Settings
 from service import submission
+from service.submission import Prepared
 from service.views.estimates import CalibrationOfEstimatesView, EstimateView
 from service.views.submissions import DryRunView, NeedView, PlannedJobView
 
@@ -26,10 +21,10 @@ def require(plan_only: bool, all_jobs: bool) -> None:
         raise InputError([Problem("goes with --dry-run", field="--all")])
 
 
-def show(parsed: Submission, settings: Settings, *, all_jobs: bool, json: bool) -> int:
+def show(prepared: Prepared, settings: Settings, *, all_jobs: bool, json: bool) -> int:
     """Print the plan; as JSON it has every job."""
-    with _history(settings) as session:
-        view = submission.dry_run(session, parsed, settings, most=None if json or all_jobs else _FIRST)
+    with open_history(settings) as session:
+        view = submission.dry_run(session, prepared, settings, most=None if json or all_jobs else _FIRST)
     if json:
         output.as_json(view)
         return 0
@@ -43,20 +38,6 @@ def show(parsed: Submission, settings: Settings, *, all_jobs: bool, json: bool) 
         output.notice(text)
     output.line("nothing was stored")
     return 0
-
-
-@contextlib.contextmanager
-def _history(settings: Settings) -> Iterator[Session | None]:
-    """A session of the database; None where nothing was submitted yet, or it cannot be reached, which is said."""
-    with contextlib.ExitStack() as stack:
-        session = None
-        try:
-            session = stack.enter_context(stack.enter_context(open_database(settings)).reading())
-        except NotFoundError:
-            pass
-        except ServiceUnavailableError as error:
-            output.notice(f"no history for the estimate: {error}")
-        yield session
 
 
 def _show_estimate(view: EstimateView) -> None:

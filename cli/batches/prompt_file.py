@@ -14,17 +14,18 @@ from pipeline.prompts import Submission, parse, parse_bytes
 from pipeline.prompts.formats.lines import MAX_FILE_BYTES
 from pipeline.prompts.formats.readers import READERS
 from pipeline.settings import Settings
+from service import submission
+from service.submission import Prepared
 
 STDIN = "-"
 
 
-def read(source: str | Path, fields: FieldOptions, choices: BatchChoices, settings: Settings) -> Submission:
+def read(source: str | Path, fields: FieldOptions, settings: Settings) -> Submission:
     """Parse the file, what standard input brings, or the prompt itself, under the command line's options.
 
     Raises:
         InputError: with every mistake.
     """
-    choices.require_possible()
     overrides = fields.overrides()
     source = os.fspath(source)
     if source == STDIN:
@@ -36,6 +37,13 @@ def read(source: str | Path, fields: FieldOptions, choices: BatchChoices, settin
         return parse_bytes(record, "prompt.jsonl", overrides=overrides, settings=settings)
     _require_file(source)
     return parse(Path(source), overrides=overrides, settings=settings)
+
+
+def prepare(source: str, fields: FieldOptions, choices: BatchChoices, settings: Settings) -> Prepared:
+    """Read what is to be made, and check what was chosen for its batch. Raises InputError with every mistake."""
+    choices.require_possible()
+    jobs = read(source, fields, settings)
+    return submission.prepare(jobs, choices, settings, has_name=source != STDIN and not is_prompt(source))
 
 
 def is_prompt(source: str) -> bool:

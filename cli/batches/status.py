@@ -241,6 +241,7 @@ def show(
 def _show_job(view: JobDetailView) -> None:
     output.facts((("job", view.job.id), ("state", view.job.state), ("line", view.job.line)))
     finished = times.shown(view.job.finished_at)
+    output.facts((("page", view.url), ("in Flower", view.task_url)))
     output.facts((("error", view.job.error_code), ("message", view.job.error), ("finished", finished)))
     if view.job.reason is not None:
         output.line(reasons.sentence(view.job.reason))

@@ -2,14 +2,11 @@
 
 from cli import output
 from cli.batches import next_step, waiting
-from db.clips import batches
 from db.clips.batches import Submitted
 from db.session import Database
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions
-from service.submission import screening_notices
-from service.views.batches import batch_view
-from service.views.submissions import SubmittedView
+from service.submission import screening_notices, view_of
 
 
 def print_stored(
@@ -31,9 +28,7 @@ def print_stored(
         return waiting.until_done(database, settings, [stored.batch_id], json=json)
     if json:
         with database.reading() as session:
-            row = batches.get(session, stored.batch_id)
-            view = batch_view(row, batches.counts(session, [row.id])[row.id])
-        output.as_json(SubmittedView(batch=view, created=True, notices=notices))
+            output.as_json(view_of(session, stored, settings, notices))
     else:
         output.line(f"batch {stored.batch_id}: {summary}")
         output.line(next_step.line(database, settings, stored.batch_id))

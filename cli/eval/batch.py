@@ -90,7 +90,7 @@ def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write
     if write is not None:
         write_scores(write, records)
     if json:
-        clips = [views.ClipScoresView(**{"entry": None, **_public(record)}) for record in records]
+        clips = [views.ClipScoresView(**{**views.NO_CLIP_SCORES, **_public(record)}) for record in records]
         output.as_json(views.EvalRunView(clips=clips, left_out=[]))
     failed = 0
     for record in records:
@@ -102,7 +102,7 @@ def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write
 
 
 def _public(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in ("job", "prompt")}
+    return {name: value for name, value in record.items() if name in views.ClipScoresView.model_fields}
 
 
 def _verdict(score: dict[str, Any]) -> str:

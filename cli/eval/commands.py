@@ -8,7 +8,7 @@ import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.eval import batch, compare, exchange, nightly
+from cli.eval import batch, compare, exchange, nightly, resume
 from cli.eval import suite as eval_suite
 from cli.eval import weights as eval_weights
 from cli.eval.inputs import ExpectedOptions, clips_of
@@ -17,7 +17,9 @@ from cli.options import Json, takes
 from pipeline import extras
 from pipeline.errors import InputError, Problem
 from pipeline.scoring import Models, aggregates, registry, score_file
-from pipeline.scoring.run import ClipScores, as_json, fingerprint, score_clips
+from pipeline.scoring.metric import Pooling
+from pipeline.scoring.residency import Precision
+from pipeline.scoring.run import LONG, ClipScores
 from pipeline.scoring.score_file import write_scores
 from pipeline.scoring.vbench import DIMENSIONS, QUALITY
 from service.exit_codes import ExitCode
@@ -91,8 +93,16 @@ def run(
     reference: Annotated[
         Path | None, typer.Option("--reference", help="A video, or a folder of videos with the same names.")
     ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option("--image", help="The picture that the videos were made from, or a folder with one by each name."),
+    ] = None,
     text_prompt: Annotated[
         list[str] | None, typer.Option("--text-prompt", help="One for all videos, or one for each, in order.")
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option("--prompts", metavar="FILE", help="JSON object {video: prompt}; default: their manifest.jsonl."),
     ] = None,
     manifest: Annotated[
         Path | None, typer.Option("--manifest", help="JSON list of {video, entry, seed}: clips of a suite.")
@@ -103,12 +113,21 @@ def run(
     expected: ExpectedOptions = ExpectedOptions(),  # noqa: B008 - frozen
     weights: WeightsOption = None,
     device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, …; default: the setting eval.device.")
+        str | None,
+        typer.Option(
+            "--device", help="cpu, cuda, …, or several of a kind: cuda:0,cuda:1; default: the setting eval.device."
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option("--precision", help="Of matrix products; half is faster. Default: the setting eval.precision."),
     ] = None,
     here: Annotated[
         bool, typer.Option("--here", help="Score a batch in this process, not on the cluster's workers.")
     ] = False,
-    write: Annotated[Path | None, typer.Option("--output", help="Write the scores there, as a JSON list.")] = None,
+    write: Annotated[
+        Path | None, typer.Option("--output", help="Write the scores there, as a JSON list; what it has is kept.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Score videos, or a batch's clips (as rows too). Ends with 3 when one is unreadable, or a check or model fails."""
@@ -116,30 +135,40 @@ def run(
     store = weights_of(settings, weights)
     names = [name.strip() for name in metrics.split(",") if name.strip()]
     of_batch = batch.names_batch([*(videos or []), *(more or [])])
-    if of_batch and (reference or text_prompt or manifest or expected != ExpectedOptions()):
+    if of_batch and (reference or image or text_prompt or prompts or manifest or expected != ExpectedOptions()):
         raise InputError([Problem("a batch's rows say what its clips should be: give --metrics only", field="VIDEO")])
-    if of_batch and not (settings.solo or here or weights or device):
+    if of_batch and not (settings.solo or here or weights or device or precision):
         return batch.score_by_workers(settings, (videos or more or [""])[0], names, write, json)
     extras.require(extras.EVAL, purpose="what `vgen eval run` scores with")
     clips = (
         []
         if of_batch
         else clips_of(
-            [*(videos or []), *(more or [])], reference, text_prompt or [], manifest, suite, expected.expected()
+            [*(videos or []), *(more or [])],
+            reference,
+            image,
+            text_prompt or [],
+            prompts,
+            manifest,
+            suite,
+            expected.expected(),
         )
     )
-    selection = registry.select(names, store, reference=reference is not None)
+    selection = registry.select(names, store, reference=reference is not None, image=image is not None or of_batch)
     for metric, reason in selection.left_out:
         output.notice(f"left out: {metric.name}: {reason}")
-    models = Models(store, device or settings.eval.device)
-    prints = {metric.name: fingerprint(metric, models) for metric in selection.metrics}
-    results = (
-        batch.score(settings, (videos or more or [""])[0], names, selection.metrics, models)
-        if of_batch
-        else (
-            (result, as_json(result, prints))
-            for result in score_clips(clips, selection.metrics, models, settings.eval.clip_bytes)
+    devices = [
+        Models(store, name, precision or settings.eval.precision) for name in _devices(device or settings.eval.device)
+    ]
+    if of_batch and len(devices) > 1:
+        raise InputError(
+            [Problem("a batch is scored on one device here, or on its cluster's workers", field="--device")]
         )
+    earlier = {} if of_batch else resume.earlier_records(write)
+    results = (
+        batch.score(settings, (videos or more or [""])[0], names, selection.metrics, devices[0])
+        if of_batch
+        else resume.score(clips, selection.metrics, devices, settings.eval.clip_bytes, earlier)
     )
     scores: list[ClipScores] = []
     records: list[dict[str, Any]] = []
@@ -149,25 +178,39 @@ def run(
             scores.append(result)
             records.append(record)
             if write is not None and time.monotonic() - written > _WRITE_S:
-                write_scores(write, records)
+                write_scores(write, [*records, *earlier.values()])
                 written = time.monotonic()
             if not json:
                 _show(result)
     finally:  # what was scored stays, also when the rest is interrupted
         if write is not None:
-            write_scores(write, records)
+            write_scores(write, [*records, *earlier.values()])
     if json:
         _print_json(records, selection.left_out)
     return _exit_code(scores)
 
 
 @app.command("aggregate")
-def aggregate(ctx: typer.Context, files: Files, json: Json = False) -> int:
+def aggregate(
+    ctx: typer.Context,
+    files: Files,
+    long: Annotated[bool, typer.Option("--long", help="Pool the scores of VBench-Long (vbench_long.…).")] = False,
+    json: Json = False,
+) -> int:
     """Pool score files into VBench's dimensions, quality, semantic and total."""
     settings_of(ctx)
     records = [record for file in files for record in score_file.read_scores(file)]
     scores, mixed = score_file.by_metric(records), score_file.mixed_scorers(records)
-    pooled = {name: aggregates.pool_dimension(name, scores.get(f"vbench.{name}", [])) for name in DIMENSIONS}
+    group = "vbench_long" if long else "vbench"
+    by_dimension = {name: scores.get(f"{group}.{name}", []) for name in DIMENSIONS}
+    whole = sum(bool(score.details.get(LONG)) for group_scores in by_dimension.values() for score in group_scores)
+    flickering = aggregates.after_static_filter(records, f"{group}.temporal_flickering")
+    if flickering is not None:
+        by_dimension["temporal_flickering"] = list(flickering.kept)
+    pooled = {
+        name: aggregates.pool_dimension(name, by_dimension[name], Pooling.WEIGHTED if long else None)
+        for name in DIMENSIONS
+    }
     summary = aggregates.aggregate({name: score.value for name, score in pooled.items() if score.value is not None})
     notices = []
     if summary.total is None:
@@ -175,8 +218,21 @@ def aggregate(ctx: typer.Context, files: Files, json: Json = False) -> int:
     notices += [
         f"{name}: scores of several scorers are mixed (version, weights, device or libraries)" for name in mixed
     ]
-    if pooled["temporal_flickering"].scored:
-        notices.append("temporal_flickering is of all clips: the official protocol drops those that are not static")
+    if whole:
+        notices.append(
+            f"{whole} scores are of clips of 5 s and more, scored as short ones: VBench-Long cuts those into parts "
+            "(`--metrics vbench-long`, then `aggregate --long`)"
+        )
+    if flickering is not None:
+        notices.append(
+            f"temporal_flickering is of the {len(flickering.kept)} clips that the static filter keeps, "
+            f"of {len(flickering.kept) + flickering.dropped}, as on the leaderboard"
+        )
+    elif pooled["temporal_flickering"].scored:
+        notices.append(
+            "temporal_flickering is of all clips: the official protocol drops those that are not static "
+            "(`--metrics vbench_tools.static_filter` for each of them)"
+        )
     view = views.EvalAggregateView.of(
         summary,
         dimensions=[
@@ -213,6 +269,16 @@ def _show_aggregate(view: views.EvalAggregateView) -> None:
     output.facts([(name, _percent(value) or "incomplete") for name, value in sums])
 
 
+def _devices(text: str) -> list[str]:
+    """Device names separated by commas. Raises InputError where they are of several kinds: scores would differ."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    kinds = dict.fromkeys(name.partition(":")[0] for name in names)
+    if len(kinds) != 1:
+        message = f"{text!r} is not a device, or several of one kind, separated by commas"
+        raise InputError([Problem(message, field="--device")])
+    return names
+
+
 def _show(result: ClipScores) -> None:
     for name, score in result.scores.items():
         if score.score is None:
@@ -225,9 +291,7 @@ def _show(result: ClipScores) -> None:
 def _print_json(records: list[dict[str, Any]], left_out: Any) -> None:
     output.as_json(
         views.EvalRunView(
-            clips=[
-                views.ClipScoresView(**{"entry": None, "seed": None, "pixels": None, **record}) for record in records
-            ],
+            clips=[views.ClipScoresView(**{**views.NO_CLIP_SCORES, **record}) for record in records],
             left_out=[views.LeftOutView(name=metric.name, reason=reason) for metric, reason in left_out],
         )
     )

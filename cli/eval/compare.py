@@ -7,9 +7,14 @@ import typer
 
 from cli import output
 from cli.context import settings_of
+from cli.eval.likeness import ClipFiles, strips, with_likeness
+from cli.eval.run_sources import read_run
+from cli.eval.weights import WeightsOption, weights_of
 from cli.options import Json
+from pipeline import extras
+from pipeline.errors import InputError, Problem
+from pipeline.scoring import Models, registry
 from pipeline.scoring import compare as comparing
-from pipeline.scoring import registry
 from pipeline.scoring.compare import MEANING
 from pipeline.scoring.compare import report as reports
 from pipeline.scoring.compare.html import html as page_of
@@ -19,45 +24,67 @@ from pipeline.scoring.metric import Metric
 from service.exit_codes import ExitCode
 from service.views import evals as views
 
+MARGIN_HELP = (
+    "Largest loss accepted, in the metric's units, or a bound on a likeness, such as common.ssim>=0.98. Gates it; "
+    "repeatable."
+)
+
 
 def compare(
     ctx: typer.Context,
-    baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="Score file of the run to be measured by.")],
-    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="Score file of the run in question.")],
+    baseline: Annotated[
+        str, typer.Argument(metavar="BASELINE", help="The run to be measured by: a score file, a run's id, or latest.")
+    ],
+    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="The run in question, by the same.")],
     metrics: Annotated[
         str | None,
         typer.Option("--metrics", help="Metrics and groups, separated by commas; default: all in the files."),
     ] = None,
-    margin: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--margin", metavar="NAME=VALUE", help="Largest loss accepted, in the metric's units; gates it. Repeatable."
-        ),
-    ] = None,
+    margin: Annotated[list[str] | None, typer.Option("--margin", metavar="NAME=VALUE", help=MARGIN_HELP)] = None,
     repeat: Annotated[
-        tuple[Path, Path] | None,
+        tuple[str, str] | None,
         typer.Option(
             "--repeat", metavar="BASELINE CANDIDATE", help="Both with other seeds: only what they show together alarms."
         ),
     ] = None,
     history: Annotated[
-        list[Path] | None, typer.Option("--history", metavar="FILE", help="Earlier runs to draw, oldest first.")
+        list[str] | None, typer.Option("--history", metavar="RUN", help="Earlier runs to draw, oldest first.")
     ] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report with charts.")] = None,
     markdown: Annotated[Path | None, typer.Option("--markdown", metavar="FILE", help="Write it as Markdown.")] = None,
+    weights: WeightsOption = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, …; default: the setting eval.device.")
+    ] = None,
     json: Json = False,
 ) -> int:
-    """Compare two runs of a suite, prompt by prompt. Ends with 0 when the state is ok or identical, else with 3."""
-    settings_of(ctx)
+    """Compare two runs of a suite, prompt by prompt. Ends with 0 when the state is ok or identical, else with 3.
+
+    How alike the clips are (--metrics common, --margin "common.ssim>=0.98") is computed now, from both runs' files.
+    """
+    settings = settings_of(ctx)
     margins = comparing.read_margins(margin or [], "--margin")
-    before, after = comparing.read_run(baseline), comparing.read_run(candidate)
+    before, after = read_run(baseline, settings), read_run(candidate, settings)
     chosen = _chosen(metrics, list(margins), before, after)
-    compared = comparing.compare(before, after, chosen, margins)
-    if repeat is not None:
-        baselines = comparing.combined(before, comparing.read_run(repeat[0]))
-        candidates = comparing.combined(after, comparing.read_run(repeat[1]))
-        compared = comparing.repeated(compared, comparing.compare(baselines, candidates, chosen, margins))
-    report = reports.Report(compared, [comparing.read_run(path) for path in history or []])
+    models = Models(weights_of(settings, weights), device or settings.eval.device)
+    chosen, alike = _ready(chosen, list(margins), models)
+    with ClipFiles(settings) as files:
+
+        def both(first: Run, second: Run) -> Run:
+            if not alike or comparing.identical(first, second):
+                return second
+            return with_likeness(first, second, alike, models, files, settings.eval.clip_bytes)
+
+        after = both(before, after)
+        compared = comparing.compare(before, after, chosen, margins)
+        if repeat is not None:
+            again = read_run(repeat[0], settings), read_run(repeat[1], settings)
+            baselines = comparing.combined(before, again[0])
+            candidates = comparing.combined(after, both(*again))
+            compared = comparing.repeated(compared, comparing.compare(baselines, candidates, chosen, margins))
+            before, after = baselines, candidates
+        pictures = {} if html is None else strips(before, after, compared, files, settings.eval.clip_bytes)
+    report = reports.Report(compared, [read_run(source, settings) for source in history or []], strips=pictures)
     if html is not None:
         html.write_text(page_of(report), "utf-8")
     if markdown is not None:
@@ -76,9 +103,39 @@ def _chosen(metrics: str | None, gated: list[str], before: Run, after: Run) -> l
         if name not in registry.METRICS:
             output.notice(f"left out: {name}: no metric of this release")
     if metrics is None:
-        return [registry.METRICS[name] for name in present if name in registry.METRICS]
+        likenesses = [name for name in gated if registry.METRICS[name].perfect is not None]
+        return [registry.METRICS[name] for name in dict.fromkeys([*present, *likenesses]) if name in registry.METRICS]
     names = [name.strip() for name in metrics.split(",") if name.strip()]
-    return [metric for metric, named in registry.named([*names, *gated]) if named or metric.name in present]
+    return [
+        metric
+        for metric, named in registry.named([*names, *gated])
+        if named or metric.name in present or metric.perfect is not None
+    ]
+
+
+def _ready(chosen: list[Metric], gated: list[str], models: Models) -> tuple[list[Metric], list[Metric]]:
+    """The metrics without the likenesses that cannot be computed here, and the likenesses that can.
+
+    Raises:
+        InputError: a gated likeness cannot.
+        NotInstalledError: there is one, and torch is not installed.
+    """
+    likenesses = [metric for metric in chosen if metric.perfect is not None]
+    if not likenesses:
+        return chosen, []
+    extras.require(extras.EVAL, purpose="what compares clips")
+    problems, ready = [], []
+    for metric in likenesses:
+        missing = "; ".join(models.weights.where(name) for name in registry.readiness(metric, models.weights).missing)
+        if not missing:
+            ready.append(metric)
+        elif metric.name in gated:
+            problems.append(Problem(f"{metric.name}: weights missing: {missing}", field="--margin"))
+        else:
+            output.notice(f"left out: {metric.name}: weights missing: {missing}")
+    if problems:
+        raise InputError(problems)
+    return [metric for metric in chosen if metric.perfect is None or metric in ready], ready
 
 
 def _show(report: Report) -> None:

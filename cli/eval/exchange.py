@@ -57,22 +57,27 @@ def import_(
     scores: Annotated[Path, typer.Option("--scores", metavar="FILE", help="Score file to put them into, or to make.")],
     json: Json = False,
 ) -> int:
-    """Put the results of VBench's own code into a score file. Later results replace earlier ones."""
+    """Put the results of VBench's own code into a score file. They replace what it has of the same."""
     settings_of(ctx)
-    files = exchange.read_export(exported)
-    read = [result for path in results for result in exchange.read_results(path, files)]
+    official = exchange.merged_results(results, exchange.read_export(exported))
+    read = official.scores
     records = score_file.read_scores(scores) if scores.exists() else []
     score_file.write_scores(scores, _merged(records, read))
     imported = dict(Counter(item.dimension for item, score in read if score.score is not None))
     left_out = dict(Counter(item.dimension for item, score in read if score.score is None))
     if json:
-        output.as_json(views.EvalImportView(scores=str(scores), imported=imported, not_scored=left_out))
+        view = views.EvalImportView(
+            scores=str(scores), imported=imported, not_scored=left_out, notices=official.notices
+        )
+        output.as_json(view)
         return 0
     dimensions = dict.fromkeys(item.dimension for item, _ in read)
     output.table(
         ("dimension", "imported", "not scored"),
         [(name, imported.get(name, 0), left_out.get(name, 0)) for name in dimensions],
     )
+    for notice in official.notices:
+        output.notice(notice)
     return 0
 
 

@@ -10,12 +10,15 @@ from typing import Annotated
 
 import typer
 
+from cli import output
+from cli.eval import own_videos
 from pipeline.errors import InputError, Problem
 from pipeline.scoring import Expected
 from pipeline.scoring.exchange import read_manifest
 from pipeline.scoring.run import ClipToScore
 from pipeline.scoring.suite import find_suite, read_suite
 
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"})
 
 
@@ -45,35 +48,85 @@ class ExpectedOptions:
 def clips_of(
     videos: Sequence[str],
     reference: Path | None,
+    image: Path | None,
     prompts: Sequence[str],
+    prompts_file: Path | None,
     manifest: Path | None,
     suite: Path | None,
     expected: Expected,
 ) -> list[ClipToScore]:
     """The clips of the command line, or of a manifest.
 
+    What a ``manifest.jsonl`` in a video's folder says of it (`vgen results --download` writes one) belongs to it.
+
     Raises:
         InputError: no videos, both sources, prompts or references that do not fit the videos.
     """
     if manifest is not None:
-        if videos or prompts or reference is not None:
-            message = "goes with neither videos, --reference nor --text-prompt: its suite says all of it"
+        if videos or prompts or prompts_file is not None or reference is not None or image is not None:
+            message = "goes with neither videos, --reference, --image, --text-prompt nor --prompts: its suite says all"
             raise InputError([Problem(message, field="--manifest")])
         return _of_suite(manifest, suite, expected)
+    if prompts and prompts_file is not None:
+        raise InputError([Problem("goes with no --text-prompt", field="--prompts")])
     if not videos:
         raise InputError([Problem("give videos, or --manifest", field="VIDEO")])
     paths = expand(videos)
     if len(prompts) not in (0, 1, len(paths)):
         message = f"{len(prompts)} were given for {len(paths)} videos: give one for all, or one for each"
         raise InputError([Problem(message, field="--text-prompt")])
-    texts: list[str | None] = [None] * len(paths)
+    texts: Sequence[str] | None = None
     if prompts:
         texts = [*prompts] if len(prompts) == len(paths) else [prompts[0]] * len(paths)
-    references = _references(paths, reference)
+    elif prompts_file is not None:
+        texts = own_videos.read_prompts(prompts_file, paths)
+    facts = _facts_of(paths) if texts is None else [own_videos.Facts(text) for text in texts]
     return [
-        ClipToScore(video, prompt, expected=expected, reference=other)
-        for video, prompt, other in zip(paths, texts, references, strict=True)
+        ClipToScore(video, expected=expected, reference=other, image=picture, **fact.clip_fields)
+        for video, fact, other, picture in zip(
+            paths, facts, _references(paths, reference), _images(paths, image), strict=True
+        )
     ]
+
+
+def _images(videos: Sequence[Path], image: Path | None) -> list[Path | None]:
+    """The picture that each video was made from: one for all, or of a folder that whose name is the video's.
+
+    Raises:
+        InputError: there is no such picture; each video whose picture is missing, or could be several.
+    """
+    if image is None or image.is_file():
+        return [image] * len(videos)
+    if not image.is_dir():
+        raise InputError([Problem(f"{image} is not there", field="--image")])
+    by_stem: dict[str, list[Path]] = {}
+    for file in sorted(image.iterdir()):
+        if file.suffix.lower() in PICTURES:
+            by_stem.setdefault(file.stem, []).append(file)
+    problems = [
+        Problem(
+            f"{image} has {len(by_stem.get(video.stem, []))} pictures for {video.name}: it needs one of that name, as "
+            f"{' or '.join(sorted(PICTURES))}",
+            field="--image",
+        )
+        for video in videos
+        if len(by_stem.get(video.stem, [])) != 1
+    ]
+    if problems:
+        raise InputError(problems)
+    return [by_stem[video.stem][0] for video in videos]
+
+
+def _facts_of(videos: Sequence[Path]) -> list[own_videos.Facts]:
+    """What the manifests in the videos' folders say of each; one that cannot be read is named, and passed over."""
+    by_folder: dict[Path, dict[str, own_videos.Facts]] = {}
+    for folder in dict.fromkeys(video.parent for video in videos):
+        try:
+            by_folder[folder] = own_videos.read_manifest(folder)
+        except InputError as error:
+            by_folder[folder] = {}
+            output.notice(f"not read: {error}")
+    return [by_folder[video.parent].get(video.name, own_videos.Facts()) for video in videos]
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:

@@ -7,6 +7,7 @@ import typer
 
 from cli import output
 from cli.context import open_database, settings_of
+from cli.eval.compare import MARGIN_HELP
 from cli.eval.suite import run_view, work_off
 from cli.options import FieldOptions, Json, takes
 from db.evals import runs
@@ -31,12 +32,7 @@ def nightly(
         Path | None, typer.Argument(metavar="[FILE]", help="A suite; default: the setting, then vgen's forty prompts.")
     ] = None,
     metrics: Annotated[str | None, typer.Option("--metrics", help="Default: the setting nightly.metrics.")] = None,
-    margin: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--margin", metavar="NAME=VALUE", help="Largest loss accepted, in the metric's units; gates it. Repeatable."
-        ),
-    ] = None,
+    margin: Annotated[list[str] | None, typer.Option("--margin", metavar="NAME=VALUE", help=MARGIN_HELP)] = None,
     baseline: Annotated[
         str | None, typer.Option("--baseline", metavar="RUN", help="Compare with this run, not the last that passed.")
     ] = None,

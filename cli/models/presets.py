@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cli import output
-from cli.context import settings_of
+from cli.context import open_history, settings_of
 from cli.models.add import add
 from cli.models.calibrate import calibrate
 from cli.options import Json
@@ -19,7 +19,8 @@ from pipeline.policy.routes import fits
 from pipeline.presets import Library, Preset, load_library
 from pipeline.settings import Settings
 from service.exit_codes import ExitCode
-from service.views.models import ModelChecksView, ModelCheckView, ModelListView, ModelView
+from service.measured_clips import measured_clips
+from service.views.models import MeasuredClipView, ModelChecksView, ModelCheckView, ModelListView, ModelView
 
 app = typer.Typer(help="The presets and their models.", no_args_is_help=True)
 app.command("calibrate")(calibrate)
@@ -38,7 +39,9 @@ def list_(
     library = _library(settings)
     device = _device(settings)
     shown = [preset for preset in library.presets.values() if hidden or not preset.hidden]
-    models = [_view(preset, library, settings, device) for preset in shown]
+    with open_history(settings) as session:
+        known = measured_clips(session, [preset.name for preset in shown], settings)
+    models = [_view(preset, library, settings, device, known[preset.name]) for preset in shown]
     problems = [str(problem) for of_preset in library.problems.values() for problem in of_preset]
     damaged = [model.name for model in models if model.status == "damaged"]
     problems += [f"preset {name!r}: its model is damaged: `vgen models check {name}` says where" for name in damaged]
@@ -46,7 +49,7 @@ def list_(
         output.as_json(ModelListView(models=models, problems=problems))
         return 0
     output.table(
-        ("preset", "model", "takes", "memory", "fits here", "licence", "source"),
+        ("preset", "model", "takes", "memory", "fits here", "a clip here", "a clip elsewhere", "licence", "source"),
         [
             (
                 model.name,
@@ -54,6 +57,8 @@ def list_(
                 model.preset["workload"],
                 "unknown" if model.preset["memory_gib"] is None else f"{model.preset['memory_gib']:g} GiB",
                 model.fits,
+                _seconds_here(model),
+                _seconds_published(library.get(model.name)),
                 model.preset["licence"] or "unknown",
                 model.source,
             )
@@ -65,6 +70,19 @@ def list_(
     return 0
 
 
+def _seconds_here(model: ModelView) -> str:
+    if not model.measured:
+        return "not made yet"
+    first = model.measured[0]
+    return f"{first.p50_seconds:.3g} s (n {first.n})"
+
+
+def _seconds_published(preset: Preset) -> str:
+    """The first published time, where one is."""
+    seconds = next(((item.seconds, item.gpu) for item in preset.published if item.seconds is not None), None)
+    return "unknown" if seconds is None else f"{seconds[0]:g} s ({seconds[1] or 'an unnamed GPU'})"
+
+
 @app.command("show")
 def show(
     ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="A preset.")], json: Json = False
@@ -73,12 +91,15 @@ def show(
     settings = settings_of(ctx)
     library = _library(settings)
     preset = library.get(name)
-    view = _view(preset, library, settings, _device(settings))
+    with open_history(settings) as session:
+        known = measured_clips(session, [name], settings)[name]
+    view = _view(preset, library, settings, _device(settings), known)
     if json:
         output.as_json(view)
         return 0
     output.facts((("source", view.source), ("model", view.status), ("commit", view.commit), ("fits here", view.fits)))
     flat: list[tuple[str, object]] = []
+    flat += [("measured", str(item)) for item in view.measured]
     flat += [("published", str(item)) for item in preset.published]
     for key, value in view.preset.items():
         if key == "published":
@@ -182,13 +203,16 @@ def _fits(preset: Preset, device: Gpu | None) -> str:
     return "yes" if fits(preset, memory) else f"no: {memory / 2**30:.0f} GiB here"
 
 
-def _view(preset: Preset, library: Library, settings: Settings, device: Gpu | None) -> ModelView:
+def _view(
+    preset: Preset, library: Library, settings: Settings, device: Gpu | None, measured: list[MeasuredClipView]
+) -> ModelView:
     cache = settings.effective_cache_dir
     return ModelView(
         name=preset.name,
         source=library.source(preset.name),
         status=hub.model_status(preset, cache).value,
         fits=_fits(preset, device),
+        measured=measured,
         preset=preset.model_dump(mode="json"),
         commit=hub.pins(cache).get(f"{preset.repo}@{preset.revision}"),
     )

@@ -97,7 +97,7 @@ def _submit(settings: Settings, database: Database, jobs: int, preset: str) -> s
         prompts = itertools.cycle(entry.prompt for entry in read_suite(SHAPES_SUITE).entries)
         path.write_text("".join(f"{prompt}\n" for prompt in itertools.islice(prompts, jobs)), "utf-8")
         choices = BatchChoices(name="chaos", again=True)
-        parsed = prompt_file.read(str(path), FieldOptions(preset=preset), choices, settings)
+        parsed = prompt_file.read(str(path), FieldOptions(preset=preset), settings)
         options = submission.batch_options(choices, settings)
         return submission.store(
             parsed, options, settings=settings, database=database, name="chaos", again=True

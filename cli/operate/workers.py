@@ -124,7 +124,8 @@ def flower(
     ] = None,
 ) -> int:
     """Start Flower, Celery's monitor, behind a password."""
-    _cluster(settings_of(ctx), "flower")
+    settings = settings_of(ctx)
+    _cluster(settings, "flower")
     if basic_auth is None:
         basic_auth = f"vgen:{secrets.token_urlsafe(15)}"
         output.notice(f"log in to http://{address}:{port} as {basic_auth.replace(':', ' with password ', 1)}")
@@ -137,7 +138,7 @@ def flower(
         output.notice(f"Flower asks no password for /metrics and /healthcheck: keep {address}:{port} off open networks")
     from tasks.hosts import monitor
 
-    monitor.run_flower(address, port, basic_auth)
+    monitor.run_flower(address, port, basic_auth, settings.serve.public_url)
     return 0
 
 

@@ -1,16 +1,19 @@
-"""A batch is closed once every job of it has ended: the dispatcher reads open batches only."""
+"""A batch is closed once every job of it has ended: the dispatcher reads open batches only.
+
+A session's batch is open until the session is settled: further segments may be asked for.
+"""
 
 from sqlalchemy import ColumnElement, exists, select, update
 from sqlalchemy.orm import Session
 
-from db.models import Batch, Job
+from db.models import Batch, Job, StreamSession
 from pipeline.states import TERMINAL_JOB_STATES, JobState
 
 _OPEN = [state for state in JobState if state not in TERMINAL_JOB_STATES]
 
 
 def close_batch(session: Session, batch_id: str) -> None:
-    """Mark a batch as no longer active once all its jobs are terminal.
+    """Mark a batch as no longer active once all its jobs are terminal, and no session may add another.
 
     Two last jobs that finish at the same instant may both see the other as unfinished: admission asks again.
     """
@@ -33,11 +36,16 @@ def close_finished_batches(session: Session) -> None:
 
 
 def _all_ended(batch_id: str) -> ColumnElement[bool]:
-    return ~exists().where(Job.batch_id == batch_id, Job.state.in_(_OPEN))
+    growing = exists().where(StreamSession.batch_id == batch_id, StreamSession.settled_at.is_(None))
+    return ~exists().where(Job.batch_id == batch_id, Job.state.in_(_OPEN)) & ~growing
 
 
 _FINISHED = (
     select(Batch.id)
-    .where(Batch.active, ~exists().where(Job.batch_id == Batch.id, Job.state.in_(_OPEN)))
+    .where(
+        Batch.active,
+        ~exists().where(Job.batch_id == Batch.id, Job.state.in_(_OPEN)),
+        ~exists().where(StreamSession.batch_id == Batch.id, StreamSession.settled_at.is_(None)),
+    )
     .order_by(Batch.id)
 )

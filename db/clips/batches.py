@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import case, false, func, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from db import events, measurements
+from db import events, measurements, quotas
 from db.base import insert_into
 from db.clips import continuations
-from db.models import Batch, Job, Step
+from db.models import STEPS, Batch, Job, Step
 from db.notify import wake_dispatcher
 from db.session import now_ms
 from pipeline.digests import canonical_json, sha256_hex
 from pipeline.errors import ConflictError, NoSuchRowError
 from pipeline.ids import job_id, new_batch_id
 from pipeline.names import check_owner
-from pipeline.spec import BatchOptions
+from pipeline.spec import BatchOptions, JobSpec
 from pipeline.states import JobState, Stage, StepState
 from pipeline.work import ContinuationRef
 
@@ -53,6 +53,15 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class _Added:
+    """A job that is added to a batch: what ``PlannedJob`` has, without what reads prompt files."""
+
+    line: int
+    variant: int
+    spec: JobSpec
+
+
+@dataclass(frozen=True, slots=True)
 class Submitted:
     """The result of a submission: ``created`` is False when the same one was stored before."""
 
@@ -78,19 +87,22 @@ def submit(
     again: bool = False,
     limits: Limits | None = None,
     states: Mapping[int, ContinuationRef] | None = None,
+    batch_id: str | None = None,
 ) -> Submitted:
     """Store a batch and its jobs, all in the caller's transaction. A batch that was stored before keeps its limits.
 
     ``states`` are what those of the jobs that extend a clip start from, by their place among the jobs.
+    ``batch_id`` is the id of the new batch, where it has one before it is stored.
 
     Raises:
         ConflictError: ``key`` was used for another file or other settings.
+        QuotaError: the key with which it was asked for over HTTP may not have as much.
     """
     check_owner(owner)
     content_key = default_key(submission, owner, options)
     idempotency_key = f"again:{uuid.uuid4()}" if again else f"key:{owner}:{key}" if key else content_key
     now = session.scalars(select(now_ms())).one()
-    batch_id = new_batch_id()
+    batch_id, key_id = batch_id or new_batch_id(), events.acting_key.get()
     if not _claim_key(
         session,
         {
@@ -105,6 +117,7 @@ def submit(
             "paused": False,
             "active": True,
             "created_at": now,
+            "key_id": key_id,
             **(limits or Limits()).columns(),
         },
     ):
@@ -115,6 +128,8 @@ def submit(
                 "use another key"
             )
         return Submitted(existing.id, existing.total, created=False)
+    if key_id is not None:
+        quotas.require_room(session, key_id, batch_id, len(submission.jobs))
     needs = _insert_jobs(session, batch_id, submission.jobs, now)
     for seq, state in (states or {}).items():
         continuations.put(session, job_id(batch_id, seq), 1, continuations.GIVEN, state)
@@ -136,6 +151,28 @@ def submit(
         by_preset[preset] += count
     measurements.record_submitted(session, by_preset)
     return Submitted(batch_id, len(submission.jobs), created=True)
+
+
+def append(
+    session: Session, batch_id: str, spec: JobSpec, *, stage: Stage = Stage.SCREEN, state: ContinuationRef | None = None
+) -> str:
+    """Add one job behind the others of a batch that is open, and return its id. The caller keeps others from adding.
+
+    ``stage`` is its first step's; ``state`` is what it starts from.
+    """
+    now = session.scalars(select(now_ms())).one()
+    counted = update(Batch).where(Batch.id == batch_id).values(total=Batch.total + 1, active=True)
+    total = session.execute(counted.returning(Batch.total).execution_options(synchronize_session=False)).scalar_one()
+    new = job_id(batch_id, total - 1)
+    load = _copy_jobs if session.get_bind().dialect.name == "postgresql" else _insert_many_jobs
+    load(session, [_job_row(batch_id, total - 1, _Added(total, 0, spec), now)])
+    first = {"job_id": new, "batch_id": batch_id, "roll": 1, "segment": 0, "stage": stage}
+    session.connection().execute(insert(STEPS).values(**first, state=StepState.WAITING, priority=spec.priority))
+    if state is not None:
+        continuations.put(session, new, 1, continuations.GIVEN, state)
+    wake_dispatcher(session)
+    measurements.record_submitted(session, {spec.preset: 1})
+    return new
 
 
 def _claim_key(session: Session, values: dict[str, Any]) -> bool:
@@ -178,7 +215,7 @@ def _insert_many_jobs(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     session.connection().exec_driver_sql(statement, [tuple(row.values()) for row in rows])
 
 
-def _job_row(batch_id: str, seq: int, job: PlannedJob, now: int) -> dict[str, Any]:
+def _job_row(batch_id: str, seq: int, job: PlannedJob | _Added, now: int) -> dict[str, Any]:
     """Return the row as the driver takes it."""
     return {
         "id": job_id(batch_id, seq),

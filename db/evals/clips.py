@@ -1,12 +1,20 @@
 """The published clips of a batch, as scorers are given them."""
 
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.models import ArtifactRow, Job, Score
+from db.models import ArtifactRow, EvalRun, Job, Score
 from db.queue.leases import spec_of
+from pipeline.scoring.suite_jobs import entry_of
 from pipeline.states import JobState
-from pipeline.work import StoredClip
+from pipeline.work import ReferenceClip, StoredClip
+
+REFERENCE = "reference"
+"""The key of a run's suite that holds the id of the run whose clips its own are compared with."""
 
 
 def published(session: Session, batch_id: str, first: int, last: int) -> tuple[StoredClip, ...]:
@@ -28,3 +36,29 @@ def published(session: Session, batch_id: str, first: int, last: int) -> tuple[S
     for job_id, stored, roll, key, sha256 in rows:
         clips.append(StoredClip(job_id, roll, spec_of(stored, roll), key, sha256, frozenset(scored.get(job_id, ()))))
     return tuple(clips)
+
+
+def with_references(
+    session: Session, clips: Sequence[StoredClip], run_id: str, first: int, last: int
+) -> tuple[StoredClip, ...]:
+    """Give each clip the one that the run's batch has of the same entry and seed, where it has one.
+
+    Batches of one suite have their jobs in one order, so that those of the same numbers are looked at first.
+    """
+    batch_id = session.scalars(select(EvalRun.batch_id).where(EvalRun.id == run_id)).one_or_none()
+    if batch_id is None:
+        return tuple(clips)
+    references = _by_key(published(session, batch_id, first, last))
+    if any(_key(clip) not in references for clip in clips):
+        references = _by_key(published(session, batch_id, 0, sys.maxsize))
+    return tuple(replace(clip, reference=references.get(_key(clip))) for clip in clips)
+
+
+def _key(clip: StoredClip) -> tuple[int | None, int | None]:
+    entry = entry_of(clip.spec.labels)
+    return (None if entry is None else entry.index, clip.spec.seed)
+
+
+def _by_key(clips: Sequence[StoredClip]) -> dict[tuple[int | None, int | None], ReferenceClip]:
+    """Clips of entries; one that belongs to none is no reference."""
+    return {_key(clip): ReferenceClip(clip.key, clip.sha256) for clip in clips if _key(clip)[0] is not None}

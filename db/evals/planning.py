@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from db.clips import batches
 from db.evals import runs
+from db.evals.clips import REFERENCE
 from db.models import ScoreStep
 from pipeline.policy.routes import ScorePart
 from pipeline.scoring import families, gate
@@ -19,10 +20,12 @@ def start_run(
 ) -> str:
     """Begin an evaluation run over a batch: its row and those of its steps; the run's id.
 
+    Where ``suite`` names a ``reference``, a run of the same suite, each clip is also compared with that run's.
+
     Raises:
-        InputError: a metric that is none, is external, or needs a reference.
+        InputError: a metric that is none, is external, or needs a reference where there is none.
     """
-    chosen = gate.check_metrics(metrics)
+    chosen = gate.check_metrics(metrics, reference=bool((suite or {}).get(REFERENCE)))
     run_id = runs.open_run(session, batch_id, kind=kind, metrics=metrics, suite=suite)
     jobs = [(job.seq, job.spec.get("labels", {})) for job in batches.job_rows(session, batch_id)]
     plan(session, run_id, batch_id, list(families.parts(jobs, chosen)))

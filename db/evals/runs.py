@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session
 
 from db import events
 from db.evals import score_steps
-from db.models import ArtifactRow, EvalRun, Job, Score, Segment, StageRun, Step
+from db.evals.identity import identities
+from db.models import ArtifactRow, EvalRun, Job, Score, StageRun, Step
 from db.session import now_ms
 from pipeline.errors import NotFoundError
 from pipeline.ids import new_batch_id
@@ -136,21 +137,26 @@ def close_run(
 def records_of(session: Session, batch_id: str, metrics: Container[str] | None = None) -> list[dict[str, Any]]:
     """The published clips of a batch as records of a score file: ``{video, entry, seed, prompt, pixels, scores}``.
 
-    ``metrics`` leaves out the scores of others. ``pixels`` is the sha256 of the first segment's raw frames, before they
-    were encoded.
+    ``metrics`` leaves out the scores of others. ``pixels`` is the digest of ``db.evals.identity``: of all that people
+    see and hear of the clip.
     """
     rows = session.execute(
-        select(Job.id, Job.spec, Job.roll, ArtifactRow.key, Segment.frames_sha256)
+        select(Job.id, Job.spec, Job.roll, ArtifactRow.key)
         .join(ArtifactRow, (ArtifactRow.job_id == Job.id) & (ArtifactRow.kind == "video"))
-        .join(Segment, (Segment.job_id == Job.id) & (Segment.roll == Job.roll) & (Segment.segment == 0))
         .where(Job.batch_id == batch_id, Job.state == JobState.SUCCEEDED)
         .order_by(Job.seq)
     ).all()
     scores = of_jobs(session, [row.id for row in rows], current=True)
+    same = identities(session, batch_id)
     records = []
-    for job_id, spec, roll, key, pixels in rows:
+    for job_id, spec, roll, key in rows:
         entry = entry_label(spec.get("labels", {}))
-        record: dict[str, Any] = {"video": key, "job": job_id, "seed": roll_seed(spec["seed"], roll), "pixels": pixels}
+        record: dict[str, Any] = {
+            "video": key,
+            "job": job_id,
+            "seed": roll_seed(spec["seed"], roll),
+            "pixels": same.get(job_id),
+        }
         record["prompt"] = spec["prompt"]
         if entry is not None:
             record["entry"] = entry

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from db import events, workers
 from db.clips import scores
 from db.evals import clips
+from db.evals.clips import REFERENCE
 from db.models import Batch, EvalRun, Job, ScoreStep
 from db.moves import moving, table_of
 from db.queue.leases import current, held_by, held_of, taking
@@ -135,9 +136,12 @@ def claim(session: Session, step_id: int, *, queues: Sequence[str], worker: str,
     row = session.connection().execute(_TAKE, values).one_or_none()
     if row is None:
         return None
-    metrics = session.scalars(select(EvalRun.metrics).where(EvalRun.id == row.run_id)).one()
+    metrics, suite = session.execute(select(EvalRun.metrics, EvalRun.suite).where(EvalRun.id == row.run_id)).one()
     published = clips.published(session, row.batch_id, row.first_seq, row.last_seq)
-    work = ScoreWork(row.run_id, row.batch_id, row.family, tuple(metrics), published)
+    reference = (suite or {}).get(REFERENCE)
+    if reference is not None:
+        published = clips.with_references(session, published, reference, row.first_seq, row.last_seq)
+    work = ScoreWork(row.run_id, row.batch_id, row.family, tuple(metrics), published, reference)
     return ScoreClaim(step_id, row.attempt, row.queue, worker, work)
 
 

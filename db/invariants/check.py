@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db.invariants import attempts, clips, evals, jobs
+from db.invariants import attempts, clips, evals, jobs, sessions
 from db.invariants.rule import Query, Rule
 from db.session import Database
 
-RULES = (*jobs.RULES, *clips.RULES, *attempts.RULES, *evals.RULES)
+RULES = (*jobs.RULES, *clips.RULES, *attempts.RULES, *evals.RULES, *sessions.RULES)
 """Every rule, in the order in which a report shows them."""
 _SHOWN = 20
 

@@ -7,7 +7,7 @@ from sqlalchemy.orm import aliased
 
 from db.events import MEDIA_REMOVED
 from db.invariants.rule import OPEN, SUCCESS, Query, Rule, has_step
-from db.models import ArtifactRow, Batch, Checkpoint, ContinuationState, Event, Job, Score, Segment, Step
+from db.models import ArtifactRow, Batch, Checkpoint, ContinuationState, Event, Job, Score, Segment, Step, StreamSession
 from pipeline.states import JobState, Stage, StepState
 
 
@@ -113,8 +113,13 @@ def _segments() -> Query:
     encoded = select(func.count()).where(of_roll, Step.stage == Stage.ENCODE).scalar_subquery()
     published = has_step((StepState.DONE,), Stage.PUBLISH)
     return select(Job.id, wanted.label("segments"), generated.label("generated"), encoded.label("encoded")).where(
-        published, Job.state == JobState.SUCCEEDED, or_(generated != wanted, encoded != wanted)
+        published, Job.state == JobState.SUCCEEDED, ~_joins(), or_(generated != wanted, encoded != wanted)
     )
+
+
+def _joins() -> ColumnElement[bool]:
+    """The job joins the clips of a session: it has no frames of its own."""
+    return exists().where(StreamSession.joined_job_id == Job.id)
 
 
 def _continued() -> Query:

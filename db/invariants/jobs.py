@@ -6,9 +6,11 @@ from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select
 from sqlalchemy.orm import aliased
 
 from db.invariants.rule import LIVE, OPEN, SUCCESS, Query, Rule, has_step, history_removed
-from db.models import Batch, Event, Job, StageRun, Step
+from db.models import Batch, ContinuationState, Event, Job, StageRun, Step, StreamSession
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, JobState, Stage, StepState
 
+GIVEN = -1
+"""The segment of a state that another job left (``db.clips.continuations``)."""
 _ENDED = (StepState.DONE, StepState.SKIPPED, StepState.FAILED, StepState.CANCELLED)
 
 
@@ -41,8 +43,13 @@ def _active() -> Query:
 
 def _state_of_steps() -> Query:
     waiting, live = has_step((StepState.WAITING,)), has_step(LIVE)
+    # A session's segment is not generated before the one that it goes on from has left its state.
+    given = exists().where(ContinuationState.job_id == Job.id, ContinuationState.segment == GIVEN)
+    follows = and_(Job.spec["extends"].as_string().is_not(None), has_step((StepState.PENDING,), Stage.GENERATE), ~given)
+    kept_back = has_step((StepState.PENDING,), Stage.GENERATE)  # a release ago it waited
     wrong = (
-        and_(Job.state.in_((JobState.WAITING, JobState.HELD)), or_(~waiting, live)),
+        and_(Job.state == JobState.WAITING, or_(and_(~waiting, ~follows), live)),
+        and_(Job.state == JobState.HELD, or_(and_(~waiting, ~kept_back), live)),
         and_(Job.state == JobState.IN_FLIGHT, ~live),
         and_(Job.state.in_(TERMINAL_JOB_STATES), has_step(OPEN)),
         # A step that waits for an earlier one stays behind where that one failed; a retry goes on from there.
@@ -80,6 +87,9 @@ def _order() -> Query:
     previous[Stage.SCORE.value] = Stage.ENCODE.value  # that publish waits for it is the rule "accepted"
     # The first step of most lines is screen: it follows enhance only where there is such a step.
     missing = and_(before.id.is_(None), Step.stage.not_in((Stage.ENHANCE, Stage.SCREEN)))
+    # The job that joins a session's clips begins where others are encoded.
+    joins = exists().where(StreamSession.joined_job_id == Step.job_id)
+    missing = and_(missing, ~and_(Step.stage == Stage.ENCODE, joins))
     # A later segment goes on from the one before, which may be made again meanwhile: its last frames are kept.
     later = and_(Step.segment > 0, Step.stage == Stage.GENERATE)
     return (

@@ -18,6 +18,7 @@ from db.models.line import (
 )
 from db.models.metrics import Measurement, Total
 from db.models.requests import RequestKey
+from db.models.sessions import Reservation, StreamSession
 from db.models.votes import ClipRating, ClipVote
 
 __all__ = [
@@ -38,12 +39,14 @@ __all__ = [
     "MemoryNeed",
     "Queue",
     "RequestKey",
+    "Reservation",
     "Score",
     "ScoreRun",
     "ScoreStep",
     "Segment",
     "StageRun",
     "Step",
+    "StreamSession",
     "Total",
     "Worker",
 ]

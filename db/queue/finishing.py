@@ -6,7 +6,7 @@ from sqlalchemy import String, bindparam, select
 from sqlalchemy.orm import Session
 
 from db.base import Json
-from db.clips import continuations, jobs, memory_ladder, rerolls, scores, segments
+from db.clips import continuations, jobs, memory_ladder, rerolls, scores, segments, succession
 from db.models import Job, Step
 from db.queue.enqueue import queue_step
 from db.queue.leases import held_by, not_paused
@@ -51,12 +51,7 @@ def finish(session: Session, claimed: Claim, result: AnyResult) -> Finished:
         error = result.output.reason
         jobs.conclude(session, work.job_id, JobState.BLOCKED, error_code="unsafe_prompt", error=error)
         return Finished(recorded=True)
-    if result.continuation is not None:
-        continuations.record(session, work, result.continuation)
-    if isinstance(result.output, GenerateOutput):
-        if segments.record(session, work, result.output):
-            redo_after(session, work)
-        memory_ladder.note_made(session, claimed.queue, work.spec, work.memory_rung)
+    _keep_made(session, claimed, result)
     scores.record(session, work.job_id, work.roll, result.scores)
     held = result.outcome is Outcome.HELD
     if held or paused:
@@ -68,11 +63,25 @@ def finish(session: Session, claimed: Claim, result: AnyResult) -> Finished:
         return Finished(recorded=True, unneeded=unneeded + segments.clear(session, work))
     _queue(session, work, work.segment, following, queue)
     if held:
+        jobs.keep_back(session, [work.job_id])
         jobs.move(session, work.job_id, JobState.HELD)
         return Finished(recorded=True)
     if queue is None:
         jobs.move(session, work.job_id, JobState.WAITING)
     return Finished(recorded=True, next_stage=following, queue=queue)
+
+
+def _keep_made(session: Session, claimed: Claim, result: AnyResult) -> None:
+    """Record what others go on from: a segment's frames, and the state that it left."""
+    work = claimed.work
+    if result.continuation is not None:
+        continuations.record(session, work, result.continuation)
+        if work.options.session is not None:
+            succession.hand_on(session, work, result.continuation)
+    if isinstance(result.output, GenerateOutput):
+        if segments.record(session, work, result.output):
+            redo_after(session, work)
+        memory_ladder.note_made(session, claimed.queue, work.spec, work.memory_rung)
 
 
 def _handoff_id(work: StepWork, result: AnyResult) -> str | None:
@@ -82,6 +91,9 @@ def _handoff_id(work: StepWork, result: AnyResult) -> str | None:
 
 
 def _queue(session: Session, work: StepWork, segment: int, stage: Stage, queue: str | None) -> None:
+    if stage is Stage.GENERATE and succession.must_wait(session, work):
+        succession.wait_for_state(session, work)
+        return
     need = need_of(work.spec) if stage is Stage.GENERATE else ""
     queue_step(session, work.job_id, work.batch_id, work.roll, segment, stage, work.spec.priority, queue, need)
 

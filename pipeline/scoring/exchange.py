@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,19 @@ from pipeline.files.names import broken_rule, printable, unusable
 from pipeline.files.regular import open_regular_file
 from pipeline.media.frames import video_stream
 from pipeline.media.opening import UnreadableMediaError, open_media
+from pipeline.scoring.aggregates import READ_PER_PROMPT, pool_dimension
 from pipeline.scoring.metric import Score, not_scored
 from pipeline.scoring.suite import Suite
 from pipeline.scoring.vbench import DIMENSIONS
 
 INDEX = "vgen-export.json"
+_INDEXED = re.compile(r".+-[0-4]\.mp4", re.DOTALL)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """Not of a drive (``C:/``)."""
 MAX_FILE_BYTES = 64 * 1024 * 1024
-READ_PER_PROMPT = 5
-"""The official code reads indices 0 to 4, and no more."""
 DETECTOR_FRAMES = 16
+AGGREGATE_TOLERANCE = 1e-4
+"""How far an official value may lie from that of its clips: it is computed in single precision."""
 _DETECTED = ("object_class", "multiple_objects", "spatial_relationship", "scene")
 
 
@@ -183,20 +185,53 @@ def read_export(folder: Path) -> dict[tuple[str, str], Exported]:
     records = content.get("files") if isinstance(content, dict) else None
     if not isinstance(records, list):
         raise InputError([Problem("it has no list 'files'", file=str(path))])
-    files = {}
+    files: dict[tuple[str, str], Exported] = {}
+    problems = []
     for number, record in enumerate(records):
-        if not isinstance(record, dict) or {name: type(value) for name, value in record.items()} != _EXPORTED:
-            rule = ", ".join(f"{name} ({kind.__name__})" for name, kind in _EXPORTED.items())
-            raise InputError([Problem(f"it is not an object of {rule}", file=str(path), field=f"files {number}")])
+        rule = _exported_mistake(record, files)
+        if rule is not None:
+            problems.append(Problem(rule, file=str(path), field=f"files {number}"))
+            continue
         files[record["dimension"], record["name"]] = Exported(**record)
+    if problems:
+        raise InputError(problems)
     return files
 
 
-def read_results(path: Path, exported: Mapping[tuple[str, str], Exported]) -> list[tuple[Exported, Score]]:
-    """The per-clip results of an official ``*_eval_results.json``; exported clips that it leaves out are not scored.
+def _exported_mistake(record: object, files: Mapping[tuple[str, str], Exported]) -> str | None:
+    if not isinstance(record, dict) or {name: type(value) for name, value in record.items()} != _EXPORTED:
+        rule = ", ".join(f"{name} ({kind.__name__})" for name, kind in _EXPORTED.items())
+        return f"it is not an object of {rule}"
+    dimension, name = record["dimension"], record["name"]
+    if dimension not in DIMENSIONS:
+        return f"{dimension!r:.80} is not a VBench dimension"
+    if _INDEXED.fullmatch(name) is None or broken_rule(name) is not None:
+        return f"{printable(name[:80])!r} is not the name of an exported file: PROMPT-INDEX.mp4, INDEX from 0 to 4"
+    if record["entry"] < 0 or record["frames"] < 1:
+        return f"entry {record['entry']} or frames {record['frames']} is below what there can be"
+    if (dimension, name) in files:
+        return f"{dimension}/{printable(name[:80])} is there twice"
+    others = [file for file in files.values() if file.dimension == dimension]
+    if any((file.entry, file.seed) == (record["entry"], record["seed"]) for file in others):
+        return f"entry {record['entry']} with seed {record['seed']} is there twice in {dimension}"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """An official ``*_eval_results.json``: each clip's score, and what does not add up, a sentence each."""
+
+    scores: list[tuple[Exported, Score]]
+    notices: list[str]
+
+
+def read_results(path: Path, exported: Mapping[tuple[str, str], Exported]) -> Results:
+    """The results of an official ``*_eval_results.json``; exported clips that it leaves out are not scored.
+
+    The value that it gives a dimension is compared with that of its clips, pooled as one GPU's run pools them.
 
     Raises:
-        InputError: it is not such a file, or names a clip that was not exported.
+        InputError: it is not such a file, names a clip that was not exported, or names one twice.
     """
     # Python writes NaN for a clip that the official code could not score.
     content = read_json(path, what="the file of results", limit_bytes=MAX_FILE_BYTES, allow_nan=True)
@@ -204,16 +239,50 @@ def read_results(path: Path, exported: Mapping[tuple[str, str], Exported]) -> li
         raise InputError([Problem("it has no dimensions", file=str(path))])
     results: list[tuple[Exported, Score]] = []
     problems: list[Problem] = []
+    notices: list[str] = []
     for dimension, value in content.items():
         if dimension not in DIMENSIONS:
             problems.append(Problem(f"{dimension!r:.80} is not a VBench dimension", file=str(path)))
         elif not (isinstance(value, list) and len(value) == 2 and isinstance(value[1], list)):
             problems.append(Problem("it is not [value, [per clip, …]]", file=str(path), field=dimension))
         else:
-            results += _of_dimension(dimension, value[1], exported, path, problems)
+            scores = _of_dimension(dimension, value[1], exported, path, problems)
+            notices += _disagreement(dimension, value[0], [score for _, score in scores], path)
+            results += scores
     if problems:
         raise InputError(problems)
-    return results
+    return Results(results, notices)
+
+
+def merged_results(paths: Sequence[Path], exported: Mapping[tuple[str, str], Exported]) -> Results:
+    """Several files' results as one. Raises InputError as ``read_results``; so for a dimension that two files have."""
+    merged = Results([], [])
+    owners: dict[str, Path] = {}
+    problems = []
+    for path in paths:
+        results = read_results(path, exported)
+        for dimension in dict.fromkeys(item.dimension for item, _ in results.scores):
+            if owners.setdefault(dimension, path) != path or paths.count(path) > 1:
+                message = f"{owners[dimension]} has its results too: give each dimension once"
+                problems.append(Problem(message, file=str(path), field=dimension))
+        merged.scores.extend(results.scores)
+        merged.notices.extend(results.notices)
+    if problems:
+        raise InputError(problems)
+    return merged
+
+
+def _disagreement(dimension: str, official: object, scores: Sequence[Score], path: Path) -> Iterator[str]:
+    """Return in words where the official value is not that of its own clips."""
+    if not isinstance(official, int | float) or isinstance(official, bool) or not math.isfinite(official):
+        yield f"{path.name}: {dimension}: its value is {official!r:.40}, which is not a number"
+        return
+    ours = pool_dimension(dimension, scores).value
+    if ours is not None and abs(ours - official) > AGGREGATE_TOLERANCE * max(1.0, abs(official)):
+        yield (
+            f"{path.name}: {dimension}: its value is {official:.6g}, and its clips give {ours:.6g}; "
+            "a run on several GPUs pools otherwise"
+        )
 
 
 def _of_dimension(
@@ -232,6 +301,8 @@ def _of_dimension(
                 Problem(f"{name or record!r:.200} was not exported for it", file=str(path), field=dimension)
             )
             continue
+        if name in results:
+            problems.append(Problem(f"{printable(name[:80])} is there twice", file=str(path), field=dimension))
         results[name] = (clip, _score(dimension, record, clip, path))
     left_out = [item for (of, name), item in exported.items() if of == dimension and name not in results]
     reason = f"the official results leave it out ({path.name})"

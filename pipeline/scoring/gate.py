@@ -106,8 +106,8 @@ def rejection_reasons(rules: Sequence[Rule], scores: Mapping[str, Score]) -> str
     return "; ".join(reasons) or None
 
 
-def check_metrics(names: Sequence[str], *, field: str = "--score") -> tuple[Metric, ...]:
-    """The metrics that can be scored within the line.
+def check_metrics(names: Sequence[str], *, field: str = "--score", reference: bool = False) -> tuple[Metric, ...]:
+    """The metrics that can be scored within the line, or, with a ``reference``, of clips that an earlier run made too.
 
     Raises:
         InputError: an unknown name; a metric that is named itself and is external or needs a reference clip; nothing
@@ -116,7 +116,7 @@ def check_metrics(names: Sequence[str], *, field: str = "--score") -> tuple[Metr
     selected, problems = [], []
     for metric, explicit in named(names):
         why = "is scored by another program" if metric.external else None
-        if Need.REFERENCE in metric.needs:
+        if Need.REFERENCE in metric.needs and not reference:
             why = "needs a reference clip, which a clip that is being made has not"
         if why is None:
             selected.append(metric)

@@ -20,6 +20,10 @@ _FIELDS: Mapping[str, tuple[type, str]] = {
     "entry": (int, "a whole number"),
     "seed": (int, "a whole number"),
     "pixels": (str, "text"),
+    "sound": (str, "text"),
+    "key": (str, "text"),
+    "sha256": (str, "text"),
+    "inputs": (str, "text"),
     "prompt": (str, "text"),
 }
 
@@ -60,6 +64,8 @@ def _broken_rule(raw: object) -> str | None:
         return "its details are not an object"
     if not isinstance(details.get("reason", ""), str | None):
         return "its details.reason is not a text"
+    if not isinstance(details.get("passed"), bool | None):
+        return "its details.passed is not true or false"
     return None if _finite(details.get("weight", 1.0)) else f"its details.weight is not {_RULE}"
 
 
@@ -70,9 +76,10 @@ def _finite(value: object) -> bool:
 def score_of(raw: Mapping[str, Any]) -> Score:
     """A score as it was before it was written."""
     details = dict(raw.get("details") or {})
+    passed = details.pop("passed", None)
     if raw["score"] is None:
-        return Score(None, details.pop("reason", None), details=details)
-    return Score(float(raw["score"]), weight=float(details.pop("weight", 1.0)), details=details)
+        return Score(None, details.pop("reason", None), passed=passed, details=details)
+    return Score(float(raw["score"]), weight=float(details.pop("weight", 1.0)), passed=passed, details=details)
 
 
 def by_metric(records: Sequence[Record]) -> dict[str, list[Score]]:

@@ -1,4 +1,4 @@
-"""The weight files of the native dimensions: official names, where they come from, sizes and digests.
+"""The weight files of the metrics: official names, where they come from, sizes and digests.
 
 Names, sizes, digests and licences as VBench's release and the authors' pages have them. ``hub`` is a repository on the
 hub that holds the same weights in transformers' own layout; it may stand in for the file.
@@ -103,7 +103,24 @@ MUSIQ = WeightFile(
     "Apache-2.0 original, converted by a non-commercial project",
     "https://github.com/chaofengc/IQA-PyTorch/releases/download/v0.1-weights/musiq_spaq_ckpt-358bb6af.pth",
 )
+ALEXNET = WeightFile(
+    "alexnet-owt-7be5be79.pth",
+    "hub/checkpoints/alexnet-owt-7be5be79.pth",
+    244408911,
+    "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+    "BSD-3-Clause",
+    "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+)
+LPIPS_LINEAR = WeightFile(
+    "alex.pth",
+    "lpips/weights/v0.1/alex.pth",
+    6009,
+    "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+    "BSD-2-Clause",
+    "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/alex.pth",
+)
 
 WEIGHT_FILES: dict[str, WeightFile] = {
-    file.name: file for file in (DINO, CLIP_B32, CLIP_L14, AESTHETIC_HEAD, BPE, VICLIP, UMT, RAFT, MUSIQ)
+    file.name: file
+    for file in (DINO, CLIP_B32, CLIP_L14, AESTHETIC_HEAD, BPE, VICLIP, UMT, RAFT, MUSIQ, ALEXNET, LPIPS_LINEAR)
 }

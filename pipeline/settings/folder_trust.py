@@ -59,6 +59,8 @@ RULES: dict[SettingPath, tuple[Rule, str]] = {
     ("retention", "inputs_days"): (Rule.NEVER, _REMOVES),
     ("serve", "redirect"): (Rule.NEVER, "it decides who gets addresses of the store"),
     ("serve", "public_pages"): (Rule.NEVER, "it decides who sees clips and prompts"),
+    ("serve", "public_url"): (Rule.NEVER, "it decides where links lead"),
+    ("serve", "flower_url"): (Rule.NEVER, "it decides where links lead"),
     ("sweep", "orphan_age_h"): (Rule.NEVER, _REMOVES),
     ("sweep", "checkpoint_age_h"): (Rule.NEVER, _REMOVES),
 }

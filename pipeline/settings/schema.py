@@ -171,6 +171,10 @@ class EvalSettings(_Group):
         None, description="Folder of the evaluation models, by official file name or hub id; besides, the hub cache."
     )
     device: str = Field("cpu", description="Where they run: cpu, cuda or cuda:1, as torch names it.")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="Of the models' matrix products: half precision is faster, and scores are not comparable.",
+    )
     workers: Literal["cpu", "gpu"] = Field(
         "cpu",
         description="Which workers score the clips of runs where a model is needed: cpu, or gpu while one is alive.",
@@ -255,6 +259,39 @@ class ServeSettings(_Group):
     public_pages: bool = Field(
         False, description="Show the pages, of every owner and to read only, also to those who have no key."
     )
+    public_url: str | None = Field(
+        None, description="URL by which people reach the pages of `vgen serve`: Flower and `vgen show` link to it."
+    )
+    flower_url: str | None = Field(
+        None, description="URL by which people reach `vgen flower`: the pages of jobs and `vgen show` link to it."
+    )
+
+    @field_validator("public_url", "flower_url")
+    @classmethod
+    def _check_page(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        parts = urllib.parse.urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("is not the URL of a site: use one such as https://clips.example.org")
+        if parts.username or parts.password:
+            raise ValueError("holds a name or a password, which every link would show: leave it out")
+        return value.rstrip("/")
+
+
+class StreamSettings(_Group):
+    """Sessions that watch a video while it is made."""
+
+    gpu_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of the live GPU workers that sessions may have at once, rounded up; 0: no sessions here.",
+    )
+    sessions_per_owner: int = Field(4, ge=1, description="Sessions that one owner may have open at once.")
+    session_timeout_s: float = Field(
+        300.0, gt=0, description="A session of which nothing was heard for so long ends, and its GPU goes to others."
+    )
 
 
 class NightlySettings(_Group):
@@ -271,9 +308,11 @@ class NightlySettings(_Group):
     repeat_seeds: str = Field(
         "", description="Other seeds, with which a regression is repeated before it alarms; empty: it is not."
     )
-    metrics: str = Field("checks,vbench", description="Metrics and groups, separated by commas.")
+    metrics: str = Field("checks,common,vbench", description="Metrics and groups, separated by commas.")
     margins: str = Field(
-        "", description="Largest losses accepted, as NAME=VALUE,NAME=VALUE in the metrics' units; only these gate."
+        "",
+        description="Largest losses accepted, as NAME=VALUE in the metrics' units, and bounds on a likeness, as "
+        "common.ssim>=0.98, separated by commas; only these gate.",
     )
     baseline: str | None = Field(
         None, description="Id of the run to compare with; unset: the median of the last five that passed."
@@ -375,6 +414,7 @@ class Settings(_NormalisedModel, BaseSettings):
     eval: EvalSettings = Field(default_factory=EvalSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     serve: ServeSettings = Field(default_factory=ServeSettings)
+    stream: StreamSettings = Field(default_factory=StreamSettings)
     nightly: NightlySettings = Field(default_factory=NightlySettings)
     sweep: SweepSettings = Field(default_factory=SweepSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)

@@ -5,19 +5,20 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.digests import canonical_json, sha256_hex
 from pipeline.errors import NotFoundError, RefusedError
 from pipeline.files.digests import file_sha256
-from pipeline.scoring import Expected, Metric, Models, Score, not_scored
+from pipeline.scoring import Expected, Metric, Models, Need, Score, not_scored
 from pipeline.scoring.families import is_scored_by
 from pipeline.scoring.registry import WEIGHTS_MISSING, readiness
 from pipeline.scoring.run import ClipScores, ClipToScore, Loaded, ahead, fingerprint, load, score_loaded
 from pipeline.scoring.suite_jobs import entry_of
 from pipeline.spec import JobSpec
 from pipeline.storage.base import Storage
-from pipeline.work import ScoreRecord, StoredClip
+from pipeline.work import ReferenceClip, ScoreRecord, StoredClip
 
 
 def clip_to_score(spec: JobSpec, video: Path) -> ClipToScore:
@@ -61,6 +62,8 @@ class ClipScorer:
         self._metrics, self._models, self._max_bytes, self._check = metrics, models, max_bytes, check
         self._missing: dict[str, Score] = {}
         for metric in metrics:
+            if metric.family is not None and find_spec("torch") is None:
+                self._missing[metric.name] = not_scored("torch is not installed here: pip install 'vgen[eval]'")
             if lacking := readiness(metric, models.weights).missing:
                 why = "; ".join(f"{name}, {models.weights.where(name)}" for name in lacking)
                 if metric.name in required:
@@ -76,10 +79,6 @@ class ClipScorer:
             if metric.name not in self._missing
         }
 
-    @cached_property
-    def _digests(self) -> dict[str, str]:
-        return {name: sha256_hex(canonical_json(facts)) for name, facts in self.fingerprints.items()}
-
     def score(self, spec: JobSpec, video: Path) -> ClipScores:
         """The clip's score by each metric that is asked of it, in no order."""
         able = self._able(spec)
@@ -92,7 +91,8 @@ class ClipScorer:
         """The same of published clips, by the metrics whose scores each does not have yet.
 
         Each clip is fetched, checked and decoded once, while the one before is scored. One that is not in the store,
-        or is another, could not be read. ``begin`` is called before each is scored.
+        or is another, could not be read; where that is the clip's reference, the metrics that compare with it do not
+        score, and say why. ``begin`` is called before each is scored.
         """
         fetched: deque[StoredClip] = deque()
 
@@ -105,7 +105,7 @@ class ClipScorer:
             clip = fetched.popleft()
             self._check()
             begin()
-            able = self._able(clip.spec, clip.known)
+            able = self._able_new(clip)
             scored = self._scored(loaded, able, self._unable(clip.spec))
             yield clip, replace(scored, clip=clip_to_score(clip.spec, Path(clip.key)))
 
@@ -118,7 +118,7 @@ class ClipScorer:
     def _fetch(self, clip: StoredClip, storage: Storage) -> Loaded:
         """A copy of the clip from the store, decoded; its folder is there until it is scored."""
         item = clip_to_score(clip.spec, Path(clip.key))
-        able = self._able(clip.spec, clip.known)
+        able = self._able_new(clip)
         if not able:
             return Loaded(item)
         folder = tempfile.TemporaryDirectory(prefix="vgen-score-")
@@ -127,41 +127,96 @@ class ClipScorer:
             storage.download(clip.key, path)
             if file_sha256(path) != clip.sha256:
                 return Loaded(item, problem=f"{clip.key}: its bytes are others than were published", folder=folder)
-            return replace(load(replace(item, video=path), able, self._max_bytes), folder=folder)
+            other, lost = self._fetch_reference(clip, able, storage, Path(folder.name) / "reference.mp4")
+            image, no_image = self._fetch_image(clip, able, storage, Path(folder.name) / "image")
+            item = replace(item, video=path, reference=other, image=image)
+            loaded = load(item, able, self._max_bytes)
+            loaded.picture_problem = no_image or loaded.picture_problem
+            return replace(loaded, folder=folder, reference_problem=lost or loaded.reference_problem)
         except NotFoundError:
             return Loaded(item, problem=f"{clip.key}: it is not in the store", folder=folder)
         except BaseException:
             folder.cleanup()
             raise
 
+    def _fetch_image(
+        self, clip: StoredClip, metrics: Sequence[Metric], storage: Storage, path: Path
+    ) -> tuple[Path | None, str | None]:
+        """A copy of the picture that the clip was made from, where a metric needs it, and why there is none."""
+        image = clip.spec.image
+        if image is None or all(Need.IMAGE not in metric.needs for metric in metrics):
+            return None, None
+        try:
+            storage.download(image.key, path)
+        except NotFoundError:
+            return None, f"the picture that the clip was made from is not in the store ({image.key})"
+        return path, None
+
+    def _fetch_reference(
+        self, clip: StoredClip, metrics: Sequence[Metric], storage: Storage, path: Path
+    ) -> tuple[Path | None, str | None]:
+        """A copy of the clip's reference, where a metric needs it, and why there is none."""
+        if all(Need.REFERENCE not in metric.needs for metric in metrics):
+            return None, None
+        if clip.reference is None:
+            return None, "the run that this one is compared with has no clip of this entry and seed"
+        try:
+            storage.download(clip.reference.key, path)
+        except NotFoundError:
+            return None, f"the reference {clip.reference.key} is not in the store"
+        if file_sha256(path) != clip.reference.sha256:
+            return None, f"the reference {clip.reference.key} has other bytes than were published"
+        return path, None
+
     def known(self, clip: StoredClip) -> list[str]:
         """The metrics that this scorer would compute and whose scores the clip has already."""
-        names = [metric.name for metric in self._asked(clip.spec) if metric.name in self._digests]
-        return [name for name in names if (name, self._digests[name]) in clip.known]
+        return [metric.name for metric in self._asked(clip.spec) if self._is_known(metric, clip)]
 
     def knows(self, clip: StoredClip) -> bool:
         """Return whether the clip has every score already that it would be given."""
-        return all((metric.name, self._digests.get(metric.name, "")) in clip.known for metric in self._asked(clip.spec))
+        return all(self._is_known(metric, clip) for metric in self._asked(clip.spec))
 
-    def records(self, scores: Mapping[str, Score]) -> tuple[ScoreRecord, ...]:
+    def _is_known(self, metric: Metric, clip: StoredClip) -> bool:
+        """Return whether the clip has the metric's score already, made as this scorer would make it."""
+        if metric.name not in self._digests or not clip.known:
+            return False
+        digest = self._digests[metric.name]
+        if Need.REFERENCE in metric.needs and clip.reference is not None:
+            digest = sha256_hex(canonical_json(self._scorer(metric, clip.reference)))
+        return (metric.name, digest) in clip.known
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return {name: sha256_hex(canonical_json(facts)) for name, facts in self.fingerprints.items()}
+
+    def records(self, scores: Mapping[str, Score], reference: ReferenceClip | None = None) -> tuple[ScoreRecord, ...]:
         """The scores as they are stored, with how they were made, in the order of the metrics."""
-        return tuple(self._record(metric, scores[metric.name]) for metric in self._metrics if metric.name in scores)
+        return tuple(
+            self._record(metric, scores[metric.name], reference) for metric in self._metrics if metric.name in scores
+        )
 
-    def _record(self, metric: Metric, score: Score) -> ScoreRecord:
-        details = {**score.details, "weight": score.weight} if score.score is not None else dict(score.details)
+    def _scorer(self, metric: Metric, reference: ReferenceClip | None) -> dict[str, object]:
+        """What decides the metric's numbers; of one that compares, the reference too."""
         scorer = self.fingerprints.get(metric.name, {"version": metric.version, "weights": None})
+        if Need.REFERENCE in metric.needs and reference is not None:
+            return {**scorer, "reference": reference.sha256}
+        return scorer
+
+    def _record(self, metric: Metric, score: Score, reference: ReferenceClip | None) -> ScoreRecord:
+        details = {**score.details, "weight": score.weight} if score.score is not None else dict(score.details)
+        scorer = self._scorer(metric, reference)
         return ScoreRecord(metric.name, score.score, score.reason, score.passed, details, metric.version, scorer)
 
     def _asked(self, spec: JobSpec) -> list[Metric]:
         return [metric for metric in self._metrics if is_scored_by(metric, spec.labels)]
 
-    def _able(self, spec: JobSpec, known: Collection[tuple[str, str]] = ()) -> list[Metric]:
-        """The metrics that are asked and can be computed here, but for those whose scores are ``known``."""
-        return [
-            metric
-            for metric in self._asked(spec)
-            if metric.name not in self._missing and not (known and (metric.name, self._digests[metric.name]) in known)
-        ]
+    def _able(self, spec: JobSpec) -> list[Metric]:
+        """The metrics that are asked and can be computed here."""
+        return [metric for metric in self._asked(spec) if metric.name not in self._missing]
+
+    def _able_new(self, clip: StoredClip) -> list[Metric]:
+        """The same, but for those whose scores the clip has."""
+        return [metric for metric in self._able(clip.spec) if not self._is_known(metric, clip)]
 
     def _unable(self, spec: JobSpec) -> dict[str, Score]:
         return {metric.name: self._missing[metric.name] for metric in self._asked(spec) if metric.name in self._missing}

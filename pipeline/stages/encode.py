@@ -15,8 +15,10 @@ from pipeline.errors import RetryableError
 from pipeline.files.digests import facts_of, file_sha256
 from pipeline.files.object_names import MEDIA_TYPES, SUFFIXES, media_key
 from pipeline.generators.base import sound_path
-from pipeline.outputs import EncodeOutput, GenerateOutput, ObjectRef, StageOutputs
+from pipeline.media.packets import packets_sha256
+from pipeline.outputs import PACKETS, EncodeOutput, GenerateOutput, ObjectRef, StageOutputs
 from pipeline.presets import Preset, load_library
+from pipeline.stages import joining
 from pipeline.stages.continuation import keep_last_frames
 from pipeline.stages.segments import container_metadata, finish_clip, is_made_of_parts, store_part
 from pipeline.work import ContinuationRef, StageContext, StageResult, StepWork
@@ -46,8 +48,9 @@ def run(work: StepWork, context: StageContext) -> StageResult[EncodeOutput]:
     """Make and upload the clip's four files.
 
     Of a clip of several segments only the last has them; the others have their encoded segment (``part``) stored,
-    which the last joins. Files are named by this attempt, and objects by their own digests: an attempt that lost its
-    lease can neither touch another's files nor change an object that is already recorded.
+    which the last joins. The last job of a session joins clips (``pipeline.stages.joining``). Files are named by this
+    attempt, and objects by their own digests: an attempt that lost its lease can neither touch another's files nor
+    change an object that is already recorded.
 
     Raises:
         RetryableError: code ``handoff_lost`` (the frames are gone), ``frames_corrupt``, ``encode_mismatch``, or as
@@ -56,6 +59,8 @@ def run(work: StepWork, context: StageContext) -> StageResult[EncodeOutput]:
         RefusedError: the encode options cannot work; code ``preset_missing`` or ``preset_differs``.
         StoppedError: asked to stop.
     """
+    if work.joins:
+        return joining.run(work, context)
     frames = _Frames(context.handoff.here(work.outputs.generated.frames_path), work.outputs.generated)
     folder = frames.path.parent
     paths = {kind: folder / f"{frames.path.stem}.e{work.attempt}.{suffix}" for kind, suffix in SUFFIXES.items()}
@@ -77,7 +82,8 @@ def run(work: StepWork, context: StageContext) -> StageResult[EncodeOutput]:
                 verify_sound(facts, duration_s=None if sound is None else sound.num_samples / sound.sample_rate)
             _make_pictures(work, context, frames, paths)
             _write_sidecar(work, preset, outputs, segments, facts, paths)
-            output = EncodeOutput(**_store(work, context, paths), probe=facts.as_json())
+            packets = packets_sha256(paths["video"], context.check)
+            output = EncodeOutput(**_store(work, context, paths), probe={**facts.as_json(), PACKETS: packets})
             if work.options.score is not None:  # for the score stage, on this host or not
                 output = output.model_copy(update={"files": {kind: str(path) for kind, path in paths.items()}})
             state = _state(work, context, preset, frames)
@@ -176,7 +182,12 @@ def _write_sidecar(
 
 
 def _state(work: StepWork, context: StageContext, preset: Preset, frames: _Frames) -> ContinuationRef | None:
-    """Return the state that an extending clip starts from; None if the model cannot go on, or made too few frames."""
+    """Return the state that an extending clip starts from; None if the model cannot go on, or made too few frames.
+
+    A clip of a session has left it when it was generated.
+    """
+    if work.options.session is not None:
+        return None
     if preset.continuation is None or frames.generated.num_frames < preset.continuation.frames:
         return None
     return keep_last_frames(work, context, frames.path, frames.generated, preset.continuation.frames)

@@ -10,6 +10,7 @@ from pipeline.files.digests import file_sha256
 from pipeline.generators.base import GenerationRequest, GenerationResult
 from pipeline.outputs import GenerateFacts, GenerateOutput, SoundOutput
 from pipeline.policy.memory_ladder import Rung, on_rung
+from pipeline.presets import load_library
 from pipeline.seeds import segment_seed
 from pipeline.spec import InputRef, JobSpec
 from pipeline.stages import ahead
@@ -64,9 +65,8 @@ def run(work: StepWork, context: StageContext) -> StageResult[GenerateOutput]:
         result = _generate(context.generator, request, context, checkpoints, work.memory_rung)
         facts = {**result.facts, **checkpoints.facts, "memory_rung": work.memory_rung.name.lower()}
         output = _output(result, prompt, frames, context, facts)
-        # The last segment's is kept when it is encoded: nobody waits for it.
-        is_last = work.segment == work.spec.segments - 1
-        state = None if is_last else keep_last_frames(work, context, frames, output, work.spec.seam_frames)
+        count = _frames_left(work, context)
+        state = keep_last_frames(work, context, frames, output, count) if count else None
         for used in (*inputs.paths, previous, resume_from):
             if used is not None:
                 used.unlink(missing_ok=True)
@@ -74,6 +74,20 @@ def run(work: StepWork, context: StageContext) -> StageResult[GenerateOutput]:
         context.handoff.free(frames)
         raise
     return StageResult(output, continuation=state)
+
+
+def _frames_left(work: StepWork, context: StageContext) -> int:
+    """How many of its last frames another segment goes on from; 0 where nobody waits for them now.
+
+    A clip's last segment leaves its frames when it is encoded. The next clip of a session waits for them.
+    """
+    if work.segment < work.spec.segments - 1:
+        return work.spec.seam_frames
+    if work.options.session is None:
+        return 0
+    preset = load_library(context.settings.effective_presets_dir).pinned(work.spec.preset, work.spec.preset_digest)
+    count = 0 if preset.continuation is None else preset.continuation.frames
+    return count if count <= work.spec.frames_of(work.segment) else 0
 
 
 def _generate(

@@ -33,12 +33,12 @@ def run(
         SettingsError: this machine has no such device.
         StoppedError: asked to stop.
     """
-    metrics = of_family(gate.check_metrics(work.metrics), work.family)
+    metrics = of_family(gate.check_metrics(work.metrics, reference=work.reference is not None), work.family)
     scorer = ClipScorer(metrics, models, clip_bytes, check, strict=models.device != "cpu")
     unread = 0
     check()
     todo = [clip for clip in work.clips if not scorer.knows(clip)]
     for clip, scored in scorer.score_stored(todo, storage, lambda: failpoints.hit("score_clip", work.family)):
         unread += scored.problem is not None
-        record(clip, scorer.records(scored.scores))
+        record(clip, scorer.records(scored.scores, clip.reference))
     return unread

@@ -16,7 +16,6 @@ from db.clips.batches import Submitted
 from db.models import Batch, Job
 from pipeline.errors import InputError, Problem
 from pipeline.ids import is_batch_id
-from pipeline.prompts import Submission
 from pipeline.prompts.formats.lines import MAX_FILE_BYTES
 from pipeline.prompts.parse import parse_upload
 from pipeline.spec import BatchOptions as StoredOptions
@@ -28,14 +27,11 @@ from server.form_bodies import form_in_parts
 from server.json_bodies import JsonRoute
 from server.native.bodies import BatchOptions, Chosen, NewLimits, PromptText, ToRetry
 from server.native.lookup import Admin, Reader, Writer, is_id, require_batch, visible_batch
-from service import reuse, submission
+from service import submission
 from service.changes import job_changes
 from service.changes.budgets import change_limits
 from service.changes.pausing import set_paused
 from service.choices import SubmissionChoices
-from service.forecast import stuck
-from service.limits import limits_of
-from service.reuse import MadeBefore
 from service.status import status_of
 from service.views.batches import BatchListView, JobListView, StatusView, batch_view
 from service.views.operations import ChangedView, PausedView
@@ -54,7 +50,8 @@ _UPLOAD = {**_UPLOAD, "properties": {"file": _FILE, **_UPLOAD["properties"]}, "r
 @router.post("")
 def submit_text(body: PromptText, line: ServedLine, caller: Writer) -> SubmittedView | DryRunView:
     """Store a prompt file that is given as text; repeating it adds nothing. A dry run stores nothing."""
-    return submit_upload(body.text.encode(), f"{body.name or 'prompts'}.{body.format}", body, line, caller)
+    name = f"{body.name or 'prompts'}.{body.format}"
+    return submit_upload(body.text.encode(), name, body, line, caller, has_name=body.name is not None)
 
 
 @router.post(
@@ -78,73 +75,33 @@ async def submit_file(request: Request, line: ServedLine, caller: Writer) -> Sub
             raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in error.errors()]) from None
         data = await file.read(MAX_FILE_BYTES + 1)
         name = PurePosixPath((file.filename or "prompts").replace("\\", "/")).name
-    return await run_in_threadpool(submit_upload, data, name, options, line, caller)
+    return await run_in_threadpool(submit_upload, data, name, options, line, caller, has_name=True)
 
 
 def submit_upload(
-    data: bytes, name: str, options: BatchOptions, line: Line, caller: Caller
+    data: bytes, name: str, options: BatchOptions, line: Line, caller: Caller, *, has_name: bool
 ) -> SubmittedView | DryRunView:
-    """Store the jobs of a prompt file, or plan them. Raises InputError with every mistake."""
+    """Store the jobs of a prompt file, or plan them; ``has_name`` as of ``Prepared``.
+
+    Raises:
+        InputError: with every mistake.
+    """
     settings, choices = line.settings, options.choices(caller.owner)
     if options.safety_policy is not None and not caller.sees_all:
         raise ApiError(403, "only a key with the scope 'admin' chooses safety_policy", code="insufficient_scope")
-    choices.require_possible()
     parsed = parse_upload(data, "".join(char if char.isprintable() else "_" for char in name), settings=settings)
-    stored_options = submission.batch_options(choices, settings, parsed.scoring)
-    limits = limits_of(choices, settings, (job.spec.gpu for job in parsed.jobs))
+    prepared = submission.prepare(parsed, choices, settings, has_name=has_name)
     if options.dry_run:
-        with line.database.reading() as session:
-            return submission.dry_run(session, parsed, settings, most=_PLANNED_SHOWN)
-    made = _made_before(line, parsed, stored_options, choices)
-    if made is not None and choices.reuse:
-        if not made.new.jobs:
-            newest = Submitted(made.batch_ids[0], made.jobs, created=False)
-            return submitted(line, newest, stored_options, [f"{made.sentence}: nothing was added"])
-        parsed = made.new
-    stored = submission.store(
-        parsed,
-        stored_options,
-        settings=settings,
-        database=line.database,
-        name=choices.name,
-        owner=choices.owner,
-        key=choices.key,
-        again=choices.again,
-        limits=limits,
-        estimated=True,
-    )
-    notices = submission.notices(parsed, stored_options, settings)
-    before = [] if made is None else [made.sentence]
-    return submitted(line, stored, stored_options, [*before, *_unchanged(choices, stored), *notices])
+        with line.database.reading(one_instant=True) as session:
+            return submission.dry_run(session, prepared, settings, most=_PLANNED_SHOWN)
+    return submission.submit(prepared, settings=settings, database=line.database)
 
 
-def _made_before(
-    line: Line, parsed: Submission, options: StoredOptions, choices: SubmissionChoices
-) -> MadeBefore | None:
-    if choices.again or choices.key is not None:
-        return None
-    with line.database.reading(one_instant=True) as session:
-        owner = choices.owner or line.settings.owner
-        return reuse.made_before(session, parsed, options, owner, asked=choices.reuse)
-
-
-def _unchanged(choices: SubmissionChoices, stored: Submitted) -> list[str]:
-    limits = (choices.by, choices.max_gpu_hours, choices.max_cost)
-    if stored.created or limits == (None, None, None):
-        return []
-    return ["submitted before: its deadline and budget stay as they were"]
-
-
-def submitted(line: Line, stored: Submitted, options: StoredOptions, notices: list[str] | None = None) -> SubmittedView:
+def submitted(line: Line, stored: Submitted, options: StoredOptions) -> SubmittedView:
     """What was stored, with sentences on what keeps it from going on."""
     with line.database.reading() as session:
-        batch = batches.get(session, stored.batch_id)
-        reasons = [item.reason for item in stuck(session, batch, line.settings)]
-        return SubmittedView(
-            batch=batch_view(batch, batches.counts(session, [batch.id])[batch.id]),
-            created=stored.created,
-            notices=[*reasons, *(submission.screening_notices(options, line.settings) if notices is None else notices)],
-        )
+        texts = submission.screening_notices(options, line.settings)
+        return submission.view_of(session, stored, line.settings, texts)
 
 
 @router.get("")

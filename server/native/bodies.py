@@ -40,7 +40,9 @@ class BatchOptions(Body):
     name: str | None = Field(None, max_length=200, description="The batch's name; default: the file's.")
     key: str | None = Field(None, description="Submission key: submitting again under it adds nothing.")
     again: bool = Field(False, description="Make a new batch even if the same was submitted.")
-    reuse: bool = Field(False, description="Make only what no earlier batch of a file of this name has.")
+    reuse: bool | None = Field(
+        None, description="Make only what no earlier batch of a file of this name has; default: of a file with a name."
+    )
     safety_policy: str | None = Field(None, description="closed, open or hold; for keys with the scope admin.")
     codec: str | None = Field(None, description="FFmpeg encoder.")
     quality: int | None = Field(None, description="CRF, lower is better.")

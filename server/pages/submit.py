@@ -51,7 +51,8 @@ async def submit(
             raise InputError([Problem(f"use one of {', '.join(FORMATS)}", field="format")])
         options = _options(given, dry_run=dry_run)
         data, source = given["text"].replace("\r\n", "\n").encode(), f"{name.strip() or 'prompts'}.{given['format']}"
-        result = await run_in_threadpool(submit_upload, data, source, options, line, visit.caller)
+        named = bool(name.strip()) or (file is not None and bool(file.filename))
+        result = await run_in_threadpool(submit_upload, data, source, options, line, visit.caller, has_name=named)
     except InputError as error:
         return _form(request, visit, given, problems=error.problems[:MAX_PROBLEMS_SHOWN], status=400)
     if isinstance(result, DryRunView):

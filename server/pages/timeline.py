@@ -42,6 +42,8 @@ class Entry:
     """``done``, ``stopped`` or ``lost`` for an attempt, ``event`` for what happened."""
     note: str = ""
     where: str | None = None
+    task_url: str | None = None
+    """The page of the attempt's task in Flower."""
     seconds: float | None = None
     begin: float = 0.0
     width: float = 0.0
@@ -71,6 +73,7 @@ def _bar(attempt: AttemptView, first: float, span: float, resumed: dict[tuple[in
         kind=kind,
         note="; ".join(note for note in notes if note),
         where=attempt.worker,
+        task_url=attempt.task_url,
         seconds=end - begin,
         begin=round(100 * (begin - first) / span, 2),
         width=max(0.4, round(100 * (end - begin) / span, 2)),

@@ -35,10 +35,23 @@ class ClipScoresView(View):
     video: str
     entry: int | None = Field(description="The suite's entry it belongs to, if it is a suite's clip.")
     seed: int | None
-    pixels: str | None = Field(description="sha256 of the decoded frames; null when it could not be read.")
+    prompt: str | None = Field(description="The prompt that it was scored with, if there is one.")
+    pixels: str | None = Field(
+        description="sha256 of the decoded frames, or, of a cluster's clips, of all that is seen and heard; "
+        "null when it could not be read."
+    )
+    sound: str | None = Field(default=None, description="sha256 of the sound's packets; null without sound.")
+    sha256: str | None = Field(description="sha256 of the file; null where it was not read here.")
+    inputs: str | None = Field(
+        description="sha256 of what its scores depend on beside the file: prompt, reference, what the suite says of it."
+    )
     scores: dict[str, Any] = Field(
         description="By metric: its name, score (null when not scored) and details (the reason, or weight and scorer)."
     )
+
+
+NO_CLIP_SCORES: dict[str, None] = dict.fromkeys(("entry", "seed", "prompt", "pixels", "sha256", "inputs"))
+"""The fields of a ``ClipScoresView`` that a record of a score file may lack."""
 
 
 class MeanView(View):
@@ -145,6 +158,7 @@ class EvalImportView(View):
     scores: str = Field(description="The score file that has them now.")
     imported: dict[str, int] = Field(description="Scored clips by dimension.")
     not_scored: dict[str, int]
+    notices: list[str] = Field(description="Dimensions whose official value is not that of its own clips.")
 
 
 class WorstPromptView(View):
@@ -175,7 +189,9 @@ class MetricComparisonView(View):
     high: float | None
     p_worse: float | None = Field(description="The p-value of the test that the gain lies below minus the margin.")
     detectable: float | None = Field(description="Loss beyond the margin that would be found 8 times of 10.")
-    method: str | None = Field(description="t, bootstrap, or sign where all prompts differ by the same.")
+    method: str | None = Field(
+        description="t, bootstrap, sign where all prompts differ by the same, or equal where none differs."
+    )
     worst: list[WorstPromptView] = Field(description="The five prompts that lost most.")
 
 

@@ -13,7 +13,7 @@ from pipeline.outputs import GenerateOutput, ScoreOutput
 from pipeline.presets import all_presets
 from pipeline.seeds import roll_seed
 from pipeline.spec import JobSpec
-from pipeline.states import Stage
+from pipeline.states import Stage, StepState
 from service.views.base import View, when, when_if_set
 from service.views.clips import FileView
 from service.views.events import EventView
@@ -89,6 +89,7 @@ class AttemptView(View):
     )
     attempt: int
     task: str | None = Field(description="Id of its task in Flower; null for a step of an evaluation run.")
+    task_url: str | None = Field(description="The task's page in Flower, where the setting serve.flower_url says.")
     outcome: str
     worker: str | None
     queue: str | None
@@ -136,6 +137,8 @@ class JobDetailView(View):
     """All that is known of a job."""
 
     job: JobView
+    url: str | None = Field(description="The job's page, where the setting serve.public_url says.")
+    task_url: str | None = Field(description="The page of its newest task in Flower, where serve.flower_url says.")
     spec: dict[str, Any] = Field(description="The specification as submitted, with the first roll's seed.")
     rolls: list[RollView]
     scores: list[ScoreView] = Field(description="The scores of every roll; of each metric the newest scorer's.")
@@ -216,15 +219,31 @@ def step_view(step: Step) -> StepView:
     return StepView.of(step, stage=step.stage.value, state=step.state.value)
 
 
-def attempt_view(run: StageRun | ScoreRun, step: Step | None) -> AttemptView:
+def task_url(flower: str | None, step: Step, attempt: int) -> str | None:
+    """Return the page in Flower of the task of a step's attempt; None where there is no Flower."""
+    task = task_id(step.job_id, step.roll, step.segment, step.stage.value, attempt)
+    return None if flower is None else f"{flower}/task/{task}"
+
+
+def newest_task_url(flower: str | None, steps: Sequence[Step]) -> str | None:
+    """Return the page of the newest task among those of the steps that were sent, in the order of the line."""
+    sent = [step for step in steps if step.attempt or step.state is StepState.DISPATCHED]
+    if not sent:
+        return None
+    step = max(sent, key=lambda step: (step.state is StepState.RUNNING, step.roll, step.id))
+    return task_url(flower, step, step.attempt + (step.state is StepState.DISPATCHED))
+
+
+def attempt_view(run: StageRun | ScoreRun, step: Step | None, flower: str | None) -> AttemptView:
     """Return the view of an attempt at a job's step, or of an evaluation run's."""
-    segment, task = None, None
+    segment, task, page = None, None, None
     if step is not None:
-        segment = step.segment
+        segment, page = step.segment, task_url(flower, step, run.attempt)
         task = task_id(step.job_id, step.roll, step.segment, step.stage.value, run.attempt)
     return AttemptView.of(
         run,
         task=task,
+        task_url=page,
         stage=(run.stage if isinstance(run, StageRun) else Stage.SCORE).value,
         segment=segment,
         outcome=run.outcome.value,

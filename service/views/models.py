@@ -7,6 +7,26 @@ from pydantic import Field
 from service.views.base import View
 
 
+class MeasuredClipView(View):
+    """How long clips of one shape took on one type of GPU."""
+
+    gpu_type: str
+    width: int
+    height: int
+    num_frames: int
+    num_inference_steps: int
+    acceleration: str | None = Field(description="As JSON; null for the plain way.")
+    basis: str = Field(description="measured: from the clips that were made; bench: by `vgen bench preset`.")
+    n: int = Field(description="How many clips it rests on.")
+    p50_seconds: float
+    p90_seconds: float
+
+    def __str__(self) -> str:
+        size = f"{self.width}x{self.height}, {self.num_frames} frames, {self.num_inference_steps} steps"
+        way = "" if self.acceleration is None else f", {self.acceleration}"
+        return f"{self.p50_seconds:.3g} s a clip on {self.gpu_type}, n {self.n} ({size}{way})"
+
+
 class ModelView(View):
     """A preset, and whether its model can be used here."""
 
@@ -14,6 +34,9 @@ class ModelView(View):
     source: str = Field(description="catalogue, or the file of one of your own presets.")
     status: str = Field(description="ready, damaged, missing or built in.")
     fits: str = Field(description="Whether this machine's memory is enough: yes, no and why, unknown, or no GPU.")
+    measured: list[MeasuredClipView] = Field(
+        description="What clips took here, of any machine whose rows these are; the most frequent kind first."
+    )
     preset: dict[str, Any] = Field(description="The preset's fields, as in its file.")
     commit: str | None = Field(description="The commit that `vgen models pull` pinned.")
 

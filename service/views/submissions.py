@@ -9,11 +9,19 @@ from service.views.batches import BatchView
 from service.views.estimates import CalibrationOfEstimatesView, EstimateView
 
 
+class ReusedView(View):
+    """Jobs of a file that are not made again."""
+
+    batch_id: str = Field(description="The batch that has made them, or has yet to.")
+    jobs: int
+
+
 class SubmittedView(View):
     """What `submit` did."""
 
     batch: BatchView
     created: bool = Field(description="False when the same submission was stored before.")
+    reused: list[ReusedView] = Field([], description="What earlier batches have of it, newest first; not made again.")
     notices: list[str] = Field(description="Notices, such as jobs that no live worker can run.")
 
 

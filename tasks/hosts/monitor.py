@@ -12,8 +12,9 @@ from types import FrameType
 import click
 from celery.bin.base import CLIContext
 from celery.bin.celery import celery
-from flower import command
+from flower import command, urls
 from tornado.options import options
+from tornado.web import RedirectHandler, url
 
 from tasks.app import app
 
@@ -24,8 +25,15 @@ _COLUMNS = "uuid,state,exception,worker,received,started,runtime"
 _LOGIN = "FLOWER_BASIC_AUTH"
 
 
-def run_flower(address: str, port: int, login: str) -> None:
-    """Serve until SIGTERM or Ctrl-C. ``login``: USER:PASSWORD, which may hold commas."""
+def run_flower(address: str, port: int, login: str, site: str | None) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Args:
+        login: USER:PASSWORD, which may hold commas.
+        site: the URL of the pages of `vgen serve`. A task's root is its job, and the link to it leads there.
+    """
+    if site is not None:
+        urls.handlers.insert(0, _to_jobs(site))
     # As the list that Flower makes of the variable, which it would split at commas.
     os.environ.pop(_LOGIN, None)
     options.basic_auth = [login]
@@ -37,6 +45,12 @@ def run_flower(address: str, port: int, login: str) -> None:
             command.flower.main(arguments, prog_name="flower", parent=parent, standalone_mode=False)
     finally:
         _end_for_certain()
+
+
+def _to_jobs(site: str) -> url:
+    """The route that leads from a job's id, which is no task of its own, to the job's page."""
+    target = site.replace("{", "{{").replace("}", "}}") + "/jobs/{0}"
+    return url(r"/task/([0-9a-z]{13}-\d{6,})", RedirectHandler, {"url": target, "permanent": False})
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:

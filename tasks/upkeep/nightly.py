@@ -16,11 +16,12 @@ from sqlalchemy.orm import Session
 
 from db.clips import batches
 from db.evals import runs
+from db.evals.clips import REFERENCE
 from db.evals.planning import start_run
 from db.models import EvalRun
 from db.session import Database
 from pipeline.digests import canonical_json, sha256_hex
-from pipeline.errors import ConflictError
+from pipeline.errors import ConflictError, InputError, Problem
 from pipeline.prompts import Submission
 from pipeline.prompts.scoring import split_names
 from pipeline.scoring import compare as comparing
@@ -28,12 +29,14 @@ from pipeline.scoring import gate, registry
 from pipeline.scoring.compare import Comparison, Run, SpeedSample, SpeedVerdict, State, speed_verdicts
 from pipeline.scoring.compare.html import html
 from pipeline.scoring.compare.report import Report, as_json, markdown
+from pipeline.scoring.compare.strips import strips_of_worst
 from pipeline.scoring.suite import OWN_SUITE, read_suite
 from pipeline.scoring.suite_jobs import submission_of
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, EncodeOptions
 from pipeline.states import EvalState
 from pipeline.storage.base import Storage
+from tasks.upkeep.stored_pairs import StoredPairs
 
 KIND = "nightly"
 REPEAT = "nightly-repeat"
@@ -55,7 +58,7 @@ class Plan:
     """The clips of a nightly run and how they are judged."""
 
     suite: Path = OWN_SUITE
-    metrics: tuple[str, ...] = ("checks", "vbench")
+    metrics: tuple[str, ...] = ("checks", "common", "vbench")
     margins: Mapping[str, float] = field(default_factory=dict)
     baseline: str | None = None
     fields: Mapping[str, object] = field(default_factory=dict)
@@ -82,7 +85,7 @@ def submit(database: Database, settings: Settings, plan: Plan, *, night: str | N
     With ``night`` there is one of that name, however often it is asked for. Without, one that is still open is gone on
     with, else a new one begins.
     """
-    gate.check_metrics(plan.metrics)
+    _check_margins(plan)
     parsed, description = _suite_of(plan, settings)
     alike = {
         "suite": description["sha256"],
@@ -94,10 +97,13 @@ def submit(database: Database, settings: Settings, plan: Plan, *, night: str | N
     description |= {"identity": identity, "margins": dict(plan.margins), "baseline": plan.baseline}
     description |= {"suite_path": str(plan.suite), "repeat_seeds": plan.repeat_seeds}
     with database.transaction() as session:
+        earlier = _alike(session, identity)
         if night is None:
-            for run in _alike(session, identity):
+            for run in earlier:
                 if run.state is EvalState.OPEN:
                     return run.id, run.batch_id
+        passed = _passed(list(reversed(earlier)), plan.baseline, session)
+        description[REFERENCE] = passed[-1].id if passed else None
         key = None if night is None else f"{KIND}:{night}:{identity[:16]}"
         return _store(session, parsed, settings, KIND, plan.metrics, description, key)
 
@@ -113,7 +119,31 @@ def submit_repeat(database: Database, settings: Settings, run_id: str) -> tuple[
     if description["sha256"] != suite["sha256"]:
         raise ConflictError(f"{suite['suite_path']} is another suite than that of run {run_id}: it cannot be repeated")
     with database.transaction() as session:
-        return _store(session, parsed, settings, REPEAT, metrics, {**description, "of": run_id}, f"{REPEAT}:{run_id}")
+        repeats = _complete_repeats(session)
+        reference = repeats.get(suite.get(REFERENCE))
+        description |= {"of": run_id, REFERENCE: None if reference is None else reference.id}
+        return _store(session, parsed, settings, REPEAT, metrics, description, f"{REPEAT}:{run_id}")
+
+
+def _check_margins(plan: Plan) -> None:
+    """Raises InputError: a metric that is none or cannot be scored, or a margin of a metric that is not scored."""
+    scored = {metric.name for metric in gate.check_metrics(plan.metrics, reference=True)}
+    lost = [name for name in plan.margins if name not in scored]
+    if lost:
+        raise InputError([Problem(f"{name} is not among the night's metrics", field="margin") for name in lost])
+
+
+def _scored_metrics(metrics: Sequence[str], reference: str | None) -> tuple[str, ...]:
+    """The metrics of a run: without a run to compare with, none of those that need its clips."""
+    if reference is not None:
+        return tuple(metrics)
+    names = (*registry.METRICS, *registry.GROUPS)
+    alone = [name for name in metrics if name not in names or not _needs_reference(name)]
+    return tuple(alone) or (gate.CHECKS,)  # a first night of likenesses alone: something must be scored
+
+
+def _needs_reference(name: str) -> bool:
+    return all(registry.METRICS[member].perfect is not None for member in registry.GROUPS.get(name, (name,)))
 
 
 def _suite_of(plan: Plan, settings: Settings) -> tuple[Submission, dict[str, Any]]:
@@ -142,7 +172,8 @@ def _store(
     for run in runs.runs(session, batch_id=stored.batch_id):
         if run.kind == kind:
             return run.id, run.batch_id
-    return start_run(session, stored.batch_id, kind=kind, metrics=metrics, suite=description), stored.batch_id
+    scored = _scored_metrics(metrics, description.get(REFERENCE))
+    return start_run(session, stored.batch_id, kind=kind, metrics=scored, suite=description), stored.batch_id
 
 
 def _alike(session: Session, identity: str) -> list[EvalRun]:
@@ -180,6 +211,7 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
         earlier = [(other.id, runs.records_of(session, other.batch_id)) for other in passed]
         samples = [SpeedSample(*values) for values in runs.speeds(session, run.batch_id)]
         repeats = _repeats(session, [*passed, *before], run)
+        reference = _reference_records(session, description)
     history = [_run(name, values, storage) for name, values in earlier if values]
     speed = speed_verdicts(_past_speeds(before), samples)
     verdict: dict[str, Any] = {"speed": [_sample(sample) for sample in samples], "baseline": None, "reports": {}}
@@ -200,7 +232,8 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
                     "repeat": True,
                 }
             comparison = _repeated(comparison, _run(run_id, records, storage), history, description, repeats, storage)
-        verdict |= _reported(run_id, comparison, records, history, speed, storage)
+        pairs = StoredPairs(storage, [*reference, *_all(repeats.baseline)], [*records, *(repeats.candidate or [])])
+        verdict |= _reported(run_id, comparison, records, history, speed, storage, pairs)
     with database.transaction() as session:
         runs.add_verdict(session, run_id, verdict)
         return dict((runs.get_run(session, run_id).summary or {})[runs.VERDICT])
@@ -228,11 +261,30 @@ class _Repeats:
     candidate: list[dict[str, Any]] | None
 
 
+def _all_repeats(session: Session) -> dict[str | None, EvalRun]:
+    """Runs with second seeds, by the run that they repeat."""
+    return {(other.suite or {}).get("of"): other for other in runs.runs(session, limit=500) if other.kind == REPEAT}
+
+
+def _complete_repeats(session: Session) -> dict[str | None, EvalRun]:
+    return {of: other for of, other in _all_repeats(session).items() if other.state is EvalState.COMPLETE}
+
+
+def _all(earlier: Sequence[tuple[str, list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+    return [record for _, records in earlier for record in records]
+
+
+def _reference_records(session: Session, description: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The clips that the night's were compared with."""
+    run_id = description.get(REFERENCE)
+    return [] if run_id is None else runs.records_of(session, runs.get_run(session, run_id).batch_id)
+
+
 def _repeats(session: Session, before: Sequence[EvalRun], run: EvalRun) -> _Repeats:
-    repeats = {(other.suite or {}).get("of"): other for other in runs.runs(session, limit=500) if other.kind == REPEAT}
+    repeats = _all_repeats(session)
     if run.id in repeats and repeats[run.id].state is EvalState.INCOMPLETE:
         return _Repeats([], None)  # what the first seeds say has to do
-    complete = {of: other for of, other in repeats.items() if other.state is EvalState.COMPLETE}
+    complete = _complete_repeats(session)
     of_baseline = [complete[other.id] for other in dict.fromkeys(before) if other.id in complete]
     wanted = (run.suite or {}).get("repeat_seeds")
     own = complete.get(run.id)
@@ -243,17 +295,23 @@ def _repeats(session: Session, before: Sequence[EvalRun], run: EvalRun) -> _Repe
 
 
 def _baseline(history: Sequence[Run], description: Mapping[str, Any]) -> Run:
-    return history[0] if description.get("baseline") else comparing.median_run(history)
+    """The run that scores are compared with; its videos are those that the night's clips were compared with."""
+    baseline = history[0] if description.get("baseline") else comparing.median_run(history)
+    shown = next((run.clips for run in history if run.name == description.get(REFERENCE)), baseline.clips)
+    clips = {
+        key: replace(clip, video=shown[key].video if key in shown else clip.video)
+        for key, clip in baseline.clips.items()
+    }
+    return replace(baseline, clips=clips)
 
 
 def _comparison(
     candidate: Run, history: Sequence[Run], description: Mapping[str, Any], before: Run | None = None
 ) -> Comparison:
-    present = dict.fromkeys(name for clip in candidate.clips.values() for name in clip.scores)
+    margins = dict(description.get("margins", {}))
+    present = dict.fromkeys([*(name for clip in candidate.clips.values() for name in clip.scores), *margins])
     chosen = [registry.METRICS[name] for name in present if name in registry.METRICS]
-    return comparing.compare(
-        before or _baseline(history, description), candidate, chosen, dict(description.get("margins", {}))
-    )
+    return comparing.compare(before or _baseline(history, description), candidate, chosen, margins)
 
 
 def _repeated(
@@ -278,9 +336,10 @@ def _reported(
     history: Sequence[Run],
     speed: Sequence[SpeedVerdict],
     storage: Storage,
+    pairs: StoredPairs,
 ) -> dict[str, Any]:
     """Store the report, and return the verdict."""
-    report = Report(comparison, history, speed)
+    report = Report(comparison, history, speed, strips_of_worst(comparison, pairs.read))
     texts = {
         "html": html(report),
         "md": markdown(report),

@@ -310,7 +310,8 @@ def _recorder(runtime: WorkerContext, claimed: Claim, error: StageError, check: 
         return lambda session, held: outcomes.rewind(session, held, to=Stage.GENERATE, reason=reason, segment=segment)
     if error.code in _MAKE_FRAMES_AGAIN and is_after(claimed.work.stage, Stage.GENERATE):
         reason = f"{error.code}: {error}"
-        return lambda session, held: outcomes.rewind(session, held, to=Stage.GENERATE, reason=reason)
+        to = Stage.ENCODE if claimed.work.joins else Stage.GENERATE
+        return lambda session, held: outcomes.rewind(session, held, to=to, reason=reason)
     if error.code == _NO_ROOM:
         return lambda session, held: outcomes.release(
             session, held, delay_ms=_NO_ROOM_WAIT_MS, error_code=error.code, error=str(error)

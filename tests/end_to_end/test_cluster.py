@@ -302,6 +302,11 @@ class TestFlower:
         assert "secret lighthouse" not in listing
         assert len(json.loads(get(flower + "/api/workers"))) == 3
 
+        # And the page of each links to its root, the job, and is the one that `vgen show` names
+        shown_job = json.loads(cluster.vgen("show", job, "--json").stdout)
+        for attempt in shown_job["attempts"]:
+            assert f'href="/task/{job}"' in get(f"{flower}/task/{attempt['task']}").decode()
+
 
 def test_sigterm_drains_and_leaves_no_process(cluster: Cluster) -> None:
     # Given a worker whose generator runs

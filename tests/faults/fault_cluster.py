@@ -135,7 +135,7 @@ class World:
         full = [{"preset": "idle", "seed": 100 * self._batches + n, **line} for n, line in enumerate(lines)]
         file = write_jobs(self.folder / f"batch{self._batches}.jsonl", full)
         chosen = BatchChoices(**choices)
-        parsed = prompt_file.read(str(file), FieldOptions(), chosen, self.settings)
+        parsed = prompt_file.read(str(file), FieldOptions(), self.settings)
         options = submission.batch_options(chosen, self.settings)
         stored = submission.store(
             parsed, options, settings=self.settings, database=self.database, again=True, limits=limits
@@ -147,7 +147,7 @@ class World:
         full = [{"preset": "idle", "seed": number, **line} for number, line in enumerate(lines)]
         folder = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=self.folder))
         chosen = BatchChoices(key=key, name=key)
-        parsed = prompt_file.read(str(write_jobs(folder / "same.jsonl", full)), FieldOptions(), chosen, self.settings)
+        parsed = prompt_file.read(str(write_jobs(folder / "same.jsonl", full)), FieldOptions(), self.settings)
         options = submission.batch_options(chosen, self.settings)
         database = Database(self.database_url)
         try:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 
@@ -88,6 +91,23 @@ def test_a_suite_is_made_scored_and_scored_again(vgen: Vgen, suite: Path, tmp_pa
         ["suite", "incomplete"],
     ]
     assert vgen("eval", "compare", tmp_path / "scores.json", tmp_path / "again.json").code == 3
+
+    # And runs are compared by their ids; what is in files was scored of clips in the store: both play
+    page = tmp_path / "report.html"
+    worse = json.loads((tmp_path / "scores.json").read_text("utf-8"))
+    for record in worse:
+        record["scores"][flicker]["score"] -= 0.5 + record["entry"] / 100
+        record["pixels"] = "other"
+    (tmp_path / "worse.json").write_text(json.dumps(worse), "utf-8")
+    compared = vgen(
+        "eval", "compare", done.json["id"], tmp_path / "worse.json", "--margin", f"{flicker}=1", "--html", page
+    )
+    assert "Traceback" not in compared.err
+    sources = re.findall('<video src="([^"]+)"', page.read_text("utf-8"))
+    assert sources
+    assert all(Path(url2pathname(urlsplit(source).path)).is_file() for source in sources)
+    assert vgen("eval", "compare", "latest", done.json["id"]).out.startswith("state\t")
+    assert "evaluation run 'e1m7zw9b10n745' does not exist" in vgen("eval", "compare", "latest", "e1m7zw9b10n745").err
 
 
 def test_a_clip_that_is_missing_makes_the_run_incomplete(vgen: Vgen, suite: Path, tmp_path: Path) -> None:

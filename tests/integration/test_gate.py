@@ -195,7 +195,7 @@ def test_a_files_defaults_ask_for_scores_and_the_command_line_wins(tmp_path: Pat
     file = tmp_path / "prompts.yaml"
     defaults = {"preset": "idle", "score": ["checks"], "reroll": 1}
     file.write_text(json.dumps({"defaults": defaults, "prompts": ["a cat"]}), "utf-8")
-    parsed = prompt_file.read(str(file), FieldOptions(), BatchChoices(), settings)
+    parsed = prompt_file.read(str(file), FieldOptions(), settings)
 
     score = submission.batch_options(BatchChoices(), settings, parsed.scoring).score
     over = submission.batch_options(BatchChoices(gate=["checks.black"], reroll=3), settings, parsed.scoring).score

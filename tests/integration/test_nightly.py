@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -17,7 +18,9 @@ from pipeline.errors import SettingsError
 from pipeline.policy.routes import IO_QUEUE
 from pipeline.settings import NightlySettings, Settings
 from pipeline.states import EvalState
+from pipeline.wiring import make_storage
 from tasks.app import make_app
+from tasks.upkeep import nightly
 from tasks.upkeep.schedule import beat_schedule
 from tasks.worker import contexts
 from tasks.worker.context import WorkerContext
@@ -115,7 +118,70 @@ def test_what_cannot_be_is_said(vgen: Vgen, settings: Settings, monkeypatch: pyt
         (("--metrics", "vbench.color"), 2, "scored by another program"),
         (("--baseline", "e0"), 2, "evaluation run 'e0' does not exist"),
         ((settings.home / "none.json",), 2, "cannot be read"),
+        (
+            ("--metrics", "checks", "--margin", "common.ssim>=0.9"),
+            2,
+            "margin: common.ssim is not among the night's metrics",
+        ),
     ):
         outcome = vgen("eval", "nightly", *arguments)
         assert (message in outcome.err, "Traceback" in outcome.err) == (True, False), outcome
         assert outcome.code == code
+
+
+def _night(settings: Settings, database: Database, **changes: object) -> tuple[str, dict[str, Any]]:
+    """A night from its clips to its verdict: its run, and the verdict."""
+    plan = nightly.with_options(nightly.Plan.of_settings(settings), **changes)
+    run_id, batch_id = nightly.submit(database, settings, plan)
+    work_off(settings, database, batch_id)
+    with database.transaction() as session:
+        runs.settle(session)
+    return run_id, nightly.judge(database, make_storage(settings), run_id)
+
+
+def _encoded(settings: Settings, **encode: object) -> Settings:
+    return settings.model_copy(update={"encode": settings.encode.model_copy(update=encode)})
+
+
+def test_a_worse_encode_is_seen_the_first_night_and_an_unchanged_night_is_identical(
+    settings: Settings, database: Database
+) -> None:
+    # Given a first night, which has nothing to be compared with
+    likeness = {"metrics": (FLICKER, "common.psnr", "common.ssim"), "margins": {"common.psnr": 60.0}}
+    first, verdict = _night(settings, database, **likeness)
+    assert verdict["first"]
+
+    # When nothing changes, no score is needed
+    again, verdict = _night(settings, database, **likeness)
+    assert (again != first, verdict["state"], verdict["passed"]) == (True, "identical", True)
+
+    # When only the encoder's settings change, the raw frames are the same, and the clips are compared
+    worse, verdict = _night(_encoded(settings, quality=51), database, **likeness)
+    with database.reading() as session:
+        run = runs.get_run(session, worse)
+        assert (run.suite or {})["reference"] == again
+        scores = [record["scores"] for record in runs.records_of(session, run.batch_id)]
+    assert all(0 < one["common.psnr"]["score"] < 100 for one in scores)
+    assert all("reference" in one["common.ssim"]["details"]["scorer"] for one in scores)
+    assert verdict["state"] != "identical"
+    page = make_storage(settings).read_bytes(verdict["reports"]["html"]).decode()
+    assert "common.psnr" in page
+    assert "data:image/jpeg;base64," in page
+
+
+def test_a_night_whose_reference_is_gone_says_so_and_scores_the_rest(settings: Settings, database: Database) -> None:
+    likeness = {"metrics": (FLICKER, "common.psnr"), "margins": {FLICKER: 0.1, "common.psnr": 60.0}}
+    first, _ = _night(settings, database, **likeness)
+    with database.reading() as session:
+        lost = runs.records_of(session, runs.get_run(session, first).batch_id)[0]["video"]
+    make_storage(settings).delete(lost)
+
+    _, verdict = _night(_encoded(settings, quality=51), database, **likeness)
+
+    assert verdict["state"] == "incomplete"
+    report = json.loads(make_storage(settings).read_bytes(verdict["reports"]["json"]))
+    by_name = {metric["name"]: metric for metric in report["metrics"]}
+    assert by_name["common.psnr"]["reason"] == (
+        f"1 clips could not be compared with the baseline's: the reference {lost} is not in the store"
+    )
+    assert by_name[FLICKER]["candidate"] is not None

@@ -57,6 +57,33 @@ def test_a_submission_that_is_repeated_either_way_adds_nothing(
         assert not again.submitted.created
 
 
+def test_of_a_file_that_grew_only_what_is_new_is_made_and_of_a_list_everything(
+    remote: vgen.Connection, rows: vgen.Connection, tmp_path: Path
+) -> None:
+    file = tmp_path / "grows.txt"
+    file.write_text("#: preset = idle\na hen\n", "utf-8")
+    first = rows.submit(file)
+    for connection, line in ((remote, "a fox"), (rows, "a goat")):
+        file.write_text(file.read_text("utf-8") + f"{line}\n", "utf-8")
+        more = connection.submit(file, name=f"with {line}")
+        assert [clip.job.prompt for clip in more.results()] == [line]
+        assert more.submitted is not None
+        assert sum(each.jobs for each in more.submitted.reused) == (1 if connection is remote else 2)
+        assert (more.submitted.reused[-1].batch_id == first.id) is (connection is remote)  # later, the whole one
+        whole = connection.submit(file, reuse=False)
+        assert len(whole.results()) == sum(each.jobs for each in more.submitted.reused) + 1
+
+        connection.submit(PROMPTS, preset="idle")
+        listed = connection.submit([*PROMPTS, line], preset="idle")
+        assert len(listed.results()) == 3
+        assert listed.submitted is not None
+        assert "the option 'reuse'" in " ".join(listed.submitted.notices)
+        assert len(connection.submit([*PROMPTS, line, f"{line} flees"], preset="idle", reuse=True).results()) == 1
+
+    # And a batch has its estimate, however it was submitted
+    assert "estimated" in [entry.kind for entry in rows.submit(PROMPTS, preset="idle", again=True).events(follow=False)]
+
+
 def test_a_clip_comes_whole_and_never_over_another_file(
     batch: vgen.Batch, rows: vgen.Connection, tmp_path: Path
 ) -> None:

@@ -29,6 +29,7 @@ from pipeline.errors import ServiceUnavailableError
 from pipeline.policy.routes import ScorePart
 from pipeline.states import JobState, Stage
 from tests.unit.db.line import LEASE_MS, Line
+from tests.unit.db.session_line import SessionLine
 
 _NEXT = """
 import sqlalchemy as sa
@@ -173,6 +174,28 @@ def test_tombstones_come_to_a_line_at_work_and_the_release_before_goes_on_writin
     line.finish(in_hand)
     with database.transaction() as session:
         assert deletion.request(session, f"{batch_id}-000000", by="ada")
+    assert invariants.violations(database) == []
+
+
+def test_sessions_come_to_a_line_at_work_which_closes_batches_as_before(database: Database) -> None:
+    # Given a line of the release before them, with work that ended and work in hand
+    line, batch_id = _line_with_work(database)
+    in_hand = line.go_on(f"{batch_id}-000002", Stage.SCREEN)
+    _take_back(database, to="0012")
+    before = _counts(database)
+
+    # When the tables are upgraded
+    schema.upgrade(database)
+
+    # Then nothing is lost, work in hand goes on, and a session's batch stays open beside those that close
+    assert schema.check(database) == []
+    assert _counts(database) == before
+    line.finish(in_hand)
+    sessions = SessionLine(database)
+    opened = sessions.open()
+    sessions.ask(opened.id, 0)
+    sessions.make(opened.id, 0)
+    assert line.batch(opened.batch_id).active
     assert invariants.violations(database) == []
 
 

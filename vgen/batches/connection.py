@@ -25,9 +25,12 @@ class Connection:
     def submit(self, prompts: Prompts, **options: Any) -> Batch:
         """Store a batch; the same once more adds nothing, unless ``again=True``.
 
+        Of a ``Path`` only what earlier batches of the file do not have is made, unless ``reuse=False``; of a text or a
+        list everything, unless ``reuse=True``. What is not made again is named in ``submitted.reused``.
+
         Args:
             prompts: a prompt file's ``Path``, its text, or a list of prompts and of mappings with a line's fields.
-            options: as of `vgen submit`: ``name``, ``key``, ``again``, ``owner``, ``by``, ``max_gpu_hours``,
+            options: as of `vgen submit`: ``name``, ``key``, ``again``, ``reuse``, ``owner``, ``by``, ``max_gpu_hours``,
                 ``max_cost``, ``score``, ``gate``, ``reroll``, ``codec``, ``quality``, ``safety_policy``; with a list
                 also fields of a line, for those that do not say them.
 

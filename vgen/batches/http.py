@@ -54,13 +54,11 @@ class Server:
     def submit(self, prompts: PromptFile, choices: SubmissionChoices) -> SubmittedView:
         if choices.owner is not None:
             raise InputError([Problem("a server knows the owner by the key: leave it out", field="owner")])
-        try:
-            text = prompts.data.decode()
-        except UnicodeDecodeError as error:
-            raise InputError([Problem(f"is not UTF-8 at byte {error.start}", field="prompts")]) from None
-        chosen = {name: value for name, value in asdict(choices).items() if value is not None and name != "owner"}
-        body = {"name": prompts.stem, **chosen, "text": text, "format": prompts.format}
-        return self._ask("POST", "/batches", SubmittedView, json=body)
+        chosen = {name: value for name, value in asdict(choices).items() if value is not None}
+        if not prompts.is_file:  # the name is for people: nobody changes such a file and submits it again
+            chosen.setdefault("reuse", False)
+        file = (f"{prompts.stem}.{prompts.format}", prompts.data)
+        return self._ask("POST", "/batches/upload", SubmittedView, files={"file": file}, data=chosen)
 
     def batches(self, after: str | None) -> BatchListView:
         return self._ask("GET", "/batches", BatchListView, params=_page(after))

@@ -24,6 +24,8 @@ class PromptFile:
     stem: str
     format: str
     folder: Path
+    is_file: bool = False
+    """Whether a file with a name of its own was given, not a text or a list."""
 
 
 def prompt_file(prompts: Prompts, fields: Mapping[str, Any]) -> PromptFile:
@@ -50,7 +52,7 @@ def _of_file(path: Path) -> PromptFile:
     if ending not in FORMATS:
         raise InputError([Problem(f"has the ending {path.suffix!r}: use one of .{', .'.join(FORMATS)}", str(path))])
     data = read_file_or_pipe(path, what="the prompt file", limit_bytes=MAX_FILE_BYTES)
-    return PromptFile(data, path.stem, ending, path.absolute().parent)
+    return PromptFile(data, path.stem, ending, path.absolute().parent, is_file=True)
 
 
 def _line(number: int, item: object, defaults: Mapping[str, Any]) -> str:

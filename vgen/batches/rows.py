@@ -21,8 +21,6 @@ from pipeline.wiring import make_storage
 from service import submission
 from service.changes import job_changes
 from service.choices import SubmissionChoices
-from service.forecast import of_batch
-from service.limits import limits_of
 from service.status import status_of
 from service.views.batches import BatchListView, JobListView, StatusView, batch_view
 from service.views.clips import FileView, file_views
@@ -53,29 +51,10 @@ class Rows:
         self._storage = make_storage(settings)
 
     def submit(self, prompts: PromptFile, choices: SubmissionChoices) -> SubmittedView:
-        settings = self._settings
-        choices.require_possible()
-        name = f"{prompts.stem}.{prompts.format}"
+        settings, name = self._settings, f"{prompts.stem}.{prompts.format}"
         parsed = parse_bytes(prompts.data, name, overrides={}, settings=settings, folder=prompts.folder)
-        options = submission.batch_options(choices, settings, parsed.scoring)
-        limits = limits_of(choices, settings, (job.spec.gpu for job in parsed.jobs))
-        stored = submission.store(
-            parsed,
-            options,
-            settings=settings,
-            database=self._database,
-            name=choices.name,
-            owner=choices.owner,
-            key=choices.key,
-            again=choices.again,
-            limits=limits,
-        )
-        with self._database.reading() as session:
-            batch = batches.get(session, stored.batch_id)
-            stuck = [item.reason for item in of_batch(session, batch, settings).stuck]
-            view = batch_view(batch, batches.counts(session, [batch.id])[batch.id])
-        notices = [*stuck, *submission.notices(parsed, options, settings)]
-        return SubmittedView(batch=view, created=stored.created, notices=notices)
+        prepared = submission.prepare(parsed, choices, settings, has_name=prompts.is_file)
+        return submission.submit(prepared, settings=settings, database=self._database)
 
     def batches(self, after: str | None) -> BatchListView:
         query = select(Batch).order_by(Batch.id.desc()).limit(_PAGE + 1)

@@ -1,6 +1,7 @@
 """Two runs compared, paired per prompt: the same prompts and seeds, one difference a prompt."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,8 @@ from pipeline.scoring.compare.statistics import ALPHA, Estimate, estimate, holm
 from pipeline.scoring.compare.verdict import State, advice, most_severe
 from pipeline.scoring.metric import Direction, Metric
 from pipeline.scoring.registry import METRICS
+
+_MARGIN = re.compile(r"(?P<name>[^<>=]*)(?P<sign>>=|<=|=)(?P<value>[^<>=]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ def compare(
         for name, (prompts, _) in paired.items()
     }
     obstacles = {
-        metric.name: _obstacle(baseline, candidate, metric.name, paired[metric.name][1], estimates[metric.name])
+        metric.name: _obstacle(baseline, candidate, metric, paired[metric.name], estimates[metric.name])
         for metric in metrics
     }
     tested = {name: estimates[name] for name in margins if obstacles[name] is None}
@@ -130,6 +133,8 @@ def _pairs(baseline: Run, candidate: Run, metric: Metric) -> tuple[tuple[PromptD
     missing = 0
     for key in sorted(baseline.clips.keys() | candidate.clips.keys()):
         before, after = _number(baseline, key, metric.name), _number(candidate, key, metric.name)
+        if metric.perfect is not None:  # the score is of both clips; the baseline's own, compared with itself
+            before = metric.perfect if key in baseline.clips and key in candidate.clips else after
         if before is not None and after is not None:
             by_entry.setdefault(key.entry, []).append((key, before, after))
         elif before is not None or after is not None:
@@ -164,18 +169,38 @@ def _number(run: Run, key: Key, metric: str) -> float | None:
 
 
 def _obstacle(
-    baseline: Run, candidate: Run, name: str, missing: int, tested: Estimate | None
+    baseline: Run,
+    candidate: Run,
+    metric: Metric,
+    pairs: tuple[tuple[PromptDifference, ...], int],
+    tested: Estimate | None,
 ) -> tuple[State, str] | None:
-    before, after = baseline.scorers(name), candidate.scorers(name)
+    (prompts, missing), after = pairs, candidate.scorers(metric.name)
+    before = baseline.scorers(metric.name) if metric.perfect is None else after
     if before and after and (before != after or len(before) > 1):
         return State.OTHER_FINGERPRINT, "the scores were made in different ways (details.scorer)"
-    if missing:
-        return State.INCOMPLETE, f"{missing} clips have a score in one run only"
-    if not before:
-        return State.INCOMPLETE, "neither run has a score"
+    if missing or not before:
+        return State.INCOMPLETE, _absence(baseline, candidate, metric, missing)
+    if tested is None and len(prompts) == 1:
+        return State.NO_CALIBRATION, "one prompt says nothing of the spread over prompts: take two or more"
     if tested is None:
-        return State.NO_CALIBRATION, "the spread is not known: too few prompts, or all differ by the same"
+        return State.NO_CALIBRATION, "the spread is not known: too few prompts, and all differ by the same"
     return None
+
+
+def _absence(baseline: Run, candidate: Run, metric: Metric, missing: int) -> str:
+    """Return which scores are missing, and the first reason that was given."""
+    lacking = [
+        score.reason
+        for run in (candidate, baseline)
+        for clip in run.clips.values()
+        if (score := clip.scores.get(metric.name)) is not None and score.score is None and score.reason
+    ]
+    if metric.perfect is not None:
+        said = f"{missing} clips could not be compared with the baseline's" if missing else "no clip was compared"
+    else:
+        said = f"{missing} clips have a score in one run only" if missing else "neither run has a score"
+    return f"{said}: {lacking[0]}" if lacking else said
 
 
 def _judged(margin: float | None, tested: Estimate | None, worse: bool) -> tuple[State, str]:
@@ -198,16 +223,46 @@ def _mean(values: Iterable[float]) -> float | None:
 
 
 def read_margins(texts: Sequence[str], where: str) -> dict[str, float]:
-    """``NAME=VALUE`` texts as numbers by metric. Raises InputError with every mistake."""
+    """Margins by metric, of ``NAME=VALUE`` texts, and of bounds on a likeness to the baseline's clips.
+
+    A bound (``common.ssim>=0.98``, ``common.lpips<=0.05``) is on the mean; the margin is its distance from the score
+    of equal clips.
+
+    Raises:
+        InputError: with every mistake.
+    """
     margins, problems = {}, []
     for text in texts:
-        name, _, value = text.partition("=")
-        try:
-            margins[name] = float(value)
-        except ValueError:
-            problems.append(Problem(f"{text!r}: a margin is NAME=VALUE with a number", field=where))
+        match = _MARGIN.fullmatch(text)
+        name = (match["name"] if match else text).strip()
         if name not in METRICS:
             problems.append(Problem(f"{name!r} is not a metric: `vgen eval list` shows them", field=where))
+            continue
+        try:
+            margins[name] = _margin(METRICS[name], match["sign"] if match else "", match["value"] if match else "")
+        except ValueError as error:
+            problems.append(Problem(f"{text!r}: {error}", field=where))
     if problems:
         raise InputError(problems)
     return margins
+
+
+def _margin(metric: Metric, sign: str, text: str) -> float:
+    """Raises ValueError: with what is wrong."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("a margin is NAME=VALUE with a number") from None
+    if not math.isfinite(value):
+        raise ValueError("a margin is NAME=VALUE with a number")
+    if sign == "=":
+        return value
+    if metric.perfect is None:
+        raise ValueError(f"a bound is for a likeness to the baseline's clips; write {metric.name}=LARGEST_LOSS")
+    wanted = ">=" if metric.direction is Direction.HIGHER else "<="
+    if sign != wanted:
+        raise ValueError(f"{metric.direction.value} is better: write {metric.name}{wanted}VALUE")
+    margin = metric.perfect - value if sign == ">=" else value - metric.perfect
+    if margin < 0:
+        raise ValueError(f"equal clips have {metric.perfect:g}, so nothing reaches {value:g}")
+    return margin

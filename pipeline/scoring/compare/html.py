@@ -1,6 +1,7 @@
 """The report as one HTML file: no scripts, nothing loaded but the clips that it shows."""
 
-from collections.abc import Iterator
+import base64
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from pipeline.scoring.compare.report import (
     speed_rows,
     worst_prompts,
 )
+from pipeline.scoring.compare.runs import Key
 from pipeline.scoring.compare.verdict import MEANING
 
 
@@ -40,6 +42,8 @@ class _Prompt:
     candidate: str
     baseline_video: _Video
     candidate_video: _Video
+    strip: str | None
+    """The address of the picture of their difference, which is in the page itself."""
 
 
 def html(report: Report) -> str:
@@ -63,7 +67,7 @@ def html(report: Report) -> str:
         worst=[
             (compared.metric.name, prompts)
             for compared in comparison.metrics
-            if compared.margin is not None and (prompts := _worst(compared))
+            if compared.margin is not None and (prompts := _worst(compared, report.strips))
         ],
     )
 
@@ -78,11 +82,11 @@ def _histories(report: Report) -> Iterator[charts.History]:
             yield charts.history(compared, [*points, (report.comparison.candidate, compared.candidate)])
 
 
-def _worst(compared: MetricComparison) -> list[_Prompt]:
-    return [_prompt(prompt) for prompt in worst_prompts(compared)]
+def _worst(compared: MetricComparison, strips: Mapping[Key, bytes]) -> list[_Prompt]:
+    return [_prompt(prompt, strips.get(Key(prompt.entry, prompt.worst_seed))) for prompt in worst_prompts(compared)]
 
 
-def _prompt(prompt: PromptDifference) -> _Prompt:
+def _prompt(prompt: PromptDifference, strip: bytes | None) -> _Prompt:
     return _Prompt(
         gain=number(prompt.gain, True),
         text=prompt.prompt or f"entry {prompt.entry}",
@@ -93,6 +97,7 @@ def _prompt(prompt: PromptDifference) -> _Prompt:
         candidate=number(prompt.candidate),
         baseline_video=_Video(address(prompt.baseline_video), _shown(prompt.baseline_video)),
         candidate_video=_Video(address(prompt.candidate_video), _shown(prompt.candidate_video)),
+        strip=None if strip is None else f"data:image/jpeg;base64,{base64.b64encode(strip).decode()}",
     )
 
 

@@ -1,14 +1,15 @@
 """The content of a report, apart from its looks: the same for JSON, Markdown and HTML."""
 
 import operator
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.scoring.compare.comparison import Comparison, MetricComparison, PromptDifference
-from pipeline.scoring.compare.runs import Run
+from pipeline.scoring.compare.runs import Key, Run
 from pipeline.scoring.compare.speed import SpeedVerdict
 from pipeline.scoring.compare.verdict import MEANING, State
+from pipeline.scoring.metric import Direction
 
 WORST = 5
 """Prompts of a metric that are shown with both clips."""
@@ -21,6 +22,8 @@ class Report:
     comparison: Comparison
     history: Sequence[Run] = ()
     speed: Sequence[SpeedVerdict] = ()
+    strips: Mapping[Key, bytes] = field(default_factory=dict)
+    """JPEGs of how the worst clips differ from the baseline's (``strips.difference_strip``)."""
 
 
 def worst_prompts(compared: MetricComparison, most: int = WORST) -> list[PromptDifference]:
@@ -106,7 +109,7 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
             number(compared.candidate),
             number(compared.estimate.mean, True) if compared.estimate else "–",
             f"{compared.estimate.low:+.4g} to {compared.estimate.high:+.4g}" if compared.estimate else "–",
-            number(compared.margin),
+            _margin_text(compared),
             number(compared.estimate.detectable) if compared.estimate else "–",
             f"{len(compared.prompts)} ({compared.estimate.method})"
             if compared.estimate
@@ -115,6 +118,15 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
         )
         for compared in comparison.metrics
     ]
+
+
+def _margin_text(compared: MetricComparison) -> str:
+    """The margin; of a likeness to the baseline's clips the bound that it stands for."""
+    perfect, margin = compared.metric.perfect, compared.margin
+    if perfect is None or margin is None:
+        return number(margin)
+    higher = compared.metric.direction is Direction.HIGHER
+    return f"≥ {number(perfect - margin)}" if higher else f"≤ {number(perfect + margin)}"
 
 
 def speed_rows(speed: Sequence[SpeedVerdict]) -> list[tuple[str, ...]]:
@@ -142,6 +154,11 @@ def notes(comparison: Comparison) -> list[str]:
         f"{100 * (1 - 2 * comparison.alpha):.4g} %.",
         "Detectable: how far below the margin a loss must truly lie to be found 8 times of 10.",
     ]
+    if any(compared.metric.perfect is not None for compared in comparison.metrics):
+        sentences.append(
+            "A likeness (common.…) is that of a clip to the baseline's of the same prompt and seed; the baseline's own "
+            "value is that of equal clips."
+        )
     if comparison.missing_clips:
         sentences.append(f"{comparison.missing_clips} clips are in one run only.")
     unknown = State.OTHER_FINGERPRINT

@@ -21,12 +21,19 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunClip:
-    """One clip of a run. ``pixels`` is ``clip.pixel_digest`` of its frames, None where nobody computed it."""
+    """One clip of a run.
+
+    ``pixels`` is ``clip.pixel_digest`` of its frames and ``sound`` the digest of its sound, or, of a batch's clip, the
+    former alone is the digest of all that decides both (``db.evals.identity``); None where nobody computed it.
+    """
 
     video: str
     scores: Mapping[str, Score]
     pixels: str | None = None
     prompt: str | None = None
+    sound: str | None = None
+    key: str | None = None
+    """Its object in the store, where ``video`` is an address that plays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +70,11 @@ def read_run(path: Path) -> Run:
 
 
 def run_of(records: Sequence[Record], name: str) -> Run:
-    """Records of a score file as a run. Records of one clip are put together, the later ones win."""
+    """Records of a score file as a run. Records of one clip are put together, the later ones win.
+
+    Raises:
+        InputError: a record has no entry or seed, two clips have the same ones, or there is no clip.
+    """
     clips: dict[Key, RunClip] = {}
     problems = []
     for number, record in enumerate(records):
@@ -75,11 +86,15 @@ def run_of(records: Sequence[Record], name: str) -> Run:
         key = Key(entry, seed)
         scores = {metric: score_of(raw) for metric, raw in record["scores"].items()}
         before = clips.get(key)
+        if before is not None and _are_two(before, record, scores):
+            twice = f"entry {entry}, seed {seed}: there are two clips of it, {before.video} and {record['video']}"
+            problems.append(Problem(twice, file=name, field=f"record {number}"))
         if before is not None:
             scores = {**before.scores, **scores}
         pixels = record.get("pixels") or (before.pixels if before else None)
         prompt = record.get("prompt") or (before.prompt if before else None)
-        clips[key] = RunClip(str(record["video"]), scores, pixels, prompt)
+        sound = record.get("sound") or (before.sound if before else None)
+        clips[key] = RunClip(str(record["video"]), scores, pixels, prompt, sound, record.get("key"))
     if problems:
         raise InputError(problems)
     if not clips:
@@ -87,12 +102,22 @@ def run_of(records: Sequence[Record], name: str) -> Run:
     return Run(name, clips)
 
 
+def _are_two(before: RunClip, record: Record, scores: Mapping[str, Score]) -> bool:
+    """Return whether a record is of another clip than the one before, which it would replace."""
+    pixels = record.get("pixels")
+    other_pixels = pixels is not None and before.pixels is not None and pixels != before.pixels
+    return before.video != record["video"] and (other_pixels or bool(before.scores.keys() & scores.keys()))
+
+
 def identical(baseline: Run, candidate: Run) -> bool:
-    """Return whether both runs have the same clips with the same pixels: then there is nothing to score."""
+    """Return whether both runs have the same clips that look and sound the same: then there is nothing to score."""
     if baseline.clips.keys() != candidate.clips.keys():
         return False
-    pairs = ((clip.pixels, candidate.clips[key].pixels) for key, clip in baseline.clips.items())
-    return all(before is not None and before == after for before, after in pairs)
+    pairs = ((clip, candidate.clips[key]) for key, clip in baseline.clips.items())
+    return all(
+        before.pixels is not None and (before.pixels, before.sound) == (after.pixels, after.sound)
+        for before, after in pairs
+    )
 
 
 def median_run(runs: Sequence[Run]) -> Run:
@@ -135,4 +160,8 @@ def combined(first: Run, second: Run) -> Run:
 
 
 def _scorer(score: Score) -> str:
-    return json.dumps(score.details.get("scorer"), sort_keys=True)
+    """How the score was made, as a JSON text; which clip it was compared with is another thing."""
+    scorer = score.details.get("scorer")
+    if isinstance(scorer, Mapping):
+        scorer = {name: value for name, value in scorer.items() if name != "reference"}
+    return json.dumps(scorer, sort_keys=True)

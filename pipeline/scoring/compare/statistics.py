@@ -38,7 +38,7 @@ class Estimate:
     detectable: float
     """The distance below the limit that is detected with probability ``POWER``."""
     method: str
-    """``t``, ``bootstrap``, or ``sign`` where all differences are equal."""
+    """``t``, ``bootstrap``, ``sign`` where all differences are the same, or ``equal`` where all are 0."""
 
 
 def t_cdf(value: float, freedom: int) -> float:
@@ -73,10 +73,13 @@ def estimate(
     """The mean of one difference per prompt, and whether it lies below ``limit``.
 
     ``tests`` is how many metrics are gated together: ``detectable`` holds for the strictest level that Holm may ask.
-    None when the spread is not known: fewer than two prompts, or too few that all differ by the same.
+    Where no prompt differs at all there is no loss, however few they are: the method is ``equal``. None when the
+    spread is not known: fewer than two prompts, or too few that all differ by the same.
     """
     values = np.asarray(differences, dtype=np.float64)
     count = len(values)
+    if count and not values.any():
+        return Estimate(count, 0.0, 0.0, 0.0, 1.0, 0.0, "equal")
     if count < 2:
         return None
     mean = math.fsum(values) / count

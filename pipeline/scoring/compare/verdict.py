@@ -16,7 +16,7 @@ class State(StrEnum):
 
 
 MEANING: dict[State, str] = {
-    State.IDENTICAL: "Every clip shows the same pixels as the baseline's; no scores were needed.",
+    State.IDENTICAL: "Every clip looks and sounds the same as the baseline's; no scores were needed.",
     State.OK: "The interval of the difference lies above minus the margin: at most so much worse.",
     State.REGRESSED: "The interval lies below minus the margin, also when all gated metrics are counted (Holm).",
     State.INCONCLUSIVE: "The interval holds minus the margin: this many prompts cannot tell.",

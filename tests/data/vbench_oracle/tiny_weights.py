@@ -26,11 +26,13 @@ VOCABULARY = 512 + len(MERGES) + 2
 
 
 def write_all(folder: Path) -> None:
-    """Every file that the native dimensions need, under its official name; about 25 MB."""
+    """Every file that the native metrics need, under its official name; about 25 MB."""
     folder.mkdir(parents=True, exist_ok=True)
     write_bpe(folder / "bpe_simple_vocab_16e6.txt.gz")
     for name, (shapes, gain) in PLAIN.items():
         torch.save(weights(shapes, gain), folder / name)
+    heads = weights(lpips_heads(), 1.0)
+    torch.save({key: value.abs() for key, value in heads.items()}, folder / "alex.pth")
     torch.save({"model": weights(viclip(), 2.0)}, folder / "ViClip-InternVid-10M-FLT.pth")
     for name, shapes in (("ViT-B-32.pt", clip(32, 49, 64)), ("ViT-L-14.pt", clip(14, 256, 768))):
         made = {key: value.half() for key, value in weights(shapes, 2.0).items()}
@@ -256,6 +258,23 @@ def _raft_encoder(net: str, out: int, batch_norm: bool) -> Iterator[tuple[str, t
     yield from conv("conv2", out, 128, 1, 1)
 
 
+LPIPS_WIDTHS = (8, 12, 16, 12, 10)
+
+
+def alexnet() -> Shapes:
+    """The convolutions, and a layer of the classifier, which LPIPS does not use."""
+    shapes: Shapes = {}
+    before = 3
+    for index, side, width in zip((0, 3, 6, 8, 10), (11, 5, 3, 3, 3), LPIPS_WIDTHS, strict=True):
+        shapes |= {f"features.{index}.weight": (width, before, side, side), f"features.{index}.bias": (width,)}
+        before = width
+    return shapes | _linear("classifier.6", 16, 10)
+
+
+def lpips_heads() -> Shapes:
+    return {f"lin{number}.model.1.weight": (1, width, 1, 1) for number, width in enumerate(LPIPS_WIDTHS)}
+
+
 def _pair(name: str, width: int) -> Shapes:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
@@ -270,4 +289,5 @@ PLAIN: dict[str, tuple[Shapes, float]] = {
     "musiq_spaq_ckpt-358bb6af.pth": (musiq(), 1.0),
     "raft-things.pth": (raft(), 1.4),
     "l16_ptk710_ftk710_ftk400_f16_res224.pth": (umt(), 2.0),
+    "alexnet-owt-7be5be79.pth": (alexnet(), 1.5),
 }

@@ -61,6 +61,16 @@ def test_a_plan_says_what_clips_of_this_shape_took_and_scales_others(
     assert longer["gpu_seconds"] == pytest.approx(60 * 40 / steps)
     assert longer["parts"][0]["basis"] == "scaled"
 
+    # And the preset's own line and page say it, beside what others published
+    listed = {row[0]: row for row in vgen("models", "list", "--all").rows}
+    assert listed["tiny-wan"][5:7] == ["20 s (n 3)", "unknown"]
+    assert listed["wan2.1-t2v-1.3b"][5:7] == ["not made yet", "240 s (RTX 4090)"]
+    shown = vgen("models", "show", "tiny-wan", "--json").json["measured"]
+    assert [(item["gpu_type"], item["basis"], item["n"], item["p50_seconds"]) for item in shown] == [
+        ("h200", "measured", 3, 20.0)
+    ]
+    assert "20 s a clip on h200, n 3 (" in vgen("models", "show", "tiny-wan").out
+
     # When the file is submitted again, the batch keeps the estimate and the report shows it
     batch_id = vgen("submit", home.file, "--again", "--json").json["batch"]["id"]
     report = ReportView.model_validate(vgen("report", batch_id, "--json").json)
@@ -88,6 +98,8 @@ def test_without_history_a_bench_is_scaled_and_without_one_that_is_said(
     clip = measured.PlainClip(gpu_type="h200", **size, steps=2 * part["num_inference_steps"], seconds=8.0)
     measured.write(tmp_path / "fresh" / "presets", "tiny-wan", clip)
 
+    measured_here = vgen("models", "show", "tiny-wan", "--json").json["measured"]
+    assert [(item["basis"], item["n"], item["p50_seconds"]) for item in measured_here] == [("bench", 1, 8.0)]
     scaled = vgen("submit", prompts, "--dry-run", "--json").json["estimate"]
     assert (scaled["gpu_seconds"], scaled["parts"][0]["basis"]) == (12.0, "bench")
 

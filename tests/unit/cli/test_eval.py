@@ -59,7 +59,7 @@ def test_a_reference_by_name_and_a_group_that_leaves_out(vgen: Vgen, tmp_path: P
         "the clip has 10 frames of 128x128, its reference 7 frames of 228x128"
         in cut["common.psnr"]["details"]["reason"]
     )
-    assert len(outcome.json["left_out"]) == 5
+    assert len(outcome.json["left_out"]) == 8
     assert "left out: vbench.dynamic_degree: weights missing: raft-things.pth" in outcome.err
 
 
@@ -107,9 +107,13 @@ def test_weights_are_listed_and_checked(vgen: Vgen, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("VGEN_HOME", str(tmp_path / "home"))
     (tmp_path / "raft-things.pth").write_bytes(b"mine")
     files = {file["name"]: file for file in vgen("eval", "weights", "list", "--json").json["files"]}
-    assert len(files) == 9
+    assert len(files) == 11
     assert files["raft-things.pth"]["status"] == "found"
-    assert files["raft-things.pth"]["used_by"] == ["vbench.dynamic_degree", "vbench_tools.static_filter"]
+    used = [
+        *("vbench.dynamic_degree", "vbench_tools.static_filter"),
+        *("motion.warp_error", "vbench_long.dynamic_degree"),
+    ]
+    assert files["raft-things.pth"]["used_by"] == used
     checked = vgen("eval", "weights", "check", "raft-things.pth", "--json")
     assert checked.code == 3
     assert checked.json["files"][0]["status"] == "other"

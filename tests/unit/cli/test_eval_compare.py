@@ -138,3 +138,57 @@ def test_bad_input_is_said_by_field_value_and_rule(vgen: Vgen, tmp_path: Path) -
         outcome = vgen("eval", "compare", *arguments)
         assert (outcome.code, outcome.out) == (2, ""), arguments
         assert message in outcome.err
+
+
+def _run_of_clips(path: Path, videos: list[str], **scores: float) -> Path:
+    """A score file of clips, with no score but those given, by metric, to every clip."""
+    made = {name: {"name": name, "score": value, "details": {}} for name, value in scores.items()}
+    records = [{"video": video, "entry": entry, "seed": 1, "scores": made} for entry, video in enumerate(videos)]
+    path.write_text(json.dumps(records), "utf-8")
+    return path
+
+
+def test_clips_are_compared_with_the_baseline_s_own(vgen: Vgen, tmp_path: Path) -> None:
+    # Given clips of which one is another, one cannot be read and one is not there
+    names = ["wide", "fast", "square", "ntsc", "tall", "odd_tall", "seven_frames"]
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    same = [str(CLIPS / f"{name}.mp4") for name in names]
+    before = _run_of_clips(tmp_path / "a.json", [*same, str(CLIPS / "black.mp4"), str(broken), same[0]])
+    after = _run_of_clips(tmp_path / "b.json", [*same, str(CLIPS / "noise.mp4"), same[0], "none.mp4"])
+
+    # When they are compared by a likeness, which nobody computed before
+    page = tmp_path / "report.html"
+    margin = ("--margin", "common.psnr>=40")
+    outcome = vgen("eval", "compare", before, after, *margin, "--html", page, "--json")
+
+    # Then the rest is scored, and what is missing is said
+    (metric,) = outcome.json["metrics"]
+    assert (outcome.code, metric["state"], metric["missing"]) == (3, "incomplete", 2)
+    assert metric["reason"].startswith("2 clips could not be compared with the baseline's: ")
+    assert metric["prompts"] == 8
+    assert [worst["entry"] for worst in metric["worst"]] == [7]
+    assert page.read_text("utf-8").count("data:image/jpeg;base64,") == 1
+
+    # And equal clips pass, also by metrics that are only shown
+    equal = _run_of_clips(tmp_path / "c.json", same[:2])
+    outcome = vgen("eval", "compare", equal, equal, *margin, "--metrics", "common", "--json")
+    by_name = {metric["name"]: metric for metric in outcome.json["metrics"]}
+    assert (outcome.code, outcome.json["state"]) == (0, "ok")
+    assert (by_name["common.psnr"]["candidate"], by_name["common.ssim"]["candidate"]) == (100.0, pytest.approx(1.0))
+    assert "left out: common.lpips: weights missing" in outcome.err
+
+
+def test_a_gated_likeness_without_its_weights_is_refused(vgen: Vgen, tmp_path: Path) -> None:
+    run = _run_of_clips(tmp_path / "a.json", [str(CLIPS / "wide.mp4")])
+    outcome = vgen("eval", "compare", run, run, "--margin", "common.lpips<=0.05")
+    assert (outcome.code, "--margin: common.lpips: weights missing" in outcome.err) == (2, True)
+
+
+def test_two_clips_of_one_entry_and_seed_are_refused(vgen: Vgen, tmp_path: Path) -> None:
+    record = {"video": "a.mp4", "entry": 0, "seed": 1, "scores": {NAME: {"score": 70.0}}}
+    doubles = tmp_path / "a.json"
+    doubles.write_text(json.dumps([record, {**record, "video": "b.mp4"}]), "utf-8")
+    outcome = vgen("eval", "compare", doubles, doubles)
+    assert outcome.code == 2
+    assert "entry 0, seed 1: there are two clips of it, a.mp4 and b.mp4" in outcome.err

@@ -36,7 +36,7 @@ def score(vgen: Vgen, folder: Path, metrics: list[str], weights: Path, prompts: 
     done = vgen(*command)
     assert done.code == 0, done.err
     written = json.loads(target.read_text("utf-8"))
-    assert all(set(record) == {"video", "pixels", "scores"} for record in written)
+    assert all(set(record) == {"video", "prompt", "pixels", "sha256", "inputs", "scores"} for record in written)
     for record in written:
         assert sorted(record["scores"]) == metrics
         for name, found in record["scores"].items():

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import typer.main
+from sqlalchemy import delete
 
 from cli.main import app
 from cli.operate import init
 from db.clips import batches
-from db.models import Batch, Event
+from db.models import ArtifactRow, Batch, Event
 from pipeline.presets.from_folder import preset_text
 from pipeline.settings import Settings, load_settings
 from pipeline.settings.project import project_folder
@@ -220,9 +221,7 @@ def test_a_folder_that_is_no_video_model_is_refused_and_no_preset_is_left(
     assert not list(home.folder.glob("presets/*.toml"))
 
 
-def test_a_line_that_is_added_changes_no_other_seed_and_reuse_makes_only_it(
-    home: Home, vgen: Vgen, tmp_path: Path
-) -> None:
+def test_a_line_that_is_added_changes_no_other_seed_and_only_it_is_made(home: Home, vgen: Vgen, tmp_path: Path) -> None:
     # Given a file of which a clip is made and the others wait
     file = tmp_path / "shots.txt"
     file.write_text("a hen\na hen\na fox\n", "utf-8")
@@ -233,17 +232,53 @@ def test_a_line_that_is_added_changes_no_other_seed_and_reuse_makes_only_it(
 
     # When a line is put at its beginning
     file.write_text("a new one\na hen\na hen\na fox\n", "utf-8")
+    whole = vgen("submit", file, "--no-reuse", "--dry-run", "--json").json
+    assert [job["spec"]["seed"] for job in whole["jobs"]][1:] == seeds
     plan = vgen("submit", file, "--dry-run", "--json").json
-    assert [job["spec"]["seed"] for job in plan["jobs"]][1:] == seeds
-    reused = vgen("submit", file, "--reuse", "--json")
+    assert [(job["line"], job["spec"]["prompt"]) for job in plan["jobs"]] == [(1, "a new one")]
+    new = vgen("submit", file, "--json")
 
-    # Then only that one is new, which is said, and once more there is nothing
-    assert reused.json["batch"]["total"] == 1
-    assert f"3 of 4 jobs are in batch {first} already" in reused.err
-    again = vgen("submit", file, "--reuse", "--json")
-    assert (again.json["created"], again.json["batch"]["id"]) == (False, reused.json["batch"]["id"])
-    assert "--reuse makes only what is new" in vgen("submit", file).err
+    # Then only that one is made, which is said, and once more there is nothing
+    assert new.json["batch"]["total"] == 1
+    assert new.json["reused"] == [{"batch_id": first, "jobs": 3}]
+    assert f"3 of 4 jobs are in batch {first} already and are not made again" in new.err
+    repeated = vgen("submit", file, "--reuse", "--json")
+    assert (repeated.json["created"], repeated.json["batch"]["id"]) == (False, new.json["batch"]["id"])
+    assert vgen("submit", file, "--again", "--json").json["batch"]["total"] == 4
     assert "--reuse goes with neither" in vgen("submit", file, "--reuse", "--again").err
+
+
+def test_what_failed_or_is_gone_or_has_other_options_was_not_made(home: Home, vgen: Vgen) -> None:
+    # Given of three jobs one that failed and one whose clip was removed with its batch's files
+    home.end(home.job_ids[0], JobState.FAILED, error_code="internal", error="x")
+    home.succeed(home.job_ids[1])
+    database = home.database()
+    with database.transaction() as session:
+        session.execute(delete(ArtifactRow))
+    database.close()
+    home.file.write_text(home.file.read_text("utf-8") + "a new one\n", "utf-8")
+
+    made = vgen("submit", home.file, "--dry-run", "--json").json
+    assert [job["line"] for job in made["jobs"]] == [1, 2, 4]
+    assert vgen("submit", home.file, "--quality", "30", "--dry-run", "--json").json["total"] == 4
+    assert vgen("submit", home.file, "--num-inference-steps", "3", "--dry-run", "--json").json["total"] == 4
+
+
+def test_prompts_without_a_file_are_made_again_unless_it_is_asked_for(
+    vgen: Vgen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def piped(text: str, *options: str) -> dict[str, Any]:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        document = vgen("submit", "-", *options, "--json").json
+        assert isinstance(document, dict)
+        return document
+
+    monkeypatch.setenv("VGEN_HOME", str(tmp_path / "fresh"))
+    piped("a hen\n")
+    again = piped("a hen\na fox\n")
+    assert (again["batch"]["total"], again["reused"]) == (2, [])
+    assert "are made again; the option 'reuse' makes only what is new" in " ".join(again["notices"])
+    assert piped("a hen\na fox\na boat\n", "--reuse")["batch"]["total"] == 1
 
 
 def test_downloads_of_two_batches_and_foreign_files_keep_apart(home: Home, vgen: Vgen, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pipeline.spec import ScoreOptions
 from pipeline.states import Stage
 from pipeline.work import Outcome
 from tests.unit.db.line import Line, result_of
+from tests.unit.db.session_line import SessionLine
 
 _SCORED = (
     "INSERT INTO score_runs (id, step_id, batch_id, attempt, started_at, ended_at, outcome) "
@@ -114,6 +115,17 @@ BROKEN: dict[str, tuple[str, ...]] = {
     "eval_complete": ("UPDATE score_steps SET state = 'failed'",),
     "score_bounds": ("UPDATE score_steps SET losses = 11", "UPDATE score_steps SET state = 'waiting', crashes = 3"),
     "score_attempts": (_SCORED.format(2, "done"), "UPDATE score_steps SET attempt = 1;" + _SCORED.format(2, "done")),
+    "session batch": ("UPDATE batches SET active = {false} WHERE id = '{stream}'",),
+    "session jobs": ("UPDATE stream_sessions SET segments = 1 WHERE batch_id = '{stream}'",),
+    "session end": (
+        "UPDATE stream_sessions SET state = 'complete', ended_at = 1, settled_at = 1, "
+        "joined_job_id = '{stream}-000001' WHERE batch_id = '{stream}'",
+    ),
+    "session order": (
+        "UPDATE steps SET attempt = 0 WHERE job_id = '{stream}-000000' AND stage = 'generate'",
+        "DELETE FROM stage_runs WHERE job_id = '{stream}-000000' AND stage = 'generate';"
+        "DELETE FROM steps WHERE job_id = '{stream}-000000' AND stage = 'generate'",
+    ),
     "score_outcome": ("UPDATE score_steps SET attempt = 1;" + _SCORED.format(1, "retried"),),
 }
 
@@ -137,10 +149,27 @@ def _rows(line: Line) -> dict[str, str]:
         planning.plan(session, run_id, rolled.split("-", maxsplit=1)[0], [ScorePart("none", 0, 0)])
         session.execute(text("UPDATE score_steps SET state = 'done'"))
         runs.settle(session)
+    names["stream"] = _session_between_two_segments(line)
+    names |= {name: f"{names['stream']}-00000{number}" for number, name in enumerate(("segment", "next_segment"))}
     with line.database.transaction() as session:
         session.execute(text(f"UPDATE steps SET state = 'waiting', queue = NULL WHERE job_id = '{names['waiting']}'"))
         session.execute(text(f"UPDATE jobs SET state = 'waiting' WHERE id = '{names['waiting']}'"))
     return names
+
+
+def _session_between_two_segments(line: Line) -> str:
+    """The batch of a session whose first segment is generated, and whose second waits for a GPU."""
+    sessions = SessionLine(line.database)
+    opened = sessions.open()
+    for number in (0, 1):
+        sessions.ask(opened.id, number)
+    sessions.make(opened.id, 0, Stage.GENERATE)
+    sessions.make(opened.id, 1, Stage.SCREEN)
+    with line.database.transaction() as session:
+        second = f"job_id = '{opened.batch_id}-000001'"
+        session.execute(text(f"UPDATE steps SET state = 'waiting', queue = NULL WHERE {second} AND stage = 'generate'"))
+        session.execute(text(f"UPDATE jobs SET state = 'waiting' WHERE id = '{opened.batch_id}-000001'"))
+    return opened.batch_id
 
 
 def _found(database: Database, statements: str, names: dict[str, str]) -> list[invariants.Violation]:

@@ -45,6 +45,8 @@ DANGEROUS: dict[SettingPath, str] = {
     ("retention", "inputs_days"): "0",
     ("serve", "redirect"): "true",
     ("serve", "public_pages"): "true",
+    ("serve", "public_url"): "https://them",
+    ("serve", "flower_url"): "https://them",
     ("sweep", "orphan_age_h"): "0",
     ("sweep", "checkpoint_age_h"): "0",
 }

@@ -281,6 +281,23 @@ def test_forms_of_other_sites_and_sessions_are_refused(open_site: Callable[..., 
     assert browser.post("/sign-out", data={"token": held}, headers=own).status_code == 303
 
 
+def test_a_job_leads_to_its_tasks_in_flower_where_that_is_known(open_site: Callable[..., Site]) -> None:
+    links = {"flower_url": "https://flower.example.org/f/", "public_url": "https://clips.example.org"}
+    site = open_site(serve=links)
+    job_id = f"{site.line.submit(*LINES)}-000000"
+    claimed = site.line.go_on(job_id, Stage.GENERATE)
+    page = site.browser().get(f"/jobs/{job_id}").text
+    screened, running = (
+        f"https://flower.example.org/f/task/{job_id}.1.0.{stage}.1" for stage in ("screen", "generate")
+    )
+    assert {screened, running} <= Structure(page).addresses
+
+    view = site.browser().get(f"/api/v1/jobs/{job_id}").json()
+    assert (view["task_url"], view["url"]) == (running, f"https://clips.example.org/jobs/{job_id}")
+    assert view["attempts"][0]["task_url"] == screened
+    assert claimed.attempt == 1
+
+
 def test_public_pages_are_read_only(open_site: Callable[..., Site]) -> None:
     site = open_site(serve={"public_pages": True})
     batch_id, job_id = made(site, HARMLESS)

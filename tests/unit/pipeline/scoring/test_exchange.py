@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -96,13 +97,70 @@ def test_results_come_back_to_their_clips(tmp_path: Path, suite: Suite) -> None:
 
     found = exchange.read_results(results, exchange.read_export(tmp_path / "out"))
 
-    by_key = {(item.dimension, item.entry, item.seed): score for item, score in found}
+    by_key = {(item.dimension, item.entry, item.seed): score for item, score in found.scores}
     assert by_key["color", 0, 8].score == 0.5
     assert "the official result is nan" in (by_key["color", 0, 7].reason or "")
     assert "leave it out" in (by_key["color", 0, 9].reason or "")
     assert (by_key["scene", 1, 7].score, by_key["scene", 1, 7].weight) == (1.0, 16.0)
     assert by_key["subject_consistency", 2, 7].weight == 2.0
     assert len(by_key) == 5
+    # The official value of color is that of the one clip it scored; the others' are their clips' too
+    assert found.notices == []
+
+
+def test_an_official_value_that_is_not_its_clips_is_pointed_out(tmp_path: Path, suite: Suite) -> None:
+    clips = exchange.read_manifest(manifest(tmp_path, (0, 7), (0, 8)), suite)
+    exchange.export(clips, suite, ["color"], tmp_path / "out")
+    exported = exchange.read_export(tmp_path / "out")
+    rows = [{"video_path": f"a red bird-{i}.mp4", "video_results": value} for i, value in enumerate((0.25, 0.75))]
+    for value, notice in (
+        (0.5, None),
+        (0.50004, None),
+        (0.75, "color: its value is 0.75, and its clips give 0.5; a run on several GPUs pools otherwise"),
+        (float("nan"), "color: its value is nan, which is not a number"),
+        ("0.5", "color: its value is '0.5', which is not a number"),
+    ):
+        results = tmp_path / "x_eval_results.json"
+        results.write_text(json.dumps({"color": [value, rows]}), "utf-8")
+        found = exchange.merged_results([results], exported)
+        assert found.notices == ([] if notice is None else [f"x_eval_results.json: {notice}"])
+        assert [score.score for _, score in found.scores] == [0.25, 0.75]
+
+
+def test_results_that_are_there_twice_are_refused(tmp_path: Path, suite: Suite) -> None:
+    clips = exchange.read_manifest(manifest(tmp_path, (0, 7)), suite)
+    exchange.export(clips, suite, ["color"], tmp_path / "out")
+    exported = exchange.read_export(tmp_path / "out")
+    row = {"video_path": "a red bird-0.mp4", "video_results": 0.5}
+    for name, rows in (("one.json", [row]), ("two.json", [row]), ("double.json", [row, row])):
+        (tmp_path / name).write_text(json.dumps({"color": [0.5, rows]}), "utf-8")
+    with pytest.raises(InputError, match=r"color: a red bird-0\.mp4 is there twice"):
+        exchange.read_results(tmp_path / "double.json", exported)
+    for second in ("two.json", "one.json"):
+        with pytest.raises(InputError, match=r"color: .*one\.json has its results too: give each dimension once"):
+            exchange.merged_results([tmp_path / "one.json", tmp_path / second], exported)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"dimension": "speed"}, "'speed' is not a VBench dimension"),
+        ({"name": "../a-0.mp4"}, "'../a-0.mp4' is not the name of an exported file"),
+        ({"name": "a red bird-7.mp4"}, "is not the name of an exported file: PROMPT-INDEX.mp4, INDEX from 0 to 4"),
+        ({"frames": 0}, "frames 0 is below what there can be"),
+        ({}, "color/a red bird-0.mp4 is there twice"),
+        ({"name": "a red bird-1.mp4"}, "entry 0 with seed 7 is there twice in color"),
+    ],
+)
+def test_the_list_of_an_export_is_checked(tmp_path: Path, suite: Suite, change: dict[str, object], rule: str) -> None:
+    clips = exchange.read_manifest(manifest(tmp_path, (0, 7)), suite)
+    exchange.export(clips, suite, ["color"], tmp_path / "out")
+    path = tmp_path / "out" / exchange.INDEX
+    content = json.loads(path.read_text("utf-8"))
+    content["files"].append({**content["files"][0], **change})
+    path.write_text(json.dumps(content), "utf-8")
+    with pytest.raises(InputError, match=re.escape(rule)):
+        exchange.read_export(tmp_path / "out")
 
 
 def test_foreign_results_are_refused(tmp_path: Path, suite: Suite) -> None:

@@ -18,7 +18,9 @@ def test_groups_are_as_documented() -> None:
     assert len(GROUPS["vbench"]) == 16
     assert sorted(GROUPS["vbench-quality"] + GROUPS["vbench-semantic"]) == sorted(GROUPS["vbench"])
     assert (len(GROUPS["vbench-quality"]), len(GROUPS["vbench-semantic"])) == (7, 9)
-    assert GROUPS["common"] == ("common.psnr", "common.ssim", "common.ms_ssim")
+    assert GROUPS["common"] == tuple(
+        f"common.{name}" for name in ("psnr", "ssim", "ms_ssim", "lpips", "temporal_lpips", "clip")
+    )
     assert {METRICS[f"vbench.{name}"].external for name in EXTERNAL} == {True}
     free = [METRICS[name] for name in GROUPS["vbench-free"]]
     assert len(free) == 6

@@ -1,0 +1,101 @@
+"""What belongs to videos that are no suite's: prompts from a file, and the manifest of `vgen results --download`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InputError, Problem
+from pipeline.files.json_reader import JsonError, parse_json, read_json
+from pipeline.files.pipes import read_file_or_pipe
+from pipeline.scoring.suite_jobs import entry_of
+
+MANIFEST = "manifest.jsonl"
+MAX_FILE_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of one video beside its file."""
+
+    prompt: str | None = None
+    seed: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def clip_fields(self) -> dict[str, Any]:
+        """The fields of a ``ClipToScore`` that follow: of a suite's clip its entry's dimensions and their facts too."""
+        entry = entry_of(self.labels)
+        fields: dict[str, Any] = {"prompt": self.prompt, "seed": self.seed}
+        if entry is None:
+            return fields
+        return {**fields, "entry": entry.index, "auxiliary": entry.auxiliary, "dimensions": entry.dimensions}
+
+
+def read_prompts(path: Path, videos: Sequence[Path]) -> list[str]:
+    """The prompt of each video, from a JSON object ``{video: prompt}``, the form of VBench's own.
+
+    A video is named by its path, relative to the file's folder or the current one, or by its name alone where no other
+    video has it.
+
+    Raises:
+        InputError: it is no such file; every video that it does not name; a name that could be of two videos.
+    """
+    content = read_json(path, what="the file of prompts", limit_bytes=MAX_FILE_BYTES)
+    if not isinstance(content, dict) or not content:
+        raise InputError([Problem("it is not an object {video: prompt}", file=str(path))])
+    problems = [
+        Problem(f"{prompt!r:.80} is not a prompt: a text that is not empty", file=str(path), field=name[:100])
+        for name, prompt in content.items()
+        if not isinstance(prompt, str) or not prompt.strip()
+    ]
+    names = [video.name for video in videos]
+    by_path = {(base / name).resolve(): name for base in (Path(), path.parent) for name in content}
+    prompts = []
+    for video in videos:
+        name = by_path.get(video.resolve())
+        if name is None and video.name in content:
+            name = video.name
+            if names.count(name) > 1:
+                problems.append(
+                    Problem(f"{name!r} could be of {names.count(name)} videos: give their paths", file=str(path))
+                )
+        if name is None:
+            problems.append(Problem(f"it names no {video}", file=str(path)))
+        else:
+            prompts.append(content[name])
+    if problems:
+        raise InputError(problems)
+    return prompts
+
+
+def read_manifest(folder: Path) -> dict[str, Facts]:
+    """Facts by file name from the folder's ``manifest.jsonl``; none where there is none.
+
+    Raises:
+        InputError: it is no manifest of `vgen results --download`.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+    data = read_file_or_pipe(path, what="the manifest", limit_bytes=MAX_FILE_BYTES)
+    try:
+        lines = data.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError([Problem("the manifest is not UTF-8 text", file=str(path))]) from error
+    facts: dict[str, Facts] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = parse_json(line)
+        except JsonError as error:
+            raise InputError([Problem(f"the line is not JSON: {error.message}", str(path), number)]) from None
+        name, job = (entry.get("file"), entry.get("job")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(name, str) or not isinstance(job, dict) or not isinstance(job.get("prompt"), str):
+            rule = "it has no file and job with a prompt, as `vgen results --download` writes them"
+            raise InputError([Problem(rule, str(path), number)])
+        seed, labels = job.get("seed"), job.get("labels")
+        texts = {str(key): str(value) for key, value in labels.items()} if isinstance(labels, dict) else {}
+        facts[name] = Facts(job["prompt"], seed if type(seed) is int else None, texts)
+    return facts

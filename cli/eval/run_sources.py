@@ -1,0 +1,66 @@
+"""Runs as `vgen eval compare` is given them: a score file, an evaluation run's id, or ``latest``."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cli import output
+from cli.context import open_database
+from db.evals import runs
+from pipeline.errors import InputError, NotFoundError, Problem
+from pipeline.scoring.compare import Run, run_of
+from pipeline.scoring.score_file import read_scores
+from pipeline.settings import Settings
+from pipeline.states import EvalState
+from pipeline.storage.base import Storage
+from pipeline.wiring import make_storage
+
+LATEST = "latest"
+_RUN_ID = re.compile(r"e[0-9a-hjkmnp-tv-z]{13}")
+_LINK_S = 7 * 86_400
+"""The seconds that links to clips in an S3 store work: it allows no longer."""
+
+
+def read_run(source: str, settings: Settings) -> Run:
+    """The run of a score file, or of rows. Its clips that lie in the store are known by addresses that play.
+
+    Raises:
+        InputError: it is no score file, or a clip has no entry and seed; the run has no clips.
+        NotFoundError: no such run, or there is none yet.
+    """
+    if not Path(source).exists() and (source == LATEST or _RUN_ID.fullmatch(source)):
+        return _of_rows(source, settings)
+    records = read_scores(Path(source))
+    if any(record.get("job") and not Path(str(record["video"])).exists() for record in records):
+        records = _playable(records, make_storage(settings))
+    return run_of(records, source)
+
+
+def _of_rows(source: str, settings: Settings) -> Run:
+    with open_database(settings) as database, database.reading() as session:
+        if source == LATEST:
+            newest = runs.runs(session, limit=1)
+            if not newest:
+                raise NotFoundError(
+                    "there is no evaluation run yet: `vgen eval run BATCH` or `vgen eval suite` make one"
+                )
+            row = newest[0]
+        else:
+            row = runs.get_run(session, source)
+        run_id, state, records = row.id, row.state, runs.records_of(session, row.batch_id)
+    if state is not EvalState.COMPLETE:
+        output.notice(f"evaluation run {run_id} is {state.value}")
+    if not records:
+        raise InputError([Problem(f"evaluation run {run_id} has no published clips yet")])
+    return run_of(_playable(records, make_storage(settings)), run_id)
+
+
+def _playable(records: Sequence[dict[str, Any]], storage: Storage) -> list[dict[str, Any]]:
+    """The records with addresses in place of the store's keys; a clip of a file stays where it is."""
+    return [
+        {**record, "key": record["video"], "video": storage.url(record["video"], expires_s=_LINK_S)}
+        if record.get("job")
+        else record
+        for record in records
+    ]

@@ -1,0 +1,116 @@
+"""A session's row: stored, found, changed along the allowed moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from db import events
+from db.base import insert_into
+from db.models import StreamSession
+from db.notify import wake_dispatcher
+from db.session import now_ms
+from pipeline.errors import ConflictError, NoSuchRowError
+from pipeline.states import SESSION_ENDS, SESSION_MOVES, SessionState
+
+
+def store(session: Session, values: Mapping[str, Any]) -> bool:
+    """Store a session that waits for a GPU; False, and nothing stored, where its id is taken."""
+    new = insert_into(session.get_bind().dialect.name, StreamSession).values(
+        **values, state=SessionState.QUEUED, segments=0, created_at=now_ms(), last_seen=now_ms()
+    )
+    statement = new.on_conflict_do_nothing(index_elements=["id"]).returning(StreamSession.id)
+    if session.execute(statement).one_or_none() is None:
+        return False
+    facts = {"session_id": values["id"], "owner": values["owner"], "preset": values["preset"]}
+    events.record(session, "session_opened", batch_id=values["batch_id"], **facts)
+    wake_dispatcher(session)
+    return True
+
+
+def get(session: Session, session_id: str, *, owner: str | None = None) -> StreamSession:
+    """The session of that id, or of the only id that starts so; with ``owner`` one of that owner's only.
+
+    Raises:
+        NoSuchRowError: there is none, or several.
+    """
+    query = select(StreamSession).where(StreamSession.id.startswith(session_id, autoescape=True))
+    if owner is not None:
+        query = query.where(StreamSession.owner == owner)
+    rows = session.scalars(query.order_by(StreamSession.id).limit(2)).all() if session_id else []
+    exact = [row for row in rows if row.id == session_id]
+    if len(exact or rows) != 1:
+        problem = "is not unique" if rows else "does not exist"
+        raise NoSuchRowError(f"session {session_id!r} {problem}; `vgen sessions list` shows the sessions")
+    return (exact or list(rows))[0]
+
+
+def find(session: Session, session_id: str) -> StreamSession | None:
+    """The session of exactly that id."""
+    return session.get(StreamSession, session_id)
+
+
+def lock(session: Session, session_id: str, *, owner: str | None = None) -> StreamSession:
+    """The session of exactly that id, locked until the transaction ends: before any of its jobs. Raises as ``get``."""
+    query = select(StreamSession).where(StreamSession.id == session_id)
+    if owner is not None:
+        query = query.where(StreamSession.owner == owner)
+    row = session.scalars(query.with_for_update().execution_options(populate_existing=True)).one_or_none()
+    if row is None:
+        raise NoSuchRowError(f"session {session_id!r} does not exist; `vgen sessions list` shows the sessions")
+    return row
+
+
+def recent(
+    session: Session, *, owner: str | None = None, open_only: bool = False, limit: int = 50
+) -> list[StreamSession]:
+    """The newest sessions first."""
+    query = select(StreamSession).order_by(StreamSession.created_at.desc(), StreamSession.id.desc()).limit(limit)
+    if owner is not None:
+        query = query.where(StreamSession.owner == owner)
+    if open_only:
+        query = query.where(StreamSession.ended_at.is_(None))
+    return list(session.scalars(query))
+
+
+def unended(session: Session, owner: str | None = None) -> int:
+    """How many sessions have not ended: of an owner, or of all."""
+    query = select(func.count()).select_from(StreamSession).where(StreamSession.ended_at.is_(None))
+    return session.scalars(query if owner is None else query.where(StreamSession.owner == owner)).one()
+
+
+def move(row: StreamSession, to: SessionState) -> None:
+    """Change the state along an allowed move. Raises ConflictError."""
+    if to not in SESSION_MOVES[row.state]:
+        raise ConflictError(f"session {row.id}: it is {row.state.value} and cannot become {to.value}")
+    row.state = to
+
+
+def touch(session: Session, session_id: str) -> bool:
+    """Note that the session was heard of just now; False where it has ended, or never was."""
+    seen = (
+        update(StreamSession)
+        .where(StreamSession.id == session_id, StreamSession.ended_at.is_(None))
+        .values(last_seen=now_ms())
+        .returning(StreamSession.id)
+        .execution_options(synchronize_session=False)
+    )
+    return session.execute(seen).one_or_none() is not None
+
+
+def end(session: Session, row: StreamSession, to: SessionState, reason: str) -> bool:
+    """End a session whose row is locked; False where it had ended before."""
+    if row.state in SESSION_ENDS:
+        return False
+    now = session.scalars(select(now_ms())).one()
+    move(row, to)
+    row.ended_at, row.end_reason = now, reason[:500]
+    session.flush()
+    events.record(
+        session, "session_ended", batch_id=row.batch_id, session_id=row.id, state=to.value, reason=reason[:500]
+    )
+    wake_dispatcher(session)
+    return True

@@ -1,0 +1,58 @@
+"""What is done for sessions again and again: those of which nothing is heard end, and ended ones are settled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from db.models import LIVE_INDEX, Batch, Step, StreamSession
+from db.session import now_ms
+from db.sessions import rows, settling
+from pipeline.states import SESSION_ENDS, SessionState, StepState
+
+SILENT = "session_timeout"
+"""The reason of a session's end of which nothing was heard for too long."""
+OVER_BUDGET = "budget_reached"
+"""The reason of a session's end whose budget is used up: nothing more is generated for it."""
+
+
+def unsettled(session: Session) -> Sequence[str]:
+    """The ids of the sessions that are not settled, oldest first."""
+    query = select(StreamSession.id).where(StreamSession.settled_at.is_(None))
+    return session.scalars(query.order_by(StreamSession.created_at, StreamSession.id)).all()
+
+
+def poll(session: Session, session_id: str) -> None:
+    """End the session if its time is over, and bring it forward (``settling.settle``); nothing if others are at it."""
+    query = select(StreamSession).where(StreamSession.id == session_id, StreamSession.settled_at.is_(None))
+    row = session.scalars(query.with_for_update(skip_locked=True)).one_or_none()
+    if row is None:
+        return
+    if row.state not in SESSION_ENDS:
+        _expire(session, row)
+    settling.settle(session, row)
+
+
+def _expire(session: Session, row: StreamSession) -> None:
+    if _is_over_budget(session, row.batch_id) and not _is_at_work(session, row.batch_id):
+        rows.end(session, row, SessionState.ERROR, OVER_BUDGET)
+        return
+    now = session.scalars(select(now_ms())).one()
+    if now < row.last_seen + row.timeout_ms:
+        return
+    if _is_at_work(session, row.batch_id):
+        row.last_seen = now
+    else:
+        rows.end(session, row, SessionState.TIMEOUT, SILENT)
+
+
+def _is_over_budget(session: Session, batch_id: str) -> bool:
+    return bool(session.scalars(select(exists().where(Batch.id == batch_id, Batch.over_budget))).one())
+
+
+def _is_at_work(session: Session, batch_id: str) -> bool:
+    """A worker has one of its segments in hand: the client waits for it."""
+    running = exists().where(LIVE_INDEX, Step.batch_id == batch_id, Step.state == StepState.RUNNING)
+    return bool(session.scalars(select(running)).one())

@@ -1,0 +1,195 @@
+"""Open a session: check all that it asks for, and store its row. Its batch is stored with its first segment."""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from db.clips.batches import Limits
+from db.reading import sessions as reading
+from db.scheduling import capacity
+from db.session import Database
+from db.sessions import rows
+from pipeline.errors import ConflictError, GpuUnavailableError, InputError, Problem, RefusedError, SessionRejectedError
+from pipeline.files.object_names import state_key
+from pipeline.ids import new_batch_id
+from pipeline.names import check_owner
+from pipeline.policy.routes import fits, need_of
+from pipeline.presets import Preset, load_library
+from pipeline.prompts.parse import parse_fields
+from pipeline.seeds import derive_seed
+from pipeline.settings import Settings
+from pipeline.spec import JobSpec
+from pipeline.stages.continuation import BLOB, check_fits
+from pipeline.storage.inputs import put_input
+from pipeline.wiring import make_storage
+from pipeline.work import ContinuationRef
+from service import submission
+from service.choices import SubmissionChoices
+from service.sessions.choices import SessionChoices
+from service.views.sessions import SessionView, session_view
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_FIELDS = (
+    *("preset", "width", "height", "num_frames", "fps", "num_inference_steps"),
+    *("guidance_scale", "negative_prompt", "seed", "image", "priority"),
+)
+_MAX_EXTRA_KEYS = 64
+_MAX_SEGMENT_CAP = 999_999
+"""A job's number within its batch has six digits."""
+_NAME = "stream"
+
+
+def open_session(
+    database: Database,
+    settings: Settings,
+    choices: SessionChoices,
+    *,
+    owner: str | None = None,
+    session_id: str | None = None,
+) -> SessionView:
+    """Open a session, which waits for a GPU from now on.
+
+    ``session_id``, 32 hexadecimal digits, is the caller's own: a session that is there under it, and has that owner,
+    is returned as it is.
+
+    Raises:
+        InputError: with every mistake in the choices.
+        SessionRejectedError: the owner has as many open sessions as one may have.
+        GpuUnavailableError: no live GPU worker fits, or sessions may have none here.
+        ConflictError: another owner's session has the id.
+    """
+    owner, new_id = check_owner(owner or settings.owner), session_id or secrets.token_hex(16)
+    if _ID.fullmatch(new_id) is None:
+        raise InputError([Problem(f"{new_id[:80]!r} is not a session's id: 32 hexadecimal digits", field="session_id")])
+    if session_id is not None and (known := _known(database, session_id, owner)) is not None:
+        return known
+    values, preset = _row(settings, choices, owner, new_id)
+    with database.transaction() as session:
+        _admit(session, settings, owner, JobSpec.model_validate(values["spec"]), preset)
+        if not rows.store(session, values) and rows.lock(session, new_id).owner != owner:
+            raise ConflictError(f"session {new_id} belongs to another owner")
+    with database.reading() as session:
+        return session_view(reading.facts_of(session, rows.get(session, new_id, owner=owner)))
+
+
+def _known(database: Database, session_id: str, owner: str) -> SessionView | None:
+    with database.reading() as session:
+        row = rows.find(session, session_id)
+        if row is None:
+            return None
+        if row.owner != owner:
+            raise ConflictError(f"session {session_id} belongs to another owner")
+        return session_view(reading.facts_of(session, row))
+
+
+def _row(settings: Settings, choices: SessionChoices, owner: str, session_id: str) -> tuple[dict[str, Any], Preset]:
+    """The columns of a new session's row. Raises InputError."""
+    spec, preset = _spec(settings, choices, session_id)
+    options = submission.batch_options(SubmissionChoices(safety_policy=choices.safety_policy), settings)
+    problems = _problems(choices)
+    continuation = None
+    if choices.continuation is not None:
+        try:
+            continuation = _checked_state(choices.continuation, spec)
+        except ValueError as error:
+            problems.append(Problem(str(error), field="continuation_state"))
+    if problems:
+        raise InputError(problems)
+    timeout_s = choices.timeout_s or settings.stream.session_timeout_s
+    max_gpu_ms = None if choices.max_gpu_s is None else max(1, round(choices.max_gpu_s * 1000))
+    values = {
+        "id": session_id,
+        "owner": owner,
+        "batch_id": new_batch_id(),
+        "name": _NAME,
+        "preset": spec.preset,
+        "need": need_of(spec),
+        "spec": spec.model_dump(mode="json", exclude_defaults=True),
+        "options": options.model_copy(update={"session": session_id}).as_json(),
+        "limits": Limits(max_gpu_ms=max_gpu_ms, prices=settings.prices).columns(),
+        "extra": dict(choices.extra),
+        "continuation": continuation,
+        "segment_cap": choices.segment_cap,
+        "timeout_ms": round(timeout_s * 1000),
+    }
+    return values, preset
+
+
+def _spec(settings: Settings, choices: SessionChoices, session_id: str) -> tuple[JobSpec, Preset]:
+    """What the session's segments share, its picture stored. Raises InputError with every mistake."""
+    fields: dict[str, object] = {name: value for name in _FIELDS if (value := getattr(choices, name)) is not None}
+    fields |= {"prompt": "the prompt of a segment", "enhance": False}
+    if choices.gpu:
+        fields["gpu"] = list(choices.gpu)
+    fields.setdefault("seed", derive_seed(session_id, 0, 0))
+    if choices.continuation is not None:
+        fields.pop("image", None)
+    parsed = parse_fields([fields], _NAME, settings=settings, files=choices.files)
+    if parsed.inputs:
+        storage = make_storage(settings)
+        for item in parsed.inputs.values():
+            put_input(storage, item)
+    spec = parsed.jobs[0].spec
+    preset = load_library(settings.effective_presets_dir).get(spec.preset)
+    seam = 0 if preset.continuation is None else preset.continuation.frames
+    if seam and spec.num_frames < 2 * seam:
+        near = ", ".join(str(count) for count in preset.frames.nearest(2 * seam))
+        text = f"{spec.num_frames} are too few to go on from with preset {preset.name!r}; nearest: {near}"
+        raise InputError([Problem(text, field="num_frames")])
+    return spec.model_copy(update={"prompt": "", "seam_frames": seam}), preset
+
+
+def _problems(choices: SessionChoices) -> list[Problem]:
+    problems = []
+    for name in ("timeout_s", "max_gpu_s"):
+        value = getattr(choices, name)
+        if value is not None and not (math.isfinite(value) and 0 < value <= 1e9):
+            problems.append(Problem(f"{value!r} is not possible: more than 0, and at most 1e9", field=name))
+    cap = choices.segment_cap
+    if cap is not None and not 1 <= cap <= _MAX_SEGMENT_CAP:
+        problems.append(Problem(f"{cap} is not possible: 1 to {_MAX_SEGMENT_CAP}", field="segment_cap"))
+    if len(choices.extra) > _MAX_EXTRA_KEYS:
+        problems.append(Problem(f"has {len(choices.extra)} keys; at most {_MAX_EXTRA_KEYS} are kept", field="extra"))
+    return problems
+
+
+def _checked_state(given: Mapping[str, Any], spec: JobSpec) -> dict[str, Any]:
+    """A continuation state from a client, of which nothing is believed. Raises ValueError."""
+    try:
+        state = ContinuationRef(
+            str(given["kind"]), int(given["version"]), dict(given["payload"]), {BLOB: dict(given["blobs"][BLOB])}
+        )
+        blob = state.blobs[BLOB]
+        key, sha256, size = str(blob["key"]), str(blob["sha256"]), int(blob["size"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"is not a continuation state: {error!r} is missing or of another type") from None
+    if re.fullmatch(r"[0-9a-f]{64}", sha256) is None or key != state_key(sha256):
+        raise ValueError(f"names {key[:100]!r}, which is not where the frames of a state lie")
+    if not spec.seam_frames:
+        raise ValueError(f"is given, but preset {spec.preset!r} cannot go on from given frames")
+    try:
+        check_fits(state, frames=spec.seam_frames, height=spec.height, width=spec.width)
+    except RefusedError as error:
+        raise ValueError(str(error)) from None
+    origin = {"job_id": str(given["job_id"])[:40]} if given.get("job_id") else {}
+    blobs = {BLOB: {"key": key, "sha256": sha256, "size": size}}
+    return {"kind": state.kind, "version": state.version, "payload": state.payload, "blobs": blobs, **origin}
+
+
+def _admit(session: Session, settings: Settings, owner: str, spec: JobSpec, preset: Preset) -> None:
+    """Raises SessionRejectedError, GpuUnavailableError."""
+    most = settings.stream.sessions_per_owner
+    if rows.unended(session, owner) >= most:
+        raise SessionRejectedError(f"{owner} has {most} open sessions, and no owner may have more: close one first")
+    if settings.stream.gpu_share == 0:
+        raise GpuUnavailableError("sessions get no GPU here: VGEN_STREAM_GPU_SHARE is 0")
+    live = capacity.gpu_capacity(session, {})
+    if not any((not spec.gpu or name in spec.gpu) and fits(preset, line.memory_bytes) for name, line in live.items()):
+        wanted = f"a GPU of type {' or '.join(spec.gpu)}" if spec.gpu else "any GPU with room for it"
+        raise GpuUnavailableError(f"preset {spec.preset} on {wanted}: no live worker can make it")

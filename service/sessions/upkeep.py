@@ -1,0 +1,31 @@
+"""Signs of life of a session, and what its protocol keeps with it."""
+
+from typing import Any
+
+from db.session import Database
+from db.sessions import rows
+from pipeline.errors import InputError, Problem
+
+_MAX_KEYS = 64
+
+
+def touch(database: Database, session_id: str) -> bool:
+    """Note that the client is there; False where the session has ended, or never was."""
+    with database.transaction() as session:
+        return rows.touch(session, session_id)
+
+
+def update_extra(database: Database, session_id: str, **values: Any) -> None:
+    """Keep these values with the session, beside those that are kept; None removes one.
+
+    Raises:
+        NotFoundError: there is no such session.
+        InputError: it would have more than 64 of them.
+    """
+    with database.transaction() as session:
+        row = rows.lock(session, session_id)
+        merged = {**row.extra, **values}
+        kept = {name: value for name, value in merged.items() if value is not None}
+        if len(kept) > _MAX_KEYS:
+            raise InputError([Problem(f"has {len(kept)} keys; at most {_MAX_KEYS} are kept", field="extra")])
+        row.extra = kept

@@ -1,0 +1,265 @@
+"""A session's batch: segments in order, what becomes of those after a lost one, the joined clip, the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from db import invariants
+from db.clips import cancel_retry_approve as requests
+from db.queue import outcomes
+from db.session import Database
+from pipeline.errors import (
+    ConflictError,
+    GpuUnavailableError,
+    InputError,
+    NotFoundError,
+    RefusedError,
+    SessionRejectedError,
+)
+from pipeline.settings import load_settings
+from pipeline.states import JobState, Stage, StepState
+from pipeline.work import Outcome
+from service import sessions
+from service.sessions import SessionChoices
+from tests.moves import watched
+from tests.unit.db.line import result_of
+from tests.unit.db.session_line import SessionLine
+
+
+@pytest.fixture
+def line(database: Database) -> Iterator[SessionLine]:
+    made = SessionLine(database)
+    made.worker(slots=1)
+    with watched(database):
+        made.submit(count=1, owner="bob")  # a stranger's clip, which nothing here may touch
+        made.admit()
+        yield made
+    assert invariants.violations(database) == []
+
+
+def test_a_segment_is_generated_once_the_one_before_left_its_frames_and_not_before(line: SessionLine) -> None:
+    opened = line.open(seed=7)
+    assert (opened.state, opened.segments, opened.joined_job) == ("queued", [], None)
+
+    # Given two segments that were asked for at once: both are screened
+    for number in (0, 1):
+        line.ask(opened.id, number)
+    line.make(opened.id, 0, Stage.SCREEN)
+    line.make(opened.id, 1, Stage.SCREEN)
+    second = f"{opened.batch_id}-000001"
+    line.admit()
+    assert line.states(second)[Stage.GENERATE] is StepState.PENDING
+    assert invariants.violations(line.database) == []
+
+    # When the first one's frames are there, the second may begin, whether the first is encoded or not
+    line.make(opened.id, 0, Stage.GENERATE)
+    claimed = line.take(opened.id, 1, Stage.GENERATE)
+    assert claimed.work.continuation is not None
+    assert claimed.work.continuation.payload["number"] == 0
+    assert claimed.work.spec.extends == f"{opened.batch_id}-000000"
+    assert claimed.work.spec.seed != 7
+    assert line.states(f"{opened.batch_id}-000000")[Stage.ENCODE] is not StepState.DONE
+
+    # And one that is asked for after the frames are there begins at once
+    line.finish(claimed, line.made(claimed))
+    line.ask(opened.id, 2)
+    third = line.take(opened.id, 2, Stage.GENERATE)
+    assert third.work.continuation is not None
+    assert third.work.continuation.payload["number"] == 1
+    shown = line.view(opened.id)
+    assert [each.generated for each in shown.segments] == [True, True, False]
+    assert shown.continuation is not None
+    assert shown.continuation["segment"] == 1
+
+
+def test_a_segment_is_asked_for_once_however_often_the_request_comes(line: SessionLine) -> None:
+    opened = line.open(segment_cap=2)
+    first = line.ask(opened.id, 0, "a fox", source="curated")
+
+    assert line.ask(opened.id, 0, "a fox", source="curated").job_id == first.job_id
+    with pytest.raises(ConflictError, match="another prompt"):
+        line.ask(opened.id, 0, "a hen", source="curated")
+    with pytest.raises(InputError, match="2 is not the next one, which is 1"):
+        line.ask(opened.id, 2)
+    line.ask(opened.id, 1)
+    with pytest.raises(ConflictError, match="has 2 segments, and may have no more"):
+        line.ask(opened.id, 2)
+    assert line.batch(opened.batch_id).total == 2
+
+
+def test_what_a_client_gets_wrong_is_said_with_field_and_rule(line: SessionLine) -> None:
+    with pytest.raises(InputError, match=r"preset: .*unknown"):
+        line.open(preset="unknown")
+    with pytest.raises(InputError, match=r"timeout_s: -1.*more than 0"):
+        line.open(timeout_s=-1)
+    with pytest.raises(InputError, match="continuation_state: is not a continuation state"):
+        line.open(continuation={"kind": "last_frames"})
+    opened = line.open()
+    with pytest.raises(InputError, match="prompt: is empty"):
+        line.ask(opened.id, 0, " ")
+    with pytest.raises(InputError, match="source: 'nobody' is not a source"):
+        line.ask(opened.id, 0, source="nobody")
+    with pytest.raises(NotFoundError):
+        line.ask(opened.id, 0, owner="bob")
+
+
+@pytest.mark.parametrize("how", ["failed", "blocked", "cancelled"])
+def test_segments_after_one_that_ends_otherwise_than_succeeded_are_cancelled(line: SessionLine, how: str) -> None:
+    opened = line.open()
+    for number in range(4):
+        line.ask(opened.id, number)
+    line.make(opened.id, 0)
+
+    # When the second ends without a clip
+    lost = f"{opened.batch_id}-000001"
+    if how == "blocked":
+        screened = line.take(opened.id, 1, Stage.SCREEN)
+        line.finish(screened, result_of(screened, Outcome.BLOCKED))
+    elif how == "failed":
+        claimed = line.take(opened.id, 1, Stage.GENERATE)
+        with line.database.transaction() as session:
+            outcomes.fail(session, claimed, RefusedError("no"))
+    else:
+        with line.database.transaction() as session:
+            requests.cancel(session, lost)
+    line.poll()
+
+    # Then those after it are cancelled with the reason, and the session goes on from what was made
+    shown = line.view(opened.id)
+    assert [each.state for each in shown.segments] == ["succeeded", how, "cancelled", "cancelled"]
+    assert shown.segments[2].error_code == "segment_before_ended"
+    line.ask(opened.id, 4)
+    again = line.take(opened.id, 4, Stage.GENERATE)
+    assert again.work.spec.extends == f"{opened.batch_id}-000000"
+    line.finish(again, line.made(again))
+    line.make(opened.id, 4)
+    sessions.close_session(line.database, opened.id)
+    joined = line.take_job(line.view(opened.id).joined_job or "", Stage.ENCODE, line.queues(opened.id))
+    assert [clip.job_id[-1] for clip in joined.work.joins] == ["0", "4"]
+
+
+def test_a_closed_session_is_joined_by_a_last_job_and_its_batch_closes_with_it(line: SessionLine) -> None:
+    opened = line.open()
+    line.ask(opened.id, 0)
+    line.make(opened.id, 0)
+    line.ask(opened.id, 1)
+    # Between segments, and while one is at work after the close, the batch is open
+    line.poll()
+    assert line.batch(opened.batch_id).active
+    closed = sessions.close_session(line.database, opened.id)
+    assert (closed.state, closed.settled, closed.joined_job) == ("complete", False, None)
+    with pytest.raises(ConflictError, match="has ended"):
+        line.ask(opened.id, 2)
+
+    line.make(opened.id, 1)
+    assert line.batch(opened.batch_id).active
+    line.poll()
+    shown = line.view(opened.id)
+    assert shown.settled
+    assert shown.joined_job == f"{opened.batch_id}-000002"
+    claimed = line.take_job(shown.joined_job, Stage.ENCODE, line.queues(opened.id))
+    assert claimed.queue == "vgen.cpu"
+    assert claimed.work.spec.num_frames == 10
+    line.finish(claimed, line.made(claimed))
+    line.finish(line.take_job(shown.joined_job, Stage.PUBLISH, line.queues(opened.id)))
+
+    assert line.job(shown.joined_job).state is JobState.SUCCEEDED
+    assert not line.batch(opened.batch_id).active
+    assert line.states(shown.joined_job) == {Stage.ENCODE: StepState.DONE, Stage.PUBLISH: StepState.DONE}
+
+
+def test_a_session_without_a_clip_is_settled_without_a_joined_one(line: SessionLine) -> None:
+    empty, cancelled = line.open(), line.open()
+    line.ask(cancelled.id, 0)
+
+    assert sessions.close_session(line.database, empty.id).settled
+    shown = sessions.close_session(line.database, cancelled.id, cancel_open=True)
+
+    assert (shown.settled, shown.joined_job) == (True, None)
+    assert [each.state for each in shown.segments] == ["cancelled"]
+    assert not line.batch(cancelled.batch_id).active
+
+
+def test_silence_ends_a_session_but_not_while_a_worker_has_a_segment_in_hand(line: SessionLine) -> None:
+    opened = line.open(timeout_s=60)
+    line.ask(opened.id, 0)
+    claimed = line.take(opened.id, 0, Stage.GENERATE)
+    line.silence(opened.id, 61)
+    line.poll()
+    assert line.view(opened.id).state not in ("timeout", "complete")
+
+    line.finish(claimed, line.made(claimed))
+    line.silence(opened.id, 61)
+    assert sessions.touch(line.database, opened.id)
+    line.poll()
+    assert line.row(opened.id).ended_at is None
+    line.silence(opened.id, 61)
+    line.poll()
+    shown = line.view(opened.id)
+    assert (shown.state, shown.end_reason) == ("timeout", "session_timeout")
+    assert not sessions.touch(line.database, opened.id)
+
+
+def test_owners_have_so_many_sessions_and_an_id_is_one_owners(line: SessionLine) -> None:
+    line.settings = load_settings(stream={"sessions_per_owner": 2})
+    first = line.open()
+    line.open()
+    with pytest.raises(SessionRejectedError, match="ada has 2 open sessions"):
+        line.open()
+    line.open(owner="bob")
+    again = sessions.open_session(line.database, line.settings, SessionChoices(), owner="ada", session_id=first.id)
+    assert again.id == first.id
+    with pytest.raises(ConflictError, match="another owner"):
+        sessions.open_session(line.database, line.settings, SessionChoices(), owner="bob", session_id=first.id)
+    with pytest.raises(NotFoundError):
+        sessions.session_view(line.database, first.id, owner="bob")
+    sessions.close_session(line.database, first.id)
+    line.open()
+
+
+def test_no_session_is_opened_where_no_gpu_could_be_reserved(line: SessionLine) -> None:
+    with pytest.raises(GpuUnavailableError, match="GPU of type h200"):
+        line.open(gpu=("h200",))
+    line.settings = load_settings(stream={"gpu_share": 0})
+    with pytest.raises(GpuUnavailableError, match="VGEN_STREAM_GPU_SHARE is 0"):
+        line.open()
+
+
+def test_a_session_goes_on_from_what_another_left(line: SessionLine) -> None:
+    line.settings = load_settings(stream={"gpu_share": 1})
+    line.worker(name="w2")
+    first = line.open(width=64, height=64)
+    line.ask(first.id, 0)
+    line.make(first.id, 0, Stage.GENERATE)
+    left = sessions.snapshot(line.database, first.id)
+
+    second = line.open(width=64, height=64, continuation=left)
+    line.ask(second.id, 0)
+    claimed = line.take(second.id, 0, Stage.GENERATE)
+
+    assert claimed.work.continuation is not None
+    assert claimed.work.continuation.payload["number"] == 0
+    assert claimed.work.spec.extends == f"{first.batch_id}-000000"
+
+
+def test_retried_segments_wait_for_each_other_again(line: SessionLine) -> None:
+    opened = line.open()
+    for number in range(2):
+        line.ask(opened.id, number)
+    claimed = line.take(opened.id, 0, Stage.GENERATE)
+    line.make(opened.id, 1, Stage.SCREEN)
+    with line.database.transaction() as session:
+        outcomes.fail(session, claimed, RefusedError("no"))
+    line.poll()
+    ids = [f"{opened.batch_id}-00000{number}" for number in range(2)]
+
+    with line.database.transaction() as session:
+        assert requests.retry_all(session, ids) == ids
+    line.admit()
+
+    assert line.states(ids[1])[Stage.GENERATE] is StepState.PENDING
+    assert invariants.violations(line.database) == []
+    line.make(opened.id, 0)
+    line.make(opened.id, 1)
