@@ -216,10 +216,6 @@ def test_what_does_not_come_is_said_where_it_should_be(
     page = show(f"/compare?job={swept}-000000&job={swept}-000001")
     page.until("return document.querySelector('figure').innerText.includes('Swept')")
 
-    # The store is away: its folder cannot be read, and comes back.
-    page = show(f"/jobs/{swept}-000001")
-    page.until("return document.querySelector('video.clip')?.readyState > 0")
-
 
 def pages_of(batch: str) -> list[str]:
     plain = ["/", "/submit", "/search?q=a", "/held", "/evals", "/models", "/workers", "/sign-in", "/batches/none"]
