@@ -28,6 +28,7 @@ ASSETS = {
 NAVIGATION = (
     ("/", "Batches", "videos.read"),
     ("/submit", "Submit", "batches.write"),
+    ("/stream", "Stream", "stream"),
     ("/search", "Search", "videos.read"),
     ("/held", "Held", "videos.read"),
     ("/evals", "Evaluations", "videos.read"),
