@@ -85,9 +85,8 @@ class _Feed:
 
     def _put(self, chunk: Chunk) -> None:
         number = INIT if chunk.kind is ChunkKind.INIT else INIT + 1 + chunk.index
-        self._chunks.append(
-            self._stream, self._segment, number, {"data": chunk.data, "mime": chunk.mime, "mode": self._mode}
-        )
+        fields = {"data": chunk.data, "mime": chunk.mime, "mode": self._mode}
+        self._chunks.append(self._stream, self._segment, number, fields)
 
 
 def _wait(seconds: float) -> bool:

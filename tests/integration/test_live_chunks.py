@@ -120,6 +120,15 @@ def test_fragments_come_before_the_last_frame_and_an_attempt_that_takes_over_add
     again.write(0, FRAMES)
     assert _numbers(chunks, stream, END) == [INIT, *range(INIT + 1, INIT + 5), END]
 
+    # And both parts together are what one attempt would have sent
+    whole = stream_of(secrets.token_hex(16), "h200")
+    alone = Step(whole.partition(":")[0], tmp_path / "other")
+    start_live_feed(settings, alone.work, alone.handoff, "h200")
+    alone.write(0, FRAMES)
+    assert _numbers(chunks, whole, END)[-1] == END
+    sent, at_once = ([each.fields for each in chunks.read(name, 0, 0, wait_s=1)] for name in (stream, whole))
+    assert sent == at_once
+
 
 def _media(settings: Settings, session: str, mode: Mode = Mode.AV_FMP4, **segment: Any) -> LineMedia:
     own = StreamSegmentView.model_construct(
