@@ -85,7 +85,7 @@ class _Feed:
 
     def _put(self, chunk: Chunk) -> None:
         number = INIT if chunk.kind is ChunkKind.INIT else INIT + 1 + chunk.index
-        fields = {"data": chunk.data, "mime": chunk.mime, "mode": self._mode}
+        fields: dict[str, bytes | str | int] = {"data": chunk.data, "mime": chunk.mime, "mode": self._mode}
         self._chunks.append(self._stream, self._segment, number, fields)
 
 
