@@ -26,7 +26,7 @@ from pipeline.prompts import Submission
 from pipeline.prompts.scoring import split_names
 from pipeline.scoring import compare as comparing
 from pipeline.scoring import gate, registry
-from pipeline.scoring.compare import Comparison, Run, SpeedSample, SpeedVerdict, State, speed_verdicts
+from pipeline.scoring.compare import Comparison, Run, SpeedSample, SpeedVerdict, State, power, speed_verdicts
 from pipeline.scoring.compare.html import html
 from pipeline.scoring.compare.report import Report, as_json, markdown
 from pipeline.scoring.compare.strips import strips_of_worst
@@ -36,6 +36,7 @@ from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, EncodeOptions
 from pipeline.states import EvalState
 from pipeline.storage.base import Storage
+from tasks.upkeep import rescoring
 from tasks.upkeep.stored_pairs import StoredPairs
 
 KIND = "nightly"
@@ -106,6 +107,18 @@ def submit(database: Database, settings: Settings, plan: Plan, *, night: str | N
         description[REFERENCE] = passed[-1].id if passed else None
         key = None if night is None else f"{KIND}:{night}:{identity[:16]}"
         return _store(session, parsed, settings, KIND, plan.metrics, description, key)
+
+
+def has_baseline(database: Database, run_id: str) -> bool:
+    """Return whether there is a run that this one's clips are compared with: the first night has none."""
+    with database.reading() as session:
+        return bool((runs.get_run(session, run_id).suite or {}).get(REFERENCE))
+
+
+def before_the_night(plan: Plan) -> list[str]:
+    """Return what the suite can tell by its number of prompts alone, a sentence for each kind of metric."""
+    metrics = [metric for metric in gate.check_metrics(plan.metrics, reference=True) if metric.group != gate.CHECKS]
+    return power.sentences(power.detectable(read_suite(plan.suite), metrics, plan.margins))
 
 
 def submit_repeat(database: Database, settings: Settings, run_id: str) -> tuple[str, str]:
@@ -188,7 +201,8 @@ def _alike(session: Session, identity: str) -> list[EvalRun]:
 def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
     """Compare a run that has ended with its baseline, store the report, and return the verdict.
 
-    Where a regression is to be repeated first, nothing is: the answer has ``repeat``, and ``submit_repeat`` is due.
+    Where a regression is to be repeated first, nothing is: the answer has ``repeat``, and ``submit_repeat`` is due. Nor
+    is it where what it is compared with was scored otherwise: the answer has ``rescore``, ``submit_rescores`` is due.
 
     The verdict has ``state``, ``meaning``, ``advice``, ``passed``, ``baseline``, ``reports`` (keys in the store) and
     ``speed``.
@@ -211,8 +225,15 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
         earlier = [(other.id, runs.records_of(session, other.batch_id)) for other in passed]
         samples = [SpeedSample(*values) for values in runs.speeds(session, run.batch_id)]
         repeats = _repeats(session, [*passed, *before], run)
+        rescores = rescoring.of_night(session, run_id)
         reference = _reference_records(session, description)
-    history = [_run(name, values, storage) for name, values in earlier if values]
+    if run.state is EvalState.COMPLETE and _to_be_rescored(records, earlier, repeats, rescores):
+        return {
+            **_verdict_of(State.OTHER_FINGERPRINT, "Its baselines are to be scored again first.", ()),
+            "rescore": True,
+        }
+    gone = rescoring.lost(rescores)
+    history = [_run(name, values, storage) for name, values in earlier if values and name not in gone]
     speed = speed_verdicts(_past_speeds(before), samples)
     verdict: dict[str, Any] = {"speed": [_sample(sample) for sample in samples], "baseline": None, "reports": {}}
     if run.state is EvalState.INCOMPLETE or not records:
@@ -232,11 +253,37 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
                     "repeat": True,
                 }
             comparison = _repeated(comparison, _run(run_id, records, storage), history, description, repeats, storage)
+        verdict["rescored"] = rescoring.as_json(rescores, records)
         pairs = StoredPairs(storage, [*reference, *_all(repeats.baseline)], [*records, *(repeats.candidate or [])])
-        verdict |= _reported(run_id, comparison, records, history, speed, storage, pairs)
+        verdict |= _reported(run_id, comparison, records, history, speed, storage, pairs, rescoring.remarks(rescores))
     with database.transaction() as session:
         runs.add_verdict(session, run_id, verdict)
         return dict((runs.get_run(session, run_id).summary or {})[runs.VERDICT])
+
+
+def _to_be_rescored(
+    records: rescoring.Records,
+    earlier: Sequence[tuple[str, list[dict[str, Any]]]],
+    repeats: _Repeats,
+    rescores: Sequence[EvalRun],
+) -> bool:
+    """Return whether a baseline was scored otherwise than the night, and nobody has scored it again yet."""
+    done = {(run.suite or {})["rescored"] for run in rescores}
+    found = [one for one in rescoring.stale(records, [*earlier, *repeats.baseline]) if one.run_id not in done]
+    return bool(found or rescoring.unfinished(rescores))
+
+
+def submit_rescores(database: Database, run_id: str) -> list[tuple[str, str]]:
+    """Have what a night is compared with scored again by its own scorer; (run, batch) of each. It may be asked again."""
+    with database.transaction() as session:
+        run = runs.get_run(session, run_id)
+        description = run.suite or {}
+        before = [other for other in reversed(_alike(session, description.get("identity", ""))) if other.id < run_id]
+        passed = _passed(before, description.get("baseline"), session)
+        baselines = [(other.id, runs.records_of(session, other.batch_id)) for other in passed]
+        baselines += _repeats(session, [*passed, *before], run).baseline
+        found = rescoring.stale(runs.records_of(session, run.batch_id), baselines)
+        return [(begun.id, begun.batch_id) for begun in rescoring.start(session, run_id, found)]
 
 
 def _passed(before: Sequence[EvalRun], pinned: str | None, session: Session) -> list[EvalRun]:
@@ -337,9 +384,10 @@ def _reported(
     speed: Sequence[SpeedVerdict],
     storage: Storage,
     pairs: StoredPairs,
+    remarks: Sequence[str],
 ) -> dict[str, Any]:
     """Store the report, and return the verdict."""
-    report = Report(comparison, history, speed, strips_of_worst(comparison, pairs.read))
+    report = Report(comparison, history, speed, strips_of_worst(comparison, pairs.read), remarks)
     texts = {
         "html": html(report),
         "md": markdown(report),
@@ -388,12 +436,15 @@ def repeat_due(database: Database, run_id: str, verdict: Mapping[str, Any]) -> b
 
 
 def judge_ended(database: Database, storage: Storage, settings: Settings) -> list[str]:
-    """Judge every nightly run that has ended and has no verdict, or have it repeated first; their ids."""
+    """Judge every nightly run that has ended and has no verdict, or do what is due first; their ids."""
     with database.transaction() as session:
         runs.settle(session)
         due = runs.unjudged(session, KIND)
     for run_id in due:
-        if repeat_due(database, run_id, judge(database, storage, run_id)):
+        verdict = judge(database, storage, run_id)
+        if verdict.get("rescore"):
+            submit_rescores(database, run_id)
+        elif repeat_due(database, run_id, verdict):
             submit_repeat(database, settings, run_id)
     return due
 

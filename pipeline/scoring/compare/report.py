@@ -24,6 +24,13 @@ class Report:
     speed: Sequence[SpeedVerdict] = ()
     strips: Mapping[Key, bytes] = field(default_factory=dict)
     """JPEGs of how the worst clips differ from the baseline's (``strips.difference_strip``)."""
+    remarks: Sequence[str] = ()
+    """What else a reader must know, a sentence each."""
+
+
+def all_notes(report: Report) -> list[str]:
+    """The comparison's notes and the report's own remarks."""
+    return [*notes(report.comparison), *report.remarks]
 
 
 def worst_prompts(compared: MetricComparison, most: int = WORST) -> list[PromptDifference]:
@@ -176,7 +183,7 @@ def markdown(report: Report) -> str:
         f"Baseline `{_cell(comparison.baseline)}`, candidate `{_cell(comparison.candidate)}`.",
     ]
     if comparison.metrics:
-        parts += [_table(COLUMNS, rows(comparison)), "\n".join(f"- {note}" for note in notes(comparison))]
+        parts += [_table(COLUMNS, rows(comparison)), "\n".join(f"- {note}" for note in all_notes(report))]
     if report.speed:
         parts += ["## Speed", _table(SPEED_COLUMNS, speed_rows(report.speed))]
     for compared in comparison.metrics:
