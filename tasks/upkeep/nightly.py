@@ -228,10 +228,8 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
         rescores = rescoring.of_night(session, run_id)
         reference = _reference_records(session, description)
     if run.state is EvalState.COMPLETE and _to_be_rescored(records, earlier, repeats, rescores):
-        return {
-            **_verdict_of(State.OTHER_FINGERPRINT, "Its baselines are to be scored again first.", ()),
-            "rescore": True,
-        }
+        waiting = _verdict_of(State.OTHER_FINGERPRINT, "Its baselines are to be scored again first.", ())
+        return {**waiting, "rescore": True}
     gone = rescoring.lost(rescores)
     history = [_run(name, values, storage) for name, values in earlier if values and name not in gone]
     speed = speed_verdicts(_past_speeds(before), samples)
@@ -239,9 +237,8 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
     if run.state is EvalState.INCOMPLETE or not records:
         verdict |= _verdict_of(State.INCOMPLETE, "Clips are missing or unscored: nothing was compared.", speed)
     elif not history:
-        verdict |= _verdict_of(
-            State.NO_CALIBRATION, "No run passed before: this one is what the next is compared with.", speed
-        )
+        before_it = "Of the runs before not every clip could be scored again" if gone else "No run passed before"
+        verdict |= _verdict_of(State.NO_CALIBRATION, f"{before_it}: this one is what the next is compared with.", speed)
         verdict["first"] = True
     else:
         comparison = _comparison(_run(run_id, records, storage), history, description)
@@ -267,14 +264,20 @@ def _to_be_rescored(
     repeats: _Repeats,
     rescores: Sequence[EvalRun],
 ) -> bool:
-    """Return whether a baseline was scored otherwise than the night, and nobody has scored it again yet."""
+    """Return whether a baseline was scored otherwise than the night, and nobody has scored it again yet.
+
+    A night that is identical to the last needs no scores.
+    """
+    last = earlier[-1][1] if earlier else []
+    if records and last and comparing.identical(comparing.run_of(last, "last"), comparing.run_of(records, "night")):
+        return False
     done = {(run.suite or {})["rescored"] for run in rescores}
     found = [one for one in rescoring.stale(records, [*earlier, *repeats.baseline]) if one.run_id not in done]
     return bool(found or rescoring.unfinished(rescores))
 
 
 def submit_rescores(database: Database, run_id: str) -> list[tuple[str, str]]:
-    """Have what a night is compared with scored again by its own scorer; (run, batch) of each. It may be asked again."""
+    """Have what a night is compared with scored again by its scorer; (run, batch) of each. It may be asked again."""
     with database.transaction() as session:
         run = runs.get_run(session, run_id)
         description = run.suite or {}

@@ -108,8 +108,8 @@ def remarks(rescores: Sequence[EvalRun]) -> list[str]:
         names = ", ".join(suite["before"])
         if run.state is EvalState.COMPLETE:
             said.append(
-                f"Run {suite['rescored']} was scored again by this night's scorer ({names}), since its scores were made "
-                "by another; both are kept."
+                f"Run {suite['rescored']} was scored again by this night's scorer ({names}): its scores were made by "
+                "another. Both are kept."
             )
         else:
             said.append(
