@@ -53,8 +53,11 @@ imports: $(STAMP)  ## Check which package may import which
 
 check: lint types imports  ## Lint, types and import rules
 
+# More than there are cores: tests wait for processes as often as they compute.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(8, max(3, os.cpu_count())))')
+
 test: check  ## Everything: lint, types, import rules, all tests with real servers
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-clients: $(STAMP)  ## Clients in their own versions, from the package indexes, a browser and promtool where they are installed
 	$(BIN)/python -m tests.clients.run

@@ -1,6 +1,7 @@
 """The cost of the durable line per job, beside a bare Celery chain of as many empty tasks.
 
-``python -m bench.orchestration [--jobs 1000] [--gpu-workers 1 4 16]`` starts PostgreSQL, Redis and the workers itself.
+``python -m bench.orchestration [--jobs 1000] [--gpu-workers 1 4 16]`` starts PostgreSQL, Redis and the workers itself;
+``--costs`` adds what a job costs by process (milliseconds of a core) and, in a run of its own, by statement.
 Both sides run prefork workers on the same Redis, of one child each: an io and a cpu worker and one or more for the GPU
 queue; the bare chain has three. The line's stages are the real tasks, claims and finishes, with stage functions that do
 nothing; the bare chain has a Redis result backend, as most users have.
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from celery import Celery, chain
@@ -23,6 +26,7 @@ from celery import Celery, chain
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench.parts.costs import core_ms, log_statements, statement_table  # noqa: E402
 from db import schema  # noqa: E402
 from db.clips import batches  # noqa: E402
 from db.session import Database  # noqa: E402
@@ -31,6 +35,7 @@ from pipeline.settings import Settings, load_settings  # noqa: E402
 from pipeline.spec import BatchOptions  # noqa: E402
 from pipeline.states import TERMINAL_JOB_STATES, JobState  # noqa: E402
 from tests import servers  # noqa: E402
+from tests.servers import Server  # noqa: E402
 
 GPU_TYPE = "idle-gpu"
 OPTIONS = "-P prefork -c 1 -l ERROR --without-mingle --without-gossip"
@@ -71,8 +76,17 @@ def stop_workers(workers: list[subprocess.Popen[bytes]]) -> None:
         worker.wait(timeout=60)
 
 
-def line_seconds(jobs: int, gpu_workers: int, database_url: str, redis_url: str, home: Path) -> float:
-    """Wall time from a stored batch to its last finished job."""
+def line_seconds(
+    jobs: int,
+    gpu_workers: int,
+    database_url: str,
+    redis_url: str,
+    home: Path,
+    *,
+    before: Callable[[dict[str, int]], None] = lambda pids: None,
+    after: Callable[[dict[str, int]], None] = lambda pids: None,
+) -> float:
+    """Wall time from a stored batch to its last finished job; the callbacks get the workers' pids by role."""
     env = {
         **os.environ,
         "VGEN_DATABASE_URL": database_url,
@@ -90,11 +104,14 @@ def line_seconds(jobs: int, gpu_workers: int, database_url: str, redis_url: str,
     try:
         wait_until(lambda: _live(database) == len(everyone), 120)
         _warm_up(database, settings)
+        pids = {role: worker.pid for role, worker in zip(everyone, workers, strict=True)}
+        before(pids)
         with database.transaction() as session:
             stored = batches.submit(session, submission, name="bench", owner="bench", options=BatchOptions())
         start = time.perf_counter()
         wait_until(lambda: _ended(database, stored.batch_id) == jobs, 600)
         took = time.perf_counter() - start
+        after(pids)
         with database.reading() as session:
             succeeded = batches.counts(session, [stored.batch_id])[stored.batch_id][JobState.SUCCEEDED]
         if succeeded != jobs:
@@ -156,6 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--gpu-workers", type=int, nargs="+", default=[1])
+    parser.add_argument("--costs", action="store_true", help="also what a job costs by process and by statement")
     arguments = parser.parse_args()
     jobs: int = arguments.jobs
     print(f"machine: {os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}; {jobs} jobs")
@@ -171,6 +189,36 @@ def main() -> None:
                 f"{line / bare:.2f} x; {jobs / line:.0f} jobs/s: {jobs / line * CLIP_S:.0f} GPUs at {CLIP_S} s a clip",
                 flush=True,
             )
+            if arguments.costs:
+                _show_costs(jobs, count, postgres, redis)
+
+
+def _show_costs(jobs: int, gpu_workers: int, postgres: Server, redis: Server) -> None:
+    """Two runs more: logging statements costs time of its own, so that processes are measured without."""
+    servers_pids = {"postgres": postgres.pid, "redis": redis.pid}
+    used: list[Counter[str]] = []
+    with servers.fresh_database(postgres) as url, tempfile.TemporaryDirectory() as home:
+
+        def count(pids: dict[str, int]) -> None:
+            used.append(core_ms(pids | servers_pids))
+
+        line_seconds(jobs, gpu_workers, url, redis.url, Path(home), before=count, after=count)
+    spent = {role: (milliseconds - used[0][role]) / jobs for role, milliseconds in used[1].items()}
+    print(f"{sum(spent.values()):8.2f} ms of a core a job, by process:")
+    for role, milliseconds in sorted(spent.items(), key=lambda item: -item[1]):
+        print(f"{milliseconds:8.2f} ms  {role}")
+    with servers.fresh_database(postgres) as url, tempfile.TemporaryDirectory() as home:
+        places: list[int] = []
+
+        def log(on: bool) -> None:
+            log_statements(url, on=on)
+            places.append(postgres.log_path.stat().st_size)
+
+        line_seconds(
+            jobs, gpu_workers, url, redis.url, Path(home), before=lambda _: log(True), after=lambda _: log(False)
+        )
+    written = postgres.log_path.read_bytes()[places[0] : places[1]]
+    print(statement_table(written.decode("utf-8", "replace"), jobs), flush=True)
 
 
 if __name__ == "__main__":

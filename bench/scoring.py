@@ -1,12 +1,14 @@
 """Clips scored per minute and dimension, the share of decoding, and the same by calling each model naively.
 
     python -m bench.scoring [--clips 4] [--frames 24] [--width 320] [--height 192] [--weights DIR] [--device cpu]
+                            [--precision float32] [--metrics vbench.dynamic_degree,…]
     python -m bench.scoring --oracle
 
-"Shared" is what ``vgen eval run`` does here: each clip decoded once, each model loaded once, features used twice where
-two dimensions need them. The steps of an evaluation run decode it once for each model family. "Naive" decodes the clip
-and loads the model anew for each clip and dimension. Without --weights the models are small and random, so that the
-shares say little about real ones: decoding and loading weigh more.
+"Shared" is what ``vgen eval run`` and the steps of an evaluation run do: each clip decoded once, while the one before
+is scored, each model loaded once, features used twice where two dimensions need them. "Naive" decodes the clip and
+loads the model anew for each clip and dimension. "CPU s" are the processor's seconds for a clip, which on a GPU are
+what it costs beside. Without --weights the models are small and random, so that the shares say little about real ones:
+decoding and loading weigh more.
 
 ``--oracle`` compares every stored clip with the official scores in tests/data/vbench_oracle; the tests compare fewer.
 """
@@ -29,7 +31,7 @@ import numpy as np
 from pipeline.scoring import GROUPS, METRICS, Clip, Context, Metric, Models, Score, Weights, read_clip
 from pipeline.scoring.families import family_of
 from pipeline.scoring.kinetics import KINETICS_400
-from pipeline.scoring.run import ClipToScore, score_clips
+from pipeline.scoring.run import ClipToScore, load, score_clips, score_loaded
 from tests.data.vbench_oracle import tiny_weights
 
 PROMPT = "A person is riding a bike"
@@ -43,6 +45,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--metrics", default=",".join(name for name in GROUPS["vbench"] if not METRICS[name].external))
     parser.add_argument("--oracle", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -53,46 +57,58 @@ def main() -> None:
             compare_with_oracle(Models(Weights(weights), arguments.device))
             return
         made_of = arguments.weights or "small and random"
-        print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {arguments.device}; weights {made_of}")
+        where = f"{arguments.device}, {arguments.precision}"
+        print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {where}; weights {made_of}")
         print(f"{arguments.clips} clips of {arguments.frames} frames, {arguments.width}x{arguments.height}")
-        measure(list(made(Path(folder), arguments)), weights, arguments.device)
+        measure(list(made(Path(folder), arguments)), Weights(weights), arguments)
 
 
-def measure(paths: list[Path], weights: Path, device: str) -> None:
-    metrics = [METRICS[name] for name in GROUPS["vbench"] if not METRICS[name].external]
+def measure(paths: list[Path], weights: Weights, arguments: argparse.Namespace) -> None:
+    def models_anew() -> Models:
+        return Models(Weights(weights.directory), arguments.device, arguments.precision)
+
+    metrics = [METRICS[name] for name in arguments.metrics.split(",")]
     items = [ClipToScore(path, PROMPT, auxiliary=STYLE) for path in paths]
-    list(score_clips(items[:1], metrics, Models(Weights(weights), device)))  # so that imports are not measured
-    models = Models(Weights(weights), device)
+    list(score_clips(items[:1], metrics, models_anew()))  # so that imports are not measured
+    models = models_anew()
     for metric in metrics:
         models.get(metric.family) if metric.family else None
     shared = dict.fromkeys((metric.name for metric in metrics), 0.0)
-    naive = dict(shared)
+    naive, cpu = dict(shared), dict(shared)
     decode = 0.0
-    for result in score_clips(items, metrics, models):  # in turns, so that a busy machine slows both
-        decode += result.decode_seconds
+    for item in items:  # in turns, so that a busy machine slows both
+        loaded = load(item, metrics)
+        decode += loaded.seconds
         for metric in metrics:
+            begun = time.process_time()
+            result = score_loaded(loaded, [metric], models)
+            cpu[metric.name] += time.process_time() - begun
             shared[metric.name] += result.score_seconds[metric.name]
-            naive[metric.name] += naively(result.clip.video, metric, weights, device)
-    print(f"{'dimension':<24}{'clips/min':>10}{'naive':>10}{'naive / shared':>16}")
+            naive[metric.name] += naively(item.video, metric, models_anew())
+    print(f"{'dimension':<24}{'clips/min':>10}{'CPU s':>8}{'naive':>10}{'naive / shared':>16}")
     for metric in metrics:
         ours, theirs = shared[metric.name], naive[metric.name]
         rates = [60 * len(paths) / seconds for seconds in (ours, theirs)]
-        print(f"{metric.dimension:<24}{rates[0]:>10.1f}{rates[1]:>10.1f}{theirs / ours:>16.1f}")
+        seconds = cpu[metric.name] / len(paths)
+        print(f"{metric.dimension:<24}{rates[0]:>10.1f}{seconds:>8.2f}{rates[1]:>10.1f}{theirs / ours:>16.1f}")
     whole = decode + sum(shared.values())
     rates = [60 * len(paths) / seconds for seconds in (whole, sum(naive.values()))]
-    print(f"all ten: shared {rates[0]:.1f} clips/min, naive {rates[1]:.1f}; decoding is {decode / whole:.1%} of shared")
-    families = len({family_of(metric) for metric in metrics})
-    steps = families * decode + sum(shared.values())
-    rate = 60 * len(paths) / steps
     print(
-        f"steps of a run, decoding for {families} families: {rate:.1f} clips/min, {families * decode / steps:.1%} of it"
+        f"together: shared {rates[0]:.1f} clips/min, naive {rates[1]:.1f}; decoding is {decode / whole:.1%} of shared"
     )
+    families = len({family_of(metric) for metric in metrics})
+    rate = 60 * len(paths) / (families * decode + sum(shared.values()))
+    print(f"a step for each of {families} families, as before, would decode {families} times: {rate:.1f} clips/min")
+    begun = time.perf_counter()
+    list(score_clips(items, metrics, models))
+    print(f"the whole, decoding ahead: {60 * len(paths) / (time.perf_counter() - begun):.1f} clips/min")
     print(f"loading all models once: {sum(models.load_seconds.values()):.1f} s")
 
 
-def naively(path: Path, metric: Metric, weights: Path, device: str) -> float:
+def naively(path: Path, metric: Metric, models: Models) -> float:
     started = time.perf_counter()
-    metric.score(read_clip(path), Context(Models(Weights(weights), device), PROMPT, auxiliary=STYLE))
+    with models.computing(metric.family):
+        metric.score(read_clip(path), Context(models, PROMPT, auxiliary=STYLE))
     return time.perf_counter() - started
 
 

@@ -63,6 +63,9 @@ TABLE: dict[str, Entry] = {
     "worker": Entry("cli.operate.workers:worker", "Run this host's workers of a cluster, in the foreground."),
     "workers": Entry("cli.operate.workers:app", "List the live workers and their presets; drain a host."),
     "serve": Entry("cli.operate.serve:serve", "Serve the line over HTTP; in solo mode work it off, too.", extra=SERVE),
+    "router-serve": Entry(
+        "cli.operate.router:router_serve", "Route HTTP and WebSockets to several servers, by their health.", extra=SERVE
+    ),
     "keys": Entry("cli.operate.keys:app", "Make, list and revoke the keys of programs that call `vgen serve`."),
     "dispatcher": Entry("cli.operate.workers:dispatcher", "Dispatch and reconcile for a cluster, in the foreground."),
     "beat": Entry("cli.operate.workers:beat", "Start a cluster's periodic work: sweeps, the nightly evaluation."),
@@ -92,11 +95,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": list(HELP)},
 )
-_WORKING = frozenset({"run", "generate", "worker", "serve", "dispatcher", "chaos", "bench", "eval", "models"})
+_WORKING = frozenset(
+    {"run", "generate", "worker", "serve", "router-serve", "dispatcher", "chaos", "bench", "eval", "models"}
+)
 """Commands whose work goes on when nobody reads their output any more; the others then end, with exit code 0."""
 
 
-_STANDING = frozenset({"run", "worker", "serve", "dispatcher", "beat", "flower"})
+_STANDING = frozenset({"run", "worker", "serve", "router-serve", "dispatcher", "beat", "flower"})
 """Commands whose process is named after them."""
 
 

@@ -62,7 +62,9 @@ class StageModels:
         if scorers is None or scorers.device != wanted:
             self.release_scorers()
             digests = self._settings.effective_cache_dir / "eval" / "digests.json"
-            scorers = self._scorers = Models(Weights(self._settings.eval.weights_dir, digests), wanted)
+            scorers = self._scorers = Models(
+                Weights(self._settings.eval.weights_dir, digests), wanted, self._settings.eval.precision
+            )
         return scorers
 
     def release_scorers(self) -> None:

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from db.session import Database
 from pipeline.settings import Settings
-from server import health, metrics, native, openai, pages, svd
+from server import health, metrics, native, openai, pages, stream, svd
 from server.database import Line
 from server.errors import add_handlers
 from server.limits import BodyLimits
@@ -18,6 +18,7 @@ from server.metrics.requests import CountedRequests
 from server.openapi import describe
 from server.query import known_query
 from server.request_ids import RequestIds
+from server.stream import StreamService
 from service.keys import KeyRule
 
 
@@ -28,29 +29,49 @@ def create_app(
     *,
     key_rule: KeyRule = KeyRule.ONCE_ANY_EXISTS,
     allowed_origins: Sequence[str] = (),
+    streams: StreamService | None = None,
 ) -> ASGIApp:
     """The line over HTTP. It keeps nothing but the settings and connections: any number of them serve one line."""
     app = make_api(Line(settings, database, stopping or threading.Event(), key_rule, tuple(allowed_origins)))
+    app.state.stream = streams
     app.state.requests = CountedRequests(app, BodyLimits(app, settings.serve), database, app.state.line.stopping)
     counted: ASGIApp = app.state.requests
     return RequestIds(_with_cors(counted, allowed_origins) if allowed_origins else counted)
 
 
+def create_mock_app(
+    settings: Settings, streams: StreamService, database: Database, allowed_origins: Sequence[str] = ()
+) -> ASGIApp:
+    """Sessions without a model, the page that shows them, and probes: for people who build front ends."""
+    app = _bare_app(Line(settings, database, threading.Event(), KeyRule.NEVER, tuple(allowed_origins)))
+    app.state.stream = streams
+    for router in (stream.mock_router, stream.router, pages.stream_router):
+        app.include_router(router)
+    limited = BodyLimits(app, settings.serve)
+    return RequestIds(_with_cors(limited, allowed_origins) if allowed_origins else limited)
+
+
 def make_api(line: Line | None = None) -> FastAPI:
     """Return every route, with what is handed to them; docs/http-api.md is written from it."""
-    # A path with a slash too many is told so: a redirect would lead past proxies, and loses the body of some clients.
-    app = FastAPI(title="vgen", version=version("vgen"), docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = _bare_app(line)
     strict = [Depends(known_query)]
-    app.state.line = line
-    add_handlers(app)
     app.include_router(health.probes_router)
     app.include_router(metrics.router)
     app.include_router(health.models_router, prefix="/v1", dependencies=strict)
     app.include_router(openai.router, prefix="/v1", dependencies=strict)
     app.include_router(native.router, prefix="/api/v1", dependencies=strict)
     app.include_router(svd.router, dependencies=strict)
+    app.include_router(stream.router)
     app.include_router(pages.router)
     describe(app)
+    return app
+
+
+def _bare_app(line: Line | None) -> FastAPI:
+    # A path with a slash too many is told so: a redirect would lead past proxies, and loses the body of some clients.
+    app = FastAPI(title="vgen", version=version("vgen"), docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.line, app.state.stream = line, None
+    add_handlers(app)
     return app
 
 

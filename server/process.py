@@ -1,41 +1,25 @@
 """The process of `vgen serve`: uvicorn, and in solo mode the line beside it."""
 
 import contextlib
-import ipaddress
 import math
 import socket
 import threading
 from collections.abc import Iterator, Sequence
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from db.session import Database
-from pipeline.errors import InputError, Problem
 from pipeline.settings import Settings
-from server.app import create_app
+from server.app import create_app, create_mock_app
 from server.connections import Connection
+from server.stream import StreamService
+from server.stream.limits import MAX_INIT_BYTES
 from service.keys import KeyRule
 from tasks.hosts.standing_line import StandingLine
 
 KEEP_ALIVE_S = 75
 """Longer than proxies keep an idle connection, so that none sends a request into one that is just closed."""
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Open the server's socket. Raises InputError: somebody else has the port, or the address is not this host's."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = (getattr(error, "strerror", None) or str(error)).partition(" (while attempting")[0]
-        message = f"{host}:{port} cannot be listened on: {reason}"
-        raise InputError([Problem(message, field="--host or --port")]) from None
-
-
-def is_loopback(listener: socket.socket) -> bool:
-    """Return whether only this machine can reach the socket."""
-    address = ipaddress.ip_address(listener.getsockname()[0].partition("%")[0])
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def serve(
@@ -46,12 +30,41 @@ def serve(
     *,
     key_rule: KeyRule = KeyRule.ONCE_ANY_EXISTS,
     allowed_origins: Sequence[str] = (),
+    streams: StreamService | None = None,
 ) -> None:
     """Answer requests until ``stopping`` is set and those that were begun are answered; in solo mode work, too."""
+    app = create_app(settings, database, stopping, key_rule=key_rule, allowed_origins=allowed_origins, streams=streams)
+    with contextlib.ExitStack() as stack:
+        line = stack.enter_context(StandingLine(settings, database, stopping)) if settings.solo else None
+        _answer(app, settings, listener, stopping)
+        if line is not None and line.error is not None:
+            raise line.error
+
+
+def serve_mock(
+    settings: Settings,
+    streams: StreamService,
+    listener: socket.socket,
+    stopping: threading.Event,
+    *,
+    allowed_origins: Sequence[str] = (),
+) -> None:
+    """Answer with sessions that need no model until ``stopping`` is set; nothing is stored."""
+    database = Database("sqlite://")  # of which nothing is asked
+    try:
+        _answer(create_mock_app(settings, streams, database, allowed_origins), settings, listener, stopping)
+    finally:
+        streams.close()
+        database.close()
+
+
+def _answer(app: ASGIApp, settings: Settings, listener: socket.socket, stopping: threading.Event) -> None:
     config = uvicorn.Config(
-        create_app(settings, database, stopping, key_rule=key_rule, allowed_origins=allowed_origins),
+        app,
         http=Connection,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MAX_INIT_BYTES,
+        ws_per_message_deflate=False,  # pictures are compressed already, and a small message may unpack to a huge one
         log_config=None,
         access_log=False,
         server_header=False,
@@ -60,11 +73,7 @@ def serve(
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.serve.drain_s),
     )
-    with contextlib.ExitStack() as stack:
-        line = stack.enter_context(StandingLine(settings, database, stopping)) if settings.solo else None
-        _Server(config, stopping).run(sockets=[listener])
-        if line is not None and line.error is not None:
-            raise line.error
+    _Server(config, stopping).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):

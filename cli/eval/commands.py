@@ -17,6 +17,7 @@ from cli.options import Json, takes
 from pipeline import extras
 from pipeline.errors import InputError, Problem
 from pipeline.scoring import Models, aggregates, registry, score_file
+from pipeline.scoring.residency import Precision
 from pipeline.scoring.run import ClipScores
 from pipeline.scoring.score_file import write_scores
 from pipeline.scoring.vbench import DIMENSIONS, QUALITY
@@ -107,7 +108,14 @@ def run(
     expected: ExpectedOptions = ExpectedOptions(),  # noqa: B008 - frozen
     weights: WeightsOption = None,
     device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, …; default: the setting eval.device.")
+        str | None,
+        typer.Option(
+            "--device", help="cpu, cuda, …, or several of a kind: cuda:0,cuda:1; default: the setting eval.device."
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision | None,
+        typer.Option("--precision", help="Of matrix products; half is faster. Default: the setting eval.precision."),
     ] = None,
     here: Annotated[
         bool, typer.Option("--here", help="Score a batch in this process, not on the cluster's workers.")
@@ -124,7 +132,7 @@ def run(
     of_batch = batch.names_batch([*(videos or []), *(more or [])])
     if of_batch and (reference or text_prompt or prompts or manifest or expected != ExpectedOptions()):
         raise InputError([Problem("a batch's rows say what its clips should be: give --metrics only", field="VIDEO")])
-    if of_batch and not (settings.solo or here or weights or device):
+    if of_batch and not (settings.solo or here or weights or device or precision):
         return batch.score_by_workers(settings, (videos or more or [""])[0], names, write, json)
     extras.require(extras.EVAL, purpose="what `vgen eval run` scores with")
     clips = (
@@ -143,12 +151,18 @@ def run(
     selection = registry.select(names, store, reference=reference is not None)
     for metric, reason in selection.left_out:
         output.notice(f"left out: {metric.name}: {reason}")
-    models = Models(store, device or settings.eval.device)
+    devices = [
+        Models(store, name, precision or settings.eval.precision) for name in _devices(device or settings.eval.device)
+    ]
+    if of_batch and len(devices) > 1:
+        raise InputError(
+            [Problem("a batch is scored on one device here, or on its cluster's workers", field="--device")]
+        )
     earlier = {} if of_batch else resume.earlier_records(write)
     results = (
-        batch.score(settings, (videos or more or [""])[0], names, selection.metrics, models)
+        batch.score(settings, (videos or more or [""])[0], names, selection.metrics, devices[0])
         if of_batch
-        else resume.score(clips, selection.metrics, models, settings.eval.clip_bytes, earlier)
+        else resume.score(clips, selection.metrics, devices, settings.eval.clip_bytes, earlier)
     )
     scores: list[ClipScores] = []
     records: list[dict[str, Any]] = []
@@ -220,6 +234,16 @@ def _show_aggregate(view: views.EvalAggregateView) -> None:
     output.table(("dimension", "group", "value", "normalised", "scored", "not scored"), rows)
     sums = (("quality (of 7)", view.quality), ("semantic (of 9)", view.semantic), ("total (of 16)", view.total))
     output.facts([(name, _percent(value) or "incomplete") for name, value in sums])
+
+
+def _devices(text: str) -> list[str]:
+    """Device names separated by commas. Raises InputError where they are of several kinds: scores would differ."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    kinds = dict.fromkeys(name.partition(":")[0] for name in names)
+    if len(kinds) != 1:
+        message = f"{text!r} is not a device, or several of one kind, separated by commas"
+        raise InputError([Problem(message, field="--device")])
+    return names
 
 
 def _show(result: ClipScores) -> None:

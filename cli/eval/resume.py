@@ -1,5 +1,6 @@
 """`vgen eval run --output FILE` goes on where it was interrupted: what FILE has of a clip is not computed again."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 from cli import output
 from pipeline.files.digests import file_sha256
 from pipeline.scoring import Metric, Models
-from pipeline.scoring.run import ClipScores, ClipToScore, as_json, fingerprint, is_asked, score_clips
+from pipeline.scoring.devices import score_on
+from pipeline.scoring.run import ClipScores, ClipToScore, as_json, fingerprint, is_asked
 from pipeline.scoring.score_file import Record, read_scores, score_of
 
 
@@ -32,15 +34,19 @@ def earlier_records(file: Path | None) -> dict[str, Record]:
 
 
 def score(
-    clips: Sequence[ClipToScore], metrics: Sequence[Metric], models: Models, max_bytes: int, earlier: dict[str, Record]
+    clips: Sequence[ClipToScore],
+    metrics: Sequence[Metric],
+    devices: Sequence[Models],
+    max_bytes: int,
+    earlier: dict[str, Record],
 ) -> Iterator[tuple[ClipScores, Record]]:
-    """Score clips, in order: the scores of each, and its record of a score file.
+    """Score clips on these devices, in order: the scores of each, and its record of a score file.
 
     A score among ``earlier`` is kept where the clip's bytes, its prompt, reference and suite, and the scorer are the
     same; so is that of a metric that is not asked for now. A record is taken out of ``earlier`` as its clip's turn
     comes, so that what is left there is what has not been replaced.
     """
-    prints = {metric.name: fingerprint(metric, models) for metric in metrics}
+    prints = {metric.name: fingerprint(metric, devices[0]) for metric in metrics}
     kept = {
         clip.video: _kept(clip, metrics, prints, earlier[str(clip.video)])
         for clip in clips
@@ -49,10 +55,11 @@ def score(
     if count := sum(len(one.metrics) for one in kept.values()):
         output.notice(f"{count} scores of {sum(bool(one.metrics) for one in kept.values())} clips are there already")
     known = [replace(clip, known=kept[clip.video].metrics if clip.video in kept else frozenset()) for clip in clips]
-    pending = [clip for clip in known if any(is_asked(metric, clip) for metric in metrics)]
-    results = score_clips(pending, metrics, models, max_bytes)
-    for clip in known:
-        scored = next(results) if clip in pending else ClipScores(clip, {}, None, 0.0, {})
+    is_pending = [any(is_asked(metric, clip) for metric in metrics) for clip in known]
+    pending = list(itertools.compress(known, is_pending))
+    results = score_on(pending, metrics, devices, max_bytes)
+    for clip, pends in zip(known, is_pending, strict=True):
+        scored = next(results) if pends else ClipScores(clip, {}, None, 0.0, {})
         before = kept.get(clip.video, _Kept({"scores": {}}, frozenset()))
         scores = {**{name: score_of(before.record["scores"][name]) for name in before.metrics}, **scored.scores}
         pixels, sha256 = scored.pixels or before.record.get("pixels"), scored.sha256 or before.record.get("sha256")

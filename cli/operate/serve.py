@@ -1,7 +1,11 @@
 """`vgen serve`: the line over HTTP, in the foreground; in solo mode this process works it off, too."""
 
+from __future__ import annotations
+
 import re
-from typing import Annotated
+from pathlib import Path
+from socket import socket
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,15 +17,24 @@ from db import api_keys
 from db.session import Database
 from pipeline import extras
 from pipeline.errors import InputError, Problem, ServiceUnavailableError
+from pipeline.settings import Settings
 from service.keys import KeyRule
+
+if TYPE_CHECKING:
+    from server.stream import ServeFile
+
+_HOST, _PORT = "127.0.0.1", 8000
 
 _ORIGIN = re.compile(r"https?://[^/?#@\s*]+")
 
 
 def serve(
     ctx: typer.Context,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8000,
+    host: Annotated[str | None, typer.Option("--host", show_default="127.0.0.1", help="Address to listen on.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=0, max=65535, show_default="8000", help="Port to listen on; 0: any free one."),
+    ] = None,
     open_: Annotated[
         bool, typer.Option("--open", help="Answer without keys, whoever asks, and whatever the address.")
     ] = False,
@@ -29,31 +42,62 @@ def serve(
         list[str] | None,
         typer.Option("--allow-origin", metavar="URL", help="A site whose pages may call the server; repeatable."),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="YAML with FastVideo's fields: `server:`, `streaming:`, …"),
+    ] = None,
+    mock: Annotated[
+        bool, typer.Option("--mock", help="Serve streams of moving gradients, without a model; nothing is stored.")
+    ] = False,
 ) -> int:
     """Serve the line over HTTP, in the foreground; in solo mode work it off, too. Ctrl-C or SIGTERM drains."""
     from db import schema
 
     extras.require(extras.SERVE, purpose="what `vgen serve` answers with")
     from server import process
+    from server.listener import is_loopback, listen, shown_address
+    from server.stream import ServeFile, read_serve_file
 
-    settings, origins = settings_of(ctx), _origins(allow_origin or [])
-    if settings.solo:
-        extras.require(extras.GENERATE, purpose="what makes the clips of a server in solo mode")
-    listener = process.listen(host, port)
+    file = ServeFile() if config is None else read_serve_file(config)
+    for notice in file.notices:
+        output.notice(f"{config}: {notice}")
+    settings, origins = file.settings(settings_of(ctx)), _origins(allow_origin or [])
+    if settings.solo or mock:
+        purpose = "what encodes the streams of a mock" if mock else "what makes the clips of a server in solo mode"
+        extras.require(extras.GENERATE, purpose=purpose)
+    port = port if port is not None else file.server.port if file.server.port is not None else _PORT
+    listener = listen(host or file.server.host or _HOST, port)
+    if mock:
+        return _serve_mock(settings, file, listener, origins, open_=open_)
     database = Database(settings.effective_database_url)
     try:
         if database.is_sqlite:
             schema.upgrade(database)
         else:
             require_schema(settings)
-        rule = _key_rule(database, open_, is_loopback=process.is_loopback(listener))
+        rule = _key_rule(database, open_, is_loopback=is_loopback(listener))
         with Interrupt("stopping: what runs is answered and given back; again to stop at once") as interrupt:
-            address, bound = listener.getsockname()[:2]
-            shown = f"[{address}]" if ":" in address else address
-            output.notice(f"serving on http://{shown}:{bound}")
+            output.notice(f"serving on http://{shown_address(listener)}")
             process.serve(settings, database, listener, interrupt.event, key_rule=rule, allowed_origins=origins)
     finally:
         database.close()
+    return 0
+
+
+def _serve_mock(settings: Settings, file: ServeFile, listener: socket, origins: list[str], *, open_: bool) -> int:
+    """Raises InputError: others can reach it, and nobody said that they may."""
+    from server import process
+    from server.listener import is_loopback, shown_address
+    from server.stream import StreamService
+
+    if not open_ and not is_loopback(listener):
+        message = "others can reach this address, and a mock knows no keys: give --open to serve whoever asks"
+        raise InputError([Problem(message, field="--host")])
+    with Interrupt("stopping; again to stop at once") as interrupt:
+        output.notice(
+            f"serving on http://{shown_address(listener)} (mock: /stream shows it, /v1/stream is the protocol)"
+        )
+        process.serve_mock(settings, StreamService.mock(file), listener, interrupt.event, allowed_origins=origins)
     return 0
 
 

@@ -1,9 +1,11 @@
 """Model families: each is loaded once and scores many clips. This file loads no torch until a family is asked for."""
 
 import importlib
+import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.errors import RefusedError
 from pipeline.scoring.weight_files import (
@@ -54,12 +56,18 @@ def weights_of(family: str) -> tuple[str, ...]:
     return (*(weights_of(family_files.base) if family_files.base else ()), *family_files.files)
 
 
+Precision = Literal["float32", "bfloat16", "float16"]
+_LOADING = threading.Lock()
+"""Loaders of models change what is global for a moment: one loads at a time."""
+
+
 @dataclass
 class Models:
-    """The families of one process. ``device`` is torch's name for it."""
+    """The families of one device. ``device`` is torch's name for it; ``precision`` that of matrix products there."""
 
     weights: Weights = field(default_factory=Weights)
     device: str = "cpu"
+    precision: Precision = "float32"
     load_seconds: dict[str, float] = field(default_factory=dict)
     _loaded: dict[str, Any] = field(default_factory=dict, repr=False)
     _broken: dict[str, RefusedError] = field(default_factory=dict, repr=False)
@@ -82,12 +90,22 @@ class Models:
             started = time.perf_counter()
             module = importlib.import_module(f"pipeline.scoring.models.{definition.module}")
             try:
-                self._loaded[family] = module.load(weights, self.device, *base)
+                with _LOADING:
+                    self._loaded[family] = module.load(weights, self.device, *base)
             except RefusedError as error:
                 self._broken[family] = error
                 raise
             self.load_seconds[family] = time.perf_counter() - started
         return self._loaded[family]
+
+    def computing(self, family: str | None) -> AbstractContextManager[Any]:
+        """The context that a family's metrics compute in: torch's autocast, in any precision but single."""
+        if family is None or self.precision == "float32":
+            return nullcontext()
+        torch = importlib.import_module("torch")
+        kind = self.device.partition(":")[0]
+        context: AbstractContextManager[Any] = torch.autocast(kind, dtype=getattr(torch, self.precision))
+        return context
 
     def digests(self, family: str) -> dict[str, str]:
         """sha256 of each of the family's files, by official name."""

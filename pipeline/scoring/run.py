@@ -186,7 +186,8 @@ def score_loaded(
             if metric.family is not None:
                 models.get(metric.family)  # so that loading is not counted as scoring
             started = time.perf_counter()
-            scores[metric.name] = metric.score(clip, context)
+            with models.computing(metric.family):
+                scores[metric.name] = metric.score(clip, context)
             seconds[metric.name] = time.perf_counter() - started
         except Exception as error:  # noqa: BLE001 - one model's fault costs no other metric its score
             scores[metric.name] = _failed(metric, clip, error, required=required, strict=strict)
@@ -252,7 +253,8 @@ def fingerprint(metric: Metric, models: Models) -> dict[str, Any]:
     facts: dict[str, Any] = {"version": metric.version, "decoder": f"PyAV {version('av')}", "numpy": version("numpy")}
     if metric.family is not None:
         facts |= {name: version(name) for name in _LIBRARIES}
-        facts |= {"device": models.device, "dtype": "float32", "weights": models.digests(metric.family)}
+        device = models.device.partition(":")[0]  # which of several it is does not decide
+        facts |= {"device": device, "dtype": models.precision, "weights": models.digests(metric.family)}
     return facts
 
 

@@ -171,6 +171,10 @@ class EvalSettings(_Group):
         None, description="Folder of the evaluation models, by official file name or hub id; besides, the hub cache."
     )
     device: str = Field("cpu", description="Where they run: cpu, cuda or cuda:1, as torch names it.")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="Of the models' matrix products: half precision is faster, and scores are not comparable.",
+    )
     workers: Literal["cpu", "gpu"] = Field(
         "cpu",
         description="Which workers score the clips of runs where a model is needed: cpu, or gpu while one is alive.",

@@ -157,6 +157,9 @@ def _require_own_page(connection: HTTPConnection, line: Line) -> None:
     if line.key_rule is KeyRule.ONCE_ANY_EXISTS and not _is_this_machine(host):
         # A name of another site that was made to lead here.
         raise ApiError(403, f"without keys only this machine is served, and not as {host!r}", code="host_refused")
+    if line.key_rule is KeyRule.ONCE_ANY_EXISTS and not _comes_from_this_machine(connection.headers):
+        text = "without keys only this machine is served, and a proxy sent this for another: make a key"
+        raise ApiError(403, text, code="host_refused")
     if origin is not None and origin not in line.allowed_origins and not is_own_origin(origin, host):
         raise ApiError(403, f"pages of {origin} may not use this server without a key", code="origin_refused")
 
@@ -164,6 +167,12 @@ def _require_own_page(connection: HTTPConnection, line: Line) -> None:
 def is_own_origin(origin: str, host: str) -> bool:
     """Return whether an Origin header names the site of the Host header."""
     return origin.partition("://")[2] == host
+
+
+def _comes_from_this_machine(headers: Headers) -> bool:
+    """Return whether every client that proxies name in ``X-Forwarded-For`` is this machine; True without one."""
+    clients = [part.strip() for value in headers.getlist("x-forwarded-for") for part in value.split(",")]
+    return all(_is_this_machine(f"[{client}]" if ":" in client else client) for client in clients)
 
 
 def _is_this_machine(host: str) -> bool:

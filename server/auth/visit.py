@@ -53,7 +53,7 @@ async def visitor(request: Request, line: ServedLine) -> Visit:
     if (text := credential(request.headers, request.url.query)) is not None:
         return Visit(await holder_of(text, line), _token(text))
     if session is not None:
-        return Visit(await _session_holder(session, line), _token(session), signed_in=True)
+        return Visit(await session_holder(session, line), _token(session), signed_in=True)
     caller = await without_key(request, line)
     if caller is None and line.settings.serve.public_pages and request.method in ("GET", "HEAD"):
         caller = Caller(line.settings.owner, _PUBLIC, sees_all=True)
@@ -62,8 +62,8 @@ async def visitor(request: Request, line: ServedLine) -> Visit:
     return Visit(caller, form_token(request))
 
 
-async def _session_holder(secret: str, line: Line) -> Caller:
-    """Raises ApiError: 401."""
+async def session_holder(secret: str, line: Line) -> Caller:
+    """Return the owner of a browser's session. Raises ApiError: 401."""
     try:
         return caller_with(await run_in_threadpool(keys.verify_session, line.database, secret))
     except keys.KeyRefusedError as error:

@@ -2,11 +2,30 @@
 
 from fastapi import APIRouter
 
-from server.pages import assets, batches, compare, evals, fleet, held, jobs, live, ratings, search, sign_in, submit
+from server.pages import (
+    assets,
+    batches,
+    compare,
+    evals,
+    fleet,
+    held,
+    jobs,
+    live,
+    ratings,
+    search,
+    sign_in,
+    stream,
+    submit,
+)
 from server.pages.route import PageRoute
 
 router = APIRouter(include_in_schema=False)
-for part in (assets, sign_in, live, batches, jobs, ratings, compare, evals, fleet, held, search, submit):
+for part in (assets, sign_in, live, batches, jobs, ratings, compare, evals, fleet, held, search, stream, submit):
     router.include_router(part.router)
 
-__all__ = ["PageRoute", "router"]
+stream_router = APIRouter(include_in_schema=False)
+"""The page of streams alone, with what it loads."""
+for part in (assets, stream):
+    stream_router.include_router(part.router)
+
+__all__ = ["PageRoute", "router", "stream_router"]

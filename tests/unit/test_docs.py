@@ -232,7 +232,7 @@ def test_pages_name_only_commands_that_exist() -> None:
     command = get_command(app)
     known = set(command.commands)  # type: ignore[attr-defined]
     for path, text in _texts():
-        named = set(re.findall(r"(?:`|^    |^\$ )(?:\.venv/bin/)?vgen ([a-z]+)", text, re.MULTILINE))
+        named = set(re.findall(r"(?:`|^    |^\$ )(?:\.venv/bin/)?vgen ([a-z]+(?:-[a-z]+)*)", text, re.MULTILINE))
         assert named <= known, f"{path.name}: {sorted(named - known)}"
 
 
@@ -240,7 +240,7 @@ def test_the_readme_names_every_exit_code_and_every_command() -> None:
     text = (REPOSITORY / "README.md").read_text("utf-8")
 
     assert set(re.findall(r"^\| (\d+) \|", text, re.MULTILINE)) == {str(code.value) for code in ExitCode}
-    assert set(get_command(app).commands) <= set(re.findall(r"vgen ([a-z]+)", text))  # type: ignore[attr-defined]
+    assert set(get_command(app).commands) <= set(re.findall(r"vgen ([a-z]+(?:-[a-z]+)*)", text))  # type: ignore[attr-defined]
 
 
 # Links
@@ -299,6 +299,11 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
         ]
 
     assert {path.resolve() for path in DOCS.rglob("*.md")} <= seen
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_pages_hold_no_marks_of_an_unfinished_merge(page: Path) -> None:
+    assert not re.search(r"^(<{7}|={7}$|>{7})", page.read_text("utf-8"), re.MULTILINE)
 
 
 # The map and the changelog

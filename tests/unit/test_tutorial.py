@@ -67,5 +67,5 @@ def test_systemd_finds_no_mistake_in_the_units(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", *sorted(tmp_path.glob("*.service"))], capture_output=True, text=True, check=False
     )
 
-    assert len(UNITS) == 3
+    assert len(UNITS) == 4
     assert [line for line in done.stderr.splitlines() if str(tmp_path) in line or "vgen-" in line] == []

@@ -19,7 +19,7 @@ class Aesthetic:
     def ratings(self, clip: Clip) -> torch.Tensor:
         """Rating of each frame, about 0..10, (frames,)."""
         ratings: torch.Tensor = self._head(self._images.features(clip)).squeeze(-1)
-        return ratings
+        return ratings.float()
 
 
 def load(weights: Sequence[FoundWeights], device: str) -> Aesthetic:

@@ -31,7 +31,7 @@ class ClipWithText:
         """
         images = self._images.features(clip, pixels.for_clip_by_pil)
         scale = self._model.logit_scale.exp().cpu()
-        logits = scale * self._text(text) @ images.t()
+        logits = (scale * self._text(text) @ images.t()).float()
         return [value / 100 for value in logits[0].tolist()]
 
     def _text(self, text: str) -> Tensor:
@@ -40,7 +40,7 @@ class ClipWithText:
         if len(ids) > most:
             raise TextTooLongError(f"the text has {len(ids)} tokens; CLIP takes at most {most}")
         features = self._model.get_text_features(input_ids=torch.tensor([ids], device=self._device))
-        return F.normalize(features.pooler_output.cpu(), dim=-1)
+        return F.normalize(features.pooler_output.float().cpu(), dim=-1)
 
 
 def load(weights: Sequence[FoundWeights], device: str, images: ClipImages) -> ClipWithText:

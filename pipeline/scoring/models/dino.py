@@ -70,8 +70,8 @@ class Dino:
     @torch.inference_mode()
     def features(self, clip: Clip) -> Tensor:
         """Unit length, (frames, width), on the CPU."""
-        parts = [self._model(pixels.for_dino(part).to(self._device)).cpu() for part in pixels.batches(clip.frames)]
-        return F.normalize(torch.cat(parts), dim=-1)
+        parts = [self._model(pixels.for_dino(part, self._device)) for part in pixels.batches(clip.frames)]
+        return F.normalize(torch.cat(parts).float().cpu(), dim=-1)
 
 
 def load(weights: Sequence[FoundWeights], device: str) -> Dino:

@@ -24,13 +24,13 @@ class ClipImages:
         self.model, self._device = model, device
 
     @torch.inference_mode()
-    def features(self, clip: Clip, prepare: Callable[[Frames], Tensor] = pixels.for_clip) -> Tensor:
+    def features(self, clip: Clip, prepare: Callable[[Frames, str], Tensor] = pixels.for_clip) -> Tensor:
         """Unit length, (frames, embedding), on the CPU."""
         parts = []
         for part in pixels.batches(clip.frames):
-            features = self.model.get_image_features(pixel_values=prepare(part).to(self._device))
-            parts.append(features.pooler_output.cpu())
-        return F.normalize(torch.cat(parts), dim=-1)
+            features = self.model.get_image_features(pixel_values=prepare(part, self._device))
+            parts.append(features.pooler_output)
+        return F.normalize(torch.cat(parts).float().cpu(), dim=-1)
 
 
 def load(weights: Sequence[FoundWeights], device: str) -> ClipImages:

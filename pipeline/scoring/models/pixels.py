@@ -1,4 +1,7 @@
-"""Frames to model inputs, exactly as VBench prepares them: its resizes have no antialiasing unless PIL does them."""
+"""Frames to model inputs, exactly as VBench prepares them: its resizes have no antialiasing unless PIL does them.
+
+Frames go to the device as bytes and are made into floats, resized and normalised there.
+"""
 
 import itertools
 from collections.abc import Iterator
@@ -24,14 +27,14 @@ def batches(frames: Frames, size: int = _BATCH) -> Iterator[Frames]:
         yield frames[start : start + size]
 
 
-def tensor(frames: Frames) -> Tensor:
-    """uint8 (T, H, W, 3) to float32 (T, 3, H, W), still 0..255."""
-    return torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2).float()
+def tensor(frames: Frames, device: str = "cpu") -> Tensor:
+    """uint8 (T, H, W, 3) to float32 (T, 3, H, W) on the device, still 0..255."""
+    return torch.from_numpy(np.array(frames)).to(device).permute(0, 3, 1, 2).float()
 
 
 def normalised(images: Tensor, constants: tuple[tuple[float, ...], tuple[float, ...]]) -> Tensor:
     """Images of 0..1, (…, 3, H, W), by a mean and deviation per channel."""
-    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in constants)
+    mean, deviation = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in constants)
     return (images - mean) / deviation
 
 
@@ -55,33 +58,33 @@ def centre(images: Tensor, side: int = SIDE) -> Tensor:
     return images[..., top : top + side, left : left + side]
 
 
-def for_clip(frames: Frames) -> Tensor:
+def for_clip(frames: Frames, device: str = "cpu") -> Tensor:
     """Bicubic on floats, not clamped: background_consistency and aesthetic_quality."""
-    images = tensor(frames)
+    images = tensor(frames, device)
     images = centre(resized(images, shorter_side(*images.shape[-2:]), "bicubic"))
     return normalised(images / 255, CLIP)
 
 
-def for_viclip(frames: Frames) -> Tensor:
+def for_viclip(frames: Frames, device: str = "cpu") -> Tensor:
     """Bicubic on bytes, so clamped and rounded: temporal_style and overall_consistency."""
-    images = tensor(frames)
+    images = tensor(frames, device)
     images = resized(images, shorter_side(*images.shape[-2:]), "bicubic")
     images = centre(images.clamp(0, 255).round())
     return normalised(images / 255, CLIP)
 
 
-def for_clip_by_pil(frames: Frames) -> Tensor:
-    """PIL's bicubic, which antialiases: appearance_style."""
+def for_clip_by_pil(frames: Frames, device: str = "cpu") -> Tensor:
+    """PIL's bicubic, which antialiases and runs on the CPU: appearance_style."""
     height, width = shorter_side(*frames.shape[1:3])
     pictures = [Image.fromarray(frame) for frame in frames]
     small = [p if p.size == (width, height) else p.resize((width, height), Image.Resampling.BICUBIC) for p in pictures]
-    images = centre(tensor(np.stack([np.asarray(picture) for picture in small])))
+    images = centre(tensor(np.stack([np.asarray(picture) for picture in small]), device))
     return normalised(images / 255, CLIP)
 
 
-def for_dino(frames: Frames) -> Tensor:
+def for_dino(frames: Frames, device: str = "cpu") -> Tensor:
     """Bilinear, no crop: subject_consistency sees the whole frame."""
-    images = tensor(frames)
+    images = tensor(frames, device)
     images = resized(images, shorter_side(*images.shape[-2:]), "bilinear")
     return normalised(images / 255, IMAGENET)
 

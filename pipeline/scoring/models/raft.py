@@ -134,7 +134,8 @@ class RaftNetwork(nn.Module):
 
         ``first`` and ``second`` are the features of the images and of those that they move to.
         """
-        correlation = correlation_of(first, second, most_bytes)
+        with torch.autocast(images.device.type, enabled=False):  # likenesses are of single precision in any case
+            correlation = correlation_of(first, second, most_bytes)
         context = self.cnet(2 * (images / 255) - 1)
         state, inputs = torch.tanh(context[:, :_HIDDEN]), F.relu(context[:, _HIDDEN:])
         start = _grid(first.shape[-2], first.shape[-1], first.device).expand(len(images), -1, -1, -1)
@@ -142,7 +143,7 @@ class RaftNetwork(nn.Module):
         for _ in range(steps):
             state, step = self.update_block(state, inputs, correlation.around(place), place - start)
             place = place + step
-        return _upsampled(place - start, 0.25 * self.update_block.mask(state).float())
+        return _upsampled((place - start).float(), 0.25 * self.update_block.mask(state).float())
 
 
 def _grid(height: int, width: int, device: torch.device) -> Tensor:
@@ -214,8 +215,9 @@ class _Sampled:
             parts = []
             for start in range(0, height * width, self._places):
                 at = _relative(centres[:, start : start + self._places, None] + window, features)
-                near = F.grid_sample(features, at, align_corners=True)  # (N, 256, places, 81)
-                parts.append(torch.einsum("ncp,ncpw->nwp", self._first[..., start : start + self._places], near))
+                with torch.autocast(place.device.type, enabled=False):
+                    near = F.grid_sample(features, at, align_corners=True)  # (N, 256, places, 81)
+                    parts.append(torch.einsum("ncp,ncpw->nwp", self._first[..., start : start + self._places], near))
             levels.append(torch.cat(parts, -1).float())
         return torch.cat(levels, 1).view(count, -1, height, width)
 

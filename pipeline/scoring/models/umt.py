@@ -70,7 +70,7 @@ class Umt:
             torch.from_numpy(places)
         ]  # a short clip's frames come repeatedly
         video = prepared.transpose(0, 1)[None].to(self._device)
-        best, order = torch.topk(torch.sigmoid(self._model(video)).cpu(), count, dim=1)
+        best, order = torch.topk(torch.sigmoid(self._model(video).float()).cpu(), count, dim=1)
         return list(zip(order[0].tolist(), best[0].tolist(), strict=True))
 
 

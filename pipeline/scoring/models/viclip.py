@@ -70,7 +70,7 @@ class ViClip:
         """Unit feature of the eight middle frames, (1, embedding), on the CPU."""
         frame_count = self._video.temporal_positional_embedding.shape[1]
         frames = clip.frames[pixels.middle(len(clip.frames), frame_count)]
-        return F.normalize(self._video(pixels.for_viclip(frames)[None].to(self._device)).cpu(), dim=-1)
+        return F.normalize(self._video(pixels.for_viclip(frames, self._device)[None]).float().cpu(), dim=-1)
 
     @torch.inference_mode()
     def text(self, prompt: str) -> Tensor:
@@ -79,7 +79,7 @@ class ViClip:
         most = self._text.positional_embedding.shape[0]
         if len(ids) > most:
             ids = [*ids[: most - 1], self._tokens.end]
-        return F.normalize(self._text(torch.tensor([ids], device=self._device)).cpu(), dim=-1)
+        return F.normalize(self._text(torch.tensor([ids], device=self._device)).float().cpu(), dim=-1)
 
 
 def load(weights: Sequence[FoundWeights], device: str) -> ViClip:

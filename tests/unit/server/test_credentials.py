@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from pipeline.redaction import redact
-from server.auth.caller import _is_this_machine, credential
+from server.auth.caller import _comes_from_this_machine, _is_this_machine, credential
 from server.errors import ApiError
 from service import keys
 from service.keys import KeyRefusedError
@@ -100,3 +100,13 @@ def test_names_of_this_machine(host: str) -> None:
 )
 def test_other_names_are_not(host: str) -> None:
     assert not _is_this_machine(host)
+
+
+@pytest.mark.parametrize("clients", [[], ["127.0.0.1"], ["127.0.0.1, ::1"], ["::1", "127.0.0.1"]])
+def test_what_a_proxy_forwards_for_this_machine_is_its_own(clients: list[str]) -> None:
+    assert _comes_from_this_machine(headers(*(("x-forwarded-for", each) for each in clients)))
+
+
+@pytest.mark.parametrize("clients", [["10.0.0.1"], ["127.0.0.1, 10.0.0.1"], ["127.0.0.1", "2001:db8::1"], [""], ["?"]])
+def test_what_a_proxy_forwards_for_others_is_not(clients: list[str]) -> None:
+    assert not _comes_from_this_machine(headers(*(("x-forwarded-for", each) for each in clients)))

@@ -1,0 +1,1 @@
+"""The router: one address before several servers, for HTTP and for WebSockets."""

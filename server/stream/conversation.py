@@ -1,0 +1,426 @@
+"""One client and its session: from the first message to the close.
+
+Three tasks work on it. One reads what the client sends, one makes the next prompt ready while the segment before is
+made (``PromptQueue``), and one has segments made. What goes to the client passes the outbox, which alone sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import replace
+from typing import Protocol
+
+from starlette.types import Message
+from starlette.websockets import WebSocketDisconnect
+
+from server.auth import Caller
+from server.stream import endings
+from server.stream import messages as m
+from server.stream.endings import Ending, error_message, refused_init
+from server.stream.init_image import InitImageError, read_init_image
+from server.stream.limits import MessageRate, too_long
+from server.stream.outbox import ClientTooSlowError, Outbox, Sends
+from server.stream.prompt_queue import PromptQueue, Ready
+from server.stream.segments import SegmentTeller
+from server.stream.service import StreamService
+from server.stream.session import Session, SessionRejectedError, SessionState
+from server.stream.source import (
+    Assigned,
+    ContinuationState,
+    Opening,
+    SegmentRequest,
+    SegmentSource,
+    SourceError,
+    Waiting,
+)
+
+logger = logging.getLogger(__name__)
+
+INIT_S = 30.0
+"""A client has so long for its first message, or as long as a session may be idle, if that is less."""
+_FLUSH_S = 10.0
+"""What is on its way when a session ends has so long to be sent."""
+_BUSY_POLL_S = 0.05
+
+
+class Channel(Sends, Protocol):
+    """A WebSocket that was accepted, or what stands for one."""
+
+    async def receive(self) -> Message:
+        """Return the next event of ASGI: ``websocket.receive`` or ``websocket.disconnect``."""
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        """Close it."""
+
+
+class Conversation:
+    """The server's side of the protocol, for one client."""
+
+    def __init__(self, channel: Channel, service: StreamService, caller: Caller) -> None:
+        self._channel = channel
+        self._service = service
+        self._caller = caller
+        self._outbox = Outbox(channel)
+        self._rate = MessageRate()
+        self._session = Session()
+        self._prompts = PromptQueue(self._session, service.prompts, service.request, self._outbox.put)
+        self._assigned = asyncio.Event()
+        self._source: SegmentSource | None = None
+        self._displaced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def session(self) -> Session:
+        return self._session
+
+    async def run(self) -> None:
+        """Serve the client until it or the session ends, and close the channel."""
+        try:
+            self._service.sessions.add(self._session)
+        except SessionRejectedError as error:
+            await self._close(endings.rejected(str(error)))
+            return
+        sending = asyncio.create_task(self._outbox.run())
+        end = endings.client_gone()
+        try:
+            end = await self._until_the_end(sending)
+        finally:
+            await asyncio.shield(self._ended(end, sending))
+
+    def displace(self) -> None:
+        """End this conversation: another client has come for its session."""
+        if not self._displaced.done():
+            self._displaced.set_result(None)
+
+    async def _until_the_end(self, sending: asyncio.Task[None]) -> Ending:
+        """Run the tasks until one of them ends; how it ended."""
+        try:
+            return await self._first_end(sending)
+        except Ending as end:
+            return end
+        except ClientTooSlowError as error:
+            logger.warning("stream ended", extra={"session_id": self._session.id, "reason": str(error)})
+            return endings.client_gone()
+        except WebSocketDisconnect:
+            return endings.client_gone()
+        except SourceError as error:
+            return self._failed(error)
+        except Exception:
+            logger.exception("stream failed", extra={"session_id": self._session.id})
+            text = f"an internal error; the server's log has it under the session {self._session.id}"
+            return endings.failed("internal_error", text)
+
+    async def _first_end(self, sending: asyncio.Task[None]) -> Ending:
+        """Raises what ended the session, or the connection."""
+        begun: list[asyncio.Task[None]] = []
+        try:
+            opening = await self._opening()
+            begun += [asyncio.create_task(work) for work in (self._read(), self._make(opening))]
+            waited: set[asyncio.Future[None]] = {*begun, sending, self._displaced}
+            done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if self._displaced in done:
+                return endings.taken_over()
+            for task in done:
+                task.result()
+            return endings.client_gone()
+        finally:
+            for task in begun:
+                task.cancel()
+            await asyncio.gather(*begun, return_exceptions=True)
+
+    def _failed(self, error: SourceError) -> Ending:
+        said = error_message(error.code, error.message, retryable=error.retryable)
+        match error.code:
+            case "gpu_unavailable":
+                return Ending(SessionState.TIMEOUT, endings.TRY_LATER, error.code, (said,))
+            case "session_rejected":
+                return Ending(SessionState.REJECTED, endings.TRY_LATER, error.code, (said,))
+            case "preset_mismatch" | "invalid_message" if self._session.state is not SessionState.ACTIVE:
+                return Ending(SessionState.REJECTED, endings.UNSUPPORTED, error.code, (said,))
+        dropped = len(self._prompts)
+        waiting = [error_message(error.code, f"{dropped} prompts that waited are dropped with it")] if dropped else []
+        return endings.failed(error.code, error.message, *waiting, retryable=error.retryable)
+
+    async def _ended(self, end: Ending, sending: asyncio.Task[None]) -> None:
+        """Give back what the session holds, and tell the client how it ended, if it still reads."""
+        session = self._session
+        self._service.sessions.remove(session)
+        if self._service.watched.get(session.id) is self:
+            del self._service.watched[session.id]
+        session.end(end.state)
+        if self._source is not None:
+            try:
+                await self._source.close(client_left=end.client_left)
+            except Exception:
+                logger.exception("a session was not closed", extra={"session_id": session.id})
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_FLUSH_S):
+                if not sending.done():
+                    for message in end.messages:
+                        await self._outbox.put(message)
+                    await self._outbox.close()
+                    await sending
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        await self._close(replace(end, messages=()))
+
+    async def _close(self, end: Ending) -> None:
+        with contextlib.suppress(Exception):  # the client may be gone
+            async with asyncio.timeout(_FLUSH_S):
+                for message in end.messages:
+                    await self._channel.send_text(message.model_dump_json())
+                await self._channel.close(end.code, end.reason)
+
+    # What the client sends
+
+    async def _opening(self) -> Opening:
+        """Return what the first message asks for. Raises Ending, WebSocketDisconnect."""
+        config = self._service.config
+        patience_s = min(INIT_S, config.session_timeout_seconds)
+        try:
+            async with asyncio.timeout(patience_s):
+                text = await self._receive()
+        except TimeoutError:
+            raise endings.silent_from_the_start(patience_s) from None
+        init = _init_of(text)
+        try:
+            image = await asyncio.to_thread(read_init_image, init.initial_image)
+        except InitImageError as error:
+            raise refused_init(str(error)) from None
+        state = _state_of(init.continuation_state)
+        self._begin(init)
+        return Opening(
+            session_id=self._session.id,
+            owner=self._caller.owner,
+            key_id=self._caller.key_id,
+            client_id=init.client_id,
+            preset=init.preset or self._service.preset,
+            image=image,
+            state=state,
+            mode=self._session.stream_mode,
+            silent_audio=config.silent_audio if init.silent_audio is None else init.silent_audio,
+            segment_cap=self._cap,
+            timeout_s=config.session_timeout_seconds,
+            resume=init.session_id is not None,
+            after_segment=init.after_segment,
+        )
+
+    def _begin(self, init: m.SessionInitV2) -> None:
+        """Take over what the first message says, and end the conversation that had the session before."""
+        session, config = self._session, self._service.config
+        session.client_id, session.preset, session.preset_label = init.client_id, init.preset, init.preset_label
+        session.curated_prompts = list(init.curated_prompts)
+        session.loop_generation_enabled = init.loop_generation_enabled
+        session.single_clip_mode = init.single_clip_mode
+        session.enhancement_enabled = init.enhancement_enabled
+        session.auto_extension_enabled = init.auto_extension_enabled
+        session.stream_mode = init.stream_mode if "stream_mode" in init.model_fields_set else config.stream_mode
+        if init.session_id is not None:
+            if not (init.session_id.isascii() and init.session_id.isalnum()):
+                raise refused_init(f"session_id: {init.session_id!r:.80} is not the id of a session")
+            session.id = init.session_id
+            before = self._service.watched.get(session.id)
+            if before is not None and before._caller.owner == self._caller.owner:
+                before.displace()
+        self._service.watched[session.id] = self
+
+    @property
+    def _cap(self) -> int:
+        return 1 if self._session.single_clip_mode else self._service.config.generation_segment_cap
+
+    async def _receive(self) -> str | None:
+        """Return a text message; None for a binary one. Raises WebSocketDisconnect."""
+        received = await self._channel.receive()
+        if received["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(received.get("code") or endings.NORMAL)
+        return received.get("text")
+
+    async def _read(self) -> None:
+        """Act on what the client sends. Raises Ending, WebSocketDisconnect."""
+        await self._switch_off_what_cannot_be()
+        while True:
+            text = await self._receive()
+            self._session.touch()
+            try:
+                if not self._rate.take():
+                    self._refuse_flood()
+                    continue
+                if text is None:
+                    raise m.InvalidMessageError("binary messages are not read; send JSON as text")
+                if (problem := too_long(text)) is not None:
+                    raise m.InvalidMessageError(problem)
+                await self._apply(m.parse_text(text))
+            except m.InvalidMessageError as error:
+                await self._outbox.put(error_message("invalid_message", str(error), retryable=True))
+
+    def _refuse_flood(self) -> None:
+        """Raises Ending, or the first time InvalidMessageError."""
+        if self._rate.exhausted:
+            raise endings.flooded()
+        if self._rate.first_refusal:
+            rule = f"at most {self._rate.per_second:g} a second are read, and those over are dropped"
+            raise m.InvalidMessageError(f"too many messages: {rule}")
+
+    async def _switch_off_what_cannot_be(self) -> None:
+        for name in ("enhancement_enabled", "auto_extension_enabled"):
+            if getattr(self._session, name) and not self._service.prompts.can_write:
+                setattr(self._session, name, False)
+                await self._outbox.put(error_message("invalid_message", endings.no_writer(name)))
+
+    async def _apply(self, message: m.ClientMessage) -> None:
+        """Raises InvalidMessageError, Ending."""
+        session = self._session
+        match message:
+            case m.SessionInitV2():
+                text = "session_init_v2: the session has begun; open another connection for another"
+                raise m.InvalidMessageError(text)
+            case m.SegmentPromptSource():
+                self._prompts.add(message)
+            case m.SeedPromptsUpdated():
+                session.curated_prompts = list(message.seed_prompts)
+                self._prompts.restart_seeds()
+            case m.EnhancementUpdated():
+                session.enhancement_enabled = self._if_written(message.enabled)
+            case m.AutoExtensionUpdated():
+                session.auto_extension_enabled = self._if_written(message.enabled)
+            case m.LoopGenerationUpdated():
+                session.loop_generation_enabled = message.enabled
+            case m.GenerationPausedUpdated():
+                session.generation_paused = message.paused
+            case m.SnapshotState():
+                await self._send_snapshot()
+            case m.RewritePrompt():
+                await self._send_alternatives(message)
+            case m.StopSession():
+                raise endings.stopped()
+        if not isinstance(message, m.SnapshotState | m.RewritePrompt):
+            self._prompts.changed()
+
+    def _if_written(self, enabled: bool) -> bool:
+        """Raises InvalidMessageError: it is switched on, and nothing here writes prompts."""
+        if enabled and not self._service.prompts.can_write:
+            raise m.InvalidMessageError(endings.no_writer("enabled"))
+        return enabled
+
+    async def _send_snapshot(self) -> None:
+        state = None if self._source is None else await self._source.snapshot()
+        if state is None:
+            text = "there is no continuation state yet: no segment of this session is made"
+            await self._outbox.put(error_message("internal_error", text))
+        else:
+            await self._outbox.put(m.ContinuationStateSnapshot(state=state.as_json()))
+
+    async def _send_alternatives(self, message: m.RewritePrompt) -> None:
+        if not self._service.prompts.can_write:
+            raise m.InvalidMessageError(endings.no_writer("rewrite_prompt"))
+        try:
+            answer = await self._service.prompts.rewrite(message.prompt, message.count, message.temperature)
+        except SourceError as error:
+            await self._outbox.put(error_message(error.code, error.message, retryable=error.retryable))
+        else:
+            await self._outbox.put(answer)
+
+    # What is made for it
+
+    async def _make(self, opening: Opening) -> None:
+        """Bind a GPU, and have segments made until there may be no more. Raises Ending, SourceError."""
+        source = self._source = self._service.make_source()
+        await self._outbox.put(m.QueueStatus(position=0, queue_depth=0, session_id=self._session.id))
+        try:
+            async with asyncio.timeout(opening.timeout_s):
+                async for place in source.open(opening):
+                    await self._place(place)
+        except TimeoutError:
+            text = f"no GPU was free for {opening.timeout_s:g} s; try again later"
+            raise SourceError("gpu_unavailable", text) from None
+        first, cap = self._session.segment_idx, self._cap
+        preparing = asyncio.create_task(self._prompts.run(first, cap, source.announce))
+        try:
+            teller = SegmentTeller(self._outbox.put)
+            while self._session.segment_idx < cap:
+                ready = await self._next_ready(preparing)
+                if await self._made(source, ready.request, teller):
+                    await teller.complete(ready)
+        finally:
+            preparing.cancel()
+            await asyncio.gather(preparing, return_exceptions=True)
+        raise endings.cap_reached()
+
+    async def _place(self, place: Waiting | Assigned) -> None:
+        session, put = self._session, self._outbox.put
+        if isinstance(place, Waiting):
+            if session.state is SessionState.INITIALIZING:
+                session.transition(SessionState.QUEUED)
+            position, depth = place.position, place.queue_depth
+            await put(m.QueueStatus(position=position, queue_depth=depth, session_id=session.id))
+            return
+        session.transition(SessionState.GPU_BINDING)
+        session.gpu_id, session.segment_idx = place.gpu_id, place.next_segment
+        timeout_s, name = self._service.config.session_timeout_seconds, place.gpu_name
+        await put(m.GpuAssigned(gpu_id=place.gpu_id, session_timeout=timeout_s, session_id=session.id, gpu_name=name))
+        session.transition(SessionState.ACTIVE)
+        fps = int(place.fps) if place.fps == int(place.fps) else place.fps
+        await put(
+            m.StreamStart(
+                preset=place.preset, width=place.width, height=place.height, fps=fps, num_frames=place.num_frames
+            )
+        )
+
+    async def _next_ready(self, preparing: asyncio.Task[None]) -> Ready:
+        """Return the next request. Raises Ending: nothing was asked for, for too long."""
+        timeout_s = self._service.config.session_timeout_seconds
+        getting = asyncio.create_task(self._prompts.get())
+        try:
+            while True:
+                left = self._session.last_activity + timeout_s - time.monotonic()
+                if left <= 0 and not self._prompts.busy:
+                    raise endings.idle(timeout_s)
+                patience_s = max(left, _BUSY_POLL_S)
+                done, _ = await asyncio.wait(
+                    {getting, preparing}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if getting in done:
+                    return getting.result()
+                if preparing in done:
+                    preparing.result()
+        finally:
+            getting.cancel()
+
+    async def _made(self, source: SegmentSource, request: SegmentRequest, teller: SegmentTeller) -> bool:
+        """Have one segment made; False where its prompt was turned down. Raises SourceError."""
+        try:
+            await teller.follow(source, request)
+        except SourceError as error:
+            if error.fatal:
+                raise
+            await self._outbox.put(error_message(error.code, error.message, retryable=error.retryable))
+            return False
+        self._session.segment_idx = request.index + 1
+        self._session.transition(SessionState.ACTIVE)
+        return True
+
+
+def _init_of(text: str | None) -> m.SessionInitV2:
+    """Raises Ending: the first message is not what it must be."""
+    try:
+        if text is None:
+            raise m.InvalidMessageError("it is binary; it must be JSON")
+        init = m.parse_text(text)
+    except m.InvalidMessageError as error:
+        raise refused_init(f"the first message: {error}") from None
+    if not isinstance(init, m.SessionInitV2):
+        message = f"the first message is {init.type}; it must be session_init_v2"
+        raise refused_init(message, "expected_session_init_v2")
+    return init
+
+
+def _state_of(given: dict[str, object] | None) -> ContinuationState | None:
+    """Raises Ending: it is not a state."""
+    if given is None:
+        return None
+    kind, payload = given.get("kind"), given.get("payload")
+    if not isinstance(kind, str) or not isinstance(payload, dict):
+        raise refused_init("continuation_state: is not an object with kind (text) and payload (object)")
+    return ContinuationState(kind, payload)

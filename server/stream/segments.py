@@ -1,0 +1,95 @@
+"""What a client is told of a segment while it is made."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import cast
+
+from pydantic import BaseModel
+
+from server.stream import messages as m
+from server.stream.endings import error_message
+from server.stream.prompt_queue import Ready
+from server.stream.source import (
+    Done,
+    Media,
+    MediaBegin,
+    MediaEnd,
+    Notice,
+    SegmentEvent,
+    SegmentRequest,
+    SegmentSource,
+    SourceError,
+    Started,
+    Step,
+)
+
+Put = Callable[[BaseModel | bytes], Awaitable[None]]
+
+
+class SegmentTeller:
+    """Turns what a source says into messages, in the order in which it is said."""
+
+    def __init__(self, put: Put) -> None:
+        self._put = put
+        self._pts_base_ms = 0.0
+        self._stream_id = ""
+        self._generation_time_ms = 0.0
+
+    async def follow(self, source: SegmentSource, request: SegmentRequest) -> None:
+        """Have a segment made, and tell all of it but its completion. Raises SourceError."""
+        done: Done | None = None
+        duration_ms: float | None = None
+        events = cast(AsyncGenerator[SegmentEvent, None], source.start_segment(request))
+        async with contextlib.aclosing(events):
+            async for event in events:
+                if isinstance(event, Done):
+                    done = event
+                elif isinstance(event, MediaEnd):
+                    duration_ms = event.duration_ms
+                await self._tell(request, event)
+        if done is None or duration_ms is None:
+            raise SourceError("worker_failed", f"segment {request.index} ended without its frames")
+        self._pts_base_ms += duration_ms
+        self._generation_time_ms = done.generation_time_ms
+
+    async def complete(self, ready: Ready) -> None:
+        latency_ms = (time.monotonic() - ready.asked_at) * 1000
+        generation_time_ms = round(self._generation_time_ms, 1)
+        index = ready.request.index
+        await self._put(
+            m.SegmentComplete(
+                segment_idx=index, generation_time_ms=generation_time_ms, e2e_latency_ms=round(latency_ms, 1)
+            )
+        )
+
+    async def _tell(self, request: SegmentRequest, event: SegmentEvent) -> None:
+        index, put = request.index, self._put
+        match event:
+            case Started(total_steps, prompt):
+                source = request.source
+                await put(m.SegmentStart(segment_idx=index, prompt=prompt, total_steps=total_steps, source=source))
+            case Step(step, total_steps, stage):
+                await put(m.StepComplete(segment_idx=index, step=step, total_steps=total_steps, stage=stage))
+            case MediaBegin(stream_id, mime, mode, init):
+                self._stream_id = stream_id
+                await put(m.MediaInit(segment_idx=index, mime=mime, stream_id=stream_id, mode=mode))
+                if init:
+                    await put(init)
+            case Media(_, data):
+                await put(data)
+            case MediaEnd(chunks, duration_ms):
+                base_ms, duration_ms = round(self._pts_base_ms, 3), round(duration_ms, 3)
+                await put(
+                    m.MediaSegmentComplete(
+                        segment_idx=index,
+                        stream_id=self._stream_id,
+                        chunks=chunks,
+                        duration_ms=duration_ms,
+                        pts_base_ms=base_ms,
+                    )
+                )
+            case Notice(code, message):
+                await put(error_message(code, message, retryable=True))

@@ -1,0 +1,53 @@
+"""What all sessions of this process share: the configuration, who makes segments, who writes prompts, who is let in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from server.stream.config import RequestPart, ServeFile, StreamingConfig
+from server.stream.mock import DEFAULT_GPUS, MockGpus, MockSource
+from server.stream.prompts import MockPrompts, PromptDesk
+from server.stream.session import SessionRegistry
+from server.stream.source import SegmentSource
+
+if TYPE_CHECKING:
+    from server.stream.conversation import Conversation
+
+MOCK_TIMEOUT_S = 120
+"""What FastVideo's mock has for the ``session_timeout_seconds`` of a file that does not say it."""
+
+
+@dataclass
+class StreamService:
+    """The sessions of one server."""
+
+    config: StreamingConfig
+    make_source: Callable[[], SegmentSource]
+    prompts: PromptDesk
+    request: RequestPart = field(default_factory=RequestPart)
+    preset: str | None = None
+    """The preset of sessions that name none."""
+    gpus: MockGpus | None = None
+    """Of a mock: its GPUs."""
+    watched: dict[str, Conversation] = field(default_factory=dict)
+    """Which conversation each session has now, by the session's id."""
+
+    def __post_init__(self) -> None:
+        self.sessions = SessionRegistry(self.config.max_sessions)
+
+    @classmethod
+    def mock(cls, file: ServeFile | None = None) -> StreamService:
+        """Return sessions whose segments are moving gradients."""
+        file = file or ServeFile()
+        config = file.streaming or StreamingConfig()
+        if "session_timeout_seconds" not in config.model_fields_set:
+            config = config.model_copy(update={"session_timeout_seconds": MOCK_TIMEOUT_S})
+        gpus = MockGpus(config.pool.num_workers or DEFAULT_GPUS)
+        return cls(
+            config, lambda: MockSource(gpus, config, file.request), MockPrompts(), file.request, file.preset, gpus=gpus
+        )
+
+    def close(self) -> None:
+        self.prompts.close()

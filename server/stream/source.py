@@ -1,0 +1,170 @@
+"""The seam between a session and what makes its segments."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pipeline.encoding.live import Mode
+from server.stream.init_image import InitImage
+from server.stream.messages import ErrorCode, PromptSource
+
+
+@dataclass(frozen=True, slots=True)
+class ContinuationState:
+    """What a later segment goes on from: ``kind`` names who can read ``payload``, which is JSON."""
+
+    kind: str
+    payload: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "payload": self.payload}
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a session begins with."""
+
+    session_id: str
+    owner: str
+    key_id: str | None = None
+    client_id: str | None = None
+    preset: str | None = None
+    image: InitImage | None = None
+    state: ContinuationState | None = None
+    mode: Mode = Mode.AV_FMP4
+    silent_audio: bool = False
+    segment_cap: int = 6
+    timeout_s: float = 300
+    resume: bool = False
+    """True where the client comes back to a session that it had."""
+    after_segment: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRequest:
+    """One segment to make."""
+
+    index: int
+    prompt: str
+    source: PromptSource = "user"
+    negative_prompt: str | None = None
+    seed: int | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """No GPU is free: so many sessions wait, this one at that place (1 is next)."""
+
+    position: int
+    queue_depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """A GPU is bound: sizes in pixels, frames a second, frames of a segment; the segment that comes next."""
+
+    gpu_id: int
+    width: int
+    height: int
+    fps: float
+    num_frames: int
+    preset: str | None = None
+    gpu_name: str | None = None
+    next_segment: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The segment is begun, with so many steps, and with the prompt that is used."""
+
+    total_steps: int
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step is done."""
+
+    step: int
+    total_steps: int
+    stage: str = "denoise"
+
+
+@dataclass(frozen=True, slots=True)
+class MediaBegin:
+    """A stream of media begins; ``init`` may be empty. Another ``stream_id`` begins the segment anew."""
+
+    stream_id: str
+    mime: str
+    mode: Mode
+    init: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A fragment, or a picture."""
+
+    index: int
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MediaEnd:
+    """All media of the segment came."""
+
+    chunks: int
+    duration_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that the client is told while the segment goes on."""
+
+    code: ErrorCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The segment is made."""
+
+    generation_time_ms: float
+    state: ContinuationState | None = None
+
+
+SegmentEvent = Started | Step | MediaBegin | Media | MediaEnd | Notice | Done
+
+
+class SourceError(Exception):
+    """Making segments failed: the code and message that the client is told, and whether it may go well later."""
+
+    def __init__(self, code: ErrorCode, message: str, *, retryable: bool = True, fatal: bool = True) -> None:
+        super().__init__(message)
+        self.code: ErrorCode = code
+        self.message = message
+        self.retryable = retryable
+        self.fatal = fatal
+        """False where the session goes on: the prompt was turned down, not the work on it."""
+
+
+class SegmentSource(Protocol):
+    """What makes the segments of one session, one after the other."""
+
+    def open(self, opening: Opening) -> AsyncIterator[Waiting | Assigned]:
+        """Bind a GPU; the last value is ``Assigned``. Raises SourceError."""
+
+    def start_segment(self, request: SegmentRequest) -> AsyncIterator[SegmentEvent]:
+        """Make a segment; the last event is ``Done``. Whoever leaves early stops it. Raises SourceError."""
+
+    async def announce(self, request: SegmentRequest) -> None:
+        """Hear which segment will be started next, perhaps while the one before is made. Raises SourceError."""
+
+    async def snapshot(self) -> ContinuationState | None:
+        """Return the state after the last segment that was made; None before the first."""
+
+    async def close(self, *, client_left: bool) -> None:
+        """Give the GPU back. With ``client_left`` a source that outlives its client may keep the session for it."""

@@ -1,0 +1,93 @@
+"""The page that shows a session, in a browser: three segments play by MSE, with and without sound, without errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.clients.browser import Browser, chromium
+from tests.serving import Served, serving
+
+CONFIG = """
+default_request: { sampling: { num_frames: 24, fps: 24 } }
+streaming: { generation_segment_cap: 3, mock: { step_ms: 20 } }
+"""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("mock")
+    (folder / "serve.yaml").write_text(CONFIG)
+    with serving(folder / "home", "--mock", "--config", folder / "serve.yaml") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("profile")) as opened:
+        opened.resize(1280, 900)
+        yield opened
+
+
+@pytest.fixture
+def page(browser: Browser, served: Served) -> Browser:
+    browser.open("about:blank")
+    browser.open(f"{served.client.base_url}/stream")
+    browser.complaints()
+    return browser
+
+
+def _watch(page: Browser) -> None:
+    """Ask for three segments, and wait for the session's end."""
+    page.click("#open")
+    page.until("return document.getElementById('state').textContent === 'ready'")
+    for number in range(3):
+        page.type("input[name=prompt]", f" fox {number}")
+        page.click("#send")
+    page.until("return document.getElementById('state').textContent === 'ended: segment cap'")
+
+
+@pytest.mark.parametrize("sound", [False, True])
+def test_three_segments_play_one_after_the_other(page: Browser, sound: bool) -> None:
+    if sound:
+        page.click("input[name=silent_audio]")
+    _watch(page)
+    video = "document.getElementById('video')"
+
+    page.until(f"return {video}.currentTime > 2.5")  # three segments of a second each
+
+    assert page.run("return document.getElementById('problem').textContent") == ""
+    assert page.run(f"return {video}.error") is None
+    assert page.run(f"return {video}.buffered.length") == 1, "there is a hole between two segments"
+    assert page.run(f"return Math.abs({video}.buffered.end(0) - 3) < 0.2")
+    assert page.run("return Number(document.getElementById('fragments').textContent)") >= 15
+    told = page.run("return [...document.querySelectorAll('#messages li')].map((item) => item.textContent)")
+    assert sum("mp4a.40.2" in text for text in told) == (3 if sound else 0)
+    assert page.complaints() == []
+
+
+def test_pictures_are_drawn_where_they_are_asked_for(page: Browser) -> None:
+    page.run("document.querySelector('select[name=mode]').value = 'legacy_jpeg'")
+    _watch(page)
+    page.until("return parseFloat(document.getElementById('played').textContent) > 2.5")
+    pixel = "document.getElementById('pictures').getContext('2d').getImageData(128, 128, 1, 1).data"
+    assert page.run(f"return [...{pixel}]")[3] == 255
+    assert page.complaints() == []
+
+
+def test_what_is_turned_down_is_said_and_the_session_goes_on(page: Browser) -> None:
+    page.click("#open")
+    page.until("return document.getElementById('state').textContent === 'ready'")
+    page.type("input[name=prompt]", "an unsafe fox")
+    page.click("#send")
+    page.until("return document.getElementById('problem').textContent.includes('classifier')")
+    page.click("#stop")
+    page.until("return document.getElementById('state').textContent === 'ended: stop requested'")
+    assert page.complaints() == []
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_is_not_wider_than_the_window(page: Browser, width: int) -> None:
+    page.resize(width, 900)
+    assert page.run("return document.documentElement.scrollWidth <= innerWidth")
