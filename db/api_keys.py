@@ -1,7 +1,7 @@
 """Keys for HTTP, as rows: made, found, revoked. Their secrets are not here, only digests."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
@@ -31,6 +31,7 @@ def add(
     scopes: Sequence[str],
     lifetime_ms: int | None,
     by: str,
+    quotas: Mapping[str, int | None] | None = None,
 ) -> ApiKey:
     """Store a new key; it ends after ``lifetime_ms``, if at all."""
     now = session.scalars(select(now_ms())).one()
@@ -42,11 +43,19 @@ def add(
         secret_sha256=secret_sha256,
         created_at=now,
         expires_at=None if lifetime_ms is None else now + lifetime_ms,
+        **(quotas or {}),
     )
     session.add(key)
     session.flush()
     events.record(session, "api_key_created", key=key_id, owner=owner, scopes=list(scopes), by=by)
     return key
+
+
+def limit(session: Session, key_id: str, quotas: Mapping[str, int | None], *, by: str) -> None:
+    """Change what a key may have, by the names of its columns."""
+    session.execute(update(ApiKey).where(ApiKey.id == key_id).values(**quotas))
+    told: dict[str, Any] = {"key": key_id, "by": by, **quotas}
+    events.record(session, "api_key_limited", **told)
 
 
 def find(session: Session, key_id: str) -> Held | None:

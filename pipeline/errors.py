@@ -138,6 +138,25 @@ class ServiceUnavailableError(VgenError):
     code = "service_unavailable"
 
 
+class QuotaError(VgenError):
+    """A key asks for more than it may have in a day, or ever.
+
+    ``retry_after_s`` says when it may have it; None: never as it was asked for.
+    """
+
+    code = "insufficient_quota"
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TooManyAtOnceError(QuotaError):
+    """A key has as many jobs open as it may have."""
+
+    code = "rate_limit_exceeded"
+
+
 class SessionRejectedError(VgenError):
     """No further session may be opened: its owner has as many as one may have."""
 

@@ -67,7 +67,7 @@ class StepState(StrEnum):
 
 
 STEP_STATE_MEANING: dict[StepState, str] = {
-    StepState.PENDING: "Another step of the job goes first: what it left is gone, or it is of another segment.",
+    StepState.PENDING: "Another step goes first (what it left is gone, or is another segment's), or the job is held.",
     StepState.WAITING: "The dispatcher may publish it once its not-before time has come and its queue has room.",
     StepState.DISPATCHED: "A message for it is, or was, in the broker; any worker of its queue may claim it.",
     StepState.RUNNING: "A worker holds its lease.",
@@ -78,6 +78,7 @@ STEP_STATE_MEANING: dict[StepState, str] = {
 }
 
 STEP_MOVES: dict[StepState, frozenset[StepState]] = {
+    # To `waiting`: the step before it is done, or a person approved the job.
     StepState.PENDING: frozenset({StepState.WAITING, StepState.DISPATCHED, StepState.CANCELLED}),
     StepState.WAITING: frozenset({StepState.DISPATCHED, StepState.PENDING, StepState.CANCELLED}),
     # To `waiting`: its message was lost. To `pending`: its hand-off's host is gone.

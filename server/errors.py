@@ -19,9 +19,11 @@ from pipeline.errors import (
     InputError,
     NotFoundError,
     Problem,
+    QuotaError,
     RefusedError,
     RetryableError,
     ServiceUnavailableError,
+    TooManyAtOnceError,
     VgenError,
 )
 from pipeline.prompts.numbers import show
@@ -91,6 +93,12 @@ def of_vgen_error(error: VgenError) -> ApiError:
         status = 503 if error.code.startswith("storage_") else 400
     else:
         status = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), 500)
+    if isinstance(error, QuotaError):
+        # Within a day nobody should ask again; what is only too much at once may be soon.
+        headers = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
+        if not isinstance(error, TooManyAtOnceError):
+            headers["x-should-retry"] = "false"
+        return ApiError(429, message, code=error.code, headers=headers)
     details = _places(problems) if any(problem.line is not None for problem in problems) else {}
     param = problems[0].field if problems else None
     return ApiError(status, message, code=error.code, param=param, details=details)

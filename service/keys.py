@@ -5,10 +5,12 @@ import hmac
 import re
 import secrets
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import Enum
 from functools import partial
+from typing import Any
 
 from db import api_keys, browser_sessions
 from db.api_keys import Held
@@ -19,7 +21,7 @@ from pipeline.errors import InputError, NotFoundError, Problem, ServiceUnavailab
 from pipeline.names import check_name, check_owner
 from pipeline.nearest import did_you_mean
 from pipeline.policy.deadlines import parse_deadline
-from service.views.keys import KeyCreatedView, RevokedView, key_view
+from service.views.keys import KeyCreatedView, KeyView, RevokedView, key_view
 
 ADMIN = "admin"
 SCOPES = {
@@ -48,6 +50,8 @@ PREFIX = "vgen_sk_"
 _KEY = re.compile(PREFIX + r"([a-z0-9]{8})_([0-9a-f]{64})")
 _ID_CHARACTERS = string.ascii_lowercase + string.digits
 _MAX_NAME = 100
+_MOST = 1e9
+"""The largest quota."""
 
 
 class KeyRule(Enum):
@@ -59,15 +63,53 @@ class KeyRule(Enum):
     NEVER = "never"
 
 
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """How much a key may have; None: as much as it likes. A day is the last 24 hours."""
+
+    max_active_jobs: int | None = None
+    max_daily_clips: int | None = None
+    max_daily_gpu_seconds: float | None = None
+    """Of what was submitted within the day."""
+
+    def problems(self) -> list[Problem]:
+        """What is wrong with them."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return [
+            Problem(f"{value:g} is not possible: more than 0, and at most {_MOST:g}", f"--{name.replace('_', '-')}")
+            for name, value in given.items()
+            if not 0 < value <= _MOST
+        ]
+
+    def columns(self) -> dict[str, int | None]:
+        """The values as rows have them."""
+        seconds = self.max_daily_gpu_seconds
+        return {
+            "max_active_jobs": self.max_active_jobs,
+            "max_daily_clips": self.max_daily_clips,
+            "max_daily_gpu_ms": None if seconds is None else max(1, round(seconds * 1000)),
+        }
+
+
+NO_QUOTAS = Quotas()
+
+
 class KeyRefusedError(Exception):
     """The key does not open anything; the text says why."""
 
 
 def create(
-    database: Database, *, name: str, owner: str, scopes: Sequence[str], expires: str | None, by: str
+    database: Database,
+    *,
+    name: str,
+    owner: str,
+    scopes: Sequence[str],
+    expires: str | None,
+    by: str,
+    quotas: Quotas = NO_QUOTAS,
 ) -> KeyCreatedView:
     """Make a key. Raises InputError with every mistake."""
-    problems: list[Problem] = []
+    problems = quotas.problems()
     checks: dict[str, Callable[[], object]] = {
         "NAME": partial(check_name, name, _MAX_NAME),
         "--owner": partial(check_owner, owner),
@@ -97,6 +139,7 @@ def create(
             scopes=[scope for scope in SCOPES if scope in scopes],
             lifetime_ms=_lifetime_ms(expires),
             by=by,
+            quotas=quotas.columns(),
         )
     return KeyCreatedView(key=key_view(key), secret=f"{PREFIX}{key_id}_{secret}")
 
@@ -116,6 +159,33 @@ def revoke(database: Database, ids: Sequence[str], *, by: str) -> RevokedView:
                 raise NotFoundError(f"key {key_id[:80]!r} does not exist; `vgen keys list` shows the keys")
         revoked = [key_id for key_id in dict.fromkeys(ids) if api_keys.revoke(session, key_id, by=by)]
     return RevokedView(revoked=revoked, unchanged=[key_id for key_id in dict.fromkeys(ids) if key_id not in revoked])
+
+
+def limit(database: Database, key_id: str, changes: Mapping[str, float | None], *, by: str) -> KeyView:
+    """Change quotas of a key, by the names that ``Quotas`` has; None takes one away. What is stored already stays.
+
+    Raises:
+        InputError: a number is not possible.
+        NotFoundError: there is no such key.
+    """
+    with database.transaction() as session:
+        held = api_keys.find(session, key_id)
+        if held is None:
+            raise NotFoundError(f"key {key_id[:80]!r} does not exist; `vgen keys list` shows the keys")
+        quotas = Quotas(**{**_quotas_of(held.key), **changes})
+        if problems := quotas.problems():
+            raise InputError(problems)
+        api_keys.limit(session, key_id, quotas.columns(), by=by)
+        return key_view(held.key)
+
+
+def _quotas_of(key: ApiKey) -> dict[str, Any]:
+    gpu_ms = key.max_daily_gpu_ms
+    return {
+        "max_active_jobs": key.max_active_jobs,
+        "max_daily_clips": key.max_daily_clips,
+        "max_daily_gpu_seconds": None if gpu_ms is None else gpu_ms / 1000,
+    }
 
 
 def verify(database: Database, text: str) -> ApiKey:

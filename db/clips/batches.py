@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import case, false, func, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from db import events, measurements
+from db import events, measurements, quotas
 from db.base import insert_into
 from db.clips import continuations
 from db.models import STEPS, Batch, Job, Step
@@ -96,12 +96,13 @@ def submit(
 
     Raises:
         ConflictError: ``key`` was used for another file or other settings.
+        QuotaError: the key with which it was asked for over HTTP may not have as much.
     """
     check_owner(owner)
     content_key = default_key(submission, owner, options)
     idempotency_key = f"again:{uuid.uuid4()}" if again else f"key:{owner}:{key}" if key else content_key
     now = session.scalars(select(now_ms())).one()
-    batch_id = batch_id or new_batch_id()
+    batch_id, key_id = batch_id or new_batch_id(), events.acting_key.get()
     if not _claim_key(
         session,
         {
@@ -116,6 +117,7 @@ def submit(
             "paused": False,
             "active": True,
             "created_at": now,
+            "key_id": key_id,
             **(limits or Limits()).columns(),
         },
     ):
@@ -126,6 +128,8 @@ def submit(
                 "use another key"
             )
         return Submitted(existing.id, existing.total, created=False)
+    if key_id is not None:
+        quotas.require_room(session, key_id, batch_id, len(submission.jobs))
     needs = _insert_jobs(session, batch_id, submission.jobs, now)
     for seq, state in (states or {}).items():
         continuations.put(session, job_id(batch_id, seq), 1, continuations.GIVEN, state)

@@ -87,6 +87,7 @@ def retry_all(session: Session, job_ids: Sequence[str], *, wait: bool = True) ->
         segments.unblock(session, job_id, roll)
     succession.hold_back(session, ids)
     held = _need_approval(session, ids)
+    jobs.keep_back(session, sorted(held))
     for job_state, members in ((JobState.HELD, held), (JobState.WAITING, ended_jobs.keys() - held)):
         revived = moving(Job, job_state, *_RETRIED_FROM[job_state]).where(Job.id.in_(members))
         session.connection().execute(revived.values(cancel_requested=False, error_code=None, error=None))
@@ -143,6 +144,8 @@ def approve(session: Session, job_id: str, *, by: str) -> bool:
     job = jobs.lock(session, job_id)
     if job.state is not JobState.HELD:
         return False
+    segments.unblock(session, job_id, job.roll)
+    succession.hold_back(session, [job_id])
     jobs.move(session, job_id, JobState.WAITING)
     events.record(session, "approved", batch_id=job.batch_id, job_id=job_id, by=by)
     return True
@@ -153,7 +156,8 @@ def reject(session: Session, job_id: str, *, by: str) -> bool:
     job = jobs.lock(session, job_id)
     if job.state is not JobState.HELD:
         return False
-    unwanted = moving(Step, StepState.CANCELLED, StepState.WAITING).where(Step.job_id == job_id)
+    unclaimed = (StepState.WAITING, StepState.PENDING)
+    unwanted = moving(Step, StepState.CANCELLED, *unclaimed).where(Step.job_id == job_id)
     session.connection().execute(unwanted)
     jobs.conclude(session, job_id, JobState.BLOCKED, error_code="rejected", error=f"rejected by {by}")
     events.record(session, "rejected", batch_id=job.batch_id, job_id=job_id, by=by)

@@ -70,6 +70,12 @@ def move(session: Session, job_id: str, to: JobState) -> None:
         wake_dispatcher(session)
 
 
+def keep_back(session: Session, job_ids: Sequence[str]) -> None:
+    """Make the steps of held jobs wait for a person's word (``pending``): what waits is read at each dispatch."""
+    of_them = moving(Step, StepState.PENDING, StepState.WAITING).where(Step.job_id.in_(job_ids))
+    session.connection().execute(of_them)
+
+
 @cache
 def _moving(to: JobState) -> ReturningUpdate[tuple[str]]:
     state: Any = to

@@ -46,8 +46,10 @@ def _state_of_steps() -> Query:
     # A session's segment is not generated before the one that it goes on from has left its state.
     given = exists().where(ContinuationState.job_id == Job.id, ContinuationState.segment == GIVEN)
     follows = and_(Job.spec["extends"].as_string().is_not(None), has_step((StepState.PENDING,), Stage.GENERATE), ~given)
+    kept_back = has_step((StepState.PENDING,), Stage.GENERATE)  # a release ago it waited
     wrong = (
-        and_(Job.state.in_((JobState.WAITING, JobState.HELD)), or_(and_(~waiting, ~follows), live)),
+        and_(Job.state == JobState.WAITING, or_(and_(~waiting, ~follows), live)),
+        and_(Job.state == JobState.HELD, or_(and_(~waiting, ~kept_back), live)),
         and_(Job.state == JobState.IN_FLIGHT, ~live),
         and_(Job.state.in_(TERMINAL_JOB_STATES), has_step(OPEN)),
         # A step that waits for an earlier one stays behind where that one failed; a retry goes on from there.

@@ -20,6 +20,9 @@ class ApiKey(Base):
     created_at: Mapped[int] = mapped_column(BigInteger)
     expires_at: Mapped[int | None] = mapped_column(BigInteger)
     revoked_at: Mapped[int | None] = mapped_column(BigInteger)
+    max_active_jobs: Mapped[int | None]
+    max_daily_clips: Mapped[int | None]
+    max_daily_gpu_ms: Mapped[int | None] = mapped_column(BigInteger)
     last_used_at: Mapped[int | None] = mapped_column(BigInteger)
     """Written at most once a minute."""
 

@@ -54,12 +54,17 @@ class Batch(Base):
     prices: Mapped[dict[str, Any] | None] = mapped_column(Json)
     """Prices of an hour by GPU type, as they were when the budget was set: workers need not agree on the setting."""
     gpu_ms: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
-    """GPU time of every ended attempt on a GPU's queue, whatever its outcome; counted where a budget is set."""
+    """GPU time of every ended attempt on a GPU's queue, whatever its outcome; counted where a budget is set, or
+    where its key's GPU time is limited."""
     cost: Mapped[float] = mapped_column(default=0.0, server_default="0")
     over_budget: Mapped[bool] = mapped_column(default=False, server_default=false())
     """True once the budget is used up: nothing more of this batch is dispatched to a GPU."""
+    key_id: Mapped[str | None] = mapped_column(String(8))
+    """The key with which it was submitted over HTTP, whose quotas it counts against."""
 
 
+_OF_A_KEY = text("key_id IS NOT NULL")
+Index("ix_batches_key", Batch.key_id, Batch.created_at, postgresql_where=_OF_A_KEY, sqlite_where=_OF_A_KEY)
 Index("ix_batches_active", Batch.id, postgresql_where=text("active"), sqlite_where=text("active"))
 
 

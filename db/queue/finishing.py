@@ -63,6 +63,7 @@ def finish(session: Session, claimed: Claim, result: AnyResult) -> Finished:
         return Finished(recorded=True, unneeded=unneeded + segments.clear(session, work))
     _queue(session, work, work.segment, following, queue)
     if held:
+        jobs.keep_back(session, [work.job_id])
         jobs.move(session, work.job_id, JobState.HELD)
         return Finished(recorded=True)
     if queue is None:

@@ -14,11 +14,13 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     SQLColumnExpression,
+    String,
     Update,
     and_,
     bindparam,
     exists,
     literal,
+    or_,
     select,
     text,
     update,
@@ -28,7 +30,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from db.base import EnumText
 from db.clips import checkpoints, continuations, memory_ladder, segments
-from db.models import STEPS, Batch, Job, Queue, ScoreStep, Step, Worker
+from db.models import STEPS, Batch, Job, Queue, Reservation, ScoreStep, Step, Worker
 from db.moves import LeasedTable, moving, table_of
 from db.session import now_ms
 from db.sessions import joined
@@ -111,6 +113,24 @@ def not_paused(
     return ~exists().where(over_it, Queue.paused) & ~exists().where(Batch.id == batch_id, Batch.paused)
 
 
+# By names that steps have not: in what an UPDATE returns, SQLite's columns stand without their tables.
+_RESERVED = (
+    select(Reservation.worker.label("reserved_worker"), Reservation.queue.label("reserved_queue"))
+    .where(Reservation.ended_at.is_(None))
+    .subquery("reserved")
+)
+
+
+def _reserved_for_others(table: LeasedTable, worker: SQLColumnExpression[Any]) -> ColumnElement[bool]:
+    """The worker is reserved for a session, and the step is not in that session's queue."""
+    return exists().where(_RESERVED.c.reserved_worker == worker, _RESERVED.c.reserved_queue != table.queue)
+
+
+def _reserved_for_it(table: LeasedTable, worker: SQLColumnExpression[Any]) -> ColumnElement[bool]:
+    """The worker is reserved for the session in whose queue the step is."""
+    return exists().where(_RESERVED.c.reserved_worker == worker, _RESERVED.c.reserved_queue == table.queue)
+
+
 def current(table: LeasedTable) -> ColumnElement[bool]:
     """The attempt with this number holds the step."""
     return (
@@ -133,12 +153,14 @@ def _asked_to_stop(table: LeasedTable) -> ColumnElement[bool]:
 
 def taking(table: LeasedTable, *which: ColumnElement[bool], **started: Any) -> Update:
     """The conditional UPDATE that claims a dispatched step; ``started`` are columns that begin anew."""
+    worker = bindparam("p_worker", type_=String)
     return (
         moving(table, StepState.RUNNING, StepState.DISPATCHED)
         .where(
             *which,
-            table.queue.in_(bindparam("p_queues", expanding=True)),
+            or_(table.queue.in_(bindparam("p_queues", expanding=True)), _reserved_for_it(table, worker)),
             not_paused(table.queue, table.batch_id),
+            ~_reserved_for_others(table, worker),
             # One whose GPU was found bad: what it had been sent before waits again.
             ~exists().where(Worker.name == bindparam("p_worker"), Worker.drain_reason.is_not(None)),
         )
@@ -181,9 +203,14 @@ WORK = (
 )
 
 
+def _to_be_given_back(table: LeasedTable) -> ColumnElement[bool]:
+    """The step is paused, or its worker is reserved for a session now: what it has done is kept, and it waits again."""
+    return or_(~not_paused(table.queue, table.batch_id), _reserved_for_others(table, table.worker))
+
+
 @cache
 def _checking(table: LeasedTable) -> Select[bool, bool]:
-    return select(_asked_to_stop(table), ~not_paused(table.queue, table.batch_id)).where(current(table))
+    return select(_asked_to_stop(table), _to_be_given_back(table)).where(current(table))
 
 
 @cache
@@ -191,7 +218,7 @@ def _renewing(table: LeasedTable) -> ReturningUpdate[bool, bool]:
     progress: dict[str, Any] = {name: bindparam(f"p_{name}") for name in _PROGRESS} if table is Step else {}
     lease_until = now_ms() + bindparam("p_lease_ms", type_=BigInteger)
     renewal = update(table_of(table)).where(current(table)).values(lease_until=lease_until, **progress)
-    return renewal.returning(_asked_to_stop(table), ~not_paused(table.queue, table.batch_id))
+    return renewal.returning(_asked_to_stop(table), _to_be_given_back(table))
 
 
 def claim(

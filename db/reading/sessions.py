@@ -73,7 +73,9 @@ def segment_facts(session: Session, row: StreamSession, segment: int) -> Segment
 def waiting_for_gpu(session: Session) -> list[str]:
     """The ids of the sessions that wait for a GPU, in the order in which they get one."""
     bound = select(Reservation.session_id).where(Reservation.ended_at.is_(None))
-    query = select(StreamSession.id).where(StreamSession.ended_at.is_(None), StreamSession.id.not_in(bound))
+    query = select(StreamSession.id).where(
+        StreamSession.settled_at.is_(None), StreamSession.ended_at.is_(None), StreamSession.id.not_in(bound)
+    )
     return list(session.scalars(query.order_by(StreamSession.created_at, StreamSession.id)))
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from db import workers
-from db.models import LIVE_INDEX, StageRun, Step, Worker
+from db.models import LIVE_INDEX, Reservation, StageRun, Step, Worker
 from db.moves import LeasedTable
 from db.queue.leases import live
 from db.queue.pauses import is_paused, paused_queues
@@ -78,6 +78,12 @@ def mean_seconds(session: Session, queue: str) -> float | None:
     return None if mean is None else float(mean) / 1000
 
 
+def reserved_workers(session: Session) -> dict[str, str]:
+    """The workers that are reserved for sessions, and the queue that each reads meanwhile."""
+    live = select(Reservation.worker, Reservation.queue).where(Reservation.ended_at.is_(None))
+    return {row.worker: row.queue for row in session.connection().execute(live)}
+
+
 CapacityOfPresets = dict[str, dict[str, GpuCapacity]]
 """Capacity by preset slug, then by GPU type."""
 
@@ -102,14 +108,15 @@ def failed(worker: Worker, now: int) -> frozenset[str]:
 
 
 def preset_capacity(session: Session, live: Mapping[str, int], paused: Sequence[str]) -> CapacityOfPresets:
-    """The capacity of the presets that are served now; paused queues are left out."""
-    now = session.scalars(select(now_ms())).one()
+    """The capacity of the presets that are served now; paused queues and workers that are reserved are left out."""
+    now, reserved = session.scalars(select(now_ms())).one(), reserved_workers(session)
     serving: dict[tuple[str, str], list[Worker]] = {}
     for worker in workers.alive(session):
         if (
             worker.gpu_type is not None
             and worker.assigned_preset is not None
             and not worker.draining
+            and worker.name not in reserved
             and ready(worker, now)
         ):
             serving.setdefault((worker.assigned_preset, worker.gpu_type), []).append(worker)

@@ -17,13 +17,13 @@ from sqlalchemy.orm import Session, aliased
 
 from db import workers
 from db.clips import batch_closing
-from db.models import Batch, Job, Step
+from db.models import Batch, Job, Reservation, Step
 from db.moves import LeasedTable, moving, table_of
 from db.queue.outcomes import return_to_waiting
 from db.queue.pauses import is_paused, paused_queues
 from db.scheduling.budgets import Budgets
 from db.scheduling.capacity import CapacityOfPresets, gpu_capacity, in_flight, preset_capacity
-from db.scheduling.placement import ONLY_NEED, head_priority, waiting_needs, waiting_steps
+from db.scheduling.placement import OF_SESSION, ONLY_NEED, head_priority, waiting_needs, waiting_steps
 from db.sessions import joined
 from pipeline.outputs import GenerateOutput
 from pipeline.policy.routes import (
@@ -76,6 +76,8 @@ class _Owner:
     only_need: str | None
     """The need of all its clips that wait to be generated; None where there are several, or none."""
     scored: bool
+    of_session: bool = False
+    """Whether its clips are made on the GPU that is reserved for its session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ class _Candidate:
     attempts: int = 0
 
 
+_SESSION_ROOM = 2
+"""The segments of a session that its GPU may have been sent: one that runs, and one that waits."""
 _PLACE_LOCK = 0x7667656E
 """The key of the advisory lock that a dispatcher holds ("vgen")."""
 _TRY_LOCK = select(func.pg_try_advisory_xact_lock(_PLACE_LOCK))
@@ -129,12 +133,47 @@ def dispatch_waiting(session: Session, *, window: int, presets: _Presets = None)
         for item in dispatched:
             live[item.queue] = live.get(item.queue, 0) + 1
         messages += dispatched
+    messages += _dispatch_sessions(session, owners, live, paused)
     capacity = preset_capacity(session, live, paused)
     if not any(each.room > 0 for by_type in capacity.values() for each in by_type.values()):
         return messages
     budgets = Budgets.load(session, lambda: gpu_capacity(session, live))
-    chosen = _ordered(_servable(session, owners, capacity, presets, budgets))
+    free = {batch_id: owner for batch_id, owner in owners.items() if not owner.of_session}
+    chosen = _ordered(_servable(session, free, capacity, presets, budgets))
     return messages + _dispatch(session, Stage.GENERATE, chosen, paused, capacity, presets, budgets)
+
+
+def _dispatch_sessions(
+    session: Session, owners: Mapping[str, _Owner], live: Mapping[str, int], paused: Sequence[str]
+) -> list[StepMessage]:
+    """Dispatch sessions' segments, each to the GPU that is reserved for its session."""
+    waiting = {
+        batch_id: owner for batch_id, owner in owners.items() if owner.of_session and Stage.GENERATE in owner.heads
+    }
+    if not waiting:
+        return []
+    budgets = Budgets.load(session, lambda: gpu_capacity(session, live))
+    ready_ones = (Reservation.ended_at.is_(None), Reservation.ready_at.is_not(None))
+    rows = session.execute(
+        select(Reservation.batch_id, Reservation.queue).where(*ready_ones, Reservation.batch_id.in_(waiting))
+    ).all()
+    messages: list[StepMessage] = []
+    for batch_id, queue in rows:
+        room = _SESSION_ROOM - live.get(queue, 0)
+        if room <= 0 or is_paused(queue, paused) or not budgets.allows(batch_id):
+            continue
+        chosen = [
+            item
+            for need in waiting_needs(session, batch_id)
+            for item in _first_waiting(session, batch_id, waiting[batch_id], Stage.GENERATE, room, need)
+        ][:room]
+        moved = _mark_dispatched(session, chosen, queue)
+        messages += [
+            StepMessage(item.job_id, item.segment, Stage.GENERATE, queue, roll=item.roll, attempts=item.attempts)
+            for item in chosen
+            if item.step_id in moved
+        ]
+    return messages
 
 
 def is_alone(session: Session) -> bool:
@@ -149,6 +188,7 @@ _DISPATCHABLE = (
     select(
         *(Batch.id, Batch.owner, Batch.deadline_at),
         Batch.options["score"].as_string().is_not(None),
+        OF_SESSION,
         ONLY_NEED,
         *(head_priority(stage).label(stage.value) for stage in Stage),
     )
@@ -160,11 +200,13 @@ _DISPATCHABLE = (
 def _dispatchable(session: Session) -> dict[str, _Owner]:
     """The batches of which something may be dispatched, oldest first."""
     owners = {}
-    for batch_id, owner, deadline, scored, only_need, *waiting in session.connection().execute(_DISPATCHABLE):
+    for batch_id, owner, deadline, scored, of_session, only_need, *waiting in session.connection().execute(
+        _DISPATCHABLE
+    ):
         heads = {stage: head for stage, head in zip(Stage, waiting, strict=True) if head is not None}
         if heads:
             due = _NO_DEADLINE if deadline is None else deadline
-            owners[batch_id] = _Owner(owner, due, heads, only_need, bool(scored))
+            owners[batch_id] = _Owner(owner, due, heads, only_need, bool(scored), bool(of_session))
     return owners
 
 

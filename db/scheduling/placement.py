@@ -8,15 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, ScalarSelect, SQLColumnExpression, bindparam, case, func, select
+from sqlalchemy import ColumnElement, ScalarSelect, SQLColumnExpression, bindparam, case, exists, func, select
 from sqlalchemy.orm import Session
 
 from db import events, workers
-from db.models import LIVE_INDEX, Batch, Job, StageRun, Step, Worker
+from db.models import LIVE_INDEX, Batch, Job, Reservation, StageRun, Step, StreamSession, Worker
 from db.queue.outcomes import return_to_waiting
 from db.queue.pauses import is_paused, paused_queues
 from db.scheduling.budgets import Budgets
-from db.scheduling.capacity import failed, gpu_capacity, in_flight, mean_seconds, queues_by_type, ready, serves_unloaded
+from db.scheduling.capacity import (
+    failed,
+    gpu_capacity,
+    in_flight,
+    mean_seconds,
+    queues_by_type,
+    ready,
+    reserved_workers,
+    serves_unloaded,
+)
 from db.session import now_ms
 from pipeline.policy.placement import Demand, GpuWorker, QueueLoad, assign
 from pipeline.policy.routes import ALL_QUEUES, GpuCapacity, preset_queue, preset_slug, preset_slug_of, split_need
@@ -65,8 +74,12 @@ _NEXT_NEED = (
 )
 
 
+OF_SESSION = exists().where(StreamSession.batch_id == Batch.id, StreamSession.ended_at.is_(None))
+"""The batch belongs to a session that goes on: its clips are made on the GPU that is reserved for it."""
 _TO_GENERATE = (
-    select(Batch.id, ONLY_NEED, head_priority(Stage.GENERATE)).where(Batch.active, ~Batch.paused).order_by(Batch.id)
+    select(Batch.id, ONLY_NEED, head_priority(Stage.GENERATE))
+    .where(Batch.active, ~Batch.paused, ~OF_SESSION)
+    .order_by(Batch.id)
 )
 
 
@@ -109,6 +122,7 @@ def _live_gpu_workers(session: Session, *, lock: bool) -> Sequence[Worker]:
     query = (
         select(Worker)
         .where(Worker.gpu_type.is_not(None), ~Worker.draining, Worker.seen_at > now_ms() - workers.ALIVE_MS)
+        .where(~exists().where(Reservation.worker == Worker.name, Reservation.ended_at.is_(None)))
         .order_by(Worker.name)
     )
     return session.scalars(query.with_for_update() if lock else query).all()
@@ -244,8 +258,9 @@ def _busy(session: Session, rows: Sequence[Worker]) -> set[str]:
 
 def withdraw_unserved(session: Session) -> int:
     """Return a page of steps to waiting whose queue no live worker serves; return how many there were."""
+    reserved = reserved_workers(session)
     rows = [row for row in workers.alive(session) if row.assigned_preset is not None and not row.draining]
-    served = {preset_queue(row.gpu_type or "", row.assigned_preset or "") for row in rows}
+    served = {reserved.get(row.name, preset_queue(row.gpu_type or "", row.assigned_preset or "")) for row in rows}
     unserved = [queue for queue in in_flight(session) if preset_slug_of(queue) is not None and queue not in served]
     if not unserved:
         return 0

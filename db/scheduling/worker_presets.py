@@ -6,7 +6,7 @@ from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from db import events, measurements, workers
-from db.models import LIVE_INDEX, Step, Worker
+from db.models import LIVE_INDEX, Reservation, Step, Worker
 from db.notify import wake_dispatcher
 from db.scheduling import capacity
 from db.session import now_ms
@@ -25,9 +25,16 @@ class Residency:
     failed: bool
     """Whether it could not load its preset."""
     draining: bool
+    reserved_queue: str | None = None
+    """The only queue that it reads while it is reserved for a session."""
 
 
-_RESIDENCY = select(Worker, now_ms().label("now")).where(Worker.name == bindparam("p_name"))
+_RESERVED = (Reservation.worker == Worker.name) & Reservation.ended_at.is_(None)
+_RESIDENCY = (
+    select(Worker, now_ms().label("now"), Reservation.queue)
+    .outerjoin(Reservation, _RESERVED)
+    .where(Worker.name == bindparam("p_name"))
+)
 
 
 def of_worker(session: Session, name: str) -> Residency | None:
@@ -35,7 +42,7 @@ def of_worker(session: Session, name: str) -> Residency | None:
     row = session.execute(_RESIDENCY, {"p_name": name}).one_or_none()
     if row is None:
         return None
-    worker, now = row
+    worker, now, reserved_queue = row
     serves = capacity.ready(worker, now) and not worker.draining
     return Residency(
         worker.assigned_preset,
@@ -43,6 +50,7 @@ def of_worker(session: Session, name: str) -> Residency | None:
         serves,
         worker.assigned_preset in capacity.failed(worker, now),
         worker.draining,
+        reserved_queue,
     )
 
 

@@ -8,8 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import events
-from db.clips import continuations, jobs
-from db.models import Job, StreamSession
+from db.clips import continuations, jobs, spending
+from db.models import Job, Reservation, StreamSession
 from db.session import now_ms
 from pipeline.ids import job_id
 from pipeline.states import JobState
@@ -49,7 +49,11 @@ def predecessor(session: Session, row: StreamSession) -> Predecessor | None:
 
 
 def note_added(session: Session, row: StreamSession, new: str, *, source: str) -> None:
-    """Count a segment whose job was stored."""
+    """Count a segment whose job was stored; the batch, if it is new, is charged for the GPU that waited for it."""
+    if row.segments == 0:
+        waited = select(Reservation.queue, Reservation.idle_ms).where(Reservation.session_id == row.id)
+        for queue, idle_ms in session.execute(waited).all():
+            spending.charge_idle(session, row.batch_id, queue, idle_ms)
     facts = {"session_id": row.id, "segment": row.segments, "source": source}
     row.segments += 1
     row.last_seen = session.scalars(select(now_ms())).one()

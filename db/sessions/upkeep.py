@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from db.models import LIVE_INDEX, Step, StreamSession
+from db.models import LIVE_INDEX, Batch, Step, StreamSession
 from db.session import now_ms
 from db.sessions import rows, settling
 from pipeline.states import SESSION_ENDS, SessionState, StepState
 
 SILENT = "session_timeout"
 """The reason of a session's end of which nothing was heard for too long."""
+OVER_BUDGET = "budget_reached"
+"""The reason of a session's end whose budget is used up: nothing more is generated for it."""
 
 
 def unsettled(session: Session) -> Sequence[str]:
@@ -34,6 +36,9 @@ def poll(session: Session, session_id: str) -> None:
 
 
 def _expire(session: Session, row: StreamSession) -> None:
+    if _is_over_budget(session, row.batch_id) and not _is_at_work(session, row.batch_id):
+        rows.end(session, row, SessionState.ERROR, OVER_BUDGET)
+        return
     now = session.scalars(select(now_ms())).one()
     if now < row.last_seen + row.timeout_ms:
         return
@@ -41,10 +46,13 @@ def _expire(session: Session, row: StreamSession) -> None:
         row.last_seen = now
     else:
         rows.end(session, row, SessionState.TIMEOUT, SILENT)
-        session.flush()
+
+
+def _is_over_budget(session: Session, batch_id: str) -> bool:
+    return bool(session.scalars(select(exists().where(Batch.id == batch_id, Batch.over_budget))).one())
 
 
 def _is_at_work(session: Session, batch_id: str) -> bool:
     """A worker has one of its segments in hand: the client waits for it."""
     running = exists().where(LIVE_INDEX, Step.batch_id == batch_id, Step.state == StepState.RUNNING)
-    return session.scalars(select(running)).one()
+    return bool(session.scalars(select(running)).one())

@@ -67,6 +67,11 @@ def preset_queue(gpu_type: str, slug: str) -> str:
     return f"{GPU_QUEUES}{gpu_type}.{slug}"
 
 
+def session_queue(gpu_type: str, session_id: str) -> str:
+    """The queue of the one GPU worker of a type that is reserved for a session."""
+    return preset_queue(gpu_type, f"session-{session_id}")
+
+
 def preset_slug(preset: str) -> str:
     """A preset's name where it is short enough for a queue's name, else its beginning and a digest of all of it."""
     if len(preset) <= _SLUG_CHARS:

@@ -16,6 +16,9 @@ class KeyView(View):
     created_at: str = Field(description="ISO 8601, UTC.")
     expires_at: str | None = Field(description="null: it does not end by itself.")
     revoked_at: str | None
+    max_active_jobs: int | None = Field(description="How many of its jobs may be open at once; null: any number.")
+    max_daily_clips: int | None = Field(description="How many clips it may ask for in 24 hours.")
+    max_daily_gpu_seconds: float | None = Field(description="GPU time of what it submits in 24 hours.")
     last_used_at: str | None = Field(description="Written at most once a minute.")
 
 
@@ -45,5 +48,6 @@ def key_view(key: ApiKey) -> KeyView:
         created_at=when(key.created_at),
         expires_at=when_if_set(key.expires_at),
         revoked_at=when_if_set(key.revoked_at),
+        max_daily_gpu_seconds=None if key.max_daily_gpu_ms is None else key.max_daily_gpu_ms / 1000,
         last_used_at=when_if_set(key.last_used_at),
     )

@@ -11,7 +11,7 @@ from celery import Celery
 
 from db.evals import runs, score_steps
 from db.evals.score_steps import ScoreMessage
-from db.scheduling import dispatch, placement
+from db.scheduling import dispatch, placement, reservations
 from db.session import Database
 from db.sessions import upkeep
 from pipeline import failpoints
@@ -46,6 +46,7 @@ class Dispatcher:
         """
         settings, database = self._settings, self._database
         presets = load_library(settings.effective_presets_dir).presets
+        reserve_gpus(database, presets, settings.stream.gpu_share)
         with database.transaction() as session:
             messages = dispatch.dispatch_waiting(session, window=settings.worker.window, presets=presets)
         if messages is None:
@@ -76,6 +77,16 @@ class Dispatcher:
             runs.settle(session)
             gpu = self._settings.eval.workers == "gpu"
             return score_steps.dispatch_waiting(session, window=self._settings.worker.window, gpu=gpu)
+
+
+def reserve_gpus(database: Database, presets: Mapping[str, Preset], share: float) -> None:
+    """Reserve GPUs for sessions, and end the reservations that are over; nothing while another dispatcher is at it."""
+    with database.reading() as session:
+        if not reservations.are_due(session):
+            return
+    with database.transaction() as session:
+        if dispatch.is_alone(session):
+            reservations.update(session, presets, share=share)
 
 
 def poll_sessions(database: Database) -> None:

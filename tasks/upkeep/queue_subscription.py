@@ -7,6 +7,7 @@ from typing import Any
 from celery import Celery
 
 from db.scheduling import worker_presets
+from db.scheduling.worker_presets import Residency
 from db.session import Database
 from pipeline.policy.routes import gpu_queue, preset_queue, preset_slug_of
 from tasks.worker.model_loader import IDLE_POLL_FACTOR
@@ -54,9 +55,7 @@ class QueueSubscription:
             row = worker_presets.of_worker(session, self._worker)
         if row is None:
             return
-        wanted = set() if row.draining else {gpu_queue(self._gpu_type)}
-        if row.assigned_preset is not None and row.serves:
-            wanted.add(preset_queue(self._gpu_type, row.assigned_preset))
+        wanted = self._wanted(row)
         if wanted == self._read():
             self._polls_to_skip = IDLE_POLL_FACTOR - 1 if row.serves else 0
             return
@@ -67,6 +66,15 @@ class QueueSubscription:
             self._change(consumer, wanted)
         else:
             consumer.call_soon(self._change, consumer, wanted)
+
+    def _wanted(self, row: Residency) -> set[str]:
+        """The queues that the worker is to read: while it is reserved for a session, that session's alone."""
+        if row.reserved_queue is not None and not row.draining:
+            return {row.reserved_queue} if row.serves else set()
+        wanted = set() if row.draining else {gpu_queue(self._gpu_type)}
+        if row.assigned_preset is not None and row.serves:
+            wanted.add(preset_queue(self._gpu_type, row.assigned_preset))
+        return wanted
 
     def _read(self) -> set[str]:
         return {queue for queue in self._app.amqp.queues.consume_from if self._is_ours(queue)}

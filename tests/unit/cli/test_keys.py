@@ -116,3 +116,25 @@ def test_a_first_key_makes_the_home(tmp_path: Path, vgen: Vgen, monkeypatch: pyt
 
     assert vgen("keys", "create", "ci").code == 0
     assert Database(f"sqlite:///{tmp_path}/new/vgen.sqlite3").damage() is None
+
+
+def test_quotas_are_given_changed_and_taken_away_and_mistakes_are_named(home: Home, vgen: Vgen) -> None:
+    made = vgen("keys", "create", "ci", "--max-active-jobs", "5", "--max-daily-gpu-seconds", "0.5", "--json").json[
+        "key"
+    ]
+    names = ("max_active_jobs", "max_daily_clips", "max_daily_gpu_seconds")
+    assert [made[name] for name in names] == [5, None, 0.5]
+
+    limited = vgen("keys", "limit", made["id"], "--max-daily-clips", "9", "--max-active-jobs", "none", "--json").json
+    assert [limited[name] for name in names] == [None, 9, 0.5]
+    assert [vgen("keys", "list", "--json").json["keys"][0][name] for name in names] == [None, 9, 0.5]
+
+    for words, complaint in (
+        (["--max-active-jobs", "0"], "--max-active-jobs: 0 is not possible"),
+        (["--max-daily-clips", "many"], "--max-daily-clips: 'many' is not a whole number"),
+        (["--max-daily-gpu-seconds", "nan"], "--max-daily-gpu-seconds: nan is not possible"),
+    ):
+        refused = vgen("keys", "limit", made["id"], *words)
+        assert (refused.code, complaint in refused.err) == (2, True), refused.err
+        assert vgen("keys", "create", "x", *words).code == 2
+    assert vgen("keys", "limit", "zzzzzzzz").code == 2

@@ -211,6 +211,7 @@ COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "sweep": lambda home: ["sweep"],
     "workers": lambda home: ["workers"],
     "keys create": lambda home: ["keys", "create", "ci"],
+    "keys limit": lambda home: ["keys", "limit", _key_of(home), "--max-active-jobs", "3"],
     "keys list": lambda home: ["keys", "list"],
     "keys revoke": lambda home: ["keys", "revoke", _key_of(home)],
     "db check": lambda home: ["db", "check"],

@@ -113,11 +113,18 @@ class Line:
         return claimed
 
     def try_claim(
-        self, job_id: str, stage: Stage, *, lease_ms: int = LEASE_MS, queues: tuple[str, ...] = QUEUES, segment: int = 0
+        self,
+        job_id: str,
+        stage: Stage,
+        *,
+        lease_ms: int = LEASE_MS,
+        queues: tuple[str, ...] = QUEUES,
+        segment: int = 0,
+        worker: str = "w1",
     ) -> Claim | None:
         with self.database.transaction() as session:
             return leases.claim(
-                session, job_id=job_id, segment=segment, stage=stage, queues=queues, worker="w1", lease_ms=lease_ms
+                session, job_id=job_id, segment=segment, stage=stage, queues=queues, worker=worker, lease_ms=lease_ms
             )
 
     def finish(self, claimed: Claim, result: AnyResult | None = None) -> Finished:

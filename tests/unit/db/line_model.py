@@ -117,6 +117,7 @@ class ModelJob:
         self._queue((segment, following))
         if outcome is Outcome.HELD:
             self.state, self.held = JobState.HELD, True
+            self._keep_back()
             return Ended(True)
         self._settle()
         return Ended(True, following, ((segment, following),))
@@ -298,21 +299,29 @@ class ModelJob:
         if self.segments > 1:
             self._unblock()
         self.state = JobState.HELD if self.held and not self.approved else JobState.WAITING
+        if self.state is JobState.HELD:
+            self._keep_back()
         return True
 
     def approve(self) -> bool:
         if self.state is not JobState.HELD:
             return False
+        for place in self.in_state(StepState.PENDING):
+            self.steps[place].state = StepState.WAITING
         self.state, self.approved = JobState.WAITING, True
         return True
 
     def reject(self) -> bool:
         if self.state is not JobState.HELD:
             return False
-        for place in self.in_state(StepState.WAITING):
+        for place in self.in_state(StepState.WAITING, StepState.PENDING):
             self.steps[place].state = StepState.CANCELLED
         self._conclude(JobState.BLOCKED)
         return True
+
+    def _keep_back(self) -> None:
+        for place in self.in_state(StepState.WAITING):
+            self.steps[place].state = StepState.PENDING
 
     # How steps and jobs move
 

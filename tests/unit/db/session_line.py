@@ -7,16 +7,19 @@ from typing import Any
 from sqlalchemy import select, update
 
 from db.models import Reservation, StreamSession
+from db.scheduling.dispatch import StepMessage
 from db.session import Database
 from db.sessions import rows, upkeep
 from pipeline.outputs import EncodeOutput, ObjectRef
 from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE, encode_queue
+from pipeline.presets import all_presets
 from pipeline.settings import Settings, load_settings
 from pipeline.states import Stage, StepState
 from pipeline.work import AnyResult, Claim, ContinuationRef, StageResult
 from service import sessions
 from service.sessions import SessionChoices
 from service.views.sessions import SessionView, StreamSegmentView
+from tasks.upkeep import dispatcher
 from tests.outputs import generated
 from tests.unit.db.line import GPU, HANDOFF, Line, result_of
 
@@ -49,6 +52,15 @@ class SessionLine(Line):
     def view(self, session_id: str) -> SessionView:
         return sessions.session_view(self.database, session_id)
 
+    def admit(self, window: int = 64) -> list[StepMessage]:
+        """Reserve GPUs and dispatch, as the dispatcher does."""
+        self.reserve()
+        self.reserve()  # what was bound by the first is ready by the second
+        return super().admit(window)
+
+    def reserve(self) -> None:
+        dispatcher.reserve_gpus(self.database, all_presets(), self.settings.stream.gpu_share)
+
     def poll(self) -> None:
         with self.database.reading() as session:
             ids = upkeep.unsettled(session)
@@ -61,12 +73,21 @@ class SessionLine(Line):
         with self.database.reading() as session:
             live = select(Reservation.queue).where(Reservation.session_id == session_id, Reservation.ended_at.is_(None))
             own = session.scalars(live).one_or_none()
-        return (own or GPU, IO_QUEUE, CPU_QUEUE, encode_queue(HANDOFF))
+        return (own or GPU, GPU, IO_QUEUE, CPU_QUEUE, encode_queue(HANDOFF))
 
     def take(self, session_id: str, segment: int, stage: Stage) -> Claim:
         """Work off a segment's steps until the one of that stage is claimed."""
         job_id = f"{self.view(session_id).batch_id}-{segment:06d}"
         return self.take_job(job_id, stage, self.queues(session_id))
+
+    def try_claim(self, job_id: str, stage: Stage, **more: Any) -> Claim | None:
+        """Claim as the worker does that is reserved for the job's session, else as any."""
+        with self.database.reading() as session:
+            own = select(Reservation.worker).where(
+                Reservation.batch_id == job_id.split("-", maxsplit=1)[0], Reservation.ended_at.is_(None)
+            )
+            worker = session.scalars(own).one_or_none() if stage is Stage.GENERATE else "io"
+        return super().try_claim(job_id, stage, worker=worker or "w1", **more)
 
     def take_job(self, job_id: str, stage: Stage, queues: tuple[str, ...]) -> Claim:
         for _ in Stage:

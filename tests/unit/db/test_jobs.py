@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import update
 
 from db.clips import cancel_retry_approve, jobs
+from db.models import Step
 from db.queue import outcomes, recovery
 from db.session import Database
 from pipeline.errors import ConflictError, FatalError, NotFoundError, RefusedError
@@ -127,6 +129,28 @@ def test_an_approved_job_goes_on(line: Line) -> None:
         assert cancel_retry_approve.approve(session, job_id, by="eve")
         assert not cancel_retry_approve.approve(session, job_id, by="eve")
 
+    line.finish_job(job_id)
+    assert line.job(job_id).state is JobState.SUCCEEDED
+
+
+def test_the_dispatcher_does_not_read_what_a_person_has_to_judge(line: Line) -> None:
+    _, job_id = _held(line)
+    of_it = {step.stage: step.state for step in line.steps(job_id)}
+    assert of_it == {Stage.SCREEN: StepState.DONE, Stage.GENERATE: StepState.PENDING}
+    with line.database.transaction() as session:
+        cancel_retry_approve.approve(session, job_id, by="eve")
+    assert {step.stage: step.state for step in line.steps(job_id)}[Stage.GENERATE] is StepState.WAITING
+
+
+def test_what_was_held_by_the_release_before_goes_on_too(line: Line) -> None:
+    _, job_id = _held(line)
+    with line.database.transaction() as session:
+        session.execute(
+            update(Step).where(Step.job_id == job_id).where(Step.stage == Stage.GENERATE).values(state="waiting")
+        )
+    line.check_sums()
+    with line.database.transaction() as session:
+        assert cancel_retry_approve.approve(session, job_id, by="eve")
     line.finish_job(job_id)
     assert line.job(job_id).state is JobState.SUCCEEDED
 

@@ -228,6 +228,8 @@ def test_no_session_is_opened_where_no_gpu_could_be_reserved(line: SessionLine) 
 
 
 def test_a_session_goes_on_from_what_another_left(line: SessionLine) -> None:
+    line.settings = load_settings(stream={"gpu_share": 1})
+    line.worker(name="w2")
     first = line.open(width=64, height=64)
     line.ask(first.id, 0)
     line.make(first.id, 0, Stage.GENERATE)
