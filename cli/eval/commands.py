@@ -17,8 +17,9 @@ from cli.options import Json, takes
 from pipeline import extras
 from pipeline.errors import InputError, Problem
 from pipeline.scoring import Models, aggregates, registry, score_file
+from pipeline.scoring.metric import Pooling
 from pipeline.scoring.residency import Precision
-from pipeline.scoring.run import ClipScores
+from pipeline.scoring.run import LONG, ClipScores
 from pipeline.scoring.score_file import write_scores
 from pipeline.scoring.vbench import DIMENSIONS, QUALITY
 from service.exit_codes import ExitCode
@@ -92,6 +93,10 @@ def run(
     reference: Annotated[
         Path | None, typer.Option("--reference", help="A video, or a folder of videos with the same names.")
     ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option("--image", help="The picture that the videos were made from, or a folder with one by each name."),
+    ] = None,
     text_prompt: Annotated[
         list[str] | None, typer.Option("--text-prompt", help="One for all videos, or one for each, in order.")
     ] = None,
@@ -130,7 +135,7 @@ def run(
     store = weights_of(settings, weights)
     names = [name.strip() for name in metrics.split(",") if name.strip()]
     of_batch = batch.names_batch([*(videos or []), *(more or [])])
-    if of_batch and (reference or text_prompt or prompts or manifest or expected != ExpectedOptions()):
+    if of_batch and (reference or image or text_prompt or prompts or manifest or expected != ExpectedOptions()):
         raise InputError([Problem("a batch's rows say what its clips should be: give --metrics only", field="VIDEO")])
     if of_batch and not (settings.solo or here or weights or device or precision):
         return batch.score_by_workers(settings, (videos or more or [""])[0], names, write, json)
@@ -141,6 +146,7 @@ def run(
         else clips_of(
             [*(videos or []), *(more or [])],
             reference,
+            image,
             text_prompt or [],
             prompts,
             manifest,
@@ -148,7 +154,7 @@ def run(
             expected.expected(),
         )
     )
-    selection = registry.select(names, store, reference=reference is not None)
+    selection = registry.select(names, store, reference=reference is not None, image=image is not None or of_batch)
     for metric, reason in selection.left_out:
         output.notice(f"left out: {metric.name}: {reason}")
     devices = [
@@ -185,12 +191,26 @@ def run(
 
 
 @app.command("aggregate")
-def aggregate(ctx: typer.Context, files: Files, json: Json = False) -> int:
+def aggregate(
+    ctx: typer.Context,
+    files: Files,
+    long: Annotated[bool, typer.Option("--long", help="Pool the scores of VBench-Long (vbench_long.…).")] = False,
+    json: Json = False,
+) -> int:
     """Pool score files into VBench's dimensions, quality, semantic and total."""
     settings_of(ctx)
     records = [record for file in files for record in score_file.read_scores(file)]
     scores, mixed = score_file.by_metric(records), score_file.mixed_scorers(records)
-    pooled = {name: aggregates.pool_dimension(name, scores.get(f"vbench.{name}", [])) for name in DIMENSIONS}
+    group = "vbench_long" if long else "vbench"
+    by_dimension = {name: scores.get(f"{group}.{name}", []) for name in DIMENSIONS}
+    whole = sum(bool(score.details.get(LONG)) for group_scores in by_dimension.values() for score in group_scores)
+    flickering = aggregates.after_static_filter(records, f"{group}.temporal_flickering")
+    if flickering is not None:
+        by_dimension["temporal_flickering"] = list(flickering.kept)
+    pooled = {
+        name: aggregates.pool_dimension(name, by_dimension[name], Pooling.WEIGHTED if long else None)
+        for name in DIMENSIONS
+    }
     summary = aggregates.aggregate({name: score.value for name, score in pooled.items() if score.value is not None})
     notices = []
     if summary.total is None:
@@ -198,8 +218,21 @@ def aggregate(ctx: typer.Context, files: Files, json: Json = False) -> int:
     notices += [
         f"{name}: scores of several scorers are mixed (version, weights, device or libraries)" for name in mixed
     ]
-    if pooled["temporal_flickering"].scored:
-        notices.append("temporal_flickering is of all clips: the official protocol drops those that are not static")
+    if whole:
+        notices.append(
+            f"{whole} scores are of clips of 5 s and more, scored as short ones: VBench-Long cuts those into parts "
+            "(`--metrics vbench-long`, then `aggregate --long`)"
+        )
+    if flickering is not None:
+        notices.append(
+            f"temporal_flickering is of the {len(flickering.kept)} clips that the static filter keeps, "
+            f"of {len(flickering.kept) + flickering.dropped}, as on the leaderboard"
+        )
+    elif pooled["temporal_flickering"].scored:
+        notices.append(
+            "temporal_flickering is of all clips: the official protocol drops those that are not static "
+            "(`--metrics vbench_tools.static_filter` for each of them)"
+        )
     view = views.EvalAggregateView.of(
         summary,
         dimensions=[

@@ -18,6 +18,7 @@ from pipeline.scoring.exchange import read_manifest
 from pipeline.scoring.run import ClipToScore
 from pipeline.scoring.suite import find_suite, read_suite
 
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"})
 
 
@@ -47,6 +48,7 @@ class ExpectedOptions:
 def clips_of(
     videos: Sequence[str],
     reference: Path | None,
+    image: Path | None,
     prompts: Sequence[str],
     prompts_file: Path | None,
     manifest: Path | None,
@@ -61,8 +63,8 @@ def clips_of(
         InputError: no videos, both sources, prompts or references that do not fit the videos.
     """
     if manifest is not None:
-        if videos or prompts or prompts_file is not None or reference is not None:
-            message = "goes with neither videos, --reference, --text-prompt nor --prompts: its suite says all of it"
+        if videos or prompts or prompts_file is not None or reference is not None or image is not None:
+            message = "goes with neither videos, --reference, --image, --text-prompt nor --prompts: its suite says all"
             raise InputError([Problem(message, field="--manifest")])
         return _of_suite(manifest, suite, expected)
     if prompts and prompts_file is not None:
@@ -80,9 +82,39 @@ def clips_of(
         texts = own_videos.read_prompts(prompts_file, paths)
     facts = _facts_of(paths) if texts is None else [own_videos.Facts(text) for text in texts]
     return [
-        ClipToScore(video, expected=expected, reference=other, **fact.clip_fields)
-        for video, fact, other in zip(paths, facts, _references(paths, reference), strict=True)
+        ClipToScore(video, expected=expected, reference=other, image=picture, **fact.clip_fields)
+        for video, fact, other, picture in zip(
+            paths, facts, _references(paths, reference), _images(paths, image), strict=True
+        )
     ]
+
+
+def _images(videos: Sequence[Path], image: Path | None) -> list[Path | None]:
+    """The picture that each video was made from: one for all, or of a folder that whose name is the video's.
+
+    Raises:
+        InputError: there is no such picture; each video whose picture is missing, or could be several.
+    """
+    if image is None or image.is_file():
+        return [image] * len(videos)
+    if not image.is_dir():
+        raise InputError([Problem(f"{image} is not there", field="--image")])
+    by_stem: dict[str, list[Path]] = {}
+    for file in sorted(image.iterdir()):
+        if file.suffix.lower() in PICTURES:
+            by_stem.setdefault(file.stem, []).append(file)
+    problems = [
+        Problem(
+            f"{image} has {len(by_stem.get(video.stem, []))} pictures for {video.name}: it needs one of that name, as "
+            f"{' or '.join(sorted(PICTURES))}",
+            field="--image",
+        )
+        for video in videos
+        if len(by_stem.get(video.stem, [])) != 1
+    ]
+    if problems:
+        raise InputError(problems)
+    return [by_stem[video.stem][0] for video in videos]
 
 
 def _facts_of(videos: Sequence[Path]) -> list[own_videos.Facts]:

@@ -1,12 +1,17 @@
 """Aggregate clips' scores to dimensions, and those to quality, semantic and total, by VBench's constants."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.scoring.metric import Pooling, Score
 from pipeline.scoring.vbench import DIMENSIONS, QUALITY, SEMANTIC
 
+READ_PER_PROMPT = 5
+"""The official code reads indices 0 to 4 of a prompt, and no more."""
+_STATIC = "vbench_tools.static_filter"
 QUALITY_WEIGHT = 4.0
 SEMANTIC_WEIGHT = 1.0
 
@@ -46,10 +51,52 @@ def pool(scores: Iterable[Score], pooling: Pooling) -> Pooled:
     return Pooled(value, len(pairs), len(values) - len(pairs))
 
 
-def pool_dimension(name: str, scores: Iterable[Score]) -> Pooled:
-    """A VBench dimension's value as one GPU's official run gives it; imaging_quality becomes 0..1."""
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """temporal_flickering's scores that the static filter keeps, and how many it drops."""
+
+    kept: tuple[Score, ...]
+    dropped: int
+
+
+def after_static_filter(records: Sequence[Mapping[str, Any]], metric: str) -> Filtered | None:
+    """The scores of records by ``metric`` that count on the leaderboard: of static clips, five a prompt at most.
+
+    Those of a prompt count in the order of their seeds. None where the static filter did not judge every scored clip.
+    """
+    clips: dict[tuple[str, int, str], dict[str, Mapping[str, Any]]] = {}
+    for record in records:
+        entry, seed = record.get("entry"), record.get("seed")
+        is_of_suite = type(entry) is int and type(seed) is int
+        key = (str(entry), seed or 0, "") if is_of_suite else ("", 0, str(record["video"]))
+        clips.setdefault(key, {}).update(
+            {
+                name: raw
+                for name, raw in record["scores"].items()
+                if name in (metric, _STATIC) and raw["score"] is not None
+            }
+        )
+    scored = {key: scores for key, scores in clips.items() if metric in scores}
+    if not scored or any(_STATIC not in scores for scores in scored.values()):
+        return None
+    kept: list[Score] = []
+    taken: Counter[str] = Counter()
+    for key in sorted(scored):
+        prompt, flickering = key[0] or key[2], scored[key][metric]
+        if scored[key][_STATIC]["score"] and taken[prompt] < READ_PER_PROMPT:
+            taken[prompt] += 1
+            weight = float((flickering.get("details") or {}).get("weight", 1.0))
+            kept.append(Score(float(flickering["score"]), weight=weight))
+    return Filtered(tuple(kept), len(scored) - len(kept))
+
+
+def pool_dimension(name: str, scores: Iterable[Score], pooling: Pooling | None = None) -> Pooled:
+    """A VBench dimension's value as one GPU's official run gives it; imaging_quality becomes 0..1.
+
+    ``pooling`` in place of the dimension's own: VBench-Long's scores are all weighted by their parts.
+    """
     dimension = DIMENSIONS[name]
-    pooled = pool(scores, dimension.pooling)
+    pooled = pool(scores, pooling or dimension.pooling)
     value = None if pooled.value is None else pooled.value / dimension.scale
     return Pooled(value, pooled.scored, pooled.not_scored)
 

@@ -37,7 +37,8 @@ def temporal_flickering(clip: Clip, _context: Context) -> Score:
 def subject_consistency(clip: Clip, context: Context) -> Score:
     if len(clip.frames) < 2:
         return _too_short(clip, 2)
-    return _consistency(context.models.get("dino").features(clip))
+    model = context.models.get("dino")
+    return _consistency(clip.once(("dino", id(model)), lambda: model.features(clip)))
 
 
 def background_consistency(clip: Clip, context: Context) -> Score:

@@ -21,7 +21,7 @@ from pipeline.files.names import broken_rule, printable, unusable
 from pipeline.files.regular import open_regular_file
 from pipeline.media.frames import video_stream
 from pipeline.media.opening import UnreadableMediaError, open_media
-from pipeline.scoring.aggregates import pool_dimension
+from pipeline.scoring.aggregates import READ_PER_PROMPT, pool_dimension
 from pipeline.scoring.metric import Score, not_scored
 from pipeline.scoring.suite import Suite
 from pipeline.scoring.vbench import DIMENSIONS
@@ -31,8 +31,6 @@ _INDEXED = re.compile(r".+-[0-4]\.mp4", re.DOTALL)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """Not of a drive (``C:/``)."""
 MAX_FILE_BYTES = 64 * 1024 * 1024
-READ_PER_PROMPT = 5
-"""The official code reads indices 0 to 4, and no more."""
 DETECTOR_FRAMES = 16
 AGGREGATE_TOLERANCE = 1e-4
 """How far an official value may lie from that of its clips: it is computed in single precision."""

@@ -40,4 +40,4 @@ def parts(jobs: Sequence[tuple[int, Mapping[str, str]]], metrics: Sequence[Metri
 def is_scored_by(metric: Metric, labels: Mapping[str, str]) -> bool:
     """Return whether the metric scores a clip: a suite's clip is scored in its entry's dimensions alone."""
     entry = entry_of(labels)
-    return metric.group != "vbench" or entry is None or metric.dimension in entry.dimensions
+    return metric.scores_clip_of(None if entry is None else entry.dimensions)

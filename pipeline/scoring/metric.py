@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from pipeline.scoring.clip import Clip
     from pipeline.scoring.residency import Models
 
@@ -22,6 +24,8 @@ class Need(StrEnum):
     """The prompt the clip was made from."""
     AUXILIARY = "auxiliary"
     """The suite entry's ``auxiliary_info`` for this dimension, such as the style phrase."""
+    IMAGE = "image"
+    """The picture that the clip was made from."""
     WEIGHTS = "weights"
     """Model files; ``Metric.weights`` names them."""
     GPU = "gpu"
@@ -94,6 +98,10 @@ class Context:
     reference: Clip | None = None
     auxiliary: Mapping[str, Any] = field(default_factory=dict)
     expected: Expected = field(default_factory=Expected)
+    image: Image | None = None
+    """The picture that the clip was made from, RGB and upright."""
+    dimensions: tuple[str, ...] | None = None
+    """The dimensions that a suite's clip is for; None for other clips."""
 
 
 ScoreFunction = Callable[["Clip", Context], Score]
@@ -137,6 +145,17 @@ class Metric:
         """The name without its group."""
         return self.name.partition(".")[2]
 
+    @property
+    def suite_dimension(self) -> str | None:
+        """The VBench dimension by which a suite asks for it; None for what every clip is scored by."""
+        if self.name == "vbench_tools.static_filter":
+            return "temporal_flickering"  # whose clips are the ones that are filtered
+        return self.dimension if self.group in ("vbench", "vbench_long") else None
+
+    def scores_clip_of(self, dimensions: Collection[str] | None) -> bool:
+        """Return whether it scores a clip of a suite's entry with these dimensions; of any clip where None."""
+        return dimensions is None or self.suite_dimension is None or self.suite_dimension in dimensions
+
     def score(self, clip: Clip, context: Context) -> Score:
         """Score one clip; a number that is not finite becomes "not scored".
 
@@ -149,6 +168,8 @@ class Metric:
             return not_scored("needs a reference clip, and none was given")
         if Need.PROMPT in self.needs and not (context.prompt and context.prompt.strip()):
             return not_scored("needs the prompt, and none was given")
+        if Need.IMAGE in self.needs and context.image is None:
+            return not_scored("needs the picture that the clip was made from, and none was given")
         if Need.AUXILIARY in self.needs and not context.auxiliary.get(self.dimension):
             return not_scored(f"needs the suite's auxiliary_info for {self.dimension}, and none was given")
         result = self.score_clip(clip, context)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pipeline.errors import InputError, Problem
 from pipeline.nearest import nearest
 from pipeline.scoring.checks import CHECKS
+from pipeline.scoring.extended import EXTENDED, VBENCH_LONG
 from pipeline.scoring.metric import Metric, Need
 from pipeline.scoring.shapes.metric import SHAPES_METRICS
 from pipeline.scoring.similarity import COMMON
@@ -13,7 +14,7 @@ from pipeline.scoring.vbench import QUALITY, SEMANTIC, STATIC_FILTER, VBENCH
 from pipeline.scoring.weights import Weights
 
 METRICS: dict[str, Metric] = {
-    metric.name: metric for metric in (*COMMON, *CHECKS, *SHAPES_METRICS, *VBENCH, STATIC_FILTER)
+    metric.name: metric for metric in (*COMMON, *CHECKS, *SHAPES_METRICS, *VBENCH, STATIC_FILTER, *EXTENDED)
 }
 
 _TEXTED = frozenset({Need.PROMPT, Need.AUXILIARY})
@@ -25,9 +26,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "vbench-quality": tuple(f"vbench.{name}" for name in QUALITY),
     "vbench-semantic": tuple(f"vbench.{name}" for name in SEMANTIC),
     "vbench": tuple(metric.name for metric in VBENCH),
+    "vbench-long": tuple(metric.name for metric in VBENCH_LONG),
     "all": tuple(METRICS),
 }
-"""vbench-free: the native dimensions that need no text, so that any clip can be scored."""
+"""vbench-free: the native dimensions that need no text, so that any clip can be scored; vbench-long: for clips of 5 s
+and more."""
 
 
 WEIGHTS_MISSING = "weights missing"
@@ -85,17 +88,19 @@ def named(names: Iterable[str]) -> list[tuple[Metric, bool]]:
     return [(METRICS[name], explicit) for name, explicit in names_found.items()]
 
 
-def select(names: Sequence[str], weights: Weights, *, reference: bool = True) -> Selection:
+def select(names: Sequence[str], weights: Weights, *, reference: bool = True, image: bool = True) -> Selection:
     """Return what to compute. A group leaves out what cannot be computed here; a named metric is an error then.
 
     Raises:
-        InputError: an unknown name; a named metric that is external, lacks its weights, or lacks its reference.
+        InputError: an unknown name; a named metric that is external, lacks its weights, its reference or its picture.
     """
     metrics: list[Metric] = []
     left_out: list[tuple[Metric, str]] = []
     problems = []
     for metric, explicit in named(names):
         reason = _obstacle(metric, weights, reference)
+        if reason is None and Need.IMAGE in metric.needs and not image:
+            reason = "needs the picture that the clip was made from (--image)"
         if reason is None:
             metrics.append(metric)
         elif explicit:

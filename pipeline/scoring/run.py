@@ -11,15 +11,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
+
 from pipeline.digests import canonical_json, sha256_hex
 from pipeline.errors import OutOfMemoryError, RefusedError, VgenError
 from pipeline.files.digests import file_sha256
+from pipeline.inputs.images import read_image
 from pipeline.media.opening import UnreadableMediaError
 from pipeline.media.packets import packets_sha256
 from pipeline.scoring.clip import MAX_BYTES, Clip, pixel_digest, read_clip
+from pipeline.scoring.extended import is_long
 from pipeline.scoring.metric import Context, Expected, Metric, Need, Score, not_scored
 from pipeline.scoring.residency import Models
 
+LONG = "long_clip_scored_whole"
+"""The detail of a score by which ``vgen eval aggregate`` says that the clip belongs to VBench-Long."""
 _LIBRARIES = ("torch", "transformers", "numpy", "pillow")
 
 
@@ -36,14 +42,17 @@ class ClipToScore:
     seed: int | None = None
     dimensions: tuple[str, ...] | None = None
     """VBench dimensions that the suite asks for this clip; None means all that were chosen."""
+    image: Path | None = None
+    """The picture that the clip was made from."""
     known: frozenset[str] = frozenset()
     """Metrics whose scores are there already: they are not computed again."""
 
     def inputs_digest(self) -> str:
         """sha256 of all that scores depend on beside the file and the scorer. Raises OSError for a lost reference."""
-        reference = None if self.reference is None else file_sha256(self.reference)
+        reference, image = (None if path is None else file_sha256(path) for path in (self.reference, self.image))
         dimensions = None if self.dimensions is None else sorted(self.dimensions)
         facts = {"prompt": self.prompt, "reference": reference, "auxiliary": self.auxiliary, "dimensions": dimensions}
+        facts |= {"image": image} if image is not None else {}
         return sha256_hex(canonical_json({**facts, "expected": asdict(self.expected)}))
 
 
@@ -76,6 +85,9 @@ class Loaded:
     problem: str | None = None
     reference_problem: str | None = None
     """Why there is no reference, where one is needed."""
+    picture: Image | None = None
+    picture_problem: str | None = None
+    """Why there is no picture that the clip was made from, where one is named."""
     sound: str | None = None
     """The digest of the sound's packets, where there is one."""
     seconds: float = 0.0
@@ -127,8 +139,14 @@ def load(item: ClipToScore, metrics: Sequence[Metric], max_bytes: int = MAX_BYTE
         sha256 = file_sha256(item.video)
     except (RefusedError, OSError) as error:
         return Loaded(item, problem=str(error))
-    reference, problem = _reference(item, [metric for metric in metrics if is_asked(metric, item)], max_bytes)
+    asked = [metric for metric in metrics if is_asked(metric, item)]
+    reference, problem = _reference(item, asked, max_bytes)
     loaded = Loaded(item, clip, reference, reference_problem=problem, sound=_sound(clip), sha256=sha256)
+    if item.image is not None and any(Need.IMAGE in metric.needs for metric in asked):
+        try:
+            loaded.picture = read_image(item.image.read_bytes(), item.image.name).image
+        except (OSError, ValueError) as error:
+            loaded.picture_problem = f"the picture that the clip was made from: {error}"
     loaded.seconds = time.perf_counter() - started
     return loaded
 
@@ -175,12 +193,17 @@ def score_loaded(
     if clip is None:
         problem = loaded.problem or "it could not be read"
         return ClipScores(item, {metric.name: not_scored(problem) for metric in chosen}, problem, 0.0, {})
-    context = Context(models, item.prompt, loaded.reference, item.auxiliary, item.expected)
+    context = Context(
+        models, item.prompt, loaded.reference, item.auxiliary, item.expected, loaded.picture, item.dimensions
+    )
     scores, seconds = {}, {}
     for metric in chosen:
         check()
         if loaded.reference_problem is not None and Need.REFERENCE in metric.needs:
             scores[metric.name] = not_scored(loaded.reference_problem)
+            continue
+        if loaded.picture_problem is not None and Need.IMAGE in metric.needs:
+            scores[metric.name] = not_scored(loaded.picture_problem)
             continue
         try:
             if metric.family is not None:
@@ -188,12 +211,19 @@ def score_loaded(
             started = time.perf_counter()
             with models.computing(metric.family):
                 scores[metric.name] = metric.score(clip, context)
+            if metric.group == "vbench" and is_long(clip):
+                scores[metric.name] = _scored_whole(scores[metric.name])
             seconds[metric.name] = time.perf_counter() - started
         except Exception as error:  # noqa: BLE001 - one model's fault costs no other metric its score
             scores[metric.name] = _failed(metric, clip, error, required=required, strict=strict)
     return ClipScores(
         item, scores, None, loaded.seconds, seconds, pixel_digest(clip), loaded.sound, clip.notes, loaded.sha256
     )
+
+
+def _scored_whole(score: Score) -> Score:
+    """The score of a long clip by a dimension that the official code would score in parts."""
+    return replace(score, details={**score.details, LONG: True}) if score.score is not None else score
 
 
 def _failed(metric: Metric, clip: Clip, error: Exception, *, required: Collection[str], strict: bool) -> Score:
@@ -221,7 +251,7 @@ def is_asked(metric: Metric, item: ClipToScore) -> bool:
     """Return whether the clip is to be scored by the metric: a suite may ask for less, and some scores be known."""
     if metric.name in item.known:
         return False
-    return metric.group != "vbench" or item.dimensions is None or metric.dimension in item.dimensions
+    return metric.scores_clip_of(item.dimensions)
 
 
 def _sound(clip: Clip) -> str | None:

@@ -128,13 +128,29 @@ class ClipScorer:
             if file_sha256(path) != clip.sha256:
                 return Loaded(item, problem=f"{clip.key}: its bytes are others than were published", folder=folder)
             other, lost = self._fetch_reference(clip, able, storage, Path(folder.name) / "reference.mp4")
-            loaded = load(replace(item, video=path, reference=other), able, self._max_bytes)
+            image, no_image = self._fetch_image(clip, able, storage, Path(folder.name) / "image")
+            item = replace(item, video=path, reference=other, image=image)
+            loaded = load(item, able, self._max_bytes)
+            loaded.picture_problem = no_image or loaded.picture_problem
             return replace(loaded, folder=folder, reference_problem=lost or loaded.reference_problem)
         except NotFoundError:
             return Loaded(item, problem=f"{clip.key}: it is not in the store", folder=folder)
         except BaseException:
             folder.cleanup()
             raise
+
+    def _fetch_image(
+        self, clip: StoredClip, metrics: Sequence[Metric], storage: Storage, path: Path
+    ) -> tuple[Path | None, str | None]:
+        """A copy of the picture that the clip was made from, where a metric needs it, and why there is none."""
+        image = clip.spec.image
+        if image is None or all(Need.IMAGE not in metric.needs for metric in metrics):
+            return None, None
+        try:
+            storage.download(image.key, path)
+        except NotFoundError:
+            return None, f"the picture that the clip was made from is not in the store ({image.key})"
+        return path, None
 
     def _fetch_reference(
         self, clip: StoredClip, metrics: Sequence[Metric], storage: Storage, path: Path

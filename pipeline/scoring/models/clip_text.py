@@ -29,16 +29,31 @@ class ClipWithText:
         Raises:
             TextTooLongError: the text has too many tokens.
         """
-        images = self._images.features(clip, pixels.for_clip_by_pil)
+        images = self._of(clip)
         scale = self._model.logit_scale.exp().cpu()
         logits = (scale * self._text(text) @ images.t()).float()
         return [value / 100 for value in logits[0].tolist()]
+
+    @torch.inference_mode()
+    def cosines(self, clip: Clip, text: str) -> tuple[list[float], bool]:
+        """CLIP's cosine of each frame with the text, and whether the text had to be cut to CLIP's length."""
+        ids, most = self._tokens.ids(text), self._model.config.text_config.max_position_embeddings
+        cut = len(ids) > most
+        feature = self._feature([*ids[: most - 1], self._tokens.end] if cut else ids)
+        return (self._of(clip) @ feature.t())[:, 0].float().tolist(), cut
+
+    def _of(self, clip: Clip) -> Tensor:
+        """Features of the frames as PIL shrinks them, (frames, embedding)."""
+        return clip.once(("clip_b32 by PIL", id(self)), lambda: self._images.features(clip, pixels.for_clip_by_pil))
 
     def _text(self, text: str) -> Tensor:
         ids = self._tokens.ids(text)
         most = self._model.config.text_config.max_position_embeddings
         if len(ids) > most:
             raise TextTooLongError(f"the text has {len(ids)} tokens; CLIP takes at most {most}")
+        return self._feature(ids)
+
+    def _feature(self, ids: list[int]) -> Tensor:
         features = self._model.get_text_features(input_ids=torch.tensor([ids], device=self._device))
         return F.normalize(features.pooler_output.float().cpu(), dim=-1)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from pipeline.scoring.clip import Clip
@@ -72,6 +73,12 @@ class Dino:
         """Unit length, (frames, width), on the CPU."""
         parts = [self._model(pixels.for_dino(part, self._device)) for part in pixels.batches(clip.frames)]
         return F.normalize(torch.cat(parts).float().cpu(), dim=-1)
+
+    @torch.inference_mode()
+    def picture(self, picture: Image) -> Tensor:
+        """The unit feature of a picture, (1, width), on the CPU; it is shrunk by PIL, as VBench-I2V does."""
+        feature = self._model(pixels.picture_for_dino(picture).to(self._device))
+        return F.normalize(feature.float().cpu(), dim=-1)
 
 
 def load(weights: Sequence[FoundWeights], device: str) -> Dino:

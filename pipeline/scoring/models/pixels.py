@@ -99,6 +99,13 @@ def for_umt(frames: Frames) -> Tensor:
     return normalised(images / 255, IMAGENET)
 
 
+def picture_for_dino(picture: Image.Image) -> Tensor:
+    """PIL's bilinear, which antialiases, no crop: the picture of VBench-I2V's subject, (1, 3, H, W)."""
+    height, width = shorter_side(picture.height, picture.width)
+    small = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return normalised(tensor(np.asarray(small)[None]) / 255, IMAGENET)
+
+
 def middle(count: int, length: int) -> list[int]:
     """Indices of ``length`` frames, the middle of equal runs; a short clip's last index is repeated."""
     edges = np.linspace(0, count, min(length, count) + 1).astype(int).tolist()

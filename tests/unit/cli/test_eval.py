@@ -109,7 +109,11 @@ def test_weights_are_listed_and_checked(vgen: Vgen, tmp_path: Path, monkeypatch:
     files = {file["name"]: file for file in vgen("eval", "weights", "list", "--json").json["files"]}
     assert len(files) == 11
     assert files["raft-things.pth"]["status"] == "found"
-    assert files["raft-things.pth"]["used_by"] == ["vbench.dynamic_degree", "vbench_tools.static_filter"]
+    used = [
+        *("vbench.dynamic_degree", "vbench_tools.static_filter"),
+        *("motion.warp_error", "vbench_long.dynamic_degree"),
+    ]
+    assert files["raft-things.pth"]["used_by"] == used
     checked = vgen("eval", "weights", "check", "raft-things.pth", "--json")
     assert checked.code == 3
     assert checked.json["files"][0]["status"] == "other"
