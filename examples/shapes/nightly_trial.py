@@ -30,7 +30,7 @@ from pipeline.digests import canonical_json, sha256_hex
 from pipeline.encoding.ffmpeg import encode
 from pipeline.media.packets import packets_sha256
 from pipeline.scoring.clip import read_clip
-from pipeline.scoring.compare import PASSED, Comparison, Run, State, compare, median_run, read_margins
+from pipeline.scoring.compare import PASSED, Comparison, Run, State, compare, identical, median_run, read_margins
 from pipeline.scoring.compare.runs import Key, RunClip
 from pipeline.scoring.metric import Context
 from pipeline.scoring.registry import METRICS
@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--fault-nights", type=int, default=FAULT_NIGHTS)
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     asked = parser.parse_args()
+    torch.set_num_threads(1)
     baselines = [Recipe(seeds=number) for number in range(asked.fault_nights)]
     again = [Recipe(damage=ROUNDING, noise=1 + number) for number in range(asked.nights)]
     noise = [Recipe(seeds=100 + number) for number in range(asked.noise_nights)]
@@ -187,10 +188,9 @@ def judged(passed: Sequence[Run], candidate: Run, gates: Sequence[str] = GATES) 
     candidate = replace(candidate, clips=_with_seeds_of(passed[-1], candidate))
     likenesses = [name for name in margins if METRICS[name].perfect is not None]
     baseline = median_run(passed[-MEDIAN_OF:])
-    comparison = compare(baseline, candidate, [METRICS[name] for name in margins], margins)
-    if comparison.state is not State.IDENTICAL and likenesses:
+    if likenesses and not identical(baseline, candidate):
         candidate = _with_likenesses(baseline, candidate, likenesses)
-        comparison = compare(baseline, candidate, [METRICS[name] for name in margins], margins)
+    comparison = compare(baseline, candidate, [METRICS[name] for name in margins], margins)
     return Judged(candidate, comparison.state, _regressed(comparison))
 
 

@@ -259,7 +259,7 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
 
 
 def _to_be_rescored(
-    records: rescoring.Records,
+    records: list[dict[str, Any]],
     earlier: Sequence[tuple[str, list[dict[str, Any]]]],
     repeats: _Repeats,
     rescores: Sequence[EvalRun],
