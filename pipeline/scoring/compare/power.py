@@ -1,10 +1,9 @@
 """What a suite can tell before it is run: how many prompts each metric has, and which loss they show."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.scoring.compare.statistics import ALPHA, POWER, t_quantile
+from pipeline.scoring.compare.statistics import detectable_deviations
 from pipeline.scoring.metric import Metric
 from pipeline.scoring.suite import Suite
 
@@ -23,24 +22,20 @@ class Detectable:
     """In standard deviations of the prompts' differences from night to night; None below two prompts."""
 
 
-def deviations(prompts: int, *, alpha: float = ALPHA, tests: int = 1) -> float | None:
-    """The loss that is found with probability ``POWER`` at the strictest level of ``tests`` gated metrics.
-
-    In standard deviations of the differences, by Student's t, as ``statistics.estimate`` says it of a night.
-    """
-    if prompts < 2:
-        return None
-    freedom = prompts - 1
-    return (t_quantile(1 - alpha / tests, freedom) + t_quantile(POWER, freedom)) / math.sqrt(prompts)
-
-
 def detectable(suite: Suite, metrics: Sequence[Metric], margins: Mapping[str, float]) -> list[Detectable]:
     """Of each metric that a suite's clips are scored by, gated ones first, what can be told of it."""
     rows = []
     for metric in sorted(metrics, key=lambda metric: metric.name not in margins):
         prompts = sum(_is_asked(metric, entry.dimensions) for entry in suite.entries)
         tests = max(1, len(margins))
-        rows.append(Detectable(metric, prompts, metric.name in margins, deviations(prompts, tests=tests)))
+        rows.append(
+            Detectable(
+                metric,
+                prompts,
+                metric.name in margins,
+                detectable_deviations(prompts, tests=tests) if prompts > 1 else None,
+            )
+        )
     return rows
 
 

@@ -88,7 +88,7 @@ def estimate(
         return _without_spread(count, mean, limit, alpha)
     error = spread / math.sqrt(count)
     freedom = count - 1
-    detectable = (t_quantile(1 - alpha / tests, freedom) + t_quantile(POWER, freedom)) * error
+    detectable = detectable_deviations(count, alpha=alpha, tests=tests) * spread
     reach = t_quantile(1 - alpha, freedom) * error
     low, high, p_worse = mean - reach, mean + reach, t_cdf((mean - limit) / error, freedom)
     if count < BOOTSTRAP_FROM:
@@ -100,6 +100,17 @@ def estimate(
     lower, higher, worse = bca(values, limit, alpha, seed)
     low, high, p_worse = min(low, lower), max(high, higher), max(p_worse, worse)
     return Estimate(count, mean, low, high, p_worse, detectable, "bootstrap")
+
+
+def detectable_deviations(count: int, *, alpha: float = ALPHA, tests: int = 1) -> float:
+    """The distance below the limit that is found with probability ``POWER``, of two prompts and more.
+
+    In standard deviations of their differences, at the strictest level that Holm may ask of ``tests`` metrics. Below 32
+    prompts the skew's correction costs power; what it costs even differences, as simulated, is ``1 + 12 / n²``.
+    """
+    freedom = count - 1
+    plain = (t_quantile(1 - alpha / tests, freedom) + t_quantile(POWER, freedom)) / math.sqrt(count)
+    return plain * (1 + 12 / count**2) if 3 <= count < BOOTSTRAP_FROM else plain
 
 
 def skew_corrected(values: NDArray[np.float64], limit: float, alpha: float) -> tuple[float, float, float]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.scoring import METRICS
-from pipeline.scoring.compare.power import detectable, deviations, sentences
-from pipeline.scoring.compare.statistics import estimate
+from pipeline.scoring.compare.power import detectable, sentences
+from pipeline.scoring.compare.statistics import detectable_deviations, estimate
 from pipeline.scoring.suite import OWN_SUITE, read_suite
 
 QUALITY, ACTION, SSIM = (METRICS[name] for name in ("vbench.imaging_quality", "vbench.human_action", "common.ssim"))
@@ -19,13 +19,13 @@ def test_it_is_what_a_night_says_of_differences_with_a_deviation_of_one(prompts:
     values = (values - values.mean()) / values.std(ddof=1)
     found = estimate(values, -1.0, tests=3)
     assert found is not None
-    assert deviations(prompts, tests=3) == pytest.approx(found.detectable)
-    assert deviations(1) is None
+    assert detectable_deviations(prompts, tests=3) == pytest.approx(found.detectable)
 
 
 def test_a_loss_of_that_size_is_found_about_eight_times_of_ten() -> None:
     random = np.random.default_rng(0)
-    nights = random.standard_normal((400, 31)) - deviations(31)  # below 32 prompts no bootstrap, so it is quick
+    # Below 32 prompts there is no bootstrap, so it is quick.
+    nights = random.standard_normal((400, 31)) - detectable_deviations(31)
     found = [estimate(night, 0.0) for night in nights]
     share = np.mean([one is not None and one.p_worse < 0.025 for one in found])
     assert 0.74 < share < 0.86
