@@ -40,7 +40,7 @@ TABLE: dict[str, Entry] = {
     "list": Entry("cli.batches.status:list_", "List batches, newest first; or the jobs of one."),
     "show": Entry("cli.batches.status:show", "Show all that is known of a job: steps, attempts, files, events."),
     "watch": Entry("cli.batches.watch:watch", "Follow a batch until it ends, and end with its exit code."),
-    "events": Entry("cli.batches.events:events", "Show what happened to a batch or job, in order."),
+    "events": Entry("cli.batches.events:events", "Show what happened to a batch, job or session, in order."),
     "report": Entry("cli.results.report:report", "Show where a batch's time went: workers, GPUs, stages, money."),
     "results": Entry("cli.results.clips:results", "Show a batch's clips: paths, URLs, or download them."),
     "votes": Entry("cli.results.votes:app", "Rate clips, vote between two, and export it, also for other tools."),
@@ -67,6 +67,7 @@ TABLE: dict[str, Entry] = {
         "cli.operate.router:router_serve", "Route HTTP and WebSockets to several servers, by their health.", extra=SERVE
     ),
     "keys": Entry("cli.operate.keys:app", "Make, list and revoke the keys of programs that call `vgen serve`."),
+    "sessions": Entry("cli.operate.sessions:app", "List, show and close sessions that watch a video while it is made."),
     "dispatcher": Entry("cli.operate.workers:dispatcher", "Dispatch and reconcile for a cluster, in the foreground."),
     "beat": Entry("cli.operate.workers:beat", "Start a cluster's periodic work: sweeps, the nightly evaluation."),
     "flower": Entry("cli.operate.workers:flower", "Start Flower, Celery's monitor, behind a password.", extra=SERVE),

@@ -14,7 +14,8 @@ from db.reading import history
 from db.reading.feed import Feed
 from db.reading.history import Entry
 from db.session import Database
-from pipeline.errors import InputError, Problem
+from db.sessions import rows as sessions
+from pipeline.errors import InputError, NoSuchRowError, Problem
 from service.exit_codes import ExitCode
 from service.views.events import EventsView, entry_view
 
@@ -23,12 +24,14 @@ POLL_S = 0.5
 
 def events(
     ctx: typer.Context,
-    of: Annotated[str, typer.Argument(metavar="ID", help="A batch's id, the start of one, 'latest', or a job's id.")],
+    of: Annotated[
+        str, typer.Argument(metavar="ID", help="The id of a batch (or its start, or 'latest'), job or session.")
+    ],
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the batch or job has ended.")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print a JSON object a line.")] = False,
     json: Json = False,
 ) -> int:
-    """What happened to a batch or job, in the order of time: events, and attempts as they ended."""
+    """What happened to a batch, job or session, in the order of time: events, and attempts as they ended."""
     if json and (follow or jsonl):
         raise InputError([Problem("prints one document; use --jsonl for lines", field="--json")])
     settings = settings_of(ctx)
@@ -64,9 +67,14 @@ def _follow(feed: Feed, jsonl: bool, patience: Patience) -> int:
 
 
 def _whose(database: Database, of: str) -> tuple[str, str | None]:
-    """The ids of the batch and, where one was named, of the job. Raises NotFoundError."""
+    """The ids of the batch, of a session its own, and, where one was named, of the job. Raises NotFoundError."""
     with database.reading() as session:
-        target = lookup.target_named(session, of)
+        try:
+            target = lookup.target_named(session, of)
+        except NoSuchRowError:
+            if not sessions.is_named(session, of):
+                raise
+            return sessions.get(session, of).batch_id, None
         return target.batch_id, target.job_id
 
 

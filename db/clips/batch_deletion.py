@@ -15,12 +15,14 @@ from db.models import (
     Event,
     Job,
     RequestKey,
+    Reservation,
     Score,
     ScoreRun,
     ScoreStep,
     Segment,
     StageRun,
     Step,
+    StreamSession,
 )
 from pipeline.errors import ConflictError
 from pipeline.states import EvalState
@@ -56,7 +58,7 @@ def _conditions(batch_id: str) -> list[tuple[type, ColumnElement[bool]]]:
     """Each table and the rows of the batch in it: what points at a row goes before that row."""
     jobs = select(Job.id).where(Job.batch_id == batch_id)
     of_jobs = (Score, ArtifactRow, Checkpoint, ContinuationState, Segment, StageRun)
-    of_batch = (ClipRating, Step, ScoreRun, ScoreStep, EvalRun, RequestKey, Event, Job)
+    of_batch = (ClipRating, Step, ScoreRun, ScoreStep, EvalRun, RequestKey, Reservation, StreamSession, Event, Job)
     return [
         (ClipVote, or_(ClipVote.first_job_id.in_(jobs), ClipVote.second_job_id.in_(jobs))),
         *((table, table.job_id.in_(jobs)) for table in of_jobs),

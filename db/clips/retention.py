@@ -14,7 +14,19 @@ from sqlalchemy.orm import Session
 
 from db import events
 from db.events import HISTORY_REMOVED, MEDIA_REMOVED
-from db.models import ArtifactRow, Batch, Checkpoint, ContinuationState, Event, Job, ScoreRun, StageRun, Step
+from db.models import (
+    ArtifactRow,
+    Batch,
+    Checkpoint,
+    ContinuationState,
+    Event,
+    Job,
+    Reservation,
+    ScoreRun,
+    StageRun,
+    Step,
+    StreamSession,
+)
 from db.session import now_ms
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, JobState, Stage, StepState
 
@@ -48,6 +60,9 @@ def unreferenced(session: Session, keys: Sequence[str], *, inputs_age_ms: int | 
     if others:
         blob = ContinuationState.blobs["frames"]["key"].as_string()
         referenced |= set(session.scalars(select(blob).where(blob.in_(others)).distinct()))
+        given = StreamSession.continuation["blobs"]["frames"]["key"].as_string()
+        waits = StreamSession.ended_at.is_(None)
+        referenced |= set(session.scalars(select(given).where(given.in_(others), waits).distinct()))
     return set(keys) - referenced
 
 
@@ -60,6 +75,9 @@ def _named_inputs(session: Session, digests: Collection[str], age_ms: int | None
     for field in ("image", "last_image", "video"):
         digest = Job.spec[field]["sha256"].as_string()
         named.update(session.scalars(select(digest).where(digest.in_(digests), kept).distinct()))
+    shown = StreamSession.spec["image"]["sha256"].as_string()  # before its first segment there is no job
+    waits = StreamSession.ended_at.is_(None)
+    named.update(session.scalars(select(shown).where(shown.in_(digests), waits).distinct()))
     before = Job.spec["begins_with"]["video"]["sha256"].as_string()
     named.update(session.scalars(select(before).where(before.in_(digests), kept).distinct()))
     lists = Job.spec["reference_images"].as_string()
@@ -131,9 +149,28 @@ def _marked(kind: str) -> ColumnElement[bool]:
     return exists().where(Event.batch_id == Batch.id, Event.job_id.is_(None), Event.kind == kind)
 
 
-def expired_batches(session: Session, *, older_than_ms: int, kind: str) -> Sequence[str]:
-    """Finished batches of that age from which this (``media_removed``, ``history_removed``) was not removed yet."""
-    return session.scalars(select(Batch.id).where(_finished_before(older_than_ms), ~_marked(kind))).all()
+def expired_batches(
+    session: Session, *, older_than_ms: int, kind: str, of_sessions: bool | None = None
+) -> Sequence[str]:
+    """Finished batches of that age from which this (``media_removed``, ``history_removed``) was not removed yet.
+
+    ``of_sessions``: only those of sessions, or only all others; None: whichever.
+    """
+    which: list[ColumnElement[bool]] = [_finished_before(older_than_ms), ~_marked(kind)]
+    if of_sessions is not None:
+        belongs = exists().where(StreamSession.batch_id == Batch.id)
+        which.append(belongs if of_sessions else ~belongs)
+    return session.scalars(select(Batch.id).where(*which)).all()
+
+
+def drop_empty_sessions(session: Session, *, older_than_ms: int, dry_run: bool) -> int:
+    """Remove the rows of sessions that ended so long ago and never had a segment; how many."""
+    old = StreamSession.segments == 0, StreamSession.settled_at < now_ms() - older_than_ms
+    ids = session.scalars(select(StreamSession.id).where(*old).limit(_PAGE)).all()
+    if not dry_run and ids:
+        for table, column in ((Reservation, Reservation.session_id), (StreamSession, StreamSession.id)):
+            session.execute(delete(table).where(column.in_(ids)).execution_options(synchronize_session=False))
+    return len(ids)
 
 
 def _still_finished(session: Session, batch_id: str, older_than_ms: int) -> bool:

@@ -9,11 +9,11 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, text
+from sqlalchemy import exists, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from db.clips import batches
-from db.models import Batch, Event, Job, ScoreRun, StageRun, Step
+from db.models import Batch, Event, Job, ScoreRun, StageRun, Step, StreamSession
 from db.reading import history
 from db.reading.history import Entry, Seen
 from db.session import Database
@@ -128,7 +128,10 @@ class Feed:
         if self.job_id is not None:
             state = session.scalars(select(Job.state).where(Job.id == self.job_id)).one_or_none()
             return state is None or state in TERMINAL_JOB_STATES
-        return not session.scalars(select(Batch.active).where(Batch.id == self.batch_id)).one_or_none()
+        # A session's batch is stored with its first segment.
+        growing = exists().where(StreamSession.batch_id == self.batch_id, StreamSession.settled_at.is_(None))
+        at_work = exists().where(Batch.id == self.batch_id, Batch.active)
+        return not session.scalars(select(or_(at_work, growing))).one()
 
     def _settle(self, session: Session) -> Seen:
         """Move on to the ids below which no row can appear any more; return those that are given out now."""

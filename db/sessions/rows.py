@@ -48,6 +48,14 @@ def get(session: Session, session_id: str, *, owner: str | None = None) -> Strea
     return (exact or list(rows))[0]
 
 
+def is_named(session: Session, text: str) -> bool:
+    """Return whether a session's id is, or begins with, that text."""
+    if not text:
+        return False
+    query = select(StreamSession.id).where(StreamSession.id.startswith(text, autoescape=True)).limit(1)
+    return session.scalars(query).first() is not None
+
+
 def find(session: Session, session_id: str) -> StreamSession | None:
     """The session of exactly that id."""
     return session.get(StreamSession, session_id)

@@ -56,6 +56,7 @@ RULES: dict[SettingPath, tuple[Rule, str]] = {
     ("safety", "policy"): (Rule.UNSCREENED, "it decides what is screened"),
     ("retention", "days"): (Rule.NEVER, _REMOVES),
     ("retention", "history_days"): (Rule.NEVER, _REMOVES),
+    ("retention", "sessions_days"): (Rule.NEVER, _REMOVES),
     ("retention", "inputs_days"): (Rule.NEVER, _REMOVES),
     ("serve", "redirect"): (Rule.NEVER, "it decides who gets addresses of the store"),
     ("serve", "public_pages"): (Rule.NEVER, "it decides who sees clips and prompts"),

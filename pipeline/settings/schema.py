@@ -341,6 +341,11 @@ class RetentionSettings(_Group):
         description="Days after its end that a batch's attempts and events are kept; also events of no batch, such as "
         "those of keys and queues, by their own age.",
     )
+    sessions_days: float | None = Field(
+        None,
+        ge=0,
+        description="Days after its end that the clips of a session that watched them are kept; unset: as any batch's.",
+    )
     inputs_days: float | None = Field(
         None, ge=0, description="Days after its end that the inputs which only a finished batch names are kept."
     )

@@ -78,6 +78,12 @@ class SessionView(View):
     extra: dict[str, Any] = Field(description="What the protocol keeps with it.")
 
 
+class SessionListView(View):
+    """Sessions, newest first; or those that were closed, in the order in which they were named."""
+
+    sessions: list[SessionView]
+
+
 def segment_view(facts: SegmentFacts, segment: int) -> StreamSegmentView:
     """The view of one segment."""
     job, at_work, generated = facts.job, facts.at_work, facts.generated

@@ -124,12 +124,18 @@ def _rows(database: Database, storage: Storage, settings: Settings, report: Repo
         _remove(database, storage, "checkpoint", objects, report)
         if not objects or report.dry_run:
             break
-    if settings.retention.days is not None:
-        age_ms = int(settings.retention.days * _DAY_MS)
-        for batch_id in _expired(database, age_ms, MEDIA_REMOVED):
-            with database.transaction() as session:
-                objects = retention.drop_media(session, batch_id, older_than_ms=age_ms, dry_run=report.dry_run)
-            _remove(database, storage, "media", objects, report)
+    keep, of_sessions = settings.retention.days, settings.retention.sessions_days
+    if of_sessions is None:
+        _media(database, storage, keep, None, report)
+    else:
+        _media(database, storage, keep, False, report)
+        _media(database, storage, of_sessions, True, report)
+        with database.transaction() as session:
+            rows = retention.drop_empty_sessions(
+                session, older_than_ms=int(of_sessions * _DAY_MS), dry_run=report.dry_run
+            )
+        if rows:
+            report.add("history", f"{rows} sessions without a segment", number=rows)
     if settings.retention.history_days is not None:
         age_ms = int(settings.retention.history_days * _DAY_MS)
         for batch_id in _expired(database, age_ms, HISTORY_REMOVED):
@@ -152,9 +158,21 @@ def _rows(database: Database, storage: Storage, settings: Settings, report: Repo
             report.add("session", f"{number} sessions of browsers", number=number)
 
 
-def _expired(database: Database, age_ms: int, kind: str) -> list[str]:
+def _media(database: Database, storage: Storage, days: float | None, of_sessions: bool | None, report: Report) -> None:
+    """Remove the published files of batches whose time is over: those of sessions, all others, or (None) of both."""
+    if days is None:
+        return
+    age_ms = int(days * _DAY_MS)
+    for batch_id in _expired(database, age_ms, MEDIA_REMOVED, of_sessions):
+        with database.transaction() as session:
+            objects = retention.drop_media(session, batch_id, older_than_ms=age_ms, dry_run=report.dry_run)
+        _remove(database, storage, "media", objects, report)
+
+
+def _expired(database: Database, age_ms: int, kind: str, of_sessions: bool | None = None) -> list[str]:
     with database.reading() as session:
-        return list(retention.expired_batches(session, older_than_ms=age_ms, kind=kind))
+        expired = retention.expired_batches(session, older_than_ms=age_ms, kind=kind, of_sessions=of_sessions)
+        return list(expired)
 
 
 def _remove(

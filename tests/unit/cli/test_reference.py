@@ -29,6 +29,7 @@ from service.exit_codes import MEANING, ExitCode
 from tests.conftest import REPOSITORY
 from tests.data.vbench_oracle import tiny_weights
 from tests.unit.cli.conftest import Home, Vgen
+from tests.unit.db.session_line import SessionLine
 
 
 def _document(name: str) -> str:
@@ -149,6 +150,17 @@ def _key_of(home: Home) -> str:
     return view.key.id
 
 
+def _session(home: Home) -> list[str]:
+    """The id of an open session with a segment."""
+    database = home.database()
+    line = SessionLine(database)
+    line.worker()
+    opened = line.open()
+    line.ask(opened.id, 0)
+    database.close()
+    return [opened.id]
+
+
 def _model_folder(home: Home) -> Path:
     """The configuration of a model whose weights are not there."""
     folder = home.folder / "own-model"
@@ -214,6 +226,9 @@ COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "keys limit": lambda home: ["keys", "limit", _key_of(home), "--max-active-jobs", "3"],
     "keys list": lambda home: ["keys", "list"],
     "keys revoke": lambda home: ["keys", "revoke", _key_of(home)],
+    "sessions list": lambda home: ["sessions", "list", *_session(home)[:0]],
+    "sessions show": lambda home: ["sessions", "show", *_session(home)],
+    "sessions close": lambda home: ["sessions", "close", *_session(home)],
     "db check": lambda home: ["db", "check"],
     "doctor": lambda home: ["doctor"],
     "config": lambda home: ["config"],

@@ -122,6 +122,10 @@ class SessionLine(Line):
         with self.database.transaction() as session:
             session.execute(update(StreamSession).where(StreamSession.id == session_id).values(last_seen=earlier))
 
+    def all_sessions(self) -> list[StreamSession]:
+        with self.database.reading() as session:
+            return rows.recent(session)
+
     def row(self, session_id: str) -> StreamSession:
         with self.database.reading() as session:
             return rows.get(session, session_id)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import delete, update
 
 from db import invariants
+from db.clips import batch_deletion, retention
 from db.clips import cancel_retry_approve as requests
+from db.events import MEDIA_REMOVED
+from db.models import ContinuationState, Job, StreamSession
 from db.queue import outcomes
 from db.session import Database
 from pipeline.errors import (
@@ -26,6 +30,8 @@ from service.sessions import SessionChoices
 from tests.moves import watched
 from tests.unit.db.line import result_of
 from tests.unit.db.session_line import SessionLine
+
+_HOUR_MS = 3_600_000
 
 
 @pytest.fixture
@@ -263,3 +269,55 @@ def test_retried_segments_wait_for_each_other_again(line: SessionLine) -> None:
     assert invariants.violations(line.database) == []
     line.make(opened.id, 0)
     line.make(opened.id, 1)
+
+
+def test_a_sessions_clips_are_kept_for_as_long_as_is_said_of_sessions(line: SessionLine) -> None:
+    # Given a finished session, one that never had a segment, and another finished batch, all an hour old
+    opened, empty = line.open(), line.open()
+    line.ask(opened.id, 0)
+    line.make(opened.id, 0)
+    for each in (opened, empty):
+        sessions.close_session(line.database, each.id)
+    joined = line.view(opened.id).joined_job or ""
+    for stage in (Stage.ENCODE, Stage.PUBLISH):
+        claimed = line.take_job(joined, stage, line.queues(opened.id))
+        line.finish(claimed, line.made(claimed))
+    plain = line.submit(count=1, again=True)
+    line.take_job(f"{plain}-000000", Stage.PUBLISH, line.queues(""))
+    with line.database.transaction() as session:
+        session.execute(update(Job).values(finished_at=Job.finished_at - _HOUR_MS))
+        session.execute(update(StreamSession).values(settled_at=StreamSession.settled_at - _HOUR_MS))
+
+    # Then each kind is found by itself, and the media of the session's batch go
+    with line.database.transaction() as session:
+        age = {"older_than_ms": _HOUR_MS // 2}
+        assert retention.expired_batches(session, kind=MEDIA_REMOVED, of_sessions=True, **age) == [opened.batch_id]
+        assert retention.expired_batches(session, kind=MEDIA_REMOVED, of_sessions=False, **age) == []
+        assert len(retention.drop_media(session, opened.batch_id, **age, dry_run=False)) == 2
+        assert retention.drop_empty_sessions(session, **age, dry_run=False) == 1
+    assert [row.id for row in line.all_sessions()] == [opened.id]
+    assert invariants.violations(line.database) == []
+
+    # And the batch is deleted with its session
+    with line.database.transaction() as session:
+        batch_deletion.delete_batch(session, opened.batch_id, by="ada")
+    assert line.all_sessions() == []
+
+
+def test_what_an_open_session_was_given_is_not_swept_before_its_first_segment(line: SessionLine) -> None:
+    first = line.open(width=64, height=64)
+    line.ask(first.id, 0)
+    line.make(first.id, 0, Stage.GENERATE)
+    left = sessions.snapshot(line.database, first.id)
+    line.settings = load_settings(stream={"sessions_per_owner": 9})
+    second = line.open(width=64, height=64, continuation=left)
+    with line.database.transaction() as session:
+        session.execute(delete(ContinuationState))
+        key = f"states/{'b' * 64}"
+        assert retention.unreferenced(session, [key]) == set()
+        sessions_row = session.get(StreamSession, second.id)
+        assert sessions_row is not None
+        sessions_row.continuation = None
+        session.flush()
+        assert retention.unreferenced(session, [key]) == {key}
+        session.rollback()

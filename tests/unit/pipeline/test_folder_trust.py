@@ -42,6 +42,7 @@ DANGEROUS: dict[SettingPath, str] = {
     ("safety", "policy"): "open",
     ("retention", "days"): "0",
     ("retention", "history_days"): "0",
+    ("retention", "sessions_days"): "0",
     ("retention", "inputs_days"): "0",
     ("serve", "redirect"): "true",
     ("serve", "public_pages"): "true",

@@ -1,0 +1,128 @@
+"""`vgen sessions`: clients that watch a video while it is made, their GPUs and segments."""
+
+from typing import Annotated
+
+import typer
+
+from cli import output
+from cli.context import open_database, settings_of
+from cli.options import Json, checked_owner
+from service import sessions
+from service.views.sessions import SessionListView, SessionView
+
+app = typer.Typer(help="List, show and close sessions that watch a video while it is made.", no_args_is_help=True)
+_ID_HELP = "A session's id, or the start of one."
+
+
+@app.command("list")
+def list_(
+    ctx: typer.Context,
+    owner: Annotated[
+        str | None, typer.Option("--owner", callback=checked_owner, help="Only this owner's sessions.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Also those that have ended.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many, the newest first.")] = 50,
+    json: Json = False,
+) -> int:
+    """List the sessions that have not ended, newest first: state, GPU, place in the queue, segments."""
+    with open_database(settings_of(ctx)) as database:
+        view = SessionListView(sessions=sessions.list_sessions(database, owner=owner, open_only=not all_, limit=limit))
+    if json:
+        output.as_json(view)
+        return 0
+    output.table(
+        ("session", "owner", "preset", "state", "gpu", "queue", "segments", "opened", "ends"),
+        [
+            (
+                *(each.id, each.owner, each.preset, each.state, each.gpu, each.queue_position, _made(each)),
+                *(each.created_at, each.ended_at or each.ends_at),
+            )
+            for each in view.sessions
+        ],
+    )
+    return 0
+
+
+@app.command("show")
+def show(
+    ctx: typer.Context, session_id: Annotated[str, typer.Argument(metavar="SESSION", help=_ID_HELP)], json: Json = False
+) -> int:
+    """Show one session: its GPU, its segments, and the job that joins them."""
+    with open_database(settings_of(ctx)) as database:
+        view = sessions.session_view(database, session_id)
+    if json:
+        output.as_json(view)
+        return 0
+    _facts(view)
+    if view.segments:
+        output.table(
+            ("segment", "job", "state", "stage", "progress", "frames", "error", "prompt"),
+            [
+                (
+                    *(each.segment, each.job_id, each.state, each.stage),
+                    f"{each.step}/{each.total_steps}" if each.total_steps else None,
+                    *(each.num_frames, each.error_code, each.prompt),
+                )
+                for each in view.segments
+            ],
+        )
+    return 0
+
+
+@app.command("close")
+def close(
+    ctx: typer.Context,
+    ids: Annotated[list[str], typer.Argument(metavar="SESSION...", help=_ID_HELP)],
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Cancel segments that are not made yet; else they still are.")
+    ] = False,
+    reason: Annotated[
+        str, typer.Option("--reason", help="What the session's log and its client are told.")
+    ] = "closed_by_operator",
+    json: Json = False,
+) -> int:
+    """End sessions: their GPUs go to others, and what was made becomes one clip each."""
+    with open_database(settings_of(ctx)) as database:
+        known = [sessions.session_view(database, each) for each in ids]  # all of them, before the first is closed
+        closed = [
+            sessions.close_session(database, each.id, reason=reason, cancel_open=cancel)
+            for each in {each.id: each for each in known}.values()
+        ]
+    if json:
+        output.as_json(SessionListView(sessions=closed))
+        return 0
+    ended_before = {each.id for each in known if each.ended_at is not None}
+    for each in closed:
+        if each.id in ended_before:
+            output.notice(f"session {each.id}: had ended before ({each.end_reason})")
+        else:
+            output.line(f"session {each.id}: closed with {_made(each)} segments made")
+    return 0
+
+
+def _made(view: SessionView) -> str:
+    return f"{sum(each.generated for each in view.segments)}/{len(view.segments)}"
+
+
+def _facts(view: SessionView) -> None:
+    output.facts(
+        [
+            ("session", view.id),
+            ("owner", view.owner),
+            ("batch", view.batch_id),
+            ("preset", f"{view.preset}, {view.width}x{view.height}, {view.num_frames} frames at {view.fps:g} a second"),
+            ("state", view.state),
+            ("gpu", view.gpu),
+            ("gpu ready", None if view.gpu is None else "yes" if view.gpu_ready else "no"),
+            (
+                "queue",
+                None if view.queue_position is None else f"{view.queue_position} of {view.queue_depth} before it",
+            ),
+            ("opened", view.created_at),
+            ("last seen", view.last_seen),
+            ("ends", view.ends_at if view.ended_at is None else None),
+            ("ended", view.ended_at),
+            ("reason", view.end_reason),
+            ("joined clip", view.joined_job),
+        ]
+    )
