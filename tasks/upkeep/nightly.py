@@ -88,13 +88,7 @@ def submit(database: Database, settings: Settings, plan: Plan, *, night: str | N
     """
     _check_margins(plan)
     parsed, description = _suite_of(plan, settings)
-    alike = {
-        "suite": description["sha256"],
-        "metrics": plan.metrics,
-        "fields": description["fields"],
-        "preset": description["preset"],
-    }
-    identity = sha256_hex(canonical_json(alike))
+    identity = _identity(plan, description)
     description |= {"identity": identity, "margins": dict(plan.margins), "baseline": plan.baseline}
     description |= {"suite_path": str(plan.suite), "repeat_seeds": plan.repeat_seeds}
     with database.transaction() as session:
@@ -107,6 +101,33 @@ def submit(database: Database, settings: Settings, plan: Plan, *, night: str | N
         description[REFERENCE] = passed[-1].id if passed else None
         key = None if night is None else f"{KIND}:{night}:{identity[:16]}"
         return _store(session, parsed, settings, KIND, plan.metrics, description, key)
+
+
+def _identity(plan: Plan, description: Mapping[str, Any]) -> str:
+    """What nights that are compared with each other have in common."""
+    alike = {
+        "suite": description["sha256"],
+        "metrics": plan.metrics,
+        "fields": description["fields"],
+        "preset": description["preset"],
+    }
+    return sha256_hex(canonical_json(alike))
+
+
+def past_nights(
+    database: Database, settings: Settings, plan: Plan, most: int
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The records of the last complete nights of this plan that no fault was found in, oldest first, by run."""
+    _, description = _suite_of(plan, settings)
+    identity = _identity(plan, description)
+    with database.reading() as session:
+        complete = [run for run in _alike(session, identity) if run.state is EvalState.COMPLETE]
+        sound = [run for run in complete if _verdict(run).get("state") != State.REGRESSED.value]
+        return [(run.id, runs.records_of(session, run.batch_id)) for run in reversed(sound[:most])]
+
+
+def _verdict(run: EvalRun) -> dict[str, Any]:
+    return dict((run.summary or {}).get(runs.VERDICT) or {})
 
 
 def has_baseline(database: Database, run_id: str) -> bool:
@@ -238,7 +259,9 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
         verdict |= _verdict_of(State.INCOMPLETE, "Clips are missing or unscored: nothing was compared.", speed)
     elif not history:
         before_it = "Of the runs before not every clip could be scored again" if gone else "No run passed before"
-        verdict |= _verdict_of(State.NO_CALIBRATION, f"{before_it}: this one is what the next is compared with.", speed)
+        meaning = f"{before_it}: this one is what the next is compared with."
+        verdict |= _verdict_of(State.NO_CALIBRATION, meaning, speed)
+        verdict["advice"] = _missing(description, 1)
         verdict["first"] = True
     else:
         comparison = _comparison(_run(run_id, records, storage), history, description)
@@ -252,6 +275,8 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
             comparison = _repeated(comparison, _run(run_id, records, storage), history, description, repeats, storage)
         verdict["rescored"] = rescoring.as_json(rescores, records)
         pairs = StoredPairs(storage, [*reference, *_all(repeats.baseline)], [*records, *(repeats.candidate or [])])
+        if comparison.state is State.NO_CALIBRATION and comparison.advice is None:
+            comparison = replace(comparison, advice=_missing(description, len(history) + 1))
         verdict |= _reported(run_id, comparison, records, history, speed, storage, pairs, rescoring.remarks(rescores))
     with database.transaction() as session:
         runs.add_verdict(session, run_id, verdict)
@@ -418,6 +443,18 @@ def _verdict_of(state: State, meaning: str, speed: Sequence[SpeedVerdict]) -> di
         "slower": slower,
         "passed": state in comparing.PASSED and not slower,
     }
+
+
+def _missing(description: Mapping[str, Any], nights: int) -> str | None:
+    """What stands between these nights and a verdict, in one sentence; None where it is not margins."""
+    if description.get("margins"):
+        return None
+    if nights < 2:
+        return (
+            "no metric has a margin yet: after the next night, or with a run of the same suite with other seeds, "
+            "`vgen eval calibrate` proposes them"
+        )
+    return "no metric has a margin yet: `vgen eval calibrate` proposes them from the nights so far"
 
 
 def _sample(sample: SpeedSample) -> dict[str, Any]:

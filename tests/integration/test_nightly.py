@@ -254,3 +254,28 @@ def test_an_upgrade_does_not_matter_to_an_identical_night(
     _upgraded(monkeypatch)
     _, verdict = _night(settings, database)
     assert (verdict["state"], verdict["passed"]) == ("identical", True)
+
+
+def test_first_nights_say_what_is_missing_and_past_ones_are_calibrated(
+    settings: Settings, database: Database, vgen: Vgen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGEN_HOME", str(settings.home))
+    for name in ("preset", "suite", "seeds", "metrics"):
+        monkeypatch.setenv(f"VGEN_NIGHTLY_{name.upper()}", str(getattr(settings.nightly, name)))
+    outcome = vgen("eval", "calibrate")
+    assert (outcome.code, "there is no night of this suite" in outcome.err) == (2, True)
+
+    # Given a night without margins
+    _, verdict = _night(settings, database, margins={})
+    assert verdict["advice"].startswith("no metric has a margin yet: after the next night")
+    assert "there is one night of this suite" in vgen("eval", "calibrate").err
+
+    # When another has other clips
+    _, verdict = _night(_encoded(settings, quality=51), database, margins={})
+    assert verdict["advice"] == "no metric has a margin yet: `vgen eval calibrate` proposes them from the nights so far"
+
+    # Then both are looked at, and what they say nothing of is said
+    outcome = vgen("eval", "calibrate", "--json")
+    (metric,) = outcome.json["metrics"]
+    assert (outcome.code, len(outcome.json["runs"]), metric["prompts"]) == (3, 2, 2)
+    assert metric["reason"] == "all prompts differ by the same: the spread is not known"

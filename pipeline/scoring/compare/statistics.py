@@ -138,6 +138,26 @@ def skew_corrected(values: NDArray[np.float64], limit: float, alpha: float) -> t
     return mean - back(reach) * error, mean - back(-reach) * error, p_worse
 
 
+def intervals(nights: NDArray[np.float64], alpha: float = ALPHA) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both ends of the interval of each row's mean, (nights, prompts) to two of (nights,), as ``estimate`` gives them.
+
+    From 32 prompts on by Student's t alone: a bootstrap of each night would take minutes.
+    """
+    count = nights.shape[1]
+    mean, spread = nights.mean(axis=1), nights.std(axis=1, ddof=1)
+    error, reach = spread / math.sqrt(count), t_quantile(1 - alpha, count - 1)
+    low, high = mean - reach * error, mean + reach * error
+    if count < 3 or count >= BOOTSTRAP_FROM:
+        return low, high
+    safe = np.where(spread > 0, spread, 1.0)
+    cubes = ((nights - mean[:, None]) ** 3).sum(axis=1) / safe**3
+    skew = cubes * count / ((count - 1) * (count - 2))
+    skew = np.where(np.abs(skew) < 1e-9, 1e-9, skew)
+    root = math.sqrt(count)
+    ends = [3 * root / skew * (np.cbrt(1 + skew * (g / root - skew / (6 * count))) - 1) for g in (reach, -reach)]
+    return np.minimum(low, mean - ends[0] * error), np.maximum(high, mean - ends[1] * error)
+
+
 def _without_spread(count: int, mean: float, limit: float, alpha: float) -> Estimate | None:
     """All prompts differ by the same: n prompts on one side by chance have probability 2^-n, whatever the spread."""
     chance = 0.5**count
