@@ -66,17 +66,17 @@ def nightly(
         if (code := _to_the_end(database, settings, run_id, batch_id)) is not None:
             return code
         storage = make_storage(settings)
-        verdict = work.judge(database, storage, run_id)
+        verdict = work.judge(database, storage, run_id, settings.serve.public_url)
         if verdict.get("rescore"):
             if (code := _rescored(database, settings, run_id)) is not None:
                 return code
-            verdict = work.judge(database, storage, run_id)
+            verdict = work.judge(database, storage, run_id, settings.serve.public_url)
         if work.repeat_due(database, run_id, verdict):
             repeat_id, batch_id = work.submit_repeat(database, settings, run_id)
             output.notice(f"second seeds: run {repeat_id}")
             if (code := _to_the_end(database, settings, repeat_id, batch_id)) is not None:
                 return code
-            verdict = work.judge(database, storage, run_id)
+            verdict = work.judge(database, storage, run_id, settings.serve.public_url)
         _show(database, storage, run_id, json)
     return ExitCode.DONE if verdict["passed"] else ExitCode.INCOMPLETE
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,7 @@ def _alike(session: Session, identity: str) -> list[EvalRun]:
     ]
 
 
-def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
+def judge(database: Database, storage: Storage, run_id: str, site: str | None = None) -> dict[str, Any]:
     """Compare a run that has ended with its baseline, store the report, and return the verdict.
 
     Where a regression is to be repeated first, nothing is: the answer has ``repeat``, and ``submit_repeat`` is due. Nor
@@ -252,7 +253,7 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
         waiting = _verdict_of(State.OTHER_FINGERPRINT, "Its baselines are to be scored again first.", ())
         return {**waiting, "rescore": True}
     gone = rescoring.lost(rescores)
-    history = [_run(name, values, storage) for name, values in earlier if values and name not in gone]
+    history = [_run(name, values, storage, site) for name, values in earlier if values and name not in gone]
     speed = speed_verdicts(_past_speeds(before), samples)
     verdict: dict[str, Any] = {"speed": [_sample(sample) for sample in samples], "baseline": None, "reports": {}}
     if run.state is EvalState.INCOMPLETE or not records:
@@ -264,7 +265,8 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
         verdict["advice"] = _missing(description, 1)
         verdict["first"] = True
     else:
-        comparison = _comparison(_run(run_id, records, storage), history, description)
+        candidate = _run(run_id, records, storage, site)
+        comparison = _comparison(candidate, history, description)
         if comparison.state is State.REGRESSED and repeats.baseline:
             if repeats.candidate is None:
                 return {
@@ -272,12 +274,13 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
                     **_verdict_of(comparison.state, "It is to be repeated first.", speed),
                     "repeat": True,
                 }
-            comparison = _repeated(comparison, _run(run_id, records, storage), history, description, repeats, storage)
+            comparison = _repeated(comparison, candidate, history, description, repeats, storage)
         verdict["rescored"] = rescoring.as_json(rescores, records)
         pairs = StoredPairs(storage, [*reference, *_all(repeats.baseline)], [*records, *(repeats.candidate or [])])
         if comparison.state is State.NO_CALIBRATION and comparison.advice is None:
             comparison = replace(comparison, advice=_missing(description, len(history) + 1))
-        verdict |= _reported(run_id, comparison, records, history, speed, storage, pairs, rescoring.remarks(rescores))
+        both, remarks = (_baseline(history, description), candidate), rescoring.remarks(rescores)
+        verdict |= _reported(run_id, comparison, both, records, history, speed, storage, pairs, remarks)
     with database.transaction() as session:
         runs.add_verdict(session, run_id, verdict)
         return dict((runs.get_run(session, run_id).summary or {})[runs.VERDICT])
@@ -322,10 +325,9 @@ def _passed(before: Sequence[EvalRun], pinned: str | None, session: Session) -> 
     return [other for other, verdict in verdicts if verdict.get("passed") or verdict.get("first")][-MEDIAN_OF:]
 
 
-def _run(name: str, records: Sequence[Mapping[str, Any]], storage: Storage) -> Run:
-    """Return the run with URLs in place of keys, so that a report can show the clips."""
-    urls = [{**record, "video": storage.url(record["video"], expires_s=_URL_S)} for record in records]
-    return comparing.run_of(urls, name)
+def _run(name: str, records: Sequence[Mapping[str, Any]], storage: Storage, site: str | None = None) -> Run:
+    """Return the run with URLs in place of keys, so that a report can show the clips; pages are those of ``site``."""
+    return comparing.run_of(comparing.playable(records, partial(storage.url, expires_s=_URL_S), site), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,6 +409,7 @@ def _repeated(
 def _reported(
     run_id: str,
     comparison: Comparison,
+    both: tuple[Run, Run],
     records: Sequence[Mapping[str, Any]],
     history: Sequence[Run],
     speed: Sequence[SpeedVerdict],
@@ -415,7 +418,9 @@ def _reported(
     remarks: Sequence[str],
 ) -> dict[str, Any]:
     """Store the report, and return the verdict."""
-    report = Report(comparison, history, speed, strips_of_worst(comparison, pairs.read), remarks)
+    report = Report(
+        comparison, history, speed, runs=both, strips=strips_of_worst(comparison, pairs.read), remarks=remarks
+    )
     texts = {
         "html": html(report),
         "md": markdown(report),
@@ -481,7 +486,7 @@ def judge_ended(database: Database, storage: Storage, settings: Settings) -> lis
         runs.settle(session)
         due = runs.unjudged(session, KIND)
     for run_id in due:
-        verdict = judge(database, storage, run_id)
+        verdict = judge(database, storage, run_id, settings.serve.public_url)
         if verdict.get("rescore"):
             submit_rescores(database, run_id)
         elif repeat_due(database, run_id, verdict):

@@ -78,7 +78,7 @@ class Server:
 
     @contextlib.contextmanager
     def client(self, *messages: dict[str, Any]) -> Iterator[Client]:
-        with self.http.websocket_connect("/v1/stream") as socket:
+        with self.http.websocket_connect("ws://127.0.0.1:8000/v1/stream") as socket:
             client = Client(socket)
             client.send(*messages)
             yield client
