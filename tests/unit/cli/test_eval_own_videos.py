@@ -167,3 +167,48 @@ def test_another_programs_manifest_is_named_and_passed_over(vgen: Vgen, folder: 
     assert outcome.json["clips"][0]["prompt"] is None
     assert f"not read: {folder}/manifest.jsonl" in outcome.err
     assert "Traceback" not in outcome.err
+
+
+def test_several_devices_score_a_folder_as_one_does(vgen: Vgen, folder: Path) -> None:
+    alone = vgen("eval", "run", folder, "--metrics", METRICS, "--json")
+    together = vgen("eval", "run", folder, "--metrics", METRICS, "--device", "cpu,cpu", "--json")
+    assert (together.code, together.json) == (alone.code, alone.json)
+    for devices in ("cpu,cuda", ","):
+        outcome = vgen("eval", "run", folder, "--device", devices)
+        assert (outcome.code, "--device: " in outcome.err, "of one kind" in outcome.err) == (2, True, True)
+
+
+@pytest.mark.parametrize("pictures", [(), ("cut.png",), ("cut.png", "cut.jpg", "one_frame.png", "two_frames.png")])
+def test_each_video_needs_its_picture(vgen: Vgen, folder: Path, pictures: tuple[str, ...]) -> None:
+    images = folder.parent / "images"
+    images.mkdir()
+    for name in pictures:
+        (images / name).write_bytes(b"a picture")
+    outcome = vgen("eval", "run", folder, "--image", images, "--metrics", METRICS)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--image: " in outcome.err
+    assert "it needs one of that name" in outcome.err
+    missing = vgen("eval", "run", folder, "--image", images / "none", "--metrics", METRICS)
+    assert (missing.code, "none is not there" in missing.err) == (2, True)
+
+
+def test_scores_of_parts_are_pooled_apart_and_the_static_filter_is_applied(vgen: Vgen, tmp_path: Path) -> None:
+    names = ("vbench.temporal_flickering", "vbench_long.temporal_flickering", "vbench_tools.static_filter")
+
+    def record(seed: int, whole: float, parts: float, static: float) -> dict[str, Any]:
+        values = dict(zip(names, (whole, parts, static), strict=True))
+        scores = {name: {"name": name, "score": value, "details": {"weight": 2}} for name, value in values.items()}
+        scores[names[0]]["details"] = {"weight": 2, "long_clip_scored_whole": True}
+        return {"video": f"{seed}.mp4", "entry": 0, "seed": seed, "scores": scores}
+
+    file = tmp_path / "scores.json"
+    file.write_text(json.dumps([record(1, 0.9, 0.8, 1.0), record(2, 0.5, 0.4, 0.0)]), "utf-8")
+
+    whole, long = (vgen("eval", "aggregate", file, *option, "--json").json for option in ((), ("--long",)))
+
+    for view, value in ((whole, 0.9), (long, 0.8)):
+        flickering = next(one for one in view["dimensions"] if one["name"] == "temporal_flickering")
+        assert (flickering["value"], flickering["scored"]) == (value, 1)
+        assert any("of the 1 clips that the static filter keeps, of 2" in notice for notice in view["notices"])
+    assert any(notice.startswith("2 scores are of clips of 5 s and more") for notice in whole["notices"])
+    assert not any("5 s and more" in notice for notice in long["notices"])
