@@ -63,6 +63,7 @@ def make_api(line: Line | None = None) -> FastAPI:
     app.include_router(svd.router, dependencies=strict)
     app.include_router(stream.router)
     app.include_router(pages.router)
+    pages.add_unknown_page(app)
     describe(app)
     return app
 

@@ -269,7 +269,18 @@ def test_a_session_that_ended_is_said_where_it_shows_and_leads_to_the_sign_in(wi
 
 
 def pages_of(batch: str) -> list[str]:
-    plain = ["/", "/submit", "/search?q=a", "/held", "/evals", "/models", "/workers", "/sign-in", "/batches/none"]
+    plain = [
+        "/",
+        "/submit",
+        "/search?q=a",
+        "/held",
+        "/evals",
+        "/models",
+        "/workers",
+        "/stream",
+        "/sign-in",
+        "/batches/none",
+    ]
     of_batch = [f"/batches/{batch}{query}" for query in ("", "?view=prompts", "?view=grid&by=seed", "?q=none&label=x")]
     clips = "&".join(f"job={batch}-{number:06}" for number in range(4))
     return [*plain, *of_batch, f"/jobs/{batch}-000000", f"/compare?{clips}"]
