@@ -12,6 +12,7 @@ from pipeline.scoring.weight_files import (
     AESTHETIC_HEAD,
     ALEXNET,
     BPE,
+    CLAP,
     CLIP_B32,
     CLIP_L14,
     DINO,
@@ -20,6 +21,7 @@ from pipeline.scoring.weight_files import (
     RAFT,
     UMT,
     VICLIP,
+    WHISPER,
 )
 from pipeline.scoring.weights import Weights
 
@@ -46,6 +48,8 @@ FAMILIES: dict[str, Family] = {
     "raft": Family("raft", (RAFT.name,)),
     "musiq": Family("musiq", (MUSIQ.name,)),
     "similarity": Family("similarity", ()),
+    "clap": Family("clap", (CLAP.name,)),
+    "whisper": Family("whisper", (WHISPER.name,)),
     "lpips": Family("lpips", (ALEXNET.name, LPIPS_LINEAR.name)),
 }
 

@@ -15,6 +15,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
+import redis
+
 from db.session import Database
 from pipeline.errors import (
     ConflictError,
@@ -46,6 +48,7 @@ from server.stream.source import (
 from service import sessions
 from service.sessions import SessionChoices
 from service.views.sessions import SessionView, StreamSegmentView
+from tasks.live_chunks import LiveChunks
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +189,18 @@ class LineSource:
         except VgenError as error:
             raise _of_opening(error) from error
         self._view = view
+        await asyncio.to_thread(self._tell_workers, opening)
         return view
+
+    def _tell_workers(self, opening: Opening) -> None:
+        """Say how the session's live media are to be made, where workers send them."""
+        if self._settings.solo or self._settings.stream.chunks_url is None:
+            return
+        try:
+            with contextlib.closing(LiveChunks(self._settings.stream.chunks_url.get_secret_value())) as chunks:
+                chunks.set_mode(opening.session_id, opening.mode.value, silent=opening.silent_audio)
+        except (redis.RedisError, ValueError) as error:
+            logger.warning("live media are away", extra={"reason": str(error)})
 
     def _choices(self, opening: Opening) -> SessionChoices:
         sampling, image = self._request.sampling, opening.image

@@ -200,6 +200,29 @@ class MetricComparisonView(View):
     worst: list[WorstPromptView] = Field(description="The five prompts that lost most.")
 
 
+class ProposalView(View):
+    """A metric's margin, and what it leads to."""
+
+    metric: str
+    margin: float | None = Field(description="Largest loss accepted, in the metric's units; null: see the reason.")
+    option: str | None = Field(description="The same as `--margin` takes it: a bound where it is on a likeness.")
+    reason: str | None = Field(description="Why no margin is proposed.")
+    prompts: int
+    spread: float | None = Field(description="Standard deviation of the prompts' differences between two runs.")
+    passes: float | None = Field(description="Share of unchanged nights that are ok by this metric.")
+    false_alarms: float | None = Field(description="Share of unchanged nights that are called regressed by it.")
+    found: float | None = Field(description="The loss that is found 8 times of 10.")
+
+
+class EvalCalibrationView(View):
+    """Margins that runs of an unchanged model propose."""
+
+    runs: list[str]
+    passes: float = Field(description="Share of unchanged nights that are to pass in all metrics together.")
+    margins: list[str] = Field(description="As `--margin` takes them.")
+    metrics: list[ProposalView]
+
+
 class SpeedView(View):
     """A speed against the last five runs."""
 

@@ -17,10 +17,10 @@ from pipeline.scoring.compare.report import (
     NOTHING_CHANGED,
     SPEED_COLUMNS,
     Report,
+    all_notes,
     change_rows,
     fact_rows,
     gated,
-    notes,
     number,
     rows,
     speed_rows,
@@ -79,7 +79,7 @@ def html(report: Report) -> str:
             for title, metrics in zip(METRIC_TITLES, gated(comparison), strict=True)
             if metrics
         ],
-        notes=list(notes(comparison)),
+        notes=all_notes(report),
         forest_chart=charts.forest(comparison.metrics),
         history_charts=list(_histories(report)),
         speed_columns=SPEED_COLUMNS,

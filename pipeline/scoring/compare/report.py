@@ -27,6 +27,8 @@ class Report:
     """The baseline and the candidate, for what is known of how they were made."""
     strips: Mapping[Key, bytes] = field(default_factory=dict)
     """JPEGs of how the worst clips differ from the baseline's (``strips.difference_strip``)."""
+    remarks: Sequence[str] = ()
+    """What else a reader must know, a sentence each."""
 
     def facts(self) -> tuple[RunFacts, RunFacts] | None:
         """What is known of both runs beside their scores."""
@@ -38,6 +40,11 @@ class Report:
             return None, None
         key = Key(prompt.entry, prompt.worst_seed)
         return self.runs[0].clips.get(key), self.runs[1].clips.get(key)
+
+
+def all_notes(report: Report) -> list[str]:
+    """The comparison's notes and the report's own remarks."""
+    return [*notes(report.comparison), *report.remarks]
 
 
 def gated(comparison: Comparison) -> tuple[list[MetricComparison], list[MetricComparison]]:
@@ -264,7 +271,7 @@ def markdown(report: Report) -> str:
         if metrics:
             parts += [f"## {title}", _table(COLUMNS, rows(metrics))]
     if comparison.metrics:
-        parts.append("\n".join(f"- {note}" for note in notes(comparison)))
+        parts.append("\n".join(f"- {note}" for note in all_notes(report)))
     if report.speed:
         parts += ["## Speed", _table(SPEED_COLUMNS, speed_rows(report.speed))]
     for compared in comparison.metrics:
