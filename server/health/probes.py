@@ -45,6 +45,7 @@ class Readiness(BaseModel):
     queue_size: int = 0
     ts: str
     reasons: list[str] = Field(default=[], description="What cannot be used, a sentence each.")
+    detail: str | None = Field(None, description="With 503: all reasons, as Dreamverse's page shows them.")
 
 
 @router.get("/health")
@@ -70,7 +71,7 @@ async def ready(line: ServedLine, response: Response) -> Readiness:
     if status is None:
         response.status_code = 503
         response.headers["retry-after"] = str(RETRY_AFTER_S)
-        return Readiness(status="unavailable", reasons=reasons, ts=_now())
+        return Readiness(status="unavailable", reasons=reasons, detail="; ".join(reasons), ts=_now())
     counts = status.model_dump(include=set(Readiness.model_fields))
     return Readiness(status="ready" if status.ready_gpu_workers else "warming", ts=_now(), **counts)
 

@@ -181,3 +181,23 @@ def test_the_newest_client_has_the_session_whichever_server_it_came_to(line: Lin
             second.end()
     assert sessions.session_view(line.database, session_id).end_reason == "stop_requested"
     other.close()
+
+
+def test_dreamverses_page_is_served_from_the_same_sessions(line: Line) -> None:
+    init = {"type": "session_init_v2", "curated_prompts": ["a door"], "enhancement_enabled": False}
+    with line.client(init, path="/ws") as page:
+        page.until("ltx2_segment_complete")
+        page.send({"type": "append_prompt", "prompt": "a moon"})
+        page.until("ltx2_segment_complete")
+        page.send({"type": "reset_to_seed_prompts"})
+        page.until("seed_prompts_reset_applied")
+        page.until("ltx2_segment_complete")
+        page.send({"type": "leave"})
+        closed = page.end()
+
+    assert (closed["code"], closed["reason"]) == (1000, "stop_requested")
+    started = page.of("ltx2_segment_start")
+    assert [(each["segment_idx"], each["prompt"]) for each in started] == [(1, "a door"), (2, "a moon"), (1, "a door")]
+    assert not page.of("error")
+    assert all("mp4a.40.2" in each["mime"] for each in page.of("media_init"))
+    assert [each["chunks"] for each in page.of("media_segment_complete")] == [5, 4, 5]
