@@ -73,7 +73,7 @@ def add_unknown_page(app: FastAPI) -> None:
         for_people = request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
         if not (isinstance(error, HTTPException) and error.status_code == 404 and for_people):
             return await answered(request, error)
-        message = f"There is no page {request.url.path[:200]}"
+        message = f"This server has nothing at {request.url.path[:200]}"
         return _refused(request, ApiError(404, message, code="unknown_url"))
 
     app.add_exception_handler(HTTPException, page_or_answer)

@@ -338,7 +338,7 @@ def test_a_path_that_there_is_not_is_a_page_to_browsers_and_json_to_programs(ope
     for path in ("/batches/", "/nothing", "/<script>alert(1)</script>"):
         page = browser.get(path, headers={"accept": "text/html,*/*;q=0.8"})
         assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
-        assert "There is no page" in page.text
+        assert "This server has nothing at" in page.text
         assert "<script>alert" not in page.text
         assert browser.get(path).json()["error"]["code"] == "unknown_url"
 
