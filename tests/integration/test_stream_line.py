@@ -168,6 +168,21 @@ def test_frames_that_lie_here_no_more_are_taken_from_the_published_clip(line: Li
     assert second.of("media_segment_complete")[0]["chunks"] == first.of("media_segment_complete")[0]["chunks"] == 5
 
 
+def test_the_newest_client_has_the_session_whichever_server_it_came_to(line: Line) -> None:
+    other = StreamService.of_line(line.settings, line.database)
+    app = create_app(line.settings, line.database, streams=other)
+    with TestClient(app, base_url="http://127.0.0.1:8000") as http, line.client(INIT) as first:
+        session_id = first.until("gpu_assigned")["session_id"]
+        with Server(other, http).client(INIT | {"session_id": session_id}) as second:
+            second.until("ltx2_stream_start")
+            closed = first.end()
+            assert (closed["code"], closed["reason"]) == (1008, "taken_over")
+            second.send({"type": "stop_session"})
+            second.end()
+    assert sessions.session_view(line.database, session_id).end_reason == "stop_requested"
+    other.close()
+
+
 def test_dreamverses_page_is_served_from_the_same_sessions(line: Line) -> None:
     init = {"type": "session_init_v2", "curated_prompts": ["a door"], "enhancement_enabled": False}
     with line.client(init, path="/ws") as page:
