@@ -87,6 +87,7 @@ bench: $(STAMP)  ## Measure; see bench/README.md
 	$(BIN)/python -m bench.orchestration
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.serve
+	$(BIN)/python -m bench.stream
 	$(BIN)/python -m bench.scoring
 	$(BIN)/python -m bench.line_efficiency
 	if command -v nvidia-smi > /dev/null; then $(BIN)/python -m bench.gpu; else echo "no GPU: bench.gpu is left out"; fi

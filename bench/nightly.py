@@ -1,6 +1,7 @@
 """How often the comparison of nightly runs alarms: simulated nights of a model that did not change, or did.
 
 python -m bench.nightly --nights 4000
+python -m bench.nightly --skew --nights 2000
 
 Each night has ``--prompts`` prompts with ``--seeds`` clips and ``--metrics`` gated metrics. Prompts differ by 0.1
 (standard deviation), clips of one prompt by 0.05, drawn anew every night: more than a fixed seed would differ, so the
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.scoring.compare import Key, Run, RunClip, State, compare, median_run
+from pipeline.scoring.compare.statistics import ALPHA, estimate, t_quantile
 from pipeline.scoring.metric import Metric, Score, not_scored
 
 
@@ -92,6 +94,45 @@ def history(
     return runs
 
 
+SHAPES = ("normal", "exponential", "log-normal", "rare failures")
+"""Of the prompts' differences: even, skewed (2), strongly (6.2), and a tenth of them 0.3 off in noise of 0.05."""
+
+
+def differences(shape: str, size: tuple[int, int], random: np.random.Generator) -> np.ndarray:
+    """Differences with a mean of 0 whose long tail is of gains."""
+    if shape == "normal":
+        return random.standard_normal(size)
+    if shape == "exponential":
+        return random.exponential(1.0, size) - 1
+    if shape == "log-normal":
+        return random.lognormal(0.0, 1.0, size) - np.exp(0.5)
+    return 0.3 * (random.random(size) < 0.1) - 0.03 + 0.05 * random.standard_normal(size)
+
+
+def skewed(nights: int, prompts: int, shape: str, seed: int = 0) -> tuple[float, float, float, float]:
+    """Shares of nights at the limit that are called worse and better: by t alone, and as nights are judged.
+
+    "Better" is an interval wholly above the limit, by which a metric is ok.
+    """
+    random = np.random.default_rng(seed)
+    values = differences(shape, (nights, prompts), random)
+    t = values.mean(axis=1) / (values.std(axis=1, ddof=1) / np.sqrt(prompts))
+    reach = t_quantile(1 - ALPHA, prompts - 1)
+    judged = [estimate(night, 0.0) for night in values]
+    worse = np.mean([one is not None and one.p_worse <= ALPHA for one in judged])
+    better = np.mean([one is not None and one.low > 0 for one in judged])
+    return float(np.mean(t < -reach)), float(worse), float(np.mean(t > reach)), float(better)
+
+
+def print_skewed(nights: int, prompts: Sequence[int]) -> None:
+    print("| prompts | differences | worse: t alone | worse: as judged | better: t alone | better: as judged |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for count in prompts:
+        for shape in SHAPES:
+            shares = " | ".join(f"{100 * share:.1f} %" for share in skewed(nights, count, shape))
+            print(f"| {count} | {shape} | {shares} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nights", type=int, default=4000)
@@ -99,7 +140,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--metrics", type=int, default=4)
     parser.add_argument("--margin", type=float, default=0.05)
+    parser.add_argument("--skew", action="store_true", help="single comparisons of skewed differences, at the limit")
     arguments = parser.parse_args()
+    if arguments.skew:
+        print_skewed(arguments.nights, arguments.prompts)
+        return
     common = (arguments.seeds, arguments.metrics)
     print("prompts | truth | margin | regressed | ok | inconclusive | seconds")
     for prompts in arguments.prompts:

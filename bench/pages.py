@@ -1,6 +1,7 @@
 """What the pages cost: ``python -m bench.pages [--clips 10000] [--repeat 20]``.
 
-A home of its own with one batch of so many clips that have ended, each with a poster; `vgen serve` over it, on SQLite.
+A home of its own with one batch of so many clips that have ended, each with its files' rows and a poster, a tenth of
+them rated; `vgen serve` over it, on SQLite.
 Each page is asked for one after the other. The first paint is that of Chromium, headless, over the same server, where
 node, playwright-core (``make test-clients`` installs it) and Chromium are there.
 """
@@ -21,7 +22,7 @@ from sqlalchemy import insert, update
 
 from db import schema
 from db.clips.batch_closing import close_batch
-from db.models import ArtifactRow, Job, Score, Step
+from db.models import ArtifactRow, ClipRating, Job, Score, Step
 from db.session import Database
 from pipeline.digests import sha256_hex
 from pipeline.settings import load_settings
@@ -54,7 +55,9 @@ def fill(home: Path, clips: int) -> str:
         session.execute(update(Job).values(state=JobState.SUCCEEDED, **ended))
         failed = {"state": JobState.FAILED, "error_code": "worker_lost", "error": "its worker was killed"}
         session.execute(update(Job).where(Job.seq % 100 == 50).values(failed))
-        session.execute(insert(ArtifactRow), [_artifact(job_id, digest, len(poster)) for job_id in ids])
+        for kind in ("poster", "strip", "video"):
+            session.execute(insert(ArtifactRow), [_artifact(job_id, kind, digest, len(poster)) for job_id in ids])
+        session.execute(insert(ClipRating), [_rating(batch_id, job_id, seq) for seq, job_id in enumerate(ids)][::10])
         session.execute(insert(Score), [_score(job_id, seq) for seq, job_id in enumerate(ids)])
         close_batch(session, batch_id)
     first = home / "storage" / f"media/{ids[0]}/{digest}.poster.jpg"
@@ -72,10 +75,20 @@ def _poster() -> bytes:
         return Path(file.name).read_bytes()
 
 
-def _artifact(job_id: str, digest: str, size: int) -> dict[str, object]:
-    key = f"media/{job_id}/{digest}.poster.jpg"
-    of = {"roll": 1, "sha256": digest, "size": size, "media_type": "image/jpeg", "created_at": 0}
-    return {"job_id": job_id, "kind": "poster", "key": key, **of}
+def _artifact(job_id: str, kind: str, digest: str, size: int) -> dict[str, object]:
+    """A file's row; of the poster's the file is there, too."""
+    name, media_type = {
+        "poster": ("poster.jpg", "image/jpeg"),
+        "strip": ("strip.jpg", "image/jpeg"),
+        "video": ("mp4", "video/mp4"),
+    }[kind]
+    of = {"roll": 1, "sha256": digest, "size": size, "media_type": media_type, "created_at": 0}
+    return {"job_id": job_id, "kind": kind, "key": f"media/{job_id}/{digest}.{name}", **of}
+
+
+def _rating(batch_id: str, job_id: str, seq: int) -> dict[str, object]:
+    of = {"job_id": job_id, "batch_id": batch_id, "rater": "ada", "updated_at": 0}
+    return {**of, "stars": 1 + seq // 10 % 5, "note": "worth another look"}
 
 
 def _score(job_id: str, seq: int) -> dict[str, object]:
@@ -135,12 +148,19 @@ def main() -> None:
                 f"{batch}?sort=file&after=0_{options.clips - 200}",
                 f"{batch}?sort=newest",
                 f"{batch}?metric={METRIC}&sort=best",
+                f"{batch}?sort=stars",
                 f"{batch}?q=number+77",
                 f"{batch}?label=shot%3Ds7",
                 f"{batch}?view=prompts",
                 f"{batch}?view=grid&by=seed",
                 f"/jobs/{job_id}",
+                f"/compare?job={batch_id}-000001&job={batch_id}-000002",
                 "/search?q=number+77",
+                "/held",
+                "/evals",
+                "/models",
+                "/workers",
+                "/submit",
             ):
                 median, high, cpu, size = measure(served, path, options.repeat)
                 times = f"{median:7.1f} ms  p95 {high:7.1f} ms  CPU {cpu:5.1f} ms"

@@ -68,6 +68,7 @@ JSON_OUTPUT: dict[str, type[View]] = {
     "eval scores": evals.EvalRunStateView,
     "eval aggregate": evals.EvalAggregateView,
     "eval compare": evals.EvalCompareView,
+    "eval calibrate": evals.EvalCalibrationView,
     "eval export": evals.EvalExportView,
     "eval import": evals.EvalImportView,
     "eval weights list": evals.EvalWeightsView,

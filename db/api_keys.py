@@ -1,9 +1,9 @@
 """Keys for HTTP, as rows: made, found, revoked. Their secrets are not here, only digests."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import Table, or_, select, update
 from sqlalchemy.orm import Session
 
 from db import events
@@ -12,6 +12,9 @@ from db.session import now_ms
 
 USED_EVERY_MS = 60_000
 """A key's last use is written at most so often."""
+
+
+_ANY = select(cast(Table, ApiKey.__table__).c.id).limit(1)
 
 
 class Held(NamedTuple):
@@ -65,7 +68,7 @@ def find(session: Session, key_id: str) -> Held | None:
 
 def any_exist(session: Session) -> bool:
     """Return whether any key was ever made, revoked or not."""
-    return session.scalars(select(ApiKey.id).limit(1)).one_or_none() is not None
+    return session.connection().execute(_ANY).one_or_none() is not None
 
 
 def usable(session: Session, key_id: str | None = None) -> bool:

@@ -15,7 +15,7 @@ import glob
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +27,9 @@ from pipeline.files.private import private_folder
 _ID_FILE = "handoff.id"
 """Locked, too, by whoever counts what is used and adds to it."""
 _RESERVATION = ".room"
+_WRITTEN = ".written"
+"""The suffix of the file beside frames that says how many of them are there: whoever watches a clip while it is made
+reads on from that."""
 _BLOCK = 512
 """Bytes that ``st_blocks`` counts in (POSIX leaves it open, Linux does not)."""
 _COUNTING_S, _LOOK_S = 5.0, 0.005
@@ -176,6 +179,47 @@ class Handoff:
                     self.free(frames)
                     freed += 1
         return freed
+
+
+def count_frames(frames: Path) -> None:
+    """Have whoever writes these frames keep count of them, for those who read them meanwhile.
+
+    Raises:
+        RetryableError: code ``handoff_unavailable``.
+    """
+    try:
+        frames.with_suffix(_WRITTEN).write_bytes(bytes(8))
+    except OSError as error:
+        raise RetryableError(f"{frames}: {error.strerror}", code="handoff_unavailable") from error
+
+
+def frames_written(frames: Path) -> int:
+    """Return how many frames are there; 0 where nobody keeps count."""
+    try:
+        return int.from_bytes(frames.with_suffix(_WRITTEN).read_bytes()[:8], "little")
+    except OSError:
+        return 0
+
+
+@contextlib.contextmanager
+def frame_counter(frames: Path) -> Iterator[Callable[[], None]]:
+    """Give what counts one more frame as written; it does nothing where nobody asked for the count."""
+    try:
+        descriptor = os.open(frames.with_suffix(_WRITTEN), os.O_WRONLY | os.O_NOFOLLOW)
+    except OSError:
+        yield lambda: None
+        return
+    count = 0
+
+    def add() -> None:
+        nonlocal count
+        count += 1
+        os.pwrite(descriptor, count.to_bytes(8, "little"), 0)
+
+    try:
+        yield add
+    finally:
+        os.close(descriptor)
 
 
 def _lock(file: BinaryIO) -> bool:

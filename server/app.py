@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from db.session import Database
 from pipeline.settings import Settings
-from server import health, metrics, native, openai, pages, stream, svd
+from server import dreamverse, health, metrics, native, openai, pages, stream, svd
 from server.database import Line
 from server.errors import add_handlers
 from server.limits import BodyLimits
@@ -45,7 +45,7 @@ def create_mock_app(
     """Sessions without a model, the page that shows them, and probes: for people who build front ends."""
     app = _bare_app(Line(settings, database, threading.Event(), KeyRule.NEVER, tuple(allowed_origins)))
     app.state.stream = streams
-    for router in (stream.mock_router, stream.router, pages.stream_router):
+    for router in (stream.mock_router, stream.router, dreamverse.router, pages.stream_router):
         app.include_router(router)
     limited = BodyLimits(app, settings.serve)
     return RequestIds(_with_cors(limited, allowed_origins) if allowed_origins else limited)
@@ -62,6 +62,7 @@ def make_api(line: Line | None = None) -> FastAPI:
     app.include_router(native.router, prefix="/api/v1", dependencies=strict)
     app.include_router(svd.router, dependencies=strict)
     app.include_router(stream.router)
+    app.include_router(dreamverse.router)
     app.include_router(pages.router)
     describe(app)
     return app

@@ -16,6 +16,7 @@ from pipeline.settings import Settings
 from pipeline.storage import Storage
 from pipeline.wiring import make_storage
 from server.recently import RecentQueue, RecentSpeed
+from server.thumbnails import Thumbnails
 from service.keys import KeyRule
 
 
@@ -32,6 +33,7 @@ class Line:
     """Sites whose pages may call the server, as browsers name them: ``https://example.org``."""
     speed: RecentSpeed = field(default_factory=RecentSpeed)
     queue: RecentQueue = field(default_factory=RecentQueue)
+    thumbnails: Thumbnails = field(default_factory=Thumbnails)
 
     @cached_property
     def storage(self) -> Storage:

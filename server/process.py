@@ -13,7 +13,7 @@ from db.session import Database
 from pipeline.settings import Settings
 from server.app import create_app, create_mock_app
 from server.connections import Connection
-from server.stream import StreamService
+from server.stream import ServeFile, StreamService
 from server.stream.limits import MAX_INIT_BYTES
 from service.keys import KeyRule
 from tasks.hosts.standing_line import StandingLine
@@ -30,11 +30,13 @@ def serve(
     *,
     key_rule: KeyRule = KeyRule.ONCE_ANY_EXISTS,
     allowed_origins: Sequence[str] = (),
-    streams: StreamService | None = None,
+    file: ServeFile | None = None,
 ) -> None:
     """Answer requests until ``stopping`` is set and those that were begun are answered; in solo mode work, too."""
+    streams = StreamService.of_line(settings, database, file)
     app = create_app(settings, database, stopping, key_rule=key_rule, allowed_origins=allowed_origins, streams=streams)
     with contextlib.ExitStack() as stack:
+        stack.callback(streams.close)
         line = stack.enter_context(StandingLine(settings, database, stopping)) if settings.solo else None
         _answer(app, settings, listener, stopping)
         if line is not None and line.error is not None:

@@ -9,6 +9,7 @@ from db.reading import waiting
 from db.reading.reasons import Situation
 from pipeline.presets import load_library
 from pipeline.settings import Settings
+from pipeline.states import TERMINAL_JOB_STATES
 from service.views.batches import BatchView
 from service.views.jobs import JobView, job_view
 from service.views.waiting import ReasonView, WaitView, reason_view, wait_view
@@ -21,8 +22,16 @@ def waits_of(session: Session, batch: Batch, settings: Settings) -> list[WaitVie
 
 def job_views(session: Session, rows: Sequence[Job], settings: Settings) -> list[JobView]:
     """Return the views of jobs, each with the reason why it waits."""
+    reasons = reasons_of(session, rows, settings)
+    return [job_view(job, reason=reasons.get(job.id)) for job in rows]
+
+
+def reasons_of(session: Session, rows: Sequence[Job], settings: Settings) -> dict[str, ReasonView]:
+    """Return why each of these jobs is not at work; those that have ended or are at work are left out."""
+    if all(job.state in TERMINAL_JOB_STATES for job in rows):
+        return {}
     reasons = waiting.of_jobs(session, rows, _now(session, settings))
-    return [job_view(job, reason=reason_view(reason) if (reason := reasons.get(job.id)) else None) for job in rows]
+    return {job_id: reason_view(reason) for job_id, reason in reasons.items()}
 
 
 def with_reasons(

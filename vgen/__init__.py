@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vgen.generator import VideoGenerator
     from vgen.request import Lora, VideoRequest
     from vgen.result import VideoResult
+    from vgen.streaming import StreamedVideo, StreamingVideoGenerator
 
 __all__ = [
     "Batch",
@@ -35,6 +36,8 @@ __all__ = [
     "Lora",
     "ProgressEvent",
     "RunConfig",
+    "StreamedVideo",
+    "StreamingVideoGenerator",
     "VideoGenerator",
     "VideoRequest",
     "VideoResult",
@@ -51,6 +54,7 @@ _HOMES = {
     "FinalEvent": "events",
     "ProgressEvent": "events",
     "VideoGenerator": "generator",
+    **dict.fromkeys(("StreamedVideo", "StreamingVideoGenerator"), "streaming"),
     "Lora": "request",
     "VideoRequest": "request",
     "VideoResult": "result",

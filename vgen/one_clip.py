@@ -15,13 +15,13 @@ from pipeline.handoff import Handoff
 from pipeline.outputs import GenerateOutput, StageOutputs
 from pipeline.prompts import PlannedJob, Submission
 from pipeline.settings import Settings
-from pipeline.spec import BatchOptions, EncodeOptions
+from pipeline.spec import BatchOptions, EncodeOptions, JobSpec
 from pipeline.stages import encode, enhance, generate, screen
 from pipeline.states import Stage
 from pipeline.storage import FolderStorage
 from pipeline.storage.inputs import put_input
 from pipeline.wiring import StageModels
-from pipeline.work import GenerationRunner, Outcome, StageContext, StepWork
+from pipeline.work import ContinuationRef, GenerationRunner, Outcome, StageContext, StepWork
 from vgen.result import VideoResult
 
 
@@ -87,7 +87,17 @@ def make(
             sidecar = json.loads(context.storage.read_bytes(encoded.file("sidecar").key))
             for kind, path in (("video", output.video), ("sidecar", output.sidecar)):
                 _put(context, encoded.file(kind).key, path)
-    spec = job.spec
+    return _result(job.spec, generated, seconds, output, sidecar, frames)
+
+
+def _result(
+    spec: JobSpec,
+    generated: GenerateOutput,
+    seconds: float,
+    output: Output | None,
+    sidecar: dict[str, Any] | None,
+    frames: Any,
+) -> VideoResult:
     return VideoResult(
         prompt=spec.prompt,
         prompt_used=generated.prompt,
@@ -95,7 +105,7 @@ def make(
         preset=spec.preset,
         width=spec.width,
         height=spec.height,
-        num_frames=spec.num_frames,
+        num_frames=generated.num_frames,
         fps=spec.fps,
         frames_sha256=generated.frames_sha256,
         numerics=generated.numerics,
@@ -108,6 +118,37 @@ def make(
         sidecar=sidecar,
         frames=frames,
     )
+
+
+def make_segment(
+    job: PlannedJob,
+    submission: Submission,
+    services: ClipServices,
+    folder: Path,
+    previous: ContinuationRef | None,
+    seam_frames: int,
+) -> tuple[VideoResult, ContinuationRef | None]:
+    """Make the frames of a video's next segment, which goes on from ``previous``; what the one after it goes on from.
+
+    ``folder`` keeps what lies between two segments. The result has the frames that it adds: of a later segment without
+    the ``seam_frames`` first ones, which repeat the last of the one before.
+
+    Raises:
+        RefusedError, StageError: as ``make``.
+    """
+    changes = {"seam_frames": seam_frames, "extends": None if previous is None else "the segment before"}
+    spec = job.spec.model_copy(update=changes if previous is None else {**changes, "image": None, "last_image": None})
+    job = replace(job, spec=spec)
+    context = _context(folder, submission, services)
+    outputs = _prepared(job, submission, context)
+    work = _work(job, submission, services.settings, Stage.GENERATE, outputs)
+    options = work.options.model_copy(update={"session": "stream"})  # the last frames are kept for the next segment
+    begun = time.monotonic()
+    made = generate.run(replace(work, options=options, continuation=previous), context)
+    seconds = time.monotonic() - begun
+    frames = _frames(made.output)
+    context.handoff.free(Path(made.output.frames_path))
+    return _result(spec, made.output, seconds, None, None, frames), made.continuation
 
 
 def _context(folder: Path, submission: Submission, services: ClipServices) -> StageContext:

@@ -8,7 +8,7 @@ import typer
 
 from cli import output
 from cli.context import settings_of
-from cli.eval import batch, compare, exchange, nightly, resume
+from cli.eval import batch, calibrate, compare, exchange, nightly, resume
 from cli.eval import suite as eval_suite
 from cli.eval import weights as eval_weights
 from cli.eval.inputs import ExpectedOptions, clips_of
@@ -30,6 +30,7 @@ app.add_typer(eval_weights.app, name="weights")
 app.command("export")(exchange.export)
 app.command("import")(exchange.import_)
 app.command("compare")(compare.compare)
+app.command("calibrate")(calibrate.calibrate)
 app.command("suite")(eval_suite.suite)
 app.command("nightly")(nightly.nightly)
 app.command("runs")(eval_suite.runs)

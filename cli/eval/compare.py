@@ -84,7 +84,9 @@ def compare(
             compared = comparing.repeated(compared, comparing.compare(baselines, candidates, chosen, margins))
             before, after = baselines, candidates
         pictures = {} if html is None else strips(before, after, compared, files, settings.eval.clip_bytes)
-    report = reports.Report(compared, [read_run(source, settings) for source in history or []], strips=pictures)
+    report = reports.Report(
+        compared, [read_run(source, settings) for source in history or []], runs=(before, after), strips=pictures
+    )
     if html is not None:
         html.write_text(page_of(report), "utf-8")
     if markdown is not None:
@@ -142,6 +144,6 @@ def _show(report: Report) -> None:
     compared = report.comparison
     output.facts([("state", compared.state.value), ("meaning", MEANING[compared.state]), ("next", compared.advice)])
     if compared.metrics:
-        output.table(reports.COLUMNS, reports.rows(compared))
+        output.table(reports.COLUMNS, reports.rows(compared.metrics))
         for note in reports.notes(compared):
             output.notice(note)

@@ -29,7 +29,7 @@ def nightly(
     ctx: typer.Context,
     fields: FieldOptions,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A suite; default: the setting, then vgen's forty prompts.")
+        Path | None, typer.Argument(metavar="[FILE]", help="A suite; default: the setting, then vgen's eighty prompts.")
     ] = None,
     metrics: Annotated[str | None, typer.Option("--metrics", help="Default: the setting nightly.metrics.")] = None,
     margin: Annotated[list[str] | None, typer.Option("--margin", metavar="NAME=VALUE", help=MARGIN_HELP)] = None,
@@ -60,18 +60,34 @@ def nightly(
             with database.reading() as session:
                 runs.get_run(session, plan.baseline)  # rather now than in the morning
         run_id, batch_id = work.submit(database, settings, plan)
+        if not work.has_baseline(database, run_id):
+            for sentence in work.before_the_night(plan):
+                output.notice(sentence)
         if (code := _to_the_end(database, settings, run_id, batch_id)) is not None:
             return code
         storage = make_storage(settings)
-        verdict = work.judge(database, storage, run_id)
+        verdict = work.judge(database, storage, run_id, settings.serve.public_url)
+        if verdict.get("rescore"):
+            if (code := _rescored(database, settings, run_id)) is not None:
+                return code
+            verdict = work.judge(database, storage, run_id, settings.serve.public_url)
         if work.repeat_due(database, run_id, verdict):
             repeat_id, batch_id = work.submit_repeat(database, settings, run_id)
             output.notice(f"second seeds: run {repeat_id}")
             if (code := _to_the_end(database, settings, repeat_id, batch_id)) is not None:
                 return code
-            verdict = work.judge(database, storage, run_id)
+            verdict = work.judge(database, storage, run_id, settings.serve.public_url)
         _show(database, storage, run_id, json)
     return ExitCode.DONE if verdict["passed"] else ExitCode.INCOMPLETE
+
+
+def _rescored(database: Database, settings: Settings, run_id: str) -> int | None:
+    """Have the runs that it is compared with scored again; the exit code where that has not ended."""
+    for rescore_id, batch_id in work.submit_rescores(database, run_id):
+        output.notice(f"the scorer is another than that of the nights before: run {rescore_id} scores one again")
+        if (code := _to_the_end(database, settings, rescore_id, batch_id)) is not None:
+            return code
+    return None
 
 
 def _to_the_end(database: Database, settings: Settings, run_id: str, batch_id: str) -> int | None:
@@ -98,6 +114,7 @@ def _show(database: Database, storage: Storage, run_id: str, json: bool) -> None
         [("run", view.id), ("batch", view.batch_id), ("clips", view.expected), ("compared with", verdict["baseline"])]
         + [(name, verdict[name]) for name in ("state", "meaning", "advice")]
         + [("slower", "; ".join(verdict["slower"]) or None)]
+        + [("scored again", ", ".join(one["run"] for one in verdict.get("rescored", ())) or None)]
     )
     for key in verdict["reports"].values():
         output.line(storage.url(key, expires_s=_LINK_S))

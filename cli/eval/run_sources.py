@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,10 @@ from cli import output
 from cli.context import open_database
 from db.evals import runs
 from pipeline.errors import InputError, NotFoundError, Problem
-from pipeline.scoring.compare import Run, run_of
+from pipeline.scoring.compare import Run, playable, run_of
 from pipeline.scoring.score_file import read_scores
 from pipeline.settings import Settings
 from pipeline.states import EvalState
-from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
 
 LATEST = "latest"
@@ -33,7 +33,7 @@ def read_run(source: str, settings: Settings) -> Run:
         return _of_rows(source, settings)
     records = read_scores(Path(source))
     if any(record.get("job") and not Path(str(record["video"])).exists() for record in records):
-        records = _playable(records, make_storage(settings))
+        records = _addressed(records, settings)
     return run_of(records, source)
 
 
@@ -53,14 +53,8 @@ def _of_rows(source: str, settings: Settings) -> Run:
         output.notice(f"evaluation run {run_id} is {state.value}")
     if not records:
         raise InputError([Problem(f"evaluation run {run_id} has no published clips yet")])
-    return run_of(_playable(records, make_storage(settings)), run_id)
+    return run_of(_addressed(records, settings), run_id)
 
 
-def _playable(records: Sequence[dict[str, Any]], storage: Storage) -> list[dict[str, Any]]:
-    """The records with addresses in place of the store's keys; a clip of a file stays where it is."""
-    return [
-        {**record, "key": record["video"], "video": storage.url(record["video"], expires_s=_LINK_S)}
-        if record.get("job")
-        else record
-        for record in records
-    ]
+def _addressed(records: Sequence[dict[str, Any]], settings: Settings) -> list[dict[str, Any]]:
+    return playable(records, partial(make_storage(settings).url, expires_s=_LINK_S), settings.serve.public_url)

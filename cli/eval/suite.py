@@ -35,7 +35,7 @@ from service.views.base import when, when_if_set
 
 SEEDS = "1-5"
 """VBench's five clips a prompt."""
-Own = Annotated[bool, typer.Option("--own", help="The suite of forty prompts that vgen brings along.")]
+Own = Annotated[bool, typer.Option("--own", help="The suite of eighty prompts that vgen brings along.")]
 Metrics = Annotated[str, typer.Option("--metrics", help="Metrics and groups, separated by commas.")]
 Dimensions = Annotated[
     list[str] | None, typer.Option("--dimension", help="Only entries of this VBench dimension; repeatable.")

@@ -61,7 +61,10 @@ def pull(ctx: typer.Context, names: Names = None, weights: WeightsOption = None)
         weights.mkdir(parents=True, exist_ok=True)
     store = weights_of(settings, weights)
     for name in _known(names):
-        output.line(f"{name}\t{store.pull(name)}")
+        if names or WEIGHT_FILES[name].sha256:
+            output.line(f"{name}\t{store.pull(name)}")
+        else:
+            output.notice(f"left out: {name}: {store.where(name)}")
     return 0
 
 

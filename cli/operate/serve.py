@@ -78,7 +78,9 @@ def serve(
         rule = _key_rule(database, open_, is_loopback=is_loopback(listener))
         with Interrupt("stopping: what runs is answered and given back; again to stop at once") as interrupt:
             output.notice(f"serving on http://{shown_address(listener)}")
-            process.serve(settings, database, listener, interrupt.event, key_rule=rule, allowed_origins=origins)
+            process.serve(
+                settings, database, listener, interrupt.event, key_rule=rule, allowed_origins=origins, file=file
+            )
     finally:
         database.close()
     return 0

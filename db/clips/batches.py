@@ -7,10 +7,12 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import case, false, func, insert, literal, or_, select, update
+from sqlalchemy import Insert, Table, bindparam, case, false, func, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningInsert
 
 from db import events, measurements, quotas
 from db.base import insert_into
@@ -30,6 +32,7 @@ if TYPE_CHECKING:  # reading prompt files takes more imports than a worker needs
     from pipeline.prompts import PlannedJob, Submission
 
 _CHUNK = 2_000
+_NOW = select(now_ms())
 
 Need = tuple[str, tuple[str, ...]]
 """A preset and the GPU types that a job accepts."""
@@ -101,7 +104,7 @@ def submit(
     check_owner(owner)
     content_key = default_key(submission, owner, options)
     idempotency_key = f"again:{uuid.uuid4()}" if again else f"key:{owner}:{key}" if key else content_key
-    now = session.scalars(select(now_ms())).one()
+    now = session.connection().execute(_NOW).scalar_one()
     batch_id, key_id = batch_id or new_batch_id(), events.acting_key.get()
     if not _claim_key(
         session,
@@ -183,9 +186,15 @@ def append(
 
 def _claim_key(session: Session, values: dict[str, Any]) -> bool:
     """Insert the batch unless its key is taken; of two at one instant, the second waits and then sees the first."""
-    new = insert_into(session.get_bind().dialect.name, Batch).values(values)
-    statement = new.on_conflict_do_nothing(index_elements=["idempotency_key"])
-    return session.execute(statement.returning(Batch.id)).one_or_none() is not None
+    statement = _claiming(session.get_bind().dialect.name)
+    return session.connection().execute(statement, values).one_or_none() is not None
+
+
+@cache
+def _claiming(dialect: str) -> ReturningInsert[tuple[str]]:
+    """Made once: to build it takes longer than to run it, and a server runs it for each video."""
+    table = cast(Table, Batch.__table__)
+    return insert_into(dialect, table).on_conflict_do_nothing(index_elements=["idempotency_key"]).returning(table.c.id)
 
 
 def _insert_jobs(session: Session, batch_id: str, jobs: Iterable[PlannedJob], now: int) -> dict[Need, tuple[int, int]]:
@@ -202,7 +211,7 @@ def _insert_jobs(session: Session, batch_id: str, jobs: Iterable[PlannedJob], no
         for _, job in chunk:
             counted[job.spec.preset, job.spec.gpu] += 1
             segments[job.spec.preset, job.spec.gpu] += job.spec.segments
-    _insert_first_steps(session, batch_id)
+    session.connection().execute(_FIRST_STEPS, {"p_batch_id": batch_id})
     return {need: (count, segments[need]) for need, count in counted.items()}
 
 
@@ -239,8 +248,8 @@ def _job_row(batch_id: str, seq: int, job: PlannedJob | _Added, now: int) -> dic
     }
 
 
-def _insert_first_steps(session: Session, batch_id: str) -> None:
-    """Make the rows within the database from the jobs' rows, in the order of the file: nothing is sent twice."""
+def _first_steps() -> Insert:
+    """Makes the rows within the database from the jobs' rows, in the order of the file: nothing is sent twice."""
     flags = (Job.spec["enhance"].as_boolean(), Job.spec["auto_extend"].as_boolean())
     enhanced = or_(*(func.coalesce(flag, false()) for flag in flags))
     first = (
@@ -253,11 +262,14 @@ def _insert_first_steps(session: Session, batch_id: str) -> None:
             literal(StepState.WAITING.value),
             Job.priority,
         )
-        .where(Job.batch_id == batch_id)
+        .where(Job.batch_id == bindparam("p_batch_id"))
         .order_by(Job.seq)
     )
     columns = ["job_id", "batch_id", "roll", "segment", "stage", "state", "priority"]
-    session.execute(insert(Step).from_select(columns, first))
+    return insert(STEPS).from_select(columns, first)
+
+
+_FIRST_STEPS = _first_steps()
 
 
 def get(session: Session, batch_id: str) -> Batch:

@@ -9,6 +9,8 @@ from sqlalchemy.orm import Session
 from db.clips import batches
 from db.evals import runs
 from db.evals.clips import REFERENCE
+from db.evals.making import VERSION
+from db.evals.software import software_version
 from db.models import ScoreStep
 from pipeline.policy.routes import ScorePart
 from pipeline.scoring import families, gate
@@ -26,7 +28,8 @@ def start_run(
         InputError: a metric that is none, is external, or needs a reference where there is none.
     """
     chosen = gate.check_metrics(metrics, reference=bool((suite or {}).get(REFERENCE)))
-    run_id = runs.open_run(session, batch_id, kind=kind, metrics=metrics, suite=suite)
+    described = None if suite is None else {**suite, VERSION: software_version()}
+    run_id = runs.open_run(session, batch_id, kind=kind, metrics=metrics, suite=described)
     jobs = [(job.seq, job.spec.get("labels", {})) for job in batches.job_rows(session, batch_id)]
     plan(session, run_id, batch_id, list(families.parts(jobs, chosen)))
     return run_id

@@ -4,11 +4,12 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Subquery, exists, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from db import events
 from db.evals import score_steps
 from db.evals.identity import identities
+from db.evals.making import making_of
 from db.models import ArtifactRow, EvalRun, Job, Score, StageRun, Step
 from db.session import now_ms
 from pipeline.errors import NotFoundError
@@ -137,19 +138,23 @@ def close_run(
 def records_of(session: Session, batch_id: str, metrics: Container[str] | None = None) -> list[dict[str, Any]]:
     """The published clips of a batch as records of a score file: ``{video, entry, seed, prompt, pixels, scores}``.
 
+    ``made`` is how each was made (``db.evals.making``), ``poster`` the key of its picture.
     ``metrics`` leaves out the scores of others. ``pixels`` is the digest of ``db.evals.identity``: of all that people
     see and hear of the clip.
     """
+    poster = aliased(ArtifactRow)
     rows = session.execute(
-        select(Job.id, Job.spec, Job.roll, ArtifactRow.key)
+        select(Job.id, Job.spec, Job.roll, ArtifactRow.key, poster.key.label("poster"))
         .join(ArtifactRow, (ArtifactRow.job_id == Job.id) & (ArtifactRow.kind == "video"))
+        .outerjoin(poster, (poster.job_id == Job.id) & (poster.kind == "poster"))
         .where(Job.batch_id == batch_id, Job.state == JobState.SUCCEEDED)
         .order_by(Job.seq)
     ).all()
+    making = making_of(session, batch_id)
     scores = of_jobs(session, [row.id for row in rows], current=True)
     same = identities(session, batch_id)
     records = []
-    for job_id, spec, roll, key in rows:
+    for job_id, spec, roll, key, poster_key in rows:
         entry = entry_label(spec.get("labels", {}))
         record: dict[str, Any] = {
             "video": key,
@@ -157,7 +162,9 @@ def records_of(session: Session, batch_id: str, metrics: Container[str] | None =
             "seed": roll_seed(spec["seed"], roll),
             "pixels": same.get(job_id),
         }
-        record["prompt"] = spec["prompt"]
+        record |= {"prompt": spec["prompt"], "made": making.get(job_id, {})}
+        if poster_key is not None:
+            record["poster"] = poster_key
         if entry is not None:
             record["entry"] = entry
         wanted = [score for score in scores.get(job_id, []) if metrics is None or score.metric in metrics]

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Float, Select, SQLColumnExpression, and_, 
 from sqlalchemy.orm import Session
 
 from db.clips.selection import labelled
-from db.models import ClipRating, Event, Job, Score
+from db.models import ArtifactRow, ClipRating, Event, Job, Score
 from pipeline.states import JobState
 
 _ENDED_BADLY = (JobState.FAILED, JobState.BLOCKED)
@@ -91,6 +91,7 @@ class _Phase:
 
     condition: ColumnElement[bool] | None
     key: SQLColumnExpression[Any] | None = None
+    """Jobs of which it is NULL are not of this phase."""
     descending: bool = False
 
 
@@ -112,46 +113,62 @@ def prompt_groups(
     session: Session, batch_id: str, chosen: Filter, *, after_seq: int, limit: int, most: int
 ) -> list[PromptGroup]:
     """Return the groups whose first job lies after ``after_seq``, each with at most ``most`` of its jobs."""
-    prompt = Job.spec["prompt"].as_string()
-    numbered = (
-        _matching(session, batch_id, chosen)
-        .with_only_columns(
-            Job.id,
-            prompt.label("prompt"),
-            func.row_number().over(partition_by=prompt, order_by=Job.seq).label("place"),
-            func.count().over(partition_by=prompt).label("number"),
-            func.min(Job.seq).over(partition_by=prompt).label("first_seq"),
-        )
-        .subquery()
+    prompt, matching = Job.spec["prompt"].as_string(), _matching(session, batch_id, chosen)
+    first_seq = func.min(Job.seq)
+    grouped = matching.with_only_columns(
+        prompt.label("prompt"), first_seq.label("first_seq"), func.count().label("number")
     )
-    group = func.dense_rank().over(order_by=numbered.c.first_seq).label("group_number")
-    ranked = select(numbered, group).where(numbered.c.first_seq > after_seq, numbered.c.place <= most).subquery()
-    rows = session.execute(
-        select(ranked).where(ranked.c.group_number <= limit).order_by(ranked.c.first_seq, ranked.c.place)
+    groups = session.execute(
+        grouped.group_by(prompt).having(first_seq > after_seq).order_by(first_seq).limit(limit)
     ).all()
-    jobs = {job.id: job for job in _in_order(session, [row.id for row in rows])}
-    members: dict[int, list[Any]] = {}
-    for row in rows:
-        members.setdefault(row.first_seq, []).append(row)
+    # One pass over the batch for all of them: windows over each prompt's jobs take four times as long.
+    wanted = matching.with_only_columns(Job.id, prompt.label("prompt")).order_by(Job.seq)
+    members: dict[str, list[str]] = {row.prompt: [] for row in groups}
+    begin = groups[0].first_seq if groups else 0
+    for job_id, text in session.execute(wanted.where(Job.seq >= begin, prompt.in_(list(members)))):
+        if len(members[text]) < most:
+            members[text].append(job_id)
+    jobs = {job.id: job for job in _in_order(session, [job_id for ids in members.values() for job_id in ids])}
     return [
-        PromptGroup(of[0].prompt, first_seq, of[0].number, [jobs[row.id] for row in of])
-        for first_seq, of in members.items()
+        PromptGroup(row.prompt, row.first_seq, row.number, [jobs[job_id] for job_id in members[row.prompt]])
+        for row in groups
     ]
+
+
+def files_of(session: Session, job_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the digests of jobs' published files, by job and kind."""
+    found: dict[str, dict[str, str]] = {}
+    query = select(ArtifactRow.job_id, ArtifactRow.kind, ArtifactRow.sha256).where(ArtifactRow.job_id.in_(job_ids))
+    for job_id, kind, sha256 in session.execute(query):
+        found.setdefault(job_id, {})[kind] = sha256
+    return found
+
+
+def scores_of(session: Session, job_ids: Sequence[str], metric: str | None) -> dict[str, tuple[str, float]]:
+    """Return one score of each job's current roll, the newest scorer's: of that metric, else of the first by name."""
+    query = (
+        select(Score.job_id, Score.metric, Score.score)
+        .join(Job, (Job.id == Score.job_id) & (Job.roll == Score.roll))
+        .where(Score.job_id.in_(job_ids))
+        .order_by(Score.job_id, Score.metric, Score.scored_at, Score.scorer_digest.desc())
+    )
+    if metric is not None:
+        query = query.where(Score.metric == metric)
+    newest: dict[tuple[str, str], float | None] = {(of, name): score for of, name, score in session.execute(query)}
+    found: dict[str, tuple[str, float]] = {}
+    for (job_id, name), score in newest.items():
+        if score is not None:
+            found.setdefault(job_id, (name, score))
+    return found
 
 
 def metrics_of(session: Session, batch_id: str) -> Sequence[str]:
     """Return the names of the metrics that some clip of a batch was scored by: of the first hundred scored jobs."""
-    scored = (
-        select(Score.job_id)
-        .join(Job, Job.id == Score.job_id)
-        .where(Job.batch_id == batch_id)
-        .order_by(Score.job_id)
-        .limit(100)
-        .distinct()
-        .subquery()
-    )
-    query = select(Score.metric).where(Score.job_id.in_(select(scored.c.job_id))).distinct().order_by(Score.metric)
-    return session.scalars(query).all()
+    is_scored = select(Score.job_id).where(Score.job_id == Job.id).exists()
+    scored = select(Job.id).where(Job.batch_id == batch_id, is_scored).order_by(Job.seq).limit(100)
+    ids = session.scalars(scored).all()
+    query = select(Score.metric).where(Score.job_id.in_(ids)).distinct().order_by(Score.metric)
+    return session.scalars(query).all() if ids else []
 
 
 def presets_of(session: Session, batch_id: str) -> list[str]:
@@ -213,10 +230,10 @@ def _phases(order: Order, chosen: Filter, batch_id: str) -> tuple[_Phase, ...]:
     if order is Order.TROUBLE:
         return _Phase(Job.state.in_(_ENDED_BADLY)), _Phase(Job.state.not_in(_ENDED_BADLY))
     if order is Order.NEWEST:
-        return _Phase(Job.finished_at.is_not(None), Job.finished_at, True), _Phase(Job.finished_at.is_(None))
+        return _Phase(None, Job.finished_at, True), _Phase(Job.finished_at.is_(None))
     if order in (Order.BEST, Order.WORST) and chosen.metric is not None:
         score = _score(chosen.metric)
-        return _Phase(score.is_not(None), score, order is Order.BEST), _Phase(score.is_(None))
+        return _Phase(None, score, order is Order.BEST), _Phase(score.is_(None))
     if order is Order.STARS:
         rated = select(ClipRating.job_id).where(ClipRating.batch_id == batch_id, ClipRating.stars.is_not(None))
         return _Phase(Job.id.in_(rated), _stars(), True), _Phase(Job.id.not_in(rated))
@@ -228,11 +245,13 @@ def _of_phase(query: Query, phase: _Phase, after: Place) -> Query:
         query = query.where(phase.condition)
     if phase.key is None:
         return query.add_columns(func.nullif(0, 0).label("key")).where(Job.seq > after.seq).order_by(Job.seq)
+    # A key of its own query is computed once for each job, not where it is compared, sorted by and shown.
+    keyed = query.add_columns(phase.key.label("key")).cte("keyed").prefix_with("MATERIALIZED")
+    query = select(keyed.c.id, keyed.c.seq, keyed.c.key).where(keyed.c.key.is_not(None))
     if after.key is not None:
-        further = phase.key < after.key if phase.descending else phase.key > after.key
-        query = query.where(or_(further, and_(phase.key == after.key, Job.seq > after.seq)))
-    sorted_by = phase.key.desc() if phase.descending else phase.key
-    return query.add_columns(phase.key.label("key")).order_by(sorted_by, Job.seq)
+        further = keyed.c.key < after.key if phase.descending else keyed.c.key > after.key
+        query = query.where(or_(further, and_(keyed.c.key == after.key, keyed.c.seq > after.seq)))
+    return query.order_by(keyed.c.key.desc() if phase.descending else keyed.c.key, keyed.c.seq)
 
 
 def _in_order(session: Session, ids: Sequence[str]) -> Sequence[Job]:

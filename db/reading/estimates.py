@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import cast
 
-from sqlalchemy import ColumnElement, TextClause, func, select
+from sqlalchemy import Select, Table, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from db import workers
 from db.clips import spending
-from db.models import LIVE_INDEX, Batch, Event, Job, Step
+from db.models import LIVE_INDEX, STEPS, Batch, Event, Job, Step
 from db.queue import pauses
 from db.reading import remaining
 from db.reading.remaining import TO_DO, RemainingWork
@@ -52,9 +53,13 @@ class Estimate:
     reason: str = ""
 
 
+_EVENTS = cast(Table, Event.__table__).c
+_FIRST_EVENT = select(_EVENTS.data).where(_EVENTS.batch_id == bindparam("p_batch_id")).order_by(_EVENTS.id).limit(1)
+
+
 def needs(session: Session, batch_id: str) -> list[Need]:
     """Return the needs of the batch's jobs as they were stored; ended jobs are counted too."""
-    first = session.scalars(select(Event.data).where(Event.batch_id == batch_id).order_by(Event.id).limit(1)).first()
+    first = session.connection().execute(_FIRST_EVENT, {"p_batch_id": batch_id}).scalar()
     if first is None or "needs" not in first:  # the beginning of its history was removed
         return _open_needs(session, batch_id)
     return [Need(need["preset"], tuple(need["gpu"]), need["jobs"]) for need in first["needs"]]
@@ -143,9 +148,7 @@ def _stuck_before(session: Session, batch: Batch, capacity: Capacity) -> list[St
     unserved = {stage: queue for stage in _WORK if (queue := route(stage)) and not capacity.slots.get(queue)}
     if not unserved:
         return []
-    of_batch = (Step.batch_id == batch.id, Step.stage.in_(unserved))
-    waiting = _by_stage(session, *of_batch, Step.state == StepState.WAITING)
-    dispatched = _by_stage(session, *of_batch, LIVE_INDEX)
+    waiting, dispatched = (_by_stage(session, counted, batch.id, unserved) for counted in (_WAITING, _LIVE))
     stuck_jobs = []
     for stage, queue in unserved.items():
         count = waiting.get(stage, 0) + dispatched.get(stage, 0)
@@ -155,8 +158,19 @@ def _stuck_before(session: Session, batch: Batch, capacity: Capacity) -> list[St
     return stuck_jobs
 
 
-def _by_stage(session: Session, *conditions: ColumnElement[bool] | TextClause) -> dict[Stage, int]:
-    rows = session.execute(select(Step.stage, func.count()).where(*conditions).group_by(Step.stage))
+_BY_STAGE = (
+    select(STEPS.c.stage, func.count())
+    .where(STEPS.c.batch_id == bindparam("p_batch_id"), STEPS.c.stage.in_(bindparam("p_stages", expanding=True)))
+    .group_by(STEPS.c.stage)
+)
+_WAITING = _BY_STAGE.where(STEPS.c.state == StepState.WAITING)
+_LIVE = _BY_STAGE.where(LIVE_INDEX)
+
+
+def _by_stage(
+    session: Session, counted: Select[Stage, int], batch_id: str, stages: Iterable[Stage]
+) -> dict[Stage, int]:
+    rows = session.connection().execute(counted, {"p_batch_id": batch_id, "p_stages": list(stages)})
     return {row[0]: row[1] for row in rows}
 
 

@@ -1,6 +1,7 @@
 """Estimates that were kept beside batches, and the GPU time that these took."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 from sqlalchemy import func, select
@@ -13,7 +14,11 @@ ESTIMATED = "estimated"
 """Kind of the event that keeps a batch's estimate beside it."""
 _PAST, _PACED = 20, 5
 _INTERRUPTED = 10.0
-"""A batch that took so many times its GPU time was stopped for a while."""
+"""A batch that took so many times its GPU time, from its first clip to its last, was stopped for a while."""
+_TOO_LONG_MS = 3_600_000
+"""What took longer before the first clip was no loading of a model: it was paused, or nobody was at work."""
+_RECENT = 50_000
+"""Attempts that are looked through."""
 
 
 def kept(session: Session, batch_id: str) -> float | None:
@@ -48,10 +53,25 @@ def gpu_seconds_taken(session: Session, batch_id: str) -> float:
     return float(session.scalars(query).one() or 0) / 1000
 
 
-def pace(session: Session, presets: Collection[str]) -> float:
-    """How much longer the last batches of these presets took, from first to last, than their GPUs were at it.
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long a batch takes, given the seconds that its GPUs are at it."""
 
-    What comes before and after generating, and between two clips, is in it. 1 where nothing is known.
+    around_s: float = 0.0
+    """The seconds before the first clip is begun, such as loading the model, and after the last one is generated."""
+    factor: float = 1.0
+    """From the first clip's begin to the last one's end, for each second of GPU time: what lies between two clips."""
+
+    def seconds(self, gpu_seconds: float) -> float:
+        """The whole time of a batch."""
+        return self.around_s + self.factor * gpu_seconds
+
+
+def pace(session: Session, presets: Collection[str]) -> Pace:
+    """Return the medians of the last batches of these presets that ended.
+
+    The two parts are apart since one does not grow with the batch: after a small one that loaded its model, a larger
+    one would else be said to take several times too long.
     """
     query = (
         select(Job.batch_id)
@@ -61,21 +81,49 @@ def pace(session: Session, presets: Collection[str]) -> float:
         .order_by(Job.batch_id.desc())
         .limit(_PACED)
     )
-    paces = [value for batch_id in session.scalars(query).all() if (value := _pace_of(session, batch_id)) is not None]
-    return max(1.0, median(paces)) if paces else 1.0
+    batch_ids = session.scalars(query).all()
+    paces = [value for batch_id in batch_ids if (value := _pace_of(session, batch_id)) is not None]
+    around = [value.around_s for value in paces if value.around_s >= 0]
+    return Pace(median(around) if around else 0.0, max(1.0, median(value.factor for value in paces)) if paces else 1.0)
 
 
-def _pace_of(session: Session, batch_id: str) -> float | None:
+def _pace_of(session: Session, batch_id: str) -> Pace | None:
+    """The pace of one batch; ``around_s`` is negative where it waited for others, or is not known."""
     generating = StageRun.stage == Stage.GENERATE
-    ms, workers, began, ended = session.execute(
+    row = session.execute(
         select(
-            func.sum(StageRun.ended_at - StageRun.started_at).filter(generating),
-            func.count(StageRun.worker.distinct()).filter(generating),
-            func.min(StageRun.started_at),
-            func.max(StageRun.ended_at),
+            func.sum(StageRun.ended_at - StageRun.started_at).filter(generating).label("gpu_ms"),
+            func.count(StageRun.worker.distinct()).filter(generating).label("workers"),
+            func.min(StageRun.started_at).label("began"),
+            func.min(StageRun.started_at).filter(generating).label("first"),
+            func.max(StageRun.ended_at).filter(generating).label("last"),
+            func.max(StageRun.ended_at).label("ended"),
         )
         .join(Job, Job.id == StageRun.job_id)
         .where(Job.batch_id == batch_id)
     ).one()
-    value = float(ended - began) * int(workers) / float(ms) if ms else None
-    return value if value is not None and value <= _INTERRUPTED else None
+    if not row.gpu_ms:
+        return None
+    factor = float(row.last - row.first) * int(row.workers) / float(row.gpu_ms)
+    if factor > _INTERRUPTED:
+        return None
+    around_ms = (row.first - row.began) + (row.ended - row.last)
+    waited = _others_between(session, batch_id, row.began, row.first)
+    return Pace(-1.0 if waited or around_ms > _TOO_LONG_MS else around_ms / 1000, factor)
+
+
+def _others_between(session: Session, batch_id: str, began: int, first: int) -> bool:
+    """Whether clips of other batches were generated while this one waited for its first."""
+    others = (
+        select(StageRun.id)
+        .join(Job, Job.id == StageRun.job_id)
+        .where(
+            StageRun.stage == Stage.GENERATE,
+            Job.batch_id != batch_id,
+            StageRun.ended_at > began,
+            StageRun.started_at < first,
+            StageRun.id > select(func.max(StageRun.id)).scalar_subquery() - _RECENT,
+        )
+        .limit(1)
+    )
+    return session.scalars(others).first() is not None

@@ -40,7 +40,7 @@ def queue_position(session: Session, job: Job) -> int | None:
 
     Owners take turns, and so do an owner's batches: a small batch is often reached earlier than this says.
     """
-    count = session.scalars(_AHEAD, {"own_priority": job.priority, "own_id": job.id}).one()
+    count = int(session.connection().execute(_AHEAD, {"own_priority": job.priority, "own_id": job.id}).scalar_one())
     return None if count > MOST else count
 
 

@@ -3,10 +3,12 @@
 import errno
 import hashlib
 from collections.abc import Iterable
+from io import RawIOBase
 from pathlib import Path
 
 from pipeline import failpoints
 from pipeline.errors import FatalError, RetryableError
+from pipeline.handoff import frame_counter
 from pipeline.spec import JobSpec
 
 CHANNELS = 3
@@ -31,7 +33,7 @@ def write_frames(path: Path, spec: JobSpec, frames: Iterable[bytes | memoryview]
     digest = hashlib.sha256()
     written = 0
     try:
-        with path.open("r+b") as file:
+        with path.open("r+b", buffering=0) as file, frame_counter(path) as count:
             reserved = path.stat().st_size
             if reserved != expected:
                 raise FatalError(f"{path.name} has {reserved} bytes, the clip {expected}", code="frames_mismatch")
@@ -41,7 +43,8 @@ def write_frames(path: Path, spec: JobSpec, frames: Iterable[bytes | memoryview]
                     raise FatalError(f"the frames exceed {expected} bytes", code="frames_mismatch")
                 digest.update(frame)
                 failpoints.hit("frames_write")
-                file.write(frame)
+                _write(file, frame)
+                count()
     except FileNotFoundError:
         raise FatalError(f"{path.name} was not reserved", code="frames_mismatch") from None
     except OSError as error:  # reserved room can still be refused, by a quota or a file system that allocates late
@@ -50,3 +53,10 @@ def write_frames(path: Path, spec: JobSpec, frames: Iterable[bytes | memoryview]
     if written != expected:
         raise FatalError(f"the frames are {written} bytes, the clip {expected}", code="frames_mismatch")
     return digest.hexdigest()
+
+
+def _write(file: RawIOBase, frame: bytes | memoryview) -> None:
+    """Write all of it: what is not buffered may be written in parts."""
+    rest = memoryview(frame)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]

@@ -10,4 +10,6 @@ _HIDDEN = re.compile(f"[{_TURNING}{_CONTROLS}\ud800-\udfff\ufffe\uffff]")
 
 def visible(text: str) -> str:
     """Return the text with each mark that would turn or break what is around it replaced by ``�``."""
+    if text.isascii() and text.isprintable():
+        return text
     return _HIDDEN.sub("\ufffd", text)

@@ -12,6 +12,7 @@ from pipeline.scoring.weight_files import (
     AESTHETIC_HEAD,
     ALEXNET,
     BPE,
+    CLAP,
     CLIP_B32,
     CLIP_L14,
     DINO,
@@ -46,6 +47,7 @@ FAMILIES: dict[str, Family] = {
     "raft": Family("raft", (RAFT.name,)),
     "musiq": Family("musiq", (MUSIQ.name,)),
     "similarity": Family("similarity", ()),
+    "clap": Family("clap", (CLAP.name,)),
     "lpips": Family("lpips", (ALEXNET.name, LPIPS_LINEAR.name)),
 }
 

@@ -24,6 +24,9 @@ _FIELDS: Mapping[str, tuple[type, str]] = {
     "key": (str, "text"),
     "sha256": (str, "text"),
     "inputs": (str, "text"),
+    "poster": (str, "text"),
+    "page": (str, "text"),
+    "made": (dict, "an object"),
     "prompt": (str, "text"),
 }
 

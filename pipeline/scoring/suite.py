@@ -44,7 +44,7 @@ class Suite:
 
 _FOLDER = Path(__file__).parent / "suites"
 OWN_SUITE = _FOLDER / "nightly.json"
-"""Forty prompts of our own over the native dimensions: for each night, and for those without VBench's file."""
+"""Eighty prompts of our own over the native dimensions: for each night, and for those without VBench's file."""
 SHAPES_SUITE = _FOLDER / "shapes.json"
 """Thirty-six prompts of the shapes' world, for ``shapes.follows_prompt``: it needs no weights but the model's."""
 NAMED: Mapping[str, Path] = {"own": OWN_SUITE, "shapes": SHAPES_SUITE}

@@ -18,8 +18,9 @@ class WeightFile:
     cached_as: str
     """Its path inside VBench's own cache folder (``VBENCH_CACHE_DIR``)."""
     size: int
-    """Bytes."""
+    """Bytes; 0 of a folder of the hub."""
     sha256: str
+    """Empty of a folder of the hub, which ``pull`` does not fetch."""
     licence: str
     url: str
     member: str | None = None
@@ -120,7 +121,18 @@ LPIPS_LINEAR = WeightFile(
     "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/alex.pth",
 )
 
+CLAP = WeightFile(
+    "clap-htsat-unfused",
+    "clap-htsat-unfused",
+    0,
+    "",
+    "Apache-2.0",
+    "https://huggingface.co/laion/clap-htsat-unfused",
+    hub="laion/clap-htsat-unfused",
+)
+"""A folder with weights, configuration and vocabulary: it is known by its place on the hub, and has no one digest."""
+
 WEIGHT_FILES: dict[str, WeightFile] = {
     file.name: file
-    for file in (DINO, CLIP_B32, CLIP_L14, AESTHETIC_HEAD, BPE, VICLIP, UMT, RAFT, MUSIQ, ALEXNET, LPIPS_LINEAR)
+    for file in (DINO, CLIP_B32, CLIP_L14, AESTHETIC_HEAD, BPE, VICLIP, UMT, RAFT, MUSIQ, ALEXNET, LPIPS_LINEAR, CLAP)
 }

@@ -107,7 +107,8 @@ class Weights:
         looked = [f"looked in {', '.join(places)}"] if places else []
         if self.directory is None:
             looked.insert(0, "no weights directory is set (VGEN_EVAL_WEIGHTS_DIR, --weights)")
-        return f"{'; '.join(looked)}; `vgen eval weights pull {name}`"
+        fetch = f"vgen eval weights pull {name}" if file.sha256 else f"hf download {file.hub}"
+        return f"{'; '.join(looked)}; `{fetch}`"
 
     def digest(self, weights: FoundWeights) -> str:
         """sha256 of the file, in hex; computed once while the file does not change."""
@@ -147,6 +148,11 @@ class Weights:
             ServiceUnavailableError: the source cannot be reached, or gave other bytes than the official ones.
         """
         file = WEIGHT_FILES[name]
+        if not file.sha256:
+            where = "the weights directory" if self.directory is None else str(self.directory / (file.hub or name))
+            raise NotFoundError(
+                f"{name} is a folder of the hub, not one file: `hf download {file.hub} --local-dir` to {where}"
+            )
         if self.directory is None:
             raise NotFoundError("no weights directory is set: VGEN_EVAL_WEIGHTS_DIR or --weights says where to")
         target = self.directory / name

@@ -302,7 +302,7 @@ class NightlySettings(_Group):
     )
     preset: str | None = Field(None, description="What is evaluated; unset: the setting preset.")
     suite: Path | None = Field(
-        None, description="A suite in the form of VBench_full_info.json; unset: vgen's own forty prompts."
+        None, description="A suite in the form of VBench_full_info.json; unset: vgen's own eighty prompts."
     )
     seeds: str = Field("1-2", description="Of each prompt, such as 1-2.")
     repeat_seeds: str = Field(

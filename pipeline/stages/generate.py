@@ -8,6 +8,7 @@ from pipeline.encoder_texts import prompt_for
 from pipeline.errors import FatalError, NotFoundError, OutOfMemoryError, RefusedError, RetryableError, StoppedError
 from pipeline.files.digests import file_sha256
 from pipeline.generators.base import GenerationRequest, GenerationResult
+from pipeline.handoff import count_frames
 from pipeline.outputs import GenerateFacts, GenerateOutput, SoundOutput
 from pipeline.policy.memory_ladder import Rung, on_rung
 from pipeline.presets import load_library
@@ -45,6 +46,8 @@ def run(work: StepWork, context: StageContext) -> StageResult[GenerateOutput]:
     try:
         size = (spec.num_frames - repeats) * spec.height * spec.width * CHANNELS
         context.handoff.reserve(frames, size, context.reservation)
+        if work.options.session is not None:
+            count_frames(frames)
         inputs = _fetch_inputs(spec, frames, context)
         loras = tuple(fetch_lora(ref, context.storage, context.settings) for ref in spec.loras)
         previous = fetch_last_frames(work, context, frames.with_suffix(".previous")) if repeats else None

@@ -27,6 +27,12 @@ _FIND = (
     .join(Batch, Batch.id == Job.batch_id)
     .where(Job.id == bindparam("job_id"), Job.deleted_at.is_(None))
 )
+_OF_BATCH = (
+    select(Job, Batch)
+    .join(Batch, Batch.id == Job.batch_id)
+    .where(Job.batch_id == bindparam("batch_id"))
+    .order_by(Job.seq)
+)
 _IDS: BindParameter[Sequence[str]] = bindparam("ids", expanding=True)
 _STEPS = select(Step).join(Job, (Job.id == Step.job_id) & (Job.roll == Step.roll)).where(Step.job_id.in_(_IDS))
 _RUNS = select(StageRun).where(StageRun.job_id.in_(_IDS)).order_by(StageRun.id)
@@ -43,8 +49,7 @@ def find(session: Session, caller: Caller, video_id: str) -> JobRows:
 
 def of_batch(session: Session, batch_id: str) -> list[JobRows]:
     """The jobs of a batch, in their order."""
-    query = select(Job, Batch).join(Batch, Batch.id == Job.batch_id).where(Job.batch_id == batch_id).order_by(Job.seq)
-    return [JobRows(job, batch) for job, batch in session.execute(query)]
+    return [JobRows(job, batch) for job, batch in session.execute(_OF_BATCH, {"batch_id": batch_id})]
 
 
 def views(session: Session, line: Line, found: Sequence[JobRows]) -> list[Video]:

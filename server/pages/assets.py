@@ -13,11 +13,12 @@ from server.errors import ApiError
 from server.native.lookup import visible_job
 from server.openai.content import file_answer
 from server.pages.rendering import ASSETS, asset_digest
+from server.thumbnails import MEDIA_TYPE
 
 router = APIRouter(include_in_schema=False)
 Viewer = Annotated[Visit, Depends(seeing("videos.read"))]
 FOREVER = "max-age=31536000, immutable"
-Kind = Literal["video", "poster", "strip", "sidecar"]
+Kind = Literal["video", "poster", "thumbnail", "strip", "sidecar"]
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -32,8 +33,9 @@ def static(name: str, v: str = "") -> Response:
     return FileResponse(path, headers=headers, media_type=_TYPES[path.suffix])
 
 
-def media_url(file: ArtifactRow) -> str:
-    return f"/media/{file.job_id}/{file.kind}?v={file.sha256[:16]}"
+def media_url(job_id: str, kind: Kind, sha256: str) -> str:
+    """Return the address of a clip's file, under which it never changes; a thumbnail has the digest of its poster."""
+    return f"/media/{job_id}/{kind}?v={sha256[:16]}"
 
 
 @router.get("/media/{job_id}/{kind}")
@@ -41,11 +43,17 @@ def media(request: Request, job_id: str, kind: Kind, line: ServedLine, visit: Vi
     """Return the bytes of a clip's file. They come from here also where downloads are redirected: addresses of the
     store expire, and a page may stay open for days."""
     with line.database.reading() as session:
-        file = session.get(ArtifactRow, (visible_job(session, visit.caller, job_id).id, kind))
+        stored = "poster" if kind == "thumbnail" else kind
+        file = session.get(ArtifactRow, (visible_job(session, visit.caller, job_id).id, stored))
     try:
         if file is None:
             raise NotFoundError(job_id)
-        response = file_answer(request, line.storage, file, redirect=False)
+        small = line.thumbnails.of(line.storage, file) if kind == "thumbnail" else None
+        response = (
+            file_answer(request, line.storage, file, redirect=False)
+            if small is None
+            else Response(small, media_type=MEDIA_TYPE, headers={"x-content-type-options": "nosniff"})
+        )
     except NotFoundError:
         text = f"the {kind} of job {job_id} is no longer kept"
         raise ApiError(404, text, code="video_expired", headers={"cache-control": "no-store"}) from None

@@ -40,6 +40,13 @@ class Compared:
     chosen: bool
     """True if the one who looks found it better than each of the others."""
 
+    def shown(self, name: str) -> str:
+        """Return a field of its specification as text."""
+        value = self.spec.get(name)
+        if isinstance(value, dict):
+            return ", ".join(f"{key}={item}" for key, item in value.items()) or "–"
+        return "–" if value is None else str(value)
+
 
 @router.get("/compare")
 def compare(
@@ -94,7 +101,7 @@ def _compared(
             _in_words(said.get(job.id)),
             chosen=sum(vote.preferred_job_id == job.id for vote in own) == len(ids) - 1,
         )
-        for card, job in zip(cards(session, jobs, settings, rater=caller.owner), jobs, strict=True)
+        for card, job in zip(cards(session, jobs, settings, rater=caller.owner, large=True), jobs, strict=True)
     ]
     return clips, own
 

@@ -48,7 +48,7 @@ def show_job(request: Request, job_id: str, line: ServedLine, visit: Viewer, did
         detail = job_detail(session, job, line.settings)
         batch = batches.get(session, job.batch_id)
         values: dict[str, Any] = {
-            "card": cards(session, [job], line.settings)[0],
+            "card": cards(session, [job], line.settings, large=True)[0],
             "opinion": (opinion := opinions(session, [job.id]).get(job.id, Opinion())),
             "own": opinion.of(visit.caller.owner),
             "now": job_now(session, job, line),

@@ -67,6 +67,15 @@ class MockConfig(_Part):
     step_ms: float = Field(100, ge=0, le=60_000, description="Milliseconds of one step.")
 
 
+class StoryPreset(_Part):
+    """Prompts that Dreamverse's page offers as one story."""
+
+    id: str = Field(min_length=1, max_length=200)
+    label: str = Field(min_length=1, max_length=200)
+    description: str = ""
+    segment_prompts: tuple[str, ...] = Field(min_length=1, max_length=100)
+
+
 class StreamingConfig(_Part):
     """The ``streaming:`` block. What FastVideo's does not have is added at the end."""
 
@@ -81,6 +90,7 @@ class StreamingConfig(_Part):
     max_sessions: int = Field(64, ge=1, le=10_000, description="Sessions of this server at once, waiting ones too.")
     silent_audio: bool = Field(False, description="Whether there is a track of silence where a model makes no sound.")
     mock: MockConfig = MockConfig()
+    curated_presets: tuple[StoryPreset, ...] = Field((), description="Stories of Dreamverse's page.")
 
 
 class ServerPart(_Part):

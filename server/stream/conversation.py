@@ -27,15 +27,7 @@ from server.stream.prompt_queue import PromptQueue, Ready
 from server.stream.segments import SegmentTeller
 from server.stream.service import StreamService
 from server.stream.session import Session, SessionRejectedError, SessionState
-from server.stream.source import (
-    Assigned,
-    ContinuationState,
-    Opening,
-    SegmentRequest,
-    SegmentSource,
-    SourceError,
-    Waiting,
-)
+from server.stream.source import Assigned, ContinuationState, Opening, SegmentSource, SourceError, Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +144,7 @@ class Conversation:
         session.end(end.state)
         if self._source is not None:
             try:
-                await self._source.close(client_left=end.client_left)
+                await self._source.close(client_left=end.client_left, state=end.state, reason=end.reason)
             except Exception:
                 logger.exception("a session was not closed", extra={"session_id": session.id})
         with contextlib.suppress(Exception):
@@ -328,21 +320,25 @@ class Conversation:
         """Bind a GPU, and have segments made until there may be no more. Raises Ending, SourceError."""
         source = self._source = self._service.make_source()
         await self._outbox.put(m.QueueStatus(position=0, queue_depth=0, session_id=self._session.id))
+        assigned: Assigned | None = None
         try:
             async with asyncio.timeout(opening.timeout_s):
                 async for place in source.open(opening):
                     await self._place(place)
+                    assigned = place if isinstance(place, Assigned) else None
         except TimeoutError:
             text = f"no GPU was free for {opening.timeout_s:g} s; try again later"
             raise SourceError("gpu_unavailable", text) from None
-        first, cap = self._session.segment_idx, self._cap
+        assert assigned is not None, "a source ends its opening with a GPU"
+        cap = self._cap
+        first = assigned.next_segment + len(assigned.pending)
         preparing = asyncio.create_task(self._prompts.run(first, cap, source.announce))
         try:
-            teller = SegmentTeller(self._outbox.put)
+            teller = SegmentTeller(self._session, self._outbox.put, assigned)
+            for request in assigned.pending:
+                await self._made(source, Ready(request, time.monotonic()), teller)
             while self._session.segment_idx < cap:
-                ready = await self._next_ready(preparing)
-                if await self._made(source, ready.request, teller):
-                    await teller.complete(ready)
+                await self._made(source, await self._next_ready(preparing), teller)
         finally:
             preparing.cancel()
             await asyncio.gather(preparing, return_exceptions=True)
@@ -388,18 +384,16 @@ class Conversation:
         finally:
             getting.cancel()
 
-    async def _made(self, source: SegmentSource, request: SegmentRequest, teller: SegmentTeller) -> bool:
-        """Have one segment made; False where its prompt was turned down. Raises SourceError."""
+    async def _made(self, source: SegmentSource, ready: Ready, teller: SegmentTeller) -> None:
+        """Have one segment made, or say why it was not. Raises SourceError where no other can be."""
         try:
-            await teller.follow(source, request)
+            await teller.follow(source, ready)
         except SourceError as error:
             if error.fatal:
                 raise
             await self._outbox.put(error_message(error.code, error.message, retryable=error.retryable))
-            return False
-        self._session.segment_idx = request.index + 1
+        self._session.segment_idx = ready.request.index + 1
         self._session.transition(SessionState.ACTIVE)
-        return True
 
 
 def _init_of(text: str | None) -> m.SessionInitV2:

@@ -8,7 +8,8 @@ sends may have fields that are not known here; they are not read.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
@@ -16,6 +17,7 @@ from pipeline.encoding.live import Mode
 from pipeline.names import check_text
 from pipeline.nearest import did_you_mean
 
+_M = TypeVar("_M")
 MAX_PROMPT_CHARACTERS = 8000
 MAX_SEED_PROMPTS = 100
 MAX_STEPS = 1000
@@ -322,28 +324,37 @@ def parse_client_message(raw: object) -> ClientMessage:
     Raises:
         InvalidMessageError: it is of no known type, or a field breaks its rule; the text names field, value and rule.
     """
-    if not isinstance(raw, dict):
-        raise InvalidMessageError("a message is a JSON object with a `type`")
-    kind = raw.get("type")
-    if kind not in CLIENT_TYPES:
-        hint = did_you_mean(kind, CLIENT_TYPES)
-        known = f"known types are {', '.join(CLIENT_TYPES)}"
-        raise InvalidMessageError(f"type: {kind!r:.80} is not a message of this protocol: {hint}{known}")
-    try:
-        return _CLIENT.validate_python(raw)
-    except ValidationError as error:
-        raise InvalidMessageError("; ".join(_mistake(dict(item)) for item in error.errors())) from None
+    return _validated(_CLIENT, CLIENT_TYPES, raw)
 
 
 def parse_text(text: str) -> ClientMessage:
     """Return the message that a text frame holds. Raises InvalidMessageError."""
+    return parse_as(_CLIENT, CLIENT_TYPES, text)
+
+
+def parse_as(adapter: TypeAdapter[_M], types: Sequence[str], text: str) -> _M:
+    """Return the message of a union that a text frame holds; ``types`` are its kinds. Raises InvalidMessageError."""
     try:
         raw = json.loads(text)
     except RecursionError:
         raise InvalidMessageError("the message is nested too deep") from None
     except ValueError as error:
         raise InvalidMessageError(f"the message is not JSON: {error}") from None
-    return parse_client_message(raw)
+    return _validated(adapter, types, raw)
+
+
+def _validated(adapter: TypeAdapter[_M], types: Sequence[str], raw: object) -> _M:
+    if not isinstance(raw, dict):
+        raise InvalidMessageError("a message is a JSON object with a `type`")
+    kind = raw.get("type")
+    if kind not in types:
+        hint = did_you_mean(kind, types)
+        known = f"known types are {', '.join(types)}"
+        raise InvalidMessageError(f"type: {kind!r:.80} is not a message of this protocol: {hint}{known}")
+    try:
+        return adapter.validate_python(raw)
+    except ValidationError as error:
+        raise InvalidMessageError("; ".join(_mistake(dict(item)) for item in error.errors())) from None
 
 
 def _mistake(item: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from pipeline.encoding.live import Chunk, ChunkKind, LiveEncoder, Track, encoder
 from pipeline.errors import VgenError
 from pipeline.inputs.images import fitted, read_image
 from server.stream.config import RequestPart, StreamingConfig
+from server.stream.session import SessionState
 from server.stream.source import (
     Assigned,
     ContinuationState,
@@ -160,7 +161,7 @@ class MockSource:
     async def snapshot(self) -> ContinuationState | None:
         return self._state
 
-    async def close(self, *, client_left: bool) -> None:
+    async def close(self, *, client_left: bool, state: SessionState, reason: str) -> None:
         if self._gpu is not None:
             gpu, self._gpu = self._gpu, None
             await self._gpus.release(gpu)

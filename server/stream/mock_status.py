@@ -11,7 +11,8 @@ from fastapi.responses import RedirectResponse, Response
 from server.stream.mock import PRESET
 from server.stream.service import StreamService
 
-SERVICE = "vgen-mock"
+SERVICE = "ltx2-streaming-mock-server"
+"""What tests of Dreamverse's page look for, before they use a server."""
 router = APIRouter()
 
 

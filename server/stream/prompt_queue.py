@@ -88,10 +88,16 @@ class PromptQueue:
                 self.busy = True
                 try:
                     ready = await self._prepared(wanted, index)
+                    if ready is not None:
+                        await announce(ready.request)
+                except SourceError as error:
+                    if error.fatal:
+                        raise
+                    await self._tell(error)
+                    ready = None
                 finally:
                     self.busy = False
             self._last_prompt = ready.request.prompt
-            await announce(ready.request)
             self._ready.put_nowait(ready)
         await asyncio.Event().wait()  # the session ends when the last one is made
 

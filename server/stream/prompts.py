@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 from typing import Protocol
 
@@ -47,7 +48,7 @@ class ConfiguredPrompts:
 
     @property
     def can_write(self) -> bool:
-        return bool(self._settings.enhance.providers)
+        return bool(self._settings.enhance.providers) and importlib.util.find_spec("openai") is not None
 
     async def enhance(self, prompt: str) -> str:
         return await asyncio.to_thread(self._written, "enhance", prompt)

@@ -18,6 +18,11 @@ router = APIRouter()
 @router.websocket("/v1/stream")
 async def stream(socket: WebSocket) -> None:
     """Serve one session; see docs/streaming.md."""
+    await serve_socket(socket, Conversation)
+
+
+async def serve_socket(socket: WebSocket, conversation: type[Conversation]) -> None:
+    """Let a client in who may open streams, and serve it in the protocol of ``conversation``."""
     line: Line = socket.app.state.line
     service: StreamService | None = socket.app.state.stream
     try:
@@ -31,4 +36,4 @@ async def stream(socket: WebSocket) -> None:
         await socket.send_denial_response(answer(of_vgen_error(error)))
         return
     await socket.accept(subprotocol=protocol)
-    await Conversation(socket, service, caller).run()
+    await conversation(socket, service, caller).run()

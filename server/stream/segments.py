@@ -12,12 +12,15 @@ from pydantic import BaseModel
 from server.stream import messages as m
 from server.stream.endings import error_message
 from server.stream.prompt_queue import Ready
+from server.stream.session import Session
 from server.stream.source import (
+    Assigned,
     Done,
     Media,
     MediaBegin,
     MediaEnd,
     Notice,
+    Rebound,
     SegmentEvent,
     SegmentRequest,
     SegmentSource,
@@ -32,14 +35,16 @@ Put = Callable[[BaseModel | bytes], Awaitable[None]]
 class SegmentTeller:
     """Turns what a source says into messages, in the order in which it is said."""
 
-    def __init__(self, put: Put) -> None:
+    def __init__(self, session: Session, put: Put, assigned: Assigned) -> None:
+        self._session = session
         self._put = put
-        self._pts_base_ms = 0.0
+        self._pts_base_ms = assigned.pts_base_ms
+        self._timeout_s = assigned.timeout_s
         self._stream_id = ""
-        self._generation_time_ms = 0.0
 
-    async def follow(self, source: SegmentSource, request: SegmentRequest) -> None:
-        """Have a segment made, and tell all of it but its completion. Raises SourceError."""
+    async def follow(self, source: SegmentSource, ready: Ready) -> None:
+        """Have a segment made, and tell all of it. Raises SourceError."""
+        request = ready.request
         done: Done | None = None
         duration_ms: float | None = None
         events = cast(AsyncGenerator[SegmentEvent, None], source.start_segment(request))
@@ -53,16 +58,9 @@ class SegmentTeller:
         if done is None or duration_ms is None:
             raise SourceError("worker_failed", f"segment {request.index} ended without its frames")
         self._pts_base_ms += duration_ms
-        self._generation_time_ms = done.generation_time_ms
-
-    async def complete(self, ready: Ready) -> None:
-        latency_ms = (time.monotonic() - ready.asked_at) * 1000
-        generation_time_ms = round(self._generation_time_ms, 1)
-        index = ready.request.index
+        took_ms, latency_ms = round(done.generation_time_ms, 1), round((time.monotonic() - ready.asked_at) * 1000, 1)
         await self._put(
-            m.SegmentComplete(
-                segment_idx=index, generation_time_ms=generation_time_ms, e2e_latency_ms=round(latency_ms, 1)
-            )
+            m.SegmentComplete(segment_idx=request.index, generation_time_ms=took_ms, e2e_latency_ms=latency_ms)
         )
 
     async def _tell(self, request: SegmentRequest, event: SegmentEvent) -> None:
@@ -90,6 +88,11 @@ class SegmentTeller:
                         duration_ms=duration_ms,
                         pts_base_ms=base_ms,
                     )
+                )
+            case Rebound(gpu_id, gpu_name):
+                session_id, timeout_s = self._session.id, self._timeout_s
+                await put(
+                    m.GpuAssigned(gpu_id=gpu_id, session_timeout=timeout_s, session_id=session_id, gpu_name=gpu_name)
                 )
             case Notice(code, message):
                 await put(error_message(code, message, retryable=True))

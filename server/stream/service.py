@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from db.session import Database
+from pipeline.settings import Settings
 from server.stream.config import RequestPart, ServeFile, StreamingConfig
+from server.stream.line import LineSource
 from server.stream.mock import DEFAULT_GPUS, MockGpus, MockSource
-from server.stream.prompts import MockPrompts, PromptDesk
+from server.stream.prompts import ConfiguredPrompts, MockPrompts, PromptDesk
 from server.stream.session import SessionRegistry
 from server.stream.source import SegmentSource
 
@@ -48,6 +51,16 @@ class StreamService:
         return cls(
             config, lambda: MockSource(gpus, config, file.request), MockPrompts(), file.request, file.preset, gpus=gpus
         )
+
+    @classmethod
+    def of_line(cls, settings: Settings, database: Database, file: ServeFile | None = None) -> StreamService:
+        """Return sessions whose segments the line makes."""
+        file = file or ServeFile()
+        config = file.streaming or StreamingConfig()
+        if "session_timeout_seconds" not in config.model_fields_set:
+            config = config.model_copy(update={"session_timeout_seconds": round(settings.stream.session_timeout_s)})
+        prompts = ConfiguredPrompts(settings)
+        return cls(config, lambda: LineSource(settings, database, file.request), prompts, file.request, file.preset)
 
     def close(self) -> None:
         self.prompts.close()

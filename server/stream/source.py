@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from pipeline.encoding.live import Mode
 from server.stream.init_image import InitImage
 from server.stream.messages import ErrorCode, PromptSource
+from server.stream.session import SessionState
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,12 @@ class Assigned:
     preset: str | None = None
     gpu_name: str | None = None
     next_segment: int = 0
+    """The segment that the client is sent first."""
+    pending: tuple[SegmentRequest, ...] = ()
+    """Segments from there on that were asked for before: the client came back."""
+    timeout_s: int = 300
+    pts_base_ms: float = 0
+    """When ``next_segment`` begins in the session's own time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +143,15 @@ class Done:
     state: ContinuationState | None = None
 
 
-SegmentEvent = Started | Step | MediaBegin | Media | MediaEnd | Notice | Done
+@dataclass(frozen=True, slots=True)
+class Rebound:
+    """Another GPU has the session now."""
+
+    gpu_id: int
+    gpu_name: str | None = None
+
+
+SegmentEvent = Started | Step | MediaBegin | Media | MediaEnd | Notice | Rebound | Done
 
 
 class SourceError(Exception):
@@ -166,5 +181,5 @@ class SegmentSource(Protocol):
     async def snapshot(self) -> ContinuationState | None:
         """Return the state after the last segment that was made; None before the first."""
 
-    async def close(self, *, client_left: bool) -> None:
+    async def close(self, *, client_left: bool, state: SessionState, reason: str) -> None:
         """Give the GPU back. With ``client_left`` a source that outlives its client may keep the session for it."""

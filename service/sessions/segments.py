@@ -80,7 +80,8 @@ def _read(given: Mapping[str, object], source: str) -> dict[str, Any]:
         if value is None:
             continue
         try:
-            values[field] = PARSERS[field](value, False)
+            parsed: Any = PARSERS[field](value, False)
+            values[field] = parsed[0] if field == "seed" else parsed  # a line may have several, a segment has one
         except ValueError as error:
             problems.append(Problem(str(error), field=field))
     if source not in SOURCES:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from db import events
 from db.reading import clip_times, past_estimates, remaining
 from db.reading.clip_times import ByShape, Shape, Times
+from db.reading.past_estimates import Pace
 from db.scheduling.capacity import gpu_capacity
 from db.session import now_ms
 from pipeline.models.gpus import find_gpus
@@ -167,9 +168,8 @@ def _wall(session: Session | None, parts: Sequence[EstimatePartView], slots: Slo
         by_type[name] = by_type.get(name, 0.0) + part.segments * each
         slowest = max(slowest, longest * each)
     own = max(seconds / slots[name][0] for name, seconds in by_type.items())
-    pace = 1.0 if session is None else past_estimates.pace(session, {part.preset for part in parts})
-    own, slowest = own * pace, slowest * pace
-    return _waiting(session, sum(slots[name][0] for name in by_type)) + max(slowest, own)
+    pace = Pace() if session is None else past_estimates.pace(session, {part.preset for part in parts})
+    return _waiting(session, sum(slots[name][0] for name in by_type)) + pace.seconds(max(slowest, own))
 
 
 def _waiting(session: Session | None, slots: int) -> float:

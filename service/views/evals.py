@@ -168,8 +168,13 @@ class WorstPromptView(View):
     prompt: str | None = Field(description="Null where the scores came without it.")
     seeds: list[int]
     gain: float
-    baseline_video: str = Field(description="The loss of the seed that lost most.")
+    seed: int = Field(description="The seed that lost most, whose clips these are.")
+    size: str | None = Field(description="WIDTHxHEIGHT as it was asked for; null where the scores came without it.")
+    fps: float | None
+    baseline_video: str
     candidate_video: str
+    baseline_page: str | None = Field(description="The clip's page, where the setting serve.public_url says.")
+    candidate_page: str | None
 
 
 class MetricComparisonView(View):
@@ -195,6 +200,29 @@ class MetricComparisonView(View):
     worst: list[WorstPromptView] = Field(description="The five prompts that lost most.")
 
 
+class ProposalView(View):
+    """A metric's margin, and what it leads to."""
+
+    metric: str
+    margin: float | None = Field(description="Largest loss accepted, in the metric's units; null: see the reason.")
+    option: str | None = Field(description="The same as `--margin` takes it: a bound where it is on a likeness.")
+    reason: str | None = Field(description="Why no margin is proposed.")
+    prompts: int
+    spread: float | None = Field(description="Standard deviation of the prompts' differences between two runs.")
+    passes: float | None = Field(description="Share of unchanged nights that are ok by this metric.")
+    false_alarms: float | None = Field(description="Share of unchanged nights that are called regressed by it.")
+    found: float | None = Field(description="The loss that is found 8 times of 10.")
+
+
+class EvalCalibrationView(View):
+    """Margins that runs of an unchanged model propose."""
+
+    runs: list[str]
+    passes: float = Field(description="Share of unchanged nights that are to pass in all metrics together.")
+    margins: list[str] = Field(description="As `--margin` takes them.")
+    metrics: list[ProposalView]
+
+
 class SpeedView(View):
     """A speed against the last five runs."""
 
@@ -204,6 +232,36 @@ class SpeedView(View):
     state: str = Field(description="ok, regressed, or no_calibration with fewer than five runs before.")
     value: float
     median: float | None
+
+
+class RunFactsView(View):
+    """What is known of a run beside its scores."""
+
+    name: str
+    first_at: str | None = Field(description="When its first clip was done: ISO 8601, UTC; null where it is not known.")
+    last_at: str | None
+    clips: int
+    prompts: int
+    seeds: list[int]
+    made: dict[str, str] = Field(
+        description="preset, version, model_revision, size, num_frames, fps, settings.…, encode.…, libraries.… and "
+        "scorer.…, as text; several where clips differ."
+    )
+
+
+class ComparedRunsView(View):
+    """Both runs."""
+
+    baseline: RunFactsView
+    candidate: RunFactsView
+
+
+class ChangeView(View):
+    """What is another one in the candidate."""
+
+    name: str = Field(description="A name of `made`.")
+    baseline: str | None
+    candidate: str | None
 
 
 class EvalCompareView(View):
@@ -218,5 +276,7 @@ class EvalCompareView(View):
     candidate: str
     confidence: float = Field(description="The confidence of the intervals.")
     missing_clips: int = Field(description="Clips that are in one run only.")
+    runs: ComparedRunsView | None
+    changes: list[ChangeView] | None = Field(description="Null where a run says nothing of how it was made.")
     metrics: list[MetricComparisonView]
     speed: list[SpeedView] = Field(description="Empty: score files say nothing of speed.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from pipeline.prompts import Submission
 from pipeline.prompts.scoring import split_names
 from pipeline.scoring import compare as comparing
 from pipeline.scoring import gate, registry
-from pipeline.scoring.compare import Comparison, Run, SpeedSample, SpeedVerdict, State, speed_verdicts
+from pipeline.scoring.compare import Comparison, Run, SpeedSample, SpeedVerdict, State, power, speed_verdicts
 from pipeline.scoring.compare.html import html
 from pipeline.scoring.compare.report import Report, as_json, markdown
 from pipeline.scoring.compare.strips import strips_of_worst
@@ -36,6 +37,7 @@ from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, EncodeOptions
 from pipeline.states import EvalState
 from pipeline.storage.base import Storage
+from tasks.upkeep import rescoring
 from tasks.upkeep.stored_pairs import StoredPairs
 
 KIND = "nightly"
@@ -87,13 +89,7 @@ def submit(database: Database, settings: Settings, plan: Plan, *, night: str | N
     """
     _check_margins(plan)
     parsed, description = _suite_of(plan, settings)
-    alike = {
-        "suite": description["sha256"],
-        "metrics": plan.metrics,
-        "fields": description["fields"],
-        "preset": description["preset"],
-    }
-    identity = sha256_hex(canonical_json(alike))
+    identity = _identity(plan, description)
     description |= {"identity": identity, "margins": dict(plan.margins), "baseline": plan.baseline}
     description |= {"suite_path": str(plan.suite), "repeat_seeds": plan.repeat_seeds}
     with database.transaction() as session:
@@ -106,6 +102,45 @@ def submit(database: Database, settings: Settings, plan: Plan, *, night: str | N
         description[REFERENCE] = passed[-1].id if passed else None
         key = None if night is None else f"{KIND}:{night}:{identity[:16]}"
         return _store(session, parsed, settings, KIND, plan.metrics, description, key)
+
+
+def _identity(plan: Plan, description: Mapping[str, Any]) -> str:
+    """What nights that are compared with each other have in common."""
+    alike = {
+        "suite": description["sha256"],
+        "metrics": plan.metrics,
+        "fields": description["fields"],
+        "preset": description["preset"],
+    }
+    return sha256_hex(canonical_json(alike))
+
+
+def past_nights(
+    database: Database, settings: Settings, plan: Plan, most: int
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The records of the last complete nights of this plan that no fault was found in, oldest first, by run."""
+    _, description = _suite_of(plan, settings)
+    identity = _identity(plan, description)
+    with database.reading() as session:
+        complete = [run for run in _alike(session, identity) if run.state is EvalState.COMPLETE]
+        sound = [run for run in complete if _verdict(run).get("state") != State.REGRESSED.value]
+        return [(run.id, runs.records_of(session, run.batch_id)) for run in reversed(sound[:most])]
+
+
+def _verdict(run: EvalRun) -> dict[str, Any]:
+    return dict((run.summary or {}).get(runs.VERDICT) or {})
+
+
+def has_baseline(database: Database, run_id: str) -> bool:
+    """Return whether there is a run that this one's clips are compared with: the first night has none."""
+    with database.reading() as session:
+        return bool((runs.get_run(session, run_id).suite or {}).get(REFERENCE))
+
+
+def before_the_night(plan: Plan) -> list[str]:
+    """Return what the suite can tell by its number of prompts alone, a sentence for each kind of metric."""
+    metrics = [metric for metric in gate.check_metrics(plan.metrics, reference=True) if metric.group != gate.CHECKS]
+    return power.sentences(power.detectable(read_suite(plan.suite), metrics, plan.margins))
 
 
 def submit_repeat(database: Database, settings: Settings, run_id: str) -> tuple[str, str]:
@@ -185,10 +220,11 @@ def _alike(session: Session, identity: str) -> list[EvalRun]:
     ]
 
 
-def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
+def judge(database: Database, storage: Storage, run_id: str, site: str | None = None) -> dict[str, Any]:
     """Compare a run that has ended with its baseline, store the report, and return the verdict.
 
-    Where a regression is to be repeated first, nothing is: the answer has ``repeat``, and ``submit_repeat`` is due.
+    Where a regression is to be repeated first, nothing is: the answer has ``repeat``, and ``submit_repeat`` is due. Nor
+    is it where what it is compared with was scored otherwise: the answer has ``rescore``, ``submit_rescores`` is due.
 
     The verdict has ``state``, ``meaning``, ``advice``, ``passed``, ``baseline``, ``reports`` (keys in the store) and
     ``speed``.
@@ -211,19 +247,26 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
         earlier = [(other.id, runs.records_of(session, other.batch_id)) for other in passed]
         samples = [SpeedSample(*values) for values in runs.speeds(session, run.batch_id)]
         repeats = _repeats(session, [*passed, *before], run)
+        rescores = rescoring.of_night(session, run_id)
         reference = _reference_records(session, description)
-    history = [_run(name, values, storage) for name, values in earlier if values]
+    if run.state is EvalState.COMPLETE and _to_be_rescored(records, earlier, repeats, rescores):
+        waiting = _verdict_of(State.OTHER_FINGERPRINT, "Its baselines are to be scored again first.", ())
+        return {**waiting, "rescore": True}
+    gone = rescoring.lost(rescores)
+    history = [_run(name, values, storage, site) for name, values in earlier if values and name not in gone]
     speed = speed_verdicts(_past_speeds(before), samples)
     verdict: dict[str, Any] = {"speed": [_sample(sample) for sample in samples], "baseline": None, "reports": {}}
     if run.state is EvalState.INCOMPLETE or not records:
         verdict |= _verdict_of(State.INCOMPLETE, "Clips are missing or unscored: nothing was compared.", speed)
     elif not history:
-        verdict |= _verdict_of(
-            State.NO_CALIBRATION, "No run passed before: this one is what the next is compared with.", speed
-        )
+        before_it = "Of the runs before not every clip could be scored again" if gone else "No run passed before"
+        meaning = f"{before_it}: this one is what the next is compared with."
+        verdict |= _verdict_of(State.NO_CALIBRATION, meaning, speed)
+        verdict["advice"] = _missing(description, 1)
         verdict["first"] = True
     else:
-        comparison = _comparison(_run(run_id, records, storage), history, description)
+        candidate = _run(run_id, records, storage, site)
+        comparison = _comparison(candidate, history, description)
         if comparison.state is State.REGRESSED and repeats.baseline:
             if repeats.candidate is None:
                 return {
@@ -231,12 +274,47 @@ def judge(database: Database, storage: Storage, run_id: str) -> dict[str, Any]:
                     **_verdict_of(comparison.state, "It is to be repeated first.", speed),
                     "repeat": True,
                 }
-            comparison = _repeated(comparison, _run(run_id, records, storage), history, description, repeats, storage)
+            comparison = _repeated(comparison, candidate, history, description, repeats, storage)
+        verdict["rescored"] = rescoring.as_json(rescores, records)
         pairs = StoredPairs(storage, [*reference, *_all(repeats.baseline)], [*records, *(repeats.candidate or [])])
-        verdict |= _reported(run_id, comparison, records, history, speed, storage, pairs)
+        if comparison.state is State.NO_CALIBRATION and comparison.advice is None:
+            comparison = replace(comparison, advice=_missing(description, len(history) + 1))
+        both, remarks = (_baseline(history, description), candidate), rescoring.remarks(rescores)
+        verdict |= _reported(run_id, comparison, both, records, history, speed, storage, pairs, remarks)
     with database.transaction() as session:
         runs.add_verdict(session, run_id, verdict)
         return dict((runs.get_run(session, run_id).summary or {})[runs.VERDICT])
+
+
+def _to_be_rescored(
+    records: list[dict[str, Any]],
+    earlier: Sequence[tuple[str, list[dict[str, Any]]]],
+    repeats: _Repeats,
+    rescores: Sequence[EvalRun],
+) -> bool:
+    """Return whether a baseline was scored otherwise than the night, and nobody has scored it again yet.
+
+    A night that is identical to the last needs no scores.
+    """
+    last = earlier[-1][1] if earlier else []
+    if records and last and comparing.identical(comparing.run_of(last, "last"), comparing.run_of(records, "night")):
+        return False
+    done = {(run.suite or {})["rescored"] for run in rescores}
+    found = [one for one in rescoring.stale(records, [*earlier, *repeats.baseline]) if one.run_id not in done]
+    return bool(found or rescoring.unfinished(rescores))
+
+
+def submit_rescores(database: Database, run_id: str) -> list[tuple[str, str]]:
+    """Have what a night is compared with scored again by its scorer; (run, batch) of each. It may be asked again."""
+    with database.transaction() as session:
+        run = runs.get_run(session, run_id)
+        description = run.suite or {}
+        before = [other for other in reversed(_alike(session, description.get("identity", ""))) if other.id < run_id]
+        passed = _passed(before, description.get("baseline"), session)
+        baselines = [(other.id, runs.records_of(session, other.batch_id)) for other in passed]
+        baselines += _repeats(session, [*passed, *before], run).baseline
+        found = rescoring.stale(runs.records_of(session, run.batch_id), baselines)
+        return [(begun.id, begun.batch_id) for begun in rescoring.start(session, run_id, found)]
 
 
 def _passed(before: Sequence[EvalRun], pinned: str | None, session: Session) -> list[EvalRun]:
@@ -247,10 +325,9 @@ def _passed(before: Sequence[EvalRun], pinned: str | None, session: Session) -> 
     return [other for other, verdict in verdicts if verdict.get("passed") or verdict.get("first")][-MEDIAN_OF:]
 
 
-def _run(name: str, records: Sequence[Mapping[str, Any]], storage: Storage) -> Run:
-    """Return the run with URLs in place of keys, so that a report can show the clips."""
-    urls = [{**record, "video": storage.url(record["video"], expires_s=_URL_S)} for record in records]
-    return comparing.run_of(urls, name)
+def _run(name: str, records: Sequence[Mapping[str, Any]], storage: Storage, site: str | None = None) -> Run:
+    """Return the run with URLs in place of keys, so that a report can show the clips; pages are those of ``site``."""
+    return comparing.run_of(comparing.playable(records, partial(storage.url, expires_s=_URL_S), site), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,14 +409,18 @@ def _repeated(
 def _reported(
     run_id: str,
     comparison: Comparison,
+    both: tuple[Run, Run],
     records: Sequence[Mapping[str, Any]],
     history: Sequence[Run],
     speed: Sequence[SpeedVerdict],
     storage: Storage,
     pairs: StoredPairs,
+    remarks: Sequence[str],
 ) -> dict[str, Any]:
     """Store the report, and return the verdict."""
-    report = Report(comparison, history, speed, strips_of_worst(comparison, pairs.read))
+    report = Report(
+        comparison, history, speed, runs=both, strips=strips_of_worst(comparison, pairs.read), remarks=remarks
+    )
     texts = {
         "html": html(report),
         "md": markdown(report),
@@ -369,6 +450,18 @@ def _verdict_of(state: State, meaning: str, speed: Sequence[SpeedVerdict]) -> di
     }
 
 
+def _missing(description: Mapping[str, Any], nights: int) -> str | None:
+    """What stands between these nights and a verdict, in one sentence; None where it is not margins."""
+    if description.get("margins"):
+        return None
+    if nights < 2:
+        return (
+            "no metric has a margin yet: after the next night, or with a run of the same suite with other seeds, "
+            "`vgen eval calibrate` proposes them"
+        )
+    return "no metric has a margin yet: `vgen eval calibrate` proposes them from the nights so far"
+
+
 def _sample(sample: SpeedSample) -> dict[str, Any]:
     names = ("preset", "gpu_type", "seconds_per_clip", "peak_bytes")
     return {name: getattr(sample, name) for name in names}
@@ -388,12 +481,15 @@ def repeat_due(database: Database, run_id: str, verdict: Mapping[str, Any]) -> b
 
 
 def judge_ended(database: Database, storage: Storage, settings: Settings) -> list[str]:
-    """Judge every nightly run that has ended and has no verdict, or have it repeated first; their ids."""
+    """Judge every nightly run that has ended and has no verdict, or do what is due first; their ids."""
     with database.transaction() as session:
         runs.settle(session)
         due = runs.unjudged(session, KIND)
     for run_id in due:
-        if repeat_due(database, run_id, judge(database, storage, run_id)):
+        verdict = judge(database, storage, run_id, settings.serve.public_url)
+        if verdict.get("rescore"):
+            submit_rescores(database, run_id)
+        elif repeat_due(database, run_id, verdict):
             submit_repeat(database, settings, run_id)
     return due
 

@@ -1,5 +1,6 @@
 """A real browser that a test drives: headless Chromium, over the WebDriver protocol that chromedriver speaks."""
 
+import base64
 import re
 import shutil
 import subprocess
@@ -53,9 +54,54 @@ class Browser:
     def hover(self, selector: str) -> None:
         """Move the mouse's pointer to an element."""
         place = {"origin": {_ELEMENT: self._element(selector)}, "x": 0, "y": 0}
-        move = {"type": "pointerMove", "duration": 0, **place}
-        mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": [move]}
-        self._ask("/actions", actions=[mouse])
+        self._pointer([{"type": "pointerMove", "duration": 0, **place}])
+
+    def point(self, selector: str, across: float, down: float) -> None:
+        """Move the mouse's pointer to a place within an element, each a share of its size, as people do: on the way."""
+        box = self.run(
+            "const element = document.querySelector(arguments[0]); element.scrollIntoView({block: 'center'});"
+            "const box = element.getBoundingClientRect(); return [box.x, box.y, box.width, box.height]",
+            selector,
+        )
+        x, y = round(box[0] + box[2] * across), round(box[1] + box[3] * down)
+        self._pointer([{"type": "pointerMove", "duration": 0, "origin": "viewport", "x": x, "y": y}])
+
+    def press(self, keys: str) -> None:
+        """Press keys, one after the other, where the focus is."""
+        actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        self._ask("/actions", actions=[{"type": "key", "id": "keyboard", "actions": actions}])
+
+    def drop(self, selector: str, name: str, text: str) -> None:
+        """Drop a file on an element, as a file manager does."""
+        self.run(
+            "const data = new DataTransfer(); data.items.add(new File([arguments[2]], arguments[1]));"
+            "for (const type of ['dragenter', 'dragover', 'drop']) document.querySelector(arguments[0]).dispatchEvent("
+            "new DragEvent(type, {dataTransfer: data, bubbles: true, cancelable: true}))",
+            selector, name, text,
+        )  # fmt: skip
+
+    def emulate(self, width: int, height: int, *, dark: bool = False, script: bool = True) -> None:
+        """Have a window of this size, narrower than a real one may be, in light or dark, with JavaScript or without."""
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._command("Emulation.setDeviceMetricsOverride", **screen)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._command("Emulation.setEmulatedMedia", features=[scheme])
+        self._command("Emulation.setScriptExecutionDisabled", value=not script)
+
+    def picture(self, path: Path, *, most: int = 4000) -> None:
+        """Write the whole page as a picture, of at most so many pixels' height."""
+        size = self._command("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(most, size["height"]), "scale": 1}
+        shot = self._command("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def violations(self, axe: str) -> list[list[str]]:
+        """What axe-core, given as its source, finds against the page: each rule with the first element."""
+        found: list[list[str]] = self.run(
+            f"{axe};return axe.run({{resultTypes: ['violations']}})"
+            ".then((result) => result.violations.map((rule) => [rule.id, rule.nodes[0].html]))"
+        )
+        return found
 
     def resize(self, width: int, height: int) -> None:
         self._ask("/window/rect", width=width, height=height)
@@ -63,6 +109,14 @@ class Browser:
     def complaints(self) -> list[str]:
         """What the console has of errors since it was asked last: failed requests, broken rules, exceptions."""
         return [entry["message"] for entry in self._ask("/se/log", type="browser") if entry["level"] == "SEVERE"]
+
+    def _pointer(self, actions: list[dict[str, Any]]) -> None:
+        mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": actions}
+        self._ask("/actions", actions=[mouse])
+
+    def _command(self, name: str, **parameters: object) -> Any:
+        """Of the browser's own protocol, for what WebDriver has no word for."""
+        return self._ask("/goog/cdp/execute", cmd=name, params=parameters)
 
     def _element(self, selector: str) -> str:
         element: str = self._ask("/element", using="css selector", value=selector)[_ELEMENT]

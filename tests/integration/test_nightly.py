@@ -12,7 +12,7 @@ from celery import Celery
 
 from db.clips import cancel_retry_approve
 from db.evals import runs
-from db.models import EvalRun
+from db.models import EvalRun, Score
 from db.session import Database
 from pipeline.errors import SettingsError
 from pipeline.policy.routes import IO_QUEUE
@@ -185,3 +185,97 @@ def test_a_night_whose_reference_is_gone_says_so_and_scores_the_rest(settings: S
         f"1 clips could not be compared with the baseline's: the reference {lost} is not in the store"
     )
     assert by_name[FLICKER]["candidate"] is not None
+
+
+def _upgraded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another version of a library that decides every score."""
+    monkeypatch.setattr("pipeline.scoring.run.version", lambda name: f"99 of {name}")
+
+
+def test_an_upgrade_of_the_scorer_has_the_baselines_scored_again_and_keeps_both(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a night that was scored before the upgrade
+    storage, plan = make_storage(settings), {"margins": {FLICKER: 0.9}}
+    first, _ = _night(settings, database, **plan)
+
+    # When a night after it has other clips and another scorer
+    _upgraded(monkeypatch)
+    second, verdict = _night(_encoded(settings, quality=51), database, **plan)
+    assert (verdict["state"], verdict["rescore"]) == ("other_fingerprint", True)
+    begun = nightly.submit_rescores(database, second)
+    assert begun == nightly.submit_rescores(database, second)
+    assert nightly.judge(database, storage, second)["rescore"]  # it is still open
+    ((rescore, batch_id),) = begun
+    work_off(settings, database, batch_id)
+    with database.transaction() as session:
+        runs.settle(session)
+    verdict = nightly.judge(database, storage, second)
+
+    # Then it is compared, and says what was done
+    assert "rescore" not in verdict
+    (again,) = verdict["rescored"]
+    assert (again["run"], again["by"], again["complete"]) == (first, rescore, True)
+    ways = again["metrics"][FLICKER]
+    assert [way["numpy"] == "99 of numpy" for way in (ways["before"][0], ways["now"][0])] == [False, True]
+    report = storage.read_bytes(verdict["reports"]["md"]).decode()
+    assert f"Run {first} was scored again by this night's scorer ({FLICKER})" in report
+    (metric,) = json.loads(storage.read_bytes(verdict["reports"]["json"]))["metrics"]
+    assert metric["state"] != "other_fingerprint"
+    with database.reading() as session:
+        kept = session.query(Score).filter(Score.metric == FLICKER).count()
+    assert kept == 2 * 2 + 2
+
+
+def test_a_baseline_that_cannot_be_scored_again_is_compared_with_no_more(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = _night(settings, database)
+    with database.reading() as session:
+        lost = runs.records_of(session, runs.get_run(session, first).batch_id)[0]["video"]
+    make_storage(settings).delete(lost)
+    _upgraded(monkeypatch)
+    second, verdict = _night(_encoded(settings, quality=51), database)
+    ((_, batch_id),) = nightly.submit_rescores(database, second)
+    work_off(settings, database, batch_id)
+    with database.transaction() as session:
+        runs.settle(session)
+
+    verdict = nightly.judge(database, make_storage(settings), second)
+
+    assert (verdict["state"], verdict["first"]) == ("no_calibration", True)
+    assert verdict["meaning"].startswith("Of the runs before not every clip could be scored again")
+
+
+def test_an_upgrade_does_not_matter_to_an_identical_night(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _night(settings, database)
+    _upgraded(monkeypatch)
+    _, verdict = _night(settings, database)
+    assert (verdict["state"], verdict["passed"]) == ("identical", True)
+
+
+def test_first_nights_say_what_is_missing_and_past_ones_are_calibrated(
+    settings: Settings, database: Database, vgen: Vgen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VGEN_HOME", str(settings.home))
+    for name in ("preset", "suite", "seeds", "metrics"):
+        monkeypatch.setenv(f"VGEN_NIGHTLY_{name.upper()}", str(getattr(settings.nightly, name)))
+    outcome = vgen("eval", "calibrate")
+    assert (outcome.code, "there is no night of this suite" in outcome.err) == (2, True)
+
+    # Given a night without margins
+    _, verdict = _night(settings, database, margins={})
+    assert verdict["advice"].startswith("no metric has a margin yet: after the next night")
+    assert "there is one night of this suite" in vgen("eval", "calibrate").err
+
+    # When another has other clips
+    _, verdict = _night(_encoded(settings, quality=51), database, margins={})
+    assert verdict["advice"] == "no metric has a margin yet: `vgen eval calibrate` proposes them from the nights so far"
+
+    # Then both are looked at, and what they say nothing of is said
+    outcome = vgen("eval", "calibrate", "--json")
+    (metric,) = outcome.json["metrics"]
+    assert (outcome.code, len(outcome.json["runs"]), metric["prompts"]) == (3, 2, 2)
+    assert metric["reason"] == "all prompts differ by the same: the spread is not known"

@@ -95,7 +95,7 @@
     if (record.strip) Object.assign(card.dataset, { strip: record.strip, frames: record.strips });
     const frame = card.querySelector(".frame");
     frame.href = record.video ?? `#clip-${record.id}`;
-    frame.setAttribute("aria-label", record.prompt);
+    frame.querySelector("[data-slot=name]").textContent = record.prompt;
     card.querySelector(".prompt").title = record.prompt;
     if (record.poster) card.querySelector(".poster").src = record.poster;
     else card.querySelector(".poster").remove();

@@ -8,7 +8,7 @@ from pipeline.scoring.compare.comparison import (
     read_margins,
     repeated,
 )
-from pipeline.scoring.compare.runs import Key, Run, RunClip, combined, identical, median_run, read_run, run_of
+from pipeline.scoring.compare.runs import Key, Run, RunClip, combined, identical, median_run, playable, read_run, run_of
 from pipeline.scoring.compare.speed import SpeedSample, SpeedVerdict, Threshold, speed_verdicts
 from pipeline.scoring.compare.verdict import MEANING, PASSED, State, advice
 
@@ -30,6 +30,7 @@ __all__ = [
     "compare",
     "identical",
     "median_run",
+    "playable",
     "read_margins",
     "read_run",
     "repeated",

@@ -1,7 +1,7 @@
 """The report as one HTML file: no scripts, nothing loaded but the clips that it shows."""
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,16 +10,23 @@ from pipeline.html import render
 from pipeline.scoring.compare import charts
 from pipeline.scoring.compare.comparison import MetricComparison, PromptDifference
 from pipeline.scoring.compare.report import (
+    CHANGE_COLUMNS,
     COLUMNS,
+    FACT_COLUMNS,
+    METRIC_TITLES,
+    NOTHING_CHANGED,
     SPEED_COLUMNS,
     Report,
-    notes,
+    all_notes,
+    change_rows,
+    fact_rows,
+    gated,
     number,
     rows,
     speed_rows,
     worst_prompts,
 )
-from pipeline.scoring.compare.runs import Key
+from pipeline.scoring.compare.runs import Key, RunClip
 from pipeline.scoring.compare.verdict import MEANING
 
 
@@ -27,6 +34,10 @@ from pipeline.scoring.compare.verdict import MEANING
 class _Video:
     address: str
     shown: str
+    poster: str | None
+    """The address of a picture that is shown until the clip plays."""
+    page: str | None
+    """The address of the clip's page on a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +59,7 @@ class _Prompt:
 
 def html(report: Report) -> str:
     """The whole page. Videos on disk are linked where they are, by absolute path; http(s) URLs stay."""
-    comparison = report.comparison
+    comparison, facts = report.comparison, report.facts()
     return render(
         "compare.html",
         title=f"{comparison.state.value}: {comparison.candidate}",
@@ -57,9 +68,18 @@ def html(report: Report) -> str:
         advice=comparison.advice,
         baseline=comparison.baseline,
         candidate=comparison.candidate,
-        columns=COLUMNS,
-        rows=rows(comparison),
-        notes=list(notes(comparison)),
+        fact_columns=FACT_COLUMNS,
+        fact_rows=fact_rows(facts),
+        change_columns=CHANGE_COLUMNS,
+        change_rows=change_rows(facts),
+        nothing_changed=NOTHING_CHANGED,
+        columns=COLUMNS[:-1],
+        metric_tables=[
+            (title, [_with_method(row) for row in rows(metrics)])
+            for title, metrics in zip(METRIC_TITLES, gated(comparison), strict=True)
+            if metrics
+        ],
+        notes=all_notes(report),
         forest_chart=charts.forest(comparison.metrics),
         history_charts=list(_histories(report)),
         speed_columns=SPEED_COLUMNS,
@@ -67,9 +87,15 @@ def html(report: Report) -> str:
         worst=[
             (compared.metric.name, prompts)
             for compared in comparison.metrics
-            if compared.margin is not None and (prompts := _worst(compared, report.strips))
+            if compared.margin is not None and (prompts := _worst(compared, report))
         ],
     )
+
+
+def _with_method(row: tuple[str, ...]) -> tuple[str, ...]:
+    """The row with the method of its interval in the line below it, where there is room."""
+    prompts, _, method = row[-2].partition(" ")
+    return (*row[:-2], prompts, f"{row[-1]} {method}".rstrip())
 
 
 def _histories(report: Report) -> Iterator[charts.History]:
@@ -82,11 +108,13 @@ def _histories(report: Report) -> Iterator[charts.History]:
             yield charts.history(compared, [*points, (report.comparison.candidate, compared.candidate)])
 
 
-def _worst(compared: MetricComparison, strips: Mapping[Key, bytes]) -> list[_Prompt]:
-    return [_prompt(prompt, strips.get(Key(prompt.entry, prompt.worst_seed))) for prompt in worst_prompts(compared)]
+def _worst(compared: MetricComparison, report: Report) -> list[_Prompt]:
+    return [_prompt(prompt, report) for prompt in worst_prompts(compared)]
 
 
-def _prompt(prompt: PromptDifference, strip: bytes | None) -> _Prompt:
+def _prompt(prompt: PromptDifference, report: Report) -> _Prompt:
+    strip = report.strips.get(Key(prompt.entry, prompt.worst_seed))
+    before, after = report.clips(prompt)
     return _Prompt(
         gain=number(prompt.gain, True),
         text=prompt.prompt or f"entry {prompt.entry}",
@@ -95,10 +123,15 @@ def _prompt(prompt: PromptDifference, strip: bytes | None) -> _Prompt:
         seed=prompt.worst_seed,
         baseline=number(prompt.baseline),
         candidate=number(prompt.candidate),
-        baseline_video=_Video(address(prompt.baseline_video), _shown(prompt.baseline_video)),
-        candidate_video=_Video(address(prompt.candidate_video), _shown(prompt.candidate_video)),
+        baseline_video=_video(prompt.baseline_video, before),
+        candidate_video=_video(prompt.candidate_video, after),
         strip=None if strip is None else f"data:image/jpeg;base64,{base64.b64encode(strip).decode()}",
     )
+
+
+def _video(video: str, clip: RunClip | None) -> _Video:
+    poster = None if clip is None or clip.poster is None else address(clip.poster)
+    return _Video(address(video), _shown(video), poster, None if clip is None else clip.page)
 
 
 def _shown(video: str) -> str:

@@ -2,11 +2,12 @@
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.scoring.compare.comparison import Comparison, MetricComparison, PromptDifference
-from pipeline.scoring.compare.runs import Key, Run
+from pipeline.scoring.compare.facts import RunFacts, changes, facts_of
+from pipeline.scoring.compare.runs import Key, Run, RunClip
 from pipeline.scoring.compare.speed import SpeedVerdict
 from pipeline.scoring.compare.verdict import MEANING, State
 from pipeline.scoring.metric import Direction
@@ -22,8 +23,84 @@ class Report:
     comparison: Comparison
     history: Sequence[Run] = ()
     speed: Sequence[SpeedVerdict] = ()
+    runs: tuple[Run, Run] | None = None
+    """The baseline and the candidate, for what is known of how they were made."""
     strips: Mapping[Key, bytes] = field(default_factory=dict)
     """JPEGs of how the worst clips differ from the baseline's (``strips.difference_strip``)."""
+    remarks: Sequence[str] = ()
+    """What else a reader must know, a sentence each."""
+
+    def facts(self) -> tuple[RunFacts, RunFacts] | None:
+        """What is known of both runs beside their scores."""
+        return None if self.runs is None else (facts_of(self.runs[0]), facts_of(self.runs[1]))
+
+    def clips(self, prompt: PromptDifference) -> tuple[RunClip | None, RunClip | None]:
+        """The clips of the seed that lost most, of both runs."""
+        if self.runs is None:
+            return None, None
+        key = Key(prompt.entry, prompt.worst_seed)
+        return self.runs[0].clips.get(key), self.runs[1].clips.get(key)
+
+
+def all_notes(report: Report) -> list[str]:
+    """The comparison's notes and the report's own remarks."""
+    return [*notes(report.comparison), *report.remarks]
+
+
+def gated(comparison: Comparison) -> tuple[list[MetricComparison], list[MetricComparison]]:
+    """The metrics that gate, and those that are only shown."""
+    return (
+        [compared for compared in comparison.metrics if compared.margin is not None],
+        [compared for compared in comparison.metrics if compared.margin is None],
+    )
+
+
+METRIC_TITLES = ("Gated metrics", "Other metrics: shown, and gate nothing")
+NOTHING_CHANGED = "Nothing that is recorded: preset, version, model, GPU, size, settings and libraries are the same."
+FACT_COLUMNS = ("", "baseline", "candidate")
+CHANGE_COLUMNS = ("what changed", "baseline", "candidate")
+_MOST_SEEDS = 8
+
+
+def fact_rows(facts: tuple[RunFacts, RunFacts] | None) -> list[tuple[str, str, str]]:
+    """The table of what the runs are, as text; what neither says is left out."""
+    if facts is None:
+        return []
+    rows: list[tuple[str, str, str]] = []
+    for name, texts in (
+        ("date", [_dates(one) for one in facts]),
+        ("clips", [f"{one.clips} of {one.prompts} prompts" for one in facts]),
+        ("seeds", [_seeds(one.seeds) for one in facts]),
+        *(
+            (title, [one.made.get(key, "") for one in facts])
+            for title, key in (
+                *(("preset", "preset"), ("vgen", "version"), ("model", "model_revision"), ("GPU", "gpu_type")),
+                *(("size", "size"), ("frames", "num_frames"), ("fps", "fps")),
+            )
+        ),
+    ):
+        if any(texts):
+            rows.append((name, texts[0] or "–", texts[1] or "–"))
+    return rows
+
+
+def _dates(facts: RunFacts) -> str:
+    if facts.first_at is None or facts.last_at is None:
+        return ""
+    first, last = (moment.replace("T", " ")[:16] for moment in (facts.first_at, facts.last_at))
+    return f"{first} UTC" if first == last else f"{first} to {last[11:] if first[:10] == last[:10] else last} UTC"
+
+
+def _seeds(seeds: tuple[int, ...]) -> str:
+    more = f" and {len(seeds) - _MOST_SEEDS} more" if len(seeds) > _MOST_SEEDS else ""
+    return ", ".join(map(str, seeds[:_MOST_SEEDS])) + more
+
+
+def change_rows(facts: tuple[RunFacts, RunFacts] | None) -> list[tuple[str, str, str]] | None:
+    """The table of what changed since the baseline, as text; None where a run says nothing of how it was made."""
+    if facts is None or not (facts[0].made and facts[1].made):
+        return None
+    return [(change.name, change.baseline or "–", change.candidate or "–") for change in changes(*facts)]
 
 
 def worst_prompts(compared: MetricComparison, most: int = WORST) -> list[PromptDifference]:
@@ -33,7 +110,7 @@ def worst_prompts(compared: MetricComparison, most: int = WORST) -> list[PromptD
 
 def as_json(report: Report) -> dict[str, Any]:
     """Plain data; docs/json-output.md has its schema (``eval compare``)."""
-    comparison = report.comparison
+    comparison, facts = report.comparison, report.facts()
     return {
         "state": comparison.state.value,
         "meaning": MEANING[comparison.state],
@@ -42,7 +119,9 @@ def as_json(report: Report) -> dict[str, Any]:
         "candidate": comparison.candidate,
         "confidence": 1 - 2 * comparison.alpha,
         "missing_clips": comparison.missing_clips,
-        "metrics": [_metric(compared) for compared in comparison.metrics],
+        "runs": None if facts is None else dict(zip(("baseline", "candidate"), map(asdict, facts), strict=True)),
+        "changes": None if change_rows(facts) is None or facts is None else [asdict(item) for item in changes(*facts)],
+        "metrics": [_metric(compared, report) for compared in comparison.metrics],
         "speed": [
             {
                 "preset": verdict.preset,
@@ -57,7 +136,24 @@ def as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _metric(compared: MetricComparison) -> dict[str, Any]:
+def _worst(prompt: PromptDifference, report: Report) -> dict[str, Any]:
+    sides = dict(zip(("baseline", "candidate"), report.clips(prompt), strict=True))
+    made = next((clip.made for clip in reversed(sides.values()) if clip is not None and clip.made), {})
+    return {
+        "entry": prompt.entry,
+        "prompt": prompt.prompt,
+        "seeds": list(prompt.seeds),
+        "seed": prompt.worst_seed,
+        "gain": prompt.gain,
+        "size": made.get("size"),
+        "fps": made.get("fps"),
+        "baseline_video": prompt.baseline_video,
+        "candidate_video": prompt.candidate_video,
+        **{f"{side}_page": None if clip is None else clip.page for side, clip in sides.items()},
+    }
+
+
+def _metric(compared: MetricComparison, report: Report) -> dict[str, Any]:
     estimate = compared.estimate
     return {
         "name": compared.metric.name,
@@ -75,17 +171,7 @@ def _metric(compared: MetricComparison) -> dict[str, Any]:
         "p_worse": estimate.p_worse if estimate and compared.margin is not None else None,
         "detectable": estimate.detectable if estimate else None,
         "method": estimate.method if estimate else None,
-        "worst": [
-            {
-                "entry": prompt.entry,
-                "prompt": prompt.prompt,
-                "seeds": list(prompt.seeds),
-                "gain": prompt.gain,
-                "baseline_video": prompt.baseline_video,
-                "candidate_video": prompt.candidate_video,
-            }
-            for prompt in worst_prompts(compared)
-        ],
+        "worst": [_worst(prompt, report) for prompt in worst_prompts(compared)],
     }
 
 
@@ -99,7 +185,7 @@ def number(value: float | None, sign: bool = False) -> str:
 COLUMNS = ("metric", "state", "baseline", "candidate", "gain", "interval", "margin", "detectable", "prompts", "why")
 
 
-def rows(comparison: Comparison) -> list[tuple[str, ...]]:
+def rows(metrics: Sequence[MetricComparison]) -> list[tuple[str, ...]]:
     """The table of metrics, as text, in the order of ``COLUMNS``."""
     return [
         (
@@ -116,7 +202,7 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
             else str(len(compared.prompts)),
             compared.reason,
         )
-        for compared in comparison.metrics
+        for compared in metrics
     ]
 
 
@@ -175,8 +261,17 @@ def markdown(report: Report) -> str:
         f"{MEANING[comparison.state]}" + (f" **Next: {comparison.advice}.**" if comparison.advice else ""),
         f"Baseline `{_cell(comparison.baseline)}`, candidate `{_cell(comparison.candidate)}`.",
     ]
+    facts = report.facts()
+    if about := fact_rows(facts):
+        parts.append(_table(FACT_COLUMNS, about))
+    changed = change_rows(facts)
+    if changed is not None:
+        parts += ["## What changed", _table(CHANGE_COLUMNS, changed) if changed else NOTHING_CHANGED]
+    for title, metrics in zip(METRIC_TITLES, gated(comparison), strict=True):
+        if metrics:
+            parts += [f"## {title}", _table(COLUMNS, rows(metrics))]
     if comparison.metrics:
-        parts += [_table(COLUMNS, rows(comparison)), "\n".join(f"- {note}" for note in notes(comparison))]
+        parts.append("\n".join(f"- {note}" for note in all_notes(report)))
     if report.speed:
         parts += ["## Speed", _table(SPEED_COLUMNS, speed_rows(report.speed))]
     for compared in comparison.metrics:

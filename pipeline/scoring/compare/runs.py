@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline.errors import InputError, Problem
 from pipeline.scoring.metric import Score
@@ -34,6 +34,12 @@ class RunClip:
     sound: str | None = None
     key: str | None = None
     """Its object in the store, where ``video`` is an address that plays."""
+    poster: str | None = None
+    """The address of its picture."""
+    page: str | None = None
+    """The address of its page on a server."""
+    made: Mapping[str, Any] | None = None
+    """How it was made, as ``db.evals.making`` says; None where nobody does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +100,29 @@ def run_of(records: Sequence[Record], name: str) -> Run:
         pixels = record.get("pixels") or (before.pixels if before else None)
         prompt = record.get("prompt") or (before.prompt if before else None)
         sound = record.get("sound") or (before.sound if before else None)
-        clips[key] = RunClip(str(record["video"]), scores, pixels, prompt, sound, record.get("key"))
+        clips[key] = RunClip(
+            str(record["video"]), scores, pixels, prompt, sound, record.get("key"),
+            *(record.get(name) or (getattr(before, name) if before else None) for name in ("poster", "page", "made")),
+        )  # fmt: skip
     if problems:
         raise InputError(problems)
     if not clips:
         raise InputError([Problem("it has no clips", file=name)])
     return Run(name, clips)
+
+
+def playable(records: Sequence[Mapping[str, Any]], url: Callable[[str], str], site: str | None = None) -> list[Record]:
+    """Records of rows with addresses in place of the store's keys; those of clips that are files stay as they are.
+
+    ``url`` gives an object's address, ``site`` is that of the server whose pages show the jobs, if there is one.
+    """
+    return [_playable(record, url, site) if record.get("job") else dict(record) for record in records]
+
+
+def _playable(record: Mapping[str, Any], url: Callable[[str], str], site: str | None) -> Record:
+    poster = {"poster": url(record["poster"])} if record.get("poster") else {}
+    page = {"page": f"{site.rstrip('/')}/jobs/{record['job']}"} if site else {}
+    return {**record, "key": record["video"], "video": url(record["video"]), **poster, **page}
 
 
 def _are_two(before: RunClip, record: Record, scores: Mapping[str, Score]) -> bool:

@@ -88,15 +88,74 @@ def estimate(
         return _without_spread(count, mean, limit, alpha)
     error = spread / math.sqrt(count)
     freedom = count - 1
-    detectable = (t_quantile(1 - alpha / tests, freedom) + t_quantile(POWER, freedom)) * error
+    detectable = detectable_deviations(count, alpha=alpha, tests=tests) * spread
     reach = t_quantile(1 - alpha, freedom) * error
     low, high, p_worse = mean - reach, mean + reach, t_cdf((mean - limit) / error, freedom)
     if count < BOOTSTRAP_FROM:
+        # Both must say so: skewed losses made t alone wrong 7 to 11 times of 100 where 2.5 were promised.
+        lower, higher, worse = skew_corrected(values, limit, alpha)
+        low, high, p_worse = min(low, lower), max(high, higher), max(p_worse, worse)
         return Estimate(count, mean, low, high, p_worse, detectable, "t")
     # Both must say so: BCa alone raised 3.1 false alarms of 100 where 2.5 were promised (40 prompts, heavy tails).
     lower, higher, worse = bca(values, limit, alpha, seed)
     low, high, p_worse = min(low, lower), max(high, higher), max(p_worse, worse)
     return Estimate(count, mean, low, high, p_worse, detectable, "bootstrap")
+
+
+def detectable_deviations(count: int, *, alpha: float = ALPHA, tests: int = 1) -> float:
+    """The distance below the limit that is found with probability ``POWER``, of two prompts and more.
+
+    In standard deviations of their differences, at the strictest level that Holm may ask of ``tests`` metrics. Below 32
+    prompts the skew's correction costs power; what it costs even differences, as simulated, is ``1 + 12 / n²``.
+    """
+    freedom = count - 1
+    plain = (t_quantile(1 - alpha / tests, freedom) + t_quantile(POWER, freedom)) / math.sqrt(count)
+    return plain * (1 + 12 / count**2) if 3 <= count < BOOTSTRAP_FROM else plain
+
+
+def skew_corrected(values: NDArray[np.float64], limit: float, alpha: float) -> tuple[float, float, float]:
+    """Interval and p by Student's t of the mean, after Hall's transformation (1992) has taken out its skew.
+
+    ``g(t) = t + skew (t² / 3 + 1 / 6) / √n + skew² t³ / (27 n)`` is about symmetric where t of skewed differences is
+    not, and grows with t, so that it can be turned round. The skew is the unbiased estimate; of two prompts 0.
+    """
+    count, mean = len(values), float(values.mean())
+    spread = float(np.std(values, ddof=1))
+    error, root = spread / math.sqrt(count), math.sqrt(count)
+    cubes = float(((values - mean) ** 3).sum()) / spread**3
+    skew = 0.0 if count < 3 else cubes * count / ((count - 1) * (count - 2))
+
+    def forward(t: float) -> float:
+        return t + skew * (t * t / 3 + 1 / 6) / root + skew**2 * t**3 / (27 * count)
+
+    def back(g: float) -> float:
+        if abs(skew) < 1e-9:
+            return g
+        return 3 * root / skew * (math.cbrt(1 + skew * (g / root - skew / (6 * count))) - 1)
+
+    reach = t_quantile(1 - alpha, count - 1)
+    p_worse = t_cdf(forward((mean - limit) / error), count - 1)
+    return mean - back(reach) * error, mean - back(-reach) * error, p_worse
+
+
+def intervals(nights: NDArray[np.float64], alpha: float = ALPHA) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both ends of the interval of each row's mean, (nights, prompts) to two of (nights,), as ``estimate`` gives them.
+
+    From 32 prompts on by Student's t alone: a bootstrap of each night would take minutes.
+    """
+    count = nights.shape[1]
+    mean, spread = nights.mean(axis=1), nights.std(axis=1, ddof=1)
+    error, reach = spread / math.sqrt(count), t_quantile(1 - alpha, count - 1)
+    low, high = mean - reach * error, mean + reach * error
+    if count < 3 or count >= BOOTSTRAP_FROM:
+        return low, high
+    safe = np.where(spread > 0, spread, 1.0)
+    cubes = ((nights - mean[:, None]) ** 3).sum(axis=1) / safe**3
+    skew = cubes * count / ((count - 1) * (count - 2))
+    skew = np.where(np.abs(skew) < 1e-9, 1e-9, skew)
+    root = math.sqrt(count)
+    ends = [3 * root / skew * (np.cbrt(1 + skew * (g / root - skew / (6 * count))) - 1) for g in (reach, -reach)]
+    return np.minimum(low, mean - ends[0] * error), np.maximum(high, mean - ends[1] * error)
 
 
 def _without_spread(count: int, mean: float, limit: float, alpha: float) -> Estimate | None:

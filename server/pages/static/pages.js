@@ -46,12 +46,15 @@
     if (rel) document.querySelector(`a[rel=${rel}]`)?.click();
   });
 
-  // A file that is dropped on the prompts is read into them.
+  // A file that is dropped on the page of prompts is read into them; beside them, too, where the browser would open it.
   const prompts = document.querySelector("textarea[data-drop]");
-  prompts?.addEventListener("dragover", (event) => event.preventDefault());
-  prompts?.addEventListener("drop", async (event) => {
+  document.addEventListener("dragover", (event) => {
+    if (prompts && event.dataTransfer.types.includes("Files")) event.preventDefault();
+  });
+  document.addEventListener("drop", async (event) => {
     const [file] = event.dataTransfer.files;
-    if (!file) return; // text, which the browser takes itself
+    if (!prompts || !file) return; // text, which the browser takes itself
+    if (event.target.matches?.("input[type=file]")) return;
     event.preventDefault();
     prompts.value = await file.text();
     const ending = file.name.split(".").pop().toLowerCase().replace("yml", "yaml");

@@ -73,7 +73,7 @@ def test_every_command_says_that_the_file_is_damaged(damage: str, home: Home, vg
         said = outcome.err + outcome.out  # doctor's table
         assert "vgen.sqlite3" in said
         assert "move it away" in said
-        assert "unexpected" not in said
+        assert "vgen: unexpected" not in said
     assert path.read_bytes() == before
 
 
@@ -94,7 +94,7 @@ def test_a_file_with_wrong_bytes_anywhere_ends_no_command_with_an_unexpected_err
         outcome = vgen(*arguments(home, command))
 
         assert outcome.code in (0, 1, 2, 3, 4), (number, command)
-        assert "unexpected" not in outcome.err, (number, command, outcome.err)
+        assert "vgen: unexpected" not in outcome.err, (number, command, outcome.err)
         assert "Traceback" not in outcome.err
 
 

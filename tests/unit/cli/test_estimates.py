@@ -9,7 +9,7 @@ from sqlalchemy import insert
 
 from cli.results.report import figures
 from db.models import Batch, Job, StageRun, Step
-from db.reading import clip_times
+from db.reading import clip_times, past_estimates
 from db.session import Database
 from pipeline.presets import measured
 from pipeline.states import AttemptOutcome, JobState, Stage, StepState
@@ -102,6 +102,43 @@ def test_without_history_a_bench_is_scaled_and_without_one_that_is_said(
     assert [(item["basis"], item["n"], item["p50_seconds"]) for item in measured_here] == [("bench", 1, 8.0)]
     scaled = vgen("submit", prompts, "--dry-run", "--json").json["estimate"]
     assert (scaled["gpu_seconds"], scaled["parts"][0]["basis"]) == (12.0, "bench")
+
+
+def test_what_a_batch_takes_around_its_clips_does_not_grow_with_it(
+    home: Home, vgen: Vgen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given three clips of one second each, one after the other, after five seconds of loading and before half a second
+    monkeypatch.setenv("VGEN_GPU_TYPE", "h200")
+    database = home.database()
+    now, first = 1_700_000_000_000, 1_700_000_005_000
+    runs = [(home.job_ids[0], Stage.SCREEN, now, now + 10)]
+    runs += [(job, Stage.GENERATE, first + 1000 * n, first + 1000 * n + 1000) for n, job in enumerate(home.job_ids)]
+    runs += [(home.job_ids[2], Stage.PUBLISH, first + 3400, first + 3500)]
+    with database.transaction() as session:
+        for job_id, stage, began, ended in runs:
+            step = session.query(Step).filter(Step.job_id == job_id).one()
+            step.state, step.finished_at = StepState.DONE, now
+            attempt = {Stage.GENERATE: 1, Stage.SCREEN: 2, Stage.PUBLISH: 3}[stage]  # there is one step's row of each
+            values = {"step_id": step.id, "job_id": job_id, "stage": stage, "worker": "w", "attempt": attempt}
+            values |= {"queue": "vgen.gpu.h200.tiny-wan", "outcome": AttemptOutcome.DONE}
+            session.execute(insert(StageRun).values(**values, started_at=began, ended_at=ended))
+            job = session.get_one(Job, job_id)
+            job.state, job.finished_at, job.cancel_requested = JobState.CANCELLED, now, True
+            session.get_one(Batch, job.batch_id).active = False
+
+    # Then one clip is said to take those 5.5 seconds and one, and twenty clips the same and twenty
+    for clips in (1, 20):
+        file = tmp_path / f"{clips}.txt"
+        file.write_text("".join(f"clip {number}\n" for number in range(clips)), "utf-8")
+        assert vgen("plan", file, "--json").json["estimate"]["seconds"] == pytest.approx(5.5 + clips, abs=0.01)
+
+    # And where another batch was at the GPU meanwhile, the wait for it is nothing that comes again
+    other = vgen("submit", file, "--json").json["batch"]["id"]
+    of_other = values | {"job_id": f"{other}-000000", "stage": Stage.GENERATE, "attempt": 4}
+    with database.transaction() as session:
+        session.execute(insert(StageRun).values(**of_other, started_at=now + 100, ended_at=now + 4_000))
+        assert past_estimates.pace(session, {"tiny-wan"}) == past_estimates.Pace(0.0, 1.0)
+    database.close()
 
 
 def test_quantiles_are_those_of_the_seconds() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.data.vbench_oracle import tiny_weights
@@ -192,3 +193,45 @@ def test_two_clips_of_one_entry_and_seed_are_refused(vgen: Vgen, tmp_path: Path)
     outcome = vgen("eval", "compare", doubles, doubles)
     assert outcome.code == 2
     assert "entry 0, seed 1: there are two clips of it, a.mp4 and b.mp4" in outcome.err
+
+
+def _of_seed(path: Path, seed: int) -> Path:
+    """A run of an unchanged model: scores with chance of their own, of a seed of their own."""
+    random = np.random.default_rng(seed)
+    records = [
+        {"video": f"{seed}-{entry}.mp4", "entry": entry, "seed": seed, "scores": {NAME: {"score": 60 + float(noise)}}}
+        for entry, noise in enumerate(random.normal(0, 2, 40))
+    ]
+    path.write_text(json.dumps(records), "utf-8")
+    return path
+
+
+def test_margins_are_proposed_from_runs_with_other_seeds(vgen: Vgen, tmp_path: Path) -> None:
+    runs = [_of_seed(tmp_path / f"{seed}.json", seed) for seed in range(3)]
+
+    outcome = vgen("eval", "calibrate", *runs, "--json")
+
+    (metric,) = outcome.json["metrics"]
+    assert (outcome.code, metric["prompts"], outcome.json["passes"]) == (0, 40, 0.95)
+    assert outcome.json["margins"] == [metric["option"]] == [f"{NAME}={metric['margin']:g}"]
+    assert 1 < metric["margin"] < 3
+    assert metric["passes"] >= 0.94
+    assert metric["false_alarms"] < 0.01
+    assert metric["found"] > metric["margin"]
+    text = vgen("eval", "calibrate", *runs)
+    assert f'--margin "{metric["option"]}"' in text.out
+    assert f"VGEN_NIGHTLY_MARGINS={metric['option']}" in text.err
+    same_seeds = vgen("eval", "compare", runs[0], runs[0], "--margin", metric["option"], "--json")
+    assert same_seeds.json["state"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("runs", "options", "message"),
+    [(1, (), "two runs or more are needed"), (2, ("--metrics", "vbench.scen"), "'vbench.scen' is not a metric")],
+)
+def test_what_cannot_be_calibrated_is_said(
+    vgen: Vgen, tmp_path: Path, runs: int, options: tuple[str, ...], message: str
+) -> None:
+    files = [_of_seed(tmp_path / f"{seed}.json", seed) for seed in range(runs)]
+    outcome = vgen("eval", "calibrate", *files, *options)
+    assert (outcome.code, message in outcome.err) == (2, True)

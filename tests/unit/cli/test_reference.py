@@ -205,6 +205,7 @@ COMMANDS: dict[str, Callable[[Home], list[object]]] = {
     "eval runs": lambda home: ["eval", "runs"],
     "eval scores": lambda home: ["eval", "scores", _run_of(home)],
     "eval aggregate": lambda home: ["eval", "aggregate", *_scored(home)],
+    "eval calibrate": lambda home: ["eval", "calibrate", *_scored(home), *_scored(home)],
     "eval compare": lambda home: ["eval", "compare", *_scored(home), *_scored(home), "--margin", "vbench.scene=0.1"],
     "eval export": lambda home: ["eval", "export", *_manifest(home), "--to", home.folder / "out"],
     "eval import": lambda home: ["eval", "import", *_results(home)],

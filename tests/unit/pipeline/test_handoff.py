@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RetryableError
-from pipeline.handoff import Handoff
+from pipeline.handoff import Handoff, count_frames, frame_counter, frames_written
 
 
 @pytest.fixture
@@ -191,3 +191,20 @@ def test_freeing_removes_what_was_made_of_these_frames_only(tmp_path: Path) -> N
     handoff.free(path)
 
     assert sorted(p.name for p in (tmp_path / "handoff").iterdir()) == ["handoff.id", other.name]
+
+
+def test_frames_are_counted_where_somebody_asks_for_it(tmp_path: Path) -> None:
+    handoff = Handoff.open(tmp_path / "handoff", 10_000)
+    frames = handoff.frames_path("job", 1, 0, 1)
+    with frame_counter(frames) as count:
+        count()
+    assert frames_written(frames) == 0
+    assert not frames.with_suffix(".written").exists()
+
+    count_frames(frames)
+    with frame_counter(frames) as count:
+        for number in range(300):
+            assert frames_written(frames) == number
+            count()
+    handoff.free(frames)
+    assert not frames.with_suffix(".written").exists()

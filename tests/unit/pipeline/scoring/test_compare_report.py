@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from pipeline.scoring import METRICS
-from pipeline.scoring.compare import MEANING, Key, Run, RunClip, SpeedSample, State, compare, speed_verdicts
+from pipeline.scoring.compare import MEANING, Key, Run, RunClip, SpeedSample, State, compare, playable, speed_verdicts
+from pipeline.scoring.compare.facts import changes, facts_of
 from pipeline.scoring.compare.html import address, html
 from pipeline.scoring.compare.report import Report, as_json, markdown, worst_prompts
 from pipeline.scoring.metric import Score
@@ -132,3 +134,131 @@ def test_every_state_has_its_sentence_here_and_in_the_docs() -> None:
     page = (REPOSITORY / "docs" / "evaluation.md").read_text("utf-8")
     assert set(MEANING) == set(State)
     assert [state.value for state in State if f"| `{state.value}` | {MEANING[state]} |" not in page] == []
+
+
+MADE = {
+    "at": "2026-03-01T01:30:00+00:00",
+    "preset": "wan",
+    "version": "0.1.0, commit 0123456789ab",
+    "model_revision": "r1",
+    "gpu_type": "H100",
+    "size": "832x480",
+    "num_frames": 81,
+    "fps": 16.0,
+    "settings": {"num_inference_steps": 30, "acceleration": {"compile": False}, "negative_prompt": None},
+    "encode": {"crf": 18},
+    "libraries": {"torch": "2.13.0", "diffusers": "0.40.0"},
+}
+
+
+def _made(run: Run, **changed: object) -> Run:
+    """The run whose clips say how they were made, with posters and pages."""
+    clips = {
+        key: replace(
+            clip,
+            made={**MADE, **changed},
+            poster=f"https://x/{key.entry}.jpg",
+            page=f"https://vgen.example/jobs/{run.name}-{key.entry}",
+        )
+        for key, clip in run.clips.items()
+    }
+    return Run(run.name, clips)
+
+
+@pytest.fixture
+def told(report: Report) -> Report:
+    """A report of runs that say how they were made."""
+    before = _made(_run("before", 0.0))
+    after = _made(
+        _run("after", 3.0),
+        at="2026-03-02T01:30:00+00:00",
+        version="0.1.0, commit ba9876543210",
+        settings={**MADE["settings"], "num_inference_steps": 20},  # type: ignore[dict-item]
+        libraries={"torch": "2.14.0", "diffusers": "0.40.0"},
+        encode={"crf": 18, "preset": "fast"},
+    )
+    return replace(report, runs=(before, after))
+
+
+CHANGES = [
+    ("version", "0.1.0, commit 0123456789ab", "0.1.0, commit ba9876543210"),
+    ("encode.preset", None, "fast"),
+    ("libraries.torch", "2.13.0", "2.14.0"),
+    ("settings.num_inference_steps", "30", "20"),
+]
+
+
+def test_a_report_says_what_the_runs_are_and_what_changed(told: Report) -> None:
+    found = as_json(told)
+
+    assert [(item["name"], item["baseline"], item["candidate"]) for item in found["changes"]] == CHANGES
+    candidate = found["runs"]["candidate"]
+    assert (candidate["first_at"], candidate["clips"], candidate["prompts"], candidate["seeds"]) == (
+        *("2026-03-02T01:30:00+00:00", 8, 8),
+        (1,),
+    )
+    worst = found["metrics"][0]["worst"][0]
+    assert (worst["prompt"], worst["seed"], worst["size"], worst["fps"]) == ("view 7 of <all>", 1, "832x480", 16.0)
+    assert (worst["baseline_page"], worst["candidate_page"]) == tuple(
+        f"https://vgen.example/jobs/{name}-7" for name in ("before", "after")
+    )
+    page, text = html(told), markdown(told)
+    for shown in ("2026-03-01 01:30 UTC", "832x480", "8 of 8 prompts", "settings.num_inference_steps"):
+        assert shown in page
+        assert shown in text
+    posters = _Page(page).all("video", "poster")
+    assert posters[:2] == ["https://x/7.jpg", "https://x/7.jpg"]
+    assert "https://vgen.example/jobs/after-7" in _Page(page).all("a", "href")
+
+
+def test_metrics_that_gate_stand_apart_from_those_that_do_not(told: Report) -> None:
+    page, text = html(told), markdown(told)
+    for content in (page, text):
+        places = [
+            content.index(name) for name in ("Gated metrics", "imaging_quality", "Other metrics", "regressed")
+        ]  # fmt: skip
+        assert places[0] < places[2]
+    tables = [part.partition("</table>")[0] for part in page.split("<h3>")[1:3]]
+    assert [("imaging_quality" in table, "checks.black" in table) for table in tables] == [(True, False), (False, True)]
+
+
+def test_equal_runs_have_changed_nothing_and_silent_ones_say_so(report: Report) -> None:
+    same = (_made(_run("a", 0.0)), _made(_run("b", 3.0)))
+    assert "Nothing that is recorded" in html(replace(report, runs=same))
+    assert as_json(replace(report, runs=same))["changes"] == []
+    silent = replace(report, runs=(_run("a", 0.0), same[1]))
+    assert as_json(silent)["changes"] is None
+    assert "What changed" not in html(silent)
+    assert "What changed" not in markdown(report)
+
+
+def test_clips_that_were_made_differently_among_themselves_are_several() -> None:
+    run = _made(_run("a", 0.0))
+    key = Key(0, 1)
+    mixed = Run("a", {**run.clips, key: replace(run.clips[key], made={**MADE, "preset": "ltx"})})
+    assert facts_of(mixed).made["preset"] == "several"
+
+
+def test_how_scores_were_made_is_part_of_what_changed() -> None:
+    def scored(torch: str) -> Run:
+        run = _made(_run("a", 0.0))
+        score = Score(1.0, details={"scorer": {"torch": torch, "weights": {"x": "y"}, "version": 1}})
+        return Run("a", {key: replace(clip, scores={QUALITY.name: score}) for key, clip in run.clips.items()})
+
+    found = changes(facts_of(scored("2.12.0")), facts_of(scored("2.13.0")))
+    assert [(change.name, change.baseline, change.candidate) for change in found] == [
+        ("scorer.torch", "2.12.0", "2.13.0")
+    ]
+
+
+def test_records_of_rows_get_addresses_and_files_stay() -> None:
+    records = [{"video": "media/a.mp4", "job": "b-1", "poster": "media/a.jpg"}, {"video": "b.mp4"}]
+    found = playable(records, "https://store/{}".format, "https://vgen.example/")
+    assert found == [
+        {
+            **{"video": "https://store/media/a.mp4", "key": "media/a.mp4", "job": "b-1"},
+            **{"poster": "https://store/media/a.jpg", "page": "https://vgen.example/jobs/b-1"},
+        },
+        {"video": "b.mp4"},
+    ]
+    assert "page" not in playable(records, str)[0]

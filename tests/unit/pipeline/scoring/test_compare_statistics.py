@@ -7,7 +7,18 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.scoring.compare.statistics import ALPHA, BOOTSTRAP_FROM, bca, estimate, holm, median, t_cdf, t_quantile
+from bench.nightly import skewed
+from pipeline.scoring.compare.statistics import (
+    ALPHA,
+    BOOTSTRAP_FROM,
+    bca,
+    estimate,
+    holm,
+    median,
+    skew_corrected,
+    t_cdf,
+    t_quantile,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +57,7 @@ def test_few_prompts_have_students_interval() -> None:
     assert found is not None
     assert (found.prompts, found.method, found.mean) == (5, "t", 3.0)
     assert (found.low, found.high) == (pytest.approx(3 - 1.9633, abs=1e-3), pytest.approx(3 + 1.9633, abs=1e-3))
-    assert found.detectable == pytest.approx((2.7764 + 0.9410) * 0.5**0.5, abs=1e-3)
+    assert found.detectable == pytest.approx((2.7764 + 0.9410) * 0.5**0.5 * (1 + 12 / 25), abs=1e-3)
 
 
 def test_the_bootstrap_begins_at_32_prompts_and_is_the_same_for_the_same_seed() -> None:
@@ -94,8 +105,32 @@ def test_what_is_called_detectable_is_detected_8_times_of_10() -> None:
     assert sum(one is not None and one.p_worse <= ALPHA for one in seen) / 800 == pytest.approx(0.8, abs=0.05)
 
 
+@pytest.mark.parametrize("count", [6, 12, 31])
+def test_a_long_tail_of_gains_raises_about_half_as_many_false_alarms_as_students_t_alone(count: int) -> None:
+    for shape in ("exponential", "log-normal"):
+        t_worse, worse, _, better = skewed(400, count, shape)
+        assert worse <= 0.75 * t_worse
+        assert better <= ALPHA
+
+
+@pytest.mark.parametrize("values", [[0.1, 0.2, -0.3, 0.5, 2.0, 0.1, 0.05], [-2.0, 0.1, 0.2, 0.15], [1.0, 3.0]])
+def test_the_skew_is_taken_out_of_the_interval_and_the_test_alike(values: list[float]) -> None:
+    numbers = np.array(values)
+    low, high, _ = skew_corrected(numbers, 0.0, ALPHA)
+    assert low < numbers.mean() < high
+    assert skew_corrected(numbers, high, ALPHA)[2] == pytest.approx(ALPHA)
+    assert skew_corrected(numbers, low, ALPHA)[2] == pytest.approx(1 - ALPHA)
+    mirrored = skew_corrected(-numbers, 0.0, ALPHA)
+    assert mirrored[:2] == pytest.approx((-high, -low))
+
+
 def test_equal_differences_are_judged_by_their_number_alone() -> None:
-    assert estimate([0.0], 0.0) is None
+    assert estimate([0.1], 0.0) is None
+    assert estimate([], 0.0) is None
+    for count in (1, 2, 5, 40):  # no loss at all is none, however few they are
+        none = estimate([0.0] * count, -0.1)
+        assert none is not None
+        assert (none.method, none.low, none.high, none.p_worse) == ("equal", 0.0, 0.0, 1.0)
     assert estimate([-1.0] * 5, 0.0) is None  # five of one side: 1 in 32
     six = estimate([-1.0] * 6, -0.5)
     assert six is not None

@@ -77,8 +77,8 @@ class Server:
     http: TestClient
 
     @contextlib.contextmanager
-    def client(self, *messages: dict[str, Any]) -> Iterator[Client]:
-        with self.http.websocket_connect("/v1/stream") as socket:
+    def client(self, *messages: dict[str, Any], path: str = "/v1/stream") -> Iterator[Client]:
+        with self.http.websocket_connect(f"ws://127.0.0.1:8000{path}") as socket:
             client = Client(socket)
             client.send(*messages)
             yield client

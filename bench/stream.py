@@ -1,0 +1,186 @@
+"""What a session costs beside a bare loop: ``python -m bench.stream [--segments 12] [--mock]``.
+
+The same segments are made twice over a WebSocket on this machine: by `vgen serve` (a solo line with the idle generator,
+or with ``--mock`` without a line), and by a loop that sleeps for the steps, writes the frames into the same FFmpeg
+command, and sends what comes out. Of each: the time from a prompt to its first fragment, where nothing else waits, and
+the gap from a segment's last fragment to the first one of the next, whose prompt was there; both less the time of the
+steps themselves.
+"""
+
+import argparse
+import json
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+from websockets.sync.server import ServerConnection, serve
+
+from pipeline.encoding.live import FragmentedMp4Encoder, Track
+from tests.serving import serving
+
+STEPS = 4
+FPS, FRAMES = 24, 48
+SIZES = {"small": (256, 256), "large": (832, 480)}
+CONFIG = """
+default_request:
+  sampling: {{ width: {width}, height: {height}, num_frames: {frames}, fps: {fps}, num_inference_steps: {steps} }}
+streaming: {{ generation_segment_cap: 1000, preset: {preset}, mock: {{ step_ms: {step_ms} }} }}
+"""
+
+
+class Watcher:
+    """A client: when each fragment of each segment came."""
+
+    def __init__(self, socket_: ClientConnection) -> None:
+        self._socket = socket_
+
+    def ask(self, prompt: str) -> None:
+        self._socket.send(json.dumps({"type": "segment_prompt_source", "prompt": prompt, "seed": 1}))
+
+    def segment(self) -> tuple[float, float]:
+        """When the first and the last fragment of the next segment came."""
+        media: list[float] = []
+        while True:
+            message = self._socket.recv(timeout=120)
+            if isinstance(message, bytes):
+                media.append(time.perf_counter())
+                continue
+            kind = json.loads(message)["type"]
+            if kind in ("error", "ltx2_stream_complete"):
+                raise RuntimeError(message)
+            if kind == "ltx2_segment_complete":
+                return media[1], media[-1]  # the first is the initialisation
+
+    def until(self, wanted: str) -> None:
+        while isinstance(message := self._socket.recv(timeout=120), bytes) or json.loads(message)["type"] != wanted:
+            pass
+
+
+def measured(watcher: Watcher, segments: int, steps_s: float) -> dict[str, list[float]]:
+    """Milliseconds beyond the steps' own time."""
+    first, gaps = [], []
+    for number in range(segments):
+        asked = time.perf_counter()
+        watcher.ask(f"alone {number}")
+        first.append(watcher.segment()[0] - asked - steps_s)
+        time.sleep(0.2)
+    for number in range(segments + 1):
+        watcher.ask(f"ahead {number}") if number < 2 else None
+    _, last = watcher.segment()
+    for number in range(segments):
+        if number < segments - 1:
+            watcher.ask(f"next {number}")
+        begins, ends = watcher.segment()
+        gaps.append(begins - last - steps_s)
+        last = ends
+    return {"first": [value * 1000 for value in first], "gap": [value * 1000 for value in gaps]}
+
+
+@contextmanager
+def vgen(folder: Path, size: tuple[int, int], step_s: float, *, mock: bool) -> Iterator[str]:
+    (folder / "serve.yaml").write_text(
+        CONFIG.format(
+            width=size[0],
+            height=size[1],
+            frames=FRAMES,
+            fps=FPS,
+            steps=STEPS,
+            preset="mock" if mock else "idle",
+            step_ms=step_s * 1000,
+        )
+    )
+    os.environ["VGEN_IDLE_STEP_S"] = str(step_s)
+    options = ["--mock"] if mock else []
+    with serving(folder / "home", "--config", folder / "serve.yaml", *options) as server:
+        end = time.monotonic() + 120
+        while not mock and not server.client.get("/readyz").json()["ready_gpu_workers"]:
+            if time.monotonic() > end:
+                raise RuntimeError("no worker was ready in two minutes")
+            time.sleep(0.2)
+        yield f"ws://{server.client.base_url.host}:{server.client.base_url.port}/v1/stream"
+
+
+@contextmanager
+def bare(size: tuple[int, int], step_s: float) -> Iterator[str]:
+    """The loop: it keeps nothing, screens nothing, and has one client."""
+    track = Track(*size, FPS, FRAMES)
+    frames = [bytes([number]) * track.frame_bytes for number in range(FRAMES)]
+
+    def answer(connection: ServerConnection) -> None:
+        for message in connection:
+            if json.loads(message)["type"] != "segment_prompt_source":
+                continue
+            time.sleep(STEPS * step_s)
+            encoder = FragmentedMp4Encoder(track, on_chunk=lambda chunk: connection.send(chunk.data))
+            for frame in frames:
+                encoder.write(frame)
+            encoder.finish()
+            connection.send(json.dumps({"type": "ltx2_segment_complete"}))
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    with serve(answer, sock=listener) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"ws://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def run(make: Callable[[], Any], segments: int, steps_s: float, *, begins: bool) -> dict[str, list[float]]:
+    with make() as url, connect(url, compression=None, max_size=None) as connection:
+        watcher = Watcher(connection)
+        if begins:
+            connection.send(json.dumps({"type": "session_init_v2"}))
+            watcher.until("ltx2_stream_start")
+        watcher.ask("warm-up")
+        watcher.segment()
+        return measured(watcher, segments, steps_s)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--segments", type=int, default=12)
+    parser.add_argument("--step-s", type=float, default=0.05)
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--mock", action="store_true")
+    options = parser.parse_args(arguments)
+    size, steps_s = SIZES[options.size], STEPS * options.step_s
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, {_commit()}: {options.segments} segments of {FRAMES} frames, "
+          f"{size[0]}×{size[1]}, {STEPS} steps of {options.step_s:g} s; milliseconds beyond the steps")  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="vgen-bench-") as folder:
+        own = run(
+            lambda: vgen(Path(folder), size, options.step_s, mock=options.mock), options.segments, steps_s, begins=True
+        )
+    loop = run(lambda: bare(size, options.step_s), options.segments, steps_s, begins=False)
+    for what in ("first", "gap"):
+        for name, values in ((f"vgen{' --mock' if options.mock else ''}", own[what]), ("bare loop", loop[what])):
+            print(f"{what:5} {name:12} p50 {statistics.median(values):7.1f}  p99 {_p99(values):7.1f}")
+        print(f"{what:5} vgen adds    p50 {statistics.median(own[what]) - statistics.median(loop[what]):7.1f}")
+    return 0
+
+
+def _p99(values: Sequence[float]) -> float:
+    return sorted(values)[min(len(values) - 1, round(0.99 * (len(values) - 1)))]
+
+
+def _commit() -> str:
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

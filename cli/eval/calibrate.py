@@ -1,0 +1,127 @@
+"""`vgen eval calibrate`: margins from runs of a model that did not change."""
+
+from typing import Annotated
+
+import typer
+
+from cli import output
+from cli.context import open_database, settings_of
+from cli.eval.run_sources import read_run
+from cli.options import Json
+from pipeline.errors import InputError
+from pipeline.scoring import gate, registry
+from pipeline.scoring.compare import Run, run_of
+from pipeline.scoring.compare.calibration import PASSES, Proposal, propose
+from pipeline.scoring.compare.report import number
+from pipeline.scoring.metric import Metric
+from pipeline.settings import Settings
+from service.exit_codes import ExitCode
+from service.views import evals as views
+from tasks.upkeep import nightly
+
+_COLUMNS = (
+    "metric",
+    "margin",
+    "prompts",
+    "spread",
+    "unchanged passes",
+    "false alarms",
+    "loss found 8 of 10",
+    "why not",
+)
+
+
+def calibrate(
+    ctx: typer.Context,
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Score files or ids of runs of one model; default: its past nights."),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Of past nights; default: the setting nightly.preset.")
+    ] = None,
+    nights: Annotated[int, typer.Option("--nights", min=2, help="So many past nights at most.")] = 10,
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", help="Metrics and groups, separated by commas; default: all but checks.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Propose margins from runs of an unchanged model: past nights, or the same suite with other seeds.
+
+    Says how often an unchanged night would pass and would alarm, and which loss is found. Ends with 3 without a margin.
+    """
+    settings = settings_of(ctx)
+    runs = [read_run(source, settings) for source in sources] if sources else _past_nights(settings, preset, nights)
+    proposals = propose(runs, _chosen(metrics, runs))
+    options = [proposal.option for proposal in proposals if proposal.option is not None]
+    if json:
+        output.as_json(
+            views.EvalCalibrationView(
+                runs=[run.name for run in runs],
+                passes=PASSES,
+                margins=options,
+                metrics=[views.ProposalView.of(proposal, metric=proposal.metric.name) for proposal in proposals],
+            )
+        )
+    else:
+        _show(runs, proposals, options)
+    return ExitCode.DONE if options else ExitCode.INCOMPLETE
+
+
+def _past_nights(settings: Settings, preset: str | None, most: int) -> list[Run]:
+    """Raises InputError: fewer than two nights were made."""
+    plan = nightly.Plan.of_settings(settings)
+    if preset is not None:
+        plan = nightly.with_options(plan, fields={"preset": preset})
+    with open_database(settings) as database:
+        found = nightly.past_nights(database, settings, plan, most)
+    if len(found) < 2:
+        count = "no night" if not found else "one night"
+        raise InputError(
+            f"there is {count} of this suite, preset and metrics yet, and two are needed. Or give two runs of a suite "
+            "with other seeds: `vgen eval suite --own --preset NAME --seeds 1-2`, then `--seeds 3-4`"
+        )
+    return [run_of(records, run_id) for run_id, records in found]
+
+
+def _chosen(metrics: str | None, runs: list[Run]) -> list[Metric]:
+    present = dict.fromkeys(name for run in runs for clip in run.clips.values() for name in clip.scores)
+    if metrics is None:
+        named = [registry.METRICS[name] for name in present if name in registry.METRICS]
+        chosen = [metric for metric in named if metric.group != gate.CHECKS]
+    else:
+        names = [name.strip() for name in metrics.split(",") if name.strip()]
+        chosen = [metric for metric, itself in registry.named(names) if itself or metric.name in present]
+    if not chosen:
+        raise InputError("the runs have no score to calibrate but those of checks: score them by other metrics too")
+    return chosen
+
+
+def _show(runs: list[Run], proposals: list[Proposal], options: list[str]) -> None:
+    output.facts([("runs", ", ".join(run.name for run in runs))])
+    output.table(_COLUMNS, [_row(proposal) for proposal in proposals])
+    output.notice(
+        f"Margins are such that an unchanged night passes {100 * PASSES:g} times of 100 in all these metrics together. "
+        "Shares are of 2,000 nights that are drawn from the runs' own differences."
+    )
+    for option in options:
+        output.line(f'--margin "{option}"')
+    if options:
+        output.notice(f"or VGEN_NIGHTLY_MARGINS={','.join(options)}")
+
+
+def _row(proposal: Proposal) -> tuple[str, ...]:
+    return (
+        proposal.metric.name,
+        (proposal.option or "–").removeprefix(proposal.metric.name).lstrip("="),
+        str(proposal.prompts),
+        number(proposal.spread),
+        _share(proposal.passes),
+        _share(proposal.false_alarms),
+        number(proposal.found),
+        proposal.reason or "",
+    )
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.3g} %"

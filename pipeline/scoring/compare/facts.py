@@ -1,0 +1,85 @@
+"""How two runs were made, and what of it changed: dates, preset, version, model, libraries and settings."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.digests import canonical_json
+from pipeline.scoring.compare.runs import Run
+
+SEVERAL = "several"
+_FACTS = ("preset", "preset_digest", "version", "model_revision", "gpu_type", "size", "num_frames", "fps")
+_SCORER = ("decoder", "numpy", "torch", "transformers", "pillow", "device", "dtype")
+_PARTS = ("settings", "encode", "libraries")
+"""Facts that have parts of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What is known of a run beside its scores; None, or nothing, where its clips do not say."""
+
+    name: str
+    first_at: str | None
+    """When its first clip was done: ISO 8601, UTC."""
+    last_at: str | None
+    clips: int
+    prompts: int
+    seeds: tuple[int, ...]
+    made: Mapping[str, str]
+    """By name, as text: ``preset``, ``version``, ``settings.guidance_scale``, …; ``SEVERAL`` where clips differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A fact that is another one in the candidate; None where a run does not say."""
+
+    name: str
+    baseline: str | None
+    candidate: str | None
+
+
+def facts_of(run: Run) -> RunFacts:
+    """What a run's clips say of how they were made, and their scores of how those were."""
+    values: dict[str, dict[str, None]] = {}
+    for clip in run.clips.values():
+        for name, value in _facts(clip.made or {}):
+            values.setdefault(name, {})[value] = None
+        for score in clip.scores.values():
+            scorer = score.details.get("scorer")
+            for name, value in (scorer if isinstance(scorer, Mapping) else {}).items():
+                if isinstance(value, str) and name in _SCORER:
+                    values.setdefault(f"scorer.{name}", {})[value] = None
+    moments = sorted(str(clip.made["at"]) for clip in run.clips.values() if clip.made and clip.made.get("at"))
+    return RunFacts(
+        run.name,
+        moments[0] if moments else None,
+        moments[-1] if moments else None,
+        len(run.clips),
+        len({key.entry for key in run.clips}),
+        tuple(sorted({key.seed for key in run.clips})),
+        {name: next(iter(found)) if len(found) == 1 else SEVERAL for name, found in sorted(values.items())},
+    )
+
+
+def _facts(made: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in _FACTS:
+        if made.get(name) is not None:
+            yield name, str(made[name])
+    for part in _PARTS:
+        inner = made.get(part)
+        for name, value in (inner if isinstance(inner, Mapping) else {}).items():
+            if value is not None:
+                yield f"{part}.{name}", value if isinstance(value, str) else canonical_json(value)
+
+
+def changes(baseline: RunFacts, candidate: RunFacts) -> list[Change]:
+    """The facts that differ, by name; none where one of the runs says nothing of how it was made."""
+    if not baseline.made or not candidate.made:
+        return []
+    names = sorted(baseline.made.keys() | candidate.made.keys(), key=_order)
+    pairs = [Change(name, baseline.made.get(name), candidate.made.get(name)) for name in names]
+    return [change for change in pairs if change.baseline != change.candidate]
+
+
+def _order(name: str) -> tuple[int, str]:
+    return (_FACTS.index(name) if name in _FACTS else len(_FACTS), name)

@@ -1,0 +1,537 @@
+"""The messages of ``/ws``: JSON objects that name their kind in ``type``, as Dreamverse's page sends and reads them
+(FastVideo's ``apps/dreamverse``, snapshot 2f3d4074). Segments count from 1; ``preset_id`` names a story, not a model.
+
+Fields that are not known here are not read. Segments' media are binary messages between ``media_init`` and
+``media_segment_complete``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
+
+from pipeline.names import check_text
+from server.stream.messages import MAX_PROMPT_CHARACTERS, MAX_SEED_PROMPTS, parse_as
+
+Source = Literal["curated", "user_raw", "user_enhanced", "auto_llm"]
+"""Who wrote a segment's prompt."""
+Count = Annotated[int, Field(ge=0)]
+
+
+def _prompt(value: str) -> str:
+    text = value.strip()
+    if not text:
+        raise ValueError("is empty")
+    return check_text(text, MAX_PROMPT_CHARACTERS)
+
+
+def _prompts(values: list[str]) -> list[str]:
+    """The prompts that say something: the page sends empty ones of windows that were not filled in."""
+    if len(values) > MAX_SEED_PROMPTS:
+        raise ValueError(f"has {len(values)} prompts; at most {MAX_SEED_PROMPTS} are allowed")
+    return [check_text(value.strip(), MAX_PROMPT_CHARACTERS) for value in values if value.strip()]
+
+
+class _FromClient(BaseModel):
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+
+class ProjectInit(_FromClient):
+    """Begins the session, or with ``project_init_v1`` another project in it."""
+
+    type: Literal["session_init_v2", "project_init_v1"]
+    preset_id: str | None = Field(None, max_length=200)
+    preset_label: str | None = Field(None, max_length=200)
+    curated_prompts: list[str] = Field(default_factory=list)
+    initial_rollout_prompt: str | None = Field(None, max_length=MAX_PROMPT_CHARACTERS)
+    initial_image: dict[str, Any] | None = None
+    single_clip_mode: bool = False
+    enhancement_enabled: bool = True
+    auto_extension_enabled: bool = False
+    loop_generation_enabled: bool = False
+    rewrite_temperature: float | None = Field(None, ge=0, le=2)
+
+    _checked = field_validator("curated_prompts")(_prompts)
+
+
+class AppendPrompt(_FromClient):
+    """Asks for the next segment."""
+
+    type: Literal["append_prompt"]
+    prompt: str
+    prompt_id: str | None = Field(None, max_length=200)
+
+    _checked = field_validator("prompt")(_prompt)
+
+
+class SimpleGenerate(_FromClient):
+    """Asks for one clip, which goes on from nothing."""
+
+    type: Literal["simple_generate"]
+    prompt: str
+    prompt_id: str | None = Field(None, max_length=200)
+    preset_id: str | None = Field(None, max_length=200)
+    preset_label: str | None = Field(None, max_length=200)
+    initial_image: dict[str, Any] | None = None
+    enhancement_enabled: bool = True
+
+    _checked = field_validator("prompt")(_prompt)
+
+
+class RewriteSeedPrompts(_FromClient):
+    """Has a language model rewrite the seed prompts, or those of the window that is sent."""
+
+    type: Literal["rewrite_seed_prompts"]
+    rewrite_instruction: str = Field("", max_length=MAX_PROMPT_CHARACTERS)
+    prompt_window_prompts: list[str] = Field(default_factory=list)
+    rewrite_temperature: float | None = Field(None, ge=0, le=2)
+
+    _checked = field_validator("prompt_window_prompts")(_prompts)
+
+
+class SetEnhancement(_FromClient):
+    """Switches the enhancement of the client's prompts."""
+
+    type: Literal["set_enhancement"]
+    enabled: bool
+
+
+class SetAutoExtension(_FromClient):
+    """Has a language model write the next prompt where none is left."""
+
+    type: Literal["set_auto_extension"]
+    enabled: bool
+
+
+class SetLoopGeneration(_FromClient):
+    """Has the seed prompts begin anew where none is left."""
+
+    type: Literal["set_loop_generation"]
+    enabled: bool
+
+
+class SetGenerationPaused(_FromClient):
+    """Holds the next segment back, or lets it go on."""
+
+    type: Literal["set_generation_paused"]
+    paused: bool
+
+
+class SetRewriteModel(_FromClient):
+    """Asks for a language model; the server's own stays."""
+
+    type: Literal["set_rewrite_model"]
+    rewrite_model: str | None = Field(None, max_length=200)
+
+
+class SetRewriteTemperature(_FromClient):
+    """Sets how freely prompts are rewritten."""
+
+    type: Literal["set_rewrite_temperature"]
+    rewrite_temperature: float | None = Field(None, ge=0, le=2)
+
+
+class ResetToSeedPrompts(_FromClient):
+    """Begins the seed prompts anew, from nothing."""
+
+    type: Literal["reset_to_seed_prompts"]
+
+
+class RestartGeneration(_FromClient):
+    """Begins anew after the most segments were made."""
+
+    type: Literal["restart_generation"]
+
+
+class EndProjectKeepSession(_FromClient):
+    """Ends the project; the connection stays for another."""
+
+    type: Literal["end_project_keep_session"]
+
+
+class Leave(_FromClient):
+    """Ends the session."""
+
+    type: Literal["leave"]
+
+
+ClientMessage = Annotated[
+    ProjectInit
+    | AppendPrompt
+    | SimpleGenerate
+    | RewriteSeedPrompts
+    | SetEnhancement
+    | SetAutoExtension
+    | SetLoopGeneration
+    | SetGenerationPaused
+    | SetRewriteModel
+    | SetRewriteTemperature
+    | ResetToSeedPrompts
+    | RestartGeneration
+    | EndProjectKeepSession
+    | Leave,
+    Field(discriminator="type"),
+]
+_CLIENT: TypeAdapter[ClientMessage] = TypeAdapter(ClientMessage)
+CLIENT_TYPES = (
+    *("session_init_v2", "project_init_v1", "append_prompt", "simple_generate", "rewrite_seed_prompts"),
+    *("set_enhancement", "set_auto_extension", "set_loop_generation", "set_generation_paused", "set_rewrite_model"),
+    *("set_rewrite_temperature", "reset_to_seed_prompts", "restart_generation", "end_project_keep_session", "leave"),
+)
+
+
+def parse_text(text: str) -> ClientMessage:
+    """Return the message that a text frame holds. Raises InvalidMessageError."""
+    return parse_as(_CLIENT, CLIENT_TYPES, text)
+
+
+class _FromServer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class QueueStatus(_FromServer):
+    """Where the session waits for a GPU: 0 is not at all, 1 is next. The first is sent before the client's init."""
+
+    type: Literal["queue_status"] = "queue_status"
+    position: int
+    total_gpus: int
+    available_gpus: int
+
+
+class GpuAssigned(_FromServer):
+    """A GPU is the session's; the connection closes after so many seconds, whatever happens."""
+
+    type: Literal["gpu_assigned"] = "gpu_assigned"
+    gpu_id: int
+    session_timeout: int
+
+
+class SessionTimeout(_FromServer):
+    """The session's time is over."""
+
+    type: Literal["session_timeout"] = "session_timeout"
+    message: str
+
+
+class ProjectIdle(_FromServer):
+    """The project has ended, and so many prompts that waited were dropped; ``project_init_v1`` begins another."""
+
+    type: Literal["project_idle"] = "project_idle"
+    dropped_user_raw_queue: Count = 0
+    dropped_user_ready_queue: Count = 0
+
+
+class ErrorMessage(_FromServer):
+    """What went wrong; the session goes on unless a close follows."""
+
+    type: Literal["error"] = "error"
+    message: str
+    error_code: str | None = None
+
+
+class StreamStart(_FromServer):
+    """The project's first segment, or its first one anew, comes next."""
+
+    type: Literal["ltx2_stream_start"] = "ltx2_stream_start"
+    total_segments: int
+    preset_id: str | None
+    stream_mode: Literal["av_fmp4"] = "av_fmp4"
+    live_mode: bool = True
+    loop_generation_enabled: bool
+    loop_iteration: int
+    generation_segment_cap: int
+
+
+class SegmentStart(_FromServer):
+    """A segment is begun; ``prompt`` is the one that is used."""
+
+    type: Literal["ltx2_segment_start"] = "ltx2_segment_start"
+    segment_idx: int
+    total_segments: int
+    prompt: str
+    source: Source
+    seed_prompt_index: int | None
+    loop_iteration: int
+
+
+class MediaInit(_FromServer):
+    """What the binary messages hold that follow: first the initialisation, then fragments."""
+
+    type: Literal["media_init"] = "media_init"
+    segment_idx: int
+    mime: str
+    stream_id: str
+    mode: Literal["av_fmp4"] = "av_fmp4"
+
+
+class MediaSegmentComplete(_FromServer):
+    """All fragments of a segment were sent."""
+
+    type: Literal["media_segment_complete"] = "media_segment_complete"
+    segment_idx: int
+    stream_id: str
+    chunks: int
+
+
+class Latency(_FromServer):
+    """Milliseconds of a segment: from its choice to its last fragment, of the work on it, and the rest."""
+
+    total: float
+    worker_e2e: float
+    main_user_step: float
+    overhead: float
+
+
+class StepComplete(_FromServer):
+    """A segment is made: how long that took."""
+
+    type: Literal["step_complete"] = "step_complete"
+    latency_ms: Latency
+
+
+class SegmentComplete(_FromServer):
+    """A segment is made."""
+
+    type: Literal["ltx2_segment_complete"] = "ltx2_segment_complete"
+    segment_idx: int
+    total_segments: int
+
+
+class StreamComplete(_FromServer):
+    """Nothing follows before the client asks for more."""
+
+    type: Literal["ltx2_stream_complete"] = "ltx2_stream_complete"
+
+
+class SeedPromptsUpdated(_FromServer):
+    """The seed prompts are these now."""
+
+    type: Literal["seed_prompts_updated"] = "seed_prompts_updated"
+    prompts: list[str]
+    preset_id: str | None
+    preset_label: str | None
+    reason: Literal["init", "rewrite"]
+    seed_prompt_count: int
+    fallback_used: bool = False
+    error: str | None = None
+    model: str | None = None
+    latency_ms: float | None = None
+    rewrite_instruction: str | None = None
+
+
+class SeedPromptsResetPending(_FromServer):
+    """The seed prompts begin anew once the segment that is made has ended."""
+
+    type: Literal["seed_prompts_reset_pending"] = "seed_prompts_reset_pending"
+    seed_prompt_count: int
+
+
+class SeedPromptsResetApplied(_FromServer):
+    """The seed prompts have begun anew, and so many prompts that waited were dropped."""
+
+    type: Literal["seed_prompts_reset_applied"] = "seed_prompts_reset_applied"
+    reason: str
+    loop_iteration: int
+    seed_prompt_count: int
+    dropped_user_raw_queue: Count = 0
+    dropped_user_ready_queue: Count = 0
+
+
+class PromptReceived(_FromServer):
+    """A prompt of the client waits, with so many."""
+
+    type: Literal["prompt_received"] = "prompt_received"
+    prompt_id: str
+    queue_depth: int
+
+
+class PromptEnhancing(_FromServer):
+    """A language model has the prompt."""
+
+    type: Literal["prompt_enhancing"] = "prompt_enhancing"
+    prompt_id: str
+
+
+class PromptReady(_FromServer):
+    """A prompt of the client is ready for its segment."""
+
+    type: Literal["prompt_ready"] = "prompt_ready"
+    prompt_id: str
+    prompt: str
+    source: Source
+    latency_ms: float
+
+
+class PromptFallbackUsed(_FromServer):
+    """No language model enhanced the prompt, and no segment is made of it."""
+
+    type: Literal["prompt_fallback_used"] = "prompt_fallback_used"
+    prompt_id: str
+    prompt: str
+    source: Literal["user_enhancement_failed"] = "user_enhancement_failed"
+    latency_ms: float
+    error: str
+
+
+class SegmentPromptSource(_FromServer):
+    """Who wrote the prompt of the segment that comes next."""
+
+    type: Literal["segment_prompt_source"] = "segment_prompt_source"
+    segment_idx: int
+    source: Source
+    prompt_id: str | None
+    fallback_used: bool = False
+    seed_prompt_index: int | None
+    loop_iteration: int
+
+
+class RewriteSeedPromptsStarted(_FromServer):
+    """A language model has the seed prompts."""
+
+    type: Literal["rewrite_seed_prompts_started"] = "rewrite_seed_prompts_started"
+    model: str
+
+
+class RewriteSeedPromptsComplete(_FromServer):
+    """The seed prompts were rewritten; with ``fallback_used`` they were not, and ``error`` says why."""
+
+    type: Literal["rewrite_seed_prompts_complete"] = "rewrite_seed_prompts_complete"
+    fallback_used: bool
+    error: str | None = None
+    preset_id: str | None = None
+    preset_label: str | None = None
+    model: str
+    latency_ms: float
+
+
+class PromptSourcesBlocked(_FromServer):
+    """No prompt is left for this segment."""
+
+    type: Literal["prompt_sources_blocked"] = "prompt_sources_blocked"
+    segment_idx: int
+
+
+class PromptSourcesResumed(_FromServer):
+    """There is a prompt again."""
+
+    type: Literal["prompt_sources_resumed"] = "prompt_sources_resumed"
+    segment_idx: int
+    source: Source
+    prompt_id: str | None
+
+
+class AutoPromptFailed(_FromServer):
+    """No language model wrote the prompt of this segment; it is not asked again for it."""
+
+    type: Literal["auto_prompt_failed"] = "auto_prompt_failed"
+    segment_idx: int
+    latency_ms: float
+    error: str
+
+
+class EnhancementUpdated(_FromServer):
+    """Whether the client's prompts are enhanced."""
+
+    type: Literal["enhancement_updated"] = "enhancement_updated"
+    enabled: bool
+
+
+class AutoExtensionUpdated(_FromServer):
+    """Whether a language model writes prompts where none is left."""
+
+    type: Literal["auto_extension_updated"] = "auto_extension_updated"
+    enabled: bool
+
+
+class LoopGenerationUpdated(_FromServer):
+    """Whether the seed prompts begin anew where none is left."""
+
+    type: Literal["loop_generation_updated"] = "loop_generation_updated"
+    enabled: bool
+
+
+class GenerationPausedUpdated(_FromServer):
+    """Whether the next segment is held back."""
+
+    type: Literal["generation_paused_updated"] = "generation_paused_updated"
+    paused: bool
+
+
+class RewriteModelUpdated(_FromServer):
+    """The language model that rewrites."""
+
+    type: Literal["rewrite_model_updated"] = "rewrite_model_updated"
+    rewrite_model: str
+
+
+class RewriteTemperatureUpdated(_FromServer):
+    """How freely it rewrites; null: as it is set on the server."""
+
+    type: Literal["rewrite_temperature_updated"] = "rewrite_temperature_updated"
+    rewrite_temperature: float | None
+
+
+class GenerationCapReached(_FromServer):
+    """As many segments were made as may be: a rewrite or ``restart_generation`` begins anew."""
+
+    type: Literal["generation_cap_reached"] = "generation_cap_reached"
+    segment_cap: int
+    generated_segments: int
+
+
+class GenerationRestarted(_FromServer):
+    """The segments are counted from nothing again."""
+
+    type: Literal["generation_restarted"] = "generation_restarted"
+    reason: Literal["cap_restart"] = "cap_restart"
+    segment_cap: int
+
+
+class LoopRestarted(_FromServer):
+    """The seed prompts begin anew by themselves."""
+
+    type: Literal["loop_restarted"] = "loop_restarted"
+    loop_iteration: int
+    seed_prompt_count: int
+    dropped_user_raw_queue: Count = 0
+    dropped_user_ready_queue: Count = 0
+
+
+ServerMessage = Annotated[
+    QueueStatus
+    | GpuAssigned
+    | SessionTimeout
+    | ProjectIdle
+    | ErrorMessage
+    | StreamStart
+    | SegmentStart
+    | MediaInit
+    | MediaSegmentComplete
+    | StepComplete
+    | SegmentComplete
+    | StreamComplete
+    | SeedPromptsUpdated
+    | SeedPromptsResetPending
+    | SeedPromptsResetApplied
+    | PromptReceived
+    | PromptEnhancing
+    | PromptReady
+    | PromptFallbackUsed
+    | SegmentPromptSource
+    | RewriteSeedPromptsStarted
+    | RewriteSeedPromptsComplete
+    | PromptSourcesBlocked
+    | PromptSourcesResumed
+    | AutoPromptFailed
+    | EnhancementUpdated
+    | AutoExtensionUpdated
+    | LoopGenerationUpdated
+    | GenerationPausedUpdated
+    | RewriteModelUpdated
+    | RewriteTemperatureUpdated
+    | GenerationCapReached
+    | GenerationRestarted
+    | LoopRestarted,
+    Field(discriminator="type"),
+]

@@ -1,0 +1,305 @@
+"""Segments that the line makes: a session in the rows, and the frames that its workers hand over.
+
+The rows say how far a segment is. Its media are encoded here from the frames as they are written, where this host has
+them; else, and for a client that comes back late, from the published clip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
+
+from db.session import Database
+from pipeline.errors import (
+    ConflictError,
+    GpuUnavailableError,
+    InputError,
+    NotFoundError,
+    SessionRejectedError,
+    VgenError,
+)
+from pipeline.settings import Settings
+from pipeline.states import SessionState as RowState
+from server.errors import of_vgen_error
+from server.stream.config import RequestPart
+from server.stream.line_media import LineMedia
+from server.stream.session import SessionState
+from server.stream.source import (
+    Assigned,
+    ContinuationState,
+    Done,
+    Opening,
+    Rebound,
+    SegmentEvent,
+    SegmentRequest,
+    SourceError,
+    Started,
+    Step,
+    Waiting,
+)
+from service import sessions
+from service.sessions import SessionChoices
+from service.views.sessions import SessionView, StreamSegmentView
+
+logger = logging.getLogger(__name__)
+
+STATE_KIND = "vgen.session.v1"
+_POLL_S = 0.1
+"""How often the rows are asked while something is waited for; media are not waited for in them."""
+_TOUCH_S = 20.0
+_LOST = frozenset({"failed", "blocked", "cancelled"})
+_NUMBER = re.compile(r"gpu(\d+)")
+"""The device's number in a worker's name (``tasks.node_name``)."""
+T = TypeVar("T")
+
+
+class LineSource:
+    """One session of the line."""
+
+    def __init__(self, settings: Settings, database: Database, request: RequestPart) -> None:
+        self._settings = settings
+        self._database = database
+        self._request = request
+        self._opening: Opening | None = None
+        self._view: SessionView | None = None
+        self._touching: asyncio.Task[None] | None = None
+
+    async def open(self, opening: Opening) -> AsyncIterator[Waiting | Assigned]:
+        self._opening = opening
+        view = await self._opened(opening)
+        self._touching = asyncio.create_task(self._touch())
+        told: Waiting | None = None
+        while not _is_bound(view):
+            if view.ended_at is not None:
+                raise SourceError("session_rejected", f"the session has ended: {view.end_reason}", retryable=False)
+            place = Waiting((view.queue_position or 0) + 1, max(view.queue_depth, 1))
+            if place != told:
+                yield place
+                told = place
+            await asyncio.sleep(_POLL_S)
+            view = await self._look()
+        first = min(opening.after_segment + 1, len(view.segments)) if opening.resume else 0
+        yield Assigned(
+            _gpu_number(view.gpu),
+            view.width,
+            view.height,
+            view.fps,
+            view.num_frames,
+            view.preset,
+            view.gpu,
+            next_segment=first,
+            pending=tuple(_request_of(segment) for segment in view.segments[first:]),
+            timeout_s=round(opening.timeout_s),
+            pts_base_ms=sum(each.num_frames or 0 for each in view.segments[:first]) / view.fps * 1000,
+        )
+
+    async def announce(self, request: SegmentRequest) -> None:
+        await self._add(request)
+
+    async def start_segment(self, request: SegmentRequest) -> AsyncIterator[SegmentEvent]:
+        begun, opening = time.monotonic(), self._opening
+        assert opening is not None
+        view = await self._look()
+        if request.index >= len(view.segments):
+            await self._add(request)
+            view = await self._look()
+        segment, gpu = view.segments[request.index], view.gpu
+        total_steps = request.num_inference_steps or view.num_inference_steps
+        yield Started(total_steps, segment.prompt)
+        media = LineMedia(self._settings, view, request.index, opening)
+        async with contextlib.aclosing(media):
+            step, sent_all, generated_at = 0, False, None
+            while not (sent_all and segment.generated):
+                if segment.state in _LOST:
+                    raise _lost(segment)
+                for number in range(step + 1, _steps_of(segment, total_steps) + 1):
+                    step = number
+                    yield Step(number, total_steps)
+                if view.gpu is not None and view.gpu != gpu:
+                    gpu = view.gpu
+                    yield Rebound(_gpu_number(gpu), gpu)
+                if segment.generated and generated_at is None:
+                    generated_at = time.monotonic()
+                media.tell(segment)
+                until = time.monotonic() + _POLL_S
+                while not sent_all and (left := until - time.monotonic()) > 0:
+                    event = await media.next(left)
+                    if event is None:
+                        continue
+                    while step < total_steps:  # frames come after the last step
+                        step += 1
+                        yield Step(step, total_steps)
+                    yield event
+                    sent_all = media.complete
+                if sent_all and not segment.generated:
+                    await asyncio.sleep(_POLL_S / 5)
+                view = await self._look()
+                segment = view.segments[request.index]
+        took_s = (generated_at or time.monotonic()) - begun
+        yield Done(took_s * 1000, await self.snapshot())
+
+    async def snapshot(self) -> ContinuationState | None:
+        assert self._opening is not None
+        snapshot = await self._ask(sessions.snapshot, self._opening.session_id)
+        if snapshot is None or self._view is None:
+            return None
+        return ContinuationState(STATE_KIND, {"preset": self._view.preset, "state": snapshot})
+
+    async def close(self, *, client_left: bool, state: SessionState, reason: str) -> None:
+        if self._touching is not None:
+            self._touching.cancel()
+            await asyncio.gather(self._touching, return_exceptions=True)
+        if self._view is None or client_left or self._view.ended_at is not None:
+            return  # a session whose client is gone waits for it until it times out
+        row_state = RowState(state.value) if state.value in {each.value for each in RowState} else RowState.ERROR
+        assert self._opening is not None
+        await self._ask(
+            sessions.close_session,
+            self._opening.session_id,
+            reason=reason,
+            state=row_state,
+            cancel_open=state is not SessionState.COMPLETE or reason == "stop_requested",
+        )
+
+    async def _opened(self, opening: Opening) -> SessionView:
+        """Raises SourceError."""
+        try:
+            if opening.resume:
+                view = await asyncio.to_thread(
+                    sessions.session_view, self._database, opening.session_id, owner=opening.owner
+                )
+            else:
+                view = await asyncio.to_thread(
+                    sessions.open_session,
+                    self._database,
+                    self._settings,
+                    self._choices(opening),
+                    owner=opening.owner,
+                    session_id=opening.session_id,
+                )
+        except VgenError as error:
+            raise _of_opening(error) from error
+        self._view = view
+        return view
+
+    def _choices(self, opening: Opening) -> SessionChoices:
+        sampling, image = self._request.sampling, opening.image
+        return SessionChoices(
+            preset=opening.preset,
+            width=sampling.width,
+            height=sampling.height,
+            num_frames=sampling.num_frames,
+            fps=sampling.fps,
+            num_inference_steps=sampling.num_inference_steps,
+            guidance_scale=sampling.guidance_scale,
+            negative_prompt=self._request.negative_prompt,
+            seed=sampling.seed,
+            image=None if image is None else f"data:{image.mime};base64,{base64.b64encode(image.data).decode()}",
+            continuation=None if opening.state is None else _continuation(opening.state),
+            segment_cap=opening.segment_cap,
+            timeout_s=opening.timeout_s,
+            extra={} if opening.client_id is None else {"client_id": opening.client_id},
+        )
+
+    async def _add(self, request: SegmentRequest) -> None:
+        """Raises SourceError; one that is not fatal where this request alone cannot be."""
+        assert self._opening is not None
+        try:
+            await asyncio.to_thread(
+                sessions.add_segment,
+                self._database,
+                self._settings,
+                self._opening.session_id,
+                request.index,
+                request.prompt,
+                seed=request.seed,
+                num_inference_steps=request.num_inference_steps,
+                guidance_scale=request.guidance_scale,
+                negative_prompt=request.negative_prompt,
+                source=request.source,
+            )
+        except InputError as error:
+            raise SourceError("invalid_message", of_vgen_error(error).message, fatal=False) from error
+        except ConflictError as error:
+            raise SourceError("session_rejected", str(error), retryable=False) from error
+        except VgenError as error:
+            raise SourceError("internal_error", str(error)) from error
+
+    async def _look(self) -> SessionView:
+        assert self._opening is not None
+        self._view = await self._ask(sessions.session_view, self._opening.session_id)
+        return self._view
+
+    async def _ask(self, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Raises SourceError: the database is away, or the session gone."""
+        try:
+            return await asyncio.to_thread(call, self._database, *arguments, **options)
+        except VgenError as error:
+            raise SourceError("internal_error", str(error)) from error
+
+    async def _touch(self) -> None:
+        """Let the rows know that the client is there."""
+        assert self._opening is not None
+        while True:
+            await asyncio.sleep(min(_TOUCH_S, self._opening.timeout_s / 3))
+            try:
+                await asyncio.to_thread(sessions.touch, self._database, self._opening.session_id)
+            except VgenError as error:  # it is tried again
+                logger.warning("a session was not touched", extra={"reason": str(error)})
+
+
+def _is_bound(view: SessionView) -> bool:
+    return view.gpu_ready or view.state == RowState.ACTIVE.value
+
+
+def _steps_of(segment: StreamSegmentView, total: int) -> int:
+    if segment.generated or segment.stage not in ("generate", None):
+        return total if segment.generated else 0
+    if segment.phase == "denoise":
+        return min(segment.step, total)
+    return total if segment.phase in ("decode", "hand_off") else 0
+
+
+def _lost(segment: StreamSegmentView) -> SourceError:
+    if segment.state == "blocked":
+        text = f"prompt: {segment.error or 'it was turned down'}; write another"
+        return SourceError("invalid_message", text, fatal=False)
+    text = f"segment {segment.segment} is {segment.state}: {segment.error or segment.error_code or 'without a reason'}"
+    return SourceError("worker_failed", text, fatal=False)
+
+
+def _request_of(segment: StreamSegmentView) -> SegmentRequest:
+    return SegmentRequest(segment.segment, segment.prompt, segment.source)  # type: ignore[arg-type]
+
+
+def _gpu_number(name: str | None) -> int:
+    match = _NUMBER.search(name or "")
+    return int(match[1]) if match else 0
+
+
+def _continuation(state: ContinuationState) -> dict[str, Any]:
+    inner = state.payload.get("state")
+    if state.kind != STATE_KIND or not isinstance(inner, dict):
+        text = f"continuation_state.kind: {state.kind!r:.60} is not {STATE_KIND!r}, the one that is read here"
+        raise SourceError("preset_mismatch", text, retryable=False)
+    return inner
+
+
+def _of_opening(error: VgenError) -> SourceError:
+    if isinstance(error, SessionRejectedError):
+        return SourceError("session_rejected", str(error))
+    if isinstance(error, GpuUnavailableError):
+        return SourceError("gpu_unavailable", str(error))
+    if isinstance(error, NotFoundError | ConflictError):
+        return SourceError("session_rejected", str(error), retryable=False)
+    if isinstance(error, InputError):
+        about_preset = any(problem.field in ("preset", "continuation_state") for problem in error.problems)
+        code = "preset_mismatch" if about_preset else "invalid_message"
+        return SourceError(code, of_vgen_error(error).message, retryable=False)  # type: ignore[arg-type]
+    return SourceError("internal_error", str(error))

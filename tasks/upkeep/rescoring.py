@@ -1,0 +1,119 @@
+"""Baselines outlive an upgrade of the scorer: their clips are still there, and are scored again as the night's were.
+
+Both kinds of scores stay as rows, each with its fingerprint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from db.evals import runs
+from db.evals.planning import start_run
+from db.models import EvalRun
+from pipeline.scoring import registry
+from pipeline.states import EvalState
+
+KIND = "nightly-rescore"
+"""The clips of a run that passed, scored once more by the scorer of a later night."""
+Records = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """A run to compare with whose scores were made otherwise than the night's."""
+
+    run_id: str
+    before: Mapping[str, Any]
+    """How its scores were made, by metric."""
+
+
+def scorers(records: Records) -> dict[str, list[Any]]:
+    """The different ways in which each metric's scores were made; what a score is compared with is no part of them."""
+    ways: dict[str, dict[str, Any]] = {}
+    for record in records:
+        for name, score in record["scores"].items():
+            made = (score.get("details") or {}).get("scorer")
+            metric = registry.METRICS.get(name)
+            if score["score"] is not None and made and metric is not None and metric.perfect is None:
+                ways.setdefault(name, {})[json.dumps(made, sort_keys=True)] = made
+    return {name: list(by_text.values()) for name, by_text in ways.items()}
+
+
+def stale(candidate: Records, baselines: Sequence[tuple[str, Records]]) -> list[Stale]:
+    """The runs whose scores cannot be compared with the night's, and by which metrics."""
+    now = {name: ways for name, ways in scorers(candidate).items() if len(ways) == 1}
+    found = []
+    for run_id, records in baselines:
+        before = {name: ways for name, ways in scorers(records).items() if name in now and ways != now[name]}
+        if before:
+            found.append(Stale(run_id, before))
+    return found
+
+
+def start(session: Session, night: str, found: Sequence[Stale]) -> list[EvalRun]:
+    """Begin the runs that score them again for this night, once for each; those that are there already too."""
+    begun = {(run.suite or {})["rescored"]: run for run in of_night(session, night)}
+    for one in found:
+        if one.run_id in begun:
+            continue
+        batch_id = runs.get_run(session, one.run_id).batch_id
+        suite = {"of": night, "rescored": one.run_id, "before": dict(one.before)}
+        run_id = start_run(session, batch_id, kind=KIND, metrics=list(one.before), suite=suite)
+        begun[one.run_id] = runs.get_run(session, run_id)
+    return list(begun.values())
+
+
+def of_night(session: Session, night: str) -> list[EvalRun]:
+    """The runs that score a night's baselines again."""
+    return [run for run in runs.runs(session, limit=500) if run.kind == KIND and (run.suite or {}).get("of") == night]
+
+
+def unfinished(rescores: Sequence[EvalRun]) -> list[EvalRun]:
+    """Those that are still open."""
+    return [run for run in rescores if run.state is EvalState.OPEN]
+
+
+def lost(rescores: Sequence[EvalRun]) -> set[str]:
+    """Baselines of which not every clip could be scored again: they are compared with no more."""
+    return {(run.suite or {})["rescored"] for run in rescores if run.state is EvalState.INCOMPLETE}
+
+
+def as_json(rescores: Sequence[EvalRun], candidate: Records) -> list[dict[str, Any]]:
+    """For the verdict: which runs were scored again, by whom before and by whom now."""
+    now = scorers(candidate)
+    return [
+        {
+            "run": (run.suite or {})["rescored"],
+            "by": run.id,
+            "complete": run.state is EvalState.COMPLETE,
+            "metrics": {
+                name: {"before": before, "now": now.get(name, [])}
+                for name, before in (run.suite or {})["before"].items()
+            },
+        }
+        for run in rescores
+    ]
+
+
+def remarks(rescores: Sequence[EvalRun]) -> list[str]:
+    """What a reader of the report is told, a sentence each."""
+    said = []
+    for run in rescores:
+        suite = run.suite or {}
+        names = ", ".join(suite["before"])
+        if run.state is EvalState.COMPLETE:
+            said.append(
+                f"Run {suite['rescored']} was scored again by this night's scorer ({names}): its scores were made by "
+                "another. Both are kept."
+            )
+        else:
+            said.append(
+                f"Run {suite['rescored']} could not be scored again in full ({names}): it is not compared with. "
+                f"`vgen eval scores {run.id}` shows why."
+            )
+    return said

@@ -1,0 +1,168 @@
+"""`/v1/stream` over a line at work: segments play while they are made, and a session outlives its client."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from db.session import Database
+from pipeline.settings import Settings
+from server.app import create_app
+from server.stream import StreamService
+from server.stream.config import serve_file_of
+from service import sessions
+from service.sessions import SessionChoices
+from tests.line_helpers import home_of, settings_for, solo, until
+from tests.unit.server.stream.clients import INIT, Client, Server, prompt
+
+PICTURES = INIT | {"stream_mode": "legacy_jpeg"}
+
+
+@dataclass
+class Line(Server):
+    """A server, and the rows behind it."""
+
+    settings: Settings
+    database: Database
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    file = serve_file_of(
+        {
+            "streaming": {"generation_segment_cap": 3, "preset": "idle"},
+            "default_request": {"sampling": {"num_frames": 9, "fps": 8, "width": 64, "height": 48, "seed": 7}},
+        }
+    )
+    settings = settings_for(tmp_path_factory.mktemp("stream"))
+    with home_of(settings) as database, solo(settings, database):
+        service = StreamService.of_line(settings, database, file)
+        app = create_app(settings, database, streams=service)
+        with TestClient(app, base_url="http://127.0.0.1:8000") as http:
+            made = Line(service, http, settings, database)
+            until(lambda: http.get("/status").json()["total_gpus"] == 1)
+            yield made
+        service.close()
+
+
+def test_a_session_s_segments_are_watched_and_then_joined(line: Line) -> None:
+    with line.client(INIT, prompt("one"), prompt("two"), prompt("three")) as client:
+        closed = client.end()
+
+    assert (closed["code"], closed["reason"]) == (1000, "segment_cap")
+    assert [each["prompt"] for each in client.of("ltx2_segment_start")] == ["one", "two", "three"]
+    assert [each["step"] for each in client.of("step_complete")] == [1, 2, 3, 4] * 3
+    lasts = [(each["duration_ms"], each["pts_base_ms"]) for each in client.of("media_segment_complete")]
+    assert lasts == [(1125, 0), (1000, 1125), (1000, 2125)]  # a later segment repeats a frame, which is not sent again
+    assert len({each["stream_id"] for each in client.of("media_init")}) == 3
+    assert client.of("ltx2_stream_start")[0] | {"type": ""} == {
+        "type": "", "preset": "idle", "width": 64, "height": 48, "fps": 8, "num_frames": 9}  # fmt: skip
+    session_id = client.of("gpu_assigned")[0]["session_id"]
+    until(lambda: sessions.session_view(line.database, session_id).settled)
+    view = sessions.session_view(line.database, session_id)
+    assert (view.state, view.end_reason) == ("complete", "segment_cap")
+    assert [each.state for each in view.segments] == ["succeeded"] * 3
+    assert view.joined_job is not None
+
+
+def _pictures(client: Client) -> list[bytes]:
+    return [each["data"] for each in client.of("binary")]
+
+
+def test_a_client_that_comes_back_gets_what_it_lacks_with_equal_pictures(line: Line) -> None:
+    # Given a client that saw two segments
+    with line.client(PICTURES, prompt("one")) as first:
+        session_id = first.until("gpu_assigned")["session_id"]
+        first.until("ltx2_segment_complete")
+        first.send(prompt("two"))
+        first.until("ltx2_segment_complete")
+
+    # When it is gone, then its session stays, and goes on with it
+    assert sessions.session_view(line.database, session_id).ended_at is None
+    back = PICTURES | {"session_id": session_id, "after_segment": 0}
+    with line.client(back, prompt("three")) as second:
+        closed = second.end()
+    assert closed["reason"] == "segment_cap"
+    assert [(each["segment_idx"], each["prompt"]) for each in second.of("ltx2_segment_start")] == [
+        (1, "two"),
+        (2, "three"),
+    ]
+    assert second.of("media_segment_complete")[0]["pts_base_ms"] == 1125
+    again = _pictures(second)[:8]
+    assert len(again) == 8
+    for before, after in zip(_pictures(first)[9:], again, strict=True):  # from the frames, or from the published clip
+        one, other = (Image.open(io.BytesIO(data)).resize((4, 4)).tobytes() for data in (before, after))
+        assert max(abs(a - b) for a, b in zip(one, other, strict=True)) < 24
+
+
+def test_a_snapshot_is_what_another_session_goes_on_from(line: Line) -> None:
+    with line.client(PICTURES, prompt("one")) as first:
+        first.until("ltx2_segment_complete")
+        first.send({"type": "snapshot_state"})
+        state = first.until("continuation_state_snapshot")["state"]
+        first.send(prompt("two", seed=5))
+        first.until("ltx2_segment_complete")
+        first.send({"type": "stop_session"})
+        assert first.end()["reason"] == "stop_requested"
+    session_id = first.of("gpu_assigned")[0]["session_id"]
+    assert sessions.session_view(line.database, session_id).end_reason == "stop_requested"
+
+    with line.client(
+        PICTURES | {"continuation_state": state, "single_clip_mode": True}, prompt("two", seed=5)
+    ) as second:
+        second.end()
+    assert _pictures(second) == _pictures(first)[9:]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"preset": "nothing-like-it"}, "preset_mismatch"),
+        ({"continuation_state": {"kind": "vgen.mock.v1", "payload": {}}}, "preset_mismatch"),
+        ({"continuation_state": {"kind": "vgen.session.v1", "payload": {"state": {}}}}, "preset_mismatch"),
+    ],
+)
+def test_what_cannot_be_begun_is_refused(line: Line, fields: dict[str, object], code: str) -> None:
+    with line.client(INIT | fields) as client:
+        closed = client.end()
+    assert [each["code"] for each in client.of("error")] == [code]
+    assert closed["code"] == 1003
+
+
+def test_a_session_that_is_not_there_or_another_s_is_not_gone_on_with(line: Line) -> None:
+    other = sessions.open_session(line.database, line.settings, SessionChoices(preset="idle"), owner="eve")
+    for session_id in ("f" * 32, other.id):
+        with line.client(INIT | {"session_id": session_id}) as client:
+            closed = client.end()
+        assert client.of("error")[0]["code"] == "session_rejected"
+        assert closed["code"] == 1013
+    sessions.close_session(line.database, other.id)
+
+
+def test_a_prompt_with_a_wrong_value_costs_no_segment(line: Line) -> None:
+    with line.client(INIT, prompt("one", negative_prompt="\0")) as client:
+        error = client.until("error")
+        assert "negative_prompt" in error["message"]
+        client.send(prompt("two"), {"type": "stop_session"})
+        client.end()
+    assert all(each["segment_idx"] == 0 for each in client.of("ltx2_segment_start"))
+
+
+def test_frames_that_lie_here_no_more_are_taken_from_the_published_clip(line: Line) -> None:
+    with line.client(INIT, prompt("one")) as first:
+        session_id = first.until("gpu_assigned")["session_id"]
+        first.until("ltx2_segment_complete")
+    until(lambda: sessions.session_view(line.database, session_id).segments[0].video_key is not None)
+    job_id = sessions.session_view(line.database, session_id).segments[0].job_id
+    until(lambda: not list(line.settings.effective_handoff_dir.glob(f"{job_id}.*.rgb")))
+
+    with line.client(INIT | {"session_id": session_id}) as second:
+        second.until("ltx2_segment_complete")
+        second.send({"type": "stop_session"})
+        second.end()
+    assert second.of("media_segment_complete")[0]["chunks"] == first.of("media_segment_complete")[0]["chunks"] == 5

@@ -1,0 +1,158 @@
+"""CLAP's likeness of a clip's sound, with a small model of the real inputs, and the sound as it is read."""
+
+from __future__ import annotations
+
+import warnings
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
+
+from pipeline.errors import NotFoundError, RefusedError
+from pipeline.media import sound as media_sound
+from pipeline.media.opening import UnreadableMediaError
+from pipeline.media.sound import read_sound
+from pipeline.scoring import METRICS, Context, Models, Weights, read_clip
+
+RATE = 48_000
+PROMPTS = ("a dog barks", "rain on a roof", "a horn " * 60)
+SOUNDS = [(seconds, pitch) for seconds in (0.3, 1.0, 9.99, 10.0, 10.01) for pitch in (110, 440, 1760)]
+"""Fifteen: shorter than a window, one, and a little more; three pitches."""
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights directory with a small CLAP, as on the hub: two layers, but the real spectrogram."""
+    target = tmp_path_factory.mktemp("clap") / "laion--clap-htsat-unfused"
+    text = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    audio = {"depths": [1, 1], "num_attention_heads": [2, 2], "patch_embeds_hidden_size": 16, "hidden_size": 32}
+    config = ClapConfig(
+        text_config={**text, "intermediate_size": 37, "max_position_embeddings": 80, "projection_dim": 32},
+        audio_config={**audio, "projection_dim": 32, "enable_fusion": False, "num_hidden_layers": 2},
+        projection_dim=32,
+    )
+    torch.manual_seed(0)
+    model = ClapModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.2)
+    letters = [chr(code) for code in range(33, 127)]
+    words = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *letters, "\u0120"]
+    model.save_pretrained(target)
+    ClapFeatureExtractor(truncation="rand_trunc", padding="repeatpad").save_pretrained(target)
+    RobertaTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[]).save_pretrained(target)
+    return target
+
+
+@pytest.fixture(scope="session")
+def models(folder: Path) -> Models:
+    return Models(Weights(folder.parent))
+
+
+def tone(seconds: float, pitch: float, rate: int = RATE) -> Any:
+    time = np.arange(round(seconds * rate)) / rate
+    random = np.random.default_rng(int(pitch))
+    noise = random.standard_normal(len(time)) * 0.05
+    return (0.5 * np.sin(2 * np.pi * pitch * time) * np.exp(-time) + noise).astype(np.float32)
+
+
+def film(path: Path, samples: Any, rate: int = RATE, channels: int = 1) -> Path:
+    """A clip of one second with this sound, without loss."""
+    with av.open(str(path), "w", format="matroska") as container:
+        picture = container.add_stream("ffv1", rate=Fraction(8))
+        picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"
+        track = container.add_stream("flac", rate=rate, layout="mono" if channels == 1 else "stereo")
+        for _ in range(8):
+            frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")
+            container.mux(picture.encode(frame))
+        container.mux(picture.encode())
+        whole = np.clip(samples * 32767, -32768, 32767).astype(np.int16)
+        for start in range(0, len(whole), 4096):
+            part = np.ascontiguousarray(np.repeat(whole[start : start + 4096], channels)[None])
+            sound = av.AudioFrame.from_ndarray(part, "s16", "mono" if channels == 1 else "stereo")
+            sound.rate, sound.pts = rate, start
+            container.mux(track.encode(sound))
+        container.mux(track.encode())
+    return path
+
+
+def test_the_likeness_is_that_of_transformers_own_forward(models: Models, folder: Path, tmp_path: Path) -> None:
+    """The oracle: ``ClapModel``'s logits of text and sound in one call, window by window."""
+    model, features = ClapModel.from_pretrained(folder).eval(), ClapFeatureExtractor.from_pretrained(folder)
+    tokenizer = RobertaTokenizer.from_pretrained(folder)
+    found = []
+    for number, (seconds, pitch) in enumerate(SOUNDS):
+        samples, prompt = tone(seconds, pitch), PROMPTS[number % 3]
+        clip = read_clip(film(tmp_path / f"{number}.mkv", samples))
+        heard = np.clip(samples * 32767, -32768, 32767).astype(np.int16) / np.float32(32768)
+        ids = tokenizer(prompt)["input_ids"]
+        ids = ids if len(ids) <= 78 else [*ids[:77], ids[-1]]
+        cosines = []
+        for start in range(0, len(heard), 10 * RATE):
+            window = features(heard[start : start + 10 * RATE], sampling_rate=RATE, return_tensors="pt")
+            with torch.no_grad():
+                answer = model(input_ids=torch.tensor([ids]), **window)
+            cosines.append(float((answer.logits_per_audio / model.logit_scale_a.exp()).detach()))
+
+        score = METRICS["sound.clap"].score(clip, Context(models, prompt))
+
+        assert score.score == pytest.approx(np.mean(cosines), abs=1e-6), (seconds, pitch)
+        assert score.weight == len(cosines) == (2 if seconds > 10 else 1)
+        found.append(round(score.score or 0, 4))
+    assert len(set(found)) > len(found) / 2
+
+
+def test_sound_is_read_as_one_channel_of_the_rate_that_is_asked_for(tmp_path: Path, monkeypatch: Any) -> None:
+    samples = 0.5 * np.sin(2 * np.pi * 220 * np.arange(44_100) / 44_100)
+    stereo = read_sound(film(tmp_path / "a.mkv", samples, 44_100, channels=2), RATE)
+    assert len(stereo) == pytest.approx(RATE, abs=50)
+    wanted = 0.5 * np.sin(2 * np.pi * 220 * np.arange(len(stereo)) / RATE)
+    assert np.abs(stereo - wanted)[1000:-1000].max() < 0.01
+    monkeypatch.setattr(media_sound, "MAX_S", 0.25)
+    assert len(read_sound(tmp_path / "a.mkv", RATE)) == RATE // 4
+
+
+def test_what_cannot_be_heard_is_not_scored(models: Models, tmp_path: Path) -> None:
+    metric = METRICS["sound.clap"]
+    for name, samples, reason in (
+        ("silent", np.zeros(RATE, np.float32), "its sound is silent"),
+        ("short", tone(0.05, 440), "its sound has 0.05 s; it needs 0.1 s"),
+    ):
+        clip = read_clip(film(tmp_path / f"{name}.mkv", samples))
+        assert metric.score(clip, Context(models, "a dog barks")).reason == reason
+    from tests.unit.pipeline.scoring.conftest import DATA  # noqa: PLC0415
+
+    mute = read_clip(DATA / "clips/cut.mp4")
+    assert metric.score(mute, Context(models, "a dog barks")).reason == "the clip has no sound"
+    with pytest.raises(UnreadableMediaError, match="it has no sound"):
+        read_sound(mute.path, RATE)
+
+
+def test_a_folder_that_is_no_clap_is_refused(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / folder.name
+    target.mkdir()
+    for file in folder.iterdir():
+        (target / file.name).symlink_to(file)
+    for name, rule in (
+        ("tokenizer.json", "without a vocabulary every word is the same"),
+        ("preprocessor_config.json", "preprocessor_config.json"),
+        ("config.json", ""),
+    ):
+        (target / name).rename(tmp_path / name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(RefusedError, match=rule) as caught:
+                Models(Weights(tmp_path)).get("clap")
+        assert caught.value.code == "eval_weights_wrong"
+        (tmp_path / name).rename(target / name)
+    store = Weights(tmp_path)
+    with pytest.raises(
+        NotFoundError, match="is a folder of the hub, not one file: `hf download laion/clap-htsat-unfused"
+    ):
+        store.pull("clap-htsat-unfused")

@@ -1,0 +1,1 @@
+"""Tests of Dreamverse's protocol."""
