@@ -21,6 +21,7 @@ from pipeline.scoring.weight_files import (
     RAFT,
     UMT,
     VICLIP,
+    WHISPER,
 )
 from pipeline.scoring.weights import Weights
 
@@ -48,6 +49,7 @@ FAMILIES: dict[str, Family] = {
     "musiq": Family("musiq", (MUSIQ.name,)),
     "similarity": Family("similarity", ()),
     "clap": Family("clap", (CLAP.name,)),
+    "whisper": Family("whisper", (WHISPER.name,)),
     "lpips": Family("lpips", (ALEXNET.name, LPIPS_LINEAR.name)),
 }
 

@@ -131,8 +131,32 @@ CLAP = WeightFile(
     hub="laion/clap-htsat-unfused",
 )
 """A folder with weights, configuration and vocabulary: it is known by its place on the hub, and has no one digest."""
+WHISPER = WeightFile(
+    "whisper-base",
+    "whisper-base",
+    0,
+    "",
+    "Apache-2.0",
+    "https://huggingface.co/openai/whisper-base",
+    hub="openai/whisper-base",
+)
+"""A folder too."""
 
 WEIGHT_FILES: dict[str, WeightFile] = {
     file.name: file
-    for file in (DINO, CLIP_B32, CLIP_L14, AESTHETIC_HEAD, BPE, VICLIP, UMT, RAFT, MUSIQ, ALEXNET, LPIPS_LINEAR, CLAP)
+    for file in (
+        DINO,
+        CLIP_B32,
+        CLIP_L14,
+        AESTHETIC_HEAD,
+        BPE,
+        VICLIP,
+        UMT,
+        RAFT,
+        MUSIQ,
+        ALEXNET,
+        LPIPS_LINEAR,
+        CLAP,
+        WHISPER,
+    )
 }

@@ -36,6 +36,7 @@ RULES: dict[SettingPath, tuple[Rule, str]] = {
     ("database_url",): (Rule.NEVER, _WHERE),
     ("database_listen_url",): (Rule.NEVER, _WHERE),
     ("broker_url",): (Rule.NEVER, _WHERE),
+    ("stream", "chunks_url"): (Rule.NEVER, _WHERE),
     ("storage",): (Rule.INSIDE, _WHERE),
     ("home",): (Rule.INSIDE, _WHERE),
     ("handoff_dir",): (Rule.INSIDE, _WHERE),

@@ -292,6 +292,18 @@ class StreamSettings(_Group):
     session_timeout_s: float = Field(
         300.0, gt=0, description="A session of which nothing was heard for so long ends, and its GPU goes to others."
     )
+    chunks_url: SecretStr | None = Field(
+        None,
+        description="Redis (redis:// or rediss://) that carries live media from workers to servers on other hosts; "
+        "unset: those send a segment when its clip is published.",
+    )
+
+    @field_validator("chunks_url", mode="after")
+    @classmethod
+    def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("must begin with redis:// or rediss://")
+        return value
 
 
 class NightlySettings(_Group):

@@ -13,19 +13,23 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import redis
+
 from pipeline.encoding.live import Chunk, ChunkKind, LiveEncoder, Track, encoder_for
+from pipeline.encoding.live.following import POLL_S, follow
 from pipeline.errors import VgenError
-from pipeline.handoff import frames_written
 from pipeline.settings import Settings
 from pipeline.wiring import make_storage
 from server.stream.source import Media, MediaBegin, MediaEnd, Opening, SourceError
 from service.views.sessions import SessionView, StreamSegmentView
+from tasks.live_chunks import END, INIT, Entry, LiveChunks, stream_id, stream_of
 
 logger = logging.getLogger(__name__)
 
-_POLL_S = 0.005
-"""How often the count of frames is read while they are written; before that, ten times as long."""
+_AWAIT_S = POLL_S * 10
+"""How often it is looked whether there is anything yet."""
 _CHANNELS = 3
+_READ_S, _QUIET_S = 0.5, 2.0
 
 
 class LineMedia:
@@ -84,6 +88,8 @@ class LineMedia:
     def _run(self) -> None:
         encoder: LiveEncoder | None = None
         try:
+            if self._relayed():
+                return
             # FFmpeg takes longer to start than a frame takes to be encoded: it starts before there are any.
             encoder, count = self._encoder(self._expected), self._expected
             known = self._num_frames()
@@ -104,6 +110,50 @@ class LineMedia:
             if encoder is not None:
                 encoder.abort()
 
+    def _relayed(self) -> bool:
+        """Hand out what the worker's own encoder sends; False where there is none, or what it sent has a gap."""
+        if self._settings.solo or self._newest_attempt() is not None:
+            return False
+        chunks = LiveChunks.of(self._settings)
+        if chunks is None:
+            return False
+        stream = stream_of(self._opening.session_id, self._view.gpu_type)
+        try:
+            return self._relay(chunks, stream)
+        except redis.RedisError as error:
+            logger.warning("live media are away", extra={"reason": str(error)})
+            return False
+        finally:
+            chunks.close()
+
+    def _relay(self, chunks: LiveChunks, stream: str) -> bool:
+        index, number = self._segment.segment, 0
+        quiet_since = time.monotonic()
+        while not self._stop.is_set():
+            for entry in chunks.read(stream, index, number, wait_s=_READ_S):
+                if entry.segment != index or entry.number not in (number + 1, END):
+                    return False  # capped, or lost with Redis
+                quiet_since = time.monotonic()
+                if entry.number == END:
+                    if number - INIT != int(entry.fields["chunks"]):
+                        return False
+                    self._put(MediaEnd(number - INIT, int(entry.fields["frames"]) / self._view.fps * 1000))
+                    return True
+                if entry.number == INIT and entry.fields["mode"].decode() != self._opening.mode:
+                    return False  # the client that the worker was told of had wanted the other
+                number = entry.number
+                self._hand_on(stream_id(stream, index), entry)
+            if self._segment.video_key is not None and time.monotonic() - quiet_since > _QUIET_S:
+                return False  # its encoder died, and the clip is there
+        return True
+
+    def _hand_on(self, stream_id_: str, entry: Entry) -> None:
+        if entry.number == INIT:
+            mime = entry.fields["mime"].decode()
+            self._put(MediaBegin(stream_id_, mime, self._opening.mode, entry.fields["data"]))
+        else:
+            self._put(Media(entry.number - INIT - 1, entry.fields["data"]))
+
     def _encoder(self, num_frames: int) -> LiveEncoder:
         track = Track(self._view.width, self._view.height, self._view.fps, num_frames)
         return encoder_for(self._opening.mode, track, on_chunk=self._take, silent=self._opening.silent_audio)
@@ -117,7 +167,7 @@ class LineMedia:
                         return size // self._frame_bytes
             if self._segment.num_frames is not None:
                 return self._segment.num_frames
-            self._stop.wait(_POLL_S * 10)
+            self._stop.wait(_AWAIT_S)
         return None
 
     @property
@@ -148,28 +198,19 @@ class LineMedia:
                 yield from self._published(number, count)
                 return
             else:
-                self._stop.wait(_POLL_S * 10)
+                self._stop.wait(_AWAIT_S)
 
     def _written(self, path: Path, number: int, count: int) -> Iterator[bytes]:
         """Yield the frames from ``number`` on, until the last one, or this attempt's end."""
-        size, looked = self._frame_bytes, time.monotonic()
-        try:
-            with path.open("rb", buffering=0) as file:
-                while number < count and not self._stop.is_set():
-                    if self._segment.generated or number < frames_written(path):
-                        frame = os.pread(file.fileno(), size, number * size)
-                        if len(frame) < size:  # they are encoded, and their room was given back
-                            return
-                        yield frame
-                        number += 1
-                    elif time.monotonic() - looked > _POLL_S * 20:
-                        looked = time.monotonic()
-                        if self._newest_attempt() != path:
-                            return
-                    else:
-                        self._stop.wait(_POLL_S)
-        except FileNotFoundError:
-            return
+        yield from follow(
+            path,
+            self._frame_bytes,
+            number,
+            count,
+            wait=self._stop.wait,
+            complete=lambda: self._segment.generated,
+            superseded=lambda: self._newest_attempt() != path,
+        )
 
     def _published(self, number: int, count: int) -> Iterator[bytes]:
         assert self._segment.video_key is not None

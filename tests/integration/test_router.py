@@ -23,6 +23,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.cli_process import until, vgen
 from tests.router_replica import StartedReplica, started_replica
 from tests.routing import Routing, routing
+from tests.serving import serving
 
 KEY = "0123456789abcdef0123456789abcdef"
 HUGE = 24 * 1024 * 1024
@@ -253,6 +254,42 @@ def test_a_replica_killed_in_a_session_is_told_and_the_client_goes_on_elsewhere(
                 assert again.recv(timeout=30) == init
             for _ in range(4):
                 assert routed.client.get("/echo").json()["replica"] != lost.name
+
+
+def test_a_session_of_vgen_serve_goes_on_at_another_after_a_kill(tmp_path: Path) -> None:
+    first_home, second_home = tmp_path / "a", tmp_path / "b"
+    with serving(first_home, "--mock") as first, serving(second_home, "--mock") as second:
+        urls = [str(each.client.base_url).rstrip("/") for each in (first, second)]
+        with routing(tmp_path, urls, health_check={"interval_seconds": 60}) as routed:
+
+            def made(connection: ClientConnection, last: str) -> list[dict[str, Any]]:
+                """The messages up to the first of a type; media are left out."""
+                told: list[dict[str, Any]] = []
+                while not told or told[-1]["type"] != last:
+                    message = connection.recv(timeout=60)
+                    told += [json.loads(message)] if isinstance(message, str) else []
+                return told
+
+            init: dict[str, Any] = {"type": "session_init_v2", "client_id": "c"}
+            with session(routed, subprotocols=["vgen.stream"]) as connection:
+                assert connection.subprotocol == "vgen.stream"
+                connection.send(json.dumps(init))
+                connection.send(json.dumps({"type": "segment_prompt_source", "prompt": "one"}))
+                made(connection, "ltx2_segment_complete")
+                connection.send(json.dumps({"type": "snapshot_state"}))
+                state = made(connection, "continuation_state_snapshot")[-1]["state"]
+                running = next(each for each, name in ((first, "a"), (second, "b")) if routed.replica(name)["sessions"])
+
+                running.process.kill()
+
+                received, code, reason = ending(connection)
+                assert (code, reason) == (1011, "replica_lost")
+                assert json.loads(received[-1])["code"] == "worker_failed"
+            with session(routed) as again:
+                again.send(json.dumps({**init, "continuation_state": state}))
+                again.send(json.dumps({"type": "segment_prompt_source", "prompt": "two"}))
+                told = made(again, "ltx2_segment_complete")
+                assert "error" not in {each["type"] for each in told}
 
 
 def test_without_a_healthy_replica_clients_are_told_to_come_again(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def load(weights: Sequence[FoundWeights], device: str) -> Clap:
         )
         features = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, TypeError) as error:
         raise _wrong(folder, str(error).strip().splitlines()[0]) from error
     buffers = tuple(name.rpartition(".")[2] for name, _ in model.named_buffers())  # older files have position ids
     extra = [name for name in report["unexpected_keys"] if name.rpartition(".")[2] not in buffers]

@@ -107,7 +107,7 @@ def test_weights_are_listed_and_checked(vgen: Vgen, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("VGEN_HOME", str(tmp_path / "home"))
     (tmp_path / "raft-things.pth").write_bytes(b"mine")
     files = {file["name"]: file for file in vgen("eval", "weights", "list", "--json").json["files"]}
-    assert len(files) == 12
+    assert len(files) == 13
     assert files["raft-things.pth"]["status"] == "found"
     used = [
         *("vbench.dynamic_degree", "vbench_tools.static_filter"),

@@ -22,6 +22,7 @@ DANGEROUS: dict[SettingPath, str] = {
     ("database_url",): "postgresql+psycopg://them/rows",
     ("database_listen_url",): "postgresql+psycopg://them/rows",
     ("broker_url",): "redis://them/0",
+    ("stream", "chunks_url"): "redis://them/1",
     ("storage",): "s3://theirs",
     ("home",): "../elsewhere",
     ("handoff_dir",): "/dev/shm/theirs",

@@ -11,13 +11,23 @@ import av
 import numpy as np
 import pytest
 import torch
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
+from transformers import (
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
+    RobertaTokenizer,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperTokenizer,
+)
 
 from pipeline.errors import NotFoundError, RefusedError
 from pipeline.media import sound as media_sound
 from pipeline.media.opening import UnreadableMediaError
 from pipeline.media.sound import read_sound
 from pipeline.scoring import METRICS, Context, Models, Weights, read_clip
+from pipeline.scoring.extended.sound import edit_distance, quoted, words
 
 RATE = 48_000
 PROMPTS = ("a dog barks", "rain on a roof", "a horn " * 60)
@@ -156,3 +166,90 @@ def test_a_folder_that_is_no_clap_is_refused(folder: Path, tmp_path: Path) -> No
         NotFoundError, match="is a folder of the hub, not one file: `hf download laion/clap-htsat-unfused"
     ):
         store.pull("clap-htsat-unfused")
+
+
+SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>", "<|nospeech|>")
+
+
+@pytest.fixture(scope="session")
+def whisper_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights directory with a small Whisper, as on the hub, that speaks in letters."""
+    target = tmp_path_factory.mktemp("whisper") / "openai--whisper-base"
+    letters = [chr(code) for code in range(97, 123)]
+    tokenizer = WhisperTokenizer(vocab={word: i for i, word in enumerate([*letters, "\u0120", *SPECIAL])}, merges=[])
+    end, start, no_times, _ = (int(tokenizer.convert_tokens_to_ids(word)) for word in SPECIAL)
+    small = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_target_positions": 64}
+    ends = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "decoder_start_token_id": start}
+    config = WhisperConfig(
+        vocab_size=len(tokenizer), **small, **heads, **ends, suppress_tokens=None, begin_suppress_tokens=None
+    )
+    torch.manual_seed(3)
+    model = WhisperForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.5)
+    model.generation_config.no_timestamps_token_id = no_times
+    model.generation_config.is_multilingual = False
+    model.generation_config.max_length = 12
+    model.save_pretrained(target)
+    WhisperFeatureExtractor().save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    return target
+
+
+def _distance(a: tuple[str, ...], b: tuple[str, ...]) -> int:
+    """The definition, by trying everything."""
+    if not a or not b:
+        return len(a) + len(b)
+    return min(_distance(a[1:], b) + 1, _distance(a, b[1:]) + 1, _distance(a[1:], b[1:]) + (a[0] != b[0]))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_distance_of_texts_is_the_fewest_changes(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    a, b = (tuple(str(word) for word in random.integers(0, 3, random.integers(0, 7))) for _ in range(2))
+    assert edit_distance(a, b) == _distance(a, b)
+
+
+def test_what_is_to_be_said_stands_in_quotes() -> None:
+    prompt = 'A man says "Don\u2019t STOP, now!" and a child \u201cgo on\u2026\u201d, and \u00abbon voyage\u00bb.'
+    assert words(" ".join(quoted(prompt))) == ["don't", "stop", "now", "go", "on", "bon", "voyage"]
+    assert words("'tis 3 o'clock -- caf\u00e9_x") == ["tis", "3", "o'clock", "caf\u00e9", "x"]
+    assert quoted("nobody says a word") == quoted('""') == []
+
+
+def test_the_word_error_rate_is_of_what_whisper_hears(whisper_folder: Path, tmp_path: Path) -> None:
+    """The oracle: transformers' own greedy decoding of the same samples, and the distance by trying everything."""
+    models = Models(Weights(whisper_folder.parent))
+    model = WhisperForConditionalGeneration.from_pretrained(whisper_folder).eval()
+    features, rate = WhisperFeatureExtractor.from_pretrained(whisper_folder), 16_000
+    tokenizer = WhisperTokenizer.from_pretrained(whisper_folder)
+    metric, heard = METRICS["sound.word_error_rate"], []
+    for number, (seconds, pitch) in enumerate(SOUNDS):
+        samples = tone(seconds, pitch, rate)
+        clip = read_clip(film(tmp_path / f"{number}.mkv", samples, rate))
+        pcm = np.clip(samples * 32767, -32768, 32767).astype(np.int16) / np.float32(32768)
+        inputs = features(pcm, sampling_rate=rate, return_tensors="pt", return_attention_mask=True)
+        tokens = model.generate(inputs["input_features"], attention_mask=inputs["attention_mask"], do_sample=False)
+        text = tokenizer.decode(tokens[0], skip_special_tokens=True).strip()
+
+        score = metric.score(clip, Context(models, f'she says "{text[:4]} and so on"'))
+
+        asked = tuple(words(f"{text[:4]} and so on"))
+        assert score.details["heard"] == text
+        assert score.score == pytest.approx(_distance(asked, tuple(words(text))) / len(asked))
+        heard.append(text)
+    assert metric.score(clip, Context(models, f'"{text}"')).score == 0.0
+    assert (metric.score(clip, Context(models, "nothing")).reason or "").startswith("the prompt has no words in quotes")
+    assert len(set(heard)) > 1
+
+
+def test_a_folder_that_is_no_whisper_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "openai--whisper-base").symlink_to(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(RefusedError) as caught:
+            Models(Weights(tmp_path)).get("whisper")
+    assert caught.value.code == "eval_weights_wrong"

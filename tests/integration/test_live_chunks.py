@@ -1,0 +1,187 @@
+"""Live media through a real Redis: what is refused, what a server makes of gaps, and that they come while frames do."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.encoding.live import Mode
+from pipeline.handoff import Handoff, count_frames, frame_counter
+from pipeline.outputs import StageOutputs
+from pipeline.settings import Settings, load_settings
+from pipeline.spec import BatchOptions, JobSpec
+from pipeline.states import Stage
+from pipeline.work import StepWork
+from server.stream.line_media import LineMedia
+from server.stream.source import Media, MediaBegin, MediaEnd, Opening
+from service.views.sessions import SessionView, StreamSegmentView
+from tasks.live_chunks import END, INIT, LiveChunks, stream_of
+from tasks.worker.live_feed import start_live_feed
+
+WIDTH, HEIGHT, FPS, FRAMES = 32, 32, 8, 8
+
+
+@pytest.fixture
+def settings(redis_url: str, tmp_path: Path) -> Settings:
+    """Those of a server or worker of a cluster; each test's sessions have ids of their own."""
+    return load_settings(
+        home=tmp_path / "home",
+        database_url="postgresql+psycopg://nobody@127.0.0.1:9/none",
+        broker_url=redis_url,
+        storage=str(tmp_path / "store"),
+        handoff_dir=tmp_path / "server-handoff",
+        stream={"chunks_url": redis_url},
+    )
+
+
+@pytest.fixture
+def chunks(settings: Settings) -> Iterator[LiveChunks]:
+    made = LiveChunks.of(settings)
+    assert made is not None
+    yield made
+    made.close()
+
+
+def test_redis_refuses_what_comes_again_or_late(chunks: LiveChunks) -> None:
+    stream = stream_of(secrets.token_hex(16), "h200")
+    assert chunks.append(stream, 0, INIT, {"data": b"i"})
+    assert chunks.append(stream, 0, INIT + 1, {"data": b"a"})
+    assert not chunks.append(stream, 0, INIT, {"data": b"i"})  # an attempt that takes over begins anew
+    assert not chunks.append(stream, 0, INIT + 1, {"data": b"a"})
+    assert chunks.append(stream, 0, INIT + 2, {"data": b"b"})  # and goes on where the other one was
+    assert chunks.append(stream, 1, INIT, {"data": b"i"})
+    assert not chunks.append(stream, 0, INIT + 3, {"data": b"c"})  # late, of an attempt that was fenced
+    entries = chunks.read(stream, 0, 0, wait_s=0.1)
+    assert [(each.segment, each.number, each.fields["data"]) for each in entries] == [
+        (0, INIT, b"i"), (0, INIT + 1, b"a"), (0, INIT + 2, b"b"), (1, INIT, b"i")]  # fmt: skip
+    assert chunks.read(stream_of("other", "h200"), 0, 0, wait_s=0.01) == []
+
+
+def test_the_mode_is_told_to_the_workers(chunks: LiveChunks) -> None:
+    session = secrets.token_hex(16)
+    assert chunks.mode(session) is None
+    chunks.set_mode(session, Mode.LEGACY_JPEG.value, silent=True)
+    assert chunks.mode(session) == ("legacy_jpeg", True)
+
+
+class Step:
+    """A generate step of a session, and the frames that it writes."""
+
+    def __init__(self, session: str, folder: Path, attempt: int = 1) -> None:
+        spec = JobSpec(prompt="a", preset="idle", seed=1, width=WIDTH, height=HEIGHT, num_frames=FRAMES, fps=FPS,
+                       num_inference_steps=1, guidance_scale=1)  # fmt: skip
+        self.work = StepWork("b-000000", "b", 1, 1, 0, Stage.GENERATE, attempt, spec,
+                             BatchOptions(session=session), StageOutputs())  # fmt: skip
+        self.handoff = Handoff.open(folder, 10_000_000)
+        self.path = self.handoff.frames_path("b-000000", 1, 0, attempt)
+        self.handoff.reserve(self.path, FRAMES * WIDTH * HEIGHT * 3)
+        count_frames(self.path)
+
+    def write(self, first: int, until: int) -> None:
+        """Frames of equal content in each attempt."""
+        with self.path.open("r+b", buffering=0) as file, frame_counter(self.path) as count:
+            for number in range(until):
+                file.write(np.full((HEIGHT, WIDTH, 3), number * 20, np.uint8).tobytes())
+                count()
+                if number >= first:
+                    time.sleep(0.01)
+
+
+def _numbers(chunks: LiveChunks, stream: str, last: int) -> list[int]:
+    """The numbers of a segment's entries up to one, once that is there."""
+    end = time.monotonic() + 60
+    while True:
+        numbers = [each.number for each in chunks.read(stream, 0, 0, wait_s=0.2)]
+        if last in numbers or time.monotonic() > end:
+            return numbers
+
+
+def test_fragments_come_before_the_last_frame_and_an_attempt_that_takes_over_adds_the_rest(
+    settings: Settings, chunks: LiveChunks, tmp_path: Path
+) -> None:
+    session = secrets.token_hex(16)
+    stream = stream_of(session, "h200")
+    lost = Step(session, tmp_path / "worker")
+    start_live_feed(settings, lost.work, lost.handoff, "h200")
+    lost.write(0, 6)
+    assert INIT + 1 in _numbers(chunks, stream, INIT + 1)
+    assert END not in _numbers(chunks, stream, INIT + 1)
+    lost.handoff.free(lost.path)  # its worker died
+
+    again = Step(session, tmp_path / "worker", attempt=2)
+    start_live_feed(settings, again.work, again.handoff, "h200")
+    again.write(0, FRAMES)
+    assert _numbers(chunks, stream, END) == [INIT, *range(INIT + 1, INIT + 5), END]
+
+    # And both parts together are what one attempt would have sent
+    whole = stream_of(secrets.token_hex(16), "h200")
+    alone = Step(whole.partition(":")[0], tmp_path / "other")
+    start_live_feed(settings, alone.work, alone.handoff, "h200")
+    alone.write(0, FRAMES)
+    assert _numbers(chunks, whole, END)[-1] == END
+    sent, at_once = ([each.fields for each in chunks.read(name, 0, 0, wait_s=1)] for name in (stream, whole))
+    assert sent == at_once
+
+
+def _media(settings: Settings, session: str, mode: Mode = Mode.AV_FMP4, **segment: Any) -> LineMedia:
+    own = StreamSegmentView.model_construct(
+        segment=0, job_id="b-000000", video_key=None, num_frames=None, generated=False, **segment
+    )
+    view = SessionView.model_construct(
+        segments=[own], width=WIDTH, height=HEIGHT, fps=FPS, num_frames=FRAMES, later_frames=FRAMES, gpu_type="h200"
+    )
+    return LineMedia(settings, view, 0, Opening(session, "ada", mode=mode))
+
+
+async def _all(media: LineMedia) -> list[Any]:
+    events: list[Any] = []
+    try:
+        async with asyncio.timeout(60):
+            while not media.complete:
+                if (event := await media.next(1)) is not None:
+                    events.append(event)
+    finally:
+        await media.aclose()
+    return events
+
+
+def test_a_server_on_another_host_hands_on_what_the_worker_sends(settings: Settings, tmp_path: Path) -> None:
+    session = secrets.token_hex(16)
+    step = Step(session, tmp_path / "worker")
+
+    async def watch() -> list[Any]:
+        media = _media(settings, session)
+        start_live_feed(settings, step.work, step.handoff, "h200")
+        await asyncio.to_thread(step.write, 0, FRAMES)
+        return await _all(media)
+
+    events = asyncio.run(watch())
+    assert [type(event) for event in events] == [MediaBegin, Media, Media, Media, Media, MediaEnd]
+    assert events[0].mime.startswith("video/mp4")
+    assert events[-1] == MediaEnd(4, 1000)
+
+
+@pytest.mark.parametrize("fault", ["gap", "count", "mode"])
+def test_what_is_missing_is_not_glossed_over(settings: Settings, chunks: LiveChunks, fault: str) -> None:
+    """The thread then looks for the frames or the published clip; here are neither, so it waits for them."""
+    session = secrets.token_hex(16)
+    stream = stream_of(session, "h200")
+    mode = "legacy_jpeg" if fault == "mode" else "av_fmp4"
+    chunks.append(stream, 0, INIT, {"data": b"i", "mime": "video/mp4", "mode": mode})
+    chunks.append(stream, 0, INIT + (2 if fault == "gap" else 1), {"data": b"a", "mime": "", "mode": mode})
+    chunks.append(stream, 0, END, {"chunks": 2 if fault == "count" else 1, "frames": FRAMES})
+
+    async def watch() -> list[Any]:
+        media = _media(settings, session)
+        events = [await media.next(1) for _ in range(4)]
+        await media.aclose()
+        return [event for event in events if event is not None]
+
+    assert not any(isinstance(event, MediaEnd) for event in asyncio.run(watch()))
