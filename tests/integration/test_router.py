@@ -24,6 +24,7 @@ from tests.cli_process import until, vgen
 from tests.router_replica import StartedReplica, started_replica
 from tests.routing import Routing, routing
 from tests.serving import serving
+from tests.tls import make_authority, tls_proxy
 
 KEY = "0123456789abcdef0123456789abcdef"
 HUGE = 24 * 1024 * 1024
@@ -307,6 +308,26 @@ def test_without_a_healthy_replica_clients_are_told_to_come_again(tmp_path: Path
         assert answer.json()["error"]["code"] == "no_healthy_replica"
         health = routed.client.get("/router/health")
         assert (health.status_code, "retry-after" in health.headers) == (503, True)
+
+
+def test_a_replica_behind_tls_is_reached_where_its_certificate_is_known(
+    replicas: dict[str, StartedReplica], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = make_authority(tmp_path / "tls", "127.0.0.1")
+    plain = int(replicas["a"].url.rpartition(":")[2])
+    with tls_proxy(authority, plain) as proxy:
+        url = f"https://127.0.0.1:{proxy.port}"
+        with routing(tmp_path, [url]) as routed:
+            until(lambda: "CERTIFICATE_VERIFY_FAILED" in (routed.replica("a")["last_error"] or ""))
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
+        with routing(tmp_path, [url]) as routed:
+            routed.until_status("a", "healthy")
+            assert routed.client.get("/echo").json()["replica"] == "a"
+            with session(routed) as connection:
+                told = hello(connection)
+                assert (told["replica"], told["headers"]["host"]) == ("a", routed.ws.removeprefix("ws://"))
+                connection.send("there?")
+                assert connection.recv(timeout=30) == "there?"
 
 
 # Health
