@@ -26,7 +26,7 @@ from pipeline.errors import (
 from pipeline.settings import load_settings
 from pipeline.states import JobState, Stage, StepState
 from pipeline.work import Outcome
-from service import sessions
+from service import rerun, sessions
 from service.sessions import SessionChoices
 from tests.moves import watched
 from tests.unit.db.line import result_of
@@ -357,3 +357,15 @@ def test_a_held_segment_waits_for_a_person_although_its_frames_could_be_made(lin
         assert requests.approve(session, held.work.job_id, by="eve")
     line.make(opened.id, 1)
     assert [each.state for each in line.view(opened.id).segments] == ["succeeded", "succeeded"]
+
+
+def test_a_segment_is_made_once_more_by_itself_and_the_joined_clip_is_not(line: SessionLine) -> None:
+    opened = line.open()
+    line.ask(opened.id, 0)
+    line.make(opened.id, 0)
+    joined = sessions.close_session(line.database, opened.id).joined_job or ""
+
+    spec, options = rerun.as_made(line.database, f"{opened.batch_id}-000000")
+    assert (spec.prompt, options.session) == ("a fox", None)
+    with pytest.raises(ConflictError, match="joins the clips of a session"):
+        rerun.as_made(line.database, joined)
