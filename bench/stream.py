@@ -1,10 +1,11 @@
-"""What a session costs beside a bare loop: ``python -m bench.stream [--segments 12] [--mock]``.
+"""What a session costs beside a bare loop: ``python -m bench.stream [--segments 12] [--mock [--sessions 20]]``.
 
 The same segments are made twice over a WebSocket on this machine: by `vgen serve` (a solo line with the idle generator,
 or with ``--mock`` without a line), and by a loop that sleeps for the steps, writes the frames into the same FFmpeg
 command, and sends what comes out. Of each: the time from a prompt to its first fragment, where nothing else waits, and
 the gap from a segment's last fragment to the first one of the next, whose prompt was there; both less the time of the
-steps themselves.
+steps themselves. With ``--sessions`` so many sessions of a mock run at once instead: how long each took for its
+segments.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,11 @@ SIZES = {"small": (256, 256), "large": (832, 480)}
 CONFIG = """
 default_request:
   sampling: {{ width: {width}, height: {height}, num_frames: {frames}, fps: {fps}, num_inference_steps: {steps} }}
-streaming: {{ generation_segment_cap: 1000, preset: {preset}, mock: {{ step_ms: {step_ms} }} }}
+streaming:
+  generation_segment_cap: 1000
+  preset: {preset}
+  pool: {{ num_workers: 100 }}
+  mock: {{ step_ms: {step_ms} }}
 """
 
 
@@ -150,14 +156,45 @@ def run(make: Callable[[], Any], segments: int, steps_s: float, *, begins: bool)
         return measured(watcher, segments, steps_s)
 
 
+def together(sessions: int, segments: int, size: tuple[int, int], step_s: float) -> int:
+    """Watch so many sessions of one mock at once, and say how alike they fared."""
+
+    def watch(url: str) -> tuple[float, float]:
+        with connect(url, compression=None, max_size=None, open_timeout=60) as connection:
+            watcher = Watcher(connection)
+            connection.send(json.dumps({"type": "session_init_v2"}))
+            watcher.until("ltx2_stream_start")
+            begun, first = time.perf_counter(), 0.0
+            for number in range(segments):
+                asked = time.perf_counter()
+                watcher.ask(str(number))
+                first = max(first, watcher.segment()[0] - asked)
+            return time.perf_counter() - begun, first
+
+    with (
+        tempfile.TemporaryDirectory(prefix="vgen-bench-") as folder,
+        vgen(Path(folder), size, step_s, mock=True) as url,
+        ThreadPoolExecutor(sessions) as pool,
+    ):
+        results = list(pool.map(watch, [url] * sessions))
+    took = sorted(seconds for seconds, _ in results)
+    waited = max(first for _, first in results)
+    print(f"{sessions} sessions of {segments} segments of {FRAMES / FPS:g} s: {took[0]:.1f} s to {took[-1]:.1f} s")
+    print(f"median {statistics.median(took):.1f} s; longest wait for a first fragment {waited:.2f} s")
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--segments", type=int, default=12)
     parser.add_argument("--step-s", type=float, default=0.05)
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--mock", action="store_true")
+    parser.add_argument("--sessions", type=int, default=0)
     options = parser.parse_args(arguments)
     size, steps_s = SIZES[options.size], STEPS * options.step_s
+    if options.sessions:
+        return together(options.sessions, options.segments, size, options.step_s)
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, {_commit()}: {options.segments} segments of {FRAMES} frames, "
           f"{size[0]}×{size[1]}, {STEPS} steps of {options.step_s:g} s; milliseconds beyond the steps")  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="vgen-bench-") as folder:

@@ -108,6 +108,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     Console().print(grid)
 
 
+def jobs(count: int) -> str:
+    """So many jobs, in words."""
+    return "1 job" if count == 1 else f"{count} jobs"
+
+
 def facts(pairs: Sequence[tuple[str, object]]) -> None:
     """Names and values, a line each; what is None is left out."""
     cells = [(name, _cell(value)) for name, value in pairs if value is not None]

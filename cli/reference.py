@@ -84,6 +84,7 @@ JSON_OUTPUT: dict[str, type[View]] = {
     "workers drain": workers.DrainedView,
     "delete": operations.DeletedView,
     "keys create": keys.KeyCreatedView,
+    "keys limit": keys.KeyView,
     "keys list": keys.KeyListView,
     "keys revoke": keys.RevokedView,
     "sessions list": sessions.SessionListView,

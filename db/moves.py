@@ -6,9 +6,10 @@ from typing import Any, cast
 from sqlalchemy import Table, Update, update
 
 from db.base import Base
-from db.models import Job, ScoreStep, Step
+from db.models import Job, ScoreStep, Step, StreamSession
 from db.session import now_ms
-from pipeline.states import JOB_MOVES, STEP_MOVES, TERMINAL_JOB_STATES, JobState, StepState
+from pipeline.errors import ConflictError
+from pipeline.states import JOB_MOVES, SESSION_MOVES, STEP_MOVES, TERMINAL_JOB_STATES, JobState, SessionState, StepState
 
 LeasedTable = type[Step] | type[ScoreStep]
 LEASED: tuple[LeasedTable, ...] = (Step, ScoreStep)
@@ -58,3 +59,10 @@ def moving(
     # One state is written as such: an index on live or on waiting steps is found by it.
     in_state = table.c.state == states[0] if len(states) == 1 else table.c.state.in_(states)
     return update(table).where(in_state).values(state=to, **columns)
+
+
+def move_session(row: StreamSession, to: SessionState) -> None:
+    """Change the state of a session whose row is locked. Raises ConflictError: it cannot become that."""
+    if to not in SESSION_MOVES[row.state]:
+        raise ConflictError(f"session {row.id}: it is {row.state.value} and cannot become {to.value}")
+    row.state = to

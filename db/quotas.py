@@ -15,8 +15,10 @@ _ACTIVE_RETRY_S = 15
 """When to try again where open jobs are too many: any of them may end at any time."""
 
 
-def require_room(session: Session, key_id: str, batch_id: str, jobs: int) -> None:
+def require_room(session: Session, key_id: str, batch_id: str | None, jobs: int) -> None:
     """Refuse a batch of so many jobs that has just been stored, in the transaction that stores it.
+
+    ``batch_id`` None: the jobs are yet to be added to one of the key's batches.
 
     Of two at one instant the second waits for the first, and counts it. Days are the last 24 hours.
 
@@ -27,7 +29,7 @@ def require_room(session: Session, key_id: str, batch_id: str, jobs: int) -> Non
     key = session.scalars(select(ApiKey).where(ApiKey.id == key_id).with_for_update()).one_or_none()
     if key is None:
         return
-    earlier = (Batch.key_id == key_id, Batch.id != batch_id)
+    earlier: _Conditions = (Batch.key_id == key_id, *(() if batch_id is None else (Batch.id != batch_id,)))
     if key.max_active_jobs is not None:
         _require_few_active(session, key.max_active_jobs, jobs, earlier)
     if key.max_daily_clips is not None:

@@ -64,6 +64,7 @@ def make_api(line: Line | None = None) -> FastAPI:
     app.include_router(stream.router)
     app.include_router(dreamverse.router)
     app.include_router(pages.router)
+    pages.add_unknown_page(app)
     describe(app)
     return app
 

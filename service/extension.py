@@ -101,7 +101,8 @@ def left_by(database: Database, job_id: str) -> Left:
         if job.state is not JobState.SUCCEEDED:
             raise ConflictError(f"job {job.id} is {job.state.value}: only a finished clip is extended")
         state = continuations.last(session, job.id, job.roll)
-        options = BatchOptions.model_validate(batches.get(session, job.batch_id).options)
+        stored = BatchOptions.model_validate(batches.get(session, job.batch_id).options)
+        options = stored.model_copy(update={"session": None})
         spec = JobSpec.model_validate(job.spec)
     if state is None:
         raise ConflictError(

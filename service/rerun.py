@@ -6,6 +6,7 @@ from db.clips import batches, continuations, jobs, lookup
 from db.clips.batches import Submitted
 from db.reading import history
 from db.session import Database
+from db.sessions import joined
 from pipeline.digests import canonical_json, sha256_hex
 from pipeline.errors import ConflictError, InputError, NotFoundError, Problem, RefusedError
 from pipeline.inputs.collector import StoredInput
@@ -23,10 +24,18 @@ Clip = tuple[str, JobSpec, BatchOptions]
 
 
 def as_made(database: Database, job_id: str) -> tuple[JobSpec, BatchOptions]:
-    """Return the specification that makes a job's clip once more. Raises NotFoundError."""
+    """Return the specification that makes a job's clip once more.
+
+    Raises:
+        NotFoundError: there is no such job.
+        ConflictError: it joins the clips of a session, and makes none of its own.
+    """
     with database.reading() as session:
         job = lookup.job_named(session, job_id)
-        options = BatchOptions.model_validate(batches.get(session, job.batch_id).options)
+        if joined.is_joined(session, job.id):
+            raise ConflictError(f"job {job.id} joins the clips of a session: make those once more")
+        stored = BatchOptions.model_validate(batches.get(session, job.batch_id).options)
+        options = stored.model_copy(update={"session": None})
         prompts = history.segment_prompts(session, [job.id]).get(job.id, [])
     spec = JobSpec.model_validate(job.spec)
     return _pinned(spec.model_copy(update={"seed": roll_seed(spec.seed, job.roll)}), prompts), options

@@ -48,14 +48,16 @@ def show(database: Database, settings: Settings, batch_id: str) -> int:
         output.line(f"`vgen results {view.id} --urls` gives URLs")
     if any(has_random_weights(job.spec) for job in rows):
         output.line("The weights of this preset are random: the clips show that the line works, not a picture.")
-    if view.counts[JobState.HELD]:
-        output.line(f"{view.counts[JobState.HELD]} jobs are held: `vgen approve` or `vgen reject` them")
+    if held := view.counts[JobState.HELD]:
+        output.line(f"{output.jobs(held)} held: `vgen approve {view.id}` or `vgen reject {view.id}` decides")
+    if view.counts[JobState.FAILED]:
+        output.line(f"after the cause is mended: `vgen retry {view.id}`")
     return view.exit_code if view.exit_code is not None else 3
 
 
 def summary(batch: BatchView) -> str:
     counts = ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in batch.counts.items() if n)
-    return f"batch {batch.id} ({batch.name}): {', '.join([f'{batch.total} jobs: {counts}', *notes(batch)])}"
+    return f"batch {batch.id} ({batch.name}): {', '.join([f'{output.jobs(batch.total)}: {counts}', *notes(batch)])}"
 
 
 def notes(batch: BatchView) -> list[str]:

@@ -81,7 +81,7 @@ def _sentence(need: NeedView) -> str:
     memory = "memory unknown" if need.memory_gib is None else f"{need.memory_gib:g} GiB of GPU memory"
     gpu = ", ".join(need.gpu) or "any GPU type that fits"
     weights = "; its weights are random" if need.random_weights else ""
-    jobs = f"{need.jobs} jobs" if need.segments == need.jobs else f"{need.jobs} jobs of {need.segments} segments"
+    jobs = output.jobs(need.jobs) + ("" if need.segments == need.jobs else f" of {need.segments} segments")
     return f"needs preset {need.preset} on {gpu}: {jobs}, {need.seconds:g} s of video, {memory}{weights}"
 
 

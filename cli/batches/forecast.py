@@ -84,9 +84,14 @@ class News:
                 if not view.finished:
                     row = batches.get(session, view.id)
                     waits = waits_of(session, row, self._settings)
-                    self._waiting += reasons.of_waits(waits)
+                    self._waiting += reasons.of_waits(waits) if not self._starting(waits) else ["starting the workers"]
                     texts |= self._of(of_batch(session, row, self._settings), view, waits)
         return texts
+
+    def _starting(self, waits: Sequence[WaitView]) -> bool:
+        """Whether nobody is at work because the workers of this process are on their way."""
+        nobody = any(wait.reason.code == Code.NOBODY_AT_WORK for wait in waits)
+        return nobody and time.monotonic() < self._starts_until
 
     def _of(self, outlook: OutlookView, batch: BatchView, waits: Sequence[WaitView]) -> dict[str, str]:
         started = time.monotonic() < self._starts_until

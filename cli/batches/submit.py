@@ -101,7 +101,7 @@ def run(
 
 
 def _sentence(stored: SubmittedView) -> str:
-    jobs = "1 job" if stored.batch.total == 1 else f"{stored.batch.total} jobs"
+    jobs = output.jobs(stored.batch.total)
     if stored.created:
         return f"batch {stored.batch.id}: {jobs} stored"
     return f"batch {stored.batch.id}: submitted before with {jobs}; nothing was added"

@@ -70,7 +70,7 @@ def retry(
         if not wait or not batch_ids:
             _show(database, changed, "queued again", settings, json)
             return 0
-        output.notice(f"{len(changed.changed)} jobs queued again")
+        output.notice(f"{output.jobs(len(changed.changed))} queued again")
         return waiting.until_done(database, settings, batch_ids, json=json)
 
 
@@ -94,7 +94,7 @@ def _show(database: Database, view: ChangedView, word: str, settings: Settings, 
     if json:
         output.as_json(view)
         return
-    output.line(f"{len(view.changed)} jobs {word}")
+    output.line(f"{output.jobs(len(view.changed))} {word}")
     if view.unchanged:
         said = [f"{job_id} ({reason})" for job_id, reason in view.reasons.items()]
         more = " …" if len(view.unchanged) > len(said) else ""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import completion
+from cli import completion, output
 from cli.batches.stored import print_stored
 from cli.context import open_database, settings_of
 from cli.jobs import imports
@@ -47,7 +47,7 @@ def rerun(
             name=name or f"rerun-{_encodable(Path(sources[0]).stem[:40])}",
             owner=owner,
         )
-        summary = f"{stored.total} jobs stored"
+        summary = f"{output.jobs(stored.total)} stored"
         return print_stored(
             stored, summary, originals[0][1], settings=settings, database=database, wait=wait, json=json
         )

@@ -161,9 +161,15 @@ def append(
 ) -> str:
     """Add one job behind the others of a batch that is open, and return its id. The caller keeps others from adding.
 
-    ``stage`` is its first step's; ``state`` is what it starts from.
+    ``stage`` is its first step's, encode for one that joins what is there; ``state`` is what it starts from.
+
+    Raises:
+        QuotaError: the key with which the batch was asked for may not have another.
     """
     now = session.scalars(select(now_ms())).one()
+    key_id = session.scalars(select(Batch.key_id).where(Batch.id == batch_id)).one()
+    if key_id is not None and stage is not Stage.ENCODE:
+        quotas.require_room(session, key_id, None, 1)
     counted = update(Batch).where(Batch.id == batch_id).values(total=Batch.total + 1, active=True)
     total = session.execute(counted.returning(Batch.total).execution_options(synchronize_session=False)).scalar_one()
     new = job_id(batch_id, total - 1)

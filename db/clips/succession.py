@@ -18,7 +18,7 @@ from db.models import STEPS, Batch, ContinuationState, Job, Step
 from db.moves import moving
 from db.notify import wake_dispatcher
 from pipeline.policy.routes import need_of
-from pipeline.states import Stage, StepState
+from pipeline.states import JobState, Stage, StepState
 from pipeline.work import ContinuationRef, StepWork
 
 _FIRST = 0
@@ -49,7 +49,7 @@ def wait_for_state(session: Session, work: StepWork) -> None:
 def hand_on(session: Session, work: StepWork, state: ContinuationRef) -> None:
     """Give a job's state to those that extend it, and let them be generated. The job's row is locked by the caller."""
     following = session.execute(
-        select(Job.id, Job.roll)
+        select(Job.id, Job.roll, Job.state)
         .where(
             Job.batch_id == work.batch_id,
             Job.id > work.job_id,
@@ -59,16 +59,21 @@ def hand_on(session: Session, work: StepWork, state: ContinuationRef) -> None:
         .order_by(Job.id)
         .with_for_update()
     ).all()
-    for job_id, roll in following:
+    for job_id, roll, job_state in following:
         of_next = (Step.job_id == job_id, Step.roll == roll, Step.stage == Stage.GENERATE)
         begun = session.scalars(select(Step.state).where(*of_next)).one_or_none()
         if begun in (None, StepState.PENDING, StepState.WAITING):
-            give(session, job_id, state)
+            _give(session, job_id, state, held=job_state is JobState.HELD)
 
 
-def give(session: Session, job_id: str, state: ContinuationRef) -> None:
-    """Record what a job starts from; its generate step, if it waited for that, waits for the dispatcher now."""
+def _give(session: Session, job_id: str, state: ContinuationRef, *, held: bool) -> None:
+    """Record what a job starts from; its generate step, if it waited for that, waits for the dispatcher now.
+
+    One that a person has to judge waits for that first.
+    """
     continuations.put(session, job_id, 1, continuations.GIVEN, state)
+    if held:
+        return
     ready = moving(Step, StepState.WAITING, StepState.PENDING)
     session.connection().execute(ready.where(Step.job_id == job_id, Step.stage == Stage.GENERATE))
     wake_dispatcher(session)

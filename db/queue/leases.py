@@ -159,8 +159,8 @@ def taking(table: LeasedTable, *which: ColumnElement[bool], **started: Any) -> U
         .where(
             *which,
             or_(table.queue.in_(bindparam("p_queues", expanding=True)), _reserved_for_it(table, worker)),
-            not_paused(table.queue, table.batch_id),
             ~_reserved_for_others(table, worker),
+            not_paused(table.queue, table.batch_id),
             # One whose GPU was found bad: what it had been sent before waits again.
             ~exists().where(Worker.name == bindparam("p_worker"), Worker.drain_reason.is_not(None)),
         )

@@ -124,8 +124,10 @@ def prompt_groups(
     # One pass over the batch for all of them: windows over each prompt's jobs take four times as long.
     wanted = matching.with_only_columns(Job.id, prompt.label("prompt")).order_by(Job.seq)
     members: dict[str, list[str]] = {row.prompt: [] for row in groups}
-    begin = groups[0].first_seq if groups else 0
-    for job_id, text in session.execute(wanted.where(Job.seq >= begin, prompt.in_(list(members)))):
+    # So many there are: with the limit the pass ends at the last of them, not at the end of the batch.
+    begin, number = (groups[0].first_seq if groups else 0), sum(row.number for row in groups)
+    wanted = wanted.where(Job.seq >= begin, prompt.in_(list(members))).limit(number)
+    for job_id, text in session.execute(wanted):
         if len(members[text]) < most:
             members[text].append(job_id)
     jobs = {job.id: job for job in _in_order(session, [job_id for ids in members.values() for job_id in ids])}

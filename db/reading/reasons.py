@@ -359,11 +359,11 @@ def _on_its_way(step: OpenStep, batch: BatchFacts, now: Situation) -> Reason:
             return Reason(Code.LOADING, f"loading the model of {preset}", Needs.NOTHING, since=since)
         ahead = sum(now.in_flight.get(queue, 0) for queue in _queues_of(step, batch, now))
         if ahead or serving:
-            return Reason(Code.IN_TURN, f"it waits for its turn: {ahead} of {preset} go before it", Needs.NOTHING)
+            before = f": {ahead} of {preset} before it" if ahead else ""
+            return Reason(Code.IN_TURN, f"it waits for its turn{before}", Needs.NOTHING)
         others = sum(count for queue, count in now.in_flight.items() if queue.startswith(GPU_QUEUES))
-        return Reason(
-            Code.IN_TURN, f"it waits until a GPU takes {preset}: {others} clips of others go before it", Needs.NOTHING
-        )
+        before = f", and {others} of other presets are before it" if others else ""
+        return Reason(Code.IN_TURN, f"it waits until a GPU takes {preset}{before}", Needs.NOTHING)
     return Reason(Code.IN_TURN, "it waits for its turn", Needs.NOTHING)
 
 

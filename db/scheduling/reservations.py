@@ -19,13 +19,12 @@ from sqlalchemy.orm import Session
 from db import events, workers
 from db.clips import spending
 from db.models import LIVE_INDEX, Batch, Reservation, ScoreStep, StageRun, Step, StreamSession, Worker
-from db.moves import LeasedTable
+from db.moves import LeasedTable, move_session
 from db.notify import wake_dispatcher
 from db.queue.leases import live
 from db.queue.outcomes import return_to_waiting
 from db.scheduling.capacity import failed, ready
 from db.session import now_ms
-from db.sessions import rows
 from pipeline.policy.routes import fits, gpu_queue, preset_queue, preset_slug, session_queue, split_need
 from pipeline.presets import Preset
 from pipeline.states import SESSION_ENDS, SessionState, StepState
@@ -57,7 +56,7 @@ def update(session: Session, presets: Mapping[str, Preset], *, share: float) -> 
         if item.ready_at is None and _is_ready(session, item, owner, alive[item.worker], now):
             item.ready_at = item.counted_to = now
             if owner.state is SessionState.GPU_BINDING:
-                rows.move(owner, SessionState.ACTIVE)
+                move_session(owner, SessionState.ACTIVE)
             facts = {"session_id": owner.id, "worker": item.worker, "gpu": item.gpu_type}
             events.record(session, "session_ready", batch_id=owner.batch_id, **facts)
             wake_dispatcher(session)
@@ -189,7 +188,7 @@ def _bind(session: Session, owner: StreamSession, worker: Worker, now: int) -> l
     if was != slug:
         row.assigned_preset, row.assigned_since = slug, now
     if owner.state is SessionState.QUEUED:
-        rows.move(owner, SessionState.GPU_BINDING)
+        move_session(owner, SessionState.GPU_BINDING)
     session.flush()
     facts = {"session_id": owner.id, "worker": row.name, "gpu": row.gpu_type, "was": was}
     events.record(session, "session_bound", batch_id=owner.batch_id, **facts)
@@ -212,7 +211,7 @@ def _end(session: Session, ended: Sequence[tuple[Reservation, StreamSession, str
     for item, owner, why in ended:
         item.ended_at, item.end_reason = now, why
         if owner.state is SessionState.GPU_BINDING:
-            rows.move(owner, SessionState.QUEUED)
+            move_session(owner, SessionState.QUEUED)
         facts = {"session_id": owner.id, "worker": item.worker, "gpu": item.gpu_type, "why": why}
         events.record(session, "session_unbound", batch_id=owner.batch_id, **facts)
         wake_dispatcher(session)

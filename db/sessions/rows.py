@@ -11,10 +11,11 @@ from sqlalchemy.orm import Session
 from db import events
 from db.base import insert_into
 from db.models import StreamSession
+from db.moves import move_session
 from db.notify import wake_dispatcher
 from db.session import now_ms
-from pipeline.errors import ConflictError, NoSuchRowError
-from pipeline.states import SESSION_ENDS, SESSION_MOVES, SessionState
+from pipeline.errors import NoSuchRowError
+from pipeline.states import SESSION_ENDS, SessionState
 
 
 def store(session: Session, values: Mapping[str, Any]) -> bool:
@@ -90,13 +91,6 @@ def unended(session: Session, owner: str | None = None) -> int:
     return session.scalars(query if owner is None else query.where(StreamSession.owner == owner)).one()
 
 
-def move(row: StreamSession, to: SessionState) -> None:
-    """Change the state along an allowed move. Raises ConflictError."""
-    if to not in SESSION_MOVES[row.state]:
-        raise ConflictError(f"session {row.id}: it is {row.state.value} and cannot become {to.value}")
-    row.state = to
-
-
 def touch(session: Session, session_id: str) -> bool:
     """Note that the session was heard of just now; False where it has ended, or never was."""
     seen = (
@@ -114,7 +108,7 @@ def end(session: Session, row: StreamSession, to: SessionState, reason: str) -> 
     if row.state in SESSION_ENDS:
         return False
     now = session.scalars(select(now_ms())).one()
-    move(row, to)
+    move_session(row, to)
     row.ended_at, row.end_reason = now, reason[:500]
     session.flush()
     events.record(

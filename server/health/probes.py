@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
@@ -25,6 +25,8 @@ class Health(BaseModel):
 
     status: str = "ok"
     service: str = SERVICE
+    sessions: int = Field(0, description="Streams that are open on this server.")
+    stream_mode: str | None = Field(None, description="How streams send pictures where their client says nothing.")
     ts: str = Field(description="This host's clock.")
 
 
@@ -43,13 +45,17 @@ class Readiness(BaseModel):
     queue_size: int = 0
     ts: str
     reasons: list[str] = Field(default=[], description="What cannot be used, a sentence each.")
+    detail: str | None = Field(None, description="With 503: all reasons, as Dreamverse's page shows them.")
 
 
 @router.get("/health")
 @router.get("/healthz")
-async def health() -> Health:
+async def health(request: Request) -> Health:
     """Tell that the process is alive. It asks nobody else, so it answers while the database is away."""
-    return Health(ts=_now())
+    streams = getattr(request.app.state, "stream", None)
+    if streams is None:
+        return Health(ts=_now())
+    return Health(sessions=len(streams.sessions), stream_mode=streams.config.stream_mode, ts=_now())
 
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
@@ -65,7 +71,7 @@ async def ready(line: ServedLine, response: Response) -> Readiness:
     if status is None:
         response.status_code = 503
         response.headers["retry-after"] = str(RETRY_AFTER_S)
-        return Readiness(status="unavailable", reasons=reasons, ts=_now())
+        return Readiness(status="unavailable", reasons=reasons, detail="; ".join(reasons), ts=_now())
     counts = status.model_dump(include=set(Readiness.model_fields))
     return Readiness(status="ready" if status.ready_gpu_workers else "warming", ts=_now(), **counts)
 

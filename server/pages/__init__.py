@@ -17,7 +17,7 @@ from server.pages import (
     stream,
     submit,
 )
-from server.pages.route import PageRoute
+from server.pages.route import PageRoute, add_unknown_page
 
 router = APIRouter(include_in_schema=False)
 for part in (assets, sign_in, live, batches, jobs, ratings, compare, evals, fleet, held, search, stream, submit):
@@ -28,4 +28,4 @@ stream_router = APIRouter(include_in_schema=False)
 for part in (assets, stream):
     stream_router.include_router(part.router)
 
-__all__ = ["PageRoute", "router", "stream_router"]
+__all__ = ["PageRoute", "add_unknown_page", "router", "stream_router"]

@@ -2,13 +2,14 @@
 
 import logging
 import urllib.parse
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, cast
 
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import DataError
+from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 
 from pipeline.errors import VgenError
@@ -62,6 +63,20 @@ def _refused(request: Request, error: ApiError) -> Response:
     if error.status == 503:
         response.headers["retry-after"] = str(RETRY_AFTER_S)
     return response
+
+
+def add_unknown_page(app: FastAPI) -> None:
+    """Have a browser that asks for a path that there is not get a page; programs get what they got before."""
+    answered = cast(Callable[[Request, Exception], Awaitable[Response]], app.exception_handlers[HTTPException])
+
+    async def page_or_answer(request: Request, error: Exception) -> Response:
+        for_people = request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
+        if not (isinstance(error, HTTPException) and error.status_code == 404 and for_people):
+            return await answered(request, error)
+        message = f"This server has nothing at {request.url.path[:200]}"
+        return _refused(request, ApiError(404, message, code="unknown_url"))
+
+    app.add_exception_handler(HTTPException, page_or_answer)
 
 
 def _to_sign_in(request: Request) -> Response:

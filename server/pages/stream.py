@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from pipeline.presets import load_library
 from server.auth import Visit, seeing
-from server.database import ServedLine
+from server.database import Line, ServedLine
 from server.pages.rendering import HEADERS, page
 from server.pages.route import PageRoute
 
@@ -20,8 +20,8 @@ def show_stream(request: Request, line: ServedLine, visit: Annotated[Visit, Depe
     """Show the form and the player."""
     streams = getattr(request.app.state, "stream", None)
     is_mock = streams is not None and streams.gpus is not None
-    presets = ["mock"] if is_mock else sorted(load_library(line.settings.effective_presets_dir).presets)
     default = "mock" if is_mock else (streams.preset if streams is not None else None) or line.settings.preset
+    presets = ["mock"] if is_mock else _presets(line, default)
     response = page(
         request,
         None if is_mock else visit,  # a mock has no other pages
@@ -32,3 +32,10 @@ def show_stream(request: Request, line: ServedLine, visit: Annotated[Visit, Depe
     )
     response.headers["content-security-policy"] = _POLICY
     return response
+
+
+def _presets(line: Line, default: str) -> list[str]:
+    """The presets whose segments go on from each other, and the default one."""
+    known = load_library(line.settings.effective_presets_dir).presets.values()
+    names = {preset.name for preset in known if preset.continuation is not None and not preset.hidden}
+    return sorted(names | {default})

@@ -197,6 +197,7 @@ class Conversation:
             timeout_s=config.session_timeout_seconds,
             resume=init.session_id is not None,
             after_segment=init.after_segment,
+            on_displaced=self.displace,
         )
 
     def _begin(self, init: m.SessionInitV2) -> None:

@@ -11,6 +11,7 @@ import base64
 import contextlib
 import logging
 import re
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
@@ -55,7 +56,10 @@ logger = logging.getLogger(__name__)
 STATE_KIND = "vgen.session.v1"
 _POLL_S = 0.1
 """How often the rows are asked while something is waited for; media are not waited for in them."""
-_TOUCH_S = 20.0
+_TOUCH_S = 5.0
+"""How often the rows are told that the client is there, and asked whether it still has the session."""
+_VIEWER = "viewer"
+"""The name in the session's ``extra`` under which the newest client is kept."""
 _LOST = frozenset({"failed", "blocked", "cancelled"})
 _NUMBER = re.compile(r"gpu(\d+)")
 """The device's number in a worker's name (``tasks.node_name``)."""
@@ -72,6 +76,7 @@ class LineSource:
         self._opening: Opening | None = None
         self._view: SessionView | None = None
         self._touching: asyncio.Task[None] | None = None
+        self._viewer = secrets.token_hex(8)
 
     async def open(self, opening: Opening) -> AsyncIterator[Waiting | Assigned]:
         self._opening = opening
@@ -189,6 +194,8 @@ class LineSource:
         except VgenError as error:
             raise _of_opening(error) from error
         self._view = view
+        if view.ended_at is None:
+            await self._ask(sessions.update_extra, opening.session_id, **{_VIEWER: self._viewer})
         await asyncio.to_thread(self._tell_workers, opening)
         return view
 
@@ -258,12 +265,17 @@ class LineSource:
             raise SourceError("internal_error", str(error)) from error
 
     async def _touch(self) -> None:
-        """Let the rows know that the client is there."""
-        assert self._opening is not None
+        """Let the rows know that the client is there, as long as no other has come for its session."""
+        opening = self._opening
+        assert opening is not None
         while True:
-            await asyncio.sleep(min(_TOUCH_S, self._opening.timeout_s / 3))
+            await asyncio.sleep(min(_TOUCH_S, opening.timeout_s / 3))
             try:
-                await asyncio.to_thread(sessions.touch, self._database, self._opening.session_id)
+                view = await asyncio.to_thread(sessions.session_view, self._database, opening.session_id)
+                if view.extra.get(_VIEWER) != self._viewer:
+                    opening.on_displaced()
+                    return
+                await asyncio.to_thread(sessions.touch, self._database, opening.session_id)
             except VgenError as error:  # it is tried again
                 logger.warning("a session was not touched", extra={"reason": str(error)})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -41,6 +41,8 @@ class Opening:
     resume: bool = False
     """True where the client comes back to a session that it had."""
     after_segment: int = -1
+    on_displaced: Callable[[], None] = lambda: None
+    """Called when the session is another client's now, perhaps on another server."""
 
 
 @dataclass(frozen=True, slots=True)

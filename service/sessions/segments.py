@@ -54,6 +54,7 @@ def add_segment(
         NotFoundError: there is no such session, or it is another owner's.
         ConflictError: the segment was asked for with other content; or the session has ended, or has as many segments
             as it may have.
+        QuotaError: the key with which the first segment was asked for over HTTP may not have another.
     """
     given: dict[str, object] = {"prompt": prompt, "seed": seed, "num_inference_steps": num_inference_steps}
     given |= {"guidance_scale": guidance_scale, "negative_prompt": negative_prompt}

@@ -10,8 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from cli.main import run
+from db.models import Batch
+from db.session import Database
+from pipeline.settings import load_settings
+from service import keys
 from tests.cli_process import until
 from tests.clients.browser import Browser, chromium
 from tests.clients.run import FOLDER
@@ -217,8 +222,65 @@ def test_what_does_not_come_is_said_where_it_should_be(
     page.until("return document.querySelector('figure').innerText.includes('Swept')")
 
 
+def test_a_store_that_is_away_is_said_and_the_page_is_there(
+    window: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given clips that were made, and a store that answers nobody
+    with serving(tmp_path) as server:
+        made = submit(server, {"prompt": PROMPT, "seed": 1}, {"prompt": PROMPT, "seed": 2})
+    monkeypatch.setenv("VGEN_STORAGE", "s3://bucket")
+    for name, value in (("ENDPOINT_URL", "http://127.0.0.1:1"), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b")):
+        monkeypatch.setenv(f"VGEN_S3_{name}", value)
+    monkeypatch.setenv("VGEN_S3_TIMEOUT_S", "1")
+
+    # Then each page is there, and says it where a picture or a video should be
+    with serving(tmp_path) as server:
+        base = str(server.client.base_url).rstrip("/")
+        window.emulate(1280, 900)
+        for path, place in ((f"/batches/{made}", ".card"), (f"/jobs/{made}-000000", ".job")):
+            window.open(base + path)
+            window.until(f"return document.querySelector('{place}')?.innerText.includes('The store is away for now')")
+
+
+def test_a_session_that_ended_is_said_where_it_shows_and_leads_to_the_sign_in(window: Browser, tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        made = submit(server, {"prompt": PROMPT, "seed": 1})
+        base = str(server.client.base_url).rstrip("/")
+        database = Database(load_settings(home=tmp_path).effective_database_url)
+        try:
+            with database.reading() as session:
+                owner = session.scalars(select(Batch.owner)).one()
+            created = keys.create(database, name="t", owner=owner, scopes=keys.DEFAULT_SCOPES, expires=None, by="t")
+            window.emulate(1280, 900)
+            window.open(f"{base}/batches/{made}")
+            assert window.run("return location.pathname") == "/sign-in"
+            window.type("input[name=key]", created.secret)
+            window.click("main form button")
+            window.until("return document.querySelector('.poster')?.naturalWidth > 0")
+            assert window.run("return location.pathname") == f"/batches/{made}"
+            keys.revoke(database, [created.key.id], by="t")
+            image = "const image = document.querySelector('.poster'); image.src = image.src.replace('?v=', '?v=0')"
+            window.run(image)
+            window.until("return document.querySelector('.card').innerText.includes('The session has ended')")
+            window.open(f"{base}/batches/{made}")
+            assert window.run("return location.pathname") == "/sign-in"
+        finally:
+            database.close()
+
+
 def pages_of(batch: str) -> list[str]:
-    plain = ["/", "/submit", "/search?q=a", "/held", "/evals", "/models", "/workers", "/sign-in", "/batches/none"]
+    plain = [
+        "/",
+        "/submit",
+        "/search?q=a",
+        "/held",
+        "/evals",
+        "/models",
+        "/workers",
+        "/stream",
+        "/sign-in",
+        "/batches/none",
+    ]
     of_batch = [f"/batches/{batch}{query}" for query in ("", "?view=prompts", "?view=grid&by=seed", "?q=none&label=x")]
     clips = "&".join(f"job={batch}-{number:06}" for number in range(4))
     return [*plain, *of_batch, f"/jobs/{batch}-000000", f"/compare?{clips}"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.cli_process import until
 from tests.clients.browser import Browser, chromium
 from tests.serving import Served, serving
 
@@ -91,3 +93,19 @@ def test_what_is_turned_down_is_said_and_the_session_goes_on(page: Browser) -> N
 def test_the_page_is_not_wider_than_the_window(page: Browser, width: int) -> None:
     page.resize(width, 900)
     assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_segments_of_a_line_play_too(browser: Browser, tmp_path: Path) -> None:
+    sampling = "sampling: { num_frames: 24, fps: 24, width: 64, height: 64 }"
+    streaming = "streaming: { preset: idle, generation_segment_cap: 3 }"
+    (tmp_path / "serve.yaml").write_text(f"{streaming}\ndefault_request: {{ {sampling} }}\n")
+    with serving(tmp_path / "home", "--config", tmp_path / "serve.yaml") as server:
+        until(lambda: server.client.get("/readyz").json()["ready_gpu_workers"])
+        browser.resize(1280, 900)
+        browser.open(f"{server.client.base_url}/stream")
+        browser.complaints()
+        _watch(browser)
+        browser.until("return document.getElementById('video').currentTime > 2.3")
+        assert browser.run("return document.getElementById('problem').textContent") == ""
+        assert browser.run("return document.getElementById('video').buffered.length") == 1
+        assert browser.complaints() == []

@@ -60,11 +60,12 @@ def made(served: Served, name: str, count: int) -> str:
 
 def paths(batch_id: str | None, count: int) -> Iterator[tuple[str, str]]:
     """Each page, by a name for its pictures."""
-    plain = ("submit", "search", "held", "evals", "models", "workers", "sign-in")
+    plain = ("submit", "search", "held", "evals", "models", "workers", "stream", "sign-in")
     yield "batches", "/"
     if count <= 1:
         yield from ((name, f"/{name}") for name in plain)
         yield "error", "/batches/none"
+        yield "plan", "/submit"
     if batch_id is None:
         return
     yield "wall", f"/batches/{batch_id}"
@@ -87,6 +88,10 @@ def shoot(browser: Browser, url: str, name: str, folder: Path) -> None:
         browser.emulate(width, 900, dark=dark)
         browser.open(url)
         browser.until("return document.readyState === 'complete'")
+        if name.endswith("plan"):
+            browser.run("document.querySelector('textarea[name=text]').value = arguments[0]", "\n".join(SHAPES))
+            browser.click("button[name=dry_run]")
+            browser.until("return document.body.innerText.includes('Nothing is stored yet')")
         browser.run(
             "for (const image of document.images) image.loading = 'eager';"
             "for (const card of document.querySelectorAll('.card')) card.style.contentVisibility = 'visible'"

@@ -92,6 +92,9 @@ class _Facts:
         self.state = {job[0]: job[2] for job in self.jobs}
         gone = self._read("SELECT id FROM jobs WHERE batch_id IN :batches AND deleted_at IS NOT NULL")
         self.deleted = {row[0] for row in gone}
+        joined = self._read("SELECT joined_job_id FROM stream_sessions WHERE batch_id IN :batches")
+        self.joined = {row[0] for row in joined}
+        """Jobs that join a session's clips, and make no frames."""
 
     def _read(self, query: str) -> list[Any]:
         from sqlalchemy import bindparam  # noqa: PLC0415
@@ -154,13 +157,14 @@ def _check_frames(facts: _Facts, report: Report) -> None:
     for job, roll, segment, digest in facts.segments:
         spec = specs[job] if roll == 1 else specs[job].model_copy(update={"seed": roll_seed(specs[job].seed, roll)})
         made.setdefault((job, roll), set()).add(segment)
-        if spec.preset == "idle" and digest != undisturbed(spec)[segment]:
+        if spec.preset == "idle" and digest != _expected(specs, job, spec)[segment]:
             report.problems.append(
                 f"job {job}: roll {roll}, segment {segment}: frames {digest} differ from an undisturbed run's"
             )
     for job, _, state, _, _, roll in facts.jobs:
-        if state == "succeeded" and made.get((job, roll)) != set(range(specs[job].segments)):
-            found = made.get((job, roll))
+        wanted: set[int] = set() if job in facts.joined else set(range(specs[job].segments))
+        found = made.get((job, roll), set())
+        if state == "succeeded" and found != wanted:
             report.problems.append(f"job {job}: succeeded with segments {found} of {specs[job].segments}")
 
 
@@ -179,6 +183,23 @@ def _check_rolls(facts: _Facts, report: Report) -> None:
     report.rerolled = sum(rejected.values())
 
 
+def _expected(specs: dict[str, JobSpec], job: str, spec: JobSpec) -> list[str]:
+    """The sha256 of the frames of each segment of a job; a session's goes on from that of the job which it extends."""
+    if spec.extends not in specs:
+        return undisturbed(spec)
+    chain = [spec]
+    while (before := chain[0].extends) in specs:
+        chain.insert(0, specs[str(before)])
+    with tempfile.TemporaryDirectory() as folder:
+        generator = IdleGenerator()
+        generator.load("idle", lambda progress: None)
+        digests = [
+            _frames(generator, each, each.seed, each.seam_frames if place else 0, Path(folder))
+            for place, each in enumerate(chain)
+        ]
+    return digests[-1:]
+
+
 def undisturbed(spec: JobSpec) -> list[str]:
     """The sha256 of the frames of each segment that the idle generator makes of this by itself."""
     known = (spec.seed, spec.width, spec.height, spec.num_frames, spec.segments)
@@ -192,11 +213,14 @@ def undisturbed(spec: JobSpec) -> list[str]:
 
 def _segment(generator: IdleGenerator, spec: JobSpec, segment: int, folder: Path) -> str:
     """One segment by itself; the last frames of the one before lie in ``folder``."""
+    return _frames(generator, spec, segment_seed(spec.seed, segment), spec.seam_frames if segment > 0 else 0, folder)
+
+
+def _frames(generator: IdleGenerator, spec: JobSpec, seed: int, repeats: int, folder: Path) -> str:
     path, last = folder / "frames", folder / "last"
-    repeats = spec.seam_frames if segment > 0 else 0
     frame = frames_size(spec) // spec.num_frames
-    path.write_bytes(bytes(frame * spec.frames_of(segment)))
-    quick = spec.model_copy(update={"num_inference_steps": 1, "seed": segment_seed(spec.seed, segment)})
+    path.write_bytes(bytes(frame * (spec.num_frames - repeats)))
+    quick = spec.model_copy(update={"num_inference_steps": 1, "seed": seed})
     request = GenerationRequest(
         spec=quick, prompt=spec.prompt, frames_path=path, previous=last if repeats else None, repeats=repeats
     )

@@ -44,6 +44,15 @@ class Mutant:
     tests: Sequence[str]
 
 
+_BINDING = (
+    "tests/unit/db/test_reservations.py"
+    "::test_binding_gives_back_what_runs_there_and_the_worker_takes_the_sessions_segments_only"
+)
+_SUCCESSION = (
+    "tests/unit/db/test_stream_sessions.py"
+    "::test_a_segment_is_generated_once_the_one_before_left_its_frames_and_not_before"
+)
+
 MUTANTS = (
     Mutant(
         "a finish that does not ask for the attempt's number",
@@ -276,6 +285,68 @@ MUTANTS = (
         "        _verify(artifact, context)\n",
         "",
         ["tests/unit/pipeline/stages/test_publish.py"],
+    ),
+    Mutant(
+        "a worker that is reserved for a session and claims others' clips",
+        "db/queue/leases.py",
+        "            ~_reserved_for_others(table, worker),\n",
+        "",
+        [
+            "tests/unit/db/test_reservations.py"
+            "::test_a_claim_by_a_reserved_worker_of_what_was_dispatched_to_its_old_queue_finds_nothing"
+        ],
+    ),
+    Mutant(
+        "a clip that makes no room for a session",
+        "db/queue/leases.py",
+        "    return or_(~not_paused(table.queue, table.batch_id), _reserved_for_others(table, table.worker))\n",
+        "    return ~not_paused(table.queue, table.batch_id)\n",
+        [_BINDING],
+    ),
+    Mutant(
+        "a session's segment that another GPU makes",
+        "db/scheduling/dispatch.py",
+        "if not owner.of_session}\n",
+        "}\n",
+        [_BINDING, "tests/unit/db/test_reservations.py::test_sessions_wait_for_a_gpu_of_their_own"],
+    ),
+    Mutant(
+        "a segment that is generated before the one that it goes on from",
+        "db/queue/finishing.py",
+        "    if stage is Stage.GENERATE and succession.must_wait(session, work):\n",
+        "    if False:\n",
+        [_SUCCESSION],
+    ),
+    Mutant(
+        "a continuation state that is not handed on",
+        "db/queue/finishing.py",
+        "            succession.hand_on(session, work, result.continuation)\n",
+        "            pass\n",
+        [_SUCCESSION],
+    ),
+    Mutant(
+        "segments that go on although the one before was lost",
+        "db/sessions/settling.py",
+        "    _cancel_followers(session, row.batch_id)\n",
+        "",
+        ["tests/unit/db/test_stream_sessions.py"],
+    ),
+    Mutant(
+        "a session's batch that closes between two segments",
+        "db/clips/batch_closing.py",
+        "Job.state.in_(_OPEN)) & ~growing\n",
+        "Job.state.in_(_OPEN))\n",
+        ["tests/unit/db/test_stream_sessions.py"],
+    ),
+    Mutant(
+        "a GPU that waits for a session at nobody's cost",
+        "db/scheduling/reservations.py",
+        "        spending.charge_idle(session, item.batch_id, item.queue, idle)\n",
+        "        pass\n",
+        [
+            "tests/unit/db/test_reservations.py"
+            "::test_idle_reserved_time_is_charged_and_ends_a_session_whose_budget_it_uses_up"
+        ],
     ),
     Mutant(
         "frames that are encoded unread",

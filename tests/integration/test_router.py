@@ -23,6 +23,8 @@ from websockets.sync.client import ClientConnection, connect
 from tests.cli_process import until, vgen
 from tests.router_replica import StartedReplica, started_replica
 from tests.routing import Routing, routing
+from tests.serving import serving
+from tests.tls import make_authority, tls_proxy
 
 KEY = "0123456789abcdef0123456789abcdef"
 HUGE = 24 * 1024 * 1024
@@ -255,6 +257,42 @@ def test_a_replica_killed_in_a_session_is_told_and_the_client_goes_on_elsewhere(
                 assert routed.client.get("/echo").json()["replica"] != lost.name
 
 
+def test_a_session_of_vgen_serve_goes_on_at_another_after_a_kill(tmp_path: Path) -> None:
+    first_home, second_home = tmp_path / "a", tmp_path / "b"
+    with serving(first_home, "--mock") as first, serving(second_home, "--mock") as second:
+        urls = [str(each.client.base_url).rstrip("/") for each in (first, second)]
+        with routing(tmp_path, urls, health_check={"interval_seconds": 60}) as routed:
+
+            def made(connection: ClientConnection, last: str) -> list[dict[str, Any]]:
+                """The messages up to the first of a type; media are left out."""
+                told: list[dict[str, Any]] = []
+                while not told or told[-1]["type"] != last:
+                    message = connection.recv(timeout=60)
+                    told += [json.loads(message)] if isinstance(message, str) else []
+                return told
+
+            init: dict[str, Any] = {"type": "session_init_v2", "client_id": "c"}
+            with session(routed, subprotocols=["vgen.stream"]) as connection:
+                assert connection.subprotocol == "vgen.stream"
+                connection.send(json.dumps(init))
+                connection.send(json.dumps({"type": "segment_prompt_source", "prompt": "one"}))
+                made(connection, "ltx2_segment_complete")
+                connection.send(json.dumps({"type": "snapshot_state"}))
+                state = made(connection, "continuation_state_snapshot")[-1]["state"]
+                running = next(each for each, name in ((first, "a"), (second, "b")) if routed.replica(name)["sessions"])
+
+                running.process.kill()
+
+                received, code, reason = ending(connection)
+                assert (code, reason) == (1011, "replica_lost")
+                assert json.loads(received[-1])["code"] == "worker_failed"
+            with session(routed) as again:
+                again.send(json.dumps({**init, "continuation_state": state}))
+                again.send(json.dumps({"type": "segment_prompt_source", "prompt": "two"}))
+                told = made(again, "ltx2_segment_complete")
+                assert "error" not in {each["type"] for each in told}
+
+
 def test_without_a_healthy_replica_clients_are_told_to_come_again(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
@@ -270,6 +308,26 @@ def test_without_a_healthy_replica_clients_are_told_to_come_again(tmp_path: Path
         assert answer.json()["error"]["code"] == "no_healthy_replica"
         health = routed.client.get("/router/health")
         assert (health.status_code, "retry-after" in health.headers) == (503, True)
+
+
+def test_a_replica_behind_tls_is_reached_where_its_certificate_is_known(
+    replicas: dict[str, StartedReplica], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = make_authority(tmp_path / "tls", "127.0.0.1")
+    plain = int(replicas["a"].url.rpartition(":")[2])
+    with tls_proxy(authority, plain) as proxy:
+        url = f"https://127.0.0.1:{proxy.port}"
+        with routing(tmp_path, [url]) as routed:
+            until(lambda: "CERTIFICATE_VERIFY_FAILED" in (routed.replica("a")["last_error"] or ""))
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
+        with routing(tmp_path, [url]) as routed:
+            routed.until_status("a", "healthy")
+            assert routed.client.get("/echo").json()["replica"] == "a"
+            with session(routed) as connection:
+                told = hello(connection)
+                assert (told["replica"], told["headers"]["host"]) == ("a", routed.ws.removeprefix("ws://"))
+                connection.send("there?")
+                assert connection.recv(timeout=30) == "there?"
 
 
 # Health

@@ -68,7 +68,7 @@ def test_a_solo_server_is_ready_with_its_own_worker(served: Served) -> None:
     until(lambda: served.client.get("/readyz").json()["status"] == "ready")
 
     ready = served.client.get("/readyz").json()
-    assert ready.keys() == {"status", "service", "ts", "queue_size", "reasons"} | POOL
+    assert ready.keys() == {"status", "service", "ts", "queue_size", "reasons", "detail"} | POOL
     assert (ready["total_gpus"], ready["available_gpus"], ready["reasons"]) == (1, 1, [])
 
 

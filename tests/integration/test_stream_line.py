@@ -166,3 +166,38 @@ def test_frames_that_lie_here_no_more_are_taken_from_the_published_clip(line: Li
         second.send({"type": "stop_session"})
         second.end()
     assert second.of("media_segment_complete")[0]["chunks"] == first.of("media_segment_complete")[0]["chunks"] == 5
+
+
+def test_the_newest_client_has_the_session_whichever_server_it_came_to(line: Line) -> None:
+    other = StreamService.of_line(line.settings, line.database)
+    app = create_app(line.settings, line.database, streams=other)
+    with TestClient(app, base_url="http://127.0.0.1:8000") as http, line.client(INIT) as first:
+        session_id = first.until("gpu_assigned")["session_id"]
+        with Server(other, http).client(INIT | {"session_id": session_id}) as second:
+            second.until("ltx2_stream_start")
+            closed = first.end()
+            assert (closed["code"], closed["reason"]) == (1008, "taken_over")
+            second.send({"type": "stop_session"})
+            second.end()
+    assert sessions.session_view(line.database, session_id).end_reason == "stop_requested"
+    other.close()
+
+
+def test_dreamverses_page_is_served_from_the_same_sessions(line: Line) -> None:
+    init = {"type": "session_init_v2", "curated_prompts": ["a door"], "enhancement_enabled": False}
+    with line.client(init, path="/ws") as page:
+        page.until("ltx2_segment_complete")
+        page.send({"type": "append_prompt", "prompt": "a moon"})
+        page.until("ltx2_segment_complete")
+        page.send({"type": "reset_to_seed_prompts"})
+        page.until("seed_prompts_reset_applied")
+        page.until("ltx2_segment_complete")
+        page.send({"type": "leave"})
+        closed = page.end()
+
+    assert (closed["code"], closed["reason"]) == (1000, "stop_requested")
+    started = page.of("ltx2_segment_start")
+    assert [(each["segment_idx"], each["prompt"]) for each in started] == [(1, "a door"), (2, "a moon"), (1, "a door")]
+    assert not page.of("error")
+    assert all("mp4a.40.2" in each["mime"] for each in page.of("media_init"))
+    assert [each["chunks"] for each in page.of("media_segment_complete")] == [5, 4, 5]

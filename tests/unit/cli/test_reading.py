@@ -171,7 +171,7 @@ def test_people_see_which_segment_of_how_many(vgen: Vgen, tmp_path: Path, monkey
     file = tmp_path / "long.jsonl"
     file.write_text(json.dumps({"segments": ["a fox", "it runs", "it sleeps"], "preset": "idle", "seed": 7}), "utf-8")
     plan = vgen("submit", file, "--dry-run")
-    assert "1 jobs of 3 segments" in plan.out
+    assert "1 job of 3 segments" in plan.out
     batch_id = vgen("submit", file, "--json").json["batch"]["id"]
     database = Database(load_settings(home=tmp_path / "home").effective_database_url)
     line, job_id = Line(database), f"{batch_id}-000000"

@@ -180,7 +180,7 @@ def test_cancel_and_retry_by_label_and_by_error(tmp_path: Path, home: Home, vgen
     home.end(home.job_ids[0], JobState.FAILED, error_code="refused", error="no")
     assert vgen("retry", "--code", "generator_died", "--json").json["changed"] == [first]
     assert vgen("retry", "latest", "--code", "refused", "--json").json["changed"] == []
-    assert "1 jobs queued again" in vgen("retry", home.batch_id).out
+    assert "1 job queued again" in vgen("retry", home.batch_id).out
 
 
 @pytest.mark.parametrize(

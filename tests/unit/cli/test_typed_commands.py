@@ -13,6 +13,7 @@ import pytest
 import typer.main
 from sqlalchemy import delete
 
+from cli.batches import follow, forecast
 from cli.main import app
 from cli.operate import init
 from db.clips import batches
@@ -279,6 +280,24 @@ def test_prompts_without_a_file_are_made_again_unless_it_is_asked_for(
     assert (again["batch"]["total"], again["reused"]) == (2, [])
     assert "are made again; the option 'reuse' makes only what is new" in " ".join(again["notices"])
     assert piped("a hen\na fox\na boat\n", "--reuse")["batch"]["total"] == 1
+
+
+def test_a_run_that_starts_says_so_and_not_that_nobody_is_at_work(home: Home) -> None:
+    database = home.database()
+    snapshot = follow.snapshot_of(database, [home.batch_id])
+    starting = forecast.News(database, home.settings, start_s=60.0).report(snapshot)
+    watching = forecast.News(database, home.settings).report(snapshot)
+    database.close()
+    assert starting.waiting == ("starting the workers",)
+    assert "nobody is at work in this home: `vgen run`" in watching.waiting[0]
+
+
+def test_one_job_is_one_job_and_what_failed_is_told_how_to_mend(home: Home, vgen: Vgen) -> None:
+    for job_id in home.job_ids[:2]:
+        assert "1 job cancelled" in vgen("cancel", job_id).out
+    home.end(home.job_ids[2], JobState.FAILED, error_code="internal", error="x")
+    assert f"vgen retry {home.batch_id}" in vgen("watch", home.batch_id).out
+    assert "1 job queued again" in vgen("retry", home.job_ids[2]).out
 
 
 def test_downloads_of_two_batches_and_foreign_files_keep_apart(home: Home, vgen: Vgen, tmp_path: Path) -> None:

@@ -160,6 +160,7 @@ def _rows(line: Line) -> dict[str, str]:
 def _session_between_two_segments(line: Line) -> str:
     """The batch of a session whose first segment is generated, and whose second waits for a GPU."""
     sessions = SessionLine(line.database)
+    sessions.worker(name="w2")  # the other one is at work
     opened = sessions.open()
     for number in (0, 1):
         sessions.ask(opened.id, number)

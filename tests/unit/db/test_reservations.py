@@ -261,3 +261,20 @@ def test_a_reservation_ends_with_a_session_of_which_nothing_is_heard(line: Sessi
         (unbound,) = [event for event in events.of_batch(session, opened.batch_id) if event.kind == "session_unbound"]
         assert unbound.data["why"] == "session_ended"
         assert [row.name for row in workers.alive(session)] == ["w1"]
+
+
+def test_sessions_wait_for_a_gpu_of_their_own(line: SessionLine) -> None:
+    # Given two GPUs, one of which sessions may have, and two sessions with a segment each
+    line.worker()
+    line.worker(name="w2")
+    first, second = line.open(), line.open(owner="bob")
+    for each in (first, second):
+        line.ask(each.id, 0)
+    line.make(second.id, 0, Stage.SCREEN)
+    line.admit()
+
+    # Then the second waits although a GPU is free for others
+    assert line.view(second.id).queue_position == 0
+    assert line.states(f"{second.batch_id}-000000")[Stage.GENERATE] is StepState.WAITING
+    with line.database.transaction() as session:
+        assert placement.planned(session, all_presets(), affinity_s=0) == {}

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import delete, update
 
-from db import invariants
+from db import events, invariants
 from db.clips import batch_deletion, retention
 from db.clips import cancel_retry_approve as requests
 from db.events import MEDIA_REMOVED
-from db.models import ContinuationState, Job, StreamSession
+from db.models import ApiKey, ContinuationState, Job, StreamSession
 from db.queue import outcomes
 from db.session import Database
 from pipeline.errors import (
@@ -19,13 +19,14 @@ from pipeline.errors import (
     GpuUnavailableError,
     InputError,
     NotFoundError,
+    QuotaError,
     RefusedError,
     SessionRejectedError,
 )
 from pipeline.settings import load_settings
 from pipeline.states import JobState, Stage, StepState
 from pipeline.work import Outcome
-from service import sessions
+from service import rerun, sessions
 from service.sessions import SessionChoices
 from tests.moves import watched
 from tests.unit.db.line import result_of
@@ -321,3 +322,50 @@ def test_what_an_open_session_was_given_is_not_swept_before_its_first_segment(li
         session.flush()
         assert retention.unreferenced(session, [key]) == {key}
         session.rollback()
+
+
+def test_a_keys_quota_counts_every_segment(line: SessionLine) -> None:
+    with line.database.transaction() as session:
+        session.add(ApiKey(id="k1", name="k", owner="ada", scopes=[], secret_sha256="0" * 64, created_at=1))
+        session.flush()
+        session.execute(update(ApiKey).values(max_active_jobs=2))
+    acting = events.acting_key.set("k1")
+    try:
+        opened = line.open()
+        for number in (0, 1):
+            line.ask(opened.id, number)
+        with pytest.raises(QuotaError, match="may have 2 jobs open and has 2"):
+            line.ask(opened.id, 2)
+        line.make(opened.id, 0)
+        line.ask(opened.id, 2)
+    finally:
+        events.acting_key.reset(acting)
+    assert line.batch(opened.batch_id).total == 3
+
+
+def test_a_held_segment_waits_for_a_person_although_its_frames_could_be_made(line: SessionLine) -> None:
+    opened = line.open()
+    for number in (0, 1):
+        line.ask(opened.id, number)
+    held = line.take(opened.id, 1, Stage.SCREEN)
+    line.finish(held, result_of(held, Outcome.HELD))
+    line.make(opened.id, 0)
+    assert line.states(held.work.job_id)[Stage.GENERATE] is StepState.PENDING
+    assert invariants.violations(line.database) == []
+
+    with line.database.transaction() as session:
+        assert requests.approve(session, held.work.job_id, by="eve")
+    line.make(opened.id, 1)
+    assert [each.state for each in line.view(opened.id).segments] == ["succeeded", "succeeded"]
+
+
+def test_a_segment_is_made_once_more_by_itself_and_the_joined_clip_is_not(line: SessionLine) -> None:
+    opened = line.open()
+    line.ask(opened.id, 0)
+    line.make(opened.id, 0)
+    joined = sessions.close_session(line.database, opened.id).joined_job or ""
+
+    spec, options = rerun.as_made(line.database, f"{opened.batch_id}-000000")
+    assert (spec.prompt, options.session) == ("a fox", None)
+    with pytest.raises(ConflictError, match="joins the clips of a session"):
+        rerun.as_made(line.database, joined)

@@ -333,6 +333,16 @@ def test_an_address_that_says_nothing_is_refused_with_what_is_wrong(open_site: C
         assert "content-security-policy" in answer.headers
 
 
+def test_a_path_that_there_is_not_is_a_page_to_browsers_and_json_to_programs(open_site: Callable[..., Site]) -> None:
+    browser = open_site().browser()
+    for path in ("/batches/", "/nothing", "/<script>alert(1)</script>"):
+        page = browser.get(path, headers={"accept": "text/html,*/*;q=0.8"})
+        assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+        assert "This server has nothing at" in page.text
+        assert "<script>alert" not in page.text
+        assert browser.get(path).json()["error"]["code"] == "unknown_url"
+
+
 def test_what_is_gone_is_said(open_site: Callable[..., Site]) -> None:
     site = open_site()
     browser = site.browser()

@@ -570,12 +570,20 @@ def test_the_pages_probes_are_answered(server: Server) -> None:
 
 
 def test_stories_are_those_of_the_configuration(server: Server) -> None:
-    assert server.http.get("/curated-presets").json()["presets"] == []
+    assert server.http.get("/curated-presets").status_code == 404  # the page then keeps its own
     story = {"id": "robot", "label": "A robot", "segment_prompts": ["a door", "a moon"]}
     with mock(curated_presets=[story]) as other:
         answer = other.http.get("/curated-presets").json()
     assert answer["file_path"] is None
     assert (answer["count"], answer["presets"]) == (1, [{**story, "description": ""}])
+
+
+def test_what_language_models_are_told_is_shown(server: Server) -> None:
+    shown = server.http.get("/prompt-system-config").json()
+    texts = {name: text for name, text in shown.items() if name.endswith("_system_prompt")}
+    assert len(texts) == 4
+    assert all(isinstance(text, str) and len(text) > 20 for text in texts.values())
+    assert (type(shown["rewrite_model"]), type(shown["rewrite_temperature"])) == (str, float)
 
 
 def test_every_type_of_the_unions_is_listed_once() -> None:
