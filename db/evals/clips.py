@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 
 from db.models import ArtifactRow, EvalRun, Job, Score
 from db.queue.leases import spec_of
-from pipeline.scoring.suite_jobs import entry_of
 from pipeline.states import JobState
 from pipeline.work import ReferenceClip, StoredClip
 
@@ -55,6 +54,8 @@ def with_references(
 
 
 def _key(clip: StoredClip) -> tuple[int | None, int | None]:
+    from pipeline.scoring.suite_jobs import entry_of  # noqa: PLC0415 - it brings numpy, for which --help need not wait
+
     entry = entry_of(clip.spec.labels)
     return (None if entry is None else entry.index, clip.spec.seed)
 

@@ -15,7 +15,6 @@ from db.session import now_ms
 from pipeline.errors import NotFoundError
 from pipeline.ids import new_batch_id
 from pipeline.outputs import GenerateOutput
-from pipeline.scoring.registry import GROUPS, METRICS, WEIGHTS_MISSING, is_known, named
 from pipeline.seeds import roll_seed
 from pipeline.spec import SUITE_ENTRY_LABEL
 from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, EvalState, JobState, Stage, StepState
@@ -269,6 +268,9 @@ def _shortcomings(session: Session, run_id: str, batch_id: str) -> dict[str, int
     for want of weights: those that were named, and those of a group of which that holds for all that need any. Nights
     are judged by the metrics that gate, whatever else is there.
     """
+    # It brings numpy, which `vgen --help` and `vgen status` need not load.
+    from pipeline.scoring.registry import GROUPS, METRICS, WEIGHTS_MISSING, is_known, named  # noqa: PLC0415
+
     run = get_run(session, run_id)
     of = _newest_scores(batch_id)
     weightless = func.count().filter(of.c.reason.startswith(WEIGHTS_MISSING))

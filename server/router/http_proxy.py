@@ -14,7 +14,7 @@ from server.router.config import RouterConfig
 from server.router.headers import Headers, end_to_end, forwarded
 from server.router.health_checks import HealthChecks
 from server.router.registry import Load, Replica, ReplicaRegistry
-from server.router.targets import origin_of, target_of
+from server.router.addresses import origin_of, target_of
 
 logger = logging.getLogger(__name__)
 NO_REPLICA = "no_healthy_replica"

@@ -24,7 +24,7 @@ from server.stream.init_image import InitImageError, read_init_image
 from server.stream.limits import MessageRate, too_long
 from server.stream.outbox import ClientTooSlowError, Outbox, Sends
 from server.stream.prompt_queue import PromptQueue, Ready
-from server.stream.segments import SegmentTeller
+from server.stream.segment_teller import SegmentTeller
 from server.stream.service import StreamService
 from server.stream.session import Session, SessionRejectedError, SessionState
 from server.stream.source import Assigned, ContinuationState, Opening, SegmentSource, SourceError, Waiting
