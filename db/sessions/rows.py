@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ from db.notify import wake_dispatcher
 from db.session import now_ms
 from pipeline.errors import NoSuchRowError
 from pipeline.states import SESSION_ENDS, SessionState
+
+_OWNER_LOCK = 0x76676F77
+"""The first key of the advisory locks of owners who open a session ("vgow")."""
 
 
 def store(session: Session, values: Mapping[str, Any]) -> bool:
@@ -89,6 +93,13 @@ def unended(session: Session, owner: str | None = None) -> int:
     """How many sessions have not ended: of an owner, or of all."""
     query = select(func.count()).select_from(StreamSession).where(StreamSession.ended_at.is_(None))
     return session.scalars(query if owner is None else query.where(StreamSession.owner == owner)).one()
+
+
+def lock_owner(session: Session, owner: str) -> None:
+    """Let nobody else open a session of that owner until the transaction ends, so that they can be counted."""
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":  # on SQLite the transaction itself is exclusive
+        connection.execute(select(func.pg_advisory_xact_lock(_OWNER_LOCK, zlib.crc32(owner.encode()) - 2**31)))
 
 
 def touch(session: Session, session_id: str) -> bool:

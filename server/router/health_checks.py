@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import httpcore
 
+from server.router.addresses import origin_of
 from server.router.config import RouterConfig
 from server.router.registry import Replica, ReplicaRegistry
-from server.router.addresses import origin_of
 
 logger = logging.getLogger(__name__)
 Probe = Callable[[Replica], Awaitable[float]]

@@ -10,11 +10,11 @@ import httpcore
 from starlette.types import Message, Receive, Scope, Send
 
 from server.errors import ApiError
+from server.router.addresses import origin_of, target_of
 from server.router.config import RouterConfig
 from server.router.headers import Headers, end_to_end, forwarded
 from server.router.health_checks import HealthChecks
 from server.router.registry import Load, Replica, ReplicaRegistry
-from server.router.addresses import origin_of, target_of
 
 logger = logging.getLogger(__name__)
 NO_REPLICA = "no_healthy_replica"

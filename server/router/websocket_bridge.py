@@ -19,11 +19,11 @@ from websockets.frames import Close
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
+from server.router.addresses import origin_of, target_of
 from server.router.config import RouterConfig
 from server.router.headers import Headers, end_to_end, forwarded
 from server.router.health_checks import HealthChecks
 from server.router.registry import Load, Replica, ReplicaRegistry
-from server.router.addresses import origin_of, target_of
 
 logger = logging.getLogger(__name__)
 NORMAL, GOING_AWAY, TOO_BIG, FAILED, RESTARTING, TRY_LATER = 1000, 1001, 1009, 1011, 1012, 1013

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.router.addresses import target_of
 from server.router.config import ReplicaEndpoint
 from server.router.headers import end_to_end, forwarded
 from server.router.health_checks import HealthChecks, ProbeFailedError
 from server.router.registry import Load, Replica, ReplicaRegistry, ReplicaStatus
-from server.router.addresses import target_of
 
 
 def registry(*replicas: ReplicaEndpoint, healthy: bool = True) -> ReplicaRegistry:
