@@ -19,7 +19,7 @@ from db import events, invariants
 from db.clips import batch_deletion, retention
 from db.clips import cancel_retry_approve as requests
 from db.events import MEDIA_REMOVED
-from db.models import ApiKey, ContinuationState, Job, StreamSession
+from db.models import ApiKey, Batch, ContinuationState, Job, StreamSession
 from db.queue import outcomes
 from db.scheduling import capacity
 from db.session import Database
@@ -217,6 +217,66 @@ def test_silence_ends_a_session_but_not_while_a_worker_has_a_segment_in_hand(lin
     shown = line.view(opened.id)
     assert (shown.state, shown.end_reason) == ("timeout", "session_timeout")
     assert not sessions.touch(line.database, opened.id)
+
+
+@pytest.mark.parametrize("stopped_by", ["pause", "hold"])
+def test_a_client_alone_does_not_keep_a_session_in_which_nothing_can_be_made(
+    line: SessionLine, stopped_by: str
+) -> None:
+    opened = line.open(timeout_s=60)
+    line.ask(opened.id, 0)
+    screened = line.take(opened.id, 0, Stage.SCREEN)
+    if stopped_by == "hold":
+        line.finish(screened, result_of(screened, Outcome.HELD))
+    else:
+        line.finish(screened)
+        with line.database.transaction() as session:
+            session.execute(update(Batch).where(Batch.id == opened.batch_id).values(paused=True))
+    line.silence(opened.id, 61)
+
+    assert sessions.touch(line.database, opened.id)  # it has not ended yet
+    line.poll()
+
+    assert line.view(opened.id).end_reason == "session_timeout"
+
+
+def test_one_segment_that_is_held_does_not_silence_a_session_that_makes_another(line: SessionLine) -> None:
+    opened = line.open(timeout_s=60)
+    for number in (0, 1):
+        line.ask(opened.id, number)
+    line.make(opened.id, 0, Stage.SCREEN)
+    screened = line.take(opened.id, 1, Stage.SCREEN)
+    line.finish(screened, result_of(screened, Outcome.HELD))
+    line.silence(opened.id, 61)
+
+    assert sessions.touch(line.database, opened.id)
+    line.poll()
+
+    assert line.view(opened.id).ended_at is None
+
+
+def test_what_is_not_generated_when_the_budget_is_used_up_is_cancelled_and_the_session_settles(
+    line: SessionLine,
+) -> None:
+    # Given a segment whose frames wait to be encoded, and one that waits for the GPU
+    opened = line.open(max_gpu_s=100)
+    for number in (0, 1):
+        line.ask(opened.id, number)
+    line.make(opened.id, 0, Stage.GENERATE)
+    line.make(opened.id, 1, Stage.SCREEN)
+
+    # When the budget is used up
+    with line.database.transaction() as session:
+        session.execute(update(Batch).where(Batch.id == opened.batch_id).values(over_budget=True, gpu_ms=100_000))
+    line.poll()
+
+    # Then the first one's clip is still made, the other is not waited for, and what was made is joined
+    shown = line.view(opened.id)
+    assert (shown.end_reason, [each.state for each in shown.segments][1]) == ("budget_reached", "cancelled")
+    line.make(opened.id, 0)
+    line.poll()
+    shown = line.view(opened.id)
+    assert (shown.segments[0].state, shown.settled, shown.joined_job is None) == ("succeeded", True, False)
 
 
 def test_owners_have_so_many_sessions_and_an_id_is_one_owners(line: SessionLine) -> None:
