@@ -49,6 +49,9 @@ def update(session: Session, presets: Mapping[str, Preset], *, share: float) -> 
     """
     now = session.scalars(select(now_ms())).one()
     alive = {row.name: row for row in workers.alive(session)}
+    every = session.execute(
+        select(Reservation.session_id, Reservation.worker).where(Reservation.ended_at.is_(None))
+    ).all()
     reserved = _live(session)
     over = {item.id: why for item, owner in reserved if (why := _end_of(owner, alive.get(item.worker)))}
     held = [(item, owner) for item, owner in reserved if item.id not in over]
@@ -60,13 +63,14 @@ def update(session: Session, presets: Mapping[str, Preset], *, share: float) -> 
             facts = {"session_id": owner.id, "worker": item.worker, "gpu": item.gpu_type}
             events.record(session, "session_ready", batch_id=owner.batch_id, **facts)
             wake_dispatcher(session)
-    taken = {item.worker for item, _ in held}
+    # A session that somebody has in hand just now keeps its GPU, though its row is not among those locked here.
+    taken = {row.worker for row in every} - {item.worker for item, _ in reserved if item.id in over}
     gpus = [row for row in alive.values() if row.gpu_type is not None and not row.draining]
     ended = [(item, owner, over[item.id]) for item, owner in reserved if item.id in over]
     _end(session, ended, now)
     room = math.ceil(share * len(gpus)) - len(taken)
     free = [row for row in gpus if row.name not in taken]
-    sent_to = _bind_waiting(session, presets, free, {owner.id for _, owner in reserved}, room, now)
+    sent_to = _bind_waiting(session, presets, free, {row.session_id for row in every}, room, now)
     _withdraw_sent(session, [*sent_to, *(item.queue for item, _, _ in ended)])
     for item, owner in held:
         item.until = owner.last_seen + owner.timeout_ms if now - item.counted_to >= COUNT_MS else item.until
@@ -77,7 +81,8 @@ def update(session: Session, presets: Mapping[str, Preset], *, share: float) -> 
 
 
 def _live(session: Session) -> list[tuple[Reservation, StreamSession]]:
-    """The reservations that hold, each with its session, whose rows are locked."""
+    """The reservations that hold, each with its session, whose rows are locked; without those that somebody else has
+    locked, which the next poll finds."""
     query = (
         select(Reservation, StreamSession)
         .join(StreamSession, StreamSession.id == Reservation.session_id)

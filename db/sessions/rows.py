@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import case, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from db import events
 from db.base import insert_into
-from db.models import StreamSession
+from db.clips.jobs import OPEN
+from db.models import Batch, Job, StreamSession
 from db.moves import move_session
 from db.notify import wake_dispatcher
 from db.session import now_ms
 from pipeline.errors import NoSuchRowError
-from pipeline.states import SESSION_ENDS, SessionState
+from pipeline.states import SESSION_ENDS, JobState, SessionState
+
+_OWNER_LOCK = 0x76676F77
+"""The first key of the advisory locks of owners who open a session ("vgow")."""
 
 
 def store(session: Session, values: Mapping[str, Any]) -> bool:
@@ -91,12 +96,28 @@ def unended(session: Session, owner: str | None = None) -> int:
     return session.scalars(query if owner is None else query.where(StreamSession.owner == owner)).one()
 
 
+def lock_owner(session: Session, owner: str) -> None:
+    """Let nobody else open a session of that owner until the transaction ends, so that they can be counted."""
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":  # on SQLite the transaction itself is exclusive
+        connection.execute(select(func.pg_advisory_xact_lock(_OWNER_LOCK, zlib.crc32(owner.encode()) - 2**31)))
+
+
 def touch(session: Session, session_id: str) -> bool:
-    """Note that the session was heard of just now; False where it has ended, or never was."""
+    """Note that the session was heard of just now; False where it has ended, or never was.
+
+    It keeps no session, and no GPU for it, whose batch is paused or whose open segments are all held for a person: that
+    one ends as if nothing were heard of it, unless somebody lets it go on in time.
+    """
+    own = Job.batch_id == StreamSession.batch_id
+    paused = exists().where(Batch.id == StreamSession.batch_id, Batch.paused)
+    held = exists().where(own, Job.state == JobState.HELD)
+    others = exists().where(own, Job.state.in_([state for state in OPEN if state is not JobState.HELD]))
+    still = case((paused | held & ~others, StreamSession.last_seen), else_=now_ms())
     seen = (
         update(StreamSession)
         .where(StreamSession.id == session_id, StreamSession.ended_at.is_(None))
-        .values(last_seen=now_ms())
+        .values(last_seen=still)
         .returning(StreamSession.id)
         .execution_options(synchronize_session=False)
     )

@@ -15,12 +15,12 @@ from db.clips import batches
 from db.clips.batch_closing import close_batch
 from db.clips.cancel_retry_approve import cancel_all
 from db.clips.jobs import OPEN
-from db.models import Job, StreamSession
+from db.models import Job, Step, StreamSession
 from db.notify import wake_dispatcher
 from db.session import now_ms
 from db.sessions import joined
 from pipeline.spec import JobSpec
-from pipeline.states import SESSION_ENDS, JobState, Stage
+from pipeline.states import SESSION_ENDS, JobState, Stage, StepState
 from pipeline.work import JoinedClip
 
 BEFORE_ENDED = "segment_before_ended"
@@ -53,6 +53,18 @@ def settle(session: Session, row: StreamSession) -> bool:
 def cancel_open(session: Session, row: StreamSession) -> list[str]:
     """Ask every segment of a session to stop that has not ended; the ids of these."""
     return cancel_all(session, session.scalars(_open_jobs(row.batch_id)).all())
+
+
+def cancel_ungenerated(session: Session, row: StreamSession) -> list[str]:
+    """Ask the segments to stop whose frames are not generated; the ids of those that were not asked before.
+
+    Those that somebody else has locked are left to the next call.
+    """
+    made = exists().where(
+        Step.job_id == Job.id, Step.roll == Job.roll, Step.stage == Stage.GENERATE, Step.state == StepState.DONE
+    )
+    query = _open_jobs(row.batch_id).where(~Job.cancel_requested, ~made)
+    return cancel_all(session, session.scalars(query).all(), wait=False)
 
 
 def _open_jobs(batch_id: str) -> Select[str]:

@@ -32,6 +32,8 @@ def poll(session: Session, session_id: str) -> None:
         return
     if row.state not in SESSION_ENDS:
         _expire(session, row)
+    if row.end_reason == OVER_BUDGET and _is_over_budget(session, row.batch_id):
+        settling.cancel_ungenerated(session, row)
     settling.settle(session, row)
 
 

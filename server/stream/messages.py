@@ -54,6 +54,10 @@ def _prompts(values: list[str]) -> list[str]:
     return [_prompt(value) for value in values]
 
 
+def _kept(value: str | None) -> str | None:
+    return None if value is None else check_text(value, MAX_PROMPT_CHARACTERS, empty=True)
+
+
 class _FromClient(BaseModel):
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
@@ -78,6 +82,7 @@ class SessionInitV2(_FromClient):
     after_segment: int = Field(-1, ge=-1, description="Added: the last segment that the client has whole.")
 
     _checked = field_validator("curated_prompts")(_prompts)
+    _texts = field_validator("client_id", "preset", "session_id")(_kept)
 
 
 class SegmentPromptSource(_FromClient):
@@ -92,6 +97,7 @@ class SegmentPromptSource(_FromClient):
     guidance_scale: float | None = Field(None, ge=0, le=100)
 
     _checked = field_validator("prompt")(_prompt)
+    _texts = field_validator("negative_prompt")(_kept)
 
 
 class SeedPromptsUpdated(_FromClient):

@@ -10,7 +10,10 @@ _MAX_KEYS = 64
 
 
 def touch(database: Database, session_id: str) -> bool:
-    """Note that the client is there; False where the session has ended, or never was."""
+    """Note that the client is there; False where the session has ended, or never was.
+
+    It does not keep a session in which nothing can be made: one whose batch is paused, or whose segments are all held.
+    """
     with database.transaction() as session:
         return rows.touch(session, session_id)
 

@@ -13,6 +13,7 @@ from db.models import Batch, Reservation, StageRun, Worker
 from db.queue import leases, outcomes, recovery
 from db.scheduling import placement
 from db.session import Database
+from db.sessions import rows
 from pipeline.policy.routes import preset_queue, session_queue
 from pipeline.presets import all_presets
 from pipeline.settings import load_settings
@@ -278,3 +279,27 @@ def test_sessions_wait_for_a_gpu_of_their_own(line: SessionLine) -> None:
     assert line.states(f"{second.batch_id}-000000")[Stage.GENERATE] is StepState.WAITING
     with line.database.transaction() as session:
         assert placement.planned(session, all_presets(), affinity_s=0) == {}
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_a_gpu_whose_session_somebody_has_in_hand_is_not_free(postgres_database: Database, gpus: int) -> None:
+    # Given a session with a GPU, of which the sessions may have no other, and one that waits
+    line = SessionLine(postgres_database, load_settings(stream={"gpu_share": 0.5}))
+    for number in range(gpus):
+        line.worker(name=f"w{number + 1}")
+    first = line.open()
+    line.reserve()
+    gpu = line.view(first.id).gpu
+    second = line.open()
+
+    # When GPUs are reserved while a request of the first one's client is under way
+    with line.database.transaction() as session:
+        rows.lock(session, first.id)
+        line.reserve()
+
+    # Then it has its GPU, and the other waits on
+    assert gpu is not None
+    assert (line.view(first.id).gpu, line.view(second.id).gpu) == (gpu, None)
+    sessions.close_session(line.database, first.id)
+    line.admit()
+    assert line.view(second.id).gpu is not None

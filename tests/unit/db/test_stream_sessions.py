@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 from sqlalchemy import delete, update
 
 from db import events, invariants
 from db.clips import batch_deletion, retention
 from db.clips import cancel_retry_approve as requests
 from db.events import MEDIA_REMOVED
-from db.models import ApiKey, ContinuationState, Job, StreamSession
+from db.models import ApiKey, Batch, ContinuationState, Job, StreamSession
 from db.queue import outcomes
+from db.scheduling import capacity
 from db.session import Database
 from pipeline.errors import (
     ConflictError,
@@ -25,12 +34,13 @@ from pipeline.errors import (
 )
 from pipeline.settings import load_settings
 from pipeline.states import JobState, Stage, StepState
+from pipeline.wiring import make_storage
 from pipeline.work import Outcome
 from service import rerun, sessions
 from service.sessions import SessionChoices
 from tests.moves import watched
 from tests.unit.db.line import result_of
-from tests.unit.db.session_line import SessionLine
+from tests.unit.db.session_line import SessionLine, state_of
 
 _HOUR_MS = 3_600_000
 
@@ -209,6 +219,66 @@ def test_silence_ends_a_session_but_not_while_a_worker_has_a_segment_in_hand(lin
     assert not sessions.touch(line.database, opened.id)
 
 
+@pytest.mark.parametrize("stopped_by", ["pause", "hold"])
+def test_a_client_alone_does_not_keep_a_session_in_which_nothing_can_be_made(
+    line: SessionLine, stopped_by: str
+) -> None:
+    opened = line.open(timeout_s=60)
+    line.ask(opened.id, 0)
+    screened = line.take(opened.id, 0, Stage.SCREEN)
+    if stopped_by == "hold":
+        line.finish(screened, result_of(screened, Outcome.HELD))
+    else:
+        line.finish(screened)
+        with line.database.transaction() as session:
+            session.execute(update(Batch).where(Batch.id == opened.batch_id).values(paused=True))
+    line.silence(opened.id, 61)
+
+    assert sessions.touch(line.database, opened.id)  # it has not ended yet
+    line.poll()
+
+    assert line.view(opened.id).end_reason == "session_timeout"
+
+
+def test_one_segment_that_is_held_does_not_silence_a_session_that_makes_another(line: SessionLine) -> None:
+    opened = line.open(timeout_s=60)
+    for number in (0, 1):
+        line.ask(opened.id, number)
+    line.make(opened.id, 0, Stage.SCREEN)
+    screened = line.take(opened.id, 1, Stage.SCREEN)
+    line.finish(screened, result_of(screened, Outcome.HELD))
+    line.silence(opened.id, 61)
+
+    assert sessions.touch(line.database, opened.id)
+    line.poll()
+
+    assert line.view(opened.id).ended_at is None
+
+
+def test_what_is_not_generated_when_the_budget_is_used_up_is_cancelled_and_the_session_settles(
+    line: SessionLine,
+) -> None:
+    # Given a segment whose frames wait to be encoded, and one that waits for the GPU
+    opened = line.open(max_gpu_s=100)
+    for number in (0, 1):
+        line.ask(opened.id, number)
+    line.make(opened.id, 0, Stage.GENERATE)
+    line.make(opened.id, 1, Stage.SCREEN)
+
+    # When the budget is used up
+    with line.database.transaction() as session:
+        session.execute(update(Batch).where(Batch.id == opened.batch_id).values(over_budget=True, gpu_ms=100_000))
+    line.poll()
+
+    # Then the first one's clip is still made, the other is not waited for, and what was made is joined
+    shown = line.view(opened.id)
+    assert (shown.end_reason, [each.state for each in shown.segments][1]) == ("budget_reached", "cancelled")
+    line.make(opened.id, 0)
+    line.poll()
+    shown = line.view(opened.id)
+    assert (shown.segments[0].state, shown.settled, shown.joined_job is None) == ("succeeded", True, False)
+
+
 def test_owners_have_so_many_sessions_and_an_id_is_one_owners(line: SessionLine) -> None:
     line.settings = load_settings(stream={"sessions_per_owner": 2})
     first = line.open()
@@ -241,14 +311,100 @@ def test_a_session_goes_on_from_what_another_left(line: SessionLine) -> None:
     line.ask(first.id, 0)
     line.make(first.id, 0, Stage.GENERATE)
     left = sessions.snapshot(line.database, first.id)
+    assert left is not None
+    with pytest.raises(InputError, match=r"continuation_state: names 'states/b+', which is not in the store"):
+        line.open(width=64, height=64, continuation=left)
+    line.keep_state()
 
-    second = line.open(width=64, height=64, continuation=left)
+    more = {"fps": 8, "preset": "idle", "model_revision": None, "prompt": "a fox", "other": "x" * 9999}
+    given = {**left, "payload": {**left["payload"], **more}, "other": 1}
+    second = line.open(width=64, height=64, continuation=given)
     line.ask(second.id, 0)
     claimed = line.take(second.id, 0, Stage.GENERATE)
 
     assert claimed.work.continuation is not None
-    assert claimed.work.continuation.payload["number"] == 0
+    # Only what the line itself keeps with a state is kept of what a client hands in
+    size = {"frames": 1, "height": 64, "width": 64}
+    assert claimed.work.continuation.payload == {**size, "fps": 8, "preset": "idle", "prompt": "a fox"}
     assert claimed.work.spec.extends == f"{first.batch_id}-000000"
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("version",), math.inf),
+        (("job_id",), "a\0b"),
+        (("payload", "frames"), True),
+        (("payload", "height"), 64.0),
+        (("payload", "fps"), math.nan),
+        (("payload", "fps"), "8"),
+        (("payload", "prompt"), "a\0b"),
+        (("payload", "preset"), "\ud800"),
+        (("payload", "model_revision"), {"a": 1}),
+        (("blobs", "frames", "size"), 768),
+        (("blobs", "frames", "size"), math.inf),
+        (("blobs",), []),
+    ],
+)
+def test_a_state_with_what_no_row_can_hold_is_turned_down(
+    line: SessionLine, where: tuple[str, ...], value: Any
+) -> None:
+    line.keep_state()
+    state = state_of(0)
+    given = {"kind": state.kind, "version": state.version, "payload": state.payload, "blobs": state.blobs}
+    given = json.loads(json.dumps({**given, "job_id": "0123456789abc-000000"}))
+    place = given
+    for name in where[:-1]:
+        place = place[name]
+    place[where[-1]] = value
+    with pytest.raises(InputError, match="continuation_state: "):
+        line.open(width=64, height=64, continuation=given)
+
+
+def test_text_that_no_row_can_hold_is_not_kept_with_a_session(line: SessionLine) -> None:
+    with pytest.raises(InputError, match=r"extra\.client_id: .*holds a NUL"):
+        line.open(extra={"client_id": "a\0b"})
+    with pytest.raises(InputError, match=r"extra\.at: nan is not possible"):
+        line.open(extra={"at": math.nan})
+
+
+def test_sessions_that_are_opened_at_once_keep_to_the_owners_limit(
+    line: SessionLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line.settings = load_settings(stream={"sessions_per_owner": 1})
+    both, counted = threading.Barrier(2), capacity.gpu_capacity
+
+    def count_together(*arguments: Any) -> Any:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.5)
+        return counted(*arguments)
+
+    monkeypatch.setattr(capacity, "gpu_capacity", count_together)
+
+    def attempt(_: int) -> bool:
+        try:
+            line.open()
+        except SessionRejectedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(attempt, range(2))) == [False, True]
+    assert len(line.all_sessions()) == 1
+
+
+def test_nothing_is_stored_for_a_session_that_is_not_admitted(line: SessionLine, tmp_path: Path) -> None:
+    picture = tmp_path / "fox.png"
+    Image.new("RGB", (64, 64), "red").save(picture)
+    line.settings = load_settings(stream={"sessions_per_owner": 1})
+    first = line.open()
+    storage = make_storage(line.settings)
+    with pytest.raises(SessionRejectedError):
+        line.open(preset="shapes-wan-i2v", image="fox.png", files={"fox.png": picture})
+    assert list(storage.list("inputs/")) == []
+    sessions.close_session(line.database, first.id)
+    line.open(preset="shapes-wan-i2v", image="fox.png", files={"fox.png": picture})
+    assert len(list(storage.list("inputs/"))) == 1
 
 
 def test_retried_segments_wait_for_each_other_again(line: SessionLine) -> None:
@@ -310,6 +466,7 @@ def test_what_an_open_session_was_given_is_not_swept_before_its_first_segment(li
     line.ask(first.id, 0)
     line.make(first.id, 0, Stage.GENERATE)
     left = sessions.snapshot(line.database, first.id)
+    line.keep_state()
     line.settings = load_settings(stream={"sessions_per_owner": 9})
     second = line.open(width=64, height=64, continuation=left)
     with line.database.transaction() as session:

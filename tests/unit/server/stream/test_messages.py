@@ -1,0 +1,23 @@
+"""Text in a client's messages that no row can hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.stream.messages import InvalidMessageError, parse_client_message
+
+_INIT = {"type": "session_init_v2"}
+_PROMPT = {"type": "segment_prompt_source", "prompt": "a fox"}
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [(_INIT, "client_id"), (_INIT, "preset"), (_INIT, "session_id"), (_PROMPT, "negative_prompt"), (_PROMPT, "prompt")],
+)
+def test_text_that_no_row_can_hold_is_turned_down_by_the_fields_name(
+    message: dict[str, object], field: str, text: str
+) -> None:
+    with pytest.raises(InvalidMessageError, match=f"^{field}: "):
+        parse_client_message({**message, field: text})
+    parse_client_message({**message, field: "a"})
