@@ -50,6 +50,8 @@ logger = logging.getLogger(__name__)
 INIT_S = 10.0
 """A client has so long for its first message."""
 _STOPPED = "stop_requested"
+_SEGMENTS_OF_SOURCE = 10_000
+"""The most segments of one session; lost ones count here, and not towards the most of a project."""
 _SOURCES: dict[m.Source, PromptSource] = {
     "curated": "curated",
     "user_raw": "user",
@@ -96,7 +98,10 @@ class DreamverseConversation(Conversation):
             await self._init()
             work = (self._read(), self._enhance_prompts(), self._make_all(), self._time_out())
             begun += [asyncio.create_task(each) for each in work]
-            done, _ = await asyncio.wait({*begun, sending}, return_when=asyncio.FIRST_COMPLETED)
+            waited: set[asyncio.Future[Any]] = {*begun, sending, self._cut}
+            done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if self._cut in done:
+                return _refused(endings.POLICY, "key_revoked", endings.KEY_LOST)
             for task in done:
                 task.result()
             return endings.client_gone()
@@ -428,6 +433,9 @@ class DreamverseConversation(Conversation):
             elif project.restart is not None:
                 await self._restart(project)
             elif (chosen := await self._choose(project)) is not None:
+                if self._segment_of_source >= _SEGMENTS_OF_SOURCE:
+                    await self._close_source()
+                    await self._open(project)
                 await self._make_one(project, chosen)
             elif project.restart is None and not self._project_ends.is_set():
                 await self._maker_wakes.wait()
@@ -436,7 +444,8 @@ class DreamverseConversation(Conversation):
         await self._put(m.LoopGenerationUpdated(enabled=project.loop))
         await self._put(m.GenerationPausedUpdated(paused=project.paused))
         if project.waits_for_rewrite:
-            self._start_rewrite(project, project.rollout_prompt, [])
+            if self._rewriting is None:  # the client may have asked for one while it waited for a GPU
+                self._start_rewrite(project, project.rollout_prompt, [])
             return
         await self._start_stream(project)
         said = m.SeedPromptsUpdated(
@@ -503,8 +512,11 @@ class DreamverseConversation(Conversation):
             return None
         chosen = project.take()
         if chosen is None and project.loop and project.seeds:
-            project.restart = "loop_restart"
-            return None
+            if project.made_in_round:
+                project.restart = "loop_restart"
+                return None
+            project.loop = False  # the next round would be as empty, and the one after it
+            await self._put(m.LoopGenerationUpdated(enabled=False))
         if chosen is None and project.auto_extension:
             chosen = await self._extended(project)
             if chosen is None and project.failed_extension != project.segment + 1:
@@ -612,6 +624,7 @@ class DreamverseConversation(Conversation):
     async def _tell_made(self, project: Project, chosen: Chosen, done: Done) -> None:
         self._session.segment_idx = self._segment_of_source
         project.generated += 1
+        project.made_in_round += 1
         project.last_prompt = chosen.prompt
         total, own = _since(chosen.chosen_at), round(done.generation_time_ms, 2)
         latency = m.Latency(total=total, worker_e2e=own, main_user_step=total, overhead=round(total - own, 2))
@@ -636,8 +649,9 @@ class DreamverseConversation(Conversation):
             image=project.image,
             mode=Mode.AV_FMP4,
             silent_audio=True,  # the page takes no stream without sound
-            segment_cap=config.generation_segment_cap,
+            segment_cap=_SEGMENTS_OF_SOURCE,
             timeout_s=config.session_timeout_seconds,
+            on_key_lost=self.lose_key,
         )
         try:
             async with asyncio.timeout(opening.timeout_s):
@@ -669,7 +683,8 @@ class DreamverseConversation(Conversation):
         source, self._source = self._source, None
         self._session.gpu_id = None
         if source is not None:
-            await source.close(client_left=False, state=SessionState.COMPLETE, reason=_STOPPED)
+            closing = source.close(client_left=False, state=SessionState.COMPLETE, reason=_STOPPED)
+            await asyncio.shield(asyncio.ensure_future(closing))  # a session that is left open keeps its GPU
 
 
 def _since(begun: float) -> float:

@@ -26,6 +26,10 @@ def _prompt(value: str) -> str:
     return check_text(text, MAX_PROMPT_CHARACTERS)
 
 
+def _text_if_any(text: str | None) -> str | None:
+    return None if text is None else check_text(text, MAX_PROMPT_CHARACTERS, empty=True)
+
+
 def _prompts(values: list[str]) -> list[str]:
     """The prompts that say something: the page sends empty ones of windows that were not filled in."""
     if len(values) > MAX_SEED_PROMPTS:
@@ -53,6 +57,7 @@ class ProjectInit(_FromClient):
     rewrite_temperature: float | None = Field(None, ge=0, le=2)
 
     _checked = field_validator("curated_prompts")(_prompts)
+    _checked_text = field_validator("initial_rollout_prompt")(_text_if_any)
 
 
 class AppendPrompt(_FromClient):
@@ -88,6 +93,7 @@ class RewriteSeedPrompts(_FromClient):
     rewrite_temperature: float | None = Field(None, ge=0, le=2)
 
     _checked = field_validator("prompt_window_prompts")(_prompts)
+    _checked_text = field_validator("rewrite_instruction")(_text_if_any)
 
 
 class SetEnhancement(_FromClient):

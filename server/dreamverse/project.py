@@ -53,6 +53,8 @@ class Project:
     """The last segment that was begun, from 1; 0: none."""
     generated: int = 0
     """Segments that count towards the most that may be."""
+    made_in_round: int = 0
+    """Segments that were made since the seed prompts were begun."""
     last_prompt: str | None = None
     received: deque[Submission] = field(default_factory=deque)
     ready: deque[Chosen] = field(default_factory=deque)
@@ -107,7 +109,7 @@ class Project:
         dropped = len(self.received), len(self.ready)
         self.received.clear()
         self.ready.clear()
-        self.place = self.segment = 0
+        self.place = self.segment = self.made_in_round = 0
         self.iteration += 1
         self.restart = self.failed_extension = self.last_prompt = None
         self.waits_for_rewrite = self.holds_for_rewrite = self.told_blocked = False

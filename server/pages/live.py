@@ -125,11 +125,14 @@ async def _messages(read_part: Callable[[], _Part], line: Line, visit: Visit) ->
     """Yield the stream's messages. It ends with the work, with the server, and with the visitor's key."""
     yield "retry: 2000\n\n"
     shown, quiet_since = "", time.monotonic()
+    checked_at = quiet_since
     while not line.stopping.is_set():
         try:
-            if time.monotonic() - quiet_since >= KEEP_ALIVE_S:
+            if time.monotonic() - checked_at >= KEEP_ALIVE_S:  # however much there is to send
                 if not await run_in_threadpool(still_holds, visit.caller, line):
                     return
+                checked_at = time.monotonic()
+            if time.monotonic() - quiet_since >= KEEP_ALIVE_S:
                 yield ": keep-alive\n\n"
                 quiet_since = time.monotonic()
             part = await run_in_threadpool(read_part)

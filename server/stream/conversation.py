@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
@@ -61,7 +61,7 @@ class Conversation:
         self._prompts = PromptQueue(self._session, service.prompts, service.request, self._outbox.put)
         self._assigned = asyncio.Event()
         self._source: SegmentSource | None = None
-        self._displaced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._cut: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
     @property
     def session(self) -> Session:
@@ -83,8 +83,13 @@ class Conversation:
 
     def displace(self) -> None:
         """End this conversation: another client has come for its session."""
-        if not self._displaced.done():
-            self._displaced.set_result(None)
+        if not self._cut.done():
+            self._cut.set_result(endings.taken_over())
+
+    def lose_key(self) -> None:
+        """End this conversation: its key was revoked, or has expired."""
+        if not self._cut.done():
+            self._cut.set_result(endings.key_lost())
 
     async def _until_the_end(self, sending: asyncio.Task[None]) -> Ending:
         """Run the tasks until one of them ends; how it ended."""
@@ -110,10 +115,10 @@ class Conversation:
         try:
             opening = await self._opening()
             begun += [asyncio.create_task(work) for work in (self._read(), self._make(opening))]
-            waited: set[asyncio.Future[None]] = {*begun, sending, self._displaced}
+            waited: set[asyncio.Future[Any]] = {*begun, sending, self._cut}
             done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            if self._displaced in done:
-                return endings.taken_over()
+            if self._cut in done:
+                return self._cut.result()
             for task in done:
                 task.result()
             return endings.client_gone()
@@ -199,6 +204,7 @@ class Conversation:
             resume=init.session_id is not None,
             after_segment=init.after_segment,
             on_displaced=self.displace,
+            on_key_lost=self.lose_key,
         )
 
     def _begin(self, init: m.SessionInitV2) -> None:

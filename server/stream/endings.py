@@ -16,6 +16,8 @@ NORMAL, UNSUPPORTED, POLICY, INTERNAL, RESTART, TRY_LATER = 1000, 1003, 1008, 10
 CLIENT_LEFT = "client_left"
 """The reason of an end in which the client went away."""
 
+KEY_LOST = "the key with which the connection was opened is valid no more"
+
 
 @dataclass
 class Ending(Exception):  # noqa: N818 - it is no error that a session ends
@@ -54,6 +56,11 @@ def flooded() -> Ending:
 def taken_over() -> Ending:
     said = error_message("session_rejected", "another client has come for this session")
     return Ending(SessionState.COMPLETE, POLICY, "taken_over", (said,), client_left=True)
+
+
+def key_lost() -> Ending:
+    said = (error_message("session_rejected", KEY_LOST), m.StreamComplete(reason="error"))
+    return Ending(SessionState.ERROR, POLICY, "key_revoked", said)
 
 
 def stopped() -> Ending:

@@ -18,7 +18,9 @@ from typing import Any, TypeVar
 
 import redis
 
+from db import api_keys
 from db.session import Database
+from db.sessions.upkeep import OVER_BUDGET
 from pipeline.errors import (
     ConflictError,
     GpuUnavailableError,
@@ -140,6 +142,9 @@ class LineSource:
             while not (sent_all and segment.generated):
                 if segment.state in _LOST:
                     raise _lost(segment)
+                if view.end_reason == OVER_BUDGET and not segment.generated and segment.step_state != "running":
+                    text = f"the session has ended: {OVER_BUDGET}; nothing more is generated for it"
+                    raise SourceError("session_rejected", text, retryable=False)
                 for number in range(step + 1, _steps_of(segment, total_steps) + 1):
                     step = number
                     yield Step(number, total_steps)
@@ -329,9 +334,16 @@ class LineSource:
                 if view.extra.get(_VIEWER) != self._viewer:
                     opening.on_displaced()
                     return
+                if opening.key_id is not None and not await asyncio.to_thread(self._is_usable, opening.key_id):
+                    opening.on_key_lost()
+                    return
                 await asyncio.to_thread(sessions.touch, self._database, opening.session_id)
             except VgenError as error:  # it is tried again
                 logger.warning("a session was not touched", extra={"reason": str(error)})
+
+    def _is_usable(self, key_id: str) -> bool:
+        with self._database.reading() as session:
+            return api_keys.usable(session, key_id)
 
 
 class _QuotaReachedError(SourceError):

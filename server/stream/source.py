@@ -43,6 +43,8 @@ class Opening:
     after_segment: int = -1
     on_displaced: Callable[[], None] = lambda: None
     """Called when the session is another client's now, perhaps on another server."""
+    on_key_lost: Callable[[], None] = lambda: None
+    """Called when the key ``key_id`` was revoked, or has expired."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@
   const canvas = part("pictures");
   const KEPT_SECONDS = 30;
   const KEPT_MESSAGES = 200;
+  // The tab's session outlives the page: after a reload the same one goes on.
+  const KEPT_SESSION = "vgen.stream.session";
 
   let socket = null;
   let player = null;
@@ -19,10 +21,17 @@
   let waitingForFirst = false;
   let fragments = 0;
   let sent = [];
+  let comesBack = false;
+  let beginsAnew = false;
 
   const show = (id, text) => (part(id).textContent = text);
   const problem = (text) => show("problem", text);
   const send = (message) => socket.send(JSON.stringify(message));
+
+  function keep(value) {
+    if (value) sessionStorage.setItem(KEPT_SESSION, JSON.stringify(value));
+    else sessionStorage.removeItem(KEPT_SESSION);
+  }
 
   function note(text) {
     const item = document.createElement("li");
@@ -133,7 +142,9 @@
 
   const actions = {
     queue_status: ({ position, queue_depth }) => position && show("state", `waiting: ${position} of ${queue_depth}`),
-    gpu_assigned: ({ gpu_id, gpu_name }) => {
+    gpu_assigned: ({ gpu_id, gpu_name, session_id }) => {
+      comesBack = false;
+      keep({ session_id, preset: new FormData(session).get("preset") });
       show("state", "ready");
       show("gpu", gpu_name || String(gpu_id));
       part("send").disabled = part("pause").disabled = false;
@@ -163,11 +174,15 @@
       show("made", `${(generation_time_ms / 1000).toFixed(2)} s (${(e2e_latency_ms / 1000).toFixed(2)} s with waiting)`);
     },
     ltx2_stream_complete: ({ reason }) => {
+      keep(null);
       show("state", `ended: ${reason.replace("_", " ")}`);
       player?.finish();
     },
     session_timeout: ({ timeout_seconds }) => problem(`Nothing was asked for in ${timeout_seconds} s.`),
-    error: ({ code, message }) => problem(`${code}: ${message}`),
+    error: ({ code, message }) => {
+      problem(`${code}: ${message}`);
+      if (comesBack && code === "session_rejected") beginsAnew = true;
+    },
   };
 
   function receive({ data }) {
@@ -189,8 +204,11 @@
 
   function opened() {
     const values = new FormData(session);
+    const kept = JSON.parse(sessionStorage.getItem(KEPT_SESSION) ?? "null");
+    comesBack = kept?.preset === values.get("preset");
     send({
       type: "session_init_v2",
+      ...(comesBack && { session_id: kept.session_id }),
       preset: values.get("preset"),
       stream_mode: values.get("mode"),
       silent_audio: values.has("silent_audio"),
@@ -202,6 +220,13 @@
 
   function closed({ code, reason }) {
     socket = null;
+    if (beginsAnew) {
+      // The kept session has ended, or is another's.
+      beginsAnew = false;
+      keep(null);
+      open();
+      return;
+    }
     part("open").disabled = false;
     for (const id of ["send", "stop", "pause"]) part(id).disabled = true;
     if (!part("state").textContent.startsWith("ended")) show("state", `closed: ${reason || code}`);

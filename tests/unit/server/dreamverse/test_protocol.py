@@ -401,6 +401,7 @@ def test_a_project_may_not_begin_in_another(server: Server) -> None:
         ({"initial_image": {"mime": "image/gif", "data": "AA=="}}, 1003, "Invalid initial image", "image/gif"),
         ({"initial_image": {"mime": "image/png", "data": "AAAA"}}, 1003, "Invalid initial image", "is not a PNG"),
         ({"curated_prompts": 7}, 1003, "Invalid init", "curated_prompts"),
+        ({"initial_rollout_prompt": "a\0b"}, 1003, "Invalid init", "holds a NUL (U+0000)"),
         ({"type": "append_prompt", "prompt": "x"}, 1003, "Invalid init", "it must be session_init_v2"),
         ({"type": "session_init"}, 1003, "Invalid init", "did you mean 'session_init_v2'"),
     ],
@@ -419,6 +420,7 @@ def test_a_first_message_that_cannot_be_used_closes(
     ("message", "told"),
     [
         ({"type": "append_prompt"}, "prompt: is missing"),
+        ({"type": "rewrite_seed_prompts", "rewrite_instruction": "a\0b"}, "rewrite_instruction: "),
         (append(" "), "prompt: ' ' is not possible: is empty"),
         (append("x" * 8001), "prompt: "),
         (append("something unsafe"), "the classifier calls it 'unsafe'"),
@@ -520,9 +522,10 @@ def test_a_client_that_leaves_gives_its_gpu_back() -> None:
         assert server.service.gpus.available == server.service.gpus.count
 
 
-def failing(server: Server, error: SourceError, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the first segment of every session fail so, after it was announced."""
+def failing(server: Server, error: SourceError, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Have the first segment of every session fail so, after it was announced; the sources as they are made."""
     make = server.service.make_source
+    sources: list[Any] = []
 
     def made() -> Any:
         source = make()
@@ -535,9 +538,11 @@ def failing(server: Server, error: SourceError, monkeypatch: pytest.MonkeyPatch)
                 yield event
 
         monkeypatch.setattr(source, "start_segment", start_segment)
+        sources.append(source)
         return source
 
     monkeypatch.setattr(server.service, "make_source", made)
+    return sources
 
 
 def test_work_that_fails_closes_with_its_reason(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -557,6 +562,44 @@ def test_a_segment_that_is_lost_is_told_and_the_next_prompt_is_made(
         page.until("ltx2_segment_complete")
     started = page.of("ltx2_segment_start")
     assert [(each["segment_idx"], each["prompt"]) for each in started] == [(1, "a moon")]
+
+
+def test_a_loop_ends_after_a_round_in_which_nothing_was_made(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = failing(server, SourceError("invalid_message", "prompt: it was turned down", fatal=False), monkeypatch)
+    with client(server, INIT | {"curated_prompts": ["a door"], "loop_generation_enabled": True}) as page:
+        page.until("prompt_sources_blocked")
+    assert [each["enabled"] for each in page.of("loop_generation_updated")] == [True, False]
+    assert (len(page.of("error")), len(sources)) == (1, 1)
+
+
+def test_a_session_whose_numbers_are_used_up_is_followed_by_another(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "_SEGMENTS_OF_SOURCE", 1)
+    sources = failing(server, SourceError("invalid_message", "prompt: it was turned down", fatal=False), monkeypatch)
+    with client(server, INIT | {"curated_prompts": ["a", "b"]}) as page:
+        page.until("prompt_sources_blocked")
+    assert len(sources) == 2
+    assert [each["message"] for each in page.of("error")] == ["prompt: it was turned down"] * 2
+
+
+def test_a_project_may_lose_segments_and_make_as_many_as_it_may(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = failing(server, SourceError("invalid_message", "prompt: it was turned down", fatal=False), monkeypatch)
+    with client(server, INIT | {"curated_prompts": ["a", "b", "c", "d"]}) as page:
+        page.until("generation_cap_reached")
+    assert len(page.of("ltx2_segment_complete")) == 3
+    assert sources[0]._opening.segment_cap >= 4
+
+
+def test_a_key_that_is_lost_closes_the_connection(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = failing(server, SourceError("worker_failed", "unused", fatal=False), monkeypatch)
+    with client(server, INIT) as page:
+        page.until("prompt_sources_blocked")
+        page.socket.portal.call(sources[0]._opening.on_key_lost)
+        closed = page.end()
+    assert (closed["code"], closed["reason"]) == (1008, "key_revoked")
 
 
 # HTTP before the start

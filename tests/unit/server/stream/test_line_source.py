@@ -15,6 +15,9 @@ from sqlalchemy import update
 from db import events, schema
 from db.models import ApiKey
 from db.session import Database
+from db.sessions import rows
+from db.sessions.upkeep import OVER_BUDGET
+from pipeline.states import SessionState as RowState
 from server.stream import line as line_module
 from server.stream.config import RequestPart
 from server.stream.line import LineSource
@@ -60,7 +63,8 @@ def acting(line: SessionLine, **quotas: int) -> Iterator[None]:
     with line.database.transaction() as session:
         session.add(ApiKey(id="k1", name="k", owner="ada", scopes=[], secret_sha256="0" * 64, created_at=1))
         session.flush()
-        session.execute(update(ApiKey).values(**quotas))
+        if quotas:
+            session.execute(update(ApiKey).values(**quotas))
     token = events.acting_key.set("k1")
     try:
         yield
@@ -188,3 +192,40 @@ def test_a_session_for_which_nothing_was_asked_does_not_wait_for_a_client_that_l
 
     asyncio.run(run())
     assert (line.view(ID).ended_at is not None) is ends
+
+
+def test_a_key_that_was_revoked_ends_its_conversation(line: SessionLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_module, "_TOUCH_S", 0.02)
+
+    async def run() -> None:
+        lost = asyncio.Event()
+        source = source_of(line)
+        await assigned(line, source, opening(key_id="k1", on_key_lost=lost.set))
+        await asyncio.sleep(0.1)
+        assert not lost.is_set()
+        with line.database.transaction() as session:
+            session.execute(update(ApiKey).values(revoked_at=2))
+        await asyncio.wait_for(lost.wait(), 30)
+        await left(source, "key_revoked", client_left=False)
+
+    with acting(line):
+        asyncio.run(run())
+    assert line.view(ID).end_reason == "key_revoked"
+
+
+def test_a_segment_that_waits_when_the_budget_is_reached_is_waited_for_no_more(line: SessionLine) -> None:
+    async def run() -> None:
+        source = source_of(line)
+        await assigned(line, source, opening())
+        request = SegmentRequest(0, "a fox")
+        await source.announce(request)
+        made = source.start_segment(request)
+        await anext(made)
+        with line.database.transaction() as session:
+            rows.end(session, rows.lock(session, ID), RowState.ERROR, OVER_BUDGET)
+        with pytest.raises(SourceError, match="budget_reached") as raised:
+            await asyncio.wait_for(anext(made), 30)
+        assert (raised.value.code, raised.value.fatal) == ("session_rejected", True)
+        await left(source, "session_rejected", client_left=False)
+
+    asyncio.run(run())
