@@ -25,7 +25,7 @@ from server.stream import endings
 from server.stream.conversation import Conversation
 from server.stream.endings import Ending
 from server.stream.init_image import InitImage, InitImageError, read_init_image
-from server.stream.limits import too_long
+from server.stream.limits import LONG_CHARACTERS, too_long
 from server.stream.messages import InvalidMessageError, PromptSource
 from server.stream.prompt_queue import MAX_WAITING
 from server.stream.session import SessionState
@@ -50,8 +50,6 @@ logger = logging.getLogger(__name__)
 INIT_S = 10.0
 """A client has so long for its first message."""
 _STOPPED = "stop_requested"
-_LONG = 64 * 1024
-"""A message of more characters is read in a thread."""
 _SOURCES: dict[m.Source, PromptSource] = {
     "curated": "curated",
     "user_raw": "user",
@@ -179,7 +177,7 @@ class DreamverseConversation(Conversation):
         """Raises InvalidMessageError."""
         if text is None:
             raise InvalidMessageError("binary messages are not read; send JSON as text")
-        message = await asyncio.to_thread(m.parse_text, text) if len(text) > _LONG else m.parse_text(text)
+        message = await asyncio.to_thread(m.parse_text, text) if len(text) > LONG_CHARACTERS else m.parse_text(text)
         with_image = isinstance(message, m.ProjectInit | m.SimpleGenerate)
         if not with_image and (problem := too_long(text)) is not None:
             raise InvalidMessageError(problem)

@@ -21,7 +21,7 @@ from server.stream import endings
 from server.stream import messages as m
 from server.stream.endings import Ending, error_message, refused_init
 from server.stream.init_image import InitImageError, read_init_image
-from server.stream.limits import MessageRate, too_long
+from server.stream.limits import LONG_CHARACTERS, MessageRate, too_long
 from server.stream.outbox import ClientTooSlowError, Outbox, Sends
 from server.stream.prompt_queue import PromptQueue, Ready
 from server.stream.segment_teller import SegmentTeller
@@ -75,7 +75,7 @@ class Conversation:
             await self._close(endings.rejected(str(error)))
             return
         sending = asyncio.create_task(self._outbox.run())
-        end = endings.client_gone()
+        end = endings.client_gone(endings.RESTART)
         try:
             end = await self._until_the_end(sending)
         finally:
@@ -95,8 +95,8 @@ class Conversation:
         except ClientTooSlowError as error:
             logger.warning("stream ended", extra={"session_id": self._session.id, "reason": str(error)})
             return endings.client_gone()
-        except WebSocketDisconnect:
-            return endings.client_gone()
+        except WebSocketDisconnect as error:
+            return endings.client_gone(error.code)
         except SourceError as error:
             return self._failed(error)
         except Exception:
@@ -176,7 +176,8 @@ class Conversation:
                 text = await self._receive()
         except TimeoutError:
             raise endings.silent_from_the_start(patience_s) from None
-        init = _init_of(text)
+        long = text is not None and len(text) > LONG_CHARACTERS
+        init = await asyncio.to_thread(_init_of, text) if long else _init_of(text)
         try:
             image = await asyncio.to_thread(read_init_image, init.initial_image)
         except InitImageError as error:
@@ -214,10 +215,13 @@ class Conversation:
             if not (init.session_id.isascii() and init.session_id.isalnum()):
                 raise refused_init(f"session_id: {init.session_id!r:.80} is not the id of a session")
             session.id = init.session_id
-            before = self._service.watched.get(session.id)
-            if before is not None and before._caller.owner == self._caller.owner:
-                before.displace()
-        self._service.watched[session.id] = self
+            self._displace_before()
+
+    def _displace_before(self) -> None:
+        """End the conversation of the same owner that has the session on this server."""
+        before = self._service.watched.get(self._session.id)
+        if before is not None and before is not self and before._caller.owner == self._caller.owner:
+            before.displace()
 
     @property
     def _cap(self) -> int:
@@ -325,6 +329,9 @@ class Conversation:
         try:
             async with asyncio.timeout(opening.timeout_s):
                 async for place in source.open(opening):
+                    if assigned is None:  # the source has found the session to be this owner's
+                        self._displace_before()
+                        self._service.watched[self._session.id] = self
                     await self._place(place)
                     assigned = place if isinstance(place, Assigned) else None
         except TimeoutError:

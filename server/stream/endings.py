@@ -10,8 +10,11 @@ from pipeline.redaction import redact
 from server.stream import messages as m
 from server.stream.session import SessionState
 
-NORMAL, UNSUPPORTED, POLICY, INTERNAL, TRY_LATER = 1000, 1003, 1008, 1011, 1013
+NORMAL, UNSUPPORTED, POLICY, INTERNAL, RESTART, TRY_LATER = 1000, 1003, 1008, 1011, 1012, 1013
 """Close codes of RFC 6455 and its registry."""
+
+CLIENT_LEFT = "client_left"
+"""The reason of an end in which the client went away."""
 
 
 @dataclass
@@ -73,8 +76,10 @@ def silent_from_the_start(timeout_s: float) -> Ending:
     return Ending(SessionState.ERROR, NORMAL, "session_timeout", (said,))
 
 
-def client_gone() -> Ending:
-    return Ending(SessionState.COMPLETE, NORMAL, "client_left", client_left=True)
+def client_gone(code: int = NORMAL) -> Ending:
+    """The connection is closed, with that code of the socket's: by the client, or because the server stops."""
+    reason = "server_stops" if code == RESTART else CLIENT_LEFT
+    return Ending(SessionState.COMPLETE, NORMAL, reason, client_left=True)
 
 
 def no_writer(field: str) -> str:

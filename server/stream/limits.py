@@ -6,6 +6,8 @@ import time
 
 MAX_INIT_BYTES = 48 * 1024 * 1024
 """Longest message that the socket takes at all: room for a picture of 32 MiB in base64."""
+LONG_CHARACTERS = 64 * 1024
+"""A message of more is read in a thread: the event loop does not wait for it."""
 MAX_MESSAGE_CHARACTERS = 256 * 1024
 """Longest message after the first."""
 

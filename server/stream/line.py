@@ -24,13 +24,16 @@ from pipeline.errors import (
     GpuUnavailableError,
     InputError,
     NotFoundError,
+    QuotaError,
     SessionRejectedError,
+    TooManyAtOnceError,
     VgenError,
 )
 from pipeline.settings import Settings
 from pipeline.states import SessionState as RowState
 from server.errors import of_vgen_error
 from server.stream.config import RequestPart
+from server.stream.endings import CLIENT_LEFT
 from server.stream.line_media import LineMedia
 from server.stream.session import SessionState
 from server.stream.source import (
@@ -58,6 +61,8 @@ _POLL_S = 0.1
 """How often the rows are asked while something is waited for; media are not waited for in them."""
 _TOUCH_S = 5.0
 """How often the rows are told that the client is there, and asked whether it still has the session."""
+_QUOTA_RETRY_S = 1.0
+"""How often a segment is asked for again whose key has as many jobs open as it may have."""
 _VIEWER = "viewer"
 """The name in the session's ``extra`` under which the newest client is kept."""
 _LOST = frozenset({"failed", "blocked", "cancelled"})
@@ -75,6 +80,9 @@ class LineSource:
         self._request = request
         self._opening: Opening | None = None
         self._view: SessionView | None = None
+        self._opening_call: asyncio.Future[SessionView] | None = None
+        self._put_off: set[int] = set()
+        """Segments that were announced and could not be asked for yet: they are when it is their turn."""
         self._touching: asyncio.Task[None] | None = None
         self._viewer = secrets.token_hex(8)
 
@@ -108,15 +116,21 @@ class LineSource:
         )
 
     async def announce(self, request: SegmentRequest) -> None:
-        await self._add(request)
+        """Ask for a segment ahead of its turn. What a quota does not allow yet is asked for at its turn."""
+        if self._put_off:  # segments are asked for in their order
+            self._put_off.add(request.index)
+            return
+        try:
+            await self._add(request)
+        except _QuotaReachedError:
+            self._put_off.add(request.index)
 
     async def start_segment(self, request: SegmentRequest) -> AsyncIterator[SegmentEvent]:
         begun, opening = time.monotonic(), self._opening
         assert opening is not None
         view = await self._look()
         if request.index >= len(view.segments):
-            await self._add(request)
-            view = await self._look()
+            view = await self._asked_for(request)
         segment, gpu = view.segments[request.index], view.gpu
         total_steps = request.num_inference_steps or view.num_inference_steps
         yield Started(total_steps, segment.prompt)
@@ -152,6 +166,21 @@ class LineSource:
         took_s = (generated_at or time.monotonic()) - begun
         yield Done(took_s * 1000, await self.snapshot())
 
+    async def _asked_for(self, request: SegmentRequest) -> SessionView:
+        """Ask for the segment, again and again while other jobs of its key have to end first. Raises SourceError."""
+        assert self._opening is not None
+        give_up_at = time.monotonic() + self._opening.timeout_s
+        while True:
+            try:
+                await self._add(request)
+                break
+            except _QuotaReachedError as error:
+                if not error.passes or time.monotonic() > give_up_at:
+                    raise
+            await asyncio.sleep(_QUOTA_RETRY_S)
+        self._put_off.discard(request.index)
+        return await self._look()
+
     async def snapshot(self) -> ContinuationState | None:
         assert self._opening is not None
         snapshot = await self._ask(sessions.snapshot, self._opening.session_id)
@@ -163,8 +192,13 @@ class LineSource:
         if self._touching is not None:
             self._touching.cancel()
             await asyncio.gather(self._touching, return_exceptions=True)
-        if self._view is None or client_left or self._view.ended_at is not None:
-            return  # a session whose client is gone waits for it until it times out
+        view = await self._view_at_close()
+        if view is None or view.ended_at is not None:
+            return
+        if client_left and (reason != CLIENT_LEFT or view.segments):
+            return  # a session for which something was made waits for its client until it times out
+        if view.extra.get(_VIEWER, self._viewer) != self._viewer:
+            return  # another client has it now
         row_state = RowState(state.value) if state.value in {each.value for each in RowState} else RowState.ERROR
         assert self._opening is not None
         await self._ask(
@@ -175,6 +209,17 @@ class LineSource:
             cancel_open=state is not SessionState.COMPLETE or reason == "stop_requested",
         )
 
+    async def _view_at_close(self) -> SessionView | None:
+        """Return the session as it is now; None: this conversation has none."""
+        if self._view is None:
+            if self._opening_call is None:
+                return None
+            try:  # it was cancelled while the session was opened, which a thread goes on with
+                return await self._opening_call
+            except VgenError:
+                return None
+        return await self._look()
+
     async def _opened(self, opening: Opening) -> SessionView:
         """Raises SourceError."""
         try:
@@ -182,15 +227,20 @@ class LineSource:
                 view = await asyncio.to_thread(
                     sessions.session_view, self._database, opening.session_id, owner=opening.owner
                 )
+                if view.id != opening.session_id:  # a person may shorten an id, a client may not
+                    raise NotFoundError(f"session {opening.session_id!r} does not exist")
             else:
-                view = await asyncio.to_thread(
-                    sessions.open_session,
-                    self._database,
-                    self._settings,
-                    self._choices(opening),
-                    owner=opening.owner,
-                    session_id=opening.session_id,
+                self._opening_call = asyncio.ensure_future(
+                    asyncio.to_thread(
+                        sessions.open_session,
+                        self._database,
+                        self._settings,
+                        self._choices(opening),
+                        owner=opening.owner,
+                        session_id=opening.session_id,
+                    )
                 )
+                view = await asyncio.shield(self._opening_call)
         except VgenError as error:
             raise _of_opening(error) from error
         self._view = view
@@ -248,7 +298,11 @@ class LineSource:
         except InputError as error:
             raise SourceError("invalid_message", of_vgen_error(error).message, fatal=False) from error
         except ConflictError as error:
+            if (await self._look()).extra.get(_VIEWER) != self._viewer:
+                self._opening.on_displaced()
             raise SourceError("session_rejected", str(error), retryable=False) from error
+        except QuotaError as error:
+            raise _QuotaReachedError(error) from error
         except VgenError as error:
             raise SourceError("internal_error", str(error)) from error
 
@@ -278,6 +332,15 @@ class LineSource:
                 await asyncio.to_thread(sessions.touch, self._database, opening.session_id)
             except VgenError as error:  # it is tried again
                 logger.warning("a session was not touched", extra={"reason": str(error)})
+
+
+class _QuotaReachedError(SourceError):
+    """The session's key may not have the segment: ``passes`` says whether it may once some of its jobs have ended."""
+
+    def __init__(self, error: QuotaError) -> None:
+        later = error.retry_after_s is not None
+        super().__init__("session_rejected", str(error), retryable=later)
+        self.passes = isinstance(error, TooManyAtOnceError)
 
 
 def _is_bound(view: SessionView) -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import importlib.util
 import logging
-from typing import Protocol
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
 
 from pipeline.errors import RefusedError, RetryableError, VgenError
 from pipeline.settings import Settings
@@ -14,6 +17,12 @@ from server.stream.messages import PromptAlternatives
 from server.stream.source import SourceError
 
 logger = logging.getLogger(__name__)
+
+_WRITERS = 16
+"""Requests to language models that are on their way at once; further ones wait."""
+_SCREENERS = 4
+"""Prompts that are screened at once."""
+T = TypeVar("T")
 
 
 class PromptDesk(Protocol):
@@ -45,16 +54,19 @@ class ConfiguredPrompts:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._models = StageModels(settings)
+        # Threads of their own: those of the event loop are for the rows, which must not wait for a slow model.
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="vgen-writer")
+        self._screeners = ThreadPoolExecutor(_SCREENERS, thread_name_prefix="vgen-screener")
 
     @property
     def can_write(self) -> bool:
         return bool(self._settings.enhance.providers) and importlib.util.find_spec("openai") is not None
 
     async def enhance(self, prompt: str) -> str:
-        return await asyncio.to_thread(self._written, "enhance", prompt)
+        return await _in(self._writers, self._written, "enhance", prompt)
 
     async def extend(self, prompt: str) -> str:
-        return await asyncio.to_thread(self._written, "auto_extend", prompt)
+        return await _in(self._writers, self._written, "auto_extend", prompt)
 
     async def rewrite(self, prompt: str, count: int, temperature: float | None) -> PromptAlternatives:
         from pipeline.enhancers.rewrite import RewriteOptions, build_rewrite  # noqa: PLC0415 - few sessions ask
@@ -70,14 +82,16 @@ class ConfiguredPrompts:
             )
 
         try:
-            return await asyncio.to_thread(ask)
+            return await _in(self._writers, ask)
         except VgenError as error:
             raise _of_writer(error) from error
 
     async def screen(self, prompt: str) -> None:
-        await asyncio.to_thread(self._screen, prompt)
+        await _in(self._screeners, self._screen, prompt)
 
     def close(self) -> None:
+        for threads in (self._writers, self._screeners):
+            threads.shutdown(wait=False, cancel_futures=True)
         self._models.close()
 
     def _written(self, operation: str, prompt: str) -> str:
@@ -101,6 +115,12 @@ class ConfiguredPrompts:
             if self._settings.safety.policy != "open":
                 text = "prompt: it cannot be screened now, and nothing unscreened is made; try again later"
                 raise SourceError("internal_error", text, fatal=False)
+
+
+async def _in(threads: ThreadPoolExecutor, call: Callable[..., T], *arguments: str) -> T:
+    """Call it in one of these threads, with the context of the caller."""
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(threads, context.run, call, *arguments)
 
 
 class MockPrompts:

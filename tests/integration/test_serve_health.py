@@ -60,7 +60,7 @@ def test_a_live_process_says_so(served: Served, path: str) -> None:
     answer = served.client.get(path)
 
     assert answer.status_code == 200
-    assert answer.json().keys() == {"status", "service", "ts"}
+    assert answer.json().keys() == {"status", "service", "ts", "sessions", "stream_mode"}
     assert answer.json()["status"] == "ok"
 
 

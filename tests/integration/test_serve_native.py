@@ -248,7 +248,10 @@ def test_a_browser_sees_what_was_made(served: Served, made: str) -> None:
     assert len(files) == 2 * len(("video", "poster", "strip"))
     for path in files:
         whole, part = served.client.get(path), served.client.get(path, headers={"range": "bytes=0-9"})
-        assert (whole.status_code, part.status_code, part.content) == (200, 206, whole.content[:10])
+        if whole.headers["content-type"] == "image/webp":  # made for the wall, and sent whole: it is small
+            assert (whole.status_code, part.status_code, part.content) == (200, 200, whole.content)
+        else:
+            assert (whole.status_code, part.status_code, part.content) == (200, 206, whole.content[:10])
         assert "immutable" in whole.headers["cache-control"]
     with served.client.stream("GET", f"/live/batches/{made}") as stream:
         told = stream.read().decode()

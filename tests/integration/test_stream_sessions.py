@@ -101,7 +101,7 @@ def test_a_sessions_segments_become_one_clip_as_if_it_had_been_asked_for_at_once
 def test_a_clip_that_makes_room_for_a_session_goes_on_where_it_was(tmp_path: Path) -> None:
     # Given the one GPU in the middle of a clip of many steps
     settings = settings_for(tmp_path)
-    slow = {**TINY, "prompt": "a slow river", "seed": 3, "num_inference_steps": 60}
+    slow = {**TINY, "prompt": "a slow river", "seed": 3, "num_inference_steps": 400}
     with home_of(settings) as database, solo(settings, database) as line:
         batch_id = submit(settings, database, [slow])
         until(lambda: denoises(database, batch_id))

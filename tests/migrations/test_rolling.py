@@ -192,6 +192,7 @@ def test_sessions_come_to_a_line_at_work_which_closes_batches_as_before(database
     assert _counts(database) == before
     line.finish(in_hand)
     sessions = SessionLine(database)
+    sessions.worker(name="w2")  # the other one is at work
     opened = sessions.open()
     sessions.ask(opened.id, 0)
     sessions.make(opened.id, 0)

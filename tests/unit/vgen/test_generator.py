@@ -223,12 +223,13 @@ def test_inputs_are_taken_from_anywhere(tmp_path: Path, tmp_path_factory: pytest
     assert result.sidecar["request"]["image"]["name"] == "a.png"
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
 def test_the_examples_of_the_manual_run(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/python-api.md").read_text("utf-8"), re.DOTALL)
     # The others with a preset that loads no torch: the model is the second one's matter.
     text = blocks[number] if number == 1 else blocks[number].replace("shapes-wan", "idle")
+    text += ["", "", "", "print('made', frames.shape, video)"][number]
     exec(compile(text, "python-api.md", "exec"), {"__name__": "__main__"})
     said = capsys.readouterr().out
-    assert ("2 of 2", "(17, 64, 128, 3)", "made ball.mp4")[number] in said
-    assert len(blocks) == 3
+    assert ("2 of 2", "(17, 64, 128, 3)", "made ball.mp4", "made (4, 32, 32, 3) ")[number] in said
+    assert len(blocks) == 4

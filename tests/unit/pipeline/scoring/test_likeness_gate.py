@@ -66,7 +66,7 @@ def test_a_distance_is_bounded_from_above() -> None:
     assert _judged([0.01, 0.02, 0.01, 0.02, 0.01, 0.02], "common.lpips<=0.05").state is State.OK
     worse = _judged([0.1, 0.2, 0.1, 0.2, 0.1, 0.2], "common.lpips<=0.05")
     assert worse.state is State.REGRESSED
-    assert rows(worse)[0][6] == "≤ 0.05"
+    assert rows(worse.metrics)[0][6] == "≤ 0.05"
 
 
 def test_the_clip_that_scores_were_made_with_is_no_part_of_the_scorer() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,3 +106,27 @@ def test_without_a_language_model_what_needs_one_is_refused() -> None:
                 assert client.until("error")["code"] == "invalid_message"
             client.send({"type": "enhancement_updated", "enabled": False}, prompt("a fox"))
             assert client.end()["reason"] == "segment_cap"
+
+
+def test_slow_models_keep_nothing_else_from_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+
+    def slow(*_: object) -> str:
+        assert go_on.wait(60)
+        return ""
+
+    for name in ("_written", "_screen"):
+        monkeypatch.setattr(ConfiguredPrompts, name, slow)
+    prompts = ConfiguredPrompts(load_settings())
+
+    async def run() -> None:
+        asked = [asyncio.ensure_future(call("a fox")) for call in (prompts.enhance, prompts.screen) for _ in range(40)]
+        await asyncio.sleep(0)
+        try:
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: "the rows"), 20) == "the rows"
+        finally:
+            go_on.set()
+            await asyncio.gather(*asked)
+
+    asyncio.run(run())
+    prompts.close()

@@ -1,0 +1,190 @@
+"""A line's source before rows that nobody works on: quotas, take-overs, clients and keys that are gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from db import events, schema
+from db.models import ApiKey
+from db.session import Database
+from server.stream import line as line_module
+from server.stream.config import RequestPart
+from server.stream.line import LineSource
+from server.stream.session import SessionState
+from server.stream.source import Assigned, Opening, SegmentRequest, SourceError
+from service import sessions
+from tests.unit.db.session_line import SessionLine
+
+ID = "a" * 32
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[SessionLine]:
+    database = Database(f"sqlite:///{tmp_path / 'line.db'}")
+    try:
+        schema.upgrade(database)
+        made = SessionLine(database)
+        made.worker(slots=1)
+        yield made
+    finally:
+        database.close()
+
+
+def opening(**more: Any) -> Opening:
+    return Opening(**{"session_id": ID, "owner": "ada", "preset": "idle", "timeout_s": 60, **more})
+
+
+def source_of(line: SessionLine) -> LineSource:
+    return LineSource(line.settings, line.database, RequestPart())
+
+
+async def assigned(line: SessionLine, source: LineSource, opening: Opening) -> Assigned:
+    async for place in source.open(opening):
+        if isinstance(place, Assigned):
+            return place
+        line.reserve()
+        line.reserve()  # what was bound by the first is ready by the second
+    raise AssertionError("no GPU was bound")
+
+
+@contextlib.contextmanager
+def acting(line: SessionLine, **quotas: int) -> Iterator[None]:
+    with line.database.transaction() as session:
+        session.add(ApiKey(id="k1", name="k", owner="ada", scopes=[], secret_sha256="0" * 64, created_at=1))
+        session.flush()
+        session.execute(update(ApiKey).values(**quotas))
+    token = events.acting_key.set("k1")
+    try:
+        yield
+    finally:
+        events.acting_key.reset(token)
+
+
+async def left(source: LineSource, reason: str = "client_left", *, client_left: bool = True) -> None:
+    await source.close(client_left=client_left, state=SessionState.COMPLETE, reason=reason)
+
+
+def test_a_segment_that_a_key_may_not_have_yet_is_asked_for_at_its_turn(
+    line: SessionLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line_module, "_QUOTA_RETRY_S", 0.01)
+
+    async def run() -> None:
+        source = source_of(line)
+        await assigned(line, source, opening())
+        for number in range(3):  # the second is over the quota, and the third may not come before it
+            await source.announce(SegmentRequest(number, f"segment {number}"))
+        assert len(line.view(ID).segments) == 1
+
+        events_of_second = source.start_segment(SegmentRequest(1, "segment 1"))
+        waiting = asyncio.ensure_future(anext(events_of_second))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        line.make(ID, 0)
+        started = await asyncio.wait_for(waiting, 30)
+        assert started.prompt == "segment 1"  # type: ignore[union-attr]
+        await left(source)
+
+    with acting(line, max_active_jobs=1):
+        asyncio.run(run())
+    assert [each.prompt for each in line.view(ID).segments] == ["segment 0", "segment 1"]
+
+
+def test_a_quota_that_is_used_up_ends_the_session_as_one_that_may_not_go_on(line: SessionLine) -> None:
+    async def run() -> None:
+        source = source_of(line)
+        await assigned(line, source, opening())
+        for number in range(2):  # the first is still made whatever becomes of the second
+            await source.announce(SegmentRequest(number, f"segment {number}"))
+        with pytest.raises(SourceError, match="1 clips a day") as raised:
+            await anext(source.start_segment(SegmentRequest(1, "segment 1")))
+        assert (raised.value.code, raised.value.fatal) == ("session_rejected", True)
+        await left(source)
+
+    with acting(line, max_daily_clips=1):
+        asyncio.run(run())
+
+
+def test_who_lost_a_session_to_another_client_neither_ends_it_nor_asks_for_more(line: SessionLine) -> None:
+    displaced = []
+
+    async def run() -> None:
+        source = source_of(line)
+        await assigned(line, source, opening(on_displaced=lambda: displaced.append(True)))
+        sessions.update_extra(line.database, ID, viewer="another")
+        line.ask(ID, 0, "what the other asked for")
+        with pytest.raises(SourceError):
+            await source.announce(SegmentRequest(0, "what this one asks for"))
+        await source.close(client_left=False, state=SessionState.ERROR, reason="session_rejected")
+
+    asyncio.run(run())
+    assert displaced == [True]
+    view = line.view(ID)
+    assert (view.ended_at, view.segments[0].state) == (None, "waiting")
+
+
+def test_a_client_may_not_shorten_the_id_of_its_session(line: SessionLine) -> None:
+    async def run() -> None:
+        await assigned(line, first := source_of(line), opening())
+        with pytest.raises(SourceError, match="does not exist"):
+            await assigned(line, second := source_of(line), opening(session_id=ID[:8], resume=True))
+        await left(second, "session_rejected", client_left=False)
+        await left(first, "server_stops")
+
+    asyncio.run(run())
+    assert line.view(ID).ended_at is None
+
+
+def test_a_session_that_was_still_being_opened_when_its_client_left_ends(
+    line: SessionLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, real = threading.Event(), threading.Event(), sessions.open_session
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(30)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(sessions, "open_session", slow)
+
+    async def run() -> None:
+        source = source_of(line)
+        task = asyncio.create_task(assigned(line, source, opening()))
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        go_on.set()
+        await left(source, "stop_requested", client_left=False)
+
+    asyncio.run(run())
+    assert line.view(ID).end_reason == "stop_requested"
+
+
+@pytest.mark.parametrize(
+    ("reason", "asked", "ends"),
+    [
+        ("client_left", 0, True),
+        ("client_left", 1, False),
+        ("server_stops", 0, False),  # its clients come back to another server
+        ("taken_over", 0, False),
+    ],
+)
+def test_a_session_for_which_nothing_was_asked_does_not_wait_for_a_client_that_left(
+    line: SessionLine, reason: str, asked: int, ends: bool
+) -> None:
+    async def run() -> None:
+        await assigned(line, source := source_of(line), opening())
+        for number in range(asked):
+            await source.announce(SegmentRequest(number, "a fox"))
+        await left(source, reason)
+
+    asyncio.run(run())
+    assert (line.view(ID).ended_at is not None) is ends
