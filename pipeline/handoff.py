@@ -252,6 +252,14 @@ def _is_tmpfs(path: Path) -> bool:
     return False
 
 
+def id_of(path: Path) -> str | None:
+    """The id of a hand-off folder; None where no worker of this host has made it yet."""
+    try:
+        return (path / _ID_FILE).read_text("utf-8").strip() or None
+    except OSError:
+        return None
+
+
 def _read_or_make_id(path: Path) -> str:
     """Two processes may open a new folder at once: the one whose link succeeds names it."""
     target = path / _ID_FILE

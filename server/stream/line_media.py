@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import tempfile
 import threading
@@ -18,6 +17,7 @@ import redis
 from pipeline.encoding.live import Chunk, ChunkKind, LiveEncoder, Track, encoder_for
 from pipeline.encoding.live.following import POLL_S, follow
 from pipeline.errors import VgenError
+from pipeline.handoff import id_of
 from pipeline.settings import Settings
 from pipeline.wiring import make_storage
 from server.stream.source import Media, MediaBegin, MediaEnd, Opening, SourceError
@@ -35,9 +35,10 @@ _READ_S, _QUIET_S = 0.5, 2.0
 class LineMedia:
     """Encodes a segment in a thread, and hands out what comes of it.
 
-    The thread reads the newest attempt's frames in the hand-off folder as they are counted there; an attempt that
-    takes over has equal frames, so that it is read on from the same one. Where the frames are gone, or were never on
-    this host, the published clip is decoded.
+    The thread reads the frames of the attempt that the rows name in the hand-off folder, as they are counted there; an
+    attempt that takes over has equal frames, so that it is read on from the same one. Where the frames are gone, or
+    that attempt is another host's, the published clip is decoded. A file of an attempt that was lost stays unread: it
+    has its full size, and nothing behind what was counted.
     """
 
     def __init__(self, settings: Settings, view: SessionView, index: int, opening: Opening) -> None:
@@ -112,7 +113,7 @@ class LineMedia:
 
     def _relayed(self) -> bool:
         """Hand out what the worker's own encoder sends; False where there is none, or what it sent has a gap."""
-        if self._settings.solo or self._newest_attempt() is not None:
+        if self._settings.solo or self._attempt() is not None:
             return False
         chunks = LiveChunks.of(self._settings)
         if chunks is None:
@@ -161,7 +162,7 @@ class LineMedia:
     def _num_frames(self) -> int | None:
         """Wait until it is known how many frames there will be; None once it is not wanted any more."""
         while not self._stop.is_set():
-            if (path := self._newest_attempt()) is not None:
+            if (path := self._attempt()) is not None:
                 with contextlib.suppress(OSError):
                     if size := path.stat().st_size:
                         return size // self._frame_bytes
@@ -174,22 +175,25 @@ class LineMedia:
     def _frame_bytes(self) -> int:
         return self._view.width * self._view.height * _CHANNELS
 
-    def _newest_attempt(self) -> Path | None:
-        """The file of the newest attempt's frames: of full size from the beginning, and empty once they are encoded."""
-        folder, prefix = self._settings.effective_handoff_dir, f"{self._segment.job_id}."
-        found: list[tuple[tuple[int, ...], Path]] = []
-        with contextlib.suppress(OSError, ValueError), os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(prefix) and entry.name.endswith(".rgb") and entry.stat().st_size:
-                    numbers = tuple(int(part) for part in entry.name.removeprefix(prefix).split(".")[:-1])
-                    found.append((numbers, Path(entry.path)))
-        return max(found)[1] if found else None
+    def _attempt(self) -> Path | None:
+        """The file of the frames: of full size from the beginning, and empty once they are encoded.
+
+        It is that of the attempt which is made or was the last to be, if this host's workers have it.
+        """
+        segment, folder = self._segment, self._settings.effective_handoff_dir
+        if segment.frames_file is None or (segment.generated and segment.handoff_id != id_of(folder)):
+            return None
+        path = folder / segment.frames_file
+        with contextlib.suppress(OSError):
+            if path.stat().st_size:
+                return path
+        return None
 
     def _frames(self, count: int) -> Iterator[bytes]:
         """Yield each frame as soon as it can be read."""
         number = 0
         while number < count and not self._stop.is_set():
-            path = self._newest_attempt()
+            path = self._attempt()
             if path is not None:
                 for frame in self._written(path, number, count):
                     yield frame
@@ -208,8 +212,8 @@ class LineMedia:
             number,
             count,
             wait=self._stop.wait,
-            complete=lambda: self._segment.generated,
-            superseded=lambda: self._newest_attempt() != path,
+            complete=lambda: self._segment.generated and self._attempt() == path,
+            superseded=lambda: self._attempt() != path,
         )
 
     def _published(self, number: int, count: int) -> Iterator[bytes]:

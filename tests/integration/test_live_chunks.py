@@ -131,9 +131,8 @@ def test_fragments_come_before_the_last_frame_and_an_attempt_that_takes_over_add
 
 
 def _media(settings: Settings, session: str, mode: Mode = Mode.AV_FMP4, **segment: Any) -> LineMedia:
-    own = StreamSegmentView.model_construct(
-        segment=0, job_id="b-000000", video_key=None, num_frames=None, generated=False, **segment
-    )
+    facts = {"video_key": None, "num_frames": None, "generated": False, "frames_file": None, "handoff_id": None}
+    own = StreamSegmentView.model_construct(segment=0, job_id="b-000000", **{**facts, **segment})
     view = SessionView.model_construct(
         segments=[own], width=WIDTH, height=HEIGHT, fps=FPS, num_frames=FRAMES, later_frames=FRAMES, gpu_type="h200"
     )
@@ -152,12 +151,17 @@ async def _all(media: LineMedia) -> list[Any]:
     return events
 
 
-def test_a_server_on_another_host_hands_on_what_the_worker_sends(settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost_here", [False, True])
+def test_a_server_on_another_host_hands_on_what_the_worker_sends(
+    settings: Settings, tmp_path: Path, lost_here: bool
+) -> None:
     session = secrets.token_hex(16)
-    step = Step(session, tmp_path / "worker")
+    if lost_here:  # the file of an attempt before, whose worker was killed on the server's own host
+        Step(session, settings.effective_handoff_dir).write(0, 2)
+    step = Step(session, tmp_path / "worker", attempt=2)
 
     async def watch() -> list[Any]:
-        media = _media(settings, session)
+        media = _media(settings, session, frames_file=step.path.name)
         start_live_feed(settings, step.work, step.handoff, "h200")
         await asyncio.to_thread(step.write, 0, FRAMES)
         return await _all(media)
