@@ -57,7 +57,7 @@ class Conversation:
         self._caller = caller
         self._outbox = Outbox(channel)
         self._rate = MessageRate()
-        self._session = Session()
+        self._session = Session(owner=caller.owner)
         self._prompts = PromptQueue(self._session, service.prompts, service.request, self._outbox.put)
         self._assigned = asyncio.Event()
         self._source: SegmentSource | None = None

@@ -34,11 +34,13 @@ class StreamService:
     """The preset of sessions that name none."""
     gpus: MockGpus | None = None
     """Of a mock: its GPUs."""
+    max_per_owner: int | None = None
+    """Connections that one owner may have at once; None: as many as there may be."""
     watched: dict[str, Conversation] = field(default_factory=dict)
     """Which conversation each session has now, by the session's id."""
 
     def __post_init__(self) -> None:
-        self.sessions = SessionRegistry(self.config.max_sessions)
+        self.sessions = SessionRegistry(self.config.max_sessions, self.max_per_owner)
 
     @classmethod
     def mock(cls, file: ServeFile | None = None) -> StreamService:
@@ -60,7 +62,15 @@ class StreamService:
         if "session_timeout_seconds" not in config.model_fields_set:
             config = config.model_copy(update={"session_timeout_seconds": round(settings.stream.session_timeout_s)})
         prompts = ConfiguredPrompts(settings)
-        return cls(config, lambda: LineSource(settings, database, file.request), prompts, file.request, file.preset)
+        return cls(
+            config,
+            lambda: LineSource(settings, database, file.request),
+            prompts,
+            file.request,
+            file.preset,
+            # Room for every session that the owner may have, and for a second connection that takes it over.
+            max_per_owner=2 * settings.stream.sessions_per_owner,
+        )
 
     def close(self) -> None:
         self.prompts.close()

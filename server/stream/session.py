@@ -58,6 +58,8 @@ class Session:
     state: SessionState = SessionState.INITIALIZING
     created_at: float = field(default_factory=time.monotonic)
     last_activity: float = field(default_factory=time.monotonic)
+    owner: str = ""
+    """Whose it is: the owner of the key with which its connection was opened."""
     client_id: str | None = None
     preset: str | None = None
     preset_label: str | None = None
@@ -89,20 +91,26 @@ class Session:
 
 
 class SessionRegistry:
-    """The sessions of this process, at most so many at once."""
+    """The sessions of this process, at most so many at once, and so many of one owner: silent connections count too."""
 
-    def __init__(self, max_sessions: int) -> None:
+    def __init__(self, max_sessions: int, max_per_owner: int | None = None) -> None:
         self._max_sessions = max_sessions
+        self._max_per_owner = max_per_owner
         self._sessions: list[Session] = []
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     def add(self, session: Session) -> None:
-        """Let a session in. Raises SessionRejectedError: there are as many as may be."""
+        """Let a session in. Raises SessionRejectedError: there are as many as may be, or its owner has."""
         if len(self._sessions) >= self._max_sessions:
             raise SessionRejectedError(
                 f"this server has {len(self._sessions)} sessions, which is the most it takes; try again later"
+            )
+        own = sum(each.owner == session.owner for each in self._sessions)
+        if self._max_per_owner is not None and own >= self._max_per_owner:
+            raise SessionRejectedError(
+                f"{session.owner} has {own} connections to this server, and no owner may have more; close one first"
             )
         self._sessions.append(session)
 

@@ -496,6 +496,22 @@ def test_who_waits_for_a_gpu_is_told_where_and_then_served() -> None:
     assert second.of("queue_status")[0]["position"] == 1
 
 
+def test_a_rewrite_that_was_asked_for_while_a_gpu_was_awaited_is_not_begun_again() -> None:
+    with mock(pool={"num_workers": 1}) as server, client(server, INIT | SEEDS) as first:
+        first.until("gpu_assigned")
+        with client(server, INIT | {"initial_rollout_prompt": "a tiny robot"}) as second:
+            second.until("queue_status")
+            second.until("queue_status")
+            second.send({"type": "rewrite_seed_prompts", "rewrite_instruction": "a large robot"})
+            second.until("rewrite_seed_prompts_complete")
+            first.send({"type": "leave"})
+            first.end()
+            started = second.until("ltx2_segment_start")
+            second.until("ltx2_segment_complete")
+    assert started["prompt"] == "a large robot"
+    assert len(second.of("rewrite_seed_prompts_started")) == 1
+
+
 def test_no_gpu_for_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with mock(pool={"num_workers": 1}, session_timeout_seconds=1) as server:
         monkeypatch.setattr(server.service.gpus, "_free", [])

@@ -15,7 +15,15 @@ from PIL import Image
 
 from pipeline.encoding.live.boxes import codecs_of
 from server.stream import messages as m
-from server.stream.session import MOVES, TERMINAL, InvalidSessionTransitionError, Session, SessionState
+from server.stream.session import (
+    MOVES,
+    TERMINAL,
+    InvalidSessionTransitionError,
+    Session,
+    SessionRegistry,
+    SessionRejectedError,
+    SessionState,
+)
 from tests.unit.server.stream.clients import INIT, Server, mock, prompt
 
 
@@ -371,6 +379,20 @@ def test_a_session_over_the_most_is_turned_away() -> None:
                 error, closed = json.loads(socket.receive()["text"]), socket.receive()
     assert (error["code"], error["retryable"]) == ("session_rejected", True)
     assert (closed["code"], closed["reason"]) == (1013, "session_rejected")
+
+
+def test_no_owner_takes_the_room_of_all() -> None:
+    registry = SessionRegistry(3, max_per_owner=2)
+    first = Session(owner="ada")
+    for session in (first, Session(owner="ada")):
+        registry.add(session)
+    with pytest.raises(SessionRejectedError, match="ada has 2 connections"):
+        registry.add(Session(owner="ada"))
+    registry.add(Session(owner="bob"))
+    with pytest.raises(SessionRejectedError, match="this server has 3 sessions"):
+        registry.add(Session(owner="eve"))
+    registry.remove(first)
+    registry.add(Session(owner="ada"))
 
 
 def test_places_in_the_queue_are_told_until_a_gpu_is_free() -> None:
