@@ -50,7 +50,7 @@ class TransactionPooler:
                 threading.Thread(target=self._serve, args=(_Wire(connection, self._wires),), daemon=True).start()
 
     def _serve(self, client: _Wire) -> None:
-        with suppress(OSError, EOFError):
+        with suppress(OSError, EOFError, ValueError):  # the last: it was closed by the thread that answers
             parameters = client.read_startup()
             if parameters is None:
                 return
