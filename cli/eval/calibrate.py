@@ -74,14 +74,14 @@ def _past_nights(settings: Settings, preset: str | None, most: int) -> list[Run]
     if preset is not None:
         plan = nightly.with_options(plan, fields={"preset": preset})
     with open_database(settings) as database:
-        found = nightly.past_nights(database, settings, plan, most)
-    if len(found) < 2:
-        count = "no night" if not found else "one night"
+        nights = nightly.past_nights(database, settings, plan, most)
+    if len(nights) < 2:
+        count = "no night" if not nights else "one night"
         raise InputError(
             f"there is {count} of this suite, preset and metrics yet, and two are needed. Or give two runs of a suite "
             "with other seeds: `vgen eval suite --own --preset NAME --seeds 1-2`, then `--seeds 3-4`"
         )
-    return [run_of(records, run_id) for run_id, records in found]
+    return [run_of(records, run_id) for run_id, records in nights]
 
 
 def _chosen(metrics: str | None, runs: list[Run]) -> list[Metric]:

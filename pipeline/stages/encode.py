@@ -13,14 +13,15 @@ from pipeline.encoding import ffmpeg, join, pictures, sidecar
 from pipeline.encoding.probe import VideoFacts, probe, verify, verify_sound
 from pipeline.errors import RetryableError
 from pipeline.files.digests import facts_of, file_sha256
-from pipeline.files.object_names import MEDIA_TYPES, SUFFIXES, media_key
+from pipeline.files.object_names import SUFFIXES
 from pipeline.generators.base import sound_path
 from pipeline.media.packets import packets_sha256
-from pipeline.outputs import PACKETS, EncodeOutput, GenerateOutput, ObjectRef, StageOutputs
+from pipeline.outputs import PACKETS, EncodeOutput, GenerateOutput, StageOutputs
 from pipeline.presets import Preset, load_library
 from pipeline.stages import joining
 from pipeline.stages.continuation import keep_last_frames
 from pipeline.stages.segments import container_metadata, finish_clip, is_made_of_parts, store_part
+from pipeline.stages.uploads import upload_files
 from pipeline.work import ContinuationRef, StageContext, StageResult, StepWork
 
 _SAMPLE_BYTES = 4
@@ -83,7 +84,7 @@ def run(work: StepWork, context: StageContext) -> StageResult[EncodeOutput]:
             _make_pictures(work, context, frames, paths)
             _write_sidecar(work, preset, outputs, segments, facts, paths)
             packets = packets_sha256(paths["video"], context.check)
-            output = EncodeOutput(**_store(work, context, paths), probe={**facts.as_json(), PACKETS: packets})
+            output = EncodeOutput(**upload_files(work, context, paths), probe={**facts.as_json(), PACKETS: packets})
             if work.options.score is not None:  # for the score stage, on this host or not
                 output = output.model_copy(update={"files": {kind: str(path) for kind, path in paths.items()}})
             state = _state(work, context, preset, frames)
@@ -191,20 +192,6 @@ def _state(work: StepWork, context: StageContext, preset: Preset, frames: _Frame
     if preset.continuation is None or frames.generated.num_frames < preset.continuation.frames:
         return None
     return keep_last_frames(work, context, frames.path, frames.generated, preset.continuation.frames)
-
-
-def _store(work: StepWork, context: StageContext, paths: dict[str, Path]) -> dict[str, ObjectRef]:
-    """Upload every file; returns what is stored, by kind."""
-    stored = {}
-    for kind, media_type in MEDIA_TYPES.items():
-        context.check()
-        facts = facts_of(paths[kind])
-        key = media_key(work.job_id, facts["sha256"], SUFFIXES[kind])
-        failpoints.hit("upload", kind)
-        context.storage.put_file(key, paths[kind], sha256=facts["sha256"], content_type=media_type)
-        stored[kind] = ObjectRef(key=key, **facts)
-    failpoints.hit("after_upload")
-    return stored
 
 
 def _translate(error: OSError) -> RetryableError:

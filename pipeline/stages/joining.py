@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import failpoints
 from pipeline.digests import joined_digest
 from pipeline.encoding import join, pictures, sidecar
 from pipeline.encoding import sound as sounds
@@ -16,9 +15,10 @@ from pipeline.encoding.ffmpeg import Sound
 from pipeline.encoding.probe import VideoFacts, has_sound, probe, verify, verify_sound
 from pipeline.errors import NotFoundError, RefusedError
 from pipeline.files.digests import facts_of, file_sha256
-from pipeline.files.object_names import MEDIA_TYPES, SUFFIXES, media_key
+from pipeline.files.object_names import SUFFIXES
 from pipeline.outputs import EncodeOutput, ObjectRef, SoundOutput
 from pipeline.presets import Preset, load_library
+from pipeline.stages.uploads import upload_files
 from pipeline.work import JoinedClip, StageContext, StageResult, StepWork
 
 
@@ -42,7 +42,7 @@ def run(work: StepWork, context: StageContext) -> StageResult[EncodeOutput]:
         facts = _verified(work, context, paths["video"], sound)
         _make_pictures(work, context, paths)
         _write_sidecar(work, preset, facts, sound, paths)
-        return StageResult(EncodeOutput(**_store(work, context, paths), probe=facts.as_json()))
+        return StageResult(EncodeOutput(**upload_files(work, context, paths), probe=facts.as_json()))
 
 
 def _counts(work: StepWork) -> list[int]:
@@ -140,15 +140,3 @@ def _write_sidecar(
         segment.update(seed=clip.spec.seed, job_id=clip.job_id)
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     paths["sidecar"].write_text(text + "\n", "utf-8")
-
-
-def _store(work: StepWork, context: StageContext, paths: dict[str, Path]) -> dict[str, ObjectRef]:
-    stored = {}
-    for kind, media_type in MEDIA_TYPES.items():
-        context.check()
-        facts = facts_of(paths[kind])
-        key = media_key(work.job_id, facts["sha256"], SUFFIXES[kind])
-        failpoints.hit("upload", kind)
-        context.storage.put_file(key, paths[kind], sha256=facts["sha256"], content_type=media_type)
-        stored[kind] = ObjectRef(key=key, **facts)
-    return stored

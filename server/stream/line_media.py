@@ -15,6 +15,7 @@ from pathlib import Path
 import redis
 
 from pipeline.encoding.live import Chunk, ChunkKind, LiveEncoder, Track, encoder_for
+from pipeline.encoding.live.chunks import CHANNELS
 from pipeline.encoding.live.following import POLL_S, follow
 from pipeline.errors import VgenError
 from pipeline.handoff import id_of
@@ -28,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 _AWAIT_S = POLL_S * 10
 """How often it is looked whether there is anything yet."""
-_CHANNELS = 3
 _READ_S, _QUIET_S = 0.5, 2.0
 
 
@@ -173,7 +173,7 @@ class LineMedia:
 
     @property
     def _frame_bytes(self) -> int:
-        return self._view.width * self._view.height * _CHANNELS
+        return self._view.width * self._view.height * CHANNELS
 
     def _attempt(self) -> Path | None:
         """The file of the frames: of full size from the beginning, and empty once they are encoded.
