@@ -21,12 +21,12 @@ from pipeline.redaction import redact
 from server.dreamverse import messages as m
 from server.dreamverse.project import Chosen, Project, Submission
 from server.dreamverse.writing import BlockedError, rewritten, screen_all, story
-from server.stream import endings
+from server.stream import endings, wire
 from server.stream.conversation import Conversation
 from server.stream.endings import Ending
 from server.stream.init_image import InitImage, InitImageError, read_init_image
 from server.stream.limits import LONG_CHARACTERS, too_long
-from server.stream.messages import InvalidMessageError, PromptSource
+from server.stream.messages import PromptSource
 from server.stream.prompt_queue import MAX_WAITING
 from server.stream.session import SessionState
 from server.stream.source import (
@@ -44,6 +44,7 @@ from server.stream.source import (
     Started,
     Waiting,
 )
+from server.stream.wire import InvalidMessageError
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +183,11 @@ class DreamverseConversation(Conversation):
         """Raises InvalidMessageError."""
         if text is None:
             raise InvalidMessageError("binary messages are not read; send JSON as text")
-        message = await asyncio.to_thread(m.parse_text, text) if len(text) > LONG_CHARACTERS else m.parse_text(text)
+        message = (
+            await asyncio.to_thread(m.CLIENT_MESSAGES.of_text, text)
+            if len(text) > LONG_CHARACTERS
+            else m.CLIENT_MESSAGES.of_text(text)
+        )
         with_image = isinstance(message, m.ProjectInit | m.SimpleGenerate)
         if not with_image and (problem := too_long(text)) is not None:
             raise InvalidMessageError(problem)
@@ -592,13 +597,13 @@ class DreamverseConversation(Conversation):
                     case Started(_, prompt):
                         await self._tell_start(project, chosen, prompt)
                     case MediaBegin(stream_id, mime, _, data):
-                        await self._put(m.MediaInit(segment_idx=index, mime=mime, stream_id=stream_id))
+                        await self._put(wire.MediaInit(segment_idx=index, mime=mime, stream_id=stream_id))
                         if data:
                             await self._put(data)
                     case Media(_, data):
                         await self._put(data)
                     case MediaEnd(chunks, _):
-                        said = m.MediaSegmentComplete(segment_idx=index, stream_id=stream_id, chunks=chunks)
+                        said = wire.MediaSegmentComplete(segment_idx=index, stream_id=stream_id, chunks=chunks)
                         await self._put(said)
                     case Notice(code, message):
                         of = {"session_id": self._session.id, "code": code}

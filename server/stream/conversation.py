@@ -28,6 +28,7 @@ from server.stream.segment_teller import SegmentTeller
 from server.stream.service import StreamService
 from server.stream.session import Session, SessionRejectedError, SessionState
 from server.stream.source import Assigned, ContinuationState, Opening, SegmentSource, SourceError, Waiting
+from server.stream.wire import InvalidMessageError
 
 logger = logging.getLogger(__name__)
 
@@ -251,11 +252,11 @@ class Conversation:
                     self._refuse_flood()
                     continue
                 if text is None:
-                    raise m.InvalidMessageError("binary messages are not read; send JSON as text")
+                    raise InvalidMessageError("binary messages are not read; send JSON as text")
                 if (problem := too_long(text)) is not None:
-                    raise m.InvalidMessageError(problem)
-                await self._apply(m.parse_text(text))
-            except m.InvalidMessageError as error:
+                    raise InvalidMessageError(problem)
+                await self._apply(m.CLIENT_MESSAGES.of_text(text))
+            except InvalidMessageError as error:
                 await self._outbox.put(error_message("invalid_message", str(error), retryable=True))
 
     def _refuse_flood(self) -> None:
@@ -264,7 +265,7 @@ class Conversation:
             raise endings.flooded()
         if self._rate.first_refusal:
             rule = f"at most {self._rate.per_second:g} a second are read, and those over are dropped"
-            raise m.InvalidMessageError(f"too many messages: {rule}")
+            raise InvalidMessageError(f"too many messages: {rule}")
 
     async def _switch_off_what_cannot_be(self) -> None:
         for name in ("enhancement_enabled", "auto_extension_enabled"):
@@ -278,7 +279,7 @@ class Conversation:
         match message:
             case m.SessionInitV2():
                 text = "session_init_v2: the session has begun; open another connection for another"
-                raise m.InvalidMessageError(text)
+                raise InvalidMessageError(text)
             case m.SegmentPromptSource():
                 self._prompts.add(message)
             case m.SeedPromptsUpdated():
@@ -304,7 +305,7 @@ class Conversation:
     def _if_written(self, enabled: bool) -> bool:
         """Raises InvalidMessageError: it is switched on, and nothing here writes prompts."""
         if enabled and not self._service.prompts.can_write:
-            raise m.InvalidMessageError(endings.no_writer("enabled"))
+            raise InvalidMessageError(endings.no_writer("enabled"))
         return enabled
 
     async def _send_snapshot(self) -> None:
@@ -317,7 +318,7 @@ class Conversation:
 
     async def _send_alternatives(self, message: m.RewritePrompt) -> None:
         if not self._service.prompts.can_write:
-            raise m.InvalidMessageError(endings.no_writer("rewrite_prompt"))
+            raise InvalidMessageError(endings.no_writer("rewrite_prompt"))
         try:
             answer = await self._service.prompts.rewrite(message.prompt, message.count, message.temperature)
         except SourceError as error:
@@ -414,9 +415,9 @@ def _init_of(text: str | None) -> m.SessionInitV2:
     """Raises Ending: the first message is not what it must be."""
     try:
         if text is None:
-            raise m.InvalidMessageError("it is binary; it must be JSON")
-        init = m.parse_text(text)
-    except m.InvalidMessageError as error:
+            raise InvalidMessageError("it is binary; it must be JSON")
+        init = m.CLIENT_MESSAGES.of_text(text)
+    except InvalidMessageError as error:
         raise refused_init(f"the first message: {error}") from None
     if not isinstance(init, m.SessionInitV2):
         message = f"the first message is {init.type}; it must be session_init_v2"

@@ -10,6 +10,7 @@ from typing import cast
 from pydantic import BaseModel
 
 from server.stream import messages as m
+from server.stream import wire
 from server.stream.endings import error_message
 from server.stream.prompt_queue import Ready
 from server.stream.session import Session
@@ -73,7 +74,7 @@ class SegmentTeller:
                 await put(m.StepComplete(segment_idx=index, step=step, total_steps=total_steps, stage=stage))
             case MediaBegin(stream_id, mime, mode, init):
                 self._stream_id = stream_id
-                await put(m.MediaInit(segment_idx=index, mime=mime, stream_id=stream_id, mode=mode))
+                await put(wire.MediaInit(segment_idx=index, mime=mime, stream_id=stream_id, mode=mode))
                 if init:
                     await put(init)
             case Media(_, data):
