@@ -16,26 +16,25 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
-import redis
-
 from db import api_keys
 from db.session import Database
+from db.sessions.rows import SILENT_AUDIO, STREAM_MODE, VIEWER
 from db.sessions.upkeep import OVER_BUDGET
-from pipeline.errors import (
-    ConflictError,
-    GpuUnavailableError,
-    InputError,
-    NotFoundError,
-    QuotaError,
-    SessionRejectedError,
-    TooManyAtOnceError,
-    VgenError,
-)
+from pipeline.errors import ConflictError, InputError, NotFoundError, QuotaError, ServiceUnavailableError, VgenError
 from pipeline.settings import Settings
 from pipeline.states import SessionState as RowState
 from server.errors import of_vgen_error
 from server.stream.config import RequestPart
 from server.stream.endings import CLIENT_LEFT
+from server.stream.line_errors import (
+    STATE_KIND,
+    QuotaReachedError,
+    continuation_of,
+    ended,
+    lost,
+    of_opening,
+    unexpected,
+)
 from server.stream.line_media import LineMedia
 from server.stream.session import SessionState
 from server.stream.source import (
@@ -54,19 +53,19 @@ from server.stream.source import (
 from service import sessions
 from service.sessions import SessionChoices
 from service.views.sessions import SessionView, StreamSegmentView
-from tasks.live_chunks import LiveChunks
 
 logger = logging.getLogger(__name__)
 
-STATE_KIND = "vgen.session.v1"
 _POLL_S = 0.1
 """How often the rows are asked while something is waited for; media are not waited for in them."""
 _TOUCH_S = 5.0
 """How often the rows are told that the client is there, and asked whether it still has the session."""
 _QUOTA_RETRY_S = 1.0
 """How often a segment is asked for again whose key has as many jobs open as it may have."""
-_VIEWER = "viewer"
-"""The name in the session's ``extra`` under which the newest client is kept."""
+_AWAY_RETRY_S = 0.5
+"""How often a database that is away is asked again."""
+_CLOSE_PATIENCE_S = 30.0
+"""So long a database that is away is waited for when a session is to be closed."""
 _LOST = frozenset({"failed", "blocked", "cancelled"})
 _NUMBER = re.compile(r"gpu(\d+)")
 """The device's number in a worker's name (``tasks.node_name``)."""
@@ -86,16 +85,21 @@ class LineSource:
         self._put_off: set[int] = set()
         """Segments that were announced and could not be asked for yet: they are when it is their turn."""
         self._touching: asyncio.Task[None] | None = None
+        self._patience_s = 0.0
+        """How long a database that is away is waited for."""
+        self._is_cut_off = False
+        """True once the database was away for longer: the session is left to whichever server its client comes to."""
         self._viewer = secrets.token_hex(8)
 
     async def open(self, opening: Opening) -> AsyncIterator[Waiting | Assigned]:
         self._opening = opening
         view = await self._opened(opening)
+        self._patience_s = opening.timeout_s
         self._touching = asyncio.create_task(self._touch())
         told: Waiting | None = None
-        while not _is_bound(view):
-            if view.ended_at is not None:
-                raise SourceError("session_rejected", f"the session has ended: {view.end_reason}", retryable=False)
+        while view.ended_at is not None or not _is_bound(view):
+            if view.ended_at is not None:  # its GPU may be reserved for some moments more
+                raise ended(view)
             place = Waiting((view.queue_position or 0) + 1, max(view.queue_depth, 1))
             if place != told:
                 yield place
@@ -124,7 +128,7 @@ class LineSource:
             return
         try:
             await self._add(request)
-        except _QuotaReachedError:
+        except QuotaReachedError:
             self._put_off.add(request.index)
 
     async def start_segment(self, request: SegmentRequest) -> AsyncIterator[SegmentEvent]:
@@ -141,7 +145,7 @@ class LineSource:
             step, sent_all, generated_at = 0, False, None
             while not (sent_all and segment.generated):
                 if segment.state in _LOST:
-                    raise _lost(segment)
+                    raise lost(segment)
                 if view.end_reason == OVER_BUDGET and not segment.generated and segment.step_state != "running":
                     text = f"the session has ended: {OVER_BUDGET}; nothing more is generated for it"
                     raise SourceError("session_rejected", text, retryable=False)
@@ -179,7 +183,7 @@ class LineSource:
             try:
                 await self._add(request)
                 break
-            except _QuotaReachedError as error:
+            except QuotaReachedError as error:
                 if not error.passes or time.monotonic() > give_up_at:
                     raise
             await asyncio.sleep(_QUOTA_RETRY_S)
@@ -197,21 +201,20 @@ class LineSource:
         if self._touching is not None:
             self._touching.cancel()
             await asyncio.gather(self._touching, return_exceptions=True)
-        view = await self._view_at_close()
-        if view is None or view.ended_at is not None:
+        if self._is_cut_off:
             return
-        if client_left and (reason != CLIENT_LEFT or view.segments):
-            return  # a session for which something was made waits for its client until it times out
-        if view.extra.get(_VIEWER, self._viewer) != self._viewer:
-            return  # another client has it now
+        self._patience_s = min(self._patience_s, _CLOSE_PATIENCE_S)
+        if (view := await self._view_at_close()) is None or (client_left and reason != CLIENT_LEFT):
+            return
         row_state = RowState(state.value) if state.value in {each.value for each in RowState} else RowState.ERROR
-        assert self._opening is not None
         await self._ask(
             sessions.close_session,
-            self._opening.session_id,
+            view.id,
             reason=reason,
             state=row_state,
             cancel_open=state is not SessionState.COMPLETE or reason == "stop_requested",
+            viewer=self._viewer,
+            only_unused=client_left,  # one for which something was made waits for its client until it times out
         )
 
     async def _view_at_close(self) -> SessionView | None:
@@ -223,7 +226,7 @@ class LineSource:
                 return await self._opening_call
             except VgenError:
                 return None
-        return await self._look()
+        return self._view
 
     async def _opened(self, opening: Opening) -> SessionView:
         """Raises SourceError."""
@@ -247,22 +250,12 @@ class LineSource:
                 )
                 view = await asyncio.shield(self._opening_call)
         except VgenError as error:
-            raise _of_opening(error) from error
+            raise of_opening(error) from error
         self._view = view
         if view.ended_at is None:
-            await self._ask(sessions.update_extra, opening.session_id, **{_VIEWER: self._viewer})
-        await asyncio.to_thread(self._tell_workers, opening)
+            wanted = {STREAM_MODE: opening.mode.value, SILENT_AUDIO: opening.silent_audio}
+            await self._ask(sessions.update_extra, opening.session_id, **wanted, **{VIEWER: self._viewer})
         return view
-
-    def _tell_workers(self, opening: Opening) -> None:
-        """Say how the session's live media are to be made, where workers send them."""
-        if self._settings.solo or self._settings.stream.chunks_url is None:
-            return
-        try:
-            with contextlib.closing(LiveChunks(self._settings.stream.chunks_url.get_secret_value())) as chunks:
-                chunks.set_mode(opening.session_id, opening.mode.value, silent=opening.silent_audio)
-        except (redis.RedisError, ValueError) as error:
-            logger.warning("live media are away", extra={"reason": str(error)})
 
     def _choices(self, opening: Opening) -> SessionChoices:
         sampling, image = self._request.sampling, opening.image
@@ -277,7 +270,7 @@ class LineSource:
             negative_prompt=self._request.negative_prompt,
             seed=sampling.seed,
             image=None if image is None else f"data:{image.mime};base64,{base64.b64encode(image.data).decode()}",
-            continuation=None if opening.state is None else _continuation(opening.state),
+            continuation=None if opening.state is None else continuation_of(opening.state),
             segment_cap=opening.segment_cap,
             timeout_s=opening.timeout_s,
             extra={} if opening.client_id is None else {"client_id": opening.client_id},
@@ -287,7 +280,7 @@ class LineSource:
         """Raises SourceError; one that is not fatal where this request alone cannot be."""
         assert self._opening is not None
         try:
-            await asyncio.to_thread(
+            await self._call(
                 sessions.add_segment,
                 self._database,
                 self._settings,
@@ -303,13 +296,13 @@ class LineSource:
         except InputError as error:
             raise SourceError("invalid_message", of_vgen_error(error).message, fatal=False) from error
         except ConflictError as error:
-            if (await self._look()).extra.get(_VIEWER) != self._viewer:
+            if (await self._look()).extra.get(VIEWER) != self._viewer:
                 self._opening.on_displaced()
             raise SourceError("session_rejected", str(error), retryable=False) from error
         except QuotaError as error:
-            raise _QuotaReachedError(error) from error
+            raise QuotaReachedError(error) from error
         except VgenError as error:
-            raise SourceError("internal_error", str(error)) from error
+            raise unexpected(error) from error
 
     async def _look(self) -> SessionView:
         assert self._opening is not None
@@ -317,11 +310,24 @@ class LineSource:
         return self._view
 
     async def _ask(self, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """Raises SourceError: the database is away, or the session gone."""
+        """Raises SourceError: the database is away for long, or the session gone."""
         try:
-            return await asyncio.to_thread(call, self._database, *arguments, **options)
+            return await self._call(call, self._database, *arguments, **options)
         except VgenError as error:
-            raise SourceError("internal_error", str(error)) from error
+            raise unexpected(error) from error
+
+    async def _call(self, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Call what reads or writes rows, in a thread. A database that is away is waited for, and then left: nothing
+        of the session is lost with it. Raises VgenError."""
+        give_up_at = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return await asyncio.to_thread(call, *arguments, **options)
+            except ServiceUnavailableError:
+                if time.monotonic() >= give_up_at:
+                    self._is_cut_off = True
+                    raise
+            await asyncio.sleep(_AWAY_RETRY_S)
 
     async def _touch(self) -> None:
         """Let the rows know that the client is there, as long as no other has come for its session."""
@@ -331,7 +337,7 @@ class LineSource:
             await asyncio.sleep(min(_TOUCH_S, opening.timeout_s / 3))
             try:
                 view = await asyncio.to_thread(sessions.session_view, self._database, opening.session_id)
-                if view.extra.get(_VIEWER) != self._viewer:
+                if view.extra.get(VIEWER) != self._viewer:
                     opening.on_displaced()
                     return
                 if opening.key_id is not None and not await asyncio.to_thread(self._is_usable, opening.key_id):
@@ -346,15 +352,6 @@ class LineSource:
             return api_keys.usable(session, key_id)
 
 
-class _QuotaReachedError(SourceError):
-    """The session's key may not have the segment: ``passes`` says whether it may once some of its jobs have ended."""
-
-    def __init__(self, error: QuotaError) -> None:
-        later = error.retry_after_s is not None
-        super().__init__("session_rejected", str(error), retryable=later)
-        self.passes = isinstance(error, TooManyAtOnceError)
-
-
 def _is_bound(view: SessionView) -> bool:
     return view.gpu_ready or view.state == RowState.ACTIVE.value
 
@@ -367,14 +364,6 @@ def _steps_of(segment: StreamSegmentView, total: int) -> int:
     return total if segment.phase in ("decode", "hand_off") else 0
 
 
-def _lost(segment: StreamSegmentView) -> SourceError:
-    if segment.state == "blocked":
-        text = f"prompt: {segment.error or 'it was turned down'}; write another"
-        return SourceError("invalid_message", text, fatal=False)
-    text = f"segment {segment.segment} is {segment.state}: {segment.error or segment.error_code or 'without a reason'}"
-    return SourceError("worker_failed", text, fatal=False)
-
-
 def _request_of(segment: StreamSegmentView) -> SegmentRequest:
     return SegmentRequest(segment.segment, segment.prompt, segment.source)  # type: ignore[arg-type]
 
@@ -382,25 +371,3 @@ def _request_of(segment: StreamSegmentView) -> SegmentRequest:
 def _gpu_number(name: str | None) -> int:
     match = _NUMBER.search(name or "")
     return int(match[1]) if match else 0
-
-
-def _continuation(state: ContinuationState) -> dict[str, Any]:
-    inner = state.payload.get("state")
-    if state.kind != STATE_KIND or not isinstance(inner, dict):
-        text = f"continuation_state.kind: {state.kind!r:.60} is not {STATE_KIND!r}, the one that is read here"
-        raise SourceError("preset_mismatch", text, retryable=False)
-    return inner
-
-
-def _of_opening(error: VgenError) -> SourceError:
-    if isinstance(error, SessionRejectedError):
-        return SourceError("session_rejected", str(error))
-    if isinstance(error, GpuUnavailableError):
-        return SourceError("gpu_unavailable", str(error))
-    if isinstance(error, NotFoundError | ConflictError):
-        return SourceError("session_rejected", str(error), retryable=False)
-    if isinstance(error, InputError):
-        about_preset = any(problem.field in ("preset", "continuation_state") for problem in error.problems)
-        code = "preset_mismatch" if about_preset else "invalid_message"
-        return SourceError(code, of_vgen_error(error).message, retryable=False)  # type: ignore[arg-type]
-    return SourceError("internal_error", str(error))
