@@ -19,7 +19,7 @@ from pipeline.settings import Settings, load_settings
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.states import Stage
 from pipeline.work import StepWork
-from server.stream.line_media import LineMedia
+from server.stream.line.media import LineMedia
 from server.stream.source import Media, MediaBegin, MediaEnd, Opening
 from service.views.sessions import SessionView, StreamSegmentView
 from tasks.live_chunks import END, INIT, LiveChunks, stream_of

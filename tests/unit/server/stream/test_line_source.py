@@ -18,9 +18,10 @@ from db.session import Database
 from db.sessions import rows
 from db.sessions.upkeep import OVER_BUDGET
 from pipeline.states import SessionState as RowState
-from server.stream import line as line_module
 from server.stream.config import RequestPart
 from server.stream.line import LineSource
+from server.stream.line import rows as line_rows
+from server.stream.line import source as line_source
 from server.stream.session import SessionState
 from server.stream.source import Assigned, Opening, SegmentRequest, SourceError
 from service import sessions
@@ -79,7 +80,7 @@ async def left(source: LineSource, reason: str = "client_left", *, client_left: 
 def test_a_segment_that_a_key_may_not_have_yet_is_asked_for_at_its_turn(
     line: SessionLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(line_module, "_QUOTA_RETRY_S", 0.01)
+    monkeypatch.setattr(line_source, "_QUOTA_RETRY_S", 0.01)
 
     async def run() -> None:
         source = source_of(line)
@@ -195,7 +196,7 @@ def test_a_session_for_which_nothing_was_asked_does_not_wait_for_a_client_that_l
 
 
 def test_a_key_that_was_revoked_ends_its_conversation(line: SessionLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line_module, "_TOUCH_S", 0.02)
+    monkeypatch.setattr(line_rows, "_TOUCH_S", 0.02)
 
     async def run() -> None:
         lost = asyncio.Event()
