@@ -67,9 +67,9 @@ class StepState(StrEnum):
 
 
 STEP_STATE_MEANING: dict[StepState, str] = {
-    StepState.PENDING: "The step waits for another step (one that is repeated, or another segment's), or its job is held.",
+    StepState.PENDING: "The step waits for another step (a repeated one, or another segment's), or its job is held.",
     StepState.WAITING: "The dispatcher may send the step once its not-before time has come and its queue has room.",
-    StepState.DISPATCHED: "A message for the step is, or was, in the broker; any worker of its queue may claim the step.",
+    StepState.DISPATCHED: "A message for the step is, or was, in the broker; any worker of its queue may claim it.",
     StepState.RUNNING: "A worker holds the step's lease.",
     StepState.DONE: "The step's result is recorded.",
     StepState.SKIPPED: "There was nothing to do, for example because no safety classifier is configured.",
@@ -99,7 +99,7 @@ STEP_MOVES: dict[StepState, frozenset[StepState]] = {
 
 
 class AttemptOutcome(StrEnum):
-    """The outcome of one attempt at a step; the last column of the stage_runs table."""
+    """The outcome of one attempt at a step; a column of its row."""
 
     DONE = "done"
     SKIPPED = "skipped"
@@ -127,7 +127,7 @@ class SessionState(StrEnum):
 
 SESSION_STATE_MEANING: dict[SessionState, str] = {
     SessionState.QUEUED: "The session waits for a GPU.",
-    SessionState.GPU_BINDING: "A GPU is reserved for the session; the worker gives back its current clip or loads the model.",
+    SessionState.GPU_BINDING: "A GPU is reserved for the session; its worker gives back its clip or loads the model.",
     SessionState.ACTIVE: "The session has had a ready GPU; if it loses that one, it waits for another in this state.",
     SessionState.COMPLETE: "The client ended the session, or the session has reached its limit of segments.",
     SessionState.ERROR: "The session could not continue.",
