@@ -20,7 +20,15 @@ from server.stream.prompt_queue import PromptQueue, Ready
 from server.stream.segment_teller import SegmentTeller
 from server.stream.service import StreamService
 from server.stream.session import SessionState
-from server.stream.source import Assigned, ContinuationState, Opening, SegmentSource, SourceError, Waiting
+from server.stream.source import (
+    Assigned,
+    ContinuationState,
+    Opening,
+    SegmentSource,
+    SessionTimedOutError,
+    SourceError,
+    Waiting,
+)
 from server.stream.wire import InvalidMessageError
 
 INIT_S = 30.0
@@ -40,6 +48,8 @@ class Conversation(Connection):
         return await self._first_of((self._read(), self._make(opening)), sending)
 
     def _failed(self, error: SourceError) -> Ending:
+        if isinstance(error, SessionTimedOutError):
+            return endings.idle(self._service.config.session_timeout_seconds)
         said = error_message(error.code, error.message, retryable=error.retryable)
         match error.code:
             case "gpu_unavailable":

@@ -34,6 +34,7 @@ from server.stream.source import ContinuationState, Opening, SegmentRequest, Sou
 from service import sessions
 from service.sessions import SessionChoices
 from service.views.sessions import SessionView
+from service.views.waiting import ReasonView
 from tasks.live_chunks import LiveChunks
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,10 @@ class SessionRows:
         await asyncio.to_thread(self._tell_workers, opening)
         self._touching = asyncio.create_task(self._touch())
         return view
+
+    async def reason(self, segment: int) -> ReasonView | None:
+        """Return why a segment is not at work; None where it is. Raises SourceError."""
+        return await self._ask(sessions.segment_reason, self._settings, self.opening.session_id, segment)
 
     async def snapshot(self) -> ContinuationState | None:
         """Return what the next segment would go on from; None before the first one."""

@@ -12,10 +12,12 @@ import re
 import time
 from collections.abc import AsyncIterator
 
+from db.reading.reasons import Needs
 from db.session import Database
-from db.sessions.upkeep import OVER_BUDGET
+from db.sessions.upkeep import OVER_BUDGET, SILENT
 from pipeline.settings import Settings
 from pipeline.states import SessionState as RowState
+from pipeline.states import StepState
 from server.stream.config import RequestPart
 from server.stream.line.media import LineMedia
 from server.stream.line.rows import QuotaReachedError, SessionRows
@@ -24,10 +26,12 @@ from server.stream.source import (
     Assigned,
     ContinuationState,
     Done,
+    OnHold,
     Opening,
     Rebound,
     SegmentEvent,
     SegmentRequest,
+    SessionTimedOutError,
     SourceError,
     Started,
     Step,
@@ -37,6 +41,8 @@ from service.views.sessions import SessionView, StreamSegmentView
 
 _POLL_S = 0.1
 """How often the rows are asked while something is waited for; media are not waited for in them."""
+_REASON_S = 1.0
+"""A segment of which nobody has a step in hand may be on its way to one for so long, before it is asked why."""
 _QUOTA_RETRY_S = 1.0
 """How often a segment is asked for again whose key has as many jobs open as it may have."""
 _LOST = frozenset({"failed", "blocked", "cancelled"})
@@ -99,20 +105,22 @@ class LineSource:
         total_steps = request.num_inference_steps or view.num_inference_steps
         yield Started(total_steps, segment.prompt)
         media = LineMedia(self._settings, view, request.index, self._rows.opening)
+        hold = _Hold(self._rows, request.index)
         async with contextlib.aclosing(media):
             step, sent_all, generated_at = 0, False, None
             while not (sent_all and segment.generated):
                 if segment.state in _LOST:
                     raise _lost(segment)
-                if view.end_reason == OVER_BUDGET and not segment.generated and segment.step_state != "running":
-                    text = f"the session has ended: {OVER_BUDGET}; nothing more is generated for it"
-                    raise SourceError("session_rejected", text, retryable=False)
+                if not segment.generated and segment.step_state != StepState.RUNNING.value:
+                    _check_not_over(view)
                 for number in range(step + 1, _steps_of(segment, total_steps) + 1):
                     step = number
                     yield Step(number, total_steps)
                 if view.gpu is not None and view.gpu != gpu:
                     gpu = view.gpu
                     yield Rebound(_gpu_number(gpu), gpu)
+                if (changed := await hold.look(segment)) is not None:
+                    yield changed
                 if segment.generated and generated_at is None:
                     generated_at = time.monotonic()
                 media.tell(segment)
@@ -152,6 +160,39 @@ class LineSource:
 
     async def close(self, *, client_left: bool, state: SessionState, reason: str) -> None:
         await self._rows.close(client_left=client_left, state=state, reason=reason)
+
+
+def _check_not_over(view: SessionView) -> None:
+    """Raises SourceError: the session has ended, and what nobody has in hand is not waited for any more."""
+    if view.end_reason == OVER_BUDGET:
+        text = f"the session has ended: {OVER_BUDGET}; nothing more is generated for it"
+        raise SourceError("session_rejected", text, retryable=False)
+    if view.end_reason == SILENT:
+        raise SessionTimedOutError
+
+
+class _Hold:
+    """Finds out why a segment is not at work. That is asked seldom, and not of one whose worker has it in hand."""
+
+    def __init__(self, rows: SessionRows, segment: int) -> None:
+        self._rows = rows
+        self._segment = segment
+        self._ask_at = time.monotonic() + _REASON_S
+        self._told = OnHold()
+
+    async def look(self, segment: StreamSegmentView) -> OnHold | None:
+        """Return what has changed since it was last asked; None: nothing. Raises SourceError."""
+        at_work = segment.step_state == StepState.RUNNING.value
+        if not at_work and time.monotonic() < self._ask_at:
+            return None
+        self._ask_at = time.monotonic() + _REASON_S
+        reason = None if at_work else await self._rows.reason(self._segment)
+        goes_on = reason is None or reason.needs == Needs.NOTHING.value
+        now = OnHold() if reason is None or goes_on else OnHold(reason.code, reason.text, reason.needs)
+        if now == self._told:
+            return None
+        self._told = now
+        return now
 
 
 def _is_bound(view: SessionView) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,31 @@ import pytest
 from sqlalchemy import update
 
 from db import events, schema
+from db.clips.cancel_retry_approve import approve
 from db.models import ApiKey
+from db.queue import pauses
 from db.session import Database
 from db.sessions import rows
 from db.sessions.upkeep import OVER_BUDGET
 from pipeline.states import SessionState as RowState
+from pipeline.states import Stage
+from pipeline.work import Outcome
 from server.stream.config import RequestPart
 from server.stream.line import LineSource
 from server.stream.line import rows as line_rows
 from server.stream.line import source as line_source
 from server.stream.session import SessionState
-from server.stream.source import Assigned, Opening, SegmentRequest, SourceError
+from server.stream.source import (
+    Assigned,
+    OnHold,
+    Opening,
+    SegmentEvent,
+    SegmentRequest,
+    SessionTimedOutError,
+    SourceError,
+)
 from service import sessions
+from tests.unit.db.line import result_of
 from tests.unit.db.session_line import SessionLine
 
 ID = "a" * 32
@@ -228,5 +241,64 @@ def test_a_segment_that_waits_when_the_budget_is_reached_is_waited_for_no_more(l
             await asyncio.wait_for(anext(made), 30)
         assert (raised.value.code, raised.value.fatal) == ("session_rejected", True)
         await left(source, "session_rejected", client_left=False)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("stopped_by", "reason"), [("hold", "held"), ("pause", "batch_paused")])
+def test_a_client_is_told_why_its_segment_is_not_at_work_and_when_that_is_over(
+    line: SessionLine, monkeypatch: pytest.MonkeyPatch, stopped_by: str, reason: str
+) -> None:
+    monkeypatch.setattr(line_source, "_REASON_S", 0.01)
+
+    async def on_hold(events: AsyncIterator[SegmentEvent]) -> OnHold:
+        async for event in events:
+            if isinstance(event, OnHold):
+                return event
+        raise AssertionError("nothing was told")
+
+    async def run() -> None:
+        source = source_of(line)
+        await assigned(line, source, opening())
+        request = SegmentRequest(0, "a fox")
+        await source.announce(request)
+        screened = line.take(ID, 0, Stage.SCREEN)
+        held = stopped_by == "hold"
+        line.finish(screened, result_of(screened, Outcome.HELD if held else Outcome.DONE))
+        if not held:
+            with line.database.transaction() as session:
+                pauses.pause_batch(session, line.view(ID).batch_id, by="bob")
+
+        segment = source.start_segment(request)
+        told = await asyncio.wait_for(on_hold(segment), 30)
+        assert (told.code, told.needs) == (reason, "person")
+        assert ("person's word" if held else "paused by bob") in told.text
+
+        with line.database.transaction() as session:
+            if held:
+                approve(session, line.view(ID).segments[0].job_id, by="bob")
+            else:
+                pauses.resume_batch(session, line.view(ID).batch_id, by="bob")
+        assert await asyncio.wait_for(on_hold(segment), 30) == OnHold()
+        await left(source, "stop_requested", client_left=False)
+
+    asyncio.run(run())
+
+
+def test_a_segment_that_is_held_when_its_sessions_time_is_over_is_waited_for_no_more(line: SessionLine) -> None:
+    async def run() -> None:
+        source = source_of(line)
+        await assigned(line, source, opening())
+        request = SegmentRequest(0, "a fox")
+        await source.announce(request)
+        screened = line.take(ID, 0, Stage.SCREEN)
+        line.finish(screened, result_of(screened, Outcome.HELD))
+        made = source.start_segment(request)
+        await anext(made)
+        line.silence(ID, 61)
+        line.poll()
+        with pytest.raises(SessionTimedOutError):
+            await asyncio.wait_for(anext(made), 30)
+        await left(source, "session_timeout", client_left=False)
 
     asyncio.run(run())
