@@ -21,7 +21,7 @@ from pipeline.settings import Settings, load_settings
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.states import Stage
 from pipeline.work import StepWork
-from server.stream.line_media import LineMedia
+from server.stream.line.media import LineMedia
 from server.stream.source import Media, MediaBegin, MediaEnd, Opening
 from service import sessions
 from service.views.sessions import SessionView, StreamSegmentView

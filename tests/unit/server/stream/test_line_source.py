@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,33 @@ import pytest
 from sqlalchemy import update
 
 from db import events, schema
+from db.clips.cancel_retry_approve import approve
 from db.models import ApiKey
+from db.queue import pauses
 from db.session import Database
 from db.sessions import rows
 from db.sessions.upkeep import OVER_BUDGET
 from pipeline.errors import ServiceUnavailableError
 from pipeline.states import SessionState as RowState
-from server.stream import line as line_module
+from pipeline.states import Stage
+from pipeline.work import Outcome
 from server.stream.config import RequestPart
 from server.stream.line import LineSource
+from server.stream.line import rows as line_rows
+from server.stream.line import source as line_source
 from server.stream.session import SessionState
-from server.stream.source import Assigned, Opening, SegmentRequest, SourceError
+from server.stream.source import (
+    Assigned,
+    OnHold,
+    Opening,
+    SegmentEvent,
+    SegmentRequest,
+    SessionTimedOutError,
+    SourceError,
+)
 from service import sessions
 from service.views.sessions import SessionView
+from tests.unit.db.line import result_of
 from tests.unit.db.session_line import SessionLine
 
 ID = "a" * 32
@@ -81,7 +95,7 @@ async def left(source: LineSource, reason: str = "client_left", *, client_left: 
 def test_a_segment_that_a_key_may_not_have_yet_is_asked_for_at_its_turn(
     line: SessionLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(line_module, "_QUOTA_RETRY_S", 0.01)
+    monkeypatch.setattr(line_source, "_QUOTA_RETRY_S", 0.01)
 
     async def run() -> None:
         source = source_of(line)
@@ -141,14 +155,14 @@ def test_a_client_that_comes_while_the_one_before_ends_the_session_has_it(line: 
     async def run() -> None:
         source = source_of(line)
         await assigned(line, source, opening())
-        before = source._view_at_close
+        before = source._rows._view_at_close
 
         async def taken_over_meanwhile() -> SessionView | None:
             view = await before()
             sessions.update_extra(line.database, ID, viewer="another")
             return view
 
-        source._view_at_close = taken_over_meanwhile  # type: ignore[method-assign]
+        source._rows._view_at_close = taken_over_meanwhile  # type: ignore[method-assign]
         await source.close(client_left=False, state=SessionState.COMPLETE, reason="stop_requested")
 
     asyncio.run(run())
@@ -159,14 +173,14 @@ def test_a_segment_that_is_asked_for_while_its_client_leaves_keeps_the_session(l
     async def run() -> None:
         source = source_of(line)
         await assigned(line, source, opening())
-        before = source._view_at_close
+        before = source._rows._view_at_close
 
         async def asked_meanwhile() -> SessionView | None:
             view = await before()
             line.ask(ID, 0)
             return view
 
-        source._view_at_close = asked_meanwhile  # type: ignore[method-assign]
+        source._rows._view_at_close = asked_meanwhile  # type: ignore[method-assign]
         await left(source)
 
     asyncio.run(run())
@@ -197,7 +211,7 @@ def test_a_database_that_is_away_is_waited_for_and_then_the_session_is_left_to_a
         return real(*arguments, **options)
 
     monkeypatch.setattr(sessions, "session_view", view)
-    monkeypatch.setattr(line_module, "_AWAY_RETRY_S", 0.02)
+    monkeypatch.setattr(line_rows, "_AWAY_RETRY_S", 0.02)
 
     async def run() -> None:
         source = source_of(line)
@@ -212,7 +226,7 @@ def test_a_database_that_is_away_is_waited_for_and_then_the_session_is_left_to_a
         await asyncio.wait_for(begun, 30)
 
         # When it is away for longer than a client may be, then the client is told, and the session is not ended
-        away[0], source._patience_s = True, 0.1
+        away[0], source._rows._patience_s = True, 0.1
         with pytest.raises(SourceError, match="come back later") as raised:
             await anext(source.start_segment(request))
         assert "db.internal" not in raised.value.message
@@ -284,7 +298,7 @@ def test_a_session_for_which_nothing_was_asked_does_not_wait_for_a_client_that_l
 
 
 def test_a_key_that_was_revoked_ends_its_conversation(line: SessionLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line_module, "_TOUCH_S", 0.02)
+    monkeypatch.setattr(line_rows, "_TOUCH_S", 0.02)
 
     async def run() -> None:
         lost = asyncio.Event()
@@ -316,5 +330,64 @@ def test_a_segment_that_waits_when_the_budget_is_reached_is_waited_for_no_more(l
             await asyncio.wait_for(anext(made), 30)
         assert (raised.value.code, raised.value.fatal) == ("session_rejected", True)
         await left(source, "session_rejected", client_left=False)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("stopped_by", "reason"), [("hold", "held"), ("pause", "batch_paused")])
+def test_a_client_is_told_why_its_segment_is_not_at_work_and_when_that_is_over(
+    line: SessionLine, monkeypatch: pytest.MonkeyPatch, stopped_by: str, reason: str
+) -> None:
+    monkeypatch.setattr(line_source, "_REASON_S", 0.01)
+
+    async def on_hold(events: AsyncIterator[SegmentEvent]) -> OnHold:
+        async for event in events:
+            if isinstance(event, OnHold):
+                return event
+        raise AssertionError("nothing was told")
+
+    async def run() -> None:
+        source = source_of(line)
+        await assigned(line, source, opening())
+        request = SegmentRequest(0, "a fox")
+        await source.announce(request)
+        screened = line.take(ID, 0, Stage.SCREEN)
+        held = stopped_by == "hold"
+        line.finish(screened, result_of(screened, Outcome.HELD if held else Outcome.DONE))
+        if not held:
+            with line.database.transaction() as session:
+                pauses.pause_batch(session, line.view(ID).batch_id, by="bob")
+
+        segment = source.start_segment(request)
+        told = await asyncio.wait_for(on_hold(segment), 30)
+        assert (told.code, told.needs) == (reason, "person")
+        assert ("person's word" if held else "paused by bob") in told.text
+
+        with line.database.transaction() as session:
+            if held:
+                approve(session, line.view(ID).segments[0].job_id, by="bob")
+            else:
+                pauses.resume_batch(session, line.view(ID).batch_id, by="bob")
+        assert await asyncio.wait_for(on_hold(segment), 30) == OnHold()
+        await left(source, "stop_requested", client_left=False)
+
+    asyncio.run(run())
+
+
+def test_a_segment_that_is_held_when_its_sessions_time_is_over_is_waited_for_no_more(line: SessionLine) -> None:
+    async def run() -> None:
+        source = source_of(line)
+        await assigned(line, source, opening())
+        request = SegmentRequest(0, "a fox")
+        await source.announce(request)
+        screened = line.take(ID, 0, Stage.SCREEN)
+        line.finish(screened, result_of(screened, Outcome.HELD))
+        made = source.start_segment(request)
+        await anext(made)
+        line.silence(ID, 61)
+        line.poll()
+        with pytest.raises(SessionTimedOutError):
+            await asyncio.wait_for(anext(made), 30)
+        await left(source, "session_timeout", client_left=False)
 
     asyncio.run(run())
