@@ -166,6 +166,16 @@ class SegmentStart(FromServer):
     source: PromptSource = Field("user", description="Added: who wrote the prompt.")
 
 
+class SegmentWaiting(FromServer):
+    """Added: the segment is not at work, and why; where ``reason`` is null, what held it up is over."""
+
+    type: Literal["segment_waiting"] = "segment_waiting"
+    segment_idx: int
+    reason: str | None = Field(description="A code, such as held, batch_paused, store_away or no_worker.")
+    message: str = Field("", description="The reason in words.")
+    needs: Literal["person", "service", "worker"] | None = Field(None, description="What has to happen.")
+
+
 class StepComplete(FromServer):
     """A step of the work on a segment is done."""
 
@@ -238,6 +248,7 @@ ServerMessage = Annotated[
     | GpuAssigned
     | StreamStart
     | SegmentStart
+    | SegmentWaiting
     | StepComplete
     | wire.MediaInit
     | MediaSegmentComplete

@@ -9,6 +9,7 @@ from typing import cast
 
 from pydantic import BaseModel
 
+from pipeline.redaction import redact
 from server.stream import messages as m
 from server.stream import wire
 from server.stream.endings import error_message
@@ -21,6 +22,7 @@ from server.stream.source import (
     MediaBegin,
     MediaEnd,
     Notice,
+    OnHold,
     Rebound,
     SegmentEvent,
     SegmentRequest,
@@ -95,5 +97,8 @@ class SegmentTeller:
                 await put(
                     m.GpuAssigned(gpu_id=gpu_id, session_timeout=timeout_s, session_id=session_id, gpu_name=gpu_name)
                 )
+            case OnHold(reason, text, needs):
+                said = redact(text)
+                await put(m.SegmentWaiting(segment_idx=index, reason=reason, message=said, needs=needs))
             case Notice(code, message):
                 await put(error_message(code, message, retryable=True))
