@@ -27,7 +27,7 @@ MEANING: dict[State, str] = {
         "whether the loss is larger than the margin."
     ),
     State.NO_CALIBRATION: (
-        "There is no verdict: no margin was given, or there are too few prompts that differ to estimate the spread."
+        "No verdict is possible: no margin was given, or too few prompts differ to estimate the spread."
     ),
     State.INCOMPLETE: "A clip or a score that one run has is missing in the other.",
     State.OTHER_FINGERPRINT: (
