@@ -55,7 +55,9 @@ class Conversation(Connection):
             case "gpu_unavailable":
                 return Ending(SessionState.TIMEOUT, endings.TRY_LATER, error.code, (said,))
             case "session_rejected":
-                return Ending(SessionState.REJECTED, endings.TRY_LATER, error.code, (said,))
+                final = endings.POLICY if self._session.state is SessionState.ACTIVE else endings.UNSUPPORTED
+                close = endings.TRY_LATER if error.retryable else final
+                return Ending(SessionState.REJECTED, close, error.code, (said,))
             case "preset_mismatch" | "invalid_message" if self._session.state is not SessionState.ACTIVE:
                 return Ending(SessionState.REJECTED, endings.UNSUPPORTED, error.code, (said,))
         dropped = len(self._prompts)

@@ -4,56 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import redis
-
 from db import api_keys
 from db.session import Database
-from pipeline.errors import (
-    ConflictError,
-    GpuUnavailableError,
-    InputError,
-    NotFoundError,
-    QuotaError,
-    SessionRejectedError,
-    TooManyAtOnceError,
-    VgenError,
-)
+from db.sessions.rows import SILENT_AUDIO, STREAM_MODE, VIEWER
+from pipeline.errors import ConflictError, InputError, NotFoundError, QuotaError, ServiceUnavailableError, VgenError
 from pipeline.settings import Settings
 from pipeline.states import SessionState as RowState
 from server.errors import of_vgen_error
 from server.stream.config import RequestPart
 from server.stream.endings import CLIENT_LEFT
+from server.stream.line.errors import STATE_KIND, QuotaReachedError, continuation_of, of_opening, unexpected
 from server.stream.session import SessionState
 from server.stream.source import ContinuationState, Opening, SegmentRequest, SourceError
 from service import sessions
 from service.sessions import SessionChoices
 from service.views.sessions import SessionView
 from service.views.waiting import ReasonView
-from tasks.live_chunks import LiveChunks
 
 logger = logging.getLogger(__name__)
 
-STATE_KIND = "vgen.session.v1"
 _TOUCH_S = 5.0
 """How often the rows are told that the client is there, and asked whether it still has the session."""
-_VIEWER = "viewer"
-"""The name in the session's ``extra`` under which the newest client is kept."""
+_AWAY_RETRY_S = 0.5
+"""How often a database that is away is asked again."""
+_CLOSE_PATIENCE_S = 30.0
+"""So long a database that is away is waited for when a session is to be closed."""
 T = TypeVar("T")
-
-
-class QuotaReachedError(SourceError):
-    """The session's key may not have the segment: ``passes`` says whether it may once some of its jobs have ended."""
-
-    def __init__(self, error: QuotaError) -> None:
-        later = error.retry_after_s is not None
-        super().__init__("session_rejected", str(error), retryable=later)
-        self.passes = isinstance(error, TooManyAtOnceError)
 
 
 class SessionRows:
@@ -67,6 +49,10 @@ class SessionRows:
         self._view: SessionView | None = None
         self._opening_call: asyncio.Future[SessionView] | None = None
         self._touching: asyncio.Task[None] | None = None
+        self._patience_s = 0.0
+        """How long a database that is away is waited for."""
+        self._is_cut_off = False
+        """True once the database was away for longer: the session is left to whichever server its client comes to."""
         self._viewer = secrets.token_hex(8)
 
     @property
@@ -101,11 +87,12 @@ class SessionRows:
                 )
                 view = await asyncio.shield(self._opening_call)
         except VgenError as error:
-            raise _of_opening(error) from error
+            raise of_opening(error) from error
         self._view = view
+        self._patience_s = opening.timeout_s
         if view.ended_at is None:
-            await self._ask(sessions.update_extra, opening.session_id, **{_VIEWER: self._viewer})
-        await asyncio.to_thread(self._tell_workers, opening)
+            wanted = {STREAM_MODE: opening.mode.value, SILENT_AUDIO: opening.silent_audio}
+            await self._ask(sessions.update_extra, opening.session_id, **wanted, **{VIEWER: self._viewer})
         self._touching = asyncio.create_task(self._touch())
         return view
 
@@ -125,24 +112,24 @@ class SessionRows:
         if self._touching is not None:
             self._touching.cancel()
             await asyncio.gather(self._touching, return_exceptions=True)
-        view = await self._view_at_close()
-        if view is None or view.ended_at is not None:
+        if self._is_cut_off:
             return
-        if client_left and (reason != CLIENT_LEFT or view.segments):
-            return  # a session for which something was made waits for its client until it times out
-        if view.extra.get(_VIEWER, self._viewer) != self._viewer:
-            return  # another client has it now
+        self._patience_s = min(self._patience_s, _CLOSE_PATIENCE_S)
+        if (view := await self._view_at_close()) is None or (client_left and reason != CLIENT_LEFT):
+            return
         row_state = RowState(state.value) if state.value in {each.value for each in RowState} else RowState.ERROR
         await self._ask(
             sessions.close_session,
-            self.opening.session_id,
+            view.id,
             reason=reason,
             state=row_state,
             cancel_open=state is not SessionState.COMPLETE or reason == "stop_requested",
+            viewer=self._viewer,
+            only_unused=client_left,  # one for which something was made waits for its client until it times out
         )
 
     async def _view_at_close(self) -> SessionView | None:
-        """Return the session as it is now; None: this conversation has none."""
+        """Return the session as it was last seen; None: this conversation has none."""
         if self._view is None:
             if self._opening_call is None:
                 return None
@@ -150,17 +137,7 @@ class SessionRows:
                 return await self._opening_call
             except VgenError:
                 return None
-        return await self.look()
-
-    def _tell_workers(self, opening: Opening) -> None:
-        """Say how the session's live media are to be made, where workers send them."""
-        if self._settings.solo or self._settings.stream.chunks_url is None:
-            return
-        try:
-            with contextlib.closing(LiveChunks(self._settings.stream.chunks_url.get_secret_value())) as chunks:
-                chunks.set_mode(opening.session_id, opening.mode.value, silent=opening.silent_audio)
-        except (redis.RedisError, ValueError) as error:
-            logger.warning("live media are away", extra={"reason": str(error)})
+        return self._view
 
     def _choices(self, opening: Opening) -> SessionChoices:
         sampling, image = self._request.sampling, opening.image
@@ -175,7 +152,7 @@ class SessionRows:
             negative_prompt=self._request.negative_prompt,
             seed=sampling.seed,
             image=None if image is None else f"data:{image.mime};base64,{base64.b64encode(image.data).decode()}",
-            continuation=None if opening.state is None else _continuation(opening.state),
+            continuation=None if opening.state is None else continuation_of(opening.state),
             segment_cap=opening.segment_cap,
             timeout_s=opening.timeout_s,
             extra={} if opening.client_id is None else {"client_id": opening.client_id},
@@ -189,7 +166,7 @@ class SessionRows:
                 have it now.
         """
         try:
-            await asyncio.to_thread(
+            await self._call(
                 sessions.add_segment,
                 self._database,
                 self._settings,
@@ -205,13 +182,13 @@ class SessionRows:
         except InputError as error:
             raise SourceError("invalid_message", of_vgen_error(error).message, fatal=False) from error
         except ConflictError as error:
-            if (await self.look()).extra.get(_VIEWER) != self._viewer:
+            if (await self.look()).extra.get(VIEWER) != self._viewer:
                 self.opening.on_displaced()
             raise SourceError("session_rejected", str(error), retryable=False) from error
         except QuotaError as error:
             raise QuotaReachedError(error) from error
         except VgenError as error:
-            raise SourceError("internal_error", str(error)) from error
+            raise unexpected(error) from error
 
     async def look(self) -> SessionView:
         """Return the session as it is now. Raises SourceError."""
@@ -219,11 +196,24 @@ class SessionRows:
         return self._view
 
     async def _ask(self, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """Raises SourceError: the database is away, or the session gone."""
+        """Raises SourceError: the database is away for long, or the session gone."""
         try:
-            return await asyncio.to_thread(call, self._database, *arguments, **options)
+            return await self._call(call, self._database, *arguments, **options)
         except VgenError as error:
-            raise SourceError("internal_error", str(error)) from error
+            raise unexpected(error) from error
+
+    async def _call(self, call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Call what reads or writes rows, in a thread. A database that is away is waited for, and then left: nothing
+        of the session is lost with it. Raises VgenError."""
+        give_up_at = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return await asyncio.to_thread(call, *arguments, **options)
+            except ServiceUnavailableError:
+                if time.monotonic() >= give_up_at:
+                    self._is_cut_off = True
+                    raise
+            await asyncio.sleep(_AWAY_RETRY_S)
 
     async def _touch(self) -> None:
         """Let the rows know that the client is there, as long as no other has come for its session."""
@@ -232,7 +222,7 @@ class SessionRows:
             await asyncio.sleep(min(_TOUCH_S, opening.timeout_s / 3))
             try:
                 view = await asyncio.to_thread(sessions.session_view, self._database, opening.session_id)
-                if view.extra.get(_VIEWER) != self._viewer:
+                if view.extra.get(VIEWER) != self._viewer:
                     opening.on_displaced()
                     return
                 if opening.key_id is not None and not await asyncio.to_thread(self._is_usable, opening.key_id):
@@ -245,25 +235,3 @@ class SessionRows:
     def _is_usable(self, key_id: str) -> bool:
         with self._database.reading() as session:
             return api_keys.usable(session, key_id)
-
-
-def _continuation(state: ContinuationState) -> dict[str, Any]:
-    inner = state.payload.get("state")
-    if state.kind != STATE_KIND or not isinstance(inner, dict):
-        text = f"continuation_state.kind: {state.kind!r:.60} is not {STATE_KIND!r}, the one that is read here"
-        raise SourceError("preset_mismatch", text, retryable=False)
-    return inner
-
-
-def _of_opening(error: VgenError) -> SourceError:
-    if isinstance(error, SessionRejectedError):
-        return SourceError("session_rejected", str(error))
-    if isinstance(error, GpuUnavailableError):
-        return SourceError("gpu_unavailable", str(error))
-    if isinstance(error, NotFoundError | ConflictError):
-        return SourceError("session_rejected", str(error), retryable=False)
-    if isinstance(error, InputError):
-        about_preset = any(problem.field in ("preset", "continuation_state") for problem in error.problems)
-        code = "preset_mismatch" if about_preset else "invalid_message"
-        return SourceError(code, of_vgen_error(error).message, retryable=False)  # type: ignore[arg-type]
-    return SourceError("internal_error", str(error))

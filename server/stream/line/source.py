@@ -19,8 +19,9 @@ from pipeline.settings import Settings
 from pipeline.states import SessionState as RowState
 from pipeline.states import StepState
 from server.stream.config import RequestPart
+from server.stream.line.errors import QuotaReachedError, ended, lost
 from server.stream.line.media import LineMedia
-from server.stream.line.rows import QuotaReachedError, SessionRows
+from server.stream.line.rows import SessionRows
 from server.stream.session import SessionState
 from server.stream.source import (
     Assigned,
@@ -62,9 +63,9 @@ class LineSource:
     async def open(self, opening: Opening) -> AsyncIterator[Waiting | Assigned]:
         view = await self._rows.open(opening)
         told: Waiting | None = None
-        while not _is_bound(view):
-            if view.ended_at is not None:
-                raise SourceError("session_rejected", f"the session has ended: {view.end_reason}", retryable=False)
+        while view.ended_at is not None or not _is_bound(view):
+            if view.ended_at is not None:  # its GPU may be reserved for some moments more
+                raise ended(view)
             place = Waiting((view.queue_position or 0) + 1, max(view.queue_depth, 1))
             if place != told:
                 yield place
@@ -111,7 +112,7 @@ class LineSource:
             step, sent_all, generated_at = 0, False, None
             while not (sent_all and segment.generated):
                 if segment.state in _LOST:
-                    raise _lost(segment)
+                    raise lost(segment)
                 if not segment.generated and segment.step_state != StepState.RUNNING.value:
                     _check_not_over(view)
                 for number in range(step + 1, _steps_of(segment, total_steps) + 1):
@@ -206,14 +207,6 @@ def _steps_of(segment: StreamSegmentView, total: int) -> int:
     if segment.phase == "denoise":
         return min(segment.step, total)
     return total if segment.phase in ("decode", "hand_off") else 0
-
-
-def _lost(segment: StreamSegmentView) -> SourceError:
-    if segment.state == "blocked":
-        text = f"prompt: {segment.error or 'it was turned down'}; write another"
-        return SourceError("invalid_message", text, fatal=False)
-    text = f"segment {segment.segment} is {segment.state}: {segment.error or segment.error_code or 'without a reason'}"
-    return SourceError("worker_failed", text, fatal=False)
 
 
 def _request_of(segment: StreamSegmentView) -> SegmentRequest:

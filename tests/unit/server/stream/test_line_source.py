@@ -19,6 +19,7 @@ from db.queue import pauses
 from db.session import Database
 from db.sessions import rows
 from db.sessions.upkeep import OVER_BUDGET
+from pipeline.errors import ServiceUnavailableError
 from pipeline.states import SessionState as RowState
 from pipeline.states import Stage
 from pipeline.work import Outcome
@@ -37,6 +38,7 @@ from server.stream.source import (
     SourceError,
 )
 from service import sessions
+from service.views.sessions import SessionView
 from tests.unit.db.line import result_of
 from tests.unit.db.session_line import SessionLine
 
@@ -147,6 +149,93 @@ def test_who_lost_a_session_to_another_client_neither_ends_it_nor_asks_for_more(
     assert displaced == [True]
     view = line.view(ID)
     assert (view.ended_at, view.segments[0].state) == (None, "waiting")
+
+
+def test_a_client_that_comes_while_the_one_before_ends_the_session_has_it(line: SessionLine) -> None:
+    async def run() -> None:
+        source = source_of(line)
+        await assigned(line, source, opening())
+        before = source._rows._view_at_close
+
+        async def taken_over_meanwhile() -> SessionView | None:
+            view = await before()
+            sessions.update_extra(line.database, ID, viewer="another")
+            return view
+
+        source._rows._view_at_close = taken_over_meanwhile  # type: ignore[method-assign]
+        await source.close(client_left=False, state=SessionState.COMPLETE, reason="stop_requested")
+
+    asyncio.run(run())
+    assert line.view(ID).ended_at is None
+
+
+def test_a_segment_that_is_asked_for_while_its_client_leaves_keeps_the_session(line: SessionLine) -> None:
+    async def run() -> None:
+        source = source_of(line)
+        await assigned(line, source, opening())
+        before = source._rows._view_at_close
+
+        async def asked_meanwhile() -> SessionView | None:
+            view = await before()
+            line.ask(ID, 0)
+            return view
+
+        source._rows._view_at_close = asked_meanwhile  # type: ignore[method-assign]
+        await left(source)
+
+    asyncio.run(run())
+    assert line.view(ID).ended_at is None
+
+
+def test_a_session_that_has_ended_is_not_gone_on_with_though_its_gpu_is_still_reserved(line: SessionLine) -> None:
+    async def run() -> None:
+        await assigned(line, source_of(line), opening())
+        line.ask(ID, 0)
+        sessions.close_session(line.database, ID, reason="closed_by_operator")
+        assert line.view(ID).gpu_ready
+        with pytest.raises(SourceError, match=r"has ended \(closed_by_operator\).*open a new one") as raised:
+            await assigned(line, source_of(line), opening(resume=True))
+        assert (raised.value.code, raised.value.retryable) == ("session_rejected", False)
+
+    asyncio.run(run())
+
+
+def test_a_database_that_is_away_is_waited_for_and_then_the_session_is_left_to_another_server(
+    line: SessionLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, away = sessions.session_view, [False]
+
+    def view(*arguments: Any, **options: Any) -> SessionView:
+        if away[0]:
+            raise ServiceUnavailableError("database postgresql://db.internal:5432/line: connection refused")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(sessions, "session_view", view)
+    monkeypatch.setattr(line_rows, "_AWAY_RETRY_S", 0.02)
+
+    async def run() -> None:
+        source = source_of(line)
+        await assigned(line, source, opening())
+        request = SegmentRequest(0, "a fox")
+        await source.announce(request)
+        away[0] = True
+        begun = asyncio.ensure_future(anext(source.start_segment(request)))
+        await asyncio.sleep(0.1)
+        assert not begun.done()
+        away[0] = False
+        await asyncio.wait_for(begun, 30)
+
+        # When it is away for longer than a client may be, then the client is told, and the session is not ended
+        away[0], source._rows._patience_s = True, 0.1
+        with pytest.raises(SourceError, match="come back later") as raised:
+            await anext(source.start_segment(request))
+        assert "db.internal" not in raised.value.message
+        assert (raised.value.code, raised.value.retryable) == ("internal_error", True)
+        away[0] = False
+        await left(source, "internal_error", client_left=False)
+
+    asyncio.run(run())
+    assert line.view(ID).ended_at is None
 
 
 def test_a_client_may_not_shorten_the_id_of_its_session(line: SessionLine) -> None:

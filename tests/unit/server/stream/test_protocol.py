@@ -511,7 +511,7 @@ def test_a_mock_keeps_no_session_to_come_back_to(server: Server) -> None:
     with server.client(INIT | {"session_id": "a" * 32}) as client:
         closed = client.end()
     assert client.of("error")[0]["code"] == "session_rejected"
-    assert closed["code"] == 1013
+    assert closed["code"] == 1003
 
 
 def test_the_newest_of_two_clients_has_the_session(server: Server) -> None:
