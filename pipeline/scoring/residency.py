@@ -16,6 +16,9 @@ from pipeline.scoring.weight_files import (
     CLIP_B32,
     CLIP_L14,
     DINO,
+    DREAMSIM_CLIP,
+    DREAMSIM_LORA,
+    DREAMSIM_OPEN_CLIP,
     LPIPS_LINEAR,
     MUSIQ,
     RAFT,
@@ -48,8 +51,9 @@ FAMILIES: dict[str, Family] = {
     "raft": Family("raft", (RAFT.name,)),
     "musiq": Family("musiq", (MUSIQ.name,)),
     "similarity": Family("similarity", ()),
-    "clap": Family("clap", (CLAP.name,)),
-    "whisper": Family("whisper", (WHISPER.name,)),
+    "dreamsim": Family("dreamsim", (DINO.name, DREAMSIM_CLIP.name, DREAMSIM_OPEN_CLIP.name, DREAMSIM_LORA.name)),
+    "clap": Family("sound.clap", (CLAP.name,)),
+    "whisper": Family("sound.whisper", (WHISPER.name,)),
     "lpips": Family("lpips", (ALEXNET.name, LPIPS_LINEAR.name)),
 }
 
