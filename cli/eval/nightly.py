@@ -16,6 +16,7 @@ from pipeline.errors import InputError, Problem
 from pipeline.prompts.scoring import split_names
 from pipeline.scoring.compare import read_margins
 from pipeline.settings import Settings
+from pipeline.states import EvalState
 from pipeline.storage.base import Storage
 from pipeline.wiring import make_storage
 from service.exit_codes import ExitCode
@@ -91,12 +92,12 @@ def _rescored(database: Database, settings: Settings, run_id: str) -> int | None
 
 
 def _to_the_end(database: Database, settings: Settings, run_id: str, batch_id: str) -> int | None:
-    """Work or watch until the run's batch has ended, and count it; the exit code where it has not."""
+    """Work or watch until the run has ended, of which steps may be left when its batch has; the exit code else."""
     code = work_off(database, settings, batch_id)
     with database.transaction() as session:
         runs.settle(session)
-        unfinished, _ = runs.clips_left(session, batch_id)
-    if not unfinished:
+        state = runs.get_run(session, run_id).state
+    if state is not EvalState.OPEN:
         return None
     output.notice(f"run {run_id} is still open: the same command goes on with it")
     return code or ExitCode.INCOMPLETE

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -176,6 +177,12 @@ def _counted(states: dict[str, int]) -> str:
     return ", ".join(f"{count} {state}" for state, count in states.items())
 
 
+def shown_shortcomings(summary: Mapping[str, Any]) -> str:
+    """What keeps a run from being complete, as ``2 missing clips, 6 metrics without weights``; empty where nothing."""
+    counts = {name: count for name, count in summary.items() if isinstance(count, int) and count}
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+
+
 def run_view(
     run: EvalRun, means: dict[str, tuple[int, int, float | None, int]], steps: dict[str, dict[str, int]] | None = None
 ) -> views.EvalRunStateView:
@@ -208,9 +215,12 @@ def runs(
         output.as_json(views.EvalRunsView(runs=run_views))
         return ExitCode.DONE
     output.table(
-        ("run", "batch", "kind", "state", "clips", "metrics", "started"),
+        ("run", "batch", "kind", "state", "why", "clips", "metrics", "started"),
         [
-            (view.id, view.batch_id, view.kind, view.state, view.expected, " ".join(view.metrics), view.created_at)
+            (
+                *(view.id, view.batch_id, view.kind, view.state, shown_shortcomings(view.summary)),
+                *(view.expected, " ".join(view.metrics), view.created_at),
+            )
             for view in run_views
         ],
     )

@@ -252,18 +252,20 @@ def judge(database: Database, storage: Storage, run_id: str, site: str | None = 
     if run.state is EvalState.COMPLETE and _to_be_rescored(records, earlier, repeats, rescores):
         waiting = _verdict_of(State.OTHER_FINGERPRINT, "Its baselines are to be scored again first.", ())
         return {**waiting, "rescore": True}
-    gone = rescoring.lost(rescores)
+    gone = rescoring.lost(rescores, records, [*earlier, *repeats.baseline])
+    repeats = replace(repeats, baseline=[(name, values) for name, values in repeats.baseline if name not in gone])
     history = [_run(name, values, storage, site) for name, values in earlier if values and name not in gone]
     speed = speed_verdicts(_past_speeds(before), samples)
     verdict: dict[str, Any] = {"speed": [_sample(sample) for sample in samples], "baseline": None, "reports": {}}
     if run.state is EvalState.INCOMPLETE or not records:
         verdict |= _verdict_of(State.INCOMPLETE, "Clips are missing or unscored: nothing was compared.", speed)
     elif not history:
-        before_it = "Of the runs before not every clip could be scored again" if gone else "No run passed before"
-        meaning = f"{before_it}: this one is what the next is compared with."
+        before_it = " ".join(rescoring.remarks(rescores, gone)) if gone else "No run passed before."
+        meaning = f"{before_it} This one is what the next is compared with."
         verdict |= _verdict_of(State.NO_CALIBRATION, meaning, speed)
         verdict["advice"] = _missing(description, 1)
         verdict["first"] = True
+        verdict["rescored"] = rescoring.as_json(rescores, records, gone)
     else:
         candidate = _run(run_id, records, storage, site)
         comparison = _comparison(candidate, history, description)
@@ -275,11 +277,11 @@ def judge(database: Database, storage: Storage, run_id: str, site: str | None = 
                     "repeat": True,
                 }
             comparison = _repeated(comparison, candidate, history, description, repeats, storage)
-        verdict["rescored"] = rescoring.as_json(rescores, records)
+        verdict["rescored"] = rescoring.as_json(rescores, records, gone)
         pairs = StoredPairs(storage, [*reference, *_all(repeats.baseline)], [*records, *(repeats.candidate or [])])
         if comparison.state is State.NO_CALIBRATION and comparison.advice is None:
             comparison = replace(comparison, advice=_missing(description, len(history) + 1))
-        both, remarks = (_baseline(history, description), candidate), rescoring.remarks(rescores)
+        both, remarks = (_baseline(history, description), candidate), rescoring.remarks(rescores, gone)
         verdict |= _reported(run_id, comparison, both, records, history, speed, storage, pairs, remarks)
     with database.transaction() as session:
         runs.add_verdict(session, run_id, verdict)
