@@ -1,14 +1,15 @@
 """Clips scored per minute and dimension, the share of decoding, and the same by calling each model naively.
 
     python -m bench.scoring [--clips 4] [--frames 24] [--width 320] [--height 192] [--weights DIR] [--device cpu]
-                            [--precision float32] [--metrics vbench.dynamic_degree,…]
+                            [--precision float32] [--metrics vbench.dynamic_degree,…] [--full-size]
     python -m bench.scoring --oracle
 
 "Shared" is what ``vgen eval run`` and the steps of an evaluation run do: each clip decoded once, while the one before
 is scored, each model loaded once, features used twice where two dimensions need them. "Naive" decodes the clip and
 loads the model anew for each clip and dimension. "CPU s" are the processor's seconds for a clip, which on a GPU are
 what it costs beside. Without --weights the models are small and random, so that the shares say little about real ones:
-decoding and loading weigh more.
+decoding and loading weigh more. With --full-size they are random, but as large as the released ones (5 GB of files are
+written for it), so that rates are theirs.
 
 ``--oracle`` compares every stored clip with the official scores in tests/data/vbench_oracle; the tests compare fewer.
 """
@@ -44,6 +45,7 @@ def main() -> None:
     for name, default in (("clips", 4), ("frames", 24), ("width", 320), ("height", 192)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--weights", type=Path)
+    parser.add_argument("--full-size", action="store_true")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--metrics", default=",".join(name for name in GROUPS["vbench"] if not METRICS[name].external))
@@ -52,11 +54,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         weights = arguments.weights or Path(folder) / "weights"
         if arguments.weights is None:
-            tiny_weights.write_all(weights)
+            tiny_weights.write_all(weights, full_size=arguments.full_size)
         if arguments.oracle:
             compare_with_oracle(Models(Weights(weights), arguments.device))
             return
-        made_of = arguments.weights or "small and random"
+        made_of = arguments.weights or (
+            "as large as released ones, random" if arguments.full_size else "small and random"
+        )
         where = f"{arguments.device}, {arguments.precision}"
         print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, {where}; weights {made_of}")
         print(f"{arguments.clips} clips of {arguments.frames} frames, {arguments.width}x{arguments.height}")

@@ -1,11 +1,14 @@
-"""What a session costs beside a bare loop: ``python -m bench.stream [--segments 12] [--mock [--sessions 20]]``.
+"""What a session costs beside a bare loop: ``python -m bench.stream [--segments 12] [--mock]``.
+
+    python -m bench.stream --sessions 20 --mock
+    python -m bench.stream --sessions 2 --workers 2
 
 The same segments are made twice over a WebSocket on this machine: by `vgen serve` (a solo line with the idle generator,
 or with ``--mock`` without a line), and by a loop that sleeps for the steps, writes the frames into the same FFmpeg
 command, and sends what comes out. Of each: the time from a prompt to its first fragment, where nothing else waits, and
 the gap from a segment's last fragment to the first one of the next, whose prompt was there; both less the time of the
-steps themselves. With ``--sessions`` so many sessions of a mock run at once instead: how long each took for its
-segments.
+steps themselves. With ``--sessions`` so many sessions run at once instead, of a mock, or of a cluster with so many GPU
+workers (``--workers``; PostgreSQL, Redis and an S3 store are started for it): how long each took for its segments.
 """
 
 import argparse
@@ -21,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import ServerConnection, serve
 
 from pipeline.encoding.live import FragmentedMp4Encoder, Track
+from tests.cluster import running_cluster
 from tests.serving import serving
 
 STEPS = 4
@@ -94,7 +98,7 @@ def measured(watcher: Watcher, segments: int, steps_s: float) -> dict[str, list[
 
 
 @contextmanager
-def vgen(folder: Path, size: tuple[int, int], step_s: float, *, mock: bool) -> Iterator[str]:
+def vgen(folder: Path, size: tuple[int, int], step_s: float, *, mock: bool, gpus: int = 1) -> Iterator[str]:
     (folder / "serve.yaml").write_text(
         CONFIG.format(
             width=size[0],
@@ -110,9 +114,9 @@ def vgen(folder: Path, size: tuple[int, int], step_s: float, *, mock: bool) -> I
     options = ["--mock"] if mock else []
     with serving(folder / "home", "--config", folder / "serve.yaml", *options) as server:
         end = time.monotonic() + 120
-        while not mock and not server.client.get("/readyz").json()["ready_gpu_workers"]:
+        while not mock and server.client.get("/readyz").json()["ready_gpu_workers"] < gpus:
             if time.monotonic() > end:
-                raise RuntimeError("no worker was ready in two minutes")
+                raise RuntimeError(f"{gpus} workers were not ready in two minutes")
             time.sleep(0.2)
         yield f"ws://{server.client.base_url.host}:{server.client.base_url.port}/v1/stream"
 
@@ -156,31 +160,46 @@ def run(make: Callable[[], Any], segments: int, steps_s: float, *, begins: bool)
         return measured(watcher, segments, steps_s)
 
 
-def together(sessions: int, segments: int, size: tuple[int, int], step_s: float) -> int:
-    """Watch so many sessions of one mock at once, and say how alike they fared."""
+@contextmanager
+def cluster(folder: Path, size: tuple[int, int], step_s: float, workers: int) -> Iterator[str]:
+    """A server and so many hosts of one GPU worker each, which share nothing but the three servers."""
+    with running_cluster(folder) as line:
+        live = {"VGEN_STREAM_CHUNKS_URL": line.redis.url, "VGEN_IDLE_STEP_S": str(step_s), "VGEN_STREAM_GPU_SHARE": "1"}
+        hosts = []
+        for number in range(workers):
+            line.start_worker(workers=3 * (number + 1), **live, VGEN_HANDOFF_DIR=str(folder / f"handoff-{number}"))
+            hosts.append(line.worker)
+        os.environ |= {**line.env, **live, "VGEN_HANDOFF_DIR": str(folder / "handoff-server")}
+        try:
+            with vgen(folder, size, step_s, mock=False, gpus=workers) as url:
+                yield url
+        finally:
+            for host in hosts:
+                host.terminate() if host else None
 
-    def watch(url: str) -> tuple[float, float]:
+
+def together(make: AbstractContextManager[str], sessions: int, segments: int) -> int:
+    """Watch so many sessions at once, and say how alike they fared."""
+
+    def watch(url: str) -> tuple[float, list[float]]:
         with connect(url, compression=None, max_size=None, open_timeout=60) as connection:
             watcher = Watcher(connection)
             connection.send(json.dumps({"type": "session_init_v2"}))
             watcher.until("ltx2_stream_start")
-            begun, first = time.perf_counter(), 0.0
+            begun, first = time.perf_counter(), []
             for number in range(segments):
                 asked = time.perf_counter()
                 watcher.ask(str(number))
-                first = max(first, watcher.segment()[0] - asked)
+                first.append(watcher.segment()[0] - asked)
             return time.perf_counter() - begun, first
 
-    with (
-        tempfile.TemporaryDirectory(prefix="vgen-bench-") as folder,
-        vgen(Path(folder), size, step_s, mock=True) as url,
-        ThreadPoolExecutor(sessions) as pool,
-    ):
+    with make as url, ThreadPoolExecutor(sessions) as pool:
         results = list(pool.map(watch, [url] * sessions))
     took = sorted(seconds for seconds, _ in results)
-    waited = max(first for _, first in results)
+    waits = [wait for _, first in results for wait in first]
     print(f"{sessions} sessions of {segments} segments of {FRAMES / FPS:g} s: {took[0]:.1f} s to {took[-1]:.1f} s")
-    print(f"median {statistics.median(took):.1f} s; longest wait for a first fragment {waited:.2f} s")
+    print(f"median {statistics.median(took):.1f} s; wait for a first fragment, steps included: "
+          f"p50 {statistics.median(waits):.2f} s, longest {max(waits):.2f} s")  # fmt: skip
     return 0
 
 
@@ -191,10 +210,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--mock", action="store_true")
     parser.add_argument("--sessions", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=0, help="with --sessions: a cluster of so many GPU workers")
     options = parser.parse_args(arguments)
+    if options.sessions and not (options.mock or options.workers):
+        parser.error("--sessions needs --mock or --workers")
     size, steps_s = SIZES[options.size], STEPS * options.step_s
     if options.sessions:
-        return together(options.sessions, options.segments, size, options.step_s)
+        with tempfile.TemporaryDirectory(prefix="vgen-bench-") as folder:
+            if options.workers:
+                made = cluster(Path(folder), size, options.step_s, options.workers)
+            else:
+                made = vgen(Path(folder), size, options.step_s, mock=True)
+            return together(made, options.sessions, options.segments)
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, {_commit()}: {options.segments} segments of {FRAMES} frames, "
           f"{size[0]}×{size[1]}, {STEPS} steps of {options.step_s:g} s; milliseconds beyond the steps")  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="vgen-bench-") as folder:

@@ -1,21 +1,21 @@
-"""The states of jobs and steps, a sentence for each, and the moves that are allowed.
+"""This module defines the states of jobs, steps and sessions, what each means, and the allowed moves between them.
 
-The same table, with a diagram, is in docs/states.md; a test compares the two. The database refuses any other
-value with CHECK constraints.
+docs/states.md has the same tables and diagrams; a test compares the two. CHECK constraints in the database refuse
+any other value.
 """
 
 from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """The stages of the line, in the order in which a job passes them."""
+    """The stages of a job, in their order."""
 
     ENHANCE = "enhance"
     SCREEN = "screen"
     GENERATE = "generate"
     ENCODE = "encode"
     SCORE = "score"
-    """Only where the batch asks for it."""
+    """Only if the batch asks for it."""
     PUBLISH = "publish"
 
 
@@ -30,13 +30,13 @@ class JobState(StrEnum):
 
 
 JOB_STATE_MEANING: dict[JobState, str] = {
-    JobState.WAITING: "Its next step waits to be dispatched.",
-    JobState.HELD: "The screen stage wants a person's word: `vgen approve` or `vgen reject`.",
-    JobState.IN_FLIGHT: "One of its steps is in the broker or with a worker.",
-    JobState.SUCCEEDED: "Its video is published, checked and recorded.",
-    JobState.FAILED: "It used up its tries, or its input can never work; the error code says which.",
-    JobState.BLOCKED: "The screen stage refused its prompt.",
-    JobState.CANCELLED: "A person stopped it.",
+    JobState.WAITING: "The job's next step waits to be dispatched.",
+    JobState.HELD: "The safety policy holds the job until a person runs `vgen approve` or `vgen reject`.",
+    JobState.IN_FLIGHT: "One of the job's steps is in the broker or with a worker.",
+    JobState.SUCCEEDED: "The clip is published, verified and recorded.",
+    JobState.FAILED: "A step used up its tries, or the input can never work; the error code says which.",
+    JobState.BLOCKED: "The screen stage blocked the prompt.",
+    JobState.CANCELLED: "A person cancelled the job.",
 }
 
 TERMINAL_JOB_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.BLOCKED, JobState.CANCELLED})
@@ -67,14 +67,14 @@ class StepState(StrEnum):
 
 
 STEP_STATE_MEANING: dict[StepState, str] = {
-    StepState.PENDING: "Another step goes first (what it left is gone, or is another segment's), or the job is held.",
-    StepState.WAITING: "The dispatcher may publish it once its not-before time has come and its queue has room.",
-    StepState.DISPATCHED: "A message for it is, or was, in the broker; any worker of its queue may claim it.",
-    StepState.RUNNING: "A worker holds its lease.",
-    StepState.DONE: "Its work is recorded.",
-    StepState.SKIPPED: "There was nothing to do, for example no safety classifier is configured.",
-    StepState.FAILED: "It used up its tries.",
-    StepState.CANCELLED: "Its job was cancelled before it was done.",
+    StepState.PENDING: "The step waits for another step (a repeated one, or another segment's), or its job is held.",
+    StepState.WAITING: "The dispatcher may send the step once its not-before time has come and its queue has room.",
+    StepState.DISPATCHED: "A message for the step is, or was, in the broker; any worker of its queue may claim it.",
+    StepState.RUNNING: "A worker holds the step's lease.",
+    StepState.DONE: "The step's result is recorded.",
+    StepState.SKIPPED: "There was nothing to do, for example because no safety classifier is configured.",
+    StepState.FAILED: "The step used up its tries, or its error can never go away.",
+    StepState.CANCELLED: "The job was cancelled before the step was done.",
 }
 
 STEP_MOVES: dict[StepState, frozenset[StepState]] = {
@@ -99,7 +99,7 @@ STEP_MOVES: dict[StepState, frozenset[StepState]] = {
 
 
 class AttemptOutcome(StrEnum):
-    """The outcome of one attempt at a step; the last column of the stage_runs table."""
+    """The outcome of one attempt at a step; a column of its row."""
 
     DONE = "done"
     SKIPPED = "skipped"
@@ -115,7 +115,7 @@ class AttemptOutcome(StrEnum):
 
 
 class SessionState(StrEnum):
-    """The states of a session that watches a video while it is made."""
+    """The states of a streaming session."""
 
     QUEUED = "queued"
     GPU_BINDING = "gpu_binding"
@@ -126,12 +126,12 @@ class SessionState(StrEnum):
 
 
 SESSION_STATE_MEANING: dict[SessionState, str] = {
-    SessionState.QUEUED: "It waits for a GPU.",
-    SessionState.GPU_BINDING: "A GPU is reserved for it: what ran there is put aside, or the model is loaded.",
-    SessionState.ACTIVE: "A GPU has been ready for it; should it lose that one, it waits for another in this state.",
-    SessionState.COMPLETE: "Its client ended it, or it has as many segments as it may have.",
-    SessionState.ERROR: "It could not go on.",
-    SessionState.TIMEOUT: "Nothing was heard of its client for too long.",
+    SessionState.QUEUED: "The session waits for a GPU.",
+    SessionState.GPU_BINDING: "A GPU is reserved for the session; its worker gives back its clip or loads the model.",
+    SessionState.ACTIVE: "The session has had a ready GPU; if it loses that one, it waits for another in this state.",
+    SessionState.COMPLETE: "The client ended the session, or the session has reached its limit of segments.",
+    SessionState.ERROR: "The session could not continue.",
+    SessionState.TIMEOUT: "The client was silent for too long.",
 }
 
 SESSION_ENDS = frozenset({SessionState.COMPLETE, SessionState.ERROR, SessionState.TIMEOUT})

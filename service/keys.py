@@ -29,22 +29,12 @@ SCOPES = {
     "videos.write": "Make and delete videos.",
     "batches.write": "Submit prompt files; cancel, retry, pause, resume, rerun and extend; change budgets.",
     "votes.write": "Give clips stars and notes, and vote between them.",
-    "files.write": "Upload and delete files.",
-    "webhooks.manage": "Create, change and delete webhooks.",
     "stream": "Open streams.",
     "metrics.read": "Read metrics and the list of workers.",
     ADMIN: "Everything, of every owner; also approve and reject held jobs, and pause queues.",
 }
 """What a key may be allowed to do."""
-DEFAULT_SCOPES = (
-    "videos.read",
-    "videos.write",
-    "batches.write",
-    "votes.write",
-    "files.write",
-    "webhooks.manage",
-    "stream",
-)
+DEFAULT_SCOPES = ("videos.read", "videos.write", "batches.write", "votes.write", "stream")
 PREFIX = "vgen_sk_"
 """The beginning of every key."""
 _KEY = re.compile(PREFIX + r"([a-z0-9]{8})_([0-9a-f]{64})")

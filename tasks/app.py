@@ -6,7 +6,9 @@ from types import ModuleType
 from typing import Any
 
 from celery import Celery, signals
+from celery.app.amqp import AMQP
 from celery.loaders.app import AppLoader
+from kombu import Exchange
 
 from pipeline import failpoints
 from pipeline.redaction import redact_logs
@@ -21,8 +23,19 @@ class _PathLoader(AppLoader):  # type: ignore[misc]
         return imported
 
 
+class _Amqp(AMQP):  # type: ignore[misc]  # Celery has no types
+    """Celery's, whose queues are bound to no exchange: messages name their queue.
+
+    A binding is a key in Redis that nobody removes, and each session has a queue of its own.
+    """
+
+    autoexchange = staticmethod(lambda name: Exchange(""))
+
+
 class _Application(Celery):  # type: ignore[misc]  # Celery has no types
-    """Celery's, with vgen's form of the worker program."""
+    """Celery's, with vgen's form of the worker program, and queues without bindings."""
+
+    amqp_cls = _Amqp
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802  # Celery's name

@@ -29,6 +29,7 @@ worker_prefetch_multiplier = 1
 worker_cancel_long_running_tasks_on_connection_loss = False
 
 task_default_queue = CPU_QUEUE
+task_default_exchange = ""  # the broker's own, which needs no bindings (tasks.app)
 task_create_missing_queues = True
 # A GPU slot does not wait for a broker: the dispatcher publishes again what could not be sent.
 task_publish_retry_policy = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.4}

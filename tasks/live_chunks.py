@@ -70,18 +70,6 @@ class LiveChunks:
         )
         return [_entry(each) for _, entries in found or () for each in entries]
 
-    def set_mode(self, session: str, mode: str, *, silent: bool) -> None:
-        """Say how the session's media are to be made."""
-        self._redis.set(_key(session) + ":mode", f"{mode} {int(silent)}", ex=86_400)
-
-    def mode(self, session: str) -> tuple[str, bool] | None:
-        """Return what ``set_mode`` said; None: nothing, or it was lost."""
-        text = self._redis.get(_key(session) + ":mode")
-        if text is None:
-            return None
-        mode, _, silent = text.decode().partition(" ")
-        return mode, silent == "1"
-
     def close(self) -> None:
         self._redis.close()
 

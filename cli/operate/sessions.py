@@ -7,6 +7,7 @@ import typer
 from cli import output
 from cli.context import open_database, settings_of
 from cli.options import Json, checked_owner
+from db.reading.reasons import Needs
 from service import sessions
 from service.views.sessions import SessionListView, SessionView
 
@@ -25,16 +26,19 @@ def list_(
     json: Json = False,
 ) -> int:
     """List the sessions that have not ended, newest first: state, GPU, place in the queue, segments."""
-    with open_database(settings_of(ctx)) as database:
-        view = SessionListView(sessions=sessions.list_sessions(database, owner=owner, open_only=not all_, limit=limit))
+    settings = settings_of(ctx)
+    with open_database(settings) as database:
+        listed = sessions.list_sessions(database, owner=owner, open_only=not all_, limit=limit, settings=settings)
+    view = SessionListView(sessions=listed)
     if json:
         output.as_json(view)
         return 0
     output.table(
-        ("session", "owner", "preset", "state", "gpu", "queue", "segments", "opened", "ends"),
+        ("session", "owner", "preset", "state", "gpu", "queue", "segments", "waits for", "opened", "ends"),
         [
             (
                 *(each.id, each.owner, each.preset, each.state, each.gpu, each.queue_position, _made(each)),
+                _waits_for(each),
                 *(each.created_at, each.ended_at or each.ends_at),
             )
             for each in view.sessions
@@ -47,9 +51,10 @@ def list_(
 def show(
     ctx: typer.Context, session_id: Annotated[str, typer.Argument(metavar="SESSION", help=_ID_HELP)], json: Json = False
 ) -> int:
-    """Show one session: its GPU, its segments, and the job that joins them."""
-    with open_database(settings_of(ctx)) as database:
-        view = sessions.session_view(database, session_id)
+    """Show one session: its GPU, its segments, why they wait, and the job that joins them."""
+    settings = settings_of(ctx)
+    with open_database(settings) as database:
+        view = sessions.session_view(database, session_id, settings=settings)
     if json:
         output.as_json(view)
         return 0
@@ -66,6 +71,10 @@ def show(
                 for each in view.segments
             ],
         )
+    for each in view.segments:
+        if each.reason is not None and each.reason.needs != Needs.NOTHING.value:
+            mend = f" ({each.reason.mend})" if each.reason.mend else ""
+            output.line(f"segment {each.segment}: {each.reason.text}{mend}")
     return 0
 
 
@@ -104,6 +113,12 @@ def _made(view: SessionView) -> str:
     return f"{sum(each.generated for each in view.segments)}/{len(view.segments)}"
 
 
+def _waits_for(view: SessionView) -> str | None:
+    """Return the code of the reason for which the session's first open segment does not go on by itself."""
+    reasons = (each.reason for each in view.segments if each.reason is not None)
+    return next((reason.code for reason in reasons if reason.needs != Needs.NOTHING.value), None)
+
+
 def _facts(view: SessionView) -> None:
     output.facts(
         [
@@ -112,6 +127,7 @@ def _facts(view: SessionView) -> None:
             ("batch", view.batch_id),
             ("preset", f"{view.preset}, {view.width}x{view.height}, {view.num_frames} frames at {view.fps:g} a second"),
             ("state", view.state),
+            ("waits for", _waits_for(view)),
             ("gpu", view.gpu),
             ("gpu ready", None if view.gpu is None else "yes" if view.gpu_ready else "no"),
             (

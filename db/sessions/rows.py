@@ -19,6 +19,10 @@ from db.session import now_ms
 from pipeline.errors import NoSuchRowError
 from pipeline.states import SESSION_ENDS, JobState, SessionState
 
+STREAM_MODE, SILENT_AUDIO = "stream_mode", "silent_audio"
+"""The names in a session's ``extra`` under which it is kept how its newest client wants its live media."""
+VIEWER = "viewer"
+"""The name in a session's ``extra`` under which its newest client is kept."""
 _OWNER_LOCK = 0x76676F77
 """The first key of the advisory locks of owners who open a session ("vgow")."""
 

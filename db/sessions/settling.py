@@ -50,21 +50,19 @@ def settle(session: Session, row: StreamSession) -> bool:
     return True
 
 
-def cancel_open(session: Session, row: StreamSession) -> list[str]:
-    """Ask every segment of a session to stop that has not ended; the ids of these."""
-    return cancel_all(session, session.scalars(_open_jobs(row.batch_id)).all())
-
-
-def cancel_ungenerated(session: Session, row: StreamSession) -> list[str]:
+def cancel_ungenerated(session: Session, row: StreamSession, *, wait: bool = False) -> list[str]:
     """Ask the segments to stop whose frames are not generated; the ids of those that were not asked before.
 
-    Those that somebody else has locked are left to the next call.
+    Those that were generated the client has seen: they become a part of its clip. Without ``wait`` those that somebody
+    else has locked are left to the next call.
     """
     made = exists().where(
         Step.job_id == Job.id, Step.roll == Job.roll, Step.stage == Stage.GENERATE, Step.state == StepState.DONE
     )
+    if wait:  # before it is looked at which are generated: none of them may become so in between
+        session.execute(_open_jobs(row.batch_id).with_for_update())
     query = _open_jobs(row.batch_id).where(~Job.cancel_requested, ~made)
-    return cancel_all(session, session.scalars(query).all(), wait=False)
+    return cancel_all(session, session.scalars(query).all(), wait=wait)
 
 
 def _open_jobs(batch_id: str) -> Select[str]:

@@ -21,12 +21,12 @@ from pipeline.redaction import redact
 from server.dreamverse import messages as m
 from server.dreamverse.project import Chosen, Project, Submission
 from server.dreamverse.writing import BlockedError, rewritten, screen_all, story
-from server.stream import endings
-from server.stream.conversation import Conversation
+from server.stream import endings, wire
+from server.stream.connection import Connection
 from server.stream.endings import Ending
 from server.stream.init_image import InitImage, InitImageError, read_init_image
 from server.stream.limits import LONG_CHARACTERS, too_long
-from server.stream.messages import InvalidMessageError, PromptSource
+from server.stream.messages import PromptSource
 from server.stream.prompt_queue import MAX_WAITING
 from server.stream.session import SessionState
 from server.stream.source import (
@@ -44,6 +44,7 @@ from server.stream.source import (
     Started,
     Waiting,
 )
+from server.stream.wire import InvalidMessageError
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ _NEEDS_PROJECT = (
 )
 
 
-class DreamverseConversation(Conversation):
+class DreamverseConversation(Connection):
     """The server's side of ``/ws``, for one client."""
 
     _project: Project | None = None
@@ -87,29 +88,22 @@ class DreamverseConversation(Conversation):
         return replace(end, client_left=False, reason=_STOPPED) if end.client_left else end
 
     async def _first_end(self, sending: asyncio.Task[None]) -> Ending:
-        """Raises what ended the session, or the connection."""
         self._set_up()
-        begun: list[asyncio.Task[None]] = []
+        gpus = self._service.gpus
+        free = self._total_gpus if gpus is None else gpus.available
+        position = 0 if free or gpus is None else gpus.queue_size + 1
+        await self._put(m.QueueStatus(position=position, total_gpus=self._total_gpus, available_gpus=free))
+        await self._init()
+        works = (self._read(), self._enhance_prompts(), self._make_all(), self._time_out())
         try:
-            gpus = self._service.gpus
-            free = self._total_gpus if gpus is None else gpus.available
-            position = 0 if free or gpus is None else gpus.queue_size + 1
-            await self._put(m.QueueStatus(position=position, total_gpus=self._total_gpus, available_gpus=free))
-            await self._init()
-            work = (self._read(), self._enhance_prompts(), self._make_all(), self._time_out())
-            begun += [asyncio.create_task(each) for each in work]
-            waited: set[asyncio.Future[Any]] = {*begun, sending, self._cut}
-            done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            if self._cut in done:
-                return _refused(endings.POLICY, "key_revoked", endings.KEY_LOST)
-            for task in done:
-                task.result()
-            return endings.client_gone()
+            return await self._first_of(works, sending)
         finally:
-            begun += [] if self._rewriting is None else [self._rewriting]
-            for task in begun:
-                task.cancel()
-            await asyncio.gather(*begun, return_exceptions=True)
+            if self._rewriting is not None:
+                self._rewriting.cancel()
+                await asyncio.gather(self._rewriting, return_exceptions=True)
+
+    def lose_key(self) -> None:
+        self._end_by(_refused(endings.POLICY, "key_revoked", endings.KEY_LOST))
 
     def _notify(self) -> None:
         """Have both tasks look again at what there is to do."""
@@ -182,7 +176,11 @@ class DreamverseConversation(Conversation):
         """Raises InvalidMessageError."""
         if text is None:
             raise InvalidMessageError("binary messages are not read; send JSON as text")
-        message = await asyncio.to_thread(m.parse_text, text) if len(text) > LONG_CHARACTERS else m.parse_text(text)
+        message = (
+            await asyncio.to_thread(m.CLIENT_MESSAGES.of_text, text)
+            if len(text) > LONG_CHARACTERS
+            else m.CLIENT_MESSAGES.of_text(text)
+        )
         with_image = isinstance(message, m.ProjectInit | m.SimpleGenerate)
         if not with_image and (problem := too_long(text)) is not None:
             raise InvalidMessageError(problem)
@@ -592,13 +590,13 @@ class DreamverseConversation(Conversation):
                     case Started(_, prompt):
                         await self._tell_start(project, chosen, prompt)
                     case MediaBegin(stream_id, mime, _, data):
-                        await self._put(m.MediaInit(segment_idx=index, mime=mime, stream_id=stream_id))
+                        await self._put(wire.MediaInit(segment_idx=index, mime=mime, stream_id=stream_id))
                         if data:
                             await self._put(data)
                     case Media(_, data):
                         await self._put(data)
                     case MediaEnd(chunks, _):
-                        said = m.MediaSegmentComplete(segment_idx=index, stream_id=stream_id, chunks=chunks)
+                        said = wire.MediaSegmentComplete(segment_idx=index, stream_id=stream_id, chunks=chunks)
                         await self._put(said)
                     case Notice(code, message):
                         of = {"session_id": self._session.id, "code": code}

@@ -1,7 +1,7 @@
 """The messages of ``/ws``: JSON objects that name their kind in ``type``, as Dreamverse's page sends and reads them
 (FastVideo's ``apps/dreamverse``, snapshot 2f3d4074). Segments count from 1; ``preset_id`` names a story, not a model.
 
-Fields that are not known here are not read. Segments' media are binary messages between ``media_init`` and
+Segments' media are binary messages between ``media_init`` and
 ``media_segment_complete``.
 """
 
@@ -9,46 +9,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
+from pydantic import Field
 
-from pipeline.names import check_text
-from server.stream.messages import MAX_PROMPT_CHARACTERS, MAX_SEED_PROMPTS, parse_as
+from server.stream import wire
+from server.stream.wire import FilledPrompts, FromClient, FromServer, MessageUnion, Prompt, StorableText, Switch
 
 Source = Literal["curated", "user_raw", "user_enhanced", "auto_llm"]
 """Who wrote a segment's prompt."""
 Count = Annotated[int, Field(ge=0)]
 
 
-def _prompt(value: str) -> str:
-    text = value.strip()
-    if not text:
-        raise ValueError("is empty")
-    return check_text(text, MAX_PROMPT_CHARACTERS)
-
-
-def _text_if_any(text: str | None) -> str | None:
-    return None if text is None else check_text(text, MAX_PROMPT_CHARACTERS, empty=True)
-
-
-def _prompts(values: list[str]) -> list[str]:
-    """The prompts that say something: the page sends empty ones of windows that were not filled in."""
-    if len(values) > MAX_SEED_PROMPTS:
-        raise ValueError(f"has {len(values)} prompts; at most {MAX_SEED_PROMPTS} are allowed")
-    return [check_text(value.strip(), MAX_PROMPT_CHARACTERS) for value in values if value.strip()]
-
-
-class _FromClient(BaseModel):
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
-
-
-class ProjectInit(_FromClient):
+class ProjectInit(FromClient):
     """Begins the session, or with ``project_init_v1`` another project in it."""
 
     type: Literal["session_init_v2", "project_init_v1"]
     preset_id: str | None = Field(None, max_length=200)
     preset_label: str | None = Field(None, max_length=200)
-    curated_prompts: list[str] = Field(default_factory=list)
-    initial_rollout_prompt: str | None = Field(None, max_length=MAX_PROMPT_CHARACTERS)
+    curated_prompts: FilledPrompts = Field(default_factory=list)
+    initial_rollout_prompt: StorableText | None = None
     initial_image: dict[str, Any] | None = None
     single_clip_mode: bool = False
     enhancement_enabled: bool = True
@@ -56,107 +34,94 @@ class ProjectInit(_FromClient):
     loop_generation_enabled: bool = False
     rewrite_temperature: float | None = Field(None, ge=0, le=2)
 
-    _checked = field_validator("curated_prompts")(_prompts)
-    _checked_text = field_validator("initial_rollout_prompt")(_text_if_any)
 
-
-class AppendPrompt(_FromClient):
+class AppendPrompt(FromClient):
     """Asks for the next segment."""
 
     type: Literal["append_prompt"]
-    prompt: str
+    prompt: Prompt
     prompt_id: str | None = Field(None, max_length=200)
 
-    _checked = field_validator("prompt")(_prompt)
 
-
-class SimpleGenerate(_FromClient):
+class SimpleGenerate(FromClient):
     """Asks for one clip, which goes on from nothing."""
 
     type: Literal["simple_generate"]
-    prompt: str
+    prompt: Prompt
     prompt_id: str | None = Field(None, max_length=200)
     preset_id: str | None = Field(None, max_length=200)
     preset_label: str | None = Field(None, max_length=200)
     initial_image: dict[str, Any] | None = None
     enhancement_enabled: bool = True
 
-    _checked = field_validator("prompt")(_prompt)
 
-
-class RewriteSeedPrompts(_FromClient):
+class RewriteSeedPrompts(FromClient):
     """Has a language model rewrite the seed prompts, or those of the window that is sent."""
 
     type: Literal["rewrite_seed_prompts"]
-    rewrite_instruction: str = Field("", max_length=MAX_PROMPT_CHARACTERS)
-    prompt_window_prompts: list[str] = Field(default_factory=list)
+    rewrite_instruction: StorableText = ""
+    prompt_window_prompts: FilledPrompts = Field(default_factory=list)
     rewrite_temperature: float | None = Field(None, ge=0, le=2)
 
-    _checked = field_validator("prompt_window_prompts")(_prompts)
-    _checked_text = field_validator("rewrite_instruction")(_text_if_any)
 
-
-class SetEnhancement(_FromClient):
+class SetEnhancement(Switch):
     """Switches the enhancement of the client's prompts."""
 
     type: Literal["set_enhancement"]
-    enabled: bool
 
 
-class SetAutoExtension(_FromClient):
+class SetAutoExtension(Switch):
     """Has a language model write the next prompt where none is left."""
 
     type: Literal["set_auto_extension"]
-    enabled: bool
 
 
-class SetLoopGeneration(_FromClient):
+class SetLoopGeneration(Switch):
     """Has the seed prompts begin anew where none is left."""
 
     type: Literal["set_loop_generation"]
-    enabled: bool
 
 
-class SetGenerationPaused(_FromClient):
+class SetGenerationPaused(FromClient):
     """Holds the next segment back, or lets it go on."""
 
     type: Literal["set_generation_paused"]
     paused: bool
 
 
-class SetRewriteModel(_FromClient):
+class SetRewriteModel(FromClient):
     """Asks for a language model; the server's own stays."""
 
     type: Literal["set_rewrite_model"]
     rewrite_model: str | None = Field(None, max_length=200)
 
 
-class SetRewriteTemperature(_FromClient):
+class SetRewriteTemperature(FromClient):
     """Sets how freely prompts are rewritten."""
 
     type: Literal["set_rewrite_temperature"]
     rewrite_temperature: float | None = Field(None, ge=0, le=2)
 
 
-class ResetToSeedPrompts(_FromClient):
+class ResetToSeedPrompts(FromClient):
     """Begins the seed prompts anew, from nothing."""
 
     type: Literal["reset_to_seed_prompts"]
 
 
-class RestartGeneration(_FromClient):
+class RestartGeneration(FromClient):
     """Begins anew after the most segments were made."""
 
     type: Literal["restart_generation"]
 
 
-class EndProjectKeepSession(_FromClient):
+class EndProjectKeepSession(FromClient):
     """Ends the project; the connection stays for another."""
 
     type: Literal["end_project_keep_session"]
 
 
-class Leave(_FromClient):
+class Leave(FromClient):
     """Ends the session."""
 
     type: Literal["leave"]
@@ -179,24 +144,10 @@ ClientMessage = Annotated[
     | Leave,
     Field(discriminator="type"),
 ]
-_CLIENT: TypeAdapter[ClientMessage] = TypeAdapter(ClientMessage)
-CLIENT_TYPES = (
-    *("session_init_v2", "project_init_v1", "append_prompt", "simple_generate", "rewrite_seed_prompts"),
-    *("set_enhancement", "set_auto_extension", "set_loop_generation", "set_generation_paused", "set_rewrite_model"),
-    *("set_rewrite_temperature", "reset_to_seed_prompts", "restart_generation", "end_project_keep_session", "leave"),
-)
+CLIENT_MESSAGES: MessageUnion[ClientMessage] = MessageUnion(ClientMessage)
 
 
-def parse_text(text: str) -> ClientMessage:
-    """Return the message that a text frame holds. Raises InvalidMessageError."""
-    return parse_as(_CLIENT, CLIENT_TYPES, text)
-
-
-class _FromServer(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class QueueStatus(_FromServer):
+class QueueStatus(FromServer):
     """Where the session waits for a GPU: 0 is not at all, 1 is next. The first is sent before the client's init."""
 
     type: Literal["queue_status"] = "queue_status"
@@ -205,22 +156,18 @@ class QueueStatus(_FromServer):
     available_gpus: int
 
 
-class GpuAssigned(_FromServer):
+class GpuAssigned(wire.GpuAssigned):
     """A GPU is the session's; the connection closes after so many seconds, whatever happens."""
 
-    type: Literal["gpu_assigned"] = "gpu_assigned"
-    gpu_id: int
-    session_timeout: int
 
-
-class SessionTimeout(_FromServer):
+class SessionTimeout(FromServer):
     """The session's time is over."""
 
     type: Literal["session_timeout"] = "session_timeout"
     message: str
 
 
-class ProjectIdle(_FromServer):
+class ProjectIdle(FromServer):
     """The project has ended, and so many prompts that waited were dropped; ``project_init_v1`` begins another."""
 
     type: Literal["project_idle"] = "project_idle"
@@ -228,7 +175,7 @@ class ProjectIdle(_FromServer):
     dropped_user_ready_queue: Count = 0
 
 
-class ErrorMessage(_FromServer):
+class ErrorMessage(FromServer):
     """What went wrong; the session goes on unless a close follows."""
 
     type: Literal["error"] = "error"
@@ -236,7 +183,7 @@ class ErrorMessage(_FromServer):
     error_code: str | None = None
 
 
-class StreamStart(_FromServer):
+class StreamStart(FromServer):
     """The project's first segment, or its first one anew, comes next."""
 
     type: Literal["ltx2_stream_start"] = "ltx2_stream_start"
@@ -249,7 +196,7 @@ class StreamStart(_FromServer):
     generation_segment_cap: int
 
 
-class SegmentStart(_FromServer):
+class SegmentStart(FromServer):
     """A segment is begun; ``prompt`` is the one that is used."""
 
     type: Literal["ltx2_segment_start"] = "ltx2_segment_start"
@@ -261,26 +208,7 @@ class SegmentStart(_FromServer):
     loop_iteration: int
 
 
-class MediaInit(_FromServer):
-    """What the binary messages hold that follow: first the initialisation, then fragments."""
-
-    type: Literal["media_init"] = "media_init"
-    segment_idx: int
-    mime: str
-    stream_id: str
-    mode: Literal["av_fmp4"] = "av_fmp4"
-
-
-class MediaSegmentComplete(_FromServer):
-    """All fragments of a segment were sent."""
-
-    type: Literal["media_segment_complete"] = "media_segment_complete"
-    segment_idx: int
-    stream_id: str
-    chunks: int
-
-
-class Latency(_FromServer):
+class Latency(FromServer):
     """Milliseconds of a segment: from its choice to its last fragment, of the work on it, and the rest."""
 
     total: float
@@ -289,14 +217,14 @@ class Latency(_FromServer):
     overhead: float
 
 
-class StepComplete(_FromServer):
+class StepComplete(FromServer):
     """A segment is made: how long that took."""
 
     type: Literal["step_complete"] = "step_complete"
     latency_ms: Latency
 
 
-class SegmentComplete(_FromServer):
+class SegmentComplete(FromServer):
     """A segment is made."""
 
     type: Literal["ltx2_segment_complete"] = "ltx2_segment_complete"
@@ -304,13 +232,13 @@ class SegmentComplete(_FromServer):
     total_segments: int
 
 
-class StreamComplete(_FromServer):
+class StreamComplete(FromServer):
     """Nothing follows before the client asks for more."""
 
     type: Literal["ltx2_stream_complete"] = "ltx2_stream_complete"
 
 
-class SeedPromptsUpdated(_FromServer):
+class SeedPromptsUpdated(FromServer):
     """The seed prompts are these now."""
 
     type: Literal["seed_prompts_updated"] = "seed_prompts_updated"
@@ -326,14 +254,14 @@ class SeedPromptsUpdated(_FromServer):
     rewrite_instruction: str | None = None
 
 
-class SeedPromptsResetPending(_FromServer):
+class SeedPromptsResetPending(FromServer):
     """The seed prompts begin anew once the segment that is made has ended."""
 
     type: Literal["seed_prompts_reset_pending"] = "seed_prompts_reset_pending"
     seed_prompt_count: int
 
 
-class SeedPromptsResetApplied(_FromServer):
+class SeedPromptsResetApplied(FromServer):
     """The seed prompts have begun anew, and so many prompts that waited were dropped."""
 
     type: Literal["seed_prompts_reset_applied"] = "seed_prompts_reset_applied"
@@ -344,7 +272,7 @@ class SeedPromptsResetApplied(_FromServer):
     dropped_user_ready_queue: Count = 0
 
 
-class PromptReceived(_FromServer):
+class PromptReceived(FromServer):
     """A prompt of the client waits, with so many."""
 
     type: Literal["prompt_received"] = "prompt_received"
@@ -352,14 +280,14 @@ class PromptReceived(_FromServer):
     queue_depth: int
 
 
-class PromptEnhancing(_FromServer):
+class PromptEnhancing(FromServer):
     """A language model has the prompt."""
 
     type: Literal["prompt_enhancing"] = "prompt_enhancing"
     prompt_id: str
 
 
-class PromptReady(_FromServer):
+class PromptReady(FromServer):
     """A prompt of the client is ready for its segment."""
 
     type: Literal["prompt_ready"] = "prompt_ready"
@@ -369,7 +297,7 @@ class PromptReady(_FromServer):
     latency_ms: float
 
 
-class PromptFallbackUsed(_FromServer):
+class PromptFallbackUsed(FromServer):
     """No language model enhanced the prompt, and no segment is made of it."""
 
     type: Literal["prompt_fallback_used"] = "prompt_fallback_used"
@@ -380,7 +308,7 @@ class PromptFallbackUsed(_FromServer):
     error: str
 
 
-class SegmentPromptSource(_FromServer):
+class SegmentPromptSource(FromServer):
     """Who wrote the prompt of the segment that comes next."""
 
     type: Literal["segment_prompt_source"] = "segment_prompt_source"
@@ -392,14 +320,14 @@ class SegmentPromptSource(_FromServer):
     loop_iteration: int
 
 
-class RewriteSeedPromptsStarted(_FromServer):
+class RewriteSeedPromptsStarted(FromServer):
     """A language model has the seed prompts."""
 
     type: Literal["rewrite_seed_prompts_started"] = "rewrite_seed_prompts_started"
     model: str
 
 
-class RewriteSeedPromptsComplete(_FromServer):
+class RewriteSeedPromptsComplete(FromServer):
     """The seed prompts were rewritten; with ``fallback_used`` they were not, and ``error`` says why."""
 
     type: Literal["rewrite_seed_prompts_complete"] = "rewrite_seed_prompts_complete"
@@ -411,14 +339,14 @@ class RewriteSeedPromptsComplete(_FromServer):
     latency_ms: float
 
 
-class PromptSourcesBlocked(_FromServer):
+class PromptSourcesBlocked(FromServer):
     """No prompt is left for this segment."""
 
     type: Literal["prompt_sources_blocked"] = "prompt_sources_blocked"
     segment_idx: int
 
 
-class PromptSourcesResumed(_FromServer):
+class PromptSourcesResumed(FromServer):
     """There is a prompt again."""
 
     type: Literal["prompt_sources_resumed"] = "prompt_sources_resumed"
@@ -427,7 +355,7 @@ class PromptSourcesResumed(_FromServer):
     prompt_id: str | None
 
 
-class AutoPromptFailed(_FromServer):
+class AutoPromptFailed(FromServer):
     """No language model wrote the prompt of this segment; it is not asked again for it."""
 
     type: Literal["auto_prompt_failed"] = "auto_prompt_failed"
@@ -436,49 +364,49 @@ class AutoPromptFailed(_FromServer):
     error: str
 
 
-class EnhancementUpdated(_FromServer):
+class EnhancementUpdated(FromServer):
     """Whether the client's prompts are enhanced."""
 
     type: Literal["enhancement_updated"] = "enhancement_updated"
     enabled: bool
 
 
-class AutoExtensionUpdated(_FromServer):
+class AutoExtensionUpdated(FromServer):
     """Whether a language model writes prompts where none is left."""
 
     type: Literal["auto_extension_updated"] = "auto_extension_updated"
     enabled: bool
 
 
-class LoopGenerationUpdated(_FromServer):
+class LoopGenerationUpdated(FromServer):
     """Whether the seed prompts begin anew where none is left."""
 
     type: Literal["loop_generation_updated"] = "loop_generation_updated"
     enabled: bool
 
 
-class GenerationPausedUpdated(_FromServer):
+class GenerationPausedUpdated(FromServer):
     """Whether the next segment is held back."""
 
     type: Literal["generation_paused_updated"] = "generation_paused_updated"
     paused: bool
 
 
-class RewriteModelUpdated(_FromServer):
+class RewriteModelUpdated(FromServer):
     """The language model that rewrites."""
 
     type: Literal["rewrite_model_updated"] = "rewrite_model_updated"
     rewrite_model: str
 
 
-class RewriteTemperatureUpdated(_FromServer):
+class RewriteTemperatureUpdated(FromServer):
     """How freely it rewrites; null: as it is set on the server."""
 
     type: Literal["rewrite_temperature_updated"] = "rewrite_temperature_updated"
     rewrite_temperature: float | None
 
 
-class GenerationCapReached(_FromServer):
+class GenerationCapReached(FromServer):
     """As many segments were made as may be: a rewrite or ``restart_generation`` begins anew."""
 
     type: Literal["generation_cap_reached"] = "generation_cap_reached"
@@ -486,7 +414,7 @@ class GenerationCapReached(_FromServer):
     generated_segments: int
 
 
-class GenerationRestarted(_FromServer):
+class GenerationRestarted(FromServer):
     """The segments are counted from nothing again."""
 
     type: Literal["generation_restarted"] = "generation_restarted"
@@ -494,7 +422,7 @@ class GenerationRestarted(_FromServer):
     segment_cap: int
 
 
-class LoopRestarted(_FromServer):
+class LoopRestarted(FromServer):
     """The seed prompts begin anew by themselves."""
 
     type: Literal["loop_restarted"] = "loop_restarted"
@@ -512,8 +440,8 @@ ServerMessage = Annotated[
     | ErrorMessage
     | StreamStart
     | SegmentStart
-    | MediaInit
-    | MediaSegmentComplete
+    | wire.MediaInit
+    | wire.MediaSegmentComplete
     | StepComplete
     | SegmentComplete
     | StreamComplete

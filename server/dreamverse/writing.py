@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from server.stream.endings import no_writer
-from server.stream.messages import MAX_PROMPT_CHARACTERS
 from server.stream.prompts import PromptDesk
 from server.stream.source import SourceError
+from server.stream.wire import MAX_PROMPT_CHARACTERS
 
 
 class BlockedError(Exception):

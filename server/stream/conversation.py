@@ -1,174 +1,68 @@
-"""One client and its session: from the first message to the close.
+"""One client of ``/v1/stream`` and its session: from the first message to the close.
 
 Three tasks work on it. One reads what the client sends, one makes the next prompt ready while the segment before is
-made (``PromptQueue``), and one has segments made. What goes to the client passes the outbox, which alone sends.
+made (``PromptQueue``), and one has segments made.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import time
-from dataclasses import replace
-from typing import Any, Protocol
-
-from starlette.types import Message
-from starlette.websockets import WebSocketDisconnect
 
 from server.auth import Caller
 from server.stream import endings
 from server.stream import messages as m
+from server.stream.connection import Channel, Connection
 from server.stream.endings import Ending, error_message, refused_init
 from server.stream.init_image import InitImageError, read_init_image
-from server.stream.limits import LONG_CHARACTERS, MessageRate, too_long
-from server.stream.outbox import ClientTooSlowError, Outbox, Sends
+from server.stream.limits import LONG_CHARACTERS, too_long
 from server.stream.prompt_queue import PromptQueue, Ready
 from server.stream.segment_teller import SegmentTeller
 from server.stream.service import StreamService
-from server.stream.session import Session, SessionRejectedError, SessionState
-from server.stream.source import Assigned, ContinuationState, Opening, SegmentSource, SourceError, Waiting
-
-logger = logging.getLogger(__name__)
+from server.stream.session import SessionState
+from server.stream.source import (
+    Assigned,
+    ContinuationState,
+    Opening,
+    SegmentSource,
+    SessionTimedOutError,
+    SourceError,
+    Waiting,
+)
+from server.stream.wire import InvalidMessageError
 
 INIT_S = 30.0
 """A client has so long for its first message, or as long as a session may be idle, if that is less."""
-_FLUSH_S = 10.0
-"""What is on its way when a session ends has so long to be sent."""
 _BUSY_POLL_S = 0.05
 
 
-class Channel(Sends, Protocol):
-    """A WebSocket that was accepted, or what stands for one."""
-
-    async def receive(self) -> Message:
-        """Return the next event of ASGI: ``websocket.receive`` or ``websocket.disconnect``."""
-
-    async def close(self, code: int = 1000, reason: str | None = None) -> None:
-        """Close it."""
-
-
-class Conversation:
+class Conversation(Connection):
     """The server's side of the protocol, for one client."""
 
     def __init__(self, channel: Channel, service: StreamService, caller: Caller) -> None:
-        self._channel = channel
-        self._service = service
-        self._caller = caller
-        self._outbox = Outbox(channel)
-        self._rate = MessageRate()
-        self._session = Session(owner=caller.owner)
+        super().__init__(channel, service, caller)
         self._prompts = PromptQueue(self._session, service.prompts, service.request, self._outbox.put)
-        self._assigned = asyncio.Event()
-        self._source: SegmentSource | None = None
-        self._cut: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
-
-    @property
-    def session(self) -> Session:
-        return self._session
-
-    async def run(self) -> None:
-        """Serve the client until it or the session ends, and close the channel."""
-        try:
-            self._service.sessions.add(self._session)
-        except SessionRejectedError as error:
-            await self._close(endings.rejected(str(error)))
-            return
-        sending = asyncio.create_task(self._outbox.run())
-        end = endings.client_gone(endings.RESTART)
-        try:
-            end = await self._until_the_end(sending)
-        finally:
-            await asyncio.shield(self._ended(end, sending))
-
-    def displace(self) -> None:
-        """End this conversation: another client has come for its session."""
-        if not self._cut.done():
-            self._cut.set_result(endings.taken_over())
-
-    def lose_key(self) -> None:
-        """End this conversation: its key was revoked, or has expired."""
-        if not self._cut.done():
-            self._cut.set_result(endings.key_lost())
-
-    async def _until_the_end(self, sending: asyncio.Task[None]) -> Ending:
-        """Run the tasks until one of them ends; how it ended."""
-        try:
-            return await self._first_end(sending)
-        except Ending as end:
-            return end
-        except ClientTooSlowError as error:
-            logger.warning("stream ended", extra={"session_id": self._session.id, "reason": str(error)})
-            return endings.client_gone()
-        except WebSocketDisconnect as error:
-            return endings.client_gone(error.code)
-        except SourceError as error:
-            return self._failed(error)
-        except Exception:
-            logger.exception("stream failed", extra={"session_id": self._session.id})
-            text = f"an internal error; the server's log has it under the session {self._session.id}"
-            return endings.failed("internal_error", text)
 
     async def _first_end(self, sending: asyncio.Task[None]) -> Ending:
-        """Raises what ended the session, or the connection."""
-        begun: list[asyncio.Task[None]] = []
-        try:
-            opening = await self._opening()
-            begun += [asyncio.create_task(work) for work in (self._read(), self._make(opening))]
-            waited: set[asyncio.Future[Any]] = {*begun, sending, self._cut}
-            done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            if self._cut in done:
-                return self._cut.result()
-            for task in done:
-                task.result()
-            return endings.client_gone()
-        finally:
-            for task in begun:
-                task.cancel()
-            await asyncio.gather(*begun, return_exceptions=True)
+        opening = await self._opening()
+        return await self._first_of((self._read(), self._make(opening)), sending)
 
     def _failed(self, error: SourceError) -> Ending:
+        if isinstance(error, SessionTimedOutError):
+            return endings.idle(self._service.config.session_timeout_seconds)
         said = error_message(error.code, error.message, retryable=error.retryable)
         match error.code:
             case "gpu_unavailable":
                 return Ending(SessionState.TIMEOUT, endings.TRY_LATER, error.code, (said,))
             case "session_rejected":
-                return Ending(SessionState.REJECTED, endings.TRY_LATER, error.code, (said,))
+                final = endings.POLICY if self._session.state is SessionState.ACTIVE else endings.UNSUPPORTED
+                close = endings.TRY_LATER if error.retryable else final
+                return Ending(SessionState.REJECTED, close, error.code, (said,))
             case "preset_mismatch" | "invalid_message" if self._session.state is not SessionState.ACTIVE:
                 return Ending(SessionState.REJECTED, endings.UNSUPPORTED, error.code, (said,))
         dropped = len(self._prompts)
         waiting = [error_message(error.code, f"{dropped} prompts that waited are dropped with it")] if dropped else []
         return endings.failed(error.code, error.message, *waiting, retryable=error.retryable)
-
-    async def _ended(self, end: Ending, sending: asyncio.Task[None]) -> None:
-        """Give back what the session holds, and tell the client how it ended, if it still reads."""
-        session = self._session
-        self._service.sessions.remove(session)
-        if self._service.watched.get(session.id) is self:
-            del self._service.watched[session.id]
-        session.end(end.state)
-        if self._source is not None:
-            try:
-                await self._source.close(client_left=end.client_left, state=end.state, reason=end.reason)
-            except Exception:
-                logger.exception("a session was not closed", extra={"session_id": session.id})
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(_FLUSH_S):
-                if not sending.done():
-                    for message in end.messages:
-                        await self._outbox.put(message)
-                    await self._outbox.close()
-                    await sending
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
-        await self._close(replace(end, messages=()))
-
-    async def _close(self, end: Ending) -> None:
-        with contextlib.suppress(Exception):  # the client may be gone
-            async with asyncio.timeout(_FLUSH_S):
-                for message in end.messages:
-                    await self._channel.send_text(message.model_dump_json())
-                await self._channel.close(end.code, end.reason)
 
     # What the client sends
 
@@ -233,13 +127,6 @@ class Conversation:
     def _cap(self) -> int:
         return 1 if self._session.single_clip_mode else self._service.config.generation_segment_cap
 
-    async def _receive(self) -> str | None:
-        """Return a text message; None for a binary one. Raises WebSocketDisconnect."""
-        received = await self._channel.receive()
-        if received["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(received.get("code") or endings.NORMAL)
-        return received.get("text")
-
     async def _read(self) -> None:
         """Act on what the client sends. Raises Ending, WebSocketDisconnect."""
         await self._switch_off_what_cannot_be()
@@ -251,20 +138,12 @@ class Conversation:
                     self._refuse_flood()
                     continue
                 if text is None:
-                    raise m.InvalidMessageError("binary messages are not read; send JSON as text")
+                    raise InvalidMessageError("binary messages are not read; send JSON as text")
                 if (problem := too_long(text)) is not None:
-                    raise m.InvalidMessageError(problem)
-                await self._apply(m.parse_text(text))
-            except m.InvalidMessageError as error:
+                    raise InvalidMessageError(problem)
+                await self._apply(m.CLIENT_MESSAGES.of_text(text))
+            except InvalidMessageError as error:
                 await self._outbox.put(error_message("invalid_message", str(error), retryable=True))
-
-    def _refuse_flood(self) -> None:
-        """Raises Ending, or the first time InvalidMessageError."""
-        if self._rate.exhausted:
-            raise endings.flooded()
-        if self._rate.first_refusal:
-            rule = f"at most {self._rate.per_second:g} a second are read, and those over are dropped"
-            raise m.InvalidMessageError(f"too many messages: {rule}")
 
     async def _switch_off_what_cannot_be(self) -> None:
         for name in ("enhancement_enabled", "auto_extension_enabled"):
@@ -278,7 +157,7 @@ class Conversation:
         match message:
             case m.SessionInitV2():
                 text = "session_init_v2: the session has begun; open another connection for another"
-                raise m.InvalidMessageError(text)
+                raise InvalidMessageError(text)
             case m.SegmentPromptSource():
                 self._prompts.add(message)
             case m.SeedPromptsUpdated():
@@ -304,7 +183,7 @@ class Conversation:
     def _if_written(self, enabled: bool) -> bool:
         """Raises InvalidMessageError: it is switched on, and nothing here writes prompts."""
         if enabled and not self._service.prompts.can_write:
-            raise m.InvalidMessageError(endings.no_writer("enabled"))
+            raise InvalidMessageError(endings.no_writer("enabled"))
         return enabled
 
     async def _send_snapshot(self) -> None:
@@ -317,7 +196,7 @@ class Conversation:
 
     async def _send_alternatives(self, message: m.RewritePrompt) -> None:
         if not self._service.prompts.can_write:
-            raise m.InvalidMessageError(endings.no_writer("rewrite_prompt"))
+            raise InvalidMessageError(endings.no_writer("rewrite_prompt"))
         try:
             answer = await self._service.prompts.rewrite(message.prompt, message.count, message.temperature)
         except SourceError as error:
@@ -414,9 +293,9 @@ def _init_of(text: str | None) -> m.SessionInitV2:
     """Raises Ending: the first message is not what it must be."""
     try:
         if text is None:
-            raise m.InvalidMessageError("it is binary; it must be JSON")
-        init = m.parse_text(text)
-    except m.InvalidMessageError as error:
+            raise InvalidMessageError("it is binary; it must be JSON")
+        init = m.CLIENT_MESSAGES.of_text(text)
+    except InvalidMessageError as error:
         raise refused_init(f"the first message: {error}") from None
     if not isinstance(init, m.SessionInitV2):
         message = f"the first message is {init.type}; it must be session_init_v2"

@@ -16,6 +16,7 @@ from server.stream.config import RequestPart
 from server.stream.prompts import PromptDesk
 from server.stream.session import Session
 from server.stream.source import SegmentRequest, SourceError
+from server.stream.wire import MAX_PROMPT_CHARACTERS, InvalidMessageError
 
 MAX_WAITING = 16
 Put = Callable[[BaseModel], Awaitable[None]]
@@ -62,7 +63,7 @@ class PromptQueue:
     def add(self, message: m.SegmentPromptSource) -> None:
         """Take a prompt of the client's. Raises InvalidMessageError: too many wait."""
         if len(self._sent) >= MAX_WAITING:
-            raise m.InvalidMessageError(f"prompt: {MAX_WAITING} prompts wait, which is the most; send it later")
+            raise InvalidMessageError(f"prompt: {MAX_WAITING} prompts wait, which is the most; send it later")
         self._sent.append(_Wanted(message, time.monotonic()))
 
     def restart_seeds(self) -> None:
@@ -137,7 +138,7 @@ class PromptQueue:
         if self._sent or session.generation_paused or not session.auto_extension_enabled:
             self._changed.set()  # meanwhile the client has said what it wants
             return None
-        return _Wanted(_message(text[: m.MAX_PROMPT_CHARACTERS], "auto_extension"), time.monotonic())
+        return _Wanted(_message(text[:MAX_PROMPT_CHARACTERS], "auto_extension"), time.monotonic())
 
     async def _prepared(self, wanted: _Wanted, index: int) -> Ready | None:
         """Return the request; None where it is turned down, which the client is told."""
@@ -169,7 +170,7 @@ class PromptQueue:
         if not self._session.enhancement_enabled or message.source not in ("user", "curated"):
             return message.prompt, message.source
         try:
-            return (await self._desk.enhance(message.prompt))[: m.MAX_PROMPT_CHARACTERS], "enhanced"
+            return (await self._desk.enhance(message.prompt))[:MAX_PROMPT_CHARACTERS], "enhanced"
         except SourceError as error:
             text = f"{error.message}; the prompt is used as it was written"
             await self._put(endings.error_message(error.code, text, retryable=error.retryable))

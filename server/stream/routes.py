@@ -9,6 +9,7 @@ from pipeline.errors import VgenError
 from server.database import Line
 from server.errors import ApiError, answer, of_vgen_error
 from server.stream.admission import stream_caller
+from server.stream.connection import Connection
 from server.stream.conversation import Conversation
 from server.stream.service import StreamService
 
@@ -21,8 +22,8 @@ async def stream(socket: WebSocket) -> None:
     await serve_socket(socket, Conversation)
 
 
-async def serve_socket(socket: WebSocket, conversation: type[Conversation]) -> None:
-    """Let a client in who may open streams, and serve it in the protocol of ``conversation``."""
+async def serve_socket(socket: WebSocket, connection: type[Connection]) -> None:
+    """Let a client in who may open streams, and serve it in the protocol of ``connection``."""
     line: Line = socket.app.state.line
     service: StreamService | None = socket.app.state.stream
     try:
@@ -36,4 +37,4 @@ async def serve_socket(socket: WebSocket, conversation: type[Conversation]) -> N
         await socket.send_denial_response(answer(of_vgen_error(error)))
         return
     await socket.accept(subprotocol=protocol)
-    await conversation(socket, service, caller).run()
+    await connection(socket, service, caller).run()

@@ -9,7 +9,9 @@ from typing import cast
 
 from pydantic import BaseModel
 
+from pipeline.redaction import redact
 from server.stream import messages as m
+from server.stream import wire
 from server.stream.endings import error_message
 from server.stream.prompt_queue import Ready
 from server.stream.session import Session
@@ -20,6 +22,7 @@ from server.stream.source import (
     MediaBegin,
     MediaEnd,
     Notice,
+    OnHold,
     Rebound,
     SegmentEvent,
     SegmentRequest,
@@ -73,7 +76,7 @@ class SegmentTeller:
                 await put(m.StepComplete(segment_idx=index, step=step, total_steps=total_steps, stage=stage))
             case MediaBegin(stream_id, mime, mode, init):
                 self._stream_id = stream_id
-                await put(m.MediaInit(segment_idx=index, mime=mime, stream_id=stream_id, mode=mode))
+                await put(wire.MediaInit(segment_idx=index, mime=mime, stream_id=stream_id, mode=mode))
                 if init:
                     await put(init)
             case Media(_, data):
@@ -94,5 +97,8 @@ class SegmentTeller:
                 await put(
                     m.GpuAssigned(gpu_id=gpu_id, session_timeout=timeout_s, session_id=session_id, gpu_name=gpu_name)
                 )
+            case OnHold(reason, text, needs):
+                said = redact(text)
+                await put(m.SegmentWaiting(segment_idx=index, reason=reason, message=said, needs=needs))
             case Notice(code, message):
                 await put(error_message(code, message, retryable=True))

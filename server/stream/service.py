@@ -16,7 +16,7 @@ from server.stream.session import SessionRegistry
 from server.stream.source import SegmentSource
 
 if TYPE_CHECKING:
-    from server.stream.conversation import Conversation
+    from server.stream.connection import Connection
 
 MOCK_TIMEOUT_S = 120
 """What FastVideo's mock has for the ``session_timeout_seconds`` of a file that does not say it."""
@@ -36,8 +36,8 @@ class StreamService:
     """Of a mock: its GPUs."""
     max_per_owner: int | None = None
     """Connections that one owner may have at once; None: as many as there may be."""
-    watched: dict[str, Conversation] = field(default_factory=dict)
-    """Which conversation each session has now, by the session's id."""
+    watched: dict[str, Connection] = field(default_factory=dict)
+    """Which connection each session has now, by the session's id."""
 
     def __post_init__(self) -> None:
         self.sessions = SessionRegistry(self.config.max_sessions, self.max_per_owner)

@@ -132,6 +132,17 @@ class MediaEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class OnHold:
+    """The segment is not at work, and something has to happen first; without a ``code`` that is over."""
+
+    code: str | None = None
+    """The reason's code, as ``vgen sessions show --json`` has it: ``held``, ``batch_paused``, ``no_worker``, …"""
+    text: str = ""
+    needs: str | None = None
+    """What has to happen: a ``person``'s word, a ``service`` that is away, a ``worker`` that can do it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """Something that the client is told while the segment goes on."""
 
@@ -155,7 +166,7 @@ class Rebound:
     gpu_name: str | None = None
 
 
-SegmentEvent = Started | Step | MediaBegin | Media | MediaEnd | Notice | Rebound | Done
+SegmentEvent = Started | Step | MediaBegin | Media | MediaEnd | OnHold | Notice | Rebound | Done
 
 
 class SourceError(Exception):
@@ -168,6 +179,13 @@ class SourceError(Exception):
         self.retryable = retryable
         self.fatal = fatal
         """False where the session goes on: the prompt was turned down, not the work on it."""
+
+
+class SessionTimedOutError(SourceError):
+    """The session's time was over while a segment waited for something that has to happen first."""
+
+    def __init__(self) -> None:
+        super().__init__("session_rejected", "the session timed out while its segment was not at work", retryable=False)
 
 
 class SegmentSource(Protocol):

@@ -15,7 +15,7 @@ Every function is a few short transactions, and blocks: call it in a thread.
 from service.sessions.choices import SessionChoices
 from service.sessions.ending import close_session
 from service.sessions.opening import open_session
-from service.sessions.reading import list_sessions, session_view, snapshot
+from service.sessions.reading import list_sessions, segment_reason, session_view, snapshot
 from service.sessions.segments import add_segment
 from service.sessions.upkeep import touch, update_extra
 
@@ -25,6 +25,7 @@ __all__ = [
     "close_session",
     "list_sessions",
     "open_session",
+    "segment_reason",
     "session_view",
     "snapshot",
     "touch",

@@ -1,5 +1,6 @@
 """Sessions that watch a video while it is made, and their segments."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
@@ -7,6 +8,7 @@ from pydantic import Field
 from db.reading.sessions import SegmentFacts, SessionFacts
 from pipeline.states import Stage
 from service.views.base import View, when, when_if_set
+from service.views.waiting import ReasonView
 
 SOURCE_LABEL = "session.source"
 """The label of a segment's job that says where its prompt is from."""
@@ -40,6 +42,9 @@ class StreamSegmentView(View):
     video_key: str | None = Field(description="The published clip in the store.")
     error_code: str | None
     error: str | None
+    reason: ReasonView | None = Field(
+        None, description="Why it is not at work, as `sessions show` and `sessions list` read it; null where it is."
+    )
     created_at: str = Field(description="ISO 8601, UTC.")
     generated_at: str | None = Field(description="ISO 8601, UTC.")
     finished_at: str | None = Field(description="ISO 8601, UTC.")
@@ -84,8 +89,8 @@ class SessionListView(View):
     sessions: list[SessionView]
 
 
-def segment_view(facts: SegmentFacts, segment: int) -> StreamSegmentView:
-    """The view of one segment."""
+def segment_view(facts: SegmentFacts, segment: int, reason: ReasonView | None = None) -> StreamSegmentView:
+    """Return the view of one segment."""
     job, at_work, generated = facts.job, facts.at_work, facts.generated
     step = facts.steps.get(Stage.GENERATE)
     attempt = 0 if step is None else step.attempt
@@ -112,14 +117,15 @@ def segment_view(facts: SegmentFacts, segment: int) -> StreamSegmentView:
         video_key=facts.video_key,
         error_code=job.error_code,
         error=job.error,
+        reason=reason,
         created_at=when(job.created_at),
         generated_at=None if step is None or generated is None else when_if_set(step.finished_at),
         finished_at=when_if_set(job.finished_at),
     )
 
 
-def session_view(facts: SessionFacts) -> SessionView:
-    """The view of a session."""
+def session_view(facts: SessionFacts, reasons: Mapping[str, ReasonView] | None = None) -> SessionView:
+    """Return the view of a session; ``reasons`` say why its segments' jobs are not at work, by the jobs' ids."""
     row, reservation = facts.row, facts.reservation
     spec = row.spec
     return SessionView.of(
@@ -142,7 +148,9 @@ def session_view(facts: SessionFacts) -> SessionView:
         num_frames=spec["num_frames"],
         later_frames=spec["num_frames"] - spec.get("seam_frames", 0),
         num_inference_steps=spec["num_inference_steps"],
-        segments=[segment_view(each, place) for place, each in enumerate(facts.segments)],
+        segments=[
+            segment_view(each, place, (reasons or {}).get(each.job.id)) for place, each in enumerate(facts.segments)
+        ],
         continuation=facts.continuation,
         joined_job=row.joined_job_id,
     )

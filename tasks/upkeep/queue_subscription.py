@@ -87,5 +87,5 @@ class QueueSubscription:
         for queue in sorted(read - wanted):
             consumer.cancel_task_queue(queue)
         for queue in sorted(wanted - read):
-            consumer.add_task_queue(queue)
+            consumer.add_task_queue(queue, exchange="")
         logger.info("queue subscription changed", extra={"worker": self._worker, "reads": sorted(wanted)})

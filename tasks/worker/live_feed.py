@@ -12,6 +12,8 @@ from pathlib import Path
 
 import redis
 
+from db.session import Database
+from db.sessions import rows
 from pipeline.encoding.live import Chunk, ChunkKind, Mode, Track, encoder_for
 from pipeline.encoding.live.following import follow
 from pipeline.errors import VgenError
@@ -25,7 +27,9 @@ _NO_FRAMES_S = 60.0
 """A step that has not begun its frames' file by then does not need its feed."""
 
 
-def start_live_feed(settings: Settings, work: StepWork, handoff: Handoff, gpu_type: str | None) -> None:
+def start_live_feed(
+    settings: Settings, database: Database, work: StepWork, handoff: Handoff, gpu_type: str | None
+) -> None:
     """Start the feed of a generate step in a thread of its own, where it is a session's and chunks are wanted.
 
     The thread ends with the last frame, or with the file that they are written to.
@@ -40,14 +44,15 @@ def start_live_feed(settings: Settings, work: StepWork, handoff: Handoff, gpu_ty
         return
     segment = int(work.job_id.rpartition("-")[2])
     path = handoff.frames_path(work.job_id, work.roll, work.segment, work.attempt)
-    feed = _Feed(chunks, stream_of(session, gpu_type), session, segment)
+    feed = _Feed(chunks, database, stream_of(session, gpu_type), session, segment)
     thread = threading.Thread(target=feed.run, args=(path, work), name="live-feed", daemon=True)
     thread.start()
 
 
 class _Feed:
-    def __init__(self, chunks: LiveChunks, stream: str, session: str, segment: int) -> None:
+    def __init__(self, chunks: LiveChunks, database: Database, stream: str, session: str, segment: int) -> None:
         self._chunks = chunks
+        self._database = database
         self._stream = stream
         self._session = session
         self._segment = segment
@@ -64,9 +69,9 @@ class _Feed:
     def _feed(self, path: Path, work: StepWork) -> None:
         spec = work.spec
         track = Track(spec.width, spec.height, spec.fps, spec.frames_of(work.segment))
-        mode, silent = self._chunks.mode(self._session) or (Mode.AV_FMP4.value, False)
-        self._mode = mode
-        encoder = encoder_for(Mode(mode), track, on_chunk=self._put, silent=silent)
+        mode, silent = self._wanted()
+        self._mode = mode.value
+        encoder = encoder_for(mode, track, on_chunk=self._put, silent=silent)
         try:
             end = time.monotonic() + _NO_FRAMES_S
             while not path.exists():
@@ -82,6 +87,13 @@ class _Feed:
                 self._chunks.append(self._stream, self._segment, END, {"chunks": chunks, "frames": count})
         finally:
             encoder.abort()
+
+    def _wanted(self) -> tuple[Mode, bool]:
+        """How the session's client wants its media, and whether with silence. Raises ServiceUnavailableError."""
+        with self._database.reading() as session:
+            row = rows.find(session, self._session)
+        extra = {} if row is None else row.extra
+        return Mode(extra.get(rows.STREAM_MODE, Mode.AV_FMP4)), bool(extra.get(rows.SILENT_AUDIO))
 
     def _put(self, chunk: Chunk) -> None:
         number = INIT if chunk.kind is ChunkKind.INIT else INIT + 1 + chunk.index

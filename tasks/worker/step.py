@@ -297,7 +297,7 @@ def _run_stage(
     if claimed.work.stage is Stage.GENERATE and claimed.work.options.session is not None:
         from tasks.worker.live_feed import start_live_feed  # noqa: PLC0415 - what other clips have no use for
 
-        start_live_feed(runtime.settings, claimed.work, context.handoff, runtime.gpu_type)
+        start_live_feed(runtime.settings, runtime.database, claimed.work, context.handoff, runtime.gpu_type)
     return stage_function(claimed.work.stage)(claimed.work, context)
 
 

@@ -85,10 +85,10 @@ class World:
         self.hosts[name] = Host(name, folder, {**self.env, **home, **env})
         return self.hosts[name]
 
-    def serve(self, count: int) -> None:
-        """Have so many servers answer over HTTP."""
+    def serve(self, count: int, config: str = "") -> None:
+        """Have so many servers answer over HTTP; new ones with that text as the file of ``--config``."""
         for _ in range(count - len(self.servers)):
-            server = HttpServer(self.folder / f"server{len(self.servers)}", self.env)
+            server = HttpServer(self.folder / f"server{len(self.servers)}", self.env, config)
             server.start()
             self.servers.append(server)
         for server in self.servers:
@@ -289,6 +289,8 @@ def _make(
         "PYTHONPATH": f"{CLOCK}{os.pathsep}{REPOSITORY}",
         "VGEN_DATABASE_URL": url.replace(f":{postgres.port}/", f":{database_proxy.port}/"),
         "VGEN_BROKER_URL": f"redis://127.0.0.1:{broker_proxy.port}/0",
+        "VGEN_STREAM_CHUNKS_URL": f"redis://127.0.0.1:{broker_proxy.port}/0",
+        "VGEN_STREAM_SESSIONS_PER_OWNER": "100",
         "VGEN_IDLE_STEP_S": IDLE_STEP_S,
         "VGEN_S3_TIMEOUT_S": "5",
         **env,

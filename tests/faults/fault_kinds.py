@@ -345,6 +345,7 @@ FAULTS: Mapping[str, Fault] = {
     "pause": Fault(operator_actions.pause, "pause", 2),
     "pause a queue": Fault(operator_actions.pause_queue, "queues", 1),
     "budget": Fault(operator_actions.budget, "budget", 1),
+    "close a session": Fault(operator_actions.close_session, "", 3),
     "one key from eight submitters": Fault(operator_actions.same_key_eight_times, "", 1),
 }
 """Every fault, by the name that the report shows."""

@@ -29,6 +29,8 @@ class Server:
 
     folder: Path
     env: Mapping[str, str]
+    config: str = ""
+    """What the file of ``--config`` says."""
     process: subprocess.Popen[bytes] | None = None
     kills: int = 0
 
@@ -45,9 +47,12 @@ class Server:
 
     def start(self) -> None:
         self.folder.mkdir(exist_ok=True)
+        config = self.folder / "serve.yaml"
+        config.write_text(self.config)
+        options = ["--config", str(config)] if self.config else []
         with (self.folder / "serve.log").open("wb") as log:
             self.process = subprocess.Popen(
-                dying_with_us([*VGEN, "serve", "--port", "0"], signal.SIGTERM),
+                dying_with_us([*VGEN, "serve", "--port", "0", *options], signal.SIGTERM),
                 env={**self.env, "VGEN_HOME": str(self.folder / "home")},
                 cwd=self.folder,
                 stdout=log,

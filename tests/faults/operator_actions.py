@@ -10,6 +10,7 @@ from db.clips import cancel_retry_approve
 from db.queue import pauses
 from db.scheduling import budgets
 from pipeline.policy.routes import CPU_QUEUE, IO_QUEUE
+from service import sessions
 from tests.faults.fault_cluster import World
 
 Mend = Callable[[], object]
@@ -67,6 +68,14 @@ def budget(world: World, dice: Random) -> Mend | None:
         world.execute(f"UPDATE batches SET max_gpu_ms = NULL, over_budget = false WHERE id = '{batch_id}'")
 
     return mend
+
+
+def close_session(world: World, dice: Random) -> None:
+    """A session is ended by a person, now and then with what is not made yet."""
+    open_ = sorted(view.id for view in sessions.list_sessions(world.database))
+    if open_:
+        cancel = dice.random() < 0.5
+        sessions.close_session(world.database, dice.choice(open_), reason="closed_by_operator", cancel_open=cancel)
 
 
 def same_key_eight_times(world: World, dice: Random) -> None:

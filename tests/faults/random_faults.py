@@ -20,10 +20,12 @@ from typing import Any
 
 from db.clips import cancel_retry_approve
 from db.clips.batches import Limits
-from tests.faults import invariant_check
+from tests.faults import invariant_check, session_check, session_clients
 from tests.faults.fault_cluster import World, running_world
 from tests.faults.fault_kinds import FAULTS, Mend
 from tests.faults.http_clients import Asked, Client, together
+from tests.faults.session_clients import Seen
+from tests.faults.wait_log import WaitLog
 
 SETTLE_S = 240.0
 """Everything must have ended so long after the last fault was mended: some jobs wait out a backoff of two minutes."""
@@ -36,6 +38,8 @@ CHOICES: Sequence[Mapping[str, Any]] = (
     {"limits": Limits(max_gpu_ms=4_000)},
 )
 """What the batches of a storm ask for, each by chance."""
+_LONGEST = 5
+"""So many of the longest waits are told, each with what held the step."""
 
 
 @dataclass
@@ -109,10 +113,16 @@ class Outcome:
     settled_s: float
     over_http: Asked
     """What clients of the servers asked for, and were answered."""
+    watched: Seen
+    """What clients that watch sessions went through."""
 
     @property
     def sound(self) -> bool:
-        return not self.report.problems and not self.over_http.problems
+        return not self.problems
+
+    @property
+    def problems(self) -> list[str]:
+        return [*self.report.problems, *self.over_http.problems, *self.watched.problems]
 
     def lines(self) -> Iterable[str]:
         """For people."""
@@ -123,6 +133,9 @@ class Outcome:
         yield f"jobs {sum(report.jobs.values())}: {dict(report.jobs)}; put back by hand after the storm: {self.retried}"
         yield f"clips that the gate turned down: {report.rerolled}"
         yield f"over HTTP: {len(self.over_http.answered)} asked for, {len(self.over_http.deleted)} of them deleted"
+        yield f"sessions watched: {sum(bool(each.id) for each in self.watched.sessions)}"
+        for what, count in sorted(self.watched.counted.items()):
+            yield f"  {count:4} {what}"
         yield (
             f"lost {report.lost}, published twice {report.published_twice}, steps recorded twice "
             f"{report.committed_twice}; fenced attempts {report.fenced}; orphaned objects {report.orphans}"
@@ -130,11 +143,12 @@ class Outcome:
         if times:
             p50, p90 = statistics.median(took for took, _ in times), times[int(0.9 * (len(times) - 1))][0]
             yield f"from a fault to the interrupted step running again ({len(times)} times, at most): "
-            yield f"  p50 {p50:.1f} s, p90 {p90:.1f} s, longest {times[-1][0]:.1f} s ({times[-1][1]})"
+            yield f"  p50 {p50:.1f} s, p90 {p90:.1f} s; the longest:"
+            yield from (f"  {took:.1f} s ({said})" for took, said in reversed(times[-_LONGEST:]))
         wasted = 100 * report.wasted_gpu_s / report.gpu_s if report.gpu_s else 0.0
         yield f"GPU time {report.gpu_s:.1f} s, of which wasted {report.wasted_gpu_s:.1f} s ({wasted:.0f} %)"
         yield f"all jobs had ended {self.settled_s:.0f} s after the last fault"
-        yield from (*report.problems, *self.over_http.problems)
+        yield from self.problems
 
 
 def run(
@@ -146,28 +160,39 @@ def run(
     names: Sequence[str] | None = None,
     open_jobs: int = OPEN_JOBS,
     clients: int = 3,
+    watchers: int = 3,
     say: Callable[[str], object] = lambda text: None,
 ) -> Outcome:
     """Blow a storm over a world whose hosts work, settle, and judge; ``open_jobs`` are never fewer meanwhile.
 
-    Where the world has servers, so many clients ask them for videos, poll and delete.
+    Where the world has servers, so many clients ask them for videos, poll and delete, and so many watch sessions.
     """
     dice = Random(seed + 1)
     before = {row[0] for row in world.rows("SELECT id FROM batches")}
+    since = world.one("SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint")
     storm = Storm(seed)
-    feeder = _Feeder(world, dice, open_jobs)
-    callers = _clients(world, seed, clients)
-    for caller in callers:
-        caller.start()
+    feeder, waits = _Feeder(world, dice, open_jobs), WaitLog(world)
+    callers, viewers = _clients(world, seed, clients), session_check.storm_watchers(world, seed, watchers)
+
+    def meanwhile() -> None:
+        feeder.feed()
+        waits.look()
+
+    for client in (*callers, *viewers):
+        client.start()
     try:
-        storm.blow(world, seconds, between_s, names=names, meanwhile=feeder.feed, say=say)
+        storm.blow(world, seconds, between_s, names=names, meanwhile=meanwhile, say=say)
     finally:
         began = time.monotonic()
         _heal(world)
-        asked = together(callers)
+        asked, watched = together(callers), session_clients.together(viewers)
+    say("all is well again")
+    session_check.finish(world, watched)
     batches = [row[0] for row in world.rows("SELECT id FROM batches") if row[0] not in before]
     world.wait_ended(*batches, patience_s=SETTLE_S)
     retried = _retry_failed(world, batches)
+    world.wait_ended(*batches, patience_s=SETTLE_S)
+    watched.problems += session_check.problems(world, watched, since)
     world.wait_ended(*batches, patience_s=SETTLE_S)
     settled = time.monotonic() - began
     report = invariant_check.check(world.database, world.store, batches)
@@ -175,7 +200,8 @@ def run(
     report.problems += [f"job {job}: failed with all healed: {code}: {error}" for job, code, error in failed]
     asked.problems += _not_as_answered(world, asked, batches)
     faults = Counter(name for _, name in storm.happened)
-    return Outcome(seed, faults, report, retried, recoveries(world, batches, storm.happened), settled, asked)
+    times = recoveries(world, batches, storm.happened, waits)
+    return Outcome(seed, faults, report, retried, times, settled, asked, watched)
 
 
 def _clients(world: World, seed: int, count: int) -> list[Client]:
@@ -269,7 +295,9 @@ class _Feeder:
         ]
 
 
-def recoveries(world: World, batches: Sequence[str], happened: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+def recoveries(
+    world: World, batches: Sequence[str], happened: Sequence[tuple[float, str]], waits: WaitLog
+) -> list[tuple[float, str]]:
     """For each interrupted attempt: seconds from the first fault that fell into it to the next attempt's start.
 
     An upper bound: which of several faults ended the attempt is not known.
@@ -277,17 +305,18 @@ def recoveries(world: World, batches: Sequence[str], happened: Sequence[tuple[fl
     rows = world.rows(
         f"""SELECT a.started_at / 1000.0, a.ended_at / 1000.0, b.started_at / 1000.0, a.stage, a.outcome, a.error_code,
             EXISTS (SELECT 1 FROM events e
-                WHERE e.batch_id = j.batch_id AND e.kind = 'budget_reached' AND e.at <= b.started_at)
+                WHERE e.batch_id = j.batch_id AND e.kind = 'budget_reached' AND e.at <= b.started_at), j.id
         FROM stage_runs a JOIN stage_runs b ON b.step_id = a.step_id AND b.attempt = a.attempt + 1
         JOIN jobs j ON j.id = a.job_id
         WHERE a.outcome IN ('lease_ended', 'retried') AND j.batch_id IN {_listed(batches)}"""
     )
     found = []
-    for started, ended, again, stage, outcome, code, over_budget in rows:
+    for started, ended, again, stage, outcome, code, over_budget, job_id in rows:
         within = [at for at, _ in happened if float(started) <= at <= float(ended)]
         waited = float(again) - float(ended)
         said = f"{stage} {outcome}, {code}; ended after {float(ended) - float(started):.1f} s, waited {waited:.1f} s"
         said += ", its batch's budget reached" if over_budget else ""
+        said += f"; meanwhile {waits.between(job_id, float(ended), float(again))}"
         found.append((max(0.0, float(again) - (within[0] if within else float(ended))), said))
     return found
 
@@ -316,7 +345,7 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory(prefix="vgen-storm-") as folder:
         with running_world(Path(folder)) as world:
-            world.serve(chosen.servers)
+            world.serve(chosen.servers, session_clients.CONFIG)
             world.start(*(world.host(f"host{number}") for number in range(chosen.hosts)))
             try:
                 outcome = run(world, seconds=chosen.seconds, seed=chosen.seed, between_s=tuple(chosen.between), say=say)

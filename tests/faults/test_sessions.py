@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from websockets.sync.client import ClientConnection, connect
 
 from service import sessions
 from service.sessions import SessionChoices
 from service.views.sessions import SessionView
+from tests.faults import session_clients
 from tests.faults.fault_cluster import World, until
+from tests.faults.proxy import Mode
+from tests.faults.session_check import keys_of
 
+SESSIONS = 4
 LONG = 60
 """Steps of a segment that is to be hit while it denoises: 3 s."""
 
@@ -94,3 +103,110 @@ def test_a_session_whose_generator_is_killed_in_each_segment_keeps_its_gpu_and_i
     assert [each.attempt for each in shown.segments] == [2, 2]
     bound = world.one(f"SELECT count(*) FROM reservations WHERE session_id = '{session.id}'")
     assert bound == 1
+
+
+class Client:
+    """Somebody who watches a session over a WebSocket."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self.told: list[dict[str, Any]] = []
+
+    def send(self, kind: str, **fields: Any) -> None:
+        self._connection.send(json.dumps({"type": kind, **fields}))
+
+    def ask(self, steps: int = LONG) -> None:
+        self.send("segment_prompt_source", prompt="a boat", num_inference_steps=steps)
+
+    def until(self, kind: str, patience_s: float = 100.0) -> dict[str, Any]:
+        """The next message of a kind. Raises ConnectionClosed, TimeoutError."""
+        give_up = time.monotonic() + patience_s
+        while True:
+            received = self._connection.recv(timeout=give_up - time.monotonic())
+            if isinstance(received, str):
+                self.told.append(json.loads(received))
+                if self.told[-1]["type"] == kind:
+                    return self.told[-1]
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        return [each for each in self.told if each["type"] == "error"]
+
+
+@contextlib.contextmanager
+def watching(world: World, **fields: Any) -> Iterator[Client]:
+    """A client of the world's server that has a GPU, or has it again."""
+    world.serve(1, session_clients.CONFIG)
+    address = world.servers[0].url.replace("http://", "ws://") + "/v1/stream"
+    with connect(address, compression=None, max_size=None, proxy=None, close_timeout=1) as connection:
+        client = Client(connection)
+        client.send("session_init_v2", **fields)
+        client.until("ltx2_stream_start")
+        yield client
+
+
+def id_of(client: Client) -> str:
+    return str(next(each["session_id"] for each in client.told if each["type"] == "gpu_assigned"))
+
+
+def test_a_session_whose_database_is_away_for_a_while_goes_on_and_its_client_hears_of_no_error(world: World) -> None:
+    with watching(world) as client:
+        client.ask()
+        client.until("step_complete")
+
+        world.database_proxy.set(Mode.REFUSE)
+        world.database_proxy.cut()
+        time.sleep(3)
+        world.database_proxy.heal()
+
+        assert client.until("ltx2_segment_complete")["segment_idx"] == 0
+        client.ask(steps=2)
+        assert client.until("ltx2_segment_complete")["segment_idx"] == 1
+        client.send("stop_session")
+        assert client.until("ltx2_stream_complete")["reason"] == "stop_requested"
+    assert client.errors == []
+    assert [each.state for each in finish(world, id_of(client)).segments] == ["succeeded"] * 2
+
+
+def test_a_session_goes_on_when_redis_is_emptied_in_each_of_its_segments(world: World) -> None:
+    with watching(world) as client:
+        for number in range(session_clients.SEGMENTS):
+            client.ask(steps=20)
+            client.until("step_complete")
+            world.redis_command("FLUSHALL")
+            assert client.until("ltx2_segment_complete")["segment_idx"] == number
+        client.until("ltx2_stream_complete")
+    assert client.errors == []
+    assert finish(world, id_of(client)).joined_job is not None
+
+
+def test_a_session_of_a_server_that_is_killed_goes_on_with_another_where_its_client_was(world: World) -> None:
+    with watching(world) as client:
+        client.ask(steps=2)
+        client.until("ltx2_segment_complete")
+        client.ask()
+        client.until("step_complete")
+        world.servers[0].kill_and_start()
+
+    until(lambda: world.servers[0].url, "another serves")
+    session_id = id_of(client)
+    with watching(world, session_id=session_id, after_segment=0) as again:
+        assert again.until("ltx2_segment_start")["segment_idx"] == 1
+        again.until("ltx2_segment_complete")
+        again.send("stop_session")
+        again.until("ltx2_stream_complete")
+    assert [each.attempt for each in finish(world, session_id).segments] == [1, 1]
+
+
+def test_sessions_that_are_over_leave_no_keys_in_redis(world: World) -> None:
+    ids = []
+    for _ in range(SESSIONS):
+        with watching(world) as client:
+            ids.append(id_of(client))
+            client.ask(steps=2)
+            client.until("ltx2_segment_complete")
+            client.send("stop_session")
+            client.until("ltx2_stream_complete")
+    for session_id in ids:
+        finish(world, session_id)
+    assert keys_of(world.redis.port, ids) == []

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from db import schema
+from db.session import Database
 from pipeline.encoding.live import Mode
 from pipeline.handoff import Handoff, count_frames, frame_counter
 from pipeline.outputs import StageOutputs
@@ -19,11 +21,13 @@ from pipeline.settings import Settings, load_settings
 from pipeline.spec import BatchOptions, JobSpec
 from pipeline.states import Stage
 from pipeline.work import StepWork
-from server.stream.line_media import LineMedia
+from server.stream.line.media import LineMedia
 from server.stream.source import Media, MediaBegin, MediaEnd, Opening
+from service import sessions
 from service.views.sessions import SessionView, StreamSegmentView
 from tasks.live_chunks import END, INIT, LiveChunks, stream_of
 from tasks.worker.live_feed import start_live_feed
+from tests.unit.db.session_line import SessionLine
 
 WIDTH, HEIGHT, FPS, FRAMES = 32, 32, 8, 8
 
@@ -49,6 +53,15 @@ def chunks(settings: Settings) -> Iterator[LiveChunks]:
     made.close()
 
 
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """A worker's, with the schema."""
+    opened = Database(f"sqlite:///{tmp_path / 'rows.db'}")
+    schema.upgrade(opened)
+    yield opened
+    opened.close()
+
+
 def test_redis_refuses_what_comes_again_or_late(chunks: LiveChunks) -> None:
     stream = stream_of(secrets.token_hex(16), "h200")
     assert chunks.append(stream, 0, INIT, {"data": b"i"})
@@ -62,13 +75,6 @@ def test_redis_refuses_what_comes_again_or_late(chunks: LiveChunks) -> None:
     assert [(each.segment, each.number, each.fields["data"]) for each in entries] == [
         (0, INIT, b"i"), (0, INIT + 1, b"a"), (0, INIT + 2, b"b"), (1, INIT, b"i")]  # fmt: skip
     assert chunks.read(stream_of("other", "h200"), 0, 0, wait_s=0.01) == []
-
-
-def test_the_mode_is_told_to_the_workers(chunks: LiveChunks) -> None:
-    session = secrets.token_hex(16)
-    assert chunks.mode(session) is None
-    chunks.set_mode(session, Mode.LEGACY_JPEG.value, silent=True)
-    assert chunks.mode(session) == ("legacy_jpeg", True)
 
 
 class Step:
@@ -104,30 +110,47 @@ def _numbers(chunks: LiveChunks, stream: str, last: int) -> list[int]:
 
 
 def test_fragments_come_before_the_last_frame_and_an_attempt_that_takes_over_adds_the_rest(
-    settings: Settings, chunks: LiveChunks, tmp_path: Path
+    settings: Settings, database: Database, chunks: LiveChunks, tmp_path: Path
 ) -> None:
     session = secrets.token_hex(16)
     stream = stream_of(session, "h200")
     lost = Step(session, tmp_path / "worker")
-    start_live_feed(settings, lost.work, lost.handoff, "h200")
+    start_live_feed(settings, database, lost.work, lost.handoff, "h200")
     lost.write(0, 6)
     assert INIT + 1 in _numbers(chunks, stream, INIT + 1)
     assert END not in _numbers(chunks, stream, INIT + 1)
     lost.handoff.free(lost.path)  # its worker died
 
     again = Step(session, tmp_path / "worker", attempt=2)
-    start_live_feed(settings, again.work, again.handoff, "h200")
+    start_live_feed(settings, database, again.work, again.handoff, "h200")
     again.write(0, FRAMES)
     assert _numbers(chunks, stream, END) == [INIT, *range(INIT + 1, INIT + 5), END]
 
     # And both parts together are what one attempt would have sent
     whole = stream_of(secrets.token_hex(16), "h200")
     alone = Step(whole.partition(":")[0], tmp_path / "other")
-    start_live_feed(settings, alone.work, alone.handoff, "h200")
+    start_live_feed(settings, database, alone.work, alone.handoff, "h200")
     alone.write(0, FRAMES)
     assert _numbers(chunks, whole, END)[-1] == END
     sent, at_once = ([each.fields for each in chunks.read(name, 0, 0, wait_s=1)] for name in (stream, whole))
     assert sent == at_once
+
+
+def test_media_are_made_as_the_newest_client_wants_them(
+    settings: Settings, database: Database, chunks: LiveChunks, tmp_path: Path
+) -> None:
+    line = SessionLine(database)
+    line.worker(slots=1)
+    session = line.open().id
+    sessions.update_extra(database, session, stream_mode="av_fmp4", silent_audio=True)
+    sessions.update_extra(database, session, stream_mode="legacy_jpeg")
+    step = Step(session, tmp_path / "worker")
+    start_live_feed(settings, database, step.work, step.handoff, "h200")
+    step.write(0, FRAMES)
+    assert END in _numbers(chunks, stream := stream_of(session, "h200"), END)
+    assert {each.fields["mode"] for each in chunks.read(stream, 0, 0, wait_s=1) if each.number != END} == {
+        b"legacy_jpeg"
+    }
 
 
 def _media(settings: Settings, session: str, mode: Mode = Mode.AV_FMP4, **segment: Any) -> LineMedia:
@@ -153,7 +176,7 @@ async def _all(media: LineMedia) -> list[Any]:
 
 @pytest.mark.parametrize("lost_here", [False, True])
 def test_a_server_on_another_host_hands_on_what_the_worker_sends(
-    settings: Settings, tmp_path: Path, lost_here: bool
+    settings: Settings, database: Database, tmp_path: Path, lost_here: bool
 ) -> None:
     session = secrets.token_hex(16)
     if lost_here:  # the file of an attempt before, whose worker was killed on the server's own host
@@ -162,7 +185,7 @@ def test_a_server_on_another_host_hands_on_what_the_worker_sends(
 
     async def watch() -> list[Any]:
         media = _media(settings, session, frames_file=step.path.name)
-        start_live_feed(settings, step.work, step.handoff, "h200")
+        start_live_feed(settings, database, step.work, step.handoff, "h200")
         await asyncio.to_thread(step.write, 0, FRAMES)
         return await _all(media)
 

@@ -145,7 +145,7 @@ def test_a_session_that_is_not_there_or_another_s_is_not_gone_on_with(line: Line
         with line.client(INIT | {"session_id": session_id}) as client:
             closed = client.end()
         assert client.of("error")[0]["code"] == "session_rejected"
-        assert closed["code"] == 1013
+        assert closed["code"] == 1003
     sessions.close_session(line.database, other.id)
 
 

@@ -319,6 +319,15 @@ def test_the_map_names_each_thing_once() -> None:
     assert numbers == list(range(1, 9))
 
 
+def test_the_map_names_files_that_exist() -> None:
+    named = re.findall(
+        r"(?:pipeline|db|tasks|service|server|cli|vgen|migrations|deploy|bench|tests)/[\w/.]*", _page("architecture.md")
+    )
+
+    assert len(named) > 100
+    assert [path for path in named if not (REPOSITORY / path.rstrip(".")).exists()] == []
+
+
 def test_each_release_has_a_heading_once_and_says_nothing_twice() -> None:
     for release in (REPOSITORY / "CHANGELOG.md").read_text("utf-8").split("\n## ")[1:]:
         headings = re.findall(r"^### (.*)$", release, re.MULTILINE)

@@ -156,6 +156,7 @@
       part("steps").max = total_steps;
       part("steps").value = 0;
     },
+    segment_waiting: ({ reason, message }) => show("state", reason ? `on hold: ${message}` : "making"),
     step_complete: ({ step, total_steps }) => {
       part("steps").value = step;
       show("step", `${step} of ${total_steps}`);

@@ -27,16 +27,21 @@ MERGES = (
 VOCABULARY = 512 + len(MERGES) + 2
 
 
-def write_all(folder: Path) -> None:
-    """Every file that the native metrics need, under its official name; about 25 MB."""
+def write_all(folder: Path, *, full_size: bool = False) -> None:
+    """Every file that the native metrics need, under its official name.
+
+    The files take about 25 MB, or with ``full_size`` about 5 GB: then widths and depths are those of the released
+    models (but for the vocabulary), so that a score takes as long as with released weights.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_bpe(folder / "bpe_simple_vocab_16e6.txt.gz")
-    for name, (shapes, gain) in PLAIN.items():
+    for name, (shapes, gain) in plain(full_size=full_size).items():
         torch.save(weights(shapes, gain), folder / name)
-    heads = weights(lpips_heads(), 1.0)
+    heads = weights(lpips_heads(FULL_LPIPS_WIDTHS if full_size else LPIPS_WIDTHS), 1.0)
     torch.save({key: value.abs() for key, value in heads.items()}, folder / "alex.pth")
-    torch.save({"model": weights(viclip(), 2.0)}, folder / "ViClip-InternVid-10M-FLT.pth")
-    for name, shapes in (("ViT-B-32.pt", clip(32, 49, 64)), ("ViT-L-14.pt", clip(14, 256, 768))):
+    video = viclip(1024, 768, 768, 24, text_depth=12) if full_size else viclip()
+    torch.save({"model": weights(video, 2.0)}, folder / "ViClip-InternVid-10M-FLT.pth")
+    for name, shapes in clips(full_size=full_size).items():
         made = {key: value.half() for key, value in weights(shapes, 2.0).items()}
         made["logit_scale"] = torch.tensor(4.6052).half()
         _save_as_torchscript(made, folder / name)
@@ -54,6 +59,16 @@ def write_dreamsim(folder: Path) -> None:
     config = {"peft_type": "LORA", "r": 4, "lora_alpha": 1.0, "lora_dropout": 0.3, "bias": "none"}
     text = json.dumps({**config, "target_modules": ["qkv"], "inference_mode": True, "use_dora": False}, indent=1)
     (folder / "ensemble_lora/adapter_config.json").write_text(text, "utf-8")
+
+
+def clips(*, full_size: bool) -> dict[str, Shapes]:
+    """OpenAI's two CLIP files."""
+    if not full_size:
+        return {"ViT-B-32.pt": clip(32, 49, 64), "ViT-L-14.pt": clip(14, 256, 768)}
+    return {
+        "ViT-B-32.pt": clip(32, 49, 512, 768, 512, 12, text_depth=12),
+        "ViT-L-14.pt": clip(14, 256, 768, 1024, 768, 24, text_depth=12),
+    }
 
 
 def _save_as_torchscript(state: dict[str, torch.Tensor], path: Path) -> None:
@@ -159,7 +174,9 @@ def _timm_block(at: str, width: int, *, fused_bias: bool) -> Shapes:
     return {at + key: shape for key, shape in shapes.items()}
 
 
-def clip(patch: int, patches: int, embed: int, width: int = 128, text: int = 64, depth: int = 2) -> Shapes:
+def clip(
+    patch: int, patches: int, embed: int, width: int = 128, text: int = 64, depth: int = 2, *, text_depth: int = 2
+) -> Shapes:
     shapes: Shapes = {
         "visual.conv1.weight": (width, 3, patch, patch),
         "visual.class_embedding": (width,),
@@ -175,11 +192,12 @@ def clip(patch: int, patches: int, embed: int, width: int = 128, text: int = 64,
     }
     for i in range(depth):
         shapes |= _clip_block(f"visual.transformer.resblocks.{i}.", width)
+    for i in range(text_depth):
         shapes |= _clip_block(f"transformer.resblocks.{i}.", text)
     return shapes
 
 
-def viclip(width: int = 128, text: int = 64, embed: int = 64, depth: int = 2) -> Shapes:
+def viclip(width: int = 128, text: int = 64, embed: int = 64, depth: int = 2, *, text_depth: int = 2) -> Shapes:
     shapes: Shapes = {
         "temp": (),
         "vision_encoder.conv1.weight": (width, 3, 1, 14, 14),
@@ -196,6 +214,7 @@ def viclip(width: int = 128, text: int = 64, embed: int = 64, depth: int = 2) ->
     }
     for i in range(depth):
         shapes |= _clip_block(f"vision_encoder.transformer.resblocks.{i}.", width)
+    for i in range(text_depth):
         shapes |= _clip_block(f"text_encoder.transformer.resblocks.{i}.", text)
     return shapes
 
@@ -213,7 +232,7 @@ def _clip_block(at: str, width: int) -> Shapes:
     return {at + key: shape for key, shape in shapes.items()}
 
 
-def musiq(width: int = 128, depth: int = 2) -> Shapes:
+def musiq(width: int = 128, depth: int = 2, hidden: int = 128) -> Shapes:
     shapes: Shapes = {
         "conv_root.weight": (64, 3, 7, 7),
         **_pair("gn_root", 64),
@@ -237,7 +256,7 @@ def musiq(width: int = 128, depth: int = 2) -> Shapes:
         for part in ("query", "key", "value", "out"):
             shapes |= _linear(f"{at}attention.{part}", width, width)
         shapes |= _pair(f"{at}norm1", width) | _pair(f"{at}norm2", width)
-        shapes |= _linear(f"{at}mlp.fc1", width, width) | _linear(f"{at}mlp.fc2", width, width)
+        shapes |= _linear(f"{at}mlp.fc1", width, hidden) | _linear(f"{at}mlp.fc2", hidden, width)
     return shapes
 
 
@@ -288,20 +307,21 @@ def _raft_encoder(net: str, out: int, batch_norm: bool) -> Iterator[tuple[str, t
 
 
 LPIPS_WIDTHS = (8, 12, 16, 12, 10)
+FULL_LPIPS_WIDTHS = (64, 192, 384, 256, 256)
 
 
-def alexnet() -> Shapes:
+def alexnet(widths: tuple[int, ...] = LPIPS_WIDTHS) -> Shapes:
     """The convolutions, and a layer of the classifier, which LPIPS does not use."""
     shapes: Shapes = {}
     before = 3
-    for index, side, width in zip((0, 3, 6, 8, 10), (11, 5, 3, 3, 3), LPIPS_WIDTHS, strict=True):
+    for index, side, width in zip((0, 3, 6, 8, 10), (11, 5, 3, 3, 3), widths, strict=True):
         shapes |= {f"features.{index}.weight": (width, before, side, side), f"features.{index}.bias": (width,)}
         before = width
     return shapes | _linear("classifier.6", 16, 10)
 
 
-def lpips_heads() -> Shapes:
-    return {f"lin{number}.model.1.weight": (1, width, 1, 1) for number, width in enumerate(LPIPS_WIDTHS)}
+def lpips_heads(widths: tuple[int, ...] = LPIPS_WIDTHS) -> Shapes:
+    return {f"lin{number}.model.1.weight": (1, width, 1, 1) for number, width in enumerate(widths)}
 
 
 def _pair(name: str, width: int) -> Shapes:
@@ -312,11 +332,13 @@ def _linear(name: str, inputs: int, outputs: int) -> Shapes:
     return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
 
 
-PLAIN: dict[str, tuple[Shapes, float]] = {
-    "dino_vitbase16_pretrain.pth": (dino(), 2.0),
-    "sa_0_4_vit_l_14_linear.pth": ({"weight": (1, 768), "bias": (1,)}, 40.0),
-    "musiq_spaq_ckpt-358bb6af.pth": (musiq(), 1.0),
-    "raft-things.pth": (raft(), 1.4),
-    "l16_ptk710_ftk710_ftk400_f16_res224.pth": (umt(), 2.0),
-    "alexnet-owt-7be5be79.pth": (alexnet(), 1.5),
-}
+def plain(*, full_size: bool) -> dict[str, tuple[Shapes, float]]:
+    """The files that are one dictionary of tensors, with the gain of their matrices."""
+    return {
+        "dino_vitbase16_pretrain.pth": (dino(768, 12) if full_size else dino(), 2.0),
+        "sa_0_4_vit_l_14_linear.pth": ({"weight": (1, 768), "bias": (1,)}, 40.0),
+        "musiq_spaq_ckpt-358bb6af.pth": (musiq(384, 14, 1152) if full_size else musiq(), 1.0),
+        "raft-things.pth": (raft(), 1.4),
+        "l16_ptk710_ftk710_ftk400_f16_res224.pth": (umt(1024, 24) if full_size else umt(), 2.0),
+        "alexnet-owt-7be5be79.pth": (alexnet(FULL_LPIPS_WIDTHS if full_size else LPIPS_WIDTHS), 1.5),
+    }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.scoring.weight_files import WEIGHT_FILES
 from tests.data.vbench_oracle import tiny_weights
 from tests.unit.cli.conftest import Vgen
 
@@ -121,7 +122,7 @@ def test_weights_are_listed_and_checked(vgen: Vgen, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("VGEN_HOME", str(tmp_path / "home"))
     (tmp_path / "raft-things.pth").write_bytes(b"mine")
     files = {file["name"]: file for file in vgen("eval", "weights", "list", "--json").json["files"]}
-    assert len(files) == 13
+    assert len(files) == len(WEIGHT_FILES)
     assert files["raft-things.pth"]["status"] == "found"
     used = [
         *("vbench.dynamic_degree", "vbench_tools.static_filter"),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+from pipeline.states import Stage
+from pipeline.work import Outcome
 from tests.unit.cli.conftest import Home, Vgen
+from tests.unit.db.line import result_of
 from tests.unit.db.session_line import SessionLine
 
 
@@ -57,4 +60,23 @@ def test_what_is_wrong_with_a_session_is_said(home: Home, vgen: Vgen) -> None:
     assert vgen("sessions", "close", opened.id, "nothing").code == 2
     assert line.view(opened.id).ended_at is None
     assert vgen("events", "nothing").code == 2
+    database.close()
+
+
+def test_a_segment_that_waits_for_a_person_is_shown_with_what_mends_it(home: Home, vgen: Vgen) -> None:
+    database = home.database()
+    line = SessionLine(database)
+    line.worker()
+    opened = line.open()
+    job = line.ask(opened.id, 0).job_id
+    screened = line.take(opened.id, 0, Stage.SCREEN)
+    line.finish(screened, result_of(screened, Outcome.HELD))
+
+    shown = vgen("sessions", "show", opened.id)
+    assert (
+        f"segment 0: it is held for a person's word: as the classifier says (vgen approve {job} (or vgen reject))"
+        in shown.out
+    )
+    assert vgen("sessions", "show", opened.id, "--json").json["segments"][0]["reason"]["code"] == "held"
+    assert "held" in vgen("sessions", "list").out
     database.close()

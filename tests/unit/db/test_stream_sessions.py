@@ -199,6 +199,22 @@ def test_a_session_without_a_clip_is_settled_without_a_joined_one(line: SessionL
     assert not line.batch(cancelled.batch_id).active
 
 
+def test_what_a_client_has_seen_is_in_its_clip_though_it_stops_the_session_at_once(line: SessionLine) -> None:
+    opened = line.open()
+    for number in (0, 1, 2):
+        line.ask(opened.id, number)
+    line.make(opened.id, 0, Stage.GENERATE)
+
+    shown = sessions.close_session(line.database, opened.id, cancel_open=True)
+
+    assert [each.state for each in shown.segments] == ["in_flight", "cancelled", "cancelled"]
+    line.make(opened.id, 0)
+    line.poll()
+    shown = line.view(opened.id)
+    assert shown.segments[0].state == "succeeded"
+    assert (shown.settled, shown.joined_job) == (True, f"{opened.batch_id}-000003")
+
+
 def test_silence_ends_a_session_but_not_while_a_worker_has_a_segment_in_hand(line: SessionLine) -> None:
     opened = line.open(timeout_s=60)
     line.ask(opened.id, 0)

@@ -14,7 +14,7 @@ from server.openai.request_schema import request_body
 from server.reference import page
 from service.keys import SCOPES
 from tests.conftest import REPOSITORY
-from tests.unit.server.routes import api, every_route
+from tests.unit.server.routes import api, every_route, scopes_of
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,10 @@ def test_every_scope_is_in_the_documentation(description: dict[str, Any]) -> Non
 
     assert documented == list(SCOPES)
     assert all(f"`{scope}`" in description["info"]["description"] for scope in SCOPES)
+
+
+def test_every_scope_allows_something() -> None:
+    assert set().union(*(scopes_of(route) for route in every_route())) == set(SCOPES)
 
 
 def test_every_field_of_a_request_for_videos_is_described() -> None:

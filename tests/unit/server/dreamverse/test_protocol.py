@@ -10,13 +10,14 @@ from typing import Any, get_args
 
 import pytest
 from PIL import Image
+from pydantic import TypeAdapter
 
 from pipeline.encoding.live.boxes import codecs_of
 from server.dreamverse import conversation
 from server.dreamverse import messages as m
 from server.stream.limits import MAX_MESSAGE_CHARACTERS
-from server.stream.messages import InvalidMessageError
 from server.stream.source import SourceError
+from server.stream.wire import InvalidMessageError
 from tests.unit.server.stream.clients import Client, Server, mock
 
 INIT = {"type": "session_init_v2", "preset_id": "story", "preset_label": "A story", "enhancement_enabled": False}
@@ -105,7 +106,7 @@ def test_the_first_message_of_a_project_may_be_either(server: Server) -> None:
 
 
 def test_all_messages_of_the_server_are_of_the_union(server: Server) -> None:
-    adapter = m.TypeAdapter(m.ServerMessage)
+    adapter = TypeAdapter(m.ServerMessage)
     with client(server, INIT | SEEDS | {"enhancement_enabled": True}) as page:
         page.send(append("a fox"), {"type": "set_loop_generation", "enabled": True})
         page.until("generation_cap_reached")
@@ -648,8 +649,8 @@ def test_what_language_models_are_told_is_shown(server: Server) -> None:
 def test_every_type_of_the_unions_is_listed_once() -> None:
     client_union, server_union = (get_args(get_args(union)[0]) for union in (m.ClientMessage, m.ServerMessage))
     client_types = [kind for model in client_union for kind in get_args(model.model_fields["type"].annotation)]
-    assert tuple(client_types) == m.CLIENT_TYPES
+    assert tuple(client_types) == m.CLIENT_MESSAGES.types
     server_types = [get_args(model.model_fields["type"].annotation)[0] for model in server_union]
     assert len(set(server_types)) == len(server_types)
     with pytest.raises(InvalidMessageError):
-        m.parse_text('{"type": "queue_status"}')
+        m.CLIENT_MESSAGES.of_text('{"type": "queue_status"}')

@@ -15,7 +15,7 @@ from pipeline.encoding.live import Mode
 from pipeline.handoff import Handoff, count_frames, frame_counter
 from pipeline.settings import Settings, load_settings
 from pipeline.wiring import make_storage
-from server.stream.line_media import LineMedia
+from server.stream.line.media import LineMedia
 from server.stream.source import Media, Opening
 from service.views.sessions import SessionView, StreamSegmentView
 from tests.videos import write_video

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,33 @@ import pytest
 from sqlalchemy import update
 
 from db import events, schema
+from db.clips.cancel_retry_approve import approve
 from db.models import ApiKey
+from db.queue import pauses
 from db.session import Database
 from db.sessions import rows
 from db.sessions.upkeep import OVER_BUDGET
+from pipeline.errors import ServiceUnavailableError
 from pipeline.states import SessionState as RowState
-from server.stream import line as line_module
+from pipeline.states import Stage
+from pipeline.work import Outcome
 from server.stream.config import RequestPart
 from server.stream.line import LineSource
+from server.stream.line import rows as line_rows
+from server.stream.line import source as line_source
 from server.stream.session import SessionState
-from server.stream.source import Assigned, Opening, SegmentRequest, SourceError
+from server.stream.source import (
+    Assigned,
+    OnHold,
+    Opening,
+    SegmentEvent,
+    SegmentRequest,
+    SessionTimedOutError,
+    SourceError,
+)
 from service import sessions
+from service.views.sessions import SessionView
+from tests.unit.db.line import result_of
 from tests.unit.db.session_line import SessionLine
 
 ID = "a" * 32
@@ -79,7 +95,7 @@ async def left(source: LineSource, reason: str = "client_left", *, client_left: 
 def test_a_segment_that_a_key_may_not_have_yet_is_asked_for_at_its_turn(
     line: SessionLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(line_module, "_QUOTA_RETRY_S", 0.01)
+    monkeypatch.setattr(line_source, "_QUOTA_RETRY_S", 0.01)
 
     async def run() -> None:
         source = source_of(line)
@@ -133,6 +149,93 @@ def test_who_lost_a_session_to_another_client_neither_ends_it_nor_asks_for_more(
     assert displaced == [True]
     view = line.view(ID)
     assert (view.ended_at, view.segments[0].state) == (None, "waiting")
+
+
+def test_a_client_that_comes_while_the_one_before_ends_the_session_has_it(line: SessionLine) -> None:
+    async def run() -> None:
+        source = source_of(line)
+        await assigned(line, source, opening())
+        before = source._rows._view_at_close
+
+        async def taken_over_meanwhile() -> SessionView | None:
+            view = await before()
+            sessions.update_extra(line.database, ID, viewer="another")
+            return view
+
+        source._rows._view_at_close = taken_over_meanwhile  # type: ignore[method-assign]
+        await source.close(client_left=False, state=SessionState.COMPLETE, reason="stop_requested")
+
+    asyncio.run(run())
+    assert line.view(ID).ended_at is None
+
+
+def test_a_segment_that_is_asked_for_while_its_client_leaves_keeps_the_session(line: SessionLine) -> None:
+    async def run() -> None:
+        source = source_of(line)
+        await assigned(line, source, opening())
+        before = source._rows._view_at_close
+
+        async def asked_meanwhile() -> SessionView | None:
+            view = await before()
+            line.ask(ID, 0)
+            return view
+
+        source._rows._view_at_close = asked_meanwhile  # type: ignore[method-assign]
+        await left(source)
+
+    asyncio.run(run())
+    assert line.view(ID).ended_at is None
+
+
+def test_a_session_that_has_ended_is_not_gone_on_with_though_its_gpu_is_still_reserved(line: SessionLine) -> None:
+    async def run() -> None:
+        await assigned(line, source_of(line), opening())
+        line.ask(ID, 0)
+        sessions.close_session(line.database, ID, reason="closed_by_operator")
+        assert line.view(ID).gpu_ready
+        with pytest.raises(SourceError, match=r"has ended \(closed_by_operator\).*open a new one") as raised:
+            await assigned(line, source_of(line), opening(resume=True))
+        assert (raised.value.code, raised.value.retryable) == ("session_rejected", False)
+
+    asyncio.run(run())
+
+
+def test_a_database_that_is_away_is_waited_for_and_then_the_session_is_left_to_another_server(
+    line: SessionLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, away = sessions.session_view, [False]
+
+    def view(*arguments: Any, **options: Any) -> SessionView:
+        if away[0]:
+            raise ServiceUnavailableError("database postgresql://db.internal:5432/line: connection refused")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(sessions, "session_view", view)
+    monkeypatch.setattr(line_rows, "_AWAY_RETRY_S", 0.02)
+
+    async def run() -> None:
+        source = source_of(line)
+        await assigned(line, source, opening())
+        request = SegmentRequest(0, "a fox")
+        await source.announce(request)
+        away[0] = True
+        begun = asyncio.ensure_future(anext(source.start_segment(request)))
+        await asyncio.sleep(0.1)
+        assert not begun.done()
+        away[0] = False
+        await asyncio.wait_for(begun, 30)
+
+        # When it is away for longer than a client may be, then the client is told, and the session is not ended
+        away[0], source._rows._patience_s = True, 0.1
+        with pytest.raises(SourceError, match="come back later") as raised:
+            await anext(source.start_segment(request))
+        assert "db.internal" not in raised.value.message
+        assert (raised.value.code, raised.value.retryable) == ("internal_error", True)
+        away[0] = False
+        await left(source, "internal_error", client_left=False)
+
+    asyncio.run(run())
+    assert line.view(ID).ended_at is None
 
 
 def test_a_client_may_not_shorten_the_id_of_its_session(line: SessionLine) -> None:
@@ -195,7 +298,7 @@ def test_a_session_for_which_nothing_was_asked_does_not_wait_for_a_client_that_l
 
 
 def test_a_key_that_was_revoked_ends_its_conversation(line: SessionLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line_module, "_TOUCH_S", 0.02)
+    monkeypatch.setattr(line_rows, "_TOUCH_S", 0.02)
 
     async def run() -> None:
         lost = asyncio.Event()
@@ -227,5 +330,64 @@ def test_a_segment_that_waits_when_the_budget_is_reached_is_waited_for_no_more(l
             await asyncio.wait_for(anext(made), 30)
         assert (raised.value.code, raised.value.fatal) == ("session_rejected", True)
         await left(source, "session_rejected", client_left=False)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("stopped_by", "reason"), [("hold", "held"), ("pause", "batch_paused")])
+def test_a_client_is_told_why_its_segment_is_not_at_work_and_when_that_is_over(
+    line: SessionLine, monkeypatch: pytest.MonkeyPatch, stopped_by: str, reason: str
+) -> None:
+    monkeypatch.setattr(line_source, "_REASON_S", 0.01)
+
+    async def on_hold(events: AsyncIterator[SegmentEvent]) -> OnHold:
+        async for event in events:
+            if isinstance(event, OnHold):
+                return event
+        raise AssertionError("nothing was told")
+
+    async def run() -> None:
+        source = source_of(line)
+        await assigned(line, source, opening())
+        request = SegmentRequest(0, "a fox")
+        await source.announce(request)
+        screened = line.take(ID, 0, Stage.SCREEN)
+        held = stopped_by == "hold"
+        line.finish(screened, result_of(screened, Outcome.HELD if held else Outcome.DONE))
+        if not held:
+            with line.database.transaction() as session:
+                pauses.pause_batch(session, line.view(ID).batch_id, by="bob")
+
+        segment = source.start_segment(request)
+        told = await asyncio.wait_for(on_hold(segment), 30)
+        assert (told.code, told.needs) == (reason, "person")
+        assert ("person's word" if held else "paused by bob") in told.text
+
+        with line.database.transaction() as session:
+            if held:
+                approve(session, line.view(ID).segments[0].job_id, by="bob")
+            else:
+                pauses.resume_batch(session, line.view(ID).batch_id, by="bob")
+        assert await asyncio.wait_for(on_hold(segment), 30) == OnHold()
+        await left(source, "stop_requested", client_left=False)
+
+    asyncio.run(run())
+
+
+def test_a_segment_that_is_held_when_its_sessions_time_is_over_is_waited_for_no_more(line: SessionLine) -> None:
+    async def run() -> None:
+        source = source_of(line)
+        await assigned(line, source, opening())
+        request = SegmentRequest(0, "a fox")
+        await source.announce(request)
+        screened = line.take(ID, 0, Stage.SCREEN)
+        line.finish(screened, result_of(screened, Outcome.HELD))
+        made = source.start_segment(request)
+        await anext(made)
+        line.silence(ID, 61)
+        line.poll()
+        with pytest.raises(SessionTimedOutError):
+            await asyncio.wait_for(anext(made), 30)
+        await left(source, "session_timeout", client_left=False)
 
     asyncio.run(run())

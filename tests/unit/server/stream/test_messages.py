@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from server.stream.messages import InvalidMessageError, parse_client_message
+from server.stream.messages import CLIENT_MESSAGES
+from server.stream.wire import InvalidMessageError
 
 _INIT = {"type": "session_init_v2"}
 _PROMPT = {"type": "segment_prompt_source", "prompt": "a fox"}
@@ -19,5 +20,5 @@ def test_text_that_no_row_can_hold_is_turned_down_by_the_fields_name(
     message: dict[str, object], field: str, text: str
 ) -> None:
     with pytest.raises(InvalidMessageError, match=f"^{field}: "):
-        parse_client_message({**message, field: text})
-    parse_client_message({**message, field: "a"})
+        CLIENT_MESSAGES.of({**message, field: text})
+    CLIENT_MESSAGES.of({**message, field: "a"})

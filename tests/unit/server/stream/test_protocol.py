@@ -511,7 +511,7 @@ def test_a_mock_keeps_no_session_to_come_back_to(server: Server) -> None:
     with server.client(INIT | {"session_id": "a" * 32}) as client:
         closed = client.end()
     assert client.of("error")[0]["code"] == "session_rejected"
-    assert closed["code"] == 1013
+    assert closed["code"] == 1003
 
 
 def test_the_newest_of_two_clients_has_the_session(server: Server) -> None:
@@ -561,12 +561,12 @@ def test_every_type_of_the_contract_is_there() -> None:
     def types(union: Any) -> set[str]:
         return {get_args(each.model_fields["type"].annotation)[0] for each in get_args(get_args(union)[0])}
 
-    assert types(m.ClientMessage) == set(m.CLIENT_TYPES)
+    assert types(m.ClientMessage) == set(m.CLIENT_MESSAGES.types)
     assert types(m.ClientMessage) - {"rewrite_prompt", "stop_session"} == {
         "session_init_v2", "segment_prompt_source", "seed_prompts_updated", "enhancement_updated",
         "auto_extension_updated", "loop_generation_updated", "generation_paused_updated", "snapshot_state",
     }  # fmt: skip
-    assert types(m.ServerMessage) - {"prompt_alternatives"} == {
+    assert types(m.ServerMessage) - {"prompt_alternatives", "segment_waiting"} == {
         "queue_status", "gpu_assigned", "ltx2_stream_start", "ltx2_segment_start", "step_complete", "media_init",
         "media_segment_complete", "ltx2_segment_complete", "ltx2_stream_complete", "session_timeout",
         "continuation_state_snapshot", "error",
