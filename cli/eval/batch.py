@@ -8,7 +8,7 @@ from typing import Any
 
 from cli import output
 from cli.context import open_database
-from cli.eval.suite import shown_shortcomings, work_off
+from cli.eval.suite import work_off
 from db.clips import batches, scores
 from db.evals import clips, runs
 from db.evals.planning import start_run
@@ -80,11 +80,8 @@ class BatchRun:
             self.summary |= {name: count for name, count in shortcomings.items() if count}
             with database.transaction() as session:
                 runs.close_run(session, run_id, complete=not any(self.summary.values()), summary=self.summary)
-        output.notice(f"evaluation run {run_id}: scores are stored{_but(shown_shortcomings(self.summary))}")
-
-
-def _but(why: str) -> str:
-    return f"; it is incomplete: {why}" if why else ""
+        why = ", ".join(runs.shortcomings(self.summary))
+        output.notice(f"evaluation run {run_id}: scores are stored" + (f"; it is incomplete: {why}" if why else ""))
 
 
 def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write: Path | None, json: bool) -> int:
@@ -103,7 +100,7 @@ def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write
         with database.transaction() as session:
             runs.settle(session)
             run = runs.get_run(session, run_id)
-            state, why = run.state, shown_shortcomings(run.summary or {})
+            state, why = run.state, ", ".join(runs.shortcomings(run.summary or {}))
             records = runs.records_of(session, batch_id, wanted)
     if state is EvalState.OPEN:
         output.notice(f"it goes on: `vgen eval scores {run_id}`")

@@ -24,6 +24,17 @@ VERDICT = "verdict"
 """The key of a run's summary that holds the result of its comparison."""
 RESCORE = "nightly-rescore"
 """The kind of a run that scores the clips of a run that passed once more, by the scorer of a later night."""
+_SHORTCOMINGS = {
+    "missing_clips": "clips are missing",
+    "unscored_clips": "clips have no score",
+    "unread_clips": "clips could not be read",
+    "failed_steps": "scoring steps failed",
+    "failed_scores": "scores are missing because a model failed",
+    "metrics_without_weights": "metrics lack their weights",
+}
+"""What a run's summary counts, in words."""
+DETECTABLE = "detectable"
+"""The key of a nightly run's suite that holds what the suite can detect, a sentence for all metrics of one power."""
 
 
 def of_jobs(session: Session, job_ids: Sequence[str], *, current: bool = False) -> dict[str, list[Score]]:
@@ -121,10 +132,26 @@ def get_run(session: Session, run_id: str) -> EvalRun:
     return run
 
 
-def runs(session: Session, *, batch_id: str | None = None, limit: int = 50) -> Sequence[EvalRun]:
-    """Evaluation runs, newest first."""
+def runs(
+    session: Session, *, batch_id: str | None = None, kind: str | None = None, limit: int = 50
+) -> Sequence[EvalRun]:
+    """Evaluation runs, newest first; only those of one batch or of one kind where these are given."""
     query = select(EvalRun).order_by(EvalRun.id.desc()).limit(limit)
-    return session.scalars(query.where(EvalRun.batch_id == batch_id) if batch_id else query).all()
+    if batch_id is not None:
+        query = query.where(EvalRun.batch_id == batch_id)
+    if kind is not None:
+        query = query.where(EvalRun.kind == kind)
+    return session.scalars(query).all()
+
+
+def has_every_clip(session: Session, run: EvalRun) -> bool:
+    """Return whether a published video is recorded for every job of the run: deleting a clip takes its record away."""
+    query = (
+        select(func.count(Job.id.distinct()))
+        .join(ArtifactRow, (ArtifactRow.job_id == Job.id) & (ArtifactRow.kind == "video"))
+        .where(Job.batch_id == run.batch_id, Job.state == JobState.SUCCEEDED)
+    )
+    return session.scalars(query).one() >= run.expected
 
 
 def close_run(
@@ -143,6 +170,11 @@ def close_run(
         return None
     events.record(session, "eval_ended", batch_id=ended.batch_id, run=run_id, state=state.value)
     return state
+
+
+def shortcomings(summary: Mapping[str, Any]) -> list[str]:
+    """What keeps a run from being complete, by its summary, as ``2 clips are missing``; empty where nothing does."""
+    return [f"{summary[name]} {words}" for name, words in _SHORTCOMINGS.items() if summary.get(name)]
 
 
 def records_of(session: Session, batch_id: str, metrics: Container[str] | None = None) -> list[dict[str, Any]]:

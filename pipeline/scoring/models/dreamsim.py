@@ -100,7 +100,7 @@ def _add_lora(models: Sequence[DinoTransformer], path: Path) -> None:
             matrix = model.get_parameter(f"blocks.{index}.attn.qkv.weight")
             a = _taken(state, f"{at}A.weight", (rank, matrix.shape[1]), path)
             b = _taken(state, f"{at}B.weight", (matrix.shape[0], rank), path)
-            matrix += factor * (b @ a)
+            matrix.add_(b @ a, alpha=factor)
     if state:
         raise weight_reader.wrong(path, f"has the unknown {next(iter(state))} ({len(state)} tensors)")
 

@@ -106,7 +106,8 @@ MIDDLE_OF = 256
 def middle_for_dino(frames: Frames, device: str = "cpu") -> Tensor:
     """Bicubic on floats, not clamped, then the middle square: VBench-I2V's subject."""
     images = tensor(frames, device)
-    images = centre(resized(images, shorter_side(*images.shape[-2:], side=MIDDLE_OF), "bicubic"))
+    height, width = images.shape[-2:]
+    images = centre(resized(images, shorter_side(height, width, MIDDLE_OF), "bicubic"))
     return normalised(images / 255, IMAGENET)
 
 

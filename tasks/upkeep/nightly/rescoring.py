@@ -68,11 +68,7 @@ def start(session: Session, night: str, found: Sequence[Stale]) -> list[EvalRun]
 
 def of_night(session: Session, night: str) -> list[EvalRun]:
     """The runs that score a night's baselines again."""
-    return [
-        run
-        for run in runs.runs(session, limit=500)
-        if run.kind == runs.RESCORE and (run.suite or {}).get("of") == night
-    ]
+    return [run for run in runs.runs(session, kind=runs.RESCORE, limit=500) if (run.suite or {}).get("of") == night]
 
 
 def unfinished(rescores: Sequence[EvalRun]) -> list[EvalRun]:
