@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from db.evals import runs
 from db.models import EvalRun
 from pipeline.scoring import compare as comparing
 from pipeline.scoring.compare import Comparison, SpeedSample, SpeedVerdict, State
