@@ -3,11 +3,12 @@
 import importlib
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline.errors import RefusedError
+from pipeline.errors import RefusedError, VgenError
 from pipeline.scoring.weight_files import (
     AESTHETIC_HEAD,
     ALEXNET,
@@ -26,7 +27,7 @@ from pipeline.scoring.weight_files import (
     VICLIP,
     WHISPER,
 )
-from pipeline.scoring.weights import Weights
+from pipeline.scoring.weights import FoundWeights, Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,11 @@ _LOADING = threading.Lock()
 """Loaders of models change what is global for a moment: one loads at a time."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out, of the machine or a device; torch's error is known by name: no torch here."""
+    return type(error).__name__ in ("MemoryError", "OutOfMemoryError")
+
+
 @dataclass
 class Models:
     """The families of one device. ``device`` is torch's name for it; ``precision`` that of matrix products there."""
@@ -103,6 +109,11 @@ class Models:
             except RefusedError as error:
                 self._broken[family] = error
                 raise
+            except Exception as error:
+                if isinstance(error, VgenError) or is_out_of_memory(error):
+                    raise
+                self._broken[family] = _wrong(weights, error)
+                raise self._broken[family] from error
             self.load_seconds[family] = time.perf_counter() - started
         return self._loaded[family]
 
@@ -123,3 +134,10 @@ class Models:
         """Forget every model, so that its memory can be used again."""
         self._loaded.clear()
         self._broken.clear()
+
+
+def _wrong(weights: Sequence[FoundWeights], error: Exception) -> RefusedError:
+    """What a library says of files that are damaged in a way that no loader here looks for."""
+    first = (str(error).strip() or "no message").splitlines()[0]
+    paths = ", ".join(str(found.path) for found in weights)
+    return RefusedError(f"weights {paths}: {type(error).__name__}: {first:.300}", code="eval_weights_wrong")

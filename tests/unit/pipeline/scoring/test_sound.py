@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from fractions import Fraction
 from pathlib import Path
@@ -161,6 +162,29 @@ def test_a_folder_that_is_no_clap_is_refused(folder: Path, tmp_path: Path) -> No
                 Models(Weights(tmp_path)).get("clap")
         assert caught.value.code == "eval_weights_wrong"
         (tmp_path / name).rename(target / name)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", "[" * 5000, '{"audio_config": 3}', '{"audio_config": {"depths": "x"}}', '{"model": 1}'],
+)
+def test_a_damaged_file_of_a_folder_is_wrong_weights_or_does_not_matter(
+    folder: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    target = Path(shutil.copytree(folder, tmp_path / folder.name))
+    (target / name).write_text(content)
+    models = Models(Weights(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        errors = []
+        for _ in range(2):  # it is read once, and not again for each clip
+            try:
+                models.get("clap")
+            except RefusedError as error:  # some of these files are as good as none
+                errors.append(error)
+    assert all(error.code == "eval_weights_wrong" and str(target) in str(error) for error in errors)
+    assert len(errors) in (0, 2)
 
 
 SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>", "<|nospeech|>")
