@@ -48,7 +48,9 @@ def read_scores(path: Path) -> list[Record]:
             raise InputError([Problem("it has no video and scores", file=str(path), field=f"record {number}")])
         for name, (kind, form) in _FIELDS.items():
             value = record.get(name)
-            fits = isinstance(value, kind) and not isinstance(value, bool) and not (name == "entry" and value < 0)
+            fits = isinstance(value, kind) and not isinstance(value, bool)
+            if name == "entry" and isinstance(value, int):
+                fits = fits and value >= 0
             if value is not None and not fits:
                 message = f"{name}: {value!r:.80} is not {form}"
                 raise InputError([Problem(message, file=str(path), field=f"record {number}")])

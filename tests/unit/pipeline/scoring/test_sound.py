@@ -93,6 +93,30 @@ def film(path: Path, samples: Any, rate: int = RATE, channels: int = 1) -> Path:
     return path
 
 
+@pytest.mark.parametrize("metric", ["sound.clap", "sound.word_error_rate"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_sound_that_is_no_numbers_is_not_scored(
+    models: Models, whisper_folder: Path, metric: str, value: float, tmp_path: Path
+) -> None:
+    with av.open(str(tmp_path / "clip.mkv"), "w", format="matroska") as container:
+        picture = container.add_stream("ffv1", rate=Fraction(8))
+        picture.width, picture.height, picture.pix_fmt = 32, 32, "yuv420p"
+        track = container.add_stream("pcm_f32le", rate=RATE, layout="mono")
+        container.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")))
+        container.mux(picture.encode())
+        samples = tone(0.5, 440)
+        samples[1000:1010] = value
+        sound = av.AudioFrame.from_ndarray(samples[None], "flt", "mono")
+        sound.rate, sound.pts = RATE, 0
+        container.mux(track.encode(sound))
+        container.mux(track.encode())
+    used = models if metric == "sound.clap" else Models(Weights(whisper_folder.parent))
+
+    score = METRICS[metric].score(read_clip(tmp_path / "clip.mkv"), Context(used, 'a voice says "hello"'))
+
+    assert (score.score, score.reason) == (None, "its sound has samples that are not finite numbers")
+
+
 def test_the_likeness_is_that_of_transformers_own_forward(models: Models, folder: Path, tmp_path: Path) -> None:
     """The oracle: ``ClapModel``'s logits of text and sound in one call, window by window."""
     model, features = ClapModel.from_pretrained(folder).eval(), ClapFeatureExtractor.from_pretrained(folder)
