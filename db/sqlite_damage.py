@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
-MEND = "restore it from a copy, or move it away to begin anew"
+MEND = "restore it from a backup, or move it away to start with an empty one"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _RULES = {
     **dict.fromkeys(("INTEGER", "BIGINT"), "{0} IS NULL OR typeof({0}) = 'integer'"),

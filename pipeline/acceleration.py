@@ -117,7 +117,7 @@ class Acceleration(_Options):
                 f"{', '.join(QUANTISATIONS)}, {GGUF}/path/to/file"
             )
         if quantisation is not None and self.layerwise_casting is not None:
-            raise ValueError("quantisation and layerwise_casting both say how weights are stored; give one")
+            raise ValueError("quantisation and layerwise_casting both set how weights are stored; give only one")
         return self
 
     @property

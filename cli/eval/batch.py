@@ -85,7 +85,7 @@ def score_by_workers(settings: Settings, batch: str, names: Sequence[str], write
             state = runs.get_run(session, run_id).state
             records = runs.records_of(session, batch_id, wanted)
     if state is EvalState.OPEN:
-        output.notice(f"it goes on: `vgen eval scores {run_id}`")
+        output.notice(f"it continues; to see the scores: `vgen eval scores {run_id}`")
         return code or ExitCode.INCOMPLETE
     if write is not None:
         write_scores(write, records)

@@ -27,11 +27,12 @@ def export(
         Path | None, typer.Option("--suite", help="VBench_full_info.json; default: the installed vbench wheel's.")
     ] = None,
     dimension: Annotated[
-        list[str] | None, typer.Option("--dimension", help="Repeatable; default: those that vgen does not score.")
+        list[str] | None,
+        typer.Option("--dimension", help="A dimension; repeatable. Default: those that vgen does not score."),
     ] = None,
     json: Json = False,
 ) -> int:
-    """Lay clips out under the names that VBench's own code reads."""
+    """Copy clips to the file names that VBench's own code reads."""
     settings_of(ctx)
     unknown = [name for name in dimension or () if name not in DIMENSIONS]
     if unknown:
@@ -53,11 +54,18 @@ def export(
 def import_(
     ctx: typer.Context,
     results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="VBench's *_eval_results.json files.")],
-    exported: Annotated[Path, typer.Option("--export", metavar="DIR", help="The folder that `export` made.")],
-    scores: Annotated[Path, typer.Option("--scores", metavar="FILE", help="Score file to put them into, or to make.")],
+    exported: Annotated[
+        Path, typer.Option("--export", metavar="DIR", help="The folder that `vgen eval export` wrote.")
+    ],
+    scores: Annotated[
+        Path,
+        typer.Option(
+            "--scores", metavar="FILE", help="Score file to add the results to; created if it does not exist."
+        ),
+    ],
     json: Json = False,
 ) -> int:
-    """Put the results of VBench's own code into a score file. They replace what it has of the same."""
+    """Add the results of VBench's own code to a score file, replacing earlier results of the same clips."""
     settings_of(ctx)
     official = exchange.merged_results(results, exchange.read_export(exported))
     read = official.scores

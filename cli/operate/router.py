@@ -14,13 +14,14 @@ from pipeline import extras
 
 def router_serve(
     ctx: typer.Context,
-    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML with a mapping `router:`.")],
-    host: Annotated[str | None, typer.Option("--host", help="Address to listen on, over the file's.")] = None,
+    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="YAML file with a mapping `router:`.")],
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on, instead of the file's.")] = None,
     port: Annotated[
-        int | None, typer.Option("--port", min=0, max=65535, help="Port, over the file's; 0: any free one.")
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="Port to listen on, instead of the file's; 0: any free one."),
     ] = None,
 ) -> int:
-    """Send HTTP requests and WebSocket sessions to several servers, in the foreground. Ctrl-C or SIGTERM drains."""
+    """Put several servers behind one address, for HTTP and WebSockets, in the foreground. Ctrl-C or SIGTERM drains."""
     extras.require(extras.SERVE, purpose="what `vgen router-serve` answers with")
     from server.listener import is_loopback, listen, shown_address
     from server.router import process
@@ -33,7 +34,7 @@ def router_serve(
     listener = listen(chosen.host, chosen.port, field="router.host or router.port")
     if not is_loopback(listener):
         output.notice("others can reach this address: every replica must ask for keys (`vgen keys create`)")
-    with Interrupt("draining: running sessions go on; again to stop at once") as interrupt:
+    with Interrupt("draining: running sessions continue; press again to stop at once") as interrupt:
         output.notice(f"routing on http://{shown_address(listener)}")
         process.run(chosen, listener, interrupt.event, admin_key=admin_key)
     return 0

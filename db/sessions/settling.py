@@ -76,7 +76,7 @@ def _some_open(session: Session, batch_id: str) -> bool:
 def _cancel_followers(session: Session, batch_id: str) -> None:
     while ids := _orphaned(session, batch_id):
         cancelled = cancel_all(session, ids, wait=False)
-        why = "the segment that it goes on from was not made"
+        why = "the segment before it was not made"
         session.execute(
             update(Job)
             .where(Job.id.in_(cancelled), Job.state == JobState.CANCELLED)

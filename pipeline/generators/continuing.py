@@ -46,7 +46,7 @@ def continuation_of(preset: Preset) -> Continuation:
     """
     if preset.continuation is None:
         raise RefusedError(
-            f"segments: preset {preset.name} cannot go on from given frames", code="continuation_unsupported"
+            f"segments: preset {preset.name} cannot continue from given frames", code="continuation_unsupported"
         )
     return preset.continuation
 

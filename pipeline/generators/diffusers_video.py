@@ -124,7 +124,8 @@ class DiffusersVideoGenerator(Generator):
             raise FatalError("no model is loaded", code="model_not_loaded")
         if request.spec.preset != self._preset.name:
             raise FatalError(
-                f"preset {request.spec.preset!r} is asked for, {self._preset.name!r} is loaded", code="model_not_loaded"
+                f"preset {request.spec.preset!r} was requested, {self._preset.name!r} is loaded",
+                code="model_not_loaded",
             )
         acceleration = request.accelerated_by
         if acceleration.at_load != self._how:

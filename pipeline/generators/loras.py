@@ -111,9 +111,7 @@ class Loras:
         halves = _without_other_half(expected)
         if halves:
             self._forget(name)
-            raise RefusedError(
-                f"{label} is not whole: {named(halves)} is there without its other half", code="lora_unusable"
-            )
+            raise RefusedError(f"{label} is incomplete: {named(halves)} has no other half", code="lora_unusable")
         tensors = [value for _, part in self._parts() for key, value in part.named_parameters() if f".{name}." in key]
         if not tensors or len(tensors) < len(expected):
             self._forget(name)

@@ -82,7 +82,7 @@ class StoredInput:
 
     def _require(self, sha256: str) -> None:
         if sha256 != self.sha256:
-            message = "was changed after it was checked; nothing was stored: submit once more"
+            message = "was changed after it was checked; nothing was stored: submit again"
             raise InputError([Problem(message, str(self.path))])
 
 

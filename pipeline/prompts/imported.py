@@ -174,7 +174,7 @@ def _job(
         return None
     seam = library.presets[str(values["preset"])].continuation
     if extends is not None and seam is None:
-        report("extends", f"is given, but preset {values['preset']!r} cannot go on from given frames")
+        report("extends", f"is given, but preset {values['preset']!r} cannot continue from given frames")
         return None
     shot = Shot(
         line=1,

@@ -121,11 +121,11 @@ class EncodeSettings(_Group):
 class EnhanceSettings(_Group):
     """Prompt enhancement by OpenAI-compatible providers."""
 
-    enabled: bool = Field(False, description="Enhance prompts unless a line says otherwise.")
+    enabled: bool = Field(False, description="Enhance prompts, unless a line sets enhance.")
     providers: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="In priority order: cerebras, groq, openai, or name=base_url for any compatible server; "
-        "each may end in #model to be asked for another model than `model`.",
+        "each may end in #model, to use another model than `model`.",
     )
     model: str = Field(
         "gpt-oss-120b",
@@ -199,7 +199,7 @@ class WorkerSettings(_Group):
     silence_s: float = Field(
         120.0,
         gt=0,
-        description="An idle worker that receives nothing for so long, though its queue holds work, restarts.",
+        description="Time after which an idle worker restarts if it receives nothing although its queue has messages.",
     )
     window: int = Field(64, ge=1, description="Steps in flight on each queue that is not a GPU queue.")
     visibility_timeout_s: int = Field(
@@ -248,17 +248,15 @@ class ServeSettings(_Group):
         30.0, gt=0, description="A client that sends nothing for so long, in the middle of a request, is answered 408."
     )
     drain_s: float = Field(
-        60.0, ge=0, description="How long a stopping server goes on with answers that were begun, such as downloads."
+        60.0, ge=0, description="How long a stopping server continues answers that it has begun, such as downloads."
     )
     redirect: bool = Field(
-        False, description="Answer downloads by a redirect to the store's presigned URL, where that is another origin."
+        False, description="Redirect downloads to the store's presigned URL, if that has another origin."
     )
     idempotency_h: float = Field(
         24.0, gt=0, description="Hours for which a request with the same Idempotency-Key gets the first one's answer."
     )
-    public_pages: bool = Field(
-        False, description="Show the pages, of every owner and to read only, also to those who have no key."
-    )
+    public_pages: bool = Field(False, description="Let everyone read the pages, of every owner, without a key.")
     public_url: str | None = Field(
         None, description="URL by which people reach the pages of `vgen serve`: Flower and `vgen show` link to it."
     )
@@ -339,7 +337,9 @@ class SweepSettings(_Group):
         24.0, ge=0, description="Hours after which an object that no row points at is removed; longer than any step."
     )
     checkpoint_age_h: float = Field(
-        168.0, ge=0, description="Hours after which a failed job's checkpoints are removed: a retry then starts anew."
+        168.0,
+        ge=0,
+        description="Hours after which a failed job's checkpoints are deleted; a retry then starts from the beginning.",
     )
 
 
@@ -396,7 +396,7 @@ class Settings(_NormalisedModel, BaseSettings):
     handoff_bytes: int = Field(8 * 1024 * MEBIBYTE, gt=0, description="Most bytes of frames kept there at once.")
     cache_dir: Path | None = Field(None, description="Where built models are kept; unset means `home`/cache.")
     input_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
-        (), description="Folders that input images may lie in; unset: the prompt file's and the current one."
+        (), description="Folders where input images are allowed; unset: the prompt file's and the current one."
     )
     presets_dir: Path | None = Field(None, description="Folder of your own presets; unset means `home`/presets.")
     trusted_folders: Annotated[tuple[Path, ...], NoDecode] = Field(

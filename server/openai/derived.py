@@ -55,7 +55,7 @@ def _remix(order: Order, video_id: str) -> Video:
     if "prompt" not in given:
         raise ApiError(400, "prompt: is missing", code="invalid_value", param="prompt")
     if job.spec.get("extends"):
-        message = f"video {video_id} goes on from another one: remix that one"
+        message = f"video {video_id} is the continuation of another video: remix that one"
         raise ApiError(400, message, code="unsupported_video", param="video_id")
     inputs = StoredInputs(order.line.storage.download)
     before = _specified(job.spec, job.roll, inputs)

@@ -86,7 +86,7 @@ REFUSED: dict[str, str] = {
     "frame_interpolation_exp": _OFF["enable_frame_interpolation"],
     "frame_interpolation_scale": _OFF["enable_frame_interpolation"],
     "frame_interpolation_model_path": _OFF["enable_frame_interpolation"],
-    "sound_duration": "is not available: sound is as long as its clip",
+    "sound_duration": "is not available: sound always has the length of its clip",
     "audio_reference": "is not available: no preset takes sound",
     "start_time_seconds": "is not available: a video is taken from its beginning",
     "output_compression": "is not available: use quality, a word or a CRF from 0 to 63",

@@ -224,7 +224,7 @@ class Timers:
                 for report in self._reports:
                     workers.leave(session, report.name)
         except ServiceUnavailableError:
-            logger.warning("workers not signed off: the database is away")
+            logger.warning("workers not signed off: the database is unreachable")
         if self._owns_database:
             self._database.close()
 

@@ -72,7 +72,7 @@ class ModelLoader(threading.Thread):
             try:
                 idle = self._tick()
             except ServiceUnavailableError as error:
-                logger.warning("preset not loaded: the database is away", extra={"reason": str(error)})
+                logger.warning("preset not loaded: the database is unreachable", extra={"reason": str(error)})
             except Exception:
                 logger.exception("preset not loaded")
             self._over.wait(self._settings.worker.dispatch_s * (IDLE_POLL_FACTOR if idle else 1))

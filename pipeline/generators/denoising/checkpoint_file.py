@@ -182,7 +182,7 @@ def read_metadata(path: Path, identity: Identity) -> dict[str, str]:
     if changed := _differences(numerics, identity.numerics):
         raise CheckpointUnusableError(f"numerics differ: {changed}")
     if not 1 <= step <= total:
-        raise CheckpointUnusableError(f"it says step {step} of {total}")
+        raise CheckpointUnusableError(f"its step {step} of {total} is not possible")
     return header
 
 
