@@ -164,7 +164,7 @@ def test_an_index_that_leads_elsewhere_is_told(folder: Path, weight_map: object)
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        ({"_class_name": ["own_pipeline", "Own"]}, "names code in the model.s folder"),
+        ({"_class_name": ["own_pipeline", "Own"]}, "names code in the model's folder"),
         ({"../vae": ["diffusers", "AutoencoderKLWan"]}, "is not a valid name of a component"),
         ({"vae": ["diffusers"]}, "is not a pair"),
         ({"vae2": ["diffusers", "AutoencoderKLWan"]}, "vae2: folder"),
