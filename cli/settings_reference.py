@@ -34,16 +34,16 @@ In a TOML file, a setting of a group is a key in the group's table: `VGEN_S3_REG
 value counts as not set, spaces around a value are ignored, and `~` is your home folder. Files must be UTF-8. Times are
 in seconds and sizes in bytes, unless the name says otherwise.
 
-`vgen config` shows each value and where it came from. An invalid value stops every command with exit code 2; the message
-names the file, line, setting and rule. An unknown name is reported with the nearest known one.
+`vgen config` shows each value and where it came from. An invalid value stops every command with exit code 2; the
+message names the file, line, setting and rule. An unknown name is reported with the nearest known one.
 
 The project's folder is the current folder if that has a `vgen-home`, `vgen.toml` or `.env`. Otherwise it is the
 nearest folder above it that has a used home or a `vgen.toml`, both owned by you. Like git, `vgen` therefore works in
 subfolders. Relative paths in the files start at the project's folder. `vgen init` writes a `vgen.toml` with every
 setting as a comment.
 
-A few variables are not settings. `vgen flower` reads `VGEN_FLOWER_BASIC_AUTH` (the login, USER:PASSWORD), and the preset `idle`
-reads `VGEN_IDLE_STEP_S` ([models](models.md)). `VGEN_FAILPOINTS` makes processes fail on purpose
+A few variables are not settings. `vgen flower` reads `VGEN_FLOWER_BASIC_AUTH` (the login, USER:PASSWORD), and the
+preset `idle` reads `VGEN_IDLE_STEP_S` ([models](models.md)). `VGEN_FAILPOINTS` makes processes fail on purpose
 ([operations](operations.md)). The keys of enhancement providers are `CEREBRAS_API_KEY`,
 `GROQ_API_KEY` and `OPENAI_API_KEY`; that of a provider given as `name=base_url` is `VGEN_ENHANCE_KEY_NAME`.
 """
