@@ -13,7 +13,10 @@ from pipeline.policy.routes import is_encode_queue
 
 ALIVE_MS = 30_000
 """A worker that has not been seen for so long is taken for gone."""
-_FORGET_MS = 24 * 3600 * 1000
+MISSED_REPORTS_MS = 15_000
+"""A worker reports every five seconds: one that has not been seen for so long has missed three reports."""
+FORGET_MS = 24 * 3600 * 1000
+"""The row of a worker that has not been seen for so long is removed."""
 
 _WORKERS = cast(Table, Worker.__table__)
 _SAID = ("host", "pid", "queues", "slots", "gpu_type", "memory_bytes")
@@ -69,7 +72,7 @@ def leave(session: Session, name: str) -> None:
 
 
 def forget_old(session: Session) -> None:
-    session.execute(delete(Worker).where(Worker.seen_at < now_ms() - _FORGET_MS))
+    session.execute(delete(Worker).where(Worker.seen_at < now_ms() - FORGET_MS))
 
 
 def forget_all(session: Session) -> None:
@@ -77,11 +80,12 @@ def forget_all(session: Session) -> None:
     session.execute(delete(Worker))
 
 
-_ALIVE = select(Worker).where(Worker.seen_at > now_ms() - ALIVE_MS).order_by(Worker.name)
+_ALIVE = select(Worker).where(Worker.seen_at > now_ms() - bindparam("silence_ms")).order_by(Worker.name)
 
 
-def alive(session: Session) -> Sequence[Worker]:
-    return session.scalars(_ALIVE).all()
+def alive(session: Session, *, silence_ms: int = ALIVE_MS) -> Sequence[Worker]:
+    """The workers that were seen within so many milliseconds, by name."""
+    return session.scalars(_ALIVE, {"silence_ms": silence_ms}).all()
 
 
 def served_handoffs(session: Session) -> set[str]:

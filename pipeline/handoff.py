@@ -30,6 +30,8 @@ _RESERVATION = ".room"
 _WRITTEN = ".written"
 """The suffix of the file beside frames that says how many of them are there: whoever watches a clip while it is made
 reads on from that."""
+_SOUND_FACTS = ".sound-facts"
+"""The suffix of the file beside frames that says what their raw sound is."""
 _BLOCK = 512
 """Bytes that ``st_blocks`` counts in (POSIX leaves it open, Linux does not)."""
 _COUNTING_S, _LOOK_S = 5.0, 0.005
@@ -199,6 +201,29 @@ def frames_written(frames: Path) -> int:
         return int.from_bytes(frames.with_suffix(_WRITTEN).read_bytes()[:8], "little")
     except OSError:
         return 0
+
+
+def sound_path(frames: Path) -> Path:
+    """Return where the raw sound of these frames lies: 32-bit floats, little-endian, channels interleaved."""
+    return frames.with_suffix(".sound")
+
+
+def announce_sound(frames: Path, sample_rate: int, channels: int) -> None:
+    """Say what the sound of these frames is, for those who read them meanwhile: before the first frame is counted.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    frames.with_suffix(_SOUND_FACTS).write_text(f"{sample_rate} {channels}", "ascii")
+
+
+def announced_sound(frames: Path) -> tuple[int, int] | None:
+    """Return the samples a second and the channels of the frames' sound, once a frame is there; None: no sound."""
+    try:
+        sample_rate, channels = frames.with_suffix(_SOUND_FACTS).read_text("ascii").split()
+    except OSError:
+        return None
+    return int(sample_rate), int(channels)
 
 
 @contextlib.contextmanager

@@ -45,6 +45,15 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     return (signal.SIGINT, signal.SIGTERM) if ignored else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def has_terminal() -> bool:
+    """Return whether this process has a controlling terminal, and that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 def hang_up_like_sigterm() -> None:
     """Have SIGHUP do what SIGTERM does in this process, unless it is ignored."""
     if signal.SIGHUP in stop_signals():

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from pipeline.digests import sha256_hex
 from pipeline.settings import Settings
@@ -24,6 +26,7 @@ KEPT_S = 600
 INIT, END = 1, 2**40
 """The numbers of a segment's first and last entry; its fragments count from ``INIT`` + 1."""
 _TIMEOUT_S = 5.0
+_RETRY_S = 0.25
 _REFUSED = "equal or smaller"
 
 
@@ -39,16 +42,24 @@ class Entry:
 class LiveChunks:
     """The streams of sessions. Whatever is raised is a ``redis.RedisError``."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, patience_s: float = 0) -> None:
         self._redis: Any = redis.Redis.from_url(
-            url, socket_timeout=_TIMEOUT_S * 2, socket_connect_timeout=_TIMEOUT_S, health_check_interval=30
+            url,
+            socket_timeout=_TIMEOUT_S * 2,
+            socket_connect_timeout=_TIMEOUT_S,
+            health_check_interval=30,
+            retry=Retry(ConstantBackoff(_RETRY_S), round(patience_s / _RETRY_S)),
         )
 
     @classmethod
-    def of(cls, settings: Settings) -> LiveChunks | None:
-        """Return the streams that the settings name; None: none."""
+    def of(cls, settings: Settings, *, patience_s: float = 0) -> LiveChunks | None:
+        """Return the streams that the settings name; None: none.
+
+        Args:
+            patience_s: how long it is tried again to reach a Redis that is away, in seconds.
+        """
         url = settings.stream.chunks_url
-        return None if url is None else cls(url.get_secret_value())
+        return None if url is None else cls(url.get_secret_value(), patience_s=patience_s)
 
     def append(self, stream: str, segment: int, number: int, fields: Mapping[str, bytes | str | int]) -> bool:
         """Add an entry; False where the stream has it, or a later one."""

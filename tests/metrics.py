@@ -15,9 +15,14 @@ def scrape(client: httpx.Client) -> dict[Sample, float]:
     """Every sample."""
     answer = client.get("/metrics")
     assert answer.status_code == 200, answer.text
+    return samples_of(answer.text)
+
+
+def samples_of(text: str) -> dict[Sample, float]:
+    """Every sample of an answer."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(answer.text)
+        for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
 

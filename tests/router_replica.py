@@ -28,6 +28,15 @@ import uvicorn
 REPOSITORY = Path(__file__).parent.parent
 
 
+FIXED: dict[str, tuple[Any, ...]] = {
+    "/status/418": (418, {"short": "stout"}, (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")),
+    "/moved": (302, {}, (b"location", b"http://198.51.100.1/elsewhere")),
+    "/early": (413, {"early": True}, (b"connection", b"close")),  # before the body has come
+    "/large": (200, "x" * 64 * 1024 * 1024),
+}
+"""Answers that depend on the path alone: status, value, headers."""
+
+
 class Replica:
     def __init__(self, name: str) -> None:
         self.name = name
@@ -47,6 +56,8 @@ class Replica:
             await send({"type": "websocket.http.response.start", "status": int(status[1]), "headers": headers})
             await send({"type": "websocket.http.response.body", "body": b"refused"})
             return
+        if scope["path"] == "/hang":
+            await asyncio.Event().wait()
         chosen = scope["subprotocols"][-1] if scope["subprotocols"] else None
         await send({"type": "websocket.accept", "subprotocol": chosen, "headers": [(b"x-replica", self.name.encode())]})
         await send(
@@ -87,12 +98,15 @@ class Replica:
                 await _answer(send, 200, self.health)
             case "/endings":
                 await _answer(send, 200, self.endings)
-            case "/status/418":
-                await _answer(send, 418, {"short": "stout"}, (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"))
-            case "/moved":
-                await _answer(send, 302, {}, (b"location", b"http://198.51.100.1/elsewhere"))
-            case "/early":  # answers before the body has come
-                await _answer(send, 413, {"early": True}, (b"connection", b"close"))
+            case path if path in FIXED:
+                status, value, *headers = FIXED[path]
+                await _answer(send, status, value, *headers)
+            case "/ranged":
+                wanted = dict(scope["headers"]).get(b"range", b"").decode()
+                first, last = map(int, wanted.removeprefix("bytes=").split("-"))
+                await _answer(
+                    send, 206, "y" * (last - first - 1), (b"content-range", f"bytes {first}-{last}/*".encode())
+                )
             case "/never":
                 while (await receive())["type"] != "http.disconnect":
                     pass
@@ -115,7 +129,7 @@ class Replica:
     def _seen(self, scope: Any) -> dict[str, Any]:
         headers: dict[str, str] = {}
         for name, value in scope["headers"]:
-            headers[name.decode()] = ", ".join(filter(None, (headers.get(name.decode()), value.decode())))
+            headers[name.decode()] = ", ".join(filter(None, (headers.get(name.decode()), value.decode("latin-1"))))
         return {
             "replica": self.name,
             "raw_path": scope["raw_path"].decode(),

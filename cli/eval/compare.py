@@ -72,6 +72,8 @@ def compare(
     settings = settings_of(ctx)
     margins = comparing.read_margins(margin or [], "--margin")
     before, after = read_run(baseline, settings), read_run(candidate, settings)
+    if before.name == after.name and not Path(before.name).exists():
+        raise InputError(f"BASELINE and CANDIDATE are both evaluation run {before.name}: give two different runs")
     chosen = _chosen(metrics, list(margins), before, after)
     models = Models(weights_of(settings, weights), device or settings.eval.device)
     chosen, alike = _ready(chosen, list(margins), models)

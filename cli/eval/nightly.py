@@ -1,7 +1,7 @@
 """`vgen eval nightly`: the nightly evaluation, now."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from cli.eval.suite import run_view, work_off
 from cli.options import FieldOptions, Json, takes
 from db.evals import runs
 from db.session import Database
-from pipeline.errors import InputError, Problem
+from pipeline.errors import ConflictError, InputError, Problem
 from pipeline.prompts.scoring import split_names
 from pipeline.scoring.compare import read_margins
 from pipeline.settings import Settings
@@ -51,7 +51,7 @@ def nightly(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Make and score the nightly suite, and compare it with the nights that passed. Exits with 3 unless it passed."""
+    """Make and score the nightly suite, and compare it with the nights that passed. Exits with 3 unless it passes."""
     settings = settings_of(ctx)
     overrides = fields.overrides()
     if "labels" in overrides:
@@ -66,9 +66,6 @@ def nightly(
         fields=overrides,
     )
     with open_database(settings, upgrade=True) as database:
-        if plan.baseline is not None:
-            with database.reading() as session:
-                runs.get_run(session, plan.baseline)  # rather now than in the morning
         run_id, batch_id = work.submit(database, settings, plan)
         if not work.has_baseline(database, run_id):
             for sentence in work.before_the_night(plan):
@@ -76,32 +73,41 @@ def nightly(
         if (code := _to_the_end(database, settings, run_id, batch_id)) is not None:
             return code
         storage = make_storage(settings)
-        verdict = work.judge(database, storage, run_id, settings.serve.public_url)
+
+        def judged(**options: bool) -> dict[str, Any]:
+            return work.judge(database, storage, run_id, settings.serve.public_url, **options)
+
+        verdict = judged()
         if verdict.get("rescore"):
             if (code := _rescored(database, settings, run_id)) is not None:
                 return code
-            verdict = work.judge(database, storage, run_id, settings.serve.public_url)
+            verdict = judged()
         if work.repeat_due(database, run_id, verdict):
-            repeat_id, batch_id = work.submit_repeat(database, settings, run_id)
-            output.notice(f"second seeds: run {repeat_id}")
-            if (code := _to_the_end(database, settings, repeat_id, batch_id)) is not None:
-                return code
-            verdict = work.judge(database, storage, run_id, settings.serve.public_url)
+            try:
+                repeat_id, batch_id = work.submit_repeat(database, settings, run_id)
+            except (ConflictError, InputError) as error:
+                output.notice(f"the night is judged without its second seeds: {error}")
+                verdict = judged(repeat=False)
+            else:
+                output.notice(f"second seeds: run {repeat_id}")
+                if (code := _to_the_end(database, settings, repeat_id, batch_id)) is not None:
+                    return code
+                verdict = judged()
         _show(database, storage, run_id, json)
     return ExitCode.DONE if verdict["passed"] else ExitCode.INCOMPLETE
 
 
 def _rescored(database: Database, settings: Settings, run_id: str) -> int | None:
-    """Have the runs that it is compared with scored again; the exit code where that has not ended."""
+    """Have the nights before scored again by this night's scorer; the exit code where that has not ended."""
     for rescore_id, batch_id in work.submit_rescores(database, run_id):
-        output.notice(f"the scorer is another than that of the nights before: run {rescore_id} scores one again")
+        output.notice(f"an earlier night was scored by another scorer: run {rescore_id} scores its clips again")
         if (code := _to_the_end(database, settings, rescore_id, batch_id)) is not None:
             return code
     return None
 
 
 def _to_the_end(database: Database, settings: Settings, run_id: str, batch_id: str) -> int | None:
-    """Work or watch until the run's batch has ended, and count it; the exit code where it has not."""
+    """Work or watch until the run's batch has ended; the exit code where it has not, as somebody interrupted it."""
     code = work_off(database, settings, batch_id)
     with database.transaction() as session:
         runs.settle(session)
@@ -121,7 +127,8 @@ def _show(database: Database, storage: Storage, run_id: str, json: bool) -> None
         return
     verdict = view.summary[runs.VERDICT]
     output.facts(
-        [("run", view.id), ("batch", view.batch_id), ("clips", view.expected), ("compared with", verdict["baseline"])]
+        [("run", view.id), ("batch", view.batch_id), ("clips", view.expected)]
+        + [("compared with", verdict["baseline"])]
         + [(name, verdict[name]) for name in ("state", "meaning", "advice")]
         + [("slower", "; ".join(verdict["slower"]) or None)]
         + [("scored again", ", ".join(one["run"] for one in verdict.get("rescored", ())) or None)]

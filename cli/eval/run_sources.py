@@ -15,6 +15,7 @@ from pipeline.scoring.score_file import read_scores
 from pipeline.settings import Settings
 from pipeline.states import EvalState
 from pipeline.wiring import make_storage
+from tasks.upkeep.nightly import rescoring
 
 LATEST = "latest"
 _RUN_ID = re.compile(r"e[0-9a-hjkmnp-tv-z]{13}")
@@ -23,11 +24,11 @@ _LINK_S = 7 * 86_400
 
 
 def read_run(source: str, settings: Settings) -> Run:
-    """The run of a score file, or of rows. Its clips that lie in the store are known by addresses that play.
+    """The run of a score file, or of rows. Clips in the store get addresses from which a browser can play them.
 
     Raises:
-        InputError: it is no score file, or a clip has no entry and seed; the run has no clips.
-        NotFoundError: no such run, or there is none yet.
+        InputError: the file is not a score file, a clip has no entry and seed, or the run has no clips.
+        NotFoundError: no run has this id, or there is no run yet.
     """
     if not Path(source).exists() and (source == LATEST or _RUN_ID.fullmatch(source)):
         return _of_rows(source, settings)
@@ -40,12 +41,13 @@ def read_run(source: str, settings: Settings) -> Run:
 def _of_rows(source: str, settings: Settings) -> Run:
     with open_database(settings) as database, database.reading() as session:
         if source == LATEST:
-            newest = runs.runs(session, limit=1)
-            if not newest:
+            # A run that scored an earlier night again is about that night's clips, which are not the latest ones.
+            newest = next((run for run in runs.runs(session) if run.kind != rescoring.KIND), None)
+            if newest is None:
                 raise NotFoundError(
                     "there is no evaluation run yet: `vgen eval run BATCH` or `vgen eval suite` make one"
                 )
-            row = newest[0]
+            row = newest
         else:
             row = runs.get_run(session, source)
         run_id, state, records = row.id, row.state, runs.records_of(session, row.batch_id)

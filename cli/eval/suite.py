@@ -14,6 +14,7 @@ from cli.context import open_database, settings_of
 from cli.options import BatchChoices, FieldOptions, Json, takes
 from db.evals import runs as evals
 from db.evals import score_steps
+from db.evals.clips import REFERENCE
 from db.evals.planning import start_run
 from db.models import EvalRun
 from db.session import Database
@@ -116,7 +117,7 @@ def submit(
         parsed, options, settings=settings, database=database, name=name or kind, key=key, again=again
     )
     with database.transaction() as session:
-        runs = [run for run in evals.runs(session, batch_id=stored.batch_id) if run.kind == kind]
+        runs = evals.runs(session, batch_id=stored.batch_id, kind=kind)
         description = {"sha256": suite.sha256, "entries": len(suite.entries), "standard": suite.standard}
         run_id = (
             runs[0].id
@@ -169,6 +170,10 @@ def _show_run(database: Database, run_id: str, json: bool, *, hint: str | None =
     if view.scores:
         rows = [(score.metric, score.scored, score.not_scored, score.mean, score.failed) for score in view.scores]
         output.table(("metric", "scored", "not scored", "mean", "failed"), rows)
+    verdict = view.summary.get(evals.VERDICT, {})
+    output.facts([(f"verdict: {name}", verdict.get(name)) for name in ("state", "meaning", "advice") if verdict])
+    for sentence in (view.suite or {}).get(evals.DETECTABLE, ()):
+        output.notice(sentence)
     if hint is not None:
         output.line(hint)
     return ExitCode.DONE
@@ -200,7 +205,10 @@ def runs(
     limit: Annotated[int, typer.Option("--limit", min=1, help="The most to show.")] = 20,
     json: Json = False,
 ) -> int:
-    """List evaluation runs, newest first."""
+    """List evaluation runs, newest first, with the verdicts of nightly ones.
+
+    Where the newest nightly run is the first of its kind, what its suite can detect is said too.
+    """
     with open_database(settings_of(ctx)) as database:
         with database.transaction() as session:
             evals.settle(session)
@@ -210,12 +218,19 @@ def runs(
         output.as_json(views.EvalRunsView(runs=run_views))
         return ExitCode.DONE
     output.table(
-        ("run", "batch", "kind", "state", "clips", "metrics", "started"),
+        ("run", "batch", "kind", "state", "verdict", "clips", "metrics", "started"),
         [
-            (view.id, view.batch_id, view.kind, view.state, view.expected, " ".join(view.metrics), view.created_at)
+            (
+                *(view.id, view.batch_id, view.kind, view.state, view.summary.get(evals.VERDICT, {}).get("state")),
+                *(view.expected, " ".join(view.metrics), view.created_at),
+            )
             for view in run_views
         ],
     )
+    first = next((view for view in run_views if evals.DETECTABLE in (view.suite or {})), None)
+    if first is not None and not (first.suite or {}).get(REFERENCE):
+        for sentence in (first.suite or {})[evals.DETECTABLE]:
+            output.notice(f"{first.id}: {sentence}")
     return ExitCode.DONE
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,20 +21,31 @@ def router_serve(
         typer.Option("--port", min=0, max=65535, help="Port to listen on, instead of the file's; 0: any free one."),
     ] = None,
 ) -> int:
-    """Put several servers behind one address, for HTTP and WebSockets, in the foreground. Ctrl-C or SIGTERM drains."""
+    """Put several servers behind one address, for HTTP and WebSockets, in the foreground. Ctrl-C or SIGTERM drains.
+
+    SIGHUP makes it read the file again; if that has mistakes, the old configuration stays.
+    """
     extras.require(extras.SERVE, purpose="what `vgen router-serve` answers with")
     from server.listener import is_loopback, listen, shown_address
     from server.router import process
-    from server.router.config import read_admin_key, read_config
+    from server.router.config import RouterConfig, read_admin_key, read_config
 
     settings_of(ctx)
-    chosen = read_config(config)
-    chosen = replace(chosen, host=chosen.host if host is None else host, port=chosen.port if port is None else port)
-    admin_key = None if chosen.admin_key_file is None else read_admin_key(chosen.admin_key_file)
-    listener = listen(chosen.host, chosen.port, field="router.host or router.port")
+    given: dict[str, Any] = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    fixed: dict[str, Any] = {}
+
+    def read() -> tuple[RouterConfig, str | None]:
+        chosen = replace(read_config(config, fixed=fixed), **given)
+        return chosen, None if chosen.admin_key_file is None else read_admin_key(chosen.admin_key_file)
+
+    first = read()
+    fixed |= {name: getattr(first[0], name) for name in ("host", "port") if name not in given}
+    listener = listen(first[0].host, first[0].port, field="router.host or router.port")
     if not is_loopback(listener):
-        output.notice("others can reach this address: every replica must ask for keys (`vgen keys create`)")
-    with Interrupt("draining: running sessions continue; press again to stop at once") as interrupt:
+        output.notice("other machines can reach this address: every replica must require keys (`vgen keys create`)")
+    orders = process.Orders()
+    message = "draining: running sessions continue; press again to stop at once"
+    with Interrupt(message, event=orders.stop, on_hangup=orders.reload.set):
         output.notice(f"routing on http://{shown_address(listener)}")
-        process.run(chosen, listener, interrupt.event, admin_key=admin_key)
+        process.run(read, first, listener, orders)
     return 0

@@ -21,6 +21,8 @@ from pipeline.states import TERMINAL_JOB_STATES, AttemptOutcome, EvalState, JobS
 
 VERDICT = "verdict"
 """The key of a run's summary that holds the result of its comparison."""
+DETECTABLE = "detectable"
+"""The key of a nightly run's suite that holds what the suite can detect, a sentence for all metrics of one power."""
 
 
 def of_jobs(session: Session, job_ids: Sequence[str], *, current: bool = False) -> dict[str, list[Score]]:
@@ -110,10 +112,26 @@ def get_run(session: Session, run_id: str) -> EvalRun:
     return run
 
 
-def runs(session: Session, *, batch_id: str | None = None, limit: int = 50) -> Sequence[EvalRun]:
-    """Evaluation runs, newest first."""
+def runs(
+    session: Session, *, batch_id: str | None = None, kind: str | None = None, limit: int = 50
+) -> Sequence[EvalRun]:
+    """Evaluation runs, newest first; only those of one batch or of one kind where these are given."""
     query = select(EvalRun).order_by(EvalRun.id.desc()).limit(limit)
-    return session.scalars(query.where(EvalRun.batch_id == batch_id) if batch_id else query).all()
+    if batch_id is not None:
+        query = query.where(EvalRun.batch_id == batch_id)
+    if kind is not None:
+        query = query.where(EvalRun.kind == kind)
+    return session.scalars(query).all()
+
+
+def has_every_clip(session: Session, run: EvalRun) -> bool:
+    """Return whether a published video is recorded for every job of the run: deleting a clip takes its record away."""
+    query = (
+        select(func.count(Job.id.distinct()))
+        .join(ArtifactRow, (ArtifactRow.job_id == Job.id) & (ArtifactRow.kind == "video"))
+        .where(Job.batch_id == run.batch_id, Job.state == JobState.SUCCEEDED)
+    )
+    return session.scalars(query).one() >= run.expected
 
 
 def close_run(

@@ -26,6 +26,8 @@ class SegmentFacts:
     job: Job
     steps: Mapping[Stage, Step] = field(default_factory=dict)
     video_key: str | None = None
+    gpu_types: Mapping[str, str] = field(default_factory=dict)
+    """The GPU type of each worker that was ever reserved for the session."""
 
     @property
     def at_work(self) -> Step | None:
@@ -38,6 +40,14 @@ class SegmentFacts:
         """What generate recorded; None before."""
         step = self.steps.get(Stage.GENERATE)
         return None if step is None or step.state is not StepState.DONE else GenerateOutput.from_row(step.output)
+
+    @property
+    def gpu_type(self) -> str | None:
+        """The GPU type of its frames, also while they are made; None where no worker has them in hand."""
+        if (output := self.generated) is not None:
+            return output.gpu_type
+        step = self.steps.get(Stage.GENERATE)
+        return None if step is None or step.worker is None else self.gpu_types.get(step.worker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +114,6 @@ def _segments(session: Session, row: StreamSession, *which: ColumnElement[bool])
         steps[step.job_id][step.stage] = step
     files = jobs.artifacts(session, list(steps))
     videos = {job_id: of_job["video"].key for job_id, of_job in files.items() if "video" in of_job}
-    return [SegmentFacts(job, steps[job.id], videos.get(job.id)) for job in found]
+    reserved = select(Reservation.worker, Reservation.gpu_type).where(Reservation.session_id == row.id)
+    gpu_types = dict(session.execute(reserved.order_by(Reservation.id)).tuples().all()) if found else {}
+    return [SegmentFacts(job, steps[job.id], videos.get(job.id), gpu_types) for job in found]

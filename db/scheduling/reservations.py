@@ -41,14 +41,17 @@ def are_due(session: Session) -> bool:
     return bool(session.scalars(select(open_session | reserved)).one())
 
 
-def update(session: Session, presets: Mapping[str, Preset], *, share: float) -> None:
+def update(
+    session: Session, presets: Mapping[str, Preset], *, share: float, silence_ms: int = workers.ALIVE_MS
+) -> None:
     """End what is over, see what is ready, and reserve GPUs for the sessions that wait, oldest first.
 
+    A worker of which nothing was heard for ``silence_ms`` is lost to its session.
     The caller is the only dispatcher (``dispatch.is_alone``). Rows are locked in one order: sessions, workers, jobs,
     batches.
     """
     now = session.scalars(select(now_ms())).one()
-    alive = {row.name: row for row in workers.alive(session)}
+    alive = {row.name: row for row in workers.alive(session, silence_ms=silence_ms)}
     every = session.execute(
         select(Reservation.session_id, Reservation.worker).where(Reservation.ended_at.is_(None))
     ).all()
@@ -65,7 +68,8 @@ def update(session: Session, presets: Mapping[str, Preset], *, share: float) -> 
             wake_dispatcher(session)
     # A session that somebody has in hand just now keeps its GPU, though its row is not among those locked here.
     taken = {row.worker for row in every} - {item.worker for item, _ in reserved if item.id in over}
-    gpus = [row for row in alive.values() if row.gpu_type is not None and not row.draining]
+    heard_of = [row for row in alive.values() if row.seen_at > now - workers.ALIVE_MS]
+    gpus = [row for row in heard_of if row.gpu_type is not None and not row.draining]
     ended = [(item, owner, over[item.id]) for item, owner in reserved if item.id in over]
     _end(session, ended, now)
     room = math.ceil(share * len(gpus)) - len(taken)

@@ -126,7 +126,7 @@ class NoCheckpoints:
 
 @dataclass(frozen=True, slots=True)
 class RawSound:
-    """A clip's sound, at ``sound_path``: ``num_samples`` × ``channels`` 32-bit floats, little-endian."""
+    """A clip's sound, at ``handoff.sound_path``: ``num_samples`` × ``channels`` 32-bit floats, little-endian."""
 
     sample_rate: int
     """Samples a second and channel."""
@@ -134,11 +134,6 @@ class RawSound:
     num_samples: int
     """The samples of each channel: as long as all frames that were made, repeated ones too, to the nearest sample."""
     sha256: str
-
-
-def sound_path(frames_path: Path) -> Path:
-    """Return where the sound of these frames lies."""
-    return frames_path.with_suffix(".sound")
 
 
 @dataclass(frozen=True, slots=True)

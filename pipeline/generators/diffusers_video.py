@@ -152,11 +152,11 @@ class DiffusersVideoGenerator(Generator):
 
         def hand_over() -> GenerationResult:
             on_progress(Progress(Phase.HAND_OFF, 0, 1))
+            sound = None
+            if run.sound is not None:  # first: whoever follows the frames needs it with the first of them
+                sound = write_sound(request.frames_path, run.sound, run.sample_rate)
             frames = as_bytes(run.frames[request.repeats :])
             digest = write_frames(request.frames_path, request.spec, frames, repeats=request.repeats)
-            sound = None
-            if run.sound is not None:
-                sound = write_sound(request.frames_path, run.sound, run.sample_rate)
             clock.mark("hand_off")
             on_progress(Progress(Phase.HAND_OFF, 1, 1))
             return GenerationResult(

@@ -9,7 +9,8 @@ import torch
 
 from pipeline.digests import sha256_hex
 from pipeline.errors import FatalError, RetryableError
-from pipeline.generators.base import RawSound, sound_path
+from pipeline.generators.base import RawSound
+from pipeline.handoff import announce_sound, sound_path
 from pipeline.spec import JobSpec
 
 MAX_CHANNELS = 8
@@ -43,7 +44,7 @@ def sound_of(output: Any, pipe: Any, spec: JobSpec) -> tuple[Any, int]:
 
 
 def write_sound(frames_path: Path, samples: Any, sample_rate: int) -> RawSound:
-    """Write the sound beside its frames.
+    """Write the sound beside its frames, and before them: whoever follows the frames has it with the first one.
 
     Raises:
         RetryableError: code ``disk_full`` or ``handoff_unavailable``.
@@ -52,6 +53,7 @@ def write_sound(frames_path: Path, samples: Any, sample_rate: int) -> RawSound:
     path = sound_path(frames_path)
     try:
         path.write_bytes(data)
+        announce_sound(frames_path, sample_rate, samples.shape[1])
     except OSError as error:
         path.unlink(missing_ok=True)
         code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "handoff_unavailable"

@@ -62,6 +62,11 @@ def find_suite(path: Path | None) -> Path:
     raise NotFoundError(f"no suite: give VBench's {FILE_NAME} with --suite, or install the vbench wheel")
 
 
+def located(path: Path) -> Path:
+    """The suite's file as an absolute path: of a name in ``NAMED`` that is no file here, the file of that suite."""
+    return NAMED[path.name] if path.name in NAMED and not path.exists() else path.absolute()
+
+
 def read_suite(path: Path) -> Suite:
     """Read a suite's file, or the one that its name in ``NAMED`` stands for. Raises InputError with every mistake."""
     path = NAMED[path.name] if path.name in NAMED and not path.exists() else path

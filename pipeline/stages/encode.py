@@ -14,7 +14,7 @@ from pipeline.encoding.probe import VideoFacts, probe, verify, verify_sound
 from pipeline.errors import RetryableError
 from pipeline.files.digests import facts_of, file_sha256
 from pipeline.files.object_names import SUFFIXES
-from pipeline.generators.base import sound_path
+from pipeline.handoff import sound_path
 from pipeline.media.packets import packets_sha256
 from pipeline.outputs import PACKETS, EncodeOutput, GenerateOutput, StageOutputs
 from pipeline.presets import Preset, load_library

@@ -14,7 +14,7 @@ from pipeline.encoding.probe import has_sound
 from pipeline.errors import NotFoundError, RefusedError, RetryableError, SegmentLostError
 from pipeline.files.digests import facts_of, file_sha256
 from pipeline.files.object_names import media_key
-from pipeline.generators.base import sound_path
+from pipeline.handoff import sound_path
 from pipeline.outputs import GenerateOutput, ObjectRef, Part, SoundOutput, SoundPart, StageOutputs
 from pipeline.presets import Preset
 from pipeline.spec import Beginning, JobSpec

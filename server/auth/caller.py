@@ -1,6 +1,5 @@
 """The caller of a request: whose key it has, and what that key may do."""
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, cast
@@ -15,6 +14,7 @@ from db.events import acting_key
 from db.models import ApiKey
 from server.database import Line, ServedLine
 from server.errors import ApiError
+from server.this_machine import comes_from_this_machine, names_this_machine
 from service import keys
 from service.keys import ADMIN, KeyRule
 
@@ -154,10 +154,10 @@ def _may_come_without_key(line: Line) -> bool:
 def _require_own_page(connection: HTTPConnection, line: Line) -> None:
     """Keep out what only got here through the user's browser. Raises ApiError: 403."""
     host, origin = connection.headers.get("host", ""), connection.headers.get("origin")
-    if line.key_rule is KeyRule.ONCE_ANY_EXISTS and not _is_this_machine(host):
+    if line.key_rule is KeyRule.ONCE_ANY_EXISTS and not names_this_machine(host):
         # A name of another site that was made to lead here.
         raise ApiError(403, f"without keys only this machine is served, and not as {host!r}", code="host_refused")
-    if line.key_rule is KeyRule.ONCE_ANY_EXISTS and not _comes_from_this_machine(connection.headers):
+    if line.key_rule is KeyRule.ONCE_ANY_EXISTS and not comes_from_this_machine(connection.headers):
         text = "without keys only this machine is served, and a proxy sent this for another: make a key"
         raise ApiError(403, text, code="host_refused")
     if origin is not None and origin not in line.allowed_origins and not is_own_origin(origin, host):
@@ -167,20 +167,3 @@ def _require_own_page(connection: HTTPConnection, line: Line) -> None:
 def is_own_origin(origin: str, host: str) -> bool:
     """Return whether an Origin header names the site of the Host header."""
     return origin.partition("://")[2] == host
-
-
-def _comes_from_this_machine(headers: Headers) -> bool:
-    """Return whether every client that proxies name in ``X-Forwarded-For`` is this machine; True without one."""
-    clients = [part.strip() for value in headers.getlist("x-forwarded-for") for part in value.split(",")]
-    return all(_is_this_machine(f"[{client}]" if ":" in client else client) for client in clients)
-
-
-def _is_this_machine(host: str) -> bool:
-    """Return whether a Host header names this machine by what no other site can be called."""
-    name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
-    if name.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

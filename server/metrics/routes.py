@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request, Response
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector, CollectorRegistry
 
 from db.reading import gauges, totals
 from server.auth import Caller, require
 from server.database import Line, ServedLine
 from server.metrics import families
+from server.metrics.exposition import exposition
 
 router = APIRouter(tags=["metrics"])
 Reader = Annotated[Caller, Depends(require("metrics.read"))]
-
-
-class _Collected(Collector):
-    """Metrics that were read already, as the library's encoders ask for them."""
-
-    def __init__(self, metrics: Sequence[Metric]) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterator[Metric]:
-        return iter(self._metrics)
 
 
 def _fold_for_dispatchers(line: Line) -> None:
@@ -45,7 +32,4 @@ def metrics(request: Request, line: ServedLine, caller: Reader, accept: Annotate
     _fold_for_dispatchers(line)
     with line.database.reading(one_instant=True) as session:
         collected = list(families.collect(totals.read(session), gauges.read(session)))
-    registry = CollectorRegistry()
-    registry.register(_Collected(collected))
-    encode, content_type = choose_encoder(accept)
-    return Response(encode(registry), media_type=content_type)
+    return exposition(collected, accept)

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-_PORTS = {"http": 80, "https": 443}
+from server.router.field_checks import DEFAULT_PORTS
 
 
 def origin_of(url: str) -> tuple[str, str, int]:
     """Return scheme, host (an IPv6 address without brackets) and port of a replica's URL."""
     parts = urlsplit(url)
     assert parts.hostname is not None, url
-    return parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme]
+    return parts.scheme, parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme]
 
 
 def target_of(scope: Mapping[str, Any]) -> bytes | None:

@@ -6,14 +6,11 @@ router:
     - url: http://10.0.0.2:8000
 """
 
-import ipaddress
-import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pipeline.errors import InputError, Problem
 from pipeline.files.pipes import read_file_or_pipe
@@ -22,117 +19,13 @@ from pipeline.files.yaml_lines import parse_yaml_with_lines
 from pipeline.files.yaml_reader import YamlError
 from pipeline.nearest import did_you_mean, nearest
 from pipeline.prompts.numbers import show
+from server.router import field_checks
 
 MAX_FILE_BYTES = 1024 * 1024
 MEBIBYTE = 1024 * 1024
 MIN_KEY_CHARS = 16
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\[\]-]{0,99}")
-_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]")
 _OPTIONAL = ("name", "admin_key_file")
 """Fields that may be None: in a file, left out."""
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("must be text")
-    return value
-
-
-def _truth(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("must be true or false")
-    return value
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError("must be a number")
-    return float(value)
-
-
-def _positive(value: object) -> float:
-    number = _number(value)
-    if number <= 0:
-        raise ValueError("must be greater than 0")
-    return number
-
-
-def _not_negative(value: object) -> float:
-    number = _number(value)
-    if number < 0:
-        raise ValueError("must be 0 or more")
-    return number
-
-
-def _whole(value: object, least: int, most: int | None = None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("must be a whole number")
-    if value < least or (most is not None and value > most):
-        raise ValueError(f"must be {least} or more" if most is None else f"must be from {least} to {most}")
-    return value
-
-
-def _count(value: object) -> int:
-    return _whole(value, 1)
-
-
-def _port(value: object) -> int:
-    return _whole(value, 0, 65535)
-
-
-def _host(value: object) -> str:
-    text = _text(value)
-    if not re.fullmatch(r"[A-Za-z0-9._:%-]{1,255}", text):
-        raise ValueError("must be a host name or an IP address, without a scheme and a port")
-    return text
-
-
-def _health_path(value: object) -> str:
-    text = _text(value)
-    if not re.fullmatch(r"/[!-~]*", text) or "#" in text:
-        raise ValueError("must be a path that begins with /, such as /health")
-    return text
-
-
-def _url(value: object) -> str:
-    """The replica's address as ``scheme://host[:port]``, in lower case."""
-    rule = "must be http://HOST[:PORT] or https://HOST[:PORT], and nothing else"
-    text = _text(value)
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        raise ValueError(rule) from None
-    host = parts.netloc.rpartition("@")[2].removesuffix(f":{port}")
-    if "@" in parts.netloc:
-        raise ValueError(f"holds a user or a password: {rule}")
-    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host) or port == 0:
-        raise ValueError(rule)
-    if parts.path not in ("", "/") or parts.query or parts.fragment or text.endswith(("?", "#")):
-        raise ValueError(f"has a path, a query or a fragment: {rule}")
-    return f"{parts.scheme}://{host.lower()}" + (f":{port}" if port is not None else "")
-
-
-def _name(value: object) -> str:
-    text = _text(value)
-    if not _NAME.fullmatch(text):
-        raise ValueError("must be of letters, digits, ., _ and -, at most 100")
-    return text
-
-
-def _key_file(value: object) -> Path:
-    return Path(value) if isinstance(value, Path) else Path(_text(value))
-
-
-def _networks(value: object) -> tuple[Network, ...]:
-    rule = "must be a list of IP addresses and networks, such as 10.0.0.0/8"
-    if isinstance(value, str) or not isinstance(value, list | tuple):
-        raise ValueError(rule)
-    try:
-        return tuple(ipaddress.ip_network(each if isinstance(each, str) else str(each)) for each in value)
-    except ValueError:
-        raise ValueError(rule) from None
 
 
 def _checks_of(model: type) -> dict[str, Callable[[object], Any]]:
@@ -156,21 +49,17 @@ def _checked(instance: object) -> None:
 class ReplicaEndpoint:
     """One server that the router sends clients to. Raises ValueError: a value breaks its rule."""
 
-    url: Annotated[str, _url]
+    url: Annotated[str, field_checks.url]
     """``http://HOST:PORT`` or ``https://…``; WebSockets go to the same address."""
-    name: Annotated[str | None, _name] = None
-    """What it is called in the status and in admin requests; None: host and port."""
-    primary: Annotated[bool, _truth] = False
+    name: Annotated[str | None, field_checks.name] = None
+    """What it is called in the status, the metrics and admin requests; None: ``replica-N``, by its place."""
+    primary: Annotated[bool, field_checks.truth] = False
     """While it is healthy, every new session goes to it; the others stand by."""
-    weight: Annotated[float, _positive] = 1.0
+    weight: Annotated[float, field_checks.positive] = 1.0
     """A replica of weight 2 gets twice the sessions of one of weight 1."""
 
     def __post_init__(self) -> None:
         _checked(self)
-
-    @property
-    def label(self) -> str:
-        return self.name or self.url.partition("://")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,33 +67,34 @@ class RouterConfig:
     """All that the router is told. Durations are seconds. Raises ValueError: a value breaks its rule."""
 
     replicas: tuple[ReplicaEndpoint, ...] = ()
-    host: Annotated[str, _host] = "0.0.0.0"
-    port: Annotated[int, _port] = 9000
+    host: Annotated[str, field_checks.host] = "0.0.0.0"
+    port: Annotated[int, field_checks.port] = 9000
     """0: any free one."""
-    health_check_path: Annotated[str, _health_path] = "/health"
-    health_check_interval_seconds: Annotated[float, _positive] = 5.0
-    health_check_timeout_seconds: Annotated[float, _positive] = 2.0
-    failure_threshold: Annotated[int, _count] = 3
+    health_check_path: Annotated[str, field_checks.health_path] = "/health"
+    health_check_interval_seconds: Annotated[float, field_checks.positive] = 5.0
+    health_check_timeout_seconds: Annotated[float, field_checks.positive] = 2.0
+    failure_threshold: Annotated[int, field_checks.count] = 3
     """A healthy replica is unhealthy after so many failed checks, one after the other."""
-    recovery_threshold: Annotated[int, _count] = 2
+    recovery_threshold: Annotated[int, field_checks.count] = 2
     """An unhealthy one is healthy again after so many that succeed."""
-    drain_seconds: Annotated[float, _not_negative] = 60.0
+    drain_seconds: Annotated[float, field_checks.not_negative] = 60.0
     """A stopping router lets running sessions and requests go on for so long."""
-    connect_timeout_seconds: Annotated[float, _positive] = 5.0
+    connect_timeout_seconds: Annotated[float, field_checks.positive] = 5.0
     """A replica has so long to take a connection; then another is tried."""
-    answer_timeout_seconds: Annotated[float, _positive] = 660.0
+    answer_timeout_seconds: Annotated[float, field_checks.positive] = 660.0
     """A replica has so long to begin its answer to a request, and between two parts of it."""
-    stall_timeout_seconds: Annotated[float, _positive] = 60.0
+    stall_timeout_seconds: Annotated[float, field_checks.positive] = 60.0
     """A client that takes nothing, or a replica that answers no ping, for so long has its session ended."""
-    max_message_bytes: Annotated[int, _count] = 64 * MEBIBYTE
+    max_message_bytes: Annotated[int, field_checks.count] = 64 * MEBIBYTE
     """The longest message of a WebSocket, either way; a longer one closes it with 1009."""
-    trusted_proxies: Annotated[tuple[Network, ...], _networks] = ()
+    trusted_proxies: Annotated[tuple[field_checks.Network, ...], field_checks.networks] = ()
     """Proxies before the router whose ``X-Forwarded-*`` it believes."""
-    admin_key_file: Annotated[Path | None, _key_file] = None
+    admin_key_file: Annotated[Path | None, field_checks.key_file] = None
     """A file with the key of admin requests; None: there are no admin requests."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "replicas", tuple(self.replicas))
+        named = (replace(each, name=each.name or f"replica-{place}") for place, each in enumerate(self.replicas, 1))
+        object.__setattr__(self, "replicas", tuple(named))
         _checked(self)
         for _, message in contradictions(self.replicas):
             raise ValueError(f"replicas: {message}")
@@ -219,7 +109,7 @@ def contradictions(replicas: tuple[ReplicaEndpoint, ...]) -> list[tuple[int | No
         (place, "primary: at most one replica can be primary") for place in primaries[1:]
     ]
     urls = [each.url for each in replicas]
-    names = [each.label for each in replicas]
+    names = [each.name or f"replica-{place}" for place, each in enumerate(replicas, 1)]
     mistakes += [(place, f"url: {url!r} is given twice") for place, url in enumerate(urls) if url in urls[:place]]
     mistakes += [
         (place, f"name: {name!r} is given twice")
@@ -241,14 +131,16 @@ _ROUTER = tuple(item.name for item in fields(RouterConfig) if item.name not in _
 """The keys of a file's ``router`` besides ``health_check``."""
 
 
-def read_config(path: str | Path) -> RouterConfig:
+def read_config(path: str | Path, *, fixed: Mapping[str, Any] | None = None) -> RouterConfig:
     """Read a file; a relative ``admin_key_file`` lies beside it.
+
+    ``fixed`` are fields of `router` and the values that they had when the router was started: they stay.
 
     Raises:
         InputError: with every mistake: the file, the line, the field, its value and the rule that it breaks.
     """
     content = read_file_or_pipe(path, what="the configuration", limit_bytes=MAX_FILE_BYTES)
-    reader = _Reader(str(path))
+    reader = _Reader(str(path), fixed or {})
     try:
         data, reader.lines = parse_yaml_with_lines(content.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -264,8 +156,9 @@ def read_config(path: str | Path) -> RouterConfig:
 class _Reader:
     """Reads one file's value, and gathers its mistakes."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, fixed: Mapping[str, Any]) -> None:
         self.file = file
+        self.fixed = fixed
         self.lines: Mapping[Place, int] = {}
         self.problems: list[Problem] = []
 
@@ -292,7 +185,14 @@ class _Reader:
             return None
         if "admin_key_file" in values:
             values["admin_key_file"] = folder / values["admin_key_file"]
-        return RouterConfig(replicas=replicas, **values)
+        config = RouterConfig(replicas=replicas, **values)
+        for name, before in self.fixed.items():
+            if (given := getattr(config, name)) != before:
+                rule = (
+                    f"{show(given)} was {show(before)} when the router was started: start it anew to listen elsewhere"
+                )
+                self._problem(("router", name), rule)
+        return None if self.problems else config
 
     def _replicas(self, data: Any) -> tuple[ReplicaEndpoint, ...]:
         at: Place = ("router", "replicas")

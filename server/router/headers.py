@@ -7,13 +7,17 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from server.router.config import Network
+from server.router.field_checks import Network
 
 Headers = list[tuple[bytes, bytes]]
 _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te"}
     | {b"trailer", b"transfer-encoding", b"upgrade"}
 )
+_NEEDED = frozenset({b"host", b"content-length", b"via"})
+"""Headers that are never of one connection alone, whatever ``Connection`` names."""
+LOOP_STATUS = 508
+"""Loop Detected (RFC 5842): a request came back to the router that had sent it."""
 _FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"})
 
 
@@ -21,8 +25,28 @@ def end_to_end(headers: Iterable[tuple[bytes, bytes]], without: Iterable[bytes] 
     """Return the headers without those of one connection alone, also without those that ``Connection`` names."""
     pairs = [(name.lower(), value) for name, value in headers]
     named = {part.strip().lower() for name, value in pairs if name == b"connection" for part in value.split(b",")}
-    dropped = _HOP_BY_HOP | named | set(without)
+    dropped = _HOP_BY_HOP | (named - _NEEDED) | set(without)
     return [(name, value) for name, value in pairs if name not in dropped]
+
+
+def with_via(headers: Headers, identity: bytes) -> Headers:
+    """Return the headers with this router's entry at the end of ``Via`` (RFC 9110, section 7.6.3)."""
+    before = [value for name, value in headers if name == b"via"]
+    kept = [(name, value) for name, value in headers if name != b"via"]
+    return [*kept, (b"via", b", ".join([*before, b"1.1 " + identity]))]
+
+
+def came_through(headers: Iterable[tuple[bytes, bytes]], identity: bytes) -> bool:
+    """Return whether the router of this identity has sent the request already: it has come in a circle."""
+    entries = (entry.split() for name, value in headers if name == b"via" for entry in value.split(b","))
+    return any(identity in entry for entry in entries)
+
+
+def with_host(headers: Headers, url: str) -> Headers:
+    """Return the headers with a ``Host``; that of a client is kept, and HTTP/1.0 need not have one."""
+    if any(name == b"host" for name, _ in headers):
+        return headers
+    return [(b"host", url.partition("://")[2].encode()), *headers]
 
 
 def forwarded(headers: Headers, scope: Mapping[str, Any], trusted: Sequence[Network]) -> Headers:

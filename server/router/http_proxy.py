@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -11,62 +12,94 @@ from starlette.types import Message, Receive, Scope, Send
 
 from server.errors import ApiError
 from server.router.addresses import origin_of, target_of
-from server.router.config import RouterConfig
-from server.router.headers import Headers, end_to_end, forwarded
+from server.router.current import Current
+from server.router.headers import LOOP_STATUS, Headers, end_to_end, forwarded, with_host, with_via
 from server.router.health_checks import HealthChecks
+from server.router.metrics import NO_REPLICA, RouterMetrics
 from server.router.registry import Load, Replica, ReplicaRegistry
 
 logger = logging.getLogger(__name__)
-NO_REPLICA = "no_healthy_replica"
-REPLICA_FAILED = "replica_failed"
 _NOT_BEGUN = (httpcore.ConnectError, httpcore.ConnectTimeout)
 _LOST = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
+_CLIENT_LEFT = 499
+"""The status under which requests are counted whose client left before it was answered (nginx has the number)."""
+
+
+class Exchange:
+    """One request of a client and its answer, and what came of them."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self._send = send
+        self.begun = time.monotonic()
+        self.replica = NO_REPLICA
+        """The name of the replica that was asked last."""
+        self.status = _CLIENT_LEFT
+        """What the client was answered."""
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
 
 
 class HttpProxy:
     """Sends each request to a replica, and its answer back."""
 
     def __init__(
-        self, config: RouterConfig, registry: ReplicaRegistry, checks: HealthChecks, pool: httpcore.AsyncConnectionPool
+        self,
+        current: Current,
+        registry: ReplicaRegistry,
+        checks: HealthChecks,
+        pool: httpcore.AsyncConnectionPool,
+        metrics: RouterMetrics,
     ) -> None:
-        self._config = config
+        self._current = current
         self._registry = registry
         self._checks = checks
         self._pool = pool
-        wait = config.answer_timeout_seconds
-        self._timeout = {"connect": config.connect_timeout_seconds, "read": wait, "write": wait}
+        self._metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, exchange: Exchange) -> None:
         """Answer one request.
 
         A replica that takes no connection is passed over for another, as long as nothing of the body was sent.
 
         Raises:
-            ApiError: 400, it asks for another host's URL; 502, the replica failed before it answered; 503, none takes
-                requests; 504, the answer did not begin in time.
+            ApiError: 400, it asks for another host's URL; 408, its body did not come; 502, the replica failed before it
+                answered; 503, none takes requests; 504, the answer did not begin in time.
+            AnswerCutError: the answer broke off, by the replica or because the client takes nothing.
         """
+        scope, config = exchange.scope, self._current.config
         target = target_of(scope)
         if target is None:
             raise ApiError(400, "the request's target must be a path that begins with /", code="invalid_target")
-        body = _Body(receive, scope["headers"])
-        headers = forwarded(end_to_end(scope["headers"], without=(b"expect",)), scope, self._config.trusted_proxies)
+        body = _Body(exchange.receive, scope["headers"], config.stall_timeout_seconds)
+        dropped = (b"expect", b"content-length") if body.chunked else (b"expect",)
+        headers = forwarded(end_to_end(scope["headers"], without=dropped), scope, config.trusted_proxies)
+        headers = with_via(headers, self._current.identity)
         if body.chunked:
             headers.append((b"transfer-encoding", b"chunked"))
         tried: list[Replica] = []
         while (replica := self._registry.select(Load.REQUEST, tried)) is not None:
             tried.append(replica)
-            answer = _Answer(send, is_head=scope["method"] == "HEAD")
+            exchange.replica = replica.name
+            answer = _Answer(exchange.send, config.stall_timeout_seconds)
             with self._registry.carrying(replica, Load.REQUEST):
                 try:
                     await self._exchange(replica, scope["method"], target, headers, body, answer)
                     return
                 except _NOT_BEGUN as error:
                     self._checks.suspect(replica)
-                    logger.warning("replica %s takes no connection: %s", replica.name, error)
-                    if body.begun:
-                        break
+                    self._metrics.connect_failures[(replica.name,)] += 1
+                    logger.warning("replica %s (%s) takes no connection: %s", replica.name, replica.url, error)
+                except _LoopError:
+                    logger.warning("replica %s (%s) leads back to this router", replica.name, replica.url)
                 except _LOST as error:
                     raise self._failed(replica, error, answer) from None
+            if body.begun:
+                break
         raise none_takes(tried)
 
     async def _exchange(
@@ -75,13 +108,17 @@ class HttpProxy:
         """Send the request and its answer; when the client goes, the replica's connection is closed."""
         scheme, host, port = origin_of(replica.url)
         url = httpcore.URL(scheme=scheme, host=host, port=port, target=target)
+        wait = self._current.config.answer_timeout_seconds
+        timeout = {"connect": self._current.config.connect_timeout_seconds, "read": wait, "write": wait}
         request = httpcore.Request(
-            method, url, headers=headers, content=body.parts(), extensions={"timeout": self._timeout}
+            method, url, headers=with_host(headers, replica.url), content=body.parts(), extensions={"timeout": timeout}
         )
 
         async def exchange() -> None:
             response = await self._pool.handle_async_request(request)
             try:
+                if response.status == LOOP_STATUS:
+                    raise _LoopError
                 await answer.send(response)
             finally:
                 await response.aclose()
@@ -97,31 +134,36 @@ class HttpProxy:
 
     def _failed(self, replica: Replica, error: Exception, answer: "_Answer") -> Exception:
         """The answer to a request whose replica failed; the connection is cut where half of an answer is out."""
-        logger.warning("replica %s failed: %s: %s", replica.name, type(error).__name__, error)
+        logger.warning("replica %s (%s) failed: %s: %s", replica.name, replica.url, type(error).__name__, error)
         if answer.started:
             return AnswerCutError(f"replica {replica.name} failed in the middle of its answer")
         if isinstance(error, httpcore.TimeoutException):
-            text = f"the replica did not answer within {self._config.answer_timeout_seconds:g} s"
+            text = f"the replica did not answer within {self._current.config.answer_timeout_seconds:g} s"
             return ApiError(504, text, code="upstream_timeout")
         text = "the replica failed before it answered; whether it did the request is unknown"
-        return ApiError(502, text, code=REPLICA_FAILED)
+        return ApiError(502, text, code="replica_failed")
 
 
 class AnswerCutError(Exception):
-    """A replica failed in the middle of its answer: the client's connection is cut, so that it sees a part missing."""
+    """An answer broke off: the client's connection is cut, so that it sees that a part is missing."""
+
+
+class _LoopError(Exception):
+    """A replica's address leads to this router: nothing was done with the request."""
 
 
 def none_takes(tried: Sequence[Replica] = ()) -> ApiError:
     """The answer when no replica can be used."""
     text = "no replica takes a connection" if tried else "no replica is healthy"
-    return ApiError(503, f"{text}; try again in a few seconds", code=NO_REPLICA)
+    return ApiError(503, f"{text}; try again in a few seconds", code="no_healthy_replica")
 
 
 class _Body:
     """The body of a request, as the client sends it."""
 
-    def __init__(self, receive: Receive, headers: Headers) -> None:
+    def __init__(self, receive: Receive, headers: Headers, stall_s: float) -> None:
         self._receive = receive
+        self._stall_s = stall_s
         self._complete = asyncio.Event()
         self._gone = asyncio.Event()
         names = {name.lower(): value for name, value in headers}
@@ -131,10 +173,11 @@ class _Body:
         """Whether any of it was asked of the client: it cannot be sent twice."""
 
     async def parts(self) -> AsyncIterator[bytes]:
+        """Yield the body. Raises ApiError: 408, the client sends nothing more."""
         if self._there:
             self.begun = True
             while True:
-                message = await self._receive()
+                message = await self._next()
                 if message["type"] == "http.disconnect":
                     self._gone.set()
                     await asyncio.Event().wait()  # the exchange is cancelled: the rest of the body will not come
@@ -143,6 +186,14 @@ class _Body:
                 if not message.get("more_body", False):
                     break
         self._complete.set()
+
+    async def _next(self) -> Message:
+        try:
+            async with asyncio.timeout(self._stall_s):
+                return await self._receive()
+        except TimeoutError:
+            text = f"nothing of the request's body came for {self._stall_s:g} s"
+            raise ApiError(408, text, code="request_timeout", headers={"connection": "close"}) from None
 
     async def client_leaves(self) -> None:
         """Return when the client has closed its connection."""
@@ -160,22 +211,30 @@ class _Body:
 class _Answer:
     """A replica's answer on its way to the client."""
 
-    def __init__(self, send: Send, *, is_head: bool) -> None:
+    def __init__(self, send: Send, stall_s: float) -> None:
         self._send = send
-        self._is_head = is_head
+        self._stall_s = stall_s
         self.started = False
 
     async def send(self, response: httpcore.Response) -> None:
+        """Raises AnswerCutError: the client takes nothing any more."""
         start: Message = {
             "type": "http.response.start",
             "status": response.status,
             "headers": end_to_end(response.headers),
         }
         self.started = True
-        await self._send(start)
+        await self._taken(start)
         async for part in response.aiter_stream():
-            await self._send({"type": "http.response.body", "body": part, "more_body": True})
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._taken({"type": "http.response.body", "body": part, "more_body": True})
+        await self._taken({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _taken(self, message: Message) -> None:
+        try:
+            async with asyncio.timeout(self._stall_s):
+                await self._send(message)
+        except TimeoutError:
+            raise AnswerCutError(f"the client took nothing of its answer for {self._stall_s:g} s") from None
 
 
 async def _cancelled(*tasks: asyncio.Future[Any]) -> None:

@@ -6,16 +6,15 @@ import logging
 import resource
 import socket
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import uvicorn
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from server.connections import Connection
 from server.router.app import Router
-from server.router.config import RouterConfig
-from server.router.websocket_bridge import ABORT, PING_S
+from server.router.connections import Request, Socket
+from server.router.reload import Configured, Reloader
+from server.router.websocket_bridge import PING_S
 
 logger = logging.getLogger(__name__)
 KEEP_ALIVE_S = 75
@@ -23,26 +22,28 @@ _ENDING_S = 5.0
 """What still runs when the time to drain is over has so long to be told."""
 
 
-class Socket(WebSocketsSansIOProtocol):
-    """uvicorn's WebSockets; the application may cut one whose client takes nothing any more."""
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the router is told while it runs."""
 
-    def handle_connect(self, event: Any) -> None:
-        super().handle_connect(event)
-        if scope := getattr(self, "scope", None):
-            scope["extensions"][ABORT] = self.transport.abort
+    stop: threading.Event = field(default_factory=threading.Event)
+    reload: threading.Event = field(default_factory=threading.Event)
+    """Set when the configuration is to be read again."""
 
 
-def run(config: RouterConfig, listener: socket.socket, stopping: threading.Event, *, admin_key: str | None) -> None:
-    """Route until ``stopping`` is set and what runs has ended, or ``config.drain_seconds`` are over."""
+def run(read: Callable[[], Configured], first: Configured, listener: socket.socket, orders: Orders) -> None:
+    """Route until ``orders.stop`` is set and what runs has ended, or ``drain_seconds`` are over.
+
+    ``read`` returns the configuration anew, and raises InputError where it cannot be used.
+    """
     _allow_many_files()
+    config, admin_key = first
     router = Router(config, admin_key=admin_key)
     options = uvicorn.Config(
         router,
-        http=Connection,
+        http=Request,
         ws=Socket,
-        ws_max_size=config.max_message_bytes,
         ws_ping_interval=PING_S,
-        ws_ping_timeout=config.stall_timeout_seconds,
         ws_per_message_deflate=False,
         log_config=None,
         access_log=False,
@@ -53,7 +54,7 @@ def run(config: RouterConfig, listener: socket.socket, stopping: threading.Event
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(_ENDING_S),
     )
-    _Server(options, router, stopping).run(sockets=[listener])
+    _Server(options, router, orders.stop, Reloader(router, read, orders.reload)).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
@@ -62,11 +63,18 @@ class _Server(uvicorn.Server):
     So a load balancer before it is answered, and hears that nothing new is taken.
     """
 
-    def __init__(self, options: uvicorn.Config, router: Router, stopping: threading.Event) -> None:
+    def __init__(self, options: uvicorn.Config, router: Router, stopping: threading.Event, reloader: Reloader) -> None:
         super().__init__(options)
         self._router = router
         self._stopping = stopping
+        self._reloader = reloader
         self._deadline: float | None = None
+        self._take_limits()
+
+    def _take_limits(self) -> None:
+        """Have the connections of clients that come from now on keep the limits of the configuration."""
+        self.config.ws_max_size = self._router.config.max_message_bytes
+        self.config.ws_ping_timeout = self._router.config.stall_timeout_seconds
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -76,6 +84,8 @@ class _Server(uvicorn.Server):
         if await super().on_tick(counter):
             return True
         if not self._stopping.is_set():
+            if self._reloader.tick():
+                self._take_limits()
             return False
         now = asyncio.get_running_loop().time()
         if self._deadline is None:

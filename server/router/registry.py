@@ -49,6 +49,8 @@ class Replica:
     health: ReplicaHealth = field(default_factory=ReplicaHealth)
     draining: bool = False
     """An administrator sends nothing new to it."""
+    removed: bool = False
+    """The configuration names it no longer: it gets nothing new, and is forgotten when nothing runs there."""
     suspect: bool = False
     """It took no connection since its last check that succeeded: others are tried first."""
     running: dict[Load, int] = field(default_factory=lambda: dict.fromkeys(Load, 0))
@@ -62,11 +64,11 @@ class Replica:
 
     @property
     def name(self) -> str:
-        return self.endpoint.label
+        return self.endpoint.name or self.url
 
     @property
     def takes_more(self) -> bool:
-        return self.health.status is ReplicaStatus.HEALTHY and not self.draining
+        return self.health.status is ReplicaStatus.HEALTHY and not self.draining and not self.removed
 
 
 class ReplicaRegistry:
@@ -75,12 +77,38 @@ class ReplicaRegistry:
     def __init__(
         self, replicas: Sequence[ReplicaEndpoint], *, failure_threshold: int = 3, recovery_threshold: int = 2
     ) -> None:
-        if not replicas:
-            raise ValueError("replicas: must name at least one replica")
-        self.replicas = tuple(Replica(endpoint) for endpoint in replicas)
-        self._failure_threshold = failure_threshold
-        self._recovery_threshold = recovery_threshold
+        self.replicas: tuple[Replica, ...] = ()
+        self._leaving: list[Replica] = []
         self._order = itertools.count(1)
+        self.replace(replicas, failure_threshold=failure_threshold, recovery_threshold=recovery_threshold)
+
+    @property
+    def leaving(self) -> tuple[Replica, ...]:
+        """The replicas that were removed while something ran there which has not ended."""
+        return tuple(self._leaving)
+
+    def replace(
+        self, endpoints: Sequence[ReplicaEndpoint], *, failure_threshold: int, recovery_threshold: int
+    ) -> tuple[list[Replica], list[Replica]]:
+        """Take another list of replicas, and return those that are new and those that were removed.
+
+        A replica is known by its URL: one that stays keeps its health, its load and whether it drains, whatever else
+        is said of it now. Raises ValueError: the list is empty.
+        """
+        if not endpoints:
+            raise ValueError("replicas: must name at least one replica")
+        self._failure_threshold, self._recovery_threshold = failure_threshold, recovery_threshold
+        before = {each.url: each for each in self.replicas}
+        known = {each.url: each for each in self._leaving} | before
+        self.replicas = tuple(known.get(each.url) or Replica(each) for each in endpoints)
+        for replica, endpoint in zip(self.replicas, endpoints, strict=True):
+            replica.endpoint, replica.removed = endpoint, False
+        gone = [each for each in before.values() if each not in self.replicas]
+        for replica in gone:
+            replica.removed = True
+        candidates = [*self._leaving, *gone]
+        self._leaving = [each for each in candidates if each.removed and any(each.running.values())]
+        return [each for each in self.replicas if each.url not in before], gone
 
     def find(self, name: str) -> Replica | None:
         """Return the replica of that name."""
@@ -110,10 +138,12 @@ class ReplicaRegistry:
             yield
         finally:
             replica.running[load] -= 1
+            if replica in self._leaving and not any(replica.running.values()):
+                self._leaving.remove(replica)
 
     def running(self, load: Load) -> int:
-        """Return how many sessions or requests all replicas have."""
-        return sum(each.running[load] for each in self.replicas)
+        """Return how many sessions or requests all replicas have, those that were removed too."""
+        return sum(each.running[load] for each in (*self.replicas, *self._leaving))
 
     def record_success(self, replica: Replica, latency_ms: float) -> bool:
         """Note a check that succeeded; return whether the replica's status changed."""

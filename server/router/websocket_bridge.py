@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +21,11 @@ from websockets.http11 import Response
 from websockets.typing import Subprotocol
 
 from server.router.addresses import origin_of, target_of
-from server.router.config import RouterConfig
-from server.router.headers import Headers, end_to_end, forwarded
+from server.router.connections import cut
+from server.router.current import Current
+from server.router.headers import LOOP_STATUS, Headers, came_through, end_to_end, forwarded, with_host, with_via
 from server.router.health_checks import HealthChecks
+from server.router.metrics import NO_REPLICA, RouterMetrics
 from server.router.registry import Load, Replica, ReplicaRegistry
 
 logger = logging.getLogger(__name__)
@@ -38,10 +41,10 @@ _OF_AN_ACCEPTANCE = (
     *(b"sec-websocket-accept", b"sec-websocket-protocol", b"sec-websocket-extensions"),
     *(b"date", b"server", b"content-length"),
 )
-_NEXT_REPLICA = frozenset({502, 503, 504})
+_NEXT_REPLICA = frozenset({502, 503, 504, LOOP_STATUS})
 """A replica that refuses a handshake so, as one that stops does, is passed over for another."""
-ABORT = "vgen.abort"
-"""The ASGI extension that cuts a client's connection without waiting for it to take what was sent."""
+_AUTHORITY = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+"""What a ``Host`` header may be: it is sent on as the host of a URL."""
 
 
 class _Connect(connect):
@@ -55,6 +58,8 @@ class _Connect(connect):
 class _Ending:
     """How a session ended."""
 
+    name: str
+    """The metrics' word for it."""
     to_client: Close | None = None
     """What the client is told; None: it is gone."""
     to_replica: Close | None = None
@@ -84,18 +89,25 @@ class _Refused:
 class WebSocketBridge:
     """Connects each client to a replica, for as long as both want."""
 
-    def __init__(self, config: RouterConfig, registry: ReplicaRegistry, checks: HealthChecks) -> None:
-        self._config = config
+    def __init__(
+        self, current: Current, registry: ReplicaRegistry, checks: HealthChecks, metrics: RouterMetrics
+    ) -> None:
+        self._current = current
         self._registry = registry
         self._checks = checks
+        self._metrics = metrics
         self.stopping = asyncio.Event()
         """Set when sessions that still run are ended, so that the router can stop."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = Client(scope, receive, send)
         target = target_of(scope)
-        if target is None or (await receive())["type"] != "websocket.connect":
+        await receive()
+        if target is None:
             await client.refuse(_Refused(400, [], b"the request's target must be a path that begins with /"))
+            return
+        if came_through(scope["headers"], self._current.identity):
+            await client.refuse(_Refused(LOOP_STATUS, [], b"a replica's address leads to this router"))
             return
         tried: list[Replica] = []
         refused: _Refused | None = None
@@ -110,22 +122,28 @@ class WebSocketBridge:
             if opened is not None and opened.status not in _NEXT_REPLICA:
                 break
         if refused is not None:
+            self._metrics.sessions[tried[-1].name, "refused"] += 1
             await client.refuse(refused)
         else:
             await self.turn_away(client, "no replica is healthy; try again in a few seconds", "no_healthy_replica")
 
     async def turn_away(self, client: "Client", message: str, reason: str) -> None:
         """Tell a client that comes now to come again later."""
-        await client.accept(client.own_subprotocol(), [])
-        await client.end(Close(TRY_LATER, reason), error_message("gpu_unavailable", message))
+        self._metrics.sessions[NO_REPLICA, reason] += 1
+        with contextlib.suppress(ClientGoneError):
+            await client.accept(client.own_subprotocol(), [])
+            await client.end(Close(TRY_LATER, reason), error_message("gpu_unavailable", message))
 
     async def _open(self, replica: Replica, scope: Scope, target: bytes) -> _Opened | _Refused | None:
         """Connect to a replica; None: it takes no connection, and another can be tried."""
         scheme, host, port = origin_of(replica.url)
         secure = scheme == "https"
-        name = next((value for key, value in scope["headers"] if key == b"host"), b"")
-        asked = name.decode("latin-1") or replica.url.partition("://")[2]
-        headers = forwarded(end_to_end(scope["headers"]), scope, self._config.trusted_proxies)
+        config = self._current.config
+        headers = with_host(forwarded(end_to_end(scope["headers"]), scope, config.trusted_proxies), replica.url)
+        headers = with_via(headers, self._current.identity)
+        asked = dict(headers)[b"host"].decode("latin-1")
+        if not _AUTHORITY.fullmatch(asked):
+            return _Refused(400, [], b"the handshake's Host header must be HOST or HOST:PORT")
         dropped = (*_OF_THE_HANDSHAKE, b"sec-websocket-protocol")
         tls: dict[str, Any] = {"server_hostname": host} if secure else {}
         try:
@@ -141,21 +159,23 @@ class WebSocketBridge:
                     (key.decode("latin-1"), value.decode("latin-1")) for key, value in headers if key not in dropped
                 ],
                 user_agent_header=None,
-                open_timeout=self._config.connect_timeout_seconds,
+                open_timeout=config.connect_timeout_seconds,
                 ping_interval=PING_S,
-                ping_timeout=self._config.stall_timeout_seconds,
+                ping_timeout=config.stall_timeout_seconds,
                 close_timeout=_CLOSE_S,
-                max_size=self._config.max_message_bytes,
+                max_size=config.max_message_bytes,
                 max_queue=4,
                 logger=logger,
             )
         except InvalidStatus as error:
             answer = error.response
             return _Refused(answer.status_code, _headers_of(answer, (b"content-length",)), bytes(answer.body or b""))
-        except (InvalidURI, UnicodeDecodeError, ValueError):
+        except (InvalidURI, ValueError):
             return _Refused(400, [], b"the handshake's host, path or subprotocols cannot be read")
         except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
-            logger.warning("replica %s opens no session: %s: %s", replica.name, type(error).__name__, error)
+            of = (replica.name, replica.url, type(error).__name__, error)
+            logger.warning("replica %s (%s) opens no session: %s: %s", *of)
+            self._metrics.connect_failures[(replica.name,)] += 1
             self._checks.suspect(replica)
             return None
         return _Opened(replica, connection)
@@ -166,8 +186,9 @@ class WebSocketBridge:
             with contextlib.suppress(ClientGoneError):
                 await client.accept(connection.subprotocol, _headers_of(connection.response, _OF_AN_ACCEPTANCE))
             ending = await self._run(client, connection, replica)
+            self._metrics.sessions[replica.name, ending.name] += 1
             if ending.stalled:
-                client.abort()
+                await client.abort()
             elif ending.to_client is not None:
                 await client.end(ending.to_client, ending.error)
             if ending.to_replica is not None:
@@ -196,7 +217,7 @@ class WebSocketBridge:
             if message["type"] == "websocket.disconnect":
                 code = message.get("code", 1005)
                 told = Close(code, message.get("reason") or "") if _can_be_sent(code) else None
-                return _Ending(to_replica=told)
+                return _Ending("client_closed", to_replica=told)
             text = message.get("text")
             try:
                 await connection.send(message["bytes"] if text is None else text)
@@ -210,34 +231,38 @@ class WebSocketBridge:
             except ConnectionClosed as closed:
                 return self._closed(closed, replica)
             try:
-                async with asyncio.timeout(self._config.stall_timeout_seconds):
+                async with asyncio.timeout(self._current.config.stall_timeout_seconds):
                     await client.send(message)
             except TimeoutError:
                 logger.warning("a client of replica %s takes nothing any more", replica.name)
-                return _Ending(to_replica=Close(GOING_AWAY, "the client takes nothing any more"), stalled=True)
+                told = Close(GOING_AWAY, "the client takes nothing any more")
+                return _Ending("client_stalled", to_replica=told, stalled=True)
             except ClientGoneError:  # with which code the other direction reads, unless its replica reads nothing
                 await asyncio.sleep(_CLOSE_S)
-                return _Ending()
+                return _Ending("client_closed")
 
     def _closed(self, closed: ConnectionClosed, replica: Replica) -> _Ending:
         """How a session ends whose replica closed, or is gone."""
         if closed.rcvd is not None and closed.rcvd_then_sent is not False:
             code = closed.rcvd.code if _can_be_sent(closed.rcvd.code) else NORMAL
-            return _Ending(to_client=Close(code, closed.rcvd.reason))
+            return _Ending("replica_closed", to_client=Close(code, closed.rcvd.reason))
         if closed.sent is not None and closed.sent.code == TOO_BIG:
-            text = f"the replica sent a message of more than {self._config.max_message_bytes} bytes"
-            return _Ending(to_client=Close(TOO_BIG, "message_too_big"), error=error_message("worker_failed", text))
-        logger.warning("replica %s is lost in a session: %s", replica.name, closed)
+            text = f"the replica sent a message of more than {self._current.config.max_message_bytes} bytes"
+            told = Close(TOO_BIG, "message_too_big")
+            return _Ending("message_too_big", to_client=told, error=error_message("worker_failed", text))
+        logger.warning("replica %s (%s) is lost in a session: %s", replica.name, replica.url, closed)
         self._checks.suspect(replica)
         text = (
             "the replica of this session is gone: connect again, with the last continuation_state to go on from there"
         )
-        return _Ending(to_client=Close(FAILED, "replica_lost"), error=error_message("worker_failed", text))
+        told = Close(FAILED, "replica_lost")
+        return _Ending("replica_lost", to_client=told, error=error_message("worker_failed", text))
 
     async def _until_stopping(self) -> _Ending:
         await self.stopping.wait()
         text = "the router stops: connect again, with the last continuation_state to go on"
         return _Ending(
+            "router_stops",
             to_client=Close(RESTARTING, "router_stops"),
             to_replica=Close(GOING_AWAY, "router_stops"),
             error=error_message("gpu_unavailable", text),
@@ -280,7 +305,7 @@ class Client:
                 with _client_gone():
                     await self._send({"type": "websocket.close", "code": close.code, "reason": reason})
         except TimeoutError:
-            self.abort()
+            await self.abort()
         except ClientGoneError:
             return
 
@@ -291,9 +316,8 @@ class Client:
             await self._send(start)
             await self._send({"type": "websocket.http.response.body", "body": answer.body, "more_body": False})
 
-    def abort(self) -> None:
-        if (abort := self._scope.get("extensions", {}).get(ABORT)) is not None:
-            abort()
+    async def abort(self) -> None:
+        await cut(self._scope)
 
 
 @contextlib.contextmanager

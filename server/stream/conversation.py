@@ -247,8 +247,9 @@ class Conversation(Connection):
             return
         session.transition(SessionState.GPU_BINDING)
         session.gpu_id, session.segment_idx = place.gpu_id, place.next_segment
-        timeout_s, name = self._service.config.session_timeout_seconds, place.gpu_name
-        await put(m.GpuAssigned(gpu_id=place.gpu_id, session_timeout=timeout_s, session_id=session.id, gpu_name=name))
+        timeout_s = self._service.config.session_timeout_seconds
+        named = {"session_id": session.id, "gpu_name": place.gpu_name, "gpu_type": place.gpu_type}
+        await put(m.GpuAssigned(gpu_id=place.gpu_id, session_timeout=timeout_s, **named))
         session.transition(SessionState.ACTIVE)
         fps = int(place.fps) if place.fps == int(place.fps) else place.fps
         await put(

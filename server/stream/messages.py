@@ -142,7 +142,8 @@ class GpuAssigned(wire.GpuAssigned):
     """A GPU is the session's; it closes after so many seconds in which nothing is asked for."""
 
     session_id: str | None = Field(None, description="Added: names the session to whoever comes back to it.")
-    gpu_name: str | None = Field(None, description="Added: the worker's name or the GPU's type.")
+    gpu_name: str | None = Field(None, description="Added: the name of the worker that has the GPU.")
+    gpu_type: str | None = Field(None, description="Added: on another type of GPU, frames may differ.")
 
 
 class StreamStart(FromServer):

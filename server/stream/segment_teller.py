@@ -92,11 +92,9 @@ class SegmentTeller:
                         pts_base_ms=base_ms,
                     )
                 )
-            case Rebound(gpu_id, gpu_name):
-                session_id, timeout_s = self._session.id, self._timeout_s
-                await put(
-                    m.GpuAssigned(gpu_id=gpu_id, session_timeout=timeout_s, session_id=session_id, gpu_name=gpu_name)
-                )
+            case Rebound(gpu_id, gpu_name, gpu_type):
+                named = {"session_id": self._session.id, "gpu_name": gpu_name, "gpu_type": gpu_type}
+                await put(m.GpuAssigned(gpu_id=gpu_id, session_timeout=self._timeout_s, **named))
             case OnHold(reason, text, needs):
                 said = redact(text)
                 await put(m.SegmentWaiting(segment_idx=index, reason=reason, message=said, needs=needs))

@@ -79,6 +79,7 @@ class Assigned:
     num_frames: int
     preset: str | None = None
     gpu_name: str | None = None
+    gpu_type: str | None = None
     next_segment: int = 0
     """The segment that the client is sent first."""
     pending: tuple[SegmentRequest, ...] = ()
@@ -164,6 +165,7 @@ class Rebound:
 
     gpu_id: int
     gpu_name: str | None = None
+    gpu_type: str | None = None
 
 
 SegmentEvent = Started | Step | MediaBegin | Media | MediaEnd | OnHold | Notice | Rebound | Done

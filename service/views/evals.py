@@ -252,12 +252,12 @@ class RunFactsView(View):
 class ComparedRunsView(View):
     """Both runs."""
 
-    baseline: RunFactsView
+    baseline: RunFactsView | None = Field(description="Null where a first night has nothing to be compared with.")
     candidate: RunFactsView
 
 
 class ChangeView(View):
-    """What is another one in the candidate."""
+    """A fact about how the clips were made that differs between the runs."""
 
     name: str = Field(description="A name of `made`.")
     baseline: str | None
@@ -278,5 +278,7 @@ class EvalCompareView(View):
     missing_clips: int = Field(description="Clips that are in one run only.")
     runs: ComparedRunsView | None
     changes: list[ChangeView] | None = Field(description="Null where a run says nothing of how it was made.")
+    detectable: list[str] = Field(description="What the suite can detect by its number of prompts; of nights.")
+    remarks: list[str] = Field(description="What else a reader of the report is told, a sentence each.")
     metrics: list[MetricComparisonView]
     speed: list[SpeedView] = Field(description="Empty: score files say nothing of speed.")

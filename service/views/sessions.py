@@ -37,7 +37,7 @@ class StreamSegmentView(View):
     frames_sha256: str | None
     num_frames: int | None = Field(description="Frames that it adds to the clip; null before they are generated.")
     numerics: dict[str, Any] | None = Field(description="The numerics fingerprint of its frames.")
-    gpu_type: str | None
+    gpu_type: str | None = Field(description="Type of the GPU that its frames are from, also while they are made.")
     handoff_id: str | None = Field(description="The hand-off folder that has its frames.")
     video_key: str | None = Field(description="The published clip in the store.")
     error_code: str | None
@@ -112,7 +112,7 @@ def segment_view(facts: SegmentFacts, segment: int, reason: ReasonView | None = 
         frames_sha256=None if generated is None else generated.frames_sha256,
         num_frames=None if generated is None else generated.num_frames,
         numerics=None if generated is None else generated.numerics,
-        gpu_type=None if generated is None else generated.gpu_type,
+        gpu_type=facts.gpu_type,
         handoff_id=None if generated is None else generated.handoff_id,
         video_key=facts.video_key,
         error_code=job.error_code,

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 
 from celery import Celery
 
+from db import workers
 from db.evals import runs, score_steps
 from db.evals.score_steps import ScoreMessage
 from db.scheduling import dispatch, placement, reservations
 from db.session import Database
 from db.sessions import upkeep
 from pipeline import failpoints
+from pipeline.errors import ServiceUnavailableError
 from pipeline.presets import Preset, load_library
 from pipeline.settings import Settings
 from tasks.messages import send
@@ -37,6 +39,11 @@ class Dispatcher:
         self._database = database
         self._settings = settings
         self._seldom_at = -math.inf
+        silence_ms = max(workers.MISSED_REPORTS_MS, round(settings.worker.lease_s * 1000))
+        self._silence_ms = min(workers.ALIVE_MS, silence_ms)
+        """A worker that is silent for as long as a lease lasts, or for three reports, is lost to its session."""
+        self._reports_missed_until = -math.inf
+        """While the database was away nobody could report: until then silence says nothing."""
 
     def poll(self) -> int | None:
         """Dispatch once, and return how many steps were published; None where another dispatcher is at it.
@@ -44,9 +51,19 @@ class Dispatcher:
         Raises:
             ServiceUnavailableError: the database is away.
         """
+        try:
+            return self._poll()
+        except ServiceUnavailableError:
+            self._reports_missed_until = time.monotonic() + self._silence_ms / 1000
+            raise
+
+    def _poll(self) -> int | None:
         settings, database = self._settings, self._database
         presets = load_library(settings.effective_presets_dir).presets
-        reserve_gpus(database, presets, settings.stream.gpu_share)
+        trusted = time.monotonic() >= self._reports_missed_until
+        reserve_gpus(
+            database, presets, settings.stream.gpu_share, silence_ms=self._silence_ms if trusted else workers.FORGET_MS
+        )
         with database.transaction() as session:
             messages = dispatch.dispatch_waiting(session, window=settings.worker.window, presets=presets)
         if messages is None:
@@ -79,14 +96,16 @@ class Dispatcher:
             return score_steps.dispatch_waiting(session, window=self._settings.worker.window, gpu=gpu)
 
 
-def reserve_gpus(database: Database, presets: Mapping[str, Preset], share: float) -> None:
+def reserve_gpus(
+    database: Database, presets: Mapping[str, Preset], share: float, *, silence_ms: int = workers.ALIVE_MS
+) -> None:
     """Reserve GPUs for sessions, and end the reservations that are over; nothing while another dispatcher is at it."""
     with database.reading() as session:
         if not reservations.are_due(session):
             return
     with database.transaction() as session:
         if dispatch.is_alone(session):
-            reservations.update(session, presets, share=share)
+            reservations.update(session, presets, share=share, silence_ms=silence_ms)
 
 
 def poll_sessions(database: Database) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from celery import Celery, Task
 from celery.schedules import ParseException, crontab
 
-from pipeline.errors import InputError, SettingsError
+from pipeline.errors import InputError, NotFoundError, SettingsError
 from pipeline.policy.routes import IO_QUEUE
 from pipeline.settings import Settings
 from tasks.worker import contexts
@@ -59,9 +59,15 @@ def register(app: Celery) -> None:
         runtime = contexts.context_of(task)
         try:
             plan = work.Plan.of_settings(runtime.settings)
-            work.submit(runtime.database, runtime.settings, plan, night=datetime.now(UTC).date().isoformat())
-        except InputError as error:  # of its settings or its suite: trying again would not help
+            night = datetime.now(UTC).date().isoformat()
+            run_id, batch_id = work.submit(runtime.database, runtime.settings, plan, night=night)
+        except (InputError, NotFoundError) as error:  # of its settings or its suite: trying again would not help
             logger.error("no nightly evaluation", extra={"reason": str(error)})
+            return
+        logger.info(
+            "nightly evaluation begun",
+            extra={"run": run_id, "batch": batch_id, "detectable": work.before_the_night(plan)},
+        )
 
     @app.task(bind=True, name=VERDICTS, shared=False)  # type: ignore[untyped-decorator]
     def verdicts(task: Task) -> None:

@@ -14,7 +14,7 @@ import redis
 
 from db.session import Database
 from db.sessions import rows
-from pipeline.encoding.live import Chunk, ChunkKind, Mode, Track, encoder_for
+from pipeline.encoding.live import Chunk, ChunkKind, FrameEncoding, Mode, Track, sound_beside
 from pipeline.encoding.live.following import follow
 from pipeline.errors import VgenError
 from pipeline.handoff import Handoff
@@ -23,6 +23,8 @@ from pipeline.work import StepWork
 from tasks.live_chunks import END, INIT, LiveChunks, stream_of
 
 logger = logging.getLogger(__name__)
+_PATIENCE_S = 30.0
+"""A Redis that is away for less costs no fragment: the frames wait in their file."""
 _NO_FRAMES_S = 60.0
 """A step that has not begun its frames' file by then does not need its feed."""
 
@@ -36,7 +38,7 @@ def start_live_feed(
     """
     session = work.options.session
     try:
-        chunks = LiveChunks.of(settings)
+        chunks = LiveChunks.of(settings, patience_s=_PATIENCE_S)
     except ValueError as error:  # a URL that Redis' library does not understand
         logger.warning("live media are not sent", extra={**work.log_data, "reason": str(error)})
         return
@@ -71,22 +73,22 @@ class _Feed:
         track = Track(spec.width, spec.height, spec.fps, spec.frames_of(work.segment))
         mode, silent = self._wanted()
         self._mode = mode.value
-        encoder = encoder_for(mode, track, on_chunk=self._put, silent=silent)
+        repeats = spec.num_frames - track.num_frames
+        encoding = FrameEncoding(mode, track, on_chunk=self._put, silent=silent)
         try:
             end = time.monotonic() + _NO_FRAMES_S
             while not path.exists():
                 if time.monotonic() > end:
                     return
                 time.sleep(0.02)
-            count = 0
             for frame in follow(path, track.frame_bytes, 0, track.num_frames, wait=_wait):
-                encoder.write(frame)
-                count += 1
-            if count == track.num_frames:
-                chunks = encoder.finish()
-                self._chunks.append(self._stream, self._segment, END, {"chunks": chunks, "frames": count})
+                encoding.prepare(track.num_frames, sound_beside(path), repeats=repeats)
+                encoding.write(frame)
+            if encoding.written == track.num_frames:
+                facts = {"chunks": encoding.finish(), "frames": encoding.written}
+                self._chunks.append(self._stream, self._segment, END, facts)
         finally:
-            encoder.abort()
+            encoding.abort()
 
     def _wanted(self) -> tuple[Mode, bool]:
         """How the session's client wants its media, and whether with silence. Raises ServiceUnavailableError."""

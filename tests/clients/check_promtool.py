@@ -17,6 +17,8 @@ PROMETHEUS = REPOSITORY / "deploy" / "prometheus"
     "arguments",
     [
         ("check", "rules", PROMETHEUS / "vgen-alerts.yml"),
+        ("check", "rules", PROMETHEUS / "vgen-router-alerts.yml"),
+        ("test", "rules", REPOSITORY / "tests" / "data" / "prometheus" / "router_alerts_test.yml"),
         ("check", "config", PROMETHEUS / "prometheus.yml"),
         ("test", "rules", REPOSITORY / "tests" / "data" / "prometheus" / "alerts_test.yml"),
     ],

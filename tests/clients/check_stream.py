@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from tests.cli_process import until
 from tests.clients.browser import Browser, chromium
 from tests.serving import Served, serving
+from tests.tiny_pipelines import TINY
 
 CONFIG = """
 default_request: { sampling: { num_frames: 24, fps: 24 } }
@@ -108,4 +110,28 @@ def test_segments_of_a_line_play_too(browser: Browser, tmp_path: Path) -> None:
         browser.until("return document.getElementById('video').currentTime > 2.3")
         assert browser.run("return document.getElementById('problem').textContent") == ""
         assert browser.run("return document.getElementById('video').buffered.length") == 1
+        assert browser.complaints() == []
+
+
+def test_three_segments_of_a_model_that_makes_sound_play_with_it(browser: Browser, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    TINY["ltx2"].save(tmp_path / "model", home / "presets", "tiny-ltx2")
+    sampling = "sampling: { num_frames: 25, fps: 8, width: 32, height: 32, num_inference_steps: 2 }"
+    streaming = "streaming: { preset: tiny-ltx2, generation_segment_cap: 3 }"
+    (tmp_path / "serve.yaml").write_text(f"{streaming}\ndefault_request: {{ {sampling} }}\n")
+    with serving(home, "--config", tmp_path / "serve.yaml") as server:
+        until(lambda: server.client.get("/readyz").json()["ready_gpu_workers"])
+        browser.resize(1280, 900)
+        browser.open(f"{server.client.base_url}/stream")
+        browser.complaints()
+        _watch(browser)
+        browser.until("return document.getElementById('video').currentTime > 6.5")  # 25 + 16 + 16 frames
+        assert browser.run("return document.getElementById('problem').textContent") == ""
+        assert browser.run("return document.getElementById('video').buffered.length") == 1
+        assert browser.run("return document.getElementById('video').webkitAudioDecodedByteCount") > 0
+        messages = "[...document.querySelectorAll('#messages li')].map((item) => item.textContent)"
+        told = [json.loads(text) for text in browser.run(f"return {messages}")]
+        mimes = [each["mime"] for each in told if each["type"] == "media_init"]
+        assert len(mimes) == 3
+        assert all(mime.endswith(', mp4a.40.2"') for mime in mimes)
         assert browser.complaints() == []

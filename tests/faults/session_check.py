@@ -20,8 +20,12 @@ from tests.faults.fault_cluster import World
 from tests.faults.session_clients import Seen, Watched, Watcher
 
 PATIENCE_S = 120.0
-ENDS = {"segment_cap", "stop_requested", "session_timeout", "closed_by_operator", "budget_reached", "client_left"}
-"""Why a session may end in a storm: somebody wanted it, nothing was heard of it, or its budget was used up."""
+ENDS = {
+    *("segment_cap", "stop_requested", "session_timeout", "closed_by_operator", "budget_reached", "client_left"),
+    "gpu_unavailable",
+}
+"""Why a session may end in a storm: somebody wanted it, nothing was heard of it, its budget was used up, or it waited
+for a GPU for as long as a client may be silent."""
 
 
 def finish(world: World, seen: Seen) -> None:

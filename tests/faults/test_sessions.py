@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -13,15 +14,17 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
+from db import workers
 from service import sessions
 from service.sessions import SessionChoices
-from service.views.sessions import SessionView
+from service.views.sessions import SessionView, StreamSegmentView
 from tests.faults import session_clients
 from tests.faults.fault_cluster import World, until
 from tests.faults.proxy import Mode
 from tests.faults.session_check import keys_of
 
 SESSIONS = 4
+TINY = {"num_frames": 5, "width": 64, "height": 48, "num_inference_steps": 60}
 LONG = 60
 """Steps of a segment that is to be hit while it denoises: 3 s."""
 
@@ -34,11 +37,11 @@ def world(world: World) -> Iterator[World]:
         finish(world, view.id)
 
 
-def opened(world: World, seed: int) -> SessionView:
+def opened(world: World, seed: int, preset: str = "idle", **more: Any) -> SessionView:
     """A session that has a GPU."""
-    chosen = SessionChoices(preset="idle", num_inference_steps=LONG, seed=seed)
+    chosen = SessionChoices(**{"preset": preset, "num_inference_steps": LONG, "seed": seed, **more})
     view = sessions.open_session(world.database, world.settings, chosen)
-    until(lambda: sessions.session_view(world.database, view.id).gpu_ready, "it has a GPU")
+    until(lambda: sessions.session_view(world.database, view.id).gpu_ready, "it has a GPU", 150.0)
     return sessions.session_view(world.database, view.id)
 
 
@@ -53,7 +56,7 @@ def finish(world: World, session_id: str) -> SessionView:
     return sessions.session_view(world.database, session_id)
 
 
-@pytest.mark.slow_faults  # a worker counts as gone half a minute after its last sign of life
+@pytest.mark.slow_faults  # a worker is lost to its session a quarter of a minute after its last sign of life
 def test_a_session_whose_host_is_killed_goes_on_on_another_one(world: World) -> None:
     # Given a session of which the second segment is being made
     session = opened(world, seed=41)
@@ -62,11 +65,15 @@ def test_a_session_whose_host_is_killed_goes_on_on_another_one(world: World) -> 
     until(lambda: generated(world, session.id, 0), "the first is there")
     _, _, host = world.wait_denoising(session.batch_id)
 
-    # When its host dies
+    # When its host dies, and all that lay on it is gone
     host.kill()
+    shutil.rmtree(host.home)
 
     # Then the other host's is reserved for it, and makes that segment and the next
     until(lambda: generated(world, session.id, 1), "another makes it", 100.0)
+    ended = f"SELECT ended_at FROM reservations WHERE session_id = '{session.id}' ORDER BY id LIMIT 1"
+    seen = f"SELECT seen_at FROM workers WHERE name = '{session.gpu}'"
+    assert world.one(ended) - world.one(seen) < workers.ALIVE_MS  # leases are short here, and so is the patience
     sessions.add_segment(world.database, world.settings, session.id, 2, "the end")
     until(lambda: generated(world, session.id, 2), "the third is there")
     shown = sessions.session_view(world.database, session.id)
@@ -103,6 +110,30 @@ def test_a_session_whose_generator_is_killed_in_each_segment_keeps_its_gpu_and_i
     assert [each.attempt for each in shown.segments] == [2, 2]
     bound = world.one(f"SELECT count(*) FROM reservations WHERE session_id = '{session.id}'")
     assert bound == 1
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.slow_faults  # three loads of the model
+def test_a_real_model_whose_generator_and_whose_worker_are_killed_makes_equal_frames(world: World) -> None:
+    """The model is a pipeline of diffusers at tiny size; rows, messages and states go through real servers."""
+
+    def made(*, killed: bool) -> list[StreamSegmentView]:
+        session = opened(world, seed=53, preset="tiny-wan", **TINY)
+        for number in range(3):
+            sessions.add_segment(world.database, world.settings, session.id, number, f"segment {number}")
+            if killed and number < 2:
+                _, _, host = world.wait_denoising(session.batch_id)
+                for pid in host.generators() if number == 0 else host.parents("gpu0"):
+                    (os.kill if number == 0 else os.killpg)(pid, signal.SIGKILL)
+            until(lambda n=number: generated(world, session.id, n), f"segment {number} is made", 150.0)  # type: ignore[misc]
+        return finish(world, session.id).segments
+
+    disturbed, undisturbed = made(killed=True), made(killed=False)
+    assert [each.attempt for each in disturbed] == [2, 2, 1]
+    assert [each.attempt for each in undisturbed] == [1, 1, 1]
+    assert [each.frames_sha256 for each in disturbed] == [each.frames_sha256 for each in undisturbed]
+    assert [each.numerics for each in disturbed] == [each.numerics for each in undisturbed]
+    assert len({each.frames_sha256 for each in disturbed}) == 3
 
 
 class Client:

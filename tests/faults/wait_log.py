@@ -21,10 +21,12 @@ class WaitLog:
     def __init__(self, world: World) -> None:
         self._world = world
         self._samples: dict[str, list[tuple[float, str]]] = defaultdict(list)
+        self._away: list[float] = []
+        """When the database could not be asked."""
         self._looked = 0.0
 
     def look(self) -> None:
-        """Ask once every few seconds; never while the database is away."""
+        """Ask, once every few seconds."""
         if time.monotonic() - self._looked < EVERY_S:
             return
         self._looked = time.monotonic()
@@ -32,7 +34,8 @@ class WaitLog:
             with self._world.database.reading() as session:
                 open_ = select(Job).where(Job.state.in_((JobState.WAITING, JobState.IN_FLIGHT, JobState.HELD)))
                 reasons = reasons_of(session, session.scalars(open_).all(), self._world.settings)
-        except Exception:  # noqa: BLE001  # the database is away: nobody knows, then
+        except Exception:  # noqa: BLE001  # the database is away, restarts, or its connections were cut
+            self._away.append(time.time())
             return
         for job_id, reason in reasons.items():
             self._samples[job_id].append((time.time(), f"{reason.code}: {reason.text}"))
@@ -40,4 +43,8 @@ class WaitLog:
     def between(self, job_id: str, begin: float, end: float) -> str:
         """Why the job was not at work between two times (seconds since 1970), with about how many seconds each."""
         seen = Counter(why for at, why in self._samples[job_id] if begin <= at <= end)
-        return "; ".join(f"{count * EVERY_S:.0f} s {why}" for why, count in seen.most_common(6)) or "no reason was seen"
+        seen["the database was away"] = sum(begin <= at <= end for at in self._away)
+        return (
+            "; ".join(f"{count * EVERY_S:.0f} s {why}" for why, count in seen.most_common(6) if count)
+            or "no reason was seen"
+        )

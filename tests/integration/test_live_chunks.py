@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import redis
 
 from db import schema
 from db.session import Database
 from pipeline.encoding.live import Mode
+from pipeline.generators.sound import write_sound
 from pipeline.handoff import Handoff, count_frames, frame_counter
 from pipeline.outputs import StageOutputs
 from pipeline.settings import Settings, load_settings
@@ -25,11 +27,12 @@ from server.stream.line.media import LineMedia
 from server.stream.source import Media, MediaBegin, MediaEnd, Opening
 from service import sessions
 from service.views.sessions import SessionView, StreamSegmentView
-from tasks.live_chunks import END, INIT, LiveChunks, stream_of
+from tasks.live_chunks import END, INIT, LiveChunks, stream_id, stream_of
 from tasks.worker.live_feed import start_live_feed
 from tests.unit.db.session_line import SessionLine
 
 WIDTH, HEIGHT, FPS, FRAMES = 32, 32, 8, 8
+RATE = 16_000
 
 
 @pytest.fixture
@@ -78,7 +81,7 @@ def test_redis_refuses_what_comes_again_or_late(chunks: LiveChunks) -> None:
 
 
 class Step:
-    """A generate step of a session, and the frames that it writes."""
+    """A generate step of a session, its sound, and the frames that it writes."""
 
     def __init__(self, session: str, folder: Path, attempt: int = 1) -> None:
         spec = JobSpec(prompt="a", preset="idle", seed=1, width=WIDTH, height=HEIGHT, num_frames=FRAMES, fps=FPS,
@@ -89,6 +92,8 @@ class Step:
         self.path = self.handoff.frames_path("b-000000", 1, 0, attempt)
         self.handoff.reserve(self.path, FRAMES * WIDTH * HEIGHT * 3)
         count_frames(self.path)
+        samples = np.sin(np.arange(FRAMES * RATE // FPS) / 6)[:, None].astype("<f4")
+        write_sound(self.path, samples, RATE)
 
     def write(self, first: int, until: int) -> None:
         """Frames of equal content in each attempt."""
@@ -153,13 +158,22 @@ def test_media_are_made_as_the_newest_client_wants_them(
     }
 
 
-def _media(settings: Settings, session: str, mode: Mode = Mode.AV_FMP4, **segment: Any) -> LineMedia:
-    facts = {"video_key": None, "num_frames": None, "generated": False, "frames_file": None, "handoff_id": None}
+def _view(reserved: str = "h200", /, **segment: Any) -> SessionView:
+    facts = {
+        "video_key": None,
+        "num_frames": None,
+        "generated": False,
+        "frames_file": None,
+        "handoff_id": None,
+        "gpu_type": None,
+    }
     own = StreamSegmentView.model_construct(segment=0, job_id="b-000000", **{**facts, **segment})
-    view = SessionView.model_construct(
-        segments=[own], width=WIDTH, height=HEIGHT, fps=FPS, num_frames=FRAMES, later_frames=FRAMES, gpu_type="h200"
-    )
-    return LineMedia(settings, view, 0, Opening(session, "ada", mode=mode))
+    size = {"width": WIDTH, "height": HEIGHT, "num_frames": FRAMES, "later_frames": FRAMES}
+    return SessionView.model_construct(segments=[own], fps=FPS, gpu_type=reserved, **size)
+
+
+def _media(settings: Settings, session: str, mode: Mode = Mode.AV_FMP4, **segment: Any) -> LineMedia:
+    return LineMedia(settings, _view(**segment), 0, Opening(session, "ada", mode=mode))
 
 
 async def _all(media: LineMedia) -> list[Any]:
@@ -191,7 +205,7 @@ def test_a_server_on_another_host_hands_on_what_the_worker_sends(
 
     events = asyncio.run(watch())
     assert [type(event) for event in events] == [MediaBegin, Media, Media, Media, Media, MediaEnd]
-    assert events[0].mime.startswith("video/mp4")
+    assert events[0].mime.endswith(', mp4a.40.2"')
     assert events[-1] == MediaEnd(4, 1000)
 
 
@@ -212,3 +226,103 @@ def test_what_is_missing_is_not_glossed_over(settings: Settings, chunks: LiveChu
         return [event for event in events if event is not None]
 
     assert not any(isinstance(event, MediaEnd) for event in asyncio.run(watch()))
+
+
+def _send(chunks: LiveChunks, stream: str, first: int, until: int, *, whole: bool = False) -> None:
+    """Fragments of a segment as a worker sends them."""
+    for number in range(first, until):
+        mime = "video/mp4" if number == INIT else ""
+        chunks.append(stream, 0, number, {"data": f"{stream[-4:]}{number}", "mime": mime, "mode": "av_fmp4"})
+    if whole:
+        chunks.append(stream, 0, END, {"chunks": until - INIT - 1, "frames": FRAMES})
+
+
+async def _until(media: LineMedia, events: list[Any], count: int) -> None:
+    async with asyncio.timeout(60):
+        while len(events) < count:
+            if (event := await media.next(1)) is not None:
+                events.append(event)
+
+
+def test_a_segment_goes_on_live_when_the_session_gets_another_type_of_gpu(
+    settings: Settings, chunks: LiveChunks
+) -> None:
+    session = secrets.token_hex(16)
+    old, new = stream_of(session, "h200"), stream_of(session, "a100")
+
+    async def watch() -> list[Any]:
+        events: list[Any] = []
+        media = _media(settings, session, frames_file="b-000000.1.0.1.rgb", gpu_type="h200")
+        try:
+            _send(chunks, old, INIT, INIT + 3)
+            await _until(media, events, 3)
+            # The worker dies; its session gets a GPU of another type, which has no attempt at first
+            media.tell(_view("a100", frames_file="b-000000.1.0.1.rgb", gpu_type=None))
+            media.tell(_view("a100", frames_file="b-000000.1.0.2.rgb", gpu_type="a100"))
+            _send(chunks, new, INIT, INIT + 5, whole=True)
+            await _until(media, events, 9)
+        finally:
+            await media.aclose()
+        return events
+
+    events = asyncio.run(watch())
+    begun = [event for event in events if isinstance(event, MediaBegin)]
+    assert [each.stream_id for each in begun] == [stream_id(old, 0), stream_id(new, 0)]
+    assert events[-1] == MediaEnd(4, 1000)
+    assert [event.index for event in events if isinstance(event, Media)] == [0, 1, 0, 1, 2, 3]
+
+
+def test_a_segment_goes_on_where_it_was_when_redis_was_emptied(settings: Settings, chunks: LiveChunks) -> None:
+    session = secrets.token_hex(16)
+    stream = stream_of(session, "h200")
+
+    async def watch() -> list[Any]:
+        events: list[Any] = []
+        media = _media(settings, session)
+        try:
+            _send(chunks, stream, INIT, INIT + 3)
+            await _until(media, events, 3)
+            redis.Redis.from_url(str(settings.broker_url)).flushdb()
+            _send(chunks, stream, INIT + 3, INIT + 5, whole=True)
+            await _until(media, events, 6)
+        finally:
+            await media.aclose()
+        return events
+
+    events = asyncio.run(watch())
+    assert [type(event) for event in events] == [MediaBegin, *[Media] * 4, MediaEnd]
+
+
+@pytest.mark.parametrize("moves", ["here", "away"])
+def test_a_segment_goes_on_live_when_its_session_moves_to_another_host(
+    settings: Settings, chunks: LiveChunks, moves: str
+) -> None:
+    # Given a session whose worker was lost within a segment: on another host, or on the server's own
+    session = secrets.token_hex(16)
+    stream = stream_of(session, "a100")
+
+    async def watch() -> list[Any]:
+        events: list[Any] = []
+        if moves == "here":
+            media = _media(settings, session, frames_file="b-000000.1.0.1.rgb", gpu_type="a100")
+            _send(chunks, stream, INIT, INIT + 2)
+        else:
+            lost = Step(session, settings.effective_handoff_dir)
+            media = _media(settings, session, frames_file=lost.path.name, gpu_type="a100")
+            lost.write(0, 4)
+        try:
+            await _until(media, events, 2)
+            again = Step(session, settings.effective_handoff_dir, attempt=2) if moves == "here" else None
+            media.tell(_view("a100", frames_file="b-000000.1.0.2.rgb", gpu_type="a100"))
+            if again is not None:
+                again.write(0, FRAMES)
+            else:
+                _send(chunks, stream, INIT, INIT + 5, whole=True)
+            return events + await _all(media)
+        finally:
+            await media.aclose()
+
+    events = asyncio.run(watch())
+    begun = [number for number, event in enumerate(events) if isinstance(event, MediaBegin)]
+    assert len(begun) == 2
+    assert [type(event) for event in events[begun[1] :]] == [MediaBegin, *[Media] * 4, MediaEnd]

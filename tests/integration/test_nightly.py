@@ -244,7 +244,7 @@ def test_a_baseline_that_cannot_be_scored_again_is_compared_with_no_more(
     verdict = nightly.judge(database, make_storage(settings), second)
 
     assert (verdict["state"], verdict["first"]) == ("no_calibration", True)
-    assert verdict["meaning"].startswith("Of the runs before not every clip could be scored again")
+    assert verdict["meaning"].startswith("Not every clip of the earlier nights could be scored again.")
 
 
 def test_an_upgrade_does_not_matter_to_an_identical_night(

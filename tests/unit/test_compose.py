@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from cli.main import app
 from cli.settings_reference import rows
 from pipeline.settings import Settings, load_settings
+from server.router.config import read_config
 from tasks.hosts.supervisor import _KILL_AFTER_S
 from tests import compose
 from tests.compose import COMPOSE, OURS, ROOT, SECRETS, SERVICES
@@ -72,7 +73,7 @@ def test_the_schema_refuses_a_file_that_is_wrong(tmp_path: Path) -> None:
 def test_every_service_of_the_design_is_there() -> None:
     assert set(SERVICES) == {
         "postgres", "redis", "store-init", "store", "migrate", "dispatcher", "beat",
-        "worker", "worker-gpu", "worker-gpu-on-cpu", "flower", "serve", "cli",
+        "worker", "worker-gpu", "worker-gpu-on-cpu", "flower", "serve", "serve-b", "router", "cli",
     }  # fmt: skip
 
 
@@ -213,7 +214,7 @@ def test_a_container_has_no_more_rights_than_it_needs(name: str) -> None:
     assert set(service.get("cap_add", [])) <= ({"CHOWN", "DAC_OVERRIDE"} if name == "store-init" else set())
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert not service.get("privileged")
-    if name not in ("worker", "worker-gpu", "worker-gpu-on-cpu", "serve", "cli"):  # they keep large temporary files
+    if not name.startswith(("worker", "serve", "cli")):  # they keep large temporary files
         assert service["read_only"] is True
 
 
@@ -255,7 +256,7 @@ def test_gpu_worker_has_the_gpu_the_encoder_and_shared_memory() -> None:
 # Settings
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", sorted({*OURS} - {"router"}))  # it reads its own file, and knows no secret
 def test_every_setting_reaches_every_container(name: str) -> None:
     # Given a .env that sets every setting of the reference
     given = {variable: f"value of {variable}" for variable in variables()}
@@ -278,6 +279,19 @@ def test_settings_in_the_environment_are_real(name: str) -> None:
     ours = {variable for variable in OURS[name]["environment"] if variable.startswith("VGEN_")}
 
     assert ours - {"VGEN_FLOWER_BASIC_AUTH"} <= variables()
+
+
+def test_the_router_knows_no_secret_and_its_replicas_are_services() -> None:
+    router = compose.service("router", SECRETS)
+    (mount,) = router["volumes"]
+    config = read_config(ROOT / mount.partition(":")[0] / Path(router["command"][-1]).name)
+    health_checks = [" ".join(SERVICES[name]["healthcheck"]["test"]) for name in ("serve", "serve-b")]
+
+    assert not [value for value in router["environment"].values() for secret in SECRETS.values() if secret in value]
+    assert [each.url for each in config.replicas] == ["http://serve:8000", "http://serve-b:8000"]
+    assert all(f"127.0.0.1:8000{config.health_check_path}" in check for check in health_checks)
+    assert router["ports"][0].endswith(f":{config.port}")
+    assert int(router["stop_grace_period"].removesuffix("s")) > config.drain_seconds
 
 
 # The image

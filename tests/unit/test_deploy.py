@@ -14,6 +14,8 @@ import yaml
 
 from pipeline.states import AttemptOutcome, JobState, Stage
 from server.metrics.families import COUNTERS, GAUGES, HISTOGRAMS
+from server.router.app import Router
+from server.router.config import ReplicaEndpoint, RouterConfig
 from tests.conftest import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"
@@ -102,6 +104,18 @@ def test_a_row_that_several_servers_show_is_counted_once(name: str, query: str) 
 )
 def test_what_there_is_not_is_found(query: str) -> None:
     assert mistakes(query)
+
+
+def test_alerts_of_the_router_ask_for_what_it_shows() -> None:
+    router = Router(RouterConfig((ReplicaEndpoint("http://a"),)))
+    collected = router.metrics.collect(router.registry, draining=False, reload=router.last_reload)
+    shown = {sample.name: set(sample.labels) for metric in collected for sample in metric.samples}
+
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "vgen-router-alerts.yml").read_text("utf-8"))["groups"][0]["rules"]
+    for query in (promql.parse(rule["expr"]) for rule in rules):
+        for part in nodes(query):
+            if isinstance(part, promql.VectorSelector):
+                assert {matcher.name for matcher in part.matchers.matchers} <= shown[part.name]
 
 
 def test_every_metric_is_on_the_dashboard() -> None:

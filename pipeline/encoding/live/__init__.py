@@ -2,34 +2,18 @@
 
 from pipeline.encoding.live.chunks import Chunk, ChunkKind, LiveEncoder, Mode, Track
 from pipeline.encoding.live.fragments import FragmentedMp4Encoder
+from pipeline.encoding.live.frames import FrameEncoding, encoder_for, sound_beside
 from pipeline.encoding.live.pictures import PictureEncoder
-from pipeline.spec import JobSpec
 
 __all__ = [
     "Chunk",
     "ChunkKind",
     "FragmentedMp4Encoder",
+    "FrameEncoding",
     "LiveEncoder",
     "Mode",
     "PictureEncoder",
     "Track",
     "encoder_for",
-    "picture_of",
+    "sound_beside",
 ]
-
-
-def picture_of(spec: JobSpec, num_frames: int) -> Track:
-    """Return what the encoder has to know of a job's segment of so many frames."""
-    return Track(spec.width, spec.height, spec.fps, num_frames)
-
-
-def encoder_for(mode: Mode, track: Track, **options: object) -> LiveEncoder:
-    """Return the encoder of a mode; ``options`` are those of its class.
-
-    Raises:
-        RetryableError: code ``encoder_failed``; FFmpeg cannot be run.
-    """
-    if mode is Mode.LEGACY_JPEG:
-        options.pop("sound", None), options.pop("silent", None)
-        return PictureEncoder(track, **options)  # type: ignore[arg-type]
-    return FragmentedMp4Encoder(track, **options)  # type: ignore[arg-type]

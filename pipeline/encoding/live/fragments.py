@@ -39,11 +39,19 @@ _FILTERS = (
 class FragmentedMp4Encoder:
     """An H.264 encoder without delay, and a muxer of fragments.
 
-    ``sound`` becomes a track of AAC; with ``silent`` there is one that holds silence where there is no sound. Both end
-    with the pictures. ``on_chunk`` is called in a thread of the encoder's.
+    ``sound`` becomes a track of AAC, from its sample ``sound_begins`` on; with ``silent`` there is one that holds
+    silence where there is no sound. Both end with the pictures. ``on_chunk`` is called in a thread of the encoder's.
     """
 
-    def __init__(self, track: Track, *, on_chunk: OnChunk, sound: Sound | None = None, silent: bool = False) -> None:
+    def __init__(
+        self,
+        track: Track,
+        *,
+        on_chunk: OnChunk,
+        sound: Sound | None = None,
+        sound_begins: int = 0,
+        silent: bool = False,
+    ) -> None:
         self._track = track
         self._on_chunk = on_chunk
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
@@ -51,7 +59,7 @@ class FragmentedMp4Encoder:
         self._failure: BaseException | None = None
         try:
             self._process = subprocess.Popen(
-                command_line(track, sound=sound, silent=silent),
+                command_line(track, sound=sound, sound_begins=sound_begins, silent=silent),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
@@ -141,14 +149,14 @@ class FragmentedMp4Encoder:
         return RetryableError(f"the live encoder {what}{reason}{f': {text}' if text else ''}", code="encoder_failed")
 
 
-def command_line(track: Track, *, sound: Sound | None, silent: bool) -> list[str]:
+def command_line(track: Track, *, sound: Sound | None, sound_begins: int = 0, silent: bool) -> list[str]:
     """Return FFmpeg's arguments: raw frames on its standard input, fragments on its standard output."""
     rate = rational_fps(track.fps)
     return [
         *(ffmpeg_program(), "-hide_banner", "-nostats", "-loglevel", "error"),
         *("-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{track.width}x{track.height}"),
         *("-framerate", str(rate), "-r", str(rate), "-i", "pipe:0"),
-        *_sound_arguments(sound, silent=silent, seconds=Fraction(track.num_frames) / rate),
+        *_sound_arguments(sound, sound_begins, silent=silent, seconds=Fraction(track.num_frames) / rate),
         *("-filter_threads", "1", "-vf", _FILTERS),
         *("-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-crf", _CRF, "-threads", "1"),
         *("-g", str(max(1, int(rate * _GROUP_S))), "-sc_threshold", "0"),
@@ -157,13 +165,13 @@ def command_line(track: Track, *, sound: Sound | None, silent: bool) -> list[str
     ]
 
 
-def _sound_arguments(sound: Sound | None, *, silent: bool, seconds: Fraction) -> list[str]:
+def _sound_arguments(sound: Sound | None, begins: int, *, silent: bool, seconds: Fraction) -> list[str]:
     if sound is None and not silent:
         return ["-an", "-map", "0:v"]
     if sound is None:
         source = ["-f", "lavfi", "-i", f"anullsrc=r={_SOUND_RATE}:cl=stereo"]
     else:
         source = audio_input(sound, f"file:{sound.path}")
-    length = f"{float(seconds):.6f}"
-    options = ["-map", "0:v", "-map", "1:a", "-af", f"apad,atrim=end={length}", "-ar", str(_SOUND_RATE), "-ac", "2"]
+    filters = f"atrim=start_sample={begins},asetpts=N/SR/TB,apad,atrim=end={float(seconds):.6f}"
+    options = ["-map", "0:v", "-map", "1:a", "-af", filters, "-ar", str(_SOUND_RATE), "-ac", "2"]
     return [*source, *options, "-c:a", "aac", "-b:a", _SOUND_BITRATE]

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.scoring.compare.comparison import MetricComparison
-from pipeline.scoring.compare.report import number
+from pipeline.scoring.compare.report import NOT_GATED, number
+from pipeline.scoring.metric import Metric
 
 _ROW = 30
 _LEFT, _PLOT, _RIGHT = 260, 460, 230
@@ -44,8 +45,9 @@ class Forest:
 
 
 def forest(metrics: Sequence[MetricComparison]) -> Forest:
-    """Return the chart of these metrics."""
+    """Return the chart of these metrics, those that gate first."""
     estimated = [compared for compared in metrics if compared.estimate is not None]
+    estimated.sort(key=lambda compared: compared.margin is None)
     rows = tuple(_forest_row(compared, 20 + _ROW * row + _ROW / 2) for row, compared in enumerate(estimated))
     return Forest(rows, _ROW * len(rows) + 50, zero=_x(0.0), margin_at=_x(-1.0))
 
@@ -64,7 +66,7 @@ def _forest_row(compared: MetricComparison, y: float) -> ForestRow:
         low=_x(low),
         high=_x(high),
         mean=_x(mean) if abs(mean) <= _SPAN else None,
-        label=f"{estimate.mean:+.3g} ({compared.state.value})",
+        label=f"{estimate.mean:+.3g} ({NOT_GATED if compared.margin is None else compared.state.value})",
         arrows=tuple((arrow, float(x)) for beyond, arrow, x in ends if beyond),
     )
 
@@ -110,7 +112,8 @@ def history(compared: MetricComparison, points: Sequence[tuple[str, float]]) -> 
     """Return the chart of these runs' means; the last is the candidate's."""
     margin = compared.margin or 0.0
     middle = compared.baseline if compared.baseline is not None else points[-1][1]
-    values = [value for _, value in points] + [middle - margin, middle + margin]
+    least, most = _band(compared.metric, middle, margin)
+    values = [value for _, value in points] + [least, most]
     low, high = min(values), max(values)
     scale = (_BOTTOM - _TOP) / ((high - low) or 1.0)
 
@@ -132,7 +135,16 @@ def history(compared: MetricComparison, points: Sequence[tuple[str, float]]) -> 
         high=number(high),
         low=number(low),
         middle=y(middle),
-        band_top=y(middle + margin),
-        band_height=max(1.0, round(y(middle - margin) - y(middle + margin), 1)),
+        band_top=y(most),
+        band_height=max(1.0, round(y(least) - y(most), 1)),
         note=f"{len(points)} runs, the candidate last; {compared.metric.direction.value} is better",
+    )
+
+
+def _band(metric: Metric, middle: float, margin: float) -> tuple[float, float]:
+    """The values within the margin of the baseline, as far as the metric can have them."""
+    least, most = middle - margin, middle + margin
+    return (
+        least if metric.low is None else max(least, min(metric.low, middle)),
+        most if metric.high is None else min(most, max(metric.high, middle)),
     )

@@ -74,8 +74,9 @@ def compare(
     """Compare; metrics with a margin are gated, the others are only shown.
 
     Raises:
-        InputError: a margin that is negative or no number, or of a metric that is not compared.
+        InputError: a margin is negative or not a number, or its metric is not compared; the runs are of two suites.
     """
+    _check_prompts(baseline, candidate)
     if identical(baseline, candidate):
         return Comparison(baseline.name, candidate.name, State.IDENTICAL, None, (), 0, alpha)
     _check(metrics, margins)
@@ -101,7 +102,7 @@ def compare(
     for metric in metrics:
         (prompts, unpaired), result = paired[metric.name], estimates[metric.name]
         margin = margins.get(metric.name)
-        state, reason = obstacles[metric.name] or _judged(margin, result, metric.name in worse)
+        state, reason = obstacles[metric.name] or _judged(metric, margin, result, metric.name in worse)
         before, after = (_mean(getattr(prompt, side) for prompt in prompts) for side in ("baseline", "candidate"))
         compared.append(MetricComparison(metric, state, reason, margin, before, after, result, prompts, unpaired))
     state = most_severe([result.state for result in compared if result.margin is not None])
@@ -113,6 +114,17 @@ def compare(
 def repeated(first: Comparison, both: Comparison) -> Comparison:
     """The comparison of both seed sets together, after one of the first alone: it says whether to alarm."""
     return replace(both, advice=advice(first.state, both.state))
+
+
+def _check_prompts(baseline: Run, candidate: Run) -> None:
+    """Raises InputError where an entry has another prompt in the other run: then their clips are of two suites."""
+    for key in sorted(baseline.clips.keys() & candidate.clips.keys()):
+        before, after = baseline.clips[key].prompt, candidate.clips[key].prompt
+        if before is not None and after is not None and before != after:
+            raise InputError(
+                f"{baseline.name} and {candidate.name} are runs of two suites and cannot be compared: the prompt of "
+                f"entry {key.entry} is {before!r:.100} in the one and {after!r:.100} in the other"
+            )
 
 
 def _check(metrics: Sequence[Metric], margins: Mapping[str, float]) -> None:
@@ -203,18 +215,35 @@ def _absence(baseline: Run, candidate: Run, metric: Metric, missing: int) -> str
     return f"{said}: {lacking[0]}" if lacking else said
 
 
-def _judged(margin: float | None, tested: Estimate | None, worse: bool) -> tuple[State, str]:
+def _judged(metric: Metric, margin: float | None, tested: Estimate | None, worse: bool) -> tuple[State, str]:
     if margin is None or tested is None:
-        return State.NO_CALIBRATION, "no margin"
+        return State.NO_CALIBRATION, "no margin was given"
+    low, high, limit = _worded(metric, margin, tested)
     if worse:
-        return State.REGRESSED, f"{tested.high:+.4g} at best, below the margin of {-margin:.4g}"
+        return State.REGRESSED, f"{high} at best, where {limit} is allowed"
     if tested.low > -margin:
-        return State.OK, f"{tested.low:+.4g} at worst, above the margin of {-margin:.4g}"
+        return State.OK, f"{low} at worst, where {limit} is allowed"
     if tested.low == tested.high == -margin:  # a point has no part below the margin
-        return State.OK, f"{tested.low:+.4g} on every prompt"
+        return State.OK, f"{low} on every prompt, where {limit} is allowed"
     if tested.high < -margin:
-        return State.INCONCLUSIVE, "below the margin by itself, but not when all gated metrics are counted (Holm)"
-    return State.INCONCLUSIVE, f"a loss of {tested.detectable + margin:.4g} would be seen 8 times of 10"
+        return State.INCONCLUSIVE, (
+            f"{high} at best, where {limit} is allowed; but this is not significant after Holm's correction for the "
+            "number of gated metrics"
+        )
+    return State.INCONCLUSIVE, (
+        f"between {low} and {high}, where {limit} is allowed; a loss of {tested.detectable + margin:.4g} would be "
+        "found in 8 of 10 nights"
+    )
+
+
+def _worded(metric: Metric, margin: float, tested: Estimate) -> tuple[str, str, str]:
+    """The interval's ends and the limit: values of a likeness, which its bound is in, and changes of other metrics."""
+    if metric.perfect is None:
+        return f"{tested.low:+.4g}", f"{tested.high:+.4g}", f"a loss of {margin:.4g}"
+    sign = 1.0 if metric.direction is Direction.HIGHER else -1.0
+    low, high, limit = (metric.perfect + sign * gain for gain in (tested.low, tested.high, -margin))
+    bound = "at least" if metric.direction is Direction.HIGHER else "at most"
+    return f"{low:.4g}", f"{high:.4g}", f"{bound} {limit:.4g}"
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -1,10 +1,11 @@
 """The report as one HTML file: no scripts, nothing loaded but the clips that it shows."""
 
 import base64
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import urlsplit
+from pathlib import Path, PurePath, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from pipeline.html import render
 from pipeline.scoring.compare import charts
@@ -12,22 +13,25 @@ from pipeline.scoring.compare.comparison import MetricComparison, PromptDifferen
 from pipeline.scoring.compare.report import (
     CHANGE_COLUMNS,
     COLUMNS,
-    FACT_COLUMNS,
     METRIC_TITLES,
     NOTHING_CHANGED,
+    SCORE_COLUMNS,
     SPEED_COLUMNS,
     Report,
     all_notes,
     change_rows,
-    fact_rows,
+    fact_table,
     gated,
     number,
     rows,
+    score_rows,
     speed_rows,
     worst_prompts,
 )
 from pipeline.scoring.compare.runs import Key, RunClip
-from pipeline.scoring.compare.verdict import MEANING
+
+_ADDRESSES = ("http", "https", "file")
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +64,27 @@ class _Prompt:
 def html(report: Report) -> str:
     """The whole page. Videos on disk are linked where they are, by absolute path; http(s) URLs stay."""
     comparison, facts = report.comparison, report.facts()
+    fact_columns, fact_rows = fact_table(facts)
+    tables = zip(METRIC_TITLES, map(rows, gated(comparison)), strict=True)
     return render(
         "compare.html",
         title=f"{comparison.state.value}: {comparison.candidate}",
         state=comparison.state.value,
-        meaning=MEANING[comparison.state],
+        meaning=report.meaning,
         advice=comparison.advice,
         baseline=comparison.baseline,
         candidate=comparison.candidate,
-        fact_columns=FACT_COLUMNS,
-        fact_rows=fact_rows(facts),
+        fact_columns=fact_columns,
+        fact_rows=fact_rows,
         change_columns=CHANGE_COLUMNS,
         change_rows=change_rows(facts),
         nothing_changed=NOTHING_CHANGED,
         columns=COLUMNS[:-1],
-        metric_tables=[
-            (title, [_with_method(row) for row in rows(metrics)])
-            for title, metrics in zip(METRIC_TITLES, gated(comparison), strict=True)
-            if metrics
-        ],
+        metric_tables=[(title, [_with_method(row) for row in lines]) for title, lines in tables if lines],
+        score_columns=SCORE_COLUMNS,
+        score_rows=score_rows(report),
         notes=all_notes(report),
+        detectable=report.detectable,
         forest_chart=charts.forest(comparison.metrics),
         history_charts=list(_histories(report)),
         speed_columns=SPEED_COLUMNS,
@@ -93,9 +98,9 @@ def html(report: Report) -> str:
 
 
 def _with_method(row: tuple[str, ...]) -> tuple[str, ...]:
-    """The row with the method of its interval in the line below it, where there is room."""
+    """The row with the method of its interval in the line below it, which says why its state is that."""
     prompts, _, method = row[-2].partition(" ")
-    return (*row[:-2], prompts, f"{row[-1]} {method}".rstrip())
+    return (*row[:-2], prompts, f"{row[-1]} {method}".rstrip() if row[-1] else "")
 
 
 def _histories(report: Report) -> Iterator[charts.History]:
@@ -135,13 +140,13 @@ def _video(video: str, clip: RunClip | None) -> _Video:
 
 
 def _shown(video: str) -> str:
-    """A signed address holds more than anybody wants to read: only where the clip lies is shown."""
-    parts = urlsplit(video)
-    return parts.path.removeprefix("/") if parts.scheme in ("http", "https") else video
+    """The name of the clip's file: of one in the store, which is named by its digest, ``JOB.mp4``."""
+    path = PurePosixPath(unquote(urlsplit(video).path)) if urlsplit(video).scheme in _ADDRESSES else PurePath(video)
+    return f"{path.parent.name}{path.suffix}" if _DIGEST.fullmatch(path.stem) else path.name
 
 
 def address(video: str) -> str:
     """A link to a clip. Only http(s) and file addresses are taken as such: anything else is a path on this host."""
-    if urlsplit(video).scheme in ("http", "https", "file"):
+    if urlsplit(video).scheme in _ADDRESSES:
         return video
     return Path(video).absolute().as_uri()

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.scoring.compare.comparison import Comparison, MetricComparison, PromptDifference
-from pipeline.scoring.compare.facts import RunFacts, changes, facts_of
+from pipeline.scoring.compare.facts import Change, RunFacts, changes, facts_of
 from pipeline.scoring.compare.runs import Key, Run, RunClip
 from pipeline.scoring.compare.speed import SpeedVerdict
 from pipeline.scoring.compare.verdict import MEANING, State
@@ -18,33 +18,47 @@ WORST = 5
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A comparison and what is shown beside it. ``history`` is of earlier runs, oldest first."""
+    """A comparison and what is shown beside it. ``history`` has the earlier runs, oldest first."""
 
     comparison: Comparison
     history: Sequence[Run] = ()
     speed: Sequence[SpeedVerdict] = ()
-    runs: tuple[Run, Run] | None = None
-    """The baseline and the candidate, for what is known of how they were made."""
+    runs: tuple[Run | None, Run] | None = None
+    """The baseline and the candidate, for what is known of how they were made. A first night has no baseline."""
     strips: Mapping[Key, bytes] = field(default_factory=dict)
     """JPEGs of how the worst clips differ from the baseline's (``strips.difference_strip``)."""
     remarks: Sequence[str] = ()
     """What else a reader must know, a sentence each."""
+    detectable: Sequence[str] = ()
+    """What the suite can detect by its number of prompts (``power.sentences``)."""
+    reason: str | None = None
+    """Why nothing could be compared, in place of the state's general meaning."""
 
-    def facts(self) -> tuple[RunFacts, RunFacts] | None:
+    @property
+    def meaning(self) -> str:
+        """What the state means here, with the gated metrics that decided it."""
+        state = self.comparison.state
+        names = [one.metric.name for one in self.comparison.metrics if one.margin is not None and one.state is state]
+        named = f" Metrics in this state: {', '.join(names)}." if names and state is not State.OK else ""
+        return (self.reason or MEANING[state]) + named
+
+    def facts(self) -> tuple[RunFacts | None, RunFacts] | None:
         """What is known of both runs beside their scores."""
-        return None if self.runs is None else (facts_of(self.runs[0]), facts_of(self.runs[1]))
+        if self.runs is None:
+            return None
+        before, after = self.runs
+        return None if before is None else facts_of(before), facts_of(after)
 
     def clips(self, prompt: PromptDifference) -> tuple[RunClip | None, RunClip | None]:
         """The clips of the seed that lost most, of both runs."""
-        if self.runs is None:
-            return None, None
         key = Key(prompt.entry, prompt.worst_seed)
-        return self.runs[0].clips.get(key), self.runs[1].clips.get(key)
+        before, after = (None if run is None else run.clips.get(key) for run in self.runs or (None, None))
+        return before, after
 
 
 def all_notes(report: Report) -> list[str]:
-    """The comparison's notes and the report's own remarks."""
-    return [*notes(report.comparison), *report.remarks]
+    """The comparison's notes, where metrics were compared, and the report's own remarks."""
+    return [*(notes(report.comparison) if report.comparison.metrics else ()), *report.remarks]
 
 
 def gated(comparison: Comparison) -> tuple[list[MetricComparison], list[MetricComparison]]:
@@ -55,24 +69,28 @@ def gated(comparison: Comparison) -> tuple[list[MetricComparison], list[MetricCo
     )
 
 
-METRIC_TITLES = ("Gated metrics", "Other metrics: shown, and gate nothing")
+METRIC_TITLES = ("Gated metrics", "Other metrics, which decide nothing")
+NOT_GATED = "not gated"
+"""Shown in place of the state of a metric without a margin."""
 NOTHING_CHANGED = "Nothing that is recorded: preset, version, model, GPU, size, settings and libraries are the same."
-FACT_COLUMNS = ("", "baseline", "candidate")
 CHANGE_COLUMNS = ("what changed", "baseline", "candidate")
 _MOST_SEEDS = 8
 
 
-def fact_rows(facts: tuple[RunFacts, RunFacts] | None) -> list[tuple[str, str, str]]:
-    """The table of what the runs are, as text; what neither says is left out."""
+def fact_table(facts: tuple[RunFacts | None, RunFacts] | None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The columns and rows of the table of what the runs are, as text; what no run says is left out."""
     if facts is None:
-        return []
-    rows: list[tuple[str, str, str]] = []
+        return (), []
+    sides = [(side, one) for side, one in zip(("baseline", "candidate"), facts, strict=True) if one is not None]
+    known = [one for _, one in sides]
+    rows: list[tuple[str, ...]] = []
     for name, texts in (
-        ("date", [_dates(one) for one in facts]),
-        ("clips", [f"{one.clips} of {one.prompts} prompts" for one in facts]),
-        ("seeds", [_seeds(one.seeds) for one in facts]),
+        ("run", [one.name for one in known]),
+        ("date", [_dates(one) for one in known]),
+        ("clips", [f"{one.clips} of {one.prompts} prompts" for one in known]),
+        ("seeds", [_seeds(one.seeds) for one in known]),
         *(
-            (title, [one.made.get(key, "") for one in facts])
+            (title, [one.made.get(key, "") for one in known])
             for title, key in (
                 *(("preset", "preset"), ("vgen", "version"), ("model", "model_revision"), ("GPU", "gpu_type")),
                 *(("size", "size"), ("frames", "num_frames"), ("fps", "fps")),
@@ -80,8 +98,8 @@ def fact_rows(facts: tuple[RunFacts, RunFacts] | None) -> list[tuple[str, str, s
         ),
     ):
         if any(texts):
-            rows.append((name, texts[0] or "–", texts[1] or "–"))
-    return rows
+            rows.append((name, *(text or "–" for text in texts)))
+    return ("", *([side for side, _ in sides] if len(sides) > 1 else ["this run"])), rows
 
 
 def _dates(facts: RunFacts) -> str:
@@ -96,11 +114,34 @@ def _seeds(seeds: tuple[int, ...]) -> str:
     return ", ".join(map(str, seeds[:_MOST_SEEDS])) + more
 
 
-def change_rows(facts: tuple[RunFacts, RunFacts] | None) -> list[tuple[str, str, str]] | None:
-    """The table of what changed since the baseline, as text; None where a run says nothing of how it was made."""
-    if facts is None or not (facts[0].made and facts[1].made):
+def changed(facts: tuple[RunFacts | None, RunFacts] | None) -> list[Change] | None:
+    """What is another one in the candidate; None where a run says nothing of how it was made, or there is only one."""
+    if facts is None or facts[0] is None or not (facts[0].made and facts[1].made):
         return None
-    return [(change.name, change.baseline or "–", change.candidate or "–") for change in changes(*facts)]
+    return changes(facts[0], facts[1])
+
+
+def change_rows(facts: tuple[RunFacts | None, RunFacts] | None) -> list[tuple[str, str, str]] | None:
+    """The table of what changed since the baseline, as text; None as in ``changed``."""
+    found = changed(facts)
+    return None if found is None else [(one.name, one.baseline or "–", one.candidate or "–") for one in found]
+
+
+SCORE_COLUMNS = ("metric", "mean", "clips scored", "clips not scored", "why not")
+
+
+def score_rows(report: Report) -> list[tuple[str, ...]]:
+    """The table of the candidate's scores, as text, where there is no baseline to compare them with."""
+    if report.runs is None or report.runs[0] is not None:
+        return []
+    run = report.runs[1]
+    rows: list[tuple[str, ...]] = []
+    for name in sorted({name for clip in run.clips.values() for name in clip.scores}):
+        scores = [clip.scores[name] for clip in run.clips.values() if name in clip.scores]
+        reasons = [score.reason for score in scores if score.score is None and score.reason]
+        counts = (str(len(scores) - len(reasons)), str(len(reasons)))
+        rows.append((name, number(run.mean(name)), *counts, reasons[0] if reasons else ""))
+    return rows
 
 
 def worst_prompts(compared: MetricComparison, most: int = WORST) -> list[PromptDifference]:
@@ -113,14 +154,18 @@ def as_json(report: Report) -> dict[str, Any]:
     comparison, facts = report.comparison, report.facts()
     return {
         "state": comparison.state.value,
-        "meaning": MEANING[comparison.state],
+        "meaning": report.meaning,
         "advice": comparison.advice,
         "baseline": comparison.baseline,
         "candidate": comparison.candidate,
         "confidence": 1 - 2 * comparison.alpha,
         "missing_clips": comparison.missing_clips,
-        "runs": None if facts is None else dict(zip(("baseline", "candidate"), map(asdict, facts), strict=True)),
-        "changes": None if change_rows(facts) is None or facts is None else [asdict(item) for item in changes(*facts)],
+        "runs": None
+        if facts is None
+        else {"baseline": None if facts[0] is None else asdict(facts[0]), "candidate": asdict(facts[1])},
+        "changes": None if (found := changed(facts)) is None else [asdict(item) for item in found],
+        "detectable": list(report.detectable),
+        "remarks": list(report.remarks),
         "metrics": [_metric(compared, report) for compared in comparison.metrics],
         "speed": [
             {
@@ -186,11 +231,14 @@ COLUMNS = ("metric", "state", "baseline", "candidate", "gain", "interval", "marg
 
 
 def rows(metrics: Sequence[MetricComparison]) -> list[tuple[str, ...]]:
-    """The table of metrics, as text, in the order of ``COLUMNS``."""
+    """The table of metrics, as text, in the order of ``COLUMNS``.
+
+    Metrics that do not gate and of which nothing was compared are left out: ``unscored`` has them.
+    """
     return [
         (
             compared.metric.name,
-            compared.state.value,
+            NOT_GATED if compared.margin is None else compared.state.value,
             number(compared.baseline),
             number(compared.candidate),
             number(compared.estimate.mean, True) if compared.estimate else "–",
@@ -200,10 +248,20 @@ def rows(metrics: Sequence[MetricComparison]) -> list[tuple[str, ...]]:
             f"{len(compared.prompts)} ({compared.estimate.method})"
             if compared.estimate
             else str(len(compared.prompts)),
-            compared.reason,
+            "" if compared.margin is None and compared.state is State.NO_CALIBRATION else compared.reason,
         )
         for compared in metrics
+        if compared.margin is not None or compared.prompts
     ]
+
+
+def unscored(metrics: Sequence[MetricComparison]) -> list[str]:
+    """A sentence for each reason for which metrics that do not gate were not compared at all."""
+    by_reason: dict[str, list[str]] = {}
+    for compared in metrics:
+        if compared.margin is None and not compared.prompts:
+            by_reason.setdefault(compared.reason, []).append(compared.metric.name)
+    return [f"{', '.join(names)} not compared: {reason}." for reason, names in by_reason.items()]
 
 
 def _margin_text(compared: MetricComparison) -> str:
@@ -221,13 +279,20 @@ def speed_rows(speed: Sequence[SpeedVerdict]) -> list[tuple[str, ...]]:
         (
             verdict.preset,
             verdict.gpu_type,
-            verdict.measure,
-            verdict.state.value,
-            number(verdict.value),
-            number(verdict.median),
+            verdict.measure.replace("_", " "),
+            "fewer than five runs before" if verdict.median is None else verdict.state.value,
+            measured(verdict.measure, verdict.value),
+            measured(verdict.measure, verdict.median),
         )
         for verdict in speed
     ]
+
+
+def measured(measure: str, value: float | None) -> str:
+    """A speed's value with its unit: bytes as MiB, seconds as they are."""
+    if value is None:
+        return "–"
+    return f"{value / 2**20:,.0f} MiB" if measure == "peak_bytes" else f"{value:.4g} s"
 
 
 SPEED_COLUMNS = ("preset", "GPU type", "measure", "state", "now", "median of the last five")
@@ -235,22 +300,22 @@ SPEED_COLUMNS = ("preset", "GPU type", "measure", "state", "now", "median of the
 
 def notes(comparison: Comparison) -> list[str]:
     """Return what a reader must know to judge the numbers."""
+    confidence = 100 * (1 - 2 * comparison.alpha)
     sentences = [
-        f"Gains are of the mean over prompts, each the mean over its seeds; positive is better. Intervals are of "
-        f"{100 * (1 - 2 * comparison.alpha):.4g} %.",
-        "Detectable: how far below the margin a loss must truly lie to be found 8 times of 10.",
+        f"The gain is the candidate's mean over prompts minus the baseline's, with the sign turned so that positive is "
+        f"better. The interval is its {confidence:.4g} % confidence interval.",
+        "Detectable is the loss beyond the margin that a comparison like this one finds in 8 of 10 nights.",
     ]
     if any(compared.metric.perfect is not None for compared in comparison.metrics):
         sentences.append(
-            "A likeness (common.…) is that of a clip to the baseline's of the same prompt and seed; the baseline's own "
-            "value is that of equal clips."
+            "The metrics of common.… compare each clip with the baseline's clip of the same prompt and seed. Their "
+            "baseline value is the score of two equal clips, and their margin is shown as a bound on the candidate."
         )
     if comparison.missing_clips:
         sentences.append(f"{comparison.missing_clips} clips are in one run only.")
-    unknown = State.OTHER_FINGERPRINT
-    if any(compared.state is unknown for compared in comparison.metrics):
-        sentences.append(MEANING[unknown])
-    return sentences
+    if any(compared.state is State.OTHER_FINGERPRINT for compared in comparison.metrics):
+        sentences.append(MEANING[State.OTHER_FINGERPRINT])
+    return sentences + unscored(comparison.metrics)
 
 
 def markdown(report: Report) -> str:
@@ -258,20 +323,25 @@ def markdown(report: Report) -> str:
     comparison = report.comparison
     parts = [
         f"# {comparison.state.value}",
-        f"{MEANING[comparison.state]}" + (f" **Next: {comparison.advice}.**" if comparison.advice else ""),
+        report.meaning + (f" **Next: {comparison.advice}.**" if comparison.advice else ""),
         f"Baseline `{_cell(comparison.baseline)}`, candidate `{_cell(comparison.candidate)}`.",
     ]
     facts = report.facts()
-    if about := fact_rows(facts):
-        parts.append(_table(FACT_COLUMNS, about))
-    changed = change_rows(facts)
-    if changed is not None:
-        parts += ["## What changed", _table(CHANGE_COLUMNS, changed) if changed else NOTHING_CHANGED]
+    fact_columns, about = fact_table(facts)
+    if about:
+        parts.append(_table(fact_columns, about))
+    differing = change_rows(facts)
+    if differing is not None:
+        parts += ["## What changed", _table(CHANGE_COLUMNS, differing) if differing else NOTHING_CHANGED]
     for title, metrics in zip(METRIC_TITLES, gated(comparison), strict=True):
-        if metrics:
-            parts += [f"## {title}", _table(COLUMNS, rows(metrics))]
-    if comparison.metrics:
-        parts.append("\n".join(f"- {note}" for note in all_notes(report)))
+        if lines := rows(metrics):
+            parts += [f"## {title}", _table(COLUMNS, lines)]
+    if scores := score_rows(report):
+        parts += ["## Scores", _table(SCORE_COLUMNS, scores)]
+    if remarks := all_notes(report):
+        parts.append("\n".join(f"- {note}" for note in remarks))
+    if report.detectable:
+        parts += ["## What this suite can detect", "\n".join(f"- {sentence}" for sentence in report.detectable)]
     if report.speed:
         parts += ["## Speed", _table(SPEED_COLUMNS, speed_rows(report.speed))]
     for compared in comparison.metrics:

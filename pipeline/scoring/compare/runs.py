@@ -164,7 +164,8 @@ def median_run(runs: Sequence[Run]) -> Run:
             if metric in clip.scores:
                 scores[key][metric] = clip.scores[metric]
     clips = {key: replace(clip, scores=scores[key]) for key, clip in last.clips.items()}
-    return Run(f"median of {len(alike)} runs", clips)
+    names = [run.name for run in alike]
+    return Run(names[0] if len(names) == 1 else f"median of {len(names)} runs: {', '.join(names)}", clips)
 
 
 def _median_by_mean(runs: Sequence[Run], metric: str) -> Run:

@@ -16,13 +16,24 @@ class State(StrEnum):
 
 
 MEANING: dict[State, str] = {
-    State.IDENTICAL: "Every clip looks and sounds the same as the baseline's; no scores were needed.",
-    State.OK: "The interval of the difference lies above minus the margin: at most so much worse.",
-    State.REGRESSED: "The interval lies below minus the margin, also when all gated metrics are counted (Holm).",
-    State.INCONCLUSIVE: "The interval holds minus the margin: this many prompts cannot tell.",
-    State.NO_CALIBRATION: "No margin was given, or the spread over prompts is not known: nothing is claimed.",
-    State.INCOMPLETE: "A clip or score of one run is missing in the other.",
-    State.OTHER_FINGERPRINT: "The scores were made by other versions, weights, device, precision or decoder.",
+    State.IDENTICAL: "Every clip looks and sounds exactly like the baseline's, so that no scores were compared.",
+    State.OK: "No gated metric lost more than its margin allows: each confidence interval lies above minus the margin.",
+    State.REGRESSED: (
+        "A gated metric lost more than its margin allows: its confidence interval lies below minus the margin, also "
+        "after Holm's correction for the number of gated metrics."
+    ),
+    State.INCONCLUSIVE: (
+        "Minus the margin lies within the confidence interval of a gated metric: this number of prompts cannot tell "
+        "whether the loss is larger than the margin."
+    ),
+    State.NO_CALIBRATION: (
+        "No verdict is possible: no margin was given, or too few prompts differ to estimate the spread."
+    ),
+    State.INCOMPLETE: "A clip or a score that one run has is missing in the other.",
+    State.OTHER_FINGERPRINT: (
+        "The scores of the two runs cannot be compared: they were computed by different versions, weights, devices, "
+        "precisions or decoders."
+    ),
 }
 
 PASSED = frozenset({State.OK, State.IDENTICAL})

@@ -51,7 +51,10 @@ def lost(segment: StreamSegmentView) -> SourceError:
     if segment.state == "blocked":
         text = f"prompt: {segment.error or 'it was turned down'}; write another"
         return SourceError("invalid_message", text, fatal=False)
-    text = f"segment {segment.segment} is {segment.state}: {segment.error or segment.error_code or 'without a reason'}"
+    why = segment.error or segment.error_code
+    if why is None:
+        why = "somebody asked for that" if segment.state == "cancelled" else "without a reason"
+    text = f"segment {segment.segment} is {segment.state}: {why}"
     return SourceError("worker_failed", text, fatal=False)
 
 

@@ -1,4 +1,4 @@
-"""The media of one segment of the line: frames as they are written on this host, or the published clip."""
+"""The media of one segment of the line: from wherever they can be had soonest, and from there only while that lasts."""
 
 from __future__ import annotations
 
@@ -6,48 +6,49 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import redis
-
-from pipeline.encoding.live import Chunk, ChunkKind, LiveEncoder, Track, encoder_for
+from pipeline.encoding.live import Chunk, ChunkKind, FrameEncoding, Track
 from pipeline.encoding.live.chunks import CHANNELS
-from pipeline.encoding.live.following import POLL_S, follow
-from pipeline.errors import VgenError
+from pipeline.encoding.live.following import POLL_S
+from pipeline.errors import RetryableError, VgenError
 from pipeline.handoff import id_of
 from pipeline.settings import Settings
-from pipeline.wiring import make_storage
+from server.stream.line.pictures import Frames, PublishedFrames, WrittenFrames
+from server.stream.line.relay import QUIET_S, Relay, Relayed
 from server.stream.source import Media, MediaBegin, MediaEnd, Opening, SourceError
 from service.views.sessions import SessionView, StreamSegmentView
-from tasks.live_chunks import END, INIT, Entry, LiveChunks, stream_id, stream_of
+from tasks.live_chunks import LiveChunks
 
 logger = logging.getLogger(__name__)
 
 _AWAIT_S = POLL_S * 10
 """How often it is looked whether there is anything yet."""
-_READ_S, _QUIET_S = 0.5, 2.0
 
 
 class LineMedia:
-    """Encodes a segment in a thread, and hands out what comes of it.
+    """Hands out a segment's media, which a thread gathers.
 
-    The thread reads the frames of the attempt that the rows name in the hand-off folder, as they are counted there; an
-    attempt that takes over has equal frames, so that it is read on from the same one. Where the frames are gone, or
-    that attempt is another host's, the published clip is decoded. A file of an attempt that was lost stays unread: it
-    has its full size, and nothing behind what was counted.
+    They come from the frames in the hand-off folder of this host, encoded here as they are counted there; or through
+    the relay, encoded by the worker of another host; or, where neither has them (any more), from the published clip.
+    The place is chosen anew whenever the one in use ends, and whenever the rows name another attempt or GPU.
+
+    What goes on from the last frame that was sent stays one stream: an attempt that takes over on the same type of GPU
+    has equal frames, and so has the clip. All else is a stream of another id, which begins the segment anew. A file of
+    an attempt that was lost stays unread: it has its full size, and nothing behind what was counted.
     """
 
     def __init__(self, settings: Settings, view: SessionView, index: int, opening: Opening) -> None:
         self._settings = settings
-        self._view = view
+        self._index = index
         self._opening = opening
-        self._segment = view.segments[index]
-        self._expected = view.num_frames if index == 0 else view.later_frames
-        self._stream_id = secrets.token_hex(16)
+        self._gpu_types: dict[str | None, str] = {}
+        """The type of GPU of each attempt that the rows named, by its file's name."""
+        self._gaps: set[str | None] = set()
+        """The types of GPU whose relay has nothing more for this client."""
+        self.tell(view)
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[MediaBegin | Media | MediaEnd | BaseException] = asyncio.Queue()
         self._stop = threading.Event()
@@ -56,9 +57,14 @@ class LineMedia:
         self.complete = False
         """Whether all media were handed out."""
 
-    def tell(self, segment: StreamSegmentView) -> None:
+    def tell(self, view: SessionView) -> None:
         """Say what the rows say now."""
-        self._segment = segment
+        segment = view.segments[self._index]
+        gpu_type = segment.gpu_type or view.gpu_type
+        sure = segment.gpu_type is not None or segment.frames_file is None
+        if gpu_type is not None and (sure or segment.frames_file not in self._gpu_types):
+            self._gpu_types[segment.frames_file] = gpu_type
+        self._view, self._segment = view, segment
 
     async def next(self, timeout_s: float) -> MediaBegin | Media | MediaEnd | None:
         """Return what comes next; None: nothing came in that time. Raises SourceError."""
@@ -68,7 +74,7 @@ class LineMedia:
         except TimeoutError:
             return None
         if isinstance(event, BaseException):
-            raise SourceError("worker_failed", f"the pictures of segment {self._segment.segment}: {event}") from event
+            raise SourceError("worker_failed", f"the pictures of segment {self._index}: {event}") from event
         self.complete = isinstance(event, MediaEnd)
         return event
 
@@ -80,107 +86,147 @@ class LineMedia:
         with contextlib.suppress(RuntimeError):  # the server has ended
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-    def _take(self, chunk: Chunk) -> None:
-        if chunk.kind is ChunkKind.INIT:
-            self._put(MediaBegin(self._stream_id, chunk.mime, self._opening.mode, chunk.data))
-        else:
-            self._put(Media(chunk.index, chunk.data))
-
     def _run(self) -> None:
-        encoder: LiveEncoder | None = None
         try:
-            if self._relayed():
-                return
-            # FFmpeg takes longer to start than a frame takes to be encoded: it starts before there are any.
-            encoder, count = self._encoder(self._expected), self._expected
-            known = self._num_frames()
-            if known is not None and known != count:
-                encoder.abort()
-                encoder, count = self._encoder(known), known
-            for frame in self._frames(count):
-                encoder.write(frame)
-            if not self._stop.is_set():
-                chunks = encoder.finish()
-                self._put(MediaEnd(chunks, count / self._view.fps * 1000))
+            with contextlib.ExitStack() as stack:
+                chunks = None if self._settings.solo else LiveChunks.of(self._settings)
+                if chunks is not None:
+                    stack.callback(chunks.close)
+                whole = False
+                while not whole and not self._stop.is_set():
+                    whole = (chunks is not None and self._relayed(chunks)) or self._encoded(relays=chunks is not None)
         except Exception as error:
             if not self._stop.is_set():
                 if not isinstance(error, VgenError):
                     logger.exception("live media failed", extra={"job_id": self._segment.job_id})
                 self._put(error)
-        finally:
-            if encoder is not None:
-                encoder.abort()
 
-    def _relayed(self) -> bool:
-        """Hand out what the worker's own encoder sends; False where there is none, or what it sent has a gap."""
-        if self._settings.solo or self._attempt() is not None:
-            return False
-        chunks = LiveChunks.of(self._settings)
-        if chunks is None:
-            return False
-        stream = stream_of(self._opening.session_id, self._view.gpu_type)
-        try:
-            return self._relay(chunks, stream)
-        except redis.RedisError as error:
-            logger.warning("live media are away", extra={"reason": str(error)})
-            return False
-        finally:
-            chunks.close()
-
-    def _relay(self, chunks: LiveChunks, stream: str) -> bool:
-        index, number = self._segment.segment, 0
-        quiet_since = time.monotonic()
-        while not self._stop.is_set():
-            for entry in chunks.read(stream, index, number, wait_s=_READ_S):
-                if entry.segment != index or entry.number not in (number + 1, END):
-                    return False  # capped, or lost with Redis
-                quiet_since = time.monotonic()
-                if entry.number == END:
-                    if number - INIT != int(entry.fields["chunks"]):
-                        return False
-                    self._put(MediaEnd(number - INIT, int(entry.fields["frames"]) / self._view.fps * 1000))
-                    return True
-                if entry.number == INIT and entry.fields["mode"].decode() != self._opening.mode:
-                    return False  # the client that the worker was told of had wanted the other
-                number = entry.number
-                self._hand_on(stream_id(stream, index), entry)
-            if self._segment.video_key is not None and time.monotonic() - quiet_since > _QUIET_S:
-                return False  # its encoder died, and the clip is there
-        return True
-
-    def _hand_on(self, stream_id_: str, entry: Entry) -> None:
-        if entry.number == INIT:
-            mime = entry.fields["mime"].decode()
-            self._put(MediaBegin(stream_id_, mime, self._opening.mode, entry.fields["data"]))
-        else:
-            self._put(Media(entry.number - INIT - 1, entry.fields["data"]))
-
-    def _encoder(self, num_frames: int) -> LiveEncoder:
-        track = Track(self._view.width, self._view.height, self._view.fps, num_frames)
-        return encoder_for(self._opening.mode, track, on_chunk=self._take, silent=self._opening.silent_audio)
-
-    def _num_frames(self) -> int | None:
-        """Wait until it is known how many frames there will be; None once it is not wanted any more."""
-        while not self._stop.is_set():
-            if (path := self._attempt()) is not None:
-                with contextlib.suppress(OSError):
-                    if size := path.stat().st_size:
-                        return size // self._frame_bytes
-            if self._segment.num_frames is not None:
-                return self._segment.num_frames
-            self._stop.wait(_AWAIT_S)
-        return None
+    # What the worker's own encoder sends
 
     @property
-    def _frame_bytes(self) -> int:
-        return self._view.width * self._view.height * CHANNELS
+    def _gpu_type(self) -> str | None:
+        """The type of GPU that the segment's frames are from, or will be."""
+        return self._gpu_types.get(self._segment.frames_file, self._view.gpu_type)
+
+    def _relayed(self, chunks: LiveChunks) -> bool:
+        """Hand out what comes through the relay; False where that is not all of it."""
+        while self._may_be_relayed(None):
+            gpu_type = self._gpu_type
+            relay = Relay(
+                chunks,
+                self._opening.session_id,
+                gpu_type,
+                self._index,
+                mode=self._opening.mode,
+                fps=self._view.fps,
+                put=self._put,
+            )
+
+            def leave(quiet_s: float, relay: Relay = relay, gpu_type: str | None = gpu_type) -> bool:
+                if self._gpu_type != gpu_type:
+                    return True
+                if self._attempt() is not None and (not relay.begun or quiet_s > QUIET_S):
+                    return True
+                return self._segment.video_key is not None and quiet_s > QUIET_S  # its encoder died
+
+            ended = relay.read(self._stop, leave)
+            if ended is Relayed.WHOLE:
+                return True
+            if ended is Relayed.GAP or relay.begun or self._segment.video_key is not None:
+                self._gaps.add(gpu_type)
+        return False
+
+    def _may_be_relayed(self, read: str | None) -> bool:
+        """Return whether a relay may have the segment; ``read`` is the file of which some frames were sent."""
+        segment = self._segment
+        return (
+            not self._stop.is_set()
+            and (read is None or segment.frames_file != read)
+            and self._gpu_type not in self._gaps
+            and self._attempt() is None
+        )
+
+    # What is encoded here
+
+    def _encoded(self, *, relays: bool) -> bool:
+        """Encode the frames and hand out what comes of it; False where another stream has to begin the segment anew."""
+        view, stream = self._view, secrets.token_hex(16)
+        count = view.num_frames if self._index == 0 else view.later_frames
+        track = Track(view.width, view.height, view.fps, count)
+
+        def take(chunk: Chunk) -> None:
+            if chunk.kind is ChunkKind.INIT:
+                self._put(MediaBegin(stream, chunk.mime, self._opening.mode, chunk.data))
+            else:
+                self._put(Media(chunk.index, chunk.data))
+
+        encoding = FrameEncoding(self._opening.mode, track, on_chunk=take, silent=self._opening.silent_audio)
+        try:
+            for frames in self._places(encoding, relays=relays):
+                for frame in frames.read(encoding.written):
+                    if not encoding.written:
+                        encoding.prepare(frames.count, frames.sound(), repeats=frames.sound_repeats)
+                    encoding.write(frame)
+                if encoding.written and encoding.written >= encoding.track.num_frames:
+                    chunks = encoding.finish()
+                    self._put(MediaEnd(chunks, encoding.track.seconds * 1000))
+                    return True
+            return False
+        finally:
+            encoding.abort()
+
+    def _places(self, encoding: FrameEncoding, *, relays: bool) -> Iterator[Frames]:
+        """Yield one place after the other from which the next frame can be read; it ends where there is none."""
+        read: str | None = None
+        gpu_type: str | None = None
+        while not self._stop.is_set():
+            path, segment = self._attempt(), self._segment
+            if path is None and segment.video_key is None:
+                if relays and self._may_be_relayed(read):
+                    return
+                self._stop.wait(_AWAIT_S)
+                continue
+            if encoding.written and self._gpu_type != gpu_type:
+                return  # its frames may differ from those that were sent
+            gpu_type = self._gpu_type
+            if path is not None:
+                if (frames := self._written(path)) is not None:
+                    read = path.name
+                    yield frames
+            else:
+                assert segment.video_key is not None
+                yield from self._published(segment.video_key)
+
+    def _published(self, key: str) -> Iterator[Frames]:
+        count = self._segment.num_frames
+        assert count is not None, "a clip is published once its frames are counted"
+        with contextlib.closing(PublishedFrames(self._settings, key, count, self._view.fps)) as frames:
+            yield frames
+        raise RetryableError(f"{key} has fewer than {count} frames", code="encode_mismatch")
+
+    def _written(self, path: Path) -> WrittenFrames | None:
+        """Return the frames of an attempt; None where its file is gone meanwhile."""
+        frame_bytes = self._view.width * self._view.height * CHANNELS
+        with contextlib.suppress(OSError):
+            if size := path.stat().st_size:
+                return WrittenFrames(
+                    path,
+                    frame_bytes,
+                    size // frame_bytes,
+                    self._view.num_frames,
+                    wait=self._stop.wait,
+                    complete=lambda: self._segment.generated and self._attempt() == path,
+                    superseded=lambda: self._attempt() != path,
+                )
+        return None
 
     def _attempt(self) -> Path | None:
         """The file of the frames: of full size from the beginning, and empty once they are encoded.
 
         It is that of the attempt which is made or was the last to be, if this host's workers have it.
         """
-        segment, folder = self._segment, self._settings.effective_handoff_dir
+        segment: StreamSegmentView = self._segment
+        folder = self._settings.effective_handoff_dir
         if segment.frames_file is None or (segment.generated and segment.handoff_id != id_of(folder)):
             return None
         path = folder / segment.frames_file
@@ -188,48 +234,3 @@ class LineMedia:
             if path.stat().st_size:
                 return path
         return None
-
-    def _frames(self, count: int) -> Iterator[bytes]:
-        """Yield each frame as soon as it can be read."""
-        number = 0
-        while number < count and not self._stop.is_set():
-            path = self._attempt()
-            if path is not None:
-                for frame in self._written(path, number, count):
-                    yield frame
-                    number += 1
-            elif self._segment.video_key is not None:
-                yield from self._published(number, count)
-                return
-            else:
-                self._stop.wait(_AWAIT_S)
-
-    def _written(self, path: Path, number: int, count: int) -> Iterator[bytes]:
-        """Yield the frames from ``number`` on, until the last one, or this attempt's end."""
-        yield from follow(
-            path,
-            self._frame_bytes,
-            number,
-            count,
-            wait=self._stop.wait,
-            complete=lambda: self._segment.generated and self._attempt() == path,
-            superseded=lambda: self._attempt() != path,
-        )
-
-    def _published(self, number: int, count: int) -> Iterator[bytes]:
-        assert self._segment.video_key is not None
-        with tempfile.TemporaryDirectory(prefix="vgen-stream-") as folder:
-            path = Path(folder) / "clip.mp4"
-            make_storage(self._settings).download(self._segment.video_key, path)
-            yield from _decoded(path, number, count)
-
-
-def _decoded(path: Path, first: int, count: int) -> Iterator[bytes]:
-    from pipeline.media.opening import open_media  # noqa: PLC0415 - PyAV, which most sessions never need
-
-    with open_media(path) as container:
-        for number, shown in enumerate(container.decode(video=0)):
-            if number >= count:
-                return
-            if number >= first:
-                yield shown.to_ndarray(format="rgb24").tobytes()

@@ -81,6 +81,7 @@ class LineSource:
             view.num_frames,
             view.preset,
             view.gpu,
+            view.gpu_type,
             next_segment=first,
             pending=tuple(_request_of(segment) for segment in view.segments[first:]),
             timeout_s=round(opening.timeout_s),
@@ -119,12 +120,12 @@ class LineSource:
                     yield Step(number, total_steps)
                 if view.gpu is not None and view.gpu != gpu:
                     gpu = view.gpu
-                    yield Rebound(_gpu_number(gpu), gpu)
+                    yield Rebound(_gpu_number(gpu), gpu, view.gpu_type)
                 if (changed := await hold.look(segment)) is not None:
                     yield changed
                 if segment.generated and generated_at is None:
                     generated_at = time.monotonic()
-                media.tell(segment)
+                media.tell(view)
                 until = time.monotonic() + _POLL_S
                 while not sent_all and (left := until - time.monotonic()) > 0:
                     event = await media.next(left)

@@ -21,36 +21,56 @@ MEDIAN_OF = 5
 """The number of runs that passed last which make the baseline, where none is pinned."""
 
 
+_MOST_RUNS = 500
+"""Runs of a kind that are looked at, newest first: more than a year of nights."""
+
+
 def nights_alike(session: Session, identity: str) -> list[EvalRun]:
     """Nightly runs of the same suite, preset, seeds and metrics, newest first."""
     return [
-        run
-        for run in runs.runs(session, limit=500)
-        if run.kind == KIND and (run.suite or {}).get("identity") == identity
+        run for run in runs.runs(session, kind=KIND, limit=_MOST_RUNS) if (run.suite or {}).get("identity") == identity
     ]
 
 
 def nights_before(session: Session, run: EvalRun) -> list[EvalRun]:
-    """The nights alike that were begun before this one, oldest first."""
-    earlier = nights_alike(session, (run.suite or {}).get("identity", ""))
-    return [other for other in reversed(earlier) if other.id < run.id]
+    """The nights alike that have a verdict, oldest first, without this one.
+
+    An id holds the time at which its run began, by a clock that may have been set back since: so a night with a larger
+    id counts too, as long as it was judged before this one.
+    """
+    alike = nights_alike(session, (run.suite or {}).get("identity", ""))
+    return [other for other in reversed(alike) if other.id != run.id and verdict_of_run(other)]
 
 
-def passed_nights(before: Sequence[EvalRun], pinned: str | None, session: Session) -> list[EvalRun]:
-    """Runs to compare with, oldest first: the pinned one, or the last that passed or began the history."""
+def passed_nights(session: Session, before: Sequence[EvalRun], pinned: str | None) -> list[EvalRun]:
+    """The runs that a night is compared with, oldest first: the pinned one, or the last ``MEDIAN_OF`` that passed.
+
+    The first night of a history counts as one that passed. A run of which a clip was deleted does not count: there
+    would be nothing to compare that clip with, in this night or in any later one.
+
+    Raises:
+        NotFoundError: no run has the pinned id.
+    """
     if pinned is not None:
         return [runs.get_run(session, pinned)]
-    verdicts = [(other, (other.summary or {}).get(runs.VERDICT, {})) for other in before]
-    return [other for other, verdict in verdicts if verdict.get("passed") or verdict.get("first")][-MEDIAN_OF:]
+    passed: list[EvalRun] = []
+    for other in reversed(before):
+        verdict = verdict_of_run(other)
+        if (verdict.get("passed") or verdict.get("first")) and runs.has_every_clip(session, other):
+            passed.append(other)
+        if len(passed) == MEDIAN_OF:
+            break
+    return passed[::-1]
 
 
 def verdict_of_run(run: EvalRun) -> dict[str, Any]:
+    """The verdict that was written down for a night; empty where there is none yet."""
     return dict((run.summary or {}).get(runs.VERDICT) or {})
 
 
 def past_speeds(before: Sequence[EvalRun]) -> list[SpeedSample]:
-    samples_of_runs = [(other.summary or {}).get(runs.VERDICT, {}).get("speed", []) for other in before]
-    return [SpeedSample(**sample) for samples in samples_of_runs for sample in samples]
+    """The speeds that earlier nights' verdicts hold, oldest first."""
+    return [SpeedSample(**sample) for other in before for sample in verdict_of_run(other).get("speed", [])]
 
 
 def reference_records(session: Session, description: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -68,9 +88,10 @@ class Repeats:
 
 
 def repeats_of(session: Session, before: Sequence[EvalRun], run: EvalRun) -> Repeats:
+    """The complete repeats of the nights before and of this night."""
     repeats = _all_repeats(session)
     if run.id in repeats and repeats[run.id].state is EvalState.INCOMPLETE:
-        return Repeats([], None)  # what the first seeds say has to do
+        return Repeats([], None)  # the verdict is that of the first seeds
     complete = complete_repeats(session)
     of_baseline = [complete[other.id] for other in dict.fromkeys(before) if other.id in complete]
     wanted = (run.suite or {}).get("repeat_seeds")
@@ -82,9 +103,10 @@ def repeats_of(session: Session, before: Sequence[EvalRun], run: EvalRun) -> Rep
 
 
 def complete_repeats(session: Session) -> dict[str | None, EvalRun]:
+    """The complete runs with second seeds, by the run that they repeat."""
     return {of: other for of, other in _all_repeats(session).items() if other.state is EvalState.COMPLETE}
 
 
 def _all_repeats(session: Session) -> dict[str | None, EvalRun]:
     """Runs with second seeds, by the run that they repeat."""
-    return {(other.suite or {}).get("of"): other for other in runs.runs(session, limit=500) if other.kind == REPEAT}
+    return {(other.suite or {}).get("of"): other for other in runs.runs(session, kind=REPEAT, limit=_MOST_RUNS)}

@@ -33,7 +33,7 @@ class Plan:
 
     @classmethod
     def of_settings(cls, settings: Settings) -> Plan:
-        """Raises InputError for margins that are none."""
+        """The plan that the settings describe. Raises InputError where a margin cannot be read."""
         nightly = settings.nightly
         return cls(
             suite=nightly.suite or OWN_SUITE,
@@ -54,13 +54,13 @@ def with_options(plan: Plan, **changes: Any) -> Plan:
 
 
 def before_the_night(plan: Plan) -> list[str]:
-    """Return what the suite can tell by its number of prompts alone, a sentence for each kind of metric."""
+    """Return what the suite can detect by its number of prompts, a sentence for all metrics of the same power."""
     metrics = [metric for metric in gate.check_metrics(plan.metrics, reference=True) if metric.group != gate.CHECKS]
     return power.sentences(power.detectable(read_suite(plan.suite), metrics, plan.margins))
 
 
 def check_margins(plan: Plan) -> None:
-    """Raises InputError: a metric that is none or cannot be scored, or a margin of a metric that is not scored."""
+    """Raises InputError where a metric is unknown or cannot be scored, or where a margin's metric is not scored."""
     scored = {metric.name for metric in gate.check_metrics(plan.metrics, reference=True)}
     lost = [name for name in plan.margins if name not in scored]
     if lost:

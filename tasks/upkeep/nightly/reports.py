@@ -6,14 +6,22 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from db.models import EvalRun
 from pipeline.scoring import compare as comparing
-from pipeline.scoring.compare import Comparison, Run, SpeedSample, SpeedVerdict, State
+from pipeline.scoring.compare import Comparison, SpeedSample, SpeedVerdict, State
 from pipeline.scoring.compare.html import html
-from pipeline.scoring.compare.report import Report, as_json, markdown
-from pipeline.scoring.compare.strips import strips_of_worst
+from pipeline.scoring.compare.report import Report, as_json, markdown, measured
+from pipeline.scoring.compare.statistics import ALPHA
+from pipeline.states import EvalState
 from pipeline.storage.base import Storage
-from tasks.upkeep.nightly.stored_pairs import StoredPairs
 
+_SHORTCOMINGS = {
+    "unscored_clips": "clips have no score",
+    "unread_clips": "clips could not be read",
+    "failed_steps": "scoring steps failed",
+    "failed_scores": "scores are missing because a model failed",
+}
+"""What ``db.evals.runs.settle`` counts beside missing clips, in words."""
 _MEDIA_TYPES = {
     "html": "text/html",
     "md": "text/markdown",
@@ -22,21 +30,12 @@ _MEDIA_TYPES = {
 }
 
 
-def stored_report(
-    run_id: str,
-    comparison: Comparison,
-    both: tuple[Run, Run],
-    records: Sequence[Mapping[str, Any]],
-    history: Sequence[Run],
-    speed: Sequence[SpeedVerdict],
-    storage: Storage,
-    pairs: StoredPairs,
-    remarks: Sequence[str],
-) -> dict[str, Any]:
-    """Store the report, and return the verdict."""
-    report = Report(
-        comparison, history, speed, runs=both, strips=strips_of_worst(comparison, pairs.read), remarks=remarks
-    )
+def store_report(run_id: str, report: Report, records: Sequence[Mapping[str, Any]], storage: Storage) -> dict[str, str]:
+    """Store the report in all its forms; their keys by ending. Done again, it replaces what is there.
+
+    Raises:
+        StageError: the store cannot be reached, is full or refuses to be written to.
+    """
     texts = {
         "html": html(report),
         "md": markdown(report),
@@ -47,13 +46,29 @@ def stored_report(
     for ending, text in texts.items():
         keys[ending] = f"reports/{run_id}/report.{ending}"
         storage.put_bytes(keys[ending], text.encode(), content_type=_MEDIA_TYPES[ending])
-    verdict = verdict_of(comparison.state, comparing.MEANING[comparison.state], speed)
-    return {**verdict, "advice": comparison.advice, "baseline": comparison.baseline, "reports": keys}
+    return keys
+
+
+def nothing_compared(run_id: str, state: State, advice: str | None = None) -> Comparison:
+    """The comparison of a night that has nothing to be compared with, or no clips."""
+    return Comparison("none", run_id, state, advice, (), 0, ALPHA)
+
+
+def shortfall(run: EvalRun, records: int) -> str | None:
+    """What keeps a night from being complete, with numbers; None where nothing does."""
+    if run.state is not EvalState.INCOMPLETE:
+        return None
+    counts = {name: count for name, count in (run.summary or {}).items() if isinstance(count, int) and count}
+    parts = [f"{run.expected - records} of {run.expected} clips are missing"] if records < run.expected else []
+    parts += [f"{counts[name]} {words}" for name, words in _SHORTCOMINGS.items() if name in counts]
+    return f"The night is not complete: {', '.join(parts) or 'not everything was scored'}."
 
 
 def verdict_of(state: State, meaning: str, speed: Sequence[SpeedVerdict]) -> dict[str, Any]:
+    """The verdict's fields that do not depend on a baseline. A night that is slower than usual does not pass."""
     slower = [
-        f"{slow.preset} on {slow.gpu_type}: {slow.measure} {slow.value:.6g}, usually {slow.median:.6g}"
+        f"{slow.preset} on {slow.gpu_type}: {slow.measure.replace('_', ' ')} {measured(slow.measure, slow.value)}, "
+        f"usually {measured(slow.measure, slow.median)}"
         for slow in speed
         if slow.state is State.REGRESSED and slow.median is not None
     ]
@@ -67,7 +82,7 @@ def verdict_of(state: State, meaning: str, speed: Sequence[SpeedVerdict]) -> dic
 
 
 def missing_margins(description: Mapping[str, Any], nights: int) -> str | None:
-    """What stands between these nights and a verdict, in one sentence; None where it is not margins."""
+    """The advice to set margins, after this number of nights; None where the plan has some."""
     if description.get("margins"):
         return None
     if nights < 2:
@@ -79,5 +94,6 @@ def missing_margins(description: Mapping[str, Any], nights: int) -> str | None:
 
 
 def sample_as_json(sample: SpeedSample) -> dict[str, Any]:
+    """The sample as a verdict holds it, for later nights to be compared with."""
     names = ("preset", "gpu_type", "seconds_per_clip", "peak_bytes")
     return {name: getattr(sample, name) for name in names}

@@ -70,7 +70,7 @@ def start(session: Session, night: str, found: Sequence[Stale]) -> list[EvalRun]
 
 def of_night(session: Session, night: str) -> list[EvalRun]:
     """The runs that score a night's baselines again."""
-    return [run for run in runs.runs(session, limit=500) if run.kind == KIND and (run.suite or {}).get("of") == night]
+    return [run for run in runs.runs(session, kind=KIND, limit=500) if (run.suite or {}).get("of") == night]
 
 
 def unfinished(rescores: Sequence[EvalRun]) -> list[EvalRun]:

@@ -15,10 +15,12 @@ from db.clips import batches
 from db.evals import runs
 from db.evals.clips import REFERENCE
 from db.evals.planning import start_run
+from db.evals.runs import DETECTABLE
 from db.session import Database
-from pipeline.errors import ConflictError
+from pipeline.errors import ConflictError, InputError, Problem
 from pipeline.prompts import Submission
 from pipeline.scoring.compare import State
+from pipeline.scoring.suite import located
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, EncodeOptions
 from pipeline.states import EvalState
@@ -33,30 +35,52 @@ from tasks.upkeep.nightly.history import (
     repeats_of,
     verdict_of_run,
 )
-from tasks.upkeep.nightly.plan import Plan, check_margins, identity_of, scored_metrics, suite_of
+from tasks.upkeep.nightly.plan import Plan, before_the_night, check_margins, identity_of, scored_metrics, suite_of
 
 
 def submit(database: Database, settings: Settings, plan: Plan, *, night: str | None = None) -> tuple[str, str]:
     """Store the suite as a batch, and open its run; (run, batch).
 
-    With ``night`` there is one of that name, however often it is asked for. Without, one that is still open is gone on
-    with, else a new one begins.
+    With ``night`` there is one of that name, however often it is asked for. Without, the newest run of this plan that
+    has no verdict yet is continued, with the margins and the second seeds of this plan; else a new one begins.
+
+    Raises:
+        InputError: a mistake in the plan or its suite, or a baseline that the night cannot be compared with.
+        NotFoundError: no run has the baseline's id.
     """
     check_margins(plan)
     parsed, description = suite_of(plan, settings)
     identity = identity_of(plan, description)
-    description |= {"identity": identity, "margins": dict(plan.margins), "baseline": plan.baseline}
-    description |= {"suite_path": str(plan.suite), "repeat_seeds": plan.repeat_seeds}
+    chosen = {"margins": dict(plan.margins), "repeat_seeds": plan.repeat_seeds, DETECTABLE: before_the_night(plan)}
+    description |= {"identity": identity, "baseline": plan.baseline, "suite_path": str(located(plan.suite)), **chosen}
     with database.transaction() as session:
         earlier = nights_alike(session, identity)
         if night is None:
             for run in earlier:
-                if run.state is EvalState.OPEN:
+                if not verdict_of_run(run) and (run.suite or {}).get("baseline") == plan.baseline:
+                    run.suite = {**(run.suite or {}), **chosen}
                     return run.id, run.batch_id
-        passed = passed_nights(list(reversed(earlier)), plan.baseline, session)
+        if plan.baseline is not None:
+            _check_baseline(session, plan.baseline, description["sha256"])
+        passed = passed_nights(session, list(reversed(earlier)), plan.baseline)
         description[REFERENCE] = passed[-1].id if passed else None
         key = None if night is None else f"{KIND}:{night}:{identity[:16]}"
         return _store(session, parsed, settings, KIND, plan.metrics, description, key)
+
+
+def _check_baseline(session: Session, run_id: str, sha256: str) -> None:
+    """Raises InputError, NotFoundError: a pinned run that a night of this suite cannot be compared with."""
+    run = runs.get_run(session, run_id)
+    suite = (run.suite or {}).get("sha256")
+    if suite is None:
+        problem = f"evaluation run {run_id} is not of a suite, so that its clips have no partners in a night"
+    elif suite != sha256:
+        problem = f"evaluation run {run_id} is of another suite than this night: entries would not be the same prompts"
+    elif not runs.records_of(session, run.batch_id):
+        problem = f"evaluation run {run_id} has no published clips any more: they failed or were deleted"
+    else:
+        return
+    raise InputError([Problem(problem, field="baseline")])
 
 
 def submit_repeat(database: Database, settings: Settings, run_id: str) -> tuple[str, str]:
@@ -68,7 +92,9 @@ def submit_repeat(database: Database, settings: Settings, run_id: str) -> tuple[
     fields.pop("seed", None)
     parsed, description = suite_of(Plan(suite=Path(suite["suite_path"]), metrics=metrics, fields=fields), settings)
     if description["sha256"] != suite["sha256"]:
-        raise ConflictError(f"{suite['suite_path']} is another suite than that of run {run_id}: it cannot be repeated")
+        raise ConflictError(
+            f"{suite['suite_path']} has changed since evaluation run {run_id} began: that cannot be repeated"
+        )
     with database.transaction() as session:
         repeats = complete_repeats(session)
         reference = repeats.get(suite.get(REFERENCE))
@@ -82,7 +108,7 @@ def submit_rescores(database: Database, run_id: str) -> list[tuple[str, str]]:
         run = runs.get_run(session, run_id)
         description = run.suite or {}
         before = nights_before(session, run)
-        passed = passed_nights(before, description.get("baseline"), session)
+        passed = passed_nights(session, before, description.get("baseline"))
         baselines = [(other.id, runs.records_of(session, other.batch_id)) for other in passed]
         baselines += repeats_of(session, [*passed, *before], run).baseline
         found = rescoring.stale(runs.records_of(session, run.batch_id), baselines)
@@ -122,8 +148,7 @@ def _store(
     stored = batches.submit(
         session, parsed, name=kind, owner=settings.owner, options=options, key=key, again=key is None
     )
-    for run in runs.runs(session, batch_id=stored.batch_id):
-        if run.kind == kind:
-            return run.id, run.batch_id
+    for run in runs.runs(session, batch_id=stored.batch_id, kind=kind):
+        return run.id, run.batch_id
     scored = scored_metrics(metrics, description.get(REFERENCE))
     return start_run(session, stored.batch_id, kind=kind, metrics=scored, suite=description), stored.batch_id

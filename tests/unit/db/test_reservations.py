@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -12,13 +13,16 @@ from db.clips.spending import usage
 from db.models import Batch, Reservation, StageRun, Worker
 from db.queue import leases, outcomes, recovery
 from db.scheduling import placement
-from db.session import Database
+from db.session import Database, now_ms
 from db.sessions import rows
+from pipeline.errors import ServiceUnavailableError
 from pipeline.policy.routes import preset_queue, session_queue
 from pipeline.presets import all_presets
 from pipeline.settings import load_settings
 from pipeline.states import Stage, StepState
 from service import sessions
+from tasks.upkeep import dispatcher
+from tasks.upkeep.dispatcher import Dispatcher
 from tests.moves import watched
 from tests.unit.db.line import GPU, QUEUES
 from tests.unit.db.session_line import SessionLine
@@ -193,6 +197,56 @@ def test_a_session_whose_worker_is_gone_goes_on_on_another(line: SessionLine) ->
     # What the dead one still does is fenced
     assert not line.finish(claimed, line.made(claimed)).recorded
     line.finish(again, line.made(again))
+
+
+@pytest.mark.parametrize(("lease_s", "silent_s", "lost"), [(30, 20, False), (3, 20, True), (3, 12, False)])
+def test_a_worker_that_is_silent_for_a_lease_and_three_reports_is_lost_to_its_session(
+    line: SessionLine, lease_s: int, silent_s: int, lost: bool
+) -> None:
+    line.worker()
+    line.worker(name="w2")
+    opened = line.open()
+    line.admit()
+    worker = line.view(opened.id).gpu or ""
+
+    be_silent(line, worker, silent_s)
+    Dispatcher(None, line.database, load_settings(worker={"lease_s": lease_s})).poll()  # type: ignore[arg-type]
+
+    assert (line.view(opened.id).gpu != worker) is lost
+
+
+def test_no_worker_is_lost_to_its_session_because_the_database_was_away(
+    line: SessionLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line.worker()
+    line.worker(name="w2")
+    opened = line.open()
+    line.admit()
+    worker = line.view(opened.id).gpu or ""
+    at_work = Dispatcher(None, line.database, load_settings())  # type: ignore[arg-type]
+    with monkeypatch.context() as away:
+        away.setattr(dispatcher, "reserve_gpus", refuse)
+        with pytest.raises(ServiceUnavailableError):
+            at_work.poll()
+
+    # When it is back, then workers may report before they are judged
+    be_silent(line, worker, 100)
+    at_work.poll()
+    assert line.view(opened.id).gpu == worker
+    be_silent(line, worker, 0)
+    Dispatcher(None, line.database, load_settings()).poll()  # type: ignore[arg-type]
+    assert line.view(opened.id).gpu == worker
+
+
+def refuse(*arguments: Any, **options: Any) -> None:
+    raise ServiceUnavailableError("the database is away")
+
+
+def be_silent(line: SessionLine, worker: str, seconds: float) -> None:
+    """The worker's last report is so old."""
+    with line.database.transaction() as session:
+        seen_at = now_ms() - int(seconds * 1000)
+        session.execute(update(Worker).where(Worker.name == worker).values(seen_at=seen_at))
 
 
 def test_a_session_that_was_not_ready_yet_waits_again_when_its_worker_drains(line: SessionLine) -> None:

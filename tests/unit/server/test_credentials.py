@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from pipeline.redaction import redact
-from server.auth.caller import _comes_from_this_machine, _is_this_machine, credential
+from server.auth.caller import credential
 from server.errors import ApiError
+from server.this_machine import comes_from_this_machine, names_this_machine
 from service import keys
 from service.keys import KeyRefusedError
 
@@ -92,21 +93,21 @@ def test_only_the_form_of_a_key_is_looked_up(text: str) -> None:
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.9.9.9:1", "[::1]", "[::1]:80"])
 def test_names_of_this_machine(host: str) -> None:
-    assert _is_this_machine(host)
+    assert names_this_machine(host)
 
 
 @pytest.mark.parametrize(
     "host", ["", "example.org", "localhost.example.org", "127.0.0.1.nip.io", "[", "[::", "0.0.0.0", "10.0.0.1:80", "@"]
 )
 def test_other_names_are_not(host: str) -> None:
-    assert not _is_this_machine(host)
+    assert not names_this_machine(host)
 
 
 @pytest.mark.parametrize("clients", [[], ["127.0.0.1"], ["127.0.0.1, ::1"], ["::1", "127.0.0.1"]])
 def test_what_a_proxy_forwards_for_this_machine_is_its_own(clients: list[str]) -> None:
-    assert _comes_from_this_machine(headers(*(("x-forwarded-for", each) for each in clients)))
+    assert comes_from_this_machine(headers(*(("x-forwarded-for", each) for each in clients)))
 
 
 @pytest.mark.parametrize("clients", [["10.0.0.1"], ["127.0.0.1, 10.0.0.1"], ["127.0.0.1", "2001:db8::1"], [""], ["?"]])
 def test_what_a_proxy_forwards_for_others_is_not(clients: list[str]) -> None:
-    assert not _comes_from_this_machine(headers(*(("x-forwarded-for", each) for each in clients)))
+    assert not comes_from_this_machine(headers(*(("x-forwarded-for", each) for each in clients)))

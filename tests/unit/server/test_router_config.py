@@ -32,13 +32,13 @@ def refusal(text: str, folder: Path) -> list[str]:
 def test_the_least_file_has_the_references_defaults(tmp_path: Path) -> None:
     config = read(MINIMAL, tmp_path)
 
-    assert config.replicas == (ReplicaEndpoint("http://a:8000"),)
+    assert config.replicas == (ReplicaEndpoint("http://a:8000", name="replica-1"),)
     assert (config.host, config.port) == ("0.0.0.0", 9000)
     assert config.health_check_path == "/health"
     assert (config.health_check_interval_seconds, config.health_check_timeout_seconds) == (5.0, 2.0)
     assert (config.failure_threshold, config.recovery_threshold) == (3, 2)
     replica = config.replicas[0]
-    assert (replica.name, replica.primary, replica.weight, replica.label) == (None, False, 1.0, "a:8000")
+    assert (replica.name, replica.primary, replica.weight) == ("replica-1", False, 1.0)
 
 
 def test_the_references_file_is_read(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ router:
 
     assert [each.url for each in config.replicas] == ["http://streamer-a:8000", "https://streamer-b:8443"]
     assert [each.primary for each in config.replicas] == [True, False]
-    assert (config.replicas[1].label, config.replicas[1].weight) == ("b", 2.0)
+    assert (config.replicas[1].name, config.replicas[1].weight) == ("b", 2.0)
     assert (config.port, config.health_check_path) == (9100, "/healthz")
     assert (config.health_check_interval_seconds, config.health_check_timeout_seconds) == (7.0, 1.5)
     assert (config.failure_threshold, config.recovery_threshold) == (4, 1)
@@ -113,7 +113,12 @@ router:
         (MINIMAL + "      wieght: 1\n", "4: router.replicas[0].wieght: there is no such key: did you mean 'weight'?"),
         (MINIMAL + "    - name: b\n", "4: router.replicas[1].url: is missing"),
         (MINIMAL + "    - url: http://A:8000/\n", "4: router.replicas[1].url: 'http://a:8000' is given twice"),
-        (MINIMAL + "    - {url: 'http://b', name: 'a:8000'}\n", "4: router.replicas[1].name: 'a:8000' is given twice"),
+        (
+            MINIMAL + "    - {url: 'http://b', name: replica-1}\n",
+            "4: router.replicas[1].name: 'replica-1' is given twi",
+        ),
+        (MINIMAL + "    - {url: 'http://b', name: 'a:8'}\n", "4: router.replicas[1].name: 'a:8' must be of letters"),
+        (MINIMAL + f"      weight: 1{'0' * 400}\n", "4: router.replicas[0].weight: '1000"),
         ("router: [\n", "the configuration cannot be read: not YAML"),
         (MINIMAL + "  port: 1\n  port: 2\n", "5: the configuration cannot be read: 'port' is given twice"),
         (MINIMAL + "  host: !!python/name:os.system x\n", "4: the configuration cannot be read: tag"),

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 from collections import Counter
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,8 +19,12 @@ from server.router.health_checks import HealthChecks, ProbeFailedError
 from server.router.registry import Load, Replica, ReplicaRegistry, ReplicaStatus
 
 
+def endpoint(name: str, **fields: Any) -> ReplicaEndpoint:
+    return ReplicaEndpoint(f"http://{name}", name=name, **fields)
+
+
 def registry(*replicas: ReplicaEndpoint, healthy: bool = True) -> ReplicaRegistry:
-    made = ReplicaRegistry(replicas or (ReplicaEndpoint("http://a"), ReplicaEndpoint("http://b")))
+    made = ReplicaRegistry(replicas or (endpoint("a"), endpoint("b")))
     for replica in made.replicas:
         if healthy:
             made.record_success(replica, 1.0)
@@ -36,7 +41,7 @@ def test_none_is_selected_before_a_check_has_succeeded() -> None:
 
 
 def test_sessions_go_where_the_fewest_are() -> None:
-    made = registry(*(ReplicaEndpoint(f"http://{name}") for name in "abc"))
+    made = registry(*(endpoint(name) for name in "abc"))
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
         for _ in range(9):
@@ -50,7 +55,7 @@ def test_sessions_go_where_the_fewest_are() -> None:
 
 
 def test_a_replica_of_twice_the_weight_gets_twice_the_sessions() -> None:
-    made = registry(ReplicaEndpoint("http://a"), ReplicaEndpoint("http://b", weight=2))
+    made = registry(endpoint("a"), endpoint("b", weight=2))
     with ExitStack() as stack:
         for _ in range(9):
             replica = made.select()
@@ -71,7 +76,7 @@ def test_short_requests_take_turns() -> None:
 
 
 def test_the_primary_gets_all_while_it_can() -> None:
-    made = registry(ReplicaEndpoint("http://a"), ReplicaEndpoint("http://b", primary=True))
+    made = registry(endpoint("a"), endpoint("b", primary=True))
     primary = made.replicas[1]
     with made.carrying(primary, Load.SESSION):
         assert made.select() is primary
@@ -94,7 +99,7 @@ def test_one_that_took_no_connection_comes_last_and_still_comes() -> None:
 
 @given(st.lists(st.booleans(), max_size=40), st.integers(1, 4), st.integers(1, 4))
 def test_health_follows_the_thresholds(results: list[bool], failures: int, successes: int) -> None:
-    made = ReplicaRegistry([ReplicaEndpoint("http://a")], failure_threshold=failures, recovery_threshold=successes)
+    made = ReplicaRegistry([endpoint("a")], failure_threshold=failures, recovery_threshold=successes)
     replica = made.replicas[0]
     expected, streak, before = ReplicaStatus.UNKNOWN, 0, None
     for result in results:
@@ -112,7 +117,7 @@ def test_health_follows_the_thresholds(results: list[bool], failures: int, succe
 
 
 def test_a_replica_that_hangs_delays_no_check_of_another() -> None:
-    made = ReplicaRegistry([ReplicaEndpoint("http://slow"), ReplicaEndpoint("http://quick")])
+    made = ReplicaRegistry([endpoint("slow"), endpoint("quick")])
     asked: Counter[str] = Counter()
     enough = asyncio.Event()
 
@@ -127,7 +132,7 @@ def test_a_replica_that_hangs_delays_no_check_of_another() -> None:
         return 1.0
 
     async def check() -> None:
-        checks = HealthChecks(made, probe, 0.001)
+        checks = HealthChecks(made, probe, 0.001, lambda *_: None)
         await checks.start()
         await enough.wait()
         await checks.stop()
@@ -144,7 +149,7 @@ def test_a_bug_in_a_probe_makes_the_replica_unhealthy_and_ends_nothing() -> None
         raise RuntimeError("no such thing")
 
     async def check() -> None:
-        checks = HealthChecks(made, probe, 1.0)
+        checks = HealthChecks(made, probe, 1.0, lambda *_: None)
         for _ in range(3):
             await checks.check(made.replicas[0])
 

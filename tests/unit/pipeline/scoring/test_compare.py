@@ -278,3 +278,12 @@ def test_simulated_nights_lose_what_they_are_told_to() -> None:
     name, other = "simulated.m0", "simulated.m1"
     assert (before.mean(name) or 0) - (after.mean(name) or 0) == pytest.approx(0.2)
     assert before.mean(other) == after.mean(other)
+
+
+def test_runs_of_two_suites_are_not_compared() -> None:
+    one, other = (
+        Run(name, {Key(0, 1): RunClip("a.mp4", {}, "digest", prompt=prompt)})
+        for name, prompt in (("monday", "a fox"), ("tuesday", "a boat"))
+    )
+    with pytest.raises(InputError, match=r"monday and tuesday are runs of two suites.*entry 0 is 'a fox'"):
+        compare(one, other, [], {})

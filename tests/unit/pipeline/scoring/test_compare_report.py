@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 from pipeline.scoring import METRICS
-from pipeline.scoring.compare import MEANING, Key, Run, RunClip, SpeedSample, State, compare, playable, speed_verdicts
+from pipeline.scoring.compare import (
+    MEANING,
+    Comparison,
+    Key,
+    Run,
+    RunClip,
+    SpeedSample,
+    State,
+    compare,
+    playable,
+    speed_verdicts,
+)
 from pipeline.scoring.compare.facts import changes, facts_of
 from pipeline.scoring.compare.html import address, html
 from pipeline.scoring.compare.report import Report, as_json, markdown, worst_prompts
@@ -99,7 +110,7 @@ def test_markdown_has_the_verdict_and_unbroken_tables(report: Report) -> None:
     assert text.startswith("# regressed\n")
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count(" | ") for line in rows if "vbench" in line} == {9}
-    assert "| wan | H100 | seconds_per_clip | ok | 60 | 60 |" in rows
+    assert "| wan | H100 | seconds per clip | ok | 60 s | 60 s |" in rows
     assert "| 7 | view 7 of &lt;all> | -5.1 |" in text
     assert "last &lt;night>" in text
 
@@ -134,6 +145,44 @@ def test_every_state_has_its_sentence_here_and_in_the_docs() -> None:
     page = (REPOSITORY / "docs" / "evaluation.md").read_text("utf-8")
     assert set(MEANING) == set(State)
     assert [state.value for state in State if f"| `{state.value}` | {MEANING[state]} |" not in page] == []
+
+
+def test_the_meaning_names_the_gated_metrics_that_decided_it(report: Report) -> None:
+    assert report.meaning.endswith(f"Metrics in this state: {QUALITY.name}.")
+    assert report.meaning in html(report).replace("&#39;", "'")
+    assert report.meaning in markdown(report)
+    assert as_json(report)["meaning"] == report.meaning
+
+
+def test_a_likeness_says_its_bound_and_not_its_distance_from_equal_clips(report: Report) -> None:
+    before, after = (_run(name, 0.0) for name in ("before", "after"))
+    psnr = METRICS["common.psnr"]
+    clips = {key: replace(clip, scores={psnr.name: Score(30 + key.entry / 10)}) for key, clip in after.clips.items()}
+    found = compare(before, Run("after", clips), [psnr], {psnr.name: 60.0})
+    assert found.metrics[0].reason.endswith("at best, where at least 40 is allowed")
+    assert found.metrics[0].reason.startswith("30.")
+    chart = html(Report(found, [before, Run("after", clips)], runs=(before, Run("after", clips))))
+    assert ">160<" not in chart  # the band of what the margin allows ends where the metric does
+
+
+def test_a_first_night_has_a_report_with_its_scores_and_what_its_suite_can_detect() -> None:
+    alone = Comparison("none", "tonight", State.NO_CALIBRATION, "calibrate", (), 0, 0.025)
+    night = Report(alone, runs=(None, _made(_run("tonight", 0.0))), detectable=["Eight prompts."], reason="The first.")
+    page, text, found = html(night), markdown(night), as_json(night)
+    for shown in ("The first.", "Eight prompts.", "832x480", "this run", QUALITY.name, "calibrate"):
+        assert shown in page
+        assert shown in text
+    assert (found["runs"]["baseline"], found["changes"]) == (None, None)
+    assert (found["detectable"], found["meaning"]) == (["Eight prompts."], "The first.")
+    assert f"| {QUALITY.name} | 70 | 8 | 0 |" in text
+
+
+def test_what_was_not_compared_and_gates_nothing_is_one_sentence_a_reason(report: Report) -> None:
+    before, after = _run("before", 0.0), _run("after", 0.0)
+    found = compare(before, after, [QUALITY, METRICS["common.ssim"], METRICS["common.psnr"]], {QUALITY.name: 1.0})
+    page = markdown(Report(found))
+    assert "- common.ssim, common.psnr not compared: 8 clips could not be compared with the baseline's." in page
+    assert "| common.ssim |" not in page
 
 
 MADE = {

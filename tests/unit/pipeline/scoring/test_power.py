@@ -36,17 +36,34 @@ def test_a_suite_says_what_its_prompts_show() -> None:
     assert [(row.metric.dimension, row.prompts, row.gated) for row in rows] == [
         ("ssim", 80, True), ("imaging_quality", 80, False), ("human_action", 40, False),
     ]  # fmt: skip
-    found = "a loss beyond the margin is found 8 times of 10 from {} standard deviations of the prompts' differences on"
-    assert sentences(rows) == [
-        f"common.ssim (gated): 80 prompts; {found.format('0.32')}",
-        f"vbench.imaging_quality: 80 prompts; {found.format('0.32')}",
-        f"vbench.human_action: 40 prompts; {found.format('0.45')}",
+    found = "detect a loss that exceeds the margin by {} standard deviations."
+    *lines, explained = sentences(rows)
+    assert lines == [
+        f"common.ssim (gated): 80 prompts {found.format('0.32')}",
+        f"vbench.imaging_quality (not gated): 80 prompts {found.format('0.32')}",
+        f"vbench.human_action (not gated): 40 prompts {found.format('0.45')}",
     ]
+    assert "found in 8 of 10 nights" in explained
+
+
+def test_a_metric_of_a_dimension_counts_the_entries_of_that_dimension_alone() -> None:
+    suite, filtered = read_suite(OWN_SUITE), METRICS["vbench_tools.static_filter"]
+    prompts = {
+        metric.name: detectable(suite, [metric], {})[0].prompts
+        for metric in (METRICS["vbench_long.human_action"], filtered, METRICS["motion.warp_error"])
+    }
+    assert prompts == {
+        "vbench_long.human_action": 40,
+        filtered.name: sum("temporal_flickering" in entry.dimensions for entry in suite.entries),
+        "motion.warp_error": 80,
+    }
 
 
 def test_too_few_prompts_are_said() -> None:
     suite = read_suite(OWN_SUITE)
     few = type(suite)(suite.entries[:1], suite.sha256)
-    assert sentences(detectable(few, [SSIM], {})) == ["common.ssim: 1 prompts, which is too few to tell anything"]
+    assert sentences(detectable(few, [SSIM], {})) == [
+        "common.ssim (not gated): 1 prompts are too few to detect any loss."
+    ]
     few = type(suite)(suite.entries[:5], suite.sha256)
-    assert "5 prompts, fewer than 40; a loss" in sentences(detectable(few, [SSIM], {}))[0]
+    assert "5 prompts (fewer than the 40 recommended) detect" in sentences(detectable(few, [SSIM], {}))[0]
