@@ -58,10 +58,7 @@ def _write_pages(database: Database, settings: Settings, view: BatchView, out: s
     media = copied(make_storage(settings), target, before)
     written = write(target, view, clips_of(database, view.id, states), media, before)
     if written.missing:
-        output.notice(
-            f"{written.missing} clips are missing, because the store does not have them or is unreachable; "
-            "their cards say so"
-        )
+        output.notice(f"clips that the store does not have, or cannot give now: {written.missing}; their cards say so")
     where = target.root / "index.html" if isinstance(target, FolderStorage) else f"{out.rstrip('/')}/index.html"
     output.line(f"{written.clips} clips: {where}")
 
