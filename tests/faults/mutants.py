@@ -306,7 +306,7 @@ MUTANTS = (
     Mutant(
         "a session's segment that another GPU makes",
         "db/scheduling/dispatch.py",
-        "if not owner.of_session}\n",
+        "if not batch.of_session}\n",
         "}\n",
         [_BINDING, "tests/unit/db/test_reservations.py::test_sessions_wait_for_a_gpu_of_their_own"],
     ),
