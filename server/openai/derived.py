@@ -19,7 +19,7 @@ from server.errors import ApiError
 from server.openai import rows
 from server.openai.content import file_answer
 from server.openai.extension import FIELDS, extend
-from server.openai.fields import SPELLINGS
+from server.openai.field_names import SPELLINGS
 from server.openai.objects import Video
 from server.openai.request_schema import request_body
 from server.openai.submitting import Order, create, order_of
