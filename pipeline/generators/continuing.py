@@ -10,11 +10,21 @@ from typing import Any
 from PIL import Image
 
 from pipeline.errors import FatalError, RefusedError
+from pipeline.models.pipeline_class import pipeline_class
 from pipeline.presets import Continuation, Preset
 
 
-def continuing_pipeline(pipe: Any, cls: Any, continuation: Continuation) -> Any:
-    """A pipeline of that class that shares the loaded one's components, its scheduler among them."""
+def continuing_pipeline(preset: Preset, pipe: Any) -> Any:
+    """Return the pipeline that makes the segments after the first: ``pipe`` itself, if its class takes frames, else an
+    instance of the preset's continuation class that shares the components of ``pipe``, its scheduler among them.
+
+    Raises:
+        RefusedError: code ``pipeline_unknown``; the installed diffusers does not have the continuation class.
+    """
+    continuation = preset.continuation
+    if continuation is None or continuation.pipeline_class is None:
+        return pipe
+    cls = pipeline_class(continuation.pipeline_class)
     parameters = inspect.signature(cls.__init__).parameters
     components = {name: part for name, part in pipe.components.items() if name in parameters}
     settings = {name: pipe.config[name] for name in parameters if name in pipe.config and name not in pipe.components}

@@ -52,7 +52,6 @@ from pipeline.generators.text_facts import text_facts
 from pipeline.generators.warm_up import blank_pictures, smallest_clip
 from pipeline.models.hub import model_folder
 from pipeline.models.moving import move, weight_bytes
-from pipeline.models.pipeline_class import pipeline_class
 from pipeline.presets import Preset, get_preset
 from pipeline.spec import JobSpec
 
@@ -104,7 +103,7 @@ class DiffusersVideoGenerator(Generator):
         except Exception as error:
             raise translated(error, f"loading {preset.name}") from error
         self._pipe, self._device, self._preset, self._revision, self._how = pipe, device, preset, revision, how
-        self._continuing = _continuing(preset, pipe)
+        self._continuing = continuing_pipeline(preset, pipe)
         self._embeddings = EmbeddingCache()
         self._loras = Loras(pipe, self._lora_bytes)
         for pipeline in {id(pipe): pipe, id(self._continuing): self._continuing}.values():
@@ -393,10 +392,3 @@ def _resume_point(request: GenerationRequest, keeper: CheckpointKeeper, device: 
     except CheckpointUnusableError as error:
         keeper.refuse(str(error))
         return None
-
-
-def _continuing(preset: Preset, pipe: Any) -> Any:
-    """Return what makes the segments after the first."""
-    if preset.continuation is None or preset.continuation.pipeline_class is None:
-        return pipe
-    return continuing_pipeline(pipe, pipeline_class(preset.continuation.pipeline_class), preset.continuation)
