@@ -55,8 +55,6 @@ from pipeline.models.moving import move, weight_bytes
 from pipeline.presets import Preset, get_preset
 from pipeline.spec import JobSpec
 
-__all__ = ["DiffusersVideoGenerator", "pipeline_class"]
-
 LORA_BYTES = 2 * 1024**3
 
 
