@@ -1,4 +1,4 @@
-"""The command `vgen`: its verbs, and how errors end it.
+"""The command `vgen`: its table of commands, and the exit code of each error.
 
 A command is imported when it is called, so that `vgen --help` loads neither torch, celery nor SQLAlchemy.
 """

@@ -1,4 +1,4 @@
-"""Quotas of keys: how many jobs one may have open, and what it may ask for in a day. Checked as a batch is stored."""
+"""Quotas of API keys: open jobs, clips and GPU seconds per day. They are checked when a batch is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A check whether a SQLite file is damaged: SQLite notices that only where it happens to read."""
+"""Checks whether a SQLite file is damaged; SQLite itself notices that only in the pages that it reads."""
 
 import sqlite3
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""A finished clip goes on: a new clip that starts from its last frames, and begins with it where that is wanted."""
+"""Extends a finished clip: a new clip that starts from its last frames and, if wanted, begins with it."""
 
 import tempfile
 from collections.abc import Callable, Mapping

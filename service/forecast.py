@@ -1,4 +1,4 @@
-"""What is to be expected of a batch, from its rows and from who is at work."""
+"""Forecasts a batch from its rows and the live workers."""
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session

@@ -1,4 +1,4 @@
-"""Clips made once more, exactly as specified, as a new batch: same seed, the prompts that were used."""
+"""Makes clips again as a new batch: same specification, seed and prompts."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""`vgen delete`: a batch that has ended, with its clips and its rows."""
+"""`vgen delete`: deletes a batch that has ended, with its clips and rows."""
 
 import sys
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The forecast of a batch, in words: for `status`, `submit` and `watch`."""
+"""Puts a batch's forecast into words, for `status`, `submit` and `watch`."""
 
 import time
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`vgen gallery BATCH`: a batch as a wall of clips in a folder or an S3 prefix, and as a contact sheet."""
+"""`vgen gallery BATCH`: writes a batch as a wall of clips (to a folder or an S3 prefix) or as a contact sheet."""
 
 from collections.abc import Sequence
 from pathlib import Path

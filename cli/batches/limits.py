@@ -1,4 +1,4 @@
-"""`vgen budget`: what a batch may use, and by when it should be done."""
+"""`vgen budget`: shows and changes a batch's budget and deadline."""
 
 from collections.abc import Mapping
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Watchers outlive a service that is away: they say so, go on reading, and after minutes give up in words."""
+"""Keeps watchers alive while a service is unreachable: they say so, retry, and give up after some minutes."""
 
 from __future__ import annotations
 

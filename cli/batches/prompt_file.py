@@ -1,4 +1,4 @@
-"""Reading what is to be made under the command line's options: a prompt file, standard input, or one prompt."""
+"""Reads what is to be made, with the command line's options: a prompt file, standard input, or one prompt."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`vgen status`, `vgen list` and `vgen show`: where batches and jobs stand."""
+"""`vgen status`, `vgen list` and `vgen show`: the progress of batches and jobs."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any

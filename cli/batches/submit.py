@@ -1,4 +1,4 @@
-"""`vgen submit` and `vgen run`: a prompt file becomes a batch, and in solo mode the batch becomes clips."""
+"""`vgen submit` and `vgen run`: store a prompt file as a batch; `run` also makes its clips in solo mode."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`vgen watch`: follow a batch until it ends."""
+"""`vgen watch`: follows a batch until it ends."""
 
 from collections.abc import Sequence
 

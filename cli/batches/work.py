@@ -1,4 +1,4 @@
-"""The solo line at work: hold the home's lock and work, or follow the process that holds it and take over."""
+"""Works in solo mode: holds the home's lock and works, or follows the process that holds it and takes over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vgen eval run BATCH`: a batch's published clips are scored, by a cluster's workers or here, and scores are rows."""
+"""`vgen eval run BATCH`: scores a batch's published clips on a cluster's workers or here, and stores the scores."""
 
 import re
 from collections.abc import Iterator, Sequence

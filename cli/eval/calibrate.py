@@ -1,4 +1,4 @@
-"""`vgen eval calibrate`: margins from runs of a model that did not change."""
+"""`vgen eval calibrate`: proposes margins from runs of an unchanged model."""
 
 from typing import Annotated
 

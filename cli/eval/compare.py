@@ -1,4 +1,4 @@
-"""`vgen eval compare`: whether a run is worse than another."""
+"""`vgen eval compare`: says whether a run is worse than another."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`vgen eval export` and `import`: dimensions that VBench's own code scores."""
+"""`vgen eval export` and `import`: exchange clips and scores with VBench's own code."""
 
 from collections import Counter
 from pathlib import Path

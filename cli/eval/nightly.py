@@ -1,4 +1,4 @@
-"""`vgen eval nightly`: the nightly evaluation, now."""
+"""`vgen eval nightly`: runs the nightly evaluation at once."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""What belongs to videos that are no suite's: prompts from a file, and the manifest of `vgen results --download`."""
+"""Reads what is known of videos that belong to no suite: a prompts file, or the manifest of downloaded results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

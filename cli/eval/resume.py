@@ -1,4 +1,4 @@
-"""`vgen eval run --output FILE` goes on where it was interrupted: what FILE has of a clip is not computed again."""
+"""Resumes `vgen eval run --output FILE`: scores that FILE already has are not computed again."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence

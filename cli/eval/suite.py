@@ -1,4 +1,4 @@
-"""`vgen eval suite`, `runs` and `scores`: a suite becomes a batch that is scored as its clips are made."""
+"""`vgen eval suite`, `runs` and `scores`: submit a suite as a batch that is scored as its clips are made."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""`vgen eval weights`: the files of the evaluation models."""
+"""`vgen eval weights`: lists, downloads and verifies the weight files of evaluation models."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`vgen cancel`, `retry`, `approve` and `reject`: what a person may ask of jobs."""
+"""`vgen cancel`, `retry`, `approve` and `reject`."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`vgen extend` and `vgen state`: a finished clip goes on, here or in another system."""
+"""`vgen extend` and `vgen state`: continue a finished clip, here or in another installation."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`vgen generate`: one clip of a prompt or a configuration file, without rows, a queue or a home."""
+"""`vgen generate`: makes one clip of a prompt or a configuration file, without a database, queue or home."""
 
 import itertools
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`vgen open`: a clip in the program that this desktop plays it with."""
+"""`vgen open`: opens a clip with the desktop's player."""
 
 import shutil
 import sys

@@ -1,4 +1,4 @@
-"""`vgen rerun`: clips once more, exactly as specified."""
+"""`vgen rerun`: makes clips again with the same specification."""
 
 from pathlib import Path
 from typing import Annotated

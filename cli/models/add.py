@@ -1,4 +1,4 @@
-"""`vgen models add`: a preset for a model's folder, and one clip that shows that it works."""
+"""`vgen models add`: writes a preset for a model folder, and makes one clip as a test."""
 
 import re
 from pathlib import Path

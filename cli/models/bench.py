@@ -1,4 +1,4 @@
-"""`vgen bench preset`: the accelerations that this machine can do, side by side."""
+"""`vgen bench preset`: compares the accelerations that this machine supports."""
 
 import tempfile
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""`vgen models calibrate`: what MagCache needs to know of a model, measured over one clip."""
+"""`vgen models calibrate`: measures what MagCache needs to know of a model, over one clip."""
 
 import tempfile
 from pathlib import Path

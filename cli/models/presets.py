@@ -1,4 +1,4 @@
-"""`vgen models`: the presets, and whether their models are on this machine."""
+"""`vgen models`: lists presets, and whether their models are on this machine."""
 
 import os
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""`vgen chaos`: faults on purpose in one's own cluster, and what came of them."""
+"""`vgen chaos`: injects faults into one's own cluster, and reports what happened."""
 
 import itertools
 import tempfile

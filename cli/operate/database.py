@@ -1,4 +1,4 @@
-"""`vgen db`: the tables."""
+"""`vgen db`: creates, upgrades and checks the tables."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""`vgen doctor`: everything that has to be right, checked, with how to mend what is not."""
+"""`vgen doctor`: checks the installation and its services, and says how to repair what is wrong."""
 
 import itertools
 import shutil

@@ -1,4 +1,4 @@
-"""`vgen health`: whether this host's own processes are at work, as one answer for a container's health check."""
+"""`vgen health`: checks this host's own processes, for a container's health check."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""`vgen init`: a `vgen.toml` for the current folder, with every setting as a comment."""
+"""`vgen init`: writes a `vgen.toml` with every setting as a comment."""
 
 import json
 import textwrap

@@ -1,4 +1,4 @@
-"""`vgen keys`: keys with which programs call `vgen serve`."""
+"""`vgen keys`: creates, lists, limits and revokes API keys for `vgen serve`."""
 
 from typing import Annotated, Any
 

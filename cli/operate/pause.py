@@ -1,4 +1,4 @@
-"""`vgen pause` and `vgen resume`: stop and go for batches, queues and everything."""
+"""`vgen pause` and `vgen resume`, for batches, queues and everything."""
 
 from collections.abc import Sequence
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`vgen serve`: the line over HTTP, in the foreground; in solo mode this process works it off, too."""
+"""`vgen serve`: runs the HTTP server in the foreground; in solo mode this process also makes the clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vgen sessions`: clients that watch a video while it is made, their GPUs and segments."""
+"""`vgen sessions`: lists, shows and closes streaming sessions."""
 
 from typing import Annotated
 

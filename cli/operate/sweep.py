@@ -1,4 +1,4 @@
-"""`vgen sweep`: remove what nobody needs any more."""
+"""`vgen sweep`: deletes unused files."""
 
 from typing import Annotated
 

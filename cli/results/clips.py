@@ -1,4 +1,4 @@
-"""`vgen results`: the clips of a batch, as URLs, as files, or as JSON."""
+"""`vgen results`: lists the clips of a batch, as URLs, files or JSON."""
 
 import contextlib
 import itertools

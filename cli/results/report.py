@@ -1,4 +1,4 @@
-"""`vgen report BATCH`: where a batch's time went, as text, JSON and a page with a picture."""
+"""`vgen report BATCH`: where a batch's time went, as text, JSON or an HTML page."""
 
 from collections.abc import Sequence
 from pathlib import Path

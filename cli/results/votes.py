@@ -1,4 +1,4 @@
-"""`vgen votes`: what people say of a batch's clips, for other tools."""
+"""`vgen votes`: rates clips, votes between them, and exports both for other tools."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Why a step is not at work: a pure function of what the rows say of it, its batch and the workers.
+"""Explains why a step does not run: a pure function of its rows, its batch and the workers.
 
 Everything that shows a reason, on the command line and over HTTP, has it from here.
 """

@@ -1,4 +1,4 @@
-"""A session's row: stored, found, changed along the allowed moves."""
+"""A session's row: stored, found, and changed along the allowed moves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a session's segments: those after a lost one are cancelled, and at the end all are joined.
+"""Settles a session's segments: cancels those after a lost one, and joins all at the end.
 
 Done by the dispatcher, one session a transaction, and at once where a session is closed.
 """

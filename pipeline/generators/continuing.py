@@ -1,4 +1,4 @@
-"""Continue a clip from the segment before: the pipeline, and the form in which it takes the last frames.
+"""Continues a clip from the segment before: the pipeline, and the form in which it takes the last frames.
 
 The class that takes frames is made of the components that are in memory already: no weight is loaded twice.
 """

@@ -1,4 +1,4 @@
-"""Any diffusers video pipeline, by the name of its class: loaded once, run many times.
+"""Runs any video pipeline of diffusers, by the name of its class: loaded once, run many times.
 
 Frames become bytes by one rule, on the device: ``(x * 255).round().clamp(0, 255)`` in float32, ties to even, which
 is what diffusers' own conversion to images does. Noise comes from a CPU generator, so that a seed means the same

@@ -1,4 +1,4 @@
-"""LoRAs of a loaded pipeline: put on for the clip that names them, kept by use, and off for every other clip.
+"""LoRAs of a loaded pipeline: on for the clip that names them, off for every other, and evicted by last use.
 
 They stay adapters beside the weights and are never fused into them, so a clip without any is made by the very same
 weights as before: disabled adapters leave out their part of each layer's sum.

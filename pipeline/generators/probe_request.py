@@ -1,4 +1,4 @@
-"""A clip that is made to learn something of a preset, without a job: its request, and a file for its frames."""
+"""The request of a clip that is made only to measure a preset, without a job."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Input images, videos and LoRAs: located, checked and digested at submit: the submitter's disk is not the worker's."""
+"""Locates, checks and hashes inputs at submit, because workers cannot read the submitter's disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file behind a URL, fetched for a submitter who may not be trusted with this host's own networks.
+"""Downloads a URL for an untrusted submitter, without access to this host's private networks.
 
 Every address is judged in the moment it is connected to, so neither a name that answers differently the next time
 (DNS rebinding) nor a redirect leads past the rule. Proxies of the environment are not used: behind one, nobody here

@@ -1,4 +1,4 @@
-"""LoRA files: what is refused before anything is stored, and how one gets here from the hub."""
+"""LoRA files: the checks before one is stored, and the download from the hub."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Check that a model's folder is whole, by its files' headers: no library is loaded and no tensor is read.
+"""Checks that a model folder is complete, by the headers of its files; no library is loaded, no tensor read.
 
 What is looked at is what the loaders would read: the index, each component's configuration and its weights.
 """

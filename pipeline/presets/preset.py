@@ -1,4 +1,4 @@
-"""A preset: which model, by which pipeline class, with which rules and defaults."""
+"""The schema of a preset: model, pipeline class, rules and defaults."""
 
 import json
 import tomllib

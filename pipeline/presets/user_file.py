@@ -1,4 +1,4 @@
-"""One file of a user's preset: the catalogue's form, ``extends``, ``model`` for ``repo``, fewer fields required.
+"""A user's preset file: the catalogue's schema, plus ``extends`` and ``model``, with fewer required fields.
 
 The file's name without ``.toml`` is the preset's name.
 """

@@ -1,4 +1,4 @@
-"""A job's specification out of a file that another system, or anybody, wrote: resolved as a prompt file's line is.
+"""Resolves a job specification from an untrusted file by the rules of a prompt file's line.
 
 The specification is turned into the fields of a line, which pass the same parsers, the same rules of the preset and
 the same checks of inputs. What a line cannot say (priority excepted, which is the site's) is checked here.

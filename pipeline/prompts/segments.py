@@ -1,4 +1,4 @@
-"""A clip of several segments as people ask for it: a count, a list of prompts, or a length beyond the model's."""
+"""The fields of a clip of several segments: a count, a list of prompts, or a length beyond the model's."""
 
 from collections.abc import Callable
 from typing import cast

@@ -1,4 +1,4 @@
-"""Score: the encoded clip is scored, and the gate says whether it is published."""
+"""The score stage: scores the encoded clip and applies the gate."""
 
 from __future__ import annotations
 

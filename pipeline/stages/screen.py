@@ -1,4 +1,4 @@
-"""Screens the texts of a job: what was written, and what the model's text encoders will see.
+"""The screen stage: screens the prompts as written, and what the model's text encoders will see.
 
 What the policy makes of a verdict:
 

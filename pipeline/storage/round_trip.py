@@ -1,4 +1,4 @@
-"""The proof that a store can be used."""
+"""Proves that a store works, by a put, a get, a list and a delete."""
 
 import contextlib
 import secrets

@@ -1,4 +1,4 @@
-"""What a person may ask of jobs that are stored: cancel, retry, approve, reject.
+"""Cancels, retries, approves and rejects stored jobs.
 
 An id is a job's, or a batch's, which stands for all of its jobs to which the change applies.
 """

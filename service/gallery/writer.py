@@ -1,4 +1,4 @@
-"""Writes a gallery: its pages, the data that their filters read, and a manifest that says what is its own."""
+"""Writes a gallery: pages, the data of their filters, and a manifest of its own files."""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Open a session: check all that it asks for, and store its row. Its batch is stored with its first segment."""
+"""Opens a session: checks its options and stores its row. The batch is stored with the first segment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ask for one more segment of a session."""
+"""Requests one more segment of a session."""
 
 from __future__ import annotations
 

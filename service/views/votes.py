@@ -1,4 +1,4 @@
-"""What people say of clips: stars, notes, and which of two is better."""
+"""Views of ratings, notes and votes."""
 
 from pydantic import Field
 

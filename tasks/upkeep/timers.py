@@ -1,4 +1,4 @@
-"""The timers of a process: report its workers, dispatch, reconcile. Any number of processes may run them at once."""
+"""The timers of a process: worker reports, dispatch, reconcile. Several processes may run them at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A GPU worker loads the preset that its row assigns to it, and reads that preset's queue once the model is warm.
+"""Loads the preset that a GPU worker's row assigns, and subscribes to its queue once the model is warm.
 
 Two parts share only the row, since in a cluster they run in two processes: ``ModelLoader`` is a thread of the process
 that has the generator; ``QueueSubscription`` is a timer of the process that has the consumer.

@@ -1,4 +1,4 @@
-"""A worker that hears nothing although there is work for it is started anew.
+"""Restarts a worker that receives no messages although its queue has some.
 
 Several releases of Celery stopped to consume after a reconnect (celery/celery#9054, #10205): connected, idle, deaf.
 """

@@ -1,4 +1,4 @@
-"""The states of step caches between two steps, for a checkpoint: without them the steps that follow would differ."""
+"""Saves and restores step caches in checkpoints; without them the following steps would differ."""
 
 from collections.abc import Mapping
 from typing import Any

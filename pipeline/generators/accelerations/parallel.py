@@ -1,4 +1,4 @@
-"""Context parallel: several processes, a GPU each, compute one clip's attention together (Ulysses).
+"""Context parallelism: several processes, with a GPU each, compute one clip's attention together (Ulysses).
 
 Every rank runs the same pipeline on the same request; the denoiser's forward is where they exchange heads for tokens.
 After each step the first rank says whether they go on, so that a stop reaches all of them at the same step. After the
