@@ -29,7 +29,7 @@ _BATCH_ID = re.compile(r"latest|[0-9a-hjkmnp-tv-z]{13}")
 
 
 def names_batch(videos: Sequence[str]) -> bool:
-    """Return whether the argument in place of videos is a batch: its whole id, or ``latest``, and no such file."""
+    """Return whether the argument is a batch (a whole batch id or ``latest``) and not the name of an existing file."""
     return len(videos) == 1 and _BATCH_ID.fullmatch(videos[0]) is not None and not Path(videos[0]).exists()
 
 

@@ -32,7 +32,7 @@ def export(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Copy clips to the file names that VBench's own code reads."""
+    """Export clips under the file names that VBench's own code reads."""
     settings_of(ctx)
     unknown = [name for name in dimension or () if name not in DIMENSIONS]
     if unknown:
@@ -40,7 +40,7 @@ def export(
     parsed = read_suite(find_suite(suite))
     done = exchange.export(exchange.read_manifest(manifest, parsed), parsed, dimension or EXTERNAL, to)
     if not done:
-        raise InputError([Problem("none of its clips belongs to these dimensions", file=str(manifest))])
+        raise InputError([Problem("no clip of the manifest is for one of these dimensions", file=str(manifest))])
     counts = dict(Counter(item.dimension for item in done))
     if json:
         output.as_json(views.EvalExportView(folder=str(to), files=counts))
@@ -54,18 +54,11 @@ def export(
 def import_(
     ctx: typer.Context,
     results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help="VBench's *_eval_results.json files.")],
-    exported: Annotated[
-        Path, typer.Option("--export", metavar="DIR", help="The folder that `vgen eval export` wrote.")
-    ],
-    scores: Annotated[
-        Path,
-        typer.Option(
-            "--scores", metavar="FILE", help="Score file to add the results to; created if it does not exist."
-        ),
-    ],
+    exported: Annotated[Path, typer.Option("--export", metavar="DIR", help="The folder that `export` made.")],
+    scores: Annotated[Path, typer.Option("--scores", metavar="FILE", help="Score file to add them to, or to create.")],
     json: Json = False,
 ) -> int:
-    """Add the results of VBench's own code to a score file, replacing earlier results of the same clips."""
+    """Import the results of VBench's own code into a score file. They replace its scores of the same clips."""
     settings_of(ctx)
     official = exchange.merged_results(results, exchange.read_export(exported))
     read = official.scores

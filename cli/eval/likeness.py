@@ -43,7 +43,7 @@ class ClipFiles:
             try:
                 make_storage(self._settings).download(video, target)
             except VgenError:
-                raise NotFoundError(f"{video}: neither a file nor an object in the store has this name") from None
+                raise NotFoundError(f"{video}: neither a file nor an object of the store has this name") from None
             self._fetched[video] = target
         return self._fetched[video]
 

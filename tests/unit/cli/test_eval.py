@@ -67,7 +67,7 @@ def test_bad_input_is_said_by_field_value_and_rule(vgen: Vgen, tmp_path: Path) -
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     for arguments, code, message in (
-        ((tmp_path / "none.mp4",), 2, "is not a file or folder"),
+        ((tmp_path / "none.mp4",), 2, "the file or folder does not exist"),
         ((CLIPS.parent.parent.parent / "rules.py", "--metrics", "checks"), 3, "it cannot be decoded"),
         ((broken,), 3, f"not read: {broken}: it cannot be decoded"),
         ((), 2, "VIDEO: give videos, or --manifest"),
