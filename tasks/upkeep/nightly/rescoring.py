@@ -1,4 +1,4 @@
-"""Score the clips of a baseline again after an upgrade of the scorer, so that a night can be compared with it.
+"""Baselines outlive an upgrade of the scorer: their clips are still there, and are scored again as the night's were.
 
 Both kinds of scores stay as rows, each with its fingerprint.
 """
@@ -6,7 +6,7 @@ Both kinds of scores stay as rows, each with its fingerprint.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,22 +18,20 @@ from db.models import EvalRun
 from pipeline.scoring import registry
 from pipeline.states import EvalState
 
-KIND = "nightly-rescore"
-"""The clips of a run that passed, scored once more by the scorer of a later night."""
 Records = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """A baseline whose scores were computed by another scorer than the night's."""
+    """A run to compare with whose scores were made otherwise than the night's."""
 
     run_id: str
     before: Mapping[str, Any]
-    """How its scores were computed, by metric."""
+    """How its scores were made, by metric."""
 
 
 def scorers(records: Records) -> dict[str, list[Any]]:
-    """The different scorers of each metric's scores, but for metrics that compare clips with a baseline's."""
+    """The different ways in which each metric's scores were made; what a score is compared with is no part of them."""
     ways: dict[str, dict[str, Any]] = {}
     for record in records:
         for name, score in record["scores"].items():
@@ -45,7 +43,7 @@ def scorers(records: Records) -> dict[str, list[Any]]:
 
 
 def stale(candidate: Records, baselines: Sequence[tuple[str, Records]]) -> list[Stale]:
-    """The baselines whose scores cannot be compared with the night's, with the metrics concerned."""
+    """The runs whose scores cannot be compared with the night's, and by which metrics."""
     now = {name: ways for name, ways in scorers(candidate).items() if len(ways) == 1}
     found = []
     for run_id, records in baselines:
@@ -56,41 +54,46 @@ def stale(candidate: Records, baselines: Sequence[tuple[str, Records]]) -> list[
 
 
 def start(session: Session, night: str, found: Sequence[Stale]) -> list[EvalRun]:
-    """Begin an evaluation run that scores each of them again, unless this night has one already; all of these runs."""
+    """Begin the runs that score them again for this night, once for each; those that are there already too."""
     begun = {(run.suite or {})["rescored"]: run for run in of_night(session, night)}
     for one in found:
         if one.run_id in begun:
             continue
         batch_id = runs.get_run(session, one.run_id).batch_id
         suite = {"of": night, "rescored": one.run_id, "before": dict(one.before)}
-        run_id = start_run(session, batch_id, kind=KIND, metrics=list(one.before), suite=suite)
+        run_id = start_run(session, batch_id, kind=runs.RESCORE, metrics=list(one.before), suite=suite)
         begun[one.run_id] = runs.get_run(session, run_id)
     return list(begun.values())
 
 
 def of_night(session: Session, night: str) -> list[EvalRun]:
     """The runs that score a night's baselines again."""
-    return [run for run in runs.runs(session, kind=KIND, limit=500) if (run.suite or {}).get("of") == night]
+    return [run for run in runs.runs(session, kind=runs.RESCORE, limit=500) if (run.suite or {}).get("of") == night]
 
 
 def unfinished(rescores: Sequence[EvalRun]) -> list[EvalRun]:
-    """The runs among them that are still open."""
+    """Those that are still open."""
     return [run for run in rescores if run.state is EvalState.OPEN]
 
 
-def lost(rescores: Sequence[EvalRun]) -> set[str]:
-    """The ids of baselines of which not every clip could be scored again: they are left out."""
-    return {(run.suite or {})["rescored"] for run in rescores if run.state is EvalState.INCOMPLETE}
+def lost(rescores: Sequence[EvalRun], candidate: Records, baselines: Sequence[tuple[str, Records]]) -> set[str]:
+    """Baselines that could not all be scored again as the night was: they are compared with no more.
+
+    Of some a clip was gone, others met a worker without the weights, or one of yet another release.
+    """
+    done = {(run.suite or {})["rescored"]: run.state for run in rescores}
+    still = {one.run_id for one in stale(candidate, baselines)}
+    return {name for name, state in done.items() if state is EvalState.INCOMPLETE or name in still}
 
 
-def as_json(rescores: Sequence[EvalRun], candidate: Records) -> list[dict[str, Any]]:
-    """For the verdict: which runs were scored again, and their scorers before and now."""
+def as_json(rescores: Sequence[EvalRun], candidate: Records, gone: Collection[str]) -> list[dict[str, Any]]:
+    """For the verdict: which runs were scored again, by whom before and by whom now; ``gone`` is of ``lost``."""
     now = scorers(candidate)
     return [
         {
             "run": (run.suite or {})["rescored"],
             "by": run.id,
-            "complete": run.state is EvalState.COMPLETE,
+            "complete": (run.suite or {})["rescored"] not in gone,
             "metrics": {
                 name: {"before": before, "now": now.get(name, [])}
                 for name, before in (run.suite or {})["before"].items()
@@ -100,20 +103,20 @@ def as_json(rescores: Sequence[EvalRun], candidate: Records) -> list[dict[str, A
     ]
 
 
-def remarks(rescores: Sequence[EvalRun]) -> list[str]:
-    """A sentence for each baseline that was scored again, for the report."""
-    sentences = []
+def remarks(rescores: Sequence[EvalRun], gone: Collection[str]) -> list[str]:
+    """What a reader of the report is told, a sentence each; ``gone`` is of ``lost``."""
+    said = []
     for run in rescores:
         suite = run.suite or {}
         names = ", ".join(suite["before"])
-        if run.state is EvalState.COMPLETE:
-            sentences.append(
-                f"Run {suite['rescored']} was scored again by this night's scorer ({names}), as its scores were "
-                "computed by another one. Both scores are kept."
+        if suite["rescored"] not in gone:
+            said.append(
+                f"Run {suite['rescored']} was scored again by this night's scorer ({names}): its scores were made by "
+                "another. Both are kept."
             )
         else:
-            sentences.append(
-                f"Run {suite['rescored']} is left out of the baseline, as not all of its clips could be scored again "
-                f"({names}). `vgen eval scores {run.id}` shows why."
+            said.append(
+                f"Run {suite['rescored']} could not be scored again in full ({names}): it is not compared with. "
+                f"`vgen eval scores {run.id}` shows why."
             )
-    return sentences
+    return said
