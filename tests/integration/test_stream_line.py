@@ -196,6 +196,25 @@ def test_a_segment_whose_clip_was_deleted_cannot_be_shown_and_the_session_goes_o
     assert closed["code"] == 1000
 
 
+def test_a_client_that_missed_the_end_of_a_session_is_shown_it(line: Line) -> None:
+    with line.client(INIT, prompt("one"), prompt("two"), prompt("three")) as first:
+        session_id = first.until("gpu_assigned")["session_id"]
+        assert first.end()["reason"] == "segment_cap"
+
+    with line.client(INIT | {"session_id": session_id, "after_segment": 0}, prompt("four")) as second:
+        closed = second.end()
+    assert [each["segment_idx"] for each in second.of("ltx2_segment_complete")] == [1, 2]
+    assert second.of("ltx2_stream_complete")[0]["reason"] == "segment_cap"
+    assert (closed["code"], closed["reason"], second.of("error")) == (1000, "segment_cap", [])
+
+    # Who has all of it is told that it has ended
+    with line.client(INIT | {"session_id": session_id, "after_segment": 2}) as third:
+        closed = third.end()
+    assert "has ended (segment_cap)" in third.of("error")[0]["message"]
+    assert (closed["code"], closed["reason"]) == (1003, "session_rejected")
+    assert len(sessions.session_view(line.database, session_id).segments) == 3
+
+
 def test_the_newest_client_has_the_session_whichever_server_it_came_to(line: Line) -> None:
     other = StreamService.of_line(line.settings, line.database)
     app = create_app(line.settings, line.database, streams=other)

@@ -90,10 +90,9 @@ class SessionRows:
             raise of_opening(error) from error
         self._view = view
         self._patience_s = opening.timeout_s
-        if view.ended_at is None:
-            wanted = {STREAM_MODE: opening.mode.value, SILENT_AUDIO: opening.silent_audio}
-            await self._ask(sessions.update_extra, opening.session_id, **wanted, **{VIEWER: self._viewer})
-            view = await self.look()  # whoever had it before may have asked for a segment until now
+        wanted = {STREAM_MODE: opening.mode.value, SILENT_AUDIO: opening.silent_audio}
+        await self._ask(sessions.update_extra, opening.session_id, **wanted, **{VIEWER: self._viewer})
+        view = await self.look()  # whoever had it before may have asked for a segment until now
         self._touching = asyncio.create_task(self._touch())
         return view
 
