@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +23,8 @@ from urllib.parse import parse_qs
 
 import httpx
 import uvicorn
+
+from server.listener import listen, shown_address
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -174,8 +175,8 @@ class StartedReplica:
 
 
 @contextmanager
-def started_replica(name: str, port: int = 0) -> Iterator[StartedReplica]:
-    command = [sys.executable, "-m", "tests.router_replica", name, str(port)]
+def started_replica(name: str, port: int = 0, host: str = "127.0.0.1") -> Iterator[StartedReplica]:
+    command = [sys.executable, "-m", "tests.router_replica", name, str(port), host]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
     try:
         assert process.stdout is not None
@@ -186,10 +187,9 @@ def started_replica(name: str, port: int = 0) -> Iterator[StartedReplica]:
 
 
 def main() -> None:
-    name, port = sys.argv[1:]
-    listener = socket.create_server(("127.0.0.1", int(port)))
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
+    name, port, host = sys.argv[1:]
+    listener = listen(host, int(port))
+    sys.stdout.write(f"http://{shown_address(listener)}\n")
     sys.stdout.flush()
     options = uvicorn.Config(
         Replica(name), log_config=None, access_log=False, lifespan="off", ws_max_size=256 * 1024 * 1024

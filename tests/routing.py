@@ -52,7 +52,15 @@ def write_config(file: Path, urls: Sequence[str], **config: Any) -> None:
     names = config.pop("names", "abcdefgh")
     port = config.pop("port", 0)
     replicas = [{"url": url, "name": name} for url, name in zip(urls, names, strict=False)]
-    data = {"router": {"host": "127.0.0.1", "port": port, "replicas": replicas, "health_check": health, **config}}
+    data = {
+        "router": {
+            "host": config.pop("host", "127.0.0.1"),
+            "port": port,
+            "replicas": replicas,
+            "health_check": health,
+            **config,
+        }
+    }
     file.write_text(yaml.safe_dump(data), "utf-8")
 
 

@@ -1,6 +1,6 @@
 """Nights of an unchanged model, then four faults, judged as the nightly evaluation judges them.
 
-``python -m examples.shapes.nightly_trial FOLDER`` prints the table of docs/evaluation.md.
+``python -m examples.shapes.nightly_trial FOLDER`` prints the table of docs/nightly.md.
 
 Everything that decides the outcome was written down, and committed, before the first run: the sizes of the faults
 (``FAULTS``), the gates (``GATES``), the prompts (the suite ``shapes``) and the numbers of nights. Clips are encoded as

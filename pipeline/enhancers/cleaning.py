@@ -73,11 +73,27 @@ def alternatives_in(text: str, *, original: str = "") -> list[str]:
     Raises:
         UnusableAnswerError: as in ``prompt_in``; one line that is not a prompt is enough.
     """
+    return list(dict.fromkeys(_prompts_in(text, original)))
+
+
+def window_in(text: str, count: int, *, original: str = "") -> list[str]:
+    """The so many prompts of successive segments that an answer holds, one a line; two may be alike.
+
+    Raises:
+        UnusableAnswerError: as in ``alternatives_in``, or there are more or fewer.
+    """
+    prompts = _prompts_in(text, original)
+    if len(prompts) != count:
+        raise UnusableAnswerError(f"answer has {len(prompts)} prompts, and {count} were asked for")
+    return prompts
+
+
+def _prompts_in(text: str, original: str) -> list[str]:
     lines = _lines(_answer(text))
     if len(lines) > 1 and lines[0].endswith((":", "：")):
         del lines[0]
     prompts = (_OPTION.sub("", _LIST_MARK.sub("", line, count=1), count=1) for line in lines if not _is_separator(line))
-    return list(dict.fromkeys(_checked(unwrapped(prompt), original) for prompt in prompts)) or [_checked("", original)]
+    return [_checked(unwrapped(prompt), original) for prompt in prompts] or [_checked("", original)]
 
 
 def _answer(text: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from pipeline.enhancers.base import LLMMessage, LLMProvider, LLMRequest, LLMResponse
 from pipeline.enhancers.chat_answer import UnusableAnswerError
-from pipeline.enhancers.cleaning import MAX_PROMPT_CHARACTERS, alternatives_in, prompt_in
+from pipeline.enhancers.cleaning import MAX_PROMPT_CHARACTERS, alternatives_in, prompt_in, window_in
 from pipeline.enhancers.providers import make_provider
 from pipeline.enhancers.system_prompts import Operation, SystemPrompts
 from pipeline.errors import RefusedError, RetryableError
@@ -64,12 +64,14 @@ class PromptEnhancer:
         seed_prompt: str | None = None,
         temperature: float | None = None,
         one_line: bool = True,
+        count: int | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> LLMResponse:
         """Ask the providers in turn; ``latency_ms`` counts from the first of them, ``check`` is called before each.
 
-        The answer's ``content`` is one prompt, or without ``one_line`` several, one a line. ``seed_prompt`` is what a
-        person wrote, where ``prompt`` says more than that.
+        The answer's ``content`` is one prompt, or without ``one_line`` several alternatives, one a line, or exactly
+        ``count`` prompts of successive segments, one a line. ``seed_prompt`` is what a person wrote, where ``prompt``
+        says more than that.
 
         Raises:
             RetryableError: code ``enhance_unavailable``; every provider failed in a way that may pass.
@@ -87,7 +89,8 @@ class PromptEnhancer:
             check()
             try:
                 response = provider.complete(request)
-                content = self._content(response, prompt if seed_prompt is None else seed_prompt, one_line=one_line)
+                original = prompt if seed_prompt is None else seed_prompt
+                content = self._content(response, original, one_line=one_line, count=count)
             except RetryableError as error:
                 failures.append(str(error))
                 continue
@@ -101,8 +104,10 @@ class PromptEnhancer:
             provider.close()
 
     @staticmethod
-    def _content(response: LLMResponse, original: str, *, one_line: bool) -> str:
+    def _content(response: LLMResponse, original: str, *, one_line: bool, count: int | None) -> str:
         try:
+            if count is not None:
+                return "\n".join(window_in(response.content, count, original=original))
             if one_line:
                 return prompt_in(response.content, original=original)
             return "\n".join(alternatives_in(response.content, original=original))

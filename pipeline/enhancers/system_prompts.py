@@ -16,6 +16,10 @@ class Operation(StrEnum):
     """Write the prompt of the next segment."""
     REWRITE = "rewrite"
     """Write alternatives."""
+    WRITE_WINDOW = "write_window"
+    """Write the prompts of a whole video, one a segment, from an idea."""
+    REWRITE_WINDOW = "rewrite_window"
+    """Change the prompts of a whole video, one a segment, as an instruction says."""
 
 
 class SystemPrompts:

@@ -6,7 +6,8 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from server.dreamverse import messages as m
+from server.dreamverse import from_client as c
+from server.dreamverse import from_server as m
 from server.stream.init_image import InitImage
 
 
@@ -73,7 +74,7 @@ class Project:
     """The segment for which no language model wrote a prompt."""
 
     @classmethod
-    def of(cls, init: m.ProjectInit, image: InitImage | None, *, can_write: bool) -> Project:
+    def of(cls, init: c.ProjectInit, image: InitImage | None, *, can_write: bool) -> Project:
         rollout = (init.initial_rollout_prompt or "").strip()
         waits = bool(rollout) and not init.single_clip_mode and not init.curated_prompts
         return cls(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket
 
 from pipeline.enhancers.system_prompts import Operation, SystemPrompts
 from server.auth import require
 from server.database import ServedLine
 from server.dreamverse.conversation import DreamverseConversation
-from server.errors import ApiError
+from server.errors import ApiError, error_body
+from server.health.models import ModelList
+from server.health.models import models as model_list
 from server.stream.config import StoryPreset
 from server.stream.routes import serve_socket
 from server.stream.service import StreamService
@@ -44,6 +47,49 @@ class PromptSystemConfig(BaseModel):
     rewrite_temperature: float
 
 
+class LoraOptions(BaseModel):
+    """The adapters that the developer tools of Dreamverse's page may switch: there are none."""
+
+    styles: tuple[str, ...] = ("none",)
+    labels: dict[str, str] = {"none": "None"}
+    has_base_lora: bool = False
+
+
+@router.get("/models", dependencies=[Depends(require("videos.read"))])
+def models(line: ServedLine) -> ModelList:
+    """List the presets, as `/v1/models` does."""
+    return model_list(line)
+
+
+@router.get("/lora/options", dependencies=[Depends(require("stream"))])
+async def lora_options() -> LoraOptions:
+    """Say that no adapter can be switched; Dreamverse's page then shows none."""
+    return LoraOptions()
+
+
+@router.post("/lora", dependencies=[Depends(require("stream"))])
+async def lora() -> JSONResponse:
+    """Refuse to change the adapters of every session at once."""
+    return _not_here("sessions have no LoRA adapters; prompts of a batch name their own (loras)")
+
+
+@router.post("/curated-presets/append", dependencies=[Depends(require("stream"))])
+async def append_curated_preset() -> JSONResponse:
+    """Refuse to store a story: stories are in the server's configuration."""
+    return _not_here("stories are in the server's configuration: streaming.curated_presets")
+
+
+@router.post("/prompt-system-config", dependencies=[Depends(require("stream"))])
+async def save_prompt_system_config() -> JSONResponse:
+    """Refuse to change what language models are told: that is in files of the server."""
+    return _not_here("what language models are told is in files of VGEN_ENHANCE_SYSTEM_PROMPT_DIR")
+
+
+def _not_here(message: str) -> JSONResponse:
+    """The refusal of a change that the server does not take from a page, which shows `detail`."""
+    return JSONResponse({**error_body(403, message, code="read_only"), "detail": message}, 403)
+
+
 @router.get("/curated-presets", dependencies=[Depends(require("stream"))])
 async def curated_presets(request: Request) -> CuratedPresets:
     """List the stories of the configuration; 404 where it has none: Dreamverse's page then keeps its own."""
@@ -59,12 +105,11 @@ def prompt_system_config(line: ServedLine) -> PromptSystemConfig:
     """Return what language models are told; it is changed by the files of `VGEN_ENHANCE_SYSTEM_PROMPT_DIR`."""
     enhance = line.settings.enhance
     prompts = SystemPrompts(enhance.system_prompt_dir)
-    rewrite = prompts.get(Operation.REWRITE)
     return PromptSystemConfig(
         next_segment_system_prompt=prompts.get(Operation.ENHANCE),
         auto_extension_system_prompt=prompts.get(Operation.AUTO_EXTEND),
-        rewrite_window_system_prompt=rewrite,
-        rewrite_user_system_prompt=rewrite,
+        rewrite_window_system_prompt=prompts.get(Operation.REWRITE_WINDOW),
+        rewrite_user_system_prompt=prompts.get(Operation.WRITE_WINDOW),
         rewrite_model=enhance.model,
         rewrite_temperature=enhance.temperature,
     )

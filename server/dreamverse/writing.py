@@ -27,27 +27,20 @@ async def screen_all(desk: PromptDesk, prompts: Sequence[str]) -> None:
             raise BlockedError(place, error) from None
 
 
-async def story(desk: PromptDesk, text: str, count: int, *, enhance: bool) -> list[str]:
-    """Return so many prompts, each of which goes on where the one before ends. Raises SourceError."""
+async def story(desk: PromptDesk, text: str, count: int, temperature: float | None) -> list[str]:
+    """Return so many prompts of one video, written together. Raises SourceError."""
     _require(desk)
-    prompts = [(await desk.enhance(text) if enhance else text)[:MAX_PROMPT_CHARACTERS]]
-    while len(prompts) < count:
-        prompts.append((await desk.extend(prompts[-1]))[:MAX_PROMPT_CHARACTERS])
-    return prompts
+    return _cut(await desk.write_window(text, count, temperature))
 
 
 async def rewritten(desk: PromptDesk, prompts: Sequence[str], instruction: str, temperature: float | None) -> list[str]:
-    """Return the prompts, each written anew as the instruction says. Raises SourceError."""
+    """Return as many prompts, changed together as the instruction says. Raises SourceError."""
     _require(desk)
-    written = []
-    for prompt in prompts:
-        asked = f"{prompt}\n{instruction}" if instruction else prompt
-        answer = await desk.rewrite(asked[:MAX_PROMPT_CHARACTERS], 1, temperature)
-        text = next((each.strip() for each in answer.alternatives if each.strip()), "")
-        if not text:
-            raise SourceError("internal_error", "the language model wrote nothing", fatal=False)
-        written.append(text[:MAX_PROMPT_CHARACTERS])
-    return written
+    return _cut(await desk.rewrite_window(prompts, instruction, temperature))
+
+
+def _cut(prompts: Sequence[str]) -> list[str]:
+    return [prompt[:MAX_PROMPT_CHARACTERS] for prompt in prompts]
 
 
 def _require(desk: PromptDesk) -> None:

@@ -6,10 +6,12 @@ import asyncio
 import contextvars
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
+from pipeline.enhancers import window
+from pipeline.enhancers.rewrite import RewriteOptions, build_rewrite
 from pipeline.errors import RefusedError, RetryableError, VgenError
 from pipeline.settings import Settings
 from pipeline.wiring import StageModels
@@ -41,6 +43,12 @@ class PromptDesk(Protocol):
     async def rewrite(self, prompt: str, count: int, temperature: float | None) -> PromptAlternatives:
         """Return alternatives. Raises SourceError, not fatal."""
 
+    async def write_window(self, idea: str, count: int, temperature: float | None) -> list[str]:
+        """Return the prompts of so many segments, one after the other. Raises SourceError, not fatal."""
+
+    async def rewrite_window(self, prompts: Sequence[str], instruction: str, temperature: float | None) -> list[str]:
+        """Return as many prompts, changed together as the instruction says. Raises SourceError, not fatal."""
+
     async def screen(self, prompt: str) -> None:
         """Raises SourceError, not fatal: the prompt is turned down, or cannot be judged and the policy is closed."""
 
@@ -63,14 +71,12 @@ class ConfiguredPrompts:
         return bool(self._settings.enhance.providers) and importlib.util.find_spec("openai") is not None
 
     async def enhance(self, prompt: str) -> str:
-        return await _in(self._writers, self._written, "enhance", prompt)
+        return await self._ask(lambda: str(self._models.enhancer.enhance(prompt).content))
 
     async def extend(self, prompt: str) -> str:
-        return await _in(self._writers, self._written, "auto_extend", prompt)
+        return await self._ask(lambda: str(self._models.enhancer.auto_extend(prompt).content))
 
     async def rewrite(self, prompt: str, count: int, temperature: float | None) -> PromptAlternatives:
-        from pipeline.enhancers.rewrite import RewriteOptions, build_rewrite  # noqa: PLC0415 - few sessions ask
-
         def ask() -> PromptAlternatives:
             result = build_rewrite(self._models.enhancer, prompt, RewriteOptions(count, temperature))
             return PromptAlternatives(
@@ -81,10 +87,15 @@ class ConfiguredPrompts:
                 latency_ms=result.latency_ms,
             )
 
-        try:
-            return await _in(self._writers, ask)
-        except VgenError as error:
-            raise _of_writer(error) from error
+        return await self._ask(ask)
+
+    async def write_window(self, idea: str, count: int, temperature: float | None) -> list[str]:
+        return await self._ask(lambda: window.write_window(self._models.enhancer, idea, count, temperature=temperature))
+
+    async def rewrite_window(self, prompts: Sequence[str], instruction: str, temperature: float | None) -> list[str]:
+        return await self._ask(
+            lambda: window.rewrite_window(self._models.enhancer, prompts, instruction, temperature=temperature)
+        )
 
     async def screen(self, prompt: str) -> None:
         await _in(self._screeners, self._screen, prompt)
@@ -94,9 +105,9 @@ class ConfiguredPrompts:
             threads.shutdown(wait=False, cancel_futures=True)
         self._models.close()
 
-    def _written(self, operation: str, prompt: str) -> str:
+    async def _ask(self, ask: Callable[[], T]) -> T:
         try:
-            return str(getattr(self._models.enhancer, operation)(prompt).content)
+            return await _in(self._writers, ask)
         except VgenError as error:
             raise _of_writer(error) from error
 
@@ -137,6 +148,12 @@ class MockPrompts:
     async def rewrite(self, prompt: str, count: int, temperature: float | None) -> PromptAlternatives:
         ways = [f"{prompt}, seen another way ({number})" for number in range(1, count + 1)]
         return PromptAlternatives(seed_prompt=prompt, alternatives=ways, provider="mock", model="mock", latency_ms=0)
+
+    async def write_window(self, idea: str, count: int, temperature: float | None) -> list[str]:
+        return [idea, *(f"{idea}, moment {number}" for number in range(2, count + 1))]
+
+    async def rewrite_window(self, prompts: Sequence[str], instruction: str, temperature: float | None) -> list[str]:
+        return [f"{prompt}, {instruction or 'seen another way'}" for prompt in prompts]
 
     async def screen(self, prompt: str) -> None:
         """Nothing is turned down, but what says so: a front end can show how that looks."""

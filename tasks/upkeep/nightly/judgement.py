@@ -176,11 +176,7 @@ def _report(night: _Night, storage: Storage, site: str | None) -> Report | None:
 def _written(database: Database, run_id: str, verdict: dict[str, Any]) -> dict[str, Any]:
     """Write the verdict down, where there is none yet; the one that is written down."""
     with database.transaction() as session:
-        if runs.add_verdict(session, run_id, verdict):
-            fields = {"run": run_id, "state": verdict["state"], "passed": verdict["passed"]}
-            logger.log(
-                logging.INFO if verdict["passed"] else logging.WARNING, "nightly evaluation judged", extra=fields
-            )
+        runs.add_verdict(session, run_id, verdict)
         return verdict_of_run(runs.get_run(session, run_id))
 
 
@@ -265,11 +261,13 @@ def judge_ended(database: Database, storage: Storage, settings: Settings) -> lis
             verdict = judge(database, storage, run_id, settings.serve.public_url)
             if verdict.get("rescore"):
                 submit_rescores(database, run_id)
-            elif repeat_due(database, run_id, verdict):
-                _repeat_or_judge(database, storage, settings, run_id)
+                continue
+            if repeat_due(database, run_id, verdict):
+                verdict = _repeat_or_judge(database, storage, settings, run_id) or verdict
+            _log(run_id, verdict)
         except (InputError, ConflictError, NotFoundError) as error:
             unjudged = verdict_of(State.INCOMPLETE, f"The night could not be judged: {error}", ())
-            _written(database, run_id, {"speed": [], "baseline": None, "reports": {}, **unjudged})
+            _log(run_id, _written(database, run_id, {"speed": [], "baseline": None, "reports": {}, **unjudged}))
         except VgenError as error:
             logger.warning("nightly evaluation not judged yet", extra={"run": run_id, "reason": str(error)})
         except Exception:
@@ -277,10 +275,19 @@ def judge_ended(database: Database, storage: Storage, settings: Settings) -> lis
     return due
 
 
-def _repeat_or_judge(database: Database, storage: Storage, settings: Settings, run_id: str) -> None:
-    """Begin the night's repeat; where its suite is gone or has changed, the first seeds alone decide."""
+def _repeat_or_judge(database: Database, storage: Storage, settings: Settings, run_id: str) -> dict[str, Any] | None:
+    """Begin the night's repeat; where its suite is gone or has changed, the verdict of the first seeds alone."""
     try:
         submit_repeat(database, settings, run_id)
     except (InputError, ConflictError) as error:
         logger.warning("nightly evaluation not repeated", extra={"run": run_id, "reason": str(error)})
-        judge(database, storage, run_id, settings.serve.public_url, repeat=False)
+        return judge(database, storage, run_id, settings.serve.public_url, repeat=False)
+    return None
+
+
+def _log(run_id: str, verdict: Mapping[str, Any]) -> None:
+    """Log a verdict that is written down: a warning where the night did not pass, and is not the first."""
+    if verdict.get("repeat"):
+        return
+    level = logging.INFO if verdict["passed"] or verdict.get("first") else logging.WARNING
+    logger.log(level, "nightly evaluation judged", extra={"run": run_id, "state": verdict["state"]})

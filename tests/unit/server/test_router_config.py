@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -131,6 +133,62 @@ def test_a_mistake_is_told_with_its_line_field_value_and_rule(text: str, told: s
     assert told in mistakes[0]
 
 
+WRONG = (
+    None,
+    True,
+    -1,
+    0.5,
+    10**400,
+    float("inf"),
+    "",
+    " ",
+    "x\n",
+    "ü",
+    "9" * 5000,
+    [],
+    [None],
+    [[]],
+    {},
+    {"a": 1},
+    {1: 2},
+)
+KEYS = (
+    *((item.name,) for item in fields(RouterConfig) if not item.name.startswith("health_check")),
+    *(("health_check", name) for name in ("path", "interval_seconds", "timeout_seconds", "failure_threshold")),
+    *(("replicas", 0, item.name) for item in fields(ReplicaEndpoint)),
+    *((), ("health_check",), ("replicas", 0), (1,), (None,)),
+)
+"""Places in a file; `failure_threshold` is one of both kinds, and wrong beside `health_check`."""
+
+
+@pytest.mark.parametrize("key", KEYS, ids=str)
+def test_a_wrong_value_anywhere_is_told_or_used_and_breaks_nothing(key: tuple[Any, ...], tmp_path: Path) -> None:
+    for value in WRONG:
+        data: Any = {"router": {"replicas": [{"url": "http://a"}], "health_check": {}}}
+        place = data
+        *path, last = ("router", *key)
+        for part in path:
+            place = place[part]
+        place[last] = value
+        with contextlib.suppress(InputError):
+            read(yaml.safe_dump(data), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("http://a", "http://a:80"),
+        ("https://a", "https://A:443/"),
+        ("http://[::1]:8000", "http://[0:0:0:0:0:0:0:1]:8000"),
+        ("http://[2001:DB8::1]", "http://[2001:db8:0::1]:80/"),
+    ],
+)
+def test_one_address_in_two_spellings_is_given_twice(first: str, second: str, tmp_path: Path) -> None:
+    text = f"router:\n  replicas:\n    - url: {first}\n    - url: {second}\n"
+
+    assert [mistake[:28] for mistake in refusal(text, tmp_path)] == ["4: router.replicas[1].url: '"]
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -146,7 +204,7 @@ def test_a_mistake_is_told_with_its_line_field_value_and_rule(text: str, told: s
             "http://a b",
         ),
         *("http://a/api", "http://a?x=1", "http://a?", "http://a#", "http://user:word@a", "//a:8000", "http://a\\@b"),
-        *("http://a,b", "http://a%2f"),
+        *("http://a,b", "http://a%2f", "http://[::1%25eth0]", "http://[1::2::3]", "http://[1.2.3.4]"),
     ],
 )
 def test_a_replicas_url_is_scheme_host_and_port_alone(url: str) -> None:

@@ -142,7 +142,7 @@ def test_a_link_is_an_address_or_a_file_of_this_host(video: str) -> None:
 
 
 def test_every_state_has_its_sentence_here_and_in_the_docs() -> None:
-    page = (REPOSITORY / "docs" / "evaluation.md").read_text("utf-8")
+    page = (REPOSITORY / "docs" / "comparing-runs.md").read_text("utf-8")
     assert set(MEANING) == set(State)
     assert [state.value for state in State if f"| `{state.value}` | {MEANING[state]} |" not in page] == []
 

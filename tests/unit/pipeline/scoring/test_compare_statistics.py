@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bench.nightly import skewed
+from bench.skew_tests import rates
 from pipeline.scoring.compare.statistics import (
     ALPHA,
     BOOTSTRAP_FROM,
@@ -111,6 +112,16 @@ def test_a_long_tail_of_gains_raises_about_half_as_many_false_alarms_as_students
         t_worse, worse, _, better = skewed(400, count, shape)
         assert worse <= 0.75 * t_worse
         assert better <= ALPHA
+
+
+def test_no_better_known_test_keeps_the_promise_where_the_one_in_use_does_not() -> None:
+    found = rates(600, 12, "exponential")
+    wrong = {name: share for name, (share, _) in found.items()}
+    power = {name: share for name, (_, share) in found.items()}
+    assert min(wrong.values()) > ALPHA
+    assert wrong["sign flips"] > 1.3 * wrong["judged"]  # it needs even differences, as Student's t does
+    assert power["Johnson"] < power["judged"] - 0.05
+    assert wrong["t and bootstrap-t"] == pytest.approx(wrong["judged"], abs=0.01)
 
 
 @pytest.mark.parametrize("values", [[0.1, 0.2, -0.3, 0.5, 2.0, 0.1, 0.05], [-2.0, 0.1, 0.2, 0.15], [1.0, 3.0]])

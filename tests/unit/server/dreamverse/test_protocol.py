@@ -13,8 +13,9 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from pipeline.encoding.live.boxes import codecs_of
-from server.dreamverse import conversation
-from server.dreamverse import messages as m
+from server.dreamverse import conversation, gpu_session
+from server.dreamverse import from_client as c
+from server.dreamverse import from_server as m
 from server.stream.limits import MAX_MESSAGE_CHARACTERS
 from server.stream.source import SourceError
 from server.stream.wire import InvalidMessageError
@@ -346,7 +347,7 @@ def test_the_window_that_is_sent_is_rewritten(server: Server) -> None:
     assert [seed.split(",")[0] for seed in seeds] == ["a lake", "a ship"]
 
 
-@pytest.mark.parametrize("failing", ["rewrite", "screen"])
+@pytest.mark.parametrize("failing", ["rewrite_window", "screen"])
 def test_a_rewrite_that_fails_leaves_the_prompts_as_they_are(
     server: Server, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
@@ -592,7 +593,7 @@ def test_a_loop_ends_after_a_round_in_which_nothing_was_made(server: Server, mon
 def test_a_session_whose_numbers_are_used_up_is_followed_by_another(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversation, "_SEGMENTS_OF_SOURCE", 1)
+    monkeypatch.setattr(gpu_session, "_SEGMENTS_OF_SOURCE", 1)
     sources = failing(server, SourceError("invalid_message", "prompt: it was turned down", fatal=False), monkeypatch)
     with client(server, INIT | {"curated_prompts": ["a", "b"]}) as page:
         page.until("prompt_sources_blocked")
@@ -641,16 +642,35 @@ def test_stories_are_those_of_the_configuration(server: Server) -> None:
 def test_what_language_models_are_told_is_shown(server: Server) -> None:
     shown = server.http.get("/prompt-system-config").json()
     texts = {name: text for name, text in shown.items() if name.endswith("_system_prompt")}
-    assert len(texts) == 4
+    assert len(set(texts.values())) == 4
     assert all(isinstance(text, str) and len(text) > 20 for text in texts.values())
     assert (type(shown["rewrite_model"]), type(shown["rewrite_temperature"])) == (str, float)
 
 
+def test_adapters_are_shown_as_none(server: Server) -> None:
+    shown = server.http.get("/lora/options").json()
+    assert shown == {"styles": ["none"], "labels": {"none": "None"}, "has_base_lora": False}
+
+
+@pytest.mark.parametrize("path", ["/lora", "/curated-presets/append", "/prompt-system-config"])
+def test_what_a_page_cannot_change_is_refused_in_its_words(server: Server, path: str) -> None:
+    answer = server.http.post(path, json={"strength": 0.8, "styles": {"pixar": 1}})
+    assert answer.status_code == 403
+    assert answer.json()["detail"] == answer.json()["error"]["message"]
+    assert answer.json()["error"]["code"] == "read_only"
+
+
+def test_models_are_those_of_the_server(server: Server) -> None:
+    listed = server.http.get("/models").json()
+    assert listed["object"] == "list"
+    assert server.service.preset in [card["id"] for card in listed["data"]]
+
+
 def test_every_type_of_the_unions_is_listed_once() -> None:
-    client_union, server_union = (get_args(get_args(union)[0]) for union in (m.ClientMessage, m.ServerMessage))
+    client_union, server_union = (get_args(get_args(union)[0]) for union in (c.ClientMessage, m.ServerMessage))
     client_types = [kind for model in client_union for kind in get_args(model.model_fields["type"].annotation)]
-    assert tuple(client_types) == m.CLIENT_MESSAGES.types
+    assert tuple(client_types) == c.CLIENT_MESSAGES.types
     server_types = [get_args(model.model_fields["type"].annotation)[0] for model in server_union]
     assert len(set(server_types)) == len(server_types)
     with pytest.raises(InvalidMessageError):
-        m.CLIENT_MESSAGES.of_text('{"type": "queue_status"}')
+        c.CLIENT_MESSAGES.of_text('{"type": "queue_status"}')
