@@ -141,7 +141,9 @@ class EnhanceSettings(_Group):
         "with four times as many.",
     )
     system_prompt_dir: Path | None = Field(
-        None, description="Folder with enhance.txt, auto_extend.txt and rewrite.txt; read again when a file changes."
+        None,
+        description="Folder with enhance.txt, auto_extend.txt, rewrite.txt, write_window.txt and rewrite_window.txt; "
+        "read again when a file changes.",
     )
 
     @field_validator("providers", mode="before")
