@@ -1,4 +1,4 @@
-"""Chooses the real parts by the settings."""
+"""Creates the storage, enhancer, classifier, generator and other parts that the settings choose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure the memory of this process, and its growth since it was warm. Loads no torch."""
+"""Measures this process's memory and its growth since the warm-up. Loads no torch."""
 
 import contextlib
 import ctypes
