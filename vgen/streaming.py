@@ -85,11 +85,11 @@ class StreamingVideoGenerator(VideoGenerator):
             output: the MP4 that ``finalize`` writes. None writes none.
 
         Raises:
-            InputError: the output cannot be written, or the preset cannot go on from given frames.
+            InputError: the output cannot be written, or the preset cannot continue from given frames.
         """
         preset = load_library(self._settings.effective_presets_dir).get(self.preset)
         if preset.continuation is None:
-            message = f"{self.preset!r} cannot go on from given frames: it makes single clips"
+            message = f"{self.preset!r} cannot continue from given frames: it makes single clips"
             raise InputError([Problem(message, field="preset")])
         path = None if output is None else Path(output)
         if path is not None:
@@ -200,7 +200,7 @@ class StreamingVideoGenerator(VideoGenerator):
 
     def _begun(self) -> _Video:
         if self._video is None:
-            raise ConflictError("no video was begun: call reset first")
+            raise ConflictError("no video was started: call reset first")
         return self._video
 
     def _drop(self) -> None:
