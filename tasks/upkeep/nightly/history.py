@@ -32,6 +32,40 @@ def nights_alike(session: Session, identity: str) -> list[EvalRun]:
     ]
 
 
+def nights_otherwise(session: Session, run: EvalRun) -> list[str]:
+    """Say which judged nights of this night's suite and preset have other options, a sentence for each difference."""
+    suite = run.suite or {}
+    by_difference: dict[tuple[str, ...], list[str]] = {}
+    for other in runs.runs(session, kind=KIND, limit=_MOST_RUNS):
+        before = other.suite or {}
+        of_this_suite = all(before.get(name) == suite.get(name) for name in ("sha256", "preset"))
+        if of_this_suite and before.get("identity") != suite.get("identity") and verdict_of_run(other):
+            by_difference.setdefault(tuple(_differences(other, run)), []).append(other.id)
+    return [_otherwise(differences, ids) for differences, ids in by_difference.items()]
+
+
+def _differences(other: EvalRun, run: EvalRun) -> list[str]:
+    """The options of another night that are not this one's: ``num_inference_steps is 12 there and 6 here``."""
+    there, here = (
+        {**(one.suite or {}).get("fields", {}), "metrics": ",".join((one.suite or {}).get("metrics", one.metrics))}
+        for one in (other, run)
+    )
+    names = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    return [f"{name} is {there.get(name, 'not given')} there and {here.get(name, 'not given')} here" for name in names]
+
+
+def _otherwise(differences: Sequence[str], ids: Sequence[str]) -> str:
+    count = "One night" if len(ids) == 1 else f"{len(ids)} nights"
+    more = ", …" if len(ids) > MEDIAN_OF else ""
+    sentence = (
+        f"{count} of this suite and preset had other options ({'; '.join(differences)}): "
+        f"{', '.join(ids[:MEDIAN_OF])}{more}."
+    )
+    if any(difference.startswith("seed") for difference in differences):
+        return f"{sentence} Clips of other seeds cannot be compared in pairs."
+    return f"{sentence} `--baseline {ids[0]}` compares with the newest of them."
+
+
 def nights_before(session: Session, run: EvalRun) -> list[EvalRun]:
     """The nights alike that have a verdict, oldest first, without this one.
 

@@ -31,6 +31,7 @@ from tasks.upkeep.nightly.history import (
     complete_repeats,
     nights_alike,
     nights_before,
+    nights_otherwise,
     passed_nights,
     repeats_of,
     verdict_of_run,
@@ -52,7 +53,13 @@ def submit(database: Database, settings: Settings, plan: Plan, *, night: str | N
     parsed, description = suite_of(plan, settings)
     identity = identity_of(plan, description)
     chosen = {"margins": dict(plan.margins), "repeat_seeds": plan.repeat_seeds, DETECTABLE: before_the_night(plan)}
-    description |= {"identity": identity, "baseline": plan.baseline, "suite_path": str(located(plan.suite)), **chosen}
+    description |= {
+        "identity": identity,
+        "metrics": plan.metrics,
+        "baseline": plan.baseline,
+        "suite_path": str(located(plan.suite)),
+        **chosen,
+    }
     with database.transaction() as session:
         earlier = nights_alike(session, identity)
         if night is None:
@@ -125,6 +132,12 @@ def past_nights(
         complete = [run for run in nights_alike(session, identity) if run.state is EvalState.COMPLETE]
         sound = [run for run in complete if verdict_of_run(run).get("state") != State.REGRESSED.value]
         return [(run.id, runs.records_of(session, run.batch_id)) for run in reversed(sound[:most])]
+
+
+def other_options(database: Database, run_id: str) -> list[str]:
+    """Say which nights of this run's suite and preset had other options, so that it is not compared with them."""
+    with database.reading() as session:
+        return nights_otherwise(session, runs.get_run(session, run_id))
 
 
 def has_baseline(database: Database, run_id: str) -> bool:
