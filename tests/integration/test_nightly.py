@@ -358,23 +358,30 @@ def test_a_regressed_night_says_which_option_repeats_it() -> None:
 def test_first_nights_say_what_is_missing_and_past_ones_are_calibrated(
     settings: Settings, database: Database, vgen: Vgen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # No setting names the suite, seeds or metrics: the nights of the preset do
     monkeypatch.setenv("VGEN_HOME", str(settings.home))
-    for name in ("preset", "suite", "seeds", "metrics"):
-        monkeypatch.setenv(f"VGEN_NIGHTLY_{name.upper()}", str(getattr(settings.nightly, name)))
-    outcome = vgen("eval", "calibrate")
-    assert (outcome.code, "there is no night of this suite" in outcome.err) == (2, True)
+    outcome = vgen("eval", "calibrate", "--preset", "idle")
+    assert (outcome.code, "of preset 'idle'" in outcome.err, "no night is there" in outcome.err) == (2, True, True)
 
     # Given a night without margins
-    _, verdict = _night(settings, database, margins={})
+    first, verdict = _night(settings, database, margins={})
     assert verdict["advice"].startswith("no metric has a margin yet: after the next night")
-    assert "there is one night of this suite" in vgen("eval", "calibrate").err
+    assert f"{first} is of suite suite.json with preset idle, seeds 1" in vgen("eval", "calibrate").err
+    assert "nights are there of idle" in vgen("eval", "calibrate", "--preset", "wan").err
 
-    # When another has other clips
-    _, verdict = _night(_encoded(settings, quality=51), database, margins={})
+    # When another was encoded otherwise
+    other, verdict = _night(_encoded(settings, quality=51), database, margins={})
     assert verdict["advice"] == "no metric has a margin yet: `vgen eval calibrate` proposes them from the nights so far"
 
-    # Then both are looked at, and what they say nothing of is said
-    outcome = vgen("eval", "calibrate", "--json")
+    # Then that is no chance: both together are refused, with what differs
+    for given in ((), (first, other)):
+        outcome = vgen("eval", "calibrate", *given)
+        assert (outcome.code, f"{first} and {other} differ in encode." in outcome.err) == (2, True)
+
+    # When the next is like it, these two are looked at, and the first is left out
+    _night(_encoded(settings, quality=51), database, margins={})
+    outcome = vgen("eval", "calibrate", "--preset", "idle", "--json")
     (metric,) = outcome.json["metrics"]
     assert (outcome.code, len(outcome.json["runs"]), metric["prompts"]) == (3, 2, 2)
-    assert metric["reason"] == "all prompts differ by the same: the spread is not known"
+    assert f"left out: {first} and" in outcome.err
+    assert metric["reason"].startswith("the runs do not differ in any score")

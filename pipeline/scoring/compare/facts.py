@@ -12,6 +12,10 @@ _FACTS = ("preset", "preset_digest", "version", "model_revision", "gpu_type", "s
 _SCORER = ("decoder", "numpy", "torch", "transformers", "pillow", "device", "dtype")
 _PARTS = ("settings", "encode", "libraries")
 """Facts that have parts of their own."""
+_CLIP_MAKERS = frozenset(
+    {"preset", "preset_digest", "model_revision", "size", "num_frames", "fps", "settings", "encode"}
+)
+"""Facts, or the whole of their parts, that say which clips are made: another one makes other clips."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,11 @@ def changes(baseline: RunFacts, candidate: RunFacts) -> list[Change]:
     names = sorted(baseline.made.keys() | candidate.made.keys(), key=_order)
     pairs = [Change(name, baseline.made.get(name), candidate.made.get(name)) for name in names]
     return [change for change in pairs if change.baseline != change.candidate]
+
+
+def is_of_clips(change: Change) -> bool:
+    """Return whether it is a change of what is made, and not only of the software, the GPU or the scorer."""
+    return change.name.partition(".")[0] in _CLIP_MAKERS
 
 
 def as_text(change: Change) -> str:

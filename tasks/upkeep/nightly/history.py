@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -11,7 +12,8 @@ from sqlalchemy.orm import Session
 from db.evals import runs
 from db.evals.clips import REFERENCE
 from db.models import EvalRun
-from pipeline.scoring.compare import SpeedSample
+from pipeline.errors import InputError
+from pipeline.scoring.compare import SpeedSample, State
 from pipeline.states import EvalState
 
 KIND = "nightly"
@@ -74,6 +76,44 @@ def nights_before(session: Session, run: EvalRun) -> list[EvalRun]:
     """
     alike = nights_alike(session, (run.suite or {}).get("identity", ""))
     return [other for other in reversed(alike) if other.id != run.id and verdict_of_run(other)]
+
+
+def nights_to_calibrate(session: Session, preset: str | None, most: int) -> list[EvalRun]:
+    """The last complete nights of a preset (None: of any), all with the same suite and options, oldest first.
+
+    Of several options those that had two nights most recently count. Nights that regressed are left out.
+
+    Raises:
+        InputError: no two nights are alike; the message says which nights there are.
+    """
+    complete = [run for run in runs.runs(session, kind=KIND, limit=_MOST_RUNS) if run.state is EvalState.COMPLETE]
+    sound = [run for run in complete if verdict_of_run(run).get("state") != State.REGRESSED.value]
+    of_preset = [run for run in sound if preset is None or (run.suite or {}).get("preset") == preset]
+    alike: dict[str, list[EvalRun]] = {}
+    for run in of_preset:
+        nights = alike.setdefault((run.suite or {}).get("identity", ""), [])
+        nights.append(run)
+        if len(nights) == most:
+            break
+    for nights in alike.values():
+        if len(nights) > 1:
+            return nights[::-1]
+    wanted = "" if preset is None else f" of preset {preset!r}"
+    others = sorted({str((run.suite or {}).get("preset")) for run in sound})
+    there = "; ".join(_described(run) for run in of_preset[:MEDIAN_OF]) or (
+        f"nights are there of {', '.join(others)}" if others else "no night is there"
+    )
+    raise InputError(
+        f"two complete nights{wanted} with the same suite and options are needed, which did not regress: {there}. Make "
+        "another night, or give two runs of a suite with other seeds: `vgen eval suite --own --preset NAME "
+        "--seeds 1-2`, then `--seeds 3-4`, then `vgen eval calibrate RUN RUN`"
+    )
+
+
+def _described(run: EvalRun) -> str:
+    suite = run.suite or {}
+    fields = ", ".join(f"{name} {value}" for name, value in sorted(suite.get("fields", {}).items()))
+    return f"{run.id} is of suite {Path(str(suite.get('suite_path', ''))).name} with {fields or 'no options'}"
 
 
 def passed_nights(session: Session, before: Sequence[EvalRun], pinned: str | None) -> list[EvalRun]:

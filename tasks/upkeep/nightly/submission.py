@@ -19,11 +19,9 @@ from db.evals.runs import DETECTABLE
 from db.session import Database
 from pipeline.errors import ConflictError, InputError, Problem
 from pipeline.prompts import Submission
-from pipeline.scoring.compare import State
 from pipeline.scoring.suite import located
 from pipeline.settings import Settings
 from pipeline.spec import BatchOptions, EncodeOptions
-from pipeline.states import EvalState
 from tasks.upkeep.nightly import rescoring
 from tasks.upkeep.nightly.history import (
     KIND,
@@ -32,6 +30,7 @@ from tasks.upkeep.nightly.history import (
     nights_alike,
     nights_before,
     nights_otherwise,
+    nights_to_calibrate,
     passed_nights,
     repeats_of,
     verdict_of_run,
@@ -122,16 +121,11 @@ def submit_rescores(database: Database, run_id: str) -> list[tuple[str, str]]:
         return [(begun.id, begun.batch_id) for begun in rescoring.start(session, run_id, found)]
 
 
-def past_nights(
-    database: Database, settings: Settings, plan: Plan, most: int
-) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The records of the last complete nights of this plan that no fault was found in, oldest first, by run."""
-    _, description = suite_of(plan, settings)
-    identity = identity_of(plan, description)
+def past_nights(database: Database, preset: str | None, most: int) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The records of ``history.nights_to_calibrate``, by run. Raises InputError as that does."""
     with database.reading() as session:
-        complete = [run for run in nights_alike(session, identity) if run.state is EvalState.COMPLETE]
-        sound = [run for run in complete if verdict_of_run(run).get("state") != State.REGRESSED.value]
-        return [(run.id, runs.records_of(session, run.batch_id)) for run in reversed(sound[:most])]
+        nights = nights_to_calibrate(session, preset, most)
+        return [(run.id, runs.records_of(session, run.batch_id)) for run in nights]
 
 
 def other_options(database: Database, run_id: str) -> list[str]:
