@@ -50,6 +50,7 @@ class Code(StrEnum):
     WORKER_LOST = "worker_lost"
     BACKOFF = "backoff"
     LOADING = "loading"
+    GPUS_RESERVED = "gpus_reserved"
     IN_TURN = "in_turn"
     SENT = "sent"
     NOT_TAKEN = "not_taken"
