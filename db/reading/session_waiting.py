@@ -43,7 +43,7 @@ def _reserved_for_others(session: Session, now: Situation) -> Reason | None:
     text = f"{len(others)} of {gpus} GPUs are reserved for other sessions"
     ends = [row.last_seen + row.timeout_ms for row in others if now.now - row.last_seen >= AWAY_MS]
     if not ends:
-        return Reason(Code.GPUS_RESERVED, text, Needs.NOTHING)
+        return Reason(Code.RESERVED, text, Needs.NOTHING)
     clock = datetime.fromtimestamp(min(ends) / 1000, UTC).strftime("%H:%M:%S UTC")
     text += f"; the client of one is away, and that GPU is free at {clock} unless the client comes back"
-    return Reason(Code.GPUS_RESERVED, text, Needs.NOTHING, until=min(ends))
+    return Reason(Code.RESERVED, text, Needs.NOTHING, until=min(ends))

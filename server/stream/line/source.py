@@ -67,6 +67,8 @@ class LineSource:
         ask_at, reason = time.monotonic() + _REASON_S, None
         while view.ended_at is not None or not _is_bound(view):
             if view.ended_at is not None:  # its GPU may be reserved for some moments more
+                if _lacks_some(view, opening):
+                    break
                 raise ended(view)
             if time.monotonic() >= ask_at:
                 ask_at = time.monotonic() + _REASON_S
@@ -91,6 +93,7 @@ class LineSource:
             pending=tuple(_request_of(segment) for segment in view.segments[first:]),
             timeout_s=round(opening.timeout_s),
             pts_base_ms=sum(each.num_frames or 0 for each in view.segments[:first]) / view.fps * 1000,
+            ended=None if view.ended_at is None else view.end_reason or "",
         )
 
     async def announce(self, request: SegmentRequest) -> None:
@@ -207,6 +210,11 @@ def _on_hold(reason: ReasonView | None) -> OnHold | None:
     if reason is None or reason.code == Code.IN_TURN.value:
         return None
     return OnHold(reason.code, reason.text, reason.needs)
+
+
+def _lacks_some(view: SessionView, opening: Opening) -> bool:
+    """Return whether a client that comes back to a session which has ended lacks a segment that there is."""
+    return opening.resume and any(each.generated for each in view.segments[opening.after_segment + 1 :])
 
 
 def _is_bound(view: SessionView) -> bool:

@@ -88,7 +88,7 @@ def test_a_client_is_told_that_other_sessions_have_the_gpus(
         return why
 
     why = asyncio.run(run())
-    assert (why.code, told in why.text, "1 of 1 GPUs" in why.text) == ("gpus_reserved", True, True)
+    assert (why.code, told in why.text, "1 of 1 GPUs" in why.text) == ("reserved_for_sessions", True, True)
     assert ("away" in why.text) == bool(silent_s)
     assert "bob" not in why.text
     assert first.id not in why.text
