@@ -424,7 +424,7 @@ def test_prompts_are_tried_and_then_submitted(open_site: Callable[..., Site]) ->
 def test_the_models_of_a_stream_that_are_installed_come_first_and_the_others_say_what_they_lack(
     open_site: Callable[..., Site],
 ) -> None:
-    html = open_site().client.get("/stream").text
+    html = open_site().browser().get("/stream").text
     options = re.findall(r'<option value="([^"]+)"[^>]*>([^<]*)</option>', html)
     names = [name for name, _ in options if "-" in name]
     assert {"shapes-wan", "tiny-wan", "wan2.1-t2v-1.3b", "mochi-1"} <= set(names)
