@@ -1,4 +1,4 @@
-"""`vgen eval calibrate`: margins from runs of a model that did not change."""
+"""`vgen eval calibrate`: proposes margins from runs of an unchanged model."""
 
 from typing import Annotated
 
@@ -38,9 +38,9 @@ def calibrate(
         typer.Argument(metavar="[RUN]...", help="Score files or ids of runs of one model; default: its past nights."),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="Of past nights; default: the setting nightly.preset.")
+        str | None, typer.Option("--preset", help="Preset of the past nights; default: the setting nightly.preset.")
     ] = None,
-    nights: Annotated[int, typer.Option("--nights", min=2, help="So many past nights at most.")] = 10,
+    nights: Annotated[int, typer.Option("--nights", min=2, help="The most past nights to use.")] = 10,
     metrics: Annotated[
         str | None, typer.Option("--metrics", help="Metrics and groups, separated by commas; default: all but checks.")
     ] = None,
@@ -48,7 +48,8 @@ def calibrate(
 ) -> int:
     """Propose margins from runs of an unchanged model: past nights, or the same suite with other seeds.
 
-    Says how often an unchanged night would pass and would alarm, and which loss is found. Ends with 3 without a margin.
+    Also estimates how often an unchanged night passes or alarms, and which loss is detected. Exits with 3 if there is
+    no margin.
     """
     settings = settings_of(ctx)
     runs = [read_run(source, settings) for source in sources] if sources else _past_nights(settings, preset, nights)

@@ -1,4 +1,4 @@
-"""`vgen eval nightly`: the nightly evaluation, now."""
+"""`vgen eval nightly`: runs the nightly evaluation at once."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,19 +30,29 @@ def nightly(
     ctx: typer.Context,
     fields: FieldOptions,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A suite; default: the setting, then vgen's eighty prompts.")
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]", help="A suite; default: the setting nightly.suite, else vgen's own of eighty prompts."
+        ),
     ] = None,
-    metrics: Annotated[str | None, typer.Option("--metrics", help="Default: the setting nightly.metrics.")] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics", help="Metrics and groups, separated by commas; default: the setting nightly.metrics."
+        ),
+    ] = None,
     margin: Annotated[list[str] | None, typer.Option("--margin", metavar="NAME=VALUE", help=MARGIN_HELP)] = None,
     baseline: Annotated[
-        str | None, typer.Option("--baseline", metavar="RUN", help="Compare with this run, not the last that passed.")
+        str | None,
+        typer.Option("--baseline", metavar="RUN", help="Compare with this run instead of the nights that passed."),
     ] = None,
     repeat_seeds: Annotated[
-        str | None, typer.Option("--repeat-seeds", help="Repeat a regression with these before it alarms.")
+        str | None,
+        typer.Option("--repeat-seeds", help="Seeds with which a regression is repeated before it raises an alarm."),
     ] = None,
     json: Json = False,
 ) -> int:
-    """Make and score the nightly suite, and compare it with the nights that passed. Ends with 3 unless it passes."""
+    """Make and score the nightly suite, and compare it with the nights that passed. Exits with 3 unless it passes."""
     settings = settings_of(ctx)
     overrides = fields.overrides()
     if "labels" in overrides:

@@ -115,7 +115,7 @@ def test_what_cannot_be_is_said(vgen: Vgen, settings: Settings, monkeypatch: pyt
     monkeypatch.setenv("VGEN_HOME", str(settings.home))
     for arguments, code, message in (
         (("--margin", "vbench.none=1"), 2, "--margin: 'vbench.none' is not a metric"),
-        (("--margin", f"{FLICKER}=much"), 2, "a margin is NAME=VALUE with a number"),
+        (("--margin", f"{FLICKER}=much"), 2, "a margin is NAME=VALUE, where VALUE is a number"),
         (("--metrics", "vbench.color"), 2, "scored by another program"),
         (("--baseline", "e0"), 2, "evaluation run 'e0' does not exist"),
         ((settings.home / "none.json",), 2, "cannot be read"),

@@ -16,7 +16,7 @@ _PARTS = ("settings", "encode", "libraries")
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What is known of a run beside its scores; None, or nothing, where its clips do not say."""
+    """What a run's clips say about how they were made; None or empty where they do not say it."""
 
     name: str
     first_at: str | None
@@ -31,7 +31,7 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A fact that is another one in the candidate; None where a run does not say."""
+    """A fact that differs between the runs; None where a run does not say it."""
 
     name: str
     baseline: str | None
@@ -39,7 +39,7 @@ class Change:
 
 
 def facts_of(run: Run) -> RunFacts:
-    """What a run's clips say of how they were made, and their scores of how those were."""
+    """Collect the facts about how a run's clips were made and how their scores were computed."""
     values: dict[str, dict[str, None]] = {}
     for clip in run.clips.values():
         for name, value in _facts(clip.made or {}):
@@ -73,7 +73,7 @@ def _facts(made: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def changes(baseline: RunFacts, candidate: RunFacts) -> list[Change]:
-    """The facts that differ, by name; none where one of the runs says nothing of how it was made."""
+    """The facts that differ between the runs; empty if one of the runs does not say how it was made."""
     if not baseline.made or not candidate.made:
         return []
     names = sorted(baseline.made.keys() | candidate.made.keys(), key=_order)

@@ -1,4 +1,4 @@
-"""The content of a report, apart from its looks: the same for JSON, Markdown and HTML."""
+"""The content of a report, which is the same in JSON, Markdown and HTML."""
 
 import operator
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ class Report:
     strips: Mapping[Key, bytes] = field(default_factory=dict)
     """JPEGs of how the worst clips differ from the baseline's (``strips.difference_strip``)."""
     remarks: Sequence[str] = ()
-    """What else a reader must know, a sentence each."""
+    """Further sentences for the reader."""
     detectable: Sequence[str] = ()
     """What the suite can detect by its number of prompts (``power.sentences``)."""
     reason: str | None = None
@@ -221,7 +221,7 @@ def _metric(compared: MetricComparison, report: Report) -> dict[str, Any]:
 
 
 def number(value: float | None, sign: bool = False) -> str:
-    """Four digits; nothing is an en dash."""
+    """The number with four digits; None is an en dash."""
     if value is None:
         return "–"
     return f"{value:+.4g}" if sign else f"{value:.4g}"
