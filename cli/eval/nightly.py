@@ -8,7 +8,7 @@ import typer
 from cli import output
 from cli.context import open_database, settings_of
 from cli.eval.compare import MARGIN_HELP
-from cli.eval.suite import run_view, work_off
+from cli.eval.suite import run_view, score_table, work_off
 from cli.options import FieldOptions, Json, takes
 from db.evals import runs
 from db.session import Database
@@ -69,7 +69,7 @@ def nightly(
     with open_database(settings, upgrade=True) as database:
         run_id, batch_id = work.submit(database, settings, plan)
         if not work.has_baseline(database, run_id):
-            for sentence in work.before_the_night(plan):
+            for sentence in [*work.other_options(database, run_id), *work.before_the_night(plan)]:
                 output.notice(sentence)
         if (code := _to_the_end(database, settings, run_id, batch_id)) is not None:
             return code
@@ -131,8 +131,10 @@ def _show(database: Database, storage: Storage, run_id: str, json: bool) -> None
         [("run", view.id), ("batch", view.batch_id), ("clips", view.expected)]
         + [("compared with", verdict["baseline"])]
         + [(name, verdict[name]) for name in ("state", "meaning", "advice")]
+        + [("changed", "; ".join(verdict.get("changed", ())) or None)]
         + [("slower", "; ".join(verdict["slower"]) or None)]
         + [("scored again", ", ".join(one["run"] for one in verdict.get("rescored", ())) or None)]
     )
+    output.table(*score_table(view))
     for key in verdict["reports"].values():
         output.line(storage.url(key, expires_s=_LINK_S))

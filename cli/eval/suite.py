@@ -168,8 +168,7 @@ def _show_run(database: Database, run_id: str, json: bool, *, hint: str | None =
         + [(f"steps of {family}", _counted(states)) for family, states in view.steps.items()]
     )
     if view.scores:
-        rows = [(score.metric, score.scored, score.not_scored, score.mean, score.failed) for score in view.scores]
-        output.table(("metric", "scored", "not scored", "mean", "failed"), rows)
+        output.table(*score_table(view))
     verdict = view.summary.get(evals.VERDICT, {})
     output.facts([(f"verdict: {name}", verdict.get(name)) for name in ("state", "meaning", "advice") if verdict])
     for sentence in (view.suite or {}).get(evals.DETECTABLE, ()):
@@ -177,6 +176,12 @@ def _show_run(database: Database, run_id: str, json: bool, *, hint: str | None =
     if hint is not None:
         output.line(hint)
     return ExitCode.DONE
+
+
+def score_table(view: views.EvalRunStateView) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """The columns and rows of a run's scores by metric."""
+    rows = [(score.metric, score.scored, score.not_scored, score.mean, score.failed) for score in view.scores]
+    return ("metric", "scored", "not scored", "mean", "failed"), rows
 
 
 def _counted(states: dict[str, int]) -> str:

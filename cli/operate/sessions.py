@@ -10,6 +10,7 @@ from cli.options import Json, checked_owner
 from db.reading.reasons import Needs
 from service import sessions
 from service.views.sessions import SessionListView, SessionView
+from service.views.waiting import ReasonView
 
 app = typer.Typer(help="List, show and close streaming sessions.", no_args_is_help=True)
 _ID_HELP = "A session's id, or the start of one."
@@ -71,10 +72,11 @@ def show(
                 for each in view.segments
             ],
         )
+    if view.reason is not None:
+        output.line(f"no GPU yet: {_in_words(view.reason)}")
     for each in view.segments:
         if each.reason is not None and each.reason.needs != Needs.NOTHING.value:
-            mend = f" ({each.reason.mend})" if each.reason.mend else ""
-            output.line(f"segment {each.segment}: {each.reason.text}{mend}")
+            output.line(f"segment {each.segment}: {_in_words(each.reason)}")
     return 0
 
 
@@ -114,8 +116,14 @@ def _made(view: SessionView) -> str:
     return f"{sum(each.generated for each in view.segments)}/{len(view.segments)}"
 
 
+def _in_words(reason: ReasonView) -> str:
+    return f"{reason.text} ({reason.mend})" if reason.mend else reason.text
+
+
 def _waits_for(view: SessionView) -> str | None:
-    """Return the code of the reason for which the session's first open segment does not go on by itself."""
+    """Return the code of the reason for which the session has no GPU, or its first open segment does not go on."""
+    if view.reason is not None:
+        return view.reason.code
     reasons = (each.reason for each in view.segments if each.reason is not None)
     return next((reason.code for reason in reasons if reason.needs != Needs.NOTHING.value), None)
 

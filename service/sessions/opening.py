@@ -33,7 +33,7 @@ from pipeline.storage.base import Storage
 from pipeline.storage.inputs import put_input
 from pipeline.wiring import make_storage
 from pipeline.work import ContinuationRef
-from service import submission
+from service import advice, submission
 from service.choices import SubmissionChoices
 from service.sessions.choices import SessionChoices
 from service.views.sessions import SessionView, session_view
@@ -70,7 +70,7 @@ def open_session(
     is returned as it is.
 
     Raises:
-        InputError: with every mistake in the choices.
+        InputError: with every mistake in the choices; or the preset's model is not on the machine that would make it.
         SessionRejectedError: the owner has as many open sessions as one may have.
         GpuUnavailableError: no live GPU worker fits, or sessions may have none here.
         ConflictError: another owner's session has the id.
@@ -81,6 +81,8 @@ def open_session(
     if session_id is not None and (known := _known(database, session_id, owner)) is not None:
         return known
     values, preset, inputs = _row(settings, choices, owner, new_id)
+    if settings.solo:  # this machine makes its segments
+        advice.refuse_without_models({preset.name}, settings)
     spec = JobSpec.model_validate(values["spec"])
     with database.reading() as session:
         _admit(session, settings, owner, spec, preset)  # nothing is stored for one that may have no session
